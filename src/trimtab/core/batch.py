@@ -1,0 +1,220 @@
+"""Answer tokens of a micro-batch, flattened; the only place where logits are shifted against labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from trimtab.core.draws import hashed_uniform
+from trimtab.core.logprobs import token_logprobs
+
+if TYPE_CHECKING:
+    from trimtab.core.loss import Losses
+
+IGNORE = -100
+"""The label of a token that is not part of an answer."""
+
+
+def answer_mask(labels: Tensor) -> Tensor:
+    """Where a prediction counts: `mask[b, t]` says that logits[b, t] predict the answer token labels[b, t + 1].
+
+    Args:
+        labels: [B, T] with -100 at prompt and padding.
+
+    Returns:
+        [B, T - 1] bool. The first token of a row is predicted by nothing and never counts.
+    """
+    return labels[:, 1:] != IGNORE
+
+
+def finite(logits: Tensor) -> Tensor:
+    """Logits with -inf replaced by a number whose softmax is exactly 0: 0 * log 0 must be 0 and not NaN."""
+    return logits.clamp(min=-30_000.0)
+
+
+@dataclass(frozen=True)
+class LazyLogits:
+    """Logits of a frozen model that are computed from its hidden states only where they are read."""
+
+    hidden: Tensor
+    """[N, D] of the answer tokens, without gradient."""
+    head: Callable[[Tensor], Tensor]
+    """[n, D] -> [n, V]"""
+    vocab_size: int
+    """V"""
+
+    def __getitem__(self, part: slice) -> LazyLogits:
+        return replace(self, hidden=self.hidden[part])
+
+    def compute(self) -> Tensor:
+        """[N, V], without gradient."""
+        with torch.no_grad():
+            return self.head(self.hidden)
+
+
+def _vocab_size(signal: Any) -> int | None:
+    if isinstance(signal, LazyLogits):
+        return signal.vocab_size
+    return signal.size(-1) if isinstance(signal, Tensor) and signal.dim() == 2 else None
+
+
+@dataclass(eq=False)
+class TokenBatch:
+    """The answer tokens of a micro-batch: index i of every field is the same predicted token.
+
+    There is no padding and no mask. `signals` holds what an objective reads: "policy" and other
+    models as logits [N, V] (or `LazyLogits`), or as log-probabilities of the targets [N]; and any
+    per-token tensor ("advantages": [N]).
+    """
+
+    targets: Tensor
+    """[N] ids"""
+    row: Tensor
+    """[N] which sequence of the micro-batch"""
+    position: Tensor
+    """[N] index inside its answer"""
+    row_id: Tensor
+    """[R] id of the dataset row, for seeded draws"""
+    lengths: Tensor
+    """[R] answer tokens of each row"""
+    signals: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    step: int = 0
+    _cache: dict = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_labels(
+        cls,
+        labels: Tensor,
+        signals: Mapping[str, Any] | None = None,
+        *,
+        row_id: Tensor | None = None,
+        seed: int = 0,
+        step: int = 0,
+    ) -> TokenBatch:
+        """The answer tokens that `labels` [B, T] name, with signals that are flattened already."""
+        mask = answer_mask(labels)
+        position = (mask.cumsum(dim=1) - 1)[mask]
+        row = torch.arange(labels.size(0), device=labels.device).unsqueeze(1).expand_as(mask)[mask]
+        row_id = torch.arange(labels.size(0), device=labels.device) if row_id is None else row_id
+        targets = labels[:, 1:][mask]
+        return cls(targets, row, position, row_id, mask.sum(dim=1), dict(signals or {}), seed, step)
+
+    @classmethod
+    def align(
+        cls,
+        logits: Tensor,
+        labels: Tensor,
+        signals: Mapping[str, Tensor] | None = None,
+        *,
+        row_id: Tensor | None = None,
+        seed: int = 0,
+        step: int = 0,
+    ) -> TokenBatch:
+        """The answer tokens of ordinary padded tensors. This is the only shift by one.
+
+        Args:
+            logits: [B, T, V] of the policy; logits[b, t] predict token t + 1.
+            labels: [B, T] with -100 at prompt and padding. A label that lies outside the smallest of
+                the vocabularies is no answer token either.
+            signals: by name, [B, T, V'] (logits of another model, shifted like the policy's),
+                [B, T] (a property of token t, shifted like the labels) or [B] (one for each row).
+            row_id: [B] ids of the dataset rows; the row's index if not given.
+            seed, step: for draws.
+        """
+        signals = dict(signals or {})
+        vocab = min([logits.size(-1)] + [s.size(-1) for s in signals.values() if s.dim() == 3])
+        labels = labels.masked_fill(labels >= vocab, IGNORE)
+        mask = answer_mask(labels)
+        flat: dict[str, Tensor] = {}
+        for name, value in {"policy": logits, **signals}.items():
+            if value.dim() == 3:
+                flat[name] = value[:, :-1][mask]
+            elif value.dim() == 2:
+                flat[name] = value[:, 1:][mask]
+            else:
+                flat[name] = value[:, None].expand_as(mask)[mask]
+            if value.dim() == 3 and torch.isneginf(flat[name]).any():
+                flat[name] = finite(flat[name])
+        return cls.from_labels(labels, flat, row_id=row_id, seed=seed, step=step)
+
+    def __len__(self) -> int:
+        return self.targets.size(0)
+
+    def __getitem__(self, part: slice) -> TokenBatch:
+        """The tokens of `part`; what is known of whole rows (`row_id`, `lengths`) stays whole."""
+        return replace(
+            self,
+            targets=self.targets[part],
+            row=self.row[part],
+            position=self.position[part],
+            signals={name: value[part] for name, value in self.signals.items()},
+            _cache={},
+        )
+
+    def with_signals(self, **signals: Any) -> TokenBatch:
+        """The same tokens with further signals."""
+        return replace(self, signals={**self.signals, **signals}, _cache={})
+
+    @property
+    def vocab_size(self) -> int:
+        """The smallest vocabulary among the signals that are distributions; all are cropped to it."""
+        sizes = [size for size in map(_vocab_size, self.signals.values()) if size is not None]
+        if not sizes:
+            raise KeyError("this batch holds no logits")
+        return min(sizes)
+
+    def _signal(self, name: str) -> Any:
+        if name not in self.signals:
+            raise KeyError(f"the batch has no signal {name!r}; it has: {', '.join(sorted(self.signals)) or 'none'}")
+        return self.signals[name]
+
+    def logits(self, of: str = "policy") -> Tensor:
+        """[N, V] in the dtype of the model, cropped to the common vocabulary."""
+        if ("logits", of) not in self._cache:
+            signal = self._signal(of)
+            logits = signal.compute() if isinstance(signal, LazyLogits) else signal
+            if logits.dim() != 2:
+                raise KeyError(f"signal {of!r} has shape {tuple(logits.shape)}, which is no table of logits [N, V]")
+            self._cache["logits", of] = logits[:, : self.vocab_size]
+        return self._cache["logits", of]
+
+    def log_softmax(self, of: str = "policy", temperature: float = 1.0) -> Tensor:
+        """[N, V] nats, float32."""
+        key = ("log_softmax", of, temperature)
+        if key not in self._cache:
+            logits = self.logits(of)
+            scaled = logits if temperature == 1.0 else logits.float() / temperature
+            self._cache[key] = torch.log_softmax(scaled, dim=-1, dtype=torch.float32)
+        return self._cache[key]
+
+    def logprobs(self, of: str = "policy", ids: Tensor | None = None) -> Tensor:
+        """Log-probabilities in nats, float32: [N] of the targets, or shaped like `ids` ([N] or [N, K])."""
+        signal = self._signal(of)
+        if isinstance(signal, Tensor) and signal.dim() == 1:
+            if ids is not None:
+                raise KeyError(f"signal {of!r} holds log-probabilities of the targets only")
+            return signal.float()
+        ids = self.targets if ids is None else ids
+        known = self._cache.get(("log_softmax", of, 1.0))
+        if known is not None:
+            return known.gather(-1, ids.view(len(self), -1)).view(ids.shape)
+        return token_logprobs(self.logits(of), ids)
+
+    def uniform(self, stream: int = 0) -> Tensor:
+        """[N] float32 in [0, 1): the same for a token however the update was split or resumed."""
+        return hashed_uniform(self.seed, self.step, self.row_id[self.row], self.position, stream)
+
+    def losses(self, values: Tensor, **metrics: Tensor) -> Losses:
+        """Values [N] with metrics: tensors [N] or [n] (over a part of the tokens), kept as (sum, count)."""
+        from trimtab.core.loss import Losses
+
+        kept = {}
+        for name, value in metrics.items():
+            value = value.detach().float()
+            kept[name] = (value.sum(), torch.tensor(float(value.numel()), device=value.device))
+        return Losses(values, kept)

@@ -1,0 +1,40 @@
+"""Log-probabilities of chosen ids without a [N, V] log-softmax that stays in memory."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """log softmax(logits)[ids], whose gradient is written in one pass over the vocabulary."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, ids: Tensor) -> Tensor:
+        log_z = torch.logsumexp(logits.float(), dim=-1, keepdim=True)  # [N, 1]
+        ctx.save_for_backward(logits, ids, log_z)
+        return logits.gather(-1, ids).float() - log_z
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        (grad,) = grad_outputs  # [N, K]
+        logits, ids, log_z = ctx.saved_tensors
+        grad_logits = (logits.float() - log_z).exp_()
+        grad_logits.mul_(-grad.sum(dim=-1, keepdim=True))
+        grad_logits.scatter_add_(-1, ids, grad.to(grad_logits.dtype))
+        return grad_logits.to(logits.dtype), None
+
+
+def token_logprobs(logits: Tensor, ids: Tensor) -> Tensor:
+    """Log-probability, in nats and float32, of each id under the softmax of its row of logits.
+
+    Args:
+        logits: [N, V] of any float dtype; the sum over the vocabulary runs in float32.
+        ids: [N] or [N, K].
+
+    Returns:
+        [N] or [N, K] like `ids`. The gradient at the logits is `sum_k g_k (e_k - softmax)`.
+    """
+    if ids.dim() == 1:
+        return _TokenLogprobs.apply(logits, ids.unsqueeze(-1)).squeeze(-1)  # type: ignore[union-attr]
+    return _TokenLogprobs.apply(logits, ids)  # type: ignore[return-value]

@@ -1,0 +1,74 @@
+"""What an objective returns, and the only division by a count."""
+
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from trimtab.core.batch import TokenBatch, answer_mask
+
+Reduction = Literal["token_mean", "sequence_mean", "sum"]
+
+
+class Losses(NamedTuple):
+    """Unreduced values and the metrics that came with them."""
+
+    values: Tensor
+    """[N] per token, or [R] per sequence"""
+    metrics: dict[str, tuple[Tensor, Tensor]]
+    """name -> (sum, count), detached"""
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """A training objective: for a batch of answer tokens, one unreduced value for each."""
+
+    needs: frozenset[str]
+    """Signals that it reads besides "policy"."""
+    per: Literal["token", "sequence"]
+    """"token": no value depends on another position, so the batch may be cut anywhere."""
+
+    def __call__(self, batch: TokenBatch) -> Losses: ...
+
+
+def count(labels: Tensor, how: Reduction) -> Tensor:
+    """What `how` divides by, for these labels [B, T]: answer tokens, rows that have one, or 1."""
+    mask = answer_mask(labels)
+    if how == "token_mean":
+        return mask.sum()
+    if how == "sequence_mean":
+        return mask.any(dim=1).sum()
+    if how == "sum":
+        return mask.new_ones((), dtype=mask.sum().dtype)
+    raise ValueError(f"reduction is token_mean, sequence_mean or sum, not {how!r}")
+
+
+def weights(batch: TokenBatch, how: Reduction, total: Tensor | float | None = None) -> Tensor:
+    """The weight of each token's value in the loss of the whole update. This is the only division.
+
+    Args:
+        batch: the answer tokens of one micro-batch.
+        how: "token_mean": every token counts the same; "sequence_mean": every row counts the same
+            and its tokens share it; "sum": no division.
+        total: `count` summed over all micro-batches and processes of the update, divided by the
+            number of processes where these average their gradients. If None, this batch is the
+            whole update.
+
+    Returns:
+        [N] float32. For "token_mean" and "sequence_mean" the weights of an update sum to 1
+        (times the number of averaging processes).
+    """
+    ones = batch.targets.new_ones(len(batch)).float()
+    if how == "token_mean":
+        total = max(len(batch), 1) if total is None else total
+        return ones / total
+    if how == "sequence_mean":
+        total = (batch.lengths > 0).sum().clamp(min=1) if total is None else total
+        return ones / batch.lengths[batch.row] / total
+    if how == "sum":
+        return ones if total is None else ones / total
+    raise ValueError(f"reduction is token_mean, sequence_mean or sum, not {how!r}")
+
+
+def reduce(losses: Losses, weights: Tensor) -> Tensor:
+    """The scalar loss: the weighted sum of the values."""
+    return (losses.values * weights).sum()

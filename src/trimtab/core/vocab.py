@@ -1,0 +1,186 @@
+"""The vocabulary engine: any per-token objective, with memory that does not grow with tokens x vocabulary.
+
+A model hands over the hidden states of its answer tokens and its head. The head is applied to a *block*
+of tokens at a time; the objective sees a smaller *slice* of the block as an ordinary `TokenBatch` with
+plain logits. The gradient of the slice is taken at once, scaled by weights known beforehand, so no
+logits outlive their block. Blocks are larger than slices because each block costs one pass over the
+head's gradient, while slices that fit the cache make the objective itself fast.
+
+The head is called as a module, so adapters, biases and quantised heads work; its parameters get their
+gradient through autograd like everything else, which is what tied embeddings, DDP and FSDP rely on.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trimtab.core.batch import TokenBatch, finite
+from trimtab.core.loss import Losses, Objective
+
+BLOCK_BYTES = 96 << 20
+"""Most float32 bytes of one block of logits; two such tables are alive at a time."""
+SLICE_BYTES = 16 << 20
+"""Most float32 bytes of the logits of one slice; an objective makes a handful of tables of this size."""
+CUDA_SCALE = 4
+"""An accelerator has no cache to fit and wants larger launches."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """From hidden states to logits: a module, then a scale and a soft-cap."""
+
+    module: nn.Module | Callable[[Tensor], Tensor]
+    vocab_size: int
+    scale: float = 1.0
+    softcap: float | None = None
+    masks: bool = False
+    """the model gives some tokens a logit of -inf, which `finite` replaces"""
+
+    def finish(self, raw: Tensor) -> Tensor:
+        """Logits from what the module returned."""
+        if self.scale != 1.0:
+            raw = raw * self.scale
+        if self.softcap is not None:
+            raw = self.softcap * torch.tanh(raw / self.softcap)
+        return finite(raw) if self.masks else raw
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        return self.finish(self.module(hidden))
+
+    def parameters(self) -> list[Tensor]:
+        """The trainable parameters, resolved now: FSDP and PEFT exchange them."""
+        if not isinstance(self.module, nn.Module):
+            return []
+        return [p for p in self.module.parameters() if p.requires_grad]
+
+
+@dataclass(frozen=True)
+class Fused:
+    """What one pass of the engine gives."""
+
+    loss: Tensor
+    """scalar, float32; differentiable where gradients are enabled"""
+    metrics: dict[str, tuple[Tensor, Tensor]]
+    """name -> (sum, count)"""
+    values: Tensor
+    """[N] float32, detached: the value of each token before the weights"""
+
+
+def _tokens(limit: int, vocab_size: int, device: torch.device) -> int:
+    scale = 1 if device.type == "cpu" else CUDA_SCALE
+    return max(1, scale * limit // (4 * vocab_size))
+
+
+class _Pass:
+    """One pass over the blocks; collects values, metrics and, where asked for, gradients."""
+
+    def __init__(self, objective: Objective, batch: TokenBatch, head: Head, weights: Tensor):
+        self.objective, self.batch, self.head, self.weights = objective, batch, head, weights
+        self.values = torch.zeros_like(weights)
+        self.metrics: dict[str, tuple[Tensor, Tensor]] = {}
+        self.block = _tokens(BLOCK_BYTES, head.vocab_size, weights.device)
+        self.slice = _tokens(SLICE_BYTES, head.vocab_size, weights.device)
+
+    def _objective(self, raw: Tensor, part: slice) -> Tensor:
+        """[n] values of the tokens of `part`; values and metrics are kept."""
+        losses: Losses = self.objective(self.batch[part].with_signals(policy=self.head.finish(raw)))
+        self.values[part] = losses.values.detach().float()
+        for name, (total, number) in losses.metrics.items():
+            before = self.metrics.get(name)
+            self.metrics[name] = (total, number) if before is None else (before[0] + total, before[1] + number)
+        return losses.values
+
+    def _slices(self, start: int, stop: int) -> list[slice]:
+        return [slice(i, min(i + self.slice, stop)) for i in range(start, stop, self.slice)]
+
+    def without_grad(self, hidden: Tensor) -> None:
+        for part in self._slices(0, len(self.batch)):
+            self._objective(self.head.module(hidden[part]), part)
+
+    def with_grad(self, hidden: Tensor, parameters: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Gradients of the loss at the hidden states and at the head's parameters."""
+        grad_hidden = torch.zeros_like(hidden)
+        sums: list[Tensor | None] = [None] * len(parameters)
+        for start in range(0, len(self.batch), self.block):
+            stop = min(start + self.block, len(self.batch))
+            leaf = hidden[start:stop].detach().requires_grad_()
+            with torch.enable_grad():
+                raw = self.head.module(leaf)
+            grad_raw = torch.zeros_like(raw)
+            for part in self._slices(start, stop):
+                inside = slice(part.start - start, part.stop - start)
+                logits = raw.detach()[inside].requires_grad_()
+                with torch.enable_grad():
+                    values = self._objective(logits, part)
+                if values.requires_grad:
+                    (grad,) = torch.autograd.grad(values, logits, self.weights[part].to(values.dtype))
+                    grad_raw[inside] = grad
+            grads = torch.autograd.grad(raw, [leaf, *parameters], grad_raw, allow_unused=True)
+            del raw, grad_raw
+            grad_hidden[start:stop] = grads[0]
+            for i, grad in enumerate(grads[1:]):
+                if grad is not None:
+                    before = sums[i]
+                    sums[i] = grad.float() if before is None else before.add_(grad)
+        found = [
+            torch.zeros_like(parameter) if total is None else total.to(parameter.dtype)
+            for parameter, total in zip(parameters, sums)
+        ]
+        return grad_hidden, found
+
+
+class _FusedLoss(torch.autograd.Function):
+    """The loss whose gradient was taken, block by block, while it was computed."""
+
+    @staticmethod
+    def forward(ctx: Any, work: _Pass, hidden: Tensor, *parameters: Tensor) -> Tensor:
+        wanted = [p for p, needed in zip(parameters, ctx.needs_input_grad[2:]) if needed]
+        grad_hidden, grads = work.with_grad(hidden, wanted)
+        ctx.save_for_backward(grad_hidden, *grads)
+        return (work.values * work.weights).sum()
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple:
+        (grad_loss,) = grad_outputs
+        grad_hidden, *rest = ctx.saved_tensors
+        grads = iter(rest)
+        needed = ctx.needs_input_grad
+        return (
+            None,
+            grad_hidden * grad_loss if needed[1] else None,
+            *((next(grads) * grad_loss if n else None) for n in needed[2:]),
+        )
+
+
+def fused_loss(objective: Objective, batch: TokenBatch, hidden: Tensor, head: Head, weights: Tensor) -> Fused:
+    """Loss of `objective` on answer tokens given as hidden states, without their logits in memory.
+
+    Args:
+        objective: with `per="token"`.
+        batch: the answer tokens, with every signal that the objective needs but "policy".
+        hidden: [N, D] of the policy at the positions that predict the answer tokens.
+        head: of the policy.
+        weights: [N] from `weights`.
+
+    Returns:
+        The loss (with gradient to `hidden` and the head's trainable parameters), metrics and values;
+        the same, up to rounding, as `reduce(objective(batch with logits), weights)`.
+
+    Raises:
+        ValueError: if the objective is not per token, or the shapes do not fit.
+    """
+    if objective.per != "token":
+        raise ValueError(f"the engine takes objectives per token, {type(objective).__name__} is per {objective.per}")
+    if not hidden.size(0) == len(batch) == weights.size(0):
+        raise ValueError(f"{hidden.size(0)} hidden states, {len(batch)} tokens and {weights.size(0)} weights")
+    work = _Pass(objective, batch, head, weights.float())
+    if torch.is_grad_enabled():
+        loss = _FusedLoss.apply(work, hidden, *head.parameters())
+        assert isinstance(loss, Tensor)
+    else:
+        work.without_grad(hidden)
+        loss = (work.values * work.weights).sum()
+    return Fused(loss, work.metrics, work.values)

@@ -1,0 +1,1 @@
+"""What an objective reads besides the policy."""
