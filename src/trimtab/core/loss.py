@@ -24,8 +24,8 @@ class Objective(Protocol):
 
     needs: frozenset[str]
     """Signals that it reads besides "policy"."""
-    per: Literal["token", "sequence"]
-    """"token": no value depends on another position, so the batch may be cut anywhere."""
+    per: str
+    """"token" or "sequence". "token": no value depends on another position, so the batch may be cut anywhere."""
 
     def __call__(self, batch: TokenBatch) -> Losses: ...
 

@@ -19,8 +19,7 @@ TRAIN_TOPICS = (
     "rain", "bread", "the moon", "a bicycle", "honey", "winter", "the ocean", "a library", "coffee", "trees",
     "music", "sleep", "a garden", "volcanoes", "friendship", "the human heart", "chess", "salt", "bees", "a lighthouse",
     "paper", "gravity", "football", "tea", "mountains", "dreams", "a clock", "cats", "recycling", "the alphabet",
-    "swimming", "glass", "a market", "rivers", "painting", "the brain", "trains", "spices", "money", "dinosaurs",
-    "kites", "soap", "maps", "photography", "wool", "thunder", "cheese", "a compass",
+    "swimming", "glass", "rivers", "painting", "trains", "dinosaurs",
 )  # fmt: skip
 
 HELDOUT_TOPICS = (

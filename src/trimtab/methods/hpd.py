@@ -1,4 +1,4 @@
-"""HPD: decide for each token, by the sign of a one-token KL estimate, whether to pull the student up or push it down."""
+"""HPD: for each token, the sign of a one-token KL estimate decides if the student is pulled up or pushed down."""
 
 from typing import Literal
 

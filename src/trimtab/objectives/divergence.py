@@ -51,7 +51,9 @@ def jsd(student_logprobs: Tensor, teacher_logprobs: Tensor, *, beta: float = 0.5
     Source: GKD (arXiv:2306.13649), equation 2.
     """
     if not 0 < beta < 1:
-        raise ValueError(f"beta must lie strictly between 0 and 1, got {beta}; use forward_kl or reverse_kl at the ends")
+        raise ValueError(
+            f"beta must lie strictly between 0 and 1, got {beta}; use forward_kl or reverse_kl at the ends"
+        )
     log_p, log_q = teacher_logprobs.detach(), student_logprobs
     log_m = _mixture(log_p, log_q, beta)
     return beta * _kl(log_p, log_m) + (1 - beta) * _kl(log_q, log_m)

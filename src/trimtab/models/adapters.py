@@ -1,0 +1,29 @@
+"""LoRA through PEFT."""
+
+from typing import Any
+
+from transformers import PreTrainedModel, set_seed
+
+
+class AdapterError(ValueError):
+    """Adapter settings that PEFT does not take."""
+
+
+def add_lora(model: PreTrainedModel, settings: dict[str, Any], seed: int) -> Any:
+    """The model with freshly drawn adapters; its own weights are frozen.
+
+    Args:
+        model: with `add_objective_forward` already called.
+        settings: arguments of PEFT's LoraConfig.
+        seed: of the draw.
+
+    Raises:
+        AdapterError: in PEFT's words, with the name of the setting's place.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    set_seed(seed)
+    try:
+        return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **settings))
+    except (TypeError, ValueError) as error:
+        raise AdapterError(f"models.lora: {str(error).strip().partition(chr(10))[0]}") from error

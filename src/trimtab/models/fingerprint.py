@@ -1,0 +1,42 @@
+"""Short names for the exact content of models, tokenizers and data."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+_LENGTH = 16
+
+
+def of_model(model: nn.Module) -> str:
+    """Of every byte of the weights, their names and dtypes."""
+    digest = hashlib.blake2b(digest_size=_LENGTH // 2)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def of_tokenizer(tokenizer: Any) -> str:
+    """Of the vocabulary and the special tokens."""
+    return of_values([sorted(tokenizer.get_vocab().items()), tokenizer.special_tokens_map])
+
+
+def of_text(text: str | None) -> str:
+    return hashlib.blake2b((text or "").encode(), digest_size=_LENGTH // 2).hexdigest()
+
+
+def of_values(values: Any) -> str:
+    """Of anything that JSON can hold."""
+    return of_text(json.dumps(values, sort_keys=True, default=str))
+
+
+def of_rows(rows: Iterable[dict[str, Any]]) -> str:
+    """Of prepared rows: their ids, tokens and labels."""
+    digest = hashlib.blake2b(digest_size=_LENGTH // 2)
+    for row in rows:
+        digest.update(json.dumps([row["row_id"], row["input_ids"], row["labels"]]).encode())
+    return digest.hexdigest()

@@ -1,0 +1,138 @@
+"""Teach a causal language model to compute an objective inside its own forward.
+
+Inside, because there the hooks of DDP and FSDP2 have gathered the parameters, the autocast context is
+the right one, and the gradient of a tied head reaches the embedding once.
+"""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.utils.generic import ModelOutput
+
+from trimtab.core import Head, Objective, Reduction, TokenBatch, answer_mask, fused_loss, weights
+
+
+class UnsupportedModel(ValueError):
+    """A model whose logits the engine cannot rebuild from its hidden states and its head."""
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectiveCall:
+    """What `model(..., objective_call=...)` computes instead of logits."""
+
+    objective: Objective
+    labels: Tensor
+    """[B, T] with -100 at prompt and padding"""
+    signals: Mapping[str, Any]
+    row_id: Tensor
+    """[B]"""
+    reduction: Reduction = "token_mean"
+    total: Tensor | float | None = None
+    seed: int = 0
+    step: int = 0
+
+
+@dataclass
+class ObjectiveOutput(ModelOutput):
+    """Scalar loss, metrics as (sum, count), and the unreduced values [N]."""
+
+    loss: Tensor | None = None
+    metrics: dict | None = None
+    values: Tensor | None = None  # type: ignore[assignment]
+
+
+def _scale_and_softcap(config: Any) -> tuple[float, float | None]:
+    """What the model does to its head's output, from the names that transformers' models use for it."""
+    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
+        if getattr(config, name, None) is not None:
+            return float(getattr(config, name)), getattr(config, "final_logit_softcapping", None)
+    scaling = getattr(config, "logits_scaling", None)
+    if scaling is not None:
+        scale = float(scaling) if config.model_type == "hyperclovax" else 1.0 / float(scaling)
+        return scale, getattr(config, "final_logit_softcapping", None)
+    return 1.0, getattr(config, "final_logit_softcapping", None)
+
+
+def resolve_head(model: PreTrainedModel) -> Head:
+    """The head of `model` as it is now: looked up at each call, since PEFT and FSDP exchange modules."""
+    module = model.get_output_embeddings()
+    if module is None:
+        raise UnsupportedModel(f"{type(model).__name__} has no output head")
+    config = model.config.get_text_config()
+    scale, softcap = _scale_and_softcap(config)
+    return Head(module, config.vocab_size, scale, softcap, masks=getattr(model, "_trimtab_masks_logits", False))
+
+
+@torch.no_grad()
+def check_head(model: PreTrainedModel) -> None:
+    """Hold backbone + head against the model's own logits on a few tokens.
+
+    Raises:
+        UnsupportedModel: if they differ: the model does something to its logits that is not known here, and
+            training on wrong logits would go unnoticed.
+    """
+    device = next(model.parameters()).device
+    config = model.config.get_text_config()
+    ids = (torch.arange(6, device=device)[None] * 37 + 5) % config.vocab_size
+    was_training = model.training
+    model.eval()
+    try:
+        own = model(input_ids=ids, use_cache=False).logits
+        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        model._trimtab_masks_logits = bool(torch.isneginf(own).any())  # type: ignore[assignment]
+        rebuilt = resolve_head(model)(hidden)
+    finally:
+        model.train(was_training)
+    own = own.float().clamp(min=-30_000.0)
+    if own.shape != rebuilt.shape or not torch.allclose(own, rebuilt.float(), rtol=2e-2, atol=2e-2 * _spread(own)):
+        raise UnsupportedModel(
+            f"{type(model).__name__} ({config.model_type}): the output head applied to the last hidden state does not "
+            "give the model's own logits; it changes them in a way trimtab does not know"
+        )
+
+
+def _spread(x: Tensor) -> float:
+    kept = x[x > -1e4]
+    return max(kept.std().item(), 1e-3)
+
+
+def add_objective_forward(model: PreTrainedModel) -> None:
+    """Let `model(..., objective_call=ObjectiveCall(...))` return an `ObjectiveOutput`.
+
+    Call it before PEFT, TRL or accelerate wrap the model. Without the argument the forward is the
+    original one. Calling it twice changes nothing.
+
+    Raises:
+        UnsupportedModel: see `check_head`.
+    """
+    if getattr(model, "_trimtab_forward", False):
+        return
+    check_head(model)
+    patched_before = model.__dict__.get("forward")
+
+    @functools.wraps(type(model).forward)  # generate() validates its arguments against the signature
+    def forward(self: PreTrainedModel, *args: Any, objective_call: ObjectiveCall | None = None, **kwargs: Any) -> Any:
+        if objective_call is None:
+            # looked up on `self`: a deepcopy must run its own weights and not those of the original
+            original = patched_before or MethodType(type(self).forward, self)
+            return original(*args, **kwargs)
+        kwargs["use_cache"] = False
+        hidden = self.base_model(*args, **kwargs).last_hidden_state
+        return compute_objective(objective_call, hidden, resolve_head(self))
+
+    model.forward = MethodType(forward, model)  # type: ignore[method-assign]
+    model._trimtab_forward = True  # type: ignore[assignment]
+
+
+def compute_objective(call: ObjectiveCall, hidden: Tensor, head: Head) -> ObjectiveOutput:
+    """The objective on hidden states [B, T, D] of a whole micro-batch."""
+    batch = TokenBatch.from_labels(call.labels, call.signals, row_id=call.row_id, seed=call.seed, step=call.step)
+    weight = weights(batch, call.reduction, call.total)
+    fused = fused_loss(call.objective, batch, hidden[:, :-1][answer_mask(call.labels)], head, weight)
+    return ObjectiveOutput(loss=fused.loss, metrics=fused.metrics, values=fused.values)  # type: ignore[arg-type]

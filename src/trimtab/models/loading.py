@@ -1,0 +1,70 @@
+"""Find a model by builtin name, local folder or hub id."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from trimtab.models.builtin import BUILTIN, ModelNotFound, builtin_folder
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def locate(name: str) -> str:
+    """What `from_pretrained` is given for `name`.
+
+    Raises:
+        ModelNotFound: if `name` looks like a folder that is not there.
+    """
+    if name in BUILTIN:
+        return str(builtin_folder(name))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelNotFound(f"the folder {name} holds no config.json, so it is no Hugging Face model")
+        return str(path)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelNotFound(f"there is no folder {name}")
+    return name
+
+
+def _fetch(what: Any, name: str, **kwargs: Any) -> Any:
+    """Call a `from_pretrained`, with one clear line where the hub or the cache does not have the model."""
+    try:
+        return what.from_pretrained(locate(name), **kwargs)
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelNotFound(
+            f"could not load the model {name!r}: it is no builtin ({', '.join(BUILTIN)}), no local folder, and the hub "
+            f"did not give it ({reason})"
+        ) from error
+
+
+def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, with a padding token (the end token where it has none of its own)."""
+    tokenizer = _fetch(AutoTokenizer, name, trust_remote_code=trust_remote_code)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_config(name: str, *, trust_remote_code: bool = False) -> Any:
+    """The config of a model, without its weights."""
+    return _fetch(AutoConfig, name, trust_remote_code=trust_remote_code)
+
+
+def load_model(name: str, *, dtype: str = "float32", trust_remote_code: bool = False) -> PreTrainedModel:
+    """A causal language model in eval mode. Weights are read from safetensors only.
+
+    Raises:
+        ModelNotFound: with what was looked for.
+    """
+    model = _fetch(
+        AutoModelForCausalLM,
+        name,
+        dtype=DTYPES[dtype],
+        trust_remote_code=trust_remote_code,
+        use_safetensors=True,
+    )
+    return model.eval()

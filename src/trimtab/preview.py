@@ -1,0 +1,70 @@
+"""Rows as the model sees them, on the terminal."""
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from trimtab.core.batch import IGNORE
+from trimtab.data.rows import Prepared, check_losses
+from trimtab.data.sources import DataError
+from trimtab.models.loading import load_tokenizer
+from trimtab.recipe import Recipe, policy_source
+from trimtab.run import prepare_source
+
+LEARNT, READ = "black on bright_green", "grey50"
+
+
+def preview_recipe(recipe: Recipe, rows: int, split: str, console: Console | None = None) -> Prepared:
+    """Print `rows` rows of a split with the answer tokens in colour, then what the whole split amounts to.
+
+    Without colours (a pipe, a file) answers stand in ⟦ ⟧.
+
+    Raises:
+        DataError: if the recipe has no such split, or more is lost than the recipe allows (after printing).
+    """
+    console = console or Console()
+    if getattr(recipe.data, split) is None:
+        raise DataError(f"the recipe has no data.{split}")
+    tokenizer = load_tokenizer(policy_source(recipe), trust_remote_code=recipe.models.trust_remote_code)
+    prepared = prepare_source(recipe, split, tokenizer, refuse=False)
+    for row in prepared.rows[:rows]:
+        console.rule(f"row {row['row_id'] + 1} of {prepared.source}", align="left", style="grey50")
+        console.print(_coloured(row["input_ids"], row["labels"], tokenizer, console.is_terminal))
+    console.print(_table(prepared, recipe.data.max_lost, tokenizer))
+    check_losses(prepared, recipe.data.max_lost)
+    return prepared
+
+
+def _coloured(ids: list[int], labels: list[int], tokenizer, colours: bool) -> Text:
+    text = Text()
+    start = 0
+    for stop in range(1, len(ids) + 1):
+        learnt = labels[start] != IGNORE
+        if stop < len(ids) and (labels[stop] != IGNORE) == learnt:
+            continue
+        piece = tokenizer.decode(ids[start:stop], skip_special_tokens=False)
+        shown = piece if colours or not learnt else f"⟦{piece}⟧"
+        text.append(shown, style=LEARNT if learnt else READ)
+        start = stop
+    return text
+
+
+def _table(prepared: Prepared, max_lost: float, tokenizer) -> Table:
+    counts = prepared.counts
+    table = Table("what", "count", "note", box=None, pad_edge=False, title=prepared.source, title_justify="left")
+    share = counts.lost() / counts.rows
+    lines = [
+        ("rows", counts.rows, ""),
+        ("kept", counts.kept, ""),
+        ("truncated", counts.truncated, "the end of the answer is cut off"),
+        ("dropped", counts.dropped, "the prompt alone fills the limit"),
+        ("without an answer", counts.empty, ""),
+        ("lost", counts.lost(), f"{share:.1%}; training refuses above data.max_lost={max_lost:.1%}"),
+        ("answers without an end token", counts.no_end, "the model does not learn to stop there" * (counts.no_end > 0)),
+        ("tokens", counts.tokens, f"longest row {counts.longest}, limit training.max_length={prepared.max_length}"),
+        ("answer tokens", counts.answer_tokens, f"{counts.answer_tokens / max(counts.tokens, 1):.0%} are learnt from"),
+    ]
+    for what, number, note in lines:
+        first = counts.first.get("empty" if what == "without an answer" else what)
+        table.add_row(what, f"{number:,}", "; ".join(filter(None, [note, f"first: row {first}" if first else ""])))
+    return table

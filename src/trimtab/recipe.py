@@ -1,0 +1,281 @@
+"""A recipe: everything that a run depends on, in one YAML file, checked strictly."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be run; the message says where, what, and the way out."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, populate_by_name=True)
+
+
+class Cut(_Strict):
+    """A model made from another by keeping some of its layers."""
+
+    source: str = Field("teacher", validation_alias=AliasChoices("from", "source"), serialization_alias="from")
+    """`teacher`, or a model as anywhere else."""
+    layers: int | list[int]
+    """Indices of the layers to keep, or how many, evenly spaced with the first and the last among them."""
+
+
+class Models(_Strict):
+    policy: str | Cut = Field(validation_alias=AliasChoices("policy", "student"))
+    """The model to be trained (`student` is another name for it): a builtin (smollm2-135m), a folder, a hub id,
+    `@NAME` for the result of an earlier stage, or `{from: teacher, layers: ...}`."""
+    teacher: str | None = None
+    """The frozen model that distillation learns from."""
+    dtype: Dtype = "float32"
+    """Of the policy's weights."""
+    teacher_dtype: Dtype = "float32"
+    """Of the teacher's weights; it runs in this dtype, outside autocast."""
+    teacher_states: Literal["live", "memory"] = "live"
+    """`memory`: the teacher runs once over all rows and its hidden states are kept in main memory (hidden size x 4
+    bytes for each answer token), which saves a forward in every later epoch and stage."""
+    lora: dict[str, Any] | None = None
+    """Arguments of PEFT's LoraConfig; the policy's own weights are then frozen."""
+    trust_remote_code: bool = False
+    """Run code that comes with a model. Only for sources that you trust."""
+
+
+class Data(_Strict):
+    train: str
+    """`trimtab:NAME/SPLIT`, a .jsonl/.json/.csv/.parquet file, or a hub id (`ORG/NAME[@CONFIG][:SPLIT]`)."""
+    heldout: str | None = None
+    """Rows for evaluation that are never trained on, from the same kinds of source."""
+    rows: int | None = Field(None, ge=1)
+    """Use only the first rows of `train`."""
+    heldout_rows: int | None = Field(None, ge=1)
+    """Use only the first rows of `heldout`."""
+    max_lost: float = Field(0.01, ge=0, le=1)
+    """Refuse to start if a larger share of rows would be truncated, dropped or without an answer."""
+
+
+class Eval(_Strict):
+    every: int | None = Field(None, ge=1)
+    """Steps between evaluations on held-out rows; before and after training there is always one."""
+    prompts: list[str] = []
+    """Questions that are answered before and after training, greedily."""
+    max_new_tokens: int = Field(64, ge=1)
+    """Of those answers."""
+    batch_size: int = Field(8, ge=1)
+    """Rows at a time in evaluations."""
+
+
+class Recipe(_Strict):
+    """One run."""
+
+    method: str
+    """A file name of trimtab.methods; `trimtab list methods` shows them."""
+    models: Models
+    data: Data
+    options: dict[str, Any] = {}
+    """Settings of the method; `trimtab show METHOD` lists them."""
+    training: dict[str, Any] = {}
+    """Arguments of TRL's SFTConfig, under their own names."""
+    eval: Eval = Field(default_factory=lambda: Eval.model_validate({}))
+    seed: int = 0
+    output: str
+    """The run folder; runs/<name of the recipe file> if not given."""
+    minutes: float | None = Field(None, gt=0)
+    """Most minutes of training: the speed of this machine is measured first, and training.max_steps lowered to
+    fit. What was chosen is written into the run's own recipe.yaml."""
+
+
+class Stages(_Strict):
+    """Several runs, one after another. Keys beside `stages` are the defaults of all of them."""
+
+    output: str
+    minutes: float | None = None
+    """Most minutes of training, all stages together; all get the same number of steps."""
+    stages: Annotated[list[Recipe], Field(min_length=1)]
+
+
+def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe | Stages:
+    """Read a recipe, apply `a.b=value` overrides, and check everything that can be checked without a model.
+
+    Raises:
+        RecipeError: naming the file and the key.
+    """
+    path = Path(path)
+    if not path.is_file():
+        known = sorted(p.stem for p in recipe_folder().glob("*.yaml"))
+        shipped = recipe_folder() / f"{path.name.removesuffix('.yaml')}.yaml"
+        if not shipped.is_file():
+            close = difflib.get_close_matches(path.stem, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"recipes that come with trimtab: {', '.join(known)}"
+            raise RecipeError(f"there is no recipe {path}; {hint}")
+        path = shipped
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f" line {mark.line + 1}" if mark else ""
+        raise RecipeError(f"{path}:{at} is no YAML: {getattr(error, 'problem', None) or error}") from error
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{path} holds a {type(tree).__name__}, expected keys and values")
+    for override in overrides:
+        _override(tree, override)
+    return parse(tree, str(path), path.stem)
+
+
+def parse(tree: Mapping[str, Any], where: str, name: str) -> Recipe | Stages:
+    """A recipe from a tree of plain values; `where` is for messages, `name` for the run folder."""
+    tree = dict(tree)
+    tree.setdefault("output", f"runs/{name}")
+    if "stages" not in tree:
+        recipe = _validate(Recipe, tree, where, ())
+        check_method(recipe, where)
+        return recipe
+    stages = tree.pop("stages")
+    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
+        raise RecipeError(f"{where}: stages must be a list of recipes")
+    output, minutes = tree.pop("output"), tree.pop("minutes", None)
+    runs, seen = [], set()
+    for number, stage in enumerate(stages):
+        own = dict(stage)
+        title = str(own.pop("name", own.get("method", number)))
+        if title in seen or "/" in title:
+            raise RecipeError(f"{where}: stages[{number}] needs a name of its own, {title!r} is taken")
+        seen.add(title)
+        full = _merge(tree, {**own, "output": f"{output}/{title}"})
+        full = _refer_to_stages(full, output, seen - {title}, f"{where}: stages[{number}]")
+        runs.append(_validate(Recipe, full, where, ("stages", number)))
+        check_method(runs[-1], f"{where}: stages[{number}]")
+    return Stages(output=output, minutes=minutes, stages=runs)
+
+
+def check_method(recipe: Recipe, where: str) -> None:
+    """Fill in the defaults of options and training, and name what the method lacks.
+
+    Raises:
+        RecipeError: for an unknown method, option or training argument, or a missing model.
+    """
+    from trimtab import methods
+    from trimtab.train import settings
+
+    try:
+        method = methods.load(recipe.method)
+        recipe.training = settings.check(recipe.training)
+    except ValueError as error:
+        raise RecipeError(f"{where}: {error}") from error
+    options = _validate(method.config, recipe.options, where, ("options",), of=f"options of {recipe.method}")
+    recipe.options = options.model_dump()
+    for role in sorted(method.roles):
+        if getattr(recipe.models, role) is None:
+            raise RecipeError(
+                f"{where}: method {recipe.method} needs models.{role}; add it, for example: {role}: smollm2-135m"
+            )
+    if isinstance(recipe.models.policy, Cut) and recipe.models.policy.source == "teacher" and not recipe.models.teacher:
+        raise RecipeError(f"{where}: models.policy is made from the teacher, but models.teacher is missing")
+    if "max_steps" not in recipe.training and recipe.minutes is None and "num_train_epochs" not in recipe.training:
+        recipe.training["num_train_epochs"] = 1
+
+
+def policy_source(recipe: Recipe) -> str:
+    """The model whose tokenizer and config the policy has."""
+    policy = recipe.models.policy
+    if isinstance(policy, str):
+        return policy
+    return str(recipe.models.teacher) if policy.source == "teacher" else policy.source
+
+
+def dump(recipe: BaseModel) -> str:
+    """The recipe as YAML that `load_recipe` reads."""
+    return yaml.safe_dump(recipe.model_dump(by_alias=True), sort_keys=False, allow_unicode=True)
+
+
+def recipe_folder() -> Path:
+    """Where the recipes that come with trimtab lie."""
+    here = Path(__file__).parent / "recipes"  # inside a wheel
+    return here if here.is_dir() else Path(__file__).parents[2] / "recipes"
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with trimtab."""
+    return sorted(path.stem for path in recipe_folder().glob("*.yaml"))
+
+
+def _override(tree: dict[str, Any], text: str) -> None:
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise RecipeError(f"{text!r} is no override; write key=value, for example training.max_steps=20")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"override {text!r}: the value is no YAML") from error
+    *parents, last = key.strip().split(".")
+    place: Any = tree
+    for part in parents:
+        place = place.setdefault(part, {}) if isinstance(place, dict) else place
+        if place is None or not isinstance(place, dict):
+            raise RecipeError(f"override {text!r}: {part} holds no keys")
+    if last == "student":  # the other name of the policy must not stand beside it
+        place.pop("policy", None)
+    if last == "policy":
+        place.pop("student", None)
+    place[last] = parsed
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _refer_to_stages(tree: dict[str, Any], output: str, earlier: set[str], where: str) -> dict[str, Any]:
+    """`@name` as a model is the folder that an earlier stage wrote."""
+    models = dict(tree.get("models") or {})
+    for role, value in models.items():
+        if isinstance(value, str) and value.startswith("@"):
+            if value[1:] not in earlier:
+                known = ", ".join(sorted(earlier)) or "none"
+                raise RecipeError(f"{where}: models.{role} is {value}, but the earlier stages are: {known}")
+            models[role] = f"{output}/{value[1:]}/model"
+    return {**tree, "models": models} if models else tree
+
+
+def _validate(kind: Any, tree: Any, where: str, at: tuple, of: str | None = None) -> Any:
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        raise RecipeError(f"{where}: {_explain(kind, first, at, of)}") from error
+
+
+def _explain(kind: Any, error: Any, at: tuple, of: str | None) -> str:
+    location = [part for part in error["loc"] if part not in ("Cut", "str", "int", "list[int]")]
+    place = ".".join(map(str, (*at, *location)))
+    if error["type"] == "extra_forbidden":
+        known = _keys(kind, location[:-1])
+        close = difflib.get_close_matches(str(location[-1]), known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known) or 'none'}"
+        parent = of or ".".join(map(str, (*at, *location[:-1]))) or "the recipe"
+        return f"{parent} has no key {location[-1]!r}; {hint}"
+    if error["type"] == "missing":
+        return f"{place} is missing"
+    return f"{place} is {error['input']!r}; {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def _keys(kind: Any, location: Iterable[Any]) -> list[str]:
+    """The keys of the model at `location`, under the names that a recipe uses."""
+    for part in location:
+        field = kind.model_fields.get(part) or kind.model_fields.get({"student": "policy"}.get(part, part))
+        choices = getattr(field.annotation, "__args__", (field.annotation,))
+        kind = next((c for c in choices if isinstance(c, type) and issubclass(c, BaseModel)), kind)
+    names = []
+    for name, field in kind.model_fields.items():
+        alias = field.validation_alias
+        names += [str(c) for c in alias.choices] if isinstance(alias, AliasChoices) else [name]
+    return names

@@ -1,0 +1,232 @@
+"""Write the page: one run, or several side by side."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from trimtab.report.curves import COLOURS, curves
+from trimtab.report.intervals import Interval
+from trimtab.report.measures import (
+    MEASURES,
+    Measure,
+    change,
+    difference,
+    first,
+    group_name,
+    last,
+    number,
+    span,
+    teacher_value,
+    teachers,
+    untrained,
+    untrained_value,
+    verdict,
+)
+from trimtab.report.reading import ReportError, Run, distinct_names, load
+from trimtab.report.words import (
+    cautions,
+    duration,
+    flatten,
+    headline_of_many,
+    headline_of_one,
+    method_name,
+    model_name,
+    other_changes,
+    student_name,
+)
+
+
+def write(folders: Sequence[Path], output: Path | None = None) -> Path:
+    """Write one HTML file that needs no network: a report of one run, or a comparison of several.
+
+    Args:
+        folders: run folders; the first one is what the others are compared with.
+        output: where to write; `report.html` in the folder of a single run, `comparison.html` in the common parent
+            of several, if not given. An existing file is replaced at once or, on an error, not at all.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        ReportError: if there is no folder, or one is no run folder.
+    """
+    if not folders:
+        raise ReportError("no run folder given; name at least one that `trimtab train` wrote")
+    runs = distinct_names([load(Path(folder)) for folder in folders])
+    if output is None and len(runs) == 1:
+        output = runs[0].folder / "report.html"
+    elif output is None:
+        output = Path(os.path.commonpath([run.folder.resolve().parent for run in runs])) / "comparison.html"
+    output = Path(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        unfinished.write_text(render(runs), encoding="utf-8")
+        unfinished.replace(output)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return output
+
+
+def render(runs: list[Run]) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=PackageLoader("trimtab.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    shown = [measure for measure in MEASURES if any(last(run, measure) is not None for run in runs)]
+    drawings = curves(runs)
+    single = len(runs) == 1
+    return environment.get_template("page.html").render(
+        title=runs[0].name if single else "comparison of " + ", ".join(run.name for run in runs),
+        single=single,
+        runs=[_about(run, index) for index, run in enumerate(runs)],
+        methods=_methods(runs),
+        headline=headline_of_one(runs[0]) if single else headline_of_many(runs),
+        sentences=other_changes(runs[0]) if single else [],
+        measures=shown,
+        held_out=_held_out_of_one(runs[0], shown) if single else _held_out_of_many(runs, shown),
+        against_first=[] if single else _against_first(runs, shown),
+        cautions=cautions(runs),
+        curves=[(curve, Markup(curve.svg)) for curve in drawings],  # numbers only: no text of a user is in there
+        prompts=_prompts(runs),
+        data=_side_by_side([flatten(run.data) for run in runs]),
+        signature=_side_by_side([dict(run.signature) for run in runs]),
+        recipe_differences=[]
+        if single
+        else [row for row in _side_by_side([flatten(run.recipe) for run in runs]) if row[2]],
+        recipes=[yaml.safe_dump(run.recipe, sort_keys=False, allow_unicode=True) for run in runs],
+    )
+
+
+def _about(run: Run, index: int) -> dict[str, Any]:
+    if run.finished is not None:
+        state = f"finished after {run.steps:,} steps"
+    elif run.interrupted is not None:
+        state = f"interrupted at step {run.interrupted:,}"
+    else:
+        state = f"not finished; last logged step {run.steps:,}"
+    facts = [state]
+    if run.finished is not None and run.finished.get("seconds") is not None:
+        facts.append(f"{duration(run.finished['seconds'])} of training")
+    if run.finished is not None and run.finished.get("tokens") is not None:
+        facts.append(f"{run.finished['tokens']:,} answer tokens trained")
+    facts.append(f"seed {run.recipe['seed']}" if "seed" in run.recipe else "seed unknown")
+    if run.resumes:
+        facts.append("resumed from step " + ", ".join(f"{step:,}" for step in run.resumes))
+    return {
+        "name": run.name,
+        "colour": f"var(--run-{index % COLOURS})",
+        "dashed": index >= COLOURS,
+        "method_name": method_name(run),
+        "student": student_name(run),
+        "teacher": model_name(run, "teacher"),
+        "facts": facts,
+        "finished": run.finished is not None,
+        "notes": run.notes,
+    }
+
+
+def _methods(runs: list[Run]) -> list[tuple[str, dict[str, Any], list[str]]]:
+    """[(name, what the run said about its method, runs of that method)]"""
+    cards: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    for run in runs:
+        cards.setdefault(method_name(run), (run.method, []))[1].append(run.name)
+    return [(name, about, names) for name, (about, names) in cards.items()]
+
+
+def _cell(
+    interval: Interval | None, measure: Measure, changed: Interval | None = None, signed: bool = False
+) -> dict[str, str]:
+    """A number with its interval, the change that led to it, and what the change (or a signed number) says."""
+    cell = {"value": "–", "span": "", "change": "", "change_span": "", "verdict": ""}
+    if interval is not None:
+        cell |= {"value": number(interval.estimate, measure, signed), "span": span(interval, measure, signed)}
+        cell["verdict"] = verdict(measure, interval if signed else changed)
+    if changed is not None:
+        cell |= {"change": number(changed.estimate, measure, True), "change_span": span(changed, measure, True)}
+    return cell
+
+
+def _held_out_of_one(run: Run, shown: list[Measure]) -> dict[str, Any]:
+    steps = run.measured
+    if not steps:
+        return {"columns": [], "rows": []}
+    two, has_teacher = len(steps) > 1, bool(teachers([run]))
+    columns = [f"before (step {steps[0]:,})"]
+    columns += [f"after (step {steps[-1]:,})", "change"] if two else []
+    columns += ["teacher"] if has_teacher else []
+    rows = []
+    for measure in shown:
+        cells = [_cell(first(run, measure), measure)]
+        cells += [_cell(last(run, measure), measure), _cell(change(run, measure), measure, signed=True)] if two else []
+        cells += [_cell(teacher_value(run, measure), measure)] if has_teacher else []
+        rows.append((measure, cells))
+    return {"columns": columns, "rows": rows}
+
+
+def _held_out_of_many(runs: list[Run], shown: list[Measure]) -> dict[str, Any]:
+    students, masters = untrained(runs), teachers(runs)
+    columns = [group_name("untrained student", group, students) for group in students]
+    columns += [run.name for run in runs]
+    columns += [group_name("teacher", group, masters) for group in masters]
+    rows = []
+    for measure in shown:
+        cells = [_cell(untrained_value(group, measure), measure) for group in students]
+        cells += [_cell(last(run, measure), measure, change(run, measure)) for run in runs]
+        cells += [_cell(teacher_value(group[0], measure), measure) for group in masters]
+        rows.append((measure, cells))
+    return {"columns": columns, "rows": rows}
+
+
+def _against_first(runs: list[Run], shown: list[Measure]) -> list[tuple[Measure, list[dict[str, str]]]]:
+    rows = [
+        (measure, [_cell(difference(runs[0], run, measure), measure, signed=True) for run in runs[1:]])
+        for measure in shown
+    ]
+    return [(measure, cells) for measure, cells in rows if any(cell["value"] != "–" for cell in cells)]
+
+
+def _prompts(runs: list[Run]) -> list[tuple[str, list[tuple[str, str | None]]]]:
+    """[(prompt, [(column, text or None)])]: before, then each run after."""
+    before, after = [], []
+    for run in runs:
+        steps = list(run.generations)
+        before.append((steps[0], dict(run.generations[steps[0]])) if steps else (0, {}))
+        after.append((steps[-1], dict(run.generations[steps[-1]])) if len(steps) > 1 else (None, {}))
+    prompts = dict.fromkeys(prompt for _, texts in before + after for prompt in texts)
+    rows = []
+    for prompt in prompts:
+        first_texts = [
+            (run.name, step, texts[prompt]) for run, (step, texts) in zip(runs, before, strict=True) if prompt in texts
+        ]
+        columns: list[tuple[str, str | None]] = []
+        if len({(step, text) for _, step, text in first_texts}) == 1:
+            columns.append((f"before (step {first_texts[0][1]:,})", first_texts[0][2]))
+        else:
+            columns += [(f"{name} before (step {step:,})", text) for name, step, text in first_texts]
+        for run, (step, texts) in zip(runs, after, strict=True):
+            name = "after" if len(runs) == 1 else run.name
+            columns.append((name if step is None else f"{name} (step {step:,})", texts.get(prompt)))
+        rows.append((prompt, columns))
+    return rows
+
+
+def _side_by_side(columns: list[dict[str, Any]]) -> list[tuple[str, list[str], bool]]:
+    """[(key, a value for each run, whether they differ)]"""
+    keys = dict.fromkeys(key for column in columns for key in column)
+    rows = [(key, [_plain(column[key]) if key in column else "–" for column in columns]) for key in keys]
+    return [(key, values, len(set(values)) > 1) for key, values in rows]
+
+
+def _plain(entry: Any) -> str:
+    return entry if isinstance(entry, str) else json.dumps(entry, ensure_ascii=False, default=str)

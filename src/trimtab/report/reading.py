@@ -1,0 +1,195 @@
+"""Read a run folder. The files are append-only and may end in a torn line or hold steps that a resume replaced."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+REQUIRED = ("recipe.yaml", "signature.txt", "metrics.jsonl")
+
+
+class ReportError(ValueError):
+    """A folder that cannot be reported on: one line that names the place, the finding and the way out."""
+
+
+@dataclass
+class Run:
+    """What a run folder says, without the steps that a later resume replaced."""
+
+    folder: Path
+    name: str
+    recipe: dict[str, Any]
+    signature: dict[str, str]
+    method: dict[str, Any] = field(default_factory=dict)
+    """name, paper, claim, equation, summary"""
+    data: dict[str, Any] = field(default_factory=dict)
+    """counts of rows and tokens, as the run logged them"""
+    train: list[dict[str, Any]] = field(default_factory=list)
+    evals: list[dict[str, Any]] = field(default_factory=list)
+    """means per token; a step that was measured twice appears once, with its last values"""
+    heldout: dict[int, dict[Any, dict[str, Any]]] = field(default_factory=dict)
+    """step -> row id -> sums over the tokens of that row"""
+    generations: dict[int, list[tuple[str, str]]] = field(default_factory=dict)
+    """step -> [(prompt, text)]"""
+    notes: list[str] = field(default_factory=list)
+    finished: dict[str, Any] | None = None
+    interrupted: int | None = None
+    """step at which the run was stopped, None where it was resumed or finished since"""
+    resumes: list[int] = field(default_factory=list)
+
+    @property
+    def measured(self) -> list[int]:
+        """The steps with held-out measurements, ascending."""
+        return sorted({event["step"] for event in self.evals} | set(self.heldout))
+
+    @property
+    def steps(self) -> int:
+        """The last step that was trained."""
+        if self.finished is not None:
+            return self.finished["step"]
+        return max([self.interrupted or 0, *(event["step"] for event in self.train)])
+
+
+def load(folder: Path) -> Run:
+    """Read a run folder.
+
+    Args:
+        folder: what `trimtab train` wrote: recipe.yaml, signature.txt, metrics.jsonl and, where something was
+            measured row by row or generated, samples.jsonl.
+
+    Returns:
+        The run. Training, evaluation and sample entries before a resume at step k with a step > k are left out; a
+        torn last line is left out.
+
+    Raises:
+        ReportError: if the folder is missing or is no run folder, or a file in it cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        found = "is a file" if folder.exists() else "does not exist"
+        raise ReportError(f"{folder}: {found}; give the folder that `trimtab train` wrote")
+    missing = [name for name in REQUIRED if not (folder / name).is_file()]
+    if missing:
+        raise ReportError(
+            f"{folder}: no run folder, it has no {' and no '.join(missing)}; give one `trimtab train` wrote"
+        )
+    run = Run(folder, folder.resolve().name, _recipe(folder / "recipe.yaml"), _signature(folder / "signature.txt"))
+    _read_metrics(run)
+    if (folder / "samples.jsonl").is_file():
+        _read_samples(run)
+    return run
+
+
+def distinct_names(runs: Sequence[Run]) -> list[Run]:
+    """The runs under names that tell them apart: with the folders above, and numbers where that does not help."""
+    names = [run.name for run in runs]
+    for depth in range(2, 6):
+        longer = ["/".join(run.folder.resolve().parts[-depth:]) for run in runs]
+        names = [long if names.count(name) > 1 else name for name, long in zip(names, longer, strict=True)]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            names[index] = f"{name} ({names[: index + 1].count(name)})"
+    return [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
+
+
+def _read_metrics(run: Run) -> None:
+    evals: dict[int, dict[str, Any]] = {}
+    for place, event in _entries(run.folder / "metrics.jsonl", "event"):
+        match event["event"]:
+            case "start":
+                _require(place, {"method": {}, "data": {}} | event, method=dict, data=dict)
+                run.method, run.data = event.get("method", {}), event.get("data", {})
+            case "train":
+                _require(place, event, step=int)
+                run.train.append(event)
+            case "eval":
+                _require(place, event, step=int)
+                evals.pop(event["step"], None)
+                evals[event["step"]] = event
+            case "resume":
+                _require(place, event, step=int)
+                run.train = [kept for kept in run.train if kept["step"] <= event["step"]]
+                evals = {step: kept for step, kept in evals.items() if step <= event["step"]}
+                run.resumes.append(event["step"])
+                run.finished = run.interrupted = None
+            case "interrupted":
+                _require(place, event, step=int)
+                run.interrupted = event["step"]
+            case "finished":
+                _require(place, event, step=int)
+                run.finished, run.interrupted = event, None
+            case "note":
+                _require(place, event, text=str)
+                if event["text"] not in run.notes:
+                    run.notes.append(event["text"])
+    run.evals = [evals[step] for step in sorted(evals)]
+
+
+def _read_samples(run: Run) -> None:
+    generations: dict[int, dict[str, str]] = {}
+    for place, sample in _entries(run.folder / "samples.jsonl", "kind"):
+        match sample["kind"]:
+            case "heldout":
+                _require(place, sample, step=int, row_id=(int, str), tokens=int)
+                run.heldout.setdefault(sample["step"], {})[sample["row_id"]] = sample
+            case "generation":
+                _require(place, sample, step=int, prompt=str, text=str)
+                generations.setdefault(sample["step"], {})[sample["prompt"]] = sample["text"]
+            case "resume":
+                _require(place, sample, step=int)
+                run.heldout = {step: rows for step, rows in run.heldout.items() if step <= sample["step"]}
+                generations = {step: texts for step, texts in generations.items() if step <= sample["step"]}
+    run.generations = {step: list(generations[step].items()) for step in sorted(generations)}
+
+
+def _entries(path: Path, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The entries of a JSON-lines file with the place each stands at; a torn last line is skipped."""
+    lines = [(number, line) for number, line in enumerate(path.read_bytes().split(b"\n"), 1) if line.strip()]
+    for number, line in lines:
+        place = f"{path}, line {number}"
+        try:
+            entry = json.loads(line.decode())
+        except ValueError as error:  # also a character cut in two
+            if number == lines[-1][0]:
+                return
+            raise ReportError(f"{place}: no JSON ({error}); repair or delete the line") from None
+        if not isinstance(entry, dict) or not isinstance(entry.get(key), str):
+            raise ReportError(f"{place}: no entry with a {key!r}; repair or delete the line")
+        yield place, entry
+
+
+def _require(place: str, entry: dict[str, Any], **types: Any) -> None:
+    for key, wanted in types.items():
+        if not isinstance(entry.get(key), wanted) or isinstance(entry[key], bool):
+            found = repr(entry[key]) if key in entry else "nothing"
+            raise ReportError(f"{place}: {key!r} is {found}, which is no {_name(wanted)}; repair or delete the line")
+
+
+def _name(wanted: Any) -> str:
+    names = {int: "whole number", str: "text", dict: "mapping"}
+    return " or ".join(names[kind] for kind in (wanted if isinstance(wanted, tuple) else (wanted,)))
+
+
+def _recipe(path: Path) -> dict[str, Any]:
+    try:
+        recipe = yaml.safe_load(path.read_bytes())
+    except yaml.YAMLError as error:
+        line = " ".join(str(error).split())
+        raise ReportError(f"{path}: no YAML ({line}); restore the file that the run wrote") from None
+    if not isinstance(recipe, dict):
+        raise ReportError(f"{path}: no recipe but {type(recipe).__name__}; restore the file that the run wrote")
+    return recipe
+
+
+def _signature(path: Path) -> dict[str, str]:
+    signature = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        key, colon, value = line.partition(":")
+        if line.strip() and not colon:
+            raise ReportError(f"{path}, line {number}: no 'key: value' but {line!r}; restore the file the run wrote")
+        if line.strip():
+            signature[key.strip()] = value.strip()
+    return signature

@@ -1,0 +1,85 @@
+"""The table for the terminal."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from trimtab.report.intervals import Interval
+from trimtab.report.measures import (
+    MEASURES,
+    Measure,
+    digits,
+    group_name,
+    last,
+    number,
+    obstacles,
+    span,
+    teacher_obstacles,
+    teacher_value,
+    teachers,
+    untrained,
+    untrained_value,
+)
+from trimtab.report.reading import Run, distinct_names
+
+COLUMNS = [measure for measure in MEASURES if measure.key != "top1"]
+
+
+def table(runs: Sequence[Run]) -> Table:
+    """One line a run after training, after the untrained student and before the teacher where they were measured.
+
+    Under each estimate stands its 95% interval over held-out rows, where rows were measured. The caption says which
+    runs may not be compared with the first.
+    """
+    runs = distinct_names(runs)
+    result = Table(title="held-out data, 95% intervals over rows", caption=_caption(runs))
+    result.caption_justify, result.box, result.padding = "left", box.SIMPLE_HEAD, (0, 0)
+    result.add_column("run", overflow="fold")
+    for measure in COLUMNS:
+        arrow = {"lower": " ↓", "higher": " ↑", "neither": ""}[measure.better]
+        result.add_column(measure.short + arrow, justify="right", min_width=max(map(len, measure.short.split())))
+    result.add_column("train seconds", justify="right", min_width=7)
+    result.add_column("steps", justify="right", min_width=5)
+    students, masters = untrained(runs), teachers(runs)
+    for group in students:
+        name = group_name("untrained student", group, students)
+        _add(result, name, [untrained_value(group, measure) for measure in COLUMNS], "–", "0", style="dim")
+    for run in runs:
+        seconds = (run.finished or {}).get("seconds")
+        trained = "–" if seconds is None else digits(seconds)
+        _add(result, run.name, [last(run, measure) for measure in COLUMNS], trained, f"{run.steps:,}")
+    for group in masters:
+        name = group_name("teacher", group, masters)
+        _add(result, name, [teacher_value(group[0], measure) for measure in COLUMNS], "–", "–", style="dim")
+    return result
+
+
+def _add(
+    result: Table, name: str, values: Sequence[Interval | None], seconds: str, steps: str, style: str | None = None
+) -> None:
+    cells = [_cell(found, measure) for found, measure in zip(values, COLUMNS, strict=True)]
+    result.add_row(Text(name), *cells, Text(seconds), Text(steps), style=style)
+
+
+def _cell(interval: Interval | None, measure: Measure) -> Text:
+    if interval is None:
+        return Text("–")
+    ends = span(interval, measure)
+    return Text.assemble(number(interval.estimate, measure), ("\n" + ends if ends else "", "dim"))
+
+
+def _caption(runs: Sequence[Run]) -> Text:
+    sizes = sorted({len(run.heldout.get(run.measured[-1], {})) if run.measured else 0 for run in runs})
+    lines = ["↓ lower is better, ↑ higher is better"]
+    lines += [f"held-out rows: {' or '.join(map(str, sizes))}; the signature of each run is in its signature.txt"]
+    for run in runs[1:]:
+        why = obstacles(runs[0], run)
+        if why:
+            lines.append(f"{run.name} cannot be compared with {runs[0].name}: {'; '.join(why)}")
+        elif of_teacher := teacher_obstacles(runs[0], run):
+            lines.append(
+                f"{run.name}, against the teacher, cannot be compared with {runs[0].name}: {'; '.join(of_teacher)}"
+            )
+    return Text("\n".join(lines))

@@ -1,0 +1,204 @@
+"""What the page says in sentences."""
+
+import json
+from typing import Any
+
+import numpy as np
+
+from trimtab.report.intervals import Interval
+from trimtab.report.measures import (
+    FORWARD_KL,
+    MEASURES,
+    PERPLEXITY,
+    Measure,
+    change,
+    difference,
+    digits,
+    first,
+    last,
+    number,
+    obstacles,
+    teacher_obstacles,
+    verdict,
+)
+from trimtab.report.reading import Run
+
+NOT_A_SETTING = ("seed", "data_seed", "output", "output_dir", "name", "run_name")
+"""last parts of recipe keys in which two runs of one setting may differ"""
+
+
+def headline_of_one(run: Run) -> str:
+    """What was done to which model by which method, and what changed most to the point."""
+    done = f"{method_name(run)} trained {student_name(run)} for {run.steps:,} steps"
+    measure = _main_measure(run)
+    before, after = first(run, measure), last(run, measure)
+    if before is None or after is None:
+        return f"{done}; nothing was measured on held-out data."
+    if len(run.measured) < 2:
+        only = number(before.estimate, measure)
+        return f"{done}; measured once so far, at step {run.measured[0]:,}: {measure.title} {only}."
+    return f"{done}: {moved(measure, before, after, change(run, measure))}."
+
+
+def other_changes(run: Run) -> list[str]:
+    """A sentence for each measure that the headline leaves out."""
+    if len(run.measured) < 2:
+        return []
+    clauses = []
+    for measure in MEASURES:
+        before, after = first(run, measure), last(run, measure)
+        if measure is not _main_measure(run) and before is not None and after is not None:
+            clause = moved(measure, before, after, change(run, measure))
+            clauses.append(clause[0].upper() + clause[1:] + ".")
+    return clauses
+
+
+def headline_of_many(runs: list[Run]) -> str:
+    """Which run ends lowest, next to which, and whether that may be chance."""
+    comparable = [
+        measure
+        for measure in (FORWARD_KL, PERPLEXITY)
+        if all(difference(runs[0], run, measure) is not None for run in runs[1:])
+    ]
+    if not comparable:
+        return f"{len(runs)} runs side by side; they cannot be ranked, see below why."
+    measure = comparable[0]
+    ends = [(end.estimate, run) for run in runs if (end := last(run, measure)) is not None]
+    broken = [run.name for end, run in ends if not np.isfinite(end)]
+    if broken:
+        return f"{len(runs)} runs side by side; {measure.title} is no finite number in {', '.join(broken)}."
+    (lowest, best), (following, second), *_ = sorted(ends, key=lambda pair: pair[0])
+    gap = difference(best, second, measure)
+    each = " with one seed each" if _one_seed_each(runs) else ""
+    chance = "" if gap is not None and gap.excludes_zero else ", a difference that may be chance"
+    return (
+        f"Of {len(runs)} runs{each}, {best.name} ends with the lowest {measure.title}, {number(lowest, measure)}; "
+        f"next is {second.name} with {number(following, measure)}{chance}."
+    )
+
+
+def _main_measure(run: Run) -> Measure:
+    return PERPLEXITY if last(run, FORWARD_KL) is None else FORWARD_KL
+
+
+def moved(measure: Measure, before: Interval, after: Interval, moved_by: Interval | None) -> str:
+    """A change as a clause: "perplexity fell from 26.4 to 18.1"."""
+    start, end = number(before.estimate, measure), number(after.estimate, measure)
+    said = verdict(measure, moved_by)
+    if said == "no change" or (start == end and said != "may be chance"):
+        return f"{measure.title} stayed at {end}"
+    if said == "may be chance":
+        return f"{measure.title} went from {start} to {end}, which may be chance"
+    if not np.isfinite(after.estimate - before.estimate):
+        return f"{measure.title} went from {start} to {end}"
+    return f"{measure.title} {'fell' if after.estimate < before.estimate else 'rose'} from {start} to {end}"
+
+
+def cautions(runs: list[Run]) -> list[str]:
+    """What a reader must know before believing the numbers."""
+    said = [_sample_size(runs)]
+    for run in runs[1:]:
+        pair = f"{run.name} cannot be compared with {runs[0].name}"
+        if why := obstacles(runs[0], run):
+            said.append(f"{pair}: {'; '.join(why)}. No differences are shown.")
+        elif why := teacher_obstacles(runs[0], run):
+            said.append(f"{pair} by measures against the teacher: {'; '.join(why)}.")
+    said.append(_seeds(runs))
+    if len({run.steps for run in runs}) > 1:
+        listed = ", ".join(f"{run.name} {run.steps:,} steps" for run in runs)
+        said.append(f"The runs were not trained equally long: {listed}.")
+    return said + [
+        f"{run.name} has not finished; its numbers are those of its last evaluation."
+        for run in runs
+        if run.finished is None
+    ]
+
+
+def _sample_size(runs: list[Run]) -> str:
+    rows = {run.name: run.heldout.get(run.measured[-1], {}) if run.measured else {} for run in runs}
+    without = [name for name, one in rows.items() if not one]
+    if without:
+        return f"No row-by-row measurement at the last evaluation of {', '.join(without)}: no intervals there."
+    sizes = {(len(one), sum(row["tokens"] for row in one.values())) for one in rows.values()}
+    if len(sizes) > 1:
+        listed = ", ".join(f"{name} {len(one):,}" for name, one in rows.items())
+        return f"The numbers rest on different held-out rows: {listed}."
+    [(num_rows, num_tokens)] = sizes
+    text = f"The numbers rest on {num_rows:,} held-out rows with {num_tokens:,} answer tokens."
+    return text + (" With so few rows the intervals tend to be too narrow." if num_rows < 30 else "")
+
+
+def _seeds(runs: list[Run]) -> str:
+    if len(runs) == 1:
+        return (
+            "One run with one seed: another seed would give other numbers, and the intervals do not show by how much."
+        )
+    if _one_seed_each(runs):
+        return (
+            "One seed for each setting: differences between methods may be chance. The intervals cover which held-out "
+            "rows were drawn, not the luck of training."
+        )
+    listed = "; ".join(f"{', '.join(run.name for run in group)}: {_num_seeds(group)}" for group in _settings(runs))
+    return (
+        f"Seeds for each setting: {listed}. Runs of one setting show the luck of training by how far they lie apart; "
+        "the intervals cover only which held-out rows were drawn."
+    )
+
+
+def _settings(runs: list[Run]) -> list[list[Run]]:
+    """Runs grouped by recipe, seed and names aside."""
+    settings: dict[str, list[Run]] = {}
+    for run in runs:
+        flat = {key: entry for key, entry in flatten(run.recipe).items() if key.split(".")[-1] not in NOT_A_SETTING}
+        settings.setdefault(json.dumps(flat, sort_keys=True, default=str), []).append(run)
+    return list(settings.values())
+
+
+def _num_seeds(group: list[Run]) -> int:
+    return len({str(run.recipe.get("seed")) for run in group})
+
+
+def _one_seed_each(runs: list[Run]) -> bool:
+    return all(_num_seeds(group) == 1 for group in _settings(runs))
+
+
+def method_name(run: Run) -> str:
+    """As the run says it, else as the recipe does."""
+    return str(run.method.get("name") or run.recipe.get("method") or "training")
+
+
+def student_name(run: Run) -> str:
+    """The trained model, under either of its names in a recipe."""
+    return model_name(run, "policy") or model_name(run, "student") or "the student"
+
+
+def model_name(run: Run, role: str) -> str:
+    """The model as the recipe names it, "" where it names none."""
+    models = run.recipe.get("models")
+    named = models.get(role) if isinstance(models, dict) else None
+    if not isinstance(named, dict):
+        return str(named or "")
+    source, layers = str(named.get("from", "another model")), named.get("layers")
+    kept = len(layers) if isinstance(layers, list) else layers
+    source = model_name(run, "teacher") if source == "teacher" else source
+    return f"{kept} layers of {source}" if kept else source
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a reader says them: 42 s, 3 min 5 s, 2 h 10 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{digits(seconds)} s"
+    minutes, hours = whole // 60, whole // 3600
+    return f"{minutes} min {whole % 60} s" if hours == 0 else f"{hours} h {minutes % 60} min"
+
+
+def flatten(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} becomes {"a.b": 1}; lists stay whole."""
+    flat: dict[str, Any] = {}
+    for key, entry in tree.items():
+        if isinstance(entry, dict) and entry:
+            flat |= flatten(entry, f"{above}{key}.")
+        else:
+            flat[f"{above}{key}"] = entry
+    return flat

@@ -1,0 +1,519 @@
+"""From a recipe to a finished run folder: check, load, train, measure, report."""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from datasets import Dataset
+from rich.console import Console
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
+
+from trimtab import __version__, methods, report
+from trimtab.core import Method, Plan
+from trimtab.data.collate import Collator, length_sorted
+from trimtab.data.rows import Prepared, check_losses, prepare
+from trimtab.data.sources import load_rows
+from trimtab.models import fingerprint, loading
+from trimtab.models.adapters import add_lora
+from trimtab.models.forward import ObjectiveCall, add_objective_forward
+from trimtab.models.student import evenly_spaced, keep_layers
+from trimtab.models.tokenizers import check_same_tokens
+from trimtab.recipe import Cut, Recipe, Stages, dump, policy_source
+from trimtab.signals.teacher import FrozenTeacher
+from trimtab.train import checkpoints, heldout, settings
+from trimtab.train.events import EventLog, StopOnInterrupt, WriteEvents
+from trimtab.train.progress import ShowProgress
+from trimtab.train.trainer import ObjectiveTrainer
+
+
+class RunError(ValueError):
+    """A run folder that cannot be used for this run."""
+
+
+class Interrupted(Exception):
+    """Ctrl-C ended the run after a step; its checkpoint is whole."""
+
+    def __init__(self, folder: Path, step: int):
+        super().__init__(f"stopped after step {step}; continue with --resume (run folder: {folder})")
+        self.folder, self.step = folder, step
+
+
+@dataclass(frozen=True)
+class Result:
+    """Where a finished run lies."""
+
+    folder: Path
+    report: Path
+
+
+@dataclass
+class Shared:
+    """What several stages of one process need not load twice."""
+
+    models: dict[Any, PreTrainedModel] = field(default_factory=dict)
+    teachers: dict[Any, FrozenTeacher] = field(default_factory=dict)
+
+
+@dataclass
+class Job:
+    """A checked recipe with everything loaded; nothing has been written yet."""
+
+    recipe: Recipe
+    method: Method
+    plan: Plan
+    policy: Any
+    tokenizer: PreTrainedTokenizerBase
+    train: Prepared
+    heldout: Prepared | None
+    heldout_signals: list[FrozenTeacher]
+    collator: Collator
+    signature: dict[str, str]
+    notes: list[str]
+
+
+def run(recipe: Recipe, *, resume: bool = False, console: Console | None = None) -> Result:
+    """Carry out one recipe.
+
+    Raises:
+        ValueError: (or a subclass) for a mistake in the recipe, its data or its models; the run folder is
+            then not created.
+        Interrupted: after Ctrl-C.
+    """
+    return _run_one(recipe, resume, console or Console(), Shared())
+
+
+def run_stages(stages: Stages, *, resume: bool = False, console: Console | None = None) -> Result:
+    """Carry out the stages in order and compare them. Stages that are finished already are kept when resuming."""
+    console, shared = console or Console(), Shared()
+    if stages.minutes is not None:
+        _fit_stages(stages, console, shared)
+    folders = []
+    for recipe in stages.stages:
+        console.rule(f"{recipe.method}: {recipe.output}")
+        folders.append(_run_one(recipe, resume and Path(recipe.output).exists(), console, shared).folder)
+    page = report.write(folders, Path(stages.output) / "comparison.html")
+    return Result(Path(stages.output), page)
+
+
+def _run_one(recipe: Recipe, resume: bool, console: Console, shared: Shared) -> Result:
+    folder = Path(recipe.output)
+    stored = check_folder(folder, recipe, resume)
+    if isinstance(stored, str):
+        console.print(f"{folder} is finished already")
+        return Result(folder, folder / "report.html")
+    if stored is not None:
+        recipe = recipe.model_copy(update={"training": stored["training"]})  # steps that were fitted to the machine
+    job = load_job(recipe, shared, console)
+    if stored is None and recipe.minutes is not None:
+        seconds = seconds_per_step(job)
+        job.notes.append(_fit(recipe, recipe.minutes, seconds))
+        console.print(job.notes[-1])
+    return execute(job, folder, resume=stored is not None, console=console)
+
+
+# ---------------------------------------------------------------- the run folder
+
+
+def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] | str | None:
+    """None for a fresh start, the stored recipe for a resume, "finished" where nothing is left to do.
+
+    Raises:
+        RunError: where the folder holds something else, or a run that the user may not want to lose.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        if resume:
+            raise RunError(f"there is no run in {folder} to resume; leave out --resume")
+        return None
+    stored_file = folder / "recipe.yaml"
+    if not stored_file.is_file():
+        raise RunError(f"{folder} exists and is no run folder; choose another with output=FOLDER")
+    stored = yaml.safe_load(stored_file.read_text())
+    asked = yaml.safe_load(dump(recipe))
+    different = sorted(_differences(_comparable(stored), _comparable(asked)))
+    if different:
+        key, was, now = different[0]
+        raise RunError(
+            f"{folder} holds a run of another recipe ({key} is {was} there and {now} here"
+            f"{f', and {len(different) - 1} more differ' if len(different) > 1 else ''}); choose another output=FOLDER"
+        )
+    if any(event["event"] == "finished" for event in EventLog(folder).events()) and (folder / "report.html").exists():
+        if resume:
+            return "finished"
+        raise RunError(f"{folder} holds this run, finished; see {folder}/report.html or choose another output=FOLDER")
+    if not resume:
+        raise RunError(f"{folder} holds this run, unfinished; add --resume to continue or choose another output=FOLDER")
+    return stored
+
+
+def _comparable(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Without the number of steps where the machine's speed chose it."""
+    training = dict(recipe["training"])
+    if recipe.get("minutes") is not None:
+        training.pop("max_steps", None)
+    return {**recipe, "training": training}
+
+
+def _differences(one: Any, other: Any, at: str = "") -> list[tuple[str, str, str]]:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        found = []
+        for key in {**one, **other}:
+            found += _differences(one.get(key), other.get(key), f"{at}.{key}" if at else str(key))
+        return found
+    return [] if one == other else [(at, str(one), str(other))]
+
+
+# ---------------------------------------------------------------- loading and checking
+
+
+def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
+    """Check and load everything that a run needs, cheapest first; nothing is written.
+
+    Raises:
+        ValueError: a subclass that names what is wrong.
+    """
+    names, models = recipe.models, recipe.models
+    settings.build(recipe.training, Path(recipe.output), recipe.seed)  # TRL's own checks, before anything is loaded
+    policy_name = policy_source(recipe)
+    tokenizer = loading.load_tokenizer(policy_name, trust_remote_code=models.trust_remote_code)
+    config = loading.load_config(policy_name, trust_remote_code=models.trust_remote_code)
+    notes = []
+    vocab = config.get_text_config().vocab_size
+    if names.teacher:
+        other = loading.load_tokenizer(names.teacher, trust_remote_code=models.trust_remote_code)
+        teacher_config = loading.load_config(names.teacher, trust_remote_code=models.trust_remote_code)
+        teacher_vocab = teacher_config.get_text_config().vocab_size
+        message = check_same_tokens(tokenizer, other, vocab, teacher_vocab, "teacher")
+        if message:
+            notes.append(message)
+            console.print(message)
+        vocab = min(vocab, teacher_vocab)
+    train = prepare_source(recipe, "train", tokenizer)
+    held = prepare_source(recipe, "heldout", tokenizer) if recipe.data.heldout else None
+
+    teacher = None
+    if names.teacher:
+        teacher = _load(shared, names.teacher, models.teacher_dtype, models.trust_remote_code)
+    policy = _make_policy(recipe, shared)
+    trained = fingerprint.of_model(policy)
+    add_objective_forward(policy)
+    if models.lora is not None:
+        policy = add_lora(policy, models.lora, recipe.seed)
+
+    method = methods.load(recipe.method)
+    rows_name = fingerprint.of_rows(train.rows)
+    held_name = fingerprint.of_rows(held.rows) if held else "none"
+    given: dict[str, Any] = {}
+    held_signals = []
+    if teacher is not None:
+        if "teacher" in method.roles:
+            given["teacher"] = _teacher_signal(shared, teacher, recipe, rows_name)
+        held_signals = [_teacher_signal(shared, teacher, recipe, held_name)]
+    options = method.config.model_validate(recipe.options)
+    plan = method.build(options, policy, **given)
+    signature = {
+        "trimtab": __version__,
+        "method": recipe.method,
+        "options": str(recipe.options),
+        "seed": str(recipe.seed),
+        "policy": f"{_shown(models.policy)} {trained}",
+        "teacher": f"{names.teacher} {fingerprint.of_model(teacher)}" if teacher is not None else "none",
+        "trained parameters": f"{sum(p.numel() for p in policy.parameters() if p.requires_grad):,}",
+        "tokenizer": fingerprint.of_tokenizer(tokenizer),
+        "chat template": fingerprint.of_text(str(tokenizer.chat_template)),
+        "training data": f"{recipe.data.train} {rows_name}",
+        "held-out data": f"{recipe.data.heldout} {held_name}",
+        "dtype": _dtypes(recipe),
+        "reduction": plan.reduction,
+        **_environment(),
+    }
+    collator = Collator(int(tokenizer.pad_token_id or 0), vocab)  # type: ignore[arg-type]
+    return Job(recipe, method, plan, policy, tokenizer, train, held, held_signals, collator, signature, notes)
+
+
+def prepare_source(recipe: Recipe, which: str, tokenizer: PreTrainedTokenizerBase, *, refuse: bool = True) -> Prepared:
+    """Rows of `data.train` or `data.heldout` as token ids; refuses data of which too much would be lost."""
+    source, limit = getattr(recipe.data, which), recipe.data.rows if which == "train" else recipe.data.heldout_rows
+    rows = load_rows(source)[:limit]
+    max_length = recipe.training.get("max_length", 1024)
+    prepared = prepare(rows, tokenizer, max_length=max_length or 10**9, source=source)
+    if refuse:
+        check_losses(prepared, recipe.data.max_lost)
+    return prepared
+
+
+def _shown(model: str | Cut) -> str:
+    return model if isinstance(model, str) else f"{model.source}, layers {model.layers}"
+
+
+def _load(shared: Shared, name: str, dtype: str, trust: bool) -> PreTrainedModel:
+    key = (name, dtype)
+    if key not in shared.models:
+        shared.models[key] = loading.load_model(name, dtype=dtype, trust_remote_code=trust)
+    return shared.models[key]
+
+
+def _make_policy(recipe: Recipe, shared: Shared) -> PreTrainedModel:
+    models = recipe.models
+    name = policy_source(recipe)
+    if isinstance(models.policy, str):
+        return loading.load_model(name, dtype=models.dtype, trust_remote_code=models.trust_remote_code)
+    source = _load(shared, name, models.teacher_dtype, models.trust_remote_code)
+    layers = models.policy.layers
+    if isinstance(layers, int):
+        layers = evenly_spaced(source.config.get_text_config().num_hidden_layers, layers)
+    return keep_layers(source, layers).to(loading.DTYPES[models.dtype])  # type: ignore[arg-type]
+
+
+def _teacher_signal(shared: Shared, teacher: PreTrainedModel, recipe: Recipe, rows_name: str) -> FrozenTeacher:
+    remember = recipe.models.teacher_states == "memory"
+    key = (id(teacher), rows_name, remember)
+    if key not in shared.teachers:
+        shared.teachers[key] = FrozenTeacher(teacher, remember=remember)
+    return shared.teachers[key]
+
+
+def _dtypes(recipe: Recipe) -> str:
+    mixed = next((name for name in ("bf16", "fp16") if recipe.training.get(name)), "no")
+    return f"policy {recipe.models.dtype}, teacher {recipe.models.teacher_dtype}, autocast {mixed}"
+
+
+def _environment() -> dict[str, str]:
+    libraries = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    return {
+        "versions": ", ".join(f"{name} {version(name)}" for name in libraries),
+        "hardware": f"{device}; {platform.machine()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+    }
+
+
+# ---------------------------------------------------------------- a budget of minutes
+
+
+def seconds_per_step(job: Job) -> float:
+    """Seconds that an update of this job takes on this machine, measured on typical rows; weights stay as they are."""
+    args = settings.build(job.recipe.training, Path(job.recipe.output), job.recipe.seed)
+    device = args.device
+    rows = sorted(job.train.rows, key=lambda row: len(row["input_ids"]))
+    size = min(args.per_device_train_batch_size, len(rows))
+    middle = (len(rows) - size) // 2
+    policy = job.policy.to(device).train()
+    timings = []
+    for inputs in list(length_sorted(rows[middle : middle + size], job.collator, size, device)) * 2:
+        start = time.perf_counter()
+        signals: dict[str, Any] = {}
+        for signal in job.plan.signals:
+            signals |= signal(policy, inputs)  # type: ignore[operator]
+        call = ObjectiveCall(job.plan.objective, inputs["labels"], signals, inputs["row_id"])
+        with torch.autocast(device.type, torch.bfloat16, enabled=bool(args.bf16)):
+            output = policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)
+        output.loss.backward()
+        timings.append(time.perf_counter() - start)
+    policy.zero_grad(set_to_none=True)
+    policy.eval()
+    return timings[0] * args.gradient_accumulation_steps * 1.15  # the first call is the slower; 15 % for the optimizer
+
+
+def _steps_asked(recipe: Recipe, num_rows: int) -> int:
+    args = recipe.training
+    if args.get("max_steps", -1) > 0:
+        return args["max_steps"]
+    rows = args.get("per_device_train_batch_size", 8) * args.get("gradient_accumulation_steps", 1)
+    return max(1, int(args.get("num_train_epochs", 3) * -(-num_rows // rows)))
+
+
+def _fit(recipe: Recipe, minutes: float, seconds: float, num_rows: int | None = None) -> str:
+    """Lower `max_steps` so that the budget is kept; returns what was decided, in words."""
+    asked = recipe.training.get("max_steps", -1)
+    possible = max(1, int(minutes * 60 / seconds))
+    if asked <= 0:
+        asked = _steps_asked(recipe, num_rows) if num_rows else possible
+    steps = min(asked, possible)
+    recipe.training["max_steps"] = steps
+    if steps < asked:
+        return (
+            f"this machine needs about {seconds:.1f} s a step, so {asked} steps do not fit into {minutes:g} minutes: "
+            f"training {steps} steps"
+        )
+    return f"about {seconds:.1f} s a step on this machine: {steps} steps fit into {minutes:g} minutes"
+
+
+def _fit_stages(stages: Stages, console: Console, shared: Shared) -> None:
+    """All stages get the same number of steps, so that they can be compared."""
+    waiting = [recipe for recipe in stages.stages if not (Path(recipe.output) / "recipe.yaml").exists()]
+    known = [recipe for recipe in stages.stages if recipe not in waiting]
+    assert stages.minutes is not None
+    for recipe in stages.stages:
+        recipe.minutes = stages.minutes  # marks the steps as fitted, for a later resume
+    if known:
+        stored = yaml.safe_load((Path(known[0].output) / "recipe.yaml").read_text())
+        steps = stored["training"]["max_steps"]
+        for recipe in waiting:
+            recipe.training["max_steps"] = steps
+        return
+    console.print("measuring the speed of this machine ...")
+    seconds = 0.0
+    for recipe in waiting:
+        seconds += seconds_per_step(load_job(recipe, shared, Console(quiet=True)))
+    note = ""
+    for recipe in waiting:
+        note = _fit(recipe, stages.minutes, seconds)
+    console.print(f"{note} (all {len(waiting)} stages together)")
+
+
+# ---------------------------------------------------------------- training and measuring
+
+
+def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result:
+    """Train, measure, save. The run folder is created here, when nothing about the recipe can fail any more."""
+    recipe = job.recipe
+    args = settings.build(recipe.training, folder, recipe.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    log = EventLog(folder)
+    interrupt = StopOnInterrupt()
+    progress = ShowProgress(f"{recipe.method} -> {folder}", console)
+    checkpoint = checkpoints.last_complete(folder / "checkpoints") if resume else None
+    evaluate = _evaluator(job, args.device, log, console)
+    events = WriteEvents(log, evaluate, recipe.eval.every)
+    trainer = ObjectiveTrainer(
+        model=job.policy,
+        args=args,
+        plan=job.plan,
+        train_dataset=Dataset.from_list(job.train.rows),
+        processing_class=job.tokenizer,
+        data_collator=job.collator,
+        callbacks=[events, progress, interrupt, *job.plan.callbacks],
+    )
+    trainer.remove_callback(PrinterCallback)
+    for teacher in [*job.plan.signals, *job.heldout_signals]:
+        teacher.model.to(args.device)  # type: ignore[attr-defined]
+    main = trainer.is_world_process_zero()
+    if checkpoint is not None:
+        events.seconds, trainer.answer_tokens = _so_far(log, checkpoints.step_of(checkpoint))
+    if main:
+        _start(job, folder, log, resume, checkpoint)
+    trainer.accelerator.wait_for_everyone()
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        progress.close()
+        interrupt.restore()
+    step = trainer.state.global_step
+    if interrupt.asked and step < trainer.state.max_steps:
+        if main:
+            log.event("interrupted", step)
+        raise Interrupted(folder, step)
+    if evaluate is not None:
+        evaluate(trainer.model, step, True)
+    trainer.accelerator.wait_for_everyone()
+    if main:
+        console.print("saving the model and writing the report")
+        _save_model(trainer, job, folder)
+        log.event("finished", step, seconds=round(events.seconds, 2), tokens=trainer.answer_tokens)
+        return Result(folder, report.write([folder]))
+    return Result(folder, folder / "report.html")
+
+
+def _so_far(log: EventLog, step: int) -> tuple[float, float]:
+    """Training seconds and answer tokens up to a checkpoint."""
+    before = [event for event in log.events() if event["event"] == "train" and event["step"] <= step]
+    return (before[-1]["seconds"], before[-1]["answer_tokens"]) if before else (0.0, 0.0)
+
+
+def _start(job: Job, folder: Path, log: EventLog, resume: bool, checkpoint: Path | None) -> None:
+    if resume:
+        checkpoints.remove_incomplete(folder / "checkpoints")
+        log.resume(checkpoints.step_of(checkpoint) if checkpoint else -1)
+        return
+    _write(folder / "recipe.yaml", dump(job.recipe))
+    _write(folder / "signature.txt", "".join(f"{key}: {value}\n" for key, value in job.signature.items()))
+    method = {
+        "name": job.recipe.method,
+        "paper": job.method.paper,
+        "claim": job.method.claim,
+        "equation": job.method.equation,
+        "summary": methods.summary(job.recipe.method),
+    }
+    counts = {"train": vars(job.train.counts), "heldout": vars(job.heldout.counts) if job.heldout else None}
+    log.event("start", 0, method=method, data=counts)
+    for note in job.notes:
+        log.event("note", 0, text=note)
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def _evaluator(
+    job: Job, device: torch.device, log: EventLog, console: Console
+) -> Callable[[Any, int, bool], None] | None:
+    """Measures the held-out rows at a step; `whole` also stores single rows and answers to the prompts."""
+    recipe = job.recipe
+    if job.heldout is None and not recipe.eval.prompts:
+        return None
+
+    def evaluate(policy: Any, step: int, whole: bool) -> None:
+        main = int(os.environ.get("RANK", "0")) == 0
+        if job.heldout is not None:
+            batches = length_sorted(job.heldout.rows, job.collator, recipe.eval.batch_size, device)
+            rows = heldout.measure(policy, batches, job.heldout_signals)
+            means = heldout.summary(rows)
+            if main:
+                if whole:
+                    for row, sums in rows.items():
+                        log.sample("heldout", step, row_id=row, **sums)
+                log.event("eval", step, **means)
+                shown = ("perplexity", "forward_kl", "agreement")
+                text = "  ".join(f"{name} {means[name]:.4g}" for name in shown if name in means)
+                console.print(f"held-out rows at step {step}: {text}", highlight=False, soft_wrap=True)
+        if whole and recipe.eval.prompts:
+            texts = heldout.generate(policy, job.tokenizer, recipe.eval.prompts, recipe.eval.max_new_tokens)
+            if main:
+                for prompt, text in zip(recipe.eval.prompts, texts):
+                    log.sample("generation", step, prompt=prompt, text=text)
+
+    return evaluate
+
+
+def _save_model(trainer: ObjectiveTrainer, job: Job, folder: Path) -> None:
+    """An ordinary Hugging Face folder; adapters are merged into it and kept beside it."""
+    import shutil
+
+    policy = trainer.accelerator.unwrap_model(trainer.model)
+    for name in ("model.part", "adapter.part"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    if job.recipe.models.lora is not None:
+        policy.save_pretrained(folder / "adapter.part")
+        _replace(folder / "adapter.part", folder / "adapter")
+        policy = policy.merge_and_unload()
+    policy.save_pretrained(folder / "model.part")
+    job.tokenizer.save_pretrained(folder / "model.part")
+    (folder / "model.part" / "README.md").write_text(_model_card(job), encoding="utf-8")
+    _replace(folder / "model.part", folder / "model")
+
+
+def _replace(part: Path, folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+
+
+def _model_card(job: Job) -> str:
+    recipe = job.recipe
+    lines = "\n".join(f"    {key}: {value}" for key, value in job.signature.items())
+    return (
+        "---\nlibrary_name: transformers\ntags: [trimtab]\n---\n\n"
+        f"# {_shown(recipe.models.policy)}, trained by {recipe.method}\n\n"
+        f"{methods.summary(recipe.method)} Source: {job.method.paper}.\n\n"
+        f"    {job.method.equation}\n\nMade with:\n\n{lines}\n\nRecipe:\n\n```yaml\n{dump(recipe)}```\n"
+    )

@@ -1,0 +1,131 @@
+"""The run folder's event log, and the callbacks that write it."""
+
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+
+class EventLog:
+    """Append-only JSON lines: each event is one write, so a kill tears at most the last line."""
+
+    def __init__(self, folder: Path):
+        self.metrics, self.samples = folder / "metrics.jsonl", folder / "samples.jsonl"
+
+    def event(self, event: str, step: int, **fields: Any) -> None:
+        _append(self.metrics, {"event": event, "step": step, "time": time.time(), **fields})
+
+    def sample(self, kind: str, step: int, **fields: Any) -> None:
+        _append(self.samples, {"kind": kind, "step": step, **fields})
+
+    def events(self) -> list[dict[str, Any]]:
+        """All whole lines that were written so far."""
+        return _read(self.metrics)
+
+    def resume(self, step: int) -> None:
+        """Say that what was written for later steps is superseded; a torn last line is closed first."""
+        self.event("resume", step)
+        self.sample("resume", step)
+
+
+def _append(path: Path, row: Mapping[str, Any]) -> None:
+    text = json.dumps({key: _plain(value) for key, value in row.items()}, ensure_ascii=False) + "\n"
+    with path.open("ab+") as out:
+        if out.tell() and not _ends_with_newline(out):
+            _drop_torn_line(path)
+        out.seek(0, os.SEEK_END)
+        out.write(text.encode())
+
+
+def _ends_with_newline(file: Any) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
+
+
+def _drop_torn_line(path: Path) -> None:
+    whole = path.read_bytes().rpartition(b"\n")
+    os.truncate(path, len(whole[0]) + len(whole[1]))
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: such a number is written as null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+class WriteEvents(TrainerCallback):
+    """What the trainer logs goes to the event log; calls `evaluate(model, step, whole)` when it is due."""
+
+    def __init__(self, log: EventLog, evaluate: Callable[[Any, int, bool], None] | None, every: int | None):
+        self.log, self.evaluate, self.every = log, evaluate, every
+        self.seconds = 0.0
+        """spent in training, evaluations left out"""
+        self._since = 0.0
+
+    def _evaluate(self, model: Any, step: int, whole: bool) -> None:
+        self._stop_clock()
+        if self.evaluate is not None:
+            self.evaluate(model, step, whole)
+        self._since = time.perf_counter()
+
+    def _stop_clock(self) -> None:
+        now = time.perf_counter()
+        self.seconds += now - self._since
+        self._since = now
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._since = time.perf_counter()
+        if state.global_step == 0:
+            self._evaluate(kwargs["model"], 0, True)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
+        self._stop_clock()
+        if state.is_world_process_zero and logs and "loss" in logs:
+            self.log.event("train", state.global_step, seconds=round(self.seconds, 3), **logs)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.every and state.global_step % self.every == 0 and state.global_step < state.max_steps:
+            self._evaluate(kwargs["model"], state.global_step, False)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._stop_clock()
+
+
+class StopOnInterrupt(TrainerCallback):
+    """The first Ctrl-C ends training after the running step, with a checkpoint; the second ends it at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: Any = None
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("\nstopping after this step; Ctrl-C again stops at once and loses the steps since the last checkpoint")
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._handle)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.asked and state.global_step < state.max_steps:
+            control.should_save = control.should_training_stop = True
+
+    def restore(self) -> None:
+        """Give Ctrl-C its old meaning back."""
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+            self._before = None

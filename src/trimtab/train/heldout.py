@@ -1,0 +1,116 @@
+"""Held-out rows: what the policy makes of them, summed over tokens and kept for each row."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trimtab.core import Losses, TokenBatch, answer_mask
+from trimtab.models.forward import ObjectiveCall
+
+
+class Measure:
+    """An "objective" that is only read: it keeps a column for each measure."""
+
+    needs = frozenset()
+    per = "token"
+
+    def __init__(self) -> None:
+        self.columns: list[dict[str, Tensor]] = []
+
+    def __call__(self, batch: TokenBatch) -> Losses:
+        self.columns.append(token_measures(batch))
+        return batch.losses(self.columns[-1]["nll"])
+
+
+def token_measures(batch: TokenBatch) -> dict[str, Tensor]:
+    """[N] each: nll, entropy (nats), top1 (0 or 1); with a teacher forward_kl, reverse_kl, agreement, teacher_nll."""
+    log_q = batch.log_softmax("policy")
+    best = log_q.argmax(dim=-1)
+    measures = {
+        "nll": -batch.logprobs(),
+        "entropy": -(log_q.exp() * log_q).sum(dim=-1),
+        "top1": (best == batch.targets).float(),
+    }
+    if "teacher" in batch.signals:
+        log_p = batch.log_softmax("teacher")
+        measures |= {
+            "forward_kl": (log_p.exp() * (log_p - log_q)).sum(dim=-1),
+            "reverse_kl": (log_q.exp() * (log_q - log_p)).sum(dim=-1),
+            "agreement": (best == log_p.argmax(dim=-1)).float(),
+            "teacher_nll": -batch.logprobs(of="teacher"),
+        }
+    return measures
+
+
+@torch.no_grad()
+def measure(
+    policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], signals: Sequence[Any] = ()
+) -> dict[int, dict[str, float]]:
+    """Sums over the answer tokens of each row.
+
+    Args:
+        policy: with `add_objective_forward`; called as in training, so wrapped and sharded models work.
+        batches: of prepared rows, on the policy's device.
+        signals: a frozen teacher, if there is one.
+
+    Returns:
+        row_id -> {"tokens": count, measure: sum over the row's answer tokens}.
+    """
+    was_training = policy.training
+    policy.eval()
+    rows: dict[int, dict[str, float]] = {}
+    for inputs in batches:
+        found: dict[str, Any] = {}
+        for signal in signals:
+            found |= signal(policy, inputs)
+        reader = Measure()
+        call = ObjectiveCall(reader, inputs["labels"], found, inputs["row_id"])
+        policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)
+        lengths = answer_mask(inputs["labels"]).sum(dim=1).tolist()
+        names = list(reader.columns[0]) if reader.columns else []
+        columns = {name: torch.cat([part[name] for part in reader.columns]).double().cpu() for name in names}
+        start = 0
+        for row, length in zip(inputs["row_id"].tolist(), lengths):
+            sums = {name: column[start : start + length].sum().item() for name, column in columns.items()}
+            rows[row] = {"tokens": length, **sums}
+            start += length
+    policy.train(was_training)
+    return dict(sorted(rows.items()))
+
+
+def summary(rows: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
+    """Means over tokens (sums over rows first), with perplexity = exp(nll)."""
+    tokens = sum(row["tokens"] for row in rows.values())
+    names = [name for name in next(iter(rows.values())) if name != "tokens"]
+    means = {name: sum(row[name] for row in rows.values()) / tokens for name in names}
+    perplexity = torch.tensor(means["nll"], dtype=torch.float64).exp().item()
+    return {"rows": len(rows), "tokens": tokens, "perplexity": perplexity, **means}
+
+
+@torch.no_grad()
+def generate(policy: nn.Module, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
+    """Greedy answers to chat prompts (plain prompts where the tokenizer has no chat template)."""
+    if tokenizer.chat_template is None:
+        texts = list(prompts)
+    else:
+        chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        texts = [tokenizer.apply_chat_template(c, tokenize=False, add_generation_prompt=True) for c in chats]
+    side, tokenizer.padding_side = tokenizer.padding_side, "left"
+    try:
+        inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=tokenizer.chat_template is None)
+    finally:
+        tokenizer.padding_side = side
+    was_training = policy.training
+    policy.eval()
+    device = next(policy.parameters()).device
+    output = policy.generate(  # type: ignore[operator]
+        input_ids=inputs.input_ids.to(device),
+        attention_mask=inputs.attention_mask.to(device),
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    policy.train(was_training)
+    return tokenizer.batch_decode(output[:, inputs.input_ids.size(1) :], skip_special_tokens=True)

@@ -1,0 +1,59 @@
+"""Progress with rates and time left."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers import TrainerCallback
+
+_SHOWN = ("loss", "nll", "divergence", "grad_norm")
+
+
+class ShowProgress(TrainerCallback):
+    """A bar on a terminal, a line for each log elsewhere."""
+
+    def __init__(self, title: str, console: Console | None = None):
+        self.title, self.console = title, console or Console()
+        self.progress: Progress | None = None
+        self.task: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        columns = (
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        self.task = self.progress.add_task(self.title, total=state.max_steps, completed=state.global_step, note="")
+        self.progress.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.progress is not None:
+            self.progress.update(self.task, completed=state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
+        if self.progress is None or not logs or "loss" not in logs:
+            return
+        note = "  ".join(f"{name} {logs[name]:.3g}" for name in _SHOWN if isinstance(logs.get(name), float))
+        self.progress.update(self.task, completed=state.global_step, note=note)
+        if not self.console.is_terminal:
+            left = self.progress.tasks[0].time_remaining
+            shown = "" if left is None else f"  left {int(left) // 60}:{int(left) % 60:02d}"
+            self.console.print(
+                f"{self.title}  step {state.global_step}/{state.max_steps}  {note}{shown}", highlight=False
+            )
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None

@@ -1,0 +1,80 @@
+"""Training arguments: TRL's own, under their own names, checked before anything is loaded."""
+
+import dataclasses
+import difflib
+from pathlib import Path
+from typing import Any
+
+from trl import SFTConfig  # type: ignore[attr-defined]
+
+DEFAULTS: dict[str, Any] = {
+    # TRL switches both on wherever it runs; a recipe that wants them says so
+    "bf16": False,
+    "gradient_checkpointing": False,
+}
+OURS = {
+    "output_dir": "the recipe's `output`",
+    "seed": "the recipe's `seed`",
+    "eval_strategy": "the recipe's `eval`",
+    "do_eval": "the recipe's `eval`",
+    "resume_from_checkpoint": "--resume",
+    "dataset_kwargs": "the recipe's `data`",
+    "remove_unused_columns": "trimtab",
+    "dataset_text_field": "the format of the rows",
+    "assistant_only_loss": "the format of the rows: answers are learnt, prompts are not",
+    "completion_only_loss": "the format of the rows: answers are learnt, prompts are not",
+    "loss_type": "the recipe's `method`",
+    "model_init_kwargs": "the recipe's `models`",
+    "disable_tqdm": "trimtab",
+}
+NOT_BUILT = {
+    "packing": "packing is not built yet; leave it out, rows are padded to the longest of their batch",
+    "eval_packing": "packing is not built yet; leave it out",
+    "padding_free": "padding-free batches are not built yet; leave it out",
+    "use_liger_kernel": "Liger replaces the forward that the objective runs in; leave it out",
+    "label_smoothing_factor": "label smoothing is not part of any method here; leave it out",
+}
+
+
+class TrainingError(ValueError):
+    """A training argument that cannot be used."""
+
+
+def check(training: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with trimtab's two defaults filled in.
+
+    Raises:
+        TrainingError: for an unknown key, one that another part of the recipe sets, or one that is not built.
+    """
+    known = {field.name for field in dataclasses.fields(SFTConfig) if field.init}
+    for key, value in training.items():
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "the keys are those of TRL's SFTConfig"
+            raise TrainingError(f"training has no key {key!r}; {hint}")
+        if key in OURS:
+            raise TrainingError(f"training.{key} is set by {OURS[key]}; leave it out")
+        if key in NOT_BUILT and value:
+            raise TrainingError(f"training.{key}={value}: {NOT_BUILT[key]}")
+    return {**DEFAULTS, **training}
+
+
+def build(training: dict[str, Any], folder: Path, seed: int) -> SFTConfig:
+    """TRL's config for a run in `folder`.
+
+    Raises:
+        TrainingError: if TRL does not take a value.
+    """
+    try:
+        return SFTConfig(
+            **{"logging_steps": 1, "report_to": "none", **training},
+            output_dir=str(folder / "checkpoints"),
+            seed=seed,
+            eval_strategy="no",
+            remove_unused_columns=True,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            disable_tqdm=True,
+        )
+    except (ValueError, TypeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise TrainingError(f"training: {reason}") from error

@@ -1,0 +1,123 @@
+"""TRL's SFT trainer with the step from hidden states to loss replaced by a plan."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.trainer_utils import rotate_checkpoints
+from trl import SFTTrainer  # type: ignore[attr-defined]
+
+from trimtab.core import Plan, count
+from trimtab.models.forward import ObjectiveCall
+from trimtab.train.checkpoints import mark_complete
+
+
+class NotFinite(ValueError):
+    """A loss or a gradient that is NaN or infinite; the optimizer has not used it."""
+
+
+class ObjectiveTrainer(SFTTrainer):
+    """Feeds a plan's objective with the answer tokens of each batch and logs what it measured.
+
+    The policy must have been given `add_objective_forward`; datasets hold prepared rows (`input_ids`,
+    `labels`, `row_id`).
+    """
+
+    def __init__(self, *args: Any, plan: Plan, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.plan = plan
+        self.loss_is_scaled_for_ga = True  # `weights` divides by the count of the whole update
+        self._sums: dict[str, Tensor] = {}  # name -> [sum, count] since the last log
+        self._update: list[tuple[Tensor, Tensor]] = []  # (loss, row ids) of each micro-batch of this update
+        self.answer_tokens = 0.0  # trained on by this process's runs, over all processes
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns = ["input_ids", "labels", "row_id"]
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:
+        """What the loss of this update is divided by, see `trimtab.core.weights`."""
+        self._update.clear()
+        total = sum((count(batch["labels"], self.plan.reduction) for batch in batch_samples), torch.zeros(()))
+        tokens = sum((count(batch["labels"], "token_mean") for batch in batch_samples), torch.zeros(()))
+        both = self.accelerator.reduce(torch.stack([total, tokens]).to(device), "sum")
+        assert isinstance(both, Tensor)
+        self.answer_tokens += both[1].item()
+        return both[0].clamp(min=1) / self.accelerator.num_processes
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: Mapping[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | float | None = None,
+    ) -> Any:
+        signals: dict[str, Any] = {}
+        for signal in self.plan.signals:
+            signals |= signal(model, inputs)  # type: ignore[operator]
+        call = ObjectiveCall(
+            self.plan.objective,
+            inputs["labels"],
+            signals,
+            inputs["row_id"],
+            self.plan.reduction,
+            num_items_in_batch,
+            seed=self.args.seed,
+            step=self.state.global_step,
+        )
+        output = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)
+        self._update.append((output.loss.detach(), inputs["row_id"]))
+        for name, pair in output.metrics.items():
+            self._sums[name] = self._sums.get(name, 0) + torch.stack(pair)
+        return (output.loss, output) if return_outputs else output.loss
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        """The norm, after a look at it: this is the last place before the optimizer step."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        losses = torch.stack([loss for loss, _ in self._update])
+        bad = ~torch.isfinite(losses)
+        step = self.state.global_step + 1
+        if bad.any():
+            rows = [row for (_, ids), wrong in zip(self._update, bad.tolist()) if wrong for row in ids.tolist()]
+            raise NotFinite(self._not_finite("loss", losses[bad][0].item(), step, rows))
+        scaled = self.accelerator.scaler is not None  # fp16 overflows are part of its routine: it skips the step
+        if not scaled and norm is not None and not torch.isfinite(torch.as_tensor(norm)).all():
+            rows = [row for _, ids in self._update for row in ids.tolist()]
+            raise NotFinite(self._not_finite("gradient norm", float(norm), step, rows))
+        return norm
+
+    def _not_finite(self, what: str, value: float, step: int, rows: list[int]) -> str:
+        named = ", ".join(str(row + 1) for row in sorted(rows)[:16]) + (", ..." if len(rows) > 16 else "")
+        return (
+            f"step {step}: the {what} is {value}, in a batch of training rows {named}; the weights were not changed "
+            "by it. Lower training.learning_rate or look at these rows"
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if self._sums and "loss" in logs:
+            names = sorted(self._sums)
+            table = self.accelerator.reduce(torch.stack([self._sums[name] for name in names]), "sum")
+            assert isinstance(table, Tensor)
+            logs.update({name: (row[0] / row[1]).item() for name, row in zip(names, table) if row[1] > 0})
+            logs["answer_tokens"] = self.answer_tokens
+            self._sums.clear()
+        super().log(logs, start_time)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """As transformers does, but older checkpoints go only after the new one is marked complete."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super(SFTTrainer, self)._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial=trial))
+            mark_complete(folder / f"checkpoint-{self.state.global_step}")
+            rotate_checkpoints(
+                output_dir=str(folder),
+                save_total_limit=limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
