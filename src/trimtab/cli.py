@@ -12,6 +12,9 @@ from trimtab import __version__
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
+# typer brings its own copy of click or uses the installed one, by version; this is the base of its usage errors
+UsageMistake = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
 app = typer.Typer(
     name="trimtab",
     help="Controlled change of language models after pre-training.",
@@ -191,18 +194,14 @@ def _main(
 
 def main() -> None:
     """Run the command line. A user's mistake costs one line and exit code 2; a Ctrl-C, exit code 130."""
-    import click
-
     try:
-        app(standalone_mode=False)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        sys.exit(2)
-    except click.ClickException as error:
+        sys.exit(app(standalone_mode=False))
+    except UsageMistake as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message())
+            sys.exit(2)
         _fail(f"{error.format_message()}; see trimtab --help")
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         print("\nstopped; what was saved last is kept: continue with --resume", file=sys.stderr)
         sys.exit(130)
     except ValueError as error:  # every mistake of a user is a ValueError that says where, what, and the way out
@@ -210,7 +209,7 @@ def main() -> None:
             raise
         _fail(str(error))
     except Exception as error:
-        if type(error).__name__ != "Interrupted":
+        if type(error).__name__ != "Interrupted":  # of trimtab.run, which must not be imported for this
             raise
         print(f"\n{error}", file=sys.stderr)
         sys.exit(130)

@@ -17,7 +17,7 @@ def examine(console: Console | None = None) -> int:
     console = console or Console()
     table = Table("what", "found", "note", box=None, pad_edge=False)
     problems = []
-    table.add_row("python", platform.python_version(), "" if platform.python_version_tuple() >= ("3", "11") else "old")
+    table.add_row("python", platform.python_version(), "")
     for name in (*_TESTED, *_OTHERS):
         try:
             found = version(name)

@@ -202,7 +202,7 @@ class TokenBatch:
         ids = self.targets if ids is None else ids
         known = self._cache.get(("log_softmax", of, 1.0))
         if known is not None:
-            return known.gather(-1, ids.view(len(self), -1)).view(ids.shape)
+            return known.gather(-1, ids.unsqueeze(-1) if ids.dim() == 1 else ids).view(ids.shape)
         return token_logprobs(self.logits(of), ids)
 
     def uniform(self, stream: int = 0) -> Tensor:

@@ -73,4 +73,4 @@ def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
     student.load_state_dict(state, strict=True)
     student.tie_weights()
     student.generation_config = deepcopy(model.generation_config)
-    return student.to(model.device)
+    return student.to(model.device).train(model.training)

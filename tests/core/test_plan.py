@@ -1,0 +1,71 @@
+"""A plan refuses to build what cannot run; settings refuse what they do not know."""
+
+from types import SimpleNamespace
+
+import pytest
+from pydantic import ValidationError
+
+from trimtab.core import Plan, PlanError
+from trimtab.methods import hpd, kd, sft
+from trimtab.objectives.divergence import forward_kl
+
+
+def provider(*names):
+    return SimpleNamespace(provides=frozenset(names))
+
+
+class Pairs:
+    needs = frozenset()
+    per = "sequence"
+
+    def __call__(self, batch):
+        raise AssertionError("never run")
+
+
+class Two:
+    needs = frozenset({"teacher", "reference", "advantages"})
+    per = "token"
+
+    def __call__(self, batch):
+        raise AssertionError("never run")
+
+
+def test_a_plan_whose_signals_are_all_there_is_built():
+    objective = kd.KD(forward_kl, 1.0, 0.0)
+    plan = Plan(objective, signals=(provider("teacher", "reference"),))
+    assert plan.objective is objective
+    assert plan.reduction == "token_mean"
+    assert Plan(sft.SFT()).signals == ()
+
+
+def test_a_missing_signal_is_named_with_what_is_provided():
+    with pytest.raises(PlanError, match="^HPD needs the signal teacher; the plan provides: none$"):
+        Plan(hpd.HPD(hpd.Config()))
+    with pytest.raises(PlanError, match="^Two needs the signals advantages, reference; the plan provides: teacher$"):
+        Plan(Two(), signals=(provider("teacher"),))
+    with pytest.raises(PlanError, match="^Two needs the signal advantages; the plan provides: reference, teacher$"):
+        Plan(Two(), signals=(provider("teacher"), provider("reference")))
+
+
+def test_an_objective_of_whole_sequences_is_refused():
+    with pytest.raises(PlanError, match="Pairs is an objective per sequence; the engine takes objectives per token"):
+        Plan(Pairs())
+
+
+def test_a_plan_error_is_the_users_mistake():
+    assert issubclass(PlanError, ValueError)
+
+
+@pytest.mark.parametrize("method", [sft, kd, hpd])
+def test_an_unknown_setting_is_refused_by_name(method):
+    with pytest.raises(ValidationError, match="temprature"):
+        method.Config(temprature=2.0)
+
+
+@pytest.mark.parametrize("method", [kd, hpd])
+def test_settings_are_frozen_and_their_docstrings_are_the_help(method):
+    config = method.Config()
+    for name, field in type(config).model_fields.items():
+        assert field.description, name
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(config, name, getattr(config, name))
