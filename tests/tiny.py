@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from trimtab.core import IGNORE
-from trimtab.models.forward import ObjectiveCall, resolve_head
+from trimtab.models.forward import ObjectiveCall
 from trimtab.signals.teacher import FrozenTeacher
 
 VOCAB = 53
@@ -139,7 +139,7 @@ def rows(
 
 def teacher(built: PreTrainedModel) -> FrozenTeacher:
     """A frozen teacher made of `built`."""
-    return FrozenTeacher(built, built.base_model, resolve_head(built))
+    return FrozenTeacher(built)
 
 
 def call(objective, batch: Rows, signals=None, **settings) -> ObjectiveCall:

@@ -13,7 +13,7 @@ import torch
 import yaml
 from datasets import Dataset
 from rich.console import Console
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerState
 
 from trimtab import __version__, methods, report
 from trimtab.core import Method, Plan
@@ -401,7 +401,10 @@ def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result
         _start(job, folder, log, resume, checkpoint)
     trainer.accelerator.wait_for_everyone()
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if checkpoint is not None and _is_last(checkpoint):
+            trainer.finish_from(checkpoint)
+        else:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         progress.close()
         interrupt.restore()
@@ -419,6 +422,12 @@ def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result
         log.event("finished", step, seconds=round(events.seconds, 2), tokens=trainer.answer_tokens)
         return Result(folder, report.write([folder]))
     return Result(folder, folder / "report.html")
+
+
+def _is_last(checkpoint: Path) -> bool:
+    """The run was stopped after its last step, while it measured or saved: nothing is left to train."""
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    return state.global_step >= state.max_steps
 
 
 def _so_far(log: EventLog, step: int) -> tuple[float, float]:

@@ -253,7 +253,12 @@ def test_log_softmax_of_bfloat16_logits_runs_in_float32(temperature):
 
 def test_a_part_of_a_batch_holds_the_same_tokens_signals_and_draws():
     batch = TokenBatch.align(
-        torch.randn(2, 5, 20), LABELS, {"reward": torch.tensor([0.5, -1.0])}, row_id=torch.tensor([40, 41]), seed=5, step=2
+        torch.randn(2, 5, 20),
+        LABELS,
+        {"reward": torch.tensor([0.5, -1.0])},
+        row_id=torch.tensor([40, 41]),
+        seed=5,
+        step=2,
     )
     batch.log_softmax()
     part = batch[1:]

@@ -70,11 +70,6 @@ def test_loss_does_not_depend_on_how_rows_are_grouped(how):
     assert split == pytest.approx(scalar(how))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: count(labels, 'sum') is 1 for every micro-batch, so the `total` that `weights` asks for (counts summed "
-    "over micro-batches) is their number: 'sum' becomes the mean over micro-batches and depends on accumulation",
-)
 def test_sum_does_not_depend_on_how_rows_are_grouped():
     parts = [(LABELS[:2], VALUES[:3]), (LABELS[2:], VALUES[3:])]
     total = sum(count(part, "sum") for part, _ in parts)

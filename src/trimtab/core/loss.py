@@ -2,6 +2,7 @@
 
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from trimtab.core.batch import TokenBatch, answer_mask
@@ -31,14 +32,17 @@ class Objective(Protocol):
 
 
 def count(labels: Tensor, how: Reduction) -> Tensor:
-    """What `how` divides by, for these labels [B, T]: answer tokens, rows that have one, or 1."""
+    """What `how` divides by, of these labels [B, T]: answer tokens, rows that have one, or nothing (0).
+
+    Counts of several micro-batches add up to that of the update.
+    """
     mask = answer_mask(labels)
     if how == "token_mean":
         return mask.sum()
     if how == "sequence_mean":
         return mask.any(dim=1).sum()
     if how == "sum":
-        return mask.new_ones((), dtype=mask.sum().dtype)
+        return torch.zeros_like(mask.sum())
     raise ValueError(f"reduction is token_mean, sequence_mean or sum, not {how!r}")
 
 
@@ -51,7 +55,7 @@ def weights(batch: TokenBatch, how: Reduction, total: Tensor | float | None = No
             and its tokens share it; "sum": no division.
         total: `count` summed over all micro-batches and processes of the update, divided by the
             number of processes where these average their gradients. If None, this batch is the
-            whole update.
+            whole update. "sum" takes 0 and None as 1.
 
     Returns:
         [N] float32. For "token_mean" and "sequence_mean" the weights of an update sum to 1
@@ -65,7 +69,7 @@ def weights(batch: TokenBatch, how: Reduction, total: Tensor | float | None = No
         total = (batch.lengths > 0).sum().clamp(min=1) if total is None else total
         return ones / batch.lengths[batch.row] / total
     if how == "sum":
-        return ones if total is None else ones / total
+        return ones / (total or 1)
     raise ValueError(f"reduction is token_mean, sequence_mean or sum, not {how!r}")
 
 

@@ -211,7 +211,7 @@ def number(x: float, measure: Measure, signed: bool = False) -> str:
     if not np.isfinite(x):
         return "not a number" if np.isnan(x) else "infinite"
     if measure.kind == "share":
-        return f"{sign}{100 * x:.1f}".replace("-", "−") + (" points" if signed else " %")
+        return f"{sign}{100 * x:.1f}".replace("-", "−") + (" points" if signed else "%")
     return sign + digits(x)
 
 
@@ -233,7 +233,7 @@ def span(interval: Interval, measure: Measure, signed: bool = False) -> str:
     """The 95% interval as text, "" where there is none."""
     if not interval.known:
         return ""
-    low, high = (number(end, measure, signed).removesuffix(" points").removesuffix(" %") for end in interval[1:])
+    low, high = (number(end, measure, signed).removesuffix(" points").removesuffix("%") for end in interval[1:])
     return f"[{low}, {high}]"
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import TrainerState
 from transformers.trainer_utils import rotate_checkpoints
 from trl import SFTTrainer  # type: ignore[attr-defined]
 
@@ -44,7 +45,7 @@ class ObjectiveTrainer(SFTTrainer):
         both = self.accelerator.reduce(torch.stack([total, tokens]).to(device), "sum")
         assert isinstance(both, Tensor)
         self.answer_tokens += both[1].item()
-        return both[0].clamp(min=1) / self.accelerator.num_processes
+        return both[0].clamp(min=1) / self.accelerator.num_processes  # "sum" counts 0 and is divided by 1
 
     def compute_loss(
         self,
@@ -103,6 +104,11 @@ class ObjectiveTrainer(SFTTrainer):
             logs["answer_tokens"] = self.answer_tokens
             self._sums.clear()
         super().log(logs, start_time)
+
+    def finish_from(self, checkpoint: Path) -> None:
+        """Take weights and state of a checkpoint after which there is nothing left to train."""
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """As transformers does, but older checkpoints go only after the new one is marked complete."""

@@ -1,0 +1,97 @@
+"""Rows are found where the source says, and a mistake is named with its place."""
+
+import json
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from trimtab.data import synthetic
+from trimtab.data.sources import DataError, load_rows
+
+ROWS = [{"prompt": "a", "completion": "é"}, {"prompt": "c", "completion": "d"}]
+
+
+def test_jsonl_json_csv_and_parquet_hold_the_same_rows(tmp_path):
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, ROWS)) + "\n\n")
+    (tmp_path / "a.json").write_text(json.dumps(ROWS))
+    (tmp_path / "a.csv").write_text("prompt,completion\na,é\nc,d\n", encoding="utf-8")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "a.parquet")
+    for suffix in ("jsonl", "json", "csv", "parquet"):
+        assert load_rows(str(tmp_path / f"a.{suffix}")) == ROWS, suffix
+
+
+def test_a_malformed_line_is_named_by_its_number(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a"}\n{"text": \n')
+    with pytest.raises(DataError, match=r"a\.jsonl: line 2 is no JSON"):
+        load_rows(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", b'["a"]\n', "row 1 is a list, expected an object"),
+        ("a.jsonl", b"\xff\xfe", "is not UTF-8 text"),
+        ("a.jsonl", b"", "holds no rows"),
+        ("a.json", b'{"text": "a"}', "holds a dict, expected a list"),
+        ("a.json", b'{"a": 1}\n{"a": 2}', "is called .jsonl"),
+        ("a.parquet", b"hello", "is no parquet file"),
+        ("a.txt", b"hello", "is not a .jsonl, .json, .csv or .parquet file"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_in_one_line(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message) as raised:
+        load_rows(str(tmp_path / name))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(DataError, match=r"there is no file nowhere\.jsonl"):
+        load_rows("nowhere.jsonl")
+
+
+def test_a_hub_id_without_network_is_refused_in_one_line():
+    with pytest.raises(DataError, match="someone/something: no local file .* and the hub did not give it") as raised:
+        load_rows("someone/something")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("trimtab:evryday", "did you mean 'trimtab:everyday'"),
+        ("trimtab:everyday/test", "splits are train and heldout"),
+        ("trimtab:arithmetic/train?rows=x", "'rows=x' is no option"),
+        ("trimtab:everyday/train?rows=3", "unexpected keyword"),
+    ],
+)
+def test_a_mistake_in_the_name_of_own_data_is_explained(source, message):
+    with pytest.raises(DataError, match=message):
+        load_rows(source)
+
+
+def test_bundled_heldout_prompts_are_no_training_prompts():
+    prompts = {
+        s: {row["messages"][0]["content"] for row in load_rows(f"trimtab:everyday/{s}")} for s in ("train", "heldout")
+    }
+    assert len(prompts["train"]) > 150
+    assert len(prompts["heldout"]) > 40
+    assert not prompts["train"] & prompts["heldout"]
+
+
+def test_arithmetic_is_right_and_its_heldout_questions_are_never_training_questions():
+    train, held = list(synthetic.arithmetic("train", 3000)), list(synthetic.arithmetic("heldout", 300))
+    for row in train[:200]:
+        question = row["messages"][0]["content"].removeprefix("What is ").removesuffix("?")
+        a, sign, b = question.split()
+        assert row["answer"] == str({"+": int(a) + int(b), "-": int(a) - int(b), "*": int(a) * int(b)}[sign])
+        assert row["messages"][1]["content"].endswith(f"= {row['answer']}")
+    asked = {row["messages"][0]["content"] for row in train}
+    assert not asked & {row["messages"][0]["content"] for row in held}
+
+
+def test_arithmetic_depends_on_its_seed_alone():
+    assert list(synthetic.arithmetic("train", 20, 1)) == list(synthetic.arithmetic("train", 20, 1))
+    assert list(synthetic.arithmetic("train", 20, 1)) != list(synthetic.arithmetic("train", 20, 2))

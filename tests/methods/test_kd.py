@@ -1,0 +1,140 @@
+"""KD: which divergence its settings choose, the temperature, and the share of cross-entropy."""
+
+import math
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from trimtab.core import IGNORE, PlanError, TokenBatch, reduce, weights
+from trimtab.methods.kd import KD, METHOD, Config
+from trimtab.methods.sft import SFT
+from trimtab.objectives import divergence as d
+
+DIVERGENCES = ("forward_kl", "reverse_kl", "jsd", "skewed_forward_kl", "skewed_reverse_kl")
+
+
+class Given:
+    """A teacher as a plan knows it: something that provides "teacher"."""
+
+    provides = frozenset({"teacher"})
+
+
+def objective(**settings) -> KD:
+    return METHOD.build(Config(**settings), None, teacher=Given()).objective
+
+
+def batch(dtype=torch.float32, v=9):
+    logits = (2 * torch.randn(2, 5, v)).to(dtype).requires_grad_()
+    labels = torch.tensor([[IGNORE, 1, 2, 3, IGNORE], [IGNORE, IGNORE, 4, IGNORE, IGNORE]])
+    return logits, TokenBatch.align(logits, labels, {"teacher": 2 * torch.randn(2, 5, v)})
+
+
+EXPECTED = {
+    "forward_kl": lambda s, t: d.forward_kl(s, t),
+    "reverse_kl": lambda s, t: d.reverse_kl(s, t),
+    "jsd": lambda s, t: d.jsd(s, t, beta=0.3),
+    "skewed_forward_kl": lambda s, t: d.skewed_forward_kl(s, t, skew=0.2),
+    "skewed_reverse_kl": lambda s, t: d.skewed_reverse_kl(s, t, skew=0.2),
+}
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_the_settings_choose_the_divergence_and_its_parameter(name):
+    _, tokens = batch()
+    found = objective(divergence=name, beta=0.3, skew=0.2)(tokens).values
+    torch.testing.assert_close(found, EXPECTED[name](tokens.log_softmax(), tokens.log_softmax("teacher")))
+
+
+def test_the_default_is_the_forward_kl_alone_at_temperature_1():
+    _, tokens = batch()
+    found = objective()(tokens)
+    torch.testing.assert_close(found.values, d.forward_kl(tokens.log_softmax(), tokens.log_softmax("teacher")))
+
+
+def test_temperature_softens_both_distributions_and_does_not_rescale_the_loss():
+    logits = torch.tensor([[[0.0, 2.0], [0.0, 0.0]]])
+    teacher = torch.tensor([[[math.log(9.0), 0.0], [0.0, 0.0]]])
+    tokens = TokenBatch.align(logits, torch.tensor([[IGNORE, 0]]), {"teacher": teacher})
+    p = torch.tensor([3 / 4, 1 / 4])  # 9^(1/2) : 1
+    q = torch.softmax(torch.tensor([0.0, 1.0]), 0)
+    wanted = (p * (p / q).log()).sum()
+    torch.testing.assert_close(objective(temperature=2.0)(tokens).values, wanted[None])
+
+
+def test_gradient_at_temperature_t_is_q_minus_p_over_t():
+    logits, tokens = batch()
+    objective(temperature=2.5)(tokens).values.sum().backward()
+    q = (tokens.logits().detach() / 2.5).softmax(-1)
+    p = (tokens.logits("teacher") / 2.5).softmax(-1)
+    torch.testing.assert_close(logits.grad[0, :3], ((q - p) / 2.5)[:3])
+
+
+def test_cross_entropy_is_mixed_in_at_temperature_1():
+    _, tokens = batch()
+    alone = objective(temperature=3.0)(tokens).values
+    mixed = objective(temperature=3.0, cross_entropy=0.25)(tokens).values
+    torch.testing.assert_close(mixed, 0.75 * alone + 0.25 * SFT()(tokens).values)
+
+
+def test_all_cross_entropy_is_sft_in_value_and_gradient():
+    logits, tokens = batch()
+    found = objective(cross_entropy=1.0)(tokens).values
+    torch.testing.assert_close(found, SFT()(tokens).values)
+    (grad,) = torch.autograd.grad(found.sum(), logits, retain_graph=True)
+    (wanted,) = torch.autograd.grad(SFT()(tokens).values.sum(), logits)
+    torch.testing.assert_close(grad, wanted)
+
+
+def test_the_metrics_are_divergence_and_nll_whatever_the_mix():
+    _, tokens = batch()
+    metrics = objective(divergence="jsd", cross_entropy=0.5, temperature=2.0)(tokens).metrics
+    wanted = d.jsd(tokens.log_softmax(temperature=2.0), tokens.log_softmax("teacher", 2.0))
+    torch.testing.assert_close(metrics["divergence"][0], wanted.sum().detach())
+    torch.testing.assert_close(metrics["nll"][0], SFT()(tokens).values.sum().detach())
+    assert not any(total.requires_grad for total, _ in metrics.values())
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_a_student_that_agrees_with_its_teacher_gets_no_loss_and_no_gradient(name):
+    logits = torch.randn(1, 4, 9, requires_grad=True)
+    tokens = TokenBatch.align(logits, torch.tensor([[1, 2, 3, 4]]), {"teacher": logits.detach().clone()})
+    loss = reduce(objective(divergence=name)(tokens), weights(tokens, "token_mean"))
+    loss.backward()
+    assert abs(loss.item()) < 1e-6
+    assert logits.grad.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_bfloat16_logits_lose_nothing_but_their_own_rounding(name):
+    logits, tokens = batch(torch.bfloat16)
+    exact = TokenBatch.from_labels(
+        torch.tensor([[IGNORE, 1, 2, 3], [IGNORE, IGNORE, 4, IGNORE]]),
+        {"policy": tokens.logits().detach().double(), "teacher": tokens.logits("teacher").double()},
+    )
+    found = objective(divergence=name, temperature=1.5)(tokens).values
+    assert found.dtype == torch.float32
+    wanted = objective(divergence=name, temperature=1.5)(exact).values
+    torch.testing.assert_close(found, wanted.float(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"divergence": "kl"},
+        *({"beta": b} for b in (0.0, 1.0)),
+        *({"skew": s} for s in (-0.1, 1.0)),
+        *({"temperature": t} for t in (0.0, -1.0)),
+        *({"cross_entropy": c} for c in (-0.1, 1.1)),
+    ],
+)
+def test_settings_outside_their_range_are_refused(setting):
+    with pytest.raises(ValidationError, match=next(iter(setting))):
+        Config(**setting)
+
+
+def test_a_plan_without_a_teacher_is_refused():
+    nothing = type("Nothing", (), {"provides": frozenset()})()
+    with pytest.raises(PlanError, match="KD needs the signal teacher"):
+        METHOD.build(Config(), None, teacher=nothing)
+    assert METHOD.roles == {"teacher"}

@@ -1,0 +1,141 @@
+"""Recipes are strict, complete, and explain what is wrong with them."""
+
+import pytest
+import yaml
+
+from trimtab.recipe import Recipe, RecipeError, Stages, dump, load_recipe, parse, shipped
+
+BASE = {
+    "method": "kd",
+    "models": {"student": {"from": "teacher", "layers": 2}, "teacher": "smollm2-135m"},
+    "data": {"train": "rows.jsonl"},
+}
+
+
+def write(tmp_path, tree) -> str:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return str(path)
+
+
+def test_a_loaded_recipe_holds_every_default_and_reads_back_as_itself(tmp_path):
+    recipe = load_recipe(write(tmp_path, BASE))
+    text = dump(recipe)
+    tree = yaml.safe_load(text)
+    assert tree["options"]["divergence"] == "forward_kl"
+    assert tree["output"] == "runs/mine"
+    assert tree["training"] == {"bf16": False, "gradient_checkpointing": False, "num_train_epochs": 1}
+    again = tmp_path / "again.yaml"
+    again.write_text(text)
+    assert load_recipe(again) == recipe
+
+
+def test_student_is_another_name_of_the_policy(tmp_path):
+    policy = {**BASE, "models": {"policy": "x", "teacher": "y"}}
+    student = {**BASE, "models": {"student": "x", "teacher": "y"}}
+    assert load_recipe(write(tmp_path, policy)) == load_recipe(write(tmp_path, student))
+
+
+def test_overrides_reach_into_the_tree_and_are_read_as_yaml(tmp_path):
+    overrides = ["options.temperature=2", "training.optim_args=null", "models.policy=other", "data.rows=5"]
+    recipe = load_recipe(write(tmp_path, BASE), overrides)
+    assert recipe.options["temperature"] == 2.0
+    assert recipe.training["optim_args"] is None
+    assert recipe.models.policy == "other"
+    assert recipe.data.rows == 5
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("method=kdd", "mine.yaml: there is no method 'kdd'; did you mean 'kd'?"),
+        ("modles.teacher=x", "mine.yaml: the recipe has no key 'modles'; did you mean 'models'?"),
+        ("models.techer=x", "models has no key 'techer'; did you mean 'teacher'?"),
+        ("models.student.layer=3", "models.student has no key 'layer'; did you mean 'layers'?"),
+        ("options.temprature=2", "options of kd has no key 'temprature'; did you mean 'temperature'?"),
+        ("options.beta=2", "options.beta is 2; input should be less than 1"),
+        ("options.divergence=kl", "options.divergence is 'kl'; input should be 'forward_kl', 'reverse_kl'"),
+        ("training.max_step=2", "training has no key 'max_step'; did you mean 'max_steps'?"),
+        ("models.teacher=null", "method kd needs models.teacher"),
+        ("data.train=null", "data.train is None; input should be a valid string"),
+        ("data.max_lost=2", "data.max_lost is 2; input should be less than or equal to 1"),
+        ("seed=one", "seed is 'one'; input should be a valid integer"),
+        ("seed", "'seed' is no override; write key=value"),
+        ("seed.x=1", "seed holds no keys"),
+    ],
+)
+def test_a_mistake_is_explained_in_one_line(tmp_path, override, message):
+    path = write(tmp_path, {**BASE, "seed": 0})
+    with pytest.raises(RecipeError) as raised:
+        load_recipe(path, [override])
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_key_is_named(tmp_path):
+    with pytest.raises(RecipeError, match="data is missing"):
+        load_recipe(write(tmp_path, {"method": "sft", "models": {"policy": "x"}}))
+
+
+def test_a_file_that_is_no_yaml_is_named_with_its_line(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text("method: sft\nmodels: {a: [}\n")
+    with pytest.raises(RecipeError, match=r"bad\.yaml: line 2"):
+        load_recipe(path)
+
+
+def test_a_missing_recipe_names_the_nearest_that_comes_with_trimtab():
+    with pytest.raises(RecipeError, match="did you mean 'tiny_kd'"):
+        load_recipe("tiny_kb")
+
+
+def test_a_recipe_that_comes_with_trimtab_is_found_by_its_name():
+    assert load_recipe("tiny_kd").method == "kd"
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_recipe_says_in_its_first_line_what_it_is_and_is_explicit_about_precision(name):
+    from trimtab.recipe import recipe_folder
+
+    text = (recipe_folder() / f"{name}.yaml").read_text()
+    assert text.startswith("# ")
+    assert "bf16:" in text
+    assert "gradient_checkpointing:" in text
+    loaded = load_recipe(name)
+    for recipe in loaded.stages if isinstance(loaded, Stages) else [loaded]:
+        assert isinstance(recipe, Recipe)
+
+
+def staged(**more):
+    return {
+        "models": BASE["models"],
+        "data": BASE["data"],
+        "seed": 3,
+        "stages": [{"method": "sft"}, {"name": "second", "method": "kd", "models": {"student": "@sft"}, **more}],
+    }
+
+
+def test_stages_inherit_what_stands_beside_them_and_lie_in_folders_of_their_own():
+    stages = parse(staged(seed=4), "here", "both")
+    assert isinstance(stages, Stages)
+    assert [s.seed for s in stages.stages] == [3, 4]
+    assert [s.output for s in stages.stages] == ["runs/both/sft", "runs/both/second"]
+
+
+def test_a_stage_can_start_from_the_result_of_an_earlier_one():
+    assert parse(staged(), "here", "both").stages[1].models.policy == "runs/both/sft/model"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"models": {"student": "@third"}}, "models.student is @third, but the earlier stages are: sft"),
+        ({"models": {"student": "@second"}}, "models.student is @second, but the earlier stages are: sft"),
+        ({"name": "sft"}, "needs a name of its own"),
+        ({"options": {"temprature": 1}}, "did you mean 'temperature'"),
+        ({"sede": 1}, "did you mean 'seed'"),
+    ],
+)
+def test_a_mistake_in_a_stage_is_explained(change, message):
+    with pytest.raises(RecipeError, match=message):
+        parse(staged(**change), "here", "both")
