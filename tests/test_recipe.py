@@ -56,6 +56,8 @@ def test_overrides_reach_into_the_tree_and_are_read_as_yaml(tmp_path):
         ("options.beta=2", "options.beta is 2; input should be less than 1"),
         ("options.divergence=kl", "options.divergence is 'kl'; input should be 'forward_kl', 'reverse_kl'"),
         ("training.max_step=2", "training has no key 'max_step'; did you mean 'max_steps'?"),
+        ("training.learning_rate=fast", "training.learning_rate is 'fast'; input should be a valid number"),
+        ("training.max_steps=2.5", "training.max_steps is 2.5; input should be a valid integer"),
         ("models.teacher=null", "method kd needs models.teacher"),
         ("data.train=null", "data.train is None; input should be a valid string"),
         ("data.max_lost=2", "data.max_lost is 2; input should be less than or equal to 1"),
@@ -70,6 +72,14 @@ def test_a_mistake_is_explained_in_one_line(tmp_path, override, message):
         load_recipe(path, [override])
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["3e-4", "3.0e-4", "0.0003", "3E-4"])
+def test_a_number_may_be_written_as_people_write_it(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(BASE) + f"training: {{learning_rate: {text}}}\n")
+    assert load_recipe(path).training["learning_rate"] == 3e-4
+    assert load_recipe(path, [f"training.learning_rate={text}"]).training["learning_rate"] == 3e-4
 
 
 def test_a_missing_key_is_named(tmp_path):

@@ -169,7 +169,6 @@ def _quiet() -> None:
     import warnings
 
     warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", message=".*pin_memory.*")
     import transformers
 
     transformers.logging.set_verbosity_error()

@@ -1,6 +1,7 @@
 """A recipe: everything that a run depends on, in one YAML file, checked strictly."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +14,15 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 
 class RecipeError(ValueError):
     """A recipe that cannot be run; the message says where, what, and the way out."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 3e-4 is a number, as everybody expects; PyYAML alone wants 3.0e-4."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 class _Strict(BaseModel):
@@ -116,7 +126,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe | Sta
             raise RecipeError(f"there is no recipe {path}; {hint}")
         path = shipped
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         at = f" line {mark.line + 1}" if mark else ""
@@ -210,7 +220,7 @@ def _override(tree: dict[str, Any], text: str) -> None:
     if not sign or not key.strip():
         raise RecipeError(f"{text!r} is no override; write key=value, for example training.max_steps=20")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = yaml.load(value, _Loader)
     except yaml.YAMLError as error:
         raise RecipeError(f"override {text!r}: the value is no YAML") from error
     *parents, last = key.strip().split(".")

@@ -14,9 +14,9 @@ from trimtab.report.reading import Run
 
 COLOURS = 8
 """distinct colours the page defines; further runs repeat them dashed"""
-LAST = ("learning_rate", "grad_norm", "epoch")
-SCHEDULES = ("learning_rate", "epoch")
-"""set beforehand, without noise that a mean would help against"""
+COUNTERS = ("epoch", "answer_tokens", "num_tokens", "seconds")
+"""these only grow: drawn as they are, on a linear scale"""
+LAST = ("learning_rate", "grad_norm", *COUNTERS)
 NO_METRIC = {"event", "step", "time"}
 NO_EVAL_METRIC = NO_METRIC | {"rows", "tokens"}
 MEANINGS = {
@@ -25,6 +25,8 @@ MEANINGS = {
     "learning_rate": "How large a step the optimiser takes.",
     "grad_norm": "Length of the gradient before clipping; sudden peaks are a sign of instability.",
     "epoch": "Passes over the training rows.",
+    "answer_tokens": "Answer tokens trained on so far.",
+    "seconds": "Seconds of training so far, evaluations left out.",
     "teacher_nll": "The teacher's negative log-likelihood of a held-out answer token, in nats. It does not change.",
 } | {measure.event_key: measure.meaning for measure in MEASURES}
 TITLES = {measure.event_key: measure.title for measure in MEASURES}
@@ -91,8 +93,8 @@ def _curve(key: str, runs: Sequence[Run]) -> Curve:
     measured = [points([] if key in NO_EVAL_METRIC else run.evals, key) for run in runs]
     values = np.concatenate([values for _, values in trained + measured])
     finite = values[np.isfinite(values)]
-    width = 1 if key in SCHEDULES else max(1, max(len(steps) for steps, _ in trained) // 40)
-    log = is_log(finite) and key != "epoch"
+    width = 1 if key in (*COUNTERS, "learning_rate") else max(1, max(len(steps) for steps, _ in trained) // 40)
+    log = is_log(finite) and key not in COUNTERS
     remarks = []
     if log:
         remarks.append("logarithmic scale")

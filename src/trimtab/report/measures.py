@@ -151,6 +151,8 @@ def obstacles(run: Run, other: Run) -> list[str]:
 
 def teacher_obstacles(run: Run, other: Run) -> list[str]:
     """Why measures against the teacher may not be compared although others may."""
+    if not _teacher_profile(run) or not _teacher_profile(other):
+        return []  # nothing to compare
     conflicts = _conflicts(run, other, "teacher")
     if not conflicts and not _agree(_teacher_profile(run), _teacher_profile(other)):
         conflicts = [f"the teachers of {run.name} and {other.name} give the same held-out rows different likelihoods"]
@@ -319,8 +321,16 @@ def _conflicts(run: Run, other: Run, subject: str) -> list[str]:
     return [
         f"signature {key!r} is {run.signature[key]} in {run.name} and {other.signature[key]} in {other.name}"
         for key in run.signature
-        if key in other.signature and _subject(key) == subject and run.signature[key] != other.signature[key]
+        if key in other.signature
+        and _subject(key) == subject
+        and _fingerprint(run.signature[key]) != _fingerprint(other.signature[key])
     ]
+
+
+def _fingerprint(entry: str) -> str:
+    """The hash at the end of a signature line, so that a file may have moved; the whole line where there is none."""
+    found = re.search(r"\b[0-9a-f]{16,}$", entry)
+    return found[0] if found else entry
 
 
 QUALIFIERS = {"model", "models", "data", "dataset", "fingerprint", "hash", "sha", "id", "revision", "rows"}
@@ -328,7 +338,7 @@ SUBJECTS = {"heldout": "heldout", "policy": "student", "student": "student", "te
 
 
 def _subject(key: str) -> str:
-    """What a signature line identifies: "data.heldout" the held-out rows, "model" the student, others nothing."""
+    """What a line identifies: "held-out data" the held-out rows, "policy" or "model" the student; "" for others."""
     words = set(re.findall(r"[a-z]+", re.sub("held[_ -]out", "heldout", key.lower())))
     named = words - QUALIFIERS
     if not named:

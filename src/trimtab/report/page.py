@@ -119,10 +119,9 @@ def _about(run: Run, index: int) -> dict[str, Any]:
     if run.finished is not None and run.finished.get("seconds") is not None:
         facts.append(f"{duration(run.finished['seconds'])} of training")
     if run.finished is not None and run.finished.get("tokens") is not None:
-        facts.append(f"{run.finished['tokens']:,} answer tokens trained")
+        facts.append(f"{run.finished['tokens']:,.0f} answer tokens trained")
     facts.append(f"seed {run.recipe['seed']}" if "seed" in run.recipe else "seed unknown")
-    if run.resumes:
-        facts.append("resumed from step " + ", ".join(f"{step:,}" for step in run.resumes))
+    facts += [f"resumed at step {step:,}" if step > 0 else "started again" for step in run.resumes]
     return {
         "name": run.name,
         "colour": f"var(--run-{index % COLOURS})",

@@ -29,7 +29,7 @@ class Run:
     """counts of rows and tokens, as the run logged them"""
     train: list[dict[str, Any]] = field(default_factory=list)
     evals: list[dict[str, Any]] = field(default_factory=list)
-    """means per token; a step that was measured twice appears once, with its last values"""
+    """means per token, by step; a step that was measured twice appears once, with its last values"""
     heldout: dict[int, dict[Any, dict[str, Any]]] = field(default_factory=dict)
     """step -> row id -> sums over the tokens of that row"""
     generations: dict[int, list[tuple[str, str]]] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Run:
     @property
     def measured(self) -> list[int]:
         """The steps with held-out measurements, ascending."""
-        return sorted({event["step"] for event in self.evals} | set(self.heldout))
+        return [event["step"] for event in self.evals]
 
     @property
     def steps(self) -> int:
@@ -61,8 +61,9 @@ def load(folder: Path) -> Run:
             measured row by row or generated, samples.jsonl.
 
     Returns:
-        The run. Training, evaluation and sample entries before a resume at step k with a step > k are left out; a
-        torn last line is left out.
+        The run. Training, evaluation and sample entries before a resume at step k with a step > k are left out, as
+        is a torn last line. Held-out rows of a step count once the evaluation event of that step, which is written
+        after them, says that all are there.
 
     Raises:
         ReportError: if the folder is missing or is no run folder, or a file in it cannot be read.
@@ -80,6 +81,8 @@ def load(folder: Path) -> Run:
     _read_metrics(run)
     if (folder / "samples.jsonl").is_file():
         _read_samples(run)
+    evaluated = {event["step"] for event in run.evals}
+    run.heldout = {step: rows for step, rows in run.heldout.items() if step in evaluated}
     return run
 
 
@@ -107,7 +110,6 @@ def _read_metrics(run: Run) -> None:
                 run.train.append(event)
             case "eval":
                 _require(place, event, step=int)
-                evals.pop(event["step"], None)
                 evals[event["step"]] = event
             case "resume":
                 _require(place, event, step=int)

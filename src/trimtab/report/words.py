@@ -1,6 +1,7 @@
 """What the page says in sentences."""
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,8 @@ NOT_A_SETTING = ("seed", "data_seed", "output", "output_dir", "name", "run_name"
 
 def headline_of_one(run: Run) -> str:
     """What was done to which model by which method, and what changed most to the point."""
-    done = f"{method_name(run)} trained {student_name(run)} for {run.steps:,} steps"
+    student = re.sub(r"(?<!\S)[/~.]\S*/(?=\S)", "", student_name(run))  # of a folder only its name
+    done = f"{method_name(run)} trained {student} for {run.steps:,} steps"
     measure = _main_measure(run)
     before, after = first(run, measure), last(run, measure)
     if before is None or after is None:
@@ -70,10 +72,11 @@ def headline_of_many(runs: list[Run]) -> str:
     (lowest, best), (following, second), *_ = sorted(ends, key=lambda pair: pair[0])
     gap = difference(best, second, measure)
     each = " with one seed each" if _one_seed_each(runs) else ""
-    chance = "" if gap is not None and gap.excludes_zero else ", a difference that may be chance"
+    said = {"no change": ", no difference", "may be chance": ", a difference that may be chance"}
+    remark = said.get(verdict(measure, gap), "")
     return (
         f"Of {len(runs)} runs{each}, {best.name} ends with the lowest {measure.title}, {number(lowest, measure)}; "
-        f"next is {second.name} with {number(following, measure)}{chance}."
+        f"next is {second.name} with {number(following, measure)}{remark}."
     )
 
 

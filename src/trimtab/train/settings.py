@@ -2,9 +2,12 @@
 
 import dataclasses
 import difflib
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+import torch
+from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from trl import SFTConfig  # type: ignore[attr-defined]
 
 DEFAULTS: dict[str, Any] = {
@@ -41,10 +44,11 @@ class TrainingError(ValueError):
 
 
 def check(training: dict[str, Any]) -> dict[str, Any]:
-    """The arguments with trimtab's two defaults filled in.
+    """The arguments in their declared types, with trimtab's two defaults filled in.
 
     Raises:
-        TrainingError: for an unknown key, one that another part of the recipe sets, or one that is not built.
+        TrainingError: for an unknown key, a value of a wrong type, a key that another part of the recipe
+            sets, or one that is not built.
     """
     known = {field.name for field in dataclasses.fields(SFTConfig) if field.init}
     for key, value in training.items():
@@ -56,7 +60,25 @@ def check(training: dict[str, Any]) -> dict[str, Any]:
             raise TrainingError(f"training.{key} is set by {OURS[key]}; leave it out")
         if key in NOT_BUILT and value:
             raise TrainingError(f"training.{key}={value}: {NOT_BUILT[key]}")
-    return {**DEFAULTS, **training}
+    return {**DEFAULTS, **{key: _typed(key, value) for key, value in training.items()}}
+
+
+def _typed(key: str, value: Any) -> Any:
+    """The value in the type that TRL declares: TRL itself does not look, and fails much later."""
+    hint = _hints()[key]
+    try:
+        adapter = TypeAdapter(hint)
+    except PydanticSchemaGenerationError:
+        return value
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        raise TrainingError(f"training.{key} is {value!r}; {error.errors()[0]['msg'].lower()}") from error
+
+
+@cache
+def _hints() -> dict[str, Any]:
+    return get_type_hints(SFTConfig)
 
 
 def build(training: dict[str, Any], folder: Path, seed: int) -> SFTConfig:
@@ -67,7 +89,7 @@ def build(training: dict[str, Any], folder: Path, seed: int) -> SFTConfig:
     """
     try:
         return SFTConfig(
-            **{"logging_steps": 1, "report_to": "none", **training},
+            **{"logging_steps": 1, "report_to": "none", "dataloader_pin_memory": torch.cuda.is_available(), **training},
             output_dir=str(folder / "checkpoints"),
             seed=seed,
             eval_strategy="no",

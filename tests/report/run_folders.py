@@ -1,11 +1,9 @@
 """Run folders written by hand."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 METHOD = {
@@ -58,6 +56,7 @@ def write_run(
     recipe: dict[str, Any] | None = None,
     signature: dict[str, str] | None = None,
 ) -> Path:
+    """A run folder; by default two trained steps, four held-out rows, a teacher, one prompt."""
     folder.mkdir(parents=True)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe or RECIPE, sort_keys=False))
     (folder / "signature.txt").write_text("".join(f"{k}: {v}\n" for k, v in (signature or SIGNATURE).items()))
@@ -65,9 +64,3 @@ def write_run(
         lines = SAMPLES if lines is None else lines
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
-
-
-@pytest.fixture
-def make_run(tmp_path: Path) -> Callable[..., Path]:
-    """make_run(name, metrics=, samples=, recipe=, signature=) -> folder; two trained steps, four rows, a teacher."""
-    return lambda name="run", **parts: write_run(tmp_path / name, **parts)

@@ -1,0 +1,190 @@
+"""Every file in methods/ goes through one battery; a new method needs no line here."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+
+import tiny
+from trimtab import methods
+from trimtab.core import IGNORE, Plan, PlanError, TokenBatch, reduce, vocab, weights
+from trimtab.models.forward import add_objective_forward
+from trimtab.recipe import RecipeError, load_recipe, parse, shipped
+from trimtab.signals.teacher import FrozenTeacher
+
+ROOT = Path(__file__).parents[2]
+NAMES = methods.names()
+pytestmark = pytest.mark.parametrize("name", NAMES)
+ROWS = tiny.rows(((3, 5), (1, 1), (4, 7)))
+
+
+def plan(name: str, policy: torch.nn.Module, dtype: torch.dtype = torch.float32) -> Plan:
+    """The method with its defaults, and tiny models for all its roles."""
+    method = methods.load(name)
+    given = {
+        role: FrozenTeacher(tiny.model("llama_tied", seed=11 + i).to(dtype), name=role)
+        for i, role in enumerate(sorted(method.roles))
+    }
+    return method.build(method.config(), policy, **given)
+
+
+def step(name: str, rows: tiny.Rows = ROWS, *, total: float | None = None, dtype: torch.dtype = torch.float32):
+    """Loss, gradients, output and plan of one engine step from a fresh policy."""
+    policy = tiny.model("llama_tied").to(dtype)
+    add_objective_forward(policy)
+    made = plan(name, policy, dtype)
+    signals = {}
+    for signal in made.signals:
+        signals |= signal(policy, rows.inputs())
+    call = tiny.call(made.objective, rows, signals, reduction=made.reduction, total=total)
+    output = policy(input_ids=rows.input_ids, attention_mask=rows.attention_mask, objective_call=call)
+    output.loss.backward()
+    return output, tiny.gradients(policy), made
+
+
+def plain(name: str, rows: tiny.Rows = ROWS) -> tuple[torch.Tensor, torch.Tensor, TokenBatch]:
+    """Loss and gradient at ordinary logits [B, T, V]."""
+    policy = tiny.model("llama_tied")
+    made = plan(name, policy)
+    with torch.no_grad():
+        logits = policy(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits
+        others = {
+            next(iter(s.provides)): s.model(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits
+            for s in made.signals
+        }
+    logits.requires_grad_()
+    batch = TokenBatch.align(logits, rows.labels, others, row_id=rows.row_id)
+    loss = reduce(made.objective(batch), weights(batch, made.reduction))
+    loss.backward()
+    return loss, logits.grad, batch
+
+
+def test_it_has_a_paper_a_claim_an_equation_a_recipe_and_a_test_of_its_own(name):
+    method = methods.load(name)
+    assert method.paper
+    assert method.claim.endswith(".")
+    assert method.equation
+    assert methods.summary(name).endswith(".")
+    assert f"tiny_{name}" in shipped()
+    assert list((ROOT / "tests" / "methods").glob(f"test_{name}*.py"))
+
+
+def test_each_of_its_options_explains_itself_and_an_unknown_one_is_refused(name):
+    config = methods.load(name).config
+    assert all(field.description for field in config.model_fields.values())
+    with pytest.raises(ValueError, match="Extra inputs"):
+        config.model_validate({"no_such_option": 1})
+
+
+def test_its_recipe_loads_and_names_a_missing_model_before_anything_is_loaded(name):
+    assert load_recipe(f"tiny_{name}").method == name
+    for role in methods.load(name).roles:
+        tree = {"method": name, "models": {"policy": "x", "teacher": "y"}, "data": {"train": "z"}}
+        tree["models"][role] = None
+        with pytest.raises(RecipeError, match=f"needs models.{role}"):
+            parse(tree, "here", "run")
+
+
+def test_it_builds_from_its_defaults_and_its_plan_provides_what_it_needs(name):
+    made = plan(name, tiny.model())
+    provided = frozenset().union(*(signal.provides for signal in made.signals))
+    assert made.objective.needs <= provided
+    for signal in made.signals:
+        if signal.provides & made.objective.needs:
+            with pytest.raises(PlanError, match="needs the signal"):
+                Plan(made.objective, [s for s in made.signals if s is not signal])
+
+
+def test_its_loss_and_metrics_are_finite_and_detached_and_the_gradient_reaches_the_policy_alone(name):
+    output, grads, made = step(name)
+    assert torch.isfinite(output.loss)
+    assert grads
+    assert all(torch.isfinite(grad).all() for grad in grads.values())
+    assert all(grad.abs().sum() > 0 for key, grad in grads.items() if "layers" in key)
+    for signal in made.signals:
+        assert not any(p.requires_grad or p.grad is not None for p in signal.model.parameters())
+    for key, (total, number) in output.metrics.items():
+        assert torch.isfinite(total), key
+        assert not total.requires_grad, key
+        assert number > 0, key
+
+
+def test_it_logs_the_negative_log_likelihood(name):
+    output, _, _ = step(name)
+    total, number = output.metrics["nll"]
+    with torch.no_grad():
+        logits = tiny.model("llama_tied")(input_ids=ROWS.input_ids, attention_mask=ROWS.attention_mask).logits
+    expected = -TokenBatch.align(logits, ROWS.labels).logprobs()
+    assert number == len(expected) == 13
+    assert (total / number).item() == pytest.approx(expected.mean().item(), rel=1e-5)
+
+
+def test_prompt_padding_and_last_positions_get_no_gradient_on_plain_logits(name):
+    _, grad, _ = plain(name)
+    counts = torch.zeros_like(ROWS.labels, dtype=torch.bool)
+    counts[:, :-1] = ROWS.labels[:, 1:] != IGNORE
+    assert (grad[~counts] == 0).all()
+    assert (grad[counts].abs().sum(dim=-1) > 0).any()
+
+
+def test_the_engine_and_plain_logits_agree(name):
+    loss, _, batch = plain(name)
+    output, _, made = step(name)
+    assert output.loss.item() == pytest.approx(loss.item(), rel=1e-5, abs=1e-6)
+    torch.testing.assert_close(output.values, made.objective(batch).values.detach().float(), rtol=1e-4, atol=1e-5)
+
+
+def test_padding_changes_nothing(name):
+    wide = tiny.rows(((3, 5), (1, 1), (4, 7)), width=20)
+    (narrow, grads, _), (padded, padded_grads, _) = step(name), step(name, wide)
+    assert padded.loss.item() == pytest.approx(narrow.loss.item(), rel=1e-5, abs=1e-6)
+    assert tiny.relative_error(padded_grads, grads) < 1e-5
+
+
+def test_grouping_of_rows_and_accumulation_change_nothing(name):
+    whole, grads, made = step(name)
+    total = 13 if made.reduction == "token_mean" else 3
+    parts = [step(name, ROWS.pick(rows), total=total) for rows in ([0, 2], [1])]
+    assert sum(p[0].loss.item() for p in parts) == pytest.approx(whole.loss.item(), rel=1e-5, abs=1e-6)
+    summed = {key: parts[0][1][key] + parts[1][1][key] for key in grads}
+    assert tiny.relative_error(summed, grads) < 1e-5
+
+
+def test_the_size_of_the_engines_chunks_changes_nothing(name, monkeypatch):
+    whole, grads, _ = step(name)
+    monkeypatch.setattr(vocab, "SLICE_BYTES", 1)
+    monkeypatch.setattr(vocab, "BLOCK_BYTES", 4 * 3 * tiny.VOCAB)
+    small, small_grads, _ = step(name)
+    torch.testing.assert_close(small.values, whole.values, rtol=1e-5, atol=1e-6)
+    assert tiny.relative_error(small_grads, grads) < 1e-5
+
+
+def test_it_runs_in_bfloat16(name):
+    exact, _, _ = step(name)
+    output, grads, _ = step(name, dtype=torch.bfloat16)
+    assert output.loss.dtype == torch.float32
+    assert all(torch.isfinite(grad).all() for grad in grads.values())
+    assert output.loss.item() == pytest.approx(exact.loss.item(), rel=0.2, abs=0.2)
+
+
+def test_an_empty_answer_is_a_finite_zero_without_gradient(name):
+    output, grads, _ = step(name, tiny.rows(((3, 0), (2, 0))))
+    assert output.loss.item() == 0
+    assert all((grad == 0).all() for grad in grads.values())
+
+
+def test_an_empty_answer_among_others_changes_nothing_under_the_token_mean(name):
+    with_empty = tiny.rows(((3, 5), (1, 1), (4, 7), (2, 0)))
+    (one, grads, made), (other, other_grads, _) = step(name), step(name, with_empty)
+    assert made.reduction in ("token_mean", "sequence_mean")
+    assert other.loss.item() == pytest.approx(one.loss.item(), rel=1e-5, abs=1e-6)
+    assert tiny.relative_error(other_grads, grads) < 1e-5
+
+
+def test_its_module_exports_one_method_and_imports_no_other(name):
+    module = importlib.import_module(f"trimtab.methods.{name}")
+    assert isinstance(module.METHOD, type(methods.load("sft")))
+    text = (ROOT / "src" / "trimtab" / "methods" / f"{name}.py").read_text()
+    assert not any(f"methods.{other}" in text for other in NAMES)
+    assert "trl" not in text.split("import")[0]

