@@ -2,8 +2,9 @@
 
 import os
 import platform
+import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -86,23 +87,26 @@ def run(recipe: Recipe, *, resume: bool = False, console: Console | None = None)
             then not created.
         Interrupted: after Ctrl-C.
     """
-    return _run_one(recipe, resume, console or Console(), Shared())
+    return _run_one(recipe, resume, console or Console(), Shared(), fit=recipe.minutes is not None)
 
 
 def run_stages(stages: Stages, *, resume: bool = False, console: Console | None = None) -> Result:
     """Carry out the stages in order and compare them. Stages that are finished already are kept when resuming."""
     console, shared = console or Console(), Shared()
-    if stages.minutes is not None:
-        _fit_stages(stages, console, shared)
+    notes = [_fit_stages(stages, console, shared)] if stages.minutes is not None else []
     folders = []
     for recipe in stages.stages:
         console.rule(f"{recipe.method}: {recipe.output}")
-        folders.append(_run_one(recipe, resume and Path(recipe.output).exists(), console, shared).folder)
+        folders.append(
+            _run_one(recipe, resume and Path(recipe.output).exists(), console, shared, fit=False, notes=notes).folder
+        )
     page = report.write(folders, Path(stages.output) / "comparison.html")
     return Result(Path(stages.output), page)
 
 
-def _run_one(recipe: Recipe, resume: bool, console: Console, shared: Shared) -> Result:
+def _run_one(
+    recipe: Recipe, resume: bool, console: Console, shared: Shared, fit: bool, notes: Sequence[str] = ()
+) -> Result:
     folder = Path(recipe.output)
     stored = check_folder(folder, recipe, resume)
     if isinstance(stored, str):
@@ -111,9 +115,10 @@ def _run_one(recipe: Recipe, resume: bool, console: Console, shared: Shared) -> 
     if stored is not None:
         recipe = recipe.model_copy(update={"training": stored["training"]})  # steps that were fitted to the machine
     job = load_job(recipe, shared, console)
-    if stored is None and recipe.minutes is not None:
-        seconds = seconds_per_step(job)
-        job.notes.append(_fit(recipe, recipe.minutes, seconds))
+    job.notes += notes
+    if stored is None and fit:
+        assert recipe.minutes is not None
+        job.notes.append(_fit(recipe, recipe.minutes, seconds_per_step(job)))
         console.print(job.notes[-1])
     return execute(job, folder, resume=stored is not None, console=console)
 
@@ -298,15 +303,17 @@ def _environment() -> dict[str, str]:
 
 
 def seconds_per_step(job: Job) -> float:
-    """Seconds that an update of this job takes on this machine, measured on typical rows; weights stay as they are."""
+    """Seconds that an update of this job takes on this machine; the weights stay as they are.
+
+    The median over three batches of typical rows, after a warm-up, with 15 % added for the optimizer.
+    """
     args = settings.build(job.recipe.training, Path(job.recipe.output), job.recipe.seed)
-    device = args.device
+    device, size = args.device, args.per_device_train_batch_size
     rows = sorted(job.train.rows, key=lambda row: len(row["input_ids"]))
-    size = min(args.per_device_train_batch_size, len(rows))
-    middle = (len(rows) - size) // 2
+    middle = max(0, len(rows) // 2 - 2 * size)
     policy = job.policy.to(device).train()
     timings = []
-    for inputs in list(length_sorted(rows[middle : middle + size], job.collator, size, device)) * 2:
+    for inputs in length_sorted(rows[middle : middle + 4 * size], job.collator, size, device):
         start = time.perf_counter()
         signals: dict[str, Any] = {}
         for signal in job.plan.signals:
@@ -318,7 +325,7 @@ def seconds_per_step(job: Job) -> float:
         timings.append(time.perf_counter() - start)
     policy.zero_grad(set_to_none=True)
     policy.eval()
-    return timings[0] * args.gradient_accumulation_steps * 1.15  # the first call is the slower; 15 % for the optimizer
+    return statistics.median(timings[1:] or timings) * args.gradient_accumulation_steps * 1.15
 
 
 def _steps_asked(recipe: Recipe, num_rows: int) -> int:
@@ -345,27 +352,26 @@ def _fit(recipe: Recipe, minutes: float, seconds: float, num_rows: int | None = 
     return f"about {seconds:.1f} s a step on this machine: {steps} steps fit into {minutes:g} minutes"
 
 
-def _fit_stages(stages: Stages, console: Console, shared: Shared) -> None:
-    """All stages get the same number of steps, so that they can be compared."""
-    waiting = [recipe for recipe in stages.stages if not (Path(recipe.output) / "recipe.yaml").exists()]
-    known = [recipe for recipe in stages.stages if recipe not in waiting]
+def _fit_stages(stages: Stages, console: Console, shared: Shared) -> str:
+    """All stages get the same number of steps, so that they can be compared; returns what was decided, in words."""
     assert stages.minutes is not None
-    for recipe in stages.stages:
-        recipe.minutes = stages.minutes  # marks the steps as fitted, for a later resume
-    if known:
-        stored = yaml.safe_load((Path(known[0].output) / "recipe.yaml").read_text())
-        steps = stored["training"]["max_steps"]
-        for recipe in waiting:
+    stored = [Path(recipe.output) / "recipe.yaml" for recipe in stages.stages]
+    known = next((path for path in stored if path.exists()), None)
+    if known is not None:
+        steps = yaml.safe_load(known.read_text())["training"]["max_steps"]
+        note = f"{steps} steps, as in {known.parent}"
+        for recipe in stages.stages:
             recipe.training["max_steps"] = steps
-        return
-    console.print("measuring the speed of this machine ...")
-    seconds = 0.0
-    for recipe in waiting:
-        seconds += seconds_per_step(load_job(recipe, shared, Console(quiet=True)))
-    note = ""
-    for recipe in waiting:
-        note = _fit(recipe, stages.minutes, seconds)
-    console.print(f"{note} (all {len(waiting)} stages together)")
+    else:
+        console.print("measuring the speed of this machine ...")
+        jobs = (load_job(recipe, shared, Console(quiet=True)) for recipe in stages.stages)
+        seconds = sum(seconds_per_step(job) for job in jobs)
+        notes = [_fit(recipe, stages.minutes, seconds) for recipe in stages.stages]
+        note = f"{notes[0]} (all {len(notes)} stages together)"
+    for recipe in stages.stages:
+        recipe.minutes = stages.minutes  # says in the run folder that the steps were fitted
+    console.print(note, soft_wrap=True)
+    return note
 
 
 # ---------------------------------------------------------------- training and measuring
@@ -396,7 +402,8 @@ def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result
         teacher.model.to(args.device)  # type: ignore[attr-defined]
     main = trainer.is_world_process_zero()
     if checkpoint is not None:
-        events.seconds, trainer.answer_tokens = _so_far(log, checkpoints.step_of(checkpoint))
+        events.seconds, events.answer_tokens = _so_far(log, checkpoints.step_of(checkpoint))
+        trainer.answer_tokens = events.answer_tokens
     if main:
         _start(job, folder, log, resume, checkpoint)
     trainer.accelerator.wait_for_everyone()

@@ -304,6 +304,14 @@ def test_lazy_logits_take_part_in_the_cropping():
     assert batch.logits().shape == batch.logits("teacher").shape == (3, 16)
 
 
+def test_a_table_of_ids_is_no_distribution_and_crops_nothing():
+    batch = TokenBatch.align(torch.randn(2, 5, 20), LABELS)
+    candidates = torch.randint(0, 20, (3, 4))
+    more = batch.with_signals(candidates=candidates)
+    assert more.vocab_size == 20
+    torch.testing.assert_close(more.logprobs(ids=candidates), batch.log_softmax().gather(1, candidates))
+
+
 def test_metrics_are_kept_as_sum_and_count_without_gradient():
     batch = TokenBatch.align(torch.randn(2, 5, 20, requires_grad=True), LABELS)
     values = batch.logprobs()

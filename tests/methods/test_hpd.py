@@ -331,14 +331,15 @@ def test_the_competitor_is_drawn_from_the_student_over_the_common_vocabulary():
 
 
 def test_draws_from_bfloat16_logits_use_a_float32_softmax():
-    student = torch.zeros(1, 400, 1000, dtype=torch.bfloat16)
+    student = torch.randn(1, 400, 1000).bfloat16()
     batch = TokenBatch.align(student, torch.zeros(1, 400, dtype=torch.long), {"teacher": torch.randn(1, 400, 1000)})
-    wanted = (batch.uniform() * 1000).long()  # of a uniform distribution
-    found = HPD(Config())(batch)
-    at = torch.stack([batch.targets, wanted], 1)
-    lq, lp = batch.logprobs(ids=at), batch.logprobs(of="teacher", ids=at)
-    pull, push = hpd_weights(lq[:, 0], lp[:, 0], lq[:, 1], lp[:, 1], wanted == batch.targets)
-    torch.testing.assert_close(found.values, -(pull * lq[:, 0] + push * lq[:, 1]), rtol=1e-4, atol=1e-6)
+    drawn = inverse_cdf(batch.logits().float().softmax(-1), batch.uniform())
+    rough = inverse_cdf(batch.logits().softmax(-1), batch.uniform())
+    assert (drawn != rough).any()  # rounding would be seen
+    ids = torch.stack([batch.targets, drawn], 1)
+    lq, lp = batch.logprobs(ids=ids), batch.logprobs(of="teacher", ids=ids)
+    pull, push = hpd_weights(lq[:, 0], lp[:, 0], lq[:, 1], lp[:, 1], drawn == batch.targets)
+    torch.testing.assert_close(HPD(Config())(batch).values, -(pull * lq[:, 0] + push * lq[:, 1]))
 
 
 # --- ablations and baselines ------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ def test_a_student_that_agrees_with_its_teacher_gets_no_loss_and_no_gradient(nam
 
 @pytest.mark.parametrize("name", DIVERGENCES)
 def test_bfloat16_logits_lose_nothing_but_their_own_rounding(name):
-    logits, tokens = batch(torch.bfloat16)
+    _, tokens = batch(torch.bfloat16)
     exact = TokenBatch.from_labels(
         torch.tensor([[IGNORE, 1, 2, 3], [IGNORE, IGNORE, 4, IGNORE]]),
         {"policy": tokens.logits().detach().double(), "teacher": tokens.logits("teacher").double()},

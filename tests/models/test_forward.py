@@ -3,13 +3,13 @@
 import copy
 
 import pytest
-import tiny
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import BertConfig, BertLMHeadModel, LlamaForCausalLM, LlamaModel
 from trl.trainer.utils import add_fused_lm_head
 
+import tiny
 from trimtab.core import TokenBatch, count, reduce, weights
 from trimtab.methods.hpd import HPD
 from trimtab.methods.hpd import Config as HPDConfig
@@ -101,9 +101,6 @@ def test_a_tied_head_and_embedding_get_one_gradient_that_holds_both(kind, object
     wanted = embedding.grad.clone()
     trained(model, fused(model, objective, rows, teacher).loss)
     torch.testing.assert_close(embedding.grad, wanted, rtol=1e-4, atol=1e-6)
-    # rows of tokens that no input holds have a gradient from the head alone, rows of inputs from both
-    outside = [v for v in range(tiny.VOCAB) if v not in rows.input_ids]
-    assert wanted[outside].abs().max() > 0
 
 
 @pytest.mark.parametrize("reduction", ["token_mean", "sequence_mean", "sum"])
@@ -125,7 +122,7 @@ def test_seed_and_step_of_the_call_reach_the_draws():
 
 
 @every_objective
-def test_left_padding_and_other_neighbours_do_not_change_a_rows_values(objective):
+def test_more_padding_and_other_neighbours_do_not_change_a_rows_values(objective):
     model, teacher, rows = tiny.model(), teacher_of(objective), tiny.rows()
     add_objective_forward(model)
     wanted = fused(model, objective, rows, teacher).values
@@ -290,8 +287,9 @@ def test_without_the_argument_the_forward_is_the_original_to_the_last_bit(kind):
     found = model(**inputs)
     assert torch.equal(found.logits, wanted.logits)
     assert torch.equal(found.loss, wanted.loss)
-    assert torch.equal(model(rows.input_ids, rows.attention_mask).logits, wanted.logits)  # by position as well
-    assert isinstance(model(**inputs, return_dict=False), tuple)
+    del inputs["input_ids"]
+    assert torch.equal(model(rows.input_ids, **inputs).logits, wanted.logits)  # by position as well
+    assert torch.equal(model(rows.input_ids, **inputs, return_dict=False)[1], wanted.logits)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "gpt2"])
@@ -351,9 +349,7 @@ def test_trls_fused_head_and_ours_work_on_one_model(objective, order):
         patch(model)
     torch.testing.assert_close(fused(model, objective, rows, teacher).loss, wanted, rtol=1e-4, atol=1e-5)
     assert torch.equal(model(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits, logits)
-    theirs = model(
-        input_ids=rows.input_ids, attention_mask=rows.attention_mask, labels=rows.labels, fused_lm_head=True
-    )
+    theirs = model(input_ids=rows.input_ids, attention_mask=rows.attention_mask, labels=rows.labels, fused_lm_head=True)
     torch.testing.assert_close(theirs.loss, plain(model, SFT(), rows)[0], rtol=1e-4, atol=1e-5)
     trained(model, fused(model, objective, rows, teacher).loss)
     assert tiny.gradients(model).keys() == dict(model.named_parameters()).keys()
@@ -409,7 +405,9 @@ def bert():
 
 
 @pytest.mark.parametrize(
-    "build", [lambda: Doubled(tiny.model().config), lambda: Masked(tiny.model().config), bert], ids=["x2", "mask", "bert"]
+    "build",
+    [lambda: Doubled(tiny.model().config), lambda: Masked(tiny.model().config), bert],
+    ids=["x2", "mask", "bert"],
 )
 def test_a_model_whose_logits_cannot_be_rebuilt_is_refused(build):
     model = build()
@@ -417,6 +415,23 @@ def test_a_model_whose_logits_cannot_be_rebuilt_is_refused(build):
         add_objective_forward(model)
     assert "forward" not in vars(model)
     assert issubclass(UnsupportedModel, ValueError)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=pytest.fail.Exception,
+    reason="BUG (minor): check_head allows 2 % in every dtype; in float32 both sides agree to the last bits, and a "
+    "model that scales its logits by 1.015 is trained on logits that are not its own",
+)
+def test_a_small_change_of_the_logits_is_refused_too():
+    class Nudged(LlamaForCausalLM):
+        def forward(self, *args, **kwargs):
+            output = super().forward(*args, **kwargs)
+            output.logits = 1.015 * output.logits
+            return output
+
+    with pytest.raises(UnsupportedModel):
+        check_head(Nudged(tiny.model().config))
 
 
 @pytest.mark.parametrize("kind", ["gemma2", "cohere", "granite"])
@@ -448,9 +463,10 @@ def test_the_check_leaves_mode_gradients_and_generator_as_they_were(training):
     assert all(module.training is training for module in model.modules())
     assert torch.equal(torch.get_rng_state(), state)
     assert not tiny.gradients(model)
+    refused = Doubled(tiny.model().config).train(training)
     with pytest.raises(UnsupportedModel):
-        check_head(broken := Doubled(model.config if False else tiny.model().config).train(training))
-        assert broken.training is training
+        check_head(refused)
+    assert refused.training is training
 
 
 @every_objective

@@ -46,7 +46,14 @@ SAMPLES = [
     {"kind": "generation", "step": 2, "prompt": "Name a colour.", "text": "Blue."},
 ]
 RECIPE = {"method": "hpd", "models": {"policy": "tiny", "teacher": "smollm2-135m"}, "seed": 0, "output": "runs/a"}
-SIGNATURE = {"method": "hpd", "policy": "tiny 11aa", "teacher": "smollm2-135m 22bb", "data.heldout": "33cc", "seed": "0"}
+SIGNATURE = {
+    "method": "hpd",
+    "policy": "tiny 9ba1684f9789bbcb",
+    "teacher": "smollm2-135m dda532c3410d532c",
+    "training data": "train.jsonl 956a81a95802b677",
+    "held-out data": "heldout.jsonl 3c083eb8ea60f257",
+    "seed": "0",
+}
 
 
 def write_run(

@@ -59,7 +59,8 @@ class LazyLogits:
 def _vocab_size(signal: Any) -> int | None:
     if isinstance(signal, LazyLogits):
         return signal.vocab_size
-    return signal.size(-1) if isinstance(signal, Tensor) and signal.dim() == 2 else None
+    is_table = isinstance(signal, Tensor) and signal.dim() == 2 and signal.is_floating_point()
+    return signal.size(-1) if is_table else None
 
 
 @dataclass(eq=False)

@@ -46,7 +46,7 @@ def hpd_weights(
         student_sampling, reinforce, hybrid_mask: ablations, see `Config`.
 
     Returns:
-        Two [N] tensors without gradient; the second is never positive under the hybrid mask. Both are 0 where
+        Two [N] tensors without gradient. Under the hybrid mask the second is never positive, and both are 0 where
         the models agree: k = 0 counts as "down" (the loss form of the released code; its RL form counts it as "up").
 
     Source: HPD (arXiv:2604.20244).

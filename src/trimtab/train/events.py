@@ -66,13 +66,16 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 class WriteEvents(TrainerCallback):
-    """What the trainer logs goes to the event log; calls `evaluate(model, step, whole)` when it is due."""
+    """What the trainer logs, with rates, goes to the event log; calls `evaluate(model, step, whole)` when it is due."""
 
     def __init__(self, log: EventLog, evaluate: Callable[[Any, int, bool], None] | None, every: int | None):
         self.log, self.evaluate, self.every = log, evaluate, every
         self.seconds = 0.0
         """spent in training, evaluations left out"""
+        self.answer_tokens = 0.0
+        """trained on before this process, as a resumed run knows"""
         self._since = 0.0
+        self._at = (0.0, 0.0)  # answer tokens and seconds at the last log
 
     def _evaluate(self, model: Any, step: int, whole: bool) -> None:
         self._stop_clock()
@@ -87,13 +90,19 @@ class WriteEvents(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._since = time.perf_counter()
+        self._at = (self.answer_tokens, self.seconds)
         if state.global_step == 0:
             self._evaluate(kwargs["model"], 0, True)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
         self._stop_clock()
-        if state.is_world_process_zero and logs and "loss" in logs:
-            self.log.event("train", state.global_step, seconds=round(self.seconds, 3), **logs)
+        if not logs or "loss" not in logs:
+            return
+        tokens, seconds = logs.get("answer_tokens", 0.0), self.seconds
+        logs["tokens_per_second"] = (tokens - self._at[0]) / max(seconds - self._at[1], 1e-9)
+        self._at = (tokens, seconds)
+        if state.is_world_process_zero:
+            self.log.event("train", state.global_step, seconds=round(seconds, 3), **logs)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.every and state.global_step % self.every == 0 and state.global_step < state.max_steps:

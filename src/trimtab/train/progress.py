@@ -41,6 +41,8 @@ class ShowProgress(TrainerCallback):
         if self.progress is None or not logs or "loss" not in logs:
             return
         note = "  ".join(f"{name} {logs[name]:.3g}" for name in _SHOWN if isinstance(logs.get(name), float))
+        if "tokens_per_second" in logs:
+            note += f"  {logs['tokens_per_second']:.0f} answer tokens/s"
         self.progress.update(self.task, completed=state.global_step, note=note)
         if not self.console.is_terminal:
             left = self.progress.tasks[0].time_remaining

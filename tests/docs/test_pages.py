@@ -1,0 +1,204 @@
+"""The pages hold: links lead somewhere, commands parse, code runs as it stands, the worked example passes its tests.
+
+A comment before a block says what is special about it: `<!-- not run: reason -->` for code that is no program, and
+`<!-- file: path -->` for a file that the reader is asked to make. Such files are laid out before the page is tried.
+"""
+
+import importlib
+import importlib.util
+import inspect
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import typer
+
+from trimtab import cli, methods, recipe
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/**/*.md"))
+FENCE = re.compile(r"^(`{3,})(\w*)\s*$")
+COMMENT = re.compile(r"^<!-- (not run|file): (.+) -->$")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+SHELL = ("|", "||", "&&", ";", ">", ">>", "&")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Code on a page."""
+
+    line: int
+    language: str
+    text: str
+    kind: str = ""
+    """"file", "not run" or "" """
+    note: str = ""
+    """the path of the file, or the reason"""
+
+
+def read(page: Path) -> tuple[str, list[Block]]:
+    """A page's prose, and its blocks of code."""
+    prose, blocks, inside = [], [], None
+    special = ("", "")
+    lines = page.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        fence = FENCE.match(line)
+        if inside is not None:
+            if fence and fence[1] == inside[0] and not fence[2]:
+                blocks.append(Block(inside[2], inside[1], "\n".join(lines[inside[2] : number - 1]) + "\n", *special))
+                inside, special = None, ("", "")
+        elif fence:
+            inside = (fence[1], fence[2], number)
+        else:
+            prose.append(line)
+            comment = COMMENT.match(line.strip())
+            special = (comment[1], comment[2]) if comment else special if not line.strip() else ("", "")
+    assert inside is None, f"{page.name}:{inside[2]}: the block has no end"
+    return "\n".join(prose), blocks
+
+
+def code(page: Path, *languages: str) -> list[Block]:
+    return [block for block in read(page)[1] if block.language in languages and not block.kind]
+
+
+def commands(page: Path) -> Iterator[tuple[str, list[str]]]:
+    """(place, words) of every line that calls trimtab."""
+    for block in code(page, "bash", "sh", "console"):
+        for line in block.text.replace("\\\n", " ").splitlines():
+            if line.startswith("trimtab "):
+                words = shlex.split(line, comments=True)
+                end = next((i for i, word in enumerate(words) if word in SHELL), len(words))
+                yield f"{page.name}: {line}", words[1:end]
+
+
+def ids(pages: list[Path]) -> list[str]:
+    return [str(page.relative_to(ROOT)) for page in pages]
+
+
+def pages_with(*languages: str) -> pytest.MarkDecorator:
+    found = [page for page in PAGES if code(page, *languages)]
+    return pytest.mark.parametrize("page", found, ids=ids(found))
+
+
+@pytest.fixture
+def reader(page, tmp_path, monkeypatch) -> Iterator[list[str]]:
+    """An empty folder to work in, with the files that the page asks for, as if they lay in the project.
+
+    Gives the names of the methods among them.
+    """
+    monkeypatch.chdir(tmp_path)
+    files = [block for block in read(page)[1] if block.kind == "file"]
+    folder, recipes = tmp_path / "src" / "trimtab" / "methods", tmp_path / "recipes"
+    if files:
+        shutil.copytree(methods._FOLDER, folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(recipe.recipe_folder(), recipes)
+        monkeypatch.setattr(methods, "_FOLDER", folder)
+        monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(folder)])
+        monkeypatch.setattr(recipe, "recipe_folder", lambda: recipes)
+    before = set(methods.names())
+    for block in files:
+        path = tmp_path / block.note
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(block.text, encoding="utf-8")
+    importlib.invalidate_caches()
+    new = sorted(set(methods.names()) - before)
+    yield new
+    for name in new:
+        sys.modules.pop(f"trimtab.methods.{name}", None)
+        vars(methods).pop(name, None)
+
+
+@pytest.fixture
+def trimtab(monkeypatch, capsys):
+    def call(words: list[str]) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["trimtab", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, err or out
+
+    return call
+
+
+def load(path: Path, name: str):
+    """A module from a file that lies in no package."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_papers_is_what_its_script_writes():
+    script = load(ROOT / "scripts" / "papers_page.py", "papers_page")
+    assert script.PAGE.read_text(encoding="utf-8") == script.page(), "run: python scripts/papers_page.py"
+
+
+def test_a_stale_page_of_papers_is_told_by_the_exit_code(tmp_path, monkeypatch, capsys):
+    script = load(ROOT / "scripts" / "papers_page.py", "papers_page")
+    monkeypatch.setattr(script, "PAGE", tmp_path / "papers.md")
+    monkeypatch.setattr(sys, "argv", ["papers_page.py", "--check"])
+    assert script.main() == 1
+    assert "papers.md is stale" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["papers_page.py"])
+    assert script.main() == 0
+    monkeypatch.setattr(sys, "argv", ["papers_page.py", "--check"])
+    assert script.main() == 0
+    (tmp_path / "papers.md").write_text(script.page() + "\n", encoding="utf-8")
+    assert script.main() == 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids(PAGES))
+def test_relative_links_lead_to_files(page):
+    links = [link.partition("#")[0] for link in LINK.findall(read(page)[0]) if not re.match(r"\w+:", link)]
+    missing = [link for link in links if link and not (page.parent / link).exists()]
+    assert not missing
+
+
+@pages_with("bash", "sh", "console")
+def test_commands_parse_and_name_what_is_there(page, reader, trimtab):
+    known = typer.main.get_command(cli.app).commands
+    for place, (name, *words) in commands(page):
+        if name.startswith("-") or "--help" in words or name in ("list", "show"):
+            status, said = trimtab([name, *words])
+        elif name == "train":
+            status, said = trimtab([name, *words, *(["--dry-run"] if "--dry-run" not in words else [])])
+        else:
+            assert name in known, f"{place}: there is no command {name!r}"
+            given = known[name].make_context(name, list(words)).params
+            status, said = 0, ""
+            if "recipe" in given:
+                recipe.load_recipe(given["recipe"], given["overrides"] or ())
+        assert status == 0, f"{place}\n{said}"
+
+
+@pages_with("python")
+def test_code_runs_as_it_stands(page, reader):
+    for block in code(page, "python"):
+        # so many empty lines before that a traceback shows the line of the page
+        exec(compile("\n" * block.line + block.text, str(page), "exec"), {"__name__": "__page__"})
+
+
+@pytest.mark.parametrize("page", [ROOT / "docs" / "add_a_method.md"], ids=["add_a_method"])
+def test_the_worked_example_passes_its_own_tests_and_the_contract_battery(page, reader, tmp_path, monkeypatch):
+    assert reader, "the page adds no method"
+    for name in reader:
+        own = load(tmp_path / "tests" / "methods" / f"test_{name}.py", f"test_{name}")
+        battery = load(ROOT / "tests" / "contract" / "test_methods.py", "contract_battery")
+        monkeypatch.setattr(battery, "ROOT", tmp_path)
+        ran = 0
+        for test in [
+            test for module in (own, battery) for key, test in vars(module).items() if key.startswith("test_")
+        ]:
+            wants = set(inspect.signature(test).parameters)
+            if wants <= {"name", "monkeypatch"}:
+                with pytest.MonkeyPatch.context() as patch:
+                    test(**{key: value for key, value in {"name": name, "monkeypatch": patch}.items() if key in wants})
+                ran += 1
+        assert ran >= 15

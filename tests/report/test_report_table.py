@@ -1,0 +1,88 @@
+import io
+
+import pytest
+from rich.console import Console
+from run_folders import METRICS, SIGNATURE, event, rows, write_run
+
+from trimtab.report import load, table
+
+
+def text_of(runs, width=160):
+    out = io.StringIO()
+    Console(file=out, width=width).print(table(runs))
+    return out.getvalue()
+
+
+def cells(runs):
+    """{first cell: the other cells}, of the table itself."""
+    columns = [[str(cell) for cell in column.cells] for column in table(runs).columns]
+    return {row[0]: list(row[1:]) for row in zip(*columns, strict=True)}
+
+
+def test_the_table_shows_student_run_and_teacher(tmp_path):
+    assert cells([load(write_run(tmp_path / "a"))]) == {
+        "untrained student": [
+            "7.39\n[7.39, 7.39]",
+            "1.50\n[1.50, 1.50]",
+            "1.00\n[1.00, 1.00]",
+            "3.00\n[3.00, 3.00]",
+            "30.0%\n[30.0, 30.0]",
+            "–",
+            "0",
+        ],
+        "a": [
+            "2.72\n[2.72, 2.72]",
+            "0.500\n[0.500, 0.500]",
+            "0.250\n[0.250, 0.250]",
+            "2.00\n[2.00, 2.00]",
+            "60.0%\n[60.0, 60.0]",
+            "12.5",
+            "2",
+        ],
+        "teacher": ["1.65\n[1.65, 1.65]", "0", "0", "–", "100.0%", "–", "–"],
+    }
+
+
+def test_what_was_not_measured_is_a_dash(tmp_path):
+    metrics = [event("eval", 0, nll=2.0), event("train", 3, loss=1.0), event("eval", 3, nll=1.0)]
+    run = load(write_run(tmp_path / "a", metrics, [*rows(0, nll=2.0), *rows(3, nll=1.0)]))
+    assert cells([run]) == {
+        "untrained student": ["7.39\n[7.39, 7.39]", "–", "–", "–", "–", "–", "0"],
+        "a": ["2.72\n[2.72, 2.72]", "–", "–", "–", "–", "–", "3"],
+    }
+
+
+def test_a_measurement_that_is_no_number_says_so(tmp_path):
+    metrics = [event("eval", 0, nll=2.0), event("eval", 3, nll=None, perplexity=None)]
+    assert cells([load(write_run(tmp_path / "a", metrics, []))])["a"][0] == "not a number"
+
+
+def test_a_run_that_was_never_measured_has_a_line(tmp_path):
+    assert cells([load(write_run(tmp_path / "a", [event("train", 4, loss=1.0)], []))])["a"] == ["–"] * 6 + ["4"]
+
+
+def test_runs_from_different_students_have_a_line_for_each(tmp_path):
+    one = load(write_run(tmp_path / "a"))
+    other = load(write_run(tmp_path / "b", samples=[*rows(0, nll=2.5), *rows(2, nll=1.0)]))
+    assert list(cells([one, other])) == ["untrained student of a", "untrained student of b", "a", "b", "teacher"]
+
+
+@pytest.mark.parametrize(
+    "key, said", [("held-out data", "b cannot be compared with a"), ("teacher", "b, against the teacher,")]
+)
+def test_the_caption_names_runs_that_cannot_be_compared(tmp_path, key, said):
+    one = load(write_run(tmp_path / "a"))
+    other = load(write_run(tmp_path / "b", signature={**SIGNATURE, key: "x 0000000000000000"}))
+    assert said in str(table([one, other]).caption)
+    assert "cannot be compared" not in str(table([one, one]).caption)
+
+
+def test_a_name_that_looks_like_markup_is_printed_as_it_is(tmp_path):
+    assert "[bold]x" in text_of([load(write_run(tmp_path / "[bold]x", METRICS))])
+
+
+def test_the_heads_are_whole_on_a_narrow_terminal(tmp_path):
+    text = text_of([load(write_run(tmp_path / "a"))], width=80)
+    assert "…" not in text
+    assert "perplexity" in text
+    assert max(map(len, text.splitlines())) <= 80
