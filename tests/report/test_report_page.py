@@ -92,14 +92,15 @@ def test_the_output_can_be_named(tmp_path):
     assert output.exists()
 
 
-def test_an_old_page_survives_a_run_that_cannot_be_reported(tmp_path, monkeypatch):
+@pytest.mark.parametrize("broken", ["trimtab.report.page.render", "pathlib.Path.replace"])
+def test_an_old_page_survives_an_error_and_no_half_page_stays(tmp_path, monkeypatch, broken):
     folder = write_run(tmp_path / "a")
     (folder / "report.html").write_text("old")
-    monkeypatch.setattr("trimtab.report.page.render", lambda runs: 1 / 0)
+    monkeypatch.setattr(broken, lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write([folder])
     assert (folder / "report.html").read_text() == "old"
-    assert not list(folder.glob("*.part"))
+    assert not list(folder.glob("*.part")) + list(folder.glob(".*"))
 
 
 def test_no_folder_and_a_wrong_folder_are_errors_of_one_line(tmp_path):

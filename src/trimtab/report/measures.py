@@ -146,7 +146,7 @@ def obstacles(run: Run, other: Run) -> list[str]:
     if any(ours[row]["tokens"] != theirs[row]["tokens"] for row in shared):
         return ["the same held-out rows have different numbers of tokens, so text or tokenizer differ"]
     heldout_is_named = any(_subject(key) == "heldout" for key in run.signature.keys() & other.signature.keys())
-    return _conflicts(run, other, "heldout" if heldout_is_named else "data") + _conflicts(run, other, "student")
+    return _conflicts(run, other, "heldout" if heldout_is_named else "data")
 
 
 def teacher_obstacles(run: Run, other: Run) -> list[str]:
