@@ -10,8 +10,8 @@ from trimtab.objectives.divergence import forward_kl
 
 I = IGNORE  # noqa: E741
 
-# answers of 3, 0, 1 and 2 tokens; the first label of the last row predicts nothing
-LABELS = torch.tensor([[I, 5, 5, 5], [I, I, I, I], [I, I, 5, I], [5, I, 5, 5]])
+# answers of 3, 0, 1, 2 and 0 tokens; the first label of the fourth row predicts nothing
+LABELS = torch.tensor([[I, 5, 5, 5], [I, I, I, I], [I, I, 5, I], [5, I, 5, 5], [I, I, I, I]])
 VALUES = torch.tensor([1.0, 2.0, 6.0, 10.0, 3.0, 5.0])
 
 

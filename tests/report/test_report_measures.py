@@ -105,7 +105,7 @@ def test_other_held_out_data_is_not_compared(tmp_path):
     one = load_run(tmp_path / "a")
     other = load_run(tmp_path / "b", signature={**SIGNATURE, "held-out data": "tiny 0000000000000000"})
     [why] = obstacles(one, other)
-    assert f"signature held-out data is {SIGNATURE['held-out data']} in a and tiny 0000000000000000 in b" in why
+    assert f"signature 'held-out data' is {SIGNATURE['held-out data']} in a and tiny 0000000000000000 in b" in why
     assert difference(one, other, PERPLEXITY) is None
 
 
