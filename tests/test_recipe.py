@@ -36,6 +36,12 @@ def test_student_is_another_name_of_the_policy(tmp_path):
     assert load_recipe(write(tmp_path, policy)) == load_recipe(write(tmp_path, student))
 
 
+def test_policy_and_student_together_are_refused(tmp_path):
+    both = {**BASE, "models": {"policy": "x", "student": "y", "teacher": "z"}}
+    with pytest.raises(RecipeError, match="both policy and student"):
+        load_recipe(write(tmp_path, both))
+
+
 def test_overrides_reach_into_the_tree_and_are_read_as_yaml(tmp_path):
     overrides = ["options.temperature=2", "training.optim_args=null", "models.policy=other", "data.rows=5"]
     recipe = load_recipe(write(tmp_path, BASE), overrides)

@@ -143,6 +143,7 @@ def parse(tree: Mapping[str, Any], where: str, name: str) -> Recipe | Stages:
     tree = dict(tree)
     tree.setdefault("output", f"runs/{name}")
     if "stages" not in tree:
+        _one_policy(tree, where)
         recipe = _validate(Recipe, tree, where, ())
         check_method(recipe, where)
         return recipe
@@ -159,6 +160,7 @@ def parse(tree: Mapping[str, Any], where: str, name: str) -> Recipe | Stages:
         seen.add(title)
         full = _merge(tree, {**own, "output": f"{output}/{title}"})
         full = _refer_to_stages(full, output, seen - {title}, f"{where}: stages[{number}]")
+        _one_policy(full, f"{where}: stages[{number}]")
         runs.append(_validate(Recipe, full, where, ("stages", number)))
         check_method(runs[-1], f"{where}: stages[{number}]")
     return Stages(output=output, minutes=minutes, stages=runs)
@@ -181,13 +183,13 @@ def check_method(recipe: Recipe, where: str) -> None:
     options = _validate(method.config, recipe.options, where, ("options",), of=f"options of {recipe.method}")
     recipe.options = options.model_dump()
     for role in sorted(method.roles):
-        if getattr(recipe.models, role) is None:
+        if getattr(recipe.models, role, None) is None:
             raise RecipeError(
                 f"{where}: method {recipe.method} needs models.{role}; add it, for example: {role}: smollm2-135m"
             )
     if isinstance(recipe.models.policy, Cut) and recipe.models.policy.source == "teacher" and not recipe.models.teacher:
         raise RecipeError(f"{where}: models.policy is made from the teacher, but models.teacher is missing")
-    if "max_steps" not in recipe.training and recipe.minutes is None and "num_train_epochs" not in recipe.training:
+    if "max_steps" not in recipe.training and "num_train_epochs" not in recipe.training:
         recipe.training["num_train_epochs"] = 1
 
 
@@ -254,6 +256,12 @@ def _refer_to_stages(tree: dict[str, Any], output: str, earlier: set[str], where
                 raise RecipeError(f"{where}: models.{role} is {value}, but the earlier stages are: {known}")
             models[role] = f"{output}/{value[1:]}/model"
     return {**tree, "models": models} if models else tree
+
+
+def _one_policy(tree: Mapping[str, Any], where: str) -> None:
+    models = tree.get("models")
+    if isinstance(models, Mapping) and {"policy", "student"} <= models.keys():
+        raise RecipeError(f"{where}: models has both policy and student, two names of one model; leave one out")
 
 
 def _validate(kind: Any, tree: Any, where: str, at: tuple, of: str | None = None) -> Any:

@@ -118,7 +118,7 @@ def _run_one(
     job.notes += notes
     if stored is None and fit:
         assert recipe.minutes is not None
-        job.notes.append(_fit(recipe, recipe.minutes, seconds_per_step(job)))
+        job.notes.append(_fit(recipe, recipe.minutes, seconds_per_step(job), len(job.train.rows)))
         console.print(job.notes[-1])
     return execute(job, folder, resume=stored is not None, console=console)
 
@@ -312,6 +312,8 @@ def seconds_per_step(job: Job) -> float:
     rows = sorted(job.train.rows, key=lambda row: len(row["input_ids"]))
     middle = max(0, len(rows) // 2 - 2 * size)
     policy = job.policy.to(device).train()
+    _move_frozen(job, device)
+    mixed = torch.bfloat16 if args.bf16 else torch.float16
     timings = []
     for inputs in length_sorted(rows[middle : middle + 4 * size], job.collator, size, device):
         start = time.perf_counter()
@@ -319,7 +321,7 @@ def seconds_per_step(job: Job) -> float:
         for signal in job.plan.signals:
             signals |= signal(policy, inputs)  # type: ignore[operator]
         call = ObjectiveCall(job.plan.objective, inputs["labels"], signals, inputs["row_id"])
-        with torch.autocast(device.type, torch.bfloat16, enabled=bool(args.bf16)):
+        with torch.autocast(device.type, mixed, enabled=bool(args.bf16 or args.fp16)):
             output = policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)
         output.loss.backward()
         timings.append(time.perf_counter() - start)
@@ -336,20 +338,14 @@ def _steps_asked(recipe: Recipe, num_rows: int) -> int:
     return max(1, int(args.get("num_train_epochs", 3) * -(-num_rows // rows)))
 
 
-def _fit(recipe: Recipe, minutes: float, seconds: float, num_rows: int | None = None) -> str:
+def _fit(recipe: Recipe, minutes: float, seconds: float, num_rows: int) -> str:
     """Lower `max_steps` so that the budget is kept; returns what was decided, in words."""
-    asked = recipe.training.get("max_steps", -1)
-    possible = max(1, int(minutes * 60 / seconds))
-    if asked <= 0:
-        asked = _steps_asked(recipe, num_rows) if num_rows else possible
-    steps = min(asked, possible)
-    recipe.training["max_steps"] = steps
+    asked, possible = _steps_asked(recipe, num_rows), max(1, int(minutes * 60 / seconds))
+    recipe.training["max_steps"] = steps = min(asked, possible)
+    pace = f"this machine needs about {seconds:.1f} s a step"
     if steps < asked:
-        return (
-            f"this machine needs about {seconds:.1f} s a step, so {asked} steps do not fit into {minutes:g} minutes: "
-            f"training {steps} steps"
-        )
-    return f"about {seconds:.1f} s a step on this machine: {steps} steps fit into {minutes:g} minutes"
+        return f"{pace}, so {asked} steps do not fit into {minutes:g} minutes: training {steps} steps"
+    return f"{pace}: {steps} steps fit into {minutes:g} minutes"
 
 
 def _fit_stages(stages: Stages, console: Console, shared: Shared) -> str:
@@ -364,9 +360,12 @@ def _fit_stages(stages: Stages, console: Console, shared: Shared) -> str:
             recipe.training["max_steps"] = steps
     else:
         console.print("measuring the speed of this machine ...")
-        jobs = (load_job(recipe, shared, Console(quiet=True)) for recipe in stages.stages)
-        seconds = sum(seconds_per_step(job) for job in jobs)
-        notes = [_fit(recipe, stages.minutes, seconds) for recipe in stages.stages]
+        seconds, num_rows = 0.0, []
+        for recipe in stages.stages:
+            job = load_job(recipe, shared, Console(quiet=True))
+            seconds += seconds_per_step(job)
+            num_rows.append(len(job.train.rows))
+        notes = [_fit(recipe, stages.minutes, seconds, n) for recipe, n in zip(stages.stages, num_rows)]
         note = f"{notes[0]} (all {len(notes)} stages together)"
     for recipe in stages.stages:
         recipe.minutes = stages.minutes  # says in the run folder that the steps were fitted
@@ -398,8 +397,7 @@ def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result
         callbacks=[events, progress, interrupt, *job.plan.callbacks],
     )
     trainer.remove_callback(PrinterCallback)
-    for teacher in [*job.plan.signals, *job.heldout_signals]:
-        teacher.model.to(args.device)  # type: ignore[attr-defined]
+    _move_frozen(job, args.device)
     main = trainer.is_world_process_zero()
     if checkpoint is not None:
         events.seconds, events.answer_tokens = _so_far(log, checkpoints.step_of(checkpoint))
@@ -429,6 +427,13 @@ def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result
         log.event("finished", step, seconds=round(events.seconds, 2), tokens=trainer.answer_tokens)
         return Result(folder, report.write([folder]))
     return Result(folder, folder / "report.html")
+
+
+def _move_frozen(job: Job, device: torch.device) -> None:
+    """Frozen models go where the policy is."""
+    for signal in [*job.plan.signals, *job.heldout_signals]:
+        if isinstance(signal, FrozenTeacher):
+            signal.model.to(device)
 
 
 def _is_last(checkpoint: Path) -> bool:

@@ -1,6 +1,6 @@
 """The token batch, the reduction and the vocabulary engine: the mathematics every method stands on."""
 
-from trimtab.core.batch import IGNORE, LazyLogits, TokenBatch, answer_mask
+from trimtab.core.batch import IGNORE, LazyLogits, TokenBatch, answer_mask, predicting
 from trimtab.core.loss import Losses, Objective, Reduction, count, reduce, weights
 from trimtab.core.plan import Method, MethodConfig, Plan, PlanError
 from trimtab.core.vocab import Fused, Head, fused_loss
@@ -21,6 +21,7 @@ __all__ = [
     "answer_mask",
     "count",
     "fused_loss",
+    "predicting",
     "reduce",
     "weights",
 ]

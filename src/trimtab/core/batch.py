@@ -1,4 +1,4 @@
-"""Answer tokens of a micro-batch, flattened; the only place where logits are shifted against labels."""
+"""Answer tokens of a micro-batch, flattened; the only file in which predictions are shifted against labels."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ def answer_mask(labels: Tensor) -> Tensor:
         [B, T - 1] bool. The first token of a row is predicted by nothing and never counts.
     """
     return labels[:, 1:] != IGNORE
+
+
+def predicting(states: Tensor, labels: Tensor) -> Tensor:
+    """[N, ...] of `states` [B, T, ...] (hidden states, logits) at the positions that predict the answer tokens."""
+    return states[:, :-1][answer_mask(labels)]
 
 
 def finite(logits: Tensor) -> Tensor:
@@ -134,7 +139,7 @@ class TokenBatch:
         flat: dict[str, Tensor] = {}
         for name, value in {"policy": logits, **signals}.items():
             if value.dim() == 3:
-                flat[name] = value[:, :-1][mask]
+                flat[name] = predicting(value, labels)
             elif value.dim() == 2:
                 flat[name] = value[:, 1:][mask]
             else:

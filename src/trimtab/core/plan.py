@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -65,4 +65,3 @@ class Method:
     """build(config, policy, **models) -> Plan"""
     roles: frozenset[str] = field(default_factory=frozenset)
     """models besides the policy that a recipe must name, such as "teacher\""""
-    loop: Literal["supervised", "rollouts", "classification"] = "supervised"

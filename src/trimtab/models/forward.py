@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
-from trimtab.core import Head, Objective, Reduction, TokenBatch, answer_mask, fused_loss, weights
+from trimtab.core import Head, Objective, Reduction, TokenBatch, fused_loss, predicting, weights
 
 
 class UnsupportedModel(ValueError):
@@ -134,5 +134,5 @@ def compute_objective(call: ObjectiveCall, hidden: Tensor, head: Head) -> Object
     """The objective on hidden states [B, T, D] of a whole micro-batch."""
     batch = TokenBatch.from_labels(call.labels, call.signals, row_id=call.row_id, seed=call.seed, step=call.step)
     weight = weights(batch, call.reduction, call.total)
-    fused = fused_loss(call.objective, batch, hidden[:, :-1][answer_mask(call.labels)], head, weight)
+    fused = fused_loss(call.objective, batch, predicting(hidden, call.labels), head, weight)
     return ObjectiveOutput(loss=fused.loss, metrics=fused.metrics, values=fused.values)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trimtab.core import LazyLogits, answer_mask
+from trimtab.core import LazyLogits, predicting
 from trimtab.models.forward import resolve_head
 
 
@@ -36,7 +36,7 @@ class FrozenTeacher:
             output = self.model.base_model(
                 input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
             )
-        return output.last_hidden_state[:, :-1][answer_mask(labels)]
+        return predicting(output.last_hidden_state, labels)
 
     def __call__(self, policy: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         hidden = self._recall(inputs) if self.remember else self.hidden(inputs)

@@ -47,9 +47,8 @@ class ShowProgress(TrainerCallback):
         if not self.console.is_terminal:
             left = self.progress.tasks[0].time_remaining
             shown = "" if left is None else f"  left {int(left) // 60}:{int(left) % 60:02d}"
-            self.console.print(
-                f"{self.title}  step {state.global_step}/{state.max_steps}  {note}{shown}", highlight=False
-            )
+            at = f"step {state.global_step}/{state.max_steps}"
+            self.console.print(f"{self.title}  {at}  {note}{shown}", highlight=False, soft_wrap=True)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.close()
