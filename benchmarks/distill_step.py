@@ -7,10 +7,11 @@ each row is prompt. Contestants:
   trimtab           `policy(..., objective_call=...)` with KD and a live `FrozenTeacher`
   plain             full logits of both models, torch's kl_div on those of the answer tokens
   trl-gkd           full logits, the loss of TRL's `GKDTrainer` with beta 0, called as that trainer calls it
-  trl-distillation  the chunked loss of TRL's `DistillationTrainer`, on the completion's hidden states as in that trainer
+  trl-distillation  the chunked loss of TRL's `DistillationTrainer`, on the completion's hidden states as there
 """
 
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +44,7 @@ from common import (
 )
 from trimtab.core import IGNORE
 from trimtab.methods.kd import KD
+from trimtab.models import fingerprint
 from trimtab.models.forward import ObjectiveCall, add_objective_forward
 from trimtab.models.loading import load_config, load_model
 from trimtab.models.student import evenly_spaced, keep_layers
@@ -55,6 +57,7 @@ TINY = "tiny"
 TIME_LIMIT = 0.9
 MEMORY_LIMIT = 0.55
 CHECK_ROWS, CHECK_LENGTH = 2, 128
+SEED = 0
 
 
 @dataclass(frozen=True)
@@ -73,20 +76,31 @@ class Pair:
 
     @classmethod
     def make(cls, model: str, layers: int) -> "Pair":
+        torch.manual_seed(SEED)
         teacher = AutoModelForCausalLM.from_config(tiny_config()) if model == TINY else load_model(model)
         teacher.config.use_cache = False
         student = keep_layers(teacher, evenly_spaced(teacher.config.num_hidden_layers, layers))
         student.config.use_cache = False
         add_objective_forward(student)
-        student.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        with warnings.catch_warnings():  # the name changes with transformers 6
+            warnings.simplefilter("ignore", FutureWarning)
+            student.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         for weight in [*teacher.parameters(), *student.parameters()]:
             weight.sum()  # pages of a mapped file count only once they were read
         return cls(student.train(), FrozenTeacher(teacher))
 
 
 def tiny_config() -> LlamaConfig:
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
-    return LlamaConfig(vocab_size=512, hidden_size=32, intermediate_size=64, num_hidden_layers=6, **heads)
+    """With a wide spread of weights: two models that hardly differ would have a KL of nothing but rounding."""
+    return LlamaConfig(
+        vocab_size=512,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=6,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        initializer_range=0.3,
+    )
 
 
 def config_of(model: str) -> LlamaConfig:
@@ -95,7 +109,7 @@ def config_of(model: str) -> LlamaConfig:
 
 def make_inputs(vocab: int, rows: int, length: int) -> dict[str, Tensor]:
     """Rows of random tokens, the second half of each an answer."""
-    torch.manual_seed(0)
+    torch.manual_seed(SEED)
     ids = torch.randint(vocab, (rows, length))
     labels = ids.clone()
     labels[:, : length // 2] = IGNORE
@@ -198,8 +212,8 @@ def step(name: str, pair: Pair, inputs: dict[str, Tensor]) -> float:
 # ---------------------------------------------------------------- what a fresh process is asked to do
 
 
-def check(setting: Setting, names: list[str]) -> dict[str, dict[str, float]]:
-    """Relative errors against plain, on a small batch.
+def check(setting: Setting, names: list[str]) -> dict[str, dict]:
+    """Fingerprints of the models, and relative errors against plain on a small batch.
 
     Raises:
         Different: if somebody computes something else.
@@ -210,7 +224,8 @@ def check(setting: Setting, names: list[str]) -> dict[str, dict[str, float]]:
     for name in {"plain": None, **dict.fromkeys(names)}:
         loss = step(name, pair, inputs)
         answers[name] = Answer(loss, {n: p.grad for n, p in pair.student.named_parameters() if p.grad is not None})
-    return check_same(answers, "plain", f"{CHECK_ROWS} rows")
+    models = {"student": fingerprint.of_model(pair.student), "teacher": fingerprint.of_model(pair.teacher.model)}
+    return {"models": models, "same_loss": check_same(answers, "plain", f"{CHECK_ROWS} rows")}
 
 
 def clock(setting: Setting, names: list[str], repeats: int, patience: float) -> dict[str, Timing]:
@@ -281,11 +296,10 @@ def rows(found: dict[str, dict]) -> list[list]:
     ours, made = found.get("trimtab", {}), []
     for name, c in found.items():
         time, memory = c.get("time", {}), c.get("memory_mib")
-        times = [
-            c.get("skipped") or time.get("seconds"),
-            ratio(ours.get("time", {}).get("seconds"), time.get("seconds")),
-        ]
-        made.append([name, *times, time.get("faulted_gib"), memory, ratio(ours.get("memory_mib"), memory)])
+        slower = ratio(ours.get("time", {}).get("seconds"), time.get("seconds"))
+        seconds = c.get("skipped") or time.get("seconds")
+        larger = ratio(ours.get("memory_mib"), memory)
+        made.append([name, seconds, slower, time.get("faulted_gib"), memory, larger])
     return made
 
 
@@ -304,9 +318,10 @@ def main() -> None:
     args.repeats = args.repeats or (1 if args.quick else 3)
     model, layers, num_rows, length = (TINY, 3, 2, 32) if args.quick else ("smollm2-135m", 15, 4, 512)
     setting = Setting(args.model or model, args.layers or layers, args.rows or num_rows, args.length or length)
-    result = {"signature": signature(), "setting": vars(setting)}
+    options = {"method": "kd", "divergence": "forward_kl", "dtype": "float32", "seed": SEED}
+    result = {"signature": signature(), "setting": {**vars(setting), **options}}
     try:
-        result["same_loss"] = in_fresh_process(check, setting, args.contestants)
+        result |= in_fresh_process(check, setting, args.contestants)
     except Different as error:
         sys.exit(f"error: {error}")
     tell("all contestants compute the same loss and gradients")

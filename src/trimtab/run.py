@@ -439,7 +439,7 @@ def _move_frozen(job: Job, device: torch.device) -> None:
     """Frozen models go where the policy is."""
     for signal in [*job.plan.signals, *job.heldout_signals]:
         if isinstance(signal, FrozenTeacher):
-            signal.model.to(device)
+            signal.model.to(device)  # type: ignore[arg-type]
 
 
 def _is_last(checkpoint: Path) -> bool:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from trimtab.core import IGNORE, LazyLogits, TokenBatch, answer_mask, reduce, weights
+from trimtab.core import IGNORE, LazyLogits, TokenBatch, answer_mask, predicting, reduce, weights
 from trimtab.core.batch import finite
 from trimtab.methods import hpd, kd, sft
 from trimtab.objectives.divergence import forward_kl
@@ -37,6 +37,13 @@ def test_logits_at_t_meet_the_label_at_t_plus_1():
 
 def test_answer_mask_says_which_predictions_count():
     assert answer_mask(LABELS).tolist() == [[False, True, True, False], [True, False, False, False]]
+
+
+def test_predicting_states_are_those_one_place_before_the_answer_tokens():
+    states = located(2, 5, 3)
+    assert predicting(states, LABELS)[:, 0].tolist() == [1, 2, 100]
+    assert predicting(states, LABELS).shape == (3, 3)
+    assert predicting(states[..., 0], LABELS).tolist() == [1, 2, 100]
 
 
 def test_the_first_token_of_a_row_is_no_answer_token():

@@ -38,4 +38,3 @@ def test_the_plan_needs_no_other_model():
     assert isinstance(plan.objective, SFT)
     assert plan.objective.needs == frozenset()
     assert METHOD.roles == frozenset()
-    assert METHOD.loop == "supervised"

@@ -194,6 +194,7 @@ def test_lora_gets_the_gradients_of_plain_autograd_and_the_rest_none(settings, o
     assert any("lm_head" in name for name in names) == ("lm_head" in str(settings))
 
 
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
 @every_objective
 def test_lora_on_a_tied_head_leaves_the_embedding_alone(objective):
     wrapped = lora("llama_tied", target_modules=["lm_head"])

@@ -1,0 +1,41 @@
+"""`torchrun` over two processes trains the same model as one process."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import tiny_folder
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.slow
+SGD = {"optim": "sgd", "learning_rate": 0.5, "max_grad_norm": 0.0, "lr_scheduler_type": "constant", "max_steps": 3}
+
+
+def train(files: Path, output: Path, launcher: list[str], **training) -> dict:
+    tree = tiny_folder.recipe(files, "hpd", output=str(output), training={**SGD, **training})
+    recipe = output.with_suffix(".yaml")
+    recipe.write_text(json.dumps(tree))
+    command = [sys.executable, "-m", *launcher, "trimtab", "train", str(recipe)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "TRIMTAB_TRACEBACK": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return load_file(output / "model" / "model.safetensors")
+
+
+def test_two_processes_move_the_weights_as_one_does(tmp_path):
+    files = tiny_folder.lay_out(tmp_path / "files")
+    one = train(files, tmp_path / "one", [], per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    launch = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
+    two = train(files, tmp_path / "two", launch, per_device_train_batch_size=1, gradient_accumulation_steps=2)
+    before = load_file(files / "teacher" / "model.safetensors")
+    moved = {name: one[name] - before[name.replace("layers.1", "layers.2")] for name in one}
+    moved_too = {name: two[name] - before[name.replace("layers.1", "layers.2")] for name in one}
+    assert tiny.relative_error(moved_too, moved) < 1e-3
+    events = [json.loads(line)["event"] for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
+    assert events.count("start") == 1
+    assert events.count("train") == 3
+    assert events.count("finished") == 1

@@ -1,0 +1,807 @@
+"""Plant one mistake at a time in a copy of the source; the tests named for it must go red.
+
+    python tests/mutation/mutate.py             all mistakes, then a table; exit code 1 if one went unnoticed
+    python tests/mutation/mutate.py shift hpd   those whose name holds one of the words
+
+A mistake is an exact replacement of a text that the file holds exactly once. A text that is no longer found is an
+error and not a mistake that was caught: mend the list when the source changes.
+"""
+
+import argparse
+import contextlib
+import importlib
+import io
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTS = ROOT / "tests"
+HEAVY = (
+    *("torch", "numpy", "scipy.stats", "pytest", "hypothesis", "_hypothesis_pytestplugin", "pydantic", "tokenizers"),
+    *("peft", "trl.trainer.utils", "trl.experimental.gkd", "trl.kernels.chunked_divergence"),
+    *(f"transformers.models.{m}.modeling_{m}" for m in ("llama", "gemma2", "cohere", "granite", "gpt2", "phi", "bert")),
+)
+"""Imported once, before the children are forked; nothing of trimtab."""
+
+
+class Mistake(NamedTuple):
+    name: str
+    file: str
+    """under src/trimtab"""
+    old: str
+    new: str
+    tests: tuple[str, ...]
+    """files or functions under tests; each must go red"""
+
+
+BATCH, DRAWS, LOSS = "core/test_batch.py::", "core/test_draws.py::", "core/test_loss.py::"
+LOGPROBS, VOCAB = "core/test_logprobs.py::", "core/test_vocab.py::"
+DIVERGENCE, PARITY = "objectives/test_divergence.py::", "parity/test_divergence_parity.py::"
+SFT, KD, HPD = "methods/test_sft.py::", "methods/test_kd.py::", "methods/test_hpd.py::"
+FORWARD, STUDENT, TEACHER = "models/test_forward.py::", "models/test_student.py::", "models/test_frozen_teacher.py::"
+LOADING, TOKENIZERS = "models/test_loading.py::", "models/test_tokenizers.py::"
+
+MISTAKES = [
+    # --- the batch
+    Mistake(
+        "shift: answer mask not moved by one",
+        "core/batch.py",
+        "    return labels[:, 1:] != IGNORE",
+        "    return labels[:, :-1] != IGNORE",
+        (
+            BATCH + "test_answer_mask_says_which_predictions_count",
+            BATCH + "test_prompt_padding_and_last_position_get_no_gradient",
+            SFT + "test_gradient_at_the_logits_is_q_minus_one_hot_over_the_tokens",
+        ),
+    ),
+    Mistake(
+        "shift: logits and hidden states moved like labels",
+        "core/batch.py",
+        "    return states[:, :-1][answer_mask(labels)]",
+        "    return states[:, 1:][answer_mask(labels)]",
+        (
+            BATCH + "test_predicting_states_are_those_one_place_before_the_answer_tokens",
+            TEACHER + "test_its_logits_are_the_models_own_at_the_answer_tokens",
+            FORWARD + "test_our_sft_is_the_loss_of_transformers_itself",
+            BATCH + "test_logits_at_t_meet_the_label_at_t_plus_1",
+            BATCH + "test_another_models_logits_are_shifted_like_the_policys",
+            PARITY + "test_sft_is_torchs_cross_entropy",
+        ),
+    ),
+    Mistake(
+        "shift: token signals moved like logits",
+        "core/batch.py",
+        "flat[name] = value[:, 1:][mask]",
+        "flat[name] = value[:, :-1][mask]",
+        (BATCH + "test_a_signal_of_tokens_is_shifted_like_the_labels",),
+    ),
+    Mistake(
+        "shift: targets are the tokens that were read",
+        "core/batch.py",
+        "        targets = labels[:, 1:][mask]",
+        "        targets = labels[:, :-1][mask]",
+        (
+            BATCH + "test_logits_at_t_meet_the_label_at_t_plus_1",
+            SFT + "test_loss_is_minus_the_log_probability_of_the_next",
+        ),
+    ),
+    Mistake(
+        "mask: inverted",
+        "core/batch.py",
+        "    return labels[:, 1:] != IGNORE",
+        "    return labels[:, 1:] == IGNORE",
+        (
+            BATCH + "test_loss_does_not_change_with_the_logits_of_ignored_positions",
+            LOSS + "test_count_is_what_each_reduction_divides_by",
+        ),
+    ),
+    Mistake(
+        "mask: ignored",
+        "core/batch.py",
+        "    return labels[:, 1:] != IGNORE",
+        "    return labels[:, 1:] == labels[:, 1:]",
+        (
+            BATCH + "test_rows_positions_and_lengths_of_ragged_rows",
+            BATCH + "test_no_answer_token_at_all_gives_an_empty_batch_and_a_loss_of_zero",
+        ),
+    ),
+    Mistake(
+        "positions counted from 1 over prompt and answer",
+        "core/batch.py",
+        "(mask.cumsum(dim=1) - 1)[mask]",
+        "(mask | ~mask).cumsum(dim=1)[mask]",
+        (
+            BATCH + "test_rows_positions_and_lengths_of_ragged_rows",
+            DRAWS + "test_the_draws_of_a_batch_are_the_same_for_any_cut_grouping_order_and_padding",
+        ),
+    ),
+    Mistake(
+        "crop: to the larger vocabulary",
+        "core/batch.py",
+        "        return min(sizes)",
+        "        return max(sizes)",
+        (
+            BATCH + "test_both_distributions_are_cropped_to_the_smaller_vocabulary",
+            VOCAB + "test_engine_equals_plain_logits_with_a_teacher_of_another_vocabulary",
+        ),
+    ),
+    Mistake(
+        "crop: the first lost label kept",
+        "core/batch.py",
+        "labels.masked_fill(labels >= vocab, IGNORE)",
+        "labels.masked_fill(labels > vocab, IGNORE)",
+        (
+            BATCH + "test_both_distributions_are_cropped",
+            BATCH + "test_a_label_outside_the_only_vocabulary_is_no_answer",
+        ),
+    ),
+    Mistake(
+        "infinite logits: set to 0",
+        "core/batch.py",
+        "    return logits.clamp(min=-30_000.0)",
+        "    return logits.nan_to_num(neginf=0.0)",
+        (BATCH + "test_minus_infinity_has_exactly_no_probability_and_stays_finite",),
+    ),
+    Mistake(
+        "infinite logits: left as they are",
+        "core/batch.py",
+        "            if value.dim() == 3 and torch.isneginf(flat[name]).any():",
+        "            if False:",
+        (BATCH + "test_masked_tokens_teach_finite_losses_and_no_gradient_of_their_own",),
+    ),
+    Mistake(
+        "temperature: ignored",
+        "core/batch.py",
+        "logits.float() / temperature",
+        "logits.float()",
+        (
+            KD + "test_temperature_softens_both_distributions_and_does_not_rescale_the_loss",
+            PARITY + "test_kd_is_trls_generalised_jsd_in_value_and_gradient",
+        ),
+    ),
+    Mistake(
+        "precision: log-softmax in bfloat16",
+        "core/batch.py",
+        "torch.log_softmax(scaled, dim=-1, dtype=torch.float32)",
+        "torch.log_softmax(scaled, dim=-1).float()",
+        (BATCH + "test_log_softmax_of_bfloat16_logits_runs_in_float32", KD + "test_bfloat16_logits_lose_nothing"),
+    ),
+    Mistake(
+        "a replaced signal read from the cache",
+        "core/batch.py",
+        "signals={**self.signals, **signals}, _cache={})",
+        "signals={**self.signals, **signals})",
+        (BATCH + "test_a_replaced_signal_is_the_one_that_is_read",),
+    ),
+    # --- log-probabilities
+    Mistake(
+        "log-probability: sign of the softmax in the gradient",
+        "core/logprobs.py",
+        "grad_logits.mul_(-grad.sum(dim=-1, keepdim=True))",
+        "grad_logits.mul_(grad.sum(dim=-1, keepdim=True))",
+        (LOGPROBS + "test_value_and_gradient_are_those_of_torch", LOGPROBS + "test_gradient_is_one_hot_minus_softmax"),
+    ),
+    Mistake(
+        "log-probability: an id given twice counts once",
+        "core/logprobs.py",
+        "grad_logits.scatter_add_(-1, ids, grad.to(grad_logits.dtype))",
+        "grad_logits.copy_(grad_logits.scatter(-1, ids, grad.float() + grad_logits.gather(-1, ids)))",
+        (LOGPROBS + "test_an_id_given_twice_counts_twice_in_the_gradient",),
+    ),
+    # --- the reduction
+    Mistake(
+        "divisor: mean of means",
+        "core/loss.py",
+        "        total = max(len(batch), 1) if total is None else total",
+        "        total = max(len(batch), 1)",
+        (
+            LOSS + "test_a_total_that_is_given_replaces_the_count_of_this_batch",
+            LOSS + "test_loss_does_not_depend_on_how_rows_are_grouped",
+            HPD + "test_any_split_into_micro_batches_has_the_same_draws_and_the_same_gradient",
+            FORWARD + "test_eight_rows_give_the_same_gradient_as_8x1_2x4_and_1x8",
+        ),
+    ),
+    Mistake(
+        "divisor: long rows count more in the mean over sequences",
+        "core/loss.py",
+        "        return ones / batch.lengths[batch.row] / total",
+        "        return ones / total",
+        (LOSS + "test_sequence_mean_gives_every_row_with_an_answer_the_same_share",),
+    ),
+    Mistake(
+        "divisor: rows without an answer counted",
+        "core/loss.py",
+        "        return mask.any(dim=1).sum()",
+        "        return (mask.sum(dim=1) >= 0).sum()",
+        (
+            LOSS + "test_count_is_what_each_reduction_divides_by",
+            LOSS + "test_the_count_of_the_batch_itself_is_the_default_total",
+        ),
+    ),
+    Mistake(
+        "divisor: the call's total is dropped",
+        "models/forward.py",
+        "weights(batch, call.reduction, call.total)",
+        "weights(batch, call.reduction)",
+        (
+            FORWARD + "test_the_call_says_how_to_divide",
+            FORWARD + "test_eight_rows_give_the_same_gradient_as_8x1_2x4_and_1x8",
+        ),
+    ),
+    Mistake(
+        "reduction: mean of the weighted values",
+        "core/loss.py",
+        "    return (losses.values * weights).sum()",
+        "    return (losses.values * weights).mean()",
+        (LOSS + "test_token_mean_divides_by_the_answer_tokens", VOCAB + "test_engine_equals_plain_logits"),
+    ),
+    # --- draws
+    Mistake(
+        "draws: the hash ignores the row",
+        "core/draws.py",
+        "for part in (seed, step, stream, row_id, position):",
+        "for part in (seed, step, stream, position):",
+        (DRAWS + "test_a_draw_depends_on_each_of_its_five_coordinates", DRAWS + "test_draws_are_uniform"),
+    ),
+    Mistake(
+        "draws: the hash ignores the update",
+        "core/draws.py",
+        "for part in (seed, step, stream, row_id, position):",
+        "for part in (seed, stream, row_id, position):",
+        (
+            DRAWS + "test_the_draws_of_a_batch_change_with_seed_step_and_stream",
+            HPD + "test_another_step_or_seed_draws_other_competitors",
+            FORWARD + "test_seed_and_step_of_the_call_reach_the_draws",
+        ),
+    ),
+    Mistake(
+        "draws: the coordinates are summed, not mixed",
+        "core/draws.py",
+        "        state = _mix(state + _signed(_GOLDEN) + part)",
+        "        state = state + part\n    state = _mix(state)",
+        (DRAWS + "test_draws_for_different_places_are_independent",),
+    ),
+    Mistake(
+        "draws: by the row of the micro-batch",
+        "core/batch.py",
+        "hashed_uniform(self.seed, self.step, self.row_id[self.row], self.position, stream)",
+        "hashed_uniform(self.seed, self.step, self.row, self.position, stream)",
+        (
+            DRAWS + "test_the_draws_of_a_batch_are_the_same_for_any_cut_grouping_order_and_padding",
+            HPD + "test_any_split_into_micro_batches_has_the_same_draws_and_the_same_gradient",
+        ),
+    ),
+    Mistake(
+        "draws: from the global generator",
+        "core/batch.py",
+        "hashed_uniform(self.seed, self.step, self.row_id[self.row], self.position, stream)",
+        "torch.rand(len(self))",
+        (
+            HPD + "test_evaluating_twice_gives_the_same_loss_and_leaves_the_generator_alone",
+            HPD + "test_any_split_into_micro_batches_has_the_same_draws_and_the_same_gradient",
+            FORWARD + "test_eight_rows_give_the_same_gradient_as_8x1_2x4_and_1x8",
+        ),
+    ),
+    Mistake(
+        "draws: an id of probability 0 at the end of its interval",
+        "core/draws.py",
+        "right=True",
+        "right=False",
+        (
+            DRAWS + "test_inverse_cdf_never_returns_an_id_of_probability_zero",
+            DRAWS + "test_the_ends_of_the_unit_interval_give_the_first_and_the_last_possible_id",
+        ),
+    ),
+    Mistake(
+        "draws: probabilities not normalised",
+        "core/draws.py",
+        "uniform.to(cdf.dtype).unsqueeze(-1) * cdf[:, -1:]",
+        "uniform.to(cdf.dtype).unsqueeze(-1) * 1.0",
+        (DRAWS + "test_inverse_cdf_normalises_each_row",),
+    ),
+    # --- the engine
+    Mistake(
+        "head: gradient of the last block only",
+        "core/vocab.py",
+        "sums[i] = grad.float() if before is None else before.add_(grad)",
+        "sums[i] = grad.float()",
+        (
+            VOCAB + "test_engine_equals_plain_logits",
+            FORWARD + "test_a_tied_head_and_embedding_get_one_gradient_that_holds_both",
+        ),
+    ),
+    Mistake(
+        "head: gradient dropped",
+        "core/vocab.py",
+        "return [p for p in self.module.parameters() if p.requires_grad]",
+        "return []",
+        (
+            VOCAB + "test_a_head_that_is_trained_alone_gets_its_gradient",
+            FORWARD + "test_a_tied_head_and_embedding_get_one_gradient_that_holds_both",
+            FORWARD + "test_lora_gets_the_gradients_of_plain_autograd_and_the_rest_none",
+        ),
+    ),
+    Mistake(
+        "head: frozen parameters asked for a gradient",
+        "core/vocab.py",
+        "return [p for p in self.module.parameters() if p.requires_grad]",
+        "return list(self.module.parameters())",
+        (VOCAB + "test_only_the_bias_can_be_trained",),
+    ),
+    Mistake(
+        "head: logit scale skipped",
+        "core/vocab.py",
+        "        if self.scale != 1.0:",
+        "        if False:",
+        (
+            VOCAB + "test_the_head_scales_first_and_caps_afterwards",
+            FORWARD + "test_our_sft_is_the_loss_of_transformers_itself",
+            PARITY + "test_the_engine_with_kd_is_trls_chunked_divergence_from_hidden_states",
+        ),
+    ),
+    Mistake(
+        "head: soft-cap skipped",
+        "core/vocab.py",
+        "        if self.softcap is not None:",
+        "        if False:",
+        (
+            VOCAB + "test_the_head_scales_first_and_caps_afterwards",
+            FORWARD + "test_our_sft_is_the_loss_of_trls_fused_head_in_value_and_gradient",
+        ),
+    ),
+    Mistake(
+        "head: logits divided where they are multiplied",
+        "models/forward.py",
+        "1.0 / float(scaling)",
+        "float(scaling)",
+        (FORWARD + "test_the_scale_and_the_soft_cap_are_those_of_the_config",),
+    ),
+    Mistake(
+        "engine: gradient from above ignored",
+        "core/vocab.py",
+        "grad_hidden * grad_loss if needed[1] else None",
+        "grad_hidden if needed[1] else None",
+        (VOCAB + "test_the_gradient_that_comes_from_above_is_multiplied_in",),
+    ),
+    Mistake(
+        "engine: weights of the first tokens for every slice",
+        "core/vocab.py",
+        "self.weights[part].to(values.dtype)",
+        "self.weights[: len(values)].to(values.dtype)",
+        (VOCAB + "test_engine_equals_plain_logits_for_every_reduction",),
+    ),
+    Mistake(
+        "engine: gradient of a slice at the wrong tokens",
+        "core/vocab.py",
+        "                    grad_raw[inside] = grad",
+        "                    grad_raw[: len(grad)] = grad",
+        (VOCAB + "test_engine_equals_plain_logits",),
+    ),
+    Mistake(
+        "engine: metrics of the last slice only",
+        "core/vocab.py",
+        "(before[0] + total, before[1] + number)",
+        "(total, number)",
+        (VOCAB + "test_engine_equals_plain_logits", VOCAB + "test_without_gradients_the_values_are_the_same"),
+    ),
+    Mistake(
+        "engine: one block for all tokens",
+        "core/vocab.py",
+        "        self.block = _tokens(BLOCK_BYTES, head.vocab_size, weights.device)",
+        "        self.block = max(1, len(batch))",
+        (VOCAB + "test_no_tensor_grows_with_tokens_times_vocabulary",),
+    ),
+    Mistake(
+        "forward: hidden states one place late",
+        "models/forward.py",
+        "predicting(hidden, call.labels)",
+        "predicting(hidden.roll(-1, 1), call.labels)",
+        (
+            FORWARD + "test_a_tied_head_and_embedding_get_one_gradient_that_holds_both",
+            FORWARD + "test_our_sft_is_the_loss_of_transformers_itself",
+        ),
+    ),
+    Mistake(
+        "forward: a deepcopy runs the original",
+        "models/forward.py",
+        "MethodType(type(self).forward, self)",
+        "MethodType(type(self).forward, model)",
+        (FORWARD + "test_a_deepcopy_runs_its_own_weights",),
+    ),
+    Mistake(
+        "forward: unknown logits accepted",
+        "models/forward.py",
+        "if own.shape != rebuilt.shape or",
+        "if own.shape != rebuilt.shape and",
+        (FORWARD + "test_a_model_whose_logits_cannot_be_rebuilt_is_refused",),
+    ),
+    # --- objectives and methods
+    Mistake(
+        "sft: sign of the log-likelihood",
+        "methods/sft.py",
+        "        nll = -batch.logprobs()",
+        "        nll = batch.logprobs()",
+        (
+            SFT + "test_loss_is_minus_the_log_probability_of_the_next_token",
+            SFT + "test_gradient_at_the_logits_is_q_minus_one_hot_over_the_tokens",
+            PARITY + "test_sft_is_torchs_cross_entropy",
+        ),
+    ),
+    Mistake(
+        "divergence: direction of the forward KL",
+        "objectives/divergence.py",
+        "    return _kl(teacher_logprobs.detach(), student_logprobs)",
+        "    return _kl(student_logprobs, teacher_logprobs.detach())",
+        (
+            DIVERGENCE + "test_forward_kl_of_two_known_distributions",
+            DIVERGENCE + "test_gradient_of_the_forward_kl_at_the_logits_is_q_minus_p",
+            PARITY + "test_forward_kl_is_torchs_kl_div",
+            PARITY + "test_kd_is_trls_generalised_jsd_in_value_and_gradient",
+        ),
+    ),
+    Mistake(
+        "divergence: direction of the reverse KL",
+        "objectives/divergence.py",
+        "    return _kl(student_logprobs, teacher_logprobs.detach())",
+        "    return _kl(teacher_logprobs.detach(), student_logprobs)",
+        (
+            DIVERGENCE + "test_reverse_kl_of_two_known_distributions",
+            PARITY + "test_reverse_kl_is_torchs_kl_div_with_the_roles_exchanged",
+        ),
+    ),
+    Mistake(
+        "divergence: the teacher is trained too",
+        "objectives/divergence.py",
+        "    return _kl(teacher_logprobs.detach(), student_logprobs)",
+        "    return _kl(teacher_logprobs, student_logprobs)",
+        (DIVERGENCE + "test_the_teacher_gets_no_gradient",),
+    ),
+    Mistake(
+        "divergence: shares of the mixture exchanged",
+        "objectives/divergence.py",
+        "log_p + math.log(share_of_p), log_q + math.log1p(-share_of_p)",
+        "log_q + math.log(share_of_p), log_p + math.log1p(-share_of_p)",
+        (
+            DIVERGENCE + "test_beta_is_the_share_of_the_teacher_in_the_mixture_and_in_the_sum",
+            DIVERGENCE + "test_skewed_forward_kl_mixes_the_teacher_into_the_student",
+            DIVERGENCE + "test_skewed_divergences_stay_below_minus_log_skew_and_reach_it",
+        ),
+    ),
+    Mistake(
+        "divergence: the JSD's two terms exchanged",
+        "objectives/divergence.py",
+        "    return beta * _kl(log_p, log_m) + (1 - beta) * _kl(log_q, log_m)",
+        "    return (1 - beta) * _kl(log_p, log_m) + beta * _kl(log_q, log_m)",
+        (
+            DIVERGENCE + "test_jsd_over_beta_tends_to_the_forward_kl",
+            PARITY + "test_kd_is_trls_generalised_jsd_in_value_and_gradient",
+        ),
+    ),
+    Mistake(
+        "kd: temperature of the student alone",
+        "methods/kd.py",
+        'batch.log_softmax("teacher", self.temperature)',
+        'batch.log_softmax("teacher")',
+        (
+            KD + "test_temperature_softens_both_distributions_and_does_not_rescale_the_loss",
+            PARITY + "test_kd_is_trls_generalised_jsd_in_value_and_gradient",
+        ),
+    ),
+    Mistake(
+        "kd: shares of divergence and cross-entropy exchanged",
+        "methods/kd.py",
+        "(1 - self.cross_entropy) * values + self.cross_entropy * nll",
+        "self.cross_entropy * values + (1 - self.cross_entropy) * nll",
+        (KD + "test_cross_entropy_is_mixed_in_at_temperature_1", KD + "test_all_cross_entropy_is_sft"),
+    ),
+    Mistake(
+        "hpd: agreement counts as up",
+        "methods/hpd.py",
+        "up = (k > 0)",
+        "up = (k >= 0)",
+        (
+            HPD + "test_the_weights_of_every_branch_are_those_of_the_paper",
+            HPD + "test_a_student_equal_to_its_teacher_gets_loss_0_and_gradient_0",
+        ),
+    ),
+    Mistake(
+        "hpd: suppresses what the student underestimates",
+        "methods/hpd.py",
+        "~hit & (k_draw < 0)",
+        "~hit & (k_draw > 0)",
+        (
+            HPD + "test_the_weights_of_every_branch_are_those_of_the_paper",
+            HPD + "test_the_objective_is_the_paper_written_out_token_by_token",
+            HPD + "test_the_second_weight_is_never_positive_and_neither_has_a_gradient",
+        ),
+    ),
+    Mistake(
+        "hpd: pulls the competitor up",
+        "methods/hpd.py",
+        "pull, suppress * k_draw",
+        "pull, -(suppress * k_draw)",
+        (
+            HPD + "test_the_weights_of_every_branch_are_those_of_the_paper",
+            HPD + "test_gradient_at_the_logits_is_the_two_weighted_one_hots_minus_q",
+        ),
+    ),
+    Mistake(
+        "hpd: hit mask one place off",
+        "methods/hpd.py",
+        "hit = draw == batch.targets",
+        "hit = draw == batch.targets.roll(1)",
+        (
+            HPD + "test_a_draw_is_compared_with_its_own_label_and_not_with_the_one_before",
+            HPD + "test_the_objective_is_the_paper_written_out_token_by_token",
+        ),
+    ),
+    Mistake(
+        "hpd: hits not excluded",
+        "methods/hpd.py",
+        "~hit & (k_draw < 0)",
+        "(k_draw < 0)",
+        (
+            HPD + "test_the_weights_of_every_branch_are_those_of_the_paper",
+            HPD + "test_draws_that_always_hit_leave_k_or_p_plus_k_on_the_label",
+        ),
+    ),
+    Mistake(
+        "hpd: reinforcement lost",
+        "methods/hpd.py",
+        "1 + suppress.float() if reinforce else 1.0",
+        "1.0",
+        (
+            HPD + "test_the_weights_of_every_branch_are_those_of_the_paper",
+            HPD + "test_each_ablation_reaches_the_objective",
+        ),
+    ),
+    Mistake(
+        "hpd: sign of the loss",
+        "methods/hpd.py",
+        "            -(pull * student[:, 0] + push * student[:, 1]),",
+        "            pull * student[:, 0] + push * student[:, 1],",
+        (
+            HPD + "test_with_one_update_a_batch_the_loss_form_has_the_gradient_of_two_added_ppo_surrogates",
+            HPD + "test_a_sure_teacher_and_a_student_that_gives_the_label_nothing_make_it_plain_cross_entropy",
+        ),
+    ),
+    Mistake(
+        "hpd: gradient through the weights",
+        "methods/hpd.py",
+        "    with torch.no_grad():\n        k = ",
+        "    with torch.enable_grad():\n        k = ",
+        (HPD + "test_the_second_weight_is_never_positive_and_neither_has_a_gradient",),
+    ),
+    Mistake(
+        "hpd: draws in the dtype of the logits",
+        "methods/hpd.py",
+        "torch.softmax(policy, dim=-1, dtype=torch.float32)",
+        "torch.softmax(policy, dim=-1)",
+        (HPD + "test_draws_from_bfloat16_logits_use_a_float32_softmax",),
+    ),
+    Mistake(
+        "hpd: printed sign of the JSD weight",
+        "methods/hpd.py",
+        "return q * (((p + q) / 2).log() - q_label) / 2",
+        "return q * (q_label - ((p + q) / 2).log()) / 2",
+        (
+            HPD + "test_descending_a_one_token_baseline_over_every_label_makes_its_divergence_fall",
+            HPD + "test_the_opposite_sign_makes_the_divergence_grow",
+        ),
+    ),
+    # --- signals and models
+    Mistake(
+        "teacher: hidden states one place late",
+        "signals/teacher.py",
+        "predicting(output.last_hidden_state, labels)",
+        "predicting(output.last_hidden_state.roll(-1, 1), labels)",
+        (
+            TEACHER + "test_its_logits_are_the_models_own_at_the_answer_tokens",
+            FORWARD + "test_a_tied_head_and_embedding_get_one_gradient_that_holds_both",
+        ),
+    ),
+    Mistake(
+        "teacher: not frozen",
+        "signals/teacher.py",
+        "model.eval().requires_grad_(False)",
+        "model.eval()",
+        (TEACHER + "test_the_model_is_frozen_in_eval_mode_and_named",),
+    ),
+    Mistake(
+        "teacher: runs under the policy's autocast",
+        "signals/teacher.py",
+        "        with torch.autocast(hidden.device.type, enabled=False):",
+        "        with torch.no_grad():",
+        (TEACHER + "test_it_runs_in_its_own_dtype_whatever_the_autocast",),
+    ),
+    Mistake(
+        "student: layers keep their old numbers",
+        "models/student.py",
+        "    student.load_state_dict(state, strict=True)",
+        "    student.load_state_dict(state, strict=True)\n"
+        "    for new, old in enumerate(layers):\n"
+        "        for module in find_layers(student, len(layers))[1][new].modules():\n"
+        '            if hasattr(module, "layer_idx"):\n'
+        "                module.layer_idx = old",
+        (STUDENT + "test_layers_are_renumbered",),
+    ),
+    Mistake(
+        "student: config lists cut at the end",
+        "models/student.py",
+        "type(value)(value[i] for i in layers)",
+        "value[: len(layers)]",
+        (
+            STUDENT + "test_lists_with_one_entry_a_layer_are_cut_alike",
+            STUDENT + "test_logits_are_those_of_the_original_without_the_other_layers",
+        ),
+    ),
+    Mistake(
+        "student: the first layers whatever was asked for",
+        "models/student.py",
+        "renumbered = {old: new for new, old in enumerate(layers)}",
+        "renumbered = {new: new for new, old in enumerate(layers)}",
+        (STUDENT + "test_logits_are_those_of_the_original_without_the_other_layers",),
+    ),
+    Mistake(
+        "tokenizers: exchanged ids accepted",
+        "models/tokenizers.py",
+        "    if differ:",
+        "    if len(differ) > 2:",
+        (TOKENIZERS + "test_two_words_exchanged_are_refused_with_an_example_and_the_way_out",),
+    ),
+    Mistake(
+        "builtin: converted in place",
+        "models/builtin.py",
+        "    part = Path(tempfile.mkdtemp(",
+        "    part = folder\n    part.mkdir()\n    _ = (Path, dict(",
+        (LOADING + "test_of_two_conversions_at_once_the_first_that_is_done_stays",),
+    ),
+]
+
+
+class Outcome(NamedTuple):
+    exit_code: int
+    failed: frozenset[str]
+    output: str
+
+
+class Collector:
+    """A pytest plugin that notes which tests failed."""
+
+    def __init__(self):
+        self.failed: set[str] = set()
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            self.failed.add(report.nodeid)
+
+
+def run_tests(source: str, tests: list[str], pipe) -> None:
+    """In a forked child: the tests with `trimtab` from the folder `source`."""
+    os.chdir(TESTS)
+    os.environ["PYTHONPATH"] = source  # of the processes that tests start themselves
+    sys.path.insert(0, source)
+    sys.dont_write_bytecode = True
+    import pytest
+
+    import trimtab
+
+    assert Path(trimtab.__file__).is_relative_to(source), trimtab.__file__
+    collector, output = Collector(), io.StringIO()
+    options = ["-q", "-p", "no:cacheprovider", "--tb=line", "--no-header", f"--rootdir={TESTS}", "-c", os.devnull]
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        code = pytest.main([*options, *tests], plugins=[collector])
+    pipe.send(Outcome(int(code), frozenset(collector.failed), output.getvalue()))
+
+
+def functions(names: tuple[str, ...]) -> list[str]:
+    """Full ids of the test functions whose ids begin with the given ones; each must be the start of exactly one."""
+    found = []
+    for name in names:
+        file, _, start = name.partition("::")
+        text = (TESTS / file).read_text(encoding="utf-8")
+        defined = [
+            line.split("(")[0].removeprefix("def ") for line in text.splitlines() if line.startswith("def test_")
+        ]
+        matching = [function for function in defined if function.startswith(start)]
+        matching = [start] if start in matching else matching
+        if len(matching) != 1:
+            raise SystemExit(f"{file}: {start!r} is the start of {len(matching)} tests, not of one")
+        found.append(f"{file}::{matching[0]}")
+    return found
+
+
+def start(mistake: Mistake | None, tests: list[str], clean: Path, source: Path):
+    """A running child and the end of the pipe that its outcome comes from; `source` becomes a copy of `clean`."""
+    shutil.copytree(clean, source)
+    if mistake is not None:
+        path = source / "trimtab" / mistake.file
+        path.write_text(path.read_text(encoding="utf-8").replace(mistake.old, mistake.new), encoding="utf-8")
+    context = multiprocessing.get_context("fork")  # the heavy imports are paid for once
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=run_tests, args=(str(source), tests, theirs))
+    child.start()
+    theirs.close()
+    return child, ours
+
+
+def finish(child, pipe) -> Outcome:
+    try:
+        outcome = pipe.recv()
+    except EOFError:
+        outcome = Outcome(-1, frozenset(), "the child ended without a result")
+    child.join()
+    return outcome
+
+
+def check_texts(mistakes: list[Mistake], source: Path) -> None:
+    """Each text must be in `source` exactly once.
+
+    Raises:
+        SystemExit: naming all that are not.
+    """
+    stale = []
+    for mistake in mistakes:
+        times = (source / "trimtab" / mistake.file).read_text(encoding="utf-8").count(mistake.old)
+        if times != 1:
+            stale.append(f"{mistake.name}: found {times} times in {mistake.file}: {mistake.old.strip()!r}")
+    if stale:
+        raise SystemExit("these texts must be found exactly once; mend the list of mistakes:\n" + "\n".join(stale))
+
+
+def verdict(outcome: Outcome, tests: list[str]) -> str:
+    """ "caught", or what is wrong. Exit code 1 is pytest's for failed tests: an import error is no catch."""
+    if outcome.exit_code not in (0, 1):
+        return f"BROKEN (exit code {outcome.exit_code})"
+    green = [test for test in tests if not any(failed.partition("[")[0] == test for failed in outcome.failed)]
+    return f"SURVIVED {', '.join(green)}" if green else "caught"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", help="only mistakes whose name holds one of these")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    mistakes = [m for m in MISTAKES if not options.words or any(word in m.name for word in options.words)]
+    tests = {mistake.name: functions(mistake.tests) for mistake in mistakes}
+    assert len(tests) == len(mistakes), "two mistakes have the same name"
+
+    began = time.monotonic()
+    os.environ["HF_HUB_OFFLINE"] = os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+    for name in HEAVY:
+        importlib.import_module(name)
+    bad = 0
+    with tempfile.TemporaryDirectory() as folder:
+        clean = Path(folder, "src")  # one copy at the start: the checkout may change while this runs
+        shutil.copytree(ROOT / "src", clean, ignore=shutil.ignore_patterns("__pycache__", "bundled"))
+        check_texts(mistakes, clean)
+        every = sorted({test for named in tests.values() for test in named})
+        unchanged = finish(*start(None, every, clean, Path(folder, "unchanged")))
+        if unchanged.exit_code != 0:
+            print(unchanged.output)
+            print("the tests are not green without a mistake")
+            return 1
+        waiting, running = list(enumerate(mistakes)), []
+        while waiting or running:
+            while waiting and len(running) < options.workers:
+                i, mistake = waiting.pop(0)
+                running.append((mistake, *start(mistake, tests[mistake.name], clean, Path(folder, str(i)))))
+            mistake, child, pipe = running.pop(0)
+            outcome = finish(child, pipe)
+            word = verdict(outcome, tests[mistake.name])
+            bad += word != "caught"
+            print(f"{mistake.name:58} {mistake.file:26} {len(tests[mistake.name])} tests  {word}", flush=True)
+            if word.startswith("BROKEN"):
+                print(outcome.output)
+    print(f"{len(mistakes) - bad} of {len(mistakes)} mistakes caught in {time.monotonic() - began:.0f} s")
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
