@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
+
 import tiny
 import tiny_folder
-from safetensors.torch import load_file
 
 pytestmark = pytest.mark.slow
 SGD = {"optim": "sgd", "learning_rate": 0.5, "max_grad_norm": 0.0, "lr_scheduler_type": "constant", "max_steps": 3}
