@@ -176,12 +176,6 @@ def test_engine_equals_plain_logits_under_bfloat16_autocast_with_float32_weights
     assert seen.dtype == torch.bfloat16
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="BUG: the engine takes the gradient inside the forward, before a float16 GradScaler has scaled the loss, so "
-    "small gradients underflow to 0 in the float16 logits; plain autograd keeps them",
-)
 def test_float16_gradients_survive_with_a_scaled_loss():
     head, hidden, batch = Head(linear(dtype=torch.float16), V), hidden_states(dtype=torch.float16), tokens()
     weight = weights(batch, "token_mean", 2e6)  # tokens of one large update

@@ -164,24 +164,12 @@ def test_gradients_of_two_processes_are_those_of_one_with_all_rows(of_two_proces
         assert tiny.relative_error({name: of_two_processes[case][name]}, {name: gradient}) < 1e-4, name
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="BUG: under FSDP2 a head that is a group of its own gets a gradient of 0 and no error: its parameters are "
-    "sharded when the engine looks them up, and `allow_unused` hides that the ones in use are others",
-)
 def test_a_head_sharded_alone_is_refused_or_right(of_two_processes):
     found = of_two_processes["head alone"]
     if not isinstance(found, Exception):
         assert tiny.relative_error(found, of_one_process("llama", "sft", "token_mean")) < 1e-5
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="BUG: FSDP2's mixed precision looks into dataclasses: it casts the total and all signals of an "
-    "ObjectiveCall to bfloat16 (with a float32 teacher the forward fails, as its hidden states no longer fit its head)",
-)
 def test_mixed_precision_of_fsdp2_leaves_the_total_and_the_signals_in_float32(of_two_processes):
     found = of_two_processes["mixed precision"]
     assert found["total"] == pytest.approx(500.5, rel=1e-5)

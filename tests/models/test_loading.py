@@ -95,12 +95,6 @@ def test_weights_are_read_from_safetensors_only(folder):
     assert "safetensors" in one_line(caught)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="BUG (minor): the message for a local folder whose weights cannot be read says that it is 'no local folder, "
-    "and the hub did not give it'",
-)
 def test_a_folder_whose_weights_are_missing_is_not_said_to_be_no_folder(folder):
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelNotFound) as caught:
@@ -190,12 +184,6 @@ def test_of_two_conversions_at_once_the_first_that_is_done_stays(tmp_path, cache
     assert list(found.parent.iterdir()) == [found]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="BUG (minor): a folder of that name without config.json (emptied by a user or a cleaner) is neither "
-    "replaced nor refused: each call converts for a minute, throws the result away and returns the broken folder",
-)
 def test_a_broken_folder_is_replaced(tmp_path, cache, monkeypatch):
     stand_in(monkeypatch, tmp_path, lambda source, target: (target / "config.json").write_text("whole"))
     shutil.rmtree(builtin_folder(NAME))

@@ -138,12 +138,6 @@ def test_the_number_of_window_layers_counts_those_that_are_kept():
     assert [keep_layers(model, kept).config.max_window_layers for kept in ([0, 1], [1, 3], [2, 3])] == [2, 1, 0]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="BUG: any list of the config that happens to be as long as the model is deep is cut, such as the two end "
-    "tokens of a model with two layers",
-)
 def test_a_list_that_is_not_about_layers_is_kept_whole():
     model = tiny.model("llama", num_hidden_layers=2, eos_token_id=[2, 5])
     assert keep_layers(model, [0]).config.eos_token_id == [2, 5]

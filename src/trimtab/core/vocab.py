@@ -51,10 +51,18 @@ class Head:
         return self.finish(self.module(hidden))
 
     def parameters(self) -> list[Tensor]:
-        """The trainable parameters, resolved now: FSDP and PEFT exchange them."""
+        """The trainable parameters, resolved now: FSDP and PEFT exchange them.
+
+        Raises:
+            ValueError: if they are sharded at this moment: the head's own hooks would gather others, and the
+                gradient would be lost in silence.
+        """
         if not isinstance(self.module, nn.Module):
             return []
-        return [p for p in self.module.parameters() if p.requires_grad]
+        trainable = [p for p in self.module.parameters() if p.requires_grad]
+        if any(hasattr(p, "device_mesh") for p in trainable):
+            raise ValueError("the output head is sharded on its own; shard it together with the whole model")
+        return trainable
 
 
 @dataclass(frozen=True)
@@ -100,8 +108,8 @@ class _Pass:
         for part in self._slices(0, len(self.batch)):
             self._objective(self.head.module(hidden[part]), part)
 
-    def with_grad(self, hidden: Tensor, parameters: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Gradients of the loss at the hidden states and at the head's parameters."""
+    def with_grad(self, hidden: Tensor, parameters: list[Tensor], weights: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Gradients of the values, weighted, at the hidden states and at the head's parameters."""
         grad_hidden = torch.zeros_like(hidden)
         sums: list[Tensor | None] = [None] * len(parameters)
         for start in range(0, len(self.batch), self.block):
@@ -116,7 +124,7 @@ class _Pass:
                 with torch.enable_grad():
                     values = self._objective(logits, part)
                 if values.requires_grad:
-                    (grad,) = torch.autograd.grad(values, logits, self.weights[part].to(values.dtype))
+                    (grad,) = torch.autograd.grad(values, logits, weights[part].to(values.dtype))
                     grad_raw[inside] = grad
             grads = torch.autograd.grad(raw, [leaf, *parameters], grad_raw, allow_unused=True)
             del raw, grad_raw
@@ -138,20 +146,24 @@ class _FusedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, work: _Pass, hidden: Tensor, *parameters: Tensor) -> Tensor:
         wanted = [p for p, needed in zip(parameters, ctx.needs_input_grad[2:]) if needed]
-        grad_hidden, grads = work.with_grad(hidden, wanted)
+        # taken for weights of about 1 and scaled afterwards, so that they do not underflow in float16; by a power
+        # of two, which rounds nothing
+        largest = work.weights.max() if len(work.weights) else work.weights.new_ones(())
+        ctx.scale = torch.exp2(torch.ceil(torch.log2(largest)))
+        grad_hidden, grads = work.with_grad(hidden, wanted, work.weights / ctx.scale)
         ctx.save_for_backward(grad_hidden, *grads)
         return (work.values * work.weights).sum()
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple:
-        (grad_loss,) = grad_outputs
         grad_hidden, *rest = ctx.saved_tensors
+        scale = grad_outputs[0] * ctx.scale
         grads = iter(rest)
         needed = ctx.needs_input_grad
         return (
             None,
-            grad_hidden * grad_loss if needed[1] else None,
-            *((next(grads) * grad_loss if n else None) for n in needed[2:]),
+            grad_hidden * scale if needed[1] else None,
+            *((next(grads) * scale if n else None) for n in needed[2:]),
         )
 
 

@@ -67,7 +67,8 @@ def builtin_folder(name: str) -> Path:
     part = Path(tempfile.mkdtemp(prefix=f"{name}-", suffix=".part", dir=folder.parent))
     try:
         _convert(source, part)
-        if not folder.exists():
+        if not (folder / "config.json").is_file():
+            shutil.rmtree(folder, ignore_errors=True)  # emptied by somebody: it is no model
             part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)

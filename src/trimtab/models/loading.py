@@ -35,6 +35,8 @@ def _fetch(what: Any, name: str, **kwargs: Any) -> Any:
         return what.from_pretrained(locate(name), **kwargs)
     except OSError as error:
         reason = str(error).strip().splitlines()[0]
+        if Path(locate(name)).is_dir():
+            raise ModelNotFound(f"the model folder {name} could not be loaded: {reason}") from error
         raise ModelNotFound(
             f"could not load the model {name!r}: it is no builtin ({', '.join(BUILTIN)}), no local folder, and the hub "
             f"did not give it ({reason})"

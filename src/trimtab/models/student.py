@@ -54,7 +54,7 @@ def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
     if not layers or layers != sorted(set(layers)) or layers[0] < 0 or layers[-1] >= total:
         raise ValueError(f"layers must be ascending indices from 0 to {total - 1}, got {layers}")
     for name, value in list(vars(text).items()):
-        if isinstance(value, (list, tuple)) and len(value) == total:
+        if isinstance(value, (list, tuple)) and len(value) == total and "token" not in name:
             setattr(text, name, type(value)(value[i] for i in layers))
     text.num_hidden_layers = len(layers)
     if getattr(text, "max_window_layers", None) is not None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from trimtab.core import LazyLogits, predicting
-from trimtab.models.forward import resolve_head
+from trimtab.models.forward import check_head, resolve_head
 
 
 class FrozenTeacher:
@@ -20,9 +20,15 @@ class FrozenTeacher:
     """
 
     def __init__(self, model: PreTrainedModel, *, name: str = "teacher", remember: bool = False):
+        check_head(model)
         self.model, self.name, self.remember = model.eval().requires_grad_(False), name, remember
         self.provides = frozenset({name})
         self._remembered: dict[int, Tensor] = {}
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the head."""
+        return self.model.config.get_text_config().vocab_size
 
     def another(self) -> "FrozenTeacher":
         """The same model for other rows: what is remembered of one set of rows does not serve another."""
@@ -32,6 +38,12 @@ class FrozenTeacher:
     def hidden(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """[N, D] at the positions that predict the answer tokens."""
         labels = inputs["labels"]
+        highest = int(inputs["input_ids"].max())
+        if highest >= self.vocab_size:
+            raise ValueError(
+                f"a row holds the token id {highest}, which the {self.name}'s vocabulary of {self.vocab_size} does not; "
+                "take such rows out or choose another model"
+            )
         with torch.autocast(labels.device.type, enabled=False):
             output = self.model.base_model(
                 input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
@@ -40,7 +52,7 @@ class FrozenTeacher:
 
     def __call__(self, policy: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         hidden = self._recall(inputs) if self.remember else self.hidden(inputs)
-        return {self.name: LazyLogits(hidden, self._project, self.model.config.get_text_config().vocab_size)}
+        return {self.name: LazyLogits(hidden, self._project, self.vocab_size)}
 
     def _recall(self, inputs: Mapping[str, Tensor]) -> Tensor:
         rows = inputs["row_id"].tolist()
