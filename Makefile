@@ -24,10 +24,10 @@ demo: setup ## distil SmolLM2-135M into a student in three ways, and compare (ab
 	$(BIN)/trimtab train demo $(if $(wildcard runs/demo/*/recipe.yaml),--resume,)
 
 test: setup ## the fast tests
-	$(BIN)/python -m pytest -q -m "not slow and not claims"
+	$(BIN)/python -m pytest -q -n auto -m "not slow and not claims"
 
 test-all: setup ## fast and slow tests
-	$(BIN)/python -m pytest -q -m "not claims"
+	$(BIN)/python -m pytest -q -n auto -m "not claims"
 
 claims: setup ## the papers' claims at small scale (long)
 	$(BIN)/python -m pytest -q -m claims

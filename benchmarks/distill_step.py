@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+import transformers
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
@@ -51,6 +52,7 @@ from trimtab.models.student import evenly_spaced, keep_layers
 from trimtab.objectives.divergence import forward_kl
 from trimtab.signals.teacher import FrozenTeacher
 
+transformers.logging.disable_progress_bar()
 OBJECTIVE = KD(forward_kl, temperature=1.0, cross_entropy=0.0)
 TINY = "tiny"
 """A random model for --quick, in place of one that must be loaded."""

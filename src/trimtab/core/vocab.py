@@ -59,7 +59,7 @@ class Head:
         """
         if not isinstance(self.module, nn.Module):
             return []
-        trainable = [p for p in self.module.parameters() if p.requires_grad]
+        trainable: list[Tensor] = [p for p in self.module.parameters() if p.requires_grad]
         if any(hasattr(p, "device_mesh") for p in trainable):
             raise ValueError("the output head is sharded on its own; shard it together with the whole model")
         return trainable

@@ -41,7 +41,8 @@ class ObjectiveCall:
         seed: int = 0,
         step: int = 0,
     ):
-        self.objective, self.reduction, self.total, self.seed, self.step = objective, reduction, total, seed, step
+        self.objective, self.total, self.seed, self.step = objective, total, seed, step
+        self.reduction: Reduction = reduction
         self.labels = labels  # [B, T] with -100 at prompt and padding
         self.signals = signals
         self.row_id = row_id  # [B]

@@ -41,7 +41,7 @@ class FrozenTeacher:
         highest = int(inputs["input_ids"].max())
         if highest >= self.vocab_size:
             raise ValueError(
-                f"a row holds the token id {highest}, which the {self.name}'s vocabulary of {self.vocab_size} does not; "
+                f"a row holds the token id {highest}, which the {self.name}'s vocabulary ({self.vocab_size}) does not; "
                 "take such rows out or choose another model"
             )
         with torch.autocast(labels.device.type, enabled=False):

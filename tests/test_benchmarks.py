@@ -1,0 +1,124 @@
+"""The benchmarks at sizes that measure nothing: they run, their results are complete, their checks can fail."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+SCRIPTS = ("head_and_loss", "distill_step", "startup")
+sys.path.insert(0, str(BENCHMARKS))
+
+import common  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory) -> dict[str, tuple[dict, str]]:
+    """script -> (its JSON, its stdout); all at the same time, since most of each is importing, here too."""
+    folder = tmp_path_factory.mktemp("results")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def start(script: str) -> subprocess.Popen:
+        words = [sys.executable, str(BENCHMARKS / f"{script}.py"), "--quick", "--results-dir", str(folder)]
+        return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+    processes = {script: start(script) for script in SCRIPTS}
+    importlib.import_module("head_and_loss")
+    results = {}
+    for script, process in processes.items():
+        out, err = process.communicate()
+        assert process.returncode == 0, err
+        results[script] = json.loads((folder / f"{script}-quick.json").read_text()), out
+    return results
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_result_says_who_measured_what_where(quick, script):
+    result, out = quick[script]
+    assert result["benchmark"] == script
+    assert result["quick"] is True
+    assert {"trimtab", "commit", "command", "time", "cpu", "cores", "versions"} <= result["signature"].keys()
+    assert result["signature"]["command"].startswith(f"python benchmarks/{script}.py --quick")
+    assert "| ---" in out
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_quick_sizes_meet_and_miss_no_target(quick, script):
+    targets = quick[script][0]["targets"]
+    assert targets
+    assert all({"what", "limit", "found", "met", "note"} == target.keys() for target in targets)
+    assert all(target["met"] is None for target in targets)
+
+
+@pytest.mark.parametrize("script", ["head_and_loss", "distill_step"])
+def test_contestants_were_compared_before_they_were_timed(quick, script):
+    found = quick[script][0]["same_loss"]
+    compared = found if script == "distill_step" else found["512x32"]["forward_kl"]
+    assert {"trimtab"} < compared.keys()
+    assert all(errors["loss"] < 1e-4 and errors["gradient"] < 1e-3 for errors in compared.values())
+
+
+@pytest.mark.parametrize("script", ["head_and_loss", "distill_step"])
+def test_every_contestant_has_time_and_memory(quick, script):
+    cells = quick[script][0]["cells"]
+    contestants = [cells] if script == "distill_step" else [cell["contestants"] for cell in cells]
+    for cell in contestants:
+        assert {"trimtab", "plain"} <= cell.keys()
+        assert all(c["time"]["seconds"] > 0 and c["memory_mib"] >= 0 for c in cell.values())
+
+
+def answer(loss: float = 2.0, scale: float = 1.0) -> common.Answer:
+    return common.Answer(loss, {"hidden": torch.tensor([3.0, 4.0]) * scale})
+
+
+def test_equal_answers_pass_the_check():
+    errors = common.check_same({"plain": answer(), "ours": answer(2.0001, 1.0005)}, "plain")
+    assert errors["ours"]["loss"] == pytest.approx(5e-5)
+    assert errors["ours"]["gradient"] == pytest.approx(5e-4, rel=1e-3)
+
+
+@pytest.mark.parametrize("wrong", [answer(2.001), answer(scale=1.002), answer(float("nan")), answer(scale=-1.0)])
+def test_check_refuses_another_loss_or_gradient(wrong):
+    with pytest.raises(common.Different, match="ours does not compute what plain does"):
+        common.check_same({"plain": answer(), "ours": wrong}, "plain")
+
+
+def test_check_refuses_gradients_at_other_tensors():
+    with pytest.raises(common.Different, match="head"):
+        common.check_same({"plain": answer(), "ours": common.Answer(2.0, {"head": torch.ones(2)})}, "plain")
+
+
+def test_script_refuses_a_contestant_with_a_wrong_loss(monkeypatch):
+    script = importlib.import_module("head_and_loss")
+    monkeypatch.setitem(script.OBJECTIVES, "forward_kl", script.OBJECTIVES["jsd"])
+    with pytest.raises(common.Different, match="trimtab does not compute what plain does"):
+        script.check(script.Size(512, 32), ("forward_kl",), ("trimtab",))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_peak_counts_memory_that_was_given_back_and_none_from_before():
+    mib = 2**20
+    bytearray(300 * mib)
+    assert 60 * mib < common.peak_bytes(lambda: bytearray(64 * mib)) < 100 * mib
+
+
+def test_alternation_times_every_contestant_equally_often_after_a_warm_up():
+    calls = []
+    timings = common.alternate({name: lambda name=name: calls.append(name) for name in "ab"}, repeats=2, patience=0)
+    assert calls == ["a", "b", "a", "b", "b", "a"]
+    assert [len(timing.seconds) for timing in timings.values()] == [2, 2]
+
+
+def test_what_does_not_fit_is_said_and_not_tried():
+    assert common.does_not_fit(0) is None
+    assert common.does_not_fit(2**60) == "does not fit: estimated 1073741824.0 GiB"
+
+
+@pytest.mark.parametrize("found, verdict", [(0.9, "met"), (1.1, "NOT MET"), (None, "not measured")])
+def test_target_says_plainly_if_it_was_met(found, verdict):
+    assert str(common.Target("time over plain", 1.0, found)).startswith(f"{verdict}: time over plain <= 1")
