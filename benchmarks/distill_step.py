@@ -269,7 +269,8 @@ def measure(setting: Setting, args) -> dict[str, dict]:
     running = [name for name in found if not found[name]]
     if "time" in args.measure and running:
         tell("time")
-        timings = in_fresh_process(clock, setting, running, args.repeats, 0.0 if args.quick else PATIENCE)
+        patience = 0.0 if args.quick else PATIENCE
+        timings = in_fresh_process(clock, setting, running, args.repeats, patience)
         for name, timing in timings.items():
             found[name]["time"] = timing.record()
     if "memory" in args.measure:
