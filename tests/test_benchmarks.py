@@ -19,7 +19,7 @@ import common  # noqa: E402
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory) -> dict[str, tuple[dict, str]]:
-    """script -> (its JSON, its stdout); all at the same time, since most of each is importing, here too."""
+    """script -> (its JSON, its stdout); all three at the same time, since most of each is importing."""
     folder = tmp_path_factory.mktemp("results")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -28,7 +28,6 @@ def quick(tmp_path_factory) -> dict[str, tuple[dict, str]]:
         return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
     processes = {script: start(script) for script in SCRIPTS}
-    importlib.import_module("head_and_loss")
     results = {}
     for script, process in processes.items():
         out, err = process.communicate()
@@ -95,6 +94,7 @@ def test_check_refuses_gradients_at_other_tensors():
         common.check_same({"plain": answer(), "ours": common.Answer(2.0, {"head": torch.ones(2)})}, "plain")
 
 
+@pytest.mark.slow  # imports TRL into this process
 def test_script_refuses_a_contestant_with_a_wrong_loss(monkeypatch):
     script = importlib.import_module("head_and_loss")
     monkeypatch.setitem(script.OBJECTIVES, "forward_kl", script.OBJECTIVES["jsd"])
