@@ -98,8 +98,7 @@ def preview(
     """Rows as the model sees them: what is learnt in green, what is only read in grey; and what is lost."""
     from trimtab.preview import preview_recipe
 
-    for single in _recipes(recipe, overrides)[:1]:
-        preview_recipe(single, rows, split)
+    preview_recipe(_first_recipe(recipe, overrides), rows, split)
 
 
 @app.command()
@@ -156,11 +155,12 @@ def doctor() -> None:
     raise typer.Exit(examine())
 
 
-def _recipes(recipe: str, overrides: list[str] | None) -> list[Any]:
+def _first_recipe(recipe: str, overrides: list[str] | None) -> Any:
+    """The recipe, or the first of its stages."""
     from trimtab.recipe import Stages, load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
-    return loaded.stages if isinstance(loaded, Stages) else [loaded]
+    return loaded.stages[0] if isinstance(loaded, Stages) else loaded
 
 
 def _quiet() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -183,16 +184,16 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
     Raises:
         ValueError: a subclass that names what is wrong.
     """
-    names, models = recipe.models, recipe.models
+    models = recipe.models
     settings.build(recipe.training, Path(recipe.output), recipe.seed)  # TRL's own checks, before anything is loaded
     policy_name = policy_source(recipe)
     tokenizer = loading.load_tokenizer(policy_name, trust_remote_code=models.trust_remote_code)
     config = loading.load_config(policy_name, trust_remote_code=models.trust_remote_code)
     notes = []
     vocab = config.get_text_config().vocab_size
-    if names.teacher:
-        other = loading.load_tokenizer(names.teacher, trust_remote_code=models.trust_remote_code)
-        teacher_config = loading.load_config(names.teacher, trust_remote_code=models.trust_remote_code)
+    if models.teacher:
+        other = loading.load_tokenizer(models.teacher, trust_remote_code=models.trust_remote_code)
+        teacher_config = loading.load_config(models.teacher, trust_remote_code=models.trust_remote_code)
         teacher_vocab = teacher_config.get_text_config().vocab_size
         message = check_same_tokens(tokenizer, other, vocab, teacher_vocab, "teacher")
         if message:
@@ -203,8 +204,8 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
     held = prepare_source(recipe, "heldout", tokenizer) if recipe.data.heldout else None
 
     teacher = None
-    if names.teacher:
-        teacher = _load(shared, names.teacher, models.teacher_dtype, models.trust_remote_code)
+    if models.teacher:
+        teacher = _load(shared, models.teacher, models.teacher_dtype, models.trust_remote_code)
     policy = _make_policy(recipe, shared)
     trained = fingerprint.of_model(policy)
     add_objective_forward(policy)
@@ -228,7 +229,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         "options": str(recipe.options),
         "seed": str(recipe.seed),
         "policy": f"{_shown(models.policy)} {trained}",
-        "teacher": f"{names.teacher} {fingerprint.of_model(teacher)}" if teacher is not None else "none",
+        "teacher": f"{models.teacher} {fingerprint.of_model(teacher)}" if teacher is not None else "none",
         "trained parameters": f"{sum(p.numel() for p in policy.parameters() if p.requires_grad):,}",
         "tokenizer": fingerprint.of_tokenizer(tokenizer),
         "chat template": fingerprint.of_text(str(tokenizer.chat_template)),
@@ -513,8 +514,6 @@ def _evaluator(
 
 def _save_model(trainer: ObjectiveTrainer, job: Job, folder: Path) -> None:
     """An ordinary Hugging Face folder; adapters are merged into it and kept beside it."""
-    import shutil
-
     policy = trainer.accelerator.unwrap_model(trainer.model)
     for name in ("model.part", "adapter.part"):
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -529,8 +528,6 @@ def _save_model(trainer: ObjectiveTrainer, job: Job, folder: Path) -> None:
 
 
 def _replace(part: Path, folder: Path) -> None:
-    import shutil
-
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
 

@@ -70,7 +70,7 @@ def test_another_set_of_rows_starts_with_an_empty_memory():
     signal = FrozenTeacher(model, name="reference", remember=True)
     first, second = tiny.rows(seed=1), tiny.rows(seed=2)  # other tokens under the same row ids
     signal(None, first.inputs())
-    other = signal.another()
+    other = FrozenTeacher(model, name="reference", remember=True)
     assert other.model is model
     assert other.provides == {"reference"}
     torch.testing.assert_close(

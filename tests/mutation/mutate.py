@@ -319,8 +319,8 @@ MISTAKES = [
     Mistake(
         "head: gradient dropped",
         "core/vocab.py",
-        "return [p for p in self.module.parameters() if p.requires_grad]",
-        "return []",
+        "        return trainable\n",
+        "        return []\n",
         (
             VOCAB + "test_a_head_that_is_trained_alone_gets_its_gradient",
             FORWARD + "test_a_tied_head_and_embedding_get_one_gradient_that_holds_both",
@@ -330,8 +330,8 @@ MISTAKES = [
     Mistake(
         "head: frozen parameters asked for a gradient",
         "core/vocab.py",
-        "return [p for p in self.module.parameters() if p.requires_grad]",
-        "return list(self.module.parameters())",
+        "= [p for p in self.module.parameters() if p.requires_grad]",
+        "= list(self.module.parameters())",
         (VOCAB + "test_only_the_bias_can_be_trained",),
     ),
     Mistake(
@@ -365,15 +365,29 @@ MISTAKES = [
     Mistake(
         "engine: gradient from above ignored",
         "core/vocab.py",
-        "grad_hidden * grad_loss if needed[1] else None",
-        "grad_hidden if needed[1] else None",
+        "scale = grad_outputs[0] * ctx.scale",
+        "scale = ctx.scale",
         (VOCAB + "test_the_gradient_that_comes_from_above_is_multiplied_in",),
+    ),
+    Mistake(
+        "engine: weights are not scaled back",
+        "core/vocab.py",
+        "scale = grad_outputs[0] * ctx.scale",
+        "scale = grad_outputs[0]",
+        (VOCAB + "test_engine_equals_plain_logits",),
+    ),
+    Mistake(
+        "engine: small weights underflow in float16",
+        "core/vocab.py",
+        "ctx.scale = torch.exp2(torch.ceil(torch.log2(largest)))",
+        "ctx.scale = torch.ones_like(largest)",
+        (VOCAB + "test_float16_gradients_survive_with_a_scaled_loss",),
     ),
     Mistake(
         "engine: weights of the first tokens for every slice",
         "core/vocab.py",
-        "self.weights[part].to(values.dtype)",
-        "self.weights[: len(values)].to(values.dtype)",
+        "weights[part].to(values.dtype)",
+        "weights[: len(values)].to(values.dtype)",
         (VOCAB + "test_engine_equals_plain_logits_for_every_reduction",),
     ),
     Mistake(

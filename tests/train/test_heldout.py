@@ -96,7 +96,7 @@ def test_another_teacher_remembers_its_own_rows(models):
     first = FrozenTeacher(teacher, remember=True)
     rows, others = tiny.rows(((3, 5),)), tiny.rows(((3, 5),), seed=9)
     kept = first(None, rows.inputs())["teacher"].hidden
-    assert not torch.equal(first.another()(None, others.inputs())["teacher"].hidden, kept)
+    assert not torch.equal(FrozenTeacher(teacher, remember=True)(None, others.inputs())["teacher"].hidden, kept)
 
 
 def test_a_teachers_weights_are_frozen_and_get_no_gradient(models):

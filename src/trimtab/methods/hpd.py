@@ -3,7 +3,6 @@
 from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from trimtab.core import Losses, Method, MethodConfig, Plan, TokenBatch
@@ -16,7 +15,7 @@ class Config(MethodConfig):
     """The weight of log q(y). "hpd" is the method; the others are the one-token baselines in the same form."""
     student_sampling: bool = True
     """Draw one competitor token from the student and push it down where the student overestimates it."""
-    reinforce: bool = Field(True)
+    reinforce: bool = True
     """Pull with 2p instead of p where the expert token is underestimated and its competitor overestimated."""
     hybrid_mask: bool = True
     """Let the signs decide. False applies both terms at every token (the paper's ablation; its exact form is

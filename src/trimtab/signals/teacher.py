@@ -30,10 +30,6 @@ class FrozenTeacher:
         """Rows of the head."""
         return self.model.config.get_text_config().vocab_size
 
-    def another(self) -> "FrozenTeacher":
-        """The same model for other rows: what is remembered of one set of rows does not serve another."""
-        return FrozenTeacher(self.model, name=self.name, remember=self.remember)
-
     @torch.no_grad()
     def hidden(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """[N, D] at the positions that predict the answer tokens."""

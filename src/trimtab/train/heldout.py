@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from trimtab.core import Losses, TokenBatch, answer_mask
 from trimtab.models.forward import ObjectiveCall
+from trimtab.objectives.divergence import forward_kl, reverse_kl
 
 
 class Measure:
@@ -36,8 +37,8 @@ def token_measures(batch: TokenBatch) -> dict[str, Tensor]:
     if "teacher" in batch.signals:
         log_p = batch.log_softmax("teacher")
         measures |= {
-            "forward_kl": (log_p.exp() * (log_p - log_q)).sum(dim=-1),
-            "reverse_kl": (log_q.exp() * (log_q - log_p)).sum(dim=-1),
+            "forward_kl": forward_kl(log_q, log_p),
+            "reverse_kl": reverse_kl(log_q, log_p),
             "agreement": (best == log_p.argmax(dim=-1)).float(),
             "teacher_nll": -batch.logprobs(of="teacher"),
         }
