@@ -393,8 +393,8 @@ MISTAKES = [
     Mistake(
         "engine: gradient of a slice at the wrong tokens",
         "core/vocab.py",
-        "                    grad_raw[inside] = grad",
-        "                    grad_raw[: len(grad)] = grad",
+        "(grad_raw[inside],) = torch",
+        "(grad_raw[: inside.stop - inside.start],) = torch",
         (VOCAB + "test_engine_equals_plain_logits",),
     ),
     Mistake(

@@ -108,31 +108,36 @@ class _Pass:
         for part in self._slices(0, len(self.batch)):
             self._objective(self.head.module(hidden[part]), part)
 
+    def _block(self, leaf: Tensor, start: int, parameters: list[Tensor], weights: Tensor) -> list[Tensor | None]:
+        """Gradients of one block at its hidden states `leaf` and at the parameters; all its tables end with it."""
+        with torch.enable_grad():
+            raw = self.head.module(leaf)
+        grad_raw = torch.zeros_like(raw)
+        for part in self._slices(start, start + len(leaf)):
+            inside = slice(part.start - start, part.stop - start)
+            logits = raw.detach()[inside].requires_grad_()
+            with torch.enable_grad():
+                values = self._objective(logits, part)
+            if values.requires_grad:
+                (grad_raw[inside],) = torch.autograd.grad(values, logits, weights[part].to(values.dtype))
+            del logits, values  # a slice's tables must not outlive it beside those of the next
+        return list(torch.autograd.grad(raw, [leaf, *parameters], grad_raw, allow_unused=True))
+
     def with_grad(self, hidden: Tensor, parameters: list[Tensor], weights: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Gradients of the values, weighted, at the hidden states and at the head's parameters."""
         grad_hidden = torch.zeros_like(hidden)
         sums: list[Tensor | None] = [None] * len(parameters)
         for start in range(0, len(self.batch), self.block):
-            stop = min(start + self.block, len(self.batch))
-            leaf = hidden[start:stop].detach().requires_grad_()
-            with torch.enable_grad():
-                raw = self.head.module(leaf)
-            grad_raw = torch.zeros_like(raw)
-            for part in self._slices(start, stop):
-                inside = slice(part.start - start, part.stop - start)
-                logits = raw.detach()[inside].requires_grad_()
-                with torch.enable_grad():
-                    values = self._objective(logits, part)
-                if values.requires_grad:
-                    (grad,) = torch.autograd.grad(values, logits, weights[part].to(values.dtype))
-                    grad_raw[inside] = grad
-            grads = torch.autograd.grad(raw, [leaf, *parameters], grad_raw, allow_unused=True)
-            del raw, grad_raw
-            grad_hidden[start:stop] = grads[0]
-            for i, grad in enumerate(grads[1:]):
+            leaf = hidden[start : start + self.block].detach().requires_grad_()
+            grads = self._block(leaf, start, parameters, weights)
+            if grads[0] is not None:
+                grad_hidden[start : start + self.block] = grads[0]
+            for i in range(len(parameters)):
+                grad, grads[i + 1] = grads[i + 1], None
                 if grad is not None:
                     before = sums[i]
                     sums[i] = grad.float() if before is None else before.add_(grad)
+                del grad  # the head's gradient is as large as the head
         found = [
             torch.zeros_like(parameter) if total is None else total.to(parameter.dtype)
             for parameter, total in zip(parameters, sums)
