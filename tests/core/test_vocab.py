@@ -231,6 +231,13 @@ def test_a_head_of_two_layers_trains_both(monkeypatch):
     assert_same(SFT(), tokens(), hidden_states(), head)
 
 
+@pytest.mark.usefixtures("chunks")
+def test_what_a_hook_makes_of_a_linear_head_is_trained_through():
+    module = linear(bias=True)
+    module.register_forward_hook(lambda module, inputs, output: 2.0 * torch.tanh(output))
+    assert_same(OBJECTIVES["kd forward_kl"], tokens(), hidden_states(), Head(module, V))
+
+
 def test_a_parameter_that_the_head_does_not_use_gets_a_zero_gradient():
     module = linear()
     module.register_parameter("unused", nn.Parameter(torch.ones(2)))

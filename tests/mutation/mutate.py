@@ -309,12 +309,37 @@ MISTAKES = [
     Mistake(
         "head: gradient of the last block only",
         "core/vocab.py",
-        "sums[i] = grad.float() if before is None else before.add_(grad)",
-        "sums[i] = grad.float()",
-        (
-            VOCAB + "test_engine_equals_plain_logits",
-            FORWARD + "test_a_tied_head_and_embedding_get_one_gradient_that_holds_both",
-        ),
+        "total.addmm_(grad_raw.T, leaf)",
+        "total.copy_(grad_raw.T @ leaf)",
+        (VOCAB + "test_engine_equals_plain_logits",),
+    ),
+    Mistake(
+        "head: gradient of the last block only, where autograd makes it",
+        "core/vocab.py",
+        "            total.add_(grad)\n",
+        "            total.copy_(grad)\n",
+        (VOCAB + "test_a_head_of_two_layers_trains_both",),
+    ),
+    Mistake(
+        "head: gradient of the bias dropped",
+        "core/vocab.py",
+        "total.add_(grad_raw.sum(dim=0))",
+        "pass",
+        (VOCAB + "test_only_the_bias_can_be_trained",),
+    ),
+    Mistake(
+        "head: hooks passed over",
+        "core/vocab.py",
+        "            and not (module._forward_pre_hooks or module._forward_hooks)\n",
+        "",
+        (VOCAB + "test_what_a_hook_makes_of_a_linear_head_is_trained_through",),
+    ),
+    Mistake(
+        "engine: logits left in the place of a gradient that is nothing",
+        "core/vocab.py",
+        "grad_raw[inside] = 0",
+        "pass",
+        (VOCAB + "test_values_that_do_not_depend_on_the_policy_give_it_no_gradient",),
     ),
     Mistake(
         "head: gradient dropped",
@@ -386,8 +411,8 @@ MISTAKES = [
     Mistake(
         "engine: weights of the first tokens for every slice",
         "core/vocab.py",
-        "weights[part].to(values.dtype)",
-        "weights[: len(values)].to(values.dtype)",
+        "self.weights[part].to(values.dtype)",
+        "self.weights[: len(values)].to(values.dtype)",
         (VOCAB + "test_engine_equals_plain_logits_for_every_reduction",),
     ),
     Mistake(

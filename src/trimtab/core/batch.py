@@ -166,6 +166,12 @@ class TokenBatch:
         """The same tokens with further signals."""
         return replace(self, signals={**self.signals, **signals}, _cache={})
 
+    def computed(self) -> TokenBatch:
+        """The same tokens, with every `LazyLogits` as the logits that it stands for."""
+        return self.with_signals(
+            **{name: value.compute() for name, value in self.signals.items() if isinstance(value, LazyLogits)}
+        )
+
     @property
     def vocab_size(self) -> int:
         """The smallest vocabulary among the signals that are distributions; all are cropped to it."""

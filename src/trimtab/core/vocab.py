@@ -1,13 +1,14 @@
 """The vocabulary engine: any per-token objective, with memory that does not grow with tokens x vocabulary.
 
-A model hands over the hidden states of its answer tokens and its head. The head is applied to a *block*
-of tokens at a time; the objective sees a smaller *slice* of the block as an ordinary `TokenBatch` with
-plain logits. The gradient of the slice is taken at once, scaled by weights known beforehand, so no
-logits outlive their block. Blocks are larger than slices because each block costs one pass over the
-head's gradient, while slices that fit the cache make the objective itself fast.
+A model hands over the hidden states of its answer tokens and its head. The heads (its own and the frozen
+teacher's) are applied to a *block* of tokens at a time; the objective sees a smaller *slice* of the block as
+an ordinary `TokenBatch` with plain logits. The gradient of the slice is taken at once, scaled by weights
+known beforehand, so no logits outlive their block. Blocks are larger than slices because each block reads
+the heads and passes over the head's gradient, while slices that fit the cache make the objective fast.
 
 The head is called as a module, so adapters, biases and quantised heads work; its parameters get their
-gradient through autograd like everything else, which is what tied embeddings, DDP and FSDP rely on.
+gradient through autograd like everything else, which is what tied embeddings, DDP and FSDP rely on. Inside
+the pass a head that is a linear layer and nothing else has its gradient added up in place.
 """
 
 from collections.abc import Callable
@@ -21,8 +22,8 @@ from trimtab.core.batch import TokenBatch, finite
 from trimtab.core.loss import Losses, Objective
 
 BLOCK_BYTES = 96 << 20
-"""Most float32 bytes of one block of logits; two such tables are alive at a time."""
-SLICE_BYTES = 16 << 20
+"""Most float32 bytes of one block of logits; one such table is alive for each model."""
+SLICE_BYTES = 8 << 20
 """Most float32 bytes of the logits of one slice; an objective makes a handful of tables of this size."""
 CUDA_SCALE = 4
 """An accelerator has no cache to fit and wants larger launches."""
@@ -49,6 +50,21 @@ class Head:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         return self.finish(self.module(hidden))
+
+    def plain_linear(self, hidden: Tensor) -> nn.Linear | None:
+        """The module, if it is a linear layer in float32 and nothing else: its gradient needs no autograd."""
+        module = self.module
+        if not isinstance(module, nn.Linear):
+            return None
+        plain = (
+            type(module) is nn.Linear
+            and type(module.weight) is nn.Parameter
+            and hidden.dtype == module.weight.dtype == torch.float32
+            and not torch.is_autocast_enabled(hidden.device.type)
+            and not (module._forward_pre_hooks or module._forward_hooks)
+            and not (module._backward_pre_hooks or module._backward_hooks)
+        )
+        return module if plain else None
 
     def parameters(self) -> list[Tensor]:
         """The trainable parameters, resolved now: FSDP and PEFT exchange them.
@@ -86,63 +102,71 @@ class _Pass:
     """One pass over the blocks; collects values, metrics and, where asked for, gradients."""
 
     def __init__(self, objective: Objective, batch: TokenBatch, head: Head, weights: Tensor):
-        self.objective, self.batch, self.head, self.weights = objective, batch, head, weights
-        self.values = torch.zeros_like(weights)
+        self.objective, self.batch, self.head, self.weights = objective, batch, head, weights.float()
+        self.values = torch.zeros_like(self.weights)
         self.metrics: dict[str, tuple[Tensor, Tensor]] = {}
         self.block = _tokens(BLOCK_BYTES, head.vocab_size, weights.device)
         self.slice = _tokens(SLICE_BYTES, head.vocab_size, weights.device)
 
-    def _objective(self, raw: Tensor, part: slice) -> Tensor:
+    def _parts(self, size: int, start: int, stop: int) -> list[slice]:
+        return [slice(i, min(i + size, stop)) for i in range(start, stop, size)]
+
+    def _objective(self, policy: Tensor, batch: TokenBatch, part: slice) -> Tensor:
         """[n] values of the tokens of `part`; values and metrics are kept."""
-        losses: Losses = self.objective(self.batch[part].with_signals(policy=self.head.finish(raw)))
+        losses: Losses = self.objective(batch.with_signals(policy=self.head.finish(policy)))
         self.values[part] = losses.values.detach().float()
         for name, (total, number) in losses.metrics.items():
             before = self.metrics.get(name)
             self.metrics[name] = (total, number) if before is None else (before[0] + total, before[1] + number)
         return losses.values
 
-    def _slices(self, start: int, stop: int) -> list[slice]:
-        return [slice(i, min(i + self.slice, stop)) for i in range(start, stop, self.slice)]
-
-    def without_grad(self, hidden: Tensor) -> None:
-        for part in self._slices(0, len(self.batch)):
-            self._objective(self.head.module(hidden[part]), part)
-
-    def _block(self, leaf: Tensor, start: int, parameters: list[Tensor], weights: Tensor) -> list[Tensor | None]:
-        """Gradients of one block at its hidden states `leaf` and at the parameters; all its tables end with it."""
-        with torch.enable_grad():
+    def _block(self, leaf: Tensor, block: slice, parameters: list[Tensor], sums: list[Tensor]) -> Tensor:
+        """Gradient at the hidden states of one block; those at the parameters are added to `sums`."""
+        batch = self.batch[block].computed()
+        linear = self.head.plain_linear(leaf)
+        with torch.set_grad_enabled(linear is None):
             raw = self.head.module(leaf)
-        grad_raw = torch.zeros_like(raw)
-        for part in self._slices(start, start + len(leaf)):
-            inside = slice(part.start - start, part.stop - start)
+        grad_raw = raw if linear is not None else torch.empty_like(raw)  # a gradient takes its logits' place
+        for inside in self._parts(self.slice, 0, len(batch)):
+            part = slice(block.start + inside.start, block.start + inside.stop)
             logits = raw.detach()[inside].requires_grad_()
             with torch.enable_grad():
-                values = self._objective(logits, part)
+                values = self._objective(logits, batch[inside], part)
             if values.requires_grad:
-                (grad_raw[inside],) = torch.autograd.grad(values, logits, weights[part].to(values.dtype))
+                weights = self.weights[part].to(values.dtype)
+                (grad_raw[inside],) = torch.autograd.grad(values, logits, weights)
+            else:
+                grad_raw[inside] = 0
             del logits, values  # a slice's tables must not outlive it beside those of the next
-        return list(torch.autograd.grad(raw, [leaf, *parameters], grad_raw, allow_unused=True))
+        if linear is not None:  # autograd would make a gradient as large as the head for each block
+            for parameter, total in zip(parameters, sums):
+                if parameter is linear.weight:
+                    total.addmm_(grad_raw.T, leaf)
+                elif parameter is linear.bias:
+                    total.add_(grad_raw.sum(dim=0))
+            return grad_raw @ linear.weight
+        grad_leaf, *grads = torch.autograd.grad(
+            raw, [leaf, *parameters], grad_raw, allow_unused=True, materialize_grads=True
+        )
+        for total, grad in zip(sums, grads):
+            total.add_(grad)
+        return grad_leaf
 
-    def with_grad(self, hidden: Tensor, parameters: list[Tensor], weights: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def with_grad(self, hidden: Tensor, parameters: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Gradients of the values, weighted, at the hidden states and at the head's parameters."""
         grad_hidden = torch.zeros_like(hidden)
-        sums: list[Tensor | None] = [None] * len(parameters)
-        for start in range(0, len(self.batch), self.block):
-            leaf = hidden[start : start + self.block].detach().requires_grad_()
-            grads = self._block(leaf, start, parameters, weights)
-            if grads[0] is not None:
-                grad_hidden[start : start + self.block] = grads[0]
-            for i in range(len(parameters)):
-                grad, grads[i + 1] = grads[i + 1], None
-                if grad is not None:
-                    before = sums[i]
-                    sums[i] = grad.float() if before is None else before.add_(grad)
-                del grad  # the head's gradient is as large as the head
-        found = [
-            torch.zeros_like(parameter) if total is None else total.to(parameter.dtype)
-            for parameter, total in zip(parameters, sums)
-        ]
-        return grad_hidden, found
+        sums = [torch.zeros_like(parameter, dtype=torch.float32) for parameter in parameters]
+        for block in self._parts(self.block, 0, len(self.batch)):
+            leaf = hidden[block].detach().requires_grad_()
+            grad_hidden[block] = self._block(leaf, block, parameters, sums)
+        return grad_hidden, [total.to(parameter.dtype) for parameter, total in zip(parameters, sums)]
+
+    def without_grad(self, hidden: Tensor) -> None:
+        for block in self._parts(self.block, 0, len(self.batch)):
+            batch, raw = self.batch[block].computed(), self.head.module(hidden[block])
+            for inside in self._parts(self.slice, 0, len(batch)):
+                part = slice(block.start + inside.start, block.start + inside.stop)
+                self._objective(raw[inside], batch[inside], part)
 
 
 class _FusedLoss(torch.autograd.Function):
@@ -155,9 +179,10 @@ class _FusedLoss(torch.autograd.Function):
         # of two, which rounds nothing
         largest = work.weights.max() if len(work.weights) else work.weights.new_ones(())
         ctx.scale = torch.exp2(torch.ceil(torch.log2(largest)))
-        grad_hidden, grads = work.with_grad(hidden, wanted, work.weights / ctx.scale)
+        work.weights = work.weights / ctx.scale
+        grad_hidden, grads = work.with_grad(hidden, wanted)
         ctx.save_for_backward(grad_hidden, *grads)
-        return (work.values * work.weights).sum()
+        return (work.values * work.weights).sum() * ctx.scale
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple:
@@ -193,7 +218,7 @@ def fused_loss(objective: Objective, batch: TokenBatch, hidden: Tensor, head: He
         raise ValueError(f"the engine takes objectives per token, {type(objective).__name__} is per {objective.per}")
     if not hidden.size(0) == len(batch) == weights.size(0):
         raise ValueError(f"{hidden.size(0)} hidden states, {len(batch)} tokens and {weights.size(0)} weights")
-    work = _Pass(objective, batch, head, weights.float())
+    work = _Pass(objective, batch, head, weights)
     if torch.is_grad_enabled():
         loss = _FusedLoss.apply(work, hidden, *head.parameters())
         assert isinstance(loss, Tensor)
