@@ -662,10 +662,10 @@ MISTAKES = [
     Mistake(
         "student: layers keep their old numbers",
         "models/student.py",
-        "    student.load_state_dict(state, strict=True)",
-        "    student.load_state_dict(state, strict=True)\n"
+        "    made.load_state_dict(state, strict=True)",
+        "    made.load_state_dict(state, strict=True)\n"
         "    for new, old in enumerate(layers):\n"
-        "        for module in find_layers(student, len(layers))[1][new].modules():\n"
+        "        for module in find_layers(made, len(layers))[1][new].modules():\n"
         '            if hasattr(module, "layer_idx"):\n'
         "                module.layer_idx = old",
         (STUDENT + "test_layers_are_renumbered",),
@@ -683,8 +683,8 @@ MISTAKES = [
     Mistake(
         "student: the first layers whatever was asked for",
         "models/student.py",
-        "renumbered = {old: new for new, old in enumerate(layers)}",
-        "renumbered = {new: new for new, old in enumerate(layers)}",
+        "if old == int(index)}",
+        "if new == int(index)}",
         (STUDENT + "test_logits_are_those_of_the_original_without_the_other_layers",),
     ),
     Mistake(

@@ -47,30 +47,42 @@ def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
     Raises:
         ValueError: if `layers` is empty, not ascending, or names a layer that is not there.
     """
-    config = deepcopy(model.config)
-    text = config.get_text_config()
-    total = text.num_hidden_layers
+    total = model.config.get_text_config().num_hidden_layers
     layers = list(layers)
     if not layers or layers != sorted(set(layers)) or layers[0] < 0 or layers[-1] >= total:
         raise ValueError(f"layers must be ascending indices from 0 to {total - 1}, got {layers}")
+    return copy_layers(model, layers)
+
+
+def copy_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
+    """A new model whose layer i is a copy of layer `layers[i]` of `model`; one layer may be copied more than once.
+
+    Layers are renumbered (caches and attention types go by a layer's own index) and lists in the
+    config that have one entry a layer follow.
+    """
+    config = deepcopy(model.config)
+    text = config.get_text_config()
+    total = text.num_hidden_layers
     for name, value in list(vars(text).items()):
-        if isinstance(value, (list, tuple)) and len(value) == total and "token" not in name:
+        if isinstance(value, (list, tuple)) and len(value) == total and "token" not in name and name != "architectures":
             setattr(text, name, type(value)(value[i] for i in layers))
     text.num_hidden_layers = len(layers)
     if getattr(text, "max_window_layers", None) is not None:
         text.max_window_layers = sum(i < text.max_window_layers for i in layers)
-    student = AutoModelForCausalLM.from_config(config, dtype=model.dtype)
+    made = AutoModelForCausalLM.from_config(config, dtype=model.dtype)
     path, _ = find_layers(model, total)
     state = {}
-    renumbered = {old: new for new, old in enumerate(layers)}
     for name, value in model.state_dict().items():
-        if name.startswith(f"{path}."):
-            index, _, rest = name.removeprefix(f"{path}.").partition(".")
-            if int(index) not in renumbered:
-                continue
-            name = f"{path}.{renumbered[int(index)]}.{rest}"
-        state[name] = value
-    student.load_state_dict(state, strict=True)
-    student.tie_weights()
-    student.generation_config = deepcopy(model.generation_config)
-    return student.to(model.device).train(model.training)
+        if not name.startswith(f"{path}."):
+            state[name] = value
+            continue
+        index, _, rest = name.removeprefix(f"{path}.").partition(".")
+        state |= {f"{path}.{new}.{rest}": value for new, old in enumerate(layers) if old == int(index)}
+    made.load_state_dict(state, strict=True)
+    for name, buffer in model.named_buffers():  # those that are not saved, such as rotary tables, which `.to` may round
+        if name not in state and not name.startswith(f"{path}."):
+            owner, _, own = name.rpartition(".")
+            setattr(made.get_submodule(owner), own, buffer.clone())
+    made.tie_weights()
+    made.generation_config = deepcopy(model.generation_config)
+    return made.to(model.device).train(model.training)

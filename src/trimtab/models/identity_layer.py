@@ -1,0 +1,202 @@
+"""One more decoder layer at the bottom that changes nothing until it is trained, and a way around it.
+
+A copy of layer 0 whose attention and MLP write zeros stands before layer 0. Through it the network is the
+aligned model, around it the original one, bit for bit; all other weights are shared.
+
+Source: CLM (arXiv:2503.04346) and InRa (arXiv:2506.12704).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from trimtab.models.student import copy_layers, find_layers
+
+MARK = "trimtab_identity_layer"
+"""The key in a model's config that says that its first layer is such a layer."""
+
+
+class IdentityLayerError(ValueError):
+    """A model that cannot be given an identity layer, or that has none where one is needed."""
+
+
+def insert_identity_layer(model: PreTrainedModel) -> PreTrainedModel:
+    """A new model with an identity layer before the first; ordinary weights, an ordinary config.
+
+    The linear layers that write the output of the layer's blocks are found by running them, not by their names: in
+    each block it is the one that runs last. Lists in the config with one entry a layer repeat their first.
+
+    Where a block's output passes a norm (gemma2, gemma3, olmo2) the layer is an identity that is left abruptly: the
+    norm's slope at zero is 1/sqrt(eps), so the first updates want a small learning rate or a warm-up.
+
+    Args:
+        model: any transformers decoder; it is left as it was.
+
+    Returns:
+        A model with the logits of `model`, to the last bit, and `config.trimtab_identity_layer` set. Its saved folder
+        loads with `AutoModelForCausalLM` as it is.
+
+    Raises:
+        IdentityLayerError: if `model` has such a layer already, its layers are not found, or the new layer would not be
+            the identity.
+    """
+    name = f"{type(model).__name__} ({model.config.model_type})"
+    if getattr(model.config, MARK, False):
+        raise IdentityLayerError(f"{name} has an identity layer already; a second one is not supported")
+    try:
+        number = model.config.get_text_config().num_hidden_layers
+        expanded = copy_layers(model, [0, *range(number)])
+        _, layers = find_layers(expanded, number + 1)
+    except ValueError as error:
+        raise IdentityLayerError(str(error)) from error
+    outputs = output_projections(expanded, layers[0])
+    for projection in outputs.values():
+        nn.init.zeros_(projection.weight)
+        if projection.bias is not None:
+            nn.init.zeros_(projection.bias)
+    with _watch(layers[0]) as seen:
+        logits = _few_logits(expanded)
+    if not all(torch.equal(given, returned) for given, returned in seen) or not torch.equal(logits, _few_logits(model)):
+        raise IdentityLayerError(
+            f"{name}: a copy of the first layer ({type(layers[0]).__name__}) is not the identity with the weights of "
+            f"{', '.join(outputs)} at zero; looked for the Linear or Conv1D that runs last in each of its blocks"
+        )
+    setattr(expanded.config, MARK, True)
+    return expanded
+
+
+def output_projections(model: PreTrainedModel, layer: nn.Module) -> dict[str, nn.Linear | Conv1D]:
+    """By name, the linear layers of `layer` that write the output of each of its blocks.
+
+    A block is a child of the layer with linear layers inside; linear layers that are children themselves are one block
+    together. Norms have none and do not count.
+
+    Raises:
+        IdentityLayerError: if no linear layer runs.
+    """
+    last: dict[str, str] = {}
+    leaves = {n: m for n, m in layer.named_modules() if isinstance(m, nn.Linear | Conv1D)}
+
+    def note(name: str) -> Any:
+        block = name.partition(".")[0] if "." in name else ""
+        return lambda *_: last.update({block: name})
+
+    hooks = [leaf.register_forward_hook(note(name)) for name, leaf in leaves.items()]
+    try:
+        _few_logits(model)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not last:
+        found = ", ".join(f"{n} ({type(m).__name__})" for n, m in layer.named_children())
+        raise IdentityLayerError(
+            f"{type(model).__name__} ({model.config.model_type}): looked for Linear or Conv1D modules in the blocks of "
+            f"its first layer ({type(layer).__name__}) and saw none run; found: {found or 'nothing'}"
+        )
+    return {name: leaves[name] for name in last.values()}
+
+
+def identity_layer(model: nn.Module) -> nn.Module:
+    """The identity layer of `model`, which PEFT, DDP or the like may have wrapped.
+
+    Raises:
+        IdentityLayerError: if it has none.
+    """
+    inner = unwrapped(model)
+    if not getattr(inner.config, MARK, False):
+        raise IdentityLayerError(
+            f"{type(inner).__name__} ({inner.config.model_type}) has no identity layer; "
+            "make one with trimtab.models.identity_layer.insert_identity_layer"
+        )
+    return find_layers(inner, inner.config.get_text_config().num_hidden_layers)[1][0]
+
+
+def unwrapped(model: nn.Module) -> PreTrainedModel:
+    """The transformers model inside wrappers such as PEFT's and DDP's.
+
+    Raises:
+        IdentityLayerError: if there is none.
+    """
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            return module
+    raise IdentityLayerError(f"{type(model).__name__} holds no transformers model")
+
+
+def train_only_identity_layer(model: nn.Module) -> None:
+    """Freeze all weights but those of the identity layer, its norms included.
+
+    Raises:
+        IdentityLayerError: if `model` has none.
+    """
+    layer = identity_layer(model)
+    model.requires_grad_(False)
+    layer.requires_grad_(True)
+
+
+@contextmanager
+def bypass(model: nn.Module, rows: Tensor | None = None) -> Iterator[None]:
+    """Within, the identity layer hands on exactly what it was given: the network is the original one.
+
+    The layer itself still runs, so caches keep their form; no gradient reaches it from the rows that go around it.
+
+    Args:
+        model: with an identity layer; may be wrapped.
+        rows: [B] bool, the rows of the batch that go around the layer; all if not given.
+
+    Raises:
+        IdentityLayerError: if `model` has no such layer.
+        ValueError: when the model is called with another number of rows.
+    """
+
+    def around(layer: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
+        given = _given(args, kwargs)
+        computed = output if isinstance(output, Tensor) else output[0]
+        if rows is not None:
+            if rows.shape != given.shape[:1]:
+                raise ValueError(f"bypass: rows has the shape {list(rows.shape)}, the batch has {given.size(0)} rows")
+            given = torch.where(rows.to(given.device)[:, None, None], given, computed)
+        return given if isinstance(output, Tensor) else (given, *output[1:])
+
+    hook = identity_layer(model).register_forward_hook(around, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _given(args: tuple, kwargs: dict[str, Any]) -> Tensor:
+    """The hidden states [B, T, D] that a decoder layer was called with."""
+    return args[0] if args else kwargs["hidden_states"]
+
+
+@contextmanager
+def _watch(layer: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Input and output of each call of `layer`."""
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def note(layer: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        seen.append((_given(args, kwargs), output if isinstance(output, Tensor) else output[0]))
+
+    hook = layer.register_forward_hook(note, with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+@torch.no_grad()
+def _few_logits(model: PreTrainedModel) -> Tensor:
+    """[2, 5, V] on a few tokens, in eval mode."""
+    vocab = model.config.get_text_config().vocab_size
+    ids = (torch.arange(10, device=model.device).view(2, 5) * 37 + 5) % vocab
+    was_training = model.training
+    try:
+        return model.eval()(input_ids=ids, use_cache=False).logits
+    finally:
+        model.train(was_training)
