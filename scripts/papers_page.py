@@ -48,7 +48,7 @@ def _section(name: str) -> str:
         *(f"    {part.strip()}" for part in method.equation.split(";")),
         f"\n- source: {_source(name)}",
         f"- claim: {method.claim}",
-        f"- models: {', '.join(['policy', *sorted(method.roles)])}",
+        f"- models: {', '.join(['policy', *sorted(method.wanted(method.config()).roles)])}",
         f"- recipes: {recipes}",
         f"- code: [methods/{name}.py](../src/trimtab/methods/{name}.py)\n",
         _options(method),

@@ -2,9 +2,11 @@
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -341,6 +343,120 @@ def test_ctrl_c_saves_after_the_step_says_how_to_go_on_and_loses_nothing(finishe
         run(parse(tree, "test", "run"), console=QUIET)
     assert drive(tmp_path, tree, "none", "--resume").returncode == 0
     assert same_weights(tmp_path / "run", finished)
+
+
+@pytest.mark.slow
+def test_kills_at_random_times_change_nothing(finished, files, tmp_path):
+    """Not at places that somebody thought of: after a random share of the seconds that a whole run takes."""
+    tree = tiny_folder.recipe(files, output=str(tmp_path / "whole"), training={"save_steps": 1})
+    start = time.perf_counter()
+    assert drive(tmp_path, tree, "none").returncode == 0
+    seconds = time.perf_counter() - start
+    tree["output"] = str(tmp_path / "run")
+    (tmp_path / "driver.py").write_text(DRIVER)
+    (tmp_path / "recipe.json").write_text(json.dumps(tree))
+    seed = int(os.environ.get("TRIMTAB_TEST_SEED", time.time()))
+    print(f"TRIMTAB_TEST_SEED={seed}")
+    generator, killed = random.Random(seed), 0
+    for _ in range(8):
+        flags = ["--resume"] if (tmp_path / "run" / "recipe.yaml").exists() else []
+        command = [sys.executable, str(tmp_path / "driver.py"), "none", str(tmp_path / "recipe.json"), *flags]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        try:
+            _, errors = process.communicate(timeout=generator.uniform(0.3, 1.0) * seconds)
+            assert process.returncode == 0, errors[-2000:]
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            killed += 1
+    assert killed > 0
+    last = drive(tmp_path, tree, "none", *(["--resume"] if (tmp_path / "run").exists() else []))
+    assert last.returncode == 0, last.stderr[-2000:]
+    assert same_weights(tmp_path / "run", tmp_path / "whole")
+    assert same_weights(tmp_path / "run", finished)
+    assert [event["step"] for event in report.load(tmp_path / "run").train] == [1, 2, 3, 4, 5, 6]
+
+
+def unfinished(finished: Path, folder: Path) -> Path:
+    """A copy of a finished run as it was after its checkpoint of step 4."""
+    shutil.copytree(finished, folder)
+    shutil.rmtree(folder / "checkpoints" / "checkpoint-6")
+    (folder / "report.html").unlink()
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    kept = [line for line in lines if json.loads(line)["event"] != "finished"]
+    (folder / "metrics.jsonl").write_text("".join(line + "\n" for line in kept))
+    text = (folder / "recipe.yaml").read_text().replace(str(finished), str(folder))
+    (folder / "recipe.yaml").write_text(text)
+    return folder
+
+
+def test_a_resume_with_other_rows_or_another_teacher_is_refused_by_name(finished, files, tmp_path):
+    folder = unfinished(finished, tmp_path / "run")
+    kept = (files / "train.jsonl").read_bytes()
+    try:
+        tiny_folder.write_jsonl(files / "train.jsonl", tiny_folder.chat_rows(40, start=300))
+        with pytest.raises(RunError, match="cannot be resumed: training data was .* and is "):
+            run(recipe(files, folder), resume=True, console=QUIET)
+    finally:
+        (files / "train.jsonl").write_bytes(kept)
+    weights_file = files / "teacher" / "model.safetensors"
+    kept = weights_file.read_bytes()
+    try:
+        tiny_folder.save(files / "teacher", seed=5)
+        with pytest.raises(RunError, match="cannot be resumed: (policy|teacher) was .* and is "):
+            run(recipe(files, folder), resume=True, console=QUIET)
+    finally:
+        weights_file.write_bytes(kept)
+
+
+def test_a_resume_logs_the_same_numbers_between_two_logs(files, tmp_path):
+    changes = {"training": {"logging_steps": 4, "save_steps": 3, "max_steps": 8}}
+    whole = run(recipe(files, tmp_path / "whole", **changes), console=QUIET).folder
+    tree = tiny_folder.recipe(files, output=str(tmp_path / "run"), **changes)
+    assert drive(tmp_path, tree, "step:3").returncode == -9
+    assert drive(tmp_path, tree, "none", "--resume").returncode == 0
+    kept = ("step", "answer_tokens", "nll")
+    one, other = ([{k: e[k] for k in kept} for e in report.load(f).train] for f in (whole, tmp_path / "run"))
+    assert one == other
+    assert events(tmp_path / "run", "finished")[0]["tokens"] == events(whole, "finished")[0]["tokens"]
+
+
+def test_a_run_that_was_killed_before_its_recipe_was_written_starts_afresh(finished, files, tmp_path):
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "signature.txt").write_text("method: hpd\n")
+    (folder / "metrics.jsonl").write_text('{"event": "start", "step": 0}\n')
+    run(recipe(files, folder), console=QUIET)
+    assert same_weights(folder, finished)
+    assert len(events(folder, "start")) == 1
+
+
+def test_a_recipe_that_is_torn_or_foreign_is_named(files, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for text in ("a: [1,", "just: this"):
+        (folder / "recipe.yaml").write_text(text)
+        with pytest.raises(RunError, match="is no recipe of a run"):
+            run(recipe(files, folder), console=QUIET)
+
+
+def test_a_mistake_in_the_last_stage_costs_nothing(files, tmp_path):
+    tree = tiny_folder.recipe(files, output=str(tmp_path / "both"))
+    del tree["method"]
+    tree["stages"] = [{"method": "sft"}, {"method": "kd", "data": {"train": str(files / "missing.jsonl")}}]
+    with pytest.raises(ValueError, match="there is no file"):
+        run_stages(parse(tree, "test", "both"), console=QUIET)
+    assert not (tmp_path / "both").exists()
+
+
+def test_a_row_that_a_frozen_model_cannot_read_is_named_before_anything_is_written(files, tmp_path):
+    short = tiny_folder.save(tmp_path / "short", vocab_size=3 + 100)
+    rows = [{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": "\u00e9"}]
+    data = {"train": tiny_folder.write_jsonl(tmp_path / "rows.jsonl", rows), "heldout": None}
+    models = {"student": str(files / "teacher"), "teacher": short}
+    with pytest.raises(ValueError, match="row 2 holds the token id [0-9]+, which the teacher's vocabulary .103. does"):
+        run(recipe(files, tmp_path / "run", models=models, data=data), console=QUIET)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_lost_its_checkpoints_starts_again_and_ends_the_same(finished, files, tmp_path):

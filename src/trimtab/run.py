@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import yaml
+from accelerate.utils import gather_object
 from datasets import Dataset
 from rich.console import Console
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerState
@@ -24,7 +25,7 @@ from trimtab import __version__, methods, report
 from trimtab.core import Method, Plan
 from trimtab.data.collate import Collator, length_sorted
 from trimtab.data.rows import Prepared, check_losses, prepare
-from trimtab.data.sources import load_rows
+from trimtab.data.sources import DataError, load_rows
 from trimtab.models import fingerprint, loading
 from trimtab.models.adapters import add_lora
 from trimtab.models.forward import ObjectiveCall, add_objective_forward
@@ -100,6 +101,11 @@ def run(recipe: Recipe, *, resume: bool = False, console: Console | None = None)
 def run_stages(stages: Stages, *, resume: bool = False, console: Console | None = None) -> Result:
     """Carry out the stages in order and compare them. Stages that are finished already are kept when resuming."""
     console, shared = console or Console(), Shared()
+    for recipe in stages.stages:  # a mistake in the last stage must not cost the first ones
+        recipe.minutes = stages.minutes  # says in the run folder that the steps were fitted
+        check_folder(Path(recipe.output), recipe, resume and Path(recipe.output).exists())
+        for source in filter(None, (recipe.data.train, recipe.data.heldout)):
+            load_rows(source)
     notes = [_fit_stages(stages, console, shared)] if stages.minutes is not None else []
     folders = []
     for recipe in stages.stages:
@@ -123,6 +129,8 @@ def _run_one(
         recipe = recipe.model_copy(update={"training": stored["training"]})  # steps that were fitted to the machine
     job = load_job(recipe, shared, console)
     job.notes += notes
+    if stored is not None:
+        _check_signature(folder, job.signature)
     if stored is None and fit:
         assert recipe.minutes is not None
         job.notes.append(_fit(recipe, recipe.minutes, seconds_per_step(job), len(job.train.rows)))
@@ -145,8 +153,10 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] |
         return None
     stored_file = folder / "recipe.yaml"
     if not stored_file.is_file():
+        if folder.is_dir() and _was_barely_begun(folder):
+            return None
         raise RunError(f"{folder} exists and is no run folder; choose another with output=FOLDER")
-    stored = yaml.safe_load(stored_file.read_text())
+    stored = _stored_recipe(stored_file)
     asked = yaml.safe_load(dump(recipe))
     different = sorted(_differences(_comparable(stored), _comparable(asked)))
     if different:
@@ -162,6 +172,43 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] |
     if not resume:
         raise RunError(f"{folder} holds this run, unfinished; add --resume to continue or choose another output=FOLDER")
     return stored
+
+
+def _stored_recipe(path: Path) -> dict[str, Any]:
+    try:
+        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} is no recipe of a run; choose another output=FOLDER") from error
+    if not isinstance(stored, dict) or not {"method", "models", "data", "training"} <= stored.keys():
+        raise RunError(f"{path} is no recipe of a run; choose another output=FOLDER")
+    return stored
+
+
+def _was_barely_begun(folder: Path) -> bool:
+    """A run that was killed before its recipe was written; there is nothing in it to lose."""
+    ours = {"signature.txt", "signature.txt.part", "recipe.yaml.part", "metrics.jsonl", "checkpoints"}
+    names = {path.name for path in folder.iterdir()}
+    return "checkpoints" in names and names <= ours and not list((folder / "checkpoints").iterdir())
+
+
+ENVIRONMENT = {"trimtab", "versions", "hardware", "python"}
+"""Lines of a signature that may differ after a resume; the event log says when."""
+
+
+def _check_signature(folder: Path, signature: Mapping[str, str]) -> None:
+    """A resume goes on with the same models, tokenizer and rows, or not at all.
+
+    Raises:
+        RunError: naming the first line that differs.
+    """
+    path = folder / "signature.txt"
+    stored = dict(line.split(": ", 1) for line in path.read_text(encoding="utf-8").splitlines() if ": " in line)
+    for key, now in signature.items():
+        if key not in ENVIRONMENT and stored.get(key) != now:
+            raise RunError(
+                f"{folder} cannot be resumed: {key} was {stored.get(key)} and is {now}; "
+                "put back what has changed or start anew with output=FOLDER"
+            )
 
 
 def _comparable(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -243,6 +290,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         held_signals.append(_teacher_signal(shared, frozen["teacher"], remember))
     if recipe.eval.drift:
         held_signals.append(_frozen_copy(start, "start", recipe))
+    _check_ids(train, held, _frozen_vocabularies(frozen))
     plan = method.build(options, policy, **given)
     rows_name = fingerprint.of_rows(train.rows)
     held_name = fingerprint.of_rows(held.rows) if held else "none"
@@ -306,13 +354,37 @@ def _make_policy(recipe: Recipe, shared: Shared) -> PreTrainedModel:
     source = _load(shared, name, models.frozen_dtype, models.trust_remote_code)
     layers = models.policy.layers
     if isinstance(layers, int):
-        layers = evenly_spaced(source.config.get_text_config().num_hidden_layers, layers)
+        try:
+            layers = evenly_spaced(source.config.get_text_config().num_hidden_layers, layers)
+        except ValueError as error:
+            raise RunError(f"models.policy.layers: {error}") from error
     return keep_layers(source, layers).to(loading.DTYPES[models.dtype])  # type: ignore[arg-type]
 
 
 def _frozen_names(recipe: Recipe) -> dict[str, str]:
     """Role -> model, of those that the recipe names."""
     return {role: getattr(recipe.models, role) for role in FROZEN if getattr(recipe.models, role) is not None}
+
+
+def _frozen_vocabularies(frozen: Mapping[str, PreTrainedModel]) -> dict[str, int]:
+    return {role: model.config.get_text_config().vocab_size for role, model in frozen.items()}
+
+
+def _check_ids(train: Prepared, held: Prepared | None, vocabularies: Mapping[str, int]) -> None:
+    """No row may hold a token that a frozen model cannot read.
+
+    Raises:
+        DataError: naming the first such row.
+    """
+    for prepared in filter(None, (train, held)):
+        for row in prepared.rows:
+            highest = max(row["input_ids"] + row.get("rejected_input_ids", []))
+            for role, size in vocabularies.items():
+                if highest >= size:
+                    raise DataError(
+                        f"{prepared.source}: row {row['row_id'] + 1} holds the token id {highest}, which the {role}'s "
+                        f"vocabulary ({size}) does not; take such rows out or choose another model"
+                    )
 
 
 def _teacher_signal(shared: Shared, teacher: PreTrainedModel, remember: bool) -> FrozenModel:
@@ -357,6 +429,8 @@ def seconds_per_step(job: Job) -> float:
     rows = sorted(job.train.rows, key=lambda row: len(row["input_ids"]))
     middle = max(0, len(rows) // 2 - 2 * size)
     policy = job.policy.to(device).train()
+    if args.gradient_checkpointing:
+        policy.gradient_checkpointing_enable(args.gradient_checkpointing_kwargs)
     _move_frozen(job, device)
     mixed = torch.bfloat16 if args.bf16 else torch.float16
     trained = [p for p in policy.parameters() if p.requires_grad]
@@ -378,8 +452,10 @@ def seconds_per_step(job: Job) -> float:
         optimizer.zero_grad(set_to_none=True)
         update.append(time.perf_counter() - start - forward[-1])
     policy.eval()
+    policy.gradient_checkpointing_disable()
     typical = [statistics.median(timings[1:] or timings) for timings in (forward, update)]
-    return 1.1 * (typical[0] * args.gradient_accumulation_steps + typical[1])
+    seconds = 1.1 * (typical[0] * args.gradient_accumulation_steps + typical[1])
+    return max(gather_object([seconds]))  # all processes must choose the same number of steps
 
 
 def _steps_asked(recipe: Recipe, num_rows: int) -> int:
@@ -406,7 +482,9 @@ def _fit_stages(stages: Stages, console: Console, shared: Shared) -> str:
     stored = [Path(recipe.output) / "recipe.yaml" for recipe in stages.stages]
     known = next((path for path in stored if path.exists()), None)
     if known is not None:
-        steps = yaml.safe_load(known.read_text())["training"]["max_steps"]
+        steps = _stored_recipe(known)["training"].get("max_steps")
+        if steps is None:
+            raise RunError(f"{known.parent} holds a run without a budget of minutes; choose another output=FOLDER")
         note = f"{steps} steps, as in {known.parent}"
         for recipe in stages.stages:
             recipe.training["max_steps"] = steps
@@ -419,8 +497,6 @@ def _fit_stages(stages: Stages, console: Console, shared: Shared) -> str:
             num_rows.append(len(job.train.rows))
         notes = [_fit(recipe, stages.minutes, seconds, n) for recipe, n in zip(stages.stages, num_rows)]
         note = f"{notes[0]} (all {len(notes)} stages together)"
-    for recipe in stages.stages:
-        recipe.minutes = stages.minutes  # says in the run folder that the steps were fitted
     console.print(note, soft_wrap=True)
     return note
 
@@ -432,12 +508,11 @@ def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result
     """Train, measure, save. The run folder is created here, when nothing about the recipe can fail any more."""
     recipe = job.recipe
     args = settings.build(recipe.training, folder, recipe.seed)
-    folder.mkdir(parents=True, exist_ok=True)
     log = EventLog(folder)
     interrupt = StopOnInterrupt()
     progress = ShowProgress(f"{recipe.method} -> {folder}", console)
     checkpoint = checkpoints.last_complete(folder / "checkpoints") if resume else None
-    evaluate = _evaluator(job, args.device, log, console)
+    evaluate = _evaluator(job, args, log, console)
     events = WriteEvents(log, evaluate, recipe.eval.every)
     trainer = ObjectiveTrainer(
         model=job.policy,
@@ -451,9 +526,7 @@ def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result
     trainer.remove_callback(PrinterCallback)
     _move_frozen(job, args.device)
     main = trainer.is_world_process_zero()
-    if checkpoint is not None:
-        events.seconds, events.answer_tokens = _so_far(log, checkpoints.step_of(checkpoint))
-        trainer.answer_tokens = events.answer_tokens
+    folder.mkdir(parents=True, exist_ok=True)
     if main:
         _start(job, folder, log, resume, checkpoint)
     trainer.accelerator.wait_for_everyone()
@@ -479,7 +552,7 @@ def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result
         if hasattr(job.plan.objective, "tables"):
             for title, rows in job.plan.objective.tables(job.tokenizer.decode).items():  # type: ignore[attr-defined]
                 log.event("table", step, title=title, rows=rows)
-        log.event("finished", step, seconds=round(events.seconds, 2), tokens=trainer.answer_tokens)
+        log.event("finished", step, seconds=round(events.seconds, 2), tokens=trainer.totals.answer_tokens)
         return Result(folder, report.write([folder]))
     return Result(folder, folder / "report.html")
 
@@ -497,18 +570,12 @@ def _is_last(checkpoint: Path) -> bool:
     return state.global_step >= state.max_steps
 
 
-def _so_far(log: EventLog, step: int) -> tuple[float, float]:
-    """Training seconds and answer tokens up to a checkpoint."""
-    before = [event for event in log.events() if event["event"] == "train" and event["step"] <= step]
-    return (before[-1]["seconds"], before[-1]["answer_tokens"]) if before else (0.0, 0.0)
-
-
 def _start(job: Job, folder: Path, log: EventLog, resume: bool, checkpoint: Path | None) -> None:
     if resume:
         checkpoints.remove_incomplete(folder / "checkpoints")
         log.resume(checkpoints.step_of(checkpoint) if checkpoint else -1)
         return
-    _write(folder / "recipe.yaml", dump(job.recipe))
+    log.metrics.unlink(missing_ok=True)  # of a run that was killed before it had begun
     _write(folder / "signature.txt", "".join(f"{key}: {value}\n" for key, value in job.signature.items()))
     method = {
         "name": job.recipe.method,
@@ -521,6 +588,7 @@ def _start(job: Job, folder: Path, log: EventLog, resume: bool, checkpoint: Path
     log.event("start", 0, method=method, data=counts)
     for note in job.notes:
         log.event("note", 0, text=note)
+    _write(folder / "recipe.yaml", dump(job.recipe))  # last: a folder with a recipe holds all that a resume reads
 
 
 def _write(path: Path, text: str) -> None:
@@ -529,15 +597,20 @@ def _write(path: Path, text: str) -> None:
     part.replace(path)
 
 
-def _evaluator(
-    job: Job, device: torch.device, log: EventLog, console: Console
-) -> Callable[[Any, int, bool], None] | None:
+def _evaluator(job: Job, args: Any, log: EventLog, console: Console) -> Callable[[Any, int, bool], None] | None:
     """Measures the held-out rows at a step; `whole` also stores single rows and answers to the prompts."""
     recipe = job.recipe
     if job.heldout is None and not recipe.eval.prompts:
         return None
 
+    mixed = torch.bfloat16 if args.bf16 else torch.float16
+
     def evaluate(policy: Any, step: int, whole: bool) -> None:
+        # said here, because a run that is resumed after its last step measures a model that nothing has wrapped
+        with torch.autocast(args.device.type, mixed, enabled=bool(args.bf16 or args.fp16)):
+            measure(policy, step, whole)
+
+    def measure(policy: Any, step: int, whole: bool) -> None:
         main = int(os.environ.get("RANK", "0")) == 0
         lengths = {}
         if whole and recipe.eval.prompts:
@@ -548,7 +621,7 @@ def _evaluator(
                 for prompt, text in zip(recipe.eval.prompts, texts):
                     log.sample("generation", step, prompt=prompt, text=text)
         if job.heldout is not None:
-            batches = length_sorted(job.heldout.rows, job.collator, recipe.eval.batch_size, device)
+            batches = length_sorted(job.heldout.rows, job.collator, recipe.eval.batch_size, args.device)
             rows = heldout.measure(policy, batches, job.heldout_signals)
             means = heldout.summary(rows)
             if main:

@@ -238,6 +238,33 @@ def test_what_a_hook_makes_of_a_linear_head_is_trained_through():
     assert_same(OBJECTIVES["kd forward_kl"], tokens(), hidden_states(), Head(module, V))
 
 
+def test_what_a_patched_forward_makes_of_a_linear_head_is_trained_through(monkeypatch):
+    cut(monkeypatch, 5, 2)
+    module = linear()
+    original = module.forward
+    module.forward = lambda x: 3.0 * original(x)  # as accelerate's hooks do
+    assert_same(OBJECTIVES["kd forward_kl"], tokens(), hidden_states(), Head(module, V))
+
+
+def test_a_weight_that_is_a_view_of_a_flat_parameter_is_refused():
+    module = linear()
+    weight = module.weight
+    del module.weight
+    module.weight = weight.view(V, D)  # what FSDP1 leaves on a module during the forward
+    with pytest.raises(ValueError, match="sharded by FSDP1"):
+        Head(module, V).parameters()
+
+
+def test_many_tokens_of_one_target_do_not_overflow_in_float16():
+    labels = torch.full((1, 4097), 3)
+    batch = TokenBatch.from_labels(labels)
+    module = linear(dtype=torch.float16, v=8)
+    hidden = torch.full((4096, D), 20.0, dtype=torch.float16).requires_grad_()
+    loss = fused_loss(Likelihood(), batch, hidden, Head(module, 8), weights(batch, "token_mean")).loss
+    loss.backward()
+    assert module.weight.grad.isfinite().all()
+
+
 def test_a_parameter_that_the_head_does_not_use_gets_a_zero_gradient():
     module = linear()
     module.register_parameter("unused", nn.Parameter(torch.ones(2)))

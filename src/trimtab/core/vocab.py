@@ -64,6 +64,7 @@ class Head:
             type(module) is nn.Linear
             and type(module.weight) is nn.Parameter
             and hidden.dtype == module.weight.dtype == torch.float32
+            and "forward" not in vars(module)  # accelerate's hooks put one there
             and not torch.is_autocast_enabled(hidden.device.type)
             and not (module._forward_pre_hooks or module._forward_hooks)
             and not (module._backward_pre_hooks or module._backward_hooks)
@@ -82,6 +83,11 @@ class Head:
         trainable: list[Tensor] = [p for p in self.module.parameters() if p.requires_grad]
         if any(hasattr(p, "device_mesh") for p in trainable):
             raise ValueError("the output head is sharded on its own; shard it together with the whole model")
+        if any(hasattr(p, "ds_id") for p in trainable):
+            raise ValueError("the output head is sharded by ZeRO-3, which the engine was not tested with; use DDP")
+        views = (v for m in self.module.modules() for v in vars(m).values() if isinstance(v, Tensor))
+        if any(v.requires_grad for v in views):
+            raise ValueError("the output head is sharded by FSDP1, whose views lose its gradient; use DDP")
         return trainable
 
 
@@ -179,10 +185,10 @@ class _FusedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, work: _Pass, hidden: Tensor, *parameters: Tensor) -> Tensor:
         wanted = [p for p, needed in zip(parameters, ctx.needs_input_grad[2:]) if needed]
-        # taken for weights of about 1 and scaled afterwards, so that they do not underflow in float16; by a power
-        # of two, which rounds nothing
+        # taken for weights of about 1/16 and scaled afterwards, so that in float16 they do not underflow and sums over
+        # a block do not overflow; by a power of two, which rounds nothing
         largest = torch.cat([work.weights.abs(), work.weights.new_zeros(1)]).max()
-        ctx.scale = torch.where(largest > 0, torch.exp2(torch.ceil(torch.log2(largest))), 1.0)
+        ctx.scale = torch.where(largest > 0, torch.exp2(torch.ceil(torch.log2(largest)) + 4), 1.0)
         work.weights = work.weights / ctx.scale
         grad_hidden, grads = work.with_grad(hidden, wanted)
         ctx.save_for_backward(grad_hidden, *grads)

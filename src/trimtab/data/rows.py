@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import TemplateError
+
 from trimtab.core.batch import IGNORE
 from trimtab.data.sources import DataError
 
@@ -222,6 +224,8 @@ def _messages(value: Any, column: str, where: str) -> list[dict[str, Any]]:
     good = isinstance(value, list) and all(
         isinstance(m, Mapping) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in value
     )
+    if good and not value and column != "completion":
+        raise DataError(f"{where}: {column} is an empty list, expected messages")
     if not good:
         raise DataError(f"{where}: {column} must be a list of messages, each with a text under 'role' and 'content'")
     return [dict(m) for m in value]
@@ -241,9 +245,12 @@ def _chat(
     kwargs = dict(row.get("chat_template_kwargs") or {})
 
     def render(upto: int, prompt: bool) -> str:
-        text = tokenizer.apply_chat_template(
-            messages[:upto], tokenize=False, add_generation_prompt=prompt, tools=row.get("tools"), **kwargs
-        )
+        try:
+            text = tokenizer.apply_chat_template(
+                messages[:upto], tokenize=False, add_generation_prompt=prompt, tools=row.get("tools"), **kwargs
+            )
+        except (TemplateError, TypeError, ValueError) as error:
+            raise DataError(f"{where}: the chat template does not take these messages: {error}") from error
         assert isinstance(text, str)
         return text
 

@@ -77,7 +77,7 @@ def _file(path: Path) -> list[Row]:
 
 def _jsonl(path: Path) -> list[Row]:
     rows = []
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
@@ -90,7 +90,7 @@ def _jsonl(path: Path) -> list[Row]:
 
 def _json(path: Path) -> list[Row]:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         hint = "; a file with one object a line is called .jsonl" if error.msg == "Extra data" else ""
         raise DataError(f"{path}: line {error.lineno} is no JSON: {error.msg}{hint}") from error
@@ -100,8 +100,13 @@ def _json(path: Path) -> list[Row]:
 
 
 def _csv(path: Path) -> list[Row]:
-    with path.open(encoding="utf-8", newline="") as lines:
-        return list(csv.DictReader(lines))
+    csv.field_size_limit(2**31 - 1)  # texts are long
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines)
+        try:
+            return list(reader)
+        except csv.Error as error:
+            raise DataError(f"{path}: line {reader.line_num} is no CSV: {error}") from error
 
 
 def _parquet(path: Path) -> list[Row]:

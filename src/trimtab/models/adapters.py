@@ -22,6 +22,9 @@ def add_lora(model: PreTrainedModel, settings: dict[str, Any], seed: int) -> Any
     """
     from peft import LoraConfig, get_peft_model
 
+    modules = settings.get("target_modules") or ()
+    if isinstance(modules, list) and "lm_head" in modules:
+        raise AdapterError("models.lora.target_modules holds lm_head, which TRL's trainer does not take; leave it out")
     set_seed(seed)
     try:
         return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **settings))

@@ -1,9 +1,11 @@
 """Find a model by builtin name, local folder or hub id."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.models.builtin import BUILTIN, ModelNotFound, builtin_folder
@@ -31,11 +33,14 @@ def locate(name: str) -> str:
 
 def _fetch(what: Any, name: str, **kwargs: Any) -> Any:
     """Call a `from_pretrained`, with one clear line where the hub or the cache does not have the model."""
+    place = locate(name)
+    # it repeats each failed request in the log, and the last failure becomes the message below
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
-        return what.from_pretrained(locate(name), **kwargs)
-    except OSError as error:
-        reason = str(error).strip().splitlines()[0]
-        if Path(locate(name)).is_dir():
+        return what.from_pretrained(place, **kwargs)
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if Path(place).is_dir():
             raise ModelNotFound(f"the model folder {name} could not be loaded: {reason}") from error
         raise ModelNotFound(
             f"could not load the model {name!r}: it is no builtin ({', '.join(BUILTIN)}), no local folder, and the hub "

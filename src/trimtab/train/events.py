@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
 from transformers import TrainerCallback
 
 
@@ -72,8 +74,6 @@ class WriteEvents(TrainerCallback):
         self.log, self.evaluate, self.every = log, evaluate, every
         self.seconds = 0.0
         """spent in training, evaluations left out"""
-        self.answer_tokens = 0.0
-        """trained on before this process, as a resumed run knows"""
         self._since = 0.0
         self._at = (0.0, 0.0)  # answer tokens and seconds at the last log
 
@@ -90,7 +90,6 @@ class WriteEvents(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._since = time.perf_counter()
-        self._at = (self.answer_tokens, self.seconds)
         if state.global_step == 0:
             self._evaluate(kwargs["model"], 0, True)
 
@@ -107,6 +106,16 @@ class WriteEvents(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.every and state.global_step % self.every == 0 and state.global_step < state.max_steps:
             self._evaluate(kwargs["model"], state.global_step, False)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Seconds so far, for a checkpoint."""
+        self._stop_clock()
+        return {"seconds": torch.tensor([self.seconds, *self._at], dtype=torch.float64)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """What `state_dict` gave."""
+        self.seconds, tokens, seconds = state["seconds"].tolist()
+        self._at = (tokens, seconds)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._stop_clock()

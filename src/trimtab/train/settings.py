@@ -28,6 +28,11 @@ OURS = {
     "completion_only_loss": "the format of the rows: answers are learnt, prompts are not",
     "loss_type": "the recipe's `method`",
     "model_init_kwargs": "the recipe's `models`",
+    "trust_remote_code": "the recipe's `models`",
+    "chat_template_path": "the tokenizer of the policy: rows are tokenised with it",
+    "eos_token": "the tokenizer of the policy: rows are tokenised with it",
+    "pad_token": "the tokenizer of the policy: rows are tokenised with it",
+    "truncation_mode": "trimtab: a row that is too long loses the end of its answer",
     "disable_tqdm": "trimtab",
 }
 NOT_BUILT = {
@@ -35,6 +40,12 @@ NOT_BUILT = {
     "eval_packing": "packing is not built yet; leave it out",
     "padding_free": "padding-free batches are not built yet; leave it out",
     "use_liger_kernel": "Liger replaces the forward that the objective runs in; leave it out",
+    "router_aux_loss_coef": "the auxiliary loss of routers is not part of any objective here; leave it out",
+    "push_to_hub": "nothing is uploaded; give the finished model/ folder to `hf upload`",
+    "hub_token": "nothing is uploaded, and a recipe is no place for a secret; leave it out",
+    "save_only_model": "a checkpoint without its optimizer cannot be resumed to the same weights; leave it out",
+    "fsdp": "sharding by the trainer is not tested yet; use DDP (accelerate launch)",
+    "deepspeed": "DeepSpeed is not tested yet; use DDP (accelerate launch)",
     "label_smoothing_factor": "label smoothing is not part of any method here; leave it out",
 }
 
@@ -60,7 +71,10 @@ def check(training: dict[str, Any]) -> dict[str, Any]:
             raise TrainingError(f"training.{key} is set by {OURS[key]}; leave it out")
         if key in NOT_BUILT and value:
             raise TrainingError(f"training.{key}={value}: {NOT_BUILT[key]}")
-    return {**DEFAULTS, **{key: _typed(key, value) for key, value in training.items()}}
+    typed = {**DEFAULTS, **{key: _typed(key, value) for key, value in training.items()}}
+    if typed.get("max_length") is not None and typed.get("max_length", 2) < 2:
+        raise TrainingError(f"training.max_length is {typed['max_length']}; give at least 2, or null for no limit")
+    return typed
 
 
 def _typed(key: str, value: Any) -> Any:

@@ -21,6 +21,24 @@ class NotFinite(ValueError):
     """A loss or a gradient that is NaN or infinite; the optimizer has not used it."""
 
 
+class Totals:
+    """What was counted so far; a checkpoint holds it, so that a resumed run logs the same numbers."""
+
+    def __init__(self) -> None:
+        self.answer_tokens = 0.0
+        """trained on, over all processes"""
+        self.sums: dict[str, Tensor] = {}
+        """name of a metric -> [sum, count] since the last log"""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        tokens = torch.tensor(self.answer_tokens, dtype=torch.float64)
+        return {"answer_tokens": tokens, **{f"sum.{name}": pair for name, pair in self.sums.items()}}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.answer_tokens = state["answer_tokens"].item()
+        self.sums = {name.removeprefix("sum."): pair for name, pair in state.items() if name.startswith("sum.")}
+
+
 class ObjectiveTrainer(SFTTrainer):
     """Feeds a plan's objective with the answer tokens of each batch and logs what it measured.
 
@@ -32,9 +50,8 @@ class ObjectiveTrainer(SFTTrainer):
         super().__init__(*args, **kwargs)
         self.plan = plan
         self.loss_is_scaled_for_ga = True  # `weights` divides by the count of the whole update
-        self._sums: dict[str, Tensor] = {}  # name -> [sum, count] since the last log
         self._update: list[tuple[Tensor, Tensor]] = []  # (loss, row ids) of each micro-batch of this update
-        self.answer_tokens = 0.0  # trained on by this process's runs, over all processes
+        self.totals = Totals()
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = list(self.train_dataset.column_names)  # type: ignore[union-attr]
@@ -54,7 +71,7 @@ class ObjectiveTrainer(SFTTrainer):
         tokens = sum((count(batch["labels"], "token_mean") for batch in batch_samples), torch.zeros(()))
         both = self.accelerator.reduce(torch.stack([total, tokens]).to(device), "sum")
         assert isinstance(both, Tensor)
-        self.answer_tokens += both[1].item()
+        self.totals.answer_tokens += both[1].item()
         return both[0].clamp(min=1) / self.accelerator.num_processes  # "sum" counts 0 and is divided by 1
 
     def compute_loss(
@@ -80,7 +97,9 @@ class ObjectiveTrainer(SFTTrainer):
         output = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)
         self._update.append((output.loss.detach(), inputs["row_id"]))
         for name, pair in output.metrics.items():
-            self._sums[name] = self._sums.get(name, 0) + torch.stack(pair)
+            pair = torch.stack(pair)
+            before = self.totals.sums.get(name)
+            self.totals.sums[name] = pair if before is None else before.to(pair.device) + pair
         return (output.loss, output) if return_outputs else output.loss
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
@@ -106,23 +125,26 @@ class ObjectiveTrainer(SFTTrainer):
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if self._sums and "loss" in logs:
-            names = sorted(self._sums)
-            table = self.accelerator.reduce(torch.stack([self._sums[name] for name in names]), "sum")
+        sums = self.totals.sums
+        if sums and "loss" in logs:
+            names = sorted(sums)
+            table = self.accelerator.reduce(torch.stack([sums[name].to(self.args.device) for name in names]), "sum")
             assert isinstance(table, Tensor)
             logs.update({name: (row[0] / row[1]).item() for name, row in zip(names, table) if row[1] > 0})
-            logs["answer_tokens"] = self.answer_tokens
-            self._sums.clear()
+            logs["answer_tokens"] = self.totals.answer_tokens
+            sums.clear()
         super().log(logs, start_time)
 
-    def _stateful(self) -> list[Any]:
-        """Parts of the plan that a checkpoint has to hold."""
-        return [part for part in (self.plan.objective, *self.plan.signals) if hasattr(part, "state_dict")]
+    def _stateful(self) -> dict[str, Any]:
+        """Parts that a checkpoint has to hold besides what transformers puts there, by the name of their file."""
+        parts: list[Any] = [self.plan.objective, *self.plan.signals, *self.callback_handler.callbacks, self.totals]
+        stateful = {id(part): part for part in parts if hasattr(part, "state_dict")}
+        return {f"{type(part).__name__.lower()}_{i}.safetensors": part for i, part in enumerate(stateful.values())}
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        for i, part in enumerate(self._stateful()):
-            part.load_state_dict(load_file(Path(resume_from_checkpoint) / f"plan_{i}.safetensors"))
+        for name, part in self._stateful().items():
+            part.load_state_dict(load_file(Path(resume_from_checkpoint) / name))
 
     def finish_from(self, checkpoint: Path) -> None:
         """Take weights and state of a checkpoint after which there is nothing left to train."""
@@ -140,10 +162,8 @@ class ObjectiveTrainer(SFTTrainer):
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial=trial))
             checkpoint = folder / f"checkpoint-{self.state.global_step}"
-            for i, part in enumerate(self._stateful()):
-                save_file(
-                    {k: v.contiguous() for k, v in part.state_dict().items()}, checkpoint / f"plan_{i}.safetensors"
-                )
+            for name, part in self._stateful().items():
+                save_file({key: value.contiguous() for key, value in part.state_dict().items()}, checkpoint / name)
             mark_complete(checkpoint)
             rotate_checkpoints(
                 output_dir=str(folder),
