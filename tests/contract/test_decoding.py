@@ -25,5 +25,5 @@ def test_generate_can_call_it_and_each_option_has_a_name_of_its_own(name):
     parameters = inspect.signature(decoding.load(name)).parameters
     assert list(parameters)[: len(HANDED_OVER)] == HANDED_OVER
     assert list(parameters.values())[-1].kind is inspect.Parameter.VAR_KEYWORD
-    options = [p for p in list(parameters.values())[len(HANDED_OVER) : -1]]
+    options = list(parameters.values())[len(HANDED_OVER) : -1]
     assert all(option.default is not inspect.Parameter.empty for option in options)

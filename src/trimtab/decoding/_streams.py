@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
-from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.streamers import BaseStreamer
+from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from trimtab.core.batch import finite
 
@@ -72,7 +72,8 @@ class Stream:
             generation_config: as `generate` hands it to a strategy.
             inputs: for the model's forward, likewise; tensors with one entry a row of the batch are picked from.
         """
-        self.model, self.rows, self.generation_config, self.inputs = model, rows, generation_config, inputs
+        self.model: Any = model
+        self.rows, self.generation_config, self.inputs = rows, generation_config, inputs
         self.started = False
 
     def __call__(self, input_ids: Tensor) -> Tensor:
@@ -172,6 +173,7 @@ def decode(
         else:
             tokens = scores.argmax(dim=-1)
         if ends:
+            assert pad is not None, "generate() sets it wherever there is an end token"
             tokens = torch.where(unfinished, tokens, pad)
         input_ids = torch.cat([input_ids, tokens[:, None]], dim=1)
         if streamer is not None:
@@ -182,4 +184,5 @@ def decode(
         streamer.end()
     if not generation_config.return_dict_in_generate:
         return input_ids
-    return GenerateDecoderOnlyOutput(sequences=input_ids, scores=all_scores or None, logits=all_logits or None)
+    output = {"sequences": input_ids, "scores": all_scores or None, "logits": all_logits or None}
+    return GenerateDecoderOnlyOutput(**output)  # type: ignore[arg-type]

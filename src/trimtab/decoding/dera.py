@@ -20,8 +20,8 @@ from transformers import (
     PreTrainedModel,
     StoppingCriteriaList,
 )
-from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.streamers import BaseStreamer
+from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from trimtab.decoding._streams import Dial, Stream, Strength, check_settings, decode, mix
 from trimtab.models.identity_layer import unwrapped

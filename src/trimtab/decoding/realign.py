@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
-from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.streamers import BaseStreamer
+from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from trimtab.decoding._streams import Dial, Stream, Strength, check_settings, decode, mix
 from trimtab.models.identity_layer import bypass
