@@ -4,7 +4,7 @@ Forward of student and frozen teacher, forward KL on the answer tokens, backward
 gradient checkpointing, float32, on the CPU. The student is made of some of the teacher's layers, and the first half of
 each row is prompt. Contestants:
 
-  trimtab           `policy(..., objective_call=...)` with KD and a live `FrozenTeacher`
+  trimtab           `policy(..., objective_call=...)` with KD and a live `FrozenModel`
   plain             full logits of both models, torch's kl_div on those of the answer tokens
   trl-gkd           full logits, the loss of TRL's `GKDTrainer` with beta 0, called as that trainer calls it
   trl-distillation  the chunked loss of TRL's `DistillationTrainer`, on the completion's hidden states as there
@@ -44,16 +44,16 @@ from common import (
     write,
 )
 from trimtab.core import IGNORE
-from trimtab.methods.kd import KD
 from trimtab.models import fingerprint
 from trimtab.models.forward import ObjectiveCall, add_objective_forward
 from trimtab.models.loading import load_config, load_model
 from trimtab.models.student import evenly_spaced, keep_layers
 from trimtab.objectives.divergence import forward_kl
-from trimtab.signals.teacher import FrozenTeacher
+from trimtab.objectives.matching import Match
+from trimtab.signals.frozen import FrozenModel
 
 transformers.logging.disable_progress_bar()
-OBJECTIVE = KD(forward_kl, temperature=1.0, cross_entropy=0.0)
+OBJECTIVE = Match(forward_kl, temperature=1.0, cross_entropy=0.0)
 TINY = "tiny"
 """A random model for --quick, in place of one that must be loaded."""
 TIME_LIMIT = 0.9
@@ -74,7 +74,7 @@ class Setting:
 @dataclass
 class Pair:
     student: PreTrainedModel
-    teacher: FrozenTeacher
+    teacher: FrozenModel
 
     @classmethod
     def make(cls, model: str, layers: int) -> "Pair":
@@ -89,7 +89,7 @@ class Pair:
             student.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         for weight in [*teacher.parameters(), *student.parameters()]:
             weight.sum()  # pages of a mapped file count only once they were read
-        return cls(student.train(), FrozenTeacher(teacher))
+        return cls(student.train(), FrozenModel(teacher))
 
 
 def tiny_config() -> LlamaConfig:

@@ -48,15 +48,17 @@ from common import (
     write,
 )
 from trimtab.core import IGNORE, Head, LazyLogits, TokenBatch, fused_loss, weights
-from trimtab.methods import hpd, kd, sft
+from trimtab.methods import hpd
 from trimtab.objectives import divergence
+from trimtab.objectives.likelihood import Likelihood
+from trimtab.objectives.matching import Match
 
 LOSSES = ("forward_kl", "jsd", "hpd", "nll")
 OBJECTIVES = {
-    "forward_kl": kd.KD(divergence.forward_kl, temperature=1.0, cross_entropy=0.0),
-    "jsd": kd.KD(partial(divergence.jsd, beta=0.5), temperature=1.0, cross_entropy=0.0),
+    "forward_kl": Match(divergence.forward_kl, temperature=1.0, cross_entropy=0.0),
+    "jsd": Match(partial(divergence.jsd, beta=0.5), temperature=1.0, cross_entropy=0.0),
     "hpd": hpd.HPD(hpd.Config()),
-    "nll": sft.SFT(),
+    "nll": Likelihood(),
 }
 SEED = 0
 TIME_LIMIT = 1.0

@@ -102,9 +102,9 @@ def test_another_seed_gives_other_weights(finished, files, tmp_path):
     assert not same_weights(run(recipe(files, tmp_path / "other", seed=1), console=QUIET).folder, finished)
 
 
-def test_remembered_teacher_states_change_nothing_but_rounding(finished, files, tmp_path):
+def test_remembered_frozen_states_change_nothing_but_rounding(finished, files, tmp_path):
     tree = tiny_folder.recipe(files, output=str(tmp_path / "memory"))
-    tree["models"]["teacher_states"] = "memory"
+    tree["models"]["frozen_states"] = "memory"
     folder = run(parse(tree, "test", "run"), console=QUIET).folder
     assert tiny.relative_error(weights(folder), weights(finished)) < 1e-3
 

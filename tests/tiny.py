@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 
 from trimtab.core import IGNORE
 from trimtab.models.forward import ObjectiveCall
-from trimtab.signals.teacher import FrozenTeacher
+from trimtab.signals.frozen import FrozenModel
 
 VOCAB = 53
 WIDTH = 16
@@ -137,9 +137,9 @@ def rows(
     return Rows(ids, mask, labels, first_row_id + 7 * torch.arange(len(lengths)))
 
 
-def teacher(built: PreTrainedModel) -> FrozenTeacher:
+def teacher(built: PreTrainedModel) -> FrozenModel:
     """A frozen teacher made of `built`."""
-    return FrozenTeacher(built)
+    return FrozenModel(built)
 
 
 def call(objective, batch: Rows, signals=None, **settings) -> ObjectiveCall:

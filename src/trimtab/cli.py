@@ -78,7 +78,10 @@ def show(method: Annotated[str, typer.Argument(help="A method, see `trimtab list
     console = Console(highlight=False)
     console.print(methods.summary(method), style="bold", markup=False)
     console.print(f"\n  {loaded.equation}\n\nclaim:  {loaded.claim}\npaper:  {loaded.paper}", markup=False)
-    console.print(f"models: {', '.join(['policy', *sorted(loaded.roles)])}\n", markup=False)
+    wants = loaded.wanted(loaded.config())
+    named = [*sorted(wants.roles), *(["reference (the start of training, unless named)"] if wants.start else [])]
+    console.print(f"models: {', '.join(['policy', *named])}", markup=False)
+    console.print(f"rows:   {'chosen and rejected answers' if wants.pairs else 'answers'}\n", markup=False)
     table = Table("option", "default", "what it does", box=None, pad_edge=False)
     for name, option in loaded.config.model_fields.items():
         table.add_row(f"options.{name}", str(option.default), " ".join((option.description or "").split()))

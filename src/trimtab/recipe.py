@@ -44,17 +44,31 @@ class Models(_Strict):
     `@NAME` for the result of an earlier stage, or `{from: teacher, layers: ...}`."""
     teacher: str | None = None
     """The frozen model that distillation learns from."""
+    reference: str | None = None
+    """The frozen model that changes are measured from. Methods that need only its log-probabilities take the model
+    that training starts from, if none is named: with adapters or an identity layer at no cost, else as a copy."""
+    aligned: str | None = None
+    """A descendant of the reference whose alignment is to be set anew."""
+    weak_reference: str | None = None
+    """A small model before its alignment."""
+    weak_aligned: str | None = None
+    """The same small model after it."""
     dtype: Dtype = "float32"
     """Of the policy's weights."""
-    teacher_dtype: Dtype = "float32"
-    """Of the teacher's weights; it runs in this dtype, outside autocast."""
-    teacher_states: Literal["live", "memory"] = "live"
-    """`memory`: the teacher runs once over all rows and its hidden states are kept in main memory (hidden size x 4
-    bytes for each answer token), which saves a forward in every later epoch and stage."""
+    frozen_dtype: Dtype = "float32"
+    """Of the weights of frozen models; they run in this dtype, outside autocast."""
+    frozen_states: Literal["live", "memory"] = "live"
+    """`memory`: frozen models run once over all rows and their hidden states are kept in main memory (hidden size x 4
+    bytes for each answer token; only 4 where log-probabilities are enough), which saves a forward in every later
+    epoch, and of the teacher in every later stage."""
     lora: dict[str, Any] | None = None
     """Arguments of PEFT's LoraConfig; the policy's own weights are then frozen."""
     trust_remote_code: bool = False
     """Run code that comes with a model. Only for sources that you trust."""
+
+
+FROZEN = ("teacher", "reference", "aligned", "weak_reference", "weak_aligned")
+"""Roles of frozen models."""
 
 
 class Data(_Strict):
@@ -73,6 +87,8 @@ class Data(_Strict):
 class Eval(_Strict):
     every: int | None = Field(None, ge=1)
     """Steps between evaluations on held-out rows; before and after training there is always one."""
+    drift: bool = False
+    """Measure KL(policy || model that training started from) on the held-out rows; keeps a copy of that model."""
     prompts: list[str] = []
     """Questions that are answered before and after training, greedily."""
     max_new_tokens: int = Field(64, ge=1)
@@ -182,11 +198,18 @@ def check_method(recipe: Recipe, where: str) -> None:
         raise RecipeError(f"{where}: {error}") from error
     options = _validate(method.config, recipe.options, where, ("options",), of=f"options of {recipe.method}")
     recipe.options = options.model_dump()
-    for role in sorted(method.roles):
+    wanted = method.wanted(options)
+    for role in sorted(wanted.roles):
         if getattr(recipe.models, role, None) is None:
             raise RecipeError(
                 f"{where}: method {recipe.method} needs models.{role}; add it, for example: {role}: smollm2-135m"
             )
+    used = wanted.roles | ({"reference"} if wanted.start else set())
+    for role in FROZEN:
+        if getattr(recipe.models, role) is not None and role != "teacher" and role not in used:  # evaluations read it
+            raise RecipeError(f"{where}: method {recipe.method} does not use models.{role}; leave it out")
+    if wanted.identity_layer and recipe.models.lora is not None:
+        raise RecipeError(f"{where}: method {recipe.method} trains its identity layer alone; leave out models.lora")
     if isinstance(recipe.models.policy, Cut) and recipe.models.policy.source == "teacher" and not recipe.models.teacher:
         raise RecipeError(f"{where}: models.policy is made from the teacher, but models.teacher is missing")
     if "max_steps" not in recipe.training and "num_train_epochs" not in recipe.training:

@@ -6,7 +6,10 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,10 +28,12 @@ from trimtab.data.sources import load_rows
 from trimtab.models import fingerprint, loading
 from trimtab.models.adapters import add_lora
 from trimtab.models.forward import ObjectiveCall, add_objective_forward
+from trimtab.models.identity_layer import bypass, insert_identity_layer, train_only_identity_layer
 from trimtab.models.student import evenly_spaced, keep_layers
 from trimtab.models.tokenizers import check_same_tokens
-from trimtab.recipe import Cut, Recipe, Stages, dump, policy_source
-from trimtab.signals.teacher import FrozenTeacher
+from trimtab.recipe import FROZEN, Cut, Recipe, Stages, dump, policy_source
+from trimtab.signals.frozen import FrozenModel
+from trimtab.signals.start import WithoutAdapter
 from trimtab.train import checkpoints, heldout, settings
 from trimtab.train.events import EventLog, StopOnInterrupt, WriteEvents
 from trimtab.train.progress import ShowProgress
@@ -60,7 +65,7 @@ class Shared:
     """What several stages of one process need not load twice."""
 
     models: dict[Any, PreTrainedModel] = field(default_factory=dict)
-    teachers: dict[Any, FrozenTeacher] = field(default_factory=dict)
+    teachers: dict[Any, FrozenModel] = field(default_factory=dict)
 
 
 @dataclass
@@ -74,7 +79,8 @@ class Job:
     tokenizer: PreTrainedTokenizerBase
     train: Prepared
     heldout: Prepared | None
-    heldout_signals: list[FrozenTeacher]
+    heldout_signals: list[FrozenModel]
+    """the teacher, if there is one, and the start of training, if drift is measured"""
     collator: Collator
     signature: dict[str, str]
     notes: list[str]
@@ -191,45 +197,62 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
     config = loading.load_config(policy_name, trust_remote_code=models.trust_remote_code)
     notes = []
     vocab = config.get_text_config().vocab_size
-    if models.teacher:
-        other = loading.load_tokenizer(models.teacher, trust_remote_code=models.trust_remote_code)
-        teacher_config = loading.load_config(models.teacher, trust_remote_code=models.trust_remote_code)
-        teacher_vocab = teacher_config.get_text_config().vocab_size
-        message = check_same_tokens(tokenizer, other, vocab, teacher_vocab, "teacher")
+    for role, name in _frozen_names(recipe).items():
+        other = loading.load_tokenizer(name, trust_remote_code=models.trust_remote_code)
+        other_config = loading.load_config(name, trust_remote_code=models.trust_remote_code)
+        other_vocab = other_config.get_text_config().vocab_size
+        message = check_same_tokens(tokenizer, other, vocab, other_vocab, role)
         if message:
             notes.append(message)
             console.print(message)
-        vocab = min(vocab, teacher_vocab)
+        vocab = min(vocab, other_vocab)
+    method = methods.load(recipe.method)
+    options = method.config.model_validate(recipe.options)
+    wants = method.wanted(options)
     train = prepare_source(recipe, "train", tokenizer)
     held = prepare_source(recipe, "heldout", tokenizer) if recipe.data.heldout else None
 
-    teacher = None
-    if models.teacher:
-        teacher = _load(shared, models.teacher, models.teacher_dtype, models.trust_remote_code)
+    frozen = {
+        role: _load(shared, name, models.frozen_dtype, models.trust_remote_code)
+        for role, name in _frozen_names(recipe).items()
+    }
     policy = _make_policy(recipe, shared)
     trained = fingerprint.of_model(policy)
+    needs_copy = wants.start and models.reference is None and models.lora is None and not wants.identity_layer
+    start = deepcopy(policy) if needs_copy or recipe.eval.drift else None
+    off: Callable[[], AbstractContextManager] | None = None
+    if wants.identity_layer:
+        policy = insert_identity_layer(policy)
+        train_only_identity_layer(policy)
+        off = partial(bypass, policy)
     add_objective_forward(policy)
     if models.lora is not None:
         policy = add_lora(policy, models.lora, recipe.seed)
+        off = policy.disable_adapter
 
-    method = methods.load(recipe.method)
+    given: dict[str, Any] = {}
+    remember = models.frozen_states == "memory"
+    for role, model in frozen.items():
+        if role in wants.roles or (role == "reference" and wants.start):
+            given[role] = _teacher_signal(shared, model, remember) if role == "teacher" else None
+            given[role] = given[role] or FrozenModel(model, name=role, remember=remember)
+    if wants.start and "reference" not in given:
+        given["reference"] = WithoutAdapter(off) if off else _frozen_copy(start, "reference", recipe)
+    held_signals = []
+    if "teacher" in frozen:
+        held_signals.append(_teacher_signal(shared, frozen["teacher"], remember))
+    if recipe.eval.drift:
+        held_signals.append(_frozen_copy(start, "start", recipe))
+    plan = method.build(options, policy, **given)
     rows_name = fingerprint.of_rows(train.rows)
     held_name = fingerprint.of_rows(held.rows) if held else "none"
-    given: dict[str, Any] = {}
-    held_signals = []
-    if teacher is not None:
-        if "teacher" in method.roles:
-            given["teacher"] = _teacher_signal(shared, teacher, recipe, rows_name)
-        held_signals = [_teacher_signal(shared, teacher, recipe, held_name)]
-    options = method.config.model_validate(recipe.options)
-    plan = method.build(options, policy, **given)
     signature = {
         "trimtab": __version__,
         "method": recipe.method,
         "options": str(recipe.options),
         "seed": str(recipe.seed),
         "policy": f"{_shown(models.policy)} {trained}",
-        "teacher": f"{models.teacher} {fingerprint.of_model(teacher)}" if teacher is not None else "none",
+        **{role: f"{getattr(models, role)} {fingerprint.of_model(model)}" for role, model in frozen.items()},
         "trained parameters": f"{sum(p.numel() for p in policy.parameters() if p.requires_grad):,}",
         "tokenizer": fingerprint.of_tokenizer(tokenizer),
         "chat template": fingerprint.of_text(str(tokenizer.chat_template)),
@@ -239,7 +262,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         "reduction": plan.reduction,
         **_environment(),
     }
-    collator = Collator(int(tokenizer.pad_token_id or 0), vocab)  # type: ignore[arg-type]
+    collator = Collator(int(tokenizer.pad_token_id or 0), vocab, wants.every_token, wants.columns)  # type: ignore[arg-type]
     return Job(recipe, method, plan, policy, tokenizer, train, held, held_signals, collator, signature, notes)
 
 
@@ -248,7 +271,17 @@ def prepare_source(recipe: Recipe, which: str, tokenizer: PreTrainedTokenizerBas
     source, limit = getattr(recipe.data, which), recipe.data.rows if which == "train" else recipe.data.heldout_rows
     rows = load_rows(source)[:limit]
     max_length = recipe.training.get("max_length", 1024)
-    prepared = prepare(rows, tokenizer, max_length=max_length or 10**9, source=source)
+    method = methods.load(recipe.method)
+    wants = method.wanted(method.config.model_validate(recipe.options))
+    training = which == "train"
+    prepared = prepare(
+        rows,
+        tokenizer,
+        max_length=max_length or 10**9,
+        source=source,
+        pairs=wants.pairs and training,
+        columns=wants.columns if training else (),
+    )
     if refuse:
         check_losses(prepared, recipe.data.max_lost)
     return prepared
@@ -270,24 +303,35 @@ def _make_policy(recipe: Recipe, shared: Shared) -> PreTrainedModel:
     name = policy_source(recipe)
     if isinstance(models.policy, str):
         return loading.load_model(name, dtype=models.dtype, trust_remote_code=models.trust_remote_code)
-    source = _load(shared, name, models.teacher_dtype, models.trust_remote_code)
+    source = _load(shared, name, models.frozen_dtype, models.trust_remote_code)
     layers = models.policy.layers
     if isinstance(layers, int):
         layers = evenly_spaced(source.config.get_text_config().num_hidden_layers, layers)
     return keep_layers(source, layers).to(loading.DTYPES[models.dtype])  # type: ignore[arg-type]
 
 
-def _teacher_signal(shared: Shared, teacher: PreTrainedModel, recipe: Recipe, rows_name: str) -> FrozenTeacher:
-    remember = recipe.models.teacher_states == "memory"
-    key = (id(teacher), rows_name, remember)
+def _frozen_names(recipe: Recipe) -> dict[str, str]:
+    """Role -> model, of those that the recipe names."""
+    return {role: getattr(recipe.models, role) for role in FROZEN if getattr(recipe.models, role) is not None}
+
+
+def _teacher_signal(shared: Shared, teacher: PreTrainedModel, remember: bool) -> FrozenModel:
+    """One for all stages, with what it remembers."""
+    key = (id(teacher), remember)
     if key not in shared.teachers:
-        shared.teachers[key] = FrozenTeacher(teacher, remember=remember)
+        shared.teachers[key] = FrozenModel(teacher, remember=remember)
     return shared.teachers[key]
+
+
+def _frozen_copy(start: PreTrainedModel | None, name: str, recipe: Recipe) -> FrozenModel:
+    assert start is not None
+    model = start.to(loading.DTYPES[recipe.models.frozen_dtype])  # type: ignore[arg-type]
+    return FrozenModel(model, name=name, remember=recipe.models.frozen_states == "memory")
 
 
 def _dtypes(recipe: Recipe) -> str:
     mixed = next((name for name in ("bf16", "fp16") if recipe.training.get(name)), "no")
-    return f"policy {recipe.models.dtype}, teacher {recipe.models.teacher_dtype}, autocast {mixed}"
+    return f"policy {recipe.models.dtype}, teacher {recipe.models.frozen_dtype}, autocast {mixed}"
 
 
 def _environment() -> dict[str, str]:
@@ -323,7 +367,8 @@ def seconds_per_step(job: Job) -> float:
         signals: dict[str, Any] = {}
         for signal in job.plan.signals:
             signals |= signal(policy, inputs)  # type: ignore[operator]
-        call = ObjectiveCall(job.plan.objective, inputs["labels"], signals, inputs["row_id"])
+        labels, rows = inputs["labels"], inputs["row_id"]
+        call = ObjectiveCall(job.plan.objective, labels, signals, rows, job.plan.reduction)
         with torch.autocast(device.type, mixed, enabled=bool(args.bf16 or args.fp16)):
             output = policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)
         output.loss.backward()
@@ -431,6 +476,9 @@ def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result
     if main:
         console.print("saving the model and writing the report")
         _save_model(trainer, job, folder)
+        if hasattr(job.plan.objective, "tables"):
+            for title, rows in job.plan.objective.tables(job.tokenizer.decode).items():  # type: ignore[attr-defined]
+                log.event("table", step, title=title, rows=rows)
         log.event("finished", step, seconds=round(events.seconds, 2), tokens=trainer.answer_tokens)
         return Result(folder, report.write([folder]))
     return Result(folder, folder / "report.html")
@@ -439,8 +487,8 @@ def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result
 def _move_frozen(job: Job, device: torch.device) -> None:
     """Frozen models go where the policy is."""
     for signal in [*job.plan.signals, *job.heldout_signals]:
-        if isinstance(signal, FrozenTeacher):
-            signal.model.to(device)  # type: ignore[arg-type]
+        for model in getattr(signal, "models", ()):
+            model.to(device)
 
 
 def _is_last(checkpoint: Path) -> bool:

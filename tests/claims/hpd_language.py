@@ -107,7 +107,7 @@ def recipe(name: str, seed: int, budget: Budget, files: Files, output: str) -> R
         "models": {
             "student": {"from": "teacher", "layers": budget.layers},
             "teacher": files.teacher,
-            "teacher_states": "memory",
+            "frozen_states": "memory",
         },
         "data": {
             "train": files.train,

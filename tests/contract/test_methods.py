@@ -11,7 +11,7 @@ from trimtab import methods
 from trimtab.core import IGNORE, Plan, PlanError, TokenBatch, reduce, vocab, weights
 from trimtab.models.forward import add_objective_forward
 from trimtab.recipe import RecipeError, load_recipe, parse, shipped
-from trimtab.signals.teacher import FrozenTeacher
+from trimtab.signals.frozen import FrozenModel
 
 ROOT = Path(__file__).parents[2]
 NAMES = methods.names()
@@ -23,7 +23,7 @@ def plan(name: str, policy: torch.nn.Module, dtype: torch.dtype = torch.float32)
     """The method with its defaults, and tiny models for all its roles."""
     method = methods.load(name)
     given = {
-        role: FrozenTeacher(tiny.model("llama_tied", seed=11 + i).to(dtype), name=role)
+        role: FrozenModel(tiny.model("llama_tied", seed=11 + i).to(dtype), name=role)
         for i, role in enumerate(sorted(method.roles))
     }
     return method.build(method.config(), policy, **given)
@@ -132,7 +132,7 @@ def test_the_engine_and_plain_logits_agree(name):
     loss, _, batch = plain(name)
     output, _, made = step(name)
     assert output.loss.item() == pytest.approx(loss.item(), rel=1e-5, abs=1e-6)
-    torch.testing.assert_close(output.token_values, made.objective(batch).values.detach().float(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(output.unreduced, made.objective(batch).values.detach().float(), rtol=1e-4, atol=1e-5)
 
 
 def test_padding_changes_nothing(name):
@@ -156,7 +156,7 @@ def test_the_size_of_the_engines_chunks_changes_nothing(name, monkeypatch):
     monkeypatch.setattr(vocab, "SLICE_BYTES", 1)
     monkeypatch.setattr(vocab, "BLOCK_BYTES", 4 * 3 * tiny.VOCAB)
     small, small_grads, _ = step(name)
-    torch.testing.assert_close(small.token_values, whole.token_values, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(small.unreduced, whole.unreduced, rtol=1e-5, atol=1e-6)
     assert tiny.relative_error(small_grads, grads) < 1e-5
 
 

@@ -6,8 +6,10 @@ from torch.nn import functional as F
 
 from trimtab.core import IGNORE, LazyLogits, TokenBatch, answer_mask, predicting, reduce, weights
 from trimtab.core.batch import finite
-from trimtab.methods import hpd, kd, sft
+from trimtab.methods import hpd
 from trimtab.objectives.divergence import forward_kl
+from trimtab.objectives.likelihood import Likelihood
+from trimtab.objectives.matching import Match
 
 I = IGNORE  # noqa: E741
 
@@ -16,7 +18,7 @@ LABELS = torch.tensor([[I, I, 11, 12, I], [I, 13, I, I, I]])
 
 
 def objectives():
-    return {"sft": sft.SFT(), "kd": kd.KD(forward_kl, 1.0, 0.3), "hpd": hpd.HPD(hpd.Config())}
+    return {"sft": Likelihood(), "kd": Match(forward_kl, 1.0, 0.3), "hpd": hpd.HPD(hpd.Config())}
 
 
 @pytest.fixture(params=["sft", "kd", "hpd"])

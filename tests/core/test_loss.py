@@ -5,8 +5,10 @@ import torch
 
 from trimtab.core import IGNORE, Losses, TokenBatch, count, reduce, weights
 from trimtab.core.loss import Objective
-from trimtab.methods import hpd, kd, sft
+from trimtab.methods import hpd
 from trimtab.objectives.divergence import forward_kl
+from trimtab.objectives.likelihood import Likelihood
+from trimtab.objectives.matching import Match
 
 I = IGNORE  # noqa: E741
 
@@ -111,6 +113,6 @@ def test_an_unknown_reduction_is_refused_by_name(how):
 
 
 def test_the_objectives_are_objectives():
-    for objective in (sft.SFT(), kd.KD(forward_kl, 1.0, 0.0), hpd.HPD(hpd.Config())):
+    for objective in (Likelihood(), Match(forward_kl, 1.0, 0.0), hpd.HPD(hpd.Config())):
         assert isinstance(objective, Objective)
     assert not isinstance(forward_kl, Objective)

@@ -8,6 +8,8 @@ from pydantic import ValidationError
 from trimtab.core import Plan, PlanError
 from trimtab.methods import hpd, kd, sft
 from trimtab.objectives.divergence import forward_kl
+from trimtab.objectives.likelihood import Likelihood
+from trimtab.objectives.matching import Match
 
 
 def provider(*names):
@@ -31,11 +33,11 @@ class Two:
 
 
 def test_a_plan_whose_signals_are_all_there_is_built():
-    objective = kd.KD(forward_kl, 1.0, 0.0)
+    objective = Match(forward_kl, 1.0, 0.0)
     plan = Plan(objective, signals=(provider("teacher", "reference"),))
     assert plan.objective is objective
     assert plan.reduction == "token_mean"
-    assert Plan(sft.SFT()).signals == ()
+    assert Plan(Likelihood()).signals == ()
 
 
 def test_a_missing_signal_is_named_with_what_is_provided():
@@ -47,9 +49,10 @@ def test_a_missing_signal_is_named_with_what_is_provided():
         Plan(Two(), signals=(provider("teacher"), provider("reference")))
 
 
-def test_an_objective_of_whole_sequences_is_refused():
-    with pytest.raises(PlanError, match="Pairs is an objective per sequence; the engine takes objectives per token"):
+def test_an_objective_of_whole_sequences_has_no_mean_over_tokens():
+    with pytest.raises(PlanError, match="Pairs has one value a sequence: no mean over tokens"):
         Plan(Pairs())
+    assert Plan(Pairs(), reduction="sequence_mean").objective.per == "sequence"
 
 
 def test_a_plan_error_is_the_users_mistake():

@@ -11,9 +11,9 @@ from torch.utils._pytree import tree_leaves
 from trimtab.core import IGNORE, Fused, Head, LazyLogits, TokenBatch, fused_loss, reduce, weights
 from trimtab.methods.hpd import HPD
 from trimtab.methods.hpd import Config as HPDConfig
-from trimtab.methods.kd import KD
-from trimtab.methods.sft import SFT
 from trimtab.objectives import divergence as d
+from trimtab.objectives.likelihood import Likelihood
+from trimtab.objectives.matching import Match
 
 V, D = 53, 6
 LABELS = torch.full((4, 9), IGNORE)
@@ -23,13 +23,13 @@ LABELS[3, 1:6] = torch.tensor([8, 39, 3, 3, 1])  # row 2 has no answer
 N = 13
 
 OBJECTIVES = {
-    "sft": SFT(),
-    "kd forward_kl": KD(d.forward_kl, 1.0, 0.0),
-    "kd reverse_kl": KD(d.reverse_kl, 1.0, 0.0),
-    "kd jsd": KD(partial(d.jsd, beta=0.3), 1.0, 0.0),
-    "kd skewed_forward_kl": KD(d.skewed_forward_kl, 1.0, 0.0),
-    "kd skewed_reverse_kl": KD(d.skewed_reverse_kl, 1.0, 0.0),
-    "kd warm, mixed": KD(d.forward_kl, 2.0, 0.4),
+    "sft": Likelihood(),
+    "kd forward_kl": Match(d.forward_kl, 1.0, 0.0),
+    "kd reverse_kl": Match(d.reverse_kl, 1.0, 0.0),
+    "kd jsd": Match(partial(d.jsd, beta=0.3), 1.0, 0.0),
+    "kd skewed_forward_kl": Match(d.skewed_forward_kl, 1.0, 0.0),
+    "kd skewed_reverse_kl": Match(d.skewed_reverse_kl, 1.0, 0.0),
+    "kd warm, mixed": Match(d.forward_kl, 2.0, 0.4),
     "hpd": HPD(HPDConfig()),
     "hpd jsd": HPD(HPDConfig(weighting="jsd")),
 }
@@ -180,8 +180,8 @@ def test_float16_gradients_survive_with_a_scaled_loss():
     head, hidden, batch = Head(linear(dtype=torch.float16), V), hidden_states(dtype=torch.float16), tokens()
     weight = weights(batch, "token_mean", 2e6)  # tokens of one large update
     scale = 2.0**20
-    (wanted,) = torch.autograd.grad(scale * plain(SFT(), batch, hidden, head, weight).loss, hidden)
-    (found,) = torch.autograd.grad(scale * fused_loss(SFT(), batch, hidden, head, weight).loss, hidden)
+    (wanted,) = torch.autograd.grad(scale * plain(Likelihood(), batch, hidden, head, weight).loss, hidden)
+    (found,) = torch.autograd.grad(scale * fused_loss(Likelihood(), batch, hidden, head, weight).loss, hidden)
     torch.testing.assert_close(found, wanted, rtol=2e-2, atol=2e-3)
 
 
@@ -212,23 +212,23 @@ def test_only_the_bias_can_be_trained(monkeypatch, objective):
 def test_nothing_to_train_gives_a_loss_without_gradient():
     batch, hidden, module = tokens(), hidden_states().detach(), linear().requires_grad_(False)
     weight = weights(batch, "token_mean")
-    found = fused_loss(SFT(), batch, hidden, Head(module, V), weight)
+    found = fused_loss(Likelihood(), batch, hidden, Head(module, V), weight)
     assert not found.loss.requires_grad
-    torch.testing.assert_close(found.loss, plain(SFT(), batch, hidden, Head(module, V), weight).loss)
+    torch.testing.assert_close(found.loss, plain(Likelihood(), batch, hidden, Head(module, V), weight).loss)
 
 
 def test_any_callable_can_be_a_head():
     weight = torch.randn(V, D)
     head = Head(lambda h: h @ weight.T, V)
     assert head.parameters() == []
-    assert_same(SFT(), tokens(), hidden_states(), head)
+    assert_same(Likelihood(), tokens(), hidden_states(), head)
 
 
 def test_a_head_of_two_layers_trains_both(monkeypatch):
     cut(monkeypatch, 5, 2)
     head = Head(nn.Sequential(nn.Linear(D, D), nn.GELU(), linear()), V)
     assert len(head.parameters()) == 3
-    assert_same(SFT(), tokens(), hidden_states(), head)
+    assert_same(Likelihood(), tokens(), hidden_states(), head)
 
 
 @pytest.mark.usefixtures("chunks")
@@ -242,7 +242,7 @@ def test_a_parameter_that_the_head_does_not_use_gets_a_zero_gradient():
     module = linear()
     module.register_parameter("unused", nn.Parameter(torch.ones(2)))
     batch = tokens()
-    fused_loss(SFT(), batch, hidden_states(), Head(module, V), weights(batch, "token_mean")).loss.backward()
+    fused_loss(Likelihood(), batch, hidden_states(), Head(module, V), weights(batch, "token_mean")).loss.backward()
     assert module.unused.grad.eq(0).all()
 
 
@@ -287,7 +287,7 @@ def test_the_gradient_that_comes_from_above_is_multiplied_in(objective):
 
 def test_two_backward_passes_add_up():
     batch, hidden, module = tokens(), hidden_states(), linear()
-    loss = fused_loss(SFT(), batch, hidden, Head(module, V), weights(batch, "token_mean")).loss
+    loss = fused_loss(Likelihood(), batch, hidden, Head(module, V), weights(batch, "token_mean")).loss
     loss.backward(retain_graph=True)
     once = module.weight.grad.clone()
     loss.backward()
@@ -296,7 +296,7 @@ def test_two_backward_passes_add_up():
 
 def test_no_grad_field_is_written_before_the_backward_pass():
     batch, hidden, module = tokens(), hidden_states(), linear()
-    fused_loss(SFT(), batch, hidden, Head(module, V), weights(batch, "token_mean"))
+    fused_loss(Likelihood(), batch, hidden, Head(module, V), weights(batch, "token_mean"))
     assert hidden.grad is None
     assert module.weight.grad is None
 
@@ -305,7 +305,7 @@ def test_a_hidden_state_that_other_losses_use_too_gets_the_sum_of_gradients():
     batch, source, head = tokens(), hidden_states(), Head(linear(), V)
     weight = weights(batch, "token_mean")
     found, wanted = (
-        gradients(run(SFT(), batch, 2 * source, head, weight).loss + source.square().sum(), source)[0]
+        gradients(run(Likelihood(), batch, 2 * source, head, weight).loss + source.square().sum(), source)[0]
         for run in (fused_loss, plain)
     )
     torch.testing.assert_close(found, wanted)
@@ -350,9 +350,21 @@ class Watched:
 )
 def test_the_objective_sees_slices_of_blocks_each_token_once(monkeypatch, block, part, sizes):
     cut(monkeypatch, block, part)
-    watched, batch = Watched(SFT()), tokens()
+    watched, batch = Watched(Likelihood()), tokens()
     fused_loss(watched, batch, hidden_states(), Head(linear(), V), weights(batch, "token_mean"))
     assert watched.sizes == [(n, V) for n in sizes]
+
+
+class Contrast:
+    """One value for each pair of sequences, which depends on all their tokens and on a reference."""
+
+    needs = frozenset({"teacher"})
+    per = "sequence"
+
+    def __call__(self, batch):
+        ratios = batch.row_sum(batch.logprobs() - batch.logprobs(of="teacher"))
+        pair = torch.nn.functional.softplus(0.3 * (ratios[1::2] - ratios[0::2]))
+        return batch.losses(pair.repeat_interleave(2), margin=ratios[0::2] - ratios[1::2])
 
 
 class LargestTensor(TorchDispatchMode):
@@ -375,11 +387,11 @@ def largest(run, objective, rows: int) -> int:
     batch = batch.with_signals(teacher=LazyLogits(torch.randn(len(batch), D), teacher, V))
     hidden, head = hidden_states(len(batch)), Head(linear(), V)
     with LargestTensor() as watch:
-        run(objective, batch, hidden, head, weights(batch, "token_mean")).loss.backward()
+        run(objective, batch, hidden, head, weights(batch, "sequence_mean", per=objective.per)).loss.backward()
     return watch.numel
 
 
-@every_objective
+@pytest.mark.parametrize("objective", [*OBJECTIVES.values(), Contrast()], ids=[*OBJECTIVES, "whole sequences"])
 def test_no_tensor_grows_with_tokens_times_vocabulary(monkeypatch, objective):
     cut(monkeypatch, 8, 4)
     few, many = 4, 16  # rows of 8 tokens
@@ -405,16 +417,71 @@ def test_chunks_grow_on_an_accelerator_and_hold_one_token_at_least():
     assert vocab._tokens(1, V, torch.device("cpu")) == 1
 
 
-def test_an_objective_of_whole_sequences_is_refused():
-    class Pairs(SFT):
-        per = "sequence"
+def assert_sequences_same(batch, hidden, head, how="sequence_mean", total=None):
+    weight = weights(batch, how, total, per="sequence")
+    leaves = [hidden, *head.parameters()]
+    wanted = plain(Contrast(), batch, hidden, head, weight)
+    found = fused_loss(Contrast(), batch, hidden, head, weight)
+    assert found.values.shape == (4,)
+    torch.testing.assert_close(found.loss, wanted.loss)
+    torch.testing.assert_close(found.values, wanted.values)
+    torch.testing.assert_close(found.metrics["margin"][0], wanted.metrics["margin"][0], rtol=1e-4, atol=1e-4)
+    for grad, expected in zip(gradients(found.loss, *leaves), gradients(wanted.loss, *leaves)):
+        torch.testing.assert_close(grad, expected, rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.usefixtures("chunks")
+@pytest.mark.parametrize("how, total", [("sequence_mean", None), ("sequence_mean", 7.0), ("sum", None)])
+def test_an_objective_of_whole_sequences_equals_plain_logits(how, total):
+    assert_sequences_same(tokens(), hidden_states(), Head(linear(bias=True), V), how, total)
+
+
+@pytest.mark.parametrize("teacher_vocab", [V + 5, V - 5])
+def test_an_objective_of_whole_sequences_crops_to_the_common_vocabulary(monkeypatch, teacher_vocab):
+    cut(monkeypatch, 5, 2)
+    assert_sequences_same(tokens(teacher_vocab), hidden_states(), Head(linear(), V))
+
+
+def test_an_objective_of_whole_sequences_through_scale_softcap_and_a_head_of_two_layers(monkeypatch):
+    cut(monkeypatch, 5, 2)
+    module = nn.Sequential(nn.Linear(D, D), nn.GELU(), linear())
+    assert_sequences_same(tokens(), hidden_states(), Head(module, V, scale=0.5, softcap=4.0))
+
+
+def test_an_objective_of_whole_sequences_takes_log_probabilities_that_are_stored(monkeypatch):
+    cut(monkeypatch, 5, 2)
+    batch = tokens()
+    stored = batch.with_signals(teacher=batch.logprobs(of="teacher"))
+    head, hidden = Head(linear(), V), hidden_states()
+    weight = weights(batch, "sequence_mean", per="sequence")
+    live = fused_loss(Contrast(), batch, hidden, head, weight)
+    torch.testing.assert_close(fused_loss(Contrast(), stored, hidden, head, weight).loss, live.loss)
+
+
+def test_an_objective_of_whole_sequences_that_asks_for_logits_is_told():
+    class Whole(Contrast):
+        def __call__(self, batch):
+            return batch.losses(batch.log_softmax().sum(dim=-1))
 
     batch = tokens()
-    with pytest.raises(ValueError, match="the engine takes objectives per token, Pairs is per sequence"):
-        fused_loss(Pairs(), batch, hidden_states(), Head(linear(), V), weights(batch, "token_mean"))
+    with pytest.raises(KeyError, match="no table of logits"):
+        fused_loss(Whole(), batch, hidden_states(), Head(linear(), V), weights(batch, "sum", per="sequence"))
+
+
+def test_a_loss_of_whole_sequences_whose_gradient_is_nothing_is_no_nan():
+    class Flat(Contrast):
+        def __call__(self, batch):
+            return batch.losses(batch.row_sum(batch.logprobs() * 0.0))
+
+    batch, hidden = tokens(), hidden_states()
+    weight = weights(batch, "sum", per="sequence")
+    fused_loss(Flat(), batch, hidden, Head(linear(), V), weight).loss.backward()
+    assert (hidden.grad == 0).all()
 
 
 @pytest.mark.parametrize("n_hidden, n_weights", [(N - 1, N), (N, N - 1), (N + 1, N)])
 def test_shapes_that_do_not_fit_are_refused_with_their_sizes(n_hidden, n_weights):
-    with pytest.raises(ValueError, match=f"{n_hidden} hidden states, {N} tokens and {n_weights} weights"):
-        fused_loss(SFT(), tokens(), hidden_states(n_hidden), Head(linear(), V), torch.ones(n_weights))
+    with pytest.raises(
+        ValueError, match=f"{n_hidden} hidden states, {N} tokens in 4 sequences and {n_weights} weights"
+    ):
+        fused_loss(Likelihood(), tokens(), hidden_states(n_hidden), Head(linear(), V), torch.ones(n_weights))

@@ -20,10 +20,10 @@ import tiny
 from trimtab.core import count
 from trimtab.methods.hpd import HPD
 from trimtab.methods.hpd import Config as HPDConfig
-from trimtab.methods.kd import KD
-from trimtab.methods.sft import SFT
 from trimtab.models.forward import add_objective_forward
 from trimtab.objectives.divergence import forward_kl
+from trimtab.objectives.likelihood import Likelihood
+from trimtab.objectives.matching import Match
 
 PROCESSES = 2
 ROWS = ((3, 5), (1, 1), (2, 0), (4, 7), (2, 9), (1, 3), (6, 0), (2, 4))
@@ -33,8 +33,8 @@ SHARES = {
     "two backwards": (([0, 3], [1, 4]), ([6, 2], [5, 7])),
 }
 OBJECTIVES = {
-    "sft": SFT(),
-    "kd": KD(forward_kl, 1.0, 0.3),
+    "sft": Likelihood(),
+    "kd": Match(forward_kl, 1.0, 0.3),
     "hpd": HPD(HPDConfig()),
 }
 CASES = [

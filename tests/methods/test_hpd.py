@@ -9,8 +9,8 @@ from torch import Tensor
 from trimtab.core import IGNORE, PlanError, TokenBatch, reduce, weights
 from trimtab.core.draws import inverse_cdf
 from trimtab.methods.hpd import HPD, METHOD, Config, baseline_weights, hpd_weights
-from trimtab.methods.sft import SFT
 from trimtab.objectives import divergence as d
+from trimtab.objectives.likelihood import Likelihood
 
 V = 11
 LABELS = torch.tensor(
@@ -236,7 +236,7 @@ def test_a_sure_teacher_and_a_student_that_gives_the_label_nothing_make_it_plain
     policy = low.requires_grad_()
     tokens = batch.with_signals(policy=policy, teacher=sure)
     (found,) = torch.autograd.grad(alone(tokens).values.sum(), policy)
-    (wanted,) = torch.autograd.grad(SFT()(tokens).values.sum(), policy)
+    (wanted,) = torch.autograd.grad(Likelihood()(tokens).values.sum(), policy)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
 
 
@@ -389,7 +389,7 @@ def test_the_baseline_weights_of_two_known_probabilities():
 
 def test_the_sft_baseline_is_sft():
     batch = align(*logits_pair())
-    torch.testing.assert_close(HPD(Config(weighting="sft"))(batch).values, SFT()(batch).values)
+    torch.testing.assert_close(HPD(Config(weighting="sft"))(batch).values, Likelihood()(batch).values)
 
 
 @pytest.mark.parametrize("weighting", ["sft", "seqkd", "reverse_kl", "jsd"])
@@ -474,4 +474,4 @@ def test_a_plan_without_a_teacher_is_refused():
     nothing = type("Nothing", (), {"provides": frozenset()})()
     with pytest.raises(PlanError, match="HPD needs the signal teacher"):
         METHOD.build(Config(), None, teacher=nothing)
-    assert METHOD.roles == {"teacher"}
+    assert METHOD.wanted(Config()).roles == {"teacher"}

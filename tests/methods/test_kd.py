@@ -7,9 +7,10 @@ import torch
 from pydantic import ValidationError
 
 from trimtab.core import IGNORE, PlanError, TokenBatch, reduce, weights
-from trimtab.methods.kd import KD, METHOD, Config
-from trimtab.methods.sft import SFT
+from trimtab.methods.kd import METHOD, Config
 from trimtab.objectives import divergence as d
+from trimtab.objectives.likelihood import Likelihood
+from trimtab.objectives.matching import Match
 
 DIVERGENCES = ("forward_kl", "reverse_kl", "jsd", "skewed_forward_kl", "skewed_reverse_kl")
 
@@ -20,7 +21,7 @@ class Given:
     provides = frozenset({"teacher"})
 
 
-def objective(**settings) -> KD:
+def objective(**settings) -> Match:
     return METHOD.build(Config(**settings), None, teacher=Given()).objective
 
 
@@ -74,15 +75,15 @@ def test_cross_entropy_is_mixed_in_at_temperature_1():
     _, tokens = batch()
     alone = objective(temperature=3.0)(tokens).values
     mixed = objective(temperature=3.0, cross_entropy=0.25)(tokens).values
-    torch.testing.assert_close(mixed, 0.75 * alone + 0.25 * SFT()(tokens).values)
+    torch.testing.assert_close(mixed, 0.75 * alone + 0.25 * Likelihood()(tokens).values)
 
 
 def test_all_cross_entropy_is_sft_in_value_and_gradient():
     logits, tokens = batch()
     found = objective(cross_entropy=1.0)(tokens).values
-    torch.testing.assert_close(found, SFT()(tokens).values)
+    torch.testing.assert_close(found, Likelihood()(tokens).values)
     (grad,) = torch.autograd.grad(found.sum(), logits, retain_graph=True)
-    (wanted,) = torch.autograd.grad(SFT()(tokens).values.sum(), logits)
+    (wanted,) = torch.autograd.grad(Likelihood()(tokens).values.sum(), logits)
     torch.testing.assert_close(grad, wanted)
 
 
@@ -91,7 +92,7 @@ def test_the_metrics_are_divergence_and_nll_whatever_the_mix():
     metrics = objective(divergence="jsd", cross_entropy=0.5, temperature=2.0)(tokens).metrics
     wanted = d.jsd(tokens.log_softmax(temperature=2.0), tokens.log_softmax("teacher", 2.0))
     torch.testing.assert_close(metrics["divergence"][0], wanted.sum().detach())
-    torch.testing.assert_close(metrics["nll"][0], SFT()(tokens).values.sum().detach())
+    torch.testing.assert_close(metrics["nll"][0], Likelihood()(tokens).values.sum().detach())
     assert not any(total.requires_grad for total, _ in metrics.values())
 
 
@@ -136,6 +137,6 @@ def test_settings_outside_their_range_are_refused(setting):
 
 def test_a_plan_without_a_teacher_is_refused():
     nothing = type("Nothing", (), {"provides": frozenset()})()
-    with pytest.raises(PlanError, match="KD needs the signal teacher"):
+    with pytest.raises(PlanError, match="Match needs the signal teacher"):
         METHOD.build(Config(), None, teacher=nothing)
-    assert METHOD.roles == {"teacher"}
+    assert METHOD.wanted(Config()).roles == {"teacher"}

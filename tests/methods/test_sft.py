@@ -5,7 +5,8 @@ import math
 import torch
 
 from trimtab.core import IGNORE, TokenBatch, reduce, weights
-from trimtab.methods.sft import METHOD, SFT
+from trimtab.methods.sft import METHOD, Config
+from trimtab.objectives.likelihood import Likelihood
 
 LABELS = torch.tensor([[IGNORE, 0, 1], [IGNORE, IGNORE, 2]])
 
@@ -14,7 +15,7 @@ def test_loss_is_minus_the_log_probability_of_the_next_token():
     logits = torch.log(
         torch.tensor([[[0.5, 0.3, 0.2], [0.1, 0.6, 0.3], [1, 1, 1]], [[1, 1, 1], [0.2, 0.7, 0.1], [1, 1, 1]]])
     )
-    losses = SFT()(TokenBatch.align(logits, LABELS))
+    losses = Likelihood()(TokenBatch.align(logits, LABELS))
     torch.testing.assert_close(losses.values, -torch.log(torch.tensor([0.5, 0.6, 0.1])))
     total, number = losses.metrics["nll"]
     torch.testing.assert_close(total, torch.tensor(-math.log(0.5 * 0.6 * 0.1)))
@@ -24,7 +25,7 @@ def test_loss_is_minus_the_log_probability_of_the_next_token():
 def test_gradient_at_the_logits_is_q_minus_one_hot_over_the_tokens():
     logits = torch.zeros(2, 3, 3, requires_grad=True)
     batch = TokenBatch.align(logits, LABELS)
-    reduce(SFT()(batch), weights(batch, "token_mean")).backward()
+    reduce(Likelihood()(batch), weights(batch, "token_mean")).backward()
     third = torch.full((3,), 1 / 3)
     torch.testing.assert_close(logits.grad[0, 0], (third - torch.tensor([1.0, 0, 0])) / 3)
     torch.testing.assert_close(logits.grad[0, 1], (third - torch.tensor([0, 1.0, 0])) / 3)
@@ -35,6 +36,6 @@ def test_gradient_at_the_logits_is_q_minus_one_hot_over_the_tokens():
 
 def test_the_plan_needs_no_other_model():
     plan = METHOD.build(METHOD.config(), None)
-    assert isinstance(plan.objective, SFT)
+    assert isinstance(plan.objective, Likelihood)
     assert plan.objective.needs == frozenset()
-    assert METHOD.roles == frozenset()
+    assert METHOD.wanted(Config()).roles == frozenset()

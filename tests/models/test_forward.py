@@ -13,8 +13,6 @@ import tiny
 from trimtab.core import TokenBatch, count, reduce, weights
 from trimtab.methods.hpd import HPD
 from trimtab.methods.hpd import Config as HPDConfig
-from trimtab.methods.kd import KD
-from trimtab.methods.sft import SFT
 from trimtab.models.forward import (
     ObjectiveCall,
     ObjectiveOutput,
@@ -24,8 +22,10 @@ from trimtab.models.forward import (
     resolve_head,
 )
 from trimtab.objectives.divergence import forward_kl
+from trimtab.objectives.likelihood import Likelihood
+from trimtab.objectives.matching import Match
 
-OBJECTIVES = {"sft": SFT(), "kd": KD(forward_kl, 1.0, 0.2), "hpd": HPD(HPDConfig())}
+OBJECTIVES = {"sft": Likelihood(), "kd": Match(forward_kl, 1.0, 0.2), "hpd": HPD(HPDConfig())}
 every_objective = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES.keys())
 KINDS = ["llama", "llama_tied", "qwen2", "gemma2", "gemma3", "cohere", "granite", "gpt2", "phi"]
 
@@ -71,7 +71,7 @@ def assert_same(model, objective, rows, teacher=None, tolerance=1e-5, **settings
     wanted_grads = trained(model, wanted)
     found = fused(model, objective, rows, teacher, **settings)
     torch.testing.assert_close(found.loss, wanted, rtol=tolerance * 10, atol=tolerance)
-    torch.testing.assert_close(found.token_values, losses.values.detach(), rtol=tolerance * 10, atol=tolerance)
+    torch.testing.assert_close(found.unreduced, losses.values.detach(), rtol=tolerance * 10, atol=tolerance)
     found_grads = trained(model, found.loss)
     assert wanted_grads
     assert tiny.relative_error(found_grads, wanted_grads) < tolerance
@@ -108,7 +108,7 @@ def test_a_tied_head_and_embedding_get_one_gradient_that_holds_both(kind, object
 def test_the_call_says_how_to_divide(reduction, total):
     model = tiny.model()
     add_objective_forward(model)
-    assert_same(model, SFT(), tiny.rows(), reduction=reduction, total=total)
+    assert_same(model, Likelihood(), tiny.rows(), reduction=reduction, total=total)
 
 
 def test_seed_and_step_of_the_call_reach_the_draws():
@@ -125,10 +125,10 @@ def test_seed_and_step_of_the_call_reach_the_draws():
 def test_more_padding_and_other_neighbours_do_not_change_a_rows_values(objective):
     model, teacher, rows = tiny.model(), teacher_of(objective), tiny.rows()
     add_objective_forward(model)
-    wanted = fused(model, objective, rows, teacher).token_values
+    wanted = fused(model, objective, rows, teacher).unreduced
     wide = tiny.rows(width=17)
-    torch.testing.assert_close(fused(model, objective, wide, teacher).token_values, wanted, rtol=1e-4, atol=1e-5)
-    first = fused(model, objective, rows.pick([0]), teacher).token_values
+    torch.testing.assert_close(fused(model, objective, wide, teacher).unreduced, wanted, rtol=1e-4, atol=1e-5)
+    first = fused(model, objective, rows.pick([0]), teacher).unreduced
     torch.testing.assert_close(first, wanted[: len(first)], rtol=1e-4, atol=1e-5)
 
 
@@ -233,7 +233,7 @@ def test_a_micro_batch_without_answers_gives_every_parameter_a_gradient_of_zero(
     add_objective_forward(model)
     output = fused(model, objective, tiny.rows(((3, 0), (5, 0))), teacher_of(objective), total=9.0)
     assert output.loss.item() == 0
-    assert output.token_values.shape == (0,)
+    assert output.unreduced.shape == (0,)
     found = trained(model, output.loss)
     assert found.keys() == dict(model.named_parameters()).keys()  # DDP waits for each of them
     assert all(g.eq(0).all() for g in found.values())
@@ -351,7 +351,7 @@ def test_trls_fused_head_and_ours_work_on_one_model(objective, order):
     torch.testing.assert_close(fused(model, objective, rows, teacher).loss, wanted, rtol=1e-4, atol=1e-5)
     assert torch.equal(model(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits, logits)
     theirs = model(input_ids=rows.input_ids, attention_mask=rows.attention_mask, labels=rows.labels, fused_lm_head=True)
-    torch.testing.assert_close(theirs.loss, plain(model, SFT(), rows)[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(theirs.loss, plain(model, Likelihood(), rows)[0], rtol=1e-4, atol=1e-5)
     trained(model, fused(model, objective, rows, teacher).loss)
     assert tiny.gradients(model).keys() == dict(model.named_parameters()).keys()
 
@@ -359,7 +359,7 @@ def test_trls_fused_head_and_ours_work_on_one_model(objective, order):
 def test_our_sft_is_the_loss_of_trls_fused_head_in_value_and_gradient():
     model, rows = tiny.model("gemma2"), tiny.rows()
     add_objective_forward(model)
-    found = fused(model, SFT(), rows).loss
+    found = fused(model, Likelihood(), rows).loss
     found_grads = trained(model, found)
     add_fused_lm_head(model)
     theirs = model(
@@ -373,7 +373,7 @@ def test_our_sft_is_the_loss_of_transformers_itself():
     model, rows = tiny.model("cohere"), tiny.rows()
     add_objective_forward(model)
     wanted = model(input_ids=rows.input_ids, attention_mask=rows.attention_mask, labels=rows.labels).loss
-    torch.testing.assert_close(fused(model, SFT(), rows).loss, wanted)
+    torch.testing.assert_close(fused(model, Likelihood(), rows).loss, wanted)
 
 
 # --- what is refused --------------------------------------------------------------------------------------------
@@ -472,7 +472,7 @@ def test_a_head_that_gives_minus_infinity_trains_on_finite_numbers(objective):
     add_objective_forward(model)
     assert resolve_head(model).masks
     output = fused(model, objective, tiny.rows(seed=5), teacher_of(objective))
-    assert output.token_values.isfinite().all()
+    assert output.unreduced.isfinite().all()
     grads = trained(model, output.loss)
     assert all(g.isfinite().all() for g in grads.values())
     assert grads["lm_head.bias"][7] == 0
@@ -482,6 +482,6 @@ def test_a_head_that_gives_minus_infinity_trains_on_finite_numbers(objective):
 def test_a_hidden_length_that_does_not_fit_the_labels_is_an_error():
     model, rows = tiny.model(), tiny.rows()
     add_objective_forward(model)
-    call = ObjectiveCall(SFT(), rows.labels[:, :-2], {}, rows.row_id)
+    call = ObjectiveCall(Likelihood(), rows.labels[:, :-2], {}, rows.row_id)
     with pytest.raises(IndexError):
         model(input_ids=rows.input_ids, objective_call=call)

@@ -44,7 +44,7 @@ BATCH, DRAWS, LOSS = "core/test_batch.py::", "core/test_draws.py::", "core/test_
 LOGPROBS, VOCAB = "core/test_logprobs.py::", "core/test_vocab.py::"
 DIVERGENCE, PARITY = "objectives/test_divergence.py::", "parity/test_divergence_parity.py::"
 SFT, KD, HPD = "methods/test_sft.py::", "methods/test_kd.py::", "methods/test_hpd.py::"
-FORWARD, STUDENT, TEACHER = "models/test_forward.py::", "models/test_student.py::", "models/test_frozen_teacher.py::"
+FORWARD, STUDENT, TEACHER = "models/test_forward.py::", "models/test_student.py::", "models/test_frozen_model.py::"
 LOADING, TOKENIZERS = "models/test_loading.py::", "models/test_tokenizers.py::"
 
 MISTAKES = [
@@ -404,8 +404,8 @@ MISTAKES = [
     Mistake(
         "engine: small weights underflow in float16",
         "core/vocab.py",
-        "ctx.scale = torch.exp2(torch.ceil(torch.log2(largest)))",
-        "ctx.scale = torch.ones_like(largest)",
+        "torch.where(largest > 0, torch.exp2(torch.ceil(torch.log2(largest))), 1.0)",
+        "torch.ones_like(largest)",
         (VOCAB + "test_float16_gradients_survive_with_a_scaled_loss",),
     ),
     Mistake(
@@ -637,7 +637,7 @@ MISTAKES = [
     # --- signals and models
     Mistake(
         "teacher: hidden states one place late",
-        "signals/teacher.py",
+        "signals/frozen.py",
         "predicting(output.last_hidden_state, labels)",
         "predicting(output.last_hidden_state.roll(-1, 1), labels)",
         (
@@ -647,14 +647,14 @@ MISTAKES = [
     ),
     Mistake(
         "teacher: not frozen",
-        "signals/teacher.py",
+        "signals/frozen.py",
         "model.eval().requires_grad_(False)",
         "model.eval()",
         (TEACHER + "test_the_model_is_frozen_in_eval_mode_and_named",),
     ),
     Mistake(
         "teacher: runs under the policy's autocast",
-        "signals/teacher.py",
+        "signals/frozen.py",
         "        with torch.autocast(hidden.device.type, enabled=False):",
         "        with torch.no_grad():",
         (TEACHER + "test_it_runs_in_its_own_dtype_whatever_the_autocast",),

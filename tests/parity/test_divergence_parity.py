@@ -7,8 +7,9 @@ from trl.experimental.gkd import GKDTrainer
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
 from trimtab.core import Head, LazyLogits, TokenBatch, fused_loss, reduce, weights
-from trimtab.methods.kd import KD, Config, build
+from trimtab.methods.kd import Config, build
 from trimtab.objectives import divergence as d
+from trimtab.objectives.matching import Match
 
 N, D, V = 7, 6, 31
 
@@ -99,7 +100,11 @@ def test_the_engine_with_kd_is_trls_chunked_divergence_from_hidden_states(monkey
     name = {0.0: "forward_kl", 1.0: "reverse_kl"}.get(beta, "jsd")
     divergence = (lambda s, t: d.jsd(s, t, beta=beta)) if name == "jsd" else getattr(d, name)
     fused = fused_loss(
-        KD(divergence, temperature, 0.0), batch, hidden, Head(module, V, scale, softcap), weights(batch, "token_mean")
+        Match(divergence, temperature, 0.0),
+        batch,
+        hidden,
+        Head(module, V, scale, softcap),
+        weights(batch, "token_mean"),
     )
     grads = torch.autograd.grad(fused.loss, [hidden, module.weight])
     torch.testing.assert_close(fused.values, wanted.detach(), rtol=1e-4, atol=1e-5)
@@ -108,13 +113,13 @@ def test_the_engine_with_kd_is_trls_chunked_divergence_from_hidden_states(monkey
 
 
 def test_sft_is_torchs_cross_entropy(logits):
-    from trimtab.methods.sft import SFT
+    from trimtab.objectives.likelihood import Likelihood
 
     student = logits[0].detach().float()[None].requires_grad_()
     labels = torch.randint(0, V, (1, N))
     labels[0, 3] = -100
     wanted = F.cross_entropy(student[0, :-1], labels[0, 1:], ignore_index=-100)
     batch = TokenBatch.align(student, labels)
-    found = reduce(SFT()(batch), weights(batch, "token_mean"))
+    found = reduce(Likelihood()(batch), weights(batch, "token_mean"))
     torch.testing.assert_close(found, wanted)
     torch.testing.assert_close(gradient(found, student), gradient(wanted, student))

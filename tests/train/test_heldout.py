@@ -8,7 +8,7 @@ import torch
 import tiny
 from trimtab.core import TokenBatch
 from trimtab.models.forward import add_objective_forward
-from trimtab.signals.teacher import FrozenTeacher
+from trimtab.signals.frozen import FrozenModel
 from trimtab.train.heldout import generate, measure, summary, token_measures
 
 P, Q = torch.tensor([[0.5, 0.25, 0.25]]), torch.tensor([[0.25, 0.5, 0.25]])
@@ -54,8 +54,8 @@ def models():
 def test_rows_are_measured_the_same_in_any_batches_and_as_from_full_logits(models):
     policy, teacher = models
     rows = tiny.rows(((3, 5), (1, 1), (4, 7)))
-    together = measure(policy, [rows.inputs()], [FrozenTeacher(teacher)])
-    apart = measure(policy, [rows.pick([i]).inputs() for i in range(3)], [FrozenTeacher(teacher)])
+    together = measure(policy, [rows.inputs()], [FrozenModel(teacher)])
+    apart = measure(policy, [rows.pick([i]).inputs() for i in range(3)], [FrozenModel(teacher)])
     with torch.no_grad():
         logits = {
             n: m(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits
@@ -72,8 +72,8 @@ def test_rows_are_measured_the_same_in_any_batches_and_as_from_full_logits(model
 def test_a_teacher_that_remembers_gives_the_same_measures_and_runs_once(models, monkeypatch):
     policy, teacher = models
     rows = tiny.rows(((3, 5), (1, 1), (4, 7)))
-    live = measure(policy, [rows.inputs()], [FrozenTeacher(teacher)])
-    remembering = FrozenTeacher(teacher, remember=True)
+    live = measure(policy, [rows.inputs()], [FrozenModel(teacher)])
+    remembering = FrozenModel(teacher, remember=True)
     first = measure(policy, [rows.inputs()], [remembering])
     monkeypatch.setattr(teacher.base_model, "forward", None)  # any further forward would fail
     again = measure(policy, [rows.pick([2, 0]).inputs(), rows.pick([1]).inputs()], [remembering])
@@ -85,7 +85,7 @@ def test_a_teacher_that_remembers_gives_the_same_measures_and_runs_once(models, 
 def test_what_a_teacher_remembers_of_a_row_does_not_depend_on_its_batch(models):
     _, teacher = models
     rows = tiny.rows(((3, 5), (1, 1), (4, 7)))
-    alone, together = FrozenTeacher(teacher, remember=True), FrozenTeacher(teacher, remember=True)
+    alone, together = FrozenModel(teacher, remember=True), FrozenModel(teacher, remember=True)
     one = alone(None, rows.pick([0]).inputs())["teacher"].hidden
     all_ = together(None, rows.inputs())["teacher"].hidden[:5]
     assert torch.equal(one, all_)
@@ -93,15 +93,15 @@ def test_what_a_teacher_remembers_of_a_row_does_not_depend_on_its_batch(models):
 
 def test_another_teacher_remembers_its_own_rows(models):
     _, teacher = models
-    first = FrozenTeacher(teacher, remember=True)
+    first = FrozenModel(teacher, remember=True)
     rows, others = tiny.rows(((3, 5),)), tiny.rows(((3, 5),), seed=9)
     kept = first(None, rows.inputs())["teacher"].hidden
-    assert not torch.equal(FrozenTeacher(teacher, remember=True)(None, others.inputs())["teacher"].hidden, kept)
+    assert not torch.equal(FrozenModel(teacher, remember=True)(None, others.inputs())["teacher"].hidden, kept)
 
 
 def test_a_teachers_weights_are_frozen_and_get_no_gradient(models):
     _, teacher = models
-    FrozenTeacher(teacher)
+    FrozenModel(teacher)
     assert not any(p.requires_grad for p in teacher.parameters())
 
 

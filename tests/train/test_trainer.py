@@ -10,11 +10,11 @@ import tiny
 from trimtab import methods
 from trimtab.core import IGNORE, Plan, TokenBatch
 from trimtab.data.collate import Collator
-from trimtab.methods.kd import KD
-from trimtab.methods.sft import SFT
 from trimtab.models.forward import add_objective_forward
 from trimtab.objectives.divergence import forward_kl
-from trimtab.signals.teacher import FrozenTeacher
+from trimtab.objectives.likelihood import Likelihood
+from trimtab.objectives.matching import Match
+from trimtab.signals.frozen import FrozenModel
 from trimtab.train import settings
 from trimtab.train.checkpoints import last_complete, mark_complete, remove_incomplete
 from trimtab.train.settings import TrainingError
@@ -51,7 +51,7 @@ def trainer(folder, plan: Plan | None = None, policy=None, rows=None, **training
     return ObjectiveTrainer(
         model=policy,
         args=settings.build(settings.check(training), folder, seed=0),
-        plan=plan or Plan(SFT()),
+        plan=plan or Plan(Likelihood()),
         train_dataset=rows or dataset(),
         processing_class=tokenizer,
         data_collator=Collator(0, tiny.VOCAB),
@@ -67,16 +67,16 @@ def moved(folder, plan_of=None, **training: Any) -> dict[str, torch.Tensor]:
 
 
 def teacher_plan() -> Plan:
-    return Plan(KD(forward_kl, 1.0, 0.0), (FrozenTeacher(tiny.model("llama_tied", seed=5)),))
+    return Plan(Match(forward_kl, 1.0, 0.0), (FrozenModel(tiny.model("llama_tied", seed=5)),))
 
 
 def hpd_plan() -> Plan:
     method = methods.load("hpd")
-    return method.build(method.config(), tiny.model(), teacher=FrozenTeacher(tiny.model("llama_tied", seed=5)))
+    return method.build(method.config(), tiny.model(), teacher=FrozenModel(tiny.model("llama_tied", seed=5)))
 
 
 def sequence_plan() -> Plan:
-    return Plan(SFT(), reduction="sequence_mean")
+    return Plan(Likelihood(), reduction="sequence_mean")
 
 
 @pytest.mark.parametrize("plan_of", [None, teacher_plan, hpd_plan, sequence_plan])

@@ -2,13 +2,14 @@
 
 from trimtab.core.batch import IGNORE, LazyLogits, TokenBatch, answer_mask, predicting
 from trimtab.core.loss import Losses, Objective, Reduction, count, reduce, weights
-from trimtab.core.plan import Method, MethodConfig, Plan, PlanError
-from trimtab.core.vocab import Fused, Head, fused_loss
+from trimtab.core.plan import Method, MethodConfig, Plan, PlanError, Wants
+from trimtab.core.vocab import Fused, Head, LabelLogprobs, fused_loss, label_logprobs
 
 __all__ = [
     "IGNORE",
     "Fused",
     "Head",
+    "LabelLogprobs",
     "LazyLogits",
     "Losses",
     "Method",
@@ -18,9 +19,11 @@ __all__ = [
     "PlanError",
     "Reduction",
     "TokenBatch",
+    "Wants",
     "answer_mask",
     "count",
     "fused_loss",
+    "label_logprobs",
     "predicting",
     "reduce",
     "weights",

@@ -221,6 +221,10 @@ class TokenBatch:
         """[N] float32 in [0, 1): the same for a token however the update was split or resumed."""
         return hashed_uniform(self.seed, self.step, self.row_id[self.row], self.position, stream)
 
+    def row_sum(self, values: Tensor) -> Tensor:
+        """[R]: the sum of `values` [N] over the answer tokens of each sequence; 0 for one without an answer."""
+        return values.new_zeros(len(self.lengths)).index_add(0, self.row, values)
+
     def losses(self, values: Tensor, **metrics: Tensor) -> Losses:
         """Values [N] with metrics: tensors [N] or [n] (over a part of the tokens), kept as (sum, count)."""
         from trimtab.core.loss import Losses

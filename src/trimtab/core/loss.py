@@ -26,7 +26,8 @@ class Objective(Protocol):
     needs: frozenset[str]
     """Signals that it reads besides "policy"."""
     per: str
-    """"token" or "sequence". "token": no value depends on another position, so the batch may be cut anywhere."""
+    """"token" or "sequence". "token": no value depends on another position, so the batch may be cut anywhere.
+    "sequence": values [R], made from label log-probabilities; of pairs, rows 2i are chosen and 2i+1 rejected."""
 
     def __call__(self, batch: TokenBatch) -> Losses: ...
 
@@ -46,8 +47,8 @@ def count(labels: Tensor, how: Reduction) -> Tensor:
     raise ValueError(f"reduction is token_mean, sequence_mean or sum, not {how!r}")
 
 
-def weights(batch: TokenBatch, how: Reduction, total: Tensor | float | None = None) -> Tensor:
-    """The weight of each token's value in the loss of the whole update. This is the only division.
+def weights(batch: TokenBatch, how: Reduction, total: Tensor | float | None = None, per: str = "token") -> Tensor:
+    """The weight of each value in the loss of the whole update. This is the only division.
 
     Args:
         batch: the answer tokens of one micro-batch.
@@ -56,11 +57,20 @@ def weights(batch: TokenBatch, how: Reduction, total: Tensor | float | None = No
         total: `count` summed over all micro-batches and processes of the update, divided by the
             number of processes where these average their gradients. If None, this batch is the
             whole update. "sum" takes 0 and None as 1.
+        per: of the objective. A sequence has one value, so "token_mean" means nothing to it; one without an
+            answer weighs nothing.
 
     Returns:
-        [N] float32. For "token_mean" and "sequence_mean" the weights of an update sum to 1
-        (times the number of averaging processes).
+        [N] (or [R] per sequence) float32. For "token_mean" and "sequence_mean" the weights of an update sum
+        to 1 (times the number of averaging processes).
     """
+    if per == "sequence":
+        answered = (batch.lengths > 0).float()
+        if how == "sequence_mean":
+            return answered / (answered.sum().clamp(min=1) if total is None else total)
+        if how == "sum":
+            return answered / (total or 1)
+        raise ValueError(f"the reduction of an objective per sequence is sequence_mean or sum, not {how!r}")
     ones = batch.targets.new_ones(len(batch)).float()
     if how == "token_mean":
         total = max(len(batch), 1) if total is None else total

@@ -1,7 +1,7 @@
 """A method, its settings, and the plan that it builds for one run."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict
@@ -34,6 +34,8 @@ class Plan:
     callbacks: Sequence[Any] = ()
     """transformers callbacks, for signals that change during training"""
     reduction: Reduction = "token_mean"
+    window: tuple[int, int] | None = None
+    """(updates, times): the rows of so many updates are gone through so often before the next rows come"""
 
     def __post_init__(self) -> None:
         provided = frozenset().union(*(signal.provides for signal in self.signals))
@@ -43,11 +45,27 @@ class Plan:
                 f"{type(self.objective).__name__} needs the signal{'s' * (len(missing) > 1)} {', '.join(missing)}; "
                 f"the plan provides: {', '.join(sorted(provided)) or 'none'}"
             )
-        if self.objective.per != "token":
-            raise PlanError(
-                f"{type(self.objective).__name__} is an objective per {self.objective.per}; "
-                "the engine takes objectives per token"
-            )
+        if self.objective.per == "sequence" and self.reduction == "token_mean":
+            raise PlanError(f"{type(self.objective).__name__} has one value a sequence: no mean over tokens")
+
+
+@dataclass(frozen=True)
+class Wants:
+    """What a method needs of models and rows before its plan can be built."""
+
+    roles: frozenset[str] = frozenset()
+    """models besides the policy that a recipe must name, such as "teacher\""""
+    start: bool = False
+    """log-probabilities under the model that training starts from, as the signal "reference"; a recipe may name
+    another model for it"""
+    identity_layer: bool = False
+    """an identity layer is put before the first one, and nothing else is trained"""
+    pairs: bool = False
+    """rows with a chosen and a rejected answer"""
+    every_token: bool = False
+    """prompts are learnt from like answers"""
+    columns: tuple[str, ...] = ()
+    """columns of the rows with one number for each answer token"""
 
 
 @dataclass(frozen=True)
@@ -63,5 +81,9 @@ class Method:
     config: type[MethodConfig]
     build: Callable[..., Plan]
     """build(config, policy, **models) -> Plan"""
-    roles: frozenset[str] = field(default_factory=frozenset)
-    """models besides the policy that a recipe must name, such as "teacher\""""
+    wants: Wants | Callable[[Any], Wants] = Wants()
+    """fixed, or by the method's settings"""
+
+    def wanted(self, config: MethodConfig) -> Wants:
+        """What these settings need."""
+        return self.wants if isinstance(self.wants, Wants) else self.wants(config)

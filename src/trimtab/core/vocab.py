@@ -1,4 +1,4 @@
-"""The vocabulary engine: any per-token objective, with memory that does not grow with tokens x vocabulary.
+"""The vocabulary engine: any objective, with memory that does not grow with tokens x vocabulary.
 
 A model hands over the hidden states of its answer tokens and its head. The heads (its own and the frozen
 teacher's) are applied to a *block* of tokens at a time; the objective sees a smaller *slice* of the block as
@@ -6,19 +6,23 @@ an ordinary `TokenBatch` with plain logits. The gradient of the slice is taken a
 known beforehand, so no logits outlive their block. Blocks are larger than slices because each block reads
 the heads and passes over the head's gradient, while slices that fit the cache make the objective fast.
 
+An objective of whole sequences sees log-probabilities of the answer tokens instead of logits: they are
+computed first, without gradient; the objective's gradient at them then weighs a second pass.
+
 The head is called as a module, so adapters, biases and quantised heads work; its parameters get their
 gradient through autograd like everything else, which is what tied embeddings, DDP and FSDP rely on. Inside
 the pass a head that is a linear layer and nothing else has its gradient added up in place.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trimtab.core.batch import TokenBatch, finite
+from trimtab.core.batch import LazyLogits, TokenBatch, finite
+from trimtab.core.logprobs import token_logprobs
 from trimtab.core.loss import Losses, Objective
 
 BLOCK_BYTES = 96 << 20
@@ -90,7 +94,7 @@ class Fused:
     metrics: dict[str, tuple[Tensor, Tensor]]
     """name -> (sum, count)"""
     values: Tensor
-    """[N] float32, detached: the value of each token before the weights"""
+    """float32, detached, before the weights: [N] of each token, or [R] of each sequence"""
 
 
 def _tokens(limit: int, vocab_size: int, device: torch.device) -> int:
@@ -177,8 +181,8 @@ class _FusedLoss(torch.autograd.Function):
         wanted = [p for p, needed in zip(parameters, ctx.needs_input_grad[2:]) if needed]
         # taken for weights of about 1 and scaled afterwards, so that they do not underflow in float16; by a power
         # of two, which rounds nothing
-        largest = work.weights.max() if len(work.weights) else work.weights.new_ones(())
-        ctx.scale = torch.exp2(torch.ceil(torch.log2(largest)))
+        largest = torch.cat([work.weights.abs(), work.weights.new_zeros(1)]).max()
+        ctx.scale = torch.where(largest > 0, torch.exp2(torch.ceil(torch.log2(largest))), 1.0)
         work.weights = work.weights / ctx.scale
         grad_hidden, grads = work.with_grad(hidden, wanted)
         ctx.save_for_backward(grad_hidden, *grads)
@@ -197,32 +201,82 @@ class _FusedLoss(torch.autograd.Function):
         )
 
 
+@dataclass(frozen=True)
+class LabelLogprobs:
+    """value = log q(y_t): what an objective of whole sequences is made of, and what a reference is asked for."""
+
+    vocab_size: int | None = None
+    """ids from here on are padding that another model of the run does not have"""
+    needs = frozenset()
+    per = "token"
+
+    def __call__(self, batch: TokenBatch) -> Losses:
+        return Losses(token_logprobs(batch.logits()[:, : self.vocab_size], batch.targets), {})
+
+
+def _weighted(work: _Pass, hidden: Tensor) -> Tensor:
+    """The sum of values times weights; with gradient to the states and the head where gradients are enabled."""
+    if torch.is_grad_enabled():
+        loss = _FusedLoss.apply(work, hidden, *work.head.parameters())
+        assert isinstance(loss, Tensor)
+        return loss
+    work.without_grad(hidden)
+    return (work.values * work.weights).sum()
+
+
+@torch.no_grad()
+def label_logprobs(batch: TokenBatch, hidden: Tensor, head: Head, vocab_size: int | None = None) -> Tensor:
+    """[N] log-probabilities of the answer tokens, float32, without gradient, from hidden states [N, D]."""
+    targets = replace(batch, signals={})
+    work = _Pass(LabelLogprobs(vocab_size), targets, head, hidden.new_zeros(len(batch), dtype=torch.float32))
+    work.without_grad(hidden)
+    return work.values
+
+
+def _sequence_loss(objective: Objective, batch: TokenBatch, hidden: Tensor, head: Head, weights: Tensor) -> Fused:
+    vocab = batch.with_signals(policy=LazyLogits(hidden, head, head.vocab_size)).vocab_size
+    known = {
+        name: label_logprobs(batch, value.hidden, Head(value.head, value.vocab_size), vocab)
+        for name, value in batch.signals.items()
+        if isinstance(value, LazyLogits)
+    }
+    logprobs = label_logprobs(batch, hidden, head, vocab).requires_grad_()
+    with torch.enable_grad():
+        losses = objective(batch.with_signals(**known, policy=logprobs))
+    values = losses.values.detach().float()
+    loss = (values * weights).sum()
+    if torch.is_grad_enabled() and losses.values.requires_grad:
+        (grad,) = torch.autograd.grad(losses.values, logprobs, weights.to(losses.values.dtype))
+        carrier = _weighted(_Pass(LabelLogprobs(vocab), replace(batch, signals={}), head, grad), hidden)
+        loss = loss + (carrier - carrier.detach())  # the value of one, the gradient of the other
+    return Fused(loss, losses.metrics, values)
+
+
 def fused_loss(objective: Objective, batch: TokenBatch, hidden: Tensor, head: Head, weights: Tensor) -> Fused:
     """Loss of `objective` on answer tokens given as hidden states, without their logits in memory.
 
     Args:
-        objective: with `per="token"`.
+        objective: one with `per="sequence"` may read nothing but label log-probabilities (`batch.logprobs`) and
+            signals [N]; `LazyLogits` are given to it as such.
         batch: the answer tokens, with every signal that the objective needs but "policy".
         hidden: [N, D] of the policy at the positions that predict the answer tokens.
         head: of the policy.
-        weights: [N] from `weights`.
+        weights: from `weights`, [N] or, per sequence, [R].
 
     Returns:
         The loss (with gradient to `hidden` and the head's trainable parameters), metrics and values;
         the same, up to rounding, as `reduce(objective(batch with logits), weights)`.
 
     Raises:
-        ValueError: if the objective is not per token, or the shapes do not fit.
+        ValueError: if the shapes do not fit.
     """
-    if objective.per != "token":
-        raise ValueError(f"the engine takes objectives per token, {type(objective).__name__} is per {objective.per}")
-    if not hidden.size(0) == len(batch) == weights.size(0):
-        raise ValueError(f"{hidden.size(0)} hidden states, {len(batch)} tokens and {weights.size(0)} weights")
+    number = len(batch) if objective.per == "token" else len(batch.lengths)
+    if not (hidden.size(0) == len(batch) and weights.size(0) == number):
+        raise ValueError(
+            f"{hidden.size(0)} hidden states, {len(batch)} tokens in {len(batch.lengths)} sequences and "
+            f"{weights.size(0)} weights for an objective per {objective.per}"
+        )
+    if objective.per == "sequence":
+        return _sequence_loss(objective, batch, hidden, head, weights.float())
     work = _Pass(objective, batch, head, weights)
-    if torch.is_grad_enabled():
-        loss = _FusedLoss.apply(work, hidden, *head.parameters())
-        assert isinstance(loss, Tensor)
-    else:
-        work.without_grad(hidden)
-        loss = (work.values * work.weights).sum()
-    return Fused(loss, work.metrics, work.values)
+    return Fused(_weighted(work, hidden), work.metrics, work.values)

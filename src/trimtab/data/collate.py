@@ -12,28 +12,42 @@ from trimtab.core.batch import IGNORE
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads on the right; labels that the common vocabulary does not hold are masked here, before anything counts."""
+    """Pads on the right; labels that the common vocabulary does not hold are masked here, before anything counts.
+
+    A pair becomes two neighbouring sequences with one `row_id`: 2i is the chosen answer, 2i+1 the rejected one.
+    """
 
     pad_id: int
     vocab_size: int
     """the smallest vocabulary of all models in the run"""
+    every_token: bool = False
+    """the prompt's tokens are labels too"""
+    columns: tuple[str, ...] = ()
+    """columns with one number for each answer token, laid out like the labels"""
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """`input_ids`, `attention_mask`, `labels` [B, T] and `row_id` [B]."""
-        width = max(len(row["input_ids"]) for row in rows)
-        shape = (len(rows), width)
+        """`input_ids`, `attention_mask`, `labels` [B, T], `row_id` [B], and each column [B, T] float32."""
+        sequences = [(row, prefix) for row in rows for prefix in ("", "rejected_") if f"{prefix}input_ids" in row]
+        width = max(len(row[f"{prefix}input_ids"]) for row, prefix in sequences)
+        shape = (len(sequences), width)
         input_ids = torch.full(shape, self.pad_id, dtype=torch.long)
         labels = torch.full(shape, IGNORE, dtype=torch.long)
         attention_mask = torch.zeros(shape, dtype=torch.long)
-        for i, row in enumerate(rows):
-            length = len(row["input_ids"])
-            input_ids[i, :length] = torch.tensor(row["input_ids"])
-            labels[i, :length] = torch.tensor(row["labels"])
-            attention_mask[i, :length] = 1
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+        batch |= {name: torch.zeros(shape) for name in self.columns}
+        for i, (row, prefix) in enumerate(sequences):
+            ids = torch.tensor(row[f"{prefix}input_ids"])
+            input_ids[i, : len(ids)] = ids
+            labels[i, : len(ids)] = torch.tensor(row[f"{prefix}labels"])
+            attention_mask[i, : len(ids)] = 1
+            for name in self.columns:
+                batch[name][i, labels[i] != IGNORE] = torch.tensor(row[name])
+        if self.every_token:
+            labels.copy_(input_ids.masked_fill(attention_mask == 0, IGNORE))
         labels[:, 0] = IGNORE
         labels[labels >= self.vocab_size] = IGNORE
-        row_id = torch.tensor([row["row_id"] for row in rows])
-        return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels, "row_id": row_id}
+        batch["row_id"] = torch.tensor([row["row_id"] for row, _ in sequences])
+        return batch
 
 
 def length_sorted(

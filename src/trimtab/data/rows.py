@@ -1,6 +1,7 @@
 """Rows of text become token ids and labels, with a count of everything that is lost on the way.
 
-Formats are TRL's: `text`; `messages`; `prompt` + `completion`, both strings or both lists of messages.
+Formats are TRL's: `text`; `messages`; `prompt` + `completion`, both strings or both lists of messages; and
+preferences, `chosen` + `rejected` with or without a `prompt` of their own.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Piece = tuple[str, bool]
 
 @dataclass
 class Counts:
-    """What became of the rows of one source. Every row is in exactly one of kept, dropped and empty."""
+    """What became of the rows of one source. Every row is in exactly one of kept, dropped, empty and identical."""
 
     rows: int = 0
     kept: int = 0
@@ -31,6 +32,8 @@ class Counts:
     """the prompt alone fills the limit, so no answer token would be left"""
     empty: int = 0
     """there is no answer to learn from"""
+    identical: int = 0
+    """pairs whose two answers are the same, after truncation"""
     tokens: int = 0
     answer_tokens: int = 0
     no_end: int = 0
@@ -40,7 +43,7 @@ class Counts:
     """the first row (from 1) that was truncated, dropped or empty"""
 
     def lost(self) -> int:
-        return self.truncated + self.dropped + self.empty
+        return self.truncated + self.dropped + self.empty + self.identical
 
     def _meet(self, what: str, index: int) -> None:
         setattr(self, what, getattr(self, what) + 1)
@@ -52,7 +55,8 @@ class Prepared:
     """Rows as a model takes them."""
 
     rows: list[dict[str, Any]]
-    """each with `input_ids`, `labels` (-100 outside answers) and `row_id`, the row's index in its source"""
+    """each with `input_ids`, `labels` (-100 outside answers) and `row_id`, the row's index in its source; pairs also
+    with `rejected_input_ids` and `rejected_labels`; then the columns asked for, one number for each answer token"""
     counts: Counts
     source: str
     max_length: int
@@ -65,6 +69,8 @@ def prepare(
     max_length: int,
     source: str = "rows",
     end_ids: Iterable[int] = (),
+    pairs: bool = False,
+    columns: Sequence[str] = (),
 ) -> Prepared:
     """Tokenise rows and mark the answer tokens.
 
@@ -78,16 +84,23 @@ def prepare(
         max_length: tokens a row may have.
         source: for messages.
         end_ids: further ids that end an answer, besides the tokenizer's end token.
+        pairs: keep both answers of preferences; otherwise the chosen one is the answer.
+        columns: of the rows, each a list with one number for each answer token.
 
     Raises:
-        DataError: if a row has no known format, or a chat template rewrites earlier turns.
+        DataError: if a row has no known format, a chat template rewrites earlier turns, or a column does not
+            fit its answer.
     """
     ends = {*end_ids, int(tokenizer.eos_token_id)} if tokenizer.eos_token_id is not None else set(end_ids)  # type: ignore[arg-type]
     prepared = Prepared([], Counts(rows=len(rows)), source, max_length)
     for index, row in enumerate(rows):
-        pieces = _pieces(row, tokenizer, f"{source}: row {index + 1}")
-        ids, labels = _tokens(pieces, tokenizer, ends, chat=_is_chat(row))
-        _keep(prepared, index, ids, labels, ends)
+        where = f"{source}: row {index + 1}"
+        if pairs and not {"chosen", "rejected"} <= row.keys():
+            raise DataError(f"{where} has the columns {', '.join(map(str, row))}; expected chosen and rejected answers")
+        sides = [_side(row, side, where) for side in (("chosen", "rejected") if pairs else ("chosen",))]
+        tokens = [_tokens(_pieces(side, tokenizer, where), tokenizer, ends, chat=_is_chat(side)) for side in sides]
+        extra = {name: _column(row, name, tokens[0][1], where) for name in columns}
+        _keep(prepared, index, tokens, ends, extra)
     return prepared
 
 
@@ -102,6 +115,7 @@ def check_losses(prepared: Prepared, max_lost: float) -> None:
         "truncated": f"{counts.truncated} truncated",
         "dropped": f"{counts.dropped} dropped because the prompt alone fills the limit",
         "empty": f"{counts.empty} without an answer",
+        "identical": f"{counts.identical} with two answers that are the same",
     }
     found = "; ".join(f"{what[name]} (first: row {row})" for name, row in counts.first.items())
     if not counts.kept:
@@ -116,25 +130,66 @@ def check_losses(prepared: Prepared, max_lost: float) -> None:
         )
 
 
-def _keep(prepared: Prepared, index: int, ids: list[int], labels: list[int], ends: set[int]) -> None:
+def _keep(
+    prepared: Prepared,
+    index: int,
+    sides: Sequence[tuple[list[int], list[int]]],
+    ends: set[int],
+    columns: Mapping[str, list[float]],
+) -> None:
+    """Cut one row's sequences (one, or chosen and rejected) to the limit and count what became of it."""
     counts, limit = prepared.counts, prepared.max_length
-    answer = [i for i, label in enumerate(labels) if label != IGNORE and i > 0]  # nothing predicts the first token
-    if not answer:
+    answers = [[i for i, label in enumerate(labels) if label != IGNORE and i > 0] for _, labels in sides]
+    if not all(answers):  # nothing predicts the first token
         return counts._meet("empty", index)
-    if answer[0] >= limit:
+    if any(answer[0] >= limit for answer in answers):
         return counts._meet("dropped", index)
-    if answer[-1] >= limit:
+    cut = []
+    for answer, (ids, labels) in zip(answers, sides):
+        stop = min(answer[-1] + 1, limit)  # what follows the last answer token teaches nothing
+        cut.append((ids[:stop], [IGNORE, *labels[1:stop]]))
+    if len(cut) == 2 and cut[0] == cut[1]:
+        return counts._meet("identical", index)
+    if any(answer[-1] >= limit for answer in answers):
         counts._meet("truncated", index)
-    elif ids[answer[-1]] not in ends:
+    elif any(ids[answer[-1]] not in ends for answer, (ids, _) in zip(answers, sides)):
         counts.no_end += 1
-    stop = min(answer[-1] + 1, limit)  # what follows the last answer token teaches nothing
-    ids, labels = ids[:stop], [IGNORE, *labels[1:stop]]
-    prepared.rows.append({"input_ids": ids, "labels": labels, "row_id": index})
+    row: dict[str, Any] = {"row_id": index}
+    for prefix, (ids, labels) in zip(("", "rejected_"), cut):
+        row |= {f"{prefix}input_ids": ids, f"{prefix}labels": labels}
+        counts.tokens += len(ids)
+        counts.answer_tokens += sum(label != IGNORE for label in labels)
+        counts.longest = max(counts.longest, len(ids))
+    kept = sum(label != IGNORE for label in cut[0][1])
+    prepared.rows.append(row | {name: values[:kept] for name, values in columns.items()})
     counts.kept += 1
-    counts.tokens += len(ids)
-    counts.answer_tokens += sum(label != IGNORE for label in labels)
-    counts.longest = max(counts.longest, len(ids))
     return None
+
+
+def _side(row: Mapping[str, Any], side: str, where: str) -> Mapping[str, Any]:
+    """A row of preferences as prompt and completion, with the answer of one side; other rows as they are."""
+    if side not in row:
+        return row
+    answer = row[side]
+    if "prompt" in row:
+        return {**row, "completion": answer}
+    if not isinstance(answer, list):
+        raise DataError(f"{where} has {side} and no prompt; texts need one, only messages may hold it themselves")
+    last = len(answer) - 1
+    return {**row, "prompt": answer[:last], "completion": answer[last:]}
+
+
+def _column(row: Mapping[str, Any], name: str, labels: list[int], where: str) -> list[float]:
+    values, number = row.get(name), sum(label != IGNORE for label in labels[1:])
+    if values is None:
+        raise DataError(f"{where} has no column {name}")
+    if not isinstance(values, list) or len(values) != number:
+        found = f"{len(values)} values" if isinstance(values, list) else repr(values)
+        raise DataError(
+            f"{where}: {name} has {found} for {number} answer tokens; it was made with another tokenizer, template "
+            "or row"
+        )
+    return [float(value) for value in values]
 
 
 def _is_chat(row: Mapping[str, Any]) -> bool:
@@ -159,7 +214,7 @@ def _pieces(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, where: s
         return [(row["text"] + (tokenizer.eos_token or ""), True)] if row["text"] else []
     raise DataError(
         f"{where} has the columns {', '.join(map(str, row)) or 'none'}; "
-        "expected text, messages, or prompt and completion"
+        "expected text, messages, prompt and completion, or chosen and rejected"
     )
 
 

@@ -5,9 +5,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from trimtab.core import Losses, Method, MethodConfig, Plan, TokenBatch
+from trimtab.core import Losses, Method, MethodConfig, Plan, TokenBatch, Wants
 from trimtab.core.draws import inverse_cdf
-from trimtab.signals.teacher import FrozenTeacher
+from trimtab.signals.frozen import FrozenModel
 
 
 class Config(MethodConfig):
@@ -119,7 +119,7 @@ class HPD:
         )
 
 
-def build(config: Config, policy: nn.Module, teacher: FrozenTeacher) -> Plan:
+def build(config: Config, policy: nn.Module, teacher: FrozenModel) -> Plan:
     return Plan(HPD(config), signals=(teacher,))
 
 
@@ -131,5 +131,5 @@ METHOD = Method(
     "k' = q(a)(log p(a) - log q(a));  w* = k + [k>0] p(y) (1 + [a!=y][k'<0]),  w = [a!=y][k'<0] k'",
     config=Config,
     build=build,
-    roles=frozenset({"teacher"}),
+    wants=Wants(roles=frozenset({"teacher"})),
 )

@@ -1,15 +1,15 @@
 """KD: match the teacher's whole distribution at every answer token, by a divergence of your choice."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
-from trimtab.core import Losses, Method, MethodConfig, Plan, TokenBatch
+from trimtab.core import Method, MethodConfig, Plan, Wants
 from trimtab.objectives import divergence as d
-from trimtab.signals.teacher import FrozenTeacher
+from trimtab.objectives.matching import Match
+from trimtab.signals.frozen import FrozenModel
 
 
 class Config(MethodConfig):
@@ -25,30 +25,12 @@ class Config(MethodConfig):
     """Share of the loss that is the plain negative log-likelihood of the answer."""
 
 
-class KD:
-    """loss = (1 - c) D(p, q) - c log q(y_t)"""
-
-    needs = frozenset({"teacher"})
-    per = "token"
-
-    def __init__(self, divergence: Callable[[Tensor, Tensor], Tensor], temperature: float, cross_entropy: float):
-        self.divergence, self.temperature, self.cross_entropy = divergence, temperature, cross_entropy
-
-    def __call__(self, batch: TokenBatch) -> Losses:
-        values = self.divergence(
-            batch.log_softmax("policy", self.temperature), batch.log_softmax("teacher", self.temperature)
-        )
-        nll = -batch.logprobs()
-        mixed = (1 - self.cross_entropy) * values + self.cross_entropy * nll if self.cross_entropy else values
-        return batch.losses(mixed, divergence=values, nll=nll)
-
-
-def build(config: Config, policy: nn.Module, teacher: FrozenTeacher) -> Plan:
+def build(config: Config, policy: nn.Module, teacher: FrozenModel) -> Plan:
     options = {"jsd": {"beta": config.beta}}
     if config.divergence.startswith("skewed"):
         options[config.divergence] = {"skew": config.skew}
     divergence = partial(getattr(d, config.divergence), **options.get(config.divergence, {}))
-    return Plan(KD(divergence, config.temperature, config.cross_entropy), signals=(teacher,))
+    return Plan(Match(divergence, config.temperature, config.cross_entropy), signals=(teacher,))
 
 
 METHOD = Method(
@@ -57,5 +39,5 @@ METHOD = Method(
     equation="L_t = (1 - c) D(p_t, q_t) - c log q(y_t)",
     config=Config,
     build=build,
-    roles=frozenset({"teacher"}),
+    wants=Wants(roles=frozenset({"teacher"})),
 )

@@ -1,33 +1,44 @@
 """SFT: raise the likelihood of the answers, the baseline that every other method is held against."""
 
+from typing import Any, Literal
+
+from pydantic import Field
 from torch import nn
 
-from trimtab.core import Losses, Method, MethodConfig, Plan, TokenBatch
+from trimtab.core import Method, MethodConfig, Plan, Wants
+from trimtab.objectives.likelihood import Likelihood
 
 
 class Config(MethodConfig):
-    """SFT has no settings of its own."""
+    weight: Literal["one", "probability", "ratio"] = "one"
+    """Of each token: one; its own probability (DFT, arXiv:2508.05629); or how much likelier it has become than under
+    the model that training started from (importance-weighted SFT, arXiv:2507.12856, at the level of tokens)."""
+    cap: float = Field(1.0, gt=0)
+    """Of weight ratio alone: the largest weight."""
+    kl: float = Field(0.0, ge=0)
+    """Coefficient of KL(policy || start), the baseline SFT-KL; 0.5 in the PSFT paper."""
+    kl_form: Literal["k3", "full"] = "k3"
+    """The KL is estimated from the answer token, or summed over the vocabulary, which wants models.reference."""
 
 
-class SFT:
-    """loss = -log q(y_t)"""
-
-    needs = frozenset()
-    per = "token"
-
-    def __call__(self, batch: TokenBatch) -> Losses:
-        nll = -batch.logprobs()
-        return batch.losses(nll, nll=nll)
+def build(config: Config, policy: nn.Module, reference: Any = None) -> Plan:
+    objective = Likelihood(config.weight, cap=config.cap, kl=config.kl, full_kl=config.kl_form == "full")
+    if not objective.needs:
+        return Plan(objective)
+    return Plan(objective, signals=(reference if config.kl and config.kl_form == "full" else reference.labels_only(),))
 
 
-def build(config: Config, policy: nn.Module) -> Plan:
-    return Plan(SFT())
+def wants(config: Config) -> Wants:
+    if config.kl and config.kl_form == "full":
+        return Wants(roles=frozenset({"reference"}))
+    return Wants(start=bool(config.kl) or config.weight == "ratio")
 
 
 METHOD = Method(
     paper="maximum likelihood",
     claim="The student imitates the text of the answers, token by token.",
-    equation="L_t = -log q(y_t)",
+    equation="L_t = -sg(w_t) log q(y_t) + c KL(q || q_start), with w = 1 and c = 0 unless asked for",
     config=Config,
     build=build,
+    wants=wants,
 )

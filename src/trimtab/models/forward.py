@@ -50,11 +50,11 @@ class ObjectiveCall:
 
 @dataclass
 class ObjectiveOutput(ModelOutput):
-    """Scalar loss, metrics as (sum, count), and the unreduced value of each token [N]."""
+    """Scalar loss, metrics as (sum, count), and the unreduced values, [N] per token or [R] per sequence."""
 
     loss: Tensor | None = None
     metrics: dict | None = None
-    token_values: Tensor | None = None
+    unreduced: Tensor | None = None
 
 
 def _scale_and_softcap(config: Any) -> tuple[float, float | None]:
@@ -144,6 +144,6 @@ def add_objective_forward(model: PreTrainedModel) -> None:
 def compute_objective(call: ObjectiveCall, hidden: Tensor, head: Head) -> ObjectiveOutput:
     """The objective on hidden states [B, T, D] of a whole micro-batch."""
     batch = TokenBatch.from_labels(call.labels, call.signals, row_id=call.row_id, seed=call.seed, step=call.step)
-    weight = weights(batch, call.reduction, call.total)
+    weight = weights(batch, call.reduction, call.total, call.objective.per)
     fused = fused_loss(call.objective, batch, predicting(hidden, call.labels), head, weight)
-    return ObjectiveOutput(loss=fused.loss, metrics=fused.metrics, token_values=fused.values)  # type: ignore[arg-type]
+    return ObjectiveOutput(loss=fused.loss, metrics=fused.metrics, unreduced=fused.values)  # type: ignore[arg-type]

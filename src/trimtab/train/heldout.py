@@ -26,7 +26,8 @@ class Measure:
 
 
 def token_measures(batch: TokenBatch) -> dict[str, Tensor]:
-    """[N] each: nll, entropy (nats), top1 (0 or 1); with a teacher forward_kl, reverse_kl, agreement, teacher_nll."""
+    """[N] each: nll, entropy (nats), top1 (0 or 1); with a teacher forward_kl, reverse_kl, agreement, teacher_nll; with
+    the model that training started from drift, KL(policy || start)."""
     log_q = batch.log_softmax("policy")
     best = log_q.argmax(dim=-1)
     measures = {
@@ -42,6 +43,8 @@ def token_measures(batch: TokenBatch) -> dict[str, Tensor]:
             "agreement": (best == log_p.argmax(dim=-1)).float(),
             "teacher_nll": -batch.logprobs(of="teacher"),
         }
+    if "start" in batch.signals:
+        measures["drift"] = reverse_kl(log_q, batch.log_softmax("start"))
     return measures
 
 
@@ -54,7 +57,7 @@ def measure(
     Args:
         policy: with `add_objective_forward`; called as in training, so wrapped and sharded models work.
         batches: of prepared rows, on the policy's device.
-        signals: a frozen teacher, if there is one.
+        signals: of a frozen teacher and of the model that training started from, where there are any.
 
     Returns:
         row_id -> {"tokens": count, measure: sum over the row's answer tokens}.

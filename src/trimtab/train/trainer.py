@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import TrainerState
 from transformers.trainer_utils import rotate_checkpoints
@@ -13,6 +14,7 @@ from trl import SFTTrainer  # type: ignore[attr-defined]
 from trimtab.core import Plan, count
 from trimtab.models.forward import ObjectiveCall
 from trimtab.train.checkpoints import mark_complete
+from trimtab.train.windows import WindowSampler
 
 
 class NotFinite(ValueError):
@@ -35,7 +37,15 @@ class ObjectiveTrainer(SFTTrainer):
         self.answer_tokens = 0.0  # trained on by this process's runs, over all processes
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = ["input_ids", "labels", "row_id"]
+        self._signature_columns = list(self.train_dataset.column_names)  # type: ignore[union-attr]
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if self.plan.window is None:
+            return super()._get_train_sampler(train_dataset)
+        updates, times = self.plan.window
+        rows = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        assert self.train_dataset is not None
+        return WindowSampler(len(self.train_dataset), updates * rows, times, self.args.seed)  # type: ignore[arg-type]
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:
         """What the loss of this update is divided by, see `trimtab.core.weights`."""
@@ -105,6 +115,15 @@ class ObjectiveTrainer(SFTTrainer):
             self._sums.clear()
         super().log(logs, start_time)
 
+    def _stateful(self) -> list[Any]:
+        """Parts of the plan that a checkpoint has to hold."""
+        return [part for part in (self.plan.objective, *self.plan.signals) if hasattr(part, "state_dict")]
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        for i, part in enumerate(self._stateful()):
+            part.load_state_dict(load_file(Path(resume_from_checkpoint) / f"plan_{i}.safetensors"))
+
     def finish_from(self, checkpoint: Path) -> None:
         """Take weights and state of a checkpoint after which there is nothing left to train."""
         self._load_from_checkpoint(str(checkpoint))
@@ -120,7 +139,12 @@ class ObjectiveTrainer(SFTTrainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial=trial))
-            mark_complete(folder / f"checkpoint-{self.state.global_step}")
+            checkpoint = folder / f"checkpoint-{self.state.global_step}"
+            for i, part in enumerate(self._stateful()):
+                save_file(
+                    {k: v.contiguous() for k, v in part.state_dict().items()}, checkpoint / f"plan_{i}.safetensors"
+                )
+            mark_complete(checkpoint)
             rotate_checkpoints(
                 output_dir=str(folder),
                 save_total_limit=limit,

@@ -7,7 +7,7 @@ from transformers import LlamaForCausalLM
 import tiny
 from trimtab.core import IGNORE
 from trimtab.models.forward import UnsupportedModel
-from trimtab.signals.teacher import FrozenTeacher
+from trimtab.signals.frozen import FrozenModel
 
 
 def aligned(model, rows):
@@ -21,7 +21,7 @@ def aligned(model, rows):
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "cohere", "phi"])
 def test_its_logits_are_the_models_own_at_the_answer_tokens(kind, remember):
     model, rows = tiny.model(kind, seed=3), tiny.rows()
-    signal = FrozenTeacher(model, remember=remember)
+    signal = FrozenModel(model, remember=remember)
     for _ in range(2):  # computed, and where it is remembered, recalled
         lazy = signal(None, rows.inputs())["teacher"]
         torch.testing.assert_close(lazy.compute(), aligned(model, rows), rtol=1e-4, atol=1e-5)
@@ -31,7 +31,7 @@ def test_its_logits_are_the_models_own_at_the_answer_tokens(kind, remember):
 
 def test_the_model_is_frozen_in_eval_mode_and_named():
     model = tiny.model("gpt2").train()
-    signal = FrozenTeacher(model, name="reference")
+    signal = FrozenModel(model, name="reference")
     assert not model.training
     assert not any(p.requires_grad for p in model.parameters())
     assert signal.provides == {"reference"}
@@ -42,14 +42,14 @@ def test_it_runs_in_its_own_dtype_whatever_the_autocast():
     model, rows = tiny.model(seed=3), tiny.rows()
     wanted = aligned(model, rows)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = FrozenTeacher(model)(None, rows.inputs())["teacher"].compute()
+        found = FrozenModel(model)(None, rows.inputs())["teacher"].compute()
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_each_row_is_computed_once_and_found_in_any_other_batch():
     model, rows = tiny.model(seed=3), tiny.rows()
-    signal, passes = FrozenTeacher(model, remember=True), []
+    signal, passes = FrozenModel(model, remember=True), []
     model.base_model.register_forward_pre_hook(lambda *_: passes.append(1))
     signal(None, rows.pick([0, 1]).inputs())
     signal(None, rows.pick([3, 0]).inputs())
@@ -60,17 +60,17 @@ def test_each_row_is_computed_once_and_found_in_any_other_batch():
 
 def test_what_is_remembered_does_not_depend_on_the_batch_to_the_last_bit():
     model, rows = tiny.model(seed=3), tiny.rows()
-    alone = FrozenTeacher(model, remember=True)(None, rows.pick([0]).inputs())["teacher"].hidden
-    among = FrozenTeacher(model, remember=True)(None, tiny.rows(width=20).inputs())["teacher"].hidden
+    alone = FrozenModel(model, remember=True)(None, rows.pick([0]).inputs())["teacher"].hidden
+    among = FrozenModel(model, remember=True)(None, tiny.rows(width=20).inputs())["teacher"].hidden
     assert torch.equal(among[: len(alone)], alone)
 
 
 def test_another_set_of_rows_starts_with_an_empty_memory():
     model = tiny.model(seed=3)
-    signal = FrozenTeacher(model, name="reference", remember=True)
+    signal = FrozenModel(model, name="reference", remember=True)
     first, second = tiny.rows(seed=1), tiny.rows(seed=2)  # other tokens under the same row ids
     signal(None, first.inputs())
-    other = FrozenTeacher(model, name="reference", remember=True)
+    other = FrozenModel(model, name="reference", remember=True)
     assert other.model is model
     assert other.provides == {"reference"}
     torch.testing.assert_close(
@@ -89,14 +89,14 @@ class Doubled(LlamaForCausalLM):
 
 def test_a_teacher_whose_logits_cannot_be_rebuilt_is_refused():
     with pytest.raises(UnsupportedModel):
-        FrozenTeacher(Doubled(tiny.model().config))
+        FrozenModel(Doubled(tiny.model().config))
 
 
 def test_a_teacher_that_masks_tokens_hands_over_finite_logits():
     model = tiny.model("phi")
     with torch.no_grad():
         model.lm_head.bias[7] = -torch.inf
-    logits = FrozenTeacher(model)(None, tiny.rows().inputs())["teacher"].compute()
+    logits = FrozenModel(model)(None, tiny.rows().inputs())["teacher"].compute()
     assert logits.isfinite().all()
 
 
@@ -104,4 +104,4 @@ def test_a_prompt_that_the_teacher_cannot_read_is_an_error_that_says_so():
     rows = tiny.rows(((3, 2),), vocab=40)
     rows.input_ids[0, 1] = 50
     with pytest.raises(ValueError, match="50"):
-        FrozenTeacher(tiny.model(vocab_size=40))(None, rows.inputs())
+        FrozenModel(tiny.model(vocab_size=40))(None, rows.inputs())

@@ -1,0 +1,28 @@
+"""CLM: preference-tune one inserted layer, so that the strength of the alignment becomes a dial at decoding."""
+
+from pydantic import Field
+from torch import nn
+
+from trimtab.core import Method, MethodConfig, Plan, Wants
+from trimtab.objectives.preference import DPO
+from trimtab.signals.frozen import FrozenModel
+from trimtab.signals.start import WithoutAdapter
+
+
+class Config(MethodConfig):
+    beta: float = Field(0.01, gt=0)
+    """Of DPO; its reference is the same network around the layer."""
+
+
+def build(config: Config, policy: nn.Module, reference: FrozenModel | WithoutAdapter) -> Plan:
+    return Plan(DPO(config.beta), signals=(reference.labels_only(),), reduction="sequence_mean")
+
+
+METHOD = Method(
+    paper="arXiv:2503.04346",
+    claim="One trained layer before the first one carries the alignment; mixing both paths' logits sets its strength.",
+    equation="L = DPO on the identity layer;  z = (1 - lambda) z_unaligned + lambda z_aligned",
+    config=Config,
+    build=build,
+    wants=Wants(start=True, identity_layer=True, pairs=True),
+)

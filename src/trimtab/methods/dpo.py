@@ -1,0 +1,28 @@
+"""DPO: prefer the chosen answer to the rejected one, measured against the model that training started from."""
+
+from pydantic import Field
+from torch import nn
+
+from trimtab.core import Method, MethodConfig, Plan, Wants
+from trimtab.objectives.preference import DPO
+from trimtab.signals.frozen import FrozenModel
+from trimtab.signals.start import WithoutAdapter
+
+
+class Config(MethodConfig):
+    beta: float = Field(0.1, gt=0)
+    """Pull towards the reference; small values let the policy move further."""
+
+
+def build(config: Config, policy: nn.Module, reference: FrozenModel | WithoutAdapter) -> Plan:
+    return Plan(DPO(config.beta), signals=(reference.labels_only(),), reduction="sequence_mean")
+
+
+METHOD = Method(
+    paper="arXiv:2305.18290",
+    claim="Preferences align a model without a reward model and without sampling.",
+    equation="L = -log sigma(beta (sum_t log pi/pi_ref(chosen) - sum_t log pi/pi_ref(rejected)))",
+    config=Config,
+    build=build,
+    wants=Wants(start=True, pairs=True),
+)

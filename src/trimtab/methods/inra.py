@@ -1,0 +1,46 @@
+"""InRa: train one inserted layer by imitation, preferences or a fused teacher, and dial its strength at decoding."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+from torch import nn
+
+from trimtab.core import Method, MethodConfig, Plan, Wants
+from trimtab.objectives.divergence import forward_kl
+from trimtab.objectives.likelihood import Likelihood
+from trimtab.objectives.matching import Match
+from trimtab.objectives.preference import DPO
+from trimtab.signals.fused import FusedTeacher
+
+
+class Config(MethodConfig):
+    loss: Literal["sft", "dpo", "trra"] = "sft"
+    """What the layer learns from: answers, preferences, or the mixed logits of `reference` and `aligned`."""
+    beta: float = Field(0.005, gt=0)
+    """Of dpo alone."""
+    strength: float = Field(1.0, allow_inf_nan=False)
+    """Of trra alone: the strength of the fused teacher."""
+
+
+def build(config: Config, policy: nn.Module, reference: Any = None, aligned: Any = None) -> Plan:
+    if config.loss == "sft":
+        return Plan(Likelihood())
+    if config.loss == "dpo":
+        return Plan(DPO(config.beta), signals=(reference.labels_only(),), reduction="sequence_mean")
+    return Plan(Match(forward_kl, 1.0, 0.0), signals=(FusedTeacher(reference, aligned, config.strength),))
+
+
+def wants(config: Config) -> Wants:
+    if config.loss == "trra":
+        return Wants(roles=frozenset({"reference", "aligned"}), identity_layer=True)
+    return Wants(start=config.loss == "dpo", pairs=config.loss == "dpo", identity_layer=True)
+
+
+METHOD = Method(
+    paper="arXiv:2506.12704",
+    claim="One layer before the first one carries a change of behaviour whose strength is chosen at decoding.",
+    equation="L = SFT, DPO or KL(fused || pi) on the identity layer;  z = (1 - lambda) z_unaligned + lambda z_aligned",
+    config=Config,
+    build=build,
+    wants=wants,
+)

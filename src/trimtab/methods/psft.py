@@ -1,0 +1,98 @@
+"""PSFT: fine-tune on demonstrations, but move each token no further than PPO's clip allows."""
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from trimtab.core import Losses, Method, MethodConfig, Plan, TokenBatch
+from trimtab.signals.snapshot import Snapshot
+
+LARGEST_LOG_RATIO = 20.0
+
+
+class Config(MethodConfig):
+    epsilon: float | None = Field(0.28, gt=0)
+    """From a ratio to the snapshot of 1 + epsilon on a token pushes no more; null: no clip, which is unstable."""
+    refresh: int | None = Field(8, ge=1)
+    """Updates between two snapshots (K); null: the model that training started from, for ever. With 1, and one
+    inner epoch, this is SFT."""
+    inner_epochs: int = Field(1, ge=1)
+    """How often the rows of a window of `refresh` updates are gone through before the next window."""
+
+
+def psft_values(logprobs: Tensor, snapshot_logprobs: Tensor, epsilon: float | None) -> Tensor:
+    """-min(r, 1 + epsilon), with r = pi(y) / pi_snapshot(y): PPO's surrogate with an advantage of 1.
+
+    Args:
+        logprobs: [N] nats, of the answer tokens; with gradient.
+        snapshot_logprobs: [N], constants.
+        epsilon: None for no clip.
+
+    Returns:
+        [N] in [-(1 + epsilon), 0). The gradient at logprobs is -r, and 0 from 1 + epsilon on. Log-ratios are
+        clamped to +-20.
+    """
+    ratio = (logprobs - snapshot_logprobs.detach()).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp()
+    return -ratio if epsilon is None else -ratio.clamp(max=1 + epsilon)
+
+
+class PSFT:
+    """loss = -min(r_t, 1 + epsilon)"""
+
+    needs = frozenset({"snapshot"})
+    per = "token"
+
+    def __init__(self, epsilon: float | None):
+        self.epsilon = epsilon
+        self.clipped = torch.zeros(0, dtype=torch.long)
+        """[V] how often each id was clipped in training"""
+
+    def __call__(self, batch: TokenBatch) -> Losses:
+        logprobs = batch.logprobs()
+        # a snapshot as old as the policy is not given: it is the policy
+        snapshot = batch.logprobs(of="snapshot") if "snapshot" in batch.signals else logprobs.detach()
+        values = psft_values(logprobs, snapshot, self.epsilon)
+        log_ratio = (logprobs - snapshot).detach()
+        limit = float("inf") if self.epsilon is None else 1 + self.epsilon
+        clipped = log_ratio.exp() > limit
+        if torch.is_grad_enabled():
+            self._remember(batch.targets[clipped], batch.vocab_size)
+        return batch.losses(
+            values, nll=-logprobs, ratio=log_ratio.exp(), log_ratio=log_ratio, clip_fraction=clipped.float()
+        )
+
+    def _remember(self, ids: Tensor, vocab_size: int) -> None:
+        counts = torch.bincount(ids, minlength=vocab_size)
+        self.clipped = counts if not len(self.clipped) else self.clipped.to(counts.device).add_(counts)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """For a checkpoint."""
+        return {"clipped": self.clipped}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """What `state_dict` gave."""
+        self.clipped = state["clipped"]
+
+    def tables(self, decode: Any) -> dict[str, list[dict[str, Any]]]:
+        """The tokens that were clipped most, for the report; `decode` turns ids into text."""
+        most = self.clipped.topk(min(20, len(self.clipped)))
+        rows = [(i, n) for i, n in zip(most.indices.tolist(), most.values.tolist()) if n]
+        return {"Tokens clipped most": [{"token": repr(decode([i])), "times": n} for i, n in rows]}
+
+
+def build(config: Config, policy: nn.Module) -> Plan:
+    updates = None if config.refresh is None else config.refresh * config.inner_epochs
+    snapshot = Snapshot(updates)
+    window = (config.refresh or 1, config.inner_epochs) if config.inner_epochs > 1 else None
+    return Plan(PSFT(config.epsilon), signals=(snapshot,), callbacks=(snapshot,), window=window)
+
+
+METHOD = Method(
+    paper="arXiv:2508.17784",
+    claim="Fine-tuning keeps entropy and general abilities, because no token is pushed further than the clip allows.",
+    equation="L_t = -min(r_t, 1 + epsilon),  r = pi(y) / pi_snapshot(y)",
+    config=Config,
+    build=build,
+)

@@ -1,0 +1,33 @@
+"""TrRa: bake any strength of an alignment into the weights, by learning from two models' mixed logits."""
+
+from typing import Literal
+
+from pydantic import Field
+from torch import nn
+
+from trimtab.core import Method, MethodConfig, Plan, Wants
+from trimtab.objectives.divergence import forward_kl
+from trimtab.objectives.matching import Match
+from trimtab.signals.frozen import FrozenModel
+from trimtab.signals.fused import FusedTeacher
+
+
+class Config(MethodConfig):
+    strength: float = Field(1.5, allow_inf_nan=False)
+    """lambda: 0 is the reference, 1 the aligned model; more or less than that extrapolates."""
+    mask: Literal["completion", "all"] = "completion"
+    """Which tokens are learnt from: those of the answers, or of the prompts too, as the authors' code does."""
+
+
+def build(config: Config, policy: nn.Module, reference: FrozenModel, aligned: FrozenModel) -> Plan:
+    return Plan(Match(forward_kl, 1.0, 0.0), signals=(FusedTeacher(reference, aligned, config.strength),))
+
+
+METHOD = Method(
+    paper="arXiv:2506.12704",
+    claim="A strength between and beyond two models is reached without repeating the alignment.",
+    equation="L_t = KL(softmax((1 - lambda) h_reference + lambda h_aligned) || pi)",
+    config=Config,
+    build=build,
+    wants=lambda config: Wants(roles=frozenset({"reference", "aligned"}), every_token=config.mask == "all"),
+)

@@ -1,0 +1,84 @@
+"""WSPO: give a strong model the change that a weak one underwent in its alignment."""
+
+from typing import Literal
+
+from pydantic import Field
+from torch import nn
+
+from trimtab.core import Losses, Method, MethodConfig, Plan, TokenBatch, Wants
+from trimtab.signals.columns import Columns
+from trimtab.signals.frozen import FrozenModel
+from trimtab.signals.start import WithoutAdapter
+
+COLUMN = "weak_delta"
+"""log pi_weak_aligned(y_t) - log pi_weak_reference(y_t), stored beside the rows"""
+
+
+class Config(MethodConfig):
+    gamma: float = Field(0.1, gt=0)
+    """At the optimum the policy's log-ratio is the weak one's divided by gamma: below 1 amplifies the change."""
+    level: Literal["token", "sequence_mean"] = "token"
+    """What is squared: the difference at each token (as the authors' code does; stable), or its mean over an answer."""
+    mean: Literal["row", "token"] = "row"
+    """Of level token alone: every answer counts the same (as the authors' code does), or every token."""
+    weak: Literal["live", "column"] = "live"
+    """Where the weak log-ratios come from: two models run in training, or the column `weak_delta` of the rows, which
+    `trimtab precompute` writes."""
+
+
+class WSPO:
+    """loss = (gamma ds - dw)^2, with ds = log pi - log pi_ref of the policy and dw the same of the weak pair"""
+
+    def __init__(self, gamma: float, level: str, column: bool):
+        self.gamma, self.column = gamma, column
+        self.per = "token" if level == "token" else "sequence"
+        self.needs = frozenset({"reference", *([COLUMN] if column else ["weak_aligned", "weak_reference"])})
+
+    def __call__(self, batch: TokenBatch) -> Losses:
+        strong = batch.logprobs() - batch.logprobs(of="reference")  # [N]
+        if self.column:
+            weak = batch.signals[COLUMN]
+        else:
+            weak = batch.logprobs(of="weak_aligned") - batch.logprobs(of="weak_reference")
+        error = self.gamma * strong - weak
+        if self.per == "sequence":
+            error = batch.row_sum(error) / batch.lengths.clamp(min=1)  # [R]
+        return batch.losses(error.square(), strong_ratio=strong, weak_ratio=weak, nll=-batch.logprobs())
+
+
+def build(
+    config: Config,
+    policy: nn.Module,
+    reference: FrozenModel | WithoutAdapter,
+    weak_aligned: FrozenModel | None = None,
+    weak_reference: FrozenModel | None = None,
+) -> Plan:
+    signals = [reference.labels_only()]
+    if config.weak == "column":
+        signals.append(Columns(COLUMN))
+    else:
+        assert weak_aligned is not None
+        assert weak_reference is not None
+        signals += [weak_aligned.labels_only(), weak_reference.labels_only()]
+    by_row = config.level == "sequence_mean" or config.mean == "row"
+    return Plan(
+        WSPO(config.gamma, config.level, config.weak == "column"),
+        signals=signals,
+        reduction="sequence_mean" if by_row else "token_mean",
+    )
+
+
+def wants(config: Config) -> Wants:
+    if config.weak == "column":
+        return Wants(start=True, columns=(COLUMN,))
+    return Wants(start=True, roles=frozenset({"weak_aligned", "weak_reference"}))
+
+
+METHOD = Method(
+    paper="arXiv:2410.18640",
+    claim="What alignment did to a small model is transferred to a large one, and amplified, without preference data.",
+    equation="L_t = (gamma (log pi - log pi_ref) - (log pi_weak_aligned - log pi_weak_reference))^2",
+    config=Config,
+    build=build,
+    wants=wants,
+)

@@ -1,0 +1,31 @@
+"""Match another model's whole distribution at every answer token."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from trimtab.core import Losses, TokenBatch
+
+
+class Match:
+    """loss = (1 - c) D(p, q) - c log q(y_t), with p the teacher and q the policy
+
+    Args:
+        divergence: D, of log-probabilities [N, V] of policy and teacher, in this order, to [N].
+        temperature: both distributions are softmax(logits / temperature).
+        cross_entropy: c.
+    """
+
+    needs = frozenset({"teacher"})
+    per = "token"
+
+    def __init__(self, divergence: Callable[[Tensor, Tensor], Tensor], temperature: float, cross_entropy: float):
+        self.divergence, self.temperature, self.cross_entropy = divergence, temperature, cross_entropy
+
+    def __call__(self, batch: TokenBatch) -> Losses:
+        values = self.divergence(
+            batch.log_softmax("policy", self.temperature), batch.log_softmax("teacher", self.temperature)
+        )
+        nll = -batch.logprobs()
+        mixed = (1 - self.cross_entropy) * values + self.cross_entropy * nll if self.cross_entropy else values
+        return batch.losses(mixed, divergence=values, nll=nll)

@@ -1,0 +1,48 @@
+"""Preferences between two answers to one prompt: rows 2i are chosen, 2i+1 rejected."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from trimtab.core import Losses, TokenBatch
+
+
+def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
+    """-log sigma(beta (chosen - rejected)), the sigmoid loss of DPO (arXiv:2305.18290).
+
+    Args:
+        chosen, rejected: [P] log-ratios of whole answers, sum_t log pi(y_t) - log pi_ref(y_t), in nats.
+        beta: strength of the pull towards the reference.
+
+    Returns:
+        [P], log 2 where both ratios are equal.
+    """
+    return -F.logsigmoid(beta * (chosen - rejected))
+
+
+class DPO:
+    """loss = -log sigma(beta ((log pi(y_w) - log pi_ref(y_w)) - (log pi(y_l) - log pi_ref(y_l))))
+
+    Both sequences of a pair carry the pair's loss, so the mean over sequences is the mean over pairs.
+    """
+
+    needs = frozenset({"reference"})
+    per = "sequence"
+
+    def __init__(self, beta: float):
+        self.beta = beta
+
+    def __call__(self, batch: TokenBatch) -> Losses:
+        ratios = batch.row_sum(batch.logprobs() - batch.logprobs(of="reference"))  # [R]
+        if len(ratios) % 2 or not (batch.lengths > 0).all():
+            raise ValueError("DPO takes pairs of answers, chosen and rejected, none of them empty")
+        chosen, rejected = ratios[0::2], ratios[1::2]
+        loss = dpo_loss(chosen, rejected, self.beta)
+        nll = -batch.row_sum(batch.logprobs())[0::2] / batch.lengths[0::2]
+        return batch.losses(
+            loss.repeat_interleave(2),
+            accuracy=(chosen > rejected).float(),
+            margin=self.beta * (chosen - rejected),
+            reward_chosen=self.beta * chosen,
+            reward_rejected=self.beta * rejected,
+            nll_chosen=nll,
+        )

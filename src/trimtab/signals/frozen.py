@@ -1,0 +1,90 @@
+"""A frozen model whose distribution the objective reads."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from trimtab.core import LazyLogits, TokenBatch, label_logprobs, predicting
+from trimtab.models.forward import check_head, resolve_head
+
+
+class FrozenModel:
+    """Runs a frozen model in its own dtype and hands over hidden states and head, never full logits.
+
+    With `remember`, each row passes through the model once, alone, and its hidden states are kept in
+    main memory: D numbers for each answer token instead of V. Alone, because then they depend on nothing
+    but the row, so a resumed run reads the same bits. After `labels_only` it gives log-probabilities of the
+    answer tokens instead, one number for each.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, name: str = "teacher", remember: bool = False):
+        check_head(model)
+        self.model, self.name, self.remember = model.eval().requires_grad_(False), name, remember
+        self.provides = frozenset({name})
+        self._only_labels = False
+        self._remembered: dict[tuple[bytes, bytes], Tensor] = {}
+
+    def labels_only(self) -> "FrozenModel":
+        """The same signal for objectives that read `logprobs` and nothing else."""
+        if not self._only_labels:
+            self._only_labels = True
+            self._remembered.clear()
+        return self
+
+    @property
+    def models(self) -> list[PreTrainedModel]:
+        """The frozen models, for whoever places them."""
+        return [self.model]
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the head."""
+        return self.model.config.get_text_config().vocab_size
+
+    @torch.no_grad()
+    def hidden(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """[N, D] at the positions that predict the answer tokens."""
+        labels = inputs["labels"]
+        highest = int(inputs["input_ids"].max())
+        if highest >= self.vocab_size:
+            raise ValueError(
+                f"a row holds the token id {highest}, which the {self.name}'s vocabulary ({self.vocab_size}) does not; "
+                "take such rows out or choose another model"
+            )
+        with torch.autocast(labels.device.type, enabled=False):
+            output = self.model.base_model(
+                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
+            )
+        return predicting(output.last_hidden_state, labels)
+
+    def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        states = self._recall(inputs) if self.remember else self._states(inputs)
+        return {self.name: states if self._only_labels else LazyLogits(states, self._project, self.vocab_size)}
+
+    def _states(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        hidden = self.hidden(inputs)
+        if not self._only_labels:
+            return hidden
+        with torch.autocast(hidden.device.type, enabled=False):
+            return label_logprobs(TokenBatch.from_labels(inputs["labels"]), hidden, resolve_head(self.model))
+
+    def _recall(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        found = []
+        for i, length in enumerate(inputs["attention_mask"].sum(dim=1).tolist()):
+            alone = {key: inputs[key][i : i + 1, :length] for key in ("input_ids", "attention_mask", "labels")}
+            key = (_bytes(alone["input_ids"]), _bytes(alone["labels"]))
+            if key not in self._remembered:
+                self._remembered[key] = self._states(alone).cpu()
+            found.append(self._remembered[key])
+        return torch.cat(found).to(inputs["labels"].device)
+
+    def _project(self, hidden: Tensor) -> Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            return resolve_head(self.model)(hidden)
+
+
+def _bytes(ids: Tensor) -> bytes:
+    return ids.to("cpu", torch.int32).numpy().tobytes()

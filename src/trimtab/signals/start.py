@@ -1,0 +1,48 @@
+"""The model as it was before training, without a second model in memory."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trimtab.core import LabelLogprobs
+from trimtab.models.forward import ObjectiveCall
+
+
+def own_logprobs(policy: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """[N] log-probabilities of the answer tokens under the policy as it stands, in eval mode, without gradient.
+
+    Through the policy's own wrapped forward, so that DDP, FSDP and autocast do what they do in training.
+    """
+    call = ObjectiveCall(LabelLogprobs(), inputs["labels"], {}, inputs["row_id"])
+    was_training = policy.training
+    policy.eval()
+    try:
+        with torch.no_grad():
+            output = policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)
+    finally:
+        policy.train(was_training)
+    return output.unreduced
+
+
+class WithoutAdapter:
+    """Gives log-probabilities of the answer tokens under the policy with what is trained switched off.
+
+    Args:
+        off: a context under which the policy is the model that it started from: PEFT's `disable_adapter`,
+            or `bypass` of an identity layer.
+        name: of the signal.
+    """
+
+    def __init__(self, off: Callable[[], AbstractContextManager], name: str = "reference"):
+        self.off, self.name, self.provides = off, name, frozenset({name})
+
+    def labels_only(self) -> "WithoutAdapter":
+        """Itself: it gives nothing else."""
+        return self
+
+    def __call__(self, policy: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        with self.off():
+            return {self.name: own_logprobs(policy, inputs)}

@@ -1,0 +1,43 @@
+"""Rows in windows that are gone through several times."""
+
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import Sampler
+
+
+class WindowSampler(Sampler[int]):
+    """Shuffles the rows anew each epoch, cuts them into windows, and gives each window `times` times in a row.
+
+    What does not fill a window at the end of an epoch is left out of it; the next epoch draws another order.
+
+    Args:
+        rows: in the dataset.
+        window: rows of one window, over all processes.
+        times: how often each is given.
+        seed: of the orders; the order of an epoch depends on the seed and the epoch alone, as a resume needs it.
+
+    Raises:
+        ValueError: if the rows do not fill one window.
+    """
+
+    def __init__(self, rows: int, window: int, times: int, seed: int):
+        if rows < window:
+            raise ValueError(
+                f"{rows} training rows do not fill a window of {window}; lower options.refresh or the batch size"
+            )
+        self.rows, self.window, self.times, self.seed, self.epoch = rows, window, times, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by accelerate before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.rows // self.window * self.window * self.times
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) % 2**63)
+        order = torch.randperm(self.rows, generator=generator).tolist()
+        for start in range(0, self.rows - self.window + 1, self.window):
+            for _ in range(self.times):
+                yield from order[start : start + self.window]
