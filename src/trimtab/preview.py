@@ -29,7 +29,11 @@ def preview_recipe(recipe: Recipe, rows: int, split: str, console: Console | Non
     prepared = prepare_source(recipe, split, tokenizer, refuse=False)
     for row in prepared.rows[:rows]:
         console.rule(f"row {row['row_id'] + 1} of {prepared.source}", align="left", style="grey50")
-        console.print(_coloured(row["input_ids"], row["labels"], tokenizer, console.is_terminal))
+        for prefix in [prefix for prefix in ("", "rejected_") if f"{prefix}input_ids" in row]:
+            if prefix or "rejected_input_ids" in row:
+                console.print("rejected:" if prefix else "chosen:", style="bold")
+            ids, labels = row[f"{prefix}input_ids"], row[f"{prefix}labels"]
+            console.print(_coloured(ids, labels, tokenizer, console.is_terminal))
     console.print(_table(prepared, recipe.data.max_lost, tokenizer))
     check_losses(prepared, recipe.data.max_lost)
     return prepared
@@ -59,6 +63,7 @@ def _table(prepared: Prepared, max_lost: float, tokenizer) -> Table:
         ("truncated", counts.truncated, "the end of the answer is cut off"),
         ("dropped", counts.dropped, "the prompt alone fills the limit"),
         ("without an answer", counts.empty, ""),
+        *([("identical", counts.identical, "both answers are the same")] if counts.identical else []),
         ("lost", counts.lost(), f"{share:.1%}; training refuses above data.max_lost={max_lost:.1%}"),
         ("answers without an end token", counts.no_end, "the model does not learn to stop there" * (counts.no_end > 0)),
         ("tokens", counts.tokens, f"longest row {counts.longest}, limit training.max_length={prepared.max_length}"),

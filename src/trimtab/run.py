@@ -539,6 +539,14 @@ def _evaluator(
 
     def evaluate(policy: Any, step: int, whole: bool) -> None:
         main = int(os.environ.get("RANK", "0")) == 0
+        lengths = {}
+        if whole and recipe.eval.prompts:
+            texts = heldout.generate(policy, job.tokenizer, recipe.eval.prompts, recipe.eval.max_new_tokens)
+            tokens = [len(job.tokenizer(text, add_special_tokens=False).input_ids) for text in texts]  # type: ignore[operator]
+            lengths = {"answer_length": statistics.mean(tokens)}
+            if main:
+                for prompt, text in zip(recipe.eval.prompts, texts):
+                    log.sample("generation", step, prompt=prompt, text=text)
         if job.heldout is not None:
             batches = length_sorted(job.heldout.rows, job.collator, recipe.eval.batch_size, device)
             rows = heldout.measure(policy, batches, job.heldout_signals)
@@ -547,15 +555,10 @@ def _evaluator(
                 if whole:
                     for row, sums in rows.items():
                         log.sample("heldout", step, row_id=row, **sums)
-                log.event("eval", step, **means)
-                shown = ("perplexity", "forward_kl", "agreement")
+                log.event("eval", step, **means, **lengths)
+                shown = ("perplexity", "forward_kl", "agreement", "drift")
                 text = "  ".join(f"{name} {means[name]:.4g}" for name in shown if name in means)
                 console.print(f"held-out rows at step {step}: {text}", highlight=False, soft_wrap=True)
-        if whole and recipe.eval.prompts:
-            texts = heldout.generate(policy, job.tokenizer, recipe.eval.prompts, recipe.eval.max_new_tokens)
-            if main:
-                for prompt, text in zip(recipe.eval.prompts, texts):
-                    log.sample("generation", step, prompt=prompt, text=text)
 
     return evaluate
 

@@ -5,57 +5,78 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 import tiny
 from trimtab import methods
 from trimtab.core import IGNORE, Plan, PlanError, TokenBatch, reduce, vocab, weights
 from trimtab.models.forward import add_objective_forward
-from trimtab.recipe import RecipeError, load_recipe, parse, shipped
+from trimtab.models.identity_layer import insert_identity_layer, train_only_identity_layer
+from trimtab.recipe import RecipeError, Stages, load_recipe, parse, shipped
 from trimtab.signals.frozen import FrozenModel
 
 ROOT = Path(__file__).parents[2]
 NAMES = methods.names()
 pytestmark = pytest.mark.parametrize("name", NAMES)
-ROWS = tiny.rows(((3, 5), (1, 1), (4, 7)))
+
+
+def wants(name: str):
+    method = methods.load(name)
+    return method.wanted(method.config())
+
+
+def rows_for(name: str, **settings) -> tiny.Rows:
+    """Three rows; of pairs two, whose chosen and rejected answers share a prompt's length."""
+    return tiny.rows(((3, 5), (3, 2), (1, 1), (1, 7)) if wants(name).pairs else ((3, 5), (1, 1), (4, 7)), **settings)
+
+
+def policy_for(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    policy = tiny.model("llama_tied").to(dtype)
+    if wants(name).identity_layer:
+        policy = insert_identity_layer(policy)
+        train_only_identity_layer(policy)
+    add_objective_forward(policy)
+    return policy
 
 
 def plan(name: str, policy: torch.nn.Module, dtype: torch.dtype = torch.float32) -> Plan:
     """The method with its defaults, and tiny models for all its roles."""
     method = methods.load(name)
+    roles = [*sorted(wants(name).roles), *(["reference"] if wants(name).start else [])]
     given = {
-        role: FrozenModel(tiny.model("llama_tied", seed=11 + i).to(dtype), name=role)
-        for i, role in enumerate(sorted(method.roles))
+        role: FrozenModel(tiny.model("llama_tied", seed=11 + i).to(dtype), name=role) for i, role in enumerate(roles)
     }
     return method.build(method.config(), policy, **given)
 
 
-def step(name: str, rows: tiny.Rows = ROWS, *, total: float | None = None, dtype: torch.dtype = torch.float32):
-    """Loss, gradients, output and plan of one engine step from a fresh policy."""
-    policy = tiny.model("llama_tied").to(dtype)
-    add_objective_forward(policy)
-    made = plan(name, policy, dtype)
+def signals_of(made: Plan, policy: torch.nn.Module, rows: tiny.Rows) -> dict:
     signals = {}
     for signal in made.signals:
         signals |= signal(policy, rows.inputs())
-    call = tiny.call(made.objective, rows, signals, reduction=made.reduction, total=total)
+    return signals
+
+
+def step(name: str, rows: tiny.Rows | None = None, *, total: float | None = None, dtype: torch.dtype = torch.float32):
+    """Loss, gradients, output and plan of one engine step from a fresh policy."""
+    rows = rows or rows_for(name)
+    policy = policy_for(name, dtype)
+    made = plan(name, policy, dtype)
+    call = tiny.call(made.objective, rows, signals_of(made, policy, rows), reduction=made.reduction, total=total)
     output = policy(input_ids=rows.input_ids, attention_mask=rows.attention_mask, objective_call=call)
     output.loss.backward()
     return output, tiny.gradients(policy), made
 
 
-def plain(name: str, rows: tiny.Rows = ROWS) -> tuple[torch.Tensor, torch.Tensor, TokenBatch]:
+def plain(name: str) -> tuple[torch.Tensor, torch.Tensor, TokenBatch]:
     """Loss and gradient at ordinary logits [B, T, V]."""
-    policy = tiny.model("llama_tied")
+    rows, policy = rows_for(name), policy_for(name)
     made = plan(name, policy)
     with torch.no_grad():
         logits = policy(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits
-        others = {
-            next(iter(s.provides)): s.model(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits
-            for s in made.signals
-        }
     logits.requires_grad_()
-    batch = TokenBatch.align(logits, rows.labels, others, row_id=rows.row_id)
-    loss = reduce(made.objective(batch), weights(batch, made.reduction))
+    batch = TokenBatch.align(logits, rows.labels, row_id=rows.row_id)
+    batch = batch.with_signals(**signals_of(made, policy, rows))
+    loss = reduce(made.objective(batch), weights(batch, made.reduction, per=made.objective.per))
     loss.backward()
     return loss, logits.grad, batch
 
@@ -78,16 +99,21 @@ def test_each_of_its_options_explains_itself_and_an_unknown_one_is_refused(name)
 
 
 def test_its_recipe_loads_and_names_a_missing_model_before_anything_is_loaded(name):
-    assert load_recipe(f"tiny_{name}").method == name
-    for role in methods.load(name).roles:
-        tree = {"method": name, "models": {"policy": "x", "teacher": "y"}, "data": {"train": "z"}}
+    recipe = load_recipe(f"tiny_{name}")
+    assert (recipe.stages[-1] if isinstance(recipe, Stages) else recipe).method == name
+    for role in wants(name).roles:
+        tree = {
+            "method": name,
+            "models": dict.fromkeys(wants(name).roles, "y") | {"policy": "x"},
+            "data": {"train": "z"},
+        }
         tree["models"][role] = None
         with pytest.raises(RecipeError, match=f"needs models.{role}"):
             parse(tree, "here", "run")
 
 
 def test_it_builds_from_its_defaults_and_its_plan_provides_what_it_needs(name):
-    made = plan(name, tiny.model())
+    made = plan(name, policy_for(name))
     provided = frozenset().union(*(signal.provides for signal in made.signals))
     assert made.objective.needs <= provided
     for signal in made.signals:
@@ -101,9 +127,14 @@ def test_its_loss_and_metrics_are_finite_and_detached_and_the_gradient_reaches_t
     assert torch.isfinite(output.loss)
     assert grads
     assert all(torch.isfinite(grad).all() for grad in grads.values())
-    assert all(grad.abs().sum() > 0 for key, grad in grads.items() if "layers" in key)
-    for signal in made.signals:
-        assert not any(p.requires_grad or p.grad is not None for p in signal.model.parameters())
+    trained = [grad for key, grad in grads.items() if "layers" in key]
+    if wants(name).identity_layer:  # what stands before an output projection of zeros has no gradient yet
+        assert any(grad.abs().sum() > 0 for grad in trained)
+        assert all("layers.0." in key for key in grads)
+    else:
+        assert all(grad.abs().sum() > 0 for grad in trained)
+    frozen = [model for signal in made.signals for model in getattr(signal, "models", ())]
+    assert not any(p.requires_grad or p.grad is not None for model in frozen for p in model.parameters())
     for key, (total, number) in output.metrics.items():
         assert torch.isfinite(total), key
         assert not total.requires_grad, key
@@ -111,19 +142,23 @@ def test_its_loss_and_metrics_are_finite_and_detached_and_the_gradient_reaches_t
 
 
 def test_it_logs_the_negative_log_likelihood(name):
+    rows = rows_for(name)
     output, _, _ = step(name)
     total, number = output.metrics["nll"]
+    if wants(name).pairs:
+        rows = rows.pick([0, 2])  # of the chosen answers
     with torch.no_grad():
-        logits = tiny.model("llama_tied")(input_ids=ROWS.input_ids, attention_mask=ROWS.attention_mask).logits
-    expected = -TokenBatch.align(logits, ROWS.labels).logprobs()
-    assert number == len(expected) == 13
+        logits = tiny.model("llama_tied")(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits
+    expected = -TokenBatch.align(logits, rows.labels).logprobs()
+    assert number == len(expected) == (6 if wants(name).pairs else 13)
     assert (total / number).item() == pytest.approx(expected.mean().item(), rel=1e-5)
 
 
 def test_prompt_padding_and_last_positions_get_no_gradient_on_plain_logits(name):
     _, grad, _ = plain(name)
-    counts = torch.zeros_like(ROWS.labels, dtype=torch.bool)
-    counts[:, :-1] = ROWS.labels[:, 1:] != IGNORE
+    labels = rows_for(name).labels
+    counts = torch.zeros_like(labels, dtype=torch.bool)
+    counts[:, :-1] = labels[:, 1:] != IGNORE
     assert (grad[~counts] == 0).all()
     assert (grad[counts].abs().sum(dim=-1) > 0).any()
 
@@ -136,7 +171,7 @@ def test_the_engine_and_plain_logits_agree(name):
 
 
 def test_padding_changes_nothing(name):
-    wide = tiny.rows(((3, 5), (1, 1), (4, 7)), width=20)
+    wide = rows_for(name, width=20)
     (narrow, grads, _), (padded, padded_grads, _) = step(name), step(name, wide)
     assert padded.loss.item() == pytest.approx(narrow.loss.item(), rel=1e-5, abs=1e-6)
     assert tiny.relative_error(padded_grads, grads) < 1e-5
@@ -144,8 +179,10 @@ def test_padding_changes_nothing(name):
 
 def test_grouping_of_rows_and_accumulation_change_nothing(name):
     whole, grads, made = step(name)
-    total = 13 if made.reduction == "token_mean" else 3
-    parts = [step(name, ROWS.pick(rows), total=total) for rows in ([0, 2], [1])]
+    rows = rows_for(name)
+    total = 13 if made.reduction == "token_mean" else len(rows.row_id)
+    groups = ([0, 1], [2, 3]) if wants(name).pairs else ([0, 2], [1])
+    parts = [step(name, rows.pick(group), total=total) for group in groups]
     assert sum(p[0].loss.item() for p in parts) == pytest.approx(whole.loss.item(), rel=1e-5, abs=1e-6)
     summed = {key: parts[0][1][key] + parts[1][1][key] for key in grads}
     assert tiny.relative_error(summed, grads) < 1e-5
@@ -169,12 +206,18 @@ def test_it_runs_in_bfloat16(name):
 
 
 def test_an_empty_answer_is_a_finite_zero_without_gradient(name):
+    if wants(name).pairs:
+        with pytest.raises(ValueError, match="none of them empty"):
+            step(name, tiny.rows(((3, 0), (2, 4))))
+        return
     output, grads, _ = step(name, tiny.rows(((3, 0), (2, 0))))
     assert output.loss.item() == 0
     assert all((grad == 0).all() for grad in grads.values())
 
 
 def test_an_empty_answer_among_others_changes_nothing_under_the_token_mean(name):
+    if wants(name).pairs:
+        return  # refused, see above
     with_empty = tiny.rows(((3, 5), (1, 1), (4, 7), (2, 0)))
     (one, grads, made), (other, other_grads, _) = step(name), step(name, with_empty)
     assert made.reduction in ("token_mean", "sequence_mean")

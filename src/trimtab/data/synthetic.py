@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator
 from importlib.resources import files
 from typing import Any
@@ -43,4 +44,22 @@ def arithmetic(split: str, rows: int = 1000, seed: int = 0) -> Iterator[dict[str
         }
 
 
-DATASETS: dict[str, Callable[..., Iterable[dict[str, Any]]]] = {"everyday": everyday, "arithmetic": arithmetic}
+def brevity(split: str) -> list[dict[str, Any]]:
+    """Preferences for short answers, from the rows of `everyday`: the first sentence is chosen, the whole is rejected.
+
+    Only answers of several sentences are pairs. Methods that take single answers take the chosen ones.
+    """
+    pairs = []
+    for row in everyday(split):
+        *prompt, answer = row["messages"]
+        first = re.split(r"(?<=[.!?])\s+", answer["content"].strip())[0]
+        if len(first) < len(answer["content"].strip()):
+            pairs.append({"prompt": prompt, "chosen": [{**answer, "content": first}], "rejected": [answer]})
+    return pairs
+
+
+DATASETS: dict[str, Callable[..., Iterable[dict[str, Any]]]] = {
+    "everyday": everyday,
+    "arithmetic": arithmetic,
+    "brevity": brevity,
+}

@@ -1,6 +1,6 @@
 """WSPO: give a strong model the change that a weak one underwent in its alignment."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from torch import nn
@@ -53,7 +53,7 @@ def build(
     weak_aligned: FrozenModel | None = None,
     weak_reference: FrozenModel | None = None,
 ) -> Plan:
-    signals = [reference.labels_only()]
+    signals: list[Any] = [reference.labels_only()]
     if config.weak == "column":
         signals.append(Columns(COLUMN))
     else:

@@ -37,12 +37,11 @@ class DPO:
             raise ValueError("DPO takes pairs of answers, chosen and rejected, none of them empty")
         chosen, rejected = ratios[0::2], ratios[1::2]
         loss = dpo_loss(chosen, rejected, self.beta)
-        nll = -batch.row_sum(batch.logprobs())[0::2] / batch.lengths[0::2]
         return batch.losses(
             loss.repeat_interleave(2),
             accuracy=(chosen > rejected).float(),
             margin=self.beta * (chosen - rejected),
             reward_chosen=self.beta * chosen,
             reward_rejected=self.beta * rejected,
-            nll_chosen=nll,
+            nll=-batch.logprobs()[batch.row % 2 == 0],
         )
