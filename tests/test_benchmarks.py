@@ -11,14 +11,14 @@ import pytest
 import torch
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-SCRIPTS = ("head_and_loss", "distill_step", "startup")
+SCRIPTS = ("head_and_loss", "distill_step", "startup", "dial")
 sys.path.insert(0, str(BENCHMARKS))
 
 import common  # noqa: E402
 
 
 def run_quick(folder: Path) -> dict[str, tuple[dict, str]]:
-    """script -> (its JSON, its stdout); all three at the same time, since most of each is importing."""
+    """script -> (its JSON, its stdout); all at the same time, since most of each is importing."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def start(script: str) -> subprocess.Popen:
@@ -52,6 +52,7 @@ def test_quick_runs_are_signed_and_checked_and_meet_no_target(tmp_path):
     for compared in [step["same_loss"], *head["same_loss"]["512x32"].values()]:
         assert "trimtab" in compared
         assert all(errors["loss"] < 1e-4 and errors["gradient"] < 1e-3 for errors in compared.values())
+    assert all(error < 1e-4 for cell in results["dial"][0]["cells"] for error in cell["same_logits"].values())
     for cell in [step["cells"], *(cell["contestants"] for cell in head["cells"])]:
         assert {"trimtab", "plain"} < cell.keys()
         assert all(c["time"]["seconds"] > 0 and c["memory_mib"] >= 0 for c in cell.values())

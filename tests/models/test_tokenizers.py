@@ -3,7 +3,8 @@
 import pytest
 
 import tiny
-from trimtab.models.tokenizers import TokenizerMismatch, check_same_tokens
+import tiny_folder
+from trimtab.models.tokenizers import TokenizerMismatch, check_same_tokens, encode_prompts
 
 WORDS = ["<unk>", "hello", "world", "key", "3", "14", "s", "="]
 
@@ -61,3 +62,16 @@ def test_more_words_that_a_padded_head_has_room_for_are_refused():
 def test_the_same_words_with_another_way_to_cut_a_text_are_refused():
     with pytest.raises(TokenizerMismatch, match="know the same tokens but cut text differently"):
         check(tiny.tokenizer(WORDS), tiny.tokenizer(WORDS, split="characters"))
+
+
+@pytest.mark.parametrize("template", [tiny_folder.TEMPLATE, None], ids=["chat", "plain"])
+def test_prompts_are_padded_on_the_left_and_framed_where_there_is_a_chat_template(template):
+    tokenizer = tiny_folder.byte_tokenizer(template)
+    encoded = encode_prompts(tokenizer, ["a", "longer"])
+    assert encoded.keys() == {"input_ids", "attention_mask"}
+    assert encoded["attention_mask"].tolist()[0][:5] == [0] * 5
+    assert encoded["attention_mask"].sum(dim=1).diff() == 5
+    texts = [tokenizer.decode(ids[mask.bool()]) for ids, mask in zip(encoded["input_ids"], encoded["attention_mask"])]
+    frame = "<|user|>{}<|end|>\n<|assistant|>" if template else "{}"
+    assert texts == [frame.format("a"), frame.format("longer")]
+    assert tokenizer.padding_side == "right"

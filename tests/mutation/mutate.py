@@ -46,6 +46,7 @@ DIVERGENCE, PARITY = "objectives/test_divergence.py::", "parity/test_divergence_
 SFT, KD, HPD = "methods/test_sft.py::", "methods/test_kd.py::", "methods/test_hpd.py::"
 FORWARD, STUDENT, TEACHER = "models/test_forward.py::", "models/test_student.py::", "models/test_frozen_model.py::"
 LOADING, TOKENIZERS = "models/test_loading.py::", "models/test_tokenizers.py::"
+IDENTITY, REALIGN, DERA = "models/test_identity_layer.py::", "decoding/test_realign.py::", "decoding/test_dera.py::"
 
 MISTAKES = [
     # --- the batch
@@ -693,6 +694,166 @@ MISTAKES = [
         "if old == int(index)}",
         "if new == int(index)}",
         (STUDENT + "test_logits_are_those_of_the_original_without_the_other_layers",),
+    ),
+    Mistake(
+        "dial: the first projection of a block is zeroed, not the last",
+        "models/identity_layer.py",
+        "last.update({block: name})",
+        "last.setdefault(block, name)",
+        (
+            IDENTITY + "test_logits_are_those_of_the_original_to_the_last_bit",
+            IDENTITY + "test_linear_layers_that_hang_on_the_layer_itself_are_one_block",
+        ),
+    ),
+    Mistake(
+        "dial: output biases are not zeroed",
+        "models/identity_layer.py",
+        "        if projection.bias is not None:",
+        "        if projection.bias is None:",
+        (IDENTITY + "test_only_the_output_projections_differ_from_a_copy_of_the_first_layer",),
+    ),
+    Mistake(
+        "dial: the identity is taken for granted",
+        "models/identity_layer.py",
+        "    if not all(torch.equal(given, returned) for given, returned in seen) or",
+        "    if not seen and",
+        (
+            IDENTITY + "test_attention_scaled_by_the_layers_number_is_refused",
+            IDENTITY + "test_blocks_whose_last_step_is_no_linear_layer_are_refused",
+        ),
+    ),
+    Mistake(
+        "dial: the new layer comes after the first",
+        "models/identity_layer.py",
+        "        _, layers = find_layers(expanded, number + 1)",
+        "        layers = find_layers(expanded, number + 1)[1][1:]",
+        (
+            IDENTITY + "test_only_the_output_projections_differ_from_a_copy_of_the_first_layer",
+            IDENTITY + "test_around_a_changed_layer_the_logits_are_the_originals",
+        ),
+    ),
+    Mistake(
+        "dial: the config's lists are not extended",
+        "models/student.py",
+        'name != "architectures":',
+        'name != "architectures" and len(layers) <= total:',
+        (
+            IDENTITY + "test_layers_are_renumbered_and_lists_with_one_entry_a_layer_repeat_their_first",
+            IDENTITY + "test_logits_are_those_of_the_original_to_the_last_bit",
+        ),
+    ),
+    Mistake(
+        "dial: the model is not marked",
+        "models/identity_layer.py",
+        "    setattr(expanded.config, MARK, True)",
+        "    setattr(model.config, MARK, True)",
+        (
+            IDENTITY + "test_a_saved_folder_loads_with_stock_classes",
+            IDENTITY + "test_logits_are_those_of_the_original_to_the_last_bit",
+        ),
+    ),
+    Mistake(
+        "dial: everything is trained",
+        "models/identity_layer.py",
+        "    model.requires_grad_(False)",
+        "    layer.requires_grad_(False)",
+        (IDENTITY + "test_only_the_layer_gets_gradients_and_moves_the_loss",),
+    ),
+    Mistake(
+        "dial: the other rows go around",
+        "models/identity_layer.py",
+        "[:, None, None], given, computed)",
+        "[:, None, None], computed, given)",
+        (
+            IDENTITY + "test_rows_choose_for_themselves",
+            IDENTITY + "test_no_gradient_comes_from_rows_that_go_around",
+            REALIGN + "test_at_0_it_is_the_original_model_and_at_1_the_expanded_one",
+        ),
+    ),
+    Mistake(
+        "dial: an error leaves the way around open",
+        "models/identity_layer.py",
+        "    try:\n        yield\n    finally:\n        hook.remove()",
+        "    yield\n    hook.remove()",
+        (
+            IDENTITY + "test_one_way_around_inside_another_and_errors_leave_nothing_behind",
+            REALIGN + "test_nothing_is_left_behind",
+        ),
+    ),
+    # --- decoding
+    Mistake(
+        "decoding: realign mixes with the wrong sign",
+        "decoding/realign.py",
+        "1 - now[dial.original]",
+        "1 + now[dial.original]",
+        (
+            REALIGN + "test_logits_are_linear_in_the_strength",
+            REALIGN + "test_both_streams_read_the_tokens_that_were_chosen",
+            REALIGN + "test_a_schedule_is_followed_token_by_token",
+            DERA + "test_with_the_weights_of_an_expanded_model_it_equals_realign",
+        ),
+    ),
+    Mistake(
+        "decoding: dera reads its reference in place of the aligned model",
+        "decoding/dera.py",
+        "(dial.aligned, lambda now: now, other, others)",
+        "(dial.aligned, lambda now: now, model, others)",
+        (
+            DERA + "test_at_the_ends_it_is_one_model_and_the_other_is_not_called",
+            DERA + "test_logits_are_linear_in_the_strength",
+        ),
+    ),
+    Mistake(
+        "decoding: one cache for both models",
+        "decoding/dera.py",
+        '    if "past_key_values" in inputs:',
+        '    if "past_key_values" not in inputs:',
+        (DERA + "test_each_model_has_a_cache_of_its_own",),
+    ),
+    Mistake(
+        "decoding: a request's strength goes to another",
+        "decoding/_streams.py",
+        ".repeat_interleave(self.copies, dim=1)",
+        ".repeat(1, self.copies).flip(1)",
+        (
+            REALIGN + "test_a_batch_of_different_strengths_equals_one_run_for_each",
+            REALIGN + "test_several_samples_of_a_request_have_its_strength",
+        ),
+    ),
+    Mistake(
+        "decoding: a schedule is one token late",
+        "decoding/_streams.py",
+        "self.schedule[min(step, len",
+        "self.schedule[min(max(step - 1, 0), len",
+        (REALIGN + "test_a_schedule_is_followed_token_by_token",),
+    ),
+    Mistake(
+        "decoding: both streams always run",
+        "decoding/_streams.py",
+        "(self.schedule != 1).any(dim=0), (self.schedule != 0).any(dim=0)",
+        "(self.schedule == self.schedule).any(dim=0), (self.schedule == self.schedule).any(dim=0)",
+        (REALIGN + "test_a_request_runs_only_the_streams_that_it_needs",),
+    ),
+    Mistake(
+        "decoding: a stream keeps the mask of the whole batch",
+        "decoding/_streams.py",
+        "            return value[self.rows.to(value.device)]",
+        "            return value[torch.zeros_like(self.rows)]",
+        (REALIGN + "test_left_padding_changes_nothing",),
+    ),
+    Mistake(
+        "decoding: rows that have ended go on",
+        "decoding/_streams.py",
+        "tokens = torch.where(unfinished, tokens, pad)",
+        "tokens = torch.where(unfinished, tokens, tokens)",
+        (REALIGN + "test_each_row_ends_with_its_own_end_token_and_is_padded",),
+    ),
+    Mistake(
+        "decoding: minus infinity times a strength",
+        "decoding/_streams.py",
+        "weight * finite(logits)",
+        "weight * logits",
+        (REALIGN + "test_minus_infinity_stays_improbable_and_makes_no_nan",),
     ),
     Mistake(
         "tokenizers: exchanged ids accepted",

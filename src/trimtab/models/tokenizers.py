@@ -1,6 +1,8 @@
-"""Do two models mean the same by the same token id?"""
+"""Prompts as token ids, and whether two models mean the same by the same id."""
 
-from transformers import PreTrainedTokenizerBase
+from collections.abc import Sequence
+
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 _PROBE = "Ünïcode, 3.14 = π! Hello\n\n\tworld's 你好 🙂 {'key': [1, 2]}"
 
@@ -46,3 +48,18 @@ def check_same_tokens(
             f"are cropped to {smaller}"
         )
     return None
+
+
+def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> BatchEncoding:
+    """Input ids and attention mask [B, T], padded on the left, as `model.generate` wants them.
+
+    Each prompt is what a user says; where the tokenizer has no chat template it is plain text.
+    """
+    if tokenizer.chat_template is None:
+        texts = list(prompts)
+    else:
+        chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        texts = [tokenizer.apply_chat_template(c, tokenize=False, add_generation_prompt=True) for c in chats]
+    plain = tokenizer.chat_template is None
+    encoded = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=plain)  # type: ignore[arg-type]
+    return BatchEncoding({"input_ids": encoded.input_ids, "attention_mask": encoded.attention_mask})

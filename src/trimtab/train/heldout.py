@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from trimtab.core import Losses, TokenBatch, answer_mask
 from trimtab.models.forward import ObjectiveCall
+from trimtab.models.tokenizers import encode_prompts
 from trimtab.objectives.divergence import forward_kl, reverse_kl
 
 
@@ -96,22 +97,12 @@ def summary(rows: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
 @torch.no_grad()
 def generate(policy: nn.Module, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
     """Greedy answers to chat prompts (plain prompts where the tokenizer has no chat template)."""
-    if tokenizer.chat_template is None:
-        texts = list(prompts)
-    else:
-        chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
-        texts = [tokenizer.apply_chat_template(c, tokenize=False, add_generation_prompt=True) for c in chats]
-    side, tokenizer.padding_side = tokenizer.padding_side, "left"
-    try:
-        inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=tokenizer.chat_template is None)
-    finally:
-        tokenizer.padding_side = side
+    inputs = encode_prompts(tokenizer, prompts)
     was_training = policy.training
     policy.eval()
     device = next(policy.parameters()).device
     output = policy.generate(  # type: ignore[operator]
-        input_ids=inputs.input_ids.to(device),
-        attention_mask=inputs.attention_mask.to(device),
+        **inputs.to(device),
         max_new_tokens=max_new_tokens,
         do_sample=False,
         pad_token_id=tokenizer.pad_token_id,

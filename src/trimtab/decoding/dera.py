@@ -1,0 +1,87 @@
+"""DeRa: mix the logits of two models, a reference and its aligned descendant, while decoding.
+
+    z = (1 - s) z_reference + s z_aligned,  next token ~ softmax(z)
+
+s is the strength: what a KL penalty of 1/s times the one used in the alignment would have given, token by token. Two
+sets of weights are in memory; `realign` does the same with one and an identity layer.
+
+    reference.generate(**inputs, custom_generate=dera, aligned=aligned_model, strength=0.5)
+
+Paper: decoding-time realignment (arXiv:2402.02992).
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import (
+    DynamicCache,
+    GenerationConfig,
+    LogitsProcessorList,
+    PreTrainedModel,
+    StoppingCriteriaList,
+)
+from transformers.generation.streamers import BaseStreamer
+from transformers.generation.utils import GenerateDecoderOnlyOutput
+
+from trimtab.decoding._streams import Dial, Stream, Strength, check_settings, decode, mix
+from trimtab.models.identity_layer import unwrapped
+
+
+def dera(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: GenerationConfig,
+    aligned: nn.Module | None = None,
+    strength: Strength = 1.0,
+    streamer: BaseStreamer | None = None,
+    **inputs: Any,
+) -> Tensor | GenerateDecoderOnlyOutput:
+    """Decode at a strength between, or beyond, two models. Called by `model.generate`.
+
+    Args:
+        model: the reference.
+        input_ids: [B, T]; they and all that follows come from `generate`.
+        aligned: a model of the same architecture with the same tokens, in eval mode; may be wrapped.
+        strength: a number, [B], a schedule [S, B] or [S, 1], or a function of the new token's index; see `Dial`.
+        streamer: is given the new tokens; for use with `functools.partial`, as in `realign`.
+
+    Returns:
+        As `generate`.
+
+    Raises:
+        ValueError: if `aligned` is missing or has another number of tokens, and as in `realign`.
+    """
+    if aligned is None:
+        raise ValueError("dera needs the aligned model: generate(..., custom_generate=dera, aligned=MODEL, strength=S)")
+    other = unwrapped(aligned)
+    sizes = [m.config.get_text_config().vocab_size for m in (model, other)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(f"reference and aligned model have {sizes[0]} and {sizes[1]} tokens; they must have the same")
+    check_settings(generation_config, inputs)
+    dial = Dial(strength, input_ids.size(0), generation_config.num_return_sequences or 1)
+    others = dict(inputs)
+    if "past_key_values" in inputs:
+        others["past_key_values"] = DynamicCache(config=other.config.get_text_config(decoder=True))
+    streams = [
+        (needed, weight, Stream(of, needed.nonzero()[:, 0].to(input_ids.device), generation_config, given))
+        for needed, weight, of, given in (
+            (dial.original, lambda now: 1 - now, model, inputs),
+            (dial.aligned, lambda now: now, other, others),
+        )
+        if needed.any()
+    ]
+
+    def next_logits(step: int, input_ids: Tensor) -> Tensor:
+        now = dial(step)
+        return mix(input_ids.size(0), [(s.rows, weight(now)[needed], s(input_ids)) for needed, weight, s in streams])
+
+    return decode(
+        input_ids,
+        next_logits,
+        logits_processor=logits_processor,
+        stopping_criteria=stopping_criteria,
+        generation_config=generation_config,
+        streamer=streamer,
+    )

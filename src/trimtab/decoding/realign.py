@@ -1,0 +1,75 @@
+"""Realign: mix the logits of two ways through one network, around its identity layer and through it.
+
+    z = (1 - s) z_original + s z_aligned,  next token ~ softmax(z)
+
+s is the strength: 0 is the original model, 1 the aligned one, beyond them is extrapolation. It may differ between
+requests and between tokens. Both ways are rows of one batch, with one cache and one set of weights; a request that
+needs only one of them (s is 0 throughout, or 1) has only that. Far outside [0, 1] logits grow without bound: use top_p.
+
+    model.generate(**inputs, custom_generate=realign, strength=0.5)
+
+transformers 5.23 does not hand a streamer on to such a function: give it as
+`custom_generate=partial(realign, streamer=...)`, which then gets the new tokens and not the prompt.
+
+Papers: InRa (arXiv:2506.12704), which mixes logits; CLM (arXiv:2503.04346), whose point of mixing is not confirmed.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+from transformers.generation.utils import GenerateDecoderOnlyOutput
+
+from trimtab.decoding._streams import Dial, Stream, Strength, check_settings, decode, mix
+from trimtab.models.identity_layer import bypass
+
+
+def realign(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: GenerationConfig,
+    strength: Strength = 1.0,
+    streamer: BaseStreamer | None = None,
+    **inputs: Any,
+) -> Tensor | GenerateDecoderOnlyOutput:
+    """Decode at a strength between, or beyond, the original and the aligned model. Called by `model.generate`.
+
+    Args:
+        model: with an identity layer.
+        input_ids: [B, T]; they and all that follows come from `generate`.
+        strength: a number, [B], a schedule [S, B] or [S, 1], or a function of the new token's index; see `Dial`.
+        streamer: is given the new tokens.
+
+    Returns:
+        As `generate`.
+
+    Raises:
+        IdentityLayerError: if `model` has no such layer.
+        ValueError: for a strength that `Dial`, or a setting that `check_settings`, refuses.
+    """
+    check_settings(generation_config, inputs)
+    dial = Dial(strength, input_ids.size(0), generation_config.num_return_sequences or 1)
+    aligned, original = (needed.nonzero()[:, 0].to(input_ids.device) for needed in (dial.aligned, dial.original))
+    stream = Stream(model, torch.cat([aligned, original]), generation_config, inputs)
+    around = torch.tensor([False] * len(aligned) + [True] * len(original), device=input_ids.device)
+
+    def next_logits(step: int, input_ids: Tensor) -> Tensor:
+        logits, now = stream(input_ids), dial(step)
+        return mix(input_ids.size(0), [
+            (original, 1 - now[dial.original], logits[len(aligned) :]),
+            (aligned, now[dial.aligned], logits[: len(aligned)]),
+        ])  # fmt: skip
+
+    with bypass(model, around):
+        return decode(
+            input_ids,
+            next_logits,
+            logits_processor=logits_processor,
+            stopping_criteria=stopping_criteria,
+            generation_config=generation_config,
+            streamer=streamer,
+        )

@@ -1,0 +1,198 @@
+"""`trimtab generate`: texts at one strength or several, and the signature of what made them."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import tiny_folder
+from trimtab import cli
+from trimtab.models import fingerprint
+from trimtab.models.identity_layer import bypass, identity_layer, insert_identity_layer
+from trimtab.models.loading import load_model, load_tokenizer
+from trimtab.train import heldout
+
+PROMPTS = ["count 3", "a longer prompt"]
+LENGTH = ["--max-new-tokens", "6"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """An original, a dial, and a second model that is aligned."""
+    root = tmp_path_factory.mktemp("models")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        original = load_model(tiny_folder.save(root / "original"))
+        dial = insert_identity_layer(original)
+        with torch.no_grad():
+            for weight in identity_layer(dial).parameters():
+                weight.add_(torch.randn_like(weight), alpha=0.3)
+        dial.save_pretrained(root / "dial")
+        tiny_folder.byte_tokenizer().save_pretrained(root / "dial")
+    tiny_folder.save(root / "aligned", seed=1)
+    return root
+
+
+@pytest.fixture
+def trimtab(monkeypatch, capsys):
+    def call(*words) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["trimtab", "generate", *map(str, words)])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    return call
+
+
+def texts(out: str) -> list[str]:
+    """The answers to PROMPTS, printed at one strength."""
+    body = out.rpartition("signature: ")[0]
+    answers = []
+    for prompt in reversed(PROMPTS):
+        body, _, answer = body.rpartition(f"> {prompt}\n")
+        answers.append(answer.strip("\n"))
+    return answers[::-1]
+
+
+def greedy(folder, around: bool = False) -> list[str]:
+    model, tokenizer = load_model(str(folder)), load_tokenizer(str(folder))
+    if not around:
+        return [text.strip("\n") for text in heldout.generate(model, tokenizer, PROMPTS, 6)]
+    with bypass(model):
+        return [text.strip("\n") for text in heldout.generate(model, tokenizer, PROMPTS, 6)]
+
+
+def ask() -> list[str]:
+    return [word for prompt in PROMPTS for word in ("--prompt", prompt)]
+
+
+def test_at_the_ends_of_the_dial_the_texts_are_those_of_the_two_models(trimtab, folders):
+    code, out, err = trimtab("--model", folders / "dial", *ask(), "--strength", "0", *LENGTH)
+    assert (code, err) == (0, "")
+    assert texts(out) == greedy(folders / "original") == greedy(folders / "dial", around=True)
+    _, aligned, _ = trimtab("--model", folders / "dial", *ask(), "--strength", "1", *LENGTH)
+    assert texts(aligned) == greedy(folders / "dial")
+    assert texts(aligned) != texts(out)
+    _, unsaid, _ = trimtab("--model", folders / "dial", *ask(), *LENGTH)
+    assert unsaid == aligned
+
+
+def test_a_model_without_a_dial_answers_as_it_does(trimtab, folders):
+    _, out, _ = trimtab("--model", folders / "original", *ask(), *LENGTH)
+    assert texts(out) == greedy(folders / "original")
+    assert "decoding of the model; max_new_tokens 6" in out
+
+
+def test_with_a_second_model_the_two_are_mixed(trimtab, folders):
+    words = ["--model", folders / "original", "--aligned", folders / "aligned", *ask(), *LENGTH, "--strength"]
+    assert texts(trimtab(*words, "0")[1]) == greedy(folders / "original")
+    assert texts(trimtab(*words, "1")[1]) == greedy(folders / "aligned")
+    _, out, _ = trimtab(*words, "0.5")
+    assert "decoding dera; strength 0.5;" in out
+    assert out.count(" aligned ") == 1
+
+
+def test_several_strengths_give_a_table(trimtab, folders):
+    _, commas, _ = trimtab("--model", folders / "dial", *ask(), "--strength", "-0.5,0,1", *LENGTH)
+    _, repeated, _ = trimtab("--model", folders / "dial", *ask(), *["--strength", "-0.5,0"], *LENGTH, "--strength", 1)
+    assert commas == repeated
+    lines = [line.split("  ")[0].strip() for line in commas.splitlines()]
+    for strength in ("strength", "-0.5", "0", "1"):
+        assert lines.count(strength) == len(PROMPTS)
+    assert "strength -0.5, 0, 1;" in commas
+
+
+def test_the_signature_names_everything_that_made_the_text(trimtab, folders):
+    _, out, _ = trimtab("--model", folders / "dial", "--prompt", "x", "--strength", "0.5", *LENGTH, "--seed", "4")
+    line = out.splitlines()[-1]
+    name = fingerprint.of_model(load_model(str(folders / "dial")))
+    for part in (f"model {folders / 'dial'} {name}", "decoding realign", "strength 0.5", "max_new_tokens 6", "seed 4"):
+        assert f"; {part};" in line
+    assert "temperature 0; top_p 1;" in line
+    assert f"torch {torch.__version__.partition('+')[0]}" in line
+    assert "transformers 5" in line
+
+
+def test_sampling_repeats_with_its_seed(trimtab, folders):
+    words = ["--model", folders / "dial", *ask(), "--strength", "0.5", *LENGTH, "--temperature", "1.5", "--top-p", ".9"]
+    once, again, other = (texts(trimtab(*words, "--seed", seed)[1]) for seed in (1, 1, 2))
+    assert once == again
+    assert once != other
+
+
+def test_prompts_come_from_a_file_of_lines_or_of_rows(trimtab, folders, tmp_path):
+    (tmp_path / "lines.txt").write_text("\n".join(["", *PROMPTS, "  "]))
+    tiny_folder.write_jsonl(tmp_path / "rows.jsonl", [{"prompt": prompt, "id": 1} for prompt in PROMPTS])
+    words = ["--model", folders / "original", *LENGTH]
+    wanted = trimtab(*words, *ask())[1]
+    assert trimtab(*words, "--prompts", tmp_path / "lines.txt")[1] == wanted
+    assert trimtab(*words, "--prompts", tmp_path / "rows.jsonl")[1] == wanted
+    assert (
+        trimtab(*words, "--prompt", PROMPTS[0], "--prompts", tmp_path / "lines.txt")[1].count(f"> {PROMPTS[0]}\n") == 2
+    )
+
+
+def test_more_prompts_than_a_batch_holds_are_all_answered_in_order(trimtab, folders):
+    prompts = [f"p{i}" for i in range(11)]
+    words = [word for prompt in prompts for word in ("--prompt", prompt)]
+    _, out, _ = trimtab("--model", folders / "original", *words, "--max-new-tokens", "2")
+    assert [line[2:] for line in out.splitlines() if line.startswith("> ")] == prompts
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "there is nothing to answer: give --prompt TEXT or --prompts FILE"),
+        (["--prompt", "x", "--strength", "high"], "--strength: 'high' is not a number"),
+        (["--prompt", "x", "--strength", "0,,1"], "--strength: '' is not a number"),
+        (["--prompt", "x", "--strength", "nan"], "--strength: nan is not finite"),
+        (["--prompt", "x", "--strength", "0.5"], "has none; give a second model with --aligned"),
+        (["--prompt", "x", "--aligned", "nowhere"], "say how strongly with --strength"),
+        (["--prompt", "x", "--aligned", "./nowhere", "--strength", "1"], "there is no folder ./nowhere"),
+        (["--prompt", "x", "--top-p", "0.9"], "at temperature 0 nothing is: add --temperature"),
+        (["--prompt", "x", "--top-p", "1.5"], "--top-p must be above 0 and at most 1, got 1.5"),
+        (["--prompt", "x", "--max-new-tokens", "0"], "max-new-tokens"),
+        (["--prompts", "nowhere.txt"], "nowhere.txt cannot be read as text"),
+        (["--prompts", "{tmp}/empty.txt"], "empty.txt holds no prompt"),
+        (["--prompts", "{tmp}/bad.jsonl"], "row 2 of {tmp}/bad.jsonl has no text in a column 'prompt'"),
+    ],
+)
+def test_a_mistake_costs_one_line_and_exit_code_2(trimtab, folders, tmp_path, words, message):
+    (tmp_path / "empty.txt").write_text("\n\n")
+    tiny_folder.write_jsonl(tmp_path / "bad.jsonl", [{"prompt": "x"}, {"text": "y"}])
+    code, out, err = trimtab("--model", folders / "original", *(word.format(tmp=tmp_path) for word in words))
+    assert (code, out) == (2, "")
+    assert message.format(tmp=tmp_path) in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+def test_models_with_different_tokens_are_refused(trimtab, folders, tmp_path):
+    tiny_folder.save(tmp_path / "other")
+    tokenizer = tiny_folder.byte_tokenizer()
+    tokenizer.add_tokens(["more"])
+    tokenizer.save_pretrained(tmp_path / "other")
+    resized = load_model(str(tmp_path / "other"))
+    resized.resize_token_embeddings(len(tokenizer))
+    resized.save_pretrained(tmp_path / "other")
+    code, _, err = trimtab(
+        *("--model", folders / "original", "--aligned", tmp_path / "other", "--prompt", "x", "--strength", "1")
+    )
+    assert code == 2
+    assert "259 and 260 tokens" in err
+
+
+def test_help_imports_no_torch():
+    code = (
+        "import sys; sys.argv = ['trimtab', 'generate', '--help']\n"
+        "from trimtab import cli\n"
+        "try: cli.main()\n"
+        "except SystemExit as e: assert not e.code\n"
+        "assert not {'torch', 'transformers', 'trl', 'datasets', 'numpy'} & set(sys.modules), sys.modules.keys()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--strength S[,S...]" in done.stdout
