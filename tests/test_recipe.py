@@ -61,6 +61,14 @@ def test_overrides_reach_into_the_tree_and_are_read_as_yaml(tmp_path):
         ("options.temprature=2", "options of kd has no key 'temprature'; did you mean 'temperature'?"),
         ("options.beta=2", "options.beta is 2; input should be less than 1"),
         ("options.divergence=kl", "options.divergence is 'kl'; input should be 'forward_kl', 'reverse_kl'"),
+        ("training.chat_template_path=x", "training.chat_template_path is set by the tokenizer of the policy"),
+        ("training.eos_token=x", "training.eos_token is set by the tokenizer of the policy"),
+        ("training.truncation_mode=keep_end", "training.truncation_mode is set by trimtab"),
+        ("training.hub_token=hf_secret", "a recipe is no place for a secret"),
+        ("training.push_to_hub=true", "nothing is uploaded"),
+        ("training.save_only_model=true", "cannot be resumed to the same weights"),
+        ("training.fsdp=full_shard", "sharding by the trainer is not tested yet"),
+        ("training.max_length=0", "training.max_length is 0; give at least 2, or null for no limit"),
         ("training.max_step=2", "training has no key 'max_step'; did you mean 'max_steps'?"),
         ("training.learning_rate=fast", "training.learning_rate is 'fast'; input should be a valid number"),
         ("training.max_steps=2.5", "training.max_steps is 2.5; input should be a valid integer"),
@@ -97,6 +105,13 @@ def test_a_file_that_is_no_yaml_is_named_with_its_line(tmp_path):
     path = tmp_path / "bad.yaml"
     path.write_text("method: sft\nmodels: {a: [}\n")
     with pytest.raises(RecipeError, match=r"bad\.yaml: line 2"):
+        load_recipe(path)
+
+
+def test_a_key_that_occurs_twice_is_named_with_its_line(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("method: sft\nseed: 1\nseed: 2\n")
+    with pytest.raises(RecipeError, match="line 3 is no YAML: the key 'seed' occurs twice"):
         load_recipe(path)
 
 

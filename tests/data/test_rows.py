@@ -158,3 +158,14 @@ def test_the_share_that_the_message_suggests_is_enough():
 def test_data_of_which_no_row_is_left_is_refused_whatever_the_share():
     with pytest.raises(DataError, match="no row is left of 1"):
         check_losses(prepare([{"text": ""}], TOKENIZER, max_length=4), 1.0)
+
+
+def test_messages_that_the_template_refuses_are_named_with_their_row():
+    tokenizer = tiny_folder.byte_tokenizer(
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    )
+    row = {"messages": [{"role": "system", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    with pytest.raises(DataError, match="row 1: the chat template does not take these messages: no system"):
+        prepare([row], tokenizer, max_length=9)
+    with pytest.raises(DataError, match="row 1: messages is an empty list"):
+        prepare([{"messages": []}], tiny_folder.byte_tokenizer(), max_length=9)

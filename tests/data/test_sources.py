@@ -95,3 +95,20 @@ def test_arithmetic_is_right_and_its_heldout_questions_are_never_training_questi
 def test_arithmetic_depends_on_its_seed_alone():
     assert list(synthetic.arithmetic("train", 20, 1)) == list(synthetic.arithmetic("train", 20, 1))
     assert list(synthetic.arithmetic("train", 20, 1)) != list(synthetic.arithmetic("train", 20, 2))
+
+
+def test_long_fields_and_the_mark_that_spreadsheets_write_are_read(tmp_path):
+    long = "a" * 200_000
+    (tmp_path / "rows.csv").write_text(f"\ufeffprompt,completion\np,{long}\n", encoding="utf-8")
+    assert load_rows(str(tmp_path / "rows.csv")) == [{"prompt": "p", "completion": long}]
+    (tmp_path / "rows.jsonl").write_text('\ufeff{"text": "a"}\n', encoding="utf-8")
+    assert load_rows(str(tmp_path / "rows.jsonl")) == [{"text": "a"}]
+
+
+def test_pairs_for_brevity_choose_the_first_sentence_of_an_answer_that_has_more():
+    pairs = list(synthetic.brevity("train"))
+    assert len(pairs) > 50
+    for pair in pairs:
+        chosen, rejected = pair["chosen"][0]["content"], pair["rejected"][0]["content"]
+        assert rejected.strip().startswith(chosen)
+        assert len(chosen) < len(rejected)

@@ -16,8 +16,8 @@ pytestmark = pytest.mark.slow
 SGD = {"optim": "sgd", "learning_rate": 0.5, "max_grad_norm": 0.0, "lr_scheduler_type": "constant", "max_steps": 3}
 
 
-def train(files: Path, output: Path, launcher: list[str], **training) -> dict:
-    tree = tiny_folder.recipe(files, "hpd", output=str(output), training={**SGD, **training})
+def train(files: Path, output: Path, launcher: list[str], minutes: float | None = None, **training) -> dict:
+    tree = tiny_folder.recipe(files, "hpd", output=str(output), training={**SGD, **training}, minutes=minutes)
     recipe = output.with_suffix(".yaml")
     recipe.write_text(json.dumps(tree))
     command = [sys.executable, "-m", *launcher, "trimtab", "train", str(recipe)]
@@ -40,3 +40,11 @@ def test_two_processes_move_the_weights_as_one_does(tmp_path):
     assert events.count("start") == 1
     assert events.count("train") == 3
     assert events.count("finished") == 1
+
+
+def test_two_processes_agree_on_the_steps_that_fit_into_a_budget(tmp_path):
+    files = tiny_folder.lay_out(tmp_path / "files")
+    launch = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
+    train(files, tmp_path / "run", launch, minutes=0.02, max_steps=100_000, per_device_train_batch_size=1)
+    events = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert next(e for e in events if e["event"] == "finished")["step"] < 100_000

