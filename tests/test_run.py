@@ -254,6 +254,18 @@ def test_stages_run_in_order_share_the_teacher_and_are_compared(files, tmp_path)
     assert second["nll"] == pytest.approx(first["nll"])
 
 
+def test_stages_that_differ_in_one_number_are_drawn_against_it(files, tmp_path):
+    teacher = str(files / "teacher")
+    tree = tiny_folder.recipe(files, output=str(tmp_path / "sweep"), training={"max_steps": 1})
+    del tree["method"], tree["models"]
+    trra = {"method": "trra", "models": {"policy": teacher, "reference": teacher, "aligned": "@brief"}}
+    strengths = [{**trra, "name": f"s{i}", "options": {"strength": value}} for i, value in enumerate((2, 0.5))]
+    tree["stages"] = [{"name": "brief", "method": "sft", "models": {"policy": teacher}}, *strengths]
+    page = run_stages(parse(tree, "test", "sweep"), console=QUIET).report.read_text()
+    assert "Against strength" in page
+    assert page.index("s1: strength 0.5 (step 1)") < page.index("s0: strength 2 (step 1)")
+
+
 def test_a_budget_of_minutes_lowers_the_steps_and_says_so(files, tmp_path):
     made = recipe(files, tmp_path / "out", training={"max_steps": 1000000}, minutes=0.02)
     folder = run(made, console=QUIET).folder

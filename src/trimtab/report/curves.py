@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,34 +117,16 @@ def _curve(key: str, runs: Sequence[Run]) -> Curve:
 
 
 def _draw(key: str, trained: list[Points], measured: list[Points], log: bool, width: int) -> str:
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    ink, grid = "#0a0b01", "#0a0b02"  # placeholders: the page's style sheet gives the colours, light or dark
     one_run = len(trained) == 1
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": key, "font.size": 9.5}):
-        figure = Figure(figsize=(4.4, 2.3))
-        figure.subplots_adjust(left=0.14, right=0.985, bottom=0.2, top=0.97)
-        axes = figure.add_subplot()
-        if log:
-            axes.set_yscale("log")
-            axes.yaxis.set_minor_formatter(NullFormatter())
-        else:
-            axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.4g}"))
+
+    def paint(axes: Any) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
-        axes.set_xlabel("step", color=ink)
-        axes.tick_params(which="both", colors=ink, length=0)
-        axes.grid(color=grid, linewidth=0.7)
-        axes.set_axisbelow(True)
-        for side, spine in axes.spines.items():
-            spine.set_visible(side == "bottom")
-            spine.set_color(ink)
         for index, ((steps, values), (eval_steps, eval_values)) in enumerate(zip(trained, measured, strict=True)):
-            colour = f"#0c00{index % COLOURS:02x}"
-            eval_colour = "#0c0001" if one_run else colour
+            colour = run_colour(index)
+            eval_colour = run_colour(1) if one_run else colour
             dash = "-" if index < COLOURS else "--"
             good = np.isfinite(values)
             if width > 1 and good.any():
@@ -161,6 +143,50 @@ def _draw(key: str, trained: list[Points], measured: list[Points], log: bool, wi
                 markersize=4.5,
                 clip_on=False,
             )
+
+    return drawing(key, "step", log, paint)
+
+
+INK, GRID = "#0a0b01", "#0a0b02"
+"""placeholders: the page's style sheet gives the colours, light or dark"""
+
+
+def run_colour(index: int) -> str:
+    """A placeholder for the colour that the page gives a run."""
+    return f"#0c00{index % COLOURS:02x}"
+
+
+def drawing(salt: str, xlabel: str, log: bool, paint: Callable[[Any], None]) -> str:
+    """SVG of axes that `paint` draws on.
+
+    Args:
+        salt: of the ids in the drawing, different for each drawing of a page.
+        xlabel: what runs along the horizontal axis.
+        log: whether the vertical axis is logarithmic.
+        paint: is given matplotlib's axes.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 9.5}):
+        figure = Figure(figsize=(4.4, 2.3))
+        figure.subplots_adjust(left=0.14, right=0.985, bottom=0.2, top=0.97)
+        axes = figure.add_subplot()
+        if log:
+            axes.set_yscale("log")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        else:
+            axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.4g}"))
+        axes.set_xlabel(xlabel, color=INK, parse_math=False)
+        axes.tick_params(which="both", colors=INK, length=0)
+        axes.grid(color=GRID, linewidth=0.7)
+        axes.set_axisbelow(True)
+        for side, spine in axes.spines.items():
+            spine.set_visible(side == "bottom")
+            spine.set_color(INK)
+        paint(axes)
         target = io.StringIO()
         figure.savefig(target, format="svg", transparent=True, metadata={"Date": None})
     return _inline(target.getvalue())
@@ -177,5 +203,5 @@ def _inline(svg: str) -> str:
     svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
     svg = re.sub(r" font-family: [^;\"]*;|<g/>", "", svg)
     svg = re.sub(r"\s*\n\s*", " ", svg)
-    svg = svg.replace("xlink:href", "href").replace("#0a0b01", "var(--muted)").replace("#0a0b02", "var(--line)")
+    svg = svg.replace("xlink:href", "href").replace(INK, "var(--muted)").replace(GRID, "var(--line)")
     return re.sub(r"#0c00([0-9a-f]{2})", lambda found: f"var(--run-{int(found[1], 16)})", svg)

@@ -30,6 +30,7 @@ from trimtab.report.measures import (
     verdict,
 )
 from trimtab.report.reading import ReportError, Run, distinct_names, load
+from trimtab.report.sweeps import Sweep, against_option, ordered, sweeps
 from trimtab.report.words import (
     cautions,
     duration,
@@ -86,6 +87,7 @@ def render(runs: list[Run]) -> str:
     )
     shown = [measure for measure in MEASURES if any(last(run, measure) is not None for run in runs)]
     drawings = curves(runs)
+    swept = sweeps(runs)
     single = len(runs) == 1
     return environment.get_template("page.html").render(
         title=runs[0].name if single else "comparison of " + ", ".join(run.name for run in runs),
@@ -99,7 +101,8 @@ def render(runs: list[Run]) -> str:
         against_first=[] if single else _against_first(runs, shown),
         cautions=cautions(runs),
         curves=[(curve, Markup(curve.svg)) for curve in drawings],  # numbers only: no text of a user is in there
-        prompts=_prompts(runs),
+        sweeps=[_sweep(sweep, shown, runs, number) for number, sweep in enumerate(swept)],
+        prompts=_prompts(ordered(runs, swept)),
         tables=[(title, run.name, _table(rows)) for run in runs for title, rows in run.tables.items()],
         data=_side_by_side([flatten(run.data) for run in runs]),
         signature=_side_by_side([dict(run.signature) for run in runs]),
@@ -197,15 +200,26 @@ def _against_first(runs: list[Run], shown: list[Measure]) -> list[tuple[Measure,
     return [(measure, cells) for measure, cells in rows if any(cell["value"] != "–" for cell in cells)]
 
 
+def _sweep(sweep: Sweep, shown: list[Measure], runs: list[Run], number: int) -> dict[str, Any]:
+    drawn = [(measure, against_option(sweep, measure, runs, f"sweep {number} {measure.key}")) for measure in shown]
+    return {
+        "option": sweep.option,
+        "method": method_name(sweep.runs[0]),
+        "names": [run.name for run in sweep.runs],
+        "figures": [(measure, Markup(svg)) for measure, svg in drawn if svg],  # numbers and the option's name
+    }
+
+
 def _table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Columns, and cells with "–" where a row lacks one."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     return columns, [[_shown(row[key]) if key in row else "–" for key in columns] for row in rows]
 
 
-def _prompts(runs: list[Run]) -> list[tuple[str, list[tuple[str, str | None]]]]:
-    """[(prompt, [(column, text or None)])]: before, then each run after."""
+def _prompts(labelled: list[tuple[Run, str]]) -> list[tuple[str, list[tuple[str, str | None]]]]:
+    """[(prompt, [(column, text or None)])]: before, then each run after, under its name and label."""
     before, after = [], []
+    runs = [run for run, _ in labelled]
     for run in runs:
         steps = list(run.generations)
         before.append((steps[0], dict(run.generations[steps[0]])) if steps else (0, {}))
@@ -221,8 +235,8 @@ def _prompts(runs: list[Run]) -> list[tuple[str, list[tuple[str, str | None]]]]:
             columns.append((f"before (step {first_texts[0][1]:,})", first_texts[0][2]))
         else:
             columns += [(f"{name} before (step {step:,})", text) for name, step, text in first_texts]
-        for run, (step, texts) in zip(runs, after, strict=True):
-            name = "after" if len(runs) == 1 else run.name
+        for (run, label), (step, texts) in zip(labelled, after, strict=True):
+            name = "after" if len(runs) == 1 else f"{run.name}: {label}" if label else run.name
             columns.append((name if step is None else f"{name} (step {step:,})", texts.get(prompt)))
         rows.append((prompt, columns))
     return rows

@@ -152,9 +152,15 @@ def _settings(runs: list[Run]) -> list[list[Run]]:
     """Runs grouped by recipe, seed and names aside."""
     settings: dict[str, list[Run]] = {}
     for run in runs:
-        flat = {key: entry for key, entry in flatten(run.recipe).items() if key.split(".")[-1] not in NOT_A_SETTING}
-        settings.setdefault(json.dumps(flat, sort_keys=True, default=str), []).append(run)
+        settings.setdefault(setting(run), []).append(run)
     return list(settings.values())
+
+
+def setting(run: Run, without: str = "") -> str:
+    """The recipe as a text that is the same for all runs of one setting, seed, names and one more key aside."""
+    flat = flatten(run.recipe).items()
+    kept = {key: entry for key, entry in flat if key.split(".")[-1] not in NOT_A_SETTING and key != without}
+    return json.dumps(kept, sort_keys=True, default=str)
 
 
 def _num_seeds(group: list[Run]) -> int:
