@@ -223,15 +223,8 @@ def test_a_run_that_goes_on_where_a_window_begins_takes_a_new_one():
 
 def test_a_resumed_training_ends_with_the_weights_of_one_that_was_not_interrupted(tmp_path):
     def run(folder, steps, resume=None):
-        made = trainer(
-            folder,
-            plan(4),
-            max_steps=steps,
-            save_strategy="steps",
-            save_steps=2,
-            learning_rate=0.03,
-            optim="adamw_torch",
-        )
+        saving = {"save_strategy": "steps", "save_steps": 2}
+        made = trainer(folder, plan(4), max_steps=steps, learning_rate=0.03, optim="adamw_torch", **saving)
         made.train(resume_from_checkpoint=resume)
         return weights_of(made.model)
 
