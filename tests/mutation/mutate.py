@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"
 HEAVY = (
     *("torch", "numpy", "scipy.stats", "pytest", "hypothesis", "_hypothesis_pytestplugin", "pydantic", "tokenizers"),
-    *("peft", "trl.trainer.utils", "trl.experimental.gkd", "trl.kernels.chunked_divergence"),
+    *("peft", "trl.trainer.utils", "trl.trainer.dpo_trainer", "trl.experimental.gkd", "trl.kernels.chunked_divergence"),
     *(f"transformers.models.{m}.modeling_{m}" for m in ("llama", "gemma2", "cohere", "granite", "gpt2", "phi", "bert")),
 )
 """Imported once, before the children are forked; nothing of trimtab."""
@@ -46,6 +46,7 @@ DIVERGENCE, PARITY = "objectives/test_divergence.py::", "parity/test_divergence_
 SFT, KD, HPD = "methods/test_sft.py::", "methods/test_kd.py::", "methods/test_hpd.py::"
 FORWARD, STUDENT, TEACHER = "models/test_forward.py::", "models/test_student.py::", "models/test_frozen_model.py::"
 PSFT, TRRA, WSPO = "methods/test_psft.py::", "methods/test_trra.py::", "methods/test_wspo.py::"
+DPO_PARITY = "parity/test_dpo_parity.py::"
 DPO, CLM, INRA = "methods/test_dpo.py::", "methods/test_clm.py::", "methods/test_inra.py::"
 SNAPSHOT, START = "signals/test_snapshot.py::", "signals/test_start.py::"
 FUSED, COLUMNS = "signals/test_fused.py::", "signals/test_columns.py::"
@@ -441,6 +442,23 @@ MISTAKES = [
         (VOCAB + "test_no_tensor_grows_with_tokens_times_vocabulary",),
     ),
     Mistake(
+        "sequences: every one weighs 1 in the gradient",
+        "core/vocab.py",
+        "logprobs, weights.to(losses.values.dtype))",
+        "logprobs, torch.ones_like(losses.values))",
+        (DPO_PARITY + "test_dpo_is_trls_in_value_and_gradient",),
+    ),
+    Mistake(
+        "sequences: the carrier of the gradient left in the loss",
+        "core/vocab.py",
+        "loss = loss + (carrier - carrier.detach())",
+        "loss = loss + carrier",
+        (
+            DPO_PARITY + "test_dpo_is_trls_in_value_and_gradient",
+            DPO + "test_it_starts_at_log_2_when_the_reference_is_a_copy_of_the_policy",
+        ),
+    ),
+    Mistake(
         "forward: hidden states one place late",
         "models/forward.py",
         "predicting(hidden, call.labels)",
@@ -676,6 +694,7 @@ MISTAKES = [
             PSFT + "test_with_every_ratio_past_the_clip_the_gradient_is_exactly_zero",
             PSFT + "test_far_below_1_the_gradient_at_the_logits_is_the_ratio_times_that_of_sft",
             PSFT + "test_every_value_lies_between_minus_1_minus_epsilon_and_0",
+            DPO_PARITY + "test_psft_is_its_formula",
         ),
     ),
     Mistake(
@@ -722,6 +741,7 @@ MISTAKES = [
             WSPO + "test_each_token_costs_the_square_of_gamma_times_the_strong_ratio_minus_the_weak_one",
             WSPO + "test_nothing_is_left_to_learn_where_the_strong_ratio_is_the_weak_one_over_gamma",
             WSPO + "test_a_policy_equal_to_its_reference_costs_the_mean_squared_weak_ratio",
+            DPO_PARITY + "test_wspo_is_its_formula",
         ),
     ),
     Mistake(
@@ -767,6 +787,7 @@ MISTAKES = [
         (
             DPO + "test_log_ratios_are_summed_over_each_answer_and_both_rows_of_a_pair_carry_its_loss",
             DPO + "test_the_gradient_at_the_logits_pulls_up_the_chosen_answer",
+            DPO_PARITY + "test_dpo_is_trls_in_value_and_gradient",
         ),
     ),
     Mistake(
@@ -853,6 +874,7 @@ MISTAKES = [
         (
             START + "test_it_is_the_base_model_to_the_last_bit_whatever_was_trained",
             CLM + "test_around_the_trained_layer_the_network_is_the_original_to_the_last_bit",
+            DPO_PARITY + "test_dpo_of_an_adapter_is_trls_with_the_policy_without_it_as_reference",
         ),
     ),
     Mistake(
