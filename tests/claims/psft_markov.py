@@ -94,14 +94,23 @@ def run_seed(seed: int, settings: Settings) -> dict[str, Measures]:
     tune("psft K=40", "psft", {**PSFT, "refresh": 40}, updates=2 * EARLY, at=())
     tune("sft disjoint", "sft", {}, updates=EARLY, disjoint=True)
     tune("psft disjoint K=8", "psft", {**PSFT, "refresh": 8}, updates=EARLY, disjoint=True)
+
+    def sft_at(wanted: float) -> Measures:
+        """SFT where its training loss is `wanted`, on the line between the two updates around it."""
+        policy, path = copy.deepcopy(start), [rows["pre-trained"]]
+
+        def after(step, output):
+            if output.loss.item() < 1.2 * wanted:
+                path.append(measure(policy, ids, held_a, held_b))
+            return path[-1]["train_nll"] <= wanted
+
+        train(policy, build("sft", {}), (inputs_of(ids) for _ in range(EARLY)), settings.learning_rate, after=after)
+        before, behind = path[-2:]
+        share = (before["train_nll"] - wanted) / (before["train_nll"] - behind["train_nll"])
+        return {m: (1 - share) * before[m] + share * behind[m] for m in before}
+
     wanted = rows[f"psft, {min(EARLY, settings.steps)}"]["train_nll"]
-    policy = copy.deepcopy(start)
-
-    def until(step, output):  # the loss is of the weights before the update
-        return output.loss.item() <= wanted
-
-    train(policy, build("sft", {}), (inputs_of(ids) for _ in range(EARLY)), settings.learning_rate, after=until)
-    rows["sft at psft's training loss"] = measure(policy, ids, held_a, held_b)
+    rows["sft at psft's training loss"] = sft_at(wanted)
     for name, epsilon in (("psft, SGD", 0.28), ("no clip, SGD", None)):
         policy = copy.deepcopy(start)
         data = (inputs_of(ids) for _ in range(min(200, settings.steps)))

@@ -1,10 +1,10 @@
 """TrRa (arXiv:2506.12704) against decoding with two models; see `trra_markov.py` for the set-up.
 
 What is asserted stood here before the first run. In an earlier run of this design the rates of good tokens at the
-strengths -.5, 0, .5, 1, 1.5 and 2 were .000, .216, .911, .998, 1.00 and 1.00, at most .004 from those of the fused pair
-and at most .0012 nats from it; the loss over positions gave .031, .218, .607, .806, .880 and .912, .08 to .26 nats away.
-A step of the rate has to reach about a third of the one seen there; beyond 1 the rate is at its ceiling, so log-odds are
-compared. How long the reference is aligned was chosen on seeds 100 and 101 by its rate alone.
+strengths -.5, 0, .5, 1, 1.5 and 2 were .000, .216, .911, .998, 1.00 and 1.00, at most .004 from those of the fused
+pair and at most .0012 nats from it; the loss over positions gave .031, .218, .607, .806, .880 and .912, .08 to .26
+nats away. A step of the rate has to reach about a third of the one seen there; beyond 1 the rate is at its ceiling,
+so log-odds are compared. How long the reference is aligned was chosen on seeds 100 and 101 by its rate alone.
 """
 
 from dataclasses import replace

@@ -49,6 +49,7 @@ PSFT, TRRA, WSPO = "methods/test_psft.py::", "methods/test_trra.py::", "methods/
 DPO_PARITY = "parity/test_dpo_parity.py::"
 DPO, CLM, INRA = "methods/test_dpo.py::", "methods/test_clm.py::", "methods/test_inra.py::"
 SNAPSHOT, START = "signals/test_snapshot.py::", "signals/test_start.py::"
+WINDOWS = "train/test_windows.py::"
 FUSED, COLUMNS = "signals/test_fused.py::", "signals/test_columns.py::"
 LOADING, TOKENIZERS = "models/test_loading.py::", "models/test_tokenizers.py::"
 IDENTITY, REALIGN, DERA = "models/test_identity_layer.py::", "decoding/test_realign.py::", "decoding/test_dera.py::"
@@ -873,6 +874,20 @@ MISTAKES = [
             SNAPSHOT + "test_what_a_checkpoint_holds_brings_the_snapshot_back_in_mid_window",
             SNAPSHOT + "test_a_resumed_training_ends_with_the_weights_of_one_that_was_not_interrupted",
         ),
+    ),
+    Mistake(
+        "windows: one row of each",
+        "train/windows.py",
+        "                yield from order[start : start + self.window]",
+        "                yield order[start : start + self.window][_]",
+        (WINDOWS + "test_each_window_is_gone_through_so_often_before_the_next_comes",),
+    ),
+    Mistake(
+        "windows: the same order in every epoch",
+        "train/windows.py",
+        "hash((self.seed, self.epoch)) % 2**63",
+        "hash((self.seed, 0)) % 2**63",
+        (WINDOWS + "test_an_epoch_has_its_own_order_which_the_seed_and_its_number_fix",),
     ),
     Mistake(
         "start: what is trained stays switched on",
