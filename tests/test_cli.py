@@ -111,6 +111,24 @@ def test_preview_shows_what_is_learnt_and_counts_what_is_lost(trimtab, files):
     assert "rows would be lost" in err
 
 
+def test_preview_shows_both_answers_of_a_pair_and_counts_pairs_that_teach_nothing(trimtab, files, tmp_path):
+    rows = tiny_folder.pair_rows(3)
+    rows.append({**rows[0], "rejected": rows[0]["chosen"]})
+    pairs = tiny_folder.write_jsonl(tmp_path / "pairs.jsonl", rows)
+    words = ["preview", files / "mine.yaml", "method=dpo", f"data.train={pairs}", "--rows", "1"]
+    code, out, err = trimtab(*words, "data.max_lost=0.25")
+    assert code == 0, err
+    shown = out.partition("rejected:")
+    assert "chosen:\n<|user|>count 0<|end|>\n<|assistant|>⟦0<|end|>⟧" in shown[0]
+    assert "<|assistant|>⟦0.<|end|>⟧" in shown[2]
+    assert ["identical", "1", "both", "answers", "are", "the", "same;", "first:", "row", "4"] in [
+        line.split() for line in out.splitlines()
+    ]
+    code, out, err = trimtab(*words)
+    assert code == 2
+    assert "1 with two answers that are the same (first: row 4)" in err
+
+
 def test_preview_shows_the_held_out_rows_too(trimtab, files):
     _, out, _ = trimtab("preview", files / "mine.yaml", "--rows", "1", "--split", "heldout")
     assert "count 100" in out

@@ -60,9 +60,9 @@ def texts(out: str) -> list[str]:
 def greedy(folder, around: bool = False) -> list[str]:
     model, tokenizer = load_model(str(folder)), load_tokenizer(str(folder))
     if not around:
-        return [text.strip("\n") for text in heldout.generate(model, tokenizer, PROMPTS, 6)]
+        return [answer.text.strip("\n") for answer in heldout.generate(model, tokenizer, PROMPTS, 6)]
     with bypass(model):
-        return [text.strip("\n") for text in heldout.generate(model, tokenizer, PROMPTS, 6)]
+        return [answer.text.strip("\n") for answer in heldout.generate(model, tokenizer, PROMPTS, 6)]
 
 
 def ask() -> list[str]:

@@ -88,6 +88,31 @@ def test_a_mistake_is_explained_in_one_line(tmp_path, override, message):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("method", "models", "message"),
+    [
+        ("trra", {"reference": "x"}, "method trra needs models.aligned; add it"),
+        ("inra", {"reference": "x"}, "method inra does not use models.reference; leave it out"),
+        ("dpo", {"aligned": "x"}, "method dpo does not use models.aligned; leave it out"),
+        ("wspo", {"weak_aligned": "x"}, "method wspo needs models.weak_reference; add it"),
+        ("clm", {"lora": {"r": 4}}, "method clm trains its identity layer alone; leave out models.lora"),
+    ],
+)
+def test_models_that_a_method_lacks_or_does_not_use_are_named(method, models, message):
+    tree = {"method": method, "models": {"policy": "p", **models}, "data": BASE["data"]}
+    with pytest.raises(RecipeError, match=message):
+        parse(tree, "here", "run")
+
+
+def test_options_decide_which_models_a_method_uses():
+    tree = {"method": "wspo", "models": {"policy": "p", "weak_aligned": "x", "weak_reference": "y"}}
+    tree |= {"data": BASE["data"], "options": {"weak": "column"}}
+    with pytest.raises(RecipeError, match="wspo does not use models.weak_reference"):
+        parse(tree, "here", "run")
+    tree["models"] = {"policy": "p", "reference": "r", "teacher": "evaluations read it"}
+    assert parse(tree, "here", "run").models.reference == "r"
+
+
 @pytest.mark.parametrize("text", ["3e-4", "3.0e-4", "0.0003", "3E-4"])
 def test_a_number_may_be_written_as_people_write_it(tmp_path, text):
     path = tmp_path / "mine.yaml"

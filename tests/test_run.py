@@ -120,6 +120,27 @@ def test_held_out_rows_are_stored_one_by_one_before_and_after(finished):
     assert [len(g) for g in loaded.generations.values()] == [1, 1]
 
 
+def test_drift_is_nothing_at_the_start_and_answers_have_a_length_before_and_after(files, tmp_path):
+    made = recipe(files, tmp_path / "run", "sft", eval={"drift": True, "max_new_tokens": 3})
+    first, middle, last = events(run(made, console=QUIET).folder, "eval")
+    assert first["drift"] == pytest.approx(0, abs=1e-6)
+    assert last["drift"] > 0.01
+    assert 0 <= first["answer_length"] <= 3
+    assert "answer_length" in last
+    assert "answer_length" not in middle
+
+
+def test_answers_have_a_length_without_held_out_rows_too(files, tmp_path):
+    folder = run(recipe(files, tmp_path / "run", "sft", data={"heldout": None}), console=QUIET).folder
+    assert [event.keys() - {"event", "step", "time"} for event in events(folder, "eval")] == [{"answer_length"}] * 2
+
+
+def test_held_out_measures_are_those_of_the_answers_whatever_training_reads(finished, files, tmp_path):
+    models = {"student": str(files / "teacher"), "reference": str(files / "teacher"), "aligned": str(files / "teacher")}
+    made = recipe(files, tmp_path / "run", "trra", models=models, options={"mask": "all"})
+    assert events(run(made, console=QUIET).folder, "eval")[0]["tokens"] == events(finished, "eval")[0]["tokens"]
+
+
 def test_a_finished_run_is_refused_and_resuming_it_is_no_work(finished, files):
     with pytest.raises(RunError, match="holds this run, finished"):
         run(recipe(files, finished), console=QUIET)
@@ -322,6 +343,36 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights_to_the_bit(finished
     assert [event["step"] for event in loaded.train] == [1, 2, 3, 4, 5, 6]
     assert [event["step"] for event in loaded.evals] == [0, 3, 6]
     assert set(loaded.heldout) == {0, 6}
+
+
+PSFT = {"options": {"epsilon": 0.1, "refresh": 3, "inner_epochs": 2}, "training": {"max_steps": 11}}
+"""Windows of 6 updates, the second cut off; one window is an epoch, because 16 rows fill no second one."""
+
+
+@pytest.fixture(scope="module")
+def in_windows(files) -> Path:
+    return run(recipe(files, files / "in_windows", "psft", **PSFT), console=QUIET).folder
+
+
+@pytest.mark.parametrize("what", ["step:5", "step:9"])
+def test_a_run_in_windows_that_is_killed_goes_on_with_its_snapshot_and_its_rows(in_windows, files, tmp_path, what):
+    tree = tiny_folder.recipe(files, "psft", output=str(tmp_path / "run"), **PSFT)
+    assert drive(tmp_path, tree, what).returncode == -9
+    resumed = drive(tmp_path, tree, "none", "--resume")
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    assert same_weights(tmp_path / "run", in_windows)
+    once, twice = report.load(in_windows), report.load(tmp_path / "run")
+    for key in ("ratio", "clip_fraction", "nll"):
+        assert [event[key] for event in once.train] == [event[key] for event in twice.train], key
+    assert events(tmp_path / "run", "table")[-1]["rows"] == events(in_windows, "table")[0]["rows"]
+
+
+def test_the_ratio_is_1_where_a_window_begins_and_only_there(in_windows):
+    apart = [abs(event["ratio"] - 1) for event in events(in_windows, "train")]
+    assert [step for step, distance in enumerate(apart) if distance == 0] == [0, 6]
+    assert all(distance > 1e-4 for step, distance in enumerate(apart) if step not in (0, 6))
+    assert any(event["clip_fraction"] > 0 for event in events(in_windows, "train"))
+    assert events(in_windows, "table")[0]["rows"]
 
 
 def test_a_line_torn_by_a_kill_is_dropped_when_the_run_goes_on(finished, files, tmp_path):

@@ -52,6 +52,16 @@ def chat_rows(count: int, start: int = 0) -> list[dict[str, Any]]:
     ]
 
 
+def pair_rows(count: int) -> list[dict[str, Any]]:
+    """The same rows as preferences: the answer is chosen, its reverse with a full stop rejected."""
+    pairs = []
+    for row in chat_rows(count):
+        *prompt, answer = row["messages"]
+        rejected = {**answer, "content": answer["content"][::-1] + "."}
+        pairs.append({"prompt": prompt, "chosen": [answer], "rejected": [rejected]})
+    return pairs
+
+
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> str:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return str(path)

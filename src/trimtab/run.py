@@ -612,26 +612,26 @@ def _evaluator(job: Job, args: Any, log: EventLog, console: Console) -> Callable
 
     def measure(policy: Any, step: int, whole: bool) -> None:
         main = int(os.environ.get("RANK", "0")) == 0
-        lengths = {}
-        if whole and recipe.eval.prompts:
-            texts = heldout.generate(policy, job.tokenizer, recipe.eval.prompts, recipe.eval.max_new_tokens)
-            tokens = [len(job.tokenizer(text, add_special_tokens=False).input_ids) for text in texts]  # type: ignore[operator]
-            lengths = {"answer_length": statistics.mean(tokens)}
-            if main:
-                for prompt, text in zip(recipe.eval.prompts, texts):
-                    log.sample("generation", step, prompt=prompt, text=text)
+        means: dict[str, float] = {}
         if job.heldout is not None:
-            batches = length_sorted(job.heldout.rows, job.collator, recipe.eval.batch_size, args.device)
+            plain = Collator(job.collator.pad_id, job.collator.vocab_size)  # answers alone, whatever training reads
+            batches = length_sorted(job.heldout.rows, plain, recipe.eval.batch_size, args.device)
             rows = heldout.measure(policy, batches, job.heldout_signals)
-            means = heldout.summary(rows)
+            means |= heldout.summary(rows)
+            if main and whole:
+                for row, sums in rows.items():
+                    log.sample("heldout", step, row_id=row, **sums)
+        if whole and recipe.eval.prompts:
+            answers = heldout.generate(policy, job.tokenizer, recipe.eval.prompts, recipe.eval.max_new_tokens)
+            means["answer_length"] = statistics.mean(answer.num_tokens for answer in answers)
             if main:
-                if whole:
-                    for row, sums in rows.items():
-                        log.sample("heldout", step, row_id=row, **sums)
-                log.event("eval", step, **means, **lengths)
-                shown = ("perplexity", "forward_kl", "agreement", "drift")
-                text = "  ".join(f"{name} {means[name]:.4g}" for name in shown if name in means)
-                console.print(f"held-out rows at step {step}: {text}", highlight=False, soft_wrap=True)
+                for prompt, answer in zip(recipe.eval.prompts, answers):
+                    log.sample("generation", step, prompt=prompt, text=answer.text)
+        if main and means:
+            log.event("eval", step, **means)
+            shown = ("perplexity", "forward_kl", "agreement", "drift", "answer_length")
+            text = "  ".join(f"{name} {means[name]:.4g}" for name in shown if name in means)
+            console.print(f"held out, step {step}: {text}", highlight=False, soft_wrap=True)
 
     return evaluate
 

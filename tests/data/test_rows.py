@@ -128,7 +128,10 @@ def test_messages_without_a_template_are_refused():
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"question": "a", "reply": "b"}, "row 2 has the columns question, reply; expected text, messages, or prompt"),
+        (
+            {"question": "a", "reply": "b"},
+            "row 2 has the columns question, reply; expected text, messages, prompt and completion, or chosen",
+        ),
         ({"messages": "hello"}, "row 2: messages must be a list"),
         ({"messages": [{"role": "user"}]}, "row 2: messages must be a list of messages, each with a text"),
         ({"prompt": 3, "completion": "b"}, "row 2: prompt and completion must be two texts"),
@@ -169,3 +172,94 @@ def test_messages_that_the_template_refuses_are_named_with_their_row():
         prepare([row], tokenizer, max_length=9)
     with pytest.raises(DataError, match="row 1: messages is an empty list"):
         prepare([{"messages": []}], tiny_folder.byte_tokenizer(), max_length=9)
+
+
+def pair(chosen: str = "cd", rejected: str = "e", **more) -> dict:
+    return {"prompt": "ab", "chosen": chosen, "rejected": rejected, **more}
+
+
+def test_both_answers_of_a_pair_are_kept_after_the_same_prompt():
+    (row,) = prepare([pair()], TOKENIZER, max_length=50, pairs=True).rows
+    assert set(row) == {"row_id", "input_ids", "labels", "rejected_input_ids", "rejected_labels"}
+    assert (TOKENIZER.decode(row["input_ids"]), learnt(row)) == ("abcd<|end|>", "cd<|end|>")
+    rejected = {"input_ids": row["rejected_input_ids"], "labels": row["rejected_labels"]}
+    assert (TOKENIZER.decode(rejected["input_ids"]), learnt(rejected)) == ("abe<|end|>", "e<|end|>")
+
+
+def test_messages_may_hold_the_prompt_of_a_pair_themselves():
+    before = chat(("user", "a"), ("assistant", "b"), ("user", "c"))
+    good, bad = chat(("assistant", "d")), chat(("assistant", "e"))
+    apart = {"prompt": before, "chosen": good, "rejected": bad}
+    whole = {"chosen": before + good, "rejected": before + bad}
+    rows = [apart, whole, {**whole, "prompt": "c", "messages": before + good}]  # what some sets on the hub add
+    prepared = prepare(rows, TOKENIZER, max_length=99, pairs=True).rows
+    assert len(prepared) == 3
+    assert all({**row, "row_id": 0} == prepared[0] for row in prepared)
+    assert learnt(prepared[0]) == "d<|end|>"
+
+
+def test_methods_without_pairs_learn_the_chosen_answer_alone():
+    (row,) = prepare([pair()], TOKENIZER, max_length=50).rows
+    assert set(row) == {"row_id", "input_ids", "labels"}
+    assert row == one({"prompt": "ab", "completion": "cd"})
+
+
+def test_a_pair_is_truncated_or_dropped_as_one_and_counted_once():
+    prepared = prepare([pair("cdef", "ghij"), pair(), pair(prompt="abcd")], TOKENIZER, max_length=4, pairs=True)
+    counts = prepared.counts
+    assert (counts.kept, counts.truncated, counts.dropped, counts.lost()) == (2, 2, 1, 3)
+    assert [(learnt(row), len(row["rejected_input_ids"])) for row in prepared.rows] == [("cd", 4), ("cd", 4)]
+
+
+def test_pairs_with_the_same_or_no_answer_are_counted_and_refused_above_the_share():
+    rows = [pair(), pair("x", "x"), pair("", "y"), pair("y", ""), *[pair()] * 6]
+    prepared = prepare(rows, TOKENIZER, max_length=50, source="file", pairs=True)
+    assert (prepared.counts.identical, prepared.counts.empty, prepared.counts.kept) == (1, 2, 7)
+    assert [row["row_id"] for row in prepared.rows] == [0, 4, 5, 6, 7, 8, 9]
+    with pytest.raises(DataError, match=r"1 with two answers that are the same \(first: row 2\)") as raised:
+        check_losses(prepared, 0.29)
+    assert "2 without an answer (first: row 3)" in str(raised.value)
+    check_losses(prepared, 0.3)
+
+
+def test_answers_that_are_the_same_after_truncation_are_identical():
+    assert prepare([pair("cdx", "cdy")], TOKENIZER, max_length=4, pairs=True).counts.identical == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "a", "completion": "b"}, "row 1 has the columns prompt, completion; expected chosen and rejected"),
+        ({"chosen": "a", "rejected": "b"}, "row 1 has chosen and no prompt; texts need one"),
+        ({"chosen": chat(("assistant", "a")), "rejected": chat(("assistant", "b"))}, "row 1: prompt is an empty list"),
+    ],
+)
+def test_a_pair_that_cannot_be_read_is_named(row, message):
+    with pytest.raises(DataError, match=message):
+        prepare([row], TOKENIZER, max_length=50, pairs=True)
+
+
+def test_a_column_has_one_number_for_each_answer_token_and_is_cut_with_them():
+    row = {"prompt": "ab", "completion": "cde", "weak_delta": [0.5, 1, -2, 3]}
+    (whole,) = prepare([row], TOKENIZER, max_length=50, columns=["weak_delta"]).rows
+    assert whole["weak_delta"] == [0.5, 1.0, -2.0, 3.0]
+    (cut,) = prepare([row], TOKENIZER, max_length=4, columns=["weak_delta"]).rows
+    assert (learnt(cut), cut["weak_delta"]) == ("cd", [0.5, 1.0])
+
+
+def test_the_first_token_of_a_text_has_no_number():
+    (row,) = prepare([{"text": "abc", "weak_delta": [1, 2, 3]}], TOKENIZER, max_length=50, columns=["weak_delta"]).rows
+    assert row["weak_delta"] == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ({}, "row 1 has no column weak_delta"),
+        ({"weak_delta": [1, 2]}, "row 1: weak_delta has 2 values for 3 answer tokens; it was made with another"),
+        ({"weak_delta": 0.5}, "row 1: weak_delta has 0.5 for 3 answer tokens"),
+    ],
+)
+def test_a_column_that_does_not_fit_is_named(column, message):
+    with pytest.raises(DataError, match=message):
+        prepare([{"prompt": "a", "completion": "bc", **column}], TOKENIZER, max_length=50, columns=["weak_delta"])

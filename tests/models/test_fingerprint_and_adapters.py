@@ -45,7 +45,7 @@ def test_a_tokenizers_fingerprint_is_its_words_and_special_tokens():
 def test_a_datas_fingerprint_is_its_ids_tokens_and_labels_in_order():
     row = {"row_id": 3, "input_ids": [1, 2], "labels": [-100, 2]}
     wanted = fingerprint.of_rows([row, {**row, "row_id": 4}])
-    assert fingerprint.of_rows([{**row, "source": "elsewhere"}, {**row, "row_id": 4}]) == wanted
+    assert fingerprint.of_rows([dict(reversed(row.items())), {**row, "row_id": 4}]) == wanted
     others = [
         fingerprint.of_rows(rows)
         for rows in (
@@ -53,9 +53,11 @@ def test_a_datas_fingerprint_is_its_ids_tokens_and_labels_in_order():
             [row],
             [{**row, "labels": [-100, -100]}, {**row, "row_id": 4}],
             [{**row, "input_ids": [2, 2]}, {**row, "row_id": 4}],
+            [{**row, "rejected_input_ids": [2, 2]}, {**row, "row_id": 4}],
+            [{**row, "weak_delta": [0.5]}, {**row, "row_id": 4}],
         )
     ]
-    assert len({wanted, *others}) == 5
+    assert len({wanted, *others}) == 7
 
 
 def test_values_are_the_same_whatever_the_order_of_their_keys():

@@ -74,7 +74,8 @@ def test_change_is_unknown_where_the_rows_before_and_after_differ(tmp_path):
 def test_identical_runs_differ_by_nothing(tmp_path):
     one, other = load_run(tmp_path / "a"), load_run(tmp_path / "b")
     assert obstacles(one, other) == teacher_obstacles(one, other) == []
-    assert [difference(one, other, measure) for measure in MEASURES] == [(0, 0, 0)] * len(MEASURES)
+    in_rows = [measure for measure in MEASURES if measure.key not in ("drift", "answer_length")]
+    assert [difference(one, other, measure) for measure in in_rows] == [(0, 0, 0)] * len(in_rows)
 
 
 def test_the_order_of_rows_in_the_file_does_not_matter(tmp_path):
@@ -185,6 +186,30 @@ def test_the_teacher_has_the_perplexity_that_was_measured_and_no_distance_to_its
 def test_a_run_without_a_teacher_has_none(tmp_path):
     metrics = [event("eval", 0, nll=2.0), *METRICS[2:4]]
     assert teachers([load_run(tmp_path / "a", metrics, rows(0, nll=2.0))]) == []
+
+
+def with_drift(folder, start=2.0, after=0.25, length=30):
+    evals = [event("eval", 0, drift=0.0, answer_length=40.0), event("eval", 2, drift=after, answer_length=length)]
+    return load_run(folder, evals, [*rows(0, nll=start, drift=0.0), *rows(2, nll=1.0, drift=after)])
+
+
+def test_drift_is_measured_on_rows_and_compared_between_runs_with_one_start(tmp_path):
+    one, other = with_drift(tmp_path / "a"), with_drift(tmp_path / "b", after=0.5)
+    assert change(one, BY_KEY["drift"]) == (0.25, 0.25, 0.25)
+    assert difference(one, other, BY_KEY["drift"]) == (0.25, 0.25, 0.25)
+    assert verdict(BY_KEY["drift"], difference(one, other, BY_KEY["drift"])) == "higher"
+    elsewhere = with_drift(tmp_path / "c", start=2.5)
+    assert difference(one, elsewhere, BY_KEY["drift"]) is None
+    assert difference(one, elsewhere, PERPLEXITY) == (0, 0, 0)
+
+
+def test_the_length_of_answers_is_known_before_and_after_without_an_interval(tmp_path):
+    run = with_drift(tmp_path / "a")
+    length = BY_KEY["answer_length"]
+    assert (last(run, length).estimate, change(run, length).estimate) == (30, -10)
+    assert not last(run, length).known
+    assert verdict(length, change(run, length)) == ""
+    assert difference(run, with_drift(tmp_path / "b"), length) is None
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,36 @@ def test_samples_stand_side_by_side(one, two):
     assert "Name a colour. before (step 0) the the the a (step 2) Blue. b (step 2) Red." in read(two).text
 
 
+TABLE = event("table", 2, title="Tokens clipped most", rows=[{"token": "' wait'", "times": 1200}, {"token": "x"}])
+
+
+def test_tables_stand_on_the_page_of_the_run_and_of_a_comparison(tmp_path):
+    metrics = [*METRICS, TABLE, event("table", 2, title="Nothing <b>", rows=[])]
+    folders = [write_run(tmp_path / "a", metrics), write_run(tmp_path / "b")]
+    assert (
+        "Tables Tokens clipped most token times ' wait' 1,200 x – Nothing <b> no entries"
+        in read(write(folders[:1])).text
+    )
+    assert "Tokens clipped most a token times" in read(write(folders)).text
+    assert "Tables" not in read(write(folders[1:])).text
+
+
+def test_drift_and_the_length_of_answers_are_shown_and_called_neither_better_nor_worse(tmp_path):
+    metrics = [event("eval", 0, answer_length=40.0), event("eval", 2, answer_length=30.0, drift=0.25)]
+    samples = [*rows(0, nll=2.0, drift=0.0), *rows(2, nll=1.0, drift=0.25)]
+    text = read(write([write_run(tmp_path / "a", metrics, samples, {"method": "psft"})])).text
+    assert "Drift nats per token 0 [0, 0] 0.250 [0.250, 0.250] +0.250 [+0.250, +0.250] higher" in text
+    assert "Answer length tokens 40.0 30.0 −10.0" in text
+    assert "Drift rose from 0 to 0.250. Answer length fell from 40.0 to 30.0." in text
+
+
+def test_metrics_of_any_method_are_drawn(tmp_path):
+    logged = {"clip_fraction": 0.1, "ratio": 1.0, "margin": -0.5, "weak_ratio": 0.2, "something_new": 3.0}
+    drawn = curves([load(write_run(tmp_path / "a", [event("train", 1, loss=1.0, **logged)], []))])
+    assert [curve.key for curve in drawn] == ["loss", *logged]
+    assert [bool(curve.meaning) for curve in drawn] == [True] * 5 + [False]
+
+
 def test_a_change_that_may_be_chance_is_called_so(tmp_path):
     samples = [heldout(0, i, tokens=1, nll=1.0) for i in range(40)]
     samples += [heldout(2, i, tokens=1, nll=1.0 + (-1) ** i) for i in range(40)]

@@ -60,6 +60,19 @@ def test_steps_after_a_resume_point_are_superseded(tmp_path):
     assert run.interrupted is None
 
 
+def test_the_last_table_of_a_title_counts_and_a_resume_before_it_drops_it(tmp_path):
+    one, two, three = ([{"token": "a", "times": n}] for n in (1, 2, 3))
+    metrics = [
+        event("table", 2, title="kept", rows=one),
+        event("table", 4, title="lost", rows=one),
+        event("table", 4, title="again", rows=one),
+        event("resume", 2),
+        event("table", 4, title="again", rows=two),
+        event("table", 4, title="again", rows=three),
+    ]
+    assert load(write_run(tmp_path / "a", metrics, [])).tables == {"kept": one, "again": three}
+
+
 def test_a_run_started_again_keeps_nothing_of_the_first_attempt(tmp_path):
     metrics = [event("eval", 0, nll=9.0), event("train", 1, loss=9.0), event("resume", -1), event("eval", 0, nll=2.0)]
     samples = [heldout(0, 7, tokens=5, nll=45.0), {"kind": "resume", "step": -1}, heldout(0, 0, tokens=5, nll=10.0)]

@@ -46,9 +46,16 @@ def test_the_table_shows_student_run_and_teacher(tmp_path):
 def test_what_was_not_measured_is_a_dash(tmp_path):
     metrics = [event("eval", 0, nll=2.0), event("train", 3, loss=1.0), event("eval", 3, nll=1.0)]
     run = load(write_run(tmp_path / "a", metrics, [*rows(0, nll=2.0), *rows(3, nll=1.0)]))
-    assert cells([run]) == {
-        "untrained student": ["7.39\n[7.39, 7.39]", "–", "–", "–", "–", "–", "0"],
-        "a": ["2.72\n[2.72, 2.72]", "–", "–", "–", "–", "–", "3"],
+    found = cells([run, load(write_run(tmp_path / "b"))])
+    assert found["a"] == ["2.72\n[2.72, 2.72]", "–", "–", "–", "–", "–", "3"]
+
+
+def test_what_no_run_measured_has_no_column_and_what_one_measured_has(tmp_path):
+    metrics = [event("eval", 0, nll=2.0), event("train", 3, loss=1.0), event("eval", 3, nll=1.0, answer_length=12.5)]
+    samples = [*rows(0, nll=2.0, drift=0.0), *rows(3, nll=1.0, drift=0.25)]
+    assert cells([load(write_run(tmp_path / "a", metrics, samples))]) == {
+        "untrained student": ["7.39\n[7.39, 7.39]", "0\n[0, 0]", "–", "–", "0"],
+        "a": ["2.72\n[2.72, 2.72]", "0.250\n[0.250, 0.250]", "12.5", "–", "3"],
     }
 
 
@@ -58,7 +65,7 @@ def test_a_measurement_that_is_no_number_says_so(tmp_path):
 
 
 def test_a_run_that_was_never_measured_has_a_line(tmp_path):
-    assert cells([load(write_run(tmp_path / "a", [event("train", 4, loss=1.0)], []))])["a"] == ["–"] * 6 + ["4"]
+    assert cells([load(write_run(tmp_path / "a", [event("train", 4, loss=1.0)], []))])["a"] == ["–", "4"]
 
 
 def test_runs_from_different_students_have_a_line_for_each(tmp_path):

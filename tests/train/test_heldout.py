@@ -127,3 +127,14 @@ def test_generated_texts_are_the_greedy_continuations_one_prompt_at_a_time(tmp_p
     together = generate(policy, tokenizer, prompts, 5)
     assert together == [generate(policy, tokenizer, [p], 5)[0] for p in prompts]
     assert tokenizer.padding_side == "right"
+
+
+def test_an_answer_has_as_many_tokens_as_came_before_its_end(monkeypatch):
+    import tiny_folder
+
+    policy, tokenizer = tiny.model("llama_tied", vocab_size=tiny_folder.VOCAB), tiny_folder.byte_tokenizer()
+    word, end = tokenizer("é", add_special_tokens=False).input_ids, tokenizer.eos_token_id
+    assert len(word) == 2
+    ends = torch.tensor([[*word, end, end], [*word, *word], [end] * 4])
+    monkeypatch.setattr(policy, "generate", lambda input_ids, **_: torch.cat([input_ids, ends], dim=1))
+    assert generate(policy, tokenizer, ["a", "b", "c"], 4) == [("é", 2), ("éé", 4), ("", 0)]

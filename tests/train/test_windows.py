@@ -1,40 +1,60 @@
-"""Rows in windows: which are given, how often, in which order."""
+"""Windows of rows are gone through several times, and what comes depends on the seed and the epoch alone."""
 
 import pytest
+from accelerate import skip_first_batches
+from accelerate.data_loader import prepare_data_loader
+from torch.utils.data import DataLoader
 
 from tiny_training import dataset, trainer
 from trimtab.methods.psft import METHOD, Config
 from trimtab.train.windows import WindowSampler
 
 
-def windows(sampler: WindowSampler, size: int) -> list[list[int]]:
-    rows = list(sampler)
-    return [rows[i : i + size] for i in range(0, len(rows), size)]
+def order(epoch: int = 0, seed: int = 0, rows: int = 11, window: int = 4, times: int = 3) -> list[int]:
+    sampler = WindowSampler(rows, window, times, seed)
+    sampler.set_epoch(epoch)
+    given = list(sampler)
+    assert len(given) == len(sampler)
+    return given
 
 
-def test_each_window_is_gone_through_so_often_before_the_next_comes():
-    sampler = WindowSampler(rows=11, window=4, times=3, seed=0)
-    given = windows(sampler, 4)
-    assert len(sampler) == 24
-    assert given[0] == given[1] == given[2]
-    assert given[3] == given[4] == given[5]
-    assert len({*given[0], *given[3]}) == 8  # the three that fill no window are left out
+def test_each_window_is_given_several_times_in_a_row_before_the_next():
+    given = order()
+    assert len(given) == 2 * 4 * 3
+    first, second = given[:4], given[12:16]
+    assert given == first * 3 + second * 3
+    assert len({*first, *second}) == 8
+    assert {*first, *second} <= set(range(11))
 
 
-def test_an_epoch_has_its_own_order_which_the_seed_and_its_number_fix():
-    one, other, third = (WindowSampler(12, 4, 2, seed) for seed in (0, 0, 1))
-    first = list(one)
-    assert list(other) == first
-    assert list(third) != first
-    one.set_epoch(1)
-    assert list(one) != first
-    one.set_epoch(0)
-    assert list(one) == first
+def test_the_rows_that_fill_no_window_change_from_epoch_to_epoch():
+    left_out = {tuple(sorted(set(range(11)) - set(order(epoch)))) for epoch in range(6)}
+    assert all(len(rows) == 3 for rows in left_out)
+    assert len(left_out) > 1
 
 
-def test_rows_that_do_not_fill_one_window_are_refused_with_the_way_out():
+def test_the_order_depends_on_seed_and_epoch_and_on_nothing_else():
+    assert order(2, 1) == order(2, 1)
+    assert len({tuple(order(epoch, seed)) for epoch in range(3) for seed in range(3)}) == 9
+    sampler = WindowSampler(11, 4, 3, 0)
+    assert list(sampler) == list(sampler) == order()
+
+
+def test_fewer_rows_than_a_window_are_refused_with_the_way_out():
     with pytest.raises(ValueError, match=r"3 training rows do not fill a window of 4; lower options\.refresh"):
-        WindowSampler(3, 4, 1, seed=0)
+        WindowSampler(3, 4, 2, 0)
+
+
+def test_accelerate_sets_the_epoch_and_a_resume_in_the_middle_of_it_goes_on_with_the_same_rows():
+    """The two things that transformers' loop does with a sampler."""
+    loader = prepare_data_loader(DataLoader(range(11), batch_size=2, sampler=WindowSampler(11, 4, 3, 7)))
+    loader.set_epoch(1)
+    whole = [row for batch in loader for row in batch.tolist()]
+    assert whole == order(1, 7)
+    again = prepare_data_loader(DataLoader(range(11), batch_size=2, sampler=WindowSampler(11, 4, 3, 7)))
+    again.set_epoch(1)
+    rest = [row for batch in skip_first_batches(again, 5) for row in batch.tolist()]
+    assert rest == whole[10:]
 
 
 def test_training_goes_through_a_window_twice_with_one_snapshot(tmp_path):

@@ -172,13 +172,12 @@ def _side(row: Mapping[str, Any], side: str, where: str) -> Mapping[str, Any]:
     """A row of preferences as prompt and completion, with the answer of one side; other rows as they are."""
     if side not in row:
         return row
-    answer = row[side]
-    if "prompt" in row:
-        return {**row, "completion": answer}
-    if not isinstance(answer, list):
+    answer, kept = row[side], {key: row[key] for key in ("tools", "chat_template_kwargs") if key in row}
+    if isinstance(answer, list) and not isinstance(row.get("prompt"), list):  # the messages hold the prompt
+        return {**kept, "prompt": answer[:-1], "completion": answer[-1:]}
+    if "prompt" not in row:
         raise DataError(f"{where} has {side} and no prompt; texts need one, only messages may hold it themselves")
-    last = len(answer) - 1
-    return {**row, "prompt": answer[:last], "completion": answer[last:]}
+    return {**kept, "prompt": row["prompt"], "completion": answer}
 
 
 def _column(row: Mapping[str, Any], name: str, labels: list[int], where: str) -> list[float]:

@@ -35,8 +35,9 @@ def of_values(values: Any) -> str:
 
 
 def of_rows(rows: Iterable[dict[str, Any]]) -> str:
-    """Of prepared rows: their ids, tokens and labels."""
+    """Of prepared rows: their ids, tokens and labels, then rejected answers and columns where there are any."""
     digest = hashlib.blake2b(digest_size=_LENGTH // 2)
+    first = ("row_id", "input_ids", "labels")
     for row in rows:
-        digest.update(json.dumps([row["row_id"], row["input_ids"], row["labels"]]).encode())
+        digest.update(json.dumps([row[key] for key in (*first, *sorted(row.keys() - set(first)))]).encode())
     return digest.hexdigest()

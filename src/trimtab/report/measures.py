@@ -23,7 +23,8 @@ class Measure:
     unit: str
     meaning: str
     kind: Literal["mean", "perplexity", "share"] = "mean"
-    needs_teacher: bool = False
+    against: Literal["", "teacher", "start"] = ""
+    """the other model that it is measured against, if any"""
 
 
 PERPLEXITY = Measure(
@@ -45,7 +46,7 @@ FORWARD_KL = Measure(
     "lower",
     "nats per token",
     "How much of what the teacher finds likely the student misses. 0 means the same predictions at every token.",
-    needs_teacher=True,
+    against="teacher",
 )
 MEASURES = (
     PERPLEXITY,
@@ -58,7 +59,7 @@ MEASURES = (
         "lower",
         "nats per token",
         "How much the student finds likely that the teacher does not. 0 means the same predictions at every token.",
-        needs_teacher=True,
+        against="teacher",
     ),
     Measure(
         "entropy",
@@ -79,7 +80,7 @@ MEASURES = (
         "share of tokens",
         "How often the student's first choice of token is the teacher's first choice.",
         kind="share",
-        needs_teacher=True,
+        against="teacher",
     ),
     Measure(
         "top1",
@@ -90,6 +91,27 @@ MEASURES = (
         "share of tokens",
         "How often the model's first choice of token is the one in the held-out answer.",
         kind="share",
+    ),
+    Measure(
+        "drift",
+        "drift",
+        "drift",
+        "drift",
+        "neither",
+        "nats per token",
+        "How far the model has moved from the one that training started from, as KL(model || start) on held-out "
+        "answers. 0 means unchanged; a small or a large change is not good in itself.",
+        against="start",
+    ),
+    Measure(
+        "answer_length",
+        "answer_length",
+        "answer length",
+        "answer length",
+        "neither",
+        "tokens",
+        "Mean length of the answers to the prompts under sample texts, each cut off at eval.max_new_tokens. Too few for "
+        "an interval.",
     ),
 )
 OWN_VALUE_OF_A_TEACHER = {"forward_kl": 0.0, "reverse_kl": 0.0, "agreement": 1.0}
@@ -119,14 +141,16 @@ def change(run: Run, measure: Measure) -> Interval | None:
     if len(run.measured) < 2 or before is None or after is None:
         return None
     start, end = run.measured[0], run.measured[-1]
-    if start in run.heldout and end in run.heldout:
+    if all(_column(run.heldout.get(step, {}), measure.key) is not None for step in (start, end)):
         return _paired(run, start, run, end, measure)
     return Interval(after.estimate - before.estimate, np.nan, np.nan)
 
 
 def difference(run: Run, other: Run, measure: Measure) -> Interval | None:
     """How much `other` ends above `run`, paired over held-out rows; None where the two may not be compared."""
-    if obstacles(run, other) or (measure.needs_teacher and teacher_obstacles(run, other)):
+    if obstacles(run, other) or (measure.against == "teacher" and teacher_obstacles(run, other)):
+        return None
+    if measure.against == "start" and not _agree(_untrained_profile(run), _untrained_profile(other)):
         return None
     return _paired(run, run.measured[-1], other, other.measured[-1], measure)
 
@@ -279,7 +303,7 @@ def _last_rows(run: Run) -> dict[Any, dict[str, Any]]:
 
 
 def _untrained_profile(run: Run) -> dict[Any, float]:
-    return _profile(run, run.measured[0], "nll")
+    return _profile(run, run.measured[0], "nll") if run.measured else {}
 
 
 def _teacher_profile(run: Run) -> dict[Any, float]:

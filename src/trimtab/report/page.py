@@ -17,6 +17,7 @@ from trimtab.report.measures import (
     Measure,
     change,
     difference,
+    digits,
     first,
     group_name,
     last,
@@ -99,6 +100,7 @@ def render(runs: list[Run]) -> str:
         cautions=cautions(runs),
         curves=[(curve, Markup(curve.svg)) for curve in drawings],  # numbers only: no text of a user is in there
         prompts=_prompts(runs),
+        tables=[(title, run.name, _table(rows)) for run in runs for title, rows in run.tables.items()],
         data=_side_by_side([flatten(run.data) for run in runs]),
         signature=_side_by_side([dict(run.signature) for run in runs]),
         recipe_differences=[]
@@ -195,6 +197,12 @@ def _against_first(runs: list[Run], shown: list[Measure]) -> list[tuple[Measure,
     return [(measure, cells) for measure, cells in rows if any(cell["value"] != "–" for cell in cells)]
 
 
+def _table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Columns, and cells with "–" where a row lacks one."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    return columns, [[_shown(row[key]) if key in row else "–" for key in columns] for row in rows]
+
+
 def _prompts(runs: list[Run]) -> list[tuple[str, list[tuple[str, str | None]]]]:
     """[(prompt, [(column, text or None)])]: before, then each run after."""
     before, after = [], []
@@ -225,6 +233,10 @@ def _side_by_side(columns: list[dict[str, Any]]) -> list[tuple[str, list[str], b
     keys = dict.fromkeys(key for column in columns for key in column)
     rows = [(key, [_plain(column[key]) if key in column else "–" for column in columns]) for key in keys]
     return [(key, values, len(set(values)) > 1) for key, values in rows]
+
+
+def _shown(entry: Any) -> str:
+    return digits(entry) if isinstance(entry, float) else f"{entry:,}" if type(entry) is int else _plain(entry)
 
 
 def _plain(entry: Any) -> str:

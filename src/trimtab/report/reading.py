@@ -34,6 +34,8 @@ class Run:
     """step -> row id -> sums over the tokens of that row"""
     generations: dict[int, list[tuple[str, str]]] = field(default_factory=dict)
     """step -> [(prompt, text)]"""
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """title -> rows, what the run tabulated last under that title"""
     notes: list[str] = field(default_factory=list)
     finished: dict[str, Any] | None = None
     interrupted: int | None = None
@@ -100,6 +102,7 @@ def distinct_names(runs: Sequence[Run]) -> list[Run]:
 
 def _read_metrics(run: Run) -> None:
     evals: dict[int, dict[str, Any]] = {}
+    tables: dict[str, dict[str, Any]] = {}
     for place, event in _entries(run.folder / "metrics.jsonl", "event"):
         match event["event"]:
             case "start":
@@ -111,8 +114,14 @@ def _read_metrics(run: Run) -> None:
             case "eval":
                 _require(place, event, step=int)
                 evals[event["step"]] = event
+            case "table":
+                _require(place, event, step=int, title=str, rows=list)
+                for row in event["rows"]:
+                    _require(place, {"row": row}, row=dict)
+                tables[event["title"]] = event
             case "resume":
                 _require(place, event, step=int)
+                tables = {title: kept for title, kept in tables.items() if kept["step"] <= event["step"]}
                 run.train = [kept for kept in run.train if kept["step"] <= event["step"]]
                 evals = {step: kept for step, kept in evals.items() if step <= event["step"]}
                 run.resumes.append(event["step"])
@@ -128,6 +137,7 @@ def _read_metrics(run: Run) -> None:
                 if event["text"] not in run.notes:
                     run.notes.append(event["text"])
     run.evals = [evals[step] for step in sorted(evals)]
+    run.tables = {title: event["rows"] for title, event in tables.items()}
 
 
 def _read_samples(run: Run) -> None:
@@ -171,7 +181,7 @@ def _require(place: str, entry: dict[str, Any], **types: Any) -> None:
 
 
 def _name(wanted: Any) -> str:
-    names = {int: "whole number", str: "text", dict: "mapping"}
+    names = {int: "whole number", str: "text", dict: "mapping", list: "list"}
     return " or ".join(names[kind] for kind in (wanted if isinstance(wanted, tuple) else (wanted,)))
 
 

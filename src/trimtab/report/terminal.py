@@ -24,8 +24,6 @@ from trimtab.report.measures import (
 )
 from trimtab.report.reading import Run, distinct_names
 
-COLUMNS = [measure for measure in MEASURES if measure.key != "top1"]
-
 
 def table(runs: Sequence[Run]) -> Table:
     """One line a run after training, after the untrained student and before the teacher where they were measured.
@@ -34,10 +32,11 @@ def table(runs: Sequence[Run]) -> Table:
     runs may not be compared with the first.
     """
     runs = distinct_names(runs)
+    columns = [m for m in MEASURES if m.key != "top1" and any(last(run, m) is not None for run in runs)]
     result = Table(title="held-out data, 95% intervals over rows", caption=_caption(runs))
     result.caption_justify, result.box, result.padding = "left", box.SIMPLE_HEAD, (0, 0)
     result.add_column("run", overflow="fold")
-    for measure in COLUMNS:
+    for measure in columns:
         arrow = {"lower": " ↓", "higher": " ↑", "neither": ""}[measure.better]
         result.add_column(measure.short + arrow, justify="right", min_width=max(map(len, measure.short.split())))
     result.add_column("train seconds", justify="right", min_width=7)
@@ -45,21 +44,21 @@ def table(runs: Sequence[Run]) -> Table:
     students, masters = untrained(runs), teachers(runs)
     for group in students:
         name = group_name("untrained student", group, students)
-        _add(result, name, [untrained_value(group, measure) for measure in COLUMNS], "–", "0", style="dim")
+        _add(result, name, {measure: untrained_value(group, measure) for measure in columns}, "–", "0", style="dim")
     for run in runs:
         seconds = (run.finished or {}).get("seconds")
         trained = "–" if seconds is None else digits(seconds)
-        _add(result, run.name, [last(run, measure) for measure in COLUMNS], trained, f"{run.steps:,}")
+        _add(result, run.name, {measure: last(run, measure) for measure in columns}, trained, f"{run.steps:,}")
     for group in masters:
         name = group_name("teacher", group, masters)
-        _add(result, name, [teacher_value(group[0], measure) for measure in COLUMNS], "–", "–", style="dim")
+        _add(result, name, {measure: teacher_value(group[0], measure) for measure in columns}, "–", "–", style="dim")
     return result
 
 
 def _add(
-    result: Table, name: str, values: Sequence[Interval | None], seconds: str, steps: str, style: str | None = None
+    result: Table, name: str, values: dict[Measure, Interval | None], seconds: str, steps: str, style: str | None = None
 ) -> None:
-    cells = [_cell(found, measure) for found, measure in zip(values, COLUMNS, strict=True)]
+    cells = [_cell(found, measure) for measure, found in values.items()]
     result.add_row(Text(name), *cells, Text(seconds), Text(steps), style=style)
 
 

@@ -1,7 +1,7 @@
 """Held-out rows: what the policy makes of them, summed over tokens and kept for each row."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -94,8 +94,15 @@ def summary(rows: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
     return {"rows": len(rows), "tokens": tokens, "perplexity": perplexity, **means}
 
 
+class Answer(NamedTuple):
+    """What a model said, without special tokens."""
+
+    text: str
+    num_tokens: int
+
+
 @torch.no_grad()
-def generate(policy: nn.Module, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
+def generate(policy: nn.Module, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int) -> list[Answer]:
     """Greedy answers to chat prompts (plain prompts where the tokenizer has no chat template)."""
     inputs = encode_prompts(tokenizer, prompts)
     was_training = policy.training
@@ -108,4 +115,7 @@ def generate(policy: nn.Module, tokenizer: Any, prompts: Sequence[str], max_new_
         pad_token_id=tokenizer.pad_token_id,
     )
     policy.train(was_training)
-    return tokenizer.batch_decode(output[:, inputs.input_ids.size(1) :], skip_special_tokens=True)
+    answers = output[:, inputs.input_ids.size(1) :]
+    texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+    special = torch.tensor(tokenizer.all_special_ids, device=answers.device)
+    return [Answer(text, n) for text, n in zip(texts, (~torch.isin(answers, special)).sum(dim=1).tolist())]
