@@ -4,8 +4,8 @@
     python tests/claims/brevity_language.py --methods inra --seeds 0
 
 SmolLM2-135M-Instruct learns to answer in one sentence: by imitation (inra, sft) or preferences (clm). At each
-strength of the dial, or after TrRa at each strength, it answers held-out prompts greedily; what is measured is the length
-of the answers in tokens. Settings were chosen on other prompts (the training ones) with seed 100.
+strength of the dial, or after TrRa at each strength, it answers held-out prompts greedily; measured is the length of
+the answers in tokens. Settings are those of the tiny recipes; nothing was tuned on these prompts.
 
 Claimed: lengths fall with the strength, from one strength to the next (interpolation) and beyond 1 and below 0
 (extrapolation); at strength 0 the answers are those of the untrained model, token for token.

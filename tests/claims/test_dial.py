@@ -11,6 +11,7 @@ from itertools import pairwise
 import pytest
 import torch
 import toys
+
 from dial import EXPERIMENT, STRENGTHS, Settings, random_order
 
 SEEDS = (0, 1, 2)
