@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"
 HEAVY = (
     *("torch", "numpy", "scipy.stats", "pytest", "hypothesis", "_hypothesis_pytestplugin", "pydantic", "tokenizers"),
-    *("peft", "trl.trainer.utils", "trl.experimental.gkd", "trl.kernels.chunked_divergence"),
+    *("peft", "trl.trainer.utils", "trl.trainer.dpo_trainer", "trl.experimental.gkd", "trl.kernels.chunked_divergence"),
     *(f"transformers.models.{m}.modeling_{m}" for m in ("llama", "gemma2", "cohere", "granite", "gpt2", "phi", "bert")),
 )
 """Imported once, before the children are forked; nothing of trimtab."""
@@ -45,6 +45,12 @@ LOGPROBS, VOCAB = "core/test_logprobs.py::", "core/test_vocab.py::"
 DIVERGENCE, PARITY = "objectives/test_divergence.py::", "parity/test_divergence_parity.py::"
 SFT, KD, HPD = "methods/test_sft.py::", "methods/test_kd.py::", "methods/test_hpd.py::"
 FORWARD, STUDENT, TEACHER = "models/test_forward.py::", "models/test_student.py::", "models/test_frozen_model.py::"
+PSFT, TRRA, WSPO = "methods/test_psft.py::", "methods/test_trra.py::", "methods/test_wspo.py::"
+DPO_PARITY = "parity/test_dpo_parity.py::"
+DPO, CLM, INRA = "methods/test_dpo.py::", "methods/test_clm.py::", "methods/test_inra.py::"
+SNAPSHOT, START = "signals/test_snapshot.py::", "signals/test_start.py::"
+WINDOWS = "train/test_windows.py::"
+FUSED, COLUMNS = "signals/test_fused.py::", "signals/test_columns.py::"
 LOADING, TOKENIZERS = "models/test_loading.py::", "models/test_tokenizers.py::"
 IDENTITY, REALIGN, DERA = "models/test_identity_layer.py::", "decoding/test_realign.py::", "decoding/test_dera.py::"
 
@@ -228,8 +234,8 @@ MISTAKES = [
     Mistake(
         "divisor: the call's total is dropped",
         "models/forward.py",
-        "weights(batch, call.reduction, call.total)",
-        "weights(batch, call.reduction)",
+        "weights(batch, call.reduction, call.total, call.objective.per)",
+        "weights(batch, call.reduction, per=call.objective.per)",
         (
             FORWARD + "test_the_call_says_how_to_divide",
             FORWARD + "test_eight_rows_give_the_same_gradient_as_8x1_2x4_and_1x8",
@@ -445,6 +451,23 @@ MISTAKES = [
         (VOCAB + "test_no_tensor_grows_with_tokens_times_vocabulary",),
     ),
     Mistake(
+        "sequences: every one weighs 1 in the gradient",
+        "core/vocab.py",
+        "logprobs, weights.to(losses.values.dtype))",
+        "logprobs, torch.ones_like(losses.values))",
+        (DPO_PARITY + "test_dpo_is_trls_in_value_and_gradient",),
+    ),
+    Mistake(
+        "sequences: the carrier of the gradient left in the loss",
+        "core/vocab.py",
+        "loss = loss + (carrier - carrier.detach())",
+        "loss = loss + carrier",
+        (
+            DPO_PARITY + "test_dpo_is_trls_in_value_and_gradient",
+            DPO + "test_it_starts_at_log_2_when_the_reference_is_a_copy_of_the_policy",
+        ),
+    ),
+    Mistake(
         "forward: hidden states one place late",
         "models/forward.py",
         "predicting(hidden, call.labels)",
@@ -471,9 +494,9 @@ MISTAKES = [
     # --- objectives and methods
     Mistake(
         "sft: sign of the log-likelihood",
-        "methods/sft.py",
-        "        nll = -batch.logprobs()",
-        "        nll = batch.logprobs()",
+        "objectives/likelihood.py",
+        'if self.weight != "one" else -logprobs',
+        'if self.weight != "one" else logprobs',
         (
             SFT + "test_loss_is_minus_the_log_probability_of_the_next_token",
             SFT + "test_gradient_at_the_logits_is_q_minus_one_hot_over_the_tokens",
@@ -532,7 +555,7 @@ MISTAKES = [
     ),
     Mistake(
         "kd: temperature of the student alone",
-        "methods/kd.py",
+        "objectives/matching.py",
         'batch.log_softmax("teacher", self.temperature)',
         'batch.log_softmax("teacher")',
         (
@@ -542,7 +565,7 @@ MISTAKES = [
     ),
     Mistake(
         "kd: shares of divergence and cross-entropy exchanged",
-        "methods/kd.py",
+        "objectives/matching.py",
         "(1 - self.cross_entropy) * values + self.cross_entropy * nll",
         "self.cross_entropy * values + (1 - self.cross_entropy) * nll",
         (KD + "test_cross_entropy_is_mixed_in_at_temperature_1", KD + "test_all_cross_entropy_is_sft"),
@@ -642,7 +665,290 @@ MISTAKES = [
             HPD + "test_the_opposite_sign_makes_the_divergence_grow",
         ),
     ),
+    Mistake(
+        "sft: gradient through the weight of a token",
+        "objectives/likelihood.py",
+        "self._weight(batch, logprobs.detach())",
+        "self._weight(batch, logprobs)",
+        (
+            SFT + "test_weighted_by_probability_each_token_has_the_gradient_of_sft_times",
+            SFT + "test_weighted_by_the_ratio_to_the_start",
+        ),
+    ),
+    Mistake(
+        "sft: the weight ratio capped from below",
+        "objectives/likelihood.py",
+        ".exp().clamp(max=self.cap)",
+        ".exp().clamp(min=self.cap)",
+        (SFT + "test_weighted_by_the_ratio_to_the_start",),
+    ),
+    Mistake(
+        "sft: the estimated KL turned around",
+        "objectives/likelihood.py",
+        "    log_ratio = reference_logprobs - logprobs",
+        "    log_ratio = logprobs - reference_logprobs",
+        (
+            SFT + "test_k3_is_r_minus_1_minus_log_r_and_averages_to_the_kl_under_the_policy",
+            SFT + "test_the_gradient_of_the_kl_pulls_back_towards_the_start",
+        ),
+    ),
+    Mistake(
+        "psft: clipped at the lower end",
+        "methods/psft.py",
+        "-ratio.clamp(max=1 + epsilon)",
+        "-ratio.clamp(min=1 - epsilon)",
+        (
+            PSFT + "test_the_loss_is_minus_the_ratio_up_to_the_clip",
+            PSFT + "test_the_gradient_at_the_log_probability_is_minus_the_ratio_and_exactly_zero_past_the_clip",
+            PSFT + "test_with_every_ratio_past_the_clip_the_gradient_is_exactly_zero",
+            PSFT + "test_far_below_1_the_gradient_at_the_logits_is_the_ratio_times_that_of_sft",
+            PSFT + "test_every_value_lies_between_minus_1_minus_epsilon_and_0",
+            DPO_PARITY + "test_psft_is_its_formula",
+        ),
+    ),
+    Mistake(
+        "psft: the ratio turned around",
+        "methods/psft.py",
+        "(logprobs - snapshot_logprobs.detach())",
+        "(snapshot_logprobs.detach() - logprobs)",
+        (
+            PSFT + "test_the_loss_is_minus_the_ratio_up_to_the_clip",
+            PSFT + "test_a_fresh_snapshot_gives_minus_1_and_the_gradient_of_sft",
+            PSFT + "test_with_a_new_snapshot_at_each_update_it_is_sft",
+        ),
+    ),
+    Mistake(
+        "psft: the snapshot is trained too",
+        "methods/psft.py",
+        "snapshot_logprobs.detach()",
+        "snapshot_logprobs",
+        (PSFT + "test_the_snapshot_gets_no_gradient",),
+    ),
+    Mistake(
+        "psft: a window's snapshot lives for one pass over it",
+        "methods/psft.py",
+        "config.refresh * config.inner_epochs",
+        "config.refresh",
+        (PSFT + "test_a_snapshot_lives_as_long_as_its_window_is_gone_through",),
+    ),
+    Mistake(
+        "trra: reference and aligned exchanged",
+        "methods/trra.py",
+        "FusedTeacher(reference, aligned, config.strength)",
+        "FusedTeacher(aligned, reference, config.strength)",
+        (
+            TRRA + "test_a_policy_equal_to_the_end_of_the_scale_has_loss_0_and_gradient_0",
+            TRRA + "test_the_gradient_at_the_logits_is_the_difference_of_the_softmaxes_over_the_tokens",
+        ),
+    ),
+    Mistake(
+        "wspo: gamma at the weak ratio",
+        "methods/wspo.py",
+        "self.gamma * strong - weak",
+        "strong - self.gamma * weak",
+        (
+            WSPO + "test_each_token_costs_the_square_of_gamma_times_the_strong_ratio_minus_the_weak_one",
+            WSPO + "test_nothing_is_left_to_learn_where_the_strong_ratio_is_the_weak_one_over_gamma",
+            WSPO + "test_a_policy_equal_to_its_reference_costs_the_mean_squared_weak_ratio",
+            DPO_PARITY + "test_wspo_is_its_formula",
+        ),
+    ),
+    Mistake(
+        "wspo: the weak pair exchanged",
+        "methods/wspo.py",
+        'batch.logprobs(of="weak_aligned") - batch.logprobs(of="weak_reference")',
+        'batch.logprobs(of="weak_reference") - batch.logprobs(of="weak_aligned")',
+        (
+            WSPO + "test_each_token_costs_the_square_of_gamma_times_the_strong_ratio_minus_the_weak_one",
+            WSPO + "test_two_live_models_and_a_stored_column_are_the_same",
+        ),
+    ),
+    Mistake(
+        "wspo: sums over answers where means are meant",
+        "methods/wspo.py",
+        "batch.row_sum(error) / batch.lengths.clamp(min=1)",
+        "batch.row_sum(error)",
+        (WSPO + "test_at_the_level_of_answers_the_mean_difference_is_squared",),
+    ),
+    Mistake(
+        "wspo: long answers count more",
+        "methods/wspo.py",
+        'config.mean == "row"',
+        "False",
+        (WSPO + "test_what_counts_alike",),
+    ),
+    Mistake(
+        "dpo: chosen and rejected exchanged",
+        "objectives/preference.py",
+        "ratios[0::2], ratios[1::2]",
+        "ratios[1::2], ratios[0::2]",
+        (
+            DPO + "test_log_ratios_are_summed_over_each_answer_and_both_rows_of_a_pair_carry_its_loss",
+            DPO + "test_the_gradient_at_the_logits_pulls_up_the_chosen_answer_and_pushes_down_the_rejected_one",
+            CLM + "test_the_margin_of_the_chosen_answers_grows_with_the_strength_on_both_sides",
+        ),
+    ),
+    Mistake(
+        "dpo: means over answers where sums are meant",
+        "objectives/preference.py",
+        'batch.logprobs(of="reference"))  # [R]',
+        'batch.logprobs(of="reference")) / batch.lengths',
+        (
+            DPO + "test_log_ratios_are_summed_over_each_answer_and_both_rows_of_a_pair_carry_its_loss",
+            DPO + "test_the_gradient_at_the_logits_pulls_up_the_chosen_answer",
+            DPO_PARITY + "test_dpo_is_trls_in_value_and_gradient",
+        ),
+    ),
+    Mistake(
+        "dpo: without the reference",
+        "objectives/preference.py",
+        'batch.logprobs() - batch.logprobs(of="reference")',
+        "batch.logprobs()",
+        (
+            DPO + "test_it_starts_at_log_2_when_the_reference_is_a_copy_of_the_policy",
+            CLM + "test_it_starts_at_log_2_with_the_network_itself_as_reference",
+            INRA + "test_its_dpo_starts_at_log_2",
+        ),
+    ),
+    Mistake(
+        "dpo: an unfinished pair accepted",
+        "objectives/preference.py",
+        "if len(ratios) % 2 or not (batch.lengths > 0).all():",
+        "if len(ratios) % 2:",
+        (DPO + "test_what_are_no_pairs_is_refused",),
+    ),
     # --- signals and models
+    Mistake(
+        "snapshot: never renewed",
+        "signals/snapshot.py",
+        "(self.every is not None and state.global_step % self.every == 0)",
+        "False",
+        (
+            SNAPSHOT + "test_it_is_renewed_every_so_many_updates_and_gives_nothing_while_it_is_as_old_as_the_policy",
+            SNAPSHOT + "test_a_run_that_goes_on_where_a_window_begins_takes_a_new_one",
+            PSFT + "test_with_a_new_snapshot_at_each_update_it_is_sft",
+        ),
+    ),
+    Mistake(
+        "snapshot: runs the live policy, so the ratio is always 1",
+        "signals/snapshot.py",
+        "            parameter.data = lagged",
+        "            pass",
+        (
+            SNAPSHOT + "test_in_a_trainer_the_ratio_leaves_1_after_an_update_and_returns_with_a_new_snapshot",
+            SNAPSHOT + "test_under_lora_only_adapters_are_copied",
+            PSFT + "test_with_an_older_snapshot_it_moves_the_policy_less_far_than_sft",
+        ),
+    ),
+    Mistake(
+        "snapshot: an error leaves the lagged weights in the policy",
+        "signals/snapshot.py",
+        "            return {self.name: own_logprobs(policy, inputs)}\n        finally:\n            self._exchange()",
+        "            found = {self.name: own_logprobs(policy, inputs)}\n            self._exchange()\n"
+        "            return found\n        finally:\n            pass",
+        (SNAPSHOT + "test_an_error_while_it_is_read_leaves_the_policy_as_it_was",),
+    ),
+    Mistake(
+        "snapshot: the weights of the update before",
+        "signals/snapshot.py",
+        "parameter.detach().clone()",
+        "parameter.detach()",
+        (
+            SNAPSHOT + "test_it_is_renewed_every_so_many_updates_and_gives_nothing",
+            SNAPSHOT + "test_a_step_between_two_reads_does_not_reach_it",
+        ),
+    ),
+    Mistake(
+        "snapshot: frozen weights copied too",
+        "signals/snapshot.py",
+        "            if not parameter.requires_grad:",
+        "            if False:",
+        (SNAPSHOT + "test_under_lora_only_adapters_are_copied",),
+    ),
+    Mistake(
+        "snapshot: that of a checkpoint forgotten",
+        "signals/snapshot.py",
+        "        elif self._stored:",
+        "        elif False:",
+        (
+            SNAPSHOT + "test_what_a_checkpoint_holds_brings_the_snapshot_back_in_mid_window",
+            SNAPSHOT + "test_a_resumed_training_ends_with_the_weights_of_one_that_was_not_interrupted",
+        ),
+    ),
+    Mistake(
+        "windows: one row of each",
+        "train/windows.py",
+        "                yield from order[start : start + self.window]",
+        "                yield order[start : start + self.window][_]",
+        (WINDOWS + "test_each_window_is_gone_through_so_often_before_the_next_comes",),
+    ),
+    Mistake(
+        "windows: the same order in every epoch",
+        "train/windows.py",
+        "hash((self.seed, self.epoch)) % 2**63",
+        "hash((self.seed, 0)) % 2**63",
+        (WINDOWS + "test_an_epoch_has_its_own_order_which_the_seed_and_its_number_fix",),
+    ),
+    Mistake(
+        "start: what is trained stays switched on",
+        "signals/start.py",
+        "        with self.off():",
+        "        with torch.no_grad():",
+        (
+            START + "test_it_is_the_base_model_to_the_last_bit_whatever_was_trained",
+            CLM + "test_around_the_trained_layer_the_network_is_the_original_to_the_last_bit",
+            DPO_PARITY + "test_dpo_of_an_adapter_is_trls_with_the_policy_without_it_as_reference",
+        ),
+    ),
+    Mistake(
+        "start: read with dropout",
+        "signals/start.py",
+        "    policy.eval()\n",
+        "",
+        (START + "test_dropout_is_off_while_it_is_read_and_the_mode_comes_back",),
+    ),
+    Mistake(
+        "identity layer: not passed over",
+        "models/identity_layer.py",
+        "return given if isinstance(output, Tensor) else (given, *output[1:])",
+        "return output",
+        (
+            START + "test_it_is_the_base_model_to_the_last_bit_whatever_was_trained",
+            CLM + "test_around_the_trained_layer_the_network_is_the_original_to_the_last_bit",
+            INRA + "test_training_the_layer_leaves_the_network_around_it_as_it_was",
+        ),
+    ),
+    Mistake(
+        "fused teacher: the ends of the scale exchanged",
+        "signals/fused.py",
+        "torch.lerp(r, a, self.strength)",
+        "torch.lerp(a, r, self.strength)",
+        (
+            FUSED + "test_the_ends_of_the_scale_are_the_models_themselves_to_the_last_bit",
+            FUSED + "test_in_between_and_beyond_the_logits_are_linear_in_the_strength",
+            TRRA + "test_each_token_costs_the_kl_from_the_softmax_of_the_mixed_logits",
+        ),
+    ),
+    Mistake(
+        "fused teacher: probabilities mixed, not logits",
+        "signals/fused.py",
+        "            return torch.lerp(r, a, self.strength)",
+        "            return torch.lerp(r.softmax(-1), a.softmax(-1), self.strength).clamp(min=1e-30).log()",
+        (
+            FUSED + "test_in_between_and_beyond_the_logits_are_linear_in_the_strength",
+            TRRA + "test_each_token_costs_the_kl_from_the_softmax_of_the_mixed_logits",
+        ),
+    ),
+    Mistake(
+        "columns: one place early",
+        "signals/columns.py",
+        "inputs[name][:, 1:][mask]",
+        "inputs[name][:, :-1][mask]",
+        (
+            COLUMNS + "test_each_number_stands_at_its_own_answer_token",
+            WSPO + "test_two_live_models_and_a_stored_column_are_the_same",
+        ),
+    ),
     Mistake(
         "teacher: hidden states one place late",
         "signals/frozen.py",
@@ -663,8 +969,8 @@ MISTAKES = [
     Mistake(
         "teacher: runs under the policy's autocast",
         "signals/frozen.py",
-        "        with torch.autocast(hidden.device.type, enabled=False):",
-        "        with torch.no_grad():",
+        "        with torch.autocast(hidden.device.type, enabled=False):\n            return resolve_head",
+        "        with torch.no_grad():\n            return resolve_head",
         (TEACHER + "test_it_runs_in_its_own_dtype_whatever_the_autocast",),
     ),
     Mistake(

@@ -7,10 +7,10 @@ import torch
 from datasets import Dataset
 
 import tiny
+from tiny_training import dataset, trainer
 from trimtab import methods
 from trimtab.core import IGNORE, Plan, TokenBatch
 from trimtab.data.collate import Collator
-from trimtab.models.forward import add_objective_forward
 from trimtab.objectives.divergence import forward_kl
 from trimtab.objectives.likelihood import Likelihood
 from trimtab.objectives.matching import Match
@@ -18,44 +18,7 @@ from trimtab.signals.frozen import FrozenModel
 from trimtab.train import settings
 from trimtab.train.checkpoints import last_complete, mark_complete, remove_incomplete
 from trimtab.train.settings import TrainingError
-from trimtab.train.trainer import NotFinite, ObjectiveTrainer
-
-
-def dataset() -> Dataset:
-    """Eight ragged rows."""
-    batch = tiny.rows(((3, 5), (1, 1), (2, 2), (4, 7), (2, 9), (1, 3), (5, 1), (3, 2)))
-    made = []
-    for i in range(8):
-        length = int(batch.attention_mask[i].sum())
-        ids, labels = batch.input_ids[i, :length].tolist(), batch.labels[i, :length].tolist()
-        made.append({"input_ids": ids, "labels": labels, "row_id": i})
-    return Dataset.from_list(made)
-
-
-def trainer(folder, plan: Plan | None = None, policy=None, rows=None, **training: Any) -> ObjectiveTrainer:
-    policy = policy or tiny.model("llama_tied")
-    add_objective_forward(policy)
-    training = {
-        "per_device_train_batch_size": 8,
-        "max_steps": 1,
-        "learning_rate": 0.1,
-        "optim": "sgd",
-        "lr_scheduler_type": "constant",
-        "max_grad_norm": 0.0,
-        "save_strategy": "no",
-        "use_cpu": True,
-        **training,
-    }
-    tokenizer = tiny.tokenizer(["<unk>", *(f"w{i}" for i in range(tiny.VOCAB - 1))])
-    tokenizer.pad_token = tokenizer.eos_token = "<unk>"
-    return ObjectiveTrainer(
-        model=policy,
-        args=settings.build(settings.check(training), folder, seed=0),
-        plan=plan or Plan(Likelihood()),
-        train_dataset=rows or dataset(),
-        processing_class=tokenizer,
-        data_collator=Collator(0, tiny.VOCAB),
-    )
+from trimtab.train.trainer import NotFinite
 
 
 def moved(folder, plan_of=None, **training: Any) -> dict[str, torch.Tensor]:

@@ -5,6 +5,8 @@ from accelerate import skip_first_batches
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
 
+from tiny_training import dataset, trainer
+from trimtab.methods.psft import METHOD, Config
 from trimtab.train.windows import WindowSampler
 
 
@@ -53,3 +55,31 @@ def test_accelerate_sets_the_epoch_and_a_resume_in_the_middle_of_it_goes_on_with
     again.set_epoch(1)
     rest = [row for batch in skip_first_batches(again, 5) for row in batch.tolist()]
     assert rest == whole[10:]
+
+
+def test_training_goes_through_a_window_twice_with_one_snapshot(tmp_path):
+    plan = METHOD.build(Config(refresh=2, inner_epochs=2), None)
+    made = trainer(
+        tmp_path,
+        plan,
+        rows=dataset(),
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=2,
+        max_steps=8,
+        logging_steps=1,
+        learning_rate=0.03,
+    )
+    seen: list[list[int]] = []
+    original = made.compute_loss
+
+    def compute_loss(model, inputs, *args, **kwargs):
+        seen.append(inputs["row_id"].tolist())
+        return original(model, inputs, *args, **kwargs)
+
+    made.compute_loss = compute_loss
+    made.train()
+    assert seen[:4] == seen[4:8]  # two updates of two rows, twice
+    assert seen[8:12] == seen[12:16]
+    assert sorted(row for (row,) in seen[:4] + seen[8:12]) == list(range(8))
+    fresh = [entry["ratio"] == 1 for entry in made.state.log_history[:-1]]
+    assert fresh == [True, False, False, False, True, False, False, False]

@@ -95,8 +95,7 @@ class HPD:
             weight = baseline_weights(config.weighting, student.detach(), teacher)
             return batch.losses(-weight * student, nll=-student, weight=weight)
         if config.student_sampling:
-            policy = batch.logits().detach()
-            draw = inverse_cdf(torch.softmax(policy, dim=-1, dtype=torch.float32), batch.uniform())
+            draw = inverse_cdf(batch.log_softmax().detach().exp(), batch.uniform())
         else:
             draw = batch.targets
         ids = torch.stack([batch.targets, draw], dim=1)  # [N, 2]

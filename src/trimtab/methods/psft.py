@@ -31,7 +31,7 @@ def psft_values(logprobs: Tensor, snapshot_logprobs: Tensor, epsilon: float | No
         epsilon: None for no clip.
 
     Returns:
-        [N] in [-(1 + epsilon), 0). The gradient at logprobs is -r, and 0 from 1 + epsilon on. Log-ratios are
+        [N] in [-(1 + epsilon), 0). The gradient at logprobs is -r, and 0 above 1 + epsilon. Log-ratios are
         clamped to +-20.
     """
     ratio = (logprobs - snapshot_logprobs.detach()).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp()

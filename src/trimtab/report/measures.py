@@ -110,8 +110,8 @@ MEASURES = (
         "answer length",
         "neither",
         "tokens",
-        "Mean length of the answers to the prompts under sample texts, each cut off at eval.max_new_tokens. They are "
-        "too few for an interval.",
+        "Mean length of the answers to the prompts under sample texts, each cut off at eval.max_new_tokens. Too few "
+        "for an interval.",
     ),
 )
 OWN_VALUE_OF_A_TEACHER = {"forward_kl": 0.0, "reverse_kl": 0.0, "agreement": 1.0}
