@@ -138,6 +138,29 @@ def train(
 
 
 @app.command()
+def precompute(
+    recipe: RecipeArgument,
+    out: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="The rows with their new column.")],
+    overrides: Overrides = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Run wspo's two weak models once over the training rows and store what they say as a column of the rows."""
+    import shlex
+
+    from trimtab.recipe import Stages, load_recipe
+
+    loaded = load_recipe(recipe, overrides or ())
+    stages = loaded.stages if isinstance(loaded, Stages) else [loaded]
+    _quiet()
+    from trimtab.precompute import precompute
+
+    chosen = next((stage for stage in stages if stage.method == "wspo"), stages[0])
+    meta = precompute(chosen, out, command=shlex.join(["trimtab", *sys.argv[1:]]), force=force)
+    typer.echo(f"rows: {out}\nmeta: {meta}")
+    typer.echo(f"train on them with data.train={out} options.weak=column and without the weak models")
+
+
+@app.command()
 def generate(
     model: Annotated[str, typer.Option(metavar="MODEL", help="A builtin model, a folder or a hub id.")],
     prompt: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="May be repeated.")] = None,

@@ -23,9 +23,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 
 from trimtab import __version__, methods, report
 from trimtab.core import Method, Plan
+from trimtab.data import stored
 from trimtab.data.collate import Collator, length_sorted
 from trimtab.data.rows import Prepared, check_losses, prepare
-from trimtab.data.sources import DataError, load_rows
+from trimtab.data.sources import DataError, Row, load_rows
 from trimtab.models import fingerprint, loading
 from trimtab.models.adapters import add_lora
 from trimtab.models.forward import ObjectiveCall, add_objective_forward
@@ -290,7 +291,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         held_signals.append(_teacher_signal(shared, frozen["teacher"], remember))
     if recipe.eval.drift:
         held_signals.append(_frozen_copy(start, "start", recipe))
-    _check_ids(train, held, _frozen_vocabularies(frozen))
+    check_ids(train, held, _frozen_vocabularies(frozen))
     plan = method.build(options, policy, **given)
     rows_name = fingerprint.of_rows(train.rows)
     held_name = fingerprint.of_rows(held.rows) if held else "none"
@@ -305,10 +306,11 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         "tokenizer": fingerprint.of_tokenizer(tokenizer),
         "chat template": fingerprint.of_text(str(tokenizer.chat_template)),
         "training data": f"{recipe.data.train} {rows_name}",
+        **{column: stored.described(recipe.data.train) for column in wants.columns},
         "held-out data": f"{recipe.data.heldout} {held_name}",
         "dtype": _dtypes(recipe),
         "reduction": plan.reduction,
-        **_environment(),
+        **environment(),
     }
     collator = Collator(int(tokenizer.pad_token_id or 0), vocab, wants.every_token, wants.columns)  # type: ignore[arg-type]
     return Job(recipe, method, plan, policy, tokenizer, train, held, held_signals, collator, signature, notes)
@@ -317,13 +319,15 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
 def prepare_source(recipe: Recipe, which: str, tokenizer: PreTrainedTokenizerBase, *, refuse: bool = True) -> Prepared:
     """Rows of `data.train` or `data.heldout` as token ids; refuses data of which too much would be lost."""
     source, limit = getattr(recipe.data, which), recipe.data.rows if which == "train" else recipe.data.heldout_rows
-    rows = load_rows(source)[:limit]
+    rows = load_rows(source)
     max_length = recipe.training.get("max_length", 1024)
     method = methods.load(recipe.method)
     wants = method.wanted(method.config.model_validate(recipe.options))
     training = which == "train"
+    for column in wants.columns if training else ():
+        stored.check(source, column, column_facts(rows, column, tokenizer))
     prepared = prepare(
-        rows,
+        rows[:limit],
         tokenizer,
         max_length=max_length or 10**9,
         source=source,
@@ -333,6 +337,16 @@ def prepare_source(recipe: Recipe, which: str, tokenizer: PreTrainedTokenizerBas
     if refuse:
         check_losses(prepared, recipe.data.max_lost)
     return prepared
+
+
+def column_facts(rows: Sequence[Row], column: str, tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """What a stored column depends on besides the models that it was computed with."""
+    others = ({key: value for key, value in row.items() if key != column} for row in rows)
+    return {
+        "tokenizer": fingerprint.of_tokenizer(tokenizer),
+        "chat template": fingerprint.of_text(str(tokenizer.chat_template)),
+        "rows": fingerprint.of_each(others),
+    }
 
 
 def _shown(model: str | Cut) -> str:
@@ -370,7 +384,7 @@ def _frozen_vocabularies(frozen: Mapping[str, PreTrainedModel]) -> dict[str, int
     return {role: model.config.get_text_config().vocab_size for role, model in frozen.items()}
 
 
-def _check_ids(train: Prepared, held: Prepared | None, vocabularies: Mapping[str, int]) -> None:
+def check_ids(train: Prepared, held: Prepared | None, vocabularies: Mapping[str, int]) -> None:
     """No row may hold a token that a frozen model cannot read.
 
     Raises:
@@ -406,7 +420,8 @@ def _dtypes(recipe: Recipe) -> str:
     return f"policy {recipe.models.dtype}, teacher {recipe.models.frozen_dtype}, autocast {mixed}"
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Versions and hardware, for signatures."""
     libraries = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     return {

@@ -87,7 +87,8 @@ def prepare(
         source: for messages.
         end_ids: further ids that end an answer, besides the tokenizer's end token.
         pairs: keep both answers of preferences; otherwise the chosen one is the answer.
-        columns: of the rows, each a list with one number for each answer token.
+        columns: of the rows, each a list with one number for each answer token, before anything is cut off; null
+            where the token is cut off anyway.
 
     Raises:
         DataError: if a row has no known format, a chat template rewrites earlier turns, or a column does not
@@ -137,7 +138,7 @@ def _keep(
     index: int,
     sides: Sequence[tuple[list[int], list[int]]],
     ends: set[int],
-    columns: Mapping[str, list[float]],
+    columns: Mapping[str, list[float | None]],
 ) -> None:
     """Cut one row's sequences (one, or chosen and rejected) to the limit and count what became of it."""
     counts, limit = prepared.counts, prepared.max_length
@@ -163,7 +164,14 @@ def _keep(
         counts.answer_tokens += sum(label != IGNORE for label in labels)
         counts.longest = max(counts.longest, len(ids))
     kept = sum(label != IGNORE for label in cut[0][1])
-    prepared.rows.append(row | {name: values[:kept] for name, values in columns.items()})
+    for name, values in columns.items():
+        if None in values[:kept]:
+            raise DataError(
+                f"{prepared.source}: row {index + 1}: {name} has no number for answer token {values.index(None) + 1}; "
+                "it was computed with a smaller training.max_length, so lower that or compute it anew"
+            )
+        row[name] = values[:kept]
+    prepared.rows.append(row)
     counts.kept += 1
     return None
 
@@ -180,7 +188,7 @@ def _side(row: Mapping[str, Any], side: str, where: str) -> Mapping[str, Any]:
     return {**kept, "prompt": row["prompt"], "completion": answer}
 
 
-def _column(row: Mapping[str, Any], name: str, labels: list[int], where: str) -> list[float]:
+def _column(row: Mapping[str, Any], name: str, labels: list[int], where: str) -> list[float | None]:
     values, number = row.get(name), sum(label != IGNORE for label in labels[1:])
     if values is None:
         raise DataError(f"{where} has no column {name}")
@@ -190,7 +198,7 @@ def _column(row: Mapping[str, Any], name: str, labels: list[int], where: str) ->
             f"{where}: {name} has {found} for {number} answer tokens; it was made with another tokenizer, template "
             "or row"
         )
-    return [float(value) for value in values]
+    return [None if value is None else float(value) for value in values]
 
 
 def _is_chat(row: Mapping[str, Any]) -> bool:

@@ -34,6 +34,14 @@ def of_values(values: Any) -> str:
     return of_text(json.dumps(values, sort_keys=True, default=str))
 
 
+def of_each(values: Iterable[Any]) -> str:
+    """Of a sequence of things that JSON can hold, one at a time."""
+    digest = hashlib.blake2b(digest_size=_LENGTH // 2)
+    for value in values:
+        digest.update(json.dumps(value, sort_keys=True, default=str).encode() + b"\n")
+    return digest.hexdigest()
+
+
 def of_rows(rows: Iterable[dict[str, Any]]) -> str:
     """Of prepared rows: their ids, tokens and labels, then rejected answers and columns where there are any."""
     digest = hashlib.blake2b(digest_size=_LENGTH // 2)

@@ -9,6 +9,25 @@ from transformers import TrainerCallback
 _SHOWN = ("loss", "nll", "divergence", "grad_norm")
 
 
+def bar(console: Console) -> Progress:
+    """A bar whose tasks have a `note`; nothing is drawn where there is no terminal."""
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+def left(seconds: float) -> str:
+    """Time left, for a line."""
+    return f"left {int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
 class ShowProgress(TrainerCallback):
     """A bar on a terminal, a line for each log elsewhere."""
 
@@ -20,16 +39,7 @@ class ShowProgress(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
             return
-        columns = (
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        self.progress = bar(self.console)
         self.task = self.progress.add_task(self.title, total=state.max_steps, completed=state.global_step, note="")
         self.progress.start()
 
@@ -45,8 +55,8 @@ class ShowProgress(TrainerCallback):
             note += f"  {logs['tokens_per_second']:.0f} answer tokens/s"
         self.progress.update(self.task, completed=state.global_step, note=note)
         if not self.console.is_terminal:
-            left = self.progress.tasks[0].time_remaining
-            shown = "" if left is None else f"  left {int(left) // 60}:{int(left) % 60:02d}"
+            seconds = self.progress.tasks[0].time_remaining
+            shown = "" if seconds is None else f"  {left(seconds)}"
             at = f"step {state.global_step}/{state.max_steps}"
             self.console.print(f"{self.title}  {at}  {note}{shown}", highlight=False, soft_wrap=True)
 

@@ -1,0 +1,65 @@
+"""Rows with a column that was computed beforehand, and a file beside them that says what it was computed from."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from trimtab.data.sources import DataError, Row
+
+MAKE = "make it with trimtab precompute RECIPE --out FILE.jsonl and train with data.train=FILE.jsonl"
+
+
+def meta_path(file: Path) -> Path:
+    """FILE.jsonl -> FILE.meta.json"""
+    return file.with_suffix(".meta.json")
+
+
+def write(file: Path, rows: Iterable[Row], meta: Mapping[str, Any]) -> None:
+    """Write rows and meta, each whole or not at all. Killed in between, it leaves rows without a meta, which `check`
+    refuses, and never rows beside the meta of others."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    parts = [path.with_name(path.name + ".part") for path in (file, meta_path(file))]
+    try:
+        with parts[0].open("w", encoding="utf-8") as lines:
+            for row in rows:
+                lines.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+        parts[1].write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        meta_path(file).unlink(missing_ok=True)
+        parts[0].replace(file)
+        parts[1].replace(meta_path(file))
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
+
+
+def check(source: str, column: str, facts: Mapping[str, str]) -> None:
+    """Refuse a column that was computed from something else.
+
+    Args:
+        source: the recipe's data.
+        column: that is about to be read.
+        facts: what it depends on, as it is now; the meta must say the same.
+
+    Raises:
+        DataError: if there is no meta beside the file, or it is of another column, or says something else.
+    """
+    path = meta_path(Path(source).expanduser())
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        found = "there is no" if isinstance(error, FileNotFoundError) else "nothing can be read from"
+        raise DataError(f"{source}: {found} {path}, which says what {column} was computed from; {MAKE}") from error
+    known = meta if isinstance(meta, dict) else {}
+    for name, now in {"column": column, **facts}.items():
+        if known.get(name) != now:
+            raise DataError(
+                f"{source}: its {column} does not fit: {name} was {known.get(name)} in {path.name} and is {now}; "
+                f"put back what has changed, or {MAKE}"
+            )
+
+
+def described(source: str) -> str:
+    """The models that a checked file's column was computed with, for a signature."""
+    models = json.loads(meta_path(Path(source).expanduser()).read_text(encoding="utf-8"))["models"]
+    return ", ".join(f"{role} {model}" for role, model in models.items())
