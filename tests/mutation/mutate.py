@@ -52,6 +52,8 @@ SNAPSHOT, START = "signals/test_snapshot.py::", "signals/test_start.py::"
 WINDOWS = "train/test_windows.py::"
 FUSED, COLUMNS = "signals/test_fused.py::", "signals/test_columns.py::"
 LOADING, TOKENIZERS = "models/test_loading.py::", "models/test_tokenizers.py::"
+STORED, COLLATE, ROWS = "test_precompute.py::", "data/test_collate.py::", "data/test_rows.py::"
+SWEEPS, READING, MEASURED = (f"report/test_report_{name}.py::" for name in ("sweeps", "reading", "measures"))
 IDENTITY, REALIGN, DERA = "models/test_identity_layer.py::", "decoding/test_realign.py::", "decoding/test_dera.py::"
 
 MISTAKES = [
@@ -1174,6 +1176,64 @@ MISTAKES = [
         "    part = Path(tempfile.mkdtemp(",
         "    part = folder\n    part.mkdir()\n    _ = (Path, dict(",
         (LOADING + "test_of_two_conversions_at_once_the_first_that_is_done_stays",),
+    ),
+    # --- rows and stored columns
+    Mistake(
+        "pairs: all chosen answers before all rejected ones",
+        "data/collate.py",
+        'for row in rows for prefix in ("", "rejected_") if',
+        'for prefix in ("", "rejected_") for row in rows if',
+        (COLLATE + "test_pairs_lie_side_by_side",),
+    ),
+    Mistake(
+        "pairs: a column of messages taken for both answers",
+        "data/rows.py",
+        'key: row[key] for key in ("tools", "chat_template_kwargs")',
+        'key: row[key] for key in ("tools", "messages")',
+        (ROWS + "test_messages_may_hold_the_prompt_of_a_pair",),
+    ),
+    Mistake(
+        "stored: the weak models change places",
+        "precompute.py",
+        "(aligned[row] - values).tolist()",
+        "(values - aligned[row]).tolist()",
+        (STORED + "test_stored_and_live_log_ratios", STORED + "test_each_row_keeps_its_place"),
+    ),
+    Mistake(
+        "stored: a column of other rows accepted",
+        "data/stored.py",
+        "        if known.get(name) != now:",
+        "        if name not in known:",
+        (STORED + "test_a_column_that_was_computed_from_something_else",),
+    ),
+    Mistake(
+        "stored: rows beside the meta of others after a kill",
+        "data/stored.py",
+        "        meta_path(file).unlink(missing_ok=True)\n",
+        "",
+        (STORED + "test_killed_between_its_two_files",),
+    ),
+    # --- the report
+    Mistake(
+        "report: a table that a resume superseded stays",
+        "report/reading.py",
+        'for title, kept in tables.items() if kept["step"] <= event["step"]}',
+        "for title, kept in tables.items()}",
+        (READING + "test_the_last_table_of_a_title_counts",),
+    ),
+    Mistake(
+        "report: drifts from different starts compared",
+        "report/measures.py",
+        'measure.against == "start" and not',
+        'measure.against == "nothing" and not',
+        (MEASURED + "test_drift_is_measured_on_rows",),
+    ),
+    Mistake(
+        "report: a sweep over runs that differ in more",
+        "report/sweeps.py",
+        'setting(run, f"options.{option}")',
+        "run.recipe['method']",
+        (SWEEPS + "test_other_runs_are_no_sweep", SWEEPS + "test_of_a_grid_each_row"),
     ),
 ]
 
