@@ -277,6 +277,13 @@ def test_a_budget_of_minutes_lowers_the_steps_and_says_so(files, tmp_path):
     assert run(made, resume=True, console=QUIET).folder == folder
 
 
+def test_an_epoch_in_windows_is_as_long_with_a_budget_of_minutes_as_without(files, tmp_path):
+    changes = {**PSFT, "training": {"max_steps": -1, "num_train_epochs": 2}, "eval": {"every": None, "prompts": []}}
+    asked = run(recipe(files, tmp_path / "asked", "psft", **changes), console=QUIET).folder
+    fitted = run(recipe(files, tmp_path / "fitted", "psft", **changes, minutes=9), console=QUIET).folder
+    assert events(fitted, "finished")[0]["step"] == events(asked, "finished")[0]["step"] == 12
+
+
 def test_measuring_the_speed_leaves_the_weights_alone(files, tmp_path):
     job = load_job(recipe(files, tmp_path / "out"), Shared(), QUIET)
     before = {name: value.clone() for name, value in job.policy.state_dict().items()}

@@ -134,7 +134,7 @@ def _run_one(
         _check_signature(folder, job.signature)
     if stored is None and fit:
         assert recipe.minutes is not None
-        job.notes.append(_fit(recipe, recipe.minutes, seconds_per_step(job), len(job.train.rows)))
+        job.notes.append(_fit(recipe, recipe.minutes, seconds_per_step(job), _rows_an_epoch(job)))
         console.print(job.notes[-1])
     return execute(job, folder, resume=stored is not None, console=console)
 
@@ -473,12 +473,26 @@ def seconds_per_step(job: Job) -> float:
     return max(gather_object([seconds]))  # all processes must choose the same number of steps
 
 
+def _rows_an_epoch(job: Job) -> int:
+    """How many rows an epoch gives; in windows, whole ones alone and each several times."""
+    rows = len(job.train.rows)
+    if job.plan.window is None:
+        return rows
+    updates, times = job.plan.window
+    window = updates * _rows_an_update(job.recipe)
+    return rows // window * window * times
+
+
+def _rows_an_update(recipe: Recipe) -> int:
+    args = recipe.training
+    return args.get("per_device_train_batch_size", 8) * args.get("gradient_accumulation_steps", 1)
+
+
 def _steps_asked(recipe: Recipe, num_rows: int) -> int:
     args = recipe.training
     if args.get("max_steps", -1) > 0:
         return args["max_steps"]
-    rows = args.get("per_device_train_batch_size", 8) * args.get("gradient_accumulation_steps", 1)
-    return max(1, int(args.get("num_train_epochs", 3) * -(-num_rows // rows)))
+    return max(1, int(args.get("num_train_epochs", 3) * -(-num_rows // _rows_an_update(recipe))))
 
 
 def _fit(recipe: Recipe, minutes: float, seconds: float, num_rows: int) -> str:
@@ -509,7 +523,7 @@ def _fit_stages(stages: Stages, console: Console, shared: Shared) -> str:
         for recipe in stages.stages:
             job = load_job(recipe, shared, Console(quiet=True))
             seconds += seconds_per_step(job)
-            num_rows.append(len(job.train.rows))
+            num_rows.append(_rows_an_epoch(job))
         notes = [_fit(recipe, stages.minutes, seconds, n) for recipe, n in zip(stages.stages, num_rows)]
         note = f"{notes[0]} (all {len(notes)} stages together)"
     console.print(note, soft_wrap=True)
