@@ -129,10 +129,10 @@ def train(
     console = Console()
     if isinstance(loaded, Stages):
         result = run_stages(loaded, resume=resume, console=console)
-        console.print(report.table([report.load(Path(stage.output)) for stage in loaded.stages]))
+        console.print(report.table([report.load(Path(stage.output)) for stage in loaded.stages], console.width))
     else:
         result = run(loaded, resume=resume, console=console)
-        console.print(report.table([report.load(result.folder)]))
+        console.print(report.table([report.load(result.folder)], console.width))
     if int(os.environ.get("RANK", "0")) == 0:
         typer.echo(f"report: {result.report}")
 
@@ -202,7 +202,8 @@ def report_(
     from trimtab import report
 
     page = report.write(runs, output)
-    Console().print(report.table([report.load(run) for run in runs]))
+    console = Console()
+    console.print(report.table([report.load(run) for run in runs], console.width))
     typer.echo(f"report: {page}")
 
 

@@ -9,7 +9,7 @@ from trimtab.report import load, table
 
 def text_of(runs, width=160):
     out = io.StringIO()
-    Console(file=out, width=width).print(table(runs))
+    Console(file=out, width=width).print(table(runs, width))
     return out.getvalue()
 
 
@@ -93,3 +93,14 @@ def test_the_heads_are_whole_on_a_narrow_terminal(tmp_path):
     assert "…" not in text
     assert "perplexity" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_narrow_terminal_leaves_measures_out_and_says_which(tmp_path):
+    metrics = [event("eval", 0, nll=2.0), event("train", 3, loss=1.0), event("eval", 3, nll=1.0, answer_length=12.5)]
+    samples = [*rows(0, nll=2.0, drift=0.0, entropy=1.0), *rows(3, nll=1.0, drift=0.25, entropy=1.0)]
+    run = load(write_run(tmp_path / "a", metrics, samples))
+    assert "no room" not in text_of([run])
+    narrow = text_of([run], width=50)
+    assert "no room here for" in narrow
+    assert "answer length" in narrow.partition("no room here for")[2]
+    assert "2.72" in narrow

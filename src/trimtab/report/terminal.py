@@ -25,15 +25,21 @@ from trimtab.report.measures import (
 from trimtab.report.reading import Run, distinct_names
 
 
-def table(runs: Sequence[Run]) -> Table:
+OTHER_COLUMNS, MEASURE_COLUMN = 26, 10
+"""Characters that a line needs for the name, the seconds and the steps, and for each measure."""
+
+
+def table(runs: Sequence[Run], width: int = 120) -> Table:
     """One line a run after training, after the untrained student and before the teacher where they were measured.
 
     Under each estimate stands its 95% interval over held-out rows, where rows were measured. The caption says which
-    runs may not be compared with the first.
+    runs may not be compared with the first, and which measures a terminal of this `width` has no room for.
     """
     runs = distinct_names(runs)
     columns = [m for m in MEASURES if m.key != "top1" and any(last(run, m) is not None for run in runs)]
-    result = Table(title="held-out data, 95% intervals over rows", caption=_caption(runs))
+    room = max(2, (width - OTHER_COLUMNS) // MEASURE_COLUMN)
+    columns, left_out = columns[:room], columns[room:]
+    result = Table(title="held-out data, 95% intervals over rows", caption=_caption(runs, left_out))
     result.caption_justify, result.box, result.padding = "left", box.SIMPLE_HEAD, (0, 0)
     result.add_column("run", overflow="fold")
     for measure in columns:
@@ -69,10 +75,12 @@ def _cell(interval: Interval | None, measure: Measure) -> Text:
     return Text.assemble(number(interval.estimate, measure), ("\n" + ends if ends else "", "dim"))
 
 
-def _caption(runs: Sequence[Run]) -> Text:
+def _caption(runs: Sequence[Run], left_out: Sequence[Measure]) -> Text:
     sizes = sorted({len(run.heldout.get(run.measured[-1], {})) if run.measured else 0 for run in runs})
     lines = ["↓ lower is better, ↑ higher is better"]
     lines += [f"held-out rows: {' or '.join(map(str, sizes))}; the signature of each run is in its signature.txt"]
+    if left_out:
+        lines.append(f"no room here for {', '.join(measure.short for measure in left_out)}; the report has it")
     for run in runs[1:]:
         why = obstacles(runs[0], run)
         if why:
