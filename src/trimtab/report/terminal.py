@@ -24,7 +24,6 @@ from trimtab.report.measures import (
 )
 from trimtab.report.reading import Run, distinct_names
 
-
 OTHER_COLUMNS, MEASURE_COLUMN = 26, 10
 """Characters that a line needs for the name, the seconds and the steps, and for each measure."""
 
