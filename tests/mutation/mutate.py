@@ -653,8 +653,8 @@ MISTAKES = [
     Mistake(
         "hpd: draws in the dtype of the logits",
         "methods/hpd.py",
-        "torch.softmax(policy, dim=-1, dtype=torch.float32)",
-        "torch.softmax(policy, dim=-1)",
+        "batch.log_softmax().detach().exp()",
+        "batch.logits().detach().softmax(dim=-1)",
         (HPD + "test_draws_from_bfloat16_logits_use_a_float32_softmax",),
     ),
     Mistake(
@@ -882,14 +882,14 @@ MISTAKES = [
         "train/windows.py",
         "                yield from order[start : start + self.window]",
         "                yield order[start : start + self.window][_]",
-        (WINDOWS + "test_each_window_is_gone_through_so_often_before_the_next_comes",),
+        (WINDOWS + "test_each_window_is_given_several_times_in_a_row_before_the_next",),
     ),
     Mistake(
         "windows: the same order in every epoch",
         "train/windows.py",
         "hash((self.seed, self.epoch)) % 2**63",
         "hash((self.seed, 0)) % 2**63",
-        (WINDOWS + "test_an_epoch_has_its_own_order_which_the_seed_and_its_number_fix",),
+        (WINDOWS + "test_the_rows_that_fill_no_window_change_from_epoch_to_epoch",),
     ),
     Mistake(
         "start: what is trained stays switched on",
