@@ -100,9 +100,7 @@ def check_head(model: PreTrainedModel) -> None:
     finally:
         model.train(was_training)
     if own.isnan().any():
-        raise UnsupportedModel(
-            f"{type(model).__name__} ({config.model_type}): its logits are NaN; its weights are broken"
-        )
+        raise UnsupportedModel(f"{type(model).__name__} ({config.model_type}) gives NaN; its weights are broken")
     own = own.float().clamp(min=-30_000.0)
     close = 1e-3 if model.dtype == torch.float32 else 2e-2
     if own.shape != rebuilt.shape or not torch.allclose(own, rebuilt.float(), rtol=close, atol=close * _spread(own)):
