@@ -1,10 +1,11 @@
 """One training system a file. A method is found by its file name: there is no list to edit."""
 
-import ast
 import difflib
 import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from trimtab import by_file
 
 if TYPE_CHECKING:
     from trimtab.core.plan import Method
@@ -18,12 +19,12 @@ class UnknownMethod(ValueError):
 
 def names() -> list[str]:
     """The methods there are, without importing them."""
-    return sorted(path.stem for path in _FOLDER.glob("*.py") if not path.stem.startswith("_"))
+    return by_file.names(_FOLDER)
 
 
 def summary(name: str) -> str:
     """The first line of the method's docstring, without importing it."""
-    return (ast.get_docstring(ast.parse((_FOLDER / f"{name}.py").read_text())) or "").partition("\n")[0]
+    return by_file.summary(_FOLDER, name)
 
 
 def load(name: str) -> "Method":
