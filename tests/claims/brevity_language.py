@@ -29,7 +29,7 @@ from trimtab.decoding.realign import realign
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.models.tokenizers import encode_prompts
 from trimtab.recipe import load_recipe
-from trimtab.run import _environment, run, run_stages
+from trimtab.run import environment, run, run_stages
 
 DIAL = (-0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
 BAKED = (0.0, 0.5, 1.0, 1.5, 2.0)
@@ -98,7 +98,7 @@ def main() -> None:
     args.prompts = prompts(args.number)
     start, tokenizer = time.time(), load_tokenizer(MODEL)
     untrained = answers(load_model(MODEL), tokenizer, args.prompts, args.new)
-    result: dict[str, Any] = {"settings": {**vars(args), "out": None}, "environment": _environment(), "methods": {}}
+    result: dict[str, Any] = {"settings": {**vars(args), "out": None}, "environment": environment(), "methods": {}}
     result["untrained"] = [len(ids) for ids in untrained]
     print(f"untrained: {np.mean(result['untrained']):.1f} tokens over {len(untrained)} prompts, at most {args.new}")
     for method in args.methods:
