@@ -50,9 +50,10 @@ from trimtab.data.collate import Collator
 from trimtab.data.rows import prepare
 from trimtab.data.synthetic import brevity
 from trimtab.methods import clm, psft, sft, wspo
-from trimtab.models.forward import ObjectiveCall, add_objective_forward
+from trimtab.models.forward import add_objective_forward
 from trimtab.models.identity_layer import bypass, insert_identity_layer, train_only_identity_layer
 from trimtab.models.loading import load_model, load_tokenizer
+from trimtab.signals.base import call_plan
 from trimtab.signals.columns import Columns
 from trimtab.signals.start import WithoutAdapter, own_logprobs
 from trimtab.train.trainer import ObjectiveTrainer
@@ -102,11 +103,8 @@ def plans(policy: PreTrainedModel, inputs: dict[str, Tensor]) -> dict[str, Plan]
 
 def step(policy: PreTrainedModel, plan: Plan, inputs: dict[str, Tensor]) -> float:
     policy.zero_grad(set_to_none=True)
-    signals: dict[str, Any] = {}
-    for signal in plan.signals:
-        signals |= signal(policy, inputs)  # type: ignore[operator]
-    call = ObjectiveCall(plan.objective, inputs["labels"], signals, inputs["row_id"], plan.reduction)
-    output = policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)
+    output = call_plan(plan, policy, inputs)
+    assert output.loss is not None
     output.loss.backward()
     return output.loss.item()
 

@@ -11,13 +11,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from trimtab import __version__, decoding
 from trimtab.data.sources import SUFFIXES, load_rows
 from trimtab.models import fingerprint, loading
 from trimtab.models.identity_layer import MARK
-from trimtab.models.tokenizers import check_same_tokens, encode_prompts
+from trimtab.train import heldout
 
 ROWS = 8
 """Prompts in a batch."""
@@ -118,8 +118,7 @@ def generate(prompts: Sequence[str], settings: Settings, console: Console | None
     options: dict[str, Any] = {"custom_generate": decoding.load(strategy)} if strategy else {}
     made = [f"trimtab {__version__}"]
     if settings.aligned:
-        sizes = [c.get_text_config().vocab_size for c in (config, loading.load_config(settings.aligned))]
-        check_same_tokens(tokenizer, loading.load_tokenizer(settings.aligned), sizes[0], sizes[1], "aligned model")
+        loading.check_vocabulary(tokenizer, config.get_text_config().vocab_size, settings.aligned, "aligned model")
     model = _load(settings.model, "model", made)
     if settings.aligned:
         options["aligned"] = _load(settings.aligned, "aligned", made)
@@ -129,7 +128,8 @@ def generate(prompts: Sequence[str], settings: Settings, console: Console | None
         for strength in strengths:
             torch.manual_seed(settings.seed + start)
             given = options if strength is None else {**options, "strength": strength}
-            answers.append(_answers(model, tokenizer, batch, settings, given))
+            found = heldout.generate(model, tokenizer, batch, settings.max_new_tokens, **settings.sampling(), **given)
+            answers.append([answer.text for answer in found])
         for prompt, texts in zip(batch, zip(*answers)):
             _show(console, prompt, strengths, texts)
     made.append(f"decoding {strategy or 'of the model'}")
@@ -146,20 +146,6 @@ def _load(name: str, role: str, made: list[str]) -> PreTrainedModel:
     model = loading.load_model(name)
     made.append(f"{role} {name} {fingerprint.of_model(model)}")
     return model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
-
-
-def _answers(
-    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], settings: Settings, options: dict[str, Any]
-) -> list[str]:
-    inputs = encode_prompts(tokenizer, prompts).to(model.device)
-    output = model.generate(
-        **inputs,
-        **settings.sampling(),
-        **options,
-        max_new_tokens=settings.max_new_tokens,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return tokenizer.batch_decode(output[:, inputs["input_ids"].size(1) :], skip_special_tokens=True)
 
 
 def _show(console: Console, prompt: str, strengths: Sequence[float | None], texts: Sequence[str]) -> None:

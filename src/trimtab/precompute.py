@@ -17,7 +17,6 @@ from trimtab.data.rows import prepare
 from trimtab.data.sources import load_rows
 from trimtab.methods.wspo import COLUMN
 from trimtab.models import fingerprint, loading
-from trimtab.models.tokenizers import check_same_tokens
 from trimtab.recipe import Recipe, policy_source
 from trimtab.run import check_ids, column_facts, environment, prepare_source
 from trimtab.signals.frozen import FrozenModel
@@ -61,10 +60,9 @@ def precompute(recipe: Recipe, out: Path, *, command: str, force: bool = False, 
     vocab = loading.load_config(policy_source(recipe), trust_remote_code=trust).get_text_config().vocab_size
     vocabularies = {}
     for role in ROLES:
-        name = getattr(models, role)
-        vocabularies[role] = loading.load_config(name, trust_remote_code=trust).get_text_config().vocab_size
-        other = loading.load_tokenizer(name, trust_remote_code=trust)
-        check_same_tokens(tokenizer, other, vocab, vocabularies[role], role)
+        vocabularies[role], _ = loading.check_vocabulary(
+            tokenizer, vocab, getattr(models, role), role, trust_remote_code=trust
+        )
     prepared = prepare_source(recipe, "train", tokenizer)
     check_ids(prepared, None, vocabularies)
 

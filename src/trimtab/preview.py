@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trimtab.core.batch import IGNORE
-from trimtab.data.rows import Prepared, check_losses
+from trimtab.data.rows import Prepared, check_losses, sequences
 from trimtab.data.sources import DataError
 from trimtab.models.loading import load_tokenizer
 from trimtab.recipe import Recipe, policy_source
@@ -29,10 +29,10 @@ def preview_recipe(recipe: Recipe, rows: int, split: str, console: Console | Non
     prepared = prepare_source(recipe, split, tokenizer, refuse=False)
     for row in prepared.rows[:rows]:
         console.rule(f"row {row['row_id'] + 1} of {prepared.source}", align="left", style="grey50")
-        for prefix in [prefix for prefix in ("", "rejected_") if f"{prefix}input_ids" in row]:
-            if prefix or "rejected_input_ids" in row:
-                console.print("rejected:" if prefix else "chosen:", style="bold")
-            ids, labels = row[f"{prefix}input_ids"], row[f"{prefix}labels"]
+        found = sequences(row)
+        for side, (ids, labels) in zip(("chosen:", "rejected:"), found):
+            if len(found) > 1:
+                console.print(side, style="bold")
             console.print(_coloured(ids, labels, tokenizer, console.is_terminal))
     console.print(_table(prepared, recipe.data.max_lost, tokenizer))
     check_losses(prepared, recipe.data.max_lost)

@@ -22,24 +22,25 @@ from rich.console import Console
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerState
 
 from trimtab import __version__, methods, report
-from trimtab.core import Method, Plan
+from trimtab.core import Method, MethodConfig, Plan, Wants
 from trimtab.data import stored
 from trimtab.data.collate import Collator, length_sorted
-from trimtab.data.rows import Prepared, check_losses, prepare
+from trimtab.data.rows import Prepared, check_losses, prepare, sequences
 from trimtab.data.sources import DataError, Row, load_rows
 from trimtab.models import fingerprint, loading
 from trimtab.models.adapters import add_lora
-from trimtab.models.forward import ObjectiveCall, add_objective_forward
+from trimtab.models.forward import add_objective_forward
 from trimtab.models.identity_layer import bypass, insert_identity_layer, train_only_identity_layer
 from trimtab.models.student import evenly_spaced, keep_layers
-from trimtab.models.tokenizers import check_same_tokens
 from trimtab.recipe import FROZEN, Cut, Recipe, Stages, dump, policy_source
+from trimtab.signals.base import call_plan
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.start import WithoutAdapter
 from trimtab.train import checkpoints, heldout, settings
 from trimtab.train.events import EventLog, StopOnInterrupt, WriteEvents
 from trimtab.train.progress import ShowProgress
 from trimtab.train.trainer import ObjectiveTrainer
+from trimtab.train.windows import WindowSampler
 
 
 class RunError(ValueError):
@@ -105,8 +106,8 @@ def run_stages(stages: Stages, *, resume: bool = False, console: Console | None 
     for recipe in stages.stages:  # a mistake in the last stage must not cost the first ones
         recipe.minutes = stages.minutes  # says in the run folder that the steps were fitted
         check_folder(Path(recipe.output), recipe, resume and Path(recipe.output).exists())
-        for source in filter(None, (recipe.data.train, recipe.data.heldout)):
-            load_rows(source)
+    for source in {s for recipe in stages.stages for s in (recipe.data.train, recipe.data.heldout) if s}:
+        load_rows(source)
     notes = [_fit_stages(stages, console, shared)] if stages.minutes is not None else []
     folders = []
     for recipe in stages.stages:
@@ -245,25 +246,23 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
     config = loading.load_config(policy_name, trust_remote_code=models.trust_remote_code)
     notes = []
     vocab = config.get_text_config().vocab_size
-    for role, name in _frozen_names(recipe).items():
-        other = loading.load_tokenizer(name, trust_remote_code=models.trust_remote_code)
-        other_config = loading.load_config(name, trust_remote_code=models.trust_remote_code)
-        other_vocab = other_config.get_text_config().vocab_size
-        message = check_same_tokens(tokenizer, other, vocab, other_vocab, role)
+    names = {role: getattr(models, role) for role in FROZEN if getattr(models, role) is not None}
+    vocabularies = {}
+    for role, name in names.items():
+        vocabularies[role], message = loading.check_vocabulary(
+            tokenizer, vocab, name, role, trust_remote_code=models.trust_remote_code
+        )
         if message:
             notes.append(message)
             console.print(message)
-        vocab = min(vocab, other_vocab)
-    method = methods.load(recipe.method)
-    options = method.config.model_validate(recipe.options)
-    wants = method.wanted(options)
+        vocab = min(vocab, vocabularies[role])
+    method, options, wants = _method(recipe)
     train = prepare_source(recipe, "train", tokenizer)
     held = prepare_source(recipe, "heldout", tokenizer) if recipe.data.heldout else None
 
-    frozen = {
-        role: _load(shared, name, models.frozen_dtype, models.trust_remote_code)
-        for role, name in _frozen_names(recipe).items()
-    }
+    check_ids(train, held, vocabularies)
+
+    frozen = {role: _load(shared, name, models.frozen_dtype, models.trust_remote_code) for role, name in names.items()}
     policy = _make_policy(recipe, shared)
     trained = fingerprint.of_model(policy)
     needs_copy = wants.start and models.reference is None and models.lora is None and not wants.identity_layer
@@ -280,18 +279,16 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
 
     given: dict[str, Any] = {}
     remember = models.frozen_states == "memory"
+    held_signals = []
     for role, model in frozen.items():
+        if role == "teacher":
+            held_signals.append(_teacher_signal(shared, model, remember))
         if role in wants.roles or (role == "reference" and wants.start):
-            given[role] = _teacher_signal(shared, model, remember) if role == "teacher" else None
-            given[role] = given[role] or FrozenModel(model, name=role, remember=remember)
+            given[role] = held_signals[0] if role == "teacher" else FrozenModel(model, name=role, remember=remember)
     if wants.start and "reference" not in given:
         given["reference"] = WithoutAdapter(off) if off else _frozen_copy(start, "reference", recipe)
-    held_signals = []
-    if "teacher" in frozen:
-        held_signals.append(_teacher_signal(shared, frozen["teacher"], remember))
     if recipe.eval.drift:
         held_signals.append(_frozen_copy(start, "start", recipe))
-    check_ids(train, held, _frozen_vocabularies(frozen))
     plan = method.build(options, policy, **given)
     rows_name = fingerprint.of_rows(train.rows)
     held_name = fingerprint.of_rows(held.rows) if held else "none"
@@ -316,13 +313,19 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
     return Job(recipe, method, plan, policy, tokenizer, train, held, held_signals, collator, signature, notes)
 
 
+def _method(recipe: Recipe) -> tuple[Method, MethodConfig, Wants]:
+    """The recipe's method, its settings, and what they want."""
+    method = methods.load(recipe.method)
+    options = method.config.model_validate(recipe.options)
+    return method, options, method.wanted(options)
+
+
 def prepare_source(recipe: Recipe, which: str, tokenizer: PreTrainedTokenizerBase, *, refuse: bool = True) -> Prepared:
     """Rows of `data.train` or `data.heldout` as token ids; refuses data of which too much would be lost."""
     source, limit = getattr(recipe.data, which), recipe.data.rows if which == "train" else recipe.data.heldout_rows
     rows = load_rows(source)
     max_length = recipe.training.get("max_length", 1024)
-    method = methods.load(recipe.method)
-    wants = method.wanted(method.config.model_validate(recipe.options))
+    _, _, wants = _method(recipe)
     training = which == "train"
     for column in wants.columns if training else ():
         stored.check(source, column, column_facts(rows, column, tokenizer))
@@ -375,15 +378,6 @@ def _make_policy(recipe: Recipe, shared: Shared) -> PreTrainedModel:
     return keep_layers(source, layers).to(loading.DTYPES[models.dtype])  # type: ignore[arg-type]
 
 
-def _frozen_names(recipe: Recipe) -> dict[str, str]:
-    """Role -> model, of those that the recipe names."""
-    return {role: getattr(recipe.models, role) for role in FROZEN if getattr(recipe.models, role) is not None}
-
-
-def _frozen_vocabularies(frozen: Mapping[str, PreTrainedModel]) -> dict[str, int]:
-    return {role: model.config.get_text_config().vocab_size for role, model in frozen.items()}
-
-
 def check_ids(train: Prepared, held: Prepared | None, vocabularies: Mapping[str, int]) -> None:
     """No row may hold a token that a frozen model cannot read.
 
@@ -392,7 +386,7 @@ def check_ids(train: Prepared, held: Prepared | None, vocabularies: Mapping[str,
     """
     for prepared in filter(None, (train, held)):
         for row in prepared.rows:
-            highest = max(row["input_ids"] + row.get("rejected_input_ids", []))
+            highest = max(max(ids) for ids, _ in sequences(row))
             for role, size in vocabularies.items():
                 if highest >= size:
                     raise DataError(
@@ -453,13 +447,9 @@ def seconds_per_step(job: Job) -> float:
     forward, update = [], []
     for inputs in length_sorted(rows[middle : middle + 4 * size], job.collator, size, device):
         start = time.perf_counter()
-        signals: dict[str, Any] = {}
-        for signal in job.plan.signals:
-            signals |= signal(policy, inputs)  # type: ignore[operator]
-        labels, rows = inputs["labels"], inputs["row_id"]
-        call = ObjectiveCall(job.plan.objective, labels, signals, rows, job.plan.reduction)
         with torch.autocast(device.type, mixed, enabled=bool(args.bf16 or args.fp16)):
-            output = policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)
+            output = call_plan(job.plan, policy, inputs)
+        assert output.loss is not None
         output.loss.backward()
         forward.append(time.perf_counter() - start)
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
@@ -479,8 +469,7 @@ def _rows_an_epoch(job: Job) -> int:
     if job.plan.window is None:
         return rows
     updates, times = job.plan.window
-    window = updates * _rows_an_update(job.recipe)
-    return rows // window * window * times
+    return len(WindowSampler(rows, updates * _rows_an_update(job.recipe), times, job.recipe.seed))
 
 
 def _rows_an_update(recipe: Recipe) -> int:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from trimtab import methods
 from trimtab.core import Head, LazyLogits, Plan, TokenBatch, label_logprobs, predicting
 from trimtab.models.forward import ObjectiveCall, compute_objective
+from trimtab.signals.base import call_plan
 
 GOOD = 4
 """Of the share of the vocabulary: one in so many tokens, those with the lowest ids, is good."""
@@ -111,11 +112,7 @@ def train(
     for step, inputs in enumerate(data):
         for callback in plan.callbacks:
             callback.on_step_begin(None, SimpleNamespace(global_step=step), None, model=policy)
-        signals: dict[str, Any] = {}
-        for signal in plan.signals:
-            signals |= signal(policy, inputs)
-        call = ObjectiveCall(plan.objective, inputs["labels"], signals, inputs["row_id"], plan.reduction, step=step)
-        output = policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)
+        output = call_plan(plan, policy, inputs, step=step)
         made.zero_grad()
         output.loss.backward()
         made.step()
@@ -216,6 +213,15 @@ class Result:
             cells = [self._cell(row[m]) if m in row else "" for m in measures]
             lines.append(f"| {name} | {' | '.join(cells)} |")
         return "\n".join(lines)
+
+
+def expect(result: Result, claim: str, larger: str, smaller: str, measure: str, margin: float) -> None:
+    """A claim of a paper that does not show is an expected failure of the test, with its numbers."""
+    short = result.shortfall(larger, smaller, measure, margin)
+    if short:
+        import pytest
+
+        pytest.xfail(f"did not reproduce: {claim} ({short})")
 
 
 def run(experiment: Experiment, seeds: tuple[int, ...], settings: Any = None) -> Result:

@@ -1181,8 +1181,8 @@ MISTAKES = [
     Mistake(
         "pairs: all chosen answers before all rejected ones",
         "data/collate.py",
-        'for row in rows for prefix in ("", "rejected_") if',
-        'for prefix in ("", "rejected_") for row in rows if',
+        "for row in rows for sequence in sequences(row)]",
+        "for side in (0, 1) for row in rows for sequence in sequences(row)[side : side + 1]]",
         (COLLATE + "test_pairs_lie_side_by_side",),
     ),
     Mistake(

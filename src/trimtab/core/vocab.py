@@ -14,7 +14,7 @@ gradient through autograd like everything else, which is what tied embeddings, D
 the pass a head that is a linear layer and nothing else has its gradient added up in place.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -108,6 +108,10 @@ def _tokens(limit: int, vocab_size: int, device: torch.device) -> int:
     return max(1, scale * limit // (4 * vocab_size))
 
 
+def _cut(number: int, size: int) -> list[slice]:
+    return [slice(i, min(i + size, number)) for i in range(0, number, size)]
+
+
 class _Pass:
     """One pass over the blocks; collects values, metrics and, where asked for, gradients."""
 
@@ -118,8 +122,14 @@ class _Pass:
         self.block = _tokens(BLOCK_BYTES, head.vocab_size, weights.device)
         self.slice = _tokens(SLICE_BYTES, head.vocab_size, weights.device)
 
-    def _parts(self, size: int, start: int, stop: int) -> list[slice]:
-        return [slice(i, min(i + size, stop)) for i in range(start, stop, size)]
+    def _blocks(self) -> list[slice]:
+        return _cut(len(self.batch), self.block)
+
+    def _slices(self, block: slice) -> Iterator[tuple[slice, TokenBatch, slice]]:
+        """Each slice of a block: its place inside the block, its tokens, and its place among all."""
+        batch = self.batch[block].computed()
+        for inside in _cut(len(batch), self.slice):
+            yield inside, batch[inside], slice(block.start + inside.start, block.start + inside.stop)
 
     def _objective(self, policy: Tensor, batch: TokenBatch, part: slice) -> Tensor:
         """[n] values of the tokens of `part`; values and metrics are kept."""
@@ -132,16 +142,14 @@ class _Pass:
 
     def _block(self, leaf: Tensor, block: slice, parameters: list[Tensor], sums: list[Tensor]) -> Tensor:
         """Gradient at the hidden states of one block; those at the parameters are added to `sums`."""
-        batch = self.batch[block].computed()
         linear = self.head.plain_linear(leaf)
         with torch.set_grad_enabled(linear is None):
             raw = self.head.module(leaf)
         grad_raw = raw if linear is not None else torch.empty_like(raw)  # a gradient takes its logits' place
-        for inside in self._parts(self.slice, 0, len(batch)):
-            part = slice(block.start + inside.start, block.start + inside.stop)
+        for inside, batch, part in self._slices(block):
             logits = raw.detach()[inside].requires_grad_()
             with torch.enable_grad():
-                values = self._objective(logits, batch[inside], part)
+                values = self._objective(logits, batch, part)
             if values.requires_grad:
                 weights = self.weights[part].to(values.dtype)
                 (grad_raw[inside],) = torch.autograd.grad(values, logits, weights)
@@ -166,17 +174,16 @@ class _Pass:
         """Gradients of the values, weighted, at the hidden states and at the head's parameters."""
         grad_hidden = torch.zeros_like(hidden)
         sums = [torch.zeros_like(parameter, dtype=torch.float32) for parameter in parameters]
-        for block in self._parts(self.block, 0, len(self.batch)):
+        for block in self._blocks():
             leaf = hidden[block].detach().requires_grad_()
             grad_hidden[block] = self._block(leaf, block, parameters, sums)
         return grad_hidden, [total.to(parameter.dtype) for parameter, total in zip(parameters, sums)]
 
     def without_grad(self, hidden: Tensor) -> None:
-        for block in self._parts(self.block, 0, len(self.batch)):
-            batch, raw = self.batch[block].computed(), self.head.module(hidden[block])
-            for inside in self._parts(self.slice, 0, len(batch)):
-                part = slice(block.start + inside.start, block.start + inside.stop)
-                self._objective(raw[inside], batch[inside], part)
+        for block in self._blocks():
+            raw = self.head.module(hidden[block])
+            for inside, batch, part in self._slices(block):
+                self._objective(raw[inside], batch, part)
 
 
 class _FusedLoss(torch.autograd.Function):

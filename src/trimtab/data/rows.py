@@ -107,6 +107,12 @@ def prepare(
     return prepared
 
 
+def sequences(row: Mapping[str, Any]) -> list[tuple[list[int], list[int]]]:
+    """Ids and labels of the sequences of a prepared row: one, or of a pair the chosen and then the rejected one."""
+    prefixes = ("", "rejected_") if "rejected_input_ids" in row else ("",)
+    return [(row[f"{prefix}input_ids"], row[f"{prefix}labels"]) for prefix in prefixes]
+
+
 def check_losses(prepared: Prepared, max_lost: float) -> None:
     """Refuse data of which more than a share is lost.
 

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from trimtab.core import Head, Objective, Reduction, TokenBatch, fused_loss, predicting, weights
+from trimtab.core.batch import finite
 
 
 class UnsupportedModel(ValueError):
@@ -101,18 +102,19 @@ def check_head(model: PreTrainedModel) -> None:
         model.train(was_training)
     if own.isnan().any():
         raise UnsupportedModel(f"{type(model).__name__} ({config.model_type}) gives NaN; its weights are broken")
-    own = own.float().clamp(min=-30_000.0)
-    close = 1e-3 if model.dtype == torch.float32 else 2e-2
-    if own.shape != rebuilt.shape or not torch.allclose(own, rebuilt.float(), rtol=close, atol=close * _spread(own)):
+    if own.shape != rebuilt.shape or not same_logits(rebuilt, own, least_spread=1e-3):
         raise UnsupportedModel(
             f"{type(model).__name__} ({config.model_type}): the output head applied to the last hidden state does not "
             "give the model's own logits; it changes them in a way trimtab does not know"
         )
 
 
-def _spread(x: Tensor) -> float:
-    kept = x[x > -1e4]
-    return max(kept.std().item(), 1e-3)
+def same_logits(found: Tensor, wanted: Tensor, least_spread: float = 0.0) -> bool:
+    """Whether two tables of logits are the same up to rounding, which goes by the dtype and the spread of `wanted`."""
+    close = 1e-3 if wanted.dtype == torch.float32 else 2e-2
+    found, wanted = finite(found.float()), finite(wanted.float())
+    spread = max(wanted[wanted > -1e4].std().item(), least_spread)
+    return torch.allclose(found, wanted, rtol=close, atol=close * spread)
 
 
 def add_objective_forward(model: PreTrainedModel) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from trimtab.core.batch import finite
+from trimtab.models.forward import same_logits
 from trimtab.models.student import copy_layers, find_layers
 
 MARK = "trimtab_identity_layer"
@@ -63,7 +63,7 @@ def insert_identity_layer(model: PreTrainedModel) -> PreTrainedModel:
             nn.init.zeros_(projection.bias)
     with _watch(layers[0]) as seen:
         logits = _few_logits(expanded)
-    if not all(torch.equal(given, returned) for given, returned in seen) or not _same(logits, _few_logits(model)):
+    if not all(torch.equal(given, returned) for given, returned in seen) or not same_logits(logits, _few_logits(model)):
         raise IdentityLayerError(
             f"{name}: a copy of the first layer ({type(layers[0]).__name__}) is not the identity with the weights of "
             f"{', '.join(outputs)} at zero; looked for the Linear or Conv1D that runs last in each of its blocks"
@@ -202,11 +202,3 @@ def _few_logits(model: PreTrainedModel) -> Tensor:
         return model.eval()(input_ids=ids, use_cache=False).logits
     finally:
         model.train(was_training)
-
-
-def _same(found: Tensor, wanted: Tensor) -> bool:
-    """Up to rounding: the layer itself must be exact, but a copy of the others need not round as they do."""
-    close = 1e-3 if wanted.dtype == torch.float32 else 2e-2
-    found, wanted = finite(found.float()), finite(wanted.float())
-    spread = wanted[wanted > -1e4].std().item()
-    return torch.allclose(found, wanted, rtol=close, atol=close * spread)

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.models.builtin import BUILTIN, ModelNotFound, builtin_folder
+from trimtab.models.tokenizers import check_same_tokens
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -59,6 +60,26 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedT
 def load_config(name: str, *, trust_remote_code: bool = False) -> Any:
     """The config of a model, without its weights."""
     return _fetch(AutoConfig, name, trust_remote_code=trust_remote_code)
+
+
+def check_vocabulary(
+    tokenizer: PreTrainedTokenizerBase, vocab: int, name: str, role: str, *, trust_remote_code: bool = False
+) -> tuple[int, str | None]:
+    """Rows of the head of the model `name`, and what `check_same_tokens` says of it, without loading its weights.
+
+    Args:
+        tokenizer: of the policy.
+        vocab: rows of the policy's head, or fewer.
+        name: of the other model.
+        role: what it is, for messages.
+
+    Raises:
+        ModelNotFound: if it is not there.
+        TokenizerMismatch: if its ids mean other tokens.
+    """
+    other = load_tokenizer(name, trust_remote_code=trust_remote_code)
+    size = load_config(name, trust_remote_code=trust_remote_code).get_text_config().vocab_size
+    return size, check_same_tokens(tokenizer, other, vocab, size, role)
 
 
 def load_model(name: str, *, dtype: str = "float32", trust_remote_code: bool = False) -> PreTrainedModel:

@@ -1,9 +1,12 @@
-"""The contract of a signal."""
+"""The contract of a signal, and the forward that signals are read for."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from torch import Tensor, nn
+
+from trimtab.core import Plan
+from trimtab.models.forward import ObjectiveCall, ObjectiveOutput
 
 
 class Signal(Protocol):
@@ -22,3 +25,34 @@ class Signal(Protocol):
             Tensors [N] or [N, V], or `LazyLogits`, without gradient.
         """
         ...
+
+
+def read_signals(signals: Iterable[Any], policy: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What all `signals` say of a micro-batch, by name."""
+    found: dict[str, Any] = {}
+    for signal in signals:
+        found |= signal(policy, inputs)
+    return found
+
+
+def call_plan(
+    plan: Plan,
+    policy: nn.Module,
+    inputs: Mapping[str, Tensor],
+    total: Tensor | float | None = None,
+    *,
+    seed: int = 0,
+    step: int = 0,
+) -> ObjectiveOutput:
+    """One forward of the policy with the plan's objective, fed by its signals.
+
+    Args:
+        plan: of a method.
+        policy: with `add_objective_forward`; may be wrapped.
+        inputs: as a signal takes them.
+        total, seed, step: see `trimtab.core.weights` and `TokenBatch.uniform`.
+    """
+    signals = read_signals(plan.signals, policy, inputs)
+    labels, row_id = inputs["labels"], inputs["row_id"]
+    call = ObjectiveCall(plan.objective, labels, signals, row_id, plan.reduction, total, seed=seed, step=step)
+    return policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)

@@ -10,6 +10,7 @@ from trimtab.core import Losses, TokenBatch, answer_mask
 from trimtab.models.forward import ObjectiveCall
 from trimtab.models.tokenizers import encode_prompts
 from trimtab.objectives.divergence import forward_kl, reverse_kl
+from trimtab.signals.base import read_signals
 
 
 class Measure:
@@ -67,9 +68,7 @@ def measure(
     policy.eval()
     rows: dict[int, dict[str, float]] = {}
     for inputs in batches:
-        found: dict[str, Any] = {}
-        for signal in signals:
-            found |= signal(policy, inputs)
+        found = read_signals(signals, policy, inputs)
         reader = Measure()
         call = ObjectiveCall(reader, inputs["labels"], found, inputs["row_id"])
         policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)
@@ -102,8 +101,11 @@ class Answer(NamedTuple):
 
 
 @torch.no_grad()
-def generate(policy: nn.Module, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int) -> list[Answer]:
-    """Greedy answers to chat prompts (plain prompts where the tokenizer has no chat template)."""
+def generate(
+    policy: nn.Module, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int, **options: Any
+) -> list[Answer]:
+    """Answers to chat prompts (plain prompts where the tokenizer has no chat template), greedy ones unless `options`
+    of `policy.generate` say otherwise."""
     inputs = encode_prompts(tokenizer, prompts)
     was_training = policy.training
     policy.eval()
@@ -111,8 +113,8 @@ def generate(policy: nn.Module, tokenizer: Any, prompts: Sequence[str], max_new_
     output = policy.generate(  # type: ignore[operator]
         **inputs.to(device),
         max_new_tokens=max_new_tokens,
-        do_sample=False,
         pad_token_id=tokenizer.pad_token_id,
+        **{"do_sample": False, **options},
     )
     policy.train(was_training)
     answers = output[:, inputs.input_ids.size(1) :]

@@ -12,7 +12,7 @@ from transformers.trainer_utils import rotate_checkpoints
 from trl import SFTTrainer  # type: ignore[attr-defined]
 
 from trimtab.core import Plan, count
-from trimtab.models.forward import ObjectiveCall
+from trimtab.signals.base import call_plan
 from trimtab.train.checkpoints import mark_complete
 from trimtab.train.windows import WindowSampler
 
@@ -81,20 +81,10 @@ class ObjectiveTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | float | None = None,
     ) -> Any:
-        signals: dict[str, Any] = {}
-        for signal in self.plan.signals:
-            signals |= signal(model, inputs)  # type: ignore[operator]
-        call = ObjectiveCall(
-            self.plan.objective,
-            inputs["labels"],
-            signals,
-            inputs["row_id"],
-            self.plan.reduction,
-            num_items_in_batch,
-            seed=self.args.seed,
-            step=self.state.global_step,
-        )
-        output = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)
+        seed, step = self.args.seed, self.state.global_step
+        output = call_plan(self.plan, model, inputs, num_items_in_batch, seed=seed, step=step)
+        assert output.loss is not None
+        assert output.metrics is not None
         self._update.append((output.loss.detach(), inputs["row_id"]))
         for name, pair in output.metrics.items():
             pair = torch.stack(pair)
