@@ -22,22 +22,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import language
 import numpy as np
 import torch
-from datasets import Dataset
 from intervals import Interval, over_seeds_and_rows
 from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
-from transformers import PrinterCallback
 
-from trimtab.core import LazyLogits, TokenBatch
+from trimtab.core import LazyLogits, Plan, TokenBatch
 from trimtab.data.collate import length_sorted
-from trimtab.recipe import Recipe, parse
+from trimtab.recipe import Recipe
 from trimtab.run import Job, Shared, load_job
-from trimtab.train import settings
 from trimtab.train.heldout import measure, token_measures
-from trimtab.train.trainer import ObjectiveTrainer
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "sft": ("sft", {}),
@@ -115,43 +112,19 @@ def recipe(name: str, seed: int, budget: Budget, files: Files, output: str) -> R
             "rows": budget.rows,
             "heldout_rows": budget.heldout_rows,
         },
-        "training": {
-            "per_device_train_batch_size": 8,
-            "max_steps": budget.steps,
-            "learning_rate": 3.0e-4,
-            "adam_beta2": 0.95,
-            "max_grad_norm": 1.0,
-            "warmup_steps": 2,
-            "lr_scheduler_type": "cosine",
-            "max_length": 256,
-            "bf16": False,
-            "gradient_checkpointing": False,
-            "save_strategy": "no",
-        },
+        "training": {"max_steps": budget.steps, "learning_rate": 3.0e-4, "adam_beta2": 0.95},
         "seed": seed,
         "output": output,
     }
-    parsed = parse(tree, "hpd_language", name)
-    assert isinstance(parsed, Recipe)
-    return parsed
+    return language.recipe("hpd_language", tree)
 
 
-def train(job: Job, name: str) -> None:
-    """Carry out the training of a job, and nothing else that a run does."""
-    plan = job.plan
-    if name in SHUFFLED:
-        (teacher,) = plan.signals
-        plan = dataclasses.replace(plan, signals=(Shuffled(teacher, seed=job.recipe.seed),))
-    trainer = ObjectiveTrainer(
-        model=job.policy,
-        args=settings.build(job.recipe.training, Path(job.recipe.output), job.recipe.seed),
-        plan=plan,
-        train_dataset=Dataset.from_list(job.train.rows),
-        processing_class=job.tokenizer,
-        data_collator=job.collator,
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
+def plan(job: Job, name: str) -> Plan:
+    """The job's own, or with the teacher of the control."""
+    if name not in SHUFFLED:
+        return job.plan
+    (teacher,) = job.plan.signals
+    return dataclasses.replace(job.plan, signals=(Shuffled(teacher, seed=job.recipe.seed),))
 
 
 Rows = dict[int, dict[str, float]]
@@ -243,7 +216,7 @@ def run(budget: Budget | None = None, files: Files | None = None) -> Result:
                 if not found:
                     signature = _common(job.signature)
                     found = {"teacher": [measure_teacher(job)], "untrained": [measure_policy(job)]}
-                train(job, name)
+                language.train(job, plan(job, name))
                 found.setdefault(name, []).append(measure_policy(job))
                 del job
                 gc.collect()  # a trainer and its model know each other: 1.6 GB would wait for the next one

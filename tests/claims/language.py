@@ -1,0 +1,72 @@
+"""What the experiments on language models share: training without a run folder, held-out prompts, greedy answers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback, TrainerCallback
+
+from trimtab.core import Plan
+from trimtab.data.synthetic import everyday
+from trimtab.models.tokenizers import encode_prompts
+from trimtab.recipe import Recipe, parse
+from trimtab.run import Job
+from trimtab.train import settings
+from trimtab.train.trainer import ObjectiveTrainer
+
+TRAINING = {
+    "per_device_train_batch_size": 8,
+    "max_grad_norm": 1.0,
+    "warmup_steps": 2,
+    "lr_scheduler_type": "cosine",
+    "max_length": 256,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "save_strategy": "no",
+}
+"""Settings of the trainer that the tiny recipes share."""
+
+
+def recipe(name: str, tree: dict[str, Any]) -> Recipe:
+    """What `trimtab train` would be given, with the training of the tiny recipes below its own."""
+    parsed = parse({**tree, "training": TRAINING | tree.get("training", {})}, name, name)
+    assert isinstance(parsed, Recipe)
+    return parsed
+
+
+def train(job: Job, plan: Plan | None = None, callbacks: Sequence[TrainerCallback] = ()) -> None:
+    """Carry out the training of a job, and nothing else that a run does."""
+    trainer = ObjectiveTrainer(
+        model=job.policy,
+        args=settings.build(job.recipe.training, Path(job.recipe.output), job.recipe.seed),
+        plan=plan or job.plan,
+        train_dataset=Dataset.from_list(job.train.rows),
+        processing_class=job.tokenizer,
+        data_collator=job.collator,
+    )
+    trainer.remove_callback(PrinterCallback)
+    for callback in callbacks:
+        trainer.add_callback(callback)
+    trainer.train()
+
+
+def prompts(number: int) -> list[str]:
+    """Of the held-out rows of `trimtab:everyday`."""
+    asked = [next(m["content"] for m in row["messages"] if m["role"] == "user") for row in everyday("heldout")]
+    return list(dict.fromkeys(asked))[:number]
+
+
+@torch.no_grad()
+def answers(model: Any, tokenizer: Any, asked: list[str], new: int, **options: Any) -> list[list[int]]:
+    """Ids of each greedy answer, without what follows its end."""
+    found = []
+    for start in range(0, len(asked), 12):
+        inputs = encode_prompts(tokenizer, asked[start : start + 12])
+        width = inputs["input_ids"].size(1)
+        output = model.generate(**inputs, max_new_tokens=new, do_sample=False, **options)
+        for row in output[:, width:].tolist():
+            end = row.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in row else len(row)
+            found.append(row[:end])
+    return found
