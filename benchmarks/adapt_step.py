@@ -45,7 +45,8 @@ from common import (
     write,
 )
 from distill_step import TINY, config_of, make_inputs, tiny_config
-from trimtab.core import Plan
+from trimtab.core import Plan, answer_mask
+from trimtab.data import stored
 from trimtab.data.collate import Collator
 from trimtab.data.rows import prepare
 from trimtab.data.synthetic import brevity
@@ -54,7 +55,7 @@ from trimtab.models.forward import add_objective_forward
 from trimtab.models.identity_layer import bypass, insert_identity_layer, train_only_identity_layer
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.signals.base import call_plan
-from trimtab.signals.columns import Columns
+from trimtab.signals.columns import Column
 from trimtab.signals.start import WithoutAdapter, own_logprobs
 from trimtab.train.trainer import ObjectiveTrainer
 
@@ -74,29 +75,16 @@ def make(model: str) -> PreTrainedModel:
 # ---------------------------------------------------------------- one update, without the optimizer
 
 
-class Stored:
-    """The log-probabilities that stand beside the rows, as a signal."""
-
-    provides = frozenset({"reference"})
-
-    def __init__(self, values: Tensor):
-        self.values = values
-
-    def labels_only(self) -> "Stored":
-        return self
-
-    def __call__(self, policy: Any, inputs: Any) -> dict[str, Tensor]:
-        return {"reference": self.values}
-
-
 def plans(policy: PreTrainedModel, inputs: dict[str, Tensor]) -> dict[str, Plan]:
-    reference = Stored(own_logprobs(policy, inputs))
+    mask = answer_mask(inputs["labels"])
+    inputs[stored.REFERENCE] = torch.zeros(inputs["labels"].shape)
+    inputs[stored.REFERENCE][:, 1:][mask] = own_logprobs(policy, inputs)
+    reference = Column(stored.REFERENCE, "reference")
     made = {
         "sft": sft.build(sft.Config(), policy),
         "psft": psft.build(psft.Config(), policy),
-        "wspo": wspo.build(wspo.Config(weak="column"), policy, reference),  # type: ignore[arg-type]
+        "wspo": wspo.build(wspo.Config(weak="column"), policy, reference),
     }
-    assert isinstance(made["wspo"].signals[1], Columns)
     made["psft"].signals[0].take(policy)  # type: ignore[attr-defined]
     return made
 
@@ -113,7 +101,7 @@ def clock(model: str, rows: int, length: int, repeats: int, patience: float) -> 
     policy = make(model)
     add_objective_forward(policy)
     inputs = make_inputs(config_of(model).vocab_size, rows, length)
-    inputs[wspo.COLUMN] = torch.randn(rows, length)
+    inputs[stored.WEAK_DELTA] = torch.randn(rows, length)
     made = plans(policy, inputs)
     return alternate({name: partial(step, policy, plan, inputs) for name, plan in made.items()}, repeats, patience)
 

@@ -1,6 +1,7 @@
-"""Weak log-ratios stored beside the rows: the same training, and a refusal wherever they would not fit."""
+"""What frozen models say, stored beside the rows: the same training, and a refusal wherever it would not fit."""
 
 import json
+import re
 import sys
 import weakref
 from pathlib import Path
@@ -46,7 +47,7 @@ def recipe(files: Path, output: Path, **changes) -> Recipe:
 def with_column(files: Path, output: Path, rows: Path, **changes) -> Recipe:
     made = tree(files, output, options={"weak": "column"}, **changes)
     made["data"]["train"] = str(rows)
-    made["models"] = {"policy": str(files / "teacher")}
+    made["models"] = {"policy": str(files / "teacher"), "reference": "column"}
     stored = parse(made, "test", "run")
     assert isinstance(stored, Recipe)
     return stored
@@ -70,24 +71,27 @@ def test_stored_and_live_log_ratios_train_the_same(files, tmp_path):
     for key in ("loss", "weak_ratio", "strong_ratio", "nll"):
         assert logged(stored, key) == pytest.approx(logged(live, key), rel=1e-4, abs=1e-6), key
     signature = (stored / "signature.txt").read_text()
-    assert f"weak_delta: weak_reference {files}/weak_reference " in signature
+    assert f"stored columns: weak_reference {files}/weak_reference " in signature
+    assert "the stored reference" not in (stored / "metrics.jsonl").read_text()
 
 
 def test_each_row_keeps_its_place_and_gains_the_log_ratio_of_each_answer_token(files, tmp_path):
     rows = make(files, tmp_path / "rows.jsonl")
     source = [json.loads(line) for line in (files / "train.jsonl").read_text().splitlines()]
-    assert [{**row, "weak_delta": 0} for row in source] == [{**row, "weak_delta": 0} for row in rows]
+    new = {"weak_delta": 0, "reference_logprobs": 0}
+    assert [{**row, **new} for row in source] == [{**row, **new} for row in rows]
     tokenizer = tiny_folder.byte_tokenizer()
     prompt, answer = rows[3]["messages"]
     start = tokenizer.apply_chat_template([prompt], tokenize=False, add_generation_prompt=True)
     ids = torch.tensor([tokenizer(start + answer["content"] + "<|end|>", add_special_tokens=False).input_ids])
     length = len(answer["content"]) + 1
     found = []
-    for role in WEAK:
+    for role in (*WEAK, "teacher"):
         with torch.no_grad():
             logits = AutoModelForCausalLM.from_pretrained(files / role)(ids).logits[0, -length - 1 : -1]
         found.append(logits.log_softmax(-1).gather(-1, ids[0, -length:, None]).squeeze(-1))
     assert rows[3]["weak_delta"] == pytest.approx((found[1] - found[0]).tolist(), abs=1e-5)
+    assert rows[3]["reference_logprobs"] == pytest.approx(found[2].tolist(), abs=1e-5)
 
 
 def test_tokens_that_are_cut_off_and_rows_that_are_lost_have_no_numbers_and_are_not_read(files, tmp_path):
@@ -121,7 +125,7 @@ def test_tokens_that_are_cut_off_and_rows_that_are_lost_have_no_numbers_and_are_
         run(longer, console=QUIET)
 
 
-def test_one_weak_model_is_in_memory_at_a_time(files, tmp_path, monkeypatch):
+def test_one_model_is_in_memory_at_a_time(files, tmp_path, monkeypatch):
     loaded, load_model = [], loading.load_model
 
     def remember(name, **kwargs):
@@ -132,7 +136,7 @@ def test_one_weak_model_is_in_memory_at_a_time(files, tmp_path, monkeypatch):
 
     monkeypatch.setattr(loading, "load_model", remember)
     make(files, tmp_path / "rows.jsonl")
-    assert [name for name, _ in loaded] == list(WEAK)
+    assert [name for name, _ in loaded] == [*WEAK, "teacher"]
 
 
 def test_the_meta_names_what_the_column_was_computed_from(files, tmp_path):
@@ -140,9 +144,69 @@ def test_the_meta_names_what_the_column_was_computed_from(files, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.jsonl", "rows.meta.json"]
     meta = json.loads((tmp_path / "rows.meta.json").read_text())
     assert meta["command"] == "made by a test"
-    assert set(meta["models"]) == set(WEAK)
+    assert meta["columns"] == ["weak_delta", "reference_logprobs"]
+    assert set(meta["models"]) == {*WEAK, "reference"}
     assert meta["models"]["weak_aligned"] != meta["models"]["weak_reference"]
-    assert {"column", "tokenizer", "chat template", "rows", "source", "dtype", "max_length", "versions"} <= set(meta)
+    assert {"tokenizer", "chat template", "rows", "source", "dtype", "max_length", "versions"} <= set(meta)
+
+
+PAIRS = [
+    {"prompt": f"say {i}", "chosen": "ab" * (i % 3 + 1), "rejected": "cde" if i != 5 else "ababab"} for i in range(16)
+]
+"""Row 6 is no pair: its answers are the same."""
+
+
+def preferences(files: Path, output: Path, **changes) -> Recipe:
+    (files / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PAIRS))
+    made = tree(files, output)
+    made |= {"method": "dpo", "options": {}}
+    made["models"] = {"policy": str(files / "teacher")} | changes.pop("models", {})
+    made["data"] = {"train": str(files / "pairs.jsonl"), "max_lost": 0.1} | changes.pop("data", {})
+    parsed = parse(made | changes, "test", "run")
+    assert isinstance(parsed, Recipe)
+    return parsed
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 2, "target_modules": "all-linear"}])
+def test_stored_and_live_references_train_the_same(files, tmp_path, lora):
+    live = preferences(files, tmp_path / "live", models={"lora": lora})
+    precompute(live, tmp_path / "rows.jsonl", command="", console=QUIET)
+    first, *_ = rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert (len(first["reference_logprobs"]), len(first["rejected_reference_logprobs"])) == (3, 4)
+    assert rows[5]["reference_logprobs"] == rows[5]["rejected_reference_logprobs"] == []
+    data = {"train": str(tmp_path / "rows.jsonl")}
+    stored = preferences(files, tmp_path / "stored", models={"reference": "column", "lora": lora}, data=data)
+    one, other = run(live, console=QUIET).folder, run(stored, console=QUIET).folder
+    assert any(abs(margin) > 1e-4 for margin in logged(one, "margin"))
+    for key in ("loss", "margin", "reward_chosen", "reward_rejected"):
+        assert logged(other, key) == pytest.approx(logged(one, key), rel=1e-4, abs=1e-6), key
+
+
+def test_a_stored_reference_that_is_not_the_start_is_said(files, tmp_path):
+    live = preferences(files, tmp_path / "live", models={"reference": str(files / "weak_reference")})
+    precompute(live, tmp_path / "rows.jsonl", command="", console=QUIET)
+    data = {"train": str(tmp_path / "rows.jsonl")}
+    stored = preferences(files, tmp_path / "stored", models={"reference": "column"}, data=data)
+    one, other = run(live, console=QUIET).folder, run(stored, console=QUIET).folder
+    assert logged(other, "loss") == pytest.approx(logged(one, "loss"), rel=1e-4)
+    said = f"the stored reference is {files}/weak_reference [0-9a-f]+, not the model that training starts from"
+    assert re.search(said, (other / "metrics.jsonl").read_text())
+
+
+def test_a_column_of_chosen_answers_alone_is_none_of_pairs(files, tmp_path):
+    changes = {"data": {"train": str(files / "pairs.jsonl"), "max_lost": 0.1}}
+    preferences(files, tmp_path / "never")
+    make(files, tmp_path / "rows.jsonl", **changes)
+    data = {"train": str(tmp_path / "rows.jsonl")}
+    with pytest.raises(DataError, match="row 1 has no column rejected_reference_logprobs"):
+        run(preferences(files, tmp_path / "stored", models={"reference": "column"}, data=data), console=QUIET)
+
+
+def test_whole_distributions_are_in_no_column(files, tmp_path):
+    made = {**tree(files, tmp_path), "method": "trra"}
+    made["models"] = {"policy": "p", "reference": "column", "aligned": "a"}
+    with pytest.raises(ValueError, match=r"trra reads whole distributions of models\.reference, and a column holds"):
+        parse(made, "test", "run")
 
 
 def changed(files: Path, out: Path, what: str) -> Recipe:
@@ -215,7 +279,8 @@ def test_the_command_says_where_the_rows_are_and_how_far_it_is(files, tmp_path, 
     code, said, err = trimtab("precompute", tmp_path / "both.yaml", "--out", out)
     assert code == 0, err
     assert f"rows: {out}\nmeta: {tmp_path}/new/rows.meta.json\n" in said
-    assert f"data.train={out} options.weak=column" in said
+    assert "columns for wspo: weak_delta, reference_logprobs\n" in said
+    assert f"data.train={out} models.reference=column options.weak=column models.weak_reference=null" in said
     for role in WEAK:
         assert f"{role}  " in said
     assert "tokens  " in said
@@ -239,8 +304,8 @@ def test_a_file_that_is_there_is_kept_unless_forced(files, tmp_path, trimtab):
 @pytest.mark.parametrize(
     ("changes", "words", "message"),
     [
-        ({"method": "sft"}, (), "error: weak_delta is computed from a recipe of wspo with options.weak=live"),
-        ({"options": {"weak": "column"}}, (), "this one has method wspo with options.weak=column"),
+        ({"method": "sft"}, (), "error: method sft with these settings asks no frozen model for log-probabilities"),
+        ({"options": {"weak": "column"}}, ("models.reference=column",), "method wspo with these settings asks no"),
         ({}, ("models.weak_aligned=null",), "method wspo needs models.weak_aligned"),
         ({}, ("data.train=nowhere.jsonl",), "there is no file nowhere.jsonl"),
         ({}, ("training.max_length=20",), "rows would be lost"),

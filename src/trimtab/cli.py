@@ -140,11 +140,11 @@ def train(
 @app.command()
 def precompute(
     recipe: RecipeArgument,
-    out: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="The rows with their new column.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="The rows with their new columns.")],
     overrides: Overrides = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
-    """Run wspo's two weak models once over the training rows and store what they say as a column of the rows."""
+    """Run a recipe's frozen models once over its training rows and store what they say as columns of the rows."""
     import shlex
 
     from trimtab.recipe import Stages, load_recipe
@@ -152,12 +152,18 @@ def precompute(
     loaded = load_recipe(recipe, overrides or ())
     stages = loaded.stages if isinstance(loaded, Stages) else [loaded]
     _quiet()
-    from trimtab.precompute import precompute
+    from trimtab.precompute import columns_of, precompute
 
-    chosen = next((stage for stage in stages if stage.method == "wspo"), stages[0])
+    chosen = max(stages, key=lambda stage: len(columns_of(stage)))
     meta = precompute(chosen, out, command=shlex.join(["trimtab", *sys.argv[1:]]), force=force)
-    typer.echo(f"rows: {out}\nmeta: {meta}")
-    typer.echo(f"train on them with data.train={out} options.weak=column and without the weak models")
+    columns = columns_of(chosen)
+    typer.echo(f"rows: {out}\nmeta: {meta}\ncolumns for {chosen.method}: {', '.join(columns)}")
+    use = [f"data.train={out}"]
+    if "reference_logprobs" in columns:
+        use.append("models.reference=column")
+    if "weak_delta" in columns:
+        use.append("options.weak=column models.weak_reference=null models.weak_aligned=null")
+    typer.echo(f"train on them with {' '.join(use)}")
 
 
 @app.command()

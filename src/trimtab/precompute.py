@@ -1,45 +1,67 @@
-"""Weak log-ratios computed once and stored beside the rows, so that training holds neither weak model."""
+"""What frozen models say of the answers, computed once and stored beside the rows: training holds none of them."""
 
 import gc
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from trimtab import __version__
 from trimtab.core import IGNORE, answer_mask
 from trimtab.data import stored
 from trimtab.data.collate import Collator, length_sorted
-from trimtab.data.rows import prepare
+from trimtab.data.rows import REJECTED, prefixes, prepare, sequences
 from trimtab.data.sources import load_rows
-from trimtab.methods.wspo import COLUMN
 from trimtab.models import fingerprint, loading
-from trimtab.recipe import Recipe, policy_source
-from trimtab.run import check_ids, column_facts, environment, prepare_source
+from trimtab.recipe import STORED, Recipe, policy_source
+from trimtab.run import (
+    Shared,
+    check_ids,
+    column_facts,
+    environment,
+    make_policy,
+    method_of,
+    prepare_source,
+    shown,
+)
 from trimtab.signals.frozen import FrozenModel
 from trimtab.train import settings
 from trimtab.train.progress import bar, left
 
-ROLES = ("weak_reference", "weak_aligned")
+WEAK: tuple[str, ...] = ("weak_reference", "weak_aligned")
+LogProbs = dict[int, list[Tensor]]
+"""row id -> log-probabilities of the answer tokens of its sequences, one model's"""
 
 
 class PrecomputeError(ValueError):
     """A recipe or a file that nothing can be precomputed for."""
 
 
-def precompute(recipe: Recipe, out: Path, *, command: str, force: bool = False, console: Console | None = None) -> Path:
-    """Write the recipe's training rows with the column `weak_delta`, and beside them what it was computed from.
+def columns_of(recipe: Recipe) -> dict[str, tuple[str, ...]]:
+    """column -> roles of the frozen models whose log-probabilities of the answers it can replace in training."""
+    _, _, wants = method_of(recipe)
+    found = {stored.WEAK_DELTA: WEAK} if wants.roles.issuperset(WEAK) else {}
+    if wants.start and recipe.models.reference != STORED:
+        found[stored.REFERENCE] = ("reference",)
+    return found
 
-    The column holds log pi_weak_aligned(y_t) - log pi_weak_reference(y_t) for each answer token, in nats and float32.
-    The weak models run one after another, in models.frozen_dtype, over the rows as training reads them: cut to
-    training.max_length. Tokens that are cut off, and rows that are not kept, have null in place of numbers; training
-    refuses to read one. All rows stay, in their order.
+
+def precompute(recipe: Recipe, out: Path, *, command: str, force: bool = False, console: Console | None = None) -> Path:
+    """Write the recipe's training rows with what its frozen models say of the answers, and beside them what that was
+    computed from.
+
+    Columns hold one number in nats and float32 for each answer token: `reference_logprobs` log pi_ref(y_t), where the
+    method measures from a reference; `weak_delta` log pi_weak_aligned(y_t) - log pi_weak_reference(y_t), of wspo. Those
+    of rejected answers begin with `rejected_`. The models run one after another, in models.frozen_dtype, over the rows
+    as training reads them: cut to training.max_length. Tokens that are cut off, and rows that are not kept, have null
+    in place of numbers; training refuses to read one. All rows stay, in their order.
 
     Args:
-        recipe: of wspo, with both weak models.
+        recipe: of a method with a reference or a weak pair.
         out: a .jsonl file.
         command: for the meta.
         force: replace a file that is there.
@@ -53,56 +75,55 @@ def precompute(recipe: Recipe, out: Path, *, command: str, force: bool = False, 
             is written then.
     """
     console = console or Console()
-    _check(recipe, out, force)
+    columns = columns_of(recipe)
+    _check(recipe, columns, out, force)
     models, source = recipe.models, recipe.data.train
     trust = models.trust_remote_code
     tokenizer = loading.load_tokenizer(policy_source(recipe), trust_remote_code=trust)
     vocab = loading.load_config(policy_source(recipe), trust_remote_code=trust).get_text_config().vocab_size
+    roles = [role for named in columns.values() for role in named]
     vocabularies = {}
-    for role in ROLES:
-        vocabularies[role], _ = loading.check_vocabulary(
-            tokenizer, vocab, getattr(models, role), role, trust_remote_code=trust
-        )
+    for role in roles:
+        name = getattr(models, role) or policy_source(recipe)
+        vocabularies[role], _ = loading.check_vocabulary(tokenizer, vocab, name, role, trust_remote_code=trust)
     prepared = prepare_source(recipe, "train", tokenizer)
     check_ids(prepared, None, vocabularies)
 
     device = settings.build(recipe.training, Path(recipe.output), recipe.seed).device
-    logprobs, names = [], {}
-    for role in ROLES:
+    logprobs: dict[str, LogProbs] = {}
+    names = {}
+    for role in roles:
         collator = Collator(int(tokenizer.pad_token_id or 0), vocabularies[role])  # type: ignore[arg-type]
         batches = length_sorted(prepared.rows, collator, recipe.eval.batch_size, device)
-        found, names[role] = _label_logprobs(recipe, role, _watched(batches, role, prepared.counts.tokens, console))
-        logprobs.append(found)
+        watched = _watched(batches, role, prepared.counts.tokens, console)
+        logprobs[role], names[role] = _label_logprobs(recipe, role, watched)
         gc.collect()  # the model is gone before the next one comes
-    reference, aligned = logprobs
 
     rows = load_rows(source)[: recipe.data.rows]
-    deltas = {row: (aligned[row] - values).tolist() for row, values in reference.items()}
-    whole = prepare(rows, tokenizer, max_length=10**9, source=source)  # how many answer tokens there are uncut
-    lengths = {row["row_id"]: sum(label != IGNORE for label in row["labels"]) for row in whole.rows}
+    _, _, wants = method_of(recipe)
+    whole = prepare(rows, tokenizer, max_length=10**9, source=source, pairs=wants.pairs).rows  # answers uncut
+    made = {row["row_id"]: _columns(row, columns, logprobs) for row in whole}
+    nothing = {prefix + name: [] for prefix in (("", REJECTED) if wants.pairs else ("",)) for name in columns}
     meta = {
-        "column": COLUMN,
-        "models": {role: f"{getattr(models, role)} {names[role]}" for role in ROLES},
+        "columns": list(columns),
+        "models": names,
         "dtype": models.frozen_dtype,
         "source": source,
         "max_length": prepared.max_length,
-        **column_facts(rows, COLUMN, tokenizer),
+        **column_facts(rows, tokenizer),
         "trimtab": __version__,
         **environment(),
         "command": command,
     }
-    stored.write(
-        out, ({**row, COLUMN: _column(deltas.get(i, []), lengths.get(i, 0))} for i, row in enumerate(rows)), meta
-    )
+    stored.write(out, ({**row, **made.get(i, nothing)} for i, row in enumerate(rows)), meta)
     return stored.meta_path(out)
 
 
-def _check(recipe: Recipe, out: Path, force: bool) -> None:
-    if recipe.method != "wspo" or recipe.options["weak"] != "live":
-        found = f"method {recipe.method}" + (" with options.weak=column" if recipe.method == "wspo" else "")
+def _check(recipe: Recipe, columns: Mapping[str, Any], out: Path, force: bool) -> None:
+    if not columns:
         raise PrecomputeError(
-            f"{COLUMN} is computed from a recipe of wspo with options.weak=live, models.weak_reference and "
-            f"models.weak_aligned; this one has {found}"
+            f"method {recipe.method} with these settings asks no frozen model for log-probabilities of answers alone; "
+            "columns are computed from recipes of dpo or wspo that name their models"
         )
     if out.suffix != ".jsonl":
         raise PrecomputeError(f"{out}: rows are written as .jsonl; choose --out FILE.jsonl")
@@ -112,21 +133,43 @@ def _check(recipe: Recipe, out: Path, force: bool) -> None:
         raise PrecomputeError(f"{out} exists; add --force to replace it or choose another --out FILE.jsonl")
 
 
-def _label_logprobs(recipe: Recipe, role: str, batches: Iterator[dict[str, Tensor]]) -> tuple[dict[int, Tensor], str]:
-    """{row id: log-probabilities of its answer tokens} under one model, and the model's fingerprint."""
+def _load(recipe: Recipe, role: str) -> tuple[PreTrainedModel, str]:
+    """A frozen model, and how it is named; the reference that no recipe names is the policy before training."""
     models = recipe.models
-    model = loading.load_model(
-        getattr(models, role), dtype=models.frozen_dtype, trust_remote_code=models.trust_remote_code
-    )
-    name = fingerprint.of_model(model)
+    name = getattr(models, role)
+    if name is None:
+        model = make_policy(recipe, Shared())
+        return model.to(loading.DTYPES[models.frozen_dtype]), f"{shown(models.policy)} {fingerprint.of_model(model)}"  # type: ignore[arg-type]
+    model = loading.load_model(name, dtype=models.frozen_dtype, trust_remote_code=models.trust_remote_code)
+    return model, f"{name} {fingerprint.of_model(model)}"
+
+
+def _label_logprobs(recipe: Recipe, role: str, batches: Iterator[dict[str, Tensor]]) -> tuple[LogProbs, str]:
+    """Log-probabilities under one model, and how the model is named."""
+    model, name = _load(recipe, role)
     signal = FrozenModel(model, name=role).labels_only()
-    found: dict[int, Tensor] = {}
+    found: LogProbs = {}
     for inputs in batches:
         model.to(inputs["labels"].device)  # type: ignore[arg-type]
         values = signal(None, inputs)[role].float().cpu()
         lengths = answer_mask(inputs["labels"]).sum(dim=1).tolist()
-        found |= zip(inputs["row_id"].tolist(), values.split(lengths), strict=True)
+        for row, numbers in zip(inputs["row_id"].tolist(), values.split(lengths), strict=True):
+            found.setdefault(row, []).append(numbers)
     return found, name
+
+
+def _columns(
+    row: Mapping[str, Any], columns: Mapping[str, tuple[str, ...]], logprobs: Mapping[str, LogProbs]
+) -> dict[str, list[float | None]]:
+    """The columns of a prepared row whose answers are not cut."""
+    found = {}
+    for number, (prefix, (_, labels)) in enumerate(zip(prefixes(row), sequences(row))):
+        length = sum(label != IGNORE for label in labels)
+        for name, roles in columns.items():
+            kept = [logprobs[role][row["row_id"]][number] for role in roles if row["row_id"] in logprobs[role]]
+            values = (kept[-1] - kept[0] if len(roles) == 2 else kept[0]).tolist() if kept else []
+            found[prefix + name] = _column(values, length)
+    return found
 
 
 def _column(values: Sequence[float], length: int) -> list[float | None]:

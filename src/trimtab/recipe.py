@@ -57,7 +57,8 @@ class Models(_Strict):
     """The frozen model that distillation learns from."""
     reference: str | None = None
     """The frozen model that changes are measured from. Methods that need only its log-probabilities take the model
-    that training starts from, if none is named: with adapters or an identity layer at no cost, else as a copy."""
+    that training starts from, if none is named: with adapters or an identity layer at no cost, else as a copy.
+    `column`: they are read from the rows, where `trimtab precompute` writes them."""
     aligned: str | None = None
     """A descendant of the reference whose alignment is to be set anew."""
     weak_reference: str | None = None
@@ -78,6 +79,8 @@ class Models(_Strict):
     """Run code that comes with a model. Only for sources that you trust."""
 
 
+STORED = "column"
+"""As models.reference: no model, but what one said beforehand."""
 FROZEN = ("teacher", "reference", "aligned", "weak_reference", "weak_aligned")
 """Roles of frozen models."""
 
@@ -215,6 +218,11 @@ def check_method(recipe: Recipe, where: str) -> None:
             raise RecipeError(
                 f"{where}: method {recipe.method} needs models.{role}; add it, for example: {role}: smollm2-135m"
             )
+    if recipe.models.reference == STORED and "reference" in wanted.roles:
+        raise RecipeError(
+            f"{where}: method {recipe.method} reads whole distributions of models.reference, and a column holds only "
+            "what it says of the answers; name the model"
+        )
     used = wanted.roles | ({"reference"} if wanted.start else set())
     for role in FROZEN:
         if getattr(recipe.models, role) is not None and role != "teacher" and role not in used:  # evaluations read it

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -32,8 +32,9 @@ from trimtab.models.adapters import add_lora
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.identity_layer import bypass, insert_identity_layer, train_only_identity_layer
 from trimtab.models.student import evenly_spaced, keep_layers
-from trimtab.recipe import FROZEN, Cut, Recipe, Stages, dump, policy_source
+from trimtab.recipe import FROZEN, STORED, Cut, Recipe, Stages, dump, policy_source
 from trimtab.signals.base import call_plan
+from trimtab.signals.columns import Column
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.start import WithoutAdapter
 from trimtab.train import checkpoints, heldout, settings
@@ -246,7 +247,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
     config = loading.load_config(policy_name, trust_remote_code=models.trust_remote_code)
     notes = []
     vocab = config.get_text_config().vocab_size
-    names = {role: getattr(models, role) for role in FROZEN if getattr(models, role) is not None}
+    names = {role: getattr(models, role) for role in FROZEN if getattr(models, role) not in (None, STORED)}
     vocabularies = {}
     for role, name in names.items():
         vocabularies[role], message = loading.check_vocabulary(
@@ -256,15 +257,21 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
             notes.append(message)
             console.print(message)
         vocab = min(vocab, vocabularies[role])
-    method, options, wants = _method(recipe)
+    method, options, wants = method_of(recipe)
     train = prepare_source(recipe, "train", tokenizer)
     held = prepare_source(recipe, "heldout", tokenizer) if recipe.data.heldout else None
 
     check_ids(train, held, vocabularies)
 
     frozen = {role: _load(shared, name, models.frozen_dtype, models.trust_remote_code) for role, name in names.items()}
-    policy = _make_policy(recipe, shared)
+    policy = make_policy(recipe, shared)
     trained = fingerprint.of_model(policy)
+    if models.reference == STORED and not stored.models(recipe.data.train)["reference"].endswith(trained):
+        notes.append(
+            f"the stored reference is {stored.models(recipe.data.train)['reference']}, "
+            f"not the model that training starts from ({trained})"
+        )
+        console.print(notes[-1], soft_wrap=True)
     needs_copy = wants.start and models.reference is None and models.lora is None and not wants.identity_layer
     start = deepcopy(policy) if needs_copy or recipe.eval.drift else None
     off: Callable[[], AbstractContextManager] | None = None
@@ -279,6 +286,8 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
 
     given: dict[str, Any] = {}
     remember = models.frozen_states == "memory"
+    if models.reference == STORED:
+        given["reference"] = Column(stored.REFERENCE, "reference")
     held_signals = []
     for role, model in frozen.items():
         if role == "teacher":
@@ -297,13 +306,13 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         "method": recipe.method,
         "options": str(recipe.options),
         "seed": str(recipe.seed),
-        "policy": f"{_shown(models.policy)} {trained}",
+        "policy": f"{shown(models.policy)} {trained}",
         **{role: f"{getattr(models, role)} {fingerprint.of_model(model)}" for role, model in frozen.items()},
         "trained parameters": f"{sum(p.numel() for p in policy.parameters() if p.requires_grad):,}",
         "tokenizer": fingerprint.of_tokenizer(tokenizer),
         "chat template": fingerprint.of_text(str(tokenizer.chat_template)),
         "training data": f"{recipe.data.train} {rows_name}",
-        **{column: stored.described(recipe.data.train) for column in wants.columns},
+        **({"stored columns": _described(stored.models(recipe.data.train))} if wants.columns else {}),
         "held-out data": f"{recipe.data.heldout} {held_name}",
         "dtype": _dtypes(recipe),
         "reduction": plan.reduction,
@@ -313,11 +322,18 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
     return Job(recipe, method, plan, policy, tokenizer, train, held, held_signals, collator, signature, notes)
 
 
-def _method(recipe: Recipe) -> tuple[Method, MethodConfig, Wants]:
-    """The recipe's method, its settings, and what they want."""
+def _described(models: Mapping[str, str]) -> str:
+    return ", ".join(f"{role} {model}" for role, model in models.items())
+
+
+def method_of(recipe: Recipe) -> tuple[Method, MethodConfig, Wants]:
+    """The recipe's method, its settings, and what they want of models and rows."""
     method = methods.load(recipe.method)
     options = method.config.model_validate(recipe.options)
-    return method, options, method.wanted(options)
+    wants = method.wanted(options)
+    if recipe.models.reference == STORED:
+        wants = replace(wants, columns=(*wants.columns, stored.REFERENCE))
+    return method, options, wants
 
 
 def prepare_source(recipe: Recipe, which: str, tokenizer: PreTrainedTokenizerBase, *, refuse: bool = True) -> Prepared:
@@ -325,10 +341,10 @@ def prepare_source(recipe: Recipe, which: str, tokenizer: PreTrainedTokenizerBas
     source, limit = getattr(recipe.data, which), recipe.data.rows if which == "train" else recipe.data.heldout_rows
     rows = load_rows(source)
     max_length = recipe.training.get("max_length", 1024)
-    _, _, wants = _method(recipe)
+    _, _, wants = method_of(recipe)
     training = which == "train"
     for column in wants.columns if training else ():
-        stored.check(source, column, column_facts(rows, column, tokenizer))
+        stored.check(source, column, column_facts(rows, tokenizer))
     prepared = prepare(
         rows[:limit],
         tokenizer,
@@ -342,9 +358,9 @@ def prepare_source(recipe: Recipe, which: str, tokenizer: PreTrainedTokenizerBas
     return prepared
 
 
-def column_facts(rows: Sequence[Row], column: str, tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
-    """What a stored column depends on besides the models that it was computed with."""
-    others = ({key: value for key, value in row.items() if key != column} for row in rows)
+def column_facts(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """What stored columns depend on besides the models that they were computed with."""
+    others = ({key: value for key, value in row.items() if not stored.is_computed(key)} for row in rows)
     return {
         "tokenizer": fingerprint.of_tokenizer(tokenizer),
         "chat template": fingerprint.of_text(str(tokenizer.chat_template)),
@@ -352,7 +368,8 @@ def column_facts(rows: Sequence[Row], column: str, tokenizer: PreTrainedTokenize
     }
 
 
-def _shown(model: str | Cut) -> str:
+def shown(model: str | Cut) -> str:
+    """A model's name for signatures."""
     return model if isinstance(model, str) else f"{model.source}, layers {model.layers}"
 
 
@@ -363,7 +380,8 @@ def _load(shared: Shared, name: str, dtype: str, trust: bool) -> PreTrainedModel
     return shared.models[key]
 
 
-def _make_policy(recipe: Recipe, shared: Shared) -> PreTrainedModel:
+def make_policy(recipe: Recipe, shared: Shared) -> PreTrainedModel:
+    """The model that training starts from, without adapter or identity layer."""
     models = recipe.models
     name = policy_source(recipe)
     if isinstance(models.policy, str):
@@ -679,7 +697,7 @@ def _model_card(job: Job) -> str:
     lines = "\n".join(f"    {key}: {value}" for key, value in job.signature.items())
     return (
         "---\nlibrary_name: transformers\ntags: [trimtab]\n---\n\n"
-        f"# {_shown(recipe.models.policy)}, trained by {recipe.method}\n\n"
+        f"# {shown(recipe.models.policy)}, trained by {recipe.method}\n\n"
         f"{methods.summary(recipe.method)} Source: {job.method.paper}.\n\n"
         f"    {job.method.equation}\n\nMade with:\n\n{lines}\n\nRecipe:\n\n```yaml\n{dump(recipe)}```\n"
     )

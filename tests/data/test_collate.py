@@ -4,7 +4,7 @@ import torch
 
 from trimtab.core import IGNORE
 from trimtab.data.collate import Collator, length_sorted
-from trimtab.signals.columns import Columns
+from trimtab.signals.columns import Column
 
 ROWS = [
     {"input_ids": [5, 6, 7], "labels": [IGNORE, 6, 7], "row_id": 3},
@@ -61,6 +61,6 @@ def test_columns_lie_where_the_labels_are_as_tables_of_float32():
 
 def test_a_column_stays_in_its_place_where_a_label_is_masked_afterwards():
     batch = Collator(pad_id=1, vocab_size=7, columns=("weak_delta",))([{**ROWS[0], "weak_delta": [0.5, -1.0]}])
-    given = Columns("weak_delta")(None, batch)["weak_delta"]
+    given = Column("weak_delta")(None, batch)["weak_delta"]
     assert batch["labels"].tolist() == [[IGNORE, 6, IGNORE]]
     assert given.tolist() == [0.5]

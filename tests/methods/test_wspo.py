@@ -6,9 +6,10 @@ from pydantic import ValidationError
 
 import tiny
 from trimtab.core import IGNORE, PlanError, TokenBatch, Wants, reduce, weights
-from trimtab.methods.wspo import COLUMN, METHOD, WSPO, Config
+from trimtab.data.stored import WEAK_DELTA
+from trimtab.methods.wspo import METHOD, WSPO, Config
 from trimtab.models.forward import add_objective_forward
-from trimtab.signals.columns import Columns
+from trimtab.signals.columns import Column
 from trimtab.signals.frozen import FrozenModel
 
 LABELS = torch.tensor([[IGNORE, IGNORE, 3, 5, 2], [IGNORE, 4, IGNORE, IGNORE, IGNORE]])
@@ -153,7 +154,7 @@ def weak_ratio() -> torch.Tensor:
 def test_two_live_models_and_a_stored_column_are_the_same(level):
     models = {"weak_aligned": weak(4, "weak_aligned"), "weak_reference": weak(3, "weak_reference")}
     live, live_grads = step(Config(level=level), ROWS.inputs(), **models)
-    stored, stored_grads = step(Config(level=level, weak="column"), ROWS.inputs() | {COLUMN: weak_ratio()})
+    stored, stored_grads = step(Config(level=level, weak="column"), ROWS.inputs() | {WEAK_DELTA: weak_ratio()})
     torch.testing.assert_close(stored.unreduced, live.unreduced, rtol=1e-5, atol=1e-6)
     assert tiny.relative_error(stored_grads, live_grads) < 1e-5
 
@@ -195,9 +196,9 @@ def test_what_counts_alike(settings, reduction, per):
 def test_a_column_takes_the_place_of_the_weak_models():
     config = Config(weak="column")
     plan = METHOD.build(config, None, reference=weak(3, "reference"))
-    assert isinstance(plan.signals[1], Columns)
-    assert plan.objective.needs == {"reference", COLUMN}
-    assert METHOD.wanted(config) == Wants(start=True, columns=(COLUMN,))
+    assert isinstance(plan.signals[1], Column)
+    assert plan.objective.needs == {"reference", WEAK_DELTA}
+    assert METHOD.wanted(config) == Wants(start=True, columns=(WEAK_DELTA,))
     assert METHOD.wanted(Config()) == Wants(start=True, roles=frozenset({"weak_aligned", "weak_reference"}))
 
 

@@ -944,8 +944,8 @@ MISTAKES = [
     Mistake(
         "columns: one place early",
         "signals/columns.py",
-        "inputs[name][:, 1:][mask]",
-        "inputs[name][:, :-1][mask]",
+        "[:, 1:][answer_mask(",
+        "[:, :-1][answer_mask(",
         (
             COLUMNS + "test_each_number_stands_at_its_own_answer_token",
             WSPO + "test_two_live_models_and_a_stored_column_are_the_same",
@@ -1181,8 +1181,8 @@ MISTAKES = [
     Mistake(
         "pairs: all chosen answers before all rejected ones",
         "data/collate.py",
-        "for row in rows for sequence in sequences(row)]",
-        "for side in (0, 1) for row in rows for sequence in sequences(row)[side : side + 1]]",
+        "for row in rows for prefix in prefixes(row)]",
+        "for side in (0, 1) for row in rows for prefix in prefixes(row)[side : side + 1]]",
         (COLLATE + "test_pairs_lie_side_by_side",),
     ),
     Mistake(
@@ -1195,9 +1195,23 @@ MISTAKES = [
     Mistake(
         "stored: the weak models change places",
         "precompute.py",
-        "(aligned[row] - values).tolist()",
-        "(values - aligned[row]).tolist()",
+        "kept[-1] - kept[0] if len(roles) == 2",
+        "kept[0] - kept[-1] if len(roles) == 2",
         (STORED + "test_stored_and_live_log_ratios", STORED + "test_each_row_keeps_its_place"),
+    ),
+    Mistake(
+        "stored: the rejected answer is given the numbers of the chosen one",
+        "precompute.py",
+        'logprobs[role][row["row_id"]][number] for role',
+        'logprobs[role][row["row_id"]][0] for role',
+        (STORED + "test_stored_and_live_references_train_the_same",),
+    ),
+    Mistake(
+        "stored: the rejected answer reads the numbers of the chosen one",
+        "data/collate.py",
+        "torch.tensor(row[prefix + name])",
+        "torch.tensor(row[name] * 9)[: len(row[prefix + name])]",
+        (COLUMNS + "test_each_answer_of_a_pair_has_its_own_numbers",),
     ),
     Mistake(
         "stored: a column of other rows accepted",

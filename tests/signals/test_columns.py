@@ -4,7 +4,7 @@ import torch
 
 from trimtab.core import IGNORE, TokenBatch, answer_mask
 from trimtab.data.collate import Collator
-from trimtab.signals.columns import Columns
+from trimtab.signals.columns import Column
 
 
 def row(i: int, ids: list[int], prompt: int) -> dict:
@@ -23,34 +23,40 @@ def batch(rows=ROWS, vocab: int = 50) -> dict[str, torch.Tensor]:
 
 def test_each_number_stands_at_its_own_answer_token():
     inputs = batch()
-    found = Columns("delta")(None, inputs)["delta"]
+    found = Column("delta")(None, inputs)["delta"]
     tokens = TokenBatch.from_labels(inputs["labels"], row_id=inputs["row_id"])
     torch.testing.assert_close(found, (100 * tokens.row_id[tokens.row] + tokens.targets).float())
     assert found.tolist() == [103, 105, 102, 204, 301]
 
 
-def test_several_columns_are_given_under_their_names():
-    signal = Columns("delta", "half")
-    found = signal(None, batch())
-    assert signal.provides == {"delta", "half"}
-    torch.testing.assert_close(found["half"], found["delta"] / 2)
+def test_a_column_may_be_given_under_another_name():
+    signal = Column("half", "reference")
+    assert signal.provides == {"reference"}
+    assert signal.labels_only() is signal
+    torch.testing.assert_close(signal(None, batch())["reference"], Column("delta")(None, batch())["delta"] / 2)
+
+
+def test_each_answer_of_a_pair_has_its_own_numbers():
+    chosen, rejected = row(1, [9, 8, 3, 5], 2), row(1, [9, 8, 7], 2)
+    pair = {**chosen, **{f"rejected_{key}": rejected[key] for key in ("input_ids", "labels", "delta", "half")}}
+    assert Column("delta")(None, batch([pair, row(2, [9, 4], 1)]))["delta"].tolist() == [103, 105, 107, 204]
 
 
 def test_numbers_of_labels_that_the_vocabulary_does_not_hold_go_with_them():
     inputs = batch(vocab=5)
-    found = Columns("delta")(None, inputs)["delta"]
+    found = Column("delta")(None, inputs)["delta"]
     assert found.tolist() == [103, 102, 204, 301]
     assert len(found) == int(answer_mask(inputs["labels"]).sum())
 
 
 def test_padding_and_the_order_of_rows_move_nothing():
-    alone = torch.cat([Columns("delta")(None, batch([one]))["delta"] for one in ROWS])
-    assert torch.equal(Columns("delta")(None, batch())["delta"], alone)
-    turned = Columns("delta")(None, batch(ROWS[::-1]))["delta"]
+    alone = torch.cat([Column("delta")(None, batch([one]))["delta"] for one in ROWS])
+    assert torch.equal(Column("delta")(None, batch())["delta"], alone)
+    turned = Column("delta")(None, batch(ROWS[::-1]))["delta"]
     assert turned.tolist() == [301, 204, 103, 105, 102]
 
 
 def test_it_reads_what_a_batch_of_plain_logits_reads():
     inputs = batch()
     aligned = TokenBatch.align(torch.randn(3, 5, 50), inputs["labels"], {"delta": inputs["delta"]})
-    assert torch.equal(aligned.signals["delta"], Columns("delta")(None, inputs)["delta"])
+    assert torch.equal(aligned.signals["delta"], Column("delta")(None, inputs)["delta"])

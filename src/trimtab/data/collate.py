@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trimtab.core.batch import IGNORE
-from trimtab.data.rows import sequences
+from trimtab.data.rows import prefixes
 
 
 @dataclass(frozen=True)
@@ -28,24 +28,25 @@ class Collator:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """`input_ids`, `attention_mask`, `labels` [B, T], `row_id` [B], and each column [B, T] float32."""
-        all_sequences = [(row, *sequence) for row in rows for sequence in sequences(row)]
-        shape = (len(all_sequences), max(len(ids) for _, ids, _ in all_sequences))
+        sequences = [(row, prefix) for row in rows for prefix in prefixes(row)]
+        shape = (len(sequences), max(len(row[f"{prefix}input_ids"]) for row, prefix in sequences))
         input_ids = torch.full(shape, self.pad_id, dtype=torch.long)
         labels = torch.full(shape, IGNORE, dtype=torch.long)
         attention_mask = torch.zeros(shape, dtype=torch.long)
         batch = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
         batch |= {name: torch.zeros(shape) for name in self.columns}
-        for i, (row, ids, own_labels) in enumerate(all_sequences):
+        for i, (row, prefix) in enumerate(sequences):
+            ids = row[f"{prefix}input_ids"]
             input_ids[i, : len(ids)] = torch.tensor(ids)
-            labels[i, : len(ids)] = torch.tensor(own_labels)
+            labels[i, : len(ids)] = torch.tensor(row[f"{prefix}labels"])
             attention_mask[i, : len(ids)] = 1
             for name in self.columns:
-                batch[name][i, labels[i] != IGNORE] = torch.tensor(row[name])
+                batch[name][i, labels[i] != IGNORE] = torch.tensor(row[prefix + name])
         if self.every_token:
             labels.copy_(input_ids.masked_fill(attention_mask == 0, IGNORE))
         labels[:, 0] = IGNORE
         labels[labels >= self.vocab_size] = IGNORE
-        batch["row_id"] = torch.tensor([row["row_id"] for row, _, _ in all_sequences])
+        batch["row_id"] = torch.tensor([row["row_id"] for row, _ in sequences])
         return batch
 
 

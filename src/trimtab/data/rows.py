@@ -18,6 +18,8 @@ from trimtab.data.sources import DataError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+REJECTED = "rejected_"
+"""Before the keys of a pair's second sequence."""
 Piece = tuple[str, bool]
 """A stretch of text, and whether it is part of an answer."""
 
@@ -58,7 +60,8 @@ class Prepared:
 
     rows: list[dict[str, Any]]
     """each with `input_ids`, `labels` (-100 outside answers) and `row_id`, the row's index in its source; pairs also
-    with `rejected_input_ids` and `rejected_labels`; then the columns asked for, one number for each answer token"""
+    with `rejected_input_ids` and `rejected_labels`; then the columns asked for (of pairs also `rejected_COLUMN`), one
+    number for each answer token"""
     counts: Counts
     source: str
     max_length: int
@@ -102,15 +105,22 @@ def prepare(
             raise DataError(f"{where} has the columns {', '.join(map(str, row))}; expected chosen and rejected answers")
         sides = [_side(row, side, where) for side in (("chosen", "rejected") if pairs else ("chosen",))]
         tokens = [_tokens(_pieces(side, tokenizer, where), tokenizer, ends, chat=_is_chat(side)) for side in sides]
-        extra = {name: _column(row, name, tokens[0][1], where) for name in columns}
-        _keep(prepared, index, tokens, ends, extra)
+        _keep(prepared, index, tokens, ends)
+        if columns and prepared.rows and prepared.rows[-1]["row_id"] == index:
+            for prefix, (_, labels) in zip(prefixes(prepared.rows[-1]), tokens):
+                for name in columns:
+                    prepared.rows[-1][prefix + name] = _column(row, prefix, name, labels, prepared)
     return prepared
 
 
+def prefixes(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What stands before the keys of a prepared row's sequences: one, or of a pair the chosen and the rejected one."""
+    return ("", REJECTED) if f"{REJECTED}input_ids" in row else ("",)
+
+
 def sequences(row: Mapping[str, Any]) -> list[tuple[list[int], list[int]]]:
-    """Ids and labels of the sequences of a prepared row: one, or of a pair the chosen and then the rejected one."""
-    prefixes = ("", "rejected_") if "rejected_input_ids" in row else ("",)
-    return [(row[f"{prefix}input_ids"], row[f"{prefix}labels"]) for prefix in prefixes]
+    """Ids and labels of the sequences of a prepared row."""
+    return [(row[f"{prefix}input_ids"], row[f"{prefix}labels"]) for prefix in prefixes(row)]
 
 
 def check_losses(prepared: Prepared, max_lost: float) -> None:
@@ -144,7 +154,6 @@ def _keep(
     index: int,
     sides: Sequence[tuple[list[int], list[int]]],
     ends: set[int],
-    columns: Mapping[str, list[float | None]],
 ) -> None:
     """Cut one row's sequences (one, or chosen and rejected) to the limit and count what became of it."""
     counts, limit = prepared.counts, prepared.max_length
@@ -164,19 +173,11 @@ def _keep(
     elif any(ids[answer[-1]] not in ends for answer, (ids, _) in zip(answers, sides)):
         counts.no_end += 1
     row: dict[str, Any] = {"row_id": index}
-    for prefix, (ids, labels) in zip(("", "rejected_"), cut):
+    for prefix, (ids, labels) in zip(("", REJECTED), cut):
         row |= {f"{prefix}input_ids": ids, f"{prefix}labels": labels}
         counts.tokens += len(ids)
         counts.answer_tokens += sum(label != IGNORE for label in labels)
         counts.longest = max(counts.longest, len(ids))
-    kept = sum(label != IGNORE for label in cut[0][1])
-    for name, values in columns.items():
-        if None in values[:kept]:
-            raise DataError(
-                f"{prepared.source}: row {index + 1}: {name} has no number for answer token {values.index(None) + 1}; "
-                "it was computed with a smaller training.max_length, so lower that or compute it anew"
-            )
-        row[name] = values[:kept]
     prepared.rows.append(row)
     counts.kept += 1
     return None
@@ -194,17 +195,26 @@ def _side(row: Mapping[str, Any], side: str, where: str) -> Mapping[str, Any]:
     return {**kept, "prompt": row["prompt"], "completion": answer}
 
 
-def _column(row: Mapping[str, Any], name: str, labels: list[int], where: str) -> list[float | None]:
-    values, number = row.get(name), sum(label != IGNORE for label in labels[1:])
+def _column(row: Mapping[str, Any], prefix: str, name: str, labels: list[int], prepared: Prepared) -> list[float]:
+    """One number for each answer token that the last prepared row has kept of `labels`."""
+    last = prepared.rows[-1]
+    where, column = f"{prepared.source}: row {last['row_id'] + 1}", prefix + name
+    values, number = row.get(column), sum(label != IGNORE for label in labels[1:])
     if values is None:
-        raise DataError(f"{where} has no column {name}")
+        raise DataError(f"{where} has no column {column}")
     if not isinstance(values, list) or len(values) != number:
         found = f"{len(values)} values" if isinstance(values, list) else repr(values)
         raise DataError(
-            f"{where}: {name} has {found} for {number} answer tokens; it was made with another tokenizer, template "
+            f"{where}: {column} has {found} for {number} answer tokens; it was made with another tokenizer, template "
             "or row"
         )
-    return [None if value is None else float(value) for value in values]
+    kept = values[: sum(label != IGNORE for label in last[f"{prefix}labels"])]
+    if None in kept:
+        raise DataError(
+            f"{where}: {column} has no number for answer token {kept.index(None) + 1}; "
+            "it was computed with a smaller training.max_length, so lower that or compute it anew"
+        )
+    return [float(value) for value in kept]
 
 
 def _is_chat(row: Mapping[str, Any]) -> bool:

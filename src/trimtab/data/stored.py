@@ -5,14 +5,24 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from trimtab.data.rows import REJECTED
 from trimtab.data.sources import DataError, Row
 
+WEAK_DELTA = "weak_delta"
+"""log pi_weak_aligned(y_t) - log pi_weak_reference(y_t)"""
+REFERENCE = "reference_logprobs"
+"""log pi_ref(y_t)"""
 MAKE = "make it with trimtab precompute RECIPE --out FILE.jsonl and train with data.train=FILE.jsonl"
 
 
 def meta_path(file: Path) -> Path:
     """FILE.jsonl -> FILE.meta.json"""
     return file.with_suffix(".meta.json")
+
+
+def is_computed(key: str) -> bool:
+    """Whether a key of a row is a column that was computed; rejected answers have columns of their own."""
+    return key.removeprefix(REJECTED) in (WEAK_DELTA, REFERENCE)
 
 
 def write(file: Path, rows: Iterable[Row], meta: Mapping[str, Any]) -> None:
@@ -51,7 +61,9 @@ def check(source: str, column: str, facts: Mapping[str, str]) -> None:
         found = "there is no" if isinstance(error, FileNotFoundError) else "nothing can be read from"
         raise DataError(f"{source}: {found} {path}, which says what {column} was computed from; {MAKE}") from error
     known = meta if isinstance(meta, dict) else {}
-    for name, now in {"column": column, **facts}.items():
+    if column not in (known.get("columns") or ()):
+        raise DataError(f"{source}: {path.name} does not say what its {column} was computed from; {MAKE}")
+    for name, now in facts.items():
         if known.get(name) != now:
             raise DataError(
                 f"{source}: its {column} does not fit: {name} was {known.get(name)} in {path.name} and is {now}; "
@@ -59,7 +71,6 @@ def check(source: str, column: str, facts: Mapping[str, str]) -> None:
             )
 
 
-def described(source: str) -> str:
-    """The models that a checked file's column was computed with, for a signature."""
-    models = json.loads(meta_path(Path(source).expanduser()).read_text(encoding="utf-8"))["models"]
-    return ", ".join(f"{role} {model}" for role, model in models.items())
+def models(source: str) -> dict[str, str]:
+    """role -> model and fingerprint that a checked file's columns were computed with."""
+    return json.loads(meta_path(Path(source).expanduser()).read_text(encoding="utf-8"))["models"]

@@ -6,12 +6,10 @@ from pydantic import Field
 from torch import nn
 
 from trimtab.core import Losses, Method, MethodConfig, Plan, TokenBatch, Wants
-from trimtab.signals.columns import Columns
+from trimtab.data.stored import WEAK_DELTA
+from trimtab.signals.columns import Column
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.start import WithoutAdapter
-
-COLUMN = "weak_delta"
-"""log pi_weak_aligned(y_t) - log pi_weak_reference(y_t), stored beside the rows"""
 
 
 class Config(MethodConfig):
@@ -32,12 +30,12 @@ class WSPO:
     def __init__(self, gamma: float, level: str, column: bool):
         self.gamma, self.column = gamma, column
         self.per = "token" if level == "token" else "sequence"
-        self.needs = frozenset({"reference", *([COLUMN] if column else ["weak_aligned", "weak_reference"])})
+        self.needs = frozenset({"reference", *([WEAK_DELTA] if column else ["weak_aligned", "weak_reference"])})
 
     def __call__(self, batch: TokenBatch) -> Losses:
         strong = batch.logprobs() - batch.logprobs(of="reference")  # [N]
         if self.column:
-            weak = batch.signals[COLUMN]
+            weak = batch.signals[WEAK_DELTA]
         else:
             weak = batch.logprobs(of="weak_aligned") - batch.logprobs(of="weak_reference")
         error = self.gamma * strong - weak
@@ -49,13 +47,13 @@ class WSPO:
 def build(
     config: Config,
     policy: nn.Module,
-    reference: FrozenModel | WithoutAdapter,
+    reference: FrozenModel | WithoutAdapter | Column,
     weak_aligned: FrozenModel | None = None,
     weak_reference: FrozenModel | None = None,
 ) -> Plan:
     signals: list[Any] = [reference.labels_only()]
     if config.weak == "column":
-        signals.append(Columns(COLUMN))
+        signals.append(Column(WEAK_DELTA))
     else:
         assert weak_aligned is not None
         assert weak_reference is not None
@@ -70,7 +68,7 @@ def build(
 
 def wants(config: Config) -> Wants:
     if config.weak == "column":
-        return Wants(start=True, columns=(COLUMN,))
+        return Wants(start=True, columns=(WEAK_DELTA,))
     return Wants(start=True, roles=frozenset({"weak_aligned", "weak_reference"}))
 
 

@@ -8,15 +8,23 @@ from torch import Tensor, nn
 from trimtab.core import answer_mask
 
 
-class Columns:
-    """Gives columns of the dataset that hold one number for each answer token.
+class Column:
+    """Gives a column of the dataset that holds one number for each answer token.
 
-    The collator lays them out like labels, [B, T]; see `trimtab.data.collate`.
+    The collator lays it out like labels, [B, T]; see `trimtab.data.collate`.
+
+    Args:
+        column: of the rows.
+        name: of the signal, if it is another.
     """
 
-    def __init__(self, *names: str):
-        self.names, self.provides = names, frozenset(names)
+    def __init__(self, column: str, name: str | None = None):
+        self.column, self.name = column, name or column
+        self.provides = frozenset({self.name})
+
+    def labels_only(self) -> "Column":
+        """Itself: it gives nothing else."""
+        return self
 
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-        mask = answer_mask(inputs["labels"])
-        return {name: inputs[name][:, 1:][mask] for name in self.names}
+        return {self.name: inputs[self.column][:, 1:][answer_mask(inputs["labels"])]}
