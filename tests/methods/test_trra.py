@@ -10,6 +10,7 @@ from trimtab.methods.trra import METHOD, Config
 from trimtab.models.forward import add_objective_forward
 from trimtab.objectives.divergence import forward_kl
 from trimtab.objectives.matching import Match
+from trimtab.signals.base import call_plan
 from trimtab.signals.frozen import FrozenModel
 
 ROWS = tiny.rows(((3, 5), (1, 1), (4, 7)))
@@ -130,3 +131,43 @@ def test_a_teacher_under_another_name_is_refused():
 def test_settings_outside_their_range_are_refused(setting):
     with pytest.raises(ValidationError, match=next(iter(setting))):
         Config(**setting)
+
+
+def released(policy: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """The authors' loss of one row's logits [L, V]: a KL over positions for each column, summed, over L."""
+    p, q = teacher.softmax(0), policy.softmax(0)
+    return (p * (p.log() - q.log())).sum() / len(policy)
+
+
+@pytest.mark.parametrize("block", [None, 2])
+def test_position_axis_is_the_released_loss_in_value_and_gradient(block, monkeypatch):
+    if block:  # positions of a row in several blocks and slices
+        monkeypatch.setattr("trimtab.core.vocab._tokens", lambda *_: block)
+    rows = tiny.rows(((3, 5), (1, 1), (4, 7)))
+    rows.labels.copy_(rows.input_ids.masked_fill(rows.attention_mask == 0, IGNORE))
+    policy = tiny.model("llama", seed=7)
+    mixed = -0.5 * own_logits(3) + 1.5 * own_logits(4)
+    logits = policy(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits
+    keep = [labels[1:] != IGNORE for labels in rows.labels]
+    losses = [released(logits[b, :-1][mask], mixed[b, :-1][mask]) for b, mask in enumerate(keep)]
+    torch.stack(losses).mean().backward()
+    wanted = tiny.gradients(policy)
+
+    ours = tiny.model("llama", seed=7)
+    add_objective_forward(ours)
+    made = METHOD.build(
+        Config(strength=1.5, mask="all", compat="position_axis"),
+        ours,
+        reference=FrozenModel(tiny.model("llama", seed=3), name="reference"),
+        aligned=FrozenModel(tiny.model("llama", seed=4), name="aligned"),
+    )
+    assert len(made.signals[0].models) == 2
+    output = call_plan(made, ours, rows.inputs())
+    output.loss.backward()
+    assert output.loss.item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-4)
+    assert tiny.relative_error(tiny.gradients(ours), wanted) < 1e-4
+
+
+def test_position_axis_masks_nothing():
+    with pytest.raises(ValidationError, match="position_axis masks nothing; add mask=all"):
+        Config(compat="position_axis")

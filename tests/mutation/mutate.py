@@ -1193,6 +1193,20 @@ MISTAKES = [
         (ROWS + "test_messages_may_hold_the_prompt_of_a_pair",),
     ),
     Mistake(
+        "position axis: the normaliser has no gradient",
+        "objectives/positions.py",
+        " + (q - q.detach())",
+        "",
+        (TRRA + "test_position_axis_is_the_released_loss",),
+    ),
+    Mistake(
+        "position axis: rows share a normaliser",
+        "objectives/positions.py",
+        "logits[batch.row == row].logsumexp(dim=0)",
+        "logits.logsumexp(dim=0)",
+        (TRRA + "test_position_axis_is_the_released_loss",),
+    ),
+    Mistake(
         "stored: the weak models change places",
         "precompute.py",
         "kept[-1] - kept[0] if len(roles) == 2",

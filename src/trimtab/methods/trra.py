@@ -2,14 +2,16 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from trimtab.core import Method, MethodConfig, Plan, Wants
 from trimtab.objectives.divergence import forward_kl
 from trimtab.objectives.matching import Match
+from trimtab.objectives.positions import PositionAxis
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.fused import FusedTeacher
+from trimtab.signals.positions import WithPositionSums
 
 
 class Config(MethodConfig):
@@ -17,10 +19,22 @@ class Config(MethodConfig):
     """lambda: 0 is the reference, 1 the aligned model; more or less than that extrapolates."""
     mask: Literal["completion", "all"] = "completion"
     """Which tokens are learnt from: those of the answers, or of the prompts too, as the authors' code does."""
+    compat: Literal["position_axis"] | None = None
+    """`position_axis`: the authors' code, whose softmax runs over the positions of a text and not over tokens. It does
+    not reach the fused teacher, and is here for reproduction alone."""
+
+    @model_validator(mode="after")
+    def _masks_nothing(self) -> "Config":
+        if self.compat and self.mask != "all":
+            raise ValueError(f"compat={self.compat} masks nothing; add mask=all")
+        return self
 
 
 def build(config: Config, policy: nn.Module, reference: FrozenModel, aligned: FrozenModel) -> Plan:
-    return Plan(Match(forward_kl, 1.0, 0.0), signals=(FusedTeacher(reference, aligned, config.strength),))
+    teacher = FusedTeacher(reference, aligned, config.strength)
+    if config.compat:
+        return Plan(PositionAxis(), signals=(WithPositionSums(teacher),), reduction="sequence_mean")
+    return Plan(Match(forward_kl, 1.0, 0.0), signals=(teacher,))
 
 
 METHOD = Method(

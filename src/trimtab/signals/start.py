@@ -7,16 +7,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trimtab.core import LabelLogprobs
+from trimtab.core import LabelLogprobs, Objective
 from trimtab.models.forward import ObjectiveCall
 
 
 def own_logprobs(policy: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-    """[N] log-probabilities of the answer tokens under the policy as it stands, in eval mode, without gradient.
+    """[N] log-probabilities of the answer tokens under the policy as it stands, in eval mode, without gradient."""
+    return read_with(LabelLogprobs(), policy, inputs, {})
+
+
+def read_with(
+    objective: Objective, policy: nn.Module, inputs: Mapping[str, Tensor], signals: Mapping[str, Any]
+) -> Tensor:
+    """[N] values of an objective under the policy as it stands, in eval mode, without gradient.
 
     Through the policy's own wrapped forward, so that DDP, FSDP and autocast do what they do in training.
     """
-    call = ObjectiveCall(LabelLogprobs(), inputs["labels"], {}, inputs["row_id"])
+    call = ObjectiveCall(objective, inputs["labels"], signals, inputs["row_id"])
     was_training = policy.training
     policy.eval()
     try:

@@ -1,0 +1,41 @@
+"""A teacher with the sums that normalise logits over positions; see `trimtab.objectives.positions`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from trimtab.core import LazyLogits, answer_mask
+from trimtab.objectives.positions import PositionSums
+from trimtab.signals.fused import FusedTeacher
+from trimtab.signals.start import read_with
+
+
+class WithPositionSums:
+    """The teacher's logits, and log sum_t exp h_t[v] of each row for both models: one more forward of the policy.
+
+    Args:
+        teacher: whose signal is named "teacher".
+    """
+
+    provides = frozenset({"teacher", "policy_sums", "teacher_sums"})
+
+    def __init__(self, teacher: FusedTeacher):
+        self.teacher = teacher
+
+    @property
+    def models(self) -> list[PreTrainedModel]:
+        """The frozen models, for whoever places them."""
+        return self.teacher.models
+
+    def __call__(self, policy: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        found = self.teacher(policy, inputs)
+        sums = PositionSums()
+        read_with(sums, policy, inputs, found)
+        labels = inputs["labels"]
+        row = answer_mask(labels).nonzero()[:, :1]  # [N, 1]
+        for name in sums.rows:
+            table = sums.table(name, len(labels))
+            found[f"{name}_sums"] = LazyLogits(row, lambda rows, table=table: table[rows[:, 0]], table.size(-1))
+        return found
