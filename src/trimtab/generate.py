@@ -1,23 +1,30 @@
 """Answers to prompts on the terminal, at one strength of the alignment or at several, and what made them."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TextStreamer
 
 from trimtab import __version__, decoding
+from trimtab.data import stored
 from trimtab.data.sources import SUFFIXES, load_rows
 from trimtab.models import fingerprint, loading
 from trimtab.models.identity_layer import MARK
+from trimtab.models.tokenizers import encode_prompts
 from trimtab.train import heldout
+from trimtab.train.progress import bar
 
 ROWS = 8
 """Prompts in a batch."""
@@ -38,20 +45,61 @@ class Settings:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    decoding: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """of the decoding strategy"""
+    plain: bool = False
+    out: Path | None = None
+    force: bool = False
 
     def __post_init__(self) -> None:
         if self.aligned and not self.strengths:
             raise GenerateError("--aligned mixes two models: say how strongly with --strength")
         if not 0 < self.top_p <= 1:
             raise GenerateError(f"--top-p must be above 0 and at most 1, got {self.top_p:g}")
+        if self.decoding is not None:
+            if self.temperature or self.top_p < 1:
+                raise GenerateError(
+                    f"--temperature and --top-p are of decoding without a name; with --decoding {self.decoding} write "
+                    "decoding.KEY=VALUE (trimtab show lists the keys)"
+                )
+            decoding.check(self.decoding, self.options)
+        elif self.options:
+            raise GenerateError(
+                f"decoding.{next(iter(self.options))} is a setting of a strategy; name it: --decoding NAME"
+            )
         if self.top_p < 1 and self.temperature == 0:
             raise GenerateError("--top-p says how to sample, and at temperature 0 nothing is: add --temperature")
+        if self.out is not None and self.out.suffix != ".jsonl":
+            raise GenerateError(f"--out: answers are written as rows; choose FILE.jsonl and not {self.out}")
+        if self.out is not None and self.out.exists() and not self.force:
+            raise GenerateError(f"--out: {self.out} exists; add --force to replace it or choose another FILE.jsonl")
 
-    def sampling(self) -> dict[str, Any]:
-        """Arguments of `model.generate`, which override the settings that came with the model."""
+    def sampling(self, tokenizer: Any) -> dict[str, Any]:
+        """Arguments of one call of `model.generate`, which override the settings that came with the model."""
+        if self.decoding is not None:
+            return decoding.arguments(self.decoding, tokenizer, **self.options)
         if self.temperature == 0:
             return {"do_sample": False}
         return {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
+
+
+def parse_options(words: Sequence[str]) -> dict[str, Any]:
+    """decoding.KEY=VALUE, each value as YAML.
+
+    Raises:
+        GenerateError: naming what is none.
+    """
+    found = {}
+    for word in words:
+        key, sign, value = word.partition("=")
+        if not sign or not key.startswith("decoding.") or not key.removeprefix("decoding."):
+            raise GenerateError(f"{word!r} is no setting; write decoding.KEY=VALUE, for example decoding.epsilon=0.001")
+        try:
+            found[key.removeprefix("decoding.")] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise GenerateError(f"{word!r}: the value is no YAML") from None
+    return found
 
 
 def parse_strengths(words: Sequence[str]) -> tuple[float, ...]:
@@ -72,7 +120,8 @@ def parse_strengths(words: Sequence[str]) -> tuple[float, ...]:
 
 
 def load_prompts(path: Path) -> list[str]:
-    """The column `prompt` of a file of rows, or the lines of any other file; empty lines do not count.
+    """The column `prompt` of a file of rows, or the lines of any other file or of standard input (`-`); empty lines do
+    not count.
 
     Raises:
         GenerateError: if there is no prompt, or a row's is no text.
@@ -80,12 +129,12 @@ def load_prompts(path: Path) -> list[str]:
     """
     if path.suffix.lower() not in SUFFIXES:
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise GenerateError(f"--prompts: {path} cannot be read as text: {error}") from error
-        prompts = [line for line in lines if line.strip()]
+        prompts = [line for line in text.splitlines() if line.strip()]
         if not prompts:
-            raise GenerateError(f"--prompts: {path} holds no prompt")
+            raise GenerateError(f"--prompts: {'standard input' if str(path) == '-' else path} holds no prompt")
         return prompts
     prompts = []
     for number, row in enumerate(load_rows(str(path)), start=1):
@@ -99,8 +148,9 @@ def load_prompts(path: Path) -> list[str]:
 def generate(prompts: Sequence[str], settings: Settings, console: Console | None = None) -> None:
     """Print the answer to each prompt, a table where there are several strengths, and the signature at the end.
 
-    Decoding is DeRa with an aligned model, `realign` for a model with an identity layer (at strength 1 if none is
-    given), and otherwise that of the model itself.
+    With an aligned model, logits are mixed by DeRa; in a model with an identity layer by `realign` (at strength 1 if
+    none is given); the strategy then draws from the mixture. Prompts of like length share a batch. One prompt on a
+    terminal is answered token by token.
 
     Raises:
         ValueError: a subclass that names what is wrong, before weights are loaded where that can be known.
@@ -108,37 +158,91 @@ def generate(prompts: Sequence[str], settings: Settings, console: Console | None
     console = console or Console()
     tokenizer = loading.load_tokenizer(settings.model)
     config = loading.load_config(settings.model)
-    strategy = "dera" if settings.aligned else "realign" if getattr(config, MARK, False) else None
-    if settings.strengths and strategy is None:
+    loop = "dera" if settings.aligned else "realign" if getattr(config, MARK, False) else None
+    if settings.strengths and loop is None:
         raise GenerateError(
             f"--strength needs a model with an identity layer, and {settings.model} has none; give a second model with "
             "--aligned to mix the two"
         )
-    strengths: Sequence[float | None] = settings.strengths or ((1.0,) if strategy else (None,))
-    options: dict[str, Any] = {"custom_generate": decoding.load(strategy)} if strategy else {}
+    strengths: Sequence[float | None] = settings.strengths or ((1.0,) if loop else (None,))
+    options: dict[str, Any] = {"custom_generate": decoding.load(loop)} if loop else {}
+    settings.sampling(tokenizer)  # what a strategy says against this tokenizer comes before the weights
     made = [f"trimtab {__version__}"]
     if settings.aligned:
         loading.check_vocabulary(tokenizer, config.get_text_config().vocab_size, settings.aligned, "aligned model")
     model = _load(settings.model, "model", made)
     if settings.aligned:
         options["aligned"] = _load(settings.aligned, "aligned", made)
-    for start in range(0, len(prompts), ROWS):
-        batch = prompts[start : start + ROWS]
-        answers = []
-        for strength in strengths:
-            torch.manual_seed(settings.seed + start)
-            given = options if strength is None else {**options, "strength": strength}
-            found = heldout.generate(model, tokenizer, batch, settings.max_new_tokens, **settings.sampling(), **given)
-            answers.append([answer.text for answer in found])
-        for prompt, texts in zip(batch, zip(*answers)):
-            _show(console, prompt, strengths, texts)
-    made.append(f"decoding {strategy or 'of the model'}")
-    if strategy:
-        made.append(f"strength {', '.join(f'{strength:g}' for strength in strengths)}")
-    for name in ("max_new_tokens", "temperature", "top_p", "seed"):
-        made.append(f"{name} {getattr(settings, name):g}")
-    made += [f"{name} {version(name)}" for name in ("torch", "transformers")]
+    streams = len(prompts) == 1 and len(strengths) == 1 and console.is_terminal
+    if streams:
+        console.print(Text(f"> {prompts[0]}", style="bold"), soft_wrap=True)
+        streamer = TextStreamer(tokenizer, skip_prompt=loop is None, skip_special_tokens=True)  # type: ignore[arg-type]
+        if loop:
+            options["custom_generate"] = partial(options["custom_generate"], streamer=streamer)
+        else:
+            options["streamer"] = streamer
+    found: dict[int, list[str]] = {}
+    with bar(console) if len(prompts) > ROWS and settings.out else nullcontext() as progress:
+        task = progress.add_task("generate", total=len(prompts), note="prompts") if progress else None
+        for number, rows in enumerate(_batches(tokenizer, prompts, settings.plain)):
+            answers = []
+            for strength in strengths:
+                torch.manual_seed(settings.seed + number * ROWS)
+                given = {**settings.sampling(tokenizer), **options}
+                given |= {} if strength is None else {"strength": strength}
+                asked = [prompts[row] for row in rows]
+                texts = heldout.generate(
+                    model, tokenizer, asked, settings.max_new_tokens, plain=settings.plain, **given
+                )
+                answers.append([answer.text for answer in texts])
+            found |= {row: [texts[i] for texts in answers] for i, row in enumerate(rows)}
+            if progress and task is not None:
+                progress.update(task, completed=len(found))
+    made += _made(settings, loop, strengths)
+    if settings.out is not None:
+        _write(settings.out, prompts, strengths, found, made)
+        console.print(f"{len(prompts)} answers: {settings.out}, made by: {settings.out.with_suffix('.meta.json')}")
+    elif not streams:
+        for row, prompt in enumerate(prompts):
+            _show(console, prompt, strengths, found[row])
     console.print(Text(f"signature: {'; '.join(made)}"), soft_wrap=True)
+
+
+def _batches(tokenizer: Any, prompts: Sequence[str], plain: bool) -> list[list[int]]:
+    """Indices of prompts of like length, the longest first: little padding, and memory peaks at the start."""
+    lengths = [encode_prompts(tokenizer, [prompt], plain)["input_ids"].size(1) for prompt in prompts]
+    order = sorted(range(len(prompts)), key=lambda row: (-lengths[row], row))
+    return [order[start : start + ROWS] for start in range(0, len(order), ROWS)]
+
+
+def _made(settings: Settings, loop: str | None, strengths: Sequence[float | None]) -> list[str]:
+    """What the texts depend on besides models and versions of trimtab."""
+    made = [f"decoding {loop or settings.decoding or 'of the model'}"]
+    if loop:
+        made.append(f"strength {', '.join(f'{strength:g}' for strength in strengths)}")
+    if settings.decoding:
+        chosen = decoding.check(settings.decoding, settings.options).model_dump()
+        made.append(" ".join([settings.decoding, *(f"{key}={value}" for key, value in chosen.items())]))
+    names = ["max_new_tokens", *(() if settings.decoding else ("temperature", "top_p")), "seed"]
+    made += [f"{name} {getattr(settings, name):g}" for name in names]
+    made += ["plain prompts"] if settings.plain else []
+    return made + [f"{name} {version(name)}" for name in ("torch", "transformers")]
+
+
+def _write(
+    out: Path,
+    prompts: Sequence[str],
+    strengths: Sequence[float | None],
+    found: Mapping[int, list[str]],
+    made: list[str],
+) -> None:
+    """One row for each prompt and strength, in order; beside them what made them."""
+    rows = (
+        {"prompt": prompt, "completion": text} | ({} if strength is None else {"strength": strength})
+        for row, prompt in enumerate(prompts)
+        for strength, text in zip(strengths, found[row])
+    )
+    stored.write(out, rows, {"signature": made, "rows": len(prompts) * len(strengths)})
 
 
 def _load(name: str, role: str, made: list[str]) -> PreTrainedModel:

@@ -58,8 +58,20 @@ def brevity(split: str) -> list[dict[str, Any]]:
     return pairs
 
 
+def prose(split: str) -> list[dict[str, Any]]:
+    """Passages of Natsume Soseki's "Botchan", translated in 1919 (public domain).
+
+    Made by `scripts/prose_passages.py`. All are held out: no recipe here trains on them.
+    """
+    if split != "heldout":
+        raise ValueError(f"prose has the split heldout alone, not {split!r}")
+    text = (files("trimtab.data") / "bundled" / "prose.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
 DATASETS: dict[str, Callable[..., Iterable[dict[str, Any]]]] = {
     "everyday": everyday,
     "arithmetic": arithmetic,
     "brevity": brevity,
+    "prose": prose,
 }

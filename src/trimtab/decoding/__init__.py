@@ -1,25 +1,106 @@
-"""One decoding strategy a file: a function of the file's name for `model.generate(..., custom_generate=)`."""
+"""One decoding strategy a file, found by its name; those of transformers stand beside them under their own names.
 
+A file exports STRATEGY, which says what `model.generate` is given for its settings; or, where two streams of logits are
+mixed, a function of the file's name for `model.generate(..., custom_generate=)`, which any strategy may draw from.
+"""
+
+import difflib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trimtab import by_file
 
+if TYPE_CHECKING:
+    from trimtab.decoding._strategy import Strategy
+
 _FOLDER = Path(__file__).parent
+STOCK = {
+    "greedy": "Greedy: always the best token.",
+    "beam": "Beam search: the likeliest of several sequences that are kept at each step.",
+    "sample": "Sampling: from the model's whole distribution.",
+    "top_k": "Top-k: sampling among the k best tokens.",
+    "top_p": "Top-p (nucleus): sampling among the best tokens of a share.",
+    "typical": "Typical: sampling among tokens whose surprise is near the entropy.",
+    "eta": "Eta: sampling among tokens above a bound that falls with the entropy.",
+    "min_p": "Min-p: sampling among tokens above a share of the best one's probability.",
+    "top_h": "Top-H: sampling among tokens whose entropy is bounded by a share of the whole one's.",
+}
+"""Strategies of transformers, and what they are."""
+
+
+class DecodingError(ValueError):
+    """A strategy that is not there, or a setting that it does not have."""
 
 
 def names() -> list[str]:
-    """The strategies there are, without importing them."""
+    """The strategies that have a file here, without importing them."""
     return by_file.names(_FOLDER)
 
 
+def known() -> list[str]:
+    """Those, and the strategies of transformers."""
+    return sorted([*names(), *STOCK])
+
+
 def summary(name: str) -> str:
-    """The first line of the strategy's docstring, without importing it."""
-    return by_file.summary(_FOLDER, name)
+    """What it is, in a line; nothing is imported."""
+    return STOCK[name] if name in STOCK else by_file.summary(_FOLDER, name)
 
 
 def load(name: str) -> Callable[..., Any]:
     """The function of the file called `name`."""
     return getattr(importlib.import_module(f"trimtab.decoding.{name}"), name)
+
+
+def strategy(name: str) -> "Strategy":
+    """A strategy of a file here, or of transformers.
+
+    Raises:
+        DecodingError: with the nearest name.
+    """
+    if name in STOCK:
+        return importlib.import_module("trimtab.decoding._stock").STOCK[name]
+    if name not in names():
+        close = difflib.get_close_matches(name, known(), n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known strategies: {', '.join(known())}"
+        raise DecodingError(f"there is no decoding strategy {name!r}; {hint}")
+    module = importlib.import_module(f"trimtab.decoding.{name}")
+    if not hasattr(module, "STRATEGY"):
+        raise DecodingError(f"{name} mixes two streams of logits and is chosen by a strength (--strength), not by name")
+    return module.STRATEGY
+
+
+def arguments(name: str, tokenizer: Any = None, **settings: Any) -> dict[str, Any]:
+    """Arguments of `model.generate` for a strategy with these settings; anew for each call.
+
+    Raises:
+        DecodingError: for an unknown strategy or setting, or a value that makes no sense.
+    """
+    found = strategy(name)
+    return found.arguments(check(name, settings), tokenizer)
+
+
+def check(name: str, settings: Mapping[str, Any]) -> Any:
+    """The settings of a strategy, with its defaults.
+
+    Raises:
+        DecodingError: naming the setting, what it is, and what may be meant.
+    """
+    from pydantic import ValidationError
+
+    options = strategy(name).options
+    try:
+        return options.model_validate(dict(settings))
+    except ValidationError as error:
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        key = str(first["loc"][0])
+        if first["type"] == "extra_forbidden":
+            known = list(options.model_fields)
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"its settings: {', '.join(known) or 'none'}"
+            raise DecodingError(f"decoding {name} has no setting {key!r}; {hint}") from None
+        raise DecodingError(
+            f"decoding.{key} is {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}"
+        ) from None

@@ -50,16 +50,16 @@ def check_same_tokens(
     return None
 
 
-def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> BatchEncoding:
+def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], plain: bool = False) -> BatchEncoding:
     """Input ids and attention mask [B, T], padded on the left, as `model.generate` wants them.
 
-    Each prompt is what a user says; where the tokenizer has no chat template it is plain text.
+    Each prompt is what a user says; `plain`, and where the tokenizer has no chat template, it is text to go on with.
     """
-    if tokenizer.chat_template is None:
+    plain = plain or tokenizer.chat_template is None
+    if plain:
         texts = list(prompts)
     else:
         chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
         texts = [tokenizer.apply_chat_template(c, tokenize=False, add_generation_prompt=True) for c in chats]
-    plain = tokenizer.chat_template is None
     encoded = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=plain)  # type: ignore[arg-type]
     return BatchEncoding({"input_ids": encoded.input_ids, "attention_mask": encoded.attention_mask})

@@ -102,11 +102,17 @@ class Answer(NamedTuple):
 
 @torch.no_grad()
 def generate(
-    policy: nn.Module, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int, **options: Any
+    policy: nn.Module,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    *,
+    plain: bool = False,
+    **options: Any,
 ) -> list[Answer]:
-    """Answers to chat prompts (plain prompts where the tokenizer has no chat template), greedy ones unless `options`
-    of `policy.generate` say otherwise."""
-    inputs = encode_prompts(tokenizer, prompts)
+    """Answers to chat prompts (to plain ones if `plain` or without a chat template), greedy ones unless `options` of
+    `policy.generate` say otherwise."""
+    inputs = encode_prompts(tokenizer, prompts, plain)
     was_training = policy.training
     policy.eval()
     device = next(policy.parameters()).device

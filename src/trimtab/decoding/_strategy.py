@@ -1,0 +1,55 @@
+"""What a decoding strategy exports, and the settings that all sampling shares."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1}
+PLAIN: dict[str, Any] = {"do_sample": True, "num_beams": 1, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+"""Everything off that a model's own generation config might switch on."""
+
+
+class Options(BaseModel):
+    """Settings of a strategy: unknown keys are errors, the text under a field is its help."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
+
+
+class Temperature(Options):
+    temperature: float = Field(1.0, gt=0)
+    """Of the softmax, before anything is ruled out."""
+
+    def warpers(self) -> LogitsProcessorList:
+        """In the order of transformers. A processor that is handed to `generate` runs before the warpers that
+        `generate` makes, so a rule that comes after them brings its own."""
+        return LogitsProcessorList([TemperatureLogitsWarper(self.temperature)] if self.temperature != 1.0 else [])
+
+
+class Sampling(Temperature):
+    top_k: int = Field(0, ge=0)
+    """Draw among so many tokens only; 0 for all. Before the strategy's own rule."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Draw among the best tokens of this share only. Before the strategy's own rule."""
+
+    def warpers(self) -> LogitsProcessorList:
+        """Temperature, top-k, top-p."""
+        found = super().warpers()
+        if self.top_k:
+            found.append(TopKLogitsWarper(self.top_k))
+        if self.top_p < 1.0:
+            found.append(TopPLogitsWarper(self.top_p))
+        return found
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """What a file in `decoding/` exports as STRATEGY."""
+
+    paper: str
+    equation: str
+    options: type[Options]
+    arguments: Callable[[Any, Any], dict[str, Any]]
+    """arguments(options, tokenizer) -> arguments of `model.generate`; anew for each call, for processors remember"""

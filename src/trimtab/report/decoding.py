@@ -1,0 +1,201 @@
+"""The page of a comparison of decoding strategies: measures with intervals, drawings, texts, candidates."""
+
+import itertools
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from numpy.typing import NDArray
+
+from trimtab.report.curves import drawing
+from trimtab.report.intervals import Interval
+
+Array = NDArray[np.float64]
+
+
+def _colour(index: int) -> str:
+    """A placeholder for the colour that the page gives a strategy."""
+    return f"#0c00{index:02x}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One measure of the table."""
+
+    title: str
+    meaning: str
+    digits: int
+    values: dict[str, Interval]
+    """strategy -> value; those that have none are missing"""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One number along the texts, for each strategy."""
+
+    title: str
+    meaning: str
+    values: dict[str, Sequence[float]]
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that the page shows."""
+
+    headline: str
+    strategies: dict[str, str]
+    """name -> what it is, with its settings; `human` may be one"""
+    columns: list[Column]
+    series: list[Series]
+    map: tuple[Column, Column]
+    """horizontal and vertical measure of the drawing in which each strategy is a point"""
+    prompts: list[tuple[str, dict[str, str]]]
+    """[(prompt, {strategy: text})]"""
+    steps: list[dict[str, Any]]
+    """[{"prompt", "strategy", "steps": as of `trimtab.compare.choices`}]"""
+    signature: list[tuple[str, str]]
+    cautions: list[str]
+
+
+def write(page: Page, output: Path) -> Path:
+    """One HTML file that needs no network; what was there is replaced at once or, on an error, not at all."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        unfinished.write_text(render(page), encoding="utf-8")
+        unfinished.replace(output)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return output
+
+
+def render(page: Page) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=PackageLoader("trimtab.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    colours = {name: f"var(--run-{index})" for index, name in enumerate(page.strategies)}
+    return environment.get_template("decoding.html").render(
+        page=page,
+        colours=colours,
+        map=Markup(_points(page)),
+        series=[(series, Markup(_lines(series, list(page.strategies), n))) for n, series in enumerate(page.series)],
+        prompts=[
+            (prompt, [(name, marked(texts[name]) if name in texts else None) for name in page.strategies])
+            for prompt, texts in page.prompts
+        ],
+        steps=Markup(json.dumps(page.steps, ensure_ascii=False).replace("</", "<\\/")),
+        number=_number,
+        sort_key=lambda interval: "" if interval is None or math.isnan(interval.estimate) else repr(interval.estimate),
+    )
+
+
+def _number(interval: Interval | None, digits: int) -> tuple[str, str]:
+    """An estimate, and its interval in brackets."""
+    if interval is None or math.isnan(interval.estimate):
+        return "–", ""
+    span = f"[{interval.low:,.{digits}f}, {interval.high:,.{digits}f}]" if interval.known else ""
+    return f"{interval.estimate:,.{digits}f}", span
+
+
+def marked(text: str, n: int = 4) -> Markup:
+    """A text in which words of an n-gram that was there before are marked."""
+    words = text.split()
+    seen: set[tuple[str, ...]] = set()
+    again = [False] * len(words)
+    for start in range(len(words) - n + 1):
+        gram = tuple(words[start : start + n])
+        if gram in seen:
+            again[start : start + n] = [True] * n
+        seen.add(gram)
+    parts = []
+    for repeated, group in itertools.groupby(zip(words, again), key=lambda pair: pair[1]):
+        part = escape(" ".join(word for word, _ in group))
+        parts.append(Markup("<mark>{}</mark>").format(part) if repeated else part)
+    return Markup(" ").join(parts)
+
+
+def _points(page: Page) -> str:
+    across, up = page.map
+
+    def paint(axes: Any) -> None:
+        for index, name in enumerate(page.strategies):
+            if name not in across.values or name not in up.values:
+                continue
+            x, y = across.values[name], up.values[name]
+            if x.known and y.known:
+                axes.plot([x.low, x.high], [y.estimate] * 2, color=_colour(index), linewidth=0.9)
+                axes.plot([x.estimate] * 2, [y.low, y.high], color=_colour(index), linewidth=0.9)
+            axes.plot([x.estimate], [y.estimate], "o", color=_colour(index), markersize=5)
+            axes.annotate(name, (x.estimate, y.estimate), xytext=(4, 4), textcoords="offset points", fontsize=8)
+
+    return drawing("map", across.title, False, paint)
+
+
+def _lines(series: Series, names: list[str], number: int) -> str:
+    def paint(axes: Any) -> None:
+        for name, values in series.values.items():
+            steps = np.arange(1, len(values) + 1)
+            good = np.isfinite(values)
+            axes.plot(steps[good], np.asarray(values)[good], color=_colour(names.index(name)), linewidth=1.4)
+
+    return drawing(f"series {number}", "token of the text", series.log, paint)
+
+
+def resampled(table: Array, statistic: Callable[[Array], Array], seed: int = 0, draws: int = 2000) -> Interval:
+    """A function of column sums over rows, with its 95% interval from rows drawn with replacement.
+
+    Args:
+        table: [R, C].
+        statistic: [..., C] sums -> [...].
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        estimate = float(statistic(table.sum(axis=0)))
+        if len(table) < 2 or math.isnan(estimate):
+            return Interval(estimate, math.nan, math.nan)
+        generator = np.random.default_rng(seed)
+        weights = generator.multinomial(len(table), np.full(len(table), 1 / len(table)), size=draws)
+        low, high = np.nanpercentile(statistic(weights @ table), [2.5, 97.5])
+    return Interval(estimate, float(low), float(high))
+
+
+def over_texts(
+    texts: Sequence[str], measure: Callable[[list[str]], float], seed: int = 0, draws: int = 200
+) -> Interval:
+    """A measure of a whole corpus, with its 95% interval from texts drawn with replacement.
+
+    A measure that falls with repetition is lower in a resample, which holds texts twice: the interval is moved so that
+    its middle is the estimate.
+    """
+    estimate = measure(list(texts))
+    if len(texts) < 2 or math.isnan(estimate):
+        return Interval(estimate, math.nan, math.nan)
+    generator = np.random.default_rng(seed)
+    found = [measure([texts[i] for i in generator.integers(len(texts), size=len(texts))]) for _ in range(draws)]
+    low, middle, high = np.nanpercentile(found, [2.5, 50, 97.5])
+    return Interval(estimate, float(estimate + low - middle), float(estimate + high - middle))
+
+
+def mean_along(columns: Mapping[str, Sequence[Sequence[float]]], length: int) -> dict[str, list[float]]:
+    """strategy -> mean over its texts at each token, over those that are so long."""
+    found = {}
+    for name, rows in columns.items():
+        table = np.full((len(rows), length), np.nan)
+        for i, row in enumerate(rows):
+            table[i, : len(row)] = row[:length]
+        with np.errstate(invalid="ignore"):
+            counts = np.isfinite(table).sum(axis=0)
+            found[name] = np.where(counts > 0, np.nansum(table, axis=0) / np.maximum(counts, 1), np.nan).tolist()
+    return found

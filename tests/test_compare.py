@@ -1,0 +1,232 @@
+"""`trimtab compare-decoding`: every strategy writes what `generate` writes, and the page says what was measured."""
+
+import json
+import math
+import re
+import sys
+
+import pytest
+import torch
+from rich.console import Console
+
+import tiny_folder
+from trimtab import cli, compare, decoding
+from trimtab.compare import CompareError, Passage, choices, load_passages, parse_strategies, repeat_sentence, write
+from trimtab.decoding.penalty import PenaltyProcessor
+from trimtab.models.loading import load_model, load_tokenizer
+from trimtab.models.tokenizers import encode_prompts
+
+PROMPTS = ["count to three", "a", "say it again and again"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_folder.save(tmp_path_factory.mktemp("model") / "tiny", initializer_range=0.5)
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return load_model(folder)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder):
+    return load_tokenizer(folder)
+
+
+def passages() -> list[Passage]:
+    return [Passage(prompt) for prompt in PROMPTS]
+
+
+@pytest.mark.parametrize("name", compare.STRATEGIES)
+def test_from_the_shared_cache_a_strategy_writes_what_generate_writes(model, tokenizer, name):
+    (found,) = write(model, tokenizer, passages(), {name: {}}, new=10, seed=3, batch=8)
+    order = sorted(range(3), key=lambda i: -len(PROMPTS[i]))
+    inputs = encode_prompts(tokenizer, [PROMPTS[i] for i in order], plain=True)
+    torch.manual_seed(3)
+    arguments = decoding.arguments(name, tokenizer)
+    output = model.generate(**inputs, **arguments, max_new_tokens=10, pad_token_id=tokenizer.pad_token_id)
+    for place, i in enumerate(order):
+        ids = output[place, inputs["input_ids"].size(1) :].tolist()
+        assert found.ids[i] == ids[: len(found.ids[i])]
+        assert len(found.ids[i]) == 10 or found.ids[i][-1] == tokenizer.eos_token_id
+
+
+def test_what_is_kept_of_each_step_is_what_the_model_says_of_the_text(model, tokenizer):
+    (found,) = write(model, tokenizer, passages(), {"top_k": {"k": 7}}, new=12, seed=1)
+    for passage, ids, logprobs, entropy, best, kept in zip(
+        passages(), found.ids, found.logprobs, found.entropy, found.best, found.kept
+    ):
+        prompt = tokenizer(passage.prompt, add_special_tokens=False).input_ids
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]
+        log_p = logits.log_softmax(-1)
+        assert logprobs == pytest.approx(log_p[range(len(ids)), ids].tolist(), abs=1e-3)
+        assert entropy == pytest.approx((-(log_p.exp() * log_p).sum(-1)).tolist(), abs=1e-3)
+        assert best == (logits.argmax(-1) == torch.tensor(ids)).tolist()
+        assert set(kept) == {7.0}
+
+
+def test_candidates_of_a_deterministic_strategy_are_its_choice(model, tokenizer):
+    greedy, penalised = write(model, tokenizer, passages(), {"greedy": {}, "penalty": {"least": 0}}, new=8)
+    assert all(best for row in greedy.best for best in row)
+    assert {number for one in (greedy, penalised) for row in one.kept for number in row} == {1.0}
+    assert greedy.confidence[0][0] < greedy.confidence[0][0] + 1
+    assert all(0 <= value <= 1 for row in greedy.confidence for value in row)
+
+
+def test_the_batch_does_not_change_what_is_deterministic(model, tokenizer):
+    (one,) = write(model, tokenizer, passages(), {"penalty": {}}, new=12, batch=1)
+    (many,) = write(model, tokenizer, passages(), {"penalty": {}}, new=12, batch=3)
+    assert one.ids == many.ids
+    assert one.reinforcement == pytest.approx(many.reinforcement) or len(one.reinforcement) == 3
+
+
+def test_texts_are_read_as_they_were_written(model, tokenizer):
+    (found,) = write(model, tokenizer, passages(), {"greedy": {}}, new=6)
+    logprobs, states = compare.read(model, tokenizer, passages(), found.texts)
+    for own, read, text, ids in zip(found.logprobs, logprobs, found.texts, found.ids):
+        if tokenizer(text, add_special_tokens=False).input_ids == ids:
+            assert read == pytest.approx(own, abs=1e-3)
+    assert states.shape == (3, model.config.hidden_size)
+
+
+def test_the_token_view_says_who_would_have_kept_what(model, tokenizer):
+    names = {"greedy": {}, "sample": {}, "top_k": {"k": 3}, "penalty": {"strength": 50.0}}
+    ids = tokenizer("aaa", add_special_tokens=False).input_ids
+    first, second, third = choices(model, tokenizer, "ab", ids, names)
+    vocab = model.config.vocab_size
+    assert first["kept"] == {"greedy": 1, "sample": vocab, "top_k": 3, "penalty": 1}
+    assert next(keep for _, _, keep, _ in first["top"])[:3] == ["greedy", "sample", "top_k"]
+    assert sum("top_k" in keep for _, _, keep, _ in first["top"]) == 3
+    assert sum(chosen for *_, chosen in first["top"]) == 1
+    assert first["p"] == pytest.approx(next(p for _, p, _, chosen in first["top"] if chosen))
+    probabilities = [p for _, p, _, chosen in third["top"] if not chosen]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert second["token"] == "a"
+
+
+def test_a_sentence_repeated_is_looked_at_with_and_without_a_penalty(model, tokenizer):
+    found = repeat_sentence(
+        model, tokenizer, ["ab cd", "x y z"], 3, {"model": None, "penalty": lambda: PenaltyProcessor(20.0)}
+    )
+    assert found["model"].shape == (2, 3)
+    assert ((found["model"] > 0) & (found["model"] < 1)).all()
+    whole = tokenizer(" ab cd" * 3, add_special_tokens=False).input_ids
+    with torch.no_grad():
+        p = model(torch.tensor([whole])).logits[0].softmax(-1)
+    third = [p[t - 1, whole[t]].item() for t in range(12, 18)]
+    assert found["model"][0, 2].item() == pytest.approx(sum(third) / 6, rel=1e-4)
+    assert not torch.allclose(found["penalty"][:, 2], found["model"][:, 2], rtol=0.01)
+
+
+def test_long_texts_are_cut_into_prompt_and_what_follows(tokenizer, tmp_path):
+    tiny_folder.write_jsonl(
+        tmp_path / "t.jsonl", [{"text": "abcdefgh"}, {"text": "abc"}, {"prompt": "p", "reference": "r"}]
+    )
+    found, left_out = load_passages(str(tmp_path / "t.jsonl"), tokenizer, 3, 4)
+    assert found == [Passage("abc", "defg"), Passage("p", "r")]
+    assert left_out == "1 texts of fewer than 7 tokens were left out"
+
+
+def test_strategies_and_their_settings_are_read_from_words():
+    assert list(parse_strategies(None, [])) == list(compare.STRATEGIES)
+    assert parse_strategies("greedy, top_p", ["top_p.p=0.5"]) == {"greedy": {}, "top_p": {"p": 0.5}}
+
+
+@pytest.fixture
+def trimtab(monkeypatch, capsys):
+    def call(*words) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["trimtab", "compare-decoding", *map(str, words)])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def page(folder, tmp_path_factory):
+    root = tmp_path_factory.mktemp("page")
+    rows = [{"text": f"passage {i} goes on and on <b>&amp;" + "word " * i} for i in range(6)]
+    tiny_folder.write_jsonl(root / "texts.jsonl", rows)
+    chosen = parse_strategies(None, [])
+    settings = compare.Settings(folder, str(root / "texts.jsonl"), root / "page.html", chosen, new=12, prefix=8)
+    compare.compare(settings, Console(quiet=True))
+    return root / "page.html"
+
+
+def test_the_page_needs_no_network_and_holds_every_strategy_and_text(page):
+    text = page.read_text()
+    assert not re.search(r"(src|href)=[\"']?(https?:)?//", text)
+    assert "default-src 'none'" in text
+    for name in (*compare.STRATEGIES, "human"):
+        assert f'data-key="{name}"' in text
+    assert "&lt;b&gt;&amp;amp;" in text
+    assert "<b>&amp;" not in text
+    assert "rep-4" in text
+    assert "perplexity under" in text
+
+
+def test_rows_and_measures_stand_beside_the_page(page):
+    rows = [json.loads(line) for line in page.with_suffix(".jsonl").read_text().splitlines()]
+    assert len(rows) == 6 * 11
+    assert {row["strategy"] for row in rows} == {*compare.STRATEGIES, "human"}
+    meta = json.loads(page.with_suffix(".meta.json").read_text())
+    assert meta["signature"]["seed"] == "0"
+    assert set(meta["measures"]["diversity"]) == {*compare.STRATEGIES, "human"}
+    estimate, low, high = meta["measures"]["rep-2"]["sample"]
+    assert low <= estimate <= high
+    human = [row["perplexity"] for row in rows if row["strategy"] == "human"]
+    assert meta["measures"]["perplexity"]["human"][0] == pytest.approx(
+        math.exp(sum(map(math.log, human)) / len(human)), rel=1e-4
+    )  # all have 12 tokens
+
+
+def test_the_command_prints_the_table_and_where_the_page_is(trimtab, folder, tmp_path):
+    (tmp_path / "lines.txt").write_text("\n".join(PROMPTS))
+    words = ["--model", folder, "--prompts", tmp_path / "lines.txt", "--out", tmp_path / "p.html"]
+    words += ["--strategies", "greedy,adaptive", "--max-new-tokens", "5", "--number", "2", "adaptive.epsilon=0.01"]
+    code, out, err = trimtab(*words)
+    assert (code, err) == (0, ""), err
+    assert f"page: {tmp_path}/p.html" in out
+    assert re.search(r"^greedy +[\d.–]+", out, re.M)
+    assert "signature: trimtab" in out
+    code, _, err = trimtab(*words)
+    assert code == 2
+    assert "p.html exists; add --force" in err
+    assert trimtab(*words, "--force")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--strategies", "greedy,adaptve"], "there is no decoding strategy 'adaptve'; did you mean 'adaptive'?"),
+        (["--strategies", "realign"], "realign mixes two streams of logits and is chosen by a strength"),
+        (["--strategies", "greedy", "adaptive.epsilon=0.1"], "a setting of adaptive, which is not compared"),
+        (["adaptive.epsilon=1"], "decoding.epsilon is 1; input should be less than 1"),
+        (["adaptive.epsilom=1"], "decoding adaptive has no setting 'epsilom'; did you mean 'epsilon'?"),
+        (["penalty.strength=0"], "decoding.strength is 0; input should be greater than 0"),
+        (["penalty.window=-1"], "decoding.window is -1"),
+        (["epsilon"], "'epsilon' is no setting; write STRATEGY.KEY=VALUE"),
+        (["--prompts", "{tmp}/empty.txt"], "empty.txt holds no prompt"),
+        (["--prompts", "{tmp}/short.jsonl"], "holds no text of 160 tokens, 32 for the prompt and 128 to follow"),
+        (["--prompts", "{tmp}/nowhere.jsonl"], "there is no file {tmp}/nowhere.jsonl"),
+    ],
+)
+def test_a_mistake_costs_one_line_and_exit_code_2(trimtab, folder, tmp_path, words, message):
+    (tmp_path / "empty.txt").write_text("\n")
+    tiny_folder.write_jsonl(tmp_path / "short.jsonl", [{"text": "abc"}])
+    given = [word.format(tmp=tmp_path) for word in words]
+    code, _, err = trimtab("--model", folder, "--out", tmp_path / "page.html", *given)
+    assert (code, err.count("\n")) == (2, 1), err
+    assert message.format(tmp=tmp_path) in err
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_no_passage_is_no_comparison(tokenizer, tmp_path):
+    tiny_folder.write_jsonl(tmp_path / "bad.jsonl", [{"answer": "abc"}])
+    with pytest.raises(CompareError, match="row 1 has no text in a column 'prompt' or 'text'"):
+        load_passages(str(tmp_path / "bad.jsonl"), tokenizer, 1, 1)
