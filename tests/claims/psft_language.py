@@ -35,7 +35,7 @@ from trimtab.train.heldout import measure, summary
 METHODS: dict[str, tuple[str, dict[str, Any], float]] = {
     "sft": ("sft", {}, 1.0),
     "psft": ("psft", {"epsilon": 0.28, "refresh": 8}, 1.0),
-    "sft, slower": ("sft", {}, 0.25),
+    "sft, slower": ("sft", {}, 0.5),
 }
 """name -> method, options, share of the learning rate"""
 MEASURES = ("drift", "entropy", "second_nll", "second_accuracy")
@@ -80,6 +80,8 @@ class Follow(TrainerCallback):
         self.tasks = {
             name: prepare(rows, job.tokenizer, max_length=256, source=name).rows for name, rows in tasks.items()
         }
+        for row in self.tasks["second"]:  # the end after a sum is a habit of the first task and no sum
+            row["input_ids"], row["labels"] = row["input_ids"][:-1], row["labels"][:-1]
         self.found = [self.measure(0)]
 
     def measure(self, step: int) -> dict[str, float]:
@@ -149,11 +151,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=96, help="at most")
-    parser.add_argument("--every", type=int, default=8, help="steps between measurements")
-    parser.add_argument("--until", type=float, default=0.7, help="accuracy at which training ends")
+    parser.add_argument("--steps", type=int, default=64, help="at most")
+    parser.add_argument("--every", type=int, default=4, help="steps between measurements")
+    parser.add_argument("--until", type=float, default=0.65, help="accuracy at which training ends")
     parser.add_argument("--at", type=float, default=0.6, help="accuracy at which methods are compared")
-    parser.add_argument("--rows", type=int, default=128, help="held-out rows of each task")
+    parser.add_argument("--rows", type=int, default=64, help="held-out rows of each task")
     parser.add_argument("--learning-rate", type=float, default=2e-5)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

@@ -191,7 +191,7 @@ def test_grouping_of_rows_and_accumulation_change_nothing(name):
 def test_the_size_of_the_engines_chunks_changes_nothing(name, monkeypatch):
     whole, grads, _ = step(name)
     monkeypatch.setattr(vocab, "SLICE_BYTES", 1)
-    monkeypatch.setattr(vocab, "BLOCK_BYTES", 4 * 3 * tiny.VOCAB)
+    monkeypatch.setattr(vocab, "BLOCK_TOKENS", 3)
     small, small_grads, _ = step(name)
     torch.testing.assert_close(small.unreduced, whole.unreduced, rtol=1e-5, atol=1e-6)
     assert tiny.relative_error(small_grads, grads) < 1e-5

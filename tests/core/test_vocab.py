@@ -47,7 +47,7 @@ def chunks(request, monkeypatch):
 
 def cut(monkeypatch, block: int, part: int, vocab: int = V) -> None:
     """Let the engine take this many tokens at a time."""
-    monkeypatch.setattr("trimtab.core.vocab.BLOCK_BYTES", 4 * vocab * block)
+    monkeypatch.setattr("trimtab.core.vocab.BLOCK_TOKENS", block)
     monkeypatch.setattr("trimtab.core.vocab.SLICE_BYTES", 4 * vocab * part)
 
 

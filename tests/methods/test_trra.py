@@ -142,6 +142,7 @@ def released(policy: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("block", [None, 2])
 def test_position_axis_is_the_released_loss_in_value_and_gradient(block, monkeypatch):
     if block:  # positions of a row in several blocks and slices
+        monkeypatch.setattr("trimtab.core.vocab.BLOCK_TOKENS", 2 * block)
         monkeypatch.setattr("trimtab.core.vocab._tokens", lambda *_: block)
     rows = tiny.rows(((3, 5), (1, 1), (4, 7)))
     rows.labels.copy_(rows.input_ids.masked_fill(rows.attention_mask == 0, IGNORE))

@@ -32,7 +32,7 @@ KINDS = ["llama", "llama_tied", "qwen2", "gemma2", "gemma3", "cohere", "granite"
 
 @pytest.fixture(autouse=True)
 def _several_blocks(monkeypatch):
-    monkeypatch.setattr("trimtab.core.vocab.BLOCK_BYTES", 4 * tiny.VOCAB * 5)
+    monkeypatch.setattr("trimtab.core.vocab.BLOCK_TOKENS", 5)
     monkeypatch.setattr("trimtab.core.vocab.SLICE_BYTES", 4 * tiny.VOCAB * 3)
 
 

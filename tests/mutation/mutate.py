@@ -448,8 +448,8 @@ MISTAKES = [
     Mistake(
         "engine: one block for all tokens",
         "core/vocab.py",
-        "        self.block = _tokens(BLOCK_BYTES, head.vocab_size, weights.device)",
-        "        self.block = max(1, len(batch))",
+        "_cut(len(self.batch), BLOCK_TOKENS)",
+        "_cut(len(self.batch), 10**9)",
         (VOCAB + "test_no_tensor_grows_with_tokens_times_vocabulary",),
     ),
     Mistake(

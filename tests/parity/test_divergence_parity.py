@@ -82,7 +82,7 @@ def test_kd_is_trls_generalised_jsd_in_value_and_gradient(logits, beta, temperat
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 @pytest.mark.parametrize("beta", [0.0, 0.2, 0.5, 1.0])
 def test_the_engine_with_kd_is_trls_chunked_divergence_from_hidden_states(monkeypatch, beta, temperature):
-    monkeypatch.setattr("trimtab.core.vocab.BLOCK_BYTES", 4 * V * 4)
+    monkeypatch.setattr("trimtab.core.vocab.BLOCK_TOKENS", 4)
     monkeypatch.setattr("trimtab.core.vocab.SLICE_BYTES", 4 * V * 3)
     hidden, weight = torch.randn(N, D, requires_grad=True), torch.randn(V, D, requires_grad=True)
     teacher_hidden, teacher_weight = torch.randn(N, D + 2), torch.randn(V, D + 2)

@@ -25,8 +25,9 @@ from trimtab.core.batch import LazyLogits, TokenBatch, finite
 from trimtab.core.logprobs import token_logprobs
 from trimtab.core.loss import Losses, Objective
 
-BLOCK_BYTES = 96 << 20
-"""Most float32 bytes of one block of logits; one such table is alive for each model."""
+BLOCK_TOKENS = 512
+"""Of one block of logits; one such table is alive for each model. So many that reading a head and adding to its
+gradient, once a block, is little beside the products."""
 SLICE_BYTES = 8 << 20
 """Most float32 bytes of the logits of one slice; an objective makes a handful of tables of this size."""
 CUDA_SCALE = 4
@@ -119,11 +120,10 @@ class _Pass:
         self.objective, self.batch, self.head, self.weights = objective, batch, head, weights.float()
         self.values = torch.zeros_like(self.weights)
         self.metrics: dict[str, tuple[Tensor, Tensor]] = {}
-        self.block = _tokens(BLOCK_BYTES, head.vocab_size, weights.device)
         self.slice = _tokens(SLICE_BYTES, head.vocab_size, weights.device)
 
     def _blocks(self) -> list[slice]:
-        return _cut(len(self.batch), self.block)
+        return _cut(len(self.batch), BLOCK_TOKENS)
 
     def _slices(self, block: slice) -> Iterator[tuple[slice, TokenBatch, slice]]:
         """Each slice of a block: its place inside the block, its tokens, and its place among all."""
