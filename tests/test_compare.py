@@ -79,7 +79,9 @@ def test_the_batch_does_not_change_what_is_deterministic(model, tokenizer):
     (one,) = write(model, tokenizer, passages(), {"penalty": {}}, new=12, batch=1)
     (many,) = write(model, tokenizer, passages(), {"penalty": {}}, new=12, batch=3)
     assert one.ids == many.ids
-    assert one.reinforcement == pytest.approx(many.reinforcement) or len(one.reinforcement) == 3
+    for alone, together in zip(one.reinforcement, many.reinforcement, strict=True):
+        assert alone == pytest.approx(together, abs=0.2)  # a rise by a rounding error is a rise
+    assert len(one.reinforcement) == 3
 
 
 def test_texts_are_read_as_they_were_written(model, tokenizer):
@@ -150,7 +152,7 @@ def trimtab(monkeypatch, capsys):
 @pytest.fixture(scope="module")
 def page(folder, tmp_path_factory):
     root = tmp_path_factory.mktemp("page")
-    rows = [{"text": f"passage {i} goes on and on <b>&amp;" + "word " * i} for i in range(6)]
+    rows = [{"text": f"<b>&amp; {i} goes on and on" + " word" * i} for i in range(6)]
     tiny_folder.write_jsonl(root / "texts.jsonl", rows)
     chosen = parse_strategies(None, [])
     settings = compare.Settings(folder, str(root / "texts.jsonl"), root / "page.html", chosen, new=12, prefix=8)
@@ -177,7 +179,7 @@ def test_rows_and_measures_stand_beside_the_page(page):
     meta = json.loads(page.with_suffix(".meta.json").read_text())
     assert meta["signature"]["seed"] == "0"
     assert set(meta["measures"]["diversity"]) == {*compare.STRATEGIES, "human"}
-    estimate, low, high = meta["measures"]["rep-2"]["sample"]
+    estimate, low, high = meta["measures"]["perplexity"]["sample"]
     assert low <= estimate <= high
     human = [row["perplexity"] for row in rows if row["strategy"] == "human"]
     assert meta["measures"]["perplexity"]["human"][0] == pytest.approx(

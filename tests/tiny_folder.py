@@ -33,7 +33,8 @@ def byte_tokenizer(template: str | None = TEMPLATE) -> PreTrainedTokenizerFast:
 def save(folder: Path, kind: str = "llama_tied", seed: int = 0, **changes: Any) -> str:
     """A tiny model with the byte tokenizer as a Hugging Face folder; returns its path."""
     changes = {"vocab_size": VOCAB, "num_hidden_layers": 3, "eos_token_id": 0, "pad_token_id": 0, **changes}
-    model = tiny.model(kind, seed, initializer_range=0.1, max_position_embeddings=512, bos_token_id=None, **changes)
+    changes = {"initializer_range": 0.1, "max_position_embeddings": 512, "bos_token_id": None, **changes}
+    model = tiny.model(kind, seed, **changes)
     model.save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
     return str(folder)

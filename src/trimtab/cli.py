@@ -68,29 +68,43 @@ def _first_comment(recipe: str) -> str:
 
 
 @app.command()
-def show(method: Annotated[str, typer.Argument(help="A method, see `trimtab list methods`.")]) -> None:
-    """A method's equation, claim, options and recipe."""
+def show(
+    method: Annotated[str, typer.Argument(metavar="NAME", help="A method or a decoding strategy, see `trimtab list`.")],
+) -> None:
+    """A method's or strategy's equation, claim, options and recipe."""
     from rich.console import Console
-    from rich.table import Table
 
-    from trimtab import methods
+    from trimtab import decoding, methods
     from trimtab.recipe import shipped
 
-    loaded = methods.load(method)
     console = Console(highlight=False)
+    if method in decoding.known() and method not in methods.names():
+        chosen = decoding.strategy(method)
+        console.print(decoding.summary(method), style="bold", markup=False)
+        console.print(f"\n  {chosen.equation}\n\npaper:  {chosen.paper or '–'}\n", markup=False)
+        console.print(_options(chosen.options, "decoding"))
+        console.print(f"\ntry it: trimtab generate --model smollm2-135m --prompt TEXT --decoding {method}")
+        return
+    loaded = methods.load(method)
     console.print(methods.summary(method), style="bold", markup=False)
     console.print(f"\n  {loaded.equation}\n\nclaim:  {loaded.claim}\npaper:  {loaded.paper}", markup=False)
     wants = loaded.wanted(loaded.config())
     named = [*sorted(wants.roles), *(["reference (the start of training, unless named)"] if wants.start else [])]
     console.print(f"models: {', '.join(['policy', *named])}", markup=False)
     console.print(f"rows:   {'chosen and rejected answers' if wants.pairs else 'answers'}\n", markup=False)
-    table = Table("option", "default", "what it does", box=None, pad_edge=False)
-    for name, option in loaded.config.model_fields.items():
-        table.add_row(f"options.{name}", str(option.default), " ".join((option.description or "").split()))
-    console.print(table if loaded.config.model_fields else "no options")
+    console.print(_options(loaded.config, "options"))
     recipes = [name for name in shipped() if name == f"tiny_{method}"]
     if recipes:
         console.print(f"\ntry it: trimtab train {recipes[0]}")
+
+
+def _options(config: Any, prefix: str) -> Any:
+    from rich.table import Table
+
+    table = Table("option", "default", "what it does", box=None, pad_edge=False)
+    for name, option in config.model_fields.items():
+        table.add_row(f"{prefix}.{name}", str(option.default), " ".join((option.description or "").split()))
+    return table if config.model_fields else "no options"
 
 
 @app.command()

@@ -21,7 +21,7 @@ from trimtab.core import answer_mask
 from trimtab.data import stored
 from trimtab.data.sources import SUFFIXES, load_rows
 from trimtab.evals import embeddings
-from trimtab.evals.text_quality import SelfReinforcement, cosine, distinct, ngrams, zipf
+from trimtab.evals.text_quality import MissingMauve, SelfReinforcement, cosine, distinct, mauve, ngrams, zipf
 from trimtab.models import fingerprint, loading
 from trimtab.models.tokenizers import encode_prompts
 from trimtab.report import decoding as decoding_page
@@ -493,10 +493,12 @@ def compare(settings: Settings, console: Console | None = None) -> Path:
     if all(human):
         texts["human"] = [str(text) for text in human]
     console.print("measuring the texts ...")
-    states = {}
+    states: dict[str, Tensor] = {}
     for name, found in texts.items():
-        if name == "human" or settings.judge:
-            logprobs[name], states[name] = read(judge, judging, passages, found)
+        if all(human) or settings.judge:
+            read_logprobs, states[name] = read(judge, judging, passages, found)
+            if name == "human" or settings.judge:
+                logprobs[name] = read_logprobs
     signature = {
         "trimtab": __version__,
         "model": f"{settings.model} {fingerprint.of_model(model)}",
@@ -513,6 +515,8 @@ def compare(settings: Settings, console: Console | None = None) -> Path:
     coherence, name = _coherence(passages, texts)
     signature["coherence by"] = name
     columns = _columns(texts, logprobs, written, coherence)
+    if all(human):
+        columns += _mauve(states, signature)
     page = decoding_page.Page(
         headline=f"{len(written)} ways to decode {settings.model} on {len(passages)} prompts",
         strategies={one.name: _said(one) for one in written}
@@ -571,6 +575,25 @@ def _coherence(passages: Sequence[Passage], texts: Mapping[str, Sequence[str]]) 
         return {}, str(error)
     prompts = embed([passage.prompt for passage in passages])
     return {key: cosine(prompts, embed(list(found))).tolist() for key, found in texts.items()}, name
+
+
+def _mauve(states: Mapping[str, Tensor], signature: dict[str, str]) -> list[decoding_page.Column]:
+    """Likeness to human text by the hidden states of the last tokens, over five clusterings."""
+    values = {}
+    try:
+        for name in states:
+            if name != "human":
+                found = [mauve(states["human"].numpy(), states[name].numpy(), seed) for seed in range(5)]
+                values[name] = Interval(float(np.mean(found)), min(found), max(found))
+    except MissingMauve as error:
+        signature["MAUVE"] = f"not measured: {error}"
+        return []
+    signature["MAUVE"] = f"of the last hidden states, {len(states['human'])} texts each"
+    meaning = (
+        "How hard the texts are to tell from the human ones, by clusters of the model's own hidden states: 1 is not at "
+        "all. In brackets: the lowest and highest of five clusterings. With so few texts, only large differences count."
+    )
+    return [decoding_page.Column("MAUVE", meaning, 3, values)]
 
 
 def _columns(

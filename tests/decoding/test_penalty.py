@@ -174,5 +174,5 @@ def test_generate_repeats_less_with_it():
         texts = model.generate(ids, max_new_tokens=40, pad_token_id=0, eos_token_id=None, **arguments).tolist()
         return sum(1 - len(set(itertools.pairwise(t))) / (len(t) - 1) for t in texts) / 2
 
-    assert repeated(strength=1.0) > 0.3
+    assert repeated(strength=1.0) > 0.15
     assert repeated(strength=3.0, window=None) < 0.5 * repeated(strength=1.0)

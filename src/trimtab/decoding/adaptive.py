@@ -42,8 +42,13 @@ def gains(p: Tensor, rest: Tensor, sizes: Tensor) -> Tensor:
     before = torch.cat([p, rest], dim=-1).flip(-1).cumsum(-1).flip(-1)  # R_{k-1}, then the rest
     after, before = before[:, 1:], before[:, :-1]
     others = (sizes - torch.arange(1, p.size(-1) + 1, device=p.device)).clamp(min=0)  # V - k
-    known = torch.xlogy(p, p) + torch.xlogy(after, after / others.clamp(min=1))
-    return (known - torch.xlogy(before, before / (others + 1))) / sizes.clamp(min=2).log()
+
+    def flat(rest: Tensor, number: Tensor) -> Tensor:
+        """rest log(rest / number); the quotient itself may be too small for a float32 that rest still fits."""
+        return torch.xlogy(rest, rest) - rest * number.clamp(min=1).to(p.dtype).log()
+
+    whole = sizes.clamp(min=2).to(p.dtype).log()
+    return (torch.xlogy(p, p) + flat(after, others) - flat(before, others + 1)) / whole
 
 
 def confidence(scores: Tensor, number: Tensor | int) -> Tensor:

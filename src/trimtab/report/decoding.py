@@ -96,7 +96,7 @@ def render(page: Page) -> str:
             (prompt, [(name, marked(texts[name]) if name in texts else None) for name in page.strategies])
             for prompt, texts in page.prompts
         ],
-        steps=Markup(json.dumps(page.steps, ensure_ascii=False).replace("</", "<\\/")),
+        steps=Markup(json.dumps(page.steps, ensure_ascii=False).replace("<", "\\u003c")),
         number=_number,
         sort_key=lambda interval: "" if interval is None or math.isnan(interval.estimate) else repr(interval.estimate),
     )
