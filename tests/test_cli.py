@@ -41,7 +41,8 @@ def test_help_imports_neither_torch_nor_transformers():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("list", "show", "preview", "train", "precompute", "generate", "report", "doctor"):
+    commands = ("list", "show", "preview", "train", "precompute", "generate", "compare-decoding", "report", "doctor")
+    for command in commands:
         assert f"\n  {command}" in done.stdout
 
 

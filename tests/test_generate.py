@@ -1,13 +1,17 @@
 """`trimtab generate`: texts at one strength or several, and the signature of what made them."""
 
+import io
+import json
 import subprocess
 import sys
 
 import pytest
 import torch
+from rich.console import Console
 
 import tiny_folder
 from trimtab import cli
+from trimtab import generate as generation
 from trimtab.models import fingerprint
 from trimtab.models.identity_layer import bypass, identity_layer, insert_identity_layer
 from trimtab.models.loading import load_model, load_tokenizer
@@ -196,3 +200,81 @@ def test_help_imports_no_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "--strength S[,S...]" in done.stdout
+
+
+# --- strategies by name
+
+
+def test_a_strategy_decodes_with_its_settings_and_signs(trimtab, folders):
+    words = ["--model", folders / "original", *ask(), *LENGTH]
+    code, out, err = trimtab(*words, "--decoding", "adaptive", "decoding.epsilon=0.999")
+    assert (code, err) == (0, "")
+    assert texts(out) == greedy(folders / "original")
+    assert "decoding adaptive; adaptive temperature=1.0 top_k=0 top_p=1.0 epsilon=0.999 rule=threshold" in out
+    once, again, other = (
+        texts(trimtab(*words, "--decoding", "sample", "decoding.temperature=2", "--seed", seed)[1])
+        for seed in (1, 1, 2)
+    )
+    assert once == again
+    assert once != other
+
+
+def test_a_strategy_draws_from_the_mixture_of_a_dial(trimtab, folders):
+    words = ["--model", folders / "dial", *ask(), *LENGTH, "--strength", "0.5"]
+    _, out, _ = trimtab(*words, "--decoding", "top_k", "decoding.k=1")
+    assert texts(out) == texts(trimtab(*words)[1])
+    assert "decoding realign; strength 0.5; top_k temperature=1.0 k=1;" in out
+
+
+def test_prompts_of_unequal_length_are_answered_in_their_order(trimtab, folders, tmp_path, monkeypatch):
+    prompts = ["x" * n for n in (3, 40, 1, 17, 2, 30, 5, 4, 21, 9)]
+    (tmp_path / "lines.txt").write_text("\n".join(prompts))
+    words = ["--model", folders / "original", "--max-new-tokens", "4", "--plain"]
+    code, _, err = trimtab(*words, "--prompts", tmp_path / "lines.txt", "--out", tmp_path / "new" / "answers.jsonl")
+    assert (code, err) == (0, ""), err
+    rows = [json.loads(line) for line in (tmp_path / "new" / "answers.jsonl").read_text().splitlines()]
+    assert [row["prompt"] for row in rows] == prompts
+    model, tokenizer = load_model(str(folders / "original")), load_tokenizer(str(folders / "original"))
+    alone = [heldout.generate(model, tokenizer, [prompt], 4, plain=True)[0].text for prompt in prompts]
+    assert [row["completion"] for row in rows] == alone
+    meta = json.loads((tmp_path / "new" / "answers.meta.json").read_text())
+    assert "plain prompts" in meta["signature"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(prompts)))
+    again = [*words, "--prompts", "-", "--out", tmp_path / "new" / "answers.jsonl"]
+    assert trimtab(*again)[0] == 2
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(prompts)))
+    assert trimtab(*again, "--force")[0] == 0
+    assert [json.loads(line) for line in (tmp_path / "new" / "answers.jsonl").read_text().splitlines()] == rows
+
+
+def test_one_prompt_on_a_terminal_is_answered_token_by_token(folders, capsys):
+    settings = generation.Settings(str(folders / "dial"), strengths=(0.5,), max_new_tokens=6)
+    buffer = io.StringIO()
+    generation.generate(["count 3"], settings, Console(file=buffer, force_terminal=True, width=200))
+    streamed = capsys.readouterr().out
+    buffer_plain = io.StringIO()
+    generation.generate(["count 3"], settings, Console(file=buffer_plain, width=200))
+    assert streamed.strip() in buffer_plain.getvalue()
+    assert streamed.strip()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--decoding", "adaptve"], "there is no decoding strategy 'adaptve'; did you mean 'adaptive'?"),
+        (["--decoding", "dera"], "dera mixes two streams of logits and is chosen by a strength"),
+        (["--decoding", "adaptive", "decoding.epsilon=1"], "decoding.epsilon is 1; input should be less than 1"),
+        (["--decoding", "adaptive", "epsilon=1"], "'epsilon=1' is no setting; write decoding.KEY=VALUE"),
+        (["--decoding", "adaptive", "decoding.epsilom=1"], "has no setting 'epsilom'; did you mean 'epsilon'?"),
+        (["decoding.epsilon=0.1"], "decoding.epsilon is a setting of a strategy; name it: --decoding NAME"),
+        (["--decoding", "greedy", "--temperature", "1"], "with --decoding greedy write decoding.KEY=VALUE"),
+        (["--decoding", "penalty", "decoding.window=-1"], "decoding.window is -1"),
+        (["--out", "answers.txt"], "answers are written as rows; choose FILE.jsonl"),
+        (["--prompts", "-"], "standard input holds no prompt"),
+    ],
+)
+def test_a_mistake_with_a_strategy_costs_one_line(trimtab, folders, words, message, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n\n"))
+    code, out, err = trimtab("--model", folders / "original", "--prompt", "x", *words)
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert message in err

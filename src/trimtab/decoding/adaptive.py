@@ -158,7 +158,8 @@ class AdaptiveWarper(LogitsProcessor):
             raise ValueError(f"epsilon must be at least 0 and below 1, got {epsilon!r}")
         if options.get("min_tokens_to_keep", 1) < 1:
             raise ValueError(f"min_tokens_to_keep must be at least 1, got {options['min_tokens_to_keep']}")
-        self.epsilon, self.rule, self.options = epsilon, rule, options
+        self.rule: Rule = rule
+        self.epsilon, self.options = epsilon, options
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         try:

@@ -157,7 +157,7 @@ def mauve(human: NDArray[np.float64], generated: NDArray[np.float64], seed: int 
     number = max(2, (len(human) + len(generated)) // 20)
     with warnings.catch_warnings(), _quiet_stderr():
         warnings.simplefilter("ignore")
-        found = compute_mauve(p_features=human, q_features=generated, num_buckets=number, seed=seed, verbose=False)
+        found = compute_mauve(p_features=human, q_features=generated, num_buckets=number, seed=seed, verbose=False)  # type: ignore[arg-type]
     return float(found.mauve)  # type: ignore[union-attr]
 
 

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class Series:
 
     title: str
     meaning: str
-    values: dict[str, Sequence[float]]
+    values: Mapping[str, Sequence[float]]
     log: bool = False
 
 
@@ -183,7 +184,8 @@ def over_texts(
     if len(texts) < 2 or math.isnan(estimate):
         return Interval(estimate, math.nan, math.nan)
     generator = np.random.default_rng(seed)
-    found = [measure([texts[i] for i in generator.integers(len(texts), size=len(texts))]) for _ in range(draws)]
+    draw = partial(generator.integers, len(texts), size=len(texts))
+    found = [measure([str(texts[i]) for i in draw()]) for _ in range(draws)]
     low, middle, high = np.nanpercentile(found, [2.5, 50, 97.5])
     return Interval(estimate, float(estimate + low - middle), float(estimate + high - middle))
 
