@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from trimtab import __version__, decoding
 from trimtab.core import answer_mask
 from trimtab.data import stored
 from trimtab.data.sources import SUFFIXES, load_rows
+from trimtab.decoding.penalty import PenaltyProcessor
 from trimtab.evals import embeddings
 from trimtab.evals.text_quality import MissingMauve, SelfReinforcement, cosine, distinct, mauve, ngrams, zipf
 from trimtab.models import fingerprint, loading
@@ -522,7 +524,7 @@ def compare(settings: Settings, console: Console | None = None) -> Path:
         strategies={one.name: _said(one) for one in written}
         | ({"human": "the text that follows"} if all(human) else {}),
         columns=columns,
-        series=_series(written, texts, settings.new),
+        series=[*_series(written, texts, settings.new), *_repeated(model, tokenizer, passages)],
         map=_map(columns),
         prompts=[
             (passage.prompt, {name: found[i] for name, found in texts.items()}) for i, passage in enumerate(passages)
@@ -758,6 +760,35 @@ def _series(written: Sequence[Written], texts: Mapping[str, Sequence[str]], new:
             "One minus the normalised entropy of knowing the candidates and calling the rest uniform.",
             along({one.name: one.confidence for one in written}, new),
         ),
+    ]
+
+
+TIMES = 10
+"""Repetitions of a sentence."""
+
+
+def _repeated(model: PreTrainedModel, tokenizer: Any, passages: Sequence[Passage]) -> list[decoding_page.Series]:
+    """Sentences of the human texts, or of the prompts, again and again: does the model come to expect them?"""
+    found = []
+    for passage in passages:
+        sentences = re.split(r"(?<=[.!?])\s+", f"{passage.prompt} {passage.reference or ''}".strip())[1:-1]
+        found += [sentence for sentence in sentences if 6 <= len(sentence.split()) <= 25][:1]
+    if not found:
+        return []
+    processors = {
+        "the model": None,
+        "penalty 1.2": lambda: PenaltyProcessor(1.2),
+        "penalty 1.2, last 20 tokens": lambda: PenaltyProcessor(1.2, 20),
+    }
+    tables = repeat_sentence(model, tokenizer, found[:12], TIMES, processors)
+    return [
+        decoding_page.Series(
+            "A sentence again and again",
+            f"Mean probability of the tokens of {len(found[:12])} sentences of the texts at their k-th repetition: the "
+            "model comes to expect what it has read before. The penalty of repeated tokens, and of those of a window.",
+            {name: table.nanmean(dim=0).tolist() for name, table in tables.items()},
+            across="repetition",
+        )
     ]
 
 

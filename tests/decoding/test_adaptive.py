@@ -117,6 +117,13 @@ def test_few_candidates_are_looked_at_and_the_answer_is_that_of_all(dtype):
                         assert torch.equal(mask[ids], keep)
 
 
+def test_nothing_is_lost_where_all_others_together_are_less_than_a_rounding_error():
+    generator = torch.Generator().manual_seed(7)
+    scores = torch.full((200, 2000), -30.0)
+    scores[:, :4] = torch.randn(200, 4, generator=generator)  # the sum of their probabilities rounds to 1 or beyond
+    assert adaptive(scores, 1e-4).isfinite().sum(-1).tolist() == [4] * 200
+
+
 def test_kept_scores_are_as_they_were_and_the_callers_tensor_too():
     scores = torch.randn(2, 100, dtype=torch.bfloat16)
     before = scores.clone()

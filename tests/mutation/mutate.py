@@ -54,6 +54,8 @@ FUSED, COLUMNS = "signals/test_fused.py::", "signals/test_columns.py::"
 LOADING, TOKENIZERS = "models/test_loading.py::", "models/test_tokenizers.py::"
 STORED, COLLATE, ROWS = "test_precompute.py::", "data/test_collate.py::", "data/test_rows.py::"
 SWEEPS, READING, MEASURED = (f"report/test_report_{name}.py::" for name in ("sweeps", "reading", "measures"))
+ADAPTIVE, PENALTY = "decoding/test_adaptive.py::", "decoding/test_penalty.py::"
+QUALITY = "evals/test_text_quality.py::"
 IDENTITY, REALIGN, DERA = "models/test_identity_layer.py::", "decoding/test_realign.py::", "decoding/test_dera.py::"
 
 MISTAKES = [
@@ -1191,6 +1193,69 @@ MISTAKES = [
         'key: row[key] for key in ("tools", "chat_template_kwargs")',
         'key: row[key] for key in ("tools", "messages")',
         (ROWS + "test_messages_may_hold_the_prompt_of_a_pair",),
+    ),
+    Mistake(
+        "adaptive: the rest is one minus the sum",
+        "decoding/adaptive.py",
+        "p.scatter(-1, ids, 0.0).sum(dim=-1, keepdim=True)",
+        "(1 - top.sum(dim=-1, keepdim=True))",
+        (ADAPTIVE + "test_nothing_is_lost_where_all_others_together",),
+    ),
+    Mistake(
+        "adaptive: one token too many counted as unknown",
+        "decoding/adaptive.py",
+        "flat(before, others + 1)",
+        "flat(before, others)",
+        (ADAPTIVE + "test_what_a_token_is_worth_by_hand", ADAPTIVE + "test_increments_are_never_negative"),
+    ),
+    Mistake(
+        "adaptive: last drops what is before a gap",
+        "decoding/adaptive.py",
+        "keep = (worth > epsilon).flip(-1).cumsum(dim=-1).flip(-1) > 0",
+        "keep = worth > epsilon",
+        (ADAPTIVE + "test_the_rules_differ_on_a_plateau",),
+    ),
+    Mistake(
+        "penalty: negative scores are rewarded",
+        "decoding/penalty.py",
+        "torch.where(scores < 0, scores * strength, scores / strength)",
+        "scores / strength",
+        (PENALTY + "test_scores_of_repeated_tokens_by_hand",),
+    ),
+    Mistake(
+        "penalty: the window is one too long",
+        "decoding/penalty.py",
+        "max(0, input_ids.size(1) - window)",
+        "max(0, input_ids.size(1) - window - 1)",
+        (PENALTY + "test_a_window_forgets",),
+    ),
+    Mistake(
+        "penalty: the end is penalised on top of the window",
+        "decoding/penalty.py",
+        "self._held_back(scores[:, self.ends],",
+        "self._held_back(found[:, self.ends],",
+        (PENALTY + "test_an_end_that_was_said_is_penalised_once",),
+    ),
+    Mistake(
+        "penalty: padding was said",
+        "decoding/penalty.py",
+        "            if padding.any():",
+        "            if False:",
+        (PENALTY + "test_left_padding_is_nothing_that_was_said",),
+    ),
+    Mistake(
+        "text: n-grams of the corpus in place of each text",
+        "evals/text_quality.py",
+        "        distinct, whole = distinct + len(set(found)), whole + len(found)",
+        "        distinct, whole = max(distinct, len(set(found))), whole + len(found)",
+        (QUALITY + "test_repetition_counts_within_texts",),
+    ),
+    Mistake(
+        "text: self-reinforcement compares after the update",
+        "evals/text_quality.py",
+        "        if token in self.last and self.last[token] < q:",
+        "        if token in self.last:",
+        (QUALITY + "test_self_reinforcement_by_hand",),
     ),
     Mistake(
         "position axis: the normaliser has no gradient",

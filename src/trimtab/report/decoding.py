@@ -39,12 +39,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Series:
-    """One number along the texts, for each strategy."""
+    """One number along the texts, for each strategy; lines of other names are labelled in the drawing."""
 
     title: str
     meaning: str
     values: Mapping[str, Sequence[float]]
     log: bool = False
+    across: str = "token of the text"
 
 
 @dataclass(frozen=True)
@@ -147,12 +148,16 @@ def _points(page: Page) -> str:
 
 def _lines(series: Series, names: list[str], number: int) -> str:
     def paint(axes: Any) -> None:
-        for name, values in series.values.items():
+        for index, (name, values) in enumerate(series.values.items()):
             steps = np.arange(1, len(values) + 1)
             good = np.isfinite(values)
-            axes.plot(steps[good], np.asarray(values)[good], color=_colour(names.index(name)), linewidth=1.4)
+            colour = _colour(names.index(name) if name in names else index)
+            axes.plot(steps[good], np.asarray(values)[good], color=colour, linewidth=1.4)
+            if name not in names and good.any():
+                end = (steps[good][-1], np.asarray(values)[good][-1])
+                axes.annotate(name, end, xytext=(-3, 5), textcoords="offset points", fontsize=8, ha="right")
 
-    return drawing(f"series {number}", "token of the text", series.log, paint)
+    return drawing(f"series {number}", series.across, series.log, paint)
 
 
 def resampled(table: Array, statistic: Callable[[Array], Array], seed: int = 0, draws: int = 2000) -> Interval:
