@@ -93,10 +93,13 @@ def main() -> None:
             by_seed.append(lengths(method, seed, args, tokenizer, untrained))
             means = ", ".join(f"{name} {np.mean(counts):.1f}" for name, counts in by_seed[-1].items())
             print(f"{method}, seed {seed}, {time.time() - start:.0f} s so far: {means}", flush=True)
+            result["methods"][method] = {"lengths by seed": by_seed}
+            if args.out:
+                args.out.write_text(json.dumps(result, indent=1, default=str) + "\n")
         table = {strength: np.array([seed[strength] for seed in by_seed], float) for strength in by_seed[0]}
         if method in ("trra", "wspo"):  # these start at the untrained model
             table = {0.0: np.array([result["untrained"]] * len(by_seed), float), **table}
-        ones = np.ones_like(table[1.0])
+        ones = np.ones(table[1.0].shape[1])
         steps = {}
         for low, high in itertools.pairwise(STRENGTHS[method]):
             steps[f"{low:g} to {high:g}"] = over_seeds_and_rows(table[high], ones, table[low])
@@ -114,7 +117,7 @@ def main() -> None:
         print(f"  lengths fall from each strength to the next in {result['methods'][method]['falls in seeds']} seeds")
         result["seconds"] = round(time.time() - start)
         if args.out:
-            args.out.write_text(json.dumps(result, indent=1) + "\n")
+            args.out.write_text(json.dumps(result, indent=1, default=str) + "\n")
 
 
 if __name__ == "__main__":
