@@ -119,7 +119,7 @@ def whole_steps(batch: int, quick: bool, repeats: int, patience: float) -> dict[
 
     def step(processor: Callable[[Tensor, Tensor], Tensor] | None) -> None:
         scores = model(ids[:, -1:], past_key_values=cache, use_cache=True).logits[:, -1]
-        cache.crop(128)
+        cache.crop(-1)
         if processor is not None:
             processor(ids, scores)
 
