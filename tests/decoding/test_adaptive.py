@@ -82,6 +82,15 @@ def test_the_rules_differ_on_a_plateau():
     assert kept([PLATEAU], 0.1, "last") == [[0, 1, 2, 3]]
 
 
+def test_the_first_release_takes_a_larger_epsilon_and_keeps_the_least_probable_token():
+    p = [0.4, 0.3, 0.15, 0.1, 0.05]
+    values = worth(p)
+    assert kept([p], values[1].item() * math.log(2) - 1e-4, "legacy") == [[0, 1, 4]]
+    assert kept([p], values[1].item() * math.log(2) + 1e-4, "legacy") == [[0, 4]]
+    assert kept([p], 0.9, "legacy") == [[4]]
+    assert kept([[0.25] * 4], 0.5, "legacy") == [[3]]
+
+
 def test_the_token_after_which_nothing_is_left_is_kept():
     # with 1 - sum in place of sums over tails, one of two halves and the last of ten were lost
     assert kept([[0.5, 0.5, 0.0, 0.0]], 0.001) == [[0, 1]]

@@ -10,7 +10,8 @@ drawn from their renormalised probabilities.
 
 Paper: arXiv:2402.18223. Rules differ where d_k does not fall with k, on a plateau of nearly equal tokens. `threshold`
 is what the authors released and the default; `prefix` is the paper's text; `last` never drops a token that is more
-probable than one it keeps.
+probable than one it keeps. `legacy` is the authors' first release, for study: it divides by log2 V, so that its epsilon
+is 1.443 of the others', and what it keeps in any case is the least probable token.
 """
 
 import math
@@ -24,7 +25,7 @@ from transformers import LogitsProcessor, TopPLogitsWarper
 from trimtab.decoding._strategy import PLAIN, Sampling, Strategy
 
 Flat = Literal["top1", "all"] | float
-Rule = Literal["threshold", "prefix", "last"]
+Rule = Literal["threshold", "prefix", "last", "legacy"]
 
 
 def gains(p: Tensor, rest: Tensor, sizes: Tensor) -> Tensor:
@@ -79,8 +80,8 @@ def adaptive(
         scores: logits, or log-probabilities; -inf for tokens that are ruled out already.
         epsilon: in [0, 1).
         rule: `threshold`: every d_k > epsilon; `prefix`: those before the first d_k < epsilon; `last`: all up to the
-            last d_k > epsilon.
-        min_tokens_to_keep: the most probable ones, whatever they are worth.
+            last d_k > epsilon; `legacy`: d_k log 2 >= epsilon, and the least probable token.
+        min_tokens_to_keep: the most probable ones, whatever they are worth; nothing to `legacy`.
         vocab: whether V counts every id of the head, as the authors do, or those that are not ruled out already.
         flat: where the confidence of the whole distribution is below `flat_below`, no token is worth much and the rule
             would be greedy: `top1` leaves that, `all` keeps every token, a number is a share as of top-p.
@@ -103,11 +104,17 @@ def adaptive(
         keep = worth > epsilon
     elif rule == "prefix":
         keep = (worth < epsilon).cumsum(dim=-1) == 0
+    elif rule == "legacy":
+        keep = worth * math.log(2) >= epsilon
     else:
         keep = (worth > epsilon).flip(-1).cumsum(dim=-1).flip(-1) > 0
-    keep[:, :least] = True
+    if rule != "legacy":
+        keep[:, :least] = True
     values = torch.where(keep, scores.gather(-1, ids), filter_value)
     found = torch.full_like(scores, filter_value).scatter_(-1, ids, values)
+    if rule == "legacy":
+        last = p.size(-1) - 1 - p.flip(-1).argmin(dim=-1, keepdim=True)  # of equals the one that a sort puts last
+        found = found.scatter(-1, last, scores.gather(-1, last))
     if flat == "top1" or flat_below <= 0:
         return found
     unsure = 1 + torch.xlogy(p, p).sum(dim=-1, keepdim=True) / sizes.clamp(min=2).log() < flat_below
@@ -172,7 +179,8 @@ class Settings(Sampling):
     epsilon: float = Field(0.001, ge=0, lt=1)
     """A token is a candidate if knowing it raises the confidence by more than this; larger is nearer to greedy."""
     rule: Rule = "threshold"
-    """Candidates are all such tokens; `prefix`: those before the first that is not; `last`: all up to the last one."""
+    """Candidates are all such tokens; `prefix`: those before the first that is not; `last`: all up to the last one;
+    `legacy`: the first release."""
     vocab: Literal["head", "unmasked"] = "head"
     """What V counts: every id of the head, or those that top_k and top_p leave."""
     flat: Literal["top1", "all"] | float = "top1"
