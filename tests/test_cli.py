@@ -77,7 +77,18 @@ def test_without_arguments_the_help_is_shown(trimtab):
 def test_list_names_methods_models_data_and_recipes(trimtab):
     code, out, _ = trimtab("list")
     assert code == 0
-    for word in ("hpd", "kd", "sft", "realign", "smollm2-135m", "trimtab:everyday", "tiny_kd", "demo"):
+    for word in (
+        "hpd",
+        "kd",
+        "sft",
+        "realign",
+        "adaptive",
+        "top_p",
+        "smollm2-135m",
+        "trimtab:prose",
+        "tiny_kd",
+        "demo",
+    ):
         assert word in out
     code, out, _ = trimtab("list", "methods")
     assert "hpd" in out
@@ -89,6 +100,14 @@ def test_show_prints_equation_claim_options_with_defaults_and_the_recipe(trimtab
     assert code == 0
     for text in ("D(p_t, q_t)", "arXiv:1503.02531", "options.divergence", "forward_kl", "trimtab train tiny_kd"):
         assert text in out
+
+
+def test_show_prints_a_strategys_rule_and_settings(trimtab):
+    code, out, _ = trimtab("show", "adaptive")
+    assert code == 0
+    for text in ("Adaptive decoding:", "Conf_k", "arXiv:2402.18223", "decoding.epsilon", "--decoding adaptive"):
+        assert text in out
+    assert "no options" in trimtab("show", "greedy")[1]
 
 
 def test_a_dry_run_prints_the_complete_recipe_and_writes_nothing(trimtab, files):
