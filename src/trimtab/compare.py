@@ -546,7 +546,8 @@ def compare(settings: Settings, console: Console | None = None) -> Path:
     )
     measured = {c.title: {name: list(value) for name, value in c.values.items()} for c in columns}
     stored.write(rows_file, rows, {"signature": signature, "measures": measured})
-    console.print(decoding_table(page), soft_wrap=True)
+    wide = Console(file=console.file, quiet=console.quiet, width=max(console.width, 13 * (len(columns) + 1)))
+    wide.print(decoding_table(page))  # cells that are cut are worth less than lines that wrap
     console.print(f"signature: {'; '.join(f'{key} {value}' for key, value in signature.items())}", soft_wrap=True)
     return settings.out
 

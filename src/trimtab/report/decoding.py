@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-from trimtab.report.curves import drawing
+from trimtab.report.curves import INK, drawing
 from trimtab.report.intervals import Interval
 
 Array = NDArray[np.float64]
@@ -141,7 +141,9 @@ def _points(page: Page) -> str:
                 axes.plot([x.low, x.high], [y.estimate] * 2, color=_colour(index), linewidth=0.9)
                 axes.plot([x.estimate] * 2, [y.low, y.high], color=_colour(index), linewidth=0.9)
             axes.plot([x.estimate], [y.estimate], "o", color=_colour(index), markersize=5)
-            axes.annotate(name, (x.estimate, y.estimate), xytext=(4, 4), textcoords="offset points", fontsize=8)
+            axes.annotate(
+                name, (x.estimate, y.estimate), xytext=(4, 4), textcoords="offset points", fontsize=8, color=INK
+            )
 
     return drawing("map", across.title, False, paint)
 
@@ -155,7 +157,7 @@ def _lines(series: Series, names: list[str], number: int) -> str:
             axes.plot(steps[good], np.asarray(values)[good], color=colour, linewidth=1.4)
             if name not in names and good.any():
                 end = (steps[good][-1], np.asarray(values)[good][-1])
-                axes.annotate(name, end, xytext=(-3, 5), textcoords="offset points", fontsize=8, ha="right")
+                axes.annotate(name, end, xytext=(-3, 5), textcoords="offset points", fontsize=8, ha="right", color=INK)
 
     return drawing(f"series {number}", series.across, series.log, paint)
 
