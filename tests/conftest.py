@@ -19,3 +19,19 @@ torch.set_num_threads(1)
 def _seeded():
     """Each test draws the same numbers, whichever ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def trimtab(monkeypatch, capsys):
+    """The command line in this process: words -> (exit code, stdout, stderr)."""
+    from trimtab import cli
+
+    def call(*words) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["trimtab", *map(str, words)])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    return call

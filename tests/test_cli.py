@@ -8,7 +8,6 @@ import pytest
 import yaml
 
 import tiny_folder
-from trimtab import cli
 
 
 @pytest.fixture(scope="module")
@@ -16,19 +15,6 @@ def files(tmp_path_factory) -> Path:
     folder = tiny_folder.lay_out(tmp_path_factory.mktemp("files"))
     (folder / "mine.yaml").write_text(yaml.safe_dump(tiny_folder.recipe(folder)))
     return folder
-
-
-@pytest.fixture
-def trimtab(monkeypatch, capsys):
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["trimtab", *map(str, words)])
-        monkeypatch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
-
-    return call
 
 
 def test_help_imports_neither_torch_nor_transformers():

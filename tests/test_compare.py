@@ -3,14 +3,14 @@
 import json
 import math
 import re
-import sys
+from functools import partial
 
 import pytest
 import torch
 from rich.console import Console
 
 import tiny_folder
-from trimtab import cli, compare, decoding
+from trimtab import compare, decoding
 from trimtab.compare import CompareError, Passage, choices, load_passages, parse_strategies, repeat_sentence, write
 from trimtab.decoding.penalty import PenaltyProcessor
 from trimtab.models.loading import load_model, load_tokenizer
@@ -137,16 +137,8 @@ def test_strategies_and_their_settings_are_read_from_words():
 
 
 @pytest.fixture
-def trimtab(monkeypatch, capsys):
-    def call(*words) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["trimtab", "compare-decoding", *map(str, words)])
-        monkeypatch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
-
-    return call
+def trimtab(trimtab):
+    return partial(trimtab, "compare-decoding")
 
 
 @pytest.fixture(scope="module")

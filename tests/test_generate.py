@@ -4,13 +4,13 @@ import io
 import json
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 from rich.console import Console
 
 import tiny_folder
-from trimtab import cli
 from trimtab import generate as generation
 from trimtab.models import fingerprint
 from trimtab.models.identity_layer import bypass, identity_layer, insert_identity_layer
@@ -39,16 +39,8 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture
-def trimtab(monkeypatch, capsys):
-    def call(*words) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["trimtab", "generate", *map(str, words)])
-        monkeypatch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
-
-    return call
+def trimtab(trimtab):
+    return partial(trimtab, "generate")
 
 
 def texts(out: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 import weakref
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 import tiny_folder
-from trimtab import cli
 from trimtab.data.sources import DataError
 from trimtab.models import loading
 from trimtab.precompute import PrecomputeError, precompute
@@ -256,17 +254,6 @@ def test_a_column_that_was_computed_from_something_else_is_refused_in_one_line(f
         run(changed(files, tmp_path / "rows.jsonl", what), console=QUIET)
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "run").exists()
-
-
-@pytest.fixture
-def trimtab(monkeypatch, capsys):
-    def call(*words) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["trimtab", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code or 0, *capsys.readouterr()
-
-    return call
 
 
 def test_the_command_says_where_the_rows_are_and_how_far_it_is(files, tmp_path, trimtab):
