@@ -3,7 +3,6 @@
 import itertools
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
 from trimtab.report.curves import INK, drawing
+from trimtab.report.html import put, template
 from trimtab.report.intervals import Interval
 
 Array = NDArray[np.float64]
@@ -69,27 +68,13 @@ class Page:
 
 def write(page: Page, output: Path) -> Path:
     """One HTML file that needs no network; what was there is replaced at once or, on an error, not at all."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
-        unfinished.write_text(render(page), encoding="utf-8")
-        unfinished.replace(output)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return output
+    return put(render(page), output)
 
 
 def render(page: Page) -> str:
     """The page as text."""
-    environment = Environment(
-        loader=PackageLoader("trimtab.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     colours = {name: f"var(--run-{index})" for index, name in enumerate(page.strategies)}
-    return environment.get_template("decoding.html").render(
+    return template("decoding.html").render(
         page=page,
         colours=colours,
         map=Markup(_points(page)),

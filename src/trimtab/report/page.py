@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from trimtab.report.curves import COLOURS, curves
+from trimtab.report.html import put, template
 from trimtab.report.intervals import Interval
 from trimtab.report.measures import (
     MEASURES,
@@ -65,31 +65,16 @@ def write(folders: Sequence[Path], output: Path | None = None) -> Path:
         output = runs[0].folder / "report.html"
     elif output is None:
         output = Path(os.path.commonpath([run.folder.resolve().parent for run in runs])) / "comparison.html"
-    output = Path(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
-        unfinished.write_text(render(runs), encoding="utf-8")
-        unfinished.replace(output)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return output
+    return put(render(runs), Path(output))
 
 
 def render(runs: list[Run]) -> str:
     """The page as text."""
-    environment = Environment(
-        loader=PackageLoader("trimtab.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     shown = [measure for measure in MEASURES if any(last(run, measure) is not None for run in runs)]
     drawings = curves(runs)
     swept = sweeps(runs)
     single = len(runs) == 1
-    return environment.get_template("page.html").render(
+    return template("page.html").render(
         title=runs[0].name if single else "comparison of " + ", ".join(run.name for run in runs),
         single=single,
         runs=[_about(run, index) for index, run in enumerate(runs)],
