@@ -23,7 +23,7 @@ from trimtab.data import stored
 from trimtab.data.sources import SUFFIXES, load_rows
 from trimtab.decoding.penalty import PenaltyProcessor
 from trimtab.evals import embeddings
-from trimtab.evals.text_quality import MissingMauve, SelfReinforcement, cosine, distinct, mauve, ngrams, zipf
+from trimtab.evals.text_quality import MissingMauve, SelfReinforcement, cosine, counts, distinct, mauve, zipf
 from trimtab.models import fingerprint, loading
 from trimtab.models.tokenizers import encode_prompts
 from trimtab.report import decoding as decoding_page
@@ -105,7 +105,6 @@ class Written:
     confidence: list[list[float]] = field(default_factory=list)
     """of knowing the candidates and calling the rest uniform; see `trimtab.decoding.adaptive`"""
     reinforcement: list[dict[str, float]] = field(default_factory=list)
-    seconds: float = 0.0
 
 
 class Before(LogitsProcessor):
@@ -205,10 +204,8 @@ def write(
             inputs = encode_prompts(tokenizer, [passages[i].prompt for i in rows], plain=not chat).to(model.device)  # type: ignore[union-attr]
             cache = prefill(model, inputs)
             for one, found in zip(written, columns):
-                begun = time.perf_counter()
                 torch.manual_seed(seed + start)
                 found |= _write(model, tokenizer, inputs, copy.deepcopy(cache), one, rows, new, tracked)
-                one.seconds += time.perf_counter() - begun
                 progress.update(task, advance=len(rows))
     for one, found in zip(written, columns):
         for i in range(len(passages)):
@@ -335,7 +332,7 @@ def choices(
     """For each step of a text: the most probable tokens, and which strategies would have kept each.
 
     Returns:
-        [{"token", "chosen", "p", "entropy", "kept": {strategy: count}, "top": [[token, p, [strategy, ...]], ...]}]
+        [{"token", "p", "entropy", "kept": {strategy: count}, "top": [[token, p, [strategy, ...], chosen], ...]}]
     """
     said = tokenizer(prompt, add_special_tokens=False).input_ids
     whole = torch.tensor([[*said, *ids]], device=model.device)
@@ -524,7 +521,7 @@ def compare(settings: Settings, console: Console | None = None) -> Path:
         strategies={one.name: _said(one) for one in written}
         | ({"human": "the text that follows"} if all(human) else {}),
         columns=columns,
-        series=[*_series(written, texts, settings.new), *_repeated(model, tokenizer, passages)],
+        series=[*_series(written, settings.new), *_repeated(model, tokenizer, passages)],
         map=_map(columns),
         prompts=[
             (passage.prompt, {name: found[i] for name, found in texts.items()}) for i, passage in enumerate(passages)
@@ -609,11 +606,7 @@ def _columns(
 
     def repeated(found: Sequence[str], *sizes: int) -> np.ndarray:
         """[R, 2 len(sizes)]: distinct n-grams and n-grams of each text."""
-        rows = []
-        for text in found:
-            grams = [list(ngrams(text.split(), n)) for n in sizes]
-            rows.append([count for gram in grams for count in (len(set(gram)), len(gram))])
-        return np.array(rows, dtype=np.float64)
+        return np.array([[c for n in sizes for c in counts(text, n)] for text in found], dtype=np.float64)
 
     def mean(values: Sequence[Sequence[float]], transform: Any = None) -> Interval:
         table = np.array([[sum(row), len(row)] for row in values], dtype=np.float64)
@@ -726,7 +719,7 @@ def _map(columns: Sequence[decoding_page.Column]) -> tuple[decoding_page.Column,
     return by_title["diversity"], by_title.get("coherence", by_title["perplexity"])
 
 
-def _series(written: Sequence[Written], texts: Mapping[str, Sequence[str]], new: int) -> list[decoding_page.Series]:
+def _series(written: Sequence[Written], new: int) -> list[decoding_page.Series]:
     series, along = decoding_page.Series, decoding_page.mean_along
 
     def again(ids: Sequence[int]) -> list[float]:

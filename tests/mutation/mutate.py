@@ -1246,8 +1246,8 @@ MISTAKES = [
     Mistake(
         "text: n-grams of the corpus in place of each text",
         "evals/text_quality.py",
-        "        distinct, whole = distinct + len(set(found)), whole + len(found)",
-        "        distinct, whole = max(distinct, len(set(found))), whole + len(found)",
+        "        distinct, whole = distinct + of_text[0], whole + of_text[1]",
+        "        distinct, whole = max(distinct, of_text[0]), whole + of_text[1]",
         (QUALITY + "test_repetition_counts_within_texts",),
     ),
     Mistake(

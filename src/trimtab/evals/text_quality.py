@@ -27,6 +27,13 @@ def ngrams(items: Sequence[Any], n: int) -> Iterator[Ngram]:
     return zip(*(items[i:] for i in range(n)))
 
 
+def counts(text: str, n: int, *, official_offby1: bool = False) -> tuple[int, int]:
+    """Distinct n-grams of a text's words, and all of them; see `repetition`."""
+    found = list(ngrams(text.split(), n))
+    found = found[:-1] if official_offby1 else found
+    return len(set(found)), len(found)
+
+
 def repetition(texts: Iterable[str], n: int, *, official_offby1: bool = False) -> float:
     """rep-n: the share of n-grams that their own text had before, in [0, 1]; NaN if no text has n words.
 
@@ -37,9 +44,8 @@ def repetition(texts: Iterable[str], n: int, *, official_offby1: bool = False) -
     """
     distinct = whole = 0
     for text in texts:
-        found = list(ngrams(text.split(), n))
-        found = found[:-1] if official_offby1 else found
-        distinct, whole = distinct + len(set(found)), whole + len(found)
+        of_text = counts(text, n, official_offby1=official_offby1)
+        distinct, whole = distinct + of_text[0], whole + of_text[1]
     return 1 - distinct / whole if whole else math.nan
 
 
