@@ -206,12 +206,14 @@ def test_the_command_prints_the_table_and_where_the_page_is(trimtab, folder, tmp
         (["penalty.window=-1"], "decoding.window is -1"),
         (["epsilon"], "'epsilon' is no setting; write STRATEGY.KEY=VALUE"),
         (["--prompts", "{tmp}/empty.txt"], "empty.txt holds no prompt"),
+        (["--prompts", "{tmp}/bytes.txt"], "bytes.txt cannot be read as text"),
         (["--prompts", "{tmp}/short.jsonl"], "holds no text of 160 tokens, 32 for the prompt and 128 to follow"),
         (["--prompts", "{tmp}/nowhere.jsonl"], "there is no file {tmp}/nowhere.jsonl"),
     ],
 )
 def test_a_mistake_costs_one_line_and_exit_code_2(trimtab, folder, tmp_path, words, message):
     (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
     tiny_folder.write_jsonl(tmp_path / "short.jsonl", [{"text": "abc"}])
     given = [word.format(tmp=tmp_path) for word in words]
     code, _, err = trimtab("--model", folder, "--out", tmp_path / "page.html", *given)

@@ -20,7 +20,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 from trimtab import __version__, decoding
 from trimtab.core import answer_mask
 from trimtab.data import stored
-from trimtab.data.sources import SUFFIXES, load_rows
+from trimtab.data.sources import SUFFIXES, load_rows, prompt_lines
 from trimtab.decoding.penalty import PenaltyProcessor
 from trimtab.evals import embeddings
 from trimtab.evals.text_quality import MissingMauve, SelfReinforcement, cosine, counts, distinct, mauve, zipf
@@ -60,14 +60,12 @@ def load_passages(source: str, tokenizer: Any, prefix: int, new: int) -> tuple[l
         The passages, and what was left out, in words.
 
     Raises:
-        CompareError: if there is no prompt.
+        CompareError: if no text is long enough, or a row has none.
+        DataError: if the source cannot be read, or holds no prompt.
     """
     path = Path(source)
     if path.suffix.lower() not in SUFFIXES and path.is_file():
-        found = [Passage(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        if not found:
-            raise CompareError(f"{source} holds no prompt")
-        return found, ""
+        return [Passage(line) for line in prompt_lines(path)], ""
     found, short = [], 0
     for number, row in enumerate(load_rows(source), start=1):
         if isinstance(row.get("prompt"), str) and row["prompt"]:

@@ -1,7 +1,6 @@
 """Answers to prompts on the terminal, at one strength of the alignment or at several, and what made them."""
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from transformers import PreTrainedModel, TextStreamer
 
 from trimtab import __version__, decoding
 from trimtab.data import stored
-from trimtab.data.sources import SUFFIXES, load_rows
+from trimtab.data.sources import SUFFIXES, load_rows, prompt_lines
 from trimtab.models import fingerprint, loading
 from trimtab.models.identity_layer import MARK
 from trimtab.models.tokenizers import encode_prompts
@@ -124,18 +123,11 @@ def load_prompts(path: Path) -> list[str]:
     not count.
 
     Raises:
-        GenerateError: if there is no prompt, or a row's is no text.
-        DataError: if rows cannot be read.
+        GenerateError: if a row's prompt is no text.
+        DataError: if the file cannot be read, or holds no prompt.
     """
     if path.suffix.lower() not in SUFFIXES:
-        try:
-            text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise GenerateError(f"--prompts: {path} cannot be read as text: {error}") from error
-        prompts = [line for line in text.splitlines() if line.strip()]
-        if not prompts:
-            raise GenerateError(f"--prompts: {'standard input' if str(path) == '-' else path} holds no prompt")
-        return prompts
+        return prompt_lines(path)
     prompts = []
     for number, row in enumerate(load_rows(str(path)), start=1):
         prompt = row.get("prompt")

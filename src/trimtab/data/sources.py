@@ -3,6 +3,7 @@
 import csv
 import difflib
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,22 @@ def load_rows(source: str) -> list[Row]:
     if not rows:
         raise DataError(f"{source} holds no rows")
     return rows
+
+
+def prompt_lines(path: Path) -> list[str]:
+    """The lines of a file of prompts, or of standard input (`-`); empty ones do not count.
+
+    Raises:
+        DataError: if it is no text, or holds no prompt.
+    """
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"--prompts: {path} cannot be read as text: {error}") from error
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise DataError(f"--prompts: {'standard input' if str(path) == '-' else path} holds no prompt")
+    return lines
 
 
 def _own(source: str) -> list[Row]:
