@@ -245,7 +245,7 @@ def compare_decoding(
     max_new_tokens: Annotated[int, typer.Option(metavar="N", min=1)] = 128,
     prefix: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens of a `text` that are the prompt.")] = 32,
     seed: Annotated[int, typer.Option(metavar="N", min=0)] = 0,
-    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Prompts at a time.")] = 50,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Prompts at a time.")] = 100,
     chat: Annotated[bool, typer.Option("--chat", help="Prompts are what a user says, not text to go on with.")] = False,
     judge: Annotated[
         str | None, typer.Option(metavar="MODEL", help="For perplexity; the model itself if not given.")

@@ -24,10 +24,10 @@ from trimtab.data.sources import SUFFIXES, load_rows, prompt_lines
 from trimtab.decoding.penalty import PenaltyProcessor
 from trimtab.evals import embeddings
 from trimtab.evals.text_quality import MissingMauve, SelfReinforcement, cosine, counts, distinct, mauve, zipf
+from trimtab.intervals import Interval, bootstrap_ratio
 from trimtab.models import fingerprint, loading
 from trimtab.models.tokenizers import encode_prompts
 from trimtab.report import decoding as decoding_page
-from trimtab.report.intervals import Interval, bootstrap_ratio
 from trimtab.run import environment
 from trimtab.train.progress import bar
 
@@ -115,22 +115,27 @@ class Before(LogitsProcessor):
         self.logprobs: list[Tensor] = []
         self.entropy: list[Tensor] = []
         self.best: list[Tensor] = []
-        self.last: Tensor | None = None  # [B, V] of the step that waits for its token
+        self.last: Tensor | None = None  # [B, V] log p of the step that waits for its token
+        self.p: Tensor | None = None
+        self.terms: Tensor | None = None  # p log p
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         if self.last is not None:
             self.take(input_ids[:, -1])
         self.last = scores.float().log_softmax(dim=-1)
-        self.entropy.append(-torch.xlogy(p := self.last.exp(), p).sum(dim=-1).cpu())
+        self.p = self.last.exp()
+        self.terms = (self.p * self.last).nan_to_num_(nan=0.0)  # 0 log 0 is 0
+        self.entropy.append(-self.terms.sum(dim=-1).cpu())
         return scores
 
     def take(self, tokens: Tensor) -> None:
         """The tokens that the last step's distribution gave."""
         assert self.last is not None
+        assert self.p is not None
         self.logprobs.append(self.last.gather(1, tokens[:, None])[:, 0].cpu())
         self.best.append((self.last.argmax(dim=-1) == tokens).cpu())
         for row, tracker in self.trackers.items():
-            tracker(int(tokens[row]), self.last[row].exp())
+            tracker(int(tokens[row]), self.p[row])
 
 
 class After(LogitsProcessor):
@@ -144,13 +149,14 @@ class After(LogitsProcessor):
         self.confidence: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        assert self.before.last is not None
-        p = self.before.last.exp()
+        p, terms = self.before.p, self.before.terms
+        assert p is not None
+        assert terms is not None
         keep = candidates(scores, self.samples)
         number = keep.sum(dim=-1)
         rest = (1 - (p * keep).sum(dim=-1)).clamp(min=0)
         others = (p.size(-1) - number).clamp(min=1)
-        known = torch.xlogy(p, p).mul(keep).sum(dim=-1) + torch.xlogy(rest, rest / others)
+        known = (terms * keep).sum(dim=-1) + torch.xlogy(rest, rest / others)
         self.kept.append(number.float().cpu())
         self.confidence.append((1 + known / math.log(p.size(-1))).cpu())
         return scores
@@ -171,7 +177,7 @@ def write(
     *,
     new: int = 128,
     seed: int = 0,
-    batch: int = 50,
+    batch: int = 100,
     chat: bool = False,
     tracked: int = 20,
     console: Console | None = None,
@@ -444,7 +450,7 @@ class Settings:
     prefix: int = 32
     number: int | None = None
     seed: int = 0
-    batch: int = 50
+    batch: int = 100
     chat: bool = False
     judge: str | None = None
     token_view: int = 2

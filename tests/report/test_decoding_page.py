@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
+from trimtab.intervals import Interval, bootstrap_ratio
 from trimtab.report.decoding import Column, Page, Series, marked, mean_along, over_texts, resampled, write
-from trimtab.report.intervals import Interval, bootstrap_ratio
 
 NAMES = ("greedy", "adaptive", "human")
 

@@ -13,9 +13,9 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
+from trimtab.intervals import Interval
 from trimtab.report.curves import INK, drawing
 from trimtab.report.html import put, template
-from trimtab.report.intervals import Interval
 
 Array = NDArray[np.float64]
 

@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
+from trimtab.intervals import Interval
 from trimtab.report.curves import COLOURS, curves
 from trimtab.report.html import put, template
-from trimtab.report.intervals import Interval
 from trimtab.report.measures import (
     MEASURES,
     Measure,
