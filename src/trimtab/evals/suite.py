@@ -1,0 +1,179 @@
+"""What a suite is: items, prompts, and a pure score; and how scores become numbers with intervals."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from trimtab.intervals import Interval, bootstrap_ratio
+
+Messages = list[dict[str, str]]
+"""of a chat: [{"role": "user", "content": ...}, ...]"""
+
+
+class SuiteError(ValueError):
+    """A suite, setting or file that is not there or makes no sense."""
+
+
+class Options(BaseModel):
+    """Settings of a suite: unknown keys are errors, the text under a field is its help."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question."""
+
+    id: str
+    text: str
+    """what is asked, without the options"""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """letter -> text, in the order shown; none for an open answer"""
+    target: tuple[str, ...] = ()
+    """right letters; for an open answer whatever the suite's score looks for"""
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """by which scores are split, such as {"relation": "parallel", "depth": "2"}; the same keys for all items"""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """what else the suite's prompts, score and drawing need; JSON"""
+
+
+class Verdict(NamedTuple):
+    """What was understood, and what it is worth; both None where no answer was found."""
+
+    parsed: Any
+    value: float | None
+
+
+Step = Callable[[Item, Sequence[str]], Messages]
+"""step(item, answers to the steps before) -> the messages to answer next"""
+Prompt = tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An item, what was answered, and its verdicts; `error` where no answer came through no fault of the model."""
+
+    item: Item
+    answers: tuple[str, ...]
+    verdicts: Mapping[str, Verdict]
+    """parser -> verdict"""
+    error: str | None = None
+
+
+class Measure(NamedTuple):
+    """A number of a whole evaluation, or of one group of it."""
+
+    name: str
+    group: str
+    """"all", or "key=value" """
+    value: Interval
+    number: int
+    """items that it is over"""
+
+
+def argmax(item: Item, p: Mapping[str, float]) -> Verdict:
+    """The likeliest label counts as the answer; of equal ones the first."""
+    best = max(p, key=lambda label: p[label])
+    return Verdict(best, float(best in item.target))
+
+
+def no_measures(answered: Sequence[Answered]) -> list[Measure]:
+    return []
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What a file in `evals/suites/` exports as SUITE."""
+
+    paper: str
+    version: str
+    """changes whenever an item, a prompt or a parser does"""
+    options: type[Options]
+    items: Callable[[Any], Sequence[Item]]
+    """items(options), always in the same order for the same options; errors are SuiteError or DataError"""
+    prompts: Mapping[str, Prompt]
+    """name -> steps; the first is the default"""
+    score: Callable[[Item, str], Mapping[str, Verdict]]
+    """score(item, last answer) -> parser -> verdict: pure, never raises, the first parser gives the headline"""
+    max_new_tokens: int = 64
+    read: Callable[[Item, Mapping[str, float]], Verdict] = argmax
+    """read(item, label -> probability, renormalised over the labels): the verdict where options are not generated but
+    compared"""
+    measures: Callable[[Sequence[Answered]], Sequence[Measure]] = no_measures
+    """beyond means of verdicts"""
+    draw: Callable[[Item], str] | None = None
+    """an SVG of the item"""
+    accuracy: bool = True
+    """whether means of the verdicts' values make sense"""
+
+
+def lines(options: Mapping[str, str]) -> str:
+    """Options as a prompt shows them, one a line."""
+    return "\n".join(f"{letter}. {text}" for letter, text in options.items())
+
+
+def user(text: str) -> Messages:
+    """A chat of one message."""
+    return [{"role": "user", "content": text}]
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def accuracy(answered: Sequence[Answered]) -> list[Measure]:
+    """Means of the verdicts' values: for each parser, over all items and by each group.
+
+    An item whose answer was not understood counts 0 in "strict" and not at all in "answered"; "unparsed" is their
+    share. Items that ended in an error count nowhere. Intervals are of 95 %, over items.
+    """
+    asked = [one for one in answered if one.error is None]
+    found: list[Measure] = []
+    for group, members in grouped(asked).items():
+        for parser in members[0].verdicts if members else ():
+            values = [one.verdicts[parser].value for one in members]
+            known = np.array([value is not None for value in values], float)
+            sums = np.array([value or 0.0 for value in values])
+            ones = np.ones(len(values))
+            for name, top, bottom in (
+                ("strict", sums, ones), ("answered", sums, known), ("unparsed", 1 - known, ones),
+            ):  # fmt: skip
+                number = int(bottom.sum())
+                found.append(Measure(f"{parser} {name}", group, bootstrap_ratio(top, bottom), number))
+    return found
+
+
+def grouped(answered: Iterable[Answered]) -> dict[str, list[Answered]]:
+    """ "all" and each "key=value" -> its items; keys in their order, values sorted."""
+    everything = list(answered)
+    by_group: dict[str, list[Answered]] = {"all": everything}
+    keys = list(dict.fromkeys(key for one in everything for key in one.item.groups))
+    for key in keys:
+        for value in sorted({one.item.groups[key] for one in everything if key in one.item.groups}):
+            by_group[f"{key}={value}"] = [one for one in everything if one.item.groups.get(key) == value]
+    return by_group
+
+
+def baselines(items: Sequence[Item]) -> dict[str, float]:
+    """What needs no model: the accuracy of a uniform draw, and of the commonest right answer (by its text) within items
+    that offer it. Empty where items have no options."""
+    choices = [item for item in items if item.options and item.target]
+    if not choices:
+        return {}
+    random = sum(sum(letter in item.options for letter in item.target) / len(item.options) for item in choices)
+    total = 0
+    by_kind: dict[frozenset[str], list[Item]] = {}
+    for item in choices:
+        by_kind.setdefault(frozenset(item.options.values()), []).append(item)
+    for same in by_kind.values():
+        right = Counter(item.options[letter] for item in same for letter in item.target if letter in item.options)
+        total += max(right.values(), default=0)
+    letters = Counter(letter for item in choices for letter in item.target)
+    return {
+        "random": random / len(choices),
+        "majority letter": max(letters.values()) / len(choices),
+        "majority answer": total / len(choices),
+    }
