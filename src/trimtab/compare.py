@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -27,6 +26,7 @@ from trimtab.evals.text_quality import MissingMauve, SelfReinforcement, cosine, 
 from trimtab.intervals import Interval, bootstrap_ratio
 from trimtab.models import fingerprint, loading
 from trimtab.models.tokenizers import encode_prompts
+from trimtab.recipe import parse_value
 from trimtab.report import decoding as decoding_page
 from trimtab.run import environment
 from trimtab.train.progress import bar
@@ -431,10 +431,7 @@ def parse_strategies(names: str | None, words: Sequence[str]) -> dict[str, dict[
             raise CompareError(f"{word!r} is no setting; write STRATEGY.KEY=VALUE, for example adaptive.epsilon=0.005")
         if name not in chosen:
             raise CompareError(f"{word!r} is a setting of {name}, which is not compared: {', '.join(chosen)} are")
-        try:
-            chosen[name][option] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise CompareError(f"{word!r}: the value is no YAML") from None
+        chosen[name][option] = parse_value(word, value)
     return chosen
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -22,6 +21,7 @@ from trimtab.data.sources import SUFFIXES, load_rows, prompt_lines
 from trimtab.models import fingerprint, loading
 from trimtab.models.identity_layer import MARK
 from trimtab.models.tokenizers import encode_prompts
+from trimtab.recipe import parse_value
 from trimtab.train import heldout
 from trimtab.train.progress import bar
 
@@ -94,10 +94,7 @@ def parse_options(words: Sequence[str]) -> dict[str, Any]:
         key, sign, value = word.partition("=")
         if not sign or not key.startswith("decoding.") or not key.removeprefix("decoding."):
             raise GenerateError(f"{word!r} is no setting; write decoding.KEY=VALUE, for example decoding.epsilon=0.001")
-        try:
-            found[key.removeprefix("decoding.")] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise GenerateError(f"{word!r}: the value is no YAML") from None
+        found[key.removeprefix("decoding.")] = parse_value(word, value)
     return found
 
 

@@ -259,14 +259,23 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in recipe_folder().glob("*.yaml"))
 
 
+def parse_value(word: str, value: str) -> Any:
+    """The value of a word KEY=VALUE of a command line, as a recipe would read it.
+
+    Raises:
+        RecipeError: naming the word.
+    """
+    try:
+        return yaml.load(value, _Loader)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{word!r}: the value is no YAML") from error
+
+
 def _override(tree: dict[str, Any], text: str) -> None:
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
         raise RecipeError(f"{text!r} is no override; write key=value, for example training.max_steps=20")
-    try:
-        parsed = yaml.load(value, _Loader)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"override {text!r}: the value is no YAML") from error
+    parsed = parse_value(text, value)
     *parents, last = key.strip().split(".")
     place: Any = tree
     for part in parents:

@@ -1,6 +1,6 @@
 """Prompts as token ids, and whether two models mean the same by the same id."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
@@ -50,16 +50,28 @@ def check_same_tokens(
     return None
 
 
-def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], plain: bool = False) -> BatchEncoding:
-    """Input ids and attention mask [B, T], padded on the left, as `model.generate` wants them.
+Chat = Sequence[Mapping[str, str]]
+"""Messages with a role and a content."""
 
-    Each prompt is what a user says; `plain`, and where the tokenizer has no chat template, it is text to go on with.
-    """
-    plain = plain or tokenizer.chat_template is None
-    if plain:
-        texts = list(prompts)
-    else:
-        chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
-        texts = [tokenizer.apply_chat_template(c, tokenize=False, add_generation_prompt=True) for c in chats]
+
+def encode_prompts(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str | Chat], plain: bool = False
+) -> BatchEncoding:
+    """Input ids and attention mask [B, T], padded on the left, as `model.generate` wants them; see `prompt_texts`."""
+    texts, plain = prompt_texts(tokenizer, prompts, plain)
     encoded = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=plain)  # type: ignore[arg-type]
     return BatchEncoding({"input_ids": encoded.input_ids, "attention_mask": encoded.attention_mask})
+
+
+def prompt_texts(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str | Chat], plain: bool = False
+) -> tuple[list[str], bool]:
+    """What the model reads before it answers, and whether the tokenizer has to put special tokens around it.
+
+    Each prompt is a chat, or what a user says; `plain`, and where the tokenizer has no chat template, it is text to go
+    on with (messages of a chat then stand below each other).
+    """
+    if plain or tokenizer.chat_template is None:
+        return [p if isinstance(p, str) else "\n\n".join(m["content"] for m in p) for p in prompts], True
+    chats = [[{"role": "user", "content": p}] if isinstance(p, str) else [dict(m) for m in p] for p in prompts]
+    return [tokenizer.apply_chat_template(c, tokenize=False, add_generation_prompt=True) for c in chats], False  # type: ignore[misc]

@@ -1,0 +1,281 @@
+"""Who answers the questions of a suite: a model in memory, or a server."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from trimtab import decoding
+from trimtab.evals.suite import Messages, SuiteError
+from trimtab.models import fingerprint
+from trimtab.models.tokenizers import encode_prompts, prompt_texts
+
+ENDPOINT_KEY = "TRIMTAB_API_KEY"
+"""environment variable that holds a server's key"""
+
+
+class Reply(NamedTuple):
+    """An answer, or why there is none."""
+
+    text: str
+    error: str | None = None
+
+
+class Answerer(Protocol):
+    """Chats in, one reply each, in the same order."""
+
+    batch: int
+    """chats that it likes to be given at a time"""
+
+    def answer(self, chats: Sequence[Messages], max_new_tokens: int) -> list[Reply]: ...
+
+    def compare(self, chats: Sequence[Messages], labels: Sequence[Sequence[str]]) -> list[dict[str, float]]:
+        """Label -> its log-probability (nats) as the answer, for each chat."""
+        ...
+
+    def facts(self) -> dict[str, str]:
+        """What its answers depend on, for signatures."""
+        ...
+
+
+class Local:
+    """A model in memory, trained a moment ago or loaded, with any decoding strategy.
+
+    Args:
+        model, tokenizer: of a causal language model; the model stays where it is and keeps its mode.
+        name: for signatures.
+        strategy, options: as of `trimtab generate --decoding`.
+        seed: of the draws; the i-th call draws from seed + i.
+        batch: chats at a time.
+        plain: go on with the text of a chat, without the chat template.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: Any,
+        name: str = "model",
+        *,
+        strategy: str = "greedy",
+        options: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        batch: int = 32,
+        plain: bool = False,
+    ):
+        self.model, self.tokenizer, self.name = model, tokenizer, name
+        self.strategy, self.options, self.seed = strategy, dict(options or {}), seed
+        self.batch, self.plain = batch, plain
+        decoding.arguments(strategy, tokenizer, **self.options)  # says what is wrong before the first question
+        self._calls = 0
+
+    def facts(self) -> dict[str, str]:
+        chosen = decoding.check(self.strategy, self.options).model_dump()
+        sampled = decoding.arguments(self.strategy, self.tokenizer, **self.options).get("do_sample")
+        template = None if self.plain else self.tokenizer.chat_template
+        return {
+            "model": f"{self.name} {fingerprint.of_model(self.model)}",
+            "tokenizer": fingerprint.of_tokenizer(self.tokenizer),
+            "template": fingerprint.of_text(str(template)) if template else "none, prompts are plain text",
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "decoding": " ".join([self.strategy, *(f"{key}={value}" for key, value in chosen.items())]),
+            **({"seed": str(self.seed)} if sampled else {}),
+            "batch": str(self.batch),
+        }
+
+    def answer(self, chats: Sequence[Messages], max_new_tokens: int) -> list[Reply]:
+        inputs = encode_prompts(self.tokenizer, chats, self.plain).to(self.model.device)
+        self._fits(inputs["input_ids"].size(1) + max_new_tokens)  # type: ignore[union-attr]
+        torch.manual_seed(self.seed + self._calls)
+        self._calls += 1
+        with _reading(self.model):
+            output: Any = self.model.generate(  # type: ignore[operator]
+                **inputs,  # type: ignore[arg-type]
+                max_new_tokens=max_new_tokens,
+                pad_token_id=self.tokenizer.pad_token_id,
+                **decoding.arguments(self.strategy, self.tokenizer, **self.options),
+            )
+        answers = output[:, inputs["input_ids"].size(1) :]  # type: ignore[union-attr]
+        return [Reply(text) for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]
+
+    def compare(self, chats: Sequence[Messages], labels: Sequence[Sequence[str]]) -> list[dict[str, float]]:
+        """Each prompt goes through the model once, whatever the number of labels; labels of several tokens go on from
+        copies of its cache."""
+        texts, special = prompt_texts(self.tokenizer, chats, self.plain)
+        space = " " if special and not all(text.endswith((" ", "\n")) for text in texts) else ""
+        ids = [self._tails(text, [space + label for label in of], special) for text, of in zip(texts, labels)]
+        inputs = encode_prompts(self.tokenizer, chats, self.plain).to(self.model.device)
+        width = max(len(tail) for tails in ids for tail in tails)
+        self._fits(inputs["input_ids"].size(1) + width - 1)  # type: ignore[union-attr]
+        with _reading(self.model):
+            found = self._logprobs(inputs, ids, width)
+        return [dict(zip(of, values)) for of, values in zip(labels, found)]
+
+    def _tails(self, text: str, labels: Sequence[str], special: bool) -> list[list[int]]:
+        """Tokens that each label adds to the prompt."""
+        start = self.tokenizer(text, add_special_tokens=special).input_ids
+        tails = []
+        for label in labels:
+            whole = self.tokenizer(text + label, add_special_tokens=special).input_ids
+            own = self.tokenizer(label, add_special_tokens=False).input_ids
+            tails.append(whole[len(start) :] if whole[: len(start)] == start and len(whole) > len(start) else own)
+        return tails
+
+    def _logprobs(self, inputs: Any, ids: Sequence[Sequence[Sequence[int]]], width: int) -> list[list[float]]:
+        mask: Tensor = inputs["attention_mask"]
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        output = self.model(
+            input_ids=inputs["input_ids"], attention_mask=mask, position_ids=positions, logits_to_keep=1,
+            use_cache=width > 1,
+        )  # fmt: skip
+        first = output.logits[:, -1].float().log_softmax(dim=-1).cpu()
+        found = [[first[row, tail[0]].item() for tail in tails] for row, tails in enumerate(ids)]
+        if width == 1:
+            return found
+        rows = [(row, k) for row, tails in enumerate(ids) for k in range(len(tails))]
+        owner = torch.tensor([row for row, _ in rows], device=mask.device)
+        tails = torch.zeros(len(rows), width, dtype=torch.long)
+        for i, (row, k) in enumerate(rows):
+            tails[i, : len(ids[row][k])] = torch.tensor(ids[row][k])
+        tails = tails.to(mask.device)
+        cache = output.past_key_values
+        cache.reorder_cache(owner)  # each label gets a copy of its prompt's row
+        longer = torch.cat([mask[owner], torch.ones_like(tails[:, :-1])], dim=1)
+        at = positions[owner, -1:] + 1 + torch.arange(width - 1, device=mask.device)
+        logits = self.model(
+            input_ids=tails[:, :-1], attention_mask=longer, position_ids=at, past_key_values=cache
+        ).logits  # fmt: skip
+        rest = logits.float().log_softmax(dim=-1).gather(2, tails[:, 1:, None])[..., 0].cpu()  # [rows, width - 1]
+        for i, (row, k) in enumerate(rows):
+            found[row][k] += rest[i, : len(ids[row][k]) - 1].sum().item()
+        return found
+
+    def _fits(self, length: int) -> None:
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if limit is not None and length > limit:
+            raise SuiteError(
+                f"a prompt and its answer need {length} tokens and {self.name} reads at most {limit}; leave long items "
+                "out, shorten the answers with --max-new-tokens, or choose a model with a longer context"
+            )
+
+
+class _reading:
+    """Eval mode without gradients; the mode before comes back."""
+
+    def __init__(self, model: Any):
+        self.model, self.mode, self.gradients = model, model.training, torch.no_grad()
+
+    def __enter__(self) -> None:
+        self.model.eval()
+        self.gradients.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self.gradients.__exit__(*error)
+        self.model.train(self.mode)
+
+
+class Endpoint:
+    """A server that speaks OpenAI's chat completions: vLLM, llama.cpp, or a service.
+
+    A request that fails, or whose answer is no answer, is tried again with growing pauses; then it is an error of the
+    item, which is asked again when the evaluation is resumed, and never a wrong answer.
+
+    Args:
+        url: up to and with /v1.
+        model: as the server calls it.
+        temperature: 0 for greedy.
+        batch: requests at a time.
+        tries: of one request.
+        pause: seconds before the second try; doubles with each.
+        timeout: of one try, seconds.
+
+    The key is read from the environment variable TRIMTAB_API_KEY and stands nowhere else.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        temperature: float = 0.0,
+        seed: int = 0,
+        batch: int = 16,
+        tries: int = 5,
+        pause: float = 1.0,
+        timeout: float = 120.0,
+    ):
+        try:
+            from openai import OpenAI
+        except ImportError:
+            raise SuiteError("a server is asked through the package openai: pip install 'trimtab[eval]'") from None
+        self.url, self.name, self.temperature, self.seed, self.batch = url, model, temperature, seed, batch
+        self.tries, self.pause = tries, pause
+        self._client = OpenAI(
+            base_url=url, api_key=os.environ.get(ENDPOINT_KEY, "none"), timeout=timeout, max_retries=0
+        )
+
+    def facts(self) -> dict[str, str]:
+        return {
+            "model": f"{self.name} at {self.url}",
+            "decoding": f"temperature={self.temperature:g}",
+            "seed": str(self.seed),
+        }
+
+    def answer(self, chats: Sequence[Messages], max_new_tokens: int) -> list[Reply]:
+        with ThreadPoolExecutor(max_workers=min(self.batch, len(chats))) as pool:
+            return list(pool.map(lambda chat: self._one(chat, max_new_tokens), chats))
+
+    def compare(self, chats: Sequence[Messages], labels: Sequence[Sequence[str]]) -> list[dict[str, float]]:
+        raise SuiteError("a server does not tell the probability of every option: use --read text")
+
+    def _one(self, chat: Messages, max_new_tokens: int) -> Reply:
+        from openai import APIStatusError, OpenAIError
+        from tenacity import RetryError, retry, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+        def may_pass(error: BaseException) -> bool:
+            if isinstance(error, APIStatusError):
+                return error.status_code in (408, 409, 429) or error.status_code >= 500
+            return isinstance(error, (OpenAIError, _NoAnswer, ValueError))
+
+        @retry(
+            retry=retry_if_exception(may_pass),
+            stop=stop_after_attempt(self.tries),
+            wait=wait_random_exponential(multiplier=self.pause, max=60),
+        )
+        def ask() -> str:
+            found = self._client.chat.completions.create(
+                model=self.name, messages=chat, max_tokens=max_new_tokens,  # type: ignore[arg-type]
+                temperature=self.temperature, seed=self.seed,
+            )  # fmt: skip
+            text = found.choices[0].message.content if getattr(found, "choices", None) else None
+            if not isinstance(text, str):
+                raise _NoAnswer("the server's answer holds no message")
+            return text
+
+        try:
+            return Reply(ask())
+        except RetryError as error:
+            last = error.last_attempt.exception()
+            said = " ".join(str(last).split())[:300]
+            return Reply("", f"{type(last).__name__.strip('_')} in {self.tries} tries: {said}")
+        except APIStatusError as error:
+            said = " ".join(str(error).split())[:300]
+            raise SuiteError(
+                f"{self.url} refused the request ({said}); look at the address, the model's name and {ENDPOINT_KEY}"
+            ) from None
+
+
+class _NoAnswer(Exception):
+    """Something came back that is no chat completion."""
+
+
+def renormalised(logprobs: Mapping[str, float]) -> tuple[dict[str, float], float]:
+    """Label -> probability among the labels, and the mass that the model gave to all of them."""
+    highest = max(logprobs.values())
+    weights = {label: math.exp(value - highest) for label, value in logprobs.items()}
+    total = sum(weights.values())
+    return {label: weight / total for label, weight in weights.items()}, math.exp(highest) * total

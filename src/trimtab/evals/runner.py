@@ -1,0 +1,161 @@
+"""Ask the items of a suite, keep every answer, and go on where an evaluation was stopped."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from trimtab.evals.answerers import Answerer, Reply, renormalised
+from trimtab.evals.suite import Answered, Item, Measure, Suite, SuiteError, Verdict, accuracy
+
+Read = Literal["text", "options"]
+"""whether a model writes its answer, or the probabilities of the options are compared"""
+OPTIONS = "options"
+"""the parser's name where options are compared"""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: a suite's items, one of its prompts, and how answers are read."""
+
+    suite: Suite
+    items: Sequence[Item]
+    prompt: str
+    read: Read = "text"
+    max_new_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.prompt not in self.suite.prompts:
+            raise SuiteError(f"there is no prompt {self.prompt!r}; there are: {', '.join(self.suite.prompts)}")
+        if self.read == "options" and (bare := next((i for i in self.items if not i.options), None)):
+            raise SuiteError(f"item {bare.id} has no options to compare; use --read text, or choose other items")
+        repeated = len(self.items) - len({item.id for item in self.items})
+        if repeated:
+            raise SuiteError(f"{repeated} items share the id of another")
+
+
+def ask(
+    question: Question,
+    answerer: Answerer,
+    done: Mapping[str, Mapping[str, Any]] | None = None,
+    keep: Callable[[list[dict[str, Any]]], None] | None = None,
+) -> list[Answered]:
+    """Answers and verdicts for all items, in their order.
+
+    Prompts of like length share a batch, the longest come first, so that memory peaks at the start.
+
+    Args:
+        question: what is asked.
+        answerer: who is asked.
+        done: item id -> row of an earlier `keep`; those items are not asked again, unless they ended in an error.
+        keep: is given the rows of each batch as soon as they are there.
+    """
+    suite, steps = question.suite, question.suite.prompts[question.prompt]
+    rows = {key: row for key, row in (done or {}).items() if not row.get("error")}
+    known = {item.id for item in question.items}
+    rows = {key: row for key, row in rows.items() if key in known}
+    for batch in _batches(question, steps[0], answerer.batch, rows):
+        start = time.perf_counter()
+        chats: list[Any] = []
+        replies: list[list[Reply]] = [[] for _ in batch]
+        p: list[dict[str, float]] = [{} for _ in batch]
+        for number, step in enumerate(steps):
+            chats = [step(item, [r.text for r in earlier]) for item, earlier in zip(batch, replies)]
+            if question.read == "options" and number == len(steps) - 1:
+                p = answerer.compare(chats, [list(item.options) for item in batch])
+                break
+            open_ = [i for i, earlier in enumerate(replies) if not any(r.error for r in earlier)]
+            said = answerer.answer([chats[i] for i in open_], question.max_new_tokens or suite.max_new_tokens)
+            for i, reply in zip(open_, said):
+                replies[i].append(reply)
+        seconds = (time.perf_counter() - start) / len(batch)
+        new = [
+            _row(suite, item, chat, reply, values, seconds)
+            for item, chat, reply, values in zip(batch, chats, replies, p)
+        ]
+        rows |= {row["id"]: row for row in new}
+        if keep is not None:
+            keep(new)
+    return [answered(suite, rows[item.id], item) for item in question.items]
+
+
+def _batches(question: Question, first: Any, size: int, done: Mapping[str, Any]) -> Iterator[list[Item]]:
+    todo = [item for item in question.items if item.id not in done]
+    length = {item.id: sum(len(message["content"]) for message in first(item, ())) for item in todo}
+    todo.sort(key=lambda item: -length[item.id])
+    for start in range(0, len(todo), size):
+        yield todo[start : start + size]
+
+
+def _row(
+    suite: Suite, item: Item, chat: Any, replies: Sequence[Reply], logprobs: Mapping[str, float], seconds: float
+) -> dict[str, Any]:
+    """What is kept of an item: all that a report shows, as JSON."""
+    row: dict[str, Any] = {"id": item.id, "item": asdict(item), "chat": chat, "answers": [r.text for r in replies]}
+    error = next((reply.error for reply in replies if reply.error), None)
+    if error:
+        row["error"] = error
+    elif logprobs:
+        p, mass = renormalised(logprobs)
+        row |= {"p": p, "mass": mass}
+    row["seconds"] = round(seconds, 4)
+    row["verdicts"] = {} if error else {name: v._asdict() for name, v in verdicts(suite, item, row).items()}
+    return row
+
+
+def verdicts(suite: Suite, item: Item, row: Mapping[str, Any]) -> dict[str, Verdict]:
+    """Parser -> verdict of a row's answer, by the suite as it is now."""
+    if "p" in row:
+        return {OPTIONS: suite.read(item, row["p"])}
+    return dict(suite.score(item, row["answers"][-1]))
+
+
+def answered(suite: Suite, row: Mapping[str, Any], item: Item) -> Answered:
+    """A kept row as what measures are made of."""
+    error = row.get("error")
+    return Answered(item, tuple(row["answers"]), {} if error else verdicts(suite, item, row), error)
+
+
+def measures(suite: Suite, found: Sequence[Answered]) -> list[Measure]:
+    """All numbers of an evaluation."""
+    return [*(accuracy(found) if suite.accuracy else []), *suite.measures([one for one in found if one.error is None])]
+
+
+# ---------------------------------------------------------------- the file of answers
+
+
+class Answers:
+    """`samples.jsonl` of an evaluation: a line for each item that was asked, appended as answers come."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def read(self) -> dict[str, dict[str, Any]]:
+        """Item id -> its last row. A last line that was torn is cut off, so that the next one starts afresh.
+
+        Raises:
+            SuiteError: if another line is no row.
+        """
+        if not self.path.is_file():
+            return {}
+        rows, whole = {}, 0
+        data = self.path.read_bytes()
+        for number, line in enumerate(data.splitlines(keepends=True), start=1):
+            try:
+                row = json.loads(line) if line.endswith(b"\n") else None
+                rows[row["id"]] = row  # type: ignore[index]
+            except (ValueError, TypeError, KeyError):
+                if whole + len(line) < len(data):
+                    raise SuiteError(f"{self.path}, line {number}: no row; repair or delete the line") from None
+                with self.path.open("r+b") as file:
+                    file.truncate(whole)
+                break
+            whole += len(line)
+        return rows
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            file.flush()

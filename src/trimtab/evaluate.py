@@ -1,0 +1,221 @@
+"""Suites on a model: an evaluation folder with every answer, numbers with intervals, and a page."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.table import Table
+
+from trimtab import __version__
+from trimtab.evals import suites
+from trimtab.evals.answerers import Answerer, Endpoint, Local
+from trimtab.evals.runner import Answers, Question, Read, ask, measures
+from trimtab.evals.suite import Answered, Measure, baselines
+from trimtab.models import fingerprint, loading
+from trimtab.recipe import parse_value
+from trimtab.report import evaluation as page
+from trimtab.run import environment
+from trimtab.train.progress import bar
+
+FACTS = "evaluation.json"
+SAMPLES = "samples.jsonl"
+
+
+class EvaluateError(ValueError):
+    """An evaluation that cannot be done as it was asked for."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line was given."""
+
+    model: str
+    out: Path
+    endpoint: str | None = None
+    prompt: str | None = None
+    read: Read = "text"
+    limit: int | None = None
+    seed: int = 0
+    batch: int = 32
+    max_new_tokens: int | None = None
+    decoding: str | None = None
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """suite -> settings; "decoding" -> those of the strategy"""
+
+    def __post_init__(self) -> None:
+        if self.endpoint and self.decoding:
+            raise EvaluateError("--decoding needs a model in memory; a server decodes by itself at temperature 0")
+        if self.options.get("decoding") and not self.decoding:
+            key = next(iter(self.options["decoding"]))
+            raise EvaluateError(f"decoding.{key} is a setting of a strategy; name it: --decoding NAME")
+        if self.endpoint and self.read == "options":
+            raise EvaluateError("a server does not tell the probability of every option: use --read text")
+
+
+def parse(words: Sequence[str], names: Sequence[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """Suites, and settings SUITE.KEY=VALUE or decoding.KEY=VALUE, from the words of a command line.
+
+    Raises:
+        EvaluateError: naming what is neither.
+    """
+    chosen = [word for word in words if "=" not in word]
+    options: dict[str, dict[str, Any]] = {}
+    for word in words:
+        key, sign, value = word.partition("=")
+        name, dot, option = key.partition(".")
+        if not sign:
+            continue
+        if not dot or not option:
+            raise EvaluateError(f"{word!r} is no setting; write SUITE.KEY=VALUE, for example geomrel.seed=1")
+        if name != "decoding" and name not in chosen:
+            raise EvaluateError(f"{word!r} is a setting of {name}, which is not run: {', '.join(chosen) or 'none'} is")
+        options.setdefault(name, {})[option] = parse_value(word, value)
+    for name in chosen:
+        suites.load(name)
+    if not chosen:
+        raise EvaluateError(f"name a suite: {', '.join(names)}")
+    return chosen, options
+
+
+def evaluate(names: Sequence[str], settings: Settings, console: Console | None = None) -> list[Path]:
+    """Run suites on a model; each gets a folder of its own below `settings.out`.
+
+    A folder that holds the same evaluation, stopped half-way, is gone on with; finished, it is only counted again.
+
+    Raises:
+        ValueError: a subclass that names what is wrong, before weights are loaded where that can be known.
+    """
+    console = console or Console()
+    questions = {name: question(name, settings) for name in names}
+    answerer = _answerer(settings)
+    folders = []
+    for name, asked in questions.items():
+        folder = settings.out / name
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(folder / ".lock", timeout=0):
+                found = _into(folder, name, asked, answerer, settings, console)
+        except Timeout:
+            raise EvaluateError(f"{folder} is being written by another evaluation; choose another --out") from None
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        console.print(table(page.read(folder)))
+        failed = sum(one.error is not None for one in found)
+        if failed:
+            console.print(f"{failed} items ended in an error and count nowhere; run the same command again to ask them")
+        console.print(f"signature: {'; '.join(f'{k} {v}' for k, v in facts['signature'].items())}", soft_wrap=True)
+        folders.append(folder)
+    return folders
+
+
+def question(name: str, settings: Settings) -> Question:
+    """What is asked of a model by a suite with its settings."""
+    suite = suites.load(name)
+    items = list(suite.items(suites.check(name, settings.options.get(name, {}))))
+    if settings.limit is not None:
+        items = items[: settings.limit]
+    if not items:
+        raise EvaluateError(f"{name} has no items with these settings")
+    return Question(suite, items, settings.prompt or next(iter(suite.prompts)), settings.read, settings.max_new_tokens)
+
+
+def _answerer(settings: Settings) -> Answerer:
+    if settings.endpoint:
+        return Endpoint(settings.endpoint, settings.model, seed=settings.seed, batch=settings.batch)
+    tokenizer = loading.load_tokenizer(settings.model)
+    model = loading.load_model(settings.model).to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
+    return Local(
+        model,
+        tokenizer,
+        settings.model,
+        strategy=settings.decoding or "greedy",
+        options=settings.options.get("decoding", {}),
+        seed=settings.seed,
+        batch=settings.batch,
+    )
+
+
+def _into(
+    folder: Path, name: str, asked: Question, answerer: Answerer, settings: Settings, console: Console
+) -> list[Answered]:
+    signature = {
+        "trimtab": __version__,
+        "suite": f"{name} {asked.suite.version}",
+        "items": f"{len(asked.items)}, {fingerprint.of_each(asdict(item) for item in asked.items)}",
+        "prompt": asked.prompt,
+        "read": asked.read,
+        "max_new_tokens": str(asked.max_new_tokens or asked.suite.max_new_tokens),
+        **answerer.facts(),
+        **environment(),
+    }
+    _same(folder, signature)
+    facts = {
+        "suite": name, "paper": asked.suite.paper, "summary": suites.summary(name), "model": settings.model,
+        "settings": dict(settings.options.get(name, {})), "signature": signature, "finished": False,
+        "baselines": baselines(asked.items),
+    }  # fmt: skip
+    _write(folder / FACTS, facts)
+    answers = Answers(folder / SAMPLES)
+    done = answers.read()
+    left = len(asked.items) - sum(item.id in done and not done[item.id].get("error") for item in asked.items)
+    if done:
+        console.print(f"{name}: {len(asked.items) - left} of {len(asked.items)} items were answered before")
+    with bar(console) as progress:
+        task: Any = progress.add_task(name, total=left, note="items")
+
+        def keep(rows: list[dict[str, Any]]) -> None:
+            answers.append(rows)
+            progress.update(task, advance=len(rows))
+
+        found = ask(asked, answerer, done, keep)
+    facts |= {"finished": True, "measures": [_measure(one) for one in measures(asked.suite, found)]}
+    _write(folder / FACTS, facts)
+    page.write([folder], folder / "report.html")
+    return found
+
+
+def _same(folder: Path, signature: Mapping[str, str]) -> None:
+    """A folder holds one evaluation: answers of different models or prompts are never mixed."""
+    path = folder / FACTS
+    if not path.is_file():
+        if (folder / SAMPLES).is_file():
+            raise EvaluateError(f"{folder} holds answers and no {FACTS}; choose another --out, or delete the folder")
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))["signature"]
+    except (ValueError, KeyError, TypeError):
+        raise EvaluateError(f"{path} cannot be read; choose another --out, or delete the folder") from None
+    loose = {"trimtab", "versions", "hardware", "python", "batch"}
+    for key in [k for k in signature if k not in loose]:
+        if before.get(key) != signature[key]:
+            raise EvaluateError(
+                f"{folder} holds another evaluation: its {key} is {before.get(key)}, and now {signature[key]}; "
+                "choose another --out, or delete the folder"
+            )
+
+
+def _write(path: Path, facts: Mapping[str, Any]) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(facts, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def _measure(one: Measure) -> dict[str, Any]:
+    value = [None if math.isnan(x) else x for x in one.value]
+    return {"name": one.name, "group": one.group, "value": value, "number": one.number}
+
+
+def table(found: page.Evaluation) -> Table:
+    """Numbers over all items for a terminal, with the baselines."""
+    rows = Table("measure", "value", "95% interval", "items", title=found.title, title_justify="left", box=None)
+    for one in found.measures:
+        if one.group == "all":
+            rows.add_row(one.name, *page.number(one.value), str(one.number))
+    for name, value in found.baselines.items():
+        rows.add_row(f"({name})", f"{value:.3f}", "", "")
+    return rows

@@ -1,0 +1,197 @@
+"""Models in memory and servers: what they answer, what options are worth to them, and what becomes of failures."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+import torch
+
+import tiny
+import tiny_folder
+from trimtab.evals.answerers import Endpoint, Local, renormalised
+from trimtab.evals.suite import SuiteError, user
+from trimtab.models.tokenizers import encode_prompts
+
+CHATS = [user("count to three"), user("a"), user("say it again and again")]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tiny_folder.byte_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.model(vocab_size=tiny_folder.VOCAB, max_position_embeddings=256, eos_token_id=0, bos_token_id=None)
+
+
+def test_answers_are_those_of_each_prompt_alone(model, tokenizer):
+    together = Local(model, tokenizer).answer(CHATS, 8)
+    for chat, reply in zip(CHATS, together):
+        inputs = encode_prompts(tokenizer, [chat])
+        output = model.generate(**inputs, do_sample=False, max_new_tokens=8, pad_token_id=0)
+        alone = tokenizer.decode(output[0, inputs["input_ids"].size(1) :], skip_special_tokens=True)
+        assert reply == (alone, None)
+
+
+def test_a_decoding_strategy_draws_the_answers_and_the_seed_repeats_them(model, tokenizer):
+    def drawn(seed):
+        return Local(model, tokenizer, strategy="top_k", options={"k": 50}, seed=seed).answer(CHATS, 12)
+
+    assert drawn(1) == drawn(1)
+    assert drawn(1) != drawn(2)
+    with pytest.raises(ValueError, match="did you mean 'top_k'"):
+        Local(model, tokenizer, strategy="topk")
+
+
+def chain(model, tokenizer, chat, label):
+    """log p of a label by one forward over prompt and label, without a cache or padding."""
+    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    start = tokenizer(text, add_special_tokens=False).input_ids
+    ids = torch.tensor([tokenizer(text + label, add_special_tokens=False).input_ids])
+    logp = model(ids).logits.log_softmax(-1)[0]
+    return sum(logp[t - 1, ids[0, t]].item() for t in range(len(start), ids.size(1)))
+
+
+@pytest.mark.parametrize("labels", [["A", "B", "C"], ["yes", "no", "it depends"], ["A", "long one"]])
+def test_options_get_the_probability_of_all_their_tokens(model, tokenizer, labels):
+    found = Local(model, tokenizer).compare(CHATS, [labels, labels[:2], labels])
+    with torch.no_grad():
+        for chat, of, values in zip(CHATS, [labels, labels[:2], labels], found):
+            assert list(values) == of
+            for label in of:
+                assert values[label] == pytest.approx(chain(model, tokenizer, chat, label), abs=1e-4)
+
+
+def test_the_model_keeps_its_mode_and_gets_no_gradients(model, tokenizer):
+    model.train()
+    try:
+        Local(model, tokenizer).answer(CHATS[:1], 2)
+        Local(model, tokenizer).compare(CHATS[:1], [["A", "bc"]])
+        assert model.training
+        assert all(parameter.grad is None for parameter in model.parameters())
+    finally:
+        model.eval()
+
+
+def test_what_does_not_fit_into_the_context_is_refused(model, tokenizer):
+    with pytest.raises(SuiteError, match="reads at most 256"):
+        Local(model, tokenizer).answer([user("x" * 250)], 8)
+
+
+def test_a_tokenizer_without_a_template_is_said_and_works(model):
+    plain = tiny_folder.byte_tokenizer(template=None)
+    local = Local(model, plain)
+    assert local.facts()["template"] == "none, prompts are plain text"
+    assert len(local.answer(CHATS, 3)) == 3
+    assert local.compare(CHATS[:1], [["A", "B"]])[0].keys() == {"A", "B"}
+
+
+def test_probabilities_among_labels_and_their_mass():
+    p, mass = renormalised({"A": -1.0, "B": -2.0})
+    assert p["A"] == pytest.approx(1 / (1 + 2.718281828**-1))
+    assert sum(p.values()) == pytest.approx(1)
+    assert mass == pytest.approx(2.718281828**-1 + 2.718281828**-2)
+
+
+# ---------------------------------------------------------------- a server
+
+
+class Server(HTTPServer):
+    """Speaks chat completions as long as `script` does not say otherwise."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.script: list[tuple[int, str]] = []
+        self.seen: list[dict] = []
+        self.keys: list[str] = []
+        self.lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.server.lock:
+            self.server.seen.append(asked)
+            self.server.keys.append(self.headers["Authorization"])
+            status, body = self.server.script.pop(0) if self.server.script else (200, "")
+        if not body:
+            text = f"you said {asked['messages'][-1]['content']}"
+            message = {"role": "assistant", "content": text}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            body = json.dumps({"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]})
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server():
+    pytest.importorskip("openai")
+    running = Server()
+    thread = threading.Thread(target=running.serve_forever, daemon=True)
+    thread.start()
+    yield running
+    running.shutdown()
+    running.server_close()
+    thread.join()
+
+
+def endpoint(server, **changes):
+    return Endpoint(server.url, "m", **{"pause": 0.0, "tries": 3, "timeout": 5.0, **changes})
+
+
+def test_a_server_answers_in_order(server, monkeypatch):
+    monkeypatch.setenv("TRIMTAB_API_KEY", "of-the-test")
+    asked = endpoint(server)
+    assert [reply.text for reply in asked.answer(CHATS, 5)] == [f"you said {c[0]['content']}" for c in CHATS]
+    assert {(s["model"], s["max_tokens"], s["temperature"]) for s in server.seen} == {("m", 5, 0.0)}
+    assert set(server.keys) == {"Bearer of-the-test"}
+    assert "of-the-test" not in str(asked.facts())
+
+
+@pytest.mark.parametrize("failure", [(500, "{}"), (429, "{}"), (200, "this is no JSON"), (200, '{"choices": []}')])
+def test_a_failure_that_passes_costs_nothing(server, failure):
+    server.script = [failure, failure]
+    assert endpoint(server).answer(CHATS[:1], 5)[0] == ("you said count to three", None)
+    assert len(server.seen) == 3
+
+
+@pytest.mark.parametrize("failure", [(503, "{}"), (200, "<html>"), (200, '{"choices": [{"message": {}}]}')])
+def test_a_failure_that_stays_is_an_error_of_the_item_and_no_answer(server, failure):
+    server.script = [failure] * 3
+    text, error = endpoint(server).answer(CHATS[:1], 5)[0]
+    assert text == ""
+    assert error
+    assert "in 3 tries" in error
+
+
+def test_a_server_that_is_not_there_is_an_error_of_the_item():
+    pytest.importorskip("openai")
+    asked = Endpoint("http://127.0.0.1:9/v1", "m", tries=2, pause=0.0, timeout=2.0)
+    assert "Connection" in (asked.answer(CHATS[:1], 5)[0].error or "")
+
+
+@pytest.mark.parametrize("status", [400, 401, 404])
+def test_a_refusal_ends_the_evaluation_at_once(server, status):
+    server.script = [(status, "{}")] * 3
+    with pytest.raises(SuiteError, match="look at the address, the model's name and TRIMTAB_API_KEY"):
+        endpoint(server).answer(CHATS[:1], 5)
+    assert len(server.seen) == 1
+
+
+def test_a_server_cannot_compare_options():
+    pytest.importorskip("openai")
+    with pytest.raises(SuiteError, match="use --read text"):
+        Endpoint("http://127.0.0.1:9/v1", "m").compare(CHATS[:1], [["A"]])
