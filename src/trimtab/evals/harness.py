@@ -1,0 +1,240 @@
+"""Suites as tasks of inspect_ai, and our decoding as one of its model providers; the only file that knows inspect_ai.
+
+`inspect eval trimtab/geomrel --model openai/...` runs a suite on any provider; `--model trimtab/smollm2-135m` (with
+`-M decoding=adaptive -M batch=32`) lets a builtin model, a folder or a hub id answer with any decoding strategy.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import torch
+from inspect_ai import Task, task
+from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai.model import (
+    ChatMessage,
+    ChatMessageAssistant,
+    ChatMessageSystem,
+    ChatMessageUser,
+    GenerateConfig,
+    ModelAPI,
+    ModelOutput,
+    modelapi,
+)
+from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, Value, mean, metric, scorer, stderr
+from inspect_ai.solver import Generate, Solver, TaskState, solver
+from inspect_ai.tool import ToolChoice, ToolInfo
+
+from trimtab.evals import suites
+from trimtab.evals.answerers import Local
+from trimtab.evals.runner import measures
+from trimtab.evals.suite import Answered, Item, Messages, SuiteError, Verdict
+from trimtab.models import loading
+
+_ROLES: dict[str, Callable[..., ChatMessage]] = {
+    "user": ChatMessageUser,
+    "assistant": ChatMessageAssistant,
+    "system": ChatMessageSystem,
+}
+
+
+def suite_task(name: str, prompt: str | None = None, limit: int | None = None, **settings: Any) -> Task:
+    """A suite as a task.
+
+    Args:
+        name: of the suite.
+        prompt: one of the suite's.
+        limit: only the first items.
+        settings: of the suite, as SUITE.KEY on trimtab's own command line.
+    """
+    suite = suites.load(name)
+    prompt = prompt or next(iter(suite.prompts))
+    if prompt not in suite.prompts:
+        raise SuiteError(f"there is no prompt {prompt!r}; there are: {', '.join(suite.prompts)}")
+    items = list(suite.items(suites.check(name, settings)))[:limit]
+    samples = [
+        Sample(id=item.id, input=_messages(suite.prompts[prompt][0](item, ())), target=list(item.target) or "",
+               metadata={"item": asdict(item)})
+        for item in items
+    ]  # fmt: skip
+    return Task(
+        dataset=MemoryDataset(samples, name=name),
+        solver=steps(name, prompt),
+        scorer=verdict(name),
+        config=GenerateConfig(max_tokens=suite.max_new_tokens, temperature=0.0),
+        version=suite.version,
+        name=name,
+    )
+
+
+def _task(name: str) -> Any:
+    def make(prompt: str | None = None, limit: int | None = None, settings: dict[str, Any] | None = None) -> Task:
+        return suite_task(name, prompt, limit, **(settings or {}))
+
+    make.__name__ = make.__qualname__ = name
+    make.__doc__ = suites.summary(name)
+    return task(name=name)(make)
+
+
+globals().update({name: _task(name) for name in suites.names()})
+
+
+def _messages(chat: Messages) -> list[ChatMessage]:
+    return [_ROLES[message["role"]](content=message["content"]) for message in chat]
+
+
+def _item(metadata: Any) -> Item:
+    raw = metadata["item"]
+    return Item(**{**raw, "target": tuple(raw["target"])})
+
+
+@solver
+def steps(suite: str, prompt: str) -> Solver:
+    """One generation for each step of the prompt; a step sees the answers before it, and no other message."""
+    of_prompt = suites.load(suite).prompts[prompt]
+
+    async def solve(state: TaskState, generate: Generate) -> TaskState:
+        item, answers = _item(state.metadata), []
+        for step in of_prompt:
+            state.messages = _messages(step(item, answers))
+            state = await generate(state)
+            answers.append(state.output.completion)
+        state.store.set("answers", answers)
+        return state
+
+    return solve
+
+
+@metric
+def numbers(suite: str) -> Metric:
+    """All numbers of the suite, as `trimtab eval` gives them, without their intervals."""
+    loaded = suites.load(suite)
+
+    def count(scores: list[SampleScore]) -> Value:
+        answered = []
+        for one in scores:
+            kept = one.score.metadata or {}
+            verdicts = {name: Verdict(v["parsed"], v["value"]) for name, v in kept["verdicts"].items()}
+            answered.append(Answered(_item(kept), tuple(kept["answers"]), verdicts))
+        found = measures(loaded, answered)
+        return {f"{m.name}, {m.group}": m.value.estimate for m in found if not math.isnan(m.value.estimate)}
+
+    return count
+
+
+def verdict(suite: str) -> Scorer:
+    """The suite's first parser; an answer that was not understood counts 0 where verdicts are right or wrong."""
+    loaded = suites.load(suite)
+
+    @scorer(metrics=[mean(), stderr(), numbers(suite)], name=f"{suite}_verdict")
+    def of_suite() -> Scorer:
+        async def score(state: TaskState, target: Target) -> Score:
+            item = _item(state.metadata)
+            answers = state.store.get("answers") or [state.output.completion]
+            found = loaded.score(item, answers[-1])
+            first = next(iter(found.values()))
+            value = first.value if first.value is not None else 0.0 if loaded.accuracy else math.nan
+            return Score(
+                value=value,
+                answer=None if first.parsed is None else str(first.parsed),
+                explanation=answers[-1],
+                metadata={
+                    "item": asdict(item),
+                    "answers": answers,
+                    "verdicts": {name: one._asdict() for name, one in found.items()},
+                },
+            )
+
+        return score
+
+    return of_suite()
+
+
+@modelapi(name="trimtab")
+class TrimtabAPI(ModelAPI):
+    """A model in memory with trimtab's decoding; requests that come together are answered in one batch.
+
+    Args:
+        model_name: a builtin model, a folder or a hub id.
+        model_args: `decoding` (a strategy), `batch`, `plain`, `live` (a (model, tokenizer) that is in memory already),
+            and settings of the strategy.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        config: GenerateConfig = GenerateConfig(),  # noqa: B008
+        **model_args: Any,
+    ):
+        super().__init__(model_name, base_url, api_key, [], config)
+        batch = int(model_args.pop("batch", 32))
+        strategy, plain = model_args.pop("decoding", "greedy"), bool(model_args.pop("plain", False))
+        live = model_args.pop("live", None)
+        if live is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            live = loading.load_model(model_name).to(device), loading.load_tokenizer(model_name)  # type: ignore[arg-type]
+        model, tokenizer = live
+        self._answerer = Local(
+            model,
+            tokenizer,
+            model_name,
+            strategy=strategy,
+            options=model_args,
+            seed=config.seed or 0,
+            batch=batch,
+            plain=plain,
+        )
+        self._waiting: list[_Request] = []
+        self._busy = anyio.Lock()
+
+    def max_connections(self) -> int:
+        return self._answerer.batch
+
+    def connection_key(self) -> str:
+        return self.model_name
+
+    async def generate(
+        self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig
+    ) -> ModelOutput:
+        if tools:
+            raise SuiteError("trimtab's provider calls no tools; choose another provider for this task")
+        if self._answerer.strategy == "greedy" and (config.temperature or config.top_p or config.top_k):
+            raise SuiteError("choose how to sample with -M decoding=NAME, not with --temperature, --top-p or --top-k")
+        chat = [{"role": message.role, "content": message.text} for message in input]
+        own = _Request(chat, config.max_tokens or 512)
+        self._waiting.append(own)
+        await anyio.sleep(0)  # those that start at the same time all get into the list first
+        async with self._busy:
+            if own.reply is None:
+                batch = self._next(own)
+                replies = await anyio.to_thread.run_sync(self._answer, batch)
+                for one, reply in zip(batch, replies):
+                    one.reply = reply
+        assert own.reply is not None
+        return ModelOutput.from_content(self.model_name, own.reply)
+
+    def _next(self, first: "_Request") -> list["_Request"]:
+        """The request, and those that wait and want answers of the same length; of like length first."""
+        like = [one for one in self._waiting if one.max_new_tokens == first.max_new_tokens]
+        like.sort(key=lambda one: abs(one.length - first.length))
+        batch = like[: self._answerer.batch]
+        self._waiting = [one for one in self._waiting if one not in batch]
+        return batch
+
+    def _answer(self, batch: Sequence["_Request"]) -> list[str]:
+        replies = self._answerer.answer([one.chat for one in batch], batch[0].max_new_tokens)
+        return [reply.text for reply in replies]
+
+
+class _Request:
+    """A chat that waits for its answer."""
+
+    def __init__(self, chat: Messages, max_new_tokens: int):
+        self.chat, self.max_new_tokens = chat, max_new_tokens
+        self.length = sum(len(message["content"]) for message in chat)
+        self.reply: str | None = None
