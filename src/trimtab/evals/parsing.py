@@ -25,7 +25,7 @@ def letters(text: str, offered: Collection[str], several: bool = False) -> tuple
     Reasoning blocks do not count, full-width letters do, and what is only ruled out ("not B", "不选B") is passed over.
     Of three places the first that names an offered letter decides:
 
-    1. an announced answer ("the answer is C", "I choose (c)", "\\boxed{C}", "答案是C", "选C"), the last one if several are;
+    1. an announced answer ("the answer is C", "I choose (c)", "\\boxed{C}", "答案是C", "选C"), the last such;
     2. letters that open a line ("C. ...", "c)", "**C**");
     3. capital letters that stand alone, save the article "A": followed by a lower-case word, unless that is one such as
        "is" or "and".
@@ -47,7 +47,7 @@ def letters(text: str, offered: Collection[str], several: bool = False) -> tuple
         return found if several or len(found) == 1 else ()
     opening = patterns.opening.findall(text)
     found = patterns.named(" ".join(opening))
-    if several and found or len(found) == 1:
+    if (several and found) or len(found) == 1:
         return found
     if len(opening) == 1:
         return ()
@@ -77,12 +77,13 @@ def _patterns(offered: str) -> _Patterns:
     one = rf"[(\[{{*\"'“「]*(?:{run}|[{offered.lower()}]){ends}{no_article}[)\]}}*\"'”」]*"
     many = rf"{one}(?:(?:[\s,、/&+;]|\band\b|\bor\b|和|与|及|或|以及)+{one})*"
     verb = r"(?:\b(?:choose|chose|pick|picked|select|selected|go with|going with)\b|(?:选择|应选|选)(?!项)了?)"
-    noun = r"(?:(?i:\banswers?\b)(?:(?i:\s*(?:is|are|should be|would be|must be)\b))?|(?i:\b(?:option|choice)s?\s*(?:is\b|are\b|:))"
-    noun += r"|答案|选项(?=是|为|:))"
-    filler = r"(?:[\s:*_=>\-$(\[\"'“「]|\\boxed\{|\\text\{|是|为|应该|应|选项?|(?i:\b(?:is|are|be|options?|choices?|letters?)\b))*"
+    noun = r"(?:(?i:\banswers?\b)|(?i:\b(?:option|choice)s?\s*(?:is\b|are\b|:))|答案|选项(?=是|为|:))"
+    filler = r"(?:[\s:*_=>\-$(\[\"'“「]|\\boxed\{|\\text\{|是|为|应该|应|选项?"
+    filler += r"|(?i:\b(?:is|are|should|would|must|be|options?|choices?|letters?)\b))*"
     return _Patterns(
         ruled_out=re.compile(
-            r"(?:\b(?i:not|rather than|instead of)\b|不是|不选|不该选|并非|排除)\s*(?i:(?:the\s+)?(?:option|answer)s?\s*)?(?:选项)?\s*"
+            r"(?:\b(?i:not|rather than|instead of)\b|不是|不选|不该选|并非|排除)"
+            r"\s*(?i:(?:the\s+)?(?:option|answer)s?\s*)?(?:选项)?\s*"
             rf"[(\"'“]*[{offered}]{ends}{no_article}[)\"'”]*"
         ),
         announced=re.compile(rf"(?<!not )(?<!n't )(?<!不)(?:{verb}|{noun}|\\boxed(?=\{{)){filler}({many})"),

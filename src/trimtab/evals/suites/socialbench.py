@@ -1,8 +1,8 @@
-"""SocialBench: how well a model plays a role, alone and in a group; nine dimensions, with rows of our own or the authors'.
+"""SocialBench: how well a model plays a role, alone and in a group, in nine dimensions.
 
 The authors' rows carry no licence and do not come with trimtab: `path` reads them from a copy of theirs. Without it
-run rows written for trimtab (`data/bundled/socialbench.jsonl`, CC0, English): same format, other texts, so their numbers
-are not those of the paper.
+run rows written for trimtab (`data/bundled/socialbench.jsonl`, CC0, English): the same format, other texts, so that
+numbers are not those of the paper. Memory there takes keywords from the user's and the Assistant's turns.
 
 Prompts have the structure of the release and our wording, save that the options are named as they are (the release says
 "A to D" whatever their number). Two parsers: "official" follows the release, "robust" is `parsing.letters`.
@@ -57,7 +57,7 @@ PROFILE_LINES = 10
 
 class SocialBenchOptions(Options):
     path: Path | None = None
-    """Folder with the authors' four JSON files, or one .json or .jsonl file of such rows; if not given, trimtab's own."""
+    """Folder with the authors' four JSON files, or one .json or .jsonl file of such rows; if not given, own rows."""
     dimensions: tuple[Dimension, ...] = Field(DIMENSIONS, min_length=1)
     """Which of the nine are asked; files of the others need not be there."""
     lang: Literal["en", "zh"] | None = None
@@ -153,8 +153,8 @@ def _rows(options: SocialBenchOptions) -> list[tuple[str, list[dict[str, Any]]]]
             continue
         if not (path / name).is_file():
             raise DataError(
-                f"{path} has no file {name}, needed for {' and '.join(dimensions)}; copy it from {HOME} (data/), or ask "
-                "for other dimensions"
+                f"{path} has no file {name}, needed for {' and '.join(dimensions)}; copy it from {HOME} (data/), or "
+                "ask for other dimensions"
             )
         try:
             loaded.append((str(path / name), load_rows(str(path / name))))
@@ -380,8 +380,8 @@ def read(item: Item, p: Mapping[str, float]) -> Verdict:
 
 
 def floor(item: Item) -> float:
-    """What needs no understanding: the value expected of one letter drawn at random, or of the user's last turn repeated
-    as the reply."""
+    """What needs no understanding: the value expected of one letter drawn at random, or for memory that of the user's
+    last turn repeated as the reply."""
     if item.options:
         return 1 / len(item.options)
     return recall(item.data["last_user"], item.target).value or 0.0
