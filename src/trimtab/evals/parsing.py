@@ -27,8 +27,8 @@ def letters(text: str, offered: Collection[str], several: bool = False) -> tuple
 
     1. an announced answer ("the answer is C", "I choose (c)", "\\boxed{C}", "答案是C", "选C"), the last such;
     2. letters that open a line ("C. ...", "c)", "**C**");
-    3. capital letters that stand alone, save the article "A": followed by a lower-case word, unless that is one such as
-       "is" or "and".
+    3. letters that stand alone: capitals save the article "A" (before a lower-case word, unless that is one such as
+       "is" or "and"), and small ones in parentheses or after "option".
 
     Args:
         text: any.
@@ -51,8 +51,8 @@ def letters(text: str, offered: Collection[str], several: bool = False) -> tuple
         return found
     if len(opening) == 1:
         return ()
-    found = tuple(dict.fromkeys(patterns.alone.findall(text)[:: 1 if several else -1]))
-    return found if several else found[:1]
+    alone = [letter.upper() for letter in patterns.alone.findall(text)]
+    return tuple(dict.fromkeys(alone)) if several else tuple(alone[-1:])
 
 
 class _Patterns(NamedTuple):
@@ -72,13 +72,14 @@ class _Patterns(NamedTuple):
 def _patterns(offered: str) -> _Patterns:
     ends = r"(?![A-Za-z0-9_]|-[A-Za-z])"
     starts = r"(?<![A-Za-z0-9_])"
+    small = offered.lower()
     no_article = r"(?!(?<=[Aa])[ \t]+(?!(?:and|or|is|because|since|seems|fits)\b)[a-z])"
     run = "(?=[" + offered + "])" + "".join(f"{letter}?" for letter in offered)  # "AC", never a word such as "BAD"
-    one = rf"[(\[{{*\"'“「]*(?:{run}|[{offered.lower()}]){ends}{no_article}[)\]}}*\"'”」]*"
+    one = rf"[(\[{{*\"'“「]*(?:{run}|[{small}]){ends}{no_article}[)\]}}*\"'”」]*"
     many = rf"{one}(?:(?:[\s,、/&+;]|\band\b|\bor\b|和|与|及|或|以及)+{one})*"
-    verb = r"(?:\b(?:choose|chose|pick|picked|select|selected|go with|going with)\b|(?:选择|应选|选)(?!项)了?)"
+    verb = r"(?:\b(?i:choose|chose|pick|picked|select|selected|go with|going with)\b|(?:选择|应选|选)(?!项)了?)"
     noun = r"(?:(?i:\banswers?\b)|(?i:\b(?:option|choice)s?\s*(?:is\b|are\b|:))|答案|选项(?=是|为|:))"
-    filler = r"(?:[\s:*_=>\-$(\[\"'“「]|\\boxed\{|\\text\{|是|为|应该|应|选项?"
+    filler = r"(?:[\s:*_=>\-$(\[\"'“「]|\\boxed\{|\\text\{|是|为|应该|应|选项"
     filler += r"|(?i:\b(?:is|are|should|would|must|be|options?|choices?|letters?)\b))*"
     return _Patterns(
         ruled_out=re.compile(
@@ -87,7 +88,9 @@ def _patterns(offered: str) -> _Patterns:
             rf"[(\"'“]*[{offered}]{ends}{no_article}[)\"'”]*"
         ),
         announced=re.compile(rf"(?<!not )(?<!n't )(?<!不)(?:{verb}|{noun}|\\boxed(?=\{{)){filler}({many})"),
-        opening=re.compile(rf"^[\s*#>\-]*({many})[ \t]*(?=[.:,)*\-、。]|$)", re.MULTILINE),
-        alone=re.compile(rf"{starts}[{offered}]{ends}{no_article}"),
+        opening=re.compile(rf"^[ \t*#>\-]*({many})[ \t]*(?=[.:,)*\-、。]|$)", re.MULTILINE),
+        alone=re.compile(
+            rf"{starts}[{offered}]{ends}{no_article}|(?<=[Oo]ption )[{small}]{ends}|(?<=\()[{small}](?=\))"
+        ),
         offered=offered,
     )
