@@ -82,10 +82,10 @@ SHORT = [
             "My lemon tree is dropping its leaves.",
             "How often do you water it?",
             "Every day. It stands in a blue pot in the hallway.",
-            "That's too often. Once a week, and move it to the balcony.",
+            "That's too often. Only on Sundays, and move it to the veranda.",
         ],
-        "I'm about to water the tree. How often did you allow, and where was I to put it?",
-        ["week", "balcony"],
+        "I'm about to water the tree. On which days did you allow it, and where was I to put the pot?",
+        ["Sunday", "veranda"],
     ),
     Case(
         "Dr Basile",

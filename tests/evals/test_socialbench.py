@@ -1,7 +1,6 @@
 """SocialBench: parsing, scoring, prompts and numbers worked by hand, the authors' format, and our own rows."""
 
 import json
-import math
 import random
 import subprocess
 import sys
@@ -17,7 +16,6 @@ from hypothesis import strategies as st
 from trimtab.data.sources import DataError
 from trimtab.evals import suites
 from trimtab.evals.suite import Answered, Item, SuiteError, Verdict, accuracy, argmax
-from trimtab.evals.suites import socialbench
 from trimtab.evals.suites.socialbench import (
     CATEGORIES,
     DIMENSIONS,
@@ -493,12 +491,11 @@ def test_permuting_options_together_with_labels_changes_no_score(tmp_path, own):
         return scores
 
     plain, moved = by_content(loaded(tmp_path, *rows)), by_content(loaded(tmp_path, *permuted))
-    several = [len(one["label"]) > 1 for one in rows]
-    assert [one["robust"] for one in plain] == [one["robust"] for one in moved]
-    assert [one["official"] for one, many in zip(plain, several) if many] == [
-        one["official"] for one, many in zip(moved, several) if many
-    ]
     assert len({one["robust"] for one in plain}) > 1
+    for one, before, after in zip(rows, plain, moved):
+        if one["meta"]["category"] == SITUATION and len(one["label"]) == 1:
+            del before["official"], after["official"]  # looks at the first of several letters alone
+        assert before == after
 
 
 # ---------------------------------------------------------------- our own rows
@@ -529,12 +526,19 @@ def test_right_letters_are_spread_evenly(own):
 
 
 def test_right_answers_are_not_given_away_by_their_length(own):
-    for dimension in DIMENSIONS:
-        some = [one for one in own if one.groups["dimension"] == dimension and one.options and len(one.target) == 1]
-        some = [one for one in some if one.data["category"] != EMOTION]
+    for category in CATEGORIES:
+        some = [one for one in own if one.data["category"] == category and len(one.target) == 1]
         for extreme in (max, min):
-            guessed = [extreme(one.options, key=lambda k, one=one: len(one.options[k])) in one.target for one in some]
-            assert not some or np.mean(guessed) <= 0.5, (dimension, extreme)
+            guessed = [
+                extreme(one.options, key=lambda k, one=one: len(one.options[k])) in one.target
+                for one in some
+                if one.options
+            ]
+            assert not guessed or np.mean(guessed) < 0.5, (category, extreme)
+    choices = [one for one in own if one.options and len(one.target) == 1]
+    for extreme in (max, min):
+        guessed = [extreme(one.options, key=lambda k, one=one: len(one.options[k])) in one.target for one in choices]
+        assert np.mean(guessed) < 0.3
 
 
 def test_our_rows_have_distinct_roles_and_texts(own, rows):
@@ -605,4 +609,3 @@ def test_the_suite_has_one_prompt_a_limit_and_the_paper():
     assert SUITE.paper == "arXiv:2403.13679"
     assert list(SUITE.prompts) == ["zero_shot"]
     assert SUITE.max_new_tokens == 512
-    assert math.isfinite(socialbench.PROFILE_LINES)
