@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from trimtab.intervals import stratified_mean
 from trimtab.report import bootstrap_ratio, paired_difference
 
 
@@ -86,3 +87,30 @@ def test_the_transform_comes_before_the_difference():
 
 def test_an_interval_around_zero_does_not_exclude_it():
     assert not paired_difference([0.0, 0.0], [1, 1], [1.0, -1.0], [1, 1]).excludes_zero
+
+
+def test_a_stratified_mean_weighs_strata_and_not_rows():
+    assert stratified_mean([([1.0] * 9, [1] * 9), ([0.0] * 2, [1] * 2)]) == (0.5, 0.5, 0.5)
+    assert stratified_mean([([3.0, 1.0], [1, 1]), ([2.0, 2.0], [4, 4])], [1, -1]).estimate == 1.5
+
+
+def test_strata_are_resampled_apart_and_not_in_step():
+    # each draws 0, 1/2 or 1 with chances 1/4, 1/2, 1/4; drawn apart, all three are 0 in 1 of 64 draws, fewer than the
+    # 2.5 % below the low end, and the next mean is 1/6; in step they would all be 0 in 1 of 4
+    both = ([0.0, 1.0], [1, 1])
+    assert stratified_mean([both]) == (0.5, 0.0, 1.0)
+    estimate, low, high = stratified_mean([both] * 3)
+    assert (estimate, low, high) == pytest.approx((0.5, 1 / 6, 5 / 6))
+
+
+def test_a_stratum_of_one_row_leaves_the_estimate_and_no_interval():
+    interval = stratified_mean([([1.0, 0.0], [1, 1]), ([1.0], [1])])
+    assert interval.estimate == 0.75
+    assert not interval.known
+
+
+def test_strata_without_weights_to_match_are_refused():
+    with pytest.raises(ValueError, match="1 strata with 2 weights"):
+        stratified_mean([([1.0], [1])], [1, 1])
+    with pytest.raises(ValueError, match="0 strata"):
+        stratified_mean([])

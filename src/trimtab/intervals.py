@@ -1,6 +1,6 @@
 """95% intervals for ratios of sums over rows, by resampling rows: tokens of one row are not independent."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -84,6 +84,40 @@ def paired_difference(
     return _interval(difference(table.sum(axis=0)), [difference(total) for total in _resample(table, seed, draws)])
 
 
+def stratified_mean(
+    strata: Sequence[tuple[ArrayLike, ArrayLike]],
+    weights: Sequence[float] | None = None,
+    seed: int = 0,
+    draws: int = 2000,
+) -> Interval:
+    """Estimate the weighted sum of the strata's ratios, and its 95% interval over the rows within each stratum.
+
+    Args:
+        strata: (sums, counts) of each, as in `bootstrap_ratio`; rows never change stratum.
+        weights: one a stratum; if not given all are equal and add up to 1.
+        seed, draws: see `bootstrap_ratio`.
+
+    Returns:
+        (estimate, low, high), with NaN as in `bootstrap_ratio`; the ends also where a stratum has but one row, or
+        where a resample of it has nothing to divide by.
+
+    Raises:
+        ValueError: if lengths differ, or there is no stratum.
+    """
+    if not strata or (weights is not None and len(weights) != len(strata)):
+        raise ValueError(f"{len(strata)} strata with {'no' if weights is None else len(weights)} weights")
+    tables = [_table(sums, counts) for sums, counts in strata]
+    of_strata = np.full(len(tables), 1 / len(tables)) if weights is None else np.asarray(weights, np.float64)
+    estimate = of_strata @ np.array([_ratio(table.sum(axis=0), None) for table in tables])
+    if min(len(table) for table in tables) < 2:
+        return _interval(estimate, [])
+    resampled = [
+        np.concatenate([_ratio(total, None) for total in _resample(table, (seed, number), draws)])
+        for number, table in enumerate(tables)
+    ]
+    return _interval(estimate, [of_strata @ np.stack(resampled)])
+
+
 def _table(*columns: ArrayLike) -> Array:
     arrays = [np.asarray(column, dtype=np.float64) for column in columns]
     if len({array.shape for array in arrays}) != 1 or arrays[0].ndim != 1:
@@ -97,7 +131,7 @@ def _ratio(total: Array, transform: Transform | None) -> Array:
         return ratio if transform is None else transform(ratio)
 
 
-def _resample(table: Array, seed: int, draws: int, block: int = 2_000_000) -> Iterator[Array]:
+def _resample(table: Array, seed: int | Sequence[int], draws: int, block: int = 2_000_000) -> Iterator[Array]:
     """Sums of the columns over rows drawn with replacement, [some draws, columns] at a time to bound memory."""
     rows = len(table)
     generator = np.random.default_rng(seed)
