@@ -1,0 +1,93 @@
+"""Suites under inspect_ai: the items, verdicts and numbers of our own runner, and a log that opens."""
+
+import pytest
+
+pytest.importorskip("inspect_ai")
+
+from inspect_ai import eval as inspect_eval
+from inspect_ai.log import read_eval_log
+from inspect_ai.model import GenerateConfig, get_model
+
+import tiny_folder
+from trimtab.evals import harness, suites
+from trimtab.evals.answerers import Local
+from trimtab.evals.runner import Question, ask, measures
+from trimtab.evals.suite import SuiteError
+from trimtab.models.loading import load_model, load_tokenizer
+
+SUITE, LIMIT = "socialbench", 7
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_folder.save(tmp_path_factory.mktemp("model") / "tiny", max_position_embeddings=4096)
+
+
+@pytest.fixture(scope="module")
+def log(folder, tmp_path_factory):
+    logs = tmp_path_factory.mktemp("logs")
+    (found,) = inspect_eval(
+        harness.suite_task(SUITE, limit=LIMIT),
+        model=get_model(f"trimtab/{folder}", batch=4, memoize=False),
+        log_dir=str(logs),
+        display="none",
+        max_tokens=6,
+    )
+    return read_eval_log(found.location)
+
+
+def test_every_suite_is_a_task_of_its_name():
+    for name in suites.names():
+        assert getattr(harness, name).__name__ == name
+
+
+def test_answers_are_those_of_our_own_runner(log, folder):
+    assert log.status == "success", log.error
+    suite = suites.load(SUITE)
+    items = list(suite.items(suites.check(SUITE, {})))[:LIMIT]
+    local = Local(load_model(folder), load_tokenizer(folder), batch=4)
+    found = ask(Question(suite, items, next(iter(suite.prompts)), max_new_tokens=6), local)
+    theirs = {sample.id: sample.output.completion for sample in log.samples}
+    assert theirs == {one.item.id: one.answers[-1] for one in found}
+    ours = {f"{m.name}, {m.group}": m.value.estimate for m in measures(suite, found)}
+    metrics = log.results.scores[0].metrics
+    for name, value in ours.items():
+        if value == value:
+            assert metrics[name].value == pytest.approx(value), name
+    assert metrics["mean"].value == pytest.approx(ours["robust strict, all"])
+
+
+def test_the_log_says_what_was_asked(log):
+    assert log.eval.task_version == suites.load(SUITE).version
+    sample = log.samples[0]
+    assert (
+        sample.messages[0].text
+        == suites.load(SUITE).prompts["zero_shot"][0](harness._item(sample.metadata), ())[0]["content"]
+    )
+
+
+def test_a_decoding_strategy_and_its_settings_reach_the_model(folder):
+    model = get_model(f"trimtab/{folder}", decoding="penalty", strength=1.5, memoize=False)
+    answerer = model.api._answerer
+    assert (answerer.strategy, answerer.options) == ("penalty", {"strength": 1.5})
+    with pytest.raises(ValueError, match="no setting 'nothing'"):
+        get_model(f"trimtab/{folder}", decoding="penalty", nothing=1, memoize=False)
+
+
+def test_sampling_that_would_be_ignored_is_refused(folder):
+    import anyio
+
+    model = get_model(f"trimtab/{folder}", memoize=False)
+    with pytest.raises(SuiteError, match="-M decoding=NAME"):
+        anyio.run(lambda: model.api.generate([], [], "none", GenerateConfig(temperature=0.7)))
+
+
+def test_a_model_in_memory_answers_as_it_is_now(folder):
+    live = load_model(folder), load_tokenizer(folder)
+    model = get_model("trimtab/live", live=live, memoize=False)
+    assert model.api._answerer.model is live[0]
+
+
+def test_an_unknown_prompt_is_named():
+    with pytest.raises(SuiteError, match="there is no prompt 'x'"):
+        harness.suite_task(SUITE, prompt="x")

@@ -1,0 +1,237 @@
+"""`trimtab eval`: folders of evaluations, gone on with and never mixed; pages that open without a network."""
+
+import json
+import shutil
+
+import pytest
+from filelock import FileLock
+
+import tiny_folder
+from trimtab import evaluate
+from trimtab.report import evaluation as page
+from trimtab.report.reading import ReportError
+
+FEW = ("socialbench", "--limit", "6", "--max-new-tokens", "4", "--batch", "4")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_folder.save(tmp_path_factory.mktemp("model") / "tiny", max_position_embeddings=4096)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    return tiny_folder.save(tmp_path_factory.mktemp("model") / "other", seed=5, max_position_embeddings=4096)
+
+
+@pytest.fixture
+def done(trimtab, model, tmp_path):
+    code, out, err = trimtab("eval", *FEW, "--model", model, "--out", tmp_path / "one")
+    assert (code, err) == (0, ""), err
+    return tmp_path / "one" / "socialbench", out
+
+
+def test_a_folder_holds_every_answer_every_number_and_a_page(done):
+    folder, out = done
+    facts = json.loads((folder / "evaluation.json").read_text())
+    rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    assert len(rows) == 6
+    assert facts["finished"]
+    assert facts["signature"]["decoding"] == "greedy"
+    assert {m["name"] for m in facts["measures"]} >= {"robust strict", "official strict", "robust unparsed"}
+    assert "robust strict" in out
+    assert "(random)" in out
+    assert "signature:" in out
+    assert f"report: {folder / 'report.html'}" in out
+
+
+def test_the_same_command_again_asks_nothing_and_says_so(done, trimtab, model, monkeypatch):
+    folder, _ = done
+    before = (folder / "samples.jsonl").read_bytes()
+    monkeypatch.setattr("trimtab.evals.answerers.Local.answer", None)
+    code, out, _ = trimtab("eval", *FEW, "--model", model, "--out", folder.parent)
+    assert code == 0
+    assert "6 of 6 items were answered before" in out
+    assert (folder / "samples.jsonl").read_bytes() == before
+
+
+def test_a_killed_evaluation_is_gone_on_with(done, trimtab, model):
+    folder, _ = done
+    whole = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    lines = (folder / "samples.jsonl").read_text().splitlines(keepends=True)
+    (folder / "samples.jsonl").write_text("".join(lines[:4]) + lines[4][:20])
+    (folder / "report.html").unlink()
+    code, out, _ = trimtab("eval", *FEW, "--model", model, "--out", folder.parent)
+    assert code == 0
+    assert "4 of 6 items were answered before" in out
+    again = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    assert {row["id"]: row["answers"] for row in again} == {row["id"]: row["answers"] for row in whole}
+    assert (folder / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--max-new-tokens", "5"], "its max_new_tokens is 4, and now 5"),
+        (["--limit", "5"], "its items is 6"),
+        (["--decoding", "penalty"], "its decoding is greedy"),
+    ],
+)
+def test_another_evaluation_is_never_mixed_in(done, trimtab, model, words, said):
+    folder, _ = done
+    before = (folder / "samples.jsonl").read_bytes()
+    code, _, err = trimtab("eval", *FEW, *words, "--model", model, "--out", folder.parent)
+    assert code == 2
+    assert said in err
+    assert "choose another --out" in err
+    assert (folder / "samples.jsonl").read_bytes() == before
+
+
+def test_another_model_is_never_mixed_in(done, trimtab, other):
+    folder, _ = done
+    code, _, err = trimtab("eval", *FEW, "--model", other, "--out", folder.parent)
+    assert code == 2
+    assert "its model is" in err
+
+
+def test_two_evaluations_at_once_do_not_share_a_folder(done, trimtab, model):
+    folder, _ = done
+    with FileLock(folder / ".lock"):
+        code, _, err = trimtab("eval", *FEW, "--model", model, "--out", folder.parent)
+    assert code == 2
+    assert "is being written by another evaluation" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["socialbnch"], "did you mean 'socialbench'"),
+        (["socialbench", "socialbench.nothing=1"], "has no setting 'nothing'"),
+        (["socialbench", "geomrel.seed=1"], "is a setting of geomrel, which is not run"),
+        (["socialbench", "seed=1"], "is no setting; write SUITE.KEY=VALUE"),
+        (["socialbench", "--prompt", "x"], "there is no prompt 'x'"),
+        (["socialbench", "--read", "options"], "has no options to compare"),
+        (["socialbench", "--decoding", "adaptiv"], "did you mean 'adaptive'"),
+        (["socialbench", "decoding.k=3"], "name it: --decoding NAME"),
+        (["socialbench", "--endpoint", "http://127.0.0.1:9/v1", "--read", "options"], "use --read text"),
+        (["socialbench", "--endpoint", "http://127.0.0.1:9/v1", "--decoding", "sample"], "needs a model in memory"),
+        (["x=1"], "is no setting"),
+    ],
+)
+def test_mistakes_cost_one_line(trimtab, model, tmp_path, words, said):
+    code, _, err = trimtab("eval", *words, "--model", model, "--out", tmp_path)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert said in err
+    assert not list(tmp_path.rglob("samples.jsonl"))
+
+
+def test_options_are_compared_where_all_items_have_some(trimtab, model, tmp_path):
+    code, out, err = trimtab(
+        "eval", "socialbench", "socialbench.dimensions=[SP Pos.]", "--limit", "4", "--read", "options",
+        "--model", model, "--out", tmp_path,
+    )  # fmt: skip
+    assert code == 0, err
+    row = json.loads((tmp_path / "socialbench" / "samples.jsonl").read_text().splitlines()[0])
+    assert sum(row["p"].values()) == pytest.approx(1)
+    assert 0 < row["mass"] < 1
+    assert "options strict" in out
+
+
+def test_a_model_in_training_can_be_asked(model):
+    """What runs inside training: a question and a live model, no folder."""
+    from trimtab.evals.answerers import Local
+    from trimtab.evals.runner import ask, measures
+    from trimtab.models.loading import load_model, load_tokenizer
+
+    asked = evaluate.question("socialbench", evaluate.Settings(model, None, limit=3, max_new_tokens=3))  # type: ignore[arg-type]
+    live = load_model(model).train()
+    found = ask(asked, Local(live, load_tokenizer(model)))
+    assert live.training
+    assert any(m.name == "robust strict" for m in measures(asked.suite, found))
+
+
+# ---------------------------------------------------------------- the page
+
+
+@pytest.fixture(scope="module")
+def pair(model, other, tmp_path_factory):
+    """Evaluations of two models on the same items."""
+    out = tmp_path_factory.mktemp("pair")
+    for name, path in (("one", model), ("two", other)):
+        settings = evaluate.Settings(path, out / name, limit=40, max_new_tokens=4, batch=8)
+        evaluate.evaluate(["socialbench"], settings)
+    return [out / "one" / "socialbench", out / "two" / "socialbench"]
+
+
+def test_models_are_compared_item_by_item(pair, trimtab, tmp_path):
+    code, _, _ = trimtab("report", *pair, "--output", tmp_path / "both.html")
+    assert code == 0
+    html = (tmp_path / "both.html").read_text()
+    assert "Against" in html
+    first, second = map(page.read, pair)
+    change, number = page.differences(first, second)
+    assert number == 40
+    ours, theirs = (one.value("robust strict").estimate for one in (first, second))
+    assert change.estimate == pytest.approx(theirs - ours)
+
+
+def test_a_folder_of_several_suites_stands_for_all(pair):
+    assert page.expand([pair[0].parent]) == [pair[0]]
+
+
+def test_equal_names_are_told_apart(pair, tmp_path):
+    copy = shutil.copytree(pair[0], tmp_path / "copy")
+    page.write([pair[0], copy], tmp_path / "x.html")
+    assert "[2]" in (tmp_path / "x.html").read_text()
+
+
+def test_an_unfinished_evaluation_is_not_reported(pair, tmp_path):
+    copy = shutil.copytree(pair[0], tmp_path / "copy")
+    facts = json.loads((copy / "evaluation.json").read_text())
+    (copy / "evaluation.json").write_text(json.dumps(facts | {"finished": False}))
+    with pytest.raises(ReportError, match="stopped half-way"):
+        page.read(copy)
+
+
+def test_texts_of_models_cannot_become_markup(pair, tmp_path):
+    copy = shutil.copytree(pair[0], tmp_path / "copy")
+    rows = [json.loads(line) for line in (copy / "samples.jsonl").read_text().splitlines()]
+    rows[0]["answers"] = ["</script><script>document.title = 'taken'</script>"]
+    (copy / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page.write([copy], tmp_path / "x.html")
+    assert "</script><script>document" not in (tmp_path / "x.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    api = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no browser")
+    with api.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+def test_items_can_be_filtered_and_turned_over_in_a_browser(pair, tmp_path, browser):
+    page.write(pair, tmp_path / "both.html")
+    context = browser.new_context(offline=True)
+    tab = context.new_page()
+    problems = []
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    tab.goto((tmp_path / "both.html").as_uri())
+    assert tab.locator(".item").count() == 20
+    tab.get_by_role("button", name="→").click()
+    assert tab.get_by_text("21 to 40 of 40").is_visible()
+    tab.get_by_label("dimension").select_option("SA Style")
+    shown = tab.locator(".item").count()
+    rows = page.read(pair[0]).rows.values()
+    assert shown == sum(row["item"]["groups"]["dimension"] == "SA Style" for row in rows)
+    tab.locator(".item > summary").first.click()
+    assert tab.locator(".item .card").count() == 2 * shown
+    assert tab.locator(".item .card").first.is_visible()
+    assert problems == []
+    context.close()
