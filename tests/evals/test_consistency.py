@@ -183,6 +183,10 @@ def test_the_chance_levels_of_uniform_answers_are_those_of_two_dice():
     assert level(spearman) == pytest.approx(0, abs=0.01)
     assert level(cosine) == pytest.approx(16 / 20, abs=0.01)  # E[x]^2 / E[x^2]
     assert level(pcp, answers=10) > 0.7  # means crowd around the middle
+    for answers in (1, 10):
+        s, a = uniform(60, answers)
+        assert s.mean() == pytest.approx(4, abs=0.02)
+        assert a.std() == pytest.approx(2 / math.sqrt(answers), rel=0.02)
 
 
 def test_shuffled_pairs_keep_both_lists_and_break_the_pairs():
@@ -232,7 +236,7 @@ def test_spearman_brown_by_hand():
 def test_halves_hold_items_of_both_keys():
     # the file's order is + - + -, so plain odd and even halves would be all + and all -
     keys, traits = [1, -1, 1, -1] * 2, ["E"] * 4 + ["C"] * 4
-    amounts = np.array([[1.0], [5], [1], [5], [2], [6], [2], [6]])  # halves: E 3 3, C 4 4
+    amounts = np.array([[1.0], [7], [1], [7], [3], [7], [3], [7]])  # halves: E 4 4, C 5 5; plain ones: 1 7, 3 7
     assert split_half(amounts, traits, keys) == pytest.approx(1)
 
 

@@ -450,6 +450,18 @@ def test_whoever_agrees_with_everything_fails_on_reverse_wordings():
     assert found["profile statement", "trait=E"] == 4  # the keys are balanced
 
 
+def test_couples_count_once_and_statements_without_a_partner_not_at_all(tmp_path):
+    def single(rows):
+        for row in rows[:2]:
+            row["statement"]["reverse_of"] = None
+
+    asked = items(path=own(tmp_path, single, rows=6), repeats=1)
+    found = {(m.name, m.group): m for m in SUITE.measures(answer(asked, trait_like()))}
+    assert found["reverse difference", "all"].number == 2
+    nobody = items(path=own(tmp_path, single, rows=2), repeats=1)
+    assert math.isnan(measured(answer(nobody, trait_like()))["reverse difference", "all"])
+
+
 def test_the_gate_is_open_where_something_was_not_measured():
     found = measured(answer(items(repeats=1, order="ascending", traits=["E"]), trait_like()))
     assert math.isnan(found["gate: order sensitivity statement <= 1", "all"])
@@ -510,6 +522,7 @@ def test_a_model_is_placed_among_people(tmp_path):
     assert found["VMD human percentile", "all"] == 12.5  # equal to the best of four
     apart = measured(answer(asked, lambda item: person(item) + (item.data["part"] == "scenario")))
     assert apart["VMD human percentile", "all"] == 37.5
+    assert apart["signed difference", "all"] == 1  # more is done than said
     assert apart["PCP 1 human mean", "trait=I"] == 0.5
     assert ("VMD human mean", "all") not in measured(answer(items(repeats=1, traits=["I"]), person))
 
