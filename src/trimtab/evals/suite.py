@@ -62,6 +62,8 @@ class Answered:
     verdicts: Mapping[str, Verdict]
     """parser -> verdict"""
     error: str | None = None
+    mass: float | None = None
+    """probability of all the labels together before it was renormalised; None where no options were compared"""
 
 
 class Measure(NamedTuple):
