@@ -119,6 +119,8 @@ def test_official_letters_stand_alone_or_beside_a_to_d(text, expected):
         ("c", "C", 1, None),
         ("C", "C", 1, 1),
         ("CA", "C", None, 1),
+        ("AC", "A", None, 1),
+        ("A. wrong\nB. wrong\nC. fits", "C", 1, 0),
         ("A good choice is C", "C", 1, 0),
         ("B, no: the answer is C", "C", 1, 0),
         ("C. Options A and B do not fit", "C", 1, 1),
@@ -179,6 +181,7 @@ def test_robust_memory_reads_no_reasoning_and_plain_letters():
 def test_the_likeliest_of_several_right_letters_earns_its_share():
     one = item(SITUATION, "AC", dimension="EP Situ.")
     assert read(one, {"A": 0.1, "B": 0.2, "C": 0.6, "D": 0.1}) == Verdict(("C",), 0.5)
+    assert SUITE.read(one, {"A": 0.1, "B": 0.2, "C": 0.6, "D": 0.1}).value == 0.5
     assert read(one, {"A": 0.1, "B": 0.9, "C": 0, "D": 0}).value == 0
     single = item(target="B")
     assert read(single, {"A": 0.4, "B": 0.6}).value == argmax(single, {"A": 0.4, "B": 0.6}).value == 1
@@ -398,14 +401,14 @@ def value(found, name, group="all"):
 
 
 def test_nulls_leave_the_official_mean_and_count_nothing_in_the_strict_one():
-    found = measures(answered("SA Style", 1, None, 0, None) + answered("SP Neg.", 0.5, None))
+    found = measures(answered("SA Style", 1, None, 0, None) + answered("SP Neg.", 0.5, None, None, None))
     assert value(found, "official Avg answered") == pytest.approx((1 / 2 + 0.5) / 2)
-    assert value(found, "official Avg strict") == pytest.approx((1 / 4 + 0.25) / 2)
-    assert value(found, "official Avg unparsed") == pytest.approx((1 / 2 + 1 / 2) / 2)
+    assert value(found, "official Avg strict") == pytest.approx((1 / 4 + 0.5 / 4) / 2)
+    assert value(found, "official Avg unparsed") == pytest.approx((1 / 2 + 3 / 4) / 2)
     assert value(found, "official Avg strict", "level=individual") == 0.25
     assert value(found, "official Avg answered", "level=group") == 0.5
     assert value(found, "official individual - group answered") == 0
-    assert value(found, "official individual - group strict") == 0
+    assert value(found, "official individual - group strict") == pytest.approx(1 / 4 - 0.5 / 4)
 
 
 def test_the_average_is_that_of_dimensions_and_not_of_rows():

@@ -83,11 +83,11 @@ def _patterns(offered: str) -> _Patterns:
     filler += r"|(?i:\b(?:is|are|should|would|must|be|options?|choices?|letters?)\b))*"
     return _Patterns(
         ruled_out=re.compile(
-            r"(?:\b(?i:not|rather than|instead of)\b|不是|不选|不该选|并非|排除)"
+            r"(?:\b(?i:not|rather than|instead of)\b|不是|不(?:应该?|该)?选择?|并非|排除)"
             r"\s*(?i:(?:the\s+)?(?:option|answer)s?\s*)?(?:选项)?\s*"
             rf"[(\"'“]*[{offered}]{ends}{no_article}[)\"'”]*"
         ),
-        announced=re.compile(rf"(?<!not )(?<!n't )(?<!不)(?:{verb}|{noun}|\\boxed(?=\{{)){filler}({many})"),
+        announced=re.compile(rf"(?<!not )(?<!n't )(?:{verb}|{noun}|\\boxed(?=\{{)){filler}({many})"),
         opening=re.compile(rf"^[ \t*#>\-]*({many})[ \t]*(?=[.:,)*\-、。]|$)", re.MULTILINE),
         alone=re.compile(
             rf"{starts}[{offered}]{ends}{no_article}|(?<=[Oo]ption )[{small}]{ends}|(?<=\()[{small}](?=\))"
