@@ -115,7 +115,8 @@ def verdicts(suite: Suite, item: Item, row: Mapping[str, Any]) -> dict[str, Verd
 def answered(suite: Suite, row: Mapping[str, Any], item: Item) -> Answered:
     """A kept row as what measures are made of."""
     error = row.get("error")
-    return Answered(item, tuple(row["answers"]), {} if error else verdicts(suite, item, row), error)
+    found = {} if error else verdicts(suite, item, row)
+    return Answered(item, tuple(row["answers"]), found, error, row.get("mass"))
 
 
 def measures(suite: Suite, found: Sequence[Answered]) -> list[Measure]:
