@@ -149,7 +149,7 @@ def _into(
         "items": f"{len(asked.items)}, {fingerprint.of_each(asdict(item) for item in asked.items)}",
         "prompt": asked.prompt,
         "read": asked.read,
-        "max_new_tokens": str(asked.max_new_tokens or asked.suite.max_new_tokens),
+        "max_new_tokens": str(asked.max_new_tokens or "of the suite"),
         **answerer.facts(),
         **environment(),
     }
@@ -157,7 +157,7 @@ def _into(
     facts = {
         "suite": name, "paper": asked.suite.paper, "summary": suites.summary(name), "model": settings.model,
         "settings": dict(settings.options.get(name, {})), "signature": signature, "finished": False,
-        "baselines": baselines(asked.items),
+        "baselines": baselines(asked.suite, asked.items),
     }  # fmt: skip
     _write(folder / FACTS, facts)
     answers = Answers(folder / SAMPLES)

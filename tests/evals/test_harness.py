@@ -27,11 +27,10 @@ def folder(tmp_path_factory):
 def log(folder, tmp_path_factory):
     logs = tmp_path_factory.mktemp("logs")
     (found,) = inspect_eval(
-        harness.suite_task(SUITE, limit=LIMIT),
+        harness.suite_task(SUITE, limit=LIMIT, max_new_tokens=6),
         model=get_model(f"trimtab/{folder}", batch=4, memoize=False),
         log_dir=str(logs),
         display="none",
-        max_tokens=6,
     )
     return read_eval_log(found.location)
 

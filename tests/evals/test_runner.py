@@ -1,6 +1,7 @@
 """Asking: every item once, in steps, kept as it goes; errors asked again; numbers from what was kept."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -72,6 +73,23 @@ def test_each_item_is_asked_once_the_longest_first_and_comes_back_in_its_order()
     assert [one.verdicts["first"].value for one in found] == [1.0, 0.0] * 4
     strict = {m.group: m.value.estimate for m in measures(SUITE, found) if m.name == "first strict"}
     assert strict == {"all": 0.5, "half=0": 0.5, "half=1": 0.5}
+
+
+def test_items_with_answers_of_like_length_share_a_batch():
+    asked = []
+
+    class Noting(Scripted):
+        def answer(self, chats, max_new_tokens):
+            asked.append((len(chats), max_new_tokens))
+            return super().answer(chats, max_new_tokens)
+
+    items = [replace(item, max_new_tokens=300 if i == 3 else None) for i, item in enumerate(ITEMS)]
+    found = ask(Question(SUITE, items, "plain"), Noting())
+    assert asked == [(1, 300), (3, 64), (3, 64), (1, 64)]
+    assert [one.item for one in found] == items
+    asked.clear()
+    ask(Question(SUITE, items, "plain", max_new_tokens=5), Noting())
+    assert asked == [(3, 5), (3, 5), (2, 5)]
 
 
 def test_a_second_step_sees_the_answer_to_the_first():

@@ -5,7 +5,18 @@ import math
 import pytest
 
 from trimtab.evals import suites
-from trimtab.evals.suite import Answered, Item, SuiteError, Verdict, accuracy, argmax, baselines, grouped
+from trimtab.evals.suite import (
+    Answered,
+    Item,
+    Options,
+    Suite,
+    SuiteError,
+    Verdict,
+    accuracy,
+    argmax,
+    baselines,
+    grouped,
+)
 
 
 def one(name: str, value: float | None, group: str = "a", error: str | None = None) -> Answered:
@@ -43,21 +54,42 @@ def test_where_everything_ended_in_errors_there_are_no_numbers():
     assert accuracy([one("1", None, error="x")]) == []
 
 
+def letter_of(item, text):
+    letter = text[-1:]
+    value = 1 / len(item.target) if letter in item.target else 0.0
+    return {"last": Verdict(letter, value) if letter in item.options else Verdict(None, None)}
+
+
+LETTERS = Suite("", "1", Options, lambda options: [], {}, letter_of)
+
+
 def test_baselines_by_hand():
     three = {"A": "yes", "B": "no", "C": "unknown"}
-    items = [Item(str(i), "?", three, (letter,)) for i, letter in enumerate("AAB")]
-    items.append(Item("4", "?", {"A": "left", "B": "right"}, ("B",)))
-    found = baselines(items)
-    assert found["random"] == pytest.approx((3 / 3 + 1 / 2) / 4)
-    assert found["majority letter"] == 0.5
-    assert found["majority answer"] == pytest.approx((2 + 1) / 4)  # "yes" where it is offered, "right" there
-    assert baselines([Item("5", "open?")]) == {}
+    items = [Item(str(i), "?", three, (letter,)) for i, letter in enumerate("AABC")]
+    items += [Item(str(i), "?", {"A": "left", "B": "right"}, ("B",)) for i in range(4, 8)]
+    found = baselines(LETTERS, items)
+    assert found["random"] == pytest.approx((4 / 3 + 4 / 2) / 8)
+    assert found["best letter"] == pytest.approx((1 + 4) / 8)
+    assert found["majority answer"] == pytest.approx((2 + 4) / 8)  # "yes" where it is offered, "right" there
+    assert baselines(LETTERS, [Item("5", "open?")]) == {}
 
 
 def test_majority_goes_by_the_answer_and_not_by_its_letter():
-    items = [Item("1", "?", {"A": "yes", "B": "no"}, ("A",)), Item("2", "?", {"A": "no", "B": "yes"}, ("B",))]
-    assert baselines(items)["majority answer"] == 1.0
-    assert baselines(items)["majority letter"] == 0.5
+    one = [Item(f"{i}", "?", {"A": "yes", "B": "no"}, ("A",)) for i in range(2)]
+    other = [Item(f"{i}", "?", {"A": "no", "B": "yes"}, ("B",)) for i in range(2, 4)]
+    found = baselines(LETTERS, one + other)
+    assert found["majority answer"] == 1.0
+    assert found["best letter"] == 0.5
+
+
+def test_where_options_are_of_the_item_there_is_no_majority_answer():
+    items = [Item(f"{i}", "?", {"A": f"a{i}", "B": f"b{i}"}, ("A",)) for i in range(8)]
+    assert baselines(LETTERS, items).keys() == {"random", "best letter"}
+
+
+def test_a_uniform_draw_gets_what_the_suite_gives_for_half_an_answer():
+    item = Item("1", "?", {"A": "x", "B": "y", "C": "z"}, ("A", "B"))
+    assert baselines(LETTERS, [item])["random"] == pytest.approx((0.5 + 0.5 + 0) / 3)
 
 
 def test_the_likeliest_label_is_the_answer():

@@ -6,7 +6,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import anyio
@@ -41,13 +41,16 @@ _ROLES: dict[str, Callable[..., ChatMessage]] = {
 }
 
 
-def suite_task(name: str, prompt: str | None = None, limit: int | None = None, **settings: Any) -> Task:
+def suite_task(
+    name: str, prompt: str | None = None, limit: int | None = None, max_new_tokens: int | None = None, **settings: Any
+) -> Task:
     """A suite as a task.
 
     Args:
         name: of the suite.
         prompt: one of the suite's.
         limit: only the first items.
+        max_new_tokens: of an answer; the suite's own if not given.
         settings: of the suite, as SUITE.KEY on trimtab's own command line.
     """
     suite = suites.load(name)
@@ -55,6 +58,8 @@ def suite_task(name: str, prompt: str | None = None, limit: int | None = None, *
     if prompt not in suite.prompts:
         raise SuiteError(f"there is no prompt {prompt!r}; there are: {', '.join(suite.prompts)}")
     items = list(suite.items(suites.check(name, settings)))[:limit]
+    if max_new_tokens is not None:
+        items = [replace(item, max_new_tokens=max_new_tokens) for item in items]
     samples = [
         Sample(id=item.id, input=_messages(suite.prompts[prompt][0](item, ())), target=list(item.target) or "",
                metadata={"item": asdict(item)})
@@ -71,8 +76,13 @@ def suite_task(name: str, prompt: str | None = None, limit: int | None = None, *
 
 
 def _task(name: str) -> Any:
-    def make(prompt: str | None = None, limit: int | None = None, settings: dict[str, Any] | None = None) -> Task:
-        return suite_task(name, prompt, limit, **(settings or {}))
+    def make(
+        prompt: str | None = None,
+        limit: int | None = None,
+        max_new_tokens: int | None = None,
+        settings: dict[str, Any] | None = None,
+    ) -> Task:
+        return suite_task(name, prompt, limit, max_new_tokens, **(settings or {}))
 
     make.__name__ = make.__qualname__ = name
     make.__doc__ = suites.summary(name)
@@ -100,7 +110,7 @@ def steps(suite: str, prompt: str) -> Solver:
         item, answers = _item(state.metadata), []
         for step in of_prompt:
             state.messages = _messages(step(item, answers))
-            state = await generate(state)
+            state = await generate(state, **({"max_tokens": item.max_new_tokens} if item.max_new_tokens else {}))
             answers.append(state.output.completion)
         state.store.set("answers", answers)
         return state

@@ -56,7 +56,7 @@ def ask(
     rows = {key: row for key, row in (done or {}).items() if not row.get("error")}
     known = {item.id for item in question.items}
     rows = {key: row for key, row in rows.items() if key in known}
-    for batch in _batches(question, steps[0], answerer.batch, rows):
+    for batch, tokens in _batches(question, steps[0], answerer.batch, rows):
         start = time.perf_counter()
         chats: list[Any] = []
         replies: list[list[Reply]] = [[] for _ in batch]
@@ -67,7 +67,7 @@ def ask(
                 p = answerer.compare(chats, [list(item.options) for item in batch])
                 break
             open_ = [i for i, earlier in enumerate(replies) if not any(r.error for r in earlier)]
-            said = answerer.answer([chats[i] for i in open_], question.max_new_tokens or suite.max_new_tokens)
+            said = answerer.answer([chats[i] for i in open_], tokens)
             for i, reply in zip(open_, said):
                 replies[i].append(reply)
         seconds = (time.perf_counter() - start) / len(batch)
@@ -81,12 +81,19 @@ def ask(
     return [answered(suite, rows[item.id], item) for item in question.items]
 
 
-def _batches(question: Question, first: Any, size: int, done: Mapping[str, Any]) -> Iterator[list[Item]]:
-    todo = [item for item in question.items if item.id not in done]
-    length = {item.id: sum(len(message["content"]) for message in first(item, ())) for item in todo}
-    todo.sort(key=lambda item: -length[item.id])
-    for start in range(0, len(todo), size):
-        yield todo[start : start + size]
+def _batches(question: Question, first: Any, size: int, done: Mapping[str, Any]) -> Iterator[tuple[list[Item], int]]:
+    """Items that are not done, and the most tokens of their answers."""
+    length: dict[str, int] = {}
+    by_tokens: dict[int, list[Item]] = {}
+    for item in question.items:
+        if item.id not in done:
+            length[item.id] = sum(len(message["content"]) for message in first(item, ()))
+            tokens = question.max_new_tokens or item.max_new_tokens or question.suite.max_new_tokens
+            by_tokens.setdefault(tokens, []).append(item)
+    for tokens, items in sorted(by_tokens.items(), reverse=True):
+        items.sort(key=lambda item: -length[item.id])
+        for start in range(0, len(items), size):
+            yield items[start : start + size], tokens
 
 
 def _row(

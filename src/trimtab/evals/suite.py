@@ -1,6 +1,5 @@
 """What a suite is: items, prompts, and a pure score; and how scores become numbers with intervals."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -37,6 +36,8 @@ class Item:
     """right letters; for an open answer whatever the suite's score looks for"""
     groups: Mapping[str, str] = field(default_factory=dict)
     """by which scores are split, such as {"relation": "parallel", "depth": "2"}; the same keys for all items"""
+    max_new_tokens: int | None = None
+    """of its answer, where that differs from the suite's"""
     data: Mapping[str, Any] = field(default_factory=dict)
     """what else the suite's prompts, score and drawing need; JSON"""
 
@@ -159,23 +160,34 @@ def grouped(answered: Iterable[Answered]) -> dict[str, list[Answered]]:
     return by_group
 
 
-def baselines(items: Sequence[Item]) -> dict[str, float]:
-    """What needs no model: the accuracy of a uniform draw, and of the commonest right answer (by its text) within items
-    that offer it. Empty where items have no options."""
-    choices = [item for item in items if item.options and item.target]
+def baselines(suite: Suite, items: Sequence[Item]) -> dict[str, float]:
+    """What needs no model: the score of a letter drawn uniformly, of the best single letter, and of always giving the
+    commonest right answer (by its text, among items with the same options). Empty where items have no options.
+
+    The last is left out where most items have options of their own, for then it would be told the answer.
+    """
+    choices = [item for item in items if item.options and item.target] if suite.accuracy else []
     if not choices:
         return {}
-    random = sum(sum(letter in item.options for letter in item.target) / len(item.options) for item in choices)
-    total = 0
+    worth: dict[str, dict[str, float]] = {}  # item -> letter -> score
+    for item in choices:
+        verdicts = {letter: next(iter(suite.score(item, f"Answer: {letter}").values())) for letter in item.options}
+        worth[item.id] = {letter: verdict.value or 0.0 for letter, verdict in verdicts.items()}
+    letters = sorted({letter for item in choices for letter in item.options})
+    found = {
+        "random": sum(sum(of.values()) / len(of) for of in worth.values()) / len(choices),
+        "best letter": max(sum(of.get(letter, 0.0) for of in worth.values()) for letter in letters) / len(choices),
+    }
     by_kind: dict[frozenset[str], list[Item]] = {}
     for item in choices:
         by_kind.setdefault(frozenset(item.options.values()), []).append(item)
-    for same in by_kind.values():
-        right = Counter(item.options[letter] for item in same for letter in item.target if letter in item.options)
-        total += max(right.values(), default=0)
-    letters = Counter(letter for item in choices for letter in item.target)
-    return {
-        "random": random / len(choices),
-        "majority letter": max(letters.values()) / len(choices),
-        "majority answer": total / len(choices),
-    }
+    if len(by_kind) <= len(choices) / 4:
+        total = 0.0
+        for kind, same in by_kind.items():
+            of_text = dict.fromkeys(kind, 0.0)
+            for item in same:
+                for letter, text in item.options.items():
+                    of_text[text] += worth[item.id][letter]
+            total += max(of_text.values())
+        found["majority answer"] = total / len(choices)
+    return found

@@ -194,6 +194,7 @@ def _item(identity: str, row: _Row, options: SocialBenchOptions) -> Item:
         options=row.choices or {} if meta.category != MEMORY else {},
         target=tuple(dict.fromkeys(row.label)),
         groups={"dimension": row.dimension, "level": "group" if group else "individual", "lang": meta.lang},
+        max_new_tokens=512 if meta.category == MEMORY else None,
         data={
             "category": meta.category,
             "name": meta.name,
@@ -458,7 +459,7 @@ SUITE = Suite(
     items=items,
     prompts={"zero_shot": (prompt,)},
     score=score,
-    max_new_tokens=512,
+    max_new_tokens=32,
     read=read,
     measures=measures,
 )
