@@ -51,19 +51,20 @@ class Detector(Scorer, Protocol):
 class Settings(Options):
     """Of the pipeline."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Of the candidates, and of select=random."""
     select: Literal["moderate", "lowest", "highest", "random"] = "moderate"
     """Which survivor becomes the text: by its similarity to the original."""
     band: tuple[float, float] | None = None
     """Scores that count as moderate; the middle third of all survivors' scores if not given."""
     unrewritten: Literal["keep", "drop", "retry"] = "keep"
-    """An item with a text that has no survivor: left as it was, left out, or tried again with other seeds (then kept)."""
-    retries: int = Field(3, ge=1)
+    """An item with a text that has no survivor: left as it was, left out, or tried again with other seeds and
+    then left."""
+    retries: int = Field(default=3, ge=1)
     """Times that retry tries again."""
-    longest: int = Field(600, ge=1)
+    longest: int = Field(default=600, ge=1)
     """Characters; longer texts are rewritten in pieces that end with a sentence."""
-    batch: int = Field(8, ge=1)
+    batch: int = Field(default=8, ge=1)
     """Texts that are rewritten together."""
 
 
@@ -103,15 +104,15 @@ class Cleaned:
     """What `clean` made."""
 
     rows: list[Row]
-    left_out: list[str]
-    """ids, under unrewritten=drop"""
+    left_out: list[Row]
+    """rows with a text that could not be rewritten, under unrewritten=drop"""
     bands: dict[str, tuple[float, float]] = field(default_factory=dict)
     """field -> the scores that counted as moderate"""
 
     @property
     def dropped(self) -> dict[str, int]:
-        """reason -> candidates, the most frequent first; without those of items that were left out."""
-        total = sum((Counter(row["dropped"]) for row in self.rows), Counter())
+        """reason -> candidates, the most frequent first."""
+        total = sum((Counter(row["dropped"]) for row in [*self.rows, *self.left_out]), Counter())
         return dict(total.most_common())
 
 
@@ -235,9 +236,9 @@ def clean(
 ) -> Cleaned:
     """The rows in other words, in their order.
 
-    Each row keeps its columns and gains: `clean` {field: text}; `origin` and `score` {field: of the chosen candidate, or
-    None where the text stays}; `kept` and `generated`, numbers of candidates; `dropped` {reason: number}; `rewritten`,
-    whether every text was; `candidates` {field: all of them, with origin, seed, prompts, detector's value, score and
+    Each row keeps its columns and gains: `clean` {field: text}; `origin` and `score` {field: of the chosen candidate,
+    or None where the text stays}; `kept` and `generated`, numbers of candidates; `dropped` {reason: number};
+    `rewritten`, whether every text was; `candidates` {field: all of them, with origin, seed, prompts, detector's value, score and
     why it was dropped}. Rows that were cleaned before are cleaned from their original texts. The same arguments
     give the same rows.
 
@@ -279,7 +280,8 @@ def clean(
     names = dict.fromkeys(name for _, name in found)
     scores = {name: [one.score for (_, of), kept in survivors.items() if of == name for one in kept] for name in names}
     bands = {name: settings.band or middle_third(scores[name]) for name in names if scores[name]}
-    result, left_out = [], []
+    result: list[Row] = []
+    left_out: list[Row] = []
     for i, question in enumerate(questions):
         chosen = {
             name: kept[select([one.score for one in kept], settings, bands[name], (question.id, name))]
@@ -287,10 +289,8 @@ def clean(
             else None
             for name, kept in ((name, survivors[i, name]) for name in question.texts)
         }
-        if settings.unrewritten == "drop" and None in chosen.values():
-            left_out.append(question.id)
-            continue
-        result.append(_row(question, chosen, {name: found[i, name] for name in question.texts}))
+        row = _row(question, chosen, {name: found[i, name] for name in question.texts})
+        (result if row["rewritten"] or settings.unrewritten != "drop" else left_out).append(row)
     return Cleaned(result, left_out, bands)
 
 

@@ -46,9 +46,9 @@ _UNITS = {
     **dict.fromkeys(("cent", "cents"), "cent"),
 }
 _WORD_NUMBERS = (
-    "zero two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
-    "nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion half third quarter "
-    "double triple twice dozen first"
+    "zero two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion half "
+    "third quarter double triple twice dozen first"
 )
 _QUANTIFIERS = (
     "all every each some any most more less least few fewer fewest many much several both either only exactly always "

@@ -16,8 +16,8 @@ from trimtab.train import heldout
 
 PARAPHRASE = (
     "Put the text below into other words, so that it asks or states exactly the same. {style} Leave numbers, units, "
-    "names, code and formulas as they stand. Do not answer the text, explain it or add to it. Write the new text and nothing "
-    "else.\n\nText: {text}"
+    "names, code and formulas as they stand. Do not answer the text, explain it or add to it. Write the new text "
+    "and nothing else.\n\nText: {text}"
 )
 STYLES = (
     "Move the parts of the sentence to other places.",
