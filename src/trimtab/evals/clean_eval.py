@@ -37,7 +37,8 @@ class CleanEvalError(ValueError):
 class Scorer(Protocol):
     """How alike the texts of pairs are; the range is the scorer's own."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def __call__(self, pairs: Sequence[Pair]) -> list[float]: ...
 
@@ -45,7 +46,8 @@ class Scorer(Protocol):
 class Detector(Scorer, Protocol):
     """A scorer whose value, where it reaches `threshold`, says that both texts mean the same."""
 
-    threshold: float
+    @property
+    def threshold(self) -> float: ...
 
 
 class Settings(Options):
@@ -238,9 +240,9 @@ def clean(
 
     Each row keeps its columns and gains: `clean` {field: text}; `origin` and `score` {field: of the chosen candidate,
     or None where the text stays}; `kept` and `generated`, numbers of candidates; `dropped` {reason: number};
-    `rewritten`, whether every text was; `candidates` {field: all of them, with origin, seed, prompts, detector's value, score and
-    why it was dropped}. Rows that were cleaned before are cleaned from their original texts. The same arguments
-    give the same rows.
+    `rewritten`, whether every text was; `candidates` {field: all of them, with origin, seed, prompts, detector's value,
+    score and why it was dropped}. Rows that were cleaned before are cleaned from their original texts. The same
+    arguments give the same rows.
 
     Args:
         rows: see `read`.

@@ -1,8 +1,8 @@
 """How much of a score is memory? Original, cleaned and fresh items side by side, and what a set keeps of its words.
 
 A model that was trained on a test set is better on it than on the same questions in other words, and better than on
-fresh questions of the same kind. Other words also change how hard a question is, so the difference is compared with that of
-a model that cannot have seen the test set.
+fresh questions of the same kind. Other words also change how hard a question is, so the difference is compared with
+that of a model that cannot have seen the test set.
 """
 
 from collections.abc import Mapping, Sequence

@@ -17,7 +17,6 @@ memory hangs on the exact words; they are no substitute for a model where a benc
 import random
 import re
 from collections.abc import Sequence
-from functools import cached_property
 
 from trimtab.evals.protected import spans
 from trimtab.evals.rewriters import Request, Rewritten, Way
@@ -90,12 +89,9 @@ class Rules:
     """
 
     def __init__(self, n: int = 4, share: float = 0.7):
-        self.share, self.ways = share, tuple(Way("rules", (), draw) for draw in range(n))
-
-    @cached_property
-    def name(self) -> str:
         forms = [[pattern.pattern, *forms] for pattern, forms in _FORMS]
-        return f"rules {fingerprint.of_values([LEXICON, forms, self.share])}"
+        self.name = f"rules {fingerprint.of_values([LEXICON, forms, share])}"
+        self.share, self.ways = share, tuple(Way("rules", (), draw) for draw in range(n))
 
     def __call__(self, requests: Sequence[Request]) -> list[Rewritten]:
         return [Rewritten(self._rewrite(request)) for request in requests]
