@@ -5,7 +5,6 @@ contamination. What is asserted stood here before the run on seeds 0 to 2.
 """
 
 import pytest
-from clean_eval import EXPERIMENT
 
 SEEDS = (0, 1, 2)
 

@@ -203,15 +203,14 @@ def _ask(original: str, candidate: str) -> str:
 
 
 @torch.no_grad()
-def _classified(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> Tensor:
+def _classified(model: Any, tokenizer: Any, pairs: Sequence[Pair], **options: Any) -> Tensor:
     """[N, labels] logits of the pairs as one sequence each, cut where the model's positions end."""
     found = []
     device, longest = next(model.parameters()).device, getattr(model.config, "max_position_embeddings", 512)
     for start in range(0, len(pairs), BATCH):
         ones, others = zip(*pairs[start : start + BATCH])
-        inputs = tokenizer(
-            list(ones), list(others), padding=True, truncation=True, max_length=min(longest, 512), return_tensors="pt"
-        )
+        options |= {"padding": True, "truncation": True, "max_length": min(longest, 512), "return_tensors": "pt"}
+        inputs = tokenizer(list(ones), list(others), **options)
         found.append(model(**inputs.to(device)).logits.float().cpu())
     return torch.cat(found)
 
@@ -247,7 +246,7 @@ def bleurt(folder: str | Path) -> Measured:
     tokenizer = _bleurt_tokenizer(folder)
 
     def scores(pairs: Sequence[Pair]) -> list[float]:
-        return _classified(model, tokenizer, pairs)[:, 0].tolist()
+        return _classified(model, tokenizer, pairs, return_token_type_ids=True)[:, 0].tolist()
 
     return Measured(f"BLEURT {folder.name} {fingerprint.of_model(model)}", scores)
 
