@@ -5,11 +5,14 @@ import shutil
 
 import pytest
 from filelock import FileLock
+from rich.console import Console
 
 import tiny_folder
 from trimtab import evaluate
+from trimtab.recipe import parse
 from trimtab.report import evaluation as page
 from trimtab.report.reading import ReportError
+from trimtab.run import run
 
 FEW = ("socialbench", "--limit", "6", "--max-new-tokens", "4", "--batch", "4")
 
@@ -138,17 +141,26 @@ def test_options_are_compared_where_all_items_have_some(trimtab, model, tmp_path
     assert "options strict" in out
 
 
-def test_a_model_in_training_can_be_asked(model):
-    """What runs inside training: a question and a live model, no folder."""
-    from trimtab.evals.answerers import Local
-    from trimtab.evals.runner import ask, measures
-    from trimtab.models.loading import load_model, load_tokenizer
+def test_a_policy_is_asked_before_and_after_training(tmp_path):
+    tiny_folder.lay_out(tmp_path)
+    asked = {"personality": {"limit": 4, "read": "options", "options": {"repeats": 1}}}
+    tree = tiny_folder.recipe(tmp_path, "sft", eval={"suites": asked})
+    result = run(parse(tree, "test", "test"), console=Console(quiet=True))
+    events = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
+    measured = [event for event in events if event["event"] == "eval"]
+    assert [event["step"] for event in measured if "personality" in event] == [0, 6]
+    titles = [event["title"] for event in events if event["event"] == "table"]
+    assert titles == ["personality at step 0", "personality at step 6"]
+    samples = [json.loads(line) for line in (result.folder / "samples.jsonl").read_text().splitlines()]
+    assert sum(sample["kind"] == "suite" for sample in samples) == 8
+    assert "suite personality: " in (result.folder / "signature.txt").read_text()
+    assert "personality at step 6" in result.report.read_text()
 
-    asked = evaluate.question("socialbench", evaluate.Settings(model, None, limit=3, max_new_tokens=3))  # type: ignore[arg-type]
-    live = load_model(model).train()
-    found = ask(asked, Local(live, load_tokenizer(model)))
-    assert live.training
-    assert any(m.name == "robust strict" for m in measures(asked.suite, found))
+
+def test_a_suite_that_is_not_there_is_named_before_anything_is_loaded(trimtab):
+    code, _, err = trimtab("train", "tiny_sft", "eval.suites.personalty.limit=3")
+    assert code == 2
+    assert "did you mean 'personality'" in err
 
 
 # ---------------------------------------------------------------- the page

@@ -15,7 +15,7 @@ from rich.table import Table
 from trimtab import __version__
 from trimtab.evals import suites
 from trimtab.evals.answerers import Answerer, Endpoint, Local
-from trimtab.evals.runner import Answers, Question, Read, ask, measures
+from trimtab.evals.runner import Answers, Question, Read, ask, measures, question
 from trimtab.evals.suite import Answered, Measure, baselines
 from trimtab.models import fingerprint, loading
 from trimtab.recipe import parse_value
@@ -92,7 +92,17 @@ def evaluate(names: Sequence[str], settings: Settings, console: Console | None =
         ValueError: a subclass that names what is wrong, before weights are loaded where that can be known.
     """
     console = console or Console()
-    questions = {name: question(name, settings) for name in names}
+    questions = {
+        name: question(
+            name,
+            settings.options.get(name),
+            prompt=settings.prompt,
+            read=settings.read,
+            limit=settings.limit,
+            max_new_tokens=settings.max_new_tokens,
+        )
+        for name in names
+    }
     answerer = _answerer(settings)
     folders = []
     for name, asked in questions.items():
@@ -111,17 +121,6 @@ def evaluate(names: Sequence[str], settings: Settings, console: Console | None =
         console.print(f"signature: {'; '.join(f'{k} {v}' for k, v in facts['signature'].items())}", soft_wrap=True)
         folders.append(folder)
     return folders
-
-
-def question(name: str, settings: Settings) -> Question:
-    """What is asked of a model by a suite with its settings."""
-    suite = suites.load(name)
-    items = list(suite.items(suites.check(name, settings.options.get(name, {}))))
-    if settings.limit is not None:
-        items = items[: settings.limit]
-    if not items:
-        raise EvaluateError(f"{name} has no items with these settings")
-    return Question(suite, items, settings.prompt or next(iter(suite.prompts)), settings.read, settings.max_new_tokens)
 
 
 def _answerer(settings: Settings) -> Answerer:

@@ -21,6 +21,13 @@ class Interval(NamedTuple):
     def known(self) -> bool:
         return bool(np.isfinite(self.low) and np.isfinite(self.high))
 
+    def shown(self, digits: int = 3) -> str:
+        """In words: the estimate with its interval in brackets, where there are any."""
+        if np.isnan(self.estimate):
+            return "–"
+        ends = f" [{self.low:.{digits}f}, {self.high:.{digits}f}]" if self.known else ""
+        return f"{self.estimate:.{digits}f}{ends}"
+
     @property
     def excludes_zero(self) -> bool:
         return self.known and (self.low > 0 or self.high < 0)

@@ -98,6 +98,21 @@ class Data(_Strict):
     """Refuse to start if a larger share of rows would be truncated, dropped or without an answer."""
 
 
+class SuiteEval(_Strict):
+    """How a suite is asked in the course of a run."""
+
+    limit: int | None = Field(100, ge=1)
+    """Only the first items; null for all."""
+    prompt: str | None = None
+    """One of the suite's, see `trimtab show SUITE`."""
+    read: Literal["text", "options"] = "text"
+    """What the policy writes, or the likeliest option."""
+    max_new_tokens: int | None = Field(None, ge=1)
+    """Of an answer; the suite's own if not given."""
+    options: dict[str, Any] = {}
+    """Settings of the suite."""
+
+
 class Eval(_Strict):
     every: int | None = Field(None, ge=1)
     """Steps between evaluations on held-out rows; before and after training there is always one."""
@@ -107,6 +122,8 @@ class Eval(_Strict):
     """Questions that are answered before and after training, greedily."""
     max_new_tokens: int = Field(64, ge=1)
     """Of those answers."""
+    suites: dict[str, SuiteEval] = {}
+    """Suites that the policy is asked before and after training, greedily; `trimtab list suites` shows them."""
     batch_size: int = Field(8, ge=1)
     """Rows at a time in evaluations."""
 

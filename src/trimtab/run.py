@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +27,8 @@ from trimtab.data import stored
 from trimtab.data.collate import Collator, length_sorted
 from trimtab.data.rows import Prepared, check_losses, prepare, sequences
 from trimtab.data.sources import DataError, Row, load_rows
+from trimtab.evals.answerers import Local
+from trimtab.evals.runner import Question, ask, measures, question
 from trimtab.models import fingerprint, loading
 from trimtab.models.adapters import add_lora
 from trimtab.models.forward import add_objective_forward
@@ -88,6 +90,8 @@ class Job:
     collator: Collator
     signature: dict[str, str]
     notes: list[str]
+    questions: dict[str, Question] = field(default_factory=dict)
+    """of the suites that the policy is asked before and after training"""
 
 
 def run(recipe: Recipe, *, resume: bool = False, console: Console | None = None) -> Result:
@@ -242,6 +246,12 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
     """
     models = recipe.models
     settings.build(recipe.training, Path(recipe.output), recipe.seed)  # TRL's own checks, before anything is loaded
+    questions = {
+        name: question(
+            name, how.options, prompt=how.prompt, read=how.read, limit=how.limit, max_new_tokens=how.max_new_tokens
+        )
+        for name, how in recipe.eval.suites.items()
+    }
     policy_name = policy_source(recipe)
     tokenizer = loading.load_tokenizer(policy_name, trust_remote_code=models.trust_remote_code)
     config = loading.load_config(policy_name, trust_remote_code=models.trust_remote_code)
@@ -314,12 +324,21 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         "training data": f"{recipe.data.train} {rows_name}",
         **({"stored columns": _described(stored.models(recipe.data.train))} if wants.columns else {}),
         "held-out data": f"{recipe.data.heldout} {held_name}",
+        **{f"suite {name}": _asked(of) for name, of in questions.items()},
         "dtype": _dtypes(recipe),
         "reduction": plan.reduction,
         **environment(),
     }
     collator = Collator(int(tokenizer.pad_token_id or 0), vocab, wants.every_token, wants.columns)  # type: ignore[arg-type]
-    return Job(recipe, method, plan, policy, tokenizer, train, held, held_signals, collator, signature, notes)
+    return Job(
+        recipe, method, plan, policy, tokenizer, train, held, held_signals, collator, signature, notes, questions
+    )
+
+
+def _asked(of: Question) -> str:
+    """What a suite's numbers depend on besides the policy."""
+    items = fingerprint.of_each(asdict(item) for item in of.items)
+    return f"{of.suite.version}, {len(of.items)} items {items}, prompt {of.prompt}, read {of.read}"
 
 
 def _described(models: Mapping[str, str]) -> str:
@@ -636,7 +655,7 @@ def _write(path: Path, text: str) -> None:
 def _evaluator(job: Job, args: Any, log: EventLog, console: Console) -> Callable[[Any, int, bool], None] | None:
     """Measures the held-out rows at a step; `whole` also stores single rows and answers to the prompts."""
     recipe = job.recipe
-    if job.heldout is None and not recipe.eval.prompts:
+    if job.heldout is None and not recipe.eval.prompts and not job.questions:
         return None
 
     mixed = torch.bfloat16 if args.bf16 else torch.float16
@@ -663,9 +682,20 @@ def _evaluator(job: Job, args: Any, log: EventLog, console: Console) -> Callable
             if main:
                 for prompt, answer in zip(recipe.eval.prompts, answers):
                     log.sample("generation", step, prompt=prompt, text=answer.text)
+        for name, asked in job.questions.items() if whole else ():
+            found = ask(asked, Local(policy, job.tokenizer, batch=recipe.eval.batch_size))
+            numbers = [one for one in measures(asked.suite, found) if one.group == "all"]
+            means[name] = numbers[0].value.estimate
+            if main:
+                rows = [
+                    {"measure": n.name, "value and 95% interval": n.value.shown(), "items": n.number} for n in numbers
+                ]
+                log.event("table", step, title=f"{name} at step {step}", rows=rows)
+                for one in found:
+                    log.sample("suite", step, suite=name, id=one.item.id, answers=one.answers, verdicts=one.verdicts)
         if main and means:
             log.event("eval", step, **means)
-            shown = ("perplexity", "forward_kl", "agreement", "drift", "answer_length")
+            shown = ("perplexity", "forward_kl", "agreement", "drift", "answer_length", *job.questions)
             text = "  ".join(f"{name} {means[name]:.4g}" for name in shown if name in means)
             console.print(f"held out, step {step}: {text}", highlight=False, soft_wrap=True)
 

@@ -172,8 +172,8 @@ def run_seed(seed: int, world: World) -> dict[str, Measures]:
     rng = random.Random(seed)
     wrapped = [*TEMPLATES, *(near.format(TEMPLATES[0]).strip() for near in NEAR)]
     model = tiny.model(
-        seed=seed, vocab_size=len(words.words), hidden_size=world.hidden, intermediate_size=2 * world.hidden, head_dim=16,
-        num_attention_heads=4, num_key_value_heads=4, initializer_range=0.05,
+        seed=seed, vocab_size=len(words.words), hidden_size=world.hidden, intermediate_size=2 * world.hidden,
+        head_dim=16, num_attention_heads=4, num_key_value_heads=4, initializer_range=0.05,
     ).train()  # fmt: skip
     add_objective_forward(model)
     rows = [(fact.ask(rng.choice(wrapped)), fact.colour) for fact in known]

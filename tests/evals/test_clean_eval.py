@@ -1,4 +1,4 @@
-"""Clean-Eval with stand-ins for every model: what is made, what is dropped, what is chosen, and what is written down."""
+"""Clean-Eval with stand-ins for every model: what is made, dropped, chosen and written down."""
 
 import copy
 import json

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from trimtab.evals import suites
 from trimtab.evals.answerers import Answerer, Reply, renormalised
 from trimtab.evals.suite import Answered, Item, Measure, Suite, SuiteError, Verdict, accuracy
 
@@ -34,6 +35,27 @@ class Question:
         repeated = len(self.items) - len({item.id for item in self.items})
         if repeated:
             raise SuiteError(f"{repeated} items share the id of another")
+
+
+def question(
+    name: str,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    prompt: str | None = None,
+    read: Read = "text",
+    limit: int | None = None,
+    max_new_tokens: int | None = None,
+) -> Question:
+    """A suite's items with these settings, as a question.
+
+    Raises:
+        SuiteError: if the suite, a setting or the prompt is not there, or no item is left.
+    """
+    suite = suites.load(name)
+    items = list(suite.items(suites.check(name, settings or {})))[:limit]
+    if not items:
+        raise SuiteError(f"{name} has no items with these settings")
+    return Question(suite, items, prompt or next(iter(suite.prompts)), read, max_new_tokens)
 
 
 def ask(
