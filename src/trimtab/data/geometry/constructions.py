@@ -616,7 +616,7 @@ _add(
     lambda g, a, b, c, s, t: (g.move(a, a, g.move(b, b, c, s), t),),
     "[P] is a point inside triangle [ABC].", "Triangle [ABC] contains [P] in its interior.",
     "The point [P] lies within triangle [ABC] and on none of its sides.",
-    cases={"BP eq PC": lambda d: (HALF, None)}, takes="triangle",
+    takes="triangle",
 )  # fmt: skip
 _add(
     "tangent point", "OA>T", (NONZERO,), lambda g, o, a, y: (g.move(a, o, a, 0, y),),
@@ -666,7 +666,7 @@ _figure(
     facts=("G in AB", "EF opp AB"),
     cases={"G in EF": lambda d: (lambda t, x, y, s: (t, x, y, -x * s, s))(
         d(BETWEEN), d(REAL), d(NONZERO), d(POSITIVE))},
-    lines=("AGB",), family="crossing",
+    lines=("AGB", "GE", "GF"), family="crossing",
 )  # fmt: skip
 
 
@@ -677,7 +677,7 @@ def _second_line(g: Plane, a: Point, f: Point, p: Point, h, x, y, s) -> tuple[Po
     return c, g.move(at, c, at, s), at
 
 
-SECOND = {"takes": "crossing", "family": "transversal", "lines": ("CHD",)}
+SECOND = {"takes": "crossing", "family": "transversal", "lines": ("CHD", "GHF")}
 _add(
     "second line, sides known", "ABEFG>CDH", (BETWEEN, REAL, POSITIVE, POSITIVE),
     lambda g, a, b, e, f, p, h, x, y, s: _second_line(g, a, f, p, h, x, y, s),
@@ -713,7 +713,7 @@ _add(
 _add(
     "diagonal", "ABCD>", (), lambda g, a, b, c, d: (),
     "The diagonal [AC] is drawn.", "Segment [AC] divides it into two triangles.", "Its corners [A] and [C] are joined.",
-    takes="quad", family="diagonal",
+    takes="quad", family="diagonal", lines=("AC",),
 )  # fmt: skip
 
 
