@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from itertools import pairwise
 
 from trimtab.data.geometry.draws import BETWEEN, BEYOND, LINE, NONZERO, ORDER, POSITIVE, REAL, SIGN, Case
@@ -52,15 +53,15 @@ class Construction:
     family: str = "any"
     """"any", or the kind of angle question that it belongs to: "crossing", "order", "transversal", "diagonal" """
 
-    @property
+    @cached_property
     def taken(self) -> str:
         return self.roles.partition(">")[0]
 
-    @property
+    @cached_property
     def given(self) -> str:
         return self.roles.partition(">")[2]
 
-    @property
+    @cached_property
     def letters(self) -> str:
         return self.roles.replace(">", "")
 

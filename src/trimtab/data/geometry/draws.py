@@ -42,18 +42,28 @@ SPECIAL = {
 
 def allowed(kind: int, value: Fraction) -> bool:
     """May a number of this kind have this value?"""
-    return {
-        BETWEEN: 0 < value < 1, BEYOND: value > 1, POSITIVE: value > 0, NONZERO: value != 0, LINE: value not in (0, 1),
-        REAL: True, SIGN: value in _SIGNS, ORDER: value in _ORDERS,
-    }[kind]  # fmt: skip
+    n, d = value.numerator, value.denominator
+    if kind == REAL:
+        return True
+    if kind == NONZERO:
+        return n != 0
+    if kind == POSITIVE:
+        return n > 0
+    if kind == BETWEEN:
+        return 0 < n < d
+    if kind == BEYOND:
+        return n > d
+    if kind == LINE:
+        return n != 0 and n != d
+    return d == 1 and (n in (-1, 1) if kind == SIGN else n in (0, 1, 2))
 
 
 def piece(kind: int, value: Fraction) -> int:
     """Which connected piece of its values a number lies in."""
     if kind in (NONZERO, SIGN):
-        return 1 if value > 0 else -1
+        return 1 if value.numerator > 0 else -1
     if kind == LINE:
-        return -1 if value < 0 else int(value > 1)
+        return -1 if value.numerator < 0 else int(value.numerator > value.denominator)
     return int(value) if kind == ORDER else 0
 
 

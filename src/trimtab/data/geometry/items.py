@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 from trimtab.data.geometry import wording
 from trimtab.data.geometry.constructions import ALL, Construction, sides
 from trimtab.data.geometry.oracle import (
+    STOCK,
     Judgement,
     Query,
     Realisation,
     Scene,
     Step,
     Undecided,
-    draw,
     judge,
+    scene_of,
 )
 from trimtab.data.geometry.plane import Degenerate
 from trimtab.data.geometry.questions import CANNOT, NONE, QUESTIONS, NotAsked
@@ -25,8 +26,8 @@ from trimtab.data.geometry.questions import CANNOT, NONE, QUESTIONS, NotAsked
 DEPTHS = (1, 2, 3, 4, 5)
 DISTRACTED = 0.25
 """share of the items with a fact that does not matter"""
-TRIES = 3000
-"""random scenes for one target before another is taken"""
+TRIES, ASKS = 400, 20
+"""random scenes for one target, and queries for one scene, before another target is taken"""
 
 
 class Target(NamedTuple):
@@ -68,19 +69,21 @@ def targets(depth: int) -> list[list[Target]]:
 
 _FIRST = [c for c in ALL.values() if c.begins and c.family == "any"]
 _NEXT = [c for c in ALL.values() if c.family == "any"]
+_TIGHT = [c for c in _NEXT if not c.free or c.name in ("between", "beyond", "equilateral triangle", "square")]
+"""leave little open, so that more can be said about what they give"""
 _ALONG = [ALL[name] for name in ("midpoint", "between", "beyond", "on line")]
 _QUADS = [c for c in _FIRST if c.polygons and len(c.polygons[0]) == 4]
-_PLAIN_QUADS = [c for c in _QUADS if len(c.letters) == 5]
+_WITH_DIAGONAL = [ALL[name] for name in ("rectangle", "square", "parallelogram", "quadrilateral", "rhombus")]
 _SECOND = [c for c in ALL.values() if c.family == "transversal"]
 
 
 def _begin(c: Construction) -> list[Step]:
-    return [(c.name, tuple(range(len(c.letters.replace(">", "")))))]
+    return [(c.name, tuple(range(len(c.letters))))]
 
 
 def _add(drawn: random.Random, steps: list[Step], choices: Sequence[Construction]) -> None:
     """Chain one more construction: it takes points that are there, one of the last step among them if it can."""
-    scene, c = Scene(tuple(steps)), drawn.choice(choices)
+    scene, c = scene_of(tuple(steps)), drawn.choice(choices)
     if c.takes in ("triangle", "quad", "circle"):
         corners = {"triangle": 3, "quad": 4, "circle": 2}[c.takes]
         there = [shape for shape in shapes(scene) if len(shape) == corners]
@@ -126,87 +129,84 @@ def lines(scene: Scene, *, with_sides: bool = True) -> list[set[int]]:
     return found
 
 
-# ---------------------------------------------------------------- queries
-
-
-def _candidate(drawn: random.Random, kind: str, depth: int) -> tuple[Scene, tuple[tuple[int, ...], ...]] | None:
-    """A random scene and arguments for a question of this kind that rest on all its steps."""
-    make = _MAKERS.get(kind, _role_query)
-    steps, query = make(drawn, depth, kind)
-    scene = Scene(tuple(steps))
-    if len(steps) != depth or query is None or scene.size > len(wording.ALPHABET):
-        return None
-    used = [n for argument in query[: 2 if kind in _MAKERS else 1] for n in argument]
-    rests = scene.ancestors([n for argument in query for n in argument])
-    needed = {0, *range(len(steps))} - {i for i, c in enumerate(scene.constructions) if not c.given}
-    if not needed <= (rests if used else set()):
-        return None
-    return scene, query
-
-
-def _chain(drawn: random.Random, depth: int, first: Sequence[Construction] = _FIRST) -> list[Step]:
-    steps = _begin(drawn.choice(first))
+def _chain(drawn: random.Random, depth: int) -> list[Step]:
+    steps = _begin(drawn.choice(_FIRST))
     while len(steps) < depth:
         before = len(steps)
-        _add(drawn, steps, _NEXT)
+        _add(drawn, steps, _NEXT if drawn.random() < 0.5 else _TIGHT)
         if len(steps) == before:
             break
     return steps
 
 
-def _two(drawn: random.Random, steps: list[Step]) -> list[int]:
-    """All points in random order, one that the last step gave at the front."""
-    scene = Scene(tuple(steps))
+def _along(drawn: random.Random, steps: list[Step], vertices: Sequence[int], depth: int) -> list[Step]:
+    """Further points on the arms of angles."""
+    while len(steps) < depth:
+        scene, vertex = scene_of(tuple(steps)), drawn.choice(vertices)
+        line = drawn.choice([line for line in lines(scene) if vertex in line])
+        arm, c = drawn.choice(sorted(line - {vertex})), drawn.choice(_ALONG)
+        steps.append((c.name, (vertex, arm, scene.size)))
+    return steps
+
+
+def _transversal(drawn: random.Random, depth: int) -> list[Step]:
+    """A B E F G, then C D H."""
+    steps = [*_begin(ALL["crossing lines"]), (drawn.choice(_SECOND).name, tuple(range(8)))]
+    return _along(drawn, steps, (4, 7), depth)
+
+
+def _diagonal(drawn: random.Random, depth: int) -> list[Step]:
+    steps = [*_begin(drawn.choice(_WITH_DIAGONAL)), ("diagonal", (0, 1, 2, 3))]
+    return _along(drawn, steps, (0, 1, 2, 3), depth)
+
+
+# ---------------------------------------------------------------- queries
+
+Arguments = tuple[tuple[int, ...], ...]
+"""numbers of points"""
+
+
+def _mixed(drawn: random.Random, scene: Scene) -> list[int]:
+    """All points in random order, but one that the last step gave at the front."""
     order = drawn.sample(range(scene.size), scene.size)
-    c, used = ALL[steps[-1][0]], steps[-1][1]
+    c, used = scene.constructions[-1], scene.steps[-1][1]
     new = drawn.choice(used[len(c.taken) :])
     order.remove(new)
     return [new, *order]
 
 
-def _line_line_query(drawn: random.Random, depth: int, kind: str):
-    steps = _chain(drawn, depth)
-    new, a, b, *rest = _two(drawn, steps)
-    other = drawn.choice([b, new, *rest]) if depth == 1 else drawn.choice([b, *rest])
-    one, two = [new, a], [b, drawn.choice([n for n in (a, new, *rest) if n != b])]
-    if other == new:
-        two = [b, new]
+def _ask_lines(drawn: random.Random, scene: Scene) -> Arguments | None:
+    new, a, b, *rest = _mixed(drawn, scene)
+    one, other = [new, a], [b, drawn.choice([new, a, *rest])]
     drawn.shuffle(one)
-    drawn.shuffle(two)
-    return steps, None if set(one) == set(two) else (tuple(one), tuple(two))
+    drawn.shuffle(other)
+    both = [tuple(one), tuple(other)]
+    drawn.shuffle(both)
+    return tuple(both)
 
 
-def _line_point_query(drawn: random.Random, depth: int, kind: str):
-    steps = _chain(drawn, depth)
-    three = _two(drawn, steps)[:3]
+def _ask_point(drawn: random.Random, scene: Scene) -> Arguments | None:
+    three = _mixed(drawn, scene)[:3]
     drawn.shuffle(three)
-    return steps, ((three[0],), (three[1], three[2]))
+    return (three[0],), (three[1], three[2])
 
 
-def _point_shape_query(drawn: random.Random, depth: int, kind: str):
-    steps = _chain(drawn, depth)
-    new = _two(drawn, steps)[0]
-    there = [shape for shape in shapes(Scene(tuple(steps))) if new not in shape]
-    return steps, ((new,), drawn.choice(there)) if there else None
+def _ask_inside(drawn: random.Random, scene: Scene) -> Arguments | None:
+    new = _mixed(drawn, scene)[0]
+    there = [shape for shape in shapes(scene) if new not in shape]
+    return ((new,), drawn.choice(there)) if there else None
 
 
-def _segment_shape_query(drawn: random.Random, depth: int, kind: str):
-    steps = _chain(drawn, depth)
-    ends = _two(drawn, steps)[:2]
-    drawn.shuffle(ends)
-    there = shapes(Scene(tuple(steps)))
-    return steps, (tuple(ends), drawn.choice(there)) if there else None
+def _ask_segment(*corners: int) -> Callable[[random.Random, Scene], Arguments | None]:
+    """About a segment and a shape with one of these numbers of corners (2 for a circle)."""
 
+    def ask(drawn: random.Random, scene: Scene) -> Arguments | None:
+        ends = _mixed(drawn, scene)[:2]
+        drawn.shuffle(ends)
+        there = [shape for shape in shapes(scene) if len(shape) in corners]
+        return (tuple(ends), drawn.choice(there)) if there else None
 
-def _role_query(drawn: random.Random, depth: int, kind: str):
-    steps = _chain(drawn, depth)
-    ends = _two(drawn, steps)[:2]
-    drawn.shuffle(ends)
-    corners = {"radius": (2,), "diameter": (2,), "side": (3, 4, 6), "diagonal": (4, 6)}.get(kind, (3,))
-    there = [shape for shape in shapes(Scene(tuple(steps))) if len(shape) in corners]
-    if kind in ("median", "altitude", "bisector"):
-        there = [shape for shape in there if set(ends) & set(shape)]
-    return steps, (tuple(ends), drawn.choice(there)) if there else None
+    return ask
 
 
 def _angle(drawn: random.Random, vertex: int, there: list[set[int]]) -> tuple[int, ...] | None:
@@ -217,59 +217,58 @@ def _angle(drawn: random.Random, vertex: int, there: list[set[int]]) -> tuple[in
     return drawn.choice(sorted(one - {vertex})), vertex, drawn.choice(sorted(other - {vertex}))
 
 
-def _two_angles(drawn: random.Random, steps: list[Step], vertices: Sequence[int], *figure: tuple[int, ...]):
-    there = lines(Scene(tuple(steps)))
-    one, other = (_angle(drawn, drawn.choice(vertices), there) for _ in range(2))
-    if one is None or other is None or set(one) == set(other):
-        return steps, None
-    return steps, (one, other, *figure)
+def _ask_angles(vertices: Sequence[int], *figure: int) -> Callable[[random.Random, Scene], Arguments | None]:
+    """About two angles at these vertices, with their arms on the lines of the text."""
+
+    def ask(drawn: random.Random, scene: Scene) -> Arguments | None:
+        there = lines(scene)
+        one, other = (_angle(drawn, drawn.choice(vertices), there) for _ in range(2))
+        if one is None or other is None or set(one) == set(other):
+            return None
+        return (one, other, figure) if figure else (one, other)
+
+    return ask
 
 
-def _along(drawn: random.Random, steps: list[Step], vertices: Sequence[int], depth: int) -> None:
-    """Further points on the arms of angles."""
-    while len(steps) < depth:
-        scene, vertex = Scene(tuple(steps)), drawn.choice(vertices)
-        line = drawn.choice([line for line in lines(scene) if vertex in line])
-        arm, c = drawn.choice(sorted(line - {vertex})), drawn.choice(_ALONG)
-        steps.append((c.name, (vertex, arm, scene.size)))
-
-
-def _crossing_query(drawn: random.Random, depth: int, kind: str):
-    steps = _begin(drawn.choice([ALL["crossing lines"], ALL["two rays"]]))
-    return _two_angles(drawn, steps, (4,))
-
-
-def _order_query(drawn: random.Random, depth: int, kind: str):
-    c = drawn.choice([ALL["corners in some order"], drawn.choice(_QUADS)])
+def _ask_corners(drawn: random.Random, scene: Scene) -> Arguments | None:
     one, other = drawn.sample(range(4), 2)
-    return _begin(c), ((one,), (other,), (0, 1, 2, 3))
+    return (one,), (other,), (0, 1, 2, 3)
 
 
-def _transversal_query(drawn: random.Random, depth: int, kind: str):
-    steps = _begin(ALL["crossing lines"])
-    steps.append((drawn.choice(_SECOND).name, tuple(range(8))))  # A B E F G and C D H
-    _along(drawn, steps, (4, 7), depth)
-    return _two_angles(drawn, steps, (4, 7), (0, 1, 2, 3, 4, 5, 6, 7))
+class Recipe(NamedTuple):
+    scene: Callable[[random.Random, int], list[Step]]
+    ask: Callable[[random.Random, Scene], Arguments | None]
 
 
-def _diagonal_query(drawn: random.Random, depth: int, kind: str):
-    plain = [ALL["rectangle"], ALL["square"], ALL["parallelogram"], ALL["quadrilateral"], ALL["rhombus"]]
-    steps = _begin(drawn.choice(plain))
-    steps.append(("diagonal", (0, 1, 2, 3)))
-    _along(drawn, steps, (0, 1, 2, 3), depth)
-    return _two_angles(drawn, steps, (0, 1, 2, 3), (0, 1, 2, 3))
+def _one_of(*names: str) -> Callable[[random.Random, int], list[Step]]:
+    return lambda drawn, depth: _begin(ALL[drawn.choice(names)])
 
 
-_MAKERS: dict[str, Callable[..., Any]] = {
-    "line-line": _line_line_query,
-    "line-point": _line_point_query,
-    "point-shape": _point_shape_query,
-    "segment-shape": _segment_shape_query,
-    "angles at a crossing": _crossing_query,
-    "angles in some order": _order_query,
-    "angles at a transversal": _transversal_query,
-    "angles at a diagonal": _diagonal_query,
+RECIPES = {
+    "line-line": Recipe(_chain, _ask_lines),
+    "line-point": Recipe(_chain, _ask_point),
+    "point-shape": Recipe(_chain, _ask_inside),
+    "segment-shape": Recipe(_chain, _ask_segment(2, 3, 4, 6)),
+    "angles at a crossing": Recipe(_one_of("crossing lines", "two rays"), _ask_angles((4,))),
+    "angles in some order": Recipe(
+        _one_of(*["corners in some order"] * len(_QUADS), *(c.name for c in _QUADS)), _ask_corners
+    ),
+    "angles at a transversal": Recipe(_transversal, _ask_angles((4, 7), *range(8))),
+    "angles at a diagonal": Recipe(_diagonal, _ask_angles((0, 1, 2, 3), *range(4))),
+    "radius": Recipe(_chain, _ask_segment(2)),
+    "diameter": Recipe(_chain, _ask_segment(2)),
+    "side": Recipe(_chain, _ask_segment(3, 4, 6)),
+    "diagonal": Recipe(_chain, _ask_segment(4, 6)),
+    "median": Recipe(_chain, _ask_segment(3)),
+    "altitude": Recipe(_chain, _ask_segment(3)),
+    "bisector": Recipe(_chain, _ask_segment(3)),
 }
+
+
+def _rests_on_all(scene: Scene, arguments: Arguments) -> bool:
+    """Do the points of a query need every step that gives a point?"""
+    found = scene.ancestors([n for argument in arguments for n in argument])
+    return all(i in found or not c.given for i, c in enumerate(scene.constructions))
 
 
 # ---------------------------------------------------------------- labels
@@ -278,7 +277,7 @@ _MAKERS: dict[str, Callable[..., Any]] = {
 @lru_cache(maxsize=20_000)
 def _judged(steps: tuple[Step, ...], query: Query) -> Judgement | None:
     try:
-        return judge(Scene(steps), query)
+        return judge(scene_of(steps), query)
     except Undecided:
         return None
 
@@ -294,46 +293,58 @@ def _offered(drawn: random.Random, kind: str, held: frozenset[str], answer: str)
     else:
         right = [answer] if answer in held else []
         wrong = [name for name in names if name not in held]
-    return tuple(name for name in names if name in {*right, *drawn.sample(wrong, min(3 - len(right), len(wrong)))})
+    three = {*right, *drawn.sample(wrong, min(3 - len(right), len(wrong)))}
+    return tuple(name for name in names if name in three)
 
 
 def _find(drawn: random.Random, target: Target, depth: int) -> tuple[Scene, Query, Judgement] | None:
     """A scene whose answer is the target's. A few realisations tell quickly whether it may be; then the oracle does."""
     for _ in range(TRIES):
         kind = drawn.choice(target.kinds)
-        found = _candidate(drawn, kind, depth)
-        if found is None:
+        make, ask = RECIPES[kind]
+        scene = _scene(drawn, make, depth)
+        if scene is None:
             continue
-        scene, arguments = found
-        held = _glance(drawn, scene, kind, arguments)
-        if not held:
+        few = [found.points for found in map(scene.realisation, range(4)) if found is not None]
+        if len(few) < 3:
             continue
-        if target.answer == CANNOT:
-            if len(set(held)) == 1 and drawn.random() > 0.1:
+        for _ in range(ASKS):
+            arguments = ask(drawn, scene)
+            if arguments is None or not _rests_on_all(scene, arguments):
                 continue
-        elif len(set(held)) > 1 or (target.answer == NONE) == bool(held[0]):
-            continue
-        elif target.answer != NONE and target.answer not in held[0]:
-            continue
-        query = Query(kind, arguments, _offered(drawn, kind, held[0], target.answer))
-        judged = _judged(scene.steps, query)
-        if judged is not None and judged.answer == target.answer:
-            return scene, query, judged
+            held = _held(scene, kind, arguments, few, target.answer)
+            if held is None:
+                continue
+            query = Query(kind, arguments, _offered(drawn, kind, held, target.answer))
+            judged = _judged(scene.steps, query)
+            if judged is not None and judged.answer == target.answer:
+                return scene, query, judged
     return None
 
 
-def _glance(drawn: random.Random, scene: Scene, kind: str, arguments: tuple) -> list[frozenset[str]]:
-    """Relations in four realisations, or none at all if the question cannot be asked."""
-    held = []
+def _scene(drawn: random.Random, make: Callable[[random.Random, int], list[Step]], depth: int) -> Scene | None:
+    steps = make(drawn, depth)
+    scene = scene_of(tuple(steps))
+    if len(steps) != depth or scene.size > len(wording.ALPHABET):
+        return None
     try:
-        for number in range(4):
-            points = draw(scene, drawn, special=number % 2 == 1).points
-            held.append(QUESTIONS[kind].relations(scene.plane, *([points[n] for n in a] for a in arguments)))
-    except NotAsked:
-        return held if len(set(held)) > 1 else []
-    except (Degenerate, Undecided):
-        return []
-    return held
+        scene.plane  # noqa: B018
+    except Undecided:
+        return None
+    return scene
+
+
+def _held(scene: Scene, kind: str, arguments: Arguments, few: list, answer: str) -> frozenset[str] | None:
+    """The names that hold in the first of a few realisations; None if the answer looks to be another one."""
+    found = []
+    for points in few:
+        try:
+            found.append(QUESTIONS[kind].relations(scene.plane, *([points[n] for n in a] for a in arguments)))
+        except NotAsked:
+            return None
+        if answer != CANNOT and (bool(found[-1]) if answer == NONE else answer not in found[-1]):
+            return None
+    return None if answer == CANNOT and len(set(found)) == 1 else found[0]
 
 
 def _distract(drawn: random.Random, scene: Scene, query: Query, judged: Judgement) -> Scene:
@@ -344,7 +355,7 @@ def _distract(drawn: random.Random, scene: Scene, query: Query, judged: Judgemen
         _add(drawn, steps, _NEXT)
         if len(steps) == len(scene.steps) or len(touched & set(steps[-1][1])) > 1:
             continue
-        longer = Scene(tuple(steps))
+        longer = scene_of(tuple(steps))
         if longer.size > len(wording.ALPHABET):
             continue
         again = _judged(longer.steps, query)
@@ -358,24 +369,18 @@ def _distract(drawn: random.Random, scene: Scene, query: Query, judged: Judgemen
 
 def coordinates(found: Realisation, letters: str) -> dict[str, list[str]]:
     """letter -> [x, y] as fractions, y in units of sqrt(unit)."""
-    return {
-        letter: [str(Fraction(x, w)), str(Fraction(y, w))] for letter, (x, y, w) in zip(letters, found.points)
-    }
+    return {letter: [str(Fraction(x, w)), str(Fraction(y, w))] for letter, (x, y, w) in zip(letters, found.points)}
 
 
-def _drawable(drawn: random.Random, scene: Scene) -> Realisation:
+def _drawable(scene: Scene) -> Realisation:
     """Of several realisations the one whose closest points are farthest apart, compared to its size."""
     best, widest = None, -1.0
-    for _ in range(8):
-        try:
-            found = draw(scene, drawn, special=True)
-        except Undecided:
-            continue
+    for found in filter(None, map(scene.realisation, range(1, 16, 2))):
         flat = [(x / w, y / w * math.sqrt(scene.plane.k)) for x, y, w in found.points]
         apart = [math.dist(p, q) for i, p in enumerate(flat) for q in flat[:i]]
         if min(apart) / max(apart) > widest:
             best, widest = found, min(apart) / max(apart)
-    return best or draw(scene, drawn, special=False)
+    return best or next(filter(None, map(scene.realisation, range(STOCK))))
 
 
 def row(drawn: random.Random, scene: Scene, query: Query, judged: Judgement, depth: int, seed: int) -> dict[str, Any]:
@@ -403,7 +408,7 @@ def row(drawn: random.Random, scene: Scene, query: Query, judged: Judgement, dep
                 "offered": list(query.offered),
             },
             "unit": scene.plane.k,
-            "points": coordinates(_drawable(drawn, scene), letters),
+            "points": coordinates(_drawable(scene), letters),
         },
         "options": options,
         "seed": seed,

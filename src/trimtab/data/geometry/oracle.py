@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 from trimtab.data.geometry.constructions import ALL, Construction
@@ -21,15 +21,19 @@ from trimtab.data.geometry.draws import Draw, allowed, piece
 from trimtab.data.geometry.plane import Degenerate, Plane, Point, holds, plane
 from trimtab.data.geometry.questions import CANNOT, NONE, QUESTIONS, NotAsked
 
-GENERIC, SPECIAL = 64, 64
-TRIES = 12
-"""draws for one realisation before it is given up"""
-EARLY = 12
-"""realisations after which a scene that gave none is taken to be impossible"""
+PER_NUMBER, MOST, IDENTITY = 16, 128, 32
+"""realisations for each free number of a scene, and at most; as many suffice for an equation that held in all"""
+FORCED = 0.6
+"""share of the steps of a special realisation in which a listed coincidence is forced"""
+TRIES, EARLY = 12, 8
+"""draws for one realisation, and realisations of a scene, that all fail before it is given up"""
+UNCLEAR = 3
+"""realisations in which the question has no clear answer, before it is given up"""
+STOCK = 256
+"""realisations of a scene without its last step, one of which is drawn and continued"""
 
 Step = tuple[str, tuple[int, ...]]
 """name of a construction, and the numbers of the points in its roles, those taken first"""
-Frozen = tuple[int, ...]
 
 
 class Undecided(ValueError):
@@ -39,10 +43,20 @@ class Undecided(ValueError):
 class Query(NamedTuple):
     kind: str
     """of `questions.QUESTIONS`"""
-    arguments: tuple[Frozen, ...]
+    arguments: tuple[tuple[int, ...], ...]
     """numbers of points"""
     offered: tuple[str, ...]
     """answers beside "none" and "cannot", in the order of the options"""
+
+
+class Realisation(NamedTuple):
+    numbers: tuple[Any, ...]
+    """values of the free numbers"""
+    points: tuple[Point, ...]
+
+
+START = Realisation((), ((0, 0, 1), (1, 0, 1)))
+"""The first step takes two points; any two can be brought here without a change of any relation."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +64,8 @@ class Scene:
     """Constructions, one after the other. Points are numbered in the order in which they appear."""
 
     steps: tuple[Step, ...]
+    k: int = 0
+    """that of the plane; 0 for what the constructions need"""
 
     @cached_property
     def constructions(self) -> list[Construction]:
@@ -62,7 +78,7 @@ class Scene:
         Raises:
             Undecided: if one needs squares and another 60 degrees.
         """
-        units = {c.unit for c in self.constructions if c.unit}
+        units = {c.unit for c in self.constructions if c.unit} | ({self.k} if self.k else set())
         if len(units) > 1:
             raise Undecided("squares and angles of 60 degrees are not rational in one plane")
         return plane(units.pop() if units else 1)
@@ -72,10 +88,12 @@ class Scene:
         """Kinds of all free numbers."""
         return [kind for c in self.constructions for kind in c.free]
 
-    @property
+    @cached_property
     def size(self) -> int:
+        """Number of points."""
         return 1 + max(n for _, points in self.steps for n in points)
 
+    @cached_property
     def origins(self) -> list[int]:
         """Of each point, the step that brought it in."""
         first: dict[int, int] = {}
@@ -86,73 +104,93 @@ class Scene:
 
     def ancestors(self, points: Sequence[int]) -> set[int]:
         """The steps that some points rest on."""
-        origins, found, todo = self.origins(), set(), list(points)
+        found: set[int] = set()
+        todo = list(points)
         while todo:
-            step = origins[todo.pop()]
+            step = self.origins[todo.pop()]
             if step not in found:
                 found.add(step)
-                c, used = self.constructions[step], self.steps[step][1]
-                todo += [n for n in used[: len(c.taken)] if origins[n] != step]
+                taken = self.steps[step][1][: len(self.constructions[step].taken)]
+                todo += [n for n in taken if self.origins[n] != step]
         return found
 
+    @cached_property
+    def before(self) -> "Scene | None":
+        """The scene without its last step, in the same plane."""
+        return scene_of(self.steps[:-1], self.plane.k) if len(self.steps) > 1 else None
 
-class Realisation(NamedTuple):
-    numbers: tuple[Fraction, ...]
-    points: tuple[Point, ...]
+    @cached_property
+    def _made(self) -> dict[int, Realisation | None]:
+        return {}
+
+    def realisation(self, number: int) -> Realisation | None:
+        """The one of this number, always the same. Odd ones are special: their free numbers come from short lists, and
+        coincidences are forced. None if `TRIES` draws contradict the text."""
+        if number not in self._made:
+            self._made[number] = _draw(self, number)
+        return self._made[number]
 
 
-def realise(scene: Scene, numbers: Sequence[Any], *, check: bool = True) -> tuple[Point, ...]:
-    """The points for given free numbers.
+@lru_cache(maxsize=4096)
+def scene_of(steps: tuple[Step, ...], k: int = 0) -> Scene:
+    """Scenes are remembered, and with them their realisations."""
+    return Scene(steps, k)
 
-    Args:
-        scene: whose first step takes two points; they are (0, 0) and (1, 0).
-        numbers: one for each of `scene.free`; symbols of a computer algebra pass with `check=False`.
-        check: different letters are different points, and each construction's requirements hold.
+
+def _draw(scene: Scene, number: int) -> Realisation | None:
+    drawn = random.Random(zlib.crc32(repr((scene.steps, scene.plane.k, number)).encode()))
+    special = number % 2
+    pick, c = Draw(drawn, scene.plane, bool(special)), scene.constructions[-1]
+    cases = list(c.cases.values()) if special else []
+    for _ in range(TRIES):
+        start: Realisation | None = START
+        if scene.before is not None:
+            start = scene.before.realisation(2 * drawn.randrange(STOCK // 2) + special)
+        if start is None:
+            continue
+        values = [pick(kind) for kind in c.free]
+        if cases and drawn.random() < FORCED:
+            forced = drawn.choice(cases)(pick)
+            values = [any_value if value is None else value for value, any_value in zip(forced, values)]
+            if not all(map(allowed, c.free, values)):
+                continue
+        try:
+            points = _continued(scene.plane, start.points, scene.steps[-1], values)
+        except Degenerate:
+            continue
+        return Realisation((*start.numbers, *values), points)
+    return None
+
+
+def _continued(g: Plane, points: Sequence[Point], step: Step, values: Sequence[Any]) -> tuple[Point, ...]:
+    """The points, and those that one more step makes of them.
 
     Raises:
-        Degenerate: if they are not, or a point does not exist.
+        Degenerate: if two letters name one point, a requirement fails, or a point does not exist.
     """
-    g, points, at = scene.plane, {0: (0, 0, 1), 1: (1, 0, 1)}, 0
-    for c, (_, used) in zip(scene.constructions, scene.steps):
-        taken = len(c.taken)
-        values = numbers[at : at + len(c.free)]
-        at += len(c.free)
-        made = c.place(g, *(points[n] for n in used[:taken]), *values)
-        points.update(zip(used[taken:], made))
-        if check and c.requires:
-            named = {letter: points[n] for letter, n in zip(c.letters, used)}
-            if not all(holds(g, named, fact) for fact in c.requires):
-                raise Degenerate(f"{c.name}: a requirement does not hold")
-    found = tuple(points[n] for n in range(len(points)))
-    if check and len(set(found)) < len(found):
+    c, used = ALL[step[0]], step[1]
+    made = c.place(g, *[points[n] for n in used[: len(c.taken)]], *values)
+    found = (*points, *made)
+    if len(set(found)) < len(found):
         raise Degenerate("two letters for one point")
+    if c.requires:
+        named = {letter: found[n] for letter, n in zip(c.letters, used)}
+        if not all(holds(g, named, fact) for fact in c.requires):
+            raise Degenerate(f"{c.name}: a requirement does not hold")
     return found
 
 
-def draw(scene: Scene, drawn: random.Random, special: bool) -> Realisation:
-    """One realisation; a special one takes free numbers from short lists and forces coincidences.
+def realise(scene: Scene, numbers: Sequence[Any]) -> tuple[Point, ...]:
+    """The points for given free numbers, one for each of `scene.free`; symbols of a computer algebra pass too.
 
     Raises:
-        Undecided: if `TRIES` draws contradict the text.
+        Degenerate: if two letters name one point, a requirement fails, or a point does not exist.
     """
-    pick = Draw(drawn, scene.plane, special)
-    for _ in range(TRIES):
-        numbers: list[Fraction] = []
-        for c in scene.constructions:
-            values = [pick(kind) for kind in c.free]
-            if special and c.cases and drawn.random() < 0.6:
-                cases = list(c.cases.values())
-                forced = cases[int(drawn.random() * len(cases))](pick)
-                values = [ours if own is None else own for own, ours in zip(forced, values)]
-                if not all(map(allowed, c.free, values)):
-                    break
-            numbers += values
-        else:
-            try:
-                return Realisation(tuple(numbers), realise(scene, numbers))
-            except Degenerate:
-                continue
-    raise Undecided("the text contradicts itself, or nearly")
+    points, at = START.points, 0
+    for c, step in zip(scene.constructions, scene.steps):
+        points = _continued(scene.plane, points, step, numbers[at : at + len(c.free)])
+        at += len(c.free)
+    return points
 
 
 # ---------------------------------------------------------------- labels
@@ -192,23 +230,25 @@ def judge(scene: Scene, query: Query) -> Judgement:
     Raises:
         Undecided: if no answer can be vouched for.
     """
-    drawn = random.Random(zlib.crc32(repr((scene.steps, query)).encode()))
     seen: dict[str, Realisation] = {}
     signs: dict[tuple, set[int]] = {}
     unclear = looked = 0
-    for found in _realisations(scene, query, drawn, seen):
+    for found in _realisations(scene, query, seen):
         looked += 1
         try:
             answer = answer_of(scene, query, found.points)
         except NotAsked:
             unclear += 1
+            if unclear > UNCLEAR:
+                break
             continue
         except Degenerate:
             continue
         seen.setdefault(answer, found)
         if len(seen) > 1:
             return Judgement(CANNOT, Evidence("counterexample", looked, tuple(seen.items())[:2]))
-        _note(scene, query, found, signs)
+        if answer not in QUESTIONS[query.kind].identities:
+            _note(scene, query, found, signs)
     if unclear:
         raise Undecided("the question has no clear answer in some realisation")
     if not seen:
@@ -222,24 +262,24 @@ def judge(scene: Scene, query: Query) -> Judgement:
     return Judgement(answer, Evidence("exhaustion", looked, tuple(seen.items())))
 
 
-def _realisations(scene: Scene, query: Query, drawn: random.Random, seen: dict) -> Iterator[Realisation]:
-    """Generic and special ones by turns, then those at which a quantity may vanish."""
-    lost = 0
-    for number in range(GENERIC + SPECIAL):
-        try:
-            yield draw(scene, drawn, special=number % 2 == 1)
-        except Undecided:
-            lost += 1
-            if lost == number + 1 >= EARLY:
-                raise
-    if seen and not QUESTIONS[query.kind].identities & seen.keys():
-        for _ in range(2):
-            yield from _vanishing(scene, query, draw(scene, drawn, special=False), drawn)
+def _realisations(scene: Scene, query: Query, seen: dict[str, Realisation]) -> Iterator[Realisation]:
+    """Generic and special ones by turns, and early on those at which a quantity may vanish; `seen` grows meanwhile."""
+    identities = QUESTIONS[query.kind].identities
+    most = min(MOST, max(IDENTITY, PER_NUMBER * (1 + len(scene.free))))
+    for number in range(most):
+        if number == EARLY and not seen or number >= IDENTITY and identities & seen.keys():
+            return
+        if number == EARLY and not identities & seen.keys():
+            for start in filter(None, map(scene.realisation, range(0, EARLY, 3))):
+                yield from _vanishing(scene, query, start)
+        found = scene.realisation(number)
+        if found is not None:
+            yield found
 
 
-def _vanishing(scene: Scene, query: Query, start: Realisation, drawn: random.Random) -> Iterator[Realisation]:
+def _vanishing(scene: Scene, query: Query, start: Realisation) -> Iterator[Realisation]:
     """Move one free number to where a quantity would vanish if it were linear in it, and see."""
-    pick = Draw(drawn, scene.plane, special=False)
+    pick = Draw(random.Random(0), scene.plane, special=False)
     before = _quantities(scene, query, start.points)
     for i, kind in enumerate(scene.free):
         numbers = list(start.numbers)

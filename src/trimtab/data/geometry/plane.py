@@ -68,9 +68,10 @@ def _product(p: tuple[int, int, int], q: tuple[int, int, int]) -> tuple[int, int
 
 
 def _parts(t: Number) -> tuple[Any, Any]:
-    if type(t) is tuple:
-        return t
-    return (t.numerator, t.denominator) if isinstance(t, (int, Fraction)) else (t, 1)
+    kind = type(t)
+    if kind is Fraction:
+        return t.numerator, t.denominator
+    return t if kind is tuple else (t, 1)
 
 
 class Plane:
@@ -84,9 +85,9 @@ class Plane:
 
     def move(self, p: Point, a: Point, b: Point, t: Number, s: Number = 0) -> Point:
         """p + t * ab + s * n, where n is ab turned left by a right angle and sqrt(k) times as long."""
-        (ux, uy), w = vector(a, b), a[2] * b[2]
+        ux, uy = vector(a, b)
         (n, d), (m, e) = _parts(t), _parts(s)
-        n, m, scale = n * e, m * d, d * e * w
+        n, m, scale = n * e, m * d, d * e * a[2] * b[2]
         return point(
             p[0] * scale + p[2] * (n * ux - m * self.k * uy), p[1] * scale + p[2] * (n * uy + m * ux), p[2] * scale
         )

@@ -13,7 +13,10 @@ ALPHABET = "ABCDEFGHJKLMNOPQRSTUVWXYZ"
 """without I, which is a word"""
 CONVENTION = "Lines are infinite, and different letters name different points."
 CHOICES = "Answer choices:"
-INSIDE = ("Where is the point {0} with respect to {1}?", {"yes": "Inside", "no": "Outside", CANNOT: "Cannot be inferred"})
+INSIDE = (
+    "Where is the point {0} with respect to {1}?",
+    {"yes": "Inside", "no": "Outside", CANNOT: "Cannot be inferred"},
+)
 SHAPES = {3: "triangle", 4: "quadrilateral", 5: "pentagon", 6: "hexagon"}
 SHUFFLED = ("angles at a transversal", "angles at a diagonal")
 """kinds whose names are offered in any order"""
