@@ -2,9 +2,11 @@
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
+from itertools import islice
 from typing import Any, NamedTuple
 
 from trimtab.data.geometry import wording
@@ -20,14 +22,14 @@ from trimtab.data.geometry.oracle import (
     judge,
     scene_of,
 )
-from trimtab.data.geometry.plane import Degenerate
+from trimtab.data.geometry.plane import Point
 from trimtab.data.geometry.questions import CANNOT, NONE, QUESTIONS, NotAsked
 
 DEPTHS = (1, 2, 3, 4, 5)
 DISTRACTED = 0.25
 """share of the items with a fact that does not matter"""
-TRIES, ASKS = 400, 20
-"""random scenes for one target, and queries for one scene, before another target is taken"""
+TRIES, ASKS, BATCH = 200, 30, 60
+"""random scenes for a target, and questions to a scene, before they are given up; targets that are sought together"""
 
 
 class Target(NamedTuple):
@@ -297,29 +299,62 @@ def _offered(drawn: random.Random, kind: str, held: frozenset[str], answer: str)
     return tuple(name for name in names if name in three)
 
 
-def _find(drawn: random.Random, target: Target, depth: int) -> tuple[Scene, Query, Judgement] | None:
-    """A scene whose answer is the target's. A few realisations tell quickly whether it may be; then the oracle does."""
-    for _ in range(TRIES):
-        kind = drawn.choice(target.kinds)
-        make, ask = RECIPES[kind]
+def _fill(
+    drawn: random.Random, depth: int, wanted: Sequence[Target]
+) -> Generator[tuple[Target, Scene, Query, Judgement], Any, None]:
+    """Items for the targets until all are met or nothing is found any more; send True to have an item counted.
+
+    A scene is asked several questions. A few realisations tell quickly what the answer may be, and if any target wants
+    it, the oracle decides.
+    """
+    pending = Counter(wanted)
+    for _ in range(TRIES * len(wanted)):
+        if not pending:
+            return
+        make = RECIPES[drawn.choice(list(pending)).kinds[0]].scene
         scene = _scene(drawn, make, depth)
         if scene is None:
             continue
         few = [found.points for found in map(scene.realisation, range(4)) if found is not None]
         if len(few) < 3:
             continue
+        met = 0
         for _ in range(ASKS):
-            arguments = ask(drawn, scene)
-            if arguments is None or not _rests_on_all(scene, arguments):
-                continue
-            held = _held(scene, kind, arguments, few, target.answer)
-            if held is None:
-                continue
-            query = Query(kind, arguments, _offered(drawn, kind, held, target.answer))
-            judged = _judged(scene.steps, query)
-            if judged is not None and judged.answer == target.answer:
-                return scene, query, judged
-    return None
+            there = [target for target in pending if RECIPES[target.kinds[0]].scene is make]
+            if not there or met == 3:
+                break
+            kind = drawn.choice(drawn.choice(there).kinds)
+            found = _asked(drawn, scene, kind, few, [target.answer for target in there if kind in target.kinds])
+            target = found and next((t for t in there if kind in t.kinds and t.answer == found[1].answer), None)
+            if found and target and (yield target, scene, *found):
+                met += 1
+                pending -= Counter([target])
+
+
+def _asked(
+    drawn: random.Random, scene: Scene, kind: str, few: Sequence[Sequence[Point]], answers: Sequence[str]
+) -> tuple[Query, Judgement] | None:
+    """A random question with its answer, or nothing if that looks to be none of `answers`."""
+    arguments = RECIPES[kind].ask(drawn, scene)
+    if arguments is None or not _rests_on_all(scene, arguments):
+        return None
+    held: list[frozenset[str]] = []
+    for points in few:
+        try:
+            held.append(QUESTIONS[kind].relations(scene.plane, *([points[n] for n in a] for a in arguments)))
+        except NotAsked:
+            return None
+        if CANNOT not in answers and held[-1] != held[0]:
+            return None
+    guesses = [CANNOT] if len(set(held)) > 1 else sorted(held[0]) or [NONE]
+    if kind in wording.SHUFFLED and CANNOT not in guesses:
+        guesses.append(NONE)  # if the right name is not offered
+    guesses = [guess for guess in guesses if guess in answers]
+    if not guesses:
+        return None
+    query = Query(kind, arguments, _offered(drawn, kind, held[0], drawn.choice(guesses)))
+    judged = _judged(scene.steps, query)
+    return (query, judged) if judged else None
 
 
 def _scene(drawn: random.Random, make: Callable[[random.Random, int], list[Step]], depth: int) -> Scene | None:
@@ -334,21 +369,8 @@ def _scene(drawn: random.Random, make: Callable[[random.Random, int], list[Step]
     return scene
 
 
-def _held(scene: Scene, kind: str, arguments: Arguments, few: list, answer: str) -> frozenset[str] | None:
-    """The names that hold in the first of a few realisations; None if the answer looks to be another one."""
-    found = []
-    for points in few:
-        try:
-            found.append(QUESTIONS[kind].relations(scene.plane, *([points[n] for n in a] for a in arguments)))
-        except NotAsked:
-            return None
-        if answer != CANNOT and (bool(found[-1]) if answer == NONE else answer not in found[-1]):
-            return None
-    return None if answer == CANNOT and len(set(found)) == 1 else found[0]
-
-
-def _distract(drawn: random.Random, scene: Scene, query: Query, judged: Judgement) -> Scene:
-    """Add a construction that shares at most one point with the query; its label is computed anew."""
+def _distracted(drawn: random.Random, scene: Scene, query: Query, judged: Judgement) -> tuple[Scene, Judgement]:
+    """Add a construction that shares at most one point with the query; it counts only if the answer stays."""
     touched = {n for argument in query.arguments for n in argument}
     for _ in range(6):
         steps = list(scene.steps)
@@ -356,12 +378,10 @@ def _distract(drawn: random.Random, scene: Scene, query: Query, judged: Judgemen
         if len(steps) == len(scene.steps) or len(touched & set(steps[-1][1])) > 1:
             continue
         longer = scene_of(tuple(steps))
-        if longer.size > len(wording.ALPHABET):
-            continue
-        again = _judged(longer.steps, query)
+        again = _judged(longer.steps, query) if longer.size <= len(wording.ALPHABET) else None
         if again is not None and again.answer == judged.answer:
-            return longer
-    return scene
+            return longer, again
+    return scene, judged
 
 
 # ---------------------------------------------------------------- rows
@@ -439,23 +459,35 @@ def generate(
         raise ValueError(f"depths are 1 to 5, not {list(depths)}")
     drawn = random.Random(f"geomrel-{seed}")
     turns = {depth: _turns(depth) for depth in depths}
+    ready: dict[int, deque[dict[str, Any]]] = {depth: deque() for depth in depths}
     seen: set[str] = set()
     while True:
         for depth in depths:
-            target = next(turns[depth])
-            for _ in range(100):  # of one target, until its question is new and belongs here
-                found = _find(drawn, target, depth)
-                if found is None:
-                    break
-                scene, query, judged = found
-                if drawn.random() < DISTRACTED:
-                    scene = _distract(drawn, scene, query, judged)
-                    judged = _judged(scene.steps, query) or judged
-                made = row(drawn, scene, query, judged, depth, seed)
-                if keep(made["question"]) and made["question"] not in seen:
-                    seen.add(made["question"])
-                    yield made
-                    break
+            if not ready[depth]:
+                made = _rows(drawn, depth, list(islice(turns[depth], BATCH)), seed, seen, keep)
+                ready[depth].extend(drawn.sample(made, len(made)))
+            if ready[depth]:
+                yield ready[depth].popleft()
+
+
+def _rows(
+    drawn: random.Random, depth: int, wanted: Sequence[Target], seed: int, seen: set[str], keep: Callable[[str], bool]
+) -> list[dict[str, Any]]:
+    """A row for each target, as far as they are found; questions are added to those `seen`."""
+    rows = []
+    items, new = _fill(drawn, depth, wanted), None
+    while True:
+        try:
+            _, scene, query, judged = items.send(new)
+        except StopIteration:
+            return rows
+        if drawn.random() < DISTRACTED:
+            scene, judged = _distracted(drawn, scene, query, judged)
+        made = row(drawn, scene, query, judged, depth, seed)
+        new = keep(made["question"]) and made["question"] not in seen
+        if new:
+            seen.add(made["question"])
+            rows.append(made)
 
 
 def _turns(depth: int) -> Iterator[Target]:

@@ -233,6 +233,7 @@ def judge(scene: Scene, query: Query) -> Judgement:
     seen: dict[str, Realisation] = {}
     signs: dict[tuple, set[int]] = {}
     unclear = looked = 0
+    question = QUESTIONS[query.kind]
     for found in _realisations(scene, query, seen):
         looked += 1
         try:
@@ -247,14 +248,13 @@ def judge(scene: Scene, query: Query) -> Judgement:
         seen.setdefault(answer, found)
         if len(seen) > 1:
             return Judgement(CANNOT, Evidence("counterexample", looked, tuple(seen.items())[:2]))
-        if answer not in QUESTIONS[query.kind].identities:
+        if question.identities and answer not in question.identities:
             _note(scene, query, found, signs)
     if unclear:
         raise Undecided("the question has no clear answer in some realisation")
     if not seen:
         raise Undecided("no realisation")
     (answer,) = seen
-    question = QUESTIONS[query.kind]
     if answer in question.identities:
         return Judgement(answer, Evidence("identity", looked, tuple(seen.items())))
     if any(len(found) > 1 for found in signs.values()):

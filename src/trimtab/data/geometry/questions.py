@@ -29,7 +29,8 @@ class Question:
     conditions: Callable[..., list[Condition]] = lambda *_: []
     """where the answer may change; empty if the answer hangs on order alone"""
     identities: frozenset[str] = frozenset()
-    """answers that are equations"""
+    """answers that are equations: their negation holds as long as no condition is met, so that quantities keep their
+    signs"""
 
 
 def _only(name: str) -> frozenset[str]:
