@@ -14,10 +14,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
+from itertools import combinations
 from typing import Any, NamedTuple
 
 from trimtab.data.geometry.constructions import ALL, Construction
-from trimtab.data.geometry.draws import Draw, allowed, piece
+from trimtab.data.geometry.draws import ORDER, SIGN, Draw, allowed, piece
 from trimtab.data.geometry.plane import Degenerate, Plane, Point, holds, plane
 from trimtab.data.geometry.questions import CANNOT, NONE, QUESTIONS, NotAsked
 
@@ -27,6 +28,8 @@ FORCED = 0.6
 """share of the steps of a special realisation in which a listed coincidence is forced"""
 TRIES, EARLY = 12, 8
 """draws for one realisation, and realisations of a scene, that all fail before it is given up"""
+STARTS, STEPS, NEAR = 3, 25, 1e-4
+"""searches for another answer, the steps of each, and a margin below which "no" is not vouched for (roles of a segment)"""
 UNCLEAR = 3
 """realisations in which the question has no clear answer, before it is given up"""
 STOCK = 256
@@ -234,6 +237,8 @@ def judge(scene: Scene, query: Query) -> Judgement:
     signs: dict[tuple, set[int]] = {}
     unclear = looked = 0
     question = QUESTIONS[query.kind]
+    roles = question.codes.get("no") == "SL_NSP"
+    near = False
     for found in _realisations(scene, query, seen):
         looked += 1
         try:
@@ -250,6 +255,7 @@ def judge(scene: Scene, query: Query) -> Judgement:
             return Judgement(CANNOT, Evidence("counterexample", looked, tuple(seen.items())[:2]))
         if question.identities and answer not in question.identities:
             _note(scene, query, found, signs)
+            near = near or (roles and _margin(scene, query, found.points) < NEAR)
     if unclear:
         raise Undecided("the question has no clear answer in some realisation")
     if not seen:
@@ -257,58 +263,114 @@ def judge(scene: Scene, query: Query) -> Judgement:
     (answer,) = seen
     if answer in question.identities:
         return Judgement(answer, Evidence("identity", looked, tuple(seen.items())))
+    if near:
+        raise Undecided("another answer is too near")
     if any(len(found) > 1 for found in signs.values()):
         raise Undecided("a quantity changes sign, but no realisation was found in which it vanishes")
     return Judgement(answer, Evidence("exhaustion", looked, tuple(seen.items())))
 
 
 def _realisations(scene: Scene, query: Query, seen: dict[str, Realisation]) -> Iterator[Realisation]:
-    """Generic and special ones by turns, and early on those at which a quantity may vanish; `seen` grows meanwhile."""
-    identities = QUESTIONS[query.kind].identities
+    """Generic and special ones by turns, early on those at which a quantity may vanish, at last those of a search for
+    another answer; `seen` grows meanwhile."""
+    question = QUESTIONS[query.kind]
     most = min(MOST, max(IDENTITY, PER_NUMBER * (1 + len(scene.free))))
+    close: list[tuple[float, int]] = []
     for number in range(most):
-        if number == EARLY and not seen or number >= IDENTITY and identities & seen.keys():
+        certain = question.identities & seen.keys()
+        if (number == EARLY and not seen) or (number >= IDENTITY and certain):
             return
-        if number == EARLY and not identities & seen.keys():
+        if number == EARLY and not certain:
             for start in filter(None, map(scene.realisation, range(0, EARLY, 3))):
                 yield from _vanishing(scene, query, start)
         found = scene.realisation(number)
         if found is not None:
             yield found
+            if question.margin and not question.identities & seen.keys():
+                close.append((_margin(scene, query, found.points), number))
+    for _, number in sorted(close)[:STARTS]:
+        start = scene.realisation(number)
+        if start is not None:
+            yield from _approaching(scene, query, start)
+
+
+def _margin(scene: Scene, query: Query, points: Sequence[Point]) -> float:
+    margin = QUESTIONS[query.kind].margin
+    return abs(margin(scene.plane, *([points[n] for n in numbers] for numbers in query.arguments))) if margin else 1.0
+
+
+def _approaching(scene: Scene, query: Query, start: Realisation) -> Iterator[Realisation]:
+    """A random walk downhill, towards another answer."""
+    drawn = random.Random(zlib.crc32(repr((scene.steps, query)).encode()))
+    movable = [i for i, kind in enumerate(scene.free) if kind not in (SIGN, ORDER)]
+    least, width = _margin(scene, query, start.points), 0.5
+    for _ in range(STEPS if movable else 0):
+        numbers = list(start.numbers)
+        i = drawn.choice(movable)
+        numbers[i] += Fraction(round(drawn.gauss(0, width) * 997 * (0.1 + abs(float(numbers[i])))), 997)
+        if not allowed(scene.free[i], numbers[i]):
+            continue
+        try:
+            found = Realisation(tuple(numbers), realise(scene, numbers))
+        except Degenerate:
+            continue
+        yield found
+        margin = _margin(scene, query, found.points)
+        if margin < least:
+            start, least = found, margin
+        else:
+            width *= 0.9
 
 
 def _vanishing(scene: Scene, query: Query, start: Realisation) -> Iterator[Realisation]:
-    """Move one free number to where a quantity would vanish if it were linear in it, and see."""
+    """Move one free number, or two, to where a condition would be met if it were linear in them, and see."""
     pick = Draw(random.Random(0), scene.plane, special=False)
-    before = _quantities(scene, query, start.points)
+    here = _quantities(scene, query, start.points)
+    slopes: dict[int, dict[int, list[Fraction]]] = {}
     for i, kind in enumerate(scene.free):
         numbers = list(start.numbers)
         numbers[i] = pick(kind)
         step = numbers[i] - start.numbers[i]
         try:
-            after = _quantities(scene, query, realise(scene, numbers))
+            there = _quantities(scene, query, realise(scene, numbers)) if step else {}
         except Degenerate:
             continue
-        for key in before.keys() & after.keys():
-            if before[key] == after[key]:
-                continue
-            numbers[i] = start.numbers[i] - before[key] * step / (after[key] - before[key])
-            if not allowed(kind, numbers[i]):
-                continue
-            try:
-                yield Realisation(tuple(numbers), realise(scene, numbers))
-            except Degenerate:
-                continue
+        slopes[i] = {
+            key: [(b - a) / step for a, b in zip(here[key], there[key])]
+            for key in here.keys() & there.keys()
+            if len(here[key]) == len(there[key])
+        }
+    for key, values in here.items():
+        moves = [{i: -values[0] / s[key][0]} for i, s in slopes.items() if key in s and s[key][0] != 0]
+        if len(values) == 2:
+            pairs = combinations([i for i in slopes if key in slopes[i]], 2)
+            moves = [move for i, j in pairs for move in _solved(i, j, slopes[i][key], slopes[j][key], values)]
+        for move in moves:
+            numbers = [number + move.get(i, 0) for i, number in enumerate(start.numbers)]
+            if all(allowed(scene.free[i], numbers[i]) for i in move):
+                try:
+                    yield Realisation(tuple(numbers), realise(scene, numbers))
+                except Degenerate:
+                    continue
 
 
-def _quantities(scene: Scene, query: Query, points: Sequence[Point]) -> dict[int, Fraction]:
-    """condition -> the one quantity of it that does not vanish; conditions with several are left out."""
+def _solved(i: int, j: int, a: list[Fraction], b: list[Fraction], values: list[Fraction]) -> list[dict[int, Fraction]]:
+    """Two linear equations in the numbers i and j, by Cramer's rule."""
+    below = a[0] * b[1] - a[1] * b[0]
+    if below == 0:
+        return []
+    return [{i: (b[0] * values[1] - b[1] * values[0]) / below, j: (a[1] * values[0] - a[0] * values[1]) / below}]
+
+
+def _quantities(scene: Scene, query: Query, points: Sequence[Point]) -> dict[int, list[Fraction]]:
+    """condition -> its quantities that do not vanish, where there are one or two. Those of a condition that are seen to
+    vanish in one realisation and not in another make it drop out."""
     arguments = [[points[n] for n in numbers] for numbers in query.arguments]
     found = {}
     for number, condition in enumerate(QUESTIONS[query.kind].conditions(scene.plane, *arguments)):
-        left = [(value, scale) for value, scale in condition if value != 0]
-        if len(left) == 1:
-            found[number] = Fraction(*left[0])
+        left = [Fraction(value, scale) for value, scale in condition if value != 0]
+        if left:
+            found[number] = left
     return found
 
 

@@ -1,5 +1,6 @@
 """What is asked of a scene: the relations that hold in one realisation, and the quantities on which they hang."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -28,6 +29,9 @@ class Question:
     """answer -> its text as an option, in the official order; angle questions offer some of the names"""
     conditions: Callable[..., list[Condition]] = lambda *_: []
     """where the answer may change; empty if the answer hangs on order alone"""
+    margin: Callable[..., float] | None = None
+    """how far the answer is from changing, as a number without units whose size shrinks to 0 on the way there; only used
+    to search, never to decide"""
     identities: frozenset[str] = frozenset()
     """answers that are equations: their negation holds as long as no condition is met, so that quantities keep their
     signs"""
@@ -35,6 +39,19 @@ class Question:
 
 def _only(name: str) -> frozenset[str]:
     return frozenset((name,))
+
+
+def flat(g: Plane, points: Sequence[Point]) -> list[tuple[float, float]]:
+    """Coordinates as floats."""
+    high = math.sqrt(g.k)
+    return [(x / w, high * (y / w)) for x, y, w in points]
+
+
+def _sine(a: tuple, b: tuple, c: tuple, d: tuple) -> float:
+    """Of the angle from ab to cd; 0 if that is lost to rounding."""
+    ux, uy, vx, vy = b[0] - a[0], b[1] - a[1], d[0] - c[0], d[1] - c[1]
+    lengths = math.hypot(ux, uy) * math.hypot(vx, vy)
+    return (ux * vy - uy * vx) / lengths if lengths else 0.0
 
 
 # ---------------------------------------------------------------- lines and points
@@ -59,6 +76,11 @@ def _line_line_conditions(g: Plane, one: Sequence[Point], other: Sequence[Point]
     return [[(cross(u, v), scale)], [(g.dot(u, v), scale)]]
 
 
+def _line_line_margin(g: Plane, one: Sequence[Point], other: Sequence[Point]) -> float:
+    sine = abs(_sine(*flat(g, one), *flat(g, other)))
+    return min(sine, math.sqrt(max(0.0, 1 - sine * sine)))
+
+
 def line_point(g: Plane, one: Sequence[Point], line: Sequence[Point]) -> frozenset[str]:
     """Is the point on the infinite line?"""
     return _only("yes" if turn(line[0], line[1], one[0]) == 0 else "no")
@@ -70,6 +92,11 @@ def _turn(a: Point, b: Point, c: Point) -> tuple[int, int]:
 
 def _line_point_conditions(g: Plane, one: Sequence[Point], line: Sequence[Point]) -> list[Condition]:
     return [[_turn(line[0], line[1], one[0])]]
+
+
+def _line_point_margin(g: Plane, one: Sequence[Point], line: Sequence[Point]) -> float:
+    p, q, r = flat(g, [*one, *line])
+    return abs(_sine(q, r, q, p))
 
 
 # ---------------------------------------------------------------- shapes
@@ -116,6 +143,23 @@ def _shape_conditions(g: Plane, ends: Sequence[Point], shape: Sequence[Point]) -
         powers = [g.length2(shape[0], shape[1]) - g.length2(shape[0], p) for p in ends]
         return [[(power.numerator, power.denominator)] for power in powers]
     return [[_turn(shape[i - 1], shape[i], p)] for p in ends for i in range(len(shape))]
+
+
+def _shape_margin(g: Plane, ends: Sequence[Point], shape: Sequence[Point]) -> float:
+    """Depth below the boundary in units of the shape, of the end that is least deep; ends on the boundary do not count."""
+    corners = flat(g, shape)
+    size = math.dist(corners[0], corners[1])
+    turned = 0 if len(shape) == 2 else 1 if turn(*shape[:3]) > 0 else -1
+    depths = []
+    for end, p in zip(ends, flat(g, ends)):
+        if place(g, end, shape) == 0:
+            continue
+        if not turned:
+            depths.append(1 - math.dist(corners[0], p) / size)
+            continue
+        sides = [(corners[i - 1], q) for i, q in enumerate(corners)]
+        depths.append(min(turned * _sine(a, b, a, p) * math.dist(a, p) / size for a, b in sides))
+    return min(depths, default=1.0)
 
 
 # ---------------------------------------------------------------- roles of a segment
@@ -185,6 +229,30 @@ def _role_conditions(name: str) -> Callable[..., list[Condition]]:
     return conditions
 
 
+def _role_margin(name: str) -> Callable[..., float]:
+    """How far the foot is from where it should be, in units of the side it should be on."""
+
+    def margin(g: Plane, ends: Sequence[Point], shape: Sequence[Point]) -> float:
+        if name not in CORNER_ROLES or len(shape) != 3:
+            return 1.0
+        found = [1.0]
+        for a, foot in (ends, ends[::-1]):
+            if a not in shape:
+                continue
+            i = shape.index(a)
+            b, c = shape[i - 1], shape[(i + 1) % 3]
+            p, at, left, right = flat(g, [a, foot, b, c])
+            if name == "bisector":
+                t = math.dist(p, left) / (math.dist(p, left) + math.dist(p, right))
+                goal = left[0] + t * (right[0] - left[0]), left[1] + t * (right[1] - left[1])
+            else:
+                (goal,) = flat(g, [g.foot(a, b, c) if name == "altitude" else g.move(b, b, c, (1, 2))])
+            found.append(math.dist(at, goal) / math.dist(left, right))
+        return min(found)
+
+    return margin
+
+
 # ---------------------------------------------------------------- angles
 
 Angle = Sequence[Point]
@@ -197,7 +265,7 @@ def _same_ray(g: Plane, v: Point, p: Point, q: Point) -> bool:
 
 
 def crossing(g: Plane, one: Angle, other: Angle) -> frozenset[str]:
-    """Angles at one vertex: vertical (both pairs of arms opposite), a linear pair (one arm shared, the others opposite).
+    """At one vertex: vertical (both pairs of arms opposite), a linear pair (one arm shared, the others opposite).
 
     Raises:
         NotAsked: for flat angles and for twice the same angle.
@@ -244,7 +312,7 @@ def transversal(g: Plane, one: Angle, other: Angle, figure: Sequence[Point]) -> 
     Raises:
         NotAsked: for flat angles and for twice the same angle.
     """
-    *_, e, f, p, _, _, h = figure
+    _, _, _, _, p, _, _, h = figure
     if turn(*one) == 0 or turn(*other) == 0:
         raise NotAsked("a flat angle")
     if one[1] == other[1]:
@@ -294,9 +362,9 @@ def with_diagonal(g: Plane, one: Angle, other: Angle, corners: Sequence[Point]) 
     if None not in sides and one[1] != other[1] and sides[0] != sides[1]:
         names.add("alternate interior")
     u, v, w, z = (vector(angle[1], arm) for angle in (one, other) for arm in (angle[0], angle[2]))
-    if g.dot(u, v) > 0 and g.dot(w, z) > 0:
-        if g.dot(u, v) * g.dot(w, z) == g.k * abs(cross(u, v) * cross(w, z)):
-            names.add("complementary")
+    acute = g.dot(u, v) > 0 and g.dot(w, z) > 0
+    if acute and g.dot(u, v) * g.dot(w, z) == g.k * abs(cross(u, v) * cross(w, z)):
+        names.add("complementary")
     return frozenset(names)
 
 
@@ -370,6 +438,7 @@ QUESTIONS: dict[str, Question] = {
         {"parallel": "Parallel", "perpendicular": "Perpendicular", "intersecting": "Intersecting but not perpendicular",
          CANNOT: UNKNOWN},
         _line_line_conditions,
+        _line_line_margin,
         frozenset(("parallel", "perpendicular")),
     ),
     "line-point": Question(
@@ -382,6 +451,7 @@ QUESTIONS: dict[str, Question] = {
         ),
         YES_NO,
         _line_point_conditions,
+        _line_point_margin,
         frozenset(("yes",)),
     ),
     "point-shape": Question(
@@ -394,6 +464,7 @@ QUESTIONS: dict[str, Question] = {
         ),
         YES_NO,
         _shape_conditions,
+        _shape_margin,
     ),
     "segment-shape": Question(
         segment_shape,
@@ -405,6 +476,7 @@ QUESTIONS: dict[str, Question] = {
         ),
         YES_NO,
         _shape_conditions,
+        _shape_margin,
     ),
     "angles at a crossing": _angles(crossing, "vertical", "supplementary"),
     "angles in some order": _angles(
@@ -435,5 +507,6 @@ for _name, _article in ROLES.items():
          f"Taking {{0}} as a segment: is it {_article} of {{1}}?"),
         YES_NO,
         _role_conditions(_name),
+        _role_margin(_name),
         frozenset(("yes",)),
     )  # fmt: skip
