@@ -89,7 +89,8 @@ def few_shot(examples: Sequence[Example], *, reasoning: bool = False, instructio
         messages: Messages = []
         for example in examples:
             answer = f"{example.reasoning}\nAnswer: {example.answer}" if reasoning else f"Answer: {example.answer}"
-            messages += user(f"{example.question}\n\n{how} {CLOSING}") + [{"role": "assistant", "content": answer}]
+            messages += user(f"{example.question}\n\n{how} {CLOSING}")
+            messages.append({"role": "assistant", "content": answer})
         return messages + user(f"{asked(item)}\n\n{how} {closing(item)}")
 
     return (step,)

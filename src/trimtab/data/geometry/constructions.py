@@ -329,7 +329,7 @@ _figure(
     lambda g, a, b, s: (
         g.move(b, a, b, HALF, s / 2), g.move(b, a, b, 0, s), g.move(a, a, b, 0, s), g.move(a, a, b, -HALF, s / 2),
     ),
-    "[ABCDEF] is a regular hexagon.", "The six corners of a regular hexagon are, in order, [A], [B], [C], [D], [E], [F].",
+    "[ABCDEF] is a regular hexagon.", "The corners of a regular hexagon are, in order, [A], [B], [C], [D], [E], [F].",
     "Hexagon [ABCDEF] has equal sides and equal angles.",
     facts=("convex ABCDEF", "AB eq BC", "AB eq EF", "AB par DE", "AB perp BD"), polygons=("ABCDEF",), unit=3,
 )  # fmt: skip
@@ -370,7 +370,7 @@ def _some_order(g: Plane, a: Point, b: Point, x, y, s, r, order) -> tuple[Point,
 
 _figure(
     "corners in some order", "AB>CD", (REAL, NONZERO, BETWEEN, BEYOND, ORDER), _some_order,
-    "[A], [B], [C] and [D] are the four corners of a convex quadrilateral; the order in which they follow is not given.",
+    "[A], [B], [C] and [D] are the corners of a convex quadrilateral, but the order in which they follow is not given.",
     "Some convex quadrilateral has the corners [A], [B], [C] and [D], not necessarily in this order.",
     "Take the four corners of a convex quadrilateral and call them, in any order, [A], [B], [C] and [D].",
     cases={f"convex {word}": (lambda d, n=n: (None, None, None, None, Fraction(n)))
@@ -470,7 +470,8 @@ _add(
 )  # fmt: skip
 _add(
     "between", "AB>P", (BETWEEN,), lambda g, a, b, t: (g.move(a, a, b, t),),
-    "[P] lies on segment [AB], between its ends.", "The point [P] is somewhere strictly between [A] and [B] on line [AB].",
+    "[P] lies on segment [AB], between its ends.",
+    "The point [P] is somewhere strictly between [A] and [B] on line [AB].",
     "Segment [AB] contains [P], which is neither [A] nor [B].",
     facts=("P in AB",), cases={"AP eq PB": lambda d: (HALF,)}, lines=("APB",),
 )  # fmt: skip
@@ -494,12 +495,14 @@ _add(
     "[P] is a point that is not on line [AB].", "Line [AB] does not pass through the point [P].",
     "Somewhere away from line [AB] lies the point [P].",
     facts=("P off AB",),
-    cases={"AP perp AB": lambda d: (ZERO, None), "BP perp AB": lambda d: (ONE, None), "AP eq PB": lambda d: (HALF, None),
+    cases={"AP perp AB": lambda d: (ZERO, None), "BP perp AB": lambda d: (ONE, None),
+               "AP eq PB": lambda d: (HALF, None),
            "AP perp PB": lambda d: d.right(), "AP eq AB": lambda d: d.circle()},
 )  # fmt: skip
 _add(
     "some point", "AB>P", (REAL, REAL), _any,
-    "[P] is a further point in the plane of [A] and [B].", "Besides [A] and [B] there is a point [P]; its place is not known.",
+    "[P] is a further point in the plane of [A] and [B].",
+    "Besides [A] and [B] there is a point [P]; its place is not known.",
     "[P] is any point other than [A] and [B].",
     cases={"P on AB": lambda d: (d(LINE), ZERO), "P in AB": lambda d: (d(BETWEEN), ZERO),
            "AP perp AB": lambda d: (ZERO, None), "AP eq PB": lambda d: (HALF, None), "AP perp PB": lambda d: d.right(),
@@ -517,13 +520,15 @@ _add(
     "Line [PQ] is the perpendicular bisector of segment [AB].",
     "[P] and [Q] are two points, each of which is as far from [A] as from [B].",
     "Line [PQ] crosses segment [AB] at its midpoint and at a right angle.",
-    facts=("PQ perp AB", "AP eq PB", "AQ eq QB"), cases={"P on AB": lambda d: (ZERO, None), "Q on AB": lambda d: (None, ZERO)},
+    facts=("PQ perp AB", "AP eq PB", "AQ eq QB"), cases={"P on AB": lambda d: (ZERO, None),
+    "Q on AB": lambda d: (None, ZERO)},
 )  # fmt: skip
 _add(
     "same distance", "AB>P", (REAL,), lambda g, a, b, y: (g.move(a, a, b, HALF, y),),
     "[P] is as far from [A] as from [B].", "The distances [PA] and [PB] are equal.",
     "[P] lies on the perpendicular bisector of segment [AB].",
-    facts=("AP eq PB",), cases={"P on AB": lambda d: (ZERO,), "AP perp PB": lambda d: (d.unit() / 2 if d.k == 1 else None,)},
+    facts=("AP eq PB",), cases={"P on AB": lambda d: (ZERO,),
+    "AP perp PB": lambda d: (d.unit() / 2 if d.k == 1 else None,)},
 )  # fmt: skip
 _add(
     "circle around A", "A>P", (REAL, REAL),
@@ -622,12 +627,14 @@ _add(
 _add(
     "tangent point", "OA>T", (NONZERO,), lambda g, o, a, y: (g.move(a, o, a, 0, y),),
     "[T] is another point of the tangent at [A] to the circle with centre [O].",
-    "The circle around [O] is touched at [A] by line [AT].", "At [A] the tangent [AT] to the circle with centre [O] is drawn.",
+    "The circle around [O] is touched at [A] by line [AT].",
+    "At [A] the tangent [AT] to the circle with centre [O] is drawn.",
     facts=("OA perp AT",), cases={"OA eq AT": lambda d: (d.unit(),)}, takes="circle",
 )  # fmt: skip
 _add(
     "other end of diameter", "OA>B", (), lambda g, o, a: (g.move(o, a, o, 1),),
-    "[AB] is a diameter of the circle with centre [O].", "The diameter through [A] of the circle around [O] ends at [B].",
+    "[AB] is a diameter of the circle with centre [O].",
+    "The diameter through [A] of the circle around [O] ends at [B].",
     "On the circle with centre [O] the point opposite [A] is [B].",
     facts=("O in AB", "OA eq OB"), takes="circle", lines=("AOB",),
 )  # fmt: skip
@@ -663,7 +670,7 @@ _figure(
     ),
     "[G] lies between [A] and [B]; the points [E] and [F] are on different sides of line [AB].",
     "On line [AB] the point [G] is between [A] and [B], and the rays [GE] and [GF] go to opposite sides of this line.",
-    "From [G], a point inside segment [AB], a ray to [E] is drawn on one side of line [AB] and a ray to [F] on the other.",
+    "From [G], inside segment [AB], a ray to [E] is drawn on one side of line [AB] and a ray to [F] on the other.",
     facts=("G in AB", "EF opp AB"),
     cases={"G in EF": lambda d: (lambda t, x, y, s: (t, x, y, -x * s, s))(
         d(BETWEEN), d(REAL), d(NONZERO), d(POSITIVE))},
@@ -685,19 +692,19 @@ _add(
     "Another line [CD] crosses line [EF] at [H], between [G] and [F]; [C] is on the same side of line [EF] as [A], "
     "and [D] on the other.",
     "[H] is between [G] and [F] and also between [C] and [D]; [A] and [C] are on one side of line [EF].",
-    "At [H], a point between [G] and [F], line [EF] is crossed by line [CD], with [C] on the side of [A] and [D] on the "
-    "side of [B].",
+    "At [H], a point between [G] and [F], line [EF] is crossed by line [CD], with [C] on the side of [A] and "
+    "[D] on the side of [B].",
     facts=("H in GF", "H in CD", "AC same EF"), cases={"CD par AB": lambda d: (None, ZERO, None, None)}, **SECOND,
 )  # fmt: skip
 _add(
     "second line, parallel", "ABEFG>CDH", (BETWEEN, POSITIVE, POSITIVE),
     lambda g, a, b, e, f, p, h, y, s: _second_line(g, a, f, p, h, 0, y, s),
-    "Line [CD] is parallel to [AB] and crosses line [EF] at [H], between [G] and [F]; [C] is on the same side of line [EF] "
-    "as [A], and [D] on the other.",
-    "[H] is between [G] and [F] and also between [C] and [D]; the lines [AB] and [CD] are parallel, and [A] and [C] are on "
-    "one side of line [EF].",
-    "Parallel to [AB], line [CD] passes through [H], a point between [G] and [F], with [C] on the side of [A] and [D] on the "
-    "side of [B] of line [EF].",
+    "Line [CD] is parallel to [AB] and crosses line [EF] at [H], between [G] and [F]; [C] is on the same side of line "
+    "[EF] as [A], and [D] on the other.",
+    "[H] is between [G] and [F] and also between [C] and [D]; the lines [AB] and [CD] are parallel, and [A] and [C] "
+    "are on one side of line [EF].",
+    "Parallel to [AB], line [CD] passes through [H], a point between [G] and [F], with [C] on the side of [A] and [D] on "
+    "the side of [B] of line [EF].",
     facts=("H in GF", "H in CD", "AC same EF", "CD par AB"), **SECOND,
 )  # fmt: skip
 _add(
@@ -707,7 +714,8 @@ _add(
     "[H] is between [G] and [F] and also between [C] and [D], and [C] is not on line [EF].",
     "At [H], a point between [G] and [F], line [EF] is crossed by line [CD]; [C] and [D] are on different sides of it.",
     facts=("H in GF", "H in CD"),
-    cases={"AC same EF": lambda d: (None, None, d(POSITIVE), None), "AC opp EF": lambda d: (None, None, -d(POSITIVE), None),
+    cases={"AC same EF": lambda d: (None, None, d(POSITIVE), None),
+               "AC opp EF": lambda d: (None, None, -d(POSITIVE), None),
            "CD par AB": lambda d: (None, ZERO, None, None)},
     **SECOND,
 )  # fmt: skip

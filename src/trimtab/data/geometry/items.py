@@ -284,17 +284,19 @@ def _judged(steps: tuple[Step, ...], query: Query) -> Judgement | None:
         return None
 
 
-def _offered(drawn: random.Random, kind: str, held: frozenset[str], answer: str) -> tuple[str, ...]:
-    """The names that are offered: all, or for angles three, the right one among them unless none is."""
+def _offered(drawn: random.Random, kind: str, held: frozenset[str], answer: str, scene: Scene) -> tuple[str, ...]:
+    """The names that are offered: all, or for angles three, the right one among them unless none is.
+
+    Angles can be opposite, adjacent or alternate and also add up to 90 degrees, so "complementary" is offered in
+    rectangles, where that is ruled out or seen, and where no answer holds always.
+    """
     names = [name for name in QUESTIONS[kind].answers if name not in (NONE, CANNOT)]
     if kind not in wording.SHUFFLED:
         return tuple(names)
-    if answer == CANNOT:
-        right = drawn.sample(sorted(held), min(1, len(held)))
-        wrong = [name for name in names if name not in right]
-    else:
-        right = [answer] if answer in held else []
-        wrong = [name for name in names if name not in held]
+    right = sorted(held)[:1] if answer == CANNOT else [answer] if answer in held else []
+    wrong = [name for name in names if name not in right and (answer == CANNOT or name not in held)]
+    if answer != CANNOT and scene.steps[0][0] not in ("rectangle", "square"):
+        wrong = [name for name in wrong if name != "complementary"]
     three = {*right, *drawn.sample(wrong, min(3 - len(right), len(wrong)))}
     return tuple(name for name in names if name in three)
 
@@ -352,7 +354,7 @@ def _asked(
     guesses = [guess for guess in guesses if guess in answers]
     if not guesses:
         return None
-    query = Query(kind, arguments, _offered(drawn, kind, held[0], drawn.choice(guesses)))
+    query = Query(kind, arguments, _offered(drawn, kind, held[0], drawn.choice(guesses), scene))
     judged = _judged(scene.steps, query)
     return (query, judged) if judged else None
 

@@ -22,14 +22,14 @@ from trimtab.data.geometry.draws import ORDER, SIGN, Draw, allowed, piece
 from trimtab.data.geometry.plane import Degenerate, Plane, Point, holds, plane
 from trimtab.data.geometry.questions import CANNOT, NONE, QUESTIONS, NotAsked
 
-PER_NUMBER, MOST, IDENTITY = 16, 128, 32
+PER_NUMBER, MOST, IDENTITY = 12, 128, 32
 """realisations for each free number of a scene, and at most; as many suffice for an equation that held in all"""
 FORCED = 0.6
 """share of the steps of a special realisation in which a listed coincidence is forced"""
 TRIES, EARLY = 12, 8
 """draws for one realisation, and realisations of a scene, that all fail before it is given up"""
-STARTS, STEPS, NEAR = 3, 25, 1e-4
-"""searches for another answer, the steps of each, and a margin below which "no" is not vouched for (roles of a segment)"""
+STARTS, STEPS, NEAR = 2, 25, 1e-4
+"""searches for another answer, the steps of each, and a margin below which a segment is not said to lack a role"""
 UNCLEAR = 3
 """realisations in which the question has no clear answer, before it is given up"""
 STOCK = 256

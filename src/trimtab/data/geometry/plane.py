@@ -45,7 +45,8 @@ def cross(u: tuple[int, int], v: tuple[int, int]) -> int:
 
 def turn(a: Point, b: Point, c: Point) -> int:
     """Positive if c is to the left of the line from a to b, zero if on it."""
-    return cross(vector(a, b), vector(a, c))
+    (x, y, w), (p, q, r) = a, b
+    return (p * w - x * r) * (c[1] * w - y * c[2]) - (q * w - y * r) * (c[0] * w - x * c[2])
 
 
 def between(a: Point, m: Point, b: Point) -> bool:
@@ -135,8 +136,8 @@ def holds(g: Plane, points: dict[str, Point], fact: str) -> bool:
 
     Args:
         fact: "AB perp CD", "AB par CD" (or one line), "AB eq CD" and "AB ne CD" (lengths), "P on AB", "P off AB"
-            (lines), "M in AB" (strictly between), "acute ABC", "obtuse ABC" (the angle at B), "CD opp AB", "CD same AB" (C and D
-            on opposite sides, on one side of line AB), "convex ABCD" (a convex polygon in this order).
+            (lines), "M in AB" (strictly between), "acute ABC", "obtuse ABC" (the angle at B), "CD opp AB", "CD same AB" (C and
+            D on opposite sides, on one side of line AB), "convex ABCD" (a convex polygon in this order).
     """
     words = fact.split()
     if words[0] in ("acute", "obtuse", "convex"):

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from trimtab.data.geometry.plane import Plane, Point, between, convex, cross, turn, vector
 
@@ -30,8 +31,8 @@ class Question:
     conditions: Callable[..., list[Condition]] = lambda *_: []
     """where the answer may change; empty if the answer hangs on order alone"""
     margin: Callable[..., float] | None = None
-    """how far the answer is from changing, as a number without units whose size shrinks to 0 on the way there; only used
-    to search, never to decide"""
+    """how far the answer is from changing, as a number without units whose size shrinks to 0 on the way there: a guide
+    to the search for another answer"""
     identities: frozenset[str] = frozenset()
     """answers that are equations: their negation holds as long as no condition is met, so that quantities keep their
     signs"""
@@ -368,6 +369,22 @@ def with_diagonal(g: Plane, one: Angle, other: Angle, corners: Sequence[Point]) 
     return frozenset(names)
 
 
+def _right_together(g: Plane, one: Angle, other: Angle, corners: Sequence[Point]) -> list[Condition]:
+    """Where two angles measure 90 degrees together: the cosine of their sum vanishes."""
+    u, v, w, z = (vector(angle[1], arm) for angle in (one, other) for arm in (angle[0], angle[2]))
+    scale = math.prod(p[2] for p in (*one, *other)) * one[1][2] * other[1][2]
+    return [[(g.dot(u, v) * g.dot(w, z) - g.k * abs(cross(u, v) * cross(w, z)), scale)]]
+
+
+def _right_margin(g: Plane, one: Angle, other: Angle, corners: Sequence[Point]) -> float:
+    sines = [abs(_sine(v, p, v, q)) for p, v, q in (flat(g, one), flat(g, other))]
+    dots = [g.dot(vector(a[1], a[0]), vector(a[1], a[2])) for a in (one, other)]
+    if min(dots) <= 0:
+        return 1.0
+    cosines = [math.sqrt(max(0.0, 1 - sine * sine)) for sine in sines]
+    return abs(cosines[0] * cosines[1] - sines[0] * sines[1])
+
+
 def _whole(g: Plane, angle: Angle, corners: Sequence[Point]) -> int | None:
     """The number of the corner whose angle it is."""
     x, v, y = angle
@@ -420,10 +437,12 @@ ANGLE_TEXTS = (
 )
 
 
-def _angles(relations: Callable[..., frozenset[str]], *names: str, texts: tuple[str, ...] = ANGLE_TEXTS) -> Question:
+def _angles(
+    relations: Callable[..., frozenset[str]], *names: str, texts: tuple[str, ...] = ANGLE_TEXTS, **rest: Any
+) -> Question:
     codes = {name: ANGLES[name][0] for name in names} | {NONE: "AA_VIDE", CANNOT: "AA_UN"}
     answers = {name: ANGLES[name][1] for name in names} | {NONE: "None of the above", CANNOT: UNKNOWN}
-    return Question(relations, codes, texts, answers)
+    return Question(relations, codes, texts, answers, **rest)
 
 
 QUESTIONS: dict[str, Question] = {
@@ -492,7 +511,8 @@ QUESTIONS: dict[str, Question] = {
         "consecutive interior", "consecutive exterior",
     ),
     "angles at a diagonal": _angles(
-        with_diagonal, "complementary", "alternate interior", "adjacent", "opposite"
+        with_diagonal, "complementary", "alternate interior", "adjacent", "opposite",
+        conditions=_right_together, margin=_right_margin, identities=frozenset(("complementary",)),
     ),
 }  # fmt: skip
 ROLES = {

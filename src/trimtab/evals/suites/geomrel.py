@@ -1,7 +1,7 @@
 """GeomRel: which relation holds between lines, points, angles and shapes that are described in words.
 
-Rows are trimtab's own, labelled by computation, or the authors' from a folder of the user: these carry no licence and do
-not come with trimtab. Chance and the commonest answer differ by relation, so look at the groups.
+Rows are trimtab's own, labelled by computation, or the authors' from a folder of the user: these carry no licence and
+do not come with trimtab. Chance and the commonest answer differ by relation, so look at the groups.
 
 Source: arXiv:2501.13773. Its accuracy is the parser "official" with answers that were not understood counted as wrong.
 """
@@ -156,8 +156,8 @@ def geomrel_reward(
 
     Args:
         completions: texts, or chats of which the last message counts.
-        answer, options: columns of `trimtab:geomrel` rows, one entry for each completion. Options that a table filled up
-            with None are left out.
+        answer, options: columns of `trimtab:geomrel` rows, one entry for each completion. Options that a table filled
+            up with None are left out.
         columns: others that the trainer passes on.
 
     Raises:
@@ -195,8 +195,8 @@ EXAMPLES = (
         "A",
     ),
     prompts.Example(
-        "G is the midpoint of side HJ of triangle HJK. Is segment KG, apart from its ends, strictly inside triangle HJK?"
-        "\n\nA. Yes\nB. No\nC. Cannot be inferred",
+        "G is the midpoint of side HJ of triangle HJK. Is segment KG, apart from its ends, strictly inside triangle "
+        "HJK?\n\nA. Yes\nB. No\nC. Cannot be inferred",
         "K is a corner and G is inside the opposite side, so every point between them is in the interior.",
         "A",
     ),
