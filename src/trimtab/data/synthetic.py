@@ -74,8 +74,8 @@ def geomrel(split: str, rows: int | None = None, seed: int = 0) -> Iterator[dict
     """Which relation holds between lines, points, angles and shapes that are described in words; see `data/geometry`.
 
     Each row has `messages`, the official keys `question`, `answer`, `relation`, and `level`, `depth`, `scene`,
-    `options`, `seed`, `evidence`. The 2,000 test rows are bundled, made by `scripts/geomrel_rows.py`; training rows are made when
-    asked for, 10,000 unless told. The text of a question decides its split (one in ten is a test question, whatever its
+    `options`, `seed`, `evidence`. The 2,000 test rows are bundled, made by `scripts/geomrel_rows.py`; training
+    rows are made when asked for, 10,000 unless told. The text of a question decides its split (one in ten is a test question, whatever its
     points are called), so no test question is ever a training row, whatever the seed.
 
     Raises:

@@ -67,7 +67,7 @@ def _official(row: Mapping[str, Any], where: str, stem: str) -> dict[str, Any]:
 
 
 class Claim(NamedTuple):
-    """A label of a hand-typed scene. Points are letters; steps are (construction, letters in the order of its roles)."""
+    """A label of a scene typed by hand. Points are letters; steps are (construction, letters in the order of roles)."""
 
     steps: tuple[tuple[str, str], ...]
     kind: str

@@ -703,8 +703,8 @@ _add(
     "[EF] as [A], and [D] on the other.",
     "[H] is between [G] and [F] and also between [C] and [D]; the lines [AB] and [CD] are parallel, and [A] and [C] "
     "are on one side of line [EF].",
-    "Parallel to [AB], line [CD] passes through [H], a point between [G] and [F], with [C] on the side of [A] and [D] on "
-    "the side of [B] of line [EF].",
+    "Parallel to [AB], line [CD] passes through [H], a point between [G] and [F], with [C] on the side of [A] and "
+    "[D] on the side of [B] of line [EF].",
     facts=("H in GF", "H in CD", "AC same EF", "CD par AB"), **SECOND,
 )  # fmt: skip
 _add(

@@ -253,21 +253,20 @@ def judge(scene: Scene, query: Query) -> Judgement:
         seen.setdefault(answer, found)
         if len(seen) > 1:
             return Judgement(CANNOT, Evidence("counterexample", looked, tuple(seen.items())[:2]))
-        if question.identities and answer not in question.identities:
+        if question.identities:
             _note(scene, query, found, signs)
-            near = near or (roles and _margin(scene, query, found.points) < NEAR)
+            near = near or (roles and answer == "no" and _margin(scene, query, found.points) < NEAR)
     if unclear:
         raise Undecided("the question has no clear answer in some realisation")
     if not seen:
         raise Undecided("no realisation")
     (answer,) = seen
-    if answer in question.identities:
-        return Judgement(answer, Evidence("identity", looked, tuple(seen.items())))
     if near:
         raise Undecided("another answer is too near")
     if any(len(found) > 1 for found in signs.values()):
         raise Undecided("a quantity changes sign, but no realisation was found in which it vanishes")
-    return Judgement(answer, Evidence("exhaustion", looked, tuple(seen.items())))
+    kind = "identity" if answer in question.identities else "exhaustion"
+    return Judgement(answer, Evidence(kind, looked, tuple(seen.items())))
 
 
 def _realisations(scene: Scene, query: Query, seen: dict[str, Realisation]) -> Iterator[Realisation]:
@@ -280,7 +279,7 @@ def _realisations(scene: Scene, query: Query, seen: dict[str, Realisation]) -> I
         certain = question.identities & seen.keys()
         if (number == EARLY and not seen) or (number >= IDENTITY and certain):
             return
-        if number == EARLY and not certain:
+        if number == EARLY:
             for start in filter(None, map(scene.realisation, range(0, EARLY, 3))):
                 yield from _vanishing(scene, query, start)
         found = scene.realisation(number)

@@ -136,8 +136,8 @@ def holds(g: Plane, points: dict[str, Point], fact: str) -> bool:
 
     Args:
         fact: "AB perp CD", "AB par CD" (or one line), "AB eq CD" and "AB ne CD" (lengths), "P on AB", "P off AB"
-            (lines), "M in AB" (strictly between), "acute ABC", "obtuse ABC" (the angle at B), "CD opp AB", "CD same AB" (C and
-            D on opposite sides, on one side of line AB), "convex ABCD" (a convex polygon in this order).
+            (lines), "M in AB" (strictly between), "acute ABC", "obtuse ABC" (the angle at B), "CD opp AB", "CD same AB"
+            (C and D on opposite sides, on one side of line AB), "convex ABCD" (a convex polygon in this order).
     """
     words = fact.split()
     if words[0] in ("acute", "obtuse", "convex"):

@@ -34,8 +34,7 @@ class Question:
     """how far the answer is from changing, as a number without units whose size shrinks to 0 on the way there: a guide
     to the search for another answer"""
     identities: frozenset[str] = frozenset()
-    """answers that are equations: their negation holds as long as no condition is met, so that quantities keep their
-    signs"""
+    """answers that are equations; if there are any, the quantities keep their signs as long as no condition is met"""
 
 
 def _only(name: str) -> frozenset[str]:
@@ -74,6 +73,8 @@ def line_line(g: Plane, one: Sequence[Point], other: Sequence[Point]) -> frozens
 
 def _line_line_conditions(g: Plane, one: Sequence[Point], other: Sequence[Point]) -> list[Condition]:
     u, v, scale = vector(*one), vector(*other), one[0][2] * one[1][2] * other[0][2] * other[1][2]
+    if cross(u, v) == 0:
+        return [[], [], [_turn(one[0], one[1], other[0])]]  # parallel lines may become one line
     return [[(cross(u, v), scale)], [(g.dot(u, v), scale)]]
 
 
@@ -147,7 +148,8 @@ def _shape_conditions(g: Plane, ends: Sequence[Point], shape: Sequence[Point]) -
 
 
 def _shape_margin(g: Plane, ends: Sequence[Point], shape: Sequence[Point]) -> float:
-    """Depth below the boundary in units of the shape, of the end that is least deep; ends on the boundary do not count."""
+    """How deep the end is that is least deep; ends on the boundary do not count. Below a side by the sine of the angle
+    at which a corner sees the point, so that no point gets close by creeping into a corner."""
     corners = flat(g, shape)
     size = math.dist(corners[0], corners[1])
     turned = 0 if len(shape) == 2 else 1 if turn(*shape[:3]) > 0 else -1
@@ -159,7 +161,7 @@ def _shape_margin(g: Plane, ends: Sequence[Point], shape: Sequence[Point]) -> fl
             depths.append(1 - math.dist(corners[0], p) / size)
             continue
         sides = [(corners[i - 1], q) for i, q in enumerate(corners)]
-        depths.append(min(turned * _sine(a, b, a, p) * math.dist(a, p) / size for a, b in sides))
+        depths.append(min(turned * max(_sine(a, b, a, p), _sine(a, b, b, p), key=abs) for a, b in sides))
     return min(depths, default=1.0)
 
 
