@@ -75,8 +75,8 @@ def geomrel(split: str, rows: int | None = None, seed: int = 0) -> Iterator[dict
 
     Each row has `messages`, the official keys `question`, `answer`, `relation`, and `level`, `depth`, `scene`,
     `options`, `seed`, `evidence`. The 2,000 test rows are bundled, made by `scripts/geomrel_rows.py`; training
-    rows are made when asked for, 10,000 unless told. The text of a question decides its split (one in ten is a test question, whatever its
-    points are called), so no test question is ever a training row, whatever the seed.
+    rows are made when asked for, 10,000 unless told. The text of a question decides its split (one in ten is a test
+    question, whatever its points are called), so no test question is ever a training row, whatever the seed.
 
     Raises:
         ValueError: for another split, and for a seed of the test rows, which are fixed.

@@ -12,7 +12,7 @@ from trimtab.data.geometry.plane import Degenerate, between, convex, holds, meet
 from trimtab.data.geometry.questions import QUESTIONS
 
 sys.path.insert(0, str(Path(__file__).parent))
-from scenes import realisations  # noqa: E402
+from scenes import realisations
 
 
 def planes(c):

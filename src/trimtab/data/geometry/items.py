@@ -134,11 +134,19 @@ def lines(scene: Scene, *, with_sides: bool = True) -> list[set[int]]:
 def _chain(drawn: random.Random, depth: int) -> list[Step]:
     steps = _begin(drawn.choice(_FIRST))
     while len(steps) < depth:
-        before = len(steps)
-        _add(drawn, steps, _NEXT if drawn.random() < 0.5 else _TIGHT)
-        if len(steps) == before:
-            break
+        longer = list(steps)
+        _add(drawn, longer, _NEXT if drawn.random() < 0.5 else _TIGHT)
+        if len(longer) > len(steps) and _possible(longer):
+            steps = longer
     return steps
+
+
+def _possible(steps: Sequence[Step]) -> bool:
+    """Does the text contradict itself, or ask for squares and angles of 60 degrees at once?"""
+    try:
+        return scene_of(tuple(steps)).possible
+    except Undecided:
+        return False
 
 
 def _along(drawn: random.Random, steps: list[Step], vertices: Sequence[int], depth: int) -> list[Step]:
@@ -362,13 +370,7 @@ def _asked(
 def _scene(drawn: random.Random, make: Callable[[random.Random, int], list[Step]], depth: int) -> Scene | None:
     steps = make(drawn, depth)
     scene = scene_of(tuple(steps))
-    if len(steps) != depth or scene.size > len(wording.ALPHABET):
-        return None
-    try:
-        scene.plane  # noqa: B018
-    except Undecided:
-        return None
-    return scene
+    return scene if _possible(steps) and scene.size <= len(wording.ALPHABET) else None
 
 
 def _distracted(drawn: random.Random, scene: Scene, query: Query, judged: Judgement) -> tuple[Scene, Judgement]:

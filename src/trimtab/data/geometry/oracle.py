@@ -5,7 +5,7 @@ an identity (Schwartz-Zippel: a polynomial that is not zero vanishes there with 
 after the listed coincidences of each construction were forced, alone and together, after each free number was moved to
 where the quantity in question would vanish if it were linear in it, and if that quantity keeps one sign on each
 connected piece of the scene: were it to change sign, some realisation between would make it vanish, so that the item is
-given up as undecided.
+given up as undecided, like one that hangs on two quantities at once.
 """
 
 import random
@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
-from itertools import combinations
 from typing import Any, NamedTuple
 
 from trimtab.data.geometry.constructions import ALL, Construction
@@ -26,10 +25,10 @@ PER_NUMBER, MOST, IDENTITY = 12, 128, 32
 """realisations for each free number of a scene, and at most; as many suffice for an equation that held in all"""
 FORCED = 0.6
 """share of the steps of a special realisation in which a listed coincidence is forced"""
-TRIES, EARLY = 12, 8
+TRIES, EARLY = 6, 8
 """draws for one realisation, and realisations of a scene, that all fail before it is given up"""
-STARTS, STEPS, NEAR = 2, 25, 1e-4
-"""searches for another answer, the steps of each, and a margin below which a segment is not said to lack a role"""
+STARTS, STEPS = 2, 25
+"""searches for another answer, and the steps of each"""
 UNCLEAR = 3
 """realisations in which the question has no clear answer, before it is given up"""
 STOCK = 256
@@ -125,6 +124,13 @@ class Scene:
     @cached_property
     def _made(self) -> dict[int, Realisation | None]:
         return {}
+
+    @cached_property
+    def possible(self) -> bool:
+        """Could one of the first four realisations be drawn?"""
+        if self.before is not None and not self.before.possible:
+            return False
+        return any(self.realisation(number) is not None for number in range(4))
 
     def realisation(self, number: int) -> Realisation | None:
         """The one of this number, always the same. Odd ones are special: their free numbers come from short lists, and
@@ -237,8 +243,7 @@ def judge(scene: Scene, query: Query) -> Judgement:
     signs: dict[tuple, set[int]] = {}
     unclear = looked = 0
     question = QUESTIONS[query.kind]
-    roles = question.codes.get("no") == "SL_NSP"
-    near = False
+    hangs = question.identities & frozenset(query.offered)
     for found in _realisations(scene, query, seen):
         looked += 1
         try:
@@ -253,16 +258,13 @@ def judge(scene: Scene, query: Query) -> Judgement:
         seen.setdefault(answer, found)
         if len(seen) > 1:
             return Judgement(CANNOT, Evidence("counterexample", looked, tuple(seen.items())[:2]))
-        if question.identities:
+        if hangs:
             _note(scene, query, found, signs)
-            near = near or (roles and answer == "no" and _margin(scene, query, found.points) < NEAR)
     if unclear:
         raise Undecided("the question has no clear answer in some realisation")
     if not seen:
         raise Undecided("no realisation")
     (answer,) = seen
-    if near:
-        raise Undecided("another answer is too near")
     if any(len(found) > 1 for found in signs.values()):
         raise Undecided("a quantity changes sign, but no realisation was found in which it vanishes")
     kind = "identity" if answer in question.identities else "exhaustion"
@@ -322,11 +324,10 @@ def _approaching(scene: Scene, query: Query, start: Realisation) -> Iterator[Rea
 
 
 def _vanishing(scene: Scene, query: Query, start: Realisation) -> Iterator[Realisation]:
-    """Move one free number, or two, to where a condition would be met if it were linear in them, and see."""
+    """Move one free number to where a quantity would vanish if it were linear in it, and see."""
     pick = Draw(random.Random(0), scene.plane, special=False)
     here = _quantities(scene, query, start.points)
-    slopes: dict[int, dict[int, list[Fraction]]] = {}
-    for i, kind in enumerate(scene.free):
+    for i, kind in enumerate(scene.free if here else ()):
         numbers = list(start.numbers)
         numbers[i] = pick(kind)
         step = numbers[i] - start.numbers[i]
@@ -334,50 +335,39 @@ def _vanishing(scene: Scene, query: Query, start: Realisation) -> Iterator[Reali
             there = _quantities(scene, query, realise(scene, numbers)) if step else {}
         except Degenerate:
             continue
-        slopes[i] = {
-            key: [(b - a) / step for a, b in zip(here[key], there[key])]
-            for key in here.keys() & there.keys()
-            if len(here[key]) == len(there[key])
-        }
-    for key, values in here.items():
-        moves = [{i: -values[0] / s[key][0]} for i, s in slopes.items() if key in s and s[key][0] != 0]
-        if len(values) == 2:
-            pairs = combinations([i for i in slopes if key in slopes[i]], 2)
-            moves = [move for i, j in pairs for move in _solved(i, j, slopes[i][key], slopes[j][key], values)]
-        for move in moves:
-            numbers = [number + move.get(i, 0) for i, number in enumerate(start.numbers)]
-            if all(allowed(scene.free[i], numbers[i]) for i in move):
+        for key in here.keys() & there.keys():
+            if here[key] == there[key]:
+                continue
+            numbers[i] = start.numbers[i] - here[key] * step / (there[key] - here[key])
+            if allowed(kind, numbers[i]):
                 try:
                     yield Realisation(tuple(numbers), realise(scene, numbers))
                 except Degenerate:
                     continue
 
 
-def _solved(i: int, j: int, a: list[Fraction], b: list[Fraction], values: list[Fraction]) -> list[dict[int, Fraction]]:
-    """Two linear equations in the numbers i and j, by Cramer's rule."""
-    below = a[0] * b[1] - a[1] * b[0]
-    if below == 0:
-        return []
-    return [{i: (b[0] * values[1] - b[1] * values[0]) / below, j: (a[1] * values[0] - a[0] * values[1]) / below}]
-
-
-def _quantities(scene: Scene, query: Query, points: Sequence[Point]) -> dict[int, list[Fraction]]:
-    """condition -> its quantities that do not vanish, where there are one or two. Those of a condition that are seen to
-    vanish in one realisation and not in another make it drop out."""
+def _conditions(scene: Scene, query: Query, points: Sequence[Point]) -> list[list[tuple[int, int]]]:
+    """Of each condition, the quantities that do not vanish."""
     arguments = [[points[n] for n in numbers] for numbers in query.arguments]
-    found = {}
-    for number, condition in enumerate(QUESTIONS[query.kind].conditions(scene.plane, *arguments)):
-        left = [Fraction(value, scale) for value, scale in condition if value != 0]
-        if left:
-            found[number] = left
-    return found
+    conditions = QUESTIONS[query.kind].conditions(scene.plane, *arguments)
+    return [[(value, scale) for value, scale in condition if value != 0] for condition in conditions]
+
+
+def _quantities(scene: Scene, query: Query, points: Sequence[Point]) -> dict[int, Fraction]:
+    """condition -> its quantity that does not vanish, where there is just one."""
+    left = enumerate(_conditions(scene, query, points))
+    return {number: Fraction(*condition[0]) for number, condition in left if len(condition) == 1}
 
 
 def _note(scene: Scene, query: Query, found: Realisation, signs: dict[tuple, set[int]]) -> None:
-    """Signs of the quantities, by connected piece of the scene."""
+    """Signs of the quantities, by connected piece of the scene.
+
+    Raises:
+        Undecided: if a condition hangs on two quantities at once, for which signs prove nothing.
+    """
     pieces = tuple(map(piece, scene.free, found.numbers))
-    arguments = [[found.points[n] for n in numbers] for numbers in query.arguments]
-    for number, condition in enumerate(QUESTIONS[query.kind].conditions(scene.plane, *arguments)):
-        left = [value for value, _ in condition if value != 0]
-        if len(left) == 1:
-            signs.setdefault((pieces, number), set()).add(1 if left[0] > 0 else -1)
+    for number, left in enumerate(_conditions(scene, query, found.points)):
+        if len(left) > 1:
+            raise Undecided("the answer would change where two quantities vanish together")
+        if left:
+            signs.setdefault((pieces, number), set()).add(1 if left[0][0] > 0 else -1)

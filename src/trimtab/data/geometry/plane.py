@@ -27,9 +27,10 @@ def point(x: Any, y: Any, w: Any) -> Point:
     """
     if w == 0:
         raise Degenerate("a point at infinity")
-    if type(w) is not int:  # symbols have no greatest common divisor
+    try:
+        common = gcd(x, y, w) if w > 0 else -gcd(x, y, w)
+    except TypeError:  # symbols have no greatest common divisor
         return x, y, w
-    common = gcd(x, y, w) if w > 0 else -gcd(x, y, w)
     return x // common, y // common, w // common
 
 
