@@ -251,7 +251,11 @@ def test_no_text_of_ten_thousand_makes_a_parser_fail(text):
 def test_reward_has_the_signature_of_trl_and_is_one_for_the_right_letter():
     completions = [[{"role": "assistant", "content": "Answer: B"}], "Answer: A", "no letter"]
     found = geomrel_reward(
-        completions=completions, prompts=["", "", ""], answer=["B", "B", "B"], options=[LINES] * 3, relation=["LL_PE"] * 3
+        completions=completions,
+        prompts=["", "", ""],
+        answer=["B", "B", "B"],
+        options=[LINES] * 3,
+        relation=["LL_PE"] * 3,
     )
     assert found == [1.0, 0.0, 0.0]
 
@@ -320,7 +324,11 @@ def official_files(folder, **rows):
 
 
 def test_rows_of_the_authors_are_read_under_all_their_names(tmp_path):
-    problem = {"relation": "LP_CO", "answer": "A", "problem": "E is on AC. Collinear?\nAnswer choices:A. Yes B. No C. ?."}
+    problem = {
+        "relation": "LP_CO",
+        "answer": "A",
+        "problem": "E is on AC. Collinear?\nAnswer choices:A. Yes B. No C. ?.",
+    }
     tuned = {"prompt": ROW["question"] + ".", "source": "linesbase", "gold": "B. Perpendicular", "relation": "LL_PE"}
     official_files(tmp_path, basic__linesbase=[ROW], advanced__lines=[problem], ft__test=[tuned])
     found = {row["source"]: row for row in load(tmp_path)}
@@ -342,7 +350,10 @@ def test_rows_of_the_authors_are_read_under_all_their_names(tmp_path):
 @pytest.mark.parametrize(
     "row, message",
     [
-        ({"text": "x", "answer": "A"}, "row 1 has no text under question, problem or prompt, but the keys text, answer"),
+        (
+            {"text": "x", "answer": "A"},
+            "row 1 has no text under question, problem or prompt, but the keys text, answer",
+        ),
         ({"question": "x", "answer": "A"}, 'question has no options after "Answer choices:"'),
         ({**ROW, "answer": "E"}, "answer is 'E', which is none of the options A, B, C, D"),
         ({**ROW, "answer": None}, "answer is None"),
@@ -366,7 +377,10 @@ def test_a_folder_without_files_says_how_to_get_them(tmp_path):
 
 FLAWS = [  # (claim as the official pools have it, what the oracle says)
     # perpendicular, but in the pool of parallel lines
-    (Claim((("right triangle", "FBA"), ("perpendicular through P", "ABEF")), "line-line", ("AB", "EF"), "LL_PA"), "LL_PE"),
+    (
+        Claim((("triangle", "ABE"), ("perpendicular through P", "ABEF")), "line-line", ("AB", "EF"), "LL_PA"),
+        "LL_PE",
+    ),
     # one line is named and another asked about
     (
         Claim((("triangle", "ABP"), ("parallel through P", "ABPC"), ("some point", "ABE"), ("some point", "ABF")),
@@ -431,8 +445,14 @@ def test_files_are_audited_with_the_scenes_that_the_user_typed(tmp_path):
     "claim, message",
     [
         (Claim((("sqare", "ABCD"),), "line-line", ("AB", "CD"), ""), "there is no construction 'sqare'"),
-        (Claim((("square", "ABC"),), "line-line", ("AB", "CD"), ""), "square has the roles AB>CD, but the letters 'ABC'"),
-        (Claim((("square", "ABCD"), ("midpoint", "AEM")), "line-line", ("AB", "CM"), ""), "takes E, which is not there"),
+        (
+            Claim((("square", "ABC"),), "line-line", ("AB", "CD"), ""),
+            "square has the roles AB>CD, but the letters 'ABC'",
+        ),
+        (
+            Claim((("square", "ABCD"), ("midpoint", "AEM")), "line-line", ("AB", "CM"), ""),
+            "takes E, which is not there",
+        ),
         (Claim((("square", "ABCD"), ("midpoint", "ACB")), "line-line", ("AB", "CD"), ""), "gives B, which is there al"),
         (Claim((("square", "ABCD"),), "line-lines", ("AB", "CD"), ""), "there is no question 'line-lines'"),
         (Claim((("square", "ABCD"),), "line-line", ("AB", "XY"), ""), "asks about X, Y"),

@@ -359,7 +359,9 @@ def test_identities_are_identities_of_symbols(made):
         if start is None:
             continue
         symbols = [s.Symbol(f"t{i}") for i in range(len(where.free))]
-        points = realise(where, [n if kind in (SIGN, ORDER) else t for kind, n, t in zip(where.free, start.numbers, symbols)])
+        points = realise(
+            where, [n if kind in (SIGN, ORDER) else t for kind, n, t in zip(where.free, start.numbers, symbols)]
+        )
         one, other = ([points[n] for n in a] for a in query.arguments)
         if query.kind == "line-point":
             value = s.Matrix([other[0], other[1], one[0]]).det()

@@ -292,6 +292,12 @@ def _judged(steps: tuple[Step, ...], query: Query) -> Judgement | None:
         return None
 
 
+def forget() -> None:
+    """Drop remembered scenes and labels, as in a fresh process."""
+    _judged.cache_clear()
+    scene_of.cache_clear()
+
+
 def _offered(drawn: random.Random, kind: str, held: frozenset[str], answer: str, scene: Scene) -> tuple[str, ...]:
     """The names that are offered: all, or for angles three, the right one among them unless none is.
 
