@@ -4,7 +4,6 @@ import time
 from itertools import islice
 
 from common import Target, parser, signature, table, tell, write
-
 from trimtab.data.geometry import items
 
 LIMIT = 1 / 200

@@ -32,6 +32,10 @@ TRIES, ASKS, BATCH = 200, 30, 60
 """random scenes for a target, and questions to a scene, before they are given up; targets that are sought together"""
 
 
+REWORDED = 12
+"""wordings that are tried until a question belongs to its split and is new"""
+
+
 class Target(NamedTuple):
     """What a row is to be about; the oracle decides if a scene is."""
 
@@ -413,14 +417,25 @@ def _drawable(scene: Scene) -> Realisation:
     return best or next(filter(None, map(scene.realisation, range(STOCK))))
 
 
-def row(drawn: random.Random, scene: Scene, query: Query, judged: Judgement, depth: int, seed: int) -> dict[str, Any]:
-    """An item in words, with the official keys and those that the oracle adds."""
+class Worded(NamedTuple):
+    letters: str
+    question: str
+    options: dict[str, str]
+    answer: str
+
+
+def worded(drawn: random.Random, scene: Scene, query: Query, judged: Judgement) -> Worded:
+    """An item in words: other letters, sentences and orders of angle names each time."""
     letters = wording.names(scene, drawn)
     asked, texts = wording.asked(query, letters, drawn)
     text = f"{wording.sentences(scene, letters, drawn)} {wording.CONVENTION} {asked}"
     options = dict(zip("ABCDE", texts.values()))
-    answer = "ABCDE"[list(texts).index(judged.answer)]
-    question = wording.question(text, options)
+    return Worded(letters, wording.question(text, options), options, "ABCDE"[list(texts).index(judged.answer)])
+
+
+def row(words: Worded, scene: Scene, query: Query, judged: Judgement, depth: int, seed: int) -> dict[str, Any]:
+    """An item with the official keys and those that the oracle adds."""
+    letters, question, options, answer = words
     evidence = judged.evidence
     witnesses = evidence.witnesses if evidence.kind == "counterexample" else ()
     return {
@@ -493,11 +508,14 @@ def _rows(
             return rows
         if drawn.random() < DISTRACTED:
             scene, judged = _distracted(drawn, scene, query, judged)
-        made = row(drawn, scene, query, judged, depth, seed)
-        new = keep(made["question"]) and made["question"] not in seen
-        if new:
-            seen.add(made["question"])
-            rows.append(made)
+        new = False
+        for _ in range(REWORDED):
+            words = worded(drawn, scene, query, judged)
+            if keep(words.question) and words.question not in seen:
+                seen.add(words.question)
+                rows.append(row(words, scene, query, judged, depth, seed))
+                new = True
+                break
 
 
 def _turns(depth: int) -> Iterator[Target]:
