@@ -155,7 +155,7 @@ def holds(g: Plane, points: dict[str, Point], fact: str) -> bool:
     if kind == "in":
         return between(q[0], p[0], q[1])
     if kind in ("opp", "same"):
-        product = turn(*q, p[0]) * turn(*q, p[1])
+        product = turn(q[0], q[1], p[0]) * turn(q[0], q[1], p[1])
         return product < 0 if kind == "opp" else product > 0
     if kind in ("eq", "ne"):
         return (g.length2(*p) == g.length2(*q)) == (kind == "eq")
