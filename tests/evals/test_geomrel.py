@@ -33,7 +33,7 @@ def bundled():
 
 @pytest.fixture(scope="module")
 def train():
-    return load_rows("trimtab:geomrel/train?rows=150&seed=3")
+    return load_rows("trimtab:geomrel/train?rows=60&seed=3")
 
 
 def test_two_thousand_test_rows_with_the_official_keys_and_ours(bundled):
@@ -76,8 +76,8 @@ def test_the_normal_form_forgets_letters_and_options_and_nothing_else():
 
 
 def test_the_same_seed_gives_the_same_rows_and_another_seed_others(train):
-    assert load_rows("trimtab:geomrel/train?rows=20&seed=3") == train[:20]
-    other = load_rows("trimtab:geomrel/train?rows=20&seed=4")
+    assert load_rows("trimtab:geomrel/train?rows=10&seed=3") == train[:10]
+    other = load_rows("trimtab:geomrel/train?rows=10&seed=4")
     assert not {row["question"] for row in other} & {row["question"] for row in train}
 
 
@@ -209,7 +209,7 @@ def test_majority_is_far_below_one():
         ("", None, None),
         ("D) Cannot be inferred", "D", None),
         ("Option C is right", "C", None),
-        ("A line AB is given.", None, "B"),
+        ("A line AB is given.", None, None),
         ("My choice is (A), since AB and CD never meet.", "A", None),
     ],
 )

@@ -83,13 +83,14 @@ def geomrel(split: str, rows: int | None = None, seed: int = 0) -> Iterator[dict
     """
     if split not in ("train", "test"):
         raise ValueError(f"splits are train and test, not {split!r}")
+    from trimtab.data.geometry import items, wording
+
     if split == "test":
         if seed:
             raise ValueError("the test rows are fixed; a seed is for train")
         text = (files("trimtab.data") / "bundled" / "geomrel_test.jsonl").read_text(encoding="utf-8")
-        return (json.loads(line) for line in text.splitlines()[:rows])
-    from trimtab.data.geometry import items, wording
-
+        bundled = map(json.loads, text.splitlines()[:rows])
+        return ({"messages": items.chat(row["question"], row["answer"]), **row} for row in bundled)
     made = items.generate(seed, keep=lambda question: not wording.is_test(question))
     return islice(made, 10_000 if rows is None else rows)
 

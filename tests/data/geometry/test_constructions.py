@@ -76,6 +76,7 @@ def test_plane_against_values_worked_by_hand():
     g = plane(1)
     a, b, p = (0, 0, 1), (4, 0, 1), (1, 3, 1)
     assert g.move(a, a, b, Fraction(1, 2), Fraction(1, 4)) == (2, 1, 1)
+    assert g.move(p, (1, 1, 1), (3, 2, 1), 0, 1) == (0, 5, 1)  # (2, 1) turned left is (-1, 2)
     assert g.foot(p, a, b) == (1, 0, 1)
     assert g.mirror(p, a, b) == (1, -3, 1)
     assert meet(a, p, b, (0, 12, 1)) == (2, 6, 1)

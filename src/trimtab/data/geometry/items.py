@@ -433,13 +433,18 @@ def worded(drawn: random.Random, scene: Scene, query: Query, judged: Judgement) 
     return Worded(letters, wording.question(text, options), options, "ABCDE"[list(texts).index(judged.answer)])
 
 
+def chat(question: str, answer: str) -> list[dict[str, str]]:
+    """The `messages` of a row."""
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": f"Answer: {answer}."}]
+
+
 def row(words: Worded, scene: Scene, query: Query, judged: Judgement, depth: int, seed: int) -> dict[str, Any]:
     """An item with the official keys and those that the oracle adds."""
     letters, question, options, answer = words
     evidence = judged.evidence
     witnesses = evidence.witnesses if evidence.kind == "counterexample" else ()
     return {
-        "messages": [{"role": "user", "content": question}, {"role": "assistant", "content": f"Answer: {answer}."}],
+        "messages": chat(question, answer),
         "question": question,
         "answer": answer,
         "relation": QUESTIONS[query.kind].codes[judged.answer],
