@@ -11,7 +11,7 @@ import pytest
 import torch
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-SCRIPTS = ("head_and_loss", "distill_step", "startup", "dial", "adapt_step", "decoding", "evaluation")
+SCRIPTS = ("head_and_loss", "distill_step", "startup", "dial", "adapt_step", "decoding", "evaluation", "geomrel")
 sys.path.insert(0, str(BENCHMARKS))
 
 import common  # noqa: E402

@@ -55,7 +55,8 @@ LOADING, TOKENIZERS = "models/test_loading.py::", "models/test_tokenizers.py::"
 STORED, COLLATE, ROWS = "test_precompute.py::", "data/test_collate.py::", "data/test_rows.py::"
 SWEEPS, READING, MEASURED = (f"report/test_report_{name}.py::" for name in ("sweeps", "reading", "measures"))
 ADAPTIVE, PENALTY = "decoding/test_adaptive.py::", "decoding/test_penalty.py::"
-QUALITY = "evals/test_text_quality.py::"
+QUALITY, GEOMREL = "evals/test_text_quality.py::", "evals/test_geomrel.py::"
+PLACED, ORACLE = "data/geometry/test_constructions.py::", "data/geometry/test_oracle.py::"
 IDENTITY, REALIGN, DERA = "models/test_identity_layer.py::", "decoding/test_realign.py::", "decoding/test_dera.py::"
 
 MISTAKES = [
@@ -1327,6 +1328,112 @@ MISTAKES = [
         'setting(run, f"options.{option}")',
         "run.recipe['method']",
         (SWEEPS + "test_other_runs_are_no_sweep", SWEEPS + "test_of_a_grid_each_row"),
+    ),
+    # --- geometry
+    Mistake(
+        "geometry: the turned vector goes the other way",
+        "data/geometry/plane.py",
+        "(n * ux - m * self.k * uy)",
+        "(n * ux + m * self.k * uy)",
+        (PLACED + "test_plane_against_values", PLACED + "test_its_facts_hold_exactly"),
+    ),
+    Mistake(
+        "geometry: lengths without the plane's unit",
+        "data/geometry/plane.py",
+        "return u[0] * v[0] + self.k * u[1] * v[1]",
+        "return u[0] * v[0] + u[1] * v[1]",
+        (PLACED + "test_unit_of_three", PLACED + "test_its_facts_hold_exactly"),
+    ),
+    Mistake(
+        "geometry: between includes the line beyond",
+        "data/geometry/plane.py",
+        "return cross(u, v) == 0 and u[0] * v[0] + u[1] * v[1] > 0",
+        "return cross(u, v) == 0",
+        (PLACED + "test_plane_against_values",),
+    ),
+    Mistake(
+        "oracle: coincidences are not forced",
+        "data/geometry/oracle.py",
+        "cases = list(c.cases.values()) if special else []",
+        "cases = []",
+        (ORACLE + "test_answers_that_everyone_can_check",),
+    ),
+    Mistake(
+        "oracle: a quantity may change its sign",
+        "data/geometry/oracle.py",
+        "    if any(len(found) > 1 for found in signs.values()):",
+        "    if False:",
+        (ORACLE + "test_a_quantity_that_changes_sign_is_not_said_never_to_vanish",),
+    ),
+    Mistake(
+        "oracle: two quantities at once are let pass",
+        "data/geometry/oracle.py",
+        "        if len(left) > 1:",
+        "        if False:",
+        (ORACLE + "test_a_label_that_hangs_on_two_quantities_at_once_is_not_claimed",),
+    ),
+    Mistake(
+        "oracle: a point on the boundary counts as outside",
+        "data/geometry/questions.py",
+        """        raise NotAsked("on the boundary")""",
+        """        return _only("no")""",
+        (ORACLE + "test_a_point_on_the_boundary_is_not_asked_about",),
+    ),
+    Mistake(
+        "oracle: two names of one line are parallel",
+        "data/geometry/questions.py",
+        """            raise NotAsked("one line")""",
+        """            return _only("parallel")""",
+        (ORACLE + "test_one_line_with_two_names_is_not_asked_about",),
+    ),
+    Mistake(
+        "oracle: sides of the transversal are swapped",
+        "data/geometry/questions.py",
+        """return _only("corresponding") if side == other_side else frozenset()""",
+        """return _only("corresponding") if side != other_side else frozenset()""",
+        (ORACLE + "test_roles_at_a_transversal",),
+    ),
+    Mistake(
+        "oracle: interior and exterior are swapped",
+        "data/geometry/questions.py",
+        "return _same_ray(g, v, x, h if v == p else p), turn",
+        "return not _same_ray(g, v, x, h if v == p else p), turn",
+        (ORACLE + "test_roles_at_a_transversal",),
+    ),
+    Mistake(
+        "oracle: clockwise polygons are inside out",
+        "data/geometry/questions.py",
+        "    if turn(*shape[:3]) < 0:",
+        "    if False:",
+        (ORACLE + "test_answers_that_everyone_can_check",),
+    ),
+    Mistake(
+        "split: by the letters of a question",
+        "data/geometry/wording.py",
+        "return zlib.crc32(normal(question).encode()) % 10 == 0",
+        "return zlib.crc32(question.encode()) % 10 == 0",
+        (GEOMREL + "test_no_training_question_is_a_test_question_under_any_names",),
+    ),
+    Mistake(
+        "parser: letters beyond the options",
+        "evals/suites/geomrel.py",
+        "return letter.upper() in options and (",
+        "return (",
+        (GEOMREL + "test_both_parsers_on_answers", GEOMREL + "test_no_text_makes_a_parser_fail"),
+    ),
+    Mistake(
+        "parser: the article is an answer",
+        "evals/suites/geomrel.py",
+        "(letter.isupper() or not re.match",
+        "(True or not re.match",
+        (GEOMREL + "test_both_parsers_on_answers",),
+    ),
+    Mistake(
+        "drawing: upside down",
+        "evals/suites/geomrel.py",
+        "{MARGIN + (top - p[1]) * scale:.1f}",
+        "{MARGIN + (p[1] - low) * scale:.1f}",
+        (GEOMREL + "test_a_square_is_drawn_as_a_square",),
     ),
 ]
 

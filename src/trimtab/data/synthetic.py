@@ -5,6 +5,7 @@ import random
 import re
 from collections.abc import Callable, Iterable, Iterator
 from importlib.resources import files
+from itertools import islice
 from typing import Any
 
 
@@ -69,9 +70,35 @@ def prose(split: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+def geomrel(split: str, rows: int | None = None, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """Which relation holds between lines, points, angles and shapes that are described in words; see `data/geometry`.
+
+    Each row has `messages`, the official keys `question`, `answer`, `relation`, and `level`, `depth`, `scene`,
+    `options`, `seed`, `evidence`. The 2,000 test rows are bundled, made by `scripts/geomrel_rows.py`; training
+    rows are made when asked for, 10,000 unless told. The text of a question decides its split (one in ten is a test
+    question, whatever its points are called), so no test question is ever a training row, whatever the seed.
+
+    Raises:
+        ValueError: for another split, and for a seed of the test rows, which are fixed.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"splits are train and test, not {split!r}")
+    from trimtab.data.geometry import items, wording
+
+    if split == "test":
+        if seed:
+            raise ValueError("the test rows are fixed; a seed is for train")
+        text = (files("trimtab.data") / "bundled" / "geomrel_test.jsonl").read_text(encoding="utf-8")
+        bundled = map(json.loads, text.splitlines()[:rows])
+        return ({"messages": items.chat(row["question"], row["answer"]), **row} for row in bundled)
+    made = items.generate(seed, keep=lambda question: not wording.is_test(question))
+    return islice(made, 10_000 if rows is None else rows)
+
+
 DATASETS: dict[str, Callable[..., Iterable[dict[str, Any]]]] = {
     "everyday": everyday,
     "arithmetic": arithmetic,
     "brevity": brevity,
     "prose": prose,
+    "geomrel": geomrel,
 }

@@ -1,0 +1,373 @@
+"""Labels by computation: a scene is realised in many ways, and an answer holds only if it holds in all of them.
+
+Two realisations with different answers prove "cannot be inferred". An equation that holds at random rational points is
+an identity (Schwartz-Zippel: a polynomial that is not zero vanishes there with negligible chance). "Never" is claimed
+after the listed coincidences of each construction were forced, alone and together, after each free number was moved to
+where the quantity in question would vanish if it were linear in it, and if that quantity keeps one sign on each
+connected piece of the scene: were it to change sign, some realisation between would make it vanish, so that the item is
+given up as undecided, like one that hangs on two quantities at once.
+"""
+
+import random
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
+
+from trimtab.data.geometry.constructions import ALL, Construction
+from trimtab.data.geometry.draws import ORDER, SIGN, Draw, allowed, piece
+from trimtab.data.geometry.plane import Degenerate, Plane, Point, holds, plane
+from trimtab.data.geometry.questions import CANNOT, NONE, QUESTIONS, NotAsked
+
+PER_NUMBER, MOST, IDENTITY = 12, 128, 32
+"""realisations for each free number of a scene, and at most; as many suffice for an equation that held in all"""
+FORCED = 0.6
+"""share of the steps of a special realisation in which a listed coincidence is forced"""
+TRIES, EARLY = 6, 8
+"""draws for one realisation, and realisations of a scene, that all fail before it is given up"""
+STARTS, STEPS = 2, 25
+"""searches for another answer, and the steps of each"""
+UNCLEAR = 3
+"""realisations in which the question has no clear answer, before it is given up"""
+STOCK = 256
+"""realisations of a scene without its last step, one of which is drawn and continued"""
+
+Step = tuple[str, tuple[int, ...]]
+"""name of a construction, and the numbers of the points in its roles, those taken first"""
+
+
+class Undecided(ValueError):
+    """No label can be vouched for: the scene contradicts itself, is ambiguous, or changes its answer unseen."""
+
+
+class Query(NamedTuple):
+    kind: str
+    """of `questions.QUESTIONS`"""
+    arguments: tuple[tuple[int, ...], ...]
+    """numbers of points"""
+    offered: tuple[str, ...]
+    """answers beside "none" and "cannot", in the order of the options"""
+
+
+class Realisation(NamedTuple):
+    numbers: tuple[Any, ...]
+    """values of the free numbers"""
+    points: tuple[Point, ...]
+
+
+START = Realisation((), ((0, 0, 1), (1, 0, 1)))
+"""The first step takes two points; any two can be brought here without a change of any relation."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Constructions, one after the other. Points are numbered in the order in which they appear."""
+
+    steps: tuple[Step, ...]
+    k: int = 0
+    """that of the plane; 0 for what the constructions need"""
+
+    @cached_property
+    def constructions(self) -> list[Construction]:
+        return [ALL[name] for name, _ in self.steps]
+
+    @cached_property
+    def plane(self) -> Plane:
+        """That of all its constructions.
+
+        Raises:
+            Undecided: if one needs squares and another 60 degrees.
+        """
+        units = {c.unit for c in self.constructions if c.unit} | ({self.k} if self.k else set())
+        if len(units) > 1:
+            raise Undecided("squares and angles of 60 degrees are not rational in one plane")
+        return plane(units.pop() if units else 1)
+
+    @cached_property
+    def free(self) -> list[int]:
+        """Kinds of all free numbers."""
+        return [kind for c in self.constructions for kind in c.free]
+
+    @cached_property
+    def size(self) -> int:
+        """Number of points."""
+        return 1 + max(n for _, points in self.steps for n in points)
+
+    @cached_property
+    def origins(self) -> list[int]:
+        """Of each point, the step that brought it in."""
+        first: dict[int, int] = {}
+        for number, (_, points) in enumerate(self.steps):
+            for n in points:
+                first.setdefault(n, number)
+        return [first[n] for n in range(self.size)]
+
+    def ancestors(self, points: Sequence[int]) -> set[int]:
+        """The steps that some points rest on."""
+        found: set[int] = set()
+        todo = list(points)
+        while todo:
+            step = self.origins[todo.pop()]
+            if step not in found:
+                found.add(step)
+                taken = self.steps[step][1][: len(self.constructions[step].taken)]
+                todo += [n for n in taken if self.origins[n] != step]
+        return found
+
+    @cached_property
+    def before(self) -> "Scene | None":
+        """The scene without its last step, in the same plane."""
+        return scene_of(self.steps[:-1], self.plane.k) if len(self.steps) > 1 else None
+
+    @cached_property
+    def _made(self) -> dict[int, Realisation | None]:
+        return {}
+
+    @cached_property
+    def possible(self) -> bool:
+        """Could one of the first four realisations be drawn?"""
+        if self.before is not None and not self.before.possible:
+            return False
+        return any(self.realisation(number) is not None for number in range(4))
+
+    def realisation(self, number: int) -> Realisation | None:
+        """The one of this number, always the same. Odd ones are special: their free numbers come from short lists, and
+        coincidences are forced. None if `TRIES` draws contradict the text."""
+        if number not in self._made:
+            self._made[number] = _draw(self, number)
+        return self._made[number]
+
+
+@lru_cache(maxsize=4096)
+def scene_of(steps: tuple[Step, ...], k: int = 0) -> Scene:
+    """Scenes are remembered, and with them their realisations."""
+    return Scene(steps, k)
+
+
+def _draw(scene: Scene, number: int) -> Realisation | None:
+    drawn = random.Random(zlib.crc32(repr((scene.steps, scene.plane.k, number)).encode()))
+    special = number % 2
+    pick, c = Draw(drawn, scene.plane, bool(special)), scene.constructions[-1]
+    cases = list(c.cases.values()) if special else []
+    for _ in range(TRIES):
+        start: Realisation | None = START
+        if scene.before is not None:
+            start = scene.before.realisation(2 * drawn.randrange(STOCK // 2) + special)
+        if start is None:
+            continue
+        values = [pick(kind) for kind in c.free]
+        if cases and drawn.random() < FORCED:
+            forced = drawn.choice(cases)(pick)
+            values = [any_value if value is None else value for value, any_value in zip(forced, values)]
+            if not all(map(allowed, c.free, values)):
+                continue
+        try:
+            points = _continued(scene.plane, start.points, scene.steps[-1], values)
+        except Degenerate:
+            continue
+        return Realisation((*start.numbers, *values), points)
+    return None
+
+
+def _continued(g: Plane, points: Sequence[Point], step: Step, values: Sequence[Any]) -> tuple[Point, ...]:
+    """The points, and those that one more step makes of them.
+
+    Raises:
+        Degenerate: if two letters name one point, a requirement fails, or a point does not exist.
+    """
+    c, used = ALL[step[0]], step[1]
+    made = c.place(g, *[points[n] for n in used[: len(c.taken)]], *values)
+    found = (*points, *made)
+    if len(set(found)) < len(found):
+        raise Degenerate("two letters for one point")
+    if c.requires:
+        named = {letter: found[n] for letter, n in zip(c.letters, used)}
+        if not all(holds(g, named, fact) for fact in c.requires):
+            raise Degenerate(f"{c.name}: a requirement does not hold")
+    return found
+
+
+def realise(scene: Scene, numbers: Sequence[Any]) -> tuple[Point, ...]:
+    """The points for given free numbers, one for each of `scene.free`; symbols of a computer algebra pass too.
+
+    Raises:
+        Degenerate: if two letters name one point, a requirement fails, or a point does not exist.
+    """
+    points, at = START.points, 0
+    for c, step in zip(scene.constructions, scene.steps):
+        points = _continued(scene.plane, points, step, numbers[at : at + len(c.free)])
+        at += len(c.free)
+    return points
+
+
+# ---------------------------------------------------------------- labels
+
+
+class Evidence(NamedTuple):
+    kind: str
+    """identity, exhaustion or counterexample"""
+    number: int
+    """realisations that were looked at"""
+    witnesses: tuple[tuple[str, Realisation], ...]
+    """(answer, realisation): one, or for a counterexample two with different answers"""
+
+
+class Judgement(NamedTuple):
+    answer: str
+    evidence: Evidence
+
+
+def answer_of(scene: Scene, query: Query, points: Sequence[Point]) -> str:
+    """The offered answer that holds in one realisation, or "none".
+
+    Raises:
+        NotAsked: if the question has no clear answer there.
+        Undecided: if two offered answers hold.
+    """
+    arguments = [[points[n] for n in numbers] for numbers in query.arguments]
+    names = QUESTIONS[query.kind].relations(scene.plane, *arguments) & frozenset(query.offered)
+    if len(names) > 1:
+        raise Undecided(f"both {' and '.join(sorted(names))} hold")
+    return next(iter(names), NONE)
+
+
+def judge(scene: Scene, query: Query) -> Judgement:
+    """The answer to a query, with its evidence; the same for the same scene and query, always.
+
+    Raises:
+        Undecided: if no answer can be vouched for.
+    """
+    seen: dict[str, Realisation] = {}
+    signs: dict[tuple, set[int]] = {}
+    unclear = looked = 0
+    question = QUESTIONS[query.kind]
+    hangs = question.identities & frozenset(query.offered)
+    for found in _realisations(scene, query, seen):
+        looked += 1
+        try:
+            answer = answer_of(scene, query, found.points)
+        except NotAsked:
+            unclear += 1
+            if unclear > UNCLEAR:
+                break
+            continue
+        except Degenerate:
+            continue
+        seen.setdefault(answer, found)
+        if len(seen) > 1:
+            return Judgement(CANNOT, Evidence("counterexample", looked, tuple(seen.items())[:2]))
+        if hangs:
+            _note(scene, query, found, signs)
+    if unclear:
+        raise Undecided("the question has no clear answer in some realisation")
+    if not seen:
+        raise Undecided("no realisation")
+    (answer,) = seen
+    if any(len(found) > 1 for found in signs.values()):
+        raise Undecided("a quantity changes sign, but no realisation was found in which it vanishes")
+    kind = "identity" if answer in question.identities else "exhaustion"
+    return Judgement(answer, Evidence(kind, looked, tuple(seen.items())))
+
+
+def _realisations(scene: Scene, query: Query, seen: dict[str, Realisation]) -> Iterator[Realisation]:
+    """Generic and special ones by turns, early on those at which a quantity may vanish, at last those of a search for
+    another answer; `seen` grows meanwhile."""
+    question = QUESTIONS[query.kind]
+    most = min(MOST, max(IDENTITY, PER_NUMBER * (1 + len(scene.free))))
+    close: list[tuple[float, int]] = []
+    for number in range(most):
+        certain = question.identities & seen.keys()
+        if (number == EARLY and not seen) or (number >= IDENTITY and certain):
+            return
+        if number == EARLY:
+            for start in filter(None, map(scene.realisation, range(0, EARLY, 3))):
+                yield from _vanishing(scene, query, start)
+        found = scene.realisation(number)
+        if found is not None:
+            yield found
+            if question.margin and not question.identities & seen.keys():
+                close.append((_margin(scene, query, found.points), number))
+    for _, number in sorted(close)[:STARTS]:
+        start = scene.realisation(number)
+        if start is not None:
+            yield from _approaching(scene, query, start)
+
+
+def _margin(scene: Scene, query: Query, points: Sequence[Point]) -> float:
+    margin = QUESTIONS[query.kind].margin
+    return abs(margin(scene.plane, *([points[n] for n in numbers] for numbers in query.arguments))) if margin else 1.0
+
+
+def _approaching(scene: Scene, query: Query, start: Realisation) -> Iterator[Realisation]:
+    """A random walk downhill, towards another answer."""
+    drawn = random.Random(zlib.crc32(repr((scene.steps, query)).encode()))
+    movable = [i for i, kind in enumerate(scene.free) if kind not in (SIGN, ORDER)]
+    least, width = _margin(scene, query, start.points), 0.5
+    for _ in range(STEPS if movable else 0):
+        numbers = list(start.numbers)
+        i = drawn.choice(movable)
+        numbers[i] += Fraction(round(drawn.gauss(0, width) * 997 * (0.1 + abs(float(numbers[i])))), 997)
+        if not allowed(scene.free[i], numbers[i]):
+            continue
+        try:
+            found = Realisation(tuple(numbers), realise(scene, numbers))
+        except Degenerate:
+            continue
+        yield found
+        margin = _margin(scene, query, found.points)
+        if margin < least:
+            start, least = found, margin
+        else:
+            width *= 0.9
+
+
+def _vanishing(scene: Scene, query: Query, start: Realisation) -> Iterator[Realisation]:
+    """Move one free number to where a quantity would vanish if it were linear in it, and see."""
+    pick = Draw(random.Random(0), scene.plane, special=False)
+    here = _quantities(scene, query, start.points)
+    for i, kind in enumerate(scene.free if here else ()):
+        numbers = list(start.numbers)
+        numbers[i] = pick(kind)
+        step = numbers[i] - start.numbers[i]
+        try:
+            there = _quantities(scene, query, realise(scene, numbers)) if step else {}
+        except Degenerate:
+            continue
+        for key in here.keys() & there.keys():
+            if here[key] == there[key]:
+                continue
+            numbers[i] = start.numbers[i] - here[key] * step / (there[key] - here[key])
+            if allowed(kind, numbers[i]):
+                try:
+                    yield Realisation(tuple(numbers), realise(scene, numbers))
+                except Degenerate:
+                    continue
+
+
+def _conditions(scene: Scene, query: Query, points: Sequence[Point]) -> list[list[tuple[int, int]]]:
+    """Of each condition, the quantities that do not vanish."""
+    arguments = [[points[n] for n in numbers] for numbers in query.arguments]
+    conditions = QUESTIONS[query.kind].conditions(scene.plane, *arguments)
+    return [[(value, scale) for value, scale in condition if value != 0] for condition in conditions]
+
+
+def _quantities(scene: Scene, query: Query, points: Sequence[Point]) -> dict[int, Fraction]:
+    """condition -> its quantity that does not vanish, where there is just one."""
+    left = enumerate(_conditions(scene, query, points))
+    return {number: Fraction(*condition[0]) for number, condition in left if len(condition) == 1}
+
+
+def _note(scene: Scene, query: Query, found: Realisation, signs: dict[tuple, set[int]]) -> None:
+    """Signs of the quantities, by connected piece of the scene.
+
+    Raises:
+        Undecided: if a condition hangs on two quantities at once, for which signs prove nothing.
+    """
+    pieces = tuple(map(piece, scene.free, found.numbers))
+    for number, left in enumerate(_conditions(scene, query, found.points)):
+        if len(left) > 1:
+            raise Undecided("the answer would change where two quantities vanish together")
+        if left:
+            signs.setdefault((pieces, number), set()).add(1 if left[0][0] > 0 else -1)

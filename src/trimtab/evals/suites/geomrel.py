@@ -1,0 +1,265 @@
+"""GeomRel: which relation holds between lines, points, angles and shapes that are described in words.
+
+Rows are trimtab's own, labelled by computation, or the authors' from a folder of the user: these carry no licence and
+do not come with trimtab. Chance and the commonest answer differ by relation, so look at the groups.
+
+Source: arXiv:2501.13773. Its accuracy is the parser "official" with answers that were not understood counted as wrong.
+"""
+
+import html
+import math
+import re
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from trimtab.data.geometry import audit, items, wording
+from trimtab.data.geometry.constructions import ALL
+from trimtab.data.synthetic import geomrel as bundled
+from trimtab.evals import prompts
+from trimtab.evals.suite import Item, Options, Suite, SuiteError, Verdict
+
+
+class GeomRelOptions(Options):
+    rows: int | None = Field(None, ge=1)
+    """How many rows: of the bundled 2,000 or of the folder the first ones, with a seed freshly made ones. None: all."""
+    seed: int | None = Field(None, ge=0)
+    """Make fresh test rows with this seed; None takes the bundled ones."""
+    folder: Path | None = None
+    """The authors' files: data/basic and data/advanced of their repository."""
+    level: Literal["all", "basic", "advanced"] = "all"
+    """Basic rows rest on one construction, advanced ones on several."""
+    depths: tuple[int, ...] = ()
+    """Keep rows with these numbers of chained constructions; empty for all. The authors' rows do not say theirs."""
+
+
+# ---------------------------------------------------------------- items
+
+
+def make(options: GeomRelOptions) -> list[Item]:
+    """The items, always the same for the same options.
+
+    Raises:
+        SuiteError: if options contradict each other, or nothing is left.
+        DataError: if the folder or a row of it is not as expected.
+    """
+    if unknown := set(options.depths) - set(items.DEPTHS):
+        raise SuiteError(f"geomrel.depths is {sorted(unknown)}; depths are 1 to 5")
+    if options.folder is not None:
+        if options.seed is not None or options.depths:
+            raise SuiteError("geomrel.folder cannot go with seed or depths; the authors' rows have neither")
+        rows = audit.load(options.folder)
+    elif options.seed is not None:
+        depths = [d for d in options.depths or items.DEPTHS if options.level == "all" or _level(d) == options.level]
+        fresh = items.generate(options.seed, depths, keep=wording.is_test) if depths else iter(())
+        rows = list(islice(fresh, options.rows or 200))
+    else:
+        rows = list(bundled("test"))
+    kept = [row for row in rows if options.level in ("all", row["level"])]
+    if options.depths:
+        kept = [row for row in kept if row["depth"] in options.depths]
+    if not kept:
+        raise SuiteError(f"geomrel: no row has level {options.level} and depths {list(options.depths)}")
+    return [_item(number, row) for number, row in enumerate(kept[: options.rows])]
+
+
+def _level(depth: int) -> str:
+    return "basic" if depth == 1 else "advanced"
+
+
+def _item(number: int, row: Mapping[str, Any]) -> Item:
+    groups = {"relation": row["relation"], "level": row["level"], "depth": str(row.get("depth", "unknown"))}
+    return Item(
+        id=f"{row.get('source', 'geomrel')}-{number}",
+        text=row["question"].partition(f"\n{wording.CHOICES}")[0] if "scene" in row else row["text"],
+        options=row["options"],
+        target=(row["answer"],),
+        groups=groups,
+        data={key: row[key] for key in ("scene", "evidence") if key in row},
+    )
+
+
+# ---------------------------------------------------------------- parsers
+
+_BOXED = re.compile(r"\\boxed\s*\{\s*(?:\\text\s*\{)?\s*\(?([A-Za-z])\)?\s*\.?\s*\}?\s*\}")
+_SAID = re.compile(
+    r"\b(?:answer|choice|option)\b[\s*_]*(?:is|would be|should be)?[\s*_]*[:=]?[\s*_]*"
+    r"(?:(?:option|choice)\s+)?[(\[]?([A-Za-z])\b(?![\w'])[)\]]?",
+    re.IGNORECASE,
+)
+_LINE = re.compile(r"[\s*_(\[#>-]*([A-Z])(?:[)\].:]+|[\s*_]*$)")
+
+
+def official(answer: str) -> str | None:
+    """The last capital letter with a period behind it, as the authors' evaluator takes it: also of "line AB.", and not
+    of "(B)"."""
+    found = re.findall(r"([A-Z])\.", answer)
+    return found[-1] if found else None
+
+
+def robust(answer: str, options: Mapping[str, str]) -> str | None:
+    r"""The letter that the answer settles on, always one of the options.
+
+    In this order: the last \boxed{X}; the last "answer is X" or the like; a last line that is a letter, or begins with
+    one and a period or bracket; the only option whose text is in the last sentence.
+    """
+    boxed = [letter.upper() for letter in _BOXED.findall(answer) if letter.upper() in options]
+    if boxed:
+        return boxed[-1]
+    said = [found[1] for found in _SAID.finditer(answer) if _a_letter(found, options)]
+    if said:
+        return said[-1].upper()
+    last = next((line for line in reversed(answer.splitlines()) if line.strip()), "")
+    line = _LINE.match(last)
+    if line and line[1] in options:
+        return line[1]
+    return _by_text(last, options)
+
+
+def _a_letter(found: re.Match, options: Mapping[str, str]) -> bool:
+    """Not the article of "the answer is a square"."""
+    letter, rest = found[1], found.string[found.end() :]
+    return letter.upper() in options and (letter.isupper() or not re.match(r"[ \t]+\w", rest))
+
+
+def _by_text(last: str, options: Mapping[str, str]) -> str | None:
+    sentence = re.split(r"(?<=[.!?])\s+", last.strip())[-1].casefold()
+    found: dict[str, tuple[int, int]] = {}
+    for letter, text in options.items():
+        match = re.search(rf"(?<!\w){re.escape(text.casefold().rstrip('.'))}(?!\w)", sentence) if text else None
+        if match:
+            found[letter] = match.span()
+    # "perpendicular" within "intersecting but not perpendicular" is not an answer of its own
+    outer = [
+        letter
+        for letter, (start, end) in found.items()
+        if not any(s <= start and end <= e and (s, e) != (start, end) for s, e in found.values())
+    ]
+    return outer[0] if len(outer) == 1 else None
+
+
+def score(item: Item, answer: str) -> dict[str, Verdict]:
+    def verdict(letter: str | None) -> Verdict:
+        return Verdict(letter, None if letter is None else float(letter in item.target))
+
+    return {"robust": verdict(robust(answer, item.options)), "official": verdict(official(answer))}
+
+
+def geomrel_reward(
+    completions: Sequence[Any], answer: Sequence[str], options: Sequence[Mapping[str, str]], **columns: Any
+) -> list[float]:
+    """1 for a completion whose answer is the right one, 0 for any other; a reward function for TRL's GRPOTrainer.
+
+    Args:
+        completions: texts, or chats of which the last message counts.
+        answer, options: columns of `trimtab:geomrel` rows, one entry for each completion. Options that a table filled
+            up with None are left out.
+        columns: others that the trainer passes on.
+
+    Raises:
+        ValueError: if the numbers of entries differ.
+    """
+    if not len(completions) == len(answer) == len(options):
+        raise ValueError(f"{len(completions)} completions, {len(answer)} answers, {len(options)} options")
+    rewards = []
+    for completion, right, choices in zip(completions, answer, options):
+        text = completion if isinstance(completion, str) else completion[-1]["content"]
+        offered = {letter: choice for letter, choice in choices.items() if choice is not None}
+        rewards.append(float(robust(text or "", offered) == right))
+    return rewards
+
+
+# ---------------------------------------------------------------- examples and drawings
+
+EXAMPLES = (
+    prompts.Example(
+        "KLMN is a rectangle. Which statement about line KL and line LM is right?\n\nA. Parallel\nB. Perpendicular\n"
+        "C. Intersecting but not perpendicular\nD. Cannot be inferred",
+        "KL and LM are neighbouring sides of the rectangle, so they form its right angle at L.",
+        "B",
+    ),
+    prompts.Example(
+        "The point R lies on line ST. Is R between S and T, so that segment ST contains it?\n\nA. Yes\nB. No\n"
+        "C. Cannot be inferred",
+        "A point of the infinite line may be between S and T or beyond either of them; the text fits both.",
+        "C",
+    ),
+    prompts.Example(
+        "Segments WX and YZ cross at V. How are the angles WVY and XVZ related?\n\nA. Vertical angles\n"
+        "B. Supplementary angles (a linear pair)\nC. None of the above\nD. Cannot be inferred",
+        "VX is opposite to VW and VZ is opposite to VY, so both pairs of arms are opposite.",
+        "A",
+    ),
+    prompts.Example(
+        "G is the midpoint of side HJ of triangle HJK. Is segment KG, apart from its ends, strictly inside triangle "
+        "HJK?\n\nA. Yes\nB. No\nC. Cannot be inferred",
+        "K is a corner and G is inside the opposite side, so every point between them is in the interior.",
+        "A",
+    ),
+)
+SIZE, MARGIN = 260, 24
+
+
+def draw(item: Item) -> str:
+    """The stored realisation as an SVG: lines of the text, polygons, circles, and the points' letters."""
+    scene = item.data.get("scene")
+    if scene is None:
+        return f'<svg xmlns="http://www.w3.org/2000/svg" width="{SIZE}" height="20"><text y="14">no scene</text></svg>'
+    high = math.sqrt(scene["unit"])
+    at = {name: (float(Fraction(x)), high * float(Fraction(y))) for name, (x, y) in scene["points"].items()}
+    circles, strokes = [], []
+    for name, used in scene["steps"]:
+        c = ALL[name]
+        named = dict(zip(c.letters, used))
+        for centre, rim in c.circles:
+            centre_at, rim_at = at[named[centre]], at[named[rim]]
+            circles.append((centre_at, math.dist(centre_at, rim_at)))
+        for polygon in c.polygons:
+            strokes.append([at[named[role]] for role in polygon + polygon[0]])
+        for line in c.lines:
+            points = sorted(at[named[role]] for role in line)
+            strokes.append([points[0], points[-1]])
+    for argument in scene["query"]["arguments"][:2]:
+        if scene["query"]["kind"] == "line-line" or len(argument) == 3:
+            strokes.append([at[letter] for letter in argument])
+    boxes = [(x - r, y - r, x + r, y + r) for (x, y), r in circles] + [(x, y, x, y) for x, y in at.values()]
+    left, low = min(box[0] for box in boxes), min(box[1] for box in boxes)
+    right, top = max(box[2] for box in boxes), max(box[3] for box in boxes)
+    scale = (SIZE - 2 * MARGIN) / max(right - left, top - low)
+
+    def spot(p: tuple[float, float]) -> str:
+        return f"{MARGIN + (p[0] - left) * scale:.1f},{MARGIN + (top - p[1]) * scale:.1f}"
+
+    width, height = 2 * MARGIN + (right - left) * scale, 2 * MARGIN + (top - low) * scale
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
+        f'height="{height:.0f}" role="img" fill="none" stroke="currentColor" font-family="sans-serif" font-size="12">',
+        f"<title>{html.escape(item.text)}</title>",
+    ]
+    for centre, radius in circles:
+        x, y = spot(centre).split(",")
+        parts.append(f'<circle cx="{x}" cy="{y}" r="{radius * scale:.1f}"/>')
+    parts += [f'<polyline points="{" ".join(map(spot, stroke))}"/>' for stroke in strokes]
+    for letter, p in at.items():
+        x, y = spot(p).split(",")
+        parts.append(f'<circle cx="{x}" cy="{y}" r="2.5" fill="currentColor"/>')
+        parts.append(
+            f'<text x="{float(x) + 5:.1f}" y="{float(y) - 5:.1f}" fill="currentColor" stroke="none">{letter}</text>'
+        )
+    return "".join([*parts, "</svg>"])
+
+
+SUITE = Suite(
+    paper="arXiv:2501.13773",
+    version="1",
+    options=GeomRelOptions,
+    items=make,
+    prompts=prompts.variants(EXAMPLES),
+    score=score,
+    max_new_tokens=768,
+    draw=draw,
+)
