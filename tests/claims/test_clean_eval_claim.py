@@ -5,6 +5,7 @@ contamination. What is asserted stood here before the run on seeds 0 to 2.
 """
 
 import pytest
+from clean_eval import EXPERIMENT  # noqa: F401 (the fixture reads it)
 
 SEEDS = (0, 1, 2)
 
