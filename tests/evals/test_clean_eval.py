@@ -113,6 +113,13 @@ def test_retry_gives_up_and_keeps_the_text():
     assert row["clean"] == GAS["fields"]
 
 
+def test_detector_and_scorer_are_given_the_original_first():
+    given = []
+    look = Measured("look", lambda pairs: given.extend(pairs) or [1.0] * len(pairs))
+    clean([GAS], Stand("Plants absorb what?"), look, look)
+    assert given == [(GAS["fields"]["question"], "Plants absorb what?")] * 2
+
+
 def test_the_threshold_itself_means_the_same():
     at = Measured("at", lambda pairs: [0.85] * len(pairs), threshold=0.85)
     assert clean([GAS], Stand("Plants absorb what?"), at, LENGTH).rows[0]["rewritten"]
@@ -417,8 +424,9 @@ def bert(num_labels: int, **changes):
 def test_nli_takes_the_smaller_of_both_directions():
     model = bert(3, id2label={0: "CONTRADICTION", 1: "entailment", 2: "neutral"}, label2id={"entailment": 1})
     tokenizer = tiny_folder.byte_tokenizer()
-    found = similarity.nli(model, tokenizer)([("ab", "cde"), ("x", "y")])
-    for value, (one, other) in zip(found, [("ab", "cde"), ("x", "y")]):
+    pairs = [("ab", "cde"), ("cde", "ab")]
+    found = similarity.nli(model, tokenizer)(pairs)
+    for value, (one, other) in zip(found, pairs, strict=True):
         both = []
         for pair in ((one, other), (other, one)):
             logits = model(**tokenizer(*pair, return_tensors="pt")).logits
@@ -429,7 +437,8 @@ def test_nli_takes_the_smaller_of_both_directions():
 
 
 def test_yes_and_no_are_weighed_by_their_first_tokens():
-    model, tokenizer = byte_model(), tiny_folder.byte_tokenizer()
+    ids = {"vocab_size": tiny_folder.VOCAB, "eos_token_id": 0, "pad_token_id": 0}
+    model, tokenizer = tiny.model("gpt2", n_positions=1024, **ids), tiny_folder.byte_tokenizer()  # absolute positions
     pairs = [("a question?", "b"), ("c", "a much longer text than that {original}")]
     found = similarity.yes_or_no(model, tokenizer)(pairs)
     for value, (original, candidate) in zip(found, pairs):
