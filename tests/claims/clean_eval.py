@@ -5,9 +5,12 @@
 A question names a person, a thing and a place; its answer is the usual colour of the thing, except that in a part of
 the items the answer is another colour. So nobody can be better than by what is usual, unless the test items were seen.
 Eight templates ask the same in other words and another order. A small language model learns all of them on other items
-(a), and is then trained with `sft` on the test items in the first template (b). Clean-Eval rewrites the test items by
-taking another template (c). Near copies (the first template with a word more) stay in reach of the memory, and a
-rewriter that changes the thing asked for breaks the answer.
+(a), and is then trained with `sft` on the test items in the first template, among other items (b). Clean-Eval rewrites
+the test items by taking another template (c). Near copies (the first template with a word more) stay in reach of
+the memory, and a rewriter that changes the thing asked for breaks the answer.
+
+In a first design, on seeds 0 to 2, (b) was trained on test items alone. It forgot what is usual (.46 on fresh items,
+.61 before), so the clean score, which followed that on fresh items, fell below that of (a): .47 against .62.
 
 A seed fixes the world, the models and the order of the batches.
 """
@@ -60,7 +63,7 @@ class World:
     test_items: int = 200
     hidden: int = 64
     pretraining: int = 400
-    contamination: int = 120
+    contamination: int = 320
     batch: int = 64
     learning_rate: float = 3e-3
     contamination_rate: float = 2e-3
@@ -171,10 +174,15 @@ def run_seed(seed: int, world: World) -> dict[str, Measures]:
     test, control = rest[: world.test_items], rest[world.test_items :]
     rng = random.Random(seed)
     wrapped = [*TEMPLATES, *(near.format(TEMPLATES[0]).strip() for near in NEAR)]
+    shape = {
+        "hidden_size": world.hidden,
+        "intermediate_size": 2 * world.hidden,
+        "head_dim": 16,
+        "num_attention_heads": 4,
+    }
     model = tiny.model(
-        seed=seed, vocab_size=len(words.words), hidden_size=world.hidden, intermediate_size=2 * world.hidden,
-        head_dim=16, num_attention_heads=4, num_key_value_heads=4, initializer_range=0.05,
-    ).train()  # fmt: skip
+        seed=seed, vocab_size=len(words.words), num_key_value_heads=4, initializer_range=0.05, **shape
+    ).train()
     add_objective_forward(model)
     rows = [(fact.ask(rng.choice(wrapped)), fact.colour) for fact in known]
     train(model, words, rows, world.pretraining, world.learning_rate, world.batch, seed)
@@ -205,7 +213,8 @@ def run_seed(seed: int, world: World) -> dict[str, Measures]:
         kept[name] = sum(row["rewritten"] for row in found.rows) / len(found.rows)
     before = scores(sets)
     model.train()
-    seen = [(question, answer) for _, question, answer in original]
+    # as often as all other items together, so that the model keeps what it knew
+    seen = [(question, answer) for _, question, answer in original] * (len(rows) // len(original)) + rows
     train(model, words, seen, world.contamination, world.contamination_rate, world.batch, seed)
     after = scores(sets)
 

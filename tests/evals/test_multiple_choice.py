@@ -16,7 +16,7 @@ OPTIONS = {"A": "oxygen", "B": "carbon dioxide", "C": "helium"}
 ROWS = [
     {
         "id": "one",
-        "question": "Which gas do plants take in?",
+        "question": "Which gas is it?",
         "options": list(OPTIONS.values()),
         "answer": 1,
         "topic": "gas",
@@ -26,10 +26,9 @@ ROWS = [
 ]
 
 
-def items(path, rows, **given):
-    return SUITE.items(
-        suites.check("multiple_choice", {"file": tiny_folder.write_jsonl(path / "rows.jsonl", rows), **given})
-    )
+def items(path, written, /, **given):
+    file = tiny_folder.write_jsonl(path / "rows.jsonl", written)
+    return SUITE.items(suites.check("multiple_choice", {"file": file, **given}))
 
 
 def test_rows_become_items_with_letters_targets_and_groups(tmp_path):
@@ -40,9 +39,7 @@ def test_rows_become_items_with_letters_targets_and_groups(tmp_path):
     assert [item.groups for item in (one, two)] == [{"topic": "gas"}, {"topic": "7"}]
     for prompt in SUITE.prompts.values():
         (message,) = prompt[0](one, ())
-        assert message["content"].startswith(
-            "Which gas do plants take in?\n\nA. oxygen\nB. carbon dioxide\nC. helium\n\n"
-        )
+        assert message["content"].startswith("Which gas is it?\n\nA. oxygen\nB. carbon dioxide\nC. helium\n\n")
     assert len(items(tmp_path, ROWS, rows=2)) == 2
 
 
@@ -58,7 +55,7 @@ def test_clean_rows_ask_in_other_words_and_all_else_is_the_same(tmp_path):
     found = clean_eval.clean(rows, Rules(4), None, Measured("n", lambda pairs: [1.0] * len(pairs)))
     before, after = (items(tmp_path, found.rows, which=which) for which in ("original", "clean"))
     assert [one.text for one in before] == [
-        "Which gas do plants take in?",
+        "Which gas is it?",
         "Who painted it?",
         "Long ago.\n\nWhen was it?",
     ]

@@ -85,7 +85,7 @@ _PATTERNS = {
     "negations": re.compile(_words(_NEGATIONS).pattern + r"|(?<=\w)n['’]t\b", re.IGNORECASE),
     "quantifiers": _words(_QUANTIFIERS),
 }
-KINDS = ("code", "numbers", "units", "negations", "quantifiers", "names", "options", "answer")
+KINDS = ("answer", "options", "code", "numbers", "units", "negations", "quantifiers", "names")
 
 
 def named(phrase: str) -> re.Pattern[str]:

@@ -122,7 +122,7 @@ def _reorder(sentence: str, rng: random.Random) -> str:
 
 def _reform(sentence: str, rng: random.Random) -> str:
     """Another form of the first kind of question that fits; not of one with a clause beside it."""
-    if re.search(rf"\b{_CLAUSE}\b", sentence, re.IGNORECASE):
+    if re.search(rf"\s{_CLAUSE}\b", sentence, re.IGNORECASE):
         return sentence
     for pattern, forms in _FORMS:
         if match := pattern.match(sentence):

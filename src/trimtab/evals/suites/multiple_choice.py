@@ -105,7 +105,7 @@ def robust(answer: str, options: Mapping[str, str]) -> str | None:
     stated = re.findall(rf"(?i:\banswer\b(?:\s+is|\s*:)?|\\boxed)[\s:({{\[\"']*({any_})(?!\w)(?!['’]\w)", text)
     if stated:
         return stated[-1]
-    if match := re.match(rf"[\s(\[\"']*({any_})(?:[)\].:,\"']|\s*$|\s*\n)", text):
+    if match := re.match(rf"[\s(\[\"']*({any_})(?:[)\].:,\"]|'(?!\w)|\s*$|\s*\n)", text):
         return match[1]
     plain = text.casefold().rstrip(". ")
     for one, option in options.items():
