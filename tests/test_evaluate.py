@@ -42,6 +42,7 @@ def test_a_folder_holds_every_answer_every_number_and_a_page(done):
     assert facts["finished"]
     assert facts["signature"]["decoding"] == "greedy"
     assert {m["name"] for m in facts["measures"]} >= {"robust strict", "official strict", "robust unparsed"}
+    assert "socialbench  4/6 items" in out
     assert "robust strict" in out
     assert "(random)" in out
     assert "signature:" in out

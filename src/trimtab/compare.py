@@ -29,7 +29,7 @@ from trimtab.models.tokenizers import encode_prompts
 from trimtab.recipe import parse_value
 from trimtab.report import decoding as decoding_page
 from trimtab.run import environment
-from trimtab.train.progress import bar
+from trimtab.train.progress import advance, bar
 
 STRATEGIES = ("greedy", "sample", "top_k", "top_p", "typical", "eta", "min_p", "top_h", "penalty", "adaptive")
 SHOWN = 12
@@ -210,7 +210,7 @@ def write(
             for one, found in zip(written, columns):
                 torch.manual_seed(seed + start)
                 found |= _write(model, tokenizer, inputs, copy.deepcopy(cache), one, rows, new, tracked)
-                progress.update(task, advance=len(rows))
+                advance(progress, task, len(rows))
     for one, found in zip(written, columns):
         for i in range(len(passages)):
             for name, value in found[i].items():

@@ -21,7 +21,7 @@ from trimtab.models import fingerprint, loading
 from trimtab.recipe import parse_value
 from trimtab.report import evaluation as page
 from trimtab.run import environment
-from trimtab.train.progress import bar
+from trimtab.train.progress import advance, bar
 
 FACTS = "evaluation.json"
 SAMPLES = "samples.jsonl"
@@ -169,7 +169,7 @@ def _into(
 
         def keep(rows: list[dict[str, Any]]) -> None:
             answers.append(rows)
-            progress.update(task, advance=len(rows))
+            advance(progress, task, len(rows))
 
         found = ask(asked, answerer, done, keep)
     facts |= {"finished": True, "measures": [_measure(one) for one in measures(asked.suite, found)]}

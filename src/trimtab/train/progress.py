@@ -23,6 +23,17 @@ def bar(console: Console) -> Progress:
     return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
+def advance(progress: Progress, task: Any, number: int) -> None:
+    """Move a bar; where there is no terminal to draw it on, a line says how far the work is."""
+    progress.update(task, advance=number)
+    console = progress.console
+    if not console.is_terminal:
+        one = progress.tasks[task]
+        shown = "" if one.time_remaining is None else f"  {left(one.time_remaining)}"
+        done = f"{one.description}  {one.completed:.0f}/{one.total or 0:.0f} {one.fields['note']}"
+        console.print(f"{done}{shown}", highlight=False, soft_wrap=True)
+
+
 def left(seconds: float) -> str:
     """Time left, for a line."""
     return f"left {int(seconds) // 60}:{int(seconds) % 60:02d}"
