@@ -28,7 +28,7 @@ from trimtab.data.geometry.questions import CANNOT, NONE, QUESTIONS, NotAsked
 DEPTHS = (1, 2, 3, 4, 5)
 DISTRACTED = 0.25
 """share of the items with a fact that does not matter"""
-TRIES, ASKS, BATCH = 200, 30, 60
+TRIES, ASKS, BATCH = 200, 30, 24
 """random scenes for a target, and questions to a scene, before they are given up; targets that are sought together"""
 
 
