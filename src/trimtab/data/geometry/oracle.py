@@ -1,10 +1,10 @@
 """Labels by computation: a scene is realised in many ways, and an answer holds only if it holds in all of them.
 
-Two realisations with different answers prove "cannot be inferred". An equation that holds at random rational points is
-an identity (Schwartz-Zippel: a polynomial that is not zero vanishes there with negligible chance). "Never" and
-"outside" are claims about what was looked at, so they are made only after a search for the contrary: listed coincidences are
-forced, alone and together; each free number is moved to where the quantity in question would vanish if it were linear
-in it; random walks lead towards another answer. And they are given up as undecided
+Two realisations with different answers prove "cannot be inferred". An equation that holds at random rational points
+is an identity (Schwartz-Zippel: a polynomial that is not zero vanishes there with negligible chance). "Never" and
+"outside" are claims about what was looked at, so they are made only after a search for the contrary: listed
+coincidences are forced, alone and together; each free number is moved to where the quantity in question would vanish
+if it were linear in it; random walks lead towards another answer. And they are given up as undecided
 
 - if a quantity changes its sign on a connected piece of the scene, since somewhere between it vanishes;
 - if the answer changes only where two quantities vanish at once, which no sign gives away;
