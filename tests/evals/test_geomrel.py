@@ -80,6 +80,18 @@ def test_the_normal_form_forgets_letters_and_options_and_nothing_else():
     assert wording.normal(one) != wording.normal("QRS is a square. Is R on SQ?")
 
 
+def test_a_question_is_in_one_split_whatever_its_points_are_called(train):
+    for row in train:
+        letters = sorted(row["scene"]["points"])
+        renamed = str.maketrans("".join(letters), "".join(letters[1:] + letters[:1]))
+        text, _, options = row["question"].partition("\n")
+        for word in set(re.findall(r"\b[A-Z]+\b", text)):
+            text = re.sub(rf"\b{word}\b", word.translate(renamed).lower() + "#", text)
+        again = re.sub(r"\b([a-z]+)#", lambda found: found[1].upper(), text) + "\n" + options
+        assert again != row["question"]
+        assert not wording.is_test(again)
+
+
 def test_the_same_seed_gives_the_same_rows_and_another_seed_others(train):
     assert fresh(3, 20) == train[:20]
     other = fresh(4, 20)
