@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator
 
-from trimtab.data.geometry.audit import Claim, _scene
+from trimtab.data.geometry.audit import Claim, typed
 from trimtab.data.geometry.constructions import ALL, Construction
 from trimtab.data.geometry.draws import Draw, allowed
 from trimtab.data.geometry.oracle import Judgement, Query, Scene, judge
@@ -12,8 +12,8 @@ from trimtab.data.geometry.plane import Degenerate, Plane, Point, holds, plane, 
 
 def scene(steps: str, kind: str, *arguments: str, offered: tuple[str, ...] = ()) -> tuple[Scene, Query]:
     """ "square ABCD; midpoint ACM" and a question about letters."""
-    typed = tuple(tuple(step.strip().rsplit(" ", 1)) for step in steps.split(";"))
-    return _scene(Claim(typed, kind, arguments, "", offered), "here")  # type: ignore[arg-type]
+    words = tuple(tuple(step.strip().rsplit(" ", 1)) for step in steps.split(";"))
+    return typed(Claim(words, kind, arguments, "", offered), "here")  # type: ignore[arg-type]
 
 
 def answer(steps: str, kind: str, *arguments: str, offered: tuple[str, ...] = ()) -> Judgement:

@@ -98,7 +98,7 @@ def audit(claims: Iterable[Claim]) -> list[Wrong]:
     """
     wrong = []
     for number, claim in enumerate(claims, 1):
-        scene, query = _scene(claim, f"claim {number}")
+        scene, query = typed(claim, f"claim {number}")
         try:
             judged = judge(scene, query)
         except Undecided as error:
@@ -128,20 +128,25 @@ def audit_files(folder: str | Path, scenes: str | Path) -> list[Wrong]:
         counts[row["source"]] = counts.get(row["source"], 0) + 1
         by_place[row["source"], counts[row["source"]]] = row
     claims = []
-    for n, typed in enumerate(load_rows(str(scenes)), 1):
-        missing = [key for key in ("source", "number", "steps", "kind", "arguments") if key not in typed]
+    for n, scene in enumerate(load_rows(str(scenes)), 1):
+        missing = [key for key in ("source", "number", "steps", "kind", "arguments") if key not in scene]
         if missing:
             raise DataError(f"{scenes}: row {n} has no {missing[0]}; expected source, number, steps, kind, arguments")
-        place = (typed["source"], typed["number"])
+        place = (scene["source"], scene["number"])
         if place not in by_place:
             raise DataError(f"{scenes}: row {n}: {folder} has no row {place[1]} of {place[0]}")
-        steps = tuple((name, letters) for name, letters in typed["steps"])
-        offered = tuple(typed.get("offered", ()))
-        claims.append(Claim(steps, typed["kind"], tuple(typed["arguments"]), by_place[place]["relation"], offered))
+        steps = tuple((name, letters) for name, letters in scene["steps"])
+        offered = tuple(scene.get("offered", ()))
+        claims.append(Claim(steps, scene["kind"], tuple(scene["arguments"]), by_place[place]["relation"], offered))
     return audit(claims)
 
 
-def _scene(claim: Claim, where: str) -> tuple[Scene, Query]:
+def typed(claim: Claim, where: str) -> tuple[Scene, Query]:
+    """The scene and the query of a claim, with points by number.
+
+    Raises:
+        DataError: as `audit`, beginning with `where`.
+    """
     numbers: dict[str, int] = {}
     steps = []
     for name, letters in claim.steps:

@@ -28,7 +28,7 @@ from trimtab.data.geometry.questions import CANNOT, NONE, QUESTIONS, NotAsked
 DEPTHS = (1, 2, 3, 4, 5)
 DISTRACTED = 0.25
 """share of the items with a fact that does not matter"""
-TRIES, ASKS, BATCH = 200, 30, 60
+TRIES, ASKS, BATCH = 200, 30, 24
 """random scenes for a target, and questions to a scene, before they are given up; targets that are sought together"""
 
 
@@ -211,13 +211,13 @@ def _ask_inside(drawn: random.Random, scene: Scene) -> Arguments | None:
     return ((new,), drawn.choice(there)) if there else None
 
 
-def _ask_segment(*corners: int) -> Callable[[random.Random, Scene], Arguments | None]:
-    """About a segment and a shape with one of these numbers of corners (2 for a circle)."""
+def _ask_segment(*corners: int, attached: bool = False) -> Callable[[random.Random, Scene], Arguments | None]:
+    """About a segment and a shape of so many corners (2 for a circle); attached: the segment begins at one of them."""
 
     def ask(drawn: random.Random, scene: Scene) -> Arguments | None:
         ends = _mixed(drawn, scene)[:2]
         drawn.shuffle(ends)
-        there = [shape for shape in shapes(scene) if len(shape) in corners]
+        there = [s for s in shapes(scene) if len(s) in corners and not (attached and set(s).isdisjoint(ends))]
         return (tuple(ends), drawn.choice(there)) if there else None
 
     return ask
@@ -269,13 +269,13 @@ RECIPES = {
     ),
     "angles at a transversal": Recipe(_transversal, _ask_angles((4, 7), *range(8))),
     "angles at a diagonal": Recipe(_diagonal, _ask_angles((0, 1, 2, 3), *range(4))),
-    "radius": Recipe(_chain, _ask_segment(2)),
+    "radius": Recipe(_chain, _ask_segment(2, attached=True)),
     "diameter": Recipe(_chain, _ask_segment(2)),
-    "side": Recipe(_chain, _ask_segment(3, 4, 6)),
-    "diagonal": Recipe(_chain, _ask_segment(4, 6)),
-    "median": Recipe(_chain, _ask_segment(3)),
-    "altitude": Recipe(_chain, _ask_segment(3)),
-    "bisector": Recipe(_chain, _ask_segment(3)),
+    "side": Recipe(_chain, _ask_segment(3, 4, 6, attached=True)),
+    "diagonal": Recipe(_chain, _ask_segment(4, 6, attached=True)),
+    "median": Recipe(_chain, _ask_segment(3, attached=True)),
+    "altitude": Recipe(_chain, _ask_segment(3, attached=True)),
+    "bisector": Recipe(_chain, _ask_segment(3, attached=True)),
 }
 
 

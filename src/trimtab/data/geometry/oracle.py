@@ -1,11 +1,14 @@
 """Labels by computation: a scene is realised in many ways, and an answer holds only if it holds in all of them.
 
-Two realisations with different answers prove "cannot be inferred". An equation that holds at random rational points is
-an identity (Schwartz-Zippel: a polynomial that is not zero vanishes there with negligible chance). "Never" is claimed
-after the listed coincidences of each construction were forced, alone and together, after each free number was moved to
-where the quantity in question would vanish if it were linear in it, and if that quantity keeps one sign on each
-connected piece of the scene: were it to change sign, some realisation between would make it vanish, so that the item is
-given up as undecided, like one that hangs on two quantities at once.
+Two realisations with different answers prove "cannot be inferred". An equation that holds at random rational points
+is an identity (Schwartz-Zippel: a polynomial that is not zero vanishes there with negligible chance). "Never" and
+"outside" are claims about what was looked at, so they are made only after a search for the contrary: listed
+coincidences are forced, alone and together; each free number is moved to where the quantity in question would vanish
+if it were linear in it; random walks lead towards another answer. And they are given up as undecided
+
+- if a quantity changes its sign on a connected piece of the scene, since somewhere between it vanishes;
+- if the answer changes only where two quantities vanish at once, which no sign gives away;
+- if a point is outside now beyond this side and now beyond that one, since it may get in between.
 """
 
 import random
@@ -243,6 +246,7 @@ def judge(scene: Scene, query: Query) -> Judgement:
     signs: dict[tuple, set[int]] = {}
     unclear = looked = 0
     question = QUESTIONS[query.kind]
+    reasons: frozenset | None = None
     hangs = question.identities & frozenset(query.offered)
     for found in _realisations(scene, query, seen):
         looked += 1
@@ -258,6 +262,12 @@ def judge(scene: Scene, query: Query) -> Judgement:
         seen.setdefault(answer, found)
         if len(seen) > 1:
             return Judgement(CANNOT, Evidence("counterexample", looked, tuple(seen.items())[:2]))
+        if question.reasons and answer == "no":
+            arguments = [[found.points[n] for n in numbers] for numbers in query.arguments]
+            now = question.reasons(scene.plane, *arguments)
+            reasons = now if reasons is None else reasons & now
+            if not reasons and looked > IDENTITY:
+                break
         if hangs:
             _note(scene, query, found, signs)
     if unclear:
@@ -267,6 +277,8 @@ def judge(scene: Scene, query: Query) -> Judgement:
     (answer,) = seen
     if any(len(found) > 1 for found in signs.values()):
         raise Undecided("a quantity changes sign, but no realisation was found in which it vanishes")
+    if reasons is not None and not reasons:
+        raise Undecided("the answer is no for one reason here and for another there")
     kind = "identity" if answer in question.identities else "exhaustion"
     return Judgement(answer, Evidence(kind, looked, tuple(seen.items())))
 

@@ -33,6 +33,8 @@ class Question:
     margin: Callable[..., float] | None = None
     """how far the answer is from changing, as a number without units whose size shrinks to 0 on the way there: a guide
     to the search for another answer"""
+    reasons: Callable[..., frozenset] | None = None
+    """why the answer is "no" in one realisation; one of them must be the reason in all"""
     identities: frozenset[str] = frozenset()
     """answers that are equations; if there are any, the quantities keep their signs as long as no condition is met"""
 
@@ -145,6 +147,19 @@ def _shape_conditions(g: Plane, ends: Sequence[Point], shape: Sequence[Point]) -
         powers = [g.length2(shape[0], shape[1]) - g.length2(shape[0], p) for p in ends]
         return [[(power.numerator, power.denominator)] for power in powers]
     return [[_turn(shape[i - 1], shape[i], p)] for p in ends for i in range(len(shape))]
+
+
+def _shape_reasons(g: Plane, ends: Sequence[Point], shape: Sequence[Point]) -> frozenset[tuple[int, int]]:
+    """(end, side) where the end is strictly beyond the side; a circle counts as one side.
+
+    A point that is always outside, but for ever other reasons, may well get in between them.
+    """
+    if len(shape) == 2:
+        return frozenset((e, 0) for e, p in enumerate(ends) if place(g, p, shape) < 0)
+    turned = 1 if turn(*shape[:3]) > 0 else -1
+    return frozenset(
+        (e, i) for e, p in enumerate(ends) for i in range(len(shape)) if turned * turn(shape[i - 1], shape[i], p) < 0
+    )
 
 
 def _shape_margin(g: Plane, ends: Sequence[Point], shape: Sequence[Point]) -> float:
@@ -460,7 +475,7 @@ QUESTIONS: dict[str, Question] = {
          CANNOT: UNKNOWN},
         _line_line_conditions,
         _line_line_margin,
-        frozenset(("parallel", "perpendicular")),
+        identities=frozenset(("parallel", "perpendicular")),
     ),
     "line-point": Question(
         line_point,
@@ -473,7 +488,7 @@ QUESTIONS: dict[str, Question] = {
         YES_NO,
         _line_point_conditions,
         _line_point_margin,
-        frozenset(("yes",)),
+        identities=frozenset(("yes",)),
     ),
     "point-shape": Question(
         point_shape,
@@ -486,6 +501,7 @@ QUESTIONS: dict[str, Question] = {
         YES_NO,
         _shape_conditions,
         _shape_margin,
+        _shape_reasons,
     ),
     "segment-shape": Question(
         segment_shape,
@@ -498,6 +514,7 @@ QUESTIONS: dict[str, Question] = {
         YES_NO,
         _shape_conditions,
         _shape_margin,
+        _shape_reasons,
     ),
     "angles at a crossing": _angles(crossing, "vertical", "supplementary"),
     "angles in some order": _angles(
@@ -530,5 +547,5 @@ for _name, _article in ROLES.items():
         YES_NO,
         _role_conditions(_name),
         _role_margin(_name),
-        frozenset(("yes",)),
+        identities=frozenset(("yes",)),
     )  # fmt: skip
