@@ -91,6 +91,10 @@ def test_texts_are_read_as_they_were_written(model, tokenizer):
         if tokenizer(text, add_special_tokens=False).input_ids == ids:
             assert read == pytest.approx(own, abs=1e-3)
     assert states.shape == (3, model.config.hidden_size)
+    same = [i for i in range(3) if tokenizer(found.texts[i], add_special_tokens=False).input_ids == found.ids[i]]
+    assert same, "no text is read back as the tokens that were written"
+    for i in same:
+        torch.testing.assert_close(found.states[i], states[i], atol=1e-4, rtol=1e-4)
 
 
 def test_the_token_view_says_who_would_have_kept_what(model, tokenizer):

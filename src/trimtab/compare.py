@@ -103,6 +103,8 @@ class Written:
     confidence: list[list[float]] = field(default_factory=list)
     """of knowing the candidates and calling the rest uniform; see `trimtab.decoding.adaptive`"""
     reinforcement: list[dict[str, float]] = field(default_factory=list)
+    states: list[Tensor] = field(default_factory=list)
+    """[D] on the CPU: the last hidden state, at the place that gives the text's last token"""
 
 
 class Before(LogitsProcessor):
@@ -258,10 +260,17 @@ def _write(
     after = After(before, samples)
     processors = LogitsProcessorList([before, *arguments.pop("logits_processor", ()), after])
     given = {"past_key_values": cache} if cache is not None else {}
-    output = model.generate(
-        **inputs, **given, **arguments, max_new_tokens=new, pad_token_id=tokenizer.pad_token_id,
-        logits_processor=processors,
-    )  # fmt: skip
+    states: list[Tensor] = []
+    seen = model.get_output_embeddings().register_forward_pre_hook(
+        lambda head, hidden: states.append(hidden[0][:, -1].float().cpu())
+    )
+    try:
+        output = model.generate(
+            **inputs, **given, **arguments, max_new_tokens=new, pad_token_id=tokenizer.pad_token_id,
+            logits_processor=processors,
+        )  # fmt: skip
+    finally:
+        seen.remove()
     answers = output[:, width:]
     before.take(answers[:, -1])
     table = {
@@ -279,7 +288,8 @@ def _write(
         kept = {name: values[place, : length + 1].tolist() for name, values in table.items()}
         rates = trackers[place].rates() if place in trackers else {}
         text = tokenizer.decode(ids[:length], skip_special_tokens=True)
-        found[row] = {"texts": text, "ids": ids[: length + 1], **kept, "reinforcement": rates}
+        state = states[max(0, length - 1)][place]
+        found[row] = {"texts": text, "ids": ids[: length + 1], **kept, "reinforcement": rates, "states": state}
     return found
 
 
@@ -298,8 +308,8 @@ def read(
     """What a model makes of texts after their prompts, each tokenised on its own.
 
     Returns:
-        Log-probabilities of each text's tokens in nats, [R][tokens], and the last hidden state of its last token,
-        [R, D] on the CPU.
+        Log-probabilities of each text's tokens in nats, [R][tokens], and the last hidden state at the place that gives
+        its last token, [R, D] on the CPU.
     """
     logprobs: list[list[float]] = []
     states = []
@@ -321,7 +331,7 @@ def read(
         found = output.logits[:, :-1].float().log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
         keep = answer_mask(labels)
         logprobs += [found[i][keep[i]].tolist() for i in range(len(rows))]
-        last = mask.sum(dim=1) - 1
+        last = (mask.sum(dim=1) - 2).clamp(min=0)
         states.append(output.hidden_states[-1][torch.arange(len(rows)), last].float().cpu())
     return logprobs, torch.cat(states)
 
@@ -493,12 +503,10 @@ def compare(settings: Settings, console: Console | None = None) -> Path:
     if all(human):
         texts["human"] = [str(text) for text in human]
     console.print("measuring the texts ...")
-    states: dict[str, Tensor] = {}
-    for name, found in texts.items():
-        if all(human) or settings.judge:
-            read_logprobs, states[name] = read(judge, judging, passages, found)
-            if name == "human" or settings.judge:
-                logprobs[name] = read_logprobs
+    states = {one.name: torch.stack(one.states) for one in written}
+    for name, found in texts.items():  # what the model itself wrote, it has read when it wrote it
+        if name == "human" or settings.judge:
+            logprobs[name], states[name] = read(judge, judging, passages, found)
     signature = {
         "trimtab": __version__,
         "model": f"{settings.model} {fingerprint.of_model(model)}",
