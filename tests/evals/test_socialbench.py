@@ -611,4 +611,6 @@ def test_memory_rows_are_what_their_script_writes(tmp_path):
 def test_the_suite_has_one_prompt_a_limit_and_the_paper():
     assert SUITE.paper == "arXiv:2403.13679"
     assert list(SUITE.prompts) == ["zero_shot"]
-    assert SUITE.max_new_tokens == 512
+    assert SUITE.max_new_tokens == 32
+    of_kind = {(bool(item.options), item.max_new_tokens) for item in SUITE.items(SocialBenchOptions())}
+    assert of_kind == {(True, None), (False, 512)}

@@ -59,7 +59,7 @@ def browser():
 def opened(browser, page):
     context = browser.new_context(offline=True)
     tab = context.new_page()
-    tab.set_default_timeout(5000)
+    tab.set_default_timeout(60_000)  # a limit for a page that hangs, and no wait
     asked, said = [], []
     tab.on("request", lambda request: asked.append(request.url))
     tab.on("console", lambda message: said.append(message.text))

@@ -47,7 +47,7 @@ def check(name: str, settings: Mapping[str, Any]) -> Any:
     try:
         return options.model_validate(dict(settings))
     except ValidationError as error:
-        first = error.errors()[0]
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         key = str(first["loc"][0]) if first["loc"] else "settings"
         known = list(options.model_fields)
         if first["type"] == "extra_forbidden":

@@ -15,7 +15,7 @@ from trimtab.evals.suite import Item, Messages, Options, Suite, SuiteError, Verd
 class Settings(Options):
     """Where the questions are."""
 
-    file: str = Field(min_length=1)
+    file: str | None = None
     """Rows: a .jsonl, .json, .csv or .parquet file or a dataset on the hub, with question, options and answer."""
     which: Literal["original", "clean"] = "original"
     """Words of the questions: as they were, or as `trimtab clean` wrote them."""
@@ -39,6 +39,8 @@ def items(settings: Settings) -> list[Item]:
         SuiteError: naming the row that is no question.
     """
     found = []
+    if not settings.file:
+        raise SuiteError("there are no questions: name a file of them with multiple_choice.file=FILE")
     for number, row in enumerate(load_rows(settings.file)[: settings.rows]):
         where = f"{settings.file}: row {number + 1}"
         for column in (settings.options, settings.answer, *settings.groups):
