@@ -1331,6 +1331,57 @@ MISTAKES = [
     ),
     # --- geometry
     Mistake(
+        "evaluation: answers that were not understood leave the denominator",
+        "evals/suite.py",
+        '("strict", sums, ones)',
+        '("strict", sums, known)',
+        (
+            "evals/test_suite.py::test_an_answer_that_was_not_understood_is_wrong_in_one_number_and_absent_from_the_other",
+        ),
+    ),
+    Mistake(
+        "evaluation: errors count as wrong answers",
+        "evals/suite.py",
+        "[one for one in answered if one.error is None]",
+        "[one for one in answered if one.error is None or one.verdicts is not None]",
+        ("evals/test_suite.py::test_an_error_is_no_wrong_answer",),
+    ),
+    Mistake(
+        "evaluation: an item that ended in an error is not asked again",
+        "evals/runner.py",
+        'for key, row in (done or {}).items() if not row.get("error")}',
+        "for key, row in (done or {}).items()}",
+        ("evals/test_runner.py::test_an_item_that_ended_in_an_error_is_asked_again",),
+    ),
+    Mistake(
+        "evaluation: the first token stands for the whole label",
+        "evals/answerers.py",
+        "found[row][k] += rest[i",
+        "found[row][k] += 0 * rest[i",
+        ("evals/test_answerers.py::test_options_get_the_probability_of_all_their_tokens",),
+    ),
+    Mistake(
+        "evaluation: positions of labels count the padding",
+        "evals/answerers.py",
+        "at = positions[owner, -1:] + 1",
+        "at = 0 * positions[owner, -1:] + mask.size(1)",
+        ("evals/test_answerers.py::test_options_get_the_probability_of_all_their_tokens",),
+    ),
+    Mistake(
+        "evaluation: a refusal is tried again",
+        "evals/answerers.py",
+        "return error.status_code in (408, 409, 429) or error.status_code >= 500",
+        "return True",
+        ("evals/test_answerers.py::test_a_refusal_ends_the_evaluation_at_once",),
+    ),
+    Mistake(
+        "evaluation: a torn line is kept",
+        "evals/runner.py",
+        "                    file.truncate(whole)",
+        "                    file.truncate(len(data))",
+        ("evals/test_runner.py::test_a_torn_last_line_is_cut_off_and_others_are_named",),
+    ),
+    Mistake(
         "geometry: the turned vector goes the other way",
         "data/geometry/plane.py",
         "(n * ux - m * self.k * uy)",
