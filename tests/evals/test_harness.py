@@ -76,9 +76,10 @@ def test_a_decoding_strategy_and_its_settings_reach_the_model(folder):
 def test_sampling_that_would_be_ignored_is_refused(folder):
     import anyio
 
-    model = get_model(f"trimtab/{folder}", memoize=False)
-    with pytest.raises(SuiteError, match="-M decoding=NAME"):
-        anyio.run(lambda: model.api.generate([], [], "none", GenerateConfig(temperature=0.7)))
+    for given in ({}, {"decoding": "top_k"}):
+        model = get_model(f"trimtab/{folder}", memoize=False, **given)
+        with pytest.raises(SuiteError, match="-M decoding=NAME"):
+            anyio.run(lambda: model.api.generate([], [], "none", GenerateConfig(temperature=0.7)))  # noqa: B023
 
 
 def test_a_model_in_memory_answers_as_it_is_now(folder):

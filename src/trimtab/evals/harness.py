@@ -213,7 +213,7 @@ class TrimtabAPI(ModelAPI):
     ) -> ModelOutput:
         if tools:
             raise SuiteError("trimtab's provider calls no tools; choose another provider for this task")
-        if self._answerer.strategy == "greedy" and (config.temperature or config.top_p or config.top_k):
+        if config.temperature or config.top_p or config.top_k:  # whatever the strategy, it would not see them
             raise SuiteError("choose how to sample with -M decoding=NAME, not with --temperature, --top-p or --top-k")
         chat = [{"role": message.role, "content": message.text} for message in input]
         own = _Request(chat, config.max_tokens or 512)
