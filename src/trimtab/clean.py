@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from pydantic import Field, ValidationError
 from rich.console import Console
 from rich.table import Table
@@ -23,6 +22,7 @@ from trimtab.evals.embeddings import MissingEmbedding
 from trimtab.evals.rewriters import Rewriter, Way, causal, seq2seq, ways
 from trimtab.evals.rules import Rules
 from trimtab.models import fingerprint, loading
+from trimtab.recipe import parse_value
 from trimtab.train.progress import bar
 
 
@@ -62,10 +62,7 @@ def parse(words: Sequence[str]) -> Settings:
         key, sign, value = word.partition("=")
         if not sign:
             raise CleanEvalError(f"{word!r} is no setting; write KEY=VALUE, for example select=lowest")
-        try:
-            found[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise CleanEvalError(f"{word!r}: the value is no YAML") from None
+        found[key] = parse_value(word, value)
     try:
         return Settings.model_validate(found)
     except ValidationError as error:

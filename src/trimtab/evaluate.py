@@ -20,11 +20,10 @@ from trimtab.evals.suite import Answered, Measure, baselines
 from trimtab.models import fingerprint, loading
 from trimtab.recipe import parse_value
 from trimtab.report import evaluation as page
+from trimtab.report.evaluation import FACTS, SAMPLES
+from trimtab.report.html import put
 from trimtab.run import environment
 from trimtab.train.progress import advance, bar
-
-FACTS = "evaluation.json"
-SAMPLES = "samples.jsonl"
 
 
 class EvaluateError(ValueError):
@@ -113,12 +112,13 @@ def evaluate(names: Sequence[str], settings: Settings, console: Console | None =
                 found = _into(folder, name, asked, answerer, settings, console)
         except Timeout:
             raise EvaluateError(f"{folder} is being written by another evaluation; choose another --out") from None
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        console.print(table(page.read(folder)))
+        written = page.read(folder)
+        console.print(table(written))
         failed = sum(one.error is not None for one in found)
         if failed:
             console.print(f"{failed} items ended in an error and count nowhere; run the same command again to ask them")
-        console.print(f"signature: {'; '.join(f'{k} {v}' for k, v in facts['signature'].items())}", soft_wrap=True)
+        signature = written.facts["signature"]
+        console.print(f"signature: {'; '.join(f'{key} {value}' for key, value in signature.items())}", soft_wrap=True)
         folders.append(folder)
     return folders
 
@@ -199,9 +199,7 @@ def _same(folder: Path, signature: Mapping[str, str]) -> None:
 
 
 def _write(path: Path, facts: Mapping[str, Any]) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(facts, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
-    part.replace(path)
+    put(json.dumps(facts, indent=1, ensure_ascii=False, default=str) + "\n", path)
 
 
 def _measure(one: Measure) -> dict[str, Any]:
