@@ -127,8 +127,13 @@ def test_a_spoilt_cache_is_named(tmp_path):
         Candidates(path)
 
 
-def test_a_model_rewrites_and_judges_and_the_meta_names_it(trimtab, rows, tmp_path):
-    model = tiny_folder.save(tmp_path / "model", max_position_embeddings=1024)
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Made before the test, whose standard error holds no bar of the saving then."""
+    return tiny_folder.save(tmp_path_factory.mktemp("model") / "tiny", max_position_embeddings=1024)
+
+
+def test_a_model_rewrites_and_judges_and_the_meta_names_it(trimtab, rows, model, tmp_path):
     out = tmp_path / "clean.jsonl"
     words = [
         "--rewriter",
