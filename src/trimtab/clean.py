@@ -1,6 +1,5 @@
 """A test set in other words, on disk: models by name, candidates that outlive a stop, and what became of them."""
 
-import difflib
 import json
 from collections.abc import Iterator, MutableMapping, Sequence
 from importlib.metadata import version
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
@@ -21,6 +20,7 @@ from trimtab.evals.clean_eval import Cleaned, CleanEvalError, Detector, Scorer
 from trimtab.evals.embeddings import MissingEmbedding
 from trimtab.evals.rewriters import Rewriter, Way, causal, seq2seq, ways
 from trimtab.evals.rules import Rules
+from trimtab.mistakes import check_settings
 from trimtab.models import fingerprint, loading
 from trimtab.recipe import parse_value
 from trimtab.train.progress import bar
@@ -63,16 +63,7 @@ def parse(words: Sequence[str]) -> Settings:
         if not sign:
             raise CleanEvalError(f"{word!r} is no setting; write KEY=VALUE, for example select=lowest")
         found[key] = parse_value(word, value)
-    try:
-        return Settings.model_validate(found)
-    except ValidationError as error:
-        first, known = error.errors()[0], list(Settings.model_fields)
-        key = str(first["loc"][0])
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known)}"
-            raise CleanEvalError(f"clean has no setting {key!r}; {hint}") from None
-        raise CleanEvalError(f"{key} is {found[key]!r}; {first['msg'][0].lower()}{first['msg'][1:]}") from None
+    return check_settings(Settings, found, "clean", "", CleanEvalError)
 
 
 class Candidates(MutableMapping[str, Any]):

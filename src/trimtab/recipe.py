@@ -1,6 +1,5 @@
 """A recipe: everything that a run depends on, in one YAML file, checked strictly."""
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+
+from trimtab.mistakes import nearest
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -168,9 +169,8 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe | Sta
         known = sorted(p.stem for p in recipe_folder().glob("*.yaml"))
         shipped = recipe_folder() / f"{path.name.removesuffix('.yaml')}.yaml"
         if not shipped.is_file():
-            close = difflib.get_close_matches(path.stem, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"recipes that come with trimtab: {', '.join(known)}"
-            raise RecipeError(f"there is no recipe {path}; {hint}")
+            said = nearest(path.stem, known, f"recipes that come with trimtab: {', '.join(known)}")
+            raise RecipeError(f"there is no recipe {path}; {said}")
         path = shipped
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
@@ -345,10 +345,9 @@ def _explain(kind: Any, error: Any, at: tuple, of: str | None) -> str:
     place = ".".join(map(str, (*at, *location)))
     if error["type"] == "extra_forbidden":
         known = _keys(kind, location[:-1])
-        close = difflib.get_close_matches(str(location[-1]), known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known) or 'none'}"
+        said = nearest(str(location[-1]), known, f"known keys: {', '.join(known) or 'none'}")
         parent = of or ".".join(map(str, (*at, *location[:-1]))) or "the recipe"
-        return f"{parent} has no key {location[-1]!r}; {hint}"
+        return f"{parent} has no key {location[-1]!r}; {said}"
     if error["type"] == "missing":
         return f"{place} is missing"
     return f"{place} is {error['input']!r}; {error['msg'][0].lower()}{error['msg'][1:]}"

@@ -4,13 +4,13 @@ A file exports STRATEGY, which says what `model.generate` is given for its setti
 mixed, a function of the file's name for `model.generate(..., custom_generate=)`, which any strategy may draw from.
 """
 
-import difflib
 import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtab import by_file
+from trimtab.mistakes import check_settings, nearest
 
 if TYPE_CHECKING:
     from trimtab.decoding._strategy import Strategy
@@ -63,8 +63,7 @@ def strategy(name: str) -> "Strategy":
     if name in STOCK:
         return importlib.import_module("trimtab.decoding._stock").STOCK[name]
     if name not in names():
-        close = difflib.get_close_matches(name, known(), n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known strategies: {', '.join(known())}"
+        hint = nearest(name, known(), f"known strategies: {', '.join(known())}")
         raise DecodingError(f"there is no decoding strategy {name!r}; {hint}")
     module = importlib.import_module(f"trimtab.decoding.{name}")
     if not hasattr(module, "STRATEGY"):
@@ -88,19 +87,4 @@ def check(name: str, settings: Mapping[str, Any]) -> Any:
     Raises:
         DecodingError: naming the setting, what it is, and what may be meant.
     """
-    from pydantic import ValidationError
-
-    options = strategy(name).options
-    try:
-        return options.model_validate(dict(settings))
-    except ValidationError as error:
-        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        key = str(first["loc"][0])
-        if first["type"] == "extra_forbidden":
-            known = list(options.model_fields)
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"its settings: {', '.join(known) or 'none'}"
-            raise DecodingError(f"decoding {name} has no setting {key!r}; {hint}") from None
-        raise DecodingError(
-            f"decoding.{key} is {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}"
-        ) from None
+    return check_settings(strategy(name).options, settings, f"decoding {name}", "decoding.", DecodingError)

@@ -4,18 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from trimtab.options import Options
 
 GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1}
 PLAIN: dict[str, Any] = {"do_sample": True, "num_beams": 1, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
 """Everything off that a model's own generation config might switch on."""
-
-
-class Options(BaseModel):
-    """Settings of a strategy: unknown keys are errors, the text under a field is its help."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
 
 
 class Temperature(Options):

@@ -5,22 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
+from trimtab.evals import SuiteError as SuiteError
 from trimtab.intervals import Interval, bootstrap_ratio
+from trimtab.options import Options as Options  # with SuiteError, for suites to take from here
 
 Messages = list[dict[str, str]]
 """of a chat: [{"role": "user", "content": ...}, ...]"""
-
-
-class SuiteError(ValueError):
-    """A suite, setting or file that is not there or makes no sense."""
-
-
-class Options(BaseModel):
-    """Settings of a suite: unknown keys are errors, the text under a field is its help."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
 """One training system a file. A method is found by its file name: there is no list to edit."""
 
-import difflib
 import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trimtab import by_file
+from trimtab.mistakes import nearest
 
 if TYPE_CHECKING:
     from trimtab.core.plan import Method
@@ -34,7 +34,6 @@ def load(name: str) -> "Method":
         UnknownMethod: with the nearest name.
     """
     if name not in names():
-        close = difflib.get_close_matches(name, names(), n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known methods: {', '.join(names())}"
+        hint = nearest(name, names(), f"known methods: {', '.join(names())}")
         raise UnknownMethod(f"there is no method {name!r}; {hint}")
     return importlib.import_module(f"trimtab.methods.{name}").METHOD

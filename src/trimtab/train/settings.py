@@ -1,7 +1,6 @@
 """Training arguments: TRL's own, under their own names, checked before anything is loaded."""
 
 import dataclasses
-import difflib
 from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -9,6 +8,8 @@ from typing import Any, get_type_hints
 import torch
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from trl import SFTConfig  # type: ignore[attr-defined]
+
+from trimtab.mistakes import nearest
 
 DEFAULTS: dict[str, Any] = {
     # TRL switches both on wherever it runs; a recipe that wants them says so
@@ -64,9 +65,8 @@ def check(training: dict[str, Any]) -> dict[str, Any]:
     known = {field.name for field in dataclasses.fields(SFTConfig) if field.init}
     for key, value in training.items():
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "the keys are those of TRL's SFTConfig"
-            raise TrainingError(f"training has no key {key!r}; {hint}")
+            said = nearest(key, known, "the keys are those of TRL's SFTConfig")
+            raise TrainingError(f"training has no key {key!r}; {said}")
         if key in OURS:
             raise TrainingError(f"training.{key} is set by {OURS[key]}; leave it out")
         if key in NOT_BUILT and value:

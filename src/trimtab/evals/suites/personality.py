@@ -10,7 +10,6 @@ The bundled pairs (CC0) are built on the 50 Big-Five markers of the Internationa
 C conscientiousness, ES emotional stability, I intellect. The paper's own corpus is not public.
 """
 
-import difflib
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +38,7 @@ from trimtab.evals.suite import (
     user,
 )
 from trimtab.intervals import Interval, bootstrap_ratio
+from trimtab.mistakes import nearest
 
 Mask = NDArray[np.bool_]
 PARTS = ("statement", "scenario")
@@ -156,9 +156,8 @@ def load_people(path: str, pairs: Sequence[Pair]) -> dict[tuple[str, str], list[
         for part in PARTS:
             column = f"{pair.pair_id}.{part}"
             if not any(column in row for row in rows):
-                close = difflib.get_close_matches(column, rows[0], n=1)
-                hint = f"did you mean {close[0]!r}?" if close else "every pair has one for each part"
-                raise DataError(f"{path} has no column {column!r}; {hint}")
+                said = nearest(column, rows[0], "every pair has one for each part")
+                raise DataError(f"{path} has no column {column!r}; {said}")
             table[pair.pair_id, part] = [_rating(row.get(column), path, n, column) for n, row in enumerate(rows, 1)]
     return table
 
@@ -261,9 +260,8 @@ def _persona(name: str) -> str:
     if name in PERSONAS or not name.strip():
         return PERSONAS.get(name, "")
     if len(name.split()) == 1 and name.isascii():
-        close = difflib.get_close_matches(name, PERSONAS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(PERSONAS)}, or write a sentence"
-        raise SuiteError(f"personality.persona: there is no persona {name!r}; {hint}")
+        said = nearest(name, PERSONAS, f"there are: {', '.join(PERSONAS)}, or write a sentence")
+        raise SuiteError(f"personality.persona: there is no persona {name!r}; {said}")
     return name.strip()
 
 

@@ -1,0 +1,41 @@
+"""What is said of names and settings that are not there: what may have been meant."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def nearest(name: str, known: Iterable[str], otherwise: str) -> str:
+    """The end of a message about a name that is not there: the nearest one that is, or `otherwise`."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else otherwise
+
+
+def check_settings(
+    options: Any, settings: Mapping[str, Any], owner: str, prefix: str, mistake: type[ValueError]
+) -> Any:
+    """Settings as an instance of the pydantic model `options`, with its defaults.
+
+    Args:
+        options: the class.
+        settings: key -> value.
+        owner: whose settings they are, for messages.
+        prefix: of a key, as the user writes it.
+        mistake: the error to raise.
+
+    Raises:
+        mistake: naming the setting, what it is, and what may be meant; a key that is not there comes first.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return options.model_validate(dict(settings))
+    except ValidationError as error:
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        key = str(first["loc"][0]) if first["loc"] else "settings"
+        if first["type"] == "extra_forbidden":
+            known = list(options.model_fields)
+            said = nearest(key, known, f"its settings: {', '.join(known) or 'none'}")
+            raise mistake(f"{owner} has no setting {key!r}; {said}") from None
+        message = f"{first['msg'][0].lower()}{first['msg'][1:]}"
+        raise mistake(f"{prefix}{key} is {first['input']!r}; {message}") from None
