@@ -1,6 +1,7 @@
 """Nothing here reaches a network; one thread a process is faster for tensors this small."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -35,3 +36,16 @@ def trimtab(monkeypatch, capsys):
         return ended.value.code or 0, out, err
 
     return call
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium; tests of pages are skipped where there is none."""
+    api = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("there is no browser")
+    with api.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()

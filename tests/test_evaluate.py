@@ -216,18 +216,6 @@ def test_texts_of_models_cannot_become_markup(pair, tmp_path):
     assert "</script><script>document" not in (tmp_path / "x.html").read_text()
 
 
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("no browser")
-    with api.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
 def test_items_can_be_filtered_and_turned_over_in_a_browser(pair, tmp_path, browser):
     page.write(pair, tmp_path / "both.html")
     context = browser.new_context(offline=True)

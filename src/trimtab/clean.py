@@ -6,7 +6,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import Field
 from rich.console import Console
 from rich.table import Table
@@ -210,7 +209,7 @@ class _Models:
     def __call__(self, name: str, kind: Any) -> tuple[Any, Any]:
         if (name, kind) not in self.loaded:
             tokenizer = loading.load_tokenizer(name)
-            model = loading.load_model(name, kind=kind).to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
+            model = loading.load_model(name, kind=kind).to(loading.device())  # type: ignore[arg-type]
             self.loaded[name, kind] = (model, tokenizer)
         return self.loaded[name, kind]
 

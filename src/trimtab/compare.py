@@ -485,7 +485,7 @@ def compare(settings: Settings, console: Console | None = None) -> Path:
     passages = passages[: settings.number]
     for name, options in settings.strategies.items():
         decoding.arguments(name, tokenizer, **options)  # what a strategy says against this tokenizer
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = loading.device()
     model = loading.load_model(settings.model).to(device)  # type: ignore[arg-type]
     judge, judging = model, tokenizer
     if settings.judge:

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
@@ -127,7 +126,7 @@ def _answerer(settings: Settings) -> Answerer:
     if settings.endpoint:
         return Endpoint(settings.endpoint, settings.model, seed=settings.seed, batch=settings.batch)
     tokenizer = loading.load_tokenizer(settings.model)
-    model = loading.load_model(settings.model).to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
+    model = loading.load_model(settings.model).to(loading.device())  # type: ignore[arg-type]
     return Local(
         model,
         tokenizer,

@@ -238,7 +238,7 @@ def _load(name: str, role: str, made: list[str]) -> PreTrainedModel:
     """The model on the device there is; its fingerprint goes to `made`."""
     model = loading.load_model(name)
     made.append(f"{role} {name} {fingerprint.of_model(model)}")
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
+    return model.to(loading.device())  # type: ignore[arg-type]
 
 
 def _show(console: Console, prompt: str, strengths: Sequence[float | None], texts: Sequence[str]) -> None:

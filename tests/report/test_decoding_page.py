@@ -2,7 +2,6 @@
 
 import math
 import os
-import shutil
 
 import numpy as np
 import pytest
@@ -41,18 +40,6 @@ def page(tmp_path_factory):
         cautions=["small"],
     )
     return write(made, tmp_path_factory.mktemp("page") / "page.html")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("there is no browser")
-    with api.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

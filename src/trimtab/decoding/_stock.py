@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from pydantic import Field
 from transformers import LogitsProcessor, MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, TypicalLogitsWarper
 from transformers.generation.logits_process import EtaLogitsWarper, TopHLogitsWarper
 
 from trimtab.decoding._strategy import GREEDY, PLAIN, Options, Strategy, Temperature
+from trimtab.models.loading import device
 
 
 class Beams(Options):
@@ -59,10 +59,6 @@ def _sampled(
     return Strategy(paper, equation, options, arguments)
 
 
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 STOCK: dict[str, Strategy] = {
     "greedy": Strategy("", "argmax s", Options, lambda options, tokenizer=None: dict(GREEDY)),
     "beam": Strategy(
@@ -75,7 +71,7 @@ STOCK: dict[str, Strategy] = {
         "arXiv:2202.00666", "least |H + log p_v| of mass p", Typical, lambda o: TypicalLogitsWarper(o.mass)
     ),
     "eta": _sampled(
-        "arXiv:2210.15191", "p_v > min(e, sqrt(e) exp(-H))", Eta, lambda o: EtaLogitsWarper(o.cutoff, device=_device())
+        "arXiv:2210.15191", "p_v > min(e, sqrt(e) exp(-H))", Eta, lambda o: EtaLogitsWarper(o.cutoff, device=device())
     ),
     "min_p": _sampled("arXiv:2407.01082", "p_v >= a max p", MinP, lambda o: MinPLogitsWarper(o.p)),
     "top_h": _sampled("arXiv:2509.02510", "H(kept) <= h H(p)", TopH, lambda o: TopHLogitsWarper(o.h)),

@@ -11,7 +11,6 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-import torch
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import (
@@ -186,8 +185,7 @@ class TrimtabAPI(ModelAPI):
         strategy, plain = model_args.pop("decoding", "greedy"), bool(model_args.pop("plain", False))
         live = model_args.pop("live", None)
         if live is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            live = loading.load_model(model_name).to(device), loading.load_tokenizer(model_name)  # type: ignore[arg-type]
+            live = loading.load_model(model_name).to(loading.device()), loading.load_tokenizer(model_name)  # type: ignore[arg-type]
         model, tokenizer = live
         self._answerer = Local(
             model,

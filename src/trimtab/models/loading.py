@@ -82,6 +82,11 @@ def check_vocabulary(
     return size, check_same_tokens(tokenizer, other, vocab, size, role)
 
 
+def device() -> str:
+    """Where a model that is only asked goes: the GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def load_model(
     name: str, *, dtype: str = "float32", trust_remote_code: bool = False, kind: Any = AutoModelForCausalLM
 ) -> PreTrainedModel:
