@@ -1,7 +1,7 @@
 """A test set in other words, on disk: models by name, candidates that outlive a stop, and what became of them."""
 
 import json
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def parse(words: Sequence[str]) -> Settings:
     return check_settings(Settings, found, "clean", "", CleanEvalError)
 
 
-class Candidates(MutableMapping[str, Any]):
+class Candidates:
     """Candidates in a file, a line each, as they are made. A line that a kill cut short is taken away.
 
     Raises:
@@ -73,17 +73,17 @@ class Candidates(MutableMapping[str, Any]):
     """
 
     def __init__(self, path: Path):
-        self.path, self.known = path, {}
-        whole = path.read_bytes() if path.exists() else b""
-        whole = whole[: whole.rfind(b"\n") + 1]
-        for number, line in enumerate(whole.splitlines(), start=1):
+        self.path: Path = path
+        self.known: dict[str, Any] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        stored.drop_torn_line(path)
+        for number, line in enumerate(path.read_bytes().splitlines(), start=1):
             try:
                 key, value = json.loads(line)
             except ValueError as error:
                 raise CleanEvalError(f"{path}: line {number} is no candidate; delete the file to begin anew") from error
             self.known[key] = value
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(whole)
 
     def __setitem__(self, key: str, value: Any) -> None:
         if self.known.get(key) != value:
@@ -94,11 +94,8 @@ class Candidates(MutableMapping[str, Any]):
     def __getitem__(self, key: str) -> Any:
         return self.known[key]
 
-    def __delitem__(self, key: str) -> None:
-        raise NotImplementedError("candidates are only added")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.known)
+    def __contains__(self, key: object) -> bool:
+        return key in self.known
 
     def __len__(self) -> int:
         return len(self.known)

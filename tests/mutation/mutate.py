@@ -1376,9 +1376,9 @@ MISTAKES = [
     ),
     Mistake(
         "evaluation: a torn line is kept",
-        "evals/runner.py",
-        "                    file.truncate(whole)",
-        "                    file.truncate(len(data))",
+        "data/stored.py",
+        "        os.truncate(path, end)",
+        "        os.truncate(path, len(whole))",
         ("evals/test_runner.py::test_a_torn_last_line_is_cut_off_and_others_are_named",),
     ),
     Mistake(

@@ -1,6 +1,7 @@
 """Rows with a column that was computed beforehand, and a file beside them that says what it was computed from."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,14 @@ def write(file: Path, rows: Iterable[Row], meta: Mapping[str, Any]) -> None:
     finally:
         for part in parts:
             part.unlink(missing_ok=True)
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cut off what a kill left of a last line, so that the next one starts afresh."""
+    whole = path.read_bytes()
+    end = whole.rfind(b"\n") + 1
+    if end < len(whole):
+        os.truncate(path, end)
 
 
 def check(source: str, column: str, facts: Mapping[str, str]) -> None:

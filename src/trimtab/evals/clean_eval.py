@@ -10,7 +10,7 @@ this file's choice and is named where it is made.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -118,8 +118,14 @@ class Cleaned:
         return dict(total.most_common())
 
 
-Stored = MutableMapping[str, Any]
-"""key of a request -> [text, via]"""
+class Stored(Protocol):
+    """key of a request -> [text, via]; a dict is one."""
+
+    def __contains__(self, key: object, /) -> bool: ...
+
+    def __getitem__(self, key: str, /) -> Any: ...
+
+    def __setitem__(self, key: str, value: Any, /) -> None: ...
 
 
 # ---------------------------------------------------------------- rows

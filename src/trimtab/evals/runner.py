@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from trimtab.data.stored import drop_torn_line
 from trimtab.evals import suites
 from trimtab.evals.answerers import Answerer, Reply, renormalised
 from trimtab.evals.suite import Answered, Item, Measure, Suite, SuiteError, Verdict, accuracy
@@ -170,19 +171,14 @@ class Answers:
         """
         if not self.path.is_file():
             return {}
-        rows, whole = {}, 0
-        data = self.path.read_bytes()
-        for number, line in enumerate(data.splitlines(keepends=True), start=1):
+        drop_torn_line(self.path)
+        rows = {}
+        for number, line in enumerate(self.path.read_bytes().splitlines(), start=1):
             try:
-                row = json.loads(line) if line.endswith(b"\n") else None
-                rows[row["id"]] = row  # type: ignore[index]
+                row = json.loads(line)
+                rows[row["id"]] = row
             except (ValueError, TypeError, KeyError):
-                if whole + len(line) < len(data):
-                    raise SuiteError(f"{self.path}, line {number}: no row; repair or delete the line") from None
-                with self.path.open("r+b") as file:
-                    file.truncate(whole)
-                break
-            whole += len(line)
+                raise SuiteError(f"{self.path}, line {number}: no row; repair or delete the line") from None
         return rows
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -69,10 +69,14 @@ class Measure(NamedTuple):
     """items that it is over"""
 
 
+def chosen(item: Item, letter: str | None) -> Verdict:
+    """Of an answer that settles on one letter, or on none."""
+    return Verdict(letter, None if letter is None else float(letter in item.target))
+
+
 def argmax(item: Item, p: Mapping[str, float]) -> Verdict:
     """The likeliest label counts as the answer; of equal ones the first."""
-    best = max(p, key=lambda label: p[label])
-    return Verdict(best, float(best in item.target))
+    return chosen(item, max(p, key=lambda label: p[label]))
 
 
 def no_measures(answered: Sequence[Answered]) -> list[Measure]:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
+from trimtab.data.stored import drop_torn_line
+
 
 class EventLog:
     """Append-only JSON lines: each event is one write, so a kill tears at most the last line."""
@@ -41,7 +43,7 @@ def _append(path: Path, row: Mapping[str, Any]) -> None:
     text = json.dumps({key: _plain(value) for key, value in row.items()}, ensure_ascii=False) + "\n"
     with path.open("ab+") as out:
         if out.tell() and not _ends_with_newline(out):
-            _drop_torn_line(path)
+            drop_torn_line(path)
         out.seek(0, os.SEEK_END)
         out.write(text.encode())
 
@@ -49,11 +51,6 @@ def _append(path: Path, row: Mapping[str, Any]) -> None:
 def _ends_with_newline(file: Any) -> bool:
     file.seek(-1, os.SEEK_END)
     return file.read(1) == b"\n"
-
-
-def _drop_torn_line(path: Path) -> None:
-    whole = path.read_bytes().rpartition(b"\n")
-    os.truncate(path, len(whole[0]) + len(whole[1]))
 
 
 def _plain(value: Any) -> Any:

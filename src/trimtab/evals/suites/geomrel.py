@@ -21,7 +21,7 @@ from trimtab.data.geometry import audit, items, wording
 from trimtab.data.geometry.constructions import ALL
 from trimtab.data.synthetic import geomrel as bundled
 from trimtab.evals import prompts
-from trimtab.evals.suite import Item, Options, Suite, SuiteError, Verdict
+from trimtab.evals.suite import Item, Options, Suite, SuiteError, Verdict, chosen
 
 
 class GeomRelOptions(Options):
@@ -143,10 +143,7 @@ def _by_text(last: str, options: Mapping[str, str]) -> str | None:
 
 
 def score(item: Item, answer: str) -> dict[str, Verdict]:
-    def verdict(letter: str | None) -> Verdict:
-        return Verdict(letter, None if letter is None else float(letter in item.target))
-
-    return {"robust": verdict(robust(answer, item.options)), "official": verdict(official(answer))}
+    return {"robust": chosen(item, robust(answer, item.options)), "official": chosen(item, official(answer))}
 
 
 def geomrel_reward(

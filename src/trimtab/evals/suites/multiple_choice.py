@@ -9,7 +9,7 @@ from pydantic import Field
 
 from trimtab.data.sources import Row, load_rows
 from trimtab.evals import clean_eval
-from trimtab.evals.suite import Item, Messages, Options, Suite, SuiteError, Verdict, lines, user
+from trimtab.evals.suite import Item, Messages, Options, Suite, SuiteError, Verdict, chosen, lines, user
 
 
 class Settings(Options):
@@ -123,9 +123,11 @@ def official(answer: str, options: Mapping[str, str]) -> str | None:
     return found[-1] if found else None
 
 
+PARSERS = {"robust": robust, "official": official}
+
+
 def score(item: Item, answer: str) -> dict[str, Verdict]:
-    read = {"robust": robust(answer, item.options), "official": official(answer, item.options)}
-    return {name: Verdict(one, None if one is None else float(one in item.target)) for name, one in read.items()}
+    return {name: chosen(item, parser(answer, item.options)) for name, parser in PARSERS.items()}
 
 
 SUITE = Suite(
