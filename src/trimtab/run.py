@@ -25,7 +25,7 @@ from trimtab import __version__, methods, report
 from trimtab.core import Method, MethodConfig, Plan, Wants
 from trimtab.data import stored
 from trimtab.data.collate import Collator, length_sorted
-from trimtab.data.rows import Prepared, check_losses, prepare, sequences
+from trimtab.data.rows import RATING, Prepared, check_losses, prepare, sequences
 from trimtab.data.sources import DataError, Row, load_rows
 from trimtab.evals.answerers import Local
 from trimtab.evals.runner import Question, ask, measures, question
@@ -33,10 +33,12 @@ from trimtab.models import fingerprint, loading
 from trimtab.models.adapters import add_lora
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.identity_layer import bypass, insert_identity_layer, train_only_identity_layer
+from trimtab.models.scalar_head import add_score_forward, with_scalar_head
 from trimtab.models.student import evenly_spaced, keep_layers
 from trimtab.recipe import FROZEN, STORED, Cut, Recipe, Stages, dump, policy_source
 from trimtab.signals.base import call_plan
 from trimtab.signals.columns import Column
+from trimtab.signals.credit import Reading, reading_of
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.start import WithoutAdapter
 from trimtab.train import checkpoints, heldout, settings
@@ -92,6 +94,8 @@ class Job:
     notes: list[str]
     questions: dict[str, Question] = field(default_factory=dict)
     """of the suites that the policy is asked before and after training"""
+    reading: Reading | None = None
+    """of a reward model: how its scores are to be read"""
 
 
 def run(recipe: Recipe, *, resume: bool = False, console: Console | None = None) -> Result:
@@ -253,6 +257,8 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         for name, how in recipe.eval.suites.items()
     }
     policy_name = policy_source(recipe)
+    method, options, wants = method_of(recipe)
+    _check_eval(recipe, wants)
     tokenizer = loading.load_tokenizer(policy_name, trust_remote_code=models.trust_remote_code)
     config = loading.load_config(policy_name, trust_remote_code=models.trust_remote_code)
     notes = []
@@ -267,7 +273,6 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
             notes.append(message)
             console.print(message)
         vocab = min(vocab, vocabularies[role])
-    method, options, wants = method_of(recipe)
     train = prepare_source(recipe, "train", tokenizer)
     held = prepare_source(recipe, "heldout", tokenizer) if recipe.data.heldout else None
 
@@ -289,7 +294,11 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         policy = insert_identity_layer(policy)
         train_only_identity_layer(policy)
         off = partial(bypass, policy)
-    add_objective_forward(policy)
+    if wants.scalar_head:
+        policy = with_scalar_head(policy, recipe.seed)
+        add_score_forward(policy)
+    else:
+        add_objective_forward(policy)
     if models.lora is not None:
         policy = add_lora(policy, models.lora, recipe.seed)
         off = policy.disable_adapter
@@ -329,10 +338,57 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         "reduction": plan.reduction,
         **environment(),
     }
-    collator = Collator(int(tokenizer.pad_token_id or 0), vocab, wants.every_token, wants.columns)  # type: ignore[arg-type]
+    columns = (*wants.columns, *((RATING,) if wants.steps else ()))
+    collator = Collator(int(tokenizer.pad_token_id or 0), vocab, wants.every_token, columns)  # type: ignore[arg-type]
+    reading = _reading(recipe, plan, trained, frozen.get("reference")) if wants.reward_model else None
     return Job(
-        recipe, method, plan, policy, tokenizer, train, held, held_signals, collator, signature, notes, questions
+        recipe,
+        method,
+        plan,
+        policy,
+        tokenizer,
+        train,
+        held,
+        held_signals,
+        collator,
+        signature,
+        notes,
+        questions,
+        reading,
     )
+
+
+def _reading(recipe: Recipe, plan: Plan, start: str, reference: PreTrainedModel | None) -> Reading:
+    """How the reward model that comes out of this run is read.
+
+    Args:
+        start: fingerprint of the model that training starts from.
+        reference: the frozen model that the recipe names, if any.
+    """
+    models = recipe.models
+    policy = (
+        models.policy
+        if isinstance(models.policy, str)
+        else {"from": policy_source(recipe), "layers": models.policy.layers}
+    )
+    place, name = (policy, start) if reference is None else (models.reference, fingerprint.of_model(reference))
+    if models.reference == STORED:
+        stored_place, _, name = stored.models(recipe.data.train)["reference"].rpartition(" ")
+        place = policy if name == start else stored_place
+    if "reference" not in plan.objective.needs:
+        place = name = None
+    return reading_of(plan.objective, reference=place, reference_fingerprint=name, method=recipe.method)
+
+
+def _check_eval(recipe: Recipe, wants: Wants) -> None:
+    """A reward model is held against rows and asked nothing.
+
+    Raises:
+        RunError: naming the setting.
+    """
+    asked = {"drift": recipe.eval.drift, "prompts": recipe.eval.prompts, "suites": recipe.eval.suites}
+    for name in [name for name, value in asked.items() if value and wants.reward_model]:
+        raise RunError(f"eval.{name}: {recipe.method} trains a reward model, which answers nothing; leave it out")
 
 
 def _asked(of: Question) -> str:
@@ -361,16 +417,19 @@ def prepare_source(recipe: Recipe, which: str, tokenizer: PreTrainedTokenizerBas
     rows = load_rows(source)
     max_length = recipe.training.get("max_length", 1024)
     _, _, wants = method_of(recipe)
-    training = which == "train"
-    for column in wants.columns if training else ():
+    asked = which == "train" or wants.reward_model  # held-out rows of a policy are read as answers alone
+    columns = wants.columns if asked else ()
+    for column in columns:
         stored.check(source, column, column_facts(rows, tokenizer))
     prepared = prepare(
         rows[:limit],
         tokenizer,
         max_length=max_length or 10**9,
         source=source,
-        pairs=wants.pairs and training,
-        columns=wants.columns if training else (),
+        pairs=wants.pairs and asked,
+        columns=columns,
+        outcomes=wants.outcomes and asked,
+        steps=wants.steps and asked,
     )
     if refuse:
         check_losses(prepared, recipe.data.max_lost)
@@ -652,6 +711,10 @@ def _write(path: Path, text: str) -> None:
     part.replace(path)
 
 
+SHOWN = ("perplexity", "forward_kl", "agreement", "drift", "reward_loss", "reward_accuracy", "brier", "answer_length")
+"""Measures of a line of progress."""
+
+
 def _evaluator(job: Job, args: Any, log: EventLog, console: Console) -> Callable[[Any, int, bool], None] | None:
     """Measures the held-out rows at a step; `whole` also stores single rows and answers to the prompts."""
     recipe = job.recipe
@@ -669,9 +732,14 @@ def _evaluator(job: Job, args: Any, log: EventLog, console: Console) -> Callable
         main = int(os.environ.get("RANK", "0")) == 0
         means: dict[str, float] = {}
         if job.heldout is not None:
+            judged = hasattr(job.plan.objective, "judge")
             plain = Collator(job.collator.pad_id, job.collator.vocab_size)  # answers alone, whatever training reads
-            batches = length_sorted(job.heldout.rows, plain, recipe.eval.batch_size, args.device)
-            rows = heldout.measure(policy, batches, job.heldout_signals)
+            collator = job.collator if judged else plain
+            batches = length_sorted(job.heldout.rows, collator, recipe.eval.batch_size, args.device)
+            if judged:
+                rows = heldout.judge(policy, batches, job.plan)
+            else:
+                rows = heldout.measure(policy, batches, job.heldout_signals)
             means |= heldout.summary(rows)
             if main and whole:
                 for row, sums in rows.items():
@@ -695,7 +763,7 @@ def _evaluator(job: Job, args: Any, log: EventLog, console: Console) -> Callable
                     log.sample("suite", step, suite=name, id=one.item.id, answers=one.answers, verdicts=one.verdicts)
         if main and means:
             log.event("eval", step, **means)
-            shown = ("perplexity", "forward_kl", "agreement", "drift", "answer_length", *job.questions)
+            shown = (*SHOWN, *job.questions)
             text = "  ".join(f"{name} {means[name]:.4g}" for name in shown if name in means)
             console.print(f"held out, step {step}: {text}", highlight=False, soft_wrap=True)
 
@@ -713,6 +781,8 @@ def _save_model(trainer: ObjectiveTrainer, job: Job, folder: Path) -> None:
         policy = policy.merge_and_unload()
     policy.save_pretrained(folder / "model.part")
     job.tokenizer.save_pretrained(folder / "model.part")
+    if job.reading is not None:
+        job.reading.write(folder / "model.part")
     (folder / "model.part" / "README.md").write_text(_model_card(job), encoding="utf-8")
     _replace(folder / "model.part", folder / "model")
 

@@ -9,9 +9,10 @@ from transformers import PreTrainedModel
 
 import tiny
 from trimtab import methods
-from trimtab.core import IGNORE, Plan, PlanError, TokenBatch, reduce, vocab, weights
+from trimtab.core import IGNORE, Plan, PlanError, TokenBatch, answer_mask, reduce, vocab, weights
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.identity_layer import insert_identity_layer, train_only_identity_layer
+from trimtab.models.scalar_head import add_score_forward, with_scalar_head
 from trimtab.recipe import RecipeError, Stages, load_recipe, parse, shipped
 from trimtab.signals.frozen import FrozenModel
 
@@ -32,11 +33,21 @@ def rows_for(name: str, **settings) -> tiny.Rows:
 
 def policy_for(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     policy = tiny.model("llama_tied").to(dtype)
+    if wants(name).scalar_head:
+        policy = with_scalar_head(policy, seed=0)
+        add_score_forward(policy)
+        return policy
     if wants(name).identity_layer:
         policy = insert_identity_layer(policy)
         train_only_identity_layer(policy)
     add_objective_forward(policy)
     return policy
+
+
+def inputs_of(name: str, rows: tiny.Rows) -> dict:
+    """With an outcome for each row, where the method wants one."""
+    inputs = rows.inputs()
+    return {**inputs, "outcome": (rows.row_id % 2).float()} if wants(name).outcomes else inputs
 
 
 def plan(name: str, policy: torch.nn.Module, dtype: torch.dtype = torch.float32) -> Plan:
@@ -49,10 +60,10 @@ def plan(name: str, policy: torch.nn.Module, dtype: torch.dtype = torch.float32)
     return method.build(method.config(), policy, **given)
 
 
-def signals_of(made: Plan, policy: torch.nn.Module, rows: tiny.Rows) -> dict:
+def signals_of(name: str, made: Plan, policy: torch.nn.Module, rows: tiny.Rows) -> dict:
     signals = {}
     for signal in made.signals:
-        signals |= signal(policy, rows.inputs())
+        signals |= signal(policy, inputs_of(name, rows))
     return signals
 
 
@@ -61,21 +72,25 @@ def step(name: str, rows: tiny.Rows | None = None, *, total: float | None = None
     rows = rows or rows_for(name)
     policy = policy_for(name, dtype)
     made = plan(name, policy, dtype)
-    call = tiny.call(made.objective, rows, signals_of(made, policy, rows), reduction=made.reduction, total=total)
+    call = tiny.call(made.objective, rows, signals_of(name, made, policy, rows), reduction=made.reduction, total=total)
     output = policy(input_ids=rows.input_ids, attention_mask=rows.attention_mask, objective_call=call)
     output.loss.backward()
     return output, tiny.gradients(policy), made
 
 
 def plain(name: str) -> tuple[torch.Tensor, torch.Tensor, TokenBatch]:
-    """Loss and gradient at ordinary logits [B, T, V]."""
+    """Loss and gradient at ordinary logits [B, T, V], or at the scores [B, T, 1] of a scalar head."""
     rows, policy = rows_for(name), policy_for(name)
     made = plan(name, policy)
     with torch.no_grad():
         logits = policy(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits
     logits.requires_grad_()
-    batch = TokenBatch.align(logits, rows.labels, row_id=rows.row_id)
-    batch = batch.with_signals(**signals_of(made, policy, rows))
+    if wants(name).scalar_head:
+        scores = logits[:, 1:, 0][answer_mask(rows.labels)]
+        batch = TokenBatch.from_labels(rows.labels, {"policy": scores}, row_id=rows.row_id)
+    else:
+        batch = TokenBatch.align(logits, rows.labels, row_id=rows.row_id)
+    batch = batch.with_signals(**signals_of(name, made, policy, rows))
     loss = reduce(made.objective(batch), weights(batch, made.reduction, per=made.objective.per))
     loss.backward()
     return loss, logits.grad, batch
@@ -142,6 +157,9 @@ def test_its_loss_and_metrics_are_finite_and_detached_and_the_gradient_reaches_t
 
 
 def test_it_logs_the_negative_log_likelihood(name):
+    if wants(name).scalar_head:
+        assert "nll" not in step(name)[0].metrics
+        return
     rows = rows_for(name)
     output, _, _ = step(name)
     total, number = output.metrics["nll"]
@@ -158,7 +176,10 @@ def test_prompt_padding_and_last_positions_get_no_gradient_on_plain_logits(name)
     _, grad, _ = plain(name)
     labels = rows_for(name).labels
     counts = torch.zeros_like(labels, dtype=torch.bool)
-    counts[:, :-1] = labels[:, 1:] != IGNORE
+    if wants(name).scalar_head:  # a score is read behind its token
+        counts = labels != IGNORE
+    else:
+        counts[:, :-1] = labels[:, 1:] != IGNORE
     assert (grad[~counts] == 0).all()
     assert (grad[counts].abs().sum(dim=-1) > 0).any()
 

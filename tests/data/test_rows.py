@@ -4,7 +4,7 @@ import pytest
 
 import tiny_folder
 from trimtab.core import IGNORE
-from trimtab.data.rows import check_losses, prepare
+from trimtab.data.rows import answer_offsets, check_losses, last_tokens, prepare
 from trimtab.data.sources import DataError
 
 TOKENIZER = tiny_folder.byte_tokenizer()
@@ -263,3 +263,72 @@ def test_the_first_token_of_a_text_has_no_number():
 def test_a_column_that_does_not_fit_is_named(column, message):
     with pytest.raises(DataError, match=message):
         prepare([{"prompt": "a", "completion": "bc", **column}], TOKENIZER, max_length=50, columns=["weak_delta"])
+
+
+# ---------------------------------------------------------------- labels of answers and of steps
+
+ANSWER = {"prompt": chat(("user", "a")), "completion": chat(("assistant", "bc"))}
+STEPS = {"prompt": chat(("user", "q")), "completions": ["ab", "c", "def"], "labels": [True, True, False]}
+
+
+@pytest.mark.parametrize(("label", "wanted"), [(True, 1.0), (False, 0.0), (1, 1.0), (0, 0.0)])
+def test_a_label_becomes_an_outcome(label, wanted):
+    (row,) = prepare([{**ANSWER, "label": label}], TOKENIZER, max_length=200, outcomes=True).rows
+    assert row["outcome"] == wanted
+
+
+@pytest.mark.parametrize(("label", "said"), [(None, "no label"), (2, "the label 2"), ("yes", "the label 'yes'")])
+def test_another_label_is_named_with_its_row(label, said):
+    rows = [{**ANSWER, "label": 1}, {**ANSWER, "label": label}]
+    with pytest.raises(DataError, match=f"rows: row 2 has {said}; expected 1 or true"):
+        prepare(rows, TOKENIZER, max_length=200, outcomes=True)
+
+
+@pytest.mark.parametrize("chatty", [True, False])
+def test_the_steps_of_an_answer_are_joined_and_rated_at_the_last_token_of_each(chatty):
+    row = STEPS if chatty else {**STEPS, "prompt": "q"}
+    (prepared,) = prepare([row], TOKENIZER, max_length=200, steps=True).rows
+    assert learnt(prepared) == "ab\nc\ndef<|end|>"
+    found = [None if rating != rating else rating for rating in prepared["rating"]]
+    assert found == [None, 1, None, 1, None, None, None, -1, None]  # a b \n c \n d e f end
+
+
+def test_ratings_are_kept_as_they_are_and_cut_with_the_answer():
+    (prepared,) = prepare([{**STEPS, "labels": [1, 0, -1]}], TOKENIZER, max_length=200, steps=True).rows
+    assert [rating for rating in prepared["rating"] if rating == rating] == [1, 0, -1]
+    prompt = sum(label == IGNORE for label in prepared["labels"])
+    (short,) = prepare([STEPS], TOKENIZER, max_length=prompt + 5, steps=True).rows
+    assert len(short["rating"]) == sum(label != IGNORE for label in short["labels"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"labels": [True]}, "1 labels for 3 steps"),
+        ({"labels": None}, "no labels for 3 steps"),
+        ({"labels": [True, True, 3]}, "the step label 3"),
+        ({"completions": "ab"}, "expected prompt, completions"),
+    ],
+)
+def test_steps_that_do_not_fit_are_named(change, said):
+    with pytest.raises(DataError, match=f"row 1.*{said}"):
+        prepare([{**STEPS, **change}], TOKENIZER, max_length=200, steps=True)
+
+
+def test_offsets_say_which_characters_of_the_answer_a_token_stands_for():
+    row = {"prompt": chat(("user", "bc")), "completion": chat(("assistant", "b ü"))}
+    offsets = answer_offsets(row, TOKENIZER, "row 1")
+    prepared = one(row)
+    assert len(offsets) == sum(label != IGNORE for label in prepared["labels"])
+    assert [("b ü"[a:b]) for a, b in offsets] == ["b", " ", "ü", "ü", ""]  # a character of two bytes, then the end
+
+
+def test_the_last_token_of_a_stretch_begins_before_its_end():
+    assert last_tokens([(0, 0), (0, 2), (2, 5), (5, 6), (6, 6)], [2, 4, 6]) == [1, 2, 3]
+    assert last_tokens([(0, 0)], [3]) == [-1]
+
+
+def test_a_template_that_changes_the_answer_hides_its_steps():
+    shouting = tiny_folder.byte_tokenizer(tiny_folder.TEMPLATE.replace("m['content']", "m['content'] | upper"))
+    with pytest.raises(DataError, match="changes the text of the answer"):
+        prepare([STEPS], shouting, max_length=200, steps=True)

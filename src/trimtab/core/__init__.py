@@ -3,12 +3,13 @@
 from trimtab.core.batch import IGNORE, LazyLogits, TokenBatch, answer_mask, predicting
 from trimtab.core.loss import Losses, Objective, Reduction, count, reduce, weights
 from trimtab.core.plan import Method, MethodConfig, Plan, PlanError, Wants
-from trimtab.core.vocab import Fused, Head, LabelLogprobs, fused_loss, label_logprobs
+from trimtab.core.vocab import Fused, Head, LabelLogits, LabelLogprobs, fused_loss, label_logprobs
 
 __all__ = [
     "IGNORE",
     "Fused",
     "Head",
+    "LabelLogits",
     "LabelLogprobs",
     "LazyLogits",
     "Losses",

@@ -225,6 +225,11 @@ class TokenBatch:
         """[R]: the sum of `values` [N] over the answer tokens of each sequence; 0 for one without an answer."""
         return values.new_zeros(len(self.lengths)).index_add(0, self.row, values)
 
+    def prefix_sum(self, values: Tensor) -> Tensor:
+        """[N]: the sum of `values` [N] over the answer tokens of the same sequence up to and with each."""
+        table = values.new_zeros(len(self.lengths), int(self.lengths.max()) if len(self.lengths) else 0)
+        return table.index_put((self.row, self.position), values).cumsum(1)[self.row, self.position]
+
     def losses(self, values: Tensor, **metrics: Tensor) -> Losses:
         """Values [N] with metrics: tensors [N] or [n] (over a part of the tokens), kept as (sum, count)."""
         from trimtab.core.loss import Losses

@@ -26,8 +26,10 @@ class Objective(Protocol):
     needs: frozenset[str]
     """Signals that it reads besides "policy"."""
     per: str
-    """"token" or "sequence". "token": no value depends on another position, so the batch may be cut anywhere.
-    "sequence": values [R], made from label log-probabilities; of pairs, rows 2i are chosen and 2i+1 rejected."""
+    """"token", "sequence" or "prefix". "token": no value depends on another position, so the batch may be cut anywhere.
+    "sequence": values [R], made from label log-probabilities; of pairs, rows 2i are chosen and 2i+1 rejected.
+    "prefix": values [N] of single tokens, made from label log-probabilities of whole rows. An objective of either may
+    have `leaf = "logit"`, and is then made from the label's logits."""
 
     def __call__(self, batch: TokenBatch) -> Losses: ...
 

@@ -66,6 +66,14 @@ class Wants:
     """prompts are learnt from like answers"""
     columns: tuple[str, ...] = ()
     """columns of the rows with one number for each answer token"""
+    reward_model: bool = False
+    """what is trained scores tokens and is no policy: held-out rows are judged by the objective"""
+    scalar_head: bool = False
+    """a head that gives each token one score takes the place of the language model's"""
+    outcomes: bool = False
+    """rows with a `label` that says whether the answer is right"""
+    steps: bool = False
+    """rows of TRL's stepwise type: `completions`, and a label for each"""
 
 
 @dataclass(frozen=True)

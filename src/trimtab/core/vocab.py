@@ -6,8 +6,9 @@ an ordinary `TokenBatch` with plain logits. The gradient of the slice is taken a
 known beforehand, so no logits outlive their block. Blocks are larger than slices because each block reads
 the heads and passes over the head's gradient, while slices that fit the cache make the objective fast.
 
-An objective of whole sequences sees log-probabilities of the answer tokens instead of logits: they are
-computed first, without gradient; the objective's gradient at them then weighs a second pass.
+An objective of whole sequences, or of prefixes, sees log-probabilities of the answer tokens (or their logits, if its
+`leaf` says so) instead of tables of logits: they are computed first, without gradient; the objective's gradient at them
+then weighs a second pass.
 
 The head is called as a module, so adapters, biases and quantised heads work; its parameters get their
 gradient through autograd like everything else, which is what tied embeddings, DDP and FSDP rely on. Inside
@@ -227,6 +228,16 @@ class LabelLogprobs:
         return Losses(token_logprobs(batch.logits()[:, : self.vocab_size], batch.targets), {})
 
 
+class LabelLogits:
+    """value = z(y_t), the logit of the answer token as the head gives it."""
+
+    needs = frozenset()
+    per = "token"
+
+    def __call__(self, batch: TokenBatch) -> Losses:
+        return Losses(batch.logits().gather(1, batch.targets[:, None])[:, 0].float(), {})
+
+
 def _weighted(work: _Pass, hidden: Tensor) -> Tensor:
     """The sum of values times weights; with gradient to the states and the head where gradients are enabled."""
     if torch.is_grad_enabled():
@@ -240,8 +251,11 @@ def _weighted(work: _Pass, hidden: Tensor) -> Tensor:
 @torch.no_grad()
 def label_logprobs(batch: TokenBatch, hidden: Tensor, head: Head, vocab_size: int | None = None) -> Tensor:
     """[N] log-probabilities of the answer tokens, float32, without gradient, from hidden states [N, D]."""
-    targets = replace(batch, signals={})
-    work = _Pass(LabelLogprobs(vocab_size), targets, head, hidden.new_zeros(len(batch), dtype=torch.float32))
+    return _values(LabelLogprobs(vocab_size), batch, hidden, head)
+
+
+def _values(objective: Objective, batch: TokenBatch, hidden: Tensor, head: Head) -> Tensor:
+    work = _Pass(objective, replace(batch, signals={}), head, hidden.new_zeros(len(batch), dtype=torch.float32))
     work.without_grad(hidden)
     return work.values
 
@@ -253,14 +267,17 @@ def _sequence_loss(objective: Objective, batch: TokenBatch, hidden: Tensor, head
         for name, value in batch.signals.items()
         if isinstance(value, LazyLogits)
     }
-    logprobs = label_logprobs(batch, hidden, head, vocab).requires_grad_()
+    read = LabelLogits() if getattr(objective, "leaf", "logprob") == "logit" else LabelLogprobs(vocab)
+    with torch.no_grad():
+        leaf = _values(read, batch, hidden, head)
+    leaf.requires_grad_()
     with torch.enable_grad():
-        losses = objective(batch.with_signals(**known, policy=logprobs))
+        losses = objective(batch.with_signals(**known, policy=leaf))
     values = losses.values.detach().float()
     loss = (values * weights).sum()
     if torch.is_grad_enabled() and losses.values.requires_grad:
-        (grad,) = torch.autograd.grad(losses.values, logprobs, weights.to(losses.values.dtype))
-        carrier = _weighted(_Pass(LabelLogprobs(vocab), replace(batch, signals={}), head, grad), hidden)
+        (grad,) = torch.autograd.grad(losses.values, leaf, weights.to(losses.values.dtype))
+        carrier = _weighted(_Pass(read, replace(batch, signals={}), head, grad), hidden)
         loss = loss + (carrier - carrier.detach())  # the value of one, the gradient of the other
     return Fused(loss, losses.metrics, values)
 
@@ -269,8 +286,8 @@ def fused_loss(objective: Objective, batch: TokenBatch, hidden: Tensor, head: He
     """Loss of `objective` on answer tokens given as hidden states, without their logits in memory.
 
     Args:
-        objective: one with `per="sequence"` may read nothing but label log-probabilities (`batch.logprobs`) and
-            signals [N]; `LazyLogits` are given to it as such.
+        objective: one with `per="sequence"` or "prefix" may read nothing but label log-probabilities
+            (`batch.logprobs`) and signals [N]; `LazyLogits` are given to it as such.
         batch: the answer tokens, with every signal that the objective needs but "policy".
         hidden: [N, D] of the policy at the positions that predict the answer tokens.
         head: of the policy.
@@ -283,13 +300,13 @@ def fused_loss(objective: Objective, batch: TokenBatch, hidden: Tensor, head: He
     Raises:
         ValueError: if the shapes do not fit.
     """
-    number = len(batch) if objective.per == "token" else len(batch.lengths)
+    number = len(batch.lengths) if objective.per == "sequence" else len(batch)
     if not (hidden.size(0) == len(batch) and weights.size(0) == number):
         raise ValueError(
             f"{hidden.size(0)} hidden states, {len(batch)} tokens in {len(batch.lengths)} sequences and "
             f"{weights.size(0)} weights for an objective per {objective.per}"
         )
-    if objective.per == "sequence":
+    if objective.per != "token":
         return _sequence_loss(objective, batch, hidden, head, weights.float())
     work = _Pass(objective, batch, head, weights)
     return Fused(_weighted(work, hidden), work.metrics, work.values)

@@ -27,7 +27,8 @@ class Collator:
     """columns with one number for each answer token, laid out like the labels"""
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """`input_ids`, `attention_mask`, `labels` [B, T], `row_id` [B], and each column [B, T] float32."""
+        """`input_ids`, `attention_mask`, `labels` [B, T], `row_id` [B], each column [B, T] float32, and where the rows
+        have one `outcome` [B] float32."""
         sequences = [(row, prefix) for row in rows for prefix in prefixes(row)]
         shape = (len(sequences), max(len(row[f"{prefix}input_ids"]) for row, prefix in sequences))
         input_ids = torch.full(shape, self.pad_id, dtype=torch.long)
@@ -47,6 +48,8 @@ class Collator:
         labels[:, 0] = IGNORE
         labels[labels >= self.vocab_size] = IGNORE
         batch["row_id"] = torch.tensor([row["row_id"] for row, _ in sequences])
+        if "outcome" in rows[0]:
+            batch["outcome"] = torch.tensor([row["outcome"] for row, _ in sequences])
         return batch
 
 

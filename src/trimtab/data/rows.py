@@ -1,11 +1,13 @@
 """Rows of text become token ids and labels, with a count of everything that is lost on the way.
 
-Formats are TRL's: `text`; `messages`; `prompt` + `completion`, both strings or both lists of messages; and
-preferences, `chosen` + `rejected` with or without a `prompt` of their own.
+Formats are TRL's: `text`; `messages`; `prompt` + `completion`, both strings or both lists of messages;
+preferences, `chosen` + `rejected` with or without a `prompt` of their own; answers with a `label` that says whether
+they are right; and stepwise rows, `prompt` + `completions` + `labels`, the steps of one answer, which newlines join.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 
 REJECTED = "rejected_"
 """Before the keys of a pair's second sequence."""
+RATING = "rating"
+"""The column of a prepared stepwise row."""
+STEP_SEPARATOR = "\n"
+"""Between two steps of an answer, as in TRL."""
 Piece = tuple[str, bool]
 """A stretch of text, and whether it is part of an answer."""
 
@@ -76,6 +82,8 @@ def prepare(
     end_ids: Iterable[int] = (),
     pairs: bool = False,
     columns: Sequence[str] = (),
+    outcomes: bool = False,
+    steps: bool = False,
 ) -> Prepared:
     """Tokenise rows and mark the answer tokens.
 
@@ -92,10 +100,13 @@ def prepare(
         pairs: keep both answers of preferences; otherwise the chosen one is the answer.
         columns: of the rows, each a list with one number for each answer token, before anything is cut off; null
             where the token is cut off anyway.
+        outcomes: keep each row's `label` as `outcome`, 1.0 or 0.0.
+        steps: rows are stepwise; keep as `rating` one number for each answer token: at the last token of a step 1.0
+            or -1.0 by its label (or the label itself, if it is -1, 0 or 1), elsewhere NaN.
 
     Raises:
-        DataError: if a row has no known format, a chat template rewrites earlier turns, or a column does not
-            fit its answer.
+        DataError: if a row has no known format, a chat template rewrites earlier turns, a column does not fit its
+            answer, or a label is missing or none of those.
     """
     ends = {*end_ids, int(tokenizer.eos_token_id)} if tokenizer.eos_token_id is not None else set(end_ids)  # type: ignore[arg-type]
     prepared = Prepared([], Counts(rows=len(rows)), source, max_length)
@@ -103,14 +114,94 @@ def prepare(
         where = f"{source}: row {index + 1}"
         if pairs and not {"chosen", "rejected"} <= row.keys():
             raise DataError(f"{where} has the columns {', '.join(map(str, row))}; expected chosen and rejected answers")
-        sides = [_side(row, side, where) for side in (("chosen", "rejected") if pairs else ("chosen",))]
+        outcome = _outcome(row, where) if outcomes else None
+        whole = stepwise(row, where) if steps else row
+        sides = [_side(whole, side, where) for side in (("chosen", "rejected") if pairs else ("chosen",))]
         tokens = [_tokens(_pieces(side, tokenizer, where), tokenizer, ends, chat=_is_chat(side)) for side in sides]
         _keep(prepared, index, tokens, ends)
-        if columns and prepared.rows and prepared.rows[-1]["row_id"] == index:
+        if not prepared.rows or prepared.rows[-1]["row_id"] != index:
+            continue
+        if outcome is not None:
+            prepared.rows[-1]["outcome"] = outcome
+        if steps:
+            offsets = answer_offsets(whole, tokenizer, where, end_ids)
+            kept = sum(label != IGNORE for label in prepared.rows[-1]["labels"])
+            prepared.rows[-1][RATING] = _ratings(row, offsets, where)[:kept]
+        if columns:
             for prefix, (_, labels) in zip(prefixes(prepared.rows[-1]), tokens):
                 for name in columns:
                     prepared.rows[-1][prefix + name] = _column(row, prefix, name, labels, prepared)
     return prepared
+
+
+def stepwise(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A stepwise row as prompt and completion, the steps joined.
+
+    Raises:
+        DataError: if it is none.
+    """
+    steps = row.get("completions")
+    if "prompt" not in row or not isinstance(steps, list) or not all(isinstance(step, str) for step in steps):
+        raise DataError(
+            f"{where} has the columns {', '.join(map(str, row))}; expected prompt, completions (a list of steps) and "
+            "labels (one for each step)"
+        )
+    answer = STEP_SEPARATOR.join(steps)
+    is_chat = isinstance(row["prompt"], list)
+    completion = [{"role": "assistant", "content": answer}] if is_chat else answer
+    kept = {key: row[key] for key in ("tools", "chat_template_kwargs") if key in row}
+    return {**kept, "prompt": row["prompt"], "completion": completion}
+
+
+def step_ends(steps: Sequence[str]) -> list[int]:
+    """Where each step ends in the text of the answer, as an offset in characters."""
+    ends, at = [], 0
+    for step in steps:
+        ends.append(at + len(step))
+        at += len(step) + len(STEP_SEPARATOR)
+    return ends
+
+
+def answer_offsets(
+    row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, where: str, end_ids: Iterable[int] = ()
+) -> list[tuple[int, int]]:
+    """Which characters of the answer each answer token stands for, as offsets [start, end).
+
+    Tokens outside the answer's own text, such as its end token, get an empty range at its end; what a chat template
+    writes before it, one at 0.
+
+    Args:
+        row: with one answer.
+        end_ids: as of `prepare`.
+
+    Raises:
+        DataError: if the row has several answers, the chat template changes the answer's text, or the tokenizer
+            cannot tell offsets.
+    """
+    pieces, chat = _pieces(row, tokenizer, where), _is_chat(row)
+    answers = [text for text, is_answer in pieces if is_answer]
+    if len(answers) != 1:
+        raise DataError(f"{where} has {len(answers)} answers, expected one")
+    if not tokenizer.is_fast:
+        raise DataError(f"{where}: steps are found by character offsets, which only fast tokenizers tell")
+    last = row["messages"][-1]["content"] if "messages" in row else row["completion"]
+    answer = last if isinstance(last, str) else last[-1]["content"]
+    start = answers[0].find(answer.strip())
+    if start < 0:
+        raise DataError(f"{where}: the chat template changes the text of the answer, so its steps cannot be found")
+    start -= len(answer) - len(answer.lstrip())
+    coded = tokenizer(answers[0], add_special_tokens=False, return_offsets_mapping=True)
+    ids, offsets = list(coded["input_ids"]), list(coded["offset_mapping"])
+    ends = [*end_ids, tokenizer.eos_token_id]
+    if chat and (found := [i for i, token in enumerate(ids) if token in ends]):
+        offsets = offsets[: found[-1] + 1]
+    return [(min(max(begin - start, 0), len(answer)), min(max(end - start, 0), len(answer))) for begin, end in offsets]
+
+
+def last_tokens(offsets: Sequence[tuple[int, int]], ends: Sequence[int]) -> list[int]:
+    """The index of the last answer token that begins before each of the offsets `ends` and is not empty."""
+    begins = [(i, begin) for i, (begin, end) in enumerate(offsets) if end > begin]
+    return [max((i for i, begin in begins if begin < at), default=-1) for at in ends]
 
 
 def prefixes(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -193,6 +284,28 @@ def _side(row: Mapping[str, Any], side: str, where: str) -> Mapping[str, Any]:
     if "prompt" not in row:
         raise DataError(f"{where} has {side} and no prompt; texts need one, only messages may hold it themselves")
     return {**kept, "prompt": row["prompt"], "completion": answer}
+
+
+def _outcome(row: Mapping[str, Any], where: str) -> float:
+    label = row.get("label")
+    if label not in (0, 1):  # True and False are
+        found = "no label" if label is None else f"the label {label!r}"
+        raise DataError(f"{where} has {found}; expected 1 or true for a right answer, 0 or false for a wrong one")
+    return float(label)
+
+
+def _ratings(row: Mapping[str, Any], offsets: Sequence[tuple[int, int]], where: str) -> list[float]:
+    steps, labels = row["completions"], row.get("labels")
+    if not isinstance(labels, list) or len(labels) != len(steps):
+        found = f"{len(labels)} labels" if isinstance(labels, list) else "no labels"
+        raise DataError(f"{where} has {found} for {len(steps)} steps")
+    if wrong := [label for label in labels if label not in (-1, 0, 1)]:
+        raise DataError(f"{where} has the step label {wrong[0]!r}; expected true or false, or -1, 0 or 1")
+    ratings = [math.nan] * len(offsets)
+    for at, label in zip(last_tokens(offsets, step_ends(steps)), labels):
+        if at >= 0:
+            ratings[at] = (1.0 if label else -1.0) if isinstance(label, bool) else float(label)
+    return ratings
 
 
 def _column(row: Mapping[str, Any], prefix: str, name: str, labels: list[int], prepared: Prepared) -> list[float]:

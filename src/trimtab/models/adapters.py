@@ -13,7 +13,7 @@ def add_lora(model: PreTrainedModel, settings: dict[str, Any], seed: int) -> Any
     """The model with freshly drawn adapters; its own weights are frozen.
 
     Args:
-        model: with `add_objective_forward` already called.
+        model: with `add_objective_forward` or `add_score_forward` already called; a scalar head is trained as a whole.
         settings: arguments of PEFT's LoraConfig.
         seed: of the draw.
 
@@ -26,7 +26,8 @@ def add_lora(model: PreTrainedModel, settings: dict[str, Any], seed: int) -> Any
     if isinstance(modules, list) and "lm_head" in modules:
         raise AdapterError("models.lora.target_modules holds lm_head, which TRL's trainer does not take; leave it out")
     set_seed(seed)
+    task = "CAUSAL_LM" if model.get_output_embeddings() is not None else "TOKEN_CLS"  # PEFT trains that head whole
     try:
-        return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **settings))
+        return get_peft_model(model, LoraConfig(task_type=task, **settings))
     except (TypeError, ValueError) as error:
         raise AdapterError(f"models.lora: {str(error).strip().partition(chr(10))[0]}") from error

@@ -48,9 +48,40 @@ FORWARD_KL = Measure(
     "How much of what the teacher finds likely the student misses. 0 means the same predictions at every token.",
     against="teacher",
 )
+REWARD_LOSS = Measure(
+    "reward_loss",
+    "reward_loss",
+    "reward loss",
+    "reward loss",
+    "lower",
+    "nats",
+    "The reward model's training objective on held-out pairs or answers.",
+)
 MEASURES = (
     PERPLEXITY,
     FORWARD_KL,
+    REWARD_LOSS,
+    Measure(
+        "reward_accuracy",
+        "reward_accuracy",
+        "reward accuracy",
+        "reward accuracy",
+        "higher",
+        "share of rows",
+        "Of pairs, how often the chosen answer scores higher, ties counting half; of single answers, how often the "
+        "sign of the score is right.",
+        kind="share",
+    ),
+    Measure(
+        "brier",
+        "brier",
+        "Brier score",
+        "Brier",
+        "lower",
+        "squared probability",
+        "Mean squared difference between the probability that an answer is right and whether it is. Saying 1/2 "
+        "always gives 0.25.",
+    ),
     Measure(
         "reverse_kl",
         "reverse_kl",

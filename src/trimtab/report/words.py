@@ -11,6 +11,7 @@ from trimtab.report.measures import (
     FORWARD_KL,
     MEASURES,
     PERPLEXITY,
+    REWARD_LOSS,
     Measure,
     change,
     difference,
@@ -59,7 +60,7 @@ def headline_of_many(runs: list[Run]) -> str:
     """Which run ends lowest, next to which, and whether that may be chance."""
     comparable = [
         measure
-        for measure in (FORWARD_KL, PERPLEXITY)
+        for measure in (FORWARD_KL, PERPLEXITY, REWARD_LOSS)
         if all(difference(runs[0], run, measure) is not None for run in runs[1:])
     ]
     if not comparable:
@@ -81,7 +82,7 @@ def headline_of_many(runs: list[Run]) -> str:
 
 
 def _main_measure(run: Run) -> Measure:
-    return PERPLEXITY if last(run, FORWARD_KL) is None else FORWARD_KL
+    return next((m for m in (FORWARD_KL, REWARD_LOSS) if last(run, m) is not None), PERPLEXITY)
 
 
 def moved(measure: Measure, before: Interval, after: Interval, moved_by: Interval | None) -> str:

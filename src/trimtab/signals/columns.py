@@ -1,4 +1,4 @@
-"""What was computed beforehand and stored beside the rows."""
+"""What the rows themselves say: of each answer token, or of the whole answer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,3 +28,13 @@ class Column:
 
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         return {self.name: inputs[self.column][:, 1:][answer_mask(inputs["labels"])]}
+
+
+class Outcome:
+    """Gives every token of an answer the row's `outcome`: 1 if the answer is right, 0 if not."""
+
+    provides = frozenset({"outcome"})
+
+    def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        mask = answer_mask(inputs["labels"])
+        return {"outcome": inputs["outcome"][:, None].expand_as(mask)[mask]}

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trimtab.core import Losses, TokenBatch, answer_mask
+from trimtab.core import Losses, Plan, TokenBatch, answer_mask
 from trimtab.models.forward import ObjectiveCall
 from trimtab.models.tokenizers import encode_prompts
+from trimtab.objectives.credit import token_scores
 from trimtab.objectives.divergence import forward_kl, reverse_kl
 from trimtab.signals.base import read_signals
 
@@ -84,13 +85,59 @@ def measure(
     return dict(sorted(rows.items()))
 
 
+class Judge:
+    """The objective of a reward model, which keeps what it judges of each answer or pair."""
+
+    def __init__(self, objective: Any):
+        self.objective = objective
+        self.needs, self.per, self.leaf = objective.needs, objective.per, objective.leaf
+        self.judged: dict[str, Tensor] = {}
+
+    def __call__(self, batch: TokenBatch) -> Losses:
+        self.judged = self.objective.judge(batch, token_scores(batch, self.objective.source))
+        return self.objective(batch)
+
+
+@torch.no_grad()
+def judge(policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], plan: Plan) -> dict[int, dict[str, float]]:
+    """What a reward model makes of each held-out row.
+
+    Args:
+        policy: as of `measure`.
+        batches: of prepared rows with all that the plan's signals read.
+        plan: whose objective has `judge`.
+
+    Returns:
+        row_id -> {"tokens": 1, "reward_loss", "reward_accuracy", and "brier" where there are outcomes}.
+    """
+    was_training = policy.training
+    policy.eval()
+    rows: dict[int, dict[str, float]] = {}
+    for inputs in batches:
+        reader = Judge(plan.objective)
+        call = ObjectiveCall(
+            reader, inputs["labels"], read_signals(plan.signals, policy, inputs), inputs["row_id"], plan.reduction
+        )
+        policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)
+        columns = {REWARDS[name]: one.tolist() for name, one in reader.judged.items() if name in REWARDS}
+        ids = inputs["row_id"].tolist()
+        for i, row in enumerate(ids[:: len(ids) // len(columns["reward_loss"])]):  # of a pair one
+            rows[row] = {"tokens": 1, **{name: column[i] for name, column in columns.items()}}
+    policy.train(was_training)
+    return dict(sorted(rows.items()))
+
+
+REWARDS = {"objective": "reward_loss", "accuracy": "reward_accuracy", "brier": "brier"}
+"""What an objective judges -> what it is called in run folders."""
+
+
 def summary(rows: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
-    """Means over tokens (sums over rows first), with perplexity = exp(nll)."""
+    """Means over tokens (sums over rows first), with perplexity = exp(nll) where that was measured."""
     tokens = sum(row["tokens"] for row in rows.values())
     names = [name for name in next(iter(rows.values())) if name != "tokens"]
     means = {name: sum(row[name] for row in rows.values()) / tokens for name in names}
-    perplexity = torch.tensor(means["nll"], dtype=torch.float64).exp().item()
-    return {"rows": len(rows), "tokens": tokens, "perplexity": perplexity, **means}
+    perplexity = {"perplexity": torch.tensor(means["nll"], dtype=torch.float64).exp().item()} if "nll" in means else {}
+    return {"rows": len(rows), "tokens": tokens, **perplexity, **means}
 
 
 class Answer(NamedTuple):

@@ -1,0 +1,43 @@
+"""IPVRM: a language model whose log-ratio to its start says, after every token, whether the answer will be right."""
+
+from functools import partial
+from typing import Literal
+
+from pydantic import Field
+from torch import nn
+
+from trimtab.core import Method, MethodConfig, Plan, Wants
+from trimtab.objectives.credit import Outcomes, logistic
+from trimtab.signals.columns import Column, Outcome
+from trimtab.signals.frozen import FrozenModel
+from trimtab.signals.start import WithoutAdapter
+
+
+class Config(MethodConfig):
+    beta: float = Field(10.0, gt=0)
+    """Factor of the mean log-ratio of a prefix; the value of the prefix is their product."""
+    margin: float = Field(5.0, ge=0)
+    """By which a value has to lie on its side of 0."""
+    mean: Literal["token", "row"] = "token"
+    """Every token counts the same (as the authors' code does), or every answer (as their paper says)."""
+    weighting: Literal["uniform", "early", "late"] = "uniform"
+    """Of the prefixes of an answer of T tokens: all alike, 1 - t/T, or t/T."""
+
+
+def build(config: Config, policy: nn.Module, reference: FrozenModel | WithoutAdapter | Column) -> Plan:
+    link = partial(logistic, margin=config.margin)
+    return Plan(
+        Outcomes("ratio", "prefix_mean", link, beta=config.beta, weighting=config.weighting),
+        signals=(reference.labels_only(), Outcome()),
+        reduction="token_mean" if config.mean == "token" else "sequence_mean",
+    )
+
+
+METHOD = Method(
+    paper="arXiv:2604.13197",
+    claim="Outcomes of whole answers teach the value of every prefix, trained as it is asked for.",
+    equation="L_t = -[y log sigma(v_t - m) + (1 - y) log sigma(-(v_t + m))], v_t = beta/t sum_{i<=t} log pi/pi_start",
+    config=Config,
+    build=build,
+    wants=Wants(start=True, outcomes=True, reward_model=True),
+)

@@ -1,0 +1,47 @@
+"""Q-RM: a reward model whose token scores, averaged over an answer, tell the better of two answers."""
+
+from functools import partial
+from typing import Literal
+
+from pydantic import Field, model_validator
+from torch import nn
+
+from trimtab.core import Method, MethodConfig, Plan, Wants
+from trimtab.objectives.credit import Pairs, bradley_terry
+
+
+class Config(MethodConfig):
+    head: Literal["scalar", "logit", "logprob"] = "scalar"
+    """What scores a token: a new linear head at the state behind it, the language model's own logit of it, or its
+    log-probability (SimPO's loss then)."""
+    beta: float = Field(0.2, gt=0)
+    """Factor of the difference between the two answers' mean scores."""
+    margin: float = Field(2.0, ge=0)
+    """By which that has to be won; it is not multiplied by beta."""
+    nll: float = Field(0.0, ge=0)
+    """Coefficient of the chosen answer's mean negative log-likelihood; of head logprob alone."""
+
+    @model_validator(mode="after")
+    def _likelihood(self) -> "Config":
+        if self.nll and self.head != "logprob":
+            raise ValueError(f"nll is {self.nll} and head {self.head}: only with head logprob is there a likelihood")
+        return self
+
+
+def build(config: Config, policy: nn.Module) -> Plan:
+    link = partial(bradley_terry, beta=config.beta, margin=config.margin)
+    return Plan(Pairs(config.head, "mean", link, nll=config.nll), reduction="sequence_mean")
+
+
+def wants(config: Config) -> Wants:
+    return Wants(pairs=True, reward_model=True, scalar_head=config.head == "scalar")
+
+
+METHOD = Method(
+    paper="arXiv:2505.23363",
+    claim="Preferences between whole answers teach a reward model which token is to blame.",
+    equation="L = -log sigma(beta (mean_t z_t(chosen) - mean_t z_t(rejected)) - margin)",
+    config=Config,
+    build=build,
+    wants=wants,
+)

@@ -1,0 +1,85 @@
+"""Reward models that Q-RM and IPVRM are held against: of whole answers, of steps, and implicit ones."""
+
+from functools import partial
+from typing import Any, Literal
+
+from pydantic import Field
+from torch import nn
+
+from trimtab.core import Method, MethodConfig, Plan, Wants
+from trimtab.objectives.credit import (
+    Outcomes,
+    Pairs,
+    StepRatings,
+    bradley_terry,
+    focal_bradley_terry,
+    focal_logistic,
+    logistic,
+)
+from trimtab.signals.columns import Column, Outcome
+
+PAIRWISE = ("orm", "focal", "focal_mean", "pgtg", "dpo_rm")
+IMPLICIT = ("dpo_rm", "implicit_prm")
+
+
+class Config(MethodConfig):
+    kind: Literal[
+        "orm", "focal", "focal_mean", "pgtg", "dpo_rm", "orm_pointwise", "focal_pointwise", "implicit_prm", "step_prm"
+    ] = "orm"
+    """From pairs: the last token's score (orm), focal with it or with the mean (focal, focal_mean), squashed scores
+    (pgtg), the summed log-ratio to the start (dpo_rm). From labels: the last token's score (orm_pointwise,
+    focal_pointwise), the summed log-ratio (implicit_prm). From labels of steps: step_prm."""
+    head: Literal["scalar", "logit", "logprob"] = "scalar"
+    """What scores a token, except of dpo_rm and implicit_prm: see q_rm."""
+    beta: float = Field(0.05, gt=0)
+    """Of dpo_rm and implicit_prm: factor of the log-ratio."""
+
+
+def build(config: Config, policy: nn.Module, reference: Any = None) -> Plan:
+    objective: Any
+    match config.kind:
+        case "orm":
+            objective = Pairs(config.head, "last", bradley_terry)
+        case "focal":
+            objective = Pairs(config.head, "last", partial(focal_bradley_terry, penalty=0.02))
+        case "focal_mean":
+            objective = Pairs(config.head, "mean", focal_bradley_terry)
+        case "pgtg":
+            objective = Pairs(config.head, "mean", bradley_terry, squash=True)
+        case "dpo_rm":
+            objective = Pairs("ratio", "sum", partial(bradley_terry, beta=config.beta))
+        case "orm_pointwise":
+            objective = Outcomes(config.head, "last", logistic)
+        case "focal_pointwise":
+            objective = Outcomes(config.head, "last", focal_logistic)
+        case "implicit_prm":
+            objective = Outcomes("ratio", "sum", logistic, beta=config.beta)
+        case "step_prm":
+            objective = StepRatings(config.head)
+    signals: list[Any] = [reference.labels_only()] if config.kind in IMPLICIT else []
+    if "outcome" in objective.needs:
+        signals.append(Outcome())
+    if "rating" in objective.needs:
+        signals.append(Column("rating"))
+    return Plan(objective, signals=signals, reduction="sequence_mean")
+
+
+def wants(config: Config) -> Wants:
+    return Wants(
+        start=config.kind in IMPLICIT,
+        pairs=config.kind in PAIRWISE,
+        steps=config.kind == "step_prm",
+        outcomes=config.kind not in (*PAIRWISE, "step_prm"),
+        reward_model=True,
+        scalar_head=config.kind not in IMPLICIT and config.head == "scalar",
+    )
+
+
+METHOD = Method(
+    paper="arXiv:2505.23363 and arXiv:2604.13197 (their baselines)",
+    claim="One score of a whole answer, or of its steps, is what rewards are made of elsewhere.",
+    equation="orm: L = -log sigma(z_T(chosen) - z_T(rejected)); the others by `kind`",
+    config=Config,
+    build=build,
+    wants=wants,
+)

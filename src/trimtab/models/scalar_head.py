@@ -1,0 +1,110 @@
+"""A head that gives each token one score, in the place of a language model's, and the objective inside its forward."""
+
+import functools
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForTokenClassification, PreTrainedModel
+
+from trimtab.core import TokenBatch, answer_mask, reduce, weights
+from trimtab.models.forward import ObjectiveCall, ObjectiveOutput, UnsupportedModel
+
+
+def with_scalar_head(model: PreTrainedModel, seed: int) -> PreTrainedModel:
+    """The layers of a causal language model under a new linear head from hidden state to score.
+
+    What comes back is transformers' own token classification model with one label and without dropout, so its folder
+    loads anywhere. Its head has a bias where transformers gives it one: that is 0 and is not trained. The layers are
+    the given model's, not copies.
+
+    Args:
+        model: a causal language model.
+        seed: of the head's weights, which are normal with the config's `initializer_range`.
+
+    Raises:
+        UnsupportedModel: if transformers has no token classification model of this architecture, or one of other parts.
+    """
+    config = model.config.get_text_config()
+    settings = {key: value for key, value in config.to_dict().items() if key not in ("id2label", "label2id")}
+    settings |= {"num_labels": 1, "classifier_dropout": 0.0, "tie_word_embeddings": False}
+    config = type(config).from_dict(settings)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            scorer = AutoModelForTokenClassification.from_config(config)
+    except ValueError:
+        raise UnsupportedModel(
+            f"transformers has no token classification model of type {config.model_type}; choose another base model, "
+            "or a reward model that is a language model (options.head=logit or logprob, or method ipvrm)"
+        ) from None
+    backbone, head = model.base_model, _head(scorer)
+    if type(scorer.base_model) is not type(backbone):
+        raise UnsupportedModel(
+            f"the token classification model of type {config.model_type} stands on {type(scorer.base_model).__name__} "
+            f"and not on {type(backbone).__name__}"
+        )
+    setattr(scorer, scorer.base_model_prefix, backbone)
+    backbone.config = scorer.config
+    weight = next(backbone.parameters())
+    with torch.random.fork_rng(devices=[]):
+        new = nn.Linear(head.in_features, 1, bias=head.bias is not None, device=weight.device, dtype=weight.dtype)
+    drawn = torch.empty(new.weight.shape).normal_(
+        0.0, getattr(config, "initializer_range", 0.02), generator=torch.Generator().manual_seed(seed)
+    )
+    with torch.no_grad():
+        new.weight.copy_(drawn)
+        if new.bias is not None:
+            new.bias.zero_()
+    setattr(scorer, _head_name(scorer), new)
+    return scorer.eval()
+
+
+def add_score_forward(model: PreTrainedModel) -> None:
+    """Let `model(..., objective_call=ObjectiveCall(...))` compute an objective on the scores of the answer tokens.
+
+    The score of a token is read at the state behind it. The objective finds the scores as the signal "policy", [N]
+    float32. The head's bias is frozen. Call it before PEFT, TRL or accelerate wrap the model; twice changes nothing.
+    """
+    if getattr(model, "_trimtab_forward", False):
+        return
+    head = _head(model)
+    if head.bias is not None:
+        head.bias.requires_grad_(False)
+
+    @functools.wraps(type(model).forward)
+    def forward(self: PreTrainedModel, *args: Any, objective_call: ObjectiveCall | None = None, **kwargs: Any) -> Any:
+        if objective_call is None:
+            return MethodType(type(self).forward, self)(*args, **kwargs)
+        kwargs["use_cache"] = False
+        hidden = self.base_model(*args, **kwargs).last_hidden_state  # [B, T, D]
+        return _objective(objective_call, hidden, getattr(self, _head_name(self)))
+
+    model.forward = MethodType(forward, model)  # type: ignore[method-assign]
+    model._trimtab_forward = True  # type: ignore[assignment]
+
+
+def _objective(call: ObjectiveCall, hidden: Tensor, head: nn.Module) -> ObjectiveOutput:
+    scores = head(hidden[:, 1:][answer_mask(call.labels)])[:, 0].float()
+    signals = {**call.signals, "policy": scores}
+    batch = TokenBatch.from_labels(call.labels, signals, row_id=call.row_id, seed=call.seed, step=call.step)
+    losses = call.objective(batch)
+    weight = weights(batch, call.reduction, call.total, call.objective.per)
+    values = losses.values.detach().float()
+    return ObjectiveOutput(loss=reduce(losses, weight), metrics=losses.metrics, unreduced=values)  # type: ignore[arg-type]
+
+
+def _head_name(model: PreTrainedModel) -> str:
+    return "score" if hasattr(model, "score") else "classifier"
+
+
+def _head(model: PreTrainedModel) -> nn.Linear:
+    """The linear layer behind the layers, with one output.
+
+    Raises:
+        UnsupportedModel: if there is none.
+    """
+    head = getattr(model, _head_name(model), None)
+    if not isinstance(head, nn.Linear) or head.out_features != 1:
+        raise UnsupportedModel(f"{type(model).__name__} has no linear head with one output")
+    return head

@@ -1,0 +1,320 @@
+"""Credit for every token: a score of each, gathered over prefixes or answers, held against what is known of an answer.
+
+A reward model here is a source of token scores, a way to gather them, and a link to a preference (rows 2i are chosen,
+2i+1 rejected) or to an outcome (1 for a right answer, 0 for a wrong one).
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trimtab.core import Losses, TokenBatch
+
+Source = Literal["scalar", "logit", "logprob", "ratio"]
+"""A scalar head at the state behind the token; the language model's logit of the token, or its log-probability; or
+log pi(y_t) - log pi_ref(y_t)."""
+Gathered = Literal["last", "sum", "mean", "prefix_mean"]
+Weighting = Literal["uniform", "early", "late"]
+LEAF = {"scalar": "scalar", "logit": "logit", "logprob": "logprob", "ratio": "logprob"}
+"""What of the policy an objective is made of."""
+
+
+# ---------------------------------------------------------------- scores
+
+
+def token_scores(batch: TokenBatch, source: Source) -> Tensor:
+    """[N] float32; nats for "logprob" and "ratio"."""
+    if source == "ratio":
+        return batch.logprobs() - batch.logprobs(of="reference")
+    if source == "logit" and batch.signals["policy"].dim() == 2:
+        return batch.logits().gather(1, batch.targets[:, None])[:, 0].float()
+    return batch.logprobs()  # the engine, or the model's head, gives [N] as they are
+
+
+def gather(batch: TokenBatch, scores: Tensor, how: Gathered) -> Tensor:
+    """[R] of answers, or [N] of prefixes up to and with each token, from scores [N]. An empty answer gets 0."""
+    if how == "prefix_mean":
+        return batch.prefix_sum(scores) / (batch.position + 1)
+    if how == "last":
+        return batch.row_sum(torch.where(batch.position + 1 == batch.lengths[batch.row], scores, 0.0))
+    total = batch.row_sum(scores)
+    return total if how == "sum" else total / batch.lengths.clamp(min=1)
+
+
+# ---------------------------------------------------------------- links to a preference
+
+
+def bradley_terry(chosen: Tensor, rejected: Tensor, beta: float = 1.0, margin: float = 0.0) -> Tensor:
+    """-log sigma(beta (chosen - rejected) - margin); the margin is not multiplied by beta (arXiv:2505.23363).
+
+    Args:
+        chosen, rejected: [P].
+
+    Returns:
+        [P], log 2 where both are equal and the margin is 0.
+    """
+    return -F.logsigmoid(beta * (chosen - rejected) - margin)
+
+
+def focal_bradley_terry(chosen: Tensor, rejected: Tensor, penalty: float = 0.0) -> Tensor:
+    """-(1 - 2 relu(sigma(d) - 1/2))^2 log sigma(d) with d = chosen - rejected, as InternLM2 ranks (arXiv:2403.17297).
+
+    Args:
+        chosen, rejected: [P].
+        penalty: coefficient of the mean of -(log sigma(s + 5) + log sigma(5 - s)) over both scores, which keeps them
+            between -5 and 5.
+    """
+    difference = chosen - rejected
+    loss = -(1 - 2 * F.relu(difference.sigmoid() - 0.5)).square() * F.logsigmoid(difference)
+    if penalty:
+        outside = [-(F.logsigmoid(score + 5) + F.logsigmoid(5 - score)) for score in (chosen, rejected)]
+        loss = loss + penalty * (outside[0] + outside[1]) / 2
+    return loss
+
+
+# ---------------------------------------------------------------- links to an outcome
+
+
+def logistic(value: Tensor, outcome: Tensor, margin: float | Tensor = 0.0) -> Tensor:
+    """-[y log sigma(v - m) + (1 - y) log sigma(-(v + m))] (arXiv:2604.13197).
+
+    Args:
+        value, outcome: of one shape; outcomes are 0 or 1.
+        margin: by which a value has to lie on its side of 0.
+
+    Returns:
+        as `value`; softplus(m) for both outcomes where the value is 0.
+    """
+    return -(outcome * F.logsigmoid(value - margin) + (1 - outcome) * F.logsigmoid(-(value + margin)))
+
+
+def focal_logistic(value: Tensor, outcome: Tensor) -> Tensor:
+    """(y - sigma(v))^2 times the cross-entropy: answers that are judged rightly already weigh little."""
+    return (outcome - value.sigmoid()).square() * logistic(value, outcome)
+
+
+# ---------------------------------------------------------------- objectives
+
+
+class Pairs:
+    """loss = link(S_w, S_l), S being the gathered score of an answer.
+
+    Both sequences of a pair carry the pair's loss, so the mean over sequences is the mean over pairs.
+
+    Args:
+        source: of the token scores.
+        gathered: over an answer.
+        link: of chosen and rejected, [P] each.
+        squash: scores pass through sigma first, and the mean is multiplied by the mean length of the pair's answers
+            (PGTG, see arXiv:2505.23363).
+        nll: coefficient of -log pi(y_t), averaged over the chosen answer; for source "logprob".
+    """
+
+    per = "sequence"
+
+    def __init__(
+        self,
+        source: Source,
+        gathered: Literal["last", "sum", "mean"],
+        link: Callable[[Tensor, Tensor], Tensor],
+        *,
+        squash: bool = False,
+        nll: float = 0.0,
+    ):
+        if nll and source != "logprob":
+            raise ValueError(f"the likelihood of answers is learnt where log-probabilities are, not with {source}")
+        self.source: Source = source
+        self.gathered: Gathered = gathered
+        self.link, self.squash, self.nll = link, squash, nll
+        self.leaf = LEAF[source]
+        self.needs = frozenset({"reference"} if source == "ratio" else ())
+
+    def __call__(self, batch: TokenBatch) -> Losses:
+        scores = token_scores(batch, self.source)
+        judged = self.judge(batch, scores)
+        return batch.losses(
+            judged.pop("objective").repeat_interleave(2),
+            **judged,
+            **_likelihood(batch, self.source, batch.row % 2 == 0),
+        )
+
+    def judge(self, batch: TokenBatch, scores: Tensor) -> dict[str, Tensor]:
+        """[P] each: objective, accuracy (1, 0, or 1/2 for a tie), difference, score_chosen, score_rejected."""
+        if len(batch.lengths) % 2 or not (batch.lengths > 0).all():
+            raise ValueError("pairs are two answers, chosen and rejected, none of them empty")
+        answers = gather(batch, scores.sigmoid() if self.squash else scores, self.gathered)  # [R]
+        chosen, rejected = answers[0::2], answers[1::2]
+        if self.squash:
+            length = (batch.lengths[0::2] + batch.lengths[1::2]) / 2
+            chosen, rejected = length * chosen, length * rejected
+        loss = self.link(chosen, rejected)
+        if self.nll:
+            loss = loss - self.nll * gather(batch, scores, "mean")[0::2]
+        return {
+            "objective": loss,
+            "accuracy": (chosen > rejected).float() + 0.5 * (chosen == rejected).float(),
+            "difference": chosen - rejected,
+            "score_chosen": chosen,
+            "score_rejected": rejected,
+        }
+
+
+class Outcomes:
+    """loss = link(v, y): v of an answer, or with "prefix_mean" of every prefix of it; y says whether the answer is
+    right.
+
+    Args:
+        source: of the token scores.
+        gathered: what v is.
+        link: of values and outcomes.
+        beta: v = beta times what was gathered.
+        weighting: of prefixes alone, of an answer of T tokens: all alike, or w_t = t/T ("late") or 1 - t/T ("early")
+            over their sum, times T.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        gathered: Gathered,
+        link: Callable[[Tensor, Tensor], Tensor],
+        *,
+        beta: float = 1.0,
+        weighting: Weighting = "uniform",
+    ):
+        self.source: Source = source
+        self.gathered: Gathered = gathered
+        self.weighting: Weighting = weighting
+        self.link, self.beta = link, beta
+        self.leaf, self.per = LEAF[source], "prefix" if gathered == "prefix_mean" else "sequence"
+        self.needs = frozenset({"outcome", *(["reference"] if source == "ratio" else [])})
+
+    def __call__(self, batch: TokenBatch) -> Losses:
+        scores = token_scores(batch, self.source)
+        judged, answered = self.judge(batch, scores), batch.lengths > 0
+        right = gather(batch, batch.signals["outcome"].float(), "last") > 0.5
+        return batch.losses(
+            self._losses(batch, scores),
+            accuracy=judged["accuracy"][answered],
+            brier=judged["brier"][answered],
+            value_right=judged["value"][answered & right],
+            value_wrong=judged["value"][answered & ~right],
+            **_likelihood(batch, self.source),
+        )
+
+    def judge(self, batch: TokenBatch, scores: Tensor) -> dict[str, Tensor]:
+        """[R] each: objective (of prefixes the mean over an answer), value of the whole answer, accuracy of its sign,
+        and brier, (sigma(value) - outcome)^2."""
+        losses, right = self._losses(batch, scores), gather(batch, batch.signals["outcome"].float(), "last")
+        value = self.beta * gather(batch, scores, self.gathered)
+        if self.per == "prefix":
+            losses, value = gather(batch, losses, "mean"), gather(batch, value, "last")
+        return {
+            "objective": losses,
+            "accuracy": ((value > 0) == (right > 0.5)).float(),
+            "brier": (value.sigmoid() - right).square(),
+            "value": value,
+        }
+
+    def _losses(self, batch: TokenBatch, scores: Tensor) -> Tensor:
+        values, outcome = self.beta * gather(batch, scores, self.gathered), batch.signals["outcome"].float()
+        if self.per == "sequence":
+            return self.link(values, gather(batch, outcome, "last"))
+        return self.link(values, outcome) * prefix_weights(batch, self.weighting)
+
+
+class StepRatings:
+    """loss = mean over an answer's steps of (tanh(score at the step's last token) - rating)^2, ratings in {-1, 0, 1}.
+
+    The signal "rating" [N] is NaN where no step ends. The step reward model that arXiv:2505.23363 compares with.
+    """
+
+    per = "sequence"
+    needs = frozenset({"rating"})
+
+    def __init__(self, source: Source):
+        if source == "ratio":
+            raise ValueError("ratings of steps are learnt from scores without a reference")
+        self.source: Source = source
+        self.leaf = LEAF[source]
+
+    def __call__(self, batch: TokenBatch) -> Losses:
+        judged = self.judge(batch, token_scores(batch, self.source))
+        kept = batch.lengths > 0
+        return batch.losses(judged["objective"], accuracy=judged["accuracy"][kept], **_likelihood(batch, self.source))
+
+    def judge(self, batch: TokenBatch, scores: Tensor) -> dict[str, Tensor]:
+        """[R] each: objective, and accuracy, the share of steps whose score has the sign of the rating."""
+        rating = batch.signals["rating"].float()
+        ends = ~rating.isnan()
+        error = torch.where(ends, scores.tanh() - rating.nan_to_num(), 0.0).square()
+        agrees = (ends & (scores.sign() == rating.sign())).float()
+        steps = batch.row_sum(ends.float()).clamp(min=1)
+        return {"objective": batch.row_sum(error) / steps, "accuracy": batch.row_sum(agrees) / steps}
+
+
+def prefix_weights(batch: TokenBatch, weighting: Weighting) -> Tensor:
+    """[N] with a mean of 1 over each answer: all 1, or t/T, or 1 - t/T, over their mean. A single token weighs 1."""
+    if weighting == "uniform":
+        return torch.ones(len(batch), device=batch.targets.device)
+    length = batch.lengths[batch.row]
+    share = (batch.position + 1) / length
+    weight = share if weighting == "late" else 1 - share
+    mean = (length + 1) / (2 * length) if weighting == "late" else (length - 1) / (2 * length)
+    return torch.where(length > 1, weight / mean.clamp(min=1e-12), 1.0)
+
+
+def _likelihood(batch: TokenBatch, source: Source, kept: Tensor | None = None) -> dict[str, Tensor]:
+    """The metric nll where the policy is still a language model's distribution."""
+    if LEAF[source] != "logprob":
+        return {}
+    nll = -batch.logprobs()
+    return {"nll": nll if kept is None else nll[kept]}
+
+
+# ---------------------------------------------------------------- learning from own rollouts
+
+
+def adaptive_margin(outcome: Tensor, share: Tensor, margin: float) -> Tensor:
+    """The margin of an answer by how hard its prompt is: m - logit(mu) if it is right, m + logit(mu) if not.
+
+    Args:
+        outcome: [R] 0 or 1.
+        share: [R] mu, the mean outcome of the group of answers to the same prompt; groups in which all are right or
+            all wrong keep m.
+        margin: m.
+
+    Returns:
+        [R]. Source: arXiv:2604.13197, adaptive decision boundary.
+    """
+    mu = share.double().clamp(1e-6, 1 - 1e-6)
+    shift = torch.where((share > 0) & (share < 1), torch.logit(mu), 0.0)
+    return (margin - (2 * outcome - 1) * shift).float()
+
+
+def difficulty_weights(outcome: Tensor, share: Tensor) -> Tensor:
+    """1/(2 mu) of a right answer and 1/(2 (1 - mu)) of a wrong one, whose mean over a group is 1; 0 where all answers
+    to a prompt are right, or all wrong.
+
+    Args and source as of `adaptive_margin`.
+    """
+    mixed = (share > 0) & (share < 1)
+    rarity = torch.where(outcome > 0.5, share, 1 - share)
+    return torch.where(mixed, 0.5 / rarity.clamp(min=1e-12), 0.0)
+
+
+def online_prefix_loss(batch: TokenBatch, ratios: Tensor, outcome: Tensor, margin: Tensor, beta: float) -> Tensor:
+    """-log sigma(beta/t sum_{i<=t} s r_i - margin) with s = 2 y - 1, per prefix (arXiv:2604.13197, online).
+
+    Args:
+        batch: the answers.
+        ratios: [N] log pi(y_t) - log pi_old(y_t).
+        outcome, margin: [R].
+
+    Returns:
+        [N]; the loss of an update is the mean over answers of weight times the mean over an answer's tokens.
+    """
+    sign = (2 * outcome - 1)[batch.row]
+    return -F.logsigmoid(beta * sign * gather(batch, ratios, "prefix_mean") - margin[batch.row])

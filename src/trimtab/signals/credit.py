@@ -1,0 +1,186 @@
+"""A trained reward model, which gives each answer token a score, and the small file that says how to read it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForTokenClassification, PreTrainedModel
+
+from trimtab.core import LabelLogits, LabelLogprobs, Losses, TokenBatch
+from trimtab.models import fingerprint
+from trimtab.models.forward import add_objective_forward
+from trimtab.models.loading import load_config, load_model, locate
+from trimtab.models.scalar_head import add_score_forward
+from trimtab.models.student import evenly_spaced, keep_layers
+from trimtab.objectives.credit import Gathered, Source, gather
+from trimtab.signals.frozen import FrozenModel
+from trimtab.signals.start import read_with
+
+FILE = "trimtab_reward.json"
+"""In the folder of a reward model, beside its config.json."""
+
+
+class CreditError(ValueError):
+    """A folder that is no reward model, or one whose reference is not the model that it was measured from."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a reward model is read."""
+
+    source: Source
+    """of the token scores, see `trimtab.objectives.credit`"""
+    gathered: Gathered
+    """what the training made of an answer's scores"""
+    beta: float
+    """value = beta times what is gathered"""
+    outcomes: bool
+    """it learnt from outcomes, so that sigma(value) is a probability that the answer is right"""
+    reference: str | dict[str, Any] | None = None
+    """of source ratio: the model it is measured from, by name, or as {from, layers}"""
+    reference_fingerprint: str | None = None
+    method: str = ""
+
+    def write(self, folder: Path) -> None:
+        (folder / FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+
+def reading_of(objective: Any, **known: Any) -> Reading:
+    """How the model that this objective trains is read.
+
+    Args:
+        objective: of `trimtab.objectives.credit`.
+        known: further fields of `Reading`.
+    """
+    return Reading(
+        objective.source,
+        getattr(objective, "gathered", "last"),
+        getattr(objective, "beta", 1.0),
+        "outcome" in objective.needs,
+        **known,
+    )
+
+
+class Score:
+    """value = the score of a scalar head."""
+
+    needs = frozenset()
+    per = "token"
+
+    def __call__(self, batch: TokenBatch) -> Losses:
+        return Losses(batch.logprobs(), {})
+
+
+READERS = {"scalar": Score(), "logit": LabelLogits(), "logprob": LabelLogprobs(), "ratio": LabelLogprobs()}
+
+
+class CreditModel:
+    """Gives each answer token the score of a frozen reward model, as the signal "token_scores".
+
+    Args:
+        model: with `add_score_forward`, or `add_objective_forward` where the source is a language model's.
+        reading: how it is read.
+        reference: for source ratio.
+    """
+
+    provides = frozenset({"token_scores"})
+
+    def __init__(self, model: PreTrainedModel, reading: Reading, reference: FrozenModel | None = None):
+        if (reference is None) != (reading.source != "ratio"):
+            raise CreditError(f"scores of source {reading.source} need {'a' if reference is None else 'no'} reference")
+        self.model, self.reading = model.eval().requires_grad_(False), reading
+        self.reference = reference.labels_only() if reference else None
+
+    @property
+    def models(self) -> list[PreTrainedModel]:
+        """The frozen models, for whoever places them."""
+        return [self.model, *(self.reference.models if self.reference else ())]
+
+    def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        """{"token_scores": [N] float32}, without gradient."""
+        with torch.autocast(inputs["labels"].device.type, enabled=False):
+            scores = read_with(READERS[self.reading.source], self.model, inputs, {})
+            if self.reference is not None:
+                scores = scores - self.reference(None, inputs)["reference"]
+        return {"token_scores": scores}
+
+    def values(self, batch: TokenBatch, scores: Tensor) -> Tensor:
+        """[N]: the value of each prefix: beta times the mean of its scores, their sum, or its last score, as the
+        model's training gathered them over whole answers."""
+        match self.reading.gathered:
+            case "last":
+                found = scores
+            case "sum":
+                found = batch.prefix_sum(scores)
+            case _:
+                found = gather(batch, scores, "prefix_mean")
+        return self.reading.beta * found
+
+
+def load_credit(name: str, *, dtype: str = "float32", reference: str | None = None) -> CreditModel:
+    """A reward model from its folder: trimtab's own, or any token classification model with one label, whose scores are
+    read as they are.
+
+    Args:
+        name: a folder or a hub id.
+        dtype: of the weights.
+        reference: another place of the model that log-ratios are measured from, if it has moved.
+
+    Raises:
+        CreditError: if it is no reward model, or the reference is not the one of its training.
+        ModelNotFound: if it, or its reference, is not there.
+    """
+    path = Path(locate(name)) / FILE
+    if not path.is_file():
+        config = load_config(name)
+        kinds = getattr(config, "architectures", None) or []
+        if not any("TokenClassification" in kind for kind in kinds) or config.num_labels != 1:
+            raise CreditError(
+                f"{name} is no reward model: it has no {FILE} and is no token classification model with one label "
+                f"(it is {', '.join(kinds) or 'of unknown kind'}); train one with method q_rm, ipvrm or reward_model"
+            )
+        reading = Reading("scalar", "mean", 1.0, outcomes=False)
+    else:
+        try:
+            reading = Reading(**json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise CreditError(f"{path} does not say how to read the model: {error}") from error
+    if reading.source == "scalar":
+        model = load_model(name, dtype=dtype, kind=AutoModelForTokenClassification)
+        add_score_forward(model)
+        return CreditModel(model, reading)
+    model = load_model(name, dtype=dtype)
+    add_objective_forward(model)
+    if reading.source != "ratio":
+        return CreditModel(model, reading)
+    return CreditModel(model, reading, _reference(name, reading, reference, dtype))
+
+
+def _reference(name: str, reading: Reading, moved: str | None, dtype: str) -> FrozenModel:
+    """The model that log-ratios are measured from.
+
+    Raises:
+        CreditError: if it has other weights than in training.
+    """
+    place = moved or reading.reference
+    if isinstance(place, dict):
+        whole = load_model(place["from"])
+        layers = place["layers"]
+        if isinstance(layers, int):
+            layers = evenly_spaced(whole.config.get_text_config().num_hidden_layers, layers)
+        found = keep_layers(whole, layers)
+    elif place:
+        found = load_model(place)
+    else:
+        raise CreditError(f"{name} does not say which model it is measured from; name it")
+    print_of = fingerprint.of_model(found)
+    if reading.reference_fingerprint not in (None, print_of):
+        raise CreditError(
+            f"{name} is measured from the model {reading.reference_fingerprint}, and {place} is {print_of}: its "
+            "weights differ, and every value would be off; give the model that its training started from"
+        )
+    return FrozenModel(found.to(getattr(torch, dtype)), name="reference")
