@@ -343,8 +343,9 @@ def _picks(inside: Mask, score: Array, right: Array, weight: Array, answers: Seq
     top = best == best.max(axis=1, keepdims=True)
     names = list(dict.fromkeys(answers))
     same = np.array([[answer == name for name in names] for answer in answers], float)  # [N, names]
-    votes = inside @ same  # [S, names]
-    of_name = (inside @ (same * right[:, None])) / np.maximum(votes, 1)
+    drawn = inside.astype(float)
+    votes = drawn @ same  # [S, names]
+    of_name = (drawn @ (same * right[:, None])) / np.maximum(votes, 1)
     nobody = np.array([name is None for name in names])
 
     def elected(totals: Array) -> Array:
@@ -354,12 +355,12 @@ def _picks(inside: Mask, score: Array, right: Array, weight: Array, answers: Seq
         won = totals >= largest - 1e-9 * abs(largest)  # sums of weights that are equal but for rounding
         return (won * of_name).sum(axis=1) / won.sum(axis=1)
 
-    found = inside @ right  # [S] right answers
+    found = drawn @ right  # [S] right answers
     picks = (
         (top @ right) / top.sum(axis=1),
         elected(votes),
-        elected(inside @ (same * weight[:, None])),
-        found / inside.sum(axis=1),
+        elected(drawn @ (same * weight[:, None])),
+        found / drawn.sum(axis=1),
         found > 0,
     )
     return [float(np.mean(pick)) for pick in picks]
@@ -611,7 +612,7 @@ def _best(traces: Sequence[Array], truth: NDArray[np.int64], thresholds: Array) 
     """The threshold of highest F1. A trace is judged rightly by those above `low` and up to `high`."""
     accuracies = []
     for kind in (truth == -1, truth != -1):
-        of_kind = [(traces[i], truth[i]) for i in np.flatnonzero(kind)]
+        of_kind = [(one, label) for one, label, of_it in zip(traces, truth.tolist(), kind) if of_it]
         high = np.array([one[: label if label >= 0 else None].min(initial=np.inf) for one, label in of_kind])
         low = np.array([one[label] if label >= 0 else -np.inf for one, label in of_kind])
         low = np.minimum(low, high)  # an error that an earlier step hides is never found
