@@ -191,15 +191,15 @@ def test_a_decile_is_the_share_that_has_been_read():
     assert table[3].predicted.estimate == 0.1
     assert table[6].predicted.estimate == 0.2
     assert table[9].predicted.estimate == pytest.approx((0.3 + 0.8) / 2)
-    assert table[9].right.estimate == 0.5
+    assert (table[3].right.estimate, table[9].right.estimate) == (0, 0.5)
     assert math.isnan(table[0].predicted.estimate)
 
 
 def test_a_decile_averages_within_answers_first():
-    values = [[0.0] * 19 + [1.0], [0.5] * 10]  # the last decile: 0 and 1 of the first, 0.5 of the second
+    values = [[0.0] * 19 + [1.0], [0.2] * 10]  # the last decile: 0 and 1 of the first, 0.2 of the second
     last = calibration(values, [1, 1])[9]
-    assert last.predicted.estimate == pytest.approx(0.5)
-    assert last.brier.estimate == pytest.approx((0.5 + 0.25) / 2)
+    assert last.predicted.estimate == pytest.approx((0.5 + 0.2) / 2)
+    assert last.brier.estimate == pytest.approx((0.5 + 0.64) / 2)
 
 
 def test_values_before_and_after_the_first_error_by_hand():
