@@ -104,11 +104,19 @@ def show(
     wants = loaded.wanted(loaded.config())
     named = [*sorted(wants.roles), *(["reference (the start of training, unless named)"] if wants.start else [])]
     console.print(f"models: {', '.join(['policy', *named])}", markup=False)
-    console.print(f"rows:   {'chosen and rejected answers' if wants.pairs else 'answers'}\n", markup=False)
+    console.print(f"rows:   {_rows(wants)}\n", markup=False)
     console.print(_options(loaded.config, "options"))
     recipes = [name for name in shipped() if name == f"tiny_{method}"]
     if recipes:
         console.print(f"\ntry it: trimtab train {recipes[0]}")
+
+
+def _rows(wants: Any) -> str:
+    if wants.pairs:
+        return "chosen and rejected answers"
+    if wants.outcomes:
+        return "answers with a label, right or wrong"
+    return "steps of answers with a label each" if wants.steps else "answers"
 
 
 def _options(config: Any, prefix: str) -> Any:

@@ -78,13 +78,14 @@ def add_score_forward(model: PreTrainedModel) -> None:
             return MethodType(type(self).forward, self)(*args, **kwargs)
         kwargs["use_cache"] = False
         hidden = self.base_model(*args, **kwargs).last_hidden_state  # [B, T, D]
-        return _objective(objective_call, hidden, getattr(self, _head_name(self)))
+        return compute_scores_objective(objective_call, hidden, getattr(self, _head_name(self)))
 
     model.forward = MethodType(forward, model)  # type: ignore[method-assign]
     model._trimtab_forward = True  # type: ignore[assignment]
 
 
-def _objective(call: ObjectiveCall, hidden: Tensor, head: nn.Module) -> ObjectiveOutput:
+def compute_scores_objective(call: ObjectiveCall, hidden: Tensor, head: nn.Module) -> ObjectiveOutput:
+    """The objective on scores of hidden states [B, T, D]; `head` gives one number for each."""
     scores = head(hidden[:, 1:][answer_mask(call.labels)])[:, 0].float()
     signals = {**call.signals, "policy": scores}
     batch = TokenBatch.from_labels(call.labels, signals, row_id=call.row_id, seed=call.seed, step=call.step)
