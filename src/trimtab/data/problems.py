@@ -25,7 +25,7 @@ class Step(NamedTuple):
     operators: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Template:
     name: str
     wordings: tuple[str, ...]
@@ -100,7 +100,7 @@ def _shared(drawn: Random) -> tuple[int, ...]:
 def _boxed(drawn: Random) -> tuple[int, ...]:
     machines, parts, hours, size = (drawn.randint(*r) for r in ((2, 6), (3, 15), (2, 8), (2, 12)))
     made = machines * parts * hours
-    return machines, parts, hours, made % size + size * drawn.randint(0, 2), size
+    return machines, parts, hours, made % size + size * drawn.randint(1, 3), size
 
 
 def _read(drawn: Random) -> tuple[int, ...]:
@@ -110,7 +110,7 @@ def _read(drawn: Random) -> tuple[int, ...]:
 
 def _eggs(drawn: Random) -> tuple[int, ...]:
     dozens, broken, size = drawn.randint(2, 15), drawn.randint(2, 20), drawn.randint(2, 10)
-    return dozens, broken, (12 * dozens - broken) % size + size * drawn.randint(0, 2), size
+    return dozens, broken, (12 * dozens - broken) % size + size * drawn.randint(1, 3), size
 
 
 def _one_in(drawn: Random) -> tuple[int, ...]:
@@ -119,14 +119,14 @@ def _one_in(drawn: Random) -> tuple[int, ...]:
 
 
 def _stall(drawn: Random) -> tuple[int, ...]:
-    sold = [drawn.randint(2, 12) for _ in range(6)]
+    sold = drawn.sample(range(2, 12), 6)
     income, friends = sum(n * price for n, price in zip(sold[::2], sold[1::2])), drawn.randint(2, 6)
     return *sold, income % friends + friends * drawn.randint(1, 9), friends
 
 
 def _party(drawn: Random) -> tuple[int, ...]:
-    a, b, c, d, broken, children = (drawn.randint(*r) for r in ((2, 9), (3, 15), (2, 9), (3, 15), (2, 9), (2, 9)))
-    return a, b, c, d, broken, (a * b + c * d - broken) % children + children * drawn.randint(0, 2), children
+    a, b, c, d, broken, children = drawn.sample(range(2, 14), 6)
+    return a, b, c, d, broken, (a * b + c * d - broken) % children + children * drawn.randint(1, 2), children
 
 
 def _aged(drawn: Random) -> tuple[int, ...]:
@@ -145,8 +145,8 @@ def _quotient(drawn: Random) -> tuple[int, ...]:
 
 
 def _root(drawn: Random) -> tuple[int, int, int]:
-    """a, p, q of a x with x = p / q: a whole number in three of four."""
-    q = drawn.choice((1, 1, 1, 1, 1, 1, 2, 3))
+    """a, p, q of a x with x = p / q."""
+    q = drawn.choice((1, 2, 3))
     return q * drawn.randint(2, 12), drawn.randint(2, 30), q
 
 

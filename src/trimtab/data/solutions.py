@@ -2,8 +2,9 @@
 
 A row is made from a task (`data/problems.py`), an error and two writings: the right values and those that follow
 from the error are written down line by line, each time with harmless edits of its own. On average only the error is
-to tell the two apart. So a coin, thrown before the error is sought, says whether the final answer grows or shrinks;
-repeated terms are as frequent as dropped ones; wrong results have the denominators of the right ones.
+to tell the two apart. So repeated terms are as frequent as dropped ones and + in the place of - as - in that of +; for
+other errors a coin, thrown before one is sought, says whether the final answer grows or shrinks; and wrong results have
+the denominators of the right ones.
 """
 
 import zlib
@@ -19,16 +20,14 @@ Form = Literal["pairs", "steps", "answers"]
 Value = int | Fraction
 LARGEST = 999
 """of all values"""
-FURTHEST = 4
+FURTHEST = 3
 """the factor between the wrong and the right final answer at most"""
 TRIES = 4
 """errors that are tried on one task"""
-EXCHANGED = {"+": "-*", "-": "+", "*": "+", "/": "-"}
-INVERSE = {"+": "-", "-": "+", "*": "/", "/": "*"}
-FACTORS = {7: (5, 6, 10, 12), 12: (6, 10, 20, 24), 24: (12, 20, 30, 60), 60: (30, 50, 100)}
+FACTORS = {7: (5, 6, 10, 12), 12: (6, 10, 20, 24), 24: (12, 20, 30, 60), 60: (30, 50, 100), 2: (3, 4)}
 """known factors, and what is taken for them"""
 REMARKS = ("There is nothing to round.", "The terms of a sum have no order.", "The steps go in order.")
-REWORDED, TIGHT, SWAPPED, REMARK = 0.25, 0.15, 0.3, 0.06
+REWORDED, TIGHT, SWAPPED, REMARK = 0.25, 0.15, 0.3, 0.05
 """shares of the lines with each edit; of those whose first two operands may change places for the third"""
 
 
@@ -50,9 +49,8 @@ class Slot(NamedTuple):
 
 class Planted(NamedTuple):
     step: int
-    line: Line
     slots: tuple[Slot, ...]
-    """which are wrong in it"""
+    """which are wrong in its line"""
 
 
 class Written(NamedTuple):
@@ -100,7 +98,7 @@ def _rows(heldout: bool, rows: int, drawn: Random, form: Form) -> Iterator[dict[
     for row in range(rows):
         right = drawn.random() < 0.5 if row % 2 == 0 else not right  # one of two
         kind = drawn.choice(list(KINDS))
-        template, numbers, truth, lines, planted = _problem(drawn, kind, heldout)
+        template, numbers, truth, lines, planted = _problem(drawn, KINDS[kind], heldout)
         words = _words(drawn)
         text = drawn.choice(template.wordings).format(**words, **_letters(numbers))
         prompt = [{"role": "user", "content": text[0].upper() + text[1:]}]
@@ -166,7 +164,7 @@ def solve(template: Template, numbers: Sequence[int], begun: Sequence[Line] = ()
     task no number comes twice, so each has one origin.
     """
     values = _values(template, numbers, ())
-    if min(numbers) < 2:
+    if min(numbers) < 2 or len(set(values)) < len(values):
         return None
     lines = list(begun)
     for index, step in enumerate(template.steps):
@@ -206,29 +204,37 @@ def _values(template: Template, numbers: Sequence[int], lines: Sequence[Line]) -
 
 
 def _problem(
-    drawn: Random, kind: str, heldout: bool
+    drawn: Random, variants: Sequence["Variant"], heldout: bool
 ) -> tuple[Template, tuple[int, ...], list[Line], list[Line], Planted]:
     """A task of the split with its numbers, the right lines, the wrong ones, and the error that makes them wrong."""
-    grows = drawn.random() < 0.5
+    variant = drawn.choice(variants)
+    grows = drawn.random() < 0.5 if len(variants) == 1 else None  # several mirror each other
     while True:
-        template = drawn.choice(_open_to(kind))
+        template = drawn.choice(_open_to(variant))
+        numbers, truth = _task(drawn, template, heldout)
+        for _ in range(TRIES):
+            step = drawn.choice(_where(variant, template))
+            before = _values(template, numbers, truth[:step])
+            found = variant.change(drawn, template, truth[step], before)
+            lines = found and solve(template, numbers, [*truth[:step], found[0]])
+            if found and lines and _passes(lines, truth, grows):
+                return template, numbers, truth, lines, Planted(step, found[1])
+
+
+def _task(drawn: Random, template: Template, heldout: bool) -> tuple[tuple[int, ...], list[Line]]:
+    while True:
         numbers = template.draw(drawn)
-        if (zlib.crc32(f"{template.name} {numbers}".encode()) % 10 == 0) != heldout:
-            continue
-        truth = solve(template, numbers)
-        for _ in range(TRIES if truth else 0):
-            assert truth is not None
-            planted = _plant(drawn, kind, template, _values(template, numbers, truth), truth)
-            lines = planted and solve(template, numbers, [*truth[: planted.step], planted.line])
-            if lines and planted and _passes(lines, truth, grows):
-                return template, numbers, truth, lines, planted
+        if (zlib.crc32(f"{template.name} {numbers}".encode()) % 10 == 0) == heldout and (
+            truth := solve(template, numbers)
+        ):
+            return numbers, truth
 
 
-def _passes(lines: Sequence[Line], truth: Sequence[Line], grows: bool) -> bool:
+def _passes(lines: Sequence[Line], truth: Sequence[Line], grows: bool | None) -> bool:
     right, wrong = truth[-1].result, lines[-1].result
     return (
         wrong != right
-        and (wrong > right) == grows
+        and grows in (None, wrong > right)
         and max(wrong, right) <= FURTHEST * min(wrong, right)
         and all(line.result.denominator == true.result.denominator for line, true in zip(lines, truth))
     )
@@ -236,35 +242,25 @@ def _passes(lines: Sequence[Line], truth: Sequence[Line], grows: bool) -> bool:
 
 # ---------------------------------------------------------------- errors
 
-
-@cache
-def _open_to(kind: str) -> tuple[Template, ...]:
-    return tuple(template for template in TEMPLATES if _where(kind, template))
-
-
-@cache
-def _where(kind: str, template: Template) -> tuple[int, ...]:
-    """Steps that a kind of error may strike."""
-    return tuple(index for index, step in enumerate(template.steps) if KINDS[kind].strikes(template, step))
-
-
-def _plant(
-    drawn: Random, kind: str, template: Template, values: Sequence[Value], truth: Sequence[Line]
-) -> Planted | None:
-    step = drawn.choice(_where(kind, template))
-    found = KINDS[kind].change(drawn, template, truth[step], values[: template.first_result + step])
-    if found is None:
-        return None
-    return Planted(step, *found)
-
-
 Change = Callable[[Random, Template, Line, Sequence[Value]], tuple[Line, tuple[Slot, ...]] | None]
 
 
-class Kind(NamedTuple):
+class Variant(NamedTuple):
+    """A kind of error, or one way to make it."""
+
     strikes: Callable[[Template, Step], bool]
     change: Change
     """of the right line, with all values before it: the wrong line and what is wrong in it; None if it did not work"""
+
+
+@cache
+def _open_to(variant: Variant) -> tuple[Template, ...]:
+    return tuple(template for template in TEMPLATES if _where(variant, template))
+
+
+@cache
+def _where(variant: Variant, template: Template) -> tuple[int, ...]:
+    return tuple(index for index, step in enumerate(template.steps) if variant.strikes(template, step))
 
 
 def _misprint(drawn: Random, number: Value) -> Value:
@@ -290,17 +286,19 @@ def _carry(drawn: Random, template: Template, line: Line, values: Sequence[Value
     return line._replace(result=line.result + drawn.choice((-10, 10))), (Slot("result"),)
 
 
-def _exchange(table: dict[str, str]) -> Change:
-    def change(drawn: Random, template: Template, line: Line, values: Sequence[Value]):
-        index = drawn.randrange(len(line.operators))
-        operator = drawn.choice(table[line.operators[index]])
-        if len(line.operators) > 1 and operator in "*/":  # operators of a line are of one rank
-            return None
-        operators = (*line.operators[:index], operator, *line.operators[index + 1 :])
-        changed = line._replace(operators=operators, result=_total(line.numbers, operators))
-        return changed, (Slot("operator", index),)
+def _exchange(old: str, new: str, *, algebra: bool) -> Variant:
+    """Another operator in the place of one; operators of a line stay of one rank."""
 
-    return change
+    def strikes(template: Template, step: Step) -> bool:
+        return template.algebra == algebra and old in step.operators and (len(step.operators) == 1 or new in "+-")
+
+    def change(drawn: Random, template: Template, line: Line, values: Sequence[Value]):
+        place = drawn.choice([i for i, operator in enumerate(line.operators) if operator == old])
+        operators = (*line.operators[:place], new, *line.operators[place + 1 :])
+        changed = line._replace(operators=operators, result=_total(line.numbers, operators))
+        return changed, (Slot("operator", place),)
+
+    return Variant(strikes, change)
 
 
 def _is_given(template: Template, place: int) -> bool:
@@ -315,8 +313,11 @@ def _is_result(template: Template, place: int) -> bool:
     return place >= template.first_result
 
 
-def _replace(origin: Callable[[Template, int], bool]) -> Change:
+def _replace(origin: Callable[[Template, int], bool]) -> Variant:
     """Another number in the place of one from this origin: a misprint, or another number from there."""
+
+    def strikes(template: Template, step: Step) -> bool:
+        return any(origin(template, place) for place in step.operands)
 
     def change(drawn: Random, template: Template, line: Line, values: Sequence[Value]):
         index = drawn.choice([i for i, place in enumerate(line.operands) if origin(template, place)])
@@ -331,47 +332,44 @@ def _replace(origin: Callable[[Template, int], bool]) -> Change:
         numbers = (*line.numbers[:index], new, *line.numbers[index + 1 :])
         return line._replace(numbers=numbers, result=_total(numbers, line.operators)), (Slot("number", index),)
 
-    return change
+    return Variant(strikes, change)
 
 
 def _drop(drawn: Random, template: Template, line: Line, values: Sequence[Value]):
-    index = drawn.randrange(line.operators[0] == "-", len(line.operands))
-    operators = [o for i, o in enumerate(line.operators) if i != max(index - 1, 0)]
-    operands, numbers = ([x for i, x in enumerate(all_) if i != index] for all_ in (line.operands, line.numbers))
-    return Line(tuple(operands), tuple(numbers), tuple(operators), _total(numbers, operators)), (Slot("result"),)
+    left_out = drawn.randrange(line.operators[0] == "-", len(line.operands))
+    operands = line.operands[:left_out] + line.operands[left_out + 1 :]
+    numbers = line.numbers[:left_out] + line.numbers[left_out + 1 :]
+    operators = line.operators[1:]  # they are all the same
+    return Line(operands, numbers, operators, _total(numbers, operators)), (Slot("result"),)
 
 
 def _repeat(drawn: Random, template: Template, line: Line, values: Sequence[Value]):
     (operator,) = line.operators
-    index = drawn.randrange(operator == "-", 2)
-    numbers, operators = (*line.numbers, line.numbers[index]), (operator, operator)
-    repeated = Line((*line.operands, line.operands[index]), numbers, operators, _total(numbers, operators))
-    return repeated, (Slot("operator", 1), Slot("number", 2))
+    twice = drawn.randrange(operator == "-", 2)
+    operands, numbers = (*line.operands, line.operands[twice]), (*line.numbers, line.numbers[twice])
+    operators = (operator, operator)
+    return Line(operands, numbers, operators, _total(numbers, operators)), (Slot("operator", 1), Slot("number", 2))
 
 
-def _has(origin: Callable[[Template, int], bool]) -> Callable[[Template, Step], bool]:
-    return lambda template, step: any(origin(template, place) for place in step.operands)
+def _computes(template: Template, step: Step) -> bool:
+    return bool(step.operators)
 
 
-def _sums(num_terms: int) -> Callable[[Template, Step], bool]:
-    return lambda _, step: len(step.operands) == num_terms and step.operators[0] in "+-"
+def _is_sum(*operators: str) -> Callable[[Template, Step], bool]:
+    return lambda _, step: step.operators == operators
 
 
-KINDS = {
-    "slip": Kind(lambda _, step: bool(step.operators), _slip),
-    "carry": Kind(lambda _, step: bool(step.operators), _carry),
-    "operation": Kind(lambda template, step: bool(step.operators) and not template.algebra, _exchange(EXCHANGED)),
-    "inverse": Kind(lambda template, step: bool(step.operators) and template.algebra, _exchange(INVERSE)),
-    "misread": Kind(_has(_is_given), _replace(_is_given)),
-    "copy": Kind(_has(_is_result), _replace(_is_result)),
-    "conversion": Kind(
-        lambda template, step: any(_is_factor(template, p) for p in step.operands)
-        and set(template.factors) <= FACTORS.keys(),
-        _replace(_is_factor),
-    ),
-    "dropped": Kind(_sums(3), _drop),
-    "repeated": Kind(_sums(2), _repeat),
-}  # fmt: skip
+KINDS: dict[str, tuple[Variant, ...]] = {
+    "slip": (Variant(_computes, _slip),),
+    "carry": (Variant(_computes, _carry),),
+    "operation": tuple(_exchange(old, new, algebra=False) for old, new in ("+-", "-+", "+-", "-+", "*+", "+*")),
+    "inverse": tuple(_exchange(old, new, algebra=True) for old, new in ("+-", "-+", "+-", "-+", "*+", "/-")),
+    "misread": (_replace(_is_given),),
+    "copy": (_replace(_is_result),),
+    "conversion": (_replace(_is_factor),),
+    "dropped": (Variant(_is_sum("+", "+"), _drop), Variant(_is_sum("-", "-"), _drop)),
+    "repeated": (Variant(_is_sum("+"), _repeat), Variant(_is_sum("-"), _repeat)),
+}
 """wrong result of an operation; a result off by ten; another operation; in an equation, the operation in place of its
 inverse; a number of the task misread; an earlier result copied wrongly; a wrong known factor; a term left out; a
 term counted twice"""
@@ -387,15 +385,11 @@ def _write(
     written = Written([], [], [])
     offset, named = 0, words | _letters(numbers)
     for index, (step, line) in enumerate(zip(template.steps, lines)):
-        reworded, tight, swapped, remark = (drawn.random() < p for p in (REWORDED, TIGHT, SWAPPED, REMARK))
+        reworded, tight, swapped, remark = _edits(drawn, line)
         lead = step.lead.format(**named)
-        if not line.operators:
-            reworded = tight = swapped = remark = False
-        else:
-            label = step.label.format(**named)
-            label = label[0].upper() + label[1:] if reworded else f"Step {index + 1}"
+        if line.operators:
+            label = step.label.format(**named).capitalize() if reworded else f"Step {index + 1}"
             lead = f"{label}: {lead.replace(' ', '') if tight else lead}"
-        swapped = swapped and line.operators[0] in "+*"
         order = (1, 0, *range(2, len(line.operands))) if swapped else range(len(line.operands))
         text = lead
         for slot, word in _parts(line, order):
@@ -410,6 +404,14 @@ def _write(
         edits = {"reworded": reworded, "tight": tight, "swapped": swapped, "remark": remark}
         written.edits.extend((kind, index) for kind, done in edits.items() if done)
     return written
+
+
+def _edits(drawn: Random, line: Line) -> tuple[bool, bool, bool, bool]:
+    """Whether a line is reworded, tight, swapped and followed by a remark; the last line never is."""
+    reworded, tight, swapped, remark = [drawn.random() < share for share in (REWORDED, TIGHT, SWAPPED, REMARK)]
+    if not line.operators:
+        return False, False, False, False
+    return reworded, tight, swapped and line.operators[0] in "+*", remark
 
 
 def _parts(line: Line, order: Sequence[int]) -> Iterator[tuple[Slot, str]]:
