@@ -63,8 +63,11 @@ def test_a_hub_id_without_network_is_refused_in_one_line():
     [
         ("trimtab:evryday", "did you mean 'trimtab:everyday'"),
         ("trimtab:everyday/test", "splits are train and heldout"),
-        ("trimtab:arithmetic/train?rows=x", "'rows=x' is no option"),
-        ("trimtab:everyday/train?rows=3", "unexpected keyword"),
+        ("trimtab:arithmetic/train?rows=x", "'rows=x' is no option; arithmetic takes rows=NUMBER and seed=NUMBER"),
+        ("trimtab:arithmetic/train?rows=²", "'rows=²' is no option"),
+        ("trimtab:arithmetic/train?form=pairs", "'form=pairs' is no option; arithmetic takes rows=NUMBER and"),
+        ("trimtab:everyday/train?rows=3", "'rows=3' is no option; everyday takes none"),
+        ("trimtab:geomrel/train?split=test", "'split=test' is no option"),
     ],
 )
 def test_a_mistake_in_the_name_of_own_data_is_explained(source, message):

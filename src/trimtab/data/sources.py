@@ -2,11 +2,12 @@
 
 import csv
 import difflib
+import inspect
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from trimtab.data import synthetic
 
@@ -22,11 +23,14 @@ def load_rows(source: str) -> list[Row]:
     """All rows of `source`.
 
     Args:
-        source: `trimtab:NAME/SPLIT` (`?rows=N&seed=S` for generated data), a .jsonl, .json, .csv or
-            .parquet file, or a hub id `ORG/NAME`, `ORG/NAME@CONFIG`, `ORG/NAME:SPLIT` (split "train" if not given).
+        source: `trimtab:NAME/SPLIT` (`?rows=N&seed=S` for generated data, and further options that its function
+            takes: `trimtab:planted_errors/train?rows=5000&form=steps`, the form one of pairs, steps and answers), a
+            .jsonl, .json, .csv or .parquet file, or a hub id `ORG/NAME`, `ORG/NAME@CONFIG`, `ORG/NAME:SPLIT` (split
+            "train" if not given).
 
     Raises:
-        DataError: where nothing is found, a line is malformed (with its number), or there is no row.
+        DataError: where nothing is found, an option is unknown or has another value than its own, a line is malformed
+            (with its number), or there is no row.
     """
     if source.startswith("trimtab:"):
         rows = _own(source)
@@ -65,16 +69,23 @@ def _own(source: str) -> list[Row]:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean 'trimtab:{close[0]}'?" if close else f"there are: {', '.join(known)}"
         raise DataError(f"{source}: no data of that name comes with trimtab; {hint}")
-    options = {}
+    taken, options = _options(known[name]), {}
     for part in filter(None, query.split("&")):
         key, _, value = part.partition("=")
-        if key not in ("rows", "seed") or not value.isdigit():
-            raise DataError(f"{source}: {part!r} is no option; options are rows=NUMBER and seed=NUMBER")
-        options[key] = int(value)
+        if key not in taken or (value not in taken[key] if taken[key] else not value.isdecimal()):
+            written = [f"{key}={'|'.join(words) or 'NUMBER'}" for key, words in taken.items()]
+            raise DataError(f"{source}: {part!r} is no option; {name} takes {' and '.join(written) or 'none'}")
+        options[key] = value if taken[key] else int(value)
     try:
         return list(known[name](split or "train", **options))
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise DataError(f"{source}: {error}") from error
+
+
+def _options(function: Callable[..., Any]) -> dict[str, tuple[str, ...]]:
+    """What a function takes besides the split: the words that a value may be, none for a number."""
+    _, *rest = inspect.signature(function).parameters.values()
+    return {p.name: get_args(p.annotation) if get_origin(p.annotation) is Literal else () for p in rest}
 
 
 def _file(path: Path) -> list[Row]:

@@ -8,6 +8,8 @@ from importlib.resources import files
 from itertools import islice
 from typing import Any
 
+from trimtab.data.solutions import planted_errors
+
 
 def everyday(split: str) -> list[dict[str, Any]]:
     """Answers of SmolLM2-135M-Instruct (Apache-2.0) to `data/prompts.py`, sampled at temperature 0.8.
@@ -101,4 +103,5 @@ DATASETS: dict[str, Callable[..., Iterable[dict[str, Any]]]] = {
     "brevity": brevity,
     "prose": prose,
     "geomrel": geomrel,
+    "planted_errors": planted_errors,
 }
