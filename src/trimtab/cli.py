@@ -378,6 +378,38 @@ def eval_(
         typer.echo(f"report: {written / 'report.html'}")
 
 
+@app.command()
+def collect(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Rows with messages or a prompt, and an answer.")],
+    model: Annotated[str, typer.Option(metavar="MODEL", help="A builtin model, a folder, a hub id, or a server's.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="For every answer, and for pairs and labels by split.")],
+    answers: Annotated[int, typer.Option(metavar="N", min=2, help="To each task.")] = 8,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first tasks.")] = None,
+    heldout: Annotated[float, typer.Option(metavar="SHARE", min=0, max=1, help="Of the tasks.")] = 0.05,
+    pairs: Annotated[int | None, typer.Option(metavar="N", min=1, help="At most so many of one task.")] = None,
+    temperature: Annotated[float, typer.Option(min=0.01)] = 1.0,
+    max_new_tokens: Annotated[int, typer.Option(metavar="N", min=1)] = 256,
+    endpoint: Annotated[
+        str | None, typer.Option(metavar="URL", help="A server of chat completions; its key in TRIMTAB_API_KEY.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0)] = 0,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Answers at a time.")] = 32,
+) -> None:
+    """Answers of a model to tasks, judged, as rows for reward models; a stopped collection is gone on with."""
+    _quiet()
+    from trimtab.collect import Settings, collect
+
+    counts = collect(
+        Settings(
+            model, source, out, answers=answers, limit=limit, heldout=heldout, pairs=pairs, temperature=temperature,
+            max_new_tokens=max_new_tokens, endpoint=endpoint, seed=seed, batch=batch,
+        )
+    )  # fmt: skip
+    for what, number in vars(counts).items():
+        typer.echo(f"{what.replace('_', ' '):>10}  {number:,}")
+    typer.echo(f"rows: {out}")
+
+
 @app.command("report")
 def report_(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, or of evaluations.")],

@@ -24,7 +24,7 @@ import toys
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from trimtab.core import Head, LazyLogits, TokenBatch, label_logprobs, predicting
+from trimtab.core import Head, TokenBatch, label_logprobs, predicting
 from trimtab.evals.credit import token_auc
 from trimtab.models.forward import ObjectiveCall, compute_objective
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head

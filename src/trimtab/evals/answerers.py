@@ -71,7 +71,8 @@ class Local:
         self.strategy, self.options, self.seed = strategy, dict(options or {}), seed
         self.batch, self.plain = batch, plain
         decoding.arguments(strategy, tokenizer, **self.options)  # says what is wrong before the first question
-        self._calls = 0
+        self.calls = 0
+        """so far; the next one draws from seed + calls"""
 
     def facts(self) -> dict[str, str]:
         chosen = decoding.check(self.strategy, self.options).model_dump()
@@ -90,8 +91,8 @@ class Local:
     def answer(self, chats: Sequence[Messages], max_new_tokens: int) -> list[Reply]:
         inputs = encode_prompts(self.tokenizer, chats, self.plain).to(self.model.device)
         self._fits(inputs["input_ids"].size(1) + max_new_tokens)  # type: ignore[union-attr]
-        torch.manual_seed(self.seed + self._calls)
-        self._calls += 1
+        torch.manual_seed(self.seed + self.calls)
+        self.calls += 1
         with _reading(self.model):
             output: Any = self.model.generate(  # type: ignore[operator]
                 **inputs,  # type: ignore[arg-type]

@@ -1,0 +1,299 @@
+"""Answers of a model to tasks with a known result, as rows for reward models: pairs of right and wrong, and labels."""
+
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from trimtab import __version__
+from trimtab.data.sources import DataError, load_rows
+from trimtab.data.stored import drop_torn_line
+from trimtab.evals.answerers import Answerer, Endpoint, Local
+from trimtab.evals.final import final_answer, same
+from trimtab.models import fingerprint, loading
+from trimtab.report.html import put
+from trimtab.run import environment
+from trimtab.train.progress import advance, bar
+
+SAMPLES, FACTS = "samples.jsonl", "collection.json"
+SPLITS = ("train", "heldout")
+
+
+class CollectError(ValueError):
+    """A collection that cannot be made as it was asked for."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line was given."""
+
+    model: str
+    source: str
+    out: Path
+    answers: int = 8
+    """of each task"""
+    limit: int | None = None
+    """tasks"""
+    heldout: float = 0.05
+    """share of the tasks"""
+    pairs: int | None = None
+    """most of one task"""
+    temperature: float = 1.0
+    max_new_tokens: int = 256
+    endpoint: str | None = None
+    seed: int = 0
+    batch: int = 32
+    """answers at a time"""
+
+
+@dataclass
+class Counts:
+    """What became of the tasks and their answers. Each task is in exactly one of mixed, all_right and all_wrong."""
+
+    tasks: int = 0
+    mixed: int = 0
+    all_right: int = 0
+    """no wrong answer to learn from: left out"""
+    all_wrong: int = 0
+    """no right answer to learn from: left out"""
+    answers: int = 0
+    right: int = 0
+    errors: int = 0
+    """requests that a server did not answer; asked again when the command is run again"""
+    empty: int = 0
+    """answers without text: left out"""
+    repeated: int = 0
+    """answers that the task had already: left out"""
+    pairs: int = 0
+    unpaired: int = 0
+    """right or wrong answers beyond the number of the others, or beyond --pairs"""
+    labelled: int = 0
+
+
+def collect(settings: Settings, answerer: Answerer | None = None, console: Console | None = None) -> Counts:
+    """Ask every task several times, judge the answers, and write what reward models learn from.
+
+    The folder gets `samples.jsonl` (every answer, kept as it comes: a run that was stopped is gone on with), and for
+    the splits train and heldout `SPLIT.pairs.jsonl` (prompt, chosen, rejected) and `SPLIT.answers.jsonl` (prompt,
+    completion, label), of tasks that got right and wrong answers. A task is in one split.
+
+    Args:
+        settings: `source` are rows with messages or a prompt, and the right `answer`.
+        answerer: instead of the settings' model.
+        console: for progress.
+
+    Raises:
+        ValueError: (or a subclass) for rows, a model or a folder that cannot be used.
+    """
+    console = console or Console()
+    tasks = _tasks(settings)
+    answerer = answerer or _answerer(settings)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(settings.out / ".lock", timeout=0):
+            signature = _signature(settings, tasks, answerer)
+            _same(settings.out, signature)
+            put(json.dumps({"signature": signature}, indent=1) + "\n", settings.out / FACTS)
+            samples = _ask(settings, tasks, answerer, console)
+            counts, written = rows_of(tasks, samples, settings)
+            for name, rows in written.items():
+                put("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), settings.out / name)
+            put(json.dumps({"signature": signature, "counts": asdict(counts)}, indent=1) + "\n", settings.out / FACTS)
+    except Timeout:
+        raise CollectError(f"{settings.out} is being written by another command; choose another --out") from None
+    return counts
+
+
+# ---------------------------------------------------------------- tasks
+
+
+def _tasks(settings: Settings) -> list[dict[str, Any]]:
+    """Distinct tasks, each with `prompt` as messages and `answer` as text."""
+    found: dict[str, dict[str, Any]] = {}
+    for number, row in enumerate(load_rows(settings.source), start=1):
+        where = f"{settings.source}: row {number}"
+        prompt = row.get("prompt", row.get("messages"))
+        if isinstance(prompt, str):
+            prompt = [{"role": "user", "content": prompt}]
+        if not isinstance(prompt, list) or not all(isinstance(turn, Mapping) for turn in prompt):
+            raise DataError(f"{where} has no prompt and no messages to ask")
+        while prompt and prompt[-1].get("role") == "assistant":
+            prompt = prompt[:-1]
+        if not prompt:
+            raise DataError(f"{where} holds no question")
+        if row.get("answer") in (None, ""):
+            raise DataError(f"{where} has no `answer` to hold answers against")
+        task = {"prompt": [dict(turn) for turn in prompt], "answer": str(row["answer"])}
+        before = found.setdefault(json.dumps(task["prompt"]), task)
+        if not same(before["answer"], task["answer"]):
+            raise DataError(f"{where} gives the answer {task['answer']!r} to a question that had {before['answer']!r}")
+    return list(found.values())[: settings.limit]
+
+
+def split_of(task: Mapping[str, Any], heldout: float) -> str:
+    """By the task's text alone, so that another seed or more tasks move none to the other split."""
+    return SPLITS[random.Random(json.dumps(task["prompt"])).random() < heldout]
+
+
+# ---------------------------------------------------------------- answers
+
+
+def _answerer(settings: Settings) -> Answerer:
+    if settings.endpoint:
+        return Endpoint(
+            settings.endpoint, settings.model, temperature=settings.temperature, seed=settings.seed,
+            batch=settings.batch,
+        )  # fmt: skip
+    tokenizer = loading.load_tokenizer(settings.model)
+    model = loading.load_model(settings.model).to(loading.device())  # type: ignore[arg-type]
+    options = {"temperature": settings.temperature}
+    return Local(
+        model, tokenizer, settings.model, strategy="sample", options=options, seed=settings.seed, batch=settings.batch
+    )
+
+
+def _signature(settings: Settings, tasks: Sequence[Mapping[str, Any]], answerer: Answerer) -> dict[str, str]:
+    return {
+        "trimtab": __version__,
+        "tasks": f"{settings.source}, {len(tasks)}, {fingerprint.of_each(tasks)}",
+        "answers": f"{settings.answers} of at most {settings.max_new_tokens} tokens",
+        **answerer.facts(),
+        **environment(),
+    }
+
+
+def _same(folder: Path, signature: Mapping[str, str]) -> None:
+    """A folder holds one collection.
+
+    Raises:
+        CollectError: with the first difference.
+    """
+    path = folder / FACTS
+    if not path.is_file():
+        if (folder / SAMPLES).is_file():
+            raise CollectError(f"{folder} holds answers and no {FACTS}; choose another --out, or delete the folder")
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))["signature"]
+    except (ValueError, KeyError, TypeError):
+        raise CollectError(f"{path} cannot be read; choose another --out, or delete the folder") from None
+    for key in signature.keys() - {"trimtab", "versions", "hardware", "python"}:
+        if before.get(key) != signature[key]:
+            raise CollectError(
+                f"{folder} holds another collection: its {key} is {before.get(key)}, and now {signature[key]}; "
+                "choose another --out, or delete the folder"
+            )
+
+
+def _ask(
+    settings: Settings, tasks: Sequence[Mapping[str, Any]], answerer: Answerer, console: Console
+) -> dict[tuple[int, int], dict[str, Any]]:
+    """(task, which of its answers) -> sample. Blocks are the same after a stop, and so are their draws."""
+    path = settings.out / SAMPLES
+    path.touch()
+    drop_torn_line(path)
+    samples = {}
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            samples[row["task"], row["number"]] = row
+        except (ValueError, TypeError, KeyError):
+            raise CollectError(f"{path}, line {number}: no row; repair or delete the line") from None
+    wanted = [(task, number) for task in range(len(tasks)) for number in range(settings.answers)]
+    blocks = [wanted[i : i + settings.batch] for i in range(0, len(wanted), settings.batch)]
+    with bar(console) as progress:
+        done = sum(len(block) for block in blocks if _known(block, samples))
+        if done:
+            console.print(f"{done} of {len(wanted)} answers are there already")
+        shown: Any = progress.add_task("answers", total=len(wanted) - done, note="answers")
+        for place, block in enumerate(blocks):
+            if _known(block, samples):
+                continue
+            if isinstance(answerer, Local):
+                answerer.calls = place
+            replies = answerer.answer([tasks[task]["prompt"] for task, _ in block], settings.max_new_tokens)
+            rows = [
+                {"task": task, "number": number, "text": reply.text, **({"error": reply.error} if reply.error else {})}
+                for (task, number), reply in zip(block, replies, strict=True)
+            ]
+            with path.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            samples |= {(row["task"], row["number"]): row for row in rows}
+            advance(progress, shown, len(block))
+    return samples
+
+
+def _known(block: Sequence[tuple[int, int]], samples: Mapping[tuple[int, int], Mapping[str, Any]]) -> bool:
+    return all(key in samples and not samples[key].get("error") for key in block)
+
+
+# ---------------------------------------------------------------- rows
+
+
+def rows_of(
+    tasks: Sequence[Mapping[str, Any]], samples: Mapping[tuple[int, int], Mapping[str, Any]], settings: Settings
+) -> tuple[Counts, dict[str, list[dict[str, Any]]]]:
+    """What became of the tasks, and file name -> rows.
+
+    Of a task with right and wrong answers, these are paired in the order in which they came.
+    """
+    counts = Counts(tasks=len(tasks))
+    written: dict[str, list[dict[str, Any]]] = {
+        f"{s}.{kind}.jsonl": [] for s in SPLITS for kind in ("pairs", "answers")
+    }
+    for place, task in enumerate(tasks):
+        judged = list(_judged(place, task, samples, settings.answers, counts))
+        right, wrong = ([text for text, good in judged if good is side] for side in (True, False))
+        if not right or not wrong:
+            if right:
+                counts.all_right += 1
+            else:
+                counts.all_wrong += 1
+            continue
+        counts.mixed += 1
+        split = split_of(task, settings.heldout)
+        known = {"prompt": task["prompt"], "answer": task["answer"]}
+        written[f"{split}.answers.jsonl"] += [
+            {**known, "completion": _said(text), "label": good, "final": final_answer(text)} for text, good in judged
+        ]
+        pairs = list(zip(right, wrong))[: settings.pairs]
+        written[f"{split}.pairs.jsonl"] += [{**known, "chosen": _said(a), "rejected": _said(b)} for a, b in pairs]
+        counts.labelled += len(judged)
+        counts.pairs += len(pairs)
+        counts.unpaired += len(judged) - 2 * len(pairs)
+    return counts, written
+
+
+def _judged(
+    place: int,
+    task: Mapping[str, Any],
+    samples: Mapping[tuple[int, int], Mapping[str, Any]],
+    number: int,
+    counts: Counts,
+) -> Iterator[tuple[str, bool]]:
+    """The task's distinct answers, and whether each is right."""
+    seen = set()
+    for sample in (samples[place, i] for i in range(number)):
+        text = sample["text"].strip()
+        if sample.get("error"):
+            counts.errors += 1
+        elif not text:
+            counts.empty += 1
+        else:
+            good = same(final_answer(text), task["answer"])
+            counts.answers += 1
+            counts.right += good
+            if text in seen:
+                counts.repeated += 1
+            else:
+                seen.add(text)
+                yield text, good
+
+
+def _said(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
