@@ -625,6 +625,7 @@ def test_clean_scores_are_verified_perfectly_by_every_threshold():
         assert one.f1 == (1, 1, 1)
     assert [len(one.thresholds) for one in found.values()] == [1, 1, 2]
     assert found["oracle"].thresholds == pytest.approx([0.5])
+    assert found["grid"].thresholds == (GRID[GRID > 0.2][0],)  # the lowest of those that are as good
 
 
 def test_the_oracle_flatters_and_the_held_out_half_does_not():
@@ -668,6 +669,7 @@ def test_the_split_depends_on_the_seed():
         ([[0.1], []], [-1, 0], "trace 2 has no steps"),
         ([[0.1]], [-1, 0], "1 traces and 2 labels"),
         ([[0.1], [0.2]], [-1, -1], "2 right and 0 erroneous"),
+        ([[0.1], [0.2]], [0, 0], "0 right and 2 erroneous"),
         ([[0.1], [math.nan]], [-1, 0], "trace 2: number 1 is nan"),
     ],
 )

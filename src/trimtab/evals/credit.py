@@ -603,9 +603,8 @@ def _halfway(traces: Sequence[Array]) -> Array:
     """The lowest score (nothing is below it) and what lies between neighbours, rising."""
     found = np.unique(np.concatenate(traces))
     between = found[:-1] / 2 + found[1:] / 2
-    return np.append(
-        found[:1], np.where(between > found[:-1], between, found[1:])
-    )  # neighbouring floats have no middle
+    between = np.where(between > found[:-1], between, found[1:])  # neighbouring floats have no middle
+    return np.append(found[:1], between)
 
 
 def _best(traces: Sequence[Array], truth: NDArray[np.int64], thresholds: Array) -> float:
