@@ -175,7 +175,7 @@ def judge_pairs(model: PreTrainedModel, ids: Tensor, errors: Tensor, mean: bool)
     scores = model(input_ids=ids).logits[:, 1:, 0]  # [2 P, length]
     answers = scores.mean(1) if mean else scores[:, -1]
     accuracy = (answers[0::2] > answers[1::2]).float().mean().item()
-    auc = token_auc(scores[1::2].double().numpy(), errors[1::2].numpy())
+    auc = token_auc(list(scores[1::2].double().numpy()), list(errors[1::2].numpy()))
     return {"accuracy": accuracy, "token_auc": auc.mean.estimate}
 
 
