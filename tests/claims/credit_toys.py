@@ -45,12 +45,12 @@ class Settings:
     heldout: int = 2048
     fit_steps: int = 800
     """of maximum likelihood: the language model that training starts from"""
-    pair_steps: int = 300
+    pair_steps: int = 1200
     steps: int = 800
     """on outcomes; each string is seen once"""
     batch: int = 64
     """strings of an update, or half as many pairs"""
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
 
 
 class Recurrent(nn.Module):
