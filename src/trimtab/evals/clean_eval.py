@@ -19,7 +19,7 @@ from pydantic import Field
 
 from trimtab.data.sources import Row
 from trimtab.evals.protected import broken, named
-from trimtab.evals.rewriters import Request, Rewriter, Way
+from trimtab.evals.rewriters import Request, Rewriter, Rewritten, Way
 from trimtab.evals.suite import Options
 from trimtab.models import fingerprint
 
@@ -97,6 +97,8 @@ class Candidate:
     same: float | None = None
     """the detector's value; None where an earlier rule dropped the candidate"""
     score: float | None = None
+    error: str | None = None
+    """of a server that gave no answer"""
     why: str | None = None
     """it was dropped; None for a survivor"""
 
@@ -256,13 +258,13 @@ def clean(
         settings: see `Settings`.
         fields: texts to rewrite in rows that do not name their own.
         stored: candidates of an earlier, unfinished call, which are not made again; new ones are added to it, a batch
-            at a time.
+            at a time, without those that ended in an error.
         progress: called with (requests answered, all requests) before each round's first batch and after each batch.
 
     Raises:
         CleanEvalError: for rows that make no sense.
 
-    Source: Clean-Eval (arXiv:2311.09154); reasons for a drop, in order: empty, identical, duplicate, a kind of
+    Source: Clean-Eval (arXiv:2311.09154); reasons for a drop, in order: error, empty, identical, duplicate, a kind of
     `protected.KINDS`, meaning.
     """
     settings = settings or Settings()
@@ -328,22 +330,28 @@ def _candidates(
                 asked[key] = request
                 keys.setdefault((i, name, way), []).append((key, piece, gap))
     every = list(asked.items())
+    failed: dict[str, Rewritten] = {}
     progress(0, len(every))
     for start in range(0, len(every), settings.batch):
         batch = dict(every[start : start + settings.batch])
         if any(key not in stored for key in batch):
             made = rewriter(list(batch.values()))
             for key, one in zip(batch, made, strict=True):
-                stored[key] = [one.text, list(one.via)]
+                if one.error is not None:
+                    failed[key] = one
+                elif key not in stored:
+                    stored[key] = [one.text, list(one.via)]
         progress(min(start + settings.batch, len(every)), len(every))
     found: dict[tuple[int, str], list[Candidate]] = {}
     for (i, name, way), parts in keys.items():
-        said = [stored[key] for key, _, _ in parts]
+        said = [stored[key] if key in stored else failed[key][:2] for key, _, _ in parts]
         # a piece that could not be rewritten stays, if another could
         texts = [new or old for (new, _), (_, old, _) in zip(said, parts)]
         text = "".join(new + gap for new, (_, _, gap) in zip(texts, parts)) if any(new for new, _ in said) else ""
         via = [step for _, steps in said for step in steps]
-        found.setdefault((i, name), []).append(Candidate(text, way.origin, seed + way.draw, way.prompts, via))
+        error = next((failed[key].error for key, _, _ in parts if key not in stored), None)
+        one = Candidate("" if error else text, way.origin, seed + way.draw, way.prompts, via, error=error)
+        found.setdefault((i, name), []).append(one)
     return found
 
 
@@ -372,7 +380,9 @@ def _drop(
             if one.why is not None:
                 continue
             plain = _plain(one.text)
-            if not plain:
+            if one.error is not None:
+                one.why = "error"
+            elif not plain:
                 one.why = "empty"
             elif plain == _plain(original):
                 one.why = "identical"
