@@ -160,6 +160,16 @@ def test_a_model_rewrites_and_judges_and_the_meta_names_it(trimtab, rows, model,
     assert len(out.read_text().splitlines()) == 2
 
 
+def test_a_model_reads_what_was_rewritten_and_the_meta_names_it(trimtab, model, tmp_path):
+    source = tiny_folder.write_jsonl(tmp_path / "few.jsonl", ROWS[:2])
+    out = tmp_path / "clean.jsonl"
+    code, _, err = trimtab("clean", source, "--out", out, "--detector", "none", "--reader", model)
+    assert (code, err) == (0, "")
+    meta = json.loads(out.with_suffix(".meta.json").read_text())
+    assert meta["reader"]["model"].startswith(f"{model} ")
+    assert meta["reader"]["decoding"] == "greedy"
+
+
 def other_words(asked):
     return (
         asked["messages"][0]["content"].partition("Text: ")[2].replace("what is the price of", "what would one pay for")

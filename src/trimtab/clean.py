@@ -15,7 +15,7 @@ from trimtab import __version__
 from trimtab.data import stored
 from trimtab.data.sources import load_rows
 from trimtab.evals import clean_eval, contamination, rewriters, similarity
-from trimtab.evals.answerers import Endpoint
+from trimtab.evals.answerers import Answerer, Endpoint, Local
 from trimtab.evals.clean_eval import Cleaned, CleanEvalError, Detector, Scorer
 from trimtab.evals.embeddings import MissingEmbedding
 from trimtab.evals.rewriters import Rewriter, Way, causal, seq2seq, ways
@@ -116,6 +116,7 @@ def clean(
     scorer: str | Scorer = "chrf",
     *,
     endpoint: str | None = None,
+    reader: str | Answerer | None = None,
     command: str = "",
     force: bool = False,
     console: Console | None = None,
@@ -135,6 +136,7 @@ def clean(
         detector: "embedding", "nli:MODEL", "lm:MODEL", "none", or a `Detector`.
         scorer: "chrf", "embedding", "bleurt:FOLDER", or a `Scorer`.
         endpoint: address of a server of chat completions, whose model `rewriter` then names.
+        reader: a causal model, or an `Answerer`: what changes its answer is dropped, see `clean_eval.clean`.
         command: for the meta.
         force: replace a file that is there.
         console: for progress and the table.
@@ -161,6 +163,7 @@ def clean(
     likeness = _scorer(scorer) if isinstance(scorer, str) else scorer
     judge = _detector(detector, settings, models) if isinstance(detector, str) else detector
     writer = _rewriter(rewriter, endpoint, settings, models) if isinstance(rewriter, str) else rewriter
+    answerer = Local(*models(reader, AutoModelForCausalLM), reader) if isinstance(reader, str) else reader
     if not writer.ways:
         raise CleanEvalError("there is no way to a candidate: n_par is 0 and pivots are empty")
 
@@ -171,7 +174,7 @@ def clean(
         with bar(console) as progress:
             task = progress.add_task("rewrite", total=None, note="candidates")
             result = clean_eval.clean(
-                rows, writer, judge, likeness, settings, fields=settings.fields, stored=made,
+                rows, writer, judge, likeness, settings, reader=answerer, fields=settings.fields, stored=made,
                 progress=lambda done, total: progress.update(task, completed=done, total=total),
             )  # fmt: skip
     except KeyboardInterrupt:
@@ -186,6 +189,7 @@ def clean(
         "rows": fingerprint.of_each(rows),
         "rewriter": writer.name,
         "detector": judge and {"name": judge.name, "threshold": judge.threshold},
+        "reader": answerer and answerer.facts(),
         "scorer": likeness.name,
         "settings": settings.model_dump(),
         "ways": [way._asdict() for way in writer.ways],

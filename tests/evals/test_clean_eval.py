@@ -14,7 +14,7 @@ import tiny
 import tiny_folder
 from tiny_server import completion
 from trimtab.evals import contamination, similarity
-from trimtab.evals.answerers import Endpoint
+from trimtab.evals.answerers import Endpoint, Reply
 from trimtab.evals.clean_eval import (
     COLUMNS,
     CleanEvalError,
@@ -63,6 +63,81 @@ def whys(row, field="question") -> list[str | None]:
 
 
 # ---------------------------------------------------------------- what is dropped
+
+
+class Reads:
+    """A reader that gives the answer of the first word that the prompt holds."""
+
+    batch = 2
+
+    def __init__(self, **said):
+        self.said, self.asked = said, []
+
+    def answer(self, chats, max_new_tokens):
+        assert 0 < len(chats) <= self.batch
+        self.asked += [chat[0]["content"] for chat in chats]
+        return [
+            next(Reply(*given) for word, given in self.said.items() if word in asked)
+            for asked in self.asked[-len(chats) :]
+        ]
+
+
+def test_candidates_that_change_the_reader_s_answer_are_dropped_and_counted():
+    stand = Stand("Plants absorb what?", "Plants emit what?", "Plants hum what?", "Plants absorb which gas?", "")
+    reader = Reads(absorb=["Answer: B"], emit=["Answer: A"], hum=["I cannot tell."], Which=["The answer is (B)."])
+    (row,) = clean([GAS], stand, YES, LENGTH, reader=reader).rows
+    assert whys(row) == [None, "answer", "answer", None, "empty"]
+    assert row["dropped"] == {"answer": 2, "empty": 1}
+    assert len(reader.asked) == len(set(reader.asked)) == 5  # the original once, and no candidate dropped before
+    assert "A. oxygen\nB. carbon dioxide\nC. helium\nD. neon" in reader.asked[0]
+    assert GAS["fields"]["question"] in reader.asked[0]
+    without = clean([GAS], stand, YES, LENGTH)
+    assert "answer" not in without.dropped
+
+
+def test_an_original_that_the_reader_cannot_answer_drops_nothing():
+    reader = Reads(absorb=["Answer: B"], Which=["I cannot tell."])
+    (row,) = clean([GAS], Stand("Plants absorb what?"), YES, LENGTH, reader=reader).rows
+    assert whys(row) == [None]
+
+
+@pytest.mark.parametrize("failing", ["absorb", "Which"])
+def test_a_reader_s_error_is_an_error_of_the_candidate_and_no_change_of_the_answer(failing):
+    said = {"absorb": ["Answer: B"], "Which": ["Answer: B"]} | {failing: ["", "Timeout in 5 tries"]}
+    (row,) = clean([GAS], Stand("Plants absorb what?"), YES, LENGTH, reader=Reads(**said)).rows
+    (candidate,) = row["candidates"]["question"]
+    assert (candidate["why"], candidate["error"]) == ("error", "Timeout in 5 tries")
+
+
+def test_a_reader_sees_all_texts_of_a_row_in_their_order_and_the_options_under_letters():
+    row = {
+        "fields": {"passage": "Ann came.", "question": "Who?", "title": None},
+        "options": {"1": "Ann", "2": "Bob", "3": None},
+        "answer": "1",
+    }
+    reader = Reads(person=["Answer: B"], Ann=["Answer: A"])
+    (found,) = clean([row], Stand("Which person?"), YES, LENGTH, reader=reader).rows
+    assert whys(found) == ["answer"]
+    assert [asked.partition("\n\nGive")[0] for asked in reader.asked] == [
+        "Ann came.\n\nWho?\n\nA. Ann\nB. Bob",
+        "Ann came.\n\nWhich person?\n\nA. Ann\nB. Bob",
+    ]
+
+
+def test_a_text_whose_candidates_all_change_the_answer_is_tried_again_and_the_original_is_asked_once():
+    stand = Stand("Plants emit what?")
+    reader = Reads(emit=["Answer: A"], Which=["Answer: B"])
+    how = Settings(unrewritten="retry", retries=2)
+    (row,) = clean([GAS], stand, YES, LENGTH, how, reader=reader).rows
+    assert row["clean"] == GAS["fields"]
+    assert whys(row) == ["answer", "duplicate", "duplicate"]
+    assert len(reader.asked) == 2
+
+
+def test_a_reader_needs_options_to_compare():
+    rows = [GAS, {"id": "open", "question": "Why?", "answer": "because"}]
+    with pytest.raises(CleanEvalError, match="row 2 has no options, by which a reader's answers are compared"):
+        clean(rows, Stand("x"), YES, LENGTH, reader=Reads())
 
 
 def test_identical_empty_and_repeated_candidates_are_dropped():
