@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import threading
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -36,6 +37,21 @@ def trimtab(monkeypatch, capsys):
         return ended.value.code or 0, out, err
 
     return call
+
+
+@pytest.fixture
+def server():
+    """A `tiny_server.Server` that runs."""
+    pytest.importorskip("openai")
+    from tiny_server import Server
+
+    running = Server()
+    thread = threading.Thread(target=running.serve_forever, daemon=True)
+    thread.start()
+    yield running
+    running.shutdown()
+    running.server_close()
+    thread.join()
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,9 @@ from rich.console import Console
 import tiny_folder
 from trimtab import clean as cleaning
 from trimtab.clean import Candidates, Interrupted, Settings, candidates_path, clean, parse
+from trimtab.evals.answerers import Endpoint
 from trimtab.evals.clean_eval import CleanEvalError
-from trimtab.evals.rewriters import Rewritten
+from trimtab.evals.rewriters import Rewritten, endpoint, ways
 from trimtab.evals.rules import Rules
 
 QUIET = Console(quiet=True)
@@ -159,9 +160,86 @@ def test_a_model_rewrites_and_judges_and_the_meta_names_it(trimtab, rows, model,
     assert len(out.read_text().splitlines()) == 2
 
 
+def test_a_model_reads_what_was_rewritten_and_the_meta_names_it(trimtab, model, tmp_path):
+    source = tiny_folder.write_jsonl(tmp_path / "few.jsonl", ROWS[:2])
+    out = tmp_path / "clean.jsonl"
+    code, _, err = trimtab("clean", source, "--out", out, "--detector", "none", "--reader", model)
+    assert (code, err) == (0, "")
+    meta = json.loads(out.with_suffix(".meta.json").read_text())
+    assert meta["reader"]["model"].startswith(f"{model} ")
+    assert meta["reader"]["decoding"] == "greedy"
+
+
+def other_words(asked):
+    return (
+        asked["messages"][0]["content"].partition("Text: ")[2].replace("what is the price of", "what would one pay for")
+    )
+
+
+def test_a_server_rewrites_by_the_name_of_its_model(trimtab, rows, server, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRIMTAB_API_KEY", "of-the-test")
+    server.reply = other_words
+    out = tmp_path / "clean.jsonl"
+    words = ["--rewriter", "org/m", "--endpoint", server.url, "--detector", "none"]
+    settings = ["rows=2", "n_par=2", "pivots=[de]", "temperature=0.3", "max_new_tokens=50"]
+    code, _, err = trimtab("clean", rows, "--out", out, *words, *settings)
+    assert (code, err) == (0, "")
+    found = [json.loads(line)["clean"]["question"] for line in out.read_text().splitlines()]
+    assert found == [row["question"].replace("what is the price of", "what would one pay for") for row in ROWS[:2]]
+    assert {(s["model"], s["temperature"], s["max_tokens"]) for s in server.seen} == {("org/m", 0.3, 50)}
+    assert len(server.seen) == 2 * (2 + 2)
+    assert set(server.keys) == {"Bearer of-the-test"}
+    meta = out.with_suffix(".meta.json").read_text()
+    assert json.loads(meta)["rewriter"] == f"org/m at {server.url} temperature=0.3 max_new_tokens=50"
+    assert [way["origin"] for way in json.loads(meta)["ways"]] == ["paraphrase", "paraphrase", "backtranslate:de"]
+    assert "of-the-test" not in meta + out.read_text()
+
+
+def patient(server):
+    """A rewriter that does not wait before it asks again."""
+    return endpoint(Endpoint(server.url, "m", tries=2, pause=0.0, batch=1), ways(1, []))
+
+
+def test_errors_of_a_server_are_told_and_asked_again_and_nothing_else_is(rows, server, tmp_path):
+    server.reply = other_words
+    out, whole = tmp_path / "clean.jsonl", tmp_path / "whole.jsonl"
+    server.script = [(500, "{}")] * 4  # two requests, two tries each
+    said = Console(record=True, width=200)
+    run(rows, out, patient(server), console=said)
+    told = said.export_text()
+    assert "2 candidates ended in an error; the same command with --force asks for them again" in told
+    assert "dropped: error" in told
+    assert len(candidates_path(out).read_text().splitlines()) == 5
+    before = len(server.seen)
+    run(rows, out, patient(server), force=True)
+    assert len(server.seen) - before == 4  # the batch in which they were
+    run(rows, whole, patient(server))
+    assert contents(out) == contents(whole)
+
+
+def test_where_a_server_answers_nothing_no_file_is_written(rows, server, tmp_path):
+    out = tmp_path / "clean.jsonl"
+    server.script = [(500, "{}")] * 14
+    with pytest.raises(CleanEvalError, match=r"m at http\S+ .*gave no answer: Internal.* in 2 tries: .*goes on"):
+        run(rows, out, patient(server))
+    assert not out.exists()
+    run(rows, out, patient(server))
+    assert len(out.read_text().splitlines()) == 7
+
+
+def test_a_server_s_refusal_is_one_line(trimtab, rows, server, tmp_path):
+    server.script = [(401, "{}")] * 50
+    words = ["--rewriter", "m", "--endpoint", server.url, "--detector", "none"]
+    code, _, err = trimtab("clean", rows, "--out", tmp_path / "clean.jsonl", *words)
+    assert code == 2
+    assert "refused the request" in err
+    assert "look at the address, the model's name and TRIMTAB_API_KEY" in err
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
+        (["--endpoint", "http://127.0.0.1:9/v1"], "name of the server's model that rewrites: --rewriter MODEL"),
         (["select=middle"], "select is 'middle'; input should be 'moderate'"),
         (["selct=lowest"], "clean has no setting 'selct'; did you mean 'select'?"),
         (["lowest"], "'lowest' is no setting; write KEY=VALUE"),

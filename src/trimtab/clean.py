@@ -1,7 +1,7 @@
 """A test set in other words, on disk: models by name, candidates that outlive a stop, and what became of them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelF
 from trimtab import __version__
 from trimtab.data import stored
 from trimtab.data.sources import load_rows
-from trimtab.evals import clean_eval, contamination, similarity
+from trimtab.evals import clean_eval, contamination, rewriters, similarity
+from trimtab.evals.answerers import Answerer, Endpoint, Local
 from trimtab.evals.clean_eval import Cleaned, CleanEvalError, Detector, Scorer
 from trimtab.evals.embeddings import MissingEmbedding
 from trimtab.evals.rewriters import Rewriter, Way, causal, seq2seq, ways
@@ -114,6 +115,8 @@ def clean(
     detector: str | Detector = "embedding",
     scorer: str | Scorer = "chrf",
     *,
+    endpoint: str | None = None,
+    reader: str | Answerer | None = None,
     command: str = "",
     force: bool = False,
     console: Console | None = None,
@@ -132,6 +135,8 @@ def clean(
             or a `Rewriter`, such as `rewriters.endpoint` makes.
         detector: "embedding", "nli:MODEL", "lm:MODEL", "none", or a `Detector`.
         scorer: "chrf", "embedding", "bleurt:FOLDER", or a `Scorer`.
+        endpoint: address of a server of chat completions, whose model `rewriter` then names.
+        reader: a causal model, or an `Answerer`: what changes its answer is dropped, see `clean_eval.clean`.
         command: for the meta.
         force: replace a file that is there.
         console: for progress and the table.
@@ -152,10 +157,13 @@ def clean(
         clean_eval.read(rows, settings.fields)
     except CleanEvalError as error:
         raise CleanEvalError(f"{source}: {error}") from None
+    if endpoint and (rewriter == "rules" or not isinstance(rewriter, str)):
+        raise CleanEvalError("--endpoint needs the name of the server's model that rewrites: --rewriter MODEL")
     models = _Models()
     likeness = _scorer(scorer) if isinstance(scorer, str) else scorer
     judge = _detector(detector, settings, models) if isinstance(detector, str) else detector
-    writer = _rewriter(rewriter, settings, models) if isinstance(rewriter, str) else rewriter
+    writer = _rewriter(rewriter, endpoint, settings, models) if isinstance(rewriter, str) else rewriter
+    answerer = Local(*models(reader, AutoModelForCausalLM), reader) if isinstance(reader, str) else reader
     if not writer.ways:
         raise CleanEvalError("there is no way to a candidate: n_par is 0 and pivots are empty")
 
@@ -166,11 +174,14 @@ def clean(
         with bar(console) as progress:
             task = progress.add_task("rewrite", total=None, note="candidates")
             result = clean_eval.clean(
-                rows, writer, judge, likeness, settings, fields=settings.fields, stored=made,
+                rows, writer, judge, likeness, settings, reader=answerer, fields=settings.fields, stored=made,
                 progress=lambda done, total: progress.update(task, completed=done, total=total),
             )  # fmt: skip
     except KeyboardInterrupt:
         raise Interrupted(f"stopped; {len(made)} candidates are in {made.path}: the same command goes on") from None
+    errors = [one["error"] for one in _candidates(result) if one["error"]]
+    if errors and len(errors) == sum(1 for _ in _candidates(result)):
+        raise CleanEvalError(f"{writer.name} gave no answer: {errors[0]}; the same command goes on")
     report = contamination.surface(result, _reporters(likeness))
     meta = {
         "paper": "arXiv:2311.09154",
@@ -178,6 +189,7 @@ def clean(
         "rows": fingerprint.of_each(rows),
         "rewriter": writer.name,
         "detector": judge and {"name": judge.name, "threshold": judge.threshold},
+        "reader": answerer and answerer.facts(),
         "scorer": likeness.name,
         "settings": settings.model_dump(),
         "ways": [way._asdict() for way in writer.ways],
@@ -189,9 +201,15 @@ def clean(
     }
     stored.write(out, result.rows, meta)
     _show(console, report)
+    if errors:
+        console.print(f"{len(errors)} candidates ended in an error; the same command with --force asks for them again")
     where = f"rows: {out}\nmeta: {stored.meta_path(out)}\ncandidates: {made.path}"
     console.print(where, highlight=False, soft_wrap=True)
     return result
+
+
+def _candidates(result: Cleaned) -> Iterator[dict[str, Any]]:
+    return (one for row in [*result.rows, *result.left_out] for of in row["candidates"].values() for one in of)
 
 
 # ---------------------------------------------------------------- models by name
@@ -211,13 +229,16 @@ class _Models:
         return self.loaded[name, kind]
 
 
-def _rewriter(name: str, settings: Settings, models: _Models) -> Rewriter:
+def _rewriter(name: str, url: str | None, settings: Settings, models: _Models) -> Rewriter:
     if name == "rules":
         return Rules(settings.n_par)
+    by = ways(settings.n_par, settings.pivots)
+    if url:
+        server = Endpoint(url, name, temperature=settings.temperature, batch=settings.batch)
+        return rewriters.endpoint(server, by, max_new_tokens=settings.max_new_tokens)
     how: dict[str, Any] = {"temperature": settings.temperature, "max_new_tokens": settings.max_new_tokens}
     names = name.split(",")
     if len(names) == 1 and not loading.load_config(name).is_encoder_decoder:
-        by = ways(settings.n_par, settings.pivots)
         return causal(*models(name, AutoModelForCausalLM), by, name=name, **how)
     origin = "backtranslate" if len(names) > 1 else "paraphrase"
     by = tuple(Way(origin, (settings.prompt,) * len(names), draw) for draw in range(settings.n_par))

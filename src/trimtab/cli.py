@@ -263,6 +263,14 @@ def clean(
     scorer: Annotated[
         str, typer.Option(metavar="chrf|embedding|bleurt:FOLDER", help="What likeness is selected by.")
     ] = "chrf",
+    endpoint: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="A server of chat completions has the rewriter; its key in TRIMTAB_API_KEY."),
+    ] = None,
+    reader: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Drop what this model answers otherwise than the original."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Rewrite a test set that models may have seen: same meaning and answers, other words (Clean-Eval)."""
@@ -273,7 +281,18 @@ def clean(
 
     settings = cleaning.parse(options or ())
     command = shlex.join(["trimtab", *sys.argv[1:]])
-    cleaning.clean(file, out, settings, rewriter, detector, scorer, command=command, force=force)
+    cleaning.clean(
+        file,
+        out,
+        settings,
+        rewriter,
+        detector,
+        scorer,
+        endpoint=endpoint,
+        reader=reader,
+        command=command,
+        force=force,
+    )
 
 
 @app.command("compare-decoding")

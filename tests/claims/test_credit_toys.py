@@ -1,8 +1,8 @@
 """Q-RM (arXiv:2505.23363) and IPVRM (arXiv:2604.13197) on strings; see `credit_toys.py` for the set-up.
 
-What is asserted stood here before the run on seeds 0 to 2. The learning rate and the number of steps on pairs were chosen
-on seeds 100 and 101 by the token AUC of q_rm alone (.84 and .95 then; it still rose). On seed 100 the implicit PRM with
-beta .5 came closer to the true values than ipvrm, and nothing was changed for that.
+What is asserted stood here before the run on seeds 0 to 2. The learning rate and the number of steps on pairs were
+chosen on seeds 100 and 101 by the token AUC of q_rm alone (.84 and .95 then; it still rose). On seed 100 the implicit
+PRM with beta .5 came closer to the true values than ipvrm, and nothing was changed for that.
 """
 
 from dataclasses import replace

@@ -1,9 +1,5 @@
 """Models in memory and servers: what they answer, what options are worth to them, and what becomes of failures."""
 
-import json
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
-
 import pytest
 import torch
 
@@ -96,56 +92,6 @@ def test_probabilities_among_labels_and_their_mass():
 
 
 # ---------------------------------------------------------------- a server
-
-
-class Server(HTTPServer):
-    """Speaks chat completions as long as `script` does not say otherwise."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.script: list[tuple[int, str]] = []
-        self.seen: list[dict] = []
-        self.keys: list[str] = []
-        self.lock = threading.Lock()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.server.lock:
-            self.server.seen.append(asked)
-            self.server.keys.append(self.headers["Authorization"])
-            status, body = self.server.script.pop(0) if self.server.script else (200, "")
-        if not body:
-            text = f"you said {asked['messages'][-1]['content']}"
-            message = {"role": "assistant", "content": text}
-            choice = {"index": 0, "message": message, "finish_reason": "stop"}
-            body = json.dumps({"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]})
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.end_headers()
-        self.wfile.write(body.encode())
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def server():
-    pytest.importorskip("openai")
-    running = Server()
-    thread = threading.Thread(target=running.serve_forever, daemon=True)
-    thread.start()
-    yield running
-    running.shutdown()
-    running.server_close()
-    thread.join()
 
 
 def endpoint(server, **changes):

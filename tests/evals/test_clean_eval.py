@@ -12,7 +12,9 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoModelForSequence
 
 import tiny
 import tiny_folder
+from tiny_server import completion
 from trimtab.evals import contamination, similarity
+from trimtab.evals.answerers import Endpoint, Reply
 from trimtab.evals.clean_eval import (
     COLUMNS,
     CleanEvalError,
@@ -30,7 +32,7 @@ from trimtab.evals.protected import broken
 from trimtab.evals.rewriters import Request, Rewritten, Way, causal, endpoint, seq2seq, ways
 from trimtab.evals.rules import Rules
 from trimtab.evals.similarity import Measured
-from trimtab.evals.suite import Answered, Item, Verdict
+from trimtab.evals.suite import Answered, Item, Verdict, user
 
 GAS = {
     "id": "q7",
@@ -61,6 +63,81 @@ def whys(row, field="question") -> list[str | None]:
 
 
 # ---------------------------------------------------------------- what is dropped
+
+
+class Reads:
+    """A reader that gives the answer of the first word that the prompt holds."""
+
+    batch = 2
+
+    def __init__(self, **said):
+        self.said, self.asked = said, []
+
+    def answer(self, chats, max_new_tokens):
+        assert 0 < len(chats) <= self.batch
+        self.asked += [chat[0]["content"] for chat in chats]
+        return [
+            next(Reply(*given) for word, given in self.said.items() if word in asked)
+            for asked in self.asked[-len(chats) :]
+        ]
+
+
+def test_candidates_that_change_the_reader_s_answer_are_dropped_and_counted():
+    stand = Stand("Plants absorb what?", "Plants emit what?", "Plants hum what?", "Plants absorb which gas?", "")
+    reader = Reads(absorb=["Answer: B"], emit=["Answer: A"], hum=["I cannot tell."], Which=["The answer is (B)."])
+    (row,) = clean([GAS], stand, YES, LENGTH, reader=reader).rows
+    assert whys(row) == [None, "answer", "answer", None, "empty"]
+    assert row["dropped"] == {"answer": 2, "empty": 1}
+    assert len(reader.asked) == len(set(reader.asked)) == 5  # the original once, and no candidate dropped before
+    assert "A. oxygen\nB. carbon dioxide\nC. helium\nD. neon" in reader.asked[0]
+    assert GAS["fields"]["question"] in reader.asked[0]
+    without = clean([GAS], stand, YES, LENGTH)
+    assert "answer" not in without.dropped
+
+
+def test_an_original_that_the_reader_cannot_answer_drops_nothing():
+    reader = Reads(absorb=["Answer: B"], Which=["I cannot tell."])
+    (row,) = clean([GAS], Stand("Plants absorb what?"), YES, LENGTH, reader=reader).rows
+    assert whys(row) == [None]
+
+
+@pytest.mark.parametrize("failing", ["absorb", "Which"])
+def test_a_reader_s_error_is_an_error_of_the_candidate_and_no_change_of_the_answer(failing):
+    said = {"absorb": ["Answer: B"], "Which": ["Answer: B"]} | {failing: ["", "Timeout in 5 tries"]}
+    (row,) = clean([GAS], Stand("Plants absorb what?"), YES, LENGTH, reader=Reads(**said)).rows
+    (candidate,) = row["candidates"]["question"]
+    assert (candidate["why"], candidate["error"]) == ("error", "Timeout in 5 tries")
+
+
+def test_a_reader_sees_all_texts_of_a_row_in_their_order_and_the_options_under_letters():
+    row = {
+        "fields": {"passage": "Ann came.", "question": "Who?", "title": None},
+        "options": {"1": "Ann", "2": "Bob", "3": None},
+        "answer": "1",
+    }
+    reader = Reads(person=["Answer: B"], Ann=["Answer: A"])
+    (found,) = clean([row], Stand("Which person?"), YES, LENGTH, reader=reader).rows
+    assert whys(found) == ["answer"]
+    assert [asked.partition("\n\nGive")[0] for asked in reader.asked] == [
+        "Ann came.\n\nWho?\n\nA. Ann\nB. Bob",
+        "Ann came.\n\nWhich person?\n\nA. Ann\nB. Bob",
+    ]
+
+
+def test_a_text_whose_candidates_all_change_the_answer_is_tried_again_and_the_original_is_asked_once():
+    stand = Stand("Plants emit what?")
+    reader = Reads(emit=["Answer: A"], Which=["Answer: B"])
+    how = Settings(unrewritten="retry", retries=2)
+    (row,) = clean([GAS], stand, YES, LENGTH, how, reader=reader).rows
+    assert row["clean"] == GAS["fields"]
+    assert whys(row) == ["answer", "duplicate", "duplicate"]
+    assert len(reader.asked) == 2
+
+
+def test_a_reader_needs_options_to_compare():
+    rows = [GAS, {"id": "open", "question": "Why?", "answer": "because"}]
+    with pytest.raises(CleanEvalError, match="row 2 has no options, by which a reader's answers are compared"):
+        clean(rows, Stand("x"), YES, LENGTH, reader=Reads())
 
 
 def test_identical_empty_and_repeated_candidates_are_dropped():
@@ -370,24 +447,98 @@ def test_an_answer_that_is_cut_off_is_no_candidate():
     assert rewriter([Request("plants?", rewriter.ways[0], 0)])[0].text == ""
 
 
-def test_an_endpoint_is_asked_step_by_step_and_its_answers_are_tidied():
-    asked = []
+def new_text(asked):
+    english = "into English" in asked["messages"][0]["content"]
+    return "“New”" if english else '<think>hm</think> Text: "Neu {text}"'
 
-    def ask(chats):
-        asked.extend(chats)
-        return [
-            '<think>hm</think> Text: "Neu {text}"' if "English" not in chat[0]["content"] else "“New”" for chat in chats
-        ]
 
-    rewriter = endpoint(ask, "server/model", ways(1, ["de"]))
+def server_rewriter(server, by, **given):
+    return endpoint(Endpoint(server.url, "m", pause=0.0, tries=2, temperature=0.3), by, **given)
+
+
+def test_a_server_is_asked_step_by_step_and_its_answers_are_tidied(server):
+    server.reply = new_text
+    rewriter = server_rewriter(server, ways(1, ["de"]), max_new_tokens=50)
     first, second = rewriter([Request("Old {text}?", way, 0) for way in rewriter.ways])
     assert second == Rewritten("New", ("Neu {text}",))
     assert first.text == "Neu {text}"
-    contents = [chat[0]["content"] for chat in asked]
-    assert contents[0].endswith("Text: Old {text}?")
-    assert "into German" in contents[1]
-    assert contents[2].endswith("Text: Neu {text}")
+    contents = sorted(asked["messages"][0]["content"] for asked in server.seen)
+    assert [content.partition("Text: ")[2] for content in contents] == ["Old {text}?", "Neu {text}", "Old {text}?"]
+    assert "into German" in contents[2]
+    assert {(asked["model"], asked["temperature"], asked["max_tokens"]) for asked in server.seen} == {("m", 0.3, 50)}
+    assert rewriter.name == f"m at {server.url} temperature=0.3 max_new_tokens=50"
     assert len({way.prompts for way in ways(4, [])}) == 4
+
+
+def test_each_request_to_a_server_has_its_seed_and_keeps_it(server):
+    rewriter = server_rewriter(server, ways(5, []))
+    requests = [Request("Old?", way, 7 + way.draw) for way in rewriter.ways]
+    rewriter(requests)
+    rewriter(requests[:1])
+    seeds = [asked["seed"] for asked in server.seen]
+    assert len(set(seeds)) == 5
+    assert seeds.count(seeds[-1]) == 2
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_a_server_s_answer_that_was_cut_off_is_no_candidate(server):
+    server.script = [(200, completion("Plants take", "length"))]
+    rewriter = server_rewriter(server, ways(1, []))
+    assert rewriter([Request("plants?", rewriter.ways[0], 0)]) == [Rewritten("")]
+    assert Endpoint(server.url, "m").answer([user("x")], 5)[0].text == "you said x"  # a suite reads what there is
+    server.script = [(200, completion("Plants take", "length"))]
+    assert Endpoint(server.url, "m").answer([user("x")], 5)[0].text == "Plants take"
+
+
+def test_an_error_of_a_server_is_no_candidate_and_is_asked_again(server):
+    server.reply = lambda asked: "Plants absorb what?"
+    server.script = [(500, "{}")] * 2
+    stored = {}
+    rewriter = server_rewriter(server, ways(2, []))
+    one_by_one = Settings(batch=1)
+    (row,) = clean([GAS], rewriter, YES, LENGTH, one_by_one, stored=stored).rows
+    first, second = row["candidates"]["question"]
+    assert (first["why"], first["text"], first["via"]) == ("error", "", [])
+    assert "InternalServerError in 2 tries" in first["error"]
+    assert (second["why"], second["text"], second["error"]) == (None, "Plants absorb what?", None)
+    assert row["dropped"] == {"error": 1}
+    assert [text for text, _ in stored.values()] == ["Plants absorb what?"]
+    before = len(server.seen)
+    again = clean([GAS], rewriter, YES, LENGTH, one_by_one, stored=stored).rows
+    assert len(server.seen) == before + 1
+    assert again == clean([GAS], rewriter, YES, LENGTH, one_by_one).rows
+
+
+def test_an_error_on_the_way_back_ends_the_way_and_what_was_said_is_kept(server):
+    server.reply = new_text
+    server.script = [(200, ""), (503, "{}"), (503, "{}")]
+    rewriter = server_rewriter(server, ways(0, ["de"]))
+    (found,) = rewriter([Request("Old?", rewriter.ways[0], 0)])
+    assert (found.text, found.via) == ("", ("Neu {text}",))
+    assert "in 2 tries" in found.error
+
+
+def test_a_text_of_which_a_piece_ended_in_an_error_has_no_candidate(server):
+    server.reply = lambda asked: "Said otherwise."
+    server.script = [(200, ""), (500, "{}"), (500, "{}")]
+    row = {"question": "The first sentence. The second sentence."}
+    how = Settings(longest=20, batch=1)
+    stored = {}
+    (found,) = clean([row], server_rewriter(server, ways(1, [])), None, LENGTH, how, stored=stored).rows
+    (candidate,) = found["candidates"]["question"]
+    assert (candidate["why"], candidate["text"]) == ("error", "")
+    assert len(stored) == 1
+
+
+def test_what_was_stored_is_kept_when_its_batch_is_asked_again():
+    stand = Stand("one", "two")
+    stored = {}
+    clean([{"question": "Q?"}], stand, None, LENGTH, stored=stored)
+    first, second = stored
+    del stored[second]
+    stand.said = ("other", "zwei")
+    clean([{"question": "Q?"}], stand, None, LENGTH, stored=stored)
+    assert [stored[first][0], stored[second][0]] == ["one", "zwei"]
 
 
 def test_encoder_decoder_models_are_asked_one_after_another():

@@ -228,12 +228,19 @@ class Endpoint:
 
     def answer(self, chats: Sequence[Messages], max_new_tokens: int) -> list[Reply]:
         with ThreadPoolExecutor(max_workers=min(self.batch, len(chats))) as pool:
-            return list(pool.map(lambda chat: self._one(chat, max_new_tokens), chats))
+            return list(pool.map(lambda chat: self._one(chat, max_new_tokens, self.seed)[0], chats))
+
+    def whole(self, chats: Sequence[Messages], max_new_tokens: int, seeds: Sequence[int]) -> list[Reply]:
+        """Replies as of `answer`, each drawn by a seed of its own below 2**31; a text that was cut off is empty."""
+        with ThreadPoolExecutor(max_workers=min(self.batch, len(chats))) as pool:
+            said = pool.map(lambda chat, seed: self._one(chat, max_new_tokens, seed), chats, seeds)
+            return [Reply("") if cut else reply for reply, cut in said]
 
     def compare(self, chats: Sequence[Messages], labels: Sequence[Sequence[str]]) -> list[dict[str, float]]:
         raise SuiteError("a server does not tell the probability of every option: use --read text")
 
-    def _one(self, chat: Messages, max_new_tokens: int) -> Reply:
+    def _one(self, chat: Messages, max_new_tokens: int, seed: int) -> tuple[Reply, bool]:
+        """A reply, and whether it was cut off."""
         from openai import APIStatusError, OpenAIError
         from tenacity import RetryError, retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
@@ -247,22 +254,22 @@ class Endpoint:
             stop=stop_after_attempt(self.tries),
             wait=wait_random_exponential(multiplier=self.pause, max=60),
         )
-        def ask() -> str:
+        def ask() -> tuple[Reply, bool]:
             found = self._client.chat.completions.create(
                 model=self.name, messages=chat, max_tokens=max_new_tokens,  # type: ignore[arg-type]
-                temperature=self.temperature, seed=self.seed,
+                temperature=self.temperature, seed=seed,
             )  # fmt: skip
-            text = found.choices[0].message.content if getattr(found, "choices", None) else None
-            if not isinstance(text, str):
+            first = found.choices[0] if getattr(found, "choices", None) else None
+            if first is None or not isinstance(first.message.content, str):
                 raise _NoAnswer("the server's answer holds no message")
-            return text
+            return Reply(first.message.content), first.finish_reason == "length"
 
         try:
-            return Reply(ask())
+            return ask()
         except RetryError as error:
             last = error.last_attempt.exception()
             said = " ".join(str(last).split())[:300]
-            return Reply("", f"{type(last).__name__.strip('_')} in {self.tries} tries: {said}")
+            return Reply("", f"{type(last).__name__.strip('_')} in {self.tries} tries: {said}"), False
         except APIStatusError as error:
             said = " ".join(str(error).split())[:300]
             raise SuiteError(

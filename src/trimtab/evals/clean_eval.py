@@ -18,9 +18,12 @@ import numpy as np
 from pydantic import Field
 
 from trimtab.data.sources import Row
+from trimtab.evals import parsing
+from trimtab.evals.answerers import Answerer, Reply
+from trimtab.evals.prompts import zero_shot
 from trimtab.evals.protected import broken, named
-from trimtab.evals.rewriters import Request, Rewriter, Way
-from trimtab.evals.suite import Options
+from trimtab.evals.rewriters import Request, Rewriter, Rewritten, Way
+from trimtab.evals.suite import Item, Options, user
 from trimtab.models import fingerprint
 
 Pair = tuple[str, str]
@@ -28,6 +31,10 @@ Pair = tuple[str, str]
 
 COLUMNS = ("clean", "origin", "score", "kept", "generated", "dropped", "rewritten", "candidates")
 """that `clean` adds to a row, or replaces"""
+
+
+READER_TOKENS = 512
+"""of a reader's answer; one that reasons needs them"""
 
 
 class CleanEvalError(ValueError):
@@ -82,6 +89,8 @@ class Question:
     answer: tuple[str, ...]
     """texts of the right ones, or the open answer"""
     row: Row
+    offered: tuple[str, ...] = ()
+    """texts of all options, in their order"""
 
 
 @dataclass
@@ -97,6 +106,8 @@ class Candidate:
     same: float | None = None
     """the detector's value; None where an earlier rule dropped the candidate"""
     score: float | None = None
+    error: str | None = None
+    """of a server that gave no answer"""
     why: str | None = None
     """it was dropped; None for a survivor"""
 
@@ -215,7 +226,8 @@ def read(rows: Sequence[Row], rewritable: Sequence[str] = ("question",)) -> list
         if not options and answer is not None:
             gold = tuple(str(one) for one in (answer if isinstance(answer, list) else [answer]))
         identity = str(row["id"]) if row.get("id") is not None else str(number)
-        found.append(Question(identity, {name: texts[name] for name in names}, wrong, gold, row))
+        rewritten = {name: texts[name] for name in names}
+        found.append(Question(identity, rewritten, wrong, gold, row, tuple(options.values())))
     twice = [identity for identity, times in Counter(question.id for question in found).items() if times > 1]
     if twice:
         raise CleanEvalError(f"{len(twice)} ids come more than once, such as {twice[0]!r}; each row needs its own")
@@ -238,6 +250,7 @@ def clean(
     scorer: Scorer,
     settings: Settings | None = None,
     *,
+    reader: Answerer | None = None,
     fields: Sequence[str] = ("question",),
     stored: Stored | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -254,19 +267,27 @@ def clean(
         rows: see `read`.
         rewriter, detector, scorer: models or rules; without a detector every candidate counts as meaning the same.
         settings: see `Settings`.
+        reader: answers each original and each candidate that is left, with all options; a candidate that it answers
+            otherwise than the original, or not at all, is dropped. An original without an answer drops none.
         fields: texts to rewrite in rows that do not name their own.
         stored: candidates of an earlier, unfinished call, which are not made again; new ones are added to it, a batch
-            at a time.
+            at a time, without those that ended in an error.
         progress: called with (requests answered, all requests) before each round's first batch and after each batch.
 
     Raises:
-        CleanEvalError: for rows that make no sense.
+        CleanEvalError: for rows that make no sense, or that have no options where a reader is to answer.
 
-    Source: Clean-Eval (arXiv:2311.09154); reasons for a drop, in order: empty, identical, duplicate, a kind of
-    `protected.KINDS`, meaning.
+    Source: Clean-Eval (arXiv:2311.09154); reasons for a drop, in order: error, empty, identical, duplicate, a kind of
+    `protected.KINDS`, meaning, answer.
     """
     settings = settings or Settings()
     questions = read(rows, fields)
+    bare = next((number for number, question in enumerate(questions, 1) if not question.offered), None)
+    if reader is not None and bare is not None:
+        raise CleanEvalError(
+            f"row {bare} has no options, by which a reader's answers are compared; leave the reader out"
+        )
+    replies: dict[str, Reply] = {}
     stored = {} if stored is None else stored
     found: dict[tuple[int, str], list[Candidate]] = {}
     for attempt in range(settings.retries + 1 if settings.unrewritten == "retry" else 1):
@@ -280,6 +301,8 @@ def clean(
         for place, candidates in made.items():
             found.setdefault(place, []).extend(candidates)
         _drop(questions, {place: found[place] for place in pending}, detector)
+        if reader is not None:
+            _reread(questions, {place: found[place] for place in pending}, reader, replies)
     survivors = {place: [one for one in all_ if one.why is None] for place, all_ in found.items()}
     whole = [one for kept in survivors.values() for one in kept]
     texts = [(questions[i].texts[name], one.text) for (i, name), kept in survivors.items() for one in kept]
@@ -328,22 +351,28 @@ def _candidates(
                 asked[key] = request
                 keys.setdefault((i, name, way), []).append((key, piece, gap))
     every = list(asked.items())
+    failed: dict[str, Rewritten] = {}
     progress(0, len(every))
     for start in range(0, len(every), settings.batch):
         batch = dict(every[start : start + settings.batch])
         if any(key not in stored for key in batch):
             made = rewriter(list(batch.values()))
             for key, one in zip(batch, made, strict=True):
-                stored[key] = [one.text, list(one.via)]
+                if one.error is not None:
+                    failed[key] = one
+                elif key not in stored:
+                    stored[key] = [one.text, list(one.via)]
         progress(min(start + settings.batch, len(every)), len(every))
     found: dict[tuple[int, str], list[Candidate]] = {}
     for (i, name, way), parts in keys.items():
-        said = [stored[key] for key, _, _ in parts]
+        said = [stored[key] if key in stored else failed[key][:2] for key, _, _ in parts]
         # a piece that could not be rewritten stays, if another could
         texts = [new or old for (new, _), (_, old, _) in zip(said, parts)]
         text = "".join(new + gap for new, (_, _, gap) in zip(texts, parts)) if any(new for new, _ in said) else ""
         via = [step for _, steps in said for step in steps]
-        found.setdefault((i, name), []).append(Candidate(text, way.origin, seed + way.draw, way.prompts, via))
+        error = next((failed[key].error for key, _, _ in parts if key not in stored), None)
+        one = Candidate("" if error else text, way.origin, seed + way.draw, way.prompts, via, error=error)
+        found.setdefault((i, name), []).append(one)
     return found
 
 
@@ -372,7 +401,9 @@ def _drop(
             if one.why is not None:
                 continue
             plain = _plain(one.text)
-            if not plain:
+            if one.error is not None:
+                one.why = "error"
+            elif not plain:
                 one.why = "empty"
             elif plain == _plain(original):
                 one.why = "identical"
@@ -388,6 +419,33 @@ def _drop(
     for (_, one), value in zip(doubtful, detector([pair for pair, _ in doubtful]) if doubtful else (), strict=True):
         one.same = float(value)
         one.why = None if one.same >= detector.threshold else "meaning"
+
+
+def _reread(
+    questions: Sequence[Question],
+    found: dict[tuple[int, str], list[Candidate]],
+    reader: Answerer,
+    replies: dict[str, Reply],
+) -> None:
+    """Drop candidates that change the reader's answer; `replies` to prompts are used again and added to."""
+    left = [(questions[i], name, one) for (i, name), of in found.items() for one in of if one.why is None]
+    prompts = [(_asked(q, name, q.texts[name]), _asked(q, name, one.text)) for q, name, one in left]
+    new = [prompt for prompt in dict.fromkeys(prompt for pair in prompts for prompt in pair) if prompt not in replies]
+    for start in range(0, len(new), reader.batch):
+        batch = new[start : start + reader.batch]
+        replies.update(zip(batch, reader.answer([user(prompt) for prompt in batch], READER_TOKENS), strict=True))
+    for (question, _, one), pair in zip(left, prompts):
+        one.error = next((replies[prompt].error for prompt in pair if replies[prompt].error), None)
+        before, after = (parsing.letters(replies[prompt].text, letters(question.offered)) for prompt in pair)
+        one.why = "error" if one.error else "answer" if before and before != after else None
+
+
+def _asked(question: Question, name: str, text: str) -> str:
+    """What the reader is asked: the row's texts in their order, one of them in these words, and the options."""
+    fields = question.row.get("fields", question.texts)
+    texts = [text if field == name else other for field, other in fields.items() if isinstance(other, str)]
+    (message,) = zero_shot(Item(question.id, "\n\n".join(texts), letters(question.offered)))
+    return message["content"]
 
 
 def _plain(text: str) -> str:

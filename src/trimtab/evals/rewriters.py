@@ -10,7 +10,8 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from trimtab.core.draws import hashed_uniform, inverse_cdf
-from trimtab.evals.suite import Messages, user
+from trimtab.evals.answerers import Endpoint, Reply
+from trimtab.evals.suite import user
 from trimtab.models import fingerprint
 from trimtab.train import heldout
 
@@ -84,6 +85,8 @@ class Rewritten(NamedTuple):
     text: str
     via: tuple[str, ...] = ()
     """what was said on the way, such as the text in the pivot language"""
+    error: str | None = None
+    """why a server gave no answer; the request may be asked again"""
 
 
 class Rewriter(Protocol):
@@ -100,8 +103,8 @@ class Rewriter(Protocol):
     def __call__(self, requests: Sequence[Request]) -> list[Rewritten]: ...
 
 
-Complete = Callable[[Sequence[str], Sequence[int]], Sequence[str]]
-"""complete(prompts, seeds) -> answers, one for each; empty where an answer was cut off"""
+Complete = Callable[[Sequence[str], Sequence[int]], Sequence[Reply]]
+"""complete(prompts, seeds) -> replies, one for each; their text is empty where an answer was cut off"""
 
 
 @dataclass(frozen=True)
@@ -115,16 +118,17 @@ class Prompted:
 
     def __call__(self, requests: Sequence[Request]) -> list[Rewritten]:
         said: list[list[str]] = [[request.text] for request in requests]
+        errors: dict[int, str | None] = {}
         for step in range(max((len(request.way.prompts) for request in requests), default=0)):
             going = [i for i, request in enumerate(requests) if step < len(request.way.prompts) and said[i][-1]]
             if going:
                 prompts = [requests[i].way.prompts[step].replace("{text}", said[i][-1]) for i in going]
-                answers = self.steps[min(step, len(self.steps) - 1)](prompts, [_draw(requests[i], step) for i in going])
-                for i, answer in zip(going, answers, strict=True):
+                replies = self.steps[min(step, len(self.steps) - 1)](prompts, [_draw(requests[i], step) for i in going])
+                for i, (answer, errors[i]) in zip(going, replies, strict=True):
                     said[i].append(_tidy(answer, requests[i].text))
         return [
-            Rewritten(texts[-1] if len(texts) == len(request.way.prompts) + 1 else "", tuple(texts[1:-1]))
-            for request, texts in zip(requests, said)
+            Rewritten(texts[-1] if len(texts) == len(r.way.prompts) + 1 else "", tuple(texts[1:-1]), errors.get(i))
+            for i, (r, texts) in enumerate(zip(requests, said))
         ]
 
 
@@ -180,9 +184,9 @@ def causal(
         max_new_tokens: an answer that has not ended by then is no candidate.
     """
 
-    def complete(prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
+    def complete(prompts: Sequence[str], seeds: Sequence[int]) -> list[Reply]:
         said = heldout.generate(model, tokenizer, prompts, max_new_tokens, **_sampling(seeds, temperature))
-        return [answer.text if answer.num_tokens < max_new_tokens else "" for answer in said]
+        return [Reply(answer.text if answer.num_tokens < max_new_tokens else "") for answer in said]
 
     return Prompted(_name(name, [model], temperature, max_new_tokens), tuple(by or ways()), (complete,))
 
@@ -208,7 +212,7 @@ def seq2seq(
 
     def completes(model: Any, tokenizer: Any) -> Complete:
         @torch.no_grad()
-        def complete(prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
+        def complete(prompts: Sequence[str], seeds: Sequence[int]) -> list[Reply]:
             inputs = tokenizer(list(prompts), return_tensors="pt", padding=True, truncation=True)
             inputs = {key: inputs[key].to(model.device) for key in ("input_ids", "attention_mask")}
             how = {"do_sample": False, "num_beams": 1, "max_new_tokens": max_new_tokens, **options}
@@ -216,7 +220,7 @@ def seq2seq(
             ends = torch.tensor(tokenizer.eos_token_id if tokenizer.eos_token_id is not None else -1)
             ended = torch.isin(output.cpu(), ends).any(dim=1) | (output.size(1) < max_new_tokens)
             texts = tokenizer.batch_decode(output, skip_special_tokens=True)
-            return [text if whole else "" for text, whole in zip(texts, ended.tolist())]
+            return [Reply(text if whole else "") for text, whole in zip(texts, ended.tolist())]
 
         return complete
 
@@ -224,17 +228,20 @@ def seq2seq(
     return Prompted(_name(name, [model for model, _ in models], temperature, max_new_tokens), tuple(by), made)
 
 
-def endpoint(
-    ask: Callable[[Sequence[Messages]], Sequence[str]], name: str, by: Sequence[Way] | None = None
-) -> Prompted:
-    """Whatever answers chats: a server's client, which keeps its own settings and retries.
+def endpoint(server: Endpoint, by: Sequence[Way] | None = None, *, max_new_tokens: int = 128) -> Prompted:
+    """A server of chat completions, with the pauses and errors of `Endpoint`.
 
     Args:
-        ask: chats -> answers, one for each, in order.
-        name: model, server and settings. Seeds do not reach the server; paraphrases differ by their prompts.
+        server: asked at its temperature, with a seed of its own for each request.
         by: see `ways`.
+        max_new_tokens: an answer that has not ended by then is no candidate.
     """
-    return Prompted(name, tuple(by or ways()), (lambda prompts, seeds: ask([user(prompt) for prompt in prompts]),))
+
+    def complete(prompts: Sequence[str], seeds: Sequence[int]) -> list[Reply]:
+        return server.whole([user(prompt) for prompt in prompts], max_new_tokens, [seed >> 32 for seed in seeds])
+
+    name = f"{server.name} at {server.url}"
+    return Prompted(_name(name, [], server.temperature, max_new_tokens), tuple(by or ways()), (complete,))
 
 
 def _name(name: str, models: Sequence[Any], temperature: float, max_new_tokens: int) -> str:

@@ -1,0 +1,56 @@
+"""A server of chat completions on this machine, for tests of what asks one."""
+
+import json
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+Asked = dict[str, Any]
+
+
+def echo(asked: Asked) -> str:
+    return f"you said {asked['messages'][-1]['content']}"
+
+
+def completion(text: str | None, finish_reason: str = "stop") -> str:
+    """The body of an answer."""
+    message = {"role": "assistant", "content": text}
+    choice = {"index": 0, "message": message, "finish_reason": finish_reason}
+    return json.dumps({"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]})
+
+
+class Server(HTTPServer):
+    """Says what `reply` makes of a request, as long as `script` does not say otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.reply: Callable[[Asked], str] = echo
+        self.script: list[tuple[int, str]] = []
+        """(status, body) of the next answers"""
+        self.seen: list[Asked] = []
+        self.keys: list[str] = []
+        self.lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.server.lock:
+            self.server.seen.append(asked)
+            self.server.keys.append(self.headers["Authorization"])
+            status, body = self.server.script.pop(0) if self.server.script else (200, "")
+        body = body or completion(self.server.reply(asked))
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *args: Any) -> None:
+        pass
