@@ -167,6 +167,7 @@ def test_the_span_covers_exactly_the_wrong_tokens_of_its_kind(pairs):
         elif kind in ("misread", "copy", "conversion"):
             (new,) = Counter(numbers) - Counter(true_numbers)
             assert marked == str(new)
+            assert new >= 2, "as in the right solutions"
             assert signs == true_signs
             assert re.fullmatch(r"\W?\d+\W?", text[error["start"] - 1 : error["end"] + 1].replace(" ", "."))
         elif kind == "dropped":

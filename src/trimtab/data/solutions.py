@@ -344,7 +344,7 @@ def _drop(drawn: Random, template: Template, line: Line, values: Sequence[Value]
 
 def _repeat(drawn: Random, template: Template, line: Line, values: Sequence[Value]):
     (operator,) = line.operators
-    twice = drawn.randrange(operator == "-", 2)
+    twice = drawn.randrange(2)
     operands, numbers = (*line.operands, line.operands[twice]), (*line.numbers, line.numbers[twice])
     operators = (operator, operator)
     return Line(operands, numbers, operators, _total(numbers, operators)), (Slot("operator", 1), Slot("number", 2))
