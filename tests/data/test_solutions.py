@@ -167,16 +167,18 @@ def test_the_span_covers_exactly_the_wrong_tokens_of_its_kind(pairs):
         elif kind in ("misread", "copy", "conversion"):
             (new,) = Counter(numbers) - Counter(true_numbers)
             assert marked == str(new)
+            assert new >= 2, "as in the right solutions"
             assert signs == true_signs
             assert re.fullmatch(r"\W?\d+\W?", text[error["start"] - 1 : error["end"] + 1].replace(" ", "."))
         elif kind == "dropped":
             assert len(numbers) == len(true_numbers) - 1
-            assert Counter(numbers) <= Counter(true_numbers)
+            assert unordered(numbers, signs) <= unordered(true_numbers, true_signs)
             assert marked == str(value)
             assert error["end"] == offset + line.index(".")
         else:
             assert kind == "repeated"
-            assert Counter(numbers) - Counter(true_numbers) == Counter([numbers[-1]])
+            more = unordered(numbers, signs) - unordered(true_numbers, true_signs)
+            assert more == Counter([(signs[-1], numbers[-1])])
             assert marked.replace(" ", "") == f"{signs[-1]}{numbers[-1]}"
     assert set(seen) == set(KINDS)
     assert max(seen.values()) < 1.25 * min(seen.values()), seen
@@ -331,6 +333,7 @@ def test_there_are_tasks_in_words_expressions_and_equations_and_fractions_among_
         rejected = last_number(answer_of(row, "rejected").split("\n")[-1])
         assert rejected.denominator == Fraction(row["answer"]).denominator
         assert 1 <= rejected <= 999
+        assert Fraction(1, 3) <= rejected / Fraction(row["answer"]) <= 3
 
 
 # ---------------------------------------------------------------- nothing but the error tells them apart
@@ -360,6 +363,16 @@ def test_a_simple_rule_does_not_tell_wrong_from_right(pairs, name):
     score = SIMPLE_RULES[name]
     found = accuracy([(score(answer_of(row, "chosen")), score(answer_of(row, "rejected"))) for row in pairs[:2000]])
     assert 0.45 < found < 0.55, found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_final_answer_grows_in_about_half_of_the_errors_of_each_kind(pairs, kind):
+    grown = [
+        last_number(answer_of(row, "rejected").split("\n")[-1]) > Fraction(row["answer"])
+        for row in pairs
+        if row["error"]["kind"] == kind
+    ]
+    assert 0.35 < sum(grown) / len(grown) < 0.65
 
 
 @pytest.mark.parametrize("kind", ["reworded", "tight", "swapped", "remark"])

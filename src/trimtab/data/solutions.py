@@ -164,7 +164,7 @@ def solve(template: Template, numbers: Sequence[int], begun: Sequence[Line] = ()
     task no number comes twice, so each has one origin.
     """
     values = _values(template, numbers, ())
-    if min(numbers) < 2 or len(set(values)) < len(values):
+    if min(numbers) < 2:
         return None
     lines = list(begun)
     for index, step in enumerate(template.steps):
@@ -250,7 +250,7 @@ class Variant(NamedTuple):
 
     strikes: Callable[[Template, Step], bool]
     change: Change
-    """of the right line, with all values before it: the wrong line and what is wrong in it; None if it did not work"""
+    """of the right line, with all values before it: another line and what is wrong in it; None if it did not work"""
 
 
 @cache
@@ -278,8 +278,7 @@ def _misprint(drawn: Random, number: Value) -> Value:
 
 def _slip(drawn: Random, template: Template, line: Line, values: Sequence[Value]):
     result = _misprint(drawn, line.result)
-    wrong = result != line.result and abs(result - line.result) != 10
-    return (line._replace(result=result), (Slot("result"),)) if wrong else None
+    return None if abs(result - line.result) == 10 else (line._replace(result=result), (Slot("result"),))
 
 
 def _carry(drawn: Random, template: Template, line: Line, values: Sequence[Value]):
@@ -327,7 +326,7 @@ def _replace(origin: Callable[[Template, int], bool]) -> Variant:
             new = drawn.choice(FACTORS[int(number)])
         else:
             new = drawn.choice(others) if drawn.random() < 0.3 else _misprint(drawn, number)
-        if new == number or new < 2:
+        if new < 2:
             return None
         numbers = (*line.numbers[:index], new, *line.numbers[index + 1 :])
         return line._replace(numbers=numbers, result=_total(numbers, line.operators)), (Slot("number", index),)
@@ -345,7 +344,7 @@ def _drop(drawn: Random, template: Template, line: Line, values: Sequence[Value]
 
 def _repeat(drawn: Random, template: Template, line: Line, values: Sequence[Value]):
     (operator,) = line.operators
-    twice = drawn.randrange(operator == "-", 2)
+    twice = drawn.randrange(2)
     operands, numbers = (*line.operands, line.operands[twice]), (*line.numbers, line.numbers[twice])
     operators = (operator, operator)
     return Line(operands, numbers, operators, _total(numbers, operators)), (Slot("operator", 1), Slot("number", 2))
