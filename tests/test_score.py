@@ -344,7 +344,7 @@ def test_the_command_writes_scores_numbers_a_signature_and_a_page(trimtab, files
     code, text, err = trimtab("score", "--model", files / "ratio", files / "pairs.jsonl", "--out", out)
     assert (code, err) == (0, "")
     assert {path.name for path in out.iterdir()} >= {"scores.jsonl", "measures.json", "signature.txt", "report.html"}
-    for words in ("pair accuracy", "token AUC of the error", "By kind of the error", "signature:", "left 0"):
+    for words in ("pair accuracy", "token AUC of the error", "Over all answers", "signature:", "left 0"):
         assert words in text, words
     assert re.search(r"score  \d+/\d+ tokens  [\d,]+/s", text)
     assert text.endswith(f"report: {out / 'report.html'}\n")

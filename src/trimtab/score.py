@@ -383,7 +383,7 @@ def _cautions(counts: Counts, limit: int, notes: Sequence[str]) -> list[str]:
 
 def _show(facts: Mapping[str, Any], console: Console) -> None:
     """Numbers over all answers for a terminal."""
-    for table in page.tables(facts):
+    for table in page.tables(facts, groups=False):
         shown = Table(*table.columns, title=table.title, title_justify="left", box=None)
         for row in table.rows:
             shown.add_row(*(" ".join(filter(None, cell)) if isinstance(cell, tuple) else cell for cell in row))

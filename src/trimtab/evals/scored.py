@@ -299,7 +299,10 @@ def _errors(result: Worth, found: Found, outcomes: bool, seed: int) -> None:
         errors = [credit.mark(scored.offsets, [asked.error]) for asked, scored in own]  # type: ignore[list-item]
         follows = [credit.mark(scored.offsets, [asked.error, *asked.wrong]) for asked, scored in own]  # type: ignore[list-item]
         scores = [scored.scores for _, scored in own]
-        for name, marks in (("the error", errors), ("the error and what follows from it", follows)):
+        kinds = {"the error": errors}
+        if any(asked.wrong for asked, _ in found):
+            kinds["the error and what follows from it"] = follows
+        for name, marks in kinds.items():
             area = credit.token_auc(scores, marks, seed)
             result.measures.append(Measure(f"token AUC of {name}", group, area.mean, area.answers))
         values = [sigmoid(scored.values) if outcomes else scored.values for _, scored in own]

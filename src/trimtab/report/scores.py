@@ -40,7 +40,7 @@ def write(facts: Mapping[str, Any], found: Sequence[tuple[Asked, Scored]], outpu
         headline=_headline(facts),
         facts=facts,
         tables=tables(facts),
-        drawings=[(title, Markup(svg), note) for title, svg, note in _drawings(facts)],
+        drawings=[(title, Markup(svg), lines, note) for title, svg, lines, note in _drawings(facts)],
         data=Markup(_data(facts, found[:SHOWN])),
         shown=min(SHOWN, len(found)),
         number=len(found),
@@ -64,23 +64,23 @@ def _headline(facts: Mapping[str, Any]) -> str:
     return f"{subject}: {first['name']} {value[0]}" if first and isinstance(value, tuple) else subject
 
 
-def tables(facts: Mapping[str, Any]) -> list[Table]:
-    """The measures as tables."""
+def tables(facts: Mapping[str, Any], *, groups: bool = True) -> list[Table]:
+    """The measures as tables, with those of single groups or without."""
     found = []
     whole = [one for one in facts["measures"] if one["group"] == "all"]
     if whole:
         rows: list[list[Cell]] = [[one["name"], number(one["value"]), str(one["number"])] for one in whole]
         found.append(Table("Over all answers", ["measure", "value", "over"], rows))
-    groups = [one for one in facts["measures"] if one["group"] != "all"]
-    for key in dict.fromkeys(one["group"].partition("=")[0] for one in groups):
-        own = {(one["group"], one["name"]): one for one in groups if one["group"].startswith(f"{key}=")}
+    parts = [one for one in facts["measures"] if one["group"] != "all" and groups]
+    for key in dict.fromkeys(one["group"].partition("=")[0] for one in parts):
+        own = {(one["group"], one["name"]): one for one in parts if one["group"].startswith(f"{key}=")}
         values, names = (list(dict.fromkeys(pair[i] for pair in own)) for i in (0, 1))
         rows = [[value.partition("=")[2], *(number(own[value, name]["value"]) for name in names)] for value in values]
         found.append(Table(f"By {key} of the error", [key, *names], rows))
-    return [*found, *_step_tables(facts["steps"]), *_best_tables(facts["best_of_n"])]
+    return [*found, *_step_tables(facts["steps"], groups), *_best_tables(facts["best_of_n"])]
 
 
-def _step_tables(steps: Sequence[Mapping[str, Any]]) -> Iterable[Table]:
+def _step_tables(steps: Sequence[Mapping[str, Any]], accuracies: bool) -> Iterable[Table]:
     if not steps:
         return
     groups = list(dict.fromkeys(one["group"] for one in steps))
@@ -93,6 +93,8 @@ def _step_tables(steps: Sequence[Mapping[str, Any]]) -> Iterable[Table]:
         "very traces that they are measured on and flatter; held out is chosen on the other half of the problems."
     )
     yield Table("First wrong step: F1", ["rule", "threshold", *groups], rows, note)
+    if not accuracies:
+        return
     parts: list[list[Cell]] = [
         [
             *(one["group"], one["rule"], one["threshold"], number(one["right"]), number(one["erroneous"])),
@@ -124,7 +126,8 @@ def _best_tables(curve: Sequence[Mapping[str, Any]]) -> Iterable[Table]:
 # ---------------------------------------------------------------- drawings
 
 
-def _drawings(facts: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
+def _drawings(facts: Mapping[str, Any]) -> Iterable[tuple[str, str, tuple[str, ...], str]]:
+    """Title, SVG, what its colours stand for, and a note."""
     bins = [(one["predicted"], one["right"]) for one in facts["reliability"] if one["answers"]]
     if bins:
 
@@ -137,6 +140,7 @@ def _drawings(facts: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
         yield (
             "Calibration of whole answers",
             drawing("reliability", "said probability that the answer is right", False, reliability),
+            (),
             "Share of right answers among those with about this value. On the dotted line what is said comes true.",
         )
     deciles = [(place, one) for place, one in enumerate(facts["calibration"], 1) if one["answers"]]
@@ -151,7 +155,8 @@ def _drawings(facts: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
         yield (
             "Prefixes",
             drawing("calibration", "% of the answer read", False, along),
-            "First colour: mean value; second: share of right answers; third: Brier score.",
+            ("mean probability", "share of right answers", "Brier score"),
+            "of the answers that are this long.",
         )
 
 
