@@ -27,7 +27,18 @@ def test_help_imports_neither_torch_nor_transformers():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    commands = ("list", "show", "preview", "train", "precompute", "generate", "compare-decoding", "report", "doctor")
+    commands = (
+        "list",
+        "show",
+        "preview",
+        "train",
+        "precompute",
+        "generate",
+        "compare-decoding",
+        "score",
+        "report",
+        "doctor",
+    )
     for command in commands:
         assert f"\n  {command}" in done.stdout
 

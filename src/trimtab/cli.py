@@ -429,6 +429,36 @@ def collect(
     typer.echo(f"rows: {out}")
 
 
+@app.command()
+def score(
+    model: Annotated[str, typer.Option(metavar="RM", help="A trained reward model: a folder or a hub id.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Scores, numbers and a page.")],
+    source: Annotated[
+        str | None, typer.Argument(metavar="SOURCE", help="Rows of pairs, answers or steps, as for training.")
+    ] = None,
+    processbench: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Of ProcessBench's files, in place of SOURCE."),
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(metavar="PLACE", help="Where the model is that log-ratios are measured from.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first rows (of each file).")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(metavar="N", min=2, help="Tokens of prompt and answer; 4096 if not given.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Answers at a time.")] = 16,
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Of the weights.")] = "float32",
+    force: Annotated[bool, typer.Option("--force", help="Replace scores that are there.")] = False,
+) -> None:
+    """A reward model's score of each answer token, and what it is worth where rows say what is right."""
+    _quiet()
+    from trimtab import score as scoring
+
+    how = (source, processbench, reference, limit, max_length, batch_size, dtype, force)
+    typer.echo(f"report: {scoring.score_into(scoring.Settings(model, out, *how))}")
+
+
 @app.command("report")
 def report_(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, or of evaluations.")],

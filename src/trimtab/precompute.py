@@ -1,7 +1,6 @@
 """What frozen models say of the answers, computed once and stored beside the rows: training holds none of them."""
 
 import gc
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from trimtab.run import (
 )
 from trimtab.signals.frozen import FrozenModel
 from trimtab.train import settings
-from trimtab.train.progress import bar, left
+from trimtab.train.progress import num_tokens, watched
 
 WEAK: tuple[str, ...] = ("weak_reference", "weak_aligned")
 LogProbs = dict[int, list[Tensor]]
@@ -95,8 +94,8 @@ def precompute(recipe: Recipe, out: Path, *, command: str, force: bool = False, 
     for role in roles:
         collator = Collator(int(tokenizer.pad_token_id or 0), vocabularies[role])  # type: ignore[arg-type]
         batches = length_sorted(prepared.rows, collator, recipe.eval.batch_size, device)
-        watched = _watched(batches, role, prepared.counts.tokens, console)
-        logprobs[role], names[role] = _label_logprobs(recipe, role, watched)
+        counted = watched(batches, role, prepared.counts.tokens, "tokens", num_tokens, console)
+        logprobs[role], names[role] = _label_logprobs(recipe, role, counted)
         gc.collect()  # the model is gone before the next one comes
 
     rows = load_rows(source)[: recipe.data.rows]
@@ -175,21 +174,3 @@ def _columns(
 def _column(values: Sequence[float], length: int) -> list[float | None]:
     """Nine digits hold a float32 exactly."""
     return [float(f"{value:.9g}") for value in values] + [None] * (length - len(values))
-
-
-def _watched(
-    batches: Iterator[dict[str, Tensor]], role: str, tokens: int, console: Console
-) -> Iterator[dict[str, Tensor]]:
-    """The batches, with progress: a bar on a terminal, ten lines elsewhere."""
-    done, lines, start = 0, 0, time.perf_counter()
-    with bar(console) as progress:
-        task: Any = progress.add_task(role, total=tokens, note="tokens")
-        for batch in batches:
-            yield batch
-            done += int(batch["attention_mask"].sum())
-            rate = done / (time.perf_counter() - start)
-            progress.update(task, completed=done, note=f"tokens  {rate:,.0f}/s")
-            if not console.is_terminal and done * 10 // tokens > lines:
-                lines = done * 10 // tokens
-                at = f"{role}  {done:,}/{tokens:,} tokens  {rate:,.0f}/s  {left((tokens - done) / rate)}"
-                console.print(at, highlight=False, soft_wrap=True)

@@ -22,8 +22,12 @@ from trimtab.evals.credit import (
     calibration,
     first_error,
     mark,
+    mean_f1,
+    outcome_auc,
     pair_accuracy,
+    reliability,
     rendered,
+    sign_accuracy,
     step_f1,
     step_scores,
     step_tokens,
@@ -124,6 +128,43 @@ def test_tokens_that_overlap_a_span_are_marked_and_neighbours_are_not():
 def test_an_empty_span_is_refused():
     with pytest.raises(ValueError, match=r"span 2 is \(4, 4\)"):
         mark([(0, 5)], [(0, 1), (4, 4)])
+
+
+# ---------------------------------------------------------------- whole answers
+
+
+def test_the_sign_of_a_value_is_right_on_its_own_side_and_never_at_0():
+    # 2 > 0 and right; -1 and wrong; 0 counts as said to be wrong; 3 > 0 and wrong
+    assert sign_accuracy([2, -1, 0, 3], [1, 0, 1, 0]).estimate == 2 / 4
+    assert sign_accuracy([0.0], [0]).estimate == 1
+
+
+def test_auc_of_answers_by_hand():
+    # right 3, 1; wrong 2, 1: 3 > 2, 3 > 1, 1 < 2, 1 = 1
+    found = outcome_auc([3, 2, 1, 1], [1, 0, 1, 0])
+    assert found.estimate == (1 + 1 + 0 + 0.5) / 4
+    assert found.low < found.estimate < found.high
+    assert outcome_auc([-3, -2, -1, -1], [1, 0, 1, 0]).estimate == 1 - found.estimate
+    assert math.isnan(outcome_auc([1, 2], [1, 1]).estimate)
+
+
+def test_answers_and_outcomes_that_do_not_fit_are_refused():
+    for measure in (sign_accuracy, outcome_auc, reliability):
+        with pytest.raises(ValueError, match="2 answers and 1 outcomes"):
+            measure([0.5, 0.5], [1])
+        with pytest.raises(ValueError, match="outcome 1 is 2"):
+            measure([0.5], [2])
+
+
+def test_reliability_holds_what_is_predicted_against_what_comes_true():
+    table = reliability([0.0, 0.1, 0.14, 0.95, 1.0], [0, 0, 1, 1, 1])
+    assert [row.answers for row in table] == [1, 2, 0, 0, 0, 0, 0, 0, 0, 2]
+    assert table[1].predicted == pytest.approx(0.12)
+    assert table[1].right.estimate == 0.5
+    assert table[9].right.estimate == 1
+    assert math.isnan(table[5].predicted)
+    with pytest.raises(ValueError, match="answer 2 holds 1.5; values are probabilities"):
+        reliability([0.5, 1.5], [1, 0])
 
 
 # ---------------------------------------------------------------- prefix values
@@ -524,6 +565,19 @@ def test_the_interval_of_f1_is_drawn_within_the_strata():
     slopes = 2 * b * b / (a + b) ** 2, 2 * a * a / (a + b) ** 2
     half = 1.96 * math.hypot(*(slope * math.sqrt(a * b / number) for slope in slopes))
     assert found.f1 == pytest.approx((0.375, 0.375 - half, 0.375 + half), abs=0.1 * half)
+
+
+def test_the_mean_over_sets_is_that_of_their_f1_and_narrower():
+    labels = [[-1] * 40 + [0] * 40, [-1] * 40 + [0] * 40]
+    predicted = [[-1] * 20 + [0] * 40 + [-1] * 20, [-1] * 60 + [0] * 20]
+    sets = [step_f1(*of) for of in zip(predicted, labels)]
+    found = mean_f1(sets, labels)
+    assert found.estimate == pytest.approx((0.5 + 2 / 3) / 2)
+    assert found.low < found.estimate < found.high
+    own = [one.f1.high - one.f1.low for one in sets]
+    assert found.high - found.low == pytest.approx(math.hypot(*own) / 2, rel=0.1)
+    assert mean_f1(sets[:1], labels[:1]) == sets[0].f1
+    assert not mean_f1([step_f1([-1, 0], [-1, 0])], [[-1, 0]]).known
 
 
 def test_a_stratum_of_one_or_none_has_no_interval():

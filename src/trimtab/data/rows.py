@@ -114,15 +114,15 @@ def prepare(
         where = f"{source}: row {index + 1}"
         if pairs and not {"chosen", "rejected"} <= row.keys():
             raise DataError(f"{where} has the columns {', '.join(map(str, row))}; expected chosen and rejected answers")
-        outcome = _outcome(row, where) if outcomes else None
+        right = outcome(row, where) if outcomes else None
         whole = stepwise(row, where) if steps else row
-        sides = [_side(whole, side, where) for side in (("chosen", "rejected") if pairs else ("chosen",))]
+        sides = [one_side(whole, side, where) for side in (("chosen", "rejected") if pairs else ("chosen",))]
         tokens = [_tokens(_pieces(side, tokenizer, where), tokenizer, ends, chat=_is_chat(side)) for side in sides]
         _keep(prepared, index, tokens, ends)
         if not prepared.rows or prepared.rows[-1]["row_id"] != index:
             continue
-        if outcome is not None:
-            prepared.rows[-1]["outcome"] = outcome
+        if right is not None:
+            prepared.rows[-1]["outcome"] = right
         if steps:
             offsets = answer_offsets(whole, tokenizer, where, end_ids)
             kept = sum(label != IGNORE for label in prepared.rows[-1]["labels"])
@@ -274,8 +274,15 @@ def _keep(
     return None
 
 
-def _side(row: Mapping[str, Any], side: str, where: str) -> Mapping[str, Any]:
-    """A row of preferences as prompt and completion, with the answer of one side; other rows as they are."""
+def one_side(row: Mapping[str, Any], side: str, where: str) -> Mapping[str, Any]:
+    """A row of preferences as prompt and completion, with the answer of one side; other rows as they are.
+
+    Args:
+        side: chosen or rejected.
+
+    Raises:
+        DataError: if there is no prompt.
+    """
     if side not in row:
         return row
     answer, kept = row[side], {key: row[key] for key in ("tools", "chat_template_kwargs") if key in row}
@@ -286,7 +293,12 @@ def _side(row: Mapping[str, Any], side: str, where: str) -> Mapping[str, Any]:
     return {**kept, "prompt": row["prompt"], "completion": answer}
 
 
-def _outcome(row: Mapping[str, Any], where: str) -> float:
+def outcome(row: Mapping[str, Any], where: str) -> float:
+    """A row's `label`: 1.0 for a right answer, 0.0 for a wrong one.
+
+    Raises:
+        DataError: if there is none, or another one.
+    """
     label = row.get("label")
     if label not in (0, 1):  # True and False are
         found = "no label" if label is None else f"the label {label!r}"
@@ -294,17 +306,26 @@ def _outcome(row: Mapping[str, Any], where: str) -> float:
     return float(label)
 
 
-def _ratings(row: Mapping[str, Any], offsets: Sequence[tuple[int, int]], where: str) -> list[float]:
+def step_labels(row: Mapping[str, Any], where: str) -> list[float]:
+    """1.0, 0.0 or -1.0 for each step of a stepwise row; true stands for 1 and false for -1.
+
+    Raises:
+        DataError: if there is not one for each step, or another one.
+    """
     steps, labels = row["completions"], row.get("labels")
     if not isinstance(labels, list) or len(labels) != len(steps):
         found = f"{len(labels)} labels" if isinstance(labels, list) else "no labels"
         raise DataError(f"{where} has {found} for {len(steps)} steps")
     if wrong := [label for label in labels if label not in (-1, 0, 1)]:
         raise DataError(f"{where} has the step label {wrong[0]!r}; expected true or false, or -1, 0 or 1")
+    return [(1.0 if label else -1.0) if isinstance(label, bool) else float(label) for label in labels]
+
+
+def _ratings(row: Mapping[str, Any], offsets: Sequence[tuple[int, int]], where: str) -> list[float]:
     ratings = [math.nan] * len(offsets)
-    for at, label in zip(last_tokens(offsets, step_ends(steps)), labels):
+    for at, label in zip(last_tokens(offsets, step_ends(row["completions"])), step_labels(row, where)):
         if at >= 0:
-            ratings[at] = (1.0 if label else -1.0) if isinstance(label, bool) else float(label)
+            ratings[at] = label
     return ratings
 
 

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trimtab.evals.consistency import bootstrap
+from trimtab.evals.consistency import bootstrap, ranks
 from trimtab.intervals import Array, Interval, bootstrap_ratio, paired_difference
 from trimtab.mistakes import nearest
 
@@ -122,6 +122,76 @@ def _marked(scores: Answers, wrong: Answers) -> tuple[list[Array], list[Mask]]:
         if value.shape != of_answer.shape:
             raise ValueError(f"answer {number} has {value.size} scores and {of_answer.size} marks; each token has both")
     return values, marks
+
+
+# ---------------------------------------------------------------- whole answers
+
+
+def sign_accuracy(values: ArrayLike, outcomes: ArrayLike, seed: int = 0) -> Interval:
+    """Share of answers whose value is above 0 if they are right, and not if they are wrong.
+
+    Args:
+        values: [A] of whole answers.
+        outcomes: [A] 1 for right answers, 0 for wrong ones.
+
+    Raises:
+        ValueError: if numbers differ, a value is not finite, or an outcome is out of range.
+    """
+    value, right = _judged(values, outcomes)
+    return _mean((value > 0) == (right > 0), seed)
+
+
+def outcome_auc(values: ArrayLike, outcomes: ArrayLike, seed: int = 0) -> Interval:
+    """Probability that a right answer has a higher value than a wrong one, ties by half, with its interval over
+    answers; NaN without both kinds.
+
+    Args and errors as of `sign_accuracy`.
+    """
+
+    def area(value: Array, right: Array) -> Array:
+        rights, wrongs = right.sum(-1), (1 - right).sum(-1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return ((ranks(value) * right).sum(-1) - rights * (rights + 1) / 2) / (rights * wrongs)
+
+    return bootstrap(area, *_judged(values, outcomes), seed=seed)
+
+
+class Bin(NamedTuple):
+    answers: int
+    predicted: float
+    """mean value"""
+    right: Interval
+    """share of these answers that are right"""
+
+
+def reliability(values: ArrayLike, outcomes: ArrayLike, seed: int = 0) -> list[Bin]:
+    """Of the answers that are said to be right with about this probability, how many are.
+
+    Args:
+        values: [A] in [0, 1], of whole answers.
+        outcomes: [A] 1 for right answers, 0 for wrong ones.
+
+    Returns:
+        Ten rows; row b is of the values from b / 10 and below (b + 1) / 10, and the last one also of 1.
+
+    Raises:
+        ValueError: if numbers differ, or a value or an outcome is out of range.
+    """
+    value, right = _judged(values, outcomes)
+    _check_probabilities([np.array([one]) for one in value])
+    place = np.minimum((10 * value).astype(int), 9)
+    inside = [place == b for b in range(10)]
+    return [
+        Bin(int(own.sum()), float(value[own].mean()) if own.any() else np.nan, _mean(right[own], seed))
+        for own in inside
+    ]
+
+
+def _judged(values: ArrayLike, outcomes: ArrayLike) -> tuple[Array, Array]:
+    value, right = _numbers(values, "values"), _outcomes(outcomes)
+    if value.shape != right.shape:
+        raise ValueError(f"{value.size} answers and {right.size} outcomes")
+    return value, right
 
 
 # ---------------------------------------------------------------- prefix values
@@ -242,10 +312,15 @@ def _valued(values: Answers, outcomes: ArrayLike) -> tuple[list[Array], Array]:
     for number, one in enumerate(found, 1):
         if not len(one):
             raise ValueError(f"answer {number} has no tokens; leave it out")
+    _check_probabilities(found)
+    return found, right
+
+
+def _check_probabilities(values: Sequence[Array]) -> None:
+    for number, one in enumerate(values, 1):
         outside = one[(one < 0) | (one > 1)]
         if len(outside):
             raise ValueError(f"answer {number} holds {outside[0]:g}; values are probabilities, such as sigmoid(score)")
-    return found, right
 
 
 def _outcomes(outcomes: ArrayLike) -> Array:
@@ -500,12 +575,33 @@ def step_f1(predicted: Sequence[int], labels: Sequence[int], seed: int = 0, draw
         raise ValueError(f"{guess.size} predictions and {truth.size} labels")
     hits = [(guess == truth)[kind].astype(float) for kind in (truth == -1, truth != -1)]
     accuracies = [bootstrap_ratio(hit, np.ones(len(hit)), seed, draws) for hit in hits]
-    estimate, ends = float(_harmonic(*(accuracy.estimate for accuracy in accuracies))), (np.nan, np.nan)
-    if min(map(len, hits)) > 1:
-        generator = np.random.default_rng(seed)  # the hits among n rows drawn with replacement are binomial
-        drawn = [generator.binomial(len(hit), hit.mean(), draws) / len(hit) for hit in hits]
-        ends = np.percentile(_harmonic(*drawn), [2.5, 97.5])
-    return StepF1(Interval(estimate, float(ends[0]), float(ends[1])), *accuracies)
+    estimate = float(_harmonic(*(accuracy.estimate for accuracy in accuracies)))
+    found = StepF1(Interval(estimate, np.nan, np.nan), *accuracies)
+    return found._replace(f1=mean_f1([found], [labels], seed, draws))
+
+
+def mean_f1(sets: Sequence[StepF1], labels: Sequence[Sequence[int]], seed: int = 0, draws: int = 2000) -> Interval:
+    """Mean F1 over sets of traces, each of one weight, with its interval over the traces of each.
+
+    Args:
+        sets: see `step_f1`.
+        labels: of each set.
+        seed, draws: of the interval.
+
+    Returns:
+        NaN where the F1 of a set is; ends are NaN for fewer than two traces of a kind in a set.
+    """
+    estimate, generator, drawn = float(np.mean([one.f1.estimate for one in sets])), np.random.default_rng(seed), []
+    for one, truth in zip(sets, labels, strict=True):
+        right = sum(label == -1 for label in truth)
+        numbers = (right, len(truth) - right)
+        if min(numbers) < 2:
+            return Interval(estimate, np.nan, np.nan)
+        accuracies = zip(numbers, (one.right.estimate, one.erroneous.estimate))
+        # the hits among n rows drawn with replacement are binomial
+        drawn.append(_harmonic(*(generator.binomial(n, accuracy, draws) / n for n, accuracy in accuracies)))
+    low, high = np.percentile(np.mean(drawn, axis=0), [2.5, 97.5])
+    return Interval(estimate, float(low), float(high))
 
 
 def _harmonic(one: ArrayLike, other: ArrayLike) -> Array:

@@ -12,6 +12,7 @@ from transformers import AutoModelForTokenClassification, PreTrainedModel
 
 from trimtab.core import LabelLogits, LabelLogprobs, Losses, TokenBatch
 from trimtab.models import fingerprint
+from trimtab.models.builtin import ModelNotFound
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.loading import load_config, load_model, locate
 from trimtab.models.scalar_head import add_score_forward
@@ -131,8 +132,8 @@ def load_credit(name: str, *, dtype: str = "float32", reference: str | None = No
         reference: another place of the model that log-ratios are measured from, if it has moved.
 
     Raises:
-        CreditError: if it is no reward model, or the reference is not the one of its training.
-        ModelNotFound: if it, or its reference, is not there.
+        CreditError: if it is no reward model, or the reference is not there or not the one of its training.
+        ModelNotFound: if it is not there.
     """
     path = Path(locate(name)) / FILE
     if not path.is_file():
@@ -164,19 +165,15 @@ def _reference(name: str, reading: Reading, moved: str | None, dtype: str) -> Fr
     """The model that log-ratios are measured from.
 
     Raises:
-        CreditError: if it has other weights than in training.
+        CreditError: if it is not there, or has other weights than in training.
     """
     place = moved or reading.reference
-    if isinstance(place, dict):
-        whole = load_model(place["from"])
-        layers = place["layers"]
-        if isinstance(layers, int):
-            layers = evenly_spaced(whole.config.get_text_config().num_hidden_layers, layers)
-        found = keep_layers(whole, layers)
-    elif place:
-        found = load_model(place)
-    else:
-        raise CreditError(f"{name} does not say which model it is measured from; name it")
+    try:
+        found = _start(name, place)
+    except ModelNotFound as error:
+        raise CreditError(
+            f"{name} is measured from {place}, which is not found ({error}); say where it is now with --reference PLACE"
+        ) from error
     print_of = fingerprint.of_model(found)
     if reading.reference_fingerprint not in (None, print_of):
         raise CreditError(
@@ -184,3 +181,14 @@ def _reference(name: str, reading: Reading, moved: str | None, dtype: str) -> Fr
             "weights differ, and every value would be off; give the model that its training started from"
         )
     return FrozenModel(found.to(getattr(torch, dtype)), name="reference")
+
+
+def _start(name: str, place: str | dict[str, Any] | None) -> PreTrainedModel:
+    if not place:
+        raise CreditError(f"{name} does not say which model it is measured from; name it with --reference PLACE")
+    if isinstance(place, str):
+        return load_model(place)
+    whole, layers = load_model(place["from"]), place["layers"]
+    if isinstance(layers, int):
+        layers = evenly_spaced(whole.config.get_text_config().num_hidden_layers, layers)
+    return keep_layers(whole, layers)

@@ -1,11 +1,14 @@
 """Progress with rates and time left."""
 
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
+T = TypeVar("T")
 _SHOWN = ("loss", "nll", "divergence", "grad_norm")
 
 
@@ -37,6 +40,37 @@ def advance(progress: Progress, task: Any, number: int) -> None:
 def left(seconds: float) -> str:
     """Time left, for a line."""
     return f"left {int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def watched(
+    batches: Iterable[T], name: str, total: int, unit: str, size: Callable[[T], int], console: Console
+) -> Iterator[T]:
+    """The batches, with progress, rate and time left: a bar on a terminal, ten lines elsewhere.
+
+    Args:
+        name: of the work.
+        total: of the sizes.
+        unit: in which sizes are counted.
+        size: of a batch.
+        console: to draw on.
+    """
+    done, lines, start = 0, 0, time.perf_counter()
+    with bar(console) as progress:
+        task: Any = progress.add_task(name, total=total, note=unit)
+        for batch in batches:
+            yield batch
+            done += size(batch)
+            rate = done / (time.perf_counter() - start)
+            progress.update(task, completed=done, note=f"{unit}  {rate:,.0f}/s")
+            if not console.is_terminal and done * 10 // total > lines:
+                lines = done * 10 // total
+                at = f"{name}  {done:,}/{total:,} {unit}  {rate:,.0f}/s  {left((total - done) / rate)}"
+                console.print(at, highlight=False, soft_wrap=True)
+
+
+def num_tokens(batch: Mapping[str, Any]) -> int:
+    """Of a padded batch, without its padding."""
+    return int(batch["attention_mask"].sum())
 
 
 class ShowProgress(TrainerCallback):
