@@ -11,7 +11,17 @@ import pytest
 import torch
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-SCRIPTS = ("head_and_loss", "distill_step", "startup", "dial", "adapt_step", "decoding", "evaluation", "geomrel")
+SCRIPTS = (
+    "head_and_loss",
+    "distill_step",
+    "startup",
+    "dial",
+    "adapt_step",
+    "decoding",
+    "evaluation",
+    "geomrel",
+    "score",
+)
 sys.path.insert(0, str(BENCHMARKS))
 
 import common  # noqa: E402

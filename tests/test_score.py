@@ -12,6 +12,7 @@ from filelock import FileLock
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
+import tiny
 import tiny_folder
 from trimtab import score as scoring
 from trimtab.data.sources import DataError
@@ -155,6 +156,13 @@ def test_tokens_are_the_answer_with_its_white_space_and_then_the_end(files):
     assert one.offsets == [(0, 1), (1, 2), (2, 3), (2, 3), (3, 4), (4, 5), (5, 5)]
 
 
+def test_white_space_belongs_to_the_token_behind_it_where_the_tokenizer_leaves_it_out():
+    tokenizer = tiny.tokenizer(["<unk>", "q", "a", "b"])
+    (one,), _ = encode(read([{"prompt": "q", "completion": "a  b"}]), tokenizer, 100)
+    assert one.offsets == [(0, 1), (3, 4)]
+    assert one.tokens == ["a", "  b"]
+
+
 def test_plain_texts_are_scored_from_their_first_token_that_something_predicts(files):
     model, tokenizer = load_credit(str(files / "scalar")), tiny_folder.byte_tokenizer()
     (one,) = score(model, tokenizer, [{"prompt": "", "completion": "abc"}])
@@ -198,7 +206,7 @@ def test_a_long_answer_loses_its_end_and_one_with_a_long_prompt_is_left_out(file
 # ---------------------------------------------------------------- what is measured
 
 
-def by_hand(scores: list[float], wrong: list[int]) -> float:
+def by_hand(scores: list[float], wrong: list[bool]) -> float:
     bad = [s for s, w in zip(scores, wrong) if w]
     good = [s for s, w in zip(scores, wrong) if not w]
     return float(np.mean([(b < g) + (b == g) / 2 for b in bad for g in good]))

@@ -55,6 +55,8 @@ LOADING, TOKENIZERS = "models/test_loading.py::", "models/test_tokenizers.py::"
 STORED, COLLATE, ROWS = "test_precompute.py::", "data/test_collate.py::", "data/test_rows.py::"
 SWEEPS, READING, MEASURED = (f"report/test_report_{name}.py::" for name in ("sweeps", "reading", "measures"))
 ADAPTIVE, PENALTY = "decoding/test_adaptive.py::", "decoding/test_penalty.py::"
+SCORE, SCORES_PAGE = "test_score.py::", "report/test_scores_page.py::"
+CREDIT_MEASURES = "evals/test_credit.py::"
 QUALITY, GEOMREL = "evals/test_text_quality.py::", "evals/test_geomrel.py::"
 PLACED, ORACLE = "data/geometry/test_constructions.py::", "data/geometry/test_oracle.py::"
 IDENTITY, REALIGN, DERA = "models/test_identity_layer.py::", "decoding/test_realign.py::", "decoding/test_dera.py::"
@@ -1485,6 +1487,107 @@ MISTAKES = [
         "{MARGIN + (top - p[1]) * scale:.1f}",
         "{MARGIN + (p[1] - low) * scale:.1f}",
         (GEOMREL + "test_a_square_is_drawn_as_a_square",),
+    ),
+    Mistake(
+        "score: change against the value itself",
+        "evals/scored.py",
+        "zip([0.0, *self.values], self.values)]",
+        "zip(self.values, self.values[1:])]",
+        (SCORE + "test_changes_of_value_add_up",),
+    ),
+    Mistake(
+        "score: tokens without their white space",
+        "score.py",
+        "tokens.append(asked.text[at:end] if",
+        "tokens.append(asked.text[start:end] if",
+        (SCORE + "test_white_space_belongs_to_the_token_behind_it",),
+    ),
+    Mistake(
+        "score: first token that nothing predicts is kept",
+        "score.py",
+        "offsets[len(offsets) - len(ids) :], offsets[: len(offsets) - len(ids)]",
+        "offsets[: len(ids)], []",
+        (SCORE + "test_plain_texts_are_scored_from",),
+    ),
+    Mistake(
+        "score: an answer is cut one token late",
+        "score.py",
+        'cut = max(0, len(row["input_ids"]) - max_length)',
+        'cut = max(0, len(row["input_ids"]) - max_length - 1)',
+        (SCORE + "test_a_long_answer_loses_its_end",),
+    ),
+    Mistake(
+        "score: done answers are scored again",
+        "score.py",
+        "if one.asked.id not in done]",
+        "if one.asked.id is not done]",
+        (SCORE + "test_a_killed_call_is_gone_on_with",),
+    ),
+    Mistake(
+        "score: what follows counts as the error",
+        "evals/scored.py",
+        "errors = [credit.mark(scored.offsets, [asked.error])",
+        "errors = [credit.mark(scored.offsets, [asked.error, *asked.wrong])",
+        (SCORE + "test_pairs_and_their_planted_errors",),
+    ),
+    Mistake(
+        "score: chosen and rejected change places",
+        "evals/scored.py",
+        'for side in ("chosen", "rejected"))\n        pairs',
+        'for side in ("rejected", "chosen"))\n        pairs',
+        (SCORE + "test_pairs_and_their_planted_errors",),
+    ),
+    Mistake(
+        "score: logits for probabilities",
+        "evals/scored.py",
+        "return np.exp(-np.logaddexp(0, -np.asarray(values, float)))",
+        "return np.exp(-np.logaddexp(0, np.asarray(values, float)))",
+        (
+            SCORE + "test_answers_of_a_model_that_learnt_from_outcomes",
+            SCORE + "test_pairs_and_their_planted_errors",
+        ),
+    ),
+    Mistake(
+        "score: rules of log-ratios for every score",
+        "evals/scored.py",
+        "rules = credit.RULES[:4] if ratios else credit.RULES[4:]",
+        "rules = credit.RULES[:4]",
+        (SCORE + "test_steps_are_verified_by_the_rules",),
+    ),
+    Mistake(
+        "score: best of the smallest n",
+        "evals/scored.py",
+        "key=lambda n: (n * sum(size >= n for size in sizes), n))",
+        "key=lambda n: -n)",
+        (SCORE + "test_of_unequal_numbers_of_answers",),
+    ),
+    Mistake(
+        "score: right answers are the wrong ones of the AUC",
+        "evals/credit.py",
+        "((ranks(value) * right).sum(-1) - rights * (rights + 1) / 2)",
+        "((ranks(value) * (1 - right)).sum(-1) - rights * (rights + 1) / 2)",
+        (CREDIT_MEASURES + "test_auc_of_answers_by_hand",),
+    ),
+    Mistake(
+        "score: a value of 0 says right",
+        "evals/credit.py",
+        "return _mean((value > 0) == (right > 0), seed)",
+        "return _mean((value >= 0) == (right > 0), seed)",
+        (CREDIT_MEASURES + "test_the_sign_of_a_value",),
+    ),
+    Mistake(
+        "score: a signature is not looked at",
+        "score.py",
+        "if key not in LOOSE and before.get(key) != now:",
+        "if key in LOOSE and before.get(key) != now:",
+        (SCORE + "test_other_scores_are_never_mixed_in",),
+    ),
+    Mistake(
+        "score: the page's colours have one direction",
+        "report/scores.py",
+        "middle = 0.0 if has_zero else float(np.median(numbers))",
+        "middle = float(np.median(numbers))",
+        (SCORES_PAGE + "test_colours_diverge_from_zero",),
     ),
 ]
 

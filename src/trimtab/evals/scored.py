@@ -279,8 +279,8 @@ def worth(found: Found, source: Source, *, outcomes: bool, seed: int = 0) -> Wor
         chosen, rejected = ([pair for pair in known if pair[0].side == side] for side in ("chosen", "rejected"))
         pairs = list(zip(chosen, rejected, strict=True))
         for group, own in _by_kind(pairs, [pair[1][0].kind for pair in pairs]):
-            finals = [[scored.values[-1] for _, scored in side] for side in zip(*own)]
-            result.measures.append(Measure("pair accuracy", group, credit.pair_accuracy(*finals, seed), len(own)))
+            one, other = ([scored.values[-1] for _, scored in side] for side in zip(*own))
+            result.measures.append(Measure("pair accuracy", group, credit.pair_accuracy(one, other, seed), len(own)))
         _errors(result, rejected, outcomes, seed)
     return result
 

@@ -156,7 +156,7 @@ def _drawings(facts: Mapping[str, Any]) -> Iterable[tuple[str, str, tuple[str, .
             "Prefixes",
             drawing("calibration", "% of the answer read", False, along),
             ("mean probability", "share of right answers", "Brier score"),
-            "of the answers that are this long.",
+            "Over the answers that have a token there.",
         )
 
 
