@@ -52,6 +52,11 @@ def test_two_thousand_test_rows_with_the_official_keys_and_ours(bundled):
         assert (row["level"] == "basic") == (row["depth"] == 1)
 
 
+def test_bundled_rows_are_those_of_their_seed_byte_for_byte(bundled):
+    for row, made in zip(bundled, fresh(0, 40, items.DEPTHS, wording.is_test)):
+        assert json.dumps(row, sort_keys=True) == json.dumps(made, sort_keys=True)
+
+
 def test_depths_are_equally_many_and_groups_within_them(bundled):
     assert set(Counter(row["depth"] for row in bundled).values()) == {400}
     for depth in range(1, 6):

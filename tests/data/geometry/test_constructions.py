@@ -80,7 +80,9 @@ def test_plane_against_values_worked_by_hand():
     assert g.foot(p, a, b) == (1, 0, 1)
     assert g.mirror(p, a, b) == (1, -3, 1)
     assert meet(a, p, b, (0, 12, 1)) == (2, 6, 1)
-    assert g.length2(a, (1, 1, 2)) == Fraction(1, 2)
+    assert Fraction(*g.longer(a, b, a, (1, 1, 2))) == 16 - Fraction(1, 2)
+    assert Fraction(*g.longer(a, (1, 1, 2), a, b)) == Fraction(1, 2) - 16
+    assert g.longer(p, (1, 1, 2), (1, 1, 2), p)[0] == 0
     assert turn(a, b, p) == 12
     assert turn(a, p, b) == -12
     assert between(a, (3, 0, 2), b)
@@ -94,7 +96,8 @@ def test_unit_of_three_makes_an_equilateral_triangle_rational():
     g = plane(3)
     a, b = (0, 0, 1), (2, 0, 1)
     c = (1, 1, 1)  # (1, sqrt 3)
-    assert g.length2(a, b) == g.length2(a, c) == g.length2(b, c) == 4
+    assert [g.longer(a, b, *side)[0] for side in ((a, c), (b, c))] == [0, 0]
+    assert Fraction(*g.longer(a, (0, 1, 1), a, (1, 0, 1))) == 3 - 1
     assert g.dot((2, 0), (0, 1)) == 0
 
 

@@ -225,6 +225,31 @@ def test_the_two_realisations_of_what_cannot_be_inferred_differ(made):
         assert realise(where, other.numbers) == other.points
 
 
+def test_one_number_moved_is_the_realisation_of_all_the_numbers(made):
+    compared = 0
+    for where, _, _ in made[::10]:
+        start = where.realisation(0)
+        for i in range(len(where.free) if start else 0):
+            found = where.nudged(0, i)
+            if found is not None:
+                assert [n for n, (one, other) in enumerate(zip(start.numbers, found.numbers)) if one != other] == [i]
+                assert found.points == realise(where, found.numbers)
+                compared += 1
+    assert compared > 30
+
+
+def test_points_rest_on_the_steps_that_their_own_were_made_from(made):
+    for where, query, _ in made[::10]:
+        for argument in query.arguments:
+            wanted, points = set(), list(argument)
+            while points:
+                step = where.origins[points.pop()]
+                if step not in wanted:
+                    wanted.add(step)
+                    points += where.steps[step][1][: len(where.constructions[step].taken)]
+            assert where.ancestors(argument) == wanted
+
+
 @pytest.mark.parametrize(
     "a, b, e, f, flip",
     [

@@ -14,6 +14,7 @@ if it were linear in it; random walks lead towards another answer. And they are 
 import random
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
@@ -99,6 +100,25 @@ class Scene:
         return 1 + max(n for _, points in self.steps for n in points)
 
     @cached_property
+    def parts(self) -> list[tuple[int, int, int]]:
+        """Of each step, its number, and how many free numbers and points there are before it."""
+        found, numbers, points = [], 0, len(START.points)
+        for step, c in enumerate(self.constructions):
+            found.append((step, numbers, points))
+            numbers, points = numbers + len(c.free), points + len(c.given)
+        return found
+
+    @cached_property
+    def owners(self) -> list[tuple[int, int, int]]:
+        """Of each free number, the `parts` of its step."""
+        return [part for part, c in zip(self.parts, self.constructions) for _ in c.free]
+
+    @cached_property
+    def checksum(self) -> int:
+        """Of steps and plane, for seeds: that of the whole is `crc32` of the rest, begun with this one."""
+        return zlib.crc32(f"({self.steps!r}, {self.plane.k!r}, ".encode())
+
+    @cached_property
     def origins(self) -> list[int]:
         """Of each point, the step that brought it in."""
         first: dict[int, int] = {}
@@ -109,14 +129,15 @@ class Scene:
 
     def ancestors(self, points: Sequence[int]) -> set[int]:
         """The steps that some points rest on."""
-        found: set[int] = set()
-        todo = list(points)
-        while todo:
-            step = self.origins[todo.pop()]
-            if step not in found:
-                found.add(step)
-                taken = self.steps[step][1][: len(self.constructions[step].taken)]
-                todo += [n for n in taken if self.origins[n] != step]
+        return set().union(*(self._rests_on[self.origins[n]] for n in points))
+
+    @cached_property
+    def _rests_on(self) -> list[set[int]]:
+        """Of each step, itself and those that it rests on."""
+        found: list[set[int]] = []
+        for step, ((_, points), c) in enumerate(zip(self.steps, self.constructions)):
+            before = {self.origins[n] for n in points[: len(c.taken)]} - {step}
+            found.append({step}.union(*(found[one] for one in before)))
         return found
 
     @cached_property
@@ -127,6 +148,27 @@ class Scene:
     @cached_property
     def _made(self) -> dict[int, Realisation | None]:
         return {}
+
+    @cached_property
+    def _elsewhere(self) -> list[Fraction]:
+        """Of each free number, a value at random, always the same."""
+        pick = Draw(random.Random(0), self.plane, special=False)
+        return [pick(kind) for kind in self.free]
+
+    @cached_property
+    def _nudged(self) -> dict[tuple[int, int], Realisation | None]:
+        return {}
+
+    def nudged(self, number: int, i: int) -> Realisation | None:
+        """The realisation of this number with its i-th free number elsewhere, always the same; None if it is there
+        already, or contradicts the text."""
+        if (number, i) not in self._nudged:
+            start, value = self.realisation(number), self._elsewhere[i]
+            self._nudged[number, i] = None
+            if start is not None and value != start.numbers[i]:
+                with suppress(Degenerate):
+                    self._nudged[number, i] = moved(self, start, i, value)
+        return self._nudged[number, i]
 
     @cached_property
     def possible(self) -> bool:
@@ -150,7 +192,7 @@ def scene_of(steps: tuple[Step, ...], k: int = 0) -> Scene:
 
 
 def _draw(scene: Scene, number: int) -> Realisation | None:
-    drawn = random.Random(zlib.crc32(repr((scene.steps, scene.plane.k, number)).encode()))
+    drawn = random.Random(zlib.crc32(f"{number})".encode(), scene.checksum))
     special = number % 2
     pick, c = Draw(drawn, scene.plane, bool(special)), scene.constructions[-1]
     cases = list(c.cases.values()) if special else []
@@ -182,9 +224,11 @@ def _continued(g: Plane, points: Sequence[Point], step: Step, values: Sequence[A
     """
     c, used = ALL[step[0]], step[1]
     made = c.place(g, *[points[n] for n in used[: len(c.taken)]], *values)
-    found = (*points, *made)
-    if len(set(found)) < len(found):
-        raise Degenerate("two letters for one point")
+    found = tuple(points)
+    for one in made:
+        if one in found:
+            raise Degenerate("two letters for one point")
+        found += (one,)
     if c.requires:
         named = {letter: found[n] for letter, n in zip(c.letters, used)}
         if not all(holds(g, named, fact) for fact in c.requires):
@@ -198,8 +242,23 @@ def realise(scene: Scene, numbers: Sequence[Any]) -> tuple[Point, ...]:
     Raises:
         Degenerate: if two letters name one point, a requirement fails, or a point does not exist.
     """
-    points, at = START.points, 0
-    for c, step in zip(scene.constructions, scene.steps):
+    return _from(scene, START.points, numbers, 0, 0)
+
+
+def moved(scene: Scene, start: Realisation, i: int, value: Any) -> Realisation:
+    """A realisation with another value of one free number.
+
+    Raises:
+        Degenerate: see `realise`.
+    """
+    numbers = (*start.numbers[:i], value, *start.numbers[i + 1 :])
+    step, at, before = scene.owners[i]
+    return Realisation(numbers, _from(scene, start.points[:before], numbers, step, at))
+
+
+def _from(scene: Scene, points: tuple[Point, ...], numbers: Sequence[Any], first: int, at: int) -> tuple[Point, ...]:
+    """The points, and those of the steps from the first on, whose free numbers begin at `at`."""
+    for c, step in zip(scene.constructions[first:], scene.steps[first:]):
         points = _continued(scene.plane, points, step, numbers[at : at + len(c.free)])
         at += len(c.free)
     return points
@@ -262,12 +321,12 @@ def judge(scene: Scene, query: Query) -> Judgement:
         seen.setdefault(answer, found)
         if len(seen) > 1:
             return Judgement(CANNOT, Evidence("counterexample", looked, tuple(seen.items())[:2]))
-        if question.reasons and answer == "no":
+        if question.reasons and answer == "no" and reasons != frozenset():
             arguments = [[found.points[n] for n in numbers] for numbers in query.arguments]
             now = question.reasons(scene.plane, *arguments)
             reasons = now if reasons is None else reasons & now
-            if not reasons and looked > IDENTITY:
-                break
+        if reasons == frozenset() and looked > IDENTITY:
+            break
         if hangs:
             _note(scene, query, found, signs)
     if unclear:
@@ -288,23 +347,21 @@ def _realisations(scene: Scene, query: Query, seen: dict[str, Realisation]) -> I
     another answer; `seen` grows meanwhile."""
     question = QUESTIONS[query.kind]
     most = min(MOST, max(IDENTITY, PER_NUMBER * (1 + len(scene.free))))
-    close: list[tuple[float, int]] = []
+    close: list[Realisation] = []
     for number in range(most):
         certain = question.identities & seen.keys()
         if (number == EARLY and not seen) or (number >= IDENTITY and certain):
             return
         if number == EARLY:
-            for start in filter(None, map(scene.realisation, range(0, EARLY, 3))):
-                yield from _vanishing(scene, query, start)
+            for early in range(0, EARLY, 3):
+                yield from _vanishing(scene, query, early)
         found = scene.realisation(number)
         if found is not None:
             yield found
             if question.margin and not question.identities & seen.keys():
-                close.append((_margin(scene, query, found.points), number))
-    for _, number in sorted(close)[:STARTS]:
-        start = scene.realisation(number)
-        if start is not None:
-            yield from _approaching(scene, query, start)
+                close.append(found)
+    for start in sorted(close, key=lambda found: _margin(scene, query, found.points))[:STARTS]:
+        yield from _approaching(scene, query, start)
 
 
 def _margin(scene: Scene, query: Query, points: Sequence[Point]) -> float:
@@ -318,13 +375,13 @@ def _approaching(scene: Scene, query: Query, start: Realisation) -> Iterator[Rea
     movable = [i for i, kind in enumerate(scene.free) if kind not in (SIGN, ORDER)]
     least, width = _margin(scene, query, start.points), 0.5
     for _ in range(STEPS if movable else 0):
-        numbers = list(start.numbers)
         i = drawn.choice(movable)
-        numbers[i] += Fraction(round(drawn.gauss(0, width) * 997 * (0.1 + abs(float(numbers[i])))), 997)
-        if not allowed(scene.free[i], numbers[i]):
+        value = start.numbers[i]
+        value += Fraction(round(drawn.gauss(0, width) * 997 * (0.1 + abs(float(value)))), 997)
+        if not allowed(scene.free[i], value):
             continue
         try:
-            found = Realisation(tuple(numbers), realise(scene, numbers))
+            found = moved(scene, start, i, value)
         except Degenerate:
             continue
         yield found
@@ -335,25 +392,24 @@ def _approaching(scene: Scene, query: Query, start: Realisation) -> Iterator[Rea
             width *= 0.9
 
 
-def _vanishing(scene: Scene, query: Query, start: Realisation) -> Iterator[Realisation]:
+def _vanishing(scene: Scene, query: Query, number: int) -> Iterator[Realisation]:
     """Move one free number to where a quantity would vanish if it were linear in it, and see."""
-    pick = Draw(random.Random(0), scene.plane, special=False)
-    here = _quantities(scene, query, start.points)
+    start = scene.realisation(number)
+    here = _quantities(scene, query, start.points) if start else {}
     for i, kind in enumerate(scene.free if here else ()):
-        numbers = list(start.numbers)
-        numbers[i] = pick(kind)
-        step = numbers[i] - start.numbers[i]
-        try:
-            there = _quantities(scene, query, realise(scene, numbers)) if step else {}
-        except Degenerate:
+        nudged = scene.nudged(number, i)
+        if start is None or nudged is None:
             continue
+        there = _quantities(scene, query, nudged.points)
         for key in here.keys() & there.keys():
-            if here[key] == there[key]:
+            (a, b), (c, d) = here[key], there[key]  # a / b and c / d
+            apart = c * b - a * d
+            if apart == 0:
                 continue
-            numbers[i] = start.numbers[i] - here[key] * step / (there[key] - here[key])
-            if allowed(kind, numbers[i]):
+            value = start.numbers[i] - Fraction(a * d, apart) * (nudged.numbers[i] - start.numbers[i])
+            if allowed(kind, value):
                 try:
-                    yield Realisation(tuple(numbers), realise(scene, numbers))
+                    yield moved(scene, start, i, value)
                 except Degenerate:
                     continue
 
@@ -365,10 +421,10 @@ def _conditions(scene: Scene, query: Query, points: Sequence[Point]) -> list[lis
     return [[(value, scale) for value, scale in condition if value != 0] for condition in conditions]
 
 
-def _quantities(scene: Scene, query: Query, points: Sequence[Point]) -> dict[int, Fraction]:
+def _quantities(scene: Scene, query: Query, points: Sequence[Point]) -> dict[int, tuple[int, int]]:
     """condition -> its quantity that does not vanish, where there is just one."""
     left = enumerate(_conditions(scene, query, points))
-    return {number: Fraction(*condition[0]) for number, condition in left if len(condition) == 1}
+    return {number: condition[0] for number, condition in left if len(condition) == 1}
 
 
 def _note(scene: Scene, query: Query, found: Realisation, signs: dict[tuple, set[int]]) -> None:

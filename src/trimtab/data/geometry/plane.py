@@ -46,8 +46,8 @@ def cross(u: tuple[int, int], v: tuple[int, int]) -> int:
 
 def turn(a: Point, b: Point, c: Point) -> int:
     """Positive if c is to the left of the line from a to b, zero if on it."""
-    (x, y, w), (p, q, r) = a, b
-    return (p * w - x * r) * (c[1] * w - y * c[2]) - (q * w - y * r) * (c[0] * w - x * c[2])
+    (x, y, w), (p, q, r), (s, t, v) = a, b, c
+    return (p * w - x * r) * (t * w - y * v) - (q * w - y * r) * (s * w - x * v)
 
 
 def between(a: Point, m: Point, b: Point) -> bool:
@@ -72,7 +72,7 @@ def _product(p: tuple[int, int, int], q: tuple[int, int, int]) -> tuple[int, int
 def _parts(t: Number) -> tuple[Any, Any]:
     kind = type(t)
     if kind is Fraction:
-        return t.numerator, t.denominator
+        return t.as_integer_ratio()
     return t if kind is tuple else (t, 1)
 
 
@@ -87,12 +87,9 @@ class Plane:
 
     def move(self, p: Point, a: Point, b: Point, t: Number, s: Number = 0) -> Point:
         """p + t * ab + s * n, where n is ab turned left by a right angle and sqrt(k) times as long."""
-        ux, uy = vector(a, b)
-        (n, d), (m, e) = _parts(t), _parts(s)
+        (x, y, w), (ux, uy), (n, d), (m, e) = p, vector(a, b), _parts(t), _parts(s)
         n, m, scale = n * e, m * d, d * e * a[2] * b[2]
-        return point(
-            p[0] * scale + p[2] * (n * ux - m * self.k * uy), p[1] * scale + p[2] * (n * uy + m * ux), p[2] * scale
-        )
+        return point(x * scale + w * (n * ux - m * self.k * uy), y * scale + w * (n * uy + m * ux), w * scale)
 
     def foot(self, p: Point, a: Point, b: Point) -> Point:
         """The foot of the perpendicular from p to line ab."""
@@ -106,10 +103,10 @@ class Plane:
         u = vector(a, b)
         return self.dot(vector(a, p), u) * b[2], self.dot(u, u) * p[2]
 
-    def length2(self, a: Point, b: Point) -> Fraction:
-        """The square of the distance."""
-        u = vector(a, b)
-        return Fraction(self.dot(u, u), (a[2] * b[2]) ** 2)
+    def longer(self, a: Point, b: Point, c: Point, d: Point) -> tuple[int, int]:
+        """|ab|^2 - |cd|^2 as (number, positive scale)."""
+        u, v, one, other = vector(a, b), vector(c, d), (a[2] * b[2]) ** 2, (c[2] * d[2]) ** 2
+        return self.dot(u, u) * other - self.dot(v, v) * one, one * other
 
     def circle(self, t: Number) -> tuple[Any, Any]:
         """Factors (x, y) for `move` that keep lengths: |x * ab + y * n| = |ab|; every t gives such a pair."""
@@ -140,7 +137,7 @@ def holds(g: Plane, points: dict[str, Point], fact: str) -> bool:
             (lines), "M in AB" (strictly between), "acute ABC", "obtuse ABC" (the angle at B), "CD opp AB", "CD same AB"
             (C and D on opposite sides, on one side of line AB), "convex ABCD" (a convex polygon in this order).
     """
-    words = fact.split()
+    words = _words(fact)
     if words[0] in ("acute", "obtuse", "convex"):
         kind, corners = words[0], [points[letter] for letter in words[1]]
         if kind == "convex":
@@ -158,9 +155,14 @@ def holds(g: Plane, points: dict[str, Point], fact: str) -> bool:
         product = turn(q[0], q[1], p[0]) * turn(q[0], q[1], p[1])
         return product < 0 if kind == "opp" else product > 0
     if kind in ("eq", "ne"):
-        return (g.length2(*p) == g.length2(*q)) == (kind == "eq")
+        return (g.longer(*p, *q)[0] == 0) == (kind == "eq")
     u, v = vector(*p), vector(*q)
     return {"perp": g.dot(u, v), "par": cross(u, v)}[kind] == 0
+
+
+@cache
+def _words(fact: str) -> list[str]:
+    return fact.split()
 
 
 def convex(corners: list[Point]) -> bool:

@@ -109,12 +109,18 @@ def _line_point_margin(g: Plane, one: Sequence[Point], line: Sequence[Point]) ->
 def place(g: Plane, p: Point, shape: Sequence[Point]) -> int:
     """1 inside, 0 on the boundary, -1 outside; a shape of two points is a circle: its centre, and a point on it."""
     if len(shape) == 2:
-        apart = g.length2(shape[0], shape[1]) - g.length2(shape[0], p)
+        apart, _ = g.longer(shape[0], shape[1], shape[0], p)
         return (apart > 0) - (apart < 0)
-    signs = [turn(shape[i - 1], shape[i], p) for i in range(len(shape))]
+    inside = turned = 1
     if turn(*shape[:3]) < 0:
-        signs = [-sign for sign in signs]
-    return -1 if min(signs) < 0 else int(min(signs) > 0)
+        turned = -1
+    for i, corner in enumerate(shape):
+        side = turned * turn(shape[i - 1], corner, p)
+        if side < 0:
+            return -1
+        if side == 0:
+            inside = 0
+    return inside
 
 
 def point_shape(g: Plane, one: Sequence[Point], shape: Sequence[Point]) -> frozenset[str]:
@@ -135,7 +141,7 @@ def segment_shape(g: Plane, ends: Sequence[Point], shape: Sequence[Point]) -> fr
     Raises:
         NotAsked: if the segment lies along a side.
     """
-    if min(place(g, end, shape) for end in ends) < 0:
+    if any(place(g, end, shape) < 0 for end in ends):
         return _only("no")
     if place(g, g.move(ends[0], ends[0], ends[1], (1, 2)), shape) == 0:
         raise NotAsked("along the boundary")
@@ -144,8 +150,7 @@ def segment_shape(g: Plane, ends: Sequence[Point], shape: Sequence[Point]) -> fr
 
 def _shape_conditions(g: Plane, ends: Sequence[Point], shape: Sequence[Point]) -> list[Condition]:
     if len(shape) == 2:
-        powers = [g.length2(shape[0], shape[1]) - g.length2(shape[0], p) for p in ends]
-        return [[(power.numerator, power.denominator)] for power in powers]
+        return [[g.longer(shape[0], shape[1], shape[0], p)] for p in ends]
     return [[_turn(shape[i - 1], shape[i], p)] for p in ends for i in range(len(shape))]
 
 
@@ -200,8 +205,8 @@ def _has_role(g: Plane, name: str, ends: Sequence[Point], shape: Sequence[Point]
     if name in ("radius", "diameter"):
         centre, rim = shape
         if name == "radius":
-            return centre in ends and g.length2(x, y) == g.length2(centre, rim)
-        return between(x, centre, y) and g.length2(centre, x) == g.length2(centre, y) == g.length2(centre, rim)
+            return centre in ends and g.longer(x, y, centre, rim)[0] == 0
+        return between(x, centre, y) and all(g.longer(centre, end, centre, rim)[0] == 0 for end in ends)
     if name in ("side", "diagonal"):
         if x not in shape or y not in shape:
             return False
