@@ -9,15 +9,18 @@ from rich.console import Console
 
 import tiny_folder
 from test_run import drive, same_weights
+from test_run import weights as model_weights
 from trimtab import run as runs
 from trimtab.core import TokenBatch, answer_mask
 from trimtab.data.collate import Collator
 from trimtab.data.rows import prepare
+from trimtab.data.sources import DataError
 from trimtab.methods import load
 from trimtab.models import fingerprint
 from trimtab.models.loading import load_model
 from trimtab.models.scalar_head import with_scalar_head
 from trimtab.models.student import keep_layers
+from trimtab.precompute import precompute
 from trimtab.recipe import parse
 from trimtab.run import RunError
 from trimtab.signals.columns import Column
@@ -140,3 +143,41 @@ def test_a_reward_model_is_asked_nothing(files, tmp_path, changes):
     with pytest.raises(RunError, match=f"eval.{name}: q_rm trains a reward model"):
         run(tree(files, tmp_path / "run", "q_rm", eval={"every": 3, "prompts": [], **changes}))
     assert not (tmp_path / "run").exists()
+
+
+def notes(folder: Path) -> list[str]:
+    events = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [event["text"] for event in events if event["event"] == "note"]
+
+
+def test_answers_without_their_end_are_said_with_their_share(finished, files, tmp_path):
+    assert not notes(finished["q_rm"])
+    made = tree(files, tmp_path / "run", "ipvrm", training={"max_steps": 1, "max_length": 18})
+    made["data"]["max_lost"] = 1.0
+    (said,) = notes(run(made))
+    assert "of the rows hold an answer without its end token" in said
+    assert not said.startswith("0.0%")
+
+
+def test_a_reference_that_training_does_not_start_from_is_said_and_kept_in_the_file(files, tmp_path):
+    made = tree(files, tmp_path / "run", "ipvrm", training={"max_steps": 1})
+    made["models"]["reference"] = str(files / "teacher")
+    (said,) = notes(run(made))
+    assert "values do not begin at 0" in said
+    assert load_credit(str(tmp_path / "run" / "model")).reading.reference == str(files / "teacher")
+
+
+def test_stored_log_probabilities_stand_in_for_the_reference(finished, files, tmp_path):
+    made = tree(files, tmp_path / "run", "ipvrm")
+    for which in ("train", "heldout"):
+        once = {**made, "data": {"train": made["data"][which]}}
+        precompute(parse(once, "test", "run"), tmp_path / f"{which}.jsonl", command="test", console=Console(quiet=True))
+    made["models"]["reference"] = "column"
+    with pytest.raises(DataError, match="answers.jsonl: there is no .*; "):
+        run(made)
+    made["data"] |= {which: str(tmp_path / f"{which}.jsonl") for which in ("train", "heldout")}
+    folder = run(made)
+    live, stored = (model_weights(place) for place in (finished["ipvrm"], folder))
+    for name, value in live.items():
+        torch.testing.assert_close(stored[name], value, rtol=1e-3, atol=1e-4)
+    assert load_credit(str(folder / "model")).reading.reference == {"from": str(files / "teacher"), "layers": [0, 2]}

@@ -287,6 +287,10 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
             f"not the model that training starts from ({trained})"
         )
         console.print(notes[-1], soft_wrap=True)
+    if wants.reward_model:
+        for note in _reward_notes(train, frozen.get("reference"), trained):
+            notes.append(note)
+            console.print(note, soft_wrap=True)
     needs_copy = wants.start and models.reference is None and models.lora is None and not wants.identity_layer
     start = deepcopy(policy) if needs_copy or recipe.eval.drift else None
     off: Callable[[], AbstractContextManager] | None = None
@@ -356,6 +360,22 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         questions,
         reading,
     )
+
+
+def _reward_notes(train: Prepared, reference: PreTrainedModel | None, start: str) -> list[str]:
+    """What the user of a reward model should know of its rows and its reference."""
+    notes, counts = [], train.counts
+    cut = counts.no_end + counts.truncated
+    if cut:
+        notes.append(
+            f"{cut / counts.kept:.1%} of the rows hold an answer without its end token, where most is known of an answer"
+        )
+    if reference is not None and (found := fingerprint.of_model(reference)) != start:
+        notes.append(
+            f"the reference is {found} and training starts from {start}: values do not begin at 0; leave out "
+            "models.reference to measure from the start"
+        )
+    return notes
 
 
 def _reading(recipe: Recipe, plan: Plan, start: str, reference: PreTrainedModel | None) -> Reading:
