@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from trimtab.models.loading import load_model
 from trimtab.models.scalar_head import with_scalar_head
 from trimtab.models.student import keep_layers
 from trimtab.precompute import precompute
-from trimtab.recipe import parse
+from trimtab.recipe import Recipe, parse
 from trimtab.run import RunError
 from trimtab.signals.columns import Column
 from trimtab.signals.credit import load_credit
@@ -61,8 +62,14 @@ def tree(files: Path, output: Path, kind: str, **changes) -> dict:
     return made
 
 
+def parsed(made: dict) -> Recipe:
+    recipe = parse(made, "test", "run")
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
 def run(made: dict) -> Path:
-    return runs.run(parse(made, "test", "run"), console=Console(quiet=True)).folder
+    return runs.run(parsed(made), console=Console(quiet=True)).folder
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +110,7 @@ def test_the_folder_of_a_run_is_read_again_as_it_was_trained(finished, kind):
     chosen = load(method)
     options = chosen.config.model_validate(KINDS[kind][1])
     given = {"reference": Column("reference_logprobs", "reference")} if chosen.wanted(options).start else {}
-    objective = chosen.build(options, None, **given).objective
+    objective: Any = chosen.build(options, None, **given).objective
     judged = objective.judge(batch, scores)
     samples = [json.loads(line) for line in (finished[kind] / "samples.jsonl").read_text().splitlines()]
     last = [sample for sample in samples if sample["step"] == 6]
@@ -132,9 +139,9 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights_to_the_bit(finished
 def test_lora_trains_the_head_too_and_leaves_a_folder_that_is_read(files, tmp_path):
     made = tree(files, tmp_path / "run", "q_rm", models={"lora": {"r": 2, "target_modules": ["q_proj"]}})
     folder = run(made)
-    before = with_scalar_head(load_model(str(files / "teacher")), seed=0).score.weight
-    after = load_credit(str(folder / "model")).model.score.weight  # type: ignore[union-attr]
-    assert not torch.equal(before, after)
+    before: Any = with_scalar_head(load_model(str(files / "teacher")), seed=0).score
+    after: Any = load_credit(str(folder / "model")).model.score
+    assert not torch.equal(before.weight, after.weight)
 
 
 @pytest.mark.parametrize("changes", [{"drift": True}, {"prompts": ["hello"]}, {"suites": {"geomrel": {"limit": 1}}}])
@@ -171,7 +178,7 @@ def test_stored_log_probabilities_stand_in_for_the_reference(finished, files, tm
     made = tree(files, tmp_path / "run", "ipvrm")
     for which in ("train", "heldout"):
         once = {**made, "data": {"train": made["data"][which]}}
-        precompute(parse(once, "test", "run"), tmp_path / f"{which}.jsonl", command="test", console=Console(quiet=True))
+        precompute(parsed(once), tmp_path / f"{which}.jsonl", command="test", console=Console(quiet=True))
     made["models"]["reference"] = "column"
     with pytest.raises(DataError, match="answers.jsonl: there is no .*; "):
         run(made)

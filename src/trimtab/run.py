@@ -368,7 +368,7 @@ def _reward_notes(train: Prepared, reference: PreTrainedModel | None, start: str
     cut = counts.no_end + counts.truncated
     if cut:
         notes.append(
-            f"{cut / counts.kept:.1%} of the rows hold an answer without its end token, where most is known of an answer"
+            f"{cut / counts.kept:.1%} of the rows hold an answer without its end token, where most of it is known"
         )
     if reference is not None and (found := fingerprint.of_model(reference)) != start:
         notes.append(

@@ -189,7 +189,7 @@ class Outcomes:
         self.weighting: Weighting = weighting
         self.link, self.beta = link, beta
         self.leaf, self.per = LEAF[source], "prefix" if gathered == "prefix_mean" else "sequence"
-        self.needs = frozenset({"outcome", *(["reference"] if source == "ratio" else [])})
+        self.needs: frozenset[str] = frozenset({"outcome", *(["reference"] if source == "ratio" else [])})
 
     def __call__(self, batch: TokenBatch) -> Losses:
         scores = token_scores(batch, self.source)
