@@ -220,12 +220,16 @@ def test_pairs_and_their_planted_errors_by_hand(files, tmp_path, kind):
     assert value(measures, "pair accuracy") == np.mean(wins)
     assert value(measures, "pair accuracy", "kind=slip") == np.mean(wins[::2])
 
-    error, follows, before, after = [], [], [], []
+    error, follows, before, after, numbers = [], [], [], [], []
     for line in sorted((line for line in lines if line["side"] == "rejected"), key=lambda line: line["row"]):
         row = PAIRS[line["row"]]
         first, (later,) = (row["error"]["start"], row["error"]["end"]), row["wrong"]
         places = range(len(line["tokens"]))  # one token a character, and the end
         error.append(by_hand(line["scores"], [first[0] <= at < first[1] for at in places]))
+        digits = [at for at in places if line["tokens"][at].isdigit()]
+        of_numbers = [first[0] <= at < first[1] for at in digits]
+        if any(of_numbers) and not all(of_numbers):
+            numbers.append(by_hand([line["scores"][at] for at in digits], of_numbers))
         both = [any(a <= at < b for a, b in (first, later)) for at in places]
         follows.append(by_hand(line["scores"], both))
         seen = [1 / (1 + math.exp(-v)) for v in line["values"]] if kind == "ratio" else line["values"]
@@ -234,6 +238,8 @@ def test_pairs_and_their_planted_errors_by_hand(files, tmp_path, kind):
     assert value(measures, "token AUC of the error") == pytest.approx(np.mean(error))
     assert value(measures, "token AUC of the error", "kind=carry") == pytest.approx(np.mean(error[1::2]))
     assert value(measures, "token AUC of the error and what follows from it") == pytest.approx(np.mean(follows))
+    assert numbers
+    assert value(measures, "token AUC of the error among numbers") == pytest.approx(np.mean(numbers))
     what = "probability" if kind == "ratio" else "value"
     assert value(measures, f"mean {what} before the error") == pytest.approx(np.mean(before), rel=1e-5)
     assert value(measures, f"mean {what} after the error") == pytest.approx(np.mean(after), rel=1e-5)

@@ -305,11 +305,20 @@ def _errors(result: Worth, found: Found, outcomes: bool, seed: int) -> None:
         for name, marks in kinds.items():
             area = credit.token_auc(scores, marks, seed)
             result.measures.append(Measure(f"token AUC of {name}", group, area.mean, area.answers))
+        area = credit.token_auc(*_numbers_alone(own, errors), seed)  # numbers score unlike words, wrong or not
+        result.measures.append(Measure("token AUC of the error among numbers", group, area.mean, area.answers))
         values = [sigmoid(scored.values) if outcomes else scored.values for _, scored in own]
         around = credit.around_error(values, errors, seed)
         for name, interval in (("before", around.before), ("after", around.after)):
             result.measures.append(Measure(f"mean {value} {name} the error", group, interval, around.answers))
         result.measures.append(Measure(f"change of {value} at the error", group, around.change, around.answers))
+
+
+def _numbers_alone(found: Found, marks: Sequence[Any]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Scores and marks of the tokens that hold a digit."""
+    kept = [np.array([any(c.isdigit() for c in token) for token in scored.tokens], bool) for _, scored in found]
+    scores = [np.asarray(scored.scores)[digits] for (_, scored), digits in zip(found, kept)]
+    return scores, [np.asarray(mark)[digits] for mark, digits in zip(marks, kept)]
 
 
 def _answers(result: Worth, found: Found, outcomes: bool, seed: int) -> None:
