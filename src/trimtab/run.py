@@ -34,7 +34,7 @@ from trimtab.models.adapters import add_lora
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.identity_layer import bypass, insert_identity_layer, train_only_identity_layer
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head
-from trimtab.models.student import evenly_spaced, keep_layers
+from trimtab.models.student import asked_layers, keep_layers
 from trimtab.recipe import FROZEN, STORED, Cut, Recipe, Stages, dump, policy_source
 from trimtab.signals.base import call_plan
 from trimtab.signals.columns import Column
@@ -280,6 +280,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
 
     frozen = {role: _load(shared, name, models.frozen_dtype, models.trust_remote_code) for role, name in names.items()}
     policy = make_policy(recipe, shared)
+    prints = {role: fingerprint.of_model(model) for role, model in frozen.items()}
     trained = fingerprint.of_model(policy)
     if models.reference == STORED and not stored.models(recipe.data.train)["reference"].endswith(trained):
         notes.append(
@@ -288,7 +289,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         )
         console.print(notes[-1], soft_wrap=True)
     if wants.reward_model:
-        for note in _reward_notes(train, frozen.get("reference"), trained):
+        for note in _reward_notes(train, prints.get("reference"), trained):
             notes.append(note)
             console.print(note, soft_wrap=True)
     needs_copy = wants.start and models.reference is None and models.lora is None and not wants.identity_layer
@@ -330,7 +331,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         "options": str(recipe.options),
         "seed": str(recipe.seed),
         "policy": f"{shown(models.policy)} {trained}",
-        **{role: f"{getattr(models, role)} {fingerprint.of_model(model)}" for role, model in frozen.items()},
+        **{role: f"{getattr(models, role)} {found}" for role, found in prints.items()},
         "trained parameters": f"{sum(p.numel() for p in policy.parameters() if p.requires_grad):,}",
         "tokenizer": fingerprint.of_tokenizer(tokenizer),
         "chat template": fingerprint.of_text(str(tokenizer.chat_template)),
@@ -344,7 +345,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
     }
     columns = (*wants.columns, *((RATING,) if wants.steps else ()))
     collator = Collator(int(tokenizer.pad_token_id or 0), vocab, wants.every_token, columns)  # type: ignore[arg-type]
-    reading = _reading(recipe, plan, trained, frozen.get("reference")) if wants.reward_model else None
+    reading = _reading(recipe, plan, trained, prints.get("reference")) if wants.reward_model else None
     return Job(
         recipe,
         method,
@@ -362,28 +363,28 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
     )
 
 
-def _reward_notes(train: Prepared, reference: PreTrainedModel | None, start: str) -> list[str]:
-    """What the user of a reward model should know of its rows and its reference."""
+def _reward_notes(train: Prepared, reference: str | None, start: str) -> list[str]:
+    """What the user of a reward model should know of its rows, and of its reference by the models' fingerprints."""
     notes, counts = [], train.counts
     cut = counts.no_end + counts.truncated
     if cut:
         notes.append(
             f"{cut / counts.kept:.1%} of the rows hold an answer without its end token, where most of it is known"
         )
-    if reference is not None and (found := fingerprint.of_model(reference)) != start:
+    if reference not in (None, start):
         notes.append(
-            f"the reference is {found} and training starts from {start}: values do not begin at 0; leave out "
+            f"the reference is {reference} and training starts from {start}: values do not begin at 0; leave out "
             "models.reference to measure from the start"
         )
     return notes
 
 
-def _reading(recipe: Recipe, plan: Plan, start: str, reference: PreTrainedModel | None) -> Reading:
+def _reading(recipe: Recipe, plan: Plan, start: str, reference: str | None) -> Reading:
     """How the reward model that comes out of this run is read.
 
     Args:
         start: fingerprint of the model that training starts from.
-        reference: the frozen model that the recipe names, if any.
+        reference: fingerprint of the frozen model that the recipe names, if any.
     """
     models = recipe.models
     policy = (
@@ -391,7 +392,7 @@ def _reading(recipe: Recipe, plan: Plan, start: str, reference: PreTrainedModel 
         if isinstance(models.policy, str)
         else {"from": policy_source(recipe), "layers": models.policy.layers}
     )
-    place, name = (policy, start) if reference is None else (models.reference, fingerprint.of_model(reference))
+    place, name = (policy, start) if reference is None else (models.reference, reference)
     if models.reference == STORED:
         stored_place, _, name = stored.models(recipe.data.train)["reference"].rpartition(" ")
         place = policy if name == start else stored_place
@@ -485,12 +486,10 @@ def make_policy(recipe: Recipe, shared: Shared) -> PreTrainedModel:
     if isinstance(models.policy, str):
         return loading.load_model(name, dtype=models.dtype, trust_remote_code=models.trust_remote_code)
     source = _load(shared, name, models.frozen_dtype, models.trust_remote_code)
-    layers = models.policy.layers
-    if isinstance(layers, int):
-        try:
-            layers = evenly_spaced(source.config.get_text_config().num_hidden_layers, layers)
-        except ValueError as error:
-            raise RunError(f"models.policy.layers: {error}") from error
+    try:
+        layers = asked_layers(source, models.policy.layers)
+    except ValueError as error:
+        raise RunError(f"models.policy.layers: {error}") from error
     return keep_layers(source, layers).to(loading.DTYPES[models.dtype])  # type: ignore[arg-type]
 
 

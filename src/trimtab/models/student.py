@@ -20,6 +20,17 @@ def evenly_spaced(num_layers: int, keep: int) -> list[int]:
     return [round(i * (num_layers - 1) / (keep - 1)) for i in range(keep)]
 
 
+def asked_layers(model: PreTrainedModel, layers: int | Sequence[int]) -> list[int]:
+    """Indices of the layers that are meant: these, or so many, evenly spaced.
+
+    Raises:
+        ValueError: if there are not so many.
+    """
+    if isinstance(layers, int):
+        return evenly_spaced(model.config.get_text_config().num_hidden_layers, layers)
+    return list(layers)
+
+
 def find_layers(model: nn.Module, num_layers: int) -> tuple[str, nn.ModuleList]:
     """The list of decoder layers of any transformers decoder, found by its length and not by its name.
 

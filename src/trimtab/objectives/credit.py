@@ -192,11 +192,10 @@ class Outcomes:
         self.needs: frozenset[str] = frozenset({"outcome", *(["reference"] if source == "ratio" else [])})
 
     def __call__(self, batch: TokenBatch) -> Losses:
-        scores = token_scores(batch, self.source)
-        judged, answered = self.judge(batch, scores), batch.lengths > 0
-        right = gather(batch, batch.signals["outcome"].float(), "last") > 0.5
+        losses, judged = self._judged(batch, token_scores(batch, self.source))
+        answered, right = batch.lengths > 0, judged["outcome"] > 0.5
         return batch.losses(
-            self._losses(batch, scores),
+            losses,
             accuracy=judged["accuracy"][answered],
             brier=judged["brier"][answered],
             value_right=judged["value"][answered & right],
@@ -205,24 +204,27 @@ class Outcomes:
         )
 
     def judge(self, batch: TokenBatch, scores: Tensor) -> dict[str, Tensor]:
-        """[R] each: objective (of prefixes the mean over an answer), value of the whole answer, accuracy of its sign,
-        and brier, (sigma(value) - outcome)^2."""
-        losses, right = self._losses(batch, scores), gather(batch, batch.signals["outcome"].float(), "last")
-        value = self.beta * gather(batch, scores, self.gathered)
+        """[R] each: objective (of prefixes the mean over an answer), value of the whole answer, its outcome, accuracy
+        of its sign, and brier, (sigma(value) - outcome)^2."""
+        return self._judged(batch, scores)[1]
+
+    def _judged(self, batch: TokenBatch, scores: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The losses, [N] of prefixes or [R], and what is judged of answers."""
+        values, outcome = self.beta * gather(batch, scores, self.gathered), batch.signals["outcome"].float()
+        right = gather(batch, outcome, "last")
         if self.per == "prefix":
-            losses, value = gather(batch, losses, "mean"), gather(batch, value, "last")
-        return {
-            "objective": losses,
+            losses = self.link(values, outcome) * prefix_weights(batch, self.weighting)
+            objective, value = gather(batch, losses, "mean"), gather(batch, values, "last")
+        else:
+            losses = objective = self.link(values, right)
+            value = values
+        return losses, {
+            "objective": objective,
             "accuracy": ((value > 0) == (right > 0.5)).float(),
             "brier": (value.sigmoid() - right).square(),
             "value": value,
+            "outcome": right,
         }
-
-    def _losses(self, batch: TokenBatch, scores: Tensor) -> Tensor:
-        values, outcome = self.beta * gather(batch, scores, self.gathered), batch.signals["outcome"].float()
-        if self.per == "sequence":
-            return self.link(values, gather(batch, outcome, "last"))
-        return self.link(values, outcome) * prefix_weights(batch, self.weighting)
 
 
 class StepRatings:

@@ -14,9 +14,9 @@ from trimtab.core import LabelLogits, LabelLogprobs, Losses, TokenBatch
 from trimtab.models import fingerprint
 from trimtab.models.builtin import ModelNotFound
 from trimtab.models.forward import add_objective_forward
-from trimtab.models.loading import load_config, load_model, locate
+from trimtab.models.loading import DTYPES, load_config, load_model, locate
 from trimtab.models.scalar_head import add_score_forward
-from trimtab.models.student import evenly_spaced, keep_layers
+from trimtab.models.student import asked_layers, keep_layers
 from trimtab.objectives.credit import Gathered, Source, gather
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.start import read_with
@@ -180,7 +180,7 @@ def _reference(name: str, reading: Reading, moved: str | None, dtype: str) -> Fr
             f"{name} is measured from the model {reading.reference_fingerprint}, and {place} is {print_of}: its "
             "weights differ, and every value would be off; give the model that its training started from"
         )
-    return FrozenModel(found.to(getattr(torch, dtype)), name="reference")
+    return FrozenModel(found.to(DTYPES[dtype]), name="reference")  # type: ignore[arg-type]
 
 
 def _start(name: str, place: str | dict[str, Any] | None) -> PreTrainedModel:
@@ -188,7 +188,5 @@ def _start(name: str, place: str | dict[str, Any] | None) -> PreTrainedModel:
         raise CreditError(f"{name} does not say which model it is measured from; name it with --reference PLACE")
     if isinstance(place, str):
         return load_model(place)
-    whole, layers = load_model(place["from"]), place["layers"]
-    if isinstance(layers, int):
-        layers = evenly_spaced(whole.config.get_text_config().num_hidden_layers, layers)
-    return keep_layers(whole, layers)
+    whole = load_model(place["from"])
+    return keep_layers(whole, asked_layers(whole, place["layers"]))

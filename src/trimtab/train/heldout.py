@@ -86,16 +86,17 @@ def measure(
 
 
 class Judge:
-    """The objective of a reward model, which keeps what it judges of each answer or pair."""
+    """An "objective" that is only read: it keeps what that of a reward model judges of each answer or pair."""
+
+    per = "sequence"
 
     def __init__(self, objective: Any):
-        self.objective = objective
-        self.needs, self.per, self.leaf = objective.needs, objective.per, objective.leaf
+        self.objective, self.needs, self.leaf = objective, objective.needs, objective.leaf
         self.judged: dict[str, Tensor] = {}
 
     def __call__(self, batch: TokenBatch) -> Losses:
         self.judged = self.objective.judge(batch, token_scores(batch, self.objective.source))
-        return self.objective(batch)
+        return batch.losses(torch.zeros(len(batch.lengths), device=batch.targets.device))
 
 
 @torch.no_grad()
@@ -115,9 +116,8 @@ def judge(policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], plan: Plan
     rows: dict[int, dict[str, float]] = {}
     for inputs in batches:
         reader = Judge(plan.objective)
-        call = ObjectiveCall(
-            reader, inputs["labels"], read_signals(plan.signals, policy, inputs), inputs["row_id"], plan.reduction
-        )
+        found = read_signals(plan.signals, policy, inputs)
+        call = ObjectiveCall(reader, inputs["labels"], found, inputs["row_id"], "sequence_mean")
         policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)
         columns = {REWARDS[name]: one.tolist() for name, one in reader.judged.items() if name in REWARDS}
         ids = inputs["row_id"].tolist()
