@@ -460,8 +460,8 @@ MISTAKES = [
     Mistake(
         "sequences: every one weighs 1 in the gradient",
         "core/vocab.py",
-        "logprobs, weights.to(losses.values.dtype))",
-        "logprobs, torch.ones_like(losses.values))",
+        "leaf, weights.to(losses.values.dtype))",
+        "leaf, torch.ones_like(losses.values))",
         (DPO_PARITY + "test_dpo_is_trls_in_value_and_gradient",),
     ),
     Mistake(

@@ -149,8 +149,7 @@ def stepwise(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     answer = STEP_SEPARATOR.join(steps)
     is_chat = isinstance(row["prompt"], list)
     completion = [{"role": "assistant", "content": answer}] if is_chat else answer
-    kept = {key: row[key] for key in ("tools", "chat_template_kwargs") if key in row}
-    return {**kept, "prompt": row["prompt"], "completion": completion}
+    return {**_for_the_template(row), "prompt": row["prompt"], "completion": completion}
 
 
 def step_ends(steps: Sequence[str]) -> list[int]:
@@ -285,12 +284,17 @@ def one_side(row: Mapping[str, Any], side: str, where: str) -> Mapping[str, Any]
     """
     if side not in row:
         return row
-    answer, kept = row[side], {key: row[key] for key in ("tools", "chat_template_kwargs") if key in row}
+    answer, kept = row[side], _for_the_template(row)
     if isinstance(answer, list) and not isinstance(row.get("prompt"), list):  # the messages hold the prompt
         return {**kept, "prompt": answer[:-1], "completion": answer[-1:]}
     if "prompt" not in row:
         raise DataError(f"{where} has {side} and no prompt; texts need one, only messages may hold it themselves")
     return {**kept, "prompt": row["prompt"], "completion": answer}
+
+
+def _for_the_template(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row holds for the chat template besides messages."""
+    return {key: row[key] for key in ("tools", "chat_template_kwargs") if key in row}
 
 
 def outcome(row: Mapping[str, Any], where: str) -> float:
