@@ -153,3 +153,12 @@ def test_a_torn_line_is_cut_off_and_another_broken_one_is_named(finished, files,
         file.write("[]\n")
     with pytest.raises(CollectError, match="line 16: no row"):
         collect(real(files, out), console=QUIET)
+
+
+def test_a_server_draws_each_answer_by_a_seed_of_its_own(files, tmp_path, server):
+    server.reply = lambda asked: f"It is {asked['seed']}."
+    how = {"endpoint": server.url, "answers": 3, "batch": 4, "heldout": 0.0, "seed": 10, "max_new_tokens": 8}
+    counts = collect(Settings("m", str(files / "tasks.jsonl"), tmp_path / "out", **how), console=QUIET)
+    assert counts.repeated == 0
+    assert [row["text"] for row in lines(tmp_path / "out")] == [f"It is {seed}." for seed in range(10, 25)]
+    assert {asked["temperature"] for asked in server.seen} == {1.0}

@@ -214,9 +214,12 @@ def _ask(
         for place, block in enumerate(blocks):
             if _known(block, samples):
                 continue
+            chats, draws = [tasks[task]["prompt"] for task, _ in block], {}
             if isinstance(answerer, Local):
                 answerer.calls = place
-            replies = answerer.answer([tasks[task]["prompt"] for task, _ in block], settings.max_new_tokens)
+            if isinstance(answerer, Endpoint):  # one seed for all would give one answer for all of a task
+                draws["seeds"] = [settings.seed + place * settings.batch + i for i in range(len(block))]
+            replies = answerer.answer(chats, settings.max_new_tokens, **draws)
             rows = [
                 {"task": task, "number": number, "text": reply.text, **({"error": reply.error} if reply.error else {})}
                 for (task, number), reply in zip(block, replies, strict=True)

@@ -226,15 +226,18 @@ class Endpoint:
             "seed": str(self.seed),
         }
 
-    def answer(self, chats: Sequence[Messages], max_new_tokens: int) -> list[Reply]:
-        with ThreadPoolExecutor(max_workers=min(self.batch, len(chats))) as pool:
-            return list(pool.map(lambda chat: self._one(chat, max_new_tokens, self.seed)[0], chats))
+    def answer(self, chats: Sequence[Messages], max_new_tokens: int, seeds: Sequence[int] | None = None) -> list[Reply]:
+        """Each drawn by the server's seed, or by one of its own below 2**31."""
+        seeds = [self.seed] * len(chats) if seeds is None else seeds
+        return [reply for reply, _ in self._all(chats, max_new_tokens, seeds)]
 
     def whole(self, chats: Sequence[Messages], max_new_tokens: int, seeds: Sequence[int]) -> list[Reply]:
-        """Replies as of `answer`, each drawn by a seed of its own below 2**31; a text that was cut off is empty."""
+        """Replies as of `answer`; a text that was cut off is empty."""
+        return [Reply("") if cut else reply for reply, cut in self._all(chats, max_new_tokens, seeds)]
+
+    def _all(self, chats: Sequence[Messages], max_new_tokens: int, seeds: Sequence[int]) -> list[tuple[Reply, bool]]:
         with ThreadPoolExecutor(max_workers=min(self.batch, len(chats))) as pool:
-            said = pool.map(lambda chat, seed: self._one(chat, max_new_tokens, seed), chats, seeds)
-            return [Reply("") if cut else reply for reply, cut in said]
+            return list(pool.map(lambda chat, seed: self._one(chat, max_new_tokens, seed), chats, seeds))
 
     def compare(self, chats: Sequence[Messages], labels: Sequence[Sequence[str]]) -> list[dict[str, float]]:
         raise SuiteError("a server does not tell the probability of every option: use --read text")
