@@ -34,7 +34,7 @@ from trimtab.train.heldout import measure, summary
 
 METHODS: dict[str, tuple[str, dict[str, Any], float]] = {
     "sft": ("sft", {}, 1.0),
-    "psft": ("psft", {"epsilon": 0.28, "refresh": 8}, 1.0),
+    "psft": ("psft", {"epsilon": 0.28}, 1.0),
     "sft, slower": ("sft", {}, 0.5),
 }
 """name -> method, options, share of the learning rate"""
@@ -116,6 +116,8 @@ def at_accuracy(path: list[dict[str, float]], wanted: float) -> dict[str, float]
 def follow(name: str, seed: int, args: argparse.Namespace) -> list[dict[str, float]]:
     """The measurements of one training."""
     method, options, share = METHODS[name]
+    if method == "psft":
+        options = {**options, "refresh": args.refresh}
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "train.jsonl"
         data.write_text("".join(json.dumps(row) + "\n" for row in digits("train", 16 * args.steps, seed)))
@@ -157,6 +159,7 @@ def main() -> None:
     parser.add_argument("--at", type=float, default=0.6, help="accuracy at which methods are compared")
     parser.add_argument("--rows", type=int, default=64, help="held-out rows of each task")
     parser.add_argument("--learning-rate", type=float, default=2e-5)
+    parser.add_argument("--refresh", type=int, default=8, help="updates of a window of PSFT")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     start = time.time()
