@@ -1,12 +1,14 @@
 """The token batch, the reduction and the vocabulary engine: the mathematics every method stands on."""
 
-from trimtab.core.batch import IGNORE, LazyLogits, TokenBatch, answer_mask, predicting
+from trimtab.core.batch import IGNORE, Candidates, LazyLogits, TokenBatch, answer_mask, predicting
 from trimtab.core.loss import Losses, Objective, Reduction, count, reduce, weights
-from trimtab.core.plan import Method, MethodConfig, Plan, PlanError, Wants
+from trimtab.core.plan import Credit, Method, MethodConfig, Plan, PlanError, Rollouts, Wants
 from trimtab.core.vocab import Fused, Head, LabelLogits, LabelLogprobs, fused_loss, label_logprobs
 
 __all__ = [
     "IGNORE",
+    "Candidates",
+    "Credit",
     "Fused",
     "Head",
     "LabelLogits",
@@ -19,6 +21,7 @@ __all__ = [
     "Plan",
     "PlanError",
     "Reduction",
+    "Rollouts",
     "TokenBatch",
     "Wants",
     "answer_mask",

@@ -61,6 +61,24 @@ class LazyLogits:
             return self.head(self.hidden)
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """A few tokens of the vocabulary at each answer token, and what is known of them."""
+
+    ids: Tensor
+    """[N, K], all different at a place; slot 0 is the answer token itself"""
+    logprobs: Tensor
+    """[N, K] nats, under the policy that wrote the answer and at its temperature"""
+    advantages: Tensor | None = None
+    """[N, K]"""
+    mask: Tensor | None = None
+    """[N, K] bool, which of them take part; None for all"""
+
+    def __getitem__(self, part: slice) -> Candidates:
+        fields = (self.ids, self.logprobs, self.advantages, self.mask)
+        return Candidates(*(None if one is None else one[part] for one in fields))  # type: ignore[arg-type]
+
+
 def _vocab_size(signal: Any) -> int | None:
     if isinstance(signal, LazyLogits):
         return signal.vocab_size
@@ -74,7 +92,7 @@ class TokenBatch:
 
     There is no padding and no mask. `signals` holds what an objective reads: "policy" and other
     models as logits [N, V] (or `LazyLogits`), or as log-probabilities of the targets [N]; and any
-    per-token tensor ("advantages": [N]).
+    per-token tensor ("advantages": [N]) or `Candidates`.
     """
 
     targets: Tensor

@@ -1,11 +1,13 @@
 """A method, its settings, and the plan that it builds for one run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
+from torch import Tensor
 
+from trimtab.core.batch import Candidates, TokenBatch
 from trimtab.core.loss import Objective, Reduction
 
 
@@ -26,6 +28,45 @@ class Provider(Protocol):
 
 
 @dataclass(frozen=True)
+class Rollouts:
+    """Answers that the policy has just written, several to each prompt, and what is known of them.
+
+    All answers of all processes that belong to one prompt are here, so that they can be compared.
+    """
+
+    batch: TokenBatch
+    """their answer tokens, without signals"""
+    rewards: Tensor
+    """[R]"""
+    group: Tensor
+    """[R] which prompt, from 0"""
+    signals: Mapping[str, Tensor]
+    """"old": [N] log-probabilities (nats) of the answer tokens under the policy that wrote them, at its temperature;
+    "normaliser": [N] log sum_v exp z_v of the same; and what the plan's `readers` say, [N] or [N, K]"""
+    candidates: Candidates | None = None
+    """where the credit asks for some"""
+
+    def of_token(self, values: Tensor) -> Tensor:
+        """[N]: for each token the value [R] of its answer."""
+        return values[self.batch.row]
+
+
+class Credit(Protocol):
+    """From rollouts to what the objective is told of each token: the place where rewards become advantages."""
+
+    candidates: int
+    """likeliest tokens of the policy to be kept at each place, the answer token among them; 0 for none"""
+    needs: frozenset[str]
+    """of the rollouts' signals, those that the plan's `readers` must provide"""
+    provides: frozenset[str]
+    """what the objective is told"""
+
+    def __call__(self, rollouts: Rollouts) -> dict[str, Tensor | Candidates]:
+        """Signals of the objective: [N], or `Candidates`."""
+        ...
+
+
+@dataclass(frozen=True)
 class Plan:
     """All that a loop needs to know: which objective, fed by which signals, divided how."""
 
@@ -36,14 +77,25 @@ class Plan:
     reduction: Reduction = "token_mean"
     window: tuple[int, int] | None = None
     """(updates, times): the rows of so many updates are gone through so often before the next rows come"""
+    credit: Credit | None = None
+    """of a method that learns from its own answers"""
+    readers: Sequence[Provider] = ()
+    """signals that are read once for all updates on the same rollouts, for the credit"""
 
     def __post_init__(self) -> None:
-        provided = frozenset().union(*(signal.provides for signal in self.signals))
+        given = [*self.signals, *([self.credit] if self.credit else [])]
+        provided = frozenset().union(*(signal.provides for signal in given))
         missing = sorted(self.objective.needs - provided)
         if missing:
             raise PlanError(
                 f"{type(self.objective).__name__} needs the signal{'s' * (len(missing) > 1)} {', '.join(missing)}; "
                 f"the plan provides: {', '.join(sorted(provided)) or 'none'}"
+            )
+        read = frozenset().union(*(reader.provides for reader in self.readers))
+        if self.credit and self.credit.needs - read:
+            raise PlanError(
+                f"{type(self.credit).__name__} needs {', '.join(sorted(self.credit.needs - read))}, which no reader of "
+                "the plan provides"
             )
         if self.objective.per == "sequence" and self.reduction == "token_mean":
             raise PlanError(f"{type(self.objective).__name__} has one value a sequence: no mean over tokens")
@@ -91,6 +143,8 @@ class Method:
     """build(config, policy, **models) -> Plan"""
     wants: Wants | Callable[[Any], Wants] = Wants()
     """fixed, or by the method's settings"""
+    loop: Literal["supervised", "rollouts"] = "supervised"
+    """learns from rows, or from its own answers to the prompts of rows"""
 
     def wanted(self, config: MethodConfig) -> Wants:
         """What these settings need."""

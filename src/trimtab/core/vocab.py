@@ -45,6 +45,8 @@ class Head:
     softcap: float | None = None
     masks: bool = False
     """the model gives some tokens a logit of -inf, which `finite` replaces"""
+    temperature: float = 1.0
+    """logits are divided by it at the end"""
 
     def finish(self, raw: Tensor) -> Tensor:
         """Logits from what the module returned."""
@@ -52,6 +54,8 @@ class Head:
             raw = raw * self.scale
         if self.softcap is not None:
             raw = self.softcap * torch.tanh(raw / self.softcap)
+        if self.temperature != 1.0:
+            raw = raw / self.temperature
         return finite(raw) if self.masks else raw
 
     def __call__(self, hidden: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ the right one, and the gradient of a tied head reaches the embedding once.
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MethodType
 from typing import Any
 
@@ -41,8 +41,10 @@ class ObjectiveCall:
         *,
         seed: int = 0,
         step: int = 0,
+        temperature: float = 1.0,
     ):
         self.objective, self.total, self.seed, self.step = objective, total, seed, step
+        self.temperature = temperature  # of the policy, whose logits are divided by it
         self.reduction: Reduction = reduction
         self.labels = labels  # [B, T] with -100 at prompt and padding
         self.signals = signals
@@ -149,5 +151,6 @@ def compute_objective(call: ObjectiveCall, hidden: Tensor, head: Head) -> Object
     """The objective on hidden states [B, T, D] of a whole micro-batch."""
     batch = TokenBatch.from_labels(call.labels, call.signals, row_id=call.row_id, seed=call.seed, step=call.step)
     weight = weights(batch, call.reduction, call.total, call.objective.per)
+    head = replace(head, temperature=call.temperature)
     fused = fused_loss(call.objective, batch, predicting(hidden, call.labels), head, weight)
     return ObjectiveOutput(loss=fused.loss, metrics=fused.metrics, unreduced=fused.values)  # type: ignore[arg-type]

@@ -41,8 +41,10 @@ def call_plan(
     inputs: Mapping[str, Tensor],
     total: Tensor | float | None = None,
     *,
+    known: Mapping[str, Any] | None = None,
     seed: int = 0,
     step: int = 0,
+    temperature: float = 1.0,
 ) -> ObjectiveOutput:
     """One forward of the policy with the plan's objective, fed by its signals.
 
@@ -50,9 +52,13 @@ def call_plan(
         plan: of a method.
         policy: with `add_objective_forward`; may be wrapped.
         inputs: as a signal takes them.
+        known: signals that were read before.
         total, seed, step: see `trimtab.core.weights` and `TokenBatch.uniform`.
+        temperature: what the policy's logits are divided by.
     """
-    signals = read_signals(plan.signals, policy, inputs)
+    signals = {**read_signals(plan.signals, policy, inputs), **(known or {})}
     labels, row_id = inputs["labels"], inputs["row_id"]
-    call = ObjectiveCall(plan.objective, labels, signals, row_id, plan.reduction, total, seed=seed, step=step)
+    call = ObjectiveCall(
+        plan.objective, labels, signals, row_id, plan.reduction, total, seed=seed, step=step, temperature=temperature
+    )
     return policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)
