@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from trimtab.mistakes import nearest
 
@@ -74,6 +74,8 @@ class Models(_Strict):
     """`memory`: frozen models run once over all rows and their hidden states are kept in main memory (hidden size x 4
     bytes for each answer token; only 4 where log-probabilities are enough), which saves a forward in every later
     epoch, and of the teacher in every later stage."""
+    credit: str | None = None
+    """A trained reward model whose token scores are the credit of a policy's own answers."""
     lora: dict[str, Any] | None = None
     """Arguments of PEFT's LoraConfig; the policy's own weights are then frozen."""
     trust_remote_code: bool = False
@@ -97,6 +99,17 @@ class Data(_Strict):
     """Use only the first rows of `heldout`."""
     max_lost: float = Field(0.01, ge=0, le=1)
     """Refuse to start if a larger share of rows would be truncated, dropped or without an answer."""
+
+
+class Reward(_Strict):
+    """What an answer is worth, held against the row's `answer`."""
+
+    name: str
+    """`exact`, `choice` or `math`, or a function of your own: FILE.py:FUNCTION or package.module:FUNCTION."""
+    right: float = 1.0
+    """For a right answer, of the three that come with trimtab."""
+    wrong: float = 0.0
+    """For any other."""
 
 
 class SuiteEval(_Strict):
@@ -127,6 +140,15 @@ class Eval(_Strict):
     """Suites that the policy is asked before and after training, greedily; `trimtab list suites` shows them."""
     batch_size: int = Field(8, ge=1)
     """Rows at a time in evaluations."""
+    answers: int = Field(4, ge=1)
+    """Of methods that learn from their own answers: how many are drawn for each held-out row, at the temperature of
+    training; pass@1 is the share of them that is right."""
+
+
+def _rewards(given: Any) -> Any:
+    """A single reward, or its bare name, as a list of one."""
+    listed = given if isinstance(given, list) else [given]
+    return [{"name": one} if isinstance(one, str) else one for one in listed]
 
 
 class Recipe(_Strict):
@@ -138,8 +160,12 @@ class Recipe(_Strict):
     data: Data
     options: dict[str, Any] = {}
     """Settings of the method; `trimtab show METHOD` lists them."""
+    reward: Annotated[list[Reward], BeforeValidator(_rewards)] = []
+    """Of methods that learn from their own answers: a name, or a name with its values, or a list of these whose values
+    are added (weighed by training.reward_weights). The first one decides what is right in evaluations."""
     training: dict[str, Any] = {}
-    """Arguments of TRL's SFTConfig, under their own names."""
+    """Arguments of TRL's SFTConfig, or of its GRPOConfig for methods that learn from their own answers, under their own
+    names."""
     eval: Eval = Field(default_factory=lambda: Eval.model_validate({}))
     seed: int = 0
     output: str
@@ -210,6 +236,8 @@ def parse(tree: Mapping[str, Any], where: str, name: str) -> Recipe | Stages:
         _one_policy(full, f"{where}: stages[{number}]")
         runs.append(_validate(Recipe, full, where, ("stages", number)))
         check_method(runs[-1], f"{where}: stages[{number}]")
+        if minutes is not None and runs[-1].reward:
+            raise RecipeError(f"{where}: the speed of {runs[-1].method} is not known beforehand; leave out minutes")
     return Stages(output=output, minutes=minutes, stages=runs)
 
 
@@ -224,7 +252,7 @@ def check_method(recipe: Recipe, where: str) -> None:
 
     try:
         method = methods.load(recipe.method)
-        recipe.training = settings.check(recipe.training)
+        recipe.training = settings.check(recipe.training, method.loop)
     except ValueError as error:
         raise RecipeError(f"{where}: {error}") from error
     options = _validate(method.config, recipe.options, where, ("options",), of=f"options of {recipe.method}")
@@ -244,12 +272,34 @@ def check_method(recipe: Recipe, where: str) -> None:
     for role in FROZEN:
         if getattr(recipe.models, role) is not None and role != "teacher" and role not in used:  # evaluations read it
             raise RecipeError(f"{where}: method {recipe.method} does not use models.{role}; leave it out")
+    _check_loop(recipe, method.loop == "rollouts", wanted.credit, where)
     if wanted.identity_layer and recipe.models.lora is not None:
         raise RecipeError(f"{where}: method {recipe.method} trains its identity layer alone; leave out models.lora")
     if isinstance(recipe.models.policy, Cut) and recipe.models.policy.source == "teacher" and not recipe.models.teacher:
         raise RecipeError(f"{where}: models.policy is made from the teacher, but models.teacher is missing")
     if "max_steps" not in recipe.training and "num_train_epochs" not in recipe.training:
         recipe.training["num_train_epochs"] = 1
+
+
+def _check_loop(recipe: Recipe, rollouts: bool, credit: bool, where: str) -> None:
+    if rollouts and not recipe.reward:
+        raise RecipeError(
+            f"{where}: method {recipe.method} learns from its own answers and needs a reward to judge them by; add it, "
+            "for example: reward: exact"
+        )
+    if recipe.reward and not rollouts:
+        raise RecipeError(f"{where}: method {recipe.method} learns from the rows' answers; leave out reward")
+    if credit and recipe.models.credit is None:
+        raise RecipeError(
+            f"{where}: method {recipe.method} with these options needs models.credit, the folder of a trained reward "
+            "model"
+        )
+    if recipe.models.credit is not None and not credit:
+        raise RecipeError(
+            f"{where}: method {recipe.method} with these options does not use models.credit; leave it out"
+        )
+    if rollouts and recipe.minutes is not None:
+        raise RecipeError(f"{where}: the speed of {recipe.method} is not known beforehand; leave out minutes")
 
 
 def policy_source(recipe: Recipe) -> str:

@@ -27,6 +27,8 @@ from trimtab.data import stored
 from trimtab.data.collate import Collator, length_sorted
 from trimtab.data.rows import RATING, Prepared, check_losses, prepare, sequences
 from trimtab.data.sources import DataError, Row, load_rows
+from trimtab.data.tasks import prepare_tasks
+from trimtab.evals import rewards
 from trimtab.evals.answerers import Local
 from trimtab.evals.runner import Question, ask, measures, question
 from trimtab.models import fingerprint, loading
@@ -38,12 +40,13 @@ from trimtab.models.student import asked_layers, keep_layers
 from trimtab.recipe import FROZEN, STORED, Cut, Recipe, Stages, dump, policy_source
 from trimtab.signals.base import call_plan
 from trimtab.signals.columns import Column
-from trimtab.signals.credit import Reading, reading_of
+from trimtab.signals.credit import Reading, load_credit, reading_of
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.start import WithoutAdapter
-from trimtab.train import checkpoints, heldout, settings
+from trimtab.train import answers, checkpoints, heldout, settings
 from trimtab.train.events import EventLog, StopOnInterrupt, WriteEvents
 from trimtab.train.progress import ShowProgress
+from trimtab.train.rollouts import RolloutTrainer, check_buffer
 from trimtab.train.trainer import ObjectiveTrainer
 from trimtab.train.windows import WindowSampler
 
@@ -96,6 +99,13 @@ class Job:
     """of the suites that the policy is asked before and after training"""
     reading: Reading | None = None
     """of a reward model: how its scores are to be read"""
+    rewards: list[Any] = field(default_factory=list)
+    """of a method that learns from its own answers: what they are worth"""
+
+    @property
+    def rollouts(self) -> bool:
+        """Whether it learns from its own answers."""
+        return self.method.loop == "rollouts"
 
 
 def run(recipe: Recipe, *, resume: bool = False, console: Console | None = None) -> Result:
@@ -249,7 +259,11 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         ValueError: a subclass that names what is wrong.
     """
     models = recipe.models
-    settings.build(recipe.training, Path(recipe.output), recipe.seed)  # TRL's own checks, before anything is loaded
+    method, options, wants = method_of(recipe)
+    args = settings.build(recipe.training, Path(recipe.output), recipe.seed, method.loop)  # TRL's own checks come first
+    if method.loop == "rollouts":
+        check_buffer(args)
+    judges = [rewards.load(one.name, right=one.right, wrong=one.wrong) for one in recipe.reward]
     questions = {
         name: question(
             name, how.options, prompt=how.prompt, read=how.read, limit=how.limit, max_new_tokens=how.max_new_tokens
@@ -257,7 +271,6 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         for name, how in recipe.eval.suites.items()
     }
     policy_name = policy_source(recipe)
-    method, options, wants = method_of(recipe)
     _check_eval(recipe, wants)
     tokenizer = loading.load_tokenizer(policy_name, trust_remote_code=models.trust_remote_code)
     config = loading.load_config(policy_name, trust_remote_code=models.trust_remote_code)
@@ -276,7 +289,12 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
     train = prepare_source(recipe, "train", tokenizer)
     held = prepare_source(recipe, "heldout", tokenizer) if recipe.data.heldout else None
 
-    check_ids(train, held, vocabularies)
+    if method.loop == "rollouts":
+        for judge in judges:
+            for prepared in filter(None, (train, held)):
+                rewards.check_rows(judge, prepared.rows)
+    else:
+        check_ids(train, held, vocabularies)
 
     frozen = {role: _load(shared, name, models.frozen_dtype, models.trust_remote_code) for role, name in names.items()}
     policy = make_policy(recipe, shared)
@@ -322,6 +340,9 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         given["reference"] = WithoutAdapter(off) if off else _frozen_copy(start, "reference", recipe)
     if recipe.eval.drift:
         held_signals.append(_frozen_copy(start, "start", recipe))
+    if wants.credit:
+        assert models.credit is not None
+        given["credit"] = load_credit(models.credit, dtype=models.frozen_dtype)
     plan = method.build(options, policy, **given)
     rows_name = fingerprint.of_rows(train.rows)
     held_name = fingerprint.of_rows(held.rows) if held else "none"
@@ -336,6 +357,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         "tokenizer": fingerprint.of_tokenizer(tokenizer),
         "chat template": fingerprint.of_text(str(tokenizer.chat_template)),
         "training data": f"{recipe.data.train} {rows_name}",
+        **({"reward": ", ".join(f"{one.name} {one.right:g}/{one.wrong:g}" for one in recipe.reward)} if judges else {}),
         **({"stored columns": _described(stored.models(recipe.data.train))} if wants.columns else {}),
         "held-out data": f"{recipe.data.heldout} {held_name}",
         **{f"suite {name}": _asked(of) for name, of in questions.items()},
@@ -360,6 +382,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         notes,
         questions,
         reading,
+        judges,
     )
 
 
@@ -437,7 +460,9 @@ def prepare_source(recipe: Recipe, which: str, tokenizer: PreTrainedTokenizerBas
     source, limit = getattr(recipe.data, which), recipe.data.rows if which == "train" else recipe.data.heldout_rows
     rows = load_rows(source)
     max_length = recipe.training.get("max_length", 1024)
-    _, _, wants = method_of(recipe)
+    method, _, wants = method_of(recipe)
+    if method.loop == "rollouts":
+        return prepare_tasks(rows[:limit], tokenizer, source)
     asked = which == "train" or wants.reward_model  # held-out rows of a policy are read as answers alone
     columns = wants.columns if asked else ()
     for column in columns:
@@ -640,22 +665,14 @@ def _fit_stages(stages: Stages, console: Console, shared: Shared) -> str:
 def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result:
     """Train, measure, save. The run folder is created here, when nothing about the recipe can fail any more."""
     recipe = job.recipe
-    args = settings.build(recipe.training, folder, recipe.seed)
+    args = settings.build(recipe.training, folder, recipe.seed, job.method.loop)
     log = EventLog(folder)
-    interrupt = StopOnInterrupt()
+    interrupt = StopOnInterrupt(check_buffer(args) if job.rollouts else 1)
     progress = ShowProgress(f"{recipe.method} -> {folder}", console)
     checkpoint = checkpoints.last_complete(folder / "checkpoints") if resume else None
     evaluate = _evaluator(job, args, log, console)
     events = WriteEvents(log, evaluate, recipe.eval.every)
-    trainer = ObjectiveTrainer(
-        model=job.policy,
-        args=args,
-        plan=job.plan,
-        train_dataset=Dataset.from_list(job.train.rows),
-        processing_class=job.tokenizer,
-        data_collator=job.collator,
-        callbacks=[events, progress, interrupt, *job.plan.callbacks],
-    )
+    trainer = _trainer(job, args, log, [events, progress, interrupt, *job.plan.callbacks])
     trainer.remove_callback(PrinterCallback)
     _move_frozen(job, args.device)
     main = trainer.is_world_process_zero()
@@ -690,9 +707,33 @@ def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result
     return Result(folder, folder / "report.html")
 
 
+def _trainer(job: Job, args: Any, log: EventLog, callbacks: list[Any]) -> ObjectiveTrainer | RolloutTrainer:
+    shared: dict[str, Any] = {
+        "model": job.policy,
+        "args": args,
+        "plan": job.plan,
+        "train_dataset": Dataset.from_list(job.train.rows),
+        "processing_class": job.tokenizer,
+        "callbacks": callbacks,
+    }
+    if not job.rollouts:
+        return ObjectiveTrainer(**shared, data_collator=job.collator)
+
+    def watch(step: int, rows: list[dict[str, Any]]) -> None:
+        for row in rows[:SHOWN_ROLLOUTS]:
+            tokens = [job.tokenizer.decode([token]) for token in row.pop("ids")]
+            log.sample("rollout", step, **row, tokens=tokens)
+
+    return RolloutTrainer(**shared, reward_funcs=job.rewards, watch=watch)
+
+
+SHOWN_ROLLOUTS = 4
+"""of each batch, in samples.jsonl"""
+
+
 def _move_frozen(job: Job, device: torch.device) -> None:
     """Frozen models go where the policy is."""
-    for signal in [*job.plan.signals, *job.heldout_signals]:
+    for signal in [*job.plan.signals, *job.plan.readers, *job.heldout_signals]:
         for model in getattr(signal, "models", ()):
             model.to(device)
 
@@ -730,7 +771,10 @@ def _write(path: Path, text: str) -> None:
     part.replace(path)
 
 
-SHOWN = ("perplexity", "forward_kl", "agreement", "drift", "reward_loss", "reward_accuracy", "brier", "answer_length")
+SHOWN = (
+    "pass1", "perplexity", "forward_kl", "agreement", "entropy", "drift", "reward_loss", "reward_accuracy", "brier",
+    "answer_length", "answer_tokens",
+)  # fmt: skip
 """Measures of a line of progress."""
 
 
@@ -743,14 +787,28 @@ def _evaluator(job: Job, args: Any, log: EventLog, console: Console) -> Callable
     mixed = torch.bfloat16 if args.bf16 else torch.float16
 
     def evaluate(policy: Any, step: int, whole: bool) -> None:
-        # said here, because a run that is resumed after its last step measures a model that nothing has wrapped
-        with torch.autocast(args.device.type, mixed, enabled=bool(args.bf16 or args.fp16)):
+        # its draws must not move those of training; autocast is said here, because a run that is resumed after its last
+        # step measures a model that nothing has wrapped
+        with torch.random.fork_rng(), torch.autocast(args.device.type, mixed, enabled=bool(args.bf16 or args.fp16)):
             measure(policy, step, whole)
 
     def measure(policy: Any, step: int, whole: bool) -> None:
         main = int(os.environ.get("RANK", "0")) == 0
         means: dict[str, float] = {}
-        if job.heldout is not None:
+        if job.heldout is not None and job.rollouts:
+            rows, texts = answers.judged(
+                policy, job.tokenizer, job.heldout.rows, job.rewards, job.collator, job.heldout_signals,
+                right=recipe.reward[0].right, answers=recipe.eval.answers,
+                max_new_tokens=args.max_completion_length, temperature=args.temperature,
+                batch=recipe.eval.batch_size, seed=recipe.seed,
+            )  # fmt: skip
+            means |= heldout.summary(rows)
+            if main and whole:
+                for row, sums in rows.items():
+                    log.sample("heldout", step, row_id=row, **sums)
+                for text in texts[: SHOWN_ANSWERS * recipe.eval.answers : recipe.eval.answers]:
+                    log.sample("generation", step, prompt=_question(text["prompt"]), text=text["text"])
+        elif job.heldout is not None:
             judged = hasattr(job.plan.objective, "judge")
             plain = Collator(job.collator.pad_id, job.collator.vocab_size)  # answers alone, whatever training reads
             collator = job.collator if judged else plain
@@ -764,10 +822,10 @@ def _evaluator(job: Job, args: Any, log: EventLog, console: Console) -> Callable
                 for row, sums in rows.items():
                     log.sample("heldout", step, row_id=row, **sums)
         if whole and recipe.eval.prompts:
-            answers = heldout.generate(policy, job.tokenizer, recipe.eval.prompts, recipe.eval.max_new_tokens)
-            means["answer_length"] = statistics.mean(answer.num_tokens for answer in answers)
+            said = heldout.generate(policy, job.tokenizer, recipe.eval.prompts, recipe.eval.max_new_tokens)
+            means["answer_length"] = statistics.mean(answer.num_tokens for answer in said)
             if main:
-                for prompt, answer in zip(recipe.eval.prompts, answers):
+                for prompt, answer in zip(recipe.eval.prompts, said):
                     log.sample("generation", step, prompt=prompt, text=answer.text)
         for name, asked in job.questions.items() if whole else ():
             found = ask(asked, Local(policy, job.tokenizer, batch=recipe.eval.batch_size))
@@ -789,7 +847,15 @@ def _evaluator(job: Job, args: Any, log: EventLog, console: Console) -> Callable
     return evaluate
 
 
-def _save_model(trainer: ObjectiveTrainer, job: Job, folder: Path) -> None:
+SHOWN_ANSWERS = 8
+"""held-out tasks whose first answer the report shows"""
+
+
+def _question(prompt: Any) -> str:
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
+
+
+def _save_model(trainer: Any, job: Job, folder: Path) -> None:
     """An ordinary Hugging Face folder; adapters are merged into it and kept beside it."""
     policy = trainer.accelerator.unwrap_model(trainer.model)
     for name in ("model.part", "adapter.part"):

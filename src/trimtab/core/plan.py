@@ -124,6 +124,8 @@ class Wants:
     """a head that gives each token one score takes the place of the language model's"""
     outcomes: bool = False
     """rows with a `label` that says whether the answer is right"""
+    credit: bool = False
+    """a trained reward model whose token scores are the credit"""
     steps: bool = False
     """rows of TRL's stepwise type: `completions`, and a label for each"""
 

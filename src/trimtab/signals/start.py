@@ -17,13 +17,17 @@ def own_logprobs(policy: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
 
 
 def read_with(
-    objective: Objective, policy: nn.Module, inputs: Mapping[str, Tensor], signals: Mapping[str, Any]
+    objective: Objective,
+    policy: nn.Module,
+    inputs: Mapping[str, Tensor],
+    signals: Mapping[str, Any],
+    temperature: float = 1.0,
 ) -> Tensor:
     """[N] values of an objective under the policy as it stands, in eval mode, without gradient.
 
     Through the policy's own wrapped forward, so that DDP, FSDP and autocast do what they do in training.
     """
-    call = ObjectiveCall(objective, inputs["labels"], signals, inputs["row_id"])
+    call = ObjectiveCall(objective, inputs["labels"], signals, inputs["row_id"], temperature=temperature)
     was_training = policy.training
     policy.eval()
     try:

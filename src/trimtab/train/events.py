@@ -119,10 +119,14 @@ class WriteEvents(TrainerCallback):
 
 
 class StopOnInterrupt(TrainerCallback):
-    """The first Ctrl-C ends training after the running step, with a checkpoint; the second ends it at once."""
+    """The first Ctrl-C ends training after the running step, with a checkpoint; the second ends it at once.
 
-    def __init__(self) -> None:
-        self.asked = False
+    Args:
+        every: updates between two places where a run can be resumed.
+    """
+
+    def __init__(self, every: int = 1) -> None:
+        self.asked, self.every = False, every
         self._before: Any = None
 
     def _handle(self, number: int, frame: Any) -> None:
@@ -136,7 +140,7 @@ class StopOnInterrupt(TrainerCallback):
             self._before = signal.signal(signal.SIGINT, self._handle)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.asked and state.global_step < state.max_steps:
+        if self.asked and state.global_step < state.max_steps and state.global_step % self.every == 0:
             control.should_save = control.should_training_stop = True
 
     def restore(self) -> None:

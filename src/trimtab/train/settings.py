@@ -3,14 +3,22 @@
 import dataclasses
 from functools import cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import torch
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
-from trl import SFTConfig  # type: ignore[attr-defined]
+from transformers import TrainingArguments
+from trl import GRPOConfig, SFTConfig  # type: ignore[attr-defined]
 
 from trimtab.mistakes import nearest
 
+
+def _names(kind: type) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind) if field.init}
+
+
+Loop = Literal["supervised", "rollouts"]
+CONFIGS = {"supervised": SFTConfig, "rollouts": GRPOConfig}
 DEFAULTS: dict[str, Any] = {
     # TRL switches both on wherever it runs; a recipe that wants them says so
     "bf16": False,
@@ -49,37 +57,55 @@ NOT_BUILT = {
     "deepspeed": "DeepSpeed is not tested yet; use DDP (accelerate launch)",
     "label_smoothing_factor": "label smoothing is not part of any method here; leave it out",
 }
+USED_BY_ROLLOUTS = {
+    "num_generations", "max_completion_length", "shuffle_dataset", "generation_batch_size", "steps_per_generation",
+    "num_iterations", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs",
+    "chat_template_kwargs", "cache_implementation", "use_transformers_continuous_batching",
+    "transformers_continuous_batching_config", "reward_weights", "mask_truncated_completions", "disable_dropout",
+    "use_vllm",
+}  # fmt: skip
+"""Of what GRPOConfig adds to transformers' arguments."""
+OURS_OF_ROLLOUTS = {
+    **dict.fromkeys(_names(GRPOConfig) - _names(TrainingArguments) - USED_BY_ROLLOUTS, "the recipe's `method`"),
+    **{key: value for key, value in OURS.items() if key in _names(GRPOConfig)},
+}
+NOT_BUILT_OF_ROLLOUTS = {
+    **{key: value for key, value in NOT_BUILT.items() if key != "packing"},
+    "use_vllm": "generation by vLLM was not tried with trimtab's credits yet; leave it out",
+}
 
 
 class TrainingError(ValueError):
     """A training argument that cannot be used."""
 
 
-def check(training: dict[str, Any]) -> dict[str, Any]:
+def check(training: dict[str, Any], loop: Loop = "supervised") -> dict[str, Any]:
     """The arguments in their declared types, with trimtab's two defaults filled in.
 
     Raises:
         TrainingError: for an unknown key, a value of a wrong type, a key that another part of the recipe
             sets, or one that is not built.
     """
-    known = {field.name for field in dataclasses.fields(SFTConfig) if field.init}
+    kind = CONFIGS[loop]
+    known = _names(kind)
+    ours, not_built = (OURS, NOT_BUILT) if loop == "supervised" else (OURS_OF_ROLLOUTS, NOT_BUILT_OF_ROLLOUTS)
     for key, value in training.items():
         if key not in known:
-            said = nearest(key, known, "the keys are those of TRL's SFTConfig")
+            said = nearest(key, known, f"the keys are those of TRL's {kind.__name__}")
             raise TrainingError(f"training has no key {key!r}; {said}")
-        if key in OURS:
-            raise TrainingError(f"training.{key} is set by {OURS[key]}; leave it out")
-        if key in NOT_BUILT and value:
-            raise TrainingError(f"training.{key}={value}: {NOT_BUILT[key]}")
-    typed = {**DEFAULTS, **{key: _typed(key, value) for key, value in training.items()}}
+        if key in ours:
+            raise TrainingError(f"training.{key} is set by {ours[key]}; leave it out")
+        if key in not_built and value:
+            raise TrainingError(f"training.{key}={value}: {not_built[key]}")
+    typed = {**DEFAULTS, **{key: _typed(key, value, kind) for key, value in training.items()}}
     if typed.get("max_length") is not None and typed.get("max_length", 2) < 2:
         raise TrainingError(f"training.max_length is {typed['max_length']}; give at least 2, or null for no limit")
     return typed
 
 
-def _typed(key: str, value: Any) -> Any:
+def _typed(key: str, value: Any, kind: type) -> Any:
     """The value in the type that TRL declares: TRL itself does not look, and fails much later."""
-    hint = _hints()[key]
+    hint = _hints(kind)[key]
     try:
         adapter = TypeAdapter(hint)
     except PydanticSchemaGenerationError:
@@ -91,24 +117,27 @@ def _typed(key: str, value: Any) -> Any:
 
 
 @cache
-def _hints() -> dict[str, Any]:
-    return get_type_hints(SFTConfig)
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
-def build(training: dict[str, Any], folder: Path, seed: int) -> SFTConfig:
-    """TRL's config for a run in `folder`.
+def build(training: dict[str, Any], folder: Path, seed: int, loop: Loop = "supervised") -> Any:
+    """TRL's config for a run in `folder`: an SFTConfig, or a GRPOConfig for rollouts.
 
     Raises:
         TrainingError: if TRL does not take a value.
     """
+    own: dict[str, Any] = {
+        "supervised": {"remove_unused_columns": True, "dataset_kwargs": {"skip_prepare_dataset": True}},
+        "rollouts": {"remove_unused_columns": False, "beta": 0.0},  # credits read the rows' own columns
+    }[loop]
     try:
-        return SFTConfig(
+        return CONFIGS[loop](
             **{"logging_steps": 1, "report_to": "none", "dataloader_pin_memory": torch.cuda.is_available(), **training},
+            **own,
             output_dir=str(folder / "checkpoints"),
             seed=seed,
             eval_strategy="no",
-            remove_unused_columns=True,
-            dataset_kwargs={"skip_prepare_dataset": True},
             disable_tqdm=True,
         )
     except (ValueError, TypeError) as error:

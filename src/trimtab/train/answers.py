@@ -1,0 +1,159 @@
+"""What a policy answers to held-out tasks, how good that is, and how sure it is of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from trimtab.core.batch import IGNORE
+from trimtab.data.collate import Collator, length_sorted
+from trimtab.models.tokenizers import encode_prompts
+from trimtab.train.heldout import measure
+
+Judge = Callable[..., Sequence[float]]
+"""As TRL calls a reward: prompts, completions, completion_ids and the columns of the rows -> a number for each."""
+
+
+class Own(NamedTuple):
+    """An answer of the policy."""
+
+    prompt_ids: list[int]
+    ids: list[int]
+    """with its end token, where it has one"""
+    text: str
+    ended: bool
+
+
+@torch.no_grad()
+def draw(
+    policy: Any,
+    tokenizer: Any,
+    prompts: Sequence[Any],
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    batch: int,
+    seed: int,
+) -> list[Own]:
+    """One answer to each prompt, sampled; the state of torch's generators is the same afterwards.
+
+    Args:
+        policy: as the trainer holds it, or a model.
+        prompts: chats, or texts.
+        batch: prompts at a time; draws depend on it.
+    """
+    was_training = policy.training
+    policy.eval()
+    device = next(policy.parameters()).device
+    ends = policy.generation_config.eos_token_id
+    ends = {tokenizer.eos_token_id, *([ends] if isinstance(ends, int) else ends or ())}
+    found = []
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for start in range(0, len(prompts), batch):
+            some = prompts[start : start + batch]
+            inputs = encode_prompts(tokenizer, some, plain=isinstance(some[0], str)).to(device)
+            output = policy.generate(
+                **inputs,
+                max_new_tokens=max_new_tokens,
+                pad_token_id=tokenizer.pad_token_id,
+                eos_token_id=sorted(ends),
+                do_sample=True,
+                temperature=temperature,
+                top_k=0,
+                top_p=1.0,
+            )
+            width = inputs["input_ids"].size(1)  # type: ignore[union-attr]
+            for row, mask in zip(output.tolist(), inputs["attention_mask"].tolist()):  # type: ignore[union-attr]
+                prompt = [token for token, real in zip(row[:width], mask) if real]
+                answer, ended = _until_end(row[width:], ends)
+                found.append(Own(prompt, answer, tokenizer.decode(answer, skip_special_tokens=True), ended))
+    policy.train(was_training)
+    return found
+
+
+def _until_end(ids: list[int], ends: set[int]) -> tuple[list[int], bool]:
+    for place, token in enumerate(ids):
+        if token in ends:
+            return ids[: place + 1], True
+    return ids, False
+
+
+def judged(
+    policy: nn.Module,
+    tokenizer: Any,
+    tasks: Sequence[Mapping[str, Any]],
+    rewards: Sequence[Judge],
+    collator: Collator,
+    signals: Sequence[Any] = (),
+    *,
+    right: float,
+    answers: int,
+    max_new_tokens: int,
+    temperature: float,
+    batch: int,
+    seed: int,
+) -> tuple[dict[int, dict[str, float]], list[dict[str, Any]]]:
+    """Each task is answered a few times.
+
+    Args:
+        tasks: rows of `prepare_tasks`.
+        rewards: as TRL calls them; their values are added.
+        right: an answer is right if the first reward gives it at least so much.
+        signals: of the model that training started from, for the drift.
+        answers: to each task.
+
+    Returns:
+        row_id -> {"tokens": 1, "pass1": share of its answers that is right, "reward", "answer_tokens", "unfinished":
+        share without an end token, "entropy" and "drift": nats a token of its own answers}, and all answers as
+        {prompt, text, reward}.
+    """
+    rows = [task for task in tasks for _ in range(answers)]
+    own = draw(
+        policy, tokenizer, [row["prompt"] for row in rows], max_new_tokens=max_new_tokens, temperature=temperature,
+        batch=batch, seed=seed,
+    )  # fmt: skip
+    given = _as_trl(rows, own)
+    values = [reward(**given) for reward in rewards]
+    good = [value >= right for value in values[0]]
+    prepared = [_row(i, one) for i, one in enumerate(own)]
+    sure = measure(policy, length_sorted(prepared, collator, batch, next(policy.parameters()).device), signals)
+    found: dict[int, dict[str, float]] = {}
+    for number, task in enumerate(tasks):
+        some = range(number * answers, (number + 1) * answers)
+        tokens = sum(sure[i]["tokens"] for i in some)
+        found[task["row_id"]] = {
+            "tokens": 1,
+            "pass1": sum(good[i] for i in some) / answers,
+            "reward": sum(value[i] for value in values for i in some) / answers,
+            "answer_tokens": tokens / answers,
+            "unfinished": sum(not own[i].ended for i in some) / answers,
+            **{
+                name: sum(sure[i][name] for i in some) / tokens
+                for name in ("entropy", "drift")
+                if name in sure[some[0]]
+            },
+        }
+    texts = [
+        {"prompt": row["prompt"], "text": one.text, "reward": sum(value[i] for value in values)}
+        for i, (row, one) in enumerate(zip(rows, own))
+    ]
+    return found, texts
+
+
+def _as_trl(rows: Sequence[Mapping[str, Any]], own: Sequence[Own]) -> dict[str, Any]:
+    chats = not isinstance(rows[0]["prompt"], str)
+    said = [[{"role": "assistant", "content": one.text}] if chats else one.text for one in own]
+    columns = {key: [row[key] for row in rows] for key in rows[0] if key != "prompt"}
+    return {
+        "prompts": [row["prompt"] for row in rows],
+        "completions": said,
+        "completion_ids": [one.ids for one in own],
+        **columns,
+    }
+
+
+def _row(number: int, one: Own) -> dict[str, Any]:
+    labels = [IGNORE] * len(one.prompt_ids) + one.ids
+    return {"input_ids": one.prompt_ids + one.ids, "labels": labels, "row_id": number}

@@ -1,0 +1,139 @@
+"""What both loops share: the plan's loss, what it counts and logs, and checkpoints that hold all of it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import Trainer, TrainerState
+from transformers.trainer_utils import rotate_checkpoints
+
+from trimtab.core import Plan
+from trimtab.models.forward import ObjectiveOutput
+from trimtab.signals.base import call_plan
+from trimtab.train.checkpoints import mark_complete
+
+
+class NotFinite(ValueError):
+    """A loss or a gradient that is NaN or infinite; the optimizer has not used it."""
+
+
+class Totals:
+    """What was counted so far; a checkpoint holds it, so that a resumed run logs the same numbers."""
+
+    def __init__(self) -> None:
+        self.answer_tokens = 0.0
+        """trained on, over all processes"""
+        self.sums: dict[str, Tensor] = {}
+        """name of a metric -> [sum, count] since the last log"""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        tokens = torch.tensor(self.answer_tokens, dtype=torch.float64)
+        return {"answer_tokens": tokens, **{f"sum.{name}": pair for name, pair in self.sums.items()}}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.answer_tokens = state["answer_tokens"].item()
+        self.sums = {name.removeprefix("sum."): pair for name, pair in state.items() if name.startswith("sum.")}
+
+
+class ObjectiveLoop(Trainer):
+    """The part of a trainer that knows the plan; stands before one of TRL's trainers among the bases."""
+
+    loss_is_scaled_for_ga = True  # `weights` divides by the count of the whole update
+    plan: Plan
+    totals: Totals
+    _update: list[tuple[Tensor, Tensor]]
+
+    def _begin(self, plan: Plan) -> None:
+        self.plan = plan
+        self._update = []  # (loss, row ids) of each micro-batch of this update
+        self.totals = Totals()
+
+    def _loss(self, model: torch.nn.Module, inputs: Mapping[str, Tensor], total: Any, **known: Any) -> ObjectiveOutput:
+        """The plan's loss on a micro-batch, whose metrics are added up until the next log."""
+        output = call_plan(self.plan, model, inputs, total, seed=self.args.seed, step=self.state.global_step, **known)
+        assert output.loss is not None
+        assert output.metrics is not None
+        self._update.append((output.loss.detach(), inputs["row_id"]))
+        for name, pair in output.metrics.items():
+            self._count(name, torch.stack(pair))
+        return output
+
+    def _count(self, name: str, pair: Tensor) -> None:
+        """Add [sum, count] to a metric."""
+        before = self.totals.sums.get(name)
+        self.totals.sums[name] = pair if before is None else before.to(pair.device) + pair
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        """The norm, after a look at it: this is the last place before the optimizer step."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        losses = torch.stack([loss for loss, _ in self._update])
+        bad = ~torch.isfinite(losses)
+        step = self.state.global_step + 1
+        if bad.any():
+            rows = [row for (_, ids), wrong in zip(self._update, bad.tolist()) if wrong for row in ids.tolist()]
+            raise NotFinite(self._not_finite("loss", losses[bad][0].item(), step, rows))
+        scaled = self.accelerator.scaler is not None  # fp16 overflows are part of its routine: it skips the step
+        if not scaled and norm is not None and not torch.isfinite(torch.as_tensor(norm)).all():
+            rows = [row for _, ids in self._update for row in ids.tolist()]
+            raise NotFinite(self._not_finite("gradient norm", float(norm), step, rows))
+        return norm
+
+    def _not_finite(self, what: str, value: float, step: int, rows: list[int]) -> str:
+        named = ", ".join(str(row + 1) for row in sorted(rows)[:16]) + (", ..." if len(rows) > 16 else "")
+        return (
+            f"step {step}: the {what} is {value}, in a batch of training rows {named}; the weights were not changed "
+            "by it. Lower training.learning_rate or look at these rows"
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        sums = self.totals.sums
+        if sums and "loss" in logs:
+            names = sorted(sums)
+            table = self.accelerator.reduce(torch.stack([sums[name].to(self.args.device) for name in names]), "sum")
+            assert isinstance(table, Tensor)
+            logs.update({name: (row[0] / row[1]).item() for name, row in zip(names, table) if row[1] > 0})
+            logs["answer_tokens"] = self.totals.answer_tokens
+            sums.clear()
+        super().log(logs, start_time)
+
+    def _stateful(self) -> dict[str, Any]:
+        """Parts that a checkpoint has to hold besides what transformers puts there, by the name of their file."""
+        plan = self.plan
+        parts: list[Any] = [plan.objective, *plan.signals, *self.callback_handler.callbacks, self.totals]
+        parts += [part for part in (plan.credit, *plan.readers) if part is not None]
+        stateful = {id(part): part for part in parts if hasattr(part, "state_dict")}
+        return {f"{type(part).__name__.lower()}_{i}.safetensors": part for i, part in enumerate(stateful.values())}
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        for name, part in self._stateful().items():
+            part.load_state_dict(load_file(Path(resume_from_checkpoint) / name))
+
+    def finish_from(self, checkpoint: Path) -> None:
+        """Take weights and state of a checkpoint after which there is nothing left to train."""
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """As transformers does, but older checkpoints go only after the new one is marked complete."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            Trainer._save_checkpoint(self, model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial=trial))
+            checkpoint = folder / f"checkpoint-{self.state.global_step}"
+            for name, part in self._stateful().items():
+                save_file({key: value.contiguous() for key, value in part.state_dict().items()}, checkpoint / name)
+            mark_complete(checkpoint)
+            rotate_checkpoints(
+                output_dir=str(folder),
+                save_total_limit=limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )

@@ -1,0 +1,324 @@
+"""TRL's GRPO trainer with what follows the rewards replaced by a plan: its credit, and its objective on each update."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from trl import GRPOTrainer  # type: ignore[attr-defined]
+
+from trimtab.core import IGNORE, Candidates, Losses, Plan, Rollouts, TokenBatch, answer_mask, count
+from trimtab.signals.start import read_with
+from trimtab.train.base import ObjectiveLoop
+
+Watch = Callable[[int, list[dict[str, Any]]], None]
+
+
+class RolloutError(ValueError):
+    """Settings under which rollouts cannot be learnt from as promised."""
+
+
+class Written:
+    """An "objective" that is only read: what the policy that wrote the answers thinks of each token.
+
+    Args:
+        candidates: how many likeliest tokens are kept, with the answer token in slot 0; 0 for none.
+        ids: [N, K] tokens to keep instead.
+    """
+
+    needs = frozenset()
+    per = "token"
+
+    def __init__(self, candidates: int = 0, ids: Tensor | None = None):
+        self.candidates, self.ids, self._seen = candidates, ids, 0
+        self.logprobs: list[Tensor] = []
+        self.normaliser: list[Tensor] = []
+        self.kept: list[Candidates] = []
+
+    def __call__(self, batch: TokenBatch) -> Losses:
+        log_p = batch.log_softmax()
+        own = log_p.gather(1, batch.targets[:, None])
+        self.logprobs.append(own[:, 0])
+        self.normaliser.append(torch.logsumexp(batch.logits().float(), dim=-1))
+        if self.candidates:
+            if self.ids is None:
+                ids = log_p.topk(min(self.candidates, log_p.size(1))).indices
+            else:
+                ids = self.ids[self._seen : self._seen + len(batch)]
+            ids = answer_first(ids, batch.targets)
+            self.kept.append(Candidates(ids, log_p.gather(1, ids)))
+        self._seen += len(batch)
+        return batch.losses(self.logprobs[-1])
+
+
+def answer_first(ids: Tensor, answers: Tensor) -> Tensor:
+    """Candidates with the answer token in slot 0: one of them changes places with the first, or the last makes room.
+
+    Args:
+        ids: [N, K], likeliest first, all different.
+        answers: [N]
+
+    Returns:
+        [N, K]. Source: arXiv:2604.13197, official code.
+    """
+    found = ids == answers[:, None]
+    swapped = torch.where(found, ids[:, :1], ids)
+    swapped[:, 0] = answers
+    shifted = torch.cat([answers[:, None], ids[:, :-1]], dim=1)
+    return torch.where(found.any(dim=1, keepdim=True), swapped, shifted)
+
+
+class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
+    """Generation, rewards, shuffling and splitting are TRL's.
+
+    Between them the answers are laid out anew, padded on the right alone; the policy that wrote them and the plan's
+    readers look at them once; and the plan's credit says what each token is to learn. The objective reads that in
+    every update on these answers.
+
+    Args:
+        plan: with a credit.
+        watch: called with the step and the rows of each batch of rollouts: prompt, completion, reward, group, tokens
+            and their credits.
+    """
+
+    def __init__(self, *args: Any, plan: Plan, watch: Watch | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._begin(plan)
+        assert plan.credit is not None
+        self.watch = watch
+        self._rewards = torch.zeros(0)
+        self._total: Tensor | None = None
+        self.updates_per_rollout = check_buffer(self.args)
+        self._settings: Any = self.args  # a GRPOConfig
+        self._answers: int = self._settings.num_generations
+
+    # ------------------------------------------------------------ rollouts
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        """Nothing: the policy that wrote the answers is read after they are laid out, see `_written`."""
+        return None, None, None
+
+    def _generate(self, prompts: list) -> Any:
+        start = time.perf_counter()
+        found = super()._generate(prompts)
+        self._spent("generation", start)
+        return found
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
+        start = time.perf_counter()
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self._spent("reward", start)
+        self._rewards = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
+        self._texts = (prompts, completions)
+        return rewards
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        output = super()._generate_and_score_completions(inputs)
+        start = time.perf_counter()
+        rows = laid_out(output)
+        rows["row_id"] = torch.tensor([row["row_id"] for row in inputs], device=rows["labels"].device)
+        found = self._credited(rows)
+        self._spent("credit", start)
+        return found
+
+    def _spent(self, part: str, start: float) -> None:
+        seconds = torch.tensor([time.perf_counter() - start, 1.0], device=self.args.device)
+        self._count(f"seconds_{part}", seconds)
+
+    def _credited(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+        credit = self.plan.credit
+        assert credit is not None
+        batch = TokenBatch.from_labels(rows["labels"], row_id=rows["row_id"])
+        group = torch.arange(len(self._rewards), device=batch.row.device) // self._answers
+        old = self._old_differs or bool(credit.candidates) or bool(credit.needs & WRITTEN)
+        signals, candidates = self._read(rows, old)
+        rollouts = Rollouts(batch, self._rewards, group, signals, candidates)
+        told = credit(rollouts)
+        if self._old_differs:
+            told = {"old": signals["old"], **told}
+        spread = self._rewards.view(-1, self._answers)
+        same = (spread.amax(dim=1) == spread.amin(dim=1)).float()
+        self._count(
+            "groups_without_signal", torch.stack([same.sum(), torch.tensor(float(len(same)), device=same.device)])
+        )
+        if self.watch is not None:
+            self._show(rows, told)
+        return {**rows, **{name: value for key, one in told.items() for name, value in packed(key, one, batch).items()}}
+
+    @property
+    def _old_differs(self) -> bool:
+        """Whether the policy moves between the first and the last update on the same answers."""
+        return self.updates_per_rollout > 1
+
+    def _read(self, rows: Mapping[str, Tensor], old: bool) -> tuple[dict[str, Tensor], Candidates | None]:
+        """What the policy and the readers say of all answer tokens, batch by batch of like length."""
+        lengths = rows["attention_mask"].sum(dim=1)
+        order = lengths.argsort(descending=True, stable=True)
+        size = self.args.per_device_train_batch_size
+        found: list[dict[str, Any]] = []
+        for some in order.split(size):
+            inputs = cropped({key: value[some] for key, value in rows.items()})
+            found.append(self._read_batch(inputs, old))
+        token_rows = TokenBatch.from_labels(rows["labels"]).row
+        taken = torch.cat([torch.nonzero(token_rows == row)[:, 0] for row in order.tolist()])
+        back = torch.empty_like(taken)
+        back[taken] = torch.arange(len(taken), device=taken.device)
+        joined = {name: torch.cat([one[name] for one in found])[back] for name in found[0]}
+        if "candidate_ids" not in joined:
+            return joined, None
+        return joined, Candidates(joined.pop("candidate_ids"), joined.pop("candidate_logprobs"))
+
+    def _read_batch(self, inputs: dict[str, Tensor], old: bool) -> dict[str, Tensor]:
+        credit = self.plan.credit
+        assert credit is not None
+        found: dict[str, Tensor] = {}
+        readers: list[Any] = list(self.plan.readers)
+        for reader in [one for one in readers if getattr(one, "chooses", False)]:  # whose own candidates are taken
+            found |= reader(self.model, inputs)
+        with self.compute_loss_context_manager():
+            if old:
+                written = Written(credit.candidates, found.pop("chosen_ids", None))
+                read_with(written, self.model, inputs, {}, temperature=self.temperature)  # type: ignore[arg-type]
+                found |= {"old": torch.cat(written.logprobs), "normaliser": torch.cat(written.normaliser)}
+                if written.kept:
+                    found["candidate_ids"] = torch.cat([one.ids for one in written.kept])
+                    found["candidate_logprobs"] = torch.cat([one.logprobs for one in written.kept])
+                    inputs = {**inputs, "candidate_ids": found["candidate_ids"]}
+        for reader in [one for one in readers if not getattr(one, "chooses", False)]:
+            found |= reader(self.model, inputs)
+        return found
+
+    def _show(self, rows: Mapping[str, Tensor], told: Mapping[str, Any]) -> None:
+        assert self.watch is not None
+        batch = TokenBatch.from_labels(rows["labels"])
+        credits = told.get("advantages")
+        pieces = credits.split(batch.lengths.tolist()) if isinstance(credits, Tensor) else [None] * len(batch.lengths)
+        ids = batch.targets.split(batch.lengths.tolist())
+        shown = [
+            {
+                "prompt": prompt,
+                "completion": completion,
+                "reward": reward,
+                "ids": own.tolist(),
+                "credits": None if piece is None else [round(value, 4) for value in piece.tolist()],
+            }
+            for prompt, completion, reward, own, piece in zip(*self._texts, self._rewards.tolist(), ids, pieces)
+        ]
+        self.watch(self.state.global_step, shown)
+
+    # ------------------------------------------------------------ updates
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> None:
+        """Nothing yet: the answers of this update may not be written; see `_compute_loss`."""
+        self._update.clear()
+
+    def _compute_loss(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        step = self._step % self._settings.steps_per_generation
+        if step % self.args.gradient_accumulation_steps == 0:
+            buffered = self._buffered_inputs
+            assert buffered is not None
+            update = buffered[step : step + self.args.gradient_accumulation_steps]
+            labels = [part["labels"] for part in update]
+            self._total = sum((count(one, self.plan.reduction) for one in labels), torch.zeros(())).clamp(min=1)
+            self.totals.answer_tokens += sum(int(count(one, "token_mean")) for one in labels)
+        inputs = cropped(inputs)
+        known = unpacked(inputs)
+        output = self._loss(model, inputs, self._total, known=known, temperature=self.temperature)
+        assert output.loss is not None
+        return output.loss
+
+
+WRITTEN = frozenset({"old", "normaliser"})
+"""Signals of rollouts that cost a forward of the policy that wrote them."""
+
+
+def check_buffer(args: Any) -> int:
+    """Updates on the same rollouts.
+
+    Raises:
+        RolloutError: if an update would take answers of several generations, a checkpoint would fall between updates on
+            the same rollouts, or several processes would share a group.
+    """
+    spg, ga = args.steps_per_generation, args.gradient_accumulation_steps
+    if spg % ga:
+        raise RolloutError(
+            f"training.steps_per_generation is {spg} and training.gradient_accumulation_steps {ga}: an update would "
+            "take answers of several generations; make the first a multiple of the second"
+        )
+    updates = spg // ga * args.num_iterations
+    strategy = getattr(args.save_strategy, "value", args.save_strategy)
+    if strategy == "steps" and (args.save_steps < 1 or args.save_steps % updates):
+        raise RolloutError(
+            f"training.save_steps is {args.save_steps:g}, and each batch of rollouts is used in {updates} updates: a "
+            f"checkpoint in between could not be resumed to the same weights; make save_steps a multiple of {updates}"
+        )
+    if strategy == "epoch" and updates > 1:
+        raise RolloutError(
+            "training.save_strategy: epoch may fall between updates on the same rollouts; use save_steps"
+        )
+    if args.world_size > 1:
+        raise RolloutError("learning from rollouts was tested in one process alone; start it without accelerate launch")
+    return updates
+
+
+def laid_out(output: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """TRL's prompts, padded on the left, and completions, padded on the right, as rows that are padded on the right.
+
+    Args:
+        output: `prompt_ids`, `prompt_mask` [B, P], `completion_ids`, `completion_mask` [B, C], and `tool_mask` [B, C]
+            where some tokens are not the policy's.
+
+    Returns:
+        `input_ids`, `attention_mask`, `labels` [B, T] with T the longest of prompt and completion together.
+    """
+    ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
+    mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1).bool()
+    own = output["completion_mask"].bool()
+    if "tool_mask" in output:
+        own = own & output["tool_mask"].bool()
+    learnt = torch.cat([torch.zeros_like(output["prompt_mask"]).bool(), own], dim=1)
+    order = (~mask).int().argsort(dim=1, stable=True)
+    ids, mask, learnt = (one.gather(1, order) for one in (ids, mask, learnt))
+    rows = {"input_ids": ids, "attention_mask": mask.long(), "labels": ids.masked_fill(~learnt, IGNORE)}
+    return cropped(rows)
+
+
+def cropped(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without the columns that are padding in every row."""
+    width = int(rows["attention_mask"].sum(dim=1).max())
+    return {key: value[:, :width] if value.dim() > 1 else value for key, value in rows.items()}
+
+
+FIELDS = ("ids", "logprobs", "advantages", "mask")
+TOLD = "told."
+
+
+def packed(name: str, value: Tensor | Candidates, batch: TokenBatch) -> dict[str, Tensor]:
+    """What the tokens are told, laid out like the labels [B, T], so that rows can be shuffled and split."""
+    if isinstance(value, Candidates):
+        parts = {f"{TOLD}{name}.{field}": getattr(value, field) for field in FIELDS}
+    else:
+        parts = {f"{TOLD}{name}": value}
+    return {key: _unflatten(one, batch) for key, one in parts.items() if one is not None}
+
+
+def _unflatten(value: Tensor, batch: TokenBatch) -> Tensor:
+    """[N, ...] -> [B, T, ...] with the tokens of a row from its first column on."""
+    table = value.new_zeros(len(batch.lengths), int(batch.lengths.max()), *value.shape[1:])
+    table[batch.row, batch.position] = value
+    return table
+
+
+def unpacked(rows: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The signals of `packed`, flattened over the answer tokens of these rows."""
+    lengths = answer_mask(rows["labels"]).sum(dim=1)
+    found: dict[str, Any] = {}
+    for key, value in rows.items():
+        if key.startswith(TOLD):
+            filled = torch.arange(value.size(1), device=value.device) < lengths[:, None]
+            found[key.removeprefix(TOLD)] = value[filled]
+    whole = {key: value for key, value in found.items() if "." not in key}
+    for name in {key.partition(".")[0] for key in found if "." in key}:
+        whole[name] = Candidates(**{field: found.get(f"{name}.{field}") for field in FIELDS})  # type: ignore[arg-type]
+    return whole
