@@ -14,6 +14,10 @@ KEPT = frozenset({"old", "normaliser"})
 """Signals of rollouts that need no reader: the loop keeps what the policy said while it wrote."""
 
 
+KEPT = frozenset({"old", "normaliser"})
+"""Signals of rollouts that need no reader: the loop keeps what the policy said while it wrote."""
+
+
 class PlanError(ValueError):
     """A plan whose parts do not fit together."""
 
