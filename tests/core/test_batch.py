@@ -4,7 +4,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from trimtab.core import IGNORE, LazyLogits, TokenBatch, answer_mask, predicting, reduce, weights
+from trimtab.core import (
+    IGNORE,
+    Candidates,
+    LazyLogits,
+    TokenBatch,
+    answer_mask,
+    predicting,
+    reduce,
+    weights,
+    with_sampled_first,
+)
 from trimtab.core.batch import finite
 from trimtab.methods import hpd
 from trimtab.objectives.divergence import forward_kl
@@ -332,3 +342,56 @@ def test_metrics_are_kept_as_sum_and_count_without_gradient():
     assert losses.metrics["some"] == (1, 2)
     assert losses.metrics["none"] == (0, 0)
     assert losses.values is values
+
+
+def test_the_table_of_a_value_has_a_row_for_each_sequence_and_zeros_behind_its_end():
+    labels = torch.tensor([[I, 1, 2, 3, I], [I, I, I, I, I], [9, I, 4, I, 5]])
+    batch = TokenBatch.from_labels(labels)
+    found = batch.table(torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]))
+    assert found.tolist() == [[1, 2, 3], [0, 0, 0], [4, 5, 0]]
+
+
+def test_a_drawn_token_among_the_candidates_changes_places_with_the_first():
+    ids, logprobs = torch.tensor([[7, 3, 9], [7, 3, 9]]), torch.tensor([[-1.0, -2.0, -3.0], [-1.0, -2.0, -3.0]])
+    found = with_sampled_first(ids, logprobs, torch.tensor([9, 7]), torch.tensor([-3.0, -1.0]))
+    assert found.ids.tolist() == [[9, 3, 7], [7, 3, 9]]
+    assert found.logprobs.tolist() == [[-3, -2, -1], [-1, -2, -3]]
+
+
+def test_a_drawn_token_that_is_no_candidate_moves_the_others_back_and_drops_the_last():
+    ids, logprobs = torch.tensor([[7, 3, 9]]), torch.tensor([[-1.0, -2.0, -3.0]])
+    found = with_sampled_first(ids, logprobs, torch.tensor([5]), torch.tensor([-8.0]))
+    assert found.ids.tolist() == [[5, 7, 3]]
+    assert found.logprobs.tolist() == [[-8, -1, -2]]
+    alone = with_sampled_first(ids[:, :1], logprobs[:, :1], torch.tensor([5]), torch.tensor([-8.0]))
+    assert (alone.ids.tolist(), alone.logprobs.tolist()) == ([[5]], [[-8]])
+
+
+def test_candidates_are_all_different_and_the_drawn_token_stands_first_whatever_was_drawn():
+    logits = torch.randn(200, 11)
+    top = logits.log_softmax(-1).topk(4)
+    drawn = torch.randint(0, 11, (200,))
+    found = with_sampled_first(top.indices, top.values, drawn, logits.log_softmax(-1)[torch.arange(200), drawn])
+    assert torch.equal(found.ids[:, 0], drawn)
+    assert all(len(set(row)) == 4 for row in found.ids.tolist())
+    torch.testing.assert_close(found.logprobs, logits.log_softmax(-1).gather(1, found.ids))
+
+
+def test_candidates_are_cut_with_their_batch_and_crop_no_vocabulary():
+    ids, logprobs = torch.tensor([[1, 2], [3, 4], [5, 6]]), -torch.rand(3, 2)
+    batch = TokenBatch.align(torch.randn(2, 5, 20), LABELS)
+    part = batch.with_signals(candidates=Candidates(ids, logprobs, mask=ids > 3))[1:].signals["candidates"]
+    assert part.ids.tolist() == [[3, 4], [5, 6]]
+    assert torch.equal(part.logprobs, logprobs[1:])
+    assert part.mask.tolist() == [[False, True], [True, True]]
+    assert part.advantages is None
+    assert batch.with_signals(candidates=Candidates(ids, logprobs)).vocab_size == 20
+
+
+def test_log_probabilities_of_candidates_and_the_entropy_are_the_policys():
+    batch = TokenBatch.align(torch.randn(2, 5, 20), LABELS)
+    ids = torch.randint(0, 20, (3, 4))
+    logprobs, entropy = batch.logprobs_and_entropy(ids)
+    torch.testing.assert_close(logprobs, batch.log_softmax().gather(1, ids))
+    torch.testing.assert_close(entropy, -(batch.log_softmax().exp() * batch.log_softmax()).sum(-1))
+    assert torch.equal(batch.logprobs_and_entropy()[0], batch.logprobs())

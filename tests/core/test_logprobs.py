@@ -1,9 +1,11 @@
 """Log-probabilities of chosen ids against torch's own log-softmax."""
 
+import math
+
 import pytest
 import torch
 
-from trimtab.core.logprobs import token_logprobs
+from trimtab.core.logprobs import token_logprobs, token_logprobs_and_entropy
 
 
 def reference(logits, ids):
@@ -77,3 +79,23 @@ def test_no_tokens_give_no_values_and_an_empty_gradient():
     logits = torch.zeros(0, 4, requires_grad=True)
     token_logprobs(logits, torch.zeros(0, dtype=torch.long)).sum().backward()
     assert logits.grad.shape == (0, 4)
+
+
+@pytest.mark.parametrize("ids", IDS.values(), ids=IDS.keys())
+def test_the_entropy_comes_beside_the_same_log_probabilities_and_has_no_gradient(ids):
+    logits = (4 * torch.randn(4, 10)).requires_grad_()
+    upstream = torch.randn(ids.shape)
+    wanted = token_logprobs(logits, ids)
+    (wanted_grad,) = torch.autograd.grad(wanted, logits, upstream)
+    found, entropy = token_logprobs_and_entropy(logits, ids)
+    (found_grad,) = torch.autograd.grad(found, logits, upstream)
+    assert torch.equal(found, wanted)
+    assert torch.equal(found_grad, wanted_grad)
+    assert not entropy.requires_grad
+    torch.testing.assert_close(entropy, torch.distributions.Categorical(logits=logits.detach()).entropy())
+
+
+def test_the_entropy_of_two_known_distributions():
+    logits = torch.tensor([[0.0, torch.tensor(3.0).log()], [0.0, -30_000.0]])
+    _, entropy = token_logprobs_and_entropy(logits, torch.tensor([1, 0]))
+    assert entropy.tolist() == pytest.approx([-0.25 * math.log(0.25) - 0.75 * math.log(0.75), 0])

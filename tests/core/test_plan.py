@@ -3,9 +3,10 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 from pydantic import ValidationError
 
-from trimtab.core import Plan, PlanError
+from trimtab.core import Plan, PlanError, Rollouts, TokenBatch
 from trimtab.methods import hpd, kd, sft
 from trimtab.objectives.divergence import forward_kl
 from trimtab.objectives.likelihood import Likelihood
@@ -72,3 +73,59 @@ def test_settings_are_frozen_and_their_docstrings_are_the_help(method):
         assert field.description, name
         with pytest.raises(ValidationError, match="frozen"):
             setattr(config, name, getattr(config, name))
+
+
+# --- methods that learn from their own answers
+
+
+class Paid:
+    """A credit that reads what it is asked to."""
+
+    candidates = 0
+    provides = frozenset({"advantages"})
+
+    def __init__(self, *needs):
+        self.needs = frozenset(needs)
+
+    def __call__(self, rollouts):
+        raise AssertionError("never run")
+
+
+class Advantages:
+    needs = frozenset({"advantages"})
+    per = "token"
+
+    def __call__(self, batch):
+        raise AssertionError("never run")
+
+
+def test_what_a_credit_provides_is_a_signal_of_the_objective():
+    credit = Paid()
+    assert Plan(Advantages(), credit=credit).credit is credit
+    with pytest.raises(PlanError, match="^Advantages needs the signal advantages; the plan provides: none$"):
+        Plan(Advantages())
+
+
+def test_what_a_credit_needs_a_reader_must_provide_and_no_signal_of_the_objective_does():
+    with pytest.raises(PlanError, match="^Paid needs token_scores, values, which no reader of the plan provides$"):
+        Plan(Advantages(), credit=Paid("token_scores", "values"))
+    with pytest.raises(PlanError, match="^Paid needs values, which no reader"):
+        Plan(Advantages(), credit=Paid("token_scores", "values"), readers=(provider("token_scores"),))
+    with pytest.raises(PlanError, match="^Paid needs values, which no reader"):
+        Plan(Advantages(), signals=(provider("values"),), credit=Paid("values"))
+    assert Plan(Advantages(), credit=Paid("values"), readers=(provider("values"), provider("more")))
+
+
+def test_what_the_policy_said_while_it_wrote_needs_no_reader():
+    assert Plan(Advantages(), credit=Paid("old", "normaliser"))
+
+
+def test_a_reader_is_no_signal_of_the_objective():
+    with pytest.raises(PlanError, match="Advantages needs the signal advantages"):
+        Plan(Advantages(), readers=(provider("advantages"),))
+
+
+def test_values_of_answers_reach_their_tokens():
+    labels = torch.tensor([[-100, 3, 4], [-100, -100, -100], [-100, 5, -100]])
+    rollouts = Rollouts(TokenBatch.from_labels(labels), torch.zeros(3), torch.zeros(3, dtype=torch.long), {})
+    assert rollouts.of_token(torch.tensor([1.0, 2.0, 3.0])).tolist() == [1, 1, 3]

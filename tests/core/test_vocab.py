@@ -135,6 +135,35 @@ def test_the_head_scales_first_and_caps_afterwards():
 
 
 @three_objectives
+@pytest.mark.parametrize("extra", [{}, {"scale": 2.0, "softcap": 3.0}], ids=["plain", "scale and soft-cap"])
+def test_engine_equals_plain_logits_at_another_temperature(monkeypatch, objective, extra):
+    cut(monkeypatch, 5, 2)
+    assert_same(objective, tokens(), hidden_states(), Head(linear(bias=True), V, temperature=0.7, **extra))
+
+
+def test_the_temperature_divides_at_the_end():
+    module, x = linear(), torch.randn(3, D)
+    capped = 3 * torch.tanh(2 * module(x) / 3)
+    head = Head(module, V, scale=2.0, softcap=3.0, temperature=0.7)
+    torch.testing.assert_close(head(x), capped / 0.7)
+    batch = TokenBatch.from_labels(LABELS)
+    hidden = torch.randn(N, D)
+    weight = weights(batch, "token_mean")
+    warm = fused_loss(Likelihood(), batch, hidden, Head(module, V, temperature=2.0), weight).values
+    wanted = -(module(hidden) / 2).log_softmax(-1)[torch.arange(N), batch.targets]
+    torch.testing.assert_close(warm, wanted.detach())
+
+
+def test_a_masked_token_stays_out_at_any_temperature():
+    module = linear(bias=True)
+    with torch.no_grad():
+        module.bias[17] = -torch.inf
+    logits = Head(module, V, masks=True, temperature=4.0)(torch.randn(3, D))
+    assert logits.isfinite().all()
+    assert logits.softmax(-1)[:, 17].eq(0).all()
+
+
+@three_objectives
 def test_a_head_that_masks_tokens_gives_finite_losses_and_no_gradient_to_them(monkeypatch, objective):
     cut(monkeypatch, 5, 2)
     module = linear(bias=True)

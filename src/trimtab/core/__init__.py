@@ -1,6 +1,6 @@
 """The token batch, the reduction and the vocabulary engine: the mathematics every method stands on."""
 
-from trimtab.core.batch import IGNORE, Candidates, LazyLogits, TokenBatch, answer_mask, predicting
+from trimtab.core.batch import IGNORE, Candidates, LazyLogits, TokenBatch, answer_mask, predicting, with_sampled_first
 from trimtab.core.loss import Losses, Objective, Reduction, count, reduce, weights
 from trimtab.core.plan import Credit, Method, MethodConfig, Plan, PlanError, Rollouts, Wants
 from trimtab.core.vocab import Fused, Head, LabelLogits, LabelLogprobs, fused_loss, label_logprobs
@@ -31,4 +31,5 @@ __all__ = [
     "predicting",
     "reduce",
     "weights",
+    "with_sampled_first",
 ]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trimtab.core.draws import hashed_uniform
-from trimtab.core.logprobs import token_logprobs
+from trimtab.core.logprobs import token_logprobs, token_logprobs_and_entropy
 
 if TYPE_CHECKING:
     from trimtab.core.loss import Losses
@@ -77,6 +77,28 @@ class Candidates:
     def __getitem__(self, part: slice) -> Candidates:
         fields = (self.ids, self.logprobs, self.advantages, self.mask)
         return Candidates(*(None if one is None else one[part] for one in fields))  # type: ignore[arg-type]
+
+
+def with_sampled_first(
+    topk_ids: Tensor, topk_logprobs: Tensor, sampled_ids: Tensor, sampled_logprobs: Tensor
+) -> Candidates:
+    """The likeliest tokens of each place as candidates, with the token that was drawn there in slot 0.
+
+    Where it is among them already it changes places with the one in slot 0; else it is put before them, and the last
+    one is dropped.
+
+    Args:
+        topk_ids, topk_logprobs: [N, K] in descending order; nats.
+        sampled_ids, sampled_logprobs: [N] of the drawn tokens.
+    """
+    found = topk_ids == sampled_ids[:, None]
+    there = found.any(dim=1, keepdim=True)
+
+    def placed(topk: Tensor, sampled: Tensor) -> Tensor:
+        behind = torch.where(there, torch.where(found, topk[:, :1], topk), topk.roll(1, dims=1))
+        return torch.cat([sampled[:, None], behind[:, 1:]], dim=1)
+
+    return Candidates(placed(topk_ids, sampled_ids), placed(topk_logprobs, sampled_logprobs))
 
 
 def _vocab_size(signal: Any) -> int | None:
@@ -235,6 +257,10 @@ class TokenBatch:
             return known.gather(-1, ids.unsqueeze(-1) if ids.dim() == 1 else ids).view(ids.shape)
         return token_logprobs(self.logits(of), ids)
 
+    def logprobs_and_entropy(self, ids: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Of the policy, from one softmax: `logprobs(ids=ids)`, and the entropy [N] in nats, which has no gradient."""
+        return token_logprobs_and_entropy(self.logits(), self.targets if ids is None else ids)
+
     def uniform(self, stream: int = 0) -> Tensor:
         """[N] float32 in [0, 1): the same for a token however the update was split or resumed."""
         return hashed_uniform(self.seed, self.step, self.row_id[self.row], self.position, stream)
@@ -243,10 +269,14 @@ class TokenBatch:
         """[R]: the sum of `values` [N] over the answer tokens of each sequence; 0 for one without an answer."""
         return values.new_zeros(len(self.lengths)).index_add(0, self.row, values)
 
+    def table(self, values: Tensor) -> Tensor:
+        """[R, T]: `values` [N] by sequence and place in its answer, T the longest; 0 behind an answer's end."""
+        empty = values.new_zeros(len(self.lengths), int(self.lengths.max()) if len(self.lengths) else 0)
+        return empty.index_put((self.row, self.position), values)
+
     def prefix_sum(self, values: Tensor) -> Tensor:
         """[N]: the sum of `values` [N] over the answer tokens of the same sequence up to and with each."""
-        table = values.new_zeros(len(self.lengths), int(self.lengths.max()) if len(self.lengths) else 0)
-        return table.index_put((self.row, self.position), values).cumsum(1)[self.row, self.position]
+        return self.table(values).cumsum(1)[self.row, self.position]
 
     def losses(self, values: Tensor, **metrics: Tensor) -> Losses:
         """Values [N] with metrics: tensors [N] or [n] (over a part of the tokens), kept as (sum, count)."""

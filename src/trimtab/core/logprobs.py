@@ -10,21 +10,31 @@ class _TokenLogprobs(torch.autograd.Function):
     """log softmax(logits)[ids]; the backward reads the log-softmax again in place of a second softmax."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, ids: Tensor) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, ids: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor | None]:
         # torch's fused kernel, a quarter of the time of its logsumexp on a CPU
         log_softmax = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
         ctx.save_for_backward(log_softmax, ids)
         ctx.dtype = logits.dtype
-        return log_softmax.gather(-1, ids)
+        entropy = None
+        if with_entropy:
+            entropy = -torch.linalg.vecdot(log_softmax.exp(), log_softmax)
+            ctx.mark_non_differentiable(entropy)
+        return log_softmax.gather(-1, ids), entropy
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
-        (grad,) = grad_outputs  # [N, K]
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        grad = grad_outputs[0]  # [N, K]
         log_softmax, ids = ctx.saved_tensors
         grad_logits = log_softmax.exp()
         grad_logits.mul_(-grad.sum(dim=-1, keepdim=True))
         grad_logits.scatter_add_(-1, ids, grad.to(grad_logits.dtype))
-        return grad_logits.to(ctx.dtype), None
+        return grad_logits.to(ctx.dtype), None, None
+
+
+def _token_logprobs(logits: Tensor, ids: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor | None]:
+    wide = ids.unsqueeze(-1) if ids.dim() == 1 else ids
+    logprobs, entropy = _TokenLogprobs.apply(logits, wide, with_entropy)  # type: ignore[misc]
+    return logprobs.view(ids.shape), entropy
 
 
 def token_logprobs(logits: Tensor, ids: Tensor) -> Tensor:
@@ -37,6 +47,15 @@ def token_logprobs(logits: Tensor, ids: Tensor) -> Tensor:
     Returns:
         [N] or [N, K] like `ids`. The gradient at the logits is `sum_k g_k (e_k - softmax)`.
     """
-    if ids.dim() == 1:
-        return _TokenLogprobs.apply(logits, ids.unsqueeze(-1)).squeeze(-1)  # type: ignore[union-attr]
-    return _TokenLogprobs.apply(logits, ids)  # type: ignore[return-value]
+    return _token_logprobs(logits, ids, False)[0]
+
+
+def token_logprobs_and_entropy(logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """`token_logprobs`, and the entropy of each row of logits, from one softmax.
+
+    Returns:
+        [N] or [N, K] like `ids`, and [N] nats, float32; the entropy has no gradient.
+    """
+    logprobs, entropy = _token_logprobs(logits, ids, True)
+    assert entropy is not None
+    return logprobs, entropy

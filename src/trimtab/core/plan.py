@@ -10,6 +10,13 @@ from torch import Tensor
 from trimtab.core.batch import Candidates, TokenBatch
 from trimtab.core.loss import Objective, Reduction
 
+KEPT = frozenset({"old", "normaliser"})
+"""Signals of rollouts that need no reader: the loop keeps what the policy said while it wrote."""
+
+
+KEPT = frozenset({"old", "normaliser"})
+"""Signals of rollouts that need no reader: the loop keeps what the policy said while it wrote."""
+
 
 class PlanError(ValueError):
     """A plan whose parts do not fit together."""
@@ -57,7 +64,7 @@ class Credit(Protocol):
     candidates: int
     """likeliest tokens of the policy to be kept at each place, the answer token among them; 0 for none"""
     needs: frozenset[str]
-    """of the rollouts' signals, those that the plan's `readers` must provide"""
+    """signals of the rollouts that it reads; all but "old" and "normaliser" a reader of the plan must provide"""
     provides: frozenset[str]
     """what the objective is told"""
 
@@ -91,7 +98,7 @@ class Plan:
                 f"{type(self.objective).__name__} needs the signal{'s' * (len(missing) > 1)} {', '.join(missing)}; "
                 f"the plan provides: {', '.join(sorted(provided)) or 'none'}"
             )
-        read = frozenset().union(*(reader.provides for reader in self.readers))
+        read = KEPT.union(*(reader.provides for reader in self.readers))
         if self.credit and self.credit.needs - read:
             raise PlanError(
                 f"{type(self.credit).__name__} needs {', '.join(sorted(self.credit.needs - read))}, which no reader of "
@@ -128,6 +135,15 @@ class Wants:
     """a trained reward model whose token scores are the credit"""
     steps: bool = False
     """rows of TRL's stepwise type: `completions`, and a label for each"""
+    credit: bool = False
+    """a trained reward model, whose scores of tokens are the credit, as the reader `credit` of `build`. It provides
+    "token_scores" [N]; with `credit_candidates` instead "credit" [N, K], its log-probabilities (nats) of the
+    candidates, and of a model that is measured from another one "credit_reference" [N, K], those of the other"""
+    credit_candidates: Literal["policy", "model"] | None = None
+    """whose likeliest tokens are the candidates; in either case with the policy's log-probabilities of them"""
+    critic: bool = False
+    """a model that gives each answer token the value of what stands before it, as the reader `critic` of `build`,
+    which provides "values" [N]; the loop trains it with `trimtab.objectives.policy_gradient.Critic`"""
 
 
 @dataclass(frozen=True)

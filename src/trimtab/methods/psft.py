@@ -7,9 +7,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trimtab.core import Losses, Method, MethodConfig, Plan, TokenBatch
+from trimtab.objectives.policy_gradient import LARGEST_LOG_RATIO
 from trimtab.signals.snapshot import Snapshot
-
-LARGEST_LOG_RATIO = 20.0
 
 
 class Config(MethodConfig):

@@ -1,0 +1,120 @@
+"""Policy gradients: raise or lower the probability of each token of an own answer by what it was worth."""
+
+import torch
+from torch import Tensor
+
+from trimtab.core import Losses, TokenBatch
+from trimtab.objectives.likelihood import k3
+
+LARGEST_LOG_RATIO = 20.0
+
+
+def _ratio(logprobs: Tensor, old: Tensor) -> Tensor:
+    return (logprobs - old.detach()).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp()
+
+
+def clipped_surrogate(
+    logprobs: Tensor, old: Tensor, advantages: Tensor, low: float | None, high: float | None, dual: float | None = None
+) -> Tensor:
+    """-min(r A, clip(r, 1 - low, 1 + high) A) with r = pi / pi_old, and at most -dual A where A < 0.
+
+    Args:
+        logprobs: [N] or [N, K] nats, with gradient.
+        old, advantages: of the same shape, constants.
+        low, high: how far the ratio may fall where A < 0, and grow where A > 0, before the gradient is 0; None: for
+            ever.
+        dual: from this ratio on a token with A < 0 has no gradient either; None: never.
+
+    Returns:
+        as `logprobs`; -A at r = 1, where the gradient is -A. Log-ratios are clamped to +-20.
+
+    Source: PPO (arXiv:1707.06347), with two bounds as in DAPO (arXiv:2503.14476); dual clip: arXiv:1912.09729.
+    """
+    ratio, advantages = _ratio(logprobs, old), advantages.detach()
+    bounded = ratio.clamp(
+        min=-torch.inf if low is None else 1 - low,
+        max=torch.inf if high is None else 1 + high,
+    )
+    values = -torch.minimum(ratio * advantages, bounded * advantages)
+    if dual is None:
+        return values
+    return torch.where(advantages < 0, torch.minimum(values, -dual * advantages), values)
+
+
+@torch.no_grad()
+def clipped(
+    logprobs: Tensor, old: Tensor, advantages: Tensor, low: float | None, high: float | None, dual: float | None = None
+) -> Tensor:
+    """Where a bound of `clipped_surrogate` holds, so that the token has no gradient: bool, as `logprobs`."""
+    ratio = _ratio(logprobs, old)
+    grown = ratio > (torch.inf if high is None else 1 + high)
+    fallen = ratio < (-torch.inf if low is None else 1 - low)
+    far = ratio > (torch.inf if dual is None else dual)
+    return torch.where(advantages > 0, grown, (fallen | far) & (advantages < 0))
+
+
+def told(logprobs: Tensor, entropy: Tensor, advantages: Tensor) -> dict[str, Tensor]:
+    """Metrics of every policy gradient, [N] each."""
+    return {
+        "nll": -logprobs,
+        "entropy": entropy,
+        "advantage": advantages,
+        "zero_advantage": (advantages == 0).float(),
+    }
+
+
+class PolicyGradient:
+    """loss = -min(r_t A_t, clip(r_t, 1 - low, 1 + high) A_t) + c KL(pi || pi_ref)
+
+    Reads "advantages" [N] and, where several updates are made with the same answers, "old" [N]; without it the policy
+    itself is old. Arguments as of `clipped_surrogate`.
+
+    Args:
+        kl: c; the KL is estimated by `k3` from the answer token.
+    """
+
+    per = "token"
+
+    def __init__(self, low: float | None, high: float | None, *, dual: float | None = None, kl: float = 0.0):
+        self.low, self.high, self.dual, self.kl = low, high, dual, kl
+        self.needs = frozenset({"advantages", *(["reference"] if kl else [])})
+
+    def __call__(self, batch: TokenBatch) -> Losses:
+        logprobs, entropy = batch.logprobs_and_entropy()
+        advantages = batch.signals["advantages"]
+        old = batch.logprobs(of="old") if "old" in batch.signals else logprobs.detach()
+        values = clipped_surrogate(logprobs, old, advantages, self.low, self.high, self.dual)
+        metrics = told(logprobs, entropy, advantages)
+        metrics["ratio"] = _ratio(logprobs.detach(), old)
+        metrics["clip_fraction"] = clipped(logprobs, old, advantages, self.low, self.high, self.dual).float()
+        if self.kl:
+            metrics["kl"] = k3(logprobs, batch.logprobs(of="reference"))
+            values = values + self.kl * metrics["kl"]
+        return batch.losses(values, **metrics)
+
+
+class Reinforce:
+    """loss = -A_t log pi(y_t), the gradient at its plainest: it knows no old policy and no bound."""
+
+    per = "token"
+    needs = frozenset({"advantages"})
+
+    def __call__(self, batch: TokenBatch) -> Losses:
+        logprobs, entropy = batch.logprobs_and_entropy()
+        advantages = batch.signals["advantages"]
+        return batch.losses(-advantages * logprobs, **told(logprobs, entropy, advantages))
+
+
+class Critic:
+    """loss = (V_t - R_t)^2, of a model whose "policy" signal is the value [N] of what stands before each token.
+
+    Under the reduction "sequence_mean" it is the mean over an answer's tokens, and then over answers.
+    """
+
+    per = "token"
+    needs = frozenset({"returns"})
+
+    def __call__(self, batch: TokenBatch) -> Losses:
+        values = batch.logprobs()
+        returns = batch.signals["returns"]
+        return batch.losses((values - returns).square(), value=values, returns=returns)
