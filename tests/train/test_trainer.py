@@ -16,9 +16,9 @@ from trimtab.objectives.likelihood import Likelihood
 from trimtab.objectives.matching import Match
 from trimtab.signals.frozen import FrozenModel
 from trimtab.train import settings
+from trimtab.train.base import NotFinite
 from trimtab.train.checkpoints import last_complete, mark_complete, remove_incomplete
 from trimtab.train.settings import TrainingError
-from trimtab.train.base import NotFinite
 
 
 def moved(folder, plan_of=None, **training: Any) -> dict[str, torch.Tensor]:

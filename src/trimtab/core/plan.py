@@ -14,10 +14,6 @@ KEPT = frozenset({"old", "normaliser"})
 """Signals of rollouts that need no reader: the loop keeps what the policy said while it wrote."""
 
 
-KEPT = frozenset({"old", "normaliser"})
-"""Signals of rollouts that need no reader: the loop keeps what the policy said while it wrote."""
-
-
 class PlanError(ValueError):
     """A plan whose parts do not fit together."""
 
@@ -131,8 +127,6 @@ class Wants:
     """a head that gives each token one score takes the place of the language model's"""
     outcomes: bool = False
     """rows with a `label` that says whether the answer is right"""
-    credit: bool = False
-    """a trained reward model whose token scores are the credit"""
     steps: bool = False
     """rows of TRL's stepwise type: `completions`, and a label for each"""
     credit: bool = False

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from trl import GRPOTrainer  # type: ignore[attr-defined]
 
-from trimtab.core import IGNORE, Candidates, Losses, Plan, Rollouts, TokenBatch, answer_mask, count
+from trimtab.core import IGNORE, Candidates, Plan, Rollouts, TokenBatch, answer_mask, count
+from trimtab.core.plan import KEPT
+from trimtab.signals.candidates import Written
 from trimtab.signals.start import read_with
 from trimtab.train.base import ObjectiveLoop
 
@@ -17,56 +19,6 @@ Watch = Callable[[int, list[dict[str, Any]]], None]
 
 class RolloutError(ValueError):
     """Settings under which rollouts cannot be learnt from as promised."""
-
-
-class Written:
-    """An "objective" that is only read: what the policy that wrote the answers thinks of each token.
-
-    Args:
-        candidates: how many likeliest tokens are kept, with the answer token in slot 0; 0 for none.
-        ids: [N, K] tokens to keep instead.
-    """
-
-    needs = frozenset()
-    per = "token"
-
-    def __init__(self, candidates: int = 0, ids: Tensor | None = None):
-        self.candidates, self.ids, self._seen = candidates, ids, 0
-        self.logprobs: list[Tensor] = []
-        self.normaliser: list[Tensor] = []
-        self.kept: list[Candidates] = []
-
-    def __call__(self, batch: TokenBatch) -> Losses:
-        log_p = batch.log_softmax()
-        own = log_p.gather(1, batch.targets[:, None])
-        self.logprobs.append(own[:, 0])
-        self.normaliser.append(torch.logsumexp(batch.logits().float(), dim=-1))
-        if self.candidates:
-            if self.ids is None:
-                ids = log_p.topk(min(self.candidates, log_p.size(1))).indices
-            else:
-                ids = self.ids[self._seen : self._seen + len(batch)]
-            ids = answer_first(ids, batch.targets)
-            self.kept.append(Candidates(ids, log_p.gather(1, ids)))
-        self._seen += len(batch)
-        return batch.losses(self.logprobs[-1])
-
-
-def answer_first(ids: Tensor, answers: Tensor) -> Tensor:
-    """Candidates with the answer token in slot 0: one of them changes places with the first, or the last makes room.
-
-    Args:
-        ids: [N, K], likeliest first, all different.
-        answers: [N]
-
-    Returns:
-        [N, K]. Source: arXiv:2604.13197, official code.
-    """
-    found = ids == answers[:, None]
-    swapped = torch.where(found, ids[:, :1], ids)
-    swapped[:, 0] = answers
-    shifted = torch.cat([answers[:, None], ids[:, :-1]], dim=1)
-    return torch.where(found.any(dim=1, keepdim=True), swapped, shifted)
 
 
 class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
@@ -131,7 +83,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         assert credit is not None
         batch = TokenBatch.from_labels(rows["labels"], row_id=rows["row_id"])
         group = torch.arange(len(self._rewards), device=batch.row.device) // self._answers
-        old = self._old_differs or bool(credit.candidates) or bool(credit.needs & WRITTEN)
+        old = self._old_differs or bool(credit.candidates) or bool(credit.needs & KEPT)
         signals, candidates = self._read(rows, old)
         rollouts = Rollouts(batch, self._rewards, group, signals, candidates)
         told = credit(rollouts)
@@ -170,22 +122,21 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         return joined, Candidates(joined.pop("candidate_ids"), joined.pop("candidate_logprobs"))
 
     def _read_batch(self, inputs: dict[str, Tensor], old: bool) -> dict[str, Tensor]:
+        """A model that chooses the candidates comes first, then the policy, then all others."""
         credit = self.plan.credit
         assert credit is not None
-        found: dict[str, Tensor] = {}
         readers: list[Any] = list(self.plan.readers)
-        for reader in [one for one in readers if getattr(one, "chooses", False)]:  # whose own candidates are taken
+        found: dict[str, Tensor] = {}
+        for reader in [one for one in readers if getattr(one, "chooses", None)]:
             found |= reader(self.model, inputs)
-        with self.compute_loss_context_manager():
-            if old:
-                written = Written(credit.candidates, found.pop("chosen_ids", None))
+        if old:
+            written = Written(credit.candidates, found.get("candidate_ids"))
+            with self.compute_loss_context_manager():
                 read_with(written, self.model, inputs, {}, temperature=self.temperature)  # type: ignore[arg-type]
-                found |= {"old": torch.cat(written.logprobs), "normaliser": torch.cat(written.normaliser)}
-                if written.kept:
-                    found["candidate_ids"] = torch.cat([one.ids for one in written.kept])
-                    found["candidate_logprobs"] = torch.cat([one.logprobs for one in written.kept])
-                    inputs = {**inputs, "candidate_ids": found["candidate_ids"]}
-        for reader in [one for one in readers if not getattr(one, "chooses", False)]:
+            said = written.found()
+            found |= {"old": said.pop("logprobs"), **said}
+            inputs = {**inputs, **{key: found[key] for key in ("candidate_ids",) if key in found}}
+        for reader in [one for one in readers if not getattr(one, "chooses", None)]:
             found |= reader(self.model, inputs)
         return found
 
@@ -227,10 +178,6 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         output = self._loss(model, inputs, self._total, known=known, temperature=self.temperature)
         assert output.loss is not None
         return output.loss
-
-
-WRITTEN = frozenset({"old", "normaliser"})
-"""Signals of rollouts that cost a forward of the policy that wrote them."""
 
 
 def check_buffer(args: Any) -> int:

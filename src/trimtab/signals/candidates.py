@@ -1,0 +1,97 @@
+"""What models say of the likeliest tokens at each place of an answer, and not of the answer's own tokens alone."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from trimtab.core import Candidates, Losses, TokenBatch, with_sampled_first
+from trimtab.models.forward import add_objective_forward
+from trimtab.signals.credit import CreditError, CreditModel
+from trimtab.signals.start import read_with
+
+
+class Written:
+    """An "objective" that is only read: what a model thinks of each answer token, and of some others in its place.
+
+    Args:
+        candidates: how many likeliest tokens are kept, with the answer token in slot 0; 0 for none.
+        ids: [N, K] tokens to keep instead.
+    """
+
+    needs = frozenset()
+    per = "token"
+
+    def __init__(self, candidates: int = 0, ids: Tensor | None = None):
+        self.candidates, self.ids, self._seen = candidates, ids, 0
+        self._logprobs: list[Tensor] = []
+        self._normaliser: list[Tensor] = []
+        self._kept: list[Candidates] = []
+
+    def __call__(self, batch: TokenBatch) -> Losses:
+        log_p, answers = batch.log_softmax(), batch.targets
+        own = log_p.gather(1, answers[:, None])[:, 0]
+        self._logprobs.append(own)
+        self._normaliser.append(torch.logsumexp(batch.logits().float(), dim=-1))
+        if self.candidates:
+            ids = log_p.topk(min(self.candidates, log_p.size(1))).indices
+            if self.ids is not None:
+                ids = self.ids[self._seen : self._seen + len(batch)]
+            self._kept.append(with_sampled_first(ids, log_p.gather(1, ids), answers, own))
+        self._seen += len(batch)
+        return batch.losses(own)
+
+    def found(self) -> dict[str, Tensor]:
+        """ "logprobs" and "normaliser" [N]: log pi(y_t) and log sum_v exp z_v, nats; with candidates also
+        "candidate_ids" and "candidate_logprobs" [N, K]."""
+        found = {"logprobs": torch.cat(self._logprobs), "normaliser": torch.cat(self._normaliser)}
+        if self._kept:
+            found["candidate_ids"] = torch.cat([one.ids for one in self._kept])
+            found["candidate_logprobs"] = torch.cat([one.logprobs for one in self._kept])
+        return found
+
+
+class CreditAtCandidates:
+    """A frozen language model's log-probabilities of the candidates, as "credit" [N, K]; and where it is measured from
+    another one, that one's as "credit_reference".
+
+    Args:
+        credit: whose scores come from a language model.
+        chooses: how many of its own likeliest tokens are the candidates; None: they are given.
+    """
+
+    def __init__(self, credit: CreditModel, chooses: int | None = None):
+        if credit.reading.source == "scalar":
+            raise CreditError(
+                "this reward model has a head that scores the answer's own tokens and says nothing of others; give "
+                "one that is a language model (method ipvrm, q_rm with head logit or logprob, dpo)"
+            )
+        self.credit, self.chooses = credit, chooses
+        measured = credit.reference is not None
+        if credit.reference is not None:
+            add_objective_forward(credit.reference.model)
+        self.provides = frozenset({"credit", *(["credit_reference"] if measured else [])})
+
+    @property
+    def models(self) -> list[PreTrainedModel]:
+        """The frozen models, for whoever places them."""
+        return self.credit.models
+
+    def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        """As above; with `chooses` also "candidate_ids" [N, K], else these are read from the inputs."""
+        own = _read(self.credit.model, inputs, Written(self.chooses or 1, inputs.get("candidate_ids")))
+        found = {"credit": own["candidate_logprobs"]}
+        if self.chooses:
+            found["candidate_ids"] = own["candidate_ids"]
+        if self.credit.reference is not None:
+            other = _read(self.credit.reference.model, inputs, Written(1, own["candidate_ids"]))
+            found["credit_reference"] = other["candidate_logprobs"]
+        return found
+
+
+def _read(model: PreTrainedModel, inputs: Mapping[str, Tensor], written: Written) -> dict[str, Tensor]:
+    with torch.autocast(inputs["labels"].device.type, enabled=False):
+        read_with(written, model, inputs, {})
+    return written.found()

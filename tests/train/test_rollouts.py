@@ -1,0 +1,293 @@
+"""Rollouts: how answers are laid out and read, what each token is told, and that updates are those of the equation."""
+
+import pytest
+import torch
+from datasets import Dataset
+from trl import GRPOTrainer
+
+import tiny
+import tiny_folder
+from trimtab.core import IGNORE, Candidates, Plan, TokenBatch, answer_mask
+from trimtab.models.forward import add_objective_forward
+from trimtab.objectives.advantages import group_normalised
+from trimtab.objectives.policy_gradient import PolicyGradient
+from trimtab.train import settings
+from trimtab.train.rollouts import RolloutError, RolloutTrainer, check_buffer, cropped, laid_out, packed, unpacked
+
+
+class Grouped:
+    """The credit of GRPO; keeps what it was given."""
+
+    needs = frozenset()
+    provides = frozenset({"advantages"})
+
+    def __init__(self, candidates: int = 0, needs: frozenset = frozenset()):
+        self.candidates, self.needs, self.seen = candidates, needs, []
+
+    def __call__(self, rollouts):
+        self.seen.append(rollouts)
+        told = {"advantages": rollouts.of_token(group_normalised(rollouts.rewards, rollouts.group))}
+        return told if rollouts.candidates is None else {**told, "candidates": rollouts.candidates}
+
+
+def count_of_a(prompts, completions, completion_ids, **columns):
+    """Counts tokens below 100, so that untrained models have something to gain."""
+    return [float(sum(token < 100 for token in ids)) for ids in completion_ids]
+
+
+def policy(seed: int = 0):
+    model = tiny.model(
+        "llama_tied", seed, vocab_size=tiny_folder.VOCAB, eos_token_id=0, pad_token_id=0, bos_token_id=None,
+        initializer_range=0.1, max_position_embeddings=512,
+    )  # fmt: skip
+    model.generation_config.eos_token_id = 0
+    return model
+
+
+def dataset(rows: int = 8) -> Dataset:
+    prompts = [[{"role": "user", "content": "x" * (i % 5 + 1)}] for i in range(rows)]
+    return Dataset.from_list([{"prompt": prompt, "row_id": i} for i, prompt in enumerate(prompts)])
+
+
+SETTINGS = {
+    "per_device_train_batch_size": 4,
+    "num_generations": 2,
+    "max_completion_length": 6,
+    "max_steps": 1,
+    "learning_rate": 0.5,
+    "optim": "sgd",
+    "lr_scheduler_type": "constant",
+    "max_grad_norm": 0.0,
+    "save_strategy": "no",
+    "use_cpu": True,
+}
+
+
+def trainer(folder, plan: Plan, model=None, watch=None, **changes) -> RolloutTrainer:
+    model = model or policy()
+    add_objective_forward(model)
+    return RolloutTrainer(
+        model=model,
+        args=settings.build(settings.check({**SETTINGS, **changes}, "rollouts"), folder, 0, "rollouts"),
+        plan=plan,
+        reward_funcs=[count_of_a],
+        train_dataset=dataset(),
+        processing_class=tiny_folder.byte_tokenizer(),
+        watch=watch,
+    )
+
+
+def grpo(**credit) -> Plan:
+    return Plan(PolicyGradient(0.2, 0.2), credit=Grouped(**credit))
+
+
+# ---------------------------------------------------------------- layout
+
+
+def test_prompts_on_the_left_and_answers_become_rows_without_a_gap():
+    rows = laid_out(
+        {
+            "prompt_ids": torch.tensor([[9, 9, 5], [4, 5, 6]]),
+            "prompt_mask": torch.tensor([[0, 0, 1], [1, 1, 1]]),
+            "completion_ids": torch.tensor([[7, 8, 2, 9], [7, 9, 9, 9]]),
+            "completion_mask": torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]]),
+        }
+    )
+    assert rows["input_ids"].tolist() == [[5, 7, 8, 2], [4, 5, 6, 7]]
+    assert rows["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 1]]
+    assert rows["labels"].tolist() == [[IGNORE, 7, 8, 2], [IGNORE, IGNORE, IGNORE, 7]]
+
+
+def test_tokens_that_a_tool_wrote_are_read_and_not_learnt():
+    rows = laid_out(
+        {
+            "prompt_ids": torch.tensor([[5]]),
+            "prompt_mask": torch.tensor([[1]]),
+            "completion_ids": torch.tensor([[7, 8, 2]]),
+            "completion_mask": torch.tensor([[1, 1, 1]]),
+            "tool_mask": torch.tensor([[1, 0, 1]]),
+        }
+    )
+    assert rows["labels"].tolist() == [[IGNORE, 7, IGNORE, 2]]
+    assert rows["attention_mask"].tolist() == [[1, 1, 1, 1]]
+
+
+def test_what_tokens_are_told_survives_shuffling_and_splitting():
+    labels = torch.tensor([[IGNORE, IGNORE, 3, 4], [IGNORE, 5, IGNORE, IGNORE], [IGNORE, 6, 7, 8]])
+    batch = TokenBatch.from_labels(labels)
+    advantages = torch.arange(6.0)
+    some = Candidates(
+        torch.arange(12).view(6, 2), torch.arange(12.0).view(6, 2) - 20, mask=torch.arange(12).view(6, 2) > 3
+    )
+    rows = {"labels": labels, "attention_mask": torch.ones_like(labels)}
+    rows |= packed("advantages", advantages, batch) | packed("candidates", some, batch)
+    order = [2, 0]  # a shuffle, and a split that leaves row 1 out
+    known = unpacked(cropped({key: value[order] for key, value in rows.items()}))
+    assert known["advantages"].tolist() == [3, 4, 5, 0, 1]
+    assert known["candidates"].ids.tolist() == some.ids[[3, 4, 5, 0, 1]].tolist()
+    assert known["candidates"].mask.tolist() == some.mask[[3, 4, 5, 0, 1]].tolist()
+    assert known["candidates"].advantages is None
+
+
+# ---------------------------------------------------------------- what the credit is given
+
+
+def test_the_credit_gets_all_answers_with_their_rewards_and_groups(tmp_path):
+    plan = grpo(candidates=3, needs=frozenset({"old"}))
+    made = trainer(tmp_path, plan, temperature=0.7)
+    made.train()
+    (seen,) = plan.credit.seen
+    batch = seen.batch
+    assert seen.group.tolist() == [0, 0, 1, 1]
+    per_row = [batch.targets[batch.row == row] for row in range(4)]
+    assert seen.rewards.tolist() == [float((ids < 100).sum()) for ids in per_row]
+    log_p = _plain(policy(), made, 0.7)
+    for row, wanted in enumerate(log_p):
+        own = batch.row == row
+        ids = batch.targets[own]
+        torch.testing.assert_close(seen.signals["old"][own], wanted.gather(1, ids[:, None])[:, 0], rtol=1e-4, atol=1e-5)
+        assert (seen.candidates.ids[own][:, 0] == ids).all()
+        best = wanted.topk(3).indices
+        for place in range(len(ids)):
+            kept = set(seen.candidates.ids[own][place].tolist())
+            likely = best[place].tolist()
+            assert kept == ({*likely} if int(ids[place]) in likely else {int(ids[place]), *likely[:2]})
+        torch.testing.assert_close(
+            seen.candidates.logprobs[own], wanted.gather(1, seen.candidates.ids[own]), rtol=1e-4, atol=1e-5
+        )
+
+
+def _plain(model, made, temperature):
+    """Log-probabilities of each answer's places by the model's own forward, row by row without padding, in the order of
+    the credit."""
+    rows = made.plan.credit.seen[0].batch
+    found = []
+    prompts = made._texts[0]
+    tokenizer = tiny_folder.byte_tokenizer()
+    for row in range(len(rows.lengths)):
+        start = tokenizer.apply_chat_template(prompts[row], add_generation_prompt=True, return_dict=True)["input_ids"]
+        ids = torch.tensor([*start, *rows.targets[rows.row == row].tolist()])
+        with torch.no_grad():
+            logits = model(input_ids=ids[None]).logits[0] / temperature
+        found.append(logits.log_softmax(-1)[len(start) - 1 : -1])
+    return found
+
+
+def test_old_log_probabilities_cost_a_forward_only_where_the_policy_moves_in_between(tmp_path):
+    once, twice = grpo(), grpo()
+    trainer(tmp_path / "a", once).train()
+    assert "old" not in once.credit.seen[0].signals
+    made = trainer(tmp_path / "b", twice, num_iterations=2, max_steps=2)
+    made.train()
+    assert len(twice.credit.seen) == 1
+    assert "old" in twice.credit.seen[0].signals
+
+
+# ---------------------------------------------------------------- updates
+
+
+@pytest.mark.parametrize(
+    ("changes", "loss_type", "reduction"),
+    [
+        ({}, "dapo", "token_mean"),
+        ({}, "grpo", "sequence_mean"),
+        ({"gradient_accumulation_steps": 2}, "dapo", "token_mean"),
+        ({"num_iterations": 2, "max_steps": 2}, "dapo", "token_mean"),
+        ({"temperature": 0.8}, "dapo", "token_mean"),
+    ],
+)
+def test_weights_after_training_are_those_of_trl(tmp_path, changes, loss_type, reduction):
+    plan = Plan(PolicyGradient(0.2, 0.2), credit=Grouped(), reduction=reduction)
+    ours = trainer(tmp_path / "ours", plan, **changes)
+    start = {name: value.clone() for name, value in ours.model.named_parameters()}
+    ours.train()
+    args = settings.build(settings.check({**SETTINGS, **changes}, "rollouts"), tmp_path / "trl", 0, "rollouts")
+    args.loss_type = loss_type
+    theirs = GRPOTrainer(
+        model=policy(), args=args, reward_funcs=[count_of_a], train_dataset=dataset(),
+        processing_class=tiny_folder.byte_tokenizer(),
+    )  # fmt: skip
+    theirs.train()
+    moved = 0.0
+    for (name, mine), (_, other) in zip(ours.model.named_parameters(), theirs.model.named_parameters(), strict=True):
+        moved = max(moved, (mine - start[name]).abs().max().item())
+        torch.testing.assert_close(mine, other, rtol=1e-3, atol=2e-5, msg=name)
+    assert moved > 1e-3
+
+
+def test_an_update_is_divided_by_its_own_tokens(tmp_path):
+    """Two updates on four answers each: each mean is over the tokens of its own answers."""
+    plan = grpo()
+    made = trainer(tmp_path, plan, per_device_train_batch_size=4, steps_per_generation=2, max_steps=2)
+    totals = []
+    real = made._compute_loss
+
+    def kept(model, inputs):
+        loss = real(model, inputs)
+        totals.append((float(made._total), int(answer_mask(inputs["labels"]).sum())))
+        return loss
+
+    made._compute_loss = kept
+    made.train()
+    assert len(plan.credit.seen) == 1
+    assert [total for total, _ in totals] == [tokens for _, tokens in totals]
+    assert made.totals.answer_tokens == sum(tokens for _, tokens in totals) == len(plan.credit.seen[0].batch)
+
+
+def test_equal_rewards_change_nothing_and_are_counted(tmp_path):
+    def same(prompts, completions, completion_ids, **columns):
+        return [1.0] * len(prompts)
+
+    made = trainer(tmp_path, grpo())
+    made.reward_funcs = [same]
+    start = {name: value.clone() for name, value in made.model.named_parameters()}
+    made.train()
+    for name, value in made.model.named_parameters():
+        assert torch.equal(value, start[name])
+    logged = [entry for entry in made.state.log_history if "groups_without_signal" in entry]
+    assert [entry["groups_without_signal"] for entry in logged] == [1.0]
+
+
+def test_rollouts_are_shown_with_the_credit_of_each_token(tmp_path):
+    shown = []
+    made = trainer(tmp_path, grpo(), watch=lambda step, rows: shown.append((step, rows)))
+    made.train()
+    ((step, rows),) = shown
+    seen = made.plan.credit.seen[0]
+    assert step == 0
+    assert [len(row["ids"]) for row in rows] == seen.batch.lengths.tolist()
+    assert [row["reward"] for row in rows] == seen.rewards.tolist()
+    advantages = group_normalised(seen.rewards, seen.group)
+    assert [row["credits"][0] for row in rows] == pytest.approx(advantages.tolist(), abs=1e-4)
+
+
+# ---------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"steps_per_generation": 3, "gradient_accumulation_steps": 2}, "make the first a multiple of the second"),
+        ({"num_iterations": 2, "save_strategy": "steps", "save_steps": 3}, "make save_steps a multiple of 2"),
+        ({"num_iterations": 2, "save_strategy": "epoch"}, "use save_steps"),
+    ],
+)
+def test_settings_that_could_not_be_kept_are_refused(tmp_path, changes, said):
+    built = settings.build(settings.check({**SETTINGS, **changes}, "rollouts"), tmp_path, 0, "rollouts")
+    with pytest.raises(RolloutError, match=said):
+        check_buffer(built)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"num_generations": 1}, "at least 2 generations"),
+        ({"epsilon": 0.3}, "set by the recipe's `method`"),
+        ({"num_generatons": 4}, "num_generations"),
+        ({"use_vllm": True}, "vLLM"),
+        ({"per_device_train_batch_size": 3}, "divisible by num_generations"),
+    ],
+)
+def test_settings_of_trl_are_checked_before_anything_is_loaded(tmp_path, changes, said):
+    with pytest.raises(settings.TrainingError, match=said):
+        settings.build(settings.check({**SETTINGS, **changes}, "rollouts"), tmp_path, 0, "rollouts")
