@@ -1,0 +1,284 @@
+"""Rewards that can be verified, as TRL's GRPOTrainer calls them: exact, choice and math, or a function of one's own."""
+
+import importlib
+import importlib.util
+import inspect
+import math
+import numbers
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trimtab.evals.final import final_answer, same
+from trimtab.evals.mathpool import MathPool
+from trimtab.evals.parsing import letters, without_reasoning
+from trimtab.mistakes import nearest
+
+LETTERS = "ABCDE"
+"""that `choice` offers for rows without a column `options`"""
+GIVEN = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
+"""what TRL passes to every reward function beside the columns of the rows"""
+
+
+class RewardError(ValueError):
+    """A reward that is not there, rows that it cannot judge, or values that are no rewards."""
+
+
+Judge = Callable[[Sequence[str], Sequence[Mapping[str, Any]]], Sequence[bool]]
+"""judge(texts, their rows) -> which are right"""
+
+
+class Reward:
+    """A reward function whose every call is checked.
+
+    Args:
+        name: as it is logged and named in messages.
+        function: `function(prompts, completions, completion_ids, **columns)` gives a number for each completion.
+        needs: columns that must hold something in every row.
+        check: raises a ValueError for a row that it cannot judge.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        needs: Sequence[str],
+        check: Callable[[Mapping[str, Any]], Any] = lambda row: None,
+    ):
+        self.__name__ = name
+        self.function, self.needs, self.check = function, tuple(needs), check
+
+    def __call__(
+        self, prompts: Sequence[Any], completions: Sequence[Any], completion_ids: Any = None, **columns: Any
+    ) -> list[float]:
+        """One finite number for each completion.
+
+        Args:
+            prompts, completions: texts, or chats as lists of messages.
+            completion_ids: token ids of the completions, for functions that read them.
+            columns: one value for each completion; and what else TRL passes on.
+
+        Raises:
+            RewardError: naming the function, the row by its prompt, and what came, for a row without a needed column,
+                an exception, the wrong number of values, or a value that is no finite number.
+        """
+        given = {"prompts": prompts, "completions": completions, "completion_ids": completion_ids, **columns}
+        for place in range(len(prompts)):
+            row = {"prompt": prompts[place], **_row(columns, place, len(prompts))}
+            _check(self, row, f"row {place + 1} of the batch")
+        try:
+            values = self.function(**given)
+        except Exception as error:
+            where = self._raising(given, len(prompts))
+            raise RewardError(f"reward {self.__name__}: {type(error).__name__}: {error}; {where}") from error
+        try:
+            values = list(values)
+        except TypeError:
+            raise RewardError(
+                f"reward {self.__name__} returned {values!r:.60}, expected a list of {len(prompts)} numbers"
+            ) from None
+        if len(values) != len(prompts):
+            raise RewardError(
+                f"reward {self.__name__} returned {len(values)} values for {len(prompts)} completions, the first to "
+                f"{_begin(prompts[0])}" if len(prompts) else f"reward {self.__name__} returned values for nothing"
+            )  # fmt: skip
+        for prompt, value in zip(prompts, values):
+            if not isinstance(value, numbers.Real) or not math.isfinite(value):
+                raise RewardError(
+                    f"reward {self.__name__} returned {value!r:.60} for a completion to {_begin(prompt)}, expected a "
+                    "finite number"
+                )
+        return [float(value) for value in values]
+
+    def _raising(self, given: Mapping[str, Any], count: int) -> str:
+        """Which row it is that the function cannot take."""
+        for place in range(count):
+            try:
+                self.function(**{key: _one(value, place, count) for key, value in given.items()})
+            except Exception:
+                return f"the completion is to {_begin(given['prompts'][place])}"
+        return f"of {count} completions, none of which does so alone"
+
+
+def load(name: str, right: float = 1.0, wrong: float = 0.0) -> Reward:
+    """A reward by its name, FILE.py:FUNCTION or package.module:FUNCTION.
+
+    `exact`, `choice` and `math` read a column `answer`. Thoughts between <think> tags do not count.
+
+    Args:
+        name: as above.
+        right, wrong: what a right and a wrong answer are worth; LCO's rule reward is 1 and -1.
+
+    Raises:
+        RewardError: if there is no such reward, or it cannot be loaded or called as TRL does.
+    """
+    if not (math.isfinite(right) and math.isfinite(wrong) and right > wrong):
+        raise RewardError(f"a right answer must be worth more than a wrong one, got right={right} and wrong={wrong}")
+    if ":" in name:
+        if (right, wrong) != (1.0, 0.0):
+            raise RewardError(f"reward {name} sets its own values; right and wrong are for {', '.join(REWARDS)}")
+        return _own(name)
+    if name not in REWARDS:
+        hint = nearest(name, REWARDS, f"there are: {', '.join(REWARDS)}, FILE.py:FUNCTION and package.module:FUNCTION")
+        raise RewardError(f"there is no reward {name!r}; {hint}")
+    make, check = REWARDS[name]
+    judge = make()
+
+    def function(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+        texts = [said(completion) for completion in completions]
+        rows = [_row(columns, place, len(prompts)) for place in range(len(prompts))]
+        return [right if good else wrong for good in judge(texts, rows)]
+
+    return Reward(name, function, ["answer"], check)
+
+
+def check_rows(reward: Reward, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse rows that the reward could not judge, before anything is generated.
+
+    Raises:
+        RewardError: naming the first such row by its number and its prompt, and what is missing.
+    """
+    for number, row in enumerate(rows, start=1):
+        _check(reward, row, f"row {number}")
+
+
+def said(completion: Any) -> str:
+    """The text of a completion, of a chat its last message, without thoughts.
+
+    Raises:
+        RewardError: for anything else.
+    """
+    text = completion[-1].get("content") if isinstance(completion, list) and completion else completion
+    if text is None or text == []:  # a chat that ends with a call of a tool, or an empty one
+        return ""
+    if not isinstance(text, str):
+        raise RewardError(f"a completion is {completion!r:.80}, expected a text or messages with texts")
+    return without_reasoning(text)
+
+
+# ---------------------------------------------------------------- those that come with trimtab
+
+
+def _exact() -> Judge:
+    return lambda texts, rows: [same(final_answer(text), str(row["answer"])) for text, row in zip(texts, rows)]
+
+
+def _choice() -> Judge:
+    def judge(texts: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[bool]:
+        found = []
+        for text, row in zip(texts, rows):
+            offered, target = _target(row)
+            found.append(set(letters(text, offered, several=len(target) > 1)) == set(target))
+        return found
+
+    return judge
+
+
+def _target(row: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """The letters offered, and the right ones."""
+    if row.get("options"):
+        from trimtab.evals import clean_eval
+
+        options = clean_eval.letters(row["options"])
+        return "".join(options), clean_eval.right(options, row["answer"])
+    target = letters(str(row["answer"]), LETTERS, several=True)
+    if not target:
+        raise RewardError(f"answer {row['answer']!r:.40} names none of {', '.join(LETTERS)}; give a column `options`")
+    return LETTERS, target
+
+
+def _math() -> Judge:
+    pool = MathPool()
+
+    def judge(texts: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[bool]:
+        outcomes = pool.judge(texts, [str(row["answer"]) for row in rows])
+        log = rows[0].get("log_metric") if rows else None
+        if log is not None:
+            for outcome in ("unparsed", "timed out", "crashed"):
+                log(f"math/{outcome.replace(' ', '_')}", outcomes.count(outcome) / len(outcomes))
+        return [outcome == "right" for outcome in outcomes]
+
+    return judge
+
+
+REWARDS: dict[str, tuple[Callable[[], Judge], Callable[[Mapping[str, Any]], Any]]] = {
+    "exact": (_exact, lambda row: None),
+    "choice": (_choice, _target),
+    "math": (_math, lambda row: None),
+}
+
+
+# ---------------------------------------------------------------- a user's own
+
+
+def _own(name: str) -> Reward:
+    place, _, attribute = name.rpartition(":")
+    try:
+        module = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    except RewardError:
+        raise
+    except Exception as error:
+        raise RewardError(f"reward {name}: importing {place} raised {type(error).__name__}: {error}") from error
+    function = getattr(module, attribute, None)
+    if function is None:
+        known = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+        hint = nearest(attribute, known, f"its functions: {', '.join(known) or 'none'}")
+        raise RewardError(f"reward {name}: {place} has no {attribute!r}; {hint}")
+    if not callable(function) or inspect.iscoroutinefunction(function):
+        raise RewardError(f"reward {name} is no plain function, but {function!r:.60}")
+    parameters = inspect.signature(function).parameters.values()
+    if not any(one.kind is one.VAR_KEYWORD for one in parameters):
+        raise RewardError(f"reward {name} takes no **columns; TRL passes it every column of the rows by name")
+    required = [one.name for one in parameters if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
+    return Reward(attribute, function, [column for column in required if column not in GIVEN])
+
+
+def _from_file(path: Path) -> Any:
+    if not path.is_file():
+        raise RewardError(f"there is no file {path}; a reward of your own is FILE.py:FUNCTION")
+    spec = importlib.util.spec_from_file_location(f"reward_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickle look it up there
+    spec.loader.exec_module(module)
+    return module
+
+
+# ---------------------------------------------------------------- rows
+
+
+def _check(reward: Reward, row: Mapping[str, Any], where: str) -> None:
+    prompt = _begin(row.get("prompt", ""))
+    for column in reward.needs:
+        value = row.get(column)
+        value = value.strip() if isinstance(value, str) else value
+        if value is None or (isinstance(value, (str, list, dict)) and not value):
+            raise RewardError(
+                f"{where} (prompt {prompt}) has no `{column}`, which reward {reward.__name__} reads; its columns: "
+                f"{', '.join(key for key in row if key not in GIVEN)}"
+            )
+    try:
+        reward.check(row)
+    except ValueError as error:
+        raise RewardError(f"{where} (prompt {prompt}): {error}") from None
+
+
+def _row(columns: Mapping[str, Any], place: int, count: int) -> dict[str, Any]:
+    return {key: value[place] if _listed(value, count) else value for key, value in columns.items()}
+
+
+def _one(value: Any, place: int, count: int) -> Any:
+    return value[place : place + 1] if _listed(value, count) else value
+
+
+def _listed(value: Any, count: int) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == count
+
+
+def _begin(prompt: Any) -> str:
+    """Of a prompt, in one line and quotes; of a chat what its last message says."""
+    text = prompt[-1].get("content") if isinstance(prompt, list) and prompt else prompt
+    line = " ".join(str(text).split())
+    return repr(line if len(line) <= 60 else f"{line[:57]}...")
