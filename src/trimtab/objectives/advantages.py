@@ -109,3 +109,20 @@ def gae(batch: TokenBatch, rewards: Tensor, values: Tensor, gamma: float, lam: f
         after = found[:, t] = rewards[:, t] + gamma * value_after - values[:, t] + gamma * lam * after
         value_after = values[:, t]
     return found[batch.row, batch.position]
+
+
+# ---------------------------------------------------------------- what a token is paid
+
+
+def kl_penalised(rewards: Tensor, old: Tensor, reference: Tensor, coefficient: float) -> Tensor:
+    """R_t - c |log pi_old(y_t) - log pi_ref(y_t)|, [N] all of them.
+
+    The size of the log-ratio is no estimate of a KL divergence, but takes from every token that has moved, whichever
+    way. Source: the authors' code of Q-RM (arXiv:2505.23363).
+    """
+    return rewards - coefficient * (old - reference).abs()
+
+
+def at_last(batch: TokenBatch, values: Tensor) -> Tensor:
+    """[N]: `values` [N] at the last token of each answer, and 0 before it."""
+    return torch.where(batch.position + 1 == batch.lengths[batch.row], values, 0.0)

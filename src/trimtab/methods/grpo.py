@@ -1,0 +1,61 @@
+"""GRPO: each own answer is held against the other answers to the same prompt."""
+
+from typing import Literal
+
+from pydantic import Field
+from torch import nn
+
+from trimtab.core import Method, MethodConfig, Plan, Rollouts, Wants
+from trimtab.objectives.advantages import group_normalised
+from trimtab.objectives.policy_gradient import PolicyGradient
+from trimtab.signals.frozen import FrozenModel
+from trimtab.signals.start import WithoutAdapter
+
+
+class Config(MethodConfig):
+    epsilon: float = Field(0.2, gt=0)
+    """How far a token's probability ratio may fall where the answer was worse than the others."""
+    epsilon_high: float | None = Field(None, gt=0)
+    """How far it may grow where it was better; null: as far as epsilon. DAPO takes 0.28."""
+    scale_rewards: Literal["group", "none"] = "group"
+    """Divide by the standard deviation of the group's rewards, or not (Dr. GRPO)."""
+    kl: float = Field(0.0, ge=0)
+    """Coefficient of the KL divergence to the start, estimated from the answer token. The GRPO paper takes 0.04."""
+    mean: Literal["token", "row"] = "token"
+    """Every token counts the same (DAPO), or every answer (the GRPO paper)."""
+
+
+class GroupAdvantage:
+    """A_t = (r - mean of the group) / (std of the group + 1e-4), the same at every token of an answer."""
+
+    candidates = 0
+
+    def __init__(self, scale: bool, kl: bool):
+        self.scale = scale
+        self.needs = frozenset({"reference"} if kl else ())
+        self.provides = self.needs | {"advantages"}
+
+    def __call__(self, rollouts: Rollouts) -> dict:
+        of_answers = group_normalised(rollouts.rewards, rollouts.group, self.scale)
+        return {"advantages": rollouts.of_token(of_answers)} | {name: rollouts.signals[name] for name in self.needs}
+
+
+def build(config: Config, policy: nn.Module, reference: FrozenModel | WithoutAdapter | None = None) -> Plan:
+    return Plan(
+        PolicyGradient(config.epsilon, config.epsilon_high or config.epsilon, kl=config.kl),
+        reduction="token_mean" if config.mean == "token" else "sequence_mean",
+        credit=GroupAdvantage(config.scale_rewards == "group", config.kl > 0),
+        readers=(reference.labels_only(),) if reference else (),
+    )
+
+
+METHOD = Method(
+    paper="arXiv:2402.03300",
+    claim="The mean reward of other answers to the same prompt is baseline enough: no critic is needed.",
+    equation="L_t = -min(r_t A, clip(r_t, 1 - epsilon, 1 + epsilon_high) A) + kl KL(pi || pi_start),  "
+    "A = (reward - mean) / (std + 1e-4) over the group",
+    config=Config,
+    build=build,
+    wants=lambda config: Wants(start=config.kl > 0),
+    loop="rollouts",
+)

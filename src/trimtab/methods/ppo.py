@@ -1,0 +1,99 @@
+"""PPO: what a token was worth, less what a critic had expected, within PPO's clip."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from trimtab.core import Method, MethodConfig, Plan, Rollouts, Wants
+from trimtab.objectives.advantages import at_last, gae, kl_penalised, standardised
+from trimtab.objectives.credit import gather
+from trimtab.objectives.policy_gradient import PolicyGradient
+
+
+class Config(MethodConfig):
+    credit: Literal["tokens", "last_everywhere", "last", "outcome"] = "tokens"
+    """What a token is paid by the reward model `models.credit`: its own score; the score of the answer's last token,
+    at every token; or that at the last token alone. outcome: the answer's reward, at its last token, and no reward
+    model. Scores are divided by their standard deviation over all tokens."""
+    advantage: Literal["value", "gae"] = "value"
+    """What is paid for the token less the critic's value of what stands before it (Q - V), or generalised advantages
+    over all that follows."""
+    value_coef: float = Field(0.01, ge=0)
+    """Of advantage value: factor of the critic's standardised value."""
+    center: bool = False
+    """Take the mean from scores and values before they are divided. The paper does, the authors' code (this default)
+    not."""
+    gamma: float = Field(0.9, ge=0, le=1)
+    """Of gae: discount of rewards, token by token."""
+    lam: float = Field(0.8, ge=0, le=1)
+    """Of gae: from 0, one token ahead, to 1, all that follows."""
+    kl_coef: float = Field(0.01, ge=0)
+    """Taken from a token for each nat between its log-probability and that under the start, in either direction."""
+    epsilon: float = Field(0.2, gt=0)
+    """How far a token's probability ratio may move before its gradient stops."""
+
+    @model_validator(mode="after")
+    def _every_token_is_paid(self) -> "Config":
+        if self.advantage == "value" and self.credit in ("last", "outcome"):
+            raise ValueError(
+                f"credit {self.credit} pays the last token alone, and advantage value looks at no later one; "
+                "say advantage: gae"
+            )
+        return self
+
+
+class Credit:
+    """A_t = R_t - c_v V_t / std(V), or generalised advantages; the critic's targets are R_t, or A_t + V_t."""
+
+    candidates = 0
+    provides = frozenset({"advantages", "returns"})
+
+    def __init__(self, config: Config):
+        self.config = config
+        scores = set() if config.credit == "outcome" else {"token_scores"}
+        self.needs = frozenset({"values"} | scores | ({"old", "reference"} if config.kl_coef else set()))
+
+    def __call__(self, rollouts: Rollouts) -> dict:
+        config, signals, values = self.config, rollouts.signals, rollouts.signals["values"]
+        rewards = self._paid(rollouts)
+        if config.kl_coef:
+            rewards = kl_penalised(rewards, signals["old"], signals["reference"], config.kl_coef)
+        if config.advantage == "value":
+            advantages = rewards - config.value_coef * standardised(values, config.center)
+            return {"advantages": advantages, "returns": rewards}
+        advantages = gae(rollouts.batch, rewards, values, config.gamma, config.lam)
+        return {"advantages": advantages, "returns": advantages + values}
+
+    def _paid(self, rollouts: Rollouts) -> Tensor:
+        batch, center = rollouts.batch, self.config.center
+        if self.config.credit == "outcome":
+            return at_last(batch, rollouts.of_token(rollouts.rewards))
+        scores = rollouts.signals["token_scores"]
+        match self.config.credit:
+            case "last_everywhere":
+                return standardised(gather(batch, scores, "last")[batch.row], center)
+            case "last":
+                return at_last(batch, standardised(scores, center))
+        return standardised(scores, center)
+
+
+def build(config: Config, policy: nn.Module, critic: Any, credit: Any = None, reference: Any = None) -> Plan:
+    given = [critic, credit, reference.labels_only() if reference else None]
+    return Plan(
+        PolicyGradient(config.epsilon, config.epsilon),
+        credit=Credit(config),
+        readers=[reader for reader in given if reader is not None],
+    )
+
+
+METHOD = Method(
+    paper="arXiv:1707.06347; token scores: arXiv:2505.23363",
+    claim="With the token scores of Q-RM in the place of generalised advantages PPO needs few steps.",
+    equation="L_t = -min(r_t A_t, clip(r_t, 1 - epsilon, 1 + epsilon) A_t),  A_t = R_t - value_coef V_t / std(V),  "
+    "R_t = score_t / std - kl_coef |log-ratio|;  or generalised advantages",
+    config=Config,
+    build=build,
+    wants=lambda config: Wants(credit=config.credit != "outcome", critic=True, start=config.kl_coef > 0),
+    loop="rollouts",
+)

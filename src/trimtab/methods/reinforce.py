@@ -1,0 +1,91 @@
+"""REINFORCE: own answers become likelier by their reward, or token by token by a reward model's scores."""
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from trimtab.core import Method, MethodConfig, Plan, Rollouts, TokenBatch, Wants
+from trimtab.objectives.advantages import group_mean, kl_penalised, leave_one_out, standardised
+from trimtab.objectives.credit import gather
+from trimtab.objectives.policy_gradient import Reinforce
+
+
+class Config(MethodConfig):
+    credit: Literal["outcome", "tokens"] = "outcome"
+    """What a token is paid: the reward of its whole answer, or its own score by the reward model `models.credit`,
+    divided by the standard deviation of all scores."""
+    baseline: Literal["none", "mean", "leave_one_out"] = "none"
+    """What is taken from the reward of an answer: nothing, the mean of all answers to the prompt, or of the others."""
+    center: bool = False
+    """Of credit tokens: take the mean from the scores first. The paper does, the authors' code (this default) not;
+    without it, scores that all have one sign push all tokens one way."""
+    kl_coef: float = Field(0.0, ge=0)
+    """Taken from a token for each nat between its log-probability and that under the start, in either direction."""
+
+    @model_validator(mode="after")
+    def _one_baseline(self) -> "Config":
+        if self.credit == "tokens" and self.baseline != "none":
+            raise ValueError(f"baseline {self.baseline} is of credit outcome; of credit tokens say center: true")
+        if self.credit == "outcome" and self.center:
+            raise ValueError("center is of credit tokens; of credit outcome say baseline: mean")
+        return self
+
+
+def mean_at_last(batch: TokenBatch, rewards: Tensor) -> Tensor:
+    """[N] rewards whose last one in each answer is the mean of the answer's, itself included.
+
+    The last token ends an answer; where an answer was cut, it is the last one that there is.
+    """
+    last = batch.position + 1 == batch.lengths[batch.row]
+    return torch.where(last, gather(batch, rewards, "mean")[batch.row], rewards)
+
+
+class Credit:
+    """A_t = r - baseline, or R_t = score_t / std with the mean of the answer at its last token."""
+
+    candidates = 0
+    provides = frozenset({"advantages"})
+
+    def __init__(self, config: Config):
+        self.config = config
+        tokens = {"token_scores"} if config.credit == "tokens" else set()
+        self.needs = frozenset(tokens | ({"old", "reference"} if config.kl_coef else set()))
+
+    def __call__(self, rollouts: Rollouts) -> dict:
+        config, signals = self.config, rollouts.signals
+        if config.credit == "tokens":
+            found = standardised(signals["token_scores"], config.center)
+        else:
+            found = rollouts.of_token(self._of_answers(rollouts.rewards, rollouts.group))
+        if config.kl_coef:
+            found = kl_penalised(found, signals["old"], signals["reference"], config.kl_coef)
+        return {"advantages": mean_at_last(rollouts.batch, found) if config.credit == "tokens" else found}
+
+    def _of_answers(self, rewards: Tensor, group: Tensor) -> Tensor:
+        match self.config.baseline:
+            case "mean":
+                return rewards - group_mean(rewards, group)
+            case "leave_one_out":
+                return leave_one_out(rewards, group)
+        return rewards
+
+
+def build(config: Config, policy: nn.Module, credit: Any = None, reference: Any = None) -> Plan:
+    readers = [credit] if credit else []
+    return Plan(
+        Reinforce(), credit=Credit(config), readers=[*readers, *([reference.labels_only()] if reference else [])]
+    )
+
+
+METHOD = Method(
+    paper="Williams (1992); token scores: arXiv:2505.23363",
+    claim="The plainest policy gradient, and with the token scores of Q-RM one that needs few steps.",
+    equation="L_t = -A_t log pi(y_t),  A = reward - baseline;  of tokens: A_t = score_t / std - kl_coef |log-ratio|, "
+    "and their mean at the answer's last token",
+    config=Config,
+    build=build,
+    wants=lambda config: Wants(credit=config.credit == "tokens", start=config.kl_coef > 0),
+    loop="rollouts",
+)

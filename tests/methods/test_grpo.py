@@ -1,0 +1,93 @@
+"""GRPO: its advantages, its two means, and the expressions that TRL computes for the same tensors."""
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from tiny_rollouts import Reader, rollouts
+from trimtab.core import PlanError, TokenBatch, Wants, reduce, weights
+from trimtab.methods.grpo import METHOD, Config
+from trimtab.objectives.advantages import group_normalised
+
+LENGTHS, V = (3, 1, 4, 2), 7
+
+
+def plan(**settings):
+    config = Config(**settings)
+    return METHOD.build(config, None, Reader("reference") if config.kl else None)
+
+
+def padded():
+    """A generation batch as TRL holds it, [B, T], and the same as answer tokens."""
+    mask = torch.zeros(4, 4)
+    for i, length in enumerate(LENGTHS):
+        mask[i, :length] = 1
+    logits = torch.randn(4, 5, V).requires_grad_()
+    ids = torch.randint(0, V, (4, 4))
+    labels = torch.cat([torch.full((4, 1), -100), torch.where(mask == 1, ids, -100)], dim=1)
+    return logits, ids, mask, labels
+
+
+@pytest.mark.parametrize("scale", ["group", "none"])
+@pytest.mark.parametrize(("mean", "loss_type"), [("token", "dapo"), ("row", "grpo")])
+@pytest.mark.parametrize("kl", [0.0, 0.1])
+def test_value_and_gradient_are_those_of_trls_expressions(scale, mean, loss_type, kl):
+    logits, ids, mask, labels = padded()
+    rewards, group = torch.tensor([1.0, 0.0, 0.5, 2.0]), torch.tensor([0, 0, 1, 1])
+    # as TRL 1.16 computes them, [B, T]
+    logps = logits[:, :-1].log_softmax(-1).gather(-1, ids[..., None])[..., 0]
+    old = logps.detach() + 0.4 * torch.randn(4, 4)
+    ref = logps.detach() + 0.4 * torch.randn(4, 4)
+    grouped = rewards.view(2, 2)
+    advantages = (grouped - grouped.mean(1, keepdim=True)).view(-1)
+    if scale == "group":
+        advantages = advantages / (grouped.std(1).repeat_interleave(2) + 1e-4)
+    ratio = torch.exp(logps - old)
+    per_token = -torch.min(ratio * advantages[:, None], torch.clamp(ratio, 0.8, 1.28) * advantages[:, None])
+    if kl:
+        per_token = per_token + kl * (torch.exp(ref - logps) - (ref - logps) - 1)
+    if loss_type == "dapo":
+        wanted = (per_token * mask).sum() / mask.sum()
+    else:
+        wanted = ((per_token * mask).sum(-1) / mask.sum(-1)).mean()
+    (wanted_grad,) = torch.autograd.grad(wanted, logits, retain_graph=True)
+
+    made = plan(scale_rewards=scale, mean=mean, kl=kl, epsilon_high=0.28)
+    flat = mask.bool()
+    signals = {"reference": ref[flat]} if kl else {}
+    told = made.credit(rollouts(LENGTHS, rewards.tolist(), group.tolist(), **signals))
+    batch = TokenBatch.align(logits, labels).with_signals(old=old[flat], **told)
+    found = reduce(made.objective(batch), weights(batch, made.reduction))
+    (found_grad,) = torch.autograd.grad(found, logits)
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+    torch.testing.assert_close(found_grad, wanted_grad, rtol=1e-5, atol=1e-7)
+
+
+def test_an_answer_has_one_advantage_at_all_its_tokens():
+    told = plan().credit(rollouts(LENGTHS, [1.0, 0.0, 0.5, 2.0], [0, 1, 1, 0]))["advantages"]
+    of_answers = group_normalised(torch.tensor([1.0, 0.0, 0.5, 2.0]), torch.tensor([0, 1, 1, 0]))
+    assert told.tolist() == of_answers.repeat_interleave(torch.tensor(LENGTHS)).tolist()
+
+
+def test_the_reference_is_read_once_and_only_for_a_kl():
+    assert plan().credit.provides == {"advantages"}
+    assert METHOD.wanted(Config()) == Wants()
+    assert METHOD.wanted(Config(kl=0.04)).start
+    assert plan(kl=0.04).credit.needs == {"reference"}
+    with pytest.raises(PlanError, match="GroupAdvantage needs reference, which no reader"):
+        METHOD.build(Config(kl=0.04), None)
+
+
+def test_its_defaults_are_trls_and_the_upper_bound_is_the_lower_one_unless_given():
+    objective = plan().objective
+    assert (objective.low, objective.high, objective.kl, objective.dual) == (0.2, 0.2, 0, None)
+    assert plan(epsilon=0.1).objective.high == 0.1
+    assert plan(epsilon_high=0.28).objective.high == 0.28
+    assert (plan().reduction, plan(mean="row").reduction) == ("token_mean", "sequence_mean")
+    assert METHOD.loop == "rollouts"
+
+
+@pytest.mark.parametrize("wrong", [{"epsilon": 0.0}, {"epsilon_high": -1.0}, {"kl": -0.1}, {"scale_rewards": "batch"}])
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        Config(**wrong)
