@@ -298,42 +298,40 @@ import torch, yaml
 from rich.console import Console
 from trimtab import run as r
 from trimtab.recipe import parse
-from trimtab.train.trainer import ObjectiveTrainer
+from trimtab.train.base import ObjectiveLoop
 torch.set_num_threads(1)
 what, tree = sys.argv[1], yaml.safe_load(open(sys.argv[2]))
 kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
 kind, _, step = what.partition(":")
 step = int(step or 0)
 if kind == "step":
-    plain = ObjectiveTrainer.training_step
     def training_step(self, *a, **k):
         if self.state.global_step == step: kill()
-        return plain(self, *a, **k)
-    ObjectiveTrainer.training_step = training_step
+        return super(ObjectiveLoop, self).training_step(*a, **k)
+    ObjectiveLoop.training_step = training_step
 if kind == "save":
     def half(self, folder):
         torch.save(self.optimizer.state_dict(), folder + "/optimizer.pt")
         kill() if self.state.global_step == step else None
         self.lr_scheduler and torch.save(self.lr_scheduler.state_dict(), folder + "/scheduler.pt")
-    ObjectiveTrainer._save_optimizer_and_scheduler = half
+    ObjectiveLoop._save_optimizer_and_scheduler = half
 if kind == "log":
-    plain_log = ObjectiveTrainer.log
+    plain_log = ObjectiveLoop.log
     def log(self, logs, *a):
         plain_log(self, logs, *a)
         if self.state.global_step == step:
             open(tree["output"] + "/metrics.jsonl", "a").write('{"event": "tr')
             kill()
-    ObjectiveTrainer.log = log
+    ObjectiveLoop.log = log
 if kind == "final":
     r._replace = lambda part, folder: kill()
 if kind == "interrupt":
-    plain = ObjectiveTrainer.training_step
     def training_step(self, *a, **k):
         if self.state.global_step == step and not getattr(self, "sent", False):
             self.sent = True
             os.kill(os.getpid(), signal.SIGINT)
-        return plain(self, *a, **k)
-    ObjectiveTrainer.training_step = training_step
+        return super(ObjectiveLoop, self).training_step(*a, **k)
+    ObjectiveLoop.training_step = training_step
 try:
     r.run(parse(tree, "test", "run"), resume="--resume" in sys.argv, console=Console(quiet=True))
 except r.Interrupted as stop:

@@ -405,8 +405,9 @@ def _explain(kind: Any, error: Any, at: tuple, of: str | None) -> str:
 
 def _keys(kind: Any, location: Iterable[Any]) -> list[str]:
     """The keys of the model at `location`, under the names that a recipe uses."""
-    for part in location:
+    for part in (part for part in location if not isinstance(part, int)):
         field = kind.model_fields.get(part) or kind.model_fields.get({"student": "policy"}.get(part, part))
+        assert field is not None
         choices = getattr(field.annotation, "__args__", (field.annotation,))
         kind = next((c for c in choices if isinstance(c, type) and issubclass(c, BaseModel)), kind)
     names = []

@@ -37,10 +37,11 @@ from trimtab.models.forward import add_objective_forward
 from trimtab.models.identity_layer import bypass, insert_identity_layer, train_only_identity_layer
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head
 from trimtab.models.student import asked_layers, keep_layers
-from trimtab.recipe import FROZEN, STORED, Cut, Recipe, Stages, dump, policy_source
+from trimtab.recipe import FROZEN, STORED, Cut, Models, Recipe, Stages, dump, policy_source
 from trimtab.signals.base import call_plan
+from trimtab.signals.candidates import CreditAtCandidates
 from trimtab.signals.columns import Column
-from trimtab.signals.credit import Reading, load_credit, reading_of
+from trimtab.signals.credit import CreditModel, Reading, load_credit, reading_of
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.start import WithoutAdapter
 from trimtab.train import answers, checkpoints, heldout, settings
@@ -276,7 +277,8 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
     config = loading.load_config(policy_name, trust_remote_code=models.trust_remote_code)
     notes = []
     vocab = config.get_text_config().vocab_size
-    names = {role: getattr(models, role) for role in FROZEN if getattr(models, role) not in (None, STORED)}
+    frozen_roles = (*FROZEN, *(["credit"] if wants.credit else []))
+    names = {role: getattr(models, role) for role in frozen_roles if getattr(models, role) not in (None, STORED)}
     vocabularies = {}
     for role, name in names.items():
         vocabularies[role], message = loading.check_vocabulary(
@@ -296,7 +298,11 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
     else:
         check_ids(train, held, vocabularies)
 
-    frozen = {role: _load(shared, name, models.frozen_dtype, models.trust_remote_code) for role, name in names.items()}
+    frozen = {
+        role: _load(shared, name, models.frozen_dtype, models.trust_remote_code)
+        for role, name in names.items()
+        if role != "credit"
+    }
     policy = make_policy(recipe, shared)
     prints = {role: fingerprint.of_model(model) for role, model in frozen.items()}
     trained = fingerprint.of_model(policy)
@@ -335,17 +341,17 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         if role == "teacher":
             held_signals.append(_teacher_signal(shared, model, remember))
         if role in wants.roles or (role == "reference" and wants.start):
-            given[role] = held_signals[0] if role == "teacher" else FrozenModel(model, name=role, remember=remember)
+            shares = role == "teacher" and method.loop == "supervised"  # of own answers it reads the labels alone
+            given[role] = held_signals[0] if shares else FrozenModel(model, name=role, remember=remember)
     if wants.start and "reference" not in given:
         given["reference"] = WithoutAdapter(off) if off else _frozen_copy(start, "reference", recipe)
     if recipe.eval.drift:
         held_signals.append(_frozen_copy(start, "start", recipe))
     if wants.credit:
-        assert models.credit is not None
-        given["credit"] = load_credit(models.credit, dtype=models.frozen_dtype)
+        given["credit"] = _credit(models, wants)
     plan = method.build(options, policy, **given)
-    rows_name = fingerprint.of_rows(train.rows)
-    held_name = fingerprint.of_rows(held.rows) if held else "none"
+    of_rows = fingerprint.of_each if method.loop == "rollouts" else fingerprint.of_rows
+    rows_name, held_name = (of_rows(one.rows) if one else "none" for one in (train, held))
     signature = {
         "trimtab": __version__,
         "method": recipe.method,
@@ -353,6 +359,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         "seed": str(recipe.seed),
         "policy": f"{shown(models.policy)} {trained}",
         **{role: f"{getattr(models, role)} {found}" for role, found in prints.items()},
+        **({"credit": f"{models.credit} {fingerprint.of_model(given['credit'].models[0])}"} if wants.credit else {}),
         "trained parameters": f"{sum(p.numel() for p in policy.parameters() if p.requires_grad):,}",
         "tokenizer": fingerprint.of_tokenizer(tokenizer),
         "chat template": fingerprint.of_text(str(tokenizer.chat_template)),
@@ -384,6 +391,15 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         reading,
         judges,
     )
+
+
+def _credit(models: Models, wants: Wants) -> CreditModel | CreditAtCandidates:
+    """The reward model whose scores are the credit."""
+    assert models.credit is not None
+    credit = load_credit(models.credit, dtype=models.frozen_dtype)
+    if wants.credit_candidates is None:
+        return credit
+    return CreditAtCandidates(credit, chooses=wants.credit_candidates == "model")
 
 
 def _reward_notes(train: Prepared, reference: str | None, start: str) -> list[str]:
@@ -773,7 +789,7 @@ def _write(path: Path, text: str) -> None:
 
 SHOWN = (
     "pass1", "perplexity", "forward_kl", "agreement", "entropy", "drift", "reward_loss", "reward_accuracy", "brier",
-    "answer_length", "answer_tokens",
+    "answer_length", "own_length",
 )  # fmt: skip
 """Measures of a line of progress."""
 

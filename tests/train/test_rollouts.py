@@ -12,7 +12,16 @@ from trimtab.models.forward import add_objective_forward
 from trimtab.objectives.advantages import group_normalised
 from trimtab.objectives.policy_gradient import PolicyGradient
 from trimtab.train import settings
-from trimtab.train.rollouts import RolloutError, RolloutTrainer, check_buffer, cropped, laid_out, packed, unpacked
+from trimtab.train.rollouts import (
+    RolloutError,
+    RolloutTrainer,
+    check_buffer,
+    cropped,
+    laid_out,
+    outcome_auc,
+    packed,
+    unpacked,
+)
 
 
 class Grouped:
@@ -291,3 +300,10 @@ def test_settings_that_could_not_be_kept_are_refused(tmp_path, changes, said):
 def test_settings_of_trl_are_checked_before_anything_is_loaded(tmp_path, changes, said):
     with pytest.raises(settings.TrainingError, match=said):
         settings.build(settings.check({**SETTINGS, **changes}, "rollouts"), tmp_path, 0, "rollouts")
+
+
+def test_scores_are_held_against_outcomes():
+    rewards = torch.tensor([1.0, 0.0, 1.0, 0.0])
+    assert outcome_auc(torch.tensor([3.0, 1.0, 2.0, 0.0]), rewards) == 1
+    assert outcome_auc(torch.tensor([0.0, 1.0, 2.0, 2.0]), rewards) == 0.375
+    assert outcome_auc(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 1.0])) is None

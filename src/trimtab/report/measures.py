@@ -57,7 +57,18 @@ REWARD_LOSS = Measure(
     "nats",
     "The reward model's training objective on held-out pairs or answers.",
 )
+PASS1 = Measure(
+    "pass1",
+    "pass1",
+    "pass@1",
+    "pass@1",
+    "higher",
+    "share of answers",
+    "How often an answer that the model samples to a held-out task is right.",
+    kind="share",
+)
 MEASURES = (
+    PASS1,
     PERPLEXITY,
     FORWARD_KL,
     REWARD_LOSS,
@@ -133,6 +144,34 @@ MEASURES = (
         "How far the model has moved from the one that training started from, as KL(model || start) on held-out "
         "answers. 0 means unchanged; a small or a large change is not good in itself.",
         against="start",
+    ),
+    Measure(
+        "reward",
+        "reward",
+        "reward",
+        "reward",
+        "higher",
+        "mean of sampled answers",
+        "What answers to held-out tasks are worth by the reward that training uses.",
+    ),
+    Measure(
+        "own_length",
+        "own_length",
+        "length of an answer",
+        "length",
+        "neither",
+        "tokens",
+        "Mean length of the answers that the model samples to held-out tasks, end token included.",
+    ),
+    Measure(
+        "unfinished",
+        "unfinished",
+        "unfinished answers",
+        "unfinished",
+        "lower",
+        "share of answers",
+        "Answers to held-out tasks that were cut at training.max_completion_length before they ended.",
+        kind="share",
     ),
     Measure(
         "answer_length",

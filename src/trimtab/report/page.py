@@ -10,6 +10,7 @@ import yaml
 from markupsafe import Markup
 
 from trimtab.intervals import Interval
+from trimtab.report import rollouts
 from trimtab.report.curves import COLOURS, curves
 from trimtab.report.html import put, template
 from trimtab.report.measures import (
@@ -88,7 +89,12 @@ def render(runs: list[Run]) -> str:
         curves=[(curve, Markup(curve.svg)) for curve in drawings],  # numbers only: no text of a user is in there
         sweeps=[_sweep(sweep, shown, runs, number) for number, sweep in enumerate(swept)],
         prompts=_prompts(ordered(runs, swept)),
-        tables=[(title, run.name, _table(rows)) for run in runs for title, rows in run.tables.items()],
+        tables=[
+            (title, run.name, _table(rows))
+            for run in runs
+            for title, rows in {**run.tables, **rollouts.tables(run)}.items()
+        ],
+        rollouts=[(run.name, rollouts.shown(run)) for run in runs if run.rollouts],
         data=_side_by_side([flatten(run.data) for run in runs]),
         signature=_side_by_side([dict(run.signature) for run in runs]),
         recipe_differences=[]

@@ -34,6 +34,8 @@ class Run:
     """step -> row id -> sums over the tokens of that row"""
     generations: dict[int, list[tuple[str, str]]] = field(default_factory=dict)
     """step -> [(prompt, text)]"""
+    rollouts: list[dict[str, Any]] = field(default_factory=list)
+    """answers of the policy in training, with reward, tokens and their credits, in their order"""
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """title -> rows, what the run tabulated last under that title"""
     notes: list[str] = field(default_factory=list)
@@ -150,8 +152,12 @@ def _read_samples(run: Run) -> None:
             case "generation":
                 _require(place, sample, step=int, prompt=str, text=str)
                 generations.setdefault(sample["step"], {})[sample["prompt"]] = sample["text"]
+            case "rollout":
+                _require(place, sample, step=int, prompt=(str, list), reward=(int, float))
+                run.rollouts.append(sample)
             case "resume":
                 _require(place, sample, step=int)
+                run.rollouts = [row for row in run.rollouts if row["step"] < sample["step"]]
                 run.heldout = {step: rows for step, rows in run.heldout.items() if step <= sample["step"]}
                 generations = {step: texts for step, texts in generations.items() if step <= sample["step"]}
     run.generations = {step: list(generations[step].items()) for step in sorted(generations)}

@@ -10,6 +10,7 @@ from trimtab.intervals import Interval
 from trimtab.report.measures import (
     FORWARD_KL,
     MEASURES,
+    PASS1,
     PERPLEXITY,
     REWARD_LOSS,
     Measure,
@@ -57,10 +58,10 @@ def other_changes(run: Run) -> list[str]:
 
 
 def headline_of_many(runs: list[Run]) -> str:
-    """Which run ends lowest, next to which, and whether that may be chance."""
+    """Which run ends best, next to which, and whether that may be chance."""
     comparable = [
         measure
-        for measure in (FORWARD_KL, PERPLEXITY, REWARD_LOSS)
+        for measure in (PASS1, FORWARD_KL, PERPLEXITY, REWARD_LOSS)
         if all(difference(runs[0], run, measure) is not None for run in runs[1:])
     ]
     if not comparable:
@@ -70,19 +71,21 @@ def headline_of_many(runs: list[Run]) -> str:
     broken = [run.name for end, run in ends if not np.isfinite(end)]
     if broken:
         return f"{len(runs)} runs side by side; {measure.title} is no finite number in {', '.join(broken)}."
-    (lowest, best), (following, second), *_ = sorted(ends, key=lambda pair: pair[0])
+    upwards = measure.better == "higher"
+    (end, best), (following, second), *_ = sorted(ends, key=lambda pair: pair[0], reverse=upwards)
     gap = difference(best, second, measure)
     each = " with one seed each" if _one_seed_each(runs) else ""
     said = {"no change": ", no difference", "may be chance": ", a difference that may be chance"}
     remark = said.get(verdict(measure, gap), "")
     return (
-        f"Of {len(runs)} runs{each}, {best.name} ends with the lowest {measure.title}, {number(lowest, measure)}; "
+        f"Of {len(runs)} runs{each}, {best.name} ends with the {'highest' if upwards else 'lowest'} {measure.title}, "
+        f"{number(end, measure)}; "
         f"next is {second.name} with {number(following, measure)}{remark}."
     )
 
 
 def _main_measure(run: Run) -> Measure:
-    return next((m for m in (FORWARD_KL, REWARD_LOSS) if last(run, m) is not None), PERPLEXITY)
+    return next((m for m in (PASS1, FORWARD_KL, REWARD_LOSS) if last(run, m) is not None), PERPLEXITY)
 
 
 def moved(measure: Measure, before: Interval, after: Interval, moved_by: Interval | None) -> str:

@@ -59,10 +59,10 @@ class CreditAtCandidates:
 
     Args:
         credit: whose scores come from a language model.
-        chooses: how many of its own likeliest tokens are the candidates; None: they are given.
+        chooses: its own likeliest tokens are the candidates, see `choose`; else they are given.
     """
 
-    def __init__(self, credit: CreditModel, chooses: int | None = None):
+    def __init__(self, credit: CreditModel, chooses: bool = False):
         if credit.reading.source == "scalar":
             raise CreditError(
                 "this reward model has a head that scores the answer's own tokens and says nothing of others; give "
@@ -80,15 +80,16 @@ class CreditAtCandidates:
         return self.credit.models
 
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-        """As above; with `chooses` also "candidate_ids" [N, K], else these are read from the inputs."""
-        own = _read(self.credit.model, inputs, Written(self.chooses or 1, inputs.get("candidate_ids")))
-        found = {"credit": own["candidate_logprobs"]}
-        if self.chooses:
-            found["candidate_ids"] = own["candidate_ids"]
+        """As above, of the `candidate_ids` [N, K] of the inputs."""
+        found = {"credit": _read(self.credit.model, inputs, Written(1, inputs["candidate_ids"]))["candidate_logprobs"]}
         if self.credit.reference is not None:
-            other = _read(self.credit.reference.model, inputs, Written(1, own["candidate_ids"]))
+            other = _read(self.credit.reference.model, inputs, Written(1, inputs["candidate_ids"]))
             found["credit_reference"] = other["candidate_logprobs"]
         return found
+
+    def choose(self, inputs: Mapping[str, Tensor], number: int) -> Tensor:
+        """[N, number] ids of the tokens that it finds likeliest, the answer token in slot 0."""
+        return _read(self.credit.model, inputs, Written(number))["candidate_ids"]
 
 
 def _read(model: PreTrainedModel, inputs: Mapping[str, Tensor], written: Written) -> dict[str, Tensor]:

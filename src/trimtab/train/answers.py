@@ -15,6 +15,10 @@ Judge = Callable[..., Sequence[float]]
 """As TRL calls a reward: prompts, completions, completion_ids and the columns of the rows -> a number for each."""
 
 
+SURE = ("entropy", "drift", "reverse_kl")
+"""Measures of the policy on its own answers that are kept."""
+
+
 class Own(NamedTuple):
     """An answer of the policy."""
 
@@ -105,9 +109,9 @@ def judged(
         answers: to each task.
 
     Returns:
-        row_id -> {"tokens": 1, "pass1": share of its answers that is right, "reward", "answer_tokens", "unfinished":
-        share without an end token, "entropy" and "drift": nats a token of its own answers}, and all answers as
-        {prompt, text, reward}.
+        row_id -> {"tokens": 1, "pass1": share of its answers that is right, "reward", "own_length", "unfinished":
+        share without an end token, and in nats a token of its own answers "entropy", "drift" and, of a teacher,
+        "reverse_kl"}; and all answers as {prompt, text, reward}.
     """
     rows = [task for task in tasks for _ in range(answers)]
     own = draw(
@@ -127,7 +131,7 @@ def judged(
             "tokens": 1,
             "pass1": sum(good[i] for i in some) / answers,
             "reward": sum(value[i] for value in values for i in some) / answers,
-            "answer_tokens": tokens / answers,
+            "own_length": tokens / answers,
             "unfinished": sum(not own[i].ended for i in some) / answers,
             **{
                 name: sum(sure[i][name] for i in some) / tokens

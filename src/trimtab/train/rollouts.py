@@ -10,6 +10,7 @@ from trl import GRPOTrainer  # type: ignore[attr-defined]
 
 from trimtab.core import IGNORE, Candidates, Plan, Rollouts, TokenBatch, answer_mask, count
 from trimtab.core.plan import KEPT
+from trimtab.objectives.credit import gather
 from trimtab.signals.candidates import Written
 from trimtab.signals.start import read_with
 from trimtab.train.base import ObjectiveLoop
@@ -94,6 +95,10 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         self._count(
             "groups_without_signal", torch.stack([same.sum(), torch.tensor(float(len(same)), device=same.device)])
         )
+        if "token_scores" in signals:
+            area = outcome_auc(gather(batch, signals["token_scores"], "mean"), self._rewards)
+            if area is not None:
+                self._count("credit_auc", torch.tensor([area, 1.0], device=same.device))
         if self.watch is not None:
             self._show(rows, told)
         return {**rows, **{name: value for key, one in told.items() for name, value in packed(key, one, batch).items()}}
@@ -122,21 +127,20 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         return joined, Candidates(joined.pop("candidate_ids"), joined.pop("candidate_logprobs"))
 
     def _read_batch(self, inputs: dict[str, Tensor], old: bool) -> dict[str, Tensor]:
-        """A model that chooses the candidates comes first, then the policy, then all others."""
         credit = self.plan.credit
         assert credit is not None
         readers: list[Any] = list(self.plan.readers)
+        chooser = next((reader for reader in readers if getattr(reader, "chooses", False)), None)
         found: dict[str, Tensor] = {}
-        for reader in [one for one in readers if getattr(one, "chooses", None)]:
-            found |= reader(self.model, inputs)
         if old:
-            written = Written(credit.candidates, found.get("candidate_ids"))
+            ids = None if chooser is None else chooser.choose(inputs, credit.candidates)
+            written = Written(credit.candidates, ids)
             with self.compute_loss_context_manager():
                 read_with(written, self.model, inputs, {}, temperature=self.temperature)  # type: ignore[arg-type]
-            said = written.found()
-            found |= {"old": said.pop("logprobs"), **said}
-            inputs = {**inputs, **{key: found[key] for key in ("candidate_ids",) if key in found}}
-        for reader in [one for one in readers if not getattr(one, "chooses", None)]:
+            found = written.found()
+            found["old"] = found.pop("logprobs")
+            inputs = {**inputs, **{key: value for key, value in found.items() if key == "candidate_ids"}}
+        for reader in readers:
             found |= reader(self.model, inputs)
         return found
 
@@ -178,6 +182,16 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         output = self._loss(model, inputs, self._total, known=known, temperature=self.temperature)
         assert output.loss is not None
         return output.loss
+
+
+def outcome_auc(scores: Tensor, rewards: Tensor) -> float | None:
+    """How often an answer with more than the mean reward scores higher than one with less, ties counting half; None
+    where all rewards are equal. Both [R]."""
+    good = rewards > rewards.mean()
+    if not good.any() or good.all():
+        return None
+    gap = scores[good][:, None] - scores[~good][None]
+    return ((gap > 0).float() + 0.5 * (gap == 0).float()).mean().item()
 
 
 def check_buffer(args: Any) -> int:

@@ -1,0 +1,176 @@
+"""Learning from own answers, from a recipe to a report."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import tiny_folder
+from test_run import drive, same_weights
+from trimtab import run as runs
+from trimtab.data.sources import DataError
+from trimtab.data.tasks import prepare_tasks
+from trimtab.evals.rewards import RewardError
+from trimtab.recipe import Recipe, RecipeError, parse
+from trimtab.train.rollouts import RolloutError
+
+REWARD = '''
+def letters(prompts, completions, completion_ids, **columns):
+    """The share of tokens that are no special ones: something that an untrained model can gain."""
+    return [sum(token > 130 for token in ids) / 8 for ids in completion_ids]
+
+def broken(prompts, completions, **columns):
+    return [float("nan")] * len(prompts)
+'''
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    folder = tiny_folder.lay_out(tmp_path_factory.mktemp("files"))
+    tasks = [{"prompt": f"count {i}", "answer": str(i)} for i in range(16)]
+    tiny_folder.write_jsonl(folder / "tasks.jsonl", tasks)
+    (folder / "own.py").write_text(REWARD)
+    return folder
+
+
+def tree(files: Path, output: Path, method: str = "grpo", **changes: Any) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "method": method,
+        "models": {"policy": str(files / "teacher")},
+        "data": {"train": str(files / "tasks.jsonl"), "heldout": str(files / "tasks.jsonl"), "heldout_rows": 3},
+        "reward": f"{files}/own.py:letters",
+        "training": {
+            "per_device_train_batch_size": 4,
+            "num_generations": 4,
+            "steps_per_generation": 2,
+            "max_completion_length": 8,
+            "max_steps": 6,
+            "learning_rate": 0.02,
+            "save_steps": 2,
+        },
+        "eval": {"every": 3, "answers": 2, "drift": True},
+        "output": str(output),
+    }
+    for key, value in changes.items():
+        made[key] = {**made[key], **value} if isinstance(made.get(key), dict) else value
+    return made
+
+
+def parsed(made: dict) -> Recipe:
+    recipe = parse(made, "test", "run")
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
+def run(made: dict) -> Path:
+    return runs.run(parsed(made), console=Console(quiet=True)).folder
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(files, tmp_path_factory) -> Path:
+    return run(tree(files, tmp_path_factory.mktemp("finished") / "run"))
+
+
+def test_held_out_tasks_are_answered_before_and_after(finished):
+    evals = [event for event in lines(finished / "metrics.jsonl") if event["event"] == "eval"]
+    assert [event["step"] for event in evals] == [0, 3, 6]
+    for event in evals:
+        assert {"pass1", "reward", "own_length", "unfinished", "entropy", "drift"} <= event.keys()
+        assert event["rows"] == 3
+    assert evals[0]["drift"] == pytest.approx(0, abs=1e-6)
+    assert evals[-1]["drift"] > 1e-4
+    assert evals[-1]["reward"] > evals[0]["reward"]
+
+
+def test_each_step_logs_where_time_went_and_what_was_earned(finished):
+    train = [event for event in lines(finished / "metrics.jsonl") if event["event"] == "train"]
+    assert len(train) == 6
+    fresh = train[::2]  # each batch of rollouts lasts for two updates
+    for event in fresh:
+        assert {
+            "reward",
+            "seconds_generation",
+            "seconds_reward",
+            "seconds_credit",
+            "groups_without_signal",
+        } <= event.keys()
+    assert all({"entropy", "ratio", "clip_fraction", "grad_norm"} <= event.keys() for event in train)
+    assert train[0]["ratio"] == pytest.approx(1, abs=1e-5)
+    assert train[1]["ratio"] != pytest.approx(1, abs=1e-7)
+
+
+def test_samples_hold_rollouts_with_the_credit_of_each_token(finished):
+    rollouts = [row for row in lines(finished / "samples.jsonl") if row["kind"] == "rollout"]
+    assert [row["step"] for row in rollouts] == [0] * 4 + [2] * 4 + [4] * 4
+    for row in rollouts:
+        assert len(row["tokens"]) == len(row["credits"])
+        assert {"prompt", "completion", "reward"} <= row.keys()
+
+
+def test_the_report_shows_what_was_learnt(finished):
+    page = (finished / "report.html").read_text()
+    assert "pass@1" in page
+    assert "count 1" in page
+
+
+@pytest.mark.parametrize("what", ["step:3", "save:4", "final"])
+def test_a_killed_and_resumed_run_ends_with_the_same_weights_to_the_bit(finished, files, tmp_path, what):
+    made = tree(files, tmp_path / "run")
+    assert drive(tmp_path, made, what).returncode == -9
+    done = drive(tmp_path, made, "never", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert same_weights(finished, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "said"),
+    [
+        ({"reward": []}, RecipeError, "needs a reward"),
+        ({"method": "sft"}, RecipeError, "leave out reward"),
+        ({"models": {"credit": "x"}}, RecipeError, "does not use models.credit"),
+        ({"reward": "exakt"}, RewardError, "exact"),
+        ({"training": {"save_steps": 3}}, RolloutError, "multiple of 2"),
+        ({"minutes": 3}, RecipeError, "leave out minutes"),
+        ({"reward": {"name": "exact", "rihgt": 2}}, RecipeError, "rihgt"),
+    ],
+)
+def test_a_mistake_in_the_recipe_leaves_no_folder(files, tmp_path, changes, error, said):
+    made = tree(files, tmp_path / "run", **changes)
+    if changes.get("method") == "sft":
+        made["training"] = {"max_steps": 1}
+    with pytest.raises(error, match=said):
+        run(made)
+    assert not (tmp_path / "run").exists()
+
+
+def test_rows_that_ask_nothing_or_know_no_answer_are_named(files, tmp_path):
+    tiny_folder.write_jsonl(tmp_path / "tasks.jsonl", [{"prompt": "a", "answer": "1"}, {"prompt": "b"}])
+    changes = {"data": {"train": str(tmp_path / "tasks.jsonl")}, "reward": "exact"}
+    with pytest.raises(RewardError, match="row 2"):
+        run(tree(files, tmp_path / "run", **changes))
+    tokenizer = tiny_folder.byte_tokenizer()
+    with pytest.raises(DataError, match="row 1 holds no question"):
+        prepare_tasks([{"messages": [{"role": "assistant", "content": "x"}]}], tokenizer, "rows")
+    with pytest.raises(DataError, match="row 2 has no prompt"):
+        prepare_tasks([{"prompt": "x"}, {"answer": "x"}], tokenizer, "rows")
+
+
+def test_a_reward_that_gives_no_number_is_named_and_the_run_can_go_on(files, tmp_path):
+    made = tree(files, tmp_path / "run", reward=f"{files}/own.py:broken")
+    with pytest.raises(RewardError, match=r"broken.*nan"):
+        run(made)
+
+
+def test_tasks_keep_what_rewards_read_and_lose_answers():
+    rows = [{"messages": [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2"}], "answer": "2"}]
+    chat = prepare_tasks(rows, tiny_folder.byte_tokenizer(), "rows")
+    assert chat.rows == [{"answer": "2", "prompt": [{"role": "user", "content": "1+1"}], "row_id": 0}]
+    plain = prepare_tasks(rows, tiny_folder.byte_tokenizer(None), "rows")
+    assert plain.rows == [{"answer": "2", "prompt": "1+1", "row_id": 0}]
+    assert chat.counts.kept == 1
