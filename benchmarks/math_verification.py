@@ -1,7 +1,7 @@
 """Generated answers whose verdict is known: how many are judged rightly, how fast, and what hostile ones cost.
 
 Each answer has a truth and is made either equal to it or not; sympy holds both values against each other before any
-answer is written. The same texts go through math-verify alone, with the truth between dollars as its documentation says.
+answer is written. The same texts go through math-verify alone, the truth between dollars, as it wants it.
 """
 
 import logging
