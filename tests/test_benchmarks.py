@@ -21,6 +21,7 @@ SCRIPTS = (
     "evaluation",
     "geomrel",
     "score",
+    "math_verification",
 )
 sys.path.insert(0, str(BENCHMARKS))
 

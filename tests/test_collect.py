@@ -58,6 +58,16 @@ def test_the_most_pairs_of_a_task_are_kept_to_and_the_others_counted():
     assert counts.unpaired == 2
 
 
+def test_answers_are_judged_by_their_mathematics_where_that_is_asked_for():
+    said = [r"so \boxed{\frac{2}{4}}", "0.5", r"\boxed{10^{10^{10}}}", r"\boxed{\frac{2}{8}}"]
+    labels = {}
+    for verify in ("exact", "math"):
+        counts, rows = rows_of([ask("a", r"\frac{1}{2}")], samples(said), settings(verify=verify))
+        labels[verify] = [row["label"] for row in rows["train.answers.jsonl"]]
+    assert labels == {"exact": [], "math": [True, True, False, False]}
+    assert (counts.right, counts.answers) == (2, 4)
+
+
 def test_a_task_is_in_one_split_by_its_text():
     tasks = [ask(f"task {i}") for i in range(400)]
     splits = [split_of(task, 0.25) for task in tasks]
@@ -120,6 +130,18 @@ def test_another_seed_gives_other_answers_and_another_folder_is_asked_for(finish
         collect(real(files, finished, seed=1), console=QUIET)
     collect(real(files, tmp_path / "other", seed=1), console=QUIET)
     assert [row["text"] for row in lines(tmp_path / "other")] != [row["text"] for row in lines(finished)]
+
+
+def test_another_way_to_judge_is_another_collection(finished, files, tmp_path):
+    with pytest.raises(CollectError, match="its verify is None, and now math"):
+        collect(real(files, finished, verify="math"), console=QUIET)
+    out = tmp_path / "math"
+    shutil.copytree(finished, out)
+    facts = json.loads((out / "collection.json").read_text())
+    facts["signature"]["verify"] = "math"
+    (out / "collection.json").write_text(json.dumps(facts))
+    with pytest.raises(CollectError, match="its verify is math, and now None"):
+        collect(real(files, out), console=QUIET)
 
 
 @pytest.mark.parametrize(

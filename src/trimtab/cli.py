@@ -413,6 +413,9 @@ def collect(
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0)] = 0,
     batch: Annotated[int, typer.Option(metavar="N", min=1, help="Answers at a time.")] = 32,
+    verify: Annotated[
+        Literal["exact", "math"], typer.Option(help="Compare the last number or words, or what mathematics means.")
+    ] = "exact",
 ) -> None:
     """Answers of a model to tasks, judged, as rows for reward models; a stopped collection is gone on with."""
     _quiet()
@@ -421,7 +424,7 @@ def collect(
     counts = collect(
         Settings(
             model, source, out, answers=answers, limit=limit, heldout=heldout, pairs=pairs, temperature=temperature,
-            max_new_tokens=max_new_tokens, endpoint=endpoint, seed=seed, batch=batch,
+            max_new_tokens=max_new_tokens, endpoint=endpoint, seed=seed, batch=batch, verify=verify,
         )
     )  # fmt: skip
     for what, number in vars(counts).items():

@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 from rich.console import Console
@@ -15,6 +15,7 @@ from trimtab.data.sources import DataError, load_rows
 from trimtab.data.stored import drop_torn_line
 from trimtab.evals.answerers import Answerer, Endpoint, Local
 from trimtab.evals.final import final_answer, same
+from trimtab.evals.mathpool import MathPool
 from trimtab.models import fingerprint, loading
 from trimtab.report.html import put
 from trimtab.run import environment
@@ -49,6 +50,8 @@ class Settings:
     seed: int = 0
     batch: int = 32
     """answers at a time"""
+    verify: Literal["exact", "math"] = "exact"
+    """whether an answer is right by its last number or words, or by what its mathematics means"""
 
 
 @dataclass
@@ -162,6 +165,7 @@ def _signature(settings: Settings, tasks: Sequence[Mapping[str, Any]], answerer:
         "trimtab": __version__,
         "tasks": f"{settings.source}, {len(tasks)}, {fingerprint.of_each(tasks)}",
         "answers": f"{settings.answers} of at most {settings.max_new_tokens} tokens",
+        **({} if settings.verify == "exact" else {"verify": settings.verify}),
         **answerer.facts(),
         **environment(),
     }
@@ -182,10 +186,10 @@ def _same(folder: Path, signature: Mapping[str, str]) -> None:
         before = json.loads(path.read_text(encoding="utf-8"))["signature"]
     except (ValueError, KeyError, TypeError):
         raise CollectError(f"{path} cannot be read; choose another --out, or delete the folder") from None
-    for key in signature.keys() - {"trimtab", "versions", "hardware", "python"}:
-        if before.get(key) != signature[key]:
+    for key in (signature | before).keys() - {"trimtab", "versions", "hardware", "python"}:
+        if before.get(key) != signature.get(key):
             raise CollectError(
-                f"{folder} holds another collection: its {key} is {before.get(key)}, and now {signature[key]}; "
+                f"{folder} holds another collection: its {key} is {before.get(key)}, and now {signature.get(key)}; "
                 "choose another --out, or delete the folder"
             )
 
@@ -249,8 +253,9 @@ def rows_of(
     written: dict[str, list[dict[str, Any]]] = {
         f"{s}.{kind}.jsonl": [] for s in SPLITS for kind in ("pairs", "answers")
     }
+    verdicts = _verdicts(tasks, samples, settings)
     for place, task in enumerate(tasks):
-        judged = list(_judged(place, task, samples, settings.answers, counts))
+        judged = list(_judged(place, samples, verdicts, settings.answers, counts))
         right, wrong = ([text for text, good in judged if good is side] for side in (True, False))
         if not right or not wrong:
             if right:
@@ -272,23 +277,35 @@ def rows_of(
     return counts, written
 
 
+def _verdicts(
+    tasks: Sequence[Mapping[str, Any]], samples: Mapping[tuple[int, int], Mapping[str, Any]], settings: Settings
+) -> dict[tuple[int, int], bool]:
+    """Whether each sample is right."""
+    asked = [(place, number) for place in range(len(tasks)) for number in range(settings.answers)]
+    texts, truths = [samples[key]["text"].strip() for key in asked], [tasks[place]["answer"] for place, _ in asked]
+    if settings.verify == "math":
+        with MathPool() as pool:
+            return {key: outcome == "right" for key, outcome in zip(asked, pool.judge(texts, truths))}
+    return {key: same(final_answer(text), truth) for key, text, truth in zip(asked, texts, truths)}
+
+
 def _judged(
     place: int,
-    task: Mapping[str, Any],
     samples: Mapping[tuple[int, int], Mapping[str, Any]],
+    verdicts: Mapping[tuple[int, int], bool],
     number: int,
     counts: Counts,
 ) -> Iterator[tuple[str, bool]]:
     """The task's distinct answers, and whether each is right."""
     seen = set()
-    for sample in (samples[place, i] for i in range(number)):
-        text = sample["text"].strip()
+    for key in [(place, i) for i in range(number)]:
+        sample, text = samples[key], samples[key]["text"].strip()
         if sample.get("error"):
             counts.errors += 1
         elif not text:
             counts.empty += 1
         else:
-            good = same(final_answer(text), task["answer"])
+            good = verdicts[key]
             counts.answers += 1
             counts.right += good
             if text in seen:

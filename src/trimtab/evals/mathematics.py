@@ -6,8 +6,8 @@ judges wrongly (benchmarks/math_verification.py counts them):
 
 - thousands apart by spaces, 1.5e-3, 2**3, 1 1/2, 0.\overline{3} and words such as pi are read whole; math-verify reads
   a beginning and forgets the rest, so that 2**3 is 2. What is still unread at its end makes an answer unparsed here;
-- decimals are exact, and may be off by one millionth, of themselves where they are smaller than 1; math-verify rounds
-  to six places or cuts off what is below 1e-15, so that 1e-20 equals 2e-20;
+- decimals are exact, and may be off by less than a millionth, of the truth where it is smaller than 1; math-verify
+  rounds to six places or cuts off what is below 1e-15, so that 1e-20 equals 2e-20;
 - a percentage is right by its number or by its value (12.5% for 12.5 and for 1/8);
 - {1, 2} is not (1, 2), and x^2 = 5 is not 5.
 """
@@ -319,7 +319,8 @@ def _equal_numbers(truth: sympy.Expr, answer: sympy.Expr) -> bool:
     exact = _exact(truth)
     apart = exact - _exact(answer)
     if truth.has(sympy.Float) or answer.has(sympy.Float):
-        return bool(abs(sympy.N(apart, 30)) <= TOLERANCE * min(1, abs(sympy.N(exact, 30))))
+        gap, size = (abs(one if one.is_Rational else sympy.N(one, 30)) for one in (apart, exact))
+        return bool(gap == 0 or gap < TOLERANCE * min(1, size))
     return bool(apart == 0 or (verify(truth, answer, timeout_seconds=None) and apart.equals(0) is not False))
 
 
