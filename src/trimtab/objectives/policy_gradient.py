@@ -64,13 +64,14 @@ def told(logprobs: Tensor, entropy: Tensor, advantages: Tensor) -> dict[str, Ten
 
 
 class PolicyGradient:
-    """loss = -min(r_t A_t, clip(r_t, 1 - low, 1 + high) A_t) + c KL(pi || pi_ref)
+    """loss = -min(r_t A_t, clip(r_t, 1 - low, 1 + high) A_t) + c r_t KL_t(pi || pi_ref)
 
     Reads "advantages" [N] and, where several updates are made with the same answers, "old" [N]; without it the policy
     itself is old. Arguments as of `clipped_surrogate`.
 
     Args:
-        kl: c; the KL is estimated by `k3` from the answer token.
+        kl: c. The KL is estimated by r_t times `k3` from the answer token: the ratio, though 1 while the policy is the
+            old one, makes the gradient that of the KL divergence of the policy (arXiv:2512.02556). TRL does so too.
     """
 
     per = "token"
@@ -85,10 +86,10 @@ class PolicyGradient:
         old = batch.logprobs(of="old") if "old" in batch.signals else logprobs.detach()
         values = clipped_surrogate(logprobs, old, advantages, self.low, self.high, self.dual)
         metrics = told(logprobs, entropy, advantages)
-        metrics["ratio"] = _ratio(logprobs.detach(), old)
+        metrics["ratio"] = ratio = _ratio(logprobs, old)
         metrics["clip_fraction"] = clipped(logprobs, old, advantages, self.low, self.high, self.dual).float()
         if self.kl:
-            metrics["kl"] = k3(logprobs, batch.logprobs(of="reference"))
+            metrics["kl"] = ratio * k3(logprobs, batch.logprobs(of="reference"))
             values = values + self.kl * metrics["kl"]
         return batch.losses(values, **metrics)
 
