@@ -45,7 +45,7 @@ def test_value_and_gradient_are_those_of_trls_expressions(scale, mean, loss_type
     ratio = torch.exp(logps - old)
     per_token = -torch.min(ratio * advantages[:, None], torch.clamp(ratio, 0.8, 1.28) * advantages[:, None])
     if kl:
-        per_token = per_token + kl * (torch.exp(ref - logps) - (ref - logps) - 1)
+        per_token = per_token + kl * ratio * (torch.exp(ref - logps) - (ref - logps) - 1)
     if loss_type == "dapo":
         wanted = (per_token * mask).sum() / mask.sum()
     else:

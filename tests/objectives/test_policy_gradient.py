@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from trimtab.core import Head, Plan, PlanError, TokenBatch, fused_loss, reduce, weights
+from trimtab.objectives.divergence import reverse_kl
 from trimtab.objectives.likelihood import Likelihood, k3
 from trimtab.objectives.policy_gradient import Critic, PolicyGradient, Reinforce, clipped, clipped_surrogate
 
@@ -134,8 +135,24 @@ def test_the_kl_to_the_reference_is_added_with_its_coefficient():
     kl = k3(batch.logprobs(), batch.signals["reference"])
     torch.testing.assert_close(found.values, plain.values + 0.1 * kl)
     torch.testing.assert_close(found.metrics["kl"][0], kl.sum().detach())
+    old = batch.logprobs().detach() - 0.1
+    moved = PolicyGradient(0.2, 0.2, kl=0.1)(batch.with_signals(old=old))
+    torch.testing.assert_close(moved.metrics["kl"][0], math.exp(0.1) * kl.sum().detach())
     assert PolicyGradient(0.2, 0.2, kl=0.1).needs == {"advantages", "reference"}
     assert "kl" not in plain.metrics
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3])
+def test_over_all_tokens_that_could_have_been_drawn_its_gradient_is_that_of_the_kl(shift):
+    logits, reference = torch.randn(5).double().requires_grad_(), torch.randn(5).double().log_softmax(0)
+    (wanted,) = torch.autograd.grad(reverse_kl(logits.log_softmax(0)[None], reference[None]).sum(), logits)
+    old = (logits.detach() + shift * torch.randn(5)).log_softmax(0)  # who drew them
+    labels = torch.stack([torch.full((5,), -100), torch.arange(5)], dim=1)
+    batch = TokenBatch.align(logits.expand(5, 2, 5), labels)
+    batch = batch.with_signals(old=old, reference=reference, advantages=torch.zeros(5))
+    values = PolicyGradient(None, None, kl=1.0)(batch).values
+    (found,) = torch.autograd.grad((values * old.exp()).sum(), logits)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_it_tells_entropy_likelihood_and_how_many_tokens_teach_nothing():

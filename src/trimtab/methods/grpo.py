@@ -52,7 +52,7 @@ def build(config: Config, policy: nn.Module, reference: FrozenModel | WithoutAda
 METHOD = Method(
     paper="arXiv:2402.03300",
     claim="The mean reward of other answers to the same prompt is baseline enough: no critic is needed.",
-    equation="L_t = -min(r_t A, clip(r_t, 1 - epsilon, 1 + epsilon_high) A) + kl KL(pi || pi_start),  "
+    equation="L_t = -min(r_t A, clip(r_t, 1 - epsilon, 1 + epsilon_high) A) + kl r_t KL_t(pi || pi_start),  "
     "A = (reward - mean) / (std + 1e-4) over the group",
     config=Config,
     build=build,

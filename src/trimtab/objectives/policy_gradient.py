@@ -9,7 +9,8 @@ from trimtab.objectives.likelihood import k3
 LARGEST_LOG_RATIO = 20.0
 
 
-def _ratio(logprobs: Tensor, old: Tensor) -> Tensor:
+def ratios(logprobs: Tensor, old: Tensor) -> Tensor:
+    """pi / pi_old, as `logprobs`; log-ratios are clamped to +-20."""
     return (logprobs - old.detach()).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp()
 
 
@@ -30,7 +31,7 @@ def clipped_surrogate(
 
     Source: PPO (arXiv:1707.06347), with two bounds as in DAPO (arXiv:2503.14476); dual clip: arXiv:1912.09729.
     """
-    ratio, advantages = _ratio(logprobs, old), advantages.detach()
+    ratio, advantages = ratios(logprobs, old), advantages.detach()
     bounded = ratio.clamp(
         min=-torch.inf if low is None else 1 - low,
         max=torch.inf if high is None else 1 + high,
@@ -46,7 +47,7 @@ def clipped(
     logprobs: Tensor, old: Tensor, advantages: Tensor, low: float | None, high: float | None, dual: float | None = None
 ) -> Tensor:
     """Where a bound of `clipped_surrogate` holds, so that the token has no gradient: bool, as `logprobs`."""
-    ratio = _ratio(logprobs, old)
+    ratio = ratios(logprobs, old)
     grown = ratio > (torch.inf if high is None else 1 + high)
     fallen = ratio < (-torch.inf if low is None else 1 - low)
     far = ratio > (torch.inf if dual is None else dual)
@@ -64,13 +65,14 @@ def told(logprobs: Tensor, entropy: Tensor, advantages: Tensor) -> dict[str, Ten
 
 
 class PolicyGradient:
-    """loss = -min(r_t A_t, clip(r_t, 1 - low, 1 + high) A_t) + c KL(pi || pi_ref)
+    """loss = -min(r_t A_t, clip(r_t, 1 - low, 1 + high) A_t) + c r_t KL_t(pi || pi_ref)
 
     Reads "advantages" [N] and, where several updates are made with the same answers, "old" [N]; without it the policy
     itself is old. Arguments as of `clipped_surrogate`.
 
     Args:
-        kl: c; the KL is estimated by `k3` from the answer token.
+        kl: c. The KL is estimated by r_t times `k3` from the answer token: the ratio, though 1 while the policy is the
+            old one, makes the gradient that of the KL divergence of the policy (arXiv:2512.02556). TRL does so too.
     """
 
     per = "token"
@@ -85,10 +87,10 @@ class PolicyGradient:
         old = batch.logprobs(of="old") if "old" in batch.signals else logprobs.detach()
         values = clipped_surrogate(logprobs, old, advantages, self.low, self.high, self.dual)
         metrics = told(logprobs, entropy, advantages)
-        metrics["ratio"] = _ratio(logprobs.detach(), old)
+        metrics["ratio"] = ratio = ratios(logprobs, old)
         metrics["clip_fraction"] = clipped(logprobs, old, advantages, self.low, self.high, self.dual).float()
         if self.kl:
-            metrics["kl"] = k3(logprobs, batch.logprobs(of="reference"))
+            metrics["kl"] = ratio * k3(logprobs, batch.logprobs(of="reference"))
             values = values + self.kl * metrics["kl"]
         return batch.losses(values, **metrics)
 

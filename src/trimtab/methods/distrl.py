@@ -1,0 +1,158 @@
+"""DistRL: a reward model's value differences move, besides the token that was drawn, every other likely one."""
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from trimtab.core import Candidates, Losses, Method, MethodConfig, Plan, Rollouts, TokenBatch, Wants
+from trimtab.objectives.advantages import group_mean, suffix_sums, whitened
+from trimtab.objectives.policy_gradient import clipped, clipped_surrogate, ratios, told
+
+
+class Config(MethodConfig):
+    beta: float = Field(10.0, gt=0)
+    """Factor of the log-ratio of the reward model to the policy. Advantages are scaled afterwards, so it counts only
+    where the two hardly differ."""
+    num_candidates: int = Field(5, ge=1)
+    """Likeliest tokens of the policy at each place, the drawn one among them."""
+    p_min: float = Field(0.1, ge=0)
+    """A candidate takes part if it was likelier than this; the drawn token always does."""
+    top_p: float | None = Field(None, gt=0, le=1)
+    """And if the likeliest candidates up to it have no more probability together than this; null: no such bound."""
+    alpha: float = Field(0.1, ge=0)
+    """Coefficient of the candidates' loss."""
+    outcome_coef: float = 1.0
+    """Share of the answer's reward, normalised over the answers to its prompt, in the drawn token's advantage."""
+    gae_coef: float = 0.05
+    """Share of what follows by the reward model, whitened. 0.05 is the authors' configuration; the paper has 1."""
+    td_norm: Literal["batch", "prompt_group"] = "batch"
+    """What the value differences behind that are normalised over: all answers, or (the paper) those to one prompt."""
+    epsilon: float = Field(0.2, gt=0)
+    """How far a token's probability ratio may fall, and a candidate's move either way, before its gradient stops."""
+    epsilon_high: float = Field(0.28, gt=0)
+    """How far the drawn token's may grow."""
+    dual_clip: float = Field(3.0, gt=1)
+    """From this ratio on a token whose advantage is negative has no gradient."""
+
+
+def candidate_mask(held: Candidates, last: Tensor, p_min: float, top_p: float | None = None) -> Tensor:
+    """Which candidates take part: bool [N, K].
+
+    Args:
+        held: with the drawn token in slot 0, which always takes part.
+        last: [N] bool, the last token of its answer, where none does: what would have come instead has no value.
+        p_min, top_p: see `Config`.
+    """
+    probability = held.logprobs.exp()
+    mask = probability > p_min
+    if top_p is not None:
+        order = probability.argsort(dim=1, descending=True, stable=True)
+        within = probability.gather(1, order).cumsum(1) <= top_p
+        within[:, 0] = True
+        mask &= torch.zeros_like(mask).scatter(1, order, within)
+    mask[:, 0] = True
+    return mask & ~last[:, None]
+
+
+def _std(values: Tensor, group: Tensor) -> Tensor:
+    """For each of `values` the population std of its group, at least 1e-6."""
+    return group_mean((values - group_mean(values, group)).square(), group).sqrt().clamp(min=1e-6)
+
+
+class TokenValues:
+    """A_t(c) = beta (log phi(c) - log pi_old(c)), the value difference of each candidate, and 0 at an answer's end.
+
+    Candidates get A_t(c) / sigma_V with sigma_V the standard deviation of the prefix values sum_{i<=t} A_i of all
+    tokens. The drawn token gets outcome_coef G + gae_coef W_t: G the reward less the mean of its group over the
+    population std, W_t the whitened sum from t on of (A_i - mean) / sigma_V.
+
+    The loss of candidates is a mean over the probability that they cover, and not over tokens. So that the loop can
+    weigh all values alike, "candidate_scale" is tokens over covered probability, both of all rollouts given here: exact
+    where these make one update, and else right in the mean over the updates.
+    """
+
+    needs = frozenset({"credit"})
+    provides = frozenset({"advantages", "candidates", "candidate_scale"})
+
+    def __init__(self, config: Config):
+        self.config, self.candidates = config, config.num_candidates
+
+    def __call__(self, rollouts: Rollouts) -> dict:
+        config, batch, held = self.config, rollouts.batch, rollouts.candidates
+        assert held is not None
+        last = batch.position + 1 == batch.lengths[batch.row]
+        values = config.beta * (rollouts.signals["credit"] - held.logprobs)
+        values = values.masked_fill(last[:, None], 0.0)  # [N, K]
+        everywhere = torch.zeros_like(batch.row)
+        spread = self._spread(batch, values[:, 0], everywhere)
+        norm = everywhere if config.td_norm == "batch" else rollouts.of_token(rollouts.group)
+        difference = (values[:, 0] - group_mean(values[:, 0], norm)) / self._spread(batch, values[:, 0], norm)
+        outcome = (rollouts.rewards - group_mean(rollouts.rewards, rollouts.group)) / _std(
+            rollouts.rewards, rollouts.group
+        )
+        mask = candidate_mask(held, last, config.p_min, config.top_p)
+        covered = (held.logprobs.exp() * mask).sum()
+        return {
+            "advantages": config.outcome_coef * rollouts.of_token(outcome)
+            + config.gae_coef * whitened(suffix_sums(batch, difference)),
+            "candidates": Candidates(held.ids, held.logprobs, values / spread[:, None], mask),
+            "candidate_scale": torch.full_like(spread, len(batch)) / covered.clamp(min=1e-12),
+        }
+
+    @staticmethod
+    def _spread(batch: TokenBatch, values: Tensor, group: Tensor) -> Tensor:
+        """[N]: the std of prefix values over the tokens of the same group; 1 where there is but one."""
+        return torch.where(group.bincount()[group] > 1, _std(batch.prefix_sum(values), group), 1.0)
+
+
+class DistRL:
+    """loss = L(r_t, A_t) + alpha s sum_c pi_old(c) L(r_t(c), A_t(c)), L the clipped surrogate and s the scale.
+
+    Reads "advantages" and "candidate_scale" [N], `Candidates` with advantages and mask, and "old" [N] where it is
+    given; else the policy itself is old. For candidates their own log-probabilities always are the old ones.
+    """
+
+    per = "token"
+    needs = TokenValues.provides
+
+    def __init__(self, config: Config):
+        self.config = config
+
+    def __call__(self, batch: TokenBatch) -> Losses:
+        config, held = self.config, batch.signals["candidates"]
+        logprobs, entropy = batch.logprobs_and_entropy(held.ids)  # [N, K]
+        drawn, advantages = logprobs[:, 0], batch.signals["advantages"]
+        old = batch.logprobs(of="old") if "old" in batch.signals else drawn.detach()
+        sampled = (drawn, old, advantages, config.epsilon, config.epsilon_high, config.dual_clip)
+        others = (logprobs, held.logprobs, held.advantages, config.epsilon, config.epsilon, config.dual_clip)
+        covered = held.logprobs.exp() * held.mask
+        share = covered * batch.signals["candidate_scale"][:, None]
+        of_candidates = (share * clipped_surrogate(*others)).sum(dim=1)
+        return batch.losses(
+            clipped_surrogate(*sampled) + config.alpha * of_candidates,
+            **told(drawn, entropy, advantages),
+            ratio=ratios(drawn, old),
+            clip_fraction=clipped(*sampled).float(),
+            candidates=held.mask.sum(dim=1),
+            coverage=covered.sum(dim=1),
+            candidate_loss=of_candidates,
+            candidate_clip_fraction=clipped(*others)[held.mask].float(),
+        )
+
+
+def build(config: Config, policy: nn.Module, credit: Any) -> Plan:
+    return Plan(DistRL(config), credit=TokenValues(config), readers=(credit,))
+
+
+METHOD = Method(
+    paper="arXiv:2604.13197",
+    claim="The distribution is moved at every likely token at once, by values that cost no further forward.",
+    equation="L_t = max(-r_t A_t, -clip(r_t, 1 - epsilon, 1 + epsilon_high) A_t) + alpha times the same of candidates, "
+    "weighted by pi_old(c);  A_t(c) = beta log phi(c)/pi_old(c) / sigma_V",
+    config=Config,
+    build=build,
+    wants=Wants(credit=True, credit_candidates="policy"),
+    loop="rollouts",
+)

@@ -1,0 +1,278 @@
+"""LCO: regression to the closed-form optimum of a regularised step, convex in the logits, in the place of a ratio."""
+
+import math
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from trimtab.core import Candidates, Losses, Method, MethodConfig, Plan, Rollouts, TokenBatch, Wants
+from trimtab.objectives.advantages import group_normalised
+from trimtab.objectives.divergence import forward_kl
+from trimtab.objectives.policy_gradient import ratios, told
+
+Target = Literal["old", "current", "rho"]
+Outside = Literal["remove", "keep"]
+
+
+class Config(MethodConfig):
+    loss: Literal["kld", "mse", "logcosh"] = "kld"
+    """Forward KL from the target, or the squared or log-cosh difference of raw logits."""
+    advantage: Literal["sparse", "completed", "q_rm", "dpo_rm"] = "sparse"
+    """sparse: the answer's reward at the token that was drawn. completed: the same, with what all other tokens must get
+    for a mean of 0. q_rm: of each candidate the log-probability under `models.credit`. dpo_rm: its log-ratio to the
+    reference of `models.credit`."""
+    target: Target = "old"
+    """What the target is built on: the policy that wrote the answers; the policy as it is, for ever ahead of itself (as
+    the authors' code does for mse and logcosh); or rho, the current probability times 1.2 or 0.8 (the predecessor)."""
+    beta: float = Field(2.0, gt=0)
+    """The target is the old distribution times exp(A / beta)."""
+    neg_beta_scale: float = Field(100.0, gt=0)
+    """Of sparse and completed: factor of beta where the reward is not above 0, which makes a softer target."""
+    agreement_scale: float = Field(100.0, gt=0)
+    """Of q_rm and dpo_rm with mse or logcosh: factor of beta where policy and verifier are both sure of the token."""
+    agreement_threshold: float = Field(-0.02, lt=0)
+    """Log-probability (nats) of the drawn token above which one is sure of it."""
+    num_candidates: int = Field(5, ge=1)
+    """Tokens at each place whose old log-probabilities are kept, the drawn one among them."""
+    candidates: Literal["model", "policy"] = "model"
+    """Of q_rm and dpo_rm: whose likeliest tokens they are."""
+    outside: Outside = "remove"
+    """Of q_rm and dpo_rm with kld: tokens that are no candidates get no probability in the target, or keep theirs."""
+    rewards: Literal["plain", "group"] = "plain"
+    """Of sparse and completed: as they are, or normalised over the answers to the same prompt."""
+
+    @property
+    def dense(self) -> bool:
+        """Whether every candidate has an advantage of its own."""
+        return self.advantage in ("q_rm", "dpo_rm")
+
+    @property
+    def halves(self) -> bool:
+        """Whether tokens of positive reward and the others are averaged apart."""
+        return self.target == "rho" or self.advantage == "completed"
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Config":
+        if self.loss != "kld" and (self.target == "rho" or self.advantage == "completed"):
+            what = "target rho" if self.target == "rho" else "advantage completed"
+            raise ValueError(f"{what} is a distribution, which loss {self.loss} does not compare; say loss: kld")
+        if self.target == "rho" and self.advantage != "sparse":
+            raise ValueError(f"target rho knows rewards and no advantage {self.advantage}; say advantage: sparse")
+        if self.dense and self.num_candidates < 2:
+            raise ValueError(f"advantage {self.advantage} compares candidates: num_candidates must be 2 or more")
+        return self
+
+
+# ---------------------------------------------------------------- targets
+
+
+def log_outside(logprobs: Tensor) -> Tensor:
+    """[N, 1]: log(1 - sum_c p_c) of log-probabilities [N, K]; a mass below 1e-12 counts as that."""
+    inside = logprobs.double().logsumexp(dim=1, keepdim=True)
+    return (-torch.expm1(inside)).clamp(min=1e-12).log().float()
+
+
+def shifted(base: Tensor, shift: Tensor) -> Tensor:
+    """The target pi_old exp(A / beta), normalised: log-probabilities of the same bins.
+
+    Args:
+        base: [N, K] log-probabilities of the candidates, or [N, K + 1] with all other tokens as the last bin.
+        shift: [N, K] A / beta of the candidates. Other tokens have none: without their bin they get no probability.
+    """
+    return (base + F.pad(shift, (0, base.size(1) - shift.size(1)))).log_softmax(dim=1)
+
+
+def scaled_by_rho(base: Tensor, positive: Tensor) -> Tensor:
+    """The target in which the first bin has rho times its probability, and the others share the rest as before.
+
+    Args:
+        base: [N, K + 1] log-probabilities of all there is, the drawn token first.
+        positive: [N] bool: rho is 1.2, but no probability rises above 0.99; else rho is 0.8, but a probability that
+            would fall below 0.80 stays.
+    """
+    p = base[:, :1].exp()
+    raised, lowered = (1.2 * p).clamp(max=0.99), torch.where(0.8 * p < 0.8, p, 0.8 * p)
+    wanted = torch.where(positive[:, None], raised, lowered)
+    others = base[:, 1:].log_softmax(dim=1)
+    return torch.cat([wanted.log(), others + torch.log1p(-wanted.clamp(max=1 - 1e-7))], dim=1)
+
+
+def log_cosh(difference: Tensor) -> Tensor:
+    """log cosh d, as |d| + log(1 + e^(-2|d|)) - log 2, which is finite for every d."""
+    size = difference.abs()
+    return size + F.softplus(-2 * size) - math.log(2)
+
+
+# ---------------------------------------------------------------- advantages
+
+
+def completed(advantages: Tensor, probability: Tensor) -> tuple[Tensor, Tensor]:
+    """The advantage A (1 - pi) of the drawn token, and that of all others, -pi A (1 - pi) / max(1 - pi, 0.1).
+
+    Their mean under pi is 0 where pi is at most 0.9. There their difference is A itself: the target is then that of A
+    on the drawn token alone.
+
+    Args:
+        advantages, probability: [N] of the drawn tokens.
+    """
+    known = advantages * (1 - probability)
+    return known, -probability * known / (1 - probability).clamp(min=0.1)
+
+
+def over_std(scores: Tensor) -> Tensor:
+    """(scores - mean) / (std + 1e-6) over the K candidates of each place, the std unbiased.
+
+    Args:
+        scores: [N, K], K at least 2.
+
+    Returns:
+        [N, K], 0 where all are equal. Centred in any case: where other tokens keep their probability they have an
+        advantage of 0, which means nothing beside scores that have no zero; and where these have none, a constant
+        changes nothing.
+    """
+    exact = scores.double()
+    centred = exact - exact.mean(dim=1, keepdim=True)
+    return (centred / (exact.std(dim=1, keepdim=True) + 1e-6)).float()
+
+
+class Advantages:
+    """What is told of each candidate: A as `Candidates.advantages`, 0 where none is known, and "beta" [N].
+
+    For losses that average positive tokens and the others apart, "token_weight" [N] is the number of tokens over that
+    of their half, times |reward| for rho: under the mean over tokens of all rollouts given here, each half has its own
+    mean.
+    """
+
+    def __init__(self, config: Config):
+        self.config, self.candidates = config, config.num_candidates
+        raw = config.loss != "kld" and config.target == "old"
+        scores = {"q_rm": {"credit"}, "dpo_rm": {"credit", "credit_reference"}}.get(config.advantage, set())
+        self.needs = frozenset(scores | ({"normaliser"} if raw else set()))
+        self.provides = frozenset(
+            {"candidates", "beta"} | ({"normaliser"} if raw else set()) | ({"token_weight"} if config.halves else set())
+        )
+
+    def __call__(self, rollouts: Rollouts) -> dict:
+        config, held = self.config, rollouts.candidates
+        assert held is not None
+        advantages, beta = self._dense(rollouts, held) if config.dense else self._sparse(rollouts, held)
+        mask = torch.ones_like(held.ids, dtype=torch.bool)
+        mask[:, 1:] = config.dense or config.loss == "kld"
+        found = {"candidates": Candidates(held.ids, held.logprobs, advantages, mask), "beta": beta}
+        if "normaliser" in self.needs:
+            found["normaliser"] = rollouts.signals["normaliser"]
+        if config.halves:
+            reward = rollouts.of_token(self._rewards(rollouts))
+            positive = reward > 0
+            number = torch.where(positive, positive.sum(), (~positive).sum())
+            found["token_weight"] = len(positive) / number * (reward.abs() if config.target == "rho" else 1.0)
+        return found
+
+    def _rewards(self, rollouts: Rollouts) -> Tensor:
+        if self.config.rewards == "plain":
+            return rollouts.rewards
+        return group_normalised(rollouts.rewards, rollouts.group)
+
+    def _sparse(self, rollouts: Rollouts, held: Candidates) -> tuple[Tensor, Tensor]:
+        config, reward = self.config, rollouts.of_token(self._rewards(rollouts))
+        known = reward
+        if config.advantage == "completed":
+            known, others = completed(reward, held.logprobs[:, 0].exp())
+            known = known - others  # a constant on all tokens changes no distribution
+        advantages = torch.zeros_like(held.logprobs)
+        advantages[:, 0] = known
+        return advantages, torch.where(reward > 0, config.beta, config.neg_beta_scale * config.beta)
+
+    def _dense(self, rollouts: Rollouts, held: Candidates) -> tuple[Tensor, Tensor]:
+        config, verifier = self.config, rollouts.signals["credit"]
+        scores = verifier - rollouts.signals["credit_reference"] if config.advantage == "dpo_rm" else verifier
+        beta = torch.full_like(verifier[:, 0], config.beta)
+        if config.loss != "kld":
+            sure = torch.minimum(held.logprobs[:, 0], verifier[:, 0]) > config.agreement_threshold
+            beta = torch.where(sure, config.agreement_scale * config.beta, beta)
+        return over_std(scores), beta
+
+
+# ---------------------------------------------------------------- the loss
+
+
+class LCO:
+    """kld: sum_v pi*(v) (log pi*(v) - log pi(v));  mse, logcosh: sum_c of the difference z_c - (z_old,c + A_c / beta).
+
+    The target pi* is known at K candidates. All other tokens are one lump in it: one bin with the mass that they have,
+    whose loss pulls it up or down as a whole. With as many candidates as the vocabulary, and with outside "remove",
+    nothing is lumped, and the loss is convex in the logits. With a lump its gradient still is pi - pi*, the target's
+    mass outside being shared as the policy shares its own; it is bounded, and zero at the target.
+
+    Args:
+        loss, target: see `Config`.
+        keep: tokens outside keep their probability.
+        weighted: reads "token_weight" [N].
+    """
+
+    per = "token"
+
+    def __init__(self, loss: Literal["kld", "mse", "logcosh"], target: Target, *, keep: bool, weighted: bool = False):
+        self.loss, self.target, self.keep, self.weighted = loss, target, keep, weighted
+        raw = {"normaliser"} if loss != "kld" and target == "old" else set()
+        self.needs = frozenset({"candidates", "beta"} | raw | ({"token_weight"} if weighted else set()))
+
+    def __call__(self, batch: TokenBatch) -> Losses:
+        held = batch.signals["candidates"]
+        values, logprobs, entropy = (self._divergence if self.loss == "kld" else self._distance)(batch, held)
+        if self.weighted:
+            values = values * batch.signals["token_weight"]
+        metrics = told(logprobs, entropy, held.advantages[:, 0])
+        return batch.losses(values, **metrics, ratio=ratios(logprobs.detach(), held.logprobs[:, 0]))
+
+    def _divergence(self, batch: TokenBatch, held: Candidates) -> tuple[Tensor, Tensor, Tensor]:
+        keep = self.keep and held.ids.size(1) < batch.vocab_size
+        if keep:
+            log_softmax = batch.log_softmax()
+            entropy = -torch.linalg.vecdot(log_softmax.detach().exp(), log_softmax.detach())
+            outside = log_softmax.scatter(1, held.ids, -torch.inf).logsumexp(dim=1, keepdim=True)
+            policy = torch.cat([log_softmax.gather(1, held.ids), outside], dim=1)  # [N, K + 1]
+        else:
+            policy, entropy = batch.logprobs_and_entropy(held.ids)
+        if self.target == "rho":
+            target = scaled_by_rho(policy.detach(), held.advantages[:, 0] > 0)
+        else:
+            base = policy.detach()
+            if self.target == "old":
+                base = torch.cat([held.logprobs, log_outside(held.logprobs)], dim=1) if keep else held.logprobs
+            target = shifted(base, held.advantages / batch.signals["beta"][:, None])
+        return forward_kl(policy, target), policy[:, 0], entropy
+
+    def _distance(self, batch: TokenBatch, held: Candidates) -> tuple[Tensor, Tensor, Tensor]:
+        logits = batch.logits().gather(1, held.ids).float()  # [N, K]
+        old = logits.detach() if self.target == "current" else held.logprobs + batch.signals["normaliser"][:, None]
+        difference = logits - (old + held.advantages / batch.signals["beta"][:, None])
+        sizes = difference.square() if self.loss == "mse" else log_cosh(difference)
+        with torch.no_grad():
+            logprobs, entropy = batch.logprobs_and_entropy()
+        return (sizes * held.mask).sum(dim=1), logprobs, entropy
+
+
+def build(config: Config, policy: nn.Module, credit: Any = None) -> Plan:
+    keep = not config.dense or config.outside == "keep"
+    return Plan(
+        LCO(config.loss, config.target, keep=keep, weighted=config.halves),
+        credit=Advantages(config),
+        readers=(credit,) if credit else (),
+    )
+
+
+METHOD = Method(
+    paper="arXiv:2603.00963",
+    claim="A loss that is convex in the logits, and whose gradient vanishes at its target, makes several epochs on the "
+    "same answers stable.",
+    equation="L_t = KL(pi* || pi),  pi*(v) ~ pi_old(v) exp(A(v) / beta);  or (z - z*)^2, log cosh(z - z*) with "
+    "z* = z_old + A / beta",
+    config=Config,
+    build=build,
+    wants=lambda config: Wants(credit=config.dense, credit_candidates=config.candidates if config.dense else None),
+    loop="rollouts",
+)

@@ -1,0 +1,240 @@
+"""DistRL: values of candidates, the normalisations behind an advantage, and the loss over what candidates cover."""
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from tiny_rollouts import Reader, rollouts
+from trimtab.core import Candidates, Head, PlanError, TokenBatch, fused_loss, reduce, weights
+from trimtab.methods.distrl import METHOD, Config, DistRL, TokenValues, candidate_mask
+from trimtab.objectives.policy_gradient import PolicyGradient, clipped_surrogate
+
+LENGTHS, REWARDS, GROUP = (3, 2, 1, 2), [1.0, 0.0, 1.0, 1.0], [0, 0, 1, 1]
+N, V, K = 8, 11, 4
+LAST = torch.tensor([0, 0, 1, 0, 1, 1, 0, 1]).bool()
+LABELS = torch.full((4, 5), -100)
+for _i, _length in enumerate(LENGTHS):
+    LABELS[_i, 1 : 1 + _length] = torch.arange(3, 3 + _length)
+
+
+def held(seed: int = 0, k: int = K, sharpness: float = 2.0) -> tuple[torch.Tensor, Candidates]:
+    """Logits of the policy at the answer tokens, and candidates with the answer token first."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = sharpness * torch.randn(N, V, generator=generator)
+    targets = TokenBatch.from_labels(LABELS).targets
+    others = torch.stack([torch.tensor([v for v in range(V) if v != t]) for t in targets.tolist()])
+    ids = torch.cat([targets[:, None], others[:, : k - 1]], dim=1)
+    return logits, Candidates(ids, logits.log_softmax(-1).gather(1, ids))
+
+
+def told(credit=None, candidates=None, **settings):
+    candidates = held()[1] if candidates is None else candidates
+    credit = candidates.logprobs + torch.randn(N, K) if credit is None else credit
+    config = Config(**{"num_candidates": K, **settings})
+    return TokenValues(config)(rollouts(LENGTHS, REWARDS, GROUP, candidates, credit=credit))
+
+
+# ---------------------------------------------------------------- which candidates take part
+
+
+def test_candidates_below_the_least_probability_stay_out_but_the_drawn_token_never_does():
+    logprobs = torch.tensor([[0.05, 0.5, 0.1, 0.2], [0.6, 0.3, 0.05, 0.05]]).log()
+    mask = candidate_mask(Candidates(torch.zeros(2, 4), logprobs), torch.zeros(2).bool(), 0.1 + 1e-6)
+    assert mask.tolist() == [[True, True, False, True], [True, True, False, False]]
+    alone = candidate_mask(Candidates(torch.zeros(2, 4), logprobs), torch.zeros(2).bool(), 1.0)
+    assert alone.tolist() == [[True, False, False, False]] * 2
+
+
+def test_at_an_answers_end_there_are_none():
+    assert told()["candidates"].mask[LAST].any().item() is False
+    assert told()["candidates"].mask[~LAST, 0].all()
+
+
+def test_the_nucleus_is_taken_by_probability_and_keeps_the_likeliest():
+    logprobs = torch.tensor([[0.05, 0.5, 0.15, 0.25], [0.02, 0.9, 0.05, 0.03]]).log()
+    mask = candidate_mask(Candidates(torch.zeros(2, 4), logprobs), torch.zeros(2).bool(), 0.0, top_p=0.8)
+    assert mask.tolist() == [[True, True, False, True], [True, True, False, False]]
+
+
+# ---------------------------------------------------------------- advantages
+
+
+def test_the_reward_models_differences_over_the_spread_of_prefix_values_are_the_candidates_advantages():
+    _, candidates = held()
+    credit = candidates.logprobs + torch.randn(N, K)
+    values = 10 * (credit - candidates.logprobs)
+    values[LAST] = 0
+    prefix = torch.cat([part.cumsum(0) for part in values[:, 0].split(LENGTHS)])
+    found = told(credit)["candidates"]
+    torch.testing.assert_close(found.advantages, values / prefix.std(correction=0))
+    assert found.advantages[LAST].eq(0).all()
+    assert torch.equal(found.ids, candidates.ids)
+    assert torch.equal(found.logprobs, candidates.logprobs)
+
+
+def test_the_drawn_tokens_advantage_by_hand():
+    _, candidates = held()
+    credit = candidates.logprobs + torch.randn(N, K)
+    values = 10 * (credit - candidates.logprobs)[:, 0]
+    values[LAST] = 0
+    prefix = torch.cat([part.cumsum(0) for part in values.split(LENGTHS)])
+    difference = (values - values.mean()) / prefix.std(correction=0)
+    after = torch.cat([part.flip(0).cumsum(0).flip(0) for part in difference.split(LENGTHS)])
+    gae = (after - after.mean()) / (after.var() + 1e-8).sqrt()
+    outcome = torch.tensor([1.0, 1, 1, -1, -1, 0, 0, 0])  # (1 - 1/2) / (1/2), and a group of equal rewards
+    torch.testing.assert_close(told(credit)["advantages"], outcome + 0.05 * gae)
+    torch.testing.assert_close(told(credit, outcome_coef=0.0, gae_coef=1.0)["advantages"], gae)
+
+
+def test_by_prompt_group_the_differences_are_normalised_within_it_and_candidates_as_before():
+    _, candidates = held()
+    credit = candidates.logprobs + torch.randn(N, K)
+    values = 10 * (credit - candidates.logprobs)[:, 0]
+    values[LAST] = 0
+    parts = []
+    for part, lengths in ((values[:5], (3, 2)), (values[5:], (1, 2))):
+        prefix = torch.cat([answer.cumsum(0) for answer in part.split(lengths)])
+        parts.append((part - part.mean()) / prefix.std(correction=0))
+    after = torch.cat([part.flip(0).cumsum(0).flip(0) for part in torch.cat(parts).split(LENGTHS)])
+    gae = (after - after.mean()) / (after.var() + 1e-8).sqrt()
+    found = told(credit, td_norm="prompt_group", outcome_coef=0.0, gae_coef=1.0)
+    torch.testing.assert_close(found["advantages"], gae)
+    assert torch.equal(found["candidates"].advantages, told(credit)["candidates"].advantages)
+
+
+def test_a_reward_model_that_is_the_policy_says_nothing():
+    _, candidates = held()
+    found = told(candidates.logprobs)
+    assert found["candidates"].advantages.eq(0).all()
+    assert found["advantages"].tolist() == pytest.approx([1, 1, 1, -1, -1, 0, 0, 0])  # the outcome alone
+
+
+def test_a_reward_model_in_another_unit_says_the_same():
+    _, candidates = held()
+    noise = torch.randn(N, K)
+    one, other = (told(candidates.logprobs + scale * noise) for scale in (1.0, 30.0))
+    torch.testing.assert_close(one["advantages"], other["advantages"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(one["candidates"].advantages, other["candidates"].advantages, rtol=1e-4, atol=1e-5)
+
+
+def test_a_single_token_has_no_spread_and_no_candidates():
+    candidates = Candidates(torch.tensor([[3, 4]]), torch.tensor([[-1.0, -2.0]]))
+    given = rollouts((1,), [1.0], candidates=candidates, credit=[[-0.5, -0.5]])
+    found = TokenValues(Config(num_candidates=2))(given)
+    assert found["advantages"].tolist() == [0]
+    assert found["candidates"].mask.any().item() is False
+    assert found["candidate_scale"].isfinite().all()
+
+
+# ---------------------------------------------------------------- the loss
+
+
+def batch_of(logits, signals) -> TokenBatch:
+    return TokenBatch.from_labels(LABELS, {"policy": logits, **signals})
+
+
+def test_at_the_old_policy_it_is_minus_the_mean_advantage_and_minus_the_covered_mean_of_candidates():
+    logits, candidates = held()
+    signals = told(candidates=candidates, p_min=0.02, gae_coef=1.0)
+    batch = batch_of(logits, signals)
+    losses = DistRL(Config(num_candidates=K, alpha=0.1))(batch)
+    found = reduce(losses, weights(batch, "token_mean"))
+    marked = signals["candidates"]
+    covered = marked.logprobs.exp() * marked.mask
+    wanted = -signals["advantages"].mean() - 0.1 * (covered * marked.advantages).sum() / covered.sum()
+    assert marked.mask.sum() > N
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+    assert losses.metrics["coverage"][0].item() == pytest.approx(covered.sum().item(), rel=1e-5)
+    assert losses.metrics["candidates"][0] == marked.mask.sum()
+    assert losses.metrics["candidate_clip_fraction"] == (0, marked.mask.sum())
+
+
+def test_away_from_it_both_losses_are_clipped_by_their_own_bounds():
+    logits, candidates = held()
+    signals = told(candidates=candidates, p_min=0.02)
+    moved = logits + 0.5 * torch.randn(N, V)
+    batch = batch_of(moved, {**signals, "old": candidates.logprobs[:, 0]})
+    config = Config(num_candidates=K, alpha=0.3)
+    new, marked = moved.log_softmax(-1).gather(1, candidates.ids), signals["candidates"]
+    sampled = clipped_surrogate(new[:, 0], candidates.logprobs[:, 0], signals["advantages"], 0.2, 0.28, 3.0)
+    others = clipped_surrogate(new, marked.logprobs, marked.advantages, 0.2, 0.2, 3.0)
+    covered = marked.logprobs.exp() * marked.mask
+    wanted = sampled.mean() + 0.3 * (covered * others).sum() / covered.sum()
+    losses = DistRL(config)(batch)
+    assert reduce(losses, weights(batch, "token_mean")).item() == pytest.approx(wanted.item(), rel=1e-5)
+    assert losses.metrics["candidate_clip_fraction"][0] > 0
+
+
+def test_over_the_whole_vocabulary_the_candidates_gradient_is_the_exact_policy_gradient():
+    logits = torch.randn(N, V)
+    candidates = held(k=V)[1]
+    candidates = Candidates(candidates.ids, logits.log_softmax(-1).gather(1, candidates.ids))
+    credit = candidates.logprobs + torch.randn(N, V)
+    signals = told(credit, candidates, num_candidates=V, p_min=0.0, outcome_coef=0.0, gae_coef=0.0)
+    leaf = logits.clone().requires_grad_()
+    batch = batch_of(leaf, signals)
+    (found,) = torch.autograd.grad(
+        reduce(DistRL(Config(num_candidates=V, alpha=1.0))(batch), weights(batch, "token_mean")), leaf
+    )
+    advantages = torch.zeros(N, V).scatter(1, candidates.ids, signals["candidates"].advantages)
+    pi = logits.softmax(-1)
+    centred = pi * (advantages - (pi * advantages).sum(1, keepdim=True)) / (N - LAST.sum())
+    torch.testing.assert_close(found, -torch.where(LAST[:, None], 0.0, centred), rtol=1e-4, atol=1e-6)
+
+
+def test_without_candidates_it_is_the_plain_policy_gradient_with_its_three_bounds():
+    logits, candidates = held()
+    signals = told(candidates=candidates)
+    batch = batch_of(logits + torch.randn(N, V), {**signals, "old": candidates.logprobs[:, 0]})
+    found = DistRL(Config(num_candidates=K, alpha=0.0))(batch)
+    wanted = PolicyGradient(0.2, 0.28, dual=3.0)(batch)
+    torch.testing.assert_close(found.values, wanted.values)
+    for name in ("ratio", "clip_fraction", "entropy", "nll", "advantage", "zero_advantage"):
+        torch.testing.assert_close(found.metrics[name][0], wanted.metrics[name][0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_engine_gives_the_value_and_the_gradient_of_plain_logits(monkeypatch, dtype):
+    monkeypatch.setattr("trimtab.core.vocab.BLOCK_TOKENS", 3)
+    monkeypatch.setattr("trimtab.core.vocab.SLICE_BYTES", 4 * V * 2)
+    signals = told(p_min=0.02)
+    head, hidden = Head(nn.Linear(6, V, dtype=dtype), V), torch.randn(N, 6, dtype=dtype).requires_grad_()
+    batch = TokenBatch.from_labels(LABELS, signals)
+    weight, objective = weights(batch, "token_mean"), DistRL(Config(num_candidates=K))
+    wanted = objective(batch.with_signals(policy=head(hidden)))
+    found = fused_loss(objective, batch, hidden, head, weight)
+    rtol, atol = (1e-4, 1e-6) if dtype == torch.float32 else (2**-6, 2**-8)
+    torch.testing.assert_close(found.values, wanted.values.detach(), rtol=rtol, atol=atol)
+    (expected,) = torch.autograd.grad(reduce(wanted, weight), hidden)
+    (grad,) = torch.autograd.grad(found.loss, hidden)
+    torch.testing.assert_close(grad, expected, rtol=rtol, atol=atol)
+    assert found.metrics.keys() == wanted.metrics.keys()
+    for name, (total, number) in wanted.metrics.items():
+        assert found.metrics[name][1] == number
+        assert found.metrics[name][0].item() == pytest.approx(total.item(), rel=1e-2, abs=1e-3)
+
+
+def test_its_defaults_are_the_released_ones():
+    config = Config()
+    assert (config.num_candidates, config.p_min, config.alpha, config.gae_coef) == (5, 0.1, 0.1, 0.05)
+    assert (config.epsilon, config.epsilon_high, config.dual_clip) == (0.2, 0.28, 3.0)
+    wants = METHOD.wanted(config)
+    assert (wants.credit, wants.credit_candidates) == (True, "policy")
+    plan = METHOD.build(config, None, credit=Reader("credit"))
+    assert (plan.credit.candidates, plan.reduction) == (5, "token_mean")
+    with pytest.raises(PlanError, match="TokenValues needs credit, which no reader"):
+        METHOD.build(config, None, credit=Reader("token_scores"))
+    with pytest.raises(ValidationError, match="dual_clip"):
+        Config(dual_clip=1.0)
+
+
+def test_the_differences_add_up_to_the_value_of_the_answer():
+    _, candidates = held()
+    credit = candidates.logprobs + torch.randn(N, K)
+    found = told(credit)["candidates"].advantages[:, 0]
+    whole = torch.stack([part.sum() for part in found.split(LENGTHS)])
+    values = 10 * (credit - candidates.logprobs)[:, 0].masked_fill(LAST, 0.0)
+    wanted = torch.stack([part.sum() for part in values.split(LENGTHS)])
+    prefix = torch.cat([part.cumsum(0) for part in values.split(LENGTHS)])
+    torch.testing.assert_close(whole * prefix.std(correction=0), wanted)
