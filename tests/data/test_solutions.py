@@ -1,5 +1,7 @@
 """Solutions with one planted error: an own reading of the lines finds that error and no other."""
 
+import hashlib
+import json
 import operator
 import re
 from collections import Counter
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 import tiny_folder
 from trimtab.core import IGNORE
 from trimtab.data import solutions
-from trimtab.data.problems import NAMES, TEMPLATES, THINGS
+from trimtab.data.problems import NAMES, SMALL, TEMPLATES, THINGS
 from trimtab.data.rows import prepare
 from trimtab.data.solutions import KINDS, planted_errors
 from trimtab.data.sources import DataError, load_rows
@@ -519,7 +521,8 @@ def test_99_of_100_answers_have_at_most_110_tokens_of_smollm2(pairs):
     ("options", "message"),
     [
         ("/test", "splits are train and heldout, not 'test'"),
-        ("/train?form=pair", r"'form=pair' is no option; planted_errors takes .* and form=pairs\|steps\|answers$"),
+        ("/train?form=pair", r"'form=pair' is no option; planted_errors takes .* and form=pairs\|steps\|answers and "),
+        ("/train?level=easy", r"'level=easy' is no option; planted_errors takes .* and level=usual\|small$"),
         ("/train?shape=pairs", r"'shape=pairs' is no option; .* rows=NUMBER and seed=NUMBER and form=pairs\|steps"),
         ("/train?rows=pairs", "'rows=pairs' is no option"),
     ],
@@ -530,8 +533,94 @@ def test_a_mistake_in_the_source_is_explained_in_one_line(options, message):
     assert "\n" not in str(raised.value)
 
 
+# ---------------------------------------------------------------- small tasks
+
+
+def small_rows(split="train", rows=3000, seed=0, **options):
+    return list(planted_errors(split, rows, seed, level="small", **options))
+
+
+@pytest.fixture(scope="module")
+def small():
+    return small_rows()
+
+
+def read_small(line):
+    """ "12-3=9." -> [12, 3], ["-"], 9; "9." -> [9], [], 9."""
+    left, _, right = line.removesuffix(".").partition("=")
+    terms = re.findall(r"\d+|[-+*]", left)
+    return [int(term) for term in terms[::2]], terms[1::2], int(right or left)
+
+
+def test_small_solutions_are_right_line_by_line_and_lead_to_the_value_of_the_expression(small):
+    for row in small:
+        task = row["prompt"][0]["content"].rstrip("=?")
+        *lines, last = answer_of(row, "chosen").split("\n")
+        results, given = [], [int(n) for n in re.findall(r"\d+", task)]
+        assert all(2 <= n <= 12 for n in given)
+        for line in lines:
+            numbers, signs, value = read_small(line)
+            assert total(numbers, signs) == value, line
+            assert 1 <= value <= 99
+            assert set(numbers) <= {*given, *results}
+            results.append(value)
+        assert last == f"{results[-1]}."
+        assert row["answer"] == str(results[-1]) == str(eval(task))
+
+
+def test_the_planted_step_of_a_small_task_is_the_first_that_differs_but_for_the_order(small):
+    for row in small:
+        pair = [[read_small(line) for line in answer_of(row, side).split("\n")] for side in ("chosen", "rejected")]
+        differs = [unordered(*a[:2]) != unordered(*b[:2]) or a[2] != b[2] for a, b in zip(*pair, strict=True)]
+        assert differs.index(True) == row["error"]["step"]
+        text, start, end = answer_of(row, "rejected"), row["error"]["start"], row["error"]["end"]
+        before = text[:start].count("\n")
+        assert before == row["error"]["step"]
+        assert re.fullmatch(r"\d+|[-+*]|[-+]\d+", text[start:end])
+        for first, last in row["wrong"]:
+            assert text[first:last].isdigit()
+        assert text.split("\n")[-1] != f"{row['answer']}."
+        assert all(read_small(line)[2] <= 99 for line in text.split("\n"))
+
+
+def test_small_tasks_have_every_kind_but_those_of_factors_and_equations(small):
+    counts = Counter(row["error"]["kind"] for row in small)
+    assert set(counts) == set(KINDS) - {"conversion", "inverse"}
+    assert min(counts.values()) > 0.11 * len(small)
+    assert {edit["kind"] for row in small for edit in row["edits"]} == {"swapped"}
+    seen = {re.sub(r"\d+", "n", row["prompt"][0]["content"].rstrip("=?")) for row in small}
+    assert seen == {re.sub(r"{\w}", "n", template.name) for template in SMALL}
+
+
+def test_answers_to_small_tasks_are_short_and_no_heldout_task_is_a_training_task(small):
+    assert max(len(answer_of(row, side)) for row in small for side in ("chosen", "rejected")) <= 36
+    asked = [{row["prompt"][0]["content"].rstrip("=?") for row in rows} for rows in (small, small_rows("heldout"))]
+    train, held = asked
+    assert not train & held
+    assert len(held) > 300
+
+
+def test_the_forms_of_small_tasks_tell_of_the_same_problems():
+    pairs, steps, answers = (small_rows("heldout", 40, 2, form=form) for form in ("pairs", "steps", "answers"))
+    for pair, of_steps, answer in zip(pairs, steps, answers, strict=True):
+        assert pair["prompt"] == of_steps["prompt"] == answer["prompt"]
+        side = pair["chosen" if answer["label"] else "rejected"]
+        assert answer["completion"] == side
+        assert "\n".join(of_steps["completions"]) == side[0]["content"]
+        assert of_steps["first_error"] == (-1 if answer["label"] else pair["error"]["step"])
+
+
+def test_rows_of_the_usual_level_are_those_from_before_there_were_levels():
+    known = {"pairs": "fcefed04bf0ed608", "steps": "3f346c0b57e7a83c", "answers": "e47b631e4d2e6529"}
+    for form, expected in known.items():
+        rows = list(planted_errors("train", 300, form=form))
+        assert hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16] == expected
+
+
 def test_a_split_or_form_that_is_not_there_is_refused_before_a_row_is_made():
     with pytest.raises(ValueError, match="splits are train and heldout, not 'test'"):
         planted_errors("test")
     with pytest.raises(ValueError, match="forms are pairs, steps, answers, not 'pair'"):
         planted_errors("train", form="pair")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="levels are usual, small, not 'tiny'"):
+        planted_errors("train", level="tiny")  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """Rows are found where the source says, and a mistake is named with its place."""
 
+import hashlib
 import json
 
 import pyarrow
@@ -98,6 +99,47 @@ def test_arithmetic_is_right_and_its_heldout_questions_are_never_training_questi
 def test_arithmetic_depends_on_its_seed_alone():
     assert list(synthetic.arithmetic("train", 20, 1)) == list(synthetic.arithmetic("train", 20, 1))
     assert list(synthetic.arithmetic("train", 20, 1)) != list(synthetic.arithmetic("train", 20, 2))
+
+
+@pytest.mark.parametrize(("digits", "terms"), [(1, 2), (1, 3), (2, 4)])
+def test_longer_arithmetic_is_right_line_by_line_and_keeps_its_splits_apart(digits, terms):
+    options = f"rows=300&digits={digits}&terms={terms}"
+    made = {split: load_rows(f"trimtab:arithmetic/{split}?{options}") for split in ("train", "heldout")}
+    for row in made["train"]:
+        task = row["messages"][0]["content"].removeprefix("What is ").removesuffix("?")
+        numbers, signs, total = [int(n) for n in task.split()[::2]], task.split()[1::2], None
+        assert len(numbers) == terms
+        assert all(2 <= n < 10**digits for n in numbers)
+        assert "*" not in signs[1:]
+        for sign, number, line in zip(signs, numbers[1:], row["messages"][1]["content"].split("\n"), strict=True):
+            before = numbers[0] if total is None else total
+            total = {"+": before + number, "-": before - number, "*": before * number}[sign]
+            assert line == f"{before} {sign} {number} = {total}"
+        assert row["answer"] == str(total) == str(eval(task))
+    assert {sign for row in made["train"] for sign in row["messages"][0]["content"] if sign in "+-*"} == set("+-*")
+    asked, held = ({row["messages"][0]["content"] for row in made[split]} for split in made)
+    assert not asked & held
+    assert any(str(10**digits - 1) in question for question in asked)
+
+
+def test_arithmetic_as_it_was_before_it_had_options_stays_the_same():
+    rows = {split: list(synthetic.arithmetic(split, 300, seed)) for split, seed in (("train", 0), ("heldout", 2))}
+    found = [hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16] for of in rows.values()]
+    assert found == ["13b3de1a970237dd", "ae425cb3dec5c361"]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("digits=3", "digits is 3; expected 1 to 2"),
+        ("digits=0", "digits is 0; expected 1 to 2"),
+        ("terms=1", "terms is 1; expected 2 to 4"),
+        ("terms=5", "terms is 5; expected 2 to 4"),
+    ],
+)
+def test_arithmetic_that_is_not_built_is_refused(option, message):
+    with pytest.raises(DataError, match=message):
+        load_rows(f"trimtab:arithmetic/train?{option}")
 
 
 def test_long_fields_and_the_mark_that_spreadsheets_write_are_read(tmp_path):

@@ -34,6 +34,8 @@ class Template:
     draw: Draw
     """numbers for a task, which need not give a good one"""
     algebra: bool = False
+    small: bool = False
+    """its numbers are below 100 and its lines short"""
 
     @cached_property
     def num_given(self) -> int:
@@ -55,7 +57,7 @@ class Template:
         for text in self.written:
             label, lead, (*terms,) = _parts(text)
             steps.append(Step(label, lead, tuple(map(self._place, terms[::2])), tuple(terms[1::2])))
-        return (*steps, Step("", "The answer is ", (self.first_result + len(steps) - 1,), ()))
+        return (*steps, Step("", "" if self.small else "The answer is ", (self.first_result + len(steps) - 1,), ()))
 
     @property
     def _names(self) -> list[str]:
@@ -77,6 +79,11 @@ def _parts(step: str) -> tuple[str, str, list[str]]:
 
 def _within(*ranges: tuple[int, int]) -> Draw:
     return lambda drawn: tuple(drawn.randint(low, high) for low, high in ranges)
+
+
+def _small(text: str, *written: str) -> Template:
+    draw = _within(*[(2, 12)] * len(set(text) & set("abcd")))
+    return Template(text, (f"{text}=?", f"{text}?"), tuple(f": {step}" for step in written), draw, small=True)
 
 
 def _expression(text: str, *written: str, draw: Draw) -> Template:
@@ -528,3 +535,19 @@ TEMPLATES: tuple[Template, ...] = (
     ),
     _equation("{a}x / {b} = {c}", "Product: {a}x = c * b", "Root: x = A / a", draw=_scaled),
 )  # fmt: skip
+
+SMALL: tuple[Template, ...] = (
+    _small("{a}+{b}-{c}", "a + b", "A - c"),
+    _small("{a}-{b}+{c}", "a - b", "A + c"),
+    _small("{a}*{b}+{c}", "a * b", "A + c"),
+    _small("{a}*{b}-{c}", "a * b", "A - c"),
+    _small("({a}+{b})*{c}", "a + b", "A * c"),
+    _small("({a}-{b})*{c}", "a - b", "A * c"),
+    _small("{a}+{b}*{c}+{d}", "b * c", "a + A + d"),
+    _small("{a}*{b}-{c}-{d}", "a * b", "A - c - d"),
+    _small("{a}*{b}+{c}*{d}", "a * b", "c * d", "A + B"),
+    _small("{a}*{b}-{c}*{d}", "a * b", "c * d", "A - B"),
+    _small("({a}+{b})*{c}-{d}", "a + b", "A * c", "B - d"),
+    _small("({a}-{b})*{c}+{d}", "a - b", "A * c", "B + d"),
+)
+"""Expressions that a model of a few million weights can learn to compute."""

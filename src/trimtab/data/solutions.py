@@ -14,12 +14,13 @@ from functools import cache
 from random import Random
 from typing import Any, Literal, NamedTuple, get_args
 
-from trimtab.data.problems import NAMES, TEMPLATES, THINGS, Step, Template
+from trimtab.data.problems import NAMES, SMALL, TEMPLATES, THINGS, Step, Template
 
 Form = Literal["pairs", "steps", "answers"]
+Level = Literal["usual", "small"]
 Value = int | Fraction
-LARGEST = 999
-"""of all values"""
+LARGEST, LARGEST_SMALL = 999, 99
+"""of all values, at each level"""
 FURTHEST = 3
 """the factor between the wrong and the right final answer at most"""
 TRIES = 4
@@ -27,6 +28,7 @@ TRIES = 4
 FACTORS = {7: (5, 6, 10, 12), 12: (6, 10, 20, 24), 24: (12, 20, 30, 60), 60: (30, 50, 100), 2: (3, 4)}
 """known factors, and what is taken for them"""
 REMARKS = ("There is nothing to round.", "The terms of a sum have no order.", "The steps go in order.")
+EDITS = ("reworded", "tight", "swapped", "remark")
 REWORDED, TIGHT, SWAPPED, REMARK = 0.25, 0.15, 0.3, 0.05
 """shares of the lines with each edit; of those whose first two operands may change places for the third"""
 
@@ -61,7 +63,9 @@ class Written(NamedTuple):
     """line, slot and character offsets in the text, in their order"""
 
 
-def planted_errors(split: str, rows: int = 1000, seed: int = 0, form: Form = "pairs") -> Iterator[dict[str, Any]]:
+def planted_errors(
+    split: str, rows: int = 1000, seed: int = 0, form: Form = "pairs", level: Level = "usual"
+) -> Iterator[dict[str, Any]]:
     """Solutions of small tasks line by line, right ones and ones with a planted error whose tokens are known.
 
     The kinds of errors are `KINDS`, equally frequent. What follows from an error is computed rightly from the wrong
@@ -82,23 +86,33 @@ def planted_errors(split: str, rows: int = 1000, seed: int = 0, form: Form = "pa
             `answer`, `kind` (or None). One row of each two is right.
             "answers": `prompt` and `completion` as messages, `label`, `error` as above (or None), `answer`. One row
             of each two is right.
+        level: "usual": tasks in words, expressions and equations, results up to 999, of all `KINDS`. "small": short
+            expressions, with numbers up to 12 and results below 100, in lines such as "7+5=12." of which the last one
+            is "N."; swapped operands are the only edit. There are no known factors and no equations, so no errors of
+            the kinds "conversion" and "inverse".
 
     Raises:
-        ValueError: for another split or form.
+        ValueError: for another split, form or level.
     """
     if split not in ("train", "heldout"):
         raise ValueError(f"splits are train and heldout, not {split!r}")
     if form not in get_args(Form):
         raise ValueError(f"forms are {', '.join(get_args(Form))}, not {form!r}")
-    return _rows(split == "heldout", rows, Random(f"planted_errors-{split}-{seed}"), form)
+    if level not in get_args(Level):
+        raise ValueError(f"levels are {', '.join(get_args(Level))}, not {level!r}")
+    templates = SMALL if level == "small" else TEMPLATES
+    return _rows(split == "heldout", rows, Random(f"planted_errors-{split}-{seed}"), form, templates)
 
 
-def _rows(heldout: bool, rows: int, drawn: Random, form: Form) -> Iterator[dict[str, Any]]:
+def _rows(
+    heldout: bool, rows: int, drawn: Random, form: Form, templates: tuple[Template, ...]
+) -> Iterator[dict[str, Any]]:
     right = False
+    kinds = [kind for kind, variants in KINDS.items() if all(_open_to(variant, templates) for variant in variants)]
     for row in range(rows):
         right = drawn.random() < 0.5 if row % 2 == 0 else not right  # one of two
-        kind = drawn.choice(list(KINDS))
-        template, numbers, truth, lines, planted = _problem(drawn, KINDS[kind], heldout)
+        kind = drawn.choice(kinds)
+        template, numbers, truth, lines, planted = _problem(drawn, KINDS[kind], heldout, templates)
         words = _words(drawn)
         text = drawn.choice(template.wordings).format(**words, **_letters(numbers))
         prompt = [{"role": "user", "content": text[0].upper() + text[1:]}]
@@ -160,19 +174,19 @@ def _words(drawn: Random) -> dict[str, str]:
 def solve(template: Template, numbers: Sequence[int], begun: Sequence[Line] = ()) -> list[Line] | None:
     """The lines of a solution, the last of which gives the answer; None if the task or what is begun is not good.
 
-    Good are numbers of 2 or more and results from 1 to `LARGEST` that are whole, but for the root of an equation. In a
-    task no number comes twice, so each has one origin.
+    Good are numbers of 2 or more and whole results from 1 to the largest; the root of an equation may be a fraction. In
+    a task no number comes twice, so each has one origin.
     """
     values = _values(template, numbers, ())
     if min(numbers) < 2:
         return None
-    lines = list(begun)
+    lines, largest = list(begun), LARGEST_SMALL if template.small else LARGEST
     for index, step in enumerate(template.steps):
         if index == len(lines):
             lines.append(_line(step, values))
         result = lines[index].result
         is_root = template.algebra and index >= len(template.steps) - 2
-        if not 1 <= result <= LARGEST or (result.denominator > 1 and not is_root):
+        if not 1 <= result <= largest or (result.denominator > 1 and not is_root):
             return None
         values.append(result)
     if not begun and len(set(values)) < len(values) - 1:  # the last line repeats the last result
@@ -204,13 +218,13 @@ def _values(template: Template, numbers: Sequence[int], lines: Sequence[Line]) -
 
 
 def _problem(
-    drawn: Random, variants: Sequence["Variant"], heldout: bool
+    drawn: Random, variants: Sequence["Variant"], heldout: bool, templates: tuple[Template, ...]
 ) -> tuple[Template, tuple[int, ...], list[Line], list[Line], Planted]:
     """A task of the split with its numbers, the right lines, the wrong ones, and the error that makes them wrong."""
     variant = drawn.choice(variants)
     grows = drawn.random() < 0.5 if len(variants) == 1 else None  # several mirror each other
     while True:
-        template = drawn.choice(_open_to(variant))
+        template = drawn.choice(_open_to(variant, templates))
         numbers, truth = _task(drawn, template, heldout)
         for _ in range(TRIES):
             step = drawn.choice(_where(variant, template))
@@ -254,8 +268,8 @@ class Variant(NamedTuple):
 
 
 @cache
-def _open_to(variant: Variant) -> tuple[Template, ...]:
-    return tuple(template for template in TEMPLATES if _where(variant, template))
+def _open_to(variant: Variant, templates: tuple[Template, ...]) -> tuple[Template, ...]:
+    return tuple(template for template in templates if _where(variant, template))
 
 
 @cache
@@ -384,11 +398,12 @@ def _write(
     written = Written([], [], [])
     offset, named = 0, words | _letters(numbers)
     for index, (step, line) in enumerate(zip(template.steps, lines)):
-        reworded, tight, swapped, remark = _edits(drawn, line)
+        reworded, tight, swapped, remark = edited = _edits(drawn, line, template.small)
         lead = step.lead.format(**named)
         if line.operators:
+            tight = tight or template.small
             label = step.label.format(**named).capitalize() if reworded else f"Step {index + 1}"
-            lead = f"{label}: {lead.replace(' ', '') if tight else lead}"
+            lead = "" if template.small else f"{label}: {lead.replace(' ', '') if tight else lead}"
         order = (1, 0, *range(2, len(line.operands))) if swapped else range(len(line.operands))
         text = lead
         for slot, word in _parts(line, order):
@@ -400,17 +415,17 @@ def _write(
         text += f". {drawn.choice(REMARKS)}" if remark else "."
         written.lines.append(text)
         offset += len(text) + 1
-        edits = {"reworded": reworded, "tight": tight, "swapped": swapped, "remark": remark}
-        written.edits.extend((kind, index) for kind, done in edits.items() if done)
+        written.edits.extend((kind, index) for kind, done in zip(EDITS, edited) if done)
     return written
 
 
-def _edits(drawn: Random, line: Line) -> tuple[bool, bool, bool, bool]:
-    """Whether a line is reworded, tight, swapped and followed by a remark; the last line never is."""
+def _edits(drawn: Random, line: Line, small: bool) -> tuple[bool, bool, bool, bool]:
+    """Whether each of EDITS is made in a line: none in the last one, and of small tasks operands swapped alone."""
     reworded, tight, swapped, remark = [drawn.random() < share for share in (REWORDED, TIGHT, SWAPPED, REMARK)]
     if not line.operators:
         return False, False, False, False
-    return reworded, tight, swapped and line.operators[0] in "+*", remark
+    swapped = swapped and line.operators[0] in "+*"
+    return (False, False, swapped, False) if small else (reworded, tight, swapped, remark)
 
 
 def _parts(line: Line, order: Sequence[int]) -> Iterator[tuple[Slot, str]]:

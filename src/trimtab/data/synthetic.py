@@ -22,28 +22,51 @@ def everyday(split: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def arithmetic(split: str, rows: int = 1000, seed: int = 0) -> Iterator[dict[str, Any]]:
+def arithmetic(
+    split: str, rows: int = 1000, seed: int = 0, digits: int = 2, terms: int = 2
+) -> Iterator[dict[str, Any]]:
     """Sums and products in words, with answers that can be checked.
 
-    The pair of operands decides the split (one pair in ten is held out), so no held-out question is
-    ever a training row, whatever the seed. Rows may repeat among themselves.
+    The operands decide the split (one task in ten is held out), so no held-out question is ever a training row,
+    whatever the seed. Rows may repeat among themselves.
+
+    Args:
+        split: train or heldout.
+        rows: how many.
+        seed: of all draws.
+        digits: 1 or 2, of an operand at most.
+        terms: 2 to 4 operands; the first two may be multiplied, further ones are added or subtracted, one a line.
+
+    Raises:
+        ValueError: for another split, or numbers of digits or terms that are not built.
     """
     if split not in ("train", "heldout"):
         raise ValueError(f"splits are train and heldout, not {split!r}")
-    generator = random.Random(f"arithmetic-{split}-{seed}")
+    for name, value, most in (("digits", digits, (1, 2)), ("terms", terms, (2, 3, 4))):
+        if value not in most:
+            raise ValueError(f"{name} is {value}; expected {most[0]} to {most[-1]}")
+    return _arithmetic(split == "heldout", rows, random.Random(f"arithmetic-{split}-{seed}"), digits, terms)
+
+
+def _arithmetic(heldout: bool, rows: int, drawn: random.Random, digits: int, terms: int) -> Iterator[dict[str, Any]]:
     made = 0
     while made < rows:
-        a, b = generator.randint(2, 99), generator.randint(2, 99)
-        if ((a * 31 + b * 17) % 10 == 0) != (split == "heldout"):
+        numbers = [drawn.randint(2, 10**digits - 1) for _ in range(terms)]
+        if (sum(a * b for a, b in zip(numbers, (31, 17, 13, 7))) % 10 == 0) != heldout:
             continue
-        sign, answer = generator.choice((("+", a + b), ("-", a - b), ("*", a * b)))
+        signs = [drawn.choice("+-*" if place == 0 else "+-") for place in range(terms - 1)]
+        task, total, lines = str(numbers[0]), numbers[0], []
+        for sign, number in zip(signs, numbers[1:]):
+            before, total = total, {"+": total + number, "-": total - number, "*": total * number}[sign]
+            lines.append(f"{before} {sign} {number} = {total}")
+            task += f" {sign} {number}"
         made += 1
         yield {
             "messages": [
-                {"role": "user", "content": f"What is {a} {sign} {b}?"},
-                {"role": "assistant", "content": f"{a} {sign} {b} = {answer}"},
+                {"role": "user", "content": f"What is {task}?"},
+                {"role": "assistant", "content": "\n".join(lines)},
             ],
-            "answer": str(answer),
+            "answer": str(total),
         }
 
 

