@@ -35,7 +35,7 @@ from trimtab.models import fingerprint, loading
 from trimtab.models.adapters import add_lora
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.identity_layer import bypass, insert_identity_layer, train_only_identity_layer
-from trimtab.models.scalar_head import add_score_forward, with_scalar_head
+from trimtab.models.scalar_head import add_score_forward, as_critic, with_scalar_head
 from trimtab.models.student import asked_layers, keep_layers
 from trimtab.recipe import FROZEN, STORED, Cut, Models, Recipe, Stages, dump, policy_source
 from trimtab.signals.base import call_plan
@@ -43,6 +43,7 @@ from trimtab.signals.candidates import CreditAtCandidates
 from trimtab.signals.columns import Column
 from trimtab.signals.credit import CreditModel, Reading, load_credit, reading_of
 from trimtab.signals.frozen import FrozenModel
+from trimtab.signals.learning import Critic
 from trimtab.signals.start import WithoutAdapter
 from trimtab.train import answers, checkpoints, heldout, settings
 from trimtab.train.events import EventLog, StopOnInterrupt, WriteEvents
@@ -317,6 +318,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
             notes.append(note)
             console.print(note, soft_wrap=True)
     needs_copy = wants.start and models.reference is None and models.lora is None and not wants.identity_layer
+    needs_copy = needs_copy or (wants.critic is not None and not wants.credit)
     start = deepcopy(policy) if needs_copy or recipe.eval.drift else None
     off: Callable[[], AbstractContextManager] | None = None
     if wants.identity_layer:
@@ -349,6 +351,10 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         held_signals.append(_frozen_copy(start, "start", recipe))
     if wants.credit:
         given["credit"] = _credit(models, wants)
+    if wants.critic is not None:
+        begun = given["credit"].models[0] if wants.credit else start
+        assert begun is not None
+        given["critic"] = Critic(as_critic(deepcopy(begun), recipe.seed), wants.critic)
     plan = method.build(options, policy, **given)
     of_rows = fingerprint.of_each if method.loop == "rollouts" else fingerprint.of_rows
     rows_name, held_name = (of_rows(one.rows) if one else "none" for one in (train, held))
@@ -749,7 +755,7 @@ SHOWN_ROLLOUTS = 4
 
 def _move_frozen(job: Job, device: torch.device) -> None:
     """Frozen models go where the policy is."""
-    for signal in [*job.plan.signals, *job.plan.readers, *job.heldout_signals]:
+    for signal in [*job.plan.signals, *job.plan.readers, *job.plan.learners, *job.heldout_signals]:
         for model in getattr(signal, "models", ()):
             model.to(device)
 

@@ -83,7 +83,9 @@ class Plan:
     credit: Credit | None = None
     """of a method that learns from its own answers"""
     readers: Sequence[Provider] = ()
-    """signals that are read once for all updates on the same rollouts, for the credit"""
+    """signals that are read once for all updates on the same rollouts, for the credit; with `after` they learn then"""
+    learners: Sequence[Any] = ()
+    """models that learn the outcomes of each batch of rollouts, `before` or `after` the credit is given"""
 
     def __post_init__(self) -> None:
         given = [*self.signals, *([self.credit] if self.credit else [])]
@@ -135,9 +137,9 @@ class Wants:
     candidates, and of a model that is measured from another one "credit_reference" [N, K], those of the other"""
     credit_candidates: Literal["policy", "model"] | None = None
     """whose likeliest tokens are the candidates; in either case with the policy's log-probabilities of them"""
-    critic: bool = False
-    """a model that gives each answer token the value of what stands before it, as the reader `critic` of `build`,
-    which provides "values" [N]; the loop trains it with `trimtab.objectives.policy_gradient.Critic`"""
+    critic: float | None = None
+    """learning rate of a model that gives each answer token the value of what stands before it, as the reader `critic`
+    of `build`, which provides "values" [N] and learns "returns" [N]"""
 
 
 @dataclass(frozen=True)

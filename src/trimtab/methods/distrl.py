@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from trimtab.core import Candidates, Losses, Method, MethodConfig, Plan, Rollouts, TokenBatch, Wants
 from trimtab.objectives.advantages import group_mean, suffix_sums, whitened
 from trimtab.objectives.policy_gradient import clipped, clipped_surrogate, ratios, told
+from trimtab.signals.learning import OnlinePrefixReward
 
 
 class Config(MethodConfig):
@@ -35,6 +36,15 @@ class Config(MethodConfig):
     """How far the drawn token's may grow."""
     dual_clip: float = Field(3.0, gt=1)
     """From this ratio on a token whose advantage is negative has no gradient."""
+    online: Literal["frozen", "before", "after"] = "frozen"
+    """Whether the reward model learns the outcomes of each batch of rollouts, measured from the policy that wrote them,
+    before or after it gives their credit."""
+    online_learning_rate: float = Field(2e-6, gt=0)
+    """Of the reward model, where it learns."""
+    margin: float = Field(5.0, ge=0)
+    """Of its loss."""
+    adaptive: bool = True
+    """Of its loss: margins by how hard a prompt is, and either side of a group weighing half."""
 
 
 def candidate_mask(held: Candidates, last: Tensor, p_min: float, top_p: float | None = None) -> Tensor:
@@ -143,7 +153,15 @@ class DistRL:
 
 
 def build(config: Config, policy: nn.Module, credit: Any) -> Plan:
-    return Plan(DistRL(config), credit=TokenValues(config), readers=(credit,))
+    learners = []
+    if config.online != "frozen":
+        learners = [
+            OnlinePrefixReward(
+                credit.credit, config.online_learning_rate, beta=config.beta, margin=config.margin,
+                adaptive=config.adaptive, when=config.online,
+            )
+        ]  # fmt: skip
+    return Plan(DistRL(config), credit=TokenValues(config), readers=(credit,), learners=learners)
 
 
 METHOD = Method(

@@ -30,6 +30,9 @@ class Config(MethodConfig):
     """Of gae: from 0, one token ahead, to 1, all that follows."""
     kl_coef: float = Field(0.01, ge=0)
     """Taken from a token for each nat between its log-probability and that under the start, in either direction."""
+    critic_learning_rate: float = Field(1e-5, gt=0)
+    """Of the critic, which starts as the reward model (or the policy) with a new head and goes once through each batch
+    of rollouts."""
     epsilon: float = Field(0.2, gt=0)
     """How far a token's probability ratio may move before its gradient stops."""
 
@@ -94,6 +97,8 @@ METHOD = Method(
     "R_t = score_t / std - kl_coef |log-ratio|;  or generalised advantages",
     config=Config,
     build=build,
-    wants=lambda config: Wants(credit=config.credit != "outcome", critic=True, start=config.kl_coef > 0),
+    wants=lambda config: Wants(
+        credit=config.credit != "outcome", critic=config.critic_learning_rate, start=config.kl_coef > 0
+    ),
     loop="rollouts",
 )

@@ -60,11 +60,12 @@ def with_scalar_head(model: PreTrainedModel, seed: int) -> PreTrainedModel:
     return scorer.eval()
 
 
-def add_score_forward(model: PreTrainedModel) -> None:
+def add_score_forward(model: PreTrainedModel, *, before: bool = False) -> None:
     """Let `model(..., objective_call=ObjectiveCall(...))` compute an objective on the scores of the answer tokens.
 
-    The score of a token is read at the state behind it. The objective finds the scores as the signal "policy", [N]
-    float32. The head's bias is frozen. Call it before PEFT, TRL or accelerate wrap the model; twice changes nothing.
+    The score of a token is read at the state behind it, or with `before` at that which it follows. The objective finds
+    the scores as the signal "policy", [N] float32. The head's bias is frozen. Call it before PEFT, TRL or accelerate
+    wrap the model; twice changes nothing.
     """
     if getattr(model, "_trimtab_forward", False):
         return
@@ -78,15 +79,36 @@ def add_score_forward(model: PreTrainedModel) -> None:
             return MethodType(type(self).forward, self)(*args, **kwargs)
         kwargs["use_cache"] = False
         hidden = self.base_model(*args, **kwargs).last_hidden_state  # [B, T, D]
-        return compute_scores_objective(objective_call, hidden, getattr(self, _head_name(self)))
+        places = hidden[:, :-1] if before else hidden[:, 1:]
+        return compute_scores_objective(objective_call, places, getattr(self, _head_name(self)))
 
     model.forward = MethodType(forward, model)  # type: ignore[method-assign]
     model._trimtab_forward = True  # type: ignore[assignment]
 
 
+def as_critic(model: PreTrainedModel, seed: int) -> PreTrainedModel:
+    """A model of values: the layers of a language model, or of one with a scalar head, under a new head that reads the
+    state before each token. The layers are the given model's, not copies."""
+    if model.get_output_embeddings() is not None:
+        model = with_scalar_head(model, seed)
+    else:
+        weight = _head(model).weight
+        drawn = torch.empty(weight.shape).normal_(
+            0.0, getattr(model.config, "initializer_range", 0.02), generator=torch.Generator().manual_seed(seed)
+        )
+        with torch.no_grad():
+            weight.copy_(drawn)
+    for name in ("forward", "_trimtab_forward"):  # of the model it was
+        vars(model).pop(name, None)
+    model.requires_grad_(True)
+    add_score_forward(model, before=True)
+    return model
+
+
 def compute_scores_objective(call: ObjectiveCall, hidden: Tensor, head: nn.Module) -> ObjectiveOutput:
-    """The objective on scores of hidden states [B, T, D]; `head` gives one number for each."""
-    scores = head(hidden[:, 1:][answer_mask(call.labels)])[:, 0].float()
+    """The objective on scores of hidden states [B, T - 1, D], one for each label but the first; `head` gives one number
+    for each."""
+    scores = head(hidden[answer_mask(call.labels)])[:, 0].float()
     signals = {**call.signals, "policy": scores}
     batch = TokenBatch.from_labels(call.labels, signals, row_id=call.row_id, seed=call.seed, step=call.step)
     losses = call.objective(batch)

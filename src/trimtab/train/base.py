@@ -103,7 +103,7 @@ class ObjectiveLoop(Trainer):
         """Parts that a checkpoint has to hold besides what transformers puts there, by the name of their file."""
         plan = self.plan
         parts: list[Any] = [plan.objective, *plan.signals, *self.callback_handler.callbacks, self.totals]
-        parts += [part for part in (plan.credit, *plan.readers) if part is not None]
+        parts += [part for part in (plan.credit, *plan.readers, *plan.learners) if part is not None]
         stateful = {id(part): part for part in parts if hasattr(part, "state_dict")}
         return {f"{type(part).__name__.lower()}_{i}.safetensors": part for i, part in enumerate(stateful.values())}
 

@@ -80,66 +80,95 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         self._count(f"seconds_{part}", seconds)
 
     def _credited(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
-        credit = self.plan.credit
+        plan, credit = self.plan, self.plan.credit
         assert credit is not None
-        batch = TokenBatch.from_labels(rows["labels"], row_id=rows["row_id"])
-        group = torch.arange(len(self._rewards), device=batch.row.device) // self._answers
-        old = self._old_differs or bool(credit.candidates) or bool(credit.needs & KEPT)
-        signals, candidates = self._read(rows, old)
-        rollouts = Rollouts(batch, self._rewards, group, signals, candidates)
-        told = credit(rollouts)
+        batch, rewards = TokenBatch.from_labels(rows["labels"], row_id=rows["row_id"]), self._rewards
+        group = torch.arange(len(rewards), device=batch.row.device) // self._answers
+        signals: dict[str, Tensor] = {}
+        if self._old_differs or credit.candidates or credit.needs & KEPT or plan.learners:
+            signals = self._over(rows, self._written)
+        self._learn("before", rows, signals, group)
+        signals |= self._over(rows, self._readers, signals)
+        candidates = None
+        if "candidate_ids" in signals:
+            candidates = Candidates(signals.pop("candidate_ids"), signals.pop("candidate_logprobs"))
+        told = credit(Rollouts(batch, rewards, group, signals, candidates))
         if self._old_differs:
             told = {"old": signals["old"], **told}
-        spread = self._rewards.view(-1, self._answers)
-        same = (spread.amax(dim=1) == spread.amin(dim=1)).float()
-        self._count(
-            "groups_without_signal", torch.stack([same.sum(), torch.tensor(float(len(same)), device=same.device)])
-        )
-        if "token_scores" in signals:
-            area = outcome_auc(gather(batch, signals["token_scores"], "mean"), self._rewards)
-            if area is not None:
-                self._count("credit_auc", torch.tensor([area, 1.0], device=same.device))
+        self._learn("after", rows, signals, group)
+        for reader in plan.readers:
+            if hasattr(reader, "after"):
+                self._log_learnt(reader.after(rows, told, self._update_rows))  # type: ignore[attr-defined]
+        self._describe(signals, batch)
         if self.watch is not None:
             self._show(rows, told)
         return {**rows, **{name: value for key, one in told.items() for name, value in packed(key, one, batch).items()}}
+
+    @property
+    def _update_rows(self) -> int:
+        return self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+
+    def _learn(self, when: str, rows: dict[str, Tensor], signals: Mapping[str, Tensor], group: Tensor) -> None:
+        for learner in self.plan.learners:
+            if learner.when == when:
+                self._log_learnt(learner.outcomes(rows, signals["old"], self._rewards, group, self._update_rows))
+
+    def _log_learnt(self, found: Mapping[str, float]) -> None:
+        for name, value in found.items():
+            self._count(name, torch.tensor([value, 1.0], device=self.args.device))
+
+    def _describe(self, signals: Mapping[str, Tensor], batch: TokenBatch) -> None:
+        spread = self._rewards.view(-1, self._answers)
+        same = (spread.amax(dim=1) == spread.amin(dim=1)).float()
+        self._log_learnt({"groups_without_signal": same.mean().item()})
+        if "token_scores" in signals:
+            area = outcome_auc(gather(batch, signals["token_scores"], "mean"), self._rewards)
+            self._log_learnt({} if area is None else {"credit_auc": area})
 
     @property
     def _old_differs(self) -> bool:
         """Whether the policy moves between the first and the last update on the same answers."""
         return self.updates_per_rollout > 1
 
-    def _read(self, rows: Mapping[str, Tensor], old: bool) -> tuple[dict[str, Tensor], Candidates | None]:
-        """What the policy and the readers say of all answer tokens, batch by batch of like length."""
-        lengths = rows["attention_mask"].sum(dim=1)
-        order = lengths.argsort(descending=True, stable=True)
-        size = self.args.per_device_train_batch_size
-        found: list[dict[str, Any]] = []
-        for some in order.split(size):
-            inputs = cropped({key: value[some] for key, value in rows.items()})
-            found.append(self._read_batch(inputs, old))
-        token_rows = TokenBatch.from_labels(rows["labels"]).row
-        taken = torch.cat([torch.nonzero(token_rows == row)[:, 0] for row in order.tolist()])
-        back = torch.empty_like(taken)
-        back[taken] = torch.arange(len(taken), device=taken.device)
-        joined = {name: torch.cat([one[name] for one in found])[back] for name in found[0]}
-        if "candidate_ids" not in joined:
-            return joined, None
-        return joined, Candidates(joined.pop("candidate_ids"), joined.pop("candidate_logprobs"))
+    def _over(
+        self,
+        rows: Mapping[str, Tensor],
+        read: Callable[[dict[str, Tensor]], dict[str, Tensor]],
+        known: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """What `read` says of all answer tokens, [N, ...], asked for batches of like length.
 
-    def _read_batch(self, inputs: dict[str, Tensor], old: bool) -> dict[str, Tensor]:
+        Args:
+            read: is given the rows of a batch, and of its tokens the candidates' ids where these are known.
+        """
+        order = rows["attention_mask"].sum(dim=1).argsort(descending=True, stable=True)
+        row_of = TokenBatch.from_labels(rows["labels"]).row
+        found, places = [], []
+        for some in order.split(self.args.per_device_train_batch_size):
+            own = torch.cat([torch.nonzero(row_of == row)[:, 0] for row in some])
+            inputs = cropped({key: value[some] for key, value in rows.items()})
+            if known and "candidate_ids" in known:
+                inputs["candidate_ids"] = known["candidate_ids"][own]
+            found.append(read(inputs))
+            places.append(own)
+        back = torch.cat(places).argsort()
+        return {name: torch.cat([one[name] for one in found])[back] for name in found[0]}
+
+    def _written(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What the policy thought while it wrote."""
         credit = self.plan.credit
         assert credit is not None
         readers: list[Any] = list(self.plan.readers)
         chooser = next((reader for reader in readers if getattr(reader, "chooses", False)), None)
+        written = Written(credit.candidates, chooser.choose(inputs, credit.candidates) if chooser else None)
+        with self.compute_loss_context_manager():
+            read_with(written, self.model, inputs, {}, temperature=self.temperature)  # type: ignore[arg-type]
+        found = written.found()
+        return {"old": found.pop("logprobs"), **found}
+
+    def _readers(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        readers: list[Any] = list(self.plan.readers)
         found: dict[str, Tensor] = {}
-        if old:
-            ids = None if chooser is None else chooser.choose(inputs, credit.candidates)
-            written = Written(credit.candidates, ids)
-            with self.compute_loss_context_manager():
-                read_with(written, self.model, inputs, {}, temperature=self.temperature)  # type: ignore[arg-type]
-            found = written.found()
-            found["old"] = found.pop("logprobs")
-            inputs = {**inputs, **{key: value for key, value in found.items() if key == "candidate_ids"}}
         for reader in readers:
             found |= reader(self.model, inputs)
         return found
