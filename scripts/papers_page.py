@@ -4,6 +4,7 @@ With `--check` nothing is written, and the exit code is 1 if the page is stale.
 """
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -57,9 +58,7 @@ def _section(name: str) -> str:
 
 
 def _source(name: str) -> str:
-    paper = methods.load(name).paper
-    number = paper.removeprefix("arXiv:")
-    return paper if number == paper else f"[{paper}](https://arxiv.org/abs/{number})"
+    return re.sub(r"arXiv:(\d{4}\.\d{5})", r"[\g<0>](https://arxiv.org/abs/\1)", methods.load(name).paper)
 
 
 def _recipes(method: str) -> list[str]:

@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 import tiny
+from tiny_rollouts import signals_of_credit, written
 from trimtab import methods
 from trimtab.core import IGNORE, Plan, PlanError, TokenBatch, answer_mask, reduce, vocab, weights
 from trimtab.models.forward import add_objective_forward
@@ -27,8 +28,9 @@ def wants(name: str):
 
 
 def rows_for(name: str, **settings) -> tiny.Rows:
-    """Three rows; of pairs two, whose chosen and rejected answers share a prompt's length."""
-    return tiny.rows(((3, 5), (3, 2), (1, 1), (1, 7)) if wants(name).pairs else ((3, 5), (1, 1), (4, 7)), **settings)
+    """Three rows; of pairs two, whose chosen and rejected answers share a prompt's length; or what the policy wrote."""
+    rows = tiny.rows(((3, 5), (3, 2), (1, 1), (1, 7)) if wants(name).pairs else ((3, 5), (1, 1), (4, 7)), **settings)
+    return written(tiny.model("llama_tied"), rows) if methods.load(name).loop == "rollouts" else rows
 
 
 def policy_for(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
@@ -57,22 +59,38 @@ def plan(name: str, policy: torch.nn.Module, dtype: torch.dtype = torch.float32)
     given = {
         role: FrozenModel(tiny.model("llama_tied", seed=11 + i).to(dtype), name=role) for i, role in enumerate(roles)
     }
+    if wants(name).credit:  # read at candidates, or of the answer tokens alone
+        reads = wants(name).credit_candidates is not None
+        credit = FrozenModel(tiny.model("llama_tied", seed=21).to(dtype), name="credit" if reads else "token_scores")
+        given["credit"] = credit if reads else credit.labels_only()
+    if wants(name).critic:
+        given["critic"] = FrozenModel(tiny.model("llama_tied", seed=22).to(dtype), name="values").labels_only()
     return method.build(method.config(), policy, **given)
 
 
-def signals_of(name: str, made: Plan, policy: torch.nn.Module, rows: tiny.Rows) -> dict:
-    signals = {}
+def signals_of(
+    name: str, made: Plan, policy: PreTrainedModel, rows: tiny.Rows, buffer: tiny.Rows | None = None
+) -> dict:
+    signals = signals_of_credit(made, policy, rows, buffer) if made.credit else {}
     for signal in made.signals:
         signals |= signal(policy, inputs_of(name, rows))
     return signals
 
 
-def step(name: str, rows: tiny.Rows | None = None, *, total: float | None = None, dtype: torch.dtype = torch.float32):
-    """Loss, gradients, output and plan of one engine step from a fresh policy."""
+def step(
+    name: str,
+    rows: tiny.Rows | None = None,
+    *,
+    total: float | None = None,
+    dtype: torch.dtype = torch.float32,
+    buffer: tiny.Rows | None = None,
+):
+    """Loss, gradients, output and plan of one engine step from a fresh policy; `buffer`: all answers it has written."""
     rows = rows or rows_for(name)
     policy = policy_for(name, dtype)
     made = plan(name, policy, dtype)
-    call = tiny.call(made.objective, rows, signals_of(name, made, policy, rows), reduction=made.reduction, total=total)
+    signals = signals_of(name, made, policy, rows, buffer)
+    call = tiny.call(made.objective, rows, signals, reduction=made.reduction, total=total)
     output = policy(input_ids=rows.input_ids, attention_mask=rows.attention_mask, objective_call=call)
     output.loss.backward()
     return output, tiny.gradients(policy), made
@@ -129,8 +147,17 @@ def test_its_recipe_loads_and_names_a_missing_model_before_anything_is_loaded(na
 
 def test_it_builds_from_its_defaults_and_its_plan_provides_what_it_needs(name):
     made = plan(name, policy_for(name))
-    provided = frozenset().union(*(signal.provides for signal in made.signals))
+    provided = frozenset().union(
+        *(signal.provides for signal in [*made.signals, *([made.credit] if made.credit else [])])
+    )
     assert made.objective.needs <= provided
+    assert (made.credit is not None) == (methods.load(name).loop == "rollouts")
+    if made.credit:
+        with pytest.raises(PlanError, match="needs the signal"):
+            Plan(made.objective, made.signals, reduction=made.reduction)
+        if made.credit.needs - {"old", "normaliser"}:
+            with pytest.raises(PlanError, match="which no reader of the plan provides"):
+                Plan(made.objective, made.signals, reduction=made.reduction, credit=made.credit)
     for signal in made.signals:
         if signal.provides & made.objective.needs:
             with pytest.raises(PlanError, match="needs the signal"):
@@ -148,7 +175,7 @@ def test_its_loss_and_metrics_are_finite_and_detached_and_the_gradient_reaches_t
         assert all("layers.0." in key for key in grads)
     else:
         assert all(grad.abs().sum() > 0 for grad in trained)
-    frozen = [model for signal in made.signals for model in getattr(signal, "models", ())]
+    frozen = [model for signal in (*made.signals, *made.readers) for model in getattr(signal, "models", ())]
     assert not any(p.requires_grad or p.grad is not None for model in frozen for p in model.parameters())
     for key, (total, number) in output.metrics.items():
         assert torch.isfinite(total), key
@@ -203,7 +230,7 @@ def test_grouping_of_rows_and_accumulation_change_nothing(name):
     rows = rows_for(name)
     total = 13 if made.reduction == "token_mean" else len(rows.row_id)
     groups = ([0, 1], [2, 3]) if wants(name).pairs else ([0, 2], [1])
-    parts = [step(name, rows.pick(group), total=total) for group in groups]
+    parts = [step(name, rows.pick(group), total=total, buffer=rows) for group in groups]
     assert sum(p[0].loss.item() for p in parts) == pytest.approx(whole.loss.item(), rel=1e-5, abs=1e-6)
     summed = {key: parts[0][1][key] + parts[1][1][key] for key in grads}
     assert tiny.relative_error(summed, grads) < 1e-5
@@ -240,6 +267,8 @@ def test_an_empty_answer_among_others_changes_nothing_under_the_token_mean(name)
     if wants(name).pairs:
         return  # refused, see above
     with_empty = tiny.rows(((3, 5), (1, 1), (4, 7), (2, 0)))
+    if methods.load(name).loop == "rollouts":
+        with_empty = written(tiny.model("llama_tied"), with_empty)
     (one, grads, made), (other, other_grads, _) = step(name), step(name, with_empty)
     assert made.reduction in ("token_mean", "sequence_mean")
     assert other.loss.item() == pytest.approx(one.loss.item(), rel=1e-5, abs=1e-6)

@@ -140,6 +140,13 @@ def test_the_page_of_papers_is_what_its_script_writes():
     assert script.PAGE.read_text(encoding="utf-8") == script.page(), "run: python scripts/papers_page.py"
 
 
+def test_each_paper_that_a_method_names_has_a_link_of_its_own():
+    text = load(ROOT / "scripts" / "papers_page.py", "papers_page").page()
+    assert not re.findall(r"\]\([^)]*\s", text)
+    for number in ("1707.06347", "2505.23363", "2604.13197"):
+        assert f"[arXiv:{number}](https://arxiv.org/abs/{number})" in text
+
+
 def test_a_stale_page_of_papers_is_told_by_the_exit_code(tmp_path, monkeypatch, capsys):
     script = load(ROOT / "scripts" / "papers_page.py", "papers_page")
     monkeypatch.setattr(script, "PAGE", tmp_path / "papers.md")

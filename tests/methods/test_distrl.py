@@ -150,15 +150,23 @@ def test_at_the_old_policy_it_is_minus_the_mean_advantage_and_minus_the_covered_
     assert losses.metrics["candidate_clip_fraction"] == (0, marked.mask.sum())
 
 
-def test_away_from_it_both_losses_are_clipped_by_their_own_bounds():
+@pytest.mark.parametrize("distance", [0.5, 2.0])
+def test_away_from_it_both_losses_are_clipped_by_their_own_bounds(distance):
     logits, candidates = held()
     signals = told(candidates=candidates, p_min=0.02)
-    moved = logits + 0.5 * torch.randn(N, V)
+    moved = logits + distance * torch.randn(N, V)
     batch = batch_of(moved, {**signals, "old": candidates.logprobs[:, 0]})
     config = Config(num_candidates=K, alpha=0.3)
     new, marked = moved.log_softmax(-1).gather(1, candidates.ids), signals["candidates"]
     sampled = clipped_surrogate(new[:, 0], candidates.logprobs[:, 0], signals["advantages"], 0.2, 0.28, 3.0)
     others = clipped_surrogate(new, marked.logprobs, marked.advantages, 0.2, 0.2, 3.0)
+    ratio = (new - marked.logprobs).exp()
+    if distance == 2:  # past the dual clip
+        assert ((ratio[:, 0] > 3) & (signals["advantages"] < 0)).any()
+        assert ((ratio > 3) & (marked.advantages < 0) & marked.mask).any()
+    else:  # past the bound above, and of candidates past their own
+        assert ((ratio[:, 0] > 1.28) & (signals["advantages"] > 0)).any()
+        assert ((ratio > 1.2) & (marked.advantages > 0) & marked.mask).any()
     covered = marked.logprobs.exp() * marked.mask
     wanted = sampled.mean() + 0.3 * (covered * others).sum() / covered.sum()
     losses = DistRL(config)(batch)

@@ -57,6 +57,10 @@ SWEEPS, READING, MEASURED = (f"report/test_report_{name}.py::" for name in ("swe
 ADAPTIVE, PENALTY = "decoding/test_adaptive.py::", "decoding/test_penalty.py::"
 SCORE, SCORES_PAGE = "test_score.py::", "report/test_scores_page.py::"
 CREDIT_MEASURES = "evals/test_credit.py::"
+ADVANTAGES, SURROGATE = "objectives/test_advantages.py::", "objectives/test_policy_gradient.py::"
+GRPO, REINFORCE, RLOO, PPO, OPD, DISTRL, LCO = (
+    f"methods/test_{name}.py::" for name in ("grpo", "reinforce", "rloo", "ppo", "opd", "distrl", "lco")
+)
 QUALITY, GEOMREL = "evals/test_text_quality.py::", "evals/test_geomrel.py::"
 PLACED, ORACLE = "data/geometry/test_constructions.py::", "data/geometry/test_oracle.py::"
 IDENTITY, REALIGN, DERA = "models/test_identity_layer.py::", "decoding/test_realign.py::", "decoding/test_dera.py::"
@@ -1717,6 +1721,136 @@ MISTAKES = [
         "return number(answer) == number(truth)",
         "return number(answer) is not None",
         ("evals/test_final.py::test_answers_are_the_same",),
+    ),
+    # --- learning from own answers
+    Mistake(
+        "advantages: the std of a group is that of the population",
+        "objectives/advantages.py",
+        "    variance = group_mean(centred.square(), group) * size / (size - 1).clamp(min=1)",
+        "    variance = group_mean(centred.square(), group)",
+        (ADVANTAGES + "test_normalised_by_hand", GRPO + "test_value_and_gradient_are_those_of_trls"),
+    ),
+    Mistake(
+        "advantages: the answer itself is in the mean that leaves it out",
+        "objectives/advantages.py",
+        "    return (rewards - group_mean(rewards, group)) * size / (size - 1).clamp(min=1)",
+        "    return rewards - group_mean(rewards, group)",
+        (ADVANTAGES + "test_the_mean_that_leaves_one_out", RLOO + "test_value_and_gradient_are_those_of_trls"),
+    ),
+    Mistake(
+        "advantages: generalised ones stop one short of the longest answer's end",
+        "objectives/advantages.py",
+        "    for t in reversed(range(rewards.size(1))):",
+        "    for t in reversed(range(rewards.size(1) - 1)):",
+        (ADVANTAGES + "test_gae_by_hand", ADVANTAGES + "test_gae_without_discount"),
+    ),
+    Mistake(
+        "advantages: the penalty rewards what the start finds likelier",
+        "objectives/advantages.py",
+        "    return rewards - coefficient * (old - reference).abs()",
+        "    return rewards - coefficient * (old - reference)",
+        (REINFORCE + "test_the_penalty_is_taken_after", PPO + "test_the_advantage_is_the_scaled_score"),
+    ),
+    Mistake(
+        "surrogate: the larger of the two is taken",
+        "objectives/policy_gradient.py",
+        "    values = -torch.minimum(ratio * advantages, bounded * advantages)",
+        "    values = -torch.maximum(ratio * advantages, bounded * advantages)",
+        (SURROGATE + "test_the_surrogate_by_hand", SURROGATE + "test_the_gradient_is_that_of_the_ratio"),
+    ),
+    Mistake(
+        "surrogate: the dual clip holds for good tokens",
+        "objectives/policy_gradient.py",
+        "    return torch.where(advantages < 0, torch.minimum(",
+        "    return torch.where(advantages > 0, torch.minimum(",
+        (SURROGATE + "test_the_dual_clip_bounds",),
+    ),
+    Mistake(
+        "surrogate: the KL without the ratio",
+        "objectives/policy_gradient.py",
+        'ratio * k3(logprobs, batch.logprobs(of="reference"))',
+        'k3(logprobs, batch.logprobs(of="reference"))',
+        (
+            SURROGATE + "test_over_all_tokens_that_could_have_been_drawn",
+            GRPO + "test_value_and_gradient_are_those_of_trls",
+        ),
+    ),
+    Mistake(
+        "opd: the student's share of the ratio is the teacher's",
+        "methods/opd.py",
+        'rollouts.signals["teacher"] - rollouts.signals["old"]',
+        'rollouts.signals["old"] - rollouts.signals["teacher"]',
+        (OPD + "test_the_advantage_is_how_much_likelier", OPD + "test_over_all_tokens_that_could_have_been_drawn"),
+    ),
+    Mistake(
+        "candidates: a drawn token that is among them stands there twice",
+        "core/batch.py",
+        "torch.where(found, topk[:, :1], topk)",
+        "topk",
+        (BATCH + "test_a_drawn_token_among_the_candidates", BATCH + "test_candidates_are_all_different"),
+    ),
+    Mistake(
+        "head: logits are multiplied by the temperature",
+        "core/vocab.py",
+        "            raw = raw / self.temperature",
+        "            raw = raw * self.temperature",
+        (VOCAB + "test_the_temperature_divides_at_the_end",),
+    ),
+    Mistake(
+        "distrl: candidates at an answer's end",
+        "methods/distrl.py",
+        "    return mask & ~last[:, None]",
+        "    return mask",
+        (DISTRL + "test_at_an_answers_end_there_are_none",),
+    ),
+    Mistake(
+        "distrl: candidates' loss is a mean over tokens",
+        "methods/distrl.py",
+        "torch.full_like(spread, len(batch)) / covered.clamp(min=1e-12)",
+        "torch.ones_like(spread)",
+        (DISTRL + "test_at_the_old_policy_it_is_minus",),
+    ),
+    Mistake(
+        "distrl: candidates are clipped as the drawn token is",
+        "methods/distrl.py",
+        "held.advantages, config.epsilon, config.epsilon, config",
+        "held.advantages, config.epsilon, config.epsilon_high, config",
+        (DISTRL + "test_away_from_it_both_losses_are_clipped",),
+    ),
+    Mistake(
+        "lco: the shift of the candidates falls on the bin of all others",
+        "methods/lco.py",
+        "F.pad(shift, (0, base.size(1) - shift.size(1)))",
+        "F.pad(shift, (base.size(1) - shift.size(1), 0))",
+        (LCO + "test_the_target_is_the_old_distribution", LCO + "test_with_a_lump_the_gradient"),
+    ),
+    Mistake(
+        "lco: the raw target without the normaliser",
+        "methods/lco.py",
+        'held.logprobs + batch.signals["normaliser"][:, None]',
+        "held.logprobs",
+        (LCO + "test_raw_losses_compare_raw_logits", LCO + "test_without_advantages_loss_and_gradient"),
+    ),
+    Mistake(
+        "lco: a reward of zero has the sharp beta",
+        "methods/lco.py",
+        "torch.where(reward > 0, config.beta,",
+        "torch.where(reward >= 0, config.beta,",
+        (LCO + "test_a_reward_is_known_of_the_drawn_token_alone",),
+    ),
+    Mistake(
+        "lco: one of the two is sure enough",
+        "methods/lco.py",
+        "torch.minimum(held.logprobs[:, 0], verifier[:, 0])",
+        "torch.maximum(held.logprobs[:, 0], verifier[:, 0])",
+        (LCO + "test_where_both_are_sure_of_the_token",),
+    ),
+    Mistake(
+        "plan: what the objective is told counts as read for the credit",
+        "core/plan.py",
+        "        read = KEPT.union(",
+        "        read = (KEPT | provided).union(",
+        ("core/test_plan.py::test_what_a_credit_needs_a_reader_must_provide",),
     ),
 ]
 

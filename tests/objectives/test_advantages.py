@@ -72,7 +72,7 @@ def test_scores_are_divided_by_the_population_std_of_all_tokens_and_centred_wher
 @pytest.mark.parametrize("center", [False, True])
 def test_standardised_scores_do_not_change_with_their_unit(center):
     scores = torch.randn(30)
-    for factor in (1e-5, 7.0, 1e5):
+    for factor in (1e-8, 7.0, 1e5):
         torch.testing.assert_close(adv.standardised(factor * scores, center), adv.standardised(scores, center))
 
 
@@ -80,6 +80,11 @@ def test_standardised_scores_do_not_change_with_their_unit(center):
 @pytest.mark.parametrize("scores", [torch.full((7,), 0.1), torch.full((3,), -40.0), torch.zeros(2), torch.ones(1)])
 def test_scores_that_are_all_alike_say_nothing(scores, center):
     assert adv.standardised(scores, center).tolist() == [0] * len(scores)
+
+
+def test_scores_that_differ_by_rounding_alone_are_alike():
+    ulp = torch.nextafter(torch.tensor(0.1), torch.tensor(1.0)).item()
+    assert adv.standardised(torch.tensor([0.1, ulp, 0.1]), False).tolist() == [0, 0, 0]
 
 
 def test_a_score_that_is_not_a_number_is_not_hidden():

@@ -59,6 +59,11 @@ def test_the_dual_clip_bounds_the_loss_of_negative_advantages_alone():
     assert clipped(new, old, advantages, 0.2, 0.28, dual=3.0).tolist() == [False, True, True, True]
 
 
+def test_a_token_that_has_no_advantage_was_not_clipped():
+    new, old = at(0.1, 1.0, 5.0)
+    assert not clipped(new, old, torch.zeros(3), 0.2, 0.2, dual=3.0).any()
+
+
 def test_without_bounds_it_is_the_plain_ratio():
     new, old = at(0.1, 5.0, 0.1, 5.0)
     advantages = torch.tensor([1.0, 1, -1, -1])

@@ -12,20 +12,22 @@ class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, ids: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor | None]:
         # torch's fused kernel, a quarter of the time of its logsumexp on a CPU
-        log_softmax = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
-        ctx.save_for_backward(log_softmax, ids)
-        ctx.dtype = logits.dtype
-        entropy = None
+        table = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
+        chosen, entropy = table.gather(-1, ids), None
         if with_entropy:
-            entropy = -torch.linalg.vecdot(log_softmax.exp(), log_softmax)
+            probabilities = table.exp()
+            entropy = -table.mul_(probabilities).sum(dim=-1)
+            table = probabilities  # which spares the backward its exponentials
             ctx.mark_non_differentiable(entropy)
-        return log_softmax.gather(-1, ids), entropy
+        ctx.save_for_backward(table, ids)
+        ctx.dtype, ctx.exponential = logits.dtype, with_entropy
+        return chosen, entropy
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
         grad = grad_outputs[0]  # [N, K]
-        log_softmax, ids = ctx.saved_tensors
-        grad_logits = log_softmax.exp()
+        table, ids = ctx.saved_tensors
+        grad_logits = table.clone() if ctx.exponential else table.exp()
         grad_logits.mul_(-grad.sum(dim=-1, keepdim=True))
         grad_logits.scatter_add_(-1, ids, grad.to(grad_logits.dtype))
         return grad_logits.to(ctx.dtype), None, None

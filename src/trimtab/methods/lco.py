@@ -229,6 +229,7 @@ class LCO:
         return batch.losses(values, **metrics, ratio=ratios(logprobs.detach(), held.logprobs[:, 0]))
 
     def _divergence(self, batch: TokenBatch, held: Candidates) -> tuple[Tensor, Tensor, Tensor]:
+        assert held.advantages is not None
         keep = self.keep and held.ids.size(1) < batch.vocab_size
         if keep:
             log_softmax = batch.log_softmax()
@@ -247,6 +248,8 @@ class LCO:
         return forward_kl(policy, target), policy[:, 0], entropy
 
     def _distance(self, batch: TokenBatch, held: Candidates) -> tuple[Tensor, Tensor, Tensor]:
+        assert held.advantages is not None
+        assert held.mask is not None
         logits = batch.logits().gather(1, held.ids).float()  # [N, K]
         old = logits.detach() if self.target == "current" else held.logprobs + batch.signals["normaliser"][:, None]
         difference = logits - (old + held.advantages / batch.signals["beta"][:, None])

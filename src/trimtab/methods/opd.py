@@ -30,7 +30,7 @@ def build(config: Config, policy: nn.Module, teacher: FrozenModel) -> Plan:
 
 
 METHOD = Method(
-    paper="arXiv:2604.20244 (its on-policy stage)",
+    paper="arXiv:2604.20244",
     claim="On its own answers a student is told of every token by how much the teacher would rather not have said it.",
     equation="L_t = -min(r_t A_t, clip(r_t, 1 - epsilon, 1 + epsilon) A_t),  A_t = log p(y_t) - log q_old(y_t)",
     config=Config,

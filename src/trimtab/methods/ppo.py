@@ -91,7 +91,7 @@ def build(config: Config, policy: nn.Module, critic: Any, credit: Any = None, re
 
 
 METHOD = Method(
-    paper="arXiv:1707.06347; token scores: arXiv:2505.23363",
+    paper="arXiv:1707.06347 and arXiv:2505.23363 (token scores)",
     claim="With the token scores of Q-RM in the place of generalised advantages PPO needs few steps.",
     equation="L_t = -min(r_t A_t, clip(r_t, 1 - epsilon, 1 + epsilon) A_t),  A_t = R_t - value_coef V_t / std(V),  "
     "R_t = score_t / std - kl_coef |log-ratio|;  or generalised advantages",

@@ -80,7 +80,7 @@ def build(config: Config, policy: nn.Module, credit: Any = None, reference: Any 
 
 
 METHOD = Method(
-    paper="Williams (1992); token scores: arXiv:2505.23363",
+    paper="Williams (1992) and arXiv:2505.23363 (token scores)",
     claim="The plainest policy gradient, and with the token scores of Q-RM one that needs few steps.",
     equation="L_t = -A_t log pi(y_t),  A = reward - baseline;  of tokens: A_t = score_t / std - kl_coef |log-ratio|, "
     "and their mean at the answer's last token",

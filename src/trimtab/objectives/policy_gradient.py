@@ -79,7 +79,7 @@ class PolicyGradient:
 
     def __init__(self, low: float | None, high: float | None, *, dual: float | None = None, kl: float = 0.0):
         self.low, self.high, self.dual, self.kl = low, high, dual, kl
-        self.needs = frozenset({"advantages", *(["reference"] if kl else [])})
+        self.needs: frozenset[str] = frozenset({"advantages", *(["reference"] if kl else [])})
 
     def __call__(self, batch: TokenBatch) -> Losses:
         logprobs, entropy = batch.logprobs_and_entropy()
