@@ -4,8 +4,8 @@ What a model wrote may take forever or all memory to evaluate: call `verdict` in
 (`evals/mathpool.py`), never in one that matters. What this layer adds to math-verify 0.9.0, each for a case that it
 judges wrongly (benchmarks/math_verification.py counts them):
 
-- thousands apart by spaces, 1.5e-3, 2**3, 1 1/2, 0.\overline{3} and words such as pi are read whole; math-verify reads
-  a beginning and forgets the rest, so that 2**3 is 2. What is still unread at its end makes an answer unparsed here;
+- thousands apart by spaces, 1.5e-3, 2**3, 1 1/2, 0.\overline{3} and words such as pi are put into LaTeX first;
+  math-verify takes a number out of them, so that 2**3 is 2. What is no LaTeX then is unparsed here;
 - decimals are exact, and may be off by less than a millionth, and less than two millionths of the truth, so that six
   digits are enough for small numbers; math-verify rounds to six places or cuts off what is below 1e-15, so that 1e-20
   equals 2e-20;
@@ -19,9 +19,7 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import sympy
-from antlr4 import Token
-from latex2sympy2_extended import is_expr_of_only_symbols, latex2sympy2
-from latex2sympy2_extended.antlr_parser import PSParser
+from latex2sympy2_extended import is_expr_of_only_symbols
 from latex2sympy2_extended.logic import And
 from math_verify import LatexExtractionConfig, parse, verify
 from sympy.core.function import AppliedUndef
@@ -66,19 +64,6 @@ def plain(piece: str) -> str:
     """For texts that are no mathematics, and for what is written alike."""
     without = re.sub(r"\\(?:text|mathrm|textbf|mbox)\s*\{([^{}]*)\}|\\boxed\b|[$*]", r"\1", piece)
     return " ".join(without.casefold().split()).rstrip(".")
-
-
-class _WholeParser(PSParser):
-    """latex2sympy's, which stops silently where its grammar knows no further."""
-
-    def math(self) -> Any:
-        tree = super().math()
-        if self.getTokenStream().LA(1) != Token.EOF:
-            raise ValueError("there is more than was read")
-        return tree
-
-
-latex2sympy2.PSParser = _WholeParser  # of this process; to parse a second time would double the cost
 
 
 # ---------------------------------------------------------------- where the answer stands
@@ -277,7 +262,7 @@ def _brackets(text: str) -> str:
 
 
 def _read(text: str) -> Any:
-    """None for what cannot be read to its end."""
+    """None for what cannot be read; of a formula that is read in part only, nothing counts."""
     if match := _PLAIN.fullmatch(text):  # most answers; the grammar takes milliseconds
         sign, whole, decimals, below = match.groups()
         number = sympy.Float(f"{whole}{decimals}") if decimals else sympy.Rational(int(whole), int(below or 1))
