@@ -85,6 +85,8 @@ ENDLESS = r"\boxed{10^{10^{10}}}"
         ("90", "90°", True),
         ("x^2+2x+1", "1 + 2*x + x**2", True),
         ("x^2+2x+1", "(x-1)^2", False),
+        (r"\begin{pmatrix} 3 & -3 \\ 0 & -2 \end{pmatrix}", r"\begin{bmatrix} 3&-3\\0&-2 \end{bmatrix}", True),
+        (r"\begin{pmatrix} 3 & -3 \\ 0 & -2 \end{pmatrix}", r"\begin{bmatrix} 3 & -2 \\ 0 & -2 \end{bmatrix}", False),
     ],
 )
 def test_answers_are_equal_by_what_they_mean(truth, answer, wanted):

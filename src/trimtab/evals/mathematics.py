@@ -179,7 +179,7 @@ _RULES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"\\\$|\$|\\displaystyle\b|\\!|\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])", ""),
-        (r"\\[,;: ]|~|\\q?quad\b", " "),
+        (r"(?<!\\)\\[,;: ]|~|\\q?quad\b", " "),
         (r"\\%|\bpercent\b", "%"),
         (r"√\s*(\d+|[A-Za-z])", r"\\sqrt{\1}"),
         (r"√\s*\(([^()]*)\)", r"\\sqrt{\1}"),
@@ -295,7 +295,8 @@ def _share(one: Reading) -> Any:
 
 def equal(truth: Any, answer: Any) -> bool:
     """As math-verify compares, but for numbers, and for equations where a value is asked for."""
-    first = answer._unsorted_args[0] if isinstance(answer, And) else answer
+    chain: Any = answer
+    first = chain._unsorted_args[0] if isinstance(chain, And) else chain  # type: ignore[attr-defined]
     if isinstance(first, sympy.Eq) and not isinstance(truth, (sympy.Eq, And)):
         left = first.lhs
         if left.free_symbols and not is_expr_of_only_symbols(left) and not isinstance(left, AppliedUndef):
@@ -305,7 +306,7 @@ def equal(truth: Any, answer: Any) -> bool:
     return verify(truth, answer, allow_set_relation_comp=True, timeout_seconds=None)
 
 
-def _equal_numbers(truth: sympy.Expr, answer: sympy.Expr) -> bool:
+def _equal_numbers(truth: Any, answer: Any) -> bool:
     exact = _exact(truth)
     apart = exact - _exact(answer)
     if truth.has(sympy.Float) or answer.has(sympy.Float):
@@ -314,7 +315,7 @@ def _equal_numbers(truth: sympy.Expr, answer: sympy.Expr) -> bool:
     return bool(apart == 0 or (verify(truth, answer, timeout_seconds=None) and apart.equals(0) is not False))
 
 
-def _exact(number: sympy.Expr) -> sympy.Expr:
+def _exact(number: sympy.Expr) -> Any:
     """Decimals as the fractions that were written."""
     done = number.doit()
     return done.xreplace({decimal: sympy.Rational(str(decimal)) for decimal in done.atoms(sympy.Float)})
