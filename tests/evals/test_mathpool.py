@@ -68,6 +68,7 @@ ENDLESS = r"\boxed{10^{10^{10}}}"
         ("5", "2x = 5", False),
         ("5", "x = 5", True),
         ("5", "f(1) = 5", True),
+        ("2x + 1", "f(x) = 1 + 2x", True),
         ("5", "3 + 2 = 5", True),
         ("x = 5", "5", True),
         ("(1,2)", r"\{1,2\}", False),
@@ -84,6 +85,8 @@ ENDLESS = r"\boxed{10^{10^{10}}}"
         ("90", "90°", True),
         ("x^2+2x+1", "1 + 2*x + x**2", True),
         ("x^2+2x+1", "(x-1)^2", False),
+        (r"\begin{pmatrix} 3 & -3 \\ 0 & -2 \end{pmatrix}", r"\begin{bmatrix} 3&-3\\0&-2 \end{bmatrix}", True),
+        (r"\begin{pmatrix} 3 & -3 \\ 0 & -2 \end{pmatrix}", r"\begin{bmatrix} 3 & -2 \\ 0 & -2 \end{bmatrix}", False),
     ],
 )
 def test_answers_are_equal_by_what_they_mean(truth, answer, wanted):
@@ -124,9 +127,10 @@ def test_a_text_that_announces_nothing_is_read_by_math_verify():
     assert verdict("I do not know", "7") == "unparsed"
 
 
-def test_what_cannot_be_read_to_its_end_is_unparsed():
+def test_of_what_cannot_be_read_no_part_counts():
     assert latex("2**3 − 1") == "2^{3} - 1"
-    assert verdict(r"\boxed{2 ] 3}", "2") == "unparsed"
+    for text in ("2 ] 3", "2 & 3", "2 ^ ^ 3"):
+        assert verdict(rf"\boxed{{{text}}}", "2") == "unparsed"
 
 
 def test_the_truth_may_be_the_end_of_a_solution():

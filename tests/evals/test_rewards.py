@@ -46,6 +46,10 @@ def test_choice_reads_letters_and_offers_those_of_the_row():
     assert call(reward, ["A", "B", "C"], answer=["A", "blue", "B"], options=options) == [1.0, 1.0, 0.0]
 
 
+def test_of_several_letters_in_passing_the_last_is_chosen():
+    assert call(load("choice"), ["We can exclude A; B remains"] * 2, answer=["B", "A"]) == [1.0, 0.0]
+
+
 def test_choice_of_several_wants_all_of_them_and_no_other():
     said = ["Answer: A, C", "Answer: C and A", "Answer: A", "Answer: A, B, C"]
     assert call(load("choice"), said, answer=["AC"] * 4) == [1.0, 1.0, 0.0, 0.0]

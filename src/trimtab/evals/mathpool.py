@@ -122,7 +122,7 @@ class MathPool:
         late = [worker for worker in late if worker not in [one for one, _ in heard]]
         if any(not worker.ready and worker.deadline <= time.monotonic() for worker in self._workers):
             raise PoolError(f"a worker for mathematics did not start within {STARTING:g} seconds")
-        heard += [(worker, "timed out") for worker in late]
+        heard.extend((worker, "timed out") for worker in late)
         self._drop([worker for worker, outcome in heard if outcome in ("timed out", "crashed")])
         return heard
 
