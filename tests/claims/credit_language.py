@@ -6,13 +6,14 @@
 
 Every member of the family starts from the policy and learns from planted errors (`trimtab:planted_errors`, small), as
 pairs, labelled answers or steps; "own" members learn from the policy's own answers to training tasks instead, judged by
-their result alone. All have the same number of updates, of sequences in an update, and learning rate. A seed draws
-rows, heads and order; the policy is the same for all. Judged on held-out tasks: planted errors, and eight answers of
-the policy to each task, of which every scorer picks one. "untrained" is the policy with a random head, "policy" its
-own mean log-probability.
+their result alone. "logit" members score a token by the language model's logit, as the paper of q_rm has it, and so
+start from what the policy knows; the scalar head of its code starts at random. All have the same number of updates, of
+sequences in an update, and learning rate. A seed draws rows, heads and order; the policy is the same for all. Judged on
+held-out tasks: planted errors, and eight answers of the policy to each task, of which every scorer picks one.
+"untrained" is the policy with a random head, "policy" its own mean log-probability.
 
 Claimed and aimed at, with 95 % intervals over seeds (Student's t), or over seeds and tasks (best of 8):
-    q_rm: pair accuracy >= .95, token AUC of the planted error >= .85; both AUCs above those of orm
+    q_rm: pair accuracy >= .95, token AUC of the planted error >= .85; both AUCs above those of orm with the same head
     ipvrm: Brier score of prefix values below both implicit_prm; probability after an error below .1 and theirs higher
     best of 8: every trained scorer above random; q_rm and ipvrm above the majority vote
 """
@@ -67,15 +68,17 @@ def _other(kind: str, form: str, rule: str, own: bool = False, **options: Any) -
 
 MEMBERS = {
     "q_rm": Member("q_rm", {}, "pairs", "step-mean"),
+    "q_rm, logit": Member("q_rm", {"head": "logit"}, "pairs", "step-mean"),
     "orm": _other("orm", "pairs", "last"),
-    "pgtg": _other("pgtg", "pairs", "step-mean"),
+    "orm, logit": _other("orm", "pairs", "last", head="logit"),
+    "pgtg, logit": _other("pgtg", "pairs", "step-mean", head="logit"),
+    "step_prm, logit": _other("step_prm", "steps", "last", head="logit"),
     "dpo_rm": _other("dpo_rm", "pairs", "sum-diff"),
-    "step_prm": _other("step_prm", "steps", "last"),
     "ipvrm": Member("ipvrm", {}, "answers", "sum-diff"),
     "implicit_prm, .05": _other("implicit_prm", "answers", "sum-diff", beta=0.05),
     "implicit_prm, .5": _other("implicit_prm", "answers", "sum-diff", beta=0.5),
-    "q_rm, own": Member("q_rm", {}, "pairs", "step-mean", True),
-    "orm, own": _other("orm", "pairs", "last", True),
+    "q_rm, logit, own": Member("q_rm", {"head": "logit"}, "pairs", "step-mean", True),
+    "orm, logit, own": _other("orm", "pairs", "last", True, head="logit"),
     "ipvrm, own": Member("ipvrm", {}, "answers", "sum-diff", True),
     "implicit_prm, .05, own": _other("implicit_prm", "answers", "sum-diff", True, beta=0.05),
 }
@@ -91,6 +94,8 @@ MEASURES = {
 CLAIMS = (
     ("q_rm", "orm", "token AUC"),
     ("q_rm", "orm", "AUC, numbers"),
+    ("q_rm, logit", "orm, logit", "token AUC"),
+    ("q_rm, logit", "orm, logit", "AUC, numbers"),
     ("implicit_prm, .05", "ipvrm", "Brier"),
     ("implicit_prm, .5", "ipvrm", "Brier"),
     ("implicit_prm, .05", "ipvrm", "after"),
@@ -269,13 +274,13 @@ def main() -> None:
     parser.add_argument("--policy", default="runs/tiny_policy/model", help="folder of the model that all start from")
     parser.add_argument("--members", nargs="+", default=list(MEMBERS), choices=MEMBERS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="settings were tuned on 100")
-    parser.add_argument("--rows", type=int, default=4000, help="training rows of a seed")
-    parser.add_argument("--steps", type=int, default=150, help="updates")
-    parser.add_argument("--batch", type=int, default=64, help="sequences of an update")
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--heldout", type=int, default=300, help="held-out rows with planted errors")
-    parser.add_argument("--tasks", type=int, default=200, help=f"held-out tasks of which {N} answers are sampled")
-    parser.add_argument("--own", type=int, default=800, help="training tasks of the own members")
+    parser.add_argument("--rows", type=int, default=1700, help="training rows of a seed")
+    parser.add_argument("--steps", type=int, default=100, help="updates")
+    parser.add_argument("--batch", type=int, default=32, help="sequences of an update")
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--heldout", type=int, default=200, help="held-out rows with planted errors")
+    parser.add_argument("--tasks", type=int, default=100, help=f"held-out tasks of which {N} answers are sampled")
+    parser.add_argument("--own", type=int, default=250, help="training tasks of the own members")
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     torch.set_num_threads(1)
