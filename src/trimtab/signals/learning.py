@@ -73,7 +73,7 @@ class Learner:
         """Weights and the optimizer's moments, for a checkpoint."""
         state = {f"weight.{i}": p.detach().clone() for i, p in enumerate(self._trained)}
         for i, p in enumerate(self._trained):
-            state |= {f"{name}.{i}": value for name, value in self._optimizer.state.get(p, {}).items()}
+            state |= {f"{name}.{i}": value.clone() for name, value in self._optimizer.state.get(p, {}).items()}
         return state
 
     @torch.no_grad()

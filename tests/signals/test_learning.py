@@ -1,0 +1,125 @@
+"""A critic reads what stands before a token and learns returns; a prefix-value reward model learns outcomes online."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import tiny
+from trimtab.core import TokenBatch, answer_mask
+from trimtab.models.forward import add_objective_forward
+from trimtab.models.scalar_head import add_score_forward, as_critic, with_scalar_head
+from trimtab.signals.credit import CreditModel, Reading
+from trimtab.signals.frozen import FrozenModel
+from trimtab.signals.learning import Critic, OnlinePrefixReward
+
+ROWS = tiny.rows(((3, 5), (2, 4), (1, 6), (2, 3)))
+ANSWERED = TokenBatch.from_labels(ROWS.labels)
+
+
+def critic(learning_rate: float = 0.01) -> Critic:
+    return Critic(as_critic(tiny.model("llama"), seed=3), learning_rate)
+
+
+def test_a_value_is_read_before_the_token_and_knows_nothing_of_it():
+    made = critic()
+    values = made(None, ROWS.inputs())["values"]
+    with torch.no_grad():
+        scores = made.model(input_ids=ROWS.input_ids, attention_mask=ROWS.attention_mask).logits[..., 0]
+    torch.testing.assert_close(values, scores[:, :-1][answer_mask(ROWS.labels)])
+    first = ANSWERED.position == 0
+    other = ROWS.input_ids.clone()
+    other[ROWS.labels != -100] = 7  # the answers are others, the prompts the same
+    again = made(None, {**ROWS.inputs(), "input_ids": other})["values"]
+    assert torch.equal(values[first], again[first])
+    assert not torch.allclose(values[~first], again[~first])
+
+
+def test_a_critic_of_a_reward_model_has_its_layers_and_a_head_of_its_own():
+    judge = with_scalar_head(tiny.model("llama"), seed=0)
+    add_score_forward(judge)
+    made = as_critic(deepcopy(judge), seed=5)
+    assert not torch.equal(made.score.weight, judge.score.weight)
+    for (name, mine), (_, theirs) in zip(made.model.named_parameters(), judge.model.named_parameters(), strict=True):
+        assert torch.equal(mine, theirs), name
+    assert torch.equal(made.score.weight, as_critic(deepcopy(judge), seed=5).score.weight)
+
+
+def test_a_pass_of_the_critic_is_adamw_on_the_mean_square_of_answers():
+    made, returns = critic(), torch.linspace(-1, 1, len(ANSWERED))
+    plain = as_critic(tiny.model("llama"), seed=3)
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=0.01, weight_decay=0.0)
+    losses = []
+    for rows in ((0, 1), (2, 3)):
+        own = torch.isin(ANSWERED.row, torch.tensor(rows))
+        some = list(rows)
+        scores = plain(input_ids=ROWS.input_ids[some], attention_mask=ROWS.attention_mask[some]).logits[..., 0]
+        values = scores[:, :-1][answer_mask(ROWS.labels[some])]
+        squares = (values - returns[own]).square()
+        of_rows = [squares[ANSWERED.row[own] == row].mean() for row in rows]
+        loss = sum(of_rows) / 2
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    found = made.after(ROWS.inputs(), {"returns": returns}, size=2)
+    assert found["critic_loss"] == pytest.approx(sum(losses) / 2, rel=1e-4)
+    for mine, theirs in zip(made.model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_a_critic_that_is_loaded_goes_on_as_the_one_that_was_saved():
+    returns = torch.linspace(-1, 1, len(ANSWERED))
+    one, other = critic(), critic()
+    one.after(ROWS.inputs(), {"returns": returns}, size=2)
+    other.load_state_dict(one.state_dict())
+    for made in (one, other):
+        made.after(ROWS.inputs(), {"returns": returns}, size=2)
+    for mine, theirs in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def online(adaptive: bool, learning_rate: float = 0.01) -> OnlinePrefixReward:
+    model = tiny.model("llama_tied", 4)
+    add_objective_forward(model)
+    reference = FrozenModel(tiny.model("llama_tied", 4), name="reference")
+    credit = CreditModel(model, Reading("ratio", "prefix_mean", 10.0, outcomes=True), reference)
+    return OnlinePrefixReward(credit, learning_rate, beta=10.0, margin=5.0, adaptive=adaptive, when="before")
+
+
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_outcomes_are_learnt_by_the_loss_of_the_paper(adaptive):
+    made = online(adaptive)
+    inputs = ROWS.inputs()
+    rewards, group = torch.tensor([1.0, 0.0, 0.0, 1.0]), torch.tensor([0, 0, 0, 1])
+    old = torch.linspace(-3, -1, len(ANSWERED))
+    with torch.no_grad():
+        log_p = made.model(input_ids=ROWS.input_ids, attention_mask=ROWS.attention_mask).logits.log_softmax(-1)
+    ratios = log_p[:, :-1].gather(2, ROWS.input_ids[:, 1:, None])[..., 0][answer_mask(ROWS.labels)] - old
+    wanted = []
+    for row, right in enumerate((True, False, False, True)):
+        own = ratios[ANSWERED.row == row]
+        mean = own.cumsum(0) / torch.arange(1, len(own) + 1)
+        share, mixed = (1 / 3, True) if row < 3 else (1.0, False)  # a group alone in being right says nothing
+        logit = torch.logit(torch.tensor(share)).item() if mixed else 0.0
+        margin = 5 - (logit if right else -logit) if adaptive else 5.0
+        weight = (1 / (2 * share) if right else 1 / (2 * (1 - share))) if adaptive else 1.0
+        loss = -F.logsigmoid(10 * mean * (1 if right else -1) - margin).mean()
+        wanted.append(weight * loss if mixed else torch.tensor(0.0))
+    found = made.outcomes(inputs, old, rewards, group, size=4)
+    assert found["credit_loss"] == pytest.approx((sum(wanted) / 4).item(), rel=1e-4)
+
+
+def test_what_it_learnt_is_what_the_credit_reads():
+    made, inputs = online(True), ROWS.inputs()
+    credit = CreditModel(made.model, Reading("logprob", "mean", 1.0, outcomes=False))
+    made.model.requires_grad_(True)
+    before = credit(None, inputs)["token_scores"]
+    rewards, group = torch.tensor([1.0, 0.0, 0.0, 1.0]), torch.tensor([0, 0, 1, 1])
+    old = torch.full((len(ANSWERED),), -3.0)
+    losses = [made.outcomes(inputs, old, rewards, group, size=4)["credit_loss"] for _ in range(6)]
+    assert losses[-1] < losses[0]
+    gained = ANSWERED.row_sum(credit(None, inputs)["token_scores"] - before)
+    assert (gained[rewards > 0] > gained[rewards < 1].max()).all()
