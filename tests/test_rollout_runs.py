@@ -13,6 +13,7 @@ from trimtab import run as runs
 from trimtab.data.sources import DataError
 from trimtab.data.tasks import prepare_tasks
 from trimtab.evals.rewards import RewardError
+from trimtab.preview import preview_recipe
 from trimtab.recipe import Recipe, RecipeError, parse
 from trimtab.train.rollouts import RolloutError
 
@@ -165,6 +166,15 @@ def test_a_reward_that_gives_no_number_is_named_and_the_run_can_go_on(files, tmp
     made = tree(files, tmp_path / "run", reward=f"{files}/own.py:broken")
     with pytest.raises(RewardError, match=r"broken.*nan"):
         run(made)
+
+
+def test_a_preview_shows_what_is_asked_and_what_is_right(files, tmp_path):
+    console = Console(record=True, width=100)
+    preview_recipe(parsed(tree(files, tmp_path / "run")), 2, "train", console)
+    said = console.export_text()
+    assert "user: count 1" in said
+    assert "answer: 1" in said
+    assert "answered by the policy" in said
 
 
 def test_tasks_keep_what_rewards_read_and_lose_answers():

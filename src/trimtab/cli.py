@@ -104,8 +104,10 @@ def show(
     console.print(f"\n  {loaded.equation}\n\nclaim:  {loaded.claim}\npaper:  {loaded.paper}", markup=False)
     wants = loaded.wanted(loaded.config())
     named = [*sorted(wants.roles), *(["reference (the start of training, unless named)"] if wants.start else [])]
+    named += ["credit (a trained reward model)"] if wants.credit else []
     console.print(f"models: {', '.join(['policy', *named])}", markup=False)
-    console.print(f"rows:   {_rows(wants)}\n", markup=False)
+    tasks = "tasks with an `answer` to judge by; the policy answers them itself"
+    console.print(f"rows:   {tasks if loaded.loop == 'rollouts' else _rows(wants)}\n", markup=False)
     console.print(_options(loaded.config, "options"))
     recipes = [name for name in shipped() if name == f"tiny_{method}"]
     if recipes:

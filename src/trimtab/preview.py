@@ -1,5 +1,8 @@
 """Rows as the model sees them, on the terminal."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -29,6 +32,9 @@ def preview_recipe(recipe: Recipe, rows: int, split: str, console: Console | Non
     prepared = prepare_source(recipe, split, tokenizer, refuse=False)
     for row in prepared.rows[:rows]:
         console.rule(f"row {row['row_id'] + 1} of {prepared.source}", align="left", style="grey50")
+        if "input_ids" not in row:  # a task, which the policy answers itself
+            console.print(_task(row))
+            continue
         found = sequences(row)
         for side, (ids, labels) in zip(("chosen:", "rejected:"), found):
             if len(found) > 1:
@@ -37,6 +43,14 @@ def preview_recipe(recipe: Recipe, rows: int, split: str, console: Console | Non
     console.print(_table(prepared, recipe.data.max_lost, tokenizer))
     check_losses(prepared, recipe.data.max_lost)
     return prepared
+
+
+def _task(row: Mapping[str, Any]) -> Text:
+    prompt = row["prompt"]
+    turns = [{"role": "prompt", "content": prompt}] if isinstance(prompt, str) else prompt
+    known = {key: value for key, value in row.items() if key not in ("prompt", "row_id")}
+    text = Text("\n".join(f"{turn['role']}: {turn['content']}" for turn in turns), style=READ)
+    return text.append("".join(f"\n{key}: {value}" for key, value in known.items()), style="default")
 
 
 def _coloured(ids: list[int], labels: list[int], tokenizer, colours: bool) -> Text:
@@ -57,6 +71,10 @@ def _table(prepared: Prepared, max_lost: float, tokenizer) -> Table:
     counts = prepared.counts
     table = Table("what", "count", "note", box=None, pad_edge=False, title=prepared.source, title_justify="left")
     share = counts.lost() / counts.rows
+    if prepared.rows and "input_ids" not in prepared.rows[0]:
+        table.add_row("tasks", f"{counts.rows:,}", "answered by the policy, judged by the recipe's reward")
+        table.add_row("tokens of prompts", f"{counts.tokens:,}", f"longest {counts.longest}")
+        return table
     lines = [
         ("rows", counts.rows, ""),
         ("kept", counts.kept, ""),
