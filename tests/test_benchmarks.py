@@ -22,6 +22,7 @@ SCRIPTS = (
     "geomrel",
     "score",
     "math_verification",
+    "rl_step",
 )
 sys.path.insert(0, str(BENCHMARKS))
 

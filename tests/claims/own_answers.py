@@ -1,6 +1,6 @@
 """Learning from own answers, on a model of 0.8 million weights that imitates solutions of which half hold an error.
 
-    trimtab train tiny_grpo                      # its stage `policy` is the start of all that follows
+    trimtab train tiny_grpo  # its stage `policy` is the start of all that follows
     python tests/claims/own_answers.py --policy runs/tiny_grpo/policy/model
     python tests/claims/own_answers.py --policy ... --experiment stability
 
@@ -51,14 +51,14 @@ LEARNING = {
     "grpo": Member("grpo", {}, EXACT),
     "reinforce + q_rm": Member("reinforce", {"credit": "tokens", "center": True}, EXACT, "q_rm"),
     "distrl + ipvrm": Member("distrl", {}, EXACT, "ipvrm"),
-    "lco": Member("lco", {"neg_beta_scale": 1.0}, SIGNED),
+    "lco": Member("lco", {}, SIGNED),
     "random": Member("grpo", {}, "COIN"),
 }
 STABILITY = {
     "reinforce": Member("reinforce", {}, SIGNED),
     "grpo": Member("grpo", {}, EXACT),
-    "lco, beta 2": Member("lco", {"neg_beta_scale": 1.0}, SIGNED),
-    "lco, released": Member("lco", {}, SIGNED),
+    "lco": Member("lco", {}, SIGNED),
+    "lco, negatives as hard": Member("lco", {"neg_beta_scale": 1.0}, SIGNED),
 }
 RATES = (1, 3, 10)
 JUDGES = {"q_rm": ("q_rm", "pairs", 32, 1e-3), "ipvrm": ("ipvrm", "answers", 64, 3e-4)}
@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("--members", nargs="+", default=None)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--rates", nargs="+", type=int, default=list(RATES), help="of stability, times --rate")
-    parser.add_argument("--steps", type=int, default=60, help="updates")
+    parser.add_argument("--steps", type=int, default=80, help="updates")
     parser.add_argument("--judge-steps", type=int, default=300, help="updates of a reward model")
     parser.add_argument("--batch", type=int, default=64, help="answers an update, eight to a task")
     parser.add_argument("--rate", type=float, default=3e-4, help="learning rate")
