@@ -15,6 +15,7 @@ from trimtab.data.tasks import prepare_tasks
 from trimtab.evals.rewards import RewardError
 from trimtab.preview import preview_recipe
 from trimtab.recipe import Recipe, RecipeError, parse
+from trimtab.signals.credit import CreditError
 from trimtab.train.rollouts import RolloutError
 
 REWARD = '''
@@ -33,6 +34,7 @@ def files(tmp_path_factory) -> Path:
     tasks = [{"prompt": f"count {i}", "answer": str(i)} for i in range(16)]
     tiny_folder.write_jsonl(folder / "tasks.jsonl", tasks)
     (folder / "own.py").write_text(REWARD)
+    tiny_folder.save(folder / "other", seed=5)
     return folder
 
 
@@ -127,6 +129,97 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights_to_the_bit(finished
     done = drive(tmp_path, made, "never", "--resume")
     assert done.returncode == 0, done.stderr
     assert same_weights(finished, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def judges(files, tmp_path_factory) -> dict[str, str]:
+    """Reward models that start from the policy: method -> folder."""
+    folder = tmp_path_factory.mktemp("judges")
+    rows = {
+        "q_rm": tiny_folder.pair_rows(8),
+        "ipvrm": [{**row, "label": i % 2} for i, row in enumerate(tiny_folder.chat_rows(8))],
+    }
+    found = {}
+    for name, own in rows.items():
+        made = tiny_folder.recipe(files, name, output=str(folder / name), eval={"every": None, "prompts": []})
+        made["models"] = {"policy": str(files / "teacher")}
+        made["data"] = {"train": tiny_folder.write_jsonl(folder / f"{name}.jsonl", own)}
+        made["training"] |= {"max_steps": 2, "save_steps": 2}
+        found[name] = str(run(made) / "model")
+    return found
+
+
+WITH_MODELS = {
+    "ppo": {
+        "method": "ppo",
+        "options": {"credit": "outcome", "advantage": "gae", "kl_coef": 0.1, "critic_learning_rate": 0.01},
+    },
+    "ppo of scores": {"method": "ppo", "options": {"critic_learning_rate": 0.01}, "credit": "q_rm"},
+    "reinforce of scores": {"method": "reinforce", "options": {"credit": "tokens", "center": True}, "credit": "q_rm"},
+    "distrl": {"method": "distrl", "credit": "ipvrm"},
+    "distrl, online": {
+        "method": "distrl",
+        "options": {"online": "before", "online_learning_rate": 0.01},
+        "credit": "ipvrm",
+    },
+    "lco of a model": {"method": "lco", "options": {"advantage": "q_rm", "num_candidates": 3}, "credit": "ipvrm"},
+    "lco of log-ratios": {
+        "method": "lco",
+        "options": {"advantage": "dpo_rm", "candidates": "policy", "loss": "mse"},
+        "credit": "ipvrm",
+    },
+    "opd": {"method": "opd", "teacher": True},
+}
+LOGGED = {
+    "ppo": "critic_loss",
+    "ppo of scores": "credit_auc",
+    "reinforce of scores": "credit_auc",
+    "distrl": "coverage",
+    "distrl, online": "credit_loss",
+}
+
+
+def with_models(files: Path, judges: dict[str, str], name: str, output: Path) -> dict[str, Any]:
+    told = WITH_MODELS[name]
+    made = tree(files, output, told["method"], options=told.get("options", {}))
+    if "credit" in told:
+        made["models"]["credit"] = judges[told["credit"]]
+    if "teacher" in told:
+        made["models"]["teacher"] = str(files / "other")
+    made["training"] |= {"max_steps": 4}
+    made["eval"] = {"answers": 1}
+    return made
+
+
+@pytest.mark.parametrize("name", WITH_MODELS)
+def test_methods_with_further_models_run_and_log_what_these_do(files, judges, tmp_path, name):
+    folder = run(with_models(files, judges, name, tmp_path / "run"))
+    train = [event for event in lines(folder / "metrics.jsonl") if event["event"] == "train"]
+    assert len(train) == 4
+    assert all(isinstance(event["loss"], float) for event in train)
+    assert any(event["grad_norm"] > 0 for event in train)
+    if name in LOGGED:
+        assert any(LOGGED[name] in event for event in train)
+
+
+@pytest.mark.parametrize("name", ["ppo", "distrl, online"])
+def test_what_learns_beside_the_policy_is_resumed_too(files, judges, tmp_path, name):
+    whole = run(with_models(files, judges, name, tmp_path / "whole"))
+    made = with_models(files, judges, name, tmp_path / "run")
+    assert drive(tmp_path, made, "step:3").returncode == -9
+    done = drive(tmp_path, made, "never", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert same_weights(whole, tmp_path / "run")
+
+
+def test_a_reward_model_that_scores_single_tokens_cannot_score_candidates(files, judges, tmp_path):
+    made = tree(files, tmp_path / "run", "distrl")
+    made["models"]["credit"] = judges["q_rm"]
+    with pytest.raises(CreditError, match="says nothing of others"):
+        run(made)
+    made["models"]["credit"] = str(files / "teacher")
+    with pytest.raises(CreditError, match="is no reward model"):
+        run(made)
 
 
 @pytest.mark.parametrize(
