@@ -45,6 +45,8 @@ class Member(NamedTuple):
     options: dict[str, Any]
     reward: Any
     credit: str | None = None
+    rate: float = 1.0
+    """times the learning rate of all"""
 
 
 LEARNING = {
@@ -177,7 +179,9 @@ def main() -> None:
         for seed in args.seeds:
             for name, member in chosen.items():
                 for times in (1,) if learning else args.rates:
-                    runs.append(trained(name, member, seed, args, folder, times * args.rate, 1 if learning else 4))
+                    runs.append(
+                        trained(name, member, seed, args, folder, times * member.rate * args.rate, 1 if learning else 4)
+                    )
                     print(shown(runs[-1]), flush=True)
     gained: dict[str, Any] = {}
     for name, rate in dict.fromkeys((one["name"], one["rate"]) for one in runs):
