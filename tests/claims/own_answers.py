@@ -1,11 +1,11 @@
 """Learning from own answers, on a model of 0.8 million weights that imitates solutions of which half hold an error.
 
     trimtab train tiny_grpo  # its stage `policy` is the start of all that follows
-    python tests/claims/own_answers.py --policy runs/tiny_grpo/policy/model
-    python tests/claims/own_answers.py --policy ... --experiment stability
+    python tests/claims/own_answers.py --policy runs/tiny_grpo/policy/model --arithmetic runs/tiny_grpo/arithmetic/model
+    python tests/claims/own_answers.py --policy ... --arithmetic ... --experiment stability
 
 "learning": every member has the same policy, tasks, updates, answers an update and learning rate; two reward models are
-trained once, from the policy, on planted errors. Held-out tasks are answered a few times before and after. "random"
+trained once on planted errors. Held-out tasks are answered a few times before and after. "random"
 is GRPO whose reward is a coin: what it gains is no learning.
 "stability": each batch of answers is used four times, at learning rates of 1, 3 and 10 times the first experiment's.
 
@@ -63,8 +63,11 @@ STABILITY = {
     "lco, negatives as hard": Member("lco", {"neg_beta_scale": 1.0}, SIGNED),
 }
 RATES = (1, 3, 10)
-JUDGES = {"q_rm": ("q_rm", "pairs", 32, 1e-3), "ipvrm": ("ipvrm", "answers", 64, 3e-4)}
-"""method, form of the rows, rows an update, learning rate"""
+JUDGES = {
+    "q_rm": ("q_rm", {"head": "logit"}, "pairs", 32, 3e-4, "arithmetic"),
+    "ipvrm": ("ipvrm", {}, "answers", 64, 3e-4, "policy"),
+}
+"""method, options, form of the rows, rows an update, learning rate, what it starts from"""
 
 
 def carried_out(name: str, tree: dict[str, Any]) -> Path:
@@ -75,11 +78,12 @@ def carried_out(name: str, tree: dict[str, Any]) -> Path:
 
 
 def judge(name: str, args: argparse.Namespace, folder: Path) -> Path:
-    """A reward model that starts from the policy."""
-    method, form, rows, rate = JUDGES[name]
+    """A reward model, which starts from the policy, or from the model before it learnt to err."""
+    method, options, form, rows, rate, start = JUDGES[name]
     tree = {
         "method": method,
-        "models": {"policy": args.policy},
+        "options": options,
+        "models": {"policy": getattr(args, start)},
         "data": {
             "train": f"{DATA}/train?rows=20000&level=small&seed=2&form={form}",
             "heldout": f"{DATA}/heldout?rows=200&level=small&form={form}",
@@ -155,6 +159,7 @@ def shown(one: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--policy", required=True)
+    parser.add_argument("--arithmetic", required=True, help="the stage before it")
     parser.add_argument("--experiment", choices=("learning", "stability"), default="learning")
     parser.add_argument("--members", nargs="+", default=None)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -190,7 +195,7 @@ def main() -> None:
         gained[f"{name}, rate {rate:g}"] = list(gains)
         print(f"{name}, rate {rate:g}: pass@1 gained {gains}")
     if args.out:
-        settings = {key: value for key, value in vars(args).items() if key not in ("out", "policy")}
+        settings = {key: value for key, value in vars(args).items() if key not in ("out", "policy", "arithmetic")}
         result = {"settings": settings, "environment": environment(), "runs": runs, "gained": gained}
         args.out.write_text(json.dumps({**result, "seconds": round(time.time() - start)}, indent=1) + "\n")
 
