@@ -202,6 +202,18 @@ def test_methods_with_further_models_run_and_log_what_these_do(files, judges, tm
         assert any(LOGGED[name] in event for event in train)
 
 
+def test_adapters_learn_alone_and_are_their_own_start(files, tmp_path):
+    made = tree(files, tmp_path / "run", options={"kl": 0.1})
+    made["models"]["lora"] = {"r": 2, "target_modules": ["q_proj", "v_proj"]}
+    made["training"] |= {"max_steps": 2}
+    folder = run(made)
+    train = [event for event in lines(folder / "metrics.jsonl") if event["event"] == "train"]
+    assert train[0]["kl"] == pytest.approx(0, abs=1e-6)
+    assert train[1]["kl"] > 0
+    assert train[0]["grad_norm"] > 0
+    assert (folder / "adapter" / "adapter_config.json").is_file()
+
+
 @pytest.mark.parametrize("name", ["ppo", "distrl, online"])
 def test_what_learns_beside_the_policy_is_resumed_too(files, judges, tmp_path, name):
     whole = run(with_models(files, judges, name, tmp_path / "whole"))
