@@ -57,6 +57,7 @@ SWEEPS, READING, MEASURED = (f"report/test_report_{name}.py::" for name in ("swe
 ADAPTIVE, PENALTY = "decoding/test_adaptive.py::", "decoding/test_penalty.py::"
 SCORE, SCORES_PAGE = "test_score.py::", "report/test_scores_page.py::"
 CREDIT_MEASURES = "evals/test_credit.py::"
+ROLLOUTS, LEARNING = "train/test_rollouts.py::", "signals/test_learning.py::"
 ADVANTAGES, SURROGATE = "objectives/test_advantages.py::", "objectives/test_policy_gradient.py::"
 GRPO, REINFORCE, RLOO, PPO, OPD, DISTRL, LCO = (
     f"methods/test_{name}.py::" for name in ("grpo", "reinforce", "rloo", "ppo", "opd", "distrl", "lco")
@@ -1851,6 +1852,70 @@ MISTAKES = [
         "        read = KEPT.union(",
         "        read = (KEPT | provided).union(",
         ("core/test_plan.py::test_what_a_credit_needs_a_reader_must_provide",),
+    ),
+    # ------------------------------------------------------------ learning from own answers
+    Mistake(
+        "rollouts: rows keep their gaps",
+        "train/rollouts.py",
+        "    order = (~mask).int().argsort(dim=1, stable=True)",
+        "    order = mask.int().argsort(dim=1, stable=True)",
+        (ROLLOUTS + "test_prompts_on_the_left",),
+    ),
+    Mistake(
+        "rollouts: what a tool wrote is learnt",
+        "train/rollouts.py",
+        '        own = own & output["tool_mask"].bool()',
+        "        own = own",
+        (ROLLOUTS + "test_tokens_that_a_tool_wrote",),
+    ),
+    Mistake(
+        "rollouts: groups are mixed up",
+        "train/rollouts.py",
+        "device=batch.row.device) // self._answers",
+        "device=batch.row.device) % self._answers",
+        (ROLLOUTS + "test_the_credit_gets_all_answers",),
+    ),
+    Mistake(
+        "rollouts: old log-probabilities at temperature 1",
+        "train/rollouts.py",
+        "read_with(written, self.model, inputs, {}, temperature=self.temperature)",
+        "read_with(written, self.model, inputs, {})",
+        (ROLLOUTS + "test_the_credit_gets_all_answers",),
+    ),
+    Mistake(
+        "rollouts: every update is divided by all rollouts",
+        "train/rollouts.py",
+        "            update = buffered[step : step + self.args.gradient_accumulation_steps]",
+        "            update = buffered",
+        (ROLLOUTS + "test_an_update_is_divided_by_its_own_tokens",),
+    ),
+    Mistake(
+        "rollouts: the order of what was read is lost",
+        "train/rollouts.py",
+        "        back = torch.cat(places).argsort()",
+        "        back = torch.cat(places)",
+        (ROLLOUTS + "test_what_is_read_in_batches_of_like_length",),
+    ),
+    Mistake(
+        "critic: the value knows the token",
+        "models/scalar_head.py",
+        "        places = hidden[:, :-1] if before else hidden[:, 1:]",
+        "        places = hidden[:, 1:]",
+        (LEARNING + "test_a_value_is_read_before_the_token",),
+    ),
+    Mistake(
+        "learning: one-sided groups teach",
+        "signals/learning.py",
+        "        mixed = ((share > 0) & (share < 1)).float()",
+        "        mixed = ((share >= 0) & (share <= 1)).float()",
+        (LEARNING + "test_outcomes_are_learnt_by_the_loss_of_the_paper",),
+    ),
+    Mistake(
+        "rollouts: old log-probabilities lose their sign",
+        "train/rollouts.py",
+        '        return {"old": found.pop("logprobs"), **found}',
+        '        return {"old": -found.pop("logprobs"), **found}',
+        (ROLLOUTS + "test_the_credit_gets_all_answers",),
     ),
 ]
 

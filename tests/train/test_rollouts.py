@@ -143,12 +143,12 @@ def test_what_tokens_are_told_survives_shuffling_and_splitting():
 
 def test_the_credit_gets_all_answers_with_their_rewards_and_groups(tmp_path):
     plan = grpo(candidates=3, needs=frozenset({"old"}))
-    made = trainer(tmp_path, plan, temperature=0.7)
+    made = trainer(tmp_path, plan, temperature=0.7, per_device_train_batch_size=8)
     made.train()
     (seen,) = plan.credit.seen
     batch = seen.batch
-    assert seen.group.tolist() == [0, 0, 1, 1]
-    per_row = [batch.targets[batch.row == row] for row in range(4)]
+    assert seen.group.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    per_row = [batch.targets[batch.row == row] for row in range(8)]
     assert seen.rewards.tolist() == [float((ids < 100).sum()) for ids in per_row]
     log_p = _plain(policy(), made, 0.7)
     for row, wanted in enumerate(log_p):
@@ -164,6 +164,21 @@ def test_the_credit_gets_all_answers_with_their_rewards_and_groups(tmp_path):
         torch.testing.assert_close(
             seen.candidates.logprobs[own], wanted.gather(1, seen.candidates.ids[own]), rtol=1e-4, atol=1e-5
         )
+
+
+def test_what_is_read_in_batches_of_like_length_comes_back_in_order(tmp_path):
+    made = trainer(tmp_path, grpo())
+    made.args.per_device_train_batch_size = 2
+    rows = tiny.rows(((3, 5), (1, 1), (4, 7), (2, 2), (1, 6)))  # the order by length is no swap of pairs
+    batch = TokenBatch.from_labels(rows.labels)
+    known = {"candidate_ids": torch.arange(len(batch))[:, None]}
+
+    def read(inputs):
+        return {"targets": TokenBatch.from_labels(inputs["labels"]).targets, "ids": inputs["candidate_ids"][:, 0]}
+
+    found = made._over(rows.inputs(), read, known)
+    assert torch.equal(found["targets"], batch.targets)
+    assert torch.equal(found["ids"], torch.arange(len(batch)))
 
 
 def _plain(model, made, temperature):
