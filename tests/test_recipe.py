@@ -195,3 +195,18 @@ def test_a_stage_can_start_from_the_result_of_an_earlier_one():
 def test_a_mistake_in_a_stage_is_explained(change, message):
     with pytest.raises(RecipeError, match=message):
         parse(staged(**change), "here", "both")
+
+
+def test_recipes_of_own_answers_are_taken_by_trl_and_save_between_rollouts(tmp_path):
+    from trimtab import methods
+    from trimtab.train import settings
+    from trimtab.train.rollouts import check_buffer
+
+    updates = {}
+    for name in shipped():
+        loaded = load_recipe(name)
+        for recipe in loaded.stages if isinstance(loaded, Stages) else [loaded]:
+            if methods.load(recipe.method).loop == "rollouts":
+                training = {**recipe.training, "use_cpu": True}  # bfloat16 is refused where there is no GPU
+                updates[name] = check_buffer(settings.build(training, tmp_path, 0, "rollouts"))
+    assert {"distrl_math": 4, "lco_gsm8k": 32, "q_rm_rl_gsm8k": 384, "tiny_lco": 4}.items() <= updates.items()

@@ -207,6 +207,36 @@ def test_old_log_probabilities_cost_a_forward_only_where_the_policy_moves_in_bet
     assert "old" in twice.credit.seen[0].signals
 
 
+def test_batches_without_an_answer_are_read_past(tmp_path):
+    """Answers that were cut may be left out, and they are short: batches of like length hold nothing else."""
+    made = trainer(tmp_path, grpo(candidates=3), per_device_train_batch_size=2)
+    ids = torch.randint(3, tiny_folder.VOCAB, (4, 6))
+    mask = torch.tensor([[1, 1, 0, 0, 0, 0], [1] * 6, [1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0]])
+    learnt = (mask == 1) & torch.tensor([[False], [True], [False], [True]])
+    learnt[:, :2] = False
+    rows = {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(~learnt, IGNORE)}
+    rows["row_id"] = torch.arange(4)
+    found = made._over(rows, made._written)
+    wanted = made._over({key: value[[1, 3]] for key, value in rows.items()}, made._written)
+    assert len(found["old"]) == 6
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value)
+
+
+@pytest.mark.parametrize("candidates", [0, 3])
+def test_where_every_answer_was_cut_and_left_out_nothing_is_learnt(tmp_path, candidates):
+    plan = grpo(candidates=candidates, needs=frozenset({"old"}))
+    made = trainer(tmp_path, plan, max_completion_length=1, mask_truncated_completions=True)
+    start = {name: value.clone() for name, value in made.model.named_parameters()}
+    made.train()
+    (seen,) = plan.credit.seen
+    assert len(seen.batch) == 0
+    assert seen.rewards.shape == (4,)
+    if candidates:
+        assert seen.candidates.ids.shape == seen.candidates.logprobs.shape == (0, 3)
+    assert all(torch.equal(value, start[name]) for name, value in made.model.named_parameters())
+
+
 # ---------------------------------------------------------------- updates
 
 

@@ -46,10 +46,15 @@ class Written:
     def found(self) -> dict[str, Tensor]:
         """ "logprobs" and "normaliser" [N]: log pi(y_t) and log sum_v exp z_v, nats; with candidates also
         "candidate_ids" and "candidate_logprobs" [N, K]."""
-        found = {"logprobs": torch.cat(self._logprobs), "normaliser": torch.cat(self._normaliser)}
-        if self._kept:
-            found["candidate_ids"] = torch.cat([one.ids for one in self._kept])
-            found["candidate_logprobs"] = torch.cat([one.logprobs for one in self._kept])
+        nothing = torch.zeros(0)  # where no row has an answer, no token was seen
+        found = {
+            "logprobs": torch.cat(self._logprobs or [nothing]),
+            "normaliser": torch.cat(self._normaliser or [nothing]),
+        }
+        if self.candidates:
+            none = torch.zeros(0, self.candidates if self.ids is None else self.ids.size(1))
+            found["candidate_ids"] = torch.cat([one.ids for one in self._kept] or [none.long()])
+            found["candidate_logprobs"] = torch.cat([one.logprobs for one in self._kept] or [none])
         return found
 
 

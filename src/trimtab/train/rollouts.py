@@ -152,7 +152,8 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
             found.append(read(inputs))
             places.append(own)
         back = torch.cat(places).argsort()
-        return {name: torch.cat([one[name] for one in found])[back] for name in found[0]}
+        device = rows["labels"].device  # of a batch without an answer what is found may lie elsewhere
+        return {name: torch.cat([one[name].to(device) for one in found])[back] for name in found[0]}
 
     def _written(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """What the policy thought while it wrote."""
