@@ -131,7 +131,8 @@ def _sample_size(runs: list[Run]) -> str:
         listed = ", ".join(f"{name} {len(one):,}" for name, one in rows.items())
         return f"The numbers rest on different held-out rows: {listed}."
     [(num_rows, num_tokens)] = sizes
-    text = f"The numbers rest on {num_rows:,} held-out rows with {num_tokens:,} answer tokens."
+    tokens = f" with {num_tokens:,} answer tokens" if num_tokens != num_rows else ""  # else rows were judged whole
+    text = f"The numbers rest on {num_rows:,} held-out rows{tokens}."
     return text + (" With so few rows the intervals tend to be too narrow." if num_rows < 30 else "")
 
 
