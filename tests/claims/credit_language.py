@@ -38,6 +38,7 @@ from trimtab.data.sources import Row, load_rows
 from trimtab.evals.answerers import Local
 from trimtab.evals.final import final_answer, number, same
 from trimtab.evals.scored import Worth, read, worth
+from trimtab.models import fingerprint
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head
@@ -291,6 +292,7 @@ def main() -> None:
     }
     settings = {key: value for key, value in vars(args).items() if key not in ("out", "policy")}
     result: dict[str, Any] = {"settings": settings, "environment": environment()}
+    result["policy"] = fingerprint.of_model(load_model(args.policy))
     found: dict[int, Any] = {}
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
