@@ -405,7 +405,7 @@ def _credit(models: Models, wants: Wants) -> CreditModel | CreditAtCandidates:
     credit = load_credit(models.credit, dtype=models.frozen_dtype)
     if wants.credit_candidates is None:
         return credit
-    return CreditAtCandidates(credit, chooses=wants.credit_candidates == "model")
+    return CreditAtCandidates(credit, wants.credit_candidates == "model", wants.credit_measured)
 
 
 def _reward_notes(train: Prepared, reference: str | None, start: str) -> list[str]:

@@ -137,6 +137,8 @@ class Wants:
     candidates, and of a model that is measured from another one "credit_reference" [N, K], those of the other"""
     credit_candidates: Literal["policy", "model"] | None = None
     """whose likeliest tokens are the candidates; in either case with the policy's log-probabilities of them"""
+    credit_measured: bool = False
+    """of `credit_candidates`: also what the model that it is measured from says of them"""
     critic: float | None = None
     """learning rate of a model that gives each answer token the value of what stands before it, as the reader `critic`
     of `build`, which provides "values" [N] and learns "returns" [N]"""

@@ -276,6 +276,10 @@ METHOD = Method(
     "z* = z_old + A / beta",
     config=Config,
     build=build,
-    wants=lambda config: Wants(credit=config.dense, credit_candidates=config.candidates if config.dense else None),
+    wants=lambda config: Wants(
+        credit=config.dense,
+        credit_candidates=config.candidates if config.dense else None,
+        credit_measured=config.advantage == "dpo_rm",
+    ),
     loop="rollouts",
 )

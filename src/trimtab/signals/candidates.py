@@ -59,23 +59,33 @@ class Written:
 
 
 class CreditAtCandidates:
-    """A frozen language model's log-probabilities of the candidates, as "credit" [N, K]; and where it is measured from
-    another one, that one's as "credit_reference".
+    """A frozen language model's log-probabilities of the candidates, as "credit" [N, K]; and if `measured` those of the
+    model that it is measured from, as "credit_reference".
 
     Args:
         credit: whose scores come from a language model.
         chooses: its own likeliest tokens are the candidates, see `choose`; else they are given.
+        measured: the model that it is measured from is read too; else it is let go.
+
+    Raises:
+        CreditError: if it says nothing of tokens that were not written, or is to be measured from a model it lacks.
     """
 
-    def __init__(self, credit: CreditModel, chooses: bool = False):
+    def __init__(self, credit: CreditModel, chooses: bool = False, measured: bool = False):
         if credit.reading.source == "scalar":
             raise CreditError(
                 "this reward model has a head that scores the answer's own tokens and says nothing of others; give "
                 "one that is a language model (method ipvrm, q_rm with head logit or logprob, dpo)"
             )
         self.credit, self.chooses = credit, chooses
-        measured = credit.reference is not None
-        if credit.reference is not None:
+        if measured and credit.reference is None:
+            raise CreditError(
+                "log-ratios were asked for, and this reward model is measured from no other; give one of method ipvrm "
+                "or of kind dpo_rm or implicit_prm"
+            )
+        if not measured:
+            credit.reference = None
+        elif credit.reference is not None:
             add_objective_forward(credit.reference.model)
         self.provides = frozenset({"credit", *(["credit_reference"] if measured else [])})
 

@@ -133,11 +133,7 @@ def judged(
             "reward": sum(value[i] for value in values for i in some) / answers,
             "own_length": tokens / answers,
             "unfinished": sum(not own[i].ended for i in some) / answers,
-            **{
-                name: sum(sure[i][name] for i in some) / tokens
-                for name in ("entropy", "drift")
-                if name in sure[some[0]]
-            },
+            **{name: sum(sure[i][name] for i in some) / tokens for name in SURE if name in sure[some[0]]},
         }
     texts = [
         {"prompt": row["prompt"], "text": one.text, "reward": sum(value[i] for value in values)}
