@@ -221,6 +221,8 @@ def work(seconds: float, memory: int) -> None:
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
+    for text in ("so it is $x + 1$, I think", r"\boxed{\frac{1}{3}}"):  # grammars and patterns are made at first use
+        verdict(text, "0.333333")
     replies.write(b"ready\n")
     for line in sys.stdin.buffer:
         text, truth = json.loads(line.decode("utf-8", "surrogatepass"))
