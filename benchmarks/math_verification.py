@@ -21,6 +21,7 @@ from common import Target, parser, signature, table, tell, write
 from trimtab.evals.mathpool import MathPool
 
 SEED, ANSWERS, FEWER, SECONDS, WORKERS = 0, 5_000, 1_000, 5.0, 2
+PATIENCE = 60.0  # seconds for an answer that ends: a busy machine must not turn its verdict
 TRIMTAB, ALONE, BARE = "trimtab", "math-verify alone", "math-verify, bare answers"
 X = sympy.Symbol("x")
 WRAPPINGS = (
@@ -514,7 +515,7 @@ def main() -> None:
     generated = cases(number, SEED)
     tell(f"{number} answers")
     texts, truths = [one.text for one in generated], [one.truth for one in generated]
-    with MathPool(SECONDS, WORKERS) as pool:
+    with MathPool(PATIENCE, WORKERS) as pool:
         pool.judge(["1", "2"], ["2", "1"])  # both workers have started
         start = time.perf_counter()
         outcomes = pool.judge(texts, truths)
