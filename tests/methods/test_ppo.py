@@ -90,8 +90,8 @@ def test_what_is_paid_at_the_last_token_alone_needs_generalised_advantages(credi
 
 
 def test_it_asks_for_what_it_reads_and_clips_at_two_tenths():
-    wants = METHOD.wanted(Config())
-    assert (wants.credit, wants.critic, wants.start) == (True, True, True)
+    wants = METHOD.wanted(Config(critic_learning_rate=3e-4))
+    assert (wants.credit, wants.critic, wants.start) == (True, 3e-4, True)
     assert not METHOD.wanted(Config(kl_coef=0.0)).start
     objective = plan().objective
     assert (objective.low, objective.high, plan().reduction) == (0.2, 0.2, "token_mean")
