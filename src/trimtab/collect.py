@@ -13,6 +13,7 @@ from rich.console import Console
 from trimtab import __version__
 from trimtab.data.sources import DataError, load_rows
 from trimtab.data.stored import drop_torn_line
+from trimtab.data.tasks import question
 from trimtab.evals.answerers import Answerer, Endpoint, Local
 from trimtab.evals.final import final_answer, same
 from trimtab.evals.mathpool import MathPool
@@ -120,18 +121,10 @@ def _tasks(settings: Settings) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for number, row in enumerate(load_rows(settings.source), start=1):
         where = f"{settings.source}: row {number}"
-        prompt = row.get("prompt", row.get("messages"))
-        if isinstance(prompt, str):
-            prompt = [{"role": "user", "content": prompt}]
-        if not isinstance(prompt, list) or not all(isinstance(turn, Mapping) for turn in prompt):
-            raise DataError(f"{where} has no prompt and no messages to ask")
-        while prompt and prompt[-1].get("role") == "assistant":
-            prompt = prompt[:-1]
-        if not prompt:
-            raise DataError(f"{where} holds no question")
+        asked = question(row, where)
         if row.get("answer") in (None, ""):
             raise DataError(f"{where} has no `answer` to hold answers against")
-        task = {"prompt": [dict(turn) for turn in prompt], "answer": str(row["answer"])}
+        task = {"prompt": asked, "answer": str(row["answer"])}
         before = found.setdefault(json.dumps(task["prompt"]), task)
         if not same(before["answer"], task["answer"]):
             raise DataError(f"{where} gives the answer {task['answer']!r} to a question that had {before['answer']!r}")
