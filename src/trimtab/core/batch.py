@@ -270,8 +270,9 @@ class TokenBatch:
         return values.new_zeros(len(self.lengths)).index_add(0, self.row, values)
 
     def table(self, values: Tensor) -> Tensor:
-        """[R, T]: `values` [N] by sequence and place in its answer, T the longest; 0 behind an answer's end."""
-        empty = values.new_zeros(len(self.lengths), int(self.lengths.max()) if len(self.lengths) else 0)
+        """[R, T, ...]: `values` [N, ...] by sequence and place in its answer, T the longest; 0 behind its end."""
+        longest = int(self.lengths.max()) if len(self.lengths) else 0
+        empty = values.new_zeros(len(self.lengths), longest, *values.shape[1:])
         return empty.index_put((self.row, self.position), values)
 
     def prefix_sum(self, values: Tensor) -> Tensor:

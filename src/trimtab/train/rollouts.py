@@ -101,7 +101,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
                 self._log_learnt(reader.after(rows, told, self._update_rows))  # type: ignore[attr-defined]
         self._describe(signals, batch)
         if self.watch is not None:
-            self._show(rows, told)
+            self._show(batch, told)
         return {**rows, **{name: value for key, one in told.items() for name, value in packed(key, one, batch).items()}}
 
     @property
@@ -174,9 +174,8 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
             found |= reader(self.model, inputs)
         return found
 
-    def _show(self, rows: Mapping[str, Tensor], told: Mapping[str, Any]) -> None:
+    def _show(self, batch: TokenBatch, told: Mapping[str, Any]) -> None:
         assert self.watch is not None
-        batch = TokenBatch.from_labels(rows["labels"])
         credits = told.get("advantages")
         pieces = credits.split(batch.lengths.tolist()) if isinstance(credits, Tensor) else [None] * len(batch.lengths)
         ids = batch.targets.split(batch.lengths.tolist())
@@ -286,19 +285,12 @@ TOLD = "told."
 
 
 def packed(name: str, value: Tensor | Candidates, batch: TokenBatch) -> dict[str, Tensor]:
-    """What the tokens are told, laid out like the labels [B, T], so that rows can be shuffled and split."""
+    """What the tokens are told, by row and place in its answer [B, T, ...], so that rows can be shuffled and split."""
     if isinstance(value, Candidates):
         parts = {f"{TOLD}{name}.{field}": getattr(value, field) for field in FIELDS}
     else:
         parts = {f"{TOLD}{name}": value}
-    return {key: _unflatten(one, batch) for key, one in parts.items() if one is not None}
-
-
-def _unflatten(value: Tensor, batch: TokenBatch) -> Tensor:
-    """[N, ...] -> [B, T, ...] with the tokens of a row from its first column on."""
-    table = value.new_zeros(len(batch.lengths), int(batch.lengths.max()), *value.shape[1:])
-    table[batch.row, batch.position] = value
-    return table
+    return {key: batch.table(one) for key, one in parts.items() if one is not None}
 
 
 def unpacked(rows: Mapping[str, Tensor]) -> dict[str, Any]:
