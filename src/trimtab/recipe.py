@@ -236,8 +236,7 @@ def parse(tree: Mapping[str, Any], where: str, name: str) -> Recipe | Stages:
         _one_policy(full, f"{where}: stages[{number}]")
         runs.append(_validate(Recipe, full, where, ("stages", number)))
         check_method(runs[-1], f"{where}: stages[{number}]")
-        if minutes is not None and runs[-1].reward:
-            raise RecipeError(f"{where}: the speed of {runs[-1].method} is not known beforehand; leave out minutes")
+        _check_minutes(runs[-1], minutes, where)
     return Stages(output=output, minutes=minutes, stages=runs)
 
 
@@ -298,7 +297,11 @@ def _check_loop(recipe: Recipe, rollouts: bool, credit: bool, where: str) -> Non
         raise RecipeError(
             f"{where}: method {recipe.method} with these options does not use models.credit; leave it out"
         )
-    if rollouts and recipe.minutes is not None:
+    _check_minutes(recipe, recipe.minutes, where)
+
+
+def _check_minutes(recipe: Recipe, minutes: float | None, where: str) -> None:
+    if minutes is not None and recipe.reward:
         raise RecipeError(f"{where}: the speed of {recipe.method} is not known beforehand; leave out minutes")
 
 
