@@ -817,6 +817,8 @@ def _evaluator(job: Job, args: Any, log: EventLog, console: Console) -> Callable
     def measure(policy: Any, step: int, whole: bool) -> None:
         main = int(os.environ.get("RANK", "0")) == 0
         means: dict[str, float] = {}
+        rows: dict[int, dict[str, float]] = {}
+        texts: list[dict[str, Any]] = []
         if job.heldout is not None and job.rollouts:
             rows, texts = answers.judged(
                 policy, job.tokenizer, job.heldout.rows, job.rewards, job.collator, job.heldout_signals,
@@ -824,12 +826,6 @@ def _evaluator(job: Job, args: Any, log: EventLog, console: Console) -> Callable
                 max_new_tokens=args.max_completion_length, temperature=args.temperature,
                 batch=recipe.eval.batch_size, seed=recipe.seed,
             )  # fmt: skip
-            means |= heldout.summary(rows)
-            if main and whole:
-                for row, sums in rows.items():
-                    log.sample("heldout", step, row_id=row, **sums)
-                for text in texts[: SHOWN_ANSWERS * recipe.eval.answers : recipe.eval.answers]:
-                    log.sample("generation", step, prompt=_question(text["prompt"]), text=text["text"])
         elif job.heldout is not None:
             judged = hasattr(job.plan.objective, "judge")
             plain = Collator(job.collator.pad_id, job.collator.vocab_size)  # answers alone, whatever training reads
@@ -839,10 +835,13 @@ def _evaluator(job: Job, args: Any, log: EventLog, console: Console) -> Callable
                 rows = heldout.judge(policy, batches, job.plan)
             else:
                 rows = heldout.measure(policy, batches, job.heldout_signals)
+        if rows:
             means |= heldout.summary(rows)
-            if main and whole:
-                for row, sums in rows.items():
-                    log.sample("heldout", step, row_id=row, **sums)
+        if main and whole:
+            for row, sums in rows.items():
+                log.sample("heldout", step, row_id=row, **sums)
+            for text in texts[: SHOWN_ANSWERS * recipe.eval.answers : recipe.eval.answers]:
+                log.sample("generation", step, prompt=_question(text["prompt"]), text=text["text"])
         if whole and recipe.eval.prompts:
             said = heldout.generate(policy, job.tokenizer, recipe.eval.prompts, recipe.eval.max_new_tokens)
             means["answer_length"] = statistics.mean(answer.num_tokens for answer in said)
