@@ -853,10 +853,10 @@ def _evaluator(job: Job, args: Any, log: EventLog, console: Console) -> Callable
             numbers = [one for one in measures(asked.suite, found) if one.group == "all"]
             means[name] = numbers[0].value.estimate
             if main:
-                rows = [
+                lines = [
                     {"measure": n.name, "value and 95% interval": n.value.shown(), "items": n.number} for n in numbers
                 ]
-                log.event("table", step, title=f"{name} at step {step}", rows=rows)
+                log.event("table", step, title=f"{name} at step {step}", rows=lines)
                 for one in found:
                     log.sample("suite", step, suite=name, id=one.item.id, answers=one.answers, verdicts=one.verdicts)
         if main and means:
