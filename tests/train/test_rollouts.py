@@ -1,5 +1,7 @@
 """Rollouts: how answers are laid out and read, what each token is told, and that updates are those of the equation."""
 
+from functools import partial
+
 import pytest
 import torch
 from datasets import Dataset
@@ -17,6 +19,7 @@ from trimtab.train.rollouts import (
     RolloutTrainer,
     check_buffer,
     cropped,
+    generation,
     laid_out,
     outcome_auc,
     packed,
@@ -248,6 +251,7 @@ def test_where_every_answer_was_cut_and_left_out_nothing_is_learnt(tmp_path, can
         ({"gradient_accumulation_steps": 2}, "dapo", "token_mean"),
         ({"num_iterations": 2, "max_steps": 2}, "dapo", "token_mean"),
         ({"temperature": 0.8}, "dapo", "token_mean"),
+        ({"cache_implementation": "dynamic"}, "dapo", "token_mean"),  # TRL's own way of generation
     ],
 )
 def test_weights_after_training_are_those_of_trl(tmp_path, changes, loss_type, reduction):
@@ -261,12 +265,27 @@ def test_weights_after_training_are_those_of_trl(tmp_path, changes, loss_type, r
         model=policy(), args=args, reward_funcs=[count_of_a], train_dataset=dataset(),
         processing_class=tiny_folder.byte_tokenizer(),
     )  # fmt: skip
+    theirs.model.generate = partial(theirs.model.generate, **generation(args, args.device))
     theirs.train()
     moved = 0.0
     for (name, mine), (_, other) in zip(ours.model.named_parameters(), theirs.model.named_parameters(), strict=True):
         moved = max(moved, (mine - start[name]).abs().max().item())
         torch.testing.assert_close(mine, other, rtol=1e-3, atol=2e-5, msg=name)
     assert moved > 1e-3
+
+
+@pytest.mark.parametrize("changes, prompts_read", [({}, 2), ({"cache_implementation": "dynamic"}, 8)])
+def test_prompts_are_read_once_for_all_their_answers(tmp_path, changes, prompts_read):
+    """Unless the settings say how to generate; and afterwards the model is as before."""
+    made = trainer(tmp_path, grpo(), **changes)
+    sizes = []
+    table = made.model.get_input_embeddings()
+    handle = table.register_forward_hook(lambda m, args, out: sizes.append(out.size(0)))
+    chats = [dataset()[i // 4]["prompt"] for i in range(8)]
+    made._generate(chats)
+    handle.remove()
+    assert sizes[:2] == [prompts_read, 8]
+    assert "generate" not in vars(made.model)
 
 
 def test_an_update_is_divided_by_its_own_tokens(tmp_path):

@@ -79,7 +79,7 @@ class Stream:
     def __call__(self, input_ids: Tensor) -> Tensor:
         """[n, V] float32 from [B, T], the whole sequences so far."""
         if not self.started:
-            self.inputs = {name: self._pick(value, input_ids.size(0)) for name, value in self.inputs.items()}
+            self.inputs = {name: _pick(value, self.rows, input_ids.size(0)) for name, value in self.inputs.items()}
             outputs = self.model._prefill(input_ids[self.rows], self.generation_config, self.inputs)
             self.started = True
         else:
@@ -90,11 +90,25 @@ class Stream:
         self.inputs = self.model._update_model_kwargs_for_generation(outputs, self.inputs)
         return outputs.logits[:, -1].to(copy=True, dtype=torch.float32, device=input_ids.device)
 
-    def _pick(self, value: Any, num_rows: int) -> Any:
-        """Positions that all rows share come as [1, T] and stay so."""
-        if isinstance(value, Tensor) and value.dim() > 1 and value.size(0) == num_rows:
-            return value[self.rows.to(value.device)]
-        return value
+    def keep(self, places: Tensor, rows: Tensor) -> None:
+        """Go on with other rows, which share their past with rows that were read.
+
+        Args:
+            places: [m] where their past stands among the rows so far; a place may come twice.
+            rows: [m] indices of the batch.
+        """
+        num_rows, cache = len(self.rows), self.inputs.get("past_key_values")
+        self.inputs = {name: _pick(value, places, num_rows) for name, value in self.inputs.items()}
+        if cache is not None:
+            cache.batch_select_indices(places.to(self.model.device))
+        self.rows = rows
+
+
+def _pick(value: Any, rows: Tensor, num_rows: int) -> Any:
+    """Positions that all rows share come as [1, T] and stay so."""
+    if isinstance(value, Tensor) and value.dim() > 1 and value.size(0) == num_rows:
+        return value[rows.to(value.device)]
+    return value
 
 
 def mix(num_rows: int, parts: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
@@ -126,15 +140,13 @@ def check_settings(generation_config: GenerationConfig, inputs: dict[str, Any]) 
         ValueError: for beams, for attentions or hidden states in the output, and for a cache that is not empty.
     """
     if (generation_config.num_beams or 1) > 1:
-        raise ValueError(
-            f"two streams are decoded greedily or by sampling, not with {generation_config.num_beams} beams"
-        )
+        raise ValueError(f"this decodes greedily or by sampling, not with {generation_config.num_beams} beams")
     for name in ("output_attentions", "output_hidden_states"):
         if getattr(generation_config, name):
-            raise ValueError(f"{name} is not supported where two streams are decoded")
+            raise ValueError(f"{name} is not supported by this way of decoding")
     cache = inputs.get("past_key_values")
     if cache is not None and cache.get_seq_length() > 0:
-        raise ValueError("past_key_values must be empty: it would hold one stream and two are needed")
+        raise ValueError("past_key_values must be empty: rows are read anew here, some twice or once for several")
 
 
 def decode(

@@ -8,6 +8,7 @@ from torch import nn
 
 from trimtab.core.batch import IGNORE
 from trimtab.data.collate import Collator, length_sorted
+from trimtab.decoding._ragged import quickest
 from trimtab.models.tokenizers import encode_prompts
 from trimtab.train.heldout import measure
 
@@ -67,6 +68,7 @@ def draw(
                 temperature=temperature,
                 top_k=0,
                 top_p=1.0,
+                **quickest(device),
             )
             width = inputs["input_ids"].size(1)  # type: ignore[union-attr]
             for row, mask in zip(output.tolist(), inputs["attention_mask"].tolist()):  # type: ignore[union-attr]

@@ -1,7 +1,9 @@
 """TRL's GRPO trainer with what follows the rewards replaced by a plan: its credit, and its objective on each update."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from trl import GRPOTrainer  # type: ignore[attr-defined]
 
 from trimtab.core import IGNORE, Candidates, Plan, Rollouts, TokenBatch, answer_mask, count
 from trimtab.core.plan import KEPT
+from trimtab.decoding._ragged import quickest
 from trimtab.objectives.credit import gather
 from trimtab.signals.candidates import Written
 from trimtab.signals.start import read_with
@@ -57,6 +60,10 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         found = super()._generate(prompts)
         self._spent("generation", start)
         return found
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        with _generating(self.accelerator.unwrap_model(self.model), generation(self._settings, self.args.device)):
+            return super()._generate_single_turn(*args, **kwargs)
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         start = time.perf_counter()
@@ -211,6 +218,21 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         output = self._loss(model, inputs, self._total, known=known, temperature=self.temperature)
         assert output.loss is not None
         return output.loss
+
+
+def generation(args: Any, device: torch.device) -> dict[str, Any]:
+    """Arguments of `generate` for the answers: the quickest way on a device, unless the settings say which."""
+    return {} if args.cache_implementation else quickest(device)
+
+
+@contextmanager
+def _generating(model: Any, arguments: Mapping[str, Any]) -> Iterator[None]:
+    """`model.generate`, which TRL calls, gets these arguments too."""
+    model.generate = partial(model.generate, **arguments)
+    try:
+        yield
+    finally:
+        del model.generate  # the class's own is behind it
 
 
 def outcome_auc(scores: Tensor, rewards: Tensor) -> float | None:

@@ -1,0 +1,101 @@
+"""Ragged generation: a row that has ended leaves the batch, and equal prompts are read once.
+
+    model.generate(**inputs, custom_generate=ragged)
+
+The tokens have the distribution that `generate` gives them; greedy ones are the same up to rounding. `generate` itself
+computes every row until the last has ended, and reads a prompt once for each answer to it. Where half the rows take
+half the time, as on a CPU, most of that is saved.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers.cache_utils import LinearAttentionCacheLayerMixin
+
+from trimtab.decoding._streams import Stream, check_settings
+
+DEVICES = ("cpu",)
+"""Where it was measured to be faster than `generate` itself."""
+LEAVE = 1 / 8
+"""Share of the rows that must have ended before they leave: each leaving copies the cache."""
+
+
+def ragged(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: GenerationConfig,
+    **inputs: Any,
+) -> Tensor:
+    """Sample, or take the best, until every row has ended. Called by `model.generate`.
+
+    Rows of a model with a cache of another kind than keys and values that grow (a static one, or states of linear
+    attention) all stay to the end.
+
+    Args:
+        input_ids: [B, T]; they and all that follows come from `generate`. Processors and criteria see the rows that are
+            left, [n, T + new tokens], so they must look at each row alone.
+
+    Returns:
+        [B, T + new tokens], with the padding token behind an end.
+
+    Raises:
+        ValueError: for beams, for a cache that is not empty, and where more than the tokens is to be returned.
+    """
+    check_settings(generation_config, inputs)
+    if generation_config.return_dict_in_generate:
+        raise ValueError("return_dict_in_generate is not supported here: rows that have ended have no scores")
+    pad = generation_config._pad_token_tensor
+    rows = torch.arange(input_ids.size(0), device=input_ids.device)
+    unfinished = torch.ones_like(rows, dtype=torch.bool)
+    leave = _can_leave(inputs)
+    first, same = _distinct(input_ids, inputs.get("attention_mask")) if leave else (rows, rows)
+    stream = Stream(model, first, generation_config, inputs)
+    logits = stream(input_ids)[same]
+    if len(first) < len(rows):
+        stream.keep(same, rows)
+    while True:
+        scores = logits_processor(input_ids[rows], logits)
+        if generation_config.do_sample:
+            tokens = torch.multinomial(torch.softmax(scores, dim=-1), num_samples=1).squeeze(1)
+        else:
+            tokens = scores.argmax(dim=-1)
+        column = tokens.new_full((len(input_ids),), 0 if pad is None else int(pad))
+        column[rows] = torch.where(unfinished[rows], tokens, column[rows])
+        input_ids = torch.cat([input_ids, column[:, None]], dim=1)
+        unfinished[rows] &= ~stopping_criteria(input_ids[rows], ())  # type: ignore[arg-type]
+        going = unfinished[rows]
+        number = int(going.sum())
+        if number == 0:
+            return input_ids
+        if leave and len(rows) - number >= LEAVE * len(rows):
+            stream.keep(torch.nonzero(going)[:, 0], rows[going])
+            rows = rows[going]
+        logits = stream(input_ids)
+
+
+def quickest(device: torch.device) -> dict[str, Any]:
+    """Arguments of `generate` by which ragged answers are written soonest on a device."""
+    return {"custom_generate": ragged} if device.type in DEVICES else {}
+
+
+def _can_leave(inputs: dict[str, Any]) -> bool:
+    """Whether the past of a row can be picked from that of others."""
+    if not inputs.get("use_cache"):
+        return True
+    cache = inputs.get("past_key_values")
+    return isinstance(cache, DynamicCache) and not any(
+        isinstance(layer, LinearAttentionCacheLayerMixin) for layer in cache.layers
+    )
+
+
+def _distinct(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The first row of each prompt, [m], and for each row the place of its prompt among those, [B]."""
+    seen: dict[tuple[int, ...], int] = {}
+    whole = input_ids if attention_mask is None else torch.cat([input_ids, attention_mask], dim=1)
+    same = [seen.setdefault(tuple(row), len(seen)) for row in whole.tolist()]
+    first = [same.index(place) for place in range(len(seen))]
+    return torch.tensor(first, device=input_ids.device), torch.tensor(same, device=input_ids.device)
