@@ -9,6 +9,9 @@ questions; and a second task, sums, which the model could do before. Methods are
 on the straight line between the two measurements around that point. SFT at a lower learning rate is the control for
 a mere speed limit.
 
+With --warmup both start from what so many updates by SFT have made of the model, as in the paper's optional warm-up;
+drift is then counted from there.
+
 Claimed: where it sorts as well as SFT, PSFT has drifted less, kept more entropy and lost less of the sums.
 """
 
@@ -113,34 +116,49 @@ def at_accuracy(path: list[dict[str, float]], wanted: float) -> dict[str, float]
     return None
 
 
-def follow(name: str, seed: int, args: argparse.Namespace) -> list[dict[str, float]]:
-    """The measurements of one training."""
+def job_of(name: str, seed: int, args: argparse.Namespace, folder: Path, policy: str, steps: int) -> Job:
+    """The training of a method on fresh rows of the task."""
     method, options, share = METHODS[name]
     if method == "psft":
         options = {**options, "refresh": args.refresh}
-    with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "train.jsonl"
-        data.write_text("".join(json.dumps(row) + "\n" for row in digits("train", 16 * args.steps, seed)))
-        tree = {
-            "method": method,
-            "options": options,
-            "models": {"policy": "smollm2-135m", "frozen_states": "memory"},
-            "data": {"train": str(data), "heldout": "trimtab:everyday/heldout", "heldout_rows": 24},
-            "training": {
-                "per_device_train_batch_size": 16,
-                "max_steps": args.steps,
-                "learning_rate": share * args.learning_rate,
-                "lr_scheduler_type": "constant_with_warmup",
-            },
-            "eval": {"drift": True},
-            "seed": seed,
-            "output": f"{folder}/run",
-        }
-        job = load_job(recipe(name, tree), Shared(), Console(quiet=True))
-        tasks = {"task": digits("heldout", args.rows), "second": sums(args.rows)}
-        path = Follow(job, tasks, args.every, args.until)
-        train(job, callbacks=[path])
-        return path.found
+    data = folder / f"{method}-{steps}.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in digits("train", 16 * steps, seed)))
+    tree = {
+        "method": method,
+        "options": options,
+        "models": {"policy": policy, "frozen_states": "memory"},
+        "data": {"train": str(data), "heldout": "trimtab:everyday/heldout", "heldout_rows": 24},
+        "training": {
+            "per_device_train_batch_size": 16,
+            "max_steps": steps,
+            "learning_rate": share * args.learning_rate,
+            "lr_scheduler_type": "constant_with_warmup",
+        },
+        "eval": {"drift": True},
+        "seed": seed,
+        "output": str(folder / "run"),
+    }
+    return load_job(recipe(name, tree), Shared(), Console(quiet=True))
+
+
+def warmed(seed: int, args: argparse.Namespace, folder: Path) -> str:
+    """The model that the methods start from."""
+    if not args.warmup:
+        return "smollm2-135m"
+    job = job_of("sft", seed + 1000, args, folder, "smollm2-135m", args.warmup)
+    train(job)
+    job.policy.save_pretrained(folder / "warmed")
+    job.tokenizer.save_pretrained(folder / "warmed")
+    return str(folder / "warmed")
+
+
+def follow(name: str, seed: int, args: argparse.Namespace, folder: Path, policy: str) -> list[dict[str, float]]:
+    """The measurements of one training."""
+    job = job_of(name, seed, args, folder, policy, args.steps)
+    tasks = {"task": digits("heldout", args.rows), "second": sums(args.rows)}
+    path = Follow(job, tasks, args.every, args.until)
+    train(job, callbacks=[path])
+    return path.found
 
 
 def lines(name: str, path: list[dict[str, float]]) -> Iterator[str]:
@@ -153,6 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--warmup", type=int, default=0, help="updates by SFT before either method starts")
     parser.add_argument("--steps", type=int, default=64, help="at most")
     parser.add_argument("--every", type=int, default=4, help="steps between measurements")
     parser.add_argument("--until", type=float, default=0.65, help="accuracy at which training ends")
@@ -166,11 +185,13 @@ def main() -> None:
     result: dict[str, Any] = {"settings": {**vars(args), "out": None}, "environment": environment(), "paths": {}}
     reached: dict[str, list[dict[str, float] | None]] = {}
     for seed in args.seeds:
-        for name in args.methods:
-            path = follow(name, seed, args)
-            print(f"\nseed {seed}, {time.time() - start:.0f} s so far", *lines(name, path), sep="\n", flush=True)
-            result["paths"].setdefault(name, []).append(path)
-            reached.setdefault(name, []).append(at_accuracy(path, args.at))
+        with tempfile.TemporaryDirectory() as folder:
+            policy = warmed(seed, args, Path(folder))
+            for name in args.methods:
+                path = follow(name, seed, args, Path(folder), policy)
+                print(f"\nseed {seed}, {time.time() - start:.0f} s so far", *lines(name, path), sep="\n", flush=True)
+                result["paths"].setdefault(name, []).append(path)
+                reached.setdefault(name, []).append(at_accuracy(path, args.at))
     print(f"\nwhere {args.at:g} of the held-out rows are sorted:")
     for name, found in reached.items():
         whole = [row for row in found if row]
