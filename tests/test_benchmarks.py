@@ -23,6 +23,7 @@ SCRIPTS = (
     "score",
     "math_verification",
     "rl_step",
+    "rollouts",
 )
 sys.path.insert(0, str(BENCHMARKS))
 

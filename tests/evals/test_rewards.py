@@ -68,7 +68,7 @@ def test_the_name_is_what_trl_logs():
 
 
 def test_no_completions_give_no_rewards():
-    assert [load(name)([], [], [], answer=[]) for name in rewards.REWARDS] == [[], [], []]
+    assert [load(name)([], [], [], answer=[]) for name in rewards.REWARDS] == [[]] * len(rewards.REWARDS)
 
 
 # ---------------------------------------------------------------- names
@@ -92,7 +92,7 @@ def test_a_function_of_ones_own_is_found_in_a_file_or_a_module(tmp_path):
     ("name", "said"),
     [
         ("exakt", "no reward 'exakt'; did you mean 'exact'?"),
-        ("zzz", "no reward 'zzz'; there are: exact, choice, math, FILE.py:FUNCTION"),
+        ("zzz", "no reward 'zzz'; there are: exact, choice, math, reasoning_gym, FILE.py:FUNCTION"),
         ("nowhere.py:f", "there is no file nowhere.py"),
         ("trimtab.nowhere:f", "importing trimtab.nowhere raised ModuleNotFoundError"),
         ("trimtab.evals.final:finalanswer", "has no 'finalanswer'; did you mean 'final_answer'?"),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from trimtab.data import synthetic
+from trimtab.data import reasoning, synthetic
 
 Row = dict[str, Any]
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
@@ -24,9 +24,9 @@ def load_rows(source: str) -> list[Row]:
 
     Args:
         source: `trimtab:NAME/SPLIT` (`?rows=N&seed=S` for generated data, and further options that its function
-            takes: `trimtab:planted_errors/train?rows=5000&form=steps`, the form one of pairs, steps and answers), a
-            .jsonl, .json, .csv or .parquet file, or a hub id `ORG/NAME`, `ORG/NAME@CONFIG`, `ORG/NAME:SPLIT` (split
-            "train" if not given).
+            takes: `trimtab:planted_errors/train?rows=5000&form=steps`, the form one of pairs, steps and answers),
+            `reasoning_gym:NAME/SPLIT` (with the options of that generator), a .jsonl, .json, .csv or .parquet file, or
+            a hub id `ORG/NAME`, `ORG/NAME@CONFIG`, `ORG/NAME:SPLIT` (split "train" if not given).
 
     Raises:
         DataError: where nothing is found, an option is unknown or has another value than its own, a line is malformed
@@ -34,6 +34,8 @@ def load_rows(source: str) -> list[Row]:
     """
     if source.startswith("trimtab:"):
         rows = _own(source)
+    elif source.startswith("reasoning_gym:"):
+        rows = _reasoning(source)
     elif source.lower().endswith(SUFFIXES):
         rows = _file(Path(source).expanduser())
     elif Path(source).expanduser().exists():
@@ -78,6 +80,25 @@ def _own(source: str) -> list[Row]:
         options[key] = value if taken[key] else int(value)
     try:
         return list(known[name](split or "train", **options))
+    except ValueError as error:
+        raise DataError(f"{source}: {error}") from error
+
+
+def _reasoning(source: str) -> list[Row]:
+    path, _, query = source.removeprefix("reasoning_gym:").partition("?")
+    name, _, split = path.partition("/")
+    options: dict[str, Any] = {}
+    for part in filter(None, query.split("&")):
+        key, _, value = part.partition("=")
+        try:
+            options[key] = json.loads(value)
+        except json.JSONDecodeError:
+            options[key] = value
+    for key in ("rows", "seed"):
+        if not isinstance(options.get(key, 0), int):
+            raise DataError(f"{source}: {key} must be a whole number, got {options[key]!r}")
+    try:
+        return reasoning.tasks(name, split or "train", **options)
     except ValueError as error:
         raise DataError(f"{source}: {error}") from error
 

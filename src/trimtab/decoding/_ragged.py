@@ -58,7 +58,7 @@ def ragged(
     if len(first) < len(rows):
         stream.keep(same, rows)
     while True:
-        scores = logits_processor(input_ids[rows], logits)
+        scores = logits_processor(input_ids[rows], logits)  # type: ignore[arg-type]
         if generation_config.do_sample:
             tokens = torch.multinomial(torch.softmax(scores, dim=-1), num_samples=1).squeeze(1)
         else:

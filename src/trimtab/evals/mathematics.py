@@ -28,6 +28,12 @@ Outcome = Literal["right", "wrong", "unparsed"]
 TOLERANCE = sympy.Rational(1, 10**6)
 
 
+def warm_up() -> None:
+    """Grammars and patterns are made at their first use."""
+    for text in ("so it is $x + 1$, I think", r"\boxed{\frac{1}{3}}"):
+        verdict(text, "0.333333")
+
+
 class Reading(NamedTuple):
     """One way to understand a notation."""
 

@@ -1,10 +1,11 @@
-"""Mathematical answers judged in processes that may be killed: what a model wrote can take for ever to evaluate.
+"""Answers judged in processes that may be killed: what a model wrote can take for ever to evaluate.
 
 A worker is a fresh interpreter with one thread, a limit to its memory and a process group of its own. It takes a
 question at a time and ends when its pipe is closed, or, should it be busy then, by an alarm that needs no help of its.
 """
 
 import contextlib
+import importlib
 import json
 import os
 import resource
@@ -33,8 +34,11 @@ class PoolError(RuntimeError):
     """Workers that do not start."""
 
 
+MATHEMATICS = "trimtab.evals.mathematics"
+
+
 class MathPool:
-    """Judges answers by `mathematics.verdict`, in processes that start with the first question.
+    """Judges answers by a module's `verdict(text, truth)`, in processes that start with the first question.
 
     Each answer has `seconds`, which do not count a worker's start (a second or two). A worker that takes longer, dies
     or outgrows its memory is replaced, and the answer it had is wrong: "timed out" or "crashed". One thread judges at
@@ -44,12 +48,13 @@ class MathPool:
         seconds: for one answer.
         workers: processes; as many as there are processors, but at most 4, if not given.
         memory: of a worker, in bytes of address space (Linux). An answer that wants more is not parsed, or crashes.
+        judge: the module; its `warm_up()` is called before the first question.
     """
 
-    def __init__(self, seconds: float = 5.0, workers: int | None = None, memory: int = 2**31):
+    def __init__(self, seconds: float = 5.0, workers: int | None = None, memory: int = 2**31, judge: str = MATHEMATICS):
         if seconds <= 0 or (workers is not None and workers < 1):
             raise ValueError(f"a pool needs time and workers, got {seconds} seconds and {workers} workers")
-        self.seconds, self.memory = seconds, memory
+        self.seconds, self.memory, self.module = seconds, memory, judge
         self.most = workers or min(4, os.cpu_count() or 1)
         self.counts: Counter[str] = Counter()
         """outcome -> answers, of all calls so far"""
@@ -98,7 +103,7 @@ class MathPool:
             self._drop([worker for worker in self._workers if worker.question is None and worker.ended()])
             busy = [worker for worker in self._workers if worker.question is not None]
             while len(self._workers) < min(self.most, len(waiting) + len(busy)):
-                self._workers.append(_Worker(self.seconds, self.memory))
+                self._workers.append(_Worker(self.seconds, self.memory, self.module))
             for worker in self._workers:
                 if worker.ready and worker.question is None and waiting:
                     worker.ask(waiting[0], questions[waiting[0]])
@@ -121,7 +126,7 @@ class MathPool:
         late = [w for w in self._workers if w.question is not None and w.deadline <= time.monotonic()]
         late = [worker for worker in late if worker not in [one for one, _ in heard]]
         if any(not worker.ready and worker.deadline <= time.monotonic() for worker in self._workers):
-            raise PoolError(f"a worker for mathematics did not start within {STARTING:g} seconds")
+            raise PoolError(f"a worker that judges answers did not start within {STARTING:g} seconds")
         heard.extend((worker, "timed out") for worker in late)
         self._drop([worker for worker, outcome in heard if outcome in ("timed out", "crashed")])
         return heard
@@ -141,14 +146,14 @@ def _end(workers: Sequence["_Worker"], owner: int) -> None:
 class _Worker:
     """A process, and what it was asked."""
 
-    def __init__(self, seconds: float, memory: int):
+    def __init__(self, seconds: float, memory: int, judge: str):
         self.seconds = seconds
         self.ready, self.question = False, None
         self.deadline = time.monotonic() + STARTING
         self._heard = b""
         threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
         path = os.pathsep.join(folder for folder in sys.path if folder)
-        code = f"from trimtab.evals.mathpool import work; work({seconds!r}, {memory!r})"
+        code = f"from trimtab.evals.mathpool import work; work({seconds!r}, {memory!r}, {judge!r})"
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", code],
             stdin=subprocess.PIPE,
@@ -178,7 +183,7 @@ class _Worker:
         part = os.read(self.replies.fileno(), 4096)
         if not part and not self.ready:
             said = self._process.stderr.read().decode(errors="replace").strip().splitlines()[-1:]
-            raise PoolError(f"a worker for mathematics did not start: {''.join(said) or 'it was killed'}")
+            raise PoolError(f"a worker that judges answers did not start: {''.join(said) or 'it was killed'}")
         if not part:
             return ["crashed"]
         self._heard += part
@@ -205,7 +210,7 @@ class _Worker:
 # ---------------------------------------------------------------- inside a worker
 
 
-def work(seconds: float, memory: int) -> None:
+def work(seconds: float, memory: int, judge: str) -> None:
     """Answer questions from the standard input until it is closed."""
     import logging
 
@@ -216,22 +221,20 @@ def work(seconds: float, memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     logging.disable(logging.CRITICAL)
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
-    from trimtab.evals.mathematics import verdict
-
+    module = importlib.import_module(judge)
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
-    for text in ("so it is $x + 1$, I think", r"\boxed{\frac{1}{3}}"):  # grammars and patterns are made at first use
-        verdict(text, "0.333333")
+    module.warm_up()
     replies.write(b"ready\n")
     for line in sys.stdin.buffer:
         text, truth = json.loads(line.decode("utf-8", "surrogatepass"))
         signal.setitimer(signal.ITIMER_REAL, seconds + GRACE)
         try:
-            outcome = verdict(text, truth)
+            outcome = module.verdict(text, truth)
         except MemoryError:
             os._exit(1)
-        except Exception:  # of sympy, on an expression that it cannot work with
+        except Exception:  # of sympy or a puzzle's judge, on a text that it cannot work with
             outcome = "unparsed"
         signal.setitimer(signal.ITIMER_REAL, 0)
         replies.write(outcome.encode() + b"\n")

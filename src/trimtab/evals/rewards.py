@@ -1,4 +1,4 @@
-"""Rewards that can be verified, as TRL's GRPOTrainer calls them: exact, choice and math, or a function of one's own."""
+"""Rewards that can be verified, as TRL's GRPOTrainer calls them: by their names, or functions of one's own."""
 
 import importlib
 import importlib.util
@@ -7,11 +7,13 @@ import math
 import numbers
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from trimtab.data import reasoning
 from trimtab.evals.final import final_answer, same
-from trimtab.evals.mathpool import MathPool
+from trimtab.evals.mathpool import MATHEMATICS, MathPool
 from trimtab.evals.parsing import letters, without_reasoning
 from trimtab.mistakes import nearest
 
@@ -104,7 +106,8 @@ class Reward:
 def load(name: str, right: float = 1.0, wrong: float = 0.0) -> Reward:
     """A reward by its name, FILE.py:FUNCTION or package.module:FUNCTION.
 
-    `exact`, `choice` and `math` read a column `answer`. Thoughts between <think> tags do not count.
+    `exact`, `choice` and `math` read a column `answer`, `reasoning_gym` the column `task` of rows from
+    `reasoning_gym:NAME`, whose own judge it asks. Thoughts between <think> tags do not count.
 
     Args:
         name: as above.
@@ -122,7 +125,7 @@ def load(name: str, right: float = 1.0, wrong: float = 0.0) -> Reward:
     if name not in REWARDS:
         hint = nearest(name, REWARDS, f"there are: {', '.join(REWARDS)}, FILE.py:FUNCTION and package.module:FUNCTION")
         raise RewardError(f"there is no reward {name!r}; {hint}")
-    make, check = REWARDS[name]
+    make, needs, check = REWARDS[name]
     judge = make()
 
     def function(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
@@ -130,7 +133,7 @@ def load(name: str, right: float = 1.0, wrong: float = 0.0) -> Reward:
         rows = [_row(columns, place, len(prompts)) for place in range(len(prompts))]
         return [right if good else wrong for good in judge(texts, rows)]
 
-    return Reward(name, function, ["answer"], check)
+    return Reward(name, function, needs, check)
 
 
 def check_rows(reward: Reward, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -188,24 +191,29 @@ def _target(row: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     return LETTERS, target
 
 
-def _math() -> Judge:
-    pool = MathPool()
+def _pooled(name: str, module: str, column: str) -> Judge:
+    pool = MathPool(judge=module)
 
     def judge(texts: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[bool]:
-        outcomes = pool.judge(texts, [str(row["answer"]) for row in rows])
+        outcomes = pool.judge(texts, [str(row[column]) for row in rows])
         log = rows[0].get("log_metric") if rows else None
         if log is not None:
             for outcome in ("unparsed", "timed out", "crashed"):
-                log(f"math/{outcome.replace(' ', '_')}", outcomes.count(outcome) / len(outcomes))
+                log(f"{name}/{outcome.replace(' ', '_')}", outcomes.count(outcome) / len(outcomes))
         return [outcome == "right" for outcome in outcomes]
 
     return judge
 
 
-REWARDS: dict[str, tuple[Callable[[], Judge], Callable[[Mapping[str, Any]], Any]]] = {
-    "exact": (_exact, lambda row: None),
-    "choice": (_choice, _target),
-    "math": (_math, lambda row: None),
+REWARDS: dict[str, tuple[Callable[[], Judge], list[str], Callable[[Mapping[str, Any]], Any]]] = {
+    "exact": (_exact, ["answer"], lambda row: None),
+    "choice": (_choice, ["answer"], _target),
+    "math": (partial(_pooled, "math", MATHEMATICS, "answer"), ["answer"], lambda row: None),
+    "reasoning_gym": (
+        partial(_pooled, "reasoning_gym", "trimtab.evals.puzzles", "task"),
+        ["task"],
+        lambda row: reasoning.place_of(row["task"]),
+    ),
 }
 
 
