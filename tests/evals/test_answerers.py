@@ -31,6 +31,17 @@ def test_answers_are_those_of_each_prompt_alone(model, tokenizer):
         assert reply == (alone, None)
 
 
+@pytest.mark.parametrize("strategy, rows", [("greedy", 2), ("penalty", 4), ("beam", 20)])
+def test_equal_prompts_are_read_once_where_no_processor_remembers_rows(model, tokenizer, strategy, rows):
+    sizes = []
+    table = model.get_input_embeddings()
+    handle = table.register_forward_hook(lambda m, args, out: sizes.append(out.size(0)))
+    found = Local(model, tokenizer, strategy=strategy).answer([CHATS[0], CHATS[1], CHATS[0], CHATS[0]], 4)
+    handle.remove()
+    assert sizes[0] == rows
+    assert found[0] == found[2] == found[3]
+
+
 def test_a_decoding_strategy_draws_the_answers_and_the_seed_repeats_them(model, tokenizer):
     def drawn(seed):
         return Local(model, tokenizer, strategy="top_k", options={"k": 50}, seed=seed).answer(CHATS, 12)

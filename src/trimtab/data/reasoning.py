@@ -95,7 +95,7 @@ def _dataset(name: str, seed: int, options: str) -> Any:
         import reasoning_gym  # type: ignore[import-not-found]
         from reasoning_gym.factory import DATASETS  # type: ignore[import-not-found]
     except ImportError as error:
-        raise ReasoningError("reasoning-gym is not installed; run pip install reasoning-gym, or trimtab[puzzles]") from error
+        raise ReasoningError("reasoning-gym is not installed; run pip install reasoning-gym") from error
     if name not in DATASETS:
         raise ReasoningError(f"reasoning-gym has no {name!r}; {nearest(name, DATASETS, 'see its gallery')}")
     try:

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trimtab import decoding
+from trimtab.decoding._ragged import quickest
 from trimtab.evals.suite import Messages, SuiteError
 from trimtab.models import fingerprint
 from trimtab.models.tokenizers import encode_prompts, prompt_texts
@@ -93,12 +94,15 @@ class Local:
         self._fits(inputs["input_ids"].size(1) + max_new_tokens)  # type: ignore[union-attr]
         torch.manual_seed(self.seed + self.calls)
         self.calls += 1
+        how = decoding.arguments(self.strategy, self.tokenizer, **self.options)
+        if how["num_beams"] == 1 and "logits_processor" not in how:  # a processor may remember rows that would leave
+            how |= quickest(self.model.device)
         with _reading(self.model):
             output: Any = self.model.generate(  # type: ignore[operator]
                 **inputs,  # type: ignore[arg-type]
                 max_new_tokens=max_new_tokens,
                 pad_token_id=self.tokenizer.pad_token_id,
-                **decoding.arguments(self.strategy, self.tokenizer, **self.options),
+                **how,
             )
         answers = output[:, inputs["input_ids"].size(1) :]  # type: ignore[union-attr]
         return [Reply(text) for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]
