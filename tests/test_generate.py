@@ -76,6 +76,17 @@ def test_at_the_ends_of_the_dial_the_texts_are_those_of_the_two_models(trimtab, 
     assert unsaid == aligned
 
 
+def test_the_dial_may_mix_embeddings_and_says_so(trimtab, folders):
+    asked = ("--model", folders / "dial", *ask(), *LENGTH, "--merge", "embedding")
+    code, out, err = trimtab(*asked, "--strength", "1")
+    assert (code, err) == (0, "")
+    assert texts(out) == greedy(folders / "dial")
+    assert "merge embedding" in out.splitlines()[-1]
+    _, between, _ = trimtab(*asked, "--strength", "0.5")
+    _, mixed, _ = trimtab(*asked[:-2], "--strength", "0.5")
+    assert texts(between) != texts(mixed)
+
+
 def test_a_model_without_a_dial_answers_as_it_does(trimtab, folders):
     _, out, _ = trimtab("--model", folders / "original", *ask(), *LENGTH)
     assert texts(out) == greedy(folders / "original")
@@ -148,6 +159,9 @@ def test_more_prompts_than_a_batch_holds_are_all_answered_in_order(trimtab, fold
         (["--prompt", "x", "--strength", "0.5"], "has none; give a second model with --aligned"),
         (["--prompt", "x", "--aligned", "nowhere"], "say how strongly with --strength"),
         (["--prompt", "x", "--aligned", "./nowhere", "--strength", "1"], "there is no folder ./nowhere"),
+        (["--prompt", "x", "--merge", "hidden"], "--merge must be one of logits, embedding, got 'hidden'"),
+        (["--prompt", "x", "--merge", "embedding"], "--merge needs a model with an identity layer"),
+        (["--prompt", "x", "--aligned", "x", "--strength", "1", "--merge", "embedding"], "--merge is for a model with"),
         (["--prompt", "x", "--top-p", "0.9"], "at temperature 0 nothing is: add --temperature"),
         (["--prompt", "x", "--top-p", "1.5"], "--top-p must be above 0 and at most 1, got 1.5"),
         (["--prompt", "x", "--max-new-tokens", "0"], "max-new-tokens"),

@@ -219,6 +219,10 @@ def generate(
     aligned: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Mix with this model; else with MODEL's own identity layer.")
     ] = None,
+    merge: Annotated[
+        str | None,
+        typer.Option(metavar="logits|embedding", help="What the dial mixes; embedding is cheaper, and untried."),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(metavar="N", min=1)] = 128,
     temperature: Annotated[float, typer.Option(metavar="T", min=0, help="At 0 the best token is taken.")] = 0.0,
     top_p: Annotated[float, typer.Option(metavar="P", help="Sample from the best tokens of this share.")] = 1.0,
@@ -242,7 +246,7 @@ def generate(
     strengths = answers.parse_strengths(strength or ())
     chosen = answers.parse_options(options or ())
     how = (max_new_tokens, temperature, top_p, seed, decoding, chosen, plain, out, force)
-    settings = answers.Settings(model, aligned, strengths, *how)
+    settings = answers.Settings(model, aligned, strengths, *how, merge=merge)
     asked = [*(prompt or ()), *(answers.load_prompts(prompts) if prompts else ())]
     if not asked:
         raise answers.GenerateError("there is nothing to answer: give --prompt TEXT or --prompts FILE")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from rich.console import Console
@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, TextStreamer
 from trimtab import __version__, decoding
 from trimtab.data import stored
 from trimtab.data.sources import SUFFIXES, load_rows, prompt_lines
+from trimtab.decoding.realign import Merge
 from trimtab.models import fingerprint, loading
 from trimtab.models.identity_layer import MARK
 from trimtab.models.tokenizers import encode_prompts
@@ -50,10 +51,16 @@ class Settings:
     plain: bool = False
     out: Path | None = None
     force: bool = False
+    merge: str | None = None
+    """what the dial mixes; None: logits"""
 
     def __post_init__(self) -> None:
         if self.aligned and not self.strengths:
             raise GenerateError("--aligned mixes two models: say how strongly with --strength")
+        if self.merge not in (None, *get_args(Merge)):
+            raise GenerateError(f"--merge must be one of {', '.join(get_args(Merge))}, got {self.merge!r}")
+        if self.merge and self.aligned:
+            raise GenerateError("--merge is for a model with an identity layer; with --aligned logits are mixed")
         if not 0 < self.top_p <= 1:
             raise GenerateError(f"--top-p must be above 0 and at most 1, got {self.top_p:g}")
         if self.decoding is not None:
@@ -154,7 +161,11 @@ def generate(prompts: Sequence[str], settings: Settings, console: Console | None
             "--aligned to mix the two"
         )
     strengths: Sequence[float | None] = settings.strengths or ((1.0,) if loop else (None,))
+    if settings.merge and loop is None:
+        raise GenerateError(f"--merge needs a model with an identity layer, and {settings.model} has none")
     options: dict[str, Any] = {"custom_generate": decoding.load(loop)} if loop else {}
+    if settings.merge:
+        options["merge"] = settings.merge
     settings.sampling(tokenizer)  # what a strategy says against this tokenizer comes before the weights
     made = [f"trimtab {__version__}"]
     if settings.aligned:
@@ -207,6 +218,7 @@ def _batches(tokenizer: Any, prompts: Sequence[str], plain: bool) -> list[list[i
 def _made(settings: Settings, loop: str | None, strengths: Sequence[float | None]) -> list[str]:
     """What the texts depend on besides models and versions of trimtab."""
     made = [f"decoding {loop or settings.decoding or 'of the model'}"]
+    made += [f"merge {settings.merge}"] if settings.merge else []
     if loop:
         made.append(f"strength {', '.join(f'{strength:g}' for strength in strengths)}")
     if settings.decoding:

@@ -57,6 +57,57 @@ def test_a_request_runs_only_the_streams_that_it_needs(strength, rows):
     assert sizes == {rows}
 
 
+# ---------------------------------------------------------------- mixing what the layer hands on
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_merged_at_the_embedding_the_ends_are_the_two_models_in_one_way(kind):
+    original, expanded = pair(kind)
+    sizes = set()
+    for strength, model in ((0.0, original), (1.0, expanded)):
+        stock = model.generate(PROMPT, **GREEDY, **LOGITS)
+        hook = expanded.get_input_embeddings().register_forward_hook(lambda m, args, out: sizes.add(out.size(0)))
+        ours = at(strength, expanded, merge="embedding", **LOGITS)
+        hook.remove()
+        assert torch.equal(ours.sequences, stock.sequences)
+        assert torch.equal(logits(ours), logits(stock))
+    assert sizes == {len(PROMPT)}
+
+
+@pytest.mark.parametrize("strength", [-0.5, 0.5, 1.7])
+def test_merged_at_the_embedding_each_request_gets_its_own_mixture(strength):
+    _, expanded = pair()
+    found = at([0.0, strength, 1.0], expanded, merge="embedding", **LOGITS)
+    layer = identity_layer(expanded)
+
+    def by_hand(module, args, kwargs, output):
+        given, made = (args or (kwargs["hidden_states"],))[0], output if torch.is_tensor(output) else output[0]
+        mixed = given + strength * (made - given)
+        return mixed if torch.is_tensor(output) else (mixed, *output[1:])
+
+    hook = layer.register_forward_hook(by_hand, with_kwargs=True)
+    wanted = expanded(found.sequences[1:2, :-1]).logits[0, PROMPT.size(1) - 1 :]
+    hook.remove()
+    torch.testing.assert_close(logits(found)[1], wanted, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(logits(found)[1], logits(at(strength, expanded, **LOGITS))[1], atol=1e-3)
+
+
+def test_merged_at_the_embedding_a_schedule_reaches_each_token():
+    """The first token is the original model's, and what is read after it is read by the aligned one."""
+    _, expanded = pair()
+    found = at([[0.0], [1.0]], expanded, merge="embedding", **LOGITS)
+    with bypass(expanded):
+        start = expanded(PROMPT, use_cache=True)
+    torch.testing.assert_close(logits(found)[:, 0], start.logits[:, -1])
+    second = expanded(found.sequences[:, PROMPT.size(1)][:, None], past_key_values=start.past_key_values)
+    torch.testing.assert_close(logits(found)[:, 1], second.logits[:, -1])
+
+
+def test_another_merge_is_refused():
+    with pytest.raises(ValueError, match="merge must be one of logits, embedding, got 'hidden'"):
+        at(0.5, pair()[1], merge="hidden")
+
+
 # ---------------------------------------------------------------- between and beyond
 
 

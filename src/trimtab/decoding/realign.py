@@ -8,13 +8,17 @@ needs only one of them (s is 0 throughout, or 1) has only that. Far outside [0, 
 
     model.generate(**inputs, custom_generate=realign, strength=0.5)
 
+With `merge="embedding"` it is the layer's output that is mixed, h = (1 - s) e + s layer(e): one way and half the rows,
+the same models at s = 0 and 1, and no mixture of theirs between. An experiment; the papers mix logits, or do not say.
+
 transformers 5.23 does not hand a streamer on to such a function: give it as
 `custom_generate=partial(realign, streamer=...)`, which then gets the new tokens and not the prompt.
 
 Papers: InRa (arXiv:2506.12704), which mixes logits; CLM (arXiv:2503.04346), whose point of mixing is not confirmed.
 """
 
-from typing import Any
+from functools import partial
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -23,7 +27,9 @@ from transformers.generation.streamers import BaseStreamer
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from trimtab.decoding._streams import Dial, Stream, Strength, check_settings, decode, mix
-from trimtab.models.identity_layer import bypass
+from trimtab.models.identity_layer import blend, bypass
+
+Merge = Literal["logits", "embedding"]
 
 
 def realign(
@@ -33,6 +39,7 @@ def realign(
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
     strength: Strength = 1.0,
+    merge: Merge = "logits",
     streamer: BaseStreamer | None = None,
     **inputs: Any,
 ) -> Tensor | GenerateDecoderOnlyOutput:
@@ -42,6 +49,8 @@ def realign(
         model: with an identity layer.
         input_ids: [B, T]; they and all that follows come from `generate`.
         strength: a number, [B], a schedule [S, B] or [S, 1], or a function of the new token's index; see `Dial`.
+        merge: what is mixed. An embedding stays mixed as it was when its token was read: that of new token number t at
+            the strength of t + 1, all of the prompt at that of 0.
         streamer: is given the new tokens.
 
     Returns:
@@ -49,10 +58,30 @@ def realign(
 
     Raises:
         IdentityLayerError: if `model` has no such layer.
-        ValueError: for a strength that `Dial`, or a setting that `check_settings`, refuses.
+        ValueError: for a strength that `Dial`, or a setting that `check_settings`, refuses, and another `merge`.
     """
     check_settings(generation_config, inputs)
+    if merge not in get_args(Merge):
+        raise ValueError(f"merge must be one of {', '.join(get_args(Merge))}, got {merge!r}")
     dial = Dial(strength, input_ids.size(0), generation_config.num_return_sequences or 1)
+    loop = partial(
+        decode,
+        logits_processor=logits_processor,
+        stopping_criteria=stopping_criteria,
+        generation_config=generation_config,
+        streamer=streamer,
+    )
+    if merge == "embedding":
+        whole = Stream(model, torch.arange(input_ids.size(0), device=input_ids.device), generation_config, inputs)
+        now = torch.zeros(0)
+
+        def one_way(step: int, input_ids: Tensor) -> Tensor:
+            nonlocal now
+            now = dial(step)
+            return whole(input_ids)
+
+        with blend(model, lambda: now):
+            return loop(input_ids, one_way)
     aligned, original = (needed.nonzero()[:, 0].to(input_ids.device) for needed in (dial.aligned, dial.original))
     stream = Stream(model, torch.cat([aligned, original]), generation_config, inputs)
     around = torch.tensor([False] * len(aligned) + [True] * len(original), device=input_ids.device)
@@ -65,11 +94,4 @@ def realign(
         ])  # fmt: skip
 
     with bypass(model, around):
-        return decode(
-            input_ids,
-            next_logits,
-            logits_processor=logits_processor,
-            stopping_criteria=stopping_criteria,
-            generation_config=generation_config,
-            streamer=streamer,
-        )
+        return loop(input_ids, next_logits)

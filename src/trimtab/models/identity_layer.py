@@ -6,7 +6,7 @@ aligned model, around it the original one, bit for bit; all other weights are sh
 Source: CLM (arXiv:2503.04346) and InRa (arXiv:2506.12704).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -156,16 +156,51 @@ def bypass(model: nn.Module, rows: Tensor | None = None) -> Iterator[None]:
         ValueError: when the model is called with another number of rows.
     """
 
-    def around(layer: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
-        given = _given(args, kwargs)
-        computed = output if isinstance(output, Tensor) else output[0]
-        if rows is not None:
-            if rows.shape != given.shape[:1]:
-                raise ValueError(f"bypass: rows has the shape {list(rows.shape)}, the batch has {given.size(0)} rows")
-            given = torch.where(rows.to(given.device)[:, None, None], given, computed)
-        return given if isinstance(output, Tensor) else (given, *output[1:])
+    def around(given: Tensor, computed: Tensor) -> Tensor:
+        if rows is None:
+            return given
+        if rows.shape != given.shape[:1]:
+            raise ValueError(f"bypass: rows has the shape {list(rows.shape)}, the batch has {given.size(0)} rows")
+        return torch.where(rows.to(given.device)[:, None, None], given, computed)
 
-    hook = identity_layer(model).register_forward_hook(around, with_kwargs=True)
+    with _instead(model, around):
+        yield
+
+
+@contextmanager
+def blend(model: nn.Module, strength: Callable[[], Tensor]) -> Iterator[None]:
+    """Within, the identity layer hands on h = (1 - s) e + s layer(e), e being what it was given.
+
+    At s = 0 and s = 1 to the last bit what the two ways give; between and beyond them no mixture of their logits.
+
+    Args:
+        model: with an identity layer; may be wrapped.
+        strength: asked at each call of the model for s, [B].
+
+    Raises:
+        IdentityLayerError: if `model` has no such layer.
+    """
+
+    def between(given: Tensor, computed: Tensor) -> Tensor:
+        s = strength().to(given)[:, None, None]
+        mixed = torch.where(s == 1, computed, (1 - s) * given + s * computed)
+        return torch.where(s == 0, given, mixed)
+
+    with _instead(model, between):
+        yield
+
+
+@contextmanager
+def _instead(model: nn.Module, replace: Callable[[Tensor, Tensor], Tensor]) -> Iterator[None]:
+    """Within, the identity layer hands on replace(what it was given, what it made)."""
+
+    def change(layer: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
+        given = _given(args, kwargs)
+        if isinstance(output, Tensor):
+            return replace(given, output)
+        return (replace(given, output[0]), *output[1:])
+
+    hook = identity_layer(model).register_forward_hook(change, with_kwargs=True)
     try:
         yield
     finally:
