@@ -70,11 +70,21 @@ def test_a_few_that_have_ended_wait_for_others():
     model = tiny.model("llama_tied")
     sizes = watch(model)
     prompt = torch.cat([PROMPT, PROMPT])
-    ends = EndAt(range(40, 52), (2, 3, *[6] * 10))
-    model.generate(
-        prompt, custom_generate=ragged, **settings(attention_mask=MASK.repeat(2, 1), logits_processor=[ends])
-    )
+    asked = settings(attention_mask=MASK.repeat(2, 1), logits_processor=[EndAt(range(40, 52), (2, 3, *[6] * 10))])
+    found = model.generate(prompt, custom_generate=ragged, **asked)
     assert [rows for rows, _ in sizes] == [4, 12, 12, 10, 10, 10]
+    assert (found[0, PROMPT.size(1) + 2 :] == 0).all()
+
+
+def test_prompts_that_differ_by_their_padding_alone_are_two():
+    """Token 0 pads the first and begins the second."""
+    model = tiny.model("llama_tied")
+    prompt, mask = torch.tensor([[0, 9, 20], [0, 9, 20]]), torch.tensor([[0, 1, 1], [1, 1, 1]])
+    plain = {"attention_mask": mask, "max_new_tokens": 5, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    sizes = watch(model)
+    found = model.generate(prompt, custom_generate=ragged, **plain)
+    assert sizes[0] == (2, 3)
+    assert torch.equal(found, model.generate(prompt, **plain))
 
 
 def test_sampled_tokens_have_the_probabilities_of_the_model():

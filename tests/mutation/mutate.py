@@ -57,6 +57,7 @@ SWEEPS, READING, MEASURED = (f"report/test_report_{name}.py::" for name in ("swe
 ADAPTIVE, PENALTY = "decoding/test_adaptive.py::", "decoding/test_penalty.py::"
 SCORE, SCORES_PAGE = "test_score.py::", "report/test_scores_page.py::"
 CREDIT_MEASURES = "evals/test_credit.py::"
+RAGGED = "decoding/test_ragged.py::"
 ROLLOUTS, LEARNING = "train/test_rollouts.py::", "signals/test_learning.py::"
 ADVANTAGES, SURROGATE = "objectives/test_advantages.py::", "objectives/test_policy_gradient.py::"
 GRPO, REINFORCE, RLOO, PPO, OPD, DISTRL, LCO = (
@@ -1916,6 +1917,56 @@ MISTAKES = [
         '        return {"old": found.pop("logprobs"), **found}',
         '        return {"old": -found.pop("logprobs"), **found}',
         (ROLLOUTS + "test_the_credit_gets_all_answers",),
+    ),
+    # ------------------------------------------------------------ ragged generation, a dial at the embedding, puzzles
+    Mistake(
+        "ragged: the pasts of rows that go on are mixed up",
+        "decoding/_streams.py",
+        "            cache.batch_select_indices(places.to(self.model.device))",
+        "            cache.batch_select_indices(places.flip(0).to(self.model.device))",
+        (RAGGED + "test_greedy_tokens_are_those_of_generate",),
+    ),
+    Mistake(
+        "ragged: the mask stays that of all rows",
+        "decoding/_streams.py",
+        "        self.inputs = {name: _pick(value, places, num_rows) for name, value in self.inputs.items()}",
+        "        self.inputs = dict(self.inputs)",
+        (RAGGED + "test_greedy_tokens_are_those_of_generate",),
+    ),
+    Mistake(
+        "ragged: nobody leaves",
+        "decoding/_ragged.py",
+        "        if leave and len(rows) - number >= LEAVE * len(rows):",
+        "        if leave and number == 0:",
+        (RAGGED + "test_rows_that_have_ended_leave",),
+    ),
+    Mistake(
+        "ragged: prompts that differ by their padding alone are one",
+        "decoding/_ragged.py",
+        "    whole = input_ids if attention_mask is None else torch.cat([input_ids, attention_mask], dim=1)",
+        "    whole = input_ids",
+        (RAGGED + "test_prompts_that_differ_by_their_padding_alone",),
+    ),
+    Mistake(
+        "ragged: tokens follow an end",
+        "decoding/_ragged.py",
+        "        column[rows] = torch.where(unfinished[rows], tokens, column[rows])",
+        "        column[rows] = tokens",
+        (RAGGED + "test_a_few_that_have_ended_wait",),
+    ),
+    Mistake(
+        "rollouts: generation is TRL's everywhere",
+        "train/rollouts.py",
+        "    return {} if args.cache_implementation else quickest(device)",
+        "    return {}",
+        (ROLLOUTS + "test_prompts_are_read_once_for_all_their_answers",),
+    ),
+    Mistake(
+        "dial: the embedding is mixed the other way round",
+        "models/identity_layer.py",
+        "(1 - s) * given + s * computed",
+        "s * given + (1 - s) * computed",
+        ("decoding/test_realign.py::test_merged_at_the_embedding_each_request",),
     ),
 ]
 
