@@ -923,8 +923,8 @@ MISTAKES = [
     Mistake(
         "identity layer: not passed over",
         "models/identity_layer.py",
-        "return given if isinstance(output, Tensor) else (given, *output[1:])",
-        "return output",
+        "            return replace(given, output)",
+        "            return output",
         (
             START + "test_it_is_the_base_model_to_the_last_bit_whatever_was_trained",
             CLM + "test_around_the_trained_layer_the_network_is_the_original_to_the_last_bit",
@@ -1156,8 +1156,8 @@ MISTAKES = [
     Mistake(
         "decoding: a stream keeps the mask of the whole batch",
         "decoding/_streams.py",
-        "            return value[self.rows.to(value.device)]",
-        "            return value[torch.zeros_like(self.rows)]",
+        "        return value[rows.to(value.device)]",
+        "        return value[torch.zeros_like(rows)]",
         (REALIGN + "test_left_padding_changes_nothing",),
     ),
     Mistake(
@@ -1657,8 +1657,8 @@ MISTAKES = [
     Mistake(
         "credit: a score is read before its token",
         "models/scalar_head.py",
-        "head(hidden[:, 1:][answer_mask(call.labels)])",
-        "head(hidden[:, :-1][answer_mask(call.labels)])",
+        "        places = hidden[:, :-1] if before else hidden[:, 1:]",
+        "        places = hidden[:, :-1]",
         ("models/test_scalar_head.py::test_the_score_of_a_token_is_read_behind_it",),
     ),
     Mistake(
