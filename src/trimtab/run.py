@@ -48,7 +48,7 @@ from trimtab.signals.start import WithoutAdapter
 from trimtab.train import answers, checkpoints, heldout, settings
 from trimtab.train.events import EventLog, StopOnInterrupt, WriteEvents
 from trimtab.train.progress import ShowProgress
-from trimtab.train.rollouts import RolloutTrainer, check_buffer
+from trimtab.train.rollouts import RolloutTrainer, check_buffer, way_of_writing
 from trimtab.train.trainer import ObjectiveTrainer
 from trimtab.train.windows import WindowSampler
 
@@ -690,6 +690,8 @@ def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result
     args = settings.build(recipe.training, folder, recipe.seed, job.method.loop)
     log = EventLog(folder)
     interrupt = StopOnInterrupt(check_buffer(args) if job.rollouts else 1)
+    if job.rollouts:
+        job.notes.append(f"answers are written {way_of_writing(args)}")
     progress = ShowProgress(f"{recipe.method} -> {folder}", console)
     checkpoint = checkpoints.last_complete(folder / "checkpoints") if resume else None
     evaluate = _evaluator(job, args, log, console)

@@ -24,6 +24,7 @@ from trimtab.train.rollouts import (
     outcome_auc,
     packed,
     unpacked,
+    way_of_writing,
 )
 
 
@@ -286,6 +287,19 @@ def test_prompts_are_read_once_for_all_their_answers(tmp_path, changes, prompts_
     handle.remove()
     assert sizes[:2] == [prompts_read, 8]
     assert "generate" not in vars(made.model)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "ragged, the quickest way on cpu"),
+        ({"cache_implementation": "static"}, "by transformers' generate, cache: static"),
+        ({"use_transformers_continuous_batching": True}, "by transformers' continuous batching"),
+    ],
+)
+def test_how_answers_are_written_is_said(tmp_path, changes, said):
+    args = settings.build(settings.check({**SETTINGS, **changes}, "rollouts"), tmp_path, 0, "rollouts")
+    assert way_of_writing(args).startswith(said)
 
 
 def test_an_update_is_divided_by_its_own_tokens(tmp_path):

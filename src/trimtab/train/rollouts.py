@@ -225,6 +225,15 @@ def generation(args: Any, device: torch.device) -> dict[str, Any]:
     return {} if args.cache_implementation else quickest(device)
 
 
+def way_of_writing(args: Any) -> str:
+    """Words for how the answers are generated under these settings (a GRPOConfig)."""
+    if args.use_transformers_continuous_batching:
+        return "by transformers' continuous batching"
+    if generation(args, args.device):
+        return f"ragged, the quickest way on {args.device.type}: rows that have ended leave, a prompt is read once"
+    return f"by transformers' generate, cache: {args.cache_implementation or 'dynamic'}"
+
+
 @contextmanager
 def _generating(model: Any, arguments: Mapping[str, Any]) -> Iterator[None]:
     """`model.generate`, which TRL calls, gets these arguments too."""
