@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
-from trimtab.decoding._streams import Stream, check_settings
+from trimtab.decoding._streams import Stream, check_settings, chosen
 
 DEVICES = ("cpu",)
 """Where it was measured to be faster than `generate` itself."""
@@ -59,10 +59,7 @@ def ragged(
         stream.keep(same, rows)
     while True:
         scores = logits_processor(input_ids[rows], logits)  # type: ignore[arg-type]
-        if generation_config.do_sample:
-            tokens = torch.multinomial(torch.softmax(scores, dim=-1), num_samples=1).squeeze(1)
-        else:
-            tokens = scores.argmax(dim=-1)
+        tokens = chosen(scores, generation_config)
         column = tokens.new_full((len(input_ids),), 0 if pad is None else int(pad))
         column[rows] = torch.where(unfinished[rows], tokens, column[rows])
         input_ids = torch.cat([input_ids, column[:, None]], dim=1)

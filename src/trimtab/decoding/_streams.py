@@ -149,6 +149,13 @@ def check_settings(generation_config: GenerationConfig, inputs: dict[str, Any]) 
         raise ValueError("past_key_values must be empty: rows are read anew here, some twice or once for several")
 
 
+def chosen(scores: Tensor, generation_config: GenerationConfig) -> Tensor:
+    """[B] the next tokens from [B, V]: drawn as `generate` draws them, or the best."""
+    if generation_config.do_sample:
+        return torch.multinomial(torch.softmax(scores, dim=-1), num_samples=1).squeeze(1)
+    return scores.argmax(dim=-1)
+
+
 def decode(
     input_ids: Tensor,
     next_logits: Callable[[int, Tensor], Tensor],
@@ -180,10 +187,7 @@ def decode(
         if generation_config.return_dict_in_generate:
             all_logits += (logits,) if generation_config.output_logits else ()
             all_scores += (scores,) if generation_config.output_scores else ()
-        if generation_config.do_sample:
-            tokens = torch.multinomial(torch.softmax(scores, dim=-1), num_samples=1).squeeze(1)
-        else:
-            tokens = scores.argmax(dim=-1)
+        tokens = chosen(scores, generation_config)
         if ends:
             assert pad is not None, "generate() sets it wherever there is an end token"
             tokens = torch.where(unfinished, tokens, pad)
