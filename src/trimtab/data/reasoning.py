@@ -42,13 +42,11 @@ def tasks(name: str, split: str = "train", rows: int = 1000, seed: int = 0, **op
     made, seen = [], set()
     source = _dataset(name, seed, written)
     for index in range(SIZE):
-        if len(made) == rows:
-            return made
+        if len(made) == rows or index > 100 * (len(made) + 20):
+            break
         entry = source[index]
         question = str(entry["question"])
         if question in seen or split_of(question) != split:
-            if index > 100 * (len(made) + 20):
-                break
             continue
         seen.add(question)
         row = {"prompt": question, "task": json.dumps({"name": name, "seed": seed, "index": index, "options": options})}
