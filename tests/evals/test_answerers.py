@@ -71,6 +71,19 @@ def test_options_get_the_probability_of_all_their_tokens(model, tokenizer, label
                 assert values[label] == pytest.approx(chain(model, tokenizer, chat, label), abs=1e-4)
 
 
+def test_options_behind_a_shared_beginning_are_worth_what_they_are_alone(model, tokenizer):
+    system = {"role": "system", "content": "You are asked to choose one."}
+    chats = [[system, {"role": "user", "content": text}] for text in ("a", "b, or not b", "say it again")]
+    labels = [["A", "B"], [" yes it is", "no"], ["A", "it cannot be known"]]
+    sizes = []
+    handle = model.get_input_embeddings().register_forward_hook(lambda m, args, out: sizes.append(tuple(out.shape[:2])))
+    together = Local(model, tokenizer).compare(chats, labels)
+    handle.remove()
+    assert [rows for rows, _ in sizes] == [1, 3, 6]
+    for chat, of, found in zip(chats, labels, together):
+        assert found == pytest.approx({label: chain(model, tokenizer, chat, label) for label in of}, abs=1e-4)
+
+
 def test_the_model_keeps_its_mode_and_gets_no_gradients(model, tokenizer):
     model.train()
     try:

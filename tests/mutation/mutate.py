@@ -57,6 +57,7 @@ SWEEPS, READING, MEASURED = (f"report/test_report_{name}.py::" for name in ("swe
 ADAPTIVE, PENALTY = "decoding/test_adaptive.py::", "decoding/test_penalty.py::"
 SCORE, SCORES_PAGE = "test_score.py::", "report/test_scores_page.py::"
 CREDIT_MEASURES = "evals/test_credit.py::"
+BEGINNING = "decoding/test_beginning.py::"
 RAGGED = "decoding/test_ragged.py::"
 ROLLOUTS, LEARNING = "train/test_rollouts.py::", "signals/test_learning.py::"
 ADVANTAGES, SURROGATE = "objectives/test_advantages.py::", "objectives/test_policy_gradient.py::"
@@ -1929,9 +1930,37 @@ MISTAKES = [
     Mistake(
         "ragged: the mask stays that of all rows",
         "decoding/_streams.py",
-        "        self.inputs = {name: _pick(value, places, num_rows) for name, value in self.inputs.items()}",
+        "        self.inputs = {name: pick(value, places, num_rows) for name, value in self.inputs.items()}",
         "        self.inputs = dict(self.inputs)",
         (RAGGED + "test_greedy_tokens_are_those_of_generate",),
+    ),
+    Mistake(
+        "beginning: positions count the gap",
+        "decoding/_beginning.py",
+        "(attention_mask.cumsum(dim=1) - 1).clamp(min=0), cache)",
+        "column.expand_as(input_ids).contiguous(), cache)",
+        (BEGINNING + "test_logits_are_those_of_whole_prompts",),
+    ),
+    Mistake(
+        "beginning: attention sees the gap",
+        "decoding/_beginning.py",
+        "input_ids.gather(1, source), attention_mask.gather(1, source)",
+        "input_ids.gather(1, source), torch.ones_like(attention_mask)",
+        (BEGINNING + "test_logits_are_those_of_whole_prompts",),
+    ),
+    Mistake(
+        "beginning: what is equal further on is shared too",
+        "decoding/_beginning.py",
+        ".all(dim=0).cumprod(dim=0).sum()",
+        ".all(dim=0).sum()",
+        (BEGINNING + "test_tokens_that_all_rows_share_leave_each_one_of_its_own",),
+    ),
+    Mistake(
+        "beginning: a window that slides over the gap is let pass",
+        "decoding/_beginning.py",
+        ' or any(getattr(layer, "is_sliding", False) for layer in cache.layers)',
+        "",
+        (BEGINNING + "test_a_sliding_window_is_refused_and_its_cache_stays_empty",),
     ),
     Mistake(
         "ragged: nobody leaves",

@@ -1,20 +1,20 @@
-"""Ragged generation: a row that has ended leaves the batch, and equal prompts are read once.
+"""Ragged generation: a row that has ended leaves the batch, and what prompts share is read once.
 
     model.generate(**inputs, custom_generate=ragged)
 
 The tokens have the distribution that `generate` gives them; greedy ones are the same up to rounding. `generate` itself
-computes every row until the last has ended, and reads a prompt once for each answer to it. Where half the rows take
-half the time, as on a CPU, most of that is saved.
+computes every row until the last has ended, reads a prompt once for each answer to it, and what all prompts begin with
+once for each of them. Where half the rows take half the time, as on a CPU, most of that is saved.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
-from transformers.cache_utils import LinearAttentionCacheLayerMixin
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
-from trimtab.decoding._streams import Stream, check_settings, chosen
+from trimtab.decoding._beginning import begin, grows
+from trimtab.decoding._streams import Stream, check_settings, chosen, pick
 
 DEVICES = ("cpu",)
 """Where it was measured to be faster than `generate` itself."""
@@ -53,8 +53,12 @@ def ragged(
     unfinished = torch.ones_like(rows, dtype=torch.bool)
     leave = _can_leave(inputs)
     first, same = _distinct(input_ids, inputs.get("attention_mask")) if leave else (rows, rows)
-    stream = Stream(model, first, generation_config, inputs)
-    logits = stream(input_ids)[same]
+    prompts, inputs = input_ids[first], {name: pick(value, first, len(rows)) for name, value in inputs.items()}
+    cache = inputs.get("past_key_values")
+    if cache is not None and (begun := begin(model, prompts, inputs.get("attention_mask"), cache)):
+        prompts, inputs["attention_mask"], inputs["position_ids"], _ = begun
+    stream = Stream(model, torch.arange(len(first), device=first.device), generation_config, inputs)
+    logits = stream(prompts)[same]
     if len(first) < len(rows):
         stream.keep(same, rows)
     while True:
@@ -81,12 +85,7 @@ def quickest(device: torch.device) -> dict[str, Any]:
 
 def _can_leave(inputs: dict[str, Any]) -> bool:
     """Whether the past of a row can be picked from that of others."""
-    if not inputs.get("use_cache"):
-        return True
-    cache = inputs.get("past_key_values")
-    return isinstance(cache, DynamicCache) and not any(
-        isinstance(layer, LinearAttentionCacheLayerMixin) for layer in cache.layers
-    )
+    return not inputs.get("use_cache") or grows(inputs.get("past_key_values"))
 
 
 def _distinct(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:

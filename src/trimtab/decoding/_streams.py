@@ -79,7 +79,7 @@ class Stream:
     def __call__(self, input_ids: Tensor) -> Tensor:
         """[n, V] float32 from [B, T], the whole sequences so far."""
         if not self.started:
-            self.inputs = {name: _pick(value, self.rows, input_ids.size(0)) for name, value in self.inputs.items()}
+            self.inputs = {name: pick(value, self.rows, input_ids.size(0)) for name, value in self.inputs.items()}
             outputs = self.model._prefill(input_ids[self.rows], self.generation_config, self.inputs)
             self.started = True
         else:
@@ -98,13 +98,13 @@ class Stream:
             rows: [m] indices of the batch.
         """
         num_rows, cache = len(self.rows), self.inputs.get("past_key_values")
-        self.inputs = {name: _pick(value, places, num_rows) for name, value in self.inputs.items()}
+        self.inputs = {name: pick(value, places, num_rows) for name, value in self.inputs.items()}
         if cache is not None:
             cache.batch_select_indices(places.to(self.model.device))
         self.rows = rows
 
 
-def _pick(value: Any, rows: Tensor, num_rows: int) -> Any:
+def pick(value: Any, rows: Tensor, num_rows: int) -> Any:
     """Positions that all rows share come as [1, T] and stay so."""
     if isinstance(value, Tensor) and value.dim() > 1 and value.size(0) == num_rows:
         return value[rows.to(value.device)]

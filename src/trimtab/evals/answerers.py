@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from trimtab import decoding
+from trimtab.decoding._beginning import begin
 from trimtab.decoding._ragged import quickest
 from trimtab.evals.suite import Messages, SuiteError
 from trimtab.models import fingerprint
@@ -108,8 +108,8 @@ class Local:
         return [Reply(text) for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]
 
     def compare(self, chats: Sequence[Messages], labels: Sequence[Sequence[str]]) -> list[dict[str, float]]:
-        """Each prompt goes through the model once, whatever the number of labels; labels of several tokens go on from
-        copies of its cache."""
+        """What all prompts begin with goes through the model once, and then each prompt once, whatever the number of
+        labels; labels of several tokens go on from copies of its cache."""
         texts, special = prompt_texts(self.tokenizer, chats, self.plain)
         space = " " if special and not all(text.endswith((" ", "\n")) for text in texts) else ""
         ids = [self._tails(text, [space + label for label in of], special) for text, of in zip(texts, labels)]
@@ -131,11 +131,14 @@ class Local:
         return tails
 
     def _logprobs(self, inputs: Any, ids: Sequence[Sequence[Sequence[int]]], width: int) -> list[list[float]]:
-        mask: Tensor = inputs["attention_mask"]
+        prompts, mask, cache, read = inputs["input_ids"], inputs["attention_mask"], None, 0
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        if begun := begin(self.model, prompts, mask):
+            prompts, mask, positions, cache = begun
+            read = cache.get_seq_length()
         output = self.model(
-            input_ids=inputs["input_ids"], attention_mask=mask, position_ids=positions, logits_to_keep=1,
-            use_cache=width > 1,
+            input_ids=prompts[:, read:], attention_mask=mask, position_ids=positions[:, read:], logits_to_keep=1,
+            past_key_values=cache, use_cache=width > 1 or cache is not None,
         )  # fmt: skip
         first = output.logits[:, -1].float().log_softmax(dim=-1).cpu()
         found = [[first[row, tail[0]].item() for tail in tails] for row, tails in enumerate(ids)]

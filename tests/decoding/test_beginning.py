@@ -1,0 +1,107 @@
+"""What all prompts begin with is read once, and nothing that follows can tell."""
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+import tiny
+from trimtab.decoding._beginning import LEAST, begin, shared_tokens
+from trimtab.decoding._ragged import ragged
+
+KINDS = ("llama_tied", "gpt2", "qwen3", "olmo2", "phi3", "cohere")
+START = [7, 21, 35, 8, 14, 40, 29, 33, 12, 18]
+OWN = [[5, 9], [31, 6, 44, 17, 23], [11], [31, 6, 2, 3]]
+
+
+def padded(rows, pad=0):
+    """[B, T] ids and mask, padded on the left."""
+    width = max(map(len, rows))
+    ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    return ids, mask
+
+
+PROMPT, MASK = padded([START + own for own in OWN])
+SETTINGS = {"attention_mask": MASK, "max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+
+
+def widths(model):
+    sizes = []
+    model.get_input_embeddings().register_forward_hook(lambda m, args, out: sizes.append(tuple(out.shape[:2])))
+    return sizes
+
+
+def test_tokens_that_all_rows_share_leave_each_one_of_its_own():
+    assert shared_tokens(PROMPT, MASK) == 10
+    assert shared_tokens(*padded([[1, 2, 3], [1, 2, 3]])) == 2
+    assert shared_tokens(*padded([[1, 2, 3, 4], [1, 2]])) == 1
+    assert shared_tokens(*padded([[1, 2, 3], [2, 2, 3]])) == 0
+    assert shared_tokens(*padded([[1, 2, 3], [1, 9, 3]])) == 1  # what is equal further on is not shared
+    assert shared_tokens(*padded([[4], [4, 5]])) == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_logits_are_those_of_whole_prompts(kind):
+    model = tiny.model(kind)
+    begun = begin(model, PROMPT, MASK)
+    assert begun is not None
+    assert begun.cache.get_seq_length() == 10
+    rest = model(
+        input_ids=begun.input_ids[:, 10:], attention_mask=begun.attention_mask,
+        position_ids=begun.position_ids[:, 10:], past_key_values=begun.cache,
+    ).logits[:, -1]  # fmt: skip
+    for row, own in enumerate(OWN):
+        alone = model(torch.tensor([START + own])).logits[0, -1]
+        torch.testing.assert_close(rest[row], alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_greedy_tokens_are_those_of_generate(kind):
+    model = tiny.model(kind)
+    expected = model.generate(PROMPT, **SETTINGS)
+    sizes = widths(model)
+    assert torch.equal(model.generate(PROMPT, custom_generate=ragged, **SETTINGS), expected)
+    assert sizes == [(1, 10), (4, 5), *[(4, 1)] * 5]
+
+
+def test_copies_of_a_prompt_are_read_once_behind_the_beginning():
+    model = tiny.model("llama_tied")
+    twice, mask = PROMPT.repeat_interleave(2, dim=0), MASK.repeat_interleave(2, dim=0)
+    settings = {**SETTINGS, "attention_mask": mask}
+    expected = model.generate(twice, **settings)
+    sizes = widths(model)
+    assert torch.equal(model.generate(twice, custom_generate=ragged, **settings), expected)
+    assert sizes[:3] == [(1, 10), (4, 5), (8, 1)]
+
+
+def test_nothing_is_read_apart_where_nothing_is_gained():
+    model = tiny.model("llama_tied")
+    assert begin(model, PROMPT[:1], MASK[:1]) is None
+    short = padded([START[: LEAST - 1] + own for own in OWN])
+    assert begin(model, *short) is None
+    assert begin(model, *padded([START[:LEAST] + own for own in OWN])) is not None
+
+
+def test_a_sliding_window_is_refused_and_its_cache_stays_empty():
+    """Its columns count the gap."""
+    model = tiny.model("gemma3")
+    cache = DynamicCache(config=model.config)
+    assert any(layer.is_sliding for layer in cache.layers)
+    assert begin(model, PROMPT, MASK, cache) is None
+    assert cache.get_seq_length() == 0
+    settings = {**SETTINGS, "max_new_tokens": 3}
+    assert torch.equal(model.generate(PROMPT, custom_generate=ragged, **settings), model.generate(PROMPT, **settings))
+
+
+def test_padding_on_the_right_and_prompts_without_a_mask_are_left_alone():
+    model = tiny.model("llama_tied")
+    assert begin(model, PROMPT.flip(1), MASK.flip(1)) is None
+    assert begin(model, PROMPT, None) is None
+
+
+def test_a_model_without_positions_is_refused():
+    model = tiny.model("llama_tied")
+    forward = model.forward
+    model.forward = lambda input_ids=None, attention_mask=None, past_key_values=None: forward(input_ids)
+    assert begin(model, PROMPT, MASK) is None
