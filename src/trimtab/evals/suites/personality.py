@@ -5,9 +5,9 @@ statement describes; so a consistent respondent gives both the same number. Stat
 the scale in two orders, and each order in several wordings of the question. The answers are joined by `pair_id` in
 `measures`: agreement, what it would be by chance, and whether the answers are reliable enough to be read at all.
 
-The bundled pairs (CC0) are built on the 50 Big-Five markers of the International Personality Item Pool
-(ipip.ori.org, public domain; Goldberg 1999, Goldberg et al. 2006): traits E extraversion, A agreeableness,
-C conscientiousness, ES emotional stability, I intellect. The paper's own corpus is not public.
+The bundled pairs (CC0) are built on 39 of the 50 Big-Five markers of the International Personality Item Pool
+(ipip.ori.org, public domain; Goldberg 1999, Goldberg et al. 2006) and 21 reversals of our own: traits E extraversion,
+A agreeableness, C conscientiousness, ES emotional stability, I intellect. The paper's own corpus is not public.
 """
 
 import re
@@ -547,7 +547,7 @@ def _plain(value: float) -> Interval:
 
 SUITE = Suite(
     paper="arXiv:2402.14679",
-    version="1",
+    version="2",
     options=Settings,
     items=items,
     prompts={"scale": (ask,)},

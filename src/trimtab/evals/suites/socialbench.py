@@ -454,7 +454,7 @@ def _difference(parser: str, kind: str, individual: Mapping[str, Any], group: Ma
 
 SUITE = Suite(
     paper="arXiv:2403.13679",
-    version="1",
+    version="2",
     options=SocialBenchOptions,
     items=items,
     prompts={"zero_shot": (prompt,)},
