@@ -116,6 +116,13 @@ def test_rows_of_all_depths_are_made_for_training(bundled):
     assert not {wording.normal(row["question"]) for row in rows} & {wording.normal(row["question"]) for row in bundled}
 
 
+def test_no_row_is_deeper_than_wanted(bundled):
+    rows = load_rows("trimtab:geomrel/train?rows=20&deepest=2")
+    assert Counter(row["depth"] for row in rows) == {1: 10, 2: 10}
+    shallow = load_rows("trimtab:geomrel/test?rows=30&deepest=1")
+    assert [row["question"] for row in shallow] == [row["question"] for row in bundled if row["depth"] == 1][:30]
+
+
 def test_evidence_of_what_cannot_be_inferred_is_two_realisations(bundled):
     for row in bundled:
         witnesses = row["evidence"]["witnesses"]
@@ -157,6 +164,8 @@ def test_four_hundred_further_realisations_agree_with_every_bundled_label(bundle
     [
         ("trimtab:geomrel/heldout", "splits are train and test, not 'heldout'"),
         ("trimtab:geomrel/test?seed=3", "the test rows are fixed"),
+        ("trimtab:geomrel/train?deepest=6", "deepest is 1 to 5, not 6"),
+        ("trimtab:geomrel/test?deepest=0", "deepest is 1 to 5, not 0"),
         ("trimtab:geomerl/test", "did you mean 'trimtab:geomrel'"),
     ],
 )
@@ -221,6 +230,12 @@ def test_it_is_found_and_the_robust_parser_gives_the_headline():
     right = suite.score(item, f"Answer: {item.target[0]}")["robust"]
     assert right == (item.target[0], 1.0)
     assert suite.score(item, "no idea")["robust"] == (None, None)
+
+
+def test_the_bare_prompt_asks_as_the_rows_do(bundled):
+    (ask,) = suites.load("geomrel").prompts["bare"]
+    for item, row in zip(make(GeomRelOptions(rows=200)), bundled):
+        assert ask(item, ()) == [{"role": "user", "content": row["question"]}]
 
 
 def test_majority_is_far_below_one():

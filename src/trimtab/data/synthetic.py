@@ -95,28 +95,33 @@ def prose(split: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def geomrel(split: str, rows: int | None = None, seed: int = 0) -> Iterator[dict[str, Any]]:
+def geomrel(split: str, rows: int | None = None, seed: int = 0, deepest: int = 5) -> Iterator[dict[str, Any]]:
     """Which relation holds between lines, points, angles and shapes that are described in words; see `data/geometry`.
 
     Each row has `messages`, the official keys `question`, `answer`, `relation`, and `level`, `depth`, `scene`,
     `options`, `seed`, `evidence`. The 2,000 test rows are bundled, made by `scripts/geomrel_rows.py`; training
     rows are made when asked for, 10,000 unless told. The text of a question decides its split (one in ten is a test
-    question, whatever its points are called), so no test question is ever a training row, whatever the seed.
+    question, whatever its points are called), so no test question is ever a training row, whatever the seed. No row
+    chains more than `deepest` constructions.
 
     Raises:
-        ValueError: for another split, and for a seed of the test rows, which are fixed.
+        ValueError: for another split, for a seed of the test rows, which are fixed, and if deepest is not 1 to 5.
     """
     if split not in ("train", "test"):
         raise ValueError(f"splits are train and test, not {split!r}")
     from trimtab.data.geometry import items, wording
 
+    if deepest not in items.DEPTHS:
+        raise ValueError(f"deepest is 1 to 5, not {deepest}")
+
     if split == "test":
         if seed:
             raise ValueError("the test rows are fixed; a seed is for train")
         text = (files("trimtab.data") / "bundled" / "geomrel_test.jsonl").read_text(encoding="utf-8")
-        bundled = map(json.loads, text.splitlines()[:rows])
-        return ({"messages": items.chat(row["question"], row["answer"]), **row} for row in bundled)
-    made = items.generate(seed, keep=lambda question: not wording.is_test(question))
+        bundled = (row for row in map(json.loads, text.splitlines()) if row["depth"] <= deepest)
+        return ({"messages": items.chat(row["question"], row["answer"]), **row} for row in islice(bundled, rows))
+    depths = items.DEPTHS[:deepest]
+    made = items.generate(seed, depths, keep=lambda question: not wording.is_test(question))
     return islice(made, 10_000 if rows is None else rows)
 
 

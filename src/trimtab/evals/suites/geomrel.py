@@ -21,7 +21,7 @@ from trimtab.data.geometry import audit, items, wording
 from trimtab.data.geometry.constructions import ALL
 from trimtab.data.synthetic import geomrel as bundled
 from trimtab.evals import prompts
-from trimtab.evals.suite import Item, Options, Suite, SuiteError, Verdict, chosen
+from trimtab.evals.suite import Item, Messages, Options, Suite, SuiteError, Verdict, chosen, user
 
 
 class GeomRelOptions(Options):
@@ -81,6 +81,14 @@ def _item(number: int, row: Mapping[str, Any]) -> Item:
         groups=groups,
         data={key: row[key] for key in ("scene", "evidence") if key in row},
     )
+
+
+# ---------------------------------------------------------------- prompts
+
+
+def bare(item: Item, before: Sequence[str] = ()) -> Messages:
+    """The question as the rows of `trimtab:geomrel` ask it, and nothing else: for a model that was trained on them."""
+    return user(wording.question(item.text, item.options))
 
 
 # ---------------------------------------------------------------- parsers
@@ -255,7 +263,7 @@ SUITE = Suite(
     version="1",
     options=GeomRelOptions,
     items=make,
-    prompts=prompts.variants(EXAMPLES),
+    prompts={**prompts.variants(EXAMPLES), "bare": (bare,)},
     score=score,
     max_new_tokens=768,
     draw=draw,
