@@ -492,6 +492,31 @@ def test_an_objective_of_whole_sequences_equals_plain_logits(how, total):
     assert_sequences_same(tokens(), hidden_states(), Head(linear(bias=True), V), how, total)
 
 
+class Products(TorchDispatchMode):
+    """Tokens of which logits were computed, a product each."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens: list[int] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.mm.default and made.shape[1] == V:
+            self.tokens.append(len(made))
+        return made
+
+
+@pytest.mark.parametrize("block, computed", [(100, [13]), (7, [6, 7, 6]), (5, [3, 5, 5, 5, 3])])
+def test_logits_of_the_first_block_are_computed_once(monkeypatch, block, computed):
+    cut(monkeypatch, block, 2)
+    batch = tokens()
+    batch = batch.with_signals(teacher=batch.logprobs(of="teacher").detach())
+    weight = weights(batch, "sequence_mean", per="sequence")
+    with Products() as seen:
+        fused_loss(Contrast(), batch, hidden_states(), Head(linear(), V), weight).loss.backward()
+    assert seen.tokens == computed
+
+
 @pytest.mark.parametrize("teacher_vocab", [V + 5, V - 5])
 def test_an_objective_of_whole_sequences_crops_to_the_common_vocabulary(monkeypatch, teacher_vocab):
     cut(monkeypatch, 5, 2)

@@ -8,7 +8,7 @@ the heads and passes over the head's gradient, while slices that fit the cache m
 
 An objective of whole sequences, or of prefixes, sees log-probabilities of the answer tokens (or their logits, if its
 `leaf` says so) instead of tables of logits: they are computed first, without gradient; the objective's gradient at them
-then weighs a second pass.
+then weighs a second pass. The first one goes backwards, so that the logits of the first block are still there.
 
 The head is called as a module, so adapters, biases and quantised heads work; its parameters get their
 gradient through autograd like everything else, which is what tied embeddings, DDP and FSDP rely on. Inside
@@ -125,6 +125,8 @@ class _Pass:
         self.objective, self.batch, self.head, self.weights = objective, batch, head, weights.float()
         self.values = torch.zeros_like(self.weights)
         self.metrics: dict[str, tuple[Tensor, Tensor]] = {}
+        self.first: Tensor | None = None
+        """what the head's module gave for the first block, where an earlier pass left it"""
         self.slice = _tokens(SLICE_BYTES, head.vocab_size, weights.device)
 
     def _blocks(self) -> list[slice]:
@@ -148,8 +150,10 @@ class _Pass:
     def _block(self, leaf: Tensor, block: slice, parameters: list[Tensor], sums: list[Tensor]) -> Tensor:
         """Gradient at the hidden states of one block; those at the parameters are added to `sums`."""
         linear = self.head.plain_linear(leaf)
-        with torch.set_grad_enabled(linear is None):
-            raw = self.head.module(leaf)
+        raw, self.first = self.first if linear is not None else None, None  # autograd wants logits of its own
+        if raw is None:
+            with torch.set_grad_enabled(linear is None):
+                raw = self.head.module(leaf)
         grad_raw = raw if linear is not None else torch.empty_like(raw)  # a gradient takes its logits' place
         for inside, batch, part in self._slices(block):
             logits = raw.detach()[inside].requires_grad_()
@@ -184,11 +188,15 @@ class _Pass:
             grad_hidden[block] = self._block(leaf, block, parameters, sums)
         return grad_hidden, [total.to(parameter.dtype) for parameter, total in zip(parameters, sums)]
 
-    def without_grad(self, hidden: Tensor) -> None:
-        for block in self._blocks():
+    def without_grad(self, hidden: Tensor) -> Tensor | None:
+        """What the head's module gave for the first block, which comes last."""
+        raw = None
+        for block in reversed(self._blocks()):
+            del raw  # one such table is alive
             raw = self.head.module(hidden[block])
             for inside, batch, part in self._slices(block):
                 self._objective(raw[inside], batch, part)
+        return raw
 
 
 class _FusedLoss(torch.autograd.Function):
@@ -272,16 +280,19 @@ def _sequence_loss(objective: Objective, batch: TokenBatch, hidden: Tensor, head
         if isinstance(value, LazyLogits)
     }
     read = LabelLogits() if getattr(objective, "leaf", "logprob") == "logit" else LabelLogprobs(vocab)
+    work = _Pass(read, replace(batch, signals={}), head, hidden.new_zeros(len(batch), dtype=torch.float32))
     with torch.no_grad():
-        leaf = _values(read, batch, hidden, head)
-    leaf.requires_grad_()
+        raw = work.without_grad(hidden)
+    leaf = work.values.requires_grad_()
     with torch.enable_grad():
         losses = objective(batch.with_signals(**known, policy=leaf))
     values = losses.values.detach().float()
     loss = (values * weights).sum()
     if torch.is_grad_enabled() and losses.values.requires_grad:
         (grad,) = torch.autograd.grad(losses.values, leaf, weights.to(losses.values.dtype))
-        carrier = _weighted(_Pass(read, replace(batch, signals={}), head, grad), hidden)
+        work = _Pass(read, work.batch, head, grad)
+        work.first, raw = raw, None  # else it would outlive its block
+        carrier = _weighted(work, hidden)
         loss = loss + (carrier - carrier.detach())  # the value of one, the gradient of the other
     return Fused(loss, losses.metrics, values)
 
