@@ -1,52 +1,69 @@
 """How many items of a suite are answered a second: our own runner against inspect_ai with its `hf` provider.
 
-The same model, items, prompts and tokens of an answer, greedily, by turns in one process; loading is not counted.
-All must give the same answers, but for near ties that rounding in another batch may turn (at most one in ten). Further
-contestants: inspect_ai with our provider, and options that are compared instead of written. Scoring is timed alone.
+The same model, items, prompts and tokens of an answer, greedily, by turns in one process; loading is not counted. Once
+with the question alone, once after examples. All must give the same answers, but for near ties that rounding in another
+batch may turn (at most one in ten). Further contestants: inspect_ai with our provider, and options that are compared
+instead of written. Scoring is timed alone.
 """
 
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from inspect_ai import eval as inspect_eval
 from inspect_ai.model import get_model
 
-from common import Different, Target, alternate, parser, ratio, signature, table, write
+from common import Different, Target, alternate, parser, ratio, signature, table, tell, unjudged, write
 from trimtab.evals import harness, suites
 from trimtab.evals.answerers import Local
 from trimtab.evals.runner import Question, ask, verdicts
+from trimtab.evals.suite import Answered
 from trimtab.models.builtin import builtin_folder
 from trimtab.models.loading import load_model, load_tokenizer
 
 SUITE, NAME = "geomrel", "smollm2-135m"
-ITEMS, NEW, BATCH, REPEATS = 96, 16, 32, 2
+ITEMS = {"zero_shot": 96, "few_shot": 32}
+"""of each prompt; the examples of the second are 389 tokens that all items share"""
+NEW, BATCH, REPEATS = 16, 32, 2
 OURS, PEER, HARNESS, COMPARED = "trimtab", "inspect_ai, hf", "inspect_ai, trimtab", "trimtab, options compared"
 
 
-def main() -> None:
-    args = parser(__doc__).parse_args()
-    about = signature()
-    repeats = args.repeats or (1 if args.quick else REPEATS)
-    number, new = (2, 2) if args.quick else (ITEMS, NEW)
-    suite = suites.load(SUITE)
-    items = list(suite.items(suites.check(SUITE, {})))[:number]
-    prompt = next(iter(suite.prompts))
+class Models(NamedTuple):
+    """One set of weights, asked in three ways."""
+
+    model: Any
+    tokenizer: Any
+    hf: Any
+    own: Any
+
+
+def load() -> Models:
     model, tokenizer = load_model(NAME), load_tokenizer(NAME)
     hf = get_model("hf/local", model_path=str(builtin_folder(NAME)), do_sample=False, batch_size=BATCH, memoize=False)
     own = get_model(f"trimtab/{NAME}", live=(model, tokenizer), batch=BATCH, memoize=False)
+    return Models(model, tokenizer, hf, own)
+
+
+def measured(prompt: str, number: int, new: int, repeats: int, models: Models) -> dict[str, Any]:
+    """Timings of all contestants, the share of equal answers, and of scoring in the time of answering."""
+    suite = suites.load(SUITE)
+    items = list(suite.items(suites.check(SUITE, {})))[:number]
     answers: dict[str, dict[str, str]] = {}
 
+    def asked(read: Literal["text", "options"]) -> Sequence[Answered]:
+        question = Question(suite, items, prompt, read, new if read == "text" else None)
+        return ask(question, Local(models.model, models.tokenizer, batch=BATCH))
+
     def ours() -> None:
-        found = ask(Question(suite, items, prompt, max_new_tokens=new), Local(model, tokenizer, batch=BATCH))
-        answers[OURS] = {one.item.id: one.answers[-1] for one in found}
+        answers[OURS] = {one.item.id: one.answers[-1] for one in asked("text")}
 
     def compared() -> None:
-        ask(Question(suite, items, prompt, read="options"), Local(model, tokenizer, batch=BATCH))
+        asked("options")
 
     def harnessed(name: str, served: Any) -> None:
-        task = harness.suite_task(SUITE, limit=number, max_new_tokens=new)
+        task = harness.suite_task(SUITE, prompt=prompt, limit=number, max_new_tokens=new)
         with tempfile.TemporaryDirectory() as logs:
             (log,) = inspect_eval(
                 task, model=served, log_dir=logs, display="none", max_connections=BATCH,
@@ -57,8 +74,8 @@ def main() -> None:
 
     steps = {
         OURS: ours,
-        PEER: lambda: harnessed(PEER, hf),
-        HARNESS: lambda: harnessed(HARNESS, own),
+        PEER: lambda: harnessed(PEER, models.hf),
+        HARNESS: lambda: harnessed(HARNESS, models.own),
         COMPARED: compared,
     }
     timings = alternate(steps, repeats, patience=0)
@@ -71,23 +88,31 @@ def main() -> None:
     for item in items:
         verdicts(suite, item, {"answers": [answers[OURS][item.id]]})
     scoring = (time.perf_counter() - start) / timings[OURS].median
-    faster = ratio(timings[OURS].median, timings[PEER].median)
-    targets = [
-        Target("evaluation: trimtab's seconds over the hf provider's", 1 / 1.5, None if args.quick else faster),
-        Target("evaluation: scoring over generation", 0.01, None if args.quick else scoring),
-    ]
     cells = [
         {"contestant": name, "a_second": number / timing.median, "time": timing.record()}
         for name, timing in timings.items()
     ]
-    path = write(
-        "evaluation",
-        args,
-        {"signature": about, "items": number, "tokens": new, "cells": cells, "same_answers": same},
-        targets,
-    )
-    print(table(["contestant", "seconds", "items a second"], [
-        [name, timing.median, number / timing.median] for name, timing in timings.items()
+    return {"prompt": prompt, "items": number, "cells": cells, "same_answers": same, "scoring": scoring}
+
+
+def main() -> None:
+    args = parser(__doc__).parse_args()
+    about = signature()
+    repeats = args.repeats or (1 if args.quick else REPEATS)
+    models, found, targets = load(), [], []
+    for prompt, number in ITEMS.items():
+        tell(prompt)
+        one = measured(prompt, 2 if args.quick else number, 2 if args.quick else NEW, repeats, models)
+        found.append(one)
+        a_second = {cell["contestant"]: cell["a_second"] for cell in one["cells"]}
+        for name in (OURS, COMPARED):
+            faster = ratio(a_second[PEER], a_second[name])
+            targets.append(Target(f"evaluation, {prompt}: {name}, seconds over the hf provider's", 1 / 1.5, faster))
+        targets.append(Target(f"evaluation, {prompt}: scoring over generation", 0.01, one["scoring"]))
+    targets = unjudged(targets) if args.quick else targets
+    path = write("evaluation", args, {"signature": about, "tokens": NEW, "prompts": found}, targets)
+    print(table(["prompt", "contestant", "items a second"], [
+        [one["prompt"], cell["contestant"], cell["a_second"]] for one in found for cell in one["cells"]
     ]))  # fmt: skip
     print("", *targets, Path(path).name, sep="\n")
 

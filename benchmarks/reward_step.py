@@ -91,6 +91,8 @@ def updates(model: str, rows: int, length: int) -> dict[str, Callable[[], float]
     inputs["rating"][:, ::8] = 1.0
     scorer = with_scalar_head(make(model), seed=0).train()
     add_score_forward(scorer)
+    for weight in scorer.parameters():
+        weight.sum()  # pages of a mapped file count only once they were read
     return {
         name: partial(step, scorer if name in SCALAR else policy, plan_of(name), inputs) for name in ("sft", *MEMBERS)
     }
