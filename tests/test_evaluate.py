@@ -1,6 +1,7 @@
 """`trimtab eval`: folders of evaluations, gone on with and never mixed; pages that open without a network."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -9,6 +10,8 @@ from rich.console import Console
 
 import tiny_folder
 from trimtab import evaluate
+from trimtab.evals.suite import Measure
+from trimtab.intervals import Interval
 from trimtab.recipe import parse
 from trimtab.report import evaluation as page
 from trimtab.report.reading import ReportError
@@ -25,6 +28,27 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def other(tmp_path_factory):
     return tiny_folder.save(tmp_path_factory.mktemp("model") / "other", seed=5, max_position_embeddings=4096)
+
+
+def strict_json(text):
+    """As any reader of JSON takes it, to whom NaN and Infinity are nothing."""
+    return json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+
+
+def test_what_cannot_be_computed_is_null_in_the_file(trimtab, model, tmp_path):
+    """Halves of two repetitions that oppose each other have a reliability of minus infinity."""
+    code, _, err = trimtab(
+        "eval", "personality", "personality.traits=[E]", "personality.repeats=1", "--read", "options", "--batch", "8",
+        "--model", model, "--out", tmp_path / "one",
+    )  # fmt: skip
+    assert (code, err) == (0, ""), err
+    facts = strict_json((tmp_path / "one" / "personality" / "evaluation.json").read_text())
+    assert any(None in one["value"][:1] for one in facts["measures"])
+
+
+def test_an_infinite_measure_is_written_as_null():
+    one = Measure("split-half", "all", Interval(-math.inf, math.nan, math.nan), 12)
+    assert evaluate._measure(one)["value"] == [None, None, None]
 
 
 @pytest.fixture

@@ -202,7 +202,7 @@ def _write(path: Path, facts: Mapping[str, Any]) -> None:
 
 
 def _measure(one: Measure) -> dict[str, Any]:
-    value = [None if math.isnan(x) else x for x in one.value]
+    value = [x if math.isfinite(x) else None for x in one.value]  # JSON has neither NaN nor infinity
     return {"name": one.name, "group": one.group, "value": value, "number": one.number}
 
 
