@@ -65,6 +65,22 @@ def test_greedy_tokens_are_those_of_generate(kind):
     assert sizes == [(1, 10), (4, 5), *[(4, 1)] * 5]
 
 
+def test_a_model_that_always_gives_all_logits_is_not_asked_for_fewer():
+    model = tiny.model("llama_tied")
+    forward = model.forward
+
+    def older(input_ids=None, attention_mask=None, position_ids=None, past_key_values=None, use_cache=None):
+        return forward(
+            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids,
+            past_key_values=past_key_values, use_cache=use_cache,
+        )  # fmt: skip
+
+    model.forward = older
+    begun = begin(model, PROMPT, MASK)
+    assert begun is not None
+    assert begun.cache.get_seq_length() == 10
+
+
 def test_copies_of_a_prompt_are_read_once_behind_the_beginning():
     model = tiny.model("llama_tied")
     twice, mask = PROMPT.repeat_interleave(2, dim=0), MASK.repeat_interleave(2, dim=0)

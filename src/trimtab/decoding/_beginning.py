@@ -47,8 +47,8 @@ def begin(
     cache = DynamicCache(config=model.config) if cache is None else cache
     if not grows(cache) or any(getattr(layer, "is_sliding", False) for layer in cache.layers):
         return None
-    shared = shared_tokens(input_ids, attention_mask)
-    if shared < LEAST or "position_ids" not in signature(model.forward).parameters:
+    shared, taken = shared_tokens(input_ids, attention_mask), signature(model.forward).parameters
+    if shared < LEAST or "position_ids" not in taken:
         return None
     padding = attention_mask.size(1) - attention_mask.sum(dim=1, keepdim=True)  # [B, 1]
     column = torch.arange(input_ids.size(1), device=input_ids.device)[None]
@@ -59,7 +59,8 @@ def begin(
         read: Any = model
         read(
             input_ids=input_ids[:1, :shared], attention_mask=attention_mask[:1, :shared],
-            position_ids=column[:, :shared], past_key_values=cache, use_cache=True, logits_to_keep=1,
+            position_ids=column[:, :shared], past_key_values=cache, use_cache=True,
+            **({"logits_to_keep": 1} if "logits_to_keep" in taken else {}),
         )  # fmt: skip
     cache.batch_repeat_interleave(len(input_ids))
     return Begun(input_ids, attention_mask, (attention_mask.cumsum(dim=1) - 1).clamp(min=0), cache)
