@@ -263,13 +263,14 @@ def _weighted(work: _Pass, hidden: Tensor) -> Tensor:
 @torch.no_grad()
 def label_logprobs(batch: TokenBatch, hidden: Tensor, head: Head, vocab_size: int | None = None) -> Tensor:
     """[N] log-probabilities of the answer tokens, float32, without gradient, from hidden states [N, D]."""
-    return _values(LabelLogprobs(vocab_size), batch, hidden, head)
+    return _read(LabelLogprobs(vocab_size), batch, hidden, head)[0].values
 
 
-def _values(objective: Objective, batch: TokenBatch, hidden: Tensor, head: Head) -> Tensor:
+@torch.no_grad()
+def _read(objective: Objective, batch: TokenBatch, hidden: Tensor, head: Head) -> tuple[_Pass, Tensor | None]:
+    """A pass that knows its values, and what the head's module gave for the first block."""
     work = _Pass(objective, replace(batch, signals={}), head, hidden.new_zeros(len(batch), dtype=torch.float32))
-    work.without_grad(hidden)
-    return work.values
+    return work, work.without_grad(hidden)
 
 
 def _sequence_loss(objective: Objective, batch: TokenBatch, hidden: Tensor, head: Head, weights: Tensor) -> Fused:
@@ -280,9 +281,7 @@ def _sequence_loss(objective: Objective, batch: TokenBatch, hidden: Tensor, head
         if isinstance(value, LazyLogits)
     }
     read = LabelLogits() if getattr(objective, "leaf", "logprob") == "logit" else LabelLogprobs(vocab)
-    work = _Pass(read, replace(batch, signals={}), head, hidden.new_zeros(len(batch), dtype=torch.float32))
-    with torch.no_grad():
-        raw = work.without_grad(hidden)
+    work, raw = _read(read, batch, hidden, head)
     leaf = work.values.requires_grad_()
     with torch.enable_grad():
         losses = objective(batch.with_signals(**known, policy=leaf))
