@@ -25,7 +25,7 @@ from trimtab.evals import embeddings
 from trimtab.evals.text_quality import MissingMauve, SelfReinforcement, cosine, counts, distinct, mauve, zipf
 from trimtab.intervals import Interval, bootstrap_ratio
 from trimtab.models import fingerprint, loading
-from trimtab.models.tokenizers import encode_prompts
+from trimtab.models.tokenizers import encode_prompts, token_positions
 from trimtab.recipe import parse_value
 from trimtab.report import decoding as decoding_page
 from trimtab.run import environment
@@ -227,10 +227,9 @@ def prefill(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Any:
     if inputs["input_ids"].size(1) < 2:
         return None
     mask = inputs["attention_mask"][:, :-1]
-    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     output = model(
-        input_ids=inputs["input_ids"][:, :-1], attention_mask=mask, position_ids=positions, use_cache=True,
-        logits_to_keep=1,
+        input_ids=inputs["input_ids"][:, :-1], attention_mask=mask, position_ids=token_positions(mask),
+        use_cache=True, logits_to_keep=1,
     )  # fmt: skip
     return output.past_key_values
 

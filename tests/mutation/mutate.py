@@ -1937,7 +1937,7 @@ MISTAKES = [
     Mistake(
         "beginning: positions count the gap",
         "decoding/_beginning.py",
-        "(attention_mask.cumsum(dim=1) - 1).clamp(min=0), cache)",
+        "token_positions(attention_mask), cache)",
         "column.expand_as(input_ids).contiguous(), cache)",
         (BEGINNING + "test_logits_are_those_of_whole_prompts",),
     ),

@@ -8,6 +8,8 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
+from trimtab.models.tokenizers import token_positions
+
 LEAST = 8
 """tokens that must be shared to be read apart"""
 
@@ -63,7 +65,7 @@ def begin(
             **({"logits_to_keep": 1} if "logits_to_keep" in taken else {}),
         )  # fmt: skip
     cache.batch_repeat_interleave(len(input_ids))
-    return Begun(input_ids, attention_mask, (attention_mask.cumsum(dim=1) - 1).clamp(min=0), cache)
+    return Begun(input_ids, attention_mask, token_positions(attention_mask), cache)
 
 
 def shared_tokens(input_ids: Tensor, attention_mask: Tensor) -> int:

@@ -51,7 +51,7 @@ def ragged(
     pad = generation_config._pad_token_tensor
     rows = torch.arange(input_ids.size(0), device=input_ids.device)
     unfinished = torch.ones_like(rows, dtype=torch.bool)
-    leave = _can_leave(inputs)
+    leave = not inputs.get("use_cache") or grows(inputs.get("past_key_values"))
     first, same = _distinct(input_ids, inputs.get("attention_mask")) if leave else (rows, rows)
     prompts, inputs = input_ids[first], {name: pick(value, first, len(rows)) for name, value in inputs.items()}
     cache = inputs.get("past_key_values")
@@ -81,11 +81,6 @@ def ragged(
 def quickest(device: torch.device) -> dict[str, Any]:
     """Arguments of `generate` by which ragged answers are written soonest on a device."""
     return {"custom_generate": ragged} if device.type in DEVICES else {}
-
-
-def _can_leave(inputs: dict[str, Any]) -> bool:
-    """Whether the past of a row can be picked from that of others."""
-    return not inputs.get("use_cache") or grows(inputs.get("past_key_values"))
 
 
 def _distinct(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:

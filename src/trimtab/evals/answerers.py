@@ -14,7 +14,7 @@ from trimtab.decoding._beginning import begin
 from trimtab.decoding._ragged import quickest
 from trimtab.evals.suite import Messages, SuiteError
 from trimtab.models import fingerprint
-from trimtab.models.tokenizers import encode_prompts, prompt_texts
+from trimtab.models.tokenizers import encode_prompts, prompt_texts, token_positions
 
 ENDPOINT_KEY = "TRIMTAB_API_KEY"
 """environment variable that holds a server's key"""
@@ -131,11 +131,10 @@ class Local:
         return tails
 
     def _logprobs(self, inputs: Any, ids: Sequence[Sequence[Sequence[int]]], width: int) -> list[list[float]]:
-        prompts, mask, cache, read = inputs["input_ids"], inputs["attention_mask"], None, 0
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        if begun := begin(self.model, prompts, mask):
-            prompts, mask, positions, cache = begun
-            read = cache.get_seq_length()
+        prompts, mask = inputs["input_ids"], inputs["attention_mask"]
+        begun = begin(self.model, prompts, mask)
+        prompts, mask, positions, cache = begun or (prompts, mask, token_positions(mask), None)
+        read = 0 if cache is None else cache.get_seq_length()
         output = self.model(
             input_ids=prompts[:, read:], attention_mask=mask, position_ids=positions[:, read:], logits_to_keep=1,
             past_key_values=cache, use_cache=width > 1 or cache is not None,

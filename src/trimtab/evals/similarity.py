@@ -20,7 +20,7 @@ from trimtab.evals.clean_eval import CleanEvalError, Pair
 from trimtab.evals.suite import Messages, user
 from trimtab.evals.text_quality import cosine, ngrams
 from trimtab.models import fingerprint
-from trimtab.models.tokenizers import encode_prompts
+from trimtab.models.tokenizers import encode_prompts, token_positions
 
 BATCH = 16
 """Pairs that a model reads together."""
@@ -177,8 +177,7 @@ def yes_or_no(model: Any, tokenizer: Any, name: str = "", threshold: float = 0.5
         for start in range(0, len(pairs), BATCH):
             asked = [_ask(*pair) for pair in pairs[start : start + BATCH]]
             inputs = encode_prompts(tokenizer, asked).to(next(model.parameters()).device)
-            positions = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
-            logits = model(**inputs, position_ids=positions).logits[:, -1].float()
+            logits = model(**inputs, position_ids=token_positions(inputs["attention_mask"])).logits[:, -1].float()
             of_yes, of_no = logits[:, yes].logsumexp(dim=-1), logits[:, no].logsumexp(dim=-1)
             found += torch.sigmoid(of_yes - of_no).tolist()
         return found

@@ -1,8 +1,14 @@
 """Prompts as token ids, and whether two models mean the same by the same id."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _PROBE = "Ünïcode, 3.14 = π! Hello\n\n\tworld's 你好 🙂 {'key': [1, 2]}"
 
@@ -61,6 +67,11 @@ def encode_prompts(
     texts, plain = prompt_texts(tokenizer, prompts, plain)
     encoded = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=plain)  # type: ignore[arg-type]
     return BatchEncoding({"input_ids": encoded.input_ids, "attention_mask": encoded.attention_mask})
+
+
+def token_positions(attention_mask: Tensor) -> Tensor:
+    """[B, T] the place of each token among those of its row that the mask [B, T] shows; 0 before the first."""
+    return (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
 
 
 def prompt_texts(
