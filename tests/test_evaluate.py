@@ -10,6 +10,7 @@ from rich.console import Console
 
 import tiny_folder
 from trimtab import evaluate
+from trimtab.evals.scored import plain
 from trimtab.evals.suite import Measure
 from trimtab.intervals import Interval
 from trimtab.recipe import parse
@@ -48,7 +49,7 @@ def test_what_cannot_be_computed_is_null_in_the_file(trimtab, model, tmp_path):
 
 def test_an_infinite_measure_is_written_as_null():
     one = Measure("split-half", "all", Interval(-math.inf, math.nan, math.nan), 12)
-    assert evaluate._measure(one)["value"] == [None, None, None]
+    assert plain(one)["value"] == [None, None, None]
 
 
 @pytest.fixture

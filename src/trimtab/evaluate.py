@@ -1,7 +1,6 @@
 """Suites on a model: an evaluation folder with every answer, numbers with intervals, and a page."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +14,8 @@ from trimtab import __version__
 from trimtab.evals import suites
 from trimtab.evals.answerers import Answerer, Endpoint, Local
 from trimtab.evals.runner import Answers, Question, Read, ask, measures, question
-from trimtab.evals.suite import Answered, Measure, baselines
+from trimtab.evals.scored import plain
+from trimtab.evals.suite import Answered, baselines
 from trimtab.models import fingerprint, loading
 from trimtab.recipe import parse_value
 from trimtab.report import evaluation as page
@@ -171,7 +171,7 @@ def _into(
             advance(progress, task, len(rows))
 
         found = ask(asked, answerer, done, keep)
-    facts |= {"finished": True, "measures": [_measure(one) for one in measures(asked.suite, found)]}
+    facts |= {"finished": True, "measures": [plain(one) for one in measures(asked.suite, found)]}
     _write(folder / FACTS, facts)
     page.write([folder], folder / "report.html")
     return found
@@ -199,11 +199,6 @@ def _same(folder: Path, signature: Mapping[str, str]) -> None:
 
 def _write(path: Path, facts: Mapping[str, Any]) -> None:
     put(json.dumps(facts, indent=1, ensure_ascii=False, default=str) + "\n", path)
-
-
-def _measure(one: Measure) -> dict[str, Any]:
-    value = [x if math.isfinite(x) else None for x in one.value]  # JSON has neither NaN nor infinity
-    return {"name": one.name, "group": one.group, "value": value, "number": one.number}
 
 
 def table(found: page.Evaluation) -> Table:

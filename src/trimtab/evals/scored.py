@@ -408,7 +408,7 @@ def _verify(result: Worth, found: Found, source: Source, seed: int) -> None:
 
 
 def plain(thing: Any) -> Any:
-    """Measures as JSON: tuples with names as objects, NaN as null."""
+    """Measures as JSON: tuples with names as objects, NaN and infinity as null."""
     if isinstance(thing, Interval):
         return [plain(x) for x in thing]
     if hasattr(thing, "_asdict"):
@@ -417,7 +417,7 @@ def plain(thing: Any) -> Any:
         return {key: plain(value) for key, value in thing.items()}
     if isinstance(thing, (list, tuple)):
         return [plain(value) for value in thing]
-    return None if isinstance(thing, float) and np.isnan(thing) else thing
+    return None if isinstance(thing, float) and not np.isfinite(thing) else thing
 
 
 def dumped(result: Worth) -> dict[str, Any]:
