@@ -99,10 +99,11 @@ def main() -> None:
     args = parser(__doc__).parse_args()
     about = signature()
     repeats = args.repeats or (1 if args.quick else REPEATS)
+    new = 2 if args.quick else NEW
     models, found, targets = load(), [], []
     for prompt, number in ITEMS.items():
         tell(prompt)
-        one = measured(prompt, 2 if args.quick else number, 2 if args.quick else NEW, repeats, models)
+        one = measured(prompt, 2 if args.quick else number, new, repeats, models)
         found.append(one)
         a_second = {cell["contestant"]: cell["a_second"] for cell in one["cells"]}
         for name in (OURS, COMPARED):
@@ -110,7 +111,7 @@ def main() -> None:
             targets.append(Target(f"evaluation, {prompt}: {name}, seconds over the hf provider's", 1 / 1.5, faster))
         targets.append(Target(f"evaluation, {prompt}: scoring over generation", 0.01, one["scoring"]))
     targets = unjudged(targets) if args.quick else targets
-    path = write("evaluation", args, {"signature": about, "tokens": NEW, "prompts": found}, targets)
+    path = write("evaluation", args, {"signature": about, "tokens": new, "prompts": found}, targets)
     print(table(["prompt", "contestant", "items a second"], [
         [one["prompt"], cell["contestant"], cell["a_second"]] for one in found for cell in one["cells"]
     ]))  # fmt: skip

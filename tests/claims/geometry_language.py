@@ -25,23 +25,22 @@ from typing import Any
 
 import torch
 from intervals import over_seeds
-from rich.console import Console
+from own_answers import carried_out
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from trimtab.data.geometry import items, wording
 from trimtab.data.sources import load_rows
 from trimtab.evals.answerers import Local
 from trimtab.evals.runner import ask, measures, question
 from trimtab.evals.suite import baselines
+from trimtab.models import characters
 from trimtab.models.characters import ASSISTANT, END, PAD, SPECIAL, TEMPLATE, UNKNOWN, USER
 from trimtab.models.loading import load_model, load_tokenizer
-from trimtab.recipe import Recipe, parse
-from trimtab.run import environment, run
+from trimtab.run import environment
 
 TOKEN = re.compile(r"[A-Z](?![a-z])|[A-Za-z][a-z]*|[^\sA-Za-z]|\n")
 """The letter of a point, a word, a sign."""
-WIDTH, LAYERS, POSITIONS = 128, 4, 512
 
 
 def tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
@@ -53,7 +52,8 @@ def tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
     made.pre_tokenizer = pre_tokenizers.Sequence([blanks, isolated])  # type: ignore[assignment]
     return PreTrainedTokenizerFast(
         tokenizer_object=made, pad_token=PAD, eos_token=END, unk_token=UNKNOWN, chat_template=TEMPLATE,
-        additional_special_tokens=[USER, ASSISTANT], clean_up_tokenization_spaces=True, model_max_length=POSITIONS,
+        additional_special_tokens=[USER, ASSISTANT], clean_up_tokenization_spaces=True,
+        model_max_length=characters.POSITIONS,
     )  # fmt: skip
 
 
@@ -61,11 +61,8 @@ def start(folder: Path, texts: Sequence[str], seed: int) -> None:
     """Write an untrained model and its tokenizer."""
     made = tokenizer(texts)
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(made), hidden_size=WIDTH, intermediate_size=352, num_hidden_layers=LAYERS,
-        num_attention_heads=4, max_position_embeddings=POSITIONS, tie_word_embeddings=True, bos_token_id=None,
-        eos_token_id=SPECIAL.index(END), pad_token_id=SPECIAL.index(PAD),
-    )  # fmt: skip
+    config = characters.config()
+    config.vocab_size = len(made)
     LlamaForCausalLM(config).save_pretrained(folder)
     made.save_pretrained(folder)
 
@@ -84,25 +81,20 @@ def renamed(rows: Sequence[dict[str, Any]], copies: int, seed: int) -> list[list
 
 def learnt(name: str, policy: Path, data: Path, steps: int, rate: float, seed: int, folder: Path) -> Path:
     """The model after `sft` on the rows of a file."""
-    recipe = parse(
-        {
-            "method": "sft",
-            "models": {"policy": str(policy)},
-            "data": {"train": str(data)},
-            "training": {
-                "per_device_train_batch_size": 64, "max_steps": steps, "learning_rate": rate, "adam_beta2": 0.95,
-                "weight_decay": 0.1, "max_grad_norm": 1.0, "warmup_steps": 50, "lr_scheduler_type": "cosine",
-                "max_length": 256, "bf16": False, "gradient_checkpointing": False, "save_strategy": "no",
-                "logging_steps": 20,
-            },
-            "seed": seed,
-            "output": str(folder / name),
+    tree = {
+        "method": "sft",
+        "models": {"policy": str(policy)},
+        "data": {"train": str(data)},
+        "training": {
+            "per_device_train_batch_size": 64, "max_steps": steps, "learning_rate": rate, "adam_beta2": 0.95,
+            "weight_decay": 0.1, "max_grad_norm": 1.0, "warmup_steps": 50, "lr_scheduler_type": "cosine",
+            "max_length": 256, "bf16": False, "gradient_checkpointing": False, "save_strategy": "no",
+            "logging_steps": 20,
         },
-        name,
-        name,
-    )  # fmt: skip
-    assert isinstance(recipe, Recipe)
-    return run(recipe, console=Console(quiet=True)).folder / "model"
+        "seed": seed,
+        "output": str(folder / name),
+    }  # fmt: skip
+    return carried_out(name, tree) / "model"
 
 
 def asked(model: Path, deepest: int, limit: int | None) -> dict[str, float]:
@@ -127,6 +119,38 @@ def usual(deepest: int, limit: int | None) -> dict[str, float]:
     return found
 
 
+def run_seed(seed: int, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Shares of right answers before, after reading and after answering."""
+    rows = load_rows(f"trimtab:geomrel/train?rows={args.rows}&deepest={args.deepest}&seed={1000 + seed}")
+    model = folder / "start"
+    start(model, [*(row["question"] for row in rows), f"Answer: {wording.ALPHABET}."], seed)
+    render = load_tokenizer(str(model)).apply_chat_template
+    found: dict[str, Any] = {"seed": seed, "before": asked(model, args.deepest, args.limit)}
+    for name, key, copies, rate, names in (
+        ("reading", "read", args.reading, args.rate, seed),
+        ("answering", "after", args.answering, args.answer_rate, seed + 1),
+    ):
+        made: list[dict[str, Any]] = [{"messages": chat} for chat in renamed(rows, copies, names)]
+        if name == "reading":
+            made = [{"text": str(render(row["messages"], tokenize=False)).removesuffix(END)} for row in made]
+        data = folder / f"{name}.jsonl"
+        data.write_text("".join(json.dumps(row) + "\n" for row in made))
+        model = learnt(name, model, data, round(copies * args.rows / 64), rate, seed, folder)
+        found[key] = asked(model, args.deepest, args.limit)
+    return found
+
+
+def summary(runs: Sequence[dict[str, Any]], commonest: dict[str, float], deepest: int) -> dict[str, Any]:
+    """Differences over seeds, which one seed alone does not have."""
+    after = [one["after"] for one in runs]
+    gains = {group: over_seeds([one[group] - value for one in after]) for group, value in commonest.items()}
+    falls = {
+        f"{d} to {d + 1}": over_seeds([one[f"depth={d}"] - one[f"depth={d + 1}"] for one in after])
+        for d in range(1, deepest)
+    }
+    return {"gains": gains, "falls": falls} if len(runs) > 1 else {}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=5000)
@@ -141,56 +165,20 @@ def main() -> None:
     args = parser.parse_args()
     began, runs, commonest = time.time(), [], usual(args.deepest, args.limit)
     print("the commonest answer:", {group: round(value, 3) for group, value in commonest.items()}, flush=True)
+    found: dict[str, Any] = {}
     for seed in args.seeds:
         with tempfile.TemporaryDirectory() as place:
-            folder = Path(place)
-            rows = load_rows(f"trimtab:geomrel/train?rows={args.rows}&deepest={args.deepest}&seed={1000 + seed}")
-            start(
-                folder / "start",
-                [text for row in rows for text in (row["question"], f"Answer: {wording.ALPHABET}.")],
-                seed,
-            )
-            render = load_tokenizer(str(folder / "start")).apply_chat_template
-            texts = [
-                str(render(chat, tokenize=False)).removesuffix(END) for chat in renamed(rows, args.reading, seed)
-            ]  # fmt: skip
-            for name, column, values in (
-                ("reading", "text", texts), ("answering", "messages", renamed(rows, args.answering, seed + 1)),
-            ):  # fmt: skip
-                lines = (json.dumps({column: value}) + "\n" for value in values)
-                (folder / f"{name}.jsonl").write_text("".join(lines))
-            one: dict[str, Any] = {"seed": seed, "before": asked(folder / "start", args.deepest, args.limit)}
-            steps = [round(times * args.rows / 64) for times in (args.reading, args.answering)]
-            read = learnt("reading", folder / "start", folder / "reading.jsonl", steps[0], args.rate, seed, folder)
-            one["read"] = asked(read, args.deepest, args.limit)
-            done = learnt(
-                "answering", read, folder / "answering.jsonl", steps[1], args.answer_rate, seed, folder
-            )  # fmt: skip
-            one["after"] = asked(done, args.deepest, args.limit)
-            one["seconds"] = round(time.time() - began)
-        runs.append(one)
-        course = {when: {g: round(v, 3) for g, v in one[when].items() if "relation" not in g} for when in (
-            "before", "read", "after")}  # fmt: skip
-        print(f"seed {seed}, {one['seconds']} s: {course}", flush=True)
-    gains = {group: over_seeds([one["after"][group] - value for one in runs]) for group, value in commonest.items()}
-    falls = {
-        f"{depth} to {depth + 1}": over_seeds(
-            [one["after"][f"depth={depth}"] - one["after"][f"depth={depth + 1}"] for one in runs]
-        )
-        for depth in range(1, args.deepest)
-    }
-    for group, gain in gains.items():
-        print(f"{group}: over the commonest answer {gain}")
-    for depths, fall in falls.items():
-        print(f"falls from depth {depths} by {fall}")
-    if args.out:
-        result = {
-            "settings": {key: value for key, value in vars(args).items() if key != "out"},
-            "environment": environment(), "commonest": commonest, "runs": runs,
-            "gains": {key: list(value) for key, value in gains.items()},
-            "falls": {key: list(value) for key, value in falls.items()},
-        }  # fmt: skip
-        args.out.write_text(json.dumps(result, indent=1) + "\n")
+            runs.append({**run_seed(seed, args, Path(place)), "seconds": round(time.time() - began)})
+        for when in ("before", "read", "after"):
+            print(f"seed {seed}, {when}:", {g: round(runs[-1][when][g], 3) for g in commonest}, flush=True)
+        found = summary(runs, commonest, args.deepest)
+        if args.out:  # after each seed: a run that is stopped keeps what it has
+            settings = {key: value for key, value in vars(args).items() if key != "out"}
+            result = {"settings": settings, "environment": environment(), "commonest": commonest, "runs": runs, **found}
+            args.out.write_text(json.dumps(result, indent=1, default=str) + "\n")
+    for what, of in found.items():
+        for group, difference in of.items():
+            print(f"{what}, {group}: {difference}")
 
 
 if __name__ == "__main__":
