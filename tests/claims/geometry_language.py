@@ -89,7 +89,7 @@ def learnt(name: str, policy: Path, data: Path, steps: int, rate: float, seed: i
             "per_device_train_batch_size": 64, "max_steps": steps, "learning_rate": rate, "adam_beta2": 0.95,
             "weight_decay": 0.1, "max_grad_norm": 1.0, "warmup_steps": 50, "lr_scheduler_type": "cosine",
             "max_length": 256, "bf16": False, "gradient_checkpointing": False, "save_strategy": "no",
-            "logging_steps": 20,
+            "logging_steps": 20, "train_sampling_strategy": "group_by_length",
         },
         "seed": seed,
         "output": str(folder / name),

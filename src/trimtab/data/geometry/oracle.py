@@ -146,8 +146,21 @@ class Scene:
         return scene_of(self.steps[:-1], self.plane.k) if len(self.steps) > 1 else None
 
     @cached_property
+    def roles(self) -> list[tuple[Construction, list[int], dict[str, int]]]:
+        """Of each step, its construction, the points that it takes, and the point that plays each role."""
+        return [
+            (c, list(points[: len(c.taken)]), dict(zip(c.letters, points)))
+            for c, (_, points) in zip(self.constructions, self.steps)
+        ]
+
+    @cached_property
     def _made(self) -> dict[int, Realisation | None]:
         return {}
+
+    @cached_property
+    def generator(self) -> random.Random:
+        """For its realisations, to be seeded anew for each: to make a generator takes as long as to seed it."""
+        return random.Random(0)
 
     @cached_property
     def _elsewhere(self) -> list[Fraction]:
@@ -192,8 +205,8 @@ def scene_of(steps: tuple[Step, ...], k: int = 0) -> Scene:
 
 
 def _draw(scene: Scene, number: int) -> Realisation | None:
-    drawn = random.Random(zlib.crc32(f"{number})".encode(), scene.checksum))
-    special = number % 2
+    drawn, special = scene.generator, number % 2
+    drawn.seed(zlib.crc32(f"{number})".encode(), scene.checksum))
     pick, c = Draw(drawn, scene.plane, bool(special)), scene.constructions[-1]
     cases = list(c.cases.values()) if special else []
     for _ in range(TRIES):
@@ -209,31 +222,31 @@ def _draw(scene: Scene, number: int) -> Realisation | None:
             if not all(map(allowed, c.free, values)):
                 continue
         try:
-            points = _continued(scene.plane, start.points, scene.steps[-1], values)
+            points = _continued(scene, start.points, -1, values)
         except Degenerate:
             continue
         return Realisation((*start.numbers, *values), points)
     return None
 
 
-def _continued(g: Plane, points: Sequence[Point], step: Step, values: Sequence[Any]) -> tuple[Point, ...]:
-    """The points, and those that one more step makes of them.
+def _continued(scene: Scene, points: tuple[Point, ...], number: int, values: Sequence[Any]) -> tuple[Point, ...]:
+    """The points, and those that the step of this number makes of them.
 
     Raises:
         Degenerate: if two letters name one point, a requirement fails, or a point does not exist.
     """
-    c, used = ALL[step[0]], step[1]
-    made = c.place(g, *[points[n] for n in used[: len(c.taken)]], *values)
-    found = tuple(points)
-    for one in made:
-        if one in found:
+    c, taken, players = scene.roles[number]
+    g = scene.plane
+    for one in c.place(g, *[points[n] for n in taken], *values):
+        if one in points:
             raise Degenerate("two letters for one point")
-        found += (one,)
+        points += (one,)
     if c.requires:
-        named = {letter: found[n] for letter, n in zip(c.letters, used)}
-        if not all(holds(g, named, fact) for fact in c.requires):
-            raise Degenerate(f"{c.name}: a requirement does not hold")
-    return found
+        named = {letter: points[n] for letter, n in players.items()}
+        for fact in c.requires:
+            if not holds(g, named, fact):
+                raise Degenerate(f"{c.name}: a requirement does not hold")
+    return points
 
 
 def realise(scene: Scene, numbers: Sequence[Any]) -> tuple[Point, ...]:
@@ -258,9 +271,10 @@ def moved(scene: Scene, start: Realisation, i: int, value: Any) -> Realisation:
 
 def _from(scene: Scene, points: tuple[Point, ...], numbers: Sequence[Any], first: int, at: int) -> tuple[Point, ...]:
     """The points, and those of the steps from the first on, whose free numbers begin at `at`."""
-    for c, step in zip(scene.constructions[first:], scene.steps[first:]):
-        points = _continued(scene.plane, points, step, numbers[at : at + len(c.free)])
-        at += len(c.free)
+    for number in range(first, len(scene.steps)):
+        end = at + len(scene.constructions[number].free)
+        points = _continued(scene, points, number, numbers[at:end])
+        at = end
     return points
 
 
@@ -288,8 +302,20 @@ def answer_of(scene: Scene, query: Query, points: Sequence[Point]) -> str:
         NotAsked: if the question has no clear answer there.
         Undecided: if two offered answers hold.
     """
-    arguments = [[points[n] for n in numbers] for numbers in query.arguments]
-    names = QUESTIONS[query.kind].relations(scene.plane, *arguments) & frozenset(query.offered)
+    return _answer(scene, query, _arguments(query, points))
+
+
+Arguments = list[list[Point]]
+
+
+def _arguments(query: Query, points: Sequence[Point]) -> Arguments:
+    return [[points[n] for n in numbers] for numbers in query.arguments]
+
+
+def _answer(scene: Scene, query: Query, arguments: Arguments) -> str:
+    names = QUESTIONS[query.kind].relations(scene.plane, *arguments)
+    if not names.issubset(query.offered):
+        names = names & frozenset(query.offered)
     if len(names) > 1:
         raise Undecided(f"both {' and '.join(sorted(names))} hold")
     return next(iter(names), NONE)
@@ -309,8 +335,9 @@ def judge(scene: Scene, query: Query) -> Judgement:
     hangs = question.identities & frozenset(query.offered)
     for found in _realisations(scene, query, seen):
         looked += 1
+        arguments = _arguments(query, found.points)
         try:
-            answer = answer_of(scene, query, found.points)
+            answer = _answer(scene, query, arguments)
         except NotAsked:
             unclear += 1
             if unclear > UNCLEAR:
@@ -322,13 +349,12 @@ def judge(scene: Scene, query: Query) -> Judgement:
         if len(seen) > 1:
             return Judgement(CANNOT, Evidence("counterexample", looked, tuple(seen.items())[:2]))
         if question.reasons and answer == "no" and reasons != frozenset():
-            arguments = [[found.points[n] for n in numbers] for numbers in query.arguments]
             now = question.reasons(scene.plane, *arguments)
             reasons = now if reasons is None else reasons & now
         if reasons == frozenset() and looked > IDENTITY:
             break
         if hangs:
-            _note(scene, query, found, signs)
+            _note(scene, query, found, arguments, signs)
     if unclear:
         raise Undecided("the question has no clear answer in some realisation")
     if not seen:
@@ -349,7 +375,7 @@ def _realisations(scene: Scene, query: Query, seen: dict[str, Realisation]) -> I
     most = min(MOST, max(IDENTITY, PER_NUMBER * (1 + len(scene.free))))
     close: list[Realisation] = []
     for number in range(most):
-        certain = question.identities & seen.keys()
+        certain = not question.identities.isdisjoint(seen)
         if (number == EARLY and not seen) or (number >= IDENTITY and certain):
             return
         if number == EARLY:
@@ -358,7 +384,7 @@ def _realisations(scene: Scene, query: Query, seen: dict[str, Realisation]) -> I
         found = scene.realisation(number)
         if found is not None:
             yield found
-            if question.margin and not question.identities & seen.keys():
+            if question.margin and question.identities.isdisjoint(seen):
                 close.append(found)
     for start in sorted(close, key=lambda found: _margin(scene, query, found.points))[:STARTS]:
         yield from _approaching(scene, query, start)
@@ -366,7 +392,7 @@ def _realisations(scene: Scene, query: Query, seen: dict[str, Realisation]) -> I
 
 def _margin(scene: Scene, query: Query, points: Sequence[Point]) -> float:
     margin = QUESTIONS[query.kind].margin
-    return abs(margin(scene.plane, *([points[n] for n in numbers] for numbers in query.arguments))) if margin else 1.0
+    return abs(margin(scene.plane, *_arguments(query, points))) if margin else 1.0
 
 
 def _approaching(scene: Scene, query: Query, start: Realisation) -> Iterator[Realisation]:
@@ -376,8 +402,8 @@ def _approaching(scene: Scene, query: Query, start: Realisation) -> Iterator[Rea
     least, width = _margin(scene, query, start.points), 0.5
     for _ in range(STEPS if movable else 0):
         i = drawn.choice(movable)
-        value = start.numbers[i]
-        value += Fraction(round(drawn.gauss(0, width) * 997 * (0.1 + abs(float(value)))), 997)
+        n, d = start.numbers[i].as_integer_ratio()
+        value = Fraction(997 * n + d * round(drawn.gauss(0, width) * 997 * (0.1 + abs(n / d))), 997 * d)
         if not allowed(scene.free[i], value):
             continue
         try:
@@ -406,7 +432,8 @@ def _vanishing(scene: Scene, query: Query, number: int) -> Iterator[Realisation]
             apart = c * b - a * d
             if apart == 0:
                 continue
-            value = start.numbers[i] - Fraction(a * d, apart) * (nudged.numbers[i] - start.numbers[i])
+            (n, m), (p, q) = start.numbers[i].as_integer_ratio(), nudged.numbers[i].as_integer_ratio()
+            value = Fraction(n * q * apart - a * d * (p * m - n * q), m * q * apart)
             if allowed(kind, value):
                 try:
                     yield moved(scene, start, i, value)
@@ -414,27 +441,26 @@ def _vanishing(scene: Scene, query: Query, number: int) -> Iterator[Realisation]
                     continue
 
 
-def _conditions(scene: Scene, query: Query, points: Sequence[Point]) -> list[list[tuple[int, int]]]:
+def _conditions(scene: Scene, query: Query, arguments: Arguments) -> list[list[tuple[int, int]]]:
     """Of each condition, the quantities that do not vanish."""
-    arguments = [[points[n] for n in numbers] for numbers in query.arguments]
     conditions = QUESTIONS[query.kind].conditions(scene.plane, *arguments)
     return [[(value, scale) for value, scale in condition if value != 0] for condition in conditions]
 
 
 def _quantities(scene: Scene, query: Query, points: Sequence[Point]) -> dict[int, tuple[int, int]]:
     """condition -> its quantity that does not vanish, where there is just one."""
-    left = enumerate(_conditions(scene, query, points))
+    left = enumerate(_conditions(scene, query, _arguments(query, points)))
     return {number: condition[0] for number, condition in left if len(condition) == 1}
 
 
-def _note(scene: Scene, query: Query, found: Realisation, signs: dict[tuple, set[int]]) -> None:
+def _note(scene: Scene, query: Query, found: Realisation, arguments: Arguments, signs: dict[tuple, set[int]]) -> None:
     """Signs of the quantities, by connected piece of the scene.
 
     Raises:
         Undecided: if a condition hangs on two quantities at once, for which signs prove nothing.
     """
     pieces = tuple(map(piece, scene.free, found.numbers))
-    for number, left in enumerate(_conditions(scene, query, found.points)):
+    for number, left in enumerate(_conditions(scene, query, arguments)):
         if len(left) > 1:
             raise Undecided("the answer would change where two quantities vanish together")
         if left:

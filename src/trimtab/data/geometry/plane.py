@@ -85,10 +85,14 @@ class Plane:
     def dot(self, u: tuple[int, int], v: tuple[int, int]) -> int:
         return u[0] * v[0] + self.k * u[1] * v[1]
 
-    def move(self, p: Point, a: Point, b: Point, t: Number, s: Number = 0) -> Point:
-        """p + t * ab + s * n, where n is ab turned left by a right angle and sqrt(k) times as long."""
-        (x, y, w), (ux, uy), (n, d), (m, e) = p, vector(a, b), _parts(t), _parts(s)
-        n, m, scale = n * e, m * d, d * e * a[2] * b[2]
+    def move(self, p: Point, a: Point, b: Point, t: Number, s: Number | None = None) -> Point:
+        """p + t * ab + s * n, where n is ab turned left by a right angle and sqrt(k) times as long; None is 0."""
+        (x, y, w), (ux, uy), (n, d) = p, vector(a, b), _parts(t)
+        scale = d * a[2] * b[2]
+        if s is None:
+            return point(x * scale + w * n * ux, y * scale + w * n * uy, w * scale)
+        m, e = _parts(s)
+        n, m, scale = n * e, m * d, scale * e
         return point(x * scale + w * (n * ux - m * self.k * uy), y * scale + w * (n * uy + m * ux), w * scale)
 
     def foot(self, p: Point, a: Point, b: Point) -> Point:
