@@ -1,10 +1,11 @@
-"""What all prompts begin with is read once, and nothing that follows can tell."""
+"""What all prompts begin with is read once, rows of like length together, and nothing that follows can tell."""
 
 import pytest
 import torch
 from transformers import DynamicCache
 
 import tiny
+from trimtab.decoding import _beginning
 from trimtab.decoding._beginning import LEAST, begin, shared_tokens
 from trimtab.decoding._ragged import ragged
 
@@ -121,3 +122,65 @@ def test_a_model_without_positions_is_refused():
     forward = model.forward
     model.forward = lambda input_ids=None, attention_mask=None, past_key_values=None: forward(input_ids)
     assert begin(model, PROMPT, MASK) is None
+
+
+# ---------------------------------------------------------------- rows of like length
+
+
+@pytest.fixture
+def few_together(monkeypatch):
+    monkeypatch.setattr(_beginning, "TOGETHER", {"cpu": 6})
+
+
+OTHERS = [[5, 9], [31, 6, 44, 17, 23], [11], [31, 6, 2, 3, 9, 9, 8], [1, 2]]
+"""The rows of 7 and 5 tokens are read alone, then 2, 2 and 1 together."""
+
+
+@pytest.mark.parametrize("start", [START, START[: LEAST - 1]], ids=["shared beginning", "none"])
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_logits_after_groups_are_those_of_whole_prompts(kind, start, few_together):
+    model = tiny.model(kind)
+    begun = begin(model, *padded([start + own for own in OTHERS]))
+    assert begun is not None
+    assert begun.cache.get_seq_length() == len(start) + 6  # all columns but the last
+    rest = model(
+        input_ids=begun.input_ids[:, -1:], attention_mask=begun.attention_mask,
+        position_ids=begun.position_ids[:, -1:], past_key_values=begun.cache,
+    ).logits[:, -1]  # fmt: skip
+    for row, own in enumerate(OTHERS):
+        alone = model(torch.tensor([start + own])).logits[0, -1]
+        torch.testing.assert_close(rest[row], alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_greedy_tokens_after_groups_are_those_of_generate(kind, few_together):
+    model = tiny.model(kind)
+    ids, mask = padded([START + own for own in OTHERS])
+    settings = {**SETTINGS, "attention_mask": mask}
+    expected = model.generate(ids, **settings)
+    sizes = widths(model)
+    assert torch.equal(model.generate(ids, custom_generate=ragged, **settings), expected)
+    assert sizes == [(1, 10), (1, 6), (1, 4), (3, 1), *[(5, 1)] * 6]
+
+
+def test_a_group_holds_as_many_tokens_as_are_read_at_a_time():
+    assert _beginning._groups([2, 5, 1, 7, 2], 6) == [[3], [1], [0, 4, 2]]
+    assert _beginning._groups([2, 2, 2, 2], 4) == [[0, 1], [2, 3]]
+    assert _beginning._groups([2, 5, 1], None) == [[1, 0, 2]]
+    assert _beginning._groups([9], 4) == [[0]]
+
+
+def test_a_cache_that_was_given_is_filled_in_the_order_of_the_rows(few_together):
+    model = tiny.model("llama_tied")
+    ids, mask = padded(OTHERS)
+    cache = DynamicCache(config=model.config)
+    begun = begin(model, ids, mask, cache)
+    assert begun is not None
+    assert begun.cache is cache
+    keys = cache.layers[0].keys  # [5, H, 6, D]
+    assert torch.equal(begun.input_ids, ids)
+    alone = DynamicCache(config=model.config)
+    model(torch.tensor([OTHERS[1]]), past_key_values=alone)
+    read = alone.layers[0].keys
+    torch.testing.assert_close(keys[1, :, -4:], read[0, :, :4])

@@ -1,5 +1,6 @@
-"""Prompts that begin alike, with a system prompt or with examples: what they share is read once."""
+"""Prompts are read without waste: what all begin with once, and then rows of like length together."""
 
+from collections.abc import Sequence
 from inspect import signature
 from typing import Any, NamedTuple
 
@@ -12,13 +13,16 @@ from trimtab.models.tokenizers import token_positions
 
 LEAST = 8
 """tokens that must be shared to be read apart"""
+TOGETHER = {"cpu": 1024}
+"""Tokens that are read at a time, by the kind of device; elsewhere all at once. On a CPU more at a time are not read
+faster, and padding costs what a token costs."""
 
 
 class Begun(NamedTuple):
-    """Prompts whose shared beginning was read: the cache holds its first `cache.get_seq_length()` columns."""
+    """Prompts of which a part was read: the cache holds the first `cache.get_seq_length()` columns."""
 
     input_ids: Tensor
-    """[B, T] the beginning, then the padding, then what is a prompt's own"""
+    """[B, T] the shared beginning, then the padding, then what is a prompt's own"""
     attention_mask: Tensor
     """[B, T] int64"""
     position_ids: Tensor
@@ -29,7 +33,8 @@ class Begun(NamedTuple):
 def begin(
     model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor | None, cache: Cache | None = None
 ) -> Begun | None:
-    """Read what all rows begin with, as one row; every row gets a copy of its keys and values.
+    """Read what all rows begin with as one row, and if the rest is long, all of it but the last column, rows of like
+    length together.
 
     Prompts are padded on the left, so the beginning moves before the padding: attention passes over the gap, and
     positions count tokens. The logits that follow are those of reading every row whole, up to rounding.
@@ -40,32 +45,94 @@ def begin(
         cache: an empty one to fill; None makes the model's own.
 
     Returns:
-        None, with the cache untouched, where nothing is to be gained (one row, or fewer than `LEAST` tokens shared) or
-        where it would not be the same: no mask or padding elsewhere than on the left, a model that takes no positions,
-        a window that slides over columns, a state that cannot be copied.
+        None, with the cache untouched, where nothing is to be gained (one row, or rows that are few and short and share
+        fewer than `LEAST` tokens) or where it would not be the same: no mask or padding elsewhere than on the left, a
+        model that takes no positions, a window that slides over columns, a state that cannot be copied.
     """
     if attention_mask is None or len(input_ids) < 2 or (attention_mask.diff(dim=1) < 0).any():
         return None
     cache = DynamicCache(config=model.config) if cache is None else cache
     if not grows(cache) or any(getattr(layer, "is_sliding", False) for layer in cache.layers):
         return None
-    shared, taken = shared_tokens(input_ids, attention_mask), signature(model.forward).parameters
-    if shared < LEAST or "position_ids" not in taken:
+    if "position_ids" not in signature(model.forward).parameters:
         return None
-    padding = attention_mask.size(1) - attention_mask.sum(dim=1, keepdim=True)  # [B, 1]
+    shared = shared_tokens(input_ids, attention_mask)
+    shared = shared if shared >= LEAST else 0
+    own = attention_mask.sum(dim=1) - shared
+    groups = _groups(own.tolist(), TOGETHER.get(input_ids.device.type))
+    if not shared and len(groups) == 1:
+        return None
+    padding = input_ids.size(1) - shared - own[:, None]  # [B, 1]
     column = torch.arange(input_ids.size(1), device=input_ids.device)[None]
     moved = torch.where(column < shared, column + padding, column - shared)  # the beginning, then the padding
     source = torch.where(column < shared + padding, moved, column)
     input_ids, attention_mask = input_ids.gather(1, source), attention_mask.gather(1, source)
+    begun = Begun(input_ids, attention_mask, token_positions(attention_mask), cache)
+    if len(groups) == 1:
+        _read(model, begun, slice(0, 1), shared, shared, cache)
+        cache.batch_repeat_interleave(len(input_ids))
+    else:
+        _read_groups(model, begun, shared, [(rows, int(own[rows].max())) for rows in groups])
+    return begun
+
+
+def _groups(lengths: Sequence[int], together: int | None) -> list[list[int]]:
+    """Rows of like length, as many as have so many tokens with their padding; one group if there is no limit."""
+    groups: list[list[int]] = [[]]
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        last = groups[-1]
+        if last and together is not None and (len(last) + 1) * lengths[last[0]] > together:
+            groups.append(last := [])
+        last.append(row)
+    return groups
+
+
+def _read(model: PreTrainedModel, begun: Begun, rows: slice | list[int], own: int, end: int, cache: Cache) -> None:
+    """Add to a cache the last `own` of the columns before `end`; it holds all tokens of these rows before them."""
+    seen = cache.get_seq_length()
+    ids, mask, positions = (part[rows, end - own : end] for part in begun[:3])
+    past = mask.new_ones(len(mask), seen)
     with torch.no_grad():
         read: Any = model
         read(
-            input_ids=input_ids[:1, :shared], attention_mask=attention_mask[:1, :shared],
-            position_ids=column[:, :shared], past_key_values=cache, use_cache=True,
-            **({"logits_to_keep": 1} if "logits_to_keep" in taken else {}),
+            input_ids=ids, attention_mask=torch.cat([past, mask], dim=1), position_ids=positions,
+            past_key_values=cache, use_cache=True,
+            **({"logits_to_keep": 1} if "logits_to_keep" in signature(model.forward).parameters else {}),
         )  # fmt: skip
-    cache.batch_repeat_interleave(len(input_ids))
-    return Begun(input_ids, attention_mask, token_positions(attention_mask), cache)
+
+
+def _read_groups(model: PreTrainedModel, begun: Begun, shared: int, groups: Sequence[tuple[list[int], int]]) -> None:
+    """Fill the cache with all columns but the last; a group: its rows, and the most tokens that one has of its own."""
+    last, parts = begun.input_ids.size(1) - 1, []
+    first: Any = DynamicCache(config=model.config)
+    if shared:
+        _read(model, begun, slice(0, 1), shared, shared, first)
+    for rows, own in groups:
+        part = DynamicCache(config=model.config)
+        for number, layer in enumerate(first.layers if shared else ()):
+            if layer.is_initialized:
+                keys, values = (t.expand(len(rows), -1, -1, -1) for t in (layer.keys, layer.values))
+                part.update(keys, values, number)
+        if own > 1:
+            _read(model, begun, rows, own - 1, last, part)
+        parts.append(part)
+    order = [row for rows, _ in groups for row in rows]
+    back = torch.tensor(order, device=begun.input_ids.device).argsort() if order != sorted(order) else slice(None)
+
+    def whole(states: Sequence[Tensor]) -> Tensor:
+        """One tensor of those of the groups, the padding between the beginning and the rest."""
+        padded = []
+        for part in states:
+            gap = part.new_zeros(part.size(0), part.size(1), last - part.size(2), part.size(3))
+            padded.append(torch.cat([part[:, :, :shared], gap, part[:, :, shared:]], dim=2))
+        return torch.cat(padded)[back]
+
+    for number, layers in enumerate(zip(*(part.layers for part in parts))):
+        if layers[0].is_initialized:
+            keys, values = ([getattr(layer, name) for layer in layers] for name in ("keys", "values"))
+            begun.cache.update(whole(keys), whole(values), number)
+            for layer in layers:
+                layer.reset()
 
 
 def shared_tokens(input_ids: Tensor, attention_mask: Tensor) -> int:
