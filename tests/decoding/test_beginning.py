@@ -184,3 +184,14 @@ def test_a_cache_that_was_given_is_filled_in_the_order_of_the_rows(few_together)
     model(torch.tensor([OTHERS[1]]), past_key_values=alone)
     read = alone.layers[0].keys
     torch.testing.assert_close(keys[1, :, -4:], read[0, :, :4])
+
+
+@pytest.mark.parametrize("rows", [[[31, 6, 2, 3, 9, 9, 8], [5], [7]], [[5], [31, 6, 44, 17, 23, 1]]])
+def test_prompts_of_one_token_may_be_a_group_of_their_own(rows, few_together):
+    model = tiny.model("llama_tied")
+    ids, mask = padded(rows)
+    settings = {**SETTINGS, "attention_mask": mask}
+    expected = model.generate(ids, **settings)
+    sizes = widths(model)
+    assert torch.equal(model.generate(ids, custom_generate=ragged, **settings), expected)
+    assert sizes[:2] == [(1, max(map(len, rows)) - 1), (len(rows), 1)]

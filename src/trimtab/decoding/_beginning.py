@@ -119,17 +119,19 @@ def _read_groups(model: PreTrainedModel, begun: Begun, shared: int, groups: Sequ
     order = [row for rows, _ in groups for row in rows]
     back = torch.tensor(order, device=begun.input_ids.device).argsort() if order != sorted(order) else slice(None)
 
-    def whole(states: Sequence[Tensor]) -> Tensor:
+    def whole(states: Sequence[Tensor | None]) -> Tensor:
         """One tensor of those of the groups, the padding between the beginning and the rest."""
         padded = []
-        for part in states:
+        for part, (rows, _) in zip(states, groups):
+            if part is None:  # single tokens, which are left for later
+                part = padded[0].new_zeros(len(rows), *padded[0].shape[1:])
             gap = part.new_zeros(part.size(0), part.size(1), last - part.size(2), part.size(3))
             padded.append(torch.cat([part[:, :, :shared], gap, part[:, :, shared:]], dim=2))
         return torch.cat(padded)[back]
 
     for number, layers in enumerate(zip(*(part.layers for part in parts))):
         if layers[0].is_initialized:
-            keys, values = ([getattr(layer, name) for layer in layers] for name in ("keys", "values"))
+            keys, values = ([getattr(layer, name, None) for layer in layers] for name in ("keys", "values"))
             begun.cache.update(whole(keys), whole(values), number)
             for layer in layers:
                 layer.reset()
