@@ -405,6 +405,52 @@ def eval_(
 
 
 @app.command()
+def contamination(
+    clean: Annotated[str, typer.Argument(metavar="CLEAN.jsonl", help="What `trimtab clean` wrote.")],
+    control: Annotated[str, typer.Option(metavar="FILE", help="Fresh questions of the same kind.")],
+    model: Annotated[
+        list[str], typer.Option(metavar="MODEL", help="A builtin model, a folder, a hub id, or a server's; repeatable.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="For every answer, the gaps, and a page.")],
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings of multiple_choice, such as answer=label."),
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="One of the models, that cannot have seen the original.")
+    ] = None,
+    read: Annotated[
+        Literal["text", "options"], typer.Option(help="What the model writes, or the likeliest option.")
+    ] = "text",
+    prompt: Annotated[str | None, typer.Option(metavar="NAME", help="One of the suite's, see `trimtab show`.")] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first items of each set.")] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(metavar="URL", help="A server of chat completions; its key in TRIMTAB_API_KEY.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Of an answer; the suite's own if not given.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0)] = 0,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Items at a time.")] = 32,
+    allow_same: Annotated[
+        bool, typer.Option("--allow-same", help="Measure a model too that made the clean set, which flatters it.")
+    ] = False,
+) -> None:
+    """Has a model seen a test set? Scores on it, on it in other words and on fresh items, with the gaps, and a page."""
+    _quiet()
+    from trimtab import contamination as search
+
+    search.contamination(
+        search.Settings(
+            clean, control, model, out, baseline=baseline, endpoint=endpoint, read=read, prompt=prompt, limit=limit,
+            seed=seed, batch=batch, max_new_tokens=max_new_tokens, allow_same=allow_same,
+            options=search.parse(options or ()),
+        )
+    )  # fmt: skip
+    typer.echo(f"report: {out / search.REPORT}")
+
+
+@app.command()
 def collect(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Rows with messages or a prompt, and an answer.")],
     model: Annotated[str, typer.Option(metavar="MODEL", help="A builtin model, a folder, a hub id, or a server's.")],

@@ -101,16 +101,11 @@ def evaluate(names: Sequence[str], settings: Settings, console: Console | None =
         )
         for name in names
     }
-    answerer = _answerer(settings)
+    answerer = answerer_of(settings)
     folders = []
     for name, asked in questions.items():
         folder = settings.out / name
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(folder / ".lock", timeout=0):
-                found = _into(folder, name, asked, answerer, settings, console)
-        except Timeout:
-            raise EvaluateError(f"{folder} is being written by another evaluation; choose another --out") from None
+        found = answered(folder, name, asked, answerer, settings, console)
         written = page.read(folder)
         console.print(table(written))
         failed = sum(one.error is not None for one in found)
@@ -122,7 +117,8 @@ def evaluate(names: Sequence[str], settings: Settings, console: Console | None =
     return folders
 
 
-def _answerer(settings: Settings) -> Answerer:
+def answerer_of(settings: Settings) -> Answerer:
+    """A server, or a model that is loaded now."""
     if settings.endpoint:
         return Endpoint(settings.endpoint, settings.model, seed=settings.seed, batch=settings.batch)
     tokenizer = loading.load_tokenizer(settings.model)
@@ -136,6 +132,22 @@ def _answerer(settings: Settings) -> Answerer:
         seed=settings.seed,
         batch=settings.batch,
     )
+
+
+def answered(
+    folder: Path, name: str, asked: Question, answerer: Answerer, settings: Settings, console: Console
+) -> list[Answered]:
+    """The items of one evaluation, whose folder is made or gone on with.
+
+    Raises:
+        EvaluateError: if the folder holds another evaluation, or is being written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            return _into(folder, name, asked, answerer, settings, console)
+    except Timeout:
+        raise EvaluateError(f"{folder} is being written by another evaluation; choose another --out") from None
 
 
 def _into(

@@ -1,0 +1,154 @@
+"""Has a model seen the test set? Its scores on the original items, on the same in other words, and on fresh ones."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from trimtab import __version__, evaluate
+from trimtab.data import stored
+from trimtab.evals.contamination import SETS, Set, Triangle, triangles
+from trimtab.evals.runner import Question, Read, question
+from trimtab.evals.scored import plain
+from trimtab.evals.suite import Answered
+from trimtab.recipe import parse_value
+from trimtab.report import contamination as page
+from trimtab.report.html import put
+
+SUITE, FACTS, REPORT = "multiple_choice", "contamination.json", "report.html"
+_LIKE_EVAL = evaluate.Settings("", Path())
+
+
+class ContaminationError(ValueError):
+    """Sets that cannot be compared."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line was given."""
+
+    clean: str
+    """Rows that `trimtab clean` wrote: they hold the original words too."""
+    control: str
+    """Fresh rows of the same kind."""
+    models: Sequence[str]
+    out: Path
+    baseline: str | None = None
+    """One of the models, that has not seen the original items."""
+    endpoint: str | None = None
+    read: Read = _LIKE_EVAL.read
+    prompt: str | None = None
+    limit: int | None = None
+    """Items of each set."""
+    seed: int = _LIKE_EVAL.seed
+    batch: int = _LIKE_EVAL.batch
+    max_new_tokens: int | None = None
+    allow_same: bool = False
+    """Measure a model too that made the clean set."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of the suite `multiple_choice`, such as the names of columns."""
+
+
+def contamination(settings: Settings, console: Console | None = None) -> list[Triangle]:
+    """Ask each model the three sets, one evaluation folder each, and write the gaps, `contamination.json` and a page.
+
+    A call that was stopped goes on where it was.
+
+    Raises:
+        ValueError: (or a subclass) for a mistake of the user, before weights are loaded where that can be known.
+    """
+    console = console or Console()
+    rewriter = _rewriter(settings.clean)
+    if settings.baseline is not None and settings.baseline not in settings.models:
+        raise ContaminationError(f"--baseline {settings.baseline} is none of the models: {', '.join(settings.models)}")
+    if len(set(settings.models)) < len(settings.models):
+        raise ContaminationError("a model is named twice; name each once")
+    asked = {name: _question(name, settings) for name in SETS}
+    both = {item.text for item in asked["original"].items} & {item.text for item in asked["control"].items}
+    if both:
+        raise ContaminationError(
+            f"{settings.control}: {len(both)} of its questions are among the original ones; a control set is fresh"
+        )
+    answered: dict[str, dict[Set, list[Answered]]] = {}
+    for model in settings.models:
+        how = evaluate.Settings(
+            model, settings.out, settings.endpoint, settings.prompt, settings.read, settings.limit, settings.seed,
+            settings.batch, settings.max_new_tokens,
+        )  # fmt: skip
+        answerer = evaluate.answerer_of(how)
+        answered[model] = {
+            name: evaluate.answered(settings.out / folder_of(model) / name, SUITE, asked[name], answerer, how, console)
+            for name in SETS
+        }
+    found = triangles(answered, rewriter=rewriter, baseline=settings.baseline, allow_same=settings.allow_same)
+    facts: dict[str, Any] = {
+        "trimtab": __version__, "clean": settings.clean, "control": settings.control, "rewriter": rewriter,
+        "baseline": settings.baseline, "read": settings.read, "seed": settings.seed,
+        "items": {name: len(one.items) for name, one in asked.items()},
+    }  # fmt: skip
+    put(json.dumps({**facts, "models": plain([vars(one) for one in found])}, indent=1) + "\n", settings.out / FACTS)
+    links = {model: {name: f"{folder_of(model)}/{name}/{REPORT}" for name in SETS} for model in settings.models}
+    page.write(found, facts, links, settings.out / REPORT)
+    console.print(table(found))
+    for line in page.findings(found):
+        console.print(line, highlight=False)
+    return found
+
+
+def parse(words: Sequence[str]) -> dict[str, Any]:
+    """Settings of `multiple_choice` from KEY=VALUE; what the files are is said elsewhere.
+
+    Raises:
+        ContaminationError: naming what is no setting.
+    """
+    found = {}
+    for word in words:
+        key, sign, value = word.partition("=")
+        if not sign:
+            raise ContaminationError(f"{word!r} is no setting; write KEY=VALUE, for example answer=label")
+        if key in ("file", "which"):
+            raise ContaminationError(f"{word!r}: the files are CLEAN.jsonl and --control FILE")
+        found[key] = parse_value(word, value)
+    return found
+
+
+def folder_of(model: str) -> str:
+    """The name of a model's folder."""
+    return re.sub(r"[^\w.-]+", "-", model).strip("-.") or "model"
+
+
+def _question(name: Set, settings: Settings) -> Question:
+    file = settings.control if name == "control" else settings.clean
+    which = "clean" if name == "clean" else "original"
+    return question(
+        SUITE, {**settings.options, "file": file, "which": which}, prompt=settings.prompt, read=settings.read,
+        limit=settings.limit, max_new_tokens=settings.max_new_tokens,
+    )  # fmt: skip
+
+
+def _rewriter(clean: str) -> str:
+    """Who made the clean set."""
+    path = stored.meta_path(Path(clean).expanduser())
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["rewriter"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ContaminationError(
+            f"{clean}: there is no {path.name} beside it that says who rewrote it; make both with "
+            "`trimtab clean FILE --out FILE.jsonl`"
+        ) from None
+
+
+def table(found: Sequence[Triangle]) -> Table:
+    """Scores and gaps for a terminal."""
+    rows = Table("model", *SETS, "original - clean", "original - control", "less the baseline's", "recovery", box=None)
+    for one in found:
+        cells = [one.scores[name] for name in SETS] + [one.gap, one.excess]
+        shift = one.shift.shown() if one.shift is not None else ""
+        recovery = f"{one.recovery:.2f}" if one.recovery is not None else ""
+        rows.add_row(one.model, *(cell.shown() for cell in cells), shift, recovery)
+    return rows

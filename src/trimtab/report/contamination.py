@@ -1,0 +1,85 @@
+"""The page of a search for contamination: three scores of each model, and the gaps between them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from trimtab.evals.contamination import SETS, Triangle
+from trimtab.report.curves import drawing, run_colour
+from trimtab.report.evaluation import number
+from trimtab.report.html import put, template
+
+MEANINGS = {
+    "original": "Share of the original items that is right; an answer that was not understood counts 0.",
+    "clean": "The same items in other words.",
+    "control": "Fresh items of the same kind, which no model can have seen.",
+    "original - clean": "The gap that memory of the words leaves, and what other words do to any model. Drawn jointly.",
+    "original - control": "The gap between seen and fresh items. The two sets may also differ in how hard they are.",
+    "less the baseline's": "The first gap less that of the baseline: what other words do to any model is gone.",
+    "recovery": (
+        "How much of what the model is above the baseline (or above its own control items) the other words took away: "
+        "1 is all of it, above 1 the clean items are harder."
+    ),
+}
+
+
+def findings(found: Sequence[Triangle]) -> list[str]:
+    """A sentence on each model: is there a gap that is no chance?"""
+    lines = []
+    for one in found:
+        gap, name = (one.gap, "in other words") if one.shift is None else (one.shift, "in other words than a baseline")
+        if gap.known and gap.low > 0:
+            lines.append(f"{one.model}: worse {name}, by {gap.shown()}: it seems to know the words of the original.")
+        elif one.excess.known and one.excess.low > 0:
+            lines.append(
+                f"{one.model}: better on the original than on fresh items, by {one.excess.shown()}, and no worse in "
+                "other words: the other words may be too near, or the fresh items harder."
+            )
+        else:
+            lines.append(f"{one.model}: no gap that is more than chance.")
+    return lines
+
+
+def write(
+    found: Sequence[Triangle], facts: Mapping[str, Any], links: Mapping[str, Mapping[str, str]], output: Path
+) -> Path:
+    """One HTML file that needs no network; `links` are those of the evaluations, model -> set -> address."""
+    rows = [
+        (
+            one.model,
+            [(number(one.scores[name]), links[one.model][name]) for name in SETS],
+            [number(one.gap), number(one.excess), number(one.shift)],
+            "–" if one.recovery is None else f"{one.recovery:.2f}",
+        )
+        for one in found
+    ]
+    few = min(facts["items"].values())
+    text = template("contamination.html").render(
+        rows=rows,
+        columns=list(MEANINGS),
+        meanings=MEANINGS,
+        findings=findings(found),
+        sets=SETS,
+        cautions=[f"{few} items are few. Read the intervals."] if few < 100 else [],
+        drawing=Markup(_drawing(found)),
+        facts={key: value for key, value in facts.items() if value is not None},
+    )
+    return put(text, output)
+
+
+def _drawing(found: Sequence[Triangle]) -> str:
+    def paint(axes: Any) -> None:
+        axes.figure.set_size_inches(4.4, 0.7 + 0.42 * len(found))
+        axes.figure.subplots_adjust(left=0.36, bottom=0.5 / axes.figure.get_size_inches()[1])
+        for place, one in enumerate(found):
+            for at, name in enumerate(SETS):
+                value, y = one.scores[name], -place - (at - 1) * 0.22
+                if value.known:
+                    axes.plot([value.low, value.high], [y, y], color=run_colour(at), linewidth=1)
+                axes.plot([value.estimate], [y], "o", color=run_colour(at), markersize=4, clip_on=False)
+        axes.set_yticks([-place for place in range(len(found))], [one.model[-28:] for one in found], fontsize=7.5)
+        axes.set_xlim(0, 1)
+
+    return drawing("contamination", "right", False, paint)

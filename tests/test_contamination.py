@@ -1,0 +1,157 @@
+"""`trimtab contamination`: three sets, the gaps between their scores, and a page."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import tiny_folder
+from trimtab import clean as cleaning
+from trimtab import evaluate
+from trimtab.contamination import ContaminationError, Settings, contamination, folder_of
+from trimtab.evals.answerers import Reply
+from trimtab.evals.rules import Rules
+
+QUIET = Console(quiet=True)
+
+
+def question(i: int, kind: str = "car") -> dict:
+    text = f"If a {kind} costs {i} dollars, what is the price of {i + 2} of them in a big shop?"
+    return {"id": f"{kind}{i}", "question": text, "options": ["a lot", "nothing"], "answer": "AB"[i % 2]}
+
+
+class Remembers:
+    """Right where it has read the very words; else it says A, or nothing that is an option."""
+
+    batch = 4
+
+    def __init__(self, seen: list[dict], otherwise: str):
+        self.answers = {row["question"]: row["answer"] for row in seen}
+        self.otherwise, self.asked = otherwise, 0
+
+    def facts(self) -> dict[str, str]:
+        return {"model": "one that remembers"}
+
+    def answer(self, chats, max_new_tokens) -> list[Reply]:
+        self.asked += len(chats)
+        texts = [chat[-1]["content"] for chat in chats]
+        return [
+            Reply(next((a for question, a in self.answers.items() if question in text), self.otherwise))
+            for text in texts
+        ]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sets")
+    original = tiny_folder.write_jsonl(folder / "original.jsonl", [question(i) for i in range(8)])
+    cleaning.clean(original, folder / "clean.jsonl", rewriter=Rules(4), detector="none", console=QUIET)
+    tiny_folder.write_jsonl(folder / "control.jsonl", [question(i, "boat") for i in range(6)])
+    return folder
+
+
+@pytest.fixture
+def sets(made, tmp_path) -> tuple[str, str]:
+    """Clean rows, of 8 questions, and 6 control rows; A is right for half of each."""
+    shutil.copytree(made, tmp_path / "sets")
+    return str(tmp_path / "sets" / "clean.jsonl"), str(tmp_path / "sets" / "control.jsonl")
+
+
+@pytest.fixture
+def answerers(monkeypatch) -> dict[str, Remembers]:
+    found = {"seen": Remembers([question(i) for i in range(8)], "A"), "fresh": Remembers([], "A")}
+    monkeypatch.setattr(evaluate, "answerer_of", lambda settings: found[settings.model])
+    return found
+
+
+def test_who_knows_the_words_has_a_gap_and_who_does_not_has_none(sets, answerers, tmp_path):
+    out = tmp_path / "out"
+    settings = Settings(*sets, ["seen", "fresh"], out, baseline="fresh")
+    seen, fresh = contamination(settings, QUIET)
+    assert {name: value.estimate for name, value in seen.scores.items()} == {
+        "original": 1.0, "clean": 0.5, "control": 0.5,
+    }  # fmt: skip
+    assert (seen.gap.estimate, seen.excess.estimate, seen.shift and seen.shift.estimate) == (0.5, 0.5, 0.5)
+    assert seen.recovery == 1.0
+    assert (fresh.gap.estimate, fresh.recovery) == (0.0, None)
+    facts = json.loads((out / "contamination.json").read_text())
+    assert [one["model"] for one in facts["models"]] == ["seen", "fresh"]
+    assert facts["models"][0]["gap"][0] == 0.5
+    assert facts["items"] == {"original": 8, "clean": 8, "control": 6}
+    assert facts["rewriter"] == Rules(4).name
+
+
+def test_the_page_says_who_and_links_to_every_answer(sets, answerers, tmp_path):
+    out = tmp_path / "out"
+    contamination(Settings(*sets, ["seen", "fresh"], out, baseline="fresh"), QUIET)
+    page = (out / "report.html").read_text()
+    assert "seen: worse in other words than a baseline, by 0.500 [" in page
+    assert "fresh: no gap that is more than chance." in page
+    assert "6 items are few" in page
+    for model in ("seen", "fresh"):
+        for name in ("original", "clean", "control"):
+            assert f'href="{model}/{name}/report.html"' in page
+            assert (out / model / name / "report.html").is_file()
+
+
+def test_no_item_is_asked_twice(sets, answerers, tmp_path):
+    settings = Settings(*sets, ["seen"], tmp_path / "out")
+    contamination(settings, QUIET)
+    assert answerers["seen"].asked == 22
+    contamination(settings, QUIET)
+    assert answerers["seen"].asked == 22
+
+
+def test_a_model_that_made_the_clean_set_is_refused_unless_it_is_allowed(sets, answerers, tmp_path, monkeypatch):
+    meta = Path(sets[0]).with_suffix(".meta.json")
+    meta.write_text(json.dumps({"rewriter": "seen and others"}))
+    with pytest.raises(ValueError, match="seen made the clean set"):
+        contamination(Settings(*sets, ["seen"], tmp_path / "out"), QUIET)
+    contamination(Settings(*sets, ["seen"], tmp_path / "out", allow_same=True), QUIET)
+
+
+def test_folders_of_models_are_told_apart():
+    assert folder_of("runs/a/model") == "runs-a-model"
+    assert folder_of("/runs/b/model/") == "runs-b-model"
+    assert folder_of("org/name-1.5") == "org-name-1.5"
+    assert folder_of("..") == "model"
+
+
+def test_a_clean_set_without_its_meta_is_refused(sets, tmp_path):
+    Path(sets[0]).with_suffix(".meta.json").unlink()
+    with pytest.raises(ContaminationError, match=r"clean\.meta\.json"):
+        contamination(Settings(*sets, ["seen"], tmp_path / "out"), QUIET)
+
+
+def test_mistakes_cost_one_line(trimtab, sets, tmp_path):
+    clean, control = sets
+    base = ("contamination", clean, "--out", tmp_path / "out", "--model", "no-such-model")
+    for words, said in (
+        (("--control", clean), "8 of its questions are among the original ones"),
+        (("--control", control, "--baseline", "b"), "--baseline b is none of the models: no-such-model"),
+        (("--control", control, "--model", "no-such-model"), "a model is named twice"),
+        (("--control", control, "which=clean"), "the files are CLEAN.jsonl and --control FILE"),
+        (("--control", control, "answer"), "write KEY=VALUE"),
+        (("--control", control, "answr=x"), "answr"),
+        (("--control", tmp_path / "none.jsonl"), "none.jsonl"),
+        (("--control", control), "no-such-model"),
+    ):
+        code, _, err = trimtab(*base, *words)
+        assert code == 2, words
+        assert said in err, (words, err)
+        assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "out" / "contamination.json").exists()
+
+
+def test_the_command_asks_a_model_in_memory(trimtab, sets, tmp_path):
+    model = tiny_folder.save(tmp_path / "tiny", max_position_embeddings=4096)
+    out = tmp_path / "out"
+    code, said, err = trimtab(
+        "contamination", sets[0], "--control", sets[1], "--model", model, "--out", out, "--read", "options"
+    )
+    assert (code, err) == (0, "")
+    assert f"report: {out / 'report.html'}" in said
+    assert "original - clean" in said
+    assert (out / folder_of(model) / "clean" / "samples.jsonl").is_file()
