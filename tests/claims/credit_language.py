@@ -16,6 +16,9 @@ Claimed and aimed at, with 95 % intervals over seeds (Student's t), or over seed
     q_rm: pair accuracy >= .95, token AUC of the planted error >= .85; both AUCs above those of orm with the same head
     ipvrm: Brier score of prefix values below both implicit_prm; probability after an error below .1 and theirs higher
     best of 8: every trained scorer above random; q_rm and ipvrm above the majority vote
+
+Equal texts have equal scores, so scores that know nothing are right as often as any of the *distinct* texts, and less
+often than a random answer, which is often one that was given several times, and right.
 """
 
 import argparse
@@ -204,6 +207,13 @@ def picked(score: Array, right: Array) -> Array:
     return (top * right).sum(axis=1) / top.sum(axis=1)
 
 
+def distinct(rows: list[Row], right: Array) -> Array:
+    """[P]: how often is any of the different texts right? That is what scores get that know nothing."""
+    texts = np.array([row["completion"][0]["content"] for row in rows]).reshape(right.shape)
+    once = 1 / (texts[:, :, None] == texts[:, None, :]).sum(axis=2)
+    return (once * right).sum(axis=1) / once.sum(axis=1)
+
+
 def votes(forms: list[list[str]]) -> Array:
     """[P, N]: how many answers settle on the same as this one; none for answers that settle on nothing."""
     return np.array([[own.count(one) if one != "None" else 0 for one in own] for own in forms], float)
@@ -222,6 +232,7 @@ def run_seed(seed: int, args: argparse.Namespace, folder: Path, tokenizer: Any, 
     tasks = list({str(row["prompt"]): row for row in heldout["pairs"]}.values())[: args.tasks]
     rows, right, forms = sampled(args.policy, tokenizer, tasks, seed)
     picks = {"random": right.mean(axis=1), "majority": picked(votes(forms), right), "oracle": right.max(axis=1)}
+    picks["distinct"] = distinct(rows, right)
     measures = {}
     for name in ("untrained", "policy", *args.members):
         start = time.time()
@@ -265,7 +276,9 @@ def summary(found: dict[int, Any]) -> dict[str, Any]:
     best = {}
     for name, right in picks.items():
         best[name] = {"accuracy": over_seeds_and_rows(right, ones)}
-        best[name] |= {f"over {o}": over_seeds_and_rows(right, ones, picks[o]) for o in ("random", "majority")}
+        best[name] |= {
+            f"over {o}": over_seeds_and_rows(right, ones, picks[o]) for o in ("random", "distinct", "majority")
+        }
         print(f"best of {N}, {name}: {'; '.join(f'{key} {value}' for key, value in best[name].items())}")
     return {"per seed": table, "claims": claims, f"best of {N}": best}
 

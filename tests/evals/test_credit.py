@@ -265,7 +265,7 @@ def test_an_error_at_either_end_or_none_leaves_the_answer_out():
 
 
 def enumerated(scores, right, answers, weights) -> dict[str, float]:
-    """The five picks of one problem, in plain Python."""
+    """The six picks of one problem, in plain Python."""
     best = [r for s, r in zip(scores, right) if s == max(scores)]
     groups = {a: [i for i, b in enumerate(answers) if b == a] for a in answers if a is not None}
     groups = groups or {None: list(range(len(answers)))}
@@ -280,6 +280,7 @@ def enumerated(scores, right, answers, weights) -> dict[str, float]:
         "majority": vote(len),
         "weighted": vote(lambda members: sum(weights[i] for i in members)),
         "random": float(np.mean(right)),
+        "distinct": float(np.mean([np.mean([r for r, b in zip(right, answers) if b == a]) for a in set(answers)])),
         "oracle": float(max(right)),
     }
 
@@ -290,9 +291,22 @@ def test_one_problem_by_hand():
     assert last.n == 4
     estimates = {name: interval.estimate for name, interval in last.accuracy.items()}
     # votes: 8 twice, 7 once; weights: 7 has 3, 8 has 2 + 1, a tie
-    assert estimates == {"highest": 0, "majority": 1, "weighted": 0.5, "random": 0.5, "oracle": 1}
+    third = pytest.approx(1 / 3)
+    assert estimates == {"highest": 0, "majority": 1, "weighted": 0.5, "random": 0.5, "distinct": third, "oracle": 1}
     difference = {name: interval.estimate for name, interval in last.over_majority.items()}
+    assert difference.pop("distinct") == pytest.approx(-2 / 3)
     assert difference == {"highest": -1, "weighted": -0.5, "random": -0.5, "oracle": 0}
+
+
+def test_scores_that_know_nothing_do_as_well_as_any_of_the_different_answers():
+    """And worse than a random answer, which is often one that was given often, and right."""
+    drawn = np.random.default_rng(0)
+    answers = [["a"] * 6 + ["b", "c"]] * 2000
+    scores = drawn.random((2000, 3))[:, [0] * 6 + [1, 2]]  # equal answers have equal scores
+    last = best_of_n(scores, [[1] * 6 + [0, 0]] * 2000, answers)[-1]
+    assert last.accuracy["distinct"].estimate == pytest.approx(1 / 3)
+    assert last.accuracy["random"].estimate == 0.75
+    assert last.accuracy["highest"].estimate == pytest.approx(1 / 3, abs=0.04)
 
 
 def test_ties_are_averaged():

@@ -1935,6 +1935,13 @@ MISTAKES = [
         (RAGGED + "test_greedy_tokens_are_those_of_generate",),
     ),
     Mistake(
+        "best of n: a different answer counts as often as it was given",
+        "evals/credit.py",
+        "of_name.sum(axis=1) / (votes > 0).sum(axis=1)",
+        "(of_name * votes).sum(axis=1) / votes.sum(axis=1)",
+        (CREDIT_MEASURES + "test_scores_that_know_nothing_do_as_well_as_any_of_the_different_answers",),
+    ),
+    Mistake(
         "beginning: positions count the gap",
         "decoding/_beginning.py",
         "token_positions(attention_mask), cache)",

@@ -333,9 +333,10 @@ def _outcomes(outcomes: ArrayLike) -> Array:
 
 # ---------------------------------------------------------------- best of n
 
-PICKS = ("highest", "majority", "weighted", "random", "oracle")
+PICKS = ("highest", "majority", "weighted", "random", "distinct", "oracle")
 """Of n answers: the one with the highest score; the final answer that most have; the one with the largest sum of
-weights; any; a right one if there is one."""
+weights; any; any of the different final answers; a right one if there is one. Scores that know nothing do about as well
+as `distinct` and not as `random`, which draws what was given often more often: equal answers have equal scores."""
 
 
 class BestOfN(NamedTuple):
@@ -436,6 +437,7 @@ def _picks(inside: Mask, score: Array, right: Array, weight: Array, answers: Seq
         elected(votes),
         elected(drawn @ (same * weight[:, None])),
         found / drawn.sum(axis=1),
+        of_name.sum(axis=1) / (votes > 0).sum(axis=1),
         found > 0,
     )
     return [float(np.mean(pick)) for pick in picks]

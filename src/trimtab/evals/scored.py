@@ -362,7 +362,7 @@ def _best(result: Worth, found: Found, seed: int) -> None:
         result.notes.append(
             f"Rows do not say their final answers ({' or '.join(FINAL)}), so there is no majority to compare with."
         )
-        votes = ("majority", "weighted")
+        votes = ("majority", "weighted", "distinct")
         kept = [{k: v for k, v in one.accuracy.items() if k not in votes} for one in curve]
         curve = [one._replace(accuracy=accuracy, over_majority={}) for one, accuracy in zip(curve, kept)]
     result.best_of_n = curve

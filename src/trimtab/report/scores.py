@@ -114,7 +114,8 @@ def _best_tables(curve: Sequence[Mapping[str, Any]]) -> Iterable[Table]:
     rows: list[list[Cell]] = [[str(one["n"]), *(number(one["accuracy"][name]) for name in names)] for one in curve]
     note = (
         "Share of problems solved by picking one of n answers: the highest final value, the commonest final answer, "
-        "the one with most weight, any, or a right one if there is one."
+        "the one with most weight, any, any of the different final answers (about what scores that know nothing get), "
+        "or a right one if there is one."
     )
     yield Table("Best of n", ["n", *names], rows, note)
     if curve[0]["over_majority"]:
