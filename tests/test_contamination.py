@@ -87,8 +87,8 @@ def test_the_page_says_who_and_links_to_every_answer(sets, answerers, tmp_path):
     out = tmp_path / "out"
     contamination(Settings(*sets, ["seen", "fresh"], out, baseline="fresh"), QUIET)
     page = (out / "report.html").read_text()
-    assert "seen: worse in other words than a baseline, by 0.500 [" in page
-    assert "fresh: no gap that is more than chance." in page
+    assert "seen loses 0.500 [" in page
+    assert "fresh has no gap that is more than chance." in page
     assert "6 items are few" in page
     for model in ("seen", "fresh"):
         for name in ("original", "clean", "control"):

@@ -29,16 +29,18 @@ def findings(found: Sequence[Triangle]) -> list[str]:
     """A sentence on each model: is there a gap that is no chance?"""
     lines = []
     for one in found:
-        gap, name = (one.gap, "in other words") if one.shift is None else (one.shift, "in other words than a baseline")
+        gap, than = (one.gap, "") if one.shift is None else (one.shift, " more than the baseline")
         if gap.known and gap.low > 0:
-            lines.append(f"{one.model}: worse {name}, by {gap.shown()}: it seems to know the words of the original.")
+            lines.append(
+                f"{one.model} loses {gap.shown()}{than} in other words: it seems to know those of the original."
+            )
         elif one.excess.known and one.excess.low > 0:
             lines.append(
-                f"{one.model}: better on the original than on fresh items, by {one.excess.shown()}, and no worse in "
-                "other words: the other words may be too near, or the fresh items harder."
+                f"{one.model} is better on the original than on fresh items, by {one.excess.shown()}, and loses nothing in "
+                "other words: they may be too near, or the fresh items harder."
             )
         else:
-            lines.append(f"{one.model}: no gap that is more than chance.")
+            lines.append(f"{one.model} has no gap that is more than chance.")
     return lines
 
 
