@@ -36,8 +36,8 @@ def findings(found: Sequence[Triangle]) -> list[str]:
             )
         elif one.excess.known and one.excess.low > 0:
             lines.append(
-                f"{one.model} is better on the original than on fresh items, by {one.excess.shown()}, and loses nothing in "
-                "other words: they may be too near, or the fresh items harder."
+                f"{one.model} is better on the original than on fresh items, by {one.excess.shown()}, and loses "
+                "nothing in other words: they may be too near, or the fresh items harder."
             )
         else:
             lines.append(f"{one.model} has no gap that is more than chance.")
