@@ -81,6 +81,7 @@ def test_who_knows_the_words_has_a_gap_and_who_does_not_has_none(sets, answerers
     assert facts["models"][0]["gap"][0] == 0.5
     assert facts["items"] == {"original": 8, "clean": 8, "control": 6}
     assert facts["rewriter"] == Rules(4).name
+    assert facts["in the same words"] == 0
 
 
 def test_the_page_says_who_and_links_to_every_answer(sets, answerers, tmp_path):
@@ -94,6 +95,16 @@ def test_the_page_says_who_and_links_to_every_answer(sets, answerers, tmp_path):
         for name in ("original", "clean", "control"):
             assert f'href="{model}/{name}/report.html"' in page
             assert (out / model / name / "report.html").is_file()
+
+
+def test_items_that_were_not_rewritten_are_counted(sets, answerers, tmp_path):
+    rows = [json.loads(line) for line in Path(sets[0]).read_text().splitlines()]
+    for row in rows[:3]:
+        row["clean"] = {"question": row["question"]}
+    tiny_folder.write_jsonl(Path(sets[0]), rows)
+    (seen,) = contamination(Settings(*sets, ["seen"], tmp_path / "out"), QUIET)
+    assert seen.scores["clean"].estimate == (3 + 2) / 8  # of the other five it says A, which is right for two
+    assert "3 items have the same words in both sets" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_no_item_is_asked_twice(sets, answerers, tmp_path):

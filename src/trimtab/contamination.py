@@ -68,28 +68,19 @@ def contamination(settings: Settings, console: Console | None = None) -> list[Tr
         raise ContaminationError(f"--baseline {settings.baseline} is none of the models: {', '.join(settings.models)}")
     if len(set(settings.models)) < len(settings.models):
         raise ContaminationError("a model is named twice; name each once")
-    asked = {name: _question(name, settings) for name in SETS}
+    asked: dict[Set, Question] = {name: _question(name, settings) for name in SETS}
     both = {item.text for item in asked["original"].items} & {item.text for item in asked["control"].items}
     if both:
         raise ContaminationError(
             f"{settings.control}: {len(both)} of its questions are among the original ones; a control set is fresh"
         )
-    answered: dict[str, dict[Set, list[Answered]]] = {}
-    for model in settings.models:
-        how = evaluate.Settings(
-            model, settings.out, settings.endpoint, settings.prompt, settings.read, settings.limit, settings.seed,
-            settings.batch, settings.max_new_tokens,
-        )  # fmt: skip
-        answerer = evaluate.answerer_of(how)
-        answered[model] = {
-            name: evaluate.answered(settings.out / folder_of(model) / name, SUITE, asked[name], answerer, how, console)
-            for name in SETS
-        }
+    answered = {model: _answered(model, asked, settings, console) for model in settings.models}
     found = triangles(answered, rewriter=rewriter, baseline=settings.baseline, allow_same=settings.allow_same)
     facts: dict[str, Any] = {
         "trimtab": __version__, "clean": settings.clean, "control": settings.control, "rewriter": rewriter,
         "baseline": settings.baseline, "read": settings.read, "seed": settings.seed,
         "items": {name: len(one.items) for name, one in asked.items()},
+        "in the same words": _unchanged(asked["original"], asked["clean"]),
     }  # fmt: skip
     put(json.dumps({**facts, "models": plain([vars(one) for one in found])}, indent=1) + "\n", settings.out / FACTS)
     links = {model: {name: f"{folder_of(model)}/{name}/{REPORT}" for name in SETS} for model in settings.models}
@@ -129,6 +120,24 @@ def _question(name: Set, settings: Settings) -> Question:
         SUITE, {**settings.options, "file": file, "which": which}, prompt=settings.prompt, read=settings.read,
         limit=settings.limit, max_new_tokens=settings.max_new_tokens,
     )  # fmt: skip
+
+
+def _answered(
+    model: str, asked: Mapping[Set, Question], settings: Settings, console: Console
+) -> dict[Set, list[Answered]]:
+    """Of one model, which is in memory for no longer than this."""
+    how = evaluate.Settings(
+        model, settings.out, settings.endpoint, settings.prompt, settings.read, settings.limit, settings.seed,
+        settings.batch, settings.max_new_tokens,
+    )  # fmt: skip
+    answerer, folder = evaluate.answerer_of(how), settings.out / folder_of(model)
+    return {name: evaluate.answered(folder / name, SUITE, asked[name], answerer, how, console) for name in SETS}
+
+
+def _unchanged(original: Question, clean: Question) -> int:
+    """How many items have the same text in both sets: no rewrite of theirs survived."""
+    texts = {item.id: item.text for item in original.items}
+    return sum(texts.get(item.id) == item.text for item in clean.items)
 
 
 def _rewriter(clean: str) -> str:

@@ -57,14 +57,17 @@ def write(
         )
         for one in found
     ]
-    few = min(facts["items"].values())
+    few, unchanged = min(facts["items"].values()), facts["in the same words"]
+    cautions = [f"{few} items are few. Read the intervals."] if few < 100 else []
+    if unchanged:
+        cautions.append(f"{unchanged} items have the same words in both sets, which makes every gap smaller.")
     text = template("contamination.html").render(
         rows=rows,
         columns=list(MEANINGS),
         meanings=MEANINGS,
         findings=findings(found),
         sets=SETS,
-        cautions=[f"{few} items are few. Read the intervals."] if few < 100 else [],
+        cautions=cautions,
         drawing=Markup(_drawing(found)),
         facts={key: value for key, value in facts.items() if value is not None},
     )
