@@ -120,6 +120,7 @@ def test_a_model_that_made_the_clean_set_is_refused_unless_it_is_allowed(sets, a
     meta.write_text(json.dumps({"rewriter": "seen and others"}))
     with pytest.raises(ValueError, match="seen made the clean set"):
         contamination(Settings(*sets, ["seen"], tmp_path / "out"), QUIET)
+    assert answerers["seen"].asked == 0
     contamination(Settings(*sets, ["seen"], tmp_path / "out", allow_same=True), QUIET)
 
 

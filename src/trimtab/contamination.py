@@ -12,7 +12,7 @@ from rich.table import Table
 
 from trimtab import __version__, evaluate
 from trimtab.data import stored
-from trimtab.evals.contamination import SETS, Set, Triangle, triangles
+from trimtab.evals.contamination import SETS, Set, Triangle, check_author, triangles
 from trimtab.evals.runner import Question, Read, question
 from trimtab.evals.scored import plain
 from trimtab.evals.suite import Answered
@@ -68,6 +68,8 @@ def contamination(settings: Settings, console: Console | None = None) -> list[Tr
         raise ContaminationError(f"--baseline {settings.baseline} is none of the models: {', '.join(settings.models)}")
     if len(set(settings.models)) < len(settings.models):
         raise ContaminationError("a model is named twice; name each once")
+    for model in () if settings.allow_same else settings.models:
+        check_author(model, rewriter)
     asked: dict[Set, Question] = {name: _question(name, settings) for name in SETS}
     both = {item.text for item in asked["original"].items} & {item.text for item in asked["control"].items}
     if both:

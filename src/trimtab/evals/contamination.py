@@ -69,15 +69,25 @@ def triangles(
         raise CleanEvalError(f"the baseline {baseline!r} is none of the models {', '.join(answered)}")
     values: dict[str, dict[str, dict[str, float]]] = {}
     for model, sets in answered.items():
-        if not allow_same and set(model.split()) & set(rewriter.split()):
-            raise CleanEvalError(
-                f"{model} made the clean set ({rewriter}), which favours it; clean with another model, or allow it"
-            )
+        if not allow_same:
+            check_author(model, rewriter)
         missing = [name for name in SETS if not sets.get(name)]
         if missing:
             raise CleanEvalError(f"{model} has no answered items of the {missing[0]} set")
         values[model] = {name: _values(sets[name], parser, f"{model}, {name}") for name in SETS}
     return [_triangle(model, values, baseline) for model in answered]
+
+
+def check_author(model: str, rewriter: str) -> None:
+    """Refuse a model that made the clean set.
+
+    Raises:
+        CleanEvalError: naming it.
+    """
+    if set(model.split()) & set(rewriter.split()):
+        raise CleanEvalError(
+            f"{model} made the clean set ({rewriter}), which favours it; clean with another model, or allow it"
+        )
 
 
 def _values(answered: Sequence[Answered], parser: str | None, where: str) -> dict[str, float]:
