@@ -7,7 +7,8 @@
 Every member of the family starts from the policy and learns from planted errors (`trimtab:planted_errors`, small), as
 pairs, labelled answers or steps; "own" members learn from the policy's own answers to training tasks instead, judged by
 their result alone. "logit" members score a token by the language model's logit, as the paper of q_rm has it, and so
-start from what the policy knows; the scalar head of its code starts at random. All have the same number of updates, of
+start from what the policy knows, and "logprob" ones, as a later script of its author has it, with the likelihood of the
+chosen answers beside it; the scalar head of its code starts at random. All have the same number of updates, of
 sequences in an update, and learning rate. A seed draws rows, heads and order; the policy is the same for all. Judged on
 held-out tasks: planted errors, and eight answers of the policy to each task, of which every scorer picks one.
 "untrained" is the policy with a random head, "policy" its own mean log-probability.
@@ -73,6 +74,7 @@ def _other(kind: str, form: str, rule: str, own: bool = False, **options: Any) -
 MEMBERS = {
     "q_rm": Member("q_rm", {}, "pairs", "step-mean"),
     "q_rm, logit": Member("q_rm", {"head": "logit"}, "pairs", "step-mean"),
+    "q_rm, logprob": Member("q_rm", {"head": "logprob", "nll": 1.0}, "pairs", "step-mean"),
     "orm": _other("orm", "pairs", "last"),
     "orm, logit": _other("orm", "pairs", "last", head="logit"),
     "pgtg, logit": _other("pgtg", "pairs", "step-mean", head="logit"),
