@@ -61,6 +61,8 @@ def sets(made, tmp_path) -> tuple[str, str]:
 
 @pytest.fixture
 def answerers(monkeypatch) -> dict[str, Remembers]:
+    """Their names are no models that could be loaded."""
+    monkeypatch.setattr("trimtab.contamination.loading.load_config", lambda name: None)
     found = {"seen": Remembers([question(i) for i in range(8)], "A"), "fresh": Remembers([], "A")}
     monkeypatch.setattr(evaluate, "answerer_of", lambda settings: found[settings.model])
     return found
@@ -89,8 +91,8 @@ def test_the_page_says_who_and_links_to_every_answer(sets, answerers, tmp_path):
     contamination(Settings(*sets, ["seen", "fresh"], out, baseline="fresh"), QUIET)
     page = (out / "report.html").read_text()
     assert "seen loses 0.500 [" in page
-    assert "fresh has no gap that is more than chance." in page
-    assert "6 items are few" in page
+    assert "fresh is not above a random option (0.500) on the original items" in page
+    assert "Few items (original 8, clean 8, control 6)" in page
     for model in ("seen", "fresh"):
         for name in ("original", "clean", "control"):
             assert f'href="{model}/{name}/report.html"' in page
@@ -104,7 +106,7 @@ def test_items_that_were_not_rewritten_are_counted(sets, answerers, tmp_path):
     tiny_folder.write_jsonl(Path(sets[0]), rows)
     (seen,) = contamination(Settings(*sets, ["seen"], tmp_path / "out"), QUIET)
     assert seen.scores["clean"].estimate == (3 + 2) / 8  # of the other five it says A, which is right for two
-    assert "3 items have the same words in both sets" in (tmp_path / "out" / "report.html").read_text()
+    assert "Items with the same words in both sets: 3" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_no_item_is_asked_twice(sets, answerers, tmp_path):
@@ -117,11 +119,66 @@ def test_no_item_is_asked_twice(sets, answerers, tmp_path):
 
 def test_a_model_that_made_the_clean_set_is_refused_unless_it_is_allowed(sets, answerers, tmp_path, monkeypatch):
     meta = Path(sets[0]).with_suffix(".meta.json")
-    meta.write_text(json.dumps({"rewriter": "seen and others"}))
+    meta.write_text(json.dumps({**json.loads(meta.read_text()), "rewriter": "seen and others"}))
     with pytest.raises(ValueError, match="seen made the clean set"):
         contamination(Settings(*sets, ["seen"], tmp_path / "out"), QUIET)
     assert answerers["seen"].asked == 0
     contamination(Settings(*sets, ["seen"], tmp_path / "out", allow_same=True), QUIET)
+
+
+def test_a_control_set_is_fresh_in_any_case_and_wording(sets, answerers, tmp_path):
+    clean = json.loads(Path(sets[0]).read_text().splitlines()[1])
+    near = [
+        {**question(20, "boat"), "question": question(0)["question"].upper().replace("?", " ?")},
+        {**question(21, "boat"), "question": clean["clean"]["question"]},
+        question(22, "boat"),
+    ]
+    control = tiny_folder.write_jsonl(tmp_path / "near.jsonl", near)
+    with pytest.raises(ContaminationError, match="2 of its questions"):
+        contamination(Settings(sets[0], control, ["seen"], tmp_path / "out"), QUIET)
+
+
+def test_a_clean_file_that_was_cut_is_refused(sets, answerers, tmp_path):
+    path = Path(sets[0])
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
+    with pytest.raises(ContaminationError, match="has 3 rows, and its meta says 8"):
+        contamination(Settings(*sets, ["seen"], tmp_path / "out"), QUIET)
+
+
+def test_items_that_ended_in_an_error_are_told(sets, answerers, tmp_path, monkeypatch):
+    answer = Remembers.answer
+
+    def fails_once(self, chats, max_new_tokens):
+        found = answer(self, chats, max_new_tokens)
+        return [Reply("", "a timeout"), *found[1:]] if self.asked == 4 else found
+
+    monkeypatch.setattr(Remembers, "answer", fails_once)
+    out = tmp_path / "out"
+    contamination(Settings(*sets, ["seen"], out), QUIET)
+    assert json.loads((out / "contamination.json").read_text())["errors"]["seen"]["original"] == 1
+    assert (
+        "items ended in an error and count nowhere (original 1, clean 0, control 0)"
+        in (out / "report.html").read_text()
+    )
+    monkeypatch.setattr(Remembers, "answer", lambda self, chats, number: [Reply("", "no connection")] * len(chats))
+    with pytest.raises(ContaminationError, match="every item of the original set ended in an error, such as no conn"):
+        contamination(Settings(*sets, ["fresh"], out), QUIET)
+
+
+def test_a_ctrl_c_says_what_is_kept(trimtab, sets, answerers, tmp_path, monkeypatch):
+    def stopped(self, chats, max_new_tokens):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Remembers, "answer", stopped)
+    code, _, err = trimtab("contamination", sets[0], "--control", sets[1], "--model", "seen", "--out", tmp_path / "out")
+    assert code == 130
+    assert "stopped; what was saved last is kept: the same command goes on" in err
+
+
+def test_a_file_in_the_place_of_a_folder_costs_one_line(trimtab, sets, answerers, monkeypatch):
+    code, _, err = trimtab("contamination", sets[0], "--control", sets[1], "--model", "seen", "--out", sets[1])
+    assert code == 2
+    assert "choose another place" in err
 
 
 def test_folders_of_models_are_told_apart():
@@ -141,7 +198,7 @@ def test_mistakes_cost_one_line(trimtab, sets, tmp_path):
     clean, control = sets
     base = ("contamination", clean, "--out", tmp_path / "out", "--model", "no-such-model")
     for words, said in (
-        (("--control", clean), "8 of its questions are among the original ones"),
+        (("--control", clean), "8 of its questions are among those of"),
         (("--control", control, "--baseline", "b"), "--baseline b is none of the models: no-such-model"),
         (("--control", control, "--model", "no-such-model"), "a model is named twice"),
         (("--control", control, "which=clean"), "the files are CLEAN.jsonl and --control FILE"),

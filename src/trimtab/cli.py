@@ -9,6 +9,9 @@ import typer
 
 from trimtab import __version__
 
+STOPPED = 130
+"""exit code after a Ctrl-C"""
+
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
@@ -583,24 +586,32 @@ def _main(
 def main() -> None:
     """Run the command line. A user's mistake costs one line and exit code 2; a Ctrl-C, exit code 130."""
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False)
+        if code == STOPPED:  # typer turns a Ctrl-C into it
+            raise KeyboardInterrupt
+        sys.exit(code)
     except UsageMistake as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(error.format_message())
             sys.exit(2)
         _fail(f"{error.format_message()}; see trimtab --help")
     except (KeyboardInterrupt, typer.Abort):
-        print("\nstopped; what was saved last is kept: continue with --resume", file=sys.stderr)
-        sys.exit(130)
+        again = "continue with --resume" if "train" in sys.argv[1:2] else "the same command goes on"
+        print(f"\nstopped; what was saved last is kept: {again}", file=sys.stderr)
+        sys.exit(STOPPED)
     except ValueError as error:  # every mistake of a user is a ValueError that says where, what, and the way out
         if os.environ.get("TRIMTAB_TRACEBACK"):
             raise
         _fail(str(error))
+    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        if os.environ.get("TRIMTAB_TRACEBACK"):
+            raise
+        _fail(f"{error.filename}: {(error.strerror or 'cannot be written').lower()}; choose another place")
     except Exception as error:
         if type(error).__name__ != "Interrupted":  # of trimtab.run, which must not be imported for this
             raise
         print(f"\n{error}", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(STOPPED)
 
 
 def _fail(message: str) -> None:

@@ -15,7 +15,8 @@ from trimtab.data import stored
 from trimtab.evals.contamination import SETS, Set, Triangle, check_author, triangles
 from trimtab.evals.runner import Question, Read, question
 from trimtab.evals.scored import plain
-from trimtab.evals.suite import Answered
+from trimtab.evals.suite import Answered, baselines
+from trimtab.models import loading
 from trimtab.recipe import parse_value
 from trimtab.report import contamination as page
 from trimtab.report.html import put
@@ -63,7 +64,7 @@ def contamination(settings: Settings, console: Console | None = None) -> list[Tr
         ValueError: (or a subclass) for a mistake of the user, before weights are loaded where that can be known.
     """
     console = console or Console()
-    rewriter = _rewriter(settings.clean)
+    rewriter, rows = _made_by(settings.clean)
     if settings.baseline is not None and settings.baseline not in settings.models:
         raise ContaminationError(f"--baseline {settings.baseline} is none of the models: {', '.join(settings.models)}")
     if len(set(settings.models)) < len(settings.models):
@@ -71,11 +72,19 @@ def contamination(settings: Settings, console: Console | None = None) -> list[Tr
     for model in () if settings.allow_same else settings.models:
         check_author(model, rewriter)
     asked: dict[Set, Question] = {name: _question(name, settings) for name in SETS}
-    both = {item.text for item in asked["original"].items} & {item.text for item in asked["control"].items}
+    if settings.limit is None and len(asked["clean"].items) != rows:
+        raise ContaminationError(
+            f"{settings.clean} has {len(asked['clean'].items)} rows, and its meta says {rows}; take the file as "
+            "`trimtab clean` wrote it, and fewer items with --limit"
+        )
+    known = {_words(item.text) for name in ("original", "clean") for item in asked[name].items}
+    both = sum(_words(item.text) in known for item in asked["control"].items)
     if both:
         raise ContaminationError(
-            f"{settings.control}: {len(both)} of its questions are among the original ones; a control set is fresh"
+            f"{settings.control}: {both} of its questions are among those of {settings.clean}; a control set is fresh"
         )
+    for model in () if settings.endpoint else settings.models:
+        loading.load_config(model)  # a name that is none is told before the first item is asked
     answered = {model: _answered(model, asked, settings, console) for model in settings.models}
     found = triangles(answered, rewriter=rewriter, baseline=settings.baseline, allow_same=settings.allow_same)
     facts: dict[str, Any] = {
@@ -83,13 +92,18 @@ def contamination(settings: Settings, console: Console | None = None) -> list[Tr
         "baseline": settings.baseline, "read": settings.read, "seed": settings.seed,
         "items": {name: len(one.items) for name, one in asked.items()},
         "in the same words": _unchanged(asked["original"], asked["clean"]),
+        "errors": {
+            model: {name: sum(one.error is not None for one in of) for name, of in sets.items()}
+            for model, sets in answered.items()
+        },
+        "a random option": baselines(asked["original"].suite, asked["original"].items).get("random"),
     }  # fmt: skip
     put(json.dumps({**facts, "models": plain([vars(one) for one in found])}, indent=1) + "\n", settings.out / FACTS)
     links = {model: {name: f"{folder_of(model)}/{name}/{REPORT}" for name in SETS} for model in settings.models}
     page.write(found, facts, links, settings.out / REPORT)
     console.print(table(found))
-    for line in page.findings(found):
-        console.print(line, highlight=False)
+    for line in (*page.findings(found, facts), *page.cautions(facts)):
+        console.print(line, highlight=False, soft_wrap=True)
     return found
 
 
@@ -101,7 +115,7 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
     """
     found = {}
     for word in words:
-        key, sign, value = word.partition("=")
+        key, sign, value = word.removeprefix(f"{SUITE}.").partition("=")
         if not sign:
             raise ContaminationError(f"{word!r} is no setting; write KEY=VALUE, for example answer=label")
         if key in ("file", "which"):
@@ -133,7 +147,22 @@ def _answered(
         settings.batch, settings.max_new_tokens,
     )  # fmt: skip
     answerer, folder = evaluate.answerer_of(how), settings.out / folder_of(model)
-    return {name: evaluate.answered(folder / name, SUITE, asked[name], answerer, how, console) for name in SETS}
+    found: dict[Set, list[Answered]] = {}
+    for name in SETS:
+        console.print(f"{model}: {name}", highlight=False, soft_wrap=True)
+        found[name] = evaluate.answered(folder / name, SUITE, asked[name], answerer, how, console)
+        errors = [one.error for one in found[name] if one.error is not None]
+        if len(errors) == len(found[name]):
+            raise ContaminationError(
+                f"{model}: every item of the {name} set ended in an error, such as {errors[0]}; mend that and give the "
+                "same command again"
+            )
+    return found
+
+
+def _words(text: str) -> str:
+    """A question without what does not make it another one."""
+    return " ".join(re.findall(r"\w+", text.casefold()))
 
 
 def _unchanged(original: Question, clean: Question) -> int:
@@ -142,11 +171,14 @@ def _unchanged(original: Question, clean: Question) -> int:
     return sum(texts.get(item.id) == item.text for item in clean.items)
 
 
-def _rewriter(clean: str) -> str:
-    """Who made the clean set."""
+def _made_by(clean: str) -> tuple[str, int]:
+    """Who made the clean set, and how many rows it has."""
+    if not Path(clean).expanduser().is_file():
+        raise ContaminationError(f"there is no file {clean}; make it with `trimtab clean FILE --out FILE.jsonl`")
     path = stored.meta_path(Path(clean).expanduser())
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["rewriter"])
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        return str(meta["rewriter"]), meta["report"]["items"] - meta["report"]["left out"]
     except (OSError, ValueError, KeyError, TypeError):
         raise ContaminationError(
             f"{clean}: there is no {path.name} beside it that says who rewrote it; make both with "
@@ -156,10 +188,10 @@ def _rewriter(clean: str) -> str:
 
 def table(found: Sequence[Triangle]) -> Table:
     """Scores and gaps for a terminal."""
-    rows = Table("model", *SETS, "original - clean", "original - control", "less the baseline's", "recovery", box=None)
-    for one in found:
-        cells = [one.scores[name] for name in SETS] + [one.gap, one.excess]
-        shift = one.shift.shown() if one.shift is not None else ""
-        recovery = f"{one.recovery:.2f}" if one.recovery is not None else ""
-        rows.add_row(one.model, *(cell.shown() for cell in cells), shift, recovery)
+    gaps = ["original - clean", "original - control", *(["less the baseline's"] if found[0].shift else []), "recovery"]
+    rows = Table("", *(one.model for one in found), box=None)
+    for name in SETS:
+        rows.add_row(name, *(one.scores[name].shown() for one in found))
+    for name, values in zip(gaps, zip(*(page.gaps(one) for one in found))):
+        rows.add_row(name, *values)
     return rows

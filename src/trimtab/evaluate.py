@@ -63,6 +63,8 @@ def parse(words: Sequence[str], names: Sequence[str]) -> tuple[list[str], dict[s
         EvaluateError: naming what is neither.
     """
     chosen = [word for word in words if "=" not in word]
+    for name in chosen:
+        suites.load(name)
     options: dict[str, dict[str, Any]] = {}
     for word in words:
         key, sign, value = word.partition("=")
@@ -74,8 +76,6 @@ def parse(words: Sequence[str], names: Sequence[str]) -> tuple[list[str], dict[s
         if name != "decoding" and name not in chosen:
             raise EvaluateError(f"{word!r} is a setting of {name}, which is not run: {', '.join(chosen) or 'none'} is")
         options.setdefault(name, {})[option] = parse_value(word, value)
-    for name in chosen:
-        suites.load(name)
     if not chosen:
         raise EvaluateError(f"name a suite: {', '.join(names)}")
     return chosen, options

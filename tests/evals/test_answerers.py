@@ -153,7 +153,22 @@ def test_a_server_that_is_not_there_is_an_error_of_the_item():
     assert "Connection" in (asked.answer(CHATS[:1], 5)[0].error or "")
 
 
-@pytest.mark.parametrize("status", [400, 401, 404])
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_refusal_of_one_item_is_an_error_of_that_item_at_once(server, status):
+    server.script = [(status, '{"error": {"message": "content filter"}}')]
+    first, second = endpoint(server, batch=1).answer([CHATS[0]] * 2, 5)
+    assert "content filter" in (first.error or "")
+    assert second.error is None
+    assert len(server.seen) == 2
+
+
+def test_an_address_without_its_scheme_is_refused():
+    pytest.importorskip("openai")
+    with pytest.raises(SuiteError, match="write http://127.0.0.1:9/v1"):
+        Endpoint("127.0.0.1:9/v1", "m")
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_refusal_ends_the_evaluation_at_once(server, status):
     server.script = [(status, "{}")] * 3
     with pytest.raises(SuiteError, match="look at the address, the model's name and TRIMTAB_API_KEY"):

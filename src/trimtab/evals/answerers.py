@@ -185,11 +185,16 @@ class _reading:
         self.model.train(self.mode)
 
 
+OF_THE_ITEM = (400, 413, 422)
+"""Refusals of what was asked (a filter, a text that is too long) and not of who asked."""
+
+
 class Endpoint:
     """A server that speaks OpenAI's chat completions: vLLM, llama.cpp, or a service.
 
     A request that fails, or whose answer is no answer, is tried again with growing pauses; then it is an error of the
-    item, which is asked again when the evaluation is resumed, and never a wrong answer.
+    item, which is asked again when the evaluation is resumed, and never a wrong answer. So is a request that the server
+    refuses for what it asks; any other refusal (the key, the address, the model) ends the evaluation.
 
     Args:
         url: up to and with /v1.
@@ -219,6 +224,8 @@ class Endpoint:
             from openai import OpenAI
         except ImportError:
             raise SuiteError("a server is asked through the package openai: pip install 'trimtab[eval]'") from None
+        if not url.startswith(("http://", "https://")):
+            raise SuiteError(f"{url} is no address of a server; write http://{url} or https://{url}")
         self.url, self.name, self.temperature, self.seed, self.batch = url, model, temperature, seed, batch
         self.tries, self.pause = tries, pause
         self._client = OpenAI(
@@ -281,6 +288,8 @@ class Endpoint:
             return Reply("", f"{type(last).__name__.strip('_')} in {self.tries} tries: {said}"), False
         except APIStatusError as error:
             said = " ".join(str(error).split())[:300]
+            if error.status_code in OF_THE_ITEM:
+                return Reply("", f"refused: {said}"), False
             raise SuiteError(
                 f"{self.url} refused the request ({said}); look at the address, the model's name and {ENDPOINT_KEY}"
             ) from None

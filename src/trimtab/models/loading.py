@@ -8,6 +8,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from trimtab.mistakes import nearest
 from trimtab.models.builtin import BUILTIN, ModelNotFound, builtin_folder
 from trimtab.models.tokenizers import check_same_tokens
 
@@ -43,9 +44,10 @@ def _fetch(what: Any, name: str, **kwargs: Any) -> Any:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if Path(place).is_dir():
             raise ModelNotFound(f"the model folder {name} could not be loaded: {reason}") from error
+        meant = nearest(name, BUILTIN, "")
         raise ModelNotFound(
             f"could not load the model {name!r}: it is no builtin ({', '.join(BUILTIN)}), no local folder, and the hub "
-            f"did not give it ({reason})"
+            f"did not give it ({reason}){meant and '; ' + meant}"
         ) from error
 
 

@@ -14,7 +14,7 @@ from trimtab.report.html import put, template
 MEANINGS = {
     "original": "Share of the original items that is right; an answer that was not understood counts 0.",
     "clean": "The same items in other words.",
-    "control": "Fresh items of the same kind, which no model can have seen.",
+    "control": "Items of the same kind that are said to be fresh.",
     "original - clean": "The gap that memory of the words leaves, and what other words do to any model. Drawn jointly.",
     "original - control": "The gap between seen and fresh items. The two sets may also differ in how hard they are.",
     "less the baseline's": "The first gap less that of the baseline: what other words do to any model is gone.",
@@ -25,10 +25,44 @@ MEANINGS = {
 }
 
 
-def findings(found: Sequence[Triangle]) -> list[str]:
+def gaps(one: Triangle) -> list[str]:
+    """Of one model: original - clean, original - control, with a baseline the first less the baseline's, recovery."""
+    shift = [one.shift.shown()] if one.shift is not None else []
+    return [one.gap.shown(), one.excess.shown(), *shift, "-" if one.recovery is None else f"{one.recovery:.2f}"]
+
+
+def cautions(facts: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before the numbers."""
+    lines, items = [], facts["items"]
+    if min(items.values()) < 100:
+        lines.append(f"Few items ({_listed(items)}): read the intervals.")
+    for model, errors in facts["errors"].items():
+        if any(errors.values()):
+            lines.append(
+                f"{model}: items ended in an error and count nowhere ({_listed(errors)}), so a gap may be of fewer "
+                "items than its scores; give the same command again to ask them."
+            )
+    if facts["in the same words"]:
+        lines.append(
+            f"Items with the same words in both sets: {facts['in the same words']}; they make every gap smaller."
+        )
+    return lines
+
+
+def _listed(numbers: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in numbers.items())
+
+
+def findings(found: Sequence[Triangle], facts: Mapping[str, Any]) -> list[str]:
     """A sentence on each model: is there a gap that is no chance?"""
-    lines = []
+    lines, random = [], facts["a random option"]
     for one in found:
+        if random is not None and not one.scores["original"].low > random:
+            lines.append(
+                f"{one.model} is not above a random option ({random:.3f}) on the original items: there is nothing that "
+                "it could know by heart."
+            )
+            continue
         gap, than = (one.gap, "") if one.shift is None else (one.shift, " more than the baseline")
         if gap.known and gap.low > 0:
             lines.append(
@@ -40,7 +74,7 @@ def findings(found: Sequence[Triangle]) -> list[str]:
                 "nothing in other words: they may be too near, or the fresh items harder."
             )
         else:
-            lines.append(f"{one.model} has no gap that is more than chance.")
+            lines.append(f"{one.model} has no gap whose interval is above 0.")
     return lines
 
 
@@ -57,19 +91,19 @@ def write(
         )
         for one in found
     ]
-    few, unchanged = min(facts["items"].values()), facts["in the same words"]
-    cautions = [f"{few} items are few. Read the intervals."] if few < 100 else []
-    if unchanged:
-        cautions.append(f"{unchanged} items have the same words in both sets, which makes every gap smaller.")
     text = template("contamination.html").render(
         rows=rows,
         columns=list(MEANINGS),
         meanings=MEANINGS,
-        findings=findings(found),
+        findings=findings(found, facts),
         sets=SETS,
-        cautions=cautions,
+        cautions=cautions(facts),
         drawing=Markup(_drawing(found)),
-        facts={key: value for key, value in facts.items() if value is not None},
+        facts={
+            key: _listed(value) if key == "items" else value
+            for key, value in facts.items()
+            if value is not None and key != "errors"
+        },
     )
     return put(text, output)
 
