@@ -59,8 +59,8 @@ def findings(found: Sequence[Triangle], facts: Mapping[str, Any]) -> list[str]:
     for one in found:
         if random is not None and not one.scores["original"].low > random:
             lines.append(
-                f"{one.model} is not clearly above a random option ({random:.3f}) on the original items, so no memory of "
-                "them shows."
+                f"{one.model} is not clearly above a random option ({random:.3f}) on the original items, so no "
+                "memory of them shows."
             )
             continue
         gap, than = (one.gap, "") if one.shift is None else (one.shift, " more than the baseline")
