@@ -22,7 +22,6 @@ from trimtab.report import contamination as page
 from trimtab.report.html import put
 
 SUITE, FACTS, REPORT = "multiple_choice", "contamination.json", "report.html"
-_LIKE_EVAL = evaluate.Settings("", Path())
 
 
 class ContaminationError(ValueError):
@@ -42,12 +41,12 @@ class Settings:
     baseline: str | None = None
     """One of the models, that has not seen the original items."""
     endpoint: str | None = None
-    read: Read = _LIKE_EVAL.read
+    read: Read = evaluate.Settings.read
     prompt: str | None = None
     limit: int | None = None
     """Items of each set."""
-    seed: int = _LIKE_EVAL.seed
-    batch: int = _LIKE_EVAL.batch
+    seed: int = evaluate.Settings.seed
+    batch: int = evaluate.Settings.batch
     max_new_tokens: int | None = None
     allow_same: bool = False
     """Measure a model too that made the clean set."""
