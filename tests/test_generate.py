@@ -165,7 +165,7 @@ def test_more_prompts_than_a_batch_holds_are_all_answered_in_order(trimtab, fold
         (["--prompt", "x", "--top-p", "0.9"], "at temperature 0 nothing is: add --temperature"),
         (["--prompt", "x", "--top-p", "1.5"], "--top-p must be above 0 and at most 1, got 1.5"),
         (["--prompt", "x", "--max-new-tokens", "0"], "max-new-tokens"),
-        (["--prompts", "nowhere.txt"], "nowhere.txt cannot be read as text"),
+        (["--prompts", "nowhere.txt"], "there is no file nowhere.txt"),
         (["--prompts", "{tmp}/empty.txt"], "empty.txt holds no prompt"),
         (["--prompts", "{tmp}/bad.jsonl"], "row 2 of {tmp}/bad.jsonl has no text in a column 'prompt'"),
     ],

@@ -1,5 +1,7 @@
 """Recipes are strict, complete, and explain what is wrong with them."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -130,6 +132,23 @@ def test_a_file_that_is_no_yaml_is_named_with_its_line(tmp_path):
     path = tmp_path / "bad.yaml"
     path.write_text("method: sft\nmodels: {a: [}\n")
     with pytest.raises(RecipeError, match=r"bad\.yaml: line 2"):
+        load_recipe(path)
+
+
+def test_a_file_from_windows_is_read_and_one_in_another_encoding_is_named(tmp_path):
+    path = Path(write(tmp_path, BASE))
+    plain = load_recipe(path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert load_recipe(path) == plain
+    path.write_bytes(path.read_text(encoding="utf-8-sig").encode("utf-16"))
+    with pytest.raises(RecipeError, match="is UTF-16 text"):
+        load_recipe(path)
+
+
+def test_half_a_character_in_a_recipe_is_named_by_its_key(tmp_path):
+    path = Path(write(tmp_path, BASE))
+    path.write_text(path.read_text() + 'eval: {prompts: ["fine", "a \\ud83d b"]}\n')
+    with pytest.raises(RecipeError, match=r"eval\.prompts\[1\] holds half of a character: .ud83d"):
         load_recipe(path)
 
 

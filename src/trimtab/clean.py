@@ -12,7 +12,7 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
 from trimtab import __version__
-from trimtab.data import stored
+from trimtab.data import files, stored
 from trimtab.data.sources import load_rows
 from trimtab.evals import clean_eval, contamination, rewriters, similarity
 from trimtab.evals.answerers import Answerer, Endpoint, Local
@@ -79,7 +79,7 @@ class Candidates:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         stored.drop_torn_line(path)
-        for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
             try:
                 key, value = json.loads(line)
             except ValueError as error:
@@ -89,8 +89,7 @@ class Candidates:
     def __setitem__(self, key: str, value: Any) -> None:
         if self.known.get(key) != value:
             self.known[key] = value
-            with self.path.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps([key, value], ensure_ascii=False) + "\n")
+            files.append(self.path, [[key, value]])
 
     def __getitem__(self, key: str) -> Any:
         return self.known[key]

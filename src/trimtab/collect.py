@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from trimtab import __version__
+from trimtab.data.files import RecordError, append, json_line, records
 from trimtab.data.sources import DataError, load_rows
 from trimtab.data.stored import drop_torn_line
 from trimtab.data.tasks import question
@@ -102,12 +103,12 @@ def collect(settings: Settings, answerer: Answerer | None = None, console: Conso
         with FileLock(settings.out / ".lock", timeout=0):
             signature = _signature(settings, tasks, answerer)
             _same(settings.out, signature)
-            put(json.dumps({"signature": signature}, indent=1) + "\n", settings.out / FACTS)
+            put(json_line({"signature": signature}, indent=1), settings.out / FACTS)
             samples = _ask(settings, tasks, answerer, console)
             counts, written = rows_of(tasks, samples, settings)
             for name, rows in written.items():
-                put("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), settings.out / name)
-            put(json.dumps({"signature": signature, "counts": asdict(counts)}, indent=1) + "\n", settings.out / FACTS)
+                put("".join(map(json_line, rows)), settings.out / name)
+            put(json_line({"signature": signature, "counts": asdict(counts)}, indent=1), settings.out / FACTS)
     except Timeout:
         raise CollectError(f"{settings.out} is being written by another command; choose another --out") from None
     return counts
@@ -194,13 +195,10 @@ def _ask(
     path = settings.out / SAMPLES
     path.touch()
     drop_torn_line(path)
-    samples = {}
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            samples[row["task"], row["number"]] = row
-        except (ValueError, TypeError, KeyError):
-            raise CollectError(f"{path}, line {number}: no row; repair or delete the line") from None
+    try:
+        samples = {(row["task"], row["number"]): row for row in records(path.read_bytes(), "task", "number")}
+    except RecordError as error:
+        raise CollectError(f"{path}, line {error.line}: no row; repair or delete the line") from None
     wanted = [(task, number) for task in range(len(tasks)) for number in range(settings.answers)]
     blocks = [wanted[i : i + settings.batch] for i in range(0, len(wanted), settings.batch)]
     with bar(console) as progress:
@@ -221,8 +219,7 @@ def _ask(
                 {"task": task, "number": number, "text": reply.text, **({"error": reply.error} if reply.error else {})}
                 for (task, number), reply in zip(block, replies, strict=True)
             ]
-            with path.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            append(path, rows)
             samples |= {(row["task"], row["number"]): row for row in rows}
             advance(progress, shown, len(block))
     return samples

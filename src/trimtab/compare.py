@@ -64,7 +64,7 @@ def load_passages(source: str, tokenizer: Any, prefix: int, new: int) -> tuple[l
         DataError: if the source cannot be read, or holds no prompt.
     """
     path = Path(source)
-    if path.suffix.lower() not in SUFFIXES and path.is_file():
+    if not path.name.lower().endswith(SUFFIXES) and path.is_file():
         return [Passage(line) for line in prompt_lines(path)], ""
     found, short = [], 0
     for number, row in enumerate(load_rows(source), start=1):

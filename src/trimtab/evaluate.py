@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trimtab import __version__
+from trimtab.data.files import json_line
 from trimtab.evals import suites
 from trimtab.evals.answerers import Answerer, Endpoint, Local
 from trimtab.evals.runner import Answers, Question, Read, ask, measures, question
@@ -210,7 +211,7 @@ def _same(folder: Path, signature: Mapping[str, str]) -> None:
 
 
 def _write(path: Path, facts: Mapping[str, Any]) -> None:
-    put(json.dumps(facts, indent=1, ensure_ascii=False, default=str) + "\n", path)
+    put(json_line(facts, indent=1, default=str), path)
 
 
 def table(found: page.Evaluation) -> Table:

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, TextStreamer
 
 from trimtab import __version__, decoding
 from trimtab.data import stored
+from trimtab.data.files import check_whole
 from trimtab.data.sources import SUFFIXES, load_rows, prompt_lines
 from trimtab.decoding.realign import Merge
 from trimtab.models import fingerprint, loading
@@ -130,7 +131,7 @@ def load_prompts(path: Path) -> list[str]:
         GenerateError: if a row's prompt is no text.
         DataError: if the file cannot be read, or holds no prompt.
     """
-    if path.suffix.lower() not in SUFFIXES:
+    if not path.name.lower().endswith(SUFFIXES):
         return prompt_lines(path)
     prompts = []
     for number, row in enumerate(load_rows(str(path)), start=1):
@@ -152,6 +153,8 @@ def generate(prompts: Sequence[str], settings: Settings, console: Console | None
         ValueError: a subclass that names what is wrong, before weights are loaded where that can be known.
     """
     console = console or Console()
+    for number, prompt in enumerate(prompts, start=1):
+        check_whole(prompt, f"prompt {number}")
     tokenizer = loading.load_tokenizer(settings.model)
     config = loading.load_config(settings.model)
     loop = "dera" if settings.aligned else "realign" if getattr(config, MARK, False) else None

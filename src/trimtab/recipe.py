@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from trimtab.data.files import DataError, half_character, read_text
 from trimtab.mistakes import nearest
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -199,8 +200,10 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe | Sta
             raise RecipeError(f"there is no recipe {path}; {said}")
         path = shipped
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        tree = yaml.load(read_text(path), _Loader)
+    except DataError as error:
+        raise RecipeError(str(error)) from error
+    except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f" line {mark.line + 1}" if mark else ""
         raise RecipeError(f"{path}:{at} is no YAML: {getattr(error, 'problem', None) or error}") from error
@@ -208,6 +211,8 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe | Sta
         raise RecipeError(f"{path} holds a {type(tree).__name__}, expected keys and values")
     for override in overrides:
         _override(tree, override)
+    if found := half_character(tree):
+        raise RecipeError(f"{path}: {found[0]} holds half of a character: {found[1]} without the other half")
     return parse(tree, str(path), path.stem)
 
 

@@ -225,7 +225,7 @@ def _check_signature(folder: Path, signature: Mapping[str, str]) -> None:
         RunError: naming the first line that differs.
     """
     path = folder / "signature.txt"
-    stored = dict(line.split(": ", 1) for line in path.read_text(encoding="utf-8").splitlines() if ": " in line)
+    stored = dict(line.split(": ", 1) for line in path.read_text(encoding="utf-8").split("\n") if ": " in line)
     for key, now in signature.items():
         if key not in ENVIRONMENT and stored.get(key) != now:
             raise RunError(

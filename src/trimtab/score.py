@@ -1,6 +1,5 @@
 """Answers scored token by token with a trained reward model: a folder with every score, numbers and a page."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from trimtab import __version__
 from trimtab.core import IGNORE, TokenBatch
 from trimtab.data.collate import Collator
+from trimtab.data.files import json_line
 from trimtab.data.processbench import processbench
 from trimtab.data.rows import answer_offsets, prepare
 from trimtab.data.sources import DataError, Row, load_rows
@@ -289,7 +289,7 @@ def score_into(settings: Settings, console: Console | None = None) -> Path:
                 "outcomes": reading.outcomes, "counts": vars(counts),
                 "cautions": _cautions(counts, limit, result.notes), **dumped(result), "signature": signature,
             }  # fmt: skip
-            put(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", out / MEASURES)
+            put(json_line(facts, indent=1), out / MEASURES)
             page.write(facts, found, out / PAGE)
     except Timeout:
         raise ScoreError(f"{out} is being written by another call; choose another --out") from None
@@ -334,7 +334,7 @@ def _same(settings: Settings, signature: Mapping[str, str]) -> None:
         if (out / LINES).is_file():
             raise ScoreError(f"{out} holds scores and no {SIGNATURE}; {way_out}")
         return
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     before = dict(line.split(": ", 1) for line in lines if ": " in line)
     for key, now in signature.items():
         if key not in LOOSE and before.get(key) != now:

@@ -33,12 +33,12 @@ def test_a_malformed_line_is_named_by_its_number(tmp_path):
     ("name", "content", "message"),
     [
         ("a.jsonl", b'["a"]\n', "row 1 is a list, expected an object"),
-        ("a.jsonl", b"\xff\xfe", "is not UTF-8 text"),
+        ("a.jsonl", b"{}\n\xff", "line 2 is not UTF-8 text"),
         ("a.jsonl", b"", "holds no rows"),
         ("a.json", b'{"text": "a"}', "holds a dict, expected a list"),
         ("a.json", b'{"a": 1}\n{"a": 2}', "is called .jsonl"),
         ("a.parquet", b"hello", "is no parquet file"),
-        ("a.txt", b"hello", "is not a .jsonl, .json, .csv or .parquet file"),
+        ("a.txt", b"hello", "is not a .jsonl, .json, .csv, .tsv or .parquet file"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_in_one_line(tmp_path, name, content, message):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import TemplateError
 
 from trimtab.core.batch import IGNORE
+from trimtab.data.files import as_number
 from trimtab.data.sources import DataError
 
 if TYPE_CHECKING:
@@ -298,16 +299,17 @@ def _for_the_template(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def outcome(row: Mapping[str, Any], where: str) -> float:
-    """A row's `label`: 1.0 for a right answer, 0.0 for a wrong one.
+    """A row's `label`: 1.0 for a right answer, 0.0 for a wrong one; CSV has them as words.
 
     Raises:
         DataError: if there is none, or another one.
     """
     label = row.get("label")
-    if label not in (0, 1):  # True and False are
-        found = "no label" if label is None else f"the label {label!r}"
+    value = as_number(label)
+    if isinstance(value, str) or value not in (0, 1):  # True and False are
+        found = "no label" if label in (None, "") else f"the label {label!r}"
         raise DataError(f"{where} has {found}; expected 1 or true for a right answer, 0 or false for a wrong one")
-    return float(label)
+    return float(value)
 
 
 def step_labels(row: Mapping[str, Any], where: str) -> list[float]:
@@ -317,6 +319,7 @@ def step_labels(row: Mapping[str, Any], where: str) -> list[float]:
         DataError: if there is not one for each step, or another one.
     """
     steps, labels = row["completions"], row.get("labels")
+    labels = [as_number(label) for label in labels] if isinstance(labels, list) else labels
     if not isinstance(labels, list) or len(labels) != len(steps):
         found = f"{len(labels)} labels" if isinstance(labels, list) else "no labels"
         raise DataError(f"{where} has {found} for {len(steps)} steps")

@@ -1,22 +1,20 @@
 """Find rows: generated or bundled data, a local file, or a dataset on the hub."""
 
-import csv
 import difflib
+import glob
 import inspect
 import json
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from trimtab.data import reasoning, synthetic
+from trimtab.data import arrow, files, reasoning, synthetic
+from trimtab.data.files import DataError
 
 Row = dict[str, Any]
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
-
-
-class DataError(ValueError):
-    """Data that cannot be used as it is; the message names the place and the way out."""
+KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+SUFFIXES = (*KINDS, ".jsonl.gz", ".json.gz", ".csv.gz", ".tsv.gz")
+NAMED = f"{', '.join(KINDS[:-1])} or {KINDS[-1]}"
 
 
 def load_rows(source: str) -> list[Row]:
@@ -25,12 +23,13 @@ def load_rows(source: str) -> list[Row]:
     Args:
         source: `trimtab:NAME/SPLIT` (`?rows=N&seed=S` for generated data, and further options that its function
             takes: `trimtab:planted_errors/train?rows=5000&form=steps`, the form one of pairs, steps and answers),
-            `reasoning_gym:NAME/SPLIT` (with the options of that generator), a .jsonl, .json, .csv or .parquet file, or
-            a hub id `ORG/NAME`, `ORG/NAME@CONFIG`, `ORG/NAME:SPLIT` (split "train" if not given).
+            `reasoning_gym:NAME/SPLIT` (with the options of that generator), a .jsonl, .json, .csv, .tsv or .parquet
+            file (all but the last also with .gz behind it), or a hub id `ORG/NAME`, `ORG/NAME@CONFIG`,
+            `ORG/NAME:SPLIT` (split "train" if not given).
 
     Raises:
         DataError: where nothing is found, an option is unknown or has another value than its own, a line is malformed
-            (with its number), or there is no row.
+            (with its number), a text holds half of a character, or there is no row.
     """
     if source.startswith("trimtab:"):
         rows = _own(source)
@@ -38,13 +37,28 @@ def load_rows(source: str) -> list[Row]:
         rows = _reasoning(source)
     elif source.lower().endswith(SUFFIXES):
         rows = _file(Path(source).expanduser())
-    elif Path(source).expanduser().exists():
-        raise DataError(f"{source} is not a .jsonl, .json, .csv or .parquet file")
     else:
+        _check_place(source)
         rows = _hub(source)
     if not rows:
         raise DataError(f"{source} holds no rows")
+    for number, row in enumerate(rows, start=1):
+        files.check_whole(row, f"{source}: row {number}")
     return rows
+
+
+def _check_place(source: str) -> None:
+    """Refuse what is neither one file nor a dataset."""
+    path = Path(source).expanduser()
+    join = "write its rows into one, for example: cat FOLDER/*.jsonl > ALL.jsonl"
+    if path.is_dir():
+        inside = sorted(one.name for one in path.iterdir() if one.name.lower().endswith(SUFFIXES))
+        shown = f"{', '.join(inside[:3])}{', ...' if len(inside) > 3 else ''}" if inside else f"none is a {NAMED}"
+        raise DataError(f"{source} is a folder ({shown}), expected one file; name it, or {join}")
+    if not path.exists() and glob.has_magic(source):
+        raise DataError(f"{source}: patterns are not filled in, expected one file; name it, or {join}")
+    if path.exists():
+        raise DataError(f"{source} is not a {NAMED} file")
 
 
 def prompt_lines(path: Path) -> list[str]:
@@ -54,10 +68,10 @@ def prompt_lines(path: Path) -> list[str]:
         DataError: if it is no text, or holds no prompt.
     """
     try:
-        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"--prompts: {path} cannot be read as text: {error}") from error
-    lines = [line for line in text.splitlines() if line.strip()]
+        text = files.read_text(path)
+    except DataError as error:
+        raise DataError(f"--prompts: {error}") from error
+    lines = [line for line in files.split_lines(text) if line.strip()]
     if not lines:
         raise DataError(f"--prompts: {'standard input' if str(path) == '-' else path} holds no prompt")
     return lines
@@ -111,11 +125,9 @@ def _options(function: Callable[..., Any]) -> dict[str, tuple[str, ...]]:
 
 def _file(path: Path) -> list[Row]:
     if not path.is_file():
+        _check_place(str(path))
         raise DataError(f"there is no file {path}")
-    try:
-        rows = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}[path.suffix.lower()](path)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    rows = _READERS[Path(path.name.lower().removesuffix(".gz")).suffix](path)
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
             raise DataError(
@@ -125,47 +137,23 @@ def _file(path: Path) -> list[Row]:
 
 
 def _jsonl(path: Path) -> list[Row]:
-    rows = []
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}: line {number} is no JSON: {error.msg} at column {error.colno}") from error
-    return rows
+    return [row for _, row in files.read_jsonl(path)]
 
 
 def _json(path: Path) -> list[Row]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        hint = "; a file with one object a line is called .jsonl" if error.msg == "Extra data" else ""
-        raise DataError(f"{path}: line {error.lineno} is no JSON: {error.msg}{hint}") from error
+    rows = files.read_json(path, "; a file with one object a line is called .jsonl")
     if not isinstance(rows, list):
         raise DataError(f"{path} holds a {type(rows).__name__}, expected a list of objects")
     return rows
 
 
-def _csv(path: Path) -> list[Row]:
-    csv.field_size_limit(2**31 - 1)  # texts are long
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines)
-        try:
-            return list(reader)
-        except csv.Error as error:
-            raise DataError(f"{path}: line {reader.line_num} is no CSV: {error}") from error
-
-
-def _parquet(path: Path) -> list[Row]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        return pyarrow.parquet.read_table(path).to_pylist()
-    except pyarrow.ArrowInvalid as error:
-        raise DataError(f"{path} is no parquet file: {error}") from error
+_READERS: dict[str, Callable[[Path], list[Row]]] = {
+    ".jsonl": _jsonl,
+    ".json": _json,
+    ".csv": files.read_csv,
+    ".tsv": files.read_csv,
+    ".parquet": arrow.parquet,
+}
 
 
 def _hub(source: str) -> list[Row]:
@@ -174,10 +162,12 @@ def _hub(source: str) -> list[Row]:
     try:
         import datasets
 
-        rows: Iterable[Row] = datasets.load_dataset(name, config or None, split=split or "train")  # type: ignore[assignment]
-        return [dict(row) for row in rows]
+        rows = datasets.load_dataset(name, config or None, split=split or "train")
+        return arrow.plain_rows(rows, source)  # type: ignore[arg-type]
+    except DataError:
+        raise
     except Exception as error:  # the hub's clients raise errors of many unrelated types for "could not get it"
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise DataError(
-            f"{source}: no local file ({', '.join(SUFFIXES)}) of that name, and the hub did not give it ({reason})"
+            f"{source}: no local file ({', '.join(KINDS)}) of that name, and the hub did not give it ({reason})"
         ) from error

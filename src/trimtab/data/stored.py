@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from trimtab.data import files
 from trimtab.data.rows import REJECTED
 from trimtab.data.sources import DataError, Row
 
@@ -32,10 +33,9 @@ def write(file: Path, rows: Iterable[Row], meta: Mapping[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     parts = [path.with_name(path.name + ".part") for path in (file, meta_path(file))]
     try:
-        with parts[0].open("w", encoding="utf-8") as lines:
-            for row in rows:
-                lines.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
-        parts[1].write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        with parts[0].open("wb") as lines:
+            lines.writelines(files.json_line(row).encode() for row in rows)
+        parts[1].write_bytes(files.json_line(meta, indent=1).encode())
         meta_path(file).unlink(missing_ok=True)
         parts[0].replace(file)
         parts[1].replace(meta_path(file))

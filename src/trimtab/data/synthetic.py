@@ -1,6 +1,5 @@
 """Data that comes with trimtab: bundled answers of a teacher, and tasks with unlimited fresh rows."""
 
-import json
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -8,6 +7,7 @@ from importlib.resources import files
 from itertools import islice
 from typing import Any
 
+from trimtab.data.files import records
 from trimtab.data.solutions import planted_errors
 
 
@@ -18,8 +18,7 @@ def everyday(split: str) -> list[dict[str, Any]]:
     """
     if split not in ("train", "heldout"):
         raise ValueError(f"splits are train and heldout, not {split!r}")
-    text = (files("trimtab.data") / "bundled" / f"everyday_{split}.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    return _bundled(f"everyday_{split}.jsonl")
 
 
 def arithmetic(
@@ -91,8 +90,7 @@ def prose(split: str) -> list[dict[str, Any]]:
     """
     if split != "heldout":
         raise ValueError(f"prose has the split heldout alone, not {split!r}")
-    text = (files("trimtab.data") / "bundled" / "prose.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    return _bundled("prose.jsonl")
 
 
 def geomrel(split: str, rows: int | None = None, seed: int = 0, deepest: int = 5) -> Iterator[dict[str, Any]]:
@@ -117,12 +115,15 @@ def geomrel(split: str, rows: int | None = None, seed: int = 0, deepest: int = 5
     if split == "test":
         if seed:
             raise ValueError("the test rows are fixed; a seed is for train")
-        text = (files("trimtab.data") / "bundled" / "geomrel_test.jsonl").read_text(encoding="utf-8")
-        bundled = (row for row in map(json.loads, text.splitlines()) if row["depth"] <= deepest)
+        bundled = (row for row in _bundled("geomrel_test.jsonl") if row["depth"] <= deepest)
         return ({"messages": items.chat(row["question"], row["answer"]), **row} for row in islice(bundled, rows))
     depths = items.DEPTHS[:deepest]
     made = items.generate(seed, depths, keep=lambda question: not wording.is_test(question))
     return islice(made, 10_000 if rows is None else rows)
+
+
+def _bundled(name: str) -> list[dict[str, Any]]:
+    return list(records((files("trimtab.data") / "bundled" / name).read_bytes()))
 
 
 DATASETS: dict[str, Callable[..., Iterable[dict[str, Any]]]] = {

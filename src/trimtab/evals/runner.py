@@ -1,12 +1,12 @@
 """Ask the items of a suite, keep every answer, and go on where an evaluation was stopped."""
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from trimtab.data.files import RecordError, append, records
 from trimtab.data.stored import drop_torn_line
 from trimtab.evals import suites
 from trimtab.evals.answerers import Answerer, Reply, renormalised
@@ -172,16 +172,10 @@ class Answers:
         if not self.path.is_file():
             return {}
         drop_torn_line(self.path)
-        rows = {}
-        for number, line in enumerate(self.path.read_bytes().splitlines(), start=1):
-            try:
-                row = json.loads(line)
-                rows[row["id"]] = row
-            except (ValueError, TypeError, KeyError):
-                raise SuiteError(f"{self.path}, line {number}: no row; repair or delete the line") from None
-        return rows
+        try:
+            return {row["id"]: row for row in records(self.path.read_bytes(), "id")}
+        except RecordError as error:
+            raise SuiteError(f"{self.path}, line {error.line}: no row; repair or delete the line") from None
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            file.flush()
+        append(self.path, rows)

@@ -1,7 +1,6 @@
 """The page of a comparison of decoding strategies: measures with intervals, drawings, texts, candidates."""
 
 import itertools
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
+from trimtab.data.files import dumps
 from trimtab.intervals import Interval
 from trimtab.report.curves import INK, drawing
 from trimtab.report.html import put, template
@@ -83,7 +83,7 @@ def render(page: Page) -> str:
             (prompt, [(name, marked(texts[name]) if name in texts else None) for name in page.strategies])
             for prompt, texts in page.prompts
         ],
-        steps=Markup(json.dumps(page.steps, ensure_ascii=False).replace("<", "\\u003c")),
+        steps=Markup(dumps(page.steps).replace("<", "\\u003c")),
         number=_number,
         sort_key=lambda interval: "" if interval is None or math.isnan(interval.estimate) else repr(interval.estimate),
     )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from trimtab.data.files import dumps, records
 from trimtab.evals import suites
 from trimtab.evals.suite import Item, Measure, SuiteError
 from trimtab.intervals import Interval, paired_difference
@@ -76,8 +77,7 @@ def read(folder: Path) -> Evaluation:
             Measure(m["name"], m["group"], Interval(*(math.nan if x is None else x for x in m["value"])), m["number"])
             for m in facts["measures"]
         ]
-        lines = (folder / SAMPLES).read_text(encoding="utf-8").splitlines()
-        rows = {row["id"]: row for row in map(json.loads, lines)}
+        rows = {row["id"]: row for row in records((folder / SAMPLES).read_bytes(), "id")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, ReportError):
             raise
@@ -289,7 +289,7 @@ def _items(name: str, of: Sequence[Evaluation]) -> str:
             entry["svg"] = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode() if svg else ""
         entries.append(entry)
     data = {"names": [one.name for one in of], "items": entries}
-    return json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
+    return dumps(data).replace("<", "\\u003c")
 
 
 def _said(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def put(text: str, output: Path) -> Path:
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_bytes(text.encode(errors="backslashreplace"))  # half a character of an answer, shown as such
         unfinished.replace(output)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -1,6 +1,5 @@
 """Write the page: one run, or several side by side."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
+from trimtab.data.files import dumps
 from trimtab.intervals import Interval
 from trimtab.report import rollouts
 from trimtab.report.curves import COLOURS, curves
@@ -245,4 +245,4 @@ def _shown(entry: Any) -> str:
 
 
 def _plain(entry: Any) -> str:
-    return entry if isinstance(entry, str) else json.dumps(entry, ensure_ascii=False, default=str)
+    return entry if isinstance(entry, str) else dumps(entry, default=str)

@@ -204,7 +204,7 @@ def _recipe(path: Path) -> dict[str, Any]:
 
 def _signature(path: Path) -> dict[str, str]:
     signature = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
         key, colon, value = line.partition(":")
         if line.strip() and not colon:
             raise ReportError(f"{path}, line {number}: no 'key: value' but {line!r}; restore the file the run wrote")

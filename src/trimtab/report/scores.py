@@ -1,6 +1,5 @@
 """The page of `trimtab score`: numbers with intervals, calibration, and answers coloured token by token."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
+from trimtab.data.files import dumps
 from trimtab.evals.credit import mark
 from trimtab.evals.scored import Asked, Scored
 from trimtab.intervals import Interval
@@ -191,7 +191,7 @@ def _data(facts: Mapping[str, Any], found: Sequence[tuple[Asked, Scored]]) -> st
         "scales": scales,
         "answers": [_answer(*pair) for pair in found],
     }
-    return json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
+    return dumps(data).replace("<", "\\u003c")
 
 
 def _answer(asked: Asked, scored: Scored) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The run folder's event log, and the callbacks that write it."""
 
-import json
 import math
 import os
 import signal
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
+from trimtab.data.files import json_line, records
 from trimtab.data.stored import drop_torn_line
 
 
@@ -40,7 +40,7 @@ class EventLog:
 
 
 def _append(path: Path, row: Mapping[str, Any]) -> None:
-    text = json.dumps({key: _plain(value) for key, value in row.items()}, ensure_ascii=False) + "\n"
+    text = json_line({key: _plain(value) for key, value in row.items()})
     with path.open("ab+") as out:
         if out.tell() and not _ends_with_newline(out):
             drop_torn_line(path)
@@ -61,7 +61,7 @@ def _plain(value: Any) -> Any:
 def _read(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+    return list(records(path.read_bytes().rpartition(b"\n")[0]))
 
 
 class WriteEvents(TrainerCallback):
