@@ -631,7 +631,7 @@ def _rows_an_epoch(job: Job) -> int:
     if job.plan.window is None:
         return rows
     updates, times = job.plan.window
-    return len(WindowSampler(rows, updates * _rows_an_update(job.recipe), times, job.recipe.seed))
+    return len(WindowSampler(rows, updates * _rows_an_update(job.recipe), times))
 
 
 def _rows_an_update(recipe: Recipe) -> int:

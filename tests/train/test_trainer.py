@@ -167,6 +167,8 @@ def test_the_newest_checkpoint_goes_by_its_number(tmp_path):
         ({"seed": 1}, "training.seed is set by the recipe's `seed`"),
         ({"packing": True}, "packing is not built yet"),
         ({"padding_free": True}, "padding-free batches are not built yet"),
+        ({"ignore_data_skip": True}, "would begin its epoch anew"),
+        ({"dataloader_in_order": False}, "another order each time"),
         ({"zzz": 1}, "the keys are those of TRL's SFTConfig"),
     ],
 )

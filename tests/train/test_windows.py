@@ -7,11 +7,12 @@ from torch.utils.data import DataLoader
 
 from tiny_training import dataset, trainer
 from trimtab.methods.psft import METHOD, Config
+from trimtab.train.orders import EpochOrder
 from trimtab.train.windows import WindowSampler
 
 
 def order(epoch: int = 0, seed: int = 0, rows: int = 11, window: int = 4, times: int = 3) -> list[int]:
-    sampler = WindowSampler(rows, window, times, seed)
+    sampler = EpochOrder(WindowSampler(rows, window, times), seed)
     sampler.set_epoch(epoch)
     given = list(sampler)
     assert len(given) == len(sampler)
@@ -36,22 +37,22 @@ def test_the_rows_that_fill_no_window_change_from_epoch_to_epoch():
 def test_the_order_depends_on_seed_and_epoch_and_on_nothing_else():
     assert order(2, 1) == order(2, 1)
     assert len({tuple(order(epoch, seed)) for epoch in range(3) for seed in range(3)}) == 9
-    sampler = WindowSampler(11, 4, 3, 0)
+    sampler = EpochOrder(WindowSampler(11, 4, 3), 0)
     assert list(sampler) == list(sampler) == order()
 
 
 def test_fewer_rows_than_a_window_are_refused_with_the_way_out():
     with pytest.raises(ValueError, match=r"3 training rows do not fill a window of 4; lower options\.refresh"):
-        WindowSampler(3, 4, 2, 0)
+        WindowSampler(3, 4, 2)
 
 
 def test_accelerate_sets_the_epoch_and_a_resume_in_the_middle_of_it_goes_on_with_the_same_rows():
     """The two things that transformers' loop does with a sampler."""
-    loader = prepare_data_loader(DataLoader(range(11), batch_size=2, sampler=WindowSampler(11, 4, 3, 7)))
+    loader = prepare_data_loader(DataLoader(range(11), batch_size=2, sampler=EpochOrder(WindowSampler(11, 4, 3), 7)))
     loader.set_epoch(1)
     whole = [row for batch in loader for row in batch.tolist()]
     assert whole == order(1, 7)
-    again = prepare_data_loader(DataLoader(range(11), batch_size=2, sampler=WindowSampler(11, 4, 3, 7)))
+    again = prepare_data_loader(DataLoader(range(11), batch_size=2, sampler=EpochOrder(WindowSampler(11, 4, 3), 7)))
     again.set_epoch(1)
     rest = [row for batch in skip_first_batches(again, 5) for row in batch.tolist()]
     assert rest == whole[10:]

@@ -8,16 +8,22 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Trainer, TrainerState
+from transformers.trainer_pt_utils import BatchRebalanceSampler
 from transformers.trainer_utils import rotate_checkpoints
 
 from trimtab.core import Plan
 from trimtab.models.forward import ObjectiveOutput
 from trimtab.signals.base import call_plan
 from trimtab.train.checkpoints import mark_complete
+from trimtab.train.orders import EpochOrder
 
 
 class NotFinite(ValueError):
     """A loss or a gradient that is NaN or infinite; the optimizer has not used it."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be gone on from."""
 
 
 class Totals:
@@ -28,13 +34,18 @@ class Totals:
         """trained on, over all processes"""
         self.sums: dict[str, Tensor] = {}
         """name of a metric -> [sum, count] since the last log"""
+        self.loss = (0.0, 0)
+        """sum of the updates' losses since the last log, and the update of that log, as transformers keeps them"""
 
     def state_dict(self) -> dict[str, Tensor]:
         tokens = torch.tensor(self.answer_tokens, dtype=torch.float64)
-        return {"answer_tokens": tokens, **{f"sum.{name}": pair for name, pair in self.sums.items()}}
+        loss = torch.tensor(self.loss, dtype=torch.float64)
+        return {"answer_tokens": tokens, "loss": loss, **{f"sum.{name}": pair for name, pair in self.sums.items()}}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.answer_tokens = state["answer_tokens"].item()
+        loss, logged = state["loss"].tolist()
+        self.loss = (loss, int(logged))
         self.sums = {name.removeprefix("sum."): pair for name, pair in state.items() if name.startswith("sum.")}
 
 
@@ -44,12 +55,34 @@ class ObjectiveLoop(Trainer):
     loss_is_scaled_for_ga = True  # `weights` divides by the count of the whole update
     plan: Plan
     totals: Totals
+    _order: Any
     _update: list[tuple[Tensor, Tensor]]
 
     def _begin(self, plan: Plan) -> None:
         self.plan = plan
         self._update = []  # (loss, row ids) of each micro-batch of this update
         self.totals = Totals()
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        """The sampler that the settings ask for, with orders that a resume finds again."""
+        return self._in_order(super()._get_train_sampler(*args, **kwargs))
+
+    def _in_order(self, sampler: Any) -> Any:
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        if isinstance(sampler, BatchRebalanceSampler):  # gives batches, and has orders by seed and epoch of its own
+            sampler.seed = seed
+            self._order = sampler
+        else:
+            self._order = EpochOrder(sampler, seed)
+        return self._order
+
+    def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
+        """As transformers does, whose loader tells the epoch only to samplers that little is wrapped around."""
+        self._order.set_epoch(epoch)
+        if kwargs["resume_from_checkpoint"] is not None and epoch == kwargs["epochs_trained"]:
+            loss, self._globalstep_last_logged = self.totals.loss
+            self._tr_loss += loss
+        super()._run_epoch(*args, epoch=epoch, **kwargs)
 
     def _loss(self, model: torch.nn.Module, inputs: Mapping[str, Tensor], total: Any, **known: Any) -> ObjectiveOutput:
         """The plan's loss on a micro-batch, whose metrics are added up until the next log."""
@@ -110,7 +143,14 @@ class ObjectiveLoop(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         for name, part in self._stateful().items():
-            part.load_state_dict(load_file(Path(resume_from_checkpoint) / name))
+            try:
+                part.load_state_dict(load_file(Path(resume_from_checkpoint) / name))
+            except (FileNotFoundError, KeyError) as error:
+                lacking = error if isinstance(error, KeyError) else name
+                raise CheckpointError(
+                    f"{resume_from_checkpoint} lacks {lacking}: another version of trimtab wrote it; go on with that "
+                    "one, or start anew with output=FOLDER"
+                ) from error
 
     def finish_from(self, checkpoint: Path) -> None:
         """Take weights and state of a checkpoint after which there is nothing left to train."""
@@ -119,6 +159,7 @@ class ObjectiveLoop(Trainer):
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """As transformers does, but older checkpoints go only after the new one is marked complete."""
+        self.totals.loss = (float(self._tr_loss), self._globalstep_last_logged)
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             Trainer._save_checkpoint(self, model, trial)

@@ -49,6 +49,9 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         self._settings: Any = self.args  # a GRPOConfig
         self._answers: int = self._settings.num_generations
 
+    def _stateful(self) -> dict[str, Any]:
+        return {**super()._stateful(), "trl.safetensors": _Logged(self._metrics["train"])}
+
     # ------------------------------------------------------------ rollouts
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
@@ -218,6 +221,19 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         output = self._loss(model, inputs, self._total, known=known, temperature=self.temperature)
         assert output.loss is not None
         return output.loss
+
+
+class _Logged:
+    """What TRL has gathered since the last log, for a checkpoint."""
+
+    def __init__(self, metrics: dict[str, list[float]]):
+        self.metrics = metrics
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {name: torch.tensor(values, dtype=torch.float64) for name, values in self.metrics.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.metrics.update({name: values.tolist() for name, values in state.items()})
 
 
 def generation(args: Any, device: torch.device) -> dict[str, Any]:

@@ -53,6 +53,7 @@ NOT_BUILT = {
     "push_to_hub": "nothing is uploaded; give the finished model/ folder to `hf upload`",
     "hub_token": "nothing is uploaded, and a recipe is no place for a secret; leave it out",
     "save_only_model": "a checkpoint without its optimizer cannot be resumed to the same weights; leave it out",
+    "ignore_data_skip": "a resumed run would begin its epoch anew and give rows twice; leave it out",
     "fsdp": "sharding by the trainer is not tested yet; use DDP (accelerate launch)",
     "deepspeed": "DeepSpeed is not tested yet; use DDP (accelerate launch)",
     "label_smoothing_factor": "label smoothing is not part of any method here; leave it out",
@@ -100,6 +101,10 @@ def check(training: dict[str, Any], loop: Loop = "supervised") -> dict[str, Any]
     typed = {**DEFAULTS, **{key: _typed(key, value, kind) for key, value in training.items()}}
     if typed.get("max_length") is not None and typed.get("max_length", 2) < 2:
         raise TrainingError(f"training.max_length is {typed['max_length']}; give at least 2, or null for no limit")
+    if typed.get("dataloader_in_order") is False:
+        raise TrainingError(
+            "training.dataloader_in_order=False: rows would come in another order each time; leave it out"
+        )
     return typed
 
 

@@ -32,7 +32,7 @@ class ObjectiveTrainer(ObjectiveLoop, SFTTrainer):
         updates, times = self.plan.window
         rows = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         assert self.train_dataset is not None
-        return WindowSampler(len(self.train_dataset), updates * rows, times, self.args.seed)  # type: ignore[arg-type]
+        return self._in_order(WindowSampler(len(self.train_dataset), updates * rows, times))  # type: ignore[arg-type]
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:
         """What the loss of this update is divided by, see `trimtab.core.weights`."""

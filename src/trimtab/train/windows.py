@@ -15,29 +15,26 @@ class WindowSampler(Sampler[int]):
         rows: in the dataset.
         window: rows of one window, over all processes.
         times: how often each is given.
-        seed: of the orders; the order of an epoch depends on the seed and the epoch alone, as a resume needs it.
 
     Raises:
         ValueError: if the rows do not fill one window.
     """
 
-    def __init__(self, rows: int, window: int, times: int, seed: int):
+    generator: torch.Generator | None = None
+    """of the orders, see `EpochOrder`"""
+
+    def __init__(self, rows: int, window: int, times: int):
         if rows < window:
             raise ValueError(
                 f"{rows} training rows do not fill a window of {window}; lower options.refresh or the batch size"
             )
-        self.rows, self.window, self.times, self.seed, self.epoch = rows, window, times, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by accelerate before each epoch."""
-        self.epoch = epoch
+        self.rows, self.window, self.times = rows, window, times
 
     def __len__(self) -> int:
         return self.rows // self.window * self.window * self.times
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) % 2**63)
-        order = torch.randperm(self.rows, generator=generator).tolist()
+        order = torch.randperm(self.rows, generator=self.generator).tolist()
         for start in range(0, self.rows - self.window + 1, self.window):
             for _ in range(self.times):
                 yield from order[start : start + self.window]
