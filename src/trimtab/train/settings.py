@@ -1,13 +1,16 @@
 """Training arguments: TRL's own, under their own names, checked before anything is loaded."""
 
 import dataclasses
+import math
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 import torch
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments, get_scheduler
+from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from trl import GRPOConfig, SFTConfig  # type: ignore[attr-defined]
 
 from trimtab.mistakes import nearest
@@ -76,6 +79,27 @@ NOT_BUILT_OF_ROLLOUTS = {
 }
 
 
+_AT_LEAST_ONE = (lambda number: number >= 1, "at least 1")
+_ABOVE_0 = (lambda number: number > 0, "a number above 0")
+_NOT_NEGATIVE = (lambda number: number >= 0, "0 or more")
+_BELOW_1 = (lambda number: 0 <= number < 1, "a number from 0 to below 1")
+_SHARE = (lambda number: 0 <= number <= 1, "a number from 0 to 1")
+NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
+    **dict.fromkeys(("per_device_train_batch_size", "gradient_accumulation_steps", "save_total_limit"), _AT_LEAST_ONE),
+    **dict.fromkeys(("num_generations", "max_completion_length", "steps_per_generation"), _AT_LEAST_ONE),
+    **dict.fromkeys(("generation_batch_size", "num_iterations"), _AT_LEAST_ONE),
+    **dict.fromkeys(("num_train_epochs", "logging_steps", "save_steps", "adam_epsilon"), _ABOVE_0),
+    **dict.fromkeys(("temperature", "repetition_penalty"), _ABOVE_0),
+    **dict.fromkeys(("learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "top_k"), _NOT_NEGATIVE),
+    **dict.fromkeys(("dataloader_num_workers", "neftune_noise_alpha"), _NOT_NEGATIVE),
+    **dict.fromkeys(("adam_beta1", "adam_beta2"), _BELOW_1),
+    "top_p": (lambda number: 0 < number <= 1, "a number above 0 and at most 1"),
+    "min_p": _SHARE,
+    "max_steps": (lambda number: number >= 1 or number == -1, "at least 1, or -1 to go by num_train_epochs"),
+}
+"""Numbers of which others make no training; most would be divided by when the models are loaded already."""
+
+
 class TrainingError(ValueError):
     """A training argument that cannot be used."""
 
@@ -105,7 +129,24 @@ def check(training: dict[str, Any], loop: Loop = "supervised") -> dict[str, Any]
         raise TrainingError(
             "training.dataloader_in_order=False: rows would come in another order each time; leave it out"
         )
+    _check_numbers(typed)
+    for field in dataclasses.fields(kind):
+        allowed = [str(choice) for choice in field.metadata.get("choices") or ()]
+        if allowed and field.name in typed and str(typed[field.name]) not in allowed:
+            said = nearest(str(typed[field.name]), allowed, f"there are {', '.join(allowed)}")
+            raise TrainingError(f"training.{field.name} is {typed[field.name]!r}; {said}")
     return typed
+
+
+def _check_numbers(typed: dict[str, Any]) -> None:
+    for key, value in typed.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        if not math.isfinite(value):
+            raise TrainingError(f"training.{key} is {value}; give a finite number")
+        fits, wanted = NUMBERS.get(key, (None, ""))
+        if fits is not None and not fits(value):
+            raise TrainingError(f"training.{key} is {value}; give {wanted}")
 
 
 def _typed(key: str, value: Any, kind: type) -> Any:
@@ -130,14 +171,14 @@ def build(training: dict[str, Any], folder: Path, seed: int, loop: Loop = "super
     """TRL's config for a run in `folder`: an SFTConfig, or a GRPOConfig for rollouts.
 
     Raises:
-        TrainingError: if TRL does not take a value.
+        TrainingError: if TRL does not take a value, or a tracker or an optimizer needs a package that is not there.
     """
     own: dict[str, Any] = {
         "supervised": {"remove_unused_columns": True, "dataset_kwargs": {"skip_prepare_dataset": True}},
         "rollouts": {"remove_unused_columns": False, "beta": 0.0},  # credits read the rows' own columns
     }[loop]
     try:
-        return CONFIGS[loop](
+        args = CONFIGS[loop](
             **{"logging_steps": 1, "report_to": "none", "dataloader_pin_memory": torch.cuda.is_available(), **training},
             **own,
             output_dir=str(folder / "checkpoints"),
@@ -145,6 +186,52 @@ def build(training: dict[str, Any], folder: Path, seed: int, loop: Loop = "super
             eval_strategy="no",
             disable_tqdm=True,
         )
+    except (ValueError, TypeError, ImportError, ZeroDivisionError, NotImplementedError) as error:
+        raise TrainingError(f"training: {_one_line(error)}") from error
+    _check_trackers(args)
+    _check_optimizer(args)
+    _check_schedule(args)
+    return args
+
+
+def _one_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _check_trackers(args: Any) -> None:
+    """Each tracker can be made: transformers looks for its package when the models are loaded already."""
+    named = args.report_to if isinstance(args.report_to, list) else [args.report_to]
+    for name in named:
+        try:
+            for tracker in get_reporting_integration_callbacks(name):
+                # not itself: several break in their `__del__` where they could not be made
+                type(tracker.__name__, (tracker,), {"__del__": lambda _: None})()
+        except (ImportError, RuntimeError, ValueError) as error:
+            raise TrainingError(
+                f"training.report_to={name}: {_one_line(error)}; install it, or leave it out"
+            ) from error
+
+
+def _check_optimizer(args: Any) -> None:
+    """The optimizer's package is there, and takes its arguments, as far as that shows without a model."""
+    name = getattr(args.optim, "value", args.optim)
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(args)
+    except (ImportError, ValueError, TypeError, NotImplementedError) as error:
+        if "pass a" in str(error) and "model" in str(error):  # the package is there, and the model will be
+            return
+        raise TrainingError(
+            f"training.optim={name}: {_one_line(error)}; or choose another, such as adamw_torch"
+        ) from error
+
+
+def _check_schedule(args: Any) -> None:
+    """The schedule takes its arguments: transformers makes it when the models are loaded already."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=args.learning_rate)
+    try:
+        get_scheduler(args.lr_scheduler_type, optimizer, 1, 2, args.lr_scheduler_kwargs)
     except (ValueError, TypeError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise TrainingError(f"training: {reason}") from error
+        name = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+        raise TrainingError(
+            f"training.lr_scheduler_type={name}: {_one_line(error)}; see lr_scheduler_kwargs"
+        ) from error
