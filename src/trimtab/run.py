@@ -305,6 +305,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         if role != "credit"
     }
     policy = make_policy(recipe, shared)
+    notes += [note for model in (*frozen.values(), policy) for note in loading.notes(model)]
     prints = {role: fingerprint.of_model(model) for role, model in frozen.items()}
     trained = fingerprint.of_model(policy)
     if models.reference == STORED and not stored.models(recipe.data.train)["reference"].endswith(trained):
@@ -531,7 +532,12 @@ def make_policy(recipe: Recipe, shared: Shared) -> PreTrainedModel:
     models = recipe.models
     name = policy_source(recipe)
     if isinstance(models.policy, str):
-        return loading.load_model(name, dtype=models.dtype, trust_remote_code=models.trust_remote_code)
+        return loading.load_model(
+            name,
+            dtype=models.dtype,
+            trust_remote_code=models.trust_remote_code,
+            needs_head=not method_of(recipe)[2].scalar_head,
+        )
     source = _load(shared, name, models.frozen_dtype, models.trust_remote_code)
     try:
         layers = asked_layers(source, models.policy.layers)

@@ -1,14 +1,15 @@
 """Find a model by builtin name, local folder or hub id."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.mistakes import nearest
+from trimtab.models import checks, folder
 from trimtab.models.builtin import BUILTIN, ModelNotFound, builtin_folder
 from trimtab.models.tokenizers import check_same_tokens
 
@@ -33,17 +34,25 @@ def locate(name: str) -> str:
     return name
 
 
-def _fetch(what: Any, name: str, **kwargs: Any) -> Any:
-    """Call a `from_pretrained`, with one clear line where the hub or the cache does not have the model."""
+def _fetch(what: Any, name: str, fault: Callable[[Path], str | None], **kwargs: Any) -> Any:
+    """Call a `from_pretrained`, with one clear line where it fails, whatever it raises: the loaders of weights,
+    tokenizers, quantised layers and a model's own code raise errors of many unrelated types.
+
+    Args:
+        fault: finds what is wrong with a folder's files.
+    """
     place = locate(name)
     # it repeats each failed request in the log, and the last failure becomes the message below
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         return what.from_pretrained(place, **kwargs)
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except Exception as error:
+        if isinstance(error, ImportError):  # a model's own code, or that of its quantised layers
+            raise ModelNotFound(f"the model {name} needs what is not installed: {_all(error)}") from error
+        reason = _first_line(error)
         if Path(place).is_dir():
-            raise ModelNotFound(f"the model folder {name} could not be loaded: {reason}") from error
+            found = fault(Path(place)) or reason
+            raise ModelNotFound(f"the model folder {name} could not be loaded: {found}") from error
         meant = nearest(name, BUILTIN, "")
         raise ModelNotFound(
             f"could not load the model {name!r}: it is no builtin ({', '.join(BUILTIN)}), no local folder, and the hub "
@@ -51,9 +60,21 @@ def _fetch(what: Any, name: str, **kwargs: Any) -> Any:
         ) from error
 
 
+def _first_line(error: Exception) -> str:
+    """Of an error's message, and the next one where it only announces that."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    lines = lines[:2] if lines[0].endswith(":") else lines[:1]
+    return " ".join([*([type(error).__name__] if isinstance(error, KeyError) else []), *lines])
+
+
+def _all(error: Exception) -> str:
+    """An error in one line: how to install a package often stands in its second one."""
+    return " ".join(str(error).split())[:300]
+
+
 def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer of a model, with a padding token (the end token where it has none of its own)."""
-    tokenizer = _fetch(AutoTokenizer, name, trust_remote_code=trust_remote_code)
+    tokenizer = _fetch(AutoTokenizer, name, folder.tokenizer_fault, trust_remote_code=trust_remote_code)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -61,7 +82,7 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedT
 
 def load_config(name: str, *, trust_remote_code: bool = False) -> Any:
     """The config of a model, without its weights."""
-    return _fetch(AutoConfig, name, trust_remote_code=trust_remote_code)
+    return _fetch(AutoConfig, name, folder.config_fault, trust_remote_code=trust_remote_code)
 
 
 def check_vocabulary(
@@ -90,19 +111,38 @@ def device() -> str:
 
 
 def load_model(
-    name: str, *, dtype: str = "float32", trust_remote_code: bool = False, kind: Any = AutoModelForCausalLM
+    name: str,
+    *,
+    dtype: str = "float32",
+    trust_remote_code: bool = False,
+    kind: Any = AutoModelForCausalLM,
+    needs_head: bool = True,
 ) -> PreTrainedModel:
     """A model in eval mode, a causal language model unless `kind` is another auto class. Weights are read from
-    safetensors only.
+    safetensors only, and are all there.
+
+    Args:
+        needs_head: False where the output head is not used, so that it may be missing.
 
     Raises:
         ModelNotFound: with what was looked for.
+        BrokenModel: if the weights are not those that the config asks for.
     """
-    model = _fetch(
+    model, info = _fetch(
         kind,
         name,
+        folder.weights_fault,
         dtype=DTYPES[dtype],
         trust_remote_code=trust_remote_code,
         use_safetensors=True,
+        ignore_mismatched_sizes=True,  # told by name below, before anybody sees what was drawn in their place
+        output_loading_info=True,
     )
+    model._trimtab_notes = checks.check_tensors(model, info, name, needs_head=needs_head)  # type: ignore[assignment]
+    checks.say(notes(model))
     return model.eval()
+
+
+def notes(model: Any) -> list[str]:
+    """What was said of a model when it was loaded."""
+    return list(getattr(model, "_trimtab_notes", ()))

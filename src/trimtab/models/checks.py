@@ -1,0 +1,119 @@
+"""Whether a checkpoint is what its config describes: every tensor is there, of its shape, and none is over."""
+
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from trimtab.models.folder import shown
+
+LOGGER = logging.getLogger("trimtab")
+MASKS = re.compile(
+    r"(^|\.)(attn|attention|self_attn)\.(bias|masked_bias)$|(^|\.)(inv_freq|position_ids|num_batches_tracked)$"
+)
+"""Tables that older versions of transformers stored, and that are computed; a bias of weights belongs to a layer inside
+the attention, not to the attention itself."""
+EXTRAS = {
+    r"(^|\.)v_head\.|(^|\.)value_head\.": "a value head",
+    r"^(score|classifier)\.": "a head that gives scores",
+    r"(^|\.)mtp\b|(^|\.)mtp_|(^|\.)nextn": "layers that predict several tokens at once",
+    r"(^|\.)(vision|visual|image|audio|speech|video)[a-z_]*\.|(^|\.)(multi_modal|mm|multimodal)_projector\.": (
+        "parts that read images or sound"
+    ),
+}
+"""Parts beside a language model that others put into the same folder: what the model computes is whole without them."""
+
+
+class BrokenModel(ValueError):
+    """A checkpoint that does not fit its config: the model would compute with weights that nobody trained."""
+
+
+def check_tensors(model: PreTrainedModel, info: Mapping[str, Any], name: str, *, needs_head: bool = True) -> list[str]:
+    """Hold what a loader has found against what the model is made of.
+
+    Args:
+        model: as it was loaded.
+        info: transformers' loading info; tied weights, and what the class lists as optional, are not in it.
+        name: of the model, for messages.
+        needs_head: whether an output head that is missing is a mistake; False where another is put in its place.
+
+    Returns:
+        What the user should know: parts beside the language model that were left out.
+
+    Raises:
+        BrokenModel: naming the first tensors that are missing, over, or of another shape.
+    """
+    what = f"the model {name}"
+    if wrong := sorted(info["mismatched_keys"]):
+        first = f"{wrong[0][0]} is {_shape(wrong[0][1])} in the weights and {_shape(wrong[0][2])} by the config"
+        raise BrokenModel(
+            f"{what}: {first}{_others(wrong)}; mend config.json, or take the folder that its weights came with"
+        )
+    head = _names_of(model, model.get_output_embeddings()) if not needs_head else set()
+    if missing := sorted(set(info["missing_keys"]) - head):
+        raise BrokenModel(
+            f"{what} lacks {_count(missing)} that its config asks for: {shown(missing)}; they would be drawn at "
+            "random. Take the whole folder, or mend config.json"
+        )
+    over = sorted(key for key in info["unexpected_keys"] if not _is_computed(model, key))
+    said = {key: _extra(model, key) for key in over}
+    if unknown := [key for key in over if said[key] is None]:
+        raise BrokenModel(
+            f"{what} holds {_count(unknown)} that its config does not ask for: {shown(unknown)}; without them it would "
+            "compute something else. Mend config.json, or take them out of the weights"
+        )
+    kinds = {kind: [key for key in over if said[key] == kind] for kind in said.values()}
+    return [f"{what}: {kind} left out ({_count(keys)}: {shown(keys)})" for kind, keys in kinds.items()]
+
+
+def say(notes: list[str]) -> None:
+    """Tell the user, whatever the command."""
+    for note in notes:
+        LOGGER.warning(note)
+
+
+def _shape(sizes: Any) -> str:
+    return "x".join(map(str, sizes))
+
+
+def _others(names: list[Any]) -> str:
+    return f" (and {len(names) - 1} more differ)" if len(names) > 1 else ""
+
+
+def _count(names: list[str]) -> str:
+    return f"{len(names)} tensor{'s' * (len(names) > 1)}"
+
+
+def _names_of(model: PreTrainedModel, module: nn.Module | None) -> set[str]:
+    if module is None:
+        return set()
+    own = {id(parameter) for parameter in module.parameters()}
+    return {name for name, parameter in model.named_parameters(remove_duplicate=False) if id(parameter) in own}
+
+
+def _is_computed(model: PreTrainedModel, key: str) -> bool:
+    """A table that the model makes itself: a buffer that is not stored, or one of an older version."""
+    buffers = {name for name, _ in model.named_buffers()}
+    return MASKS.search(key) is not None or any(name == key or name.endswith(f".{key}") for name in buffers)
+
+
+def _extra(model: PreTrainedModel, key: str) -> str | None:
+    """What an unexpected tensor belongs to, or None where it could change what the model computes."""
+    for pattern, kind in EXTRAS.items():
+        if (found := re.search(pattern, key)) and not _inside(model, key[: found.end()].rstrip(".")):
+            return kind
+    config = model.config.get_text_config()
+    more = getattr(config, "num_nextn_predict_layers", None) or 0
+    layers = getattr(config, "num_hidden_layers", 0)
+    found = re.search(r"(^|\.)layers\.(\d+)\.", key)
+    if found and layers <= int(found[2]) < layers + more:
+        return "layers that predict several tokens at once"
+    return None
+
+
+def _inside(model: PreTrainedModel, path: str) -> bool:
+    """Whether the model has a module of this path, so that the tensor would be one of its own."""
+    return any(name == path or name.endswith(f".{path}") for name, _ in model.named_modules())

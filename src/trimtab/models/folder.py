@@ -1,0 +1,155 @@
+"""What is wrong with a model's folder, found in its files: said where a loader has failed, in place of its words."""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+INDEX = "model.safetensors.index.json"
+WEIGHTS = "model.safetensors"
+POINTER = b"version https://git-lfs"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt", "merges.txt", "tekken.json",
+)  # fmt: skip
+_SHOWN = 3
+
+
+def weights_fault(folder: Path) -> str | None:
+    """Why no weights can be read from a folder, or None where its files are whole."""
+    return _first(_weights(folder))
+
+
+def tokenizer_fault(folder: Path) -> str | None:
+    """Why no tokenizer can be read from a folder, or None where its files are whole."""
+    return _first(_tokenizer(folder))
+
+
+def config_fault(folder: Path) -> str | None:
+    """Why a folder's config cannot be read, or None where its file is whole."""
+    return _first(_text(folder / "config.json"))
+
+
+def shown(names: list[str]) -> str:
+    """The first few of many names, and how many there are."""
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _first(faults: Iterator[str]) -> str | None:
+    return next(faults, None)
+
+
+def _weights(folder: Path) -> Iterator[str]:
+    yield from _text(folder / "config.json")
+    names = [WEIGHTS] if (folder / WEIGHTS).is_file() else []
+    if not names and (folder / INDEX).is_file():
+        yield from _text(folder / INDEX)
+        shards = json.loads((folder / INDEX).read_text(encoding="utf-8")).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+            yield f"{INDEX} holds no weight_map from names of tensors to files; copy the folder anew"
+            return
+        names = sorted(set(shards.values()))
+        if gone := [name for name in names if not (folder / name).is_file()]:
+            yield f"{INDEX} names {shown(gone)}, which the folder lacks; copy the folder anew, with all files"
+    if not names:
+        yield _without_weights(folder)
+    found: set[str] = set()
+    for name in names:
+        yield from _safetensors(folder / name, found)
+    if gone := holes(found):
+        yield f"it lacks {len(gone)} of its experts' tensors: {shown(gone)}; take the whole folder"
+
+
+def holes(names: Iterable[str]) -> list[str]:
+    """Names of tensors that one expert of a layer has and another one lacks."""
+    experts: dict[str, set[str]] = defaultdict(set)
+    parts: dict[str, set[str]] = defaultdict(set)
+    names = set(names)
+    for name in names:
+        if found := re.fullmatch(r"(.*\bexperts\.)(\d+)(\..*)", name):
+            experts[found[1]].add(found[2])
+            parts[found[1]].add(found[3])
+    whole = (f"{layer}{i}{part}" for layer, ids in experts.items() for i in ids for part in parts[layer])
+    return sorted(set(whole) - names)
+
+
+def _without_weights(folder: Path) -> str:
+    if pickles := sorted(
+        path.name for kind in PICKLES for path in folder.glob(kind) if path.name != "training_args.bin"
+    ):
+        return (
+            f"its weights are pickles ({shown(pickles)}), which can run code when they are read; only safetensors are "
+            "read here: load the folder with transformers where you trust it, and store it with save_pretrained"
+        )
+    if found := sorted(path.name for path in folder.glob("*.gguf")):
+        return f"its weights are GGUF ({shown(found)}) and not safetensors; give the folder that they were made from"
+    if found := sorted(path.name for path in folder.glob("*.safetensors")):
+        return f"it holds {shown(found)}, and neither {WEIGHTS} nor {INDEX}, which would say what is where"
+    return f"it holds no weights ({WEIGHTS}, or {INDEX} and the files that it names)"
+
+
+def _safetensors(path: Path, names: set[str]) -> Iterator[str]:
+    """An 8-byte length, a JSON header of that length with the offsets of all tensors, and the tensors; their names are
+    added to `names`."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        first = file.read(len(POINTER))
+        if first.startswith(POINTER):
+            yield _pointer(path)
+            return
+        length = int.from_bytes(first[:8], "little")
+        cut = f"{path.name} is cut off ({size:,} bytes"
+        if size < 8 + length:
+            if length <= 100_000_000:  # more no header may have: it is none
+                yield f"{cut}, and its header alone has {length + 8:,}); copy it anew"
+            else:
+                yield f"{path.name} is no safetensors file; copy it anew"
+            return
+        file.seek(8)
+        try:
+            header = json.loads(file.read(length))
+            header.pop("__metadata__", None)
+            ends = [entry["data_offsets"][1] for entry in header.values()]
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            yield f"{path.name} is no safetensors file; copy it anew"
+            return
+    if size < 8 + length + max(ends, default=0):
+        yield f"{cut} of {8 + length + max(ends):,}); copy it anew"
+    names.update(header)
+
+
+def _tokenizer(folder: Path) -> Iterator[str]:
+    found = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    if not found:
+        yield "it holds no tokenizer (tokenizer.json, or tokenizer.model); save the model's own into it"
+    for path in found:
+        yield from _text(path)
+    whole = folder / "tokenizer.json"
+    if whole.is_file():
+        made = json.loads(whole.read_text(encoding="utf-8"))
+        if not isinstance(made, dict) or "model" not in made:
+            yield "tokenizer.json holds no tokenizer (it has no key 'model'); save the model's own into the folder"
+
+
+def _text(path: Path) -> Iterator[str]:
+    """A file that Git LFS did not fetch, and JSON that is none."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        if file.read(len(POINTER)) == POINTER:
+            yield _pointer(path)
+            return
+    if path.suffix == ".json":
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            yield f"{path.name} is not UTF-8 text (at byte {error.start}); copy it anew"
+        except json.JSONDecodeError as error:
+            yield f"{path.name} is no JSON: {error.msg} at line {error.lineno}; copy it anew"
+
+
+def _pointer(path: Path) -> str:
+    return f"{path.name} is a Git LFS pointer and not the file itself; run `git lfs pull` in the folder"
