@@ -18,8 +18,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import tiny
 import tiny_folder
 from trimtab import report
+from trimtab import run as runs
+from trimtab.locks import writing
 from trimtab.recipe import parse
-from trimtab.run import RunError, Shared, load_job, run, run_stages, seconds_per_step
+from trimtab.run import RunError, Shared, execute, load_job, run, run_stages, seconds_per_step
 
 QUIET = Console(quiet=True)
 
@@ -152,6 +154,43 @@ def test_a_finished_run_is_refused_and_resuming_it_is_no_work(finished, files):
 def test_a_run_folder_of_another_recipe_is_refused_with_the_difference(finished, files):
     with pytest.raises(RunError, match=r"seed is 0 there and 7 here\); choose another output"):
         run(recipe(files, finished, seed=7), resume=True, console=QUIET)
+
+
+def test_a_run_that_is_alive_is_neither_begun_nor_gone_on_with_by_a_second_process(finished, files, tmp_path):
+    folder = unfinished(finished, tmp_path / "run")
+    made = recipe(files, folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with writing(folder, "another run", "wait"):
+        for resume in (False, True):
+            with pytest.raises(RunError, match=rf"is being written by .*process {os.getpid()} on ") as raised:
+                run(made, resume=resume, console=QUIET)
+            assert "--resume" not in str(raised.value)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert same_weights(run(made, resume=True, console=QUIET).folder, finished)
+
+
+def test_of_two_processes_that_begin_the_same_run_at_once_one_is_refused(files, tmp_path):
+    """Both find no folder, and load; the second one comes to it when the first has begun, or has ended."""
+    made = recipe(files, tmp_path / "run", training={"max_steps": 2})
+    first, second = (load_job(made, Shared(), QUIET) for _ in range(2))
+    (tmp_path / "run").mkdir()
+    with writing(tmp_path / "run", "another run", "wait"), pytest.raises(RunError, match="is being written by another"):
+        execute(second, tmp_path / "run", resume=False, console=QUIET)
+    execute(first, tmp_path / "run", resume=False, console=QUIET)
+    stamp = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    with pytest.raises(RunError, match="holds this run, finished"):
+        execute(second, tmp_path / "run", resume=False, console=QUIET)
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == stamp
+
+
+def test_a_run_that_fails_before_it_has_begun_leaves_no_folder(files, tmp_path, monkeypatch):
+    def fails(*args, **kwargs):
+        raise ValueError("no")
+
+    monkeypatch.setattr(runs, "_start", fails)
+    with pytest.raises(ValueError, match="no"):
+        run(recipe(files, tmp_path / "run"), console=QUIET)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_is_no_run_folder_is_refused_and_left_alone(files, tmp_path):

@@ -20,6 +20,7 @@ from trimtab.evals.clean_eval import Cleaned, CleanEvalError, Detector, Scorer
 from trimtab.evals.embeddings import MissingEmbedding
 from trimtab.evals.rewriters import Rewriter, Way, causal, seq2seq, ways
 from trimtab.evals.rules import Rules
+from trimtab.locks import writing
 from trimtab.mistakes import check_settings
 from trimtab.models import fingerprint, loading
 from trimtab.recipe import parse_value
@@ -144,9 +145,30 @@ def clean(
         ValueError: (or a subclass) for a mistake of the user; nothing is written then but candidates.
         Interrupted: after Ctrl-C.
     """
-    console, settings = console or Console(), settings or Settings()
     if out.suffix != ".jsonl":
         raise CleanEvalError(f"--out: rows are written as .jsonl; choose FILE.jsonl and not {out}")
+    models = (rewriter, detector, scorer)
+    with writing(out, "another call", "wait for it, or choose another --out", CleanEvalError):
+        return _clean(
+            source, out, settings or Settings(), *models, endpoint=endpoint, reader=reader, command=command,
+            force=force, console=console or Console(),
+        )  # fmt: skip
+
+
+def _clean(
+    source: str,
+    out: Path,
+    settings: Settings,
+    rewriter: str | Rewriter,
+    detector: str | Detector,
+    scorer: str | Scorer,
+    *,
+    endpoint: str | None,
+    reader: str | Answerer | None,
+    command: str,
+    force: bool,
+    console: Console,
+) -> Cleaned:
     if out.exists() and out.resolve() == Path(source).expanduser().resolve():
         raise CleanEvalError(f"--out: {out} is the file that is read; choose another FILE.jsonl")
     if out.exists() and not force:

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 
 from trimtab import __version__
@@ -18,6 +17,7 @@ from trimtab.data.tasks import question
 from trimtab.evals.answerers import Answerer, Endpoint, Local
 from trimtab.evals.final import final_answer, same
 from trimtab.evals.mathpool import MathPool
+from trimtab.locks import writing
 from trimtab.models import fingerprint, loading
 from trimtab.report.html import put
 from trimtab.run import environment
@@ -99,18 +99,15 @@ def collect(settings: Settings, answerer: Answerer | None = None, console: Conso
     tasks = _tasks(settings)
     answerer = answerer or _answerer(settings)
     settings.out.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(settings.out / ".lock", timeout=0):
-            signature = _signature(settings, tasks, answerer)
-            _same(settings.out, signature)
-            put(json_line({"signature": signature}, indent=1), settings.out / FACTS)
-            samples = _ask(settings, tasks, answerer, console)
-            counts, written = rows_of(tasks, samples, settings)
-            for name, rows in written.items():
-                put("".join(map(json_line, rows)), settings.out / name)
-            put(json_line({"signature": signature, "counts": asdict(counts)}, indent=1), settings.out / FACTS)
-    except Timeout:
-        raise CollectError(f"{settings.out} is being written by another command; choose another --out") from None
+    with writing(settings.out, "another command", "wait for it, or choose another --out", CollectError):
+        signature = _signature(settings, tasks, answerer)
+        _same(settings.out, signature)
+        put(json_line({"signature": signature}, indent=1), settings.out / FACTS)
+        samples = _ask(settings, tasks, answerer, console)
+        counts, written = rows_of(tasks, samples, settings)
+        for name, rows in written.items():
+            put("".join(map(json_line, rows)), settings.out / name)
+        put(json_line({"signature": signature, "counts": asdict(counts)}, indent=1), settings.out / FACTS)
     return counts
 
 

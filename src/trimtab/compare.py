@@ -24,6 +24,7 @@ from trimtab.decoding.penalty import PenaltyProcessor
 from trimtab.evals import embeddings
 from trimtab.evals.text_quality import MissingMauve, SelfReinforcement, cosine, counts, distinct, mauve, zipf
 from trimtab.intervals import Interval, bootstrap_ratio
+from trimtab.locks import writing
 from trimtab.models import fingerprint, loading
 from trimtab.models.tokenizers import encode_prompts, token_positions
 from trimtab.recipe import parse_value
@@ -472,9 +473,13 @@ def compare(settings: Settings, console: Console | None = None) -> Path:
     Raises:
         ValueError: a subclass that names what is wrong, before weights are loaded where that can be known.
     """
-    console = console or Console()
     for name, options in settings.strategies.items():
         decoding.check(name, options)
+    with writing(settings.out, "another call", "wait for it, or choose another --out", CompareError):
+        return _compare(settings, console or Console())
+
+
+def _compare(settings: Settings, console: Console) -> Path:
     rows_file = settings.out.with_suffix(".jsonl")
     for path in (settings.out, rows_file):
         if path.exists() and not settings.force:

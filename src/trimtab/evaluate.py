@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
 
@@ -17,6 +16,7 @@ from trimtab.evals.answerers import Answerer, Endpoint, Local
 from trimtab.evals.runner import Answers, Question, Read, ask, measures, question
 from trimtab.evals.scored import plain
 from trimtab.evals.suite import Answered, baselines
+from trimtab.locks import writing
 from trimtab.models import fingerprint, loading
 from trimtab.recipe import parse_value
 from trimtab.report import evaluation as page
@@ -144,11 +144,8 @@ def answered(
         EvaluateError: if the folder holds another evaluation, or is being written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            return _into(folder, name, asked, answerer, settings, console)
-    except Timeout:
-        raise EvaluateError(f"{folder} is being written by another evaluation; choose another --out") from None
+    with writing(folder, "another evaluation", "wait for it, or choose another --out", EvaluateError):
+        return _into(folder, name, asked, answerer, settings, console)
 
 
 def _into(

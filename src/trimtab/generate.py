@@ -20,6 +20,7 @@ from trimtab.data import stored
 from trimtab.data.files import check_whole
 from trimtab.data.sources import SUFFIXES, load_rows, prompt_lines
 from trimtab.decoding.realign import Merge
+from trimtab.locks import writing
 from trimtab.models import fingerprint, loading
 from trimtab.models.identity_layer import MARK
 from trimtab.models.tokenizers import encode_prompts
@@ -79,6 +80,10 @@ class Settings:
             raise GenerateError("--top-p says how to sample, and at temperature 0 nothing is: add --temperature")
         if self.out is not None and self.out.suffix != ".jsonl":
             raise GenerateError(f"--out: answers are written as rows; choose FILE.jsonl and not {self.out}")
+        self.check_out()
+
+    def check_out(self) -> None:
+        """Refuse to replace a file that is there."""
         if self.out is not None and self.out.exists() and not self.force:
             raise GenerateError(f"--out: {self.out} exists; add --force to replace it or choose another FILE.jsonl")
 
@@ -153,6 +158,14 @@ def generate(prompts: Sequence[str], settings: Settings, console: Console | None
         ValueError: a subclass that names what is wrong, before weights are loaded where that can be known.
     """
     console = console or Console()
+    if settings.out is None:
+        return _generate(prompts, settings, console)
+    with writing(settings.out, "another call", "wait for it, or choose another --out", GenerateError):
+        settings.check_out()  # another call may have written it since
+        return _generate(prompts, settings, console)
+
+
+def _generate(prompts: Sequence[str], settings: Settings, console: Console) -> None:
     for number, prompt in enumerate(prompts, start=1):
         check_whole(prompt, f"prompt {number}")
     tokenizer = loading.load_tokenizer(settings.model)

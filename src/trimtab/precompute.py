@@ -15,6 +15,7 @@ from trimtab.data import stored
 from trimtab.data.collate import Collator, length_sorted
 from trimtab.data.rows import REJECTED, prefixes, prepare, sequences
 from trimtab.data.sources import load_rows
+from trimtab.locks import writing
 from trimtab.models import fingerprint, loading
 from trimtab.recipe import STORED, Recipe, policy_source
 from trimtab.run import (
@@ -73,9 +74,16 @@ def precompute(recipe: Recipe, out: Path, *, command: str, force: bool = False, 
         ValueError: (or a subclass) for a mistake in the recipe, its rows or models, or a file that is there; nothing
             is written then.
     """
-    console = console or Console()
     columns = columns_of(recipe)
     _check(recipe, columns, out, force)
+    with writing(out, "another call", "wait for it, or choose another --out", PrecomputeError):
+        _check(recipe, columns, out, force)  # another call may have written it since
+        return _precompute(recipe, columns, out, command, console or Console())
+
+
+def _precompute(
+    recipe: Recipe, columns: Mapping[str, tuple[str, ...]], out: Path, command: str, console: Console
+) -> Path:
     models, source = recipe.models, recipe.data.train
     trust = models.trust_remote_code
     tokenizer = loading.load_tokenizer(policy_source(recipe), trust_remote_code=trust)

@@ -31,6 +31,7 @@ from trimtab.data.tasks import prepare_tasks
 from trimtab.evals import rewards
 from trimtab.evals.answerers import Local
 from trimtab.evals.runner import Question, ask, measures, question
+from trimtab.locks import holder, lock_path, writing
 from trimtab.models import fingerprint, loading
 from trimtab.models.adapters import add_lora
 from trimtab.models.forward import add_objective_forward
@@ -144,6 +145,18 @@ def _run_one(
     recipe: Recipe, resume: bool, console: Console, shared: Shared, fit: bool, notes: Sequence[str] = ()
 ) -> Result:
     folder = Path(recipe.output)
+    if isinstance(check_folder(folder, recipe, resume), dict):
+        with _alone(folder):
+            return _go_on(recipe, resume, console, shared, fit, notes)
+    return _go_on(recipe, resume, console, shared, fit, notes)  # `execute` makes the folder, and locks it
+
+
+def _alone(folder: Path) -> AbstractContextManager:
+    return writing(folder, "another run", "wait for it, or choose another output=FOLDER", RunError)
+
+
+def _go_on(recipe: Recipe, resume: bool, console: Console, shared: Shared, fit: bool, notes: Sequence[str]) -> Result:
+    folder = Path(recipe.output)
     stored = check_folder(folder, recipe, resume)
     if isinstance(stored, str):
         console.print(f"{folder} is finished already")
@@ -170,7 +183,7 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] |
     Raises:
         RunError: where the folder holds something else, or a run that the user may not want to lose.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and not _names(folder)):
         if resume:
             raise RunError(f"there is no run in {folder} to resume; leave out --resume")
         return None
@@ -193,6 +206,8 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] |
             return "finished"
         raise RunError(f"{folder} holds this run, finished; see {folder}/report.html or choose another output=FOLDER")
     if not resume:
+        if (now := holder(folder)) is not None:
+            raise RunError(f"{folder} {now}; wait for it, or choose another output=FOLDER")
         raise RunError(f"{folder} holds this run, unfinished; add --resume to continue or choose another output=FOLDER")
     return stored
 
@@ -207,10 +222,15 @@ def _stored_recipe(path: Path) -> dict[str, Any]:
     return stored
 
 
+def _names(folder: Path) -> set[str]:
+    """What is in it, besides the lock."""
+    return {path.name for path in folder.iterdir()} - {lock_path(folder).name}
+
+
 def _was_barely_begun(folder: Path) -> bool:
     """A run that was killed before its recipe was written; there is nothing in it to lose."""
     ours = {"signature.txt", "signature.txt.part", "recipe.yaml.part", "metrics.jsonl", "checkpoints"}
-    names = {path.name for path in folder.iterdir()}
+    names = _names(folder)
     return "checkpoints" in names and names <= ours and not list((folder / "checkpoints").iterdir())
 
 
@@ -692,6 +712,28 @@ def _fit_stages(stages: Stages, console: Console, shared: Shared) -> str:
 
 def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result:
     """Train, measure, save. The run folder is created here, when nothing about the recipe can fail any more."""
+    if resume:
+        return _execute(job, folder, resume, console)
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with _alone(folder):
+            check_folder(folder, job.recipe, resume)  # another process may have begun it while models were loaded
+            return _execute(job, folder, resume, console)
+    except BaseException:
+        if new:
+            _take_away(folder)
+        raise
+
+
+def _take_away(folder: Path) -> None:
+    """A folder in which nothing was begun is no run folder."""
+    for empty in (folder / "checkpoints", folder):
+        if empty.is_dir() and not any(empty.iterdir()):
+            empty.rmdir()
+
+
+def _execute(job: Job, folder: Path, resume: bool, console: Console) -> Result:
     recipe = job.recipe
     args = settings.build(recipe.training, folder, recipe.seed, job.method.loop)
     log = EventLog(folder)

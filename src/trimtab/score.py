@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedTokenizerBase
@@ -21,6 +20,7 @@ from trimtab.data.rows import answer_offsets, prepare
 from trimtab.data.sources import DataError, Row, load_rows
 from trimtab.evals.runner import Answers
 from trimtab.evals.scored import Asked, Scored, Span, digits, dumped, form_of, read, step_tokens, worth
+from trimtab.locks import writing
 from trimtab.models import fingerprint, loading
 from trimtab.report import scores as page
 from trimtab.report.html import put
@@ -277,22 +277,19 @@ def score_into(settings: Settings, console: Console | None = None) -> Path:
         **environment(),
     }
     out.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(out / ".lock", timeout=0):
-            _same(settings, signature)
-            put("".join(f"{key}: {value}\n" for key, value in signature.items()), out / SIGNATURE)
-            found = _all_scores(model, encoded, settings, source, console)
-            result = worth(found, reading.source, outcomes=reading.outcomes)
-            facts = {
-                "model": settings.model, "source": source, "form": form, "method": reading.method,
-                "reading": {"source": reading.source, "gathered": reading.gathered, "beta": reading.beta},
-                "outcomes": reading.outcomes, "counts": vars(counts),
-                "cautions": _cautions(counts, limit, result.notes), **dumped(result), "signature": signature,
-            }  # fmt: skip
-            put(json_line(facts, indent=1), out / MEASURES)
-            page.write(facts, found, out / PAGE)
-    except Timeout:
-        raise ScoreError(f"{out} is being written by another call; choose another --out") from None
+    with writing(out, "another call", "wait for it, or choose another --out", ScoreError):
+        _same(settings, signature)
+        put("".join(f"{key}: {value}\n" for key, value in signature.items()), out / SIGNATURE)
+        found = _all_scores(model, encoded, settings, source, console)
+        result = worth(found, reading.source, outcomes=reading.outcomes)
+        facts = {
+            "model": settings.model, "source": source, "form": form, "method": reading.method,
+            "reading": {"source": reading.source, "gathered": reading.gathered, "beta": reading.beta},
+            "outcomes": reading.outcomes, "counts": vars(counts),
+            "cautions": _cautions(counts, limit, result.notes), **dumped(result), "signature": signature,
+        }  # fmt: skip
+        put(json_line(facts, indent=1), out / MEASURES)
+        page.write(facts, found, out / PAGE)
     _show(facts, console)
     return out / PAGE
 
