@@ -87,7 +87,7 @@ def test_a_csv_file_holds_options_as_json(tmp_path):
         ("It is helium, I think", "C", None),
         ("oxygen or helium", None, None),
         ("<think>A? A.</think>C", "C", "C"),
-        ("b", None, None),
+        ("b", "B", None),
         ("", None, None),
         ("A's gas is helium", "C", "A"),
         ("D", None, None),

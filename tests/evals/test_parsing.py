@@ -1,11 +1,14 @@
 """Letters of free texts."""
 
+import re
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trimtab.data import files
 from trimtab.evals.parsing import letters, without_reasoning
 
 ONE = {
@@ -161,3 +164,41 @@ def test_degenerate_replies_take_no_time(unit):
     start = time.perf_counter()
     letters(unit * 3000, "ABCD", several=True)
     assert time.perf_counter() - start < 1
+
+
+# ---------------------------------------------------------------- the corpus
+
+OPTIONS = {
+    "numbers": {"A": "one", "B": "two", "C": "three", "D": "four"},
+    "relations": {
+        "A": "Parallel", "B": "Perpendicular", "C": "Intersecting but not perpendicular", "D": "Cannot be inferred"
+    },
+    "capitals": {"A": "Paris", "B": "London", "C": "Berlin", "D": "Rome"},
+    "replies": {
+        "A": "I would rather sleep.", "B": "Bread first, talk later.", "C": "Leave my shop!", "D": "How kind of you."
+    },
+    "emotions": {"A": "高兴", "B": "悲伤", "C": "愤怒", "D": "惊讶"},
+    "letters": dict.fromkeys("ABCDE", ""),
+}  # fmt: skip
+WRITTEN = list(files.records((Path(__file__).parent / "written_answers.jsonl").read_bytes(), "text", "want", "options"))
+
+
+@pytest.mark.parametrize("row", WRITTEN, ids=lambda row: ascii(row["text"][-40:]))
+def test_a_written_answer_is_read_as_its_reader_would(row):
+    found = letters(row["text"], OPTIONS[row["options"]], several=row.get("several", False))
+    assert "".join(found) == row["want"]
+
+
+def test_the_corpus_is_large_and_holds_answers_that_choose_nothing():
+    assert len(WRITTEN) >= 500
+    assert sum(not row["want"] for row in WRITTEN) >= 120
+    assert sum(not row["text"].isascii() and bool(re.search("[一-鿿]", row["text"])) for row in WRITTEN) >= 100
+
+
+def test_options_need_not_be_called_by_letters():
+    offered = {"1": "cold", "2": "hot", "3": "warm"}
+    for text, want in (
+        ("2", "2"), ("(3)", "3"), ("The answer is 2.", "2"), ("Option 3", "3"), ("hot", "2"), ("2 or 3", ""),
+        ("The answer is 21.", ""), ("I have 2 apples", ""), ("1) cold", "1"), ("the answer is 2.5", ""),
+    ):  # fmt: skip
+        assert "".join(letters(text, offered)) == want, text

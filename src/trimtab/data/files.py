@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-NEVER_TEXTS = ("messages", "completions", "labels", "tools", "chat_template_kwargs")
+NEVER_TEXTS = ("messages", "completions", "labels", "tools", "chat_template_kwargs", "options")
 """Columns that hold lists or objects; in CSV these are written as JSON, or by pandas as Python writes them."""
 
 

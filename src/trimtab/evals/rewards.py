@@ -178,17 +178,17 @@ def _choice() -> Judge:
     return judge
 
 
-def _target(row: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """The letters offered, and the right ones."""
+def _target(row: Mapping[str, Any]) -> tuple[Mapping[str, str], tuple[str, ...]]:
+    """The options offered by their letters, and the right ones."""
     if row.get("options"):
         from trimtab.evals import clean_eval
 
         options = clean_eval.letters(row["options"])
-        return "".join(options), clean_eval.right(options, row["answer"])
+        return options, clean_eval.right(options, row["answer"])
     target = letters(str(row["answer"]), LETTERS, several=True)
     if not target:
         raise RewardError(f"answer {row['answer']!r:.40} names none of {', '.join(LETTERS)}; give a column `options`")
-    return LETTERS, target
+    return dict.fromkeys(LETTERS, ""), target
 
 
 def _pooled(name: str, module: str, column: str) -> Judge:

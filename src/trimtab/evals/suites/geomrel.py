@@ -21,6 +21,7 @@ from trimtab.data.geometry import audit, items, wording
 from trimtab.data.geometry.constructions import ALL
 from trimtab.data.synthetic import geomrel as bundled
 from trimtab.evals import prompts
+from trimtab.evals.parsing import letters
 from trimtab.evals.suite import Item, Messages, Options, Suite, SuiteError, Verdict, chosen, user
 
 
@@ -93,14 +94,6 @@ def bare(item: Item, before: Sequence[str] = ()) -> Messages:
 
 # ---------------------------------------------------------------- parsers
 
-_BOXED = re.compile(r"\\boxed\s*\{\s*(?:\\text\s*\{)?\s*\(?([A-Za-z])\)?\s*\.?\s*\}?\s*\}")
-_SAID = re.compile(
-    r"\b(?:answer|choice|option)\b[\s*_]*(?:is|would be|should be)?[\s*_]*[:=]?[\s*_]*"
-    r"(?:(?:option|choice)\s+)?[(\[]?([A-Za-z])\b(?![\w'])[)\]]?",
-    re.IGNORECASE,
-)
-_LINE = re.compile(r"[\s*_(\[#>-]*([A-Z])(?:[)\].:]+|[\s*_]*$)")
-
 
 def official(answer: str) -> str | None:
     """The last capital letter with a period behind it, as the authors' evaluator takes it: also of "line AB.", and not
@@ -110,44 +103,8 @@ def official(answer: str) -> str | None:
 
 
 def robust(answer: str, options: Mapping[str, str]) -> str | None:
-    r"""The letter that the answer settles on, always one of the options.
-
-    In this order: the last \boxed{X}; the last "answer is X" or the like; a last line that is a letter, or begins with
-    one and a period or bracket; the only option whose text is in the last sentence.
-    """
-    boxed = [letter.upper() for letter in _BOXED.findall(answer) if letter.upper() in options]
-    if boxed:
-        return boxed[-1]
-    said = [found[1] for found in _SAID.finditer(answer) if _a_letter(found, options)]
-    if said:
-        return said[-1].upper()
-    last = next((line for line in reversed(answer.splitlines()) if line.strip()), "")
-    line = _LINE.match(last)
-    if line and line[1] in options:
-        return line[1]
-    return _by_text(last, options)
-
-
-def _a_letter(found: re.Match, options: Mapping[str, str]) -> bool:
-    """Not the article of "the answer is a square"."""
-    letter, rest = found[1], found.string[found.end() :]
-    return letter.upper() in options and (letter.isupper() or not re.match(r"[ \t]+\w", rest))
-
-
-def _by_text(last: str, options: Mapping[str, str]) -> str | None:
-    sentence = re.split(r"(?<=[.!?])\s+", last.strip())[-1].casefold()
-    found: dict[str, tuple[int, int]] = {}
-    for letter, text in options.items():
-        match = re.search(rf"(?<!\w){re.escape(text.casefold().rstrip('.'))}(?!\w)", sentence) if text else None
-        if match:
-            found[letter] = match.span()
-    # "perpendicular" within "intersecting but not perpendicular" is not an answer of its own
-    outer = [
-        letter
-        for letter, (start, end) in found.items()
-        if not any(s <= start and end <= e and (s, e) != (start, end) for s, e in found.values())
-    ]
-    return outer[0] if len(outer) == 1 else None
+    """The letter of the option that the answer settles on, or None: see `trimtab.evals.parsing`."""
+    return next(iter(letters(answer, options)), None)
 
 
 def score(item: Item, answer: str) -> dict[str, Verdict]:
@@ -260,7 +217,7 @@ def draw(item: Item) -> str:
 
 SUITE = Suite(
     paper="arXiv:2501.13773",
-    version="1",
+    version="2",
     options=GeomRelOptions,
     items=make,
     prompts={**prompts.variants(EXAMPLES), "bare": (bare,)},

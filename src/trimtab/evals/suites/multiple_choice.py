@@ -9,6 +9,7 @@ from pydantic import Field
 
 from trimtab.data.sources import Row, load_rows
 from trimtab.evals import clean_eval
+from trimtab.evals.parsing import letters
 from trimtab.evals.suite import Item, Messages, Options, Suite, SuiteError, Verdict, chosen, lines, user
 
 
@@ -97,24 +98,8 @@ def reasoned(item: Item, answers: Sequence[str]) -> Messages:
 
 
 def robust(answer: str, options: Mapping[str, str]) -> str | None:
-    """The letter that is meant, or None.
-
-    In this order, and of several in one place the last: what follows "answer" (also in \\boxed{}); a letter that the
-    answer begins with or consists of; an option that the answer repeats; the only option that it names.
-    """
-    text = re.sub(r"(?s)^.*</think>", "", answer).replace("*", "").strip()
-    any_ = "|".join(re.escape(one) for one in options)
-    stated = re.findall(rf"(?i:\banswer\b(?:\s+is|\s*:)?|\\boxed)[\s:({{\[\"']*({any_})(?!\w)(?!['’]\w)", text)
-    if stated:
-        return stated[-1]
-    if match := re.match(rf"[\s(\[\"']*({any_})(?:[)\].:,\"]|'(?!\w)|\s*$|\s*\n)", text):
-        return match[1]
-    plain = text.casefold().rstrip(". ")
-    for one, option in options.items():
-        if plain == option.casefold().rstrip(". "):
-            return one
-    named = [one for one, option in options.items() if re.search(rf"(?<!\w){re.escape(option)}(?!\w)", text, re.I)]
-    return named[0] if len(named) == 1 else None
+    """The letter that is meant, or None: see `trimtab.evals.parsing`."""
+    return next(iter(letters(answer, options)), None)
 
 
 def official(answer: str, options: Mapping[str, str]) -> str | None:
@@ -132,7 +117,7 @@ def score(item: Item, answer: str) -> dict[str, Verdict]:
 
 SUITE = Suite(
     paper="arXiv:2311.09154 for the clean words",
-    version="1",
+    version="2",
     options=Settings,
     items=items,
     prompts={"letter": (letter,), "reasoned": (reasoned,)},

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from trimtab.data.sources import DataError, load_rows
 from trimtab.evals import consistency
 from trimtab.evals.consistency import Array
+from trimtab.evals.parsing import without_reasoning
 from trimtab.evals.suite import (
     Answered,
     Item,
@@ -319,9 +320,9 @@ def parse(text: str) -> int | None:
     All numbers in it must be the same one, but for the scale of "5/7", "5 out of 7" and "from 1 to 7": "3 or 4", "10",
     "4.5" and a list of all the labels are no answer. Without digits a number word (English or Chinese) counts that ends
     the answer and stands alone or after a word such as "say", "is" or "选". Whoever says that they are a machine or
-    cannot answer has not answered, whatever number follows.
+    cannot answer has not answered, whatever number follows. Thoughts do not count.
     """
-    text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
+    text = unicodedata.normalize("NFKC", without_reasoning(text)).lower().replace("’", "'")
     if _REFUSAL.search(text):
         return None
     text = _SCALE.sub(" ", text)
@@ -547,7 +548,7 @@ def _plain(value: float) -> Interval:
 
 SUITE = Suite(
     paper="arXiv:2402.14679",
-    version="2",
+    version="3",
     options=Settings,
     items=items,
     prompts={"scale": (ask,)},

@@ -320,15 +320,16 @@ def prompt(item: Item, answers: Sequence[str] = ()) -> Messages:
 
 # ---------------------------------------------------------------- verdicts
 
-_ALONE_OFFICIALLY = re.compile(r"(?<![^\W\u4e00-\u9fffA-D])[A-H](?![^\W\u4e00-\u9fffA-D])")
+_OFFICIALLY = re.compile(r"(?:\b|\W+|^|[\u4e00-\u9fff]+|(?<=[A-D]))([A-H])(?:\b|(?=[A-D])|$|\W+|[\u4e00-\u9fff]+)")
 
 
 def official_letters(text: str) -> tuple[str, ...]:
     """Capital letters A to H that stand alone or beside one of A to D, in order of appearance, each once.
 
-    So "AC" gives A and C, and the article of "A good choice is C" gives an A.
+    So "AC" gives A and C, and the article of "A good choice is C" gives an A. What parts two letters belongs to the
+    first where it is Chinese, so that "选A和C" gives A alone.
     """
-    return tuple(dict.fromkeys(_ALONE_OFFICIALLY.findall(text)))
+    return tuple(dict.fromkeys(_OFFICIALLY.findall(text)))
 
 
 def official_value(parsed: Sequence[str], target: Sequence[str]) -> float:
@@ -454,7 +455,7 @@ def _difference(parser: str, kind: str, individual: Mapping[str, Any], group: Ma
 
 SUITE = Suite(
     paper="arXiv:2403.13679",
-    version="2",
+    version="3",
     options=SocialBenchOptions,
     items=items,
     prompts={"zero_shot": (prompt,)},
