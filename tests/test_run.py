@@ -20,6 +20,7 @@ import tiny_folder
 from trimtab import report
 from trimtab import run as runs
 from trimtab.locks import writing
+from trimtab.models import loading
 from trimtab.recipe import parse
 from trimtab.run import RunError, Shared, execute, load_job, run, run_stages, seconds_per_step
 
@@ -336,6 +337,7 @@ import os, signal, sys
 import torch, yaml
 from rich.console import Console
 from trimtab import run as r
+from trimtab.models import loading
 from trimtab.recipe import parse
 from trimtab.train.base import ObjectiveLoop
 torch.set_num_threads(1)
@@ -575,3 +577,39 @@ def test_a_run_that_lost_its_checkpoints_starts_again_and_ends_the_same(finished
     run(recipe(files, tmp_path / "run"), resume=True, console=QUIET)
     assert same_weights(tmp_path / "run", finished)
     assert [event["step"] for event in report.load(tmp_path / "run").evals] == [0, 3, 6]
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "said"),
+    [
+        (
+            "sft",
+            {"training": {"per_device_train_batch_size": 20, "dataloader_drop_last": True}},
+            "16 training rows make",
+        ),
+        ("psft", {"options": {"refresh": 8, "inner_epochs": 2}}, "16 training rows fill no window: a window takes 32"),
+        ("sft", {"training": {"max_steps": -1, "num_train_epochs": 0}}, "num_train_epochs is 0"),
+        ("sft", {"training": {"max_steps": 0}}, "max_steps is 0"),
+    ],
+)
+def test_a_run_that_could_make_no_update_is_refused_before_any_model_is_loaded(
+    files, tmp_path, monkeypatch, method, changes, said
+):
+    def load(*args, **kwargs):
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr(loading, "load_model", load)
+    with pytest.raises(ValueError, match=said):
+        run(recipe(files, tmp_path / "run", method, **changes), console=QUIET)
+    assert not (tmp_path / "run").exists()
+
+
+def test_rows_that_are_left_out_of_each_epoch_are_said_and_stand_in_the_report(files, tmp_path):
+    console = Console(record=True, width=200)
+    training = {"per_device_train_batch_size": 3, "dataloader_drop_last": True, "max_steps": 1}
+    folder = run(recipe(files, tmp_path / "run", "sft", training=training), console=console).folder
+    note = "1 of 16 rows are left out of each epoch, others each time: a batch takes 3"
+    assert console.export_text().count(note) == 1
+    assert [event["text"][: len(note)] for event in events(folder, "note")] == [note]
+    assert events(folder, "start")[0]["data"]["train"]["left_out_of_each_epoch"] == 1
+    assert "left_out_of_each_epoch" in (folder / "report.html").read_text()

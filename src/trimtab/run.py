@@ -47,11 +47,11 @@ from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.learning import Critic
 from trimtab.signals.start import WithoutAdapter
 from trimtab.train import answers, checkpoints, heldout, settings
+from trimtab.train.epochs import Epoch, epoch_of, updates_asked
 from trimtab.train.events import EventLog, StopOnInterrupt, WriteEvents
 from trimtab.train.progress import ShowProgress
 from trimtab.train.rollouts import RolloutTrainer, check_buffer, way_of_writing
 from trimtab.train.trainer import ObjectiveTrainer
-from trimtab.train.windows import WindowSampler
 
 
 class RunError(ValueError):
@@ -98,6 +98,10 @@ class Job:
     collator: Collator
     signature: dict[str, str]
     notes: list[str]
+    epoch: Epoch
+    """what becomes of the training rows each time that they are gone through"""
+    updates: int
+    """that the recipe asks for"""
     questions: dict[str, Question] = field(default_factory=dict)
     """of the suites that the policy is asked before and after training"""
     reading: Reading | None = None
@@ -169,7 +173,7 @@ def _go_on(recipe: Recipe, resume: bool, console: Console, shared: Shared, fit: 
         _check_signature(folder, job.signature)
     if stored is None and fit:
         assert recipe.minutes is not None
-        job.notes.append(_fit(recipe, recipe.minutes, seconds_per_step(job), _rows_an_epoch(job)))
+        job.notes.append(_fit(recipe, recipe.minutes, seconds_per_step(job), job.updates))
         console.print(job.notes[-1])
     return execute(job, folder, resume=stored is not None, console=console)
 
@@ -310,6 +314,10 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
             console.print(message)
         vocab = min(vocab, vocabularies[role])
     train = prepare_source(recipe, "train", tokenizer)
+    epoch = epoch_of(args, method.loop, len(train.rows), wants.window)
+    if epoch.note:
+        notes.append(epoch.note)
+        console.print(epoch.note, soft_wrap=True, markup=False, highlight=False)
     held = prepare_source(recipe, "heldout", tokenizer) if recipe.data.heldout else None
 
     if method.loop == "rollouts":
@@ -414,6 +422,8 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         collator,
         signature,
         notes,
+        epoch,
+        updates_asked(args, epoch),
         questions,
         reading,
         judges,
@@ -651,30 +661,13 @@ def seconds_per_step(job: Job) -> float:
     return max(gather_object([seconds]))  # all processes must choose the same number of steps
 
 
-def _rows_an_epoch(job: Job) -> int:
-    """How many rows an epoch gives; in windows, whole ones alone and each several times."""
-    rows = len(job.train.rows)
-    if job.plan.window is None:
-        return rows
-    updates, times = job.plan.window
-    return len(WindowSampler(rows, updates * _rows_an_update(job.recipe), times))
+def _fit(recipe: Recipe, minutes: float, seconds: float, asked: int) -> str:
+    """Lower `max_steps` so that the budget is kept; returns what was decided, in words.
 
-
-def _rows_an_update(recipe: Recipe) -> int:
-    args = recipe.training
-    return args.get("per_device_train_batch_size", 8) * args.get("gradient_accumulation_steps", 1)
-
-
-def _steps_asked(recipe: Recipe, num_rows: int) -> int:
-    args = recipe.training
-    if args.get("max_steps", -1) > 0:
-        return args["max_steps"]
-    return max(1, int(args.get("num_train_epochs", 3) * -(-num_rows // _rows_an_update(recipe))))
-
-
-def _fit(recipe: Recipe, minutes: float, seconds: float, num_rows: int) -> str:
-    """Lower `max_steps` so that the budget is kept; returns what was decided, in words."""
-    asked, possible = _steps_asked(recipe, num_rows), max(1, int(minutes * 60 / seconds))
+    Args:
+        asked: updates without a budget.
+    """
+    possible = max(1, int(minutes * 60 / seconds))
     recipe.training["max_steps"] = steps = min(asked, possible)
     pace = f"this machine needs about {seconds:.1f} s a step"
     if steps < asked:
@@ -696,12 +689,12 @@ def _fit_stages(stages: Stages, console: Console, shared: Shared) -> str:
             recipe.training["max_steps"] = steps
     else:
         console.print("measuring the speed of this machine ...")
-        seconds, num_rows = 0.0, []
+        seconds, asked = 0.0, []
         for recipe in stages.stages:
             job = load_job(recipe, shared, Console(quiet=True))
             seconds += seconds_per_step(job)
-            num_rows.append(_rows_an_epoch(job))
-        notes = [_fit(recipe, stages.minutes, seconds, n) for recipe, n in zip(stages.stages, num_rows)]
+            asked.append(job.updates)
+        notes = [_fit(recipe, stages.minutes, seconds, n) for recipe, n in zip(stages.stages, asked)]
         note = f"{notes[0]} (all {len(notes)} stages together)"
     console.print(note, soft_wrap=True)
     return note
@@ -830,7 +823,8 @@ def _start(job: Job, folder: Path, log: EventLog, resume: bool, checkpoint: Path
         "equation": job.method.equation,
         "summary": methods.summary(job.recipe.method),
     }
-    counts = {"train": vars(job.train.counts), "heldout": vars(job.heldout.counts) if job.heldout else None}
+    of_train = {**vars(job.train.counts), "left_out_of_each_epoch": job.epoch.left_out}
+    counts = {"train": of_train, "heldout": vars(job.heldout.counts) if job.heldout else None}
     log.event("start", 0, method=method, data=counts)
     for note in job.notes:
         log.event("note", 0, text=note)

@@ -139,6 +139,8 @@ class Wants:
     """whose likeliest tokens are the candidates; in either case with the policy's log-probabilities of them"""
     credit_measured: bool = False
     """of `credit_candidates`: also what the model that it is measured from says of them"""
+    window: tuple[int, int] | None = None
+    """as the plan's"""
     critic: float | None = None
     """learning rate of a model that gives each answer token the value of what stands before it, as the reader `critic`
     of `build`, which provides "values" [N] and learns "returns" [N]"""

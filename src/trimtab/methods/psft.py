@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from trimtab.core import Losses, Method, MethodConfig, Plan, TokenBatch
+from trimtab.core import Losses, Method, MethodConfig, Plan, TokenBatch, Wants
 from trimtab.objectives.policy_gradient import LARGEST_LOG_RATIO
 from trimtab.signals.snapshot import Snapshot
 
@@ -81,11 +81,15 @@ class PSFT:
         return {"Tokens clipped most": [{"token": repr(decode([i])), "times": n} for i, n in rows]}
 
 
+def window(config: Config) -> tuple[int, int] | None:
+    """Updates whose rows are gone through several times, and how often; None where once is all."""
+    return (config.refresh or 1, config.inner_epochs) if config.inner_epochs > 1 else None
+
+
 def build(config: Config, policy: nn.Module) -> Plan:
     updates = None if config.refresh is None else config.refresh * config.inner_epochs
     snapshot = Snapshot(updates)
-    window = (config.refresh or 1, config.inner_epochs) if config.inner_epochs > 1 else None
-    return Plan(PSFT(config.epsilon), signals=(snapshot,), callbacks=(snapshot,), window=window)
+    return Plan(PSFT(config.epsilon), signals=(snapshot,), callbacks=(snapshot,), window=window(config))
 
 
 METHOD = Method(
@@ -94,4 +98,5 @@ METHOD = Method(
     equation="L_t = -min(r_t, 1 + epsilon),  r = pi(y) / pi_snapshot(y)",
     config=Config,
     build=build,
+    wants=lambda config: Wants(window=window(config)),
 )

@@ -1,0 +1,90 @@
+"""How many updates an epoch has, and which rows it leaves out; known before a model is loaded."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from trimtab.train.settings import Loop, TrainingError
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What becomes of the rows each time that they are gone through."""
+
+    updates: int
+    left_out: int = 0
+    """rows that fill no batch, window or batch of rollouts"""
+    note: str = ""
+    """words for rows that are left out or given twice"""
+
+
+def epoch_of(args: Any, loop: Loop, rows: int, window: tuple[int, int] | None = None) -> Epoch:
+    """An epoch over so many rows.
+
+    Args:
+        args: of `settings.build`.
+        rows: that are kept.
+        window: (updates, times), see `Plan.window`.
+
+    Raises:
+        TrainingError: where the rows are too few for one update.
+    """
+    if loop == "rollouts":
+        return _of_rollouts(args, rows)
+    size = args.train_batch_size * args.world_size
+    whole = size * args.gradient_accumulation_steps
+    if window is not None:
+        return _of_windows(args, rows, window, whole)
+    if not args.dataloader_drop_last:
+        batches = math.ceil(rows / size)
+        twice = batches * size - rows if args.world_size > 1 else 0
+        said = f"{twice} of {rows} rows are given twice in each epoch, so that all processes have full batches"
+        return Epoch(math.ceil(batches / args.gradient_accumulation_steps), note=said if twice else "")
+    strategy = getattr(args.train_sampling_strategy, "value", args.train_sampling_strategy)
+    unit = whole if strategy == "batch_rebalance" else size
+    taken = rows // unit * unit
+    how = f"a batch takes {unit} and training.dataloader_drop_last drops the rest"
+    if taken == 0:
+        raise TrainingError(
+            f"{rows} training rows make no update: {how}; lower training.per_device_train_batch_size or leave out "
+            "dataloader_drop_last"
+        )
+    return Epoch(math.ceil(taken / whole), rows - taken, _left(rows, taken, how, strategy == "sequential"))
+
+
+def _of_windows(args: Any, rows: int, window: tuple[int, int], whole: int) -> Epoch:
+    updates, times = window
+    size = updates * whole
+    windows = rows // size
+    how = f"a window takes {size} (options.refresh {updates} x {whole} rows of an update)"
+    if windows == 0:
+        raise TrainingError(f"{rows} training rows fill no window: {how}; lower options.refresh or the batch size")
+    return Epoch(windows * updates * times, rows - windows * size, _left(rows, windows * size, how, False))
+
+
+def _of_rollouts(args: Any, rows: int) -> Epoch:
+    size = args.generation_batch_size // args.num_generations
+    batches = rows // size
+    how = (
+        f"a batch of rollouts takes {size} (training.generation_batch_size {args.generation_batch_size} / "
+        f"num_generations {args.num_generations})"
+    )
+    if batches == 0:
+        raise TrainingError(
+            f"{rows} training tasks make no update: {how}; give more tasks, or lower training."
+            "per_device_train_batch_size or steps_per_generation"
+        )
+    updates = batches * args.num_iterations * args.steps_per_generation // args.gradient_accumulation_steps
+    return Epoch(updates, rows - batches * size, _left(rows, batches * size, how, not args.shuffle_dataset))
+
+
+def _left(rows: int, taken: int, how: str, fixed: bool) -> str:
+    if rows == taken:
+        return ""
+    which = "the last ones, the order being fixed" if fixed else "others each time"
+    return f"{rows - taken} of {rows} rows are left out of each epoch, {which}: {how}"
+
+
+def updates_asked(args: Any, epoch: Epoch) -> int:
+    """Of the whole training, as transformers counts them."""
+    return args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * epoch.updates)
