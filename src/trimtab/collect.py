@@ -15,8 +15,9 @@ from trimtab.data.sources import DataError, load_rows
 from trimtab.data.stored import drop_torn_line
 from trimtab.data.tasks import question
 from trimtab.evals.answerers import Answerer, Endpoint, Local
-from trimtab.evals.final import final_answer, same
+from trimtab.evals.final import final_answer, is_right, same
 from trimtab.evals.mathpool import MathPool
+from trimtab.evals.parsing import without_reasoning
 from trimtab.locks import writing
 from trimtab.models import fingerprint, loading
 from trimtab.report.html import put
@@ -254,7 +255,8 @@ def rows_of(
         split = split_of(task, settings.heldout)
         known = {"prompt": task["prompt"], "answer": task["answer"]}
         written[f"{split}.answers.jsonl"] += [
-            {**known, "completion": _said(text), "label": good, "final": final_answer(text)} for text, good in judged
+            {**known, "completion": _said(text), "label": good, "final": final_answer(without_reasoning(text))}
+            for text, good in judged
         ]
         pairs = list(zip(right, wrong))[: settings.pairs]
         written[f"{split}.pairs.jsonl"] += [{**known, "chosen": _said(a), "rejected": _said(b)} for a, b in pairs]
@@ -269,11 +271,12 @@ def _verdicts(
 ) -> dict[tuple[int, int], bool]:
     """Whether each sample is right."""
     asked = [(place, number) for place in range(len(tasks)) for number in range(settings.answers)]
-    texts, truths = [samples[key]["text"].strip() for key in asked], [tasks[place]["answer"] for place, _ in asked]
+    texts = [without_reasoning(samples[key]["text"]) for key in asked]
+    truths = [tasks[place]["answer"] for place, _ in asked]
     if settings.verify == "math":
         with MathPool() as pool:
             return {key: outcome == "right" for key, outcome in zip(asked, pool.judge(texts, truths))}
-    return {key: same(final_answer(text), truth) for key, text, truth in zip(asked, texts, truths)}
+    return {key: is_right(text, truth) for key, text, truth in zip(asked, texts, truths)}
 
 
 def _judged(

@@ -1,44 +1,119 @@
-"""The final answer of a text, and whether two of them are the same."""
+"""The final answer of a text, and whether it is the right one."""
 
 import re
 from fractions import Fraction
 
-_BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
-_SAID = re.compile(r"\banswer\s*(?:is|:|=)\s*([^\n]+)", re.IGNORECASE)
-_NUMBER = re.compile(r"[-−]?\d[\d,]*(?:\.\d+)?(?:\s*/\s*\d+)?")
+_BOXED = re.compile(r"\\f?boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
+_SAID = re.compile(
+    r"\banswer\*{0,2}\s*(?:is\b|would be\b|should be\b|must be\b|:|：|=)[\s:：*]*(?P<said>[^\n]+)"
+    r"|####[ \t]*(?P<marked>[^\n]+)|<answer>(?P<tagged>.*?)</answer>|答案\s*(?:是|为|:|：)[\s:：*]*(?P<zh>[^\n]+)",
+    re.IGNORECASE | re.DOTALL,
+)
+_NUMBER = re.compile(r"[-−]?(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?(?:\s*/\s*\d+)?|[-−]?\.\d+")
+_SENTENCE = re.compile(r"[.!?](?=\s|$)|[。！？；]")
+_BECAUSE = re.compile(
+    r"\s*[,，;]?\s*(?:\b(?:and|but)\s+)?\b(?:since|because|as|so|which|where|but|not|rather than|given that)\b"
+    r"|\s+[-–—]\s+|\s*[,，]?\s*(?:因为|由于)",
+    re.IGNORECASE,
+)
+_ASIDE = re.compile(r"(?<=\S)\s+\((?=[^()]*(?:=|[A-Za-z]{2}))[^()]*\)\s*$")
+_POWER = re.compile(r"(?<=[A-Za-z}])\s*\^\s*\{?-?\d+\}?")
+_BEFORE_MORE = re.compile(r"\b(?:on|in|at|for|after|before|per|by|from|with|when|if|until|to|over)\b", re.IGNORECASE)
+_EMPHASIS = re.compile(r"(?<![\w)])\*\*|\*\*(?![\w(])|__|`")
+"""bold and code, and no power"""
+_UNITS = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox|operatorname)\s*\{([^{}]*)\}|\\[,;:! ()\[\]]|\$")
 
 
 def number(text: str) -> Fraction | None:
     """The last number of a text as an exact value: "1,200", "-3.5", "7/4"; None without one, or over 0."""
     found = _NUMBER.findall(text)
-    if not found:
-        return None
-    upper, _, lower = found[-1].replace(",", "").replace("−", "-").replace(" ", "").partition("/")
+    return _value(found[-1]) if found else None
+
+
+def _value(written: str) -> Fraction | None:
+    upper, _, lower = written.replace(",", "").replace("−", "-").replace(" ", "").partition("/")
     if lower and int(lower) == 0:
         return None
     return Fraction(upper) / (int(lower) if lower else 1)
 
 
-def final_answer(text: str) -> str | None:
-    r"""What a text settles on: the last \boxed{...}, else what follows the last "answer is" on its line, else the last
-    number; None if there is none of these."""
-    boxed, said = _BOXED.findall(text), _SAID.findall(text)
+def clause(piece: str) -> str:
+    """Of what follows "the answer is" the answer alone: without the next sentence, a reason or an aside.
+
+    "8. He bought them on day 3." is 8, as are "8, since 5 + 3 = 8" and "8 (5 + 3 = 8)".
+    """
+    text = _EMPHASIS.sub("", piece).strip()
+    stop = _SENTENCE.search(text)
+    text = text[: stop.start()] if stop else text
+    reason = _BECAUSE.search(text)
+    text = text[: reason.start()] if reason and reason.start() else text
+    return _ASIDE.sub("", text).strip()
+
+
+def stated(text: str) -> str | None:
+    r"""What a text itself calls its answer: the last \boxed{...}, else what follows the last "answer is", "answer:",
+    "####" or "答案是" on its line, or stands between <answer> tags; None if there is none of these.
+
+    What is said not to be the answer does not count.
+    """
+    boxed = _BOXED.findall(text)
     if boxed:
         return boxed[-1].strip()
-    if said:
-        return said[-1].strip().rstrip(".").strip("*$ ")
+    said = [next(group for group in found.groups() if group is not None).strip() for found in _SAID.finditer(text)]
+    said = [one for one in said if not re.match(r"not\b", one, re.IGNORECASE)]
+    return said[-1] if said else None
+
+
+def final_answer(text: str) -> str | None:
+    """What a text settles on: what it states, without what follows, else its last number; None without either."""
+    found = stated(text)
+    if found is not None:
+        return clause(found).strip("*$ ")
     numbers = _NUMBER.findall(text)
     return numbers[-1] if numbers else None
 
 
-def same(answer: str | None, truth: str) -> bool:
-    """Equal as numbers where the truth is one, else as texts without case, spaces and a full stop.
+def is_right(text: str, truth: str) -> bool:
+    """Whether a text's answer is the truth: what it states; if it states nothing the whole text, or its last number.
 
-    A number may stand among words ("540 litres"); a text may not.
+    A stated number counts whatever unit, reason or next sentence follows, and two numbers, as in "3 or 4", are none.
+    """
+    found = stated(text)
+    if found is None:
+        denied = _SAID.search(text) is not None
+        return _plain(text) == _plain(truth) or (not denied and _is_number(truth) and number(text) == number(truth))
+    return same(found, truth)
+
+
+def same(answer: str | None, truth: str) -> bool:
+    """Equal as numbers where the truth is one, else as texts without case, spaces, quotes and a full stop.
+
+    A number may stand among words ("540 litres"); a text may not, but a sentence, a reason or an aside may follow it.
     """
     if answer is None:
         return False
-    if _NUMBER.fullmatch(truth.strip()):
-        return number(answer) == number(truth)
-    plain = [" ".join(text.casefold().split()).rstrip(".") for text in (answer, truth)]
-    return plain[0] == plain[1]
+    if _plain(answer) == _plain(truth) or _plain(clause(answer)) == _plain(truth):
+        return True
+    return _is_number(truth) and _one_number(clause(answer)) == number(truth)
+
+
+def _is_number(truth: str) -> bool:
+    return _NUMBER.fullmatch(truth.strip()) is not None and number(truth) is not None
+
+
+def _one_number(text: str) -> Fraction | None:
+    """The number that a short text gives; of an equation its right side; None where it gives several."""
+    text = _POWER.sub("", _UNITS.sub(r" \1 ", text))
+    for piece in (text.rpartition("=")[2], text):
+        found = list(_NUMBER.finditer(piece))
+        if len(found) > 1 and _BEFORE_MORE.search(piece[found[0].end() : found[1].start()]):
+            found = found[:1]
+        if len(found) == 1:
+            after = piece[found[0].end() : found[0].end() + 1]
+            return None if after in ("^", ":") else _value(found[0][0])
+    return None
+
+
+def _plain(text: str) -> str:
+    bare = _UNITS.sub(r"\1", _EMPHASIS.sub("", text))
+    return " ".join(bare.casefold().split()).strip("\"'“”‘’").rstrip(".。").strip("\"'“”‘’")

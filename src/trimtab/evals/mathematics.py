@@ -24,6 +24,8 @@ from latex2sympy2_extended.logic import And
 from math_verify import LatexExtractionConfig, parse, verify
 from sympy.core.function import AppliedUndef
 
+from trimtab.evals.final import clause
+
 Outcome = Literal["right", "wrong", "unparsed"]
 TOLERANCE = sympy.Rational(1, 10**6)
 
@@ -48,8 +50,8 @@ def verdict(text: str, truth: str) -> Outcome:
     r"""Whether a text's answer is the truth.
 
     The answer is the last \boxed{...} (or several that "and", "or" or a comma joins), else what follows the last
-    "answer is", "answer:" or "####", else the whole of a line without words, else the last mathematics that
-    math-verify finds.
+    "answer is", "answer:" or "####", without the next sentence, a reason or an aside, else the whole of a line without
+    words, else the last mathematics that math-verify finds.
 
     Args:
         text: anything; to evaluate it may not end.
@@ -74,7 +76,10 @@ def plain(piece: str) -> str:
 
 # ---------------------------------------------------------------- where the answer stands
 
-_SAID = re.compile(r"\banswer\s*(?:is\b|:|=)\**:?\s*|####\s*", re.IGNORECASE)
+_SAID = re.compile(
+    r"\banswer\**\s*(?:is\b(?!\s+not\b)|(?:would|should|must) be\b|:|：|=)\**[:：]?\s*|####\s*|答案\s*(?:是|为|:|：)\s*",
+    re.IGNORECASE,
+)
 _MATHS = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _JOINED = re.compile(r"[\s$]*(?:,?\s*\band\b|,?\s*\bor\b|,)[\s$]*(?:[A-Za-z]\s*=\s*)?")
 _WORD = re.compile(r"(?<![\\{A-Za-z])[A-Za-z]{2,}")
@@ -91,7 +96,7 @@ def settled(text: str) -> str | None:
     if said:
         rest = text[said[-1].end() :].replace(r"\$", "")
         line = rest.partition("\n")[0] if not rest.startswith(("$$\n", "\\[\n")) else rest
-        return _marked(line) or line.strip().rstrip(".* ").lstrip("* ") or None
+        return _marked(line) or clause(line).rstrip(".* ").lstrip("* ") or None
     bare = text.strip()
     if bare and "\n" not in bare and not _prose(bare):
         return _marked(bare) or bare.removesuffix(".")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.data import reasoning
-from trimtab.evals.final import final_answer, same
+from trimtab.evals.final import is_right
 from trimtab.evals.mathpool import MATHEMATICS, MathPool
 from trimtab.evals.parsing import letters, without_reasoning
 from trimtab.mistakes import nearest
@@ -164,7 +164,7 @@ def said(completion: Any) -> str:
 
 
 def _exact() -> Judge:
-    return lambda texts, rows: [same(final_answer(text), str(row["answer"])) for text, row in zip(texts, rows)]
+    return lambda texts, rows: [is_right(text, str(row["answer"])) for text, row in zip(texts, rows)]
 
 
 def _choice() -> Judge:
