@@ -77,7 +77,8 @@ def plain(piece: str) -> str:
 # ---------------------------------------------------------------- where the answer stands
 
 _SAID = re.compile(
-    r"\banswer\**\s*(?:is\b(?!\s+not\b)|(?:would|should|must) be\b|:|：|=)\**[:：]?\s*|####\s*|答案\s*(?:是|为|:|：)\s*",
+    r"\banswer\**\s*(?:is\b(?!\s+not\b)|(?:would|should|must) be\b|:|：|=)\**[:：]?\s*|####\s*"
+    r"|答案\s*(?:是|为|:|：)\s*",
     re.IGNORECASE,
 )
 _MATHS = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
