@@ -12,9 +12,9 @@ from rich.console import Console
 import tiny_folder
 from trimtab import compare, decoding
 from trimtab.compare import CompareError, Passage, choices, load_passages, parse_strategies, repeat_sentence, write
+from trimtab.data.tokens import encode_prompts
 from trimtab.decoding.penalty import PenaltyProcessor
 from trimtab.models.loading import load_model, load_tokenizer
-from trimtab.models.tokenizers import encode_prompts
 
 PROMPTS = ["count to three", "a", "say it again and again"]
 

@@ -20,13 +20,14 @@ from trimtab import __version__, decoding
 from trimtab.core import answer_mask
 from trimtab.data import stored
 from trimtab.data.sources import SUFFIXES, load_rows, prompt_lines
+from trimtab.data.tokens import encode_prompts
 from trimtab.decoding.penalty import PenaltyProcessor
 from trimtab.evals import embeddings
 from trimtab.evals.text_quality import MissingMauve, SelfReinforcement, cosine, counts, distinct, mauve, zipf
 from trimtab.intervals import Interval, bootstrap_ratio
 from trimtab.locks import writing
 from trimtab.models import fingerprint, loading
-from trimtab.models.tokenizers import encode_prompts, token_positions
+from trimtab.models.tokenizers import token_positions
 from trimtab.recipe import parse_value
 from trimtab.report import decoding as decoding_page
 from trimtab.run import environment

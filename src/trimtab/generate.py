@@ -19,11 +19,11 @@ from trimtab import __version__, decoding
 from trimtab.data import stored
 from trimtab.data.files import check_whole
 from trimtab.data.sources import SUFFIXES, load_rows, prompt_lines
+from trimtab.data.tokens import encode_prompts
 from trimtab.decoding.realign import Merge
 from trimtab.locks import writing
 from trimtab.models import fingerprint, loading
 from trimtab.models.identity_layer import MARK
-from trimtab.models.tokenizers import encode_prompts
 from trimtab.recipe import parse_value
 from trimtab.train import heldout
 from trimtab.train.progress import bar

@@ -108,8 +108,14 @@ def _precompute(
 
     rows = load_rows(source)[: recipe.data.rows]
     _, _, wants = method_of(recipe)
-    whole = prepare(rows, tokenizer, max_length=10**9, source=source, pairs=wants.pairs).rows  # answers uncut
-    made = {row["row_id"]: _columns(row, columns, logprobs) for row in whole}
+    whole = prepare(
+        rows, tokenizer, max_length=10**9, source=source, pairs=wants.pairs, turns=recipe.data.turns
+    )  # answers uncut
+    made: dict[int, dict[str, list[float | None]]] = {}
+    for row in whole.rows:  # the turns of a conversation that became several rows come one after another
+        place = made.setdefault(whole.number(row) - 1, {})
+        for name, values in _columns(row, columns, logprobs).items():
+            place[name] = [*place.get(name, []), *values]
     nothing = {prefix + name: [] for prefix in (("", REJECTED) if wants.pairs else ("",)) for name in columns}
     meta = {
         "columns": list(columns),

@@ -31,7 +31,7 @@ def preview_recipe(recipe: Recipe, rows: int, split: str, console: Console | Non
     tokenizer = load_tokenizer(policy_source(recipe), trust_remote_code=recipe.models.trust_remote_code)
     prepared = prepare_source(recipe, split, tokenizer, refuse=False)
     for row in prepared.rows[:rows]:
-        console.rule(f"row {row['row_id'] + 1} of {prepared.source}", align="left", style="grey50")
+        console.rule(f"row {prepared.number(row)} of {prepared.source}", align="left", style="grey50")
         if "input_ids" not in row:  # a task, which the policy answers itself
             console.print(_task(row))
             continue
@@ -41,6 +41,8 @@ def preview_recipe(recipe: Recipe, rows: int, split: str, console: Console | Non
                 console.print(side, style="bold")
             console.print(_coloured(ids, labels, tokenizer, console.is_terminal))
     console.print(_table(prepared, recipe.data.max_lost, tokenizer))
+    for note in prepared.notes():
+        console.print(note, soft_wrap=True, markup=False)
     check_losses(prepared, recipe.data.max_lost)
     return prepared
 

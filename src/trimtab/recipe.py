@@ -98,6 +98,10 @@ class Data(_Strict):
     """Use only the first rows of `train`."""
     heldout_rows: int | None = Field(None, ge=1)
     """Use only the first rows of `heldout`."""
+    turns: Literal["auto", "all", "last", "each"] = "auto"
+    """Of conversations: `auto` learns every turn of the assistant, in one row where that holds each as the model meets
+    it when it is asked, else in one row for each; `each` makes one row for each anyway; `last` learns the last one
+    alone; `all` keeps one row, with earlier turns as the chat template writes them in the end."""
     max_lost: float = Field(0.01, ge=0, le=1)
     """Refuse to start if a larger share of rows would be truncated, dropped or without an answer."""
 

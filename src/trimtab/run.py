@@ -319,6 +319,9 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         notes.append(epoch.note)
         console.print(epoch.note, soft_wrap=True, markup=False, highlight=False)
     held = prepare_source(recipe, "heldout", tokenizer) if recipe.data.heldout else None
+    for note in [note for prepared in filter(None, (train, held)) for note in prepared.notes()]:
+        notes.append(note)
+        console.print(note, soft_wrap=True, markup=False)
 
     if method.loop == "rollouts":
         for judge in judges:
@@ -515,7 +518,7 @@ def prepare_source(recipe: Recipe, which: str, tokenizer: PreTrainedTokenizerBas
     max_length = recipe.training.get("max_length", 1024)
     method, _, wants = method_of(recipe)
     if method.loop == "rollouts":
-        return prepare_tasks(rows[:limit], tokenizer, source)
+        return prepare_tasks(rows[:limit], tokenizer, source, recipe.training.get("chat_template_kwargs"))
     asked = which == "train" or wants.reward_model  # held-out rows of a policy are read as answers alone
     columns = wants.columns if asked else ()
     for column in columns:
@@ -529,6 +532,7 @@ def prepare_source(recipe: Recipe, which: str, tokenizer: PreTrainedTokenizerBas
         columns=columns,
         outcomes=wants.outcomes and asked,
         steps=wants.steps and asked,
+        turns=recipe.data.turns,
     )
     if refuse:
         check_losses(prepared, recipe.data.max_lost)
@@ -588,8 +592,8 @@ def check_ids(train: Prepared, held: Prepared | None, vocabularies: Mapping[str,
             for role, size in vocabularies.items():
                 if highest >= size:
                     raise DataError(
-                        f"{prepared.source}: row {row['row_id'] + 1} holds the token id {highest}, which the {role}'s "
-                        f"vocabulary ({size}) does not; take such rows out or choose another model"
+                        f"{prepared.source}: row {prepared.number(row)} holds the token id {highest}, which the "
+                        f"{role}'s vocabulary ({size}) does not; take such rows out or choose another model"
                     )
 
 
@@ -782,7 +786,9 @@ def _trainer(job: Job, args: Any, log: EventLog, callbacks: list[Any]) -> Object
         "callbacks": callbacks,
     }
     if not job.rollouts:
-        return ObjectiveTrainer(**shared, data_collator=job.collator)
+        trainer = ObjectiveTrainer(**shared, data_collator=job.collator)
+        trainer.num_sources = job.train.sources
+        return trainer
 
     def watch(step: int, rows: list[dict[str, Any]]) -> None:
         for row in rows[:SHOWN_ROLLOUTS]:
@@ -868,7 +874,7 @@ def _evaluator(job: Job, args: Any, log: EventLog, console: Console) -> Callable
                 policy, job.tokenizer, job.heldout.rows, job.rewards, job.collator, job.heldout_signals,
                 right=recipe.reward[0].right, answers=recipe.eval.answers,
                 max_new_tokens=args.max_completion_length, temperature=args.temperature,
-                batch=recipe.eval.batch_size, seed=recipe.seed,
+                batch=recipe.eval.batch_size, seed=recipe.seed, kwargs=args.chat_template_kwargs,
             )  # fmt: skip
         elif job.heldout is not None:
             judged = hasattr(job.plan.objective, "judge")

@@ -10,7 +10,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from trimtab.core import Plan
 from trimtab.data.synthetic import everyday
-from trimtab.models.tokenizers import encode_prompts
+from trimtab.data.tokens import encode_prompts
 from trimtab.recipe import Recipe, parse
 from trimtab.run import Job
 from trimtab.train import settings

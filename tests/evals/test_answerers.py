@@ -5,9 +5,9 @@ import torch
 
 import tiny
 import tiny_folder
+from trimtab.data.tokens import encode_prompts
 from trimtab.evals.answerers import Endpoint, Local, renormalised
 from trimtab.evals.suite import SuiteError, user
-from trimtab.models.tokenizers import encode_prompts
 
 CHATS = [user("count to three"), user("a"), user("say it again and again")]
 

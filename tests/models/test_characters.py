@@ -7,11 +7,11 @@ import torch
 
 from trimtab.core import IGNORE
 from trimtab.data.rows import prepare
+from trimtab.data.tokens import encode_prompts
 from trimtab.models import builtin
 from trimtab.models.builtin import builtin_folder
 from trimtab.models.characters import CHARACTERS
 from trimtab.models.loading import load_model, load_tokenizer
-from trimtab.models.tokenizers import encode_prompts
 
 NAME = "characters-1m"
 CHAT = [{"role": "user", "content": "2+3=?"}, {"role": "assistant", "content": "2+3=5.\n5."}]

@@ -4,7 +4,8 @@ import pytest
 
 import tiny
 import tiny_folder
-from trimtab.models.tokenizers import TokenizerMismatch, check_same_tokens, encode_prompts
+from trimtab.data.tokens import encode_prompts
+from trimtab.models.tokenizers import TokenizerMismatch, check_same_tokens
 
 WORDS = ["<unk>", "hello", "world", "key", "3", "14", "s", "="]
 

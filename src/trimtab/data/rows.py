@@ -8,15 +8,17 @@ they are right; and stepwise rows, `prompt` + `completions` + `labels`, the step
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-from jinja2 import TemplateError
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Literal
 
 from trimtab.core.batch import IGNORE
+from trimtab.data.chat import CLOSED, THOUGHT, Chat, Message, Turn, is_answer, messages_of, text_of, tools_of, unwritten
 from trimtab.data.files import as_number
 from trimtab.data.sources import DataError
+from trimtab.data.tokens import Coded, Coder, coder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,6 +31,24 @@ STEP_SEPARATOR = "\n"
 """Between two steps of an answer, as in TRL."""
 Piece = tuple[str, bool]
 """A stretch of text, and whether it is part of an answer."""
+Turns = Literal["auto", "all", "last", "each"]
+"""Which turns of the assistant are learnt, and whether in one row: see `prepare`."""
+REMARKS = {
+    "split": "conversations became a row for each turn of the assistant, because the chat template or the tokenizer "
+    "writes earlier turns otherwise than the model wrote them (data.turns)",
+    "rewritten": "rows hold earlier turns as the chat template writes them in the end, not as the model wrote them",
+    "calls": "rows call a tool and the chat template writes nothing of it; these turns are not learnt",
+    "texts": "rows hold a text that the chat template does not write as it is",
+    "thoughts": "rows hold thoughts of which the chat template writes nothing; these are not learnt",
+    "emptied": "rows hold an answer without a thought where the template opens one; it is learnt as empty",
+    "switched": "rows hold a thought where the template's prompt leaves no place for one, or the reverse; they "
+    "are learnt behind the prompt that the template writes with thinking switched",
+    "seam": "rows have a prompt whose end the tokenizer would join with the beginning of the answer; both keep the "
+    "tokens that they have when the model is asked",
+    "marks": "rows hold their begin or end token already; it stands there once",
+    "headless": "rows have answers that begin with their own header: the chat template has no generation prompt",
+}
+"""What a user should hear of rows that are kept: key -> words behind a number."""
 
 
 @dataclass
@@ -51,7 +71,9 @@ class Counts:
     """answers whose last token is not an end token, though not truncated"""
     longest: int = 0
     first: dict[str, int] = field(default_factory=dict)
-    """the first row (from 1) that was truncated, dropped or empty"""
+    """the first row (from 1) that was truncated, dropped or empty, or that a remark is about"""
+    remarks: dict[str, int] = field(default_factory=dict)
+    """rows of the source of which something in REMARKS is to be said"""
 
     def lost(self) -> int:
         return self.truncated + self.dropped + self.empty + self.identical
@@ -72,6 +94,21 @@ class Prepared:
     counts: Counts
     source: str
     max_length: int
+    sources: int = 0
+    """rows of the source; the n-th turn of row i has the `row_id` i + n * sources"""
+
+    def number(self, row: Mapping[str, Any]) -> int:
+        """Which row of the source, from 1, a prepared row comes from; a conversation may have become several."""
+        return row["row_id"] % self.sources + 1
+
+    def notes(self) -> list[str]:
+        """What is to be said of the rows, one sentence each."""
+        counts = self.counts
+        found = [(what, n, REMARKS[what]) for what, n in counts.remarks.items()]
+        if counts.no_end:
+            ending = "rows hold an answer that ends without an end token; the model does not learn to stop there"
+            found.append(("no_end", counts.no_end, ending))
+        return [f"{self.source}: {n} {words} (first: row {counts.first[what]})" for what, n, words in found]
 
 
 def prepare(
@@ -85,12 +122,13 @@ def prepare(
     columns: Sequence[str] = (),
     outcomes: bool = False,
     steps: bool = False,
+    turns: Turns = "auto",
 ) -> Prepared:
     """Tokenise rows and mark the answer tokens.
 
-    The prompt is tokenised on its own, exactly as it will be when the model is asked; an answer keeps
-    its end token as a label, and what a chat template writes after that end token is no answer. A row
-    that is too long loses the end of its answer; one whose prompt alone is too long is dropped.
+    A prompt has the ids with which the model is asked; an answer keeps its end token as a label, and what a chat
+    template writes after that end token is no answer. A row that is too long loses the end of its answer; one whose
+    prompt alone is too long is dropped.
 
     Args:
         rows: in one of TRL's formats; messages may have several turns of the assistant.
@@ -104,34 +142,48 @@ def prepare(
         outcomes: keep each row's `label` as `outcome`, 1.0 or 0.0.
         steps: rows are stepwise; keep as `rating` one number for each answer token: at the last token of a step 1.0
             or -1.0 by its label (or the label itself, if it is -1, 0 or 1), elsewhere NaN.
+        turns: of conversations. `auto` learns all turns of the assistant, in one row where the conversation holds each
+            as the model meets it when it is asked, else in one row for each; `each` makes one row for each anyway;
+            `last` learns the last one alone; `all` keeps one row, with earlier turns as the template writes them in
+            the end. The two answers of a pair are one row each always.
 
     Raises:
-        DataError: if a row has no known format, a chat template rewrites earlier turns, a column does not fit its
+        DataError: if a row has no known format, the chat template does not take it, a column does not fit its
             answer, or a label is missing or none of those.
     """
     ends = {*end_ids, int(tokenizer.eos_token_id)} if tokenizer.eos_token_id is not None else set(end_ids)  # type: ignore[arg-type]
-    prepared = Prepared([], Counts(rows=len(rows)), source, max_length)
+    prepared = Prepared([], Counts(rows=len(rows)), source, max_length, len(rows))
     for index, row in enumerate(rows):
         where = f"{source}: row {index + 1}"
         if pairs and not {"chosen", "rejected"} <= row.keys():
             raise DataError(f"{where} has the columns {', '.join(map(str, row))}; expected chosen and rejected answers")
         right = outcome(row, where) if outcomes else None
         whole = stepwise(row, where) if steps else row
-        sides = [one_side(whole, side, where) for side in (("chosen", "rejected") if pairs else ("chosen",))]
-        tokens = [_tokens(_pieces(side, tokenizer, where), tokenizer, ends, chat=_is_chat(side)) for side in sides]
-        _keep(prepared, index, tokens, ends)
-        if not prepared.rows or prepared.rows[-1]["row_id"] != index:
-            continue
-        if right is not None:
-            prepared.rows[-1]["outcome"] = right
-        if steps:
-            offsets = answer_offsets(whole, tokenizer, where, end_ids)
-            kept = sum(label != IGNORE for label in prepared.rows[-1]["labels"])
-            prepared.rows[-1][RATING] = _ratings(row, offsets, where)[:kept]
-        if columns:
-            for prefix, (_, labels) in zip(prefixes(prepared.rows[-1]), tokens):
+        reader = _Reader(coder(tokenizer), ends, where)
+        if pairs:
+            sides = [one_side(whole, side, where) for side in ("chosen", "rejected")]
+            found = [[reader.sequences(side, "together")[0] for side in sides]]
+        else:
+            found = [[one] for one in reader.sequences(one_side(whole, "chosen", where), turns)]
+        prepared.counts.rows += len(found) - 1
+        for what in reader.remarks:
+            prepared.counts.remarks[what] = prepared.counts.remarks.get(what, 0) + 1
+            prepared.counts.first.setdefault(what, index + 1)
+        for number, tokens in enumerate(found):
+            row_id = index + number * len(rows)
+            _keep(prepared, row_id, index, [(one.ids, one.labels) for one in tokens], ends)
+            if not prepared.rows or prepared.rows[-1]["row_id"] != row_id:
+                continue
+            last = prepared.rows[-1]
+            if right is not None:
+                last["outcome"] = right
+            if steps:
+                offsets = answer_offsets(whole, tokenizer, where, end_ids)
+                last[RATING] = _ratings(row, offsets, where)[: sum(label != IGNORE for label in last["labels"])]
+            for prefix, side in zip(prefixes(last), range(2)):
                 for name in columns:
-                    prepared.rows[-1][prefix + name] = _column(row, prefix, name, labels, prepared)
+                    values = _column(row, prefix + name, [unit[side] for unit in found], where)[number]
+                    last[prefix + name] = _kept(values, last[f"{prefix}labels"], prefix + name, where)
     return prepared
 
 
@@ -178,24 +230,23 @@ def answer_offsets(
         DataError: if the row has several answers, the chat template changes the answer's text, or the tokenizer
             cannot tell offsets.
     """
-    pieces, chat = _pieces(row, tokenizer, where), _is_chat(row)
-    answers = [text for text, is_answer in pieces if is_answer]
-    if len(answers) != 1:
-        raise DataError(f"{where} has {len(answers)} answers, expected one")
     if not tokenizer.is_fast:
         raise DataError(f"{where}: steps are found by character offsets, which only fast tokenizers tell")
-    last = row["messages"][-1]["content"] if "messages" in row else row["completion"]
-    answer = last if isinstance(last, str) else last[-1]["content"]
-    start = answers[0].find(answer.strip())
-    if start < 0:
+    ends = {*end_ids, tokenizer.eos_token_id} - {None}
+    reader = _Reader(coder(tokenizer), ends, where)
+    found = reader.sequences(row, "each")
+    if len(found) != 1 or not found[0].answers:
+        number = len(found) if found[0].answers else 0
+        raise DataError(f"{where} has {number} answers, expected one")
+    one = found[0]
+    last = row["messages"] if "messages" in row else row["completion"]
+    answer = last if isinstance(last, str) else text_of(last[-1]["content"])
+    written = one.text.rfind(answer.strip())
+    if written < one.start:
         raise DataError(f"{where}: the chat template changes the text of the answer, so its steps cannot be found")
-    start -= len(answer) - len(answer.lstrip())
-    coded = tokenizer(answers[0], add_special_tokens=False, return_offsets_mapping=True)
-    ids, offsets = list(coded["input_ids"]), list(coded["offset_mapping"])
-    ends = [*end_ids, tokenizer.eos_token_id]
-    if chat and (found := [i for i, token in enumerate(ids) if token in ends]):
-        offsets = offsets[: found[-1] + 1]
-    return [(min(max(begin - start, 0), len(answer)), min(max(end - start, 0), len(answer))) for begin, end in offsets]
+    start = written - (len(answer) - len(answer.lstrip()))
+    spans = [span for span, label in zip(one.spans or [], one.labels) if label != IGNORE]
+    return [(min(max(begin - start, 0), len(answer)), min(max(end - start, 0), len(answer))) for begin, end in spans]
 
 
 def last_tokens(offsets: Sequence[tuple[int, int]], ends: Sequence[int]) -> list[int]:
@@ -227,7 +278,9 @@ def check_losses(prepared: Prepared, max_lost: float) -> None:
         "empty": f"{counts.empty} without an answer",
         "identical": f"{counts.identical} with two answers that are the same",
     }
-    found = "; ".join(f"{what[name]} (first: row {row})" for name, row in counts.first.items())
+    found = "; ".join(
+        f"{said} (first: row {counts.first[name]})" for name, said in what.items() if name in counts.first
+    )
     if not counts.kept:
         raise DataError(
             f"{prepared.source}: no row is left of {counts.rows}: {found} (limit: {prepared.max_length} tokens)"
@@ -242,6 +295,7 @@ def check_losses(prepared: Prepared, max_lost: float) -> None:
 
 def _keep(
     prepared: Prepared,
+    row_id: int,
     index: int,
     sides: Sequence[tuple[list[int], list[int]]],
     ends: set[int],
@@ -262,8 +316,8 @@ def _keep(
     if any(answer[-1] >= limit for answer in answers):
         counts._meet("truncated", index)
     elif any(ids[answer[-1]] not in ends for answer, (ids, _) in zip(answers, sides)):
-        counts.no_end += 1
-    row: dict[str, Any] = {"row_id": index}
+        counts._meet("no_end", index)
+    row: dict[str, Any] = {"row_id": row_id}
     for prefix, (ids, labels) in zip(("", REJECTED), cut):
         row |= {f"{prefix}input_ids": ids, f"{prefix}labels": labels}
         counts.tokens += len(ids)
@@ -281,16 +335,60 @@ def one_side(row: Mapping[str, Any], side: str, where: str) -> Mapping[str, Any]
         side: chosen or rejected.
 
     Raises:
-        DataError: if there is no prompt.
+        DataError: if there is no prompt, or it is not clear which.
     """
     if side not in row:
         return row
     answer, kept = row[side], _for_the_template(row)
-    if isinstance(answer, list) and not isinstance(row.get("prompt"), list):  # the messages hold the prompt
-        return {**kept, "prompt": answer[:-1], "completion": answer[-1:]}
-    if "prompt" not in row:
-        raise DataError(f"{where} has {side} and no prompt; texts need one, only messages may hold it themselves")
-    return {**kept, "prompt": row["prompt"], "completion": answer}
+    if not isinstance(answer, list):
+        if row.get("prompt") is None:
+            raise DataError(f"{where} has {side} and no prompt; texts need one, only messages may hold it themselves")
+        return {**kept, "prompt": row["prompt"], "completion": answer}
+    before, after = _conversation(row, side, where)
+    return {**kept, "prompt": before, "completion": after}
+
+
+def _conversation(row: Mapping[str, Any], side: str, where: str) -> tuple[list[Any], list[Any]]:
+    """Prompt and completion of messages that may hold the prompt themselves.
+
+    Raises:
+        DataError: if the two answers are to different questions, or a prompt beside whole conversations is no part
+            of them.
+    """
+    answer, prompt = row[side], row.get("prompt")
+    if isinstance(prompt, list) and answer[: len(prompt)] != prompt:
+        return prompt, answer
+    if isinstance(prompt, list):
+        return prompt, answer[len(prompt) :]
+    if not any(_role(message) == "user" for message in answer):
+        if prompt is None:
+            raise DataError(f"{where}: prompt is an empty list, expected messages")
+        return [{"role": "user", "content": prompt}], answer
+    if prompt is not None and not any(prompt.strip() in text_of(_content(message)) for message in answer):
+        raise DataError(
+            f"{where}: the prompt {prompt[:40]!r} is no part of the messages under {side}, so it is not clear where it "
+            "belongs; write it into them, as a message of the user or the system, or leave it out"
+        )
+    other = row.get("rejected" if side == "chosen" else "chosen", answer)
+    others = [other] if isinstance(other, list) else []
+    n = next(
+        (i for i, (a, b) in enumerate(zip(answer, *others or [answer])) if a != b), min(map(len, [answer, *others]))
+    )
+    n = min(n, len(answer) - 1)
+    if any(_role(one[n]) != "assistant" for one in [answer, *others] if len(one) > n):
+        raise DataError(
+            f"{where}: chosen and rejected part at message {n + 1}, which is no answer of the assistant; two answers "
+            "that are compared belong to one question"
+        )
+    return answer[:n], answer[n:]
+
+
+def _role(message: Any) -> Any:
+    return message.get("role") if isinstance(message, Mapping) else None
+
+
+def _content(message: Any) -> Any:
+    return message.get("content") if isinstance(message, Mapping) else None
 
 
 def _for_the_template(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -336,11 +434,10 @@ def _ratings(row: Mapping[str, Any], offsets: Sequence[tuple[int, int]], where: 
     return ratings
 
 
-def _column(row: Mapping[str, Any], prefix: str, name: str, labels: list[int], prepared: Prepared) -> list[float]:
-    """One number for each answer token that the last prepared row has kept of `labels`."""
-    last = prepared.rows[-1]
-    where, column = f"{prepared.source}: row {last['row_id'] + 1}", prefix + name
-    values, number = row.get(column), sum(label != IGNORE for label in labels[1:])
+def _column(row: Mapping[str, Any], column: str, units: Sequence[_Sequence], where: str) -> list[list[float | None]]:
+    """One number for each answer token of the row, cut to the sequences that it has become."""
+    numbers = [sum(label != IGNORE for label in unit.labels[1:]) for unit in units]
+    values, number = row.get(column), sum(numbers)
     if values is None:
         raise DataError(f"{where} has no column {column}")
     if not isinstance(values, list) or len(values) != number:
@@ -349,109 +446,246 @@ def _column(row: Mapping[str, Any], prefix: str, name: str, labels: list[int], p
             f"{where}: {column} has {found} for {number} answer tokens; it was made with another tokenizer, template "
             "or row"
         )
-    kept = values[: sum(label != IGNORE for label in last[f"{prefix}labels"])]
+    ends = [sum(numbers[: i + 1]) for i in range(len(numbers))]
+    return [values[end - n : end] for n, end in zip(numbers, ends)]
+
+
+def _kept(values: list[float | None], labels: list[int], column: str, where: str) -> list[float]:
+    """Those of the answer tokens that are left."""
+    kept = values[: sum(label != IGNORE for label in labels)]
     if None in kept:
         raise DataError(
             f"{where}: {column} has no number for answer token {kept.index(None) + 1}; "
             "it was computed with a smaller training.max_length, so lower that or compute it anew"
         )
-    return [float(value) for value in kept]
+    return [float(value) for value in kept if value is not None]
 
 
-def _is_chat(row: Mapping[str, Any]) -> bool:
-    return isinstance(row.get("messages"), list) or isinstance(row.get("prompt"), list)
+# ---------------------------------------------------------------- one row
 
 
-def _pieces(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, where: str) -> list[Piece]:
-    """The text of a row, cut where answers begin and end."""
-    if row.get("messages") is not None:
-        messages = _messages(row["messages"], "messages", where)
-        return _chat(messages, [m["role"] == "assistant" for m in messages], tokenizer, row, where)
-    if "prompt" in row and "completion" in row:
-        prompt, completion = row["prompt"], row["completion"]
-        if isinstance(prompt, list) or isinstance(completion, list):
-            before, after = _messages(prompt, "prompt", where), _messages(completion, "completion", where)
-            answers = [False] * len(before) + [m["role"] == "assistant" for m in after]
-            return _chat([*before, *after], answers, tokenizer, row, where)
-        if not isinstance(prompt, str) or not isinstance(completion or "", str):
-            raise DataError(f"{where}: prompt and completion must be two texts or two lists of messages")
-        return [(prompt, False), (completion + (tokenizer.eos_token or ""), True)] if completion else [(prompt, False)]
-    if isinstance(row.get("text"), str):
-        return [(row["text"] + (tokenizer.eos_token or ""), True)] if row["text"] else []
-    raise DataError(
-        f"{where} has the columns {', '.join(map(str, row)) or 'none'}; "
-        "expected text, messages, prompt and completion, or chosen and rejected"
-    )
+@dataclass
+class _Sequence:
+    """A row, or a turn of one, as ids and labels."""
+
+    ids: list[int]
+    labels: list[int]
+    text: str = ""
+    start: int = 0
+    """where the first answer begins in the text"""
+    spans: list[tuple[int, int]] | None = None
+
+    @property
+    def answers(self) -> bool:
+        return any(label != IGNORE for label in self.labels)
 
 
-def _messages(value: Any, column: str, where: str) -> list[dict[str, Any]]:
-    good = isinstance(value, list) and all(
-        isinstance(m, Mapping) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in value
-    )
-    if good and not value and column != "completion":
-        raise DataError(f"{where}: {column} is an empty list, expected messages")
-    if not good:
-        raise DataError(f"{where}: {column} must be a list of messages, each with a text under 'role' and 'content'")
-    return [dict(m) for m in value]
+@dataclass
+class _Reader:
+    """Reads one row; `remarks` says what there was to remark."""
 
+    coder: Coder
+    ends: set[int]
+    where: str
+    remarks: Counter[str] = field(default_factory=Counter)
 
-def _chat(
-    messages: list[dict[str, Any]],
-    answers: list[bool],
-    tokenizer: PreTrainedTokenizerBase,
-    row: Mapping[str, Any],
-    where: str,
-) -> list[Piece]:
-    if tokenizer.chat_template is None:
+    def sequences(self, row: Mapping[str, Any], turns: Turns | Literal["together"]) -> list[_Sequence]:
+        """At least one; one without an answer where there is none. `together` is `auto` that never parts a row."""
+        if row.get("messages") is not None:
+            messages = messages_of(row["messages"], "messages", self.where)
+            return self._chat(row, messages, [m["role"] == "assistant" for m in messages], turns)
+        if "prompt" in row and "completion" in row:
+            prompt, completion = row["prompt"], row["completion"]
+            if isinstance(prompt, list) or isinstance(completion, list):
+                before = messages_of(_as_messages(prompt, "user"), "prompt", self.where)
+                after = messages_of(_as_messages(completion, "assistant"), "completion", self.where)
+                answers = [False] * len(before) + [m["role"] == "assistant" for m in after]
+                return self._chat(row, [*before, *after], answers, turns)
+            if not isinstance(prompt, str) or not isinstance(completion or "", str):
+                raise DataError(f"{self.where}: prompt and completion must be two texts or two lists of messages")
+            return [self._plain([(prompt, False), (completion, True)]) if completion else _Sequence([], [])]
+        if isinstance(row.get("text"), str):
+            return [self._plain([(row["text"], True)]) if row["text"] else _Sequence([], [])]
         raise DataError(
-            f"{where} holds messages, but the tokenizer has no chat template; use prompt and completion texts"
+            f"{self.where} has the columns {', '.join(map(str, row)) or 'none'}; "
+            "expected text, messages, prompt and completion, or chosen and rejected"
         )
-    kwargs = dict(row.get("chat_template_kwargs") or {})
 
-    def render(upto: int, prompt: bool) -> str:
-        try:
-            text = tokenizer.apply_chat_template(
-                messages[:upto], tokenize=False, add_generation_prompt=prompt, tools=row.get("tools"), **kwargs
-            )
-        except (TemplateError, TypeError, ValueError) as error:
-            raise DataError(f"{where}: the chat template does not take these messages: {error}") from error
-        assert isinstance(text, str)
-        return text
+    @property
+    def marks(self) -> list[str]:
+        """The end tokens as texts."""
+        return [self.coder.tokenizer.decode([end]) for end in sorted(self.ends & self.coder.added)]
 
-    pieces: list[Piece] = []
-    done = ""
-    for i, is_answer in enumerate(answers):
-        if not is_answer or not messages[i]["content"].strip():
-            continue
-        before, after = render(i, prompt=True), render(i + 1, prompt=False)
-        if not before.startswith(done) or not after.startswith(before):
+    # ------------------------------------------------------------ plain text
+
+    def _plain(self, pieces: list[Piece]) -> _Sequence:
+        """Text begins and ends as the tokenizer's texts do, once each."""
+        coded = self.coder.pieces(pieces, plain=True)
+        if not coded.exact:
+            self.remarks["seam"] += 1
+        made = self._sequence(coded, pieces)
+        end = self.coder.tokenizer.eos_token_id
+        found = [i for i, (token, own) in enumerate(zip(made.ids, coded.answer)) if own and token in self.ends]
+        last = found[-1] if found else -1
+        if self.coder.first and made.spans and made.spans[0] != (0, 0):  # the text itself holds what begins texts
+            self.remarks["marks"] += 1
+        if last >= 0 and not self.coder.tokenizer.decode(made.ids[last + 1 :]).strip():
+            self.remarks["marks"] += 1
+            made.labels[last + 1 :] = [IGNORE] * (len(made.ids) - last - 1)
+        elif end is not None:
+            made.ids.append(int(end))  # type: ignore[arg-type]
+            made.labels.append(int(end))  # type: ignore[arg-type]
+            if made.spans is not None:
+                made.spans.append((len(made.text), len(made.text)))
+        return made
+
+    def _sequence(self, coded: Coded, pieces: Sequence[Piece]) -> _Sequence:
+        labels = [token if own else IGNORE for token, own in zip(coded.ids, coded.answer)]
+        text = "".join(piece for piece, _ in pieces)
+        start = len(pieces[0][0]) if not pieces[0][1] else 0
+        return _Sequence(list(coded.ids), labels, text, start, coded.spans)
+
+    # ------------------------------------------------------------ conversations
+
+    def _chat(
+        self,
+        row: Mapping[str, Any],
+        messages: list[Message],
+        answers: Sequence[bool],
+        turns: Turns | Literal["together"],
+    ) -> list[_Sequence]:
+        tokenizer = self.coder.tokenizer
+        if tokenizer.chat_template is None:
             raise DataError(
-                f"{where}: the chat template rewrites earlier turns, so the answers of a conversation cannot be told "
-                "apart; give one row for each answer, as prompt and completion"
+                f"{self.where} holds messages, but the tokenizer has no chat template; use prompt and completion texts"
             )
-        pieces += [(before[len(done) :], False), (after[len(before) :], True)]
-        done = after
-    return pieces or [(render(len(messages), prompt=False), False)]
+        picked = [i for i, (message, learnt) in enumerate(zip(messages, answers)) if learnt and is_answer(message)]
+        if turns == "last":
+            picked = picked[-1:]
+        if not picked:
+            return [_Sequence([], [])]
+        kwargs = dict(row.get("chat_template_kwargs") or {})
+        chat = Chat(tokenizer, self._unmarked(messages), self.where, tools_of(row, self.where), kwargs).fitted()
+        if any(unwritten(m, chat.render()) for m in chat.messages if m["role"] != "assistant"):
+            self.remarks["texts"] += 1
+        found = {}
+        for i in picked:
+            chat.remarks = Counter()
+            turn = chat.turn(i)
+            missing = unwritten(chat.messages[i], turn.answer)
+            self.remarks.update(missing)
+            before, content, _ = turn.answer.partition(text_of(chat.messages[i]["content"]).strip() or "\0")
+            if content and before.strip() and "add_generation_prompt" not in str(tokenizer.chat_template):
+                self.remarks["headless"] += 1
+            if "calls" not in missing:
+                found[i] = self._ended(chat, i, turn)
+                self.remarks.update(chat.remarks)
+        if not found:
+            return [_Sequence([], [])]
+        if turns != "each" and len(found) > 1:
+            if together := self._together(chat, found, turns):
+                return [together]
+            self.remarks["split"] += 1
+        return [self._turn(turn) for turn in found.values()]
+
+    def _ended(self, chat: Chat, i: int, turn: Turn) -> Turn:
+        """The turn up to its end token; some templates end an answer with what begins the next message."""
+        end = min(_ends_of(turn.answer, self.marks, chat.end_of(i, turn.answer)), default=None)
+        if end is None and (next_one := chat.following(i)):
+            begun = next((mark for mark in self.marks if next_one.startswith(mark)), "")
+            return Turn(turn.prompt, turn.answer + begun)
+        return Turn(turn.prompt, turn.answer[:end])
+
+    def _unmarked(self, messages: list[Message]) -> list[Message]:
+        """Without the end token that an answer of the row may hold already: the template writes it."""
+        marks = tuple(self.marks)
+        made = []
+        for message in messages:
+            content = message.get("content")
+            if message["role"] == "assistant" and isinstance(content, str) and content.rstrip().endswith(marks):
+                self.remarks["marks"] += 1
+                mark = next(mark for mark in marks if content.rstrip().endswith(mark))
+                message = {**message, "content": content.rstrip().removesuffix(mark)}
+            made.append(message)
+        return made
+
+    def _turn(self, turn: Turn) -> _Sequence:
+        pieces = [(turn.prompt, False), (turn.answer, True)]
+        coded = self.coder.pieces(pieces, plain=False)
+        if not coded.exact:
+            self.remarks["seam"] += 1
+        return self._until_end(self._sequence(coded, pieces))
+
+    def _together(self, chat: Chat, found: Mapping[int, Turn], turns: Turns | Literal["together"]) -> _Sequence | None:
+        """All turns in one sequence, if it can hold them as the model meets them, or has to."""
+        pieces = self._in_turn(list(found.values()))
+        coded = self.coder.pieces(pieces, plain=False) if pieces else None
+        if turns == "auto" and (coded is None or not coded.exact):
+            return None
+        if pieces is None or coded is None:
+            self.remarks["rewritten"] += 1
+            pieces = self._in_the_end(chat, list(found))
+            coded = self.coder.pieces(pieces, plain=False)
+        if not coded.exact:
+            self.remarks["seam"] += 1
+        return self._until_end(self._sequence(coded, pieces))
+
+    def _in_turn(self, found: Sequence[Turn]) -> list[Piece] | None:
+        """Prompts and answers in turn, where each prompt begins with all that was before it."""
+        pieces: list[Piece] = []
+        done = ""
+        for turn in found:
+            if not turn.prompt.startswith(done):
+                return None
+            pieces += [(turn.prompt[len(done) :], False), (turn.answer, True)]
+            done = turn.prompt + turn.answer
+        return pieces
+
+    def _in_the_end(self, chat: Chat, picked: Sequence[int]) -> list[Piece]:
+        """The text of the whole conversation, cut at the turns as they stand there."""
+        text = chat.render()
+        pieces: list[Piece] = []
+        done = 0
+        for i in picked:
+            said = text_of(chat.messages[i].get("content")).rpartition("</think>")[2].strip()
+            start = _begin(chat.render(i, prompt=True) if i else "", text)
+            if start is None or start < done:
+                start = text.find(said, done) if said else -1
+            at = text.find(said, start) if start >= 0 else -1
+            if at < 0:
+                raise DataError(
+                    f"{self.where}: the chat template leaves nothing of message {i + 1} in the whole conversation, so "
+                    "its turns cannot be learnt in one row; use data.turns: auto"
+                )
+            end = min(_ends_of(text, self.marks, at + len(said)), default=at + len(said))
+            pieces += [(text[done:start], False), (text[start:end], True)]
+            done = end
+        return pieces
+
+    def _until_end(self, made: _Sequence) -> _Sequence:
+        """What a template writes behind the end token of an answer is none."""
+        at = 0
+        for learnt, run in groupby(made.labels, key=lambda label: label != IGNORE):
+            size = len(list(run))
+            last = max((i for i in range(at, at + size) if made.ids[i] in self.ends), default=-1)
+            if learnt and last >= 0:
+                made.labels[last + 1 : at + size] = [IGNORE] * (at + size - last - 1)
+            at += size
+        return made
 
 
-def _tokens(
-    pieces: list[Piece], tokenizer: PreTrainedTokenizerBase, ends: set[int], chat: bool
-) -> tuple[list[int], list[int]]:
-    """Ids and labels. A chat template writes its own special tokens; other text gets the tokenizer's."""
-    ids: list[int] = []
-    labels: list[int] = []
-    for number, (text, is_answer) in enumerate(pieces):
-        new: list[int] = tokenizer(text, add_special_tokens=False).input_ids
-        if number == 0 and not chat and tokenizer.bos_token_id is not None and _adds_bos(tokenizer):
-            new = [int(tokenizer.bos_token_id), *new]  # type: ignore[arg-type]
-        learn = len(new)
-        if is_answer and chat:
-            last = max((i for i, token in enumerate(new) if token in ends), default=None)
-            learn = len(new) if last is None else last + 1
-        ids += new
-        labels += (new[:learn] if is_answer else []) + [IGNORE] * (len(new) - learn if is_answer else len(new))
-    return ids, labels
+def _as_messages(value: Any, role: str) -> Any:
+    """A text beside messages is one of them."""
+    return [{"role": role, "content": value}] if isinstance(value, str) else value
 
 
-def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    return tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
+def _begin(prompt: str, text: str) -> int | None:
+    """Where a turn begins in the text of a whole conversation, given what the model is asked with before it."""
+    opened = THOUGHT.search(prompt) or CLOSED.search(prompt)
+    headers = [prompt, *([prompt[: opened.start()]] if opened else [])]
+    return next((len(header) for header in headers if text.startswith(header)), None)
+
+
+def _ends_of(text: str, marks: Sequence[str], start: int = 0) -> list[int]:
+    """Behind each of the marks that stands in the text from `start` on."""
+    return [place + len(mark) for mark in marks if (place := text.find(mark, start)) >= 0]

@@ -5,14 +5,16 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from trimtab.data.chat import Message, messages_of, text_of
 from trimtab.data.rows import Counts, Prepared
 from trimtab.data.sources import DataError, Row
+from trimtab.data.tokens import prompt_ids
 
 ANSWERS = ("messages", "prompt", "completion", "completions", "chosen", "rejected", "labels", "label")
 """Columns that are not handed on to rewards as they are."""
 
 
-def question(row: Mapping[str, Any], where: str) -> list[dict[str, str]]:
+def question(row: Mapping[str, Any], where: str) -> list[Message]:
     """What a row asks, as messages: its `prompt`, or its `messages` up to the last one of a user.
 
     Raises:
@@ -25,27 +27,45 @@ def question(row: Mapping[str, Any], where: str) -> list[dict[str, str]]:
         raise DataError(f"{where} has no prompt and no messages to ask")
     while prompt and prompt[-1].get("role") == "assistant":
         prompt = prompt[:-1]
-    if not prompt or not str(prompt[-1].get("content", "")).strip():
+    if not prompt or not text_of(prompt[-1].get("content")).strip():
         raise DataError(f"{where} holds no question")
-    return [dict(turn) for turn in prompt]
+    return messages_of(prompt, "prompt", where)
 
 
-def prepare_tasks(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, source: str) -> Prepared:
+def prepare_tasks(
+    rows: Sequence[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    source: str,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> Prepared:
     """Rows with `prompt` (a chat, or the text of one where the tokenizer has no template), `row_id`, and all columns
-    that a reward may read.
+    that a reward may read; `tools` and `chat_template_kwargs` reach the template.
+
+    Args:
+        chat_template_kwargs: of all rows; a row's own come first.
 
     Raises:
-        DataError: naming the row that asks nothing.
+        DataError: naming the row that asks nothing, or that the chat template does not take.
     """
     counts, made = Counts(rows=len(rows), kept=len(rows)), []
     for number, row in enumerate(rows):
-        chat = question(row, f"{source}: row {number + 1}")
-        prompt = chat if tokenizer.chat_template is not None else "\n\n".join(turn["content"] for turn in chat)
+        where = f"{source}: row {number + 1}"
+        chat = question(row, where)
+        prompt = chat if tokenizer.chat_template is not None else "\n\n".join(text_of(t["content"]) for t in chat)
         made.append({**{k: v for k, v in row.items() if k not in ANSWERS}, "prompt": prompt, "row_id": number})
-        if isinstance(prompt, str):
-            ids: Any = tokenizer(prompt).input_ids
-        else:
-            ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]  # type: ignore[index]
+        ids = asked(tokenizer, made[-1], where, chat_template_kwargs)
         counts.tokens += len(ids)
         counts.longest = max(counts.longest, len(ids))
-    return Prepared(made, counts, source, counts.longest)
+    return Prepared(made, counts, source, counts.longest, len(rows))
+
+
+def asked(
+    tokenizer: PreTrainedTokenizerBase,
+    task: Mapping[str, Any],
+    where: str,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> list[int]:
+    """The ids with which the model is asked a task."""
+    kwargs = {**(chat_template_kwargs or {}), **(task.get("chat_template_kwargs") or {})}
+    plain = isinstance(task["prompt"], str)
+    return prompt_ids(tokenizer, task["prompt"], where, plain=plain, tools=task.get("tools"), kwargs=kwargs)

@@ -10,11 +10,12 @@ import torch
 from transformers import PreTrainedModel
 
 from trimtab import decoding
+from trimtab.data.tokens import answer_tails, encode_prompts, prompt_text
 from trimtab.decoding._beginning import begin
 from trimtab.decoding._ragged import quickest
 from trimtab.evals.suite import Messages, SuiteError
 from trimtab.models import fingerprint
-from trimtab.models.tokenizers import encode_prompts, prompt_texts, token_positions
+from trimtab.models.tokenizers import token_positions
 
 ENDPOINT_KEY = "TRIMTAB_API_KEY"
 """environment variable that holds a server's key"""
@@ -110,25 +111,17 @@ class Local:
     def compare(self, chats: Sequence[Messages], labels: Sequence[Sequence[str]]) -> list[dict[str, float]]:
         """What all prompts begin with goes through the model once, and then each prompt once, whatever the number of
         labels; labels of several tokens go on from copies of its cache."""
-        texts, special = prompt_texts(self.tokenizer, chats, self.plain)
-        space = " " if special and not all(text.endswith((" ", "\n")) for text in texts) else ""
-        ids = [self._tails(text, [space + label for label in of], special) for text, of in zip(texts, labels)]
+        ids = []
+        for number, (chat, of) in enumerate(zip(chats, labels), start=1):
+            text, plain = prompt_text(self.tokenizer, chat, f"prompt {number}", plain=self.plain)
+            space = " " if plain and not text.endswith((" ", "\n")) else ""
+            ids.append(answer_tails(self.tokenizer, text, [space + label for label in of], plain))
         inputs = encode_prompts(self.tokenizer, chats, self.plain).to(self.model.device)
         width = max(len(tail) for tails in ids for tail in tails)
         self._fits(inputs["input_ids"].size(1) + width - 1)  # type: ignore[union-attr]
         with _reading(self.model):
             found = self._logprobs(inputs, ids, width)
         return [dict(zip(of, values)) for of, values in zip(labels, found)]
-
-    def _tails(self, text: str, labels: Sequence[str], special: bool) -> list[list[int]]:
-        """Tokens that each label adds to the prompt."""
-        start = self.tokenizer(text, add_special_tokens=special).input_ids
-        tails = []
-        for label in labels:
-            whole = self.tokenizer(text + label, add_special_tokens=special).input_ids
-            own = self.tokenizer(label, add_special_tokens=False).input_ids
-            tails.append(whole[len(start) :] if whole[: len(start)] == start and len(whole) > len(start) else own)
-        return tails
 
     def _logprobs(self, inputs: Any, ids: Sequence[Sequence[Sequence[int]]], width: int) -> list[list[float]]:
         prompts, mask = inputs["input_ids"], inputs["attention_mask"]

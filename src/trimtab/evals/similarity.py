@@ -15,12 +15,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from trimtab.data.tokens import encode_prompts
 from trimtab.evals import embeddings
 from trimtab.evals.clean_eval import CleanEvalError, Pair
 from trimtab.evals.suite import Messages, user
 from trimtab.evals.text_quality import cosine, ngrams
 from trimtab.models import fingerprint
-from trimtab.models.tokenizers import encode_prompts, token_positions
+from trimtab.models.tokenizers import token_positions
 
 BATCH = 16
 """Pairs that a model reads together."""

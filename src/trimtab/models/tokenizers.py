@@ -1,11 +1,10 @@
-"""Prompts as token ids, and whether two models mean the same by the same id."""
+"""Whether two models mean the same by the same id, and where tokens stand."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from transformers import BatchEncoding, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,33 +55,6 @@ def check_same_tokens(
     return None
 
 
-Chat = Sequence[Mapping[str, str]]
-"""Messages with a role and a content."""
-
-
-def encode_prompts(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str | Chat], plain: bool = False
-) -> BatchEncoding:
-    """Input ids and attention mask [B, T], padded on the left, as `model.generate` wants them; see `prompt_texts`."""
-    texts, plain = prompt_texts(tokenizer, prompts, plain)
-    encoded = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=plain)  # type: ignore[arg-type]
-    return BatchEncoding({"input_ids": encoded.input_ids, "attention_mask": encoded.attention_mask})
-
-
 def token_positions(attention_mask: Tensor) -> Tensor:
     """[B, T] the place of each token among those of its row that the mask [B, T] shows; 0 before the first."""
     return (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
-
-
-def prompt_texts(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str | Chat], plain: bool = False
-) -> tuple[list[str], bool]:
-    """What the model reads before it answers, and whether the tokenizer has to put special tokens around it.
-
-    Each prompt is a chat, or what a user says; `plain`, and where the tokenizer has no chat template, it is text to go
-    on with (messages of a chat then stand below each other).
-    """
-    if plain or tokenizer.chat_template is None:
-        return [p if isinstance(p, str) else "\n\n".join(m["content"] for m in p) for p in prompts], True
-    chats = [[{"role": "user", "content": p}] if isinstance(p, str) else [dict(m) for m in p] for p in prompts]
-    return [tokenizer.apply_chat_template(c, tokenize=False, add_generation_prompt=True) for c in chats], False  # type: ignore[misc]

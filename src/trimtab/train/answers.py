@@ -8,8 +8,9 @@ from torch import nn
 
 from trimtab.core.batch import IGNORE
 from trimtab.data.collate import Collator, length_sorted
+from trimtab.data.tasks import asked
+from trimtab.data.tokens import padded
 from trimtab.decoding._ragged import quickest
-from trimtab.models.tokenizers import encode_prompts
 from trimtab.train.heldout import measure
 
 Judge = Callable[..., Sequence[float]]
@@ -34,19 +35,21 @@ class Own(NamedTuple):
 def draw(
     policy: Any,
     tokenizer: Any,
-    prompts: Sequence[Any],
+    tasks: Sequence[Mapping[str, Any]],
     *,
     max_new_tokens: int,
     temperature: float,
     batch: int,
     seed: int,
+    kwargs: Mapping[str, Any] | None = None,
 ) -> list[Own]:
-    """One answer to each prompt, sampled; the state of torch's generators is the same afterwards.
+    """One answer to each task, sampled; the state of torch's generators is the same afterwards.
 
     Args:
         policy: as the trainer holds it, or a model.
-        prompts: chats, or texts.
-        batch: prompts at a time; draws depend on it.
+        tasks: rows of `prepare_tasks`.
+        batch: tasks at a time; draws depend on it.
+        kwargs: further variables of the chat template.
     """
     was_training = policy.training
     policy.eval()
@@ -56,9 +59,10 @@ def draw(
     found = []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for start in range(0, len(prompts), batch):
-            some = prompts[start : start + batch]
-            inputs = encode_prompts(tokenizer, some, plain=isinstance(some[0], str)).to(device)
+        for start in range(0, len(tasks), batch):
+            some = tasks[start : start + batch]
+            ids = [asked(tokenizer, task, f"held-out task {start + i}", kwargs) for i, task in enumerate(some, start=1)]
+            inputs = padded(ids, tokenizer.pad_token_id or 0).to(device)
             output = policy.generate(
                 **inputs,
                 max_new_tokens=max_new_tokens,
@@ -100,6 +104,7 @@ def judged(
     temperature: float,
     batch: int,
     seed: int,
+    kwargs: Mapping[str, Any] | None = None,
 ) -> tuple[dict[int, dict[str, float]], list[dict[str, Any]]]:
     """Each task is answered a few times.
 
@@ -109,6 +114,7 @@ def judged(
         right: an answer is right if the first reward gives it at least so much.
         signals: of the model that training started from, for the drift.
         answers: to each task.
+        kwargs: further variables of the chat template.
 
     Returns:
         row_id -> {"tokens": 1, "pass1": share of its answers that is right, "reward", "own_length", "unfinished":
@@ -117,8 +123,8 @@ def judged(
     """
     rows = [task for task in tasks for _ in range(answers)]
     own = draw(
-        policy, tokenizer, [row["prompt"] for row in rows], max_new_tokens=max_new_tokens, temperature=temperature,
-        batch=batch, seed=seed,
+        policy, tokenizer, rows, max_new_tokens=max_new_tokens, temperature=temperature, batch=batch, seed=seed,
+        kwargs=kwargs,
     )  # fmt: skip
     given = _as_trl(rows, own)
     values = [reward(**given) for reward in rewards]

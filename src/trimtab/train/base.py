@@ -57,6 +57,8 @@ class ObjectiveLoop(Trainer):
     totals: Totals
     _order: Any
     _update: list[tuple[Tensor, Tensor]]
+    num_sources: int = 0
+    """rows of the source, of which some may have become several"""
 
     def _begin(self, plan: Plan) -> None:
         self.plan = plan
@@ -115,7 +117,8 @@ class ObjectiveLoop(Trainer):
         return norm
 
     def _not_finite(self, what: str, value: float, step: int, rows: list[int]) -> str:
-        named = ", ".join(str(row + 1) for row in sorted(rows)[:16]) + (", ..." if len(rows) > 16 else "")
+        numbers = {row % self.num_sources + 1 if self.num_sources else row + 1 for row in rows}
+        named = ", ".join(map(str, sorted(numbers)[:16])) + (", ..." if len(rows) > 16 else "")
         return (
             f"step {step}: the {what} is {value}, in a batch of training rows {named}; the weights were not changed "
             "by it. Lower training.learning_rate or look at these rows"

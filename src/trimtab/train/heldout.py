@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.core import Losses, Plan, TokenBatch, answer_mask
+from trimtab.data.tokens import encode_prompts
 from trimtab.models.forward import ObjectiveCall
-from trimtab.models.tokenizers import encode_prompts
 from trimtab.objectives.credit import token_scores
 from trimtab.objectives.divergence import forward_kl, reverse_kl
 from trimtab.signals.base import read_signals

@@ -1,7 +1,7 @@
 """TRL's GRPO trainer with what follows the rewards replaced by a plan: its credit, and its objective on each update."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ from trl import GRPOTrainer  # type: ignore[attr-defined]
 
 from trimtab.core import IGNORE, Candidates, Plan, Rollouts, TokenBatch, answer_mask, count
 from trimtab.core.plan import KEPT
+from trimtab.data.tasks import asked
 from trimtab.decoding._ragged import quickest
 from trimtab.objectives.credit import gather
 from trimtab.signals.candidates import Written
@@ -45,6 +46,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         self.watch = watch
         self._rewards = torch.zeros(0)
         self._total: Tensor | None = None
+        self._asked: Sequence[Mapping[str, Any]] = ()
         self.updates_per_rollout = check_buffer(self.args)
         self._settings: Any = self.args  # a GRPOConfig
         self._answers: int = self._settings.num_generations
@@ -64,6 +66,14 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         self._spent("generation", start)
         return found
 
+    def _tokenize_prompts(self, prompts: list) -> Any:
+        """As everything else is asked; TRL would tokenise chats and texts each in its own way."""
+        kwargs = self._settings.chat_template_kwargs
+        rows = self._asked if len(self._asked) == len(prompts) else [{}] * len(prompts)
+        tasks = [{**row, "prompt": prompt} for row, prompt in zip(rows, prompts)]
+        ids = [asked(self.processing_class, task, f"task {i}", kwargs) for i, task in enumerate(tasks, start=1)]  # type: ignore[arg-type]
+        return ids, None, {}
+
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         with _generating(self.accelerator.unwrap_model(self.model), generation(self._settings, self.args.device)):
             return super()._generate_single_turn(*args, **kwargs)
@@ -77,6 +87,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         return rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
+        self._asked = inputs
         output = super()._generate_and_score_completions(inputs)
         start = time.perf_counter()
         rows = laid_out(output)

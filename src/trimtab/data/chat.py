@@ -1,0 +1,449 @@
+"""Conversations become text: one way for training, asking, scoring and serving.
+
+A conversation is written by the tokenizer's chat template. What an assistant's turn adds to the text that the model is
+asked with is the answer that is learnt, whatever the template makes of that turn once others follow it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from trimtab.data.sources import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Message = dict[str, Any]
+
+THOUGHT = re.compile(r"(?P<open><\|?(?P<tag>[\w:]*(?:think|thought|reason)\w*)\|?>|\[(?P<mark>think)\])\s*$", re.I)
+"""A thought that a generation prompt opens at its end."""
+CLOSED = re.compile(r"<(?P<tag>[\w:]*think\w*)>\s*</(?P=tag)>\s*$", re.I)
+"""An empty thought at the end of a generation prompt."""
+SWITCHES = ("enable_thinking", "thinking")
+"""Variables by which templates are told whether the model thinks."""
+REASONING = ("reasoning_content", "thinking", "reasoning")
+"""Keys of a message under which its thought lies; transformers gives templates the one that they read."""
+
+
+class Turn(NamedTuple):
+    """One turn of the assistant."""
+
+    prompt: str
+    """what the model is asked with, up to where it begins to write"""
+    answer: str
+    """what it has to write, and what the template writes after that"""
+
+
+# ---------------------------------------------------------------- messages as rows hold them
+
+
+def messages_of(value: Any, column: str, where: str) -> list[Message]:
+    """The messages of a column, in the form that transformers documents: null keys are left out, and the calls of tools
+    are `{"type": "function", "function": {"name": ..., "arguments": {...}}}`, whether their arguments were a mapping or
+    its JSON.
+
+    Raises:
+        DataError: if they are none, or hold an image or other parts that are no text.
+    """
+    if not isinstance(value, list) or not all(isinstance(m, Mapping) and isinstance(m.get("role"), str) for m in value):
+        raise DataError(f"{where}: {column} must be a list of messages, each with a 'role' and a text as 'content'")
+    if not value and column != "completion":
+        raise DataError(f"{where}: {column} is an empty list, expected messages")
+    return [_message(message, f"{where}: message {i + 1} of {column}") for i, message in enumerate(value)]
+
+
+def _message(message: Mapping[str, Any], where: str) -> Message:
+    made = {key: value for key, value in message.items() if value is not None}
+    content = made.get("content")
+    if isinstance(content, list):
+        made["content"] = "".join(_part(part, where) for part in content)
+    elif content is not None and not isinstance(content, str):
+        raise DataError(f"{where} has the content {_short(content)}; expected a text, or a list of parts")
+    if not made.get("tool_calls"):
+        made.pop("tool_calls", None)
+    else:
+        made["tool_calls"] = _calls(made["tool_calls"], where)
+    if made["role"] == "assistant":
+        made.setdefault("content", "")
+    if "content" not in made:
+        raise DataError(f"{where} has no content; expected a text under 'content'")
+    return made
+
+
+def _part(part: Any, where: str) -> str:
+    text = part.get("text") if isinstance(part, Mapping) else part
+    if not isinstance(text, str):
+        kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+        raise DataError(f"{where} holds a part of type {kind!r}; texts alone are read, so take such rows out")
+    return text
+
+
+def _calls(value: Any, where: str) -> list[dict[str, Any]]:
+    calls = _from_json(value)
+    if isinstance(calls, Mapping):
+        calls = [calls]
+    made = []
+    for call in calls if isinstance(calls, list) else [None]:
+        function = call.get("function", call) if isinstance(call, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise DataError(f"{where} has tool_calls {_short(value)}; expected a list of calls, each with a name")
+        flat = function is call
+        inner = {k: v for k, v in function.items() if v is not None and not (flat and k in ("id", "type"))}
+        inner["arguments"] = _from_json(inner.get("arguments", {}))
+        outer = {k: v for k, v in call.items() if v is not None and (k in ("id", "type") if flat else k != "function")}
+        made.append({"type": "function", **outer, "function": inner})
+    return made
+
+
+def _from_json(value: Any) -> Any:
+    """A mapping or list that was written as JSON; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        found = json.loads(value)
+    except ValueError:
+        return value
+    return found if isinstance(found, (dict, list)) else value
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def is_answer(message: Mapping[str, Any]) -> bool:
+    """Whether the assistant says or does something in it."""
+    said = [text_of(message.get("content")), *(message.get(key) for key in REASONING)]
+    done = bool(message.get("tool_calls")) or any(isinstance(text, str) and text.strip() for text in said)
+    return message["role"] == "assistant" and done
+
+
+def text_of(content: Any) -> str:
+    """The text of a content, whatever its form."""
+    if isinstance(content, list):
+        return "".join(part["text"] if isinstance(part, Mapping) else part for part in content)
+    return content if isinstance(content, str) else ""
+
+
+def tools_of(row: Mapping[str, Any], where: str) -> list[Any] | None:
+    """The tools of a row, a list or its JSON; none for an empty list.
+
+    Raises:
+        DataError: if they are anything else.
+    """
+    tools = _from_json(row.get("tools"))
+    if tools is not None and not isinstance(tools, list):
+        raise DataError(f"{where}: tools is {_short(tools)}; expected a list of tools, or that as JSON")
+    return tools or None
+
+
+# ---------------------------------------------------------------- the template
+
+
+@dataclass
+class Chat:
+    """Messages and all that the template is given with them.
+
+    Args:
+        messages: as `messages_of` makes them.
+        where: for messages of errors.
+        kwargs: further variables of the template.
+        remarks: counts what a user should hear of, see `trimtab.data.rows.REMARKS`.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    messages: list[Message]
+    where: str
+    tools: list[Any] | None = None
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    remarks: Counter[str] = field(default_factory=Counter)
+    _texts: dict[tuple[int, bool], str] = field(init=False, default_factory=dict)
+
+    def render(self, upto: int | None = None, *, prompt: bool = False) -> str:
+        """The text of the first messages, and where `prompt` is true what the model is asked with after them.
+
+        Raises:
+            DataError: in the template's words.
+        """
+        key = (len(self.messages) if upto is None else upto, prompt)
+        if key not in self._texts:
+            self._texts[key] = self._rendered(*key)
+        return self._texts[key]
+
+    def _rendered(self, upto: int, prompt: bool) -> str:
+        try:
+            text = self.tokenizer.apply_chat_template(
+                self.messages[:upto],
+                tools=self.tools,
+                chat_template=dated(self.tokenizer.get_chat_template(tools=self.tools), chat_date(self.tokenizer)),
+                tokenize=False,
+                add_generation_prompt=prompt,
+                **self.kwargs,
+            )
+        except Exception as error:  # a template is a stranger's program, and may fail in any way
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise DataError(f"{self.where}: the chat template does not take these messages: {reason}") from error
+        assert isinstance(text, str)
+        return text
+
+    def fitted(self, *, prompt: bool = False) -> Chat:
+        """The same conversation in the form that the template writes whole.
+
+        Templates differ in what they read: content as a text or as parts, arguments as a mapping or as JSON. The first
+        form of which nothing is left unwritten is taken, and if there is none, the first that the template takes at
+        all.
+
+        Raises:
+            DataError: if it takes none.
+        """
+        taken, refused = None, None
+        for messages in _forms(self.messages):
+            form = replace(self, messages=messages)
+            try:
+                text = form.render(prompt=prompt)
+            except DataError as error:
+                refused = refused or error
+                continue
+            if all(_is_written(message, text) for message in messages):
+                return form
+            taken = taken or form
+        if taken is None:
+            assert refused is not None
+            raise refused
+        return taken
+
+    # ------------------------------------------------------------ answers
+
+    def turn(self, i: int) -> Turn:
+        """The answer in message `i`, as the model has to write it when it is asked with those before.
+
+        Raises:
+            DataError: if the template takes the messages in no form, or changes the text of the answer.
+        """
+        after = self.render(i + 1)
+        try:
+            before = self.render(i, prompt=True)
+        except DataError:  # of nothing, for one, most templates make nothing
+            at = self._place(i, after)
+            return Turn(after[:at], after[at:])
+        if after.startswith(before):
+            return self._with_thought(i, before, after[len(before) :])
+        return self._switched(i, before) or self._behind_header(i, before, after)
+
+    def following(self, i: int) -> str:
+        """What the template writes behind message `i` once another one follows; nothing where it cannot be told."""
+        message = self.messages[i]
+        said = {**{k: v for k, v in message.items() if k not in REASONING}, "content": _said(message)}
+        after = {"role": "tool" if message.get("tool_calls") else "user", "content": "?"}
+        other = replace(self, messages=[*self.messages[:i], said, *(self.messages[i + 1 : i + 2] or [after])])
+        try:
+            done, text = other.render(i + 1), other.render()
+        except DataError:  # roles may have to alternate in another way
+            return ""
+        return text[len(done) :] if text.startswith(done) else ""
+
+    def end_of(self, i: int, answer: str) -> int:
+        """How many characters of an answer hold what message `i` says; the rest is the template's."""
+        message = self.messages[i]
+        places = [answer.rfind(text) + len(text) for text in (_said(message).strip(), *_names(message)) if text]
+        return max([0, *places])
+
+    def _place(self, i: int, text: str, start: int = 0) -> int:
+        """Where in the text of a conversation the last turn, message `i`, says what it says.
+
+        Args:
+            start: the turn begins there or later.
+
+        Raises:
+            DataError: if it cannot be found.
+        """
+        said, names = _said(self.messages[i]), _names(self.messages[i])
+        texts = [said, said.strip(), *names[:1]]
+        at = next((at for one in texts if one.strip() and (at := text.rfind(one, start)) >= 0), -1)
+        if at < 0 and names and not said.strip():  # the call is not written at all
+            return len(text)
+        if at < 0:
+            raise DataError(
+                f"{self.where}: the chat template writes the answer in message {i + 1} otherwise than it asks for one, "
+                "so what the model has to write cannot be told; give the row as prompt and completion texts"
+            )
+        return at
+
+    def _with_thought(self, i: int, before: str, answer: str) -> Turn:
+        """A template may drop the thought even of the last turn, or write it behind another one, which is empty."""
+        message, opened = self.messages[i], THOUGHT.search(before)
+        content = text_of(message.get("content"))
+        head, close, tail = content.rpartition("</think>")
+        if close and opened and content.strip() in answer and content.lstrip().startswith(opened["open"]):
+            return Turn(before, self._closing(message, opened, answer[answer.rfind(tail) :]))  # opened twice
+        if close and not CLOSED.search(before) and "</think>" not in answer and _inner(head) not in answer:
+            return Turn(before, head + close + _joined(tail, answer))
+        return Turn(before, answer)
+
+    def _switched(self, i: int, before: str) -> Turn | None:
+        """With another value of the template's switch for thoughts, unless the row itself sets that."""
+        for switch in SWITCHES if THOUGHT.search(before) or CLOSED.search(before) else ():
+            if switch in self.kwargs or switch not in str(self.tokenizer.chat_template):
+                continue
+            for value in (True, False):
+                other = replace(self, kwargs={**self.kwargs, switch: value})
+                asked, answered = other.render(i, prompt=True), other.render(i + 1)
+                if answered.startswith(asked):
+                    self.remarks["switched"] += 1
+                    return Turn(asked, answered[len(asked) :])
+        return None
+
+    def _behind_header(self, i: int, before: str, after: str) -> Turn:
+        """What stands behind the header with which the template asks, where the texts before it differ: earlier turns
+        are written anew once there is an answer, or the prompt has opened a thought, or closed an empty one."""
+        message, done = self.messages[i], self.render(i)
+        place = self._place(i, after, len(done) if after.startswith(done) else 0)
+        header = before[len(done) :] if before.startswith(done) else ""
+        opened, closed = THOUGHT.search(header), CLOSED.search(header)
+        thought = opened or closed
+        header = header[: thought.start()] if thought else header
+        at = after.rfind(header, 0, place) if header else -1
+        rest = after[at + len(header) :] if at >= 0 else ""
+        if rest and opened:
+            return Turn(before, self._closing(message, opened, rest))
+        if rest and not closed:
+            return Turn(before, rest)
+        if _said(message) != text_of(message.get("content")) or reasoning(message):
+            self.remarks["thoughts"] += 1
+        _, close, rest = rest.partition(f"</{closed['tag']}>" if closed else "\0")
+        return Turn(before, rest.lstrip("\n") if close else after[place:])
+
+    def _closing(self, message: Message, opened: re.Match[str], rest: str) -> str:
+        """The answer behind a prompt that has opened a thought.
+
+        Args:
+            rest: what the template writes of the turn, from where the thought was opened.
+        """
+        opening = opened["open"]
+        closing = f"[/{opened['mark']}]" if opened["mark"] else _closing_tag(opening)
+        gap = opened.group()[len(opening) :]
+        head, close, tail = text_of(message.get("content")).rpartition(closing)
+        if close:
+            thought = head.lstrip().removeprefix(opening) if opening in head else head
+            return (thought.removeprefix(gap) if opening in head else thought) + close + _joined(tail, rest)
+        if own := reasoning(message):
+            return f"{own.strip(chr(10))}\n{closing}\n\n{rest}"
+        self.remarks["emptied"] += 1
+        return f"\n{closing}\n\n{rest}"
+
+
+def _closing_tag(opening: str) -> str:
+    if "START" in opening:
+        return opening.replace("START", "END")
+    return opening.replace("<", "</", 1)
+
+
+def _joined(tail: str, rest: str) -> str:
+    """`rest`, which begins with the text `tail`, with the white space that `tail` begins with."""
+    space = tail[: len(tail) - len(tail.lstrip())]
+    return rest if rest.startswith(space) else space + rest
+
+
+def _said(message: Message) -> str:
+    """What a message says besides its thought."""
+    return text_of(message.get("content")).rpartition("</think>")[2]
+
+
+def _inner(thought: str) -> str:
+    return thought.rpartition("<think>")[2].strip()
+
+
+def reasoning(message: Mapping[str, Any]) -> str:
+    """The thought that a message holds besides its content."""
+    return next((message[key] for key in REASONING if isinstance(message.get(key), str) and message[key].strip()), "")
+
+
+def unwritten(message: Message, text: str) -> list[str]:
+    """What of an assistant's message its text does not hold: `calls`, `thoughts`, `texts`."""
+    called = all(name in text for name in _names(message))
+    found = {"calls": called, "thoughts": reasoning(message).strip() in text, "texts": _is_said(message, text)}
+    return [what for what, is_written in found.items() if not is_written]
+
+
+def _is_written(message: Message, text: str) -> bool:
+    if isinstance(message.get("content"), list) and re.search(r"\{'type': ?'text'", text):
+        return False  # the list itself, and not what it says
+    return _is_said(message, text) and all(name in text for name in _names(message))
+
+
+def _is_said(message: Message, text: str) -> bool:
+    content = message.get("content")
+    pieces = [part["text"] for part in content] if isinstance(content, list) else [text_of(content)]
+    pieces = [piece.rpartition("</think>")[2].strip() for piece in pieces]
+    return all(any(form in text for form in (piece, _escaped(piece), _escaped(piece, True))) for piece in pieces)
+
+
+def _names(message: Message) -> list[str]:
+    calls = message.get("tool_calls", ())
+    return [call["function"]["name"] if "function" in call else call["name"] for call in calls]
+
+
+def _escaped(text: str, ascii_alone: bool = False) -> str:
+    return json.dumps(text, ensure_ascii=ascii_alone)[1:-1]
+
+
+def _forms(messages: list[Message]) -> Iterator[list[Message]]:
+    """The messages in all forms that templates may want, the documented one first."""
+    has_calls = any(m.get("tool_calls") for m in messages)
+    arguments = [("mapping", "json")] if has_calls else [("mapping",)]
+    absent = [(False, True)] if has_calls else [(False,)]
+    wrapped = [(True, False)] if has_calls else [(True,)]
+    for choice in itertools.product((False, True), *wrapped, *absent, *arguments):
+        yield [_form(message, *choice) for message in messages]
+
+
+def _form(message: Message, in_parts: bool, is_wrapped: bool, is_absent: bool, arguments: str) -> Message:
+    made = dict(message)
+    if in_parts:
+        made["content"] = [{"type": "text", "text": made["content"]}]
+    if calls := made.get("tool_calls"):
+        made["tool_calls"] = [_call(call, is_wrapped, arguments) for call in calls]
+        if is_absent and not text_of(made.get("content")):
+            made.pop("content", None)
+    return made
+
+
+def _call(call: Mapping[str, Any], is_wrapped: bool, arguments: str) -> dict[str, Any]:
+    function = dict(call["function"])
+    if arguments == "json" and not isinstance(function["arguments"], str):
+        function["arguments"] = json.dumps(function["arguments"], ensure_ascii=False)
+    return {**call, "function": function} if is_wrapped else {**{k: call[k] for k in call if k == "id"}, **function}
+
+
+# ---------------------------------------------------------------- the date
+
+
+def chat_date(tokenizer: Any) -> datetime:
+    """The moment that templates write which write the date: the one that was set, or else now."""
+    return getattr(tokenizer, "_trimtab_chat_date", None) or datetime.now()
+
+
+def set_chat_date(tokenizer: Any, moment: datetime) -> None:
+    """Let the template of this tokenizer write this moment wherever it writes the date."""
+    tokenizer._trimtab_chat_date = moment
+
+
+def writes_date(tokenizer: Any) -> bool:
+    """Whether the chat template writes the date."""
+    return "strftime_now" in str(tokenizer.chat_template or "")
+
+
+def dated(template: str, moment: datetime) -> str:
+    """A chat template that writes this moment for the current one."""
+
+    def written(call: re.Match[str]) -> str:
+        return json.dumps(moment.strftime(call["format"]), ensure_ascii=False)
+
+    return re.sub(r"strftime_now\(\s*(?P<quote>['\"])(?P<format>[^'\"]*)(?P=quote)\s*\)", written, template)
