@@ -90,14 +90,15 @@ def _calls(value: Any, where: str) -> list[dict[str, Any]]:
     if isinstance(calls, Mapping):
         calls = [calls]
     made = []
-    for call in calls if isinstance(calls, list) else [None]:
-        function = call.get("function", call) if isinstance(call, Mapping) else None
+    for call in calls if isinstance(calls, list) else [calls]:
+        own = call if isinstance(call, Mapping) else {}
+        function = own.get("function", own)
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             raise DataError(f"{where} has tool_calls {_short(value)}; expected a list of calls, each with a name")
-        flat = function is call
+        flat = function is own
         inner = {k: v for k, v in function.items() if v is not None and not (flat and k in ("id", "type"))}
         inner["arguments"] = _from_json(inner.get("arguments", {}))
-        outer = {k: v for k, v in call.items() if v is not None and (k in ("id", "type") if flat else k != "function")}
+        outer = {k: v for k, v in own.items() if v is not None and (k in ("id", "type") if flat else k != "function")}
         made.append({"type": "function", **outer, "function": inner})
     return made
 
@@ -396,30 +397,27 @@ def _escaped(text: str, ascii_alone: bool = False) -> str:
 
 def _forms(messages: list[Message]) -> Iterator[list[Message]]:
     """The messages in all forms that templates may want, the documented one first."""
-    has_calls = any(m.get("tool_calls") for m in messages)
-    arguments = [("mapping", "json")] if has_calls else [("mapping",)]
-    absent = [(False, True)] if has_calls else [(False,)]
-    wrapped = [(True, False)] if has_calls else [(True,)]
-    for choice in itertools.product((False, True), *wrapped, *absent, *arguments):
-        yield [_form(message, *choice) for message in messages]
+    of_calls = (False, True) if any(m.get("tool_calls") for m in messages) else (False,)
+    for in_parts, is_flat, is_absent, as_json in itertools.product((False, True), of_calls, of_calls, of_calls):
+        yield [_form(message, in_parts, is_flat, is_absent, as_json) for message in messages]
 
 
-def _form(message: Message, in_parts: bool, is_wrapped: bool, is_absent: bool, arguments: str) -> Message:
+def _form(message: Message, in_parts: bool, is_flat: bool, is_absent: bool, as_json: bool) -> Message:
     made = dict(message)
     if in_parts:
         made["content"] = [{"type": "text", "text": made["content"]}]
     if calls := made.get("tool_calls"):
-        made["tool_calls"] = [_call(call, is_wrapped, arguments) for call in calls]
+        made["tool_calls"] = [_call(call, is_flat, as_json) for call in calls]
         if is_absent and not text_of(made.get("content")):
             made.pop("content", None)
     return made
 
 
-def _call(call: Mapping[str, Any], is_wrapped: bool, arguments: str) -> dict[str, Any]:
+def _call(call: Mapping[str, Any], is_flat: bool, as_json: bool) -> dict[str, Any]:
     function = dict(call["function"])
-    if arguments == "json" and not isinstance(function["arguments"], str):
+    if as_json and not isinstance(function["arguments"], str):
         function["arguments"] = json.dumps(function["arguments"], ensure_ascii=False)
-    return {**call, "function": function} if is_wrapped else {**{k: call[k] for k in call if k == "id"}, **function}
+    return {**{k: call[k] for k in call if k == "id"}, **function} if is_flat else {**call, "function": function}
 
 
 # ---------------------------------------------------------------- the date

@@ -232,7 +232,8 @@ def answer_offsets(
     """
     if not tokenizer.is_fast:
         raise DataError(f"{where}: steps are found by character offsets, which only fast tokenizers tell")
-    ends = {*end_ids, tokenizer.eos_token_id} - {None}
+    own: Any = tokenizer.eos_token_id
+    ends = {*end_ids, *([] if own is None else [int(own)])}
     reader = _Reader(coder(tokenizer), ends, where)
     found = reader.sequences(row, "each")
     if len(found) != 1 or not found[0].answers:

@@ -47,7 +47,7 @@ class Coded:
 class Coder:
     """What of a tokenizer has to be looked up once."""
 
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Any  # a PreTrainedTokenizerBase
     first: list[int] = field(init=False)
     """ids that the tokenizer puts before a plain text"""
     added: frozenset[int] = field(init=False)
