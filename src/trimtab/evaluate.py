@@ -23,6 +23,7 @@ from trimtab.report import evaluation as page
 from trimtab.report.evaluation import FACTS, SAMPLES
 from trimtab.report.html import put
 from trimtab.run import environment
+from trimtab.terminal import cells, say, table_of
 from trimtab.train.progress import advance, bar
 
 
@@ -111,9 +112,9 @@ def evaluate(names: Sequence[str], settings: Settings, console: Console | None =
         console.print(table(written))
         failed = sum(one.error is not None for one in found)
         if failed:
-            console.print(f"{failed} items ended in an error and count nowhere; run the same command again to ask them")
+            say(console, f"{failed} items ended in an error and count nowhere; run the same command again to ask them")
         signature = written.facts["signature"]
-        console.print(f"signature: {'; '.join(f'{key} {value}' for key, value in signature.items())}", soft_wrap=True)
+        say(console, f"signature: {'; '.join(f'{key} {value}' for key, value in signature.items())}")
         folders.append(folder)
     return folders
 
@@ -172,7 +173,7 @@ def _into(
     done = answers.read()
     left = len(asked.items) - sum(item.id in done and not done[item.id].get("error") for item in asked.items)
     if done:
-        console.print(f"{name}: {len(asked.items) - left} of {len(asked.items)} items were answered before")
+        say(console, f"{name}: {len(asked.items) - left} of {len(asked.items)} items were answered before")
     with bar(console) as progress:
         task: Any = progress.add_task(name, total=left, note="items")
 
@@ -213,10 +214,11 @@ def _write(path: Path, facts: Mapping[str, Any]) -> None:
 
 def table(found: page.Evaluation) -> Table:
     """Numbers over all items for a terminal, with the baselines."""
-    rows = Table("measure", "value", "95% interval", "items", title=found.title, title_justify="left", box=None)
+    headings = ("measure", "value", "95% interval", "items")
+    rows = table_of(*headings, title=found.title, title_justify="left", box=None)
     for one in found.measures:
         if one.group == "all":
-            rows.add_row(one.name, *page.number(one.value), str(one.number))
+            rows.add_row(*cells((one.name, *page.number(one.value), one.number)))
     for name, value in found.baselines.items():
-        rows.add_row(f"({name})", f"{value:.3f}", "", "")
+        rows.add_row(*cells((f"({name})", f"{value:.3f}", "", "")))
     return rows

@@ -25,6 +25,7 @@ from trimtab.locks import writing
 from trimtab.models import fingerprint, loading
 from trimtab.models.identity_layer import MARK
 from trimtab.recipe import parse_value
+from trimtab.terminal import say
 from trimtab.train import heldout
 from trimtab.train.progress import bar
 
@@ -217,7 +218,7 @@ def _generate(prompts: Sequence[str], settings: Settings, console: Console) -> N
     made += _made(settings, loop, strengths)
     if settings.out is not None:
         _write(settings.out, prompts, strengths, found, made)
-        console.print(f"{len(prompts)} answers: {settings.out}, made by: {settings.out.with_suffix('.meta.json')}")
+        say(console, f"{len(prompts)} answers: {settings.out}, made by: {settings.out.with_suffix('.meta.json')}")
     elif not streams:
         for row, prompt in enumerate(prompts):
             _show(console, prompt, strengths, found[row])

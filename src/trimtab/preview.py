@@ -13,6 +13,7 @@ from trimtab.data.sources import DataError
 from trimtab.models.loading import load_tokenizer
 from trimtab.recipe import Recipe, policy_source
 from trimtab.run import prepare_source
+from trimtab.terminal import table_of
 
 LEARNT, READ = "black on bright_green", "grey50"
 
@@ -31,7 +32,7 @@ def preview_recipe(recipe: Recipe, rows: int, split: str, console: Console | Non
     tokenizer = load_tokenizer(policy_source(recipe), trust_remote_code=recipe.models.trust_remote_code)
     prepared = prepare_source(recipe, split, tokenizer, refuse=False)
     for row in prepared.rows[:rows]:
-        console.rule(f"row {prepared.number(row)} of {prepared.source}", align="left", style="grey50")
+        console.rule(Text(f"row {prepared.number(row)} of {prepared.source}"), align="left", style="grey50")
         if "input_ids" not in row:  # a task, which the policy answers itself
             console.print(_task(row))
             continue
@@ -71,7 +72,7 @@ def _coloured(ids: list[int], labels: list[int], tokenizer, colours: bool) -> Te
 
 def _table(prepared: Prepared, max_lost: float, tokenizer) -> Table:
     counts = prepared.counts
-    table = Table("what", "count", "note", box=None, pad_edge=False, title=prepared.source, title_justify="left")
+    table = table_of("what", "count", "note", box=None, pad_edge=False, title=prepared.source, title_justify="left")
     share = counts.lost() / counts.rows
     if prepared.rows and "input_ids" not in prepared.rows[0]:
         table.add_row("tasks", f"{counts.rows:,}", "answered by the policy, judged by the recipe's reward")

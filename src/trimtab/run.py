@@ -19,6 +19,7 @@ import yaml
 from accelerate.utils import gather_object
 from datasets import Dataset
 from rich.console import Console
+from rich.text import Text
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerState
 
 from trimtab import __version__, methods, report
@@ -46,6 +47,7 @@ from trimtab.signals.credit import CreditModel, Reading, load_credit, reading_of
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.learning import Critic
 from trimtab.signals.start import WithoutAdapter
+from trimtab.terminal import say
 from trimtab.train import answers, checkpoints, heldout, settings
 from trimtab.train.epochs import Epoch, epoch_of, updates_asked
 from trimtab.train.events import EventLog, StopOnInterrupt, WriteEvents
@@ -137,7 +139,7 @@ def run_stages(stages: Stages, *, resume: bool = False, console: Console | None 
     notes = [_fit_stages(stages, console, shared)] if stages.minutes is not None else []
     folders = []
     for recipe in stages.stages:
-        console.rule(f"{recipe.method}: {recipe.output}")
+        console.rule(Text(f"{recipe.method}: {recipe.output}"))
         folders.append(
             _run_one(recipe, resume and Path(recipe.output).exists(), console, shared, fit=False, notes=notes).folder
         )
@@ -163,7 +165,7 @@ def _go_on(recipe: Recipe, resume: bool, console: Console, shared: Shared, fit: 
     folder = Path(recipe.output)
     stored = check_folder(folder, recipe, resume)
     if isinstance(stored, str):
-        console.print(f"{folder} is finished already")
+        say(console, f"{folder} is finished already")
         return Result(folder, folder / "report.html")
     if stored is not None:
         recipe = recipe.model_copy(update={"training": stored["training"]})  # steps that were fitted to the machine
@@ -174,7 +176,7 @@ def _go_on(recipe: Recipe, resume: bool, console: Console, shared: Shared, fit: 
     if stored is None and fit:
         assert recipe.minutes is not None
         job.notes.append(_fit(recipe, recipe.minutes, seconds_per_step(job), job.updates))
-        console.print(job.notes[-1])
+        say(console, job.notes[-1])
     return execute(job, folder, resume=stored is not None, console=console)
 
 
@@ -311,13 +313,13 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         )
         if message:
             notes.append(message)
-            console.print(message)
+            say(console, message)
         vocab = min(vocab, vocabularies[role])
     train = prepare_source(recipe, "train", tokenizer)
     epoch = epoch_of(args, method.loop, len(train.rows), wants.window)
     if epoch.note:
         notes.append(epoch.note)
-        console.print(epoch.note, soft_wrap=True, markup=False, highlight=False)
+        say(console, epoch.note)
     held = prepare_source(recipe, "heldout", tokenizer) if recipe.data.heldout else None
     for note in [note for prepared in filter(None, (train, held)) for note in prepared.notes()]:
         notes.append(note)
@@ -344,11 +346,11 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
             f"the stored reference is {stored.models(recipe.data.train)['reference']}, "
             f"not the model that training starts from ({trained})"
         )
-        console.print(notes[-1], soft_wrap=True)
+        say(console, notes[-1])
     if wants.reward_model:
         for note in _reward_notes(train, prints.get("reference"), trained):
             notes.append(note)
-            console.print(note, soft_wrap=True)
+            say(console, note)
     needs_copy = wants.start and models.reference is None and models.lora is None and not wants.identity_layer
     needs_copy = needs_copy or (wants.critic is not None and not wants.credit)
     start = deepcopy(policy) if needs_copy or recipe.eval.drift else None
@@ -692,7 +694,7 @@ def _fit_stages(stages: Stages, console: Console, shared: Shared) -> str:
         for recipe in stages.stages:
             recipe.training["max_steps"] = steps
     else:
-        console.print("measuring the speed of this machine ...")
+        say(console, "measuring the speed of this machine ...")
         seconds, asked = 0.0, []
         for recipe in stages.stages:
             job = load_job(recipe, shared, Console(quiet=True))
@@ -700,7 +702,7 @@ def _fit_stages(stages: Stages, console: Console, shared: Shared) -> str:
             asked.append(job.updates)
         notes = [_fit(recipe, stages.minutes, seconds, n) for recipe, n in zip(stages.stages, asked)]
         note = f"{notes[0]} (all {len(notes)} stages together)"
-    console.print(note, soft_wrap=True)
+    say(console, note)
     return note
 
 
@@ -766,7 +768,7 @@ def _execute(job: Job, folder: Path, resume: bool, console: Console) -> Result:
         evaluate(trainer.model, step, True)
     trainer.accelerator.wait_for_everyone()
     if main:
-        console.print("saving the model and writing the report")
+        say(console, "saving the model and writing the report")
         _save_model(trainer, job, folder)
         if hasattr(job.plan.objective, "tables"):
             for title, rows in job.plan.objective.tables(job.tokenizer.decode).items():  # type: ignore[attr-defined]
@@ -913,7 +915,7 @@ def _evaluator(job: Job, args: Any, log: EventLog, console: Console) -> Callable
             log.event("eval", step, **means)
             shown = (*SHOWN, *job.questions)
             text = "  ".join(f"{name} {means[name]:.4g}" for name in shown if name in means)
-            console.print(f"held out, step {step}: {text}", highlight=False, soft_wrap=True)
+            say(console, f"held out, step {step}: {text}")
 
     return evaluate
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
 from trimtab import __version__
@@ -26,6 +25,7 @@ from trimtab.report import scores as page
 from trimtab.report.html import put
 from trimtab.run import environment
 from trimtab.signals.credit import CreditModel, load_credit
+from trimtab.terminal import cells, say, table_of
 from trimtab.train.progress import watched
 
 LINES, MEASURES, SIGNATURE, PAGE = "scores.jsonl", "measures.json", "signature.txt", "report.html"
@@ -348,7 +348,7 @@ def _all_scores(
     except (KeyError, TypeError, ValueError):
         raise ScoreError(f"{answers.path} holds a line that is no score; add --force to score anew") from None
     if scored:
-        console.print(f"{len(scored)} of {len(encoded)} answers were scored before", highlight=False)
+        say(console, f"{len(scored)} of {len(encoded)} answers were scored before")
     waiting = sum(len(one.tokens) for one in encoded if one.asked.id not in scored)
     made = batches(model, encoded, settings.batch_size, source, scored.keys())
 
@@ -381,11 +381,11 @@ def _cautions(counts: Counts, limit: int, notes: Sequence[str]) -> list[str]:
 def _show(facts: Mapping[str, Any], console: Console) -> None:
     """Numbers over all answers for a terminal."""
     for table in page.tables(facts, groups=False):
-        shown = Table(*table.columns, title=table.title, title_justify="left", box=None)
+        shown = table_of(*table.columns, title=table.title, title_justify="left", box=None)
         for row in table.rows:
-            shown.add_row(*(" ".join(filter(None, cell)) if isinstance(cell, tuple) else cell for cell in row))
+            shown.add_row(*cells(" ".join(filter(None, cell)) if isinstance(cell, tuple) else cell for cell in row))
         console.print(shown)
     for line in facts["cautions"]:
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)
     signature = "; ".join(f"{key} {value}" for key, value in facts["signature"].items())
-    console.print(f"signature: {signature}", soft_wrap=True, highlight=False)
+    say(console, f"signature: {signature}")

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
+from trimtab.terminal import say
+
 T = TypeVar("T")
 _SHOWN = ("loss", "nll", "divergence", "grad_norm")
 
@@ -15,10 +17,10 @@ _SHOWN = ("loss", "nll", "divergence", "grad_norm")
 def bar(console: Console) -> Progress:
     """A bar whose tasks have a `note`; nothing is drawn where there is no terminal."""
     columns = (
-        TextColumn("[bold]{task.description}"),
+        TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
@@ -34,7 +36,7 @@ def advance(progress: Progress, task: Any, number: int) -> None:
         one = progress.tasks[task]
         shown = "" if one.time_remaining is None else f"  {left(one.time_remaining)}"
         done = f"{one.description}  {one.completed:.0f}/{one.total or 0:.0f} {one.fields['note']}"
-        console.print(f"{done}{shown}", highlight=False, soft_wrap=True)
+        say(console, f"{done}{shown}")
 
 
 def left(seconds: float) -> str:
@@ -65,7 +67,7 @@ def watched(
             if not console.is_terminal and done * 10 // total > lines:
                 lines = done * 10 // total
                 at = f"{name}  {done:,}/{total:,} {unit}  {rate:,.0f}/s  {left((total - done) / rate)}"
-                console.print(at, highlight=False, soft_wrap=True)
+                say(console, at)
 
 
 def num_tokens(batch: Mapping[str, Any]) -> int:
@@ -103,7 +105,7 @@ class ShowProgress(TrainerCallback):
             seconds = self.progress.tasks[0].time_remaining
             shown = "" if seconds is None else f"  {left(seconds)}"
             at = f"step {state.global_step}/{state.max_steps}"
-            self.console.print(f"{self.title}  {at}  {note}{shown}", highlight=False, soft_wrap=True)
+            say(self.console, f"{self.title}  {at}  {note}{shown}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.close()
