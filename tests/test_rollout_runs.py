@@ -23,6 +23,13 @@ def letters(prompts, completions, completion_ids, **columns):
     """The share of tokens that are no special ones: something that an untrained model can gain."""
     return [sum(token > 130 for token in ids) / 8 for ids in completion_ids]
 
+def keeping(prompts, completions, answer, info, row_id, **columns):
+    """Writes down what it is given."""
+    with open(__file__ + ".seen", "a") as out:
+        for one, other, row, more in zip(answer, info, row_id, columns.get("more", [None] * len(prompts))):
+            print(row, repr(one), repr(other), repr(more), file=out)
+    return [float(i % 2) for i in range(len(prompts))]
+
 def broken(prompts, completions, **columns):
     return [float("nan")] * len(prompts)
 '''
@@ -73,6 +80,21 @@ def run(made: dict) -> Path:
 
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_rewards_get_the_values_of_their_rows_whatever_other_rows_hold(files, tmp_path):
+    rows = [
+        {"prompt": "count 1", "answer": 3, "info": {"city": "Rome"}},
+        {"prompt": "count 2", "answer": "three", "info": {"zone": 1}, "more": [1, "x", None]},
+        {"prompt": "count 3", "answer": 1.5, "info": [True, 2]},
+        {"prompt": "count 4", "answer": True, "info": {"zone": {"deep": None}}},
+    ]
+    tiny_folder.write_jsonl(tmp_path / "unlike.jsonl", rows)
+    (tmp_path / "own.py").write_text(REWARD)
+    data = {"train": str(tmp_path / "unlike.jsonl"), "heldout": str(tmp_path / "unlike.jsonl")}
+    run(tree(files, tmp_path / "run", reward=f"{tmp_path}/own.py:keeping", data=data, training={"max_steps": 4}))
+    seen = set((tmp_path / "own.py.seen").read_text().splitlines())
+    assert seen == {f"{i} {row['answer']!r} {row['info']!r} {row.get('more')!r}" for i, row in enumerate(rows)}
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 import yaml
 from accelerate.utils import gather_object
-from datasets import Dataset
 from rich.console import Console
 from rich.text import Text
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerState
@@ -49,6 +48,7 @@ from trimtab.signals.learning import Critic
 from trimtab.signals.start import WithoutAdapter
 from trimtab.terminal import say
 from trimtab.train import answers, checkpoints, heldout, settings
+from trimtab.train.dataset import Rows
 from trimtab.train.epochs import Epoch, epoch_of, updates_asked
 from trimtab.train.events import EventLog, StopOnInterrupt, WriteEvents
 from trimtab.train.progress import ShowProgress
@@ -783,7 +783,7 @@ def _trainer(job: Job, args: Any, log: EventLog, callbacks: list[Any]) -> Object
         "model": job.policy,
         "args": args,
         "plan": job.plan,
-        "train_dataset": Dataset.from_list(job.train.rows),
+        "train_dataset": Rows(job.train.rows),
         "processing_class": job.tokenizer,
         "callbacks": callbacks,
     }

@@ -11,6 +11,7 @@ from trimtab.data.collate import Collator, length_sorted
 from trimtab.data.tasks import asked
 from trimtab.data.tokens import padded
 from trimtab.decoding._ragged import quickest
+from trimtab.train.dataset import columns_of
 from trimtab.train.heldout import measure
 
 Judge = Callable[..., Sequence[float]]
@@ -153,7 +154,7 @@ def judged(
 def _as_trl(rows: Sequence[Mapping[str, Any]], own: Sequence[Own]) -> dict[str, Any]:
     chats = not isinstance(rows[0]["prompt"], str)
     said = [[{"role": "assistant", "content": one.text}] if chats else one.text for one in own]
-    columns = {key: [row[key] for row in rows] for key in rows[0] if key != "prompt"}
+    columns = {key: [row.get(key) for row in rows] for key in columns_of(rows) if key != "prompt"}
     return {
         "prompts": [row["prompt"] for row in rows],
         "completions": said,

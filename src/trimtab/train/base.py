@@ -15,6 +15,7 @@ from trimtab.core import Plan
 from trimtab.models.forward import ObjectiveOutput
 from trimtab.signals.base import call_plan
 from trimtab.train.checkpoints import mark_complete
+from trimtab.train.dataset import Rows
 from trimtab.train.orders import EpochOrder
 
 
@@ -59,6 +60,12 @@ class ObjectiveLoop(Trainer):
     _update: list[tuple[Tensor, Tensor]]
     num_sources: int = 0
     """rows of the source, of which some may have become several"""
+
+    def __init__(self, *args: Any, train_dataset: Any = None, **kwargs: Any):
+        rows = train_dataset if isinstance(train_dataset, Rows) else None
+        super().__init__(*args, train_dataset=rows.placeholder() if rows is not None else train_dataset, **kwargs)
+        if rows is not None:
+            self.train_dataset = rows
 
     def _begin(self, plan: Plan) -> None:
         self.plan = plan
