@@ -10,6 +10,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from trimtab import __version__
+from trimtab.data.chat import adopt_date
 from trimtab.data.files import RecordError, append, json_line, records
 from trimtab.data.sources import DataError, load_rows
 from trimtab.data.stored import drop_torn_line
@@ -146,6 +147,7 @@ def _answerer(settings: Settings) -> Answerer:
             batch=settings.batch,
         )  # fmt: skip
     tokenizer = loading.load_tokenizer(settings.model)
+    adopt_date(tokenizer, settings.out / FACTS)
     model = loading.load_model(settings.model).to(loading.device())  # type: ignore[arg-type]
     options = {"temperature": settings.temperature}
     return Local(

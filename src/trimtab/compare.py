@@ -19,6 +19,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 from trimtab import __version__, decoding
 from trimtab.core import answer_mask
 from trimtab.data import stored
+from trimtab.data.chat import date_facts
 from trimtab.data.sources import SUFFIXES, load_rows, prompt_lines
 from trimtab.data.tokens import encode_prompts
 from trimtab.decoding.penalty import PenaltyProcessor
@@ -517,6 +518,7 @@ def _compare(settings: Settings, console: Console) -> Path:
         "trimtab": __version__,
         "model": f"{settings.model} {fingerprint.of_model(model)}",
         "tokenizer": fingerprint.of_tokenizer(tokenizer),
+        **(date_facts(tokenizer) if settings.chat else {}),
         "perplexity under": f"{settings.judge} {fingerprint.of_model(judge)}" if settings.judge else "the model itself",
         "prompts": f"{settings.prompts}, {len(passages)} {'as chats' if settings.chat else 'plain'}"
         f"{f', of {settings.prefix} tokens' if all(human) else ''}{f'; {left_out}' if left_out else ''}",

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trimtab import __version__
+from trimtab.data.chat import adopt_date
 from trimtab.data.files import json_line
 from trimtab.evals import suites
 from trimtab.evals.answerers import Answerer, Endpoint, Local
@@ -124,6 +125,7 @@ def answerer_of(settings: Settings) -> Answerer:
     if settings.endpoint:
         return Endpoint(settings.endpoint, settings.model, seed=settings.seed, batch=settings.batch)
     tokenizer = loading.load_tokenizer(settings.model)
+    adopt_date(tokenizer, *sorted(settings.out.glob(f"*/{FACTS}")))
     model = loading.load_model(settings.model).to(loading.device())  # type: ignore[arg-type]
     return Local(
         model,

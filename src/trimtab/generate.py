@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, TextStreamer
 
 from trimtab import __version__, decoding
 from trimtab.data import stored
+from trimtab.data.chat import date_facts
 from trimtab.data.files import check_whole
 from trimtab.data.sources import SUFFIXES, load_rows, prompt_lines
 from trimtab.data.tokens import encode_prompts
@@ -216,6 +217,7 @@ def _generate(prompts: Sequence[str], settings: Settings, console: Console) -> N
             if progress and task is not None:
                 progress.update(task, completed=len(found))
     made += _made(settings, loop, strengths)
+    made += [] if settings.plain else [f"{key} {value}" for key, value in date_facts(tokenizer).items()]
     if settings.out is not None:
         _write(settings.out, prompts, strengths, found, made)
         say(console, f"{len(prompts)} answers: {settings.out}, made by: {settings.out.with_suffix('.meta.json')}")

@@ -12,7 +12,7 @@ from trimtab.data.rows import Prepared, check_losses, sequences
 from trimtab.data.sources import DataError
 from trimtab.models.loading import load_tokenizer
 from trimtab.recipe import Recipe, policy_source
-from trimtab.run import prepare_source
+from trimtab.run import adopt_run_date, prepare_source
 from trimtab.terminal import table_of
 
 LEARNT, READ = "black on bright_green", "grey50"
@@ -30,6 +30,7 @@ def preview_recipe(recipe: Recipe, rows: int, split: str, console: Console | Non
     if getattr(recipe.data, split) is None:
         raise DataError(f"the recipe has no data.{split}")
     tokenizer = load_tokenizer(policy_source(recipe), trust_remote_code=recipe.models.trust_remote_code)
+    adopt_run_date(recipe, tokenizer)
     prepared = prepare_source(recipe, split, tokenizer, refuse=False)
     for row in prepared.rows[:rows]:
         console.rule(Text(f"row {prepared.number(row)} of {prepared.source}"), align="left", style="grey50")

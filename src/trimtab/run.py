@@ -24,6 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trimtab import __version__, methods, report
 from trimtab.core import Method, MethodConfig, Plan, Wants
 from trimtab.data import stored
+from trimtab.data.chat import adopt_date, date_facts
 from trimtab.data.collate import Collator, length_sorted
 from trimtab.data.rows import RATING, Prepared, check_losses, prepare, sequences
 from trimtab.data.sources import DataError, Row, load_rows
@@ -301,6 +302,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
     policy_name = policy_source(recipe)
     _check_eval(recipe, wants)
     tokenizer = loading.load_tokenizer(policy_name, trust_remote_code=models.trust_remote_code)
+    adopt_run_date(recipe, tokenizer)
     config = loading.load_config(policy_name, trust_remote_code=models.trust_remote_code)
     notes = []
     vocab = config.get_text_config().vocab_size
@@ -403,6 +405,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         "trained parameters": f"{sum(p.numel() for p in policy.parameters() if p.requires_grad):,}",
         "tokenizer": fingerprint.of_tokenizer(tokenizer),
         "chat template": fingerprint.of_text(str(tokenizer.chat_template)),
+        **date_facts(tokenizer),
         "training data": f"{recipe.data.train} {rows_name}",
         **({"reward": ", ".join(f"{one.name} {one.right:g}/{one.wrong:g}" for one in recipe.reward)} if judges else {}),
         **({"stored columns": _described(stored.models(recipe.data.train))} if wants.columns else {}),
@@ -541,12 +544,20 @@ def prepare_source(recipe: Recipe, which: str, tokenizer: PreTrainedTokenizerBas
     return prepared
 
 
+def adopt_run_date(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Where the chat template writes the date: that of the stored columns that are read, or of the run that goes on."""
+    _, _, wants = method_of(recipe)
+    columns = [stored.meta_path(Path(recipe.data.train).expanduser())] if wants.columns else []
+    adopt_date(tokenizer, *columns, Path(recipe.output) / "signature.txt")
+
+
 def column_facts(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
     """What stored columns depend on besides the models that they were computed with."""
     others = ({key: value for key, value in row.items() if not stored.is_computed(key)} for row in rows)
     return {
         "tokenizer": fingerprint.of_tokenizer(tokenizer),
         "chat template": fingerprint.of_text(str(tokenizer.chat_template)),
+        **date_facts(tokenizer),
         "rows": fingerprint.of_each(others),
     }
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from trimtab import __version__
 from trimtab.core import IGNORE, TokenBatch
+from trimtab.data.chat import adopt_date, date_facts
 from trimtab.data.collate import Collator
 from trimtab.data.files import json_line
 from trimtab.data.processbench import processbench
@@ -256,6 +257,7 @@ def score_into(settings: Settings, console: Console | None = None) -> Path:
     asked = read(rows, source, numbered=settings.processbench is not None)
     model = load_credit(settings.model, dtype=settings.dtype, reference=settings.reference)
     tokenizer = loading.load_tokenizer(settings.model)
+    adopt_date(tokenizer, out / SIGNATURE)
     limit = _limit(settings, model)
     encoded, counts = encode(asked, tokenizer, limit, source)
     if not encoded:
@@ -273,6 +275,7 @@ def score_into(settings: Settings, console: Console | None = None) -> Path:
         "reference": fingerprint.of_model(model.reference.model) if model.reference else "none",
         "tokenizer": fingerprint.of_tokenizer(tokenizer),
         "chat template": fingerprint.of_text(str(tokenizer.chat_template)),
+        **date_facts(tokenizer),
         "rows": f"{len(rows)} of {source} {fingerprint.of_each(rows)}",
         **environment(),
     }

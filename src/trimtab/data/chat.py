@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trimtab.data.sources import DataError
@@ -28,6 +29,8 @@ CLOSED = re.compile(r"<(?P<tag>[\w:]*think\w*)>\s*</(?P=tag)>\s*$", re.I)
 """An empty thought at the end of a generation prompt."""
 SWITCHES = ("enable_thinking", "thinking")
 """Variables by which templates are told whether the model thinks."""
+DATE = "chat date"
+"""The line of a signature that holds the moment which a chat template writes."""
 REASONING = ("reasoning_content", "thinking", "reasoning")
 """Keys of a message under which its thought lies; transformers gives templates the one that they read."""
 
@@ -424,8 +427,11 @@ def _call(call: Mapping[str, Any], is_flat: bool, as_json: bool) -> dict[str, An
 
 
 def chat_date(tokenizer: Any) -> datetime:
-    """The moment that templates write which write the date: the one that was set, or else now."""
-    return getattr(tokenizer, "_trimtab_chat_date", None) or datetime.now()
+    """The moment that this tokenizer's template writes wherever it writes the date: that of the first question, unless
+    one was set before."""
+    if getattr(tokenizer, "_trimtab_chat_date", None) is None:
+        set_chat_date(tokenizer, datetime.now().replace(microsecond=0))
+    return tokenizer._trimtab_chat_date
 
 
 def set_chat_date(tokenizer: Any, moment: datetime) -> None:
@@ -433,9 +439,20 @@ def set_chat_date(tokenizer: Any, moment: datetime) -> None:
     tokenizer._trimtab_chat_date = moment
 
 
-def writes_date(tokenizer: Any) -> bool:
-    """Whether the chat template writes the date."""
-    return "strftime_now" in str(tokenizer.chat_template or "")
+def date_facts(tokenizer: Any) -> dict[str, str]:
+    """For signatures: the moment that the chat template writes; nothing if it writes none."""
+    dated = "strftime_now" in str(tokenizer.chat_template or "")
+    return {DATE: chat_date(tokenizer).isoformat()} if dated else {}
+
+
+def adopt_date(tokenizer: Any, *files: Path) -> None:
+    """Go on with the moment of the first of these files, signatures as text or JSON, that holds one: what is resumed
+    after midnight, or reads stored columns, has to write the date that was written before."""
+    for file in files:
+        text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+        if found := re.search(rf'{DATE}"?: "?(\d[\d:T-]+)', text):
+            return set_chat_date(tokenizer, datetime.fromisoformat(found[1]))
+    return None
 
 
 def dated(template: str, moment: datetime) -> str:

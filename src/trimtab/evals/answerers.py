@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from trimtab import decoding
+from trimtab.data.chat import date_facts
 from trimtab.data.tokens import answer_tails, encode_prompts, prompt_text
 from trimtab.decoding._beginning import begin
 from trimtab.decoding._ragged import quickest
@@ -84,6 +85,7 @@ class Local:
             "model": f"{self.name} {fingerprint.of_model(self.model)}",
             "tokenizer": fingerprint.of_tokenizer(self.tokenizer),
             "template": fingerprint.of_text(str(template)) if template else "none, prompts are plain text",
+            **({} if self.plain else date_facts(self.tokenizer)),
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "decoding": " ".join([self.strategy, *(f"{key}={value}" for key, value in chosen.items())]),
             **({"seed": str(self.seed)} if sampled else {}),
