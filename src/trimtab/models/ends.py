@@ -1,0 +1,153 @@
+"""Where answers end: one set of end tokens for generating, learning and the saved model."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+_ASKED, _SAID, _AGAIN, _LAST = "Zanzibar", "Reykjavik", "Kathmandu", "Montevideo"
+"""words that no template writes itself"""
+
+
+def end_tokens(tokenizer: Any, model: Any = None) -> tuple[int, ...]:
+    """Ids after any of which an answer is over, in order.
+
+    These are the tokenizer's end token, the token with which its chat template ends an answer (`turn_end`), and with a
+    model what its config and generation config call ends. A config that names a wrong one, or none, takes none away.
+
+    Args:
+        tokenizer: of the model.
+        model: or something that holds a `config` and a `generation_config`, such as a wrapped one; None for what a
+            tokenizer alone says, which is what answers to learn from end with.
+    """
+    named = [getattr(tokenizer, "eos_token_id", None), turn_end(tokenizer)]
+    for config in (getattr(model, "generation_config", None), getattr(model, "config", None)):
+        named.append(getattr(config, "eos_token_id", None))
+        if hasattr(config, "get_text_config"):
+            named.append(getattr(config.get_text_config(), "eos_token_id", None))
+    return tuple(sorted({token for value in named for token in _ids(value) if token >= 0}))
+
+
+def _ids(value: Any) -> list[int]:
+    """A config's entry, which may be a number, several, or absent."""
+    if value is None:
+        return []
+    return [int(token) for token in value] if isinstance(value, Iterable) else [int(value)]
+
+
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token with which the chat template ends a turn of the assistant; None if it has no template, or one that ends
+    turns by text alone.
+
+    A conversation is rendered whose words are known. Between an answer and the next question, and after the last
+    answer, stand special tokens: those that both have in common, up to one that opens a turn, end it, and generation
+    stops at the last of them (Command R ends with two, Phi-3 writes a further one behind the last turn alone). Where
+    they have nothing in common, what ends the last answer does.
+    """
+    if getattr(tokenizer, "chat_template", None) is None:
+        return None
+    after_last, between = _after_answers(tokenizer)
+    opening = _opening(tokenizer)
+    last = _until_opening(_special(tokenizer, after_last), opening)
+    if between is None:
+        return last[0] if last else None
+    first = _until_opening(_special(tokenizer, between), opening)
+    shared = [token for place, token in enumerate(last) if first[: place + 1] == last[: place + 1]]
+    return shared[-1] if shared else last[0] if last else None
+
+
+def _after_answers(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str | None]:
+    """What the template writes after the last answer, and between an answer and the next question if it can."""
+    user, said = {"role": "user", "content": _ASKED}, {"role": "assistant", "content": _SAID}
+    more = [{"role": "user", "content": _AGAIN}, {"role": "assistant", "content": _LAST}]
+    system = {"role": "system", "content": "Answer."}
+    for start in ([user, said], [system, user, said], [said]):
+        text = _render(tokenizer, [*start, *more])
+        if text and _LAST in text:
+            rest = text.rpartition(_LAST)[2]
+            known = _SAID in text and _AGAIN in text.partition(_SAID)[2]
+            return rest, text.partition(_SAID)[2].partition(_AGAIN)[0] if known else None
+        text = _render(tokenizer, start)
+        if text and _SAID in text:
+            return text.rpartition(_SAID)[2], None
+    return "", None
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[dict[str, Any]], **options: Any) -> str | None:
+    """The text of a conversation; None if the template refuses it, with contents as texts and as parts."""
+    for messages in (list(chat), [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in chat]):
+        try:
+            text = tokenizer.apply_chat_template(messages, tokenize=False, **options)  # type: ignore[arg-type]
+        except (TemplateError, ValueError, TypeError, KeyError, IndexError, AttributeError):
+            continue  # of a probe: what the template says of the user's own rows is said where these are read
+        if isinstance(text, str) and any(word in text for word in (_ASKED, _SAID)):
+            return text
+    return None
+
+
+def _opening(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Special tokens that open a turn: those of the generation prompt, those before the first word that do not end its
+    turn, and one that begins a text. The tokenizer's end token is none."""
+    asked = {"role": "user", "content": _ASKED}
+    short, whole = (_render(tokenizer, [asked], add_generation_prompt=wanted) or "" for wanted in (False, True))
+    found = set(_special(tokenizer, whole.removeprefix(short))) if whole.startswith(short) else set()
+    text = _render(tokenizer, [asked, {"role": "assistant", "content": _SAID}]) or ""
+    if _ASKED in text:
+        before, _, after = text.partition(_ASKED)
+        found |= set(_special(tokenizer, before)) - set(_special(tokenizer, after)[:1])
+    begins, ends = (getattr(tokenizer, f"{kind}_token_id", None) for kind in ("bos", "eos"))
+    return (found | {begins}) - {ends, None}  # type: ignore[arg-type]
+
+
+def _special(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of the special and added tokens in a text that are not spaces."""
+    known = set(tokenizer.all_special_ids) | {token for token in getattr(tokenizer, "added_tokens_decoder", {})}
+    ids = tokenizer(text, add_special_tokens=False).input_ids if text else []
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    return [i for i in ids if i in known and i != unknown and tokenizer.decode([i]).strip()]  # type: ignore[union-attr]
+
+
+def _until_opening(ids: Sequence[int], opening: set[int]) -> list[int]:
+    found = []
+    for token in ids:
+        if token in opening:
+            break
+        found.append(token)
+    return found
+
+
+class Kept(GenerationConfig):
+    """A generation config that is saved with all that is in it.
+
+    transformers refuses to save one that was changed and holds a setting that does not act, such as a temperature
+    without sampling. Many models come with one; it is their authors', and stays.
+    """
+
+    def validate(self, strict: bool = False, **others: Any) -> None:
+        super().validate(strict=False, **others)
+
+
+def settle(model: Any, tokenizer: Any) -> str | None:
+    """Write the ends and the padding token into the generation config that is saved with a model.
+
+    Returns:
+        What is different from what the model came with, in words; None if nothing is.
+    """
+    config = getattr(model, "generation_config", None)
+    if config is None:
+        return None
+    before, ends = sorted(_ids(config.eos_token_id)), list(end_tokens(tokenizer, model))
+    kept = Kept()
+    kept.__dict__.update(config.__dict__)
+    kept.pad_token_id = config.pad_token_id if config.pad_token_id is not None else tokenizer.pad_token_id
+    if ends:
+        kept.eos_token_id = ends if len(ends) > 1 else ends[0]
+    model.generation_config = kept
+    if before == ends:
+        return None
+    new, old = (", ".join(repr(tokenizer.decode([i])) for i in ids) or "none" for ids in (ends, before))
+    return (
+        f"end tokens: answers end at {new}, the tokenizer's, its chat template's and the config's; the model's own "
+        f"generation config named {old}, and the saved one names them all"
+    )
