@@ -52,6 +52,68 @@ def test_from_the_shared_cache_a_strategy_writes_what_generate_writes(model, tok
         assert len(found.ids[i]) == 10 or found.ids[i][-1] == tokenizer.eos_token_id
 
 
+SEARCHED = {"beam": {"beams": 3}}
+
+
+@pytest.mark.parametrize("eos", [[0], [0, 65, 80]])
+def test_beams_write_what_generate_writes_and_the_model_reads_the_text_that_was_found(folder, tokenizer, eos):
+    model = load_model(folder)
+    model.generation_config.eos_token_id = eos
+    (found,) = write(model, tokenizer, passages(), SEARCHED, new=10)
+    for i, prompt in enumerate(PROMPTS):
+        ids = tokenizer(prompt, return_tensors="pt").input_ids
+        asked = decoding.arguments("beam", tokenizer, beams=3)
+        wanted = model.generate(ids, **asked, max_new_tokens=10, pad_token_id=0, eos_token_id=eos)[0, ids.size(1) :]
+        assert wanted.tolist()[: len(found.ids[i])] == found.ids[i]
+        with torch.no_grad():
+            logits = model(torch.tensor([ids[0].tolist() + found.ids[i]])).logits[0, ids.size(1) - 1 : -1]
+        log_p = logits.log_softmax(-1)
+        assert found.logprobs[i] == pytest.approx(log_p[range(len(found.ids[i])), found.ids[i]].tolist(), abs=1e-3)
+        assert found.best[i] == (logits.argmax(-1) == torch.tensor(found.ids[i])).tolist()
+    assert found.kept == found.confidence == [[], [], []]
+    assert len(found.states) == 3
+
+
+def test_every_strategy_of_the_list_is_compared(folder, tmp_path):
+    (tmp_path / "lines.txt").write_text("\n".join(PROMPTS))
+    names = sorted(set(decoding.known()) - {"dera", "realign"})
+    settings = compare.Settings(
+        folder, str(tmp_path / "lines.txt"), tmp_path / "p.html", parse_strategies(",".join(names), []), new=4
+    )
+    compare.compare(settings, Console(quiet=True))
+    meta = json.loads((tmp_path / "p.meta.json").read_text())
+    assert set(meta["measures"]["perplexity"]) == set(names)
+    assert set(meta["measures"]["candidates"]) == set(names) - {"beam"}
+    said = meta["signature"]["generation of beam"]
+    assert said == "eos_token_id=[0], max_new_tokens=4, num_beams=5, pad_token_id=0"
+
+
+def test_as_the_models_authors_set_it_is_compared_by_what_the_model_itself_says(folder, tokenizer):
+    model = load_model(folder)
+    own = {"repetition_penalty": 3.0, "no_repeat_ngram_size": 2}
+    model.generation_config.update(**own)
+    (found,) = write(model, tokenizer, passages(), {"model": {}}, new=10)
+    (greedy,) = write(model, tokenizer, passages(), {"greedy": {}}, new=10)
+    plain = load_model(folder)
+    for i, prompt in enumerate(PROMPTS):
+        ids = tokenizer(prompt, return_tensors="pt").input_ids
+        wanted = plain.generate(ids, **own, max_new_tokens=10, do_sample=False)[0, ids.size(1) :].tolist()
+        assert found.ids[i] == wanted[: len(found.ids[i])]
+        with torch.no_grad():
+            logits = plain(torch.tensor([ids[0].tolist() + found.ids[i]])).logits[0, ids.size(1) - 1 : -1]
+        log_p = logits.log_softmax(-1)
+        assert found.logprobs[i] == pytest.approx(log_p[range(len(found.ids[i])), found.ids[i]].tolist(), abs=1e-3)
+    assert found.ids != greedy.ids
+    assert all(all(best) for best in greedy.best)
+
+
+def test_a_text_ends_at_the_tokenizers_end_though_the_config_names_another(folder, tokenizer):
+    model = load_model(folder)
+    model.generation_config.eos_token_id = model.config.eos_token_id = None
+    (found,) = write(model, tokenizer, passages(), {"penalty": {"least": 0, "strength": 1.0}}, new=40)
+    assert all(0 not in ids[:-1] for ids in found.ids)
+
+
 def test_what_is_kept_of_each_step_is_what_the_model_says_of_the_text(model, tokenizer):
     (found,) = write(model, tokenizer, passages(), {"top_k": {"k": 7}}, new=12, seed=1)
     for passage, ids, logprobs, entropy, best, kept in zip(
@@ -110,6 +172,8 @@ def test_the_token_view_says_who_would_have_kept_what(model, tokenizer):
     probabilities = [p for _, p, _, chosen in third["top"] if not chosen]
     assert probabilities == sorted(probabilities, reverse=True)
     assert second["token"] == "a"
+    (step, *_) = choices(model, tokenizer, "ab", ids, {"greedy": {}, "beam": {}, "model": {}})
+    assert step["kept"] == {"greedy": 1, "model": 1}
 
 
 def test_a_sentence_repeated_is_looked_at_with_and_without_a_penalty(model, tokenizer):

@@ -90,7 +90,8 @@ def test_the_dial_may_mix_embeddings_and_says_so(trimtab, folders):
 def test_a_model_without_a_dial_answers_as_it_does(trimtab, folders):
     _, out, _ = trimtab("--model", folders / "original", *ask(), *LENGTH)
     assert texts(out) == greedy(folders / "original")
-    assert "decoding of the model; max_new_tokens 6" in out
+    assert "decoding greedy; max_new_tokens 6" in out
+    assert "generation config eos_token_id=[0], max_new_tokens=6, pad_token_id=0" in out
 
 
 def test_with_a_second_model_the_two_are_mixed(trimtab, folders):

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from trimtab import __version__, decoding
 from trimtab.core import answer_mask
@@ -22,12 +22,15 @@ from trimtab.data import stored
 from trimtab.data.chat import date_facts
 from trimtab.data.sources import SUFFIXES, load_rows, prompt_lines
 from trimtab.data.tokens import encode_prompts
+from trimtab.decoding._beginning import grows
+from trimtab.decoding._config import as_processors, batches, config_of, described, run, takes
 from trimtab.decoding.penalty import PenaltyProcessor
 from trimtab.evals import embeddings
 from trimtab.evals.text_quality import MissingMauve, SelfReinforcement, cosine, counts, distinct, mauve, zipf
 from trimtab.intervals import Interval, bootstrap_ratio
 from trimtab.locks import writing
 from trimtab.models import fingerprint, loading
+from trimtab.models.ends import end_tokens
 from trimtab.models.tokenizers import token_positions
 from trimtab.recipe import parse_value
 from trimtab.report import decoding as decoding_page
@@ -211,12 +214,14 @@ def write(
         task: Any = progress.add_task("writing", total=len(passages) * len(written), note="texts")
         for start in range(0, len(order), batch):
             rows = order[start : start + batch]
-            inputs = encode_prompts(tokenizer, [passages[i].prompt for i in rows], plain=not chat).to(model.device)  # type: ignore[union-attr]
-            cache = prefill(model, inputs)
-            for one, found in zip(written, columns):
-                torch.manual_seed(seed + start)
-                found |= _write(model, tokenizer, inputs, copy.deepcopy(cache), one, rows, new, tracked)
-                advance(progress, task, len(rows))
+            inputs: Any = encode_prompts(tokenizer, [passages[i].prompt for i in rows], plain=not chat)
+            for some in batches(model, inputs.to(model.device)):
+                own, given = [rows[place] for place in some.places], some.inputs
+                cache = prefill(model, given)
+                for one, found in zip(written, columns):
+                    torch.manual_seed(seed + start)
+                    found |= _write(model, tokenizer, given, copy.deepcopy(cache), one, own, new, tracked)
+                    advance(progress, task, len(own))
     for one, found in zip(written, columns):
         for i in range(len(passages)):
             for name, value in found[i].items():
@@ -227,15 +232,18 @@ def write(
 
 @torch.no_grad()
 def prefill(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Any:
-    """The cache of everything but the last token of each prompt; None where there is no token before it."""
-    if inputs["input_ids"].size(1) < 2:
+    """The cache of everything but the last token of each prompt; None where there is no token before it, or where the
+    model keeps something else than keys and values that grow: it then reads the prompts for each strategy."""
+    if inputs["input_ids"].size(1) < 2 or not grows(DynamicCache(config=model.config.get_text_config(decoder=True))):
         return None
     mask = inputs["attention_mask"][:, :-1]
-    output = model(
-        input_ids=inputs["input_ids"][:, :-1], attention_mask=mask, position_ids=token_positions(mask),
-        use_cache=True, logits_to_keep=1,
-    )  # fmt: skip
-    return output.past_key_values
+    given = {
+        "input_ids": inputs["input_ids"][:, :-1], "attention_mask": mask, "position_ids": token_positions(mask),
+        "use_cache": True, "logits_to_keep": 1,
+    }  # fmt: skip
+    output = model(**{name: value for name, value in given.items() if takes(model, name)})
+    cache = getattr(output, "past_key_values", None)
+    return cache if cache is not None and grows(cache) else None
 
 
 @torch.no_grad()
@@ -250,8 +258,12 @@ def _write(
     tracked: int,
 ) -> dict[int, dict[str, Any]]:
     """row -> what `Written` keeps of it."""
-    arguments = decoding.arguments(one.name, tokenizer, **one.options)
-    samples = arguments["do_sample"]
+    how = decoding.arguments(one.name, tokenizer, model=model, **one.options)
+    config = config_of(model, tokenizer, how, new, own=one.name == decoding.MODEL)
+    if (config.num_beams or 1) > 1:
+        return _search(model, tokenizer, inputs, config, rows)
+    config, made = as_processors(model, config, inputs)
+    samples = bool(config.do_sample)
     width = inputs["input_ids"].size(1)
     prompts = zip(inputs["input_ids"], inputs["attention_mask"].bool())
     trackers = {
@@ -261,17 +273,14 @@ def _write(
     }
     before = Before(trackers)
     after = After(before, samples)
-    processors = LogitsProcessorList([before, *arguments.pop("logits_processor", ()), after])
+    processors = LogitsProcessorList([before, *made, *how.get("logits_processor", ()), after])
     given = {"past_key_values": cache} if cache is not None else {}
     states: list[Tensor] = []
     seen = model.get_output_embeddings().register_forward_pre_hook(
         lambda head, hidden: states.append(hidden[0][:, -1].float().cpu())
     )
     try:
-        output = model.generate(
-            **inputs, **given, **arguments, max_new_tokens=new, pad_token_id=tokenizer.pad_token_id,
-            logits_processor=processors,
-        )  # fmt: skip
+        output = run(model, config, inputs, tokenizer=tokenizer, logits_processor=processors, **given)
     finally:
         seen.remove()
     answers = output[:, width:]
@@ -283,7 +292,7 @@ def _write(
         "kept": torch.stack(after.kept, dim=1),
         "confidence": torch.stack(after.confidence, dim=1),
     }
-    ends = _ends(model)
+    ends = set(end_tokens(tokenizer, model))
     found = {}
     for place, row in enumerate(rows):
         ids = answers[place].tolist()
@@ -296,9 +305,31 @@ def _write(
     return found
 
 
-def _ends(model: Any) -> set[int]:
-    end = model.generation_config.eos_token_id
-    return set(end if isinstance(end, list) else [] if end is None else [end])
+@torch.no_grad()
+def _search(
+    model: Any, tokenizer: Any, inputs: Mapping[str, Tensor], config: GenerationConfig, rows: Sequence[int]
+) -> dict[int, dict[str, Any]]:
+    """As `_write`, by a search among whole texts. What the model says of each token is read from the text that was
+    found; there are no candidates that a token is drawn from."""
+    output = run(model, config, inputs, tokenizer=tokenizer)
+    answers, ends = output[:, inputs["input_ids"].size(1) :].tolist(), set(end_tokens(tokenizer, model))
+    found = {}
+    for place, (row, ids) in enumerate(zip(rows, answers)):
+        length = next((i for i, token in enumerate(ids) if token in ends), len(ids))
+        own = ids[: length + 1]
+        prompt = inputs["input_ids"][place][inputs["attention_mask"][place].bool()]
+        whole = torch.cat([prompt, prompt.new_tensor(own)])[None]
+        said = model(input_ids=whole, output_hidden_states=True, use_cache=False)
+        log_p = said.logits[0, len(prompt) - 1 : -1].float().log_softmax(dim=-1)  # [tokens, V]
+        entropy = -(log_p.exp() * log_p).nan_to_num_(nan=0.0).sum(dim=-1)
+        chosen = log_p.gather(1, whole[0, len(prompt) :, None])[:, 0]
+        found[row] = {
+            "texts": tokenizer.decode(ids[:length], skip_special_tokens=True), "ids": own, "kept": [], "confidence": [],
+            "logprobs": chosen.tolist(), "entropy": entropy.tolist(), "reinforcement": {},
+            "best": (log_p.argmax(dim=-1) == whole[0, len(prompt) :]).tolist(),
+            "states": said.hidden_states[-1][0, len(prompt) - 1 + max(0, length - 1)].float().cpu(),
+        }  # fmt: skip
+    return found
 
 
 # ---------------------------------------------------------------- texts under a model
@@ -356,8 +387,12 @@ def choices(
     logits = model(input_ids=whole, use_cache=False).logits[0, len(said) - 1 : -1].float()
     made = {}
     for name, options in names.items():
-        arguments = decoding.arguments(name, tokenizer, **options)
-        made[name] = (arguments.get("logits_processor", LogitsProcessorList()), arguments["do_sample"])
+        how = decoding.arguments(name, tokenizer, model=model, **options)
+        config = config_of(model, tokenizer, how, len(ids), own=name == decoding.MODEL)
+        if (config.num_beams or 1) == 1:  # a search keeps texts, not tokens
+            given = {"input_ids": whole[:, : len(said)], "attention_mask": torch.ones_like(whole[:, : len(said)])}
+            bare, processors = as_processors(model, config, given)
+            made[name] = (LogitsProcessorList([*processors, *how.get("logits_processor", ())]), bool(bare.do_sample))
     steps = []
     for t, token in enumerate(ids):
         scores = logits[t : t + 1]
@@ -523,6 +558,7 @@ def _compare(settings: Settings, console: Console) -> Path:
         "prompts": f"{settings.prompts}, {len(passages)} {'as chats' if settings.chat else 'plain'}"
         f"{f', of {settings.prefix} tokens' if all(human) else ''}{f'; {left_out}' if left_out else ''}",
         "tokens of a text": f"at most {settings.new}",
+        **{f"generation of {one.name}": _config_said(model, tokenizer, one, settings.new) for one in written},
         "seed": str(settings.seed),
         "batch": str(settings.batch),
         "seconds of writing": f"{seconds:.0f}",
@@ -564,6 +600,12 @@ def _compare(settings: Settings, console: Console) -> Path:
     wide.print(decoding_table(page))  # cells that are cut are worth less than lines that wrap
     say(console, f"signature: {'; '.join(f'{key} {value}' for key, value in signature.items())}")
     return settings.out
+
+
+def _config_said(model: Any, tokenizer: Any, one: Written, new: int) -> str:
+    """What of a strategy's generation config is not transformers' default."""
+    how = decoding.arguments(one.name, tokenizer, model=model, **one.options)
+    return described(config_of(model, tokenizer, how, new, own=one.name == decoding.MODEL))
 
 
 def _said(one: Written) -> str:
@@ -688,7 +730,7 @@ def _columns(
             "candidates",
             "Tokens that were left to draw from, on average.",
             1,
-            {one.name: mean(one.kept) for one in written},
+            {one.name: mean(one.kept) for one in written if any(one.kept)},
         )
     )
     columns.append(
@@ -763,13 +805,13 @@ def _series(written: Sequence[Written], new: int) -> list[decoding_page.Series]:
         series(
             "Candidates along the text",
             "Tokens that were left to draw from, on average.",
-            along({one.name: one.kept for one in written}, new),
+            along({one.name: one.kept for one in written if any(one.kept)}, new),
             log=True,
         ),
         series(
             "Confidence along the text",
             "One minus the normalised entropy of knowing the candidates and calling the rest uniform.",
-            along({one.name: one.confidence for one in written}, new),
+            along({one.name: one.confidence for one in written if any(one.kept)}, new),
         ),
     ]
 

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from transformers import PreTrainedModel, TextStreamer
+from transformers import GenerationConfig, PreTrainedModel, TextStreamer
 
 from trimtab import __version__, decoding
 from trimtab.data import stored
@@ -21,6 +21,7 @@ from trimtab.data.chat import date_facts
 from trimtab.data.files import check_whole
 from trimtab.data.sources import SUFFIXES, load_rows, prompt_lines
 from trimtab.data.tokens import encode_prompts
+from trimtab.decoding._config import config_of, described
 from trimtab.decoding.realign import Merge
 from trimtab.locks import writing
 from trimtab.models import fingerprint, loading
@@ -89,10 +90,15 @@ class Settings:
         if self.out is not None and self.out.exists() and not self.force:
             raise GenerateError(f"--out: {self.out} exists; add --force to replace it or choose another FILE.jsonl")
 
-    def sampling(self, tokenizer: Any) -> dict[str, Any]:
-        """Arguments of one call of `model.generate`, which override the settings that came with the model."""
+    @property
+    def own(self) -> bool:
+        """Whether the model's own generation config is asked for."""
+        return self.decoding == decoding.MODEL
+
+    def sampling(self, tokenizer: Any, model: Any = None) -> dict[str, Any]:
+        """Arguments of one call of `model.generate`; nothing of the settings that came with the model acts besides."""
         if self.decoding is not None:
-            return decoding.arguments(self.decoding, tokenizer, **self.options)
+            return decoding.arguments(self.decoding, tokenizer, model=model, **self.options)
         if self.temperature == 0:
             return {"do_sample": False}
         return {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
@@ -206,17 +212,19 @@ def _generate(prompts: Sequence[str], settings: Settings, console: Console) -> N
             answers = []
             for strength in strengths:
                 torch.manual_seed(settings.seed + number * ROWS)
-                given = {**settings.sampling(tokenizer), **options}
+                given = {**settings.sampling(tokenizer, model), **options}
                 given |= {} if strength is None else {"strength": strength}
                 asked = [prompts[row] for row in rows]
                 texts = heldout.generate(
-                    model, tokenizer, asked, settings.max_new_tokens, plain=settings.plain, **given
+                    model, tokenizer, asked, settings.max_new_tokens, plain=settings.plain, own=settings.own, **given
                 )
                 answers.append([answer.text for answer in texts])
             found |= {row: [texts[i] for texts in answers] for i, row in enumerate(rows)}
             if progress and task is not None:
                 progress.update(task, completed=len(found))
-    made += _made(settings, loop, strengths)
+    how = settings.sampling(tokenizer, model)
+    config = config_of(model, tokenizer, how, settings.max_new_tokens, own=settings.own)
+    made += _made(settings, loop, strengths, config)
     made += [] if settings.plain else [f"{key} {value}" for key, value in date_facts(tokenizer).items()]
     if settings.out is not None:
         _write(settings.out, prompts, strengths, found, made)
@@ -234,9 +242,11 @@ def _batches(tokenizer: Any, prompts: Sequence[str], plain: bool) -> list[list[i
     return [order[start : start + ROWS] for start in range(0, len(order), ROWS)]
 
 
-def _made(settings: Settings, loop: str | None, strengths: Sequence[float | None]) -> list[str]:
+def _made(
+    settings: Settings, loop: str | None, strengths: Sequence[float | None], config: GenerationConfig
+) -> list[str]:
     """What the texts depend on besides models and versions of trimtab."""
-    made = [f"decoding {loop or settings.decoding or 'of the model'}"]
+    made = [f"decoding {loop or settings.decoding or ('sample' if settings.temperature else 'greedy')}"]
     made += [f"merge {settings.merge}"] if settings.merge else []
     if loop:
         made.append(f"strength {', '.join(f'{strength:g}' for strength in strengths)}")
@@ -246,6 +256,7 @@ def _made(settings: Settings, loop: str | None, strengths: Sequence[float | None
     names = ["max_new_tokens", *(() if settings.decoding else ("temperature", "top_p")), "seed"]
     made += [f"{name} {getattr(settings, name):g}" for name in names]
     made += ["plain prompts"] if settings.plain else []
+    made.append(f"generation config {described(config)}")
     return made + [f"{name} {version(name)}" for name in ("torch", "transformers")]
 
 

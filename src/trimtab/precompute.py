@@ -17,6 +17,7 @@ from trimtab.data.rows import REJECTED, prefixes, prepare, sequences
 from trimtab.data.sources import load_rows
 from trimtab.locks import writing
 from trimtab.models import fingerprint, loading
+from trimtab.models.ends import end_tokens
 from trimtab.recipe import STORED, Recipe, policy_source
 from trimtab.run import (
     Shared,
@@ -109,7 +110,13 @@ def _precompute(
     rows = load_rows(source)[: recipe.data.rows]
     _, _, wants = method_of(recipe)
     whole = prepare(
-        rows, tokenizer, max_length=10**9, source=source, pairs=wants.pairs, turns=recipe.data.turns
+        rows,
+        tokenizer,
+        max_length=10**9,
+        source=source,
+        end_ids=end_tokens(tokenizer),
+        pairs=wants.pairs,
+        turns=recipe.data.turns,
     )  # answers uncut
     made: dict[int, dict[str, list[float | None]]] = {}
     for row in whole.rows:  # the turns of a conversation that became several rows come one after another

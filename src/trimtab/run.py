@@ -29,12 +29,14 @@ from trimtab.data.collate import Collator, length_sorted
 from trimtab.data.rows import RATING, Prepared, check_losses, prepare, sequences
 from trimtab.data.sources import DataError, Row, load_rows
 from trimtab.data.tasks import prepare_tasks
+from trimtab.decoding._config import described
 from trimtab.evals import rewards
 from trimtab.evals.answerers import Local
 from trimtab.evals.runner import Question, ask, measures, question
 from trimtab.locks import holder, lock_path, writing
 from trimtab.models import fingerprint, loading
 from trimtab.models.adapters import add_lora
+from trimtab.models.ends import end_tokens, settle
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.identity_layer import bypass, insert_identity_layer, train_only_identity_layer
 from trimtab.models.scalar_head import add_score_forward, as_critic, with_scalar_head
@@ -53,7 +55,7 @@ from trimtab.train.dataset import Rows
 from trimtab.train.epochs import Epoch, epoch_of, updates_asked
 from trimtab.train.events import EventLog, StopOnInterrupt, WriteEvents
 from trimtab.train.progress import ShowProgress
-from trimtab.train.rollouts import RolloutTrainer, check_buffer, way_of_writing
+from trimtab.train.rollouts import RolloutTrainer, check_buffer, rollout_config, way_of_writing
 from trimtab.train.trainer import ObjectiveTrainer
 
 
@@ -341,6 +343,10 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
     }
     policy = make_policy(recipe, shared)
     notes += [note for model in (*frozen.values(), policy) for note in loading.notes(model)]
+    ending = settle(policy, tokenizer)
+    if ending is not None:
+        notes.append(ending)
+        say(console, ending)
     prints = {role: fingerprint.of_model(model) for role, model in frozen.items()}
     trained = fingerprint.of_model(policy)
     if models.reference == STORED and not stored.models(recipe.data.train)["reference"].endswith(trained):
@@ -412,6 +418,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         "held-out data": f"{recipe.data.heldout} {held_name}",
         **{f"suite {name}": _asked(of) for name, of in questions.items()},
         "dtype": _dtypes(recipe),
+        **({"generation": described(rollout_config(args, *_marks(policy, tokenizer)))} if judges else {}),
         "reduction": plan.reduction,
         **environment(),
     }
@@ -533,6 +540,7 @@ def prepare_source(recipe: Recipe, which: str, tokenizer: PreTrainedTokenizerBas
         tokenizer,
         max_length=max_length or 10**9,
         source=source,
+        end_ids=end_tokens(tokenizer),
         pairs=wants.pairs and asked,
         columns=columns,
         outcomes=wants.outcomes and asked,
@@ -749,7 +757,9 @@ def _execute(job: Job, folder: Path, resume: bool, console: Console) -> Result:
     log = EventLog(folder)
     interrupt = StopOnInterrupt(check_buffer(args) if job.rollouts else 1)
     if job.rollouts:
-        job.notes.append(f"answers are written {way_of_writing(args)}")
+        job.notes.append(
+            f"answers are written {way_of_writing(args, rollout_config(args, *_marks(job.policy, job.tokenizer)))}"
+        )
     progress = ShowProgress(f"{recipe.method} -> {folder}", console)
     checkpoint = checkpoints.last_complete(folder / "checkpoints") if resume else None
     evaluate = _evaluator(job, args, log, console)
@@ -813,6 +823,11 @@ def _trainer(job: Job, args: Any, log: EventLog, callbacks: list[Any]) -> Object
 
 SHOWN_ROLLOUTS = 4
 """of each batch, in samples.jsonl"""
+
+
+def _marks(policy: Any, tokenizer: Any) -> tuple[tuple[int, ...], int | None]:
+    """Ids of the end tokens, and of the padding."""
+    return end_tokens(tokenizer, policy), tokenizer.pad_token_id
 
 
 def _move_frozen(job: Job, device: torch.device) -> None:

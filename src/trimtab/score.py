@@ -22,6 +22,7 @@ from trimtab.evals.runner import Answers
 from trimtab.evals.scored import Asked, Scored, Span, digits, dumped, form_of, read, step_tokens, worth
 from trimtab.locks import writing
 from trimtab.models import fingerprint, loading
+from trimtab.models.ends import end_tokens
 from trimtab.report import scores as page
 from trimtab.report.html import put
 from trimtab.run import environment
@@ -114,7 +115,8 @@ def encode(
     coded: dict[str, Encoded] = {}
     for side in dict.fromkeys(one.side for one in asked):
         own = [one for one in asked if one.side == side]  # one of each row, so that messages name the right one
-        for row in prepare([one.given for one in own], tokenizer, max_length=10**9, source=source).rows:
+        given = [one.given for one in own]
+        for row in prepare(given, tokenizer, max_length=10**9, source=source, end_ids=end_tokens(tokenizer)).rows:
             one = own[row["row_id"]]
             coded[one.id] = _encoded(one, row, tokenizer, max_length, f"{source}: row {one.row + 1}")
     counts, found = Counts(), []
@@ -133,10 +135,10 @@ def encode(
             counts.leave_out("pairs with two answers that are the same")
         else:
             found += own
-    ends = tokenizer.eos_token_id
+    ends = end_tokens(tokenizer)
     counts.answers = len(found)
     counts.truncated = sum(one.truncated for one in found)
-    counts.no_end = sum(not one.truncated and one.row["input_ids"][-1] != ends for one in found)
+    counts.no_end = sum(not one.truncated and one.row["input_ids"][-1] not in ends for one in found)
     return found, counts
 
 
@@ -144,7 +146,7 @@ def _encoded(
     asked: Asked, row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int, where: str
 ) -> Encoded:
     ids = [label for label in row["labels"] if label != IGNORE]
-    offsets = answer_offsets(asked.given, tokenizer, where)
+    offsets = answer_offsets(asked.given, tokenizer, where, end_tokens(tokenizer))
     offsets, skipped = offsets[len(offsets) - len(ids) :], offsets[: len(offsets) - len(ids)]  # nothing predicts id 0
     at = max((end for _, end in skipped), default=0)
     tokens = []

@@ -176,3 +176,56 @@ def test_generate_repeats_less_with_it():
 
     assert repeated(strength=1.0) > 0.15
     assert repeated(strength=3.0, window=None) < 0.5 * repeated(strength=1.0)
+
+
+@pytest.mark.parametrize("new", [1, 4])
+def test_what_it_remembers_belongs_to_one_call(new):
+    """The second prompt is the first text: by its ids alone it would be the same call going on."""
+    model = tiny.model("llama", initializer_range=0.4)
+    ids = torch.tensor([[5, 6, 7]])
+
+    def made():
+        return PenaltyProcessor(2.0, eos="block", least=3, eos_token_id=2, prompt=False)
+
+    settings = {"do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    shared, found, wanted = made(), [], []
+    for length in range(3):
+        said = torch.cat([ids, torch.full((1, length), 8)], dim=1)
+        first = model.generate(said, max_new_tokens=new, logits_processor=[shared], **settings)
+        found.append(model.generate(first, max_new_tokens=6, logits_processor=[shared], **settings))
+        wanted.append(model.generate(first, max_new_tokens=6, logits_processor=[made()], **settings))
+    assert [text.tolist() for text in found] == [text.tolist() for text in wanted]
+
+
+def test_ids_of_the_same_length_that_do_not_go_on_begin_anew():
+    processor = PenaltyProcessor(2.0, eos="block", least=1, eos_token_id=2)
+    scores = torch.zeros(1, 9)
+    processor(torch.tensor([[5, 6]]), scores)
+    assert processor(torch.tensor([[7, 8, 1]]), scores)[0, 2] == -math.inf
+
+
+def test_beams_that_change_places_go_on():
+    processor = PenaltyProcessor(2.0, eos="block", least=1, eos_token_id=2)
+    scores = torch.zeros(2, 9)
+    processor(torch.tensor([[5, 6], [5, 6]]), scores)
+    processor(torch.tensor([[5, 6, 1], [5, 6, 3]]), scores)
+    assert (processor(torch.tensor([[5, 6, 3, 4], [5, 6, 3, 7]]), scores)[:, 2] == 0).all()
+
+
+def test_every_end_is_kept_away():
+    class Several(Tokenizer):
+        eos_token_id = (2, 3)
+
+    (processor,) = decoding.arguments("penalty", Several, eos="block", least=5)["logits_processor"]
+    assert (processor(torch.tensor([[5, 6]]), torch.zeros(1, 9))[0] == -math.inf).nonzero().flatten().tolist() == [2, 3]
+    model = tiny.model("llama")
+    model.generation_config.eos_token_id = [2, 7]
+    (processor,) = decoding.arguments("penalty", Tokenizer, model=model, eos="block")["logits_processor"]
+    assert (processor(torch.tensor([[5, 6]]), torch.zeros(1, 9))[0] == -math.inf).nonzero().flatten().tolist() == [2, 7]
+
+
+def test_without_a_tokenizer_it_says_what_it_needs():
+    with pytest.raises(decoding.DecodingError, match="penalty needs the tokenizer"):
+        decoding.arguments("penalty")
+    with pytest.raises(decoding.DecodingError, match="there is none; choose eos=none"):
+        decoding.arguments("penalty", type("None", (), {"eos_token_id": None, "pad_token_id": None}))

@@ -557,6 +557,10 @@ def test_encoder_decoder_models_are_asked_one_after_another():
     assert any(one.via for one in together)
     told = [one.via for one in together if one.via]
     assert len(set(told)) == len(told)
+    model.generation_config.update(repetition_penalty=9.0, num_beams=3, no_repeat_ngram_size=1, min_new_tokens=9)
+    assert rewriter(requests) == together  # what the translator's own config says of drawing does not act
+    model.generation_config.forced_bos_token_id = 70  # the language to translate into does
+    assert rewriter(requests) != together
 
 
 def test_embeddings_compare_by_cosine():

@@ -1242,8 +1242,8 @@ MISTAKES = [
     Mistake(
         "penalty: the end is penalised on top of the window",
         "decoding/penalty.py",
-        "self._held_back(scores[:, self.ends],",
-        "self._held_back(found[:, self.ends],",
+        "self._held_back(scores[:, ends],",
+        "self._held_back(found[:, ends],",
         (PENALTY + "test_an_end_that_was_said_is_penalised_once",),
     ),
     Mistake(
@@ -2019,10 +2019,38 @@ MISTAKES = [
         (RAGGED + "test_a_few_that_have_ended_wait",),
     ),
     Mistake(
+        "config: the model's own acts",
+        "decoding/_config.py",
+        "        part.generation_config = GenerationConfig()",
+        "        pass",
+        ("decoding/test_config.py::test_no_field_of_the_models_own_config_acts_on_a_strategy",),
+    ),
+    Mistake(
+        "config: rows leave under a penalty that knows them",
+        "decoding/_config.py",
+        "value in neutral.items() if name not in BY_ROW)",
+        "value in ())",
+        ("decoding/test_config.py::test_rows_leave_only_where_nothing_looks_at_the_whole_batch",),
+    ),
+    Mistake(
+        "penalty: two calls are one where the text goes on",
+        "decoding/penalty.py",
+        "call is not self._call() or not",
+        "not",
+        (PENALTY + "test_what_it_remembers_belongs_to_one_call",),
+    ),
+    Mistake(
+        "ends: a header ends a turn",
+        "models/ends.py",
+        "        if token in opening:",
+        "        if False:",
+        ("models/test_ends.py::test_the_token_that_ends_a_turn_is_found",),
+    ),
+    Mistake(
         "rollouts: generation is TRL's everywhere",
         "train/rollouts.py",
-        "    return {} if args.cache_implementation else quickest(device)",
-        "    return {}",
+        "        leave = not generation_config.cache_implementation",
+        "        leave = False",
         (ROLLOUTS + "test_prompts_are_read_once_for_all_their_answers",),
     ),
     Mistake(

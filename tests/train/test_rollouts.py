@@ -10,6 +10,8 @@ from trl import GRPOTrainer
 import tiny
 import tiny_folder
 from trimtab.core import IGNORE, Candidates, Plan, TokenBatch, answer_mask
+from trimtab.decoding._config import pads_left
+from trimtab.decoding._ragged import quickest
 from trimtab.models.forward import add_objective_forward
 from trimtab.objectives.advantages import group_normalised
 from trimtab.objectives.policy_gradient import PolicyGradient
@@ -19,10 +21,10 @@ from trimtab.train.rollouts import (
     RolloutTrainer,
     check_buffer,
     cropped,
-    generation,
     laid_out,
     outcome_auc,
     packed,
+    rollout_config,
     unpacked,
     way_of_writing,
 )
@@ -266,7 +268,8 @@ def test_weights_after_training_are_those_of_trl(tmp_path, changes, loss_type, r
         model=policy(), args=args, reward_funcs=[count_of_a], train_dataset=dataset(),
         processing_class=tiny_folder.byte_tokenizer(),
     )  # fmt: skip
-    theirs.model.generate = partial(theirs.model.generate, **generation(args, args.device))
+    quick = {} if args.cache_implementation else quickest(args.device)
+    theirs.model.generate = partial(theirs.model.generate, **quick)
     theirs.train()
     moved = 0.0
     for (name, mine), (_, other) in zip(ours.model.named_parameters(), theirs.model.named_parameters(), strict=True):
@@ -279,6 +282,7 @@ def test_weights_after_training_are_those_of_trl(tmp_path, changes, loss_type, r
 def test_prompts_are_read_once_for_all_their_answers(tmp_path, changes, prompts_read):
     """Unless the settings say how to generate; and afterwards the model is as before."""
     made = trainer(tmp_path, grpo(), **changes)
+    assert pads_left(made.model)  # which is tried out once
     sizes = []
     table = made.model.get_input_embeddings()
     handle = table.register_forward_hook(lambda m, args, out: sizes.append(out.size(0)))
@@ -294,12 +298,41 @@ def test_prompts_are_read_once_for_all_their_answers(tmp_path, changes, prompts_
     [
         ({}, "ragged, the quickest way on cpu"),
         ({"cache_implementation": "static"}, "by transformers' generate, cache: static"),
+        ({"repetition_penalty": 1.2}, "by transformers' generate, cache: dynamic"),  # it looks at whole batches
+        ({"generation_kwargs": {"no_repeat_ngram_size": 3}}, "by transformers' generate, cache: dynamic"),
         ({"use_transformers_continuous_batching": True}, "by transformers' continuous batching"),
     ],
 )
 def test_how_answers_are_written_is_said(tmp_path, changes, said):
     args = settings.build(settings.check({**SETTINGS, **changes}, "rollouts"), tmp_path, 0, "rollouts")
-    assert way_of_writing(args).startswith(said)
+    assert way_of_writing(args, rollout_config(args, (0,), 0)).startswith(said)
+
+
+def test_nothing_of_the_models_own_config_acts_on_rollouts_and_it_is_there_again_afterwards(tmp_path):
+    chats = [dataset()[i]["prompt"] for i in range(8)]
+
+    def written(changes, **own):
+        made = trainer(tmp_path, grpo(), **changes)
+        made.model.generation_config.update(**own)
+        torch.manual_seed(0)
+        found = made._generate(chats)[1]
+        assert all(getattr(made.model.generation_config, name) == value for name, value in own.items())
+        return found
+
+    own = {"repetition_penalty": 5.0, "min_p": 0.9, "num_beams": 2, "suppress_tokens": [9, 20], "min_new_tokens": 5}
+    assert written({}, **own) == written({})
+    assert written({"cache_implementation": "dynamic"}, **own) == written({"cache_implementation": "dynamic"})
+    asked = {"repetition_penalty": 5.0}
+    assert written(asked, **own) == written(asked) != written({})
+
+
+def test_rollouts_end_at_every_end_token(tmp_path):
+    made = trainer(tmp_path, grpo())
+    assert made.eos_token_ids == [0]
+    base = policy()
+    base.generation_config.eos_token_id = [7, 9]
+    made = trainer(tmp_path, grpo(), model=base)
+    assert made.eos_token_ids == made.generation_config.eos_token_id == [0, 7, 9]
 
 
 def test_an_update_is_divided_by_its_own_tokens(tmp_path):

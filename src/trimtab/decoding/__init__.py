@@ -7,7 +7,7 @@ mixed, a function of the file's name for `model.generate(..., custom_generate=)`
 import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trimtab import by_file
 from trimtab.mistakes import check_settings, nearest
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from trimtab.decoding._strategy import Strategy
 
 _FOLDER = Path(__file__).parent
+MODEL = "model"
+"""The strategy that is the checkpoint's own."""
 STOCK = {
+    MODEL: "Model: as the model's authors set it, in the generation config that came with it.",
     "greedy": "Greedy: always the best token.",
     "beam": "Beam search: the likeliest of several sequences that are kept at each step.",
     "sample": "Sampling: from the model's whole distribution.",
@@ -28,6 +31,14 @@ STOCK = {
     "top_h": "Top-H: sampling among tokens whose entropy is bounded by a share of the whole one's.",
 }
 """Strategies of transformers, and what they are."""
+
+
+class Marks(NamedTuple):
+    """Ids of tokens that are not text."""
+
+    ends: tuple[int, ...]
+    """after any of which a text is over"""
+    pad: int | None
 
 
 class DecodingError(ValueError):
@@ -71,14 +82,32 @@ def strategy(name: str) -> "Strategy":
     return module.STRATEGY
 
 
-def arguments(name: str, tokenizer: Any = None, **settings: Any) -> dict[str, Any]:
+def arguments(name: str, tokenizer: Any = None, *, model: Any = None, **settings: Any) -> dict[str, Any]:
     """Arguments of `model.generate` for a strategy with these settings; anew for each call.
 
+    They name every field of the generation config that chooses tokens, so that nothing which a model's own config
+    switches on acts besides. To change one of them, write `{**arguments(...), "min_new_tokens": 5}`. Those of "model"
+    are empty: everything is left to the model's own config.
+
+    Args:
+        name: of `known()`.
+        tokenizer: whose end tokens (see `trimtab.models.ends`) and padding a strategy may need.
+        model: whose config may name further end tokens.
+        settings: of the strategy.
+
     Raises:
-        DecodingError: for an unknown strategy or setting, or a value that makes no sense.
+        DecodingError: for an unknown strategy or setting, a value that makes no sense, or a tokenizer that is missing.
     """
-    found = strategy(name)
-    return found.arguments(check(name, settings), tokenizer)
+    from trimtab.decoding._config import switched_off
+    from trimtab.models.ends import end_tokens
+
+    found, checked = strategy(name), check(name, settings)
+    marks = None if tokenizer is None else Marks(end_tokens(tokenizer, model), tokenizer.pad_token_id)
+    asked = found.arguments(checked, marks)
+    if name == MODEL:
+        return asked
+    silent = {} if asked.get("do_sample") else {"top_k": 50}  # transformers' own, which does nothing here
+    return {**switched_off(), **silent, **asked}
 
 
 def check(name: str, settings: Mapping[str, Any]) -> Any:

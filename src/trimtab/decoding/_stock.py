@@ -50,7 +50,7 @@ class TopH(Temperature):
 def _sampled(
     paper: str, equation: str, options: type[Options], warper: Callable[[Any], LogitsProcessor] | None
 ) -> Strategy:
-    def arguments(chosen: Any, tokenizer: Any = None) -> dict[str, Any]:
+    def arguments(chosen: Any, marks: Any = None) -> dict[str, Any]:
         processors = chosen.warpers()
         if warper is not None:
             processors.append(warper(chosen))
@@ -60,9 +60,10 @@ def _sampled(
 
 
 STOCK: dict[str, Strategy] = {
-    "greedy": Strategy("", "argmax s", Options, lambda options, tokenizer=None: dict(GREEDY)),
+    "model": Strategy("", "as generation_config.json says", Options, lambda options, marks=None: {}),
+    "greedy": Strategy("", "argmax s", Options, lambda options, marks=None: dict(GREEDY)),
     "beam": Strategy(
-        "", "argmax sum_t log p_t", Beams, lambda o, tokenizer=None: {"do_sample": False, "num_beams": o.beams}
+        "", "argmax sum_t log p_t", Beams, lambda o, marks=None: {"do_sample": False, "num_beams": o.beams}
     ),
     "sample": _sampled("", "y ~ p", Temperature, None),
     "top_k": _sampled("arXiv:1805.04833", "keep ranks 1..k", TopK, lambda o: TopKLogitsWarper(o.k)),

@@ -11,7 +11,7 @@ from trimtab.options import Options
 
 GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1}
 PLAIN: dict[str, Any] = {"do_sample": True, "num_beams": 1, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
-"""Everything off that a model's own generation config might switch on."""
+"""What they do not name is switched off by `trimtab.decoding.arguments`."""
 
 
 class Temperature(Options):
@@ -48,4 +48,4 @@ class Strategy:
     equation: str
     options: type[Options]
     arguments: Callable[[Any, Any], dict[str, Any]]
-    """arguments(options, tokenizer) -> arguments of `model.generate`; anew for each call, for processors remember"""
+    """arguments(options, marks) -> arguments of `model.generate`; anew for each call, for processors remember"""

@@ -189,7 +189,7 @@ class Settings(Sampling):
     """Confidence below which a distribution counts as flat; 0 is never."""
 
 
-def arguments(options: Settings, tokenizer: Any = None) -> dict[str, Any]:
+def arguments(options: Settings, marks: Any = None) -> dict[str, Any]:
     """For `model.generate`."""
     chosen = {name: getattr(options, name) for name in ("vocab", "flat", "flat_below")}
     processors = options.warpers()

@@ -14,14 +14,17 @@ formulas here are the best reading of it. The penalty is not invariant to a cons
 """
 
 import math
-from collections.abc import Collection
+import sys
+from collections.abc import Callable, Collection
 from typing import Any, Literal
+from weakref import ref
 
 import torch
 from pydantic import Field
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from trimtab.decoding import DecodingError, Marks
 from trimtab.decoding._strategy import GREEDY, PLAIN, Sampling, Strategy
 
 EosMode = Literal["repeat", "linear", "block", "none"]
@@ -67,11 +70,19 @@ def penalty(
     return scores.scatter_reduce(1, ids, changed, "amin" if strength > 1 else "amax")
 
 
+def _call() -> LogitsProcessorList | None:
+    """The list that the processor is called from. `generate` makes one for each call, so that it is the only thing by
+    which two calls differ of which the second goes on with the text of the first."""
+    caller = sys._getframe(2)
+    return caller.f_locals.get("self") if caller.f_code is LogitsProcessorList.__call__.__code__ else None
+
+
 class PenaltyProcessor(LogitsProcessor):
     """`penalty` for `model.generate(..., logits_processor=[...])`, greedy or sampling; before any warper.
 
-    One object serves one call of `generate` after another: a sequence that does not go on from the last one begins
-    anew. transformers' continuous batching, which shows a processor other rows at each step, must not use it.
+    What it remembers belongs to one call of `generate`; the next call begins anew, also with a text that goes on from
+    the last one. Called by hand, it begins anew with ids that are not the last ones and a further token.
+    transformers' continuous batching, which shows a processor other rows at each step, must not use it.
 
     Args:
         strength: of the penalty, a > 0.
@@ -125,25 +136,40 @@ class PenaltyProcessor(LogitsProcessor):
 
     def reset(self) -> None:
         """Forget the sequence that is being generated."""
-        self._prompt_length, self._length, self._rows = 0, -1, 0
+        self._prompt_length = 0
+        self._last: Tensor | None = None
+        self._call: Callable[[], Any] = lambda: None
         self._unseen: Tensor | None = None
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        rows, length = input_ids.shape
-        if length != self._length + 1 or rows != self._rows:
+        length, call = input_ids.size(1), _call()
+        if call is not self._call() or not self._goes_on(input_ids):
             self._begin(input_ids)
-        self._length = length
+            self._call = (lambda: None) if call is None else ref(call)
+        self._last = input_ids
         if self.normalize:
             scores = scores.float().log_softmax(dim=-1)
         found = penalty(
             scores, input_ids, self.strength, self.window, seen=self._seen(input_ids), excluded=self._ids(scores)
         )
         if self.eos != "none" and length - self._prompt_length < self.least:
-            found[:, self.ends] = self._held_back(scores[:, self.ends], length - self._prompt_length)
+            ends = [token for token in self.ends if token < scores.size(1)]
+            found[:, ends] = self._held_back(scores[:, ends], length - self._prompt_length)
         return found
 
+    def _goes_on(self, input_ids: Tensor) -> bool:
+        """Whether these are the last ids and a further token of each row; beams may have changed places."""
+        last = self._last
+        if last is None or input_ids.shape != (last.size(0), last.size(1) + 1) or last.device != input_ids.device:
+            return False
+        before = input_ids[:, :-1]
+        if torch.equal(before, last):
+            return True
+        prompts = torch.equal(before[:, : self._prompt_length], last[:, : self._prompt_length])
+        return prompts and all(bool((row == last).all(dim=1).any()) for row in before)
+
     def _begin(self, input_ids: Tensor) -> None:
-        self._rows, self._prompt_length = input_ids.shape
+        self._prompt_length = input_ids.size(1)
         self._unseen = None
         if not self.prompt:
             self._unseen = torch.full_like(input_ids[:, :1], self._prompt_length)
@@ -192,11 +218,18 @@ class Settings(Sampling):
     """Draw the next token; otherwise the best one is taken."""
 
 
-def arguments(options: Settings, tokenizer: Any) -> dict[str, Any]:
+def arguments(options: Settings, marks: Marks | None) -> dict[str, Any]:
     """For `model.generate`."""
+    if marks is None:
+        raise DecodingError(
+            "penalty needs the tokenizer, for its end tokens and its padding: arguments(name, tokenizer)"
+        )
     chosen = options.model_dump(exclude={"sample", "temperature", "top_k", "top_p", "strength"})
-    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    processors = LogitsProcessorList([PenaltyProcessor(options.strength, **chosen, **ends)])
+    ends = {"eos_token_id": marks.ends, "pad_token_id": marks.pad}
+    try:
+        processors = LogitsProcessorList([PenaltyProcessor(options.strength, **chosen, **ends)])
+    except ValueError as error:
+        raise DecodingError(f"decoding penalty: {error}") from None
     if not options.sample:
         return {**GREEDY, "logits_processor": processors}
     return {**PLAIN, "logits_processor": LogitsProcessorList([*processors, *options.warpers()])}

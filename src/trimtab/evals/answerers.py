@@ -13,7 +13,7 @@ from trimtab import decoding
 from trimtab.data.chat import date_facts
 from trimtab.data.tokens import answer_tails, encode_prompts, prompt_text
 from trimtab.decoding._beginning import begin
-from trimtab.decoding._ragged import quickest
+from trimtab.decoding._config import config_of, described, generate
 from trimtab.evals.suite import Messages, SuiteError
 from trimtab.models import fingerprint
 from trimtab.models.tokenizers import token_positions
@@ -79,7 +79,9 @@ class Local:
 
     def facts(self) -> dict[str, str]:
         chosen = decoding.check(self.strategy, self.options).model_dump()
-        sampled = decoding.arguments(self.strategy, self.tokenizer, **self.options).get("do_sample")
+        how = decoding.arguments(self.strategy, self.tokenizer, model=self.model, **self.options)
+        config = config_of(self.model, self.tokenizer, how, 1, own=self.strategy == decoding.MODEL)
+        config.max_new_tokens = None  # how many there may be is said with each question
         template = None if self.plain else self.tokenizer.chat_template
         return {
             "model": f"{self.name} {fingerprint.of_model(self.model)}",
@@ -88,7 +90,8 @@ class Local:
             **({} if self.plain else date_facts(self.tokenizer)),
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "decoding": " ".join([self.strategy, *(f"{key}={value}" for key, value in chosen.items())]),
-            **({"seed": str(self.seed)} if sampled else {}),
+            "generation": described(config),
+            **({"seed": str(self.seed)} if config.do_sample else {}),
             "batch": str(self.batch),
         }
 
@@ -97,16 +100,10 @@ class Local:
         self._fits(inputs["input_ids"].size(1) + max_new_tokens)  # type: ignore[union-attr]
         torch.manual_seed(self.seed + self.calls)
         self.calls += 1
-        how = decoding.arguments(self.strategy, self.tokenizer, **self.options)
-        if how["num_beams"] == 1 and "logits_processor" not in how:  # a processor may remember rows that would leave
-            how |= quickest(self.model.device)
+        how = decoding.arguments(self.strategy, self.tokenizer, model=self.model, **self.options)
+        own = self.strategy == decoding.MODEL
         with _reading(self.model):
-            output: Any = self.model.generate(  # type: ignore[operator]
-                **inputs,  # type: ignore[arg-type]
-                max_new_tokens=max_new_tokens,
-                pad_token_id=self.tokenizer.pad_token_id,
-                **how,
-            )
+            output = generate(self.model, self.tokenizer, inputs, max_new_tokens, own=own, leave=True, **how)  # type: ignore[arg-type]
         answers = output[:, inputs["input_ids"].size(1) :]  # type: ignore[union-attr]
         return [Reply(text) for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]
 

@@ -10,9 +10,12 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from trimtab.core.draws import hashed_uniform, inverse_cdf
+from trimtab.decoding._config import alone
+from trimtab.decoding._config import complete as complete_config
 from trimtab.evals.answerers import Endpoint, Reply
 from trimtab.evals.suite import user
 from trimtab.models import fingerprint
+from trimtab.models.ends import end_tokens
 from trimtab.train import heldout
 
 PARAPHRASE = (
@@ -185,10 +188,19 @@ def causal(
     """
 
     def complete(prompts: Sequence[str], seeds: Sequence[int]) -> list[Reply]:
-        said = heldout.generate(model, tokenizer, prompts, max_new_tokens, **_sampling(seeds, temperature))
+        def each(rows: list[int]) -> dict[str, Any]:
+            return _sampling([seeds[row] for row in rows], temperature)
+
+        said = heldout.generate(model, tokenizer, prompts, max_new_tokens, each=each)
         return [Reply(answer.text if answer.num_tokens < max_new_tokens else "") for answer in said]
 
     return Prompted(_name(name, [model], temperature, max_new_tokens), tuple(by or ways()), (complete,))
+
+
+TRANSLATORS = (
+    "decoder_start_token_id", "bos_token_id", "forced_bos_token_id", "forced_eos_token_id", "bad_words_ids",
+)  # fmt: skip
+"""What of an encoder-decoder's own generation config says how its texts begin and end, not how they are drawn."""
 
 
 def seq2seq(
@@ -215,9 +227,12 @@ def seq2seq(
         def complete(prompts: Sequence[str], seeds: Sequence[int]) -> list[Reply]:
             inputs = tokenizer(list(prompts), return_tensors="pt", padding=True, truncation=True)
             inputs = {key: inputs[key].to(model.device) for key in ("input_ids", "attention_mask")}
-            how = {"do_sample": False, "num_beams": 1, "max_new_tokens": max_new_tokens, **options}
-            output = model.generate(**inputs, **how, **_sampling(seeds, temperature))[:, 1:]
-            ends = torch.tensor(tokenizer.eos_token_id if tokenizer.eos_token_id is not None else -1)
+            ids = end_tokens(tokenizer, model)
+            how = {name: getattr(model.generation_config, name, None) for name in TRANSLATORS} | options
+            config = complete_config(how, ids, tokenizer.pad_token_id, max_new_tokens)
+            with alone(model):
+                output = model.generate(**inputs, generation_config=config, **_sampling(seeds, temperature))[:, 1:]
+            ends = torch.tensor(ids or (-1,))
             ended = torch.isin(output.cpu(), ends).any(dim=1) | (output.size(1) < max_new_tokens)
             texts = tokenizer.batch_decode(output, skip_special_tokens=True)
             return [Reply(text if whole else "") for text, whole in zip(texts, ended.tolist())]

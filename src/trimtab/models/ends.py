@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from jinja2 import TemplateError
 from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -24,7 +25,7 @@ def end_tokens(tokenizer: Any, model: Any = None) -> tuple[int, ...]:
     named = [getattr(tokenizer, "eos_token_id", None), turn_end(tokenizer)]
     for config in (getattr(model, "generation_config", None), getattr(model, "config", None)):
         named.append(getattr(config, "eos_token_id", None))
-        if hasattr(config, "get_text_config"):
+        if config is not None and hasattr(config, "get_text_config"):
             named.append(getattr(config.get_text_config(), "eos_token_id", None))
     return tuple(sorted({token for value in named for token in _ids(value) if token >= 0}))
 
@@ -45,8 +46,19 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
     stops at the last of them (Command R ends with two, Phi-3 writes a further one behind the last turn alone). Where
     they have nothing in common, what ends the last answer does.
     """
-    if getattr(tokenizer, "chat_template", None) is None:
+    template = getattr(tokenizer, "chat_template", None)
+    if template is None:
         return None
+    asked = (str(template), tokenizer.bos_token, tokenizer.eos_token)
+    if _FOUND.get(tokenizer, ((), None))[0] != asked:
+        _FOUND[tokenizer] = asked, _turn_end(tokenizer)
+    return _FOUND[tokenizer][1]
+
+
+_FOUND: WeakKeyDictionary[Any, tuple[tuple[Any, ...], int | None]] = WeakKeyDictionary()
+
+
+def _turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
     after_last, between = _after_answers(tokenizer)
     opening = _opening(tokenizer)
     last = _until_opening(_special(tokenizer, after_last), opening)
@@ -102,7 +114,7 @@ def _opening(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 
 def _special(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Ids of the special and added tokens in a text that are not spaces."""
-    known = set(tokenizer.all_special_ids) | {token for token in getattr(tokenizer, "added_tokens_decoder", {})}
+    known = set(tokenizer.all_special_ids) | set(getattr(tokenizer, "added_tokens_decoder", {}))
     ids = tokenizer(text, add_special_tokens=False).input_ids if text else []
     unknown = getattr(tokenizer, "unk_token_id", None)
     return [i for i in ids if i in known and i != unknown and tokenizer.decode([i]).strip()]  # type: ignore[union-attr]
@@ -124,8 +136,8 @@ class Kept(GenerationConfig):
     without sampling. Many models come with one; it is their authors', and stays.
     """
 
-    def validate(self, strict: bool = False, **others: Any) -> None:
-        super().validate(strict=False, **others)
+    def validate(self, strict: bool = False, user_set_attributes: set[str] | None = None) -> None:
+        super().validate(strict=False, user_set_attributes=user_set_attributes)
 
 
 def settle(model: Any, tokenizer: Any) -> str | None:

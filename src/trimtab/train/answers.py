@@ -10,7 +10,8 @@ from trimtab.core.batch import IGNORE
 from trimtab.data.collate import Collator, length_sorted
 from trimtab.data.tasks import asked
 from trimtab.data.tokens import padded
-from trimtab.decoding._ragged import quickest
+from trimtab.decoding._config import generate
+from trimtab.models.ends import end_tokens
 from trimtab.train.dataset import columns_of
 from trimtab.train.heldout import measure
 
@@ -55,28 +56,19 @@ def draw(
     was_training = policy.training
     policy.eval()
     device = next(policy.parameters()).device
-    ends = policy.generation_config.eos_token_id
-    ends = {tokenizer.eos_token_id, *([ends] if isinstance(ends, int) else ends or ())}
+    ends = set(end_tokens(tokenizer, policy))
     found = []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for start in range(0, len(tasks), batch):
             some = tasks[start : start + batch]
             ids = [asked(tokenizer, task, f"held-out task {start + i}", kwargs) for i, task in enumerate(some, start=1)]
-            inputs = padded(ids, tokenizer.pad_token_id or 0).to(device)
-            output = policy.generate(
-                **inputs,
-                max_new_tokens=max_new_tokens,
-                pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=sorted(ends),
-                do_sample=True,
-                temperature=temperature,
-                top_k=0,
-                top_p=1.0,
-                **quickest(device),
+            inputs: Any = padded(ids, tokenizer.pad_token_id or 0).to(device)
+            output = generate(
+                policy, tokenizer, inputs, max_new_tokens, leave=True, do_sample=True, temperature=temperature
             )
-            width = inputs["input_ids"].size(1)  # type: ignore[union-attr]
-            for row, mask in zip(output.tolist(), inputs["attention_mask"].tolist()):  # type: ignore[union-attr]
+            width = inputs["input_ids"].size(1)
+            for row, mask in zip(output.tolist(), inputs["attention_mask"].tolist()):
                 prompt = [token for token, real in zip(row[:width], mask) if real]
                 answer, ended = _until_end(row[width:], ends)
                 found.append(Own(prompt, answer, tokenizer.decode(answer, skip_special_tokens=True), ended))

@@ -1,6 +1,6 @@
 """Held-out rows: what the policy makes of them, summed over tokens and kept for each row."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from trimtab.core import Losses, Plan, TokenBatch, answer_mask
 from trimtab.data.tokens import encode_prompts
+from trimtab.decoding._config import generate as write
 from trimtab.models.forward import ObjectiveCall
 from trimtab.objectives.credit import token_scores
 from trimtab.objectives.divergence import forward_kl, reverse_kl
@@ -155,22 +156,22 @@ def generate(
     max_new_tokens: int,
     *,
     plain: bool = False,
+    own: bool = False,
+    each: Callable[[list[int]], Mapping[str, Any]] | None = None,
     **options: Any,
 ) -> list[Answer]:
     """Answers to chat prompts (to plain ones if `plain` or without a chat template), greedy ones unless `options` of
-    `policy.generate` say otherwise."""
+    `policy.generate` say otherwise.
+
+    `own` and `each` are as of `trimtab.decoding._config.generate`; nothing else of the model's own settings acts.
+    """
     inputs = encode_prompts(tokenizer, prompts, plain)
     was_training = policy.training
     policy.eval()
-    device = next(policy.parameters()).device
-    output = policy.generate(  # type: ignore[operator]
-        **inputs.to(device),
-        max_new_tokens=max_new_tokens,
-        pad_token_id=tokenizer.pad_token_id,
-        **{"do_sample": False, **options},
-    )
+    given: Any = inputs.to(next(policy.parameters()).device)
+    output = write(policy, tokenizer, given, max_new_tokens, own=own, each=each, **options)
     policy.train(was_training)
-    answers = output[:, inputs.input_ids.size(1) :]
+    answers = output[:, given["input_ids"].size(1) :]
     texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
     special = torch.tensor(tokenizer.all_special_ids, device=answers.device)
     return [Answer(text, n) for text, n in zip(texts, (~torch.isin(answers, special)).sum(dim=1).tolist())]

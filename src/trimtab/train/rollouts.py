@@ -3,17 +3,19 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import GenerationConfig
 from trl import GRPOTrainer  # type: ignore[attr-defined]
 
 from trimtab.core import IGNORE, Candidates, Plan, Rollouts, TokenBatch, answer_mask, count
 from trimtab.core.plan import KEPT
 from trimtab.data.tasks import asked
+from trimtab.decoding._config import alone, complete, may_leave, run
 from trimtab.decoding._ragged import quickest
+from trimtab.models.ends import end_tokens
 from trimtab.objectives.credit import gather
 from trimtab.signals.candidates import Written
 from trimtab.signals.start import read_with
@@ -50,6 +52,9 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         self.updates_per_rollout = check_buffer(self.args)
         self._settings: Any = self.args  # a GRPOConfig
         self._answers: int = self._settings.num_generations
+        self.eos_token_ids = list(end_tokens(self._tokenizer, self.accelerator.unwrap_model(self.model)))
+        tokenizer: Any = self._tokenizer
+        self.generation_config = rollout_config(self._settings, self.eos_token_ids, tokenizer.pad_token_id)
 
     def _stateful(self) -> dict[str, Any]:
         return {**super()._stateful(), "trl.safetensors": _Logged(self._metrics["train"])}
@@ -75,7 +80,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         return ids, None, {}
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
-        with _generating(self.accelerator.unwrap_model(self.model), generation(self._settings, self.args.device)):
+        with _generating(self.accelerator.unwrap_model(self.model), self._tokenizer):
             return super()._generate_single_turn(*args, **kwargs)
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
@@ -247,26 +252,35 @@ class _Logged:
         self.metrics.update({name: values.tolist() for name, values in state.items()})
 
 
-def generation(args: Any, device: torch.device) -> dict[str, Any]:
-    """Arguments of `generate` for the answers: the quickest way on a device, unless the settings say which."""
-    return {} if args.cache_implementation else quickest(device)
+def rollout_config(args: Any, ends: Sequence[int], pad: int | None) -> GenerationConfig:
+    """The complete config by which rollouts are generated under these settings (a GRPOConfig)."""
+    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "cache_implementation")
+    given = {"do_sample": True, "disable_compile": True, **{name: getattr(args, name) for name in names}}
+    return complete({**given, **(args.generation_kwargs or {})}, ends, pad, args.max_completion_length)
 
 
-def way_of_writing(args: Any) -> str:
-    """Words for how the answers are generated under these settings (a GRPOConfig)."""
+def way_of_writing(args: Any, config: GenerationConfig) -> str:
+    """Words for how the answers are generated under these settings (a GRPOConfig), by the config made of them."""
     if args.use_transformers_continuous_batching:
         return "by transformers' continuous batching"
-    if generation(args, args.device):
+    if quickest(args.device) and not args.cache_implementation and may_leave(config, {}):
         return f"ragged, the quickest way on {args.device.type}: rows that have ended leave, a prompt is read once"
     return f"by transformers' generate, cache: {args.cache_implementation or 'dynamic'}"
 
 
 @contextmanager
-def _generating(model: Any, arguments: Mapping[str, Any]) -> Iterator[None]:
-    """`model.generate`, which TRL calls, gets these arguments too."""
-    model.generate = partial(model.generate, **arguments)
+def _generating(model: Any, tokenizer: Any) -> Iterator[None]:
+    """`model.generate`, which TRL calls with its config, generates by that config alone."""
+    call = model.generate
+
+    def generate(generation_config: GenerationConfig, **inputs: Any) -> Tensor:
+        leave = not generation_config.cache_implementation
+        return run(model, generation_config, inputs, tokenizer=tokenizer, leave=leave, call=call)
+
+    model.generate = generate
     try:
-        yield
+        with alone(model):  # continuous batching goes by another name
+            yield
     finally:
         del model.generate  # the class's own is behind it
 

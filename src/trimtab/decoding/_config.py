@@ -1,0 +1,307 @@
+"""The complete config of every generation, made of what was asked alone; and the one place that calls `generate`.
+
+transformers fills what a caller leaves open from the model's own generation config, which comes with the checkpoint: a
+repetition penalty there would act under every strategy. Here each field has the value that was asked for, or the one
+that switches it off, and while `generate` runs nothing of the model's own can be seen.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from inspect import Parameter, signature
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+from transformers.generation.stopping_criteria import StopStringCriteria
+
+from trimtab.decoding._ragged import quickest
+from trimtab.models.ends import end_tokens
+
+CALLERS = frozenset({
+    "max_length", "max_new_tokens", "num_return_sequences", "output_attentions", "output_hidden_states",
+    "output_scores", "output_logits", "return_dict_in_generate", "pad_token_id", "bos_token_id", "eos_token_id",
+    "decoder_start_token_id", "use_cache", "max_cache_len", "cache_config", "compile_config", "disable_compile",
+    "continuous_batching_config", "transformers_version", "_from_model_config",
+})  # fmt: skip
+"""Fields that say how much is wanted, in what form and how it is computed, and not which token is chosen."""
+BY_ROW = frozenset({
+    "do_sample", "temperature", "top_k", "top_p", "top_h", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff",
+    "suppress_tokens", "stop_strings", "max_time", "cache_implementation", "remove_invalid_values",
+    "renormalize_logits", *CALLERS,
+})  # fmt: skip
+"""Fields under which a row's next token depends on its own scores alone, so that others may leave the batch."""
+
+
+def fields() -> dict[str, Any]:
+    """Every field of a generation config with the value at which it does nothing; those that this version of
+    transformers does not know are none."""
+    known = {name: None for name in vars(GenerationConfig()) if name not in ("_original_object_hash",)}
+    return {**known, **GenerationConfig._get_default_generation_params(), "max_length": None, "top_k": 0}
+
+
+def switched_off() -> dict[str, Any]:
+    """The fields that choose tokens, each at the value at which it does nothing; see `fields`."""
+    return {name: value for name, value in fields().items() if name not in CALLERS}
+
+
+def complete(
+    asked: Mapping[str, Any], ends: Sequence[int], pad: int | None, max_new_tokens: int, own: Any = None
+) -> GenerationConfig:
+    """A config in which nothing is left open.
+
+    Args:
+        asked: fields and their values.
+        ends, pad: token ids.
+        own: a model whose authors' config stands behind what was asked (`decoding model`); None: nothing does.
+    """
+    theirs = {} if own is None else _set(own.generation_config)
+    ours = {name: value for name, value in fields().items() if name in CALLERS} | {"use_cache": True}
+    found = {**fields(), **theirs, **ours, **asked, "max_new_tokens": max_new_tokens}
+    found |= {"eos_token_id": list(ends) or None, "pad_token_id": pad if pad is not None else next(iter(ends), None)}
+    found["top_k"] = 0 if found["top_k"] is None else found["top_k"]  # an open one would become transformers' 50
+    config = GenerationConfig()
+    for name, value in found.items():
+        setattr(config, name, value)
+    return config
+
+
+def _set(config: GenerationConfig) -> dict[str, Any]:
+    """What a checkpoint's config says, and for the rest what transformers then does."""
+    said = {name: value for name, value in vars(config).items() if value is not None and not name.startswith("_")}
+    return {**GenerationConfig._get_default_generation_params(), **said}
+
+
+def split(how: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments of `generate`: those that are fields of its config, and the others."""
+    known = fields()
+    return {k: v for k, v in how.items() if k in known}, {k: v for k, v in how.items() if k not in known}
+
+
+def described(config: GenerationConfig) -> str:
+    """What in a config differs from what transformers does by itself, in words, sorted."""
+    defaults = {**fields(), "top_k": GenerationConfig._get_default_generation_params()["top_k"]}
+    defaults |= {"max_new_tokens": None, "use_cache": True}
+    shown = {}
+    for name, value in vars(config).items():
+        if name in ("transformers_version", "_from_model_config", "_original_object_hash", "bos_token_id"):
+            continue
+        silent = name == "top_k" and not config.do_sample
+        off = (value is None or value is False) and not defaults.get(name)
+        if value != defaults.get(name) and not silent and not off:
+            shown[name] = value
+    return ", ".join(f"{name}={shown[name]}" for name in sorted(shown)) or "nothing"
+
+
+def config_of(
+    model: Any, tokenizer: Any, how: Mapping[str, Any], max_new_tokens: int, *, own: bool = False
+) -> GenerationConfig:
+    """The complete config of `generate` with these arguments."""
+    asked, _ = split(how)
+    ends, pad = end_tokens(tokenizer, model), tokenizer.pad_token_id
+    return complete(asked, ends, pad, max_new_tokens, own=_inner(model) if own else None)
+
+
+def generate(
+    model: Any,
+    tokenizer: Any,
+    inputs: Mapping[str, Tensor],
+    max_new_tokens: int,
+    *,
+    own: bool = False,
+    leave: bool = False,
+    each: Callable[[list[int]], Mapping[str, Any]] | None = None,
+    **how: Any,
+) -> Tensor:
+    """Prompts gone on with; the only settings that act are those given here.
+
+    Args:
+        model, tokenizer: of a causal language model; the model as it is, in its mode.
+        inputs: `input_ids` and `attention_mask` [B, T], padded on the left.
+        own: the checkpoint's own generation config stands behind what is asked.
+        leave: rows that have ended may leave the batch where that is faster (and nothing looks at other rows).
+        each: further arguments for some rows, by their indices, where they differ from row to row.
+        how: fields of the generation config, and other arguments of `model.generate`.
+
+    Returns:
+        [B, T + new tokens].
+    """
+    config = config_of(model, tokenizer, how, max_new_tokens, own=own)
+    _, others = split(how)
+    return run(model, config, inputs, tokenizer=tokenizer, leave=leave, each=each, **others)
+
+
+def run(
+    model: Any,
+    config: GenerationConfig,
+    inputs: Mapping[str, Tensor],
+    *,
+    tokenizer: Any = None,
+    leave: bool = False,
+    each: Callable[[list[int]], Mapping[str, Any]] | None = None,
+    call: Callable[..., Any] | None = None,
+    **others: Any,
+) -> Tensor:
+    """`generate` by a complete config.
+
+    Rows of a model that padding on the left would change are asked in groups of equal length, without padding.
+
+    Args:
+        model, inputs, tokenizer, leave, each: as of `generate` here.
+        config: complete, see `complete`.
+        call: `model.generate`, where it goes by another name.
+        others: arguments of `model.generate` that are no fields of its config.
+    """
+    config = deepcopy(config)
+    if config.stop_strings is not None:  # with a custom loop, `generate` does not find the tokenizer
+        criteria = StopStringCriteria(tokenizer=tokenizer, stop_strings=config.stop_strings)
+        others["stopping_criteria"] = StoppingCriteriaList([*others.get("stopping_criteria", ()), criteria])
+        config.stop_strings = None
+    if leave and "custom_generate" not in others and each is None and may_leave(config, others):
+        others |= quickest(inputs["input_ids"].device)
+    groups, found = batches(model, inputs), []
+    with alone(model):
+        for rows, given in groups:
+            more = {**others, **(each(rows) if each else {})}
+            output = (call or model.generate)(**given, generation_config=config, **more)
+            found.append(output[:, given["input_ids"].size(1) :])
+    copies = found[0].size(0) // len(groups[0].places)
+    places = [[row * copies + i for row in rows for i in range(copies)] for rows, _ in groups]
+    ids = inputs["input_ids"].repeat_interleave(copies, dim=0)
+    return torch.cat([ids, _joined(found, places, config).to(ids.device)], dim=1)
+
+
+def _joined(parts: Sequence[Tensor], groups: Sequence[list[int]], config: GenerationConfig) -> Tensor:
+    """The new tokens of all rows in their order, [B, most new tokens]."""
+    if len(parts) == 1:
+        return parts[0]
+    pad = 0 if config.pad_token_id is None else config.pad_token_id
+    width = max(part.size(1) for part in parts)
+    wide = torch.cat([nn.functional.pad(part, (0, width - part.size(1)), value=pad) for part in parts])
+    order = torch.tensor([row for rows in groups for row in rows], device=wide.device)
+    return wide[order.argsort()]
+
+
+def may_leave(config: GenerationConfig, others: Mapping[str, Any]) -> bool:
+    """Whether every row's next token depends on its own scores alone, so that rows may leave the batch."""
+    if others.keys() & {"logits_processor", "streamer", "past_key_values"} or (config.num_beams or 1) > 1:
+        return False
+    neutral = fields()
+    return all(getattr(config, name, None) == value for name, value in neutral.items() if name not in BY_ROW)
+
+
+def as_processors(
+    model: Any, config: GenerationConfig, inputs: Mapping[str, Tensor]
+) -> tuple[GenerationConfig, LogitsProcessorList]:
+    """A config by which tokens are only drawn, and the processors that `generate` would make of all else in this one.
+
+    With them before and after a processor of one's own, that one sees what the model itself says, and what is left.
+    """
+    kept = {name: getattr(config, name) for name in ("do_sample", "stop_strings", "max_time", "use_cache")}
+    bare = complete(kept, config.eos_token_id or (), config.pad_token_id, config.max_new_tokens or 1)
+    ids, whole = inputs["input_ids"], deepcopy(config)
+    whole.max_length = ids.size(1) + bare.max_new_tokens
+    model._prepare_special_tokens(whole, device=ids.device)
+    made = model._get_logits_processor(
+        generation_config=whole, input_ids_seq_length=ids.size(1), encoder_input_ids=ids, device=ids.device,
+        logits_processor=LogitsProcessorList(), model_kwargs={"attention_mask": inputs.get("attention_mask")},
+    )  # fmt: skip
+    return bare, made
+
+
+@contextmanager
+def alone(model: Any) -> Iterator[None]:
+    """The model's own generation config is out of sight."""
+    holders = [part for part in model.modules() if "generation_config" in vars(part)]
+    kept = [part.generation_config for part in holders]
+    for part in holders:
+        part.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        for part, config in zip(holders, kept):
+            part.generation_config = config
+
+
+def _inner(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def takes(model: Any, name: str) -> bool:
+    parameters = signature(_inner(model).forward).parameters
+    return name in parameters or any(one.kind is Parameter.VAR_KEYWORD for one in parameters.values())
+
+
+# ---------------------------------------------------------------- padding on the left
+
+
+class Batch(NamedTuple):
+    """Prompts that are asked together."""
+
+    places: list[int]
+    inputs: dict[str, Tensor]
+
+
+def batches(model: Any, inputs: Mapping[str, Tensor]) -> list[Batch]:
+    """Prompts as the model may be asked them: all together, or where padding on the left would change what it says,
+    those of equal length, without padding.
+
+    Args:
+        inputs: `input_ids` and mostly `attention_mask` [B, T], and others with a row for each prompt.
+    """
+    mask = inputs.get("attention_mask")
+    given = {k: v for k, v in inputs.items() if k != "attention_mask" or takes(model, k)}
+    if mask is None or bool(mask.all()) or pads_left(model):
+        return [Batch(list(range(inputs["input_ids"].size(0))), given)]
+    lengths: dict[int, list[int]] = {}
+    for row, length in enumerate(mask.sum(dim=1).tolist()):
+        lengths.setdefault(length, []).append(row)
+    return [Batch(rows, {k: v[rows, -length:] for k, v in given.items()}) for length, rows in lengths.items()]
+
+
+_PADS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+
+
+def pads_left(model: Any) -> bool:
+    """Whether padding on the left changes nothing: tried out once for each model, for one prompt and two new tokens.
+
+    States that are carried from token to token (of some state-space and recurrent models), and positions that count
+    columns, take padding for text.
+    """
+    inner = _inner(model)
+    if inner not in _PADS:
+        _PADS[inner] = _try_padding(inner)
+    return _PADS[inner]
+
+
+SHORT, LONG = 3, 9
+"""Tokens of the prompts that padding is tried out with."""
+
+
+@torch.no_grad()
+def _try_padding(model: Any) -> bool:
+    if not takes(model, "attention_mask"):
+        return False
+    size = model.config.get_text_config().vocab_size
+    long = torch.randint(size, (LONG,), generator=torch.Generator().manual_seed(0)).to(model.device)
+    batch = torch.stack([long, torch.cat([long.new_zeros(LONG - SHORT), long[:SHORT]])])
+    mask = torch.ones_like(batch)
+    mask[1, : LONG - SHORT] = 0
+    asked = {"return_dict_in_generate": True, "output_logits": True}
+    config = complete(asked, (), 0, 2)
+    mode, generate = model.training, type(model).generate  # whatever stands before it on this one
+    model.eval()
+    try:
+        with alone(model):
+            padded = generate(model, input_ids=batch, attention_mask=mask, generation_config=config)
+            short = {"input_ids": batch[1:, -SHORT:], "attention_mask": mask[1:, -SHORT:]}
+            single = generate(model, **short, generation_config=config)
+    finally:
+        model.train(mode)
+    tolerance = 1e-3 if single.logits[0].dtype in (torch.float32, torch.float64) else 5e-2
+    first = [(a[-1].float(), b[-1].float()) for a, b in zip(padded.logits, single.logits)]
+    if int(padded.sequences[1, LONG]) != int(single.sequences[0, SHORT]):
+        first = first[:1]  # of two tokens that are nearly equal another one was taken
+    return all(bool((a - b).abs().max() <= tolerance * b.abs().max().clamp(min=1e-6)) for a, b in first)
