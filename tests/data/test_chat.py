@@ -102,7 +102,8 @@ def test_tools_reach_the_template(tools):
 
 
 def test_no_tools_are_no_empty_list_of_them():
-    (text,), _ = read({"messages": [user("a"), said("b")], "tools": []}, TOOLS)
+    template = TOOLS.replace("{% if tools %}", "{% if tools is not none %}")
+    (text,), _ = read({"messages": [user("a"), said("b")], "tools": []}, template)
     assert text.startswith("<|user|>")
 
 
@@ -267,6 +268,13 @@ def test_an_answer_that_ends_with_what_begins_the_next_message_learns_that_token
         (text,), _ = read({"messages": messages}, tokenizer=tokenizer, end_ids=[end])
         assert "[[b<|user|>]]" in text
     assert text == "<|user|>a<|assistant|>[[b<|user|>]]c<|assistant|>[[d<|user|>]]"
+
+
+def test_an_answer_ends_at_its_own_end_token_though_the_template_writes_another_behind_the_conversation():
+    template = tiny_folder.TEMPLATE + "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}"
+    (text,), remarks = read({"messages": [user("a"), said("b"), user("c"), said("d")]}, template)
+    assert text == "<|user|>a<|end|>\n<|assistant|>[[b<|end|>]]\n<|user|>c<|end|>\n<|assistant|>[[d<|end|>]]"
+    assert not remarks
 
 
 # ---------------------------------------------------------------- marks

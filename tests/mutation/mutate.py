@@ -52,6 +52,7 @@ SNAPSHOT, START = "signals/test_snapshot.py::", "signals/test_start.py::"
 WINDOWS = "train/test_windows.py::"
 FUSED, COLUMNS = "signals/test_fused.py::", "signals/test_columns.py::"
 LOADING, TOKENIZERS = "models/test_loading.py::", "models/test_tokenizers.py::"
+CHATS, TOKENS = "data/test_chat.py::", "data/test_tokens.py::"
 STORED, COLLATE, ROWS = "test_precompute.py::", "data/test_collate.py::", "data/test_rows.py::"
 SWEEPS, READING, MEASURED = (f"report/test_report_{name}.py::" for name in ("sweeps", "reading", "measures"))
 ADAPTIVE, PENALTY = "decoding/test_adaptive.py::", "decoding/test_penalty.py::"
@@ -1188,6 +1189,84 @@ MISTAKES = [
         "    part = Path(tempfile.mkdtemp(",
         "    part = folder\n    part.mkdir()\n    _ = (Path, dict(",
         (LOADING + "test_of_two_conversions_at_once_the_first_that_is_done_stays",),
+    ),
+    # --- conversations
+    Mistake(
+        "chat: a call without a text is no answer",
+        "data/chat.py",
+        'done = bool(message.get("tool_calls")) or any(',
+        "done = any(",
+        (CHATS + "test_a_call_is_an_answer_whatever_form",),
+    ),
+    Mistake(
+        "chat: an empty list of tools reaches the template",
+        "data/chat.py",
+        "    return tools or None\n",
+        "    return tools\n",
+        (CHATS + "test_no_tools_are_no_empty_list",),
+    ),
+    Mistake(
+        "chat: what a prompt has opened is opened again",
+        "data/chat.py",
+        "thought = head.lstrip().removeprefix(opening) if opening in head else head",
+        "thought = head",
+        (CHATS + "test_a_prompt_that_opens_a_thought",),
+    ),
+    Mistake(
+        "chat: a dropped thought stays dropped",
+        "data/chat.py",
+        "            return Turn(before, head + close + _joined(tail, answer))",
+        "            return Turn(before, answer)",
+        (CHATS + "test_a_thought_that_the_template_drops",),
+    ),
+    Mistake(
+        "chat: the date is that of the moment",
+        "data/chat.py",
+        "json.dumps(moment.strftime(",
+        "json.dumps(datetime.now().strftime(",
+        (CHATS + "test_a_template_that_writes_the_date",),
+    ),
+    Mistake(
+        "rows: turns joined though the template rewrites the first",
+        "data/rows.py",
+        "            if not turn.prompt.startswith(done):\n                return None\n",
+        "",
+        (CHATS + "test_turns_that_a_template_rewrites",),
+    ),
+    Mistake(
+        "rows: what follows the end token is learnt",
+        "data/rows.py",
+        "        return Turn(turn.prompt, turn.answer[:end])\n",
+        "        return turn\n",
+        (CHATS + "test_an_answer_ends_at_its_own_end_token",),
+    ),
+    Mistake(
+        "rows: a second end token behind the row's own",
+        "data/rows.py",
+        "        if last >= 0 and not self.coder",
+        "        if last >= 9**9 and not self.coder",
+        (CHATS + "test_begin_and_end_stand_once",),
+    ),
+    Mistake(
+        "tokens: a second begin token before the row's own",
+        "data/tokens.py",
+        "ids if not plain or ids[: len(self.first)] == self.first else",
+        "ids if not plain else",
+        (CHATS + "test_begin_and_end_stand_once",),
+    ),
+    Mistake(
+        "tokens: the prompt has the ids of the whole and not of what is asked",
+        "data/tokens.py",
+        "return j + len(own) if ids[j : j + len(own)] == own else None",
+        "return j + len(own)",
+        (TOKENS + "test_newlines_that_grow_together", TOKENS + "test_a_prompt_that_ends_with_a_blank"),
+    ),
+    Mistake(
+        "tokens: an answer begins as a text does",
+        "data/tokens.py",
+        "own, where = self.continuation(piece) if at else self._alone(piece)",
+        "own, where = self._alone(piece)",
+        (TOKENS + "test_a_prompt_that_ends_with_a_blank",),
     ),
     # --- rows and stored columns
     Mistake(
