@@ -256,7 +256,7 @@ class Chat:
     def end_of(self, i: int, answer: str) -> int:
         """How many characters of an answer hold what message `i` says; the rest is the template's."""
         message = self.messages[i]
-        places = [answer.rfind(text) + len(text) for text in (_said(message).strip(), *_names(message)) if text]
+        places = [answer.find(text) + len(text) for text in (_said(message).strip(), *_names(message)) if text]
         return max([0, *places])
 
     def _place(self, i: int, text: str, start: int = 0) -> int:
