@@ -270,6 +270,12 @@ def test_an_answer_that_ends_with_what_begins_the_next_message_learns_that_token
     assert text == "<|user|>a<|assistant|>[[b<|user|>]]c<|assistant|>[[d<|user|>]]"
 
 
+def test_a_conversation_may_begin_with_the_assistant_who_may_say_a_letter_of_the_end_token():
+    (text,), remarks = read({"messages": [said("d"), user("a"), said("n")]})
+    assert text == "<|assistant|>[[d<|end|>]]\n<|user|>a<|end|>\n<|assistant|>[[n<|end|>]]"
+    assert not remarks
+
+
 def test_an_answer_ends_at_its_own_end_token_though_the_template_writes_another_behind_the_conversation():
     template = tiny_folder.TEMPLATE + "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}"
     (text,), remarks = read({"messages": [user("a"), said("b"), user("c"), said("d")]}, template)

@@ -270,7 +270,10 @@ class Chat:
         """
         said, names = _said(self.messages[i]), _names(self.messages[i])
         texts = [said, said.strip(), *names[:1]]
-        at = next((at for one in texts if one.strip() and (at := text.rfind(one, start)) >= 0), -1)
+        end = len(text)  # an end token may hold what a short answer says
+        while mark := next((m for m in self.tokenizer.all_special_tokens if text[:end].rstrip().endswith(m)), ""):
+            end = len(text[:end].rstrip()) - len(mark)
+        at = next((at for one in texts if one.strip() and (at := text.rfind(one, start, end)) >= 0), -1)
         if at < 0 and names and not said.strip():  # the call is not written at all
             return len(text)
         if at < 0:
