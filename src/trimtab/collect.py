@@ -15,12 +15,14 @@ from trimtab.data.files import RecordError, append, json_line, records
 from trimtab.data.sources import DataError, load_rows
 from trimtab.data.stored import drop_torn_line
 from trimtab.data.tasks import question
+from trimtab.data.tokens import prompt_ids
 from trimtab.evals.answerers import Answerer, Endpoint, Local
 from trimtab.evals.final import final_answer, is_right, same
 from trimtab.evals.mathpool import MathPool
 from trimtab.evals.parsing import without_reasoning
 from trimtab.locks import writing
 from trimtab.models import fingerprint, loading
+from trimtab.models.limits import check_prompts
 from trimtab.report.html import put
 from trimtab.run import environment
 from trimtab.terminal import say
@@ -100,6 +102,11 @@ def collect(settings: Settings, answerer: Answerer | None = None, console: Conso
     """
     console = console or Console()
     tasks = _tasks(settings)
+    if answerer is None and not settings.endpoint:
+        tokenizer, limits = loading.load_tokenizer(settings.model), loading.limits(settings.model)
+        ids = [prompt_ids(tokenizer, task["prompt"], f"task {i}") for i, task in enumerate(tasks, start=1)]
+        for note in check_prompts(ids, settings.max_new_tokens, limits, tokenizer, settings.model, what="task"):
+            console.print(note, soft_wrap=True, highlight=False)
     answerer = answerer or _answerer(settings)
     settings.out.mkdir(parents=True, exist_ok=True)
     with writing(settings.out, "another command", "wait for it, or choose another --out", CollectError):

@@ -21,7 +21,7 @@ from trimtab.core import answer_mask
 from trimtab.data import stored
 from trimtab.data.chat import date_facts
 from trimtab.data.sources import SUFFIXES, load_rows, prompt_lines
-from trimtab.data.tokens import encode_prompts
+from trimtab.data.tokens import encode_prompts, prompt_ids
 from trimtab.decoding._beginning import grows
 from trimtab.decoding._config import as_processors, batches, config_of, described, run, takes
 from trimtab.decoding.penalty import PenaltyProcessor
@@ -31,6 +31,7 @@ from trimtab.intervals import Interval, bootstrap_ratio
 from trimtab.locks import writing
 from trimtab.models import fingerprint, loading
 from trimtab.models.ends import end_tokens
+from trimtab.models.limits import check_prompts
 from trimtab.models.tokenizers import token_positions
 from trimtab.recipe import parse_value
 from trimtab.report import decoding as decoding_page
@@ -527,6 +528,11 @@ def _compare(settings: Settings, console: Console) -> Path:
     passages = passages[: settings.number]
     for name, options in settings.strategies.items():
         decoding.arguments(name, tokenizer, **options)  # what a strategy says against this tokenizer
+    ids = [
+        prompt_ids(tokenizer, one.prompt, f"prompt {i}", plain=not settings.chat) for i, one in enumerate(passages, 1)
+    ]
+    for note in check_prompts(ids, settings.new, loading.limits(settings.model), tokenizer, settings.model):
+        console.print(note, soft_wrap=True, highlight=False)
     device = loading.device()
     model = loading.load_model(settings.model).to(device)  # type: ignore[arg-type]
     judge, judging = model, tokenizer

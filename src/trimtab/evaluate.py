@@ -14,7 +14,7 @@ from trimtab.data.chat import adopt_date
 from trimtab.data.files import json_line
 from trimtab.evals import suites
 from trimtab.evals.answerers import Answerer, Endpoint, Local
-from trimtab.evals.runner import Answers, Question, Read, ask, measures, question
+from trimtab.evals.runner import Answers, Question, Read, ask, check_question, measures, question
 from trimtab.evals.scored import plain
 from trimtab.evals.suite import Answered, baselines
 from trimtab.locks import writing
@@ -104,6 +104,9 @@ def evaluate(names: Sequence[str], settings: Settings, console: Console | None =
         )
         for name in names
     }
+    if not settings.endpoint:
+        for note in _check_questions(questions, settings.model):
+            console.print(note, soft_wrap=True, highlight=False)
     answerer = answerer_of(settings)
     folders = []
     for name, asked in questions.items():
@@ -118,6 +121,15 @@ def evaluate(names: Sequence[str], settings: Settings, console: Console | None =
         say(console, f"signature: {'; '.join(f'{key} {value}' for key, value in signature.items())}")
         folders.append(folder)
     return folders
+
+
+def _check_questions(questions: Mapping[str, Question], model: str) -> list[str]:
+    """Hold all prompts against what the model can read, before its weights are loaded."""
+    tokenizer, limits = loading.load_tokenizer(model), loading.limits(model)
+    notes = [
+        note for name, asked in questions.items() for note in check_question(name, asked, tokenizer, limits, model)
+    ]
+    return notes[:1]
 
 
 def answerer_of(settings: Settings) -> Answerer:

@@ -20,12 +20,13 @@ from trimtab.data import stored
 from trimtab.data.chat import date_facts
 from trimtab.data.files import check_whole
 from trimtab.data.sources import SUFFIXES, load_rows, prompt_lines
-from trimtab.data.tokens import encode_prompts
+from trimtab.data.tokens import encode_prompts, prompt_ids
 from trimtab.decoding._config import config_of, described
 from trimtab.decoding.realign import Merge
 from trimtab.locks import writing
 from trimtab.models import fingerprint, loading
 from trimtab.models.identity_layer import MARK
+from trimtab.models.limits import check_prompts
 from trimtab.recipe import parse_value
 from trimtab.terminal import say
 from trimtab.train import heldout
@@ -190,6 +191,7 @@ def _generate(prompts: Sequence[str], settings: Settings, console: Console) -> N
     options: dict[str, Any] = {"custom_generate": decoding.load(loop)} if loop else {}
     if settings.merge:
         options["merge"] = settings.merge
+    _check_prompts(prompts, settings, tokenizer, console)
     settings.sampling(tokenizer)  # what a strategy says against this tokenizer comes before the weights
     made = [f"trimtab {__version__}"]
     if settings.aligned:
@@ -233,6 +235,14 @@ def _generate(prompts: Sequence[str], settings: Settings, console: Console) -> N
         for row, prompt in enumerate(prompts):
             _show(console, prompt, strengths, found[row])
     console.print(Text(f"signature: {'; '.join(made)}"), soft_wrap=True)
+
+
+def _check_prompts(prompts: Sequence[str], settings: Settings, tokenizer: Any, console: Console) -> None:
+    """Hold the prompts and the longest answers against what each model can read."""
+    ids = [prompt_ids(tokenizer, one, f"prompt {i}", plain=settings.plain) for i, one in enumerate(prompts, start=1)]
+    for name in filter(None, (settings.model, settings.aligned)):
+        for note in check_prompts(ids, settings.max_new_tokens, loading.limits(name), tokenizer, name):
+            console.print(note, soft_wrap=True, highlight=False)
 
 
 def _batches(tokenizer: Any, prompts: Sequence[str], plain: bool) -> list[list[int]]:

@@ -26,6 +26,8 @@ from trimtab.run import (
     environment,
     make_policy,
     method_of,
+    policy_tokenizer,
+    policy_vocab,
     prepare_source,
     shown,
 )
@@ -87,15 +89,18 @@ def _precompute(
 ) -> Path:
     models, source = recipe.models, recipe.data.train
     trust = models.trust_remote_code
-    tokenizer = loading.load_tokenizer(policy_source(recipe), trust_remote_code=trust)
-    vocab = loading.load_config(policy_source(recipe), trust_remote_code=trust).get_text_config().vocab_size
+    tokenizer = policy_tokenizer(recipe)
+    vocab = policy_vocab(recipe, tokenizer)
     roles = [role for named in columns.values() for role in named]
     vocabularies = {}
     for role in roles:
         name = getattr(models, role) or policy_source(recipe)
-        vocabularies[role], _ = loading.check_vocabulary(tokenizer, vocab, name, role, trust_remote_code=trust)
+        if getattr(models, role) is None:  # the policy before training
+            vocabularies[role] = vocab
+        else:
+            vocabularies[role], _ = loading.check_vocabulary(tokenizer, vocab, name, role, trust_remote_code=trust)
     prepared = prepare_source(recipe, "train", tokenizer)
-    check_ids(prepared, None, vocabularies)
+    check_ids(prepared, None, {"policy": vocab, **vocabularies}, tokenizer)
 
     device = settings.build(recipe.training, Path(recipe.output), recipe.seed).device
     logprobs: dict[str, LogProbs] = {}

@@ -10,9 +10,8 @@ from rich.text import Text
 from trimtab.core.batch import IGNORE
 from trimtab.data.rows import Prepared, check_losses, sequences
 from trimtab.data.sources import DataError
-from trimtab.models.loading import load_tokenizer
-from trimtab.recipe import Recipe, policy_source
-from trimtab.run import adopt_run_date, prepare_source
+from trimtab.recipe import Recipe
+from trimtab.run import adopt_run_date, policy_tokenizer, prepare_source
 from trimtab.terminal import table_of
 
 LEARNT, READ = "black on bright_green", "grey50"
@@ -29,7 +28,7 @@ def preview_recipe(recipe: Recipe, rows: int, split: str, console: Console | Non
     console = console or Console()
     if getattr(recipe.data, split) is None:
         raise DataError(f"the recipe has no data.{split}")
-    tokenizer = load_tokenizer(policy_source(recipe), trust_remote_code=recipe.models.trust_remote_code)
+    tokenizer = policy_tokenizer(recipe)
     adopt_run_date(recipe, tokenizer)
     prepared = prepare_source(recipe, split, tokenizer, refuse=False)
     for row in prepared.rows[:rows]:
@@ -71,6 +70,12 @@ def _coloured(ids: list[int], labels: list[int], tokenizer, colours: bool) -> Te
     return text
 
 
+def _limit(prepared: Prepared) -> str:
+    if prepared.limited_by == "training.max_length":
+        return f"{prepared.limited_by}={prepared.max_length}"
+    return f"{prepared.max_length} by {prepared.limited_by}"
+
+
 def _table(prepared: Prepared, max_lost: float, tokenizer) -> Table:
     counts = prepared.counts
     table = table_of("what", "count", "note", box=None, pad_edge=False, title=prepared.source, title_justify="left")
@@ -88,7 +93,7 @@ def _table(prepared: Prepared, max_lost: float, tokenizer) -> Table:
         *([("identical", counts.identical, "both answers are the same")] if counts.identical else []),
         ("lost", counts.lost(), f"{share:.1%}; training refuses above data.max_lost={max_lost:.1%}"),
         ("answers without an end token", counts.no_end, "the model does not learn to stop there" * (counts.no_end > 0)),
-        ("tokens", counts.tokens, f"longest row {counts.longest}, limit training.max_length={prepared.max_length}"),
+        ("tokens", counts.tokens, f"longest row {counts.longest}, limit {_limit(prepared)}"),
         ("answer tokens", counts.answer_tokens, f"{counts.answer_tokens / max(counts.tokens, 1):.0%} are learnt from"),
     ]
     for what, number, note in lines:

@@ -79,6 +79,9 @@ class Models(_Strict):
     """A trained reward model whose token scores are the credit of a policy's own answers."""
     lora: dict[str, Any] | None = None
     """Arguments of PEFT's LoraConfig; the policy's own weights are then frozen."""
+    resize: bool = False
+    """Give the policy's embedding a row for each token that the tokenizer has and it has not, drawn around the mean of
+    the others as transformers does."""
     trust_remote_code: bool = False
     """Run code that comes with a model. Only for sources that you trust."""
 

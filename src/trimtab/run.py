@@ -28,17 +28,21 @@ from trimtab.data.chat import adopt_date, date_facts
 from trimtab.data.collate import Collator, length_sorted
 from trimtab.data.rows import RATING, Prepared, check_losses, prepare, sequences
 from trimtab.data.sources import DataError, Row, load_rows
+from trimtab.data.tasks import asked as asked_ids
 from trimtab.data.tasks import prepare_tasks
+from trimtab.data.tokens import prompt_ids
 from trimtab.decoding._config import described
 from trimtab.evals import rewards
 from trimtab.evals.answerers import Local
-from trimtab.evals.runner import Question, ask, measures, question
+from trimtab.evals.runner import Question, ask, check_question, measures, question
 from trimtab.locks import holder, lock_path, writing
 from trimtab.models import fingerprint, loading
 from trimtab.models.adapters import add_lora
 from trimtab.models.ends import end_tokens, settle
 from trimtab.models.forward import add_objective_forward
+from trimtab.models.growth import grow_embedding, num_tokens
 from trimtab.models.identity_layer import bypass, insert_identity_layer, train_only_identity_layer
+from trimtab.models.limits import beyond, check_prompts, token_beyond
 from trimtab.models.scalar_head import add_score_forward, as_critic, with_scalar_head
 from trimtab.models.student import asked_layers, keep_layers
 from trimtab.recipe import FROZEN, STORED, Cut, Models, Recipe, Stages, dump, policy_source
@@ -301,13 +305,11 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         )
         for name, how in recipe.eval.suites.items()
     }
-    policy_name = policy_source(recipe)
     _check_eval(recipe, wants)
-    tokenizer = loading.load_tokenizer(policy_name, trust_remote_code=models.trust_remote_code)
+    tokenizer = policy_tokenizer(recipe)
     adopt_run_date(recipe, tokenizer)
-    config = loading.load_config(policy_name, trust_remote_code=models.trust_remote_code)
     notes = []
-    vocab = config.get_text_config().vocab_size
+    vocab = own_vocab = policy_vocab(recipe, tokenizer)
     frozen_roles = (*FROZEN, *(["credit"] if wants.credit else []))
     names = {role: getattr(models, role) for role in frozen_roles if getattr(models, role) not in (None, STORED)}
     vocabularies = {}
@@ -334,7 +336,10 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
             for prepared in filter(None, (train, held)):
                 rewards.check_rows(judge, prepared.rows)
     else:
-        check_ids(train, held, vocabularies)
+        check_ids(train, held, {"policy": own_vocab, **vocabularies}, tokenizer)
+    for note in _check_asked(recipe, tokenizer, own_vocab, train, held, questions, args):
+        notes.append(note)
+        console.print(note, soft_wrap=True)
 
     frozen = {
         role: _load(shared, name, models.frozen_dtype, models.trust_remote_code)
@@ -408,6 +413,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         "policy": f"{shown(models.policy)} {trained}",
         **{role: f"{getattr(models, role)} {found}" for role, found in prints.items()},
         **({"credit": f"{models.credit} {fingerprint.of_model(given['credit'].models[0])}"} if wants.credit else {}),
+        **({"embedding": f"{own_vocab} rows, models.resize"} if models.resize else {}),
         "trained parameters": f"{sum(p.numel() for p in policy.parameters() if p.requires_grad):,}",
         "tokenizer": fingerprint.of_tokenizer(tokenizer),
         "chat template": fingerprint.of_text(str(tokenizer.chat_template)),
@@ -535,10 +541,11 @@ def prepare_source(recipe: Recipe, which: str, tokenizer: PreTrainedTokenizerBas
     columns = wants.columns if asked else ()
     for column in columns:
         stored.check(source, column, column_facts(rows, tokenizer))
+    max_length, limited_by = _row_limit(recipe, max_length or 10**9)
     prepared = prepare(
         rows[:limit],
         tokenizer,
-        max_length=max_length or 10**9,
+        max_length=max_length,
         source=source,
         end_ids=end_tokens(tokenizer),
         pairs=wants.pairs and asked,
@@ -547,6 +554,7 @@ def prepare_source(recipe: Recipe, which: str, tokenizer: PreTrainedTokenizerBas
         steps=wants.steps and asked,
         turns=recipe.data.turns,
     )
+    prepared.limited_by = limited_by
     if refuse:
         check_losses(prepared, recipe.data.max_lost)
     return prepared
@@ -557,6 +565,69 @@ def adopt_run_date(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
     _, _, wants = method_of(recipe)
     columns = [stored.meta_path(Path(recipe.data.train).expanduser())] if wants.columns else []
     adopt_date(tokenizer, *columns, Path(recipe.output) / "signature.txt")
+
+
+def _row_limit(recipe: Recipe, max_length: int) -> tuple[int, str]:
+    """Most tokens of a row, and what they come from: no model of the recipe with a table of positions reads more than
+    the table holds."""
+    models = recipe.models
+    names = {"policy": policy_source(recipe)} | {role: getattr(models, role) for role in (*FROZEN, "credit")}
+    found = (max_length, "training.max_length")
+    for role, name in names.items():
+        if name not in (None, STORED):
+            places = loading.limits(name, trust_remote_code=models.trust_remote_code).places
+            if places is not None and places < found[0]:
+                found = (places, f"the positions that the {role} has learnt")
+    return found
+
+
+def policy_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
+    """The tokenizer of the policy."""
+    models = recipe.models
+    return loading.load_tokenizer(
+        policy_source(recipe), trust_remote_code=models.trust_remote_code, resize=models.resize
+    )
+
+
+def policy_vocab(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Rows of the policy's embedding; with models.resize at least one for each token of its tokenizer."""
+    rows = loading.limits(policy_source(recipe), trust_remote_code=recipe.models.trust_remote_code).vocab
+    return max(rows, num_tokens(tokenizer)) if recipe.models.resize else rows
+
+
+def _check_asked(
+    recipe: Recipe,
+    tokenizer: PreTrainedTokenizerBase,
+    vocab: int,
+    train: Prepared,
+    held: Prepared | None,
+    questions: Mapping[str, Question],
+    args: Any,
+) -> list[str]:
+    """Hold all that the policy will be asked, and the length of all rows, against what it can read.
+
+    Returns:
+        What the user should know.
+
+    Raises:
+        LimitError: naming the prompt.
+    """
+    name = policy_source(recipe)
+    limits = replace(loading.limits(name, trust_remote_code=recipe.models.trust_remote_code), vocab=vocab)
+    notes = []
+    if recipe.eval.prompts:
+        ids = [prompt_ids(tokenizer, one, f"eval.prompts: prompt {i}") for i, one in enumerate(recipe.eval.prompts, 1)]
+        notes += check_prompts(ids, recipe.eval.max_new_tokens, limits, tokenizer, name, what="eval.prompts: prompt")
+    for suite, asked in questions.items():
+        notes += check_question(suite, asked, tokenizer, limits, name)
+    for prepared in filter(None, (train, held)):
+        if prepared.rows and "input_ids" not in prepared.rows[0]:
+            kwargs, what = recipe.training.get("chat_template_kwargs"), f"{prepared.source}: row"
+            ids = [asked_ids(tokenizer, row, f"{what} {i}", kwargs) for i, row in enumerate(prepared.rows, start=1)]
+            notes += check_prompts(ids, args.max_completion_length, limits, tokenizer, name, what=what)
+        else:
+            notes += beyond(prepared.counts.longest, limits, name)
+    return notes[:1]  # of lengths that were never trained: once
 
 
 def column_facts(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
@@ -587,22 +658,31 @@ def make_policy(recipe: Recipe, shared: Shared) -> PreTrainedModel:
     models = recipe.models
     name = policy_source(recipe)
     if isinstance(models.policy, str):
-        return loading.load_model(
+        model = loading.load_model(
             name,
             dtype=models.dtype,
             trust_remote_code=models.trust_remote_code,
             needs_head=not method_of(recipe)[2].scalar_head,
         )
+        return _resized(model, recipe)
     source = _load(shared, name, models.frozen_dtype, models.trust_remote_code)
     try:
         layers = asked_layers(source, models.policy.layers)
     except ValueError as error:
         raise RunError(f"models.policy.layers: {error}") from error
-    return keep_layers(source, layers).to(loading.DTYPES[models.dtype])  # type: ignore[arg-type]
+    return _resized(keep_layers(source, layers).to(loading.DTYPES[models.dtype]), recipe)  # type: ignore[arg-type]
 
 
-def check_ids(train: Prepared, held: Prepared | None, vocabularies: Mapping[str, int]) -> None:
-    """No row may hold a token that a frozen model cannot read.
+def _resized(policy: PreTrainedModel, recipe: Recipe) -> PreTrainedModel:
+    if recipe.models.resize:
+        grow_embedding(policy, num_tokens(policy_tokenizer(recipe)), recipe.seed)
+    return policy
+
+
+def check_ids(
+    train: Prepared, held: Prepared | None, vocabularies: Mapping[str, int], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """No row may hold a token that a model cannot read.
 
     Raises:
         DataError: naming the first such row.
@@ -611,11 +691,16 @@ def check_ids(train: Prepared, held: Prepared | None, vocabularies: Mapping[str,
         for row in prepared.rows:
             highest = max(max(ids) for ids, _ in sequences(row))
             for role, size in vocabularies.items():
-                if highest >= size:
-                    raise DataError(
-                        f"{prepared.source}: row {prepared.number(row)} holds the token id {highest}, which the "
-                        f"{role}'s vocabulary ({size}) does not; take such rows out or choose another model"
-                    )
+                if highest < size:
+                    continue
+                where = f"{prepared.source}: row {prepared.number(row)}"
+                if role == "policy":
+                    first = next(token for ids, _ in sequences(row) for token in ids if token >= size)
+                    raise DataError(f"{where} {token_beyond(first, size, tokenizer, 'the policy')}")
+                raise DataError(
+                    f"{where} holds the token id {highest}, which the {role}'s vocabulary ({size}) does not; take such "
+                    "rows out or choose another model"
+                )
 
 
 def _teacher_signal(shared: Shared, teacher: PreTrainedModel, remember: bool) -> FrozenModel:

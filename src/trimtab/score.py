@@ -21,8 +21,9 @@ from trimtab.data.sources import DataError, Row, load_rows
 from trimtab.evals.runner import Answers
 from trimtab.evals.scored import Asked, Scored, Span, digits, dumped, form_of, read, step_tokens, worth
 from trimtab.locks import writing
-from trimtab.models import fingerprint, loading
+from trimtab.models import fingerprint, limits, loading
 from trimtab.models.ends import end_tokens
+from trimtab.models.limits import check_ids
 from trimtab.report import scores as page
 from trimtab.report.html import put
 from trimtab.run import environment
@@ -262,6 +263,7 @@ def score_into(settings: Settings, console: Console | None = None) -> Path:
     adopt_date(tokenizer, out / SIGNATURE)
     limit = _limit(settings, model)
     encoded, counts = encode(asked, tokenizer, limit, source)
+    notes = _check_read(encoded, tokenizer, model, settings.model, source)
     if not encoded:
         said = "; ".join(f"{number} {reason}" for reason, number in counts.left_out.items())
         raise ScoreError(f"{source}: nothing is left to score: {said} (limit: {limit} tokens)")
@@ -291,7 +293,7 @@ def score_into(settings: Settings, console: Console | None = None) -> Path:
             "model": settings.model, "source": source, "form": form, "method": reading.method,
             "reading": {"source": reading.source, "gathered": reading.gathered, "beta": reading.beta},
             "outcomes": reading.outcomes, "counts": vars(counts),
-            "cautions": _cautions(counts, limit, result.notes), **dumped(result), "signature": signature,
+            "cautions": _cautions(counts, limit, [*notes, *result.notes]), **dumped(result), "signature": signature,
         }  # fmt: skip
         put(json_line(facts, indent=1), out / MEASURES)
         page.write(facts, found, out / PAGE)
@@ -310,11 +312,23 @@ def _rows(settings: Settings) -> list[Row]:
     return [row for own in by_split.values() for row in own[: settings.limit]]
 
 
+def _check_read(encoded: Sequence[Encoded], tokenizer: Any, model: CreditModel, name: str, source: str) -> list[str]:
+    """Hold what is scored against what the models can read."""
+    found = [limits.of_model(one) for one in model.models]
+    vocab = min(one.vocab for one in found)
+    for one in encoded:
+        check_ids(one.row["input_ids"], vocab, tokenizer, name, f"{source}: row {one.asked.row + 1}")
+    longest = max((len(one.row["input_ids"]) for one in encoded), default=0)
+    return [note for one in found[:1] for note in limits.beyond(longest, one, name)]
+
+
 def _limit(settings: Settings, model: CreditModel) -> int:
-    known = [getattr(one.config.get_text_config(), "max_position_embeddings", None) for one in model.models]
-    most = min((positions for positions in known if positions), default=None)
+    """Tokens of the longest rows: rotary positions beyond those of the training are read where that is asked for."""
+    found = [limits.of_model(one) for one in model.models]
+    most = min((one.places for one in found if one.places), default=None)
     if settings.max_length is None:
-        return min(LONGEST, most or LONGEST)
+        trained = min((one.trained for one in found if one.trained), default=None)
+        return min(length for length in (LONGEST, most, trained) if length)
     if most is not None and settings.max_length > most:
         raise ScoreError(f"--max-length {settings.max_length}: the model reads {most} tokens at most; choose fewer")
     return settings.max_length

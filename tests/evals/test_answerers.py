@@ -95,9 +95,22 @@ def test_the_model_keeps_its_mode_and_gets_no_gradients(model, tokenizer):
         model.eval()
 
 
-def test_what_does_not_fit_into_the_context_is_refused(model, tokenizer):
+def test_what_does_not_fit_into_learnt_positions_is_refused(tokenizer):
+    model = tiny.model("gpt2", vocab_size=tiny_folder.VOCAB, n_positions=256)
     with pytest.raises(SuiteError, match="reads at most 256"):
         Local(model, tokenizer).answer([user("x" * 250)], 8)
+
+
+def test_rotary_positions_beyond_the_training_are_read(model, tokenizer):
+    assert model.config.max_position_embeddings == 256
+    assert len(Local(model, tokenizer).answer([user("x" * 250)], 8)) == 1
+
+
+def test_a_token_that_the_embedding_lacks_is_named(model):
+    tokenizer = tiny_folder.byte_tokenizer()
+    tokenizer.add_tokens(["<extra>"])
+    with pytest.raises(SuiteError, match="'<extra>'"):
+        Local(model, tokenizer).answer([user("<extra>")], 2)
 
 
 def test_a_tokenizer_without_a_template_is_said_and_works(model):

@@ -96,6 +96,8 @@ class Prepared:
     max_length: int
     sources: int = 0
     """rows of the source; the n-th turn of row i has the `row_id` i + n * sources"""
+    limited_by: str = "training.max_length"
+    """what `max_length` comes from"""
 
     def number(self, row: Mapping[str, Any]) -> int:
         """Which row of the source, from 1, a prepared row comes from; a conversation may have become several."""
@@ -284,13 +286,15 @@ def check_losses(prepared: Prepared, max_lost: float) -> None:
     )
     if not counts.kept:
         raise DataError(
-            f"{prepared.source}: no row is left of {counts.rows}: {found} (limit: {prepared.max_length} tokens)"
+            f"{prepared.source}: no row is left of {counts.rows}: {found} (limit: {prepared.max_length} tokens, by "
+            f"{prepared.limited_by})"
         )
     if counts.lost() > max_lost * counts.rows:
+        raise_it = "raise training.max_length " if prepared.limited_by == "training.max_length" else ""
         raise DataError(
             f"{prepared.source}: {counts.lost()} of {counts.rows} rows would be lost: {found} (limit: "
-            f"{prepared.max_length} tokens); mend the rows, raise training.max_length or allow it with data.max_lost="
-            f"{counts.lost() / counts.rows + 0.005:.2f}"
+            f"{prepared.max_length} tokens, by {prepared.limited_by}); mend the rows, {raise_it}or allow it with "
+            f"data.max_lost={counts.lost() / counts.rows + 0.005:.2f}"
         )
 
 

@@ -16,6 +16,8 @@ from trimtab.decoding._beginning import begin
 from trimtab.decoding._config import config_of, described, generate
 from trimtab.evals.suite import Messages, SuiteError
 from trimtab.models import fingerprint
+from trimtab.models.limits import LimitError, check_prompts
+from trimtab.models.limits import of_model as limits_of
 from trimtab.models.tokenizers import token_positions
 
 ENDPOINT_KEY = "TRIMTAB_API_KEY"
@@ -74,6 +76,7 @@ class Local:
         self.strategy, self.options, self.seed = strategy, dict(options or {}), seed
         self.batch, self.plain = batch, plain
         decoding.arguments(strategy, tokenizer, **self.options)  # says what is wrong before the first question
+        self.limits = limits_of(model)
         self.calls = 0
         """so far; the next one draws from seed + calls"""
 
@@ -97,7 +100,7 @@ class Local:
 
     def answer(self, chats: Sequence[Messages], max_new_tokens: int) -> list[Reply]:
         inputs = encode_prompts(self.tokenizer, chats, self.plain).to(self.model.device)
-        self._fits(inputs["input_ids"].size(1) + max_new_tokens)  # type: ignore[union-attr]
+        self._fits(inputs["input_ids"], max_new_tokens)
         torch.manual_seed(self.seed + self.calls)
         self.calls += 1
         how = decoding.arguments(self.strategy, self.tokenizer, model=self.model, **self.options)
@@ -117,7 +120,7 @@ class Local:
             ids.append(answer_tails(self.tokenizer, text, [space + label for label in of], plain))
         inputs = encode_prompts(self.tokenizer, chats, self.plain).to(self.model.device)
         width = max(len(tail) for tails in ids for tail in tails)
-        self._fits(inputs["input_ids"].size(1) + width - 1)  # type: ignore[union-attr]
+        self._fits(inputs["input_ids"], width - 1)
         with _reading(self.model):
             found = self._logprobs(inputs, ids, width)
         return [dict(zip(of, values)) for of, values in zip(labels, found)]
@@ -153,13 +156,12 @@ class Local:
             found[row][k] += rest[i, : len(ids[row][k]) - 1].sum().item()
         return found
 
-    def _fits(self, length: int) -> None:
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        if limit is not None and length > limit:
-            raise SuiteError(
-                f"a prompt and its answer need {length} tokens and {self.name} reads at most {limit}; leave long items "
-                "out, shorten the answers with --max-new-tokens, or choose a model with a longer context"
-            )
+    def _fits(self, prompts: Any, new: int) -> None:
+        """Of ids [B, T]; commands look beforehand, where they know all prompts."""
+        try:
+            check_prompts(prompts.tolist(), new, self.limits, self.tokenizer, self.name)
+        except LimitError as error:
+            raise SuiteError(str(error)) from None
 
 
 class _reading:

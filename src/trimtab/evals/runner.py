@@ -8,9 +8,11 @@ from typing import Any, Literal
 
 from trimtab.data.files import RecordError, append, records
 from trimtab.data.stored import drop_torn_line
+from trimtab.data.tokens import prompt_ids
 from trimtab.evals import suites
 from trimtab.evals.answerers import Answerer, Reply, renormalised
 from trimtab.evals.suite import Answered, Item, Measure, Suite, SuiteError, Verdict, accuracy
+from trimtab.models.limits import Limits, check_prompts
 
 Read = Literal["text", "options"]
 """whether a model writes its answer, or the probabilities of the options are compared"""
@@ -102,6 +104,24 @@ def ask(
         if keep is not None:
             keep(new)
     return [answered(suite, rows[item.id], item) for item in question.items]
+
+
+def check_question(name: str, question: Question, tokenizer: Any, limits: Limits, model: str) -> list[str]:
+    """Hold the first prompts of all items, and the answers that they get, against what a model can read.
+
+    Returns:
+        What the user should know.
+
+    Raises:
+        LimitError: naming the item.
+    """
+    first, notes = question.suite.prompts[question.prompt][0], []
+    for item in question.items:
+        tokens = question.max_new_tokens or item.max_new_tokens or question.suite.max_new_tokens
+        tokens = 1 if question.read == "options" else tokens
+        ids = prompt_ids(tokenizer, first(item, ()), f"{name}: item {item.id}")
+        notes += check_prompts([ids], tokens, limits, tokenizer, model, what=f"{name}: item {item.id}, prompt")
+    return notes[:1]
 
 
 def _batches(question: Question, first: Any, size: int, done: Mapping[str, Any]) -> Iterator[tuple[list[Item], int]]:

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from trimtab.mistakes import nearest
 from trimtab.models import checks, folder
 from trimtab.models.builtin import BUILTIN, ModelNotFound, builtin_folder
+from trimtab.models.limits import Limits, of_config
 from trimtab.models.tokenizers import check_same_tokens
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -72,17 +73,46 @@ def _all(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model, with a padding token (the end token where it has none of its own)."""
+def load_tokenizer(name: str, *, trust_remote_code: bool = False, resize: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, with a padding token: the end token where it has none of its own, or one that the
+    model's embedding does not hold.
+
+    Nothing depends on which token fills a row up: it is masked.
+
+    Args:
+        resize: the embedding gets a row for each token, so that the padding token stays.
+    """
     tokenizer = _fetch(AutoTokenizer, name, folder.tokenizer_fault, trust_remote_code=trust_remote_code)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token_id is not None and not resize:
+        _pad_within(tokenizer, load_config(name, trust_remote_code=trust_remote_code))
     return tokenizer
+
+
+def _pad_within(tokenizer: PreTrainedTokenizerBase, config: Any) -> None:
+    """Another padding token where the embedding has no row for it."""
+    vocab = getattr(config.get_text_config(decoder=True), "vocab_size", None)
+    if vocab is None or int(tokenizer.pad_token_id) < vocab:  # type: ignore[arg-type]
+        return
+    special = [tokenizer.eos_token_id, *tokenizer.all_special_ids]  # those that a text is shown without
+    within = next((token for token in special if isinstance(token, int) and token < vocab), None)
+    if within is not None:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(within)
 
 
 def load_config(name: str, *, trust_remote_code: bool = False) -> Any:
     """The config of a model, without its weights."""
     return _fetch(AutoConfig, name, folder.config_fault, trust_remote_code=trust_remote_code)
+
+
+def limits(name: str, *, trust_remote_code: bool = False) -> Limits:
+    """What a causal language model can read, without its weights."""
+    config = load_config(name, trust_remote_code=trust_remote_code)
+    try:
+        return of_config(config, trust_remote_code=trust_remote_code)
+    except Exception as error:  # of the model's own class, which loading its weights would raise too
+        raise ModelNotFound(f"the model {name} could not be made: {_first_line(error)}") from error
 
 
 def check_vocabulary(
