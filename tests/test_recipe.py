@@ -75,7 +75,7 @@ def test_overrides_reach_into_the_tree_and_are_read_as_yaml(tmp_path):
         ("training.learning_rate=fast", "training.learning_rate is 'fast'; input should be a valid number"),
         ("training.max_steps=2.5", "training.max_steps is 2.5; input should be a valid integer"),
         ("models.teacher=null", "method kd needs models.teacher"),
-        ("data.train=null", "data.train is None; input should be a valid string"),
+        ("data.train=null", "data.train is null; input should be a valid string"),
         ("data.max_lost=2", "data.max_lost is 2; input should be less than or equal to 1"),
         ("seed=one", "seed is 'one'; input should be a valid integer"),
         ("seed", "'seed' is no override; write key=value"),
@@ -143,6 +143,22 @@ def test_a_file_from_windows_is_read_and_one_in_another_encoding_is_named(tmp_pa
     path.write_bytes(path.read_text(encoding="utf-8-sig").encode("utf-16"))
     with pytest.raises(RecipeError, match="is UTF-16 text"):
         load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    "section", ["options", "training", "eval", "eval.prompts", "eval.suites", "eval.suites.geomrel"]
+)
+def test_a_section_that_is_left_empty_has_its_defaults(tmp_path, section):
+    empty = load_recipe(write(tmp_path, BASE), [f"{section}=null"])
+    suites = {"eval": {"suites": {"geomrel": {}}}} if section.endswith("geomrel") else {}
+    assert empty == load_recipe(write(tmp_path, {**BASE, **suites}))
+
+
+def test_several_sources_are_refused_with_the_way_out(tmp_path):
+    with pytest.raises(RecipeError, match=r"data.train is \['a.jsonl', 'b.jsonl'\]; expected one file or dataset"):
+        load_recipe(write(tmp_path, {**BASE, "data": {"train": ["a.jsonl", "b.jsonl"]}}))
+    with pytest.raises(RecipeError, match=r"data.heldout is \[\]; expected one file or dataset"):
+        load_recipe(write(tmp_path, BASE), ["data.heldout=[]"])
 
 
 def test_half_a_character_in_a_recipe_is_named_by_its_key(tmp_path):

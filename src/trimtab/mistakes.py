@@ -38,4 +38,5 @@ def check_settings(
             said = nearest(key, known, f"its settings: {', '.join(known) or 'none'}")
             raise mistake(f"{owner} has no setting {key!r}; {said}") from None
         message = f"{first['msg'][0].lower()}{first['msg'][1:]}"
-        raise mistake(f"{prefix}{key} is {first['input']!r}; {message}") from None
+        given = "null" if first["input"] is None else repr(first["input"])
+        raise mistake(f"{prefix}{key} is {given}; {message}") from None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from trimtab.data.files import DataError, half_character, read_text
 from trimtab.mistakes import nearest
@@ -40,6 +40,16 @@ _Loader.add_implicit_resolver(
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_sections(cls, tree: Any) -> Any:
+        """A section that a file names and leaves empty (`options:`) is null in YAML: it has its defaults."""
+        if not isinstance(tree, dict):
+            return tree
+        fields = cls.model_fields.items()
+        sections = {name for name, field in fields if field.default in ({}, []) or field.default_factory is not None}
+        return {key: value for key, value in tree.items() if value is not None or key not in sections}
 
 
 class Cut(_Strict):
@@ -92,10 +102,21 @@ FROZEN = ("teacher", "reference", "aligned", "weak_reference", "weak_aligned")
 """Roles of frozen models."""
 
 
+def _one_source(given: Any) -> Any:
+    if isinstance(given, list):
+        raise ValueError("expected one file or dataset: write the rows into one, as in cat A.jsonl B.jsonl > ALL.jsonl")
+    return given
+
+
+def _empty_suites(given: Any) -> Any:
+    """`geomrel:` without settings asks with the defaults."""
+    return {name: {} if how is None else how for name, how in given.items()} if isinstance(given, dict) else given
+
+
 class Data(_Strict):
-    train: str
+    train: Annotated[str, BeforeValidator(_one_source)]
     """`trimtab:NAME/SPLIT`, a .jsonl/.json/.csv/.parquet file, or a hub id (`ORG/NAME[@CONFIG][:SPLIT]`)."""
-    heldout: str | None = None
+    heldout: Annotated[str | None, BeforeValidator(_one_source)] = None
     """Rows for evaluation that are never trained on, from the same kinds of source."""
     rows: int | None = Field(None, ge=1)
     """Use only the first rows of `train`."""
@@ -144,7 +165,7 @@ class Eval(_Strict):
     """Questions that are answered before and after training, greedily."""
     max_new_tokens: int = Field(64, ge=1)
     """Of those answers."""
-    suites: dict[str, SuiteEval] = {}
+    suites: Annotated[dict[str, SuiteEval], BeforeValidator(_empty_suites)] = {}
     """Suites that the policy is asked before and after training, greedily; `trimtab list suites` shows them."""
     batch_size: int = Field(8, ge=1)
     """Rows at a time in evaluations."""
@@ -415,7 +436,8 @@ def _explain(kind: Any, error: Any, at: tuple, of: str | None) -> str:
         return f"{parent} has no key {location[-1]!r}; {said}"
     if error["type"] == "missing":
         return f"{place} is missing"
-    return f"{place} is {error['input']!r}; {error['msg'][0].lower()}{error['msg'][1:]}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{place} is {'null' if error['input'] is None else repr(error['input'])}; {message[0].lower()}{message[1:]}"
 
 
 def _keys(kind: Any, location: Iterable[Any]) -> list[str]:

@@ -380,6 +380,8 @@ def test_long_texts_are_rewritten_in_pieces_that_join_to_the_text():
             {"question": "x", "options": ["a", "b"], "answer": 2},
             "row 1: answer 2 is none of the options; give",
         ),
+        ({"question": "x", "options": ["a", None], "answer": 0}, "row 1: option B is null; expected a text"),
+        ({"question": "x", "options": {"A": "a", "text": ["b"]}, "answer": 0}, "row 1: option text is a list"),
         ({"question": "x", "options": "a, b", "answer": 0}, "row 1: options are 'a, b'; expected"),
         ({"question": "x", "rewritable": "question"}, "rewritable a list"),
         ({"fields": {"question": 3}}, "has no text 'question'"),

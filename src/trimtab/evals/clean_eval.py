@@ -146,14 +146,20 @@ def letters(options: Any) -> dict[str, str]:
     """Options as letter -> text: a mapping stays, a list gets A, B, C, ...
 
     Raises:
-        CleanEvalError: if they are neither, or fewer than two, or not all different.
+        CleanEvalError: if they are neither, or fewer than two, or not all different; if one is null, which only in a
+            mapping means that there is none, or no text.
     """
     if isinstance(options, dict):
-        found = {str(letter): str(text) for letter, text in options.items() if text is not None}
+        given = {str(letter): text for letter, text in options.items() if text is not None}
     elif isinstance(options, (list, tuple)) and len(options) <= 26:
-        found = {chr(ord("A") + i): str(text) for i, text in enumerate(options)}
+        given = {chr(ord("A") + i): text for i, text in enumerate(options)}
     else:
         raise CleanEvalError(f"options are {options!r:.60}; expected up to 26 in a list, or letter: text")
+    for letter, text in given.items():
+        if not isinstance(text, (str, int, float)):
+            kind = "null" if text is None else f"a {type(text).__name__}"
+            raise CleanEvalError(f"option {letter} is {kind}; expected a text or a number")
+    found = {letter: str(text) for letter, text in given.items()}
     if len(set(found.values())) < max(2, len(found)):
         raise CleanEvalError(f"options {list(found.values())!r:.80} are not two or more different texts")
     return found
