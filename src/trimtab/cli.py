@@ -564,7 +564,9 @@ def _quiet() -> None:
 
     warnings.filterwarnings("ignore", category=FutureWarning)
     import transformers
+    from rich.console import Console
 
+    Console.on_broken_pipe = _closed  # work that is cut off says how it goes on
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     logging.getLogger("accelerate").setLevel(logging.ERROR)
@@ -598,22 +600,42 @@ def main() -> None:
             sys.exit(2)
         _fail(f"{error.format_message()}; see trimtab --help")
     except (KeyboardInterrupt, typer.Abort):
-        again = "continue with --resume" if "train" in sys.argv[1:2] else "the same command goes on"
-        print(f"\nstopped; what was saved last is kept: {again}", file=sys.stderr)
+        print(f"\nstopped; what was saved last is kept: {_again()}", file=sys.stderr)
         sys.exit(STOPPED)
+    except OutputClosed:
+        _fail(f"nobody reads the output any more; what was saved last is kept: {_again()}")
     except ValueError as error:  # every mistake of a user is a ValueError that says where, what, and the way out
         if os.environ.get("TRIMTAB_TRACEBACK"):
             raise
         _fail(str(error))
-    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+    except OSError as error:
         if os.environ.get("TRIMTAB_TRACEBACK"):
             raise
-        _fail(f"{error.filename}: {(error.strerror or 'cannot be written').lower()}; choose another place")
+        from trimtab.disk import FULL, reason
+
+        place = f"{error.filename}: " if error.filename else ""
+        way = "make room, and give the same command again" if error.errno in FULL else "choose another place"
+        _fail(f"{place}{reason(error, Path(str(error.filename)))}{f'; {way}' if place else ''}")
     except Exception as error:
         if type(error).__name__ != "Interrupted":  # of trimtab.run, which must not be imported for this
             raise
         print(f"\n{error}", file=sys.stderr)
         sys.exit(STOPPED)
+
+
+def _again() -> str:
+    return "continue with --resume" if "train" in sys.argv[1:2] else "the same command goes on"
+
+
+class OutputClosed(Exception):
+    """A pipe that the output went into has been closed; no BrokenPipeError, which typer makes a silent exit."""
+
+
+def _closed(self: Any) -> None:
+    """What rich calls then; where it is to end at once, such as at `| head`, rich says nothing."""
+    self.quiet = True
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise OutputClosed
 
 
 def _fail(message: str) -> None:

@@ -16,6 +16,7 @@ from trimtab.data.sources import DataError, load_rows
 from trimtab.data.stored import drop_torn_line
 from trimtab.data.tasks import question
 from trimtab.data.tokens import prompt_ids
+from trimtab.disk import check_writable
 from trimtab.evals.answerers import Answerer, Endpoint, Local
 from trimtab.evals.final import final_answer, is_right, same
 from trimtab.evals.mathpool import MathPool
@@ -106,7 +107,8 @@ def collect(settings: Settings, answerer: Answerer | None = None, console: Conso
         tokenizer, limits = loading.load_tokenizer(settings.model), loading.limits(settings.model)
         ids = [prompt_ids(tokenizer, task["prompt"], f"task {i}") for i, task in enumerate(tasks, start=1)]
         for note in check_prompts(ids, settings.max_new_tokens, limits, tokenizer, settings.model, what="task"):
-            console.print(note, soft_wrap=True, highlight=False)
+            say(console, note)
+    check_writable(settings.out, CollectError, "choose another --out")
     answerer = answerer or _answerer(settings)
     settings.out.mkdir(parents=True, exist_ok=True)
     with writing(settings.out, "another command", "wait for it, or choose another --out", CollectError):

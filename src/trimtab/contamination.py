@@ -12,6 +12,7 @@ from rich.table import Table
 
 from trimtab import __version__, evaluate
 from trimtab.data import stored
+from trimtab.disk import check_writable
 from trimtab.evals.contamination import SETS, Set, Triangle, check_author, triangles
 from trimtab.evals.runner import Question, Read, question
 from trimtab.evals.scored import plain
@@ -85,6 +86,7 @@ def contamination(settings: Settings, console: Console | None = None) -> list[Tr
         )
     for model in () if settings.endpoint else settings.models:
         loading.load_config(model)  # a name that is none is told before the first item is asked
+    check_writable(settings.out, ContaminationError, "choose another --out")
     answered = {model: _answered(model, asked, settings, console) for model in settings.models}
     found = triangles(answered, rewriter=rewriter, baseline=settings.baseline, allow_same=settings.allow_same)
     facts: dict[str, Any] = {

@@ -12,6 +12,7 @@ from rich.table import Table
 from trimtab import __version__
 from trimtab.data.chat import adopt_date
 from trimtab.data.files import json_line
+from trimtab.disk import check_writable
 from trimtab.evals import suites
 from trimtab.evals.answerers import Answerer, Endpoint, Local
 from trimtab.evals.runner import Answers, Question, Read, ask, check_question, measures, question
@@ -106,7 +107,9 @@ def evaluate(names: Sequence[str], settings: Settings, console: Console | None =
     }
     if not settings.endpoint:
         for note in _check_questions(questions, settings.model):
-            console.print(note, soft_wrap=True, highlight=False)
+            say(console, note)
+    for name in names:
+        check_writable(settings.out / name, EvaluateError, "choose another --out")
     answerer = answerer_of(settings)
     folders = []
     for name, asked in questions.items():

@@ -5,10 +5,12 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, SoftFileLock, Timeout
+
+from trimtab.disk import made, reason
 
 PATIENCE = 10.0
 """seconds for the children of a killed process to notice that it is gone"""
@@ -43,29 +45,20 @@ def writing(place: Path, who: str, way_out: str, error: type[ValueError] = Busy)
     if int(os.environ.get("RANK", "0")) != 0:
         yield
         return
-    made = _made(place.parent)
     path = lock_path(place)
     lock = FileLock(path)
-    try:
-        locked = _locked(lock, path, place)
-    except Timeout:
-        raise error(f"{place} is being written by {who}{_holder(path)}; {way_out}") from None
-    try:
-        yield
-    finally:
+    with ExitStack() as held:
+        try:
+            held.enter_context(made(place.parent))
+            locked = _locked(lock, path, place)
+        except Timeout:
+            raise error(f"{place} is being written by {who}{_holder(path)}; {way_out}") from None
+        except OSError as failed:
+            raise error(f"{place} cannot be written: {reason(failed, path)}; {way_out}") from None
         if locked:
-            path.unlink(missing_ok=True)  # before it is given back: later it may be another's
-            lock.release()
-        for folder in made:
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
-
-
-def _made(folder: Path) -> list[Path]:
-    """The folders that had to be made, the innermost first; one that stays empty is taken away again."""
-    missing = [one for one in (folder, *folder.parents) if not one.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    return missing
+            held.callback(lock.release)
+            held.callback(path.unlink, missing_ok=True)  # before it is given back: later it may be another's
+        yield
 
 
 def _locked(lock: FileLock, path: Path, place: Path) -> bool:

@@ -5,8 +5,8 @@ import platform
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -32,6 +32,7 @@ from trimtab.data.tasks import asked as asked_ids
 from trimtab.data.tasks import prepare_tasks
 from trimtab.data.tokens import prompt_ids
 from trimtab.decoding._config import described
+from trimtab.disk import FULL, check_writable, reason, writing_to
 from trimtab.evals import rewards
 from trimtab.evals.answerers import Local
 from trimtab.evals.runner import Question, ask, check_question, measures, question
@@ -190,15 +191,23 @@ def _go_on(recipe: Recipe, resume: bool, console: Console, shared: Shared, fit: 
 # ---------------------------------------------------------------- the run folder
 
 
+ANOTHER = "choose another output=FOLDER"
+
+
 def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] | str | None:
     """None for a fresh start, the stored recipe for a resume, "finished" where nothing is left to do.
 
     Raises:
         RunError: where the folder holds something else, or a run that the user may not want to lose.
     """
-    if not folder.exists() or (folder.is_dir() and not _names(folder)):
+    try:
+        begun = folder.exists() and not (folder.is_dir() and not _names(folder))
+    except OSError as failed:  # a name too long
+        raise RunError(f"{folder} cannot be a run folder: {reason(failed, folder)}; {ANOTHER}") from None
+    if not begun:
         if resume:
             raise RunError(f"there is no run in {folder} to resume; leave out --resume")
+        check_writable(folder, RunError, ANOTHER)
         return None
     stored_file = folder / "recipe.yaml"
     if not stored_file.is_file():
@@ -329,7 +338,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
     held = prepare_source(recipe, "heldout", tokenizer) if recipe.data.heldout else None
     for note in [note for prepared in filter(None, (train, held)) for note in prepared.notes()]:
         notes.append(note)
-        console.print(note, soft_wrap=True, markup=False)
+        say(console, note)
 
     if method.loop == "rollouts":
         for judge in judges:
@@ -816,17 +825,39 @@ def _fit_stages(stages: Stages, console: Console, shared: Shared) -> str:
 def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result:
     """Train, measure, save. The run folder is created here, when nothing about the recipe can fail any more."""
     if resume:
-        return _execute(job, folder, resume, console)
+        with _kept(folder):
+            return _execute(job, folder, resume, console)
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with _alone(folder):
+        with _alone(folder), _kept(folder):
             check_folder(folder, job.recipe, resume)  # another process may have begun it while models were loaded
             return _execute(job, folder, resume, console)
     except BaseException:
         if new:
             _take_away(folder)
         raise
+
+
+@contextmanager
+def _kept(folder: Path) -> Iterator[None]:
+    """A disk that is full, or a folder that is gone, is told with what is kept.
+
+    Raises:
+        RunError: in place of an error of the disk.
+    """
+    try:
+        yield
+    except ConnectionError:  # no disk
+        raise
+    except OSError as failed:
+        said = f"{folder}: {reason(failed, folder)}"
+        if not (folder / "recipe.yaml").is_file():
+            raise RunError(f"{said}; there is nothing of this run to resume: start anew") from failed
+        last = checkpoints.last_complete(folder / "checkpoints")
+        kept = "no checkpoint is written yet" if last is None else f"the checkpoint of step {checkpoints.step_of(last)}"
+        room = "make room" if failed.errno in FULL else "mend that"
+        raise RunError(f"{said}; kept: {kept}; {room}, and continue with --resume") from failed
 
 
 def _take_away(folder: Path) -> None:
@@ -875,7 +906,8 @@ def _execute(job: Job, folder: Path, resume: bool, console: Console) -> Result:
     trainer.accelerator.wait_for_everyone()
     if main:
         say(console, "saving the model and writing the report")
-        _save_model(trainer, job, folder)
+        with writing_to(folder / "model"):
+            _save_model(trainer, job, folder)
         if hasattr(job.plan.objective, "tables"):
             for title, rows in job.plan.objective.tables(job.tokenizer.decode).items():  # type: ignore[attr-defined]
                 log.event("table", step, title=title, rows=rows)
@@ -952,8 +984,9 @@ def _start(job: Job, folder: Path, log: EventLog, resume: bool, checkpoint: Path
 
 def _write(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    with writing_to(path):
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
 
 
 SHOWN = (

@@ -18,6 +18,7 @@ from trimtab.data.files import json_line
 from trimtab.data.processbench import processbench
 from trimtab.data.rows import answer_offsets, prepare
 from trimtab.data.sources import DataError, Row, load_rows
+from trimtab.disk import check_writable
 from trimtab.evals.runner import Answers
 from trimtab.evals.scored import Asked, Scored, Span, digits, dumped, form_of, read, step_tokens, worth
 from trimtab.locks import writing
@@ -258,6 +259,7 @@ def score_into(settings: Settings, console: Console | None = None) -> Path:
     rows = _rows(settings)
     form = form_of(rows[0])
     asked = read(rows, source, numbered=settings.processbench is not None)
+    check_writable(out, ScoreError, "choose another --out")
     model = load_credit(settings.model, dtype=settings.dtype, reference=settings.reference)
     tokenizer = loading.load_tokenizer(settings.model)
     adopt_date(tokenizer, out / SIGNATURE)

@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from trimtab.disk import writing_to
+
 NEVER_TEXTS = ("messages", "completions", "labels", "tools", "chat_template_kwargs", "options")
 """Columns that hold lists or objects; in CSV these are written as JSON, or by pandas as Python writes them."""
 
@@ -217,7 +219,7 @@ def json_line(value: Any, **options: Any) -> str:
 def append(path: Path, values: Iterable[Any]) -> None:
     """Add lines to a file, in one write."""
     data = "".join(map(json_line, values)).encode()
-    with path.open("ab") as out:
+    with writing_to(path), path.open("ab") as out:
         out.write(data)
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from trimtab.disk import writing_to
+
 
 def template(name: str) -> Template:
     """A page's template; what it is given is escaped unless it is Markup, and a name that is missing is an error."""
@@ -23,8 +25,9 @@ def put(text: str, output: Path) -> Path:
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
-        unfinished.write_bytes(text.encode(errors="backslashreplace"))  # half a character of an answer, shown as such
-        unfinished.replace(output)
+        with writing_to(output):
+            unfinished.write_bytes(text.encode(errors="backslashreplace"))  # half a character of an answer, shown so
+            unfinished.replace(output)
     finally:
         unfinished.unlink(missing_ok=True)
     return output

@@ -1,5 +1,6 @@
 """What both loops share: the plan's loss, what it counts and logs, and checkpoints that hold all of it."""
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from transformers.trainer_pt_utils import BatchRebalanceSampler
 from transformers.trainer_utils import rotate_checkpoints
 
 from trimtab.core import Plan
+from trimtab.disk import writing_to
 from trimtab.models.forward import ObjectiveOutput
 from trimtab.signals.base import call_plan
 from trimtab.train.checkpoints import mark_complete
@@ -171,17 +173,21 @@ class ObjectiveLoop(Trainer):
         """As transformers does, but older checkpoints go only after the new one is marked complete."""
         self.totals.loss = (float(self._tr_loss), self._globalstep_last_logged)
         limit, self.args.save_total_limit = self.args.save_total_limit, None
+        folder = Path(self._get_output_dir(trial=trial))
+        checkpoint = folder / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save and not folder.is_dir():  # transformers would make it anew, for this checkpoint alone
+            raise FileNotFoundError(errno.ENOENT, "it is gone", str(folder))
         try:
-            Trainer._save_checkpoint(self, model, trial)
+            with writing_to(checkpoint):
+                Trainer._save_checkpoint(self, model, trial)
         finally:
             self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            folder = Path(self._get_output_dir(trial=trial))
-            checkpoint = folder / f"checkpoint-{self.state.global_step}"
-            for name, part in self._stateful().items():
-                save_file({key: value.contiguous() for key, value in part.state_dict().items()}, checkpoint / name)
-            mark_complete(checkpoint)
+            with writing_to(checkpoint):
+                for name, part in self._stateful().items():
+                    save_file({key: value.contiguous() for key, value in part.state_dict().items()}, checkpoint / name)
+                mark_complete(checkpoint)
             rotate_checkpoints(
                 output_dir=str(folder),
                 save_total_limit=limit,

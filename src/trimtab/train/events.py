@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 
 from trimtab.data.files import json_line, records
 from trimtab.data.stored import drop_torn_line
+from trimtab.disk import writing_to
 
 
 class EventLog:
@@ -41,7 +42,7 @@ class EventLog:
 
 def _append(path: Path, row: Mapping[str, Any]) -> None:
     text = json_line({key: _plain(value) for key, value in row.items()})
-    with path.open("ab+") as out:
+    with writing_to(path), path.open("ab+") as out:
         if out.tell() and not _ends_with_newline(out):
             drop_torn_line(path)
         out.seek(0, os.SEEK_END)
