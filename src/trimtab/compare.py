@@ -532,7 +532,7 @@ def _compare(settings: Settings, console: Console) -> Path:
         prompt_ids(tokenizer, one.prompt, f"prompt {i}", plain=not settings.chat) for i, one in enumerate(passages, 1)
     ]
     for note in check_prompts(ids, settings.new, loading.limits(settings.model), tokenizer, settings.model):
-        console.print(note, soft_wrap=True, highlight=False)
+        say(console, note)
     device = loading.device()
     model = loading.load_model(settings.model).to(device)  # type: ignore[arg-type]
     judge, judging = model, tokenizer

@@ -242,7 +242,7 @@ def _check_prompts(prompts: Sequence[str], settings: Settings, tokenizer: Any, c
     ids = [prompt_ids(tokenizer, one, f"prompt {i}", plain=settings.plain) for i, one in enumerate(prompts, start=1)]
     for name in filter(None, (settings.model, settings.aligned)):
         for note in check_prompts(ids, settings.max_new_tokens, loading.limits(name), tokenizer, name):
-            console.print(note, soft_wrap=True, highlight=False)
+            say(console, note)
 
 
 def _batches(tokenizer: Any, prompts: Sequence[str], plain: bool) -> list[list[int]]:

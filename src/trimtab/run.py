@@ -348,7 +348,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         check_ids(train, held, {"policy": own_vocab, **vocabularies}, tokenizer)
     for note in _check_asked(recipe, tokenizer, own_vocab, train, held, questions, args):
         notes.append(note)
-        console.print(note, soft_wrap=True)
+        say(console, note)
 
     frozen = {
         role: _load(shared, name, models.frozen_dtype, models.trust_remote_code)
