@@ -151,6 +151,31 @@ def test_an_exception_of_the_whole_batch_alone_is_told_as_such(tmp_path):
         call(reward, ["a", "b"])
 
 
+@pytest.mark.parametrize("body", ["return help_(completions)", "return (help_(text) for text in completions)"])
+def test_an_exception_is_told_with_the_line_of_the_users_file_that_it_came_from(tmp_path, body):
+    more = "\n\ndef help_(text):\n    import json\n    return json.loads('{')\n"
+    reward = load(own(tmp_path, body + more))
+    with pytest.raises(RewardError, match="JSONDecodeError: Expecting") as caught:
+        call(reward, ["a", "b"])
+    assert f"({tmp_path / 'mine.py'}, line 6)" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_imported_is_told_with_its_line(tmp_path):
+    (tmp_path / "mine.py").write_text("import math\n\nmath.nothing\n")
+    with pytest.raises(RewardError, match=f"AttributeError: .*{tmp_path / 'mine.py'}, line 3"):
+        load(f"{tmp_path / 'mine.py'}:score")
+    (tmp_path / "mine.py").write_text("import math\n\ndef (\n")
+    with pytest.raises(RewardError, match=r"SyntaxError: .*mine\.py, line 3"):
+        load(f"{tmp_path / 'mine.py'}:score")
+
+
+def test_a_message_of_many_lines_is_cut_to_its_first(tmp_path):
+    with pytest.raises(RewardError, match="ValueError: one; |ValueError: one [(]") as caught:
+        call(load(own(tmp_path, "raise ValueError('one\\ntwo')")), ["a"])
+    assert "two" not in str(caught.value)
+
+
 def test_a_long_prompt_is_cut(tmp_path):
     with pytest.raises(RewardError) as caught:
         load(own(tmp_path, "return [None]"))(["x" * 500], ["a"], [[1]])
@@ -163,6 +188,9 @@ def test_numbers_of_other_libraries_are_numbers(tmp_path):
     values = call(load(own(tmp_path, body)), ["a", "b"])
     assert values == [0.5, 2.0]
     assert all(type(value) is float for value in values)
+    body = "import numpy, torch; return [torch.tensor(0.5), numpy.array([True, False])[0]]"
+    assert call(load(own(tmp_path, body)), ["a", "b"]) == [0.5, 1.0]
+    assert call(load(own(tmp_path, "import torch; return torch.tensor([0.5, 2.0])")), ["a", "b"]) == [0.5, 2.0]
 
 
 # ---------------------------------------------------------------- rows

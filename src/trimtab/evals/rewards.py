@@ -6,6 +6,8 @@ import inspect
 import math
 import numbers
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,6 +28,10 @@ GIVEN = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra
 class RewardError(ValueError):
     """A reward that is not there, rows that it cannot judge, or values that are no rewards."""
 
+
+_LIBRARIES = (sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+INSTALLED = (*_LIBRARIES, str(Path(__file__).parents[1]))
+"""where the files lie that a user has not written"""
 
 Judge = Callable[[Sequence[str], Sequence[Mapping[str, Any]]], Sequence[bool]]
 """judge(texts, their rows) -> which are right"""
@@ -71,15 +77,15 @@ class Reward:
             _check(self, row, f"row {place + 1} of the batch")
         try:
             values = self.function(**given)
+            values = list(values) if isinstance(values, Iterable) else values  # a generator raises only here
         except Exception as error:
             where = self._raising(given, len(prompts))
-            raise RewardError(f"reward {self.__name__}: {type(error).__name__}: {error}; {where}") from error
-        try:
-            values = list(values)
-        except TypeError:
+            raise RewardError(f"reward {self.__name__}: {_raised(error)}; {where}") from error
+        if not isinstance(values, list):
             raise RewardError(
                 f"reward {self.__name__} returned {values!r:.60}, expected a list of {len(prompts)} numbers"
-            ) from None
+            )
+        values = [_plain(value) for value in values]
         if len(values) != len(prompts):
             raise RewardError(
                 f"reward {self.__name__} returned {len(values)} values for {len(prompts)} completions, the first to "
@@ -97,10 +103,26 @@ class Reward:
         """Which row it is that the function cannot take."""
         for place in range(count):
             try:
-                self.function(**{key: _one(value, place, count) for key, value in given.items()})
+                found = self.function(**{key: _one(value, place, count) for key, value in given.items()})
+                _ = list(found) if isinstance(found, Iterable) else None
             except Exception:
                 return f"the completion is to {_begin(given['prompts'][place])}"
         return f"of {count} completions, none of which does so alone"
+
+
+def _raised(error: Exception) -> str:
+    """An exception in one line, with the last line of a file outside of installed packages that it came through."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__)[1:] if not frame.filename.startswith("<")]
+    own = [frame for frame in frames if not frame.filename.startswith(INSTALLED)]
+    said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
+    return f"{said} ({own[-1].filename}, line {own[-1].lineno})" if own else said
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy or torch as Python's."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 def load(name: str, right: float = 1.0, wrong: float = 0.0) -> Reward:
@@ -227,7 +249,7 @@ def _own(name: str) -> Reward:
     except RewardError:
         raise
     except Exception as error:
-        raise RewardError(f"reward {name}: importing {place} raised {type(error).__name__}: {error}") from error
+        raise RewardError(f"reward {name}: importing {place} raised {_raised(error)}") from error
     function = getattr(module, attribute, None)
     if function is None:
         known = [key for key, value in vars(module).items() if inspect.isfunction(value)]
