@@ -496,8 +496,8 @@ def row(case: Case, exchanges: int, generator: random.Random) -> dict:
 
 
 def main() -> None:
-    old = BUNDLED.read_text(encoding="utf-8").splitlines() if BUNDLED.exists() else []
-    kept = [line for line in old if json.loads(line)["meta"]["category"] != "Individual-MEM"]
+    old = BUNDLED.read_text(encoding="utf-8").split("\n") if BUNDLED.exists() else []
+    kept = [line for line in old if line and json.loads(line)["meta"]["category"] != "Individual-MEM"]
     generator = random.Random("memory")
     made = [row(case, 2, generator) for case in SHORT] + [row(case, 10, generator) for case in LONG]
     text = [json.dumps(one, ensure_ascii=False) for one in made]

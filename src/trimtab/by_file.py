@@ -11,4 +11,4 @@ def names(folder: Path) -> list[str]:
 
 def summary(folder: Path, name: str) -> str:
     """The first line of the file's docstring, without importing it."""
-    return (ast.get_docstring(ast.parse((folder / f"{name}.py").read_text())) or "").partition("\n")[0]
+    return (ast.get_docstring(ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))) or "").partition("\n")[0]
