@@ -274,7 +274,7 @@ def test_the_command_prints_the_table_and_where_the_page_is(trimtab, folder, tmp
         (["penalty.window=-1"], "decoding.window is -1"),
         (["epsilon"], "'epsilon' is no setting; write STRATEGY.KEY=VALUE"),
         (["--prompts", "{tmp}/empty.txt"], "empty.txt holds no prompt"),
-        (["--prompts", "{tmp}/bytes.txt"], "bytes.txt cannot be read as text"),
+        (["--prompts", "{tmp}/bytes.txt"], "bytes.txt is UTF-16 text"),
         (["--prompts", "{tmp}/short.jsonl"], "holds no text of 160 tokens, 32 for the prompt and 128 to follow"),
         (["--prompts", "{tmp}/nowhere.jsonl"], "there is no file {tmp}/nowhere.jsonl"),
     ],

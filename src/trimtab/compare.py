@@ -23,7 +23,8 @@ from trimtab.data.chat import date_facts
 from trimtab.data.sources import SUFFIXES, load_rows, prompt_lines
 from trimtab.data.tokens import encode_prompts, prompt_ids
 from trimtab.decoding._beginning import grows
-from trimtab.decoding._config import as_processors, batches, config_of, described, run, takes
+from trimtab.decoding._config import as_processors, config_of, described, run
+from trimtab.decoding._fits import batches, takes
 from trimtab.decoding.penalty import PenaltyProcessor
 from trimtab.evals import embeddings
 from trimtab.evals.text_quality import MissingMauve, SelfReinforcement, cosine, counts, distinct, mauve, zipf

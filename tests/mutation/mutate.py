@@ -2099,7 +2099,7 @@ MISTAKES = [
     ),
     Mistake(
         "config: the model's own acts",
-        "decoding/_config.py",
+        "decoding/_fits.py",
         "        part.generation_config = GenerationConfig()",
         "        pass",
         ("decoding/test_config.py::test_no_field_of_the_models_own_config_acts_on_a_strategy",),

@@ -10,7 +10,7 @@ from trl import GRPOTrainer
 import tiny
 import tiny_folder
 from trimtab.core import IGNORE, Candidates, Plan, TokenBatch, answer_mask
-from trimtab.decoding._config import pads_left
+from trimtab.decoding._fits import pads_left
 from trimtab.decoding._ragged import quickest
 from trimtab.models.forward import add_objective_forward
 from trimtab.objectives.advantages import group_normalised

@@ -5,18 +5,16 @@ repetition penalty there would act under every strategy. Here each field has the
 that switches it off, and while `generate` runs nothing of the model's own can be seen.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from inspect import Parameter, signature
-from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 from transformers.generation.stopping_criteria import StopStringCriteria
 
+from trimtab.decoding._fits import alone, batches, inner, keeps
 from trimtab.decoding._ragged import quickest
 from trimtab.models.ends import end_tokens
 
@@ -100,8 +98,10 @@ def config_of(
 ) -> GenerationConfig:
     """The complete config of `generate` with these arguments."""
     asked, _ = split(how)
+    if not keeps(model):
+        asked["use_cache"] = False
     ends, pad = end_tokens(tokenizer, model), tokenizer.pad_token_id
-    return complete(asked, ends, pad, max_new_tokens, own=_inner(model) if own else None)
+    return complete(asked, ends, pad, max_new_tokens, own=inner(model) if own else None)
 
 
 def generate(
@@ -146,7 +146,8 @@ def run(
 ) -> Tensor:
     """`generate` by a complete config.
 
-    Rows of a model that padding on the left would change are asked in groups of equal length, without padding.
+    Rows of a model that padding on the left would change are asked in groups of equal length, without padding, and
+    what a model keeps from token to token is used as far as that is right; see `trimtab.decoding._fits`.
 
     Args:
         model, inputs, tokenizer, leave, each: as of `generate` here.
@@ -159,6 +160,8 @@ def run(
         criteria = StopStringCriteria(tokenizer=tokenizer, stop_strings=config.stop_strings)
         others["stopping_criteria"] = StoppingCriteriaList([*others.get("stopping_criteria", ()), criteria])
         config.stop_strings = None
+    if not keeps(model) or ((config.num_beams or 1) > 1 and keeps(model) == "a row"):
+        config.use_cache = False  # beams change places, which what such a model keeps cannot
     if leave and "custom_generate" not in others and each is None and may_leave(config, others):
         others |= quickest(inputs["input_ids"].device)
     groups, found = batches(model, inputs), []
@@ -209,99 +212,3 @@ def as_processors(
         logits_processor=LogitsProcessorList(), model_kwargs={"attention_mask": inputs.get("attention_mask")},
     )  # fmt: skip
     return bare, made
-
-
-@contextmanager
-def alone(model: Any) -> Iterator[None]:
-    """The model's own generation config is out of sight."""
-    holders = [part for part in model.modules() if "generation_config" in vars(part)]
-    kept = [part.generation_config for part in holders]
-    for part in holders:
-        part.generation_config = GenerationConfig()
-    try:
-        yield
-    finally:
-        for part, config in zip(holders, kept):
-            part.generation_config = config
-
-
-def _inner(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def takes(model: Any, name: str) -> bool:
-    parameters = signature(_inner(model).forward).parameters
-    return name in parameters or any(one.kind is Parameter.VAR_KEYWORD for one in parameters.values())
-
-
-# ---------------------------------------------------------------- padding on the left
-
-
-class Batch(NamedTuple):
-    """Prompts that are asked together."""
-
-    places: list[int]
-    inputs: dict[str, Tensor]
-
-
-def batches(model: Any, inputs: Mapping[str, Tensor]) -> list[Batch]:
-    """Prompts as the model may be asked them: all together, or where padding on the left would change what it says,
-    those of equal length, without padding.
-
-    Args:
-        inputs: `input_ids` and mostly `attention_mask` [B, T], and others with a row for each prompt.
-    """
-    mask = inputs.get("attention_mask")
-    given = {k: v for k, v in inputs.items() if k != "attention_mask" or takes(model, k)}
-    if mask is None or bool(mask.all()) or pads_left(model):
-        return [Batch(list(range(inputs["input_ids"].size(0))), given)]
-    lengths: dict[int, list[int]] = {}
-    for row, length in enumerate(mask.sum(dim=1).tolist()):
-        lengths.setdefault(length, []).append(row)
-    return [Batch(rows, {k: v[rows, -length:] for k, v in given.items()}) for length, rows in lengths.items()]
-
-
-_PADS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
-
-
-def pads_left(model: Any) -> bool:
-    """Whether padding on the left changes nothing: tried out once for each model, for one prompt and two new tokens.
-
-    States that are carried from token to token (of some state-space and recurrent models), and positions that count
-    columns, take padding for text.
-    """
-    inner = _inner(model)
-    if inner not in _PADS:
-        _PADS[inner] = _try_padding(inner)
-    return _PADS[inner]
-
-
-SHORT, LONG = 3, 9
-"""Tokens of the prompts that padding is tried out with."""
-
-
-@torch.no_grad()
-def _try_padding(model: Any) -> bool:
-    if not takes(model, "attention_mask"):
-        return False
-    size = model.config.get_text_config().vocab_size
-    long = torch.randint(size, (LONG,), generator=torch.Generator().manual_seed(0)).to(model.device)
-    batch = torch.stack([long, torch.cat([long.new_zeros(LONG - SHORT), long[:SHORT]])])
-    mask = torch.ones_like(batch)
-    mask[1, : LONG - SHORT] = 0
-    asked = {"return_dict_in_generate": True, "output_logits": True}
-    config = complete(asked, (), 0, 2)
-    mode, generate = model.training, type(model).generate  # whatever stands before it on this one
-    model.eval()
-    try:
-        with alone(model):
-            padded = generate(model, input_ids=batch, attention_mask=mask, generation_config=config)
-            short = {"input_ids": batch[1:, -SHORT:], "attention_mask": mask[1:, -SHORT:]}
-            single = generate(model, **short, generation_config=config)
-    finally:
-        model.train(mode)
-    tolerance = 1e-3 if single.logits[0].dtype in (torch.float32, torch.float64) else 5e-2
-    first = [(a[-1].float(), b[-1].float()) for a, b in zip(padded.logits, single.logits)]
-    if int(padded.sequences[1, LONG]) != int(single.sequences[0, SHORT]):
-        first = first[:1]  # of two tokens that are nearly equal another one was taken
-    return all(bool((a - b).abs().max() <= tolerance * b.abs().max().clamp(min=1e-6)) for a, b in first)

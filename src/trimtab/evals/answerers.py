@@ -7,13 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from transformers import PreTrainedModel
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
 
 from trimtab import decoding
 from trimtab.data.chat import date_facts
 from trimtab.data.tokens import answer_tails, encode_prompts, prompt_text
-from trimtab.decoding._beginning import begin
+from trimtab.decoding._beginning import begin, grows
 from trimtab.decoding._config import config_of, described, generate
+from trimtab.decoding._fits import pads_left, takes
 from trimtab.evals.suite import Messages, SuiteError
 from trimtab.models import fingerprint
 from trimtab.models.limits import LimitError, check_prompts
@@ -127,6 +129,8 @@ class Local:
 
     def _logprobs(self, inputs: Any, ids: Sequence[Sequence[Sequence[int]]], width: int) -> list[list[float]]:
         prompts, mask = inputs["input_ids"], inputs["attention_mask"]
+        if not self._goes_on(mask):
+            return self._whole(prompts, mask, ids)
         begun = begin(self.model, prompts, mask)
         prompts, mask, positions, cache = begun or (prompts, mask, token_positions(mask), None)
         read = 0 if cache is None else cache.get_seq_length()
@@ -154,6 +158,31 @@ class Local:
         rest = logits.float().log_softmax(dim=-1).gather(2, tails[:, 1:, None])[..., 0].cpu()  # [rows, width - 1]
         for i, (row, k) in enumerate(rows):
             found[row][k] += rest[i, : len(ids[row][k]) - 1].sum().item()
+        return found
+
+    def _goes_on(self, mask: Tensor) -> bool:
+        """Whether labels can be read behind a cache of prompts that are padded on the left."""
+        caches = grows(DynamicCache(config=self.model.config.get_text_config(decoder=True)))
+        known = all(takes(self.model, name) for name in ("position_ids", "past_key_values"))
+        return caches and known and (bool(mask.all()) or pads_left(self.model))
+
+    def _whole(self, prompts: Tensor, mask: Tensor, ids: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
+        """As `_logprobs`, by reading each prompt with each label as a whole, padded on the right, where a causal model
+        of any kind cannot see it."""
+        rows = [(row, k) for row, tails in enumerate(ids) for k in range(len(tails))]
+        found = [[0.0] * len(tails) for tails in ids]
+        for start in range(0, len(rows), self.batch):
+            some = rows[start : start + self.batch]
+            texts = [[*prompts[row][mask[row].bool()].tolist(), *ids[row][k]] for row, k in some]
+            width = max(map(len, texts))
+            whole = torch.tensor([text + [0] * (width - len(text)) for text in texts], device=prompts.device)
+            seen = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in texts], device=prompts.device)
+            given = {"attention_mask": seen, "use_cache": False}
+            logits = self.model(input_ids=whole, **{k: v for k, v in given.items() if takes(self.model, k)}).logits
+            for place, (row, k) in enumerate(some):
+                own = len(ids[row][k])
+                log_p = logits[place, len(texts[place]) - own - 1 : len(texts[place]) - 1].float().log_softmax(dim=-1)
+                found[row][k] = sum(log_p[i, token].item() for i, token in enumerate(ids[row][k]))
         return found
 
     def _fits(self, prompts: Any, new: int) -> None:

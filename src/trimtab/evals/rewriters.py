@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from trimtab.core.draws import hashed_uniform, inverse_cdf
-from trimtab.decoding._config import alone
 from trimtab.decoding._config import complete as complete_config
+from trimtab.decoding._fits import alone
 from trimtab.evals.answerers import Endpoint, Reply
 from trimtab.evals.suite import user
 from trimtab.models import fingerprint

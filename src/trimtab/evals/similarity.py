@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from trimtab.data.tokens import encode_prompts
+from trimtab.decoding._fits import batches, takes
 from trimtab.evals import embeddings
 from trimtab.evals.clean_eval import CleanEvalError, Pair
 from trimtab.evals.suite import Messages, user
@@ -177,10 +178,16 @@ def yes_or_no(model: Any, tokenizer: Any, name: str = "", threshold: float = 0.5
         found = []
         for start in range(0, len(pairs), BATCH):
             asked = [_ask(*pair) for pair in pairs[start : start + BATCH]]
-            inputs = encode_prompts(tokenizer, asked).to(next(model.parameters()).device)
-            logits = model(**inputs, position_ids=token_positions(inputs["attention_mask"])).logits[:, -1].float()
-            of_yes, of_no = logits[:, yes].logsumexp(dim=-1), logits[:, no].logsumexp(dim=-1)
-            found += torch.sigmoid(of_yes - of_no).tolist()
+            inputs: Any = encode_prompts(tokenizer, asked).to(next(model.parameters()).device)
+            sure = [0.0] * len(asked)
+            for places, given in batches(model, inputs):
+                if "attention_mask" in given and takes(model, "position_ids"):
+                    given["position_ids"] = token_positions(given["attention_mask"])
+                logits = model(**given).logits[:, -1].float()
+                of_yes, of_no = logits[:, yes].logsumexp(dim=-1), logits[:, no].logsumexp(dim=-1)
+                for place, value in zip(places, torch.sigmoid(of_yes - of_no).tolist()):
+                    sure[place] = value
+            found += sure
         return found
 
     return Measured(f"yes or no {name} {fingerprint.of_model(model)}", same, threshold)

@@ -1,0 +1,153 @@
+"""How a model may be asked so that neither padding, nor other rows, nor its cache change what it says.
+
+Attention takes padding on the left by its mask, and keys and values are kept row by row. States that are carried from
+token to token, as of state-space and recurrent models, are another matter: some take padding for text, and some
+implementations mix up rows. It is tried out on each model that is met, for two prompts and a few tokens.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from inspect import Parameter, signature
+from typing import Any, Literal, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, GenerationConfig
+
+from trimtab.decoding._beginning import grows
+
+SHORT, LONG, NEW = 3, 9, 3
+"""Tokens of the two prompts, and of what is added."""
+Keeps = Literal["rows", "a row", ""]
+_PADS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+_KEEPS: WeakKeyDictionary[Any, Keeps] = WeakKeyDictionary()
+
+
+class Batch(NamedTuple):
+    """Prompts that are asked together."""
+
+    places: list[int]
+    inputs: dict[str, Tensor]
+
+
+def batches(model: Any, inputs: Mapping[str, Tensor]) -> list[Batch]:
+    """Prompts as the model may be asked them: all together; or, where padding on the left would change what it says,
+    those of equal length without padding; or, where its cache holds one row alone, one by one.
+
+    Args:
+        inputs: `input_ids` and mostly `attention_mask` [B, T], and others with a row for each prompt.
+    """
+    mask = inputs.get("attention_mask")
+    given = {k: v for k, v in inputs.items() if k != "attention_mask" or takes(model, k)}
+    rows = list(range(inputs["input_ids"].size(0)))
+    lengths = [inputs["input_ids"].size(1)] * len(rows) if mask is None else mask.sum(dim=1).tolist()
+    if keeps(model) == "a row":
+        groups = {row: [row] for row in rows}
+    elif mask is None or bool(mask.all()) or pads_left(model):
+        return [Batch(rows, given)]
+    else:
+        groups = {length: [row for row in rows if lengths[row] == length] for length in lengths}
+    return [Batch(some, {k: v[some, -lengths[some[0]] :] for k, v in given.items()}) for some in groups.values()]
+
+
+def pads_left(model: Any) -> bool:
+    """Whether padding on the left changes nothing."""
+    one = inner(model)
+    if one not in _PADS:
+        short, long = _prompts(one)
+        padded = torch.stack([long, torch.cat([long.new_zeros(LONG - SHORT), short])])
+        mask = torch.ones_like(padded)
+        mask[1, : LONG - SHORT] = 0
+        cached = keeps(one) == "rows"
+        _PADS[one] = takes(one, "attention_mask") and _same(
+            _logits(one, short[None], use_cache=False), _logits(one, padded, mask, use_cache=cached)
+        )
+    return _PADS[one]
+
+
+def keeps(model: Any) -> Keeps:
+    """What its cache may hold: "rows", "a row" where those of a batch get mixed up, or nothing that is right."""
+    one = inner(model)
+    if one not in _KEEPS:
+        _KEEPS[one] = "rows" if _grows(one) else _try_cache(one)
+    return _KEEPS[one]
+
+
+def _grows(model: Any) -> bool:
+    """Keys and values, as attention keeps them, are right in all of transformers' models and not tried out."""
+    return model._supports_default_dynamic_cache() and takes(model, "past_key_values") and grows(
+        DynamicCache(config=model.config.get_text_config(decoder=True))
+    )  # fmt: skip
+
+
+def _try_cache(model: Any) -> Keeps:
+    short, _ = _prompts(model)
+    whole = _logits(model, short[None], use_cache=False)
+    if not _same(whole, _logits(model, short[None], use_cache=True)):
+        return ""
+    return "rows" if _same(whole, _logits(model, short[None].repeat(2, 1), use_cache=True)) else "a row"
+
+
+def _prompts(model: Any) -> tuple[Tensor, Tensor]:
+    size = model.config.get_text_config().vocab_size
+    long = torch.randint(size, (LONG,), generator=torch.Generator().manual_seed(0)).to(model.device)
+    return long[:SHORT], long
+
+
+@torch.no_grad()
+def _logits(model: Any, ids: Tensor, mask: Tensor | None = None, *, use_cache: bool) -> list[Tensor] | None:
+    """[V] float32 of the last row at each new token, up to the first that is not sure; None where it fails."""
+    config = GenerationConfig(
+        max_new_tokens=NEW, do_sample=False, pad_token_id=0, use_cache=use_cache, output_logits=True,
+        return_dict_in_generate=True,
+    )  # fmt: skip
+    mode, generate = model.training, type(model).generate  # whatever stands before it on this one
+    given = {"attention_mask": torch.ones_like(ids) if mask is None else mask} if takes(model, "attention_mask") else {}
+    model.eval()
+    try:
+        with alone(model):
+            found = generate(model, input_ids=ids, **given, generation_config=config)
+    except (RuntimeError, ValueError, AttributeError, IndexError):
+        return None  # such as a cache of another shape than the model's own states
+    finally:
+        model.train(mode)
+    return [step[-1].float() for step in found.logits]
+
+
+def _same(wanted: list[Tensor] | None, found: list[Tensor] | None) -> bool:
+    """Whether logits are equal to rounding, as long as the same tokens were taken."""
+    if wanted is None or found is None:
+        return False
+    for one, other in zip(wanted, found):
+        coarse = bool((one.bfloat16().float() == one).all()) or bool((one.half().float() == one).all())
+        if (one - other).abs().max() > (5e-2 if coarse else 1e-3) * one.abs().max():
+            return False
+        if one.argmax() != other.argmax():  # two tokens were nearly equal, and what follows is another text
+            return True
+    return True
+
+
+@contextmanager
+def alone(model: Any) -> Iterator[None]:
+    """The model's own generation config is out of sight."""
+    holders = [part for part in model.modules() if "generation_config" in vars(part)]
+    kept = [part.generation_config for part in holders]
+    for part in holders:
+        part.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        for part, config in zip(holders, kept):
+            part.generation_config = config
+
+
+def inner(model: Any) -> Any:
+    """The model without an adapter around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def takes(model: Any, name: str) -> bool:
+    """Whether its forward has such an argument."""
+    parameters = signature(inner(model).forward).parameters
+    return name in parameters or any(one.kind is Parameter.VAR_KEYWORD for one in parameters.values())
