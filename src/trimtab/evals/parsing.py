@@ -64,6 +64,7 @@ _REWRITES = [
         (r"</?(?:answer|final|final_answer|choice|option)>", "\nfinal answer: "),
         (r"<\|[a-z_]*\|>|</?[bi]>|</?strong>|</?em>|<br\s*/?>", " "),
         (r"[*`\"“”「」『』‘]|__", ""),
+        (r"(?<!\w)_([^_\n]{1,60})_(?!\w)", r"\1"),
         (r"[【】]", " "),
         (r"(?m)^[ \t]*[#>]+[ \t]*", ""),
         (r"[→⇒∴]|=>|->|-->", " therefore "),
@@ -134,7 +135,7 @@ _JOINED = re.compile(
 _OR = re.compile(r"\bor\b|或|还是|/")
 
 _BEFORE = (
-    r"(?:\b(?:not|never|cannot|rather than|instead of|except|unlike|neither|nor"
+    r"(?:\b(?:not|never|cannot|rather than|instead of|except|unlike|neither|nor|none of"
     r"|(?:eliminat|exclud|reject|discard|dismiss)(?:e|es|ed|ing)?|(?:rule|rules|ruled|ruling) out)\b|n't\b"
     r"|不是|不等于|并非|排除|而非|除了|不(?:应该?|应当|该|能|会|要|可以?|太)?(?:选择?|是|为))"
 )
@@ -234,7 +235,7 @@ _ANNOUNCED = re.compile(
 _WEAKLY = re.compile(
     rf"{_MARK}{_PREDICATE}\s+(?:(?:best|better|also)\s+)?(?:fits?|match(?:es)?|works|suits|remains?|wins|it is)\b"
     rf"|\b(?:is|was)\s+(?:option\s+|choice\s+)?{_MARK}(?=\s*(?:[.!;:)]|,|$|because|since|as\b|which))"
-    r"|(?:^|[.!?;:\n])\s*(?:so|hence|thus|therefore|probably|maybe|perhaps|definitely|likely|surely|certainly|clearly"
+    r"|(?:^|[.!?;:,\n])\s*(?:no|so|hence|thus|therefore|probably|maybe|perhaps|definitely|likely|surely|certainly|clearly"
     r"|in summary|in conclusion|overall|finally|conclusion|but|yet|因此|所以|故)[\s,:(]*(?:option|choice|it's|选项)?\s*"
     rf"{_MARK}\)?\s*(?=[.!,;\n]|$)"
     rf"|\bbut\s+(?:option\s+)?{_MARK}(?:\s+(?:is|does|fits|works))?\s*$"
@@ -276,12 +277,15 @@ def _announced(marked: str, pattern: re.Pattern[str]) -> str | None:
     """The letters of the last announcement; "|" where it hedges, or where several tentative ones differ."""
     firm, tentative, conditional = [], [], []
     for sentence, stop in _sentences(marked):
-        if stop in ("?", "？") and not re.search(r"\bfinal answer:", sentence):
+        asks = stop in ("?", "？") and not re.search(r"\bfinal answer:|,\s*(?:isn't it|right|no)\s*$", sentence)
+        if asks:
             continue
         for named, clause, end in _found(pattern, sentence):
             if _OTHERS.search(clause):
                 continue
-            if _IF.search(sentence[:end]) or re.match(r"\s*,?\s*(?:if|unless)\b", sentence[end:]):
+            if _IF.search(sentence[:end]) or re.match(
+                r"\s*,?\s*(?:only\s+|but\s+)?(?:if|unless|when)\b", sentence[end:]
+            ):
                 if (not _IF.search(clause) and ";" in sentence[:end]) or re.search(
                     r",\s*(?:but|so|and so|yet)\b", sentence[:end]
                 ):
@@ -380,7 +384,7 @@ def _by_text(plain: str, texts: Mapping[str, str]) -> str | None:
     sentences = [one for one, _ in _sentences(plain) if one.strip()]
     for sentence in reversed(sentences):
         stated = _STATED.search(sentence)
-        if stated:
+        if stated and not _UNSURE.search(sentence[: stated.start()]):
             rest = _key(stated["rest"] or stated["other"] or stated["zh"])
             for letter in sorted(keys, key=lambda one: -len(keys[one])):
                 if re.match(rf"(?:the |an? )?{re.escape(keys[letter])}(?!\w)", rest) and _alone(rest, letter, keys):
