@@ -115,7 +115,7 @@ def _empty_suites(given: Any) -> Any:
 
 class Data(_Strict):
     train: Annotated[str, BeforeValidator(_one_source)]
-    """`trimtab:NAME/SPLIT`, a .jsonl/.json/.csv/.parquet file, or a hub id (`ORG/NAME[@CONFIG][:SPLIT]`)."""
+    """`trimtab:NAME/SPLIT`, a .jsonl/.json/.csv/.tsv/.parquet file, or a hub id (`ORG/NAME[@CONFIG][:SPLIT]`)."""
     heldout: Annotated[str | None, BeforeValidator(_one_source)] = None
     """Rows for evaluation that are never trained on, from the same kinds of source."""
     rows: int | None = Field(None, ge=1)

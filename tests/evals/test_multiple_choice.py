@@ -71,6 +71,14 @@ def test_a_csv_file_holds_options_as_json(tmp_path):
     path.write_text('question,options,answer\nWhich?,"[""x1"", ""y2""]",1\n')
     (item,) = SUITE.items(suites.check("multiple_choice", {"file": str(path)}))
     assert (item.options, item.target) == ({"A": "x1", "B": "y2"}, ("B",))
+    lines = [
+        "question,options,answer",
+        'Which?,"[""x1"", ""y2"", ""[1, 2]""]","[""A"", ""y2""]"',
+        'And?,"[""a"", ""[0]""]",[0]',
+    ]
+    path.write_text("\n".join(lines))
+    both, text = SUITE.items(suites.check("multiple_choice", {"file": str(path)}))
+    assert (both.target, text.target) == (("A", "B"), ("B",))
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,8 @@ def items(settings: Settings) -> list[Item]:
                 raise SuiteError(f"{where} has no column {column!r}; its columns: {', '.join(row)}")
         try:
             options = clean_eval.letters(_listed(row[settings.options]))
-            target = clean_eval.right(options, row[settings.answer])
+            answer = row[settings.answer]
+            target = clean_eval.right(options, answer if answer in options.values() else _listed(answer))
         except clean_eval.CleanEvalError as error:
             raise SuiteError(f"{where}: {error}") from None
         identity = str(row["id"]) if row.get("id") is not None else str(number)
@@ -59,8 +60,8 @@ def items(settings: Settings) -> list[Item]:
 
 
 def _listed(options: Any) -> Any:
-    """A CSV file holds options as JSON."""
-    if not isinstance(options, str):
+    """A CSV file holds lists as JSON."""
+    if not isinstance(options, str) or options.strip()[:1] not in ("[", "{"):
         return options
     try:
         return json.loads(options)
