@@ -184,3 +184,31 @@ def test_a_server_draws_each_answer_by_a_seed_of_its_own(files, tmp_path, server
     assert counts.repeated == 0
     assert [row["text"] for row in lines(tmp_path / "out")] == [f"It is {seed}." for seed in range(10, 25)]
     assert {asked["temperature"] for asked in server.seen} == {1.0}
+
+
+def test_a_strategy_draws_the_answers_and_signs(files, tmp_path):
+    how = {"answers": 2, "limit": 2, "max_new_tokens": 4, "heldout": 0.0}
+    asked = {"decoding": "top_k", "options": {"k": 1}}
+    collect(Settings(str(files / "model"), str(files / "tasks.jsonl"), tmp_path / "out", **how, **asked), console=QUIET)
+    answers = [row["text"] for row in lines(tmp_path / "out")]
+    assert answers[0] == answers[1]
+    signature = json.loads((tmp_path / "out" / "collection.json").read_text())["signature"]
+    assert signature["decoding"] == "top_k temperature=1.0 k=1"
+    assert signature["generation"].startswith("do_sample=True, eos_token_id=[0]")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"decoding": "model", "temperature": 0.5},
+            "--temperature is of decoding without a name; with --decoding model",
+        ),
+        ({"decoding": "model", "endpoint": "http://x"}, "--decoding needs a model in memory"),
+        ({"decoding": "model", "options": {"k": 1}}, "decoding model has no setting 'k'; its settings: none"),
+        ({"options": {"k": 1}}, "decoding.k is a setting of a strategy; name it: --decoding NAME"),
+    ],
+)
+def test_decoding_that_cannot_be_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        settings(**changes)

@@ -464,7 +464,13 @@ def collect(
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first tasks.")] = None,
     heldout: Annotated[float, typer.Option(metavar="SHARE", min=0, max=1, help="Of the tasks.")] = 0.05,
     pairs: Annotated[int | None, typer.Option(metavar="N", min=1, help="At most so many of one task.")] = None,
-    temperature: Annotated[float, typer.Option(min=0.01)] = 1.0,
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="[decoding.KEY=VALUE]...", help="Such as decoding.epsilon=0.001.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(metavar="T", min=0.01, help="1 if not given.")] = None,
+    decoding: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A strategy, see `trimtab list decoding`; sample if not given.")
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(metavar="N", min=1)] = 256,
     endpoint: Annotated[
         str | None, typer.Option(metavar="URL", help="A server of chat completions; its key in TRIMTAB_API_KEY.")
@@ -478,11 +484,13 @@ def collect(
     """Answers of a model to tasks, judged, as rows for reward models; a stopped collection is gone on with."""
     _quiet()
     from trimtab.collect import Settings, collect
+    from trimtab.generate import parse_options
 
     counts = collect(
         Settings(
             model, source, out, answers=answers, limit=limit, heldout=heldout, pairs=pairs, temperature=temperature,
             max_new_tokens=max_new_tokens, endpoint=endpoint, seed=seed, batch=batch, verify=verify,
+            decoding=decoding, options=parse_options(options or ()),
         )
     )  # fmt: skip
     for what, number in vars(counts).items():

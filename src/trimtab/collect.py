@@ -3,13 +3,13 @@
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
 
-from trimtab import __version__
+from trimtab import __version__, decoding
 from trimtab.data.chat import adopt_date
 from trimtab.data.files import RecordError, append, json_line, records
 from trimtab.data.sources import DataError, load_rows
@@ -52,7 +52,8 @@ class Settings:
     """share of the tasks"""
     pairs: int | None = None
     """most of one task"""
-    temperature: float = 1.0
+    temperature: float | None = None
+    """1 if neither this nor a strategy is given"""
     max_new_tokens: int = 256
     endpoint: str | None = None
     seed: int = 0
@@ -60,6 +61,24 @@ class Settings:
     """answers at a time"""
     verify: Literal["exact", "math"] = "exact"
     """whether an answer is right by its last number or words, or by what its mathematics means"""
+    decoding: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """of the decoding strategy"""
+
+    def __post_init__(self) -> None:
+        if self.decoding is None:
+            if self.options:
+                key = next(iter(self.options))
+                raise CollectError(f"decoding.{key} is a setting of a strategy; name it: --decoding NAME")
+            return
+        if self.endpoint:
+            raise CollectError("--decoding needs a model in memory; a server draws by itself at --temperature")
+        if self.temperature is not None:
+            raise CollectError(
+                f"--temperature is of decoding without a name; with --decoding {self.decoding} write "
+                "decoding.temperature=T, where that strategy has one (trimtab show lists the keys)"
+            )
+        decoding.check(self.decoding, self.options)
 
 
 @dataclass
@@ -152,16 +171,19 @@ def split_of(task: Mapping[str, Any], heldout: float) -> str:
 def _answerer(settings: Settings) -> Answerer:
     if settings.endpoint:
         return Endpoint(
-            settings.endpoint, settings.model, temperature=settings.temperature, seed=settings.seed,
-            batch=settings.batch,
+            settings.endpoint, settings.model, seed=settings.seed, batch=settings.batch,
+            temperature=1.0 if settings.temperature is None else settings.temperature,
         )  # fmt: skip
     tokenizer = loading.load_tokenizer(settings.model)
     adopt_date(tokenizer, settings.out / FACTS)
     model = loading.load_model(settings.model).to(loading.device())  # type: ignore[arg-type]
-    options = {"temperature": settings.temperature}
+    options = settings.options
+    if settings.decoding is None:
+        options = {"temperature": 1.0 if settings.temperature is None else settings.temperature}
     return Local(
-        model, tokenizer, settings.model, strategy="sample", options=options, seed=settings.seed, batch=settings.batch
-    )
+        model, tokenizer, settings.model, strategy=settings.decoding or "sample", options=options, seed=settings.seed,
+        batch=settings.batch,
+    )  # fmt: skip
 
 
 def _signature(settings: Settings, tasks: Sequence[Mapping[str, Any]], answerer: Answerer) -> dict[str, str]:

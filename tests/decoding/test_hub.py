@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
 import tiny
 from trimtab import decoding
@@ -31,3 +32,33 @@ def test_it_decodes_as_the_strategy_does(strategy, settings):
     torch.manual_seed(0)
     found = model.generate(**ids, custom_generate=FOLDER, trust_remote_code=True, strategy=strategy, settings=settings)
     assert torch.equal(found, wanted)
+
+
+def hub(model, strategy="greedy", **given):
+    ids = torch.tensor([[5, 6, 7]])
+    given = {"max_new_tokens": 12, "pad_token_id": 0, **given}
+    return model.generate(ids, custom_generate=FOLDER, trust_remote_code=True, strategy=strategy, **given).tolist()
+
+
+def test_nothing_of_the_models_own_config_acts_and_what_is_handed_over_does():
+    model = tiny.model("llama", initializer_range=0.4)
+    wanted = hub(model)
+    model.generation_config.update(repetition_penalty=5.0, no_repeat_ngram_size=1, suppress_tokens=[*range(9, 40)])
+    assert hub(model) == wanted
+    ids = torch.tensor([[5, 6, 7]])
+    penalised = tiny.model("llama", initializer_range=0.4).generate(
+        ids, max_new_tokens=12, pad_token_id=0, repetition_penalty=5.0
+    )
+    assert hub(model, repetition_penalty=5.0) == penalised.tolist() != wanted
+    handed = GenerationConfig(repetition_penalty=5.0, max_new_tokens=12, pad_token_id=0, eos_token_id=2)
+    assert hub(model, generation_config=handed) == penalised.tolist()
+    assert hub(model, strategy="model") != wanted
+
+
+def test_what_a_strategy_sets_itself_is_not_handed_over():
+    model = tiny.model("llama")
+    with pytest.raises(decoding.DecodingError, match="do_sample is set by the strategy greedy"):
+        hub(model, do_sample=True)
+    with pytest.raises(decoding.DecodingError, match="temperature is set by the strategy adaptive"):
+        hub(model, strategy="adaptive", temperature=0.5)
+    hub(model, do_sample=False)

@@ -110,6 +110,14 @@ def arguments(name: str, tokenizer: Any = None, *, model: Any = None, **settings
     return {**switched_off(), **silent, **asked}
 
 
+def sets(name: str, arguments: Mapping[str, Any]) -> set[str]:
+    """Which of a strategy's `arguments` it sets itself, and does not only switch off."""
+    shared = {"do_sample", "num_beams"}
+    if name == MODEL:
+        return set()
+    return shared | ({"temperature", "top_k", "top_p"} if arguments.get("do_sample") else set())
+
+
 def check(name: str, settings: Mapping[str, Any]) -> Any:
     """The settings of a strategy, with its defaults.
 
