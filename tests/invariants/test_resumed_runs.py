@@ -1,0 +1,177 @@
+"""A run of any method that was stopped after any update of any epoch goes on with the same rows, numbers and bits."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import tiny_folder
+from test_run import drive, same_weights
+from trimtab import methods
+from trimtab.core import Wants
+from trimtab.recipe import Recipe, Stages, load_recipe, parse
+from trimtab.run import run
+
+FAST = {"psft", "grpo"}
+"""of the others the trainer's part is tested in tests/train"""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    folder = tiny_folder.lay_out(tmp_path_factory.mktemp("files"))
+    for seed, name in enumerate(("a", "b", "c"), start=3):
+        tiny_folder.save(folder / name, seed=seed, attention_dropout=0.1)
+    rows = tiny_folder.chat_rows(9)
+    tiny_folder.write_jsonl(folder / "answers.jsonl", rows)
+    tiny_folder.write_jsonl(folder / "pairs.jsonl", tiny_folder.pair_rows(9))
+    tiny_folder.write_jsonl(folder / "outcomes.jsonl", [{**row, "label": i % 2} for i, row in enumerate(rows)])
+    steps = [
+        {"prompt": f"count {i}", "completions": ["1", "2" * (i + 1)], "labels": [True, i % 2 == 0]} for i in range(9)
+    ]
+    tiny_folder.write_jsonl(folder / "steps.jsonl", steps)
+    tiny_folder.write_jsonl(folder / "tasks.jsonl", [{"prompt": f"count {i}", "answer": str(i)} for i in range(9)])
+    (folder / "own.py").write_text(
+        "def letters(prompts, completions, completion_ids, **columns):\n"
+        "    return [sum(token > 130 for token in ids) / 8 for ids in completion_ids]\n"
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def judges(files) -> dict[bool, str]:
+    """Reward models: one whose scores are a language model's, and one with a head."""
+    found = {}
+    for of_model, name, rows in ((True, "ipvrm", "outcomes"), (False, "q_rm", "pairs")):
+        made = tree(files, name, files / name)
+        made["data"]["train"] = str(files / f"{rows}.jsonl")
+        made["training"] |= {"max_steps": 2}
+        found[of_model] = str(carried_out(made) / "model")
+    return found
+
+
+def options_of(name: str) -> dict[str, Any]:
+    """Of the method's own small recipe."""
+    recipe = load_recipe(f"tiny_{name}")
+    last = recipe.stages[-1] if isinstance(recipe, Stages) else recipe
+    return last.options
+
+
+def tree(files: Path, name: str, output: Path, judges: dict[bool, str] | None = None) -> dict[str, Any]:
+    """Three epochs, whose last update is cut short."""
+    method, options = methods.load(name), options_of(name)
+    if name == "psft":
+        options = {"refresh": 1, "inner_epochs": 2}
+    wants: Wants = method.wanted(method.config.model_validate(options))
+    rows = "tasks" if method.loop == "rollouts" else "answers"
+    for kind in ("pairs", "outcomes", "steps"):
+        rows = kind if getattr(wants, kind) else rows
+    models = {"policy": str(files / "a")}
+    models |= {role: str(files / "bc"[i % 2]) for i, role in enumerate(sorted(wants.roles))}
+    if wants.credit:
+        assert judges is not None
+        models["credit"] = judges[wants.credit_candidates is not None]
+    training: dict[str, Any] = {
+        "num_train_epochs": 3, "max_steps": -1, "learning_rate": 0.01, "save_steps": 1, "save_total_limit": 100,
+        "logging_steps": 2, "max_length": 64,
+    }  # fmt: skip
+    if method.loop == "rollouts":
+        training |= {"per_device_train_batch_size": 4, "num_generations": 2, "max_completion_length": 6}
+        training |= {"steps_per_generation": 2, "save_steps": 2}
+        del training["max_length"]
+    else:
+        training |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+        training |= {} if wants.window else {"train_sampling_strategy": "group_by_length"}
+    made = {"method": name, "options": options, "models": models, "data": {"train": str(files / f"{rows}.jsonl")}}
+    made |= {"training": training, "output": str(output), "eval": {"prompts": []}}
+    return made | ({"reward": f"{files / 'own.py'}:letters"} if method.loop == "rollouts" else {})
+
+
+def carried_out(made: dict, resume: bool = False) -> Path:
+    recipe = parse(made, "test", "run")
+    assert isinstance(recipe, Recipe)
+    return run(recipe, resume=resume, console=Console(quiet=True)).folder
+
+
+def cut_off(whole: Path, folder: Path, step: int) -> None:
+    """A copy of a finished run as it was when it was killed after the checkpoint of a step."""
+    shutil.copytree(whole, folder)
+    for checkpoint in (folder / "checkpoints").iterdir():
+        if int(checkpoint.name.removeprefix("checkpoint-")) > step:
+            shutil.rmtree(checkpoint)
+    shutil.rmtree(folder / "model")
+    (folder / "report.html").unlink()
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text("".join(line for line in lines if json.loads(line)["event"] != "finished"))
+    text = (folder / "recipe.yaml").read_text().replace(str(whole), str(folder))
+    (folder / "recipe.yaml").write_text(text)
+
+
+def logged(folder: Path, step: int) -> list[dict[str, Any]]:
+    """What the last writer logged after a step, without times."""
+    events = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    begun = max((i for i, event in enumerate(events) if event["event"] == "resume"), default=0)
+    timed = ("time", "second", "total_flos")
+    return [
+        {key: value for key, value in event.items() if not any(part in key for part in timed)}
+        for event in events[begun:]
+        if event["event"] == "train" and event["step"] > step
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in methods.names()]
+)
+def test_a_run_of_any_method_that_was_stopped_in_any_epoch_ends_as_if_it_had_not_been(files, judges, tmp_path, name):
+    made = tree(files, name, tmp_path / "whole", judges)
+    whole = carried_out(made)
+    checkpoints = sorted(int(path.name.split("-")[1]) for path in (whole / "checkpoints").iterdir())
+    last = json.loads((whole / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    later = [step for step in checkpoints if last / 3 <= step < last]  # in the second or third epoch, or before them
+    generator = random.Random(name)
+    for step in generator.sample(later, 2):
+        folder = tmp_path / f"stopped_{step}"
+        cut_off(whole, folder, step)
+        carried_out({**made, "output": str(folder)}, resume=True)
+        assert same_weights(whole, folder), step
+        assert logged(whole, step) == logged(folder, step)
+
+
+@pytest.mark.slow
+def test_adapters_and_a_schedule_go_on_too(files, tmp_path):
+    made = tree(files, "sft", tmp_path / "whole")
+    made["models"]["lora"] = {"r": 2, "target_modules": ["q_proj", "v_proj"], "lora_dropout": 0.2}
+    made["training"] |= {"lr_scheduler_type": "cosine", "warmup_steps": 2, "bf16": True, "use_cpu": True}
+    whole = carried_out(made)
+    cut_off(whole, tmp_path / "stopped", 4)
+    carried_out({**made, "output": str(tmp_path / "stopped")}, resume=True)
+    assert same_weights(whole, tmp_path / "stopped")
+
+
+@pytest.fixture(scope="module")
+def by_length(files) -> Path:
+    return carried_out(killable(files, files / "by_length"))
+
+
+def killable(files: Path, output: Path) -> dict[str, Any]:
+    made = tree(files, "sft", output)
+    made["data"]["heldout"] = str(files / "heldout.jsonl")
+    made["eval"] = {"every": 3, "prompts": []}
+    made["training"]["save_steps"] = 2
+    return made
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["step:7", *(pytest.param(what, marks=pytest.mark.slow) for what in ("save:4", "save:8", "eval:2", "final"))],
+)
+def test_a_run_that_is_killed_in_a_later_epoch_ends_with_the_same_bits(files, by_length, tmp_path, what):
+    """Epochs of three updates: in the third one, in two saves, in an evaluation, and while the model is saved."""
+    made = killable(files, tmp_path / "run")
+    assert drive(tmp_path, made, what).returncode == -9
+    done = drive(tmp_path, made, "none", "--resume")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert same_weights(by_length, tmp_path / "run")
