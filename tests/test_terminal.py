@@ -62,6 +62,22 @@ def test_a_run_and_a_preview_name_places_and_rows_as_they_are(tmp_path, name):
     assert said.count("".join(str(files / "train.jsonl").split())) == 2
 
 
+def test_a_preview_breaks_no_line_that_the_row_does_not_break(tmp_path):
+    files = tiny_folder.lay_out(tmp_path)
+    long, task = "word " * 30 + "end", "much " * 30 + "more"
+    tiny_folder.write_jsonl(files / "train.jsonl", [{"prompt": long, "completion": f"{long}\nnext"}])
+    made = parse(tiny_folder.recipe(files, "sft", training={"max_length": 400}), "test", "run")
+    console = Console(file=io.StringIO(), width=40)
+    preview.preview_recipe(made, 1, "train", console)
+    assert f"{long}⟦{long}\nnext<|end|>⟧\n" in console.file.getvalue()
+    tiny_folder.write_jsonl(files / "train.jsonl", [{"prompt": task, "answer": "x"}])
+    tree = {"method": "grpo", "reward": "exact", "models": {"student": str(files / "teacher")}}
+    made = parse({**tree, "data": {"train": str(files / "train.jsonl")}}, "test", "run")
+    console = Console(file=io.StringIO(), width=40)
+    preview.preview_recipe(made, 1, "train", console)
+    assert f"user: {task}\nanswer: x\n" in console.file.getvalue()
+
+
 NAMES = ("text", "line", "note", "message", "notes[-1]")
 
 

@@ -34,13 +34,13 @@ def preview_recipe(recipe: Recipe, rows: int, split: str, console: Console | Non
     for row in prepared.rows[:rows]:
         console.rule(Text(f"row {prepared.number(row)} of {prepared.source}"), align="left", style="grey50")
         if "input_ids" not in row:  # a task, which the policy answers itself
-            console.print(_task(row))
+            console.print(_task(row), soft_wrap=True)
             continue
         found = sequences(row)
         for side, (ids, labels) in zip(("chosen:", "rejected:"), found):
             if len(found) > 1:
                 console.print(side, style="bold")
-            console.print(_coloured(ids, labels, tokenizer, console.is_terminal))
+            console.print(_coloured(ids, labels, tokenizer, console.is_terminal), soft_wrap=True)
     console.print(_table(prepared, recipe.data.max_lost, tokenizer))
     for note in prepared.notes():
         console.print(note, soft_wrap=True, markup=False)
