@@ -90,7 +90,9 @@ def test_a_call_that_the_template_does_not_write_is_not_learnt_and_said():
     assert remarks == {"calls"}
     prepared = prepare([{"messages": messages[:2]}] * 2, tiny_folder.byte_tokenizer(), max_length=99)
     assert prepared.counts.empty == 2
-    assert prepared.notes() == [f"rows: 2 {REMARKS['calls']} (first: row 1)"]
+    assert prepared.notes() == [f"rows: 2 rows {REMARKS['calls']} (first: row 1)"]
+    (note,) = prepare([{"messages": messages}], tiny_folder.byte_tokenizer(), max_length=99).notes()
+    assert note == f"rows: 1 row {REMARKS['calls']} (first: row 1)"
 
 
 @pytest.mark.parametrize("tools", [[{"name": "rain"}], '[{"name": "rain"}]'])
@@ -219,7 +221,7 @@ def test_rows_that_a_conversation_became_have_ids_of_their_own_and_lead_back_to_
     assert [row["row_id"] for row in prepared.rows] == [0, 3, 1, 2, 5]
     assert [prepared.number(row) for row in prepared.rows] == [1, 1, 2, 3, 3]
     assert (prepared.counts.rows, prepared.counts.kept) == (5, 5)
-    assert prepared.notes()[0] == f"rows: 2 {REMARKS['split']} (first: row 1)"
+    assert prepared.notes()[0] == f"rows: 2 rows {REMARKS['split']} (first: row 1)"
 
 
 def test_a_turn_that_is_too_long_is_lost_alone_and_counted():

@@ -34,21 +34,22 @@ Piece = tuple[str, bool]
 Turns = Literal["auto", "all", "last", "each"]
 """Which turns of the assistant are learnt, and whether in one row: see `prepare`."""
 REMARKS = {
-    "split": "conversations became a row for each turn of the assistant, because the chat template or the tokenizer "
-    "writes earlier turns otherwise than the model wrote them (data.turns)",
-    "rewritten": "rows hold earlier turns as the chat template writes them in the end, not as the model wrote them",
-    "calls": "rows call a tool and the chat template writes nothing of it; these turns are not learnt",
-    "texts": "rows hold a text that the chat template does not write as it is",
-    "thoughts": "rows hold thoughts of which the chat template writes nothing; these are not learnt",
-    "emptied": "rows hold an answer without a thought where the template opens one; it is learnt as empty",
-    "switched": "rows hold a thought where the template's prompt leaves no place for one, or the reverse; they "
-    "are learnt behind the prompt that the template writes with thinking switched",
-    "seam": "rows have a prompt whose end the tokenizer would join with the beginning of the answer; both keep the "
-    "tokens that they have when the model is asked",
-    "marks": "rows hold their begin or end token already; it stands there once",
-    "headless": "rows have answers that begin with their own header: the chat template has no generation prompt",
+    "split": "with a conversation that became a row for each turn of the assistant, because the chat template or the "
+    "tokenizer writes earlier turns otherwise than the model wrote them (data.turns)",
+    "rewritten": "with earlier turns as the chat template writes them in the end, not as the model wrote them",
+    "calls": "with a call of a tool of which the chat template writes nothing; that turn is not learnt",
+    "texts": "with a text that the chat template does not write as it is",
+    "thoughts": "with a thought of which the chat template writes nothing; it is not learnt",
+    "emptied": "with an answer without a thought where the template's prompt opens one; an empty thought is learnt",
+    "switched": "with a thought where the template's prompt leaves no place for one, or the reverse; learnt behind the "
+    "prompt that the template writes with thinking switched",
+    "seam": "with a prompt whose end the tokenizer would join with the beginning of the answer; both keep the tokens "
+    "that they have when the model is asked",
+    "marks": "with a begin or end token of their own; it stands there once",
+    "headless": "with answers that begin with their own header, because the chat template has no generation prompt",
 }
-"""What a user should hear of rows that are kept: key -> words behind a number."""
+"""What a user should hear of rows that are kept: key -> words behind "3 rows"."""
+NO_END = "with an answer that ends without an end token; the model does not learn to stop there"
 
 
 @dataclass
@@ -108,9 +109,11 @@ class Prepared:
         counts = self.counts
         found = [(what, n, REMARKS[what]) for what, n in counts.remarks.items()]
         if counts.no_end:
-            ending = "rows hold an answer that ends without an end token; the model does not learn to stop there"
-            found.append(("no_end", counts.no_end, ending))
-        return [f"{self.source}: {n} {words} (first: row {counts.first[what]})" for what, n, words in found]
+            found.append(("no_end", counts.no_end, NO_END))
+        return [
+            f"{self.source}: {n} {'row' if n == 1 else 'rows'} {words} (first: row {counts.first[what]})"
+            for what, n, words in found
+        ]
 
 
 def prepare(
