@@ -161,6 +161,26 @@ def test_a_stale_page_of_papers_is_told_by_the_exit_code(tmp_path, monkeypatch, 
     assert script.main() == 1
 
 
+def test_the_page_of_rows_is_what_its_script_writes():
+    script = load(ROOT / "scripts" / "rows_page.py", "rows_page")
+    assert script.PAGE.read_text(encoding="utf-8") == script.page(), "run: python scripts/rows_page.py"
+
+
+def test_the_page_of_rows_leads_to_its_own_headings_and_shows_no_folder_of_the_machine():
+    script = load(ROOT / "scripts" / "rows_page.py", "rows_page")
+    prose, blocks = read(script.PAGE)
+    headings = {script.anchor(title) for title in re.findall(r"^#+ (.+)$", prose, re.MULTILINE)}
+    assert {link[1:] for link in LINK.findall(prose) if link.startswith("#")} <= headings
+    assert not [block for block in blocks if "/tmp" in block.text or "Traceback" in block.text]
+
+
+def test_a_remark_that_no_rule_shows_is_missed(monkeypatch):
+    script = load(ROOT / "scripts" / "rows_page.py", "rows_page")
+    monkeypatch.setattr(script, "RULES", {"Turns": script.RULES["Turns"]})
+    with pytest.raises(AssertionError, match="no rule shows the remarks calls, emptied, headless"):
+        script.page()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=ids(PAGES))
 def test_relative_links_lead_to_files(page):
     links = [link.partition("#")[0] for link in LINK.findall(read(page)[0]) if not re.match(r"\w+:", link)]
