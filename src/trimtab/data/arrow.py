@@ -64,13 +64,17 @@ def plain_rows(rows: Iterable[Mapping[str, Any]], where: str) -> list[dict[str, 
     return without_unified_nulls(found)
 
 
+_PLAIN = {str, int, float, bool, type(None)}
+"""What lists of are not gone through: columns of numbers for each token are long."""
+
+
 def _plain(value: Any, where: str) -> Any:
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     if isinstance(value, Mapping):
         return {str(key): _plain(one, where) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(one, where) for one in value]
+        return list(value) if _PLAIN.issuperset(map(type, value)) else [_plain(one, where) for one in value]
     if isinstance(value, (datetime, date, time)):
         return value.isoformat()
     if isinstance(value, timedelta):
@@ -109,6 +113,6 @@ def without_unified_nulls(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_nulls(one) for key, one in value.items() if one is not None}
-    if isinstance(value, list):
+    if isinstance(value, list) and not _PLAIN.issuperset(map(type, value)):
         return [_without_nulls(one) for one in value]
     return value
