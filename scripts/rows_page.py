@@ -336,8 +336,8 @@ def _fenced(language: str, text: str) -> str:
 def _remarks(said: Mapping[str, str]) -> str:
     lines = [
         "## What is said\n",
-        "Of rows that are kept, but not quite as one might think, `preview` and `train` print a line for each kind below,",
-        "with the number of such rows and the first of them.\n",
+        "Of rows that are kept, but not quite as one might think, `preview` and `train` print a line for each kind",
+        "below, with the number of such rows and the first of them.\n",
         "| remark | shown under |",
         "| --- | --- |",
         *(f"| rows {words} | [{said[what]}](#{anchor(said[what])}) |" for what, words in SAID.items()),
