@@ -123,7 +123,7 @@ TEMPLATES = {
 }
 """name -> what is special about it, and its source; line ends between its tags are left out when it is used"""
 
-SPECIAL = ("<s>", "<|im_start|>", "<|im_end|>", "<|user|>", "<|assistant|>", "<|observation|>", "<|endoftext|>")
+SPECIAL = ("<s>", "<|im_start|>", "<|im_end|>", "<|endoftext|>")
 
 
 def tokenizer(template: str | None, merges: tuple[str, ...], begins: bool, end: str) -> PreTrainedTokenizerFast:
@@ -402,7 +402,8 @@ RULES: dict[str, list[Rule]] = {
             "Conversations",
             "`messages` are written by the model's chat template, and every turn of the assistant is learnt up to its "
             "end token. With `prompt` and `completion` as lists of messages, only the assistant's turns in the "
-            "completion are. A text beside messages becomes a message of its own.",
+            "completion are. A text beside messages becomes a message of its own. A message in which the assistant "
+            "says and does nothing is not learnt.",
             (
                 Example(chat({"role": "system", "content": "Be brief."}, user("2 + 2?"), said("4"))),
                 Example({"prompt": [user("2 + 2?"), said("4"), user("3 + 3?")], "completion": [said("6")]}),
@@ -549,7 +550,7 @@ RULES: dict[str, list[Rule]] = {
             "The end of an answer",
             "An answer is learnt up to and with its end token, and what the template writes behind it (here a line "
             "end) is not. End tokens are the tokenizer's and the one with which the chat template ends an answer, "
-            "though the tokenizer may call another one its end, as those of base models do.",
+            "though the tokenizer may call another one its end, as those of base models do: here `<|endoftext|>`.",
             (
                 Example(chat(user("2 + 2?"), said("4")), end="<|endoftext|>"),
                 Example(

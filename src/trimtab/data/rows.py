@@ -45,7 +45,7 @@ REMARKS = {
     "prompt that the template writes with thinking switched",
     "seam": "with a prompt whose end the tokenizer would join with the beginning of the answer; both keep the tokens "
     "that they have when the model is asked",
-    "marks": "with a begin or end token of their own; it stands there once",
+    "marks": "with a begin or end token already in the text; it stands there once",
     "headless": "with answers that begin with their own header, because the chat template has no generation prompt",
 }
 """What a user should hear of rows that are kept: key -> words behind "3 rows"."""
