@@ -19,7 +19,14 @@ import yaml
 from accelerate.utils import gather_object
 from rich.console import Console
 from rich.text import Text
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerState
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForTokenClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    TrainerState,
+)
 
 from trimtab import __version__, methods, report
 from trimtab.core import Method, MethodConfig, Plan, Wants
@@ -30,7 +37,7 @@ from trimtab.data.rows import RATING, Prepared, check_losses, prepare, sequences
 from trimtab.data.sources import DataError, Row, load_rows
 from trimtab.data.tasks import asked as asked_ids
 from trimtab.data.tasks import prepare_tasks
-from trimtab.data.tokens import prompt_ids
+from trimtab.data.tokens import padded, prompt_ids
 from trimtab.decoding._config import described
 from trimtab.disk import FULL, check_writable, reason, writing_to
 from trimtab.evals import rewards
@@ -38,7 +45,17 @@ from trimtab.evals.answerers import Local
 from trimtab.evals.runner import Question, ask, check_question, measures, question
 from trimtab.locks import holder, lock_path, writing
 from trimtab.models import fingerprint, loading
-from trimtab.models.adapters import add_lora
+from trimtab.models.adapters import (
+    add_lora,
+    answers_of,
+    base_is_whole,
+    merged,
+    off_is_start,
+    remember_initial,
+    same_answers,
+    start_logits,
+)
+from trimtab.models.adapters import save as save_adapter
 from trimtab.models.ends import end_tokens, settle
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.growth import grow_embedding, num_tokens
@@ -387,8 +404,17 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
     else:
         add_objective_forward(policy)
     if models.lora is not None:
+        before = start_logits(policy)
         policy = add_lora(policy, models.lora, recipe.seed)
         off = policy.disable_adapter
+        if not base_is_whole(policy, before):
+            remember_initial(policy)
+        if wants.start and models.reference is None and not off_is_start(policy, before):
+            off, start = None, start or make_policy(recipe, shared)
+            notes.append(
+                "the adapter's settings change the model's own weights, so that the start is kept as a second model"
+            )
+            console.print(notes[-1], soft_wrap=True)
 
     given: dict[str, Any] = {}
     remember = models.frozen_states == "memory"
@@ -1077,16 +1103,68 @@ def _save_model(trainer: Any, job: Job, folder: Path) -> None:
     policy = trainer.accelerator.unwrap_model(trainer.model)
     for name in ("model.part", "adapter.part"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    if job.recipe.models.lora is not None:
-        policy.save_pretrained(folder / "adapter.part")
+    lora = job.recipe.models.lora is not None
+    batch, trained = {}, torch.empty(0)
+    if lora:
+        cut = not isinstance(job.recipe.models.policy, str) or job.recipe.models.resize
+        save_adapter(policy, folder / "adapter.part", None if cut else policy_source(job.recipe))
         _replace(folder / "adapter.part", folder / "adapter")
-        policy = policy.merge_and_unload()
+        batch = _merge_batch(job, next(policy.parameters()).device)
+        trained = answers_of(policy, batch)
+        changed = hasattr(policy, "_trimtab_initial")
+        policy = merged(policy)
+        policy._trimtab_changed_base = changed  # type: ignore[assignment]
     policy.save_pretrained(folder / "model.part")
+    if lora:
+        _check_merged(policy, job, folder, batch, trained)
     job.tokenizer.save_pretrained(folder / "model.part")
     if job.reading is not None:
         job.reading.write(folder / "model.part")
     (folder / "model.part" / "README.md").write_text(_model_card(job), encoding="utf-8")
     _replace(folder / "model.part", folder / "model")
+
+
+def _merge_batch(job: Job, device: torch.device) -> dict[str, torch.Tensor]:
+    """A few rows on which the saved model is held against the trained one."""
+    rows = (job.heldout or job.train).rows[:4]
+    if "input_ids" in rows[0]:
+        ids = [sequences(row)[0][0][:256] for row in rows]
+    else:
+        kwargs = job.recipe.training.get("chat_template_kwargs")
+        ids = [asked_ids(job.tokenizer, row, "row", kwargs)[:256] for row in rows]
+    return {name: value.to(device) for name, value in padded(ids, job.collator.pad_id).items()}
+
+
+def _check_merged(
+    policy: PreTrainedModel, job: Job, folder: Path, batch: Mapping[str, torch.Tensor], trained: torch.Tensor
+) -> None:
+    """Read the saved model and hold it against the trained one.
+
+    Raises:
+        RunError: if its logits differ by more than rounding; the adapter is kept, and the model is not.
+    """
+    device, dtype = next(policy.parameters()).device, policy.dtype
+    kind = AutoModelForCausalLM if policy.get_output_embeddings() is not None else AutoModelForTokenClassification
+    policy.to("cpu")  # type: ignore[arg-type]
+    how: dict[str, Any] = {"dtype": job.recipe.models.dtype, "kind": kind}
+    how["trust_remote_code"] = job.recipe.models.trust_remote_code
+    changed = getattr(policy, "_trimtab_changed_base", False) and isinstance(job.recipe.models.policy, str)
+    if changed and not job.recipe.models.resize:  # an adapter that PEFT alone would store wrongly
+        saved = loading.load_model(str(folder / "adapter"), **how).to(device)  # type: ignore[arg-type]
+        if not same_answers(answers_of(saved, batch), trained, dtype):
+            raise RunError(
+                f"{folder}: the adapter added to {policy_source(job.recipe)} does not give what the trained model "
+                "gave; choose another init_lora_weights under models.lora"
+            )
+        del saved
+    saved = loading.load_model(str(folder / "model.part"), **how).to(device)  # type: ignore[arg-type]
+    if same_answers(answers_of(saved, batch), trained, dtype):
+        return
+    shutil.rmtree(folder / "model.part")
+    raise RunError(
+        f"{folder}: the adapter merged into the model does not give what the trained model gave, so no model is saved; "
+        f"the adapter is whole in {folder}/adapter. Choose other settings under models.lora"
+    )
 
 
 def _replace(part: Path, folder: Path) -> None:

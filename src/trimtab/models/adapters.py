@@ -1,12 +1,28 @@
-"""LoRA through PEFT."""
+"""LoRA through PEFT: what an adapter changes while it trains, and the model that comes out."""
 
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 from transformers import PreTrainedModel, set_seed
+
+NEED_DATA = ("eva", "corda", "lora_ga")
+"""Initialisations that PEFT computes from rows in a pass of their own."""
+
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+"""PEFT's names of files"""
 
 
 class AdapterError(ValueError):
-    """Adapter settings that PEFT does not take."""
+    """Adapter settings that PEFT does not take, or under which no model could be saved."""
 
 
 def add_lora(model: PreTrainedModel, settings: dict[str, Any], seed: int) -> Any:
@@ -25,9 +41,205 @@ def add_lora(model: PreTrainedModel, settings: dict[str, Any], seed: int) -> Any
     modules = settings.get("target_modules") or ()
     if isinstance(modules, list) and "lm_head" in modules:
         raise AdapterError("models.lora.target_modules holds lm_head, which TRL's trainer does not take; leave it out")
+    if (init := settings.get("init_lora_weights")) in NEED_DATA:
+        raise AdapterError(
+            f"models.lora.init_lora_weights={init} is computed from rows before training, which is not built; choose "
+            "another, for example pissa or olora"
+        )
     set_seed(seed)
     task = "CAUSAL_LM" if model.get_output_embeddings() is not None else "TOKEN_CLS"  # PEFT trains that head whole
     try:
-        return get_peft_model(model, LoraConfig(task_type=task, **settings))
-    except (TypeError, ValueError) as error:
-        raise AdapterError(f"models.lora: {str(error).strip().partition(chr(10))[0]}") from error
+        policy = get_peft_model(model, LoraConfig(task_type=task, **settings))
+        _logits(policy)  # some initialisations break layers that are stored transposed
+    except (TypeError, ValueError, RuntimeError, ImportError, AttributeError, KeyError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise AdapterError(f"models.lora: {reason}") from error
+    _check_merge(policy)
+    return policy
+
+
+def _check_merge(policy: Any) -> None:
+    """PEFT merges at the end of training, and finds then that it cannot."""
+    for name, module in policy.named_modules():
+        biased = getattr(module, "lora_bias", None)
+        if isinstance(biased, Mapping) and any(biased.values()) and module.get_base_layer().bias is None:
+            raise AdapterError(
+                f"models.lora.lora_bias: {name.rpartition('model.')[2]} has no bias that the adapter's could be merged "
+                "into; leave it out"
+            )
+
+
+@torch.no_grad()
+def _logits(model: Any) -> Tensor:
+    """[1, T, V] of a few tokens, in eval mode; of a model with a scalar head its scores."""
+    config = model.config.get_text_config(decoder=True)
+    device = next(model.parameters()).device
+    ids = (torch.arange(6, device=device)[None] * 37 + 5) % config.vocab_size
+    was_training = model.training
+    model.eval()
+    try:
+        return model(input_ids=ids, use_cache=False).logits.detach().clone()
+    finally:
+        model.train(was_training)
+
+
+def start_logits(model: PreTrainedModel) -> Tensor:
+    """What `off_is_start` compares with, of the model before it gets adapters."""
+    return _logits(model)
+
+
+def off_is_start(policy: Any, start: Tensor) -> bool:
+    """Whether the policy without its adapter stays the model that it started from, whatever training does.
+
+    Found by trying: everything that is trained is moved, the adapter is switched off, and the logits must be those of
+    the start. PiSSA and OLoRA take a part out of the model's own weights; `bias` trains the model's own.
+
+    Args:
+        start: of `start_logits`.
+    """
+    with _moved(policy), policy.disable_adapter():
+        return _same(_logits(policy), start)
+
+
+def base_is_whole(policy: Any, start: Tensor) -> bool:
+    """Whether an adapter that was added a moment ago has left the model's own weights alone."""
+    with policy.disable_adapter():
+        return _same(_logits(policy), start)
+
+
+def _same(found: Tensor, start: Tensor) -> bool:
+    spread = start.float().std().clamp(min=1e-6).item()
+    return torch.allclose(found.float(), start.float(), rtol=1e-4, atol=1e-4 * spread)
+
+
+@contextmanager
+def _moved(policy: nn.Module) -> Iterator[None]:
+    """Everything that is trained is another for a moment."""
+    trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    kept = [parameter.detach().clone() for parameter in trained]
+    try:
+        with torch.no_grad():
+            for parameter in trained:
+                parameter.add_(1.0)
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, before in zip(trained, kept):
+                parameter.copy_(before)
+
+
+def merged(policy: Any) -> PreTrainedModel:
+    """The model with its adapters added to its weights.
+
+    Where an adapter is on an embedding that the head is tied to, the head keeps the weights that it had in training;
+    the two are tied again only if they are still equal.
+    """
+    base = policy.get_base_model()
+    untied = _untie_adapted(base)
+    found = policy.merge_and_unload()
+    if untied:
+        _tie_if_equal(found)
+    return found
+
+
+def _untie_adapted(model: nn.Module) -> bool:
+    """Give each name of a weight that is shared, and that an adapter is on, a weight of its own."""
+    names: dict[int, list[str]] = defaultdict(list)
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names[id(parameter)].append(name)
+    shared = [group for group in names.values() if len(group) > 1 and any(".base_layer." in name for name in group)]
+    for group in shared:
+        for name in group[1:]:
+            owner, _, own = name.rpartition(".")
+            module = model.get_submodule(owner)
+            weight = getattr(module, own)
+            setattr(module, own, nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad))
+    return bool(shared)
+
+
+def _tie_if_equal(model: PreTrainedModel) -> None:
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if embedding is None or head is None:
+        return
+    if torch.equal(embedding.weight, head.weight):  # type: ignore[arg-type]
+        model.tie_weights()
+        return
+    for config in {id(one): one for one in (model.config, model.config.get_text_config(decoder=True))}.values():
+        config.tie_word_embeddings = False
+    model.tie_weights()  # recomputes what is tied: nothing
+
+
+# ---------------------------------------------------------------- saving
+
+
+_FACTOR = re.compile(r"\.lora_(embedding_)?([AB])(\.weight)?$")
+"""an adapter's matrices, by their names in its file"""
+
+
+def remember_initial(policy: Any) -> None:
+    """Keep what an adapter began with, for `save`, where it has taken a part out of the model's own weights."""
+    from peft import get_peft_model_state_dict
+
+    found = get_peft_model_state_dict(policy)
+    policy._trimtab_initial = {
+        name: value.detach().cpu().clone() for name, value in found.items() if _FACTOR.search(name)
+    }
+
+
+def save(policy: Any, folder: Path, base: str | None) -> None:
+    """The adapter as PEFT stores one, on the weights that the model has in its own folder.
+
+    An adapter that has taken its initial part out of those (`remember_initial`) is stored with that part, so that the
+    sum is right on the whole weights: delta W = s (B A - B0 A0), with twice the rank, as PEFT converts PiSSA.
+
+    Args:
+        base: the name of the model that it belongs on; None where there is no folder of that.
+    """
+    config = policy.peft_config["default"]
+    revision = None
+    if base is not None and not Path(base).expanduser().is_dir():
+        base, _, revision = base.partition("@")
+    config.base_model_name_or_path, config.revision = base, revision or None
+    policy.save_pretrained(folder)
+    initial = getattr(policy, "_trimtab_initial", None)
+    if not initial:
+        return
+    path = folder / WEIGHTS
+    weights = load_file(path)
+    for name, before in initial.items():
+        now, before = weights[name], before.to(weights[name].dtype)
+        pair, dim = ([now, -before], 1) if _FACTOR.search(name)[2] == "B" else ([now, before], 0)  # type: ignore[index]
+        weights[name] = torch.cat(pair, dim=dim).contiguous()  # [out, 2r] and [2r, in]
+    save_file(weights, path, {"format": "pt"})
+    settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    scale = 2**0.5 if settings.get("use_rslora") else 2
+    settings |= {"r": 2 * settings["r"], "lora_alpha": scale * settings["lora_alpha"], "init_lora_weights": True}
+    settings["rank_pattern"] = {key: 2 * r for key, r in (settings.get("rank_pattern") or {}).items()}
+    settings["alpha_pattern"] = {key: scale * a for key, a in (settings.get("alpha_pattern") or {}).items()}
+    (folder / CONFIG).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+@torch.no_grad()
+def answers_of(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    """[N, V] float32 logits at the places of a batch that are no padding; N of a scalar head's scores [N, 1]."""
+    was_training = model.training
+    model.eval()
+    try:
+        mask = batch["attention_mask"]
+        logits = model(input_ids=batch["input_ids"], attention_mask=mask, use_cache=False).logits
+    finally:
+        model.train(was_training)
+    return logits[mask.bool()].float().cpu()
+
+
+def same_answers(found: Tensor, wanted: Tensor, dtype: torch.dtype) -> bool:
+    """Whether a merged model is the trained one up to the rounding of its weights' dtype."""
+    if found.shape != wanted.shape:
+        return False
+    finite = wanted.isfinite() & found.isfinite()
+    off = (found - wanted)[finite].square().mean().sqrt()
+    return bool(off <= TOLERANCE.get(dtype, 5e-2) * wanted[finite].std().clamp(min=1e-3))
+
+
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
+"""of the root mean square, as a share of the logits' spread; other dtypes have 8 to 11 bits, and each layer rounds"""

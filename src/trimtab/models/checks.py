@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import nn
@@ -31,13 +31,21 @@ class BrokenModel(ValueError):
     """A checkpoint that does not fit its config: the model would compute with weights that nobody trained."""
 
 
-def check_tensors(model: PreTrainedModel, info: Mapping[str, Any], name: str, *, needs_head: bool = True) -> list[str]:
+def check_tensors(
+    model: PreTrainedModel,
+    info: Mapping[str, Any],
+    name: str,
+    *,
+    needs_head: bool = True,
+    supplied: Collection[str] = (),
+) -> list[str]:
     """Hold what a loader has found against what the model is made of.
 
     Args:
         model: as it was loaded.
         info: transformers' loading info; tied weights, and what the class lists as optional, are not in it.
         name: of the model, for messages.
+        supplied: names of tensors that come from elsewhere.
         needs_head: whether an output head that is missing is a mistake; False where another is put in its place.
 
     Returns:
@@ -53,7 +61,7 @@ def check_tensors(model: PreTrainedModel, info: Mapping[str, Any], name: str, *,
             f"{what}: {first}{_others(wrong)}; mend config.json, or take the folder that its weights came with"
         )
     head = _names_of(model, model.get_output_embeddings()) if not needs_head else set()
-    if missing := sorted(set(info["missing_keys"]) - head):
+    if missing := sorted(set(info["missing_keys"]) - head - set(supplied)):
         raise BrokenModel(
             f"{what} lacks {_count(missing)} that its config asks for: {shown(missing)}; they would be drawn at "
             "random. Take the whole folder, or mend config.json"

@@ -1,38 +1,46 @@
 """Find a model by builtin name, local folder or hub id."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.hub import cached_file
 
 from trimtab.mistakes import nearest
 from trimtab.models import checks, folder
-from trimtab.models.builtin import BUILTIN, ModelNotFound, builtin_folder
+from trimtab.models.adapter_models import own_tensors, weights_of, with_adapter
+from trimtab.models.builtin import BUILTIN, ModelNotFound
 from trimtab.models.limits import Limits, of_config
+from trimtab.models.places import adapter_at, place_of
 from trimtab.models.tokenizers import check_same_tokens
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def locate(name: str) -> str:
-    """What `from_pretrained` is given for `name`.
+    """The folder of `name`, or its name on the hub without a revision.
 
     Raises:
         ModelNotFound: if `name` looks like a folder that is not there.
     """
-    if name in BUILTIN:
-        return str(builtin_folder(name))
-    path = Path(name).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelNotFound(f"the folder {name} holds no config.json, so it is no Hugging Face model")
-        return str(path)
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ModelNotFound(f"there is no folder {name}")
-    return name
+    return place_of(name).path
+
+
+def _base(name: str, seen: tuple[str, ...] = ()) -> str:
+    """The whole model of that name, or the one that an adapter of that name belongs on.
+
+    Raises:
+        ModelNotFound: if adapters name one another.
+    """
+    adapter = adapter_at(place_of(name), name)
+    if adapter is None:
+        return name
+    if name in seen:
+        raise ModelNotFound(f"the adapters {' and '.join(seen)} name one another as the model that they belong on")
+    return _base(adapter.base, (*seen, name))
 
 
 def _fetch(what: Any, name: str, fault: Callable[[Path], str | None], **kwargs: Any) -> Any:
@@ -42,11 +50,12 @@ def _fetch(what: Any, name: str, fault: Callable[[Path], str | None], **kwargs: 
     Args:
         fault: finds what is wrong with a folder's files.
     """
-    place = locate(name)
+    where = place_of(name)
+    place = where.path
     # it repeats each failed request in the log, and the last failure becomes the message below
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
-        return what.from_pretrained(place, **kwargs)
+        return what.from_pretrained(place, **where.arguments(), **kwargs)
     except Exception as error:
         if isinstance(error, ImportError):  # a model's own code, or that of its quantised layers
             raise ModelNotFound(f"the model {name} needs what is not installed: {_all(error)}") from error
@@ -82,12 +91,31 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False, resize: bool =
     Args:
         resize: the embedding gets a row for each token, so that the padding token stays.
     """
-    tokenizer = _fetch(AutoTokenizer, name, folder.tokenizer_fault, trust_remote_code=trust_remote_code)
+    tokenizer = _fetch(
+        AutoTokenizer, _with_tokenizer(name), folder.tokenizer_fault, trust_remote_code=trust_remote_code
+    )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is not None and not resize:
         _pad_within(tokenizer, load_config(name, trust_remote_code=trust_remote_code))
     return tokenizer
+
+
+def _with_tokenizer(name: str) -> str:
+    """Of an adapter without a tokenizer, the model that it belongs on."""
+    place = place_of(name)
+    adapter = adapter_at(place, name)
+    if adapter is None:
+        return name
+    local = Path(place.path)
+    if local.is_dir():
+        has = any((local / file).is_file() for file in folder.TOKENIZER_FILES)
+    else:
+        has = cached_file(
+            place.path, "tokenizer_config.json", revision=place.revision, _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False,
+        ) is not None  # fmt: skip
+    return name if has else _with_tokenizer(adapter.base)
 
 
 def _pad_within(tokenizer: PreTrainedTokenizerBase, config: Any) -> None:
@@ -102,8 +130,8 @@ def _pad_within(tokenizer: PreTrainedTokenizerBase, config: Any) -> None:
 
 
 def load_config(name: str, *, trust_remote_code: bool = False) -> Any:
-    """The config of a model, without its weights."""
-    return _fetch(AutoConfig, name, folder.config_fault, trust_remote_code=trust_remote_code)
+    """The config of a model, without its weights; of an adapter, that of the model that it belongs on."""
+    return _fetch(AutoConfig, _base(name), folder.config_fault, trust_remote_code=trust_remote_code)
 
 
 def limits(name: str, *, trust_remote_code: bool = False) -> Limits:
@@ -158,6 +186,30 @@ def load_model(
         ModelNotFound: with what was looked for.
         BrokenModel: if the weights are not those that the config asks for.
     """
+    how: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code, "kind": kind}
+    adapter = adapter_at(place_of(name), name)
+    if adapter is None:
+        return _load_whole(name, needs_head=needs_head, **how)
+    _base(name)  # names a circle
+    weights = weights_of(adapter)
+    supplied = own_tensors(weights)
+
+    def base() -> PreTrainedModel:
+        if adapter_at(place_of(adapter.base), adapter.base) is not None:
+            return load_model(adapter.base, needs_head=needs_head, **how)
+        return _load_whole(adapter.base, needs_head=needs_head, supplied=supplied, **how)
+
+    return with_adapter(base, adapter, weights).eval()
+
+
+def _load_whole(
+    name: str, *, dtype: str, trust_remote_code: bool, kind: Any, needs_head: bool, supplied: Collection[str] = ()
+) -> PreTrainedModel:
+    """As `load_model`, where no adapter lies.
+
+    Args:
+        supplied: names of tensors that come from elsewhere.
+    """
     model, info = _fetch(
         kind,
         name,
@@ -168,8 +220,9 @@ def load_model(
         ignore_mismatched_sizes=True,  # told by name below, before anybody sees what was drawn in their place
         output_loading_info=True,
     )
-    model._trimtab_notes = checks.check_tensors(model, info, name, needs_head=needs_head)  # type: ignore[assignment]
-    checks.say(notes(model))
+    found = checks.check_tensors(model, info, name, needs_head=needs_head, supplied=supplied)
+    model._trimtab_notes = found  # type: ignore[assignment]
+    checks.say(found)
     return model.eval()
 
 

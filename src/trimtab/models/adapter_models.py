@@ -1,0 +1,99 @@
+"""A model with an adapter from a folder, merged in memory."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from trimtab.models.adapters import merged
+from trimtab.models.checks import BrokenModel
+from trimtab.models.folder import shown
+from trimtab.models.places import Adapter
+
+_PREFIX = "base_model.model."
+UNFAITHFUL = ("pissa_niter_", "corda", "eva", "loftq", "lora_ga")
+"""Initialisations that changed the model's weights, or might have, by draws or rows that the adapter does not hold"""
+
+
+def weights_of(adapter: Adapter) -> dict[str, Tensor]:
+    """The tensors of an adapter, from safetensors.
+
+    Raises:
+        BrokenModel: if they cannot be read.
+    """
+    from peft.utils.save_and_load import load_peft_weights
+
+    folder = Path(adapter.place.path)
+    if folder.is_dir() and not (folder / "adapter_model.safetensors").is_file():
+        raise BrokenModel(f"the adapter {folder} holds no adapter_model.safetensors; only safetensors are read")
+    try:
+        return load_peft_weights(adapter.place.path, device="cpu", use_safetensors=True, **adapter.place.arguments())
+    except Exception as error:  # of the hub, of torn files, of pickles
+        raise BrokenModel(f"the adapter {adapter.place.named()} could not be read: {_line(error)}") from error
+
+
+def own_tensors(weights: dict[str, Tensor]) -> set[str]:
+    """Names of the model's own tensors that an adapter holds whole, such as a head that was trained with it."""
+    return {name.removeprefix(_PREFIX) for name in weights if ".lora_" not in name}
+
+
+def with_adapter(base: Callable[[], PreTrainedModel], adapter: Adapter, weights: dict[str, Tensor]) -> PreTrainedModel:
+    """The model with the adapter in its weights; on quantised weights the adapter stays beside them.
+
+    Args:
+        base: gives the model that the adapter belongs on.
+        weights: of `weights_of`.
+
+    Raises:
+        BrokenModel: if the adapter does not fit, or is of a kind that cannot be merged.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+
+    name = adapter.place.named()
+    init = adapter.settings.get("init_lora_weights")
+    if isinstance(init, str) and init.startswith(UNFAITHFUL):
+        raise BrokenModel(
+            f"the adapter {name} was begun with init_lora_weights={init} and stored without what that took out of the "
+            "model's own weights, which cannot be found again; store it converted, as PEFT's "
+            "path_initial_model_for_weight_conversion does, or merged"
+        )
+    model = base()
+    _grow(model, weights)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what they say of missing keys is held against the file below
+            policy = PeftModel.from_pretrained(model, adapter.place.path, **adapter.place.arguments())
+    except Exception as error:  # shapes, unknown settings, layers that are not there, kinds that are not known
+        raise BrokenModel(f"the adapter {name} does not fit {adapter.base}: {_line(error)}") from error
+    expected = set(get_peft_model_state_dict(policy))
+    if lacking := sorted(expected - set(weights)):
+        raise BrokenModel(f"the adapter {name} lacks {len(lacking)} of its tensors: {shown(lacking)}; copy it anew")
+    if over := sorted(set(weights) - expected - {f"{_PREFIX}{own}" for own in dict(model.named_parameters())}):
+        raise BrokenModel(
+            f"the adapter {name} holds {len(over)} tensors for which {adapter.base} has no place: {shown(over)}"
+        )
+    if getattr(model, "hf_quantizer", None) is not None:
+        return model  # its layers hold the adapter
+    if not hasattr(policy.base_model, "merge_and_unload"):
+        kind = adapter.settings.get("peft_type")
+        raise BrokenModel(f"the adapter {name} is of kind {kind}, which cannot be merged into a model")
+    try:
+        return merged(policy)
+    except Exception as error:
+        raise BrokenModel(f"the adapter {name} cannot be merged: {_line(error)}") from error
+
+
+def _grow(model: PreTrainedModel, weights: dict[str, Tensor]) -> None:
+    """Rows of the embedding that the adapter was stored with."""
+    embedding = model.get_input_embeddings()
+    name = next((n for n, module in model.named_modules() if module is embedding), None)
+    stored = weights.get(f"{_PREFIX}{name}.weight")
+    if stored is not None and stored.shape[0] > embedding.num_embeddings:  # type: ignore[operator]
+        model.resize_token_embeddings(stored.shape[0], mean_resizing=False)  # the adapter's own rows replace them
+
+
+def _line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2])[:300]

@@ -1,0 +1,103 @@
+"""Where a model lies: a builtin, a folder, a repository on the hub, or an adapter on one of these."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers.utils.peft_utils import find_adapter_config_file
+
+from trimtab.models.builtin import BUILTIN, ModelNotFound, builtin_folder
+from trimtab.models.folder import INDEX, WEIGHTS
+
+ADAPTER = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Place:
+    """What `from_pretrained` is given."""
+
+    path: str
+    """a folder, or a name on the hub"""
+    revision: str | None = None
+    """of a name on the hub: a branch, a tag or a commit"""
+
+    def arguments(self) -> dict[str, Any]:
+        return {} if self.revision is None else {"revision": self.revision}
+
+    def named(self) -> str:
+        """As a user writes it."""
+        return self.path if self.revision is None else f"{self.path}@{self.revision}"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A folder or a repository with an adapter, which names the model that it belongs on."""
+
+    place: Place
+    base: str
+    """the model's name, as a user would write it"""
+    settings: dict[str, Any]
+
+
+def place_of(name: str) -> Place:
+    """Where the model `name` lies. `ORG/NAME@REVISION` is one on the hub; a folder may have an @ in its name.
+
+    Raises:
+        ModelNotFound: if `name` looks like a folder that is not there.
+    """
+    if name in BUILTIN:
+        return Place(str(builtin_folder(name)))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file() and not (path / ADAPTER).is_file():
+            raise ModelNotFound(f"the folder {name} holds no config.json, so it is no Hugging Face model")
+        return Place(str(path))
+    repository, sign, revision = name.partition("@")
+    if name.startswith((".", "/", "~")) or repository.count("/") > 1:
+        raise ModelNotFound(f"there is no folder {name}")
+    if sign and (not repository or not revision):
+        raise ModelNotFound(f"{name!r} names no revision of a model; write ORG/NAME@REVISION")
+    if sign and repository in BUILTIN:
+        raise ModelNotFound(f"{name!r}: a builtin model has no revisions; write {repository}")
+    if sign and Path(repository).is_dir():
+        raise ModelNotFound(f"{name!r}: {repository} is a folder, which has no revisions; write {repository}")
+    return Place(repository, revision or None)
+
+
+def adapter_at(place: Place, name: str) -> Adapter | None:
+    """The adapter that lies there, or None where it is a whole model.
+
+    Raises:
+        ModelNotFound: if it cannot be read, does not say what it belongs on, or a whole model lies beside it.
+    """
+    folder = Path(place.path)
+    if folder.is_dir():
+        path = folder / ADAPTER
+        if not path.is_file():
+            return None
+        if (folder / WEIGHTS).is_file() or (folder / INDEX).is_file():
+            raise ModelNotFound(
+                f"the folder {name} holds a whole model and an adapter; move one of the two into another folder"
+            )
+    else:
+        found = find_adapter_config_file(place.path, revision=place.revision)
+        if found is None:
+            return None
+        path = Path(found)
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        base, revision = settings.get("base_model_name_or_path"), settings.get("revision")
+    except (ValueError, AttributeError) as error:
+        raise ModelNotFound(f"{name}: {ADAPTER} is no JSON with settings of an adapter ({error})") from error
+    if not isinstance(base, str) or not base:
+        raise ModelNotFound(
+            f"the adapter {name} does not name the model that it belongs on (base_model_name_or_path in {ADAPTER}); "
+            "take the merged model, or write the name there"
+        )
+    beside = folder / Path(base).expanduser()  # an absolute path stays what it is
+    if folder.is_dir() and beside.is_dir():
+        if beside.resolve() == folder.resolve():
+            raise ModelNotFound(f"the adapter {name} names itself as the model that it belongs on; mend {ADAPTER}")
+        return Adapter(place, str(beside), settings)
+    return Adapter(place, f"{base}@{revision}" if revision and "@" not in base else base, settings)

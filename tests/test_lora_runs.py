@@ -1,0 +1,50 @@
+"""LoRA runs from a recipe to models that other commands load; a wrong merge is told and not saved."""
+
+import pytest
+import torch
+from rich.console import Console
+
+import tiny_folder
+from trimtab import run as running
+from trimtab.models.loading import load_model
+from trimtab.recipe import parse
+from trimtab.run import RunError, run
+
+QUIET = Console(quiet=True)
+IDS = torch.arange(12)[None] * 3
+
+
+def recipe(folder, lora, method="sft", kind="llama_tied"):
+    tiny_folder.save(folder / "model", kind)
+    rows = tiny_folder.pair_rows(4) if method == "dpo" else tiny_folder.chat_rows(4)
+    tree = {
+        "method": method,
+        "models": {"policy": str(folder / "model"), "lora": {"r": 4, "target_modules": "all-linear", **lora}},
+        "data": {"train": tiny_folder.write_jsonl(folder / "train.jsonl", rows)},
+        "training": {"max_steps": 2, "per_device_train_batch_size": 2, "learning_rate": 0.01},
+        "output": str(folder / "run"),
+    }
+    return parse(tree, "recipe", "run")
+
+
+@pytest.mark.parametrize("lora", [{"init_lora_weights": "pissa"}, {"target_modules": ["embed_tokens"]}])
+def test_the_adapter_and_the_model_of_a_run_are_the_same_model(tmp_path, lora):
+    run(recipe(tmp_path, lora), console=QUIET)
+    one, two = (load_model(str(tmp_path / "run" / name))(input_ids=IDS).logits for name in ("adapter", "model"))
+    torch.testing.assert_close(one, two, rtol=1e-3, atol=2e-4)
+    start = load_model(str(tmp_path / "model"))(input_ids=IDS).logits
+    assert (one - start).abs().max() > 1e-2
+
+
+def test_a_merge_that_is_wrong_is_told_and_the_adapter_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "merged", lambda policy: policy.unload())  # as PEFT without the adapter
+    with pytest.raises(RunError, match="does not give what the trained model gave"):
+        run(recipe(tmp_path, {}), console=QUIET)
+    assert (tmp_path / "run/adapter/adapter_model.safetensors").is_file()
+    assert not (tmp_path / "run/model").exists()
+    assert not (tmp_path / "run/model.part").exists()
+
+
+def test_a_reference_that_the_adapter_would_change_is_kept_as_a_second_model_and_said(tmp_path):
+    run(recipe(tmp_path, {"init_lora_weights": "olora"}, "dpo"), console=QUIET)
+    assert "the start is kept as a second model" in (tmp_path / "run/metrics.jsonl").read_text()
