@@ -2112,6 +2112,13 @@ MISTAKES = [
         ("decoding/test_config.py::test_rows_leave_only_where_nothing_looks_at_the_whole_batch",),
     ),
     Mistake(
+        "padding: states that take it for text are padded",
+        "decoding/_fits.py",
+        "    elif mask is None or bool(mask.all()) or pads_left(model):",
+        "    elif True:",
+        ("decoding/test_padding.py::test_prompts_of_equal_length_are_asked_together",),
+    ),
+    Mistake(
         "penalty: two calls are one where the text goes on",
         "decoding/penalty.py",
         "call is not self._call() or not",
