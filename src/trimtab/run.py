@@ -61,6 +61,7 @@ from trimtab.models.forward import add_objective_forward
 from trimtab.models.growth import grow_embedding, num_tokens
 from trimtab.models.identity_layer import bypass, insert_identity_layer, train_only_identity_layer
 from trimtab.models.limits import beyond, check_prompts, token_beyond
+from trimtab.models.quantised import check_policy, is_quantised
 from trimtab.models.scalar_head import add_score_forward, as_critic, with_scalar_head
 from trimtab.models.student import asked_layers, keep_layers
 from trimtab.recipe import FROZEN, STORED, Cut, Models, Recipe, Stages, dump, policy_source
@@ -699,8 +700,10 @@ def make_policy(recipe: Recipe, shared: Shared) -> PreTrainedModel:
             trust_remote_code=models.trust_remote_code,
             needs_head=not method_of(recipe)[2].scalar_head,
         )
+        check_policy(model, models.lora is not None, name)
         return _resized(model, recipe)
     source = _load(shared, name, models.frozen_dtype, models.trust_remote_code)
+    check_policy(source, False, name)  # layers are copied in models.dtype
     try:
         layers = asked_layers(source, models.policy.layers)
     except ValueError as error:
@@ -1109,6 +1112,9 @@ def _save_model(trainer: Any, job: Job, folder: Path) -> None:
         cut = not isinstance(job.recipe.models.policy, str) or job.recipe.models.resize
         save_adapter(policy, folder / "adapter.part", None if cut else policy_source(job.recipe))
         _replace(folder / "adapter.part", folder / "adapter")
+        if is_quantised(policy.get_base_model()):
+            _save_beside_quantised(job, folder)
+            return
         batch = _merge_batch(job, next(policy.parameters()).device)
         trained = answers_of(policy, batch)
         changed = hasattr(policy, "_trimtab_initial")
@@ -1120,6 +1126,15 @@ def _save_model(trainer: Any, job: Job, folder: Path) -> None:
     job.tokenizer.save_pretrained(folder / "model.part")
     if job.reading is not None:
         job.reading.write(folder / "model.part")
+    (folder / "model.part" / "README.md").write_text(_model_card(job), encoding="utf-8")
+    _replace(folder / "model.part", folder / "model")
+
+
+def _save_beside_quantised(job: Job, folder: Path) -> None:
+    """The adapter and the tokenizer as the run's model: added to packed weights it would be rounded with them. Wherever
+    a model is named, the folder loads as the quantised model with the adapter beside its weights."""
+    shutil.copytree(folder / "adapter", folder / "model.part")
+    job.tokenizer.save_pretrained(folder / "model.part")
     (folder / "model.part" / "README.md").write_text(_model_card(job), encoding="utf-8")
     _replace(folder / "model.part", folder / "model")
 

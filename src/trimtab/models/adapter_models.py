@@ -11,6 +11,7 @@ from trimtab.models.adapters import merged
 from trimtab.models.checks import BrokenModel
 from trimtab.models.folder import shown
 from trimtab.models.places import Adapter
+from trimtab.models.quantised import is_quantised
 
 _PREFIX = "base_model.model."
 UNFAITHFUL = ("pissa_niter_", "corda", "eva", "loftq", "lora_ga")
@@ -74,7 +75,7 @@ def with_adapter(base: Callable[[], PreTrainedModel], adapter: Adapter, weights:
         raise BrokenModel(
             f"the adapter {name} holds {len(over)} tensors for which {adapter.base} has no place: {shown(over)}"
         )
-    if getattr(model, "hf_quantizer", None) is not None:
+    if is_quantised(model):
         return model  # its layers hold the adapter
     if not hasattr(policy.base_model, "merge_and_unload"):
         kind = adapter.settings.get("peft_type")

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from trimtab.models.quantised import is_quantised
+
 MOST_OFFSET = 8
 """rows that a table of positions may have beyond the places that its config tells"""
 
@@ -37,7 +39,7 @@ def of_model(model: PreTrainedModel) -> Limits:
     Such a table is an embedding that is not the tokens', a buffer (sines, or a mask of all pairs of places) or a
     parameter of its own. Rotary positions and linear biases are computed for any place; no table of them is kept.
     """
-    if getattr(model.config, "quantization_config", None) is not None:  # its weights are buffers, of any width
+    if is_quantised(model):  # its weights are buffers, of any width
         plain = copy.deepcopy(model.config)
         vars(plain).pop("quantization_config")
         return of_config(plain, trust_remote_code=True)  # its code has run already

@@ -15,6 +15,7 @@ from trimtab.models.adapter_models import own_tensors, weights_of, with_adapter
 from trimtab.models.builtin import BUILTIN, ModelNotFound
 from trimtab.models.limits import Limits, of_config
 from trimtab.models.places import adapter_at, place_of
+from trimtab.models.quantised import keep_place
 from trimtab.models.tokenizers import check_same_tokens
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -223,6 +224,7 @@ def _load_whole(
     found = checks.check_tensors(model, info, name, needs_head=needs_head, supplied=supplied)
     model._trimtab_notes = found  # type: ignore[assignment]
     checks.say(found)
+    keep_place(model)
     return model.eval()
 
 
