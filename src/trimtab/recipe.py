@@ -64,7 +64,8 @@ class Cut(_Strict):
 class Models(_Strict):
     policy: str | Cut = Field(validation_alias=AliasChoices("policy", "student"))
     """The model to be trained (`student` is another name for it): a builtin (smollm2-135m), a folder, a hub id
-    (`ORG/NAME` or `ORG/NAME@REVISION`), a folder with an adapter, `@NAME` for the result of an earlier stage, or `{from: teacher, layers: ...}`."""
+    (`ORG/NAME` or `ORG/NAME@REVISION`), a folder with an adapter, `@NAME` for the result of an earlier stage, or
+    `{from: teacher, layers: ...}`."""
     teacher: str | None = None
     """The frozen model that distillation learns from."""
     reference: str | None = None
