@@ -11,6 +11,10 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """What the system says where there is no room."""
 
 
+TRIED = ".trimtab-tries-"
+"""How names of files begin that only show whether a place can be written."""
+
+
 def reason(failed: OSError, place: Path | None = None) -> str:
     """What went wrong, in words, with the path if it is another than `place`."""
     said = (failed.strerror or str(failed)).strip().partition("\n")[0]
@@ -41,7 +45,7 @@ def check_writable(folder: Path, error: type[ValueError], way_out: str) -> None:
     if int(os.environ.get("RANK", "0")) != 0:
         return
     try:
-        with made(folder), tempfile.TemporaryFile(dir=folder) as file:
+        with made(folder), tempfile.TemporaryFile(dir=folder, prefix=TRIED) as file:
             file.write(b"trimtab")
     except OSError as failed:
         raise error(f"{folder} cannot be written: {reason(failed, folder)}; {way_out}") from None

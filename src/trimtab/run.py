@@ -39,7 +39,7 @@ from trimtab.data.tasks import asked as asked_ids
 from trimtab.data.tasks import prepare_tasks
 from trimtab.data.tokens import padded, prompt_ids
 from trimtab.decoding._config import described
-from trimtab.disk import FULL, check_writable, reason, writing_to
+from trimtab.disk import FULL, TRIED, check_writable, reason, writing_to
 from trimtab.evals import rewards
 from trimtab.evals.answerers import Local
 from trimtab.evals.runner import Question, ask, check_question, measures, question
@@ -218,11 +218,7 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] |
     Raises:
         RunError: where the folder holds something else, or a run that the user may not want to lose.
     """
-    try:
-        begun = folder.exists() and not (folder.is_dir() and not _names(folder))
-    except OSError as failed:  # a name too long
-        raise RunError(f"{folder} cannot be a run folder: {reason(failed, folder)}; {ANOTHER}") from None
-    if not begun:
+    if not _holds_something(folder):
         if resume:
             raise RunError(f"there is no run in {folder} to resume; leave out --resume")
         check_writable(folder, RunError, ANOTHER)
@@ -262,9 +258,24 @@ def _stored_recipe(path: Path) -> dict[str, Any]:
     return stored
 
 
+def _holds_something(folder: Path) -> bool:
+    """Whether it is there and not empty; asked once, for another process may make it meanwhile, or take it away.
+
+    Raises:
+        RunError: for a name that no folder can have.
+    """
+    try:
+        return bool(_names(folder))
+    except (FileNotFoundError, NotADirectoryError) as failed:
+        return not isinstance(failed, FileNotFoundError) and folder.exists()
+    except OSError as failed:
+        raise RunError(f"{folder} cannot be a run folder: {reason(failed, folder)}; {ANOTHER}") from None
+
+
 def _names(folder: Path) -> set[str]:
-    """What is in it, besides the lock."""
-    return {path.name for path in folder.iterdir()} - {lock_path(folder).name}
+    """What is in it, besides the lock and what `check_writable` tries."""
+    names = {path.name for path in folder.iterdir()} - {lock_path(folder).name}
+    return {name for name in names if not name.startswith(TRIED)}
 
 
 def _was_barely_begun(folder: Path) -> bool:

@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
+from test_resumed_runs import cut_off
 
 import tiny
 import tiny_folder
@@ -16,14 +19,16 @@ pytestmark = pytest.mark.slow
 SGD = {"optim": "sgd", "learning_rate": 0.5, "max_grad_norm": 0.0, "lr_scheduler_type": "constant", "max_steps": 3}
 
 
-def train(files: Path, output: Path, launcher: list[str], minutes: float | None = None, **training) -> dict:
+def train(
+    files: Path, output: Path, launcher: list[str], minutes: float | None = None, flags: Sequence[str] = (), **training
+) -> dict:
     tree = tiny_folder.recipe(files, "hpd", output=str(output), training={**SGD, **training}, minutes=minutes)
     recipe = output.with_suffix(".yaml")
     recipe.write_text(json.dumps(tree))
-    command = [sys.executable, "-m", *launcher, "trimtab", "train", str(recipe)]
+    command = [sys.executable, "-m", *launcher, "trimtab", "train", str(recipe), *flags]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "TRIMTAB_TRACEBACK": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-6000:]
     return load_file(output / "model" / "model.safetensors")
 
 
@@ -48,3 +53,14 @@ def test_two_processes_agree_on_the_steps_that_fit_into_a_budget(tmp_path):
     train(files, tmp_path / "run", launch, minutes=0.02, max_steps=100_000, per_device_train_batch_size=1)
     events = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert next(e for e in events if e["event"] == "finished")["step"] < 100_000
+
+
+def test_two_processes_that_are_stopped_in_a_later_epoch_go_on_with_their_rows(tmp_path):
+    files = tiny_folder.lay_out(tmp_path / "files")
+    launch = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
+    changes = {"max_steps": -1, "num_train_epochs": 3, "save_steps": 1, "save_total_limit": 20}
+    changes |= {"train_sampling_strategy": "group_by_length", "gradient_accumulation_steps": 1}
+    whole = train(files, tmp_path / "whole", launch, **changes)
+    cut_off(tmp_path / "whole", tmp_path / "stopped", 6)  # in the second epoch of four updates
+    again = train(files, tmp_path / "stopped", launch, flags=("--resume",), **changes)
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
