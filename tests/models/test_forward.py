@@ -6,13 +6,15 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import BertConfig, BertLMHeadModel, LlamaForCausalLM, LlamaModel
+from transformers import LlamaForCausalLM, LlamaModel
 from trl.trainer.utils import add_fused_lm_head
 
+import architectures
 import tiny
 from trimtab.core import TokenBatch, count, reduce, weights
 from trimtab.methods.hpd import HPD
 from trimtab.methods.hpd import Config as HPDConfig
+from trimtab.models import forward
 from trimtab.models.forward import (
     ObjectiveCall,
     ObjectiveOutput,
@@ -397,18 +399,14 @@ class Masked(LlamaForCausalLM):
         return output
 
 
-def bert():
-    config = BertConfig(
-        vocab_size=tiny.VOCAB, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-        is_decoder=True,
-    )  # fmt: skip
-    return BertLMHeadModel(config)  # a dense layer stands between hidden states and head
-
-
 @pytest.mark.parametrize(
     "build",
-    [lambda: Doubled(tiny.model().config), lambda: Masked(tiny.model().config), bert],
-    ids=["x2", "mask", "bert"],
+    [
+        lambda: Doubled(tiny.model().config),
+        lambda: Masked(tiny.model().config),
+        lambda: architectures.build("prophetnet"),  # it predicts several tokens ahead
+    ],
+    ids=["x2", "mask", "prophetnet"],
 )
 def test_a_model_whose_logits_cannot_be_rebuilt_is_refused(build):
     model = build()
@@ -493,3 +491,46 @@ def test_a_model_whose_weights_are_nan_is_named():
         model.model.norm.weight.fill_(float("nan"))
     with pytest.raises(UnsupportedModel, match="gives NaN; its weights are broken"):
         add_objective_forward(model)
+
+
+# ---------------------------------------------------------------- heads of several parts, and mixtures of experts
+
+
+@pytest.mark.parametrize("kind", ["roberta", "modernbert-decoder", "llama4_text"])
+def test_a_head_of_several_parts_or_layers_under_another_name_is_found(kind):
+    architectures.check_sft(kind)
+
+
+def test_a_soft_cap_under_another_name_is_seen_on_logits_as_small_as_a_new_models():
+    assert resolve_head(architectures.build("recurrent_gemma")).softcap == 30.0
+    model = architectures.build("recurrent_gemma")
+    model._trimtab_head = ()
+    hidden = model.base_model(input_ids=torch.arange(6)[None]).last_hidden_state
+    logits = model(input_ids=torch.arange(6)[None]).logits
+    assert forward._gives(model, hidden, logits)
+    model.config.logits_soft_cap = 1e6
+    assert not forward._gives(model, hidden, logits)
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe"])
+def test_the_router_loss_is_added_on_request_as_the_model_itself_computes_it(kind):
+    model, rows = architectures.build(kind), architectures.ROWS
+    inputs = {"input_ids": rows.input_ids, "attention_mask": rows.attention_mask}
+    output = model(**inputs, output_router_logits=True)
+    batch = TokenBatch.align(output.logits, rows.labels, row_id=rows.row_id)
+    wanted = reduce(Likelihood()(batch), weights(batch, "token_mean", None)) + 0.3 * output.aux_loss
+    wanted_grads = trained(model, wanted)
+    add_objective_forward(model)
+    call = ObjectiveCall(Likelihood(), rows.labels, {}, rows.row_id, router_loss=0.3)
+    found = model(**inputs, objective_call=call)
+    torch.testing.assert_close(found.loss, wanted)
+    assert found.metrics["router_loss"][0] == pytest.approx(output.aux_loss.item(), rel=1e-5)
+    assert tiny.relative_error(trained(model, found.loss), wanted_grads) < 1e-5
+
+
+def test_a_model_without_experts_has_no_router_loss():
+    model = tiny.model("llama")
+    add_objective_forward(model)
+    call = ObjectiveCall(Likelihood(), tiny.rows().labels, {}, tiny.rows().row_id, router_loss=0.1)
+    with pytest.raises(UnsupportedModel, match="transformers has no router loss for LlamaForCausalLM"):
+        model(input_ids=tiny.rows().input_ids, attention_mask=tiny.rows().attention_mask, objective_call=call)

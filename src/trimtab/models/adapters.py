@@ -17,6 +17,8 @@ NEED_DATA = ("eva", "corda", "lora_ga")
 """Initialisations that PEFT computes from rows in a pass of their own."""
 
 
+FAILURES = (TypeError, ValueError, RuntimeError, ImportError, AttributeError, KeyError)
+"""Ways in which PEFT says that something does not fit."""
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 """PEFT's names of files"""
 
@@ -50,12 +52,21 @@ def add_lora(model: PreTrainedModel, settings: dict[str, Any], seed: int) -> Any
     task = "CAUSAL_LM" if model.get_output_embeddings() is not None else "TOKEN_CLS"  # PEFT trains that head whole
     try:
         policy = get_peft_model(model, LoraConfig(task_type=task, **settings))
-        _logits(policy)  # some initialisations break layers that are stored transposed
-    except (TypeError, ValueError, RuntimeError, ImportError, AttributeError, KeyError) as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise AdapterError(f"models.lora: {reason}") from error
+    except FAILURES as error:
+        raise AdapterError(f"models.lora: {_reason(error)}") from error
+    try:
+        _logits(policy)
+    except FAILURES as error:  # of layers that are more than linear ones, or stored transposed
+        raise AdapterError(
+            f"models.lora: {type(model).__name__} cannot run with adapters in {modules or 'these layers'} "
+            f"({_reason(error)}); name other models.lora.target_modules, or another init_lora_weights"
+        ) from error
     _check_merge(policy)
     return policy
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _check_merge(policy: Any) -> None:

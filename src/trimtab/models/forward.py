@@ -5,13 +5,14 @@ the right one, and the gradient of a tied head reaches the embedding once.
 """
 
 import functools
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MethodType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
@@ -42,7 +43,9 @@ class ObjectiveCall:
         seed: int = 0,
         step: int = 0,
         temperature: float = 1.0,
+        router_loss: float = 0.0,
     ):
+        self.router_loss = router_loss  # times the loss that keeps the experts of a mixture evenly loaded
         self.objective, self.total, self.seed, self.step = objective, total, seed, step
         self.temperature = temperature  # of the policy, whose logits are divided by it
         self.reduction: Reduction = reduction
@@ -62,14 +65,29 @@ class ObjectiveOutput(ModelOutput):
 
 def _scale_and_softcap(config: Any) -> tuple[float, float | None]:
     """What the model does to its head's output, from the names that transformers' models use for it."""
+    caps = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+    softcap = next((cap for name in caps if (cap := getattr(config, name, None)) is not None), None)
     for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
         if getattr(config, name, None) is not None:
-            return float(getattr(config, name)), getattr(config, "final_logit_softcapping", None)
-    scaling = getattr(config, "logits_scaling", None)
-    if scaling is not None:
-        scale = float(scaling) if config.model_type == "hyperclovax" else 1.0 / float(scaling)
-        return scale, getattr(config, "final_logit_softcapping", None)
-    return 1.0, getattr(config, "final_logit_softcapping", None)
+            return float(getattr(config, name)), softcap
+    for name in ("logits_scaling", "logits_mup_width_multiplier"):
+        if (scaling := getattr(config, name, None)) is not None:
+            return float(scaling) if config.model_type == "hyperclovax" else 1.0 / float(scaling), softcap
+    return 1.0, softcap
+
+
+def backbone(model: PreTrainedModel) -> nn.Module:
+    """The layers under the head, which give hidden states.
+
+    Raises:
+        UnsupportedModel: if they cannot be told from the whole.
+    """
+    found = model.base_model
+    if found is model:  # the class names a part that it has under another name
+        found = next((child for child in model.children() if isinstance(child, PreTrainedModel)), None)
+    if found is None:
+        raise UnsupportedModel(f"{type(model).__name__}: its layers cannot be told from its head")
+    return found
 
 
 def resolve_head(model: PreTrainedModel) -> Head:
@@ -77,6 +95,9 @@ def resolve_head(model: PreTrainedModel) -> Head:
     module = model.get_output_embeddings()
     if module is None:
         raise UnsupportedModel(f"{type(model).__name__} has no output head")
+    if path := getattr(model, "_trimtab_head", ()):
+        parts = [model.get_submodule(name) for name in path]
+        module = parts[0] if len(parts) == 1 else nn.Sequential(*parts)
     config = model.config.get_text_config()
     scale, softcap = _scale_and_softcap(config)
     return Head(module, config.vocab_size, scale, softcap, masks=getattr(model, "_trimtab_masks_logits", False))
@@ -97,23 +118,52 @@ def check_head(model: PreTrainedModel) -> None:
     model.eval()
     try:
         own = model(input_ids=ids, use_cache=False).logits
-        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        if own.isnan().any():
+            raise UnsupportedModel(f"{type(model).__name__} ({config.model_type}) gives NaN; its weights are broken")
+        hidden = backbone(model)(input_ids=ids, use_cache=False).last_hidden_state
         model._trimtab_masks_logits = bool(torch.isneginf(own).any())  # type: ignore[assignment]
-        rebuilt = resolve_head(model)(hidden)
+        for path in _heads(model):
+            model._trimtab_head = path  # type: ignore[assignment]
+            if _gives(model, hidden, own):
+                return
     finally:
         model.train(was_training)
-    if own.isnan().any():
-        raise UnsupportedModel(f"{type(model).__name__} ({config.model_type}) gives NaN; its weights are broken")
-    if own.shape != rebuilt.shape or not same_logits(rebuilt, own, least_spread=1e-3):
-        raise UnsupportedModel(
-            f"{type(model).__name__} ({config.model_type}): the output head applied to the last hidden state does not "
-            "give the model's own logits; it changes them in a way trimtab does not know"
-        )
+    model._trimtab_head = ()  # type: ignore[assignment]
+    raise UnsupportedModel(
+        f"{type(model).__name__} ({config.model_type}): the output head applied to the last hidden state does not "
+        "give the model's own logits; it changes them in a way trimtab does not know"
+    )
 
 
-def same_logits(found: Tensor, wanted: Tensor, least_spread: float = 0.0) -> bool:
-    """Whether two tables of logits are the same up to rounding, which goes by the dtype and the spread of `wanted`."""
-    close = 1e-3 if wanted.dtype == torch.float32 else 2e-2
+def _heads(model: PreTrainedModel) -> Iterator[tuple[str, ...]]:
+    """Names of modules which one after another may be the head: the output embedding; what holds it, as the heads of
+    BERT's kin; and all parts behind the layers."""
+    yield ()
+    embedding, layers = model.get_output_embeddings(), backbone(model)
+    name = next((name for name, module in model.named_modules() if module is embedding), "")
+    while "." in name:
+        name = name.rpartition(".")[0]
+        yield (name,)
+    children = [child for child, module in model.named_children() if layers not in module.modules()]
+    if name in children:
+        yield tuple(children[: children.index(name) + 1])
+
+
+def _gives(model: PreTrainedModel, hidden: Tensor, logits: Tensor) -> bool:
+    try:
+        found = resolve_head(model)(hidden)
+    except (RuntimeError, TypeError, AttributeError):  # what stands there takes something else
+        return False
+    if not isinstance(found, Tensor) or found.shape != logits.shape:
+        return False
+    # the same hidden states, so a cap that shows little on logits as small as a new model's must show here
+    return same_logits(found, logits, least_spread=1e-3, close=1e-4)
+
+
+def same_logits(found: Tensor, wanted: Tensor, least_spread: float = 0.0, close: float = 1e-3) -> bool:
+    """Whether two tables of logits are the same up to rounding, which goes by the dtype and the spread of `wanted`;
+    `close` is the share of it in float32."""
+    close = close if wanted.dtype == torch.float32 else 2e-2
     found, wanted = finite(found.float()), finite(wanted.float())
     spread = max(wanted[wanted > -1e4].std().item(), least_spread)
     return torch.allclose(found, wanted, rtol=close, atol=close * spread)
@@ -140,11 +190,40 @@ def add_objective_forward(model: PreTrainedModel) -> None:
             original = patched_before or MethodType(type(self).forward, self)
             return original(*args, **kwargs)
         kwargs["use_cache"] = False
-        hidden = self.base_model(*args, **kwargs).last_hidden_state
-        return compute_objective(objective_call, hidden, resolve_head(self))
+        if objective_call.router_loss:
+            kwargs["output_router_logits"] = True
+        layers = backbone(self)(*args, **kwargs)
+        output = compute_objective(objective_call, layers.last_hidden_state, resolve_head(self))
+        if objective_call.router_loss:
+            router = router_loss(self, layers, kwargs.get("attention_mask"))
+            assert output.loss is not None
+            assert output.metrics is not None
+            output.loss = output.loss + objective_call.router_loss * router
+            output.metrics["router_loss"] = (router.detach(), torch.ones_like(router.detach()))
+        return output
 
     model.forward = MethodType(forward, model)  # type: ignore[method-assign]
     model._trimtab_forward = True  # type: ignore[assignment]
+
+
+def router_loss(model: PreTrainedModel, layers: Any, attention_mask: Tensor | None) -> Tensor:
+    """The load balancing loss of a mixture of experts on a micro-batch, as transformers computes it for this
+    architecture; where all experts are chosen alike it is the number of experts that a token goes to.
+
+    Args:
+        layers: output of the backbone with `output_router_logits`.
+        attention_mask: [B, T].
+
+    Raises:
+        UnsupportedModel: if it has none.
+    """
+    balancing = getattr(sys.modules[type(model).__module__], "load_balancing_loss_func", None)
+    logits = getattr(layers, "router_logits", None)
+    if balancing is None or not logits or not hasattr(model, "num_experts_per_tok"):
+        raise UnsupportedModel(
+            f"training.router_aux_loss_coef: transformers has no router loss for {type(model).__name__}; leave it out"
+        )
+    return balancing(logits, model.num_experts, model.num_experts_per_tok, attention_mask)
 
 
 def compute_objective(call: ObjectiveCall, hidden: Tensor, head: Head) -> ObjectiveOutput:

@@ -45,6 +45,7 @@ def call_plan(
     seed: int = 0,
     step: int = 0,
     temperature: float = 1.0,
+    router_loss: float = 0.0,
 ) -> ObjectiveOutput:
     """One forward of the policy with the plan's objective, fed by its signals.
 
@@ -55,10 +56,12 @@ def call_plan(
         known: signals that were read before.
         total, seed, step: see `trimtab.core.weights` and `TokenBatch.uniform`.
         temperature: what the policy's logits are divided by.
+        router_loss: see `ObjectiveCall`.
     """
     signals = {**read_signals(plan.signals, policy, inputs), **(known or {})}
     labels, row_id = inputs["labels"], inputs["row_id"]
     call = ObjectiveCall(
-        plan.objective, labels, signals, row_id, plan.reduction, total, seed=seed, step=step, temperature=temperature
-    )
+        plan.objective, labels, signals, row_id, plan.reduction, total, seed=seed, step=step, temperature=temperature,
+        router_loss=router_loss,
+    )  # fmt: skip
     return policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from trimtab.core import LazyLogits, TokenBatch, label_logprobs, predicting
-from trimtab.models.forward import check_head, resolve_head
+from trimtab.models.forward import backbone, check_head, resolve_head
 
 
 class FrozenModel:
@@ -55,7 +55,7 @@ class FrozenModel:
                 "take such rows out or choose another model"
             )
         with torch.autocast(labels.device.type, enabled=False):
-            output = self.model.base_model(
+            output = backbone(self.model)(
                 input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
             )
         return predicting(output.last_hidden_state, labels)

@@ -52,7 +52,6 @@ NOT_BUILT = {
     "eval_packing": "packing is not built yet; leave it out",
     "padding_free": "padding-free batches are not built yet; leave it out",
     "use_liger_kernel": "Liger replaces the forward that the objective runs in; leave it out",
-    "router_aux_loss_coef": "the auxiliary loss of routers is not part of any objective here; leave it out",
     "push_to_hub": "nothing is uploaded; give the finished model/ folder to `hf upload`",
     "hub_token": "nothing is uploaded, and a recipe is no place for a secret; leave it out",
     "save_only_model": "a checkpoint without its optimizer cannot be resumed to the same weights; leave it out",

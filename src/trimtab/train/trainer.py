@@ -11,6 +11,9 @@ from trimtab.core import Plan, count
 from trimtab.train.base import ObjectiveLoop
 from trimtab.train.windows import WindowSampler
 
+ROUTER = ("output_router_logits", "router_aux_loss_coef")
+"""settings of a mixture of experts in its config"""
+
 
 class ObjectiveTrainer(ObjectiveLoop, SFTTrainer):
     """Feeds a plan's objective with the answer tokens of each batch and logs what it measured.
@@ -19,8 +22,12 @@ class ObjectiveTrainer(ObjectiveLoop, SFTTrainer):
     `labels`, `row_id`).
     """
 
-    def __init__(self, *args: Any, plan: Plan, **kwargs: Any):
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any, model: Any, plan: Plan, **kwargs: Any):
+        config = model.config.get_text_config()
+        own = {name: getattr(config, name) for name in ROUTER if hasattr(config, name)}
+        super().__init__(*args, model=model, **kwargs)
+        for name, value in own.items():  # TRL writes there what its own loss would use, and it would be saved
+            setattr(config, name, value)
         self._begin(plan)
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -51,5 +58,8 @@ class ObjectiveTrainer(ObjectiveLoop, SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | float | None = None,
     ) -> Any:
-        output = self._loss(model, inputs, num_items_in_batch)
+        # a mean over each micro-batch, so over those of the update; processes are averaged by what wraps the model
+        asked: Any = self.args  # an SFTConfig
+        share = (asked.router_aux_loss_coef or 0.0) / self.current_gradient_accumulation_steps
+        output = self._loss(model, inputs, num_items_in_batch, router_loss=share)
         return (output.loss, output) if return_outputs else output.loss
