@@ -54,6 +54,8 @@ def batches(model: Any, inputs: Mapping[str, Tensor]) -> list[Batch]:
 def pads_left(model: Any) -> bool:
     """Whether padding on the left changes nothing."""
     one = inner(model)
+    if getattr(one.config.get_text_config(), "index_topk", None):
+        return False  # padding takes places among the tokens that attention is given, once a text is longer than these
     if one not in _PADS:
         short, long = _prompts(one)
         padded = torch.stack([long, torch.cat([long.new_zeros(LONG - SHORT), short])])

@@ -1,0 +1,99 @@
+"""Write docs/architectures.md: what works on each causal language model class of transformers, and what is refused.
+
+python scripts/architectures_page.py     a few minutes on two cores
+"""
+
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+import transformers
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+import architectures  # noqa: E402
+
+PAGE = ROOT / "docs" / "architectures.md"
+NAMES = {
+    "sft": "sft", "kd": "kd", "dpo": "dpo", "lora": "LoRA", "saved": "save, load", "generate": "generate",
+    "score": "scalar head",
+}  # fmt: skip
+REASONS = {
+    "no-scores": "transformers has no token classification model of this type, on which a scalar head would stand; "
+    "reward models that are language models work (`ipvrm`, or `options.head: logit`)",
+    "several-ahead": "its head predicts several tokens at once, so its logits are no product of hidden states and head",
+    "mamba-lora": "PEFT cannot adapt all linear layers of a state-space model; name `models.lora.target_modules`",
+    "lora-modules": "some of its linear layers are more than that and cannot be adapted; name "
+    "`models.lora.target_modules`",
+}
+_WORDS = {
+    "no token classification model": "no-scores",
+    "does not give the model's own logits": "several-ahead",
+    "incompatible with Mamba": "mamba-lora",
+    "cannot run with adapters": "lora-modules",
+}
+HEAD = """# Architectures
+
+<!-- written by scripts/architectures_page.py; edit that -->
+
+Each causal language model class of transformers {version} as a tiny random model: one step of `sft`, `kd` and `dpo`
+inside the model's forward, against plain autograd on the model's own logits (gradients equal to 1e-4, float32); two
+steps of LoRA on all linear layers, and the merged model against the adapted one; saved and loaded again; prompts
+answered together as alone, with the model's cache; a scalar head for reward models. Where a cell holds a word and not
+"yes", that is refused in one line, and the words are explained below. Nothing here needs a list of names: layers, head,
+scale and cap of the logits, and how a model may be padded are found or tried out on the model that is given, so a class
+that is not in the table has good chances too, and is refused where they cannot be found.
+
+"""
+
+
+def line(kind: str) -> str:
+    """The row of a type."""
+    name = transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]
+    try:
+        architectures.build(kind)
+    except architectures.NotTiny:
+        return f"| `{kind}` | {name} |" + " not tried |" * len(NAMES)
+    cells = []
+    for check in NAMES:
+        with tempfile.TemporaryDirectory() as folder:
+            found = architectures.verdict(kind, check, Path(folder))
+        cells.append(found if found == "yes" else word(found))
+    return f"| `{kind}` | {name} | {' | '.join(cells)} |"
+
+
+def word(found: str) -> str:
+    """The short word of a refusal."""
+    if found.startswith("refused: "):
+        for part, short in _WORDS.items():
+            if part in found:
+                return short
+    raise SystemExit(f"this is no refusal that is known: {found}")
+
+
+def main() -> None:
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    lines = [line(kind) for kind in architectures.TYPES]
+    text = HEAD.format(version=".".join(transformers.__version__.split(".")[:2]))
+    text += f"| type | class | {' | '.join(NAMES.values())} |\n|" + " --- |" * (len(NAMES) + 2) + "\n"
+    text += "\n".join(lines) + "\n\n"
+    text += "".join(f"- **{short}**: {reason}.\n" for short, reason in REASONS.items())
+    text += (
+        "- **not tried**: the class has no tiny form here: it wants files or other parts, or cannot be made small "
+        "enough.\n\nA mixture of experts learns to load its experts evenly if `training.router_aux_loss_coef` asks for "
+        "it. A multimodal checkpoint is loaded as the class that transformers gives a causal language model, and reads "
+        "text alone.\n"
+    )
+    PAGE.write_text(text, encoding="utf-8")
+    yes = sum(one.count("| yes") for one in lines)
+    print(f"{PAGE}: {len(lines)} types, {yes} cells work")
+
+
+if __name__ == "__main__":
+    main()
