@@ -524,8 +524,18 @@ def test_models_that_cannot_score_cost_one_line(trimtab, files, tmp_path):
     assert "name rows to score" in said_of("--model", files / "ratio")
     assert "name rows to score" in said_of("--model", files / "ratio", rows, "--processbench", tmp_path)
     assert "has no gsm8k.json" in said_of("--model", files / "ratio", "--processbench", tmp_path)
-    assert "the model reads 512 tokens at most" in said_of("--model", files / "ratio", rows, "--max-length", "600")
+    learnt = tmp_path / "learnt"
+    with_scalar_head(load_model(tiny_folder.save(learnt, "gpt2", n_positions=64)), seed=0).save_pretrained(learnt)
+    assert "the model reads 64 tokens at most" in said_of("--model", learnt, rows, "--max-length", "600")
     assert not (tmp_path / "out" / "scores.jsonl").exists()
+
+
+def test_rotary_positions_beyond_the_training_are_read_where_that_is_asked_for_and_said(trimtab, files, tmp_path):
+    row = {**PAIRS[0], "chosen": [{"role": "assistant", "content": "a" * 530}], "error": None}
+    rows = tiny_folder.write_jsonl(tmp_path / "rows.jsonl", [row])
+    code, out, err = trimtab("score", "--model", files / "scalar", rows, "--out", tmp_path / "out", "--max-length", 600)
+    assert code == 0, err
+    assert "was trained for 512 (max_position_embeddings)" in " ".join(out.split())
 
 
 def test_a_reference_that_has_moved_gives_the_same_scores(files, tmp_path):
