@@ -22,6 +22,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
 import tiny_folder
+from trimtab.models.ends import end_tokens
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 NAMES = sorted(path.stem for path in TEMPLATES.glob("*.jinja") if not path.stem.endswith("_training"))
@@ -31,11 +32,11 @@ _MARK = re.compile(
 _ENDS = {
     "gemma4": "<turn|>", "diffusion_gemma": "<turn|>", "gemma": "<end_of_turn>", "gptoss": "<|return|>",
     "phi3": "<|end|>", "llama": "<|eot_id|>", "llava": "</s>", "deepseek": "<｜end▁of▁sentence｜>",
-    "cohere": "<|END_OF_TURN_TOKEN|>", "glm": "<|user|>", "idefics": "<end_of_utterance>",
+    "cohere": "<|END_OF_TURN_TOKEN|>", "glm": "<|endoftext|>", "idefics": "<end_of_utterance>",
     "smolvlm": "<end_of_utterance>", "muse": "<|eot|>",
 }  # fmt: skip
 """what ends an answer, by how the template's name begins; <|im_end|> otherwise"""
-MORE_ENDS = ("<|observation|>", "<|call|>", "<|eom|>", "<|tool_response>")
+MORE_ENDS = ("<|call|>", "<|eom|>", "<|tool_response>")
 """what ends an answer of some models besides"""
 
 
@@ -61,8 +62,9 @@ def of_bytes(name: str) -> PreTrainedTokenizerFast:
 
 
 def ends(tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """Ids that end an answer besides the end token, as a model's generation config would name them."""
-    return [token for token in map(tokenizer.convert_tokens_to_ids, MORE_ENDS) if token is not None]
+    """Ids that end an answer: those that are found, and those that a model's generation config would name."""
+    named = map(tokenizer.convert_tokens_to_ids, MORE_ENDS)
+    return [*end_tokens(tokenizer), *(token for token in named if token is not None)]
 
 
 # ---------------------------------------------------------------- tokenizers in wheels

@@ -14,6 +14,7 @@ from trimtab.data.rows import REMARKS, prepare
 from trimtab.data.sources import DataError
 from trimtab.data.tasks import asked, prepare_tasks
 from trimtab.data.tokens import encode_prompts
+from trimtab.models.ends import end_tokens
 
 HEAD = "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 TOOLS = (
@@ -204,7 +205,8 @@ def test_turns_that_a_template_rewrites_become_rows_as_the_model_meets_them():
 def test_the_last_turn_alone_or_all_turns_in_one_row_by_choice():
     assert read({"messages": TURNS}, OPENS, turns="last") == ([SECOND], set())
     (text,), remarks = read({"messages": TURNS}, OPENS, turns="all")
-    assert text == "<|user|>a<|end|><|assistant|>[[c<|end|>]]<|user|>d<|end|><|assistant|>[[f<|end|>]]"
+    last = "<|user|>d<|end|><|assistant|><think>\n[[e</think>f<|end|>]]"
+    assert text == f"<|user|>a<|end|><|assistant|>[[c<|end|>]]{last}"
     assert remarks == {"rewritten"}
 
 
@@ -244,7 +246,9 @@ def test_the_two_answers_of_a_pair_stay_one_row_each_though_the_template_rewrite
     ).rows
     decode = tiny_folder.byte_tokenizer().decode
     assert decode(row["input_ids"]) == SECOND.replace("[[", "").replace("]]", "")
-    assert decode(row["rejected_input_ids"]).endswith("<|assistant|>g<|end|><|user|>h<|end|><|assistant|>i<|end|>")
+    assert decode(row["rejected_input_ids"]).endswith(
+        "g<|end|><|user|>h<|end|><|assistant|><think>\n\n</think>\n\ni<|end|>"
+    )
 
 
 def test_a_template_that_loses_a_turn_of_the_whole_conversation_cannot_keep_it_in_one_row():
@@ -282,6 +286,22 @@ def test_an_answer_ends_at_its_own_end_token_though_the_template_writes_another_
     template = tiny_folder.TEMPLATE + "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}"
     (text,), remarks = read({"messages": [user("a"), said("b"), user("c"), said("d")]}, template)
     assert text == "<|user|>a<|end|>\n<|assistant|>[[b<|end|>]]\n<|user|>c<|end|>\n<|assistant|>[[d<|end|>]]"
+    assert not remarks
+
+
+@pytest.mark.parametrize("content", ["<think>\nx\n</think>", "x</think>"])
+def test_a_thought_and_nothing_else_is_an_answer(content):
+    (text,), _ = read({"messages": [user("a"), said(content)]}, OPENS)
+    assert text.startswith("<|user|>a<|end|><|assistant|><think>\n[[x")
+    assert text.endswith("</think><|end|>]]")
+
+
+def test_a_model_whose_turns_end_where_the_next_one_begins_stops_there():
+    template = "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content }}{% endfor %}" + HEAD
+    tokenizer = tiny_folder.byte_tokenizer(template)
+    assert tokenizer.convert_tokens_to_ids("<|user|>") in end_tokens(tokenizer)
+    (text,), remarks = read({"messages": [user("a"), said("b")]}, tokenizer=tokenizer, end_ids=end_tokens(tokenizer))
+    assert text == "<|user|>a<|assistant|>[[b<|user|>]]"
     assert not remarks
 
 
@@ -334,11 +354,33 @@ def test_a_pairs_prompt_may_be_a_text_or_stand_in_the_answers_and_is_written_onc
     whole = {"chosen": [user("a"), said("b")], "rejected": [user("a"), said("c")]}
     forms = [{"prompt": "a", **answers}, {"prompt": [user("a")], **answers}, whole, {"prompt": "a", **whole}]
     forms += [{"prompt": [user("a")], **whole}, {"prompt": [user("a")], "chosen": "b", "rejected": "c"}]
+    forms += [
+        {"prompt": "a", **answers, "rejected": "c"},
+        {**whole, "rejected": "c"},
+        {"prompt": "a", **whole, "chosen": "b"},
+    ]
+    forms += [{"prompt": [{**user("a"), "name": None}], **whole}]
     found = [
         {**row, "row_id": 0} for row in prepare(forms, tiny_folder.byte_tokenizer(), max_length=99, pairs=True).rows
     ]
     assert len(found) == len(forms)
     assert all(row == found[0] for row in found)
+
+
+def test_the_end_of_a_prompt_that_the_answers_begin_with_is_written_once():
+    row = {"prompt": [{"role": "system", "content": "s"}, user("a")], "chosen": [user("a"), said("b")], "rejected": "c"}
+    tokenizer = tiny_folder.byte_tokenizer()
+    (pair,) = prepare([row], tokenizer, max_length=99, pairs=True).rows
+    assert tokenizer.decode(pair["input_ids"]) == "<|system|>s<|end|>\n<|user|>a<|end|>\n<|assistant|>b<|end|>"
+
+
+def test_a_thought_in_one_answer_of_a_pair_switches_thinking_for_both():
+    row = {"prompt": [user("hi")], "chosen": [said("ho", reasoning_content="x")], "rejected": [said("no")]}
+    tokenizer = tiny_folder.byte_tokenizer(CLOSES)
+    (pair,) = prepare([row], tokenizer, max_length=99, pairs=True).rows
+    prompt = "<|user|>hi<|end|><|assistant|><think>\n"
+    assert tokenizer.decode(pair["input_ids"]) == f"{prompt}x\n</think>\n\nho<|end|>"
+    assert tokenizer.decode(pair["rejected_input_ids"]) == f"{prompt}\n</think>\n\nno<|end|>"
 
 
 def test_answers_that_part_at_an_earlier_turn_are_compared_from_there():
@@ -360,6 +402,7 @@ def test_answers_that_part_at_an_earlier_turn_are_compared_from_there():
             {"prompt": "pirate", "chosen": [user("a"), said("b")], "rejected": [user("a"), said("c")]},
             "the prompt 'pirate' is no part of the messages under chosen",
         ),
+        ({"prompt": 3, "chosen": [user("a"), said("b")], "rejected": [user("a"), said("c")]}, "row 1: prompt is int"),
     ],
 )
 def test_a_pair_that_answers_two_questions_or_hides_its_prompt_is_refused(row, reason):
@@ -379,6 +422,31 @@ def test_a_template_that_fails_in_any_way_costs_a_line():
             prepare_tasks([{"prompt": "a"}], tokenizer, "rows")
         with pytest.raises(DataError, match="prompt 1: the chat template does not take these messages: "):
             encode_prompts(tokenizer, ["a"])
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "reason"),
+    [
+        (3, "chat_template_kwargs is 3; expected an object of the template's variables"),
+        ('{"a"', "chat_template_kwargs is '{\"a\"'; expected an object"),
+        ({"tokenize": True}, "chat_template_kwargs sets 'tokenize', which is no variable of a chat template"),
+    ],
+)
+def test_variables_of_the_template_that_are_none_cost_a_line(kwargs, reason):
+    for row in ({"messages": [user("a"), said("b")]}, {"prompt": "a"}):
+        given = {**row, "chat_template_kwargs": kwargs}
+        with pytest.raises(DataError) as raised:
+            if "prompt" in row:
+                prepare_tasks([given], tiny_folder.byte_tokenizer(), "rows")
+            else:
+                read(given)
+        assert f"rows: row 1: {reason}" in str(raised.value)
+
+
+def test_variables_of_the_template_may_be_json():
+    row = {"messages": [user("hi"), said("ho")], "chat_template_kwargs": '{"enable_thinking": true}'}
+    (text,), _ = read(row, CLOSES)
+    assert text == "<|user|>hi<|end|><|assistant|><think>\n[[\n</think>\n\nho<|end|>]]"
 
 
 DATED = "{{ strftime_now('%d %b %Y') + strftime_now( \"%H:%M\" ) }}" + tiny_folder.TEMPLATE

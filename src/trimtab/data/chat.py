@@ -6,6 +6,7 @@ asked with is the answer that is learnt, whatever the template makes of that tur
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import json
 import re
@@ -14,12 +15,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedTokenizerBase
 
 from trimtab.data.sources import DataError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 Message = dict[str, Any]
 
@@ -31,6 +32,8 @@ SWITCHES = ("enable_thinking", "thinking")
 """Variables by which templates are told whether the model thinks."""
 DATE = "chat date"
 """The line of a signature that holds the moment which a chat template writes."""
+TAKEN = frozenset(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters) | {"messages"}
+"""Arguments of transformers that a row does not set."""
 REASONING = ("reasoning_content", "thinking", "reasoning")
 """Keys of a message under which its thought lies; transformers gives templates the one that they read."""
 
@@ -42,6 +45,8 @@ class Turn(NamedTuple):
     """what the model is asked with, up to where it begins to write"""
     answer: str
     """what it has to write, and what the template writes after that"""
+    switch: Mapping[str, bool] = MappingProxyType({})
+    """a variable of the template that is not as it is by itself, for a thought"""
 
 
 # ---------------------------------------------------------------- messages as rows hold them
@@ -57,7 +62,7 @@ def messages_of(value: Any, column: str, where: str) -> list[Message]:
     """
     if not isinstance(value, list) or not all(isinstance(m, Mapping) and isinstance(m.get("role"), str) for m in value):
         raise DataError(f"{where}: {column} must be a list of messages, each with a 'role' and a text as 'content'")
-    if not value and column != "completion":
+    if not value and column not in ("completion", "chosen", "rejected"):
         raise DataError(f"{where}: {column} is an empty list, expected messages")
     return [_message(message, f"{where}: message {i + 1} of {column}") for i, message in enumerate(value)]
 
@@ -146,6 +151,22 @@ def tools_of(row: Mapping[str, Any], where: str) -> list[Any] | None:
     if tools is not None and not isinstance(tools, list):
         raise DataError(f"{where}: tools is {_short(tools)}; expected a list of tools, or that as JSON")
     return tools or None
+
+
+def kwargs_of(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Further variables of the template that a row sets, an object or its JSON.
+
+    Raises:
+        DataError: if it is anything else, or names what is no variable.
+    """
+    found = _from_json(row.get("chat_template_kwargs")) or {}
+    if not isinstance(found, Mapping):
+        raise DataError(
+            f"{where}: chat_template_kwargs is {_short(found)}; expected an object of the template's variables"
+        )
+    if taken := sorted(TAKEN & found.keys()):
+        raise DataError(f"{where}: chat_template_kwargs sets {taken[0]!r}, which is no variable of a chat template")
+    return dict(found)
 
 
 # ---------------------------------------------------------------- the template
@@ -274,7 +295,7 @@ class Chat:
         while mark := next((m for m in self.tokenizer.all_special_tokens if text[:end].rstrip().endswith(m)), ""):
             end = len(text[:end].rstrip()) - len(mark)
         at = next((at for one in texts if one.strip() and (at := text.rfind(one, start, end)) >= 0), -1)
-        if at < 0 and names and not said.strip():  # the call is not written at all
+        if at < 0 and not said.strip():  # a call that is not written at all, or a thought and nothing else
             return len(text)
         if at < 0:
             raise DataError(
@@ -289,7 +310,8 @@ class Chat:
         content = text_of(message.get("content"))
         head, close, tail = content.rpartition("</think>")
         if close and opened and content.strip() in answer and content.lstrip().startswith(opened["open"]):
-            return Turn(before, self._closing(message, opened, answer[answer.rfind(tail) :]))  # opened twice
+            at = answer.find(content.strip()) + content.strip().rfind(close) + len(close)
+            return Turn(before, self._closing(message, opened, answer[at:]))  # opened twice
         if close and not CLOSED.search(before) and "</think>" not in answer and _inner(head) not in answer:
             return Turn(before, head + close + _joined(tail, answer))
         return Turn(before, answer)
@@ -304,7 +326,7 @@ class Chat:
                 asked, answered = other.render(i, prompt=True), other.render(i + 1)
                 if answered.startswith(asked):
                     self.remarks["switched"] += 1
-                    return Turn(asked, answered[len(asked) :])
+                    return Turn(asked, answered[len(asked) :], {switch: value})
         return None
 
     def _behind_header(self, i: int, before: str, after: str) -> Turn:

@@ -15,7 +15,19 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
 from trimtab.core.batch import IGNORE
-from trimtab.data.chat import CLOSED, THOUGHT, Chat, Message, Turn, is_answer, messages_of, text_of, tools_of, unwritten
+from trimtab.data.chat import (
+    CLOSED,
+    THOUGHT,
+    Chat,
+    Message,
+    Turn,
+    is_answer,
+    kwargs_of,
+    messages_of,
+    text_of,
+    tools_of,
+    unwritten,
+)
 from trimtab.data.files import as_number
 from trimtab.data.sources import DataError
 from trimtab.data.tokens import Coded, Coder, coder
@@ -166,8 +178,7 @@ def prepare(
         whole = stepwise(row, where) if steps else row
         reader = _Reader(coder(tokenizer), ends, where)
         if pairs:
-            sides = [one_side(whole, side, where) for side in ("chosen", "rejected")]
-            found = [[reader.sequences(side, "together")[0] for side in sides]]
+            found = [reader.pair([one_side(whole, side, where) for side in ("chosen", "rejected")])]
         else:
             found = [[one] for one in reader.sequences(one_side(whole, "chosen", where), turns)]
         prepared.counts.rows += len(found) - 1
@@ -247,8 +258,8 @@ def answer_offsets(
     one = found[0]
     last = row["messages"] if "messages" in row else row["completion"]
     answer = last if isinstance(last, str) else text_of(last[-1]["content"])
-    written = one.text.rfind(answer.strip())
-    if written < one.start:
+    written = one.text.find(answer.strip(), one.start)
+    if written < 0:
         raise DataError(f"{where}: the chat template changes the text of the answer, so its steps cannot be found")
     start = written - (len(answer) - len(answer.lstrip()))
     spans = [span for span, label in zip(one.spans or [], one.labels) if label != IGNORE]
@@ -347,56 +358,60 @@ def one_side(row: Mapping[str, Any], side: str, where: str) -> Mapping[str, Any]
     """
     if side not in row:
         return row
-    answer, kept = row[side], _for_the_template(row)
-    if not isinstance(answer, list):
+    kept, other = _for_the_template(row), "rejected" if side == "chosen" else "chosen"
+    if not any(isinstance(row.get(name), list) for name in (side, other)):
         if row.get("prompt") is None:
             raise DataError(f"{where} has {side} and no prompt; texts need one, only messages may hold it themselves")
-        return {**kept, "prompt": row["prompt"], "completion": answer}
-    before, after = _conversation(row, side, where)
+        return {**kept, "prompt": row["prompt"], "completion": row[side]}
+    before, after = _conversation(row, side, other, where)
     return {**kept, "prompt": before, "completion": after}
 
 
-def _conversation(row: Mapping[str, Any], side: str, where: str) -> tuple[list[Any], list[Any]]:
+def _conversation(row: Mapping[str, Any], side: str, other: str, where: str) -> tuple[list[Message], list[Message]]:
     """Prompt and completion of messages that may hold the prompt themselves.
 
     Raises:
         DataError: if the two answers are to different questions, or a prompt beside whole conversations is no part
             of them.
     """
-    answer, prompt = row[side], row.get("prompt")
-    if isinstance(prompt, list) and answer[: len(prompt)] != prompt:
-        return prompt, answer
+    prompt = row.get("prompt")
+    both = {
+        name: messages_of(_as_messages(row[name], "assistant"), name, where)
+        for name in (side, other)
+        if row.get(name) is not None
+    }
+    answer = both.get(side, [])
     if isinstance(prompt, list):
-        return prompt, answer[len(prompt) :]
-    if not any(_role(message) == "user" for message in answer):
+        before = messages_of(prompt, "prompt", where)
+        # as much of the prompt's end as the answer begins with stands there twice
+        shared = next(
+            k for k in range(min(len(before), len(answer)), -1, -1) if before[len(before) - k :] == answer[:k]
+        )
+        return before, answer[shared:]
+    if prompt is not None and not isinstance(prompt, str):
+        raise DataError(f"{where}: prompt is {type(prompt).__name__}; expected a text or a list of messages")
+    if not any(message["role"] == "user" for one in both.values() for message in one):
         if prompt is None:
             raise DataError(f"{where}: prompt is an empty list, expected messages")
         return [{"role": "user", "content": prompt}], answer
-    if prompt is not None and not any(prompt.strip() in text_of(_content(message)) for message in answer):
+    if isinstance(row.get(side), str):  # the other one holds the conversation
+        return both[other][:-1], answer
+    if prompt is not None and not any(prompt.strip() in message["content"] for message in answer):
         raise DataError(
             f"{where}: the prompt {prompt[:40]!r} is no part of the messages under {side}, so it is not clear where it "
             "belongs; write it into them, as a message of the user or the system, or leave it out"
         )
-    other = row.get("rejected" if side == "chosen" else "chosen", answer)
-    others = [other] if isinstance(other, list) else []
-    n = next(
-        (i for i, (a, b) in enumerate(zip(answer, *others or [answer])) if a != b), min(map(len, [answer, *others]))
-    )
-    n = min(n, len(answer) - 1)
-    if any(_role(one[n]) != "assistant" for one in [answer, *others] if len(one) > n):
+    if isinstance(row.get(other), str):
+        return answer[:-1], answer[-1:]
+    lists = list(both.values())
+    least = min(map(len, lists))
+    n = min(next((i for i in range(least) if lists[0][i] != lists[-1][i]), least), len(answer) - 1)
+    if any(one[n]["role"] != "assistant" for one in lists if len(one) > n):
         raise DataError(
             f"{where}: chosen and rejected part at message {n + 1}, which is no answer of the assistant; two answers "
             "that are compared belong to one question"
         )
     return answer[:n], answer[n:]
-
-
-def _role(message: Any) -> Any:
-    return message.get("role") if isinstance(message, Mapping) else None
-
-
-def _content(message: Any) -> Any:
-    return message.get("content") if isinstance(message, Mapping) else None
 
 
 def _for_the_template(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -496,6 +511,10 @@ class _Reader:
     ends: set[int]
     where: str
     remarks: Counter[str] = field(default_factory=Counter)
+    switch: Mapping[str, bool] = field(default_factory=dict)
+    """of thinking, for a pair whose other answer needs it"""
+    switched: dict[str, bool] = field(default_factory=dict)
+    """what was switched for a thought"""
 
     def sequences(self, row: Mapping[str, Any], turns: Turns | Literal["together"]) -> list[_Sequence]:
         """At least one; one without an answer where there is none. `together` is `auto` that never parts a row."""
@@ -512,12 +531,31 @@ class _Reader:
             if not isinstance(prompt, str) or not isinstance(completion or "", str):
                 raise DataError(f"{self.where}: prompt and completion must be two texts or two lists of messages")
             return [self._plain([(prompt, False), (completion, True)]) if completion else _Sequence([], [])]
-        if isinstance(row.get("text"), str):
+        if isinstance(row.get("text", 0), str | None):
             return [self._plain([(row["text"], True)]) if row["text"] else _Sequence([], [])]
         raise DataError(
             f"{self.where} has the columns {', '.join(map(str, row)) or 'none'}; "
             "expected text, messages, prompt and completion, or chosen and rejected"
         )
+
+    def pair(self, sides: Sequence[Mapping[str, Any]]) -> list[_Sequence]:
+        """Both answers behind one prompt.
+
+        Raises:
+            DataError: if the chat template asks for the two in different words.
+        """
+        found = [self.sequences(side, "together")[0] for side in sides]
+        if self.switched and _prompt(found[0]) != _prompt(found[1]):  # a thought in one of them
+            self.switch = dict(self.switched)
+            found = [self.sequences(side, "together")[0] for side in sides]
+        if "rewritten" in self.remarks:  # an earlier turn of one of them is not as it was asked
+            return found
+        if all(one.answers for one in found) and _prompt(found[0]) != _prompt(found[1]):
+            raise DataError(
+                f"{self.where}: the chat template asks for the chosen and the rejected answer in different words; give "
+                "the row as texts"
+            )
+        return found
 
     @property
     def marks(self) -> list[str]:
@@ -572,7 +610,7 @@ class _Reader:
             picked = picked[-1:]
         if not picked:
             return [_Sequence([], [])]
-        kwargs = dict(row.get("chat_template_kwargs") or {})
+        kwargs = {**kwargs_of(row, self.where), **self.switch}
         chat = Chat(tokenizer, self._unmarked(messages), self.where, tools_of(row, self.where), kwargs).fitted()
         if any(unwritten(m, chat.render()) for m in chat.messages if m["role"] != "assistant"):
             self.remarks["texts"] += 1
@@ -588,6 +626,7 @@ class _Reader:
             if "calls" not in missing:
                 found[i] = self._ended(chat, i, turn)
                 self.remarks.update(chat.remarks)
+                self.switched |= turn.switch
         if not found:
             return [_Sequence([], [])]
         if turns != "each" and len(found) > 1:
@@ -632,7 +671,7 @@ class _Reader:
             return None
         if pieces is None or coded is None:
             self.remarks["rewritten"] += 1
-            pieces = self._in_the_end(chat, list(found))
+            pieces = self._in_the_end(chat, found)
             coded = self.coder.pieces(pieces, plain=False)
         if not coded.exact:
             self.remarks["seam"] += 1
@@ -649,12 +688,13 @@ class _Reader:
             done = turn.prompt + turn.answer
         return pieces
 
-    def _in_the_end(self, chat: Chat, picked: Sequence[int]) -> list[Piece]:
-        """The text of the whole conversation, cut at the turns as they stand there."""
-        text = chat.render()
+    def _in_the_end(self, chat: Chat, found: Mapping[int, Turn]) -> list[Piece]:
+        """The last turn as the model meets it, and those before as they stand in its prompt."""
+        *earlier, last = found
+        text = found[last].prompt
         pieces: list[Piece] = []
         done = 0
-        for i in picked:
+        for i in earlier:
             said = text_of(chat.messages[i].get("content")).rpartition("</think>")[2].strip()
             start = _begin(chat.render(i, prompt=True) if i else "", text)
             if start is None or start < done:
@@ -668,7 +708,7 @@ class _Reader:
             end = min(_ends_of(text, self.marks, at + len(said)), default=at + len(said))
             pieces += [(text[done:start], False), (text[start:end], True)]
             done = end
-        return pieces
+        return [*pieces, (text[done:], False), (found[last].answer, True)]
 
     def _until_end(self, made: _Sequence) -> _Sequence:
         """What a template writes behind the end token of an answer is none."""
@@ -680,6 +720,10 @@ class _Reader:
                 made.labels[last + 1 : at + size] = [IGNORE] * (at + size - last - 1)
             at += size
         return made
+
+
+def _prompt(one: _Sequence) -> str:
+    return one.text[: one.start]
 
 
 def _as_messages(value: Any, role: str) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from trimtab.data.chat import Message, messages_of, text_of
+from trimtab.data.chat import Message, kwargs_of, messages_of, text_of
 from trimtab.data.rows import Counts, Prepared
 from trimtab.data.sources import DataError, Row
 from trimtab.data.tokens import prompt_ids
@@ -66,6 +66,6 @@ def asked(
     chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> list[int]:
     """The ids with which the model is asked a task."""
-    kwargs = {**(chat_template_kwargs or {}), **(task.get("chat_template_kwargs") or {})}
+    kwargs = {**(chat_template_kwargs or {}), **kwargs_of(task, where)}
     plain = isinstance(task["prompt"], str)
     return prompt_ids(tokenizer, task["prompt"], where, plain=plain, tools=task.get("tools"), kwargs=kwargs)

@@ -14,7 +14,8 @@ _ASKED, _SAID, _AGAIN, _LAST = "Zanzibar", "Reykjavik", "Kathmandu", "Montevideo
 def end_tokens(tokenizer: Any, model: Any = None) -> tuple[int, ...]:
     """Ids after any of which an answer is over, in order.
 
-    These are the tokenizer's end token, the token with which its chat template ends an answer (`turn_end`), and with a
+    These are the tokenizer's end token, the token with which its chat template ends an answer (`turn_end`) or, where it
+    ends none, begins what follows (`next_turns`), and with a
     model what its config and generation config call ends. A config that names a wrong one, or none, takes none away.
 
     Args:
@@ -22,7 +23,7 @@ def end_tokens(tokenizer: Any, model: Any = None) -> tuple[int, ...]:
         model: or something that holds a `config` and a `generation_config`, such as a wrapped one; None for what a
             tokenizer alone says, which is what answers to learn from end with.
     """
-    named = [getattr(tokenizer, "eos_token_id", None), turn_end(tokenizer)]
+    named = [getattr(tokenizer, "eos_token_id", None), turn_end(tokenizer), next_turns(tokenizer)]
     for config in (getattr(model, "generation_config", None), getattr(model, "config", None)):
         named.append(getattr(config, "eos_token_id", None))
         if config is not None and hasattr(config, "get_text_config"):
@@ -56,6 +57,27 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 _FOUND: WeakKeyDictionary[Any, tuple[tuple[Any, ...], int | None]] = WeakKeyDictionary()
+
+
+def next_turns(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Tokens that open what may follow an answer, a question and the reply of a tool, where the chat template writes
+    nothing before them: a model of such a template, as GLM 4's, ends its answer with one of these."""
+    if getattr(tokenizer, "chat_template", None) is None or turn_end(tokenizer) is not None:
+        return ()
+    user, said = {"role": "user", "content": _ASKED}, {"role": "assistant", "content": _SAID}
+    call = {"type": "function", "function": {"name": _SAID, "arguments": {}}}
+    chats = [
+        [user, said, {"role": "user", "content": _AGAIN}],
+        [user, {"role": "assistant", "content": "", "tool_calls": [call]}, {"role": "tool", "content": _AGAIN}],
+    ]
+    found = []
+    for chat in chats:
+        done, whole = _render(tokenizer, chat[:2]), _render(tokenizer, chat)
+        rest = whole[len(done) :] if done and whole and whole.startswith(done) else ""
+        ids = tokenizer(rest, add_special_tokens=False).input_ids if rest else []
+        if ids and ids[:1] == _special(tokenizer, rest)[:1] and ids[0] != tokenizer.bos_token_id:
+            found.append(int(ids[0]))
+    return tuple(found)
 
 
 def _turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
