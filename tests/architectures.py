@@ -59,6 +59,13 @@ _QUIET = (
 )
 
 
+_PARTS = {
+    "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 16,
+    "patch_size": 8, "num_key_value_heads": 2, "head_dim": 8, "depth": 1, "num_heads": 2, "embed_dim": 16,
+}  # fmt: skip
+"""small numbers of what sees or hears"""
+
+
 class NotTiny(ValueError):
     """A class that has no tiny form here; the message says why."""
 
@@ -113,6 +120,22 @@ ADJUSTED: dict[str, dict[str, Any]] = {
 """what a type needs besides"""
 
 
+def multimodal(kind: str) -> PreTrainedModel:
+    """The whole random model of a type that sees or hears too, as a checkpoint of it is loaded for text."""
+    plain = AutoConfig.for_model(kind)
+    parts = {}
+    for name in ("vision_config", "audio_config"):
+        if (part := getattr(plain, name, None)) is not None:
+            known = set(inspect.signature(type(part).__init__).parameters) | set(vars(part))
+            parts[name] = type(part)(**{k: v for k, v in _PARTS.items() if k in known}).to_dict()
+    more = {"mm_tokens_per_image": 1} if hasattr(plain, "mm_tokens_per_image") else {}
+    whole = type(plain)(text_config=config(kind).to_dict(), **parts, **more)
+    whole.eos_token_id = whole.pad_token_id = 0
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(whole).eval()
+
+
 def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
 
@@ -159,9 +182,9 @@ def _signals(models: dict[str, PreTrainedModel]) -> dict[str, torch.Tensor]:
         return {name: model(**inputs, use_cache=False).logits for name, model in models.items()}
 
 
-def train(kind: str, method: Any, **roles: PreTrainedModel) -> None:
+def train(kind: str | PreTrainedModel, method: Any, **roles: PreTrainedModel) -> None:
     """One step of a method inside the model's forward against the objective on the model's own logits."""
-    model = build(kind)
+    model = build(kind) if isinstance(kind, str) else kind
     if roles:
         plan = method.METHOD.build(method.Config(), model, **{k: FrozenModel(m, name=k) for k, m in roles.items()})
     else:
@@ -177,6 +200,7 @@ def train(kind: str, method: Any, **roles: PreTrainedModel) -> None:
     found = call_plan(plan, model, ROWS.inputs())
     assert found.loss is not None
     found.loss.backward()
+    assert found.loss.isfinite()
     torch.testing.assert_close(found.loss, wanted, rtol=TOLERANCE, atol=TOLERANCE)
     apart = tiny.relative_error(tiny.gradients(model), reference)
     assert apart < TOLERANCE, f"the gradient is off by {apart:.1e}"

@@ -9,6 +9,11 @@ from pathlib import Path
 import pytest
 
 import architectures
+import tiny_folder
+from trimtab.methods import sft
+from trimtab.models.loading import load_model
+from trimtab.signals.base import call_plan
+from trimtab.train.heldout import generate
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "architectures.md"
@@ -35,6 +40,23 @@ def test_all_works_on_a_dense_a_capped_a_mixture_and_a_hybrid_model(kind, check,
 
 def test_attention_that_chooses_a_number_of_tokens_takes_no_padding_for_one():
     architectures.check_generate("glm_moe_dsa")
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "gemma4", "got_ocr2"])
+def test_a_model_that_sees_too_learns_and_answers_text(kind, tmp_path):
+    whole = architectures.multimodal(kind)
+    assert type(whole).__name__.endswith("ForConditionalGeneration")
+    architectures.train(whole, sft)
+    whole.train()  # some of these ask for more while they learn
+    found = call_plan(sft.METHOD.build(sft.Config(), whole), whole, architectures.ROWS.inputs())
+    assert found.loss is not None
+    assert found.loss.isfinite()
+    whole.eval()
+    whole.save_pretrained(tmp_path)
+    tiny_folder.byte_tokenizer().save_pretrained(tmp_path)
+    again, tokenizer = load_model(str(tmp_path)), tiny_folder.byte_tokenizer()
+    said = [one.text for one in generate(again, tokenizer, architectures.PROMPTS, 5)]
+    assert said == [generate(again, tokenizer, [prompt], 5)[0].text for prompt in architectures.PROMPTS]
 
 
 def test_every_class_of_transformers_is_on_the_page():
