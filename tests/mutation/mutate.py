@@ -502,8 +502,8 @@ MISTAKES = [
     Mistake(
         "forward: unknown logits accepted",
         "models/forward.py",
-        "if own.shape != rebuilt.shape or",
-        "if own.shape != rebuilt.shape and",
+        "            if _gives(model, hidden, own):",
+        "            if True:",
         (FORWARD + "test_a_model_whose_logits_cannot_be_rebuilt_is_refused",),
     ),
     # --- objectives and methods
@@ -899,9 +899,9 @@ MISTAKES = [
     ),
     Mistake(
         "windows: the same order in every epoch",
-        "train/windows.py",
+        "train/orders.py",
         "hash((self.seed, self.epoch)) % 2**63",
-        "hash((self.seed, 0)) % 2**63",
+        "self.seed",
         (WINDOWS + "test_the_rows_that_fill_no_window_change_from_epoch_to_epoch",),
     ),
     Mistake(
@@ -1554,18 +1554,18 @@ MISTAKES = [
         (GEOMREL + "test_a_question_is_in_one_split_whatever_its_points_are_called",),
     ),
     Mistake(
-        "parser: letters beyond the options",
-        "evals/suites/geomrel.py",
-        "return letter.upper() in options and (",
-        "return (",
-        (GEOMREL + "test_both_parsers_on_answers", GEOMREL + "test_no_text_makes_a_parser_fail"),
+        "parser: one of two options that a text names is its choice",
+        "evals/parsing.py",
+        "    return found if several or len(found) == 1 else ()",
+        "    return found[:1]",
+        ("evals/test_parsing.py::test_a_written_answer_is_read",),
     ),
     Mistake(
-        "parser: the article is an answer",
-        "evals/suites/geomrel.py",
-        "(letter.isupper() or not re.match",
-        "(True or not re.match",
-        (GEOMREL + "test_both_parsers_on_answers",),
+        "parser: a thought is part of the answer",
+        "evals/parsing.py",
+        "plain = _plain(without_reasoning(text))",
+        "plain = _plain(text)",
+        ("evals/test_parsing.py::test_a_written_answer_is_read",),
     ),
     Mistake(
         "drawing: upside down",
@@ -1800,8 +1800,8 @@ MISTAKES = [
     Mistake(
         "collect: every answer to a number is right",
         "evals/final.py",
-        "return number(answer) == number(truth)",
-        "return number(answer) is not None",
+        "_one_number(clause(answer)) == number(truth)",
+        "_one_number(clause(answer)) is not None",
         ("evals/test_final.py::test_answers_are_the_same",),
     ),
     # --- learning from own answers
