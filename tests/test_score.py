@@ -212,6 +212,13 @@ def by_hand(scores: list[float], wrong: list[bool]) -> float:
     return float(np.mean([(b < g) + (b == g) / 2 for b in bad for g in good]))
 
 
+def test_of_two_conversations_that_part_early_the_last_answers_are_scored():
+    words = ("a", "b", "c", "d"), ("a", "x", "c", "yz")
+    chosen, rejected = ([{"role": r, "content": c} for r, c in zip(["user", "assistant"] * 2, one)] for one in words)
+    found, _ = encode(read([{"chosen": chosen, "rejected": rejected}], "rows"), tiny_folder.byte_tokenizer(), 99)
+    assert [one.tokens for one in found] == [["d", "<|end|>"], ["y", "z", "<|end|>"]]
+
+
 @pytest.mark.parametrize("kind", ["ratio", "scalar"])
 def test_pairs_and_their_planted_errors_by_hand(files, tmp_path, kind):
     lines, measures = run(files, tmp_path / "out", model=kind)

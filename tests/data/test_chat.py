@@ -10,7 +10,7 @@ from tokenizers import processors
 import tiny_folder
 from trimtab.core import IGNORE
 from trimtab.data.chat import adopt_date, date_facts, messages_of, set_chat_date
-from trimtab.data.rows import REMARKS, prepare
+from trimtab.data.rows import REMARKS, answer_offsets, prepare
 from trimtab.data.sources import DataError
 from trimtab.data.tasks import asked, prepare_tasks
 from trimtab.data.tokens import encode_prompts
@@ -186,6 +186,14 @@ def test_a_switch_that_the_row_sets_is_kept_and_the_thought_that_has_no_place_is
     (text,), remarks = read({**row, "chat_template_kwargs": {"enable_thinking": False}}, CLOSES)
     assert text == "<|user|>hi<|end|><|assistant|><think>\n\n</think>\n\n[[ho<|end|>]]"
     assert remarks == {"thoughts"}
+
+
+def test_the_characters_of_an_answer_are_found_though_the_prompt_has_opened_its_thought():
+    tokenizer = tiny_folder.byte_tokenizer(OPENS)
+    answer = "<think>\ned</think>d"
+    offsets = answer_offsets({"prompt": [user("d")], "completion": [said(answer)]}, tokenizer, "row 1")
+    assert "".join(answer[a:b] for a, b in offsets) == "ed</think>d"
+    assert offsets[-2:] == [(len(answer) - 1, len(answer)), (len(answer), len(answer))]
 
 
 # ---------------------------------------------------------------- turns

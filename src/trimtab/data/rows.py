@@ -8,6 +8,7 @@ they are right; and stepwise rows, `prompt` + `completions` + `labels`, the step
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -258,10 +259,14 @@ def answer_offsets(
     one = found[0]
     last = row["messages"] if "messages" in row else row["completion"]
     answer = last if isinstance(last, str) else text_of(last[-1]["content"])
-    written = one.text.find(answer.strip(), one.start)
-    if written < 0:
+    # where the prompt has opened a thought, the answer goes on behind that; a template may leave the thought out
+    opened = re.sub(r"^\s*<think>", "", answer)
+    texts = [text for text in (answer, opened, answer.rpartition("</think>")[2]) if text.strip()]
+    start = next(
+        (at - answer.rfind(text.strip()) for text in texts if (at := one.text.find(text.strip(), one.start)) >= 0), None
+    )
+    if start is None:
         raise DataError(f"{where}: the chat template changes the text of the answer, so its steps cannot be found")
-    start = written - (len(answer) - len(answer.lstrip()))
     spans = [span for span, label in zip(one.spans or [], one.labels) if label != IGNORE]
     return [(min(max(begin - start, 0), len(answer)), min(max(end - start, 0), len(answer))) for begin, end in spans]
 

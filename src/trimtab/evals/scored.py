@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from trimtab.data.chat import text_of
 from trimtab.data.rows import one_side, outcome, step_labels, stepwise
 from trimtab.data.sources import DataError, Row
 from trimtab.evals import credit
@@ -109,8 +110,13 @@ def _asked(index: int, row: Row, side: Side, right: bool | None, where: str) -> 
         )
     given = {key: given[key] for key in ("prompt", "completion", "tools", "chat_template_kwargs") if key in given}
     answer = given["completion"]
+    if isinstance(answer, list) and len(answer) > 1:  # what is scored is the last answer, behind those before
+        asked = given["prompt"]
+        before = asked if isinstance(asked, list) else [{"role": "user", "content": asked}]
+        given |= {"prompt": [*before, *answer[:-1]], "completion": answer[-1:]}
+        answer = answer[-1:]
     last = answer[-1] if isinstance(answer, list) and answer else None
-    text = answer if isinstance(answer, str) else last.get("content") if isinstance(last, Mapping) else None
+    text = answer if isinstance(answer, str) else text_of(last.get("content")) if isinstance(last, Mapping) else None
     if not isinstance(text, str) or (last is not None and last.get("role") != "assistant"):
         raise DataError(f"{where} has no answer: expected a text, or messages that end with one of the assistant")
     if side == "answer" and not text.strip():
