@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 import tiny_folder
-from trimtab.collect import CollectError, Settings, collect, rows_of, split_of
+from trimtab.collect import CollectError, Settings, asked_with, collect, rows_of, split_of, tasks_of
 from trimtab.data.sources import DataError
 from trimtab.data.stored import drop_torn_line
 
@@ -41,6 +41,18 @@ def test_tasks_with_one_outcome_are_left_out_and_counted():
     counts, rows = rows_of([ask("a"), ask("b")], samples(["4", "4.", "is 4", "4 !"], ["1", "2", "3", "5"]), settings())
     assert not any(rows.values())
     assert (counts.tasks, counts.all_right, counts.all_wrong, counts.mixed) == (2, 1, 1, 0)
+
+
+def test_a_task_is_asked_with_its_tools_and_kept_with_them(tmp_path):
+    rows = [{**ask("a"), "tools": '[{"name": "rain"}]', "chat_template_kwargs": {"x": 1}}, {**ask("a"), "tools": []}]
+    source = tiny_folder.write_jsonl(tmp_path / "tasks.jsonl", rows)
+    with_tools, plain = tasks_of(Settings("m", source, tmp_path))
+    assert asked_with(with_tools) == {
+        "prompt": ask("a")["prompt"], "tools": [{"name": "rain"}], "chat_template_kwargs": {"x": 1},
+    }  # fmt: skip
+    assert asked_with(plain) == ask("a")["prompt"]
+    _, written = rows_of([with_tools], samples(["4", "5"]), settings(answers=2))
+    assert written["train.pairs.jsonl"][0]["tools"] == [{"name": "rain"}]
 
 
 def test_what_is_empty_repeated_or_an_error_is_counted_and_left_out():

@@ -138,6 +138,9 @@ def test_prompts_come_from_a_file_of_lines_or_of_rows(trimtab, folders, tmp_path
     wanted = trimtab(*words, *ask())[1]
     assert trimtab(*words, "--prompts", tmp_path / "lines.txt")[1] == wanted
     assert trimtab(*words, "--prompts", tmp_path / "rows.jsonl")[1] == wanted
+    chats = [{"prompt": [{"role": "user", "content": prompt}], "tools": []} for prompt in PROMPTS]
+    tiny_folder.write_jsonl(tmp_path / "chats.jsonl", chats)
+    assert trimtab(*words, "--prompts", tmp_path / "chats.jsonl")[1] == wanted
     assert (
         trimtab(*words, "--prompt", PROMPTS[0], "--prompts", tmp_path / "lines.txt")[1].count(f"> {PROMPTS[0]}\n") == 2
     )
@@ -168,7 +171,7 @@ def test_more_prompts_than_a_batch_holds_are_all_answered_in_order(trimtab, fold
         (["--prompt", "x", "--max-new-tokens", "0"], "max-new-tokens"),
         (["--prompts", "nowhere.txt"], "there is no file nowhere.txt"),
         (["--prompts", "{tmp}/empty.txt"], "empty.txt holds no prompt"),
-        (["--prompts", "{tmp}/bad.jsonl"], "row 2 of {tmp}/bad.jsonl has no text in a column 'prompt'"),
+        (["--prompts", "{tmp}/bad.jsonl"], "row 2 of {tmp}/bad.jsonl has no text or messages in a column 'prompt'"),
     ],
 )
 def test_a_mistake_costs_one_line_and_exit_code_2(trimtab, folders, tmp_path, words, message):

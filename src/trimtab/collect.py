@@ -10,7 +10,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from trimtab import __version__, decoding
-from trimtab.data.chat import adopt_date
+from trimtab.data.chat import adopt_date, kwargs_of, tools_of
 from trimtab.data.files import RecordError, append, json_line, records
 from trimtab.data.sources import DataError, load_rows
 from trimtab.data.stored import drop_torn_line
@@ -121,10 +121,10 @@ def collect(settings: Settings, answerer: Answerer | None = None, console: Conso
         ValueError: (or a subclass) for rows, a model or a folder that cannot be used.
     """
     console = console or Console()
-    tasks = _tasks(settings)
+    tasks = tasks_of(settings)
     if answerer is None and not settings.endpoint:
         tokenizer, limits = loading.load_tokenizer(settings.model), loading.limits(settings.model)
-        ids = [prompt_ids(tokenizer, task["prompt"], f"task {i}") for i, task in enumerate(tasks, start=1)]
+        ids = [prompt_ids(tokenizer, asked_with(task), f"task {i}") for i, task in enumerate(tasks, start=1)]
         for note in check_prompts(ids, settings.max_new_tokens, limits, tokenizer, settings.model, what="task"):
             say(console, note)
     check_writable(settings.out, CollectError, "choose another --out")
@@ -145,7 +145,7 @@ def collect(settings: Settings, answerer: Answerer | None = None, console: Conso
 # ---------------------------------------------------------------- tasks
 
 
-def _tasks(settings: Settings) -> list[dict[str, Any]]:
+def tasks_of(settings: Settings) -> list[dict[str, Any]]:
     """Distinct tasks, each with `prompt` as messages and `answer` as text."""
     found: dict[str, dict[str, Any]] = {}
     for number, row in enumerate(load_rows(settings.source), start=1):
@@ -153,11 +153,17 @@ def _tasks(settings: Settings) -> list[dict[str, Any]]:
         asked = question(row, where)
         if row.get("answer") in (None, ""):
             raise DataError(f"{where} has no `answer` to hold answers against")
-        task = {"prompt": asked, "answer": str(row["answer"])}
-        before = found.setdefault(json.dumps(task["prompt"]), task)
+        more = {"tools": tools_of(row, where), "chat_template_kwargs": kwargs_of(row, where)}
+        task = {"prompt": asked, **{key: value for key, value in more.items() if value}, "answer": str(row["answer"])}
+        before = found.setdefault(json.dumps(asked_with(task)), task)
         if not same(before["answer"], task["answer"]):
             raise DataError(f"{where} gives the answer {task['answer']!r} to a question that had {before['answer']!r}")
     return list(found.values())[: settings.limit]
+
+
+def asked_with(task: Mapping[str, Any]) -> Any:
+    """What a model is asked with: messages, or a task of `trimtab.data.tokens` where there is more."""
+    return {key: task[key] for key in task if key != "answer"} if task.keys() - {"prompt", "answer"} else task["prompt"]
 
 
 def split_of(task: Mapping[str, Any], heldout: float) -> str:
@@ -241,7 +247,7 @@ def _ask(
         for place, block in enumerate(blocks):
             if _known(block, samples):
                 continue
-            chats, draws = [tasks[task]["prompt"] for task, _ in block], {}
+            chats, draws = [asked_with(tasks[task]) for task, _ in block], {}
             if isinstance(answerer, Local):
                 answerer.calls = place
             if isinstance(answerer, Endpoint):  # one seed for all would give one answer for all of a task
@@ -287,7 +293,7 @@ def rows_of(
             continue
         counts.mixed += 1
         split = split_of(task, settings.heldout)
-        known = {"prompt": task["prompt"], "answer": task["answer"]}
+        known = dict(task)
         written[f"{split}.answers.jsonl"] += [
             {**known, "completion": _said(text), "label": good, "final": final_answer(without_reasoning(text))}
             for text, good in judged

@@ -17,10 +17,11 @@ from transformers import GenerationConfig, PreTrainedModel, TextStreamer
 
 from trimtab import __version__, decoding
 from trimtab.data import stored
-from trimtab.data.chat import date_facts
+from trimtab.data.chat import date_facts, text_of
 from trimtab.data.files import check_whole
 from trimtab.data.sources import SUFFIXES, load_rows, prompt_lines
-from trimtab.data.tokens import encode_prompts, prompt_ids
+from trimtab.data.tasks import question
+from trimtab.data.tokens import Prompt, encode_prompts, prompt_ids
 from trimtab.decoding._config import config_of, described
 from trimtab.decoding.realign import Merge
 from trimtab.locks import writing
@@ -137,26 +138,36 @@ def parse_strengths(words: Sequence[str]) -> tuple[float, ...]:
     return tuple(found)
 
 
-def load_prompts(path: Path) -> list[str]:
-    """The column `prompt` of a file of rows, or the lines of any other file or of standard input (`-`); empty lines do
-    not count.
+def load_prompts(path: Path) -> list[Prompt]:
+    """What the rows of a file ask (their `prompt`, a text or messages, with their `tools`), or the lines of any other
+    file or of standard input (`-`); empty lines do not count.
 
     Raises:
-        GenerateError: if a row's prompt is no text.
+        GenerateError: if a row asks nothing.
         DataError: if the file cannot be read, or holds no prompt.
     """
     if not path.name.lower().endswith(SUFFIXES):
-        return prompt_lines(path)
-    prompts = []
+        return list(prompt_lines(path))
+    prompts: list[Prompt] = []
     for number, row in enumerate(load_rows(str(path)), start=1):
         prompt = row.get("prompt")
-        if not isinstance(prompt, str) or not prompt:
-            raise GenerateError(f"--prompts: row {number} of {path} has no text in a column 'prompt'")
-        prompts.append(prompt)
+        if isinstance(prompt, list):
+            more = {key: row[key] for key in ("tools", "chat_template_kwargs") if row.get(key)}
+            prompts.append({"prompt": question(row, f"{path}: row {number}"), **more})
+        elif not isinstance(prompt, str) or not prompt:
+            raise GenerateError(f"--prompts: row {number} of {path} has no text or messages in a column 'prompt'")
+        else:
+            prompts.append(prompt)
     return prompts
 
 
-def generate(prompts: Sequence[str], settings: Settings, console: Console | None = None) -> None:
+def _shown(prompt: Prompt) -> str:
+    """What was asked last."""
+    chat = prompt["prompt"] if isinstance(prompt, Mapping) else prompt
+    return chat if isinstance(chat, str) else text_of(chat[-1].get("content"))
+
+
+def generate(prompts: Sequence[Prompt], settings: Settings, console: Console | None = None) -> None:
     """Print the answer to each prompt, a table where there are several strengths, and the signature at the end.
 
     With an aligned model, logits are mixed by DeRa; in a model with an identity layer by `realign` (at strength 1 if
@@ -174,9 +185,10 @@ def generate(prompts: Sequence[str], settings: Settings, console: Console | None
         return _generate(prompts, settings, console)
 
 
-def _generate(prompts: Sequence[str], settings: Settings, console: Console) -> None:
+def _generate(prompts: Sequence[Prompt], settings: Settings, console: Console) -> None:
     for number, prompt in enumerate(prompts, start=1):
-        check_whole(prompt, f"prompt {number}")
+        if isinstance(prompt, str):
+            check_whole(prompt, f"prompt {number}")
     tokenizer = loading.load_tokenizer(settings.model)
     config = loading.load_config(settings.model)
     loop = "dera" if settings.aligned else "realign" if getattr(config, MARK, False) else None
@@ -201,7 +213,7 @@ def _generate(prompts: Sequence[str], settings: Settings, console: Console) -> N
         options["aligned"] = _load(settings.aligned, "aligned", made)
     streams = len(prompts) == 1 and len(strengths) == 1 and console.is_terminal
     if streams:
-        console.print(Text(f"> {prompts[0]}", style="bold"), soft_wrap=True)
+        console.print(Text(f"> {_shown(prompts[0])}", style="bold"), soft_wrap=True)
         streamer = TextStreamer(tokenizer, skip_prompt=loop is None, skip_special_tokens=True)  # type: ignore[arg-type]
         if loop:
             options["custom_generate"] = partial(options["custom_generate"], streamer=streamer)
@@ -233,11 +245,11 @@ def _generate(prompts: Sequence[str], settings: Settings, console: Console) -> N
         say(console, f"{len(prompts)} answers: {settings.out}, made by: {settings.out.with_suffix('.meta.json')}")
     elif not streams:
         for row, prompt in enumerate(prompts):
-            _show(console, prompt, strengths, found[row])
+            _show(console, _shown(prompt), strengths, found[row])
     console.print(Text(f"signature: {'; '.join(made)}"), soft_wrap=True)
 
 
-def _check_prompts(prompts: Sequence[str], settings: Settings, tokenizer: Any, console: Console) -> None:
+def _check_prompts(prompts: Sequence[Prompt], settings: Settings, tokenizer: Any, console: Console) -> None:
     """Hold the prompts and the longest answers against what each model can read."""
     ids = [prompt_ids(tokenizer, one, f"prompt {i}", plain=settings.plain) for i, one in enumerate(prompts, start=1)]
     for name in filter(None, (settings.model, settings.aligned)):
@@ -245,7 +257,7 @@ def _check_prompts(prompts: Sequence[str], settings: Settings, tokenizer: Any, c
             say(console, note)
 
 
-def _batches(tokenizer: Any, prompts: Sequence[str], plain: bool) -> list[list[int]]:
+def _batches(tokenizer: Any, prompts: Sequence[Prompt], plain: bool) -> list[list[int]]:
     """Indices of prompts of like length, the longest first: little padding, and memory peaks at the start."""
     lengths = [encode_prompts(tokenizer, [prompt], plain)["input_ids"].size(1) for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda row: (-lengths[row], row))
@@ -272,15 +284,16 @@ def _made(
 
 def _write(
     out: Path,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     strengths: Sequence[float | None],
     found: Mapping[int, list[str]],
     made: list[str],
 ) -> None:
     """One row for each prompt and strength, in order; beside them what made them."""
+    asked = [prompt if isinstance(prompt, Mapping) else {"prompt": prompt} for prompt in prompts]
     rows = (
-        {"prompt": prompt, "completion": text} | ({} if strength is None else {"strength": strength})
-        for row, prompt in enumerate(prompts)
+        {**prompt, "completion": text, **({} if strength is None else {"strength": strength})}
+        for row, prompt in enumerate(asked)
         for strength, text in zip(strengths, found[row])
     )
     stored.write(out, rows, {"signature": made, "rows": len(prompts) * len(strengths)})

@@ -96,12 +96,49 @@ def test_a_call_that_the_template_does_not_write_is_not_learnt_and_said():
     assert note == f"rows: 1 row {REMARKS['calls']} (first: row 1)"
 
 
+def test_each_call_has_to_be_written_whatever_its_name():
+    first = TOOLS.replace("{% for t in m.tool_calls %}", "{% for t in (m.tool_calls or [])[:1] %}")
+    two = [CALL, {**CALL, "function": {"name": "rain", "arguments": {"city": "Oslo"}}}]
+    (text,), remarks = read({"messages": [user("a"), said("", tool_calls=two), user("b"), said("c")]}, first)
+    assert text.endswith("[[c<|end|>]]")
+    assert text.count("[[") == 1
+    assert remarks == {"calls"}
+    assert read({"messages": [user("a"), said("rain", tool_calls=[CALL]), user("b"), said("c")]})[1] == {"calls"}
+    nameless = TOOLS.replace("t.function.name", "t.id")
+    (text,), remarks = read({"messages": [user("a"), said("", tool_calls=[{**CALL, "id": "call_1"}])]}, nameless)
+    assert '[[[call_1{"city": "Rom", "days": 2}]<|end|>]]' in text
+    assert not remarks
+
+
+MOVES = (  # as of Mistral v3: the system message stands in the last question, and there is no generation prompt
+    "{% for m in messages %}{% if m.role == 'user' %}{{ '<|user|>' }}"
+    "{% if loop.last and messages[0].role == 'system' %}{{ messages[0].content + ': ' }}{% endif %}"
+    "{{ m.content + '<|assistant|>' }}{% elif m.role == 'assistant' %}{% if m.tool_calls %}{% for t in m.tool_calls %}"
+    "{{ '[CALL ' + t.function.name + ']' }}{% endfor %}{% else %}{{ ' ' + m.content }}{% endif %}{{ '<|end|>' }}"
+    "{% endif %}{% endfor %}"
+)
+
+
+def test_an_answer_is_whole_though_the_template_moves_what_stands_before_it():
+    system = {"role": "system", "content": "Be"}
+    (text,), _ = read({"messages": [system, user("Rain?"), said("", tool_calls=[CALL])]}, MOVES)
+    assert text == "<|user|>Be: Rain?<|assistant|>[[[CALL rain]<|end|>]]"
+    (text,), _ = read({"messages": [system, user("four is what?"), said("four")]}, MOVES)
+    assert text == "<|user|>Be: four is what?<|assistant|>[[ four<|end|>]]"
+    chat = [system, user("four is what?"), said("four"), user("z"), said("five")]
+    (text,), remarks = read({"messages": chat}, MOVES, turns="all")
+    assert text == "<|user|>four is what?<|assistant|>[[ four<|end|>]]<|user|>Be: z<|assistant|>[[ five<|end|>]]"
+    assert "rewritten" in remarks
+
+
 @pytest.mark.parametrize("tools", [[{"name": "rain"}], '[{"name": "rain"}]'])
 def test_tools_reach_the_template(tools):
     (text,), _ = read({"messages": [user("a"), said("b")], "tools": tools}, TOOLS)
     assert text.startswith('[{"name": "rain"}]<|user|>')
-    ids = asked(tiny_folder.byte_tokenizer(TOOLS), {"prompt": [user("a")], "tools": tools}, "row 1")
-    assert tiny_folder.byte_tokenizer(TOOLS).decode(ids).startswith('[{"name": "rain"}]<|user|>')
+    tokenizer, task = tiny_folder.byte_tokenizer(TOOLS), {"prompt": [user("a")], "tools": tools}
+    ids = asked(tokenizer, task, "row 1")
+    assert tokenizer.decode(ids).startswith('[{"name": "rain"}]<|user|>')
+    assert encode_prompts(tokenizer, [task])["input_ids"][0].tolist() == ids
 
 
 def test_no_tools_are_no_empty_list_of_them():
@@ -194,6 +231,39 @@ def test_the_characters_of_an_answer_are_found_though_the_prompt_has_opened_its_
     offsets = answer_offsets({"prompt": [user("d")], "completion": [said(answer)]}, tokenizer, "row 1")
     assert "".join(answer[a:b] for a, b in offsets) == "ed</think>d"
     assert offsets[-2:] == [(len(answer) - 1, len(answer)), (len(answer), len(answer))]
+
+
+ANSWERS = (  # as of DeepSeek V3.1: a prompt closes a thought that it has not opened, or opens one
+    "{% for m in messages %}{{ '<|' + m.role + '|>' }}{% if m.role == 'assistant' %}"
+    "{{ '</think>' + m.content.split('</think>')[-1] }}{% else %}{{ m.content }}{% endif %}{{ '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}"
+    "{% if thinking %}{{ '<think>' }}{% else %}{{ '</think>' }}{% endif %}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    "answer", [said("<think>easy</think>four"), said("easy</think>four"), said("four", reasoning_content="easy")]
+)
+@pytest.mark.parametrize("asked", [{}, {"chat_template_kwargs": {"thinking": True}}], ids=["switched", "asked for"])
+def test_a_thought_is_closed_once_behind_the_prompt_that_opens_it(answer, asked):
+    (text,), remarks = read({"messages": [user("q"), answer], **asked}, ANSWERS)
+    assert text == "<|user|>q<|end|><|assistant|><think>[[easy</think>four<|end|>]]"
+    assert remarks == (set() if asked else {"switched"})
+    (text,), remarks = read({"messages": [user("q"), said("four")]}, ANSWERS)
+    assert text == "<|user|>q<|end|><|assistant|></think>[[four<|end|>]]"
+
+
+SPLITS = (  # as of Qwen 3, which reads a thought out of the content
+    "{% for m in messages %}{{ '<|' + m.role + '|>' }}{% if '</think>' in m.content %}"
+    "{{ '<think>' + m.content.split('</think>')[0].split('<think>')[-1] + '</think>' }}"
+    "{{ m.content.split('</think>')[-1] }}"
+    "{% else %}{{ m.content }}{% endif %}{{ '<|end|>' }}{% endfor %}" + HEAD
+)
+
+
+def test_a_part_of_a_thought_that_the_template_loses_is_said():
+    assert read({"messages": [user("q"), said("<think>a</think>b")]}, SPLITS)[1] == set()
+    assert "thoughts" in read({"messages": [user("q"), said("<think>a</think> is it</think>b")]}, SPLITS)[1]
 
 
 # ---------------------------------------------------------------- turns
@@ -455,6 +525,37 @@ def test_variables_of_the_template_may_be_json():
     row = {"messages": [user("hi"), said("ho")], "chat_template_kwargs": '{"enable_thinking": true}'}
     (text,), _ = read(row, CLOSES)
     assert text == "<|user|>hi<|end|><|assistant|><think>\n[[\n</think>\n\nho<|end|>]]"
+
+
+@pytest.mark.parametrize("part", [{"type": "image", "image": "a.png"}, {"type": "text", "text": None}, 1])
+def test_a_question_in_parts_that_are_no_text_costs_a_line(part):
+    row = {"prompt": [{"role": "user", "content": [part, {"type": "text", "text": "what?"}]}]}
+    with pytest.raises(DataError, match="row 1: message 1 of prompt holds a part of type"):
+        prepare_tasks([row], tiny_folder.byte_tokenizer(), "rows")
+
+
+def test_what_a_row_asks():
+    tokenizer = tiny_folder.byte_tokenizer()
+    reply = {"role": "tool", "content": ""}
+    rows = [
+        {"prompt": None, "messages": [user("a"), said("b")]},
+        {"prompt": [user("a"), said("", tool_calls=[CALL]), reply]},
+    ]
+    first, second = prepare_tasks(rows, tokenizer, "rows").rows
+    assert first["prompt"] == [user("a")]
+    assert second["prompt"][-1] == reply
+    with pytest.raises(DataError, match="the prompt ends with a message of the assistant, which is no question"):
+        prepare_tasks([{"prompt": [user("a"), said("b")]}], tokenizer, "rows")
+
+
+def test_a_template_that_refuses_is_quoted_and_not_the_form_that_it_cannot_read():
+    template = (
+        "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}"
+        "{{ m.content[0].text + '<|end|>' }}{% endfor %}"
+    )
+    messages = [user("a"), {"role": "tool", "content": "x"}, said("b")]
+    with pytest.raises(DataError, match="no tools here"):
+        read({"messages": messages}, template)
 
 
 DATED = "{{ strftime_now('%d %b %Y') + strftime_now( \"%H:%M\" ) }}" + tiny_folder.TEMPLATE

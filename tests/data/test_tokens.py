@@ -133,6 +133,15 @@ def test_a_conversation_with_such_a_seam_becomes_a_row_for_each_turn_and_later_t
     assert set(prepared.counts.remarks) == {"seam", "split"}
 
 
+def test_a_character_that_the_tokenizer_does_not_know_is_no_seam():
+    template = "{% for m in messages %}{{ m.content + eos_token }}{% endfor %}"
+    chat = [{"role": "user", "content": "日"}, CHATS[0][1], *CHATS[0]]
+    for scheme in SCHEMES:
+        row, remarks = one(pieces(scheme, template), {"messages": chat})
+        assert not remarks
+        assert len(answer(row)) > 2
+
+
 def test_options_go_on_behind_the_prompt_as_a_model_would_write_them():
     tokenizer = merging()
     assert answer_tails(tokenizer, "Q:", [" a", "a"], True) == [

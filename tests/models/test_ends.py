@@ -6,7 +6,8 @@ from transformers import PreTrainedTokenizerFast
 
 import tiny
 import tiny_folder
-from trimtab.models.ends import end_tokens, settle, turn_end
+import zoo
+from trimtab.models.ends import call_end, end_tokens, next_turns, settle, turn_end
 
 SPECIAL = [
     "<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|end|>", "<|user|>", "<|assistant|>", "<|endoftext|>",
@@ -150,3 +151,15 @@ def test_a_padding_token_of_its_own_stays():
     model.generation_config.pad_token_id = 5
     settle(model, tiny_folder.byte_tokenizer())
     assert model.generation_config.pad_token_id == 5
+
+
+def test_a_call_may_end_with_a_token_of_its_own():
+    assert call_end(zoo.of_bytes("gptoss")) == zoo.of_bytes("gptoss").convert_tokens_to_ids("<|call|>")
+    assert call_end(zoo.of_bytes("qwen3")) is None
+    assert call_end(zoo.of_bytes("llama3")) is None
+
+
+def test_where_a_turn_has_no_end_what_begins_the_next_one_is_it():
+    tokenizer = zoo.of_bytes("glm4moe")
+    assert next_turns(tokenizer) == tuple(tokenizer.convert_tokens_to_ids(["<|user|>", "<|observation|>"]))
+    assert next_turns(zoo.of_bytes("qwen3")) == ()

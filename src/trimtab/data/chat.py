@@ -18,6 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from jinja2 import TemplateError, UndefinedError
 from transformers import PreTrainedTokenizerBase
 
 from trimtab.data.sources import DataError
@@ -26,8 +27,8 @@ Message = dict[str, Any]
 
 THOUGHT = re.compile(r"(?P<open><\|?(?P<tag>[\w:]*(?:think|thought|reason)\w*)\|?>|\[(?P<mark>think)\])\s*$", re.I)
 """A thought that a generation prompt opens at its end."""
-CLOSED = re.compile(r"<(?P<tag>[\w:]*think\w*)>\s*</(?P=tag)>\s*$", re.I)
-"""An empty thought at the end of a generation prompt."""
+CLOSED = re.compile(r"(?:<(?P<tag>[\w:]*think\w*)>\s*)?</(?P<close>[\w:]*think\w*)>\s*$", re.I)
+"""A thought that a generation prompt closes at its end, mostly an empty one."""
 SWITCHES = ("enable_thinking", "thinking")
 """Variables by which templates are told whether the model thinks."""
 DATE = "chat date"
@@ -234,7 +235,7 @@ class Chat:
             try:
                 text = form.render(prompt=prompt)
             except DataError as error:
-                refused = refused or error
+                refused = error if refused is None or (_in_its_words(error) and not _in_its_words(refused)) else refused
                 continue
             if all(_is_written(message, text) for message in messages):
                 return form
@@ -258,9 +259,36 @@ class Chat:
         except DataError:  # of nothing, for one, most templates make nothing
             at = self._place(i, after)
             return Turn(after[:at], after[at:])
-        if after.startswith(before):
-            return self._with_thought(i, before, after[len(before) :])
-        return self._switched(i, before) or self._behind_header(i, before, after)
+        if not after.startswith(before):
+            return self._switched(i, before) or self._behind(i, before, after)
+        found = self._with_thought(i, before, after[len(before) :])
+        lost = CLOSED.search(before) and "thoughts" in self.unwritten(i, found.answer)
+        return (self._switched(i, before) if lost else None) or found
+
+    def unwritten(self, i: int, answer: str) -> list[str]:
+        """What of message `i` an answer does not hold: `calls`, `thoughts`, `texts`."""
+        message = self.messages[i]
+        thoughts = [reasoning(message), _inner(text_of(message.get("content")).rpartition("</think>")[0])]
+        found = {
+            "calls": self._writes_calls(i),
+            "thoughts": all(thought.strip() in answer for thought in thoughts),
+            "texts": is_said(message, answer),
+        }
+        return [what for what, is_written in found.items() if not is_written]
+
+    def _writes_calls(self, i: int) -> bool:
+        """Whether each call of message `i` makes a difference to what the template writes of it."""
+        calls = self.messages[i].get("tool_calls", [])
+        for place, call in enumerate(calls):
+            other = {**_other_call(call), **({"id": "x" * len(call["id"])} if isinstance(call.get("id"), str) else {})}
+            message = {**self.messages[i], "tool_calls": [*calls[:place], other, *calls[place + 1 :]]}
+            try:
+                text = replace(self, messages=[*self.messages[:i], message]).render()
+            except DataError:  # it looks at what is called, so it writes it
+                continue
+            if text == self.render(i + 1):
+                return False
+        return True
 
     def following(self, i: int) -> str:
         """What the template writes behind message `i` once another one follows; nothing where it cannot be told."""
@@ -314,40 +342,48 @@ class Chat:
             return Turn(before, self._closing(message, opened, answer[at:]))  # opened twice
         if close and not CLOSED.search(before) and "</think>" not in answer and _inner(head) not in answer:
             return Turn(before, head + close + _joined(tail, answer))
+        if opened and not close and not reasoning(message) and answer.lstrip().startswith(_close_of(opened)):
+            self.remarks["emptied"] += 1
         return Turn(before, answer)
 
     def _switched(self, i: int, before: str) -> Turn | None:
         """With another value of the template's switch for thoughts, unless the row itself sets that."""
+        message = self.messages[i]
+        thoughtful = bool(reasoning(message)) or "</think>" in text_of(message.get("content"))
         for switch in SWITCHES if THOUGHT.search(before) or CLOSED.search(before) else ():
             if switch in self.kwargs or switch not in str(self.tokenizer.chat_template):
                 continue
             for value in (True, False):
-                other = replace(self, kwargs={**self.kwargs, switch: value})
-                asked, answered = other.render(i, prompt=True), other.render(i + 1)
-                if answered.startswith(asked):
+                other = replace(self, kwargs={**self.kwargs, switch: value}, remarks=Counter())
+                found = other.turn(i)
+                fits = other.render(i + 1).startswith(found.prompt)
+                if (
+                    found.prompt != before
+                    and (fits or thoughtful)
+                    and "thoughts" not in other.unwritten(i, found.answer)
+                ):
+                    self.remarks += other.remarks
                     self.remarks["switched"] += 1
-                    return Turn(asked, answered[len(asked) :], {switch: value})
+                    return found._replace(switch={switch: value, **found.switch})
         return None
 
-    def _behind_header(self, i: int, before: str, after: str) -> Turn:
-        """What stands behind the header with which the template asks, where the texts before it differ: earlier turns
-        are written anew once there is an answer, or the prompt has opened a thought, or closed an empty one."""
+    def _behind(self, i: int, before: str, after: str) -> Turn:
+        """What stands behind the text with which the template asks, where that does not begin its text of the turn:
+        earlier turns are written anew once there is an answer, or the prompt has opened a thought, or closed one."""
         message, done = self.messages[i], self.render(i)
         place = self._place(i, after, len(done) if after.startswith(done) else 0)
-        header = before[len(done) :] if before.startswith(done) else ""
-        opened, closed = THOUGHT.search(header), CLOSED.search(header)
+        opened, closed = THOUGHT.search(before), CLOSED.search(before)
         thought = opened or closed
-        header = header[: thought.start()] if thought else header
-        at = after.rfind(header, 0, place) if header else -1
-        rest = after[at + len(header) :] if at >= 0 else ""
-        if rest and opened:
+        start = behind(before[: thought.start()] if thought else before, after, end=place)
+        rest = after[place:] if start is None else after[start:]
+        if start is not None and opened:
             return Turn(before, self._closing(message, opened, rest))
-        if rest and not closed:
+        if start is not None and not closed:
             return Turn(before, rest)
         if _said(message) != text_of(message.get("content")) or reasoning(message):
             self.remarks["thoughts"] += 1
-        _, close, rest = rest.partition(f"</{closed['tag']}>" if closed else "\0")
-        return Turn(before, rest.lstrip("\n") if close else after[place:])
+        _, close, visible = rest.partition(f"</{closed['close']}>" if closed else "\0")
+        return Turn(before, visible.lstrip("\n") if close else after[place:])
 
     def _closing(self, message: Message, opened: re.Match[str], rest: str) -> str:
         """The answer behind a prompt that has opened a thought.
@@ -355,23 +391,43 @@ class Chat:
         Args:
             rest: what the template writes of the turn, from where the thought was opened.
         """
-        opening = opened["open"]
-        closing = f"[/{opened['mark']}]" if opened["mark"] else _closing_tag(opening)
+        opening, closing = opened["open"], _close_of(opened)
         gap = opened.group()[len(opening) :]
+        # what the template itself writes of a thought there is empty, for the row's stands elsewhere or is dropped
+        rest = re.sub(rf"^\s*(?:{re.escape(opening)}\s*)?{re.escape(closing)}", "", rest)
         head, close, tail = text_of(message.get("content")).rpartition(closing)
         if close:
             thought = head.lstrip().removeprefix(opening) if opening in head else head
             return (thought.removeprefix(gap) if opening in head else thought) + close + _joined(tail, rest)
-        if own := reasoning(message):
-            return f"{own.strip(chr(10))}\n{closing}\n\n{rest}"
-        self.remarks["emptied"] += 1
-        return f"\n{closing}\n\n{rest}"
+        own = reasoning(message).strip("\n")
+        if not own:
+            self.remarks["emptied"] += 1
+        return f"{own}\n{closing}\n\n{rest.lstrip()}" if gap else f"{own}{closing}{rest}"
 
 
-def _closing_tag(opening: str) -> str:
-    if "START" in opening:
-        return opening.replace("START", "END")
-    return opening.replace("<", "</", 1)
+def behind(prompt: str, text: str, begin: int = 0, end: int | None = None) -> int | None:
+    """Where in `text` stands what follows the end of `prompt`: behind the longest piece of that end that is there.
+
+    Args:
+        begin, end: the piece stands between these characters; with an `end` it is the last such piece, else the first.
+
+    Returns:
+        A place in the text; None if what is there of the prompt is next to nothing.
+    """
+    find = text.find if end is None else text.rfind
+    low, high = 0, min(len(prompt), (len(text) if end is None else end) - begin)
+    while low < high:  # a shorter piece is there wherever a longer one is
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if find(prompt[-middle:], begin, end) >= 0 else (low, middle - 1)
+    return find(prompt[-low:], begin, end) + low if low >= min(4, len(prompt)) and low else None
+
+
+def _close_of(opened: re.Match[str]) -> str:
+    """What closes a thought that a prompt has opened."""
+    if opened["mark"]:
+        return f"[/{opened['mark']}]"
+    opening = opened["open"]
+    return opening.replace("START", "END") if "START" in opening else opening.replace("<", "</", 1)
 
 
 def _joined(tail: str, rest: str) -> str:
@@ -394,23 +450,31 @@ def reasoning(message: Mapping[str, Any]) -> str:
     return next((message[key] for key in REASONING if isinstance(message.get(key), str) and message[key].strip()), "")
 
 
-def unwritten(message: Message, text: str) -> list[str]:
-    """What of an assistant's message its text does not hold: `calls`, `thoughts`, `texts`."""
-    called = all(name in text for name in _names(message))
-    found = {"calls": called, "thoughts": reasoning(message).strip() in text, "texts": _is_said(message, text)}
-    return [what for what, is_written in found.items() if not is_written]
+def _other_call(call: Mapping[str, Any]) -> dict[str, Any]:
+    """Another call, of the same form."""
+    function, more = call.get("function", call), {"zq": 7}
+    arguments = json.dumps(more) if isinstance(function.get("arguments"), str) else more
+    other = {**function, "name": "zqxv", "arguments": arguments}
+    return {**call, "function": other} if "function" in call else other
+
+
+def _in_its_words(error: DataError) -> bool:
+    """Whether the template itself refused, and did not fail."""
+    cause = error.__cause__
+    return isinstance(cause, TemplateError) and not isinstance(cause, UndefinedError)
 
 
 def _is_written(message: Message, text: str) -> bool:
     if isinstance(message.get("content"), list) and re.search(r"\{'type': ?'text'", text):
         return False  # the list itself, and not what it says
-    return _is_said(message, text) and all(name in text for name in _names(message))
+    return is_said(message, text) and all(name in text for name in _names(message))
 
 
-def _is_said(message: Message, text: str) -> bool:
+def is_said(message: Message, text: str) -> bool:
+    """Whether a text holds what a message says."""
     content = message.get("content")
     pieces = [part["text"] for part in content] if isinstance(content, list) else [text_of(content)]
-    pieces = [piece.rpartition("</think>")[2].strip() for piece in pieces]
+    pieces = [re.sub(r"^\s*<think>", "", piece.rpartition("</think>")[2]).strip() for piece in pieces]
     return all(any(form in text for form in (piece, _escaped(piece), _escaped(piece, True))) for piece in pieces)
 
 

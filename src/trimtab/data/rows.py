@@ -22,12 +22,13 @@ from trimtab.data.chat import (
     Chat,
     Message,
     Turn,
+    behind,
     is_answer,
+    is_said,
     kwargs_of,
     messages_of,
     text_of,
     tools_of,
-    unwritten,
 )
 from trimtab.data.files import as_number
 from trimtab.data.sources import DataError
@@ -617,13 +618,13 @@ class _Reader:
             return [_Sequence([], [])]
         kwargs = {**kwargs_of(row, self.where), **self.switch}
         chat = Chat(tokenizer, self._unmarked(messages), self.where, tools_of(row, self.where), kwargs).fitted()
-        if any(unwritten(m, chat.render()) for m in chat.messages if m["role"] != "assistant"):
+        if not all(is_said(m, chat.render()) for m in chat.messages if m["role"] != "assistant"):
             self.remarks["texts"] += 1
         found = {}
         for i in picked:
             chat.remarks = Counter()
             turn = chat.turn(i)
-            missing = unwritten(chat.messages[i], turn.answer)
+            missing = chat.unwritten(i, turn.answer)
             self.remarks.update(missing)
             before, content, _ = turn.answer.partition(text_of(chat.messages[i]["content"]).strip() or "\0")
             if content and before.strip() and "add_generation_prompt" not in str(tokenizer.chat_template):
@@ -701,16 +702,18 @@ class _Reader:
         done = 0
         for i in earlier:
             said = text_of(chat.messages[i].get("content")).rpartition("</think>")[2].strip()
-            start = _begin(chat.render(i, prompt=True) if i else "", text)
-            if start is None or start < done:
-                start = text.find(said, done) if said else -1
-            at = text.find(said, start) if start >= 0 else -1
-            if at < 0:
+            prompt = found[i].prompt
+            opened = THOUGHT.search(prompt) or CLOSED.search(prompt)
+            prompt = prompt[: opened.start()] if opened else prompt
+            start = len(prompt) if text.startswith(prompt) else behind(prompt, text, begin=done)
+            at = text.find(said, start) if start is not None and said else -1
+            ends = _ends_of(text, self.marks, max(at, start or 0) + len(said) * (at >= 0))
+            if start is None or start < done or (at < 0 and not ends):
                 raise DataError(
                     f"{self.where}: the chat template leaves nothing of message {i + 1} in the whole conversation, so "
                     "its turns cannot be learnt in one row; use data.turns: auto"
                 )
-            end = min(_ends_of(text, self.marks, at + len(said)), default=at + len(said))
+            end = min(ends, default=at + len(said))
             pieces += [(text[done:start], False), (text[start:end], True)]
             done = end
         return [*pieces, (text[done:], False), (found[last].answer, True)]
@@ -734,13 +737,6 @@ def _prompt(one: _Sequence) -> str:
 def _as_messages(value: Any, role: str) -> Any:
     """A text beside messages is one of them."""
     return [{"role": role, "content": value}] if isinstance(value, str) else value
-
-
-def _begin(prompt: str, text: str) -> int | None:
-    """Where a turn begins in the text of a whole conversation, given what the model is asked with before it."""
-    opened = THOUGHT.search(prompt) or CLOSED.search(prompt)
-    headers = [prompt, *([prompt[: opened.start()]] if opened else [])]
-    return next((len(header) for header in headers if text.startswith(header)), None)
 
 
 def _ends_of(text: str, marks: Sequence[str], start: int = 0) -> list[int]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from trimtab.data.chat import Message, kwargs_of, messages_of, text_of
+from trimtab.data.chat import Message, messages_of, text_of
 from trimtab.data.rows import Counts, Prepared
 from trimtab.data.sources import DataError, Row
 from trimtab.data.tokens import prompt_ids
@@ -20,16 +20,24 @@ def question(row: Mapping[str, Any], where: str) -> list[Message]:
     Raises:
         DataError: if it asks nothing.
     """
-    prompt = row.get("prompt", row.get("messages"))
+    prompt, column = row.get("prompt"), "prompt"
+    if prompt is None:
+        prompt, column = row.get("messages"), "messages"
     if isinstance(prompt, str):
         prompt = [{"role": "user", "content": prompt}]
     if not isinstance(prompt, list) or not all(isinstance(turn, Mapping) for turn in prompt):
         raise DataError(f"{where} has no prompt and no messages to ask")
-    while prompt and prompt[-1].get("role") == "assistant":
-        prompt = prompt[:-1]
-    if not prompt or not text_of(prompt[-1].get("content")).strip():
+    chat = messages_of(prompt, column, where) if prompt else []
+    if chat and column == "prompt" and chat[-1]["role"] == "assistant":
+        raise DataError(
+            f"{where}: the prompt ends with a message of the assistant, which is no question; take it out, or ask with "
+            "messages, whose answers are left out"
+        )
+    while chat and chat[-1]["role"] == "assistant":
+        chat.pop()
+    if not chat or not (chat[-1]["content"].strip() or chat[-1]["role"] == "tool"):
         raise DataError(f"{where} holds no question")
-    return messages_of(prompt, "prompt", where)
+    return chat
 
 
 def prepare_tasks(
@@ -66,6 +74,4 @@ def asked(
     chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> list[int]:
     """The ids with which the model is asked a task."""
-    kwargs = {**(chat_template_kwargs or {}), **kwargs_of(task, where)}
-    plain = isinstance(task["prompt"], str)
-    return prompt_ids(tokenizer, task["prompt"], where, plain=plain, tools=task.get("tools"), kwargs=kwargs)
+    return prompt_ids(tokenizer, task, where, plain=isinstance(task["prompt"], str), kwargs=chat_template_kwargs)

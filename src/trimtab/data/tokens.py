@@ -16,14 +16,15 @@ import torch
 from torch import Tensor
 from transformers import BatchEncoding
 
-from trimtab.data.chat import Chat, messages_of, text_of, tools_of
+from trimtab.data.chat import Chat, kwargs_of, messages_of, text_of, tools_of
 from trimtab.data.sources import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Prompt = str | Sequence[Mapping[str, Any]]
-"""What a user says, or messages with a role and a content."""
+Prompt = str | Sequence[Mapping[str, Any]] | Mapping[str, Any]
+"""What a user says, or messages with a role and a content, or a task: these as `prompt`, with `tools` and
+`chat_template_kwargs`."""
 _MARKERS = ("\n", "a", "1", ".", "我", "\x00")
 """Texts before an answer of which at least one does not grow together with it."""
 _KNOWN = 4096
@@ -59,7 +60,8 @@ class Coder:
         bare = self.ids("a")
         at = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
         self.first = whole[:at]
-        self.added = frozenset(self.tokenizer.added_tokens_decoder) if self.tokenizer.is_fast else frozenset()
+        known = set(self.tokenizer.added_tokens_decoder) if self.tokenizer.is_fast else set()
+        self.added = frozenset(known - {self.tokenizer.unk_token_id})  # that one stands for anything, inside words too
 
     def ids(self, text: str) -> list[int]:
         """Of a text alone, without what the tokenizer puts around texts.
@@ -208,6 +210,9 @@ def prompt_text(
     Raises:
         DataError: if the template does not take it.
     """
+    if isinstance(prompt, Mapping):
+        tools, kwargs, prompt = prompt.get("tools"), {**(kwargs or {}), **kwargs_of(prompt, where)}, prompt["prompt"]
+    assert not isinstance(prompt, Mapping)
     if plain or tokenizer.chat_template is None:
         return prompt if isinstance(prompt, str) else "\n\n".join(text_of(m.get("content")) for m in prompt), True
     chat = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)

@@ -295,9 +295,8 @@ class Endpoint:
         )
         def ask() -> tuple[Reply, bool]:
             found = self._client.chat.completions.create(
-                model=self.name, messages=chat, max_tokens=max_new_tokens,  # type: ignore[arg-type]
-                temperature=self.temperature, seed=seed,
-            )  # fmt: skip
+                model=self.name, max_tokens=max_new_tokens, temperature=self.temperature, seed=seed, **_asked(chat)
+            )
             first = found.choices[0] if getattr(found, "choices", None) else None
             if first is None or not isinstance(first.message.content, str):
                 raise _NoAnswer("the server's answer holds no message")
@@ -316,6 +315,14 @@ class Endpoint:
             raise SuiteError(
                 f"{self.url} refused the request ({said}); look at the address, the model's name and {ENDPOINT_KEY}"
             ) from None
+
+
+def _asked(chat: Any) -> dict[str, Any]:
+    """Messages, or a task with tools and variables of the template, as a server takes them."""
+    if not isinstance(chat, Mapping):
+        return {"messages": chat}
+    more = {"extra_body": {"chat_template_kwargs": kwargs}} if (kwargs := chat.get("chat_template_kwargs")) else {}
+    return {"messages": chat["prompt"], **({"tools": chat["tools"]} if chat.get("tools") else {}), **more}
 
 
 class _NoAnswer(Exception):

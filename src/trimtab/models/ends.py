@@ -1,5 +1,6 @@
 """Where answers end: one set of end tokens for generating, learning and the saved model."""
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,16 +15,16 @@ _ASKED, _SAID, _AGAIN, _LAST = "Zanzibar", "Reykjavik", "Kathmandu", "Montevideo
 def end_tokens(tokenizer: Any, model: Any = None) -> tuple[int, ...]:
     """Ids after any of which an answer is over, in order.
 
-    These are the tokenizer's end token, the token with which its chat template ends an answer (`turn_end`) or, where it
-    ends none, begins what follows (`next_turns`), and with a
-    model what its config and generation config call ends. A config that names a wrong one, or none, takes none away.
+    These are the tokenizer's end token, the tokens with which its chat template ends an answer (`turn_end`) and a call
+    (`call_end`) or, where it ends none, begins what follows (`next_turns`), and with a model what its config and
+    generation config call ends. A config that names a wrong one, or none, takes none away.
 
     Args:
         tokenizer: of the model.
         model: or something that holds a `config` and a `generation_config`, such as a wrapped one; None for what a
             tokenizer alone says, which is what answers to learn from end with.
     """
-    named = [getattr(tokenizer, "eos_token_id", None), turn_end(tokenizer), next_turns(tokenizer)]
+    named = [getattr(tokenizer, "eos_token_id", None), turn_end(tokenizer), call_end(tokenizer), next_turns(tokenizer)]
     for config in (getattr(model, "generation_config", None), getattr(model, "config", None)):
         named.append(getattr(config, "eos_token_id", None))
         if config is not None and hasattr(config, "get_text_config"):
@@ -57,6 +58,21 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 _FOUND: WeakKeyDictionary[Any, tuple[tuple[Any, ...], int | None]] = WeakKeyDictionary()
+
+
+def call_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token with which the chat template ends a turn that calls a tool, where that is another one than ends the
+    rest, as in gpt-oss; None if it is none, or the template writes no calls."""
+    if getattr(tokenizer, "chat_template", None) is None or turn_end(tokenizer) is None:
+        return None
+    ends = []
+    for arguments in ({_AGAIN: _LAST}, json.dumps({_AGAIN: _LAST})):
+        call = {"type": "function", "function": {"name": _SAID, "arguments": arguments}}
+        called = {"role": "assistant", "content": "", "tool_calls": [call]}
+        text = _render(tokenizer, [{"role": "user", "content": _ASKED}, called]) or ""
+        rest = text.rpartition(_LAST)[2] if _LAST in text else ""
+        ends += _until_opening(_special(tokenizer, rest), _opening(tokenizer))[-1:]
+    return next((end for end in ends if end != turn_end(tokenizer)), None)
 
 
 def next_turns(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

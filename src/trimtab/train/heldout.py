@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.core import Losses, Plan, TokenBatch, answer_mask
-from trimtab.data.tokens import encode_prompts
+from trimtab.data.tokens import Prompt, encode_prompts
 from trimtab.decoding._config import generate as write
 from trimtab.models.forward import ObjectiveCall
 from trimtab.objectives.credit import token_scores
@@ -152,7 +152,7 @@ class Answer(NamedTuple):
 def generate(
     policy: nn.Module,
     tokenizer: Any,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     max_new_tokens: int,
     *,
     plain: bool = False,
