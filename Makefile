@@ -47,6 +47,7 @@ bench: setup ## the benchmarks; results go to benchmarks/results
 docs: setup ## make the generated pages and run the commands of all pages
 	$(BIN)/python scripts/papers_page.py
 	$(BIN)/python scripts/rows_page.py
+	$(BIN)/python scripts/architectures_page.py
 	$(BIN)/python -m pytest -q tests/docs
 
 clean: ## remove the environment, runs and caches

@@ -1,4 +1,5 @@
-"""Nothing here reaches a network; one thread a process is faster for tensors this small."""
+"""Nothing here reaches a network, but what is marked `zoo` the package index; one thread a process is faster for
+tensors this small."""
 
 import os
 import shutil

