@@ -23,6 +23,8 @@ from trimtab.locks import writing
 from trimtab.models import loading
 from trimtab.recipe import parse
 from trimtab.run import RunError, Shared, execute, load_job, run, run_stages, seconds_per_step
+from trimtab.train import checkpoints
+from trimtab.train.checkpoints import CheckpointError
 
 QUIET = Console(quiet=True)
 
@@ -573,6 +575,34 @@ def test_a_row_that_a_frozen_model_cannot_read_is_named_before_anything_is_writt
     with pytest.raises(ValueError, match="row 2 holds the token id [0-9]+, which the teacher's vocabulary .103. does"):
         run(recipe(files, tmp_path / "run", models=models, data=data), console=QUIET)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_that_lost_a_file_is_not_gone_on_from(files, tmp_path):
+    changes = {"training": {"max_steps": 4, "save_steps": 1, "save_total_limit": 3}}
+    whole = run(recipe(files, tmp_path / "whole", **changes), console=QUIET).folder
+    folder = tmp_path / "run"
+    tree = tiny_folder.recipe(files, output=str(folder), **changes)
+    assert drive(tmp_path, tree, "step:3").returncode == -9
+    steps = folder / "checkpoints"
+    newest = checkpoints.last_complete(steps)
+    (newest / "optimizer.pt").unlink()
+    older = checkpoints.last_complete(steps)
+    assert checkpoints.step_of(older) < checkpoints.step_of(newest)
+    state = older / "trainer_state.json"
+    kept = state.read_bytes()
+    state.write_bytes(kept[:50])
+    for path in steps.iterdir():
+        if path not in (older, newest):
+            shutil.rmtree(path)
+    with pytest.raises(CheckpointError, match=f"{newest.name}/optimizer.pt is missing, and no other checkpoint is who"):
+        run(parse(tree, "test", "run"), resume=True, console=QUIET)
+    state.write_bytes(kept)
+    console = Console(record=True, width=500)
+    run(parse(tree, "test", "run"), resume=True, console=console)
+    note = f"{newest.name} is not whole ({newest}/optimizer.pt is missing), so the run goes on from {older.name}"
+    assert note in console.export_text()
+    assert events(folder, "note")[-1]["text"] == note
+    assert same_weights(folder, whole)
 
 
 def test_a_run_that_lost_its_checkpoints_starts_again_and_ends_the_same(finished, files, tmp_path):

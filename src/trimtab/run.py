@@ -245,6 +245,7 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] |
         if (now := holder(folder)) is not None:
             raise RunError(f"{folder} {now}; wait for it, or choose another output=FOLDER")
         raise RunError(f"{folder} holds this run, unfinished; add --resume to continue or choose another output=FOLDER")
+    checkpoints.check(folder / "checkpoints")
     return stored
 
 
@@ -426,7 +427,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
             notes.append(
                 "the adapter's settings change the model's own weights, so that the start is kept as a second model"
             )
-            console.print(notes[-1], soft_wrap=True)
+            say(console, notes[-1])
 
     given: dict[str, Any] = {}
     remember = models.frozen_states == "memory"
@@ -926,7 +927,7 @@ def _execute(job: Job, folder: Path, resume: bool, console: Console) -> Result:
     main = trainer.is_world_process_zero()
     folder.mkdir(parents=True, exist_ok=True)
     if main:
-        _start(job, folder, log, resume, checkpoint)
+        _start(job, folder, log, resume, checkpoint, console)
     trainer.accelerator.wait_for_everyone()
     try:
         if checkpoint is not None and _is_last(checkpoint):
@@ -1000,10 +1001,14 @@ def _is_last(checkpoint: Path) -> bool:
     return state.global_step >= state.max_steps
 
 
-def _start(job: Job, folder: Path, log: EventLog, resume: bool, checkpoint: Path | None) -> None:
+def _start(job: Job, folder: Path, log: EventLog, resume: bool, checkpoint: Path | None, console: Console) -> None:
     if resume:
+        note = checkpoints.passed_over(folder / "checkpoints", checkpoint) if checkpoint else None
         checkpoints.remove_incomplete(folder / "checkpoints")
         log.resume(checkpoints.step_of(checkpoint) if checkpoint else -1)
+        if checkpoint and note:
+            say(console, note)
+            log.event("note", checkpoints.step_of(checkpoint), text=note)
         return
     log.metrics.unlink(missing_ok=True)  # of a run that was killed before it had begun
     _write(folder / "signature.txt", "".join(f"{key}: {value}\n" for key, value in job.signature.items()))

@@ -17,7 +17,14 @@ from trimtab.objectives.matching import Match
 from trimtab.signals.frozen import FrozenModel
 from trimtab.train import settings
 from trimtab.train.base import NotFinite
-from trimtab.train.checkpoints import last_complete, mark_complete, remove_incomplete
+from trimtab.train.checkpoints import (
+    CheckpointError,
+    check,
+    last_complete,
+    mark_complete,
+    passed_over,
+    remove_incomplete,
+)
 from trimtab.train.settings import TrainingError
 
 
@@ -151,6 +158,36 @@ def test_a_checkpoint_without_its_marker_is_ignored_and_removed(tmp_path):
     assert last_complete(tmp_path) == tmp_path / "checkpoint-2"
     assert remove_incomplete(tmp_path) == [tmp_path / "checkpoint-10"]
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
+
+
+def test_a_checkpoint_counts_only_with_the_files_that_it_was_written_with(tmp_path):
+    for step in (2, 4):
+        (tmp_path / f"checkpoint-{step}" / "part").mkdir(parents=True)
+        (tmp_path / f"checkpoint-{step}" / "optimizer.pt").write_bytes(b"x" * 9)
+        (tmp_path / f"checkpoint-{step}" / "part" / "model.safetensors").write_bytes(b"y" * 9)
+        mark_complete(tmp_path / f"checkpoint-{step}")
+    newest, older = tmp_path / "checkpoint-4", tmp_path / "checkpoint-2"
+    (newest / "notes.txt").write_text("of the user")
+    assert last_complete(tmp_path) == newest
+    assert passed_over(tmp_path, newest) is None
+    (newest / "part" / "model.safetensors").write_bytes(b"y" * 5)
+    assert last_complete(tmp_path) == older
+    note = passed_over(tmp_path, older)
+    assert "model.safetensors has 5 bytes, and had 9 when it was written" in note
+    assert "so the run goes on from checkpoint-2" in note
+    check(tmp_path)
+    (older / "optimizer.pt").unlink()
+    assert last_complete(tmp_path) is None
+    with pytest.raises(
+        CheckpointError, match="checkpoint-4 cannot be gone on from: .*part/model.safetensors has 5 byt"
+    ):
+        check(tmp_path)
+    (newest / "complete").write_text("")  # as earlier versions wrote it
+    assert last_complete(tmp_path) == newest
+    (newest / "complete").write_text('{"optim')
+    assert last_complete(tmp_path) is None
+    assert sorted(remove_incomplete(tmp_path)) == [older, newest]
+    check(tmp_path)
 
 
 def test_the_newest_checkpoint_goes_by_its_number(tmp_path):

@@ -16,17 +16,13 @@ from trimtab.core import Plan
 from trimtab.disk import writing_to
 from trimtab.models.forward import ObjectiveOutput
 from trimtab.signals.base import call_plan
-from trimtab.train.checkpoints import mark_complete
+from trimtab.train.checkpoints import CheckpointError, mark_complete
 from trimtab.train.dataset import Rows
 from trimtab.train.orders import EpochOrder
 
 
 class NotFinite(ValueError):
     """A loss or a gradient that is NaN or infinite; the optimizer has not used it."""
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be gone on from."""
 
 
 class Totals:
