@@ -253,6 +253,15 @@ def test_a_thought_is_closed_once_behind_the_prompt_that_opens_it(answer, asked)
     assert text == "<|user|>q<|end|><|assistant|></think>[[four<|end|>]]"
 
 
+def test_a_thought_that_the_template_writes_otherwise_than_its_prompt_opens_one_is_learnt_once():
+    template = "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}{% endfor %}" + (
+        "{% if add_generation_prompt %}{{ '<|assistant|><think>\n' }}{% endif %}"
+    )
+    (text,), remarks = read({"messages": [user("q"), said("<think>hm</think>ho")]}, template)
+    assert text == "<|user|>q<|end|><|assistant|><think>\n[[hm</think>ho<|end|>]]"
+    assert not remarks
+
+
 SPLITS = (  # as of Qwen 3, which reads a thought out of the content
     "{% for m in messages %}{{ '<|' + m.role + '|>' }}{% if '</think>' in m.content %}"
     "{{ '<think>' + m.content.split('</think>')[0].split('<think>')[-1] + '</think>' }}"

@@ -393,8 +393,8 @@ class Chat:
         """
         opening, closing = opened["open"], _close_of(opened)
         gap = opened.group()[len(opening) :]
-        # what the template itself writes of a thought there is empty, for the row's stands elsewhere or is dropped
-        rest = re.sub(rf"^\s*(?:{re.escape(opening)}\s*)?{re.escape(closing)}", "", rest)
+        if rest.lstrip().startswith((opening, closing)) and closing in rest:  # what the template itself made of it
+            rest = rest.partition(closing)[2]
         head, close, tail = text_of(message.get("content")).rpartition(closing)
         if close:
             thought = head.lstrip().removeprefix(opening) if opening in head else head
