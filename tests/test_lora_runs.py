@@ -48,3 +48,24 @@ def test_a_merge_that_is_wrong_is_told_and_the_adapter_kept(tmp_path, monkeypatc
 def test_a_reference_that_the_adapter_would_change_is_kept_as_a_second_model_and_said(tmp_path):
     run(recipe(tmp_path, {"init_lora_weights": "olora"}, "dpo"), console=QUIET)
     assert "the start is kept as a second model" in (tmp_path / "run/metrics.jsonl").read_text()
+
+
+def test_an_adapter_as_the_policy_of_full_training_is_trained_as_a_whole(tmp_path):
+    run(recipe(tmp_path, {}), console=QUIET)
+    made = recipe(tmp_path, {})
+    made.models.policy, made.models.lora, made.output = str(tmp_path / "run/adapter"), None, str(tmp_path / "full")
+    start = load_model(made.models.policy)
+    assert all(parameter.requires_grad for parameter in start.parameters())
+    run(made, console=QUIET)
+    now = dict(load_model(str(tmp_path / "full/model")).named_parameters())
+    assert [name for name, before in start.named_parameters() if torch.equal(before, now[name])] == []
+
+
+def test_a_run_in_which_nothing_would_be_trained_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    make = running.make_policy
+    monkeypatch.setattr(running, "make_policy", lambda *of: make(*of).requires_grad_(False))
+    made = recipe(tmp_path, {})
+    made.models.lora = None
+    with pytest.raises(RunError, match="no parameter of the policy would be trained"):
+        run(made, console=QUIET)
+    assert not (tmp_path / "run").exists()

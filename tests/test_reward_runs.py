@@ -144,6 +144,22 @@ def test_lora_trains_the_head_too_and_leaves_a_folder_that_is_read(files, tmp_pa
     assert not torch.equal(before.weight, after.weight)
 
 
+@pytest.mark.parametrize("init", [True, "pissa", "olora"])
+@pytest.mark.parametrize("model", ["llama", "llama_tied"])
+def test_the_adapter_of_a_reward_model_gives_the_scores_of_its_merged_model(files, tmp_path, model, init):
+    base = tiny_folder.save(tmp_path / "base", model)
+    lora = {"r": 2, "target_modules": ["q_proj"], "init_lora_weights": init}
+    folder = run(tree(files, tmp_path / "run", "q_rm", models={"policy": base, "lora": lora}))
+    assert not (folder / "model.part").exists()
+    adapter, merged = (load_credit(str(folder / name)) for name in ("adapter", "model"))
+    assert adapter.reading == merged.reading
+    assert adapter.reading.method == "q_rm"
+    rows = prepare(ROWS["pairs"][:4], tiny_folder.byte_tokenizer(), max_length=64, pairs=True).rows
+    one, other = (of(None, Collator(0, tiny_folder.VOCAB)(rows))["token_scores"] for of in (adapter, merged))
+    torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-4)
+    assert one.std() > 1e-2
+
+
 @pytest.mark.parametrize("changes", [{"drift": True}, {"prompts": ["hello"]}, {"suites": {"geomrel": {"limit": 1}}}])
 def test_a_reward_model_is_asked_nothing(files, tmp_path, changes):
     (name,) = changes

@@ -451,6 +451,8 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         assert begun is not None
         given["critic"] = Critic(as_critic(deepcopy(begun), recipe.seed), wants.critic)
     plan = method.build(options, policy, **given)
+    if not any(parameter.requires_grad for parameter in policy.parameters()):
+        raise RunError(f"{shown(models.policy)}: no parameter of the policy would be trained; change models.lora")
     of_rows = fingerprint.of_each if method.loop == "rollouts" else fingerprint.of_rows
     rows_name, held_name = (of_rows(one.rows) if one else "none" for one in (train, held))
     signature = {
@@ -1127,6 +1129,8 @@ def _save_model(trainer: Any, job: Job, folder: Path) -> None:
     if lora:
         cut = not isinstance(job.recipe.models.policy, str) or job.recipe.models.resize
         save_adapter(policy, folder / "adapter.part", None if cut else policy_source(job.recipe))
+        if job.reading is not None:
+            job.reading.write(folder / "adapter.part")
         _replace(folder / "adapter.part", folder / "adapter")
         if is_quantised(policy.get_base_model()):
             _save_beside_quantised(job, folder)
@@ -1138,7 +1142,11 @@ def _save_model(trainer: Any, job: Job, folder: Path) -> None:
         policy._trimtab_changed_base = changed  # type: ignore[assignment]
     policy.save_pretrained(folder / "model.part")
     if lora:
-        _check_merged(policy, job, folder, batch, trained)
+        try:
+            _check_merged(policy, job, folder, batch, trained)
+        except BaseException:  # what could not be held against the trained model is no model of this run
+            shutil.rmtree(folder / "model.part")
+            raise
     job.tokenizer.save_pretrained(folder / "model.part")
     if job.reading is not None:
         job.reading.write(folder / "model.part")
@@ -1191,7 +1199,6 @@ def _check_merged(
     saved = loading.load_model(str(folder / "model.part"), **how).to(device)  # type: ignore[arg-type]
     if same_answers(answers_of(saved, batch), trained, dtype):
         return
-    shutil.rmtree(folder / "model.part")
     raise RunError(
         f"{folder}: the adapter merged into the model does not give what the trained model gave, so no model is saved; "
         f"the adapter is whole in {folder}/adapter. Choose other settings under models.lora"

@@ -1,5 +1,6 @@
 """A model with an adapter from a folder, merged in memory."""
 
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,11 @@ def weights_of(adapter: Adapter) -> dict[str, Tensor]:
 def own_tensors(weights: dict[str, Tensor]) -> set[str]:
     """Names of the model's own tensors that an adapter holds whole, such as a head that was trained with it."""
     return {name.removeprefix(_PREFIX) for name in weights if ".lora_" not in name}
+
+
+def holds_score_head(weights: dict[str, Tensor]) -> bool:
+    """Whether an adapter was trained with a head that gives scores, in place of the language model's."""
+    return any(re.search(r"(^|\.)(score|classifier)\.(weight|bias)$", name) for name in own_tensors(weights))
 
 
 def with_adapter(base: Callable[[], PreTrainedModel], adapter: Adapter, weights: dict[str, Tensor]) -> PreTrainedModel:
@@ -81,7 +87,7 @@ def with_adapter(base: Callable[[], PreTrainedModel], adapter: Adapter, weights:
         kind = adapter.settings.get("peft_type")
         raise BrokenModel(f"the adapter {name} is of kind {kind}, which cannot be merged into a model")
     try:
-        return merged(policy)
+        return merged(policy).requires_grad_(True)  # PEFT has frozen what it wrapped
     except Exception as error:
         raise BrokenModel(f"the adapter {name} cannot be merged: {_line(error)}") from error
 

@@ -6,16 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils.hub import cached_file
 
 from trimtab.mistakes import nearest
 from trimtab.models import checks, folder
-from trimtab.models.adapter_models import own_tensors, weights_of, with_adapter
+from trimtab.models.adapter_models import holds_score_head, own_tensors, weights_of, with_adapter
 from trimtab.models.builtin import BUILTIN, ModelNotFound
 from trimtab.models.limits import Limits, of_config
 from trimtab.models.places import adapter_at, place_of
 from trimtab.models.quantised import keep_place
+from trimtab.models.scalar_head import with_scalar_head
 from trimtab.models.tokenizers import check_same_tokens
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -196,11 +204,24 @@ def load_model(
     supplied = own_tensors(weights)
 
     def base() -> PreTrainedModel:
+        scores = kind is AutoModelForTokenClassification and holds_score_head(weights)
+        if scores and not _gives_scores(adapter.base, trust_remote_code):
+            below = load_model(adapter.base, dtype=dtype, trust_remote_code=trust_remote_code, needs_head=False)
+            return with_scalar_head(below, seed=0)  # the adapter's own head replaces it
         if adapter_at(place_of(adapter.base), adapter.base) is not None:
             return load_model(adapter.base, needs_head=needs_head, **how)
         return _load_whole(adapter.base, needs_head=needs_head, supplied=supplied, **how)
 
     return with_adapter(base, adapter, weights).eval()
+
+
+def _gives_scores(name: str, trust_remote_code: bool) -> bool:
+    """Whether a model, or an adapter with what it belongs on, has a head that gives scores."""
+    adapter = adapter_at(place_of(name), name)
+    if adapter is not None:
+        return holds_score_head(weights_of(adapter)) or _gives_scores(adapter.base, trust_remote_code)
+    config = load_config(name, trust_remote_code=trust_remote_code)
+    return any("TokenClassification" in kind for kind in getattr(config, "architectures", None) or ())
 
 
 def _load_whole(
