@@ -299,6 +299,20 @@ def test_a_reward_that_gives_no_number_is_named_and_the_run_can_go_on(files, tmp
         run(made)
 
 
+def test_a_resume_with_a_reward_that_was_changed_is_refused_by_name(files, tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text(REWARD)
+    made = tree(files, tmp_path / "run", reward=f"{own}:letters")
+    assert drive(tmp_path, made, "step:3").returncode == -9
+    own.write_text(REWARD.replace("/ 8", "/ 4"))
+    with pytest.raises(
+        runs.RunError, match=r"cannot be resumed: reward was .*own.py:letters 1/0 \w{16} and is .*own.py:"
+    ):
+        runs.run(parsed(made), resume=True, console=Console(quiet=True))
+    own.write_text(REWARD)
+    runs.run(parsed(made), resume=True, console=Console(quiet=True))
+
+
 def test_a_preview_shows_what_is_asked_and_what_is_right(files, tmp_path):
     console = Console(record=True, width=100)
     preview_recipe(parsed(tree(files, tmp_path / "run")), 2, "train", console)

@@ -469,7 +469,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         "chat template": fingerprint.of_text(str(tokenizer.chat_template)),
         **date_facts(tokenizer),
         "training data": f"{recipe.data.train} {rows_name}",
-        **({"reward": ", ".join(f"{one.name} {one.right:g}/{one.wrong:g}" for one in recipe.reward)} if judges else {}),
+        **({"reward": _rewarded(recipe, judges)} if judges else {}),
         **({"stored columns": _described(stored.models(recipe.data.train))} if wants.columns else {}),
         "held-out data": f"{recipe.data.heldout} {held_name}",
         **{f"suite {name}": _asked(of) for name, of in questions.items()},
@@ -557,6 +557,12 @@ def _check_eval(recipe: Recipe, wants: Wants) -> None:
     asked = {"drift": recipe.eval.drift, "prompts": recipe.eval.prompts, "suites": recipe.eval.suites}
     for name in [name for name, value in asked.items() if value and wants.reward_model]:
         raise RunError(f"eval.{name}: {recipe.method} trains a reward model, which answers nothing; leave it out")
+
+
+def _rewarded(recipe: Recipe, judges: Sequence[rewards.Reward]) -> str:
+    """What is rewarded: names, values, and what the files of a user's own functions hold."""
+    said = (f"{one.name} {one.right:g}/{one.wrong:g}" for one in recipe.reward)
+    return ", ".join(f"{name} {judge.source}" if judge.source else name for name, judge in zip(said, judges))
 
 
 def _asked(of: Question) -> str:

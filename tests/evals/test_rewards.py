@@ -1,6 +1,7 @@
 """Rewards as TRL calls them: what is right, what is refused and what is said then."""
 
 import math
+import sys
 
 import pytest
 
@@ -236,3 +237,29 @@ def test_trl_takes_a_reward_and_its_name(tmp_path):
 
     assert get_callable_name(load("exact")) == "exact"
     assert math.isfinite(call(load("exact"), ["1"], answer=["1"])[0])
+
+
+def test_a_reward_of_ones_own_is_known_by_the_files_that_it_is_written_in(tmp_path, monkeypatch):
+    body = "def half(prompts, completions, **columns):\n    return [0.5] * len(prompts)\n"
+    (tmp_path / "rewards_inner.py").write_text(body)
+    (tmp_path / "rewards_outer.py").write_text("from rewards_inner import half\n")
+    (tmp_path / "object.py").write_text(
+        "class Half:\n    def __call__(self, prompts, completions, **columns):\n        return [0.5]\nhalf = Half()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def sources() -> list[str | None]:
+        for name in ("rewards_inner", "rewards_outer"):
+            sys.modules.pop(name, None)
+        return [
+            load(name).source for name in ("rewards_inner:half", "rewards_outer:half", f"{tmp_path}/object.py:half")
+        ]
+
+    before = sources()
+    assert None not in before
+    assert len(set(before)) == 3
+    assert sources() == before
+    (tmp_path / "rewards_inner.py").write_text(body.replace("0.5", "0.25"))  # another length: no stale bytecode
+    after = sources()
+    assert [one == other for one, other in zip(before, after)] == [False, False, True]
+    assert load("exact").source is None

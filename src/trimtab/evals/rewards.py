@@ -18,6 +18,7 @@ from trimtab.evals.final import is_right
 from trimtab.evals.mathpool import MATHEMATICS, MathPool
 from trimtab.evals.parsing import letters, without_reasoning
 from trimtab.mistakes import nearest
+from trimtab.models import fingerprint
 
 LETTERS = "ABCDE"
 """that `choice` offers for rows without a column `options`"""
@@ -45,6 +46,7 @@ class Reward:
         function: `function(prompts, completions, completion_ids, **columns)` gives a number for each completion.
         needs: columns that must hold something in every row.
         check: raises a ValueError for a row that it cannot judge.
+        source: fingerprint of the files that a user's own function is written in; None for one that comes with trimtab.
     """
 
     def __init__(
@@ -53,9 +55,10 @@ class Reward:
         function: Callable[..., Any],
         needs: Sequence[str],
         check: Callable[[Mapping[str, Any]], Any] = lambda row: None,
+        source: str | None = None,
     ):
         self.__name__ = name
-        self.function, self.needs, self.check = function, tuple(needs), check
+        self.function, self.needs, self.check, self.source = function, tuple(needs), check, source
 
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], completion_ids: Any = None, **columns: Any
@@ -261,7 +264,18 @@ def _own(name: str) -> Reward:
     if not any(one.kind is one.VAR_KEYWORD for one in parameters):
         raise RewardError(f"reward {name} takes no **columns; TRL passes it every column of the rows by name")
     required = [one.name for one in parameters if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
-    return Reward(attribute, function, [column for column in required if column not in GIVEN])
+    needs = [column for column in required if column not in GIVEN]
+    return Reward(attribute, function, needs, source=fingerprint.of_files(_written_in(module, function)))
+
+
+def _written_in(module: Any, function: Callable[..., Any]) -> list[Path]:
+    """The files of the module and, where it has the function from another one, of that."""
+    plain = inspect.unwrap(function.func if isinstance(function, partial) else function)
+    defined = sys.modules.get(getattr(plain, "__module__", None) or "")
+    if not inspect.isroutine(plain) and not inspect.isclass(plain):  # an object that can be called
+        defined = sys.modules.get(type(plain).__module__)
+    files = {getattr(one, "__file__", None) or "" for one in (module, defined)}
+    return [Path(name) for name in sorted(files) if Path(name).is_file()]
 
 
 def _from_file(path: Path) -> Any:
