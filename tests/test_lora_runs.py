@@ -1,5 +1,7 @@
 """LoRA runs from a recipe to models that other commands load; a wrong merge is told and not saved."""
 
+import json
+
 import pytest
 import torch
 from rich.console import Console
@@ -7,7 +9,7 @@ from rich.console import Console
 import tiny_folder
 from trimtab import run as running
 from trimtab.models.loading import load_model
-from trimtab.recipe import parse
+from trimtab.recipe import Cut, parse
 from trimtab.run import RunError, run
 
 QUIET = Console(quiet=True)
@@ -69,3 +71,29 @@ def test_a_run_in_which_nothing_would_be_trained_is_refused_before_anything_is_w
     with pytest.raises(RunError, match="no parameter of the policy would be trained"):
         run(made, console=QUIET)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("made_by", ["cut", "grown"])
+def test_an_adapter_on_a_model_that_its_run_made_is_no_adapter_of_the_model_it_was_made_from(tmp_path, made_by):
+    made = recipe(tmp_path, {})
+    if made_by == "cut":
+        made.models.policy = Cut(**{"from": str(tmp_path / "model"), "layers": [0, 2]})
+    else:
+        tokenizer = tiny_folder.byte_tokenizer()
+        tokenizer.add_tokens(["<extra>"])
+        tokenizer.save_pretrained(tmp_path / "model")
+        made.models.resize = True
+    run(made, console=QUIET)
+    assert json.loads((tmp_path / "run/adapter/adapter_config.json").read_text())["base_model_name_or_path"] is None
+    with pytest.raises(ValueError, match="keeping layers or adding rows.*take the merged model .*run/model") as caught:
+        load_model(str(tmp_path / "run/adapter"))
+    assert "\n" not in str(caught.value)
+    load_model(str(tmp_path / "run/model"))
+
+
+def test_resize_that_adds_no_row_leaves_the_adapter_on_its_base(tmp_path):
+    made = recipe(tmp_path, {})
+    made.models.resize = True
+    run(made, console=QUIET)
+    one, two = (load_model(str(tmp_path / "run" / name))(input_ids=IDS).logits for name in ("adapter", "model"))
+    torch.testing.assert_close(one, two, rtol=1e-3, atol=2e-4)

@@ -1133,8 +1133,7 @@ def _save_model(trainer: Any, job: Job, folder: Path) -> None:
     lora = job.recipe.models.lora is not None
     batch, trained = {}, torch.empty(0)
     if lora:
-        cut = not isinstance(job.recipe.models.policy, str) or job.recipe.models.resize
-        save_adapter(policy, folder / "adapter.part", None if cut else policy_source(job.recipe))
+        save_adapter(policy, folder / "adapter.part", None if _was_made(job) else policy_source(job.recipe))
         if job.reading is not None:
             job.reading.write(folder / "adapter.part")
         _replace(folder / "adapter.part", folder / "adapter")
@@ -1158,6 +1157,18 @@ def _save_model(trainer: Any, job: Job, folder: Path) -> None:
         job.reading.write(folder / "model.part")
     (folder / "model.part" / "README.md").write_text(_model_card(job), encoding="utf-8")
     _replace(folder / "model.part", folder / "model")
+
+
+def _was_made(job: Job) -> bool:
+    """Whether the model under the adapter lies in no folder: layers of another, or one with more rows. A quantised one's
+    rows are stored with the adapter."""
+    models, policy = job.recipe.models, job.policy
+    if not isinstance(models.policy, str):
+        return True
+    if not models.resize or is_quantised(policy.get_base_model() if hasattr(policy, "get_base_model") else policy):
+        return False
+    rows = loading.limits(models.policy, trust_remote_code=models.trust_remote_code).vocab
+    return policy.get_input_embeddings().weight.shape[0] != rows
 
 
 def _save_beside_quantised(job: Job, folder: Path) -> None:
@@ -1193,8 +1204,9 @@ def _check_merged(
     policy.to("cpu")  # type: ignore[arg-type]
     how: dict[str, Any] = {"dtype": job.recipe.models.dtype, "kind": kind}
     how["trust_remote_code"] = job.recipe.models.trust_remote_code
-    changed = getattr(policy, "_trimtab_changed_base", False) and isinstance(job.recipe.models.policy, str)
-    if changed and not job.recipe.models.resize:  # an adapter that PEFT alone would store wrongly
+    if getattr(policy, "_trimtab_changed_base", False) and not _was_made(
+        job
+    ):  # an adapter that PEFT alone would store wrongly
         saved = loading.load_model(str(folder / "adapter"), **how).to(device)  # type: ignore[arg-type]
         if not same_answers(answers_of(saved, batch), trained, dtype):
             raise RunError(

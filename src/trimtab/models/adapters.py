@@ -212,6 +212,8 @@ def save(policy: Any, folder: Path, base: str | None) -> None:
         base, _, revision = base.partition("@")
     config.base_model_name_or_path, config.revision = base, revision or None
     policy.save_pretrained(folder)
+    if base is None:  # PEFT names the model that the layers or the rows came from
+        _set_config(folder, base_model_name_or_path=None, revision=None)
     initial = getattr(policy, "_trimtab_initial", None)
     if not initial:
         return
@@ -222,12 +224,25 @@ def save(policy: Any, folder: Path, base: str | None) -> None:
         pair, dim = ([now, -before], 1) if _FACTOR.search(name)[2] == "B" else ([now, before], 0)  # type: ignore[index]
         weights[name] = torch.cat(pair, dim=dim).contiguous()  # [out, 2r] and [2r, in]
     save_file(weights, path, {"format": "pt"})
-    settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    settings = _config(folder)
     scale = 2**0.5 if settings.get("use_rslora") else 2
-    settings |= {"r": 2 * settings["r"], "lora_alpha": scale * settings["lora_alpha"], "init_lora_weights": True}
-    settings["rank_pattern"] = {key: 2 * r for key, r in (settings.get("rank_pattern") or {}).items()}
-    settings["alpha_pattern"] = {key: scale * a for key, a in (settings.get("alpha_pattern") or {}).items()}
-    (folder / CONFIG).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    _set_config(
+        folder,
+        r=2 * settings["r"],
+        lora_alpha=scale * settings["lora_alpha"],
+        init_lora_weights=True,
+        rank_pattern={key: 2 * r for key, r in (settings.get("rank_pattern") or {}).items()},
+        alpha_pattern={key: scale * a for key, a in (settings.get("alpha_pattern") or {}).items()},
+    )
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+
+
+def _set_config(folder: Path, **changes: Any) -> None:
+    text = json.dumps(_config(folder) | changes, indent=2, sort_keys=True)
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
 @torch.no_grad()

@@ -90,6 +90,11 @@ def adapter_at(place: Place, name: str) -> Adapter | None:
         base, revision = settings.get("base_model_name_or_path"), settings.get("revision")
     except (ValueError, AttributeError) as error:
         raise ModelNotFound(f"{name}: {ADAPTER} is no JSON with settings of an adapter ({error})") from error
+    if base is None and (folder.parent / "model" / "config.json").is_file():  # as a run leaves it
+        raise ModelNotFound(
+            f"the adapter {name} belongs on a model that its run made by keeping layers or adding rows, and that lies "
+            f"in no folder; take the merged model {folder.parent / 'model'}"
+        )
     if not isinstance(base, str) or not base:
         raise ModelNotFound(
             f"the adapter {name} does not name the model that it belongs on (base_model_name_or_path in {ADAPTER}); "
