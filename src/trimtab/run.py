@@ -1160,7 +1160,7 @@ def _save_model(trainer: Any, job: Job, folder: Path) -> None:
 
 
 def _was_made(job: Job) -> bool:
-    """Whether the model under the adapter lies in no folder: layers of another, or one with more rows. A quantised one's
+    """Whether the model under the adapter lies in no folder: layers of another, or more rows. A quantised one's new
     rows are stored with the adapter."""
     models, policy = job.recipe.models, job.policy
     if not isinstance(models.policy, str):

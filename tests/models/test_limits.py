@@ -52,6 +52,42 @@ def test_rotary_positions_are_computed_for_any_place(kind):
         assert model(input_ids=torch.full((1, 40), 5)).logits.isfinite().all()
 
 
+WIDE = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe", "olmoe", "gpt_oss", "jamba", "granitemoe", "falcon_h1"])
+@pytest.mark.parametrize("most", [32, 16, 64, 4])
+def test_weights_that_are_as_wide_as_the_places_are_no_positions(kind, most):
+    known = AutoConfig.for_model(kind)
+    names = {*known.to_dict(), *known.attribute_map}
+    sizes = {**SIZES, **WIDE, "max_position_embeddings": most}
+    config = AutoConfig.for_model(kind, **{key: value for key, value in sizes.items() if key in names})
+    assert limits.of_config(config) == Limits(60, None, most)
+
+
+class Positions(torch.nn.Module):
+    """As authors of models of their own write them."""
+
+    def __init__(self, name, shape):
+        super().__init__()
+        self.register_parameter(name, torch.nn.Parameter(torch.zeros(shape)))
+
+
+@pytest.mark.parametrize("name", ["wpe", "pos_embed", "position_embeddings", "embed_pos", "pos_emb"])
+@pytest.mark.parametrize("shape", [(20, 32), (1, 20, 32)])
+def test_a_parameter_that_is_named_for_positions_is_a_table_of_them(name, shape):
+    model = built("llama", most=20)
+    model.model.add_module("own", Positions(name, shape))
+    assert limits.of_model(model).places == 20
+
+
+def test_a_parameter_of_another_name_or_form_is_none():
+    model = built("llama", most=20)
+    model.model.add_module("own", Positions("posterior", (20, 32)))
+    model.model.add_module("more", Positions("position_gate", (4, 20, 20)))
+    assert limits.of_model(model).places is None
+
+
 @pytest.mark.parametrize("kind", ["bloom", "mamba"])
 def test_a_model_without_positions_has_no_limit(kind):
     found = limits.of_model(built(kind))

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -54,15 +55,32 @@ def of_model(model: PreTrainedModel) -> Limits:
 
 
 def _tables(model: PreTrainedModel, most: int, others: set[nn.Module | None]) -> Iterable[int]:
-    for module in model.modules():
+    """Places of each table. A size that a weight has in common with the places says nothing: of embeddings and buffers
+    only [places, width] and masks [.., places, places] count, of parameters only those with the name of positions."""
+    tokens = {module.num_embeddings for module in others if isinstance(module, nn.Embedding)}
+    for name, module in model.named_modules():
         if not isinstance(module, nn.Embedding) or module in others:
             continue
+        if module.num_embeddings in tokens and not _POSITIONS.search(name):
+            continue  # another embedding of the tokens
         if most <= module.num_embeddings <= most + MOST_OFFSET:
             yield module.num_embeddings - _offset(module)
-    own = ((name, table) for name, table in model.named_parameters() if not name.endswith(("weight", "bias")))
-    for _, table in (*model.named_buffers(), *own):
-        if most in table.shape:
+    for _, buffer in model.named_buffers():
+        if _is_table(buffer, most) or (buffer.ndim > 2 and buffer.shape[-2:] == (most, most)):
             yield most
+    for name, parameter in model.named_parameters():
+        if not name.endswith((".weight", ".bias")) and _POSITIONS.search(name) and _is_table(parameter, most):
+            yield most
+
+
+_POSITIONS = re.compile(r"(^|[._])(wpe|pos|pos_?(emb|enc)\w*|position\w*)($|[._])")
+"""in the name of a table of positions, whoever wrote the model"""
+
+
+def _is_table(tensor: torch.Tensor, most: int) -> bool:
+    """[places, width], or [1, places, width]; a few rows may stand before the first place."""
+    shape = tensor.shape[1:] if tensor.ndim == 3 and tensor.shape[0] == 1 else tensor.shape
+    return len(shape) == 2 and most <= shape[0] <= most + MOST_OFFSET
 
 
 def _offset(table: nn.Embedding) -> int:
