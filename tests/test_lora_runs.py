@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from rich.console import Console
+from safetensors import safe_open
 
 import tiny_folder
 from trimtab import run as running
@@ -38,13 +39,43 @@ def test_the_adapter_and_the_model_of_a_run_are_the_same_model(tmp_path, lora):
     assert (one - start).abs().max() > 1e-2
 
 
-def test_a_merge_that_is_wrong_is_told_and_the_adapter_kept(tmp_path, monkeypatch):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("rate", [0.01, 1e-5])
+def test_a_merge_that_is_wrong_is_told_and_the_adapter_kept(tmp_path, monkeypatch, dtype, rate):
     monkeypatch.setattr(running, "merged", lambda policy: policy.unload())  # as PEFT without the adapter
+    made = recipe(tmp_path, {})
+    made.models.dtype, made.training["learning_rate"] = dtype, rate
     with pytest.raises(RunError, match="does not give what the trained model gave"):
-        run(recipe(tmp_path, {}), console=QUIET)
+        run(made, console=QUIET)
     assert (tmp_path / "run/adapter/adapter_model.safetensors").is_file()
     assert not (tmp_path / "run/model").exists()
     assert not (tmp_path / "run/model.part").exists()
+
+
+@pytest.mark.parametrize("lora", [{}, {"init_lora_weights": "pissa"}, {"modules_to_save": ["lm_head"]}])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_models_in_few_bits_are_saved_in_them_and_what_rounding_takes_is_said(tmp_path, dtype, lora):
+    made = recipe(tmp_path, lora, kind="llama")
+    made.models.dtype = dtype
+    run(made, console=QUIET)
+    with safe_open(tmp_path / "run/model/model.safetensors", "pt") as file:
+        assert {file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118 == {getattr(torch, dtype)}
+    assert "the merged model keeps" not in (tmp_path / "run/metrics.jsonl").read_text()
+
+
+def test_an_adapter_finer_than_the_rounding_of_the_weights_is_said(tmp_path):
+    made = recipe(tmp_path, {})
+    made.models.dtype, made.training["learning_rate"] = "bfloat16", 1e-4
+    run(made, console=QUIET)
+    assert "in bfloat16 the merged model keeps" in (tmp_path / "run/metrics.jsonl").read_text()
+
+
+def test_a_model_that_is_trained_under_autocast_is_held_against_itself_without(tmp_path):
+    made = recipe(tmp_path, {})
+    made.training |= {"bf16": True, "use_cpu": True}
+    run(made, console=QUIET)
+    one, two = (load_model(str(tmp_path / "run" / name))(input_ids=IDS).logits for name in ("adapter", "model"))
+    torch.testing.assert_close(one, two, rtol=1e-3, atol=2e-4)
 
 
 def test_a_reference_that_the_adapter_would_change_is_kept_as_a_second_model_and_said(tmp_path):

@@ -48,7 +48,11 @@ from trimtab.models import fingerprint, loading
 from trimtab.models.adapters import (
     add_lora,
     answers_of,
+    answers_without,
     base_is_whole,
+    in_float32,
+    in_own_dtypes,
+    kept_share,
     merged,
     off_is_start,
     remember_initial,
@@ -956,7 +960,9 @@ def _execute(job: Job, folder: Path, resume: bool, console: Console) -> Result:
     if main:
         say(console, "saving the model and writing the report")
         with writing_to(folder / "model"):
-            _save_model(trainer, job, folder)
+            for note in _save_model(trainer, job, folder):
+                log.event("note", step, text=note)
+                say(console, note)
         if hasattr(job.plan.objective, "tables"):
             for title, rows in job.plan.objective.tables(job.tokenizer.decode).items():  # type: ignore[attr-defined]
                 log.event("table", step, title=title, rows=rows)
@@ -1125,38 +1131,37 @@ def _question(prompt: Any) -> str:
     return prompt if isinstance(prompt, str) else prompt[-1]["content"]
 
 
-def _save_model(trainer: Any, job: Job, folder: Path) -> None:
-    """An ordinary Hugging Face folder; adapters are merged into it and kept beside it."""
-    policy = trainer.accelerator.unwrap_model(trainer.model)
+def _save_model(trainer: Any, job: Job, folder: Path) -> list[str]:
+    """An ordinary Hugging Face folder; adapters are merged into it and kept beside it.
+
+    Returns:
+        What the user should know.
+    """
+    policy = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     for name in ("model.part", "adapter.part"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    lora = job.recipe.models.lora is not None
-    batch, trained = {}, torch.empty(0)
-    if lora:
+    notes = []
+    if job.recipe.models.lora is None:
+        policy.save_pretrained(folder / "model.part")
+    else:
         save_adapter(policy, folder / "adapter.part", None if _was_made(job) else policy_source(job.recipe))
         if job.reading is not None:
             job.reading.write(folder / "adapter.part")
         _replace(folder / "adapter.part", folder / "adapter")
         if is_quantised(policy.get_base_model()):
             _save_beside_quantised(job, folder)
-            return
-        batch = _merge_batch(job, next(policy.parameters()).device)
-        trained = answers_of(policy, batch)
-        changed = hasattr(policy, "_trimtab_initial")
-        policy = merged(policy)
-        policy._trimtab_changed_base = changed  # type: ignore[assignment]
-    policy.save_pretrained(folder / "model.part")
-    if lora:
+            return []
         try:
-            _check_merged(policy, job, folder, batch, trained)
+            notes = _save_merged(policy, job, folder)
         except BaseException:  # what could not be held against the trained model is no model of this run
-            shutil.rmtree(folder / "model.part")
+            shutil.rmtree(folder / "model.part", ignore_errors=True)
             raise
     job.tokenizer.save_pretrained(folder / "model.part")
     if job.reading is not None:
         job.reading.write(folder / "model.part")
     (folder / "model.part" / "README.md").write_text(_model_card(job), encoding="utf-8")
     _replace(folder / "model.part", folder / "model")
+    return notes
 
 
 def _was_made(job: Job) -> bool:
@@ -1191,36 +1196,54 @@ def _merge_batch(job: Job, device: torch.device) -> dict[str, torch.Tensor]:
     return {name: value.to(device) for name, value in padded(ids, job.collator.pad_id).items()}
 
 
-def _check_merged(
-    policy: PreTrainedModel, job: Job, folder: Path, batch: Mapping[str, torch.Tensor], trained: torch.Tensor
-) -> None:
-    """Read the saved model and hold it against the trained one.
+def _save_merged(policy: Any, job: Job, folder: Path) -> list[str]:
+    """Merge in float32, save in the model's own dtype, read it and hold it against the trained model, in float32: there
+    an adapter that is lost is seen however little it does.
+
+    Returns:
+        What is said where the own dtype rounds away some of what was learnt.
 
     Raises:
-        RunError: if its logits differ by more than rounding; the adapter is kept, and the model is not.
+        RunError: if its logits differ; the adapter is kept.
     """
-    device, dtype = next(policy.parameters()).device, policy.dtype
-    kind = AutoModelForCausalLM if policy.get_output_embeddings() is not None else AutoModelForTokenClassification
+    models = job.recipe.models
+    changed = hasattr(policy, "_trimtab_initial") and not _was_made(job)
+    had = in_float32(policy)
+    device = next(policy.parameters()).device
+    batch = _merge_batch(job, device)
+    trained, without = answers_of(policy, batch), answers_without(policy, batch)
+    policy = merged(policy)
+    right = same_answers(answers_of(policy, batch), trained, without)
+    in_own_dtypes(policy, had).save_pretrained(folder / "model.part")
+    written = answers_of(policy.float(), batch)
     policy.to("cpu")  # type: ignore[arg-type]
-    how: dict[str, Any] = {"dtype": job.recipe.models.dtype, "kind": kind}
-    how["trust_remote_code"] = job.recipe.models.trust_remote_code
-    if getattr(policy, "_trimtab_changed_base", False) and not _was_made(
-        job
-    ):  # an adapter that PEFT alone would store wrongly
-        saved = loading.load_model(str(folder / "adapter"), **how).to(device)  # type: ignore[arg-type]
-        if not same_answers(answers_of(saved, batch), trained, dtype):
+    kind = AutoModelForCausalLM if policy.get_output_embeddings() is not None else AutoModelForTokenClassification
+    how: dict[str, Any] = {"kind": kind, "trust_remote_code": models.trust_remote_code, "dtype": models.dtype}
+    if changed:  # an adapter that PEFT alone would store wrongly
+        saved = loading.load_model(str(folder / "adapter"), **how).float().to(device)  # type: ignore[arg-type]
+        if not same_answers(answers_of(saved, batch), trained, without, rounded=models.dtype != "float32"):
             raise RunError(
                 f"{folder}: the adapter added to {policy_source(job.recipe)} does not give what the trained model "
                 "gave; choose another init_lora_weights under models.lora"
             )
         del saved
-    saved = loading.load_model(str(folder / "model.part"), **how).to(device)  # type: ignore[arg-type]
-    if same_answers(answers_of(saved, batch), trained, dtype):
-        return
-    raise RunError(
-        f"{folder}: the adapter merged into the model does not give what the trained model gave, so no model is saved; "
-        f"the adapter is whole in {folder}/adapter. Choose other settings under models.lora"
-    )
+    saved = loading.load_model(str(folder / "model.part"), **how).float().to(device)  # type: ignore[arg-type]
+    if not right or not same_answers(answers_of(saved, batch), written, without):
+        raise RunError(
+            f"{folder}: the adapter merged into the model does not give what the trained model gave, so no model is "
+            f"saved; the adapter is whole in {folder}/adapter. Choose other settings under models.lora"
+        )
+    kept = kept_share(written, trained, without)
+    if models.dtype == "float32" or kept >= MOST_KEPT:
+        return []
+    return [
+        f"in {models.dtype} the merged model keeps {max(kept, 0):.0%} of what the adapter has learnt, the rest is "
+        f"finer than its weights are rounded; {folder / 'adapter'} is whole, and models.dtype: float32 keeps all"
+    ]
+
+
+MOST_KEPT = 0.9
+"""of what an adapter does; a merged model that keeps less is told"""
 
 
 def _replace(part: Path, folder: Path) -> None:

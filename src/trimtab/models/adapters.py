@@ -245,6 +245,12 @@ def _set_config(folder: Path, **changes: Any) -> None:
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
+def answers_without(policy: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    """As `answers_of`, of a policy whose adapter is lost."""
+    with policy.disable_adapter():
+        return answers_of(policy, batch)
+
+
 @torch.no_grad()
 def answers_of(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
     """[N, V] float32 logits at the places of a batch that are no padding; N of a scalar head's scores [N, 1]."""
@@ -258,14 +264,71 @@ def answers_of(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
     return logits[mask.bool()].float().cpu()
 
 
-def same_answers(found: Tensor, wanted: Tensor, dtype: torch.dtype) -> bool:
-    """Whether a merged model is the trained one up to the rounding of its weights' dtype."""
+def same_answers(found: Tensor, wanted: Tensor, without: Tensor, *, rounded: bool = False) -> bool:
+    """Whether two ways to the same weights give the same, in float32: apart by little of the logits' spread, and by
+    little of what the adapter does, so that an adapter that is lost is seen however little it has learnt.
+
+    Args:
+        found: of `answers_of`, as the others.
+        wanted: of the trained model.
+        without: of it without its adapter.
+        rounded: the weights behind `found` were rounded to 8 or 11 bits otherwise, which may hide a small adapter.
+    """
     if found.shape != wanted.shape:
         return False
-    finite = wanted.isfinite() & found.isfinite()
-    off = (found - wanted)[finite].square().mean().sqrt()
-    return bool(off <= TOLERANCE.get(dtype, 5e-2) * wanted[finite].std().clamp(min=1e-3))
+    finite = wanted.isfinite() & found.isfinite() & without.isfinite()
+    spread = wanted[finite].std().clamp(min=1e-3)
+    if rounded:
+        return bool(_apart(found, wanted, finite) <= ROUNDED * spread)
+    most = torch.minimum(EXACT * spread, 0.1 * _apart(without, wanted, finite)) + NOISE * spread
+    return bool(_apart(found, wanted, finite) <= most)
 
 
-TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
-"""of the root mean square, as a share of the logits' spread; other dtypes have 8 to 11 bits, and each layer rounds"""
+def _apart(one: Tensor, other: Tensor, where: Tensor) -> Tensor:
+    return (one - other)[where].square().mean().sqrt()
+
+
+EXACT, ROUNDED, NOISE = 1e-3, 5e-2, 1e-5
+"""of the root mean square, as shares of the logits' spread"""
+
+
+def kept_share(found: Tensor, trained: Tensor, without: Tensor) -> float:
+    """How much of what an adapter does is left in `found`: 1 for all, 0 for nothing. Noise beside it counts little.
+
+    The projection <found - without, trained - without> / |trained - without|^2.
+    """
+    finite = trained.isfinite() & found.isfinite() & without.isfinite()
+    done, left = (trained - without)[finite].double(), (found - without)[finite].double()
+    if done.square().mean().sqrt() <= NOISE * trained[finite].double().std():
+        return 1.0
+    return float((left * done).sum() / done.square().sum())
+
+
+_WRAPPED = re.compile(r"\.(base_layer|original_module|modules_to_save\.default)(?=\.)")
+"""what PEFT puts into the names of the model's own tensors"""
+
+
+def in_float32(policy: Any) -> dict[str, torch.dtype]:
+    """Compute in float32 from now on, with the same weights; a model for which the GPU has no room goes to the CPU.
+
+    Returns:
+        The dtypes that the tensors of the model below had, by their names without an adapter, for `in_own_dtypes`.
+    """
+    base, device = policy.get_base_model(), next(policy.parameters()).device
+    had: dict[str, torch.dtype] = {}
+    for name, value in (*base.named_parameters(remove_duplicate=False), *base.named_buffers(remove_duplicate=False)):
+        if "modules_to_save" not in name:
+            had[_WRAPPED.sub("", name)] = value.dtype
+    size = 4 * sum(value.numel() for value in policy.parameters())
+    if device.type == "cuda" and policy.dtype != torch.float32 and torch.cuda.mem_get_info(device)[0] < 2 * size:
+        policy.to("cpu")
+    policy.float()
+    return had
+
+
+@torch.no_grad()
+def in_own_dtypes(model: PreTrainedModel, had: Mapping[str, torch.dtype]) -> PreTrainedModel:
+    """The merged model in the dtypes of `in_float32`, in place."""
+    for name, value in (*model.named_parameters(), *model.named_buffers()):
+        value.data = value.data.to(had.get(name, value.dtype))
+    return model
