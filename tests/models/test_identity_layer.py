@@ -200,7 +200,7 @@ def test_layers_without_a_linear_layer_are_refused_with_what_was_found():
 
 def test_a_model_whose_layers_are_not_found_is_refused_by_name():
     model = original()
-    model.others = nn.ModuleList(nn.Identity() for _ in range(2))
+    model.others = nn.ModuleList(nn.Linear(2, 2) for _ in range(2))
     with pytest.raises(IdentityLayerError, match="LlamaForCausalLM: looked for one list of 2 decoder layers"):
         insert_identity_layer(model)
 

@@ -5,7 +5,9 @@ from itertools import pairwise
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModelForCausalLM
 
+import architectures
 import tiny
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.student import evenly_spaced, find_layers, keep_layers
@@ -235,3 +237,75 @@ def test_evenly_spaced_layers_hold_both_ends_and_have_gaps_that_differ_by_one_at
 def test_a_number_of_layers_that_cannot_be_kept_is_refused(keep):
     with pytest.raises(ValueError, match=f"cannot keep {keep} of 4 layers"):
         evenly_spaced(4, keep)
+
+
+DIFFERING = {
+    "qwen2_moe": {"mlp_only_layers": [1]},
+    "qwen3_moe": {"decoder_sparse_step": 2},
+    "deepseek_v3": {"first_k_dense_replace": 2},
+    "glm4_moe": {"first_k_dense_replace": 1},
+    "ernie4_5_moe": {"moe_layer_start_index": 2},
+    "afmoe": {"num_dense_layers": 2},
+    "jamba": {},
+    "bamba": {"attn_layer_indices": [1, 3]},
+    "llama4_text": {"moe_layers": [1, 3]},
+    "recurrent_gemma": {"block_types": ["recurrent", "attention"]},
+    "falcon_h1": {},
+    "granite_swa": {},
+    "minicpm3": {},
+    "bart": {"decoder_layers": 4},
+}
+"""types whose layers differ by a setting that goes by index, or whose configs hold other lists and numbers"""
+
+
+def of_type(kind, **changes):
+    small = architectures.config(kind)
+    given = {**small.to_dict(), "num_hidden_layers": 4, **changes}
+    for name, value in given.items():
+        if name in ("layer_types", "layer_rope_theta", "no_rope_layers") and value is not None:
+            given[name] = (value * 4)[:4]
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(type(small)(**{k: v for k, v in given.items() if k != "num_layers"})).eval()
+
+
+@pytest.mark.parametrize("kind", DIFFERING)
+@pytest.mark.parametrize("kept", [[0, 3], [1, 2]])
+def test_settings_by_index_follow_the_layers(kind, kept, tmp_path):
+    model = of_type(kind, **DIFFERING[kind])
+    assert len(find_layers(model, 4)[1]) == 4
+    student = keep_layers(model, kept)
+    before, after = find_layers(model, 4)[1], find_layers(student, 2)[1]
+    for place, number in enumerate(kept):
+        state = after[place].state_dict()
+        assert state.keys() == before[number].state_dict().keys()
+        assert all(torch.equal(value, state[name]) for name, value in before[number].state_dict().items())
+    torch.testing.assert_close(logits(student), without(model, kept), rtol=1e-4, atol=1e-5)
+    student.save_pretrained(tmp_path)
+    assert torch.equal(logits(type(student).from_pretrained(tmp_path)), logits(student))
+
+
+@pytest.mark.parametrize(
+    ("kind", "kept"),
+    [("modernbert-decoder", [1]), ("gemma3n_text", [0]), ("diffllama", [1]), ("rwkv", [0]), ("prophetnet", [0])],
+)
+def test_layers_that_cannot_stand_elsewhere_are_refused_in_one_line(kind, kept):
+    model = architectures.build(kind)
+    with pytest.raises(ValueError, match=rf"^{type(model).__name__} \(.*\) cannot be built of its layers") as raised:
+        keep_layers(model, kept)
+    assert "\n" not in str(raised.value)
+
+
+def test_layers_that_see_are_not_those_that_read():
+    model = architectures.multimodal("gemma3")
+    text, vision = model.config.get_text_config(), model.config.vision_config
+    assert text.num_hidden_layers != vision.num_hidden_layers
+    vision.num_hidden_layers = text.num_hidden_layers
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(model.config).eval()
+    path, _ = find_layers(model, text.num_hidden_layers)
+    assert "language" in path
+    student = keep_layers(model, [1])
+    assert len(student.get_submodule(path)) == 1
+    ids = torch.arange(3, 15)[None]
+    with torch.no_grad():
+        assert student(input_ids=ids).logits.isfinite().all()

@@ -1,10 +1,19 @@
 """A smaller model made from a larger one by keeping some of its layers."""
 
+import math
 from collections.abc import Sequence
 from copy import deepcopy
+from typing import Any
 
+import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from trimtab.models import kept_layers
+
+
+class Differs(ValueError):
+    """Layers that are something else at another place of the model."""
 
 
 def evenly_spaced(num_layers: int, keep: int) -> list[int]:
@@ -39,10 +48,22 @@ def find_layers(model: nn.Module, num_layers: int) -> tuple[str, nn.ModuleList]:
     """
     found = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == num_layers]
     found = [pair for pair in found if not any(pair[0].startswith(f"{other}.") for other, _ in found)]
+    if len(found) > 1:  # tables of positions have none
+        found = [pair for pair in found if next(pair[1].parameters(), None) is not None]
+    if len(found) > 1 and isinstance(model, PreTrainedModel):  # of what sees or hears too, the part that reads text
+        found = [pair for pair in found if _is_of_text(model, pair[0])]
     if len(found) != 1:
         names = ", ".join(name for name, _ in found) or "none"
         raise ValueError(f"{type(model).__name__}: looked for one list of {num_layers} decoder layers, found: {names}")
     return found[0]
+
+
+def _is_of_text(model: PreTrainedModel, path: str) -> bool:
+    """Whether the nearest part around it that has a config has the text's."""
+    text, names = model.config.get_text_config(decoder=True), path.split(".")
+    around = (model.get_submodule(".".join(names[:number])) for number in range(len(names) - 1, -1, -1))
+    config = next(part.config for part in around if hasattr(part, "config"))
+    return config is model.config or config.model_type == text.model_type  # type: ignore[union-attr]
 
 
 def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
@@ -62,7 +83,13 @@ def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
     layers = list(layers)
     if not layers or layers != sorted(set(layers)) or layers[0] < 0 or layers[-1] >= total:
         raise ValueError(f"layers must be ascending indices from 0 to {total - 1}, got {layers}")
-    return copy_layers(model, layers)
+    try:
+        made = copy_layers(model, layers)
+        _check_alike(model, made, layers)
+    except Differs as error:
+        way_out = "keep others, the first ones among them, or name a smaller model as the student"
+        raise Differs(f"{error}; {way_out}") from error
+    return made
 
 
 def copy_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
@@ -74,13 +101,7 @@ def copy_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
     config = deepcopy(model.config)
     text = config.get_text_config()
     total = text.num_hidden_layers
-    for name, value in list(vars(text).items()):
-        if isinstance(value, (list, tuple)) and len(value) == total and "token" not in name and name != "architectures":
-            setattr(text, name, type(value)(value[i] for i in layers))
-    text.num_hidden_layers = len(layers)
-    if getattr(text, "max_window_layers", None) is not None:
-        text.max_window_layers = sum(i < text.max_window_layers for i in layers)
-    made = AutoModelForCausalLM.from_config(config, dtype=model.dtype)
+    made = _built(model, config, layers)
     path, _ = find_layers(model, total)
     state = {}
     for name, value in model.state_dict().items():
@@ -89,11 +110,67 @@ def copy_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
             continue
         index, _, rest = name.removeprefix(f"{path}.").partition(".")
         state |= {f"{path}.{new}.{rest}": value for new, old in enumerate(layers) if old == int(index)}
-    made.load_state_dict(state, strict=True)
+    try:
+        made.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise _differs(model, layers, str(error).strip().splitlines()[-1].strip()) from error
     for name, buffer in model.named_buffers():  # those that are not saved, such as rotary tables, which `.to` may round
         if name not in state and not name.startswith(f"{path}."):
             owner, _, own = name.rpartition(".")
             setattr(made.get_submodule(owner), own, buffer.clone())
     made.tie_weights()
     made.generation_config = deepcopy(model.generation_config)
-    return made.to(model.device).train(model.training)
+    return made.to(model.device).train(model.training)  # type: ignore[arg-type]
+
+
+def _built(model: PreTrainedModel, config: Any, layers: Sequence[int]) -> PreTrainedModel:
+    try:
+        kept_layers.cut(config.get_text_config(), layers)
+        return AutoModelForCausalLM.from_config(config, dtype=model.dtype)
+    except Exception as error:  # each class has its own way to say that it does not take a config
+        raise _differs(model, layers, str(error).strip().splitlines()[-1].strip()) from error
+
+
+def _differs(model: PreTrainedModel, layers: Sequence[int], said: str) -> Differs:
+    return Differs(
+        f"{type(model).__name__} ({model.config.model_type}) cannot be built of its layers {list(layers)} alone, for "
+        f"they differ by their place in it ({said[:200]})"
+    )
+
+
+def _check_alike(model: PreTrainedModel, made: PreTrainedModel, layers: Sequence[int]) -> None:
+    """The layers must be what they were, as far as their modules say: their classes, and numbers and words on them.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    total = model.config.get_text_config().num_hidden_layers
+    if getattr(model.config, "scale_attn_by_inverse_layer_idx", False) and list(layers) != list(range(len(layers))):
+        raise _differs(model, layers, "scale_attn_by_inverse_layer_idx")
+    with torch.device("meta"):  # as it was made: some classes put other modules into a layer as it runs
+        fresh = AutoModelForCausalLM.from_config(deepcopy(model.config), dtype=model.dtype)
+    old, new = find_layers(fresh, total)[1], find_layers(made, len(layers))[1]
+    for place, (number, layer) in enumerate(zip(layers, new)):
+        before, after = _facts(old[number]), _facts(layer)
+        for name in {**before, **after}:
+            if not _same(before.get(name), after.get(name)):
+                said = f"{name} is {before.get(name)} in layer {number} and would be {after.get(name)} in layer {place}"
+                raise _differs(model, layers, said)
+
+
+def _same(one: Any, other: Any) -> bool:
+    return math.isclose(one, other) if isinstance(one, float) and isinstance(other, float) else one == other
+
+
+def _facts(layer: nn.Module) -> dict[str, Any]:
+    """Numbers and words on the modules of a layer, without its own number and what changes as it runs."""
+    found: dict[str, Any] = {}
+    for path, module in layer.named_modules():
+        found[path] = type(module).__name__
+        for name, value in vars(module).items():
+            if isinstance(value, (bool, int, float, str)) and name not in NOT_ALIKE and not name.startswith("_"):
+                found[f"{path}.{name}".removeprefix(".")] = value
+    return found
+
+
+NOT_ALIKE = ("training", "layer_idx", "layer_id", "layer_number", "gradient_checkpointing", "seed")
