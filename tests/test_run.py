@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -90,6 +91,15 @@ def test_the_trained_model_is_an_ordinary_folder_with_fewer_layers_and_a_card(fi
     assert AutoTokenizer.from_pretrained(finished / "model").chat_template == tiny_folder.TEMPLATE
     assert "hpd" in (finished / "model" / "README.md").read_text()
     assert not list((finished / "model").glob("*.bin"))
+
+
+@pytest.mark.parametrize(("dtype", "frozen"), [("float32", "bfloat16"), ("bfloat16", "float32")])
+def test_a_student_is_rounded_to_its_own_dtype_and_not_to_its_teachers(files, tmp_path, dtype, frozen):
+    made = recipe(files, tmp_path / "run", models={"dtype": dtype, "frozen_dtype": frozen})
+    student: Any = runs.make_policy(made, Shared())
+    teacher: Any = loading.load_model(str(files / "teacher"), dtype=dtype)
+    assert torch.equal(student.get_input_embeddings().weight, teacher.get_input_embeddings().weight)
+    assert torch.equal(student.model.rotary_emb.inv_freq, teacher.model.rotary_emb.inv_freq)
 
 
 def test_training_moved_the_student_towards_its_teacher(files, tmp_path):

@@ -164,7 +164,8 @@ def _load(recipe: Recipe, role: str) -> tuple[PreTrainedModel, str]:
     name = getattr(models, role)
     if name is None:
         model = make_policy(recipe, Shared())
-        return model.to(loading.DTYPES[models.frozen_dtype]), f"{shown(models.policy)} {fingerprint.of_model(model)}"  # type: ignore[arg-type]
+        start = f"{shown(models.policy)} {fingerprint.of_model(model)}"  # as training prints it, before it is rounded
+        return loading.cast(model, models.frozen_dtype), start
     model = loading.load_model(name, dtype=models.frozen_dtype, trust_remote_code=models.trust_remote_code)
     return model, f"{name} {fingerprint.of_model(model)}"
 

@@ -726,13 +726,16 @@ def make_policy(recipe: Recipe, shared: Shared) -> PreTrainedModel:
         )
         check_policy(model, models.lora is not None, name)
         return _resized(model, recipe)
-    source = _load(shared, name, models.frozen_dtype, models.trust_remote_code)
+    if models.dtype == models.frozen_dtype:
+        source = _load(shared, name, models.dtype, models.trust_remote_code)
+    else:  # rounded once, and not as the teacher is
+        source = loading.load_model(name, dtype=models.dtype, trust_remote_code=models.trust_remote_code)
     check_policy(source, False, name)  # layers are copied in models.dtype
     try:
         layers = asked_layers(source, models.policy.layers)
     except ValueError as error:
         raise RunError(f"models.policy.layers: {error}") from error
-    return _resized(keep_layers(source, layers).to(loading.DTYPES[models.dtype]), recipe)  # type: ignore[arg-type]
+    return _resized(keep_layers(source, layers), recipe)
 
 
 def _resized(policy: PreTrainedModel, recipe: Recipe) -> PreTrainedModel:
@@ -775,7 +778,7 @@ def _teacher_signal(shared: Shared, teacher: PreTrainedModel, remember: bool) ->
 
 def _frozen_copy(start: PreTrainedModel | None, name: str, recipe: Recipe) -> FrozenModel:
     assert start is not None
-    model = start.to(loading.DTYPES[recipe.models.frozen_dtype])  # type: ignore[arg-type]
+    model = loading.cast(start, recipe.models.frozen_dtype)
     return FrozenModel(model, name=name, remember=recipe.models.frozen_states == "memory")
 
 

@@ -8,7 +8,7 @@ import torch
 import tiny
 from trimtab.models import builtin
 from trimtab.models.builtin import BUILTIN, ModelNotFound, Wheel, builtin_folder, cache_folder, wheel_file
-from trimtab.models.loading import load_config, load_model, load_tokenizer, locate
+from trimtab.models.loading import cast, load_config, load_model, load_tokenizer, locate
 
 NAME = "smollm2-135m"
 
@@ -221,3 +221,11 @@ def test_torn_weights_and_a_missing_tokenizer_are_named_with_their_folder(folder
         path.unlink()
     with pytest.raises(ModelNotFound, match="the model folder .*bare could not be loaded"):
         load_tokenizer(str(bare))
+
+
+def test_a_model_that_is_cast_is_the_one_that_is_loaded_in_that_dtype(folder):
+    one, other = cast(load_model(str(folder)), "bfloat16"), load_model(str(folder), dtype="bfloat16")
+    for (name, found), (_, wanted) in zip((*one.named_parameters(), *one.named_buffers()),
+                                          (*other.named_parameters(), *other.named_buffers())):  # fmt: skip
+        assert found.dtype == wanted.dtype, name
+        assert torch.equal(found, wanted), name

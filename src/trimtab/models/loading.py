@@ -249,6 +249,16 @@ def _load_whole(
     return model.eval()
 
 
+def cast(model: PreTrainedModel, dtype: str) -> PreTrainedModel:
+    """The model as if it had been loaded in that dtype, in place: weights are rounded, and tables that are computed and
+    not stored, such as rotary frequencies, are not."""
+    stored = set(model.state_dict())
+    for name, value in (*model.named_parameters(), *model.named_buffers()):
+        if value.is_floating_point() and (name in stored or isinstance(value, torch.nn.Parameter)):
+            value.data = value.data.to(DTYPES[dtype])
+    return model
+
+
 def notes(model: Any) -> list[str]:
     """What was said of a model when it was loaded."""
     return list(getattr(model, "_trimtab_notes", ()))

@@ -14,7 +14,7 @@ from trimtab.core import LabelLogits, LabelLogprobs, Losses, TokenBatch
 from trimtab.models import fingerprint
 from trimtab.models.builtin import ModelNotFound
 from trimtab.models.forward import add_objective_forward
-from trimtab.models.loading import DTYPES, load_config, load_model, locate
+from trimtab.models.loading import cast, load_config, load_model, locate
 from trimtab.models.scalar_head import add_score_forward
 from trimtab.models.student import asked_layers, keep_layers
 from trimtab.objectives.credit import Gathered, Source, gather
@@ -180,7 +180,7 @@ def _reference(name: str, reading: Reading, moved: str | None, dtype: str) -> Fr
             f"{name} is measured from the model {reading.reference_fingerprint}, and {place} is {print_of}: its "
             "weights differ, and every value would be off; give the model that its training started from"
         )
-    return FrozenModel(found.to(DTYPES[dtype]), name="reference")  # type: ignore[arg-type]
+    return FrozenModel(cast(found, dtype), name="reference")
 
 
 def _start(name: str, place: str | dict[str, Any] | None) -> PreTrainedModel:
