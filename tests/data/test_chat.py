@@ -262,6 +262,18 @@ def test_a_thought_that_the_template_writes_otherwise_than_its_prompt_opens_one_
     assert not remarks
 
 
+def test_no_answer_begins_within_what_prompt_and_answer_share():
+    template = (  # as of Gemma 4, which goes on with the turn of a call and closes it only where nothing follows
+        "{% for m in messages %}{% if m.role == 'user' %}{{ '<|user|>' + m.content + '<|end|>' + '<|assistant|>' }}"
+        "{% elif m.role == 'tool' %}{{ '(' + m.content + ')' }}{% if loop.last %}{{ '<|end|>' }}{% endif %}"
+        "{% else %}{{ m.content }}{% for t in m.tool_calls or [] %}{{ '[' + t.function.name + ']' }}{% endfor %}"
+        "{% if not m.tool_calls %}{{ '<|end|>' }}{% endif %}{% endif %}{% endfor %}"
+    )
+    tool = {"role": "tool", "content": "18"}
+    shown, _ = read({"messages": [user("a"), said("", tool_calls=[CALL]), tool, said("It is")]}, template, turns="last")
+    assert shown == ["<|user|>a<|end|><|assistant|>[rain](18)<|end|>[[It is<|end|>]]"]
+
+
 SPLITS = (  # as of Qwen 3, which reads a thought out of the content
     "{% for m in messages %}{{ '<|' + m.role + '|>' }}{% if '</think>' in m.content %}"
     "{{ '<think>' + m.content.split('</think>')[0].split('<think>')[-1] + '</think>' }}"

@@ -305,7 +305,8 @@ class Chat:
     def end_of(self, i: int, answer: str) -> int:
         """How many characters of an answer hold what message `i` says; the rest is the template's."""
         message = self.messages[i]
-        places = [answer.find(text) + len(text) for text in (_said(message).strip(), *_names(message)) if text]
+        texts = (_said(message).strip(), reasoning(message).strip(), *_names(message))
+        places = [answer.find(text) + len(text) for text in texts if text and text in answer]
         return max([0, *places])
 
     def _place(self, i: int, text: str, start: int = 0) -> int:
@@ -374,7 +375,9 @@ class Chat:
         place = self._place(i, after, len(done) if after.startswith(done) else 0)
         opened, closed = THOUGHT.search(before), CLOSED.search(before)
         thought = opened or closed
-        start = behind(before[: thought.start()] if thought else before, after, end=place)
+        asked = before[: thought.start()] if thought else before
+        start, shared = behind(asked, after, end=place), self._shared(asked, after[:place])
+        start = shared or None if start is None or start < shared else start  # no answer begins within what is shared
         rest = after[place:] if start is None else after[start:]
         if start is not None and opened:
             return Turn(before, self._closing(message, opened, rest))
@@ -384,6 +387,14 @@ class Chat:
             self.remarks["thoughts"] += 1
         _, close, visible = rest.partition(f"</{closed['close']}>" if closed else "\0")
         return Turn(before, visible.lstrip("\n") if close else after[place:])
+
+    def _shared(self, one: str, other: str) -> int:
+        """How many characters two texts begin with alike, cut between tokens that stand for marks."""
+        shared = next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
+        for mark in self.tokenizer.get_added_vocab():
+            places = range(1, min(len(mark), shared + 1))
+            shared -= next((j for j in places if other.startswith(mark, shared - j)), 0)
+        return shared
 
     def _closing(self, message: Message, opened: re.Match[str], rest: str) -> str:
         """The answer behind a prompt that has opened a thought.
