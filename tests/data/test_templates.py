@@ -6,6 +6,7 @@ with an end token. From the first thing that the assistant says up to there, it 
 
 import itertools
 import json
+from random import Random
 
 import pytest
 from jinja2 import TemplateError
@@ -170,6 +171,59 @@ def test_what_is_learnt_is_what_trls_training_template_marks(name, conversation)
         if name == "gptoss":  # <|return|> becomes <|end|> once another turn follows
             reference = reference.replace("<|end|>", "<|return|>")
         assert own.endswith(begin + reference.partition(end)[0] + end)
+
+
+# ---------------------------------------------------------------- conversations without a plan
+
+WORDS = ("a", "d", "user", "assistant", "ho ho", "\n\nx", " y ", "<b>", "think", "end_of_turn", "4", "日本", "x\n")
+
+
+def drawn(random: Random) -> list[dict]:
+    """Turns with texts that templates also write, thoughts in both forms, calls of one and of two tools."""
+    messages = [{"role": "system", "content": random.choice(WORDS)}] if random.random() < 0.3 else []
+    for _ in range(random.randint(1, 3)):
+        kind, text = random.random(), random.choice(WORDS)
+        answer: dict = {"role": "assistant", "content": text}
+        if kind < 0.2:
+            gap, after = random.choice(["", "\n"]), random.choice(["", "\n\n"])
+            answer["content"] = f"<think>{gap}{random.choice(WORDS)}{gap}</think>{after}{text}"
+        elif kind < 0.4:
+            answer["reasoning_content"] = random.choice(WORDS)
+        elif kind < 0.6:
+            names = random.choices(["f", "rain", "a"], k=random.randint(1, 2))
+            calls = [{"type": "function", "function": {"name": one, "arguments": {"x": text}}} for one in names]
+            answer |= {"content": random.choice(["", text]), "tool_calls": calls}
+        messages += [{"role": "user", "content": random.choice(WORDS)}, answer]
+        if "tool_calls" in answer:
+            reply = {"role": "assistant", "content": random.choice(WORDS)}
+            messages += [{"role": "tool", "content": random.choice(WORDS)}, reply]
+    return messages
+
+
+@pytest.mark.parametrize("name", zoo.NAMES)
+def test_whatever_is_said_is_learnt_behind_what_is_asked_or_it_is_remarked(name):
+    tokenizer, random = zoo.of_bytes(name), Random(name)
+    ends = {tokenizer.eos_token_id, *zoo.ends(tokenizer)}
+    for _ in range(12):
+        messages = drawn(random)
+        try:
+            prepared = rows_of(tokenizer, messages, "each")
+        except DataError as error:
+            assert "the chat template does not take these messages" in str(error)  # noqa: PT017
+            continue
+        remarks = prepared.counts.remarks
+        if "calls" in remarks:
+            continue
+        turns = answers(messages)
+        assert len(prepared.rows) == len(turns)
+        for row, i in zip(prepared.rows, turns):
+            own = learnt(row)
+            assert own[-1] in ends
+            assert row["input_ids"][: -len(own)] in [ids for ids, _ in asked(tokenizer, messages[:i])]
+            text, said = tokenizer.decode(own), messages[i]["content"].rpartition("</think>")[2].strip()
+            assert said in text or "texts" in remarks
+            assert messages[i].get("reasoning_content", "").strip() in text or "thoughts" in remarks
+            assert text.count("</think>") <= 1
 
 
 # ---------------------------------------------------------------- with their own tokenizers
