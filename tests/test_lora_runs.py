@@ -30,13 +30,24 @@ def recipe(folder, lora, method="sft", kind="llama_tied"):
     return parse(tree, "recipe", "run")
 
 
-@pytest.mark.parametrize("lora", [{"init_lora_weights": "pissa"}, {"target_modules": ["embed_tokens"]}])
+@pytest.mark.parametrize(
+    "lora",
+    [{"init_lora_weights": "pissa"}, {"target_modules": ["embed_tokens"]}],
+)
 def test_the_adapter_and_the_model_of_a_run_are_the_same_model(tmp_path, lora):
     run(recipe(tmp_path, lora), console=QUIET)
     one, two = (load_model(str(tmp_path / "run" / name))(input_ids=IDS).logits for name in ("adapter", "model"))
     torch.testing.assert_close(one, two, rtol=1e-3, atol=2e-4)
     start = load_model(str(tmp_path / "model"))(input_ids=IDS).logits
     assert (one - start).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("kind", ["llama", "llama_tied", "qwen2", "gemma3"])
+def test_layers_that_an_adapter_repeats_have_weights_of_their_own_in_the_saved_model(tmp_path, kind):
+    run(recipe(tmp_path, {"layer_replication": [[0, 2], [1, 3]]}, kind=kind), console=QUIET)
+    one, two = (load_model(str(tmp_path / "run" / name)) for name in ("adapter", "model"))
+    assert two.config.num_hidden_layers == 4
+    torch.testing.assert_close(one(input_ids=IDS).logits, two(input_ids=IDS).logits, rtol=1e-3, atol=2e-4)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file
 
 import tiny_folder
 from test_run import drive, same_weights
@@ -158,6 +159,18 @@ def test_the_adapter_of_a_reward_model_gives_the_scores_of_its_merged_model(file
     one, other = (of(None, Collator(0, tiny_folder.VOCAB)(rows))["token_scores"] for of in (adapter, merged))
     torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-4)
     assert one.std() > 1e-2
+
+
+@pytest.mark.parametrize("out", [None, ["k_proj"], ".*k_proj"])
+def test_adapters_in_all_linear_layers_leave_the_head_that_is_trained_whole(files, tmp_path, out):
+    lora = {"r": 2, "target_modules": "all-linear", "exclude_modules": out}
+    folder = run(tree(files, tmp_path / "run", "q_rm", models={"lora": lora}))
+    names = set(load_file(folder / "adapter/adapter_model.safetensors"))
+    head = {name for name in names if "score" in name}
+    assert {"base_model.model.score.weight"} <= head <= {f"base_model.model.score.{own}" for own in ("weight", "bias")}
+    assert any("k_proj" in name for name in names) == (out is None)
+    assert any("q_proj" in name for name in names)
+    load_credit(str(folder / "model"))
 
 
 @pytest.mark.parametrize("changes", [{"drift": True}, {"prompts": ["hello"]}, {"suites": {"geomrel": {"limit": 1}}}])

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from trimtab.models.adapters import merged
+from trimtab.models.adapters import describe_repeated, merged, num_layers
 from trimtab.models.checks import BrokenModel
 from trimtab.models.folder import shown
 from trimtab.models.places import Adapter
@@ -71,7 +71,9 @@ def with_adapter(base: Callable[[], PreTrainedModel], adapter: Adapter, weights:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what they say of missing keys is held against the file below
+            layers = num_layers(model)
             policy = PeftModel.from_pretrained(model, adapter.place.path, **adapter.place.arguments())
+            describe_repeated(policy, layers)
     except Exception as error:  # shapes, unknown settings, layers that are not there, kinds that are not known
         raise BrokenModel(f"the adapter {name} does not fit {adapter.base}: {_line(error)}") from error
     expected = set(get_peft_model_state_dict(policy))

@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, set_seed
 
+from trimtab.models import kept_layers
+
 NEED_DATA = ("eva", "corda", "lora_ga")
 """Initialisations that PEFT computes from rows in a pass of their own."""
 
@@ -50,8 +52,12 @@ def add_lora(model: PreTrainedModel, settings: dict[str, Any], seed: int) -> Any
         )
     set_seed(seed)
     task = "CAUSAL_LM" if model.get_output_embeddings() is not None else "TOKEN_CLS"  # PEFT trains that head whole
+    if task == "TOKEN_CLS" and str(modules).lower() == "all-linear":
+        settings = _without_head(model, settings)
     try:
+        layers = num_layers(model)
         policy = get_peft_model(model, LoraConfig(task_type=task, **settings))
+        describe_repeated(policy, layers)
     except FAILURES as error:
         raise AdapterError(f"models.lora: {_reason(error)}") from error
     try:
@@ -63,6 +69,31 @@ def add_lora(model: PreTrainedModel, settings: dict[str, Any], seed: int) -> Any
         ) from error
     _check_merge(policy)
     return policy
+
+
+def num_layers(model: Any) -> int | None:
+    """As its config says."""
+    return getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", None)
+
+
+def describe_repeated(policy: Any, layers: int | None) -> None:
+    """Where PEFT has repeated layers, what the config says of each layer follows.
+
+    Args:
+        layers: that the model had before.
+    """
+    for config in policy.peft_config.values():
+        if repeated := getattr(config, "layer_replication", None):
+            text = policy.get_base_model().config.get_text_config(decoder=True)
+            text.num_hidden_layers = layers  # PEFT has counted them, and changed nothing else
+            kept_layers.cut(text, [i for start, end in repeated for i in range(start, end)])
+
+
+def _without_head(model: PreTrainedModel, settings: dict[str, Any]) -> dict[str, Any]:
+    """The head that gives scores is trained whole, so that it gets no adapter where all linear layers get one."""
+    head = "score" if hasattr(model, "score") else "classifier"
+    given = settings.get("exclude_modules") or []
+    return {**settings, "exclude_modules": f"({given})|{head}" if isinstance(given, str) else [*given, head]}
 
 
 def _reason(error: Exception) -> str:
@@ -146,6 +177,8 @@ def merged(policy: Any) -> PreTrainedModel:
     the two are tied again only if they are still equal.
     """
     base = policy.get_base_model()
+    if any(getattr(config, "layer_replication", None) for config in policy.peft_config.values()):
+        _untie_layers(base)
     untied = _untie_adapted(base)
     found = policy.merge_and_unload()
     if untied:
@@ -155,17 +188,32 @@ def merged(policy: Any) -> PreTrainedModel:
 
 def _untie_adapted(model: nn.Module) -> bool:
     """Give each name of a weight that is shared, and that an adapter is on, a weight of its own."""
+    shared = [group for group in _shared(model) if any(".base_layer." in name for name in group)]
+    _untie(model, shared)
+    return bool(shared)
+
+
+def _untie_layers(model: Any) -> None:
+    """Give repeated layers, which share their weights while adapters train, weights of their own."""
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    kept = {id(parameter) for end in ends if end is not None for parameter in end.parameters()}
+    _untie(model, [group for group in _shared(model) if id(model.get_parameter(group[0])) not in kept])
+
+
+def _shared(model: nn.Module) -> list[list[str]]:
+    """Names of each parameter that has several."""
     names: dict[int, list[str]] = defaultdict(list)
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names[id(parameter)].append(name)
-    shared = [group for group in names.values() if len(group) > 1 and any(".base_layer." in name for name in group)]
-    for group in shared:
-        for name in group[1:]:
-            owner, _, own = name.rpartition(".")
-            module = model.get_submodule(owner)
-            weight = getattr(module, own)
-            setattr(module, own, nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad))
-    return bool(shared)
+    return [group for group in names.values() if len(group) > 1]
+
+
+def _untie(model: nn.Module, groups: list[list[str]]) -> None:
+    for name in [name for group in groups for name in group[1:]]:
+        owner, _, own = name.rpartition(".")
+        module = model.get_submodule(owner)
+        weight = getattr(module, own)
+        setattr(module, own, nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad))
 
 
 def _tie_if_equal(model: PreTrainedModel) -> None:
