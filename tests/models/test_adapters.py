@@ -11,7 +11,7 @@ from trimtab.models import adapters
 from trimtab.models.adapters import AdapterError, add_lora
 from trimtab.models.checks import BrokenModel
 from trimtab.models.forward import add_objective_forward
-from trimtab.models.loading import load_config, load_model, load_tokenizer
+from trimtab.models.loading import limits, load_config, load_model, load_tokenizer
 
 IDS = torch.arange(12)[None] * 3 % tiny_folder.VOCAB
 EMBEDDING = {"gpt2": "wte"}
@@ -187,3 +187,28 @@ def test_a_whole_model_and_an_adapter_in_one_folder_are_refused(tmp_path):
     adapters.save(policy, tmp_path / "base", base)
     with pytest.raises(ValueError, match="holds a whole model and an adapter"):
         load_model(base)
+
+
+@pytest.mark.parametrize("way", ["saved", "by PEFT"])
+@pytest.mark.parametrize("kind", ["llama", "llama_tied", "gpt2", "qwen2"])
+def test_rows_that_an_adapter_adds_to_the_embedding_are_read_and_counted(tmp_path, kind, way):
+    base = tiny_folder.save(tmp_path / "base", kind)
+    tokenizer = tiny_folder.byte_tokenizer()
+    tokenizer.add_tokens(["<one>", "<two>"], special_tokens=True)
+    model = load_model(base)
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    add_objective_forward(model)
+    embedding = EMBEDDING.get(kind, "embed_tokens")
+    how = {
+        "saved": {"target_modules": "all-linear", "modules_to_save": [embedding, "lm_head"]},
+        "by PEFT": {"target_modules": "all-linear"},
+    }
+    policy = add_lora(model, {"r": 2, **how[way]}, 0)
+    adapters.save(policy, tmp_path / "adapter", base)
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    name = str(tmp_path / "adapter")
+    assert limits(name).vocab == load_config(name).vocab_size == len(tokenizer) == tiny_folder.VOCAB + 2
+    assert limits(base).vocab == tiny_folder.VOCAB
+    ids = torch.tensor([[5, tiny_folder.VOCAB + 1, 7]])
+    found = load_model(name)
+    torch.testing.assert_close(found(input_ids=ids).logits, policy.eval()(input_ids=ids).logits, rtol=1e-3, atol=2e-4)

@@ -5,8 +5,10 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.utils.hub import cached_file
 
 from trimtab.models.adapters import describe_repeated, merged, num_layers
 from trimtab.models.checks import BrokenModel
@@ -39,6 +41,30 @@ def weights_of(adapter: Adapter) -> dict[str, Tensor]:
 def own_tensors(weights: dict[str, Tensor]) -> set[str]:
     """Names of the model's own tensors that an adapter holds whole, such as a head that was trained with it."""
     return {name.removeprefix(_PREFIX) for name in weights if ".lora_" not in name}
+
+
+def embedding_rows(adapter: Adapter) -> int:
+    """Rows of the embedding of tokens that an adapter holds whole, without reading it; 0 where it holds none."""
+    place = adapter.place
+    path = Path(place.path) / FILE
+    if not Path(place.path).is_dir():
+        found = cached_file(place.path, FILE, revision=place.revision, _raise_exceptions_for_missing_entries=False)
+        path = Path(found or FILE)
+    if not path.is_file():
+        return 0
+    try:
+        with safe_open(path, "pt") as file:
+            names = [name for name in file.keys() if EMBEDDING.search(name)]  # noqa: SIM118
+            return max((file.get_slice(name).get_shape()[0] for name in names), default=0)
+    except SafetensorError as error:
+        raise BrokenModel(f"the adapter {place.named()} could not be read: {_line(error)}") from error
+
+
+FILE = "adapter_model.safetensors"
+EMBEDDING = re.compile(
+    r"(^|\.)(embed_tokens|wte|embed_in|word_embeddings|tok_embeddings|tokens_embed|embedding\w*)\.weight$"
+)
+"""transformers' and others' names for the embedding of tokens"""
 
 
 def holds_score_head(weights: dict[str, Tensor]) -> bool:
@@ -98,7 +124,7 @@ def _grow(model: PreTrainedModel, weights: dict[str, Tensor]) -> None:
     """Rows of the embedding that the adapter was stored with."""
     embedding = model.get_input_embeddings()
     name = next((n for n, module in model.named_modules() if module is embedding), None)
-    stored = weights.get(f"{_PREFIX}{name}.weight")
+    stored = weights.get(f"{_PREFIX}{name}.weight", weights.get(f"{_PREFIX}{name}.base_layer.weight"))
     if stored is not None and stored.shape[0] > embedding.num_embeddings:  # type: ignore[operator]
         model.resize_token_embeddings(stored.shape[0], mean_resizing=False)  # the adapter's own rows replace them
 

@@ -18,7 +18,7 @@ from transformers.utils.hub import cached_file
 
 from trimtab.mistakes import nearest
 from trimtab.models import checks, folder
-from trimtab.models.adapter_models import holds_score_head, own_tensors, weights_of, with_adapter
+from trimtab.models.adapter_models import embedding_rows, holds_score_head, own_tensors, weights_of, with_adapter
 from trimtab.models.builtin import BUILTIN, ModelNotFound
 from trimtab.models.limits import Limits, of_config
 from trimtab.models.places import adapter_at, place_of
@@ -140,7 +140,19 @@ def _pad_within(tokenizer: PreTrainedTokenizerBase, config: Any) -> None:
 
 def load_config(name: str, *, trust_remote_code: bool = False) -> Any:
     """The config of a model, without its weights; of an adapter, that of the model that it belongs on."""
-    return _fetch(AutoConfig, _base(name), folder.config_fault, trust_remote_code=trust_remote_code)
+    config = _fetch(AutoConfig, _base(name), folder.config_fault, trust_remote_code=trust_remote_code)
+    if rows := _stored_rows(name):
+        text = config.get_text_config(decoder=True)
+        text.vocab_size = max(text.vocab_size, rows)  # as `with_adapter` grows it
+    return config
+
+
+def _stored_rows(name: str) -> int:
+    """Rows of the embedding that an adapter, or one below it, holds whole; 0 where none does."""
+    adapter = adapter_at(place_of(name), name)
+    if adapter is None:
+        return 0
+    return max(embedding_rows(adapter), _stored_rows(adapter.base))
 
 
 def limits(name: str, *, trust_remote_code: bool = False) -> Limits:
