@@ -16,9 +16,10 @@ from trimtab import locks
 from trimtab.locks import Busy, holder, lock_path, writing
 
 HOLD = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from trimtab.locks import writing
+signal.signal(signal.SIGINT, signal.default_int_handler)  # of a shell's background it would be ignored
 with writing(Path(sys.argv[1]), "another run", "wait"):
     if "fork" in sys.argv and os.fork() == 0:  # as a worker of a data loader, which looks for its parent now and then
         parent = os.getppid()
