@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -11,8 +12,10 @@ import torch
 from rich.console import Console
 
 import tiny_folder
+from trimtab import compare
 from trimtab import generate as generation
-from trimtab.models import fingerprint
+from trimtab.decoding import _own
+from trimtab.models import fingerprint, loading
 from trimtab.models.identity_layer import bypass, identity_layer, insert_identity_layer
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.train import heldout
@@ -288,3 +291,39 @@ def test_a_mistake_with_a_strategy_costs_one_line(trimtab, folders, words, messa
     code, out, err = trimtab("--model", folders / "original", "--prompt", "x", *words)
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert message in err
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5}, "group beam search (num_beam_groups=2, div"),
+        ({"penalty_alpha": 0.6, "top_k": 4}, "contrastive search (penalty_alpha=0.6)"),
+        ({"dola_layers": "high"}, "dola generation (dola_layers=high)"),
+        ({"num_beams": 4, "low_memory": True}, "low_memory=True"),
+    ],
+)
+def test_what_transformers_moved_out_is_named_before_weights_are_loaded(
+    folders, trimtab, tmp_path, monkeypatch, asked, said
+):
+    shutil.copytree(folders / "original", tmp_path / "model")
+    place = tmp_path / "model" / "generation_config.json"
+    before = json.loads(place.read_text()) if place.exists() else {}
+    place.write_text(json.dumps({**before, **asked}))
+
+    def load(*args, **kwargs):
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr(loading, "load_model", load)
+    code, out, err = trimtab("--model", tmp_path / "model", "--prompt", "a", "--decoding", "model")
+    assert (code, out.strip()) == (2, "")
+    assert said in err
+    assert err.count("\n") == 1
+    (tmp_path / "texts.jsonl").write_text('{"text": "one two three four five six seven eight nine ten"}\n' * 2)
+    settings = compare.Settings(
+        str(tmp_path / "model"), str(tmp_path / "texts.jsonl"), tmp_path / "page.html", {"model": {}}, new=4, prefix=4
+    )
+    with pytest.raises(ValueError, match="its generation config asks for"):
+        compare.compare(settings, Console(quiet=True))
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="its generation config asks for"):
+        _own.check_own(loading.load_model(str(tmp_path / "model")).generation_config, "m")

@@ -25,6 +25,7 @@ from trimtab.data.tokens import encode_prompts, prompt_ids
 from trimtab.decoding._beginning import grows
 from trimtab.decoding._config import as_processors, config_of, described, run
 from trimtab.decoding._fits import batches, takes
+from trimtab.decoding._own import check_own, check_stored
 from trimtab.decoding.penalty import PenaltyProcessor
 from trimtab.evals import embeddings
 from trimtab.evals.text_quality import MissingMauve, SelfReinforcement, cosine, counts, distinct, mauve, zipf
@@ -529,6 +530,8 @@ def _compare(settings: Settings, console: Console) -> Path:
     passages = passages[: settings.number]
     for name, options in settings.strategies.items():
         decoding.arguments(name, tokenizer, **options)  # what a strategy says against this tokenizer
+    if decoding.MODEL in settings.strategies:
+        check_stored(settings.model)
     ids = [
         prompt_ids(tokenizer, one.prompt, f"prompt {i}", plain=not settings.chat) for i, one in enumerate(passages, 1)
     ]
@@ -536,6 +539,8 @@ def _compare(settings: Settings, console: Console) -> Path:
         say(console, note)
     device = loading.device()
     model = loading.load_model(settings.model).to(device)  # type: ignore[arg-type]
+    if decoding.MODEL in settings.strategies:
+        check_own(model.generation_config, settings.model)
     judge, judging = model, tokenizer
     if settings.judge:
         judge, judging = loading.load_model(settings.judge).to(device), loading.load_tokenizer(settings.judge)  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ from trimtab.data.sources import SUFFIXES, load_rows, prompt_lines
 from trimtab.data.tasks import question
 from trimtab.data.tokens import Prompt, encode_prompts, prompt_ids
 from trimtab.decoding._config import config_of, described
+from trimtab.decoding._own import check_own, check_stored
 from trimtab.decoding.realign import Merge
 from trimtab.locks import writing
 from trimtab.models import fingerprint, loading
@@ -205,10 +206,14 @@ def _generate(prompts: Sequence[Prompt], settings: Settings, console: Console) -
         options["merge"] = settings.merge
     _check_prompts(prompts, settings, tokenizer, console)
     settings.sampling(tokenizer)  # what a strategy says against this tokenizer comes before the weights
+    if settings.own:
+        check_stored(settings.model)
     made = [f"trimtab {__version__}"]
     if settings.aligned:
         loading.check_vocabulary(tokenizer, config.get_text_config().vocab_size, settings.aligned, "aligned model")
     model = _load(settings.model, "model", made)
+    if settings.own:
+        check_own(model.generation_config, settings.model)
     if settings.aligned:
         options["aligned"] = _load(settings.aligned, "aligned", made)
     streams = len(prompts) == 1 and len(strengths) == 1 and console.is_terminal

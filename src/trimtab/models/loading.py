@@ -38,7 +38,7 @@ def locate(name: str) -> str:
     return place_of(name).path
 
 
-def _base(name: str, seen: tuple[str, ...] = ()) -> str:
+def base_of(name: str, seen: tuple[str, ...] = ()) -> str:
     """The whole model of that name, or the one that an adapter of that name belongs on.
 
     Raises:
@@ -49,7 +49,7 @@ def _base(name: str, seen: tuple[str, ...] = ()) -> str:
         return name
     if name in seen:
         raise ModelNotFound(f"the adapters {' and '.join(seen)} name one another as the model that they belong on")
-    return _base(adapter.base, (*seen, name))
+    return base_of(adapter.base, (*seen, name))
 
 
 def _fetch(what: Any, name: str, fault: Callable[[Path], str | None], **kwargs: Any) -> Any:
@@ -140,7 +140,7 @@ def _pad_within(tokenizer: PreTrainedTokenizerBase, config: Any) -> None:
 
 def load_config(name: str, *, trust_remote_code: bool = False) -> Any:
     """The config of a model, without its weights; of an adapter, that of the model that it belongs on."""
-    config = _fetch(AutoConfig, _base(name), folder.config_fault, trust_remote_code=trust_remote_code)
+    config = _fetch(AutoConfig, base_of(name), folder.config_fault, trust_remote_code=trust_remote_code)
     if rows := _stored_rows(name):
         text = config.get_text_config(decoder=True)
         text.vocab_size = max(text.vocab_size, rows)  # as `with_adapter` grows it
@@ -211,7 +211,7 @@ def load_model(
     adapter = adapter_at(place_of(name), name)
     if adapter is None:
         return _load_whole(name, needs_head=needs_head, **how)
-    _base(name)  # names a circle
+    base_of(name)  # names a circle
     weights = weights_of(adapter)
     supplied = own_tensors(weights)
 
