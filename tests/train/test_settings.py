@@ -85,3 +85,11 @@ def test_a_schedule_that_lacks_or_does_not_know_an_argument_is_told():
     assert "lr_scheduler_type=cosine_with_min_lr" in refused(lr_scheduler_type="cosine_with_min_lr")
     assert "lr_scheduler_type=linear" in refused(lr_scheduler_kwargs={"slope": 2})
     built(lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs={"min_lr_rate": 0.1})
+
+
+def test_a_router_loss_of_rollouts_is_refused_for_what_it_is():
+    with pytest.raises(
+        TrainingError, match=r"router_aux_loss_coef=0.01: the router loss is added to training on rows a"
+    ):
+        settings.check({"router_aux_loss_coef": 0.01}, "rollouts")
+    assert settings.check({"router_aux_loss_coef": 0.01})["router_aux_loss_coef"] == 0.01

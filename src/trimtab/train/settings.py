@@ -72,7 +72,9 @@ OURS_OF_ROLLOUTS = {
     **dict.fromkeys(_names(GRPOConfig) - _names(TrainingArguments) - USED_BY_ROLLOUTS, "the recipe's `method`"),
     **{key: value for key, value in OURS.items() if key in _names(GRPOConfig)},
 }
+OURS_OF_ROLLOUTS.pop("router_aux_loss_coef", None)
 NOT_BUILT_OF_ROLLOUTS = {
+    "router_aux_loss_coef": "the router loss is added to training on rows alone, not to rollouts; leave it out",
     **{key: value for key, value in NOT_BUILT.items() if key != "packing"},
     "use_vllm": "generation by vLLM was not tried with trimtab's credits yet; leave it out",
 }
