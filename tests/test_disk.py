@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -196,7 +197,7 @@ def choices(files: Path) -> str:
     return tiny_folder.write_jsonl(path, [{"question": "1+1?", "options": ["1", "2"], "answer": "B"}])
 
 
-def test_errors_of_libraries_name_the_path_and_say_whether_there_is_room(tmp_path):
+def test_errors_of_libraries_name_the_path_and_say_whether_there_is_room(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="os error 2"), writing_to(tmp_path / "checkpoint"):
         save_file({"a": torch.zeros(3)}, tmp_path / "nowhere" / "a.safetensors")
     with pytest.raises(OSError, match="directory") as raised, writing_to(tmp_path / "checkpoint"):
@@ -206,6 +207,13 @@ def test_errors_of_libraries_name_the_path_and_say_whether_there_is_room(tmp_pat
     with pytest.raises(OSError, match="enforce") as raised, writing_to(tmp_path / "checkpoint"):
         raise RuntimeError("[enforce fail at inline_container.cc:858] . PytorchStreamWriter failed writing file data/3")
     assert raised.value.errno == errno.ENOSPC
+    with pytest.raises(OSError) as raised, writing_to(tmp_path / "a"):
+        raise RuntimeError("I/O error: No space left on device (os error 28)")
+    assert reason(raised.value, tmp_path / "a") == "no space left on device"
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=4096 if place.is_dir() else 1 << 40))
+    with pytest.raises(OSError) as raised, writing_to(tmp_path / "a" / "b"):
+        raise RuntimeError("[enforce fail at inline_container.cc:858] . PytorchStreamWriter failed writing file data/3")
+    assert reason(raised.value, tmp_path / "a" / "b") == "no space left on device"
     with pytest.raises(RuntimeError, match="^CUDA out of memory"), writing_to(tmp_path):
         raise RuntimeError("CUDA out of memory")
     with pytest.raises(OSError) as raised, writing_to(tmp_path / "a"):

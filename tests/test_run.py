@@ -537,6 +537,13 @@ def test_a_resume_with_other_rows_or_another_teacher_is_refused_by_name(finished
         weights_file.write_bytes(kept)
 
 
+def test_a_resume_without_a_signature_says_that_it_is_missing(finished, files, tmp_path):
+    folder = unfinished(finished, tmp_path / "run")
+    (folder / "signature.txt").unlink()
+    with pytest.raises(RunError, match="signature.txt is missing, by which models and rows are held"):
+        run(recipe(files, folder), resume=True, console=QUIET)
+
+
 def test_a_resume_logs_the_same_numbers_between_two_logs(files, tmp_path):
     changes = {"training": {"logging_steps": 4, "save_steps": 3, "max_steps": 8}}
     whole = run(recipe(files, tmp_path / "whole", **changes), console=QUIET).folder

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,7 +71,21 @@ def writing_to(path: Path) -> Iterator[None]:
         if not any(word in said for word in WRITING):
             raise
         full = not any(word in said for word in ("directory", "os error")) or any(word in said for word in NO_ROOM)
-        raise OSError(errno.ENOSPC if full else errno.EIO, said, str(path)) from failed
+        number = next((number for number in FULL if f"os error {number}" in said), None)
+        if number is None and full and _no_room(path):
+            number = errno.ENOSPC
+        said = said if number is None else os.strerror(number)
+        raise OSError(number or (errno.ENOSPC if full else errno.EIO), said, str(path)) from failed
+
+
+def _no_room(path: Path) -> bool:
+    """Whether the disk says so itself."""
+    there = next(one for one in (path, *path.absolute().parents) if one.exists())
+    return shutil.disk_usage(there).free < LITTLE
+
+
+LITTLE = 1 << 24
+"""bytes; what a write that failed for want of room may leave"""
 
 
 WRITING = ("os error", "I/O error", "PytorchStreamWriter", "inline_container", "unexpected pos", "Parent directory")

@@ -250,6 +250,11 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] |
             raise RunError(f"{folder} {now}; wait for it, or choose another output=FOLDER")
         raise RunError(f"{folder} holds this run, unfinished; add --resume to continue or choose another output=FOLDER")
     checkpoints.check(folder / "checkpoints")
+    if not (folder / "signature.txt").is_file():
+        raise RunError(
+            f"{folder}/signature.txt is missing, by which models and rows are held against those that the run began "
+            "with; put it back, or start anew with output=FOLDER"
+        )
     return stored
 
 

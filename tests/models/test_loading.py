@@ -229,3 +229,15 @@ def test_a_model_that_is_cast_is_the_one_that_is_loaded_in_that_dtype(folder):
                                           (*other.named_parameters(), *other.named_buffers())):  # fmt: skip
         assert found.dtype == wanted.dtype, name
         assert torch.equal(found, wanted), name
+
+
+@pytest.mark.parametrize(
+    ("name", "load"),
+    [("model.safetensors", load_model), ("config.json", load_config), ("tokenizer.json", load_tokenizer)],
+)
+def test_a_link_that_leads_nowhere_is_named(folder, tmp_path, name, load):
+    shutil.copytree(folder, tmp_path / "linked")
+    (tmp_path / "linked" / name).unlink()
+    (tmp_path / "linked" / name).symlink_to("../../blobs/0123")
+    with pytest.raises(ModelNotFound, match=f"{name} is a link that leads nowhere .../../blobs/0123 is gone.; downlo"):
+        load(str(tmp_path / "linked"))

@@ -43,6 +43,7 @@ def _first(faults: Iterator[str]) -> str | None:
 
 
 def _weights(folder: Path) -> Iterator[str]:
+    yield from _dangling(sorted(folder.glob("*.safetensors*")))
     yield from _text(folder / "config.json")
     names = [WEIGHTS] if (folder / WEIGHTS).is_file() else []
     if not names and (folder / INDEX).is_file():
@@ -122,6 +123,7 @@ def _safetensors(path: Path, names: set[str]) -> Iterator[str]:
 
 
 def _tokenizer(folder: Path) -> Iterator[str]:
+    yield from _dangling(folder / name for name in TOKENIZER_FILES)
     found = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
     if not found:
         yield "it holds no tokenizer (tokenizer.json, or tokenizer.model); save the model's own into it"
@@ -132,6 +134,17 @@ def _tokenizer(folder: Path) -> Iterator[str]:
         made = json.loads(whole.read_text(encoding="utf-8"))
         if not isinstance(made, dict) or "model" not in made:
             yield "tokenizer.json holds no tokenizer (it has no key 'model'); save the model's own into the folder"
+
+
+def _dangling(paths: Iterable[Path]) -> Iterator[str]:
+    """Links whose files are gone, as in a cache of the hub that was cleared by hand."""
+    for path in paths:
+        if path.is_symlink() and not path.exists():
+            yield nowhere(path)
+
+
+def nowhere(link: Path) -> str:
+    return f"{link.name} is a link that leads nowhere ({link.readlink()} is gone); download the model again"
 
 
 def _text(path: Path) -> Iterator[str]:

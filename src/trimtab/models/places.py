@@ -8,7 +8,7 @@ from typing import Any
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from trimtab.models.builtin import BUILTIN, ModelNotFound, builtin_folder
-from trimtab.models.folder import INDEX, WEIGHTS
+from trimtab.models.folder import INDEX, WEIGHTS, nowhere
 
 ADAPTER = "adapter_config.json"
 
@@ -50,6 +50,9 @@ def place_of(name: str) -> Place:
         return Place(str(builtin_folder(name)))
     path = Path(name).expanduser()
     if path.is_dir():
+        for link in (path / "config.json", path / ADAPTER):
+            if link.is_symlink() and not link.exists():
+                raise ModelNotFound(f"the model folder {name} could not be loaded: {nowhere(link)}")
         if not (path / "config.json").is_file() and not (path / ADAPTER).is_file():
             raise ModelNotFound(f"the folder {name} holds no config.json, so it is no Hugging Face model")
         return Place(str(path))
