@@ -212,3 +212,12 @@ def test_rows_that_an_adapter_adds_to_the_embedding_are_read_and_counted(tmp_pat
     ids = torch.tensor([[5, tiny_folder.VOCAB + 1, 7]])
     found = load_model(name)
     torch.testing.assert_close(found(input_ids=ids).logits, policy.eval()(input_ids=ids).logits, rtol=1e-3, atol=2e-4)
+
+
+def test_rows_without_those_of_the_head_are_refused(tmp_path):
+    base = tiny_folder.save(tmp_path / "base", "llama")
+    model = load_model(base)
+    model.resize_token_embeddings(tiny_folder.VOCAB + 2, mean_resizing=False)
+    adapters.save(add_lora(model, {"r": 2, "target_modules": ["embed_tokens"]}, 0), tmp_path / "adapter", base)
+    with pytest.raises(BrokenModel, match=r"adds 2 rows to the embedding and holds none of the head \(lm_head\)"):
+        load_model(str(tmp_path / "adapter"))

@@ -126,6 +126,14 @@ def _grow(model: PreTrainedModel, weights: dict[str, Tensor]) -> None:
     name = next((n for n, module in model.named_modules() if module is embedding), None)
     stored = weights.get(f"{_PREFIX}{name}.weight", weights.get(f"{_PREFIX}{name}.base_layer.weight"))
     if stored is not None and stored.shape[0] > embedding.num_embeddings:  # type: ignore[operator]
+        head = next((n for n, module in model.named_modules() if module is model.get_output_embeddings()), None)
+        tied = head is None or model.get_parameter(f"{head}.weight") is embedding.weight
+        if not tied and not any(key.startswith(f"{_PREFIX}{head}.") for key in weights):
+            more = stored.shape[0] - embedding.num_embeddings  # type: ignore[operator]
+            raise BrokenModel(
+                f"the adapter adds {more} rows to the embedding and holds none of the head ({head}), which would be "
+                f"drawn at random; store it with modules_to_save: [{head}]"
+            )
         model.resize_token_embeddings(stored.shape[0], mean_resizing=False)  # the adapter's own rows replace them
 
 
