@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+import architectures
 import tiny
 import tiny_folder
 from trimtab.models import adapters
@@ -110,6 +111,26 @@ def test_what_could_not_be_trained_or_merged_is_told_before_training(settings, p
     with pytest.raises(AdapterError) as caught:
         add_lora(tiny.model(), {"r": 2, "target_modules": "all-linear", **settings}, 0)
     assert str(caught.value).startswith(place)
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [("rank", "did you mean 'r'"), ("lora_alhpa", "did you mean 'lora_alpha'"), ("zzz", "its keys: .*lora_alpha")],
+)
+def test_a_setting_that_peft_has_not_is_named_with_the_nearest(key, said):
+    with pytest.raises(AdapterError, match=f"models.lora: PEFT's LoraConfig has no '{key}'; .*{said}"):
+        add_lora(tiny.model(), {key: 4, "target_modules": "all-linear"}, 0)
+
+
+@pytest.mark.parametrize("kind", ["mamba", "falcon_h1", "nemotron_h"])
+def test_all_linear_layers_are_those_that_peft_takes(kind):
+    model = architectures.build(kind)
+    policy = add_lora(model, {"r": 2, "target_modules": "all-linear"}, 0)
+    adapted = {name.rpartition(".lora_A")[0] for name, _ in policy.named_parameters() if ".lora_A." in name}
+    assert adapted
+    assert not any(name.endswith("out_proj") for name in adapted)
+    with pytest.raises(AdapterError, match="out_proj"):
+        add_lora(architectures.build(kind), {"r": 2, "target_modules": ["out_proj"]}, 0)
 
 
 def test_layers_that_an_initialisation_breaks_are_told_before_training():

@@ -3,8 +3,9 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, set_seed
 
+from trimtab.mistakes import nearest
 from trimtab.models import kept_layers
 
 NEED_DATA = ("eva", "corda", "lora_ga")
@@ -42,6 +44,7 @@ def add_lora(model: PreTrainedModel, settings: dict[str, Any], seed: int) -> Any
     """
     from peft import LoraConfig, get_peft_model
 
+    check_names(settings, {field.name for field in fields(LoraConfig) if field.init})
     modules = settings.get("target_modules") or ()
     if isinstance(modules, list) and "lm_head" in modules:
         raise AdapterError("models.lora.target_modules holds lm_head, which TRL's trainer does not take; leave it out")
@@ -52,8 +55,8 @@ def add_lora(model: PreTrainedModel, settings: dict[str, Any], seed: int) -> Any
         )
     set_seed(seed)
     task = "CAUSAL_LM" if model.get_output_embeddings() is not None else "TOKEN_CLS"  # PEFT trains that head whole
-    if task == "TOKEN_CLS" and str(modules).lower() == "all-linear":
-        settings = _without_head(model, settings)
+    if str(modules).lower() == "all-linear":
+        settings = _without(settings, [*_refused(model), *(_head(model) if task == "TOKEN_CLS" else ())])
     try:
         layers = num_layers(model)
         policy = get_peft_model(model, LoraConfig(task_type=task, **settings))
@@ -89,11 +92,51 @@ def describe_repeated(policy: Any, layers: int | None) -> None:
             kept_layers.cut(text, [i for start, end in repeated for i in range(start, end)])
 
 
-def _without_head(model: PreTrainedModel, settings: dict[str, Any]) -> dict[str, Any]:
+def _head(model: PreTrainedModel) -> list[str]:
     """The head that gives scores is trained whole, so that it gets no adapter where all linear layers get one."""
-    head = "score" if hasattr(model, "score") else "classifier"
+    return ["score" if hasattr(model, "score") else "classifier"]
+
+
+def _refused(model: PreTrainedModel) -> list[str]:
+    """Linear layers, by the ends of their names, that PEFT refuses in this class (Mamba's)."""
+    from peft import LoraConfig
+    from peft.tuners.tuners_utils import _check_lora_target_modules_mamba as check
+
+    found = set()
+    for end in {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, nn.Linear)}:
+        try:
+            check(LoraConfig(), model, end)
+        except ValueError:
+            found.add(end)
+    return sorted(found)
+
+
+def _without(settings: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Settings under which modules whose names end like this get no adapter."""
+    if not names:
+        return settings
     given = settings.get("exclude_modules") or []
-    return {**settings, "exclude_modules": f"({given})|{head}" if isinstance(given, str) else [*given, head]}
+    if isinstance(given, str):
+        return {**settings, "exclude_modules": f"({given})|(.*\\.)?({'|'.join(names)})"}
+    return {**settings, "exclude_modules": [*given, *names]}
+
+
+ALIASES = {
+    "rank": "r", "lora_r": "r", "dim": "r", "alpha": "lora_alpha", "dropout": "lora_dropout",
+    "targets": "target_modules", "modules": "target_modules", "layers": "layers_to_transform",
+    "init": "init_lora_weights", "rslora": "use_rslora", "dora": "use_dora",
+}  # fmt: skip
+"""what others call settings of PEFT"""
+
+
+def check_names(settings: Mapping[str, Any], known: Collection[str]) -> None:
+    """Raises an AdapterError for the first setting that LoraConfig has not, with the one that may be meant."""
+    for key in settings:
+        if key in known:
+            continue
+        meant = ALIASES.get(str(key).lower(), str(key))
+        said = nearest(meant, known, f"its keys: {', '.join(sorted(known))}")
+        raise AdapterError(f"models.lora: PEFT's LoraConfig has no {key!r}; {said}")
 
 
 def _reason(error: Exception) -> str:
