@@ -991,8 +991,8 @@ MISTAKES = [
     Mistake(
         "student: layers keep their old numbers",
         "models/student.py",
-        "    made.load_state_dict(state, strict=True)",
-        "    made.load_state_dict(state, strict=True)\n"
+        "    made.tie_weights()",
+        "    made.tie_weights()\n"
         "    for new, old in enumerate(layers):\n"
         "        for module in find_layers(made, len(layers))[1][new].modules():\n"
         '            if hasattr(module, "layer_idx"):\n'
@@ -1001,7 +1001,7 @@ MISTAKES = [
     ),
     Mistake(
         "student: config lists cut at the end",
-        "models/student.py",
+        "models/kept_layers.py",
         "type(value)(value[i] for i in layers)",
         "value[: len(layers)]",
         (
@@ -1055,9 +1055,9 @@ MISTAKES = [
     ),
     Mistake(
         "dial: the config's lists are not extended",
-        "models/student.py",
-        'name != "architectures":',
-        'name != "architectures" and len(layers) <= total:',
+        "models/kept_layers.py",
+        "and _by_layer(name, value, total):",
+        "and _by_layer(name, value, total) and len(layers) <= total:",
         (
             IDENTITY + "test_layers_are_renumbered_and_lists_with_one_entry_a_layer_repeat_their_first",
             IDENTITY + "test_logits_are_those_of_the_original_to_the_last_bit",
