@@ -25,14 +25,12 @@ REASONS = {
     "no-scores": "transformers has no token classification model of this type, on which a scalar head would stand; "
     "reward models that are language models work (`ipvrm`, or `options.head: logit`)",
     "several-ahead": "its head predicts several tokens at once, so its logits are no product of hidden states and head",
-    "mamba-lora": "PEFT cannot adapt all linear layers of a state-space model; name `models.lora.target_modules`",
     "lora-modules": "some of its linear layers are more than that and cannot be adapted; name "
     "`models.lora.target_modules`",
 }
 _WORDS = {
     "no token classification model": "no-scores",
     "does not give the model's own logits": "several-ahead",
-    "incompatible with Mamba": "mamba-lora",
     "cannot run with adapters": "lora-modules",
 }
 HEAD = """# Architectures

@@ -242,3 +242,10 @@ def test_rows_without_those_of_the_head_are_refused(tmp_path):
     adapters.save(add_lora(model, {"r": 2, "target_modules": ["embed_tokens"]}, 0), tmp_path / "adapter", base)
     with pytest.raises(BrokenModel, match=r"adds 2 rows to the embedding and holds none of the head \(lm_head\)"):
         load_model(str(tmp_path / "adapter"))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_model_keeps_its_mode_when_it_gets_adapters(training):
+    model = tiny.model("gpt2").train(training)
+    policy = add_lora(model, {"r": 2, "target_modules": "all-linear"}, seed=0)
+    assert {module.training for module in policy.modules()} == {training}

@@ -63,6 +63,7 @@ def add_lora(model: PreTrainedModel, settings: dict[str, Any], seed: int) -> Any
         describe_repeated(policy, layers)
     except FAILURES as error:
         raise AdapterError(f"models.lora: {_reason(error)}") from error
+    policy.train(model.training)  # a wrapper begins in the mode of training, whatever it wraps
     try:
         _logits(policy)
     except FAILURES as error:  # of layers that are more than linear ones, or stored transposed
