@@ -391,7 +391,8 @@ class Chat:
     def _shared(self, one: str, other: str) -> int:
         """How many characters two texts begin with alike, cut between tokens that stand for marks."""
         shared = next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
-        for mark in self.tokenizer.get_added_vocab():
+        tokenizer: Any = self.tokenizer
+        for mark in tokenizer.get_added_vocab():
             places = range(1, min(len(mark), shared + 1))
             shared -= next((j for j in places if other.startswith(mark, shared - j)), 0)
         return shared
