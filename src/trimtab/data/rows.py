@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -563,7 +564,7 @@ class _Reader:
             )
         return found
 
-    @property
+    @cached_property
     def marks(self) -> list[str]:
         """The end tokens as texts."""
         return [self.coder.tokenizer.decode([end]) for end in sorted(self.ends & self.coder.added)]

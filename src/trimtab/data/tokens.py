@@ -199,7 +199,6 @@ def prompt_text(
     where: str,
     *,
     plain: bool = False,
-    tools: Any = None,
     kwargs: Mapping[str, Any] | None = None,
 ) -> tuple[str, bool]:
     """What the model reads before it answers, and whether that is plain text, which the tokenizer has to begin.
@@ -210,15 +209,15 @@ def prompt_text(
     Raises:
         DataError: if the template does not take it.
     """
+    tools = None
     if isinstance(prompt, Mapping):
-        tools, kwargs, prompt = prompt.get("tools"), {**(kwargs or {}), **kwargs_of(prompt, where)}, prompt["prompt"]
+        tools, kwargs = tools_of(prompt, where), {**(kwargs or {}), **kwargs_of(prompt, where)}
+        prompt = prompt["prompt"]
     assert not isinstance(prompt, Mapping)
     if plain or tokenizer.chat_template is None:
         return prompt if isinstance(prompt, str) else "\n\n".join(text_of(m.get("content")) for m in prompt), True
     chat = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-    given = Chat(
-        tokenizer, messages_of(chat, "the prompt", where), where, tools_of({"tools": tools}, where), kwargs or {}
-    )
+    given = Chat(tokenizer, messages_of(chat, "the prompt", where), where, tools, kwargs or {})
     return given.fitted(prompt=True).render(prompt=True), False
 
 
