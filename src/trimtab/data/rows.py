@@ -197,7 +197,7 @@ def prepare(
             if right is not None:
                 last["outcome"] = right
             if steps:
-                offsets = answer_offsets(whole, tokenizer, where, end_ids)
+                offsets = _offsets(whole, [unit[0] for unit in found], where)
                 last[RATING] = _ratings(row, offsets, where)[: sum(label != IGNORE for label in last["labels"])]
             for prefix, side in zip(prefixes(last), range(2)):
                 for name in columns:
@@ -249,16 +249,19 @@ def answer_offsets(
         DataError: if the row has several answers, the chat template changes the answer's text, or the tokenizer
             cannot tell offsets.
     """
-    if not tokenizer.is_fast:
-        raise DataError(f"{where}: steps are found by character offsets, which only fast tokenizers tell")
     own: Any = tokenizer.eos_token_id
     ends = {*end_ids, *([] if own is None else [int(own)])}
-    reader = _Reader(coder(tokenizer), ends, where)
-    found = reader.sequences(row, "each")
+    return _offsets(row, _Reader(coder(tokenizer), ends, where).sequences(row, "each"), where)
+
+
+def _offsets(row: Mapping[str, Any], found: Sequence[_Sequence], where: str) -> list[tuple[int, int]]:
+    """See `answer_offsets`; of the sequences that a row was read as."""
     if len(found) != 1 or not found[0].answers:
         number = len(found) if found[0].answers else 0
         raise DataError(f"{where} has {number} answers, expected one")
     one = found[0]
+    if one.spans is None:
+        raise DataError(f"{where}: steps are found by character offsets, which only fast tokenizers tell")
     last = row["messages"] if "messages" in row else row["completion"]
     answer = last if isinstance(last, str) else text_of(last[-1]["content"])
     # where the prompt has opened a thought, the answer goes on behind that; a template may leave the thought out
@@ -269,7 +272,7 @@ def answer_offsets(
     )
     if start is None:
         raise DataError(f"{where}: the chat template changes the text of the answer, so its steps cannot be found")
-    spans = [span for span, label in zip(one.spans or [], one.labels) if label != IGNORE]
+    spans = [span for span, label in zip(one.spans, one.labels) if label != IGNORE]
     return [(min(max(begin - start, 0), len(answer)), min(max(end - start, 0), len(answer))) for begin, end in spans]
 
 
