@@ -42,7 +42,7 @@ check: setup ## ruff, pyright and the import contracts
 	$(BIN)/lint-imports --no-cache > .lint-imports.log || (cat .lint-imports.log; exit 1)
 
 bench: setup ## the benchmarks; results go to benchmarks/results
-	for script in startup head_and_loss distill_step adapt_step dial decoding geomrel math_verification reward_step rl_step rollouts score evaluation; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in startup shared_cores head_and_loss distill_step adapt_step dial decoding geomrel math_verification reward_step rl_step rollouts score evaluation; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 docs: setup ## make the generated pages and run the commands of all pages
 	$(BIN)/python scripts/papers_page.py

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import trimtab
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SCRIPTS = (
     "head_and_loss",
@@ -69,6 +71,20 @@ def test_quick_runs_are_signed_and_checked_and_meet_no_target(tmp_path):
     for cell in [step["cells"], *(cell["contestants"] for cell in head["cells"])]:
         assert {"trimtab", "plain"} < cell.keys()
         assert all(c["time"]["seconds"] > 0 and c["memory_mib"] >= 0 for c in cell.values())
+
+
+@pytest.mark.slow  # six processes that import torch, one after the other, some beside a busy one
+def test_waiting_threads_are_measured_idle_and_beside_a_busy_process(tmp_path):
+    words = [sys.executable, str(BENCHMARKS / "shared_cores.py"), "--quick", "--results-dir", str(tmp_path)]
+    subprocess.run(words, check=True, capture_output=True)
+    result = json.loads((tmp_path / "shared_cores-quick.json").read_text())
+    for by_name in result["cells"].values():
+        assert {name: cell["spins"] for name, cell in by_name.items()} == {
+            "trimtab": str(trimtab.SPINS),
+            "spinning": "300000",
+            "passive": None,
+        }
+        assert all(seconds > 0 for cell in by_name.values() for seconds in cell["seconds"].values())
 
 
 def answer(loss: float = 2.0, scale: float = 1.0) -> common.Answer:
