@@ -1,12 +1,17 @@
 """Two models at decode time: the same mixture as with an identity layer, from two sets of weights."""
 
 from functools import partial
+from typing import ClassVar
 
 import pytest
 import torch
 from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, MambaForCausalLM
 
+import architectures
 import tiny
+import tiny_folder
+from trimtab.decoding._config import generate
 from trimtab.decoding.dera import dera
 from trimtab.decoding.realign import realign
 from trimtab.models.identity_layer import bypass, identity_layer, insert_identity_layer
@@ -111,3 +116,113 @@ def test_mistakes_are_refused():
         mixed(reference, tiny.model(seed=1), 0.5, num_beams=3)
     with pytest.raises(ValueError, match="Linear holds no transformers model"):
         mixed(reference, nn.Linear(1, 1), 0.5)
+
+
+# ---------------------------------------------------------------- whatever a model keeps from token to token
+
+STATES = (
+    "mamba", "falcon_mamba", "rwkv", "lfm2", "minimax",
+)  # fmt: skip
+MORE = (
+    "mamba2", "recurrent_gemma", "xlstm", "wide_xlstm", "jamba", "bamba", "zamba", "zamba2", "qwen3_next",
+    "granitemoehybrid", "falcon_h1", "nemotron_h", "lfm2_moe", "mixtral", "gpt_oss", "gemma3_text", "deepseek_v3",
+)  # fmt: skip
+every_state = pytest.mark.parametrize("kind", [*STATES, *(pytest.param(kind, marks=pytest.mark.slow) for kind in MORE)])
+
+
+def xlstm(kind, seed):
+    """Small sizes do not fit the cache that it makes itself."""
+    width, heads = (32, 4) if kind == "xlstm" else (256, 2)
+    sizes = {"vocab_size": 53, "hidden_size": width, "embedding_dim": width, "num_heads": heads, "num_blocks": 2}
+    torch.manual_seed(seed)
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model("xlstm", **sizes, num_hidden_layers=2)).eval()
+
+
+def two(kind):
+    """Two models of a kind with states that matter: at the usual spread a wrong one would hardly be seen."""
+    found = []
+    for seed in (0, 1):
+        made = xlstm(kind, seed) if "xlstm" in kind else architectures.build(kind, seed)
+        made.config.get_text_config().eos_token_id = made.generation_config.eos_token_id = None
+        found.append(made)
+    return found
+
+
+@every_state
+@pytest.mark.parametrize("strength", [0.5, [0.0, 0.5, 1.0], SCHEDULE], ids=["all", "mixed", "schedule"])
+def test_two_streams_share_no_state_whatever_their_models_keep(kind, strength):
+    reference, aligned = two(kind)
+    found = mixed(reference, aligned, strength, **LOGITS)
+    wanted = mixed(reference, aligned, strength, use_cache=False, **LOGITS)
+    assert torch.equal(found.sequences, wanted.sequences)
+    torch.testing.assert_close(logits(found), logits(wanted), rtol=1e-3, atol=1e-3)
+    plain = [model(found.sequences[:, :-1], use_cache=False).logits[:, PROMPT.size(1) - 1 :] for model in two(kind)]
+    if isinstance(strength, float):
+        torch.testing.assert_close(logits(found), (plain[0] + plain[1]) / 2, rtol=1e-3, atol=1e-3)
+
+
+class Shared(MambaForCausalLM):
+    """A model whose states are wrong as soon as something else is read, as of one that holds them itself."""
+
+    kept: ClassVar[list] = []
+
+    def forward(self, *args, cache_params=None, use_cache=None, **inputs):
+        given = self.kept[0] if use_cache and cache_params is not None and self.kept else cache_params
+        found = super().forward(*args, cache_params=given, use_cache=use_cache, **inputs)
+        if use_cache:
+            self.kept[:] = [found.cache_params]
+        return found
+
+
+def test_streams_that_do_share_a_state_are_seen_at_the_first_tokens_and_go_on_without(caplog):
+    config = architectures.config("mamba")
+    reference, aligned = Shared(config), Shared(config)
+    for model in (reference.eval(), aligned.eval()):
+        model.generation_config.eos_token_id = None
+    found = mixed(reference, aligned, [0.0, 0.5, 1.0], **LOGITS)
+    again = mixed(reference, aligned, [0.0, 0.5, 1.0], **LOGITS)
+    wanted = mixed(reference, aligned, [0.0, 0.5, 1.0], use_cache=False, **LOGITS)
+    for one in (found, again):
+        torch.testing.assert_close(logits(one), logits(wanted), rtol=1e-3, atol=1e-3)
+    said = [record.message for record in caplog.records if "read anew for each of its tokens" in record.message]
+    assert 1 <= len(said) <= 2
+    assert all(message.startswith("Shared: ") for message in said)
+
+
+def test_rows_of_a_batch_that_get_mixed_up_are_seen_though_one_row_was_right():
+    """rwkv's cache is right for one row; a batch of several is then held against reading anew too."""
+    reference, aligned = two("rwkv")
+    mixed(reference, aligned, 0.5, PROMPT[:1])
+    found = mixed(reference, aligned, 0.5, **LOGITS)
+    wanted = mixed(reference, aligned, 0.5, use_cache=False, **LOGITS)
+    torch.testing.assert_close(logits(found), logits(wanted), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["llama", "mamba", "minimax", "recurrent_gemma"])
+def test_a_right_cache_is_used_after_its_first_tokens(kind):
+    """Also of one whose modules themselves keep what they have read."""
+    reference, aligned = two(kind)
+    widths = []
+    for model in (reference, aligned):
+        model.get_input_embeddings().register_forward_hook(lambda m, args, out: widths.append(out.size(1)))
+    mixed(reference, aligned, 0.5)
+    assert widths.count(1) == 14  # of seven tokens after the first, in two models
+    widths.clear()
+    mixed(reference, aligned, 0.5)
+    assert widths == [6, 6, *[1] * 14]
+
+
+def test_the_stricter_of_two_models_says_how_prompts_are_asked():
+    """Minimax takes padding for text: prompts of equal length are asked together, also as the second model."""
+    tokenizer = tiny_folder.byte_tokenizer()
+    reference, aligned = two("llama")[0], two("minimax")[1]
+    inputs = tokenizer(["hello there", "hi", "ho"], return_tensors="pt", padding=True, padding_side="left")
+    inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    given = {"custom_generate": dera, "aligned": aligned, "strength": 0.5}
+    together = generate(reference, tokenizer, inputs, 6, **given)[:, inputs["input_ids"].size(1) :]
+    for row, prompt in enumerate(["hello there", "hi", "ho"]):
+        one = tokenizer(prompt, return_tensors="pt")
+        alone = generate(reference, tokenizer, {"input_ids": one["input_ids"]}, 6, **given)[
+            0, one["input_ids"].size(1) :
+        ]
+        assert together[row, : len(alone)].tolist() == alone.tolist()

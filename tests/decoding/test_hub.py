@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
+import architectures
 import tiny
 from trimtab import decoding
 
@@ -62,3 +63,15 @@ def test_what_a_strategy_sets_itself_is_not_handed_over():
     with pytest.raises(decoding.DecodingError, match="temperature is set by the strategy adaptive"):
         hub(model, strategy="adaptive", temperature=0.5)
     hub(model, do_sample=False)
+
+
+def test_a_model_whose_cache_mixes_up_rows_is_asked_without_one():
+    model = architectures.build("rwkv")
+    model.generation_config.eos_token_id = None
+    ids = torch.tensor([[5, 6, 7], [8, 9, 10]])
+    how = {"custom_generate": FOLDER, "trust_remote_code": True, "strategy": "greedy", "max_new_tokens": 8}
+    together = model.generate(ids, **how, pad_token_id=0)
+    alone = [model.generate(row[None], **how, pad_token_id=0)[0] for row in ids]
+    assert together.tolist() == [row.tolist() for row in alone]
+    stock = model.generate(ids, do_sample=False, max_new_tokens=8, pad_token_id=0)
+    assert together.tolist() != stock.tolist()  # otherwise nothing was to be mended

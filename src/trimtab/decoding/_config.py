@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 from transformers.generation.stopping_criteria import StopStringCriteria
 
-from trimtab.decoding._fits import alone, batches, inner, keeps
+from trimtab.decoding._fits import alone, batches, cache_is_right, inner, keeps, strictest
 from trimtab.decoding._ragged import quickest
 from trimtab.models.ends import end_tokens
+from trimtab.models.identity_layer import unwrapped
 
 CALLERS = frozenset({
     "max_length", "max_new_tokens", "num_return_sequences", "output_attentions", "output_hidden_states",
@@ -160,11 +161,11 @@ def run(
         criteria = StopStringCriteria(tokenizer=tokenizer, stop_strings=config.stop_strings)
         others["stopping_criteria"] = StoppingCriteriaList([*others.get("stopping_criteria", ()), criteria])
         config.stop_strings = None
-    if not keeps(model) or ((config.num_beams or 1) > 1 and keeps(model) == "a row"):
-        config.use_cache = False  # beams change places, which what such a model keeps cannot
+    if not all(cache_is_right(one, 1, config.num_beams or 1) for one in read_by(model, others)):
+        config.use_cache = False
     if leave and "custom_generate" not in others and each is None and may_leave(config, others):
         others |= quickest(inputs["input_ids"].device)
-    groups, found = batches(model, inputs), []
+    groups, found = batches(strictest(read_by(model, others)), inputs), []
     with alone(model):
         for rows, given in groups:
             more = {**others, **(each(rows) if each else {})}
@@ -174,6 +175,11 @@ def run(
     places = [[row * copies + i for row in rows for i in range(copies)] for rows, _ in groups]
     ids = inputs["input_ids"].repeat_interleave(copies, dim=0)
     return torch.cat([ids, _joined(found, places, config).to(ids.device)], dim=1)
+
+
+def read_by(model: Any, others: Mapping[str, Any]) -> list[Any]:
+    """The models that read the prompts: this one, and with `dera` the one that is mixed with it."""
+    return [model, *([unwrapped(others["aligned"])] if isinstance(others.get("aligned"), nn.Module) else [])]
 
 
 def _joined(parts: Sequence[Tensor], groups: Sequence[list[int]], config: GenerationConfig) -> Tensor:

@@ -5,7 +5,8 @@ token to token, as of state-space and recurrent models, are another matter: some
 implementations mix up rows. It is tried out on each model that is met, for two prompts and a few tokens.
 """
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import Parameter, signature
 from typing import Any, Literal, NamedTuple
@@ -17,6 +18,7 @@ from transformers import DynamicCache, GenerationConfig
 
 from trimtab.decoding._beginning import grows
 
+LOGGER = logging.getLogger("trimtab")
 SHORT, LONG, NEW = 3, 9, 3
 """Tokens of the two prompts, and of what is added."""
 Keeps = Literal["rows", "a row", ""]
@@ -51,6 +53,11 @@ def batches(model: Any, inputs: Mapping[str, Tensor]) -> list[Batch]:
     return [Batch(some, {k: v[some, -lengths[some[0]] :] for k, v in given.items()}) for some in groups.values()]
 
 
+def strictest(models: Sequence[Any]) -> Any:
+    """Of models that read the same prompts the one that takes the fewest at a time."""
+    return models[0] if len(models) == 1 else min(models, key=lambda one: (keeps(one) != "a row", pads_left(one)))
+
+
 def pads_left(model: Any) -> bool:
     """Whether padding on the left changes nothing."""
     one = inner(model)
@@ -72,11 +79,26 @@ def keeps(model: Any) -> Keeps:
     """What its cache may hold: "rows", "a row" where those of a batch get mixed up, or nothing that is right."""
     one = inner(model)
     if one not in _KEEPS:
-        _KEEPS[one] = "rows" if _grows(one) else _try_cache(one)
+        _KEEPS[one] = "rows" if keeps_keys_and_values(one) else _try_cache(one)
+        if not _KEEPS[one]:
+            say_read_anew(one)
     return _KEEPS[one]
 
 
-def _grows(model: Any) -> bool:
+def cache_is_right(model: Any, num_prompts: int, beams: int) -> bool:
+    """Whether what it keeps is right for so many prompts at a time and so many beams, whose places change."""
+    return keeps(model) == "rows" or (keeps(model) == "a row" and num_prompts <= 1 and beams == 1)
+
+
+def say_read_anew(model: Any) -> None:
+    """In one line, once for a model."""
+    LOGGER.warning(
+        f"{type(model).__name__}: what it keeps from token to token is not right here, so a text is read anew for each "
+        "of its tokens, without a cache: slower, and right"
+    )
+
+
+def keeps_keys_and_values(model: Any) -> bool:
     """Keys and values, as attention keeps them, are right in all of transformers' models and not tried out."""
     return model._supports_default_dynamic_cache() and takes(model, "past_key_values") and grows(
         DynamicCache(config=model.config.get_text_config(decoder=True))

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers.cache_utils import CacheLayerMixin
 from transformers.generation.streamers import BaseStreamer
-from transformers.generation.utils import GenerateDecoderOnlyOutput
+from transformers.generation.utils import ALL_CACHE_NAMES, GenerateDecoderOnlyOutput
 
 from trimtab.core.batch import finite
 
@@ -144,9 +145,20 @@ def check_settings(generation_config: GenerationConfig, inputs: dict[str, Any]) 
     for name in ("output_attentions", "output_hidden_states"):
         if getattr(generation_config, name):
             raise ValueError(f"{name} is not supported by this way of decoding")
-    cache = inputs.get("past_key_values")
-    if cache is not None and cache.get_seq_length() > 0:
-        raise ValueError("past_key_values must be empty: rows are read anew here, some twice or once for several")
+    for name in ALL_CACHE_NAMES:
+        if _holds(inputs.get(name)):
+            raise ValueError(f"{name} must be empty: rows are read anew here, some twice or once for several")
+
+
+def _holds(cache: Any) -> bool:
+    """Whether something was kept in it; states that are no cache of transformers are only made when something is."""
+    if cache is None:
+        return False
+    if not hasattr(cache, "layers"):
+        return not hasattr(cache, "get_seq_length") or cache.get_seq_length() > 0
+    states = [getattr(layer, "has_previous_state", None) or {} for layer in cache.layers]
+    kept = [layer for layer in cache.layers if isinstance(layer, CacheLayerMixin)]
+    return any(any(state.values()) for state in states) or any(layer.get_seq_length() > 0 for layer in kept)
 
 
 def chosen(scores: Tensor, generation_config: GenerationConfig) -> Tensor:

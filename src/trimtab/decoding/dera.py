@@ -13,17 +13,12 @@ Paper: decoding-time realignment (arXiv:2402.02992).
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import (
-    DynamicCache,
-    GenerationConfig,
-    LogitsProcessorList,
-    PreTrainedModel,
-    StoppingCriteriaList,
-)
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
-from trimtab.decoding._streams import Dial, Stream, Strength, check_settings, decode, mix
+from trimtab.decoding._checked import CheckedStream, own_cache
+from trimtab.decoding._streams import Dial, Strength, check_settings, decode, mix
 from trimtab.models.identity_layer import unwrapped
 
 
@@ -61,11 +56,9 @@ def dera(
         raise ValueError(f"reference and aligned model have {sizes[0]} and {sizes[1]} tokens; they must have the same")
     check_settings(generation_config, inputs)
     dial = Dial(strength, input_ids.size(0), generation_config.num_return_sequences or 1)
-    others = dict(inputs)
-    if "past_key_values" in inputs:
-        others["past_key_values"] = DynamicCache(config=other.config.get_text_config(decoder=True))
+    others = own_cache(other, inputs, generation_config, int(dial.aligned.sum()))
     streams = [
-        (needed, weight, Stream(of, needed.nonzero()[:, 0].to(input_ids.device), generation_config, given))
+        (needed, weight, CheckedStream(of, needed.nonzero()[:, 0].to(input_ids.device), generation_config, given))
         for needed, weight, of, given in (
             (dial.original, lambda now: 1 - now, model, inputs),
             (dial.aligned, lambda now: now, other, others),

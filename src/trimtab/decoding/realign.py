@@ -26,6 +26,7 @@ from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel,
 from transformers.generation.streamers import BaseStreamer
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
+from trimtab.decoding._checked import CheckedStream
 from trimtab.decoding._streams import Dial, Stream, Strength, check_settings, decode, mix
 from trimtab.models.identity_layer import blend, bypass
 
@@ -83,7 +84,7 @@ def realign(
         with blend(model, lambda: now):
             return loop(input_ids, one_way)
     aligned, original = (needed.nonzero()[:, 0].to(input_ids.device) for needed in (dial.aligned, dial.original))
-    stream = Stream(model, torch.cat([aligned, original]), generation_config, inputs)
+    stream = CheckedStream(model, torch.cat([aligned, original]), generation_config, inputs)
     around = torch.tensor([False] * len(aligned) + [True] * len(original), device=input_ids.device)
 
     def next_logits(step: int, input_ids: Tensor) -> Tensor:

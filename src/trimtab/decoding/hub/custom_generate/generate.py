@@ -12,6 +12,7 @@ def generate(model, strategy="adaptive", settings=None, logits_processor=None, g
     from transformers import LogitsProcessorList
 
     from trimtab import decoding
+    from trimtab.decoding._fits import cache_is_right
 
     for name in ("custom_generate", "trust_remote_code"):
         kwargs.pop(name, None)
@@ -21,6 +22,9 @@ def generate(model, strategy="adaptive", settings=None, logits_processor=None, g
     tokens = {name: given.get(name, getattr(own, name)) for name in ("eos_token_id", "pad_token_id")}
     marks = kwargs.get("tokenizer") or SimpleNamespace(**tokens)
     arguments = decoding.arguments(strategy, marks, **(settings or {}))
+    prompts = next((kwargs[name] for name in ("input_ids", "inputs") if kwargs.get(name) is not None), ())
+    if not cache_is_right(model, len(prompts), arguments.get("num_beams") or 1):
+        kwargs["use_cache"] = given["use_cache"] = False
     own_settings = decoding.sets(strategy, arguments)
     for name in sorted(own_settings & kwargs.keys()):
         if kwargs[name] is not None and kwargs[name] != arguments[name]:

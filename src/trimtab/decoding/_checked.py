@@ -1,0 +1,103 @@
+"""Streams with states of their own, which are held against reading everything anew where their model is new.
+
+`generate` makes one cache, for one model. Each class of models keeps what it has read under another name and in another
+form, some inside their own modules. That two streams share nothing, and that rows of a batch do not get mixed up, is
+seen at the first tokens: there each text is also read as a whole.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
+from transformers.generation.utils import ALL_CACHE_NAMES
+
+from trimtab.decoding._fits import keeps_keys_and_values, say_read_anew
+from trimtab.decoding._streams import Stream
+
+FIRST = 3
+"""tokens at which a model of unknown states is read anew as well; the later ones show whether that disturbs them"""
+FAILURES = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError)
+"""of a model whose cache does not fit it"""
+_RIGHT: WeakKeyDictionary[Any, dict[tuple[bool, bool], bool]] = WeakKeyDictionary()
+"""by model: (several rows, padding) -> whether its cache is right for such batches"""
+
+
+def without_cache(inputs: dict[str, Any]) -> dict[str, Any]:
+    """What a forward is given but what was kept from the tokens before."""
+    return {name: value for name, value in inputs.items() if name not in ALL_CACHE_NAMES}
+
+
+def own_cache(model: Any, inputs: dict[str, Any], generation_config: GenerationConfig, num_rows: int) -> dict[str, Any]:
+    """The inputs that `generate` prepared for another model, with an empty cache of this one's kind."""
+    found = without_cache(inputs)
+    if found.get("use_cache"):
+        most = (generation_config.max_length or 1) - 1
+        model._prepare_cache_for_generation(
+            generation_config, found, generation_config.get_generation_mode(), num_rows, most
+        )
+    return found
+
+
+class CheckedStream(Stream):
+    """A stream that goes on without a cache where its model's is not right, and says so once for the model."""
+
+    def __init__(
+        self, model: PreTrainedModel, rows: Tensor, generation_config: GenerationConfig, inputs: dict[str, Any]
+    ):
+        super().__init__(model, rows, generation_config, inputs)
+        mask = inputs.get("attention_mask")
+        self.kind = (len(rows) > 1, mask is not None and not bool(mask.all()))
+        self.known = _RIGHT.setdefault(self.model, {})
+        self.checked = range(1, 2) if keeps_keys_and_values(model) else range(FIRST)
+        self.step = 0
+        if self.known.get(self.kind) is False:
+            self.inputs = {**without_cache(inputs), "use_cache": False}
+
+    def __call__(self, input_ids: Tensor) -> Tensor:
+        step, self.step = self.step, self.step + 1
+        cached = self.inputs.get("use_cache") and not self.model.training  # dropout differs from one reading to another
+        if not cached or self.known.get(self.kind) or step not in self.checked:
+            return super().__call__(input_ids)
+        anew = Stream(self.model, self.rows, self.generation_config, {**without_cache(self.inputs), "use_cache": False})
+        anew.started = self.started
+        with _states_aside(self.model):
+            wanted = anew(input_ids)
+        try:
+            found = super().__call__(input_ids)
+        except FAILURES:
+            found = None
+        if found is None or not alike(found, wanted, coarse=self.model.dtype != torch.float32):
+            self.inputs, self.started = anew.inputs, True
+            if False not in self.known.values():
+                say_read_anew(self.model)
+            self.known[self.kind] = False
+            return wanted
+        if step == self.checked[-1]:
+            self.known[self.kind] = True
+        return found
+
+
+@contextmanager
+def _states_aside(model: Any) -> Iterator[None]:
+    """What modules themselves keep of the tokens before (recurrent_gemma's do) is afterwards what it was."""
+    kept = [(module.__dict__, _states_of(module)) for module in model.modules()]
+    yield
+    for own, before in kept:
+        own.update(before)
+
+
+def _states_of(module: Any) -> dict[str, Tensor | None]:
+    """Tensors that are no parameters or buffers, and places for some."""
+    found = {name: value for name, value in vars(module).items() if value is None or isinstance(value, Tensor)}
+    return {name: value if value is None else value.clone() for name, value in found.items()}
+
+
+def alike(found: Tensor, wanted: Tensor, *, coarse: bool) -> bool:
+    """Whether logits [n, V] are equal to rounding; `coarse` where weights have 8 or 11 bits."""
+    apart = (found - wanted).nan_to_num(nan=0.0, posinf=torch.inf, neginf=torch.inf).abs().amax(dim=-1)
+    largest = wanted.masked_fill(~wanted.isfinite(), 0.0).abs().amax(dim=-1)
+    return bool((apart <= (0.1 if coarse else 1e-3) * largest).all())
