@@ -14,6 +14,7 @@ from trimtab.core import TokenBatch, reduce, weights
 from trimtab.methods import dpo, kd, sft
 from trimtab.models.adapters import add_lora
 from trimtab.models.forward import UnsupportedModel, add_objective_forward
+from trimtab.models.identity_layer import bypass, identity_layer, insert_identity_layer
 from trimtab.models.loading import load_model
 from trimtab.models.scalar_head import with_scalar_head
 from trimtab.signals.base import call_plan
@@ -115,7 +116,9 @@ ADJUSTED: dict[str, dict[str, Any]] = {
     "hunyuan_v1_moe": {"head_dim": 16}, "ministral": {"head_dim": 16}, "mamba2": {"num_heads": 4, "head_dim": 16},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]}, "nemotron": {"head_dim": 16}, "youtu": {"head_dim": 8},
-    "recurrent_gemma": {"num_hidden_layers": 3},
+    "recurrent_gemma": {"num_hidden_layers": 3}, "zamba2": {"attention_hidden_size": 64, "attention_head_dim": 32},
+    "zamba": {"attention_hidden_size": 64, "attention_head_dim": 32, "num_hidden_layers": 3,
+              "layers_block_type": ["mamba", "hybrid", "hybrid"]},
 }  # fmt: skip
 """what a type needs besides"""
 
@@ -268,6 +271,28 @@ def check_score(kind: str) -> None:
         scores = scorer(input_ids=ROWS.input_ids, attention_mask=ROWS.attention_mask).logits
     assert scores.shape == (*ROWS.input_ids.shape, 1)
     assert scores.isfinite().all()
+
+
+def check_dial(kind: str, folder: Path) -> None:
+    """A new first layer changes nothing, learns, is saved as an ordinary model, and can be gone around."""
+    model = build(kind)
+    inputs = {"input_ids": ROWS.input_ids, "use_cache": False}
+    with torch.no_grad():
+        wanted = model(**inputs).logits
+    expanded = insert_identity_layer(model)
+    with torch.no_grad():
+        assert torch.equal(expanded(**inputs).logits, wanted)
+        for weight in identity_layer(expanded).parameters():
+            weight.add_(torch.randn_like(weight), alpha=0.1)
+        moved = expanded(**inputs).logits
+        assert not torch.equal(moved, wanted)
+        with bypass(expanded):
+            assert torch.equal(expanded(**inputs).logits, wanted)
+        expanded.save_pretrained(folder)
+        again = load_model(str(folder))
+        torch.testing.assert_close(again(**inputs).logits, moved, rtol=1e-4, atol=1e-4)
+        with bypass(again):
+            torch.testing.assert_close(again(**inputs).logits, wanted, rtol=1e-4, atol=1e-4)
 
 
 CHECKS: dict[str, Any] = {

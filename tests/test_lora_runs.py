@@ -7,8 +7,12 @@ import torch
 from rich.console import Console
 from safetensors import safe_open
 
+import tiny
 import tiny_folder
 from trimtab import run as running
+from trimtab.models.adapters import AdapterError, add_lora
+from trimtab.models.forward import add_objective_forward
+from trimtab.models.identity_layer import bypass, identity_layer, insert_identity_layer
 from trimtab.models.loading import load_model
 from trimtab.recipe import Cut, parse
 from trimtab.run import RunError, run
@@ -19,7 +23,7 @@ IDS = torch.arange(12)[None] * 3
 
 def recipe(folder, lora, method="sft", kind="llama_tied"):
     tiny_folder.save(folder / "model", kind)
-    rows = tiny_folder.pair_rows(4) if method == "dpo" else tiny_folder.chat_rows(4)
+    rows = tiny_folder.pair_rows(4) if method in ("dpo", "clm") else tiny_folder.chat_rows(4)
     tree = {
         "method": method,
         "models": {"policy": str(folder / "model"), "lora": {"r": 4, "target_modules": "all-linear", **lora}},
@@ -139,3 +143,58 @@ def test_resize_that_adds_no_row_leaves_the_adapter_on_its_base(tmp_path):
     run(made, console=QUIET)
     one, two = (load_model(str(tmp_path / "run" / name))(input_ids=IDS).logits for name in ("adapter", "model"))
     torch.testing.assert_close(one, two, rtol=1e-3, atol=2e-4)
+
+
+# ---------------------------------------------------------------- on an identity layer
+
+
+@pytest.mark.parametrize("kind", ["llama_tied", "gpt2"])
+@pytest.mark.parametrize("method", ["clm", "inra"])
+@pytest.mark.parametrize(
+    "lora", [{}, {"target_modules": ["o_proj", "down_proj", "c_proj"], "init_lora_weights": "gaussian"}]
+)
+def test_adapters_of_an_identity_layer_train_that_layer_alone(tmp_path, method, kind, lora):
+    run(recipe(tmp_path, lora, method=method, kind=kind), console=QUIET)
+    original, model = load_model(str(tmp_path / "model")), load_model(str(tmp_path / "run/model"))
+    wanted = original(input_ids=IDS).logits
+    assert (model(input_ids=IDS).logits - wanted).abs().max() > 1e-4
+    with bypass(model):
+        torch.testing.assert_close(model(input_ids=IDS).logits, wanted, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="take the merged model .*run/model"):
+        load_model(str(tmp_path / "run/adapter"))
+
+
+@pytest.mark.parametrize(
+    ("lora", "message"),
+    [
+        ({"target_modules": ["q_proj"]}, "nothing is learnt: self_attn.o_proj, mlp.down_proj of the identity layer"),
+        (
+            {"target_modules": ["qproj"]},
+            "target_modules=.'qproj'. names nothing in the identity layer; it has self_attn",
+        ),
+        ({"layers_to_transform": [1]}, "models.lora.layers_to_transform does nothing here"),
+        ({"bias": "all"}, "models.lora.bias=all trains biases of all layers"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save=.'lm_head'. names nothing in the identity layer"),
+        ({"target_modules": "all-linear", "init_lora_weights": "pissa"}, "with init_lora_weights left as it is"),
+    ],
+)
+def test_adapters_that_reach_elsewhere_or_learn_nothing_are_refused(lora, message):
+    policy = insert_identity_layer(tiny.model("llama"))
+    add_objective_forward(policy)
+    with pytest.raises(AdapterError, match=message):
+        add_lora(policy, {"r": 2, **lora}, seed=0, only=identity_layer(policy))
+
+
+def test_only_places_of_the_layer_get_adapters_whatever_they_are_named_by():
+    names = {}
+    for given in (None, "all-linear", ["o_proj"], r".*\.(o|down)_proj"):
+        policy = insert_identity_layer(tiny.model("llama"))
+        add_objective_forward(policy)
+        adapted = add_lora(policy, {"r": 2, "target_modules": given}, seed=0, only=identity_layer(policy))
+        found = {name.partition(".lora_")[0] for name, p in adapted.named_parameters() if p.requires_grad}
+        names[str(given)] = {name.rpartition("layers.")[2] for name in found}
+    assert names["None"] == names["all-linear"]
+    assert names["['o_proj']"] == {"0.self_attn.o_proj"}
+    assert names[r".*\.(o|down)_proj"] == {"0.self_attn.o_proj", "0.mlp.down_proj"}
+    assert len(names["all-linear"]) == 7
+    assert all(name.startswith("0.") for name in names["all-linear"])

@@ -97,7 +97,6 @@ def test_a_mistake_is_explained_in_one_line(tmp_path, override, message):
         ("inra", {"reference": "x"}, "method inra does not use models.reference; leave it out"),
         ("dpo", {"aligned": "x"}, "method dpo does not use models.aligned; leave it out"),
         ("wspo", {"weak_aligned": "x"}, "method wspo needs models.weak_reference; add it"),
-        ("clm", {"lora": {"r": 4}}, "method clm trains its identity layer alone; leave out models.lora"),
     ],
 )
 def test_models_that_a_method_lacks_or_does_not_use_are_named(method, models, message):

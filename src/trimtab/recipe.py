@@ -306,8 +306,6 @@ def check_method(recipe: Recipe, where: str) -> None:
         if getattr(recipe.models, role) is not None and role != "teacher" and role not in used:  # evaluations read it
             raise RecipeError(f"{where}: method {recipe.method} does not use models.{role}; leave it out")
     _check_loop(recipe, method.loop == "rollouts", wanted.credit, where)
-    if wanted.identity_layer and recipe.models.lora is not None:
-        raise RecipeError(f"{where}: method {recipe.method} trains its identity layer alone; leave out models.lora")
     if isinstance(recipe.models.policy, Cut) and recipe.models.policy.source == "teacher" and not recipe.models.teacher:
         raise RecipeError(f"{where}: models.policy is made from the teacher, but models.teacher is missing")
     if "max_steps" not in recipe.training and "num_train_epochs" not in recipe.training:

@@ -63,7 +63,7 @@ from trimtab.models.adapters import save as save_adapter
 from trimtab.models.ends import end_tokens, settle
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.growth import grow_embedding, num_tokens
-from trimtab.models.identity_layer import bypass, insert_identity_layer, train_only_identity_layer
+from trimtab.models.identity_layer import bypass, identity_layer, insert_identity_layer, train_only_identity_layer
 from trimtab.models.limits import beyond, check_prompts, token_beyond
 from trimtab.models.quantised import check_policy, is_quantised
 from trimtab.models.scalar_head import add_score_forward, as_critic, with_scalar_head
@@ -427,11 +427,14 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         add_objective_forward(policy)
     if models.lora is not None:
         before = start_logits(policy)
-        policy = add_lora(policy, models.lora, recipe.seed)
-        off = policy.disable_adapter
+        policy = add_lora(
+            policy, models.lora, recipe.seed, only=identity_layer(policy) if wants.identity_layer else None
+        )
+        around = off is not None  # around its identity layer a policy is its start, whatever the adapter does
+        off = partial(bypass, policy) if around else policy.disable_adapter
         if not base_is_whole(policy, before):
             remember_initial(policy)
-        if wants.start and models.reference is None and not off_is_start(policy, before):
+        if wants.start and models.reference is None and not around and not off_is_start(policy, before):
             off, start = None, start or make_policy(recipe, shared)
             notes.append(
                 "the adapter's settings change the model's own weights, so that the start is kept as a second model"
@@ -1173,10 +1176,10 @@ def _save_model(trainer: Any, job: Job, folder: Path) -> list[str]:
 
 
 def _was_made(job: Job) -> bool:
-    """Whether the model under the adapter lies in no folder: layers of another, or more rows. A quantised one's new
-    rows are stored with the adapter."""
+    """Whether the model under the adapter lies in no folder: layers of another, one layer more, or more rows. A
+    quantised one's new rows are stored with the adapter."""
     models, policy = job.recipe.models, job.policy
-    if not isinstance(models.policy, str):
+    if not isinstance(models.policy, str) or method_of(job.recipe)[2].identity_layer:
         return True
     if not models.resize or is_quantised(policy.get_base_model() if hasattr(policy, "get_base_model") else policy):
         return False

@@ -1,10 +1,13 @@
 """A layer that changes nothing until it is trained, and the way around it once it is."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+import architectures
 import tiny
 from trimtab.models.identity_layer import (
     IdentityLayerError,
@@ -14,6 +17,7 @@ from trimtab.models.identity_layer import (
     output_projections,
     train_only_identity_layer,
 )
+from trimtab.models.layer_outputs import output_writers
 from trimtab.models.student import find_layers
 
 CASES = {
@@ -181,15 +185,108 @@ def test_attention_scaled_by_the_layers_number_is_refused_since_the_original_wou
         insert_identity_layer(model)
 
 
-def test_blocks_whose_last_step_is_no_linear_layer_are_refused_with_what_was_found():
-    from transformers import MixtralConfig, MixtralForCausalLM
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("llama", ["self_attn.o_proj", "mlp.down_proj"]),
+        ("gpt2", ["attn.c_proj", "mlp.c_proj"]),
+        ("opt", ["fc2", "self_attn.out_proj"]),
+        ("mixtral", ["self_attn.o_proj", "mlp.experts.down_proj"]),
+        ("gpt_oss", ["self_attn.o_proj", "mlp.experts.down_proj", "mlp.experts.down_proj_bias"]),
+        ("qwen2_moe", ["self_attn.o_proj", "mlp.experts.down_proj", "mlp.shared_expert.down_proj"]),
+        ("granitemoe", ["self_attn.o_proj", "block_sparse_moe.output_linear.weight"]),
+        ("mamba", ["mixer.out_proj"]),
+    ],
+)
+def test_what_writes_the_output_of_a_block_is_found(kind, names):
+    """Of a mixture the last weights of all its experts, not the router, and not the gate that runs last."""
+    model = architectures.build(kind)
+    _, layers = find_layers(model, model.config.get_text_config().num_hidden_layers)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert sorted(output_projections(model, layers[0])) == sorted(names)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
 
-    config = MixtralConfig(
-        vocab_size=53, hidden_size=16, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, num_local_experts=2,
-    )  # fmt: skip
-    with pytest.raises(IdentityLayerError, match=r"\(mixtral\).* the identity with the weights of self_attn.o_proj"):
-        insert_identity_layer(MixtralForCausalLM(config).eval())
+
+MIXTURES = ("mixtral", "qwen2_moe", "gpt_oss", "deepseek_v2", "glm4_moe")
+MORE = (
+    "qwen3_moe", "olmoe", "bloom", "falcon", "mpt", "gemma4_text", "zamba2", "ernie4_5_moe", "jamba", "bamba",
+    "llama4_text", "afmoe", "granitemoe", "dbrx", "phimoe", "deepseek_v3", "jetmoe", "lfm2_moe", "qwen3_next", "zamba",
+    "nemotron_h",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [*MIXTURES, *(pytest.param(kind, marks=pytest.mark.slow) for kind in MORE)])
+def test_mixtures_and_layers_that_are_named_by_index_get_one(kind, tmp_path):
+    architectures.check_dial(kind, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", architectures.TYPES)
+def test_every_architecture_gets_an_identity_layer_or_is_refused_by_name(kind, tmp_path):
+    refused = ""
+    try:
+        architectures.check_dial(kind, tmp_path)
+    except architectures.NotTiny as error:
+        pytest.skip(str(error))
+    except IdentityLayerError as error:
+        refused = str(error)
+    assert re.match(r"$|\w+( \(\w+\)|: looked for one list)", refused), refused
+
+
+def test_what_multiplies_all_that_a_layer_gives_is_one_in_the_new_layer():
+    model = architectures.build("gemma4_text")
+    _, layers = find_layers(model, 2)
+    layers[0].layer_scalar.fill_(0.5)
+    expanded = insert_identity_layer(model)
+    assert torch.equal(logits(expanded), logits(model))
+    assert [float(layer.layer_scalar) for layer in find_layers(expanded, 3)[1]] == [1.0, 0.5, 1.0]
+
+
+def test_what_does_not_run_with_one_layer_more_is_refused_by_name(monkeypatch):
+    model = original()
+    monkeypatch.setattr(type(model), "forward", lambda self, **inputs: {}["no such layer"])
+    with pytest.raises(IdentityLayerError, match=r"LlamaForCausalLM \(llama\): .* does not run \(KeyError"):
+        insert_identity_layer(model)
+
+
+class Experts(nn.Module):
+    """Two experts in a list, of which tokens reach the first alone, with gates that run last."""
+
+    def __init__(self, tables):
+        super().__init__()
+        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(4, 6), nn.SiLU(), nn.Linear(6, 4)) for _ in range(2))
+        self.gate = nn.Linear(4, 4)
+        self.second, self.first = (nn.Parameter(torch.randn(2, *shape)) for shape in ((4, 6), (6, 4)))
+        self.tables = tables
+
+    def forward(self, x):
+        if self.tables:
+            gate, up = (x @ self.first[0].T).chunk(2, dim=-1)
+            return (nn.functional.silu(gate) * up) @ self.second[0, :, :3].T
+        return self.gate(x).sigmoid() * self.experts[0](x)
+
+
+class Block(nn.Module):
+    def __init__(self, tables=False):
+        super().__init__()
+        self.mlp = Experts(tables)
+
+    def forward(self, x):
+        return x + self.mlp(x)
+
+
+def test_all_experts_of_a_list_are_zeroed_though_few_tokens_reach_few_of_them():
+    layer = Block()
+    found = output_writers(layer, lambda: layer(torch.randn(2, 3, 4)))
+    assert sorted(found) == ["mlp.experts.0.2", "mlp.experts.1.2"]
+
+
+def test_weights_at_zero_that_would_never_learn_are_not_chosen():
+    """With the first weights of a gated expert at zero it gives zeros too, and no gradient reaches anything."""
+    layer = Block(tables=True)
+    found = output_writers(layer, lambda: layer(torch.randn(2, 3, 4)))
+    assert sorted(found) == ["mlp.second"]
 
 
 def test_layers_without_a_linear_layer_are_refused_with_what_was_found():

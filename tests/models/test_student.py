@@ -51,7 +51,7 @@ def without(model, kept):
         given = args[0] if args else kwargs["hidden_states"]
         return given if isinstance(output, torch.Tensor) else (given, *output[1:])
 
-    _, layers = find_layers(model, 4)
+    _, layers = find_layers(model, model.config.get_text_config().num_hidden_layers)
     hooks = [layer.register_forward_hook(skip, with_kwargs=True) for i, layer in enumerate(layers) if i not in kept]
     try:
         return logits(model)
@@ -284,9 +284,20 @@ def test_settings_by_index_follow_the_layers(kind, kept, tmp_path):
     assert torch.equal(logits(type(student).from_pretrained(tmp_path)), logits(student))
 
 
+@pytest.mark.parametrize("kind", ["gemma3n_text", "gemma4_text"])
+@pytest.mark.parametrize("kept", [[0], [1]])
+def test_tables_with_a_part_for_each_layer_and_settings_of_single_layers_follow(kind, kept):
+    """Embeddings for each layer lie one behind the other, and each kind of attention has heads of its own size."""
+    model = architectures.build(kind)
+    student = keep_layers(model, kept)
+    tables = [one.get_parameter("model.embed_tokens_per_layer.weight") for one in (model, student)]
+    assert tables[0].size(1) == 2 * tables[1].size(1)
+    torch.testing.assert_close(logits(student), without(model, kept), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("kind", "kept"),
-    [("modernbert-decoder", [1]), ("gemma3n_text", [0]), ("diffllama", [1]), ("rwkv", [0]), ("prophetnet", [0])],
+    [("modernbert-decoder", [1]), ("diffllama", [1]), ("rwkv", [0]), ("prophetnet", [0])],
 )
 def test_layers_that_cannot_stand_elsewhere_are_refused_in_one_line(kind, kept):
     model = architectures.build(kind)

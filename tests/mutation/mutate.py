@@ -1018,19 +1018,16 @@ MISTAKES = [
     ),
     Mistake(
         "dial: the first projection of a block is zeroed, not the last",
-        "models/identity_layer.py",
-        "last.update({block: name})",
-        "last.setdefault(block, name)",
-        (
-            IDENTITY + "test_logits_are_those_of_the_original_to_the_last_bit",
-            IDENTITY + "test_linear_layers_that_hang_on_the_layer_itself_are_one_block",
-        ),
+        "models/layer_outputs.py",
+        "for name in dict.fromkeys(reversed(seen.order)) if",
+        "for name in dict.fromkeys(seen.order) if",
+        (IDENTITY + "test_what_writes_the_output_of_a_block_is_found",),
     ),
     Mistake(
         "dial: output biases are not zeroed",
         "models/identity_layer.py",
-        "        if projection.bias is not None:",
-        "        if projection.bias is None:",
+        "isinstance(writer, nn.Parameter) else writer.parameters():",
+        "isinstance(writer, nn.Parameter) else [writer.weight]:",
         (IDENTITY + "test_only_the_output_projections_differ_from_a_copy_of_the_first_layer",),
     ),
     Mistake(
@@ -1038,10 +1035,21 @@ MISTAKES = [
         "models/identity_layer.py",
         "    if not all(torch.equal(given, returned) for given, returned in seen) or",
         "    if not seen and",
-        (
-            IDENTITY + "test_attention_scaled_by_the_layers_number_is_refused",
-            IDENTITY + "test_blocks_whose_last_step_is_no_linear_layer_are_refused",
-        ),
+        (IDENTITY + "test_attention_scaled_by_the_layers_number_is_refused",),
+    ),
+    Mistake(
+        "dial: an expert's first weights are zeroed, which never learn again",
+        "models/layer_outputs.py",
+        "    return any(gradient is not None and int(gradient.count_nonzero()) for gradient in gradients)",
+        "    return True",
+        (IDENTITY + "test_weights_at_zero_that_would_never_learn_are_not_chosen",),
+    ),
+    Mistake(
+        "dial: only the experts that a few tokens reach are zeroed",
+        "models/layer_outputs.py",
+        "if isinstance(members, nn.ModuleList) and parts[at].isdigit():",
+        "if isinstance(members, nn.ModuleList) and parts[at].isalpha():",
+        (IDENTITY + "test_all_experts_of_a_list_are_zeroed",),
     ),
     Mistake(
         "dial: the new layer comes after the first",
@@ -1127,9 +1135,16 @@ MISTAKES = [
     Mistake(
         "decoding: one cache for both models",
         "decoding/dera.py",
-        '    if "past_key_values" in inputs:',
-        '    if "past_key_values" not in inputs:',
-        (DERA + "test_each_model_has_a_cache_of_its_own",),
+        "others = own_cache(other, inputs, generation_config, int(dial.aligned.sum()))",
+        "others = dict(inputs)",
+        (DERA + "test_a_right_cache_is_used_after_its_first_tokens",),
+    ),
+    Mistake(
+        "decoding: a cache that two streams share is believed",
+        "decoding/_checked.py",
+        "if found is None or not alike(found, wanted, coarse=self.model.dtype != torch.float32):",
+        "if found is None:",
+        (DERA + "test_streams_that_do_share_a_state_are_seen_at_the_first_tokens",),
     ),
     Mistake(
         "decoding: a request's strength goes to another",

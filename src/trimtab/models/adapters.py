@@ -16,6 +16,8 @@ from transformers import PreTrainedModel, set_seed
 
 from trimtab.mistakes import nearest
 from trimtab.models import kept_layers
+from trimtab.models.folder import shown
+from trimtab.models.layer_lora import LayerLoraError, check_learns, within
 
 NEED_DATA = ("eva", "corda", "lora_ga")
 """Initialisations that PEFT computes from rows in a pass of their own."""
@@ -31,13 +33,14 @@ class AdapterError(ValueError):
     """Adapter settings that PEFT does not take, or under which no model could be saved."""
 
 
-def add_lora(model: PreTrainedModel, settings: dict[str, Any], seed: int) -> Any:
+def add_lora(model: PreTrainedModel, settings: dict[str, Any], seed: int, *, only: nn.Module | None = None) -> Any:
     """The model with freshly drawn adapters; its own weights are frozen.
 
     Args:
         model: with `add_objective_forward` or `add_score_forward` already called; a scalar head is trained as a whole.
         settings: arguments of PEFT's LoraConfig.
         seed: of the draw.
+        only: the one layer that gets adapters; None: all.
 
     Raises:
         AdapterError: in PEFT's words, with the name of the setting's place.
@@ -57,6 +60,11 @@ def add_lora(model: PreTrainedModel, settings: dict[str, Any], seed: int) -> Any
     task = "CAUSAL_LM" if model.get_output_embeddings() is not None else "TOKEN_CLS"  # PEFT trains that head whole
     if str(modules).lower() == "all-linear":
         settings = _without(settings, [*_refused(model), *(_head(model) if task == "TOKEN_CLS" else ())])
+    if only is not None:
+        try:
+            settings = within(model, settings, only)
+        except LayerLoraError as error:
+            raise AdapterError(f"models.lora.{error}") from error
     try:
         layers = num_layers(model)
         policy = get_peft_model(model, LoraConfig(task_type=task, **settings))
@@ -72,7 +80,23 @@ def add_lora(model: PreTrainedModel, settings: dict[str, Any], seed: int) -> Any
             f"({_reason(error)}); name other models.lora.target_modules, or another init_lora_weights"
         ) from error
     _check_merge(policy)
+    if only is not None:
+        _check_only(policy, only)
     return policy
+
+
+def _check_only(policy: Any, layer: nn.Module) -> None:
+    """Adapters in one layer train nothing else, and something."""
+    inside = {id(parameter) for parameter in layer.parameters()}
+    outside = [n for n, p in policy.named_parameters() if p.requires_grad and id(p) not in inside]
+    if outside:
+        raise AdapterError(f"models.lora: {shown(outside)} would be trained too, and only the identity layer is")
+    tables = [(name, p) for name, p in layer.named_parameters() if p.dim() > 1 and ".lora_" not in name]
+    zeros = [name.replace(".base_layer", "").removesuffix(".weight") for name, p in tables if not p.count_nonzero()]
+    try:
+        check_learns(policy, _raw_logits, zeros)
+    except LayerLoraError as error:
+        raise AdapterError(f"models.lora: {error}") from error
 
 
 def num_layers(model: Any) -> int | None:
@@ -157,6 +181,11 @@ def _check_merge(policy: Any) -> None:
 
 @torch.no_grad()
 def _logits(model: Any) -> Tensor:
+    """As `_raw_logits`, detached."""
+    return _raw_logits(model).detach().clone()
+
+
+def _raw_logits(model: Any) -> Tensor:
     """[1, T, V] of a few tokens, in eval mode; of a model with a scalar head its scores."""
     config = model.config.get_text_config(decoder=True)
     device = next(model.parameters()).device
@@ -164,7 +193,7 @@ def _logits(model: Any) -> Tensor:
     was_training = model.training
     model.eval()
     try:
-        return model(input_ids=ids, use_cache=False).logits.detach().clone()
+        return model(input_ids=ids, use_cache=False).logits
     finally:
         model.train(was_training)
 

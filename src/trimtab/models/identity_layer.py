@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from trimtab.models.forward import same_logits
+from trimtab.models.layer_outputs import Writers, output_writers
 from trimtab.models.student import copy_layers, find_layers
 
 MARK = "trimtab_identity_layer"
@@ -29,8 +29,8 @@ class IdentityLayerError(ValueError):
 def insert_identity_layer(model: PreTrainedModel) -> PreTrainedModel:
     """A new model with an identity layer before the first; ordinary weights, an ordinary config.
 
-    The linear layers that write the output of the layer's blocks are found by running them, not by their names: in
-    each block it is the one that runs last. Lists in the config with one entry a layer repeat their first.
+    The weights that write the output of the layer's blocks are found by running them, not by their names (see
+    `layer_outputs`). What the config says of each layer by its index follows (see `kept_layers`).
 
     Where a block's output passes a norm (gemma2, gemma3, olmo2) the layer is an identity that is left abruptly: the
     norm's slope at zero is 1/sqrt(eps), so the first updates want a small learning rate or a warm-up.
@@ -56,51 +56,46 @@ def insert_identity_layer(model: PreTrainedModel) -> PreTrainedModel:
         _, layers = find_layers(expanded, number + 1)
     except ValueError as error:
         raise IdentityLayerError(str(error)) from error
+    try:
+        _few_logits(expanded)
+    except Exception as error:  # what a model says of a layer that it does not expect is its own
+        said = " ".join(str(error).split())[:200]
+        raise IdentityLayerError(
+            f"{name}: the model with one layer more does not run ({type(error).__name__}: {said}), for its layers "
+            "differ by their place"
+        ) from error
     outputs = output_projections(expanded, layers[0])
-    for projection in outputs.values():
-        nn.init.zeros_(projection.weight)
-        if projection.bias is not None:
-            nn.init.zeros_(projection.bias)
+    for writer in outputs.values():
+        for weight in [writer] if isinstance(writer, nn.Parameter) else writer.parameters():
+            nn.init.zeros_(weight)
+    for name, scale in layers[0].named_buffers(recurse=False):  # gemma4 multiplies all that a layer gives
+        if scale.numel() == 1 and "scal" in name:
+            nn.init.ones_(scale)
     with _watch(layers[0]) as seen:
         logits = _few_logits(expanded)
     if not all(torch.equal(given, returned) for given, returned in seen) or not same_logits(logits, _few_logits(model)):
         raise IdentityLayerError(
             f"{name}: a copy of the first layer ({type(layers[0]).__name__}) is not the identity with the weights of "
-            f"{', '.join(outputs)} at zero; looked for the Linear or Conv1D that runs last in each of its blocks"
+            f"{', '.join(outputs)} at zero, which are what writes the output of its blocks"
         )
     setattr(expanded.config, MARK, True)
     return expanded
 
 
-def output_projections(model: PreTrainedModel, layer: nn.Module) -> dict[str, nn.Linear | Conv1D]:
-    """By name, the linear layers of `layer` that write the output of each of its blocks.
-
-    A block is a child of the layer with linear layers inside; linear layers that are children themselves are one block
-    together. Norms have none and do not count.
+def output_projections(model: PreTrainedModel, layer: nn.Module) -> Writers:
+    """By name, the weights of `layer` that write the output of each of its blocks; see `layer_outputs`.
 
     Raises:
-        IdentityLayerError: if no linear layer runs.
+        IdentityLayerError: if there are none.
     """
-    last: dict[str, str] = {}
-    leaves = {n: m for n, m in layer.named_modules() if isinstance(m, nn.Linear | Conv1D)}
-
-    def note(name: str) -> Any:
-        block = name.partition(".")[0] if "." in name else ""
-        return lambda *_: last.update({block: name})
-
-    hooks = [leaf.register_forward_hook(note(name)) for name, leaf in leaves.items()]
-    try:
-        _few_logits(model)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not last:
-        found = ", ".join(f"{n} ({type(m).__name__})" for n, m in layer.named_children())
+    found = output_writers(layer, lambda: _few_logits(model))
+    if not found:
+        children = ", ".join(f"{n} ({type(m).__name__})" for n, m in layer.named_children())
         raise IdentityLayerError(
-            f"{type(model).__name__} ({model.config.model_type}): looked for Linear or Conv1D modules in the blocks of "
-            f"its first layer ({type(layer).__name__}) and saw none run; found: {found or 'nothing'}"
+            f"{type(model).__name__} ({model.config.model_type}): looked for Linear or Conv1D modules, and weights of "
+            f"experts, that write what the blocks of {type(layer).__name__} give; found: {children}"
         )
-    return {name: leaves[name] for name in last.values()}
+    return found
 
 
 def identity_layer(model: nn.Module) -> nn.Module:

@@ -6,7 +6,10 @@ Rules by names of transformers' configs; what no rule covers shows when the mode
 from collections.abc import Sequence
 from typing import Any
 
-INDICES = ("mlp_only_layers", "moe_layers", "attn_layer_indices", "full_attn_idxs", "cross_attention_layers")
+INDICES = (
+    "mlp_only_layers", "moe_layers", "attn_layer_indices", "full_attn_idxs", "cross_attention_layers",
+    "hybrid_layer_ids",
+)  # fmt: skip
 """which layers are of one kind"""
 FIRST = ("max_window_layers", "first_k_dense_replace", "num_dense_layers")
 """so many layers at the beginning are of one kind"""
@@ -43,6 +46,9 @@ def cut(text: Any, layers: Sequence[int]) -> None:
     if before.get("scale_depth"):  # over the root of the number of layers
         text.scale_depth *= (len(layers) / total) ** 0.5
     text.num_hidden_layers = len(layers)
+    if (own := before.get("_heterogeneity_spec")) is not None:  # settings that single layers have otherwise
+        found = own.per_layer_overrides
+        text.per_layer_config = {new: dict(found[old]) for new, old in enumerate(layers) if old in found}
     if sparse is not None:
         text.decoder_sparse_step, text.mlp_only_layers = 1, [new for new, old in enumerate(layers) if not sparse[old]]
     if mixture is not None:

@@ -6,7 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from trimtab.models import kept_layers
@@ -103,10 +103,10 @@ def copy_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
     total = text.num_hidden_layers
     made = _built(model, config, layers)
     path, _ = find_layers(model, total)
-    state = {}
+    state, wanted = {}, made.state_dict()
     for name, value in model.state_dict().items():
         if not name.startswith(f"{path}."):
-            state[name] = value
+            state[name] = _of_layers(value, wanted.get(name), total, layers)
             continue
         index, _, rest = name.removeprefix(f"{path}.").partition(".")
         state |= {f"{path}.{new}.{rest}": value for new, old in enumerate(layers) if old == int(index)}
@@ -121,6 +121,19 @@ def copy_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
     made.tie_weights()
     made.generation_config = deepcopy(model.generation_config)
     return made.to(model.device).train(model.training)  # type: ignore[arg-type]
+
+
+def _of_layers(value: Tensor, wanted: Tensor | None, total: int, layers: Sequence[int]) -> Tensor:
+    """A table in which each layer has a part, one behind the other (gemma4's embeddings for each layer), with those of
+    the layers that are kept; any other as it is."""
+    if wanted is None or value.dim() != wanted.dim() or value.shape == wanted.shape:
+        return value
+    for dim, (before, after) in enumerate(zip(value.shape, wanted.shape)):
+        if before % total == 0 and before // total * len(layers) == after:
+            parts = value.unflatten(dim, (total, before // total))
+            found = parts.index_select(dim, torch.tensor(layers, device=value.device)).flatten(dim, dim + 1)
+            return found if found.shape == wanted.shape else value
+    return value
 
 
 def _built(model: PreTrainedModel, config: Any, layers: Sequence[int]) -> PreTrainedModel:

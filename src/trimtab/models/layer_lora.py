@@ -1,0 +1,86 @@
+"""LoRA in one layer of a model alone, the others without adapters and frozen."""
+
+import re
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+NAMES = ("target_modules", "target_parameters", "modules_to_save")
+"""settings of PEFT that name parts of a model"""
+ELSEWHERE = ("layers_to_transform", "layers_pattern", "layer_replication", "trainable_token_indices")
+"""settings of PEFT that reach other layers, or choose among them"""
+
+
+class LayerLoraError(ValueError):
+    """Settings under which something else than the layer would be trained, or nothing."""
+
+
+def within(model: nn.Module, settings: dict[str, Any], layer: nn.Module) -> dict[str, Any]:
+    """The settings with what they name as whole names of parts of `layer`.
+
+    Args:
+        settings: arguments of PEFT's LoraConfig; without a place, all linear layers: PEFT's own choice, such as q_proj
+            and v_proj, stands before weights that are zero, where nothing is learnt.
+
+    Raises:
+        LayerLoraError: if they reach elsewhere, or nothing in the layer.
+    """
+    for name in ELSEWHERE:
+        if settings.get(name) is not None:
+            raise LayerLoraError(f"{name} does nothing here: only the identity layer gets adapters; leave it out")
+    if settings.get("bias", "none") == "all":
+        raise LayerLoraError("bias=all trains biases of all layers; choose none or lora_only")
+    inside = set(layer.modules())
+    modules = {name: module for name, module in model.named_modules() if module in inside and name}
+    path = min(modules, key=len)
+    parameters = [f"{path}.{name}" for name, _ in layer.named_parameters()]
+    linear = [name for name, module in modules.items() if isinstance(module, nn.Linear | Conv1D)]
+    found = dict(settings)
+    given = dict(settings)
+    if not given.get("target_modules") and not given.get("target_parameters"):
+        given["target_modules"] = "all-linear"
+    for name in NAMES:
+        if not given.get(name):
+            continue
+        known = parameters if name == "target_parameters" else list(modules)
+        chosen = linear if given[name] == "all-linear" else [one for one in known if _meant(given[name], one)]
+        if not chosen:
+            raise LayerLoraError(
+                f"{name}={settings.get(name)} names nothing in the identity layer; it has "
+                f"{', '.join(one.removeprefix(path + '.') for one in (parameters if 'param' in name else linear))}"
+            )
+        found[name] = chosen
+    return found
+
+
+def _meant(given: str | Collection[str], name: str) -> bool:
+    """As PEFT reads names: a pattern, or ends of them."""
+    if isinstance(given, str):
+        return re.fullmatch(given, name) is not None
+    return any(name == one or name.endswith(f".{one}") for one in given)
+
+
+def check_learns(policy: Any, logits: Any, writers: Iterable[str]) -> None:
+    """Adapters must reach a gradient: what stands before weights that are zero alone would never move.
+
+    Args:
+        logits: computes those of a few tokens, with gradients.
+        writers: names of the weights of the layer that are zero.
+
+    Raises:
+        LayerLoraError: if nothing is learnt.
+    """
+    trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    with torch.enable_grad():
+        found = logits(policy).float()
+        generator = torch.Generator().manual_seed(0)
+        moved = (found * torch.randn(found.shape, generator=generator).to(found.device)).sum()
+        gradients = torch.autograd.grad(moved, trained, allow_unused=True)
+    if not any(gradient is not None and int(gradient.count_nonzero()) for gradient in gradients):
+        raise LayerLoraError(
+            f"with adapters in these places alone nothing is learnt: {', '.join(writers)} of the identity layer are "
+            "zero; add one of them to target_modules, or take all-linear, with init_lora_weights left as it is"
+        )
