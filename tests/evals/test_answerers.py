@@ -1,5 +1,7 @@
 """Models in memory and servers: what they answer, what options are worth to them, and what becomes of failures."""
 
+import time
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ import tiny_folder
 from trimtab.data.tokens import encode_prompts
 from trimtab.evals.answerers import Endpoint, Local, renormalised
 from trimtab.evals.suite import SuiteError, user
+from trimtab.mistakes import Unanswered
 
 CHATS = [user("count to three"), user("a"), user("say it again and again")]
 
@@ -160,10 +163,25 @@ def test_a_failure_that_stays_is_an_error_of_the_item_and_no_answer(server, fail
     assert "in 3 tries" in error
 
 
-def test_a_server_that_is_not_there_is_an_error_of_the_item():
+def test_a_server_that_is_not_there_ends_it_after_few_tries_with_the_cause():
     pytest.importorskip("openai")
-    asked = Endpoint("http://127.0.0.1:9/v1", "m", tries=2, pause=0.0, timeout=2.0)
-    assert "Connection" in (asked.answer(CHATS[:1], 5)[0].error or "")
+    asked = Endpoint("http://127.0.0.1:9/v1", "m", tries=50, pause=0.0, timeout=2.0)
+    with pytest.raises(Unanswered, match=r"http://127.0.0.1:9/v1 cannot be reached \(.*refused.*start the server"):
+        asked.answer(CHATS * 8, 5)
+
+
+def test_a_server_that_goes_away_ends_it_and_one_that_is_slow_does_not(server):
+    asked = endpoint(server, tries=4)
+    assert asked.answer(CHATS[:1], 5)[0].error is None
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(Unanswered, match="cannot be reached"):
+        asked.answer(CHATS[:1], 5)
+
+
+def test_a_request_that_takes_too_long_is_an_error_of_the_item(server):
+    server.reply = lambda asked: time.sleep(0.4) or "late"
+    assert "in 2 tries" in (endpoint(server, tries=2, timeout=0.1).answer(CHATS[:1], 5)[0].error or "")
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])

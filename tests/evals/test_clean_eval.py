@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoModelForSequence
 import tiny
 import tiny_folder
 from tiny_server import completion
-from trimtab.evals import contamination, similarity
+from trimtab.evals import contamination, similarity, wording
 from trimtab.evals.answerers import Endpoint, Reply
 from trimtab.evals.clean_eval import (
     COLUMNS,
@@ -340,7 +340,8 @@ def test_rules_keep_the_label_of_any_text_twice(text, seed):
     for kind in ("answer", "options", "numbers", "negations", "code"):
         assert broken(text, twice["clean"]["question"], ["helium", "Paris"], ["oxygen"]) != kind
     for one in once["candidates"]["question"]:
-        assert one["why"] in (None, "empty", "identical", "duplicate"), one
+        # words in a row are no sentence, of which the rules of wording may think that parts changed places
+        assert one["why"] in (None, "empty", "identical", "duplicate", *wording.KINDS), one
 
 
 def test_rules_do_what_their_page_says():
@@ -831,13 +832,13 @@ def test_the_triangle_names_a_missing_set():
 
 
 def test_the_report_counts_and_measures_the_rewritten_texts_alone():
-    rows = [GAS, {"id": "z", "question": "Zebra?"}]
+    rows = [GAS, {"id": "z", "question": "Do they?"}]
     found = clean(rows, Stand("Plants absorb what?", "{text}"), None, LENGTH)
     report = contamination.surface(found, [LENGTH])
     assert (report["items"], report["rewritten"], report["candidates"], report["survivors"]) == (2, 1.0, 4, 2)
     assert report["dropped"] == {"identical": 2}
     assert report["13-grams kept"] is None
-    lengths = [len("Plants absorb what?") / len(text) for text in (GAS["fields"]["question"], "Zebra?")]
+    lengths = [len("Plants absorb what?") / len(text) for text in (GAS["fields"]["question"], "Do they?")]
     assert report["length"][0] == pytest.approx(sum(lengths) / 2)
     nothing = contamination.surface(clean([GAS], Stand("{text}"), None, LENGTH), [LENGTH])
     assert "length" not in nothing

@@ -2,9 +2,9 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,11 +17,13 @@ from trimtab.decoding._beginning import begin, grows
 from trimtab.decoding._config import config_of, described, generate
 from trimtab.decoding._fits import pads_left, takes
 from trimtab.evals.suite import Messages, SuiteError
+from trimtab.mistakes import Unanswered
 from trimtab.models import fingerprint
 from trimtab.models.limits import LimitError, check_prompts
 from trimtab.models.limits import of_model as limits_of
 from trimtab.models.tokenizers import token_positions
 
+T = TypeVar("T")
 ENDPOINT_KEY = "TRIMTAB_API_KEY"
 """environment variable that holds a server's key"""
 
@@ -210,6 +212,8 @@ class _reading:
 
 OF_THE_ITEM = (400, 413, 422)
 """Refusals of what was asked (a filter, a text that is too long) and not of who asked."""
+REFUSED = "refused"
+"""how the error of such an item begins"""
 
 
 class Endpoint:
@@ -218,6 +222,8 @@ class Endpoint:
     A request that fails, or whose answer is no answer, is tried again with growing pauses; then it is an error of the
     item, which is asked again when the evaluation is resumed, and never a wrong answer. So is a request that the server
     refuses for what it asks; any other refusal (the key, the address, the model) ends the evaluation.
+    A server that cannot be reached at all ends it too: after `FEW` tries at the start, and later where no request was
+    answered while one was tried to the end.
 
     Args:
         url: up to and with /v1.
@@ -251,6 +257,8 @@ class Endpoint:
             raise SuiteError(f"{url} is no address of a server; write http://{url} or https://{url}")
         self.url, self.name, self.temperature, self.seed, self.batch = url, model, temperature, seed, batch
         self.tries, self.pause = tries, pause
+        self.answered = 0
+        """requests so far that got an answer of any kind"""
         self._client = OpenAI(
             base_url=url, api_key=os.environ.get(ENDPOINT_KEY, "none"), timeout=timeout, max_retries=0
         )
@@ -278,46 +286,84 @@ class Endpoint:
     def compare(self, chats: Sequence[Messages], labels: Sequence[Sequence[str]]) -> list[dict[str, float]]:
         raise SuiteError("a server does not tell the probability of every option: use --read text")
 
+    def first_tokens(self, chat: Messages, number: int) -> list[tuple[str, float]] | None:
+        """The likeliest first tokens of an answer with their log-probabilities in nats, None from a server that does
+        not tell them.
+
+        Raises:
+            SuiteError: if the server refuses the request.
+            Unanswered: if it does not answer.
+        """
+
+        def read(choice: Any) -> list[tuple[str, float]] | None:
+            places = getattr(choice.logprobs, "content", None)
+            return [(one.token, one.logprob) for one in places[0].top_logprobs or ()] or None if places else None
+
+        found, error = self._ask(read, chat, max_tokens=1, temperature=0.0, logprobs=True, top_logprobs=number)
+        if error is None:
+            return found
+        if error.startswith(REFUSED):
+            raise SuiteError(f"{self.url} does not tell the probabilities of tokens ({error})")
+        raise Unanswered(f"{self.url}: {error}; the same command goes on")
+
     def _one(self, chat: Messages, max_new_tokens: int, seed: int) -> tuple[Reply, bool]:
         """A reply, and whether it was cut off."""
+
+        def read(choice: Any) -> tuple[Reply, bool]:
+            if not isinstance(choice.message.content, str):
+                raise _NoAnswer("the server's answer holds no message")
+            return Reply(choice.message.content), choice.finish_reason == "length"
+
+        found, error = self._ask(read, chat, max_tokens=max_new_tokens, temperature=self.temperature, seed=seed)
+        return (Reply("", error), False) if found is None else found
+
+    def _ask(self, read: Callable[[Any], T], chat: Messages, **how: Any) -> tuple[T | None, str | None]:
+        """What `read` makes of the first choice of an answer, or why there is none."""
         from openai import APIStatusError, OpenAIError
-        from tenacity import RetryError, retry, retry_if_exception, stop_after_attempt, wait_random_exponential
+        from tenacity import RetryError, retry, retry_if_exception, wait_random_exponential
 
         def may_pass(error: BaseException) -> bool:
             if isinstance(error, APIStatusError):
                 return error.status_code in (408, 409, 429) or error.status_code >= 500
             return isinstance(error, (OpenAIError, _NoAnswer, ValueError))
 
+        answered = self.answered
+
+        def enough(state: Any) -> bool:
+            lost = not self.answered and _unreachable(state.outcome.exception())
+            return state.attempt_number >= (min(self.tries, FEW) if lost else self.tries)
+
         @retry(
             retry=retry_if_exception(may_pass),
-            stop=stop_after_attempt(self.tries),
+            stop=enough,
             wait=wait_random_exponential(multiplier=self.pause, max=60),
         )
-        def ask() -> tuple[Reply, bool]:
-            found = self._client.chat.completions.create(
-                model=self.name, max_tokens=max_new_tokens, temperature=self.temperature, seed=seed, **_asked(chat)
-            )
+        def ask() -> T:
+            found = self._client.chat.completions.create(model=self.name, **how, **asked_of(chat))
+            self.answered += 1
             first = found.choices[0] if getattr(found, "choices", None) else None
-            if first is None or not isinstance(first.message.content, str):
+            if first is None or first.message is None:
                 raise _NoAnswer("the server's answer holds no message")
-            return Reply(first.message.content), first.finish_reason == "length"
+            return read(first)
 
         try:
-            return ask()
+            return ask(), None
         except RetryError as error:
             last = error.last_attempt.exception()
+            if _unreachable(last) and self.answered == answered:
+                raise Unanswered(_gone(self.url, last)) from None
             said = " ".join(str(last).split())[:300]
-            return Reply("", f"{type(last).__name__.strip('_')} in {self.tries} tries: {said}"), False
+            return None, f"{type(last).__name__.strip('_')} in {self.tries} tries: {said}"
         except APIStatusError as error:
             said = " ".join(str(error).split())[:300]
             if error.status_code in OF_THE_ITEM:
-                return Reply("", f"refused: {said}"), False
+                return None, f"{REFUSED}: {said}"
             raise SuiteError(
                 f"{self.url} refused the request ({said}); look at the address, the model's name and {ENDPOINT_KEY}"
             ) from None
 
 
-def _asked(chat: Any) -> dict[str, Any]:
+def asked_of(chat: Any) -> dict[str, Any]:
     """Messages, or a task with tools and variables of the template, as a server takes them."""
     if not isinstance(chat, Mapping):
         return {"messages": chat}
@@ -325,13 +371,36 @@ def _asked(chat: Any) -> dict[str, Any]:
     return {"messages": chat["prompt"], **({"tools": chat["tools"]} if chat.get("tools") else {}), **more}
 
 
+FEW = 3
+"""tries of a server that has never answered"""
+
+
+def _unreachable(error: BaseException | None) -> bool:
+    """Nobody took the request: the address is wrong, or the server is down."""
+    from openai import APIConnectionError, APITimeoutError
+
+    if isinstance(error, APITimeoutError):  # a server that is there may only be slow
+        return type(error.__cause__).__name__ == "ConnectTimeout"
+    return isinstance(error, APIConnectionError)
+
+
+def _gone(url: str, error: BaseException | None) -> str:
+    cause = getattr(error, "__cause__", None) or error
+    return (
+        f"{url} cannot be reached ({' '.join(str(cause).split())[:200]}); start the server or look at the address, and "
+        "give the same command again"
+    )
+
+
 class _NoAnswer(Exception):
     """Something came back that is no chat completion."""
 
 
 def renormalised(logprobs: Mapping[str, float]) -> tuple[dict[str, float], float]:
-    """Label -> probability among the labels, and the mass that the model gave to all of them."""
+    """Label -> probability among the labels, and the mass that the model gave to all; no label if it gave none."""
     highest = max(logprobs.values())
+    if highest == -math.inf:
+        return {}, 0.0
     weights = {label: math.exp(value - highest) for label, value in logprobs.items()}
     total = sum(weights.values())
     return {label: weight / total for label, weight in weights.items()}, math.exp(highest) * total

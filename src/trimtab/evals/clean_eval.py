@@ -8,6 +8,7 @@ The authors released no code. What the paper does not say (numbers of candidates
 this file's choice and is named where it is made.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ from trimtab.evals.prompts import zero_shot
 from trimtab.evals.protected import broken, named
 from trimtab.evals.rewriters import Request, Rewriter, Rewritten, Way
 from trimtab.evals.suite import Item, Options, user
+from trimtab.mistakes import check_answered
 from trimtab.models import fingerprint
 
 Pair = tuple[str, str]
@@ -368,6 +370,8 @@ def _candidates(
                     failed[key] = one
                 elif key not in stored:
                     stored[key] = [one.text, list(one.via)]
+            asked_so_far = every[: start + settings.batch]
+            check_answered((failed[key].error if key in failed else None for key, _ in asked_so_far), rewriter.name)
         progress(min(start + settings.batch, len(every)), len(every))
     found: dict[tuple[int, str], list[Candidate]] = {}
     for (i, name, way), parts in keys.items():
@@ -423,6 +427,9 @@ def _drop(
     if detector is None:
         return
     for (_, one), value in zip(doubtful, detector([pair for pair, _ in doubtful]) if doubtful else (), strict=True):
+        if math.isnan(value):
+            one.why, one.error = "error", f"{detector.name} gave no answer"
+            continue
         one.same = float(value)
         one.why = None if one.same >= detector.threshold else "meaning"
 

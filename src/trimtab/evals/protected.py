@@ -1,12 +1,14 @@
 """Spans of a text that carry its label: numbers, units, negations, quantifiers, code, names, options and the answer.
 
-English, and by rule: what only understanding can tell (two numbers that changed places, a relation turned round) is
-left to the detector of meaning. The rules are strict; they would rather lose a good rewrite than let a wrong one pass.
+English, and by rule; what else the rules see (opposites, an order turned round) is in `trimtab.evals.wording`. They are
+strict: they would rather lose a good rewrite than let a wrong one pass.
 """
 
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+
+from trimtab.evals import wording, wordnet
 
 _UNITS = {
     **dict.fromkeys(("km", "kilometre", "kilometres", "kilometer", "kilometers"), "km"),
@@ -51,9 +53,25 @@ _WORD_NUMBERS = (
     "third quarter double triple twice dozen first"
 )
 _QUANTIFIERS = (
-    "all every each some any most more less least few fewer fewest many much several both either only exactly always "
-    "sometimes often usually rarely seldom must"
+    "all every each some most more less least few fewer fewest many much several both either only just merely solely "
+    "exactly always sometimes often usually generally normally typically commonly rarely seldom hardly must together "
+    "altogether total apiece"
 )
+_SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+)
+_SAME = {
+    **dict.fromkeys(("every", "each", "apiece"), "all"),
+    **dict.fromkeys(("fewer",), "less"),
+    **dict.fromkeys(("just", "merely", "solely"), "only"),
+    **dict.fromkeys(("usually", "generally", "normally", "typically", "commonly"), "often"),
+    **dict.fromkeys(("seldom", "hardly"), "rarely"),
+    **dict.fromkeys(("total", "altogether"), "together"),
+    "double": "twice",
+    **{word: str(i) for i, word in enumerate(_SMALL.split())},
+}
+"""quantifiers and numbers -> the one that counts for all that say the same"""
 _NEGATIONS = (
     "not never no none nobody nothing nowhere neither nor without except unless cannot false incorrect untrue wrong "
     "unlike"
@@ -83,9 +101,12 @@ def _words(words: str) -> re.Pattern[str]:
 _PATTERNS = {
     "numbers": _words(_WORD_NUMBERS),
     "negations": re.compile(_words(_NEGATIONS).pattern + r"|(?<=\w)n['’]t\b", re.IGNORECASE),
-    "quantifiers": _words(_QUANTIFIERS),
+    "quantifiers": re.compile(rf"(?<!\bhow )(?<!\bas ){_words(_QUANTIFIERS).pattern}", re.IGNORECASE),
 }
-KINDS = ("answer", "options", "code", "numbers", "units", "negations", "quantifiers", "names")
+SPANS = ("answer", "options", "code", "numbers", "units", "negations", "quantifiers", "names", "opening")
+"""kinds of spans; the last are names that open a sentence, and may be written small elsewhere"""
+KINDS = (*SPANS[:-1], *wording.KINDS)
+"""what `broken` finds"""
 
 
 def named(phrase: str) -> re.Pattern[str]:
@@ -106,16 +127,26 @@ def _found(text: str, options: Sequence[str], answer: Sequence[str]) -> Iterator
     for kind, pattern in _PATTERNS.items():
         for match in pattern.finditer(text):
             form = match[0].lower().replace("’", "'")
-            yield kind, "not" if form in ("n't", "cannot") else form, *match.span()
+            yield kind, "not" if form in ("n't", "cannot") else _SAME.get(form, form), *match.span()
     starts = {match.end() for match in _SENTENCE.finditer(text)}
     for match in _NAME.finditer(text):
         if match[0] != "I" and (match.start() not in starts or not match[0].istitle()):
             yield "names", re.sub(r"['’]s$", "", match[0]), *match.span()
+        elif match[0] != "I" and _opens(match[0], text[match.end() :]):
+            yield "opening", re.sub(r"['’]s$", "", match[0]), *match.span()
     for kind, phrases in (("options", options), ("answer", answer)):
         for phrase in phrases:
             if len(phrase) > 1 or phrase.isdigit():  # the letters a and I are words too
                 for match in named(phrase).finditer(text):
                     yield kind, phrase.casefold(), *match.span()
+
+
+def _opens(word: str, rest: str) -> bool:
+    """Whether the first word of a sentence is a name: none that WordNet knows, or one before another capital."""
+    word = re.sub(r"['’]s$", "", word).lower()
+    if word in wording.FUNCTION or not word.isalpha():
+        return False
+    return not wordnet.known(word) or bool(re.match(r" [A-Z][a-z]", rest))
 
 
 def spans(text: str, options: Sequence[str] = (), answer: Sequence[str] = ()) -> list[tuple[int, int]]:
@@ -124,7 +155,7 @@ def spans(text: str, options: Sequence[str] = (), answer: Sequence[str] = ()) ->
 
 
 def broken(original: str, candidate: str, options: Sequence[str] = (), answer: Sequence[str] = ()) -> str | None:
-    """The first kind of span that a rewrite does not carry over, or None.
+    """The first kind of span that a rewrite does not carry over, or of change that `wording.changed` sees, or None.
 
     A rewrite has the same numbers, units, negations, quantifiers and code as often as the original, and all its names.
     It names an option, and the answer, as often as the original does: what it names anew would be a hint.
@@ -137,15 +168,15 @@ def broken(original: str, candidate: str, options: Sequence[str] = (), answer: S
     Returns:
         One of `KINDS`.
     """
-    before: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
-    after: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
+    before: dict[str, Counter[str]] = {kind: Counter() for kind in SPANS}
+    after: dict[str, Counter[str]] = {kind: Counter() for kind in SPANS}
     for text, counts in ((original, before), (candidate, after)):
         for kind, form, _, _ in _found(text, options, answer):
             counts[kind][form] += 1
-    for kind in KINDS:
-        if kind == "names":
-            if not all(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", candidate) for name in before[kind]):
-                return kind
-        elif before[kind] != after[kind]:
+    for kind in SPANS[:-2]:
+        if before[kind] != after[kind]:
             return kind
-    return None
+    for kind, flags in (("names", 0), ("opening", re.IGNORECASE)):
+        if not all(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", candidate, flags) for name in before[kind]):
+            return "names"
+    return wording.changed(original, candidate)

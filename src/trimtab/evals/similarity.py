@@ -4,8 +4,10 @@ A scorer has a name and gives a number for each pair; a detector has a threshold
 """
 
 import json
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,15 +19,21 @@ from torch import Tensor, nn
 
 from trimtab.data.tokens import encode_prompts
 from trimtab.decoding._fits import batches, takes
-from trimtab.evals import embeddings
+from trimtab.evals import embeddings, wording
+from trimtab.evals.answerers import Endpoint
 from trimtab.evals.clean_eval import CleanEvalError, Pair
-from trimtab.evals.suite import Messages, user
+from trimtab.evals.first_tokens import MOST
+from trimtab.evals.parsing import without_reasoning
+from trimtab.evals.suite import Messages, SuiteError, user
 from trimtab.evals.text_quality import cosine, ngrams
+from trimtab.mistakes import Unanswered
 from trimtab.models import fingerprint
 from trimtab.models.tokenizers import token_positions
 
 BATCH = 16
 """Pairs that a model reads together."""
+ANSWER = 512
+"""tokens that a server may write to say yes or no; one that reasons needs them"""
 SAME = (
     "Here are two texts.\n\nFirst: {original}\n\nSecond: {candidate}\n\nDoes the second ask or state exactly what the "
     "first does, so that the same answer is right for both? Reply with yes or no."
@@ -123,6 +131,22 @@ def _cosines(embed: Callable[[Sequence[str]], Tensor], pairs: Sequence[Pair]) ->
     return cosine(table[[places[one] for one, _ in pairs]], table[[places[other] for _, other in pairs]]).tolist()
 
 
+def words_and_cosines(
+    embed: Callable[[Sequence[str]], Tensor] | None = None, name: str = "", threshold: float = 0.75
+) -> Measured:
+    """The cosine of sentence embeddings, and 0 where a word of either text has no counterpart in the other that WordNet
+    knows: what the embedding alone lets through are such words.
+
+    Args, Raises: see `cosines`.
+    """
+    cosine_of = cosines(embed, name, threshold)
+
+    def both(pairs: Sequence[Pair]) -> list[float]:
+        return [0.0 if wording.unexplained(*pair) else value for pair, value in zip(pairs, cosine_of(pairs))]
+
+    return Measured(f"{cosine_of.name}, words by WordNet 3.0", both, threshold)
+
+
 def nli(model: Any, tokenizer: Any, name: str = "", threshold: float = 0.5) -> Measured:
     """The smaller of the probabilities that the original entails the candidate, and the candidate the original.
 
@@ -193,15 +217,79 @@ def yes_or_no(model: Any, tokenizer: Any, name: str = "", threshold: float = 0.5
     return Measured(f"yes or no {name} {fingerprint.of_model(model)}", same, threshold)
 
 
+def by_server(server: Endpoint, threshold: float = 0.5) -> Measured:
+    """P(yes) / (P(yes) + P(no)) of a server that is asked the question of `yes_or_no`, where it tells the likeliest
+    first tokens; else 1 where it writes yes, and 0. NaN where it gave no answer."""
+    tells: list[bool] = []
+
+    def one(pair: Pair) -> float:
+        chat = user(_ask(*pair))
+        if not tells or tells[0]:
+            try:
+                found = server.first_tokens(chat, MOST)
+                tells[:] = tells or [found is not None]
+            except SuiteError:
+                found, tells[:] = None, [False]
+            except Unanswered:  # this request; a server that is gone says so again below
+                found = None
+            share = _share(found or ())
+            if share is not None:
+                return share
+        (reply,) = server.answer([chat], ANSWER)
+        return math.nan if reply.error else float(_says_yes(reply.text))
+
+    def same(pairs: Sequence[Pair]) -> list[float]:
+        first = [one(pair) for pair in pairs[:1]]
+        with ThreadPoolExecutor(max_workers=server.batch) as pool:
+            return first + list(pool.map(one, pairs[1:]))
+
+    return Measured(f"yes or no by {server.name} at {server.url}", same, threshold)
+
+
+def _share(tokens: Iterable[tuple[str, float]]) -> float | None:
+    """P(yes) of P(yes) and P(no) among first tokens; None where both are missing."""
+    mass = {"yes": 0.0, "no": 0.0}
+    for token, logprob in tokens:
+        word = token.strip().lower()
+        if word in mass:
+            mass[word] += math.exp(logprob)
+    return mass["yes"] / sum(mass.values()) if sum(mass.values()) > 0.5 else None
+
+
+def _says_yes(text: str) -> bool:
+    return bool(re.match(r"\W*yes\b", without_reasoning(text), re.IGNORECASE))
+
+
 def asked(ask: Callable[[Sequence[Messages]], Sequence[str]], name: str) -> Measured:
     """1 where whoever answers chats says yes to the question of `yes_or_no`, else 0."""
 
     def same(pairs: Sequence[Pair]) -> list[float]:
-        return [
-            float(bool(re.match(r"\W*yes\b", answer, re.IGNORECASE))) for answer in ask([user(_ask(*p)) for p in pairs])
-        ]
+        return [float(_says_yes(answer)) for answer in ask([user(_ask(*p)) for p in pairs])]
 
     return Measured(f"yes or no by {name}", same)
+
+
+TRIED = (
+    ("What is the capital of France?", "Which city is the capital of France?", True),
+    ("The shop opens at 9.", "At 9 the shop opens.", True),
+    ("Who wrote the letter?", "Who is the author of the letter?", True),
+    ("He bought a car last year.", "Last year he purchased a car.", True),
+    ("The dog bit the man.", "The man was bitten by the dog.", True),
+    ("What is the capital of France?", "What is the capital of Spain?", False),
+    ("The shop opens at 9.", "The shop closes at 9.", False),
+    ("Who wrote the letter?", "When was the letter written?", False),
+    ("He bought a car last year.", "He did not buy a car last year.", False),
+    ("The dog bit the man.", "The man bit the dog.", False),
+)
+"""(first, second, whether they mean the same): what a detector must tell apart"""
+ENOUGH = 8
+"""of `TRIED` that a language model must judge rightly to be one"""
+
+
+def judges(detector: Measured) -> int:
+    """How many of `TRIED` it judges rightly."""
+    values = detector([(one, other) for one, other, _ in TRIED])
+    return sum((value >= detector.threshold) == same for value, (_, _, same) in zip(values, TRIED))
 
 
 def _ask(original: str, candidate: str) -> str:
