@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import time
 
 import pytest
 from filelock import FileLock
@@ -261,3 +262,132 @@ def test_items_can_be_filtered_and_turned_over_in_a_browser(pair, tmp_path, brow
     assert tab.locator(".item .card").first.is_visible()
     assert problems == []
     context.close()
+
+
+# ---------------------------------------------------------------- who does not answer
+
+DEAD = "http://127.0.0.1:9/v1"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["eval", "socialbench", "--limit", "20"],
+        ["collect", "ROWS"],
+        ["clean", "ROWS", "--detector", "none", "n_par=2", "pivots=[]"],
+    ],
+)
+def test_a_server_that_is_down_costs_one_line_and_exit_code_1(trimtab, tmp_path, words):
+    pytest.importorskip("openai")
+    rows = [
+        {"question": f"What is {i}?", "prompt": f"What is {i}?", "answer": "2", "options": ["1", "2"]} for i in "ab"
+    ]
+    source = tiny_folder.write_jsonl(tmp_path / "rows.jsonl", rows)
+    name = "--rewriter" if words[0] == "clean" else "--model"
+    out = tmp_path / ("out.jsonl" if words[0] == "clean" else "out")
+    words = [source if word == "ROWS" else word for word in words]
+    started = time.monotonic()
+    code, _, err = trimtab(*words, name, "m", "--endpoint", DEAD, "--out", out)
+    assert code == 1
+    assert err.startswith(f"error: {DEAD} cannot be reached (")
+    assert "refused" in err
+    assert err.count("\n") == 1
+    assert time.monotonic() - started < 30
+    assert not list(tmp_path.glob("**/report.html"))
+    assert not out.is_file()
+
+
+def test_where_every_item_is_an_error_the_first_cause_is_told(trimtab, server, tmp_path):
+    server.script = [(400, '{"error": {"message": "max_tokens is not known here"}}')] * 500
+    words = ["eval", "socialbench", "--limit", "100", "--batch", "10", "--model", "m", "--endpoint", server.url]
+    code, _, err = trimtab(*words, "--out", tmp_path / "out")
+    assert code == 1
+    assert "m: the first 10 questions ended in an error, the first in: refused:" in err
+    assert "max_tokens is not known here" in err
+    assert len(server.seen) == 10
+    assert not (tmp_path / "out" / "socialbench" / "report.html").exists()
+
+
+def test_one_item_that_stays_an_error_does_not_end_a_resumed_evaluation(trimtab, server, tmp_path):
+    words = ["eval", "socialbench", "--limit", "4", "--batch", "1", "--model", "m", "--endpoint", server.url]
+    server.script = [(200, ""), (200, ""), (200, ""), (400, '{"error": {"message": "filtered"}}')]
+    assert trimtab(*words, "--out", tmp_path / "out")[0] == 0
+    server.script = [(400, '{"error": {"message": "filtered"}}')]
+    code, out, _ = trimtab(*words, "--out", tmp_path / "out")
+    assert code == 0
+    assert "1 items ended in an error" in out
+
+
+# ---------------------------------------------------------------- whose numbers they are
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("runs/mine/model", "mine"),
+        ("runs/mine/adapter", "mine-adapter"),
+        ("runs/mine/checkpoints/checkpoint-20", "mine-checkpoint-20"),
+        ("runs/all/2-dpo/model/", "2-dpo"),
+        ("llama", "llama"),
+    ],
+)
+def test_evaluations_are_named_after_the_run_that_made_the_model(tmp_path, monkeypatch, place, name):
+    (tmp_path / place).mkdir(parents=True)
+    assert evaluate.folder_name(str(tmp_path / place)) == name
+    monkeypatch.chdir(tmp_path / place)
+    assert evaluate.folder_name(".") == name
+
+
+def test_models_that_lie_in_no_folder_keep_their_name():
+    assert evaluate.folder_name("org/model-1b") == "model-1b"
+    assert evaluate.folder_name("smollm2-135m") == "smollm2-135m"
+
+
+def test_two_runs_are_evaluated_into_two_folders(trimtab, model, other, tmp_path, monkeypatch):
+    for name, path in (("one", model), ("two", other)):
+        shutil.copytree(path, tmp_path / "runs" / name / "model")
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        code, out, err = trimtab("eval", *FEW, "--model", f"runs/{name}/model")
+        assert (code, err) == (0, "")
+        assert f"report: runs/eval/{name}/socialbench/report.html" in out
+
+
+# ---------------------------------------------------------------- beside runs
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    tiny_folder.lay_out(folder)
+    return run(parse(tiny_folder.recipe(folder, "sft"), "test", "test"), console=Console(quiet=True)).folder
+
+
+def test_a_report_of_a_run_and_an_evaluation_shows_both(trained, pair, trimtab, tmp_path):
+    for order in ([trained, pair[0], pair[1].parent], [pair[0], trained, pair[1]]):
+        page_file = tmp_path / "both.html"
+        code, out, err = trimtab("report", *order, "--output", page_file)
+        assert (code, err) == (0, "")
+        text = page_file.read_text()
+        assert "sft trained" in text
+        assert "Evaluation: socialbench" in text
+        assert text.count("robust strict") >= 1
+        assert str(pair[0] / "report.html") in text
+        assert str(pair[1] / "report.html") in text
+        assert out.count("socialbench, ") == 2
+
+
+def test_a_run_whose_folder_holds_evaluations_is_still_a_run(trained, pair, trimtab, tmp_path):
+    whole = shutil.copytree(trained, tmp_path / "mine")
+    shutil.copytree(pair[0], whole / "socialbench")
+    code, _, _ = trimtab("report", whole)
+    assert code == 0
+    assert "Evaluation: socialbench" in (tmp_path / "comparison.html").read_text()
+    assert "sft trained" in (tmp_path / "comparison.html").read_text()
+
+
+def test_a_folder_that_is_neither_is_named(trained, pair, trimtab, tmp_path):
+    (tmp_path / "empty").mkdir()
+    code, _, err = trimtab("report", pair[0], tmp_path / "empty")
+    assert code == 2
+    assert "empty: no run folder" in err

@@ -22,6 +22,7 @@ from trimtab.evals.final import final_answer, is_right, same
 from trimtab.evals.mathpool import MathPool
 from trimtab.evals.parsing import without_reasoning
 from trimtab.locks import writing
+from trimtab.mistakes import check_answered
 from trimtab.models import fingerprint, loading
 from trimtab.models.limits import check_prompts
 from trimtab.report.html import put
@@ -259,7 +260,9 @@ def _ask(
             ]
             append(path, rows)
             samples |= {(row["task"], row["number"]): row for row in rows}
+            check_answered((row.get("error") for row in samples.values()), settings.model)
             advance(progress, shown, len(block))
+    check_answered((row.get("error") for row in samples.values()), settings.model, whole=True)
     return samples
 
 

@@ -43,7 +43,7 @@ class Settings:
     baseline: str | None = None
     """One of the models, that has not seen the original items."""
     endpoint: str | None = None
-    read: Read = evaluate.Settings.read
+    read: Read = "text"
     prompt: str | None = None
     limit: int | None = None
     """Items of each set."""
@@ -153,12 +153,6 @@ def _answered(
     for name in SETS:
         say(console, f"{model}: {name}")
         found[name] = evaluate.answered(folder / name, SUITE, asked[name], answerer, how, console)
-        errors = [one.error for one in found[name] if one.error is not None]
-        if len(errors) == len(found[name]):
-            raise ContaminationError(
-                f"{model}: every item of the {name} set ended in an error, such as {errors[0]}; mend that and give the "
-                "same command again"
-            )
     return found
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from trimtab.data.files import json_line
 from trimtab.disk import check_writable
 from trimtab.evals import suites
 from trimtab.evals.answerers import Answerer, Endpoint, Local
+from trimtab.evals.first_tokens import comparing
 from trimtab.evals.runner import Answers, Question, Read, ask, check_question, measures, question
 from trimtab.evals.scored import plain
 from trimtab.evals.suite import Answered, baselines
@@ -41,7 +42,8 @@ class Settings:
     out: Path
     endpoint: str | None = None
     prompt: str | None = None
-    read: Read = "text"
+    read: Read | None = None
+    """as the suite likes best if not given"""
     limit: int | None = None
     seed: int = 0
     batch: int = 32
@@ -99,7 +101,7 @@ def evaluate(names: Sequence[str], settings: Settings, console: Console | None =
             name,
             settings.options.get(name),
             prompt=settings.prompt,
-            read=settings.read,
+            read=settings.read or ("text" if settings.decoding else None),
             limit=settings.limit,
             max_new_tokens=settings.max_new_tokens,
         )
@@ -114,7 +116,10 @@ def evaluate(names: Sequence[str], settings: Settings, console: Console | None =
     folders = []
     for name, asked in questions.items():
         folder = settings.out / name
-        found = answered(folder, name, asked, answerer, settings, console)
+        asked, who = settled(asked, answerer, settings)
+        if asked.fallback:
+            say(console, f"{name}: {asked.fallback}; answers are read as they are written")
+        found = answered(folder, name, asked, who, settings, console)
         written = page.read(folder)
         console.print(table(written))
         failed = sum(one.error is not None for one in found)
@@ -153,6 +158,16 @@ def answerer_of(settings: Settings) -> Answerer:
     )
 
 
+def settled(asked: Question, answerer: Answerer, settings: Settings) -> tuple[Question, Answerer]:
+    """A question that a server can answer, and who is asked: where the suite would like probabilities that the server
+    does not tell, its written answers are read."""
+    if settings.read is not None or asked.read == "text" or not isinstance(answerer, Endpoint):
+        return asked, answerer
+    item, steps = asked.items[0], asked.suite.prompts[asked.prompt]
+    who, why = comparing(answerer, steps[-1](item, [""] * (len(steps) - 1)), list(item.options))
+    return (asked, who) if who else (replace(asked, read="text", fallback=f"fall-back: {why}"), answerer)
+
+
 def answered(
     folder: Path, name: str, asked: Question, answerer: Answerer, settings: Settings, console: Console
 ) -> list[Answered]:
@@ -174,7 +189,7 @@ def _into(
         "suite": f"{name} {asked.suite.version}",
         "items": f"{len(asked.items)}, {fingerprint.of_each(asdict(item) for item in asked.items)}",
         "prompt": asked.prompt,
-        "read": asked.read,
+        "read": f"{asked.read} ({asked.fallback})" if asked.fallback else asked.read,
         "max_new_tokens": str(asked.max_new_tokens or "of the suite"),
         **answerer.facts(),
         **environment(),
@@ -239,3 +254,24 @@ def table(found: page.Evaluation) -> Table:
     for name, value in found.baselines.items():
         rows.add_row(*cells((f"({name})", f"{value:.3f}", "", "")))
     return rows
+
+
+PARTS = ("model", "adapter", "final", "checkpoint", "checkpoints", "output", "outputs")
+"""names of folders that say nothing of the model in them; checkpoint-100 says half"""
+
+
+def folder_name(model: str) -> str:
+    """A name for the evaluations of a model: a folder's name behind that of its run, RUN for RUN/model and
+    RUN-checkpoint-10 for RUN/checkpoints/checkpoint-10; of a hub's model the last part of its id."""
+    path = Path(model).expanduser()
+    if not path.exists():
+        return model.rstrip("/").split("/")[-1] or "model"
+    kept: list[str] = []
+    for name in path.resolve().parts[:0:-1]:
+        if name in PARTS:
+            continue
+        kept.insert(0, name)
+        if not name.startswith("checkpoint-"):
+            break
+    adapter = ["adapter"] if path.resolve().name == "adapter" else []
+    return "-".join([*kept, *adapter]) or "model"

@@ -12,6 +12,7 @@ from trimtab.data.tokens import prompt_ids
 from trimtab.evals import suites
 from trimtab.evals.answerers import Answerer, Reply, renormalised
 from trimtab.evals.suite import Answered, Item, Measure, Suite, SuiteError, Verdict, accuracy
+from trimtab.mistakes import check_answered
 from trimtab.models.limits import Limits, check_prompts
 
 Read = Literal["text", "options"]
@@ -29,6 +30,8 @@ class Question:
     prompt: str
     read: Read = "text"
     max_new_tokens: int | None = None
+    fallback: str = ""
+    """why answers are read otherwise than the suite likes best, where nobody asked for it"""
 
     def __post_init__(self) -> None:
         if self.prompt not in self.suite.prompts:
@@ -45,11 +48,11 @@ def question(
     settings: Mapping[str, Any] | None = None,
     *,
     prompt: str | None = None,
-    read: Read = "text",
+    read: Read | None = None,
     limit: int | None = None,
     max_new_tokens: int | None = None,
 ) -> Question:
-    """A suite's items with these settings, as a question.
+    """A suite's items with these settings, as a question, read as the suite likes best if not told otherwise.
 
     Raises:
         SuiteError: if the suite, a setting or the prompt is not there, or no item is left.
@@ -58,7 +61,7 @@ def question(
     items = list(suite.items(suites.check(name, settings or {})))[:limit]
     if not items:
         raise SuiteError(f"{name} has no items with these settings")
-    return Question(suite, items, prompt or next(iter(suite.prompts)), read, max_new_tokens)
+    return Question(suite, items, prompt or next(iter(suite.prompts)), read or suite.prefers, max_new_tokens)
 
 
 def ask(
@@ -76,11 +79,15 @@ def ask(
         answerer: who is asked.
         done: item id -> row of an earlier `keep`; those items are not asked again, unless they ended in an error.
         keep: is given the rows of each batch as soon as they are there.
+
+    Raises:
+        Unanswered: where the first questions, or all, end in errors.
     """
     suite, steps = question.suite, question.suite.prompts[question.prompt]
     rows = {key: row for key, row in (done or {}).items() if not row.get("error")}
     known = {item.id for item in question.items}
     rows = {key: row for key, row in rows.items() if key in known}
+    errors: list[str | None] = [None] if rows else []
     for batch, tokens in _batches(question, steps[0], answerer.batch, rows):
         start = time.perf_counter()
         chats: list[Any] = []
@@ -103,7 +110,14 @@ def ask(
         rows |= {row["id"]: row for row in new}
         if keep is not None:
             keep(new)
+        errors += [row.get("error") for row in new]
+        check_answered(errors, _who(answerer))
+    check_answered(errors, _who(answerer), whole=True)
     return [answered(suite, rows[item.id], item) for item in question.items]
+
+
+def _who(answerer: Answerer) -> str:
+    return getattr(answerer, "name", "the model")
 
 
 def check_question(name: str, question: Question, tokenizer: Any, limits: Limits, model: str) -> list[str]:
@@ -158,7 +172,7 @@ def _row(
 def verdicts(suite: Suite, item: Item, row: Mapping[str, Any]) -> dict[str, Verdict]:
     """Parser -> verdict of a row's answer, by the suite as it is now."""
     if "p" in row:
-        return {OPTIONS: suite.read(item, row["p"])}
+        return {OPTIONS: suite.read(item, row["p"]) if row["p"] else Verdict(None, None)}
     return dict(suite.score(item, row["answers"][-1]))
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -107,6 +107,8 @@ class Suite:
     """an SVG of the item"""
     accuracy: bool = True
     """whether means of the verdicts' values make sense"""
+    prefers: Literal["text", "options"] = "text"
+    """how answers are read if nobody says: as written, or by the options' probabilities where these are known"""
 
 
 def lines(options: Mapping[str, str]) -> str:

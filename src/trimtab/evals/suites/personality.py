@@ -557,4 +557,5 @@ SUITE = Suite(
     read=read,
     measures=measures,
     accuracy=False,
+    prefers="options",
 )
