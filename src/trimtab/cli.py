@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from trimtab import __version__
+from trimtab.mistakes import Unanswered
 
 STOPPED = 130
 """exit code after a Ctrl-C"""
@@ -270,8 +271,11 @@ def clean(
     ] = "rules",
     detector: Annotated[
         str,
-        typer.Option(metavar="embedding|nli:MODEL|lm:MODEL|none", help="Who tells if the meaning is the same."),
-    ] = "embedding",
+        typer.Option(
+            metavar="auto|lm:MODEL|nli:MODEL|embedding|none",
+            help="Who tells if the meaning is the same; auto asks the model that rewrites.",
+        ),
+    ] = "auto",
     scorer: Annotated[
         str, typer.Option(metavar="chrf|embedding|bleurt:FOLDER", help="What likeness is selected by.")
     ] = "chrf",
@@ -366,12 +370,15 @@ def eval_(
     model: Annotated[str, typer.Option(metavar="MODEL", help="A builtin model, a folder, a hub id, or a server's.")],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Each suite gets one in it; runs/eval/MODEL if not given."),
+        typer.Option(
+            metavar="FOLDER", help="Each suite gets one in it; runs/eval/NAME (of the run or model) if not given."
+        ),
     ] = None,
     prompt: Annotated[str | None, typer.Option(metavar="NAME", help="One of the suite's, see `trimtab show`.")] = None,
     read: Annotated[
-        Literal["text", "options"], typer.Option(help="What the model writes, or the likeliest option.")
-    ] = "text",
+        Literal["text", "options"] | None,
+        typer.Option(help="What the model writes, or the options' probabilities; the suite's own way if not given."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first items.")] = None,
     endpoint: Annotated[
         str | None, typer.Option(metavar="URL", help="A server of chat completions; its key in TRIMTAB_API_KEY.")
@@ -391,7 +398,7 @@ def eval_(
     from trimtab.evals import suites
 
     names, options = evaluate.parse(words, suites.names())
-    folder = out or Path("runs/eval") / model.rstrip("/").split("/")[-1]
+    folder = out or Path("runs/eval") / evaluate.folder_name(model)
     settings = evaluate.Settings(
         model,
         folder,
@@ -539,13 +546,19 @@ def report_(
     from trimtab import report
     from trimtab.report import evaluation
 
-    if evaluations := evaluation.expand(runs):
+    trained, evaluations = evaluation.split(runs)
+    if not trained:
         own = evaluations[0] / "report.html" if len(evaluations) == 1 else Path("runs/comparison.html")
         typer.echo(f"report: {evaluation.write(evaluations, output or own)}")
         return
-    page = report.write(runs, output)
+    suites = evaluation.sections(evaluations)
+    page = report.write(trained, output, suites)
     console = Console()
-    console.print(report.table([report.load(run) for run in runs], console.width))
+    loaded = [report.load(run) for run in trained]
+    for table in filter(None, (report.table(loaded, console.width), report.seeds_table(loaded, console.width))):
+        console.print(table)
+    for line in evaluation.lines(suites):
+        typer.echo(line)
     typer.echo(f"report: {page}")
 
 
@@ -596,7 +609,8 @@ def _main(
 
 
 def main() -> None:
-    """Run the command line. A user's mistake costs one line and exit code 2; a Ctrl-C, exit code 130."""
+    """Run the command line. A user's mistake costs one line and exit code 2; a server that does not answer, 1; a
+    Ctrl-C, 130."""
     try:
         code = app(standalone_mode=False)
         if code == STOPPED:  # typer turns a Ctrl-C into it
@@ -624,6 +638,8 @@ def main() -> None:
         place = f"{error.filename}: " if error.filename else ""
         way = "make room, and give the same command again" if error.errno in FULL else "choose another place"
         _fail(f"{place}{reason(error, Path(str(error.filename)))}{f'; {way}' if place else ''}")
+    except Unanswered as error:
+        _fail(str(error), 1)
     except Exception as error:
         if type(error).__name__ != "Interrupted":  # of trimtab.run, which must not be imported for this
             raise
@@ -646,6 +662,6 @@ def _closed(self: Any) -> None:
     raise OutputClosed
 
 
-def _fail(message: str) -> None:
+def _fail(message: str, code: int = 2) -> None:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)

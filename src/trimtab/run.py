@@ -69,6 +69,7 @@ from trimtab.models.quantised import check_policy, is_quantised
 from trimtab.models.scalar_head import add_score_forward, as_critic, with_scalar_head
 from trimtab.models.student import asked_layers, keep_layers
 from trimtab.recipe import FROZEN, STORED, Cut, Models, Recipe, Stages, dump, policy_source
+from trimtab.report.rollouts import spread
 from trimtab.signals.base import call_plan
 from trimtab.signals.candidates import CreditAtCandidates
 from trimtab.signals.columns import Column
@@ -77,7 +78,7 @@ from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.learning import Critic
 from trimtab.signals.start import WithoutAdapter
 from trimtab.terminal import say
-from trimtab.train import answers, checkpoints, heldout, settings
+from trimtab.train import answers, checkpoints, heldout, settings, trackers
 from trimtab.train.dataset import Rows
 from trimtab.train.epochs import Epoch, epoch_of, updates_asked
 from trimtab.train.events import EventLog, StopOnInterrupt, WriteEvents
@@ -140,6 +141,8 @@ class Job:
     """of a reward model: how its scores are to be read"""
     rewards: list[Any] = field(default_factory=list)
     """of a method that learns from its own answers: what they are worth"""
+    pairs: Prepared | None = None
+    """held-out preferences, of a method that learns from some"""
 
     @property
     def rollouts(self) -> bool:
@@ -375,6 +378,11 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         notes.append(epoch.note)
         say(console, epoch.note)
     held = prepare_source(recipe, "heldout", tokenizer) if recipe.data.heldout else None
+    pairs = prepare_pairs(recipe, tokenizer)
+    if isinstance(pairs, str):
+        notes.append(pairs)
+        say(console, pairs)
+        pairs = None
     for note in [note for prepared in filter(None, (train, held)) for note in prepared.notes()]:
         notes.append(note)
         say(console, note)
@@ -385,6 +393,8 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
                 rewards.check_rows(judge, prepared.rows)
     else:
         check_ids(train, held, {"policy": own_vocab, **vocabularies}, tokenizer)
+        if pairs is not None:
+            check_ids(pairs, None, {"policy": own_vocab, **vocabularies}, tokenizer)
     for note in _check_asked(recipe, tokenizer, own_vocab, train, held, questions, args):
         notes.append(note)
         say(console, note)
@@ -510,6 +520,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         questions,
         reading,
         judges,
+        pairs,
     )
 
 
@@ -626,6 +637,22 @@ def prepare_source(recipe: Recipe, which: str, tokenizer: PreTrainedTokenizerBas
     if refuse:
         check_losses(prepared, recipe.data.max_lost)
     return prepared
+
+
+def prepare_pairs(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Prepared | str | None:
+    """Held-out preferences with both answers, or why they are not measured; None for a method that learns from none."""
+    wants = method_of(recipe)[2]
+    if not wants.pairs or wants.reward_model or recipe.data.heldout is None:
+        return None
+    rows = load_rows(recipe.data.heldout)[: recipe.data.heldout_rows]
+    if not all({"chosen", "rejected"} <= row.keys() for row in rows):
+        return "held-out preferences are not measured: not every held-out row has a chosen and a rejected answer"
+    if wants.columns:
+        return "held-out preferences are not measured: the reference is a stored column of the training rows"
+    max_length, _ = _row_limit(recipe, recipe.training.get("max_length", 1024) or 10**9)
+    return prepare(
+        rows, tokenizer, max_length=max_length, source=recipe.data.heldout, end_ids=end_tokens(tokenizer), pairs=True
+    )
 
 
 def adopt_run_date(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -942,10 +969,15 @@ def _execute(job: Job, folder: Path, resume: bool, console: Console) -> Result:
         )
     progress = ShowProgress(f"{recipe.method} -> {folder}", console)
     checkpoint = checkpoints.last_complete(folder / "checkpoints") if resume else None
-    evaluate = _evaluator(job, args, log, console)
+
+    def tell(means: dict[str, float]) -> None:
+        tracked.held_out(trainer, means)
+
+    evaluate = _evaluator(job, args, log, console, tell)
     events = WriteEvents(log, evaluate, recipe.eval.every)
     trainer = _trainer(job, args, log, [events, progress, interrupt, *job.plan.callbacks])
     trainer.remove_callback(PrinterCallback)
+    tracked = trackers.gather(trainer, folder)
     _move_frozen(job, args.device)
     main = trainer.is_world_process_zero()
     folder.mkdir(parents=True, exist_ok=True)
@@ -962,11 +994,13 @@ def _execute(job: Job, folder: Path, resume: bool, console: Console) -> Result:
         interrupt.restore()
     step = trainer.state.global_step
     if interrupt.asked and step < trainer.state.max_steps:
+        tracked.close(trainer)
         if main:
             log.event("interrupted", step)
         raise Interrupted(folder, step)
     if evaluate is not None:
         evaluate(trainer.model, step, True)
+    tracked.close(trainer)
     trainer.accelerator.wait_for_everyone()
     if main:
         say(console, "saving the model and writing the report")
@@ -997,15 +1031,15 @@ def _trainer(job: Job, args: Any, log: EventLog, callbacks: list[Any]) -> Object
         return trainer
 
     def watch(step: int, rows: list[dict[str, Any]]) -> None:
-        for row in rows[:SHOWN_ROLLOUTS]:
+        for row in spread(rows, SHOWN_ROLLOUTS):
             tokens = [job.tokenizer.decode([token]) for token in row.pop("ids")]
             log.sample("rollout", step, **row, tokens=tokens)
 
-    return RolloutTrainer(**shared, reward_funcs=job.rewards, watch=watch)
+    return RolloutTrainer(**shared, reward_funcs=job.rewards, watch=watch, right=job.recipe.reward[0].right)
 
 
 SHOWN_ROLLOUTS = 4
-"""of each batch, in samples.jsonl"""
+"""of each batch, in samples.jsonl: the best, the worst, and those between"""
 
 
 def _marks(policy: Any, tokenizer: Any) -> tuple[tuple[int, ...], int | None]:
@@ -1060,14 +1094,17 @@ def _write(path: Path, text: str) -> None:
 
 
 SHOWN = (
-    "pass1", "perplexity", "forward_kl", "agreement", "entropy", "drift", "reward_loss", "reward_accuracy", "brier",
-    "answer_length", "own_length",
+    "pass1", "reward", "preference_accuracy", "preference_margin", "perplexity", "forward_kl", "agreement", "entropy",
+    "drift", "reward_loss", "reward_accuracy", "brier", "answer_length", "own_length",
 )  # fmt: skip
 """Measures of a line of progress."""
 
 
-def _evaluator(job: Job, args: Any, log: EventLog, console: Console) -> Callable[[Any, int, bool], None] | None:
-    """Measures the held-out rows at a step; `whole` also stores single rows and answers to the prompts."""
+def _evaluator(
+    job: Job, args: Any, log: EventLog, console: Console, tell: Callable[[dict[str, float]], None]
+) -> Callable[[Any, int, bool], None] | None:
+    """Measures the held-out rows at a step; `whole` also stores single rows and answers to the prompts. Means are also
+    given to `tell`."""
     recipe = job.recipe
     if job.heldout is None and not recipe.eval.prompts and not job.questions:
         return None
@@ -1101,6 +1138,11 @@ def _evaluator(job: Job, args: Any, log: EventLog, console: Console) -> Callable
                 rows = heldout.judge(policy, batches, job.plan)
             else:
                 rows = heldout.measure(policy, batches, job.heldout_signals)
+            if job.pairs is not None:
+                batches = length_sorted(job.pairs.rows, job.collator, recipe.eval.batch_size, args.device)
+                for row, found in heldout.preferences(policy, batches, job.plan).items():
+                    if row in rows:
+                        rows[row] |= found
         if rows:
             means |= heldout.summary(rows)
         if main and whole:
@@ -1127,8 +1169,9 @@ def _evaluator(job: Job, args: Any, log: EventLog, console: Console) -> Callable
                     log.sample("suite", step, suite=name, id=one.item.id, answers=one.answers, verdicts=one.verdicts)
         if main and means:
             log.event("eval", step, **means)
+            tell(means)
             shown = (*SHOWN, *job.questions)
-            text = "  ".join(f"{name} {means[name]:.4g}" for name in shown if name in means)
+            text = "  ".join(f"{report.short(name)} {means[name]:.4g}" for name in shown if name in means)
             say(console, f"held out, step {step}: {text}")
 
     return evaluate

@@ -9,6 +9,7 @@ from run_folders import METRICS, RECIPE, SAMPLES, SIGNATURE, event, heldout, row
 
 from trimtab.report import ReportError, load, write
 from trimtab.report.curves import curves, is_log, points, running_mean
+from trimtab.report.rollouts import kinds, shown, spread
 from trimtab.report.words import duration, student_name
 
 
@@ -163,8 +164,8 @@ def test_the_headline_says_what_was_done_and_what_changed(one):
 
 def test_a_page_shows_method_data_signature_and_recipe(one):
     text = read(one).text
-    for shown in ("Pulls the student up", "L = -( w*", "arXiv:2604.20244", "Keeps entropy", "train.rows 100"):
-        assert shown in text
+    for words in ("Pulls the student up", "L = -( w*", "arXiv:2604.20244", "Keeps entropy", "rows in the source 100"):
+        assert words in text
     assert "policy tiny 9ba1684f9789bbcb" in text
     assert "output: runs/a" in text
 
@@ -271,7 +272,7 @@ def test_runs_are_compared_with_the_first_on_the_same_rows(two):
     assert "lower is better +4.67 [+4.67, +4.67] worse" in after
     assert "nats per token, lower is better −0.250 [−0.250, −0.250] better" in after
     assert "One seed for each setting: differences between methods may be chance." in text
-    assert "untrained student" in text
+    assert "initial policy" in text
 
 
 def test_recipes_are_compared(two):
@@ -299,7 +300,7 @@ def test_several_seeds_of_one_setting_are_counted(tmp_path):
     text = read(write(folders)).text
     assert "Seeds for each setting: s0, s1: 2." in text
     assert "One seed" not in text
-    assert "next is s1 with 0.500, no difference." in text
+    assert "2 seeds of s0, s1: forward KL to the teacher 0.500 [0.500, 0.500]." in text
 
 
 def test_runs_of_different_length_are_said_to_be(tmp_path):
@@ -376,3 +377,61 @@ def test_neither_torch_nor_a_model_library_is_imported(one):
     )
     done = subprocess.run([sys.executable, "-c", code, str(one.parent)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_only_a_student_that_was_cut_is_called_untrained(tmp_path):
+    cut = {**RECIPE, "models": {"student": {"from": "teacher", "layers": 2}, "teacher": "smollm2-135m"}}
+    folders = [write_run(tmp_path / name, recipe=cut) for name in "ab"]
+    text = read(write(folders)).text
+    assert "untrained student" in text
+    assert "initial policy" not in text
+
+
+def test_counts_and_tables_have_labels_and_no_keys(tmp_path):
+    data = {"train": {"rows": 100, "no_end": 3, "first": {"no_end": 7}}, "heldout": {"left_out_of_each_epoch": 1}}
+    table = event("table", 2, title="Clipped", rows=[{"token": "a", "clip_fraction": 0.5}])
+    metrics = [event("start", 0, method=METRICS[0]["method"], data=data), *METRICS[1:], table]
+    text = read(write([write_run(tmp_path / "a", metrics)])).text
+    assert "training rows: answers without an end token 3" in text
+    assert "held-out rows: rows left out of each epoch 1" in text
+    assert "share of tokens clipped" in text
+    for key in ("train.no_end", "left_out_of_each_epoch", "clip_fraction"):
+        assert key not in text
+
+
+def rollout(step, reward, credits=None):
+    return {
+        "kind": "rollout", "step": step, "prompt": f"task {step}", "completion": "a b", "reward": reward,
+        "tokens": ["a", " b"], "credits": credits,
+    }  # fmt: skip
+
+
+def test_rollouts_are_the_best_the_worst_and_the_typical_ones(tmp_path):
+    rewards = [0.0, 1.0, 0.5, 0.4, 0.9, 0.1, 0.55, 0.45, 0.6, 0.8, 0.2, 0.3]
+    samples = [rollout(step, reward, [reward - 0.5, 0.0]) for step, reward in enumerate(rewards)]
+    folder = write_run(tmp_path / "a", samples=[*SAMPLES, *samples])
+    found = dict(shown(load(folder)))
+    assert [row["reward"] for row in found["best"]] == [1.0, 0.9, 0.8, 0.6]
+    assert [row["reward"] for row in found["worst"]] == [0.0, 0.1, 0.2, 0.3]
+    assert sorted(row["reward"] for row in found["typical"]) == [0.4, 0.45, 0.5, 0.55]
+    best, worst = found["best"][0]["tokens"][0], found["worst"][0]["tokens"][0]
+    assert best == ("a", 0.5, 1.0, "high")
+    assert worst == ("a", -0.5, 1.0, "low")
+    assert found["best"][3]["tokens"][0][2] == pytest.approx(0.2)  # faint beside the others
+    text = read(write([folder])).text
+    assert text.index("Best") < text.index("Typical") < text.index("Worst")
+
+
+def test_few_rollouts_are_shown_once_each(tmp_path):
+    found = kinds([{"reward": reward} for reward in (0.0, 1.0, 1.0)])
+    assert [kind for kind, _ in found] == ["best", "typical", "worst"]
+    assert [len(rows) for _, rows in found] == [1, 1, 1]
+    assert [kind for kind, _ in kinds([{"reward": 1.0}])] == ["best"]
+    assert kinds([]) == []
+
+
+def test_rollouts_that_are_kept_reach_from_the_lowest_reward_to_the_highest():
+    rows = [{"reward": reward} for reward in (0.5, 1.0, 0.0, 0.2, 0.7, 0.9)]
+    assert [row["reward"] for row in spread(rows, 4)] == [0.5, 1.0, 0.0, 0.7]
+    assert spread(rows, 9) == rows
+    assert len(spread([{"reward": 1.0}] * 6, 4)) == 4

@@ -21,7 +21,7 @@ def cells(runs):
 
 def test_the_table_shows_student_run_and_teacher(tmp_path):
     assert cells([load(write_run(tmp_path / "a"))]) == {
-        "untrained student": [
+        "initial policy": [
             "7.39\n[7.39, 7.39]",
             "1.50\n[1.50, 1.50]",
             "1.00\n[1.00, 1.00]",
@@ -54,7 +54,7 @@ def test_what_no_run_measured_has_no_column_and_what_one_measured_has(tmp_path):
     metrics = [event("eval", 0, nll=2.0), event("train", 3, loss=1.0), event("eval", 3, nll=1.0, answer_length=12.5)]
     samples = [*rows(0, nll=2.0, drift=0.0), *rows(3, nll=1.0, drift=0.25)]
     assert cells([load(write_run(tmp_path / "a", metrics, samples))]) == {
-        "untrained student": ["7.39\n[7.39, 7.39]", "0\n[0, 0]", "–", "–", "0"],
+        "initial policy": ["7.39\n[7.39, 7.39]", "0\n[0, 0]", "–", "–", "0"],
         "a": ["2.72\n[2.72, 2.72]", "0.250\n[0.250, 0.250]", "12.5", "–", "3"],
     }
 
@@ -71,7 +71,7 @@ def test_a_run_that_was_never_measured_has_a_line(tmp_path):
 def test_runs_from_different_students_have_a_line_for_each(tmp_path):
     one = load(write_run(tmp_path / "a"))
     other = load(write_run(tmp_path / "b", samples=[*rows(0, nll=2.5), *rows(2, nll=1.0)]))
-    assert list(cells([one, other])) == ["untrained student of a", "untrained student of b", "a", "b", "teacher"]
+    assert list(cells([one, other])) == ["initial policy of a", "initial policy of b", "a", "b", "teacher"]
 
 
 @pytest.mark.parametrize(

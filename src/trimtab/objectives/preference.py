@@ -31,11 +31,26 @@ class DPO:
     def __init__(self, beta: float):
         self.beta = beta
 
-    def __call__(self, batch: TokenBatch) -> Losses:
+    def ratios(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+        """[P] each: log-ratios of whole chosen and rejected answers to the reference, in nats.
+
+        Raises:
+            ValueError: where the rows are no pairs, or an answer is empty.
+        """
         ratios = batch.row_sum(batch.logprobs() - batch.logprobs(of="reference"))  # [R]
         if len(ratios) % 2 or not (batch.lengths > 0).all():
             raise ValueError("DPO takes pairs of answers, chosen and rejected, none of them empty")
-        chosen, rejected = ratios[0::2], ratios[1::2]
+        return ratios[0::2], ratios[1::2]
+
+    def preferences(self, batch: TokenBatch) -> dict[str, Tensor]:
+        """[P] each: whether the chosen answer has gained more than the rejected one (ties count half), and by how much
+        its implicit reward is higher."""
+        chosen, rejected = self.ratios(batch)
+        accuracy = (chosen > rejected).float() + 0.5 * (chosen == rejected).float()
+        return {"preference_accuracy": accuracy, "preference_margin": self.beta * (chosen - rejected)}
+
+    def __call__(self, batch: TokenBatch) -> Losses:
+        chosen, rejected = self.ratios(batch)
         loss = dpo_loss(chosen, rejected, self.beta)
         return batch.losses(
             loss.repeat_interleave(2),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trimtab.report.labels import label
 from trimtab.report.measures import MEASURES
 from trimtab.report.reading import Run
 
@@ -39,7 +40,6 @@ MEANINGS = {
     "seconds": "Seconds of training so far, evaluations left out.",
     "teacher_nll": "The teacher's negative log-likelihood of a held-out answer token, in nats. It does not change.",
 } | {measure.event_key: measure.meaning for measure in MEASURES}
-TITLES = {measure.event_key: measure.title for measure in MEASURES}
 
 Points = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -48,7 +48,7 @@ Points = tuple[NDArray[np.float64], NDArray[np.float64]]
 class Curve:
     key: str
     title: str
-    """in words; empty where only the key is known"""
+    """in words"""
     meaning: str
     remarks: str
     """what a reader must know of the drawing: log scale, smoothing, values left out"""
@@ -113,7 +113,7 @@ def _curve(key: str, runs: Sequence[Run]) -> Curve:
     if len(finite) < len(values):
         remarks.append(f"{len(values) - len(finite)} values that are not finite are left out")
     svg = _draw(key, trained, measured, log, width) if finite.size else ""
-    return Curve(key, TITLES.get(key, ""), MEANINGS.get(key, ""), "; ".join(remarks), svg)
+    return Curve(key, label(key), MEANINGS.get(key, ""), "; ".join(remarks), svg)
 
 
 def _draw(key: str, trained: list[Points], measured: list[Points], log: bool, width: int) -> str:

@@ -17,7 +17,7 @@ from trimtab.evals.suite import Item, Measure, SuiteError
 from trimtab.intervals import Interval, paired_difference
 from trimtab.report.curves import COLOURS, INK, drawing, run_colour
 from trimtab.report.html import put, template
-from trimtab.report.reading import ReportError
+from trimtab.report.reading import ReportError, is_run
 
 FACTS, SAMPLES = "evaluation.json", "samples.jsonl"
 
@@ -56,11 +56,18 @@ def is_evaluation(folder: Path) -> bool:
 
 def expand(folders: Sequence[Path]) -> list[Path]:
     """A folder that holds evaluations of several suites stands for all of them."""
-    return [
-        found
-        for folder in folders
-        for found in ([folder] if is_evaluation(folder) else sorted(path.parent for path in folder.glob(f"*/{FACTS}")))
-    ]
+    return [found for folder in folders for found in ([folder] if is_evaluation(folder) else _within(folder))]
+
+
+def _within(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.glob(f"*/{FACTS}"))
+
+
+def split(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Runs, and evaluations, with those that lie in a folder of several or of a run; what is neither counts as a run,
+    whose reader says what it lacks."""
+    runs = [one for one in folders if not is_evaluation(one) and (is_run(one) or not _within(one))]
+    return runs, expand(folders)
 
 
 def read(folder: Path) -> Evaluation:
@@ -97,13 +104,38 @@ def write(folders: Sequence[Path], output: Path) -> Path:
     found = _named([read(folder) for folder in folders])
     if not found:
         raise ReportError("there is no evaluation to report on; give folders that `trimtab eval` wrote")
+    by_suite = _by_suite(found)
+    parts = [_section(name, of, number) for number, (name, of) in enumerate(by_suite.items())]
+    headline = found[0].title if len(found) == 1 else f"{len(found)} evaluations: {', '.join(by_suite)}"
+    text = template("evaluation.html").render(headline=headline, sections=parts, number=number)
+    return put(text, output)
+
+
+def sections(folders: Sequence[Path]) -> list["Section"]:
+    """The same suites for the page of runs.
+
+    Raises:
+        ReportError: see `read`.
+    """
+    by_suite = _by_suite(_named([read(folder) for folder in folders]))
+    return [_section(name, of, number) for number, (name, of) in enumerate(by_suite.items())]
+
+
+def lines(parts: Sequence["Section"]) -> list[str]:
+    """The first number of each evaluation."""
+    return [
+        f"{part.name}, {one.name}: {part.table[0][0]} {' '.join(number(value))}".rstrip()
+        for part in parts
+        if part.table
+        for one, value in zip(part.evaluations, part.table[0][1])
+    ]
+
+
+def _by_suite(found: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
     by_suite: dict[str, list[Evaluation]] = {}
     for one in found:
         by_suite.setdefault(one.suite, []).append(one)
-    sections = [_section(name, of, number) for number, (name, of) in enumerate(by_suite.items())]
-    headline = found[0].title if len(found) == 1 else f"{len(found)} evaluations: {', '.join(by_suite)}"
-    text = template("evaluation.html").render(headline=headline, sections=sections, number=number)
-    return put(text, output)
+    return by_suite
 
 
 def _named(found: list[Evaluation]) -> list[Evaluation]:
@@ -179,6 +211,15 @@ class Section:
     cautions: list[str]
     items: Markup
     anchor: str
+
+    @staticmethod
+    def number(value: Interval | None) -> tuple[str, str]:
+        return number(value)
+
+    @property
+    def pages(self) -> list[str]:
+        """Where every item can be read."""
+        return [str(one.folder / "report.html") for one in self.evaluations]
 
 
 def _section(name: str, of: list[Evaluation], index: int) -> Section:

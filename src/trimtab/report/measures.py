@@ -25,6 +25,8 @@ class Measure:
     kind: Literal["mean", "perplexity", "share"] = "mean"
     against: Literal["", "teacher", "start"] = ""
     """the other model that it is measured against, if any"""
+    by_row: bool = False
+    """one number a row, which some rows may lack, and no sum over tokens"""
 
 
 PERPLEXITY = Measure(
@@ -67,8 +69,33 @@ PASS1 = Measure(
     "How often an answer that the model samples to a held-out task is right.",
     kind="share",
 )
+PREFERENCE = Measure(
+    "preference_accuracy",
+    "preference_accuracy",
+    "preference accuracy",
+    "preference accuracy",
+    "higher",
+    "share of pairs",
+    "Of held-out pairs, how often the chosen answer has become likelier, measured from the reference, than the "
+    "rejected one. Ties count half, so that training starts from 50%.",
+    kind="share",
+    by_row=True,
+)
+MARGIN = Measure(
+    "preference_margin",
+    "preference_margin",
+    "preference margin",
+    "margin",
+    "higher",
+    "beta times nats",
+    "How much higher the implicit reward of the chosen answer of a held-out pair is than that of the rejected one: "
+    "beta times the difference of their log-ratios to the reference.",
+    by_row=True,
+)
 MEASURES = (
     PASS1,
+    PREFERENCE,
+    MARGIN,
     PERPLEXITY,
     FORWARD_KL,
     REWARD_LOSS,
@@ -189,10 +216,10 @@ OWN_VALUE_OF_A_TEACHER = {"forward_kl": 0.0, "reverse_kl": 0.0, "agreement": 1.0
 
 def value(run: Run, step: int, measure: Measure) -> Interval | None:
     """The measure at a step: from rows with an interval, else from the evaluation event without; None if unknown."""
-    rows = run.heldout.get(step, {})
+    rows = _rows(run, step, measure)
     sums = _column(rows, measure.key)
     if sums is not None:
-        return bootstrap_ratio(sums, _tokens(rows), transform=_transform(measure))
+        return bootstrap_ratio(sums, _weights(rows, measure), transform=_transform(measure))
     mean = _mean(run, step, measure.event_key)
     return None if mean is None else Interval(mean, np.nan, np.nan)
 
@@ -211,7 +238,7 @@ def change(run: Run, measure: Measure) -> Interval | None:
     if len(run.measured) < 2 or before is None or after is None:
         return None
     start, end = run.measured[0], run.measured[-1]
-    if all(_column(run.heldout.get(step, {}), measure.key) is not None for step in (start, end)):
+    if all(_column(_rows(run, step, measure), measure.key) is not None for step in (start, end)):
         return _paired(run, start, run, end, measure)
     return Interval(after.estimate - before.estimate, np.nan, np.nan)
 
@@ -261,6 +288,17 @@ def untrained(runs: Sequence[Run]) -> list[list[Run]]:
 def untrained_value(group: Sequence[Run], measure: Measure) -> Interval | None:
     """The measure at step 0 from the first run of the group that has it."""
     return next((found for run in group if (found := first(run, measure)) is not None), None)
+
+
+def start_name(group: Sequence[Run]) -> str:
+    """What the model at step 0 is: a student that was cut from another and has not learnt yet, or the policy that
+    training starts from."""
+    cut = [isinstance(models := run.recipe.get("models"), dict) and _is_cut(models) for run in group]
+    return "untrained student" if all(cut) else "initial policy"
+
+
+def _is_cut(models: dict[str, Any]) -> bool:
+    return any(isinstance(models.get(role), dict) and models[role].get("layers") for role in ("policy", "student"))
 
 
 def teachers(runs: Sequence[Run]) -> list[list[Run]]:
@@ -334,11 +372,12 @@ def span(interval: Interval, measure: Measure, signed: bool = False) -> str:
 
 
 def _paired(run: Run, step: int, other: Run, other_step: int, measure: Measure) -> Interval | None:
-    ours, theirs = run.heldout.get(step, {}), other.heldout.get(other_step, {})
+    ours, theirs = _rows(run, step, measure), _rows(other, other_step, measure)
     sums, other_sums = _column(ours, measure.key), _column(theirs, measure.key)
     if sums is None or other_sums is None or ours.keys() != theirs.keys():
         return None
-    return paired_difference(sums, _tokens(ours), other_sums, _tokens(theirs), transform=_transform(measure))
+    weights, other_weights = _weights(ours, measure), _weights(theirs, measure)
+    return paired_difference(sums, weights, other_sums, other_weights, transform=_transform(measure))
 
 
 def _transform(measure: Measure) -> Callable[..., Any] | None:
@@ -350,6 +389,16 @@ def _column(rows: dict[Any, dict[str, Any]], key: str) -> list[float] | None:
     if not rows or any(key not in row for row in rows.values()):
         return None
     return [_float(rows[row][key]) for row in _order(rows)]
+
+
+def _rows(run: Run, step: int, measure: Measure) -> dict[Any, dict[str, Any]]:
+    """The rows of a step on which the measure is held."""
+    rows = run.heldout.get(step, {})
+    return {key: row for key, row in rows.items() if measure.key in row} if measure.by_row else rows
+
+
+def _weights(rows: dict[Any, dict[str, Any]], measure: Measure) -> list[int]:
+    return [1] * len(rows) if measure.by_row else _tokens(rows)
 
 
 def _tokens(rows: dict[Any, dict[str, Any]]) -> list[int]:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from trimtab.data.files import dumps
 from trimtab.intervals import Interval
-from trimtab.report import rollouts
+from trimtab.report import labels, rollouts, seeds
 from trimtab.report.curves import COLOURS, curves
 from trimtab.report.html import put, template
 from trimtab.report.measures import (
@@ -24,6 +24,7 @@ from trimtab.report.measures import (
     last,
     number,
     span,
+    start_name,
     teacher_value,
     teachers,
     untrained,
@@ -45,13 +46,14 @@ from trimtab.report.words import (
 )
 
 
-def write(folders: Sequence[Path], output: Path | None = None) -> Path:
+def write(folders: Sequence[Path], output: Path | None = None, suites: Sequence[Any] = ()) -> Path:
     """Write one HTML file that needs no network: a report of one run, or a comparison of several.
 
     Args:
         folders: run folders; the first one is what the others are compared with.
         output: where to write; `report.html` in the folder of a single run, `comparison.html` in the common parent
             of several, if not given. An existing file is replaced at once or, on an error, not at all.
+        suites: what `trimtab.report.evaluation.sections` made of evaluations to show on the same page.
 
     Returns:
         The file that was written.
@@ -62,25 +64,26 @@ def write(folders: Sequence[Path], output: Path | None = None) -> Path:
     if not folders:
         raise ReportError("no run folder given; name at least one that `trimtab train` wrote")
     runs = distinct_names([load(Path(folder)) for folder in folders])
-    if output is None and len(runs) == 1:
+    if output is None and len(runs) == 1 and not suites:
         output = runs[0].folder / "report.html"
     elif output is None:
         output = Path(os.path.commonpath([run.folder.resolve().parent for run in runs])) / "comparison.html"
-    return put(render(runs), Path(output))
+    return put(render(runs, suites), Path(output))
 
 
-def render(runs: list[Run]) -> str:
+def render(runs: list[Run], suites: Sequence[Any] = ()) -> str:
     """The page as text."""
     shown = [measure for measure in MEASURES if any(last(run, measure) is not None for run in runs)]
     drawings = curves(runs)
     swept = sweeps(runs)
     single = len(runs) == 1
+    grouped = seeds.groups(runs)
     return template("page.html").render(
         title=runs[0].name if single else "comparison of " + ", ".join(run.name for run in runs),
         single=single,
         runs=[_about(run, index) for index, run in enumerate(runs)],
         methods=_methods(runs),
-        headline=headline_of_one(runs[0]) if single else headline_of_many(runs),
+        headline=headline_of_one(runs[0]) if single else seeds.headline(grouped) or headline_of_many(runs),
         sentences=other_changes(runs[0]) if single else [],
         measures=shown,
         held_out=_held_out_of_one(runs[0], shown) if single else _held_out_of_many(runs, shown),
@@ -95,11 +98,13 @@ def render(runs: list[Run]) -> str:
             for title, rows in {**run.tables, **rollouts.tables(run)}.items()
         ],
         rollouts=[(run.name, rollouts.shown(run)) for run in runs if run.rollouts],
-        data=_side_by_side([flatten(run.data) for run in runs]),
+        data=[(labels.of_data(key), *rest) for key, *rest in _side_by_side([flatten(run.data) for run in runs])],
         signature=_side_by_side([dict(run.signature) for run in runs]),
         recipe_differences=[]
         if single
         else [row for row in _side_by_side([flatten(run.recipe) for run in runs]) if row[2]],
+        over_seeds=_over_seeds(grouped, shown),
+        suites=suites,
         recipes=[yaml.safe_dump(run.recipe, sort_keys=False, allow_unicode=True) for run in runs],
     )
 
@@ -171,7 +176,7 @@ def _held_out_of_one(run: Run, shown: list[Measure]) -> dict[str, Any]:
 
 def _held_out_of_many(runs: list[Run], shown: list[Measure]) -> dict[str, Any]:
     students, masters = untrained(runs), teachers(runs)
-    columns = [group_name("untrained student", group, students) for group in students]
+    columns = [group_name(start_name(group), group, students) for group in students]
     columns += [run.name for run in runs]
     columns += [group_name("teacher", group, masters) for group in masters]
     rows = []
@@ -191,6 +196,24 @@ def _against_first(runs: list[Run], shown: list[Measure]) -> list[tuple[Measure,
     return [(measure, cells) for measure, cells in rows if any(cell["value"] != "–" for cell in cells)]
 
 
+def _over_seeds(found: Sequence[seeds.Group], shown: list[Measure]) -> dict[str, Any]:
+    """Means of the recipes, and paired differences from the first, as cells."""
+
+    def cell(value: tuple[Interval, int] | None, measure: Measure, signed: bool) -> dict[str, str]:
+        return _cell(value and value[0], measure, signed=signed) | {"number": str(value[1]) if value else ""}
+
+    if not found:
+        return {}
+    parts = seeds.tables(found, shown)
+    return {
+        "groups": parts["groups"],
+        "means": [(measure, [cell(one, measure, False) for one in cells]) for measure, cells in parts["means"]],
+        "differences": [
+            (measure, [cell(one, measure, True) for one in cells]) for measure, cells in parts["differences"]
+        ],
+    }
+
+
 def _sweep(sweep: Sweep, shown: list[Measure], runs: list[Run], number: int) -> dict[str, Any]:
     drawn = [(measure, against_option(sweep, measure, runs, f"sweep {number} {measure.key}")) for measure in shown]
     return {
@@ -204,7 +227,9 @@ def _sweep(sweep: Sweep, shown: list[Measure], runs: list[Run], number: int) -> 
 def _table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Columns, and cells with "–" where a row lacks one."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    return columns, [[_shown(row[key]) if key in row else "–" for key in columns] for row in rows]
+    return list(map(labels.label, columns)), [
+        [_shown(row[key]) if key in row else "–" for key in columns] for row in rows
+    ]
 
 
 def _prompts(labelled: list[tuple[Run, str]]) -> list[tuple[str, list[tuple[str, str | None]]]]:

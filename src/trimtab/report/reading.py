@@ -90,6 +90,11 @@ def load(folder: Path) -> Run:
     return run
 
 
+def is_run(folder: Path) -> bool:
+    """Whether `trimtab train` has begun a run there."""
+    return any((folder / name).is_file() for name in REQUIRED)
+
+
 def distinct_names(runs: Sequence[Run]) -> list[Run]:
     """The runs under names that tell them apart: with the folders above, and numbers where that does not help."""
     names = [run.name for run in runs]

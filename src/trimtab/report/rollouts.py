@@ -1,5 +1,6 @@
 """Of a run that learns from its own answers: how stable it was, where its time went, and some of the answers."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,8 @@ import numpy as np
 from trimtab.report.reading import Run
 
 PARTS = {"generation": "writing answers", "reward": "judging them", "credit": "credit of their tokens"}
-SHOWN = 12
-"""rollouts on the page at most: the first and the last ones"""
+SHOWN = 4
+"""rollouts of each kind on the page at most"""
 
 
 def tables(run: Run) -> dict[str, list[dict[str, Any]]]:
@@ -61,18 +62,38 @@ def _time(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def shown(run: Run) -> list[dict[str, Any]]:
-    """The first and the last rollouts: step, prompt, reward, and tokens as (text, credit, its strength in [0, 1], its
-    side); without credits of single tokens the completion is one token."""
-    half = SHOWN // 2
-    chosen = run.rollouts if len(run.rollouts) <= SHOWN else [*run.rollouts[:half], *run.rollouts[-half:]]
-    return [_one(row) for row in chosen]
+def shown(run: Run) -> list[tuple[str, list[dict[str, Any]]]]:
+    """("best", rollouts), ("typical", ...) and ("worst", ...): by reward the highest, those nearest to the median, and
+    the lowest; of equal ones the latest.
+
+    A rollout has step, prompt, reward, and tokens as (text, advantage, its strength in [0, 1] among all that are shown,
+    its side); without advantages of single tokens the strength is 0.
+    """
+    chosen = kinds(run.rollouts)
+    largest = max((abs(value) for _, rows in chosen for row in rows for value in row.get("credits") or []), default=0.0)
+    return [(kind, [_one(row, largest or 1.0) for row in rows]) for kind, rows in chosen]
 
 
-def _one(row: dict[str, Any]) -> dict[str, Any]:
+def kinds(rollouts: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Some of each kind, none twice; of few rollouts the best and the worst come first."""
+    median = float(np.median([row["reward"] for row in rollouts])) if rollouts else 0.0
+    orders = {
+        "best": lambda row: -row["reward"],
+        "worst": lambda row: row["reward"],
+        "typical": lambda row: abs(row["reward"] - median),
+    }
+    left = list(reversed(rollouts))
+    share = min(SHOWN, max(1, len(rollouts) // len(orders)))
+    found: dict[str, list[dict[str, Any]]] = {}
+    for kind, order in orders.items():
+        found[kind] = sorted(left, key=order)[:share]
+        left = [row for row in left if not any(row is one for one in found[kind])]
+    return [(kind, found[kind]) for kind in ("best", "typical", "worst") if found[kind]]
+
+
+def _one(row: dict[str, Any], largest: float) -> dict[str, Any]:
     prompt, credits = row["prompt"], row.get("credits") or []
     text = prompt if isinstance(prompt, str) else "\n\n".join(str(turn.get("content", "")) for turn in prompt)
-    largest = max((abs(value) for value in credits), default=0.0) or 1.0
     tokens = row.get("tokens") or []
     if len(credits) != len(tokens):
         credits = [0.0] * len(tokens)
@@ -85,3 +106,12 @@ def _one(row: dict[str, Any]) -> dict[str, Any]:
             for token, value in zip(tokens, credits)
         ],
     }
+
+
+def spread(rows: Sequence[dict[str, Any]], number: int) -> list[dict[str, Any]]:
+    """So many rows, from the lowest reward to the highest at even distances; in their order."""
+    if len(rows) <= number:
+        return list(rows)
+    order = sorted(range(len(rows)), key=lambda i: rows[i]["reward"])
+    places = {order[round(k * (len(order) - 1) / max(1, number - 1))] for k in range(number)}
+    return [rows[i] for i in sorted(places)]

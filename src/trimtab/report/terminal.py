@@ -16,6 +16,7 @@ from trimtab.report.measures import (
     number,
     obstacles,
     span,
+    start_name,
     teacher_obstacles,
     teacher_value,
     teachers,
@@ -29,7 +30,7 @@ OTHER_COLUMNS, MEASURE_COLUMN = 26, 10
 
 
 def table(runs: Sequence[Run], width: int = 120) -> Table:
-    """One line a run after training, after the untrained student and before the teacher where they were measured.
+    """One line a run after training, after the model that it started from and before the teacher, where measured.
 
     Under each estimate stands its 95% interval over held-out rows, where rows were measured. The caption says which
     runs may not be compared with the first, and which measures a terminal of this `width` has no room for.
@@ -48,7 +49,7 @@ def table(runs: Sequence[Run], width: int = 120) -> Table:
     result.add_column("steps", justify="right", min_width=5)
     students, masters = untrained(runs), teachers(runs)
     for group in students:
-        name = group_name("untrained student", group, students)
+        name = group_name(start_name(group), group, students)
         _add(result, name, {measure: untrained_value(group, measure) for measure in columns}, "–", "0", style="dim")
     for run in runs:
         seconds = (run.finished or {}).get("seconds")

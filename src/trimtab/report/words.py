@@ -9,9 +9,11 @@ import numpy as np
 from trimtab.intervals import Interval
 from trimtab.report.measures import (
     FORWARD_KL,
+    MARGIN,
     MEASURES,
     PASS1,
     PERPLEXITY,
+    PREFERENCE,
     REWARD_LOSS,
     Measure,
     change,
@@ -26,7 +28,7 @@ from trimtab.report.measures import (
 )
 from trimtab.report.reading import Run
 
-NOT_A_SETTING = ("seed", "data_seed", "output", "output_dir", "name", "run_name")
+NOT_A_SETTING = ("seed", "seeds", "data_seed", "output", "output_dir", "name", "run_name")
 """last parts of recipe keys in which two runs of one setting may differ"""
 
 
@@ -41,7 +43,11 @@ def headline_of_one(run: Run) -> str:
     if len(run.measured) < 2:
         only = number(before.estimate, measure)
         return f"{done}; measured once so far, at step {run.measured[0]:,}: {measure.title} {only}."
-    return f"{done}: {moved(measure, before, after, change(run, measure))}."
+    said = [moved(measure, before, after, change(run, measure))]
+    before, after = first(run, MARGIN), last(run, MARGIN)
+    if measure is PREFERENCE and before is not None and after is not None:
+        said.append(moved(MARGIN, before, after, change(run, MARGIN)))
+    return f"{done}: {' and '.join(said)}."
 
 
 def other_changes(run: Run) -> list[str]:
@@ -51,7 +57,7 @@ def other_changes(run: Run) -> list[str]:
     clauses = []
     for measure in MEASURES:
         before, after = first(run, measure), last(run, measure)
-        if measure is not _main_measure(run) and before is not None and after is not None:
+        if measure not in _headlined(run) and before is not None and after is not None:
             clause = moved(measure, before, after, change(run, measure))
             clauses.append(clause[0].upper() + clause[1:] + ".")
     return clauses
@@ -61,7 +67,7 @@ def headline_of_many(runs: list[Run]) -> str:
     """Which run ends best, next to which, and whether that may be chance."""
     comparable = [
         measure
-        for measure in (PASS1, FORWARD_KL, PERPLEXITY, REWARD_LOSS)
+        for measure in (PASS1, PREFERENCE, FORWARD_KL, PERPLEXITY, REWARD_LOSS)
         if all(difference(runs[0], run, measure) is not None for run in runs[1:])
     ]
     if not comparable:
@@ -84,8 +90,13 @@ def headline_of_many(runs: list[Run]) -> str:
     )
 
 
+def _headlined(run: Run) -> tuple[Measure, ...]:
+    main = _main_measure(run)
+    return (PREFERENCE, MARGIN) if main is PREFERENCE else (main,)
+
+
 def _main_measure(run: Run) -> Measure:
-    return next((m for m in (PASS1, FORWARD_KL, REWARD_LOSS) if last(run, m) is not None), PERPLEXITY)
+    return next((m for m in (PASS1, PREFERENCE, FORWARD_KL, REWARD_LOSS) if last(run, m) is not None), PERPLEXITY)
 
 
 def moved(measure: Measure, before: Interval, after: Interval, moved_by: Interval | None) -> str:
@@ -146,14 +157,14 @@ def _seeds(runs: list[Run]) -> str:
             "One seed for each setting: differences between methods may be chance. The intervals cover which held-out "
             "rows were drawn, not the luck of training."
         )
-    listed = "; ".join(f"{', '.join(run.name for run in group)}: {_num_seeds(group)}" for group in _settings(runs))
+    listed = "; ".join(f"{', '.join(run.name for run in group)}: {_num_seeds(group)}" for group in by_setting(runs))
     return (
         f"Seeds for each setting: {listed}. Runs of one setting show the luck of training by how far they lie apart; "
         "the intervals cover only which held-out rows were drawn."
     )
 
 
-def _settings(runs: list[Run]) -> list[list[Run]]:
+def by_setting(runs: list[Run]) -> list[list[Run]]:
     """Runs grouped by recipe, seed and names aside."""
     settings: dict[str, list[Run]] = {}
     for run in runs:
@@ -173,7 +184,7 @@ def _num_seeds(group: list[Run]) -> int:
 
 
 def _one_seed_each(runs: list[Run]) -> bool:
-    return all(_num_seeds(group) == 1 for group in _settings(runs))
+    return all(_num_seeds(group) == 1 for group in by_setting(runs))
 
 
 def method_name(run: Run) -> str:

@@ -128,15 +128,61 @@ def judge(policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], plan: Plan
     return dict(sorted(rows.items()))
 
 
+class Preferences:
+    """An "objective" that is only read: it keeps what that of preferences says of each pair."""
+
+    per = "sequence"
+
+    def __init__(self, objective: Any):
+        self.objective, self.needs = objective, objective.needs
+        self.found: dict[str, Tensor] = {}
+
+    def __call__(self, batch: TokenBatch) -> Losses:
+        self.found = self.objective.preferences(batch)
+        return batch.losses(torch.zeros(len(batch.lengths), device=batch.targets.device))
+
+
+@torch.no_grad()
+def preferences(policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], plan: Plan) -> dict[int, dict[str, float]]:
+    """How held-out pairs are preferred, against the reference that training reads.
+
+    Args:
+        policy: as of `measure`.
+        batches: of prepared pairs.
+        plan: whose objective has `preferences`.
+
+    Returns:
+        row_id -> `PER_ROW`.
+    """
+    was_training = policy.training
+    policy.eval()
+    rows: dict[int, dict[str, float]] = {}
+    for inputs in batches:
+        reader = Preferences(plan.objective)
+        found = read_signals(plan.signals, policy, inputs)
+        call = ObjectiveCall(reader, inputs["labels"], found, inputs["row_id"], "sequence_mean")
+        policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)
+        columns = {name: values.tolist() for name, values in reader.found.items()}
+        for i, row in enumerate(inputs["row_id"].tolist()[::2]):
+            rows[row] = {name: column[i] for name, column in columns.items()}
+    policy.train(was_training)
+    return rows
+
+
+PER_ROW = ("preference_accuracy", "preference_margin")
+"""Measures of rows that are no sums over tokens; a row may lack them."""
 REWARDS = {"objective": "reward_loss", "accuracy": "reward_accuracy", "brier": "brier"}
 """What an objective judges -> what it is called in run folders."""
 
 
 def summary(rows: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
-    """Means over tokens (sums over rows first), with perplexity = exp(nll) where that was measured."""
+    """Means over tokens (sums over rows first), of `PER_ROW` over rows, and perplexity = exp(nll) if there is nll."""
     tokens = sum(row["tokens"] for row in rows.values())
-    names = [name for name in next(iter(rows.values())) if name != "tokens"]
+    names = [name for name in next(iter(rows.values())) if name != "tokens" and name not in PER_ROW]
     means = {name: sum(row[name] for row in rows.values()) / tokens for name in names}
+    for name in PER_ROW:
+        if known := [row[name] for row in rows.values() if name in row]:
+            means[name] = sum(known) / len(known)
     perplexity = {"perplexity": torch.tensor(means["nll"], dtype=torch.float64).exp().item()} if "nll" in means else {}
     return {"rows": len(rows), "tokens": tokens, **perplexity, **means}
 

@@ -11,7 +11,8 @@ from transformers import TrainerCallback
 from trimtab.terminal import say
 
 T = TypeVar("T")
-_SHOWN = ("loss", "nll", "divergence", "grad_norm")
+_SHOWN = ("loss", "reward", "pass_at_1", "nll", "divergence", "grad_norm")
+_SAID = {"pass_at_1": "pass@1", "grad_norm": "gradient norm"}
 
 
 def bar(console: Console) -> Progress:
@@ -97,7 +98,9 @@ class ShowProgress(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
         if self.progress is None or not logs or "loss" not in logs:
             return
-        note = "  ".join(f"{name} {logs[name]:.3g}" for name in _SHOWN if isinstance(logs.get(name), float))
+        note = "  ".join(
+            f"{_SAID.get(name, name)} {logs[name]:.3g}" for name in _SHOWN if isinstance(logs.get(name), float)
+        )
         if "tokens_per_second" in logs:
             note += f"  {logs['tokens_per_second']:.0f} answer tokens/s"
         self.progress.update(self.task, completed=state.global_step, note=note)

@@ -40,13 +40,14 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         plan: with a credit.
         watch: called with the step and the rows of each batch of rollouts: prompt, completion, reward, group, tokens
             and their credits.
+        right: a completion is correct if the first reward gives it at least so much; none is counted if not given.
     """
 
-    def __init__(self, *args: Any, plan: Plan, watch: Watch | None = None, **kwargs: Any):
+    def __init__(self, *args: Any, plan: Plan, watch: Watch | None = None, right: float | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._begin(plan)
         assert plan.credit is not None
-        self.watch = watch
+        self.watch, self.right = watch, right
         self._rewards = torch.zeros(0)
         self._total: Tensor | None = None
         self._asked: Sequence[Mapping[str, Any]] = ()
@@ -90,6 +91,8 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         self._spent("reward", start)
         self._rewards = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
         self._texts = (prompts, completions)
+        if self.right is not None:
+            self._log_learnt({"pass_at_1": (rewards[:, 0] >= self.right).float().mean().item()})
         return rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:

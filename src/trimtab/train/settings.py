@@ -180,7 +180,13 @@ def build(training: dict[str, Any], folder: Path, seed: int, loop: Loop = "super
     }[loop]
     try:
         args = CONFIGS[loop](
-            **{"logging_steps": 1, "report_to": "none", "dataloader_pin_memory": torch.cuda.is_available(), **training},
+            **{
+                "logging_steps": 1,
+                "report_to": "none",
+                "dataloader_pin_memory": torch.cuda.is_available(),
+                "run_name": folder.name,  # trackers would call every run by the folder of its checkpoints
+                **training,
+            },
             **own,
             output_dir=str(folder / "checkpoints"),
             seed=seed,
