@@ -13,6 +13,7 @@ from trimtab import evaluate
 from trimtab.contamination import ContaminationError, Settings, contamination, folder_of
 from trimtab.evals.answerers import Reply
 from trimtab.evals.rules import Rules
+from trimtab.mistakes import Unanswered
 
 QUIET = Console(quiet=True)
 
