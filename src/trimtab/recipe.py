@@ -79,9 +79,11 @@ class Models(_Strict):
     weak_aligned: str | None = None
     """The same small model after it."""
     dtype: Dtype = "float32"
-    """Of the policy's weights."""
+    """Of the policy's weights and products, and of `model/`. Weights that are trained are kept in float32 meanwhile:
+    in half precision small updates would be rounded away."""
     frozen_dtype: Dtype = "float32"
-    """Of the weights of frozen models; they run in this dtype, outside autocast."""
+    """Of the weights of frozen models; they run in this dtype, outside autocast. A critic and a reward model that learn
+    along compute in it, and are kept in float32 like the policy."""
     frozen_states: Literal["live", "memory"] = "live"
     """`memory`: frozen models run once over all rows and their hidden states are kept in main memory (hidden size x 4
     bytes for each answer token; only 4 where log-probabilities are enough), which saves a forward in every later

@@ -65,6 +65,7 @@ from trimtab.models.forward import add_objective_forward
 from trimtab.models.growth import grow_embedding, num_tokens
 from trimtab.models.identity_layer import bypass, identity_layer, insert_identity_layer, train_only_identity_layer
 from trimtab.models.limits import beyond, check_prompts, token_beyond
+from trimtab.models.masters import back_to_own_dtypes, train_in_float32
 from trimtab.models.quantised import check_policy, is_quantised
 from trimtab.models.scalar_head import add_score_forward, as_critic, with_scalar_head
 from trimtab.models.student import asked_layers, keep_layers
@@ -1196,6 +1197,7 @@ def _save_model(trainer: Any, job: Job, folder: Path) -> list[str]:
         shutil.rmtree(folder / name, ignore_errors=True)
     notes = []
     if job.recipe.models.lora is None:
+        back_to_own_dtypes(policy)
         policy.save_pretrained(folder / "model.part")
     else:
         save_adapter(policy, folder / "adapter.part", None if _was_made(job) else policy_source(job.recipe))

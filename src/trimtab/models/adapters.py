@@ -18,6 +18,7 @@ from trimtab.mistakes import nearest
 from trimtab.models import kept_layers
 from trimtab.models.folder import shown
 from trimtab.models.layer_lora import LayerLoraError, check_learns, within
+from trimtab.models.masters import compute_as_stored, own_dtype
 
 NEED_DATA = ("eva", "corda", "lora_ga")
 """Initialisations that PEFT computes from rows in a pass of their own."""
@@ -439,11 +440,12 @@ def in_float32(policy: Any) -> dict[str, torch.dtype]:
     had: dict[str, torch.dtype] = {}
     for name, value in (*base.named_parameters(remove_duplicate=False), *base.named_buffers(remove_duplicate=False)):
         if "modules_to_save" not in name:
-            had[_WRAPPED.sub("", name)] = value.dtype
+            had[_WRAPPED.sub("", name)] = own_dtype(value)
     size = 4 * sum(value.numel() for value in policy.parameters())
     if device.type == "cuda" and policy.dtype != torch.float32 and torch.cuda.mem_get_info(device)[0] < 2 * size:
         policy.to("cpu")
     policy.float()
+    compute_as_stored(policy)
     return had
 
 

@@ -98,7 +98,7 @@ def as_critic(model: PreTrainedModel, seed: int) -> PreTrainedModel:
         )
         with torch.no_grad():
             weight.copy_(drawn)
-    for name in ("forward", "_trimtab_forward"):  # of the model it was
+    for name in ("forward", "_trimtab_forward", "_trimtab_uncast", "_trimtab_computes"):  # of the model it was
         vars(model).pop(name, None)
     model.requires_grad_(True)
     add_score_forward(model, before=True)

@@ -15,6 +15,7 @@ from transformers.trainer_utils import rotate_checkpoints
 from trimtab.core import Plan
 from trimtab.disk import writing_to
 from trimtab.models.forward import ObjectiveOutput
+from trimtab.models.masters import train_in_float32
 from trimtab.signals.base import call_plan
 from trimtab.train.checkpoints import CheckpointError, mark_complete
 from trimtab.train.dataset import Rows
@@ -66,6 +67,7 @@ class ObjectiveLoop(Trainer):
             self.train_dataset = rows
 
     def _begin(self, plan: Plan) -> None:
+        train_in_float32(self.accelerator.unwrap_model(self.model))  # TRL rounds adapters of quantised models
         self.plan = plan
         self._update = []  # (loss, row ids) of each micro-batch of this update
         self.totals = Totals()
