@@ -472,8 +472,15 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
     if wants.critic is not None:
         begun = given["credit"].models[0] if wants.credit else start
         assert begun is not None
-        given["critic"] = Critic(as_critic(deepcopy(begun), recipe.seed), wants.critic)
+        critic = as_critic(deepcopy(begun), recipe.seed)
+        given["critic"] = Critic(critic, wants.critic, reduction=wants.critic_reduction)
     plan = method.build(options, policy, **given)
+    if train_in_float32(policy):
+        notes.append(
+            f"trained weights are kept in float32 and products computed in models.dtype, {models.dtype}, to which "
+            "model/ is rounded in the end"
+        )
+        say(console, notes[-1])
     if not any(parameter.requires_grad for parameter in policy.parameters()):
         raise RunError(f"{shown(models.policy)}: no parameter of the policy would be trained; change models.lora")
     of_rows = fingerprint.of_each if method.loop == "rollouts" else fingerprint.of_rows
@@ -1005,8 +1012,9 @@ def _execute(job: Job, folder: Path, resume: bool, console: Console) -> Result:
     trainer.accelerator.wait_for_everyone()
     if main:
         say(console, "saving the model and writing the report")
+        learnt = [remark for learner in job.plan.learners for remark in learner.remarks()]
         with writing_to(folder / "model"):
-            for note in _save_model(trainer, job, folder):
+            for note in (*learnt, *_save_model(trainer, job, folder)):
                 log.event("note", step, text=note)
                 say(console, note)
         if hasattr(job.plan.objective, "tables"):

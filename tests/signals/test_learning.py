@@ -18,8 +18,8 @@ ROWS = tiny.rows(((3, 5), (2, 4), (1, 6), (2, 3)))
 ANSWERED = TokenBatch.from_labels(ROWS.labels)
 
 
-def critic(learning_rate: float = 0.01) -> Critic:
-    return Critic(as_critic(tiny.model("llama"), seed=3), learning_rate)
+def critic(learning_rate: float = 0.01, dtype: torch.dtype = torch.float32, **settings) -> Critic:
+    return Critic(as_critic(tiny.model("llama").to(dtype), seed=3), learning_rate, **settings)
 
 
 def test_a_value_is_read_before_the_token_and_knows_nothing_of_it():
@@ -46,8 +46,9 @@ def test_a_critic_of_a_reward_model_has_its_layers_and_a_head_of_its_own():
     assert torch.equal(made.score.weight, as_critic(deepcopy(judge), seed=5).score.weight)
 
 
-def test_a_pass_of_the_critic_is_adamw_on_the_mean_square_of_answers():
-    made, returns = critic(), torch.linspace(-1, 1, len(ANSWERED))
+@pytest.mark.parametrize("reduction", ["token_mean", "sequence_mean"])
+def test_a_pass_of_the_critic_is_adamw_on_the_mean_square_of_its_tokens_or_answers(reduction):
+    made, returns = critic(reduction=reduction), torch.linspace(-1, 1, len(ANSWERED))
     plain = as_critic(tiny.model("llama"), seed=3)
     optimizer = torch.optim.AdamW(plain.parameters(), lr=0.01, weight_decay=0.0)
     losses = []
@@ -58,7 +59,7 @@ def test_a_pass_of_the_critic_is_adamw_on_the_mean_square_of_answers():
         values = scores[:, :-1][answer_mask(ROWS.labels[some])]
         squares = (values - returns[own]).square()
         of_rows = [squares[ANSWERED.row[own] == row].mean() for row in rows]
-        loss = sum(of_rows) / 2
+        loss = squares.mean() if reduction == "token_mean" else sum(of_rows) / 2
         loss.backward()
         torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
         optimizer.step()
@@ -81,8 +82,8 @@ def test_a_critic_that_is_loaded_goes_on_as_the_one_that_was_saved():
         assert torch.equal(mine, theirs)
 
 
-def online(adaptive: bool, learning_rate: float = 0.01) -> OnlinePrefixReward:
-    model = tiny.model("llama_tied", 4)
+def online(adaptive: bool, learning_rate: float = 0.01, dtype: torch.dtype = torch.float32) -> OnlinePrefixReward:
+    model = tiny.model("llama_tied", 4).to(dtype)
     add_objective_forward(model)
     reference = FrozenModel(tiny.model("llama_tied", 4), name="reference")
     credit = CreditModel(model, Reading("ratio", "prefix_mean", 10.0, outcomes=True), reference)
@@ -93,7 +94,7 @@ def online(adaptive: bool, learning_rate: float = 0.01) -> OnlinePrefixReward:
 def test_outcomes_are_learnt_by_the_loss_of_the_paper(adaptive):
     made = online(adaptive)
     inputs = ROWS.inputs()
-    rewards, group = torch.tensor([1.0, 0.0, 0.0, 1.0]), torch.tensor([0, 0, 0, 1])
+    outcome, group = torch.tensor([1.0, 0.0, 0.0, 1.0]), torch.tensor([0, 0, 0, 1])
     old = torch.linspace(-3, -1, len(ANSWERED))
     with torch.no_grad():
         log_p = made.model(input_ids=ROWS.input_ids, attention_mask=ROWS.attention_mask).logits.log_softmax(-1)
@@ -108,7 +109,7 @@ def test_outcomes_are_learnt_by_the_loss_of_the_paper(adaptive):
         weight = (1 / (2 * share) if right else 1 / (2 * (1 - share))) if adaptive else 1.0
         loss = -F.logsigmoid(10 * mean * (1 if right else -1) - margin).mean()
         wanted.append(weight * loss if mixed else torch.tensor(0.0))
-    found = made.outcomes(inputs, old, rewards, group, size=4)
+    found = made.outcomes(inputs, old, outcome, group, size=4)
     assert found["credit_loss"] == pytest.approx((sum(wanted) / 4).item(), rel=1e-4)
 
 
@@ -123,3 +124,102 @@ def test_what_it_learnt_is_what_the_credit_reads():
     assert losses[-1] < losses[0]
     gained = ANSWERED.row_sum(credit(None, inputs)["token_scores"] - before)
     assert (gained[rewards > 0] > gained[rewards < 1].max()).all()
+
+
+# ---------------------------------------------------------------- how a learner learns
+
+RETURNS = torch.linspace(-1, 1, len(ANSWERED))
+OUTCOME, GROUP = torch.tensor([1.0, 0.0, 0.0, 1.0]), torch.tensor([0, 0, 1, 1])
+OLD = torch.full((len(ANSWERED),), -3.0)
+
+
+def learn(made, size: int = 4, micro: int | None = None) -> float:
+    """One pass; its loss."""
+    if isinstance(made, Critic):
+        return made.after(ROWS.inputs(), {"returns": RETURNS}, size, micro)["critic_loss"]
+    return made.outcomes(ROWS.inputs(), OLD, OUTCOME, GROUP, size, micro)["credit_loss"]
+
+
+LEARNERS = {
+    "critic": critic,
+    "critic, answers": lambda *args: critic(*args, reduction="sequence_mean"),
+    "reward model": lambda *args: online(True, *args),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", LEARNERS)
+def test_a_model_in_half_precision_learns_as_one_in_float32(name, dtype):
+    made, whole = LEARNERS[name](1e-5, dtype), LEARNERS[name](1e-5)
+    start = {key: p.detach().clone() for key, p in made.model.named_parameters()}
+    for p, other in zip(whole.model.parameters(), made.model.parameters(), strict=True):
+        p.data.copy_(other)  # the same weights, rounded
+    begun = {key: p.detach().clone() for key, p in whole.model.named_parameters()}
+    for _ in range(20):
+        learn(made), learn(whole)
+    mine = torch.cat([(p - start[key].float()).flatten() for key, p in made.model.named_parameters()])
+    theirs = torch.cat([(p - begun[key]).flatten() for key, p in whole.model.named_parameters()])
+    assert all(p.dtype == torch.float32 for p in made.model.parameters() if p.requires_grad)
+    assert theirs.abs().max() > 1e-4
+    assert torch.cosine_similarity(mine, theirs, dim=0) > (0.99 if dtype == torch.float16 else 0.9)
+    assert mine.norm().item() == pytest.approx(theirs.norm().item(), rel=0.1)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_micro_batches_learn_what_one_large_batch_does_and_no_forward_is_larger(name):
+    """Their gradients add up; an update divides by its own count whatever its micro-batches hold."""
+    whole = LEARNERS[name]()
+    sgd(whole)
+    losses = [learn(whole, 4)]
+    for micro in (1, 2, 3):
+        parts = LEARNERS[name]()
+        sgd(parts)
+        sizes = rows_of_forwards(parts)
+        losses.append(learn(parts, 4, micro))
+        assert max(sizes) == micro
+        for mine, theirs in zip(parts.model.parameters(), whole.model.parameters(), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6)
+    assert losses == pytest.approx([losses[0]] * 4, rel=1e-5)
+
+
+def rows_of_forwards(made) -> list[int]:
+    """Is filled while it learns."""
+    sizes: list[int] = []
+    made.model.get_input_embeddings().register_forward_hook(lambda m, args, out: sizes.append(len(args[0])))
+    return sizes
+
+
+def sgd(made) -> None:
+    """In AdamW's first step the size of a gradient does not show, and its rounding does."""
+    made._optimizer = torch.optim.SGD(made._trained, lr=0.1)
+
+
+def test_each_forward_is_as_wide_as_its_longest_row():
+    made, widths = critic(), []
+    made.model.get_input_embeddings().register_forward_hook(lambda m, args, out: widths.append(args[0].size(1)))
+    learn(made, 4, 1)
+    assert widths == [8, 6, 7, 5]
+
+
+def test_batches_of_one_outcome_teach_nothing_and_are_counted():
+    made = online(True)
+    learn(made)  # so that the optimizer has momentum
+    before = [p.detach().clone() for p in made.model.parameters()]
+    alike = torch.tensor([1.0, 1.0, 0.0, 0.0])  # of each prompt
+    found = made.outcomes(ROWS.inputs(), OLD, alike, GROUP, 4)
+    assert (found["credit_loss"], found["one_outcome"], found["outcome_right"]) == (0, 1, 0.5)
+    for p, was in zip(made.model.parameters(), before, strict=True):
+        assert torch.equal(p, was)
+    assert made.remarks()[0].startswith("in 1 of 2 batches of answers")
+    again = online(True)
+    again.load_state_dict(made.state_dict())
+    assert again.remarks() == made.remarks()
+    assert not online(True).remarks()
+
+
+def test_an_update_whose_groups_have_one_outcome_makes_no_step():
+    made = online(True)
+    outcome = torch.tensor([1.0, 0.0, 1.0, 1.0])
+    made.outcomes(ROWS.inputs(), OLD, outcome, GROUP, size=2)
+    state = made._optimizer.state[made._trained[0]]
+    assert state["step"] == 1  # the second update holds one group, all of it right

@@ -19,6 +19,7 @@ from trimtab.train import settings
 from trimtab.train.rollouts import (
     RolloutError,
     RolloutTrainer,
+    _as_they_were,
     check_buffer,
     cropped,
     laid_out,
@@ -78,17 +79,18 @@ SETTINGS = {
 }
 
 
-def trainer(folder, plan: Plan, model=None, watch=None, **changes) -> RolloutTrainer:
+def trainer(folder, plan: Plan, model=None, watch=None, rewards=None, right=1.0, **changes) -> RolloutTrainer:
     model = model or policy()
     add_objective_forward(model)
     return RolloutTrainer(
         model=model,
         args=settings.build(settings.check({**SETTINGS, **changes}, "rollouts"), folder, 0, "rollouts"),
         plan=plan,
-        reward_funcs=[count_of_a],
+        reward_funcs=rewards or [count_of_a],
         train_dataset=dataset(),
         processing_class=tiny_folder.byte_tokenizer(),
         watch=watch,
+        right=right,
     )
 
 
@@ -352,6 +354,52 @@ def test_an_update_is_divided_by_its_own_tokens(tmp_path):
     assert len(plan.credit.seen) == 1
     assert [total for total, _ in totals] == [tokens for _, tokens in totals]
     assert made.totals.answer_tokens == sum(tokens for _, tokens in totals) == len(plan.credit.seen[0].batch)
+
+
+class Keeps:
+    """A learner that keeps what it is given."""
+
+    provides = frozenset()
+    when = "before"
+
+    def __init__(self):
+        self.seen = []
+
+    def outcomes(self, rows, old, outcome, group, size, micro):
+        self.seen.append((outcome, size, micro))
+        return {}
+
+
+@pytest.mark.parametrize("right, wrong", [(1.0, 0.0), (0.0, -1.0), (0.3, 0.1)])
+def test_what_is_right_is_what_the_first_reward_says_whatever_others_add(tmp_path, right, wrong):
+    def judged(prompts, completions, completion_ids, **columns):
+        return [right if sum(ids) % 2 else wrong for ids in completion_ids]
+
+    def form(prompts, completions, completion_ids, **columns):
+        return [2.0 * (len(ids) % 2) for ids in completion_ids]
+
+    keeps = Keeps()
+    plan = Plan(PolicyGradient(0.2, 0.2), credit=Grouped(), learners=(keeps,))
+    settings = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    made = trainer(tmp_path, plan, rewards=[judged, form], right=right, **settings)
+    made.train()
+    ((outcome, size, micro),) = keeps.seen
+    batch = plan.credit.seen[0].batch
+    odd = [sum(ids.tolist()) % 2 for ids in batch.targets.split(batch.lengths.tolist())]
+    assert outcome.tolist() == odd
+    assert 0 < sum(odd) < len(odd)
+    assert (size, micro) == (8, 4)
+
+
+def test_generation_leaves_the_weights_as_they_were(tmp_path):
+    """TRL rounds them for continuous batching to the dtype of mixed precision, and buffers with them."""
+    model = policy()
+    kept = {name: value.clone() for name, value in (*model.named_parameters(), *model.named_buffers())}
+    with _as_they_were(model):
+        model.to(torch.bfloat16)
+    for name, value in (*model.named_parameters(), *model.named_buffers()):
+        assert value.dtype == kept[name].dtype
+        assert torch.equal(value, kept[name])
 
 
 def test_equal_rewards_change_nothing_and_are_counted(tmp_path):

@@ -144,6 +144,8 @@ class Wants:
     critic: float | None = None
     """learning rate of a model that gives each answer token the value of what stands before it, as the reader `critic`
     of `build`, which provides "values" [N] and learns "returns" [N]"""
+    critic_reduction: Reduction = "token_mean"
+    """of the critic's squared errors in an update"""
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,9 @@ class Config(MethodConfig):
     critic_learning_rate: float = Field(1e-5, gt=0)
     """Of the critic, which starts as the reward model (or the policy) with a new head and goes once through each batch
     of rollouts."""
+    critic_mean: Literal["token", "row"] = "token"
+    """Of the critic's squared errors: every answer token of an update counts the same (as the authors' code does), or
+    every answer."""
     epsilon: float = Field(0.2, gt=0)
     """How far a token's probability ratio may move before its gradient stops."""
 
@@ -98,7 +101,10 @@ METHOD = Method(
     config=Config,
     build=build,
     wants=lambda config: Wants(
-        credit=config.credit != "outcome", critic=config.critic_learning_rate, start=config.kl_coef > 0
+        credit=config.credit != "outcome",
+        critic=config.critic_learning_rate,
+        critic_reduction="token_mean" if config.critic_mean == "token" else "sequence_mean",
+        start=config.kl_coef > 0,
     ),
     loop="rollouts",
 )

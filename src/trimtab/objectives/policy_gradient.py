@@ -110,7 +110,8 @@ class Reinforce:
 class Critic:
     """loss = (V_t - R_t)^2, of a model whose "policy" signal is the value [N] of what stands before each token.
 
-    Under the reduction "sequence_mean" it is the mean over an answer's tokens, and then over answers.
+    Under the reduction "token_mean" every answer token of an update counts the same, as in the authors' code of Q-RM
+    (arXiv:2505.23363) and in TRL's and verl's PPO; under "sequence_mean" every answer.
     """
 
     per = "token"

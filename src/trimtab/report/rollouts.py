@@ -31,6 +31,8 @@ def _stability(run: Run) -> list[dict[str, Any]]:
         "ratio": "probability ratio to the policy that answered",
         "clip_fraction": "share of tokens clipped",
         "groups_without_signal": "share of groups whose answers earn alike",
+        "one_outcome": "share of batches in which the reward model had nothing to learn: one outcome in every group",
+        "unknown_tokens": "share of tokens drawn that another model does not know, and that are not learnt",
         "completions/clipped_ratio": "share of answers cut at the limit",
         "credit_auc": "token credits against outcomes (AUC, 0.5 is chance)",
     }

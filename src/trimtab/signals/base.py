@@ -35,6 +35,23 @@ def read_signals(signals: Iterable[Any], policy: nn.Module, inputs: Mapping[str,
     return found
 
 
+def models_of(parts: Iterable[Any]) -> list[Any]:
+    """The models besides the policy that these signals read."""
+    return [model for part in parts for model in getattr(part, "models", ())]
+
+
+def common_vocab(models: Iterable[Any]) -> int:
+    """Ids below it are known to all of these models: heads may be padded, each to another length."""
+    return min(model.config.get_text_config().vocab_size for model in models)
+
+
+def without_unknown(inputs: Mapping[str, Tensor], vocab: int) -> dict[str, Tensor]:
+    """Inputs for a model that knows ids below `vocab` alone: others are read as id 0. A policy may draw them where its
+    head is padded; they have no label then."""
+    ids = inputs["input_ids"]
+    return {**inputs, "input_ids": ids.masked_fill(ids >= vocab, 0)}
+
+
 def call_plan(
     plan: Plan,
     policy: nn.Module,

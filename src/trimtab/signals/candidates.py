@@ -19,13 +19,15 @@ class Written:
     Args:
         candidates: how many likeliest tokens are kept, with the answer token in slot 0; 0 for none.
         ids: [N, K] tokens to keep instead.
+        vocab: ids from here on are padding that another model of the run does not have, and are no candidates.
     """
 
     needs = frozenset()
     per = "token"
 
-    def __init__(self, candidates: int = 0, ids: Tensor | None = None):
-        self.candidates, self.ids, self._seen = candidates, ids, 0
+    def __init__(self, candidates: int = 0, ids: Tensor | None = None, vocab: int | None = None):
+        self.candidates = candidates if vocab is None else min(candidates, vocab)
+        self.ids, self.vocab, self._seen = ids, vocab, 0
         self._logprobs: list[Tensor] = []
         self._normaliser: list[Tensor] = []
         self._kept: list[Candidates] = []
@@ -36,7 +38,8 @@ class Written:
         self._logprobs.append(own)
         self._normaliser.append(torch.logsumexp(batch.logits().float(), dim=-1))
         if self.candidates:
-            ids = log_p.topk(min(self.candidates, log_p.size(1))).indices
+            known = log_p[:, : self.vocab]
+            ids = known.topk(min(self.candidates, known.size(1))).indices
             if self.ids is not None:
                 ids = self.ids[self._seen : self._seen + len(batch)]
             self._kept.append(with_sampled_first(ids, log_p.gather(1, ids), answers, own))
@@ -72,6 +75,8 @@ class CreditAtCandidates:
     """
 
     def __init__(self, credit: CreditModel, chooses: bool = False, measured: bool = False):
+        self.vocab: int | None = None
+        """ids from here on are padding that another model of the run does not have"""
         if credit.reading.source == "scalar":
             raise CreditError(
                 "this reward model has a head that scores the answer's own tokens and says nothing of others; give "
@@ -104,7 +109,7 @@ class CreditAtCandidates:
 
     def choose(self, inputs: Mapping[str, Tensor], number: int) -> Tensor:
         """[N, number] ids of the tokens that it finds likeliest, the answer token in slot 0."""
-        return _read(self.credit.model, inputs, Written(number))["candidate_ids"]
+        return _read(self.credit.model, inputs, Written(number, vocab=self.vocab))["candidate_ids"]
 
 
 def _read(model: PreTrainedModel, inputs: Mapping[str, Tensor], written: Written) -> dict[str, Tensor]:

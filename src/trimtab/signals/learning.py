@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from trimtab.core import Losses, Objective, Reduction, TokenBatch, answer_mask, count
 from trimtab.models.forward import ObjectiveCall
+from trimtab.models.loading import cast
+from trimtab.models.masters import train_in_float32
 from trimtab.objectives.advantages import group_mean
 from trimtab.objectives.credit import adaptive_margin, difficulty_weights, online_prefix_loss
 from trimtab.objectives.policy_gradient import Critic as CriticLoss
@@ -18,6 +20,8 @@ from trimtab.signals.start import read_with
 class Learner:
     """A model with an optimizer of its own (AdamW without decay), which goes once through each batch of rollouts.
 
+    Its trained weights become float32, whatever dtype it was loaded in, see `trimtab.models.masters`.
+
     Args:
         model: whose forward takes an objective; its parameters that need a gradient are trained.
         learning_rate: constant.
@@ -25,6 +29,9 @@ class Learner:
     """
 
     def __init__(self, model: nn.Module, learning_rate: float, max_grad_norm: float = 1.0):
+        if getattr(model, "dtype", None) == torch.float16:  # without a scale for the loss its gradients would vanish
+            cast(model, "float32")  # type: ignore[arg-type]
+        train_in_float32(model)
         self.model, self.learning_rate, self.max_grad_norm = model, learning_rate, max_grad_norm
         self._trained = [p for p in model.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(self._trained, lr=learning_rate, weight_decay=0.0)
@@ -35,39 +42,59 @@ class Learner:
         return [self.model]
 
     def fit(
-        self, rows: Mapping[str, Tensor], told: Mapping[str, Tensor], objective: Objective, how: Reduction, size: int
+        self,
+        rows: Mapping[str, Tensor],
+        told: Mapping[str, Tensor],
+        objective: Objective,
+        how: Reduction,
+        size: int,
+        micro: int | None = None,
     ) -> float:
         """One update on each `size` rows, of batches that hold all of them; returns the mean loss.
 
         Args:
             rows: `input_ids`, `attention_mask`, `labels` [B, T], `row_id` [B].
             told: signals of the objective, [N] over all answer tokens.
+            micro: rows of one forward and backward, whose gradients add up to that of the update; all at once if not
+                given.
         """
         losses = []
         row_of = TokenBatch.from_labels(rows["labels"]).row
         for start in range(0, len(rows["labels"]), size):
-            some = slice(start, start + size)
-            own = (row_of >= start) & (row_of < start + size)
-            labels = rows["labels"][some]
-            if not answer_mask(labels).any():
-                continue
-            call = ObjectiveCall(
-                objective,
-                labels,
-                {name: value[own] for name, value in told.items()},
-                rows["row_id"][some],
-                how,
-                count(labels, how),
-            )
-            output = self.model(
-                input_ids=rows["input_ids"][some], attention_mask=rows["attention_mask"][some], objective_call=call
-            )
-            output.loss.backward()
+            labels = rows["labels"][start : start + size]
+            weighed = told["weight"][(row_of >= start) & (row_of < start + size)] if "weight" in told else None
+            if not answer_mask(labels).any() or (weighed is not None and not weighed.any()):
+                continue  # no step: the optimizer's momentum would make one of nothing
+            total = count(labels, how)
+            loss = 0.0
+            for first in range(start, start + len(labels), micro or size):
+                some = slice(first, min(first + (micro or size), start + len(labels)))
+                own = (row_of >= some.start) & (row_of < some.stop)
+                if own.any():
+                    known = {name: value[own] for name, value in told.items()}
+                    part = {key: value[some] for key, value in rows.items()}
+                    loss += self._backward(part, known, objective, how, total)
             nn.utils.clip_grad_norm_(self._trained, self.max_grad_norm)
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
-            losses.append(output.loss.item())
+            losses.append(loss)
         return sum(losses) / max(len(losses), 1)
+
+    def _backward(
+        self,
+        rows: Mapping[str, Tensor],
+        told: Mapping[str, Tensor],
+        objective: Objective,
+        how: Reduction,
+        total: Tensor,
+    ) -> float:
+        """Add the gradient of a micro-batch, without columns that are padding in all its rows; its part of the loss."""
+        width = int(rows["attention_mask"].sum(dim=1).max())
+        ids, mask, labels = (rows[name][:, :width] for name in ("input_ids", "attention_mask", "labels"))
+        call = ObjectiveCall(objective, labels, told, rows["row_id"], how, total)
+        loss = self.model(input_ids=ids, attention_mask=mask, objective_call=call).loss
+        loss.backward()
+        return loss.item()
 
     def state_dict(self) -> dict[str, Tensor]:
         """Weights and the optimizer's moments, for a checkpoint."""
@@ -90,16 +117,34 @@ class Learner:
 
 
 class Critic(Learner):
-    """The value of what stands before each answer token, as "values" [N]; learns the credit's "returns" afterwards."""
+    """The value of what stands before each answer token, as "values" [N]; learns the credit's "returns" afterwards.
+
+    Args:
+        reduction: of its loss over the tokens of an update, see `trimtab.objectives.policy_gradient.Critic`.
+    """
 
     provides = frozenset({"values"})
+
+    def __init__(
+        self,
+        model: nn.Module,
+        learning_rate: float,
+        max_grad_norm: float = 1.0,
+        *,
+        reduction: Reduction = "token_mean",
+    ):
+        super().__init__(model, learning_rate, max_grad_norm)
+        self.reduction: Reduction = reduction
 
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         return {"values": read_with(_Read(), self.model, inputs, {})}
 
-    def after(self, rows: Mapping[str, Tensor], told: Mapping[str, Any], size: int) -> dict[str, float]:
-        """One pass over the rollouts; returns what to log."""
-        return {"critic_loss": self.fit(rows, {"returns": told["returns"]}, CriticLoss(), "sequence_mean", size)}
+    def after(
+        self, rows: Mapping[str, Tensor], told: Mapping[str, Any], size: int, micro: int | None = None
+    ) -> dict[str, float]:
+        """One pass over the rollouts; returns what to log. Arguments as of `fit`."""
+        returns = {"returns": told["returns"]}
+        return {"critic_loss": self.fit(rows, returns, CriticLoss(), self.reduction, size, micro)}
 
 
 class _Read:
@@ -110,7 +155,43 @@ class _Read:
         return Losses(batch.logprobs(), {})
 
 
-class OnlinePrefixReward(Learner):
+class OutcomeLearner(Learner):
+    """One that learns which answers are right, and counts the batches of rollouts that hold nothing to learn."""
+
+    batches = alike = 0
+    """seen so far; of them those in which all answers to each prompt had one outcome"""
+
+    def counted(self, outcome: Tensor, mixed: Tensor) -> dict[str, float]:
+        """Count a batch; returns what to log of it.
+
+        Args:
+            outcome: [R] 1 or 0.
+            mixed: [R] whether the answers to its prompt have both outcomes.
+        """
+        alike = not mixed.any()
+        self.batches, self.alike = self.batches + 1, self.alike + alike
+        return {"outcome_right": outcome.mean().item(), "one_outcome": float(alike)}
+
+    def remarks(self) -> list[str]:
+        """What the user should know at the end of a run."""
+        if not self.alike:
+            return []
+        return [
+            f"in {self.alike} of {self.batches} batches of answers all answers to a prompt had the same outcome: the "
+            "reward model learnt nothing from these. What is right is what the first reward says (at least its `right`)"
+        ]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """As of any learner, with the counts."""
+        return {**super().state_dict(), "batches": torch.tensor([self.batches, self.alike])}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """What `state_dict` gave."""
+        super().load_state_dict(state)
+        self.batches, self.alike = state["batches"].tolist()
+
+
+class OnlinePrefixReward(OutcomeLearner):
     """An implicit prefix-value reward model that learns the outcomes of each batch of rollouts.
 
     It is measured from the policy that wrote them. Source: arXiv:2604.13197, online learning.
@@ -139,17 +220,25 @@ class OnlinePrefixReward(Learner):
         self.beta, self.margin, self.adaptive, self.when = beta, margin, adaptive, when
 
     def outcomes(
-        self, rows: Mapping[str, Tensor], old: Tensor, rewards: Tensor, group: Tensor, size: int
+        self,
+        rows: Mapping[str, Tensor],
+        old: Tensor,
+        outcome: Tensor,
+        group: Tensor,
+        size: int,
+        micro: int | None = None,
     ) -> dict[str, float]:
         """One pass over the rollouts; returns what to log.
 
+        Where no group holds both outcomes there is nothing to learn: the batch is counted, and the weights stay.
+
         Args:
-            rows: as of `fit`.
+            rows, size, micro: as of `fit`.
             old: [N] log-probabilities under the policy that wrote them.
-            rewards: [R]; an answer with more than 0 is right.
+            outcome: [R] 1 of an answer that is right, 0 of one that is not.
             group: [R]
         """
-        outcome = (rewards > 0).float()
+        outcome = outcome.float()
         share = group_mean(outcome, group)
         mixed = ((share > 0) & (share < 1)).float()
         margin = (
@@ -158,7 +247,10 @@ class OnlinePrefixReward(Learner):
         weight = difficulty_weights(outcome, share) if self.adaptive else mixed
         of_token = TokenBatch.from_labels(rows["labels"]).row
         told = {"old": old, "outcome": outcome[of_token], "margin": margin[of_token], "weight": weight[of_token]}
-        return {"credit_loss": self.fit(rows, told, _Online(self.beta), "sequence_mean", size)}
+        return {
+            "credit_loss": self.fit(rows, told, _Online(self.beta), "sequence_mean", size, micro),
+            **self.counted(outcome, mixed),
+        }
 
 
 class _Online:

@@ -11,8 +11,8 @@ from transformers import TrainerCallback
 from trimtab.terminal import say
 
 T = TypeVar("T")
-_SHOWN = ("loss", "reward", "pass_at_1", "nll", "divergence", "grad_norm")
-_SAID = {"pass_at_1": "pass@1", "grad_norm": "gradient norm"}
+_SHOWN = ("loss", "reward", "pass_at_1", "nll", "divergence", "grad_norm", "one_outcome")
+_SAID = {"pass_at_1": "pass@1", "grad_norm": "gradient norm", "one_outcome": "batches of one outcome"}
 
 
 def bar(console: Console) -> Progress:

@@ -18,7 +18,8 @@ from trimtab.decoding._fits import alone
 from trimtab.decoding._ragged import quickest
 from trimtab.models.ends import end_tokens
 from trimtab.objectives.credit import gather
-from trimtab.signals.candidates import Written
+from trimtab.signals.base import common_vocab, models_of, without_unknown
+from trimtab.signals.candidates import CreditAtCandidates, Written
 from trimtab.signals.start import read_with
 from trimtab.train.base import ObjectiveLoop
 
@@ -40,7 +41,8 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         plan: with a credit.
         watch: called with the step and the rows of each batch of rollouts: prompt, completion, reward, group, tokens
             and their credits.
-        right: a completion is correct if the first reward gives it at least so much; none is counted if not given.
+        right: a completion is correct if the first reward gives it at least so much; none is counted if not given, and
+            learners take 1.
     """
 
     def __init__(self, *args: Any, plan: Plan, watch: Watch | None = None, right: float | None = None, **kwargs: Any):
@@ -48,8 +50,13 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         self._begin(plan)
         assert plan.credit is not None
         self.watch, self.right = watch, right
-        self._rewards = torch.zeros(0)
+        self._rewards = self._outcomes = torch.zeros(0)
         self._total: Tensor | None = None
+        policy = self.accelerator.unwrap_model(self.model)
+        self.vocab = common_vocab([policy, *models_of((*plan.readers, *plan.learners))])
+        for reader in plan.readers:
+            if isinstance(reader, CreditAtCandidates):
+                reader.vocab = self.vocab
         self._asked: Sequence[Mapping[str, Any]] = ()
         self.updates_per_rollout = check_buffer(self.args)
         self._settings: Any = self.args  # a GRPOConfig
@@ -82,7 +89,8 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         return ids, None, {}
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
-        with _generating(self.accelerator.unwrap_model(self.model), self._tokenizer):
+        model = self.accelerator.unwrap_model(self.model)
+        with _as_they_were(model), _generating(model, self._tokenizer):
             return super()._generate_single_turn(*args, **kwargs)
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
@@ -90,6 +98,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self._spent("reward", start)
         self._rewards = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
+        self._outcomes = (rewards[:, 0] >= (1.0 if self.right is None else self.right)).float()
         self._texts = (prompts, completions)
         if self.right is not None:
             self._log_learnt({"pass_at_1": (rewards[:, 0] >= self.right).float().mean().item()})
@@ -99,11 +108,22 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         self._asked = inputs
         output = super()._generate_and_score_completions(inputs)
         start = time.perf_counter()
-        rows = laid_out(output)
+        rows = self._learnable(laid_out(output))
         rows["row_id"] = torch.tensor([row["row_id"] for row in inputs], device=rows["labels"].device)
         found = self._credited(rows)
         self._spent("credit", start)
         return found
+
+    def _learnable(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Without labels that another model of the run does not know: padding of the policy's head that was drawn."""
+        unknown = rows["labels"] >= self.vocab
+        if unknown.any():
+            self._count("unknown_tokens", torch.stack([unknown.sum(), (rows["labels"] != IGNORE).sum()]).float())
+        return {**rows, "labels": rows["labels"].masked_fill(unknown, IGNORE)}
+
+    def _known(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """As the other models can read it."""
+        return without_unknown(inputs, self.vocab)
 
     def _spent(self, part: str, start: float) -> None:
         seconds = torch.tensor([time.perf_counter() - start, 1.0], device=self.args.device)
@@ -128,7 +148,8 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         self._learn("after", rows, signals, group)
         for reader in plan.readers:
             if hasattr(reader, "after"):
-                self._log_learnt(reader.after(rows, told, self._update_rows))  # type: ignore[attr-defined]
+                learnt = reader.after(self._known(rows), told, self._update_rows, self._micro_rows)  # type: ignore[attr-defined]
+                self._log_learnt(learnt)
         self._describe(signals, batch)
         if self.watch is not None:
             self._show(batch, told)
@@ -138,10 +159,15 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
     def _update_rows(self) -> int:
         return self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
 
+    @property
+    def _micro_rows(self) -> int:
+        return self.args.per_device_train_batch_size
+
     def _learn(self, when: str, rows: dict[str, Tensor], signals: Mapping[str, Tensor], group: Tensor) -> None:
         for learner in self.plan.learners:
             if learner.when == when:
-                self._log_learnt(learner.outcomes(rows, signals["old"], self._rewards, group, self._update_rows))
+                sizes = self._update_rows, self._micro_rows
+                self._log_learnt(learner.outcomes(self._known(rows), signals["old"], self._outcomes, group, *sizes))
 
     def _log_learnt(self, found: Mapping[str, float]) -> None:
         for name, value in found.items():
@@ -191,7 +217,8 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         assert credit is not None
         readers: list[Any] = list(self.plan.readers)
         chooser = next((reader for reader in readers if getattr(reader, "chooses", False)), None)
-        written = Written(credit.candidates, chooser.choose(inputs, credit.candidates) if chooser else None)
+        ids = chooser.choose(self._known(inputs), credit.candidates) if chooser else None
+        written = Written(credit.candidates, ids, self.vocab)
         with self.compute_loss_context_manager():
             read_with(written, self.model, inputs, {}, temperature=self.temperature)  # type: ignore[arg-type]
         found = written.found()
@@ -201,7 +228,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         readers: list[Any] = list(self.plan.readers)
         found: dict[str, Tensor] = {}
         for reader in readers:
-            found |= reader(self.model, inputs)
+            found |= reader(self.model, self._known(inputs) if getattr(reader, "models", ()) else inputs)
         return found
 
     def _show(self, batch: TokenBatch, told: Mapping[str, Any]) -> None:
@@ -270,6 +297,26 @@ def way_of_writing(args: Any, config: GenerationConfig) -> str:
     if quickest(args.device) and not args.cache_implementation and may_leave(config, {}):
         return f"ragged, the quickest way on {args.device.type}: rows that have ended leave, a prompt is read once"
     return f"by transformers' generate, cache: {args.cache_implementation or 'dynamic'}"
+
+
+@contextmanager
+def _as_they_were(model: Any) -> Iterator[None]:
+    """The tensors of a model are those from before: for continuous batching TRL rounds them to the dtype of
+    training.bf16, for good."""
+    weights = [(parameter, parameter.data) for parameter in model.parameters()]
+    buffers = [(module, dict(module._buffers)) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for parameter, data in weights:
+            if parameter.dtype != data.dtype:
+                parameter.data = data
+        for module, own in buffers:
+            module._buffers.update({name: old for name, old in own.items() if _rounded(module._buffers[name], old)})
+
+
+def _rounded(now: Tensor | None, before: Tensor | None) -> bool:
+    return now is not None and before is not None and now.dtype != before.dtype
 
 
 @contextmanager
