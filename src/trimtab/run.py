@@ -392,6 +392,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         for judge in judges:
             for prepared in filter(None, (train, held)):
                 rewards.check_rows(judge, prepared.rows)
+        check_tasks(train, held, {r: n for r, n in vocabularies.items() if n < own_vocab}, tokenizer, recipe)
     else:
         check_ids(train, held, {"policy": own_vocab, **vocabularies}, tokenizer)
         if pairs is not None:
@@ -809,6 +810,29 @@ def check_ids(
                     f"{where} holds the token id {highest}, which the {role}'s vocabulary ({size}) does not; take such "
                     "rows out or choose another model"
                 )
+
+
+def check_tasks(
+    train: Prepared, held: Prepared | None, vocabularies: Mapping[str, int], tokenizer: Any, recipe: Recipe
+) -> None:
+    """No task may hold a token that a model besides the policy cannot read.
+
+    Args:
+        vocabularies: of the models that know fewer tokens than the policy.
+
+    Raises:
+        DataError: naming the first such row.
+    """
+    for prepared in filter(None, (train, held)) if vocabularies else ():
+        for number, row in enumerate(prepared.rows, start=1):
+            where = f"{prepared.source}: row {number}"
+            highest = max(asked_ids(tokenizer, row, where, recipe.training.get("chat_template_kwargs")))
+            for role, size in vocabularies.items():
+                if highest >= size:
+                    raise DataError(
+                        f"{where} asks with the token id {highest}, which the {role}'s vocabulary ({size}) does not "
+                        "hold; take such rows out or choose another model"
+                    )
 
 
 def _teacher_signal(shared: Shared, teacher: PreTrainedModel, remember: bool) -> FrozenModel:

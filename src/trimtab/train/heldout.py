@@ -12,7 +12,7 @@ from trimtab.decoding._config import generate as write
 from trimtab.models.forward import ObjectiveCall
 from trimtab.objectives.credit import token_scores
 from trimtab.objectives.divergence import forward_kl, reverse_kl
-from trimtab.signals.base import read_signals
+from trimtab.signals.base import common_vocab, models_of, read_signals, without_unknown
 
 
 class Measure:
@@ -69,8 +69,12 @@ def measure(
     was_training = policy.training
     policy.eval()
     rows: dict[int, dict[str, float]] = {}
+    others = models_of(signals)
     for inputs in batches:
-        found = read_signals(signals, policy, inputs)
+        known = (
+            without_unknown(inputs, common_vocab(others)) if others else inputs
+        )  # a policy draws padding of its head
+        found = read_signals(signals, policy, known)
         reader = Measure()
         call = ObjectiveCall(reader, inputs["labels"], found, inputs["row_id"])
         policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)

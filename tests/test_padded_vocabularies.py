@@ -1,0 +1,123 @@
+"""Heads are padded, each model's to another length: whatever reads a second model works both ways."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tiny_folder
+from test_rollout_runs import REWARD, lines, run, tree
+from trimtab.core import IGNORE
+from trimtab.models import fingerprint
+from trimtab.models.loading import load_model
+from trimtab.models.scalar_head import with_scalar_head
+from trimtab.signals.base import without_unknown
+from trimtab.signals.credit import Reading
+
+TOKENS, PADDED = tiny_folder.VOCAB, 400  # a policy of random weights draws padding for every third token
+WAYS = {"policy padded": (PADDED, TOKENS), "other padded": (TOKENS, PADDED)}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    """Models of both sizes: a language model, one that came of it, and reward models."""
+    folder = tiny_folder.lay_out(tmp_path_factory.mktemp("files"))
+    tiny_folder.write_jsonl(folder / "tasks.jsonl", [{"prompt": f"count {i}", "answer": str(i)} for i in range(16)])
+    tiny_folder.write_jsonl(folder / "pairs.jsonl", tiny_folder.pair_rows(8))
+    (folder / "own.py").write_text(REWARD)
+    for size in (TOKENS, PADDED):
+        start = tiny_folder.save(folder / f"start{size}", seed=1, vocab_size=size)
+        tiny_folder.save(folder / f"ratio{size}", seed=2, vocab_size=size)
+        known = {"reference": start, "reference_fingerprint": fingerprint.of_model(load_model(start))}
+        Reading("ratio", "prefix_mean", 10.0, True, method="ipvrm", **known).write(folder / f"ratio{size}")
+        with_scalar_head(load_model(start), seed=0).save_pretrained(folder / f"scalar{size}")
+        tiny_folder.byte_tokenizer().save_pretrained(folder / f"scalar{size}")
+        Reading("scalar", "mean", 1.0, False, method="q_rm").write(folder / f"scalar{size}")
+    return folder
+
+
+ROLLOUTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    "distrl": ({"online": "after"}, {"credit": "ratio"}),
+    "lco": ({"advantage": "q_rm", "candidates": "model"}, {"credit": "ratio"}),
+    "lco, policy's": ({"advantage": "q_rm", "candidates": "policy", "loss": "mse"}, {"credit": "ratio"}),
+    "lco, measured": ({"advantage": "dpo_rm"}, {"credit": "ratio"}),
+    "reinforce": ({"credit": "tokens", "center": True}, {"credit": "scalar"}),
+    "ppo": ({"kl_coef": 0.1}, {"credit": "scalar", "reference": "start"}),
+    "grpo": ({"kl": 0.1}, {"reference": "start"}),
+    "opd": ({}, {"teacher": "start"}),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", ROLLOUTS)
+def test_what_learns_from_own_answers_reads_models_of_another_size(files, tmp_path, name, way):
+    own, other = WAYS[way]
+    options, models = ROLLOUTS[name]
+    made = tree(files, tmp_path / "run", name.partition(",")[0], options=options)
+    made["models"] = {
+        "policy": str(files / f"start{own}"),
+        **{r: str(files / f"{m}{other}") for r, m in models.items()},
+    }
+    made["training"] |= {"max_steps": 2}
+    made["eval"] = {"answers": 1}
+    train = [event for event in lines(run(made) / "metrics.jsonl") if event["event"] == "train"]
+    assert all(isinstance(event["loss"], float) for event in train)
+    assert train[0]["grad_norm"] > 0
+    # tokens that the other model does not know are not learnt, and counted
+    assert any(event.get("unknown_tokens", 0) > 0 for event in train) == (way == "policy padded")
+
+
+SUPERVISED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "kd": ({}, ("teacher",)),
+    "hpd": ({}, ("teacher",)),
+    "trra": ({}, ("reference", "aligned")),
+    "wspo": ({}, ("weak_reference", "weak_aligned")),
+    "sft": ({}, ("teacher",)),
+    "dpo": ({}, ("reference",)),
+    "clm": ({}, ("reference",)),
+    "inra": ({"loss": "trra"}, ("reference", "aligned")),
+    "ipvrm": ({}, ("reference",)),
+    "reward_model": ({"kind": "dpo_rm"}, ("reference",)),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", SUPERVISED)
+def test_what_learns_from_rows_reads_models_of_another_size(files, tmp_path, name, way):
+    own, other = WAYS[way]
+    options, roles = SUPERVISED[name]
+    made = tiny_folder.recipe(files, name.partition(",")[0], output=str(tmp_path / "run"), options=options)
+    made["models"] = {"policy": str(files / f"start{own}"), **{role: str(files / f"start{other}") for role in roles}}
+    made["training"] |= {"max_steps": 1, "save_steps": 1}
+    made["eval"] = {"every": None, "prompts": []}
+    rows = {"dpo": "pairs", "clm": "pairs", "reward_model": "pairs"}.get(name, "train")
+    made["data"] = {"train": str(files / f"{rows}.jsonl")}
+    if name == "ipvrm":
+        labelled = [{**row, "label": i % 2} for i, row in enumerate(tiny_folder.chat_rows(8))]
+        made["data"]["train"] = tiny_folder.write_jsonl(tmp_path / "labelled.jsonl", labelled)
+    (event,) = [event for event in lines(run(made) / "metrics.jsonl") if event["event"] == "train"]
+    assert isinstance(event["loss"], float)
+
+
+def test_a_prompt_with_a_token_that_the_reward_model_does_not_know_is_named(files, tmp_path):
+    policy = tmp_path / "policy"
+    tiny_folder.save(policy, seed=1, vocab_size=PADDED)
+    tokenizer = tiny_folder.byte_tokenizer()
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.save_pretrained(policy)
+    made = tree(files, tmp_path / "run", "reinforce", options={"credit": "tokens", "center": True})
+    made["models"] = {"policy": str(policy), "credit": str(files / f"scalar{TOKENS}")}
+    made["data"] = {
+        "train": tiny_folder.write_jsonl(tmp_path / "tasks.jsonl", [{"prompt": "a"}, {"prompt": "b <new>"}])
+    }
+    with pytest.raises(ValueError, match=r"row 2 asks with the token id 259, which the credit's vocabulary \(259\)"):
+        run(made)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_id_is_read_as_another_and_the_rest_as_it_is():
+    inputs = {"input_ids": torch.tensor([[3, 48, 5]]), "labels": torch.tensor([[IGNORE, IGNORE, 5]])}
+    assert without_unknown(inputs, 40)["input_ids"].tolist() == [[3, 0, 5]]
+    assert without_unknown(inputs, 49)["input_ids"].tolist() == [[3, 48, 5]]
+    assert inputs["input_ids"].tolist() == [[3, 48, 5]]
