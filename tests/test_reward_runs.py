@@ -43,6 +43,7 @@ KINDS = {
     "ipvrm": ("ipvrm", {}, "answers"),
     "step_prm": ("reward_model", {"kind": "step_prm"}, "steps"),
     "dpo_rm": ("reward_model", {"kind": "dpo_rm", "beta": 0.5}, "pairs"),
+    "pgtg": ("reward_model", {"kind": "pgtg"}, "pairs"),
 }
 
 
@@ -117,6 +118,13 @@ def test_the_folder_of_a_run_is_read_again_as_it_was_trained(finished, kind):
     last = [sample for sample in samples if sample["step"] == 6]
     assert judged["objective"].tolist() == pytest.approx([sample["reward_loss"] for sample in last], rel=1e-4, abs=1e-5)
     assert judged["accuracy"].tolist() == [sample["reward_accuracy"] for sample in last]
+
+
+def test_what_a_value_is_made_of_is_in_the_folder(finished):
+    pgtg, dpo_rm, q_rm = (load_credit(str(finished[kind] / "model")).reading for kind in ("pgtg", "dpo_rm", "q_rm"))
+    assert (pgtg.squash, pgtg.gathered) == (True, "mean")
+    assert (dpo_rm.beta, dpo_rm.gathered, dpo_rm.squash) == (0.5, "sum", False)
+    assert q_rm.beta == 0.2
 
 
 def test_the_reference_of_a_cut_down_start_is_named_with_its_layers_and_fingerprint(finished, files):

@@ -538,7 +538,7 @@ def _credit(models: Models, wants: Wants) -> CreditModel | CreditAtCandidates:
     assert models.credit is not None
     credit = load_credit(models.credit, dtype=models.frozen_dtype)
     if wants.credit_candidates is None:
-        return credit
+        return credit.as_credit()
     return CreditAtCandidates(credit, wants.credit_candidates == "model", wants.credit_measured)
 
 

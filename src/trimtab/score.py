@@ -277,7 +277,7 @@ def score_into(settings: Settings, console: Console | None = None) -> Path:
         "dtype": settings.dtype,
         "max_length": str(limit),
         "model": f"{settings.model} {fingerprint.of_model(model.model)}",
-        "reading": f"{reading.source}, {reading.gathered}, beta {reading.beta:g}",
+        "reading": f"{reading.source}, {reading.gathered}{' of sigma' * reading.squash}, beta {reading.beta:g}",
         "reference": fingerprint.of_model(model.reference.model) if model.reference else "none",
         "tokenizer": fingerprint.of_tokenizer(tokenizer),
         "chat template": fingerprint.of_text(str(tokenizer.chat_template)),

@@ -122,6 +122,19 @@ def test_values_of_prefixes_by_hand(gathered, wanted):
     assert values.tolist() == pytest.approx([2 * value for value in wanted])
 
 
+def test_a_squashed_score_is_paid_as_it_was_trained(tmp_path):
+    scorer = with_scalar_head(tiny.model(seed=2), seed=0)
+    scorer.save_pretrained(tmp_path)
+    Reading("scalar", "mean", 1.0, False, squash=True).write(tmp_path)
+    raw = load_credit(str(tmp_path))(None, ROWS.inputs())["token_scores"]
+    credit = load_credit(str(tmp_path)).as_credit()
+    paid = credit(None, ROWS.inputs())["token_scores"]
+    torch.testing.assert_close(paid, raw.sigmoid())
+    torch.testing.assert_close(credit.values(batch(), paid), load_credit(str(tmp_path)).values(batch(), raw))
+    first = batch().position == 0
+    torch.testing.assert_close(credit.values(batch(), paid)[first], raw.sigmoid()[first])
+
+
 def test_a_reading_says_what_the_objective_was():
     made = reading_of(credit.Outcomes("ratio", "prefix_mean", credit.logistic, beta=10.0), method="ipvrm")
     assert made == Reading("ratio", "prefix_mean", 10.0, True, method="ipvrm")

@@ -129,6 +129,8 @@ class Pairs:
         self.source: Source = source
         self.gathered: Gathered = gathered
         self.link, self.squash, self.nll = link, squash, nll
+        self.beta: float = getattr(link, "keywords", {}).get("beta", 1.0)
+        """what a link made by `partial` multiplies the difference by: a value is beta times what is gathered"""
         self.leaf = LEAF[source]
         self.needs = frozenset({"reference"} if source == "ratio" else ())
 

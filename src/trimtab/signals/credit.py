@@ -45,6 +45,8 @@ class Reading:
     """of source ratio: the model it is measured from, by name, or as {from, layers}"""
     reference_fingerprint: str | None = None
     method: str = ""
+    squash: bool = False
+    """its training compared sigma of the token scores, and so do the values; a mean of them is gathered"""
 
     def write(self, folder: Path) -> None:
         (folder / FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
@@ -62,6 +64,7 @@ def reading_of(objective: Any, **known: Any) -> Reading:
         getattr(objective, "gathered", "last"),
         getattr(objective, "beta", 1.0),
         "outcome" in objective.needs,
+        squash=getattr(objective, "squash", False),
         **known,
     )
 
@@ -94,7 +97,13 @@ class CreditModel:
         if (reference is None) != (reading.source != "ratio"):
             raise CreditError(f"scores of source {reading.source} need {'a' if reference is None else 'no'} reference")
         self.model, self.reading = model.eval().requires_grad_(False), reading
+        self.as_trained = False
         self.reference = reference.labels_only() if reference else None
+
+    def as_credit(self) -> "CreditModel":
+        """The same model, whose token scores are what its training compared: sigma of them where it squashed them."""
+        self.as_trained = True
+        return self
 
     @property
     def models(self) -> list[PreTrainedModel]:
@@ -107,11 +116,13 @@ class CreditModel:
             scores = read_with(READERS[self.reading.source], self.model, inputs, {})
             if self.reference is not None:
                 scores = scores - self.reference(None, inputs)["reference"]
-        return {"token_scores": scores}
+        squashed = self.reading.squash and self.as_trained
+        return {"token_scores": scores.sigmoid() if squashed else scores}
 
     def values(self, batch: TokenBatch, scores: Tensor) -> Tensor:
-        """[N]: the value of each prefix: beta times the mean of its scores, their sum, or its last score, as the
-        model's training gathered them over whole answers."""
+        """[N]: the value of each prefix: beta times the mean of its scores (or of their sigma), their sum, or its last
+        score, as the model's training gathered them over whole answers."""
+        scores = scores.sigmoid() if self.reading.squash and not self.as_trained else scores
         match self.reading.gathered:
             case "last":
                 found = scores
