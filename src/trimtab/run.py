@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -28,7 +29,7 @@ from transformers import (
     TrainerState,
 )
 
-from trimtab import __version__, methods, report
+from trimtab import __version__, methods, own_code, report
 from trimtab.core import Method, MethodConfig, Plan, Wants
 from trimtab.data import stored
 from trimtab.data.chat import adopt_date, date_facts
@@ -312,11 +313,13 @@ def _check_signature(folder: Path, signature: Mapping[str, str]) -> None:
     path = folder / "signature.txt"
     stored = dict(line.split(": ", 1) for line in path.read_text(encoding="utf-8").split("\n") if ": " in line)
     for key, now in signature.items():
-        if key not in ENVIRONMENT and stored.get(key) != now:
-            raise RunError(
-                f"{folder} cannot be resumed: {key} was {stored.get(key)} and is {now}; "
-                "put back what has changed or start anew with output=FOLDER"
-            )
+        if key in ENVIRONMENT or stored.get(key) == now:
+            continue
+        was = f"{key} was {stored.get(key)} and is {now}"
+        if signature.get("code", "") != stored.get("code", "") and key in ("code", "reward"):
+            edited = own_code.changes(stored.get("code", ""), signature.get("code", ""))
+            was = f"of its code {edited}" if key == "code" else f"{was} ({edited})"
+        raise RunError(f"{folder} cannot be resumed: {was}; put back what has changed or start anew with output=FOLDER")
 
 
 def _comparable(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -501,6 +504,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         **date_facts(tokenizer),
         "training data": f"{recipe.data.train} {rows_name}",
         **({"reward": _rewarded(recipe, judges)} if judges else {}),
+        "code": own_code.described(_own_code(recipe, judges, questions, (policy, *frozen.values()))),
         **({"stored columns": _described(stored.models(recipe.data.train))} if wants.columns else {}),
         "held-out data": f"{recipe.data.heldout} {held_name}",
         **{f"suite {name}": _asked(of) for name, of in questions.items()},
@@ -595,6 +599,15 @@ def _rewarded(recipe: Recipe, judges: Sequence[rewards.Reward]) -> str:
     """What is rewarded: names, values, and what the files of a user's own functions hold."""
     said = (f"{one.name} {one.right:g}/{one.wrong:g}" for one in recipe.reward)
     return ", ".join(f"{name} {judge.source}" if judge.source else name for name, judge in zip(said, judges))
+
+
+def _own_code(
+    recipe: Recipe, judges: Sequence[rewards.Reward], questions: Mapping[str, Question], models: Sequence[Any]
+) -> list[Path]:
+    """Files of the method and of the suites that are asked, and of what a user wrote: rewards, classes of models."""
+    names = [f"trimtab.methods.{recipe.method}", *(f"trimtab.evals.suites.{name}" for name in questions)]
+    found = own_code.files(sys.modules.get(name) for name in names)
+    return [*found, *(path for judge in judges for path in judge.files), *own_code.of_models(models)]
 
 
 def _asked(of: Question) -> str:

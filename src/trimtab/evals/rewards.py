@@ -6,7 +6,6 @@ import inspect
 import math
 import numbers
 import sys
-import sysconfig
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -19,6 +18,7 @@ from trimtab.evals.mathpool import MATHEMATICS, MathPool
 from trimtab.evals.parsing import letters, without_reasoning
 from trimtab.mistakes import nearest
 from trimtab.models import fingerprint
+from trimtab.own_code import INSTALLED, files
 
 LETTERS = "ABCDE"
 """that `choice` offers for rows without a column `options`"""
@@ -29,10 +29,6 @@ GIVEN = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra
 class RewardError(ValueError):
     """A reward that is not there, rows that it cannot judge, or values that are no rewards."""
 
-
-_LIBRARIES = (sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
-INSTALLED = (*_LIBRARIES, str(Path(__file__).parents[1]))
-"""where the files lie that a user has not written"""
 
 Judge = Callable[[Sequence[str], Sequence[Mapping[str, Any]]], Sequence[bool]]
 """judge(texts, their rows) -> which are right"""
@@ -46,7 +42,7 @@ class Reward:
         function: `function(prompts, completions, completion_ids, **columns)` gives a number for each completion.
         needs: columns that must hold something in every row.
         check: raises a ValueError for a row that it cannot judge.
-        source: fingerprint of the files that a user's own function is written in; None for one that comes with trimtab.
+        files: that a user's own function is written in, with those that these import.
     """
 
     def __init__(
@@ -55,10 +51,12 @@ class Reward:
         function: Callable[..., Any],
         needs: Sequence[str],
         check: Callable[[Mapping[str, Any]], Any] = lambda row: None,
-        source: str | None = None,
+        files: Sequence[Path] = (),
     ):
         self.__name__ = name
-        self.function, self.needs, self.check, self.source = function, tuple(needs), check, source
+        self.function, self.needs, self.check, self.files = function, tuple(needs), check, tuple(files)
+        self.source = fingerprint.of_files(files) if files else None
+        """fingerprint of the files; None for one that comes with trimtab"""
 
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], completion_ids: Any = None, **columns: Any
@@ -265,17 +263,16 @@ def _own(name: str) -> Reward:
         raise RewardError(f"reward {name} takes no **columns; TRL passes it every column of the rows by name")
     required = [one.name for one in parameters if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
     needs = [column for column in required if column not in GIVEN]
-    return Reward(attribute, function, needs, source=fingerprint.of_files(_written_in(module, function)))
+    return Reward(attribute, function, needs, files=files([module, _defined_in(function)]))
 
 
-def _written_in(module: Any, function: Callable[..., Any]) -> list[Path]:
-    """The files of the module and, where it has the function from another one, of that."""
+def _defined_in(function: Callable[..., Any]) -> Any:
+    """The module of a function, which may be another than the one that it was asked of."""
     plain = inspect.unwrap(function.func if isinstance(function, partial) else function)
     defined = sys.modules.get(getattr(plain, "__module__", None) or "")
     if not inspect.isroutine(plain) and not inspect.isclass(plain):  # an object that can be called
         defined = sys.modules.get(type(plain).__module__)
-    files = {getattr(one, "__file__", None) or "" for one in (module, defined)}
-    return [Path(name) for name in sorted(files) if Path(name).is_file()]
+    return defined
 
 
 def _from_file(path: Path) -> Any:

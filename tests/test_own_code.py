@@ -1,0 +1,114 @@
+"""What a user has written belongs to the signature: an edited file is named, and the run is not gone on with."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import tiny_folder
+from test_rollout_runs import parsed, tree
+from test_run import drive
+from trimtab import methods, own_code
+from trimtab import run as runs
+from trimtab.evals.rewards import load
+from trimtab.recipe import Recipe, parse
+
+OWN = """
+from judging import share
+from parts import numbers
+
+def letters(prompts, completions, completion_ids, **columns):
+    import within
+    return [share(ids) for ids in completion_ids]
+"""
+SHARE = "def share(ids):\n    return sum(token > 130 for token in ids) / 8\n"
+
+
+def lay(folder: Path) -> None:
+    (folder / "own.py").write_text(OWN)
+    (folder / "judging.py").write_text(f"import json\nimport torch\n{SHARE}")
+    (folder / "within.py").write_text("")
+    (folder / "parts").mkdir()
+    (folder / "parts" / "__init__.py").write_text("from . import numbers\n")
+    (folder / "parts" / "more.py").write_text("x = 1\n")
+    (folder / "parts" / "numbers.py").write_text("from .more import x\n")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    lay(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for name in ("judging", "within", "parts", "parts.more", "parts.numbers", "reward_own"):
+        sys.modules.pop(name, None)
+
+
+def test_the_files_of_a_reward_are_its_own_and_those_that_it_imports_wherever_it_does(folder):
+    reward = load(f"{folder}/own.py:letters")
+    assert [path.relative_to(folder).as_posix() for path in reward.files] == [
+        "judging.py", "own.py", "parts/__init__.py", "parts/more.py", "parts/numbers.py", "within.py"
+    ]  # fmt: skip
+    before, said = reward.source, own_code.described(reward.files)
+    (folder / "within.py").write_text("x = 1\n")
+    after = load(f"{folder}/own.py:letters")
+    assert after.source != before
+    assert own_code.changes(said, own_code.described(after.files)) == "within.py was edited"
+    assert own_code.changes("a.py 1, b.py 2", "b.py 3, c.py 4") == "a.py is used no more, b.py was edited, c.py is new"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    made = tiny_folder.lay_out(tmp_path_factory.mktemp("files"))
+    tiny_folder.write_jsonl(made / "tasks.jsonl", [{"prompt": f"count {i}", "answer": str(i)} for i in range(16)])
+    return made
+
+
+def test_a_resume_is_refused_where_a_file_that_the_reward_imports_was_edited(models, folder, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{folder}:{Path(__file__).parents[1] / 'src'}")
+    made = tree(models, folder / "run", reward=f"{folder}/own.py:letters", eval={"drift": False})
+    made["data"].pop("heldout")
+    made["data"].pop("heldout_rows")
+    assert drive(folder, made, "step:3").returncode == -9
+    (folder / "judging.py").write_text(SHARE.replace("130", "150"))
+    with pytest.raises(runs.RunError, match=r"cannot be resumed: reward was .* \(judging.py was edited\); put back"):
+        runs.run(parsed(made), resume=True, console=Console(quiet=True))
+
+
+METHOD = Path(methods.__file__).parent / "sft.py"
+
+
+def test_a_resume_is_refused_where_the_file_of_a_method_was_edited(models, tmp_path, monkeypatch):
+    own = tmp_path / "methods"
+    own.mkdir()
+    (own / "mine.py").write_text(METHOD.read_text())
+    real = methods.names
+    monkeypatch.setattr(methods, "names", lambda: [*real(), "mine"])
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(own)])
+    monkeypatch.setattr(methods, "summary", lambda name: "")
+
+    def recipe(steps: int = 2) -> Recipe:
+        made = tiny_folder.recipe(models, "mine", output=str(tmp_path / "run"), eval={"every": None, "prompts": []})
+        made["training"] |= {"max_steps": steps, "save_steps": 1}
+        found = parse(made, "test", "run")
+        assert isinstance(found, Recipe)
+        return found
+
+    class Stop(Exception):
+        pass
+
+    def stop(*args, **kwargs):
+        raise Stop
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "_save_model", stop)
+        with pytest.raises(Stop):
+            runs.run(recipe(), console=Console(quiet=True))
+    (own / "mine.py").write_text(METHOD.read_text() + "\n# another\n")
+    sys.modules.pop("trimtab.methods.mine")
+    with pytest.raises(runs.RunError, match=r"cannot be resumed: of its code mine.py was edited; put back"):
+        runs.run(recipe(), resume=True, console=Console(quiet=True))
+    (own / "mine.py").write_text(METHOD.read_text())
+    sys.modules.pop("trimtab.methods.mine")
+    runs.run(recipe(), resume=True, console=Console(quiet=True))
+    sys.modules.pop("trimtab.methods.mine")
