@@ -85,6 +85,26 @@ def test_the_signature_names_what_the_result_depends_on(finished):
         assert key in text, key
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_policy_in_bfloat16_learns_at_a_small_rate_and_is_saved_in_bfloat16(files, tmp_path, mixed):
+    """Its last checkpoint holds what was learnt, and the folder is that, rounded once."""
+    made = recipe(
+        files, tmp_path / "run", models={"dtype": "bfloat16"},
+        training={"learning_rate": 1e-5, "lr_scheduler_type": "constant", "bf16": mixed, "use_cpu": True},
+    )  # fmt: skip
+    start: Any = dict(runs.make_policy(made, Shared()).named_parameters())
+    folder = run(made, console=QUIET).folder
+    assert "trained weights are kept in float32" in (folder / "metrics.jsonl").read_text()
+    stored = load_file(folder / "checkpoints" / "checkpoint-6" / "model.safetensors")
+    saved = load_file(folder / "model" / "model.safetensors")
+    assert {value.dtype for value in stored.values()} == {torch.float32}
+    assert {value.dtype for value in saved.values()} == {torch.bfloat16}
+    moved = torch.cat([(value - start[name].float()).flatten() for name, value in stored.items()])
+    assert (moved.abs() > 3e-5).float().mean() > 0.2  # of six steps of 1e-5
+    assert all(torch.equal(value.bfloat16(), saved[name]) for name, value in stored.items())
+    assert AutoModelForCausalLM.from_pretrained(folder / "model").dtype == torch.bfloat16
+
+
 def test_the_trained_model_is_an_ordinary_folder_with_fewer_layers_and_a_card(finished, files):
     model = AutoModelForCausalLM.from_pretrained(finished / "model")
     assert model.config.num_hidden_layers == 2
