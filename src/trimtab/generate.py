@@ -210,7 +210,10 @@ def _generate(prompts: Sequence[Prompt], settings: Settings, console: Console) -
         check_stored(settings.model)
     made = [f"trimtab {__version__}"]
     if settings.aligned:
-        loading.check_vocabulary(tokenizer, config.get_text_config().vocab_size, settings.aligned, "aligned model")
+        own = config.get_text_config().vocab_size
+        _, said = loading.check_vocabulary(tokenizer, own, settings.aligned, "aligned model")
+        if said:
+            say(console, said)
     model = _load(settings.model, "model", made)
     if settings.own:
         check_own(model.generation_config, settings.model)

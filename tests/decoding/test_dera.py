@@ -104,12 +104,31 @@ def test_a_streamer_gets_the_new_tokens():
     assert streamer == [*found[0, PROMPT.size(1) :].tolist(), "end"]
 
 
+@pytest.mark.parametrize("sizes", [(53, 61), (61, 53)])
+@pytest.mark.parametrize("strength", [0, 0.5, 1, SCHEDULE])
+def test_heads_of_different_lengths_are_mixed_over_the_tokens_that_both_have(sizes, strength):
+    reference, aligned = tiny.model(vocab_size=sizes[0]), tiny.model(seed=1, vocab_size=sizes[1])
+    with torch.no_grad():  # padding that would be the likeliest token by far
+        for model in (reference, aligned):
+            model.lm_head.weight[53:] = 5 * model.lm_head.weight[: len(model.lm_head.weight) - 53].abs()
+    table = torch.as_tensor(strength, dtype=torch.float32).expand(3, 3)
+    ids = PROMPT
+    for step in range(3):
+        with torch.no_grad():
+            z = [model(ids).logits[:, -1, :53] for model in (reference, aligned)]
+        now = table[step][:, None]
+        ids = torch.cat([ids, ((1 - now) * z[0] + now * z[1]).argmax(-1, keepdim=True)], dim=1)
+    found = mixed(reference, aligned, strength, max_new_tokens=3, **LOGITS)
+    assert found.sequences.tolist() == ids.tolist()
+    assert found.logits[0].size(1) == sizes[0]
+
+
 def test_mistakes_are_refused():
     reference = tiny.model()
     with pytest.raises(ValueError, match=r"dera needs the aligned model: generate\(\.\.\., custom_generate=dera"):
         reference.generate(PROMPT, custom_generate=dera, strength=0.5, **GREEDY)
-    with pytest.raises(ValueError, match="have 53 and 61 tokens; they must have the same"):
-        mixed(reference, tiny.model(vocab_size=61), 0.5)
+    with pytest.raises(ValueError, match="prompt holds the token id 44, and reference and aligned model share 40"):
+        mixed(reference, tiny.model(vocab_size=40), 0.5)
     with pytest.raises(ValueError, match="strength must be finite"):
         mixed(reference, tiny.model(seed=1), float("inf"))
     with pytest.raises(ValueError, match="not with 3 beams"):

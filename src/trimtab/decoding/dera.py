@@ -12,6 +12,8 @@ Paper: decoding-time realignment (arXiv:2402.02992).
 
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
@@ -38,7 +40,8 @@ def dera(
     Args:
         model: the reference.
         input_ids: [B, T]; they and all that follows come from `generate`.
-        aligned: a model of the same architecture with the same tokens, in eval mode; may be wrapped.
+        aligned: a model with the same tokens, in eval mode; may be wrapped. Where heads are padded to different
+            lengths, what lies beyond the shorter one is never chosen.
         strength: a number, [B], a schedule [S, B] or [S, 1], or a function of the new token's index; see `Dial`.
         streamer: is given the new tokens; for use with `functools.partial`, as in `realign`.
 
@@ -46,14 +49,17 @@ def dera(
         As `generate`.
 
     Raises:
-        ValueError: if `aligned` is missing or has another number of tokens, and as in `realign`.
+        ValueError: if `aligned` is missing, or the prompt holds a token that only one knows; and as in `realign`.
     """
     if aligned is None:
         raise ValueError("dera needs the aligned model: generate(..., custom_generate=dera, aligned=MODEL, strength=S)")
     other = unwrapped(aligned)
-    sizes = [m.config.get_text_config().vocab_size for m in (model, other)]
-    if sizes[0] != sizes[1]:
-        raise ValueError(f"reference and aligned model have {sizes[0]} and {sizes[1]} tokens; they must have the same")
+    own, vocab = _vocab(model), min(_vocab(model), _vocab(other))
+    if int(input_ids.max()) >= vocab:
+        raise ValueError(
+            f"the prompt holds the token id {int(input_ids.max())}, and reference and aligned model share {vocab}; "
+            "choose an aligned model that knows the token"
+        )
     check_settings(generation_config, inputs)
     dial = Dial(strength, input_ids.size(0), generation_config.num_return_sequences or 1)
     others = own_cache(other, inputs, generation_config, int(dial.aligned.sum()))
@@ -68,7 +74,8 @@ def dera(
 
     def next_logits(step: int, input_ids: Tensor) -> Tensor:
         now = dial(step)
-        return mix(input_ids.size(0), [(s.rows, weight(now)[needed], s(input_ids)) for needed, weight, s in streams])
+        parts = [(s.rows, weight(now)[needed], s(input_ids)[:, :vocab]) for needed, weight, s in streams]
+        return F.pad(mix(input_ids.size(0), parts), (0, own - vocab), value=-torch.inf)
 
     return decode(
         input_ids,
@@ -78,3 +85,8 @@ def dera(
         generation_config=generation_config,
         streamer=streamer,
     )
+
+
+def _vocab(model: Any) -> int:
+    """Rows of the head."""
+    return model.config.get_text_config().vocab_size
