@@ -566,3 +566,25 @@ def test_shapes_that_do_not_fit_are_refused_with_their_sizes(n_hidden, n_weights
         ValueError, match=f"{n_hidden} hidden states, {N} tokens in 4 sequences and {n_weights} weights"
     ):
         fused_loss(Likelihood(), tokens(), hidden_states(n_hidden), Head(linear(), V), torch.ones(n_weights))
+
+
+class _Seen:
+    """Keeps the tokens that it is shown."""
+
+    needs = frozenset()
+    per = "token"
+
+    def __init__(self):
+        self.targets: list[int] = []
+
+    def __call__(self, batch: TokenBatch):
+        self.targets += batch.targets.tolist()
+        return batch.losses(batch.logprobs())
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+def test_an_objective_that_keeps_what_it_sees_sees_the_tokens_in_their_order(chunks, gradient):
+    batch, seen = tokens(), _Seen()
+    with torch.set_grad_enabled(gradient):
+        fused_loss(seen, batch, torch.randn(N, D), Head(linear(), V), torch.ones(N))
+    assert seen.targets == batch.targets.tolist()

@@ -459,6 +459,16 @@ MISTAKES = [
         (VOCAB + "test_engine_equals_plain_logits", VOCAB + "test_without_gradients_the_values_are_the_same"),
     ),
     Mistake(
+        "engine: blocks read backwards",
+        "core/vocab.py",
+        "        for block in reversed(blocks) if backwards else blocks:",
+        "        for block in reversed(blocks):",
+        (
+            VOCAB + "test_an_objective_that_keeps_what_it_sees_sees_the_tokens_in_their_order",
+            "train/test_heldout.py::test_rows_are_measured_the_same_in_any_batches_and_as_from_full_logits",
+        ),
+    ),
+    Mistake(
         "engine: one block for all tokens",
         "core/vocab.py",
         "_cut(len(self.batch), BLOCK_TOKENS)",

@@ -51,7 +51,9 @@ def models():
     return policy, teacher
 
 
-def test_rows_are_measured_the_same_in_any_batches_and_as_from_full_logits(models):
+@pytest.mark.parametrize("block", [512, 4])
+def test_rows_are_measured_the_same_in_any_batches_and_as_from_full_logits(models, monkeypatch, block):
+    monkeypatch.setattr("trimtab.core.vocab.BLOCK_TOKENS", block)
     policy, teacher = models
     rows = tiny.rows(((3, 5), (1, 1), (4, 7)))
     together = measure(policy, [rows.inputs()], [FrozenModel(teacher)])

@@ -188,10 +188,14 @@ class _Pass:
             grad_hidden[block] = self._block(leaf, block, parameters, sums)
         return grad_hidden, [total.to(parameter.dtype) for parameter, total in zip(parameters, sums)]
 
-    def without_grad(self, hidden: Tensor) -> Tensor | None:
-        """What the head's module gave for the first block, which comes last."""
+    def without_grad(self, hidden: Tensor, backwards: bool = False) -> Tensor | None:
+        """What the head's module gave for the last block, or `backwards` for the first one.
+
+        An objective that keeps what it sees sees the tokens in their order, unless `backwards`.
+        """
         raw = None
-        for block in reversed(self._blocks()):
+        blocks = self._blocks()
+        for block in reversed(blocks) if backwards else blocks:
             del raw  # one such table is alive
             raw = self.head.module(hidden[block])
             for inside, batch, part in self._slices(block):
@@ -270,7 +274,7 @@ def label_logprobs(batch: TokenBatch, hidden: Tensor, head: Head, vocab_size: in
 def _read(objective: Objective, batch: TokenBatch, hidden: Tensor, head: Head) -> tuple[_Pass, Tensor | None]:
     """A pass that knows its values, and what the head's module gave for the first block."""
     work = _Pass(objective, replace(batch, signals={}), head, hidden.new_zeros(len(batch), dtype=torch.float32))
-    return work, work.without_grad(hidden)
+    return work, work.without_grad(hidden, backwards=True)
 
 
 def _sequence_loss(objective: Objective, batch: TokenBatch, hidden: Tensor, head: Head, weights: Tensor) -> Fused:
