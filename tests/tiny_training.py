@@ -24,7 +24,9 @@ def dataset() -> Dataset:
     return Dataset.from_list(made)
 
 
-def trainer(folder, plan: Plan | None = None, policy=None, rows=None, **training: Any) -> ObjectiveTrainer:
+def trainer(
+    folder, plan: Plan | None = None, policy=None, rows=None, dropout: bool | None = None, **training: Any
+) -> ObjectiveTrainer:
     """One SGD step over all rows unless told otherwise; `training` are TRL's arguments."""
     policy, plan = policy or tiny.model("llama_tied"), plan or Plan(Likelihood())
     add_objective_forward(policy)
@@ -49,4 +51,5 @@ def trainer(folder, plan: Plan | None = None, policy=None, rows=None, **training
         processing_class=tokenizer,
         data_collator=Collator(0, tiny.VOCAB),
         callbacks=list(plan.callbacks),
+        dropout=dropout,
     )

@@ -45,7 +45,7 @@ from trimtab.evals import rewards
 from trimtab.evals.answerers import Local
 from trimtab.evals.runner import Question, ask, check_question, measures, question
 from trimtab.locks import holder, lock_path, writing
-from trimtab.models import fingerprint, loading
+from trimtab.models import fingerprint, loading, noise
 from trimtab.models.adapters import (
     add_lora,
     answers_of,
@@ -145,6 +145,8 @@ class Job:
     """of a method that learns from its own answers: what they are worth"""
     pairs: Prepared | None = None
     """held-out preferences, of a method that learns from some"""
+    starts_from_reference: bool = False
+    """the policy is the same function as its reference before the first update"""
 
     @property
     def rollouts(self) -> bool:
@@ -487,6 +489,10 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         say(console, notes[-1])
     if not any(parameter.requires_grad for parameter in policy.parameters()):
         raise RunError(f"{shown(models.policy)}: no parameter of the policy would be trained; change models.lora")
+    dropped, note = _dropout(recipe, plan, policy)
+    if note:
+        notes.append(note)
+        say(console, note)
     of_rows = fingerprint.of_each if method.loop == "rollouts" else fingerprint.of_rows
     rows_name, held_name = (of_rows(one.rows) if one else "none" for one in (train, held))
     signature = {
@@ -509,6 +515,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         "held-out data": f"{recipe.data.heldout} {held_name}",
         **{f"suite {name}": _asked(of) for name, of in questions.items()},
         "dtype": _dtypes(recipe),
+        **dropped,
         **({"generation": described(rollout_config(args, *_marks(policy, tokenizer)))} if judges else {}),
         "reduction": plan.reduction,
         **environment(),
@@ -534,6 +541,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         reading,
         judges,
         pairs,
+        wants.start and _starts_from(recipe, prints.get("reference"), trained),
     )
 
 
@@ -544,6 +552,35 @@ def _credit(models: Models, wants: Wants) -> CreditModel | CreditAtCandidates:
     if wants.credit_candidates is None:
         return credit.as_credit()
     return CreditAtCandidates(credit, wants.credit_candidates == "model", wants.credit_measured)
+
+
+def _dropout(recipe: Recipe, plan: Plan, policy: Any) -> tuple[dict[str, str], str]:
+    """The signature's line of the policy's dropout, where it matters, and what the user should know."""
+    rates, asked = noise.rates(policy), recipe.training.get("disable_dropout")
+    if not rates or (asked is None and plan.ratio is None):
+        return {}, ""
+    said = ", ".join(f"{name} {rate:g}" for name, rate in sorted(rates.items()))
+    if asked is not None:
+        return {"dropout": f"{'off' if asked else 'kept'} ({said})"}, ""
+    return {"dropout": f"off ({said})"}, (
+        f"the policy's dropout is off ({said}): {recipe.method} learns a ratio to log-probabilities that were read without "
+        "it; training.disable_dropout: false keeps it"
+    )
+
+
+def _starts_from(recipe: Recipe, reference: str | None, start: str) -> bool:
+    """Whether the policy is the same function as its reference before the first update.
+
+    Args:
+        reference: fingerprint of the frozen model that the recipe names, if any.
+        start: that of the model that training starts from.
+    """
+    models = recipe.models
+    if models.lora is not None and models.lora.get("init_lora_weights", True) in (False, "loftq"):
+        return False
+    if models.reference == STORED:
+        return stored.models(recipe.data.train)["reference"].endswith(start)
+    return models.reference is None or reference == start
 
 
 def _reward_notes(train: Prepared, reference: str | None, start: str) -> list[str]:
@@ -1021,6 +1058,15 @@ def _execute(job: Job, folder: Path, resume: bool, console: Console) -> Result:
     evaluate = _evaluator(job, args, log, console, tell)
     events = WriteEvents(log, evaluate, recipe.eval.every)
     trainer = _trainer(job, args, log, [events, progress, interrupt, *job.plan.callbacks])
+    if job.starts_from_reference:
+        trainer.reference_dtype = STORED if recipe.models.reference == STORED else recipe.models.frozen_dtype
+
+    def remark(note: str) -> None:
+        if trainer.is_world_process_zero():
+            log.event("note", trainer.state.global_step, text=note)
+            say(console, note)
+
+    trainer.tell = remark
     trainer.remove_callback(PrinterCallback)
     tracked = trackers.gather(trainer, folder)
     _move_frozen(job, args.device)
@@ -1063,7 +1109,9 @@ def _execute(job: Job, folder: Path, resume: bool, console: Console) -> Result:
 
 
 def _trainer(job: Job, args: Any, log: EventLog, callbacks: list[Any]) -> ObjectiveTrainer | RolloutTrainer:
+    asked = job.recipe.training.get("disable_dropout")
     shared: dict[str, Any] = {
+        "dropout": None if asked is None else not asked,
         "model": job.policy,
         "args": args,
         "plan": job.plan,

@@ -29,7 +29,11 @@ class Objective(Protocol):
     """"token", "sequence" or "prefix". "token": no value depends on another position, so the batch may be cut anywhere.
     "sequence": values [R], made from label log-probabilities; of pairs, rows 2i are chosen and 2i+1 rejected.
     "prefix": values [N] of single tokens, made from label log-probabilities of whole rows. An objective of either may
-    have `leaf = "logit"`, and is then made from the label's logits."""
+    have `leaf = "logit"`, and is then made from the label's logits.
+
+    An objective that learns a ratio to the same network's probabilities as they were read before (of a snapshot, the
+    policy that wrote the answers, the model that training started from) has `ratio`, the name of that signal; dropout
+    is then off, since the other side was read without it."""
 
     def __call__(self, batch: TokenBatch) -> Losses: ...
 

@@ -105,6 +105,12 @@ class Plan:
         if self.objective.per == "sequence" and self.reduction == "token_mean":
             raise PlanError(f"{type(self.objective).__name__} has one value a sequence: no mean over tokens")
 
+    @property
+    def ratio(self) -> str | None:
+        """What the policy's probabilities are divided by in what is learnt, if by those of a policy of the same network
+        that was read before: its signal."""
+        return getattr(self.objective, "ratio", None)
+
 
 @dataclass(frozen=True)
 class Wants:

@@ -124,7 +124,7 @@ class DistRL:
     given; else the policy itself is old. For candidates their own log-probabilities always are the old ones.
     """
 
-    per = "token"
+    per, ratio = "token", "old"
     needs = TokenValues.provides
 
     def __init__(self, config: Config):

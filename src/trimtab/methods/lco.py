@@ -217,6 +217,7 @@ class LCO:
 
     def __init__(self, loss: Literal["kld", "mse", "logcosh"], target: Target, *, keep: bool, weighted: bool = False):
         self.loss, self.target, self.keep, self.weighted = loss, target, keep, weighted
+        self.ratio = "old" if target == "old" else None
         raw = {"normaliser"} if loss != "kld" and target == "old" else set()
         self.needs = frozenset({"candidates", "beta"} | raw | ({"token_weight"} if weighted else set()))
 

@@ -41,7 +41,7 @@ class PSFT:
     """loss = -min(r_t, 1 + epsilon)"""
 
     needs = frozenset({"snapshot"})
-    per = "token"
+    per, ratio = "token", "snapshot"
 
     def __init__(self, epsilon: float | None):
         self.epsilon = epsilon

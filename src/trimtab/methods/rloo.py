@@ -40,7 +40,7 @@ class LeaveOneOut:
 class WholeAnswers:
     """loss = -min(r A, clip(r, 1 - low, 1 + high) A), r the ratio of the probabilities of a whole answer."""
 
-    per = "sequence"
+    per, ratio = "sequence", "old"
     needs = frozenset({"advantages"})
 
     def __init__(self, low: float, high: float):

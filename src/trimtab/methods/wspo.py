@@ -29,7 +29,7 @@ class WSPO:
 
     def __init__(self, gamma: float, level: str, column: bool):
         self.gamma, self.column = gamma, column
-        self.per = "token" if level == "token" else "sequence"
+        self.per, self.ratio = "token" if level == "token" else "sequence", "reference"
         self.needs = frozenset({"reference", *([WEAK_DELTA] if column else ["weak_aligned", "weak_reference"])})
 
     def __call__(self, batch: TokenBatch) -> Losses:

@@ -133,6 +133,7 @@ class Pairs:
         """what a link made by `partial` multiplies the difference by: a value is beta times what is gathered"""
         self.leaf = LEAF[source]
         self.needs = frozenset({"reference"} if source == "ratio" else ())
+        self.ratio = "reference" if source == "ratio" else None
 
     def __call__(self, batch: TokenBatch) -> Losses:
         scores = token_scores(batch, self.source)
@@ -192,6 +193,7 @@ class Outcomes:
         self.link, self.beta = link, beta
         self.leaf, self.per = LEAF[source], "prefix" if gathered == "prefix_mean" else "sequence"
         self.needs: frozenset[str] = frozenset({"outcome", *(["reference"] if source == "ratio" else [])})
+        self.ratio = "reference" if source == "ratio" else None
 
     def __call__(self, batch: TokenBatch) -> Losses:
         losses, judged = self._judged(batch, token_scores(batch, self.source))

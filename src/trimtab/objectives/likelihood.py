@@ -46,6 +46,7 @@ class Likelihood:
     ):
         self.weight, self.cap, self.kl, self.full_kl = weight, cap, kl, full_kl
         self.needs = frozenset({"reference"} if kl or weight == "ratio" else ())
+        self.ratio = "reference" if self.needs else None
 
     def __call__(self, batch: TokenBatch) -> Losses:
         logprobs = batch.logprobs()

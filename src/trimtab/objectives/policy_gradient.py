@@ -75,7 +75,7 @@ class PolicyGradient:
             old one, makes the gradient that of the KL divergence of the policy (arXiv:2512.02556). TRL does so too.
     """
 
-    per = "token"
+    per, ratio = "token", "old"
 
     def __init__(self, low: float | None, high: float | None, *, dual: float | None = None, kl: float = 0.0):
         self.low, self.high, self.dual, self.kl = low, high, dual, kl

@@ -38,7 +38,7 @@ class PositionAxis:
     """values_t = sum_v p_t[v] (log p_t[v] - log q_t[v]), p and q the softmax of column v over a row's positions."""
 
     needs = frozenset({"teacher", "policy_sums", "teacher_sums"})
-    per = "token"
+    per, ratio = "token", "policy_sums"
 
     def __call__(self, batch: TokenBatch) -> Losses:
         log_q = batch.logits().float() - batch.logits("policy_sums")

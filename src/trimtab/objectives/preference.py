@@ -26,7 +26,7 @@ class DPO:
     """
 
     needs = frozenset({"reference"})
-    per = "sequence"
+    per, ratio = "sequence", "reference"
 
     def __init__(self, beta: float):
         self.beta = beta

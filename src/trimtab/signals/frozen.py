@@ -1,6 +1,7 @@
 """A frozen model whose distribution the objective reads."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +20,9 @@ class FrozenModel:
     but the row, so a resumed run reads the same bits. After `labels_only` it gives log-probabilities of the
     answer tokens instead, one number for each.
     """
+
+    temperature = 1.0
+    """what its logits are divided by for log-probabilities of the answer tokens"""
 
     def __init__(self, model: PreTrainedModel, *, name: str = "teacher", remember: bool = False):
         check_head(model)
@@ -69,7 +73,8 @@ class FrozenModel:
         if not self._only_labels:
             return hidden
         with torch.autocast(hidden.device.type, enabled=False):
-            return label_logprobs(TokenBatch.from_labels(inputs["labels"]), hidden, resolve_head(self.model))
+            head = replace(resolve_head(self.model), temperature=self.temperature)
+            return label_logprobs(TokenBatch.from_labels(inputs["labels"]), hidden, head)
 
     def _recall(self, inputs: Mapping[str, Tensor]) -> Tensor:
         found = []

@@ -11,9 +11,9 @@ from trimtab.core import LabelLogprobs, Objective
 from trimtab.models.forward import ObjectiveCall
 
 
-def own_logprobs(policy: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+def own_logprobs(policy: nn.Module, inputs: Mapping[str, Tensor], temperature: float = 1.0) -> Tensor:
     """[N] log-probabilities of the answer tokens under the policy as it stands, in eval mode, without gradient."""
-    return read_with(LabelLogprobs(), policy, inputs, {})
+    return read_with(LabelLogprobs(), policy, inputs, {}, temperature)
 
 
 def read_with(
@@ -22,14 +22,15 @@ def read_with(
     inputs: Mapping[str, Tensor],
     signals: Mapping[str, Any],
     temperature: float = 1.0,
+    training: bool = False,
 ) -> Tensor:
-    """[N] values of an objective under the policy as it stands, in eval mode, without gradient.
+    """[N] values of an objective under the policy as it stands, in eval mode (or that of training), without gradient.
 
     Through the policy's own wrapped forward, so that DDP, FSDP and autocast do what they do in training.
     """
     call = ObjectiveCall(objective, inputs["labels"], signals, inputs["row_id"], temperature=temperature)
     was_training = policy.training
-    policy.eval()
+    policy.train(training)
     try:
         with torch.no_grad():
             output = policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)
@@ -47,6 +48,9 @@ class WithoutAdapter:
         name: of the signal.
     """
 
+    temperature = 1.0
+    """what its logits are divided by"""
+
     def __init__(self, off: Callable[[], AbstractContextManager], name: str = "reference"):
         self.off, self.name, self.provides = off, name, frozenset({name})
 
@@ -56,4 +60,4 @@ class WithoutAdapter:
 
     def __call__(self, policy: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         with self.off():
-            return {self.name: own_logprobs(policy, inputs)}
+            return {self.name: own_logprobs(policy, inputs, self.temperature)}

@@ -1,7 +1,8 @@
 """What both loops share: the plan's loss, what it counts and logs, and checkpoints that hold all of it."""
 
 import errno
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from trimtab.core import Plan
 from trimtab.disk import writing_to
+from trimtab.models import noise
 from trimtab.models.forward import ObjectiveOutput
 from trimtab.models.masters import train_in_float32
 from trimtab.signals.base import call_plan
+from trimtab.train import first_ratio
 from trimtab.train.checkpoints import CheckpointError, mark_complete
 from trimtab.train.dataset import Rows
 from trimtab.train.orders import EpochOrder
@@ -59,8 +62,13 @@ class ObjectiveLoop(Trainer):
     _update: list[tuple[Tensor, Tensor]]
     num_sources: int = 0
     """rows of the source, of which some may have become several"""
+    reference_dtype: str | None = None
+    """of the plan's reference, where that is the model that training starts from"""
+    tell: Callable[[str], None] = staticmethod(warnings.warn)
+    """where notes for the user go"""
 
-    def __init__(self, *args: Any, train_dataset: Any = None, **kwargs: Any):
+    def __init__(self, *args: Any, train_dataset: Any = None, dropout: bool | None = None, **kwargs: Any):
+        self._dropout, self._ratio_seen = dropout, False  # None: it is off where the plan learns a ratio
         rows = train_dataset if isinstance(train_dataset, Rows) else None
         super().__init__(*args, train_dataset=rows.placeholder() if rows is not None else train_dataset, **kwargs)
         if rows is not None:
@@ -69,6 +77,9 @@ class ObjectiveLoop(Trainer):
     def _begin(self, plan: Plan) -> None:
         train_in_float32(self.accelerator.unwrap_model(self.model))  # TRL rounds adapters of quantised models
         self.plan = plan
+        if plan.ratio is not None if self._dropout is None else not self._dropout:
+            assert self.model is not None
+            noise.switch_off(self.model)  # type: ignore[arg-type]
         self._update = []  # (loss, row ids) of each micro-batch of this update
         self.totals = Totals()
 
@@ -95,6 +106,8 @@ class ObjectiveLoop(Trainer):
 
     def _loss(self, model: torch.nn.Module, inputs: Mapping[str, Tensor], total: Any, **known: Any) -> ObjectiveOutput:
         """The plan's loss on a micro-batch, whose metrics are added up until the next log."""
+        if self.plan.ratio is not None and not self._ratio_seen:
+            self._see_ratio(model, inputs, known.get("known") or {}, known.get("temperature", 1.0))
         output = call_plan(self.plan, model, inputs, total, seed=self.args.seed, step=self.state.global_step, **known)
         assert output.loss is not None
         assert output.metrics is not None
@@ -102,6 +115,24 @@ class ObjectiveLoop(Trainer):
         for name, pair in output.metrics.items():
             self._count(name, torch.stack(pair))
         return output
+
+    def _see_ratio(
+        self, model: torch.nn.Module, inputs: Mapping[str, Tensor], known: Mapping[str, Any], temperature: float
+    ) -> None:
+        """Of the first micro-batch: a ratio whose two sides are the same weights is 1.
+
+        Raises:
+            RatioError: if it is not.
+        """
+        self._ratio_seen = True
+        at_start = self.reference_dtype is not None and self.state.global_step == 0
+        exact = first_ratio.is_exact(model, inputs["labels"].device)
+        exact = exact and self.accelerator.mixed_precision in (None, "no")
+        for apart in first_ratio.measured(self.plan, model, inputs, known, temperature, at_start):
+            alike = apart.side != "reference" or self.reference_dtype == "float32"
+            note = first_ratio.verdict(apart, exact and alike, bool(self._dropout))
+            if note is not None:
+                self.tell(note)
 
     def _count(self, name: str, pair: Tensor) -> None:
         """Add [sum, count] to a metric."""

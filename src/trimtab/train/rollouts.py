@@ -61,6 +61,10 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         self.updates_per_rollout = check_buffer(self.args)
         self._settings: Any = self.args  # a GRPOConfig
         self._answers: int = self._settings.num_generations
+        readers: list[Any] = list(plan.readers)
+        for reader in readers:  # what the policy's log-probabilities are held against is read as they are
+            if "reference" in reader.provides:
+                reader.temperature = self.temperature
         self.eos_token_ids = list(end_tokens(self._tokenizer, self.accelerator.unwrap_model(self.model)))
         tokenizer: Any = self._tokenizer
         self.generation_config = rollout_config(self._settings, self.eos_token_ids, tokenizer.pad_token_id)

@@ -60,6 +60,8 @@ NOT_BUILT = {
     "deepspeed": "DeepSpeed is not tested yet; use DDP (accelerate launch)",
     "label_smoothing_factor": "label smoothing is not part of any method here; leave it out",
 }
+ADDED = {"disable_dropout": bool}
+"""Keys of our own: of GRPOConfig's name, for both loops. Not given, it is true where a ratio is learnt."""
 USED_BY_ROLLOUTS = {
     "num_generations", "max_completion_length", "shuffle_dataset", "generation_batch_size", "steps_per_generation",
     "num_iterations", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs",
@@ -113,7 +115,7 @@ def check(training: dict[str, Any], loop: Loop = "supervised") -> dict[str, Any]
             sets, or one that is not built.
     """
     kind = CONFIGS[loop]
-    known = _names(kind)
+    known = _names(kind) | ADDED.keys()
     ours, not_built = (OURS, NOT_BUILT) if loop == "supervised" else (OURS_OF_ROLLOUTS, NOT_BUILT_OF_ROLLOUTS)
     for key, value in training.items():
         if key not in known:
@@ -152,7 +154,7 @@ def _check_numbers(typed: dict[str, Any]) -> None:
 
 def _typed(key: str, value: Any, kind: type) -> Any:
     """The value in the type that TRL declares: TRL itself does not look, and fails much later."""
-    hint = _hints(kind)[key]
+    hint = ADDED.get(key) or _hints(kind)[key]
     try:
         adapter = TypeAdapter(hint)
     except PydanticSchemaGenerationError:
@@ -178,6 +180,7 @@ def build(training: dict[str, Any], folder: Path, seed: int, loop: Loop = "super
         "supervised": {"remove_unused_columns": True, "dataset_kwargs": {"skip_prepare_dataset": True}},
         "rollouts": {"remove_unused_columns": False, "beta": 0.0},  # credits read the rows' own columns
     }[loop]
+    training = {key: value for key, value in training.items() if key not in ADDED}
     try:
         args = CONFIGS[loop](
             **{

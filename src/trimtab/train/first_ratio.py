@@ -1,0 +1,107 @@
+"""At the first update the two sides of a learnt ratio are the same weights, so it has to be 1: if it is not, every
+later ratio is off by as much."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from trimtab.core import Candidates, LabelLogprobs, Plan
+from trimtab.objectives.policy_gradient import ratios
+from trimtab.signals.base import read_signals
+from trimtab.signals.start import read_with
+
+LIMIT = 1e-3
+"""of |r - 1| of a token, where both sides are read in float32"""
+ROUNDED = 0.05
+"""of its mean over tokens, from which on it is said where they are rounded more coarsely"""
+SIDES = {
+    "itself": "the same policy as signals read it",
+    "old": "the policy that wrote the answers",
+    "reference": "the reference that it starts from",
+}
+
+
+class RatioError(ValueError):
+    """A ratio of equal weights that is not 1; nothing was trained by it."""
+
+
+class Apart(NamedTuple):
+    """How far a ratio is from 1."""
+
+    side: str
+    """of `SIDES`"""
+    largest: float
+    mean: float
+
+
+def measured(
+    plan: Plan, policy: nn.Module, inputs: Mapping[str, Tensor], known: Mapping[str, Any], temperature: float,
+    at_start: bool,
+) -> list[Apart]:  # fmt: skip
+    """|r - 1| of the answer tokens of a micro-batch, as the policy is read in training over each other side that has its
+    weights.
+
+    Args:
+        known: signals of the rollouts; "old" and candidates are of the policy that wrote them.
+        at_start: the plan's reference is the policy as it is now.
+    """
+    with _same_draws(inputs["labels"].device):
+        trained = read_with(LabelLogprobs(), policy, inputs, {}, temperature, training=True)
+    if not len(trained):
+        return []
+    found = {"itself": read_with(LabelLogprobs(), policy, inputs, {}, temperature)}
+    if isinstance(old := known.get("old"), Tensor):
+        found["old"] = old
+    elif plan.ratio == "old" and isinstance(held := known.get("candidates"), Candidates):
+        found["old"] = held.logprobs[:, 0]
+    if at_start and isinstance(reference := known.get("reference"), Tensor):
+        found["reference"] = reference
+    elif at_start and plan.ratio == "reference":
+        signals = [signal for signal in plan.signals if "reference" in signal.provides]
+        reference = read_signals(signals, policy, inputs).get("reference")
+        if isinstance(reference, Tensor) and reference.dim() == 1:
+            found["reference"] = reference
+    off = {side: (ratios(trained, other.to(trained)) - 1).abs() for side, other in found.items()}
+    return [Apart(side, one.max().item(), one.mean().item()) for side, one in off.items()]
+
+
+@contextmanager
+def _same_draws(device: torch.device) -> Iterator[None]:
+    """What is drawn inside changes no later draw."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+def verdict(apart: Apart, exact: bool, dropout_kept: bool) -> str | None:
+    """What the user should know of it.
+
+    Args:
+        exact: both sides are read in float32.
+        dropout_kept: on the user's word.
+
+    Raises:
+        RatioError: if it should be 1 and is not.
+    """
+    said = (
+        f"the ratio of the policy in training to {SIDES[apart.side]} is off 1 by up to {apart.largest:.2g} "
+        f"({apart.mean:.2g} in the mean of tokens) before the first update, where both have the same weights"
+    )
+    if dropout_kept:
+        return f"{said}: dropout is kept (training.disable_dropout: false)" if apart.mean > LIMIT else None
+    if exact and apart.largest >= LIMIT:
+        raise RatioError(
+            f"{said}: their forwards differ by dropout or other noise of training, dtype, attention kernel, a stale "
+            "engine, or chat template; nothing was trained. training.disable_dropout: false trains regardless"
+        )
+    if not exact and apart.mean >= ROUNDED:
+        return f"{said}: more than rounding does; dropout, another dtype or kernel, a stale engine or template may do it"
+    return None
+
+
+def is_exact(policy: nn.Module, device: torch.device) -> bool:
+    """Whether the policy, without autocast, is computed in float32 throughout."""
+    coarse = device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
+    return not coarse and all(p.dtype == torch.float32 for p in policy.parameters())
