@@ -1,5 +1,6 @@
 """HPD: for each token, the sign of a one-token KL estimate decides if the student is pulled up or pushed down."""
 
+import math
 from typing import Literal
 
 import torch
@@ -68,15 +69,15 @@ def baseline_weights(how: str, q_label: Tensor, p_label: Tensor) -> Tensor:
     for which a descent step makes the divergence smaller (the printed weight is its negative).
     """
     with torch.no_grad():
-        p, q = p_label.exp(), q_label.exp()
+        q = q_label.exp()
         if how == "sft":
             return torch.ones_like(q)
         if how == "seqkd":
-            return p
+            return p_label.exp()
         if how == "reverse_kl":
             return q * (p_label - q_label)
         assert how == "jsd", how
-        return q * (((p + q) / 2).log() - q_label) / 2
+        return q * (torch.logaddexp(p_label, q_label) - math.log(2) - q_label) / 2  # both may underflow
 
 
 class HPD:

@@ -93,11 +93,12 @@ def scaled_by_rho(base: Tensor, positive: Tensor) -> Tensor:
         positive: [N] bool: rho is 1.2, but no probability rises above 0.99; else rho is 0.8, but a probability that
             would fall below 0.80 stays.
     """
-    p = base[:, :1].exp()
-    raised, lowered = (1.2 * p).clamp(max=0.99), torch.where(0.8 * p < 0.8, p, 0.8 * p)
+    log_p = base[:, :1]  # probabilities themselves may underflow
+    raised = (log_p + math.log(1.2)).clamp(max=math.log(0.99))
+    lowered = torch.where(0.8 * log_p.exp() < 0.8, log_p, log_p + math.log(0.8))
     wanted = torch.where(positive[:, None], raised, lowered)
     others = base[:, 1:].log_softmax(dim=1)
-    return torch.cat([wanted.log(), others + torch.log1p(-wanted.clamp(max=1 - 1e-7))], dim=1)
+    return torch.cat([wanted, others + torch.log1p(-wanted.exp().clamp(max=1 - 1e-7))], dim=1)
 
 
 def log_cosh(difference: Tensor) -> Tensor:

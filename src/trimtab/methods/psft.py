@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trimtab.core import Losses, Method, MethodConfig, Plan, TokenBatch, Wants
-from trimtab.objectives.policy_gradient import LARGEST_LOG_RATIO
+from trimtab.objectives.policy_gradient import ratios
 from trimtab.signals.snapshot import Snapshot
 
 
@@ -33,7 +33,7 @@ def psft_values(logprobs: Tensor, snapshot_logprobs: Tensor, epsilon: float | No
         [N] in [-(1 + epsilon), 0). The gradient at logprobs is -r, and 0 above 1 + epsilon. Log-ratios are
         clamped to +-20.
     """
-    ratio = (logprobs - snapshot_logprobs.detach()).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp()
+    ratio = ratios(logprobs, snapshot_logprobs)
     return -ratio if epsilon is None else -ratio.clamp(max=1 + epsilon)
 
 
@@ -53,13 +53,13 @@ class PSFT:
         # a snapshot as old as the policy is not given: it is the policy
         snapshot = batch.logprobs(of="snapshot") if "snapshot" in batch.signals else logprobs.detach()
         values = psft_values(logprobs, snapshot, self.epsilon)
-        log_ratio = (logprobs - snapshot).detach()
+        ratio = ratios(logprobs.detach(), snapshot)
         limit = float("inf") if self.epsilon is None else 1 + self.epsilon
-        clipped = log_ratio.exp() > limit
+        clipped = ratio > limit
         if torch.is_grad_enabled():
             self._remember(batch.targets[clipped], batch.vocab_size)
         return batch.losses(
-            values, nll=-logprobs, ratio=log_ratio.exp(), log_ratio=log_ratio, clip_fraction=clipped.float()
+            values, nll=-logprobs, ratio=ratio, log_ratio=logprobs - snapshot, clip_fraction=clipped.float()
         )
 
     def _remember(self, ids: Tensor, vocab_size: int) -> None:

@@ -8,7 +8,7 @@ from torch import nn
 from trimtab.core import Losses, Method, MethodConfig, Plan, Rollouts, TokenBatch, Wants
 from trimtab.objectives.advantages import leave_one_out
 from trimtab.objectives.credit import gather
-from trimtab.objectives.policy_gradient import clipped, clipped_surrogate
+from trimtab.objectives.policy_gradient import clipped, clipped_surrogate, ratios
 
 
 class Config(MethodConfig):
@@ -55,7 +55,7 @@ class WholeAnswers:
         return batch.losses(
             clipped_surrogate(*answers),
             nll=-logprobs,
-            ratio=(answers[0] - answers[1]).exp()[answered],
+            ratio=ratios(answers[0], answers[1])[answered],
             clip_fraction=clipped(*answers).float()[answered],
             advantage=advantages[answered],
             zero_advantage=(advantages == 0).float()[answered],

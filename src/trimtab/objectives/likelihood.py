@@ -9,6 +9,10 @@ from trimtab.core import Losses, TokenBatch
 from trimtab.objectives.divergence import reverse_kl
 
 
+LARGEST_LOG_RATIO = 20.0
+"""From here on the exponential of a log-ratio grows no more: it would overflow, and not only where it means something."""
+
+
 def k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     """KL(pi || pi_ref) at a token, estimated from that token alone: pi_ref/pi - 1 - log(pi_ref/pi).
 
@@ -16,10 +20,11 @@ def k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
         logprobs, reference_logprobs: [N] nats, of the answer tokens.
 
     Returns:
-        [N], >= 0; 0 where both agree. Unbiased where the token was drawn from pi.
+        [N], >= 0; 0 where both agree. Unbiased where the token was drawn from pi. A reference more than e^20 times as
+        likely counts as that, and teaches nothing.
         Source: J. Schulman, "Approximating KL divergence" (2020), estimator k3.
     """
-    log_ratio = reference_logprobs - logprobs
+    log_ratio = (reference_logprobs - logprobs).clamp(max=LARGEST_LOG_RATIO)
     return torch.expm1(log_ratio) - log_ratio
 
 

@@ -4,9 +4,7 @@ import torch
 from torch import Tensor
 
 from trimtab.core import Losses, TokenBatch
-from trimtab.objectives.likelihood import k3
-
-LARGEST_LOG_RATIO = 20.0
+from trimtab.objectives.likelihood import LARGEST_LOG_RATIO, k3
 
 
 def ratios(logprobs: Tensor, old: Tensor) -> Tensor:
