@@ -23,6 +23,24 @@ class MethodConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
 
+    def only(self, holds: bool, of: str, *names: str) -> None:
+        """For validators: settings that do nothing under the others are at their defaults.
+
+        Args:
+            holds: whether they do something.
+            of: when they do, in words: "loss: dpo".
+            names: of the settings.
+
+        Raises:
+            ValueError: naming the first one that was changed.
+        """
+        if holds:
+            return
+        for name in names:
+            value, default = getattr(self, name), type(self).model_fields[name].default
+            if value != default:
+                raise ValueError(f"{name} is {value} and would do nothing: it is of {of} alone; leave it out")
+
 
 class Provider(Protocol):
     """The part of a signal that a plan checks (see `trimtab.signals.base.Signal`)."""

@@ -4,6 +4,7 @@ import math
 from typing import Literal
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from trimtab.core import Losses, Method, MethodConfig, Plan, TokenBatch, Wants
@@ -21,6 +22,12 @@ class Config(MethodConfig):
     hybrid_mask: bool = True
     """Let the signs decide. False applies both terms at every token (the paper's ablation; its exact form is
     not published, this is the nearest reading)."""
+
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> "Config":
+        self.only(self.weighting == "hpd", "weighting: hpd", "student_sampling", "reinforce", "hybrid_mask")
+        self.only(self.student_sampling, "student_sampling: true", "reinforce")
+        return self
 
 
 def hpd_weights(

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from trimtab.core import Method, MethodConfig, Plan, Wants
@@ -20,6 +20,12 @@ class Config(MethodConfig):
     """Of dpo alone."""
     strength: float = Field(1.0, allow_inf_nan=False)
     """Of trra alone: the strength of the fused teacher."""
+
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> "Config":
+        self.only(self.loss == "dpo", "loss: dpo", "beta")
+        self.only(self.loss == "trra", "loss: trra", "strength")
+        return self
 
 
 def build(config: Config, policy: nn.Module, reference: Any = None, aligned: Any = None) -> Plan:

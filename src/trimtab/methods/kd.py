@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from trimtab.core import Method, MethodConfig, Plan, Wants
@@ -23,6 +23,12 @@ class Config(MethodConfig):
     """Both distributions are softmax(logits / temperature); the loss is not rescaled by its square."""
     cross_entropy: float = Field(0.0, ge=0, le=1)
     """Share of the loss that is the plain negative log-likelihood of the answer."""
+
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> "Config":
+        self.only(self.divergence == "jsd", "divergence: jsd", "beta")
+        self.only(self.divergence.startswith("skewed"), "the skewed divergences", "skew")
+        return self
 
 
 def build(config: Config, policy: nn.Module, teacher: FrozenModel) -> Plan:

@@ -65,6 +65,19 @@ class Config(MethodConfig):
             raise ValueError(f"advantage {self.advantage} compares candidates: num_candidates must be 2 or more")
         return self
 
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> "Config":
+        self.only(not self.dense, "advantages sparse and completed", "neg_beta_scale", "rewards")
+        self.only(self.dense, "advantages q_rm and dpo_rm", "candidates")
+        sure = self.dense and self.loss != "kld"
+        self.only(sure, "advantages q_rm and dpo_rm with mse or logcosh", "agreement_scale", "agreement_threshold")
+        self.only(self.dense and self.loss == "kld", "advantages q_rm and dpo_rm with kld", "outside")
+        self.only(self.target != "rho", "targets old and current", "beta", "neg_beta_scale")
+        several = self.dense or (self.loss == "kld" and self.target == "old")
+        self.only(several, "candidates that matter one by one: of advantages q_rm and dpo_rm, or kld with target old",
+                  "num_candidates")  # fmt: skip
+        return self
+
 
 # ---------------------------------------------------------------- targets
 

@@ -48,6 +48,13 @@ class Config(MethodConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> "Config":
+        self.only(self.credit != "outcome", "credits of a reward model", "center")
+        self.only(self.advantage == "value", "advantage: value", "value_coef")
+        self.only(self.advantage == "gae", "advantage: gae", "gamma", "lam")
+        return self
+
 
 class Credit:
     """A_t = R_t - c_v V_t / std(V), or generalised advantages; the critic's targets are R_t, or A_t + V_t."""

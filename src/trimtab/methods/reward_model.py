@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from trimtab.core import Method, MethodConfig, Plan, Wants
@@ -33,6 +33,12 @@ class Config(MethodConfig):
     """What scores a token, except of dpo_rm and implicit_prm: see q_rm."""
     beta: float = Field(0.05, gt=0)
     """Of dpo_rm and implicit_prm: factor of the log-ratio."""
+
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> "Config":
+        self.only(self.kind in IMPLICIT, "kinds dpo_rm and implicit_prm", "beta")
+        self.only(self.kind not in IMPLICIT, "kinds that score tokens by a head", "head")
+        return self
 
 
 def build(config: Config, policy: nn.Module, reference: Any = None) -> Plan:

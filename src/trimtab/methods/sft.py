@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from trimtab.core import Method, MethodConfig, Plan, Wants
@@ -19,6 +19,12 @@ class Config(MethodConfig):
     """Coefficient of KL(policy || start), the baseline SFT-KL; 0.5 in the PSFT paper."""
     kl_form: Literal["k3", "full"] = "k3"
     """The KL is estimated from the answer token, or summed over the vocabulary, which wants models.reference."""
+
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> "Config":
+        self.only(self.weight == "ratio", "weight: ratio", "cap")
+        self.only(self.kl > 0, "a kl above 0", "kl_form")
+        return self
 
 
 def build(config: Config, policy: nn.Module, reference: Any = None) -> Plan:

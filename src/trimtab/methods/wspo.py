@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from trimtab.core import Losses, Method, MethodConfig, Plan, TokenBatch, Wants
@@ -22,6 +22,11 @@ class Config(MethodConfig):
     weak: Literal["live", "column"] = "live"
     """Where the weak log-ratios come from: two models run in training, or the column `weak_delta` of the rows, which
     `trimtab precompute` writes."""
+
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> "Config":
+        self.only(self.level == "token", "level: token", "mean")
+        return self
 
 
 class WSPO:

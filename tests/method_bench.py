@@ -1,0 +1,274 @@
+"""Every method under settings that its schema allows, on tensors that are drawn here: loss, gradient, and all else that a
+plan decides. A new method is covered by its schema."""
+
+import typing
+from collections.abc import Callable, Iterator
+from functools import cache
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+from transformers import PreTrainedModel, TrainerState
+
+import tiny
+from trimtab import methods
+from trimtab.core import (
+    Candidates,
+    LazyLogits,
+    Method,
+    MethodConfig,
+    Plan,
+    Rollouts,
+    TokenBatch,
+    Wants,
+    answer_mask,
+    reduce,
+    weights,
+    with_sampled_first,
+)
+from trimtab.core.draws import inverse_cdf
+from trimtab.models.forward import add_objective_forward
+from trimtab.signals.columns import Column
+from trimtab.signals.credit import CreditModel, Reading
+from trimtab.signals.frozen import FrozenModel
+
+V = tiny.VOCAB
+
+# ---------------------------------------------------------------- settings
+
+
+def alternatives(config: type[MethodConfig], name: str) -> list[Any]:
+    """Other values than the default that the type of a setting names, or some of its numbers."""
+    field = config.model_fields[name]
+    found: list[Any] = []
+    for kind in _kinds(field.annotation):
+        if get_origin(kind) is Literal:
+            found += get_args(kind)
+        elif kind is bool:
+            found += [True, False]
+        elif kind is type(None):
+            found.append(None)
+        elif kind in (int, float):
+            found += _numbers(field.default, kind)
+    return [one for one in dict.fromkeys(found) if not _same(one, field.default) and _taken(config, {name: one})]
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    if get_origin(annotation) in (UnionType, typing.Union):
+        return [kind for part in get_args(annotation) for kind in _kinds(part)]
+    return [annotation]
+
+
+def _numbers(default: Any, kind: type) -> list[Any]:
+    size = default if isinstance(default, (int, float)) and default else 1
+    if kind is int:
+        return [int(size) + 1, 2 * int(size) + 1, max(int(size) // 2, 1), 0]
+    return [0.4 * size, 1.7 * size, 0.3, 0.9, -0.5 * size]
+
+
+def _same(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and one == other
+
+
+def _taken(config: type[MethodConfig], options: dict[str, Any]) -> bool:
+    """Whether the type and the bounds of each setting take its value; whether they fit together is another thing."""
+    try:
+        config.model_validate(options)
+    except ValidationError as error:
+        return all(one["type"] == "value_error" for one in error.errors())
+    return True
+
+
+def allowed(config: type[MethodConfig], **options: Any) -> MethodConfig | None:
+    """None where these settings are refused."""
+    try:
+        return config.model_validate(options)
+    except ValidationError:
+        return None
+
+
+def gates(config: type[MethodConfig]) -> Iterator[dict[str, Any]]:
+    """Settings under which others begin or cease to matter: none, each choice, and each number that is 0 or null turned
+    on."""
+    yield {}
+    for name, field in config.model_fields.items():
+        chosen = any(get_origin(kind) is Literal or kind is bool for kind in _kinds(field.annotation))
+        others = alternatives(config, name)
+        if chosen or field.default is None:
+            yield from ({name: one} for one in others)
+        elif field.default == 0:
+            yield from ({name: one} for one in others[:1])
+
+
+# ---------------------------------------------------------------- plans
+
+
+@cache
+def _model(seed: int) -> PreTrainedModel:
+    return tiny.model("llama_tied", seed=seed)
+
+
+def built(method: Method, config: MethodConfig) -> Plan:
+    """Its plan, with tiny models for all roles."""
+    wants = method.wanted(config)
+    roles = [*sorted(wants.roles), *(["reference"] if wants.start else [])]
+    given: dict[str, Any] = {role: FrozenModel(_model(11 + i), name=role) for i, role in enumerate(roles)}
+    if wants.credit:
+        given["credit"] = credit_reader(wants)
+    if wants.critic:
+        given["critic"] = FrozenModel(_model(22), name="values").labels_only()
+    return method.build(config, _model(0), **given)
+
+
+def credit_reader(wants: Wants) -> Any:
+    """A reader of candidates with the reward model that learns, or of the answer tokens alone."""
+    reader = FrozenModel(_model(21), name="token_scores").labels_only()
+    if wants.credit_candidates is None:
+        return reader
+    made = Column("credit")
+    made.provides = frozenset({"credit", "credit_reference"})
+    made.credit = CreditModel(_model(21), Reading("logprob", "mean", 1.0, outcomes=True))
+    return made
+
+
+# ---------------------------------------------------------------- what they do
+
+Change = Callable[[str, Tensor], Tensor]
+"""(name of a signal, values) -> values: log-probabilities [N] or [N, K], or logits [..., V] ("policy" among them)."""
+
+
+def unchanged(name: str, values: Tensor) -> Tensor:
+    return values
+
+
+class Done(typing.NamedTuple):
+    """What a plan does with an update."""
+
+    loss: Tensor
+    gradient: Tensor
+    """at the policy's logits"""
+    values: Tensor
+    metrics: dict[str, tuple[Tensor, Tensor]]
+
+
+def update(
+    method: Method, config: MethodConfig, step: int = 3, change: Change = unchanged, dtype: torch.dtype = torch.float32
+) -> Done:
+    """One update, of rows or of rollouts, whose policy has moved since its other sides were read."""
+    plan, wants = built(method, config), method.wanted(config)
+    make = _rollouts if method.loop == "rollouts" else _rows
+    batch, logits = make(plan, wants, step, change, dtype)
+    losses = plan.objective(batch)
+    loss = reduce(losses, weights(batch, plan.reduction, per=plan.objective.per))
+    gradient = torch.autograd.grad(loss, logits, allow_unused=True)[0] if loss.requires_grad else None
+    return Done(
+        loss.detach(),
+        torch.zeros_like(logits) if gradient is None else gradient,
+        losses.values.detach(),
+        losses.metrics,
+    )
+
+
+def decided(method: Method, config: MethodConfig) -> list[Any]:
+    """What a plan decides besides: what it wants, its division, windows, and settings of callbacks and learners."""
+    plan, wants = built(method, config), method.wanted(config)
+    found = [wants, plan.reduction, plan.window, plan.ratio, plan.objective.per, sorted(plan.objective.needs)]
+    found.append(plan.credit and (plan.credit.candidates, sorted(plan.credit.needs), sorted(plan.credit.provides)))
+    for part in (*plan.callbacks, *plan.learners):
+        plain = {k: v for k, v in vars(part).items() if isinstance(v, (int, float, str, bool, type(None)))}
+        found.append((type(part).__name__, plain))
+    return found
+
+
+def _leaf(logits: Tensor, change: Change, dtype: torch.dtype) -> Tensor:
+    return change("policy", logits).to(dtype).detach().requires_grad_()
+
+
+def _policy(batch: TokenBatch, logits: Tensor, scalar: bool) -> TokenBatch:
+    return batch.with_signals(policy=logits[:, 0].float() if scalar else logits)
+
+
+def _rows(plan: Plan, wants: Wants, step: int, change: Change, dtype: torch.dtype) -> tuple[TokenBatch, Tensor]:
+    """Pairs share a prompt's length; two rows have answers of one token."""
+    lengths = ((3, 5), (3, 2), (1, 1), (1, 7)) if wants.pairs else ((3, 5), (1, 1), (4, 7))
+    rows = tiny.rows(lengths)
+    inputs: dict[str, Any] = rows.inputs()
+    inputs["outcome"] = (rows.row_id // 7 % 2).float()
+    draws = torch.Generator().manual_seed(3)
+    for column in wants.columns:
+        inputs[column] = torch.randn(rows.labels.shape, generator=draws)
+    inputs["rating"] = torch.full(rows.labels.shape, torch.nan)
+    for row, (prompt, answer) in enumerate(lengths):
+        inputs["rating"][row, prompt + answer - 1] = row % 3 - 1.0
+    policy = tiny.model("llama_tied")
+    add_objective_forward(policy)
+    for callback in plan.callbacks:
+        for at in (0, step):  # as in the course of a run
+            callback.on_step_begin(None, TrainerState(global_step=at), None, model=policy)
+    signals: dict[str, Any] = {}
+    for signal in plan.signals:
+        signals |= signal(policy, inputs)
+    with torch.no_grad():
+        logits = policy(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits
+    moved = logits + 0.7 * torch.randn(logits.shape, generator=draws)
+    own = moved[:, :-1][answer_mask(rows.labels)]
+    batch = TokenBatch.from_labels(rows.labels, row_id=rows.row_id, seed=1, step=step)
+    leaf = _leaf(own, change, dtype)
+    plain = {name: _changed(name, value, change, dtype) for name, value in signals.items()}
+    return _policy(batch.with_signals(**plain), leaf, wants.scalar_head), leaf
+
+
+def _changed(name: str, value: Any, change: Change, dtype: torch.dtype) -> Any:
+    if isinstance(value, LazyLogits):
+        return change(name, value.compute().float()).to(dtype)
+    return value if name in ("outcome", "rating") else change(name, value)
+
+
+def _rollouts(plan: Plan, wants: Wants, step: int, change: Change, dtype: torch.dtype) -> tuple[TokenBatch, Tensor]:
+    """Answers to three prompts, one of them always right; places at which the policy and whoever judges it are nearly
+    sure beside others."""
+    lengths, rewards, group = (5, 9, 1, 7, 12, 4, 6, 3), [1.0, -1.0, 0.5, -1.0, 1.0, 0.0, 1.0, 1.0], [0, 0, 0, 1, 1, 1, 2, 2]
+    labels = torch.full((len(lengths), max(lengths) + 1), -100)
+    for row, length in enumerate(lengths):
+        labels[row, 1 : 1 + length] = 0
+    number, draws = sum(lengths), torch.Generator().manual_seed(3)
+    sharpness = torch.tensor([1.0, 3.0, 14.0]).repeat(number)[:number, None]
+    old = torch.randn(number, V, generator=draws) * sharpness
+    labels[labels == 0] = inverse_cdf(old.softmax(-1), torch.rand(number, generator=draws))
+    batch = TokenBatch.from_labels(labels, row_id=7 * torch.arange(len(lengths)), seed=1, step=step)
+
+    def judge(near: float) -> Tensor:
+        return (near * old + 0.5 * torch.randn(old.shape, generator=draws)).log_softmax(-1)
+
+    others = {name: judge(0.9) for name in ("credit", "credit_reference", "reference", "teacher")}
+    old_logprobs = old.log_softmax(-1)
+    credit = plan.credit
+    assert credit is not None
+    picked = batch.targets[:, None]
+    candidates = None
+    if credit.candidates:
+        base = others["credit"] if wants.credit_candidates == "model" else old_logprobs
+        top = base.topk(min(credit.candidates, V)).indices
+        candidates = with_sampled_first(
+            top, old_logprobs.gather(1, top), batch.targets, old_logprobs.gather(1, picked)[:, 0]
+        )
+        picked = candidates.ids
+        candidates = Candidates(candidates.ids, change("old", candidates.logprobs))
+    signals = {
+        "old": change("old", old_logprobs.gather(1, batch.targets[:, None])[:, 0]),
+        "normaliser": old.logsumexp(-1),
+        "values": torch.randn(number, generator=draws),
+        "token_scores": torch.randn(number, generator=draws),
+    }
+    for name, log_p in others.items():
+        wide = name.startswith("credit")
+        said = log_p.gather(1, picked if wide else batch.targets[:, None])
+        signals[name] = change(name, said if wide else said[:, 0])
+    told = credit(Rollouts(batch, torch.tensor(rewards), torch.tensor(group), signals, candidates))
+    for name in plan.objective.needs - told.keys():
+        told[name] = signals[name]
+    moved = old + 0.7 * torch.randn(old.shape, generator=draws)
+    leaf = _leaf(moved, change, dtype)
+    return batch.with_signals(**{"old": signals["old"], **told, "policy": leaf}), leaf
