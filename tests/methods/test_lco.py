@@ -16,6 +16,7 @@ from trimtab.methods.lco import (
     METHOD,
     Advantages,
     Config,
+    Rho,
     completed,
     log_cosh,
     log_outside,
@@ -51,7 +52,7 @@ def told(old=None, paid=(1.0, -1.0), k=K, credit=None, reference=None, **setting
         signals["credit"] = credit
     if reference is not None:
         signals["credit_reference"] = reference
-    config = Config(num_candidates=k, **settings)
+    config = Config(**settings)
     return Advantages(config)(rollouts(LENGTHS, list(paid), candidates=held(old, k), **signals))
 
 
@@ -73,6 +74,7 @@ def gradient(logits: torch.Tensor, signals: dict, **settings) -> torch.Tensor:
 
 
 DENSE = {"advantage": "q_rm"}
+REMOVED = {**DENSE, "outside": "remove"}
 
 
 # ---------------------------------------------------------------- targets
@@ -110,6 +112,23 @@ def test_rho_raises_and_lowers_the_drawn_token_and_shares_the_rest_as_before():
     close(found[:, 0], wanted)
     close(found[:4, 1], 0.75 * (1 - wanted[:4]))
     close(found.sum(1), torch.ones(5))
+
+
+def test_the_bounds_of_rho_may_be_others():
+    p = torch.tensor([0.5, 0.9, 0.5, 0.9])
+    base = torch.stack([p, 1 - p], dim=1).log()
+    found = scaled_by_rho(base, torch.tensor([True, True, False, False]), Rho(1.5, 0.5, 0.95, 0.3)).exp()
+    close(found[:, 0], torch.tensor([0.75, 0.95, 0.5, 0.45]))  # .5 * .5 lies below .3 and stays
+    made = objective(target="rho", rho_up=1.5, rho_down=0.5, rho_ceiling=0.95, rho_floor=0.3)
+    assert made.rho == Rho(1.5, 0.5, 0.95, 0.3)
+    assert objective(target="rho").rho == Rho(1.2, 0.8, 0.99, 0.8)
+
+
+def test_rho_of_a_token_that_is_next_to_impossible_is_finite():
+    base = torch.tensor([[-110.0, 0.0], [-1e4, 0.0]])
+    found = scaled_by_rho(base, torch.tensor([True, True]))
+    close(found[:, 0], torch.tensor([-110.0, -1e4]) + math.log(1.2))
+    assert found.isfinite().all()
 
 
 # ---------------------------------------------------------------- log-cosh
@@ -197,7 +216,11 @@ def test_where_both_are_sure_of_the_token_raw_losses_leave_it_alone(loss):
 
 
 LOSSES = ({"loss": "kld"}, {"loss": "mse"}, {"loss": "logcosh"})
-KINDS = [*LOSSES, *({**loss, **DENSE, "outside": how} for loss in LOSSES for how in ("remove", "keep"))]
+KINDS = [
+    *LOSSES,
+    *({**LOSSES[0], **DENSE, "outside": how} for how in ("remove", "keep")),
+    *({**loss, **DENSE} for loss in LOSSES[1:]),
+]
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: " ".join(kind.values()))
 
 
@@ -288,14 +311,14 @@ def test_a_small_advantage_has_the_policy_gradient_over_beta(k):
 
 def test_removed_tokens_have_no_place_in_the_target_and_candidates_none_but_their_own():
     credit, logits = -3 * torch.rand(N, K), old_logits(1)
-    signals = told(credit=credit, **DENSE)
+    signals = told(credit=credit, **REMOVED)
     marked, std = held(old_logits()), credit.std(1, keepdim=True)
     target = (marked.logprobs + credit / std / 2.0).softmax(1)  # uncentred, as in the authors' code: the same
     policy = logits.log_softmax(-1)
     wanted = (target * (target.log() - policy.gather(1, marked.ids))).sum(1)
-    close(values(logits, signals, **DENSE), wanted)
+    close(values(logits, signals, **REMOVED), wanted)
     full = torch.zeros(N, V).scatter(1, marked.ids, target)
-    close(gradient(logits, signals, **DENSE), policy.exp() - full)
+    close(gradient(logits, signals, **REMOVED), policy.exp() - full)
 
 
 def test_raw_losses_compare_raw_logits():
@@ -355,7 +378,7 @@ def test_positive_tokens_and_the_others_have_a_mean_of_their_own():
     given = rollouts(lengths, rewards, candidates=candidates)
     half = Advantages(Config(advantage="completed", num_candidates=1))(given)["token_weight"]
     assert half.tolist() == pytest.approx([6 / 4] * 4 + [6 / 2] * 2)
-    by_rho = Advantages(Config(target="rho", num_candidates=1))(given)["token_weight"]
+    by_rho = Advantages(Config(target="rho"))(given)["token_weight"]
     assert by_rho.tolist() == pytest.approx([3 * 6 / 4] * 4 + [2 * 6 / 2, 0])
     losses = torch.arange(6.0)  # of tokens
     assert (losses * half).mean().item() == pytest.approx(losses[:4].mean() + losses[4:].mean())
@@ -363,7 +386,7 @@ def test_positive_tokens_and_the_others_have_a_mean_of_their_own():
     doubled = {**signals, "token_weight": 2 * signals["token_weight"]}
     logits = old_logits(1)
     close(values(logits, doubled, advantage="completed"), 2 * values(logits, signals, advantage="completed"))
-    single = Advantages(Config(target="rho", num_candidates=1))(rollouts((2,), [1.0], candidates=candidates[:2]))
+    single = Advantages(Config(target="rho"))(rollouts((2,), [1.0], candidates=candidates[:2]))
     assert single["token_weight"].tolist() == [1, 1]
 
 
@@ -375,7 +398,8 @@ CONVEX = [
     {"k": V, "neg_beta_scale": 1.0, "beta": 0.2},
     {"loss": "mse"},
     {"loss": "logcosh"},
-    {**DENSE},
+    {"outside": "remove"},
+    REMOVED,
     {"loss": "logcosh", **DENSE},
 ]
 
@@ -389,6 +413,15 @@ def test_it_is_convex_in_the_logits(kind):
         between = values(share * one + (1 - share) * other, signals, **settings)
         chord = share * values(one, signals, **settings) + (1 - share) * values(other, signals, **settings)
         assert (between <= chord + 1e-4).all()
+
+
+def test_with_a_lump_it_is_not():
+    signals = told(k=1, neg_beta_scale=1.0, beta=1e9)  # the target is the old policy
+    settings = {"neg_beta_scale": 1.0, "beta": 1e9}
+    first, second = (held(old_logits()).ids[:, n] for n in (1, 2))  # drawn token and one other are alike likely
+    one, other = (9 * (torch.eye(V)[TARGETS] + torch.eye(V)[ids]) for ids in (first, second))
+    chord = (values(one, signals, **settings) + values(other, signals, **settings)) / 2
+    assert (values((one + other) / 2, signals, **settings) > chord + 0.1).any()
 
 
 def test_the_clipped_surrogate_is_not():
@@ -517,8 +550,11 @@ def test_its_plan_reads_what_its_settings_need():
     assert (wants.credit, wants.credit_candidates) == (True, "model")
     assert METHOD.wanted(Config(advantage="q_rm", candidates="policy")).credit_candidates == "policy"
     assert (METHOD.wanted(Config()).credit, METHOD.wanted(Config()).credit_candidates) == (False, None)
-    assert [objective(outside=how).keep for how in ("remove", "keep")] == [True, True]
-    assert [objective(outside=how, **DENSE).keep for how in ("remove", "keep")] == [False, True]
+    assert [objective(outside=how, **kind).keep for kind in ({}, DENSE) for how in ("remove", "keep")] == [
+        False,
+        True,
+    ] * 2
+    assert Config().outside == "keep"
 
 
 @pytest.mark.parametrize(

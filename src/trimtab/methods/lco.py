@@ -1,7 +1,7 @@
 """LCO: regression to the closed-form optimum of a regularised step, convex in the logits, in the place of a ratio."""
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,8 @@ class Config(MethodConfig):
     reference of `models.credit`."""
     target: Target = "old"
     """What the target is built on: the policy that wrote the answers; the policy as it is, for ever ahead of itself (as
-    the authors' code does for mse and logcosh); or rho, the current probability times 1.2 or 0.8 (the predecessor)."""
+    the authors' code does for mse and logcosh); or rho, the current probability times `rho_up` or
+    `rho_down` (the predecessor)."""
     beta: float = Field(2.0, gt=0)
     """The target is the old distribution times exp(A / beta)."""
     neg_beta_scale: float = Field(100.0, gt=0)
@@ -39,10 +40,20 @@ class Config(MethodConfig):
     """Tokens at each place whose old log-probabilities are kept, the drawn one among them."""
     candidates: Literal["model", "policy"] = "model"
     """Of q_rm and dpo_rm: whose likeliest tokens they are."""
-    outside: Outside = "remove"
-    """Of q_rm and dpo_rm with kld: tokens that are no candidates get no probability in the target, or keep theirs."""
+    outside: Outside = "keep"
+    """Of kld: tokens that are no candidates keep their probability in the target (as one lump), or get none, as
+    released. To keep it is nearer to a target over all tokens and at rest where no token has an advantage; to remove
+    it is convex, and moves the policy onto its candidates whatever these are worth."""
     rewards: Literal["plain", "group"] = "plain"
     """Of sparse and completed: as they are, or normalised over the answers to the same prompt."""
+    rho_up: float = Field(1.2, gt=1)
+    """Of target rho: factor of the drawn token's probability where the reward is above 0."""
+    rho_down: float = Field(0.8, gt=0, lt=1)
+    """Of target rho: its factor where it is not."""
+    rho_ceiling: float = Field(0.99, gt=0, lt=1)
+    """Of target rho: no probability is raised above it."""
+    rho_floor: float = Field(0.8, ge=0, le=1)
+    """Of target rho: one that would be lowered below it stays, so that with 0.8, as released, none but that of 1 is."""
 
     @property
     def dense(self) -> bool:
@@ -71,9 +82,11 @@ class Config(MethodConfig):
         self.only(self.dense, "advantages q_rm and dpo_rm", "candidates")
         sure = self.dense and self.loss != "kld"
         self.only(sure, "advantages q_rm and dpo_rm with mse or logcosh", "agreement_scale", "agreement_threshold")
-        self.only(self.dense and self.loss == "kld", "advantages q_rm and dpo_rm with kld", "outside")
+        self.only(self.loss == "kld" and self.target != "rho", "kld with targets old and current", "outside")
         self.only(self.target != "rho", "targets old and current", "beta", "neg_beta_scale")
-        several = self.dense or (self.loss == "kld" and self.target == "old")
+        self.only(self.target == "rho", "target: rho", "rho_up", "rho_down", "rho_ceiling", "rho_floor")
+        moved = self.target == "old" or (self.target == "current" and self.outside == "remove")
+        several = self.dense or (self.loss == "kld" and moved)
         self.only(several, "candidates that matter one by one: of advantages q_rm and dpo_rm, or kld with target old",
                   "num_candidates")  # fmt: skip
         return self
@@ -98,17 +111,29 @@ def shifted(base: Tensor, shift: Tensor) -> Tensor:
     return (base + F.pad(shift, (0, base.size(1) - shift.size(1)))).log_softmax(dim=1)
 
 
-def scaled_by_rho(base: Tensor, positive: Tensor) -> Tensor:
+class Rho(NamedTuple):
+    """Bounds of `scaled_by_rho`; the defaults are the released ones."""
+
+    up: float = 1.2
+    down: float = 0.8
+    ceiling: float = 0.99
+    floor: float = 0.8
+
+
+RELEASED = Rho()
+
+
+def scaled_by_rho(base: Tensor, positive: Tensor, rho: Rho = RELEASED) -> Tensor:
     """The target in which the first bin has rho times its probability, and the others share the rest as before.
 
     Args:
         base: [N, K + 1] log-probabilities of all there is, the drawn token first.
-        positive: [N] bool: rho is 1.2, but no probability rises above 0.99; else rho is 0.8, but a probability that
-            would fall below 0.80 stays.
+        positive: [N] bool: rho is `up`, but no probability rises above `ceiling`; else rho is `down`, but a probability
+            that would fall below `floor` stays.
     """
     log_p = base[:, :1]  # probabilities themselves may underflow
-    raised = (log_p + math.log(1.2)).clamp(max=math.log(0.99))
-    lowered = torch.where(0.8 * log_p.exp() < 0.8, log_p, log_p + math.log(0.8))
+    raised = (log_p + math.log(rho.up)).clamp(max=math.log(rho.ceiling))
+    lowered = torch.where(rho.down * log_p.exp() < rho.floor, log_p, log_p + math.log(rho.down))
     wanted = torch.where(positive[:, None], raised, lowered)
     others = base[:, 1:].log_softmax(dim=1)
     return torch.cat([wanted, others + torch.log1p(-wanted.exp().clamp(max=1 - 1e-7))], dim=1)
@@ -218,18 +243,29 @@ class LCO:
 
     The target pi* is known at K candidates. All other tokens are one lump in it: one bin with the mass that they have,
     whose loss pulls it up or down as a whole. With as many candidates as the vocabulary, and with outside "remove",
-    nothing is lumped, and the loss is convex in the logits. With a lump its gradient still is pi - pi*, the target's
-    mass outside being shared as the policy shares its own; it is bounded, and zero at the target.
+    nothing is lumped, and the loss is convex in the logits. With a lump it is not, for -log of a sum of probabilities
+    is not; its gradient still is pi - pi*, the target's mass outside being shared as the policy shares its own, so
+    that it is bounded, and zero at the target.
 
     Args:
         loss, target: see `Config`.
         keep: tokens outside keep their probability.
         weighted: reads "token_weight" [N].
+        rho: of target rho.
     """
 
     per = "token"
 
-    def __init__(self, loss: Literal["kld", "mse", "logcosh"], target: Target, *, keep: bool, weighted: bool = False):
+    def __init__(
+        self,
+        loss: Literal["kld", "mse", "logcosh"],
+        target: Target,
+        *,
+        keep: bool,
+        weighted: bool = False,
+        rho: Rho = RELEASED,
+    ):
+        self.rho = rho
         self.loss, self.target, self.keep, self.weighted = loss, target, keep, weighted
         self.ratio = "old" if target == "old" else None
         raw = {"normaliser"} if loss != "kld" and target == "old" else set()
@@ -254,7 +290,7 @@ class LCO:
         else:
             policy, entropy = batch.logprobs_and_entropy(held.ids)
         if self.target == "rho":
-            target = scaled_by_rho(policy.detach(), held.advantages[:, 0] > 0)
+            target = scaled_by_rho(policy.detach(), held.advantages[:, 0] > 0, self.rho)
         else:
             base = policy.detach()
             if self.target == "old":
@@ -275,9 +311,9 @@ class LCO:
 
 
 def build(config: Config, policy: nn.Module, credit: Any = None) -> Plan:
-    keep = not config.dense or config.outside == "keep"
+    rho = Rho(config.rho_up, config.rho_down, config.rho_ceiling, config.rho_floor)
     return Plan(
-        LCO(config.loss, config.target, keep=keep, weighted=config.halves),
+        LCO(config.loss, config.target, keep=config.outside == "keep", weighted=config.halves, rho=rho),
         credit=Advantages(config),
         readers=(credit,) if credit else (),
     )
@@ -286,7 +322,8 @@ def build(config: Config, policy: nn.Module, credit: Any = None) -> Plan:
 METHOD = Method(
     paper="arXiv:2603.00963",
     claim="A loss that is convex in the logits, and whose gradient vanishes at its target, makes several epochs on the "
-    "same answers stable.",
+    "same answers stable (the default here, five candidates and all other tokens as one lump, vanishes so but is not "
+    "convex; all tokens as candidates, outside: remove, mse and logcosh are).",
     equation="L_t = KL(pi* || pi),  pi*(v) ~ pi_old(v) exp(A(v) / beta);  or (z - z*)^2, log cosh(z - z*) with "
     "z* = z_old + A / beta",
     config=Config,
