@@ -1,9 +1,11 @@
-"""Every method under settings that its schema allows, on tensors that are drawn here: loss, gradient, and all else that a
-plan decides. A new method is covered by its schema."""
+"""Every method under settings that its schema allows, on tensors that are drawn here: loss, gradient, and all else
+that a plan decides. A new method is covered by its schema."""
 
 import typing
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
+from itertools import combinations, product
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
@@ -13,7 +15,6 @@ from torch import Tensor
 from transformers import PreTrainedModel, TrainerState
 
 import tiny
-from trimtab import methods
 from trimtab.core import (
     Candidates,
     LazyLogits,
@@ -89,17 +90,22 @@ def allowed(config: type[MethodConfig], **options: Any) -> MethodConfig | None:
         return None
 
 
-def gates(config: type[MethodConfig]) -> Iterator[dict[str, Any]]:
-    """Settings under which others begin or cease to matter: none, each choice, and each number that is 0 or null turned
-    on."""
-    yield {}
+def gates(config: type[MethodConfig], together: int = 1) -> Iterator[dict[str, Any]]:
+    """Settings under which others begin or cease to matter: none, each choice, and each number that is null, 0 or a
+    count of 1 turned on; up to so many of them together."""
+    single: dict[str, list[dict[str, Any]]] = {}
     for name, field in config.model_fields.items():
         chosen = any(get_origin(kind) is Literal or kind is bool for kind in _kinds(field.annotation))
-        others = alternatives(config, name)
+        others = [{name: one} for one in alternatives(config, name)]
         if chosen or field.default is None:
-            yield from ({name: one} for one in others)
-        elif field.default == 0:
-            yield from ({name: one} for one in others[:1])
+            single[name] = others
+        elif field.default == 0 or (field.annotation is int and field.default == 1):
+            single[name] = others[:1]
+    yield {}
+    for number in range(1, together + 1):
+        for names in combinations(single, number):
+            for parts in product(*(single[name] for name in names)):
+                yield {name: one for part in parts for name, one in part.items()}
 
 
 # ---------------------------------------------------------------- plans
@@ -192,7 +198,7 @@ def _policy(batch: TokenBatch, logits: Tensor, scalar: bool) -> TokenBatch:
 
 def _rows(plan: Plan, wants: Wants, step: int, change: Change, dtype: torch.dtype) -> tuple[TokenBatch, Tensor]:
     """Pairs share a prompt's length; two rows have answers of one token."""
-    lengths = ((3, 5), (3, 2), (1, 1), (1, 7)) if wants.pairs else ((3, 5), (1, 1), (4, 7))
+    lengths = ((3, 5), (3, 2), (1, 1), (1, 7)) if wants.pairs else ((3, 15), (1, 1), (4, 20))
     rows = tiny.rows(lengths)
     inputs: dict[str, Any] = rows.inputs()
     inputs["outcome"] = (rows.row_id // 7 % 2).float()
@@ -212,8 +218,9 @@ def _rows(plan: Plan, wants: Wants, step: int, change: Change, dtype: torch.dtyp
         signals |= signal(policy, inputs)
     with torch.no_grad():
         logits = policy(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits
-    moved = logits + 0.7 * torch.randn(logits.shape, generator=draws)
-    own = moved[:, :-1][answer_mask(rows.labels)]
+    own = logits[:, :-1][answer_mask(rows.labels)]
+    far = torch.tensor([0.3, 1.0, 3.0]).repeat(len(own))[: len(own), None]
+    own = own + far * torch.randn(own.shape, generator=draws)
     batch = TokenBatch.from_labels(rows.labels, row_id=rows.row_id, seed=1, step=step)
     leaf = _leaf(own, change, dtype)
     plain = {name: _changed(name, value, change, dtype) for name, value in signals.items()}
@@ -223,13 +230,17 @@ def _rows(plan: Plan, wants: Wants, step: int, change: Change, dtype: torch.dtyp
 def _changed(name: str, value: Any, change: Change, dtype: torch.dtype) -> Any:
     if isinstance(value, LazyLogits):
         return change(name, value.compute().float()).to(dtype)
+    if isinstance(value, Candidates):
+        return replace(value, logprobs=change(name, value.logprobs))
     return value if name in ("outcome", "rating") else change(name, value)
 
 
 def _rollouts(plan: Plan, wants: Wants, step: int, change: Change, dtype: torch.dtype) -> tuple[TokenBatch, Tensor]:
-    """Answers to three prompts, one of them always right; places at which the policy and whoever judges it are nearly
-    sure beside others."""
-    lengths, rewards, group = (5, 9, 1, 7, 12, 4, 6, 3), [1.0, -1.0, 0.5, -1.0, 1.0, 0.0, 1.0, 1.0], [0, 0, 0, 1, 1, 1, 2, 2]
+    """Answers to five prompts, one of which all are right; places at which the policy and whoever judges it are nearly
+    sure beside others; answers from which the policy has hardly moved beside others."""
+    lengths = (5, 9, 1, 7, 12, 4, 6, 3, 2, 8, 1, 3, 5, 2, 10, 4)
+    rewards = [1.0, -1.0, 0.5, -1.0, 1.0, 0.0, 1.0, 1.0, 1.0, -1.0, 1.0, -1.0, 0.3, 1.0, -1.0, 0.2]
+    group = [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 4]
     labels = torch.full((len(lengths), max(lengths) + 1), -100)
     for row, length in enumerate(lengths):
         labels[row, 1 : 1 + length] = 0
@@ -263,12 +274,13 @@ def _rollouts(plan: Plan, wants: Wants, step: int, change: Change, dtype: torch.
         "token_scores": torch.randn(number, generator=draws),
     }
     for name, log_p in others.items():
-        wide = name.startswith("credit")
+        wide = bool(credit.candidates) and name != "teacher"
         said = log_p.gather(1, picked if wide else batch.targets[:, None])
         signals[name] = change(name, said if wide else said[:, 0])
     told = credit(Rollouts(batch, torch.tensor(rewards), torch.tensor(group), signals, candidates))
     for name in plan.objective.needs - told.keys():
         told[name] = signals[name]
-    moved = old + 0.7 * torch.randn(old.shape, generator=draws)
+    far = torch.linspace(0.05, 1.0, len(lengths))[batch.row, None]
+    moved = old + far * torch.randn(old.shape, generator=draws)
     leaf = _leaf(moved, change, dtype)
     return batch.with_signals(**{"old": signals["old"], **told, "policy": leaf}), leaf

@@ -241,6 +241,7 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] |
         raise RunError(f"{folder} exists and is no run folder; choose another with output=FOLDER")
     stored = _stored_recipe(stored_file)
     asked = yaml.safe_load(dump(recipe))
+    stored["options"] = _with_later_options(stored)
     different = sorted(_differences(_comparable(stored), _comparable(asked)))
     if different:
         key, was, now = different[0]
@@ -273,6 +274,15 @@ def _stored_recipe(path: Path) -> dict[str, Any]:
     if not isinstance(stored, dict) or not {"method", "models", "data", "training"} <= stored.keys():
         raise RunError(f"{path} is no recipe of a run; choose another output=FOLDER")
     return stored
+
+
+def _with_later_options(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a recipe that an earlier version stored, with those that the method has got since then at their
+    defaults."""
+    options = stored.get("options") or {}
+    if stored["method"] not in methods.names():
+        return options
+    return {**methods.load(stored["method"]).config().model_dump(), **options}
 
 
 def _holds_something(folder: Path) -> bool:
@@ -315,7 +325,7 @@ def _check_signature(folder: Path, signature: Mapping[str, str]) -> None:
     path = folder / "signature.txt"
     stored = dict(line.split(": ", 1) for line in path.read_text(encoding="utf-8").split("\n") if ": " in line)
     for key, now in signature.items():
-        if key in ENVIRONMENT or stored.get(key) == now:
+        if key in ENVIRONMENT | {"options"} or stored.get(key) == now:  # options were compared with the recipe
             continue
         was = f"{key} was {stored.get(key)} and is {now}"
         if signature.get("code", "") != stored.get("code", "") and key in ("code", "reward"):
@@ -563,8 +573,8 @@ def _dropout(recipe: Recipe, plan: Plan, policy: Any) -> tuple[dict[str, str], s
     if asked is not None:
         return {"dropout": f"{'off' if asked else 'kept'} ({said})"}, ""
     return {"dropout": f"off ({said})"}, (
-        f"the policy's dropout is off ({said}): {recipe.method} learns a ratio to log-probabilities that were read without "
-        "it; training.disable_dropout: false keeps it"
+        f"the policy's dropout is off ({said}): {recipe.method} learns a ratio to log-probabilities that were read "
+        "without it; training.disable_dropout: false keeps it"
     )
 
 

@@ -1,5 +1,5 @@
-"""Log-probabilities that underflow as probabilities give finite values, metrics and gradients, in every method and under
-every choice of its settings."""
+"""Log-probabilities that underflow as probabilities give finite values, metrics and gradients, in every method and
+under every choice of its settings."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def lowered(of: str, size: float):
     """Of "policy", "others" or "all" every second answer token (or every token but one) is next to impossible."""
 
     def change(name: str, values: Tensor) -> Tensor:
-        if of == "others" and name == "policy" or of == "policy" and name != "policy":
+        if (of == "others" and name == "policy") or (of == "policy" and name != "policy"):
             return values
         if values.dim() == 2 and values.size(1) == V:  # logits: a single id, alone or with all others far below it
             high = torch.arange(len(values)) % V

@@ -30,12 +30,17 @@ def test_sequence_mean_gives_every_row_with_an_answer_the_same_share():
     assert scalar("sequence_mean") == pytest.approx((9 / 3 + 10 / 1 + 8 / 2) / 3)
 
 
+def test_sequence_sum_is_the_mean_over_rows_with_an_answer_of_their_sums():
+    assert scalar("sequence_sum") == pytest.approx((9 + 10 + 8) / 3)
+
+
 def test_sum_divides_by_nothing():
     assert scalar("sum") == 27
 
 
 @pytest.mark.parametrize(
-    "how, expected", [("token_mean", 27 / 60), ("sequence_mean", (3 + 10 + 4) / 60), ("sum", 27 / 60)]
+    "how, expected",
+    [("token_mean", 27 / 60), ("sequence_mean", (3 + 10 + 4) / 60), ("sequence_sum", 27 / 60), ("sum", 27 / 60)],
 )
 def test_a_total_that_is_given_replaces_the_count_of_this_batch(how, expected):
     assert scalar(how, 60) == pytest.approx(expected)
@@ -44,11 +49,11 @@ def test_a_total_that_is_given_replaces_the_count_of_this_batch(how, expected):
 
 def test_count_is_what_each_reduction_divides_by():
     assert count(LABELS, "token_mean") == 6
-    assert count(LABELS, "sequence_mean") == 3
+    assert count(LABELS, "sequence_mean") == count(LABELS, "sequence_sum") == 3
     assert count(LABELS, "sum") == 0
 
 
-@pytest.mark.parametrize("how", ["token_mean", "sequence_mean", "sum"])
+@pytest.mark.parametrize("how", ["token_mean", "sequence_mean", "sequence_sum", "sum"])
 def test_the_count_of_the_batch_itself_is_the_default_total(how):
     batch = TokenBatch.from_labels(LABELS)
     torch.testing.assert_close(weights(batch, how), weights(batch, how, count(LABELS, how)))
@@ -106,9 +111,9 @@ def test_the_gradient_of_the_loss_at_a_value_is_its_weight():
 
 @pytest.mark.parametrize("how", ["mean", "", "Token_mean", None])
 def test_an_unknown_reduction_is_refused_by_name(how):
-    with pytest.raises(ValueError, match=f"token_mean, sequence_mean or sum, not {how!r}"):
+    with pytest.raises(ValueError, match=f"token_mean, sequence_mean, sequence_sum or sum, not {how!r}"):
         weights(TokenBatch.from_labels(LABELS), how)
-    with pytest.raises(ValueError, match=f"token_mean, sequence_mean or sum, not {how!r}"):
+    with pytest.raises(ValueError, match=f"token_mean, sequence_mean, sequence_sum or sum, not {how!r}"):
         count(LABELS, how)
 
 

@@ -1,5 +1,8 @@
 """DistRL: values of candidates, the normalisations behind an advantage, and the loss over what candidates cover."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -7,7 +10,7 @@ from torch import nn
 
 from tiny_rollouts import Reader, rollouts
 from trimtab.core import Candidates, Head, PlanError, TokenBatch, fused_loss, reduce, weights
-from trimtab.methods.distrl import METHOD, Config, DistRL, TokenValues, candidate_mask
+from trimtab.methods.distrl import METHOD, Config, DistRL, TokenValues, candidate_mask, candidates_kl
 from trimtab.objectives.policy_gradient import PolicyGradient, clipped_surrogate
 
 LENGTHS, REWARDS, GROUP = (3, 2, 1, 2), [1.0, 0.0, 1.0, 1.0], [0, 0, 1, 1]
@@ -246,3 +249,62 @@ def test_the_differences_add_up_to_the_value_of_the_answer():
     wanted = torch.stack([part.sum() for part in values.split(LENGTHS)])
     prefix = torch.cat([part.cumsum(0) for part in values.split(LENGTHS)])
     torch.testing.assert_close(whole * prefix.std(correction=0), wanted)
+
+
+# ---------------------------------------------------------------- a KL to the start, and prompts that are left out
+
+
+def test_the_kl_over_candidates_and_the_rest_by_hand():
+    policy, start = torch.tensor([[0.6, 0.1]]).log(), torch.tensor([[0.3, 0.4]]).log()  # the rest has .3 in both
+    wanted = 0.6 * math.log(2) + 0.1 * math.log(0.25)
+    assert candidates_kl(policy, start, 0.0).item() == pytest.approx(wanted, rel=1e-5)
+    assert candidates_kl(policy, start, 1.0).item() == pytest.approx(0.1 * math.log(0.25), rel=1e-5)
+    assert candidates_kl(policy, start, 5.0).item() == 0
+    full = torch.tensor([[0.7, 0.3]]).log()  # nothing is left: 1e-5 of the policy, .3 of the start
+    wanted = 0.7 * math.log(0.7 / 0.3) + 0.3 * math.log(0.3 / 0.4) + 1e-5 * math.log(1e-5 / 0.3)
+    assert candidates_kl(full, start, 0.0).item() == pytest.approx(wanted, rel=1e-4)
+
+
+def test_the_kl_is_added_and_read_where_it_is_asked_for():
+    logits, candidates = held()
+    start = candidates.logprobs - 6.0
+    credit = candidates.logprobs + torch.randn(N, K)
+    settings = {"num_candidates": K, "kl": 0.1}
+    given = rollouts(LENGTHS, REWARDS, GROUP, candidates, credit=credit, reference=start)
+    signals = TokenValues(Config(**settings))(given)
+    assert torch.equal(signals["reference"].logprobs, start)
+    found = DistRL(Config(**settings))(batch_of(logits, signals)).values
+    plain = DistRL(Config(num_candidates=K))(batch_of(logits, signals)).values
+    torch.testing.assert_close(
+        found - plain, 0.1 * candidates_kl(candidates.logprobs, start, 5.0), rtol=1e-4, atol=1e-5
+    )
+    assert METHOD.wanted(Config(kl=0.1)).start
+    assert not METHOD.wanted(Config()).start
+
+
+def test_prompts_that_all_or_no_answer_got_right_count_nowhere():
+    logits, candidates = held()
+    credit = candidates.logprobs + torch.randn(N, K)
+    config = Config(num_candidates=K, min_accuracy=0.01, max_accuracy=0.99)
+    given = rollouts(LENGTHS, REWARDS, GROUP, candidates, credit=credit)  # the second prompt was easy
+    batch = batch_of(logits, TokenValues(config)(given))
+    found = reduce(DistRL(config)(batch), weights(batch, "token_mean"))
+    # as if its answers had not been written
+    alone = rollouts(LENGTHS[:2], REWARDS[:2], GROUP[:2], candidates[:5], credit=credit[:5])
+    plain = Config(num_candidates=K)
+    first = TokenBatch.from_labels(LABELS[:2], {"policy": logits[:5], **TokenValues(plain)(alone)})
+    assert found.item() == pytest.approx(reduce(DistRL(plain)(first), weights(first, "token_mean")).item(), rel=1e-5)
+    assert DistRL(config)(batch).metrics["kept"][0] == 5
+    none = TokenValues(Config(num_candidates=K, max_accuracy=0.4))(given)  # the first prompt was half right
+    assert none["token_weight"].eq(0).all()
+    assert DistRL(config)(batch_of(logits, none)).values.eq(0).all()
+
+
+def test_what_is_right_is_told_apart_from_what_was_earned():
+    _, candidates = held()
+    credit = candidates.logprobs + torch.randn(N, K)
+    config = Config(num_candidates=K, min_accuracy=0.01, max_accuracy=0.99)
+    given = rollouts(LENGTHS, [0.0, -1.0, 0.0, 0.0], GROUP, candidates, credit=credit)
+    assert TokenValues(config)(given)["token_weight"].eq(0).all()
+    known = replace(given, outcome=torch.tensor([1.0, 0.0, 1.0, 1.0]))
+    assert TokenValues(config)(known)["token_weight"].tolist() == pytest.approx([8 / 5] * 5 + [0] * 3)

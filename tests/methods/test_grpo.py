@@ -1,5 +1,7 @@
 """GRPO: its advantages, its two means, and the expressions that TRL computes for the same tensors."""
 
+import math
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -91,3 +93,27 @@ def test_its_defaults_are_trls_and_the_upper_bound_is_the_lower_one_unless_given
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         Config(**wrong)
+
+
+def test_the_kl_of_the_paper_is_the_estimate_alone_and_trls_is_times_the_ratio():
+    # at the only token pi/pi_old = 2 and pi_ref/pi = 1/2: the estimate is 1/2 - 1 + log 2
+    old = ref = torch.tensor([0.2]).log()
+    estimate = 0.5 - 1 + math.log(2)
+    batch = TokenBatch.from_labels(torch.tensor([[-100, 0]]))
+
+    def done(form):
+        logits = torch.tensor([[0.4, 0.6]]).log().requires_grad_()
+        objective = plan(kl=0.04, kl_form=form).objective
+        given = batch.with_signals(policy=logits, advantages=torch.zeros(1), old=old, reference=ref)
+        losses = objective(given)
+        (gradient,) = torch.autograd.grad(losses.values.sum(), logits)
+        return losses.values.item(), losses.metrics["kl"][0].item(), gradient[0, 0].item()
+
+    value, logged, gradient = done("paper")
+    assert (value, logged) == pytest.approx((0.04 * estimate, estimate), rel=1e-5)
+    assert gradient == pytest.approx(0.04 * (1 - 0.5) * (1 - 0.4), rel=1e-5)  # d/dlog pi = 1 - pi_ref/pi
+    value, logged, gradient = done("trl")
+    assert (value, logged) == pytest.approx((0.04 * 2 * estimate, 2 * estimate), rel=1e-5)
+    assert gradient == pytest.approx(0.04 * 2 * (estimate + 1 - 0.5) * (1 - 0.4), rel=1e-5)
+    assert Config().kl_form == "trl"
+    assert "0.04, of the\nform `paper`" in Config.model_fields["kl"].description

@@ -1,16 +1,21 @@
 """HPD against its own equations, its limits, and the policy-gradient form of the same update."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
-from trimtab.core import IGNORE, PlanError, TokenBatch, reduce, weights
+import tiny
+from trimtab.core import IGNORE, Candidates, PlanError, TokenBatch, reduce, weights
 from trimtab.core.draws import inverse_cdf
-from trimtab.methods.hpd import HPD, METHOD, Config, baseline_weights, hpd_weights
+from trimtab.methods.hpd import HPD, METHOD, Config, baseline_weights, hpd_weights, label_and_draw
+from trimtab.models.forward import add_objective_forward
 from trimtab.objectives import divergence as d
 from trimtab.objectives.likelihood import Likelihood
+from trimtab.signals.frozen import FrozenModel
 
 V = 11
 LABELS = torch.tensor(
@@ -475,3 +480,94 @@ def test_a_plan_without_a_teacher_is_refused():
     with pytest.raises(PlanError, match="HPD needs the signal teacher"):
         METHOD.build(Config(), None, teacher=nothing)
     assert METHOD.wanted(Config()).roles == {"teacher"}
+
+
+# --- several mini-batches a batch -------------------------------------------------------------------------------
+
+SEVERAL = Config(mini_batches=2)
+
+
+def before(batch: TokenBatch, ids: Tensor | None = None, shift: float | Tensor = 0.0) -> TokenBatch:
+    """With what a student `shift` nats below the policy thinks of labels and draws."""
+    ids = label_and_draw(batch) if ids is None else ids
+    return batch.with_signals(snapshot=Candidates(ids, batch.logprobs(ids=ids).detach() - shift))
+
+
+def test_at_the_student_before_the_surrogate_has_the_gradient_of_the_loss_form():
+    for seed in range(4):
+        student, teacher = logits_pair(seed)
+        (wanted,) = torch.autograd.grad(mean(align(student, teacher, step=seed)), student)
+        for batch in (align(student, teacher, step=seed), before(align(student, teacher, step=seed))):
+            losses = HPD(SEVERAL)(batch)
+            (found,) = torch.autograd.grad(reduce(losses, weights(batch, "token_mean")), student)
+            torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-7)
+            pull, push = written_out(batch, draws(batch))
+            torch.testing.assert_close(losses.values.detach(), -(pull + push).float(), rtol=1e-5, atol=1e-6)
+
+
+def test_away_from_it_weights_and_draws_stay_and_the_ratio_is_clipped_by_hand():
+    # q_before = (.2, .4, .4), p = (.5, .1, .4): the label 0 has 2p + k, the draw 1 has k'
+    old, teacher = log(0.2, 0.4, 0.4), log(0.5, 0.1, 0.4)
+    pull, push = 2 * 0.5 + 0.2 * math.log(2.5), 0.4 * math.log(0.25)
+    ids, labels = torch.tensor([[0, 1]]), torch.tensor([[IGNORE, 0]])
+    for now, label_term, draw_term in (
+        ((0.22, 0.38, 0.4), -1.1 * pull, -0.95 * push),  # within the bounds
+        ((0.4, 0.2, 0.4), -1.28 * pull, -0.8 * push),  # past both: the label rose, the draw fell
+        ((0.04, 0.56, 0.4), -0.2 * pull, -1.4 * push),  # the other way, where no bound holds
+    ):
+        logits = torch.tensor([now]).log().requires_grad_()
+        batch = TokenBatch.from_labels(labels, {"policy": logits, "teacher": teacher[None]})
+        batch = batch.with_signals(snapshot=Candidates(ids, old[ids]))
+        losses = HPD(SEVERAL)(batch)
+        assert losses.values.item() == pytest.approx(label_term + draw_term, rel=1e-5)
+        (gradient,) = torch.autograd.grad(losses.values.sum(), logits)
+        assert bool((gradient == 0).all()) == (now[0] == 0.4)
+    far = torch.tensor([[0.02, 0.95, 0.03]]).log()
+    batch = TokenBatch.from_labels(labels, {"policy": far, "teacher": teacher[None]})
+    batch = batch.with_signals(snapshot=Candidates(ids, log(0.2, 0.05, 0.75)[ids]))
+    found = HPD(Config(mini_batches=2, dual_clip=10.0))(batch).metrics["clip_fraction"]
+    assert found == (0, 2)  # a draw that the student did not overestimate has no weight
+
+
+def test_the_student_before_is_renewed_with_each_batch_and_reads_its_own_draws():
+    teacher = FrozenModel(tiny.model("llama_tied", seed=5))
+    made = METHOD.build(SEVERAL, None, teacher=teacher)
+    policy, rows = tiny.model("llama_tied"), tiny.rows()
+    add_objective_forward(policy)
+    (student,) = made.callbacks
+    assert made.objective.ratio == "snapshot"
+    for step in range(3):
+        student.on_step_begin(SimpleNamespace(seed=3), SimpleNamespace(global_step=step), None, model=policy)
+        found = student(policy, rows.inputs())
+        if step != 1:
+            assert found == {}
+            with torch.no_grad():
+                logits = policy(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits
+            kept = TokenBatch.align(logits, rows.labels, row_id=rows.row_id, seed=3, step=1)
+        else:
+            ids = label_and_draw(kept)
+            assert torch.equal(found["snapshot"].ids, ids)
+            torch.testing.assert_close(found["snapshot"].logprobs, kept.logprobs(ids=ids), rtol=1e-5, atol=1e-5)
+        with torch.no_grad():
+            for parameter in policy.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+
+
+def test_one_mini_batch_is_the_loss_form_and_baselines_have_no_other():
+    teacher = FrozenModel(tiny.model("llama_tied", seed=5))
+    made = METHOD.build(Config(), None, teacher=teacher)
+    assert (made.callbacks, made.objective.ratio, made.objective.needs) == ((), None, {"teacher"})
+    with pytest.raises(ValidationError, match="mini_batches is 4 and would do nothing: it is of weighting: hpd alone"):
+        Config(weighting="jsd", mini_batches=4)
+    with pytest.raises(
+        ValidationError, match="epsilon_high is 0.4 and would do nothing: it is of mini_batches above 1"
+    ):
+        Config(epsilon_high=0.4)
+
+
+@pytest.mark.parametrize("low", [-110.0, -1e4])
+def test_the_jsd_weight_of_two_impossible_tokens_is_zero_and_not_nan(low):
+    q, p = torch.tensor([low, low, -1.0]), torch.tensor([low, -1.0, low])
+    found = baseline_weights("jsd", q, p)
+    # where the teacher gives nothing m = q / 2: the weight is q (log q - log 2 - log q) / 2
+    assert found.tolist() == pytest.approx([0.0, 0.0, -math.exp(-1) * math.log(2) / 2], abs=1e-7)

@@ -1,6 +1,7 @@
 """PSFT: values and gradients of the clipped ratio, its limits, and the window that its snapshot lives for."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -198,6 +199,27 @@ def test_accumulation_changes_no_update_within_a_window(tmp_path, size):
     assert tiny.relative_error(split, whole) < 1e-5
 
 
+def test_a_warm_up_is_sft_and_the_first_snapshot_is_taken_behind_it(tmp_path):
+    found, log = trained(tmp_path, METHOD.build(Config(refresh=2, warmup_sft_steps=3), None))
+    plain, plain_log = trained(tmp_path, sft.METHOD.build(sft.Config(), None))
+    assert [entry["loss"] for entry in log[:3]] == pytest.approx([entry["loss"] for entry in plain_log[:3]], rel=1e-5)
+    assert [entry["ratio"] == 1 for entry in log] == [True] * 4 + [False, True]
+    assert [round(entry["loss"], 3) for entry in log[3:]] == [-1.0, pytest.approx(-1.1, abs=0.2), -1.0]
+    six, _ = trained(tmp_path, METHOD.build(Config(refresh=2, warmup_sft_steps=6), None))
+    assert tiny.relative_error(six, plain) < 1e-6
+    assert tiny.relative_error(found, plain) > 1e-3
+
+
+def test_a_run_that_goes_on_within_its_warm_up_has_no_snapshot_yet():
+    made = METHOD.build(Config(refresh=2, warmup_sft_steps=3), None)
+    (snapshot,) = made.signals
+    policy = tiny.model("llama_tied")
+    snapshot.load_state_dict({})
+    for step, fresh, kept in ((1, True, 0), (2, True, 0), (3, True, 1), (4, False, 1), (5, True, 1)):
+        snapshot.on_step_begin(None, SimpleNamespace(global_step=step), None, model=policy)
+        assert (snapshot.fresh, bool(snapshot.state_dict())) == (fresh, bool(kept))
+
+
 # --- plan and settings ------------------------------------------------------------------------------------------
 
 
@@ -224,6 +246,29 @@ def test_the_defaults_are_the_papers_and_no_other_model_is_wanted():
     config = Config()
     assert (config.epsilon, config.refresh, config.inner_epochs) == (0.28, 8, 1)
     assert METHOD.wanted(config) == Wants()
+
+
+@pytest.mark.parametrize(
+    ("loss_agg", "wanted"),
+    [
+        ("token-mean", (3 * 1.2 + 0.5) / 4),
+        ("seq-mean-token-sum", (3 * 1.2 + 0.5) / 2),
+        ("seq-mean-token-mean", (1.2 + 0.5) / 2),
+    ],
+)
+def test_tokens_rows_or_their_sums_count_the_same(loss_agg, wanted):
+    made = METHOD.build(Config(loss_agg=loss_agg), None)
+    labels = torch.tensor([[IGNORE, 3, 5, 2], [IGNORE, 4, IGNORE, IGNORE], [IGNORE] * 4])  # 3, 1 and no tokens
+    tokens = TokenBatch.align(torch.randn(3, 4, 7), labels)
+    old = tokens.logprobs() - torch.tensor([1.2, 1.2, 1.2, 0.5]).log()
+    loss = reduce(made.objective(tokens.with_signals(snapshot=old)), weights(tokens, made.reduction))
+    assert loss.item() == pytest.approx(-wanted, rel=1e-5)
+
+
+def test_a_warm_up_that_would_end_within_a_window_is_refused():
+    with pytest.raises(ValidationError, match="warmup_sft_steps is 5, and a window takes 6 updates .* a multiple of 6"):
+        Config(refresh=3, inner_epochs=2, warmup_sft_steps=5)
+    assert Config(refresh=3, inner_epochs=2, warmup_sft_steps=12).warmup_sft_steps == 12
 
 
 def test_a_plan_without_a_snapshot_is_refused():

@@ -125,7 +125,6 @@ def test_the_gradient_of_the_kl_pulls_back_towards_the_start():
         ({"weight": "ratio"}, True, set()),
         ({"kl": 0.5}, True, set()),
         ({"kl": 0.5, "kl_form": "full"}, False, {"reference"}),
-        ({"kl_form": "full"}, False, set()),
         ({"kl": 0.5, "kl_form": "full", "weight": "ratio"}, False, {"reference"}),
     ],
 )

@@ -1,5 +1,7 @@
 """TrRa: the KL to a fused teacher, its zero where nothing is to be learnt, and its gradient at the logits."""
 
+import math
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -172,3 +174,17 @@ def test_position_axis_is_the_released_loss_in_value_and_gradient(block, monkeyp
 def test_position_axis_masks_nothing():
     with pytest.raises(ValidationError, match="position_axis masks nothing; add mask=all"):
         Config(compat="position_axis")
+
+
+def test_the_likelihood_of_the_tokens_is_added_to_the_whole_divergence():
+    policy, teacher = torch.tensor([[0.2, 0.8]]).log(), torch.tensor([[0.5, 0.5]]).log()
+    made = METHOD.build(
+        Config(nll_coef=0.3),
+        None,
+        *(FrozenModel(tiny.model("llama", seed=3), name=name) for name in ("reference", "aligned")),
+    )
+    batch = TokenBatch.from_labels(torch.tensor([[IGNORE, 0]]), {"policy": policy, "teacher": teacher})
+    divergence = 0.5 * math.log(0.5 / 0.2) + 0.5 * math.log(0.5 / 0.8)
+    assert made.objective(batch).values.item() == pytest.approx(divergence - 0.3 * math.log(0.2), rel=1e-5)
+    with pytest.raises(ValidationError, match="nll_coef is 0.3 and would do nothing"):
+        Config(mask="all", compat="position_axis", nll_coef=0.3)

@@ -181,7 +181,6 @@ def test_weak_models_may_have_a_vocabulary_of_another_size():
         ({}, "sequence_mean", "token"),
         ({"mean": "token"}, "token_mean", "token"),
         ({"level": "sequence_mean"}, "sequence_mean", "sequence"),
-        ({"level": "sequence_mean", "mean": "token"}, "sequence_mean", "sequence"),
     ],
 )
 def test_what_counts_alike(settings, reduction, per):
@@ -217,3 +216,19 @@ def test_weak_models_under_one_name_are_refused():
 def test_settings_outside_their_range_are_refused(setting):
     with pytest.raises(ValidationError, match=next(iter(setting))):
         Config(**setting)
+
+
+@pytest.mark.parametrize("level", ["token", "sequence_mean"])
+def test_the_likelihood_of_the_answer_is_added_as_the_mean_over_its_tokens(level):
+    _, tokens = batch()
+    nll = -tokens.logprobs()
+    by_row = torch.stack([nll[:3].mean(), nll[3]]).mean().item()
+    objective = WSPO(0.5, level, column=False, nll_coef=0.3)
+    found = reduce(objective(tokens), weights(tokens, "sequence_mean", per=objective.per))
+    assert found.item() == pytest.approx(loss_of(tokens, 0.5, level).item() + 0.3 * by_row, rel=1e-5)
+    made = METHOD.build(
+        Config(nll_coef=0.3, level=level),
+        None,
+        *(FrozenModel(tiny.model(), name=n) for n in ("reference", "weak_aligned", "weak_reference")),
+    )
+    assert made.objective.nll_coef == 0.3

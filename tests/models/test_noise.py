@@ -21,9 +21,7 @@ KINDS = {
     "opt": lambda: _made(
         "opt", ffn_dim=24, word_embed_proj_dim=16, dropout=0.3, attention_dropout=0.2, layerdrop=0.4
     ),  # residual dropout by a function, and layers that are skipped
-    "xglm": lambda: _made(
-        "xglm", d_model=16, ffn_dim=24, num_layers=2, attention_heads=2, dropout=0.3, layerdrop=0.4
-    ),
+    "xglm": lambda: _made("xglm", d_model=16, ffn_dim=24, num_layers=2, attention_heads=2, dropout=0.3, layerdrop=0.4),
     "mixtral": lambda: _made("mixtral", num_local_experts=4, num_experts_per_tok=2, router_jitter_noise=0.3),
     "phimoe": lambda: _made(
         "phimoe", num_local_experts=4, num_experts_per_tok=2, router_jitter_noise=0.01, input_jitter_noise=0.2

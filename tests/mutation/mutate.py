@@ -61,6 +61,9 @@ CREDIT_MEASURES = "evals/test_credit.py::"
 BEGINNING = "decoding/test_beginning.py::"
 RAGGED = "decoding/test_ragged.py::"
 ROLLOUTS, LEARNING = "train/test_rollouts.py::", "signals/test_learning.py::"
+FIRST, NOISE = "train/test_first_ratio.py::", "models/test_noise.py::"
+EXTREMES = "contract/test_extremes.py::test_what_underflows_teaches_finite_losses_and_gradients"
+OPTIONS = "contract/test_options.py::test_each_option_that_is_taken_does_something"
 ADVANTAGES, SURROGATE = "objectives/test_advantages.py::", "objectives/test_policy_gradient.py::"
 GRPO, REINFORCE, RLOO, PPO, OPD, DISTRL, LCO = (
     f"methods/test_{name}.py::" for name in ("grpo", "reinforce", "rloo", "ppo", "opd", "distrl", "lco")
@@ -232,8 +235,8 @@ MISTAKES = [
     Mistake(
         "divisor: long rows count more in the mean over sequences",
         "core/loss.py",
-        "        return ones / batch.lengths[batch.row] / total",
-        "        return ones / total",
+        "(ones / batch.lengths[batch.row] if how",
+        "(ones if how",
         (LOSS + "test_sequence_mean_gives_every_row_with_an_answer_the_same_share",),
     ),
     Mistake(
@@ -629,8 +632,8 @@ MISTAKES = [
     Mistake(
         "hpd: hit mask one place off",
         "methods/hpd.py",
-        "hit = draw == batch.targets",
-        "hit = draw == batch.targets.roll(1)",
+        "hit = ids[:, 0] == ids[:, 1]",
+        "hit = ids[:, 0].roll(1) == ids[:, 1]",
         (
             HPD + "test_a_draw_is_compared_with_its_own_label_and_not_with_the_one_before",
             HPD + "test_the_objective_is_the_paper_written_out_token_by_token",
@@ -659,8 +662,8 @@ MISTAKES = [
     Mistake(
         "hpd: sign of the loss",
         "methods/hpd.py",
-        "            -(pull * student[:, 0] + push * student[:, 1]),",
-        "            pull * student[:, 0] + push * student[:, 1],",
+        "        values = -(weight * student).sum(dim=1)",
+        "        values = (weight * student).sum(dim=1)",
         (
             HPD + "test_with_one_update_a_batch_the_loss_form_has_the_gradient_of_two_added_ppo_surrogates",
             HPD + "test_a_sure_teacher_and_a_student_that_gives_the_label_nothing_make_it_plain_cross_entropy",
@@ -683,8 +686,8 @@ MISTAKES = [
     Mistake(
         "hpd: printed sign of the JSD weight",
         "methods/hpd.py",
-        "return q * (((p + q) / 2).log() - q_label) / 2",
-        "return q * (q_label - ((p + q) / 2).log()) / 2",
+        "        return q * (torch.logaddexp",
+        "        return -q * (torch.logaddexp",
         (
             HPD + "test_descending_a_one_token_baseline_over_every_label_makes_its_divergence_fall",
             HPD + "test_the_opposite_sign_makes_the_divergence_grow",
@@ -710,8 +713,8 @@ MISTAKES = [
     Mistake(
         "sft: the estimated KL turned around",
         "objectives/likelihood.py",
-        "    log_ratio = reference_logprobs - logprobs",
-        "    log_ratio = logprobs - reference_logprobs",
+        "    log_ratio = (reference_logprobs - logprobs)",
+        "    log_ratio = (logprobs - reference_logprobs)",
         (
             SFT + "test_k3_is_r_minus_1_minus_log_r_and_averages_to_the_kl_under_the_policy",
             SFT + "test_the_gradient_of_the_kl_pulls_back_towards_the_start",
@@ -734,8 +737,8 @@ MISTAKES = [
     Mistake(
         "psft: the ratio turned around",
         "methods/psft.py",
-        "(logprobs - snapshot_logprobs.detach())",
-        "(snapshot_logprobs.detach() - logprobs)",
+        "    ratio = ratios(logprobs, snapshot_logprobs)",
+        "    ratio = ratios(snapshot_logprobs, logprobs)",
         (
             PSFT + "test_the_loss_is_minus_the_ratio_up_to_the_clip",
             PSFT + "test_a_fresh_snapshot_gives_minus_1_and_the_gradient_of_sft",
@@ -743,10 +746,10 @@ MISTAKES = [
         ),
     ),
     Mistake(
-        "psft: the snapshot is trained too",
-        "methods/psft.py",
-        "snapshot_logprobs.detach()",
-        "snapshot_logprobs",
+        "ratio: the other side is trained too",
+        "objectives/policy_gradient.py",
+        "    return (logprobs - old.detach())",
+        "    return (logprobs - old)",
         (PSFT + "test_the_snapshot_gets_no_gradient",),
     ),
     Mistake(
@@ -791,8 +794,8 @@ MISTAKES = [
     Mistake(
         "wspo: sums over answers where means are meant",
         "methods/wspo.py",
-        "batch.row_sum(error) / batch.lengths.clamp(min=1)",
-        "batch.row_sum(error)",
+        "(batch.row_sum(one) / batch.lengths.clamp(min=1) for one in (error, nll))",
+        "(batch.row_sum(one) for one in (error, nll))",
         (WSPO + "test_at_the_level_of_answers_the_mean_difference_is_squared",),
     ),
     Mistake(
@@ -846,7 +849,7 @@ MISTAKES = [
     Mistake(
         "snapshot: never renewed",
         "signals/snapshot.py",
-        "(self.every is not None and state.global_step % self.every == 0)",
+        "(done > 0 and self.every is not None and done % self.every == 0)",
         "False",
         (
             SNAPSHOT + "test_it_is_renewed_every_so_many_updates_and_gives_nothing_while_it_is_as_old_as_the_policy",
@@ -868,9 +871,9 @@ MISTAKES = [
     Mistake(
         "snapshot: an error leaves the lagged weights in the policy",
         "signals/snapshot.py",
-        "            return {self.name: own_logprobs(policy, inputs)}\n        finally:\n            self._exchange()",
-        "            found = {self.name: own_logprobs(policy, inputs)}\n            self._exchange()\n"
-        "            return found\n        finally:\n            pass",
+        "            found = self._read(policy, inputs)\n        finally:\n            self._exchange()",
+        "            found = self._read(policy, inputs)\n            self._exchange()\n"
+        "        finally:\n            pass",
         (SNAPSHOT + "test_an_error_while_it_is_read_leaves_the_policy_as_it_was",),
     ),
     Mistake(
@@ -928,7 +931,7 @@ MISTAKES = [
     Mistake(
         "start: read with dropout",
         "signals/start.py",
-        "    policy.eval()\n",
+        "    policy.train(training)\n",
         "",
         (START + "test_dropout_is_off_while_it_is_read_and_the_mode_comes_back",),
     ),
@@ -1875,8 +1878,8 @@ MISTAKES = [
     Mistake(
         "surrogate: the KL without the ratio",
         "objectives/policy_gradient.py",
-        'ratio * k3(logprobs, batch.logprobs(of="reference"))',
-        'k3(logprobs, batch.logprobs(of="reference"))',
+        "ratio * kl if self.kl_ratio else kl",
+        "kl",
         (
             SURROGATE + "test_over_all_tokens_that_could_have_been_drawn",
             GRPO + "test_value_and_gradient_are_those_of_trls",
@@ -2222,6 +2225,130 @@ MISTAKES = [
         "(1 - s) * given + s * computed",
         "s * given + (1 - s) * computed",
         ("decoding/test_realign.py::test_merged_at_the_embedding_each_request",),
+    ),
+    # --- ratios of one network, and what underflows
+    Mistake(
+        "ratio: dropout stays",
+        "train/base.py",
+        "            noise.switch_off(self.model)  # type: ignore[arg-type]",
+        "            pass",
+        (
+            FIRST + "test_ratios_stay_at_one_where_nothing_is_learnt_though_the_model_has_dropout",
+            FIRST + "test_dropout_stays_where_no_ratio_is_learnt_and_goes_where_it_is_asked",
+        ),
+    ),
+    Mistake(
+        "noise: layers are still skipped",
+        "models/noise.py",
+        r'RATE = re.compile(r"dropout|layer_?drop|',
+        r'RATE = re.compile(r"dropout|',
+        (NOISE + "test_a_model_in_training_is_the_model_in_evaluation_once_it_is_switched_off",),
+    ),
+    Mistake(
+        "noise: routers go into training",
+        "models/noise.py",
+        "        if any(JITTER.search(name) for name in vars(module)):",
+        "        if False:",
+        (NOISE + "test_a_model_in_training_is_the_model_in_evaluation_once_it_is_switched_off",),
+    ),
+    Mistake(
+        "first ratio: nothing is refused",
+        "train/first_ratio.py",
+        "    if exact and apart.largest >= LIMIT:",
+        "    if exact and apart.largest >= 1e9:",
+        (
+            FIRST + "test_noise_that_is_left_stops_the_run_before_anything_is_learnt",
+            FIRST + "test_a_reference_that_is_the_start_is_held_against_the_policy",
+        ),
+    ),
+    Mistake(
+        "first ratio: its draws move those of training",
+        "train/first_ratio.py",
+        '    with _same_draws(inputs["labels"].device):',
+        "    if True:",
+        (FIRST + "test_a_look_at_the_ratio_changes_no_draw_and_no_update",),
+    ),
+    Mistake(
+        "hpd: jsd by probabilities that underflow",
+        "methods/hpd.py",
+        "(torch.logaddexp(p_label, q_label) - math.log(2) - q_label)",
+        "(((p_label.exp() + q) / 2).log() - q_label)",
+        (HPD + "test_the_jsd_weight_of_two_impossible_tokens_is_zero_and_not_nan", EXTREMES),
+    ),
+    Mistake(
+        "k3: overflows",
+        "objectives/likelihood.py",
+        "(reference_logprobs - logprobs).clamp(max=LARGEST_LOG_RATIO)",
+        "reference_logprobs - logprobs",
+        (EXTREMES,),
+    ),
+    Mistake(
+        "lco: rho by probabilities that underflow",
+        "methods/lco.py",
+        "    raised = (log_p + math.log(rho.up)).clamp",
+        "    raised = (rho.up * log_p.exp()).log().clamp",
+        (LCO + "test_rho_of_a_token_that_is_next_to_impossible_is_finite", EXTREMES),
+    ),
+    Mistake("options: idle ones are taken", "core/plan.py", "        if holds:\n", "        if True:\n", (OPTIONS,)),
+    # --- further forms of methods
+    Mistake(
+        "grpo: the paper's KL with a ratio",
+        "objectives/policy_gradient.py",
+        "ratio * kl if self.kl_ratio else kl",
+        "ratio * kl",
+        (GRPO + "test_the_kl_of_the_paper_is_the_estimate_alone_and_trls_is_times_the_ratio",),
+    ),
+    Mistake(
+        "reduction: sums of rows are shared by their tokens",
+        "core/loss.py",
+        '(ones / batch.lengths[batch.row] if how == "sequence_mean" else ones)',
+        "(ones / batch.lengths[batch.row])",
+        (LOSS + "test_sequence_sum_is_the_mean_over_rows", PSFT + "test_tokens_rows_or_their_sums_count_the_same"),
+    ),
+    Mistake(
+        "psft: the first snapshot before the warm-up",
+        "signals/snapshot.py",
+        "        done = state.global_step - self.first",
+        "        done = state.global_step",
+        (
+            PSFT + "test_a_warm_up_is_sft_and_the_first_snapshot_is_taken_behind_it",
+            PSFT + "test_a_run_that_goes_on_within_its_warm_up_has_no_snapshot_yet",
+        ),
+    ),
+    Mistake(
+        "hpd: weights of the running student",
+        "methods/hpd.py",
+        "        old = student.detach() if before is None else before.logprobs",
+        "        old = student.detach()",
+        (HPD + "test_away_from_it_weights_and_draws_stay_and_the_ratio_is_clipped_by_hand",),
+    ),
+    Mistake(
+        "wspo: the likelihood is taken off",
+        "methods/wspo.py",
+        "error.square() + self.nll_coef * likelihood",
+        "error.square() - self.nll_coef * likelihood",
+        (WSPO + "test_the_likelihood_of_the_answer_is_added_as_the_mean_over_its_tokens",),
+    ),
+    Mistake(
+        "trra: the likelihood in the place of the divergence",
+        "objectives/matching.py",
+        "            mixed = mixed + self.nll_coef * nll",
+        "            mixed = self.nll_coef * nll",
+        (TRRA + "test_the_likelihood_of_the_tokens_is_added_to_the_whole_divergence",),
+    ),
+    Mistake(
+        "distrl: small log-ratios count",
+        "methods/distrl.py",
+        "torch.where(ratio.abs() < threshold, 0.0, ratio)",
+        "ratio",
+        (DISTRL + "test_the_kl_over_candidates_and_the_rest_by_hand",),
+    ),
+    Mistake(
+        "distrl: prompts that are filtered count in the mean",
+        "methods/distrl.py",
+        "tokens * (len(tokens) / tokens.sum().clamp(min=1))",
+        "tokens.float()",
+        (DISTRL + "test_prompts_that_all_or_no_answer_got_right_count_nowhere",),
     ),
 ]
 

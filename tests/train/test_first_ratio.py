@@ -37,9 +37,7 @@ def logged(made) -> list[dict]:
 
 
 def test_ratios_stay_at_one_where_nothing_is_learnt_though_the_model_has_dropout(tmp_path):
-    made = trainer(
-        tmp_path, psft(refresh=3), tiny.model("gpt2"), learning_rate=0.0, max_steps=3, logging_steps=1
-    )
+    made = trainer(tmp_path, psft(refresh=3), tiny.model("gpt2"), learning_rate=0.0, max_steps=3, logging_steps=1)
     assert [log["ratio"] for log in logged(made)] == pytest.approx([1.0] * 3, abs=1e-5)
     assert noise.rates(made.model) == {}
 
@@ -71,7 +69,9 @@ def test_noise_that_is_left_stops_the_run_before_anything_is_learnt(tmp_path):
     policy.model.layers[0].mlp = torch.nn.Sequential(policy.model.layers[0].mlp, _Noisy())
     made = trainer(tmp_path, psft(), policy)
     before = {name: value.clone() for name, value in made.model.state_dict().items()}
-    with pytest.raises(RatioError, match=r"^the ratio of the policy in training to the same policy .* dropout or other"):
+    with pytest.raises(
+        RatioError, match=r"^the ratio of the policy in training to the same policy .* dropout or other"
+    ):
         made.train()
     assert all(torch.equal(value, before[name]) for name, value in made.model.state_dict().items())
 
@@ -114,7 +114,9 @@ def test_in_bfloat16_what_rounding_does_is_silent(tmp_path, bf16):
 
 def test_in_bfloat16_more_than_rounding_is_told_and_in_float32_refused():
     apart = Apart("old", 0.4, 0.1)
-    with pytest.raises(RatioError, match=r"to the policy that wrote the answers is off 1 by up to 0\.4 \(0\.1 in the mean"):
+    with pytest.raises(
+        RatioError, match=r"to the policy that wrote the answers is off 1 by up to 0\.4 \(0\.1 in the mean"
+    ):
         verdict(apart, exact=True, dropout_kept=False)
     assert "more than rounding does" in str(verdict(apart, exact=False, dropout_kept=False))
     assert verdict(Apart("old", 0.04, 0.01), exact=False, dropout_kept=False) is None

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from trimtab.core.batch import TokenBatch, answer_mask
 
-Reduction = Literal["token_mean", "sequence_mean", "sum"]
+Reduction = Literal["token_mean", "sequence_mean", "sequence_sum", "sum"]
 
 
 class Losses(NamedTuple):
@@ -46,11 +46,11 @@ def count(labels: Tensor, how: Reduction) -> Tensor:
     mask = answer_mask(labels)
     if how == "token_mean":
         return mask.sum()
-    if how == "sequence_mean":
+    if how in ("sequence_mean", "sequence_sum"):
         return mask.any(dim=1).sum()
     if how == "sum":
         return torch.zeros_like(mask.sum())
-    raise ValueError(f"reduction is token_mean, sequence_mean or sum, not {how!r}")
+    raise ValueError(f"reduction is token_mean, sequence_mean, sequence_sum or sum, not {how!r}")
 
 
 def weights(batch: TokenBatch, how: Reduction, total: Tensor | float | None = None, per: str = "token") -> Tensor:
@@ -59,7 +59,8 @@ def weights(batch: TokenBatch, how: Reduction, total: Tensor | float | None = No
     Args:
         batch: the answer tokens of one micro-batch.
         how: "token_mean": every token counts the same; "sequence_mean": every row counts the same
-            and its tokens share it; "sum": no division.
+            and its tokens share it; "sequence_sum": the mean over rows of the sums over their tokens; "sum": no
+            division.
         total: `count` summed over all micro-batches and processes of the update, divided by the
             number of processes where these average their gradients. If None, this batch is the
             whole update. "sum" takes 0 and None as 1.
@@ -68,7 +69,7 @@ def weights(batch: TokenBatch, how: Reduction, total: Tensor | float | None = No
 
     Returns:
         [N] (or [R] per sequence) float32. For "token_mean" and "sequence_mean" the weights of an update sum
-        to 1 (times the number of averaging processes).
+        to 1 (times the number of averaging processes), for "sequence_sum" to the mean length.
     """
     if per == "sequence":
         answered = (batch.lengths > 0).float()
@@ -81,12 +82,12 @@ def weights(batch: TokenBatch, how: Reduction, total: Tensor | float | None = No
     if how == "token_mean":
         total = max(len(batch), 1) if total is None else total
         return ones / total
-    if how == "sequence_mean":
+    if how in ("sequence_mean", "sequence_sum"):
         total = (batch.lengths > 0).sum().clamp(min=1) if total is None else total
-        return ones / batch.lengths[batch.row] / total
+        return (ones / batch.lengths[batch.row] if how == "sequence_mean" else ones) / total
     if how == "sum":
         return ones / (total or 1)
-    raise ValueError(f"reduction is token_mean, sequence_mean or sum, not {how!r}")
+    raise ValueError(f"reduction is token_mean, sequence_mean, sequence_sum or sum, not {how!r}")
 
 
 def reduce(losses: Losses, weights: Tensor) -> Tensor:

@@ -67,9 +67,31 @@ class Rollouts:
     candidates: Candidates | None = None
     """where the credit asks for some"""
 
+    outcome: Tensor | None = None
+    """[R] 1 of a right answer, 0 of a wrong one, where that is known apart from what it earned"""
+
     def of_token(self, values: Tensor) -> Tensor:
         """[N]: for each token the value [R] of its answer."""
         return values[self.batch.row]
+
+    def pick(self, kept: Tensor) -> "Rollouts":
+        """The answers to some prompts, all of each; `kept` [R] bool."""
+        batch, tokens = self.batch, self.of_token(kept)
+        number = kept.cumsum(0) - 1
+        picked = TokenBatch(
+            batch.targets[tokens],
+            number[batch.row[tokens]],
+            batch.position[tokens],
+            batch.row_id[kept],
+            batch.lengths[kept],
+            seed=batch.seed,
+            step=batch.step,
+        )
+        group = self.group[kept].unique(return_inverse=True)[1]
+        signals = {name: value[tokens] for name, value in self.signals.items()}
+        candidates = None if self.candidates is None else self.candidates[tokens]  # type: ignore[index]
+        outcome = None if self.outcome is None else self.outcome[kept]
+        return Rollouts(picked, self.rewards[kept], group, signals, candidates, outcome)
 
 
 class Credit(Protocol):

@@ -3,19 +3,19 @@
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from trimtab.core import Candidates, Losses, Method, MethodConfig, Plan, Rollouts, TokenBatch, Wants
 from trimtab.objectives.advantages import group_mean, suffix_sums, whitened
 from trimtab.objectives.policy_gradient import clipped, clipped_surrogate, ratios, told
 from trimtab.signals.learning import OnlinePrefixReward
+from trimtab.signals.reference import ReferenceAtCandidates
 
 
 class Config(MethodConfig):
     beta: float = Field(10.0, gt=0)
-    """Factor of the log-ratio of the reward model to the policy. Advantages are scaled afterwards, so it counts only
-    where the two hardly differ."""
+    """Factor of the log-ratio of the reward model to the policy, where it learns; advantages are scaled afterwards."""
     num_candidates: int = Field(5, ge=1)
     """Likeliest tokens of the policy at each place, the drawn one among them."""
     p_min: float = Field(0.1, ge=0)
@@ -36,6 +36,15 @@ class Config(MethodConfig):
     """How far the drawn token's may grow."""
     dual_clip: float = Field(3.0, gt=1)
     """From this ratio on a token whose advantage is negative has no gradient."""
+    kl: float = Field(0.0, ge=0)
+    """Coefficient of the KL divergence to the start, of the candidates and of all other tokens as one."""
+    kl_threshold: float = Field(5.0, ge=0)
+    """Of kl: log-ratios smaller than this, in either direction, count as 0."""
+    min_accuracy: float = Field(0.0, ge=0, le=1)
+    """Answers to a prompt of which a smaller share is right are left out of the update, as if they had not been
+    written. The authors' configuration has 0.01."""
+    max_accuracy: float = Field(1.0, ge=0, le=1)
+    """And those of which a larger share is. The authors' configuration has 0.99."""
     online: Literal["frozen", "before", "after"] = "frozen"
     """Whether the reward model learns the outcomes of each batch of rollouts, measured from the policy that wrote them,
     before or after it gives their credit."""
@@ -45,6 +54,20 @@ class Config(MethodConfig):
     """Of its loss."""
     adaptive: bool = True
     """Of its loss: margins by how hard a prompt is, and either side of a group weighing half."""
+
+    @property
+    def filters(self) -> bool:
+        """Whether some prompts may count nowhere."""
+        return self.min_accuracy > 0 or self.max_accuracy < 1
+
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> "Config":
+        self.only(self.kl > 0, "a kl above 0", "kl_threshold")
+        self.only(
+            self.online != "frozen", "a reward model that learns (online)",
+            "beta", "online_learning_rate", "margin", "adaptive",
+        )  # fmt: skip
+        return self
 
 
 def candidate_mask(held: Candidates, last: Tensor, p_min: float, top_p: float | None = None) -> Tensor:
@@ -81,15 +104,45 @@ class TokenValues:
     The loss of candidates is a mean over the probability that they cover, and not over tokens. So that the loop can
     weigh all values alike, "candidate_scale" is tokens over covered probability, both of all rollouts given here: exact
     where these make one update, and else right in the mean over the updates.
-    """
 
-    needs = frozenset({"credit"})
-    provides = frozenset({"advantages", "candidates", "candidate_scale"})
+    Prompts whose share of right answers lies outside the bounds of the settings count nowhere: "token_weight" is 0 at
+    their tokens, and at the others so large that a mean over all tokens is one over these.
+    """
 
     def __init__(self, config: Config):
         self.config, self.candidates = config, config.num_candidates
+        reference = {"reference"} if config.kl else set()
+        self.needs = frozenset({"credit"} | reference)
+        weight = {"token_weight"} if config.filters else set()
+        self.provides = frozenset({"advantages", "candidates", "candidate_scale"} | reference | weight)
 
     def __call__(self, rollouts: Rollouts) -> dict:
+        held, signals = rollouts.candidates, rollouts.signals
+        assert held is not None
+        told = self._filtered(rollouts, held) if self.config.filters else self._told(rollouts)
+        return told | ({"reference": Candidates(held.ids, signals["reference"])} if self.config.kl else {})
+
+    def _filtered(self, rollouts: Rollouts, held: Candidates) -> dict:
+        right = (rollouts.rewards > 0).float() if rollouts.outcome is None else rollouts.outcome
+        share = group_mean(right, rollouts.group)
+        kept = (share >= self.config.min_accuracy) & (share <= self.config.max_accuracy)
+        tokens = rollouts.of_token(kept)
+        nothing = torch.zeros_like(held.logprobs)  # [N, K]
+        advantages, scale, of_candidates, mask = nothing[:, 0], nothing[:, 0], nothing, nothing.bool()
+        if tokens.any():
+            told, where = self._told(rollouts.pick(kept)), (tokens.nonzero()[:, 0],)
+            advantages = advantages.index_put(where, told["advantages"])
+            scale = scale.index_put(where, told["candidate_scale"])
+            of_candidates = of_candidates.index_put(where, told["candidates"].advantages)
+            mask = mask.index_put(where, told["candidates"].mask)
+        return {
+            "advantages": advantages,
+            "candidates": Candidates(held.ids, held.logprobs, of_candidates, mask),
+            "candidate_scale": scale,
+            "token_weight": tokens * (len(tokens) / tokens.sum().clamp(min=1)),
+        }
+
+    def _told(self, rollouts: Rollouts) -> dict:
         config, batch, held = self.config, rollouts.batch, rollouts.candidates
         assert held is not None
         last = batch.position + 1 == batch.lengths[batch.row]
@@ -117,18 +170,35 @@ class TokenValues:
         return torch.where(group.bincount()[group] > 1, _std(batch.prefix_sum(values), group), 1.0)
 
 
+def candidates_kl(logprobs: Tensor, reference: Tensor, threshold: float) -> Tensor:
+    """sum_c pi(c) l(c) + pi(rest) l(rest), l = log pi - log pi_ref, with l of a size below `threshold` as 0.
+
+    Args:
+        logprobs: [N, K] of the candidates, with gradient.
+        reference: [N, K].
+
+    Returns:
+        [N]. What the candidates leave is one lump, at least 1e-5 of either model.
+        Source: the authors' code of arXiv:2604.13197.
+    """
+    rest, other = ((1 - one.exp().sum(dim=1, keepdim=True)).clamp(min=1e-5) for one in (logprobs, reference))
+    ratio = torch.cat([logprobs - reference, rest.log() - other.log()], dim=1)
+    probability = torch.cat([logprobs.exp(), rest], dim=1)
+    return (probability * torch.where(ratio.abs() < threshold, 0.0, ratio)).sum(dim=1)
+
+
 class DistRL:
-    """loss = L(r_t, A_t) + alpha s sum_c pi_old(c) L(r_t(c), A_t(c)), L the clipped surrogate and s the scale.
+    """loss = w_t (L(r_t, A_t) + alpha s sum_c pi_old(c) L(r_t(c), A_t(c)) + kl KL_t), with L the clipped surrogate, s
+    the scale, and w_t 1 or the token's weight.
 
     Reads "advantages" and "candidate_scale" [N], `Candidates` with advantages and mask, and "old" [N] where it is
     given; else the policy itself is old. For candidates their own log-probabilities always are the old ones.
     """
 
     per, ratio = "token", "old"
-    needs = TokenValues.provides
 
     def __init__(self, config: Config):
-        self.config = config
+        self.config, self.needs = config, TokenValues(config).provides
 
     def __call__(self, batch: TokenBatch) -> Losses:
         config, held = self.config, batch.signals["candidates"]
@@ -140,8 +210,16 @@ class DistRL:
         covered = held.logprobs.exp() * held.mask
         share = covered * batch.signals["candidate_scale"][:, None]
         of_candidates = (share * clipped_surrogate(*others)).sum(dim=1)
+        values, further = clipped_surrogate(*sampled) + config.alpha * of_candidates, {}
+        if config.kl:
+            further["kl"] = candidates_kl(logprobs, batch.signals["reference"].logprobs, config.kl_threshold)
+            values = values + config.kl * further["kl"]
+        if config.filters:
+            values = values * batch.signals["token_weight"]
+            further["kept"] = (batch.signals["token_weight"] > 0).float()
         return batch.losses(
-            clipped_surrogate(*sampled) + config.alpha * of_candidates,
+            values,
+            **further,
             **told(drawn, entropy, advantages),
             ratio=ratios(drawn, old),
             clip_fraction=clipped(*sampled).float(),
@@ -152,7 +230,7 @@ class DistRL:
         )
 
 
-def build(config: Config, policy: nn.Module, credit: Any) -> Plan:
+def build(config: Config, policy: nn.Module, credit: Any, reference: Any = None) -> Plan:
     learners = []
     if config.online != "frozen":
         learners = [
@@ -161,7 +239,8 @@ def build(config: Config, policy: nn.Module, credit: Any) -> Plan:
                 adaptive=config.adaptive, when=config.online,
             )
         ]  # fmt: skip
-    return Plan(DistRL(config), credit=TokenValues(config), readers=(credit,), learners=learners)
+    readers = (credit, *([ReferenceAtCandidates(reference)] if reference else []))
+    return Plan(DistRL(config), credit=TokenValues(config), readers=readers, learners=learners)
 
 
 METHOD = Method(
@@ -171,6 +250,6 @@ METHOD = Method(
     "weighted by pi_old(c);  A_t(c) = beta log phi(c)/pi_old(c) / sigma_V",
     config=Config,
     build=build,
-    wants=Wants(credit=True, credit_candidates="policy"),
+    wants=lambda config: Wants(credit=True, credit_candidates="policy", start=config.kl > 0),
     loop="rollouts",
 )

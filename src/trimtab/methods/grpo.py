@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from trimtab.core import Method, MethodConfig, Plan, Rollouts, Wants
@@ -20,9 +20,19 @@ class Config(MethodConfig):
     scale_rewards: Literal["group", "none"] = "group"
     """Divide by the standard deviation of the group's rewards, or not (Dr. GRPO)."""
     kl: float = Field(0.0, ge=0)
-    """Coefficient of the KL divergence to the start, estimated from the answer token. The GRPO paper takes 0.04."""
+    """Coefficient of the KL divergence to the start, estimated from the answer token. The GRPO paper takes 0.04, of the
+    form `paper`."""
+    kl_form: Literal["trl", "paper"] = "trl"
+    """The estimate times the token's probability ratio, whose gradient is that of the divergence (as TRL has it), or
+    the estimate alone (as printed in the GRPO paper, whose gradient is another one while the policy is the one that
+    wrote)."""
     mean: Literal["token", "row"] = "token"
     """Every token counts the same (DAPO), or every answer (the GRPO paper)."""
+
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> "Config":
+        self.only(self.kl > 0, "a kl above 0", "kl_form")
+        return self
 
 
 class GroupAdvantage:
@@ -42,7 +52,9 @@ class GroupAdvantage:
 
 def build(config: Config, policy: nn.Module, reference: FrozenModel | WithoutAdapter | None = None) -> Plan:
     return Plan(
-        PolicyGradient(config.epsilon, config.epsilon_high or config.epsilon, kl=config.kl),
+        PolicyGradient(
+            config.epsilon, config.epsilon_high or config.epsilon, kl=config.kl, kl_ratio=config.kl_form == "trl"
+        ),
         reduction="token_mean" if config.mean == "token" else "sequence_mean",
         credit=GroupAdvantage(config.scale_rewards == "group", config.kl > 0),
         readers=(reference.labels_only(),) if reference else (),
@@ -52,7 +64,8 @@ def build(config: Config, policy: nn.Module, reference: FrozenModel | WithoutAda
 METHOD = Method(
     paper="arXiv:2402.03300",
     claim="The mean reward of other answers to the same prompt is baseline enough: no critic is needed.",
-    equation="L_t = -min(r_t A, clip(r_t, 1 - epsilon, 1 + epsilon_high) A) + kl r_t KL_t(pi || pi_start),  "
+    equation="L_t = -min(r_t A, clip(r_t, 1 - epsilon, 1 + epsilon_high) A) + kl r_t KL_t(pi || pi_start) "
+    "(kl_form paper: without r_t),  "
     "A = (reward - mean) / (std + 1e-4) over the group",
     config=Config,
     build=build,

@@ -1,15 +1,18 @@
 """HPD: for each token, the sign of a one-token KL estimate decides if the student is pulled up or pushed down."""
 
 import math
+from functools import partial
 from typing import Literal
 
 import torch
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from trimtab.core import Losses, Method, MethodConfig, Plan, TokenBatch, Wants
 from trimtab.core.draws import inverse_cdf
+from trimtab.objectives.policy_gradient import clipped, clipped_surrogate, ratios
 from trimtab.signals.frozen import FrozenModel
+from trimtab.signals.snapshot import SnapshotTokens
 
 
 class Config(MethodConfig):
@@ -22,11 +25,22 @@ class Config(MethodConfig):
     hybrid_mask: bool = True
     """Let the signs decide. False applies both terms at every token (the paper's ablation; its exact form is
     not published, this is the nearest reading)."""
+    mini_batches: int = Field(1, ge=1)
+    """Updates for which weights and draws are those of the student before the first of them. From 2 on the loss is the
+    surrogate of the authors' RL recipe: a ratio to that student, clipped, in the place of log q."""
+    epsilon: float = Field(0.2, gt=0)
+    """Of several mini-batches: how far a token's ratio may fall where its weight is negative."""
+    epsilon_high: float = Field(0.28, gt=0)
+    """How far it may grow where its weight is positive."""
+    dual_clip: float = Field(10.0, gt=1)
+    """From this ratio on a token whose weight is negative has no gradient."""
 
     @model_validator(mode="after")
     def _nothing_idle(self) -> "Config":
         self.only(self.weighting == "hpd", "weighting: hpd", "student_sampling", "reinforce", "hybrid_mask")
         self.only(self.student_sampling, "student_sampling: true", "reinforce")
+        self.only(self.weighting == "hpd", "weighting: hpd", "mini_batches")
+        self.only(self.mini_batches > 1, "mini_batches above 1", "epsilon", "epsilon_high", "dual_clip")
         return self
 
 
@@ -87,14 +101,26 @@ def baseline_weights(how: str, q_label: Tensor, p_label: Tensor) -> Tensor:
         return q * (torch.logaddexp(p_label, q_label) - math.log(2) - q_label) / 2  # both may underflow
 
 
-class HPD:
-    """loss = -( sg[w*] log q(y_t) + sg[w] log q(a_t) ),  a_t drawn from the student"""
+def label_and_draw(batch: TokenBatch, student_sampling: bool = True) -> Tensor:
+    """[N, 2] ids: the label, and a token drawn from the student, or the label again."""
+    if not student_sampling:
+        return torch.stack([batch.targets, batch.targets], dim=1)
+    return torch.stack([batch.targets, inverse_cdf(batch.log_softmax().detach().exp(), batch.uniform())], dim=1)
 
-    needs = frozenset({"teacher"})
+
+class HPD:
+    """loss = -( sg[w*] log q(y_t) + sg[w] log q(a_t) ),  a_t drawn from the student
+
+    With several mini-batches L(r(y_t), w*) + L(r(a_t), w), with L PPO's clipped surrogate and r the ratio to the
+    student before the first of them, whose weights and draws these are: at r = 1 the gradient is the same.
+    """
+
     per = "token"
 
     def __init__(self, config: Config):
         self.config = config
+        self.ratio = "snapshot" if config.mini_batches > 1 else None
+        self.needs: frozenset[str] = frozenset({"teacher", *(["snapshot"] if self.ratio else [])})
 
     def __call__(self, batch: TokenBatch) -> Losses:
         config = self.config
@@ -102,22 +128,27 @@ class HPD:
             student, teacher = batch.logprobs(), batch.logprobs(of="teacher")
             weight = baseline_weights(config.weighting, student.detach(), teacher)
             return batch.losses(-weight * student, nll=-student, weight=weight)
-        if config.student_sampling:
-            draw = inverse_cdf(batch.log_softmax().detach().exp(), batch.uniform())
-        else:
-            draw = batch.targets
-        ids = torch.stack([batch.targets, draw], dim=1)  # [N, 2]
+        before = batch.signals.get("snapshot")  # a snapshot as old as the student is not given: it is the student
+        ids = label_and_draw(batch, config.student_sampling) if before is None else before.ids  # [N, 2]
         student, teacher = batch.logprobs(ids=ids), batch.logprobs(of="teacher", ids=ids)
-        hit = draw == batch.targets
+        old = student.detach() if before is None else before.logprobs
+        hit = ids[:, 0] == ids[:, 1]
         pull, push = hpd_weights(
-            *(student.detach()[:, 0], teacher[:, 0], student.detach()[:, 1], teacher[:, 1], hit),
+            *(old[:, 0], teacher[:, 0], old[:, 1], teacher[:, 1], hit),
             student_sampling=config.student_sampling,
             reinforce=config.reinforce,
             hybrid_mask=config.hybrid_mask,
         )
+        weight, further = torch.stack([pull, push], dim=1), {}
+        values = -(weight * student).sum(dim=1)
+        if config.mini_batches > 1:
+            bounds = (student, old, weight, config.epsilon, config.epsilon_high, config.dual_clip)
+            values = clipped_surrogate(*bounds).sum(dim=1)
+            further = {"ratio": ratios(student[:, 0], old[:, 0]), "clip_fraction": clipped(*bounds).float()}
         return batch.losses(
-            -(pull * student[:, 0] + push * student[:, 1]),
+            values,
             nll=-student[:, 0],
+            **further,
             pull=pull,
             push=push,
             pull_negative=pull < 0,
@@ -127,7 +158,10 @@ class HPD:
 
 
 def build(config: Config, policy: nn.Module, teacher: FrozenModel) -> Plan:
-    return Plan(HPD(config), signals=(teacher,))
+    if config.mini_batches == 1:
+        return Plan(HPD(config), signals=(teacher,))
+    student = SnapshotTokens(config.mini_batches, partial(label_and_draw, student_sampling=config.student_sampling))
+    return Plan(HPD(config), signals=(teacher, student), callbacks=(student,))
 
 
 METHOD = Method(
@@ -135,7 +169,8 @@ METHOD = Method(
     claim="At the cost of SFT plus one teacher forward, keeps entropy where SFT loses it and goes on lowering the KL "
     "to the teacher.",
     equation="L_t = -( w* log q(y_t) + w log q(a_t) ),  a_t ~ q;  k = q(y)(log p(y) - log q(y)), "
-    "k' = q(a)(log p(a) - log q(a));  w* = k + [k>0] p(y) (1 + [a!=y][k'<0]),  w = [a!=y][k'<0] k'",
+    "k' = q(a)(log p(a) - log q(a));  w* = k + [k>0] p(y) (1 + [a!=y][k'<0]),  w = [a!=y][k'<0] k';  "
+    "of several mini-batches min(r w, clip(r, 1 - epsilon, 1 + epsilon_high) w) for w log q,  r = q / q_before",
     config=Config,
     build=build,
     wants=Wants(roles=frozenset({"teacher"})),

@@ -1,12 +1,12 @@
 """PSFT: fine-tune on demonstrations, but move each token no further than PPO's clip allows."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from trimtab.core import Losses, Method, MethodConfig, Plan, TokenBatch, Wants
+from trimtab.core import Losses, Method, MethodConfig, Plan, Reduction, TokenBatch, Wants
 from trimtab.objectives.policy_gradient import ratios
 from trimtab.signals.snapshot import Snapshot
 
@@ -19,6 +19,29 @@ class Config(MethodConfig):
     inner epoch, this is SFT."""
     inner_epochs: int = Field(1, ge=1)
     """How often the rows of a window of `refresh` updates are gone through before the next window."""
+    loss_agg: Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"] = "token-mean"
+    """Every token counts the same; or every row does, by the sum of its tokens or by their mean."""
+    warmup_sft_steps: int = Field(0, ge=0)
+    """Updates of plain SFT before the first snapshot: nearer to the data in its domain, farther from the start outside
+    it."""
+
+    @model_validator(mode="after")
+    def _whole_windows(self) -> "Config":
+        updates = (self.refresh or 1) * self.inner_epochs
+        if self.inner_epochs > 1 and self.warmup_sft_steps % updates:
+            raise ValueError(
+                f"warmup_sft_steps is {self.warmup_sft_steps}, and a window takes {updates} updates (refresh times "
+                f"inner_epochs): its rows would be divided between SFT and PSFT; make it a multiple of {updates}"
+            )
+        return self
+
+
+REDUCTIONS: dict[str, Reduction] = {
+    "token-mean": "token_mean",
+    "seq-mean-token-sum": "sequence_sum",
+    "seq-mean-token-mean": "sequence_mean",
+}
+"""The authors' names -> ours."""
 
 
 def psft_values(logprobs: Tensor, snapshot_logprobs: Tensor, epsilon: float | None) -> Tensor:
@@ -38,13 +61,13 @@ def psft_values(logprobs: Tensor, snapshot_logprobs: Tensor, epsilon: float | No
 
 
 class PSFT:
-    """loss = -min(r_t, 1 + epsilon)"""
+    """loss = -min(r_t, 1 + epsilon); and before the update `first` that of SFT, -log pi(y_t)"""
 
     needs = frozenset({"snapshot"})
     per, ratio = "token", "snapshot"
 
-    def __init__(self, epsilon: float | None):
-        self.epsilon = epsilon
+    def __init__(self, epsilon: float | None, first: int = 0):
+        self.epsilon, self.first = epsilon, first
         self.clipped = torch.zeros(0, dtype=torch.long)
         """[V] how often each id was clipped in training"""
 
@@ -52,7 +75,7 @@ class PSFT:
         logprobs = batch.logprobs()
         # a snapshot as old as the policy is not given: it is the policy
         snapshot = batch.logprobs(of="snapshot") if "snapshot" in batch.signals else logprobs.detach()
-        values = psft_values(logprobs, snapshot, self.epsilon)
+        values = psft_values(logprobs, snapshot, self.epsilon) if batch.step >= self.first else -logprobs
         ratio = ratios(logprobs.detach(), snapshot)
         limit = float("inf") if self.epsilon is None else 1 + self.epsilon
         clipped = ratio > limit
@@ -88,8 +111,14 @@ def window(config: Config) -> tuple[int, int] | None:
 
 def build(config: Config, policy: nn.Module) -> Plan:
     updates = None if config.refresh is None else config.refresh * config.inner_epochs
-    snapshot = Snapshot(updates)
-    return Plan(PSFT(config.epsilon), signals=(snapshot,), callbacks=(snapshot,), window=window(config))
+    snapshot = Snapshot(updates, config.warmup_sft_steps)
+    return Plan(
+        PSFT(config.epsilon, config.warmup_sft_steps),
+        signals=(snapshot,),
+        callbacks=(snapshot,),
+        reduction=REDUCTIONS[config.loss_agg],
+        window=window(config),
+    )
 
 
 METHOD = Method(

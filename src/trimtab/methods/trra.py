@@ -22,11 +22,14 @@ class Config(MethodConfig):
     compat: Literal["position_axis"] | None = None
     """`position_axis`: the authors' code, whose softmax runs over the positions of a text and not over tokens. It does
     not reach the fused teacher, and is here for reproduction alone."""
+    nll_coef: float = Field(0.0, ge=0)
+    """Coefficient of the tokens' mean negative log-likelihood, which is added."""
 
     @model_validator(mode="after")
     def _masks_nothing(self) -> "Config":
         if self.compat and self.mask != "all":
             raise ValueError(f"compat={self.compat} masks nothing; add mask=all")
+        self.only(self.compat is None, "the loss over tokens (compat: null)", "nll_coef")
         return self
 
 
@@ -34,13 +37,13 @@ def build(config: Config, policy: nn.Module, reference: FrozenModel, aligned: Fr
     teacher = FusedTeacher(reference, aligned, config.strength)
     if config.compat:
         return Plan(PositionAxis(), signals=(WithPositionSums(teacher),), reduction="sequence_mean")
-    return Plan(Match(forward_kl, 1.0, 0.0), signals=(teacher,))
+    return Plan(Match(forward_kl, 1.0, 0.0, config.nll_coef), signals=(teacher,))
 
 
 METHOD = Method(
     paper="arXiv:2506.12704",
     claim="A strength between and beyond two models is reached without repeating the alignment.",
-    equation="L_t = KL(softmax((1 - lambda) h_reference + lambda h_aligned) || pi)",
+    equation="L_t = KL(softmax((1 - lambda) h_reference + lambda h_aligned) || pi) - nll_coef log pi(y_t)",
     config=Config,
     build=build,
     wants=lambda config: Wants(roles=frozenset({"reference", "aligned"}), every_token=config.mask == "all"),

@@ -22,6 +22,8 @@ class Config(MethodConfig):
     weak: Literal["live", "column"] = "live"
     """Where the weak log-ratios come from: two models run in training, or the column `weak_delta` of the rows, which
     `trimtab precompute` writes."""
+    nll_coef: float = Field(0.0, ge=0)
+    """Coefficient of the answer's mean negative log-likelihood, which is added."""
 
     @model_validator(mode="after")
     def _nothing_idle(self) -> "Config":
@@ -30,10 +32,11 @@ class Config(MethodConfig):
 
 
 class WSPO:
-    """loss = (gamma ds - dw)^2, with ds = log pi - log pi_ref of the policy and dw the same of the weak pair"""
+    """loss = (gamma ds - dw)^2 - c log pi, with ds = log pi - log pi_ref of the policy and dw the same of the weak
+    pair"""
 
-    def __init__(self, gamma: float, level: str, column: bool):
-        self.gamma, self.column = gamma, column
+    def __init__(self, gamma: float, level: str, column: bool, nll_coef: float = 0.0):
+        self.gamma, self.column, self.nll_coef = gamma, column, nll_coef
         self.per, self.ratio = "token" if level == "token" else "sequence", "reference"
         self.needs = frozenset({"reference", *([WEAK_DELTA] if column else ["weak_aligned", "weak_reference"])})
 
@@ -43,10 +46,12 @@ class WSPO:
             weak = batch.signals[WEAK_DELTA]
         else:
             weak = batch.logprobs(of="weak_aligned") - batch.logprobs(of="weak_reference")
-        error = self.gamma * strong - weak
+        error, nll = self.gamma * strong - weak, -batch.logprobs()
+        likelihood = nll
         if self.per == "sequence":
-            error = batch.row_sum(error) / batch.lengths.clamp(min=1)  # [R]
-        return batch.losses(error.square(), strong_ratio=strong, weak_ratio=weak, nll=-batch.logprobs())
+            error, likelihood = (batch.row_sum(one) / batch.lengths.clamp(min=1) for one in (error, nll))  # [R]
+        values = error.square() + self.nll_coef * likelihood if self.nll_coef else error.square()
+        return batch.losses(values, strong_ratio=strong, weak_ratio=weak, nll=nll)
 
 
 def build(
@@ -65,7 +70,7 @@ def build(
         signals += [weak_aligned.labels_only(), weak_reference.labels_only()]
     by_row = config.level == "sequence_mean" or config.mean == "row"
     return Plan(
-        WSPO(config.gamma, config.level, config.weak == "column"),
+        WSPO(config.gamma, config.level, config.weak == "column", config.nll_coef),
         signals=signals,
         reduction="sequence_mean" if by_row else "token_mean",
     )
@@ -80,7 +85,8 @@ def wants(config: Config) -> Wants:
 METHOD = Method(
     paper="arXiv:2410.18640",
     claim="What alignment did to a small model is transferred to a large one, and amplified, without preference data.",
-    equation="L_t = (gamma (log pi - log pi_ref) - (log pi_weak_aligned - log pi_weak_reference))^2",
+    equation="L_t = (gamma (log pi - log pi_ref) - (log pi_weak_aligned - log pi_weak_reference))^2 "
+    "- nll_coef log pi(y_t)",
     config=Config,
     build=build,
     wants=wants,

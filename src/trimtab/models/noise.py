@@ -23,7 +23,7 @@ def rates(model: nn.Module) -> dict[str, float]:
     for path, module in model.named_modules():
         own = {path.rpartition(".")[2] or "dropout": module.p} if isinstance(module, _DropoutNd) else _rates(module)
         if "lora_dropout" in path:
-            own = {"lora_dropout": rate for rate in own.values()}
+            own = {"lora_dropout": max(own.values(), default=0.0)}
         for name, rate in (own | _jitter(module)).items():
             if rate > 0:
                 found[name] = max(found.get(name, 0.0), float(rate))

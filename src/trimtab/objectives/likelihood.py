@@ -8,9 +8,9 @@ from torch import Tensor
 from trimtab.core import Losses, TokenBatch
 from trimtab.objectives.divergence import reverse_kl
 
-
 LARGEST_LOG_RATIO = 20.0
-"""From here on the exponential of a log-ratio grows no more: it would overflow, and not only where it means something."""
+"""From here on the exponential of a log-ratio grows no more: it would overflow, and not only where it means
+something."""
 
 
 def k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:

@@ -8,19 +8,27 @@ from trimtab.core import Losses, TokenBatch
 
 
 class Match:
-    """loss = (1 - c) D(p, q) - c log q(y_t), with p the teacher and q the policy
+    """loss = (1 - c) D(p, q) - (c + n) log q(y_t), with p the teacher and q the policy
 
     Args:
         divergence: D, of log-probabilities [N, V] of policy and teacher, in this order, to [N].
         temperature: both distributions are softmax(logits / temperature).
         cross_entropy: c.
+        nll_coef: n, beside the whole divergence.
     """
 
     needs = frozenset({"teacher"})
     per = "token"
 
-    def __init__(self, divergence: Callable[[Tensor, Tensor], Tensor], temperature: float, cross_entropy: float):
+    def __init__(
+        self,
+        divergence: Callable[[Tensor, Tensor], Tensor],
+        temperature: float,
+        cross_entropy: float,
+        nll_coef: float = 0.0,
+    ):
         self.divergence, self.temperature, self.cross_entropy = divergence, temperature, cross_entropy
+        self.nll_coef = nll_coef
 
     def __call__(self, batch: TokenBatch) -> Losses:
         values = self.divergence(
@@ -28,4 +36,6 @@ class Match:
         )
         nll = -batch.logprobs()
         mixed = (1 - self.cross_entropy) * values + self.cross_entropy * nll if self.cross_entropy else values
+        if self.nll_coef:
+            mixed = mixed + self.nll_coef * nll
         return batch.losses(mixed, divergence=values, nll=nll)

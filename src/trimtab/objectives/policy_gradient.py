@@ -63,20 +63,29 @@ def told(logprobs: Tensor, entropy: Tensor, advantages: Tensor) -> dict[str, Ten
 
 
 class PolicyGradient:
-    """loss = -min(r_t A_t, clip(r_t, 1 - low, 1 + high) A_t) + c r_t KL_t(pi || pi_ref)
+    """loss = -min(r_t A_t, clip(r_t, 1 - low, 1 + high) A_t) + c r_t KL_t(pi || pi_ref), r_t only if `kl_ratio`
 
     Reads "advantages" [N] and, where several updates are made with the same answers, "old" [N]; without it the policy
     itself is old. Arguments as of `clipped_surrogate`.
 
     Args:
-        kl: c. The KL is estimated by r_t times `k3` from the answer token: the ratio, though 1 while the policy is the
-            old one, makes the gradient that of the KL divergence of the policy (arXiv:2512.02556). TRL does so too.
+        kl: c. The KL is estimated by `k3` from the answer token.
+        kl_ratio: times r_t, which, though 1 while the policy is the old one, makes the gradient that of the KL
+            divergence of the policy (arXiv:2512.02556). TRL does so too. False: as printed in arXiv:2402.03300.
     """
 
     per, ratio = "token", "old"
 
-    def __init__(self, low: float | None, high: float | None, *, dual: float | None = None, kl: float = 0.0):
-        self.low, self.high, self.dual, self.kl = low, high, dual, kl
+    def __init__(
+        self,
+        low: float | None,
+        high: float | None,
+        *,
+        dual: float | None = None,
+        kl: float = 0.0,
+        kl_ratio: bool = True,
+    ):
+        self.low, self.high, self.dual, self.kl, self.kl_ratio = low, high, dual, kl, kl_ratio
         self.needs: frozenset[str] = frozenset({"advantages", *(["reference"] if kl else [])})
 
     def __call__(self, batch: TokenBatch) -> Losses:
@@ -88,7 +97,8 @@ class PolicyGradient:
         metrics["ratio"] = ratio = ratios(logprobs, old)
         metrics["clip_fraction"] = clipped(logprobs, old, advantages, self.low, self.high, self.dual).float()
         if self.kl:
-            metrics["kl"] = ratio * k3(logprobs, batch.logprobs(of="reference"))
+            kl = k3(logprobs, batch.logprobs(of="reference"))
+            metrics["kl"] = ratio * kl if self.kl_ratio else kl
             values = values + self.kl * metrics["kl"]
         return batch.losses(values, **metrics)
 

@@ -1,13 +1,15 @@
 """Lagged weights of the policy itself."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from trimtab.signals.start import own_logprobs
+from trimtab.core import Candidates, Losses, TokenBatch
+from trimtab.signals.start import own_logprobs, read_with
 
 
 class Snapshot(TrainerCallback):
@@ -20,14 +22,17 @@ class Snapshot(TrainerCallback):
 
     Args:
         every: updates between two snapshots; None keeps the first one for ever.
+        first: updates before the first one; until then the policy counts as its own snapshot.
     """
 
     name = "snapshot"
     provides = frozenset({name})
 
-    def __init__(self, every: int | None):
-        self.every = every
+    def __init__(self, every: int | None, first: int = 0):
+        self.every, self.first = every, first
         self.fresh = False
+        self.step = self.seed = 0
+        """of the running update, for draws"""
         self._pairs: dict[str, tuple[nn.Parameter, Tensor]] = {}  # name -> parameter of the policy, its lagged values
         self._stored: dict[str, Tensor] = {}
 
@@ -36,7 +41,9 @@ class Snapshot(TrainerCallback):
     ) -> None:
         """Take a snapshot where one is due. Called before the first micro-batch of each update."""
         assert model is not None
-        due = state.global_step == 0 or (self.every is not None and state.global_step % self.every == 0)
+        self.step, self.seed = state.global_step, getattr(args, "seed", 0)
+        done = state.global_step - self.first
+        due = done == 0 or (done > 0 and self.every is not None and done % self.every == 0)
         if due:
             self.take(model)
         elif self._stored:  # a run that goes on in the middle of a window
@@ -44,7 +51,7 @@ class Snapshot(TrainerCallback):
             for name, (_, lagged) in self._pairs.items():
                 lagged.copy_(self._stored[name])
         self._stored = {}
-        self.fresh = due
+        self.fresh = due or done < 0
 
     @torch.no_grad()
     def take(self, model: nn.Module) -> None:
@@ -65,9 +72,13 @@ class Snapshot(TrainerCallback):
             self.take(policy)  # outside a training loop
         self._exchange()
         try:
-            return {self.name: own_logprobs(policy, inputs)}
+            found = self._read(policy, inputs)
         finally:
             self._exchange()
+        return {} if found is None else {self.name: found}
+
+    def _read(self, policy: nn.Module, inputs: Mapping[str, Tensor]) -> Any:
+        return own_logprobs(policy, inputs)
 
     def _exchange(self) -> None:
         for name, (parameter, lagged) in self._pairs.items():
@@ -81,3 +92,42 @@ class Snapshot(TrainerCallback):
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Lagged weights of a checkpoint; they are used from the next update on, unless it takes a new snapshot."""
         self._stored = dict(state)
+
+
+class SnapshotTokens(Snapshot):
+    """As `Snapshot`, but gives some tokens at each place, chosen by the lagged policy, with its log-probabilities of
+    them, as `Candidates` [N, K].
+
+    Args:
+        every: as of `Snapshot`.
+        choose: ids [N, K] of a batch that holds the lagged policy's logits.
+    """
+
+    def __init__(self, every: int | None, choose: Callable[[TokenBatch], Tensor]):
+        super().__init__(every)
+        self.choose = choose
+
+    def _read(self, policy: nn.Module, inputs: Mapping[str, Tensor]) -> Candidates | None:
+        chosen = _Chosen(self.choose, self.seed, self.step)
+        read_with(chosen, policy, inputs, {})
+        if not chosen.ids:  # no row has an answer
+            return None
+        return Candidates(torch.cat(chosen.ids), torch.cat(chosen.logprobs))
+
+
+class _Chosen:
+    """An "objective" that is only read: it keeps tokens and what the policy says of them."""
+
+    needs = frozenset()
+    per = "token"
+
+    def __init__(self, choose: Callable[[TokenBatch], Tensor], seed: int, step: int):
+        self.choose, self.seed, self.step = choose, seed, step
+        self.ids: list[Tensor] = []
+        self.logprobs: list[Tensor] = []
+
+    def __call__(self, batch: TokenBatch) -> Losses:
+        ids = self.choose(replace(batch, seed=self.seed, step=self.step))
+        self.ids.append(ids)
+        self.logprobs.append(batch.logprobs(ids=ids))
+        return Losses(self.logprobs[-1][:, 0], {})

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.core import Candidates, LabelLogprobs, Plan
+from trimtab.models.masters import own_dtype
 from trimtab.objectives.policy_gradient import ratios
 from trimtab.signals.base import read_signals
 from trimtab.signals.start import read_with
@@ -41,8 +42,8 @@ def measured(
     plan: Plan, policy: nn.Module, inputs: Mapping[str, Tensor], known: Mapping[str, Any], temperature: float,
     at_start: bool,
 ) -> list[Apart]:  # fmt: skip
-    """|r - 1| of the answer tokens of a micro-batch, as the policy is read in training over each other side that has its
-    weights.
+    """|r - 1| of the answer tokens of a micro-batch, as the policy is read in training over each other side that has
+    its weights.
 
     Args:
         known: signals of the rollouts; "old" and candidates are of the policy that wrote them.
@@ -97,11 +98,13 @@ def verdict(apart: Apart, exact: bool, dropout_kept: bool) -> str | None:
             "engine, or chat template; nothing was trained. training.disable_dropout: false trains regardless"
         )
     if not exact and apart.mean >= ROUNDED:
-        return f"{said}: more than rounding does; dropout, another dtype or kernel, a stale engine or template may do it"
+        return (
+            f"{said}: more than rounding does; dropout, another dtype or kernel, a stale engine or template may do it"
+        )
     return None
 
 
 def is_exact(policy: nn.Module, device: torch.device) -> bool:
-    """Whether the policy, without autocast, is computed in float32 throughout."""
+    """Whether the policy, without autocast, is computed in float32 throughout: masters of other weights are not."""
     coarse = device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
-    return not coarse and all(p.dtype == torch.float32 for p in policy.parameters())
+    return not coarse and all(own_dtype(p) == torch.float32 for p in policy.parameters())

@@ -1,0 +1,52 @@
+"""The model that training started from, asked about the likeliest tokens at each place of an answer."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trimtab.core import PlanError
+from trimtab.models.forward import add_objective_forward
+from trimtab.signals.candidates import Written
+from trimtab.signals.columns import Column
+from trimtab.signals.frozen import FrozenModel
+from trimtab.signals.start import WithoutAdapter, read_with
+
+
+class ReferenceAtCandidates:
+    """Its log-probabilities of the `candidate_ids` [N, K] of the inputs, as "reference" [N, K].
+
+    Args:
+        reference: a frozen model, or the policy with what is trained switched off.
+
+    Raises:
+        PlanError: for a stored column, which holds those of the answer tokens alone.
+    """
+
+    provides = frozenset({"reference"})
+    temperature = 1.0
+    """what its logits are divided by"""
+
+    def __init__(self, reference: FrozenModel | WithoutAdapter | Column):
+        if isinstance(reference, Column):
+            raise PlanError(
+                "a stored reference says nothing of tokens that were not written; name the model as models.reference"
+            )
+        self.reference = reference
+        if isinstance(reference, FrozenModel):
+            add_objective_forward(reference.model)
+
+    @property
+    def models(self) -> list[Any]:
+        """The frozen models, for whoever places them."""
+        return list(getattr(self.reference, "models", ()))
+
+    def __call__(self, policy: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        written, reference = Written(1, inputs["candidate_ids"]), self.reference
+        frozen = isinstance(reference, FrozenModel)
+        alone = torch.autocast(inputs["labels"].device.type, enabled=False)
+        with alone if frozen else nullcontext(), nullcontext() if frozen else reference.off():
+            read_with(written, reference.model if frozen else policy, inputs, {}, self.temperature)
+        return {"reference": written.found()["candidate_logprobs"]}
