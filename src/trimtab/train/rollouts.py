@@ -146,7 +146,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         candidates = None
         if "candidate_ids" in signals:
             candidates = Candidates(signals.pop("candidate_ids"), signals.pop("candidate_logprobs"))
-        told = credit(Rollouts(batch, rewards, group, signals, candidates))
+        told = credit(Rollouts(batch, rewards, group, signals, candidates, self._outcomes))
         if self._old_differs:
             told = {"old": signals["old"], **told}
         self._learn("after", rows, signals, group)
