@@ -8,6 +8,8 @@ from functools import partial
 import pytest
 import torch
 from rich.console import Console
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
 import tiny_folder
 from trimtab import compare, decoding
@@ -157,6 +159,90 @@ def test_texts_are_read_as_they_were_written(model, tokenizer):
     assert same, "no text is read back as the tokens that were written"
     for i in same:
         torch.testing.assert_close(found.states[i], states[i], atol=1e-4, rtol=1e-4)
+
+
+def begun(adds=True):
+    """The byte tokenizer with a begin token, which it puts before texts or only has."""
+    tokenizer = tiny_folder.byte_tokenizer()
+    tokenizer.bos_token = "<|user|>"
+    if adds:
+        of = tokenizer.bos_token_id
+        tokenizer._tokenizer.post_processor = processors.TemplateProcessing(
+            single="<|user|> $A", special_tokens=[("<|user|>", of)]
+        )
+    return tokenizer
+
+
+def whole_logprobs(model, prompt, ids):
+    with torch.no_grad():
+        logits = model(torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1]
+    return logits.log_softmax(-1)[range(len(ids)), ids].tolist()
+
+
+@pytest.mark.parametrize("adds", [True, False], ids=["a begin token", "one that is not put"])
+@pytest.mark.parametrize("chat", [False, True], ids=["plain", "chat"])
+def test_the_same_token_behind_the_same_prompt_has_the_same_score_whoever_wrote_it(model, adds, chat):
+    """The begin token stands before human text as before what strategies go on with, and chats are chats."""
+    tokenizer = begun(adds)
+    (found,) = write(model, tokenizer, passages(), {"greedy": {}}, new=6, chat=chat)
+    by_ids, states = compare.read(model, tokenizer, passages(), found.ids, chat=chat)
+    for own, read, state, wanted in zip(found.logprobs, by_ids, states, found.states, strict=True):
+        assert read == pytest.approx(own, abs=1e-4)
+        torch.testing.assert_close(state, wanted, atol=1e-4, rtol=1e-4)
+    texts = ["bcd", "e f", "ghijk"]
+    for passage, text, read in zip(
+        passages(), texts, compare.read(model, tokenizer, passages(), texts, chat=chat)[0], strict=True
+    ):
+        prompt = encode_prompts(tokenizer, [passage.prompt], plain=not chat)["input_ids"][0].tolist()
+        assert (prompt[0] == tokenizer.bos_token_id) is (adds or chat)
+        ids = tokenizer(text, add_special_tokens=False).input_ids
+        assert read == pytest.approx(whole_logprobs(model, prompt, ids), abs=1e-4)
+
+
+def test_the_token_view_and_a_repeated_sentence_begin_as_texts_do(model):
+    tokenizer = begun()
+    ids = tokenizer("aab", add_special_tokens=False).input_ids
+    steps = choices(model, tokenizer, "ab", ids, {"greedy": {}})
+    wanted = whole_logprobs(model, tokenizer("ab").input_ids, ids)
+    assert [step["p"] for step in steps] == pytest.approx([math.exp(value) for value in wanted], rel=1e-4)
+    sentence = tokenizer(" ab cd", add_special_tokens=False).input_ids
+    found = repeat_sentence(model, tokenizer, ["ab cd"], 2, {"model": None})["model"][0]
+    p = [math.exp(value) for value in whole_logprobs(model, [tokenizer.bos_token_id], sentence * 2)]
+    assert found.tolist() == pytest.approx([sum(p[:6]) / 6, sum(p[6:]) / 6], rel=1e-4)
+    has = repeat_sentence(model, begun(adds=False), ["ab cd"], 2, {"model": None})["model"]
+    none = repeat_sentence(model, tiny_folder.byte_tokenizer(), ["ab cd"], 2, {"model": None})["model"]
+    assert has.tolist() == none.tolist()
+
+
+def test_the_model_as_its_own_judge_gives_the_perplexities_that_it_has_without(tmp_path):
+    folder = tiny_folder.save(tmp_path / "model", initializer_range=0.5)
+    begun().save_pretrained(folder)
+    tiny_folder.write_jsonl(tmp_path / "t.jsonl", [{"text": f"{i} goes on and on, it does"} for i in range(4)])
+    found = []
+    for judge in (None, folder):
+        out = tmp_path / f"{judge is None}.html"
+        chosen = parse_strategies("greedy,sample,beam", [])
+        settings = compare.Settings(
+            folder, str(tmp_path / "t.jsonl"), out, chosen, new=8, prefix=8, judge=judge, token_view=0
+        )
+        compare.compare(settings, Console(quiet=True))
+        rows = [json.loads(line) for line in out.with_suffix(".jsonl").read_text().splitlines()]
+        found.append([row["perplexity"] for row in rows])
+    assert found[1] == pytest.approx(found[0], rel=1e-3)
+
+
+def test_a_text_keeps_the_space_between_it_and_its_prompt(tmp_path):
+    """A tokenizer of spaces with words drops the first one of ids that it decodes alone."""
+    words = {word: i for i, word in enumerate(["<unk>", "▁the", "▁cat", "▁sat", "▁on", "▁mats"])}
+    built = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    built.pre_tokenizer, built.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=built, unk_token="<unk>")
+    tiny_folder.write_jsonl(tmp_path / "t.jsonl", [{"text": "the cat sat on the mats"}])
+    found, _ = load_passages(str(tmp_path / "t.jsonl"), tokenizer, 2, 3)
+    assert found == [Passage("the cat", " sat on the")]
+    assert compare._ids_read(tokenizer, "the cat", " sat on the", chat=False) == ([1, 2], [3, 4, 1])
+    assert compare.said_after(tokenizer, [1, 2], [3]) == " sat"
+    assert compare.said_after(tokenizer, [], [3]) == "sat"
 
 
 def test_the_token_view_says_who_would_have_kept_what(model, tokenizer):

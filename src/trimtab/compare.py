@@ -21,7 +21,7 @@ from trimtab.core import answer_mask
 from trimtab.data import stored
 from trimtab.data.chat import date_facts
 from trimtab.data.sources import SUFFIXES, load_rows, prompt_lines
-from trimtab.data.tokens import encode_prompts, prompt_ids
+from trimtab.data.tokens import answer_tails, coder, encode_prompts, prompt_ids, prompt_text
 from trimtab.decoding._beginning import grows
 from trimtab.decoding._config import as_processors, config_of, described, run
 from trimtab.decoding._fits import batches, takes
@@ -85,7 +85,8 @@ def load_passages(source: str, tokenizer: Any, prefix: int, new: int) -> tuple[l
             if len(ids) < prefix + new:
                 short += 1
                 continue
-            found.append(Passage(tokenizer.decode(ids[:prefix]), tokenizer.decode(ids[prefix : prefix + new])))
+            prompt, rest = ids[:prefix], ids[prefix : prefix + new]
+            found.append(Passage(tokenizer.decode(prompt), said_after(tokenizer, prompt, rest)))
         else:
             raise CompareError(f"{source}: row {number} has no text in a column 'prompt' or 'text'")
     if not found:
@@ -93,6 +94,12 @@ def load_passages(source: str, tokenizer: Any, prefix: int, new: int) -> tuple[l
             f"{source} holds no text of {prefix + new} tokens, {prefix} for the prompt and {new} to follow"
         )
     return found, f"{short} texts of fewer than {prefix + new} tokens were left out" if short else ""
+
+
+def said_after(tokenizer: Any, prompt: Sequence[int], ids: Sequence[int]) -> str:
+    """The text that ids add behind a prompt's: some tokenizers drop the space before the first of some ids alone."""
+    start, whole = (tokenizer.decode([*one], skip_special_tokens=True) for one in (prompt, [*prompt, *ids]))
+    return whole[len(start) :] if whole.startswith(start) else tokenizer.decode([*ids], skip_special_tokens=True)
 
 
 @dataclass
@@ -302,7 +309,8 @@ def _write(
         length = next((i for i, token in enumerate(ids) if token in ends), len(ids))
         kept = {name: values[place, : length + 1].tolist() for name, values in table.items()}
         rates = trackers[place].rates() if place in trackers else {}
-        text = tokenizer.decode(ids[:length], skip_special_tokens=True)
+        prompt = inputs["input_ids"][place][inputs["attention_mask"][place].bool()].tolist()
+        text = said_after(tokenizer, prompt, ids[:length])
         state = states[max(0, length - 1)][place]
         found[row] = {"texts": text, "ids": ids[: length + 1], **kept, "reinforcement": rates, "states": state}
     return found
@@ -327,7 +335,7 @@ def _search(
         entropy = -(log_p.exp() * log_p).nan_to_num_(nan=0.0).sum(dim=-1)
         chosen = log_p.gather(1, whole[0, len(prompt) :, None])[:, 0]
         found[row] = {
-            "texts": tokenizer.decode(ids[:length], skip_special_tokens=True), "ids": own, "kept": [], "confidence": [],
+            "texts": said_after(tokenizer, prompt.tolist(), ids[:length]), "ids": own, "kept": [], "confidence": [],
             "logprobs": chosen.tolist(), "entropy": entropy.tolist(), "reinforcement": {},
             "best": (log_p.argmax(dim=-1) == whole[0, len(prompt) :]).tolist(),
             "states": said.hidden_states[-1][0, len(prompt) - 1 + max(0, length - 1)].float().cpu(),
@@ -340,37 +348,57 @@ def _search(
 
 @torch.no_grad()
 def read(
-    model: PreTrainedModel, tokenizer: Any, passages: Sequence[Passage], texts: Sequence[str], batch: int = 16
+    model: PreTrainedModel,
+    tokenizer: Any,
+    passages: Sequence[Passage],
+    texts: Sequence[str | Sequence[int]],
+    batch: int = 16,
+    *,
+    chat: bool = False,
 ) -> tuple[list[list[float]], Tensor]:
-    """What a model makes of texts after their prompts, each tokenised on its own.
+    """What a model makes of texts after their prompts, which begin as those begin that it goes on with itself.
+
+    Args:
+        texts: words, which get the ids that they have behind their prompt; or the ids that were written, with their
+            end.
+        chat: passages are what a user says.
 
     Returns:
         Log-probabilities of each text's tokens in nats, [R][tokens], and the last hidden state at the place that gives
-        its last token, [R, D] on the CPU.
+        its last token but the end, [R, D] on the CPU.
     """
     logprobs: list[list[float]] = []
     states = []
-    bos = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
+    ends = set(end_tokens(tokenizer, model))
     for start in range(0, len(texts), batch):
-        rows = []
-        for passage, text in zip(passages[start : start + batch], texts[start : start + batch]):
-            prompt = tokenizer(passage.prompt, add_special_tokens=False).input_ids or bos
-            rows.append((prompt, tokenizer(text, add_special_tokens=False).input_ids))
+        some = list(zip(passages[start : start + batch], texts[start : start + batch]))
+        rows = [_ids_read(tokenizer, passage.prompt, text, chat) for passage, text in some]
         width = max(len(p) + len(t) for p, t in rows)
         ids = torch.full((len(rows), width), int(tokenizer.pad_token_id or 0), device=model.device)
         labels = torch.full_like(ids, -100)
         mask = torch.zeros_like(ids)
+        last = []
         for i, (prompt, text) in enumerate(rows):
             whole = torch.tensor([*prompt, *text], device=ids.device)
             ids[i, : len(whole)], mask[i, : len(whole)] = whole, 1
             labels[i, len(prompt) : len(whole)] = whole[len(prompt) :]
-        output = model(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False)
+            length = next((k for k, token in enumerate(text) if token in ends), len(text))
+            last.append(max(0, len(prompt) - 1 + max(0, length - 1)))
+        given = {"attention_mask": mask, "output_hidden_states": True, "use_cache": False}
+        output = model(input_ids=ids, **{name: value for name, value in given.items() if takes(model, name)})
         found = output.logits[:, :-1].float().log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
         keep = answer_mask(labels)
         logprobs += [found[i][keep[i]].tolist() for i in range(len(rows))]
-        last = (mask.sum(dim=1) - 2).clamp(min=0)
-        states.append(output.hidden_states[-1][torch.arange(len(rows)), last].float().cpu())
+        states.append(output.hidden_states[-1][torch.arange(len(rows)), torch.tensor(last)].float().cpu())
     return logprobs, torch.cat(states)
+
+
+def _ids_read(tokenizer: Any, prompt: str, text: str | Sequence[int], chat: bool) -> tuple[list[int], list[int]]:
+    """The ids of a prompt as a model is asked with it, and of the text behind it."""
+    asked, plain = prompt_text(tokenizer, prompt, "the prompt", plain=not chat)
+    ids = prompt_ids(tokenizer, prompt, "the prompt", plain=not chat)
+    tail = answer_tails(tokenizer, asked, [text], plain)[0] if isinstance(text, str) else [*text]
+    return ids, tail
 
 
 # ---------------------------------------------------------------- token by token
@@ -385,7 +413,7 @@ def choices(
     Returns:
         [{"token", "p", "entropy", "kept": {strategy: count}, "top": [[token, p, [strategy, ...], chosen], ...]}]
     """
-    said = tokenizer(prompt, add_special_tokens=False).input_ids
+    said = prompt_ids(tokenizer, prompt, "the prompt", plain=True)
     whole = torch.tensor([[*said, *ids]], device=model.device)
     logits = model(input_ids=whole, use_cache=False).logits[0, len(said) - 1 : -1].float()
     made = {}
@@ -441,12 +469,10 @@ def repeat_sentence(
         name -> [S, times] mean probability of the sentence's tokens in its k-th repetition, after the processor.
     """
     found: dict[str, list[list[float]]] = {name: [] for name in processors}
+    begun = coder(tokenizer)
     for sentence in sentences:
-        ids = tokenizer(" " + sentence.strip(), add_special_tokens=False).input_ids
-        whole = torch.tensor(
-            [[*([tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []), *ids * times]]
-        )
-        whole = whole.to(model.device)
+        ids = begun.ids(" " + sentence.strip())
+        whole = torch.tensor([[*begun.first, *ids * times]], device=model.device)
         skip = whole.size(1) - len(ids) * times
         logits = model(input_ids=whole, use_cache=False).logits[0].float()
         for name, make in processors.items():
@@ -537,13 +563,17 @@ def _compare(settings: Settings, console: Console) -> Path:
     ]
     for note in check_prompts(ids, settings.new, loading.limits(settings.model), tokenizer, settings.model):
         say(console, note)
+    judging = loading.load_tokenizer(settings.judge) if settings.judge else tokenizer
+    if settings.judge:
+        ids = [
+            prompt_ids(judging, one.prompt, f"prompt {i}", plain=not settings.chat) for i, one in enumerate(passages, 1)
+        ]
+        check_prompts(ids, settings.new, loading.limits(settings.judge), judging, settings.judge)
     device = loading.device()
     model = loading.load_model(settings.model).to(device)  # type: ignore[arg-type]
     if decoding.MODEL in settings.strategies:
         check_own(model.generation_config, settings.model)
-    judge, judging = model, tokenizer
-    if settings.judge:
-        judge, judging = loading.load_model(settings.judge).to(device), loading.load_tokenizer(settings.judge)  # type: ignore[arg-type]
+    judge = loading.load_model(settings.judge).to(device) if settings.judge else model  # type: ignore[arg-type]
     begun = time.perf_counter()
     written = write(
         model, tokenizer, passages, settings.strategies,
@@ -558,9 +588,12 @@ def _compare(settings: Settings, console: Console) -> Path:
         texts["human"] = [str(text) for text in human]
     say(console, "measuring the texts ...")
     states = {one.name: torch.stack(one.states) for one in written}
+    same = fingerprint.of_tokenizer(judging) == fingerprint.of_tokenizer(tokenizer)
+    written_ids = {one.name: one.ids for one in written} if same else {}
     for name, found in texts.items():  # what the model itself wrote, it has read when it wrote it
         if name == "human" or settings.judge:
-            logprobs[name], states[name] = read(judge, judging, passages, found)
+            given = written_ids.get(name, found)
+            logprobs[name], states[name] = read(judge, judging, passages, given, chat=settings.chat)
     signature = {
         "trimtab": __version__,
         "model": f"{settings.model} {fingerprint.of_model(model)}",

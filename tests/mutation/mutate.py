@@ -1153,6 +1153,13 @@ MISTAKES = [
         (DERA + "test_a_right_cache_is_used_after_its_first_tokens",),
     ),
     Mistake(
+        "compare: text is read without what the tokenizer begins texts with",
+        "compare.py",
+        'ids = prompt_ids(tokenizer, prompt, "the prompt", plain=not chat)',
+        "ids = coder(tokenizer).ids(asked)",
+        ("test_compare.py::test_the_same_token_behind_the_same_prompt_has_the_same_score",),
+    ),
+    Mistake(
         "decoding: a cache that two streams share is believed",
         "decoding/_checked.py",
         "if found is None or not alike(found, wanted, coarse=self.model.dtype != torch.float32):",
