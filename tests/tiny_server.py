@@ -32,6 +32,10 @@ class Server(HTTPServer):
         self.reply: Callable[[Asked], str] = echo
         self.tokens: Callable[[Asked], list[tuple[str, float]] | None] = lambda asked: None
         """(token, probability) of the likeliest first tokens, told to whoever asks for `logprobs`"""
+        self.complete: Callable[[Asked], dict[str, Any]] | None = None
+        """the choice that completions (not of chats) give; None: there are none"""
+        self.least = 0
+        """new tokens that a completion must ask for"""
         self.script: list[tuple[int, str]] = []
         """(status, body) of the next answers"""
         self.seen: list[Asked] = []
@@ -53,11 +57,23 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.keys.append(self.headers["Authorization"])
             status, body = self.server.script.pop(0) if self.server.script else (200, "")
         tokens = self.server.tokens(asked) if asked.get("logprobs") else None
+        if not body and "prompt" in asked:
+            status, body = self.completed(asked)
         body = body or completion(self.server.reply(asked), tokens=tokens)
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.end_headers()
         self.wfile.write(body.encode())
+
+    def completed(self, asked: Asked) -> tuple[int, str]:
+        if self.server.complete is None or not self.path.endswith("/v1/completions"):
+            return 404, '{"error": {"message": "no such route"}}'
+        if asked["max_tokens"] < self.server.least:
+            return 400, '{"error": {"message": "max_tokens must be at least 1"}}'
+        choice = {"index": 0, "finish_reason": "length", **self.server.complete(asked)}
+        return 200, json.dumps(
+            {"id": "1", "object": "text_completion", "created": 1, "model": "m", "choices": [choice]}
+        )
 
     def log_message(self, *args: Any) -> None:
         pass

@@ -22,6 +22,7 @@ from trimtab.evals.rules import Rules
 from trimtab.locks import writing
 from trimtab.mistakes import check_answered, check_settings
 from trimtab.models import fingerprint, loading
+from trimtab.models.asked import How, load_asked
 from trimtab.models.builtin import BUILTIN
 from trimtab.recipe import parse_value
 from trimtab.terminal import cells, say, table_of
@@ -121,6 +122,7 @@ def clean(
     command: str = "",
     force: bool = False,
     console: Console | None = None,
+    how: How | None = None,
 ) -> Cleaned:
     """Write the rows of `source` in other words, a meta with settings, prompts, models and measures beside them, and
     print what was kept and dropped.
@@ -143,6 +145,7 @@ def clean(
         command: for the meta.
         force: replace a file that is there.
         console: for progress and the table.
+        how: models that are named are loaded.
 
     Raises:
         ValueError: (or a subclass) for a mistake of the user; nothing is written then but candidates.
@@ -154,7 +157,7 @@ def clean(
     with writing(out, "another call", "wait for it, or choose another --out", CleanEvalError):
         return _clean(
             source, out, settings or Settings(), *models, endpoint=endpoint, reader=reader, command=command,
-            force=force, console=console or Console(),
+            force=force, console=console or Console(), how=how,
         )  # fmt: skip
 
 
@@ -171,6 +174,7 @@ def _clean(
     command: str,
     force: bool,
     console: Console,
+    how: How | None,
 ) -> Cleaned:
     if out.exists() and out.resolve() == Path(source).expanduser().resolve():
         raise CleanEvalError(f"--out: {out} is the file that is read; choose another FILE.jsonl")
@@ -183,7 +187,7 @@ def _clean(
         raise CleanEvalError(f"{source}: {error}") from None
     if endpoint and (rewriter == "rules" or not isinstance(rewriter, str)):
         raise CleanEvalError("--endpoint needs the name of the server's model that rewrites: --rewriter MODEL")
-    models = _Models()
+    models = _Models(how)
     likeness = _scorer(scorer) if isinstance(scorer, str) else scorer
     writer = _rewriter(rewriter, endpoint, settings, models) if isinstance(rewriter, str) else rewriter
     judge, why = (
@@ -245,13 +249,14 @@ def _candidates(result: Cleaned) -> Iterator[dict[str, Any]]:
 class _Models:
     """Models that were loaded, by name: one that rewrites and judges is loaded once."""
 
-    def __init__(self) -> None:
+    def __init__(self, how: How | None) -> None:
+        self.how = how
         self.loaded: dict[tuple[str, Any], tuple[Any, Any]] = {}
 
     def __call__(self, name: str, kind: Any) -> tuple[Any, Any]:
         if (name, kind) not in self.loaded:
             tokenizer = loading.load_tokenizer(name)
-            model = loading.load_model(name, kind=kind).to(loading.device())  # type: ignore[arg-type]
+            model = load_asked(name, self.how, kind)
             self.loaded[name, kind] = (model, tokenizer)
         return self.loaded[name, kind]
 

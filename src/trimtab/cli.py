@@ -33,6 +33,18 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Change a key, such as training.max_steps=20.")
 ]
 
+DtypeOption = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    typer.Option(help="Of the weights; auto: the one that the checkpoint was saved in."),
+]
+DeviceMapOption = Annotated[
+    Literal["auto"] | None,
+    typer.Option(help="auto: spread over all GPUs, and where they are too small the CPU; else all on one device."),
+]
+AdapterOption = Annotated[
+    str | None, typer.Option(metavar="FOLDER", help="Of PEFT (or a hub id), put on MODEL, whichever it names.")
+]
+
 
 @app.command("list")
 def list_(
@@ -244,15 +256,21 @@ def generate(
         Path | None, typer.Option(metavar="FILE.jsonl", help="Write rows with prompt and completion.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    adapter: AdapterOption = None,
+    dtype: DtypeOption = "auto",
+    device_map: DeviceMapOption = None,
 ) -> None:
     """Answers to prompts, by any decoding strategy; for an aligned model with a dial, at one strength or several."""
     _quiet()
     from trimtab import generate as answers
+    from trimtab.models.asked import How, with_adapter
 
     strengths = answers.parse_strengths(strength or ())
     chosen = answers.parse_options(options or ())
     how = (max_new_tokens, temperature, top_p, seed, decoding, chosen, plain, out, force)
-    settings = answers.Settings(model, aligned, strengths, *how, merge=merge)
+    settings = answers.Settings(
+        with_adapter(model, adapter), aligned, strengths, *how, merge=merge, how=How(dtype, device_map)
+    )
     asked = [*(prompt or ()), *(answers.load_prompts(prompts) if prompts else ())]
     if not asked:
         raise answers.GenerateError("there is nothing to answer: give --prompt TEXT or --prompts FILE")
@@ -288,12 +306,15 @@ def clean(
         typer.Option(metavar="MODEL", help="Drop what this model answers otherwise than the original."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    dtype: DtypeOption = "auto",
+    device_map: DeviceMapOption = None,
 ) -> None:
     """Rewrite a test set that models may have seen: same meaning and answers, other words (Clean-Eval)."""
     import shlex
 
     _quiet()
     from trimtab import clean as cleaning
+    from trimtab.models.asked import How
 
     settings = cleaning.parse(options or ())
     command = shlex.join(["trimtab", *sys.argv[1:]])
@@ -308,6 +329,7 @@ def clean(
         reader=reader,
         command=command,
         force=force,
+        how=How(dtype, device_map),
     )
 
 
@@ -338,14 +360,18 @@ def compare_decoding(
     ] = None,
     token_view: Annotated[int, typer.Option(metavar="N", min=0, help="Prompts to look at token by token.")] = 2,
     force: Annotated[bool, typer.Option("--force", help="Replace a page that is there.")] = False,
+    adapter: AdapterOption = None,
+    dtype: DtypeOption = "auto",
+    device_map: DeviceMapOption = None,
 ) -> None:
     """Decoding strategies on the same prompts: measures with intervals, drawings and texts on one page."""
     _quiet()
     from trimtab import compare
+    from trimtab.models.asked import How, with_adapter
 
     chosen = compare.parse_strategies(strategies, options or ())
     settings = compare.Settings(
-        model,
+        with_adapter(model, adapter),
         prompts,
         out,
         chosen,
@@ -358,6 +384,7 @@ def compare_decoding(
         judge=judge,
         token_view=token_view,
         force=force,
+        how=How(dtype, device_map),
     )
     typer.echo(f"page: {compare.compare(settings)}")
 
@@ -391,16 +418,24 @@ def eval_(
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0)] = 0,
     batch: Annotated[int, typer.Option(metavar="N", min=1, help="Items at a time.")] = 32,
+    adapter: AdapterOption = None,
+    dtype: DtypeOption = "auto",
+    device_map: DeviceMapOption = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="With --endpoint and --read options: whose chat template writes prompts."),
+    ] = None,
 ) -> None:
     """Suites on a model: every answer, numbers with intervals, and a page; a stopped evaluation is gone on with."""
     _quiet()
     from trimtab import evaluate
     from trimtab.evals import suites
+    from trimtab.models.asked import How, with_adapter
 
     names, options = evaluate.parse(words, suites.names())
     folder = out or Path("runs/eval") / evaluate.folder_name(model)
     settings = evaluate.Settings(
-        model,
+        with_adapter(model, adapter),
         folder,
         endpoint=endpoint,
         prompt=prompt,
@@ -411,6 +446,8 @@ def eval_(
         max_new_tokens=max_new_tokens,
         decoding=decoding,
         options=options,
+        how=How(dtype, device_map),
+        tokenizer=tokenizer,
     )
     for written in evaluate.evaluate(names, settings):
         typer.echo(f"report: {written / 'report.html'}")
@@ -447,16 +484,23 @@ def contamination(
     allow_same: Annotated[
         bool, typer.Option("--allow-same", help="Measure a model too that made the clean set, which flatters it.")
     ] = False,
+    dtype: DtypeOption = "auto",
+    device_map: DeviceMapOption = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="With --endpoint and --read options: whose chat template writes prompts."),
+    ] = None,
 ) -> None:
     """Has a model seen a test set? Scores on it, on it in other words and on fresh items, with the gaps, and a page."""
     _quiet()
     from trimtab import contamination as search
+    from trimtab.models.asked import How
 
     search.contamination(
         search.Settings(
             clean, control, model, out, baseline=baseline, endpoint=endpoint, read=read, prompt=prompt, limit=limit,
             seed=seed, batch=batch, max_new_tokens=max_new_tokens, allow_same=allow_same,
-            options=search.parse(options or ()),
+            options=search.parse(options or ()), how=How(dtype, device_map), tokenizer=tokenizer,
         )
     )  # fmt: skip
     typer.echo(f"report: {out / search.REPORT}")
@@ -487,17 +531,22 @@ def collect(
     verify: Annotated[
         Literal["exact", "math"], typer.Option(help="Compare the last number or words, or what mathematics means.")
     ] = "exact",
+    adapter: AdapterOption = None,
+    dtype: DtypeOption = "auto",
+    device_map: DeviceMapOption = None,
 ) -> None:
     """Answers of a model to tasks, judged, as rows for reward models; a stopped collection is gone on with."""
     _quiet()
     from trimtab.collect import Settings, collect
     from trimtab.generate import parse_options
+    from trimtab.models.asked import How, with_adapter
 
     counts = collect(
         Settings(
-            model, source, out, answers=answers, limit=limit, heldout=heldout, pairs=pairs, temperature=temperature,
+            with_adapter(model, adapter), source, out, answers=answers, limit=limit, heldout=heldout, pairs=pairs,
+            temperature=temperature,
             max_new_tokens=max_new_tokens, endpoint=endpoint, seed=seed, batch=batch, verify=verify,
-            decoding=decoding, options=parse_options(options or ()),
+            decoding=decoding, options=parse_options(options or ()), how=How(dtype, device_map),
         )
     )  # fmt: skip
     for what, number in vars(counts).items():
@@ -524,15 +573,18 @@ def score(
         int | None, typer.Option(metavar="N", min=2, help="Tokens of prompt and answer; 4096 if not given.")
     ] = None,
     batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Answers at a time.")] = 16,
-    dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Of the weights.")] = "float32",
     force: Annotated[bool, typer.Option("--force", help="Replace scores that are there.")] = False,
+    adapter: AdapterOption = None,
+    dtype: DtypeOption = "auto",
+    device_map: DeviceMapOption = None,
 ) -> None:
     """A reward model's score of each answer token, and what it is worth where rows say what is right."""
     _quiet()
     from trimtab import score as scoring
+    from trimtab.models.asked import with_adapter
 
-    how = (source, processbench, reference, limit, max_length, batch_size, dtype, force)
-    typer.echo(f"report: {scoring.score_into(scoring.Settings(model, out, *how))}")
+    how = (source, processbench, reference, limit, max_length, batch_size, dtype, force, device_map)
+    typer.echo(f"report: {scoring.score_into(scoring.Settings(with_adapter(model, adapter), out, *how))}")
 
 
 @app.command("report")

@@ -24,6 +24,7 @@ from trimtab.evals.parsing import without_reasoning
 from trimtab.locks import writing
 from trimtab.mistakes import check_answered
 from trimtab.models import fingerprint, loading
+from trimtab.models.asked import How, load_asked
 from trimtab.models.limits import check_prompts
 from trimtab.report.html import put
 from trimtab.run import environment
@@ -65,8 +66,11 @@ class Settings:
     decoding: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     """of the decoding strategy"""
+    how: How = field(default_factory=How)
 
     def __post_init__(self) -> None:
+        if self.endpoint:
+            self.how.check_server(self.model, CollectError)
         if self.decoding is None:
             if self.options:
                 key = next(iter(self.options))
@@ -183,7 +187,7 @@ def _answerer(settings: Settings) -> Answerer:
         )  # fmt: skip
     tokenizer = loading.load_tokenizer(settings.model)
     adopt_date(tokenizer, settings.out / FACTS)
-    model = loading.load_model(settings.model).to(loading.device())  # type: ignore[arg-type]
+    model = load_asked(settings.model, settings.how)
     options = settings.options
     if settings.decoding is None:
         options = {"temperature": 1.0 if settings.temperature is None else settings.temperature}

@@ -32,6 +32,7 @@ from trimtab.evals.text_quality import MissingMauve, SelfReinforcement, cosine, 
 from trimtab.intervals import Interval, bootstrap_ratio
 from trimtab.locks import writing
 from trimtab.models import fingerprint, loading
+from trimtab.models.asked import How, load_asked
 from trimtab.models.ends import end_tokens
 from trimtab.models.limits import check_prompts
 from trimtab.models.tokenizers import token_positions
@@ -531,6 +532,7 @@ class Settings:
     """prompts whose texts can be looked at token by token"""
     tracked: int = 20
     force: bool = False
+    how: How = field(default_factory=How)
 
 
 def compare(settings: Settings, console: Console | None = None) -> Path:
@@ -569,11 +571,10 @@ def _compare(settings: Settings, console: Console) -> Path:
             prompt_ids(judging, one.prompt, f"prompt {i}", plain=not settings.chat) for i, one in enumerate(passages, 1)
         ]
         check_prompts(ids, settings.new, loading.limits(settings.judge), judging, settings.judge)
-    device = loading.device()
-    model = loading.load_model(settings.model).to(device)  # type: ignore[arg-type]
+    model = load_asked(settings.model, settings.how)
     if decoding.MODEL in settings.strategies:
         check_own(model.generation_config, settings.model)
-    judge = loading.load_model(settings.judge).to(device) if settings.judge else model  # type: ignore[arg-type]
+    judge = load_asked(settings.judge, settings.how) if settings.judge else model
     begun = time.perf_counter()
     written = write(
         model, tokenizer, passages, settings.strategies,
@@ -597,6 +598,7 @@ def _compare(settings: Settings, console: Console) -> Path:
     signature = {
         "trimtab": __version__,
         "model": f"{settings.model} {fingerprint.of_model(model)}",
+        "dtype": str(model.dtype).removeprefix("torch."),
         "tokenizer": fingerprint.of_tokenizer(tokenizer),
         **(date_facts(tokenizer) if settings.chat else {}),
         "perplexity under": f"{settings.judge} {fingerprint.of_model(judge)}" if settings.judge else "the model itself",

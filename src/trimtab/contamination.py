@@ -18,6 +18,7 @@ from trimtab.evals.runner import Question, Read, question
 from trimtab.evals.scored import plain
 from trimtab.evals.suite import Answered, baselines
 from trimtab.models import loading
+from trimtab.models.asked import How
 from trimtab.recipe import parse_value
 from trimtab.report import contamination as page
 from trimtab.report.html import put
@@ -54,6 +55,9 @@ class Settings:
     """Measure a model too that made the clean set."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Of the suite `multiple_choice`, such as the names of columns."""
+    how: How = field(default_factory=How)
+    tokenizer: str | None = None
+    """of a server's models, see `trimtab.evaluate`"""
 
 
 def contamination(settings: Settings, console: Console | None = None) -> list[Triangle]:
@@ -146,7 +150,7 @@ def _answered(
     """Of one model, which is in memory for no longer than this."""
     how = evaluate.Settings(
         model, settings.out, settings.endpoint, settings.prompt, settings.read, settings.limit, settings.seed,
-        settings.batch, settings.max_new_tokens,
+        settings.batch, settings.max_new_tokens, how=settings.how, tokenizer=settings.tokenizer,
     )  # fmt: skip
     answerer, folder = evaluate.answerer_of(how), settings.out / folder_of(model)
     found: dict[Set, list[Answered]] = {}

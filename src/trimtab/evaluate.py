@@ -21,6 +21,7 @@ from trimtab.evals.scored import plain
 from trimtab.evals.suite import Answered, baselines
 from trimtab.locks import writing
 from trimtab.models import fingerprint, loading
+from trimtab.models.asked import How, load_asked
 from trimtab.recipe import parse_value
 from trimtab.report import evaluation as page
 from trimtab.report.evaluation import FACTS, SAMPLES
@@ -51,15 +52,23 @@ class Settings:
     decoding: str | None = None
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """suite -> settings; "decoding" -> those of the strategy"""
+    how: How = field(default_factory=How)
+    tokenizer: str | None = None
+    """whose chat template writes what a server echoes; None: plain text"""
 
     def __post_init__(self) -> None:
+        if self.endpoint:
+            self.how.check_server(self.model, EvaluateError)
         if self.endpoint and self.decoding:
             raise EvaluateError("--decoding needs a model in memory; a server decodes by itself at temperature 0")
         if self.options.get("decoding") and not self.decoding:
             key = next(iter(self.options["decoding"]))
             raise EvaluateError(f"decoding.{key} is a setting of a strategy; name it: --decoding NAME")
-        if self.endpoint and self.read == "options":
-            raise EvaluateError("a server does not tell the probability of every option: use --read text")
+        if self.tokenizer and not (self.endpoint and self.read == "options"):
+            raise EvaluateError(
+                "--tokenizer writes the prompts behind which a server's options are compared; it is of --endpoint with "
+                "--read options alone"
+            )
 
 
 def parse(words: Sequence[str], names: Sequence[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
@@ -113,6 +122,8 @@ def evaluate(names: Sequence[str], settings: Settings, console: Console | None =
     for name in names:
         check_writable(settings.out / name, EvaluateError, "choose another --out")
     answerer = answerer_of(settings)
+    if settings.endpoint and settings.read == "options" and not settings.tokenizer:
+        say(console, f"options stand behind plain prompts; --tokenizer {settings.model} uses its chat template")
     folders = []
     for name, asked in questions.items():
         folder = settings.out / name
@@ -143,10 +154,16 @@ def _check_questions(questions: Mapping[str, Question], model: str) -> list[str]
 def answerer_of(settings: Settings) -> Answerer:
     """A server, or a model that is loaded now."""
     if settings.endpoint:
-        return Endpoint(settings.endpoint, settings.model, seed=settings.seed, batch=settings.batch)
+        tokenizer = loading.load_tokenizer(settings.tokenizer) if settings.tokenizer else None
+        server = Endpoint(
+            settings.endpoint, settings.model, seed=settings.seed, batch=settings.batch, tokenizer=tokenizer
+        )
+        if settings.read == "options":
+            server.echoes.check()
+        return server
     tokenizer = loading.load_tokenizer(settings.model)
     adopt_date(tokenizer, *sorted(settings.out.glob(f"*/{FACTS}")))
-    model = loading.load_model(settings.model).to(loading.device())  # type: ignore[arg-type]
+    model = load_asked(settings.model, settings.how)
     return Local(
         model,
         tokenizer,

@@ -27,6 +27,7 @@ from trimtab.decoding._own import check_own, check_stored
 from trimtab.decoding.realign import Merge
 from trimtab.locks import writing
 from trimtab.models import fingerprint, loading
+from trimtab.models.asked import How, load_asked
 from trimtab.models.identity_layer import MARK
 from trimtab.models.limits import check_prompts
 from trimtab.recipe import parse_value
@@ -61,6 +62,7 @@ class Settings:
     force: bool = False
     merge: str | None = None
     """what the dial mixes; None: logits"""
+    how: How = field(default_factory=How)
 
     def __post_init__(self) -> None:
         if self.aligned and not self.strengths:
@@ -214,11 +216,11 @@ def _generate(prompts: Sequence[Prompt], settings: Settings, console: Console) -
         _, said = loading.check_vocabulary(tokenizer, own, settings.aligned, "aligned model")
         if said:
             say(console, said)
-    model = _load(settings.model, "model", made)
+    model = _load(settings.model, "model", made, settings.how)
     if settings.own:
         check_own(model.generation_config, settings.model)
     if settings.aligned:
-        options["aligned"] = _load(settings.aligned, "aligned", made)
+        options["aligned"] = _load(settings.aligned, "aligned", made, settings.how)
     streams = len(prompts) == 1 and len(strengths) == 1 and console.is_terminal
     if streams:
         console.print(Text(f"> {_shown(prompts[0])}", style="bold"), soft_wrap=True)
@@ -307,11 +309,11 @@ def _write(
     stored.write(out, rows, {"signature": made, "rows": len(prompts) * len(strengths)})
 
 
-def _load(name: str, role: str, made: list[str]) -> PreTrainedModel:
-    """The model on the device there is; its fingerprint goes to `made`."""
-    model = loading.load_model(name)
-    made.append(f"{role} {name} {fingerprint.of_model(model)}")
-    return model.to(loading.device())  # type: ignore[arg-type]
+def _load(name: str, role: str, made: list[str], how: How) -> PreTrainedModel:
+    """The model where it is to run; its fingerprint and dtype go to `made`."""
+    model = load_asked(name, how)
+    made.append(f"{role} {name} {fingerprint.of_model(model)} {str(model.dtype).removeprefix('torch.')}")
+    return model
 
 
 def _show(console: Console, prompt: str, strengths: Sequence[float | None], texts: Sequence[str]) -> None:

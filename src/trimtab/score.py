@@ -234,8 +234,9 @@ class Settings:
     limit: int | None = None
     max_length: int | None = None
     batch_size: int = 16
-    dtype: str = "float32"
+    dtype: str = "auto"
     force: bool = False
+    device_map: str | None = None
 
     def __post_init__(self) -> None:
         if (self.source is None) == (self.processbench is None):
@@ -260,7 +261,9 @@ def score_into(settings: Settings, console: Console | None = None) -> Path:
     form = form_of(rows[0])
     asked = read(rows, source, numbered=settings.processbench is not None)
     check_writable(out, ScoreError, "choose another --out")
-    model = load_credit(settings.model, dtype=settings.dtype, reference=settings.reference)
+    model = load_credit(
+        settings.model, dtype=settings.dtype, reference=settings.reference, device_map=settings.device_map
+    )
     tokenizer = loading.load_tokenizer(settings.model)
     adopt_date(tokenizer, out / SIGNATURE)
     limit = _limit(settings, model)
@@ -274,7 +277,7 @@ def score_into(settings: Settings, console: Console | None = None) -> Path:
     reading = model.reading
     signature = {
         "trimtab": __version__,
-        "dtype": settings.dtype,
+        "dtype": str(model.model.dtype).removeprefix("torch."),
         "max_length": str(limit),
         "model": f"{settings.model} {fingerprint.of_model(model.model)}",
         "reading": f"{reading.source}, {reading.gathered}{' of sigma' * reading.squash}, beta {reading.beta:g}",

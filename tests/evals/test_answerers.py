@@ -4,11 +4,13 @@ import time
 
 import pytest
 import torch
+from tokenizers import processors
 
 import tiny
 import tiny_folder
 from trimtab.data.tokens import encode_prompts
 from trimtab.evals.answerers import Endpoint, Local, renormalised
+from trimtab.evals.echoes import without_begin
 from trimtab.evals.suite import SuiteError, user
 from trimtab.mistakes import Unanswered
 
@@ -211,3 +213,76 @@ def test_a_server_cannot_compare_options():
     pytest.importorskip("openai")
     with pytest.raises(SuiteError, match="use --read text"):
         Endpoint("http://127.0.0.1:9/v1", "m").compare(CHATS[:1], [["A"]])
+
+
+# ---------------------------------------------------------------- a server that echoes
+
+
+def language(model, tokenizer):
+    """What vLLM's completions give: the tokens of a prompt with their log-probabilities, and new tokens if asked."""
+
+    def complete(asked):
+        ids = tokenizer(asked["prompt"], add_special_tokens=False).input_ids
+        new = [70] * asked["max_tokens"]
+        with torch.no_grad():
+            log_p = model(torch.tensor([ids + new])).logits.log_softmax(-1)[0]
+        values = [None, *(log_p[t - 1, token].item() for t, token in enumerate(ids + new) if t)]
+        tokens = [tokenizer.decode([i]) for i in ids + new]
+        return {"text": tokenizer.decode(ids + new), "logprobs": {"tokens": tokens, "token_logprobs": values}}
+
+    return complete
+
+
+@pytest.mark.parametrize("templated", [True, False])
+@pytest.mark.parametrize("least", [0, 1])
+def test_a_server_that_echoes_gives_the_probabilities_of_the_model_itself(server, model, tokenizer, templated, least):
+    server.complete = language(model, tokenizer)
+    server.least = least
+    labels = [["A", "B"], ["yes", "no"], ["A", "it depends"]]
+    asked = endpoint(server, tokenizer=tokenizer if templated else None)
+    found = asked.compare(CHATS, labels)
+    wanted = Local(model, tokenizer, plain=not templated).compare(CHATS, labels)
+    for one, other in zip(found, wanted, strict=True):
+        assert one == pytest.approx(other, abs=1e-3)
+    assert {s["max_tokens"] for s in server.seen if s.get("echo")} == ({0} if not least else {0, 1})
+    template = asked.facts()["template"]
+    assert template == (Local(model, tokenizer).facts()["template"] if templated else "none, prompts are plain text")
+    assert "template" not in endpoint(server).facts()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"logprobs": None}, "its completions hold no logprobs"),
+        ({"text": " and so on"}, "it does not echo the prompt"),
+        ({"logprobs": {"tokens": ["a", "b"], "token_logprobs": [None, None]}}, "leave tokens of the prompt out"),
+        (None, "it refused the request .Error code: 404"),
+    ],
+)
+def test_a_server_that_tells_too_little_is_refused_with_what_it_does(server, model, tokenizer, change, reason):
+    if change is not None:
+        whole = language(model, tokenizer)
+        server.complete = lambda asked: {**whole(asked), **change}
+    asked = endpoint(server)
+    with pytest.raises(SuiteError, match=f"cannot compare options: .*{reason}.*use --read text"):
+        asked.echoes.check()
+
+
+def test_an_option_that_grows_together_with_its_prompt_is_refused(server):
+    def complete(asked):
+        text = asked["prompt"]
+        tokens = [text[:-2], text[-2:]]  # the last two characters, whatever they are
+        return {"text": text, "logprobs": {"tokens": tokens, "token_logprobs": [None, -1.0]}}
+
+    server.complete = complete
+    with pytest.raises(SuiteError, match="joins the end of the prompt .* and the option 'B' into one token"):
+        endpoint(server).compare([user("a")], [["B"]])
+
+
+def test_a_begin_token_that_the_template_writes_is_left_to_the_server():
+    tokenizer = tiny_folder.byte_tokenizer()
+    assert without_begin(tiny_folder.byte_tokenizer(), "<|user|>a") == "<|user|>a"
+    tokenizer._tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|user|> $A", special_tokens=[("<|user|>", 1)]
+    )
+    assert without_begin(tokenizer, "<|user|>a") == "a"

@@ -1153,6 +1153,20 @@ MISTAKES = [
         (DERA + "test_a_right_cache_is_used_after_its_first_tokens",),
     ),
     Mistake(
+        "server: an option counts with the end of its prompt",
+        "evals/echoes.py",
+        "                rest = whole[len(prompt) :]",
+        "                rest = whole[len(prompt) - 1 :]",
+        ("evals/test_answerers.py::test_a_server_that_echoes_gives_the_probabilities_of_the_model_itself",),
+    ),
+    Mistake(
+        "loading: an adapter is put on the model that it names",
+        "models/places.py",
+        "            return Adapter(place, name.base, settings)",
+        "            pass",
+        ("test_asked_models.py::test_an_adapter_is_put_on_the_model_that_is_named_whatever_it_names_itself",),
+    ),
+    Mistake(
         "compare: text is read without what the tokenizer begins texts with",
         "compare.py",
         'ids = prompt_ids(tokenizer, prompt, "the prompt", plain=not chat)',

@@ -16,6 +16,7 @@ from trimtab.data.tokens import answer_tails, encode_prompts, prompt_text
 from trimtab.decoding._beginning import begin, grows
 from trimtab.decoding._config import config_of, described, generate
 from trimtab.decoding._fits import pads_left, takes
+from trimtab.evals.echoes import Echoes
 from trimtab.evals.suite import Messages, SuiteError
 from trimtab.mistakes import Unanswered
 from trimtab.models import fingerprint
@@ -233,6 +234,8 @@ class Endpoint:
         tries: of one request.
         pause: seconds before the second try; doubles with each.
         timeout: of one try, seconds.
+        tokenizer: of the model, whose chat template writes the prompts that options are compared behind; plain text
+            without one. Chats are sent as chats.
 
     The key is read from the environment variable TRIMTAB_API_KEY and stands nowhere else.
     """
@@ -248,6 +251,7 @@ class Endpoint:
         tries: int = 5,
         pause: float = 1.0,
         timeout: float = 120.0,
+        tokenizer: Any = None,
     ):
         try:
             from openai import OpenAI
@@ -262,13 +266,19 @@ class Endpoint:
         self._client = OpenAI(
             base_url=url, api_key=os.environ.get(ENDPOINT_KEY, "none"), timeout=timeout, max_retries=0
         )
+        self.echoes = Echoes(self._complete, url, tokenizer)
 
     def facts(self) -> dict[str, str]:
         return {
             "model": f"{self.name} at {self.url}",
             "decoding": f"temperature={self.temperature:g}",
             "seed": str(self.seed),
+            **({} if self.echoes.least is None else {"template": self._template()}),
         }
+
+    def _template(self) -> str:
+        template = getattr(self.echoes.tokenizer, "chat_template", None)
+        return fingerprint.of_text(str(template)) if template else "none, prompts are plain text"
 
     def answer(self, chats: Sequence[Messages], max_new_tokens: int, seeds: Sequence[int] | None = None) -> list[Reply]:
         """Each drawn by the server's seed, or by one of its own below 2**31."""
@@ -284,7 +294,9 @@ class Endpoint:
             return list(pool.map(lambda chat, seed: self._one(chat, max_new_tokens, seed), chats, seeds))
 
     def compare(self, chats: Sequence[Messages], labels: Sequence[Sequence[str]]) -> list[dict[str, float]]:
-        raise SuiteError("a server does not tell the probability of every option: use --read text")
+        self.echoes.check()
+        with ThreadPoolExecutor(max_workers=min(self.batch, len(chats))) as pool:
+            return list(pool.map(self.echoes.compare, chats, labels))
 
     def first_tokens(self, chat: Messages, number: int) -> list[tuple[str, float]] | None:
         """The likeliest first tokens of an answer with their log-probabilities in nats, None from a server that does
@@ -318,7 +330,25 @@ class Endpoint:
         return (Reply("", error), False) if found is None else found
 
     def _ask(self, read: Callable[[Any], T], chat: Messages, **how: Any) -> tuple[T | None, str | None]:
-        """What `read` makes of the first choice of an answer, or why there is none."""
+        """What `read` makes of the first choice of an answer to a chat, or why there is none."""
+
+        def read_message(choice: Any) -> T:
+            if choice.message is None:
+                raise _NoAnswer("the server's answer holds no message")
+            return read(choice)
+
+        return self._tried(
+            read_message, lambda: self._client.chat.completions.create(model=self.name, **how, **asked_of(chat))
+        )
+
+    def _complete(self, read: Callable[[Any], T], tries: int | None, **how: Any) -> tuple[T | None, str | None]:
+        """As `_ask`, of the completion of a text."""
+        return self._tried(read, lambda: self._client.completions.create(model=self.name, seed=self.seed, **how), tries)
+
+    def _tried(
+        self, read: Callable[[Any], T], send: Callable[[], Any], tries: int | None = None
+    ) -> tuple[T | None, str | None]:
+        """What `read` makes of the first choice of what comes back, or why there is none."""
         from openai import APIStatusError, OpenAIError
         from tenacity import RetryError, retry, retry_if_exception, wait_random_exponential
 
@@ -327,11 +357,11 @@ class Endpoint:
                 return error.status_code in (408, 409, 429) or error.status_code >= 500
             return isinstance(error, (OpenAIError, _NoAnswer, ValueError))
 
-        answered = self.answered
+        answered, most = self.answered, tries or self.tries
 
         def enough(state: Any) -> bool:
             lost = not self.answered and _unreachable(state.outcome.exception())
-            return state.attempt_number >= (min(self.tries, FEW) if lost else self.tries)
+            return state.attempt_number >= (min(most, FEW) if lost else most)
 
         @retry(
             retry=retry_if_exception(may_pass),
@@ -339,10 +369,10 @@ class Endpoint:
             wait=wait_random_exponential(multiplier=self.pause, max=60),
         )
         def ask() -> T:
-            found = self._client.chat.completions.create(model=self.name, **how, **asked_of(chat))
+            found = send()
             self.answered += 1
             first = found.choices[0] if getattr(found, "choices", None) else None
-            if first is None or first.message is None:
+            if first is None:
                 raise _NoAnswer("the server's answer holds no message")
             return read(first)
 
@@ -353,7 +383,7 @@ class Endpoint:
             if _unreachable(last) and self.answered == answered:
                 raise Unanswered(_gone(self.url, last)) from None
             said = " ".join(str(last).split())[:300]
-            return None, f"{type(last).__name__.strip('_')} in {self.tries} tries: {said}"
+            return None, f"{type(last).__name__.strip('_')} in {most} tries: {said}"
         except APIStatusError as error:
             said = " ".join(str(error).split())[:300]
             if error.status_code in OF_THE_ITEM:

@@ -32,6 +32,7 @@ from trimtab.evals.answerers import Local
 from trimtab.evals.runner import measures
 from trimtab.evals.suite import Answered, Item, Messages, SuiteError, Verdict
 from trimtab.models import loading
+from trimtab.models.asked import How, load_asked, with_adapter
 
 _ROLES: dict[str, Callable[..., ChatMessage]] = {
     "user": ChatMessageUser,
@@ -168,8 +169,8 @@ class TrimtabAPI(ModelAPI):
 
     Args:
         model_name: a builtin model, a folder or a hub id.
-        model_args: `decoding` (a strategy), `batch`, `plain`, `live` (a (model, tokenizer) that is in memory already),
-            and settings of the strategy.
+        model_args: `decoding` (a strategy), `batch`, `plain`, `dtype`, `device_map` and `adapter` (as on the command
+            line), `live` (a (model, tokenizer) that is in memory already), and settings of the strategy.
     """
 
     def __init__(
@@ -184,8 +185,10 @@ class TrimtabAPI(ModelAPI):
         batch = int(model_args.pop("batch", 32))
         strategy, plain = model_args.pop("decoding", "greedy"), bool(model_args.pop("plain", False))
         live = model_args.pop("live", None)
+        how = How(model_args.pop("dtype", "auto"), model_args.pop("device_map", None))
         if live is None:
-            live = loading.load_model(model_name).to(loading.device()), loading.load_tokenizer(model_name)  # type: ignore[arg-type]
+            named = with_adapter(model_name, model_args.pop("adapter", None))
+            live = load_asked(named, how), loading.load_tokenizer(named)
         model, tokenizer = live
         self._answerer = Local(
             model,

@@ -15,10 +15,21 @@ _LENGTH = 16
 def of_model(model: nn.Module) -> str:
     """Of every byte of the weights, their names and dtypes."""
     digest = hashlib.blake2b(digest_size=_LENGTH // 2)
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, kept in sorted(model.state_dict().items()):
+        tensor: Any = _read(model, name, kept)
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def _read(model: nn.Module, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """A weight that a device map has left on disk or in memory until its layer runs; any other as it is."""
+    if tensor.device.type != "meta":
+        return tensor
+    owner, _, own = name.rpartition(".")
+    hook: Any = model.get_submodule(owner)._hf_hook
+    kept = next(one.weights_map for one in (hook, *getattr(hook, "hooks", ())) if getattr(one, "weights_map", None))
+    return kept[own].to(tensor.dtype)
 
 
 def of_tokenizer(tokenizer: Any) -> str:

@@ -196,18 +196,23 @@ def load_model(
     trust_remote_code: bool = False,
     kind: Any = AutoModelForCausalLM,
     needs_head: bool = True,
+    device_map: str | dict[str, Any] | None = None,
 ) -> PreTrainedModel:
     """A model in eval mode, a causal language model unless `kind` is another auto class. Weights are read from
     safetensors only, and are all there.
 
     Args:
+        dtype: a name, or "auto" for the checkpoint's own.
         needs_head: False where the output head is not used, so that it may be missing.
+        device_map: "auto" spreads the layers over the devices there are (or as transformers takes one); None leaves all
+            on the CPU.
 
     Raises:
         ModelNotFound: with what was looked for.
         BrokenModel: if the weights are not those that the config asks for.
     """
     how: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code, "kind": kind}
+    how["device_map"] = device_map
     adapter = adapter_at(place_of(name), name)
     if adapter is None:
         return _load_whole(name, needs_head=needs_head, **how)
@@ -218,7 +223,7 @@ def load_model(
     def base() -> PreTrainedModel:
         scores = kind is AutoModelForTokenClassification and holds_score_head(weights)
         if scores and not _gives_scores(adapter.base, trust_remote_code):
-            below = load_model(adapter.base, dtype=dtype, trust_remote_code=trust_remote_code, needs_head=False)
+            below = load_model(adapter.base, needs_head=False, **{**how, "kind": AutoModelForCausalLM})
             return with_scalar_head(below, seed=0)  # the adapter's own head replaces it
         if adapter_at(place_of(adapter.base), adapter.base) is not None:
             return load_model(adapter.base, needs_head=needs_head, **how)
@@ -237,7 +242,14 @@ def _gives_scores(name: str, trust_remote_code: bool) -> bool:
 
 
 def _load_whole(
-    name: str, *, dtype: str, trust_remote_code: bool, kind: Any, needs_head: bool, supplied: Collection[str] = ()
+    name: str,
+    *,
+    dtype: str,
+    trust_remote_code: bool,
+    kind: Any,
+    needs_head: bool,
+    device_map: str | dict[str, Any] | None = None,
+    supplied: Collection[str] = (),
 ) -> PreTrainedModel:
     """As `load_model`, where no adapter lies.
 
@@ -248,7 +260,8 @@ def _load_whole(
         kind,
         name,
         folder.weights_fault,
-        dtype=DTYPES[dtype],
+        dtype=DTYPES.get(dtype, dtype),
+        **({} if device_map is None else {"device_map": device_map}),
         trust_remote_code=trust_remote_code,
         use_safetensors=True,
         ignore_mismatched_sizes=True,  # told by name below, before anybody sees what was drawn in their place

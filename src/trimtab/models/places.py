@@ -40,6 +40,17 @@ class Adapter:
     settings: dict[str, Any]
 
 
+class OnModel(str):
+    """The name of an adapter that is put on a model of the user's choice, and not on the one that it names."""
+
+    base: str
+
+    def __new__(cls, adapter: str, base: str) -> "OnModel":
+        found = super().__new__(cls, adapter)
+        found.base = base
+        return found
+
+
 def place_of(name: str) -> Place:
     """Where the model `name` lies. `ORG/NAME@REVISION` is one on the hub; a folder may have an @ in its name.
 
@@ -91,12 +102,14 @@ def adapter_at(place: Place, name: str) -> Adapter | None:
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
         base, revision = settings.get("base_model_name_or_path"), settings.get("revision")
+        if isinstance(name, OnModel):
+            return Adapter(place, name.base, settings)
     except (ValueError, AttributeError) as error:
         raise ModelNotFound(f"{name}: {ADAPTER} is no JSON with settings of an adapter ({error})") from error
     if base is None and (folder.parent / "model" / "config.json").is_file():  # as a run leaves it
         raise ModelNotFound(
-            f"the adapter {name} belongs on a model that its run made by keeping layers or adding rows, and that lies "
-            f"in no folder; take the merged model {folder.parent / 'model'}"
+            f"the adapter {name} belongs on a model that its run made by keeping layers or adding rows or a layer, and "
+            f"that lies in no folder; take the merged model {folder.parent / 'model'}"
         )
     if not isinstance(base, str) or not base:
         raise ModelNotFound(

@@ -24,8 +24,8 @@ def method_of(model: Any) -> str:
 
 def keep_place(model: PreTrainedModel) -> None:
     """Let `.to` leave the model where and as its loader has put it: packed weights have one dtype, and several
-    libraries refuse to move them."""
-    if is_quantised(model):
+    libraries refuse to move them; one that is spread over devices stays spread."""
+    if is_quantised(model) or getattr(model, "hf_device_map", None) is not None:
         model.to = MethodType(lambda self, *_, **__: self, model)  # type: ignore[method-assign]
 
 

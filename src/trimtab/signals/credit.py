@@ -133,14 +133,17 @@ class CreditModel:
         return self.reading.beta * found
 
 
-def load_credit(name: str, *, dtype: str = "float32", reference: str | None = None) -> CreditModel:
+def load_credit(
+    name: str, *, dtype: str = "float32", reference: str | None = None, device_map: str | None = None
+) -> CreditModel:
     """A reward model from its folder: trimtab's own, or any token classification model with one label, whose scores are
     read as they are.
 
     Args:
         name: a folder or a hub id.
-        dtype: of the weights.
+        dtype: of the weights, as of `loading.load_model`; a reference gets the model's own.
         reference: another place of the model that log-ratios are measured from, if it has moved.
+        device_map: see `loading.load_model`.
 
     Raises:
         CreditError: if it is no reward model, or the reference is not there or not the one of its training.
@@ -162,14 +165,14 @@ def load_credit(name: str, *, dtype: str = "float32", reference: str | None = No
         except (ValueError, TypeError) as error:
             raise CreditError(f"{path} does not say how to read the model: {error}") from error
     if reading.source == "scalar":
-        model = load_model(name, dtype=dtype, kind=AutoModelForTokenClassification)
+        model = load_model(name, dtype=dtype, kind=AutoModelForTokenClassification, device_map=device_map)
         add_score_forward(model)
         return CreditModel(model, reading)
-    model = load_model(name, dtype=dtype)
+    model = load_model(name, dtype=dtype, device_map=device_map)
     add_objective_forward(model)
     if reading.source != "ratio":
         return CreditModel(model, reading)
-    return CreditModel(model, reading, _reference(name, reading, reference, dtype))
+    return CreditModel(model, reading, _reference(name, reading, reference, str(model.dtype).removeprefix("torch.")))
 
 
 def _reference(name: str, reading: Reading, moved: str | None, dtype: str) -> FrozenModel:
