@@ -77,7 +77,7 @@ def words_of(command, model, tmp_path):
             )[2].partition(";")[0]
         case "generate":
             more = ["--prompt", "hi", "--max-new-tokens", "3"]
-            found = re.compile(rf"model {re.escape(str(model))} [0-9a-f]+ (\w+);")
+            found = re.compile(r"; dtype (\w+);")
             return ["generate", "--model", model, *more], lambda said: found.search(said)[1]
         case "compare-decoding":
             more = ["--prompts", tmp_path / "lines.txt", "--max-new-tokens", "3", "--strategies", "greedy"]
