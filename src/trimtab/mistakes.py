@@ -2,7 +2,14 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
+
+
+def looked_in(path: str | Path) -> str:
+    """Where a path that is not absolute was looked for, as the end of words on a file that is not there."""
+    path = Path(path)
+    return "" if path.expanduser().is_absolute() else f" (looked for in {Path.cwd()}, where the command was started)"
 
 
 def nearest(name: str, known: Iterable[str], otherwise: str) -> str:

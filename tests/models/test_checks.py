@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClas
 
 import tiny
 import tiny_folder
+from trimtab.models import loading
 from trimtab.models.builtin import ModelNotFound
 from trimtab.models.checks import BrokenModel
 from trimtab.models.loading import load_model, load_tokenizer, notes
@@ -249,3 +250,16 @@ def test_a_quantised_checkpoint_says_what_to_install(tmp_path, quantised, packag
 @pytest.mark.parametrize("changes", [{"hidden_size": "wide"}, {"model_type": "nonesuch"}, {"rope_parameters": 3}])
 def test_whatever_a_config_makes_the_loader_raise_costs_one_line(tmp_path, changes):
     refused(configured(saved(tmp_path / "model"), **changes), ModelNotFound)
+
+
+def test_settings_of_a_tokenizer_alone_are_no_tokenizer(tmp_path):
+    folder = saved(tmp_path / "model")
+    (folder / "tokenizer.json").unlink()
+    said = refused(folder, ModelNotFound, load_tokenizer)
+    assert "it holds settings of a tokenizer (tokenizer_config.json) and not the tokenizer itself" in said
+
+
+def test_a_message_that_announces_a_list_is_told_with_it():
+    error = ValueError("Couldn't make it from one of: \n(1) a file, \n(2) a slow one. \nYou need this.\n")
+    assert loading._first_line(error) == "Couldn't make it from one of: (1) a file, (2) a slow one."
+    assert loading._first_line(ValueError("It says:\nno\nmore")) == "It says: no"

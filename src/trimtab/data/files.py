@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from trimtab.disk import writing_to
+from trimtab.mistakes import looked_in
 
 NEVER_TEXTS = ("messages", "completions", "labels", "tools", "chat_template_kwargs", "options")
 """Columns that hold lists or objects; in CSV these are written as JSON, or by pandas as Python writes them."""
@@ -44,7 +45,7 @@ def read_text(path: Path) -> str:
             return decoded(data, "standard input")
         data = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
     except FileNotFoundError as error:
-        raise DataError(f"there is no file {path}") from error
+        raise DataError(f"there is no file {path}{looked_in(path)}") from error
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     return decoded(data, str(path))

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from trimtab import hub
 from trimtab.data import arrow, files, reasoning, synthetic
 from trimtab.data.files import DataError
+from trimtab.mistakes import looked_in
 
 Row = dict[str, Any]
 KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -47,6 +49,30 @@ def load_rows(source: str) -> list[Row]:
     return rows
 
 
+def check_there(source: str) -> None:
+    """Look for a source of rows, and read nothing.
+
+    Raises:
+        DataError: if it is not there.
+    """
+    if source.startswith("trimtab:"):
+        _own_name(source)
+    elif source.lower().endswith(SUFFIXES):
+        _check_file(Path(source).expanduser())
+    elif not source.startswith("reasoning_gym:"):
+        _check_place(source)
+        _check_hub(source, source.partition(":")[0].partition("@")[0])
+
+
+def line_of(source: str, row: int) -> str:
+    """Words for the line of a file that holds its row number `row`, from 1: ", line 7"; nothing where it has none."""
+    path = Path(source).expanduser()
+    if not source.lower().endswith((".jsonl", ".jsonl.gz")) or not path.is_file():
+        return ""
+    lines = (number for number, _ in files.read_jsonl(path))
+    return next((f", line {number}" for place, number in enumerate(lines, start=1) if place == row), "")
+
+
 def _check_place(source: str) -> None:
     """Refuse what is neither one file nor a dataset."""
     path = Path(source).expanduser()
@@ -59,6 +85,8 @@ def _check_place(source: str) -> None:
         raise DataError(f"{source}: patterns are not filled in, expected one file; name it, or {join}")
     if path.exists():
         raise DataError(f"{source} is not a {NAMED} file")
+    if source.startswith((".", "/", "~")) or source.partition(":")[0].count("/") > 1:
+        raise DataError(f"there is no file {source}{looked_in(source)}")
 
 
 def prompt_lines(path: Path) -> list[str]:
@@ -77,7 +105,14 @@ def prompt_lines(path: Path) -> list[str]:
     return lines
 
 
-def _own(source: str) -> list[Row]:
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        _check_place(str(path))
+        raise DataError(f"there is no file {path}{looked_in(path)}")
+
+
+def _own_name(source: str) -> tuple[str, str, str]:
+    """Name, split and options of data that comes with trimtab."""
     path, _, query = source.removeprefix("trimtab:").partition("?")
     name, _, split = path.partition("/")
     known = synthetic.DATASETS
@@ -85,6 +120,12 @@ def _own(source: str) -> list[Row]:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean 'trimtab:{close[0]}'?" if close else f"there are: {', '.join(known)}"
         raise DataError(f"{source}: no data of that name comes with trimtab; {hint}")
+    return name, split, query
+
+
+def _own(source: str) -> list[Row]:
+    name, split, query = _own_name(source)
+    known = synthetic.DATASETS
     taken, options = _options(known[name]), {}
     for part in filter(None, query.split("&")):
         key, _, value = part.partition("=")
@@ -124,9 +165,7 @@ def _options(function: Callable[..., Any]) -> dict[str, tuple[str, ...]]:
 
 
 def _file(path: Path) -> list[Row]:
-    if not path.is_file():
-        _check_place(str(path))
-        raise DataError(f"there is no file {path}")
+    _check_file(path)
     rows = _READERS[Path(path.name.lower().removesuffix(".gz")).suffix](path)
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
@@ -159,15 +198,26 @@ _READERS: dict[str, Callable[[Path], list[Row]]] = {
 def _hub(source: str) -> list[Row]:
     name, _, split = source.partition(":")
     name, _, config = name.partition("@")
+    _check_hub(source, name)
     try:
         import datasets
+
+        if hub.reach("datasets", name) == "unreachable":
+            datasets.config.HF_HUB_OFFLINE = True  # its cache is all there is; else it tries again and again
 
         rows = datasets.load_dataset(name, config or None, split=split or "train")
         return arrow.plain_rows(rows, source)  # type: ignore[arg-type]
     except DataError:
         raise
     except Exception as error:  # the hub's clients raise errors of many unrelated types for "could not get it"
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise DataError(
-            f"{source}: no local file ({', '.join(KINDS)}) of that name, and the hub did not give it ({reason})"
-        ) from error
+        raise _not_given(source, str(error).strip().partition("\n")[0] or type(error).__name__) from error
+
+
+def _check_hub(source: str, name: str) -> None:
+    if reason := hub.why_not("datasets", name):
+        raise _not_given(source, reason)
+
+
+def _not_given(source: str, reason: str) -> DataError:
+    kinds = f"no local file ({', '.join(KINDS)}) of that name{looked_in(source)}"
+    return DataError(f"{source}: {kinds}, and the hub did not give it ({reason})")

@@ -48,7 +48,7 @@ def embedding_rows(adapter: Adapter) -> int:
     place = adapter.place
     path = Path(place.path) / FILE
     if not Path(place.path).is_dir():
-        found = cached_file(place.path, FILE, revision=place.revision, _raise_exceptions_for_missing_entries=False)
+        found = cached_file(place.path, FILE, **place.arguments(), _raise_exceptions_for_missing_entries=False)
         path = Path(found or FILE)
     if not path.is_file():
         return 0

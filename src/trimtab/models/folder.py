@@ -14,6 +14,8 @@ TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt", "merges.txt", "tekken.json",
 )  # fmt: skip
+SETTINGS_OF_TOKENIZERS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+"""of these alone no tokenizer can be made, but by code that comes with the model"""
 _SHOWN = 3
 
 
@@ -127,6 +129,11 @@ def _tokenizer(folder: Path) -> Iterator[str]:
     found = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
     if not found:
         yield "it holds no tokenizer (tokenizer.json, or tokenizer.model); save the model's own into it"
+    elif not any(path.name not in SETTINGS_OF_TOKENIZERS for path in found):
+        yield (
+            f"it holds settings of a tokenizer ({shown([path.name for path in found])}) and not the tokenizer itself "
+            "(tokenizer.json, or tokenizer.model); save the model's own into it"
+        )
     for path in found:
         yield from _text(path)
     whole = folder / "tokenizer.json"

@@ -1,6 +1,8 @@
 """Find a model by builtin name, local folder or hub id."""
 
+import itertools
 import logging
+import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,11 @@ from transformers import (
 )
 from transformers.utils.hub import cached_file
 
-from trimtab.mistakes import nearest
 from trimtab.models import checks, folder
 from trimtab.models.adapter_models import embedding_rows, holds_score_head, own_tensors, weights_of, with_adapter
-from trimtab.models.builtin import BUILTIN, ModelNotFound
+from trimtab.models.builtin import ModelNotFound
 from trimtab.models.limits import Limits, of_config
-from trimtab.models.places import adapter_at, place_of
+from trimtab.models.places import adapter_at, not_given, place_of
 from trimtab.models.quantised import keep_place
 from trimtab.models.scalar_head import with_scalar_head
 from trimtab.models.tokenizers import check_same_tokens
@@ -72,17 +73,14 @@ def _fetch(what: Any, name: str, fault: Callable[[Path], str | None], **kwargs: 
         if Path(place).is_dir():
             found = fault(Path(place)) or reason
             raise ModelNotFound(f"the model folder {name} could not be loaded: {found}") from error
-        meant = nearest(name, BUILTIN, "")
-        raise ModelNotFound(
-            f"could not load the model {name!r}: it is no builtin ({', '.join(BUILTIN)}), no local folder, and the hub "
-            f"did not give it ({reason}){meant and '; ' + meant}"
-        ) from error
+        raise not_given(name, reason) from error
 
 
 def _first_line(error: Exception) -> str:
-    """Of an error's message, and the next one where it only announces that."""
+    """Of an error's message, and what follows where it only announces that: a line, or all that are numbered."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    lines = lines[:2] if lines[0].endswith(":") else lines[:1]
+    following = list(itertools.takewhile(lambda line: re.match(r"\(?\d+[.)]|[-*] ", line), lines[1:])) or lines[1:2]
+    lines = [lines[0], *following] if lines[0].endswith(":") else lines[:1]
     return " ".join([*([type(error).__name__] if isinstance(error, KeyError) else []), *lines])
 
 
@@ -121,7 +119,7 @@ def _with_tokenizer(name: str) -> str:
         has = any((local / file).is_file() for file in folder.TOKENIZER_FILES)
     else:
         has = cached_file(
-            place.path, "tokenizer_config.json", revision=place.revision, _raise_exceptions_for_missing_entries=False,
+            place.path, "tokenizer_config.json", **place.arguments(), _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False,
         ) is not None  # fmt: skip
     return name if has else _with_tokenizer(adapter.base)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers.utils.peft_utils import find_adapter_config_file
-
-from trimtab.models.builtin import BUILTIN, ModelNotFound, builtin_folder
+from trimtab import hub
+from trimtab.mistakes import looked_in, nearest
+from trimtab.models.builtin import BUILTIN, ModelNotFound, builtin_folder, check_wheel
 from trimtab.models.folder import INDEX, WEIGHTS, nowhere
 
 ADAPTER = "adapter_config.json"
@@ -21,9 +21,12 @@ class Place:
     """a folder, or a name on the hub"""
     revision: str | None = None
     """of a name on the hub: a branch, a tag or a commit"""
+    only_cached: bool = False
+    """the hub cannot be reached, so that its cache is all there is"""
 
     def arguments(self) -> dict[str, Any]:
-        return {} if self.revision is None else {"revision": self.revision}
+        found: dict[str, Any] = {} if self.revision is None else {"revision": self.revision}
+        return {**found, "local_files_only": True} if self.only_cached else found
 
     def named(self) -> str:
         """As a user writes it."""
@@ -76,7 +79,42 @@ def place_of(name: str) -> Place:
         raise ModelNotFound(f"{name!r}: a builtin model has no revisions; write {repository}")
     if sign and Path(repository).is_dir():
         raise ModelNotFound(f"{name!r}: {repository} is a folder, which has no revisions; write {repository}")
-    return Place(repository, revision or None)
+    try:
+        reach = hub.reach("models", repository, revision or None)
+    except hub.HubError as error:
+        raise not_given(name, str(error)) from None
+    return Place(repository, revision or None, reach == "unreachable")
+
+
+def not_given(name: str, reason: str) -> ModelNotFound:
+    """For a name that is none of a model."""
+    meant = nearest(name, BUILTIN, "")
+    return ModelNotFound(
+        f"could not load the model {name!r}: it is no builtin ({', '.join(BUILTIN)}), no local folder"
+        f"{looked_in(name)}, and the hub did not give it ({reason}){meant and '; ' + meant}"
+    )
+
+
+def check_there(name: str, where: str) -> None:
+    """Look for a model, and load nothing.
+
+    Args:
+        where: what names it, for the message.
+
+    Raises:
+        ModelNotFound: if it is not there.
+    """
+    if name in BUILTIN:
+        return check_wheel(name)
+    try:
+        place = place_of(name)
+        reason = None if Path(place.path).is_dir() else hub.why_not("models", place.path, place.revision)
+    except ModelNotFound as error:
+        looked = looked_in(name) if str(error) == f"there is no folder {name}" else ""
+        raise ModelNotFound(f"{where}: {error}{looked}") from None
+    if reason is not None:
+        raise ModelNotFound(f"{where}: {not_given(name, reason)}")
+    return None
 
 
 def adapter_at(place: Place, name: str) -> Adapter | None:
@@ -95,7 +133,9 @@ def adapter_at(place: Place, name: str) -> Adapter | None:
                 f"the folder {name} holds a whole model and an adapter; move one of the two into another folder"
             )
     else:
-        found = find_adapter_config_file(place.path, revision=place.revision)
+        from transformers.utils.peft_utils import find_adapter_config_file  # heavy, and not needed to find a folder
+
+        found = find_adapter_config_file(place.path, **place.arguments())
         if found is None:
             return None
         path = Path(found)

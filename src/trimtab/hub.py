@@ -1,0 +1,84 @@
+"""One question to the hub before its clients ask many, which try again for a minute where there is no answer."""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+Kind = Literal["models", "datasets"]
+Reach = Literal["there", "unreachable", "offline", "unknown"]
+SECONDS = 10.0
+"""for an answer"""
+
+
+class HubError(ValueError):
+    """What the hub does not have."""
+
+
+def reach(kind: Kind, name: str, revision: str | None = None) -> Reach:
+    """Whether the hub has a repository, asked once in a process.
+
+    Returns:
+        "there"; "unreachable" where no connection could be made, so that a cache is all there is; "offline" where
+        HF_HUB_OFFLINE says so and nothing was asked; "unknown" for an answer that says neither.
+
+    Raises:
+        HubError: where it has none of that name, or none that may be seen; says why, for the end of a message.
+    """
+    found = _asked(kind, name, revision)
+    if found == "gone":
+        what = f"{kind[:-1]} of that name" if revision is None else f"{kind[:-1]} {name} with a revision {revision}"
+        raise HubError(f"it has no {what}, or one that is private: `hf auth login`")
+    return found
+
+
+@lru_cache
+def _asked(kind: Kind, name: str, revision: str | None) -> Any:
+    from huggingface_hub import constants
+    from huggingface_hub.utils import build_hf_headers, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return "offline"
+    url = f"{constants.ENDPOINT}/api/{kind}/{quote(name)}"
+    url = url if revision is None else f"{url}/revision/{quote(revision, safe='')}"
+    try:
+        answer = get_session().get(url, headers=build_hf_headers(), timeout=SECONDS)
+    except Exception as error:  # of whichever HTTP library the client uses, and its proxies
+        return "unreachable" if _is_no_connection(error) else "unknown"
+    if answer.status_code in (401, 403, 404):
+        return "gone"
+    return "there" if answer.status_code == 200 else "unknown"
+
+
+def _is_no_connection(error: Exception) -> bool:
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"TransportError", "ConnectionError", "Timeout", "TimeoutException", "OSError"})
+
+
+def why_not(kind: Kind, name: str, revision: str | None = None) -> str | None:
+    """Why neither the hub nor the cache gives a repository, or None where one of them may.
+
+    Args:
+        kind, name, revision: of the repository.
+    """
+    try:
+        found = reach(kind, name, revision)
+    except HubError as error:
+        return str(error)
+    if found in ("unreachable", "offline") and not cached(kind, name):
+        said = "cannot be reached" if found == "unreachable" else "is not asked, as HF_HUB_OFFLINE is set"
+        return f"it {said}, and its cache does not hold it"
+    return None
+
+
+def cached(kind: Kind, name: str) -> bool:
+    """Whether anything of a repository lies in the cache; of a dataset, also as `datasets` has prepared it."""
+    from huggingface_hub import constants
+
+    folders = [Path(constants.HF_HUB_CACHE) / f"{kind}--{name.replace('/', '--')}" / "snapshots"]
+    if kind == "datasets":
+        made = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets")
+        wanted = name.replace("/", "___").lower()
+        folders += [one for one in (made.iterdir() if made.is_dir() else ()) if one.name.lower() == wanted]
+    return any(folder.is_dir() and any(folder.iterdir()) for folder in folders)
