@@ -24,14 +24,14 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 from trimtab.core.batch import IGNORE
-from trimtab.data.rows import NO_END, REMARKS, Prepared
+from trimtab.data.rows import NO_END, PLAIN, REMARKS, Prepared
 from trimtab.data.tokens import encode_prompts
 from trimtab.models.loading import load_tokenizer
 from trimtab.preview import preview_recipe
 from trimtab.recipe import Recipe, parse
 
 ROOT = Path(__file__).parents[1]
-SAID = {**REMARKS, "no_end": NO_END}
+SAID = {**REMARKS, "no_end": NO_END, "plain": PLAIN}
 PAGE = ROOT / "docs" / "rows.md"
 WIDTH = 90
 MOMENT = "2024-02-29T12:00:00"
@@ -392,10 +392,12 @@ RULES: dict[str, list[Rule]] = {
             "Texts",
             "Of a `text` everything is learnt but its first token, which nothing predicts. Of `prompt` and "
             "`completion` as texts only the completion is learnt. The two are joined as they are, and the end token "
-            "is added. No chat template is used: for a chat model, give messages.",
+            "is added. No chat template is used, which is said where the model has one: give messages, or set "
+            "`data.chat: true`: then the prompt is what a user says, and the completion what the assistant answers.",
             (
                 Example({"text": "Rain falls."}),
                 Example({"prompt": "Q: 2 + 2?\nA:", "completion": " 4"}),
+                Example({"prompt": "2 + 2?", "completion": "4"}, data={"chat": True}, words="With `data.chat: true`:"),
             ),
         ),
         Rule(

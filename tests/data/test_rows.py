@@ -326,3 +326,50 @@ def test_a_template_that_changes_the_answer_hides_its_steps():
     shouting = tiny_folder.byte_tokenizer(tiny_folder.TEMPLATE.replace("m['content']", "m['content'] | upper"))
     with pytest.raises(DataError, match="changes the text of the answer"):
         prepare([STEPS], shouting, max_length=200, steps=True)
+
+
+# ---------------------------------------------------------------- texts for a chat model
+
+PLAIN = {"prompt": "2 + 2?", "completion": "4"}
+AS_CHAT = {"messages": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]}
+
+
+def of_chat_model(rows, template=tiny_folder.TEMPLATE, **how):
+    return prepare(rows, tiny_folder.byte_tokenizer(template), **{"max_length": 99, "source": "rows.jsonl", **how})
+
+
+def test_plain_texts_stay_texts_and_that_is_said_once():
+    made = of_chat_model([AS_CHAT, PLAIN, PLAIN, {"text": "a"}])
+    tokenizer = tiny_folder.byte_tokenizer()
+    assert tokenizer.decode(made.rows[1]["input_ids"]) == "2 + 2?4<|end|>"
+    (note,) = made.notes()
+    assert note.startswith("rows.jsonl: 2 rows with a prompt and a completion that are plain texts")
+    assert "data.chat=true" in note
+    assert note.endswith("(first: row 2)")
+
+
+def test_as_chat_they_are_the_row_of_messages():
+    assert of_chat_model([PLAIN], chat=True).rows == of_chat_model([AS_CHAT]).rows
+    assert not of_chat_model([PLAIN], chat=True).notes()
+    mixed = {"prompt": [{"role": "user", "content": "2 + 2?"}], "completion": "4"}
+    assert of_chat_model([mixed]).rows == of_chat_model([AS_CHAT]).rows
+
+
+def test_a_model_without_a_template_is_told_nothing_and_changes_nothing():
+    assert not of_chat_model([PLAIN], template=None).notes()
+    assert of_chat_model([PLAIN], template=None, chat=True).rows == of_chat_model([PLAIN], template=None).rows
+
+
+def test_pairs_labels_and_steps_of_texts_are_chats_too():
+    pair = {"prompt": "2 + 2?", "chosen": "4", "rejected": "5"}
+    assert "data.chat" in of_chat_model([pair], pairs=True).notes()[0]
+    made = of_chat_model([pair], pairs=True, chat=True).rows[0]
+    wanted = {"prompt": AS_CHAT["messages"][:1], "chosen": AS_CHAT["messages"][1:]}
+    wanted["rejected"] = [{"role": "assistant", "content": "5"}]
+    assert made == of_chat_model([wanted], pairs=True).rows[0]
+    labelled = of_chat_model([{**PLAIN, "label": 1}], outcomes=True, chat=True).rows[0]
+    assert labelled == {**of_chat_model([AS_CHAT]).rows[0], "outcome": 1.0}
+    steps = {"prompt": "p", "completions": ["a", "b"], "labels": [True, False]}
+    as_chat = {**steps, "prompt": [{"role": "user", "content": "p"}]}
+    one, other = (of_chat_model([row], steps=True, chat=True).rows[0] for row in (steps, as_chat))
+    assert str(one) == str(other)  # NaN

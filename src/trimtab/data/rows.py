@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -34,6 +34,7 @@ from trimtab.data.chat import (
 from trimtab.data.files import as_number
 from trimtab.data.sources import DataError
 from trimtab.data.tokens import Coded, Coder, coder
+from trimtab.data.workers import in_order
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,6 +49,10 @@ Piece = tuple[str, bool]
 """A stretch of text, and whether it is part of an answer."""
 Turns = Literal["auto", "all", "last", "each"]
 """Which turns of the assistant are learnt, and whether in one row: see `prepare`."""
+STRETCH = 256
+"""rows that are tokenised together"""
+Watch = Callable[[Iterator[tuple[int, "Prepared"]], int], Iterator[tuple[int, "Prepared"]]]
+"""watch(parts with the number of rows of each, all rows) -> parts"""
 REMARKS = {
     "split": "with a conversation that became a row for each turn of the assistant, because the chat template or the "
     "tokenizer writes earlier turns otherwise than the model wrote them (data.turns)",
@@ -64,6 +69,10 @@ REMARKS = {
     "headless": "with answers that begin with their own header, because the chat template has no generation prompt",
 }
 """What a user should hear of rows that are kept: key -> words behind "3 rows"."""
+PLAIN = (
+    "with a prompt and a completion that are plain texts: they stand behind each other without the model's chat "
+    "template; data.chat=true makes them what a user says and what the assistant answers"
+)
 NO_END = "with an answer that ends without an end token; the model does not learn to stop there"
 
 
@@ -86,10 +95,28 @@ class Counts:
     no_end: int = 0
     """answers whose last token is not an end token, though not truncated"""
     longest: int = 0
+    plain: int = 0
+    """rows of the source whose prompt and completion stay texts though the model has a chat template"""
+    first_plain: int = 0
+    """the first of them, from 1"""
     first: dict[str, int] = field(default_factory=dict)
     """the first row (from 1) that was truncated, dropped or empty, or that a remark is about"""
     remarks: dict[str, int] = field(default_factory=dict)
     """rows of the source of which something in REMARKS is to be said"""
+
+    def add(self, other: Counts) -> None:
+        """Count the rows that come next."""
+        for name, value in vars(other).items():
+            if name == "longest":
+                self.longest = max(self.longest, value)
+            elif name == "first_plain":
+                self.first_plain = self.first_plain or value
+            elif isinstance(value, int):
+                setattr(self, name, getattr(self, name) + value)
+        for what, number in other.remarks.items():
+            self.remarks[what] = self.remarks.get(what, 0) + number
+        for what, row in other.first.items():
+            self.first.setdefault(what, row)
 
     def lost(self) -> int:
         return self.truncated + self.dropped + self.empty + self.identical
@@ -114,6 +141,8 @@ class Prepared:
     """rows of the source; the n-th turn of row i has the `row_id` i + n * sources"""
     limited_by: str = "training.max_length"
     """what `max_length` comes from"""
+    prompts: list[list[int]] = field(default_factory=list)
+    """of tasks: the ids with which the model is asked each"""
 
     def number(self, row: Mapping[str, Any]) -> int:
         """Which row of the source, from 1, a prepared row comes from; a conversation may have become several."""
@@ -125,9 +154,11 @@ class Prepared:
         found = [(what, n, REMARKS[what]) for what, n in counts.remarks.items()]
         if counts.no_end:
             found.append(("no_end", counts.no_end, NO_END))
+        said = [(n, words, counts.first[what]) for what, n, words in found]
+        if counts.plain:
+            said.insert(0, (counts.plain, PLAIN, counts.first_plain))
         return [
-            f"{self.source}: {n} {'row' if n == 1 else 'rows'} {words} (first: row {counts.first[what]})"
-            for what, n, words in found
+            f"{self.source}: {n} {'row' if n == 1 else 'rows'} {words} (first: row {first})" for n, words, first in said
         ]
 
 
@@ -143,6 +174,9 @@ def prepare(
     outcomes: bool = False,
     steps: bool = False,
     turns: Turns = "auto",
+    chat: bool = False,
+    workers: int = 1,
+    watch: Watch | None = None,
 ) -> Prepared:
     """Tokenise rows and mark the answer tokens.
 
@@ -166,44 +200,132 @@ def prepare(
             as the model meets it when it is asked, else in one row for each; `each` makes one row for each anyway;
             `last` learns the last one alone; `all` keeps one row, with earlier turns as the template writes them in
             the end. The two answers of a pair are one row each always.
+        chat: prompts and completions that are texts are what a user says and what the assistant answers; where the
+            tokenizer has no chat template they stay texts.
+        workers: processes among which the rows are divided; what comes out is the same.
+        watch: is given the parts as they are made and the number of rows, and gives the parts on; for progress.
 
     Raises:
         DataError: if a row has no known format, the chat template does not take it, a column does not fit its
             answer, or a label is missing or none of those.
     """
-    ends = {*end_ids, int(tokenizer.eos_token_id)} if tokenizer.eos_token_id is not None else set(end_ids)  # type: ignore[arg-type]
-    prepared = Prepared([], Counts(rows=len(rows)), source, max_length, len(rows))
-    for index, row in enumerate(rows):
-        where = f"{source}: row {index + 1}"
-        if pairs and not {"chosen", "rejected"} <= row.keys():
+    how = _How(
+        coder(tokenizer), _ends_of_text(tokenizer, end_ids), source, max_length, len(rows), pairs, tuple(columns),
+        outcomes, steps, turns, chat,
+    )  # fmt: skip
+    prepared = Prepared([], Counts(), source, max_length, len(rows))
+    for _, part in (watch or (lambda parts, number: parts))(_parts(rows, how, workers), len(rows)):
+        prepared.rows += part.rows
+        prepared.counts.add(part.counts)
+    return prepared
+
+
+def _parts(rows: Sequence[Mapping[str, Any]], how: _How, workers: int) -> Iterator[tuple[int, Prepared]]:
+    """Stretches of the rows, prepared, in their order; with the number of rows of each."""
+    starts = range(0, len(rows), STRETCH)
+    jobs = ((rows[start : start + STRETCH], start) for start in starts)
+    sizes = (min(STRETCH, len(rows) - start) for start in starts)
+    return zip(sizes, in_order(how.prepare, jobs, min(workers, len(starts))))
+
+
+def _ends_of_text(tokenizer: PreTrainedTokenizerBase, end_ids: Iterable[int]) -> set[int]:
+    own: Any = tokenizer.eos_token_id
+    return {*end_ids, *([] if own is None else [int(own)])}
+
+
+@dataclass(frozen=True)
+class _How:
+    """How rows are read: the arguments of `prepare`."""
+
+    coder: Coder
+    ends: set[int]
+    source: str
+    max_length: int
+    total: int
+    """rows of the source"""
+    pairs: bool
+    columns: tuple[str, ...]
+    outcomes: bool
+    steps: bool
+    turns: Turns
+    chat: bool
+
+    def prepare(self, rows: Sequence[Mapping[str, Any]], start: int) -> Prepared:
+        """Consecutive rows of the source, of which the first is number `start`, from 0.
+
+        Raises:
+            DataError: see `trimtab.data.rows.prepare`.
+        """
+        prepared = Prepared([], Counts(), self.source, self.max_length, self.total)
+        found, failed = [], None
+        for number, row in enumerate(rows, start=start + 1):
+            try:
+                found.append(self._read(row, f"{self.source}: row {number}"))
+            except DataError as error:  # what is wrong with an earlier row is said first
+                failed = error
+                break
+        with self.coder.expecting(text for _, _, read in found for text in read.texts):
+            for index, (row, (whole, reader, read)) in enumerate(zip(rows, found), start=start):
+                self._keep(prepared, index, row, whole, reader, read.code())
+        if failed is not None:
+            raise failed
+        return prepared
+
+    def _read(self, row: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], _Reader, _Read]:
+        """The row with its steps joined, and what is to be tokenised of it."""
+        if self.pairs and not {"chosen", "rejected"} <= row.keys():
             raise DataError(f"{where} has the columns {', '.join(map(str, row))}; expected chosen and rejected answers")
-        right = outcome(row, where) if outcomes else None
-        whole = stepwise(row, where) if steps else row
-        reader = _Reader(coder(tokenizer), ends, where)
-        if pairs:
-            found = [reader.pair([one_side(whole, side, where) for side in ("chosen", "rejected")])]
-        else:
-            found = [[one] for one in reader.sequences(one_side(whole, "chosen", where), turns)]
-        prepared.counts.rows += len(found) - 1
+        if self.outcomes:
+            outcome(row, where)
+        whole = stepwise(row, where) if self.steps else row
+        reader = _Reader(self.coder, self.ends, where, chat=self.chat)
+        if self.pairs:
+            return whole, reader, reader.pair([one_side(whole, side, where) for side in ("chosen", "rejected")])
+        return whole, reader, reader.read(one_side(whole, "chosen", where), self.turns)
+
+    def _keep(
+        self,
+        prepared: Prepared,
+        index: int,
+        row: Mapping[str, Any],
+        whole: Mapping[str, Any],
+        reader: _Reader,
+        sequences: list[_Sequence],
+    ) -> None:
+        """Add one row to the prepared ones, or several."""
+        found = [sequences] if self.pairs else [[one] for one in sequences]
+        prepared.counts.rows += len(found)
+        if reader.stays_plain:
+            prepared.counts.plain += 1
+            prepared.counts.first_plain = prepared.counts.first_plain or index + 1
         for what in reader.remarks:
             prepared.counts.remarks[what] = prepared.counts.remarks.get(what, 0) + 1
             prepared.counts.first.setdefault(what, index + 1)
         for number, tokens in enumerate(found):
-            row_id = index + number * len(rows)
-            _keep(prepared, row_id, index, [(one.ids, one.labels) for one in tokens], ends)
-            if not prepared.rows or prepared.rows[-1]["row_id"] != row_id:
-                continue
-            last = prepared.rows[-1]
-            if right is not None:
-                last["outcome"] = right
-            if steps:
-                offsets = _offsets(whole, [unit[0] for unit in found], where)
-                last[RATING] = _ratings(row, offsets, where)[: sum(label != IGNORE for label in last["labels"])]
-            for prefix, side in zip(prefixes(last), range(2)):
-                for name in columns:
-                    values = _column(row, prefix + name, [unit[side] for unit in found], where)[number]
-                    last[prefix + name] = _kept(values, last[f"{prefix}labels"], prefix + name, where)
-    return prepared
+            row_id = index + number * self.total
+            _keep(prepared, row_id, index, [(one.ids, one.labels) for one in tokens], self.ends)
+            if prepared.rows and prepared.rows[-1]["row_id"] == row_id:
+                self._add_columns(prepared.rows[-1], row, whole, found, number, reader.where)
+
+    def _add_columns(
+        self,
+        last: dict[str, Any],
+        row: Mapping[str, Any],
+        whole: Mapping[str, Any],
+        found: Sequence[Sequence[_Sequence]],
+        number: int,
+        where: str,
+    ) -> None:
+        """What a row says of its answer besides the tokens, cut like them."""
+        if self.outcomes:
+            last["outcome"] = outcome(row, where)
+        if self.steps:
+            offsets = _offsets(whole, [unit[0] for unit in found], where)
+            last[RATING] = _ratings(row, offsets, where)[: sum(label != IGNORE for label in last["labels"])]
+        for prefix, side in zip(prefixes(last), range(2)):
+            for name in self.columns:
+                values = _column(row, prefix + name, [unit[side] for unit in found], where)[number]
+                last[prefix + name] = _kept(values, last[f"{prefix}labels"], prefix + name, where)
 
 
 def stepwise(row: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -513,6 +635,19 @@ class _Sequence:
         return any(label != IGNORE for label in self.labels)
 
 
+@dataclass(frozen=True)
+class _Read:
+    """A row as text."""
+
+    texts: list[str]
+    """that are tokenised, as far as it is known before"""
+    code: Callable[[], list[_Sequence]]
+    """tokenises them; at least one sequence, without an answer where there is none"""
+
+
+_NOTHING = _Read([], lambda: [_Sequence([], [])])
+
+
 @dataclass
 class _Reader:
     """Reads one row; `remarks` says what there was to remark."""
@@ -525,36 +660,53 @@ class _Reader:
     """of thinking, for a pair whose other answer needs it"""
     switched: dict[str, bool] = field(default_factory=dict)
     """what was switched for a thought"""
+    chat: bool = False
+    """texts as prompt and completion are a question and its answer"""
+    stays_plain: bool = False
+    """the row's texts stay texts though the tokenizer has a chat template"""
 
     def sequences(self, row: Mapping[str, Any], turns: Turns | Literal["together"]) -> list[_Sequence]:
-        """At least one; one without an answer where there is none. `together` is `auto` that never parts a row."""
+        """At least one; one without an answer where there is none."""
+        return self.read(row, turns).code()
+
+    def read(self, row: Mapping[str, Any], turns: Turns | Literal["together"]) -> _Read:
+        """The row as text, to be tokenised. `together` is `auto` that never parts a row."""
         if row.get("messages") is not None:
             messages = messages_of(row["messages"], "messages", self.where)
             return self._chat(row, messages, [m["role"] == "assistant" for m in messages], turns)
         if "prompt" in row and "completion" in row:
             prompt, completion = row["prompt"], row["completion"]
-            if isinstance(prompt, list) or isinstance(completion, list):
+            texts = isinstance(prompt, str) and isinstance(completion, str)
+            has_template = self.coder.tokenizer.chat_template is not None
+            if texts and completion and has_template and not self.chat:
+                self.stays_plain = True
+            if isinstance(prompt, list) or isinstance(completion, list) or (texts and has_template and self.chat):
                 before = messages_of(_as_messages(prompt, "user"), "prompt", self.where)
                 after = messages_of(_as_messages(completion, "assistant"), "completion", self.where)
                 answers = [False] * len(before) + [m["role"] == "assistant" for m in after]
                 return self._chat(row, [*before, *after], answers, turns)
             if not isinstance(prompt, str) or not isinstance(completion or "", str):
                 raise DataError(f"{self.where}: prompt and completion must be two texts or two lists of messages")
-            return [self._plain([(prompt, False), (completion, True)]) if completion else _Sequence([], [])]
+            return self._text([(prompt, False), (completion, True)]) if completion else _NOTHING
         if isinstance(row.get("text", 0), str | None):
-            return [self._plain([(row["text"], True)]) if row["text"] else _Sequence([], [])]
+            return self._text([(row["text"], True)]) if row["text"] else _NOTHING
         raise DataError(
             f"{self.where} has the columns {', '.join(map(str, row)) or 'none'}; "
             "expected text, messages, prompt and completion, or chosen and rejected"
         )
 
-    def pair(self, sides: Sequence[Mapping[str, Any]]) -> list[_Sequence]:
-        """Both answers behind one prompt.
+    def pair(self, sides: Sequence[Mapping[str, Any]]) -> _Read:
+        """Both answers behind one prompt."""
+        reads = [self.read(side, "together") for side in sides]
+        return _Read([text for read in reads for text in read.texts], lambda: self._pair(sides, reads))
+
+    def _pair(self, sides: Sequence[Mapping[str, Any]], reads: Sequence[_Read]) -> list[_Sequence]:
+        """See `pair`.
 
         Raises:
             DataError: if the chat template asks for the two in different words.
         """
-        found = [self.sequences(side, "together")[0] for side in sides]
+        found = [read.code()[0] for read in reads]
         if self.switched and _prompt(found[0]) != _prompt(found[1]):  # a thought in one of them
             self.switch = dict(self.switched)
             found = [self.sequences(side, "together")[0] for side in sides]
@@ -573,6 +725,10 @@ class _Reader:
         return [self.coder.tokenizer.decode([end]) for end in sorted(self.ends & self.coder.added)]
 
     # ------------------------------------------------------------ plain text
+
+    def _text(self, pieces: list[Piece]) -> _Read:
+        before = [pieces[0][0]] if len(pieces) > 1 else []  # the seam is looked at too
+        return _Read(["".join(piece for piece, _ in pieces), *before], lambda: [self._plain(pieces)])
 
     def _plain(self, pieces: list[Piece]) -> _Sequence:
         """Text begins and ends as the tokenizer's texts do, once each."""
@@ -609,7 +765,7 @@ class _Reader:
         messages: list[Message],
         answers: Sequence[bool],
         turns: Turns | Literal["together"],
-    ) -> list[_Sequence]:
+    ) -> _Read:
         tokenizer = self.coder.tokenizer
         if tokenizer.chat_template is None:
             raise DataError(
@@ -619,7 +775,7 @@ class _Reader:
         if turns == "last":
             picked = picked[-1:]
         if not picked:
-            return [_Sequence([], [])]
+            return _NOTHING
         kwargs = {**kwargs_of(row, self.where), **self.switch}
         chat = Chat(tokenizer, self._unmarked(messages), self.where, tools_of(row, self.where), kwargs).fitted()
         if not all(is_said(m, chat.render()) for m in chat.messages if m["role"] != "assistant"):
@@ -638,12 +794,24 @@ class _Reader:
                 self.remarks.update(chat.remarks)
                 self.switched |= turn.switch
         if not found:
-            return [_Sequence([], [])]
-        if turns != "each" and len(found) > 1:
-            if together := self._together(chat, found, turns):
-                return [together]
-            self.remarks["split"] += 1
-        return [self._turn(turn) for turn in found.values()]
+            return _NOTHING
+        if turns == "each" or len(found) == 1:
+            return self._apart(found)
+        pieces = self._in_turn(list(found.values()))
+        whole = ["".join(piece for piece, _ in pieces)] if pieces else []
+        return _Read(whole, lambda: self._in_one(chat, found, turns))
+
+    def _apart(self, found: Mapping[int, Turn]) -> _Read:
+        """A sequence for each turn."""
+        texts = [turn.prompt + turn.answer for turn in found.values()]
+        return _Read(texts, lambda: [self._turn(turn) for turn in found.values()])
+
+    def _in_one(self, chat: Chat, found: Mapping[int, Turn], turns: Turns | Literal["together"]) -> list[_Sequence]:
+        """All turns in one sequence, where it can hold them."""
+        if together := self._together(chat, found, turns):
+            return [together]
+        self.remarks["split"] += 1
+        return self._apart(found).code()
 
     def _ended(self, chat: Chat, i: int, turn: Turn) -> Turn:
         """The turn up to its end token; some templates end an answer with what begins the next message."""

@@ -1,14 +1,16 @@
 """Rows that ask something and know what is right, but hold no answer to learn from."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from trimtab.data.chat import Message, messages_of, text_of
-from trimtab.data.rows import Counts, Prepared
+from trimtab.data.rows import STRETCH, Counts, Prepared, Watch
 from trimtab.data.sources import DataError, Row
-from trimtab.data.tokens import prompt_ids
+from trimtab.data.tokens import Coder, coder, prompt_ids, prompt_text
+from trimtab.data.workers import in_order
 
 ANSWERS = ("messages", "prompt", "completion", "completions", "chosen", "rejected", "labels", "label")
 """Columns that are not handed on to rewards as they are."""
@@ -45,26 +47,55 @@ def prepare_tasks(
     tokenizer: PreTrainedTokenizerBase,
     source: str,
     chat_template_kwargs: Mapping[str, Any] | None = None,
+    *,
+    workers: int = 1,
+    watch: Watch | None = None,
 ) -> Prepared:
     """Rows with `prompt` (a chat, or the text of one where the tokenizer has no template), `row_id`, and all columns
     that a reward may read; `tools` and `chat_template_kwargs` reach the template.
 
     Args:
         chat_template_kwargs: of all rows; a row's own come first.
+        workers, watch: as of `trimtab.data.rows.prepare`.
 
     Raises:
         DataError: naming the row that asks nothing, or that the chat template does not take.
     """
-    counts, made = Counts(rows=len(rows), kept=len(rows)), []
-    for number, row in enumerate(rows):
-        where = f"{source}: row {number + 1}"
-        chat = question(row, where)
-        prompt = chat if tokenizer.chat_template is not None else "\n\n".join(text_of(t["content"]) for t in chat)
-        made.append({**{k: v for k, v in row.items() if k not in ANSWERS}, "prompt": prompt, "row_id": number})
-        ids = asked(tokenizer, made[-1], where, chat_template_kwargs)
-        counts.tokens += len(ids)
-        counts.longest = max(counts.longest, len(ids))
-    return Prepared(made, counts, source, counts.longest, len(rows))
+    asking = _Asking(coder(tokenizer), source, chat_template_kwargs)
+    starts = range(0, len(rows), STRETCH)
+    jobs = ((rows[start : start + STRETCH], start) for start in starts)
+    sizes = (min(STRETCH, len(rows) - start) for start in starts)
+    parts = zip(sizes, in_order(asking.prepare, jobs, min(workers, len(starts))))
+    made = Prepared([], Counts(), source, 0, len(rows), prompts=[])
+    for _, part in (watch or (lambda parts, number: parts))(parts, len(rows)):
+        made.rows += part.rows
+        made.prompts += part.prompts
+        made.counts.add(part.counts)
+    made.max_length = made.counts.longest
+    return made
+
+
+@dataclass(frozen=True)
+class _Asking:
+    coder: Coder
+    source: str
+    kwargs: Mapping[str, Any] | None
+
+    def prepare(self, rows: Sequence[Row], start: int) -> Prepared:
+        """Consecutive rows of the source, of which the first is number `start`, from 0."""
+        tokenizer = self.coder.tokenizer
+        made, texts = [], []
+        for number, row in enumerate(rows, start=start):
+            where = f"{self.source}: row {number + 1}"
+            chat = question(row, where)
+            prompt = chat if tokenizer.chat_template is not None else "\n\n".join(text_of(t["content"]) for t in chat)
+            made.append({**{k: v for k, v in row.items() if k not in ANSWERS}, "prompt": prompt, "row_id": number})
+            texts.append(prompt_text(tokenizer, made[-1], where, plain=isinstance(prompt, str), kwargs=self.kwargs))
+        with self.coder.expecting(text for text, _ in texts):
+            prompts = [self.coder.prompt(*text) for text in texts]
+        longest = max(map(len, prompts), default=0)
+        counts = Counts(rows=len(rows), kept=len(rows), tokens=sum(map(len, prompts)), longest=longest)
+        return Prepared(made, counts, self.source, longest, prompts=prompts)
 
 
 def asked(

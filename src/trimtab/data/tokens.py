@@ -8,7 +8,8 @@ is asked, and the answer those in which a model writes it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,18 @@ class Coded:
     """whether the ids are those of the whole text"""
 
 
+TRIED = 2
+"""texts of a call that are tokenised alone too"""
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """What a tokenizer says of a text."""
+
+    input_ids: list[int]
+    offset_mapping: list[tuple[int, int]]
+
+
 @dataclass
 class Coder:
     """What of a tokenizer has to be looked up once."""
@@ -54,6 +67,7 @@ class Coder:
     added: frozenset[int] = field(init=False)
     """ids of texts that are cut out before all else, so that what stands on either side is cut apart"""
     _seams: dict[str, list[int]] = field(default_factory=dict)
+    _expected: dict[str, _Encoded] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         whole: list[int] = list(self.tokenizer("a").input_ids)
@@ -62,6 +76,31 @@ class Coder:
         self.first = whole[:at]
         known = set(self.tokenizer.added_tokens_decoder) if self.tokenizer.is_fast else set()
         self.added = frozenset(known - {self.tokenizer.unk_token_id})  # that one stands for anything, inside words too
+
+    @contextmanager
+    def expecting(self, texts: Iterable[str]) -> Iterator[None]:
+        """Within, these texts are tokenised already: all in one call, which a fast tokenizer does many times faster.
+
+        Only where one call gives what single ones give, which is tried with the first of them.
+        """
+        wanted = list(dict.fromkeys(texts))
+        self._expected = self._together(wanted) if len(wanted) > 1 and self.tokenizer.is_fast else {}
+        try:
+            yield
+        finally:
+            self._expected = {}
+
+    def _together(self, texts: Sequence[str]) -> dict[str, _Encoded]:
+        try:
+            found = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        except (UnicodeError, TypeError):  # of a text that no tokenizer takes; it is named when it is met
+            return {}
+        made = [_Encoded(ids, spans) for ids, spans in zip(found["input_ids"], found["offset_mapping"])]
+        for text, one in list(zip(texts, made))[:TRIED]:
+            alone = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            if list(alone.input_ids) != one.input_ids or list(alone.offset_mapping) != one.offset_mapping:
+                return {}
+        return dict(zip(texts, made))
 
     def ids(self, text: str) -> list[int]:
         """Of a text alone, without what the tokenizer puts around texts.
@@ -167,6 +206,8 @@ class Coder:
         return ids if not plain or ids[: len(self.first)] == self.first else [*self.first, *ids]
 
     def _encode(self, text: str, spans: bool = False) -> Any:
+        if (known := self._expected.get(text)) is not None:
+            return known
         try:
             return self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=spans, verbose=False)
         except (UnicodeError, TypeError) as error:
