@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 import tiny
-from trimtab.core import TokenBatch
+from trimtab.core import Plan, TokenBatch, reduce, weights
 from trimtab.models.adapters import add_lora
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.identity_layer import bypass, identity_layer, insert_identity_layer, train_only_identity_layer
+from trimtab.signals.base import call_plan
 from trimtab.signals.start import WithoutAdapter, own_logprobs
 
 ROWS = tiny.rows()
@@ -114,3 +115,66 @@ def test_the_identity_layer_is_unchanged_by_being_passed_over():
     before = {name: value.clone() for name, value in identity_layer(policy).state_dict().items()}
     WithoutAdapter(off)(policy, ROWS.inputs())
     assert all(torch.equal(value, before[name]) for name, value in identity_layer(policy).state_dict().items())
+
+
+# ---------------------------------------------------------------- the whole distribution of the start
+
+
+class Reads:
+    """An objective that reads the whole distribution of the start: KL(start || policy)."""
+
+    needs = frozenset({"reference"})
+    per = "token"
+
+    def __call__(self, batch: TokenBatch):
+        p, q = batch.log_softmax(of="reference"), batch.log_softmax()
+        return batch.losses((p.exp() * (p - q)).sum(-1), p_label=batch.logprobs(of="reference"))
+
+
+@pytest.mark.parametrize("make", [with_lora, with_identity_layer])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_whole_distribution_is_that_of_the_base_model(kind, make):
+    model = base(kind)
+    with torch.no_grad():
+        logits = model(input_ids=ROWS.input_ids, attention_mask=ROWS.attention_mask).logits
+    wanted = TokenBatch.align(logits, ROWS.labels).log_softmax()
+    policy, off = make(kind)
+    signal = WithoutAdapter(off, policy=moved(policy), distribution=True)
+    found = signal(policy, ROWS.inputs())["reference"]
+    batch = TokenBatch.from_labels(ROWS.labels, {"reference": found})
+    torch.testing.assert_close(batch.log_softmax(of="reference"), wanted, rtol=1e-4, atol=1e-5)
+    assert not found.compute().requires_grad
+
+
+def test_a_head_that_is_trained_is_that_of_the_start_too():
+    policy = add_lora(base("gpt2"), {"r": 2, "target_modules": "all-linear", "modules_to_save": ["lm_head"]}, seed=1)
+    start = own_logprobs(base("gpt2"), ROWS.inputs())
+    signal = WithoutAdapter(policy.disable_adapter, policy=moved(policy), distribution=True)
+    found = TokenBatch.from_labels(ROWS.labels, signal(policy, ROWS.inputs()))
+    torch.testing.assert_close(found.logprobs(of="reference"), start, rtol=1e-4, atol=1e-5)
+    only = WithoutAdapter(policy.disable_adapter, policy=policy, distribution=True).labels_only()
+    assert torch.equal(only(policy, ROWS.inputs())["reference"], start)
+
+
+@pytest.mark.parametrize("make", [with_lora, with_identity_layer])
+def test_the_gradient_is_that_of_the_policy_alone(make):
+    """The start is asked while the policy's own forward runs, and leaves it as it was."""
+    policy, off = make("llama_tied")
+    moved(policy)
+    signal = WithoutAdapter(off, policy=policy, distribution=True)
+    plan = Plan(Reads(), signals=(signal,))
+    output = call_plan(plan, policy.train(), ROWS.inputs())
+    output.loss.backward()
+    start = base("llama_tied")
+    with torch.no_grad():
+        reference = start(input_ids=ROWS.input_ids, attention_mask=ROWS.attention_mask).logits
+    fresh, _ = make("llama_tied")
+    fresh.load_state_dict(policy.state_dict())
+    logits = fresh(input_ids=ROWS.input_ids, attention_mask=ROWS.attention_mask).logits
+    batch = TokenBatch.align(logits, ROWS.labels, {"reference": reference})
+    reduce(Reads()(batch), weights(batch, plan.reduction)).backward()
+    ours = {name: p.grad for name, p in policy.named_parameters() if p.requires_grad}
+    theirs = {name: p.grad for name, p in fresh.named_parameters() if p.requires_grad}
+    assert ours.keys() == theirs.keys()
+    for name, grad in ours.items():
+        torch.testing.assert_close(grad, theirs[name], rtol=1e-3, atol=1e-5)

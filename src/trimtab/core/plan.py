@@ -21,7 +21,7 @@ class PlanError(ValueError):
 class MethodConfig(BaseModel):
     """Settings of a method: unknown keys are errors, the text under a field is its help."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True, allow_inf_nan=False)
 
     def only(self, holds: bool, of: str, *names: str) -> None:
         """For validators: settings that do nothing under the others are at their defaults.
@@ -158,9 +158,9 @@ class Wants:
 
     roles: frozenset[str] = frozenset()
     """models besides the policy that a recipe must name, such as "teacher\""""
-    start: bool = False
-    """log-probabilities under the model that training starts from, as the signal "reference"; a recipe may name
-    another model for it"""
+    start: bool | Literal["distribution"] = False
+    """log-probabilities under the model that training starts from, as the signal "reference", or its whole
+    distribution; a recipe may name another model for it"""
     identity_layer: bool = False
     """an identity layer is put before the first one, and nothing else is trained"""
     pairs: bool = False

@@ -2,13 +2,13 @@
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trimtab import by_file
 from trimtab.mistakes import nearest
 
 if TYPE_CHECKING:
-    from trimtab.core.plan import Method
+    from trimtab.core.plan import Method, Plan
 
 _FOLDER = Path(__file__).parent
 
@@ -27,8 +27,8 @@ def summary(name: str) -> str:
     return by_file.summary(_FOLDER, name)
 
 
-def load(name: str) -> "Method":
-    """The METHOD of the file called `name`.
+def check_name(name: str) -> None:
+    """Whether a file has that name, without importing it.
 
     Raises:
         UnknownMethod: with the nearest name.
@@ -36,4 +36,44 @@ def load(name: str) -> "Method":
     if name not in names():
         hint = nearest(name, names(), f"known methods: {', '.join(names())}")
         raise UnknownMethod(f"there is no method {name!r}; {hint}")
+
+
+def load(name: str) -> "Method":
+    """The METHOD of the file called `name`.
+
+    Raises:
+        UnknownMethod: with the nearest name.
+    """
+    check_name(name)
     return importlib.import_module(f"trimtab.methods.{name}").METHOD
+
+
+def plan_of(name: str, policy: Any = None, **options: Any) -> "Plan":
+    """A method's plan for a loop of your own: its signals are what you hand over with each batch.
+
+        plan = plan_of("kd", divergence="reverse_kl")
+        batch = TokenBatch.align(logits, labels, {"teacher": teacher_logits})
+        loss = reduce(plan.objective(batch), weights(batch, plan.reduction))
+
+    `plan.objective.needs` names the signals.
+
+    Args:
+        name: of the method.
+        policy: for methods that look at it when they are built.
+        options: of the method, see `trimtab show METHOD`; defaults where none are given.
+
+    Raises:
+        ValueError: for an unknown method or option, and for a method that needs models that run: a reward model, or a
+            critic.
+    """
+    from trimtab.mistakes import check_settings
+    from trimtab.signals.base import Given
+
+    method = load(name)
+    config = check_settings(method.config, options, f"method {name}", "", ValueError)
+    wants = method.wanted(config)
+    if wants.credit or wants.critic is not None:
+        what = "a reward model" if wants.credit else "a critic"
+        raise ValueError(f"method {name} with these options runs {what} on its own answers; train it by a recipe")
+    roles = sorted(wants.roles | ({"reference"} if wants.start else set()))
+    return method.build(config, policy, **{role: Given(role) for role in roles})

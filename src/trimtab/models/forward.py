@@ -53,6 +53,23 @@ class ObjectiveCall:
         self.signals = signals
         self.row_id = row_id  # [B]
 
+    def answer(self, hidden: Tensor, head: Head) -> "ObjectiveOutput":
+        """From hidden states [B, T, D] of the whole micro-batch."""
+        return compute_objective(self, hidden, head)
+
+
+class StatesCall:
+    """In the place of an `ObjectiveCall`: asks for the hidden states that predict the answer tokens, as `unreduced`
+    [N, D]."""
+
+    router_loss = 0.0
+
+    def __init__(self, labels: Tensor):
+        self.labels = labels  # [B, T]
+
+    def answer(self, hidden: Tensor, head: Head) -> "ObjectiveOutput":
+        return ObjectiveOutput(unreduced=predicting(hidden, self.labels))  # type: ignore[arg-type]
+
 
 @dataclass
 class ObjectiveOutput(ModelOutput):
@@ -184,7 +201,7 @@ def add_objective_forward(model: PreTrainedModel) -> None:
     patched_before = model.__dict__.get("forward")
 
     @functools.wraps(type(model).forward)  # generate() validates its arguments against the signature
-    def forward(self: PreTrainedModel, *args: Any, objective_call: ObjectiveCall | None = None, **kwargs: Any) -> Any:
+    def forward(self: PreTrainedModel, *args: Any, objective_call: Any = None, **kwargs: Any) -> Any:
         if objective_call is None:
             # looked up on `self`: a deepcopy must run its own weights and not those of the original
             original = patched_before or MethodType(type(self).forward, self)
@@ -193,7 +210,7 @@ def add_objective_forward(model: PreTrainedModel) -> None:
         if objective_call.router_loss:
             kwargs["output_router_logits"] = True
         layers = backbone(self)(*args, **kwargs)
-        output = compute_objective(objective_call, layers.last_hidden_state, resolve_head(self))
+        output = objective_call.answer(layers.last_hidden_state, resolve_head(self))
         if objective_call.router_loss:
             router = router_loss(self, layers, kwargs.get("attention_mask"))
             assert output.loss is not None

@@ -27,6 +27,24 @@ class Signal(Protocol):
         ...
 
 
+class Given:
+    """A signal that the caller of a plan hands over with each batch, as a tensor: it stands for the model that a method
+    is built with, and gives nothing itself."""
+
+    models = ()
+    vocab_size = 0
+
+    def __init__(self, name: str):
+        self.name, self.provides = name, frozenset({name})
+
+    def labels_only(self) -> "Given":
+        """Itself."""
+        return self
+
+    def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        return {}
+
+
 def read_signals(signals: Iterable[Any], policy: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
     """What all `signals` say of a micro-batch, by name."""
     found: dict[str, Any] = {}

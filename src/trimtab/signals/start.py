@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trimtab.core import LabelLogprobs, Objective
-from trimtab.models.forward import ObjectiveCall
+from trimtab.core import LabelLogprobs, LazyLogits, Objective
+from trimtab.models.forward import ObjectiveCall, StatesCall, resolve_head
 
 
 def own_logprobs(policy: nn.Module, inputs: Mapping[str, Tensor], temperature: float = 1.0) -> Tensor:
@@ -29,6 +30,12 @@ def read_with(
     Through the policy's own wrapped forward, so that DDP, FSDP and autocast do what they do in training.
     """
     call = ObjectiveCall(objective, inputs["labels"], signals, inputs["row_id"], temperature=temperature)
+    return _asked(call, policy, inputs, training)
+
+
+def _asked(
+    call: ObjectiveCall | StatesCall, policy: nn.Module, inputs: Mapping[str, Tensor], training: bool = False
+) -> Tensor:
     was_training = policy.training
     policy.train(training)
     try:
@@ -40,24 +47,50 @@ def read_with(
 
 
 class WithoutAdapter:
-    """Gives log-probabilities of the answer tokens under the policy with what is trained switched off.
+    """Gives log-probabilities of the answer tokens under the policy with what is trained switched off, or its whole
+    distribution.
 
     Args:
         off: a context under which the policy is the model that it started from: PEFT's `disable_adapter`,
             or `bypass` of an identity layer.
         name: of the signal.
+        policy: whose head it is, where the distribution is asked for; not wrapped by a trainer yet.
+        distribution: give hidden states and head in place of log-probabilities.
     """
 
     temperature = 1.0
     """what its logits are divided by"""
 
-    def __init__(self, off: Callable[[], AbstractContextManager], name: str = "reference"):
+    def __init__(
+        self,
+        off: Callable[[], AbstractContextManager],
+        name: str = "reference",
+        policy: Any = None,
+        distribution: bool = False,
+    ):
+        assert policy is not None or not distribution
         self.off, self.name, self.provides = off, name, frozenset({name})
+        self.distribution = distribution
+        self._model: Any = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
 
     def labels_only(self) -> "WithoutAdapter":
-        """Itself: it gives nothing else."""
+        """The same signal for objectives that read `logprobs` and nothing else."""
+        self.distribution = False
         return self
 
     def __call__(self, policy: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         with self.off():
-            return {self.name: own_logprobs(policy, inputs, self.temperature)}
+            if not self.distribution:
+                return {self.name: own_logprobs(policy, inputs, self.temperature)}
+            hidden = _asked(StatesCall(inputs["labels"]), policy, inputs)
+        return {self.name: LazyLogits(hidden, self._project, self._model.config.get_text_config().vocab_size)}
+
+    def _project(self, hidden: Tensor) -> Tensor:
+        """[n, V] logits by the head without what is trained of it; it is asked inside the policy's own forward."""
+        was_training = self._model.training
+        self._model.eval()
+        try:
+            with self.off():
+                return replace(resolve_head(self._model), temperature=self.temperature)(hidden)
+        finally:
+            self._model.train(was_training)
