@@ -263,3 +263,19 @@ def test_a_reward_of_ones_own_is_known_by_the_files_that_it_is_written_in(tmp_pa
     after = sources()
     assert [one == other for one, other in zip(before, after)] == [False, False, True]
     assert load("exact").source is None
+
+
+def test_a_row_without_an_answer_is_named_with_file_and_line(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a", "answer": "1"}\n\n\n{"prompt": "b"}\n')
+    rows = [{"prompt": "a", "answer": "1"}, {"prompt": "b"}]
+    with pytest.raises(RewardError, match=rf"^{path}: row 2, line 4 \(prompt 'b'\) has no `answer`"):
+        check_rows(load("exact"), rows, str(path))
+    with pytest.raises(RewardError, match=r"^ORG/NAME: row 2 \(prompt 'b'\) has no `answer`"):
+        check_rows(load("exact"), rows, "ORG/NAME")
+
+
+def test_an_error_in_a_reward_names_its_file_and_line(tmp_path):
+    reward = load(own(tmp_path, "x = 1\n    return [len(text) / 0 for text in completions]"))
+    with pytest.raises(RewardError, match=rf"ZeroDivisionError: division by zero \({tmp_path}/mine.py, line 3\)"):
+        call(reward, ["ab"])

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.data import reasoning
+from trimtab.data.sources import line_of
 from trimtab.evals.final import is_right
 from trimtab.evals.mathpool import MATHEMATICS, MathPool
 from trimtab.evals.parsing import letters, without_reasoning
-from trimtab.mistakes import nearest
+from trimtab.mistakes import looked_in, nearest
 from trimtab.models import fingerprint
 from trimtab.own_code import INSTALLED, files
 
@@ -159,14 +160,21 @@ def load(name: str, right: float = 1.0, wrong: float = 0.0) -> Reward:
     return Reward(name, function, needs, check)
 
 
-def check_rows(reward: Reward, rows: Iterable[Mapping[str, Any]]) -> None:
+def check_rows(reward: Reward, rows: Iterable[Mapping[str, Any]], source: str = "") -> None:
     """Refuse rows that the reward could not judge, before anything is generated.
 
+    Args:
+        source: of the rows, for messages.
+
     Raises:
-        RewardError: naming the first such row by its number and its prompt, and what is missing.
+        RewardError: naming the first such row by its file, number, line and prompt, and what is missing.
     """
     for number, row in enumerate(rows, start=1):
-        _check(reward, row, f"row {number}")
+        try:
+            _check(reward, row, "")
+        except RewardError as error:
+            at = f"{source}: row {number}{line_of(source, number)}" if source else f"row {number}"
+            raise RewardError(f"{at}{error}") from None
 
 
 def said(completion: Any) -> str:
@@ -277,7 +285,7 @@ def _defined_in(function: Callable[..., Any]) -> Any:
 
 def _from_file(path: Path) -> Any:
     if not path.is_file():
-        raise RewardError(f"there is no file {path}; a reward of your own is FILE.py:FUNCTION")
+        raise RewardError(f"there is no file {path}{looked_in(path)}; a reward of your own is FILE.py:FUNCTION")
     spec = importlib.util.spec_from_file_location(f"reward_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
