@@ -1,6 +1,7 @@
 """LoRA through PEFT: what an adapter changes while it trains, and the model that comes out."""
 
 import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -48,15 +49,8 @@ def add_lora(model: PreTrainedModel, settings: dict[str, Any], seed: int, *, onl
     """
     from peft import LoraConfig, get_peft_model
 
-    check_names(settings, {field.name for field in fields(LoraConfig) if field.init})
+    check_settings(settings)
     modules = settings.get("target_modules") or ()
-    if isinstance(modules, list) and "lm_head" in modules:
-        raise AdapterError("models.lora.target_modules holds lm_head, which TRL's trainer does not take; leave it out")
-    if (init := settings.get("init_lora_weights")) in NEED_DATA:
-        raise AdapterError(
-            f"models.lora.init_lora_weights={init} is computed from rows before training, which is not built; choose "
-            "another, for example pissa or olora"
-        )
     set_seed(seed)
     task = "CAUSAL_LM" if model.get_output_embeddings() is not None else "TOKEN_CLS"  # PEFT trains that head whole
     if str(modules).lower() == "all-linear":
@@ -98,6 +92,38 @@ def _check_only(policy: Any, layer: nn.Module) -> None:
         check_learns(policy, _raw_logits, zeros)
     except LayerLoraError as error:
         raise AdapterError(f"models.lora: {error}") from error
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """What can be said of adapter settings without a model.
+
+    Raises:
+        AdapterError: naming the setting.
+    """
+    from peft import LoraConfig
+
+    check_names(settings, {field.name for field in fields(LoraConfig) if field.init})
+    modules = settings.get("target_modules") or ()
+    if isinstance(modules, list) and "lm_head" in modules:
+        raise AdapterError("models.lora.target_modules holds lm_head, which TRL's trainer does not take; leave it out")
+    if (init := settings.get("init_lora_weights")) in NEED_DATA:
+        raise AdapterError(
+            f"models.lora.init_lora_weights={init} is computed from rows before training, which is not built; choose "
+            "another, for example pissa or olora"
+        )
+    for key, (least, most) in RANGES.items():
+        value = settings.get(key, least)
+        if not isinstance(value, (int, float)) or not least <= value <= most:  # nan lies nowhere
+            upto = "" if most == math.inf else f" to {most:g}"
+            raise AdapterError(f"models.lora.{key} is {value!r}; give a number from {least:g}{upto}")
+    try:
+        LoraConfig(**settings)
+    except FAILURES as error:
+        raise AdapterError(f"models.lora: {_reason(error)}") from error
+
+
+RANGES = {"r": (1, math.inf), "lora_alpha": (0, math.inf), "lora_dropout": (0, 1)}
+"""numbers that PEFT looks at when the model is there, or not at all"""
 
 
 def num_layers(model: Any) -> int | None:

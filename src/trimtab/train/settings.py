@@ -1,11 +1,9 @@
 """Training arguments: TRL's own, under their own names, checked before anything is loaded."""
 
 import dataclasses
-import math
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, get_type_hints
 
 import torch
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
@@ -14,13 +12,13 @@ from transformers.integrations.integration_utils import get_reporting_integratio
 from trl import GRPOConfig, SFTConfig  # type: ignore[attr-defined]
 
 from trimtab.mistakes import nearest
+from trimtab.train.keys import ADDED, Loop, TrainingError, check_names, check_numbers, other
 
 
 def _names(kind: type) -> set[str]:
     return {field.name for field in dataclasses.fields(kind) if field.init}
 
 
-Loop = Literal["supervised", "rollouts"]
 CONFIGS = {"supervised": SFTConfig, "rollouts": GRPOConfig}
 DEFAULTS: dict[str, Any] = {
     # TRL switches both on wherever it runs; a recipe that wants them says so
@@ -60,8 +58,6 @@ NOT_BUILT = {
     "deepspeed": "DeepSpeed is not tested yet; use DDP (accelerate launch)",
     "label_smoothing_factor": "label smoothing is not part of any method here; leave it out",
 }
-ADDED = {"disable_dropout": bool}
-"""Keys of our own: of GRPOConfig's name, for both loops. Not given, it is true where a ratio is learnt."""
 USED_BY_ROLLOUTS = {
     "num_generations", "max_completion_length", "shuffle_dataset", "generation_batch_size", "steps_per_generation",
     "num_iterations", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs",
@@ -82,31 +78,6 @@ NOT_BUILT_OF_ROLLOUTS = {
 }
 
 
-_AT_LEAST_ONE = (lambda number: number >= 1, "at least 1")
-_ABOVE_0 = (lambda number: number > 0, "a number above 0")
-_NOT_NEGATIVE = (lambda number: number >= 0, "0 or more")
-_BELOW_1 = (lambda number: 0 <= number < 1, "a number from 0 to below 1")
-_SHARE = (lambda number: 0 <= number <= 1, "a number from 0 to 1")
-NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
-    **dict.fromkeys(("per_device_train_batch_size", "gradient_accumulation_steps", "save_total_limit"), _AT_LEAST_ONE),
-    **dict.fromkeys(("num_generations", "max_completion_length", "steps_per_generation"), _AT_LEAST_ONE),
-    **dict.fromkeys(("generation_batch_size", "num_iterations"), _AT_LEAST_ONE),
-    **dict.fromkeys(("num_train_epochs", "logging_steps", "save_steps", "adam_epsilon"), _ABOVE_0),
-    **dict.fromkeys(("temperature", "repetition_penalty"), _ABOVE_0),
-    **dict.fromkeys(("learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "top_k"), _NOT_NEGATIVE),
-    **dict.fromkeys(("dataloader_num_workers", "neftune_noise_alpha"), _NOT_NEGATIVE),
-    **dict.fromkeys(("adam_beta1", "adam_beta2"), _BELOW_1),
-    "top_p": (lambda number: 0 < number <= 1, "a number above 0 and at most 1"),
-    "min_p": _SHARE,
-    "max_steps": (lambda number: number >= 1 or number == -1, "at least 1, or -1 to go by num_train_epochs"),
-}
-"""Numbers of which others make no training; most would be divided by when the models are loaded already."""
-
-
-class TrainingError(ValueError):
-    """A training argument that cannot be used."""
-
-
 def check(training: dict[str, Any], loop: Loop = "supervised") -> dict[str, Any]:
     """The arguments in their declared types, with trimtab's two defaults filled in.
 
@@ -115,41 +86,25 @@ def check(training: dict[str, Any], loop: Loop = "supervised") -> dict[str, Any]
             sets, or one that is not built.
     """
     kind = CONFIGS[loop]
-    known = _names(kind) | ADDED.keys()
+    check_names(training, loop, _names(kind), _names(CONFIGS[other(loop)]))
     ours, not_built = (OURS, NOT_BUILT) if loop == "supervised" else (OURS_OF_ROLLOUTS, NOT_BUILT_OF_ROLLOUTS)
     for key, value in training.items():
-        if key not in known:
-            said = nearest(key, known, f"the keys are those of TRL's {kind.__name__}")
-            raise TrainingError(f"training has no key {key!r}; {said}")
         if key in ours:
             raise TrainingError(f"training.{key} is set by {ours[key]}; leave it out")
         if key in not_built and value:
             raise TrainingError(f"training.{key}={value}: {not_built[key]}")
     typed = {**DEFAULTS, **{key: _typed(key, value, kind) for key, value in training.items()}}
-    if typed.get("max_length") is not None and typed.get("max_length", 2) < 2:
-        raise TrainingError(f"training.max_length is {typed['max_length']}; give at least 2, or null for no limit")
     if typed.get("dataloader_in_order") is False:
         raise TrainingError(
             "training.dataloader_in_order=False: rows would come in another order each time; leave it out"
         )
-    _check_numbers(typed)
+    check_numbers(typed)
     for field in dataclasses.fields(kind):
         allowed = [str(choice) for choice in field.metadata.get("choices") or ()]
         if allowed and field.name in typed and str(typed[field.name]) not in allowed:
             said = nearest(str(typed[field.name]), allowed, f"there are {', '.join(allowed)}")
             raise TrainingError(f"training.{field.name} is {typed[field.name]!r}; {said}")
     return typed
-
-
-def _check_numbers(typed: dict[str, Any]) -> None:
-    for key, value in typed.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            continue
-        if not math.isfinite(value):
-            raise TrainingError(f"training.{key} is {value}; give a finite number")
-        fits, wanted = NUMBERS.get(key, (None, ""))
-        if fits is not None and not fits(value):
-            raise TrainingError(f"training.{key} is {value}; give {wanted}")
 
 
 def _typed(key: str, value: Any, kind: type) -> Any:
