@@ -244,3 +244,66 @@ def test_recipes_of_own_answers_are_taken_by_trl_and_save_between_rollouts(tmp_p
                 training = {**recipe.training, "use_cpu": True}  # bfloat16 is refused where there is no GPU
                 updates[name] = check_buffer(settings.build(training, tmp_path, 0, "rollouts"))
     assert {"distrl_math": 4, "lco_gsm8k": 32, "q_rm_rl_gsm8k": 384, "tiny_lco": 4}.items() <= updates.items()
+
+
+# ---------------------------------------------------------------- seeds
+
+
+def seeded(tree: dict, **changes):
+    return parse({**tree, **changes}, "test", "name")
+
+
+SEEDED = {"method": "sft", "models": {"policy": "smollm2-135m"}, "data": {"train": "a.jsonl"}}
+
+
+def test_seeds_make_a_run_of_each_in_a_folder_of_its_own():
+    made = seeded(SEEDED, seeds=[0, 3], minutes=4, output="runs/mine")
+    assert [(run.seed, run.output) for run in made.stages] == [(0, "runs/mine-seed0"), (3, "runs/mine-seed3")]
+    assert (made.output, made.minutes) == ("runs/mine", 4)
+    assert made.stages[0].model_copy(update={"seed": 3, "output": "runs/mine-seed3"}) == made.stages[1]
+    assert [run.output for run in seeded(SEEDED, seeds=[7]).stages] == ["runs/name-seed7"]
+
+
+def test_stages_with_seeds_follow_their_own_earlier_ones():
+    tree = {key: value for key, value in SEEDED.items() if key != "method"}
+    stages = [{"method": "sft"}, {"name": "more", "method": "sft", "models": {"policy": "@sft"}}]
+    made = seeded(tree, stages=stages, seeds=[1, 2], output="out")
+    assert [run.output for run in made.stages] == ["out-seed1/sft", "out-seed1/more", "out-seed2/sft", "out-seed2/more"]
+    assert [run.models.policy for run in made.stages[1::2]] == ["out-seed1/sft/model", "out-seed2/sft/model"]
+    assert [run.seed for run in made.stages] == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("stages", [False, True])
+def test_what_a_dry_run_prints_of_seeds_and_stages_is_the_same_recipe(stages):
+    tree = {key: value for key, value in SEEDED.items() if key != "method"} if stages else SEEDED
+    more = {"stages": [{"name": "a", "method": "sft"}, {"method": "sft", "models": {"policy": "@a"}}]} if stages else {}
+    for seeds in ({"seeds": [0, 1]}, {}):
+        made = seeded(tree, **more, **seeds, minutes=3)
+        assert parse(yaml.safe_load(dump(made)), "test", "name") == made
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seeds": []}, r"seeds is \[\]; give a list of whole numbers"),
+        ({"seeds": 3}, "seeds is 3; give a list"),
+        ({"seeds": [0, -1]}, "give a list of whole numbers"),
+        ({"seeds": [0, True]}, "give a list of whole numbers"),
+        ({"seeds": [1, 1]}, "names one twice"),
+        ({"seeds": [0], "seed": 1}, "the recipe has a seed beside seeds"),
+        ({"seeds": [0], "stages": [{"method": "sft", "seed": 2}]}, r"stages\[0\] has a seed beside seeds"),
+        ({"seed": [0, 1]}, r"write seeds: \[0, 1\]"),
+        ({"seeds": [0], "minutes": -1}, "minutes is -1"),
+    ],
+)
+def test_seeds_that_cannot_be_are_named(changes, said):
+    with pytest.raises(RecipeError, match=said):
+        seeded(SEEDED, **changes)
+
+
+def test_seeds_of_the_command_line_take_the_place_of_the_recipes_seed(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({**SEEDED, "seed": 4}))
+    assert [run.seed for run in load_recipe(path, ["seeds=[0,1]"]).stages] == [0, 1]
+    path.write_text(yaml.safe_dump({**SEEDED, "seeds": [4, 5]}))
+    assert load_recipe(path, ["seed=9"]).seed == 9

@@ -687,3 +687,60 @@ def test_rows_that_are_left_out_of_each_epoch_are_said_and_stand_in_the_report(f
     assert [event["text"][: len(note)] for event in events(folder, "note")] == [note]
     assert events(folder, "start")[0]["data"]["train"]["left_out_of_each_epoch"] == 1
     assert "left_out_of_each_epoch" in (folder / "report.html").read_text()
+
+
+def test_seeds_are_ordinary_runs_one_after_another_that_go_on_with_resume(files, tmp_path):
+    changes = {"training": {"max_steps": 2}, "eval": {"every": None}}
+    tree = tiny_folder.recipe(files, "sft", output=str(tmp_path / "run"), seeds=[0, 3], **changes)
+    made = parse(tree, "test", "run")
+    result = run_stages(made, console=QUIET)
+    assert result.report == tmp_path / "run" / "comparison.html"
+    one = run(recipe(files, tmp_path / "alone", "sft", seed=3, **changes), console=QUIET).folder
+    assert same_weights(one, tmp_path / "run-seed3")
+    assert not same_weights(one, tmp_path / "run-seed0")
+    for seed in (0, 3):
+        assert report.load(tmp_path / f"run-seed{seed}").recipe["seed"] == seed
+    shutil.rmtree(tmp_path / "run-seed3")
+    stamp = (tmp_path / "run-seed0" / "model" / "model.safetensors").stat().st_mtime_ns
+    run_stages(made, resume=True, console=QUIET)
+    assert (tmp_path / "run-seed0" / "model" / "model.safetensors").stat().st_mtime_ns == stamp
+    assert same_weights(one, tmp_path / "run-seed3")
+
+
+DISTRIBUTION = '''
+"""Keeps near its start: the KL from the model that training started from, over the whole vocabulary."""
+from trimtab.core import Method, MethodConfig, Plan, Wants
+from trimtab.objectives.divergence import forward_kl
+from trimtab.objectives.matching import Match
+
+
+class Config(MethodConfig):
+    pass
+
+
+def build(config, policy, reference):
+    reference.name, reference.provides = "teacher", frozenset({"teacher"})
+    return Plan(Match(forward_kl, 1.0, 0.5), signals=(reference,))
+
+
+METHOD = Method(paper="none", claim="", equation="", config=Config, build=build, wants=Wants(start="distribution"))
+'''
+
+
+@pytest.mark.parametrize("kind", ["cut", "lora", "named"])
+def test_a_method_may_read_the_whole_distribution_of_the_start(files, tmp_path, monkeypatch, kind):
+    from trimtab import methods
+
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "near.py").write_text(DISTRIBUTION)
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path / "methods")])
+    monkeypatch.setattr(methods, "_FOLDER", tmp_path / "methods")
+    models = {"cut": {}, "lora": {"lora": {"r": 2}}, "named": {"reference": str(files / "teacher")}}[kind]
+    try:
+        made = recipe(files, tmp_path / "run", "near", models=models)
+        first, *_ = events(run(made, console=QUIET).folder, "train")
+        assert (first["divergence"] > 1e-3) == (kind == "named")
+        with pytest.raises(ValueError, match="reads whole distributions of models.reference, and a column holds only"):
+            recipe(files, tmp_path / "run", "near", models={"reference": "column"})
+    finally:
+        sys.modules.pop("trimtab.methods.near", None)

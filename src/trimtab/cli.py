@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from trimtab import __version__
+from trimtab import __version__, processes
 from trimtab.mistakes import Unanswered
 
 STOPPED = 130
@@ -157,9 +157,10 @@ def preview(
     split: Annotated[Literal["train", "heldout"], typer.Option(help="Which rows.")] = "train",
 ) -> None:
     """Rows as the model sees them: what is learnt in green, what is only read in grey; and what is lost."""
+    loaded = _first_recipe(recipe, overrides)
     from trimtab.preview import preview_recipe
 
-    preview_recipe(_first_recipe(recipe, overrides), rows, split)
+    preview_recipe(loaded, rows, split)
 
 
 @app.command()
@@ -170,9 +171,10 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue an unfinished run of this recipe.")] = False,
 ) -> None:
     """Carry out a recipe; the run folder holds the model, the numbers and a report."""
+    from trimtab.early import check_places
     from trimtab.recipe import Stages, dump, load_recipe
 
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = load_recipe(recipe, overrides or (), first=None if dry_run else check_places)
     if dry_run:
         typer.echo(dump(loaded), nl=False)
         return
@@ -182,14 +184,14 @@ def train(
     from trimtab import report
     from trimtab.run import run, run_stages
 
-    console = Console()
+    console = Console(quiet=processes.rank() != 0)
     if isinstance(loaded, Stages):
         result = run_stages(loaded, resume=resume, console=console)
         console.print(report.table([report.load(Path(stage.output)) for stage in loaded.stages], console.width))
     else:
         result = run(loaded, resume=resume, console=console)
         console.print(report.table([report.load(result.folder)], console.width))
-    if int(os.environ.get("RANK", "0")) == 0:
+    if processes.rank() == 0:
         typer.echo(f"report: {result.report}")
 
 
@@ -203,9 +205,10 @@ def precompute(
     """Run a recipe's frozen models once over its training rows and store what they say as columns of the rows."""
     import shlex
 
+    from trimtab.early import check_places
     from trimtab.recipe import Stages, load_recipe
 
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = load_recipe(recipe, overrides or (), first=check_places)
     stages = loaded.stages if isinstance(loaded, Stages) else [loaded]
     _quiet()
     from trimtab.precompute import columns_of, precompute
@@ -624,9 +627,10 @@ def doctor() -> None:
 
 def _first_recipe(recipe: str, overrides: list[str] | None) -> Any:
     """The recipe, or the first of its stages."""
+    from trimtab.early import check_places
     from trimtab.recipe import Stages, load_recipe
 
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = load_recipe(recipe, overrides or (), first=lambda runs: check_places(runs[:1]))
     return loaded.stages[0] if isinstance(loaded, Stages) else loaded
 
 
@@ -651,13 +655,19 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
+ALONE = ("precompute", "generate", "clean", "compare-decoding", "eval", "contamination", "collect", "score")
+"""commands of which several processes would write the same files"""
+
+
 @app.callback()
 def _main(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand in ALONE:
+        processes.check_alone(context.invoked_subcommand)
 
 
 def main() -> None:
@@ -681,22 +691,38 @@ def main() -> None:
     except ValueError as error:  # every mistake of a user is a ValueError that says where, what, and the way out
         if os.environ.get("TRIMTAB_TRACEBACK"):
             raise
-        _fail(str(error))
-    except OSError as error:
-        if os.environ.get("TRIMTAB_TRACEBACK"):
-            raise
-        from trimtab.disk import FULL, reason
+        from trimtab import trouble
 
-        place = f"{error.filename}: " if error.filename else ""
-        way = "make room, and give the same command again" if error.errno in FULL else "choose another place"
-        _fail(f"{place}{reason(error, Path(str(error.filename)))}{f'; {way}' if place else ''}")
+        _fail(f"{error} ({trouble.HINT})" if trouble.comes_from_outside(error) else str(error))
     except Unanswered as error:
         _fail(str(error), 1)
     except Exception as error:
-        if type(error).__name__ != "Interrupted":  # of trimtab.run, which must not be imported for this
+        if type(error).__name__ == "Interrupted":  # of trimtab.run, which must not be imported for this
+            print(f"\n{error}", file=sys.stderr)
+            sys.exit(STOPPED)
+        if os.environ.get("TRIMTAB_TRACEBACK"):
             raise
-        print(f"\n{error}", file=sys.stderr)
-        sys.exit(STOPPED)
+        _failed(error)
+
+
+def _failed(error: Exception) -> None:
+    """What has failed outside is one line; a mistake of the code keeps its traceback."""
+    import traceback
+
+    from trimtab import trouble
+
+    said = trouble.said(error)
+    if said is not None:
+        way = "" if "make room" in said or ": lower " in said else "; mend that, or choose another place"
+        _fail(f"{said}{way}, and give the same command again ({trouble.HINT})")
+    traceback.print_exception(error)
+    name = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    print(
+        f"error: a mistake of trimtab, or of a library that it stands on ({name}); please report it with the lines "
+        "above and what `trimtab doctor` prints",
+        file=sys.stderr,
+    )
+    sys.exit(1)
 
 
 def _again() -> str:

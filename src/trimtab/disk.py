@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from trimtab import processes
+
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """What the system says where there is no room."""
 
@@ -43,7 +45,7 @@ def check_writable(folder: Path, error: type[ValueError], way_out: str) -> None:
     Raises:
         error: where that cannot be done, with the reason.
     """
-    if int(os.environ.get("RANK", "0")) != 0:
+    if processes.rank() != 0:
         return
     try:
         with made(folder), tempfile.TemporaryFile(dir=folder, prefix=TRIED) as file:

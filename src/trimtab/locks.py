@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, SoftFileLock, Timeout
 
+from trimtab import processes
 from trimtab.disk import made, reason
 
 PATIENCE = 10.0
@@ -42,7 +43,7 @@ def writing(place: Path, who: str, way_out: str, error: type[ValueError] = Busy)
     Raises:
         error: where another process holds the lock, naming it.
     """
-    if int(os.environ.get("RANK", "0")) != 0:
+    if processes.rank() != 0:
         yield
         return
     path = lock_path(place)

@@ -48,7 +48,7 @@ def columns_of(recipe: Recipe) -> dict[str, tuple[str, ...]]:
     """column -> roles of the frozen models whose log-probabilities of the answers it can replace in training."""
     _, _, wants = method_of(recipe)
     found = {stored.WEAK_DELTA: WEAK} if wants.roles.issuperset(WEAK) else {}
-    if wants.start and recipe.models.reference != STORED:
+    if wants.start and wants.start != "distribution" and recipe.models.reference != STORED:
         found[stored.REFERENCE] = ("reference",)
     return found
 
@@ -99,7 +99,7 @@ def _precompute(
             vocabularies[role] = vocab
         else:
             vocabularies[role], _ = loading.check_vocabulary(tokenizer, vocab, name, role, trust_remote_code=trust)
-    prepared = prepare_source(recipe, "train", tokenizer)
+    prepared = prepare_source(recipe, "train", tokenizer, console=console)
     check_ids(prepared, None, {"policy": vocab, **vocabularies}, tokenizer)
 
     device = settings.build(recipe.training, Path(recipe.output), recipe.seed).device
@@ -122,6 +122,7 @@ def _precompute(
         end_ids=end_tokens(tokenizer),
         pairs=wants.pairs,
         turns=recipe.data.turns,
+        chat=recipe.data.chat,
     )  # answers uncut
     made: dict[int, dict[str, list[float | None]]] = {}
     for row in whole.rows:  # the turns of a conversation that became several rows come one after another
@@ -135,7 +136,7 @@ def _precompute(
         "dtype": models.frozen_dtype,
         "source": source,
         "max_length": prepared.max_length,
-        **column_facts(rows, tokenizer),
+        **column_facts(rows, tokenizer, recipe.data.chat),
         "trimtab": __version__,
         **environment(),
         "command": command,

@@ -30,7 +30,7 @@ def preview_recipe(recipe: Recipe, rows: int, split: str, console: Console | Non
         raise DataError(f"the recipe has no data.{split}")
     tokenizer = policy_tokenizer(recipe)
     adopt_run_date(recipe, tokenizer)
-    prepared = prepare_source(recipe, split, tokenizer, refuse=False)
+    prepared = prepare_source(recipe, split, tokenizer, refuse=False, console=console)
     for row in prepared.rows[:rows]:
         console.rule(Text(f"row {prepared.number(row)} of {prepared.source}"), align="left", style="grey50")
         if "input_ids" not in row:  # a task, which the policy answers itself

@@ -1,7 +1,7 @@
 """A recipe: everything that a run depends on, in one YAML file, checked strictly."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,7 +39,7 @@ _Loader.add_implicit_resolver(
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, populate_by_name=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -129,6 +129,11 @@ class Data(_Strict):
     """Of conversations: `auto` learns every turn of the assistant, in one row where that holds each as the model meets
     it when it is asked, else in one row for each; `each` makes one row for each anyway; `last` learns the last one
     alone; `all` keeps one row, with earlier turns as the chat template writes them in the end."""
+    chat: bool = False
+    """Rows whose prompt and completion are plain texts, of a model with a chat template: the prompt is what a user
+    says, and the completion what the assistant answers. Else the two stay texts that are joined as they are."""
+    workers: int = Field(1, ge=1)
+    """Processes that turn rows into tokens; what comes out is the same."""
     max_lost: float = Field(0.01, ge=0, le=1)
     """Refuse to start if a larger share of rows would be truncated, dropped or without an answer."""
 
@@ -177,6 +182,12 @@ class Eval(_Strict):
     training; pass@1 is the share of them that is right."""
 
 
+def _one_seed(given: Any) -> Any:
+    if isinstance(given, list):
+        raise ValueError(f"expected one number; to run with each of several, write seeds: {given}")
+    return given
+
+
 def _rewards(given: Any) -> Any:
     """A single reward, or its bare name, as a list of one."""
     listed = given if isinstance(given, list) else [given]
@@ -199,7 +210,8 @@ class Recipe(_Strict):
     """Arguments of TRL's SFTConfig, or of its GRPOConfig for methods that learn from their own answers, under their own
     names."""
     eval: Eval = Field(default_factory=lambda: Eval.model_validate({}))
-    seed: int = 0
+    seed: Annotated[int, BeforeValidator(_one_seed), Field(ge=0, lt=2**32)] = 0
+    """Of all that is drawn. A recipe with `seeds: [0, 1, 2]` in its place is run once with each."""
     output: str
     """The run folder; runs/<name of the recipe file> if not given."""
     minutes: float | None = Field(None, gt=0)
@@ -211,13 +223,25 @@ class Stages(_Strict):
     """Several runs, one after another. Keys beside `stages` are the defaults of all of them."""
 
     output: str
-    minutes: float | None = None
-    """Most minutes of training, all stages together; all get the same number of steps."""
+    minutes: float | None = Field(None, gt=0)
+    """Most minutes of training, all stages and seeds together; all get the same number of steps."""
     stages: Annotated[list[Recipe], Field(min_length=1)]
+    seeds: list[int] = []
+    """Of a recipe with `seeds: [0, 1, 2]`: all of its runs are made with each of them, in folders OUTPUT-seed0 ..."""
 
 
-def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe | Stages:
+def load_recipe(
+    path: str | Path,
+    overrides: Iterable[str] = (),
+    *,
+    first: Callable[[Sequence[Recipe]], None] | None = None,
+) -> Recipe | Stages:
     """Read a recipe, apply `a.b=value` overrides, and check everything that can be checked without a model.
+
+    Args:
+        path: of a file, or the name of one that comes with trimtab.
+        overrides: words of a command line.
+        first: further checks of the runs, made before anything heavy is imported, see `trimtab.early`.
 
     Raises:
         RecipeError: naming the file and the key.
@@ -244,36 +268,90 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe | Sta
         _override(tree, override)
     if found := half_character(tree):
         raise RecipeError(f"{path}: {found[0]} holds half of a character: {found[1]} without the other half")
-    return parse(tree, str(path), path.stem)
+    return parse(tree, str(path), path.stem, first=first)
 
 
-def parse(tree: Mapping[str, Any], where: str, name: str) -> Recipe | Stages:
-    """A recipe from a tree of plain values; `where` is for messages, `name` for the run folder."""
+def parse(
+    tree: Mapping[str, Any], where: str, name: str, *, first: Callable[[Sequence[Recipe]], None] | None = None
+) -> Recipe | Stages:
+    """A recipe from a tree of plain values; `where` is for messages, `name` for the run folder.
+
+    Args:
+        first: see `load_recipe`.
+    """
     tree = dict(tree)
     tree.setdefault("output", f"runs/{name}")
+    seeds = _seeds(tree, where)
+    output = tree["output"]
+    seeded = [{**tree, "seed": seed, "output": f"{output}-seed{seed}"} for seed in seeds] or [tree]
+    runs = [run for one in seeded for run in _runs(one, where)]
+    for recipe, place in runs:  # names, files and folders, before TRL is imported, which takes seconds
+        _check_method_name(recipe.method, place)
+    if first is not None:
+        first([recipe for recipe, _ in runs])
+    minutes = tree.get("minutes") if seeds or "stages" in tree else None
+    for recipe, place in runs:
+        check_method(recipe, place)
+        _check_minutes(recipe, minutes, where)
+    recipes = [recipe for recipe, _ in runs]
+    if not seeds and "stages" not in tree:
+        return recipes[0]
+    return _validate(Stages, {"output": output, "minutes": minutes, "stages": recipes, "seeds": seeds}, where, ())
+
+
+def _runs(tree: Mapping[str, Any], where: str) -> list[tuple[Recipe, str]]:
+    """The runs of a tree, each with its place for messages."""
+    tree = dict(tree)
     if "stages" not in tree:
         _one_policy(tree, where)
-        recipe = _validate(Recipe, tree, where, ())
-        check_method(recipe, where)
-        return recipe
+        return [(_validate(Recipe, tree, where, ()), where)]
     stages = tree.pop("stages")
     if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
         raise RecipeError(f"{where}: stages must be a list of recipes")
-    output, minutes = tree.pop("output"), tree.pop("minutes", None)
+    output = tree.pop("output")
+    tree.pop("minutes", None)
     runs, seen = [], set()
     for number, stage in enumerate(stages):
-        own = dict(stage)
+        own, place = dict(stage), f"{where}: stages[{number}]"
         title = str(own.pop("name", own.get("method", number)))
         if title in seen or "/" in title:
-            raise RecipeError(f"{where}: stages[{number}] needs a name of its own, {title!r} is taken")
+            raise RecipeError(f"{place} needs a name of its own, {title!r} is taken")
         seen.add(title)
         full = _merge(tree, {**own, "output": f"{output}/{title}"})
-        full = _refer_to_stages(full, output, seen - {title}, f"{where}: stages[{number}]")
-        _one_policy(full, f"{where}: stages[{number}]")
-        runs.append(_validate(Recipe, full, where, ("stages", number)))
-        check_method(runs[-1], f"{where}: stages[{number}]")
-        _check_minutes(runs[-1], minutes, where)
-    return Stages(output=output, minutes=minutes, stages=runs)
+        full = _refer_to_stages(full, output, seen - {title}, place)
+        _one_policy(full, place)
+        runs.append((_validate(Recipe, full, where, ("stages", number)), place))
+    return runs
+
+
+def _seeds(tree: dict[str, Any], where: str) -> list[int]:
+    """Takes `seeds` out of a tree.
+
+    Raises:
+        RecipeError: if it is no list of different seeds, or another key sets them too.
+    """
+    seeds = tree.pop("seeds", None)
+    if seeds is None:
+        return []
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
+        raise RecipeError(f"{where}: seeds is {seeds!r}; give a list of whole numbers from 0, such as [0, 1, 2]")
+    if len(set(seeds)) < len(seeds):
+        raise RecipeError(f"{where}: seeds is {seeds!r}, which names one twice; the two runs would be the same")
+    stages = tree.get("stages")
+    own = ["the recipe", *(f"stages[{i}]" for i in range(len(stages)))] if isinstance(stages, list) else ["the recipe"]
+    for place, part in zip(own, [tree, *(stages if isinstance(stages, list) else [])]):
+        if isinstance(part, Mapping) and "seed" in part:
+            raise RecipeError(f"{where}: {place} has a seed beside seeds; leave one of them out")
+    return seeds
+
+
+def _check_method_name(name: str, where: str) -> None:
+    from trimtab import methods
+
+    try:
+        methods.check_name(name)
+    except ValueError as error:
+        raise RecipeError(f"{where}: {error}") from None
 
 
 def check_method(recipe: Recipe, where: str) -> None:
@@ -283,11 +361,11 @@ def check_method(recipe: Recipe, where: str) -> None:
         RecipeError: for an unknown method, option or training argument, or a missing model.
     """
     from trimtab import methods
-    from trimtab.train import settings
+    from trimtab.train import keys
 
     try:
         method = methods.load(recipe.method)
-        recipe.training = settings.check(recipe.training, method.loop)
+        keys.check_early(recipe.training, method.loop)
     except ValueError as error:
         raise RecipeError(f"{where}: {error}") from error
     options = _validate(method.config, recipe.options, where, ("options",), of=f"options of {recipe.method}")
@@ -298,7 +376,7 @@ def check_method(recipe: Recipe, where: str) -> None:
             raise RecipeError(
                 f"{where}: method {recipe.method} needs models.{role}; add it, for example: {role}: smollm2-135m"
             )
-    if recipe.models.reference == STORED and "reference" in wanted.roles:
+    if recipe.models.reference == STORED and ("reference" in wanted.roles or wanted.start == "distribution"):
         raise RecipeError(
             f"{where}: method {recipe.method} reads whole distributions of models.reference, and a column holds only "
             "what it says of the answers; name the model"
@@ -310,8 +388,19 @@ def check_method(recipe: Recipe, where: str) -> None:
     _check_loop(recipe, method.loop == "rollouts", wanted.credit, where)
     if isinstance(recipe.models.policy, Cut) and recipe.models.policy.source == "teacher" and not recipe.models.teacher:
         raise RecipeError(f"{where}: models.policy is made from the teacher, but models.teacher is missing")
+    _check_training(recipe, method.loop, where)
     if "max_steps" not in recipe.training and "num_train_epochs" not in recipe.training:
         recipe.training["num_train_epochs"] = 1
+
+
+def _check_training(recipe: Recipe, loop: Any, where: str) -> None:
+    """Arguments of TRL; last, because it takes seconds to import."""
+    from trimtab.train import settings
+
+    try:
+        recipe.training = settings.check(recipe.training, loop)
+    except ValueError as error:
+        raise RecipeError(f"{where}: {error}") from error
 
 
 def _check_loop(recipe: Recipe, rollouts: bool, credit: bool, where: str) -> None:
@@ -349,7 +438,32 @@ def policy_source(recipe: Recipe) -> str:
 
 def dump(recipe: BaseModel) -> str:
     """The recipe as YAML that `load_recipe` reads."""
-    return yaml.safe_dump(recipe.model_dump(by_alias=True), sort_keys=False, allow_unicode=True)
+    tree = _stages_tree(recipe) if isinstance(recipe, Stages) else recipe.model_dump(by_alias=True)
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def _stages_tree(stages: Stages) -> dict[str, Any]:
+    """Stages and seeds as a recipe writes them: each stage once, under its name."""
+    folder = f"{stages.output}-seed{stages.seeds[0]}" if stages.seeds else stages.output
+    trees = [run.model_dump(by_alias=True) for run in stages.stages[: len(stages.stages) // max(len(stages.seeds), 1)]]
+    for tree in trees:
+        tree.pop("minutes")
+        if stages.seeds:
+            tree.pop("seed")
+    whole = {"output": stages.output, "minutes": stages.minutes, **({"seeds": stages.seeds} if stages.seeds else {})}
+    if trees[0]["output"] == folder:  # one recipe with several seeds
+        return {**trees[0], **whole}
+    named = []
+    for tree in trees:
+        title = tree.pop("output").removeprefix(f"{folder}/")
+        named.append({"name": title, **tree, "models": _as_stages(tree["models"], folder)})
+    return {**whole, "stages": named}
+
+
+def _as_stages(models: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """Models that earlier stages write, by their names."""
+    found = {role: re.fullmatch(rf"{re.escape(folder)}/([^/]+)/model", str(name)) for role, name in models.items()}
+    return {role: f"@{stage[1]}" if (stage := found[role]) else name for role, name in models.items()}
 
 
 def recipe_folder() -> Path:
@@ -390,6 +504,8 @@ def _override(tree: dict[str, Any], text: str) -> None:
         place.pop("policy", None)
     if last == "policy":
         place.pop("student", None)
+    if last in ("seed", "seeds") and place is tree:
+        place.pop({"seed": "seeds", "seeds": "seed"}[last], None)
     place[last] = parsed
 
 

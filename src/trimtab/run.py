@@ -29,7 +29,7 @@ from transformers import (
     TrainerState,
 )
 
-from trimtab import __version__, methods, own_code, report
+from trimtab import __version__, longer, methods, own_code, processes, report, trouble
 from trimtab.core import Method, MethodConfig, Plan, Wants
 from trimtab.data import stored
 from trimtab.data.chat import adopt_date, date_facts
@@ -51,6 +51,7 @@ from trimtab.models.adapters import (
     answers_of,
     answers_without,
     base_is_whole,
+    check_settings,
     in_float32,
     in_own_dtypes,
     kept_share,
@@ -70,6 +71,7 @@ from trimtab.models.masters import back_to_own_dtypes, train_in_float32
 from trimtab.models.quantised import check_policy, is_quantised
 from trimtab.models.scalar_head import add_score_forward, as_critic, with_scalar_head
 from trimtab.models.student import asked_layers, keep_layers
+from trimtab.preparation import prepared as prepared_rows
 from trimtab.recipe import FROZEN, STORED, Cut, Models, Recipe, Stages, dump, policy_source
 from trimtab.report.rollouts import spread
 from trimtab.signals.base import call_plan
@@ -81,10 +83,11 @@ from trimtab.signals.learning import Critic
 from trimtab.signals.start import WithoutAdapter
 from trimtab.terminal import say
 from trimtab.train import answers, checkpoints, heldout, settings, trackers
+from trimtab.train.budget import Budget
 from trimtab.train.dataset import Rows
 from trimtab.train.epochs import Epoch, epoch_of, updates_asked
 from trimtab.train.events import EventLog, StopOnInterrupt, WriteEvents
-from trimtab.train.progress import ShowProgress
+from trimtab.train.progress import ShowProgress, watched
 from trimtab.train.rollouts import RolloutTrainer, check_buffer, rollout_config, way_of_writing
 from trimtab.train.trainer import ObjectiveTrainer
 
@@ -147,6 +150,14 @@ class Job:
     """held-out preferences, of a method that learns from some"""
     starts_from_reference: bool = False
     """the policy is the same function as its reference before the first update"""
+    args: Any = None
+    """of the trainer, as `settings.build` makes them"""
+    seconds: float | None = None
+    """of training, after which it is ended"""
+    more: int = 0
+    """updates that the run was made longer to; 0 if it is as long as it was begun"""
+    longer: str = ""
+    """what is to be said where it is made longer now"""
 
     @property
     def rollouts(self) -> bool:
@@ -162,7 +173,8 @@ def run(recipe: Recipe, *, resume: bool = False, console: Console | None = None)
             then not created.
         Interrupted: after Ctrl-C.
     """
-    return _run_one(recipe, resume, console or Console(), Shared(), fit=recipe.minutes is not None)
+    seconds = None if recipe.minutes is None else 60 * recipe.minutes
+    return _run_one(recipe, resume, console or Console(), Shared(), fit=recipe.minutes is not None, seconds=seconds)
 
 
 def run_stages(stages: Stages, *, resume: bool = False, console: Console | None = None) -> Result:
@@ -173,32 +185,80 @@ def run_stages(stages: Stages, *, resume: bool = False, console: Console | None 
         check_folder(Path(recipe.output), recipe, resume and Path(recipe.output).exists())
     for source in {s for recipe in stages.stages for s in (recipe.data.train, recipe.data.heldout) if s}:
         load_rows(source)
-    notes = [_fit_stages(stages, console, shared)] if stages.minutes is not None else []
-    folders = []
-    for recipe in stages.stages:
+    notes, shares = [], [1.0] * len(stages.stages)
+    if stages.minutes is not None:
+        note, shares = _fit_stages(stages, console, shared)
+        notes = [note]
+    folders: list[Path] = []
+    for number, recipe in enumerate(stages.stages):
         console.rule(Text(f"{recipe.method}: {recipe.output}"))
-        folders.append(
-            _run_one(recipe, resume and Path(recipe.output).exists(), console, shared, fit=False, notes=notes).folder
-        )
+        seconds = None
+        if stages.minutes is not None:
+            notes += _as_short(recipe, folders[-1:], console)
+            left = 60 * stages.minutes - sum(map(_seconds_trained, folders))
+            seconds = left * shares[number] / sum(shares[number:])
+        again = resume and Path(recipe.output).exists()
+        done = _run_one(recipe, again, console, shared, fit=False, notes=notes, seconds=seconds)
+        folders.append(done.folder)
     page = report.write(folders, Path(stages.output) / "comparison.html")
     return Result(Path(stages.output), page)
 
 
+def _as_short(recipe: Recipe, before: Sequence[Path], console: Console) -> list[str]:
+    """A stage trains no more steps than the one before has, which may have been ended by the budget: they are to be
+    compared. Returns what is to be said of it."""
+    planned = recipe.training["max_steps"]
+    trained = [
+        event["step"] for folder in before for event in EventLog(folder).events() if event["event"] == "finished"
+    ]
+    if not trained or trained[-1] >= planned:
+        return []
+    recipe.training["max_steps"] = trained[-1]
+    note = f"{trained[-1]} steps in place of {planned}, as many as {before[0]} has trained in its share of the minutes"
+    say(console, note)
+    return [note]
+
+
+def _seconds_trained(folder: Path) -> float:
+    """That a finished run has spent in training."""
+    return next((e["seconds"] for e in reversed(EventLog(folder).events()) if e["event"] == "finished"), 0.0)
+
+
 def _run_one(
-    recipe: Recipe, resume: bool, console: Console, shared: Shared, fit: bool, notes: Sequence[str] = ()
+    recipe: Recipe,
+    resume: bool,
+    console: Console,
+    shared: Shared,
+    fit: bool,
+    notes: Sequence[str] = (),
+    seconds: float | None = None,
 ) -> Result:
+    """One run.
+
+    Args:
+        fit: measure the speed first, and lower the number of steps.
+        seconds: of training, after which it is ended.
+    """
     folder = Path(recipe.output)
     if isinstance(check_folder(folder, recipe, resume), dict):
         with _alone(folder):
-            return _go_on(recipe, resume, console, shared, fit, notes)
-    return _go_on(recipe, resume, console, shared, fit, notes)  # `execute` makes the folder, and locks it
+            return _go_on(recipe, resume, console, shared, fit, notes, seconds)
+    return _go_on(recipe, resume, console, shared, fit, notes, seconds)  # `execute` makes the folder, and locks it
 
 
 def _alone(folder: Path) -> AbstractContextManager:
     return writing(folder, "another run", "wait for it, or choose another output=FOLDER", RunError)
 
 
-def _go_on(recipe: Recipe, resume: bool, console: Console, shared: Shared, fit: bool, notes: Sequence[str]) -> Result:
+def _go_on(
+    recipe: Recipe,
+    resume: bool,
+    console: Console,
+    shared: Shared,
+    fit: bool,
+    notes: Sequence[str],
+    seconds: float | None,
+) -> Result:
     folder = Path(recipe.output)
     stored = check_folder(folder, recipe, resume)
     if isinstance(stored, str):
@@ -210,10 +270,17 @@ def _go_on(recipe: Recipe, resume: bool, console: Console, shared: Shared, fit: 
     job.notes += notes
     if stored is not None:
         _check_signature(folder, job.signature)
+        if stored.get("is_longer"):
+            _make_longer(folder, job)
+        else:
+            job.more = max(
+                (event["to"] for event in EventLog(folder).events() if event["event"] == "longer"), default=0
+            )
     if stored is None and fit:
         assert recipe.minutes is not None
-        job.notes.append(_fit(recipe, recipe.minutes, seconds_per_step(job), job.updates))
+        job.notes.append(_fit(recipe, recipe.minutes, seconds_per_step(job, console, 6 * recipe.minutes), job.updates))
         say(console, job.notes[-1])
+    job.seconds = seconds
     return execute(job, folder, resume=stored is not None, console=console)
 
 
@@ -243,13 +310,18 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] |
     asked = yaml.safe_load(dump(recipe))
     stored["options"] = _with_later_options(stored)
     different = sorted(_differences(_comparable(stored), _comparable(asked)))
-    if different:
+    is_longer = recipe.minutes is None and longer.only_longer({key for key, _, _ in different})
+    if is_longer and resume:
+        stored["training"] = longer.with_lengths(stored["training"], asked["training"])
+        stored["is_longer"] = True
+    elif different:
         key, was, now = different[0]
         raise RunError(
             f"{folder} holds a run of another recipe ({key} is {was} there and {now} here"
             f"{f', and {len(different) - 1} more differ' if len(different) > 1 else ''}); choose another output=FOLDER"
+            f"{', or add --resume to train it further' if is_longer else ''}"
         )
-    if any(event["event"] == "finished" for event in EventLog(folder).events()) and (folder / "report.html").exists():
+    if not is_longer and _is_finished(folder):
         if resume:
             return "finished"
         raise RunError(f"{folder} holds this run, finished; see {folder}/report.html or choose another output=FOLDER")
@@ -264,6 +336,12 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] |
             "with; put it back, or start anew with output=FOLDER"
         )
     return stored
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether the run has ended, and nothing has gone on with it since."""
+    ends = [event["event"] for event in EventLog(folder).events() if event["event"] in ("finished", "resume")]
+    return ends[-1:] == ["finished"] and (folder / "report.html").exists()
 
 
 def _stored_recipe(path: Path) -> dict[str, Any]:
@@ -334,12 +412,29 @@ def _check_signature(folder: Path, signature: Mapping[str, str]) -> None:
         raise RunError(f"{folder} cannot be resumed: {was}; put back what has changed or start anew with output=FOLDER")
 
 
+def _make_longer(folder: Path, job: Job) -> None:
+    """Let a run that is gone on with train more steps than it was begun with.
+
+    Raises:
+        TooLong: see `trimtab.longer.check`.
+    """
+    last = checkpoints.last_complete(folder / "checkpoints")
+    job.more = job.updates
+    if last is None:
+        job.longer = f"made longer: {job.updates} steps; no checkpoint is left, so that it begins again"
+        return
+    planned = TrainerState.load_from_json(str(last / "trainer_state.json")).max_steps
+    longer.check(folder, job.args, planned, job.updates)
+    job.longer = f"made longer: {job.updates} steps in place of {planned}"
+
+
 def _comparable(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Without the number of steps where the machine's speed chose it."""
+    """Without what changes nothing, and the number of steps where the machine's speed chose it."""
     training = dict(recipe["training"])
     if recipe.get("minutes") is not None:
         training.pop("max_steps", None)
-    return {**recipe, "training": training}
+    data = {key: value for key, value in recipe["data"].items() if key != "workers"}
+    return {**recipe, "training": training, "data": data}
 
 
 def _differences(one: Any, other: Any, at: str = "") -> list[tuple[str, str, str]]:
@@ -363,8 +458,11 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
     models = recipe.models
     method, options, wants = method_of(recipe)
     args = settings.build(recipe.training, Path(recipe.output), recipe.seed, method.loop)  # TRL's own checks come first
+    processes.check_group(args.world_size)
     if method.loop == "rollouts":
         check_buffer(args)
+    if models.lora is not None:
+        check_settings(models.lora)
     judges = [rewards.load(one.name, right=one.right, wrong=one.wrong) for one in recipe.reward]
     questions = {
         name: question(
@@ -388,12 +486,12 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
             notes.append(message)
             say(console, message)
         vocab = min(vocab, vocabularies[role])
-    train = prepare_source(recipe, "train", tokenizer)
+    train = prepare_source(recipe, "train", tokenizer, console=console)
     epoch = epoch_of(args, method.loop, len(train.rows), wants.window)
     if epoch.note:
         notes.append(epoch.note)
         say(console, epoch.note)
-    held = prepare_source(recipe, "heldout", tokenizer) if recipe.data.heldout else None
+    held = prepare_source(recipe, "heldout", tokenizer, console=console) if recipe.data.heldout else None
     pairs = prepare_pairs(recipe, tokenizer)
     if isinstance(pairs, str):
         notes.append(pairs)
@@ -406,7 +504,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
     if method.loop == "rollouts":
         for judge in judges:
             for prepared in filter(None, (train, held)):
-                rewards.check_rows(judge, prepared.rows)
+                rewards.check_rows(judge, prepared.rows, prepared.source)
         check_tasks(train, held, {r: n for r, n in vocabularies.items() if n < own_vocab}, tokenizer, recipe)
     else:
         check_ids(train, held, {"policy": own_vocab, **vocabularies}, tokenizer)
@@ -480,7 +578,10 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
             shares = role == "teacher" and method.loop == "supervised"  # of own answers it reads the labels alone
             given[role] = held_signals[0] if shares else FrozenModel(model, name=role, remember=remember)
     if wants.start and "reference" not in given:
-        given["reference"] = WithoutAdapter(off) if off else _frozen_copy(start, "reference", recipe)
+        whole = wants.start == "distribution"
+        given["reference"] = (
+            WithoutAdapter(off, policy=policy, distribution=whole) if off else _frozen_copy(start, "reference", recipe)
+        )
     if recipe.eval.drift:
         held_signals.append(_frozen_copy(start, "start", recipe))
     if wants.credit:
@@ -528,6 +629,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         **dropped,
         **({"generation": described(rollout_config(args, *_marks(policy, tokenizer)))} if judges else {}),
         "reduction": plan.reduction,
+        "processes": str(args.world_size),
         **environment(),
     }
     columns = (*wants.columns, *((RATING,) if wants.steps else ()))
@@ -552,6 +654,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         judges,
         pairs,
         wants.start and _starts_from(recipe, prints.get("reference"), trained),
+        args,
     )
 
 
@@ -677,35 +780,51 @@ def method_of(recipe: Recipe) -> tuple[Method, MethodConfig, Wants]:
     return method, options, wants
 
 
-def prepare_source(recipe: Recipe, which: str, tokenizer: PreTrainedTokenizerBase, *, refuse: bool = True) -> Prepared:
-    """Rows of `data.train` or `data.heldout` as token ids; refuses data of which too much would be lost."""
+def prepare_source(
+    recipe: Recipe,
+    which: str,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    refuse: bool = True,
+    console: Console | None = None,
+) -> Prepared:
+    """Rows of `data.train` or `data.heldout` as token ids; refuses data of which too much would be lost.
+
+    Args:
+        console: for progress.
+    """
     source, limit = getattr(recipe.data, which), recipe.data.rows if which == "train" else recipe.data.heldout_rows
     rows = load_rows(source)
     max_length = recipe.training.get("max_length", 1024)
     method, _, wants = method_of(recipe)
+    how: dict[str, Any] = {"console": console, "workers": recipe.data.workers}
     if method.loop == "rollouts":
-        return prepare_tasks(rows[:limit], tokenizer, source, recipe.training.get("chat_template_kwargs"))
+        kwargs = recipe.training.get("chat_template_kwargs")
+        return prepared_rows(rows[:limit], tokenizer, source, prepare_tasks, **how, chat_template_kwargs=kwargs)
     asked = which == "train" or wants.reward_model  # held-out rows of a policy are read as answers alone
     columns = wants.columns if asked else ()
     for column in columns:
-        stored.check(source, column, column_facts(rows, tokenizer))
+        stored.check(source, column, column_facts(rows, tokenizer, recipe.data.chat))
     max_length, limited_by = _row_limit(recipe, max_length or 10**9)
-    prepared = prepare(
+    made = prepared_rows(
         rows[:limit],
         tokenizer,
+        source,
+        prepare,
+        **how,
         max_length=max_length,
-        source=source,
         end_ids=end_tokens(tokenizer),
         pairs=wants.pairs and asked,
         columns=columns,
         outcomes=wants.outcomes and asked,
         steps=wants.steps and asked,
         turns=recipe.data.turns,
+        chat=recipe.data.chat,
     )
-    prepared.limited_by = limited_by
+    made.limited_by = limited_by
     if refuse:
-        check_losses(prepared, recipe.data.max_lost)
-    return prepared
+        check_losses(made, recipe.data.max_lost)
+    return made
 
 
 def prepare_pairs(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Prepared | str | None:
@@ -720,7 +839,13 @@ def prepare_pairs(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Prepare
         return "held-out preferences are not measured: the reference is a stored column of the training rows"
     max_length, _ = _row_limit(recipe, recipe.training.get("max_length", 1024) or 10**9)
     return prepare(
-        rows, tokenizer, max_length=max_length, source=recipe.data.heldout, end_ids=end_tokens(tokenizer), pairs=True
+        rows,
+        tokenizer,
+        max_length=max_length,
+        source=recipe.data.heldout,
+        end_ids=end_tokens(tokenizer),
+        pairs=True,
+        chat=recipe.data.chat,
     )
 
 
@@ -786,15 +911,14 @@ def _check_asked(
         notes += check_question(suite, asked, tokenizer, limits, name)
     for prepared in filter(None, (train, held)):
         if prepared.rows and "input_ids" not in prepared.rows[0]:
-            kwargs, what = recipe.training.get("chat_template_kwargs"), f"{prepared.source}: row"
-            ids = [asked_ids(tokenizer, row, f"{what} {i}", kwargs) for i, row in enumerate(prepared.rows, start=1)]
-            notes += check_prompts(ids, args.max_completion_length, limits, tokenizer, name, what=what)
+            new, what = args.max_completion_length, f"{prepared.source}: row"
+            notes += check_prompts(prepared.prompts, new, limits, tokenizer, name, what=what)
         else:
             notes += beyond(prepared.counts.longest, limits, name)
     return notes[:1]  # of lengths that were never trained: once
 
 
-def column_facts(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+def column_facts(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, chat: bool) -> dict[str, str]:
     """What stored columns depend on besides the models that they were computed with."""
     others = ({key: value for key, value in row.items() if not stored.is_computed(key)} for row in rows)
     return {
@@ -802,6 +926,7 @@ def column_facts(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase) -> dic
         "chat template": fingerprint.of_text(str(tokenizer.chat_template)),
         **date_facts(tokenizer),
         "rows": fingerprint.of_each(others),
+        "data.chat": str(chat),
     }
 
 
@@ -928,10 +1053,14 @@ def environment() -> dict[str, str]:
 # ---------------------------------------------------------------- a budget of minutes
 
 
-def seconds_per_step(job: Job) -> float:
+def seconds_per_step(job: Job, console: Console | None = None, most: float = float("inf")) -> float:
     """Seconds that an update of this job takes on this machine, optimizer included; the weights stay as they are.
 
     The median over three batches of typical rows, after a warm-up, with a tenth added for logs and checkpoints.
+
+    Args:
+        console: for progress.
+        most: seconds after which no further batch is measured.
     """
     args = settings.build(job.recipe.training, Path(job.recipe.output), job.recipe.seed)
     device, size = args.device, args.per_device_train_batch_size
@@ -945,8 +1074,16 @@ def seconds_per_step(job: Job) -> float:
     trained = [p for p in policy.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=0.0, weight_decay=0.0)  # does all the work and changes nothing
     forward, update = [], []
-    for inputs in length_sorted(rows[middle : middle + 4 * size], job.collator, size, device):
+    some = rows[middle : middle + 4 * size]
+    name = f"measuring the speed of this machine for {job.recipe.method}"
+    batches = length_sorted(some, job.collator, size, device)
+    began = time.perf_counter()
+    for inputs in watched(
+        batches, name, len(some), "rows", lambda one: len(one["labels"]), console or Console(quiet=True)
+    ):
         start = time.perf_counter()
+        if len(forward) > 1 and start - began > most:
+            break
         with torch.autocast(device.type, mixed, enabled=bool(args.bf16 or args.fp16)):
             output = call_plan(job.plan, policy, inputs)
         assert output.loss is not None
@@ -977,11 +1114,16 @@ def _fit(recipe: Recipe, minutes: float, seconds: float, asked: int) -> str:
     return f"{pace}: {steps} steps fit into {minutes:g} minutes"
 
 
-def _fit_stages(stages: Stages, console: Console, shared: Shared) -> str:
-    """All stages get the same number of steps, so that they can be compared; returns what was decided, in words."""
+def _fit_stages(stages: Stages, console: Console, shared: Shared) -> tuple[str, list[float]]:
+    """All stages get the same number of steps, so that they can be compared.
+
+    Returns:
+        What was decided, in words, and how long a step of each stage takes beside those of the others.
+    """
     assert stages.minutes is not None
     stored = [Path(recipe.output) / "recipe.yaml" for recipe in stages.stages]
     known = next((path for path in stored if path.exists()), None)
+    each = [1.0] * len(stages.stages)
     if known is not None:
         steps = _stored_recipe(known)["training"].get("max_steps")
         if steps is None:
@@ -990,16 +1132,15 @@ def _fit_stages(stages: Stages, console: Console, shared: Shared) -> str:
         for recipe in stages.stages:
             recipe.training["max_steps"] = steps
     else:
-        say(console, "measuring the speed of this machine ...")
-        seconds, asked = 0.0, []
-        for recipe in stages.stages:
+        asked, most = [], 6 * stages.minutes / len(stages.stages)
+        for number, recipe in enumerate(stages.stages):
             job = load_job(recipe, shared, Console(quiet=True))
-            seconds += seconds_per_step(job)
+            each[number] = seconds_per_step(job, console, most)
             asked.append(job.updates)
-        notes = [_fit(recipe, stages.minutes, seconds, n) for recipe, n in zip(stages.stages, asked)]
+        notes = [_fit(recipe, stages.minutes, sum(each), n) for recipe, n in zip(stages.stages, asked)]
         note = f"{notes[0]} (all {len(notes)} stages together)"
     say(console, note)
-    return note
+    return note, each
 
 
 # ---------------------------------------------------------------- training and measuring
@@ -1024,23 +1165,36 @@ def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result
 
 @contextmanager
 def _kept(folder: Path) -> Iterator[None]:
-    """A disk that is full, or a folder that is gone, is told with what is kept.
+    """What fails in the machine, in a library or a tracker is told with what is kept; a mistake of the code stays what
+    it is, with a note of that.
 
     Raises:
-        RunError: in place of an error of the disk.
+        RunError: in place of the first.
     """
     try:
         yield
-    except ConnectionError:  # no disk
+    except (ValueError, Interrupted):  # says itself what is wrong
         raise
     except OSError as failed:
-        said = f"{folder}: {reason(failed, folder)}"
-        if not (folder / "recipe.yaml").is_file():
-            raise RunError(f"{said}; there is nothing of this run to resume: start anew") from failed
-        last = checkpoints.last_complete(folder / "checkpoints")
-        kept = "no checkpoint is written yet" if last is None else f"the checkpoint of step {checkpoints.step_of(last)}"
+        if isinstance(failed, ConnectionError) and failed.filename is None:  # no disk
+            raise RunError(f"{folder}: {reason(failed, folder)}; {_how_on(folder)}") from failed
         room = "make room" if failed.errno in FULL else "mend that"
-        raise RunError(f"{said}; kept: {kept}; {room}, and continue with --resume") from failed
+        raise RunError(f"{folder}: {reason(failed, folder)}; {_how_on(folder, room)}") from failed
+    except Exception as failed:
+        said = trouble.said(failed)
+        if said is None:
+            failed.add_note(f"{folder}: {_how_on(folder, 'once that is mended')}")
+            raise
+        raise RunError(f"{folder}: {said}; {_how_on(folder)}") from failed
+
+
+def _how_on(folder: Path, then: str = "mend that") -> str:
+    """What of a run is kept, and how it goes on."""
+    if not (folder / "recipe.yaml").is_file():
+        return "there is nothing of this run to resume: start anew"
+    last = checkpoints.last_complete(folder / "checkpoints")
+    kept = "no checkpoint is written yet" if last is None else f"the checkpoint of step {checkpoints.step_of(last)}"
+    return f"kept: {kept}; {then}, and continue with --resume"
 
 
 def _take_away(folder: Path) -> None:
@@ -1067,7 +1221,8 @@ def _execute(job: Job, folder: Path, resume: bool, console: Console) -> Result:
 
     evaluate = _evaluator(job, args, log, console, tell)
     events = WriteEvents(log, evaluate, recipe.eval.every)
-    trainer = _trainer(job, args, log, [events, progress, interrupt, *job.plan.callbacks])
+    budget = [] if job.seconds is None else [Budget(job.seconds)]
+    trainer = _trainer(job, args, log, [events, progress, interrupt, *budget, *job.plan.callbacks])
     if job.starts_from_reference:
         trainer.reference_dtype = STORED if recipe.models.reference == STORED else recipe.models.frozen_dtype
 
@@ -1080,13 +1235,14 @@ def _execute(job: Job, folder: Path, resume: bool, console: Console) -> Result:
     trainer.remove_callback(PrinterCallback)
     tracked = trackers.gather(trainer, folder)
     _move_frozen(job, args.device)
+    say(console, _where(args))
     main = trainer.is_world_process_zero()
     folder.mkdir(parents=True, exist_ok=True)
     if main:
         _start(job, folder, log, resume, checkpoint, console)
     trainer.accelerator.wait_for_everyone()
     try:
-        if checkpoint is not None and _is_last(checkpoint):
+        if checkpoint is not None and (_is_last(checkpoint, job.more) or _ran_out(log, checkpoint)):
             trainer.finish_from(checkpoint)
         else:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -1094,7 +1250,12 @@ def _execute(job: Job, folder: Path, resume: bool, console: Console) -> Result:
         progress.close()
         interrupt.restore()
     step = trainer.state.global_step
-    if interrupt.asked and step < trainer.state.max_steps:
+    if any(one.over for one in budget):
+        if main:
+            note = _said_of_budget(step, trainer.state.max_steps, budget[0])
+            log.event("out of time", step, text=note)
+            say(console, note)
+    elif interrupt.asked and step < trainer.state.max_steps:
         tracked.close(trainer)
         if main:
             log.event("interrupted", step)
@@ -1116,6 +1277,26 @@ def _execute(job: Job, folder: Path, resume: bool, console: Console) -> Result:
         log.event("finished", step, seconds=round(events.seconds, 2), tokens=trainer.totals.answer_tokens)
         return Result(folder, report.write([folder]))
     return Result(folder, folder / "report.html")
+
+
+def _said_of_budget(step: int, planned: int, budget: Budget) -> str:
+    return (
+        f"stopped after step {step} of {planned}: {budget.used / 60:.1f} of {budget.seconds / 60:.1f} minutes are "
+        "used, and the machine is slower than it was when its speed was measured; the learning rate was planned for "
+        "all steps"
+    )
+
+
+def _ran_out(log: EventLog, checkpoint: Path) -> bool:
+    """Whether the budget of minutes had ended the run after this checkpoint."""
+    step = checkpoints.step_of(checkpoint)
+    return any(event["event"] == "out of time" and event["step"] == step for event in log.events())
+
+
+def _where(args: Any) -> str:
+    """How many processes train, and on what."""
+    number = args.world_size
+    return f"training in {number} {'process' if number == 1 else 'processes'} on {args.device.type}"
 
 
 def _trainer(job: Job, args: Any, log: EventLog, callbacks: list[Any]) -> ObjectiveTrainer | RolloutTrainer:
@@ -1158,10 +1339,10 @@ def _move_frozen(job: Job, device: torch.device) -> None:
             model.to(device)
 
 
-def _is_last(checkpoint: Path) -> bool:
+def _is_last(checkpoint: Path, updates: int) -> bool:
     """The run was stopped after its last step, while it measured or saved: nothing is left to train."""
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-    return state.global_step >= state.max_steps
+    return state.global_step >= max(state.max_steps, updates)
 
 
 def _start(job: Job, folder: Path, log: EventLog, resume: bool, checkpoint: Path | None, console: Console) -> None:
@@ -1169,6 +1350,12 @@ def _start(job: Job, folder: Path, log: EventLog, resume: bool, checkpoint: Path
         note = checkpoints.passed_over(folder / "checkpoints", checkpoint) if checkpoint else None
         checkpoints.remove_incomplete(folder / "checkpoints")
         log.resume(checkpoints.step_of(checkpoint) if checkpoint else -1)
+        if job.longer:
+            step = checkpoints.step_of(checkpoint) if checkpoint else 0
+            say(console, job.longer)
+            log.event("longer", step, to=job.more)
+            log.event("note", step, text=job.longer)
+            _write(folder / "recipe.yaml", dump(job.recipe))
         if checkpoint and note:
             say(console, note)
             log.event("note", checkpoints.step_of(checkpoint), text=note)
@@ -1222,7 +1409,7 @@ def _evaluator(
             measure(policy, step, whole)
 
     def measure(policy: Any, step: int, whole: bool) -> None:
-        main = int(os.environ.get("RANK", "0")) == 0
+        main = processes.rank() == 0
         means: dict[str, float] = {}
         rows: dict[int, dict[str, float]] = {}
         texts: list[dict[str, Any]] = []

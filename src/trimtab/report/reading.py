@@ -139,7 +139,7 @@ def _read_metrics(run: Run) -> None:
             case "finished":
                 _require(place, event, step=int)
                 run.finished, run.interrupted = event, None
-            case "note":
+            case "note" | "out of time":
                 _require(place, event, text=str)
                 if event["text"] not in run.notes:
                     run.notes.append(event["text"])

@@ -1,0 +1,70 @@
+"""A run that is made longer after it has ended: where what was trained is what the longer run would have trained."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import get_scheduler
+
+LENGTHS = frozenset({"training.max_steps", "training.num_train_epochs"})
+"""keys of a recipe that say how long it trains"""
+LOOKED_AT = 2000
+"""steps at which two schedules are compared"""
+
+
+class TooLong(ValueError):
+    """A run that cannot be made longer, or is asked to be shorter."""
+
+
+def only_longer(different: Collection[str]) -> bool:
+    """Whether two recipes differ in nothing but their length."""
+    return bool(different) and LENGTHS.issuperset(different)
+
+
+def with_lengths(training: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The stored training arguments with the length that is asked for now."""
+    names = {key.partition(".")[2] for key in LENGTHS}
+    kept = {key: value for key, value in training.items() if key not in names}
+    return {**kept, **{key: asked[key] for key in names if key in asked}}
+
+
+def check(folder: Path, args: Any, was: int, now: int) -> None:
+    """Hold the schedule of the learning rate over the steps that were trained against the same of the longer run.
+
+    Args:
+        folder: of the run.
+        args: of `settings.build`.
+        was, now: updates.
+
+    Raises:
+        TooLong: with the reason.
+    """
+    if now < was:
+        raise TooLong(
+            f"{folder} has trained {was} steps and the recipe asks for {now}; a run can be made longer and not "
+            "shorter: choose another output=FOLDER"
+        )
+    before, after = _rates(args, was, was), _rates(args, now, was)
+    apart = next(
+        (i for i, (one, other) in enumerate(zip(before, after)) if abs(one - other) > 1e-9 * max(one, other)), None
+    )
+    if apart is not None:
+        name = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+        raise TooLong(
+            f"{folder} cannot be made longer: training.lr_scheduler_type={name} plans the learning rate over all "
+            f"steps, so that a run of {now} would have trained the first {was} otherwise; start anew with "
+            "output=FOLDER, or train with lr_scheduler_type=constant (or constant_with_warmup with a fixed number of "
+            "warmup_steps) what is to be made longer"
+        )
+
+
+def _rates(args: Any, steps: int, upto: int) -> list[float]:
+    """Learning rates at steps before `upto` of a schedule over so many."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    warmup = args.get_warmup_steps(steps)
+    schedule = get_scheduler(args.lr_scheduler_type, optimizer, warmup, steps, args.lr_scheduler_kwargs)
+    rate = getattr(schedule, "lr_lambdas", [None])[0]
+    if rate is None:
+        return [float(steps)]  # it is not known how it goes: taken for another one
+    return [float(rate(step)) for step in range(0, upto, max(1, upto // LOOKED_AT))]

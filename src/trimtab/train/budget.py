@@ -1,0 +1,56 @@
+"""A budget of minutes that is kept while training: the speed of a machine changes."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainerCallback
+
+GRACE = 2.0
+"""seconds, so that a very small budget does not end by the noise of a few steps"""
+
+
+class Budget(TrainerCallback):
+    """Ends training before the step that would go beyond the budget; at least one step is trained.
+
+    Steps alone are counted, as when the speed was measured: evaluations and checkpoints are not.
+
+    Args:
+        seconds: of training, over all resumes.
+        clock: in seconds.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic):
+        self.seconds, self.clock = seconds, clock
+        self.used = 0.0
+        self.over = False
+        """whether it has ended training"""
+        self._since = 0.0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._since = self.clock()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        last = self.clock() - self._since
+        self.used += last
+        if state.global_step < state.max_steps and _any(self.used + last > self.seconds + GRACE, args):
+            self.over = control.should_save = control.should_training_stop = True
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Seconds so far, for a checkpoint."""
+        return {"used": torch.tensor(self.used, dtype=torch.float64)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """What `state_dict` gave."""
+        self.used = float(state["used"])
+
+
+def _any(over: bool, args: Any) -> bool:
+    """Whether any process says so: all must stop after the same step."""
+    if args.world_size == 1:
+        return over
+    flag = torch.tensor(float(over), device=args.device)
+    torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+    return bool(flag.item())

@@ -1,0 +1,169 @@
+"""Mistakes that cost a moment: names, files and numbers are looked at before anything heavy is imported."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tiny_folder
+
+HEAVY = ("torch", "transformers", "trl", "datasets", "numpy", "pyarrow")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    return tiny_folder.lay_out(tmp_path_factory.mktemp("files"))
+
+
+def recipe(files: Path, folder: Path, **changes) -> Path:
+    tree = tiny_folder.recipe(files, "sft", output=str(folder / "run"), **changes)
+    path = folder / "recipe.yaml"
+    path.write_text(json.dumps(tree))
+    return path
+
+
+def imported(path: Path, *words: str, command: str = "train") -> tuple[str, set[str]]:
+    """What a command says, and which heavy packages it has imported by then."""
+    code = (
+        f"import sys; sys.argv = ['trimtab', {command!r}, {str(path)!r}, *{list(words)!r}]\n"
+        "from trimtab import cli\n"
+        "try: cli.main()\n"
+        "except SystemExit as e: assert e.code == 2, e.code\n"
+        f"print(*[name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stderr, set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("method=stf", "there is no method 'stf'; did you mean 'sft'?"),
+        ("data.train=rows.jsnl", "rows.jsnl"),
+        ("data.train=nowhere.jsonl", "there is no file nowhere.jsonl"),
+        ("data.heldout=trimtab:geomrell", "did you mean 'trimtab:geomrel'"),
+        ("models.teacher=./nowhere", "models.teacher: there is no folder ./nowhere"),
+        ("models.teacher=smollm2-135mm", "did you mean 'smollm2-135m'?"),
+        ("seed=-1", "seed is -1"),
+        ("eval.every=0", "eval.every is 0"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "preview"])
+def test_a_mistake_in_a_name_is_told_without_torch(files, tmp_path, word, said, command):
+    if command == "preview" and word.split("=")[0] not in ("method", "data.train"):
+        pytest.skip("one command is enough")
+    err, heavy = imported(recipe(files, tmp_path), word, command=command)
+    assert said in err
+    assert err.count("\n") == 1
+    assert not heavy
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("training.lerning_rate=1", "training has no key 'lerning_rate'; did you mean 'learning_rate'?"),
+        ("training.learning_rate=-1", "training.learning_rate is -1; give 0 or more"),
+        ("training.max_steps=-5", "training.max_steps is -5; give at least 1"),
+        ("options.weigth=1", "did you mean 'weight'"),
+    ],
+)
+def test_a_mistake_in_the_training_arguments_is_told_without_trl(files, tmp_path, word, said):
+    err, heavy = imported(recipe(files, tmp_path), word)
+    assert said in err
+    assert not heavy & {"trl", "datasets"}
+
+
+def test_a_model_that_an_earlier_stage_writes_need_not_be_there(files, tmp_path, trimtab):
+    tree = tiny_folder.recipe(files, output=str(tmp_path / "both"), training={"max_steps": 1})
+    del tree["method"]
+    tree["stages"] = [{"method": "sft"}, {"method": "kd", "models": {"student": "@sft"}}]
+    (tmp_path / "both.yaml").write_text(json.dumps(tree))
+    code, _, err = trimtab("train", tmp_path / "both.yaml", "data.train=nowhere.jsonl")
+    assert (code, "there is no file nowhere.jsonl" in err) == (2, True)
+    code, _, err = trimtab("preview", tmp_path / "both.yaml", "--rows", "0")
+    assert code == 0, err
+
+
+def test_a_method_of_the_last_stage_is_looked_at_before_the_first_one_is_imported(files, tmp_path):
+    tree = tiny_folder.recipe(files, output=str(tmp_path / "both"))
+    del tree["method"]
+    tree["stages"] = [{"method": "sft"}, {"method": "kdd", "models": {"student": "@sft"}}]
+    (tmp_path / "both.yaml").write_text(json.dumps(tree))
+    err, heavy = imported(tmp_path / "both.yaml")
+    assert "stages[1]: there is no method 'kdd'; did you mean 'kd'?" in err
+    assert not heavy
+
+
+NUMBERS = [
+    ("sft", "per_device_train_batch_size", 0),
+    ("sft", "learning_rate", -1),
+    ("sft", "learning_rate", "nan"),
+    ("sft", "max_steps", -5),
+    ("sft", "gradient_accumulation_steps", 0),
+    ("sft", "num_train_epochs", 0),
+    ("sft", "max_length", 1),
+    ("sft", "data_seed", -1),
+    ("sft", "dataloader_prefetch_factor", 0),
+    ("sft", "lr_scheduler_kwargs", {"num_cycles": "inf"}),
+    ("grpo", "max_completion_length", 0),
+    ("grpo", "max_completion_length", None),
+    ("grpo", "num_generations", 0),
+    ("grpo", "reward_weights", ["nan"]),
+]
+
+
+@pytest.mark.parametrize(("method", "key", "value"), NUMBERS)
+def test_a_number_that_makes_no_training_is_named_and_leaves_no_folder(files, tmp_path, trimtab, method, key, value):
+    text = json.dumps(value).replace('"nan"', ".nan").replace('"inf"', ".inf")
+    words = [f"method={method}", f"training.{key}={text}"]
+    words += ["reward=exact", "training.max_length=null"] if method == "grpo" else []
+    path = recipe(files, tmp_path)
+    if method == "grpo":
+        tree = json.loads(path.read_text())
+        del tree["training"]["max_length"]
+        path.write_text(json.dumps(tree))
+        words = words[:-1]
+    code, _, err = trimtab("train", path, *words)
+    assert code == 2
+    assert f"training.{key} is " in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_numbers_of_recipes_and_options_are_finite(files, tmp_path, trimtab):
+    for word, said in [
+        ("minutes=.inf", "minutes is inf"),
+        ("data.max_lost=.nan", "data.max_lost is nan"),
+        ("method=kd options.temperature=.inf", "options.temperature is inf"),
+        ("seed=4294967296", "seed is 4294967296"),
+        ("seed=[0,1]", "to run with each of several, write seeds: [0, 1]"),
+    ]:
+        code, _, err = trimtab("train", recipe(files, tmp_path), *word.split())
+        assert (code, said in err) == (2, True), err
+
+
+def test_settings_of_lora_are_looked_at_before_a_model_is_loaded(files, tmp_path, trimtab, monkeypatch):
+    from trimtab.models import loading
+
+    def load(*args, **kwargs):
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr(loading, "load_model", load)
+    for lora, said in [
+        ("{rank: 2}", "rank"),
+        ("{r: 0}", "models.lora.r is 0"),
+        ("{r: 2, lora_dropout: 2}", "lora_dropout"),
+    ]:
+        code, _, err = trimtab("train", recipe(files, tmp_path), f"models.lora={lora}")
+        assert (code, said in err) == (2, True), err
+
+
+def test_a_recipe_of_rows_is_told_what_does_not_belong_to_its_own_answers(files, tmp_path, trimtab):
+    code, _, err = trimtab("train", recipe(files, tmp_path), "method=grpo", "reward=exact")
+    assert code == 2
+    assert "training.max_length is a setting of methods that learn from the rows' answers, which this one is not" in err
+    assert "training.max_completion_length" in err
+    assert "vllm" not in err
