@@ -1009,9 +1009,9 @@ def check_tasks(
         DataError: naming the first such row.
     """
     for prepared in filter(None, (train, held)) if vocabularies else ():
-        for number, row in enumerate(prepared.rows, start=1):
+        for number, ids in enumerate(prepared.prompts, start=1):
             where = f"{prepared.source}: row {number}"
-            highest = max(asked_ids(tokenizer, row, where, recipe.training.get("chat_template_kwargs")))
+            highest = max(ids)
             for role, size in vocabularies.items():
                 if highest >= size:
                     raise DataError(
