@@ -2370,6 +2370,7 @@ MISTAKES = [
         "tokens * (len(tokens) / tokens.sum().clamp(min=1))",
         "tokens.float()",
         (DISTRL + "test_prompts_that_all_or_no_answer_got_right_count_nowhere",),
+    ),
     # --- commands and runs
     Mistake(
         "processes: a group of another size is taken",
