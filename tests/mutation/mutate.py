@@ -2438,8 +2438,8 @@ MISTAKES = [
     Mistake(
         "start: the distribution is that of the trained policy",
         "signals/start.py",
-        "            with self.off():\n                return resolve_head",
-        "            with torch.no_grad():\n                return resolve_head",
+        "            with self.off():\n                return replace(",
+        "            with torch.no_grad():\n                return replace(",
         (START + "test_a_head_that_is_trained_is_that_of_the_start_too",),
     ),
     Mistake(
