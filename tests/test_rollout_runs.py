@@ -188,6 +188,11 @@ WITH_MODELS = {
         "options": {"online": "before", "online_learning_rate": 0.01},
         "credit": "ipvrm",
     },
+    "distrl, online pairs": {
+        "method": "distrl",
+        "options": {"online": "after", "online_loss": "dpo_rm", "online_learning_rate": 0.01},
+        "credit": "ipvrm",
+    },
     "lco of a model": {"method": "lco", "options": {"advantage": "q_rm", "num_candidates": 3}, "credit": "ipvrm"},
     "lco of log-ratios": {
         "method": "lco",
@@ -202,6 +207,7 @@ LOGGED = {
     "reinforce of scores": "credit_auc",
     "distrl": "coverage",
     "distrl, online": "credit_loss",
+    "distrl, online pairs": "one_outcome",
 }
 
 

@@ -8,10 +8,12 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+import tiny
 from tiny_rollouts import Reader, rollouts
 from trimtab.core import Candidates, Head, PlanError, TokenBatch, fused_loss, reduce, weights
-from trimtab.methods.distrl import METHOD, Config, DistRL, TokenValues, candidate_mask, candidates_kl
+from trimtab.methods.distrl import METHOD, Config, DistRL, TokenValues, candidate_mask, candidates_kl, learner
 from trimtab.objectives.policy_gradient import PolicyGradient, clipped_surrogate
+from trimtab.signals.credit import CreditModel, Reading
 
 LENGTHS, REWARDS, GROUP = (3, 2, 1, 2), [1.0, 0.0, 1.0, 1.0], [0, 0, 1, 1]
 N, V, K = 8, 11, 4
@@ -308,3 +310,24 @@ def test_what_is_right_is_told_apart_from_what_was_earned():
     assert TokenValues(config)(given)["token_weight"].eq(0).all()
     known = replace(given, outcome=torch.tensor([1.0, 0.0, 1.0, 1.0]))
     assert TokenValues(config)(known)["token_weight"].tolist() == pytest.approx([8 / 5] * 5 + [0] * 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "beta", "margin"),
+    [
+        ({}, "OnlinePrefixReward", 10.0, 5.0),
+        ({"adaptive": "weight", "beta": 3.0, "margin": 1.0}, "OnlinePrefixReward", 3.0, 1.0),
+        ({"online_loss": "implicit_prm"}, "OnlineAnswerReward", 0.05, 0.0),
+        ({"online_loss": "implicit_prm", "margin": 2.0}, "OnlineAnswerReward", 0.05, 2.0),
+        ({"online_loss": "dpo_rm"}, "OnlinePairReward", 0.05, None),
+    ],
+)
+def test_the_reward_model_learns_online_as_its_kind_does_with_its_own_beta(settings, kind, beta, margin):
+    trained = CreditModel(tiny.model("llama_tied"), Reading("logprob", "sum", 0.05, outcomes=True))
+    made = learner(Config(online="before", **settings), trained)
+    assert (type(made).__name__, made.beta, getattr(made, "margin", None)) == (kind, beta, margin)
+    assert getattr(made, "adaptive", True) == settings.get("adaptive", True)
+    with pytest.raises(ValidationError, match="margin is 1.0 and would do nothing"):
+        Config(online="before", online_loss="dpo_rm", margin=1.0)
+    with pytest.raises(ValidationError, match="online_loss is dpo_rm and would do nothing"):
+        Config(online_loss="dpo_rm")

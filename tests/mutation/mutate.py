@@ -2036,8 +2036,8 @@ MISTAKES = [
     Mistake(
         "learning: one-sided groups teach",
         "signals/learning.py",
-        "        mixed = ((share > 0) & (share < 1)).float()",
-        "        mixed = ((share >= 0) & (share <= 1)).float()",
+        "torch.full_like(outcome, self.margin), ((share > 0) & (share < 1)).float()",
+        "torch.full_like(outcome, self.margin), ((share >= 0) & (share <= 1)).float()",
         (LEARNING + "test_outcomes_are_learnt_by_the_loss_of_the_paper",),
     ),
     Mistake(
@@ -2063,6 +2063,13 @@ MISTAKES = [
         "(weighed is not None and not weighed.any())",
         "weighed is None",
         (LEARNING + "test_batches_of_one_outcome_teach_nothing",),
+    ),
+    Mistake(
+        "learning: pairs are made of answers to different prompts",
+        "signals/learning.py",
+        "torch.nonzero((group == one) & (lengths > 0) & (outcome == y))",
+        "torch.nonzero((group >= one) & (lengths > 0) & (outcome == y))",
+        (LEARNING + "test_pairs_are_zipped_within_a_prompt",),
     ),
     Mistake(
         "rollouts: what is right is what all rewards add up to",

@@ -1,6 +1,7 @@
 """A critic reads what stands before a token and learns returns; a prefix-value reward model learns outcomes online."""
 
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,14 @@ from trimtab.models.forward import add_objective_forward
 from trimtab.models.scalar_head import add_score_forward, as_critic, with_scalar_head
 from trimtab.signals.credit import CreditModel, Reading
 from trimtab.signals.frozen import FrozenModel
-from trimtab.signals.learning import Critic, OnlinePrefixReward
+from trimtab.signals.learning import (
+    Critic,
+    OnlineAnswerReward,
+    OnlinePairReward,
+    OnlinePrefixReward,
+    OnlineReward,
+    pairs_of,
+)
 
 ROWS = tiny.rows(((3, 5), (2, 4), (1, 6), (2, 3)))
 ANSWERED = TokenBatch.from_labels(ROWS.labels)
@@ -82,15 +90,23 @@ def test_a_critic_that_is_loaded_goes_on_as_the_one_that_was_saved():
         assert torch.equal(mine, theirs)
 
 
-def online(adaptive: bool, learning_rate: float = 0.01, dtype: torch.dtype = torch.float32) -> OnlinePrefixReward:
+def online(
+    adaptive: Any = True,
+    learning_rate: float = 0.01,
+    dtype: torch.dtype = torch.float32,
+    kind: Any = OnlinePrefixReward,
+) -> OnlineReward:
     model = tiny.model("llama_tied", 4).to(dtype)
     add_objective_forward(model)
     reference = FrozenModel(tiny.model("llama_tied", 4), name="reference")
     credit = CreditModel(model, Reading("ratio", "prefix_mean", 10.0, outcomes=True), reference)
-    return OnlinePrefixReward(credit, learning_rate, beta=10.0, margin=5.0, adaptive=adaptive, when="before")
+    if kind is OnlinePairReward:
+        return kind(credit, learning_rate, beta=0.3, when="before")
+    beta, margin = (10.0, 5.0) if kind is OnlinePrefixReward else (0.3, 1.0)
+    return kind(credit, learning_rate, beta=beta, margin=margin, adaptive=adaptive, when="before")
 
 
-@pytest.mark.parametrize("adaptive", [True, False])
+@pytest.mark.parametrize("adaptive", [True, False, "margin", "weight"])
 def test_outcomes_are_learnt_by_the_loss_of_the_paper(adaptive):
     made = online(adaptive)
     inputs = ROWS.inputs()
@@ -105,12 +121,53 @@ def test_outcomes_are_learnt_by_the_loss_of_the_paper(adaptive):
         mean = own.cumsum(0) / torch.arange(1, len(own) + 1)
         share, mixed = (1 / 3, True) if row < 3 else (1.0, False)  # a group alone in being right says nothing
         logit = torch.logit(torch.tensor(share)).item() if mixed else 0.0
-        margin = 5 - (logit if right else -logit) if adaptive else 5.0
-        weight = (1 / (2 * share) if right else 1 / (2 * (1 - share))) if adaptive else 1.0
+        margin = 5 - (logit if right else -logit) if adaptive in (True, "margin") else 5.0
+        rare = 1 / (2 * share) if right else 1 / (2 * (1 - share)) if mixed else 0.0
+        weight = rare if adaptive in (True, "weight") else 1.0
         loss = -F.logsigmoid(10 * mean * (1 if right else -1) - margin).mean()
         wanted.append(weight * loss if mixed else torch.tensor(0.0))
     found = made.outcomes(inputs, old, outcome, group, size=4)
     assert found["credit_loss"] == pytest.approx((sum(wanted) / 4).item(), rel=1e-4)
+
+
+def answer_ratios(made, old) -> torch.Tensor:
+    """[R] sums of log-ratios, from full logits."""
+    with torch.no_grad():
+        log_p = made.model(input_ids=ROWS.input_ids, attention_mask=ROWS.attention_mask).logits.log_softmax(-1)
+    ratios = log_p[:, :-1].gather(2, ROWS.input_ids[:, 1:, None])[..., 0][answer_mask(ROWS.labels)] - old
+    return ANSWERED.row_sum(ratios)
+
+
+def test_outcomes_of_whole_answers_are_learnt_as_of_an_implicit_prm():
+    made, old = online(True, kind=OnlineAnswerReward), torch.linspace(-3, -1, len(ANSWERED))
+    value = 0.3 * answer_ratios(made, old)
+    share = 1 / 3
+    wanted = []
+    for row, right in enumerate((True, False, False)):  # the fourth is right, and alone
+        logit = torch.logit(torch.tensor(share)).item()
+        loss = -F.logsigmoid((1 if right else -1) * value[row] - (1 - logit if right else 1 + logit))
+        wanted.append((1 / (2 * share) if right else 1 / (2 * (1 - share))) * loss)
+    outcome, group = torch.tensor([1.0, 0.0, 0.0, 1.0]), torch.tensor([0, 0, 0, 1])
+    found = made.outcomes(ROWS.inputs(), old, outcome, group, size=4)
+    assert found["credit_loss"] == pytest.approx((sum(wanted) / 4).item(), rel=1e-4)
+
+
+def test_pairs_of_right_and_wrong_answers_are_learnt_as_of_a_dpo_reward_model():
+    made, old = online(kind=OnlinePairReward), torch.linspace(-3, -1, len(ANSWERED))
+    value = 0.3 * answer_ratios(made, old)
+    wanted = -F.logsigmoid(value[1] - value[0]) - F.logsigmoid(value[2] - value[3])
+    outcome, group = torch.tensor([0.0, 1.0, 1.0, 0.0]), torch.tensor([0, 0, 1, 1])
+    assert made.outcomes(ROWS.inputs(), old, outcome, group, size=4)["credit_loss"] == pytest.approx(wanted.item())
+    found = online(kind=OnlinePairReward).outcomes(ROWS.inputs(), old, outcome * 0, group, size=4)
+    assert (found["credit_loss"], found["one_outcome"]) == (0, 1)
+
+
+def test_pairs_are_zipped_within_a_prompt_and_hold_no_empty_answer():
+    outcome = torch.tensor([1, 0, 0, 1, 1, 1, 0, 1, 0, 1])
+    group = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2, 2, 2])
+    lengths = torch.tensor([3, 1, 2, 2, 1, 1, 0, 4, 2, 1])
+    assert pairs_of(outcome, group, lengths).tolist() == [0, 1, 3, 2, 7, 8]
+    assert pairs_of(outcome[4:6], group[4:6], lengths[4:6]).tolist() == []
 
 
 def test_what_it_learnt_is_what_the_credit_reads():
@@ -143,7 +200,9 @@ def learn(made, size: int = 4, micro: int | None = None) -> float:
 LEARNERS = {
     "critic": critic,
     "critic, answers": lambda *args: critic(*args, reduction="sequence_mean"),
-    "reward model": lambda *args: online(True, *args),
+    "prefixes": lambda *args: online(True, *args),
+    "answers": lambda *args: online(True, *args, kind=OnlineAnswerReward),
+    "pairs": lambda *args: online(True, *args, kind=OnlinePairReward),
 }
 
 
@@ -176,7 +235,7 @@ def test_micro_batches_learn_what_one_large_batch_does_and_no_forward_is_larger(
         sgd(parts)
         sizes = rows_of_forwards(parts)
         losses.append(learn(parts, 4, micro))
-        assert max(sizes) == micro
+        assert max(sizes) == (2 if name == "pairs" else micro)  # a pair is not parted
         for mine, theirs in zip(parts.model.parameters(), whole.model.parameters(), strict=True):
             torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6)
     assert losses == pytest.approx([losses[0]] * 4, rel=1e-5)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from trimtab.core import Candidates, Losses, Method, MethodConfig, Plan, Rollouts, TokenBatch, Wants
 from trimtab.objectives.advantages import group_mean, suffix_sums, whitened
 from trimtab.objectives.policy_gradient import clipped, clipped_surrogate, ratios, told
-from trimtab.signals.learning import OnlinePrefixReward
+from trimtab.signals.learning import OnlineAnswerReward, OnlinePairReward, OnlinePrefixReward, OnlineReward
 from trimtab.signals.reference import ReferenceAtCandidates
 
 
@@ -50,10 +50,15 @@ class Config(MethodConfig):
     before or after it gives their credit."""
     online_learning_rate: float = Field(2e-6, gt=0)
     """Of the reward model, where it learns."""
-    margin: float = Field(5.0, ge=0)
-    """Of its loss."""
-    adaptive: bool = True
-    """Of its loss: margins by how hard a prompt is, and either side of a group weighing half."""
+    online_loss: Literal["ipvrm", "implicit_prm", "dpo_rm"] = "ipvrm"
+    """What it learns: the outcome at every prefix (with beta), of the whole answer, or of right and wrong answers to a
+    prompt in pairs, whose losses are added (both with the beta of its own training)."""
+    margin: float | None = Field(None, ge=0)
+    """Of ipvrm and implicit_prm: by which a value has to lie on its side of 0; null: 5 for ipvrm, none for
+    implicit_prm."""
+    adaptive: bool | Literal["margin", "weight"] = True
+    """Of ipvrm and implicit_prm: margins by how hard a prompt is, and either side of a group weighing half; true for
+    both, or one of them."""
 
     @property
     def filters(self) -> bool:
@@ -63,10 +68,10 @@ class Config(MethodConfig):
     @model_validator(mode="after")
     def _nothing_idle(self) -> "Config":
         self.only(self.kl > 0, "a kl above 0", "kl_threshold")
-        self.only(
-            self.online != "frozen", "a reward model that learns (online)",
-            "beta", "online_learning_rate", "margin", "adaptive",
-        )  # fmt: skip
+        learns = "a reward model that learns (online)"
+        self.only(self.online != "frozen", learns, "beta", "online_learning_rate", "online_loss", "margin", "adaptive")
+        self.only(self.online_loss == "ipvrm", "online_loss: ipvrm", "beta")
+        self.only(self.online_loss != "dpo_rm", "online_loss ipvrm and implicit_prm", "margin", "adaptive")
         return self
 
 
@@ -230,15 +235,20 @@ class DistRL:
         )
 
 
+def learner(config: Config, credit: Any) -> OnlineReward:
+    """The reward model as it learns from rollouts."""
+    assert config.online != "frozen"
+    rate, when, prefixes = config.online_learning_rate, config.online, config.online_loss == "ipvrm"
+    beta = config.beta if prefixes else credit.reading.beta
+    if config.online_loss == "dpo_rm":
+        return OnlinePairReward(credit, rate, beta=beta, when=when)
+    margin = config.margin if config.margin is not None else 5.0 if prefixes else 0.0
+    kind = OnlinePrefixReward if prefixes else OnlineAnswerReward
+    return kind(credit, rate, beta=beta, margin=margin, adaptive=config.adaptive, when=when)
+
+
 def build(config: Config, policy: nn.Module, credit: Any, reference: Any = None) -> Plan:
-    learners = []
-    if config.online != "frozen":
-        learners = [
-            OnlinePrefixReward(
-                credit.credit, config.online_learning_rate, beta=config.beta, margin=config.margin,
-                adaptive=config.adaptive, when=config.online,
-            )
-        ]  # fmt: skip
+    learners = [] if config.online == "frozen" else [learner(config, credit.credit)]
     readers = (credit, *([ReferenceAtCandidates(reference)] if reference else []))
     return Plan(DistRL(config), credit=TokenValues(config), readers=readers, learners=learners)
 

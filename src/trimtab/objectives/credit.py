@@ -324,3 +324,14 @@ def online_prefix_loss(batch: TokenBatch, ratios: Tensor, outcome: Tensor, margi
     """
     sign = (2 * outcome - 1)[batch.row]
     return -F.logsigmoid(beta * sign * gather(batch, ratios, "prefix_mean") - margin[batch.row])
+
+
+def online_answer_loss(batch: TokenBatch, ratios: Tensor, outcome: Tensor, margin: Tensor, beta: float) -> Tensor:
+    """-log sigma(s beta sum_t r_t - margin) with s = 2 y - 1, of whole answers (arXiv:2604.13197, online implicit PRM).
+
+    Args and source as of `online_prefix_loss`.
+
+    Returns:
+        [R]; an answer without a token has log 2 at a margin of 0.
+    """
+    return -F.logsigmoid((2 * outcome - 1) * beta * batch.row_sum(ratios) - margin)

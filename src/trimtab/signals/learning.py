@@ -11,7 +11,14 @@ from trimtab.models.forward import ObjectiveCall
 from trimtab.models.loading import cast
 from trimtab.models.masters import train_in_float32
 from trimtab.objectives.advantages import group_mean
-from trimtab.objectives.credit import adaptive_margin, difficulty_weights, online_prefix_loss
+from trimtab.objectives.credit import (
+    Pairs,
+    adaptive_margin,
+    bradley_terry,
+    difficulty_weights,
+    online_answer_loss,
+    online_prefix_loss,
+)
 from trimtab.objectives.policy_gradient import Critic as CriticLoss
 from trimtab.signals.credit import CreditModel
 from trimtab.signals.start import read_with
@@ -191,33 +198,26 @@ class OutcomeLearner(Learner):
         self.batches, self.alike = state["batches"].tolist()
 
 
-class OnlinePrefixReward(OutcomeLearner):
-    """An implicit prefix-value reward model that learns the outcomes of each batch of rollouts.
+Adaptive = bool | Literal["margin", "weight"]
+"""both of: margins by how hard a prompt is, and each of a mixed group's two sides weighing half; or one of them"""
 
-    It is measured from the policy that wrote them. Source: arXiv:2604.13197, online learning.
+
+class OnlineReward(OutcomeLearner):
+    """An implicit reward model that learns the outcomes of each batch of rollouts, measured from the policy that wrote
+    them. Source: arXiv:2604.13197, online learning.
 
     Args:
         credit: a reward model whose scores come from a language model.
         learning_rate: constant.
-        beta, margin: of the loss, see `online_prefix_loss`.
-        adaptive: margins by how hard a prompt is, and each of a mixed group's two sides weighing half.
         when: "before" the credit reads the model, or "after" the credit is given.
+        beta: factor of log-ratios.
     """
 
     provides = frozenset()
 
-    def __init__(
-        self,
-        credit: CreditModel,
-        learning_rate: float,
-        *,
-        beta: float,
-        margin: float,
-        adaptive: bool,
-        when: Literal["before", "after"],
-    ):
+    def __init__(self, credit: CreditModel, learning_rate: float, *, beta: float, when: Literal["before", "after"]):
         super().__init__(credit.model.requires_grad_(True), learning_rate, max_grad_norm=10.0)
-        self.beta, self.margin, self.adaptive, self.when = beta, margin, adaptive, when
+        self.beta, self.when = beta, when
 
     def outcomes(
         self,
@@ -240,20 +240,112 @@ class OnlinePrefixReward(OutcomeLearner):
         """
         outcome = outcome.float()
         share = group_mean(outcome, group)
-        mixed = ((share > 0) & (share < 1)).float()
-        margin = (
-            adaptive_margin(outcome, share, self.margin) if self.adaptive else torch.full_like(outcome, self.margin)
-        )
-        weight = difficulty_weights(outcome, share) if self.adaptive else mixed
+        loss = self._learn(rows, old, outcome, share, group, size, micro)
+        return {"credit_loss": loss, **self.counted(outcome, (share > 0) & (share < 1))}
+
+    def _learn(
+        self,
+        rows: Mapping[str, Tensor],
+        old: Tensor,
+        outcome: Tensor,
+        share: Tensor,
+        group: Tensor,
+        size: int,
+        micro: int | None,
+    ) -> float:
+        raise NotImplementedError
+
+
+class OnlinePrefixReward(OnlineReward):
+    """Of prefixes: see `online_prefix_loss`.
+
+    Args:
+        margin: of the loss.
+        adaptive: see `Adaptive`.
+    """
+
+    def __init__(self, *args: Any, margin: float, adaptive: Adaptive, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.margin, self.adaptive = margin, adaptive
+
+    def _learn(
+        self,
+        rows: Mapping[str, Tensor],
+        old: Tensor,
+        outcome: Tensor,
+        share: Tensor,
+        group: Tensor,
+        size: int,
+        micro: int | None,
+    ) -> float:
+        margin, weight = torch.full_like(outcome, self.margin), ((share > 0) & (share < 1)).float()
+        if self.adaptive in (True, "margin"):
+            margin = adaptive_margin(outcome, share, self.margin)
+        if self.adaptive in (True, "weight"):
+            weight = difficulty_weights(outcome, share)
         of_token = TokenBatch.from_labels(rows["labels"]).row
         told = {"old": old, "outcome": outcome[of_token], "margin": margin[of_token], "weight": weight[of_token]}
-        return {
-            "credit_loss": self.fit(rows, told, _Online(self.beta), "sequence_mean", size, micro),
-            **self.counted(outcome, mixed),
-        }
+        return self.fit(rows, told, self._objective(), "sequence_mean", size, micro)
+
+    def _objective(self) -> Objective:
+        return _Prefixes(self.beta)
 
 
-class _Online:
+class OnlineAnswerReward(OnlinePrefixReward):
+    """Of whole answers, as of an implicit PRM: see `online_answer_loss`. Arguments as of prefixes."""
+
+    def _objective(self) -> Objective:
+        return _Answers(self.beta)
+
+
+class OnlinePairReward(OnlineReward):
+    """Of pairs, as of a DPO reward model: the sum of -log sigma(beta (R_right - R_wrong)) over the pairs of an update,
+    R the summed log-ratio of an answer. See `pairs_of`."""
+
+    def _learn(
+        self,
+        rows: Mapping[str, Tensor],
+        old: Tensor,
+        outcome: Tensor,
+        share: Tensor,
+        group: Tensor,
+        size: int,
+        micro: int | None,
+    ) -> float:
+        batch = TokenBatch.from_labels(rows["labels"])
+        order = pairs_of(outcome, group, batch.lengths)
+        lengths = batch.lengths.tolist()
+        pieces = old.split(lengths)
+        told = {"reference": torch.cat([pieces[row] for row in order.tolist()] or [old[:0]])}
+
+        def half(chosen: Tensor, rejected: Tensor) -> Tensor:  # both of a pair carry its loss
+            return bradley_terry(chosen, rejected, beta=self.beta) / 2
+
+        objective = Pairs("ratio", "sum", half)
+        some = {key: value[order] for key, value in rows.items()}
+        return self.fit(some, told, objective, "sum", _even(size), None if micro is None else _even(micro))
+
+
+def _even(number: int) -> int:
+    """Rows of whole pairs."""
+    return max(2, number - number % 2)
+
+
+def pairs_of(outcome: Tensor, group: Tensor, lengths: Tensor) -> Tensor:
+    """[2P] answers, right and wrong in turn: of each group the first right one with the first wrong one and so on, as
+    many as the rarer outcome has. Answers without a token are passed over.
+
+    Args:
+        outcome, group, lengths: [R]
+    """
+    order: list[int] = []
+    for one in group.unique().tolist():
+        sides = [torch.nonzero((group == one) & (lengths > 0) & (outcome == y))[:, 0].tolist() for y in (1, 0)]
+        order += [row for pair in zip(*sides) for row in pair]
+    return torch.tensor(order, dtype=torch.long, device=outcome.device)
+
+
+class _Prefixes:
     per = "prefix"
     needs = frozenset({"old", "outcome", "margin", "weight"})
 
@@ -261,10 +353,25 @@ class _Online:
         self.beta = beta
 
     def __call__(self, batch: TokenBatch) -> Losses:
-        def of_row(name: str) -> Tensor:
-            first = torch.zeros(len(batch.lengths), device=batch.targets.device)
-            return first.index_put((batch.row,), batch.signals[name])
-
         ratios = batch.logprobs() - batch.signals["old"]
-        values = online_prefix_loss(batch, ratios, of_row("outcome"), of_row("margin"), self.beta)
+        values = online_prefix_loss(batch, ratios, _of_row(batch, "outcome"), _of_row(batch, "margin"), self.beta)
         return batch.losses(values * batch.signals["weight"])
+
+
+class _Answers:
+    per = "sequence"
+    needs = _Prefixes.needs
+
+    def __init__(self, beta: float):
+        self.beta = beta
+
+    def __call__(self, batch: TokenBatch) -> Losses:
+        ratios = batch.logprobs() - batch.signals["old"]
+        values = online_answer_loss(batch, ratios, _of_row(batch, "outcome"), _of_row(batch, "margin"), self.beta)
+        return batch.losses(values * _of_row(batch, "weight"))
+
+
+def _of_row(batch: TokenBatch, name: str) -> Tensor:
+    """[R] of a signal that all tokens of an answer share; 0 of an answer without a token."""
+    first = torch.zeros(len(batch.lengths), device=batch.targets.device)
+    return first.index_put((batch.row,), batch.signals[name])
