@@ -313,7 +313,7 @@ def _load(name: str, role: str, made: list[str], how: How) -> PreTrainedModel:
     """The model where it is to run; its fingerprint and dtype go to `made`."""
     model = load_asked(name, how)
     made.append(f"{role} {name} {fingerprint.of_model(model)}")
-    made.append(f"{'' if role == 'model' else f'{role} '}dtype {str(model.dtype).removeprefix('torch.')}")
+    made.append(f"{'' if role == 'model' else f'{role}-'}dtype {str(model.dtype).removeprefix('torch.')}")
     return model
 
 
