@@ -39,6 +39,7 @@ def files(tmp_path_factory) -> Path:
 
 ROLLOUTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "distrl": ({"online": "after"}, {"credit": "ratio"}),
+    "distrl, kl": ({"kl": 0.1, "kl_threshold": 0.0}, {"credit": "ratio", "reference": "start"}),
     "lco": ({"advantage": "q_rm", "candidates": "model"}, {"credit": "ratio"}),
     "lco, policy's": ({"advantage": "q_rm", "candidates": "policy", "loss": "mse"}, {"credit": "ratio"}),
     "lco, measured": ({"advantage": "dpo_rm"}, {"credit": "ratio"}),

@@ -442,6 +442,15 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights_to_the_bit(finished
     assert set(loaded.heldout) == {0, 6}
 
 
+def test_a_run_in_bfloat16_is_resumed_to_the_bit(files, tmp_path):
+    changes = {"models": {"dtype": "bfloat16"}, "training": {"learning_rate": 1e-4}}
+    whole = run(recipe(files, tmp_path / "whole", **changes), console=QUIET).folder
+    tree = tiny_folder.recipe(files, output=str(tmp_path / "run"), **changes)
+    assert drive(tmp_path, tree, "step:3").returncode == -9
+    assert drive(tmp_path, tree, "none", "--resume").returncode == 0
+    assert same_weights(tmp_path / "run", whole)
+
+
 PSFT = {"options": {"epsilon": 0.1, "refresh": 3, "inner_epochs": 2}, "training": {"max_steps": 11}}
 """Windows of 6 updates, the second cut off; one window is an epoch, because 16 rows fill no second one."""
 
