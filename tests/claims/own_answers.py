@@ -52,7 +52,7 @@ class Member(NamedTuple):
 LEARNING = {
     "grpo": Member("grpo", {}, EXACT),
     "reinforce + q_rm": Member("reinforce", {"credit": "tokens", "center": True}, EXACT, "q_rm"),
-    "distrl + ipvrm": Member("distrl", {}, EXACT, "ipvrm"),
+    "distrl + ipvrm": Member("distrl", {"online": "frozen"}, EXACT, "ipvrm"),
     "lco": Member("lco", {}, SIGNED),
     "random": Member("grpo", {}, "COIN"),
 }
