@@ -83,7 +83,7 @@ def credit_model(model: str) -> CreditModel:
 
 def plan_of(name: str, model: str, policy: PreTrainedModel) -> Plan:
     if name == "distrl":
-        return distrl.build(distrl.Config(), policy, CreditAtCandidates(credit_model(model)))
+        return distrl.build(distrl.Config(online="frozen"), policy, CreditAtCandidates(credit_model(model)))
     if name == "grpo with a credit model":
         return Plan(PolicyGradient(0.2, 0.2), credit=Scored(), readers=(credit_model(model),))
     return grpo.build(grpo.Config(mean="row"), policy)

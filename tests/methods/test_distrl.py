@@ -234,10 +234,12 @@ def test_its_defaults_are_the_released_ones():
     assert (config.epsilon, config.epsilon_high, config.dual_clip) == (0.2, 0.28, 3.0)
     wants = METHOD.wanted(config)
     assert (wants.credit, wants.credit_candidates) == (True, "policy")
-    plan = METHOD.build(config, None, credit=Reader("credit"))
+    frozen = Config(online="frozen")
+    plan = METHOD.build(frozen, None, credit=Reader("credit"))
+    assert config.online == "before"
     assert (plan.credit.candidates, plan.reduction) == (5, "token_mean")
     with pytest.raises(PlanError, match="TokenValues needs credit, which no reader"):
-        METHOD.build(config, None, credit=Reader("token_scores"))
+        METHOD.build(frozen, None, credit=Reader("token_scores"))
     with pytest.raises(ValidationError, match="dual_clip"):
         Config(dual_clip=1.0)
 
@@ -330,4 +332,4 @@ def test_the_reward_model_learns_online_as_its_kind_does_with_its_own_beta(setti
     with pytest.raises(ValidationError, match="margin is 1.0 and would do nothing"):
         Config(online="before", online_loss="dpo_rm", margin=1.0)
     with pytest.raises(ValidationError, match="online_loss is dpo_rm and would do nothing"):
-        Config(online_loss="dpo_rm")
+        Config(online="frozen", online_loss="dpo_rm")

@@ -2378,6 +2378,13 @@ MISTAKES = [
         "tokens.float()",
         (DISTRL + "test_prompts_that_all_or_no_answer_got_right_count_nowhere",),
     ),
+    Mistake(
+        "lco: others are removed by default",
+        "methods/lco.py",
+        'keep=config.outside == "keep"',
+        "keep=False",
+        (LCO + "test_without_advantages_loss_and_gradient_are_zero_at_the_old_policy",),
+    ),
     # --- commands and runs
     Mistake(
         "processes: a group of another size is taken",

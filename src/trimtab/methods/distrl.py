@@ -45,7 +45,7 @@ class Config(MethodConfig):
     written. The authors' configuration has 0.01."""
     max_accuracy: float = Field(1.0, ge=0, le=1)
     """And those of which a larger share is. The authors' configuration has 0.99."""
-    online: Literal["frozen", "before", "after"] = "frozen"
+    online: Literal["frozen", "before", "after"] = "before"
     """Whether the reward model learns the outcomes of each batch of rollouts, measured from the policy that wrote them,
     before or after it gives their credit."""
     online_learning_rate: float = Field(2e-6, gt=0)
