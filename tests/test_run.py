@@ -695,7 +695,7 @@ def test_rows_that_are_left_out_of_each_epoch_are_said_and_stand_in_the_report(f
     assert console.export_text().count(note) == 1
     assert [event["text"][: len(note)] for event in events(folder, "note")] == [note]
     assert events(folder, "start")[0]["data"]["train"]["left_out_of_each_epoch"] == 1
-    assert "left_out_of_each_epoch" in (folder / "report.html").read_text()
+    assert "rows left out of each epoch" in (folder / "report.html").read_text()
 
 
 def test_seeds_are_ordinary_runs_one_after_another_that_go_on_with_resume(files, tmp_path):
