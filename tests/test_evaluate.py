@@ -391,3 +391,75 @@ def test_a_folder_that_is_neither_is_named(trained, pair, trimtab, tmp_path):
     code, _, err = trimtab("report", pair[0], tmp_path / "empty")
     assert code == 2
     assert "empty: no run folder" in err
+
+
+# ---------------------------------------------------------------- probabilities where they are known
+
+PAIRS = ("eval", "personality", "personality.traits=[E]", "personality.repeats=1", "--limit", "12")
+
+
+def asked_of_a_server(trimtab, server, out, *words):
+    code, said, err = trimtab(*PAIRS, "--model", "m", "--endpoint", server.url, "--out", out, *words)
+    assert (code, err) == (0, ""), err
+    facts = json.loads((out / "personality" / "evaluation.json").read_text())
+    rows = [json.loads(line) for line in (out / "personality" / "samples.jsonl").read_text().splitlines()]
+    return said, facts["signature"], rows
+
+
+def test_personality_compares_options_in_memory_and_text_is_kept(trimtab, model, tmp_path):
+    for words, read, key in (((), "options", "options"), (("--read", "text"), "text", "integer")):
+        out = tmp_path / read
+        code, _, err = trimtab(*PAIRS, "--model", model, "--out", out, *words)
+        assert (code, err) == (0, "")
+        assert json.loads((out / "personality" / "evaluation.json").read_text())["signature"]["read"] == read
+        row = json.loads((out / "personality" / "samples.jsonl").read_text().splitlines()[0])
+        assert list(row["verdicts"]) == [key]
+
+
+def test_a_named_strategy_writes_its_answers(trimtab, model, tmp_path):
+    assert trimtab(*PAIRS, "--model", model, "--out", tmp_path, "--decoding", "sample")[0] == 0
+    assert json.loads((tmp_path / "personality" / "evaluation.json").read_text())["signature"]["read"] == "text"
+
+
+def test_personality_reads_a_server_s_probabilities_where_it_tells_them(trimtab, server, tmp_path):
+    server.tokens = lambda asked: [("5", 0.5), (" 5", 0.1), ("3", 0.2), ("Well", 0.1)]
+    said, signature, rows = asked_of_a_server(trimtab, server, tmp_path)
+    assert signature["read"] == "options"
+    assert signature["options"] == "by the 20 likeliest first tokens"
+    assert "fall-back" not in said
+    assert rows[0]["p"] == pytest.approx({"5": 0.75, "3": 0.25} | dict.fromkeys("12467", 0.0))
+    assert rows[0]["mass"] == pytest.approx(0.8)
+    (verdict,) = rows[0]["verdicts"].values()
+    assert verdict["value"] in (pytest.approx(4.5), pytest.approx(3.5))  # 8 less that where the scale is turned round
+    assert {request["max_tokens"] for request in server.seen} == {1}
+    assert {request["top_logprobs"] for request in server.seen} == {20}
+
+
+def test_without_probabilities_the_text_is_read_and_that_is_said(trimtab, server, tmp_path):
+    server.reply = lambda asked: "I would say 6."
+    said, signature, rows = asked_of_a_server(trimtab, server, tmp_path)
+    assert "personality: fall-back: the server tells no probabilities of tokens; answers are read as they are" in said
+    assert signature["read"] == "text (fall-back: the server tells no probabilities of tokens)"
+    assert rows[0]["verdicts"]["integer"]["parsed"] == 6
+    page_of = (tmp_path / "personality" / "report.html").read_text()
+    assert "fall-back: the server tells no probabilities" in page_of
+    said, _, _ = asked_of_a_server(trimtab, server, tmp_path)
+    assert "12 of 12 items were answered before" in said
+
+
+def test_a_server_that_refuses_logprobs_is_read_by_its_text(trimtab, server, tmp_path):
+    server.script = [(400, '{"error": {"message": "logprobs is not supported"}}')]
+    server.reply = lambda asked: "2"
+    _, signature, _ = asked_of_a_server(trimtab, server, tmp_path)
+    assert signature["read"].startswith("text (fall-back")
+
+
+def test_an_answer_that_begins_with_no_label_is_no_answer(trimtab, server, tmp_path):
+    told = iter([[("4", 1.0)]] + [[("As", 0.9)]] * 100)
+    server.tokens = lambda asked: next(told)
+    _, signature, rows = asked_of_a_server(trimtab, server, tmp_path)
+    assert signature["read"] == "options"
+    assert all(row["p"] == {} and row["mass"] == 0 for row in rows)
+    assert all(row["verdicts"]["options"]["value"] is None for row in rows)
+    measures = json.loads((tmp_path / "personality" / "evaluation.json").read_text())["measures"]
+    assert next(one for one in measures if one["name"] == "answer rate")["value"][0] == 0

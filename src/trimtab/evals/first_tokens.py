@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from trimtab.evals.answerers import Answerer, Endpoint, Reply
+from trimtab.evals.answerers import Endpoint, Reply
 from trimtab.evals.suite import Messages, SuiteError
 
 MOST = 20
@@ -22,7 +22,7 @@ class FirstTokens:
         self.server, self.batch, self.name = server, server.batch, server.name
 
     def facts(self) -> dict[str, str]:
-        return self.server.facts()
+        return {**self.server.facts(), "options": f"by the {MOST} likeliest first tokens"}
 
     def answer(self, chats: Sequence[Messages], max_new_tokens: int) -> list[Reply]:
         return self.server.answer(chats, max_new_tokens)
@@ -57,21 +57,18 @@ def by_label(tokens: Sequence[tuple[str, float]], labels: Sequence[str]) -> dict
     return {label: math.log(share) if share else -math.inf for label, share in shares.items()}
 
 
-def comparing(answerer: Answerer, chat: Messages, labels: Sequence[str]) -> tuple[Answerer | None, str]:
-    """Who can compare these options: the answerer, or it by its first tokens; with why nobody can, as words.
+def comparing(server: Endpoint, chat: Messages, labels: Sequence[str]) -> tuple[FirstTokens | None, str]:
+    """The server as one who compares options by its first tokens, or None and why it cannot, as words.
 
     Args:
-        answerer: a model in memory always can; a server is tried with a chat.
+        server: is tried with a chat.
         chat, labels: of an item.
     """
-    if not isinstance(answerer, Endpoint):
-        return answerer, ""
-    for one in (FirstTokens(answerer), answerer):
-        try:
-            found = one.compare([chat], [labels])[0]
-        except SuiteError:
-            continue
-        if max(found.values()) > -math.inf:
-            return one, ""
-        return None, "no option is among the server's likeliest first tokens"
-    return None, "the server tells no probabilities of tokens"
+    one = FirstTokens(server)
+    try:
+        found = one.compare([chat], [labels])[0]
+    except SuiteError:
+        return None, "the server tells no probabilities of tokens"
+    if max(found.values()) > -math.inf:
+        return one, ""
+    return None, "no option is among the server's likeliest first tokens"
