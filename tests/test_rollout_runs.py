@@ -130,6 +130,21 @@ def test_each_step_logs_where_time_went_and_what_was_earned(finished):
     assert train[1]["ratio"] != pytest.approx(1, abs=1e-7)
 
 
+def test_the_console_shows_reward_and_pass_at_1_in_training_and_on_held_out_tasks(files, tmp_path):
+    console = Console(record=True, width=300)
+    folder = runs.run(parsed(tree(files, tmp_path / "run", training={"max_steps": 2})), console=console).folder
+    said = console.export_text()
+    train = [event for event in lines(folder / "metrics.jsonl") if event["event"] == "train"]
+    first = next(line for line in said.splitlines() if "step 1/2" in line)
+    assert f"reward {train[0]['reward']:.3g}  pass@1 {train[0]['pass_at_1']:.3g}" in first
+    rewards = [row["reward"] for row in lines(folder / "samples.jsonl") if row["kind"] == "rollout"]
+    assert 0 <= train[0]["pass_at_1"] <= 1
+    assert rewards
+    held = next(line for line in said.splitlines() if line.startswith("held out, step 0"))
+    assert held.startswith("held out, step 0: pass@1 ")
+    assert "  reward " in held
+
+
 def test_samples_hold_rollouts_with_the_credit_of_each_token(finished):
     rollouts = [row for row in lines(finished / "samples.jsonl") if row["kind"] == "rollout"]
     assert [row["step"] for row in rollouts] == [0] * 4 + [2] * 4 + [4] * 4

@@ -187,7 +187,9 @@ def train(
     console = Console(quiet=processes.rank() != 0)
     if isinstance(loaded, Stages):
         result = run_stages(loaded, resume=resume, console=console)
-        console.print(report.table([report.load(Path(stage.output)) for stage in loaded.stages], console.width))
+        finished = [report.load(Path(stage.output)) for stage in loaded.stages]
+        for table in filter(None, (report.table(finished, console.width), report.seeds_table(finished, console.width))):
+            console.print(table)
     else:
         result = run(loaded, resume=resume, console=console)
         console.print(report.table([report.load(result.folder)], console.width))

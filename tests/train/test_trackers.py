@@ -25,6 +25,8 @@ def tensorboard(monkeypatch):
             self.path = Path(log_dir)
             self.path.mkdir(parents=True, exist_ok=True)
             self.closed = False
+            with (self.path / "opened").open("a") as out:
+                out.write("1")
 
         def add_text(self, *_):
             assert not self.closed
@@ -69,6 +71,7 @@ def test_held_out_measures_reach_the_tracker_whose_files_lie_in_the_run(tmp_path
         assert told["eval/mean_token_accuracy", step] == event["top1"]
     assert {step for name, step in told if name == "train/loss"} == {1, 2, 3, 4, 5, 6}
     assert (folder / "tensorboard" / "closed").exists()
+    assert (folder / "tensorboard" / "opened").read_text() == "1"  # not closed and opened anew for the last measures
     assert not list((folder / "checkpoints").glob("runs"))
 
 

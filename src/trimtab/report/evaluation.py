@@ -124,11 +124,17 @@ def sections(folders: Sequence[Path]) -> list["Section"]:
 def lines(parts: Sequence["Section"]) -> list[str]:
     """The first number of each evaluation."""
     return [
-        f"{part.name}, {one.name}: {part.table[0][0]} {' '.join(number(value))}".rstrip()
+        f"{part.name}, {one.name}: {name} {' '.join(number(value))}".rstrip()
         for part in parts
-        if part.table
-        for one, value in zip(part.evaluations, part.table[0][1])
+        for i, one in enumerate(part.evaluations)
+        for name, value in [_first_known(part.table, i)]
     ]
+
+
+def _first_known(table: Sequence[tuple[str, list[Interval | None]]], of: int) -> tuple[str, Interval | None]:
+    """The first measure that an evaluation has a number for."""
+    known = ((name, value) for name, values in table if (value := values[of]) and not math.isnan(value.estimate))
+    return next(known, ("nothing measured", None))
 
 
 def _by_suite(found: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
