@@ -2626,7 +2626,7 @@ def functions(names: tuple[str, ...]) -> list[str]:
 
 def start(mistake: Mistake | None, tests: list[str], clean: Path, source: Path):
     """A running child and the end of the pipe that its outcome comes from; `source` becomes a copy of `clean`."""
-    shutil.copytree(clean, source)
+    shutil.copytree(clean, source, symlinks=True)
     if mistake is not None:
         path = source / "trimtab" / mistake.file
         path.write_text(path.read_text(encoding="utf-8").replace(mistake.old, mistake.new), encoding="utf-8")
@@ -2687,6 +2687,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         clean = Path(folder, "src")  # one copy at the start: the checkout may change while this runs
         shutil.copytree(ROOT / "src", clean, ignore=shutil.ignore_patterns("__pycache__", "bundled"))
+        data = Path("trimtab", "data", "bundled")  # large, and no mistake is planted in it
+        (clean / data).symlink_to(ROOT / "src" / data)
         check_texts(mistakes, clean)
         every = sorted({test for named in tests.values() for test in named})
         unchanged = finish(*start(None, every, clean, Path(folder, "unchanged")))
