@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -91,3 +92,90 @@ def test_an_unknown_strategy_or_setting_is_named():
         decoding.strategy("adaptiv")
     with pytest.raises(decoding.DecodingError, match="top_p has no setting 'top_p'; did you mean 'p'|its settings"):
         decoding.arguments("top_p", top_p=0.5)
+
+
+# ---------------------------------------------------------------- every setting acts, or is refused
+
+CHANGED = {
+    "temperature": 0.5, "top_k": 3, "top_p": 0.4, "beams": 3, "k": 3, "p": 0.3, "mass": 0.5, "cutoff": 0.2, "h": 0.2,
+    "strength": 2.0, "window": 1, "eos": "linear", "least": 1, "eos_strength": 3.0, "prompt": False, "excluded": [5],
+    "normalize": True, "sample": True, "epsilon": 0.1, "rule": "legacy", "vocab": "unmasked", "flat": "all",
+    "flat_below": 0.9,
+}  # fmt: skip
+"""for each setting a value that is not its default"""
+BESIDE = {
+    ("adaptive", "flat"): {"flat_below": 0.9}, ("adaptive", "flat_below"): {"flat": "all"},
+    ("adaptive", "vocab"): {"top_k": 3}, 
+    **{("penalty", key): {"sample": True} for key in ("temperature", "top_k", "top_p")},
+}  # fmt: skip
+"""settings beside which it does something"""
+
+
+def _effect(name, settings):
+    """What a strategy makes of three steps, and its other arguments."""
+    found = decoding.arguments(name, ENDS, **settings)
+    processors, steps = found.pop("logits_processor", ()), []
+    ids = torch.tensor([[0, 5, 6, 5], [7, 8, 9, 10]])
+    for step in range(3):
+        scores = torch.randn(2, 12, generator=torch.Generator().manual_seed(step)) * (0.1 if step == 2 else 2)
+        for processor in processors:
+            scores = processor(ids, scores)
+        steps.append(scores)
+        ids = torch.cat([ids, torch.tensor([[6], [11]])], dim=1)
+    return found, torch.stack(steps)
+
+
+def _settings(name):
+    return sorted(decoding.strategy(name).options.model_fields)
+
+
+@pytest.mark.parametrize(("name", "key"), [(name, key) for name in CHOSEN for key in _settings(name)])
+def test_every_setting_acts(name, key):
+    beside = BESIDE.get((name, key), {})
+    alone = {} if key.startswith("flat") else beside  # those two act together or not at all
+    before, after = _effect(name, alone), _effect(name, {**beside, key: CHANGED[key]})
+    assert before[0] != after[0] or not torch.equal(before[1], after[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("penalty", {"temperature": 0.5}, "decoding.temperature does nothing here: the best token is taken"),
+        ("penalty", {"top_k": 5}, "decoding.top_k does nothing here"),
+        ("penalty", {"top_p": 0.5}, "decoding.top_p does nothing here"),
+        ("penalty", {"eos": "none", "least": 5}, "decoding.least does nothing here: eos=none leaves the end alone"),
+        ("penalty", {"eos": "none", "eos_strength": 2.0}, "decoding.eos_strength does nothing here"),
+        ("penalty", {"eos": "block", "eos_strength": 2.0}, "decoding.eos_strength does nothing here: eos=block bans"),
+        ("penalty", {"least": 0, "eos": "block"}, "decoding.eos does nothing here: .* least is 0"),
+        ("penalty", {"strength": 1.0, "window": 5}, "decoding.window does nothing here: a strength of 1 penal"),
+        ("penalty", {"strength": 1.0, "prompt": False}, "decoding.prompt does nothing here"),
+        ("penalty", {"strength": 1.0, "normalize": True}, "decoding.normalize does nothing here"),
+        ("penalty", {"window": 0, "excluded": [5]}, "decoding.excluded does nothing here: a window of 0 remembers"),
+        ("penalty", {"window": 0, "least": 0, "strength": 2.0}, "decoding.strength does nothing here"),
+        ("adaptive", {"flat": "all"}, "decoding.flat does nothing here: .* set decoding.flat_below"),
+        ("adaptive", {"flat_below": 0.5}, "decoding.flat_below does nothing here: flat=top1"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_does_nothing_beside_the_others_is_refused(name, settings, message):
+    key = re.search(r"decoding\.(\w+)", message)[1]
+    default = decoding.strategy(name).options.model_fields[key].default
+    with pytest.raises(decoding.DecodingError, match=message):
+        decoding.check(name, settings)
+    assert decoding.check(name, {**settings, key: default})  # said as it is anyway
+    module = decoding.strategy(name)
+    chosen = [module.options.model_validate(one) for one in (settings, {**settings, key: default})]
+    _same_effect(module, chosen)
+
+
+def _same_effect(strategy, chosen):
+    """What is refused would have done nothing."""
+    marks = decoding.Marks((2,), 0)
+    scores, ids = torch.randn(2, 12, generator=torch.Generator().manual_seed(0)), torch.tensor([[3, 5], [7, 8]])
+    found = []
+    for options in chosen:
+        made, now = strategy.arguments(options, marks), scores
+        for processor in made["logits_processor"]:
+            now = processor(ids, now)
+        found.append((made["do_sample"], now.log_softmax(dim=-1)))
+    assert found[0][0] == found[1][0]
+    torch.testing.assert_close(found[0][1], found[1][1])

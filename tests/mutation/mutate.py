@@ -1167,6 +1167,13 @@ MISTAKES = [
         ("test_asked_models.py::test_an_adapter_is_put_on_the_model_that_is_named_whatever_it_names_itself",),
     ),
     Mistake(
+        "decoding: a setting that does nothing is taken",
+        "decoding/__init__.py",
+        "    for key in sorted(checked.model_fields_set & idle.keys()):",
+        "    for key in sorted(checked.model_fields_set - idle.keys() - checked.model_fields_set):",
+        ("contract/test_decoding.py::test_a_setting_that_does_nothing_beside_the_others_is_refused",),
+    ),
+    Mistake(
         "compare: text is read without what the tokenizer begins texts with",
         "compare.py",
         'ids = prompt_ids(tokenizer, prompt, "the prompt", plain=not chat)',

@@ -122,6 +122,13 @@ def check(name: str, settings: Mapping[str, Any]) -> Any:
     """The settings of a strategy, with its defaults.
 
     Raises:
-        DecodingError: naming the setting, what it is, and what may be meant.
+        DecodingError: naming the setting, what it is, and what may be meant; also one that does nothing beside the
+            others.
     """
-    return check_settings(strategy(name).options, settings, f"decoding {name}", "decoding.", DecodingError)
+    found = strategy(name)
+    checked = check_settings(found.options, settings, f"decoding {name}", "decoding.", DecodingError)
+    idle = found.idle(checked)
+    for key in sorted(checked.model_fields_set & idle.keys()):
+        if getattr(checked, key) != found.options.model_fields[key].default:
+            raise DecodingError(f"decoding.{key} does nothing here: {idle[key]}")
+    return checked

@@ -1,6 +1,6 @@
 """What a decoding strategy exports, and the settings that all sampling shares."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,3 +49,5 @@ class Strategy:
     options: type[Options]
     arguments: Callable[[Any, Any], dict[str, Any]]
     """arguments(options, marks) -> arguments of `model.generate`; anew for each call, for processors remember"""
+    idle: Callable[[Any], Mapping[str, str]] = lambda options: {}
+    """idle(options) -> settings that do nothing beside the others, and why; who sets one of them is told"""

@@ -197,9 +197,17 @@ def arguments(options: Settings, marks: Any = None) -> dict[str, Any]:
     return {**PLAIN, "logits_processor": processors}
 
 
+def idle(options: Settings) -> dict[str, str]:
+    """Settings that do nothing, and why."""
+    if options.flat_below == 0:
+        return {"flat": "no distribution counts as flat; set decoding.flat_below"}
+    return {"flat_below": "flat=top1 is the rule's own choice; choose all or a share"} if options.flat == "top1" else {}
+
+
 STRATEGY = Strategy(
     paper="arXiv:2402.18223",
     equation="keep k where Conf_k - Conf_{k-1} > epsilon",
     options=Settings,
     arguments=arguments,
+    idle=idle,
 )

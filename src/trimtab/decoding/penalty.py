@@ -235,9 +235,35 @@ def arguments(options: Settings, marks: Marks | None) -> dict[str, Any]:
     return {**PLAIN, "logits_processor": LogitsProcessorList([*processors, *options.warpers()])}
 
 
+def idle(options: Settings) -> dict[str, str]:
+    """Settings that do nothing, and why."""
+    found = {}
+    if not options.sample:
+        found |= dict.fromkeys(("temperature", "top_k", "top_p"), "the best token is taken; add decoding.sample=true")
+    if options.eos == "none":
+        found |= dict.fromkeys(("least", "eos_strength"), "eos=none leaves the end alone; choose another eos")
+    if options.eos == "block":
+        found["eos_strength"] = "eos=block bans the end, whatever the strength"
+    if options.least == 0:
+        found |= dict.fromkeys(("eos", "eos_strength"), "the end is kept away before `least` tokens, and least is 0")
+    if options.strength == 1:
+        found |= dict.fromkeys(("window", "prompt", "excluded"), "a strength of 1 penalises nothing")
+    of_end = options.strength if options.eos_strength is None else options.eos_strength
+    held = options.eos in ("repeat", "linear") and options.least > 0
+    if options.window == 0:
+        found |= dict.fromkeys(("prompt", "excluded"), "a window of 0 remembers no token to penalise")
+        if not held or options.eos_strength is not None:
+            found["strength"] = "a window of 0 remembers no token to penalise"
+    weakens = (options.strength != 1 and options.window != 0) or (held and options.eos == "repeat" and of_end != 1)
+    if not weakens:
+        found["normalize"] = "nothing is penalised in proportion to its score"
+    return found
+
+
 STRATEGY = Strategy(
     paper="arXiv:2310.14971",
     equation="s'_v = s_v / a where s_v >= 0, s_v a where s_v < 0, for v among the last W tokens; then the best",
     options=Settings,
     arguments=arguments,
+    idle=idle,
 )
