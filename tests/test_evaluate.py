@@ -117,6 +117,18 @@ def test_another_evaluation_is_never_mixed_in(done, trimtab, model, words, said)
     assert (folder / "samples.jsonl").read_bytes() == before
 
 
+def test_answers_are_not_added_to_those_that_another_version_of_the_suites_file_judged(done, trimtab, model):
+    folder, _ = done
+    facts = json.loads((folder / "evaluation.json").read_text())
+    code = facts["signature"]["code"]
+    assert code.startswith("socialbench.py ")
+    facts["signature"]["code"] = "socialbench.py 0000000000000000"
+    (folder / "evaluation.json").write_text(json.dumps(facts))
+    code, _, err = trimtab("eval", *FEW, "--model", model, "--out", folder.parent)
+    assert code == 2
+    assert "its code is socialbench.py 0000000000000000, and now socialbench.py" in err
+
+
 def test_another_model_is_never_mixed_in(done, trimtab, other):
     folder, _ = done
     code, _, err = trimtab("eval", *FEW, "--model", other, "--out", folder.parent)

@@ -1,5 +1,6 @@
 """What a user has written belongs to the signature: an edited file is named, and the run is not gone on with."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from test_run import drive
 from trimtab import methods, own_code
 from trimtab import run as runs
 from trimtab.evals.rewards import load
+from trimtab.models.loading import load_model
 from trimtab.recipe import Recipe, parse
 
 OWN = """
@@ -112,3 +114,19 @@ def test_a_resume_is_refused_where_the_file_of_a_method_was_edited(models, tmp_p
     sys.modules.pop("trimtab.methods.mine")
     runs.run(recipe(), resume=True, console=Console(quiet=True))
     sys.modules.pop("trimtab.methods.mine")
+
+
+def test_the_class_that_came_with_a_model_is_among_the_files(tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    name = tiny_folder.save(tmp_path / "theirs")
+    assert not own_code.of_models([load_model(name)])
+    written = tmp_path / "theirs" / "modeling_theirs.py"
+    written.write_text("from transformers import LlamaForCausalLM\n\nclass Theirs(LlamaForCausalLM):\n    pass\n")
+    config = json.loads((tmp_path / "theirs" / "config.json").read_text())
+    config |= {"auto_map": {"AutoModelForCausalLM": "modeling_theirs.Theirs"}, "architectures": ["Theirs"]}
+    (tmp_path / "theirs" / "config.json").write_text(json.dumps(config))
+    (found,) = [
+        path for path in own_code.of_models([load_model(name, trust_remote_code=True)]) if "theirs" in path.name
+    ]
+    assert found.read_text() == written.read_text()

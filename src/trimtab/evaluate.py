@@ -1,6 +1,7 @@
 """Suites on a model: an evaluation folder with every answer, numbers with intervals, and a page."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from trimtab import __version__
+from trimtab import __version__, own_code
 from trimtab.data.chat import adopt_date
 from trimtab.data.files import json_line
 from trimtab.disk import check_writable
@@ -204,6 +205,7 @@ def _into(
     signature = {
         "trimtab": __version__,
         "suite": f"{name} {asked.suite.version}",
+        "code": own_code.described(own_code.files([sys.modules.get(f"trimtab.evals.suites.{name}")])),
         "items": f"{len(asked.items)}, {fingerprint.of_each(asdict(item) for item in asked.items)}",
         "prompt": asked.prompt,
         "read": f"{asked.read} ({asked.fallback})" if asked.fallback else asked.read,
