@@ -117,8 +117,6 @@ ADJUSTED: dict[str, dict[str, Any]] = {
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]}, "nemotron": {"head_dim": 16}, "youtu": {"head_dim": 8},
     "recurrent_gemma": {"num_hidden_layers": 3}, "zamba2": {"attention_hidden_size": 64, "attention_head_dim": 32},
-    "zamba": {"attention_hidden_size": 64, "attention_head_dim": 32, "num_hidden_layers": 3,
-              "layers_block_type": ["mamba", "hybrid", "hybrid"]},
 }  # fmt: skip
 """what a type needs besides"""
 
@@ -282,29 +280,30 @@ def check_dial(kind: str, folder: Path) -> None:
     expanded = insert_identity_layer(model)
     with torch.no_grad():
         assert torch.equal(expanded(**inputs).logits, wanted)
+        generator = torch.Generator().manual_seed(0)
         for weight in identity_layer(expanded).parameters():
-            weight.add_(torch.randn_like(weight), alpha=0.1)
+            weight.add_(torch.randn(weight.shape, generator=generator), alpha=0.1)
         moved = expanded(**inputs).logits
         assert not torch.equal(moved, wanted)
         with bypass(expanded):
             assert torch.equal(expanded(**inputs).logits, wanted)
         expanded.save_pretrained(folder)
         again = load_model(str(folder))
-        torch.testing.assert_close(again(**inputs).logits, moved, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(again(**inputs).logits, moved, rtol=1e-3, atol=1e-3)
         with bypass(again):
-            torch.testing.assert_close(again(**inputs).logits, wanted, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(again(**inputs).logits, wanted, rtol=1e-3, atol=1e-3)
 
 
 CHECKS: dict[str, Any] = {
     "sft": check_sft, "kd": check_kd, "dpo": check_dpo, "lora": check_lora, "saved": check_saved,
-    "generate": check_generate, "score": check_score,
+    "generate": check_generate, "score": check_score, "dial": check_dial,
 }  # fmt: skip
 
 
 def verdict(kind: str, check: str, folder: Path) -> str:
     """ "yes", "refused: REASON", or "WRONG: what happened"."""
     try:
-        CHECKS[check](kind, folder) if check == "saved" else CHECKS[check](kind)
+        CHECKS[check](kind, folder) if check in ("saved", "dial") else CHECKS[check](kind)
     except NotTiny:
         raise
     except (UnsupportedModel, ValueError) as error:
