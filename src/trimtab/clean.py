@@ -47,7 +47,7 @@ class Settings(clean_eval.Settings):
     prompt: str = Field(default="{text}", pattern=r"\{text\}")
     """What an encoder-decoder model is given."""
     threshold: float | None = None
-    """From which value of the detector on the meaning is the same; 0.75 for embedding, else 0.5, if not given."""
+    """From which value of the detector on the meaning is the same; 0.7 for embedding, else 0.5, if not given."""
     fields: tuple[str, ...] = ("question",)
     """Texts to rewrite in rows that do not name their own."""
     rows: int | None = Field(default=None, ge=1)

@@ -141,3 +141,21 @@ def test_a_word_that_comes_twice_is_paired_by_its_neighbours():
 def test_short_negations_are_those_in_full():
     assert wording.unexplained("Some birds can't fly.", "Some birds cannot fly.") == []
     assert wording.unexplained("They won't go.", "They will not go.") == []
+
+
+@pytest.mark.parametrize(
+    ("original", "candidate", "sees"),
+    [
+        ("How many minutes are in 3 hours?", "How many seconds are in 3 hours?", "unit"),
+        ("Which muscles relax when you breathe in?", "Which muscles relax when you breathe out?", "opposites"),
+        ("Who taught Alexander philosophy?", "Whom did Alexander teach philosophy?", "question"),
+        ("Only Tom was invited.", "Tom was only invited.", "order"),
+        ("The lawyer spoke for Ann against Ben.", "The lawyer spoke for Ben against Ann.", "order"),
+        ("How much older is Ben than Sue?", "How old is Ben, Sue?", "relations"),
+    ],
+)
+def test_changes_that_once_passed(original, candidate, sees):
+    if sees == "unit":
+        assert wording.unexplained(original, candidate) == ["minutes", "seconds"]
+    else:
+        assert wording.changed(original, candidate) == sees

@@ -132,7 +132,7 @@ def _cosines(embed: Callable[[Sequence[str]], Tensor], pairs: Sequence[Pair]) ->
 
 
 def words_and_cosines(
-    embed: Callable[[Sequence[str]], Tensor] | None = None, name: str = "", threshold: float = 0.75
+    embed: Callable[[Sequence[str]], Tensor] | None = None, name: str = "", threshold: float = 0.7
 ) -> Measured:
     """The cosine of sentence embeddings, and 0 where a word of either text has no counterpart in the other that WordNet
     knows: what the embedding alone lets through are such words.

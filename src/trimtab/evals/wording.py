@@ -31,7 +31,7 @@ AUXILIARIES = _set(
 PREPOSITIONS = _set(
     "of to in on at by for from with into onto upon about as than per via within among between during through "
     "throughout around across along towards toward over up off out since because due so if when while although though "
-    "whereas"
+    "whereas whether"
 )
 FUNCTION = (
     ASKED | AUXILIARIES | PREPOSITIONS
@@ -51,6 +51,7 @@ RELATIONS = {
     "against": _set("against"),
     "with": _set("without excluding except"),
     "unless": _set("unless"),
+    "than": _set("than"),
 }
 """relation -> words for it; a rewrite has each as often"""
 FUNCTION |= frozenset(word for words in RELATIONS.values() for word in words)
@@ -64,9 +65,9 @@ REQUESTS = _set(
     "identify pick choose work provide define discuss make get use"
 )
 FRAME = REQUESTS | _set(
-    "go come own turn become number amount quantity way manner means thing kind type sort form example instance fact "
-    "case happen occur result right exactly call mean meaning able possible people person take need want consequence "
-    "there"
+    "event place go come own turn become serve put know count number amount quantity way manner means thing kind type "
+    "sort form example instance fact case happen occur result right exactly call mean meaning able possible people "
+    "person take need want consequence there"
 )
 """words that ask, or hold a sentence together: they may come and go"""
 CUES = {
@@ -103,12 +104,13 @@ export; majority minority; deposit withdraw
 OWN_OPPOSITES = tuple(_set(pair) for pair in re.split(";", _PAIRS))
 """opposites that WordNet lacks or knows of other senses alone; of this project"""
 _ALIKE = """
-long time duration length; affect effect influence impact; far distance; old age; tall high height; fast quick speed;
-big large size; heavy weight weigh; often frequency; much amount quantity; many number; cost price; add sum plus;
-subtract difference minus; multiply product times; divide quotient; sleep asleep; freeze ice; live home; reach travel
-arrive; born birth; alive living life; dead death die; kid child; ill sick; correct right; wrong incorrect; own have
-possess; begin start; end finish stop; nearest closest near close; improve better; late delay; permit allow; source
-begin origin; symbol stand represent; inventor creator
+human person people; solve find; photo picture; run lead; whole entire all; left remain; stand short; protagonist
+hero; long time duration length; affect effect influence impact; far distance; old age; tall high height; fast quick
+speed; big large size; heavy weight weigh; often frequency; much amount quantity; many number; cost price; add sum
+plus; subtract difference minus; multiply product times; divide quotient; sleep asleep; freeze ice; live home; reach
+travel arrive; born birth; alive living life; dead death die; kid child; ill sick; correct right; wrong incorrect; own
+have possess; begin start; end finish stop; nearest closest near close; improve better; late delay; permit allow;
+source begin origin; symbol stand represent; inventor creator
 """
 OWN_SYNONYMS = tuple(_set(group) for group in re.split(";", _ALIKE))
 """words that say the same in some sentence, which WordNet does not pair; of this project"""
@@ -116,12 +118,19 @@ PREFIXES = ("un", "in", "im", "il", "ir", "dis", "non", "non-", "mis", "anti", "
 PARTICLES = _set("in out on off up down away back over through along")
 AMBIGUOUS = _set("in on over through along")
 """particles that may also begin a phrase of their own, as in: the fall in prices"""
+TURNED = frozenset(map(frozenset, (("in", "out"), ("on", "off"), ("up", "down"))))
+"""particles that turn a verb round"""
+UNITS = _set(
+    "second minute hour day week month year decade century millimetre centimetre metre kilometre millimeter "
+    "centimeter meter kilometer inch foot yard mile gram kilogram pound ounce ton tonne litre liter millilitre gallon "
+    "degree cent dollar euro percent volt watt joule newton hertz"
+)
 CLAUSE = _set("if when before after because although though while until unless")
-PHRASE = _set("than from to by for with of")
+PHRASE = _set("than from to by for with of against without only")
 BE = _set("is are was were be been being get gets got am")
 _SUFFIXES = """
-ences ence ances ance ations ation itions ition ments ment ings ing ness ers ors ies ied ied ised ises ise ized izes
-ize ions ion ists ist able ible ally ous ial al ity ive ful ely ly ed er or es en e y s
+ical ic ences ence ances ance ations ation itions ition ments ment ings ing ness ers ors ies ied ied ised ises ise
+ized izes ize ions ion ists ist able ible ally ous ial al ity ive ful ely ly ed er or es en e y s
 """
 SUFFIXES = _SUFFIXES.split()
 
@@ -145,7 +154,8 @@ def words(text: str) -> list[Word]:
     text = text.replace("’", "'")
     for short, whole in (("can't", "can not"), ("cannot", "can not"), ("won't", "will not"), ("n't", " not")):
         text = re.sub(rf"{short}\b", whole, text, flags=re.IGNORECASE)
-    found = re.findall(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:-[^\W\d_]+)*|'s\b|[^\w\s]|\w", text.lower())
+    text = re.sub(r"[^\W\d_]+(?:-[^\W\d_]+)+", _parted, text.lower())
+    found = re.findall(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:-[^\W\d_]+)*|'s\b|[^\w\s]|\w", text)
     result: list[Word] = []
     place = 0
     while place < len(found):
@@ -158,6 +168,13 @@ def words(text: str) -> list[Word]:
         result.append(Word(word, wordnet.bases(word) if word.isalpha() else frozenset((word,)), place))
         place += 1
     return result
+
+
+def _parted(found: re.Match[str]) -> str:
+    """A compound as one word where WordNet has it or its first part is a prefix, else as its parts."""
+    return (
+        found[0] if wordnet.known(found[0]) or f"{found[0].split('-')[0]}-" in PREFIXES else found[0].replace("-", " ")
+    )
 
 
 def _phrase(verb: str, particle: str) -> frozenset[str]:
@@ -246,6 +263,12 @@ def unexplained(original: str, candidate: str) -> list[str]:
 # ---------------------------------------------------------------- words beside words
 
 
+def _measures(one: Word, other: Word) -> bool:
+    """Units that differ, such as minutes and seconds, which WordNet takes for the same short time."""
+    ours, theirs = one.bases & UNITS, other.bases & UNITS
+    return bool(ours or theirs) and not ours & theirs
+
+
 def _equal(one: Word, other: Word) -> bool:
     return bool(one.bases & other.bases)
 
@@ -265,12 +288,14 @@ def _stemmed(word: Word) -> set[str]:
 
 def _synonyms(one: Word, other: Word) -> bool:
     own = any(one.bases & group and other.bases & group for group in OWN_SYNONYMS)
-    return (own or wordnet.synonyms(one.bases, other.bases)) and not _opposite(one, other)
+    alike = own or wordnet.synonyms(one.bases, other.bases)
+    return alike and not _measures(one, other) and not _opposite(one, other)
 
 
 def _opposite(one: Word, other: Word) -> bool:
     own = any(len(pair & one.bases) == 1 and pair - one.bases <= other.bases for pair in OWN_OPPOSITES)
-    return own or _negates(one, other) or wordnet.opposites(one.bases, other.bases)
+    parts = frozenset((one.text.partition("_")[2], other.text.partition("_")[2]))
+    return own or parts in TURNED or _negates(one, other) or wordnet.opposites(one.bases, other.bases)
 
 
 def _negates(one: Word, other: Word) -> bool:
@@ -353,6 +378,8 @@ def _asked(both: Pairing) -> bool:
         texts = {"who" if word.text in ("whom", "whose") else word.text for word in of}
         return texts & CUES.keys()
 
+    if _who(both.ours) + _who(both.theirs) in ("subjectobject", "objectsubject"):
+        return not (_agents(both.ours) or _agents(both.theirs))
     ours, theirs = asks(both.ours), asks(both.theirs)
     if "?" not in [word.text for word in both.ours] or ours & theirs or not (ours and theirs):
         return False
@@ -361,14 +388,36 @@ def _asked(both: Pairing) -> bool:
     return not mine
 
 
+def _who(of: Sequence[Word]) -> str:
+    """Whether a question asks who did it, or to whom it was done."""
+    for word, following in pairwise(of):
+        if word.text in ("who", "whom") and not any(a.text == "by" and b is word for a, b in pairwise(of)):
+            return "object" if word.text == "whom" or following.text in ("do", "does", "did") else "subject"
+    return ""
+
+
 # ---------------------------------------------------------------- order
 
 
 def _ordered(both: Pairing) -> bool:
+    if _exchanged(both):
+        return True
     passive = _agents(both.ours) or _agents(both.theirs)
     if passive:
         return _wrong_agent(both) or _governed(both, CLAUSE) or _possessed(both)
     return _swapped(both) or _turned(both) or _governed(both, CLAUSE) or _governed(both, PHRASE) or _possessed(both)
+
+
+def _exchanged(both: Pairing) -> bool:
+    """Two words have changed places, and nothing else has."""
+    if len(both.ours) != len(both.theirs):
+        return False
+    apart = [k for k, (one, other) in enumerate(zip(both.ours, both.theirs)) if not _equal(one, other)]
+    if len(apart) != 2 or not all(word.content for k in apart for word in (both.ours[k], both.theirs[k])):
+        return False
+    i, j = apart
+    back = _equal(both.ours[i], both.theirs[j]) and _equal(both.ours[j], both.theirs[i])
+    return back and not _in_list(both.ours[i + 1 : j])
 
 
 def _swapped(both: Pairing) -> bool:
@@ -391,7 +440,10 @@ def _alike(both: Pairing, i: int, j: int) -> bool:
 def _listed(both: Pairing, i: int, j: int) -> bool:
     """Members of one list, whose order says nothing: only commas, and, or between them."""
     places = {number: place for place, number in both.numbers[0].items()}
-    between = both.ours[places[i] + 1 : places[j]]
+    return _in_list(both.ours[places[i] + 1 : places[j]])
+
+
+def _in_list(between: Sequence[Word]) -> bool:
     return all(word.text in ("and", "or", ",") or word.content for word in between) and any(
         word.text in ("and", "or") for word in between
     )
@@ -461,16 +513,13 @@ def _owners(of: Sequence[Word], numbers: dict[int, int]) -> Iterator[tuple[int, 
 
 
 def _head(of: Sequence[Word], place: int) -> int | None:
-    """The last content word of the phrase that begins behind a place, possessors passed over."""
-    head = None
+    """The first content word of the phrase that begins behind a place, possessors passed over."""
     for k in range(place + 1, len(of)):
-        if of[k].content:
-            head = k
-        elif of[k].text == "'s" or (head is None and of[k].text in ("the", "a", "an", "his", "her", "their", "its")):
-            continue
-        else:
-            break
-    return head
+        if of[k].content and (k + 1 == len(of) or of[k + 1].text != "'s"):
+            return k
+        if not of[k].content and of[k].text not in ("'s", "the", "a", "an", "his", "her", "their", "its"):
+            return None
+    return None
 
 
 def _agents(of: Sequence[Word]) -> list[tuple[int, int]]:
