@@ -194,7 +194,7 @@ def test_attention_scaled_by_the_layers_number_is_refused_since_the_original_wou
         ("mixtral", ["self_attn.o_proj", "mlp.experts.down_proj"]),
         ("gpt_oss", ["self_attn.o_proj", "mlp.experts.down_proj", "mlp.experts.down_proj_bias"]),
         ("qwen2_moe", ["self_attn.o_proj", "mlp.experts.down_proj", "mlp.shared_expert.down_proj"]),
-        ("granitemoe", ["self_attn.o_proj", "block_sparse_moe.output_linear.weight"]),
+        ("granitemoe", ["self_attn.o_proj", "block_sparse_moe.experts.down_proj"]),
         ("mamba", ["mixer.out_proj"]),
     ],
 )

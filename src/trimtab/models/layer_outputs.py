@@ -32,8 +32,10 @@ class Seen:
     """entries of a row of their outputs"""
 
     @property
-    def hidden(self) -> int:
-        return _first(self.args or tuple(self.kwargs.values())).size(-1)
+    def hidden(self) -> int | None:
+        """Entries of a row of what the layer was given."""
+        given = _first(self.args or tuple(self.kwargs.values()))
+        return None if given is None else given.size(-1)
 
 
 def output_writers(layer: nn.Module, run: Callable[[], Any]) -> Writers:
@@ -102,7 +104,7 @@ def _of_block(layer: nn.Module, seen: Seen, block: str) -> list[str]:
                 return list(names)
     parts: list[list[str]] = []
     for part in _parts(layer, block):
-        if seen.width.get(part) == seen.hidden and (chosen := _of_block(layer, seen, part)):
+        if seen.width.get(part, 0) == seen.hidden and (chosen := _of_block(layer, seen, part)):
             parts.append(_everywhere(layer, chosen))
     if not parts or not _silent(layer, seen, block, _joined(parts)):
         return _last(layer, seen, block)
@@ -115,7 +117,7 @@ def _of_block(layer: nn.Module, seen: Seen, block: str) -> list[str]:
 
 def _last(layer: nn.Module, seen: Seen, block: str) -> list[str]:
     """The linear layer that runs last, of a block that adds its output to what it was given (bloom) and is not zero."""
-    if "." in block or seen.width.get(block) != seen.hidden:
+    if "." in block or seen.width.get(block, 0) != seen.hidden:
         return []
     return next((chosen for chosen in _candidates(layer, seen, block) if _is_linear(layer, chosen)), [])
 
