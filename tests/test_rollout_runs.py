@@ -197,7 +197,12 @@ WITH_MODELS = {
     },
     "ppo of scores": {"method": "ppo", "options": {"critic_learning_rate": 0.01}, "credit": "q_rm"},
     "reinforce of scores": {"method": "reinforce", "options": {"credit": "tokens", "center": True}, "credit": "q_rm"},
-    "distrl": {"method": "distrl", "credit": "ipvrm"},
+    "distrl": {"method": "distrl", "options": {"online": "frozen"}, "credit": "ipvrm"},
+    "distrl, kl": {
+        "method": "distrl",
+        "options": {"kl": 0.1, "kl_threshold": 0.0, "max_accuracy": 0.9},
+        "credit": "ipvrm",
+    },
     "distrl, online": {
         "method": "distrl",
         "options": {"online": "before", "online_learning_rate": 0.01},
@@ -221,6 +226,7 @@ LOGGED = {
     "ppo of scores": "credit_auc",
     "reinforce of scores": "credit_auc",
     "distrl": "coverage",
+    "distrl, kl": "kept",
     "distrl, online": "credit_loss",
     "distrl, online pairs": "one_outcome",
 }
@@ -249,16 +255,18 @@ def test_methods_with_further_models_run_and_log_what_these_do(files, judges, tm
         assert any(LOGGED[name] in event for event in train)
 
 
-def test_adapters_learn_alone_and_are_their_own_start(files, tmp_path):
+@pytest.mark.parametrize(("lora", "temperature"), [(True, 1.0), (True, 0.7), (False, 0.7)])
+def test_adapters_learn_alone_and_any_policy_is_its_own_start_at_its_temperature(files, tmp_path, lora, temperature):
     made = tree(files, tmp_path / "run", options={"kl": 0.1})
-    made["models"]["lora"] = {"r": 2, "target_modules": ["q_proj", "v_proj"]}
-    made["training"] |= {"max_steps": 2}
+    if lora:
+        made["models"]["lora"] = {"r": 2, "target_modules": ["q_proj", "v_proj"]}
+    made["training"] |= {"max_steps": 2, "temperature": temperature}
     folder = run(made)
     train = [event for event in lines(folder / "metrics.jsonl") if event["event"] == "train"]
     assert train[0]["kl"] == pytest.approx(0, abs=1e-6)
     assert train[1]["kl"] > 0
     assert train[0]["grad_norm"] > 0
-    assert (folder / "adapter" / "adapter_config.json").is_file()
+    assert (folder / "adapter" / "adapter_config.json").is_file() == lora
 
 
 @pytest.mark.parametrize("name", ["ppo", "distrl, online"])
