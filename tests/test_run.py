@@ -202,6 +202,12 @@ def test_a_run_that_is_alive_is_neither_begun_nor_gone_on_with_by_a_second_proce
     assert same_weights(run(made, resume=True, console=QUIET).folder, finished)
 
 
+def test_a_later_process_of_one_launch_does_not_trip_over_what_the_first_one_has_begun(finished, files, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert runs.check_folder(finished, recipe(files, finished), resume=False) is None
+    assert runs.check_folder(finished, recipe(files, finished), resume=True) == "finished"
+
+
 def test_of_two_processes_that_begin_the_same_run_at_once_one_is_refused(files, tmp_path):
     """Both find no folder, and load; the second one comes to it when the first has begun, or has ended."""
     made = recipe(files, tmp_path / "run", training={"max_steps": 2})

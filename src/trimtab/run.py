@@ -296,6 +296,8 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] |
     Raises:
         RunError: where the folder holds something else, or a run that the user may not want to lose.
     """
+    if processes.rank() != 0 and not resume:  # the main process looks, and may have begun to write already
+        return None
     if not _holds_something(folder):
         if resume:
             raise RunError(f"there is no run in {folder} to resume; leave out --resume")

@@ -55,9 +55,9 @@ def said(error: BaseException) -> str | None:
 
 
 def comes_from_outside(error: BaseException) -> bool:
-    """Whether an error, or what it was made of, was raised by a library and not found by a check."""
-    cause = error.__cause__
-    return isinstance(cause, (OSError, RuntimeError, MemoryError)) or _package(error) not in ("trimtab", None)
+    """Whether an error was raised by a library and not found by a check, or stands for one that ended a run."""
+    ended = type(error).__name__ == "RunError" and isinstance(error.__cause__, Exception)
+    return (ended and not isinstance(error.__cause__, ValueError)) or _package(error) not in ("trimtab", None)
 
 
 def _holds(text: str, words: tuple[str, ...]) -> bool:

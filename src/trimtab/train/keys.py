@@ -115,6 +115,9 @@ def _numbers(value: Any) -> Iterator[float]:
     """All numbers in a value."""
     if type(value) in (int, float):
         yield value
+    elif isinstance(value, str):
+        if value.strip().lower().lstrip("+-") in ("nan", "inf", "infinity"):  # the declared type takes these words
+            yield float(value)
     elif isinstance(value, (list, tuple)):
         for one in value:
             yield from _numbers(one)
