@@ -51,11 +51,11 @@ def output_writers(layer: nn.Module, run: Callable[[], Any]) -> Writers:
     found: Writers = {}
     linear = {name for name, child in layer.named_children() if isinstance(child, nn.Linear | Conv1D)}
     direct = [name for name in seen.order if name in linear]
-    if direct:
-        found |= _as_writers(layer, _of_module(layer, direct[-1])[0])
     for name, _ in layer.named_children():
         if name not in direct:
             found |= _as_writers(layer, _of_block(layer, seen, name))
+    if direct:
+        found |= _as_writers(layer, _of_module(layer, direct[-1])[0])
     return found
 
 
