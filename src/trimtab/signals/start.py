@@ -68,10 +68,11 @@ class WithoutAdapter:
         policy: Any = None,
         distribution: bool = False,
     ):
-        assert policy is not None or not distribution
+        if distribution and policy is None:
+            raise TypeError("the whole distribution needs the policy, whose head gives it")
         self.off, self.name, self.provides = off, name, frozenset({name})
         self.distribution = distribution
-        self._model: Any = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
+        self._model: Any = getattr(policy, "get_base_model", lambda: policy)()
 
     def labels_only(self) -> "WithoutAdapter":
         """The same signal for objectives that read `logprobs` and nothing else."""
