@@ -72,6 +72,7 @@ def test_what_learns_from_own_answers_reads_models_of_another_size(files, tmp_pa
 SUPERVISED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "kd": ({}, ("teacher",)),
     "hpd": ({}, ("teacher",)),
+    "hpd, mini-batches": ({"mini_batches": 2}, ("teacher",)),
     "trra": ({}, ("reference", "aligned")),
     "wspo": ({}, ("weak_reference", "weak_aligned")),
     "sft": ({}, ("teacher",)),
@@ -90,7 +91,7 @@ def test_what_learns_from_rows_reads_models_of_another_size(files, tmp_path, nam
     options, roles = SUPERVISED[name]
     made = tiny_folder.recipe(files, name.partition(",")[0], output=str(tmp_path / "run"), options=options)
     made["models"] = {"policy": str(files / f"start{own}"), **{role: str(files / f"start{other}") for role in roles}}
-    made["training"] |= {"max_steps": 1, "save_steps": 1}
+    made["training"] |= {"max_steps": 2, "save_steps": 2, "logging_steps": 2}
     made["eval"] = {"every": None, "prompts": []}
     rows = {"dpo": "pairs", "clm": "pairs", "reward_model": "pairs"}.get(name, "train")
     made["data"] = {"train": str(files / f"{rows}.jsonl")}

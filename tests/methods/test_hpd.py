@@ -553,6 +553,22 @@ def test_the_student_before_is_renewed_with_each_batch_and_reads_its_own_draws()
                 parameter.add_(0.1 * torch.randn_like(parameter))
 
 
+@pytest.mark.parametrize("more", [0, 20])
+def test_the_student_before_draws_from_what_the_teacher_knows_as_the_student_does(more):
+    teacher = FrozenModel(tiny.model("llama", seed=5))
+    made = METHOD.build(SEVERAL, None, teacher=teacher)
+    policy, rows = tiny.model("llama", vocab_size=tiny.VOCAB + more), tiny.rows()
+    add_objective_forward(policy)
+    (student,) = made.callbacks
+    student.take(policy)
+    found = student(policy, rows.inputs())["snapshot"]
+    with torch.no_grad():
+        logits = policy(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits
+    batch = TokenBatch.align(logits[..., : tiny.VOCAB], rows.labels, row_id=rows.row_id)
+    assert torch.equal(found.ids, label_and_draw(batch))
+    torch.testing.assert_close(found.logprobs, batch.logprobs(ids=found.ids), rtol=1e-5, atol=1e-5)
+
+
 def test_one_mini_batch_is_the_loss_form_and_baselines_have_no_other():
     teacher = FrozenModel(tiny.model("llama_tied", seed=5))
     made = METHOD.build(Config(), None, teacher=teacher)

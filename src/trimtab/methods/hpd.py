@@ -160,7 +160,8 @@ class HPD:
 def build(config: Config, policy: nn.Module, teacher: FrozenModel) -> Plan:
     if config.mini_batches == 1:
         return Plan(HPD(config), signals=(teacher,))
-    student = SnapshotTokens(config.mini_batches, partial(label_and_draw, student_sampling=config.student_sampling))
+    choose = partial(label_and_draw, student_sampling=config.student_sampling)
+    student = SnapshotTokens(config.mini_batches, choose, teacher.vocab_size or None)
     return Plan(HPD(config), signals=(teacher, student), callbacks=(student,))
 
 

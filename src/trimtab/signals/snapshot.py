@@ -101,14 +101,16 @@ class SnapshotTokens(Snapshot):
     Args:
         every: as of `Snapshot`.
         choose: ids [N, K] of a batch that holds the lagged policy's logits.
+        vocab: ids from here on are padding of the policy's head that another model does not have: they have no
+            probability.
     """
 
-    def __init__(self, every: int | None, choose: Callable[[TokenBatch], Tensor]):
+    def __init__(self, every: int | None, choose: Callable[[TokenBatch], Tensor], vocab: int | None = None):
         super().__init__(every)
-        self.choose = choose
+        self.choose, self.vocab = choose, vocab
 
     def _read(self, policy: nn.Module, inputs: Mapping[str, Tensor]) -> Candidates | None:
-        chosen = _Chosen(self.choose, self.seed, self.step)
+        chosen = _Chosen(self.choose, self.seed, self.step, self.vocab)
         read_with(chosen, policy, inputs, {})
         if not chosen.ids:  # no row has an answer
             return None
@@ -121,13 +123,14 @@ class _Chosen:
     needs = frozenset()
     per = "token"
 
-    def __init__(self, choose: Callable[[TokenBatch], Tensor], seed: int, step: int):
-        self.choose, self.seed, self.step = choose, seed, step
+    def __init__(self, choose: Callable[[TokenBatch], Tensor], seed: int, step: int, vocab: int | None):
+        self.choose, self.seed, self.step, self.vocab = choose, seed, step, vocab
         self.ids: list[Tensor] = []
         self.logprobs: list[Tensor] = []
 
     def __call__(self, batch: TokenBatch) -> Losses:
-        ids = self.choose(replace(batch, seed=self.seed, step=self.step))
+        batch = replace(batch.with_signals(policy=batch.logits()[:, : self.vocab]), seed=self.seed, step=self.step)
+        ids = self.choose(batch)
         self.ids.append(ids)
         self.logprobs.append(batch.logprobs(ids=ids))
         return Losses(self.logprobs[-1][:, 0], {})
