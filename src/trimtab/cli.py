@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -266,6 +267,7 @@ def generate(
     device_map: DeviceMapOption = None,
 ) -> None:
     """Answers to prompts, by any decoding strategy; for an aligned model with a dial, at one strength or several."""
+    _look_for({"--model": model, "--aligned": aligned})
     _quiet()
     from trimtab import generate as answers
     from trimtab.models.asked import How, with_adapter
@@ -317,6 +319,10 @@ def clean(
     """Rewrite a test set that models may have seen: same meaning and answers, other words (Clean-Eval)."""
     import shlex
 
+    for name in [] if rewriter == "rules" or endpoint else rewriter.split(","):
+        _look_for({"--rewriter": name})
+    judge = detector.partition("nli:")[2] or ("" if endpoint else detector.partition("lm:")[2])
+    _look_for({"--detector": judge, "--reader": reader})
     _quiet()
     from trimtab import clean as cleaning
     from trimtab.models.asked import How
@@ -370,6 +376,7 @@ def compare_decoding(
     device_map: DeviceMapOption = None,
 ) -> None:
     """Decoding strategies on the same prompts: measures with intervals, drawings and texts on one page."""
+    _look_for({"--model": model, "--judge": judge})
     _quiet()
     from trimtab import compare
     from trimtab.models.asked import How, with_adapter
@@ -432,6 +439,7 @@ def eval_(
     ] = None,
 ) -> None:
     """Suites on a model: every answer, numbers with intervals, and a page; a stopped evaluation is gone on with."""
+    _look_for({"--model": None if endpoint else model})
     _quiet()
     from trimtab import evaluate
     from trimtab.evals import suites
@@ -497,6 +505,8 @@ def contamination(
     ] = None,
 ) -> None:
     """Has a model seen a test set? Scores on it, on it in other words and on fresh items, with the gaps, and a page."""
+    for name in [] if endpoint else model:
+        _look_for({"--model": name})
     _quiet()
     from trimtab import contamination as search
     from trimtab.models.asked import How
@@ -541,6 +551,7 @@ def collect(
     device_map: DeviceMapOption = None,
 ) -> None:
     """Answers of a model to tasks, judged, as rows for reward models; a stopped collection is gone on with."""
+    _look_for({"--model": None if endpoint else model})
     _quiet()
     from trimtab.collect import Settings, collect
     from trimtab.generate import parse_options
@@ -584,6 +595,7 @@ def score(
     device_map: DeviceMapOption = None,
 ) -> None:
     """A reward model's score of each answer token, and what it is worth where rows say what is right."""
+    _look_for({"--model": model, "--reference": reference})
     _quiet()
     from trimtab import score as scoring
     from trimtab.models.asked import with_adapter
@@ -634,6 +646,15 @@ def _first_recipe(recipe: str, overrides: list[str] | None) -> Any:
 
     loaded = load_recipe(recipe, overrides or (), first=lambda runs: check_places(runs[:1]))
     return loaded.stages[0] if isinstance(loaded, Stages) else loaded
+
+
+def _look_for(models: Mapping[str, str | None]) -> None:
+    """Models, by the option that names them, are missed before torch and transformers are imported."""
+    from trimtab.models.places import check_there
+
+    for option, name in models.items():
+        if name:
+            check_there(name, option)
 
 
 def _quiet() -> None:
