@@ -201,9 +201,10 @@ def _hub(source: str) -> list[Row]:
     _check_hub(source, name)
     try:
         import datasets
+        import datasets.config as settings
 
         if hub.reach("datasets", name) == "unreachable":
-            datasets.config.HF_HUB_OFFLINE = True  # its cache is all there is; else it tries again and again
+            settings.HF_HUB_OFFLINE = True  # its cache is all there is; else it tries again and again
 
         rows = datasets.load_dataset(name, config or None, split=split or "train")
         return arrow.plain_rows(rows, source)  # type: ignore[arg-type]
