@@ -108,6 +108,17 @@ def gates(config: type[MethodConfig], together: int = 1) -> Iterator[dict[str, A
                 yield {name: one for part in parts for name, one in part.items()}
 
 
+def switches(config: type[MethodConfig]) -> Iterator[dict[str, Any]]:
+    """Each number at 0, at 1 or null, where that is another than its default: what may switch other settings off."""
+    for name, field in config.model_fields.items():
+        kinds = _kinds(field.annotation)
+        ends = [kind(end) for kind in kinds if kind in (int, float) for end in (0, 1)]
+        ends += [None for kind in kinds if kind is type(None)]
+        for end in ends:
+            if end != field.default and allowed(config, **{name: end}) is not None:
+                yield {name: end}
+
+
 # ---------------------------------------------------------------- plans
 
 

@@ -6,7 +6,7 @@ The settings are those that each method's schema allows; a new method needs no l
 import pytest
 import torch
 
-from method_bench import allowed, alternatives, decided, gates, update
+from method_bench import allowed, alternatives, decided, gates, switches, update
 from trimtab import methods
 from trimtab.core import Method, MethodConfig
 
@@ -28,7 +28,7 @@ def does_the_same(method: Method, one: MethodConfig, other: MethodConfig) -> boo
 def test_each_option_that_is_taken_does_something(name):
     method = methods.load(name)
     idle = []
-    for gate in gates(method.config):
+    for gate in (*gates(method.config), *switches(method.config)):
         base = allowed(method.config, **gate)
         if base is None:
             continue
@@ -49,3 +49,23 @@ def test_each_option_can_be_changed_from_its_default_somewhere(name):
         others = alternatives(config, option)
         ways = [{**gate, option: one} for gate in gates(config, 2) if option not in gate for one in others]
         assert any(allowed(config, **way) for way in ways), option
+
+
+@pytest.mark.parametrize(
+    "name, off, idle",
+    [
+        ("distrl", {"alpha": 0.0}, {"num_candidates": 3}),
+        ("distrl", {"p_min": 1.0}, {"num_candidates": 3}),
+        ("kd", {"cross_entropy": 1.0}, {"divergence": "skewed_reverse_kl", "skew": 0.3}),
+        ("lco", {"advantage": "q_rm", "loss": "mse", "agreement_scale": 1.0}, {"agreement_threshold": -0.1}),
+        ("ppo", {"value_coef": 0.0}, {"critic_learning_rate": 1e-4}),
+        ("ppo", {"value_coef": 0.0}, {"critic_mean": "row"}),
+        ("ppo", {"advantage": "gae", "gamma": 0.0}, {"lam": 0.5}),
+        ("psft", {"refresh": 1}, {"warmup_sft_steps": 2}),
+    ],
+)
+def test_what_moves_other_parts_alone_is_refused_where_the_policy_does_not_see_them(name, off, idle):
+    config = methods.load(name).config
+    assert allowed(config, **off) is not None
+    assert allowed(config, **off, **idle) is None
+    assert name == "kd" or allowed(config, **{key: off[key] for key in ("advantage", "loss") if key in off}, **idle)

@@ -200,7 +200,7 @@ def test_without_candidates_it_is_the_plain_policy_gradient_with_its_three_bound
     logits, candidates = held()
     signals = told(candidates=candidates)
     batch = batch_of(logits + torch.randn(N, V), {**signals, "old": candidates.logprobs[:, 0]})
-    found = DistRL(Config(num_candidates=K, alpha=0.0))(batch)
+    found = DistRL(Config(alpha=0.0))(batch)
     wanted = PolicyGradient(0.2, 0.28, dual=3.0)(batch)
     torch.testing.assert_close(found.values, wanted.values)
     for name in ("ratio", "clip_fraction", "entropy", "nll", "advantage", "zero_advantage"):
@@ -333,3 +333,11 @@ def test_the_reward_model_learns_online_as_its_kind_does_with_its_own_beta(setti
         Config(online="before", online_loss="dpo_rm", margin=1.0)
     with pytest.raises(ValidationError, match="online_loss is dpo_rm and would do nothing"):
         Config(online="frozen", online_loss="dpo_rm")
+
+
+def test_bounds_of_accuracy_that_leave_no_prompt_are_refused():
+    with pytest.raises(ValidationError, match=r"min_accuracy is 0.9 and max_accuracy 0.1: no prompt lies between"):
+        Config(min_accuracy=0.9, max_accuracy=0.1)
+    for wrong in ({"min_accuracy": 1.0}, {"max_accuracy": 0.0}):
+        with pytest.raises(ValidationError):
+            Config(**wrong)

@@ -40,10 +40,10 @@ class Config(MethodConfig):
     """Coefficient of the KL divergence to the start, of the candidates and of all other tokens as one."""
     kl_threshold: float = Field(5.0, ge=0)
     """Of kl: log-ratios smaller than this, in either direction, count as 0."""
-    min_accuracy: float = Field(0.0, ge=0, le=1)
+    min_accuracy: float = Field(0.0, ge=0, lt=1)
     """Answers to a prompt of which a smaller share is right are left out of the update, as if they had not been
     written. The authors' configuration has 0.01."""
-    max_accuracy: float = Field(1.0, ge=0, le=1)
+    max_accuracy: float = Field(1.0, gt=0, le=1)
     """And those of which a larger share is. The authors' configuration has 0.99."""
     online: Literal["frozen", "before", "after"] = "before"
     """Whether the reward model learns the outcomes of each batch of rollouts, measured from the policy that wrote them,
@@ -66,8 +66,27 @@ class Config(MethodConfig):
         return self.min_accuracy > 0 or self.max_accuracy < 1
 
     @model_validator(mode="after")
+    def _leaves_prompts(self) -> "Config":
+        if self.min_accuracy > self.max_accuracy:
+            raise ValueError(
+                f"min_accuracy is {self.min_accuracy} and max_accuracy {self.max_accuracy}: no prompt lies between; "
+                "exchange them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _nothing_idle(self) -> "Config":
         self.only(self.kl > 0, "a kl above 0", "kl_threshold")
+        moved = self.alpha > 0 and self.p_min < 1
+        self.only(moved or self.kl > 0, "candidates that are moved (alpha above 0, p_min below 1) or a kl above 0",
+                  "num_candidates")  # fmt: skip
+        self.only(moved and self.num_candidates > 1, "several candidates that are moved (alpha above 0, p_min below 1)",
+                  "top_p")  # fmt: skip
+        self.only(self.alpha > 0 and self.num_candidates > 1, "several candidates that are moved (alpha above 0)",
+                  "p_min")  # fmt: skip
+        self.only(self.gae_coef != 0, "a gae_coef other than 0", "td_norm")
+        self.only(self.gae_coef != 0 or self.outcome_coef != 0, "a gae_coef or outcome_coef other than 0",
+                  "epsilon_high")  # fmt: skip
         learns = "a reward model that learns (online)"
         self.only(self.online != "frozen", learns, "beta", "online_learning_rate", "online_loss", "margin", "adaptive")
         self.only(self.online_loss == "ipvrm", "online_loss: ipvrm", "beta")

@@ -26,6 +26,7 @@ class Config(MethodConfig):
 
     @model_validator(mode="after")
     def _nothing_idle(self) -> "Config":
+        self.only(self.cross_entropy < 1, "a cross_entropy below 1", "divergence", "beta", "skew", "temperature")
         self.only(self.divergence == "jsd", "divergence: jsd", "beta")
         self.only(self.divergence.startswith("skewed"), "the skewed divergences", "skew")
         return self

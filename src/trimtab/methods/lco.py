@@ -82,6 +82,7 @@ class Config(MethodConfig):
         self.only(self.dense, "advantages q_rm and dpo_rm", "candidates")
         sure = self.dense and self.loss != "kld"
         self.only(sure, "advantages q_rm and dpo_rm with mse or logcosh", "agreement_scale", "agreement_threshold")
+        self.only(self.agreement_scale != 1, "an agreement_scale other than 1", "agreement_threshold")
         self.only(self.loss == "kld" and self.target != "rho", "kld with targets old and current", "outside")
         self.only(self.target != "rho", "targets old and current", "beta", "neg_beta_scale")
         self.only(self.target == "rho", "target: rho", "rho_up", "rho_down", "rho_ceiling", "rho_floor")

@@ -53,6 +53,9 @@ class Config(MethodConfig):
         self.only(self.credit != "outcome", "credits of a reward model", "center")
         self.only(self.advantage == "value", "advantage: value", "value_coef")
         self.only(self.advantage == "gae", "advantage: gae", "gamma", "lam")
+        self.only(self.gamma > 0, "a gamma above 0", "lam")
+        read = self.advantage == "gae" or self.value_coef > 0
+        self.only(read, "a critic that is read (value_coef above 0)", "critic_learning_rate", "critic_mean")
         return self
 
 

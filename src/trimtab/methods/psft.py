@@ -26,6 +26,13 @@ class Config(MethodConfig):
     it."""
 
     @model_validator(mode="after")
+    def _nothing_idle(self) -> "Config":
+        several = self.refresh is None or self.refresh * self.inner_epochs > 1
+        self.only(several, "several updates from one snapshot (refresh or inner_epochs above 1)", "epsilon",
+                  "warmup_sft_steps")  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
     def _whole_windows(self) -> "Config":
         updates = (self.refresh or 1) * self.inner_epochs
         if self.inner_epochs > 1 and self.warmup_sft_steps % updates:
