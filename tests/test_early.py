@@ -49,6 +49,17 @@ def imported(path: Path, *words: str, command: str = "train") -> tuple[str, set[
         ("models.teacher=smollm2-135mm", "did you mean 'smollm2-135m'?"),
         ("seed=-1", "seed is -1"),
         ("eval.every=0", "eval.every is 0"),
+        ("training.lerning_rate=1", "training has no key 'lerning_rate'; did you mean 'learning_rate'?"),
+        ("training.learning_rate=-1", "training.learning_rate is -1; give 0 or more"),
+        ("training.learning_rate=nan", "training.learning_rate is nan; give a finite number"),
+        ("training.learning_rate=abc", "training.learning_rate is 'abc'; input should be a valid number"),
+        ("training.max_steps=-5", "training.max_steps is -5; give at least 1"),
+        ("training.max_steps=1.5", "training.max_steps is 1.5; input should be a valid integer"),
+        ("training.bf16=maybe", "training.bf16 is 'maybe'; input should be a valid boolean"),
+        ("training.lr_scheduler_type=cosin", "training.lr_scheduler_type is 'cosin'; did you mean 'cosine'?"),
+        ("training.optim=adamw", "training.optim is 'adamw'"),
+        ("training.report_to=tensorbord", "did you mean 'tensorboard'?"),
+        ("training.report_to=comet_ml", "training.report_to=comet_ml needs the package comet_ml: install it"),
     ],
 )
 @pytest.mark.parametrize("command", ["train", "preview"])
@@ -65,9 +76,7 @@ def test_a_mistake_in_a_name_is_told_without_torch(files, tmp_path, word, said, 
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("training.lerning_rate=1", "training has no key 'lerning_rate'; did you mean 'learning_rate'?"),
-        ("training.learning_rate=-1", "training.learning_rate is -1; give 0 or more"),
-        ("training.max_steps=-5", "training.max_steps is -5; give at least 1"),
+        ("training.max_completion_length=8", "training.max_completion_length is a setting of methods that learn from"),
         ("options.weigth=1", "did you mean 'weight'"),
     ],
 )
@@ -112,6 +121,7 @@ NUMBERS = [
     ("grpo", "max_completion_length", 0),
     ("grpo", "max_completion_length", None),
     ("grpo", "num_generations", 0),
+    ("grpo", "num_generations", 1),
     ("grpo", "reward_weights", ["nan"]),
 ]
 

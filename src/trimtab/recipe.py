@@ -285,8 +285,8 @@ def parse(
     output = tree["output"]
     seeded = [{**tree, "seed": seed, "output": f"{output}-seed{seed}"} for seed in seeds] or [tree]
     runs = [run for one in seeded for run in _runs(one, where)]
-    for recipe, place in runs:  # names, files and folders, before TRL is imported, which takes seconds
-        _check_method_name(recipe.method, place)
+    for recipe, place in runs:  # names, files, numbers and folders, before torch is imported, which takes seconds
+        _check_plainly(recipe, place)
     if first is not None:
         first([recipe for recipe, _ in runs])
     minutes = tree.get("minutes") if seeds or "stages" in tree else None
@@ -345,11 +345,14 @@ def _seeds(tree: dict[str, Any], where: str) -> list[int]:
     return seeds
 
 
-def _check_method_name(name: str, where: str) -> None:
+def _check_plainly(recipe: Recipe, where: str) -> None:
+    """The method's name and the training arguments, without importing them."""
     from trimtab import methods
+    from trimtab.train import keys
 
     try:
-        methods.check_name(name)
+        methods.check_name(recipe.method)
+        keys.check_plain(recipe.training)
     except ValueError as error:
         raise RecipeError(f"{where}: {error}") from None
 

@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Optional, Union
+
+from pydantic import TypeAdapter, ValidationError
 
 from trimtab.mistakes import nearest
 
@@ -17,14 +19,63 @@ _FILES = {
     "GRPOConfig": ("trl", "trainer/grpo_config.py"),
     "_BaseConfig": ("trl", "trainer/base_config.py"),
     "TrainingArguments": ("transformers", "training_args.py"),
+    "SchedulerType": ("transformers", "trainer_utils.py"),
+    "OptimizerNames": ("transformers", "training_args.py"),
 }
 """class -> package and file"""
+CHOICES = {"lr_scheduler_type": "SchedulerType", "optim": "OptimizerNames"}
+"""argument -> the enumeration of its values"""
+TRACKERS = {
+    **{name: (name,) for name in ("wandb", "trackio", "mlflow", "comet_ml", "clearml", "dvclive", "swanlab")},
+    **{name: (name,) for name in ("codecarbon", "neptune")},
+    "tensorboard": ("tensorboard", "tensorboardX"),
+    "dagshub": ("dagshub",),
+    "azure_ml": ("azureml",),
+    "flyte": ("flytekit",),
+    "kubeflow": (),
+}
+"""name in `report_to` -> packages, one of which it needs"""
+_PLAIN = {"int": int, "float": float, "bool": bool, "str": str, "None": None, "Optional": Optional, "Union": Union}
+"""what a declared type may be made of to be held against a value without importing what declares it"""
 OF_LOOP: dict[Loop, str] = {
     "supervised": "methods that learn from the rows' answers",
     "rollouts": "methods that learn from their own answers",
 }
 ADDED = {"disable_dropout": bool}
 """Keys of our own: of GRPOConfig's name, for both loops. Not given, it is true where a ratio is learnt."""
+OURS = {
+    "output_dir": "the recipe's `output`",
+    "seed": "the recipe's `seed`",
+    "eval_strategy": "the recipe's `eval`",
+    "do_eval": "the recipe's `eval`",
+    "resume_from_checkpoint": "--resume",
+    "dataset_kwargs": "the recipe's `data`",
+    "remove_unused_columns": "trimtab",
+    "dataset_text_field": "the format of the rows",
+    "assistant_only_loss": "the format of the rows: answers are learnt, prompts are not",
+    "completion_only_loss": "the format of the rows: answers are learnt, prompts are not",
+    "loss_type": "the recipe's `method`",
+    "model_init_kwargs": "the recipe's `models`",
+    "trust_remote_code": "the recipe's `models`",
+    "chat_template_path": "the tokenizer of the policy: rows are tokenised with it",
+    "eos_token": "the tokenizer of the policy: rows are tokenised with it",
+    "pad_token": "the tokenizer of the policy: rows are tokenised with it",
+    "truncation_mode": "trimtab: a row that is too long loses the end of its answer",
+    "disable_tqdm": "trimtab",
+}
+NOT_BUILT = {
+    "packing": "packing is not built yet; leave it out, rows are padded to the longest of their batch",
+    "eval_packing": "packing is not built yet; leave it out",
+    "padding_free": "padding-free batches are not built yet; leave it out",
+    "use_liger_kernel": "Liger replaces the forward that the objective runs in; leave it out",
+    "push_to_hub": "nothing is uploaded; give the finished model/ folder to `hf upload`",
+    "hub_token": "nothing is uploaded, and a recipe is no place for a secret; leave it out",
+    "save_only_model": "a checkpoint without its optimizer cannot be resumed to the same weights; leave it out",
+    "ignore_data_skip": "a resumed run would begin its epoch anew and give rows twice; leave it out",
+    "fsdp": "sharding by the trainer is not tested yet; use DDP (accelerate launch)",
+    "deepspeed": "DeepSpeed is not tested yet; use DDP (accelerate launch)",
+    "label_smoothing_factor": "label smoothing is not part of any method here; leave it out",
+}
 INSTEAD = {"max_length": "max_completion_length", "max_completion_length": "max_length"}
 """what a key of one loop is in the other"""
 
@@ -36,13 +87,14 @@ _SHARE = (lambda number: 0 <= number <= 1, "a number from 0 to 1")
 _SEED = (lambda number: 0 <= number < 2**32, "a number from 0 to below 2^32")
 NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
     **dict.fromkeys(("per_device_train_batch_size", "gradient_accumulation_steps", "save_total_limit"), _AT_LEAST_ONE),
-    **dict.fromkeys(("num_generations", "max_completion_length", "steps_per_generation"), _AT_LEAST_ONE),
+    **dict.fromkeys(("max_completion_length", "steps_per_generation"), _AT_LEAST_ONE),
     **dict.fromkeys(("generation_batch_size", "num_iterations", "dataloader_prefetch_factor"), _AT_LEAST_ONE),
     **dict.fromkeys(("num_train_epochs", "logging_steps", "save_steps", "adam_epsilon"), _ABOVE_0),
     **dict.fromkeys(("temperature", "repetition_penalty", "ddp_timeout", "ddp_bucket_cap_mb"), _ABOVE_0),
     **dict.fromkeys(("learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "top_k"), _NOT_NEGATIVE),
     **dict.fromkeys(("dataloader_num_workers", "neftune_noise_alpha", "router_aux_loss_coef"), _NOT_NEGATIVE),
     **dict.fromkeys(("adam_beta1", "adam_beta2"), _BELOW_1),
+    "num_generations": (lambda number: number >= 2, "at least 2: an answer is held against the others to its task"),
     "top_p": (lambda number: 0 < number <= 1, "a number above 0 and at most 1"),
     "min_p": _SHARE,
     "data_seed": _SEED,
@@ -61,6 +113,74 @@ class TrainingError(ValueError):
 def other(loop: Loop) -> Loop:
     """The other one."""
     return "rollouts" if loop == "supervised" else "supervised"
+
+
+def check_plain(training: Mapping[str, Any]) -> None:
+    """What can be said of names, types, numbers and choices without TRL, torch, or knowing the method's loop.
+
+    Raises:
+        TrainingError: for a key that no loop knows, a value of another type, a number that makes no training, or a
+            schedule, optimizer or tracker that is not there.
+    """
+    known = {key: kind for name in CONFIG_NAMES.values() for key, kind in declared(name).items()}
+    if not known:
+        return
+    both = declared("TrainingArguments")
+    check_whose(
+        training, {key: OURS[key] for key in OURS if key in both}, {k: NOT_BUILT[k] for k in NOT_BUILT if k in both}
+    )
+    check_numbers(training)
+    typed = dict(training)
+    for key, value in training.items():
+        if key not in known and key not in ADDED:
+            said = nearest(key, [*known, *ADDED], "the keys are those of TRL's SFTConfig and GRPOConfig")
+            raise TrainingError(f"training has no key {key!r}; {said}")
+        kind = _plain(known.get(key, "bool"))
+        if kind is not None:
+            typed[key] = typed_value(key, value, TypeAdapter(kind))
+    check_numbers(typed)
+    for key, name in CHOICES.items():
+        allowed = _values(name)
+        if key in training and allowed and training[key] not in allowed:
+            said = nearest(str(training[key]), allowed, f"there are {', '.join(allowed)}")
+            raise TrainingError(f"training.{key} is {training[key]!r}; {said}")
+    _check_trackers(training.get("report_to"))
+
+
+def check_whose(training: Mapping[str, Any], ours: Mapping[str, str], not_built: Mapping[str, str]) -> None:
+    """Raises a TrainingError for the first key that another part of the recipe sets, or that is not built."""
+    for key, value in training.items():
+        if key in ours:
+            raise TrainingError(f"training.{key} is set by {ours[key]}; leave it out")
+        if key in not_built and value:
+            raise TrainingError(f"training.{key}={value}: {not_built[key]}")
+
+
+def typed_value(key: str, value: Any, adapter: TypeAdapter) -> Any:
+    """The value in its declared type.
+
+    Raises:
+        TrainingError: if it is of another one.
+    """
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        raise TrainingError(f"training.{key} is {value!r}; {error.errors()[0]['msg'].lower()}") from error
+
+
+def _check_trackers(given: Any) -> None:
+    """Trackers have a known name and a package that is there."""
+    for name in [given] if isinstance(given, str) else given or []:
+        if name in ("all", "none"):
+            continue
+        if name not in TRACKERS:
+            said = nearest(str(name), TRACKERS, f"there are {', '.join(TRACKERS)}")
+            raise TrainingError(f"training.report_to={name}: there is no such tracker; {said}")
+        packages = TRACKERS[name]
+        if packages and not any(importlib.util.find_spec(package) for package in packages):
+            raise TrainingError(
+                f"training.report_to={name} needs the package {' or '.join(packages)}: install it, or leave it out"
+            )
 
 
 def check_early(training: Mapping[str, Any], loop: Loop) -> None:
@@ -127,22 +247,48 @@ def _numbers(value: Any) -> Iterator[float]:
 
 
 @cache
-def declared(name: str) -> frozenset[str]:
-    """Arguments of a config class and its bases, read from their files; none where these are not as expected."""
+def declared(name: str) -> Mapping[str, str]:
+    """Arguments of a config class and its bases with their declared types, read from their files.
+
+    Returns:
+        Nothing where the files are not as expected.
+    """
+    made = _class(name)
+    if made is None:
+        return {}
+    inherited = [declared(base.id) for base in made.bases if isinstance(base, ast.Name)]
+    if not all(inherited):
+        return {}
+    fields = [n for n in made.body if isinstance(n, ast.AnnAssign)]
+    own = {n.target.id: ast.unparse(n.annotation) for n in fields if isinstance(n.target, ast.Name)}
+    return {key: kind for arguments in (*inherited, own) for key, kind in arguments.items()}
+
+
+@cache
+def _values(name: str) -> tuple[str, ...]:
+    """Of an enumeration, read from its file; none where that is not as expected."""
+    made = _class(name)
+    given = [n.value for n in made.body if isinstance(n, ast.Assign)] if made is not None else []
+    return tuple(value.value for value in given if isinstance(value, ast.Constant) and isinstance(value.value, str))
+
+
+def _plain(kind: str) -> Any:
+    """A declared type that is made of numbers, switches and words; None for another."""
+    words = {node.id for node in ast.walk(ast.parse(kind)) if isinstance(node, ast.Name)}
+    if not words <= _PLAIN.keys():
+        return None
+    return eval(kind, {"__builtins__": {}, **_PLAIN})  # of TRL's own source, and of these names alone
+
+
+@cache
+def _class(name: str) -> ast.ClassDef | None:
+    """Where a class is made, without importing it; None where its file is not as expected."""
     if name not in _FILES:
-        return frozenset()
+        return None
     package, file = _FILES[name]
     found = importlib.util.find_spec(package)  # of the top level, which imports nothing
     path = Path(found.origin).parent / file if found is not None and found.origin else None
     if path is None or not path.is_file():
-        return frozenset()
+        return None
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    made = next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)
-    if made is None:
-        return frozenset()
-    bases = [base.id for base in made.bases if isinstance(base, ast.Name)]
-    inherited = [declared(base) for base in bases]
-    if not all(inherited):
-        return frozenset()
-    own = (n.target.id for n in made.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name))
-    return frozenset(own).union(*inherited)
+    return next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)

@@ -6,13 +6,24 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
-from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic import PydanticSchemaGenerationError, TypeAdapter
 from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from trl import GRPOConfig, SFTConfig  # type: ignore[attr-defined]
 
 from trimtab.mistakes import nearest
-from trimtab.train.keys import ADDED, Loop, TrainingError, check_names, check_numbers, other
+from trimtab.train.keys import (
+    ADDED,
+    NOT_BUILT,
+    OURS,
+    Loop,
+    TrainingError,
+    check_names,
+    check_numbers,
+    check_whose,
+    other,
+    typed_value,
+)
 
 
 def _names(kind: type) -> set[str]:
@@ -24,39 +35,6 @@ DEFAULTS: dict[str, Any] = {
     # TRL switches both on wherever it runs; a recipe that wants them says so
     "bf16": False,
     "gradient_checkpointing": False,
-}
-OURS = {
-    "output_dir": "the recipe's `output`",
-    "seed": "the recipe's `seed`",
-    "eval_strategy": "the recipe's `eval`",
-    "do_eval": "the recipe's `eval`",
-    "resume_from_checkpoint": "--resume",
-    "dataset_kwargs": "the recipe's `data`",
-    "remove_unused_columns": "trimtab",
-    "dataset_text_field": "the format of the rows",
-    "assistant_only_loss": "the format of the rows: answers are learnt, prompts are not",
-    "completion_only_loss": "the format of the rows: answers are learnt, prompts are not",
-    "loss_type": "the recipe's `method`",
-    "model_init_kwargs": "the recipe's `models`",
-    "trust_remote_code": "the recipe's `models`",
-    "chat_template_path": "the tokenizer of the policy: rows are tokenised with it",
-    "eos_token": "the tokenizer of the policy: rows are tokenised with it",
-    "pad_token": "the tokenizer of the policy: rows are tokenised with it",
-    "truncation_mode": "trimtab: a row that is too long loses the end of its answer",
-    "disable_tqdm": "trimtab",
-}
-NOT_BUILT = {
-    "packing": "packing is not built yet; leave it out, rows are padded to the longest of their batch",
-    "eval_packing": "packing is not built yet; leave it out",
-    "padding_free": "padding-free batches are not built yet; leave it out",
-    "use_liger_kernel": "Liger replaces the forward that the objective runs in; leave it out",
-    "push_to_hub": "nothing is uploaded; give the finished model/ folder to `hf upload`",
-    "hub_token": "nothing is uploaded, and a recipe is no place for a secret; leave it out",
-    "save_only_model": "a checkpoint without its optimizer cannot be resumed to the same weights; leave it out",
-    "ignore_data_skip": "a resumed run would begin its epoch anew and give rows twice; leave it out",
-    "fsdp": "sharding by the trainer is not tested yet; use DDP (accelerate launch)",
-    "deepspeed": "DeepSpeed is not tested yet; use DDP (accelerate launch)",
-    "label_smoothing_factor": "label smoothing is not part of any method here; leave it out",
 }
 USED_BY_ROLLOUTS = {
     "num_generations", "max_completion_length", "shuffle_dataset", "generation_batch_size", "steps_per_generation",
@@ -88,11 +66,7 @@ def check(training: dict[str, Any], loop: Loop = "supervised") -> dict[str, Any]
     kind = CONFIGS[loop]
     check_names(training, loop, _names(kind), _names(CONFIGS[other(loop)]))
     ours, not_built = (OURS, NOT_BUILT) if loop == "supervised" else (OURS_OF_ROLLOUTS, NOT_BUILT_OF_ROLLOUTS)
-    for key, value in training.items():
-        if key in ours:
-            raise TrainingError(f"training.{key} is set by {ours[key]}; leave it out")
-        if key in not_built and value:
-            raise TrainingError(f"training.{key}={value}: {not_built[key]}")
+    check_whose(training, ours, not_built)
     typed = {**DEFAULTS, **{key: _typed(key, value, kind) for key, value in training.items()}}
     if typed.get("dataloader_in_order") is False:
         raise TrainingError(
@@ -114,10 +88,7 @@ def _typed(key: str, value: Any, kind: type) -> Any:
         adapter = TypeAdapter(hint)
     except PydanticSchemaGenerationError:
         return value
-    try:
-        return adapter.validate_python(value)
-    except ValidationError as error:
-        raise TrainingError(f"training.{key} is {value!r}; {error.errors()[0]['msg'].lower()}") from error
+    return typed_value(key, value, adapter)
 
 
 @cache
