@@ -57,6 +57,11 @@ def imported(path: Path, *words: str, command: str = "train") -> tuple[str, set[
         ("training.max_steps=1.5", "training.max_steps is 1.5; input should be a valid integer"),
         ("training.bf16=maybe", "training.bf16 is 'maybe'; input should be a valid boolean"),
         ("training.lr_scheduler_type=cosin", "training.lr_scheduler_type is 'cosin'; did you mean 'cosine'?"),
+        ("training.fsdp=full_shard", "training.fsdp=full_shard: sharding by the trainer is not tested yet"),
+        ("training.seed=3", "training.seed is set by the recipe's `seed`; leave it out"),
+        ("output=/dev/null", "/dev/null exists and is no run folder; choose another with output=FOLDER"),
+        ("output=/proc/x", "/proc/x cannot be written"),
+        ("--resume", "to resume; leave out --resume"),
         ("training.optim=adamw", "training.optim is 'adamw'"),
         ("training.report_to=tensorbord", "did you mean 'tensorboard'?"),
         ("training.report_to=comet_ml", "training.report_to=comet_ml needs the package comet_ml: install it"),
@@ -177,3 +182,30 @@ def test_a_recipe_of_rows_is_told_what_does_not_belong_to_its_own_answers(files,
     assert "training.max_length is a setting of methods that learn from the rows' answers, which this one is not" in err
     assert "training.max_completion_length" in err
     assert "vllm" not in err
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("generate --model nowhere --prompt hi", "--model: could not load the model 'nowhere': it is no builtin"),
+        ("generate --model smollm2-135m", "there is nothing to answer"),
+        ("generate --model smollm2-135m --prompts nowhere.txt", "--prompts: there is no file nowhere.txt"),
+        ("generate --model smollm2-135m --prompt hi --decoding greedi", "did you mean 'greedy'?"),
+        ("generate --model smollm2-135m --prompt hi --adapter ./nowhere", "--adapter: there is no folder ./nowhere"),
+        ("clean nowhere.jsonl --out x.jsonl", "there is no file nowhere.jsonl"),
+        ("compare-decoding --model ./nowhere", "--model: there is no folder ./nowhere"),
+        ("eval personalty --model smollm2-135m", "did you mean 'personality'?"),
+        ("eval personality --model ./nowhere", "--model: there is no folder ./nowhere"),
+        ("contamination a.jsonl --control b.jsonl --model smollm2-135m --out o", "there is no file a.jsonl"),
+        ("collect trimtab:arithmetic/train --model ./nowhere --out o", "--model: there is no folder ./nowhere"),
+        ("score trimtab:arithmetic/train --model ./nowhere --out o", "--model: there is no folder ./nowhere"),
+    ],
+)
+def test_commands_that_ask_a_model_tell_a_mistake_in_a_name_without_torch(tmp_path, monkeypatch, command, said):
+    monkeypatch.chdir(tmp_path)
+    name, first, *words = command.split()
+    err, heavy = imported(Path(first), *words, command=name)
+    assert said in err
+    assert err.count("\n") == 1
+    assert not heavy
+    assert not list(tmp_path.iterdir())

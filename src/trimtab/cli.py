@@ -172,10 +172,14 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue an unfinished run of this recipe.")] = False,
 ) -> None:
     """Carry out a recipe; the run folder holds the model, the numbers and a report."""
-    from trimtab.early import check_places
+    from trimtab.early import check_outputs, check_places
     from trimtab.recipe import Stages, dump, load_recipe
 
-    loaded = load_recipe(recipe, overrides or (), first=None if dry_run else check_places)
+    def first(runs: Any) -> None:
+        check_places(runs)
+        check_outputs(runs, resume)
+
+    loaded = load_recipe(recipe, overrides or (), first=None if dry_run else first)
     if dry_run:
         typer.echo(dump(loaded), nl=False)
         return
@@ -267,7 +271,11 @@ def generate(
     device_map: DeviceMapOption = None,
 ) -> None:
     """Answers to prompts, by any decoding strategy; for an aligned model with a dial, at one strength or several."""
-    _look_for({"--model": model, "--aligned": aligned})
+    from trimtab.early import check_asked, check_prompts
+
+    check_prompts(prompt, prompts)
+    _look_for({"--model": model, "--aligned": aligned, "--adapter": adapter})
+    check_asked(decoding=decoding)
     _quiet()
     from trimtab import generate as answers
     from trimtab.models.asked import How, with_adapter
@@ -319,10 +327,13 @@ def clean(
     """Rewrite a test set that models may have seen: same meaning and answers, other words (Clean-Eval)."""
     import shlex
 
+    from trimtab.early import check_asked
+
     for name in [] if rewriter == "rules" or endpoint else rewriter.split(","):
         _look_for({"--rewriter": name})
     judge = detector.partition("nli:")[2] or ("" if endpoint else detector.partition("lm:")[2])
     _look_for({"--detector": judge, "--reader": reader})
+    check_asked([file])
     _quiet()
     from trimtab import clean as cleaning
     from trimtab.models.asked import How
@@ -376,7 +387,10 @@ def compare_decoding(
     device_map: DeviceMapOption = None,
 ) -> None:
     """Decoding strategies on the same prompts: measures with intervals, drawings and texts on one page."""
+    from trimtab.early import check_asked
+
     _look_for({"--model": model, "--judge": judge})
+    check_asked([prompts] if prompts.startswith("trimtab:") else ())
     _quiet()
     from trimtab import compare
     from trimtab.models.asked import How, with_adapter
@@ -439,7 +453,10 @@ def eval_(
     ] = None,
 ) -> None:
     """Suites on a model: every answer, numbers with intervals, and a page; a stopped evaluation is gone on with."""
-    _look_for({"--model": None if endpoint else model})
+    from trimtab.early import check_asked
+
+    _look_for({} if endpoint else {"--model": model, "--adapter": adapter})
+    check_asked(decoding=decoding, suites=[word for word in words if "=" not in word])
     _quiet()
     from trimtab import evaluate
     from trimtab.evals import suites
@@ -505,8 +522,11 @@ def contamination(
     ] = None,
 ) -> None:
     """Has a model seen a test set? Scores on it, on it in other words and on fresh items, with the gaps, and a page."""
+    from trimtab.early import check_asked
+
     for name in [] if endpoint else model:
         _look_for({"--model": name})
+    check_asked([clean, control])
     _quiet()
     from trimtab import contamination as search
     from trimtab.models.asked import How
@@ -551,7 +571,10 @@ def collect(
     device_map: DeviceMapOption = None,
 ) -> None:
     """Answers of a model to tasks, judged, as rows for reward models; a stopped collection is gone on with."""
-    _look_for({"--model": None if endpoint else model})
+    from trimtab.early import check_asked
+
+    _look_for({} if endpoint else {"--model": model, "--adapter": adapter})
+    check_asked([source], decoding)
     _quiet()
     from trimtab.collect import Settings, collect
     from trimtab.generate import parse_options
@@ -595,7 +618,10 @@ def score(
     device_map: DeviceMapOption = None,
 ) -> None:
     """A reward model's score of each answer token, and what it is worth where rows say what is right."""
-    _look_for({"--model": model, "--reference": reference})
+    from trimtab.early import check_asked
+
+    _look_for({"--model": model, "--reference": reference, "--adapter": adapter})
+    check_asked([source])
     _quiet()
     from trimtab import score as scoring
     from trimtab.models.asked import with_adapter

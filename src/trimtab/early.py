@@ -1,12 +1,20 @@
 """What of a recipe can be checked in a moment, before torch and transformers are imported: names, files, folders."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from trimtab import processes
 from trimtab.data.sources import check_there as check_rows
+from trimtab.decoding import check_name as check_decoding
+from trimtab.evals.suites import check_name as check_suite
 from trimtab.mistakes import looked_in
 from trimtab.models.places import check_there as check_model
 from trimtab.recipe import FROZEN, STORED, Recipe, RecipeError
+from trimtab.run_folder import is_new
+
+
+class AskError(ValueError):
+    """Nothing to answer."""
 
 
 def check_places(recipes: Sequence[Recipe]) -> None:
@@ -32,6 +40,58 @@ def check_places(recipes: Sequence[Recipe]) -> None:
             if name not in made:
                 check_model(name, f"models.{role}")
         made.add(f"{recipe.output}/model")
+
+
+def check_asked(
+    sources: Iterable[str | None] = (),
+    decoding: str | None = None,
+    suites: Iterable[str] = (),
+) -> None:
+    """What a command that asks a model is given besides that, before anything heavy is imported.
+
+    Args:
+        sources: of rows.
+        decoding: the name of a strategy.
+        suites: names.
+
+    Raises:
+        ValueError: a subclass that names what is not there.
+    """
+    for source in filter(None, sources):
+        check_rows(source)
+    for suite in suites:
+        check_suite(suite)
+    if decoding is not None:
+        check_decoding(decoding)
+
+
+def check_prompts(texts: Sequence[str] | None, file: Path | None) -> None:
+    """Look for something to answer.
+
+    Raises:
+        AskError: where there is nothing, or no such file.
+    """
+    if not texts and file is None:
+        raise AskError("there is nothing to answer: give --prompt TEXT or --prompts FILE")
+    if file is not None and str(file) != "-" and not file.expanduser().exists():
+        raise AskError(f"--prompts: there is no file {file}{looked_in(file)}")
+
+
+def check_outputs(recipes: Sequence[Recipe], resume: bool) -> None:
+    """Look whether the folders can take the runs; what a run that lies there was asked for is looked at later.
+
+    Args:
+        recipes: of one command; of several, some may be finished and others not begun.
+        resume: whether a run is to be gone on with.
+
+    Raises:
+        RunError: naming the folder.
+    """
+    if processes.rank() != 0:  # the main process looks, and may have begun to write already
+        return
+    for recipe in recipes:
+        folder = Path(recipe.output)
+        is_new(folder, resume and (len(recipes) == 1 or folder.exists()))
 
 
 def _models(recipe: Recipe) -> dict[str, str]:

@@ -40,11 +40,11 @@ from trimtab.data.tasks import asked as asked_ids
 from trimtab.data.tasks import prepare_tasks
 from trimtab.data.tokens import padded, prompt_ids
 from trimtab.decoding._config import described
-from trimtab.disk import FULL, TRIED, check_writable, reason, writing_to
+from trimtab.disk import FULL, reason, writing_to
 from trimtab.evals import rewards
 from trimtab.evals.answerers import Local
 from trimtab.evals.runner import Question, ask, check_question, measures, question
-from trimtab.locks import holder, lock_path, writing
+from trimtab.locks import holder, writing
 from trimtab.models import fingerprint, loading, noise
 from trimtab.models.adapters import (
     add_lora,
@@ -74,6 +74,7 @@ from trimtab.models.student import asked_layers, keep_layers
 from trimtab.preparation import prepared as prepared_rows
 from trimtab.recipe import FROZEN, STORED, Cut, Models, Recipe, Stages, dump, policy_source
 from trimtab.report.rollouts import spread
+from trimtab.run_folder import RunError, is_new
 from trimtab.signals.base import call_plan
 from trimtab.signals.candidates import CreditAtCandidates
 from trimtab.signals.columns import Column
@@ -90,10 +91,6 @@ from trimtab.train.events import EventLog, StopOnInterrupt, WriteEvents
 from trimtab.train.progress import ShowProgress, watched
 from trimtab.train.rollouts import RolloutTrainer, check_buffer, rollout_config, way_of_writing
 from trimtab.train.trainer import ObjectiveTrainer
-
-
-class RunError(ValueError):
-    """A run folder that cannot be used for this run."""
 
 
 class Interrupted(Exception):
@@ -287,9 +284,6 @@ def _go_on(
 # ---------------------------------------------------------------- the run folder
 
 
-ANOTHER = "choose another output=FOLDER"
-
-
 def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] | str | None:
     """None for a fresh start, the stored recipe for a resume, "finished" where nothing is left to do.
 
@@ -298,17 +292,9 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] |
     """
     if processes.rank() != 0 and not resume:  # the main process looks, and may have begun to write already
         return None
-    if not _holds_something(folder):
-        if resume:
-            raise RunError(f"there is no run in {folder} to resume; leave out --resume")
-        check_writable(folder, RunError, ANOTHER)
+    if is_new(folder, resume):
         return None
-    stored_file = folder / "recipe.yaml"
-    if not stored_file.is_file():
-        if folder.is_dir() and _was_barely_begun(folder):
-            return None
-        raise RunError(f"{folder} exists and is no run folder; choose another with output=FOLDER")
-    stored = _stored_recipe(stored_file)
+    stored = _stored_recipe(folder / "recipe.yaml")
     asked = yaml.safe_load(dump(recipe))
     stored["options"] = _with_later_options(stored)
     different = sorted(_differences(_comparable(stored), _comparable(asked)))
@@ -363,33 +349,6 @@ def _with_later_options(stored: Mapping[str, Any]) -> dict[str, Any]:
     if stored["method"] not in methods.names():
         return options
     return {**methods.load(stored["method"]).config().model_dump(), **options}
-
-
-def _holds_something(folder: Path) -> bool:
-    """Whether it is there and not empty; asked once, for another process may make it meanwhile, or take it away.
-
-    Raises:
-        RunError: for a name that no folder can have.
-    """
-    try:
-        return bool(_names(folder))
-    except (FileNotFoundError, NotADirectoryError) as failed:
-        return not isinstance(failed, FileNotFoundError) and folder.exists()
-    except OSError as failed:
-        raise RunError(f"{folder} cannot be a run folder: {reason(failed, folder)}; {ANOTHER}") from None
-
-
-def _names(folder: Path) -> set[str]:
-    """What is in it, besides the lock and what `check_writable` tries."""
-    names = {path.name for path in folder.iterdir()} - {lock_path(folder).name}
-    return {name for name in names if not name.startswith(TRIED)}
-
-
-def _was_barely_begun(folder: Path) -> bool:
-    """A run that was killed before its recipe was written; there is nothing in it to lose."""
-    ours = {"signature.txt", "signature.txt.part", "recipe.yaml.part", "metrics.jsonl", "checkpoints"}
-    names = _names(folder)
-    return "checkpoints" in names and names <= ours and not list((folder / "checkpoints").iterdir())
 
 
 ENVIRONMENT = {"trimtab", "versions", "hardware", "python"}

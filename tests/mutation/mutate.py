@@ -2576,6 +2576,13 @@ MISTAKES = [
         '{**tree, "seed": seeds[0], "output"',
         ("test_recipe.py::test_seeds_make_a_run_of_each_in_a_folder_of_its_own",),
     ),
+    Mistake(
+        "early: a schedule that is not there is found by TRL alone",
+        "train/keys.py",
+        "and allowed and training[key] not in allowed",
+        "and allowed and training[key] in ()",
+        ("test_early.py::test_a_mistake_in_a_name_is_told_without_torch",),
+    ),
 ]
 
 

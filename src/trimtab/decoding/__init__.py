@@ -65,17 +65,26 @@ def load(name: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(f"trimtab.decoding.{name}"), name)
 
 
+def check_name(name: str) -> None:
+    """Whether there is such a strategy, without importing it.
+
+    Raises:
+        DecodingError: with the nearest name.
+    """
+    if name not in known():
+        hint = nearest(name, known(), f"known strategies: {', '.join(known())}")
+        raise DecodingError(f"there is no decoding strategy {name!r}; {hint}")
+
+
 def strategy(name: str) -> "Strategy":
     """A strategy of a file here, or of transformers.
 
     Raises:
         DecodingError: with the nearest name.
     """
+    check_name(name)
     if name in STOCK:
         return importlib.import_module("trimtab.decoding._stock").STOCK[name]
-    if name not in names():
-        hint = nearest(name, known(), f"known strategies: {', '.join(known())}")
-        raise DecodingError(f"there is no decoding strategy {name!r}; {hint}")
     module = importlib.import_module(f"trimtab.decoding.{name}")
     if not hasattr(module, "STRATEGY"):
         raise DecodingError(f"{name} mixes two streams of logits and is chosen by a strength (--strength), not by name")

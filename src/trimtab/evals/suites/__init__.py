@@ -25,8 +25,8 @@ def summary(name: str) -> str:
     return by_file.summary(_FOLDER, name)
 
 
-def load(name: str) -> "Suite":
-    """The suite of the file called `name`.
+def check_name(name: str) -> None:
+    """Whether there is such a suite, without importing it.
 
     Raises:
         SuiteError: with the nearest name.
@@ -34,6 +34,15 @@ def load(name: str) -> "Suite":
     if name not in names():
         hint = nearest(name, names(), f"there are: {', '.join(names())}")
         raise SuiteError(f"there is no suite {name!r}; {hint}")
+
+
+def load(name: str) -> "Suite":
+    """The suite of the file called `name`.
+
+    Raises:
+        SuiteError: with the nearest name.
+    """
+    check_name(name)
     return importlib.import_module(f"trimtab.evals.suites.{name}").SUITE
 
 
