@@ -279,3 +279,20 @@ def test_an_error_in_a_reward_names_its_file_and_line(tmp_path):
     reward = load(own(tmp_path, "x = 1\n    return [len(text) / 0 for text in completions]"))
     with pytest.raises(RewardError, match=rf"ZeroDivisionError: division by zero \({tmp_path}/mine.py, line 3\)"):
         call(reward, ["ab"])
+
+
+def test_a_reward_may_import_what_lies_beside_its_file_and_a_package_may_lie_where_the_command_is_started(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "lengths_beside.py").write_text("def score(c): return float(len(c))\n")
+    (tmp_path / "mine" / "own.py").write_text(
+        "from lengths_beside import score\ndef reward(completions, **_): return [score(c) for c in completions]\n"
+    )
+    (tmp_path / "package_here.py").write_text("def one(completions, **_): return [1.0 for _ in completions]\n")
+    reward = load("mine/own.py:reward")
+    assert reward(["a", "a"], ["bc", "d"]) == [2.0, 1.0]
+    assert {path.name for path in reward.files} == {"own.py", "lengths_beside.py"}
+    assert load("package_here:one")(["a"], ["b"]) == [1.0]

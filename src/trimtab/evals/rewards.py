@@ -253,6 +253,7 @@ REWARDS: dict[str, tuple[Callable[[], Judge], list[str], Callable[[Mapping[str, 
 
 def _own(name: str) -> Reward:
     place, _, attribute = name.rpartition(":")
+    _importable(Path(place).parent if place.endswith(".py") else Path())
     try:
         module = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     except RewardError:
@@ -281,6 +282,13 @@ def _defined_in(function: Callable[..., Any]) -> Any:
     if not inspect.isroutine(plain) and not inspect.isclass(plain):  # an object that can be called
         defined = sys.modules.get(type(plain).__module__)
     return defined
+
+
+def _importable(folder: Path) -> None:
+    """Let a user's code import what lies beside it, as Python lets a script; what is installed goes first."""
+    place = str(folder.expanduser().resolve())
+    if place not in sys.path:
+        sys.path.append(place)
 
 
 def _from_file(path: Path) -> Any:
