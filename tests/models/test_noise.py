@@ -26,6 +26,8 @@ KINDS = {
     "phimoe": lambda: _made(
         "phimoe", num_local_experts=4, num_experts_per_tok=2, router_jitter_noise=0.01, input_jitter_noise=0.2
     ),  # its router draws the experts in training, whatever the noise
+    "falcon": lambda: _made("falcon", hidden_dropout=0.3, attention_dropout=0.2),  # looked up in the config each time
+    "persimmon": lambda: _made("persimmon", hidden_dropout=0.1, attention_dropout=0.3),
     "switch_off_twice": lambda: tiny.model("gpt2"),
 }
 
@@ -73,15 +75,29 @@ def test_the_largest_rate_of_each_kind_is_named():
     assert noise.rates(tiny.model("llama", attention_dropout=0.3)) == {"attention_dropout": 0.3}
     assert noise.rates(_adapted(0.5)) == {"lora_dropout": 0.5}
     assert noise.rates(KINDS["mixtral"]()) == {"jitter_noise": 0.3}
+    assert {"hidden_dropout": 0.3, "attention_dropout": 0.2}.items() <= noise.rates(KINDS["falcon"]()).items()
     assert set(noise.rates(tiny.model("gpt2"))) == {"drop", "dropout", "attn_dropout", "resid_dropout"}
 
 
-def test_the_config_and_what_is_saved_keep_the_models_own_settings(tmp_path):
-    model = tiny.model("gpt2")
+@pytest.mark.parametrize("kind", ["gpt2", "falcon"])
+def test_the_config_and_what_is_saved_keep_the_models_own_settings(tmp_path, kind):
+    model = KINDS[kind]()
+    rates = noise.rates(model)
     noise.switch_off(model)
     assert noise.rates(model) == {}
     model.save_pretrained(tmp_path)
-    assert noise.rates(AutoModelForCausalLM.from_pretrained(tmp_path))
+    assert noise.rates(AutoModelForCausalLM.from_pretrained(tmp_path)) == rates
+
+
+def test_a_layer_that_asks_its_config_sees_all_else_of_it_as_it_is():
+    model = KINDS["falcon"]()
+    noise.switch_off(model)
+    model.config.use_cache = False  # later
+    other = copy.deepcopy(model)
+    for one in (model, other):
+        layer = one.transformer.h[0]
+        assert (layer.config.hidden_dropout, one.config.hidden_dropout) == (0.0, 0.3)
+        assert layer.config.use_cache is False
 
 
 def test_gradients_and_gradient_checkpointing_go_on_as_in_training():

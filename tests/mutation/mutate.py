@@ -2393,6 +2393,20 @@ MISTAKES = [
         (NOISE + "test_a_model_in_training_is_the_model_in_evaluation_once_it_is_switched_off",),
     ),
     Mistake(
+        "noise: a config that is asked in each forward says what it did",
+        "models/noise.py",
+        "dict.fromkeys(asked, 0.0))",
+        "asked)",
+        (NOISE + "test_a_model_in_training_is_the_model_in_evaluation_once_it_is_switched_off",),
+    ),
+    Mistake(
+        "hpd: the student before draws padding of its head",
+        "signals/snapshot.py",
+        "policy=batch.logits()[:, : self.vocab]",
+        "policy=batch.logits()",
+        (HPD + "test_the_student_before_draws_from_what_the_teacher_knows_as_the_student_does",),
+    ),
+    Mistake(
         "first ratio: nothing is refused",
         "train/first_ratio.py",
         "    if exact and apart.largest >= LIMIT:",

@@ -3,12 +3,16 @@
 A ratio of two policies of one network means nothing where one of them was read with dropout and the other without.
 """
 
+import inspect
 import re
-from types import MethodType
+from collections.abc import Iterator, Mapping
+from functools import cache
+from types import CodeType, MethodType
 from typing import Any
 
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
+from transformers import PreTrainedModel
 
 RATE = re.compile(r"dropout|layer_?drop|drop_path|drop_prob|drop_rate|pdrop")
 """Names of numbers that modules hand to functional dropout, or by which they skip layers."""
@@ -24,7 +28,7 @@ def rates(model: nn.Module) -> dict[str, float]:
         own = {path.rpartition(".")[2] or "dropout": module.p} if isinstance(module, _DropoutNd) else _rates(module)
         if "lora_dropout" in path:
             own = {"lora_dropout": max(own.values(), default=0.0)}
-        for name, rate in (own | _jitter(module)).items():
+        for name, rate in (own | _jitter(module) | _configured(module)).items():
             if rate > 0:
                 found[name] = max(found.get(name, 0.0), float(rate))
     return found
@@ -36,11 +40,14 @@ def switch_off(model: nn.Module) -> None:
     Not by `eval()`: gradient checkpointing and some architectures go by the mode of training. The config is left as it
     is, so that a saved model has its own settings.
     """
+    saved = getattr(model, "get_base_model", lambda: model)()
     for module in model.modules():
         if isinstance(module, _DropoutNd):
             module.p = 0.0
         for name in _rates(module):
             setattr(module, name, 0.0)
+        if module is not saved and (asked := _configured(module)):
+            module.config = _Quiet(module.config, dict.fromkeys(asked, 0.0))  # type: ignore[arg-type, assignment]
         if any(JITTER.search(name) for name in vars(module)):
             module.train = MethodType(_train_below, module)  # type: ignore[method-assign]
             module.training = False
@@ -59,6 +66,46 @@ def _rates(module: nn.Module) -> dict[str, float]:
 
 def _jitter(module: nn.Module) -> dict[str, float]:
     return {name: value for name, value in _numbers(module) if JITTER.search(name)}
+
+
+def _configured(module: nn.Module) -> dict[str, float]:
+    """Rates above 0 that the module looks up in its config each time it is called."""
+    config = getattr(module, "config", None)
+    found = {} if config is None else {name: getattr(config, name, None) for name in _looked_up(type(module))}
+    return {name: rate for name, rate in found.items() if isinstance(rate, (int, float)) and rate > 0}
+
+
+@cache
+def _looked_up(kind: type[nn.Module]) -> frozenset[str]:
+    """Names of rates that stand beside `config` in the code of a class, except where it is built."""
+    own = [base for base in kind.__mro__ if base.__module__ != PreTrainedModel.__module__]
+    methods = [one for base in own for name, one in vars(base).items() if name != "__init__"]
+    plain = [inspect.unwrap(one) for one in methods if inspect.isfunction(one)]
+    names = [set(_names(one.__code__)) for one in plain if inspect.isfunction(one)]
+    return frozenset(name for some in names if "config" in some for name in some if RATE.search(name))
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """Of globals and attributes, in functions inside of it too."""
+    yield from code.co_names
+    for one in code.co_consts:
+        if isinstance(one, CodeType):
+            yield from _names(one)
+
+
+class _Quiet:
+    """A config in which some settings are others; all else is as it is in the config, also what is changed later."""
+
+    def __init__(self, config: Any, instead: Mapping[str, float]):
+        self.__dict__.update(_config=config, **instead)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_config":  # asked of a copy that is being made
+            raise AttributeError(name)
+        return getattr(self._config, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._config, name, value)
 
 
 def _numbers(module: nn.Module) -> list[tuple[str, Any]]:
