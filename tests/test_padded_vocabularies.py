@@ -7,11 +7,13 @@ import pytest
 import torch
 
 import tiny_folder
-from test_rollout_runs import REWARD, lines, run, tree
+from test_rollout_runs import REWARD, lines, parsed, run, tree
 from trimtab.core import IGNORE
+from trimtab.data.rows import prepare, sequences
 from trimtab.models import fingerprint
 from trimtab.models.loading import load_model
 from trimtab.models.scalar_head import with_scalar_head
+from trimtab.precompute import precompute
 from trimtab.signals.base import without_unknown
 from trimtab.signals.credit import Reading
 
@@ -123,3 +125,74 @@ def test_an_unknown_id_is_read_as_another_and_the_rest_as_it_is():
     assert without_unknown(inputs, 40)["input_ids"].tolist() == [[3, 0, 5]]
     assert without_unknown(inputs, 49)["input_ids"].tolist() == [[3, 48, 5]]
     assert inputs["input_ids"].tolist() == [[3, 48, 5]]
+
+
+def over(name: str, row: tuple[list[int], list[int]], vocab: int) -> torch.Tensor:
+    """Log-probabilities of the answer's tokens, from the logits of the ids below `vocab`."""
+    ids, labels = (torch.tensor([one]) for one in row)
+    with torch.no_grad():
+        logits = load_model(name)(input_ids=ids).logits[0, :-1, :vocab]
+    mask = labels[0, 1:] != IGNORE
+    return logits.log_softmax(-1).gather(1, ids[0, 1:, None])[mask, 0]
+
+
+def of_one_step(made: dict[str, Any]) -> dict[str, Any]:
+    made["training"] |= {"max_steps": 1, "save_steps": 1, "per_device_train_batch_size": 4}
+    made["eval"] = {"every": None, "prompts": []}
+    (event,) = [event for event in lines(run(made) / "metrics.jsonl") if event["event"] == "train"]
+    return event
+
+
+@pytest.mark.parametrize("where", ["live", "column", "memory"])
+@pytest.mark.parametrize("way", WAYS)
+def test_wspo_is_over_the_ids_that_all_of_its_models_know(files, tmp_path, way, where):
+    own, other = WAYS[way]
+    names = {"policy": f"start{own}", "reference": f"ratio{other}", "weak_aligned": f"ratio{own}"}
+    names["weak_reference"] = f"start{other}"
+    made = tiny_folder.recipe(files, "wspo", output=str(tmp_path / "run"), options={"gamma": 0.5})
+    made["models"] = {role: str(files / name) for role, name in names.items()}
+    made["data"] = {"train": tiny_folder.write_jsonl(tmp_path / "rows.jsonl", tiny_folder.chat_rows(4))}
+    if where == "column":
+        precompute(parsed(made), tmp_path / "stored.jsonl", command="test")
+        made["data"]["train"] = str(tmp_path / "stored.jsonl")
+        made["options"]["weak"] = "column"
+        made["models"] = {"policy": made["models"]["policy"], "reference": "column"}
+    if where == "memory":
+        made["models"]["frozen_states"] = "memory"
+    event = of_one_step(made)
+    rows = prepare(tiny_folder.chat_rows(4), tiny_folder.byte_tokenizer(), max_length=10**6).rows
+    errors = []
+    for row in (sequences(row)[0] for row in rows):
+        found = {role: over(str(files / name), row, TOKENS) for role, name in names.items()}
+        strong, weak = found["policy"] - found["reference"], found["weak_aligned"] - found["weak_reference"]
+        errors.append((0.5 * strong - weak).square().mean())
+    assert event["loss"] == pytest.approx(torch.stack(errors).mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_dpo_is_over_the_ids_that_both_models_know(files, tmp_path, way):
+    own, other = WAYS[way]
+    made = tiny_folder.recipe(files, "dpo", output=str(tmp_path / "run"), options={"beta": 0.5})
+    made["models"] = {"policy": str(files / f"start{own}"), "reference": str(files / f"ratio{other}")}
+    made["data"] = {"train": tiny_folder.write_jsonl(tmp_path / "rows.jsonl", tiny_folder.pair_rows(4))}
+    event = of_one_step(made)
+    losses = []
+    for pair in prepare(tiny_folder.pair_rows(4), tiny_folder.byte_tokenizer(), max_length=10**6, pairs=True).rows:
+        ratios = [
+            (over(made["models"]["policy"], row, TOKENS) - over(made["models"]["reference"], row, TOKENS)).sum()
+            for row in sequences(pair)
+        ]
+        losses.append(-torch.nn.functional.logsigmoid(0.5 * (ratios[0] - ratios[1])))
+    assert event["loss"] == pytest.approx(torch.stack(losses).mean().item(), rel=1e-4)
+
+
+def test_columns_of_more_ids_than_the_policy_knows_are_refused(files, tmp_path):
+    made = tiny_folder.recipe(files, "dpo", output=str(tmp_path / "run"))
+    made["models"] = {"policy": str(files / f"start{PADDED}")}
+    made["data"] = {"train": str(files / "pairs.jsonl")}
+    precompute(parsed(made), tmp_path / "stored.jsonl", command="test")
+    made["models"] = {"policy": str(files / f"start{TOKENS}"), "reference": "column"}
+    made["data"] = {"train": str(tmp_path / "stored.jsonl")}
+    with pytest.raises(ValueError, match=r"is of 400 token ids, and the policy knows 259; make it"):
+        run(made)
+    assert not (tmp_path / "run").exists()

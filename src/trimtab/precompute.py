@@ -18,6 +18,7 @@ from trimtab.data.sources import load_rows
 from trimtab.locks import writing
 from trimtab.models import fingerprint, loading
 from trimtab.models.ends import end_tokens
+from trimtab.models.forward import crop_to
 from trimtab.recipe import STORED, Recipe, policy_source
 from trimtab.run import (
     Shared,
@@ -101,15 +102,16 @@ def _precompute(
             vocabularies[role], _ = loading.check_vocabulary(tokenizer, vocab, name, role, trust_remote_code=trust)
     prepared = prepare_source(recipe, "train", tokenizer, console=console)
     check_ids(prepared, None, {"policy": vocab, **vocabularies}, tokenizer)
+    vocab = min(vocab, *vocabularies.values())
 
     device = settings.build(recipe.training, Path(recipe.output), recipe.seed).device
     logprobs: dict[str, LogProbs] = {}
     names = {}
     for role in roles:
-        collator = Collator(int(tokenizer.pad_token_id or 0), vocabularies[role])  # type: ignore[arg-type]
+        collator = Collator(int(tokenizer.pad_token_id or 0), vocab)  # type: ignore[arg-type]
         batches = length_sorted(prepared.rows, collator, recipe.eval.batch_size, device)
         counted = watched(batches, role, prepared.counts.tokens, "tokens", num_tokens, console)
-        logprobs[role], names[role] = _label_logprobs(recipe, role, counted)
+        logprobs[role], names[role] = _label_logprobs(recipe, role, counted, vocab)
         gc.collect()  # the model is gone before the next one comes
 
     rows = load_rows(source)[: recipe.data.rows]
@@ -136,6 +138,7 @@ def _precompute(
         "dtype": models.frozen_dtype,
         "source": source,
         "max_length": prepared.max_length,
+        "vocabulary": vocab,
         **column_facts(rows, tokenizer, recipe.data.chat),
         "trimtab": __version__,
         **environment(),
@@ -171,10 +174,13 @@ def _load(recipe: Recipe, role: str) -> tuple[PreTrainedModel, str]:
     return model, f"{name} {fingerprint.of_model(model)}"
 
 
-def _label_logprobs(recipe: Recipe, role: str, batches: Iterator[dict[str, Tensor]]) -> tuple[LogProbs, str]:
-    """Log-probabilities under one model, and how the model is named."""
+def _label_logprobs(
+    recipe: Recipe, role: str, batches: Iterator[dict[str, Tensor]], vocab: int
+) -> tuple[LogProbs, str]:
+    """Log-probabilities under one model, over the ids below `vocab`, and how the model is named."""
     model, name = _load(recipe, role)
     signal = FrozenModel(model, name=role).labels_only()
+    crop_to(model, vocab)
     found: LogProbs = {}
     for inputs in batches:
         model.to(inputs["labels"].device)  # type: ignore[arg-type]

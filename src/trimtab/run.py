@@ -63,7 +63,7 @@ from trimtab.models.adapters import (
 )
 from trimtab.models.adapters import save as save_adapter
 from trimtab.models.ends import end_tokens, settle
-from trimtab.models.forward import add_objective_forward
+from trimtab.models.forward import add_objective_forward, crop_to
 from trimtab.models.growth import grow_embedding, num_tokens
 from trimtab.models.identity_layer import bypass, identity_layer, insert_identity_layer, train_only_identity_layer
 from trimtab.models.limits import beyond, check_prompts, token_beyond
@@ -75,7 +75,7 @@ from trimtab.preparation import prepared as prepared_rows
 from trimtab.recipe import FROZEN, STORED, Cut, Models, Recipe, Stages, dump, policy_source
 from trimtab.report.rollouts import spread
 from trimtab.run_folder import RunError, is_new
-from trimtab.signals.base import call_plan
+from trimtab.signals.base import call_plan, common_vocab, models_of
 from trimtab.signals.candidates import CreditAtCandidates
 from trimtab.signals.columns import Column
 from trimtab.signals.credit import CreditModel, Reading, load_credit, reading_of
@@ -553,6 +553,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         critic = as_critic(deepcopy(begun), recipe.seed)
         given["critic"] = Critic(critic, wants.critic, reduction=wants.critic_reduction)
     plan = method.build(options, policy, **given)
+    _crop(policy, plan, held_signals, stored.vocabulary(recipe.data.train) if wants.columns else None)
     if train_in_float32(policy):
         notes.append(
             f"trained weights are kept in float32 and products computed in models.dtype, {models.dtype}, to which "
@@ -617,6 +618,22 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         wants.start and _starts_from(recipe, prints.get("reference"), trained),
         args,
     )
+
+
+def _crop(policy: Any, plan: Plan, heldout: Sequence[FrozenModel], stored: int | None) -> None:
+    """Policy and all that it is held against in training are distributions over the same ids. A reward model whose
+    scores alone are read is read as it was trained.
+
+    Args:
+        heldout: what is read beside rows that are not trained on, where objectives crop by themselves.
+        stored: ids that stored columns are over.
+    """
+    parts = (*plan.signals, *plan.readers, *plan.learners)
+    vocab = common_vocab([policy, *models_of(parts)])
+    for model in models_of(heldout):  # an earlier stage may have cropped it
+        crop_to(model, common_vocab([model]))
+    for model in (policy, *models_of(one for one in parts if not isinstance(one, CreditModel))):
+        crop_to(model, min(vocab, stored or vocab))
 
 
 def _credit(models: Models, wants: Wants) -> CreditModel | CreditAtCandidates:
@@ -766,6 +783,8 @@ def prepare_source(
     columns = wants.columns if asked else ()
     for column in columns:
         stored.check(source, column, column_facts(rows, tokenizer, recipe.data.chat))
+        if (over := stored.vocabulary(source) or 0) > (own := policy_vocab(recipe, tokenizer)):
+            raise DataError(f"{source}: its {column} is of {over} token ids, and the policy knows {own}; {stored.MAKE}")
     max_length, limited_by = _row_limit(recipe, max_length or 10**9)
     made = prepared_rows(
         rows[:limit],

@@ -2192,6 +2192,13 @@ MISTAKES = [
         (ROLLOUTS + "test_what_is_right_is_what_the_first_reward_says",),
     ),
     Mistake(
+        "padded heads: a model's padding has a share of its probability",
+        "models/forward.py",
+        "cropped=vocab is not None)",
+        "cropped=False)",
+        ("test_padded_vocabularies.py::test_wspo_is_over_the_ids_that_all_of_its_models_know",),
+    ),
+    Mistake(
         "rollouts: padding of the policy's head is learnt",
         "train/rollouts.py",
         '        return {**rows, "labels": rows["labels"].masked_fill(unknown, IGNORE)}',

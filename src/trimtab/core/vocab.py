@@ -47,9 +47,13 @@ class Head:
     """the model gives some tokens a logit of -inf, which `finite` replaces"""
     temperature: float = 1.0
     """logits are divided by it at the end"""
+    cropped: bool = False
+    """the module gives more logits than `vocab_size`: those behind it are padding that another model does not have"""
 
     def finish(self, raw: Tensor) -> Tensor:
         """Logits from what the module returned."""
+        if self.cropped:
+            raw = raw[..., : self.vocab_size]
         if self.scale != 1.0:
             raw = raw * self.scale
         if self.softcap is not None:

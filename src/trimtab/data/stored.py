@@ -80,6 +80,11 @@ def check(source: str, column: str, facts: Mapping[str, str]) -> None:
             )
 
 
+def vocabulary(source: str) -> int | None:
+    """Over how many ids the distributions of a checked file's columns are; None where an earlier version wrote it."""
+    return json.loads(meta_path(Path(source).expanduser()).read_text(encoding="utf-8")).get("vocabulary")
+
+
 def models(source: str) -> dict[str, str]:
     """role -> model and fingerprint that a checked file's columns were computed with."""
     return json.loads(meta_path(Path(source).expanduser()).read_text(encoding="utf-8"))["models"]

@@ -117,7 +117,25 @@ def resolve_head(model: PreTrainedModel) -> Head:
         module = parts[0] if len(parts) == 1 else nn.Sequential(*parts)
     config = model.config.get_text_config()
     scale, softcap = _scale_and_softcap(config)
-    return Head(module, config.vocab_size, scale, softcap, masks=getattr(model, "_trimtab_masks_logits", False))
+    vocab, masks = getattr(model, _KNOWN, None), getattr(model, "_trimtab_masks_logits", False)
+    size = config.vocab_size if vocab is None else vocab
+    return Head(module, size, scale, softcap, masks=masks, cropped=vocab is not None)
+
+
+_KNOWN = "_trimtab_vocab"
+"""on a model: ids below it alone have a probability"""
+
+
+def crop_to(model: Any, vocab: int) -> None:
+    """Let a model's distributions be over the ids below `vocab`, wherever an objective reads them: those behind are
+    padding of its head that another model of the run does not have. What it generates stays as it is.
+
+    Args:
+        model: with or without adapters around it; called again it takes the new number.
+        vocab: at most the rows of its head.
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    setattr(inner, _KNOWN, vocab if vocab < inner.config.get_text_config().vocab_size else None)
 
 
 @torch.no_grad()
@@ -168,7 +186,7 @@ def _heads(model: PreTrainedModel) -> Iterator[tuple[str, ...]]:
 
 def _gives(model: PreTrainedModel, hidden: Tensor, logits: Tensor) -> bool:
     try:
-        found = resolve_head(model)(hidden)
+        found = replace(resolve_head(model), cropped=False)(hidden)
     except (RuntimeError, TypeError, AttributeError):  # what stands there takes something else
         return False
     if not isinstance(found, Tensor) or found.shape != logits.shape:

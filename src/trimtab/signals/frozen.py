@@ -66,7 +66,9 @@ class FrozenModel:
 
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         states = self._recall(inputs) if self.remember else self._states(inputs)
-        return {self.name: states if self._only_labels else LazyLogits(states, self._project, self.vocab_size)}
+        if self._only_labels:
+            return {self.name: states}
+        return {self.name: LazyLogits(states, self._project, resolve_head(self.model).vocab_size)}
 
     def _states(self, inputs: Mapping[str, Tensor]) -> Tensor:
         hidden = self.hidden(inputs)

@@ -84,7 +84,7 @@ class WithoutAdapter:
             if not self.distribution:
                 return {self.name: own_logprobs(policy, inputs, self.temperature)}
             hidden = _asked(StatesCall(inputs["labels"]), policy, inputs)
-        return {self.name: LazyLogits(hidden, self._project, self._model.config.get_text_config().vocab_size)}
+        return {self.name: LazyLogits(hidden, self._project, resolve_head(self._model).vocab_size)}
 
     def _project(self, hidden: Tensor) -> Tensor:
         """[n, V] logits by the head without what is trained of it; it is asked inside the policy's own forward."""
