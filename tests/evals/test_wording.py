@@ -1,6 +1,7 @@
 """Changes of meaning that look like paraphrases, and paraphrases: what passes the rules and the default detector.
 
-Both files were written before the rules; the held-out half of each was looked at once, when the rules were done.
+The first two files were written before the rules; the held-out half of each was looked at once, when they were done.
+The other two (_2) are by another hand: while mending, of their held-out halves only the counts were read.
 """
 
 import csv
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from trimtab.evals import wording, wordnet
+from trimtab.evals.canonical import canonical
 from trimtab.evals.protected import broken
 
 HERE = Path(__file__).parent
@@ -54,6 +56,53 @@ def test_of_100_honest_paraphrases_at_least_80_pass(passes, half):
     assert len(kept(passes, "honest_paraphrases.tsv", half)) >= 40
 
 
+def test_of_another_hand_s_pairs_at_most_2_changes_and_at_least_80_paraphrases_pass(passes):
+    assert len(corpus("changed_meanings_2.tsv")) == len(corpus("honest_paraphrases_2.tsv")) == 100
+    assert len(wrong := kept(passes, "changed_meanings_2.tsv", None)) <= 2, wrong
+    assert len(kept(passes, "honest_paraphrases_2.tsv", None)) >= 80
+    assert len(kept(passes, "honest_paraphrases_2.tsv", "held-out")) >= 35
+
+
+# ---------------------------------------------------------------- ways to write one thing
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("It froze at 0 °C.", "It froze at 0 degrees Celsius."),
+        ("He drove 60 mph.", "He drove 60 miles per hour."),
+        ("Sam earns $15 an hour.", "Sam earns 15 dollars per hour."),
+        ("Two bags of 30 kg.", "2 bags of 30 kilograms."),
+        ("Twenty-five of them are unable to swim.", "25 of them can't swim."),
+        ("No more than 3 came.", "At most 3 came."),
+        ("No one knew.", "Nobody knew."),
+        ("He buys 7 more.", "He buys another 7."),
+        ("How many are there in total?", "How many are there?"),
+        ("Who is required to sign?", "Who must sign?"),
+    ],
+)
+def test_ways_to_write_one_thing_are_made_one(one, other):
+    plain = [" ".join(canonical(text).casefold().split()) for text in (one, other)]
+    assert plain[0] == plain[1]
+    assert broken(one, other) is None
+
+
+@pytest.mark.parametrize(
+    ("original", "candidate"),
+    [
+        ("You must not leave.", "You do not have to leave."),
+        ("He has 5 more cows than Ben.", "He has another 5 cows than Ben."),
+        ("The ten pupils received 3 pens together.", "The ten pupils received 3 pens."),
+        ("A few came.", "Few came."),
+        ("He pays $5.", "He pays £5."),
+        ("Austria is old.", "Australia is old."),
+        ("All A are B.", "All B are A."),
+    ],
+)
+def test_what_only_looks_like_another_way_to_write_it_is_a_change(original, candidate):
+    assert broken(original, candidate) is not None
+
+
 # ---------------------------------------------------------------- each rule alone
 
 
@@ -83,6 +132,15 @@ def test_of_100_honest_paraphrases_at_least_80_pass(passes, half):
         ("The doctor's uncle.", "The uncle of the doctor.", None),
         ("He likes tea and coffee.", "He likes coffee and tea.", None),
         ("Divide 8 by 2.", "Divide 2 by 8.", "order"),
+        ("If a number ends in 0, it is even.", "If a number is even, it ends in 0.", "order"),
+        ("Not all of them are red.", "All of them are not red.", "relations"),
+        ("She stopped to talk.", "She stopped talking.", "relations"),
+        ("What should he have done?", "What did he do?", "certainty"),
+        ("Rita has paid for it.", "Rita will pay for it.", "tense"),
+        ("The hall is being built.", "The hall has been built.", "tense"),
+        ("It rained for a week. How high was the river?", "How high was the river after it rained for a week?", None),
+        ("How high was the river? It rained for a week.", "After how high was the river did it rain?", "relations"),
+        ("What does the sign mean in line 4?", "In line 4, what is the meaning of the sign?", None),
     ],
 )
 def test_each_rule_sees_its_kind_of_change(original, candidate, kind):
@@ -133,6 +191,13 @@ def test_wordnet_tells_synonyms_opposites_and_siblings():
     assert not wordnet.siblings({"iron"}, {"metal"})
 
 
+def test_a_word_that_nothing_stands_for_may_be_said_by_its_place_but_not_by_a_sibling_or_a_unit(passes):
+    assert passes([("Every member received a medal.", "A medal was given to every member.")]) == [True]
+    assert passes([("It starts in the morning.", "It starts in the evening.")]) == [False]
+    assert passes([("The angle is 2 radians.", "The angle is 2 degrees.")]) == [False]
+    assert passes([("Which birds build nests?", "Which birds build nests in winter?")]) == [False]
+
+
 def test_a_word_that_comes_twice_is_paired_by_its_neighbours():
     assert wording.changed("If x exceeds 5, is x above 3?", "Is x above 3 if x exceeds 5?") is None
     assert wording.changed("If x exceeds 5, is x above 3?", "Is x above 5 if x exceeds 3?") == "order"
@@ -159,3 +224,11 @@ def test_changes_that_once_passed(original, candidate, sees):
         assert wording.unexplained(original, candidate) == ["minutes", "seconds"]
     else:
         assert wording.changed(original, candidate) == sees
+
+
+def test_the_licence_of_wordnet_stands_beside_the_project_s():
+    text = (HERE.parents[1] / "LICENSE-WordNet").read_text(encoding="utf-8")
+    bundled = (HERE.parents[1] / "src/trimtab/data/bundled/wordnet.txt").read_text(encoding="utf-8")
+    said = text.partition("\n\n")[2].split()
+    assert " ".join(said) in " ".join(bundled[:4000].replace("\n#", "\n").split())
+    assert "LICENSE-WordNet" in (HERE.parents[1] / "pyproject.toml").read_text(encoding="utf-8")

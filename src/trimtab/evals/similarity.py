@@ -21,6 +21,7 @@ from trimtab.data.tokens import encode_prompts
 from trimtab.decoding._fits import batches, takes
 from trimtab.evals import embeddings, wording
 from trimtab.evals.answerers import Endpoint
+from trimtab.evals.canonical import canonical
 from trimtab.evals.clean_eval import CleanEvalError, Pair
 from trimtab.evals.first_tokens import MOST
 from trimtab.evals.parsing import without_reasoning
@@ -32,6 +33,8 @@ from trimtab.models.tokenizers import token_positions
 
 BATCH = 16
 """Pairs that a model reads together."""
+ALIKE = 0.6
+"""cosine of a word's tokens to tokens of the other text from which on one of them says the same"""
 ANSWER = 512
 """tokens that a server may write to say yes or no; one that reasons needs them"""
 SAME = (
@@ -132,19 +135,55 @@ def _cosines(embed: Callable[[Sequence[str]], Tensor], pairs: Sequence[Pair]) ->
 
 
 def words_and_cosines(
-    embed: Callable[[Sequence[str]], Tensor] | None = None, name: str = "", threshold: float = 0.7
+    embed: Callable[[Sequence[str]], Tensor] | None = None,
+    name: str = "",
+    threshold: float = 0.7,
+    words: Callable[[str], tuple[Tensor, list[tuple[int, int]]]] | None = None,
 ) -> Measured:
     """The cosine of sentence embeddings, and 0 where a word of either text has no counterpart in the other that WordNet
-    knows: what the embedding alone lets through are such words.
+    knows, and none that the embedding reads alike in its place: what the embedding of a text alone lets through are
+    such words.
 
-    Args, Raises: see `cosines`.
+    Args, Raises: see `cosines`; `words` reads the tokens of a text, see `embeddings.load_words`, as `embed` does; with
+        another `embed` and none of its own, WordNet alone decides.
     """
+    if embed is None and words is None:
+        words = embeddings.load_words()
     cosine_of = cosines(embed, name, threshold)
 
     def both(pairs: Sequence[Pair]) -> list[float]:
-        return [0.0 if wording.unexplained(*pair) else value for pair, value in zip(pairs, cosine_of(pairs))]
+        values = cosine_of(pairs)
+        return [0.0 if value >= threshold and _strange(pair, words) else value for pair, value in zip(pairs, values)]
 
     return Measured(f"{cosine_of.name}, words by WordNet 3.0", both, threshold)
+
+
+def _strange(pair: Pair, words: Callable[[str], tuple[Tensor, list[tuple[int, int]]]] | None) -> bool:
+    """Whether a word of either text stands for nothing in the other."""
+    left = wording.left_over(*pair)
+    if not any(left) or words is None:
+        return any(left)
+    texts = [canonical(text) for text in pair]
+    read = [words(text) for text in texts]
+    for own, other in ((0, 1), (1, 0)):
+        for word in left[own]:
+            if not wording.may_be_said(word, *(pair if own == 0 else pair[::-1])):
+                return True
+            if _nearest(word.text, texts[own], read[own], read[other]) < ALIKE:
+                return True
+    return False
+
+
+def _nearest(
+    word: str, text: str, own: tuple[Tensor, list[tuple[int, int]]], other: tuple[Tensor, list[tuple[int, int]]]
+) -> float:
+    """The mean, over the tokens of a word in its text, of the cosine to the nearest token of the other text."""
+    found = re.search(rf"\b{re.escape(word.partition('_')[0])}\b", text, re.IGNORECASE)
+    tokens = [k for k, (start, end) in enumerate(own[1]) if found and found.start() <= start < end <= found.end()]
+    there = [k for k, (start, end) in enumerate(other[1]) if start < end]
+    if not tokens or not there:
+        return 0.0
+    return float((own[0][tokens] @ other[0][there].T).max(dim=1).values.mean())
 
 
 def nli(model: Any, tokenizer: Any, name: str = "", threshold: float = 0.5) -> Measured:

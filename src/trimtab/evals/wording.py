@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from trimtab.evals import wordnet
+from trimtab.evals.canonical import canonical
 
 KINDS = ("opposites", "relations", "certainty", "tense", "question", "order")
 """what `changed` finds, in the order in which it looks"""
@@ -67,9 +68,13 @@ REQUESTS = _set(
 FRAME = REQUESTS | _set(
     "event place go come own turn become serve put know count number amount quantity way manner means thing kind type "
     "sort form example instance fact case happen occur result right exactly call mean meaning able possible people "
-    "person take need want consequence there"
+    "person take need want consequence there "
+    "following option statement choice value result total find contain hold "
+    "consist comprise conclude infer"
 )
 """words that ask, or hold a sentence together: they may come and go"""
+LIGHT = _set("draw complete carry_out perform conduct undergo reach achieve provide deliver hold belong member")
+"""verbs that a noun may need to say what a verb says alone: draw a conclusion, conclude"""
 CUES = {
     "when": _set("year date time day month century moment hour age period"),
     "where": _set("place city country location town region source spot area land state site begin"),
@@ -99,7 +104,9 @@ plural singular; past future; including excluding; with before; with without; wi
 upstream downstream; absorb emit; absorb release; inhale exhale; freeze melt; freeze boil; evaporate condense; create
 destroy; build destroy; protect harm; allow forbid; permit prohibit; remember forget; love hate; agree disagree; save
 spend; praise blame; hire fire; attack defend; send receive; question answer; plus minus; inflation deflation; import
-export; majority minority; deposit withdraw
+export; majority minority; deposit withdraw; mean median; average median; mean mode; average mode; median mode; area
+volume; surface volume;
+odd eveninteger; maker user; cause result; parent child; host guest; doctor patient; permanent temporary
 """
 OWN_OPPOSITES = tuple(_set(pair) for pair in re.split(";", _PAIRS))
 """opposites that WordNet lacks or knows of other senses alone; of this project"""
@@ -110,7 +117,10 @@ speed; big large size; heavy weight weigh; often frequency; much amount quantity
 plus; subtract difference minus; multiply product times; divide quotient; sleep asleep; freeze ice; live home; reach
 travel arrive; born birth; alive living life; dead death die; kid child; ill sick; correct right; wrong incorrect; own
 have possess; begin start; end finish stop; nearest closest near close; improve better; late delay; permit allow;
-source begin origin; symbol stand represent; inventor creator
+source begin origin; symbol stand represent; inventor creator; role function purpose;
+follow conclude infer inference conclusion deduce;
+travel cover drive ride;
+make_up consist comprise compose; feel feeling attitude opinion; occur happen break_out; call know
 """
 OWN_SYNONYMS = tuple(_set(group) for group in re.split(";", _ALIKE))
 """words that say the same in some sentence, which WordNet does not pair; of this project"""
@@ -123,10 +133,16 @@ TURNED = frozenset(map(frozenset, (("in", "out"), ("on", "off"), ("up", "down"))
 UNITS = _set(
     "second minute hour day week month year decade century millimetre centimetre metre kilometre millimeter "
     "centimeter meter kilometer inch foot yard mile gram kilogram pound ounce ton tonne litre liter millilitre gallon "
-    "degree cent dollar euro percent volt watt joule newton hertz"
+    "degree radian cent dollar euro percent volt watt joule newton hertz"
 )
 CLAUSE = _set("if when before after because although though while until unless")
+CONDITION = _set("if unless")
 PHRASE = _set("than from to by for with of against without only")
+TO_OR_GOING = _set("stop remember forget regret")
+"""verbs that say another thing before an infinitive than before a form in -ing"""
+SCOPE = _set("all every each both many much always only necessarily everyone everybody everything must")
+SENTENCE = frozenset(".?!")
+HYPOTHETICAL = ("should have", "could have", "would have", "must have")
 BE = _set("is are was were be been being get gets got am")
 _SUFFIXES = """
 ical ic ences ence ances ance ations ation itions ition ments ment ings ing ness ers ors ies ied ied ised ises ise
@@ -237,7 +253,7 @@ def _near(of: Sequence[Word], place: int, step: int) -> list[frozenset[str]]:
 
 
 def pair(original: str, candidate: str) -> Pairing:
-    return Pairing(words(original), words(candidate))
+    return Pairing(words(canonical(original)), words(canonical(candidate)))
 
 
 def changed(original: str, candidate: str) -> str | None:
@@ -256,8 +272,22 @@ def changed(original: str, candidate: str) -> str | None:
 
 def unexplained(original: str, candidate: str) -> list[str]:
     """Words of either text that nothing in the other stands for, questions' frames aside."""
-    both = pair(original, candidate)
-    return [word.text for left in _leftovers(both) for word in left]
+    return [word.text for left in left_over(original, candidate) for word in left]
+
+
+def left_over(original: str, candidate: str) -> tuple[list[Word], list[Word]]:
+    """These words, of each text."""
+    return _leftovers(pair(original, candidate))
+
+
+def may_be_said(word: Word, text: str, other: str) -> bool:
+    """Whether a word of a text that has no counterpart could have one that WordNet does not know of: it is no unit, and
+    neither the opposite nor a sibling of a word that the other text has instead, as evening is of morning."""
+    if word.bases & UNITS or not word.text.replace("_", "").replace("-", "").isascii():
+        return False
+    own = {base for one in words(canonical(text)) for base in one.bases}
+    instead = [one for one in words(canonical(other)) if one.content and not one.bases & own]
+    return not any(_opposite(word, one) or wordnet.siblings(word.bases, one.bases) for one in instead)
 
 
 # ---------------------------------------------------------------- words beside words
@@ -344,7 +374,40 @@ def _related(both: Pairing) -> bool:
         texts = [word.text for word in of]
         return {name: sum(text in those for text in texts) for name, those in RELATIONS.items()}
 
-    return counts(both.ours) != counts(both.theirs)
+    if _to(both.ours) & _going(both.theirs) or _going(both.ours) & _to(both.theirs):
+        return True
+    ours, theirs = counts(both.ours), counts(both.theirs)
+    if _denied(both.ours) != _denied(both.theirs):
+        return True
+    differ = {name for name in RELATIONS if ours[name] != theirs[name]}
+    return differ != {"after"} or not _joined(both, theirs["after"] - ours["after"]) if differ else False
+
+
+def _to(of: Sequence[Word]) -> set[str]:
+    """Verbs of `TO_OR_GOING` before an infinitive: she stopped to talk."""
+    return {base for verb, to in pairwise(of) if to.text == "to" for base in verb.bases & TO_OR_GOING}
+
+
+def _going(of: Sequence[Word]) -> set[str]:
+    """The same before what was already done: she stopped talking."""
+    return {base for verb, done in pairwise(of) if done.text.endswith("ing") for base in verb.bases & TO_OR_GOING}
+
+
+def _denied(of: Sequence[Word]) -> Counter[str]:
+    """Words behind "not" that it takes back: not all are right is not: all are not right."""
+    return Counter(word.text for no, word in pairwise(of) if no.text == "not" and word.text in SCOPE)
+
+
+def _joined(both: Pairing, more: int) -> bool:
+    """Two sentences, of which the one tells what came first, became one with "after", or the other way round."""
+    sides = ((both.ours, both.numbers[0]), (both.theirs, both.numbers[1]))
+    (apart, numbers), (one, others) = sides if more > 0 else sides[::-1]
+    ends = [place for place, word in enumerate(apart) if word.text in SENTENCE]
+    if abs(more) != 1 or len(ends) < 2 or len(ends) <= sum(word.text in SENTENCE for word in one):
+        return False
+    told = {numbers[place] for place in range(ends[0]) if place in numbers}
+    (behind,) = [found for marker, found in _behind(one, others, RELATIONS["after"])] or [set()]
+    return bool(behind) and behind <= told
 
 
 def _certain(both: Pairing) -> bool:
@@ -352,9 +415,27 @@ def _certain(both: Pairing) -> bool:
     for those in (POSSIBLE, CERTAIN):
         if bool(ours & those) != bool(theirs & those):
             return True
+    for modal in HYPOTHETICAL:
+        if _together(both.ours, *modal.split()) != _together(both.theirs, *modal.split()):
+            return True
     duty = [bool(of & MUST) or "required" in of or "obliged" in of for of in (ours, theirs)]
     leave = [bool(of & MAY) for of in (ours, theirs)]
     return duty[0] != duty[1] and leave[0] != leave[1]
+
+
+def _together(of: Sequence[Word], modal: str, verb: str) -> bool:
+    """Whether a modal and "have" stand before a participle, the subject or "not" among them: should the captain have
+    done."""
+    for place, word in enumerate(of):
+        ahead = list(of[place + 1 : place + 7]) if word.text == modal else []
+        for have, participle in pairwise(ahead):
+            if have.text == verb and (
+                participle.text.endswith("ed")
+                or participle.text in wordnet.load().irregular
+                or participle.text in ("been", "done")
+            ):
+                return True
+    return False
 
 
 def _timed(both: Pairing) -> bool:
@@ -365,10 +446,28 @@ def _timed(both: Pairing) -> bool:
         forms = (word.text.endswith("ed") or word.text in wordnet.load().irregular for word in of if word.content)
         return bool(texts & NOW), bool(texts & THEN) or any(forms)
 
+    for own, other in ((both.ours, both.theirs), (both.theirs, both.ours)):
+        texts, others = ({word.text for word in of} for of in (own, other))
+        if texts & {"will", "shall"} and not others & {"will", "shall"} and _past(other) and not _past(own):
+            return True
+        if "being" in texts and "been" in others and not ("been" in texts or "being" in others):
+            return True
     ours, theirs = tenses(both.ours), tenses(both.theirs)
     return (ours, theirs) in (((True, False), (False, True)), ((False, True), (True, False))) and all(
         {word.text for word in of} & (NOW | THEN) for of in (both.ours, both.theirs)
     )
+
+
+def _past(of: Sequence[Word]) -> bool:
+    """What is done: was, did, had, and has with a participle behind it."""
+    for place, word in enumerate(of):
+        if word.text in THEN:
+            return True
+        if word.text in ("has", "have"):
+            after = [one for one in of[place + 1 : place + 3] if one.text not in ("already", "just", "not", "never")]
+            if any(one.text.endswith("ed") or one.text in wordnet.load().irregular for one in after if one.content):
+                return True
+    return False
 
 
 def _asked(both: Pairing) -> bool:
@@ -400,6 +499,30 @@ def _who(of: Sequence[Word]) -> str:
 
 
 def _ordered(both: Pairing) -> bool:
+    return _reordered(both) and _reordered(Pairing(_unfronted(both.ours), _unfronted(both.theirs)))
+
+
+def _unfronted(of: list[Word]) -> list[Word]:
+    """What opens a sentence with a small word and ends with a comma goes behind the rest: at noon, he left."""
+    result: list[Word] = []
+    sentence: list[Word] = []
+    for word in of:
+        sentence.append(word)
+        if word.text in SENTENCE:
+            result += _last(sentence)
+            sentence = []
+    return result + _last(sentence)
+
+
+def _last(sentence: list[Word]) -> list[Word]:
+    comma = next((place for place, word in enumerate(sentence) if word.text == ","), 0)
+    if not comma or sentence[0].text not in PREPOSITIONS | CLAUSE or len(sentence) - comma < 4:
+        return sentence
+    end = len(sentence) - (sentence[-1].text in SENTENCE)
+    return [*sentence[comma + 1 : end], *sentence[:comma], *sentence[end:]]
+
+
+def _reordered(both: Pairing) -> bool:
     if _exchanged(both):
         return True
     passive = _agents(both.ours) or _agents(both.theirs)
@@ -466,7 +589,7 @@ def _governed(both: Pairing, markers: frozenset[str]) -> bool:
     found = [dict(_behind(of, numbers, markers)) for of, numbers in zip((both.ours, both.theirs), both.numbers)]
     for marker in found[0].keys() & found[1].keys():
         ours, theirs = found[0][marker], found[1][marker]
-        if ours and theirs and not ours & theirs:
+        if ours and theirs and (not ours & theirs or (marker in CONDITION and ours - theirs and theirs - ours)):
             return True
     return False
 
@@ -565,8 +688,18 @@ def _leftovers(both: Pairing) -> tuple[list[Word], list[Word]]:
     result = []
     for left, own, other, text in zip(both.left, kinds, kinds[::-1], (both.theirs, both.ours)):
         strange = [word for word in left if not word.bases & loose and (word.place not in own or other)]
+        strange = [word for word in strange if not _light(word, both)]
         result.append([word for word in strange if not _said(word, text)])
     return result[0], result[1]
+
+
+def _light(word: Word, both: Pairing) -> bool:
+    """Whether it is a verb of `LIGHT` before a noun that the other text has, as a verb if need be."""
+    for of, paired in ((both.ours, set(both.pairs)), (both.theirs, set(both.pairs.values()))):
+        if word in of and word.bases & LIGHT:
+            behind = next((k for k in range(of.index(word) + 1, len(of)) if of[k].content), None)
+            return behind in paired
+    return False
 
 
 def _said(word: Word, text: Sequence[Word]) -> bool:
