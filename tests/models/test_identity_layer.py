@@ -11,6 +11,7 @@ import architectures
 import tiny
 from trimtab.models.identity_layer import (
     IdentityLayerError,
+    blend,
     bypass,
     identity_layer,
     insert_identity_layer,
@@ -373,6 +374,20 @@ def test_rows_choose_for_themselves(case):
         mixed = logits(expanded)
     assert torch.equal(mixed[rows], logits(model)[rows])
     assert torch.equal(mixed[~rows], logits(expanded)[~rows])
+
+
+def test_rows_choose_for_themselves_where_a_layer_carries_several_streams():
+    """[B, T, streams, D], with as many tokens as rows, so that the two could be taken for one another."""
+    model = architectures.build("hy_v4")
+    expanded, ids = perturbed(model), torch.arange(3, 19).view(4, 4)
+    rows, s = torch.tensor([True, False, False, True]), torch.tensor([0.0, 1.0, 1.0, 0.0])
+    with torch.no_grad():
+        ends = [one(input_ids=ids, use_cache=False).logits for one in (expanded, model)]
+        wanted = torch.where(rows[:, None, None], ends[1], ends[0])
+        for way in (bypass(expanded, rows), blend(expanded, lambda: s)):
+            with way:
+                torch.testing.assert_close(expanded(input_ids=ids, use_cache=False).logits, wanted)
+    assert (ends[0] - ends[1]).abs().max() > 1e-2
 
 
 @every_kind

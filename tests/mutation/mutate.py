@@ -1104,13 +1104,20 @@ MISTAKES = [
     Mistake(
         "dial: the other rows go around",
         "models/identity_layer.py",
-        "[:, None, None], given, computed)",
-        "[:, None, None], computed, given)",
+        "torch.where(_for_each(rows, given), given, computed)",
+        "torch.where(_for_each(rows, given), computed, given)",
         (
             IDENTITY + "test_rows_choose_for_themselves",
             IDENTITY + "test_no_gradient_comes_from_rows_that_go_around",
             REALIGN + "test_at_0_it_is_the_original_model_and_at_1_the_expanded_one",
         ),
+    ),
+    Mistake(
+        "dial: rows are taken for tokens where a layer carries several streams",
+        "models/identity_layer.py",
+        ".view(-1, *[1] * (states.dim() - 1))",
+        "[:, None, None]",
+        (IDENTITY + "test_rows_choose_for_themselves_where_a_layer_carries_several_streams",),
     ),
     Mistake(
         "dial: an error leaves the way around open",

@@ -156,7 +156,7 @@ def bypass(model: nn.Module, rows: Tensor | None = None) -> Iterator[None]:
             return given
         if rows.shape != given.shape[:1]:
             raise ValueError(f"bypass: rows has the shape {list(rows.shape)}, the batch has {given.size(0)} rows")
-        return torch.where(rows.to(given.device)[:, None, None], given, computed)
+        return torch.where(_for_each(rows, given), given, computed)
 
     with _instead(model, around):
         yield
@@ -177,7 +177,7 @@ def blend(model: nn.Module, strength: Callable[[], Tensor]) -> Iterator[None]:
     """
 
     def between(given: Tensor, computed: Tensor) -> Tensor:
-        s = strength().to(given)[:, None, None]
+        s = _for_each(strength().to(given), given)
         mixed = torch.where(s == 1, computed, (1 - s) * given + s * computed)
         return torch.where(s == 0, given, mixed)
 
@@ -202,8 +202,13 @@ def _instead(model: nn.Module, replace: Callable[[Tensor, Tensor], Tensor]) -> I
         hook.remove()
 
 
+def _for_each(row: Tensor, states: Tensor) -> Tensor:
+    """[B] for hidden states [B, T, D], or [B, T, streams, D] as of hyper-connections."""
+    return row.to(states.device).view(-1, *[1] * (states.dim() - 1))
+
+
 def _given(args: tuple, kwargs: dict[str, Any]) -> Tensor:
-    """The hidden states [B, T, D] that a decoder layer was called with."""
+    """The hidden states [B, T, D], or [B, T, streams, D], that a decoder layer was called with."""
     return args[0] if args else kwargs["hidden_states"]
 
 
