@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 import tiny_folder
 from trimtab import cli, trouble
@@ -50,6 +51,11 @@ def raising(monkeypatch, error: Exception) -> None:
         (MemoryError(), "out of memory"),
         (OSError(errno.EROFS, "Read-only file system", "/somewhere/file"), "read-only file system (/somewhere/file)"),
         (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), "connection reset by peer"),
+        (
+            Exception("No space left on device (os error 28)"),
+            "No space left on device (os error 28); kept: the checkpoint",
+        ),
+        (SafetensorError("I/O error: Read-only file system (os error 30)"), "Read-only file system (os error 30)"),
     ],
 )
 def test_what_fails_outside_costs_one_line_and_the_run_goes_on(trimtab, files, tmp_path, monkeypatch, error, said):

@@ -1163,9 +1163,10 @@ def _kept(folder: Path) -> Iterator[None]:
     except Exception as failed:
         said = trouble.said(failed)
         if said is None:
-            failed.add_note(f"{folder}: {_how_on(folder, 'once that is mended')}")
+            failed.add_note(f"{folder}: {_how_on(folder, 'have that mended')}")
             raise
-        raise RunError(f"{folder}: {said}; {_how_on(folder)}") from failed
+        what, room, _ = said.partition("; make room")
+        raise RunError(f"{folder}: {what}; {_how_on(folder, 'make room' if room else 'mend that')}") from failed
 
 
 def _how_on(folder: Path, then: str = "mend that") -> str:

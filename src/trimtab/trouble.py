@@ -1,5 +1,6 @@
 """Errors that are nobody's mistake in a recipe, told from mistakes of the code: what failed outside, in one line."""
 
+import re
 import sysconfig
 import traceback
 from pathlib import Path
@@ -13,6 +14,8 @@ MACHINE = (
     "No space left", "os error", "onnection", "timed out", "HIP error",
 )  # fmt: skip
 """what errors of torch say where the machine, its drivers or its network have failed"""
+RUST = re.compile(r"\(os error (\d+)\)")
+"""in what tokenizers and safetensors say where a disk has failed: plain exceptions, with the system's number"""
 LESS_MEMORY = (
     "lower training.per_device_train_batch_size (and raise gradient_accumulation_steps as much), training.max_length "
     "or eval.batch_size, or set training.gradient_checkpointing: true"
@@ -46,6 +49,8 @@ def said(error: BaseException) -> str | None:
         place = f"{error.filename}: " if error.filename else ""
         room = "; make room" if error.errno in FULL else ""
         return f"{place}{reason(error, Path(str(error.filename)))}{room}"
+    if (number := RUST.search(text)) is not None:
+        return f"{text}; make room" if int(number[1]) in FULL else text
     if isinstance(error, RuntimeError) and _holds(text, MACHINE):
         return text
     package = _package(error)
