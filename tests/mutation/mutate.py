@@ -2454,6 +2454,16 @@ MISTAKES = [
         ),
     ),
     Mistake(
+        "first ratio: the first micro-batch alone is looked at",
+        "train/base.py",
+        "is not None and self.state.global_step == self._first:",
+        "is not None and self.state.global_step == self._first and not self._update:",
+        (
+            FIRST + "test_every_micro_batch_of_the_first_update_is_looked_at",
+            FIRST + "test_a_micro_batch_without_an_answer_does_not_end_the_look",
+        ),
+    ),
+    Mistake(
         "first ratio: its draws move those of training",
         "train/first_ratio.py",
         '    with _same_draws(inputs["labels"].device):',

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from datasets import Dataset
 
 import tiny
-from tiny_training import trainer
+from tiny_training import dataset, trainer
 from trimtab import methods
 from trimtab.core import Losses, Plan, TokenBatch
 from trimtab.models import noise
+from trimtab.models.forward import add_objective_forward
 from trimtab.objectives.likelihood import Likelihood
 from trimtab.signals.frozen import FrozenModel
 from trimtab.train import first_ratio
@@ -76,10 +78,62 @@ def test_noise_that_is_left_stops_the_run_before_anything_is_learnt(tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in made.model.state_dict().items())
 
 
+class _NoisyWhereLong(_Noisy):
+    """Of batches with long rows alone."""
+
+    def forward(self, hidden):
+        return super().forward(hidden) if hidden.size(1) > 8 else hidden
+
+
+ONE_BY_ONE = {
+    "per_device_train_batch_size": 1,
+    "gradient_accumulation_steps": 8,
+    "train_sampling_strategy": "sequential",
+}
+
+
+def test_every_micro_batch_of_the_first_update_is_looked_at(tmp_path):
+    policy = tiny.model("llama")
+    policy.model.layers[0].mlp = torch.nn.Sequential(policy.model.layers[0].mlp, _NoisyWhereLong())
+    made = trainer(tmp_path, psft(), policy, **ONE_BY_ONE)
+    with pytest.raises(RatioError, match="before the first update"):
+        made.train()
+    assert made.state.global_step == 0
+
+
+@pytest.mark.parametrize("empty", [0, 7])
+def test_a_micro_batch_without_an_answer_does_not_end_the_look(tmp_path, empty):
+    rows = dataset().to_list()
+    rows[empty]["labels"] = [-100] * len(rows[empty]["labels"])
+    made = trainer(
+        tmp_path, psft(), tiny.model("gpt2"), Dataset.from_list(rows), dropout=True, max_steps=2, **ONE_BY_ONE
+    )
+    told = []
+    made.tell = told.append
+    made.train()
+    assert len(told) == 1  # once, and of the first update alone
+
+
+def test_the_forwards_of_a_look_do_not_go_by_what_a_process_has_to_learn():
+    """Sharded weights are gathered in each of them, by all processes together."""
+    policy = tiny.model("llama")
+    add_objective_forward(policy)
+    called = []
+    policy.model.register_forward_hook(lambda *_: called.append(1))
+    numbers = []
+    for lengths in (((3, 5), (1, 1)), ((3, 0), (1, 0))):
+        called.clear()
+        first_ratio.measured(psft(), policy, tiny.rows(lengths).inputs(), {}, 1.0, False)
+        numbers.append(len(called))
+    assert numbers == [2, 2]
+
+
 def test_a_look_at_the_ratio_changes_no_draw_and_no_update(tmp_path):
     def trained(seen: bool):
         made = trainer(tmp_path, psft(), tiny.model("gpt2"), dropout=True)
-        made.tell, made._ratio_seen = lambda note: None, seen
+        made.tell = lambda note: None
+        if not seen:
+            made._see_ratio = lambda *args: None
         torch.manual_seed(5)
         made.train()
         return made.model.state_dict()
@@ -137,7 +191,6 @@ class _Old:
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_old_log_probabilities_are_held_against_the_policy_at_its_temperature(temperature):
-    from trimtab.models.forward import add_objective_forward
     from trimtab.signals.start import own_logprobs
 
     policy, rows = tiny.model("llama"), tiny.rows()

@@ -68,7 +68,9 @@ class ObjectiveLoop(Trainer):
     """where notes for the user go"""
 
     def __init__(self, *args: Any, train_dataset: Any = None, dropout: bool | None = None, **kwargs: Any):
-        self._dropout, self._ratio_seen = dropout, False  # None: it is off where the plan learns a ratio
+        self._dropout = dropout  # None: it is off where the plan learns a ratio
+        self._first: int | None = None  # the update that this process begins with
+        self._said: set[str] = set()  # of which sides of a ratio something was
         rows = train_dataset if isinstance(train_dataset, Rows) else None
         super().__init__(*args, train_dataset=rows.placeholder() if rows is not None else train_dataset, **kwargs)
         if rows is not None:
@@ -106,7 +108,9 @@ class ObjectiveLoop(Trainer):
 
     def _loss(self, model: torch.nn.Module, inputs: Mapping[str, Tensor], total: Any, **known: Any) -> ObjectiveOutput:
         """The plan's loss on a micro-batch, whose metrics are added up until the next log."""
-        if self.plan.ratio is not None and not self._ratio_seen:
+        if self._first is None:
+            self._first = self.state.global_step
+        if self.plan.ratio is not None and self.state.global_step == self._first:
             self._see_ratio(model, inputs, known.get("known") or {}, known.get("temperature", 1.0))
         output = call_plan(self.plan, model, inputs, total, seed=self.args.seed, step=self.state.global_step, **known)
         assert output.loss is not None
@@ -119,19 +123,19 @@ class ObjectiveLoop(Trainer):
     def _see_ratio(
         self, model: torch.nn.Module, inputs: Mapping[str, Tensor], known: Mapping[str, Any], temperature: float
     ) -> None:
-        """Of the first micro-batch: a ratio whose two sides are the same weights is 1.
+        """Of each micro-batch of the first update: a ratio whose two sides are the same weights is 1.
 
         Raises:
             RatioError: if it is not.
         """
-        self._ratio_seen = True
         at_start = self.reference_dtype is not None and self.state.global_step == 0
         exact = first_ratio.is_exact(model, inputs["labels"].device)
         exact = exact and self.accelerator.mixed_precision in (None, "no")
         for apart in first_ratio.measured(self.plan, model, inputs, known, temperature, at_start):
             alike = apart.side != "reference" or self.reference_dtype == "float32"
             note = first_ratio.verdict(apart, exact and alike, bool(self._dropout))
-            if note is not None:
+            if note is not None and apart.side not in self._said:
+                self._said.add(apart.side)
                 self.tell(note)
 
     def _count(self, name: str, pair: Tensor) -> None:

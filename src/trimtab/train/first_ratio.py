@@ -51,8 +51,6 @@ def measured(
     """
     with _same_draws(inputs["labels"].device):
         trained = read_with(LabelLogprobs(), policy, inputs, {}, temperature, training=True)
-    if not len(trained):
-        return []
     found = {"itself": read_with(LabelLogprobs(), policy, inputs, {}, temperature)}
     if isinstance(old := known.get("old"), Tensor):
         found["old"] = old
@@ -65,6 +63,8 @@ def measured(
         reference = read_signals(signals, policy, inputs).get("reference")
         if isinstance(reference, Tensor) and reference.dim() == 1:
             found["reference"] = reference
+    if not len(trained):  # not sooner: where weights are sharded, all processes take part in each forward
+        return []
     off = {side: (ratios(trained, other.to(trained)) - 1).abs() for side, other in found.items()}
     return [Apart(side, one.max().item(), one.mean().item()) for side, one in off.items()]
 
