@@ -113,6 +113,24 @@ def test_held_out_tasks_are_answered_before_and_after(finished):
     assert evals[-1]["reward"] > evals[0]["reward"]
 
 
+def test_several_rewards_of_ones_own_are_weighed_alike_in_training_and_on_held_out_tasks(files, tmp_path):
+    (tmp_path / "own.py").write_text(
+        REWARD + "\ndef some(prompts, completions, answer, **columns):\n"
+        "    return [None if int(one) % 2 else float(one) for one in answer]\n"
+    )
+    mine = [{"name": f"{tmp_path}/own.py:some", "right": 2}, {"name": f"{tmp_path}/own.py:letters", "right": 0.5}]
+    made = tree(files, tmp_path / "run", training={"max_steps": 2, "reward_weights": [3.0, 0.0]}, eval={"every": None})
+    made["reward"] = mine
+    (found, _) = [event for event in lines(run(made) / "metrics.jsonl") if event["event"] == "eval"]
+    assert found["reward"] == pytest.approx(3 * (0 + 0 + 2) / 3)  # of answers to the tasks 0, 1 and 2
+    assert 1 / 3 <= found["pass1"] <= 2 / 3  # the first one says no and yes, of task 1 the other decides
+    (tmp_path / "own.py").write_text("def some(prompts, **columns):\n    return [None] * len(prompts)\n")
+    made["reward"], made["output"] = f"{tmp_path}/own.py:some", str(tmp_path / "none")
+    made["training"].pop("reward_weights")
+    with pytest.raises(RewardError, match="no reward judges a completion to 'count 0'"):
+        run(made)
+
+
 def test_each_step_logs_where_time_went_and_what_was_earned(finished):
     train = [event for event in lines(finished / "metrics.jsonl") if event["event"] == "train"]
     assert len(train) == 6

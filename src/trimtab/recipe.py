@@ -142,9 +142,11 @@ class Reward(_Strict):
     """What an answer is worth, held against the row's `answer`."""
 
     name: str
-    """`exact`, `choice` or `math`, or a function of your own: FILE.py:FUNCTION or package.module:FUNCTION."""
+    """`exact`, `choice`, `math` or `reasoning_gym`, or a function of your own: FILE.py:FUNCTION or
+    package.module:FUNCTION."""
     right: float = 1.0
-    """For a right answer, of the three that come with trimtab."""
+    """For a right answer, of those that come with trimtab. Of a function of your own: from which value on an answer
+    counts as right."""
     wrong: float = 0.0
     """For any other."""
 
@@ -205,7 +207,8 @@ class Recipe(_Strict):
     """Settings of the method; `trimtab show METHOD` lists them."""
     reward: Annotated[list[Reward], BeforeValidator(_rewards)] = []
     """Of methods that learn from their own answers: a name, or a name with its values, or a list of these whose values
-    are added (weighed by training.reward_weights). The first one decides what is right in evaluations."""
+    are added (weighed by training.reward_weights). The first one that judges an answer (a function of your own may
+    return None) decides whether it is right, in evaluations and where a reward model learns."""
     training: dict[str, Any] = {}
     """Arguments of TRL's SFTConfig, or of its GRPOConfig for methods that learn from their own answers, under their own
     names."""

@@ -1247,7 +1247,8 @@ def _execute(job: Job, folder: Path, resume: bool, console: Console) -> Result:
     trainer.accelerator.wait_for_everyone()
     if main:
         say(console, "saving the model and writing the report")
-        learnt = [remark for learner in job.plan.learners for remark in learner.remarks()]
+        told = (*job.plan.learners, *([trainer] if job.rollouts else []))
+        learnt = [remark for one in told for remark in one.remarks()]
         with writing_to(folder / "model"):
             for note in (*learnt, *_save_model(trainer, job, folder)):
                 log.event("note", step, text=note)
@@ -1301,7 +1302,9 @@ def _trainer(job: Job, args: Any, log: EventLog, callbacks: list[Any]) -> Object
             tokens = [job.tokenizer.decode([token]) for token in row.pop("ids")]
             log.sample("rollout", step, **row, tokens=tokens)
 
-    return RolloutTrainer(**shared, reward_funcs=job.rewards, watch=watch, right=job.recipe.reward[0].right)
+    return RolloutTrainer(
+        **shared, reward_funcs=job.rewards, watch=watch, right=[one.right for one in job.recipe.reward]
+    )
 
 
 SHOWN_ROLLOUTS = 4
@@ -1397,7 +1400,7 @@ def _evaluator(
         if job.heldout is not None and job.rollouts:
             rows, texts = answers.judged(
                 policy, job.tokenizer, job.heldout.rows, job.rewards, job.collator, job.heldout_signals,
-                right=recipe.reward[0].right, answers=recipe.eval.answers,
+                right=[one.right for one in recipe.reward], weights=args.reward_weights, answers=recipe.eval.answers,
                 max_new_tokens=args.max_completion_length, temperature=args.temperature,
                 batch=recipe.eval.batch_size, seed=recipe.seed, kwargs=args.chat_template_kwargs,
             )  # fmt: skip

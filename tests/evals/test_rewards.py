@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from trimtab.evals import rewards
-from trimtab.evals.rewards import Reward, RewardError, check_rows, load
+from trimtab.evals.rewards import Reward, RewardError, check_rows, load, which_are_right
 
 
 def chat(text: str) -> list[dict]:
@@ -111,8 +111,20 @@ def test_an_asynchronous_function_and_values_for_ones_own_are_refused(tmp_path):
     (tmp_path / "later.py").write_text("async def score(**columns): ...\n")
     with pytest.raises(RewardError, match="is no plain function"):
         load(f"{tmp_path / 'later.py'}:score")
-    with pytest.raises(RewardError, match="sets its own values"):
-        load(own(tmp_path, "return [0]"), wrong=-1.0)
+    for values in ({"wrong": -1.0}, {"right": float("nan")}):
+        with pytest.raises(
+            RewardError, match="sets its own values.*; right is the number from which on an answer counts"
+        ):
+            load(own(tmp_path, "return [0]"), **values)
+    assert call(load(own(tmp_path, "return [0]"), right=-0.5), ["a"]) == [0.0]
+
+
+def test_a_completion_that_a_reward_does_not_judge_has_none(tmp_path):
+    assert call(load(own(tmp_path, "return [None, True]")), ["a", "b"]) == [None, 1.0]
+    values = [[None, 2.0, float("nan")], [0.5, 5.0, 0.1]]
+    assert which_are_right(values, [3.0, 0.5], ["a", "b", "c"]) == [True, False, False]
+    with pytest.raises(RewardError, match="no reward judges a completion to 'c'"):
+        which_are_right([[1.0, None]], [1.0], ["a", "c"])
 
 
 # ---------------------------------------------------------------- what comes back
@@ -125,7 +137,6 @@ def test_an_asynchronous_function_and_values_for_ones_own_are_refused(tmp_path):
         ("return 1.0", "returned 1.0, expected a list of 2 numbers"),
         ("return [1.0]", "returned 1 values for 2 completions, the first to 'first prompt'"),
         ("return [1.0, 2.0, 3.0]", "returned 3 values for 2 completions"),
-        ("return [1.0, None]", "returned None for a completion to 'second prompt of many lines'"),
         ("return [float('nan'), 1.0]", "returned nan for a completion to 'first prompt'"),
         ("return [1.0, -float('inf')]", "returned -inf for a completion to 'second"),
         ("return ['1', 1.0]", "returned '1' for a completion to 'first"),
@@ -179,7 +190,7 @@ def test_a_message_of_many_lines_is_cut_to_its_first(tmp_path):
 
 def test_a_long_prompt_is_cut(tmp_path):
     with pytest.raises(RewardError) as caught:
-        load(own(tmp_path, "return [None]"))(["x" * 500], ["a"], [[1]])
+        load(own(tmp_path, "return ['1']"))(["x" * 500], ["a"], [[1]])
     assert "x" * 57 + "..." in str(caught.value)
     assert len(str(caught.value)) < 200
 

@@ -2217,9 +2217,16 @@ MISTAKES = [
     Mistake(
         "rollouts: what is right is what all rewards add up to",
         "train/rollouts.py",
-        "        self._outcomes = (rewards[:, 0] >= (1.0 if self.right is None else self.right)).float()",
+        "        self._outcomes = torch.tensor(right, dtype=torch.float32, device=rewards.device)",
         "        self._outcomes = (self._rewards > 0).float()",
         (ROLLOUTS + "test_what_is_right_is_what_the_first_reward_says",),
+    ),
+    Mistake(
+        "rewards: the last one that judges an answer says whether it is right",
+        "evals/rewards.py",
+        "        found.append(said[0])",
+        "        found.append(said[-1])",
+        (ROLLOUTS + "test_the_first_reward_that_judges_an_answer_says_whether_it_is_right",),
     ),
     Mistake(
         "padded heads: a model's padding has a share of its probability",

@@ -12,6 +12,7 @@ import tiny_folder
 from trimtab.core import IGNORE, Candidates, Plan, TokenBatch, answer_mask
 from trimtab.decoding._fits import pads_left
 from trimtab.decoding._ragged import quickest
+from trimtab.evals.rewards import RewardError
 from trimtab.models.forward import add_objective_forward
 from trimtab.objectives.advantages import group_normalised
 from trimtab.objectives.policy_gradient import PolicyGradient
@@ -79,7 +80,7 @@ SETTINGS = {
 }
 
 
-def trainer(folder, plan: Plan, model=None, watch=None, rewards=None, right=1.0, **changes) -> RolloutTrainer:
+def trainer(folder, plan: Plan, model=None, watch=None, rewards=None, right=(1.0,), **changes) -> RolloutTrainer:
     model = model or policy()
     add_objective_forward(model)
     return RolloutTrainer(
@@ -381,7 +382,7 @@ def test_what_is_right_is_what_the_first_reward_says_whatever_others_add(tmp_pat
     keeps = Keeps()
     plan = Plan(PolicyGradient(0.2, 0.2), credit=Grouped(), learners=(keeps,))
     settings = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
-    made = trainer(tmp_path, plan, rewards=[judged, form], right=right, **settings)
+    made = trainer(tmp_path, plan, rewards=[judged, form], right=[right, 1.0], **settings)
     made.train()
     ((outcome, size, micro),) = keeps.seen
     batch = plan.credit.seen[0].batch
@@ -389,6 +390,39 @@ def test_what_is_right_is_what_the_first_reward_says_whatever_others_add(tmp_pat
     assert outcome.tolist() == odd
     assert 0 < sum(odd) < len(odd)
     assert (size, micro) == (8, 4)
+
+
+def test_the_first_reward_that_judges_an_answer_says_whether_it_is_right(tmp_path):
+    """Others return None, as TRL lets them."""
+
+    def long(prompts, completions, completion_ids, **columns):
+        return [
+            None if len(prompt[0]["content"]) < 3 else 10.0 * (sum(ids) % 2)
+            for prompt, ids in zip(prompts, completion_ids)
+        ]
+
+    def any_(prompts, completions, completion_ids, **columns):
+        return [0.4 * (sum(ids) % 3 == 0) for ids in completion_ids]
+
+    keeps = Keeps()
+    plan = Plan(PolicyGradient(0.2, 0.2), credit=Grouped(), learners=(keeps,))
+    settings = {"per_device_train_batch_size": 8, "reward_weights": [0.5, 2.0]}
+    made = trainer(tmp_path, plan, rewards=[long, any_], right=[10.0, 0.4], **settings)
+    made.train()
+    ((outcome, _, _),) = keeps.seen
+    rollouts = plan.credit.seen[0]
+    sums = [sum(ids.tolist()) for ids in rollouts.batch.targets.split(rollouts.batch.lengths.tolist())]
+    judged = [row % 5 + 1 >= 3 for row in rollouts.batch.row_id.tolist()]
+    assert outcome.tolist() == [number % 2 if first else number % 3 == 0 for number, first in zip(sums, judged)]
+    assert 0 < sum(judged) < len(judged)
+    earned = [5.0 * (number % 2) * first + 0.8 * (number % 3 == 0) for number, first in zip(sums, judged)]
+    torch.testing.assert_close(rollouts.rewards, torch.tensor(earned))
+
+
+def test_an_answer_that_no_reward_judges_is_named(tmp_path):
+    made = trainer(tmp_path, grpo(), rewards=[lambda prompts, **columns: [None] * len(prompts)])
+    with pytest.raises(RewardError, match="no reward judges a completion to 'x+': every one returned None"):
+        made.train()
 
 
 def test_generation_leaves_the_weights_as_they_were(tmp_path):
@@ -414,6 +448,13 @@ def test_equal_rewards_change_nothing_and_are_counted(tmp_path):
         assert torch.equal(value, start[name])
     logged = [entry for entry in made.state.log_history if "groups_without_signal" in entry]
     assert [entry["groups_without_signal"] for entry in logged] == [1.0]
+    (said,) = made.remarks()
+    assert said.startswith("in 1 of 1 batches of answers all answers to a prompt earned the same")
+    other = trainer(tmp_path, grpo())
+    other.totals.load_state_dict(made.totals.state_dict())
+    assert other.remarks() == [said]
+    other.train()
+    assert other.remarks() == [said.replace("1 of 1", "1 of 2")]
 
 
 def test_rollouts_are_shown_with_the_credit_of_each_token(tmp_path):

@@ -40,7 +40,8 @@ class Reward:
 
     Args:
         name: as it is logged and named in messages.
-        function: `function(prompts, completions, completion_ids, **columns)` gives a number for each completion.
+        function: `function(prompts, completions, completion_ids, **columns)` gives a number for each completion, or
+            None for one that it does not judge.
         needs: columns that must hold something in every row.
         check: raises a ValueError for a row that it cannot judge.
         files: that a user's own function is written in, with those that these import.
@@ -61,8 +62,8 @@ class Reward:
 
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], completion_ids: Any = None, **columns: Any
-    ) -> list[float]:
-        """One finite number for each completion.
+    ) -> list[float | None]:
+        """One finite number for each completion, or None.
 
         Args:
             prompts, completions: texts, or chats as lists of messages.
@@ -94,12 +95,12 @@ class Reward:
                 f"{_begin(prompts[0])}" if len(prompts) else f"reward {self.__name__} returned values for nothing"
             )  # fmt: skip
         for prompt, value in zip(prompts, values):
-            if not isinstance(value, numbers.Real) or not math.isfinite(value):
+            if value is not None and (not isinstance(value, numbers.Real) or not math.isfinite(value)):
                 raise RewardError(
                     f"reward {self.__name__} returned {value!r:.60} for a completion to {_begin(prompt)}, expected a "
-                    "finite number"
+                    "finite number, or None"
                 )
-        return [float(value) for value in values]
+        return [None if value is None else float(value) for value in values]
 
     def _raising(self, given: Mapping[str, Any], count: int) -> str:
         """Which row it is that the function cannot take."""
@@ -135,17 +136,21 @@ def load(name: str, right: float = 1.0, wrong: float = 0.0) -> Reward:
 
     Args:
         name: as above.
-        right, wrong: what a right and a wrong answer are worth; LCO's rule reward is 1 and -1.
+        right, wrong: what a right and a wrong answer are worth; LCO's rule reward is 1 and -1. A function of one's own
+            sets its values itself: an answer counts as right from `right` on.
 
     Raises:
         RewardError: if there is no such reward, or it cannot be loaded or called as TRL does.
     """
+    if ":" in name:
+        if wrong != 0.0 or not math.isfinite(right):
+            raise RewardError(
+                f"reward {name} sets its own values, got right={right} and wrong={wrong}; right is the number from "
+                f"which on an answer counts as right, and wrong is for {', '.join(REWARDS)}"
+            )
+        return _own(name)
     if not (math.isfinite(right) and math.isfinite(wrong) and right > wrong):
         raise RewardError(f"a right answer must be worth more than a wrong one, got right={right} and wrong={wrong}")
-    if ":" in name:
-        if (right, wrong) != (1.0, 0.0):
-            raise RewardError(f"reward {name} sets its own values; right and wrong are for {', '.join(REWARDS)}")
-        return _own(name)
     if name not in REWARDS:
         hint = nearest(name, REWARDS, f"there are: {', '.join(REWARDS)}, FILE.py:FUNCTION and package.module:FUNCTION")
         raise RewardError(f"there is no reward {name!r}; {hint}")
@@ -158,6 +163,31 @@ def load(name: str, right: float = 1.0, wrong: float = 0.0) -> Reward:
         return [right if good else wrong for good in judge(texts, rows)]
 
     return Reward(name, function, needs, check)
+
+
+def which_are_right(
+    values: Sequence[Sequence[float | None]], least: Sequence[float], prompts: Sequence[Any]
+) -> list[bool]:
+    """Whether each answer is right by the first reward that judges it: its value is at least that reward's `right`.
+
+    Args:
+        values: of each reward, for each answer; None or NaN where it does not judge it.
+        least: of each reward, its `right`.
+        prompts: of the answers.
+
+    Raises:
+        RewardError: for an answer that no reward judges.
+    """
+    found = []
+    for prompt, own in zip(prompts, zip(*values, strict=True), strict=True):
+        said = [value >= right for value, right in zip(own, least) if value is not None and not math.isnan(value)]
+        if not said:
+            raise RewardError(
+                f"no reward judges a completion to {_begin(prompt)}: every one returned None; take such rows out, or "
+                "let one return a number"
+            )
+        found.append(said[0])
+    return found
 
 
 def check_rows(reward: Reward, rows: Iterable[Mapping[str, Any]], source: str = "") -> None:

@@ -11,12 +11,14 @@ from trimtab.data.collate import Collator, length_sorted
 from trimtab.data.tasks import asked
 from trimtab.data.tokens import padded
 from trimtab.decoding._config import generate
+from trimtab.evals.rewards import which_are_right
 from trimtab.models.ends import end_tokens
 from trimtab.train.dataset import columns_of
 from trimtab.train.heldout import measure
 
-Judge = Callable[..., Sequence[float]]
-"""As TRL calls a reward: prompts, completions, completion_ids and the columns of the rows -> a number for each."""
+Judge = Callable[..., Sequence[float | None]]
+"""As TRL calls a reward: prompts, completions, completion_ids and the columns of the rows -> a number for each, or
+None."""
 
 
 SURE = ("entropy", "drift", "reverse_kl")
@@ -91,7 +93,8 @@ def judged(
     collator: Collator,
     signals: Sequence[Any] = (),
     *,
-    right: float,
+    right: Sequence[float],
+    weights: Sequence[float] | None = None,
     answers: int,
     max_new_tokens: int,
     temperature: float,
@@ -104,7 +107,8 @@ def judged(
     Args:
         tasks: rows of `prepare_tasks`.
         rewards: as TRL calls them; their values are added.
-        right: an answer is right if the first reward gives it at least so much.
+        right: of each, from which value on an answer is right; the first one that judges it decides.
+        weights: of their values in the sum; all 1 if not given.
         signals: of the model that training started from, for the drift.
         answers: to each task.
         kwargs: further variables of the chat template.
@@ -121,7 +125,9 @@ def judged(
     )  # fmt: skip
     given = _as_trl(rows, own)
     values = [reward(**given) for reward in rewards]
-    good = [value >= right for value in values[0]]
+    good = which_are_right(values, right, given["prompts"])
+    factors = weights or [1.0] * len(rewards)
+    earned = [sum(factor * (one or 0.0) for factor, one in zip(factors, own)) for own in zip(*values)]
     prepared = [_row(i, one) for i, one in enumerate(own)]
     sure = measure(policy, length_sorted(prepared, collator, batch, next(policy.parameters()).device), signals)
     found: dict[int, dict[str, float]] = {}
@@ -131,15 +137,12 @@ def judged(
         found[task["row_id"]] = {
             "tokens": 1,
             "pass1": sum(good[i] for i in some) / answers,
-            "reward": sum(value[i] for value in values for i in some) / answers,
+            "reward": sum(earned[i] for i in some) / answers,
             "own_length": tokens / answers,
             "unfinished": sum(not own[i].ended for i in some) / answers,
             **{name: sum(sure[i][name] for i in some) / tokens for name in SURE if name in sure[some[0]]},
         }
-    texts = [
-        {"prompt": row["prompt"], "text": one.text, "reward": sum(value[i] for value in values)}
-        for i, (row, one) in enumerate(zip(rows, own))
-    ]
+    texts = [{"prompt": row["prompt"], "text": one.text, "reward": worth} for row, one, worth in zip(rows, own, earned)]
     return found, texts
 
 

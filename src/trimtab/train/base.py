@@ -39,16 +39,26 @@ class Totals:
         """name of a metric -> [sum, count] since the last log"""
         self.loss = (0.0, 0)
         """sum of the updates' losses since the last log, and the update of that log, as transformers keeps them"""
+        self.batches = self.idle = 0
+        """of own answers, and those of them whose rewards taught nothing"""
 
     def state_dict(self) -> dict[str, Tensor]:
         tokens = torch.tensor(self.answer_tokens, dtype=torch.float64)
         loss = torch.tensor(self.loss, dtype=torch.float64)
-        return {"answer_tokens": tokens, "loss": loss, **{f"sum.{name}": pair for name, pair in self.sums.items()}}
+        batches = torch.tensor([self.batches, self.idle])
+        return {
+            "answer_tokens": tokens,
+            "loss": loss,
+            "batches": batches,
+            **{f"sum.{name}": pair for name, pair in self.sums.items()},
+        }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.answer_tokens = state["answer_tokens"].item()
         loss, logged = state["loss"].tolist()
         self.loss = (loss, int(logged))
+        if "batches" in state:
+            self.batches, self.idle = state["batches"].tolist()
         self.sums = {name.removeprefix("sum."): pair for name, pair in state.items() if name.startswith("sum.")}
 
 

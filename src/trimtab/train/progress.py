@@ -11,8 +11,13 @@ from transformers import TrainerCallback
 from trimtab.terminal import say
 
 T = TypeVar("T")
-_SHOWN = ("loss", "reward", "pass_at_1", "nll", "divergence", "grad_norm", "one_outcome")
-_SAID = {"pass_at_1": "pass@1", "grad_norm": "gradient norm", "one_outcome": "batches of one outcome"}
+_SHOWN = ("loss", "reward", "pass_at_1", "nll", "divergence", "grad_norm", "groups_without_signal", "one_outcome")
+_SAID = {
+    "pass_at_1": "pass@1",
+    "grad_norm": "gradient norm",
+    "groups_without_signal": "groups alike",
+    "one_outcome": "batches of one outcome",
+}
 
 
 def bar(console: Console) -> Progress:

@@ -16,6 +16,7 @@ from trimtab.data.tasks import asked
 from trimtab.decoding._config import complete, may_leave, run
 from trimtab.decoding._fits import alone
 from trimtab.decoding._ragged import quickest
+from trimtab.evals.rewards import which_are_right
 from trimtab.models.ends import end_tokens
 from trimtab.objectives.credit import gather
 from trimtab.signals.base import common_vocab, models_of, without_unknown
@@ -41,11 +42,13 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         plan: with a credit.
         watch: called with the step and the rows of each batch of rollouts: prompt, completion, reward, group, tokens
             and their credits.
-        right: a completion is correct if the first reward gives it at least so much; none is counted if not given, and
-            learners take 1.
+        right: of each reward, from which value on a completion is correct; the first one that judges it decides. None
+            is counted if not given, and learners take 1.
     """
 
-    def __init__(self, *args: Any, plan: Plan, watch: Watch | None = None, right: float | None = None, **kwargs: Any):
+    def __init__(
+        self, *args: Any, plan: Plan, watch: Watch | None = None, right: Sequence[float] | None = None, **kwargs: Any
+    ):
         super().__init__(*args, **kwargs)
         self._begin(plan)
         assert plan.credit is not None
@@ -102,10 +105,11 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self._spent("reward", start)
         self._rewards = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
-        self._outcomes = (rewards[:, 0] >= (1.0 if self.right is None else self.right)).float()
+        right = which_are_right(rewards.T.tolist(), self.right or [1.0] * rewards.size(1), prompts)
+        self._outcomes = torch.tensor(right, dtype=torch.float32, device=rewards.device)
         self._texts = (prompts, completions)
         if self.right is not None:
-            self._log_learnt({"pass_at_1": (rewards[:, 0] >= self.right).float().mean().item()})
+            self._log_learnt({"pass_at_1": self._outcomes.mean().item()})
         return rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
@@ -154,7 +158,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
             if hasattr(reader, "after"):
                 learnt = reader.after(self._known(rows), told, self._update_rows, self._micro_rows)  # type: ignore[attr-defined]
                 self._log_learnt(learnt)
-        self._describe(signals, batch)
+        self._describe(signals, batch, told)
         if self.watch is not None:
             self._show(batch, told)
         return {**rows, **{name: value for key, one in told.items() for name, value in packed(key, one, batch).items()}}
@@ -177,10 +181,23 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         for name, value in found.items():
             self._count(name, torch.tensor([value, 1.0], device=self.args.device))
 
-    def _describe(self, signals: Mapping[str, Tensor], batch: TokenBatch) -> None:
+    def remarks(self) -> list[str]:
+        """What the user should know at the end of a run."""
+        if not self.totals.idle:
+            return []
+        return [
+            f"in {self.totals.idle} of {self.totals.batches} batches of answers all answers to a prompt earned the "
+            "same, and nothing was learnt from what they earned: the tasks are too hard or too easy, or the reward "
+            "does not tell answers apart"
+        ]
+
+    def _describe(self, signals: Mapping[str, Tensor], batch: TokenBatch, told: Mapping[str, Any]) -> None:
         spread = self._rewards.view(-1, self._answers)
         same = (spread.amax(dim=1) == spread.amin(dim=1)).float()
         self._log_learnt({"groups_without_signal": same.mean().item()})
+        credits = told.get("advantages")
+        nothing = isinstance(credits, Tensor) and "candidates" not in told and not (credits.abs() > 1e-3).any()
+        self.totals.batches, self.totals.idle = self.totals.batches + 1, self.totals.idle + bool(nothing and same.all())
         if "token_scores" in signals:
             area = outcome_auc(gather(batch, signals["token_scores"], "mean"), self._rewards)
             self._log_learnt({} if area is None else {"credit_auc": area})
