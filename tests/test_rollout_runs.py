@@ -127,7 +127,7 @@ def test_several_rewards_of_ones_own_are_weighed_alike_in_training_and_on_held_o
     (tmp_path / "own.py").write_text("def some(prompts, **columns):\n    return [None] * len(prompts)\n")
     made["reward"], made["output"] = f"{tmp_path}/own.py:some", str(tmp_path / "none")
     made["training"].pop("reward_weights")
-    with pytest.raises(RewardError, match="no reward judges a completion to 'count 0'"):
+    with pytest.raises(ValueError, match="no reward judges a completion to 'count 0'"):
         run(made)
 
 

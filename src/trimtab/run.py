@@ -1247,7 +1247,7 @@ def _execute(job: Job, folder: Path, resume: bool, console: Console) -> Result:
     trainer.accelerator.wait_for_everyone()
     if main:
         say(console, "saving the model and writing the report")
-        told = (*job.plan.learners, *([trainer] if job.rollouts else []))
+        told = (*job.plan.learners, *([trainer] if isinstance(trainer, RolloutTrainer) else []))
         learnt = [remark for one in told for remark in one.remarks()]
         with writing_to(folder / "model"):
             for note in (*learnt, *_save_model(trainer, job, folder)):

@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
+from trimtab.data.judged import NotJudged, which_are_right
 from trimtab.evals import rewards
-from trimtab.evals.rewards import Reward, RewardError, check_rows, load, which_are_right
+from trimtab.evals.rewards import Reward, RewardError, check_rows, load
 
 
 def chat(text: str) -> list[dict]:
@@ -123,7 +124,7 @@ def test_a_completion_that_a_reward_does_not_judge_has_none(tmp_path):
     assert call(load(own(tmp_path, "return [None, True]")), ["a", "b"]) == [None, 1.0]
     values = [[None, 2.0, float("nan")], [0.5, 5.0, 0.1]]
     assert which_are_right(values, [3.0, 0.5], ["a", "b", "c"]) == [True, False, False]
-    with pytest.raises(RewardError, match="no reward judges a completion to 'c'"):
+    with pytest.raises(NotJudged, match="no reward judges a completion to 'c'"):
         which_are_right([[1.0, None]], [1.0], ["a", "c"])
 
 

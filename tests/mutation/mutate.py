@@ -2223,7 +2223,7 @@ MISTAKES = [
     ),
     Mistake(
         "rewards: the last one that judges an answer says whether it is right",
-        "evals/rewards.py",
+        "data/judged.py",
         "        found.append(said[0])",
         "        found.append(said[-1])",
         (ROLLOUTS + "test_the_first_reward_that_judges_an_answer_says_whether_it_is_right",),

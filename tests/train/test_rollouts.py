@@ -10,9 +10,9 @@ from trl import GRPOTrainer
 import tiny
 import tiny_folder
 from trimtab.core import IGNORE, Candidates, Plan, TokenBatch, answer_mask
+from trimtab.data.judged import NotJudged
 from trimtab.decoding._fits import pads_left
 from trimtab.decoding._ragged import quickest
-from trimtab.evals.rewards import RewardError
 from trimtab.models.forward import add_objective_forward
 from trimtab.objectives.advantages import group_normalised
 from trimtab.objectives.policy_gradient import PolicyGradient
@@ -421,7 +421,7 @@ def test_the_first_reward_that_judges_an_answer_says_whether_it_is_right(tmp_pat
 
 def test_an_answer_that_no_reward_judges_is_named(tmp_path):
     made = trainer(tmp_path, grpo(), rewards=[lambda prompts, **columns: [None] * len(prompts)])
-    with pytest.raises(RewardError, match="no reward judges a completion to 'x+': every one returned None"):
+    with pytest.raises(NotJudged, match="no reward judges a completion to 'x+': every one returned None"):
         made.train()
 
 

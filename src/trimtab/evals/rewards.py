@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.data import reasoning
+from trimtab.data.judged import beginning
 from trimtab.data.sources import line_of
 from trimtab.evals.final import is_right
 from trimtab.evals.mathpool import MATHEMATICS, MathPool
@@ -92,13 +93,13 @@ class Reward:
         if len(values) != len(prompts):
             raise RewardError(
                 f"reward {self.__name__} returned {len(values)} values for {len(prompts)} completions, the first to "
-                f"{_begin(prompts[0])}" if len(prompts) else f"reward {self.__name__} returned values for nothing"
+                f"{beginning(prompts[0])}" if len(prompts) else f"reward {self.__name__} returned values for nothing"
             )  # fmt: skip
         for prompt, value in zip(prompts, values):
             if value is not None and (not isinstance(value, numbers.Real) or not math.isfinite(value)):
                 raise RewardError(
-                    f"reward {self.__name__} returned {value!r:.60} for a completion to {_begin(prompt)}, expected a "
-                    "finite number, or None"
+                    f"reward {self.__name__} returned {value!r:.60} for a completion to {beginning(prompt)}, expected "
+                    "a finite number, or None"
                 )
         return [None if value is None else float(value) for value in values]
 
@@ -109,7 +110,7 @@ class Reward:
                 found = self.function(**{key: _one(value, place, count) for key, value in given.items()})
                 _ = list(found) if isinstance(found, Iterable) else None
             except Exception:
-                return f"the completion is to {_begin(given['prompts'][place])}"
+                return f"the completion is to {beginning(given['prompts'][place])}"
         return f"of {count} completions, none of which does so alone"
 
 
@@ -163,31 +164,6 @@ def load(name: str, right: float = 1.0, wrong: float = 0.0) -> Reward:
         return [right if good else wrong for good in judge(texts, rows)]
 
     return Reward(name, function, needs, check)
-
-
-def which_are_right(
-    values: Sequence[Sequence[float | None]], least: Sequence[float], prompts: Sequence[Any]
-) -> list[bool]:
-    """Whether each answer is right by the first reward that judges it: its value is at least that reward's `right`.
-
-    Args:
-        values: of each reward, for each answer; None or NaN where it does not judge it.
-        least: of each reward, its `right`.
-        prompts: of the answers.
-
-    Raises:
-        RewardError: for an answer that no reward judges.
-    """
-    found = []
-    for prompt, own in zip(prompts, zip(*values, strict=True), strict=True):
-        said = [value >= right for value, right in zip(own, least) if value is not None and not math.isnan(value)]
-        if not said:
-            raise RewardError(
-                f"no reward judges a completion to {_begin(prompt)}: every one returned None; take such rows out, or "
-                "let one return a number"
-            )
-        found.append(said[0])
-    return found
 
 
 def check_rows(reward: Reward, rows: Iterable[Mapping[str, Any]], source: str = "") -> None:
@@ -337,7 +313,7 @@ def _from_file(path: Path) -> Any:
 
 
 def _check(reward: Reward, row: Mapping[str, Any], where: str) -> None:
-    prompt = _begin(row.get("prompt", ""))
+    prompt = beginning(row.get("prompt", ""))
     for column in reward.needs:
         value = row.get(column)
         value = value.strip() if isinstance(value, str) else value
@@ -362,10 +338,3 @@ def _one(value: Any, place: int, count: int) -> Any:
 
 def _listed(value: Any, count: int) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == count
-
-
-def _begin(prompt: Any) -> str:
-    """Of a prompt, in one line and quotes; of a chat what its last message says."""
-    text = prompt[-1].get("content") if isinstance(prompt, list) and prompt else prompt
-    line = " ".join(str(text).split())
-    return repr(line if len(line) <= 60 else f"{line[:57]}...")
