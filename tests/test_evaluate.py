@@ -327,7 +327,9 @@ def test_one_item_that_stays_an_error_does_not_end_a_resumed_evaluation(trimtab,
     server.script = [(400, '{"error": {"message": "filtered"}}')]
     code, out, _ = trimtab(*words, "--out", tmp_path / "out")
     assert code == 0
-    assert "1 items ended in an error" in out
+    out = " ".join(out.split())
+    assert "1 of 4 items ended in an error and count nowhere, the first in: refused:" in out, out
+    assert "filtered" in out
 
 
 # ---------------------------------------------------------------- whose numbers they are

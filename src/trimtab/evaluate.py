@@ -134,9 +134,13 @@ def evaluate(names: Sequence[str], settings: Settings, console: Console | None =
         found = answered(folder, name, asked, who, settings, console)
         written = page.read(folder)
         console.print(table(written))
-        failed = sum(one.error is not None for one in found)
-        if failed:
-            say(console, f"{failed} items ended in an error and count nowhere; run the same command again to ask them")
+        errors = [one.error for one in found if one.error is not None]
+        if errors:
+            say(
+                console,
+                f"{name}: {len(errors)} of {len(found)} items ended in an error and count nowhere, the first in: "
+                f"{errors[0]}; run the same command again to ask them",
+            )
         signature = written.facts["signature"]
         say(console, f"signature: {'; '.join(f'{key} {value}' for key, value in signature.items())}")
         folders.append(folder)

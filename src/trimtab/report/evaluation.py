@@ -272,9 +272,11 @@ def _section(name: str, of: list[Evaluation], index: int) -> Section:
 def _cautions(of: Sequence[Evaluation]) -> list[str]:
     found = []
     for one in of:
-        errors = sum(bool(row.get("error")) for row in one.rows.values())
+        errors = [row["error"] for row in one.rows.values() if row.get("error")]
         if errors:
-            found.append(f"{one.name}: {errors} items ended in an error and count nowhere.")
+            found.append(
+                f"{one.name}: {len(errors)} items ended in an error and count nowhere, the first in: {errors[0]}."
+            )
         number = len(one.rows)
         if number < 100:
             found.append(f"{one.name}: {number} items are few. Read the intervals.")
