@@ -120,6 +120,19 @@ def test_layers_are_spread_over_the_devices_there_are_and_answer_as_before(model
     assert load_asked(model, How("auto", "auto")).dtype == load_asked(model).dtype == torch.bfloat16
 
 
+def test_an_adapter_reaches_all_layers_of_a_model_that_is_spread(model, adapter):
+    """Also those that lie elsewhere until they run."""
+    parts = ("embed_tokens", "layers.0", "layers.2", "norm", "rotary_emb")
+    places = {"lm_head": "cpu", "model.layers.1": "disk", **{f"model.{part}": "cpu" for part in parts}}
+    name = with_adapter(model, adapter)
+    wanted, ids = load_asked(name), torch.arange(12)[None] * 3
+    for device_map in (places, "auto"):
+        found = load_model(name, dtype="auto", device_map=device_map)
+        assert found.to("cpu") is found
+        assert fingerprint.of_model(found) == fingerprint.of_model(wanted)
+        assert torch.equal(found(input_ids=ids).logits, wanted(input_ids=ids).logits)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "auto"])
 def test_an_adapter_is_put_on_the_model_that_is_named_whatever_it_names_itself(model, adapter, dtype):
     ids = torch.arange(12)[None] * 3

@@ -1113,6 +1113,13 @@ MISTAKES = [
         ),
     ),
     Mistake(
+        "asked: a model is spread before its adapter reaches it",
+        "models/loading.py",
+        "    late = adapter is not None and",
+        "    late = False and",
+        ("test_asked_models.py::test_an_adapter_reaches_all_layers_of_a_model_that_is_spread",),
+    ),
+    Mistake(
         "dial: rows are taken for tokens where a layer carries several streams",
         "models/identity_layer.py",
         ".view(-1, *[1] * (states.dim() - 1))",

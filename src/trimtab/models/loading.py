@@ -25,6 +25,7 @@ from trimtab.models.limits import Limits, of_config
 from trimtab.models.places import adapter_at, not_given, place_of
 from trimtab.models.quantised import keep_place
 from trimtab.models.scalar_head import with_scalar_head
+from trimtab.models.spread import spread
 from trimtab.models.tokenizers import check_same_tokens
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -210,8 +211,9 @@ def load_model(
         BrokenModel: if the weights are not those that the config asks for.
     """
     how: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code, "kind": kind}
-    how["device_map"] = device_map
     adapter = adapter_at(place_of(name), name)
+    late = adapter is not None and device_map is not None and not _stored_packed(name, trust_remote_code)
+    how["device_map"] = None if late else device_map
     if adapter is None:
         return _load_whole(name, needs_head=needs_head, **how)
     base_of(name)  # names a circle
@@ -227,7 +229,16 @@ def load_model(
             return load_model(adapter.base, needs_head=needs_head, **how)
         return _load_whole(adapter.base, needs_head=needs_head, supplied=supplied, **how)
 
-    return with_adapter(base, adapter, weights).eval()
+    model = with_adapter(base, adapter, weights).eval()
+    if late and device_map is not None:  # the adapter must reach weights that would then lie elsewhere
+        keep_place(spread(model, device_map))
+    return model
+
+
+def _stored_packed(name: str, trust_remote_code: bool) -> bool:
+    """Whether a model is stored quantised; its loader puts it in its place."""
+    config = load_config(name, trust_remote_code=trust_remote_code)
+    return any(getattr(one, "quantization_config", None) for one in (config, config.get_text_config(decoder=True)))
 
 
 def _gives_scores(name: str, trust_remote_code: bool) -> bool:

@@ -111,7 +111,8 @@ def check_there(name: str, where: str) -> None:
         reason = None if Path(place.path).is_dir() else hub.why_not("models", place.path, place.revision)
     except ModelNotFound as error:
         looked = looked_in(name) if str(error) == f"there is no folder {name}" else ""
-        raise ModelNotFound(f"{where}: {error}{looked}") from None
+        bare = where == "--adapter" and Path(name).expanduser().is_dir()
+        raise ModelNotFound(f"{where}: {f'the folder {name} holds no {ADAPTER}' if bare else error}{looked}") from None
     if reason is not None:
         raise ModelNotFound(f"{where}: {not_given(name, reason)}")
     return None
