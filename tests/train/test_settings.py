@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from trimtab.train import settings
 from trimtab.train.settings import TrainingError
@@ -93,3 +94,10 @@ def test_a_router_loss_of_rollouts_is_refused_for_what_it_is():
     ):
         settings.check({"router_aux_loss_coef": 0.01}, "rollouts")
     assert settings.check({"router_aux_loss_coef": 0.01})["router_aux_loss_coef"] == 0.01
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
+def test_fp16_on_a_cpu_is_refused_as_it_would_train_in_float32(tmp_path):
+    with pytest.raises(TrainingError, match="fp16=True needs a GPU"):
+        settings.build({"fp16": True}, tmp_path, 0)
+    settings.build({"bf16": True, "use_cpu": True}, tmp_path, 0)

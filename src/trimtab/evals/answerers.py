@@ -258,7 +258,8 @@ class Endpoint:
         except ImportError:
             raise SuiteError("a server is asked through the package openai: pip install 'trimtab[eval]'") from None
         if not url.startswith(("http://", "https://")):
-            raise SuiteError(f"{url} is no address of a server; write http://{url} or https://{url}")
+            address = url.rpartition("://")[2]
+            raise SuiteError(f"{url} is no address of a server; write http://{address} or https://{address}")
         self.url, self.name, self.temperature, self.seed, self.batch = url, model, temperature, seed, batch
         self.tries, self.pause = tries, pause
         self.answered = 0

@@ -124,6 +124,10 @@ def build(training: dict[str, Any], folder: Path, seed: int, loop: Loop = "super
         )
     except (ValueError, TypeError, ImportError, ZeroDivisionError, NotImplementedError) as error:
         raise TrainingError(f"training: {_one_line(error)}") from error
+    if args.fp16 and args.device.type == "cpu":  # accelerate would train in float32 without a word
+        raise TrainingError(
+            "training.fp16=True needs a GPU, and this run is on a CPU; leave it out, or give bf16 and use_cpu"
+        )
     _check_trackers(args)
     _check_optimizer(args)
     _check_schedule(args)
