@@ -228,7 +228,7 @@ def check_numbers(training: Mapping[str, Any]) -> None:
 
 
 def _finite(value: Any) -> str:
-    return "a finite number" if isinstance(value, (int, float)) else "finite numbers"
+    return "finite numbers" if isinstance(value, (list, tuple, Mapping)) else "a finite number"
 
 
 def _numbers(value: Any) -> Iterator[float]:
