@@ -10,7 +10,7 @@ from rich.console import Console
 import tiny_folder
 from test_rollout_runs import parsed, tree
 from test_run import drive
-from trimtab import methods, own_code
+from trimtab import __version__, methods, own_code
 from trimtab import run as runs
 from trimtab.evals.rewards import load
 from trimtab.models.loading import load_model
@@ -25,6 +25,10 @@ def letters(prompts, completions, completion_ids, **columns):
     return [share(ids) for ids in completion_ids]
 """
 SHARE = "def share(ids):\n    return sum(token > 130 for token in ids) / 8\n"
+
+
+def events(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def lay(folder: Path) -> None:
@@ -73,8 +77,39 @@ def test_a_resume_is_refused_where_a_file_that_the_reward_imports_was_edited(mod
     made["data"].pop("heldout_rows")
     assert drive(folder, made, "step:3").returncode == -9
     (folder / "judging.py").write_text(SHARE.replace("130", "150"))
-    with pytest.raises(runs.RunError, match=r"cannot be resumed: reward was .* \(judging.py was edited\); put back"):
+    with pytest.raises(
+        runs.RunError, match=r"cannot be resumed: of its code judging.py was edited; put it back, add --e"
+    ):
         runs.run(parsed(made), resume=True, console=Console(quiet=True))
+    signature = folder / "run" / "signature.txt"
+    signature.write_text(signature.read_text().replace(f"trimtab: {__version__}", "trimtab: 0.0.1"))
+    with pytest.raises(
+        runs.RunError, match=rf"judging.py was edited \(trimtab was 0.0.1 and is {__version__}\); put it"
+    ):
+        runs.run(parsed(made), resume=True, console=Console(quiet=True))
+    runs.run(parsed(made), resume=True, edited=True, console=Console(quiet=True))
+    notes = [event["text"] for event in events(folder / "run") if event["event"] == "note"]
+    assert any("of its code judging.py was edited" in note for note in notes)
+    assert own_code.described([folder / "judging.py"]) in signature.read_text()
+
+
+def test_other_rows_are_refused_also_where_code_may_be_edited(models, folder, tmp_path):
+    signature = tmp_path / "signature.txt"
+    signature.write_text("training data: a 1\ncode: x.py 1\nreward: x 1/0 5\n")
+    now = {"training data": "a 2", "code": "x.py 2", "reward": "x 1/0 6"}
+    with pytest.raises(runs.RunError, match="training data was a 1 and is a 2; put back"):
+        runs._check_signature(tmp_path, now, True)
+    signature.write_text("training data: a 2\ncode: x.py 2\nreward: x 1/0 5\n")
+    with pytest.raises(runs.RunError, match="reward was x 1/0 5 and is x 1/0 6; put back"):
+        runs._check_signature(tmp_path, now, True)
+
+
+def test_what_is_installed_is_told_by_its_folder_and_not_by_the_beginning_of_its_name(tmp_path):
+    package = Path(own_code.__file__).parent
+    assert own_code.installed(package / "recipe.py")
+    assert own_code.installed(tmp_path / ".local/lib/python3/site-packages/torch/nn.py")
+    assert own_code.installed("/usr/lib/python3/dist-packages/six.py")
+    assert not own_code.installed(package.with_name("trimtab_rewards") / "own.py")
 
 
 METHOD = Path(methods.__file__).parent / "sft.py"
@@ -108,7 +143,7 @@ def test_a_resume_is_refused_where_the_file_of_a_method_was_edited(models, tmp_p
             runs.run(recipe(), console=Console(quiet=True))
     (own / "mine.py").write_text(METHOD.read_text() + "\n# another\n")
     sys.modules.pop("trimtab.methods.mine")
-    with pytest.raises(runs.RunError, match=r"cannot be resumed: of its code mine.py was edited; put back"):
+    with pytest.raises(runs.RunError, match=r"cannot be resumed: of its code mine.py was edited; put it back"):
         runs.run(recipe(), resume=True, console=Console(quiet=True))
     (own / "mine.py").write_text(METHOD.read_text())
     sys.modules.pop("trimtab.methods.mine")

@@ -170,10 +170,16 @@ def train(
     overrides: Overrides = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the complete recipe and stop.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an unfinished run of this recipe.")] = False,
+    edited: Annotated[
+        bool, typer.Option("--edited", help="Continue also by code (a reward, a method) that was edited since.")
+    ] = False,
 ) -> None:
     """Carry out a recipe; the run folder holds the model, the numbers and a report."""
     from trimtab.early import check_outputs, check_places
     from trimtab.recipe import Stages, dump, load_recipe
+
+    if edited and not resume:
+        raise ValueError("--edited: a run that begins takes the code as it is; leave it out, or add --resume")
 
     def first(runs: Any) -> None:
         check_places(runs)
@@ -191,12 +197,12 @@ def train(
 
     console = Console(quiet=processes.rank() != 0)
     if isinstance(loaded, Stages):
-        result = run_stages(loaded, resume=resume, console=console)
+        result = run_stages(loaded, resume=resume, edited=edited, console=console)
         finished = [report.load(Path(stage.output)) for stage in loaded.stages]
         for table in filter(None, (report.table(finished, console.width), report.seeds_table(finished, console.width))):
             console.print(table)
     else:
-        result = run(loaded, resume=resume, console=console)
+        result = run(loaded, resume=resume, edited=edited, console=console)
         console.print(report.table([report.load(result.folder)], console.width))
     if processes.rank() == 0:
         typer.echo(f"report: {result.report}")

@@ -11,8 +11,15 @@ from typing import Any
 from trimtab.models import fingerprint
 
 _LIBRARIES = (sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
-INSTALLED = (*_LIBRARIES, str(Path(__file__).parent))
-"""where the files lie that a user has not written"""
+_INSTALLED = tuple(Path(one) for one in (*_LIBRARIES, Path(__file__).parent))
+_PACKAGES = {"site-packages", "dist-packages"}
+"""folders of packages, also of the user's own and of Debian's, which sysconfig does not name"""
+
+
+def installed(file: str | Path) -> bool:
+    """Whether a file, or a folder, is of a kind that a user has not written."""
+    path = Path(file)
+    return not _PACKAGES.isdisjoint(path.parts) or any(path.is_relative_to(one) for one in _INSTALLED)
 
 
 def files(modules: Iterable[ModuleType | None]) -> list[Path]:
@@ -27,7 +34,7 @@ def files(modules: Iterable[ModuleType | None]) -> list[Path]:
         path = waiting.pop()
         if path not in found and path.is_file():
             found.add(path)
-            waiting += [other for other in _imported(path) if not str(other).startswith(INSTALLED)]
+            waiting += [other for other in _imported(path) if not installed(other)]
     return sorted(found)
 
 
@@ -81,7 +88,7 @@ def _of_name(name: str, beside: Path) -> Iterator[Path]:
         return
     if name.partition(".")[0] in sys.stdlib_module_names:
         return
-    places = [beside, *(Path(one) for one in sys.path if one and not one.startswith(INSTALLED))]
+    places = [beside, *(Path(one) for one in sys.path if one and not installed(one))]
     yield from list(_lying(place.joinpath(*name.split(".")) for place in places))[:1]
 
 

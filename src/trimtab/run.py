@@ -155,6 +155,8 @@ class Job:
     """updates that the run was made longer to; 0 if it is as long as it was begun"""
     longer: str = ""
     """what is to be said where it is made longer now"""
+    edited: str = ""
+    """and where it is gone on with by code that was edited since"""
 
     @property
     def rollouts(self) -> bool:
@@ -162,8 +164,12 @@ class Job:
         return self.method.loop == "rollouts"
 
 
-def run(recipe: Recipe, *, resume: bool = False, console: Console | None = None) -> Result:
+def run(recipe: Recipe, *, resume: bool = False, edited: bool = False, console: Console | None = None) -> Result:
     """Carry out one recipe.
+
+    Args:
+        resume: go on with it.
+        edited: also where files of its code were edited since; the run says so.
 
     Raises:
         ValueError: (or a subclass) for a mistake in the recipe, its data or its models; the run folder is
@@ -171,11 +177,15 @@ def run(recipe: Recipe, *, resume: bool = False, console: Console | None = None)
         Interrupted: after Ctrl-C.
     """
     seconds = None if recipe.minutes is None else 60 * recipe.minutes
-    return _run_one(recipe, resume, console or Console(), Shared(), fit=recipe.minutes is not None, seconds=seconds)
+    fit = recipe.minutes is not None
+    return _run_one(recipe, resume, console or Console(), Shared(), fit=fit, seconds=seconds, edited=edited)
 
 
-def run_stages(stages: Stages, *, resume: bool = False, console: Console | None = None) -> Result:
-    """Carry out the stages in order and compare them. Stages that are finished already are kept when resuming."""
+def run_stages(stages: Stages, *, resume: bool = False, edited: bool = False, console: Console | None = None) -> Result:
+    """Carry out the stages in order and compare them. Stages that are finished already are kept when resuming.
+
+    Args as of `run`.
+    """
     console, shared = console or Console(), Shared()
     for recipe in stages.stages:  # a mistake in the last stage must not cost the first ones
         recipe.minutes = stages.minutes  # says in the run folder that the steps were fitted
@@ -195,7 +205,7 @@ def run_stages(stages: Stages, *, resume: bool = False, console: Console | None 
             left = 60 * stages.minutes - sum(map(_seconds_trained, folders))
             seconds = left * shares[number] / sum(shares[number:])
         again = resume and Path(recipe.output).exists()
-        done = _run_one(recipe, again, console, shared, fit=False, notes=notes, seconds=seconds)
+        done = _run_one(recipe, again, console, shared, fit=False, notes=notes, seconds=seconds, edited=edited)
         folders.append(done.folder)
     page = report.write(folders, Path(stages.output) / "comparison.html")
     return Result(Path(stages.output), page)
@@ -229,6 +239,7 @@ def _run_one(
     fit: bool,
     notes: Sequence[str] = (),
     seconds: float | None = None,
+    edited: bool = False,
 ) -> Result:
     """One run.
 
@@ -239,8 +250,10 @@ def _run_one(
     folder = Path(recipe.output)
     if isinstance(check_folder(folder, recipe, resume), dict):
         with _alone(folder):
-            return _go_on(recipe, resume, console, shared, fit, notes, seconds)
-    return _go_on(recipe, resume, console, shared, fit, notes, seconds)  # `execute` makes the folder, and locks it
+            return _go_on(recipe, resume, console, shared, fit, notes, seconds, edited)
+    return _go_on(
+        recipe, resume, console, shared, fit, notes, seconds, edited
+    )  # `execute` makes the folder, and locks it
 
 
 def _alone(folder: Path) -> AbstractContextManager:
@@ -255,6 +268,7 @@ def _go_on(
     fit: bool,
     notes: Sequence[str],
     seconds: float | None,
+    edited: bool,
 ) -> Result:
     folder = Path(recipe.output)
     stored = check_folder(folder, recipe, resume)
@@ -266,7 +280,7 @@ def _go_on(
     job = load_job(recipe, shared, console)
     job.notes += notes
     if stored is not None:
-        _check_signature(folder, job.signature)
+        job.edited = _check_signature(folder, job.signature, edited)
         if stored.get("is_longer"):
             _make_longer(folder, job)
         else:
@@ -355,8 +369,15 @@ ENVIRONMENT = {"trimtab", "versions", "hardware", "python"}
 """Lines of a signature that may differ after a resume; the event log says when."""
 
 
-def _check_signature(folder: Path, signature: Mapping[str, str]) -> None:
-    """A resume goes on with the same models, tokenizer and rows, or not at all.
+CODE = ("reward", "code")
+"""Lines that tell the files of a user's code; what is rewarded was compared with the recipe."""
+
+
+def _check_signature(folder: Path, signature: Mapping[str, str], edited: bool) -> str:
+    """A resume goes on with the same models, tokenizer and rows, or not at all; where code was `edited`, if asked.
+
+    Returns:
+        What was edited, in words.
 
     Raises:
         RunError: naming the first line that differs.
@@ -366,11 +387,22 @@ def _check_signature(folder: Path, signature: Mapping[str, str]) -> None:
     for key, now in signature.items():
         if key in ENVIRONMENT | {"options"} or stored.get(key) == now:  # options were compared with the recipe
             continue
+        if key in CODE and signature.get("code", "") != stored.get("code", ""):
+            continue
         was = f"{key} was {stored.get(key)} and is {now}"
-        if signature.get("code", "") != stored.get("code", "") and key in ("code", "reward"):
-            edited = own_code.changes(stored.get("code", ""), signature.get("code", ""))
-            was = f"of its code {edited}" if key == "code" else f"{was} ({edited})"
         raise RunError(f"{folder} cannot be resumed: {was}; put back what has changed or start anew with output=FOLDER")
+    before, now = stored.get("code", ""), signature.get("code", "")
+    if before == now:
+        return ""
+    said = f"of its code {own_code.changes(before, now)}"
+    if stored.get("trimtab") != __version__:
+        said += f" (trimtab was {stored.get('trimtab')} and is {__version__})"
+    if not edited:
+        raise RunError(
+            f"{folder} cannot be resumed: {said}; put it back, add --edited to go on with the code as it is now, or "
+            "start anew with output=FOLDER"
+        )
+    return f"gone on with by other code than it was begun with: {said}"
 
 
 def _make_longer(folder: Path, job: Job) -> None:
@@ -1340,12 +1372,16 @@ def _start(job: Job, folder: Path, log: EventLog, resume: bool, checkpoint: Path
             log.event("longer", step, to=job.more)
             log.event("note", step, text=job.longer)
             _write(folder / "recipe.yaml", dump(job.recipe))
+        if job.edited:
+            say(console, job.edited)
+            log.event("note", checkpoints.step_of(checkpoint) if checkpoint else 0, text=job.edited)
+            _write_signature(folder, job.signature)
         if checkpoint and note:
             say(console, note)
             log.event("note", checkpoints.step_of(checkpoint), text=note)
         return
     log.metrics.unlink(missing_ok=True)  # of a run that was killed before it had begun
-    _write(folder / "signature.txt", "".join(f"{key}: {value}\n" for key, value in job.signature.items()))
+    _write_signature(folder, job.signature)
     method = {
         "name": job.recipe.method,
         "paper": job.method.paper,
@@ -1359,6 +1395,10 @@ def _start(job: Job, folder: Path, log: EventLog, resume: bool, checkpoint: Path
     for note in job.notes:
         log.event("note", 0, text=note)
     _write(folder / "recipe.yaml", dump(job.recipe))  # last: a folder with a recipe holds all that a resume reads
+
+
+def _write_signature(folder: Path, signature: Mapping[str, str]) -> None:
+    _write(folder / "signature.txt", "".join(f"{key}: {value}\n" for key, value in signature.items()))
 
 
 def _write(path: Path, text: str) -> None:

@@ -2236,6 +2236,13 @@ MISTAKES = [
         (ROLLOUTS + "test_the_first_reward_that_judges_an_answer_says_whether_it_is_right",),
     ),
     Mistake(
+        "resume: edited code is gone on with unasked",
+        "run.py",
+        "    if not edited:\n        raise RunError(",
+        "    if False:\n        raise RunError(",
+        ("test_own_code.py::test_a_resume_is_refused_where_the_file_of_a_method_was_edited",),
+    ),
+    Mistake(
         "padded heads: a model's padding has a share of its probability",
         "models/forward.py",
         "cropped=vocab is not None)",

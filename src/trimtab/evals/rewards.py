@@ -20,7 +20,7 @@ from trimtab.evals.mathpool import MATHEMATICS, MathPool
 from trimtab.evals.parsing import letters, without_reasoning
 from trimtab.mistakes import looked_in, nearest
 from trimtab.models import fingerprint
-from trimtab.own_code import INSTALLED, files
+from trimtab.own_code import files, installed
 
 LETTERS = "ABCDE"
 """that `choice` offers for rows without a column `options`"""
@@ -117,7 +117,7 @@ class Reward:
 def _raised(error: Exception) -> str:
     """An exception in one line, with the last line of a file outside of installed packages that it came through."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__)[1:] if not frame.filename.startswith("<")]
-    own = [frame for frame in frames if not frame.filename.startswith(INSTALLED)]
+    own = [frame for frame in frames if not installed(frame.filename)]
     said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     if isinstance(error, SyntaxError) and error.filename:
         return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
