@@ -127,6 +127,17 @@ def test_an_unknown_id_is_read_as_another_and_the_rest_as_it_is():
     assert inputs["input_ids"].tolist() == [[3, 48, 5]]
 
 
+def test_answers_that_are_all_padding_to_another_model_are_counted_and_judged(files, tmp_path):
+    made = tree(files, tmp_path / "run", "opd")
+    made["models"] = {"policy": str(files / f"start{PADDED}"), "teacher": str(files / f"start{TOKENS}")}
+    made["training"] |= {"max_steps": 2, "max_completion_length": 1}
+    made["data"]["heldout_rows"] = 16
+    made["eval"] = {"answers": 1, "every": None}
+    (before, _) = [event for event in lines(run(made) / "metrics.jsonl") if event["event"] == "eval"]
+    assert (before["rows"], before["own_length"]) == (16, 1.0)
+    assert 0 < before["entropy"] < 6
+
+
 def over(name: str, row: tuple[list[int], list[int]], vocab: int) -> torch.Tensor:
     """Log-probabilities of the answer's tokens, from the logits of the ids below `vocab`."""
     ids, labels = (torch.tensor([one]) for one in row)

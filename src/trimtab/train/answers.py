@@ -116,7 +116,8 @@ def judged(
     Returns:
         row_id -> {"tokens": 1, "pass1": share of its answers that is right, "reward", "own_length", "unfinished":
         share without an end token, and in nats a token of its own answers "entropy", "drift" and, of a teacher,
-        "reverse_kl"}; and all answers as {prompt, text, reward}.
+        "reverse_kl", unless all of them are padding that another model does not know}; and all answers as {prompt,
+        text, reward}.
     """
     rows = [task for task in tasks for _ in range(answers)]
     own = draw(
@@ -127,20 +128,21 @@ def judged(
     values = [reward(**given) for reward in rewards]
     good = which_are_right(values, right, given["prompts"])
     factors = weights or [1.0] * len(rewards)
-    earned = [sum(factor * (one or 0.0) for factor, one in zip(factors, own)) for own in zip(*values)]
+    earned = [sum(factor * (one or 0.0) for factor, one in zip(factors, each)) for each in zip(*values)]
     prepared = [_row(i, one) for i, one in enumerate(own)]
     sure = measure(policy, length_sorted(prepared, collator, batch, next(policy.parameters()).device), signals)
+    known = {name for one in sure.values() for name in one}
     found: dict[int, dict[str, float]] = {}
     for number, task in enumerate(tasks):
         some = range(number * answers, (number + 1) * answers)
-        tokens = sum(sure[i]["tokens"] for i in some)
+        tokens = sum(sure[i]["tokens"] for i in some)  # those that all models know
         found[task["row_id"]] = {
             "tokens": 1,
             "pass1": sum(good[i] for i in some) / answers,
             "reward": sum(earned[i] for i in some) / answers,
-            "own_length": tokens / answers,
+            "own_length": sum(len(own[i].ids) for i in some) / answers,
             "unfinished": sum(not own[i].ended for i in some) / answers,
-            **{name: sum(sure[i][name] for i in some) / tokens for name in SURE if name in sure[some[0]]},
+            **{name: sum(sure[i].get(name, 0.0) for i in some) / tokens for name in SURE if tokens and name in known},
         }
     texts = [{"prompt": row["prompt"], "text": one.text, "reward": worth} for row, one, worth in zip(rows, own, earned)]
     return found, texts

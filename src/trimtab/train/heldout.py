@@ -180,10 +180,12 @@ REWARDS = {"objective": "reward_loss", "accuracy": "reward_accuracy", "brier": "
 
 
 def summary(rows: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
-    """Means over tokens (sums over rows first), of `PER_ROW` over rows, and perplexity = exp(nll) if there is nll."""
+    """Means over tokens (sums over rows first), of `PER_ROW` over rows, and perplexity = exp(nll) if there is nll; of
+    the rows that have the measure."""
     tokens = sum(row["tokens"] for row in rows.values())
-    names = [name for name in next(iter(rows.values())) if name != "tokens" and name not in PER_ROW]
-    means = {name: sum(row[name] for row in rows.values()) / tokens for name in names}
+    names = list(dict.fromkeys(name for row in rows.values() for name in row if name not in ("tokens", *PER_ROW)))
+    having = {name: [row for row in rows.values() if name in row] for name in names}
+    means = {name: sum(row[name] for row in some) / sum(row["tokens"] for row in some) for name, some in having.items()}
     for name in PER_ROW:
         if known := [row[name] for row in rows.values() if name in row]:
             means[name] = sum(known) / len(known)
