@@ -7,6 +7,7 @@ import torch
 from rich.console import Console
 from safetensors import safe_open
 
+import architectures
 import tiny
 import tiny_folder
 from trimtab import run as running
@@ -198,3 +199,17 @@ def test_only_places_of_the_layer_get_adapters_whatever_they_are_named_by():
     assert names[r".*\.(o|down)_proj"] == {"0.self_attn.o_proj", "0.mlp.down_proj"}
     assert len(names["all-linear"]) == 7
     assert all(name.startswith("0.") for name in names["all-linear"])
+
+
+@pytest.mark.parametrize("kind", ["glm4_moe", "deepseek_v3"])
+@pytest.mark.parametrize("lora", [{}, {"target_modules": ["down_proj", "gate_proj"], "lora_dropout": 0.1}])
+def test_adapters_of_a_dense_identity_layer_stay_out_of_the_experts_behind_it(kind, lora):
+    """PEFT reads its names as those of experts of older checkpoints, in all layers."""
+    policy = insert_identity_layer(architectures.build(kind))
+    layer = identity_layer(policy)
+    adapted = add_lora(policy, {"r": 2, **lora}, seed=0, only=layer)
+    trained = {name for name, p in adapted.named_parameters() if p.requires_grad}
+    assert all(".layers.0." in name for name in trained)
+    assert any(".layers.0.mlp.gate_proj.lora_A" in name for name in trained)
+    experts = add_lora(architectures.build(kind), {"r": 2, "target_modules": "all-linear"}, seed=0)
+    assert any(".layers.1.mlp.experts" in name for name, p in experts.named_parameters() if p.requires_grad)

@@ -1120,6 +1120,13 @@ MISTAKES = [
         ("test_asked_models.py::test_an_adapter_reaches_all_layers_of_a_model_that_is_spread",),
     ),
     Mistake(
+        "dial: names of a dense identity layer are read as those of experts",
+        "models/layer_lora.py",
+        "    kept = known.pop(kind, None)",
+        "    kept = known.get(kind)",
+        ("test_lora_runs.py::test_adapters_of_a_dense_identity_layer_stay_out_of_the_experts_behind_it",),
+    ),
+    Mistake(
         "dial: rows are taken for tokens where a layer carries several streams",
         "models/identity_layer.py",
         ".view(-1, *[1] * (states.dim() - 1))",

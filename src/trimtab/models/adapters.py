@@ -5,7 +5,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, set_seed
 from trimtab.mistakes import nearest
 from trimtab.models import kept_layers
 from trimtab.models.folder import shown
-from trimtab.models.layer_lora import LayerLoraError, check_learns, within
+from trimtab.models.layer_lora import LayerLoraError, as_named, check_learns, within
 from trimtab.models.masters import compute_as_stored, own_dtype
 
 NEED_DATA = ("eva", "corda", "lora_ga")
@@ -62,7 +62,8 @@ def add_lora(model: PreTrainedModel, settings: dict[str, Any], seed: int, *, onl
             raise AdapterError(f"models.lora.{error}") from error
     try:
         layers = num_layers(model)
-        policy = get_peft_model(model, LoraConfig(task_type=task, **settings))
+        with as_named(model) if only is not None else nullcontext():
+            policy = get_peft_model(model, LoraConfig(task_type=task, **settings))
         describe_repeated(policy, layers)
     except FAILURES as error:
         raise AdapterError(f"models.lora: {_reason(error)}") from error

@@ -1,7 +1,8 @@
 """LoRA in one layer of a model alone, the others without adapters and frozen."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -54,6 +55,25 @@ def within(model: nn.Module, settings: dict[str, Any], layer: nn.Module) -> dict
             )
         found[name] = chosen
     return found
+
+
+@contextmanager
+def as_named(model: Any) -> Iterator[None]:
+    """Within, PEFT takes whole names of parts as they are.
+
+    It otherwise takes `...0.mlp.gate_proj` of a dense layer (deepseek_v3, glm4_moe) for a name of older checkpoints, in
+    which experts were layers each, and puts adapters on the experts of all layers in its place.
+    """
+    from peft.utils import transformers_weight_conversion
+
+    known = getattr(transformers_weight_conversion, "_MODEL_TO_CONVERSION_PATTERN", {})
+    kind = model.config.model_type
+    kept = known.pop(kind, None)
+    try:
+        yield
+    finally:
+        if kept is not None:
+            known[kind] = kept
 
 
 def _meant(given: str | Collection[str], name: str) -> bool:
