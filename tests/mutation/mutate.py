@@ -2472,6 +2472,13 @@ MISTAKES = [
         (HPD + "test_the_student_before_draws_from_what_the_teacher_knows_as_the_student_does",),
     ),
     Mistake(
+        "rollouts: written with dropout",
+        "train/rollouts.py",
+        "    model.eval()\n    try:\n        with alone(model):",
+        "    try:\n        with alone(model):",
+        ("train/test_rollouts.py::test_answers_are_written_without_dropout_and_learnt_from_with_it",),
+    ),
+    Mistake(
         "first ratio: nothing is refused",
         "train/first_ratio.py",
         "    if exact and apart.largest >= LIMIT:",

@@ -15,7 +15,7 @@ from trimtab.decoding._fits import pads_left
 from trimtab.decoding._ragged import quickest
 from trimtab.models.forward import add_objective_forward
 from trimtab.objectives.advantages import group_normalised
-from trimtab.objectives.policy_gradient import PolicyGradient
+from trimtab.objectives.policy_gradient import PolicyGradient, Reinforce
 from trimtab.train import settings
 from trimtab.train.rollouts import (
     RolloutError,
@@ -423,6 +423,17 @@ def test_an_answer_that_no_reward_judges_is_named(tmp_path):
     made = trainer(tmp_path, grpo(), rewards=[lambda prompts, **columns: [None] * len(prompts)])
     with pytest.raises(NotJudged, match="no reward judges a completion to 'x+': every one returned None"):
         made.train()
+
+
+def test_answers_are_written_without_dropout_and_learnt_from_with_it(tmp_path):
+    made = trainer(tmp_path, Plan(Reinforce(), credit=Grouped()), max_steps=1)
+    inside = made.model.get_submodule("model.layers.0.mlp")
+    modes = {"written": set(), "learnt": set()}
+    inside.register_forward_hook(
+        lambda *_: modes["learnt" if torch.is_grad_enabled() else "written"].add(inside.training)
+    )
+    made.train()
+    assert modes == {"written": {False}, "learnt": {True}}
 
 
 def test_generation_leaves_the_weights_as_they_were(tmp_path):

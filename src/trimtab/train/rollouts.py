@@ -342,19 +342,23 @@ def _rounded(now: Tensor | None, before: Tensor | None) -> bool:
 
 @contextmanager
 def _generating(model: Any, tokenizer: Any) -> Iterator[None]:
-    """`model.generate`, which TRL calls with its config, generates by that config alone."""
-    call = model.generate
+    """`model.generate`, which TRL calls with its config, generates by that config alone, and without dropout: the
+    policy that writes is the one that is read."""
+    call, modes = model.generate, [(module, module.training) for module in model.modules()]
 
     def generate(generation_config: GenerationConfig, **inputs: Any) -> Tensor:
         leave = not generation_config.cache_implementation
         return run(model, generation_config, inputs, tokenizer=tokenizer, leave=leave, call=call)
 
     model.generate = generate
+    model.eval()
     try:
         with alone(model):  # continuous batching goes by another name
             yield
     finally:
         del model.generate  # the class's own is behind it
+        for module, mode in modes:
+            module.training = mode
 
 
 def outcome_auc(scores: Tensor, rewards: Tensor) -> float | None:
