@@ -501,7 +501,7 @@ def test_settings_that_could_not_be_kept_are_refused(tmp_path, changes, said):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"num_generations": 1}, "at least 2 generations"),
+        ({"num_generations": 1}, r"num_generations is 1; give at least 2: an answer is held"),
         ({"epsilon": 0.3}, "set by the recipe's `method`"),
         ({"num_generatons": 4}, "num_generations"),
         ({"use_vllm": True}, "vLLM"),
