@@ -268,6 +268,31 @@ def test_a_server_that_tells_too_little_is_refused_with_what_it_does(server, mod
         asked.echoes.check()
 
 
+@pytest.mark.parametrize("least", [0, 1])
+def test_letters_of_several_tokens_are_echoed_as_parts_of_them(server, model, tokenizer, least):
+    """Each byte of such a letter comes back as a sign that stands for none."""
+    whole = language(model, tokenizer)
+    server.complete = lambda asked: {**whole(asked), "text": asked["prompt"] + "a" * least}
+    server.least = least
+    chats, labels = [[{"role": "user", "content": "Gut, schön oder 好?"}]], [["schön", "好", "A"]]
+    found = endpoint(server, tokenizer=tokenizer).compare(chats, labels)
+    assert found[0] == pytest.approx(Local(model, tokenizer).compare(chats, labels)[0], abs=1e-3)
+
+
+def test_an_option_with_a_token_that_has_no_probability_is_no_answer(server, model, tokenizer):
+    whole = language(model, tokenizer)
+
+    def complete(asked):
+        found = whole(asked)
+        if asked["prompt"].endswith("yes"):
+            found["logprobs"]["token_logprobs"][-1] = None
+        return found
+
+    server.complete = complete
+    with pytest.raises(Unanswered, match="tokens of the option 'yes' came back without log-probabilities"):
+        endpoint(server, tokenizer=tokenizer).compare(CHATS[:1], [["yes", "no"]])
+
+
 def test_an_option_that_grows_together_with_its_prompt_is_refused(server):
     def complete(asked):
         text = asked["prompt"]

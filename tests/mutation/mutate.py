@@ -1127,6 +1127,13 @@ MISTAKES = [
         ("test_lora_runs.py::test_adapters_of_a_dense_identity_layer_stay_out_of_the_experts_behind_it",),
     ),
     Mistake(
+        "echoes: a token without a log-probability counts as certain",
+        "evals/echoes.py",
+        "                if any(value is None for _, value in rest):",
+        "                if not rest:",
+        ("evals/test_answerers.py::test_an_option_with_a_token_that_has_no_probability_is_no_answer",),
+    ),
+    Mistake(
         "dial: rows are taken for tokens where a layer carries several streams",
         "models/identity_layer.py",
         ".view(-1, *[1] * (states.dim() - 1))",

@@ -87,6 +87,8 @@ class Echoes:
                         f"{self.url}: its tokenizer joins the end of the prompt ({text[-20:]!r}) and the option "
                         f"{label!r} into one token, so the option has no probability of its own; use --read text"
                     )
+                if any(value is None for _, value in rest):
+                    raise NoEcho(f"tokens of the option {label!r} came back without log-probabilities")
                 found[label] = sum(value for _, value in rest if value is not None)
         except NoEcho as error:
             raise Unanswered(f"{self.url}: {error}; the same command goes on") from None
@@ -103,7 +105,8 @@ class Echoes:
                 raise NoEcho("its completions hold no logprobs")
             if not choice.text.startswith(text):
                 raise NoEcho("it does not echo the prompt")
-            return list(zip(tokens, values))[: _number_of(tokens, text, least)]
+            full = getattr(choice, "finish_reason", None) == "length"
+            return list(zip(tokens, values))[: _number_of(tokens, text, least, full=full)]
 
         found, error = self.send(read, tries, prompt=text, max_tokens=least, echo=True, logprobs=1, temperature=0.0)
         if error is not None:
@@ -111,8 +114,13 @@ class Echoes:
         return found
 
 
-def _number_of(tokens: Sequence[str], text: str, least: int) -> int:
-    """How many tokens are those of an echoed text; behind them stand new ones where some were asked for."""
+def _number_of(tokens: Sequence[str], text: str, least: int, *, full: bool) -> int:
+    """How many tokens are those of an echoed text; behind them stand new ones where some were asked for.
+
+    Args:
+        full: that there are as many new ones as were asked for. Then they are only counted where the tokens, of which
+            some may be parts of a letter, do not make up the text.
+    """
     if not least:
         return len(tokens)
     number = len(tokens)
@@ -121,6 +129,8 @@ def _number_of(tokens: Sequence[str], text: str, least: int) -> int:
     while number > 1 and not "".join(tokens[:number]).endswith(text):
         number -= 1
         if number < len(tokens) - least - 1:
+            if full and len(tokens) > least:
+                return len(tokens) - least
             raise NoEcho("the tokens that it names do not make up the text")
     return number
 
