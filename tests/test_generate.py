@@ -294,6 +294,18 @@ def test_a_mistake_with_a_strategy_costs_one_line(trimtab, folders, words, messa
     assert message in err
 
 
+@pytest.mark.parametrize("words", [["--model", "{dial}"], ["--model", "{original}", "--aligned", "{aligned}"]])
+def test_beams_are_no_strategy_of_a_dial_and_that_is_said_before_weights_are_loaded(
+    trimtab, folders, monkeypatch, words
+):
+    monkeypatch.setattr("trimtab.generate.load_asked", None)
+    places = {name: folders / name for name in ("dial", "original", "aligned")}
+    how = ["--strength", "0.5", "--decoding", "beam", "--prompt", "x"]
+    code, _, err = trimtab(*(word.format(**places) for word in words), *how)
+    assert (code, err.count("\n")) == (2, 1), err
+    assert "not with beams; choose another strategy, such as greedy or top_p" in err
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [

@@ -207,7 +207,12 @@ def _generate(prompts: Sequence[Prompt], settings: Settings, console: Console) -
     if settings.merge:
         options["merge"] = settings.merge
     _check_prompts(prompts, settings, tokenizer, console)
-    settings.sampling(tokenizer)  # what a strategy says against this tokenizer comes before the weights
+    how = settings.sampling(tokenizer)  # what a strategy says against this tokenizer comes before the weights
+    if loop and how.get("num_beams", 1) > 1:
+        raise GenerateError(
+            f"--decoding {settings.decoding}: two models are mixed greedily or by sampling, and not with beams; choose "
+            "another strategy, such as greedy or top_p"
+        )
     if settings.own:
         check_stored(settings.model)
     made = [f"trimtab {__version__}"]

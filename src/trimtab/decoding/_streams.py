@@ -141,7 +141,10 @@ def check_settings(generation_config: GenerationConfig, inputs: dict[str, Any]) 
         ValueError: for beams, for attentions or hidden states in the output, and for a cache that is not empty.
     """
     if (generation_config.num_beams or 1) > 1:
-        raise ValueError(f"this decodes greedily or by sampling, not with {generation_config.num_beams} beams")
+        raise ValueError(
+            f"this decodes greedily or by sampling, not with {generation_config.num_beams} beams; choose another "
+            "strategy, such as greedy or top_p"
+        )
     for name in ("output_attentions", "output_hidden_states"):
         if getattr(generation_config, name):
             raise ValueError(f"{name} is not supported by this way of decoding")
