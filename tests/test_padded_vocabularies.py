@@ -9,13 +9,14 @@ import torch
 import tiny_folder
 from test_rollout_runs import REWARD, lines, parsed, run, tree
 from trimtab.core import IGNORE
+from trimtab.data.collate import Collator
 from trimtab.data.rows import prepare, sequences
 from trimtab.models import fingerprint
 from trimtab.models.loading import load_model
 from trimtab.models.scalar_head import with_scalar_head
 from trimtab.precompute import precompute
 from trimtab.signals.base import without_unknown
-from trimtab.signals.credit import Reading
+from trimtab.signals.credit import Reading, load_credit
 
 TOKENS, PADDED = tiny_folder.VOCAB, 400  # a policy of random weights draws padding for every third token
 WAYS = {"policy padded": (PADDED, TOKENS), "other padded": (TOKENS, PADDED)}
@@ -178,6 +179,24 @@ def test_wspo_is_over_the_ids_that_all_of_its_models_know(files, tmp_path, way, 
         strong, weak = found["policy"] - found["reference"], found["weak_aligned"] - found["weak_reference"]
         errors.append((0.5 * strong - weak).square().mean())
     assert event["loss"] == pytest.approx(torch.stack(errors).mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_reward_model_is_read_over_the_ids_that_it_was_trained_over(files, tmp_path, way):
+    own, other = WAYS[way]
+    made = tiny_folder.recipe(files, "reward_model", output=str(tmp_path / "run"), options={"kind": "dpo_rm"})
+    made["models"] = {"policy": str(files / f"ratio{own}"), "reference": str(files / f"start{other}")}
+    made["data"] = {"train": tiny_folder.write_jsonl(tmp_path / "rows.jsonl", tiny_folder.pair_rows(4))}
+    of_one_step(made)
+    credit = load_credit(str(tmp_path / "run" / "model"))
+    rows = prepare(tiny_folder.pair_rows(4), tiny_folder.byte_tokenizer(), max_length=10**6, pairs=True).rows
+    inputs = Collator(0, TOKENS)(rows)
+    wanted = [
+        over(str(tmp_path / "run" / "model"), row, TOKENS) - over(str(files / f"start{other}"), row, TOKENS)
+        for pair in rows
+        for row in sequences(pair)
+    ]
+    torch.testing.assert_close(credit(None, inputs)["token_scores"], torch.cat(wanted), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("way", WAYS)

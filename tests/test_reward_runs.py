@@ -145,6 +145,22 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights_to_the_bit(finished
     assert same_weights(tmp_path / "run", finished[kind])
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("named", [False, True])
+def test_what_was_trained_in_half_precision_is_measured_from_its_start(files, tmp_path, dtype, named):
+    """The start is rounded in training, and its fingerprint is that of the rounded weights."""
+    made = tree(files, tmp_path / "run", "dpo_rm", training={"max_steps": 1})
+    made["models"] |= {"dtype": dtype, "lora": {"r": 2, "target_modules": ["q_proj"]}}
+    if named:
+        made["models"] |= {"reference": str(files / "teacher"), "frozen_dtype": dtype}
+    credit = load_credit(str(run(made) / "model"))
+    assert credit.reference is not None
+    (start,) = credit.reference.models
+    whole = load_model(str(files / "teacher"), dtype=dtype)
+    for name, value in (whole if named else keep_layers(whole, [0, 2])).state_dict().items():
+        assert torch.equal(start.state_dict()[name], value.float())
+
+
 def test_lora_trains_the_head_too_and_leaves_a_folder_that_is_read(files, tmp_path):
     made = tree(files, tmp_path / "run", "q_rm", models={"lora": {"r": 2, "target_modules": ["q_proj"]}})
     folder = run(made)

@@ -2257,6 +2257,13 @@ MISTAKES = [
         ("test_own_code.py::test_a_resume_is_refused_where_the_file_of_a_method_was_edited",),
     ),
     Mistake(
+        "credit: the start is held against what was learnt in float32 alone",
+        "signals/credit.py",
+        "    return sorted(DTYPES, key=lambda one: one != own)",
+        '    return ["float32"]',
+        ("test_reward_runs.py::test_what_was_trained_in_half_precision_is_measured_from_its_start",),
+    ),
+    Mistake(
         "padded heads: a model's padding has a share of its probability",
         "models/forward.py",
         "cropped=vocab is not None)",

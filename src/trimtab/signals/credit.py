@@ -13,11 +13,12 @@ from transformers import AutoModelForTokenClassification, PreTrainedModel
 from trimtab.core import LabelLogits, LabelLogprobs, Losses, TokenBatch
 from trimtab.models import fingerprint
 from trimtab.models.builtin import ModelNotFound
-from trimtab.models.forward import add_objective_forward
-from trimtab.models.loading import cast, load_config, load_model, locate
+from trimtab.models.forward import add_objective_forward, crop_to
+from trimtab.models.loading import DTYPES, cast, load_config, load_model, locate
 from trimtab.models.scalar_head import add_score_forward
 from trimtab.models.student import asked_layers, keep_layers
 from trimtab.objectives.credit import Gathered, Source, gather
+from trimtab.signals.base import common_vocab
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.start import read_with
 
@@ -172,7 +173,11 @@ def load_credit(
     add_objective_forward(model)
     if reading.source != "ratio":
         return CreditModel(model, reading)
-    return CreditModel(model, reading, _reference(name, reading, reference, str(model.dtype).removeprefix("torch.")))
+    start = _reference(name, reading, reference, str(model.dtype).removeprefix("torch."))
+    known = common_vocab([model, *start.models])
+    for one in (model, *start.models):  # as training read them
+        crop_to(one, known)
+    return CreditModel(model, reading, start)
 
 
 def _reference(name: str, reading: Reading, moved: str | None, dtype: str) -> FrozenModel:
@@ -181,26 +186,34 @@ def _reference(name: str, reading: Reading, moved: str | None, dtype: str) -> Fr
     Raises:
         CreditError: if it is not there, or has other weights than in training.
     """
-    place = moved or reading.reference
-    try:
-        found = _start(name, place)
-    except ModelNotFound as error:
-        raise CreditError(
-            f"{name} is measured from {place}, which is not found ({error}); say where it is now with --reference PLACE"
-        ) from error
-    print_of = fingerprint.of_model(found)
-    if reading.reference_fingerprint not in (None, print_of):
-        raise CreditError(
-            f"{name} is measured from the model {reading.reference_fingerprint}, and {place} is {print_of}: its "
-            "weights differ, and every value would be off; give the model that its training started from"
-        )
-    return FrozenModel(cast(found, dtype), name="reference")
+    place, prints = moved or reading.reference, []
+    for rounded in _dtypes(name) if reading.reference_fingerprint else ("float32",):
+        try:
+            found = _start(name, place, rounded)
+        except ModelNotFound as error:
+            raise CreditError(
+                f"{name} is measured from {place}, which is not found ({error}); say where it is now with --reference "
+                "PLACE"
+            ) from error
+        prints.append(fingerprint.of_model(found))
+        if reading.reference_fingerprint in (None, prints[-1]):
+            return FrozenModel(cast(found, dtype), name="reference")
+    raise CreditError(
+        f"{name} is measured from the model {reading.reference_fingerprint}, and {place} is {prints[0]}: its "
+        "weights differ, and every value would be off; give the model that its training started from"
+    )
 
 
-def _start(name: str, place: str | dict[str, Any] | None) -> PreTrainedModel:
+def _dtypes(name: str) -> list[str]:
+    """In which training may have read the start, whose fingerprint goes by it: most likely that which the model has."""
+    own = str(getattr(load_config(name), "dtype", None)).removeprefix("torch.")
+    return sorted(DTYPES, key=lambda one: one != own)
+
+
+def _start(name: str, place: str | dict[str, Any] | None, dtype: str) -> PreTrainedModel:
     if not place:
         raise CreditError(f"{name} does not say which model it is measured from; name it with --reference PLACE")
     if isinstance(place, str):
-        return load_model(place)
-    whole = load_model(place["from"])
+        return load_model(place, dtype=dtype)
+    whole = load_model(place["from"], dtype=dtype)
     return keep_layers(whole, asked_layers(whole, place["layers"]))
