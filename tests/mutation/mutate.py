@@ -1992,8 +1992,8 @@ MISTAKES = [
     Mistake(
         "credit: a stored reference is not looked at",
         "signals/credit.py",
-        "if reading.reference_fingerprint not in (None, print_of):",
-        "if reading.reference_fingerprint is None:",
+        "if reading.reference_fingerprint in (None, prints[-1]):",
+        "if prints[-1]:",
         ("signals/test_credit_model.py::test_a_reference_with_other_weights",),
     ),
     Mistake(
