@@ -1,11 +1,13 @@
 """Two models at decode time: the same mixture as with an identity layer, from two sets of weights."""
 
+import copy
 from functools import partial
 from typing import ClassVar
 from unittest.mock import patch
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, MambaForCausalLM
 
@@ -89,6 +91,21 @@ def test_the_aligned_model_may_be_wrapped():
 
     reference, aligned = tiny.model(), tiny.model(seed=1)
     assert torch.equal(mixed(reference, Wrapper(aligned), 0.5), mixed(reference, aligned, 0.5))
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, [0.0, 0.4, 1.0], 1.0])
+def test_an_adapter_in_the_reference_itself_is_left_out_of_it(strength):
+    """PEFT changes the model that it wraps, so that both would be the aligned one."""
+    torch.manual_seed(0)
+    adapter = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+    model, reference = tiny.model(), tiny.model()
+    aligned = get_peft_model(model, adapter).eval()
+    apart = copy.deepcopy(aligned).merge_and_unload()
+    found = logits(mixed(model, aligned, strength, **LOGITS))
+    torch.testing.assert_close(found, logits(mixed(reference, apart, strength, **LOGITS)), rtol=1e-4, atol=1e-4)
+    assert torch.equal(logits(mixed(model, aligned, 1.0, **LOGITS)), logits(model.generate(PROMPT, **GREEDY, **LOGITS)))
+    with pytest.raises(ValueError, match="are one object, and it holds an adapter"):
+        mixed(model, model, strength)
 
 
 def test_a_streamer_gets_the_new_tokens():

@@ -1134,6 +1134,13 @@ MISTAKES = [
         ("evals/test_answerers.py::test_an_option_with_a_token_that_has_no_probability_is_no_answer",),
     ),
     Mistake(
+        "dera: an adapter in the reference itself stays on",
+        "decoding/dera.py",
+        "with own_part() if needed is dial.original else nullcontext():",
+        "with nullcontext():",
+        (DERA + "test_an_adapter_in_the_reference_itself_is_left_out_of_it",),
+    ),
+    Mistake(
         "dial: rows are taken for tokens where a layer carries several streams",
         "models/identity_layer.py",
         ".view(-1, *[1] * (states.dim() - 1))",

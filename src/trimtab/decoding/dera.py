@@ -10,6 +10,8 @@ sets of weights are in memory; `realign` does the same with one and an identity 
 Paper: decoding-time realignment (arXiv:2402.02992).
 """
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -40,8 +42,9 @@ def dera(
     Args:
         model: the reference.
         input_ids: [B, T]; they and all that follows come from `generate`.
-        aligned: a model with the same tokens, in eval mode; may be wrapped. Where heads are padded to different
-            lengths, what lies beyond the shorter one is never chosen.
+        aligned: a model with the same tokens, in eval mode; may be wrapped. With `model` itself in a PeftModel, the
+            reference is the model without that adapter. Where heads are padded to different lengths, what lies beyond
+            the shorter one is never chosen.
         strength: a number, [B], a schedule [S, B] or [S, 1], or a function of the new token's index; see `Dial`.
         streamer: is given the new tokens; for use with `functools.partial`, as in `realign`.
 
@@ -49,7 +52,8 @@ def dera(
         As `generate`.
 
     Raises:
-        ValueError: if `aligned` is missing, or the prompt holds a token that only one knows; and as in `realign`.
+        ValueError: if `aligned` is missing or cannot be told from the reference, or the prompt holds a token that only
+            one knows; and as in `realign`.
     """
     if aligned is None:
         raise ValueError("dera needs the aligned model: generate(..., custom_generate=dera, aligned=MODEL, strength=S)")
@@ -63,6 +67,7 @@ def dera(
     check_settings(generation_config, inputs)
     dial = Dial(strength, input_ids.size(0), generation_config.num_return_sequences or 1)
     others = own_cache(other, inputs, generation_config, int(dial.aligned.sum()))
+    own_part = _without_adapter(model, aligned)
     streams = [
         (needed, weight, CheckedStream(of, needed.nonzero()[:, 0].to(input_ids.device), generation_config, given))
         for needed, weight, of, given in (
@@ -74,7 +79,10 @@ def dera(
 
     def next_logits(step: int, input_ids: Tensor) -> Tensor:
         now = dial(step)
-        parts = [(s.rows, weight(now)[needed], s(input_ids)[:, :vocab]) for needed, weight, s in streams]
+        parts = []
+        for needed, weight, stream in streams:
+            with own_part() if needed is dial.original else nullcontext():
+                parts.append((stream.rows, weight(now)[needed], stream(input_ids)[:, :vocab]))
         return F.pad(mix(input_ids.size(0), parts), (0, own - vocab), value=-torch.inf)
 
     return decode(
@@ -85,6 +93,19 @@ def dera(
         generation_config=generation_config,
         streamer=streamer,
     )
+
+
+def _without_adapter(model: Any, aligned: nn.Module) -> Callable[[], Any]:
+    """A context in which `model` is the reference also where PEFT has put the adapter of `aligned` into it: PEFT
+    changes the model that it is given, so that both would be the aligned one."""
+    if unwrapped(aligned) is not model or not any(hasattr(module, "lora_A") for module in model.modules()):
+        return nullcontext
+    if not hasattr(aligned, "disable_adapter"):
+        raise ValueError(
+            "reference and aligned model are one object, and it holds an adapter: give aligned=PeftModel(...), whose "
+            "adapter can be left out, or load the reference anew"
+        )
+    return aligned.disable_adapter  # type: ignore[return-value]
 
 
 def _vocab(model: Any) -> int:
