@@ -63,6 +63,7 @@ def sets(made, tmp_path) -> tuple[str, str]:
 @pytest.fixture
 def answerers(monkeypatch) -> dict[str, Remembers]:
     """Their names are no models that could be loaded."""
+    monkeypatch.setattr("trimtab.models.places.check_there", lambda name, where: None)
     monkeypatch.setattr("trimtab.contamination.loading.load_config", lambda name: None)
     found = {"seen": Remembers([question(i) for i in range(8)], "A"), "fresh": Remembers([], "A")}
     monkeypatch.setattr(evaluate, "answerer_of", lambda settings: found[settings.model])
@@ -197,16 +198,16 @@ def test_a_clean_set_without_its_meta_is_refused(sets, tmp_path):
 
 def test_mistakes_cost_one_line(trimtab, sets, tmp_path):
     clean, control = sets
-    base = ("contamination", clean, "--out", tmp_path / "out", "--model", "no-such-model")
+    base = ("contamination", clean, "--out", tmp_path / "out", "--model", "characters-1m")
     for words, said in (
         (("--control", clean), "8 of its questions are among those of"),
-        (("--control", control, "--baseline", "b"), "--baseline b is none of the models: no-such-model"),
-        (("--control", control, "--model", "no-such-model"), "a model is named twice"),
+        (("--control", control, "--baseline", "b"), "--baseline b is none of the models: characters-1m"),
+        (("--control", control, "--model", "characters-1m"), "a model is named twice"),
         (("--control", control, "which=clean"), "the files are CLEAN.jsonl and --control FILE"),
         (("--control", control, "answer"), "write KEY=VALUE"),
         (("--control", control, "answr=x"), "answr"),
         (("--control", tmp_path / "none.jsonl"), "none.jsonl"),
-        (("--control", control), "no-such-model"),
+        (("--control", control, "--model", "no-such-model"), "no-such-model"),
     ):
         code, _, err = trimtab(*base, *words)
         assert code == 2, words

@@ -59,7 +59,7 @@ def test_a_run_and_a_preview_name_places_and_rows_as_they_are(tmp_path, name):
     preview.preview_recipe(made, 1, "train", console)
     said = "".join(console.export_text().split())  # the title of a narrow table is broken over lines
     assert "".join(ODD.split()) in said
-    assert said.count("".join(str(files / "train.jsonl").split())) == 2
+    assert said.count("".join(str(files / "train.jsonl").split())) == 3  # row, counts, and remark
 
 
 def test_a_preview_breaks_no_line_that_the_row_does_not_break(tmp_path):

@@ -126,7 +126,7 @@ def test_rotary_positions_beyond_the_training_are_said_once(tmp_path):
     folder = lay_out(tmp_path, LONG, extra=False, max_position_embeddings=64)
     job = load_job(recipe(folder), Shared(), QUIET)
     assert (job.train.counts.truncated, job.train.counts.longest) == (0, 101)
-    assert [note for note in job.notes if "was trained for 64" in note] == [job.notes[0]]
+    assert sum("was trained for 64" in note for note in job.notes) == 1
 
 
 def test_prompts_of_evaluations_must_fit(tmp_path):

@@ -12,7 +12,7 @@ from trimtab.data.rows import Prepared, check_losses, sequences
 from trimtab.data.sources import DataError
 from trimtab.recipe import Recipe
 from trimtab.run import adopt_run_date, policy_tokenizer, prepare_source
-from trimtab.terminal import table_of
+from trimtab.terminal import say, table_of
 
 LEARNT, READ = "black on bright_green", "grey50"
 
@@ -43,7 +43,7 @@ def preview_recipe(recipe: Recipe, rows: int, split: str, console: Console | Non
             console.print(_coloured(ids, labels, tokenizer, console.is_terminal), soft_wrap=True)
     console.print(_table(prepared, recipe.data.max_lost, tokenizer))
     for note in prepared.notes():
-        console.print(note, soft_wrap=True, markup=False)
+        say(console, note)
     check_losses(prepared, recipe.data.max_lost)
     return prepared
 

@@ -15,7 +15,7 @@ QUIET = Console(quiet=True)
 
 
 @pytest.fixture
-def tensorboard(monkeypatch):
+def tensorboard(monkeypatch, tmp_path_factory):
     """A writer in place of TensorBoard's, which is no dependency: it writes what it is told as JSON lines."""
 
     class SummaryWriter:
@@ -45,6 +45,10 @@ def tensorboard(monkeypatch):
     module = types.ModuleType("torch.utils.tensorboard")
     module.SummaryWriter = SummaryWriter
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    found = tmp_path_factory.mktemp("packages")
+    (found / "tensorboard").mkdir()
+    (found / "tensorboard" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(found)
     monkeypatch.setattr("transformers.integrations.integration_utils.is_tensorboard_available", lambda: True)
     monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
 
