@@ -40,7 +40,8 @@ def tasks(quick: bool) -> dict[str, Callable[[], object]]:
 
     @torch.no_grad()
     def decode() -> None:
-        model.generate(prompts, max_new_tokens=written, min_new_tokens=written, do_sample=False, use_cache=True)
+        mask, length = torch.ones_like(prompts), {"max_new_tokens": written, "min_new_tokens": written}
+        model.generate(prompts, attention_mask=mask, do_sample=False, **length)
 
     return {"step": lambda: distill_step.step("trimtab", pair, inputs), "decoding": decode}
 
