@@ -2207,8 +2207,8 @@ MISTAKES = [
     Mistake(
         "learning: one-sided groups teach",
         "signals/learning.py",
-        "torch.full_like(outcome, self.margin), ((share > 0) & (share < 1)).float()",
-        "torch.full_like(outcome, self.margin), ((share >= 0) & (share <= 1)).float()",
+        "torch.full_like(outcome, self.margin), seen.mixed.float()",
+        "torch.full_like(outcome, self.margin), (seen.share >= 0).float()",
         (LEARNING + "test_outcomes_are_learnt_by_the_loss_of_the_paper",),
     ),
     Mistake(

@@ -1,7 +1,8 @@
 """Models beside the policy that learn from its rollouts: a critic, and a reward model that keeps up with the policy."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -202,7 +203,27 @@ Adaptive = bool | Literal["margin", "weight"]
 """both of: margins by how hard a prompt is, and each of a mixed group's two sides weighing half; or one of them"""
 
 
-class OnlineReward(OutcomeLearner):
+class Judged(NamedTuple):
+    """A batch of rollouts, and which of its answers are right."""
+
+    rows: Mapping[str, Tensor]
+    """as of `Learner.fit`"""
+    old: Tensor
+    """[N] log-probabilities under the policy that wrote them"""
+    outcome: Tensor
+    """[R] 1. of an answer that is right, 0. of one that is not"""
+    share: Tensor
+    """[R] of the answers to its prompt that are right"""
+    group: Tensor
+    """[R] its prompt"""
+
+    @property
+    def mixed(self) -> Tensor:
+        """[R] whether the answers to its prompt have both outcomes."""
+        return (self.share > 0) & (self.share < 1)
+
+
+class OnlineReward(OutcomeLearner, ABC):
     """An implicit reward model that learns the outcomes of each batch of rollouts, measured from the policy that wrote
     them. Source: arXiv:2604.13197, online learning.
 
@@ -239,21 +260,13 @@ class OnlineReward(OutcomeLearner):
             group: [R]
         """
         outcome = outcome.float()
-        share = group_mean(outcome, group)
-        loss = self._learn(rows, old, outcome, share, group, size, micro)
-        return {"credit_loss": loss, **self.counted(outcome, (share > 0) & (share < 1))}
+        seen = Judged(rows, old, outcome, group_mean(outcome, group), group)
+        loss = self._learn(seen, size, micro)
+        return {"credit_loss": loss, **self.counted(outcome, seen.mixed)}
 
-    def _learn(
-        self,
-        rows: Mapping[str, Tensor],
-        old: Tensor,
-        outcome: Tensor,
-        share: Tensor,
-        group: Tensor,
-        size: int,
-        micro: int | None,
-    ) -> float:
-        raise NotImplementedError
+    @abstractmethod
+    def _learn(self, seen: Judged, size: int, micro: int | None) -> float:
+        """The mean loss of one pass, see `fit`."""
 
 
 class OnlinePrefixReward(OnlineReward):
@@ -268,24 +281,16 @@ class OnlinePrefixReward(OnlineReward):
         super().__init__(*args, **kwargs)
         self.margin, self.adaptive = margin, adaptive
 
-    def _learn(
-        self,
-        rows: Mapping[str, Tensor],
-        old: Tensor,
-        outcome: Tensor,
-        share: Tensor,
-        group: Tensor,
-        size: int,
-        micro: int | None,
-    ) -> float:
-        margin, weight = torch.full_like(outcome, self.margin), ((share > 0) & (share < 1)).float()
+    def _learn(self, seen: Judged, size: int, micro: int | None) -> float:
+        outcome = seen.outcome
+        margin, weight = torch.full_like(outcome, self.margin), seen.mixed.float()
         if self.adaptive in (True, "margin"):
-            margin = adaptive_margin(outcome, share, self.margin)
+            margin = adaptive_margin(outcome, seen.share, self.margin)
         if self.adaptive in (True, "weight"):
-            weight = difficulty_weights(outcome, share)
-        of_token = TokenBatch.from_labels(rows["labels"]).row
-        told = {"old": old, "outcome": outcome[of_token], "margin": margin[of_token], "weight": weight[of_token]}
-        return self.fit(rows, told, self._objective(), "sequence_mean", size, micro)
+            weight = difficulty_weights(outcome, seen.share)
+        of_token = TokenBatch.from_labels(seen.rows["labels"]).row
+        told = {"old": seen.old, "outcome": outcome[of_token], "margin": margin[of_token], "weight": weight[of_token]}
+        return self.fit(seen.rows, told, self._objective(), "sequence_mean", size, micro)
 
     def _objective(self) -> Objective:
         return _Prefixes(self.beta)
@@ -302,27 +307,17 @@ class OnlinePairReward(OnlineReward):
     """Of pairs, as of a DPO reward model: the sum of -log sigma(beta (R_right - R_wrong)) over the pairs of an update,
     R the summed log-ratio of an answer. See `pairs_of`."""
 
-    def _learn(
-        self,
-        rows: Mapping[str, Tensor],
-        old: Tensor,
-        outcome: Tensor,
-        share: Tensor,
-        group: Tensor,
-        size: int,
-        micro: int | None,
-    ) -> float:
-        batch = TokenBatch.from_labels(rows["labels"])
-        order = pairs_of(outcome, group, batch.lengths)
-        lengths = batch.lengths.tolist()
-        pieces = old.split(lengths)
-        told = {"reference": torch.cat([pieces[row] for row in order.tolist()] or [old[:0]])}
+    def _learn(self, seen: Judged, size: int, micro: int | None) -> float:
+        lengths = TokenBatch.from_labels(seen.rows["labels"]).lengths
+        order = pairs_of(seen.outcome, seen.group, lengths)
+        pieces = seen.old.split(lengths.tolist())
+        told = {"reference": torch.cat([pieces[row] for row in order.tolist()] or [seen.old[:0]])}
 
         def half(chosen: Tensor, rejected: Tensor) -> Tensor:  # both of a pair carry its loss
             return bradley_terry(chosen, rejected, beta=self.beta) / 2
 
         objective = Pairs("ratio", "sum", half)
-        some = {key: value[order] for key, value in rows.items()}
+        some = {key: value[order] for key, value in seen.rows.items()}
         return self.fit(some, told, objective, "sum", _even(size), None if micro is None else _even(micro))
 
 
