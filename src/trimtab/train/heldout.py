@@ -1,6 +1,6 @@
 """Held-out rows: what the policy makes of them, summed over tokens and kept for each row."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -90,6 +90,21 @@ def measure(
     return dict(sorted(rows.items()))
 
 
+def _read(
+    policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], plan: Plan, kind: Callable[[Any], Any]
+) -> Iterator[tuple[list[int], Any]]:
+    """Of each batch its row_ids, and an objective of `kind`, which is only read, with what it keeps of them."""
+    was_training = policy.training
+    policy.eval()
+    for inputs in batches:
+        reader = kind(plan.objective)
+        found = read_signals(plan.signals, policy, inputs)
+        call = ObjectiveCall(reader, inputs["labels"], found, inputs["row_id"], "sequence_mean")
+        policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)
+        yield inputs["row_id"].tolist(), reader
+    policy.train(was_training)
+
+
 class Judge:
     """An "objective" that is only read: it keeps what that of a reward model judges of each answer or pair."""
 
@@ -116,19 +131,11 @@ def judge(policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], plan: Plan
     Returns:
         row_id -> {"tokens": 1, "reward_loss", "reward_accuracy", and "brier" where there are outcomes}.
     """
-    was_training = policy.training
-    policy.eval()
     rows: dict[int, dict[str, float]] = {}
-    for inputs in batches:
-        reader = Judge(plan.objective)
-        found = read_signals(plan.signals, policy, inputs)
-        call = ObjectiveCall(reader, inputs["labels"], found, inputs["row_id"], "sequence_mean")
-        policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)
+    for ids, reader in _read(policy, batches, plan, Judge):
         columns = {REWARDS[name]: one.tolist() for name, one in reader.judged.items() if name in REWARDS}
-        ids = inputs["row_id"].tolist()
         for i, row in enumerate(ids[:: len(ids) // len(columns["reward_loss"])]):  # of a pair one
             rows[row] = {"tokens": 1, **{name: column[i] for name, column in columns.items()}}
-    policy.train(was_training)
     return dict(sorted(rows.items()))
 
 
@@ -158,18 +165,11 @@ def preferences(policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], plan
     Returns:
         row_id -> `PER_ROW`.
     """
-    was_training = policy.training
-    policy.eval()
     rows: dict[int, dict[str, float]] = {}
-    for inputs in batches:
-        reader = Preferences(plan.objective)
-        found = read_signals(plan.signals, policy, inputs)
-        call = ObjectiveCall(reader, inputs["labels"], found, inputs["row_id"], "sequence_mean")
-        policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)
+    for ids, reader in _read(policy, batches, plan, Preferences):
         columns = {name: values.tolist() for name, values in reader.found.items()}
-        for i, row in enumerate(inputs["row_id"].tolist()[::2]):
+        for i, row in enumerate(ids[::2]):
             rows[row] = {name: column[i] for name, column in columns.items()}
-    policy.train(was_training)
     return rows
 
 
