@@ -12,6 +12,7 @@ COMMANDS = {
     "--aligned": ["generate --prompt x --model smollm2-135m"],
     "--judge": ["compare-decoding --out o --model smollm2-135m"],
     "--reference": ["score s.jsonl --out o --model smollm2-135m"],
+    "--adapter": ["compare-decoding --out o --model smollm2-135m", "score s.jsonl --out o --model smollm2-135m"],
     "--rewriter": ["clean q.jsonl --out o.jsonl"],
     "--reader": ["clean q.jsonl --out o.jsonl"],
 }  # fmt: skip

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -280,8 +279,7 @@ def generate(
     from trimtab.early import check_asked, check_prompts
 
     check_prompts(prompt, prompts)
-    _look_for({"--model": model, "--aligned": aligned, "--adapter": adapter})
-    check_asked(decoding=decoding)
+    check_asked([("--model", model), ("--aligned", aligned), ("--adapter", adapter)], decoding=decoding)
     _quiet()
     from trimtab import generate as answers
     from trimtab.models.asked import How, with_adapter
@@ -335,11 +333,10 @@ def clean(
 
     from trimtab.early import check_asked
 
-    for name in [] if rewriter == "rules" or endpoint else rewriter.split(","):
-        _look_for({"--rewriter": name})
+    writers = [] if rewriter == "rules" or endpoint else rewriter.split(",")
     judge = detector.partition("nli:")[2] or ("" if endpoint else detector.partition("lm:")[2])
-    _look_for({"--detector": judge, "--reader": reader})
-    check_asked([file])
+    named = [*(("--rewriter", name) for name in writers), ("--detector", judge), ("--reader", reader)]
+    check_asked(named, [file])
     _quiet()
     from trimtab import clean as cleaning
     from trimtab.models.asked import How
@@ -395,8 +392,8 @@ def compare_decoding(
     """Decoding strategies on the same prompts: measures with intervals, drawings and texts on one page."""
     from trimtab.early import check_asked
 
-    _look_for({"--model": model, "--judge": judge})
-    check_asked([prompts] if prompts.startswith("trimtab:") else ())
+    named = [("--model", model), ("--judge", judge), ("--adapter", adapter)]
+    check_asked(named, [prompts] if prompts.startswith("trimtab:") else ())
     _quiet()
     from trimtab import compare
     from trimtab.models.asked import How, with_adapter
@@ -461,8 +458,8 @@ def eval_(
     """Suites on a model: every answer, numbers with intervals, and a page; a stopped evaluation is gone on with."""
     from trimtab.early import check_asked
 
-    _look_for({} if endpoint else {"--model": model, "--adapter": adapter})
-    check_asked(decoding=decoding, suites=[word for word in words if "=" not in word])
+    named = [] if endpoint else [("--model", model), ("--adapter", adapter)]
+    check_asked(named, decoding=decoding, suites=[word for word in words if "=" not in word])
     _quiet()
     from trimtab import evaluate
     from trimtab.evals import suites
@@ -530,9 +527,7 @@ def contamination(
     """Has a model seen a test set? Scores on it, on it in other words and on fresh items, with the gaps, and a page."""
     from trimtab.early import check_asked
 
-    for name in [] if endpoint else model:
-        _look_for({"--model": name})
-    check_asked([clean, control])
+    check_asked([] if endpoint else [("--model", name) for name in model], [clean, control])
     _quiet()
     from trimtab import contamination as search
     from trimtab.models.asked import How
@@ -579,8 +574,7 @@ def collect(
     """Answers of a model to tasks, judged, as rows for reward models; a stopped collection is gone on with."""
     from trimtab.early import check_asked
 
-    _look_for({} if endpoint else {"--model": model, "--adapter": adapter})
-    check_asked([source], decoding)
+    check_asked([] if endpoint else [("--model", model), ("--adapter", adapter)], [source], decoding)
     _quiet()
     from trimtab.collect import Settings, collect
     from trimtab.generate import parse_options
@@ -626,8 +620,7 @@ def score(
     """A reward model's score of each answer token, and what it is worth where rows say what is right."""
     from trimtab.early import check_asked
 
-    _look_for({"--model": model, "--reference": reference, "--adapter": adapter})
-    check_asked([source])
+    check_asked([("--model", model), ("--reference", reference), ("--adapter", adapter)], [source])
     _quiet()
     from trimtab import score as scoring
     from trimtab.models.asked import with_adapter
@@ -678,15 +671,6 @@ def _first_recipe(recipe: str, overrides: list[str] | None) -> Any:
 
     loaded = load_recipe(recipe, overrides or (), first=lambda runs: check_places(runs[:1]))
     return loaded.stages[0] if isinstance(loaded, Stages) else loaded
-
-
-def _look_for(models: Mapping[str, str | None]) -> None:
-    """Models, by the option that names them, are missed before torch and transformers are imported."""
-    from trimtab.models.places import check_there
-
-    for option, name in models.items():
-        if name:
-            check_there(name, option)
 
 
 def _quiet() -> None:

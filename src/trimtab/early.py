@@ -43,13 +43,15 @@ def check_places(recipes: Sequence[Recipe]) -> None:
 
 
 def check_asked(
+    models: Iterable[tuple[str, str | None]],
     sources: Iterable[str | None] = (),
     decoding: str | None = None,
     suites: Iterable[str] = (),
 ) -> None:
-    """What a command that asks a model is given besides that, before anything heavy is imported.
+    """What a command that asks models names, before anything heavy is imported.
 
     Args:
+        models: the option that names one, and the name.
         sources: of rows.
         decoding: the name of a strategy.
         suites: names.
@@ -57,6 +59,9 @@ def check_asked(
     Raises:
         ValueError: a subclass that names what is not there.
     """
+    for option, name in models:
+        if name:
+            check_model(name, option)
     for source in filter(None, sources):
         check_rows(source)
     for suite in suites:
