@@ -1,7 +1,7 @@
 """What is said of names and settings that are not there: what may have been meant."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,20 @@ def nearest(name: str, known: Iterable[str], otherwise: str) -> str:
     """The end of a message about a name that is not there: the nearest one that is, or `otherwise`."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean {close[0]!r}?" if close else otherwise
+
+
+def check_known(name: str, known: Collection[str], what: str, listed: str, mistake: type[ValueError]) -> None:
+    """Whether there is `what` of that name.
+
+    Args:
+        listed: words before the names that there are.
+
+    Raises:
+        mistake: with the nearest name.
+    """
+    if name not in known:
+        hint = nearest(name, known, f"{listed}: {', '.join(known)}")
+        raise mistake(f"there is no {what} {name!r}; {hint}")
 
 
 def check_settings(

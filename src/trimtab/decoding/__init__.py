@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trimtab import by_file
-from trimtab.mistakes import check_settings, nearest
+from trimtab.mistakes import check_known, check_settings
 
 if TYPE_CHECKING:
     from trimtab.decoding._strategy import Strategy
@@ -71,9 +71,7 @@ def check_name(name: str) -> None:
     Raises:
         DecodingError: with the nearest name.
     """
-    if name not in known():
-        hint = nearest(name, known(), f"known strategies: {', '.join(known())}")
-        raise DecodingError(f"there is no decoding strategy {name!r}; {hint}")
+    check_known(name, known(), "decoding strategy", "known strategies", DecodingError)
 
 
 def strategy(name: str) -> "Strategy":

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtab import by_file
-from trimtab.mistakes import nearest
+from trimtab.mistakes import check_known
 
 if TYPE_CHECKING:
     from trimtab.core.plan import Method, Plan
@@ -33,9 +33,7 @@ def check_name(name: str) -> None:
     Raises:
         UnknownMethod: with the nearest name.
     """
-    if name not in names():
-        hint = nearest(name, names(), f"known methods: {', '.join(names())}")
-        raise UnknownMethod(f"there is no method {name!r}; {hint}")
+    check_known(name, names(), "method", "known methods", UnknownMethod)
 
 
 def load(name: str) -> "Method":

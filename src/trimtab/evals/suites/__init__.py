@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimtab import by_file
 from trimtab.evals import SuiteError
-from trimtab.mistakes import check_settings, nearest
+from trimtab.mistakes import check_known, check_settings
 
 if TYPE_CHECKING:
     from trimtab.evals.suite import Suite
@@ -31,9 +31,7 @@ def check_name(name: str) -> None:
     Raises:
         SuiteError: with the nearest name.
     """
-    if name not in names():
-        hint = nearest(name, names(), f"there are: {', '.join(names())}")
-        raise SuiteError(f"there is no suite {name!r}; {hint}")
+    check_known(name, names(), "suite", "there are", SuiteError)
 
 
 def load(name: str) -> "Suite":
