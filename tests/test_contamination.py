@@ -63,7 +63,7 @@ def sets(made, tmp_path) -> tuple[str, str]:
 @pytest.fixture
 def answerers(monkeypatch) -> dict[str, Remembers]:
     """Their names are no models that could be loaded."""
-    monkeypatch.setattr("trimtab.models.places.check_there", lambda name, where: None)
+    monkeypatch.setattr("trimtab.early.check_model", lambda name, where: None)
     monkeypatch.setattr("trimtab.contamination.loading.load_config", lambda name: None)
     found = {"seen": Remembers([question(i) for i in range(8)], "A"), "fresh": Remembers([], "A")}
     monkeypatch.setattr(evaluate, "answerer_of", lambda settings: found[settings.model])
