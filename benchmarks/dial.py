@@ -18,8 +18,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache, GenerationConfig, LlamaConfig, PreTrainedModel
 
 from common import MIB, PATIENCE, Different, Target, alternate, parser, ratio, signature, table, tell, unjudged, write
+from trimtab.common import fingerprint
 from trimtab.decoding._streams import Stream, mix
-from trimtab.models import fingerprint
 from trimtab.models.identity_layer import bypass, identity_layer, insert_identity_layer
 from trimtab.models.loading import load_model
 

@@ -43,8 +43,8 @@ from common import (
     unjudged,
     write,
 )
+from trimtab.common import fingerprint
 from trimtab.core import IGNORE
-from trimtab.models import fingerprint
 from trimtab.models.forward import ObjectiveCall, add_objective_forward
 from trimtab.models.loading import load_config, load_model
 from trimtab.models.student import evenly_spaced, keep_layers

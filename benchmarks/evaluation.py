@@ -17,7 +17,7 @@ from inspect_ai.model import get_model
 
 from common import Different, Target, alternate, parser, ratio, signature, table, tell, unjudged, write
 from trimtab.evals import harness, suites
-from trimtab.evals.answerers import Local
+from trimtab.evals.models import Local
 from trimtab.evals.runner import Question, ask, verdicts
 from trimtab.evals.suite import Answered
 from trimtab.models.builtin import builtin_folder

@@ -4,7 +4,7 @@ import time
 from itertools import islice
 
 from common import Target, parser, signature, table, tell, write
-from trimtab.data.geometry import items
+from trimtab.data.generators.geometry import items
 
 LIMIT = 1 / 200
 SIZES = {1: 600, 2: 600, 3: 300, 4: 200, 5: 100}

@@ -18,7 +18,7 @@ from math_verify import parse, verify
 from sympy import Rational, latex, sqrt
 
 from common import Target, parser, signature, table, tell, write
-from trimtab.evals.mathpool import MathPool
+from trimtab.rewards.pool import MathPool
 
 SEED, ANSWERS, FEWER, SECONDS, WORKERS = 0, 5_000, 1_000, 5.0, 2
 PATIENCE = 60.0  # seconds for an answer that ends: a busy machine must not turn its verdict

@@ -33,6 +33,7 @@ from common import (
     unjudged,
     write,
 )
+from trimtab.commands.score import Encoded, batches, encode
 from trimtab.core import answer_mask
 from trimtab.data.collate import Collator
 from trimtab.data.sources import load_rows
@@ -40,7 +41,6 @@ from trimtab.evals.scored import read
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.models.student import evenly_spaced, keep_layers
-from trimtab.score import Encoded, batches, encode
 from trimtab.signals.credit import CreditModel, Reading
 from trimtab.signals.frozen import FrozenModel
 

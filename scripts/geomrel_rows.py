@@ -9,7 +9,7 @@ import json
 from itertools import islice
 from pathlib import Path
 
-from trimtab.data.geometry import items, wording
+from trimtab.data.generators.geometry import items, wording
 
 BUNDLED = Path(__file__).parents[1] / "src" / "trimtab" / "data" / "bundled" / "geomrel_test.jsonl"
 NUMBER, SEED = 2000, 0

@@ -23,12 +23,12 @@ from rich.console import Console
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from trimtab.commands.preview import preview_recipe
 from trimtab.core.batch import IGNORE
 from trimtab.data.rows import NO_END, PLAIN, REMARKS, Prepared
 from trimtab.data.tokens import encode_prompts
 from trimtab.models.loading import load_tokenizer
-from trimtab.preview import preview_recipe
-from trimtab.recipe import Recipe, parse
+from trimtab.runs.recipe import Recipe, parse
 
 ROOT = Path(__file__).parents[1]
 SAID = {**REMARKS, "no_end": NO_END, "plain": PLAIN}

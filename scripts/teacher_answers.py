@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from trimtab.data.prompts import everyday
+from trimtab.data.generators.prompts import everyday
 from trimtab.models.loading import load_model, load_tokenizer
 
 

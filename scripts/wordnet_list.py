@@ -1,4 +1,4 @@
-"""Write src/trimtab/data/bundled/wordnet.txt: what `trimtab.evals.wordnet` reads of WordNet 3.0.
+"""Write src/trimtab/data/bundled/wordnet.txt: what `trimtab.rewriting.wordnet` reads of WordNet 3.0.
 
     python scripts/wordnet_list.py /usr/share/wordnet
 

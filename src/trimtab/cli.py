@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from trimtab import __version__, processes
-from trimtab.mistakes import Unanswered
+from trimtab import __version__
+from trimtab.common import processes
+from trimtab.common.errors import Unanswered
 
 STOPPED = 130
 """exit code after a Ctrl-C"""
@@ -56,7 +57,7 @@ def list_(
     """Methods, decoding strategies, suites, builtin models, data and recipes that come with trimtab."""
     from rich.console import Console
 
-    from trimtab.terminal import cells, table_of
+    from trimtab.common.terminal import cells, table_of
 
     table = table_of("kind", "name", "what it is", box=None, pad_edge=False)
     for kind, name, text in _listed():
@@ -70,7 +71,7 @@ def _listed() -> list[tuple[str, str, str]]:
     from trimtab.data.synthetic import DATASETS
     from trimtab.evals import suites
     from trimtab.models.builtin import BUILTIN
-    from trimtab.recipe import shipped
+    from trimtab.runs.recipe import shipped
 
     rows = [("methods", name, methods.summary(name)) for name in methods.names()]
     rows += [("decoding", name, decoding.summary(name)) for name in decoding.known()]
@@ -82,7 +83,7 @@ def _listed() -> list[tuple[str, str, str]]:
 
 
 def _first_comment(recipe: str) -> str:
-    from trimtab.recipe import recipe_folder
+    from trimtab.runs.recipe import recipe_folder
 
     return (recipe_folder() / f"{recipe}.yaml").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
 
@@ -97,9 +98,9 @@ def show(
     from rich.console import Console
 
     from trimtab import decoding, methods
+    from trimtab.common.terminal import say
     from trimtab.evals import suites
-    from trimtab.recipe import shipped
-    from trimtab.terminal import say
+    from trimtab.runs.recipe import shipped
 
     console = Console(highlight=False)
     if method in suites.names():
@@ -141,7 +142,7 @@ def _rows(wants: Any) -> str:
 
 
 def _options(config: Any, prefix: str) -> Any:
-    from trimtab.terminal import cells, table_of
+    from trimtab.common.terminal import cells, table_of
 
     table = table_of("option", "default", "what it does", box=None, pad_edge=False)
     for name, option in config.model_fields.items():
@@ -158,7 +159,7 @@ def preview(
 ) -> None:
     """Rows as the model sees them: what is learnt in green, what is only read in grey; and what is lost."""
     loaded = _first_recipe(recipe, overrides)
-    from trimtab.preview import preview_recipe
+    from trimtab.commands.preview import preview_recipe
 
     preview_recipe(loaded, rows, split)
 
@@ -174,8 +175,8 @@ def train(
     ] = False,
 ) -> None:
     """Carry out a recipe; the run folder holds the model, the numbers and a report."""
-    from trimtab.early import check_outputs, check_places
-    from trimtab.recipe import Stages, dump, load_recipe
+    from trimtab.runs.early import check_outputs, check_places
+    from trimtab.runs.recipe import Stages, dump, load_recipe
 
     if edited and not resume:
         raise ValueError("--edited: a run that begins takes the code as it is; leave it out, or add --resume")
@@ -192,7 +193,7 @@ def train(
     from rich.console import Console
 
     from trimtab import report
-    from trimtab.run import run, run_stages
+    from trimtab.runs.run import run, run_stages
 
     console = Console(quiet=processes.rank() != 0)
     if isinstance(loaded, Stages):
@@ -217,13 +218,13 @@ def precompute(
     """Run a recipe's frozen models once over its training rows and store what they say as columns of the rows."""
     import shlex
 
-    from trimtab.early import check_places
-    from trimtab.recipe import Stages, load_recipe
+    from trimtab.runs.early import check_places
+    from trimtab.runs.recipe import Stages, load_recipe
 
     loaded = load_recipe(recipe, overrides or (), first=check_places)
     stages = loaded.stages if isinstance(loaded, Stages) else [loaded]
     _quiet()
-    from trimtab.precompute import columns_of, precompute
+    from trimtab.commands.precompute import columns_of, precompute
 
     chosen = max(stages, key=lambda stage: len(columns_of(stage)))
     meta = precompute(chosen, out, command=shlex.join(["trimtab", *sys.argv[1:]]), force=force)
@@ -276,12 +277,12 @@ def generate(
     device_map: DeviceMapOption = None,
 ) -> None:
     """Answers to prompts, by any decoding strategy; for an aligned model with a dial, at one strength or several."""
-    from trimtab.early import check_asked, check_prompts
+    from trimtab.runs.early import check_asked, check_prompts
 
     check_prompts(prompt, prompts)
     check_asked([("--model", model), ("--aligned", aligned), ("--adapter", adapter)], decoding=decoding)
     _quiet()
-    from trimtab import generate as answers
+    from trimtab.commands import generate as answers
     from trimtab.models.asked import How, with_adapter
 
     strengths = answers.parse_strengths(strength or ())
@@ -331,14 +332,14 @@ def clean(
     """Rewrite a test set that models may have seen: same meaning and answers, other words (Clean-Eval)."""
     import shlex
 
-    from trimtab.early import check_asked
+    from trimtab.runs.early import check_asked
 
     writers = [] if rewriter == "rules" or endpoint else rewriter.split(",")
     judge = detector.partition("nli:")[2] or ("" if endpoint else detector.partition("lm:")[2])
     named = [*(("--rewriter", name) for name in writers), ("--detector", judge), ("--reader", reader)]
     check_asked(named, [file])
     _quiet()
-    from trimtab import clean as cleaning
+    from trimtab.commands import clean as cleaning
     from trimtab.models.asked import How
 
     settings = cleaning.parse(options or ())
@@ -390,12 +391,12 @@ def compare_decoding(
     device_map: DeviceMapOption = None,
 ) -> None:
     """Decoding strategies on the same prompts: measures with intervals, drawings and texts on one page."""
-    from trimtab.early import check_asked
+    from trimtab.runs.early import check_asked
 
     named = [("--model", model), ("--judge", judge), ("--adapter", adapter)]
     check_asked(named, [prompts] if prompts.startswith("trimtab:") else ())
     _quiet()
-    from trimtab import compare
+    from trimtab.commands import compare_decoding as compare
     from trimtab.models.asked import How, with_adapter
 
     chosen = compare.parse_strategies(strategies, options or ())
@@ -456,12 +457,12 @@ def eval_(
     ] = None,
 ) -> None:
     """Suites on a model: every answer, numbers with intervals, and a page; a stopped evaluation is gone on with."""
-    from trimtab.early import check_asked
+    from trimtab.runs.early import check_asked
 
     named = [] if endpoint else [("--model", model), ("--adapter", adapter)]
     check_asked(named, decoding=decoding, suites=[word for word in words if "=" not in word])
     _quiet()
-    from trimtab import evaluate
+    from trimtab.commands import evaluate
     from trimtab.evals import suites
     from trimtab.models.asked import How, with_adapter
 
@@ -525,11 +526,11 @@ def contamination(
     ] = None,
 ) -> None:
     """Has a model seen a test set? Scores on it, on it in other words and on fresh items, with the gaps, and a page."""
-    from trimtab.early import check_asked
+    from trimtab.runs.early import check_asked
 
     check_asked([] if endpoint else [("--model", name) for name in model], [clean, control])
     _quiet()
-    from trimtab import contamination as search
+    from trimtab.commands import contamination as search
     from trimtab.models.asked import How
 
     search.contamination(
@@ -572,12 +573,12 @@ def collect(
     device_map: DeviceMapOption = None,
 ) -> None:
     """Answers of a model to tasks, judged, as rows for reward models; a stopped collection is gone on with."""
-    from trimtab.early import check_asked
+    from trimtab.runs.early import check_asked
 
     check_asked([] if endpoint else [("--model", model), ("--adapter", adapter)], [source], decoding)
     _quiet()
-    from trimtab.collect import Settings, collect
-    from trimtab.generate import parse_options
+    from trimtab.commands.collect import Settings, collect
+    from trimtab.commands.generate import parse_options
     from trimtab.models.asked import How, with_adapter
 
     counts = collect(
@@ -618,11 +619,11 @@ def score(
     device_map: DeviceMapOption = None,
 ) -> None:
     """A reward model's score of each answer token, and what it is worth where rows say what is right."""
-    from trimtab.early import check_asked
+    from trimtab.runs.early import check_asked
 
     check_asked([("--model", model), ("--reference", reference), ("--adapter", adapter)], [source])
     _quiet()
-    from trimtab import score as scoring
+    from trimtab.commands import score as scoring
     from trimtab.models.asked import with_adapter
 
     how = (source, processbench, reference, limit, max_length, batch_size, dtype, force, device_map)
@@ -659,15 +660,15 @@ def report_(
 @app.command()
 def doctor() -> None:
     """Versions, devices, and whether the builtin model is there."""
-    from trimtab.doctor import examine
+    from trimtab.commands.doctor import examine
 
     raise typer.Exit(examine())
 
 
 def _first_recipe(recipe: str, overrides: list[str] | None) -> Any:
     """The recipe, or the first of its stages."""
-    from trimtab.early import check_places
-    from trimtab.recipe import Stages, load_recipe
+    from trimtab.runs.early import check_places
+    from trimtab.runs.recipe import Stages, load_recipe
 
     loaded = load_recipe(recipe, overrides or (), first=lambda runs: check_places(runs[:1]))
     return loaded.stages[0] if isinstance(loaded, Stages) else loaded
@@ -730,13 +731,13 @@ def main() -> None:
     except ValueError as error:  # every mistake of a user is a ValueError that says where, what, and the way out
         if os.environ.get("TRIMTAB_TRACEBACK"):
             raise
-        from trimtab import trouble
+        from trimtab.common import failures
 
-        _fail(f"{error} ({trouble.HINT})" if trouble.comes_from_outside(error) else str(error))
+        _fail(f"{error} ({failures.HINT})" if failures.comes_from_outside(error) else str(error))
     except Unanswered as error:
         _fail(str(error), 1)
     except Exception as error:
-        if type(error).__name__ == "Interrupted":  # of trimtab.run, which must not be imported for this
+        if type(error).__name__ == "Interrupted":  # of trimtab.runs.run, which must not be imported for this
             print(f"\n{error}", file=sys.stderr)
             sys.exit(STOPPED)
         if os.environ.get("TRIMTAB_TRACEBACK"):
@@ -748,12 +749,12 @@ def _failed(error: Exception) -> None:
     """What has failed outside is one line; a mistake of the code keeps its traceback."""
     import traceback
 
-    from trimtab import trouble
+    from trimtab.common import failures
 
-    said = trouble.said(error)
+    said = failures.said(error)
     if said is not None:
         way = "" if "make room" in said or ": lower " in said else "; mend that, or choose another place"
-        _fail(f"{said}{way}, and give the same command again ({trouble.HINT})")
+        _fail(f"{said}{way}, and give the same command again ({failures.HINT})")
     traceback.print_exception(error)
     name = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     print(

@@ -28,8 +28,8 @@ from rich.console import Console
 
 from trimtab.decoding.realign import realign
 from trimtab.models.loading import load_model, load_tokenizer
-from trimtab.recipe import load_recipe
-from trimtab.run import environment, run, run_stages
+from trimtab.runs.recipe import load_recipe
+from trimtab.runs.run import environment, run, run_stages
 
 STRENGTHS = {
     "inra": (-0.5, 0.0, 0.5, 1.0, 1.5, 2.0),

@@ -28,12 +28,13 @@ import toys
 from toys import Experiment, Measures
 
 import tiny
-from trimtab.evals import clean_eval, contamination
-from trimtab.evals.clean_eval import Pair, Settings
-from trimtab.evals.rewriters import Request, Rewritten, Way
-from trimtab.evals.similarity import Measured, rouge_l
+from trimtab.evals import contamination
 from trimtab.evals.suite import Answered, Item, Verdict
 from trimtab.models.forward import add_objective_forward
+from trimtab.rewriting import clean_eval
+from trimtab.rewriting.clean_eval import Pair, Settings
+from trimtab.rewriting.rewriters import Request, Rewritten, Way
+from trimtab.rewriting.similarity import Measured, rouge_l
 
 PERSONS, THINGS, PLACES = ([f"{kind}{x}{x}" for x in "abcdefghijklmnopqrstuvwx"] for kind in ("man", "box", "town"))
 """Without digits and capitals, which Clean-Eval would protect: here the detector is to see what changes."""

@@ -24,14 +24,14 @@ from typing import Any
 from own_answers import carried_out
 from rich.console import Console
 
-from trimtab import clean
+from trimtab.commands import clean
 from trimtab.data.sources import load_rows
-from trimtab.evals.answerers import Local
 from trimtab.evals.contamination import Set, triangles
+from trimtab.evals.models import Local
 from trimtab.evals.runner import ask, question
 from trimtab.evals.suite import Answered
 from trimtab.models.loading import load_model, load_tokenizer
-from trimtab.run import environment
+from trimtab.runs.run import environment
 
 MODEL = "smollm2-135m"
 REWRITERS = ("rules", MODEL)

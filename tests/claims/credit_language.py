@@ -37,18 +37,18 @@ from language import TRAINING
 from numpy.typing import NDArray
 from rich.console import Console
 
-from trimtab.collect import Settings, collect
+from trimtab.commands.collect import Settings, collect
+from trimtab.commands.score import batches, encode
+from trimtab.common import fingerprint
 from trimtab.data.sources import Row, load_rows
-from trimtab.evals.answerers import Local
-from trimtab.evals.final import final_answer, number, same
+from trimtab.evals.models import Local
 from trimtab.evals.scored import Worth, read, worth
-from trimtab.models import fingerprint
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head
-from trimtab.recipe import Recipe, parse
-from trimtab.run import environment, run
-from trimtab.score import batches, encode
+from trimtab.rewards.final import final_answer, number, same
+from trimtab.runs.recipe import Recipe, parse
+from trimtab.runs.run import environment, run
 from trimtab.signals.credit import CreditModel, Reading, load_credit
 
 OUT = Path("benchmarks/results/claims_credit_language.json")

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from trimtab.core import Head, TokenBatch, label_logprobs, predicting
-from trimtab.evals.credit import token_auc
+from trimtab.metrics.token_scores import token_auc
 from trimtab.models.forward import ObjectiveCall, compute_objective
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head
 from trimtab.signals.columns import Outcome

@@ -32,8 +32,8 @@ from torch import Tensor, nn
 
 from trimtab.core import LazyLogits, Plan, TokenBatch
 from trimtab.data.collate import length_sorted
-from trimtab.recipe import Recipe
-from trimtab.run import Job, Shared, load_job
+from trimtab.runs.recipe import Recipe
+from trimtab.runs.run import Job, Shared, load_job
 from trimtab.train.heldout import measure, token_measures
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {

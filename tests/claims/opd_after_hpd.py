@@ -22,7 +22,7 @@ from intervals import over_seeds
 from own_answers import DATA, carried_out
 
 from trimtab.report.reading import load
-from trimtab.run import environment
+from trimtab.runs.run import environment
 
 SHARED = {"save_strategy": "no", "max_grad_norm": 1.0, "bf16": False, "gradient_checkpointing": False}
 KEPT = ("pass1", "reverse_kl", "entropy")

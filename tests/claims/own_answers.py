@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 from intervals import over_seeds
 from rich.console import Console
 
-from trimtab.recipe import Recipe, parse
 from trimtab.report.reading import load
-from trimtab.run import environment, run
+from trimtab.runs.recipe import Recipe, parse
+from trimtab.runs.run import environment, run
 
 DATA = "trimtab:planted_errors"
 COIN = """

@@ -32,7 +32,7 @@ from transformers import TrainerCallback
 
 from trimtab.data.collate import length_sorted
 from trimtab.data.rows import prepare
-from trimtab.run import Job, Shared, environment, load_job
+from trimtab.runs.run import Job, Shared, environment, load_job
 from trimtab.train.heldout import measure, summary
 
 METHODS: dict[str, tuple[str, dict[str, Any], float]] = {

@@ -14,7 +14,7 @@ from trimtab.core import IGNORE, Plan, PlanError, TokenBatch, answer_mask, reduc
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.identity_layer import insert_identity_layer, train_only_identity_layer
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head
-from trimtab.recipe import RecipeError, Stages, load_recipe, parse, shipped
+from trimtab.runs.recipe import RecipeError, Stages, load_recipe, parse, shipped
 from trimtab.signals.credit import CreditModel, Reading
 from trimtab.signals.frozen import FrozenModel
 

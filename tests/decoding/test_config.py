@@ -14,10 +14,10 @@ from trimtab.decoding import _config
 from trimtab.decoding._config import CALLERS, complete, described, fields, generate, may_leave
 from trimtab.decoding._fits import alone
 from trimtab.decoding.dera import dera
-from trimtab.evals.answerers import Local
-from trimtab.evals.rewriters import causal
+from trimtab.evals.models import Local
 from trimtab.evals.suite import user
 from trimtab.models.adapters import add_lora
+from trimtab.rewriting.rewriters import causal
 from trimtab.train import heldout
 from trimtab.train.answers import draw
 

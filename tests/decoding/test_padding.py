@@ -6,11 +6,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import tiny
 import tiny_folder
-from trimtab import compare, decoding
+from trimtab import decoding
+from trimtab.commands import compare_decoding as compare
 from trimtab.decoding import _fits
 from trimtab.decoding._config import config_of, generate
 from trimtab.decoding._fits import batches, keeps, pads_left
-from trimtab.evals.answerers import Local
+from trimtab.evals.models import Local
 from trimtab.evals.suite import user
 
 TOKENIZER = tiny_folder.byte_tokenizer()

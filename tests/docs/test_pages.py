@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from trimtab import cli, methods, recipe
+from trimtab import cli, methods
+from trimtab.runs import recipe
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/**/*.md"))

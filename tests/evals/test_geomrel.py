@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtab.data.geometry import items, wording
-from trimtab.data.geometry.audit import Claim, audit, audit_files, load, typed
-from trimtab.data.geometry.oracle import answer_of
-from trimtab.data.geometry.questions import CANNOT, QUESTIONS
+from trimtab.data.generators.geometry import items, wording
+from trimtab.data.generators.geometry.audit import Claim, audit, audit_files, load, typed
+from trimtab.data.generators.geometry.oracle import answer_of
+from trimtab.data.generators.geometry.questions import CANNOT, QUESTIONS
 from trimtab.data.sources import DataError, load_rows
 from trimtab.evals import suites
 from trimtab.evals.suite import SuiteError, baselines

@@ -10,7 +10,7 @@ from inspect_ai.model import GenerateConfig, get_model
 
 import tiny_folder
 from trimtab.evals import harness, suites
-from trimtab.evals.answerers import Local
+from trimtab.evals.models import Local
 from trimtab.evals.runner import Question, ask, measures
 from trimtab.evals.suite import SuiteError
 from trimtab.models.loading import load_model, load_tokenizer

@@ -13,8 +13,8 @@ import yaml
 import tiny_folder
 from trimtab.evals import lm_eval as tasks
 from trimtab.evals import suites
-from trimtab.evals.answerers import Local, renormalised
 from trimtab.evals.lm_eval import documents
+from trimtab.evals.models import Local, renormalised
 from trimtab.evals.runner import Question, ask, measures, question
 from trimtab.evals.suite import Item, SuiteError
 from trimtab.models import loading

@@ -6,11 +6,12 @@ import pytest
 
 import tiny_folder
 from trimtab.data.sources import DataError
-from trimtab.evals import clean_eval, suites
-from trimtab.evals.rules import Rules
-from trimtab.evals.similarity import Measured
+from trimtab.evals import suites
 from trimtab.evals.suite import SuiteError
 from trimtab.evals.suites.multiple_choice import SUITE, official, robust
+from trimtab.rewriting import clean_eval
+from trimtab.rewriting.rules import Rules
+from trimtab.rewriting.similarity import Measured
 
 OPTIONS = {"A": "oxygen", "B": "carbon dioxide", "C": "helium"}
 ROWS = [

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimtab.data.sources import DataError
-from trimtab.evals import consistency, suites
+from trimtab.evals import suites
 from trimtab.evals.suite import Answered, SuiteError, Verdict
 from trimtab.evals.suites.personality import GATE, PERSONAS, SUITE, Settings, load_pairs, parse, read, score, tabulate
+from trimtab.metrics import consistency
 
 FAST = settings(max_examples=500, deadline=None)
 SLOW = settings(max_examples=10_000, deadline=None)

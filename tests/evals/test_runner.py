@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from trimtab.evals.answerers import Reply
+from trimtab.evals.models import Reply
 from trimtab.evals.runner import Answers, Question, ask, measures
 from trimtab.evals.suite import Item, Options, Suite, SuiteError, Verdict, lines, user
 

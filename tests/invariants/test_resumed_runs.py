@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from test_run import drive, same_weights
 
 import tiny_folder
-from test_run import drive, same_weights
 from trimtab import methods
 from trimtab.core import Wants
-from trimtab.recipe import Recipe, Stages, load_recipe, parse
-from trimtab.run import run
+from trimtab.runs.recipe import Recipe, Stages, load_recipe, parse
+from trimtab.runs.run import run
 
 FAST = {"psft", "grpo"}
 """of the others the trainer's part is tested in tests/train"""

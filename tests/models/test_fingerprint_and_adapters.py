@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import tiny
-from trimtab.models import fingerprint
+from trimtab.common import fingerprint
 from trimtab.models.adapters import AdapterError, add_lora
 from trimtab.models.forward import add_objective_forward
 

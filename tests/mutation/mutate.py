@@ -53,11 +53,11 @@ WINDOWS = "train/test_windows.py::"
 FUSED, COLUMNS = "signals/test_fused.py::", "signals/test_columns.py::"
 LOADING, TOKENIZERS = "models/test_loading.py::", "models/test_tokenizers.py::"
 CHATS, TOKENS = "data/test_chat.py::", "data/test_tokens.py::"
-STORED, COLLATE, ROWS = "test_precompute.py::", "data/test_collate.py::", "data/test_rows.py::"
+STORED, COLLATE, ROWS = "commands/test_precompute.py::", "data/test_collate.py::", "data/test_rows.py::"
 SWEEPS, READING, MEASURED = (f"report/test_report_{name}.py::" for name in ("sweeps", "reading", "measures"))
 ADAPTIVE, PENALTY = "decoding/test_adaptive.py::", "decoding/test_penalty.py::"
-SCORE, SCORES_PAGE = "test_score.py::", "report/test_scores_page.py::"
-CREDIT_MEASURES = "evals/test_credit.py::"
+SCORE, SCORES_PAGE = "commands/test_score.py::", "report/test_scores_page.py::"
+CREDIT_MEASURES = "metrics/test_token_scores.py::"
 BEGINNING = "decoding/test_beginning.py::"
 RAGGED = "decoding/test_ragged.py::"
 ROLLOUTS, LEARNING = "train/test_rollouts.py::", "signals/test_learning.py::"
@@ -68,8 +68,8 @@ ADVANTAGES, SURROGATE = "objectives/test_advantages.py::", "objectives/test_poli
 GRPO, REINFORCE, RLOO, PPO, OPD, DISTRL, LCO = (
     f"methods/test_{name}.py::" for name in ("grpo", "reinforce", "rloo", "ppo", "opd", "distrl", "lco")
 )
-QUALITY, GEOMREL = "evals/test_text_quality.py::", "evals/test_geomrel.py::"
-PLACED, ORACLE = "data/geometry/test_constructions.py::", "data/geometry/test_oracle.py::"
+QUALITY, GEOMREL = "metrics/test_text_quality.py::", "evals/test_geomrel.py::"
+PLACED, ORACLE = "data/generators/geometry/test_constructions.py::", "data/generators/geometry/test_oracle.py::"
 IDENTITY, REALIGN, DERA = "models/test_identity_layer.py::", "decoding/test_realign.py::", "decoding/test_dera.py::"
 
 MISTAKES = [
@@ -1117,21 +1117,21 @@ MISTAKES = [
         "models/loading.py",
         "    late = adapter is not None and",
         "    late = False and",
-        ("test_asked_models.py::test_an_adapter_reaches_all_layers_of_a_model_that_is_spread",),
+        ("models/test_asked_models.py::test_an_adapter_reaches_all_layers_of_a_model_that_is_spread",),
     ),
     Mistake(
         "dial: names of a dense identity layer are read as those of experts",
         "models/layer_lora.py",
         "    kept = known.pop(kind, None)",
         "    kept = known.get(kind)",
-        ("test_lora_runs.py::test_adapters_of_a_dense_identity_layer_stay_out_of_the_experts_behind_it",),
+        ("runs/test_lora_runs.py::test_adapters_of_a_dense_identity_layer_stay_out_of_the_experts_behind_it",),
     ),
     Mistake(
         "echoes: a token without a log-probability counts as certain",
         "evals/echoes.py",
         "                if any(value is None for _, value in rest):",
         "                if not rest:",
-        ("evals/test_answerers.py::test_an_option_with_a_token_that_has_no_probability_is_no_answer",),
+        ("evals/test_models.py::test_an_option_with_a_token_that_has_no_probability_is_no_answer",),
     ),
     Mistake(
         "dera: an adapter in the reference itself stays on",
@@ -1192,14 +1192,14 @@ MISTAKES = [
         "evals/echoes.py",
         "                rest = whole[len(prompt) :]",
         "                rest = whole[len(prompt) - 1 :]",
-        ("evals/test_answerers.py::test_a_server_that_echoes_gives_the_probabilities_of_the_model_itself",),
+        ("evals/test_models.py::test_a_server_that_echoes_gives_the_probabilities_of_the_model_itself",),
     ),
     Mistake(
         "loading: an adapter is put on the model that it names",
         "models/places.py",
         "            return Adapter(place, name.base, settings)",
         "            pass",
-        ("test_asked_models.py::test_an_adapter_is_put_on_the_model_that_is_named_whatever_it_names_itself",),
+        ("models/test_asked_models.py::test_an_adapter_is_put_on_the_model_that_is_named_whatever_it_names_itself",),
     ),
     Mistake(
         "decoding: a setting that does nothing is taken",
@@ -1210,10 +1210,10 @@ MISTAKES = [
     ),
     Mistake(
         "compare: text is read without what the tokenizer begins texts with",
-        "compare.py",
+        "commands/compare_decoding.py",
         'ids = prompt_ids(tokenizer, prompt, "the prompt", plain=not chat)',
         "ids = coder(tokenizer).ids(asked)",
-        ("test_compare.py::test_the_same_token_behind_the_same_prompt_has_the_same_score",),
+        ("commands/test_compare_decoding.py::test_the_same_token_behind_the_same_prompt_has_the_same_score",),
     ),
     Mistake(
         "decoding: a cache that two streams share is believed",
@@ -1425,14 +1425,14 @@ MISTAKES = [
     ),
     Mistake(
         "text: n-grams of the corpus in place of each text",
-        "evals/text_quality.py",
+        "metrics/text_quality.py",
         "        distinct, whole = distinct + of_text[0], whole + of_text[1]",
         "        distinct, whole = max(distinct, of_text[0]), whole + of_text[1]",
         (QUALITY + "test_repetition_counts_within_texts",),
     ),
     Mistake(
         "text: self-reinforcement compares after the update",
-        "evals/text_quality.py",
+        "metrics/text_quality.py",
         "        if token in self.last and self.last[token] < q:",
         "        if token in self.last:",
         (QUALITY + "test_self_reinforcement_by_hand",),
@@ -1453,14 +1453,14 @@ MISTAKES = [
     ),
     Mistake(
         "stored: the weak models change places",
-        "precompute.py",
+        "commands/precompute.py",
         "kept[-1] - kept[0] if len(roles) == 2",
         "kept[0] - kept[-1] if len(roles) == 2",
         (STORED + "test_stored_and_live_log_ratios", STORED + "test_each_row_keeps_its_place"),
     ),
     Mistake(
         "stored: the rejected answer is given the numbers of the chosen one",
-        "precompute.py",
+        "commands/precompute.py",
         'logprobs[role][row["row_id"]][number] for role',
         'logprobs[role][row["row_id"]][0] for role',
         (STORED + "test_stored_and_live_references_train_the_same",),
@@ -1489,89 +1489,89 @@ MISTAKES = [
     # --- evaluation, and what is said of it
     Mistake(
         "wording: opposites pass",
-        "evals/wording.py",
+        "rewriting/wording.py",
         "any(_opposite(one, other) for one in ours for other in theirs)",
         "any(False for one in ours for other in theirs)",
-        ("evals/test_wording.py::test_each_rule_sees_its_kind_of_change",),
+        ("rewriting/test_wording.py::test_each_rule_sees_its_kind_of_change",),
     ),
     Mistake(
         "wording: parts that changed places pass",
-        "evals/wording.py",
+        "rewriting/wording.py",
         "sides[1].get(word) == (right, left)",
         "sides[1].get(word) == (left, right, word)",
-        ("evals/test_wording.py::test_each_rule_sees_its_kind_of_change",),
+        ("rewriting/test_wording.py::test_each_rule_sees_its_kind_of_change",),
     ),
     Mistake(
         "wording: a word that nothing stands for is excused by a sibling",
-        "evals/wording.py",
+        "rewriting/wording.py",
         "_opposite(word, one) or wordnet.siblings(word.bases, one.bases)",
         "_opposite(word, one)",
         (
-            "evals/test_wording.py::test_a_word_that_nothing_stands_for_may_be_said_by_its_place_but_not_by_a_sibling_or_a_unit",
+            "rewriting/test_wording.py::test_a_word_that_nothing_stands_for_may_be_said_by_its_place_but_not_by_a_sibling_or_a_unit",
         ),
     ),
     Mistake(
         "wording: a condition and what follows change places",
-        "evals/wording.py",
+        "rewriting/wording.py",
         "(marker in CONDITION and ours - theirs and theirs - ours)",
         "False",
-        ("evals/test_wording.py::test_each_rule_sees_its_kind_of_change",),
+        ("rewriting/test_wording.py::test_each_rule_sees_its_kind_of_change",),
     ),
     Mistake(
         "canonical: what need not be is what must not be",
-        "evals/canonical.py",
+        "rewriting/canonical.py",
         'not (?:required|obliged) to\\b": "need not"',
         'not (?:required|obliged) to\\b": "must not"',
-        ("evals/test_wording.py::test_what_only_looks_like_another_way_to_write_it_is_a_change",),
+        ("rewriting/test_wording.py::test_what_only_looks_like_another_way_to_write_it_is_a_change",),
     ),
     Mistake(
         "protected: a name that opens a sentence is not",
-        "evals/protected.py",
+        "rewriting/protected.py",
         '(("names", 0), ("opening", re.IGNORECASE))',
         '(("names", 0),)',
-        ("evals/test_wording.py::test_a_name_that_opens_a_sentence_is_protected",),
+        ("rewriting/test_wording.py::test_a_name_that_opens_a_sentence_is_protected",),
     ),
     Mistake(
         "clean: the fall-back is not named",
-        "clean.py",
+        "commands/clean.py",
         '"fallback": why or None',
         '"fallback": None',
-        ("test_clean.py::test_without_a_language_model_the_fall_back_is_named",),
+        ("commands/test_clean.py::test_without_a_language_model_the_fall_back_is_named",),
     ),
     Mistake(
         "eval: a dead server is an error of every item",
-        "evals/answerers.py",
+        "evals/models.py",
         "if _unreachable(last) and self.answered == answered:",
         "if False and self.answered == answered:",
-        ("evals/test_answerers.py::test_a_server_that_is_not_there_ends_it_after_few_tries_with_the_cause",),
+        ("evals/test_models.py::test_a_server_that_is_not_there_ends_it_after_few_tries_with_the_cause",),
     ),
     Mistake(
         "eval: where all is an error there is a report",
-        "mistakes.py",
+        "common/errors.py",
         "if known and (whole or len(known) >= GIVE_UP):",
         "if known and (False and len(known) >= GIVE_UP):",
-        ("test_evaluate.py::test_where_every_item_is_an_error_the_first_cause_is_told",),
+        ("commands/test_evaluate.py::test_where_every_item_is_an_error_the_first_cause_is_told",),
     ),
     Mistake(
         "eval: the folder is that of the model and not of the run",
-        "evaluate.py",
+        "commands/evaluate.py",
         "        if name in PARTS:\n            continue\n",
         "",
-        ("test_evaluate.py::test_evaluations_are_named_after_the_run_that_made_the_model",),
+        ("commands/test_evaluate.py::test_evaluations_are_named_after_the_run_that_made_the_model",),
     ),
     Mistake(
         "personality: a fall-back in silence",
-        "evaluate.py",
+        "commands/evaluate.py",
         'fallback=f"fall-back: {why}"',
         'fallback=""',
-        ("test_evaluate.py::test_without_probabilities_the_text_is_read_and_that_is_said",),
+        ("commands/test_evaluate.py::test_without_probabilities_the_text_is_read_and_that_is_said",),
     ),
     Mistake(
         "report: a run beside evaluations is dropped",
         "report/evaluation.py",
         "(is_run(one) or not _within(one))",
         "(False)",
-        ("test_evaluate.py::test_a_report_of_a_run_and_an_evaluation_shows_both",),
+        ("commands/test_evaluate.py::test_a_report_of_a_run_and_an_evaluation_shows_both",),
     ),
     Mistake(
         "trackers: closed before the last measures",
@@ -1663,24 +1663,24 @@ MISTAKES = [
     ),
     Mistake(
         "evaluation: the first token stands for the whole label",
-        "evals/answerers.py",
+        "evals/models.py",
         "found[row][k] += rest[i",
         "found[row][k] += 0 * rest[i",
-        ("evals/test_answerers.py::test_options_get_the_probability_of_all_their_tokens",),
+        ("evals/test_models.py::test_options_get_the_probability_of_all_their_tokens",),
     ),
     Mistake(
         "evaluation: positions of labels count the padding",
-        "evals/answerers.py",
+        "evals/models.py",
         "at = positions[owner, -1:] + 1",
         "at = 0 * positions[owner, -1:] + mask.size(1)",
-        ("evals/test_answerers.py::test_options_get_the_probability_of_all_their_tokens",),
+        ("evals/test_models.py::test_options_get_the_probability_of_all_their_tokens",),
     ),
     Mistake(
         "evaluation: a refusal is tried again",
-        "evals/answerers.py",
+        "evals/models.py",
         "return error.status_code in (408, 409, 429) or error.status_code >= 500",
         "return True",
-        ("evals/test_answerers.py::test_a_refusal_ends_the_evaluation_at_once",),
+        ("evals/test_models.py::test_a_refusal_ends_the_evaluation_at_once",),
     ),
     Mistake(
         "evaluation: a torn line is kept",
@@ -1691,101 +1691,101 @@ MISTAKES = [
     ),
     Mistake(
         "geometry: the turned vector goes the other way",
-        "data/geometry/plane.py",
+        "data/generators/geometry/plane.py",
         "(n * ux - m * self.k * uy)",
         "(n * ux + m * self.k * uy)",
         (PLACED + "test_plane_against_values", PLACED + "test_its_facts_hold_exactly"),
     ),
     Mistake(
         "geometry: lengths without the plane's unit",
-        "data/geometry/plane.py",
+        "data/generators/geometry/plane.py",
         "return u[0] * v[0] + self.k * u[1] * v[1]",
         "return u[0] * v[0] + u[1] * v[1]",
         (PLACED + "test_unit_of_three", PLACED + "test_its_facts_hold_exactly"),
     ),
     Mistake(
         "geometry: between includes the line beyond",
-        "data/geometry/plane.py",
+        "data/generators/geometry/plane.py",
         "return cross(u, v) == 0 and u[0] * v[0] + u[1] * v[1] > 0",
         "return cross(u, v) == 0",
         (PLACED + "test_plane_against_values",),
     ),
     Mistake(
         "oracle: coincidences are not forced",
-        "data/geometry/oracle.py",
+        "data/generators/geometry/oracle.py",
         "cases = list(c.cases.values()) if special else []",
         "cases = []",
         (ORACLE + "test_answers_that_everyone_can_check",),
     ),
     Mistake(
         "oracle: a quantity may change its sign",
-        "data/geometry/oracle.py",
+        "data/generators/geometry/oracle.py",
         "    if any(len(found) > 1 for found in signs.values()):",
         "    if False:",
         (ORACLE + "test_a_quantity_that_changes_sign_is_not_said_never_to_vanish",),
     ),
     Mistake(
         "oracle: two quantities at once are let pass",
-        "data/geometry/oracle.py",
+        "data/generators/geometry/oracle.py",
         "        if len(left) > 1:",
         "        if False:",
         (ORACLE + "test_a_label_that_hangs_on_two_quantities_at_once_is_not_claimed",),
     ),
     Mistake(
         "oracle: a point on the boundary counts as outside",
-        "data/geometry/questions.py",
+        "data/generators/geometry/questions.py",
         """        raise NotAsked("on the boundary")""",
         """        return _only("no")""",
         (ORACLE + "test_a_point_on_the_boundary_is_not_asked_about",),
     ),
     Mistake(
         "oracle: two names of one line are parallel",
-        "data/geometry/questions.py",
+        "data/generators/geometry/questions.py",
         """            raise NotAsked("one line")""",
         """            return _only("parallel")""",
         (ORACLE + "test_one_line_with_two_names_is_not_asked_about",),
     ),
     Mistake(
         "oracle: sides of the transversal are swapped",
-        "data/geometry/questions.py",
+        "data/generators/geometry/questions.py",
         """return _only("corresponding") if side == other_side else frozenset()""",
         """return _only("corresponding") if side != other_side else frozenset()""",
         (ORACLE + "test_roles_at_a_transversal",),
     ),
     Mistake(
         "oracle: interior and exterior are swapped",
-        "data/geometry/questions.py",
+        "data/generators/geometry/questions.py",
         "return _same_ray(g, v, x, h if v == p else p), turn",
         "return not _same_ray(g, v, x, h if v == p else p), turn",
         (ORACLE + "test_roles_at_a_transversal",),
     ),
     Mistake(
         "oracle: clockwise polygons are inside out",
-        "data/geometry/questions.py",
+        "data/generators/geometry/questions.py",
         "    if turn(*shape[:3]) < 0:",
         "    if False:",
         (ORACLE + "test_answers_that_everyone_can_check",),
     ),
     Mistake(
         "split: by the letters of a question",
-        "data/geometry/wording.py",
+        "data/generators/geometry/wording.py",
         "return zlib.crc32(normal(question).encode()) % 10 == 0",
         "return zlib.crc32(question.encode()) % 10 == 0",
         (GEOMREL + "test_a_question_is_in_one_split_whatever_its_points_are_called",),
     ),
     Mistake(
         "parser: one of two options that a text names is its choice",
-        "evals/parsing.py",
+        "rewards/parsing.py",
         "    return found if several or len(found) == 1 else ()",
         "    return found[:1]",
-        ("evals/test_parsing.py::test_a_written_answer_is_read",),
+        ("rewards/test_parsing.py::test_a_written_answer_is_read",),
     ),
     Mistake(
         "parser: a thought is part of the answer",
-        "evals/parsing.py",
+        "rewards/parsing.py",
         "plain = _plain(without_reasoning(text))",
         "plain = _plain(text)",
-        ("evals/test_parsing.py::test_a_written_answer_is_read",),
+        ("rewards/test_parsing.py::test_a_written_answer_is_read",),
     ),
     Mistake(
         "drawing: upside down",
@@ -1803,28 +1803,28 @@ MISTAKES = [
     ),
     Mistake(
         "score: tokens without their white space",
-        "score.py",
+        "commands/score.py",
         "tokens.append(asked.text[at:end] if",
         "tokens.append(asked.text[start:end] if",
         (SCORE + "test_white_space_belongs_to_the_token_behind_it",),
     ),
     Mistake(
         "score: first token that nothing predicts is kept",
-        "score.py",
+        "commands/score.py",
         "offsets[len(offsets) - len(ids) :], offsets[: len(offsets) - len(ids)]",
         "offsets[: len(ids)], []",
         (SCORE + "test_plain_texts_are_scored_from",),
     ),
     Mistake(
         "score: an answer is cut one token late",
-        "score.py",
+        "commands/score.py",
         'cut = max(0, len(row["input_ids"]) - max_length)',
         'cut = max(0, len(row["input_ids"]) - max_length - 1)',
         (SCORE + "test_a_long_answer_loses_its_end",),
     ),
     Mistake(
         "score: done answers are scored again",
-        "score.py",
+        "commands/score.py",
         "if one.asked.id not in done]",
         "if one.asked.id is not done]",
         (SCORE + "test_a_killed_call_is_gone_on_with",),
@@ -1869,21 +1869,21 @@ MISTAKES = [
     ),
     Mistake(
         "score: right answers are the wrong ones of the AUC",
-        "evals/credit.py",
+        "metrics/token_scores.py",
         "((ranks(value) * right).sum(-1) - rights * (rights + 1) / 2)",
         "((ranks(value) * (1 - right)).sum(-1) - rights * (rights + 1) / 2)",
         (CREDIT_MEASURES + "test_auc_of_answers_by_hand",),
     ),
     Mistake(
         "score: a value of 0 says right",
-        "evals/credit.py",
+        "metrics/token_scores.py",
         "return _mean((value > 0) == (right > 0), seed)",
         "return _mean((value >= 0) == (right > 0), seed)",
         (CREDIT_MEASURES + "test_the_sign_of_a_value",),
     ),
     Mistake(
         "score: a signature is not looked at",
-        "score.py",
+        "commands/score.py",
         "if key not in LOOSE and before.get(key) != now:",
         "if key in LOOSE and before.get(key) != now:",
         (SCORE + "test_other_scores_are_never_mixed_in",),
@@ -2008,21 +2008,21 @@ MISTAKES = [
         "train/heldout.py",
         'ids[:: len(ids) // len(columns["reward_loss"])]',
         'ids[: len(columns["reward_loss"])]',
-        ("test_reward_runs.py::test_held_out_rows_are_judged",),
+        ("runs/test_reward_runs.py::test_held_out_rows_are_judged",),
     ),
     Mistake(
         "collect: wrong answers are chosen",
-        "collect.py",
+        "commands/collect.py",
         "pairs = list(zip(right, wrong))[: settings.pairs]",
         "pairs = list(zip(wrong, right))[: settings.pairs]",
-        ("test_collect.py::test_right_and_wrong_answers_are_paired",),
+        ("commands/test_collect.py::test_right_and_wrong_answers_are_paired",),
     ),
     Mistake(
         "collect: every answer to a number is right",
-        "evals/final.py",
+        "rewards/final.py",
         "_one_number(clause(answer)) == number(truth)",
         "_one_number(clause(answer)) is not None",
-        ("evals/test_final.py::test_answers_are_the_same",),
+        ("rewards/test_final.py::test_answers_are_the_same",),
     ),
     # --- learning from own answers
     Mistake(
@@ -2251,38 +2251,38 @@ MISTAKES = [
     ),
     Mistake(
         "rewards: the last one that judges an answer says whether it is right",
-        "data/judged.py",
+        "rewards/judged.py",
         "        found.append(said[0])",
         "        found.append(said[-1])",
         (ROLLOUTS + "test_the_first_reward_that_judges_an_answer_says_whether_it_is_right",),
     ),
     Mistake(
         "resume: edited code is gone on with unasked",
-        "run.py",
+        "runs/run.py",
         "    if not edited:\n        raise RunError(",
         "    if False:\n        raise RunError(",
-        ("test_own_code.py::test_a_resume_is_refused_where_the_file_of_a_method_was_edited",),
+        ("common/test_user_code.py::test_a_resume_is_refused_where_the_file_of_a_method_was_edited",),
     ),
     Mistake(
         "credit: the start is held against what was learnt in float32 alone",
         "signals/credit.py",
         "    return sorted(DTYPES, key=lambda one: one != own)",
         '    return ["float32"]',
-        ("test_reward_runs.py::test_what_was_trained_in_half_precision_is_measured_from_its_start",),
+        ("runs/test_reward_runs.py::test_what_was_trained_in_half_precision_is_measured_from_its_start",),
     ),
     Mistake(
         "padded heads: a model's padding has a share of its probability",
         "models/forward.py",
         "cropped=vocab is not None)",
         "cropped=False)",
-        ("test_padded_vocabularies.py::test_wspo_is_over_the_ids_that_all_of_its_models_know",),
+        ("runs/test_padded_vocabularies.py::test_wspo_is_over_the_ids_that_all_of_its_models_know",),
     ),
     Mistake(
         "rollouts: padding of the policy's head is learnt",
         "train/rollouts.py",
         '        return {**rows, "labels": rows["labels"].masked_fill(unknown, IGNORE)}',
         "        return rows",
-        ("test_padded_vocabularies.py::test_what_learns_from_own_answers",),
+        ("runs/test_padded_vocabularies.py::test_what_learns_from_own_answers",),
     ),
     Mistake(
         "credit: squashed scores are read as they are",
@@ -2293,10 +2293,10 @@ MISTAKES = [
     ),
     Mistake(
         "code: what a reward imports is not looked at",
-        "own_code.py",
+        "common/user_code.py",
         "            waiting += [other for other in _imported(path)",
         "            waiting += [other for other in ()",
-        ("test_own_code.py::test_the_files_of_a_reward",),
+        ("common/test_user_code.py::test_the_files_of_a_reward",),
     ),
     Mistake(
         "rollouts: old log-probabilities lose their sign",
@@ -2322,7 +2322,7 @@ MISTAKES = [
     ),
     Mistake(
         "best of n: a different answer counts as often as it was given",
-        "evals/credit.py",
+        "metrics/token_scores.py",
         "of_name.sum(axis=1) / (votes > 0).sum(axis=1)",
         "(of_name * votes).sum(axis=1) / votes.sum(axis=1)",
         (CREDIT_MEASURES + "test_scores_that_know_nothing_do_as_well_as_any_of_the_different_answers",),
@@ -2618,14 +2618,14 @@ MISTAKES = [
     # --- commands and runs
     Mistake(
         "processes: a group of another size is taken",
-        "processes.py",
+        "common/processes.py",
         "    if asked != size:",
         "    if asked < size:",
-        ("test_processes.py::test_a_group_of_another_size_than_was_launched_is_refused",),
+        ("common/test_processes.py::test_a_group_of_another_size_than_was_launched_is_refused",),
     ),
     Mistake(
         "hub: what is not there is not told",
-        "hub.py",
+        "common/hub.py",
         '        return "gone"',
         '        return "unknown"',
         ("test_hub.py::test_a_mistyped_model_is_asked_for_once_and_told",),
@@ -2635,21 +2635,21 @@ MISTAKES = [
         "data/rows.py",
         "    jobs = ((rows[start : start + STRETCH], start) for start in starts)",
         "    jobs = ((rows[start : start + STRETCH], 0) for start in starts)",
-        ("test_preparation.py::test_many_rows_at_a_time_are_what_each_is_alone",),
+        ("runs/test_preparation.py::test_many_rows_at_a_time_are_what_each_is_alone",),
     ),
     Mistake(
         "rows: kept for another tokenizer",
-        "preparation.py",
+        "runs/preparation.py",
         '        "tokenizer": _of_tokenizer(tokenizer),',
         '        "tokenizer": "",',
-        ("test_preparation.py::test_anything_that_they_depend_on_makes_them_anew",),
+        ("runs/test_preparation.py::test_anything_that_they_depend_on_makes_them_anew",),
     ),
     Mistake(
         "rows: a kept file is not held against its digest",
         "data/kept.py",
         "        if metadata.pop(DIGEST, None) != _digest(arrays, metadata):",
         "        if metadata.pop(DIGEST, None) is None:",
-        ("test_preparation.py::test_a_file_that_is_not_as_it_was_written_is_made_anew",),
+        ("runs/test_preparation.py::test_a_file_that_is_not_as_it_was_written_is_made_anew",),
     ),
     Mistake(
         "rows: data.chat does nothing",
@@ -2660,10 +2660,10 @@ MISTAKES = [
     ),
     Mistake(
         "longer: any schedule is taken",
-        "longer.py",
+        "runs/longer.py",
         "1e-9 * max(one, other)",
         "1e9 * max(one, other)",
-        ("test_longer.py::test_a_schedule_over_all_steps_cannot_be_made_longer_and_says_why",),
+        ("runs/test_longer.py::test_a_schedule_over_all_steps_cannot_be_made_longer_and_says_why",),
     ),
     Mistake(
         "budget: a step may go beyond it",
@@ -2674,10 +2674,10 @@ MISTAKES = [
     ),
     Mistake(
         "trouble: a mistake of the code loses its traceback",
-        "trouble.py",
+        "common/failures.py",
         "    if package is not None and package not in OURS and",
         "    if package is None or package in OURS and",
-        ("test_trouble.py::test_a_mistake_of_the_code_keeps_its_traceback_and_asks_for_a_report",),
+        ("common/test_failures.py::test_a_mistake_of_the_code_keeps_its_traceback_and_asks_for_a_report",),
     ),
     Mistake(
         "start: the distribution is that of the trained policy",
@@ -2688,17 +2688,17 @@ MISTAKES = [
     ),
     Mistake(
         "seeds: every run has the first one",
-        "recipe.py",
+        "runs/recipe.py",
         '{**tree, "seed": seed, "output"',
         '{**tree, "seed": seeds[0], "output"',
-        ("test_recipe.py::test_seeds_make_a_run_of_each_in_a_folder_of_its_own",),
+        ("runs/test_recipe.py::test_seeds_make_a_run_of_each_in_a_folder_of_its_own",),
     ),
     Mistake(
         "early: a schedule that is not there is found by TRL alone",
         "train/keys.py",
         "and allowed and training[key] not in allowed",
         "and allowed and training[key] in ()",
-        ("test_early.py::test_a_mistake_in_a_name_is_told_without_torch",),
+        ("runs/test_early.py::test_a_mistake_in_a_name_is_told_without_torch",),
     ),
 ]
 

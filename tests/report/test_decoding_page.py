@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from trimtab.intervals import Interval, bootstrap_ratio
+from trimtab.metrics.intervals import Interval, bootstrap_ratio
 from trimtab.report.decoding import Column, Page, Series, marked, mean_along, over_texts, resampled, write
 
 NAMES = ("greedy", "adaptive", "human")

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import tiny
+from trimtab.common import fingerprint
 from trimtab.core import TokenBatch
-from trimtab.models import fingerprint
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head
 from trimtab.objectives import credit
 from trimtab.signals.credit import FILE, CreditError, CreditModel, Reading, load_credit, reading_of

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from rich.console import Console
+from test_run import drive, events
 
 import tiny_folder
-from test_run import drive, events
 from trimtab import report
-from trimtab import run as runs
-from trimtab.recipe import parse
-from trimtab.run import run, run_stages
+from trimtab.runs import run as runs
+from trimtab.runs.recipe import parse
+from trimtab.runs.run import run, run_stages
 from trimtab.train.budget import GRACE, Budget
 
 QUIET = Console(quiet=True)

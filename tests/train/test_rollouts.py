@@ -10,12 +10,12 @@ from trl import GRPOTrainer
 import tiny
 import tiny_folder
 from trimtab.core import IGNORE, Candidates, Plan, TokenBatch, answer_mask
-from trimtab.data.judged import NotJudged
 from trimtab.decoding._fits import pads_left
 from trimtab.decoding._ragged import quickest
 from trimtab.models.forward import add_objective_forward
 from trimtab.objectives.advantages import group_normalised
 from trimtab.objectives.policy_gradient import PolicyGradient, Reinforce
+from trimtab.rewards.judged import NotJudged
 from trimtab.train import settings
 from trimtab.train.rollouts import (
     RolloutError,

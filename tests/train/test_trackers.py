@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 import tiny_folder
-from trimtab.recipe import parse
-from trimtab.run import Interrupted, run
+from trimtab.runs.recipe import parse
+from trimtab.runs.run import Interrupted, run
 
 QUIET = Console(quiet=True)
 

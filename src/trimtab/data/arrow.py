@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from trimtab.data.files import DataError
+from trimtab.common.files import DataError
 
 
 def parquet(path: Path) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
+from trimtab.common.files import as_number
 from trimtab.core.batch import IGNORE
 from trimtab.data.chat import (
     CLOSED,
@@ -31,7 +32,6 @@ from trimtab.data.chat import (
     text_of,
     tools_of,
 )
-from trimtab.data.files import as_number
 from trimtab.data.sources import DataError
 from trimtab.data.tokens import Coded, Coder, coder
 from trimtab.data.workers import in_order

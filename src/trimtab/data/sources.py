@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from trimtab import hub
-from trimtab.data import arrow, files, reasoning, synthetic
-from trimtab.data.files import DataError
-from trimtab.mistakes import looked_in
+from trimtab.common import files, hub
+from trimtab.common.errors import looked_in
+from trimtab.common.files import DataError
+from trimtab.data import arrow, synthetic
+from trimtab.data.generators import reasoning
 
 Row = dict[str, Any]
 KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")

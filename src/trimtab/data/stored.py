@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trimtab.data import files
+from trimtab.common import files
 from trimtab.data.rows import REJECTED
 from trimtab.data.sources import DataError, Row
 

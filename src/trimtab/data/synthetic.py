@@ -7,8 +7,8 @@ from importlib.resources import files
 from itertools import islice
 from typing import Any
 
-from trimtab.data.files import records
-from trimtab.data.solutions import planted_errors
+from trimtab.common.files import records
+from trimtab.data.generators.solutions import planted_errors
 
 
 def everyday(split: str) -> list[dict[str, Any]]:
@@ -107,7 +107,7 @@ def geomrel(split: str, rows: int | None = None, seed: int = 0, deepest: int = 5
     """
     if split not in ("train", "test"):
         raise ValueError(f"splits are train and test, not {split!r}")
-    from trimtab.data.geometry import items, wording
+    from trimtab.data.generators.geometry import items, wording
 
     if deepest not in items.DEPTHS:
         raise ValueError(f"deepest is 1 to 5, not {deepest}")

@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-from trimtab.data.files import DataError
+from trimtab.common.files import DataError
 
 T = TypeVar("T")
 AHEAD = 2

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trimtab import by_file
-from trimtab.mistakes import check_known, check_settings
+from trimtab.common import by_file
+from trimtab.common.errors import check_known, check_settings
 
 if TYPE_CHECKING:
     from trimtab.decoding._strategy import Strategy

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from trimtab.options import Options
+from trimtab.common.options import Options
 
 GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1}
 PLAIN: dict[str, Any] = {"do_sample": True, "num_beams": 1, "temperature": 1.0, "top_k": 0, "top_p": 1.0}

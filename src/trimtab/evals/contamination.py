@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 
 from trimtab.data.sources import Row
-from trimtab.evals import similarity
-from trimtab.evals.clean_eval import Cleaned, CleanEvalError, Scorer
 from trimtab.evals.suite import Answered
-from trimtab.intervals import Array, Interval, bootstrap_ratio, paired_difference
+from trimtab.metrics.intervals import Array, Interval, bootstrap_ratio, paired_difference
+from trimtab.rewriting import similarity
+from trimtab.rewriting.clean_eval import Cleaned, CleanEvalError, Scorer
 
 Set = Literal["original", "clean", "control"]
 SETS: tuple[Set, ...] = ("original", "clean", "control")

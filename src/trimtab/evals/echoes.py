@@ -7,9 +7,9 @@ with it has beyond those of the prompt alone.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from trimtab.common.errors import Unanswered
 from trimtab.data.tokens import coder, prompt_text
 from trimtab.evals.suite import Messages, SuiteError
-from trimtab.mistakes import Unanswered
 
 ECHOED = "One two three"
 """what a server is to echo, to find out whether it does"""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from trimtab.evals.answerers import Endpoint, Reply
+from trimtab.evals.models import Endpoint, Reply
 from trimtab.evals.suite import Messages, SuiteError
 
 MOST = 20

@@ -28,7 +28,7 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.tool import ToolChoice, ToolInfo
 
 from trimtab.evals import suites
-from trimtab.evals.answerers import Local
+from trimtab.evals.models import Local
 from trimtab.evals.runner import measures
 from trimtab.evals.suite import Answered, Item, Messages, SuiteError, Verdict
 from trimtab.models import loading

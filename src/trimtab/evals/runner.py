@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trimtab.data.files import RecordError, append, records
+from trimtab.common.errors import check_answered
+from trimtab.common.files import RecordError, append, records
 from trimtab.data.stored import drop_torn_line
 from trimtab.data.tokens import prompt_ids
 from trimtab.evals import suites
-from trimtab.evals.answerers import Answerer, Reply, renormalised
+from trimtab.evals.models import Answerer, Reply, renormalised
 from trimtab.evals.suite import Answered, Item, Measure, Suite, SuiteError, Verdict, accuracy
-from trimtab.mistakes import check_answered
 from trimtab.models.limits import Limits, check_prompts
 
 Read = Literal["text", "options"]

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from trimtab.data.chat import text_of
 from trimtab.data.rows import one_side, outcome, step_labels, stepwise
 from trimtab.data.sources import DataError, Row
-from trimtab.evals import credit
-from trimtab.evals.credit import BestOfN, Bin, Decile, Rule, StepF1
 from trimtab.evals.suite import Measure
-from trimtab.intervals import Array, Interval
+from trimtab.metrics import token_scores as credit
+from trimtab.metrics.intervals import Array, Interval
+from trimtab.metrics.token_scores import BestOfN, Bin, Decile, Rule, StepF1
 from trimtab.objectives.credit import Source
 
 Form = Literal["pairs", "answers", "steps"]

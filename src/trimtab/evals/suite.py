@@ -6,9 +6,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from trimtab.common.options import Options as Options  # with SuiteError, for suites to take from here
 from trimtab.evals import SuiteError as SuiteError
-from trimtab.intervals import Interval, bootstrap_ratio
-from trimtab.options import Options as Options  # with SuiteError, for suites to take from here
+from trimtab.metrics.intervals import Interval, bootstrap_ratio
 
 Messages = list[dict[str, str]]
 """of a chat: [{"role": "user", "content": ...}, ...]"""

@@ -4,8 +4,8 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trimtab import by_file
-from trimtab.mistakes import check_known
+from trimtab.common import by_file
+from trimtab.common.errors import check_known
 
 if TYPE_CHECKING:
     from trimtab.core.plan import Method, Plan
@@ -64,7 +64,7 @@ def plan_of(name: str, policy: Any = None, **options: Any) -> "Plan":
         ValueError: for an unknown method or option, and for a method that needs models that run: a reward model, or a
             critic.
     """
-    from trimtab.mistakes import check_settings
+    from trimtab.common.errors import check_settings
     from trimtab.signals.base import Given
 
     method = load(name)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, set_seed
 
-from trimtab.mistakes import nearest
+from trimtab.common.errors import nearest
 from trimtab.models import kept_layers
 from trimtab.models.folder import shown
 from trimtab.models.layer_lora import LayerLoraError, as_named, check_learns, within

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trimtab import hub
-from trimtab.mistakes import looked_in, nearest
+from trimtab.common import hub
+from trimtab.common.errors import looked_in, nearest
 from trimtab.models.builtin import BUILTIN, ModelNotFound, builtin_folder, check_wheel
 from trimtab.models.folder import INDEX, WEIGHTS, nowhere
 

@@ -1,6 +1,6 @@
 """Run folders in, one offline HTML page or one terminal table out. Imports neither torch nor transformers."""
 
-from trimtab.intervals import Interval, bootstrap_ratio, paired_difference
+from trimtab.metrics.intervals import Interval, bootstrap_ratio, paired_difference
 from trimtab.report.labels import short
 from trimtab.report.page import write
 from trimtab.report.reading import ReportError, Run, load

@@ -12,8 +12,8 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-from trimtab.data.files import dumps
-from trimtab.intervals import Interval
+from trimtab.common.files import dumps
+from trimtab.metrics.intervals import Interval
 from trimtab.report.curves import INK, drawing
 from trimtab.report.html import put, template
 
@@ -61,7 +61,7 @@ class Page:
     prompts: list[tuple[str, dict[str, str]]]
     """[(prompt, {strategy: text})]"""
     steps: list[dict[str, Any]]
-    """[{"prompt", "strategy", "steps": as of `trimtab.compare.choices`}]"""
+    """[{"prompt", "strategy", "steps": as of `trimtab.commands.compare_decoding.choices`}]"""
     signature: list[tuple[str, str]]
     cautions: list[str]
 

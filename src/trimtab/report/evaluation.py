@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from trimtab.data.files import dumps, records
+from trimtab.common.files import dumps, records
 from trimtab.evals import suites
 from trimtab.evals.suite import Item, Measure, SuiteError
-from trimtab.intervals import Interval, paired_difference
+from trimtab.metrics.intervals import Interval, paired_difference
 from trimtab.report.curves import COLOURS, INK, drawing, run_colour
 from trimtab.report.html import put, template
 from trimtab.report.reading import ReportError, is_run

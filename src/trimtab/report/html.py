@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from trimtab.disk import writing_to
+from trimtab.common.disk import writing_to
 
 
 def template(name: str) -> Template:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from trimtab.intervals import Interval, bootstrap_ratio, paired_difference
+from trimtab.metrics.intervals import Interval, bootstrap_ratio, paired_difference
 from trimtab.report.reading import Run
 
 

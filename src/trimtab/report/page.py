@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
-from trimtab.data.files import dumps
-from trimtab.intervals import Interval
+from trimtab.common.files import dumps
+from trimtab.metrics.intervals import Interval
 from trimtab.report import labels, rollouts, seeds
 from trimtab.report.curves import COLOURS, curves
 from trimtab.report.html import put, template

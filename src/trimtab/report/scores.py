@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from trimtab.data.files import dumps
-from trimtab.evals.credit import mark
+from trimtab.common.files import dumps
 from trimtab.evals.scored import Asked, Scored
-from trimtab.intervals import Interval
+from trimtab.metrics.intervals import Interval
+from trimtab.metrics.token_scores import mark
 from trimtab.report.curves import INK, drawing, run_colour
 from trimtab.report.html import put, template
 

@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from trimtab.intervals import Interval
+from trimtab.metrics.intervals import Interval
 from trimtab.report.measures import (
     MEASURES,
     Measure,

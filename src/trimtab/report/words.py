@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from trimtab.intervals import Interval
+from trimtab.metrics.intervals import Interval
 from trimtab.report.measures import (
     FORWARD_KL,
     MARGIN,

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForTokenClassification, PreTrainedModel
 
+from trimtab.common import fingerprint
 from trimtab.core import LabelLogits, LabelLogprobs, Losses, TokenBatch
-from trimtab.models import fingerprint
 from trimtab.models.builtin import ModelNotFound
 from trimtab.models.forward import add_objective_forward, crop_to
 from trimtab.models.loading import DTYPES, cast, load_config, load_model, locate

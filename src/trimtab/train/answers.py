@@ -8,11 +8,11 @@ from torch import nn
 
 from trimtab.core.batch import IGNORE
 from trimtab.data.collate import Collator, length_sorted
-from trimtab.data.judged import which_are_right
 from trimtab.data.tasks import asked
 from trimtab.data.tokens import padded
 from trimtab.decoding._config import generate
 from trimtab.models.ends import end_tokens
+from trimtab.rewards.judged import which_are_right
 from trimtab.train.dataset import columns_of
 from trimtab.train.heldout import measure
 

@@ -13,8 +13,8 @@ from transformers import Trainer, TrainerState
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 from transformers.trainer_utils import rotate_checkpoints
 
+from trimtab.common.disk import writing_to
 from trimtab.core import Plan
-from trimtab.disk import writing_to
 from trimtab.models import noise
 from trimtab.models.forward import ObjectiveOutput
 from trimtab.models.masters import train_in_float32

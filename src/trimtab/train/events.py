@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from trimtab.data.files import json_line, records
+from trimtab.common.disk import writing_to
+from trimtab.common.files import json_line, records
 from trimtab.data.stored import drop_torn_line
-from trimtab.disk import writing_to
 
 
 class EventLog:

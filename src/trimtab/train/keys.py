@@ -10,7 +10,7 @@ from typing import Any, Literal, Optional, Union
 
 from pydantic import TypeAdapter, ValidationError
 
-from trimtab.mistakes import nearest
+from trimtab.common.errors import nearest
 
 Loop = Literal["supervised", "rollouts"]
 CONFIG_NAMES: dict[Loop, str] = {"supervised": "SFTConfig", "rollouts": "GRPOConfig"}

@@ -12,13 +12,13 @@ from trl import GRPOTrainer  # type: ignore[attr-defined]
 
 from trimtab.core import IGNORE, Candidates, Plan, Rollouts, TokenBatch, answer_mask, count
 from trimtab.core.plan import KEPT
-from trimtab.data.judged import which_are_right
 from trimtab.data.tasks import asked
 from trimtab.decoding._config import complete, may_leave, run
 from trimtab.decoding._fits import alone
 from trimtab.decoding._ragged import quickest
 from trimtab.models.ends import end_tokens
 from trimtab.objectives.credit import gather
+from trimtab.rewards.judged import which_are_right
 from trimtab.signals.base import common_vocab, models_of, without_unknown
 from trimtab.signals.candidates import CreditAtCandidates, Written
 from trimtab.signals.start import read_with

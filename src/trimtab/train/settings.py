@@ -11,7 +11,7 @@ from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from trl import GRPOConfig, SFTConfig  # type: ignore[attr-defined]
 
-from trimtab.mistakes import nearest
+from trimtab.common.errors import nearest
 from trimtab.train.keys import (
     ADDED,
     NOT_BUILT,

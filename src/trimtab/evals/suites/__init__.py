@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trimtab import by_file
+from trimtab.common import by_file
+from trimtab.common.errors import check_known, check_settings
 from trimtab.evals import SuiteError
-from trimtab.mistakes import check_known, check_settings
 
 if TYPE_CHECKING:
     from trimtab.evals.suite import Suite

@@ -17,12 +17,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from trimtab.data.geometry import audit, items, wording
-from trimtab.data.geometry.constructions import ALL
+from trimtab.data.generators.geometry import audit, items, wording
+from trimtab.data.generators.geometry.constructions import ALL
 from trimtab.data.synthetic import geomrel as bundled
 from trimtab.evals import prompts
-from trimtab.evals.parsing import letters
 from trimtab.evals.suite import Item, Messages, Options, Suite, SuiteError, Verdict, chosen, user
+from trimtab.rewards.parsing import letters
 
 
 class GeomRelOptions(Options):
@@ -103,7 +103,7 @@ def official(answer: str) -> str | None:
 
 
 def robust(answer: str, options: Mapping[str, str]) -> str | None:
-    """The letter of the option that the answer settles on, or None: see `trimtab.evals.parsing`."""
+    """The letter of the option that the answer settles on, or None: see `trimtab.rewards.parsing`."""
     return next(iter(letters(answer, options)), None)
 
 

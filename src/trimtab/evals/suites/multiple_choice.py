@@ -8,9 +8,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from trimtab.data.sources import Row, load_rows
-from trimtab.evals import clean_eval
-from trimtab.evals.parsing import letters
 from trimtab.evals.suite import Item, Messages, Options, Suite, SuiteError, Verdict, chosen, lines, user
+from trimtab.rewards.options import OptionsError, correct, lettered
+from trimtab.rewards.parsing import letters
 
 
 class Settings(Options):
@@ -48,10 +48,10 @@ def items(settings: Settings) -> list[Item]:
             if row.get(column) is None:
                 raise SuiteError(f"{where} has no column {column!r}; its columns: {', '.join(row)}")
         try:
-            options = clean_eval.letters(_listed(row[settings.options]))
+            options = lettered(_listed(row[settings.options]))
             answer = row[settings.answer]
-            target = clean_eval.right(options, answer if answer in options.values() else _listed(answer))
-        except clean_eval.CleanEvalError as error:
+            target = correct(options, answer if answer in options.values() else _listed(answer))
+        except OptionsError as error:
             raise SuiteError(f"{where}: {error}") from None
         identity = str(row["id"]) if row.get("id") is not None else str(number)
         groups = {column: str(row[column]) for column in settings.groups}
@@ -99,7 +99,7 @@ def reasoned(item: Item, answers: Sequence[str]) -> Messages:
 
 
 def robust(answer: str, options: Mapping[str, str]) -> str | None:
-    """The letter that is meant, or None: see `trimtab.evals.parsing`."""
+    """The letter that is meant, or None: see `trimtab.rewards.parsing`."""
     return next(iter(letters(answer, options)), None)
 
 

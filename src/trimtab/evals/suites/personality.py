@@ -21,10 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from trimtab.common.errors import nearest
 from trimtab.data.sources import DataError, load_rows
-from trimtab.evals import consistency
-from trimtab.evals.consistency import Array
-from trimtab.evals.parsing import without_reasoning
 from trimtab.evals.suite import (
     Answered,
     Item,
@@ -38,8 +36,10 @@ from trimtab.evals.suite import (
     lines,
     user,
 )
-from trimtab.intervals import Interval, bootstrap_ratio
-from trimtab.mistakes import nearest
+from trimtab.metrics import consistency
+from trimtab.metrics.consistency import Array
+from trimtab.metrics.intervals import Interval, bootstrap_ratio
+from trimtab.rewards.parsing import without_reasoning
 
 Mask = NDArray[np.bool_]
 PARTS = ("statement", "scenario")

@@ -21,9 +21,9 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, Field, ValidationError
 
 from trimtab.data.sources import DataError, load_rows
-from trimtab.evals.parsing import letters, without_reasoning
 from trimtab.evals.suite import Answered, Item, Measure, Messages, Options, Suite, SuiteError, Verdict, lines, user
-from trimtab.intervals import Interval, bootstrap_ratio, stratified_mean
+from trimtab.metrics.intervals import Interval, bootstrap_ratio, stratified_mean
+from trimtab.rewards.parsing import letters, without_reasoning
 
 Dimension = Literal[
     "SA Style", "SA Know.", "EP Situ.", "EP Emo.", "CM Short", "CM Long", "SP Pos.", "SP Neu.", "SP Neg."

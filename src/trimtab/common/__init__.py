@@ -1,0 +1,1 @@
+"""What every other folder may use: files, folders, locks, names, progress and the errors of users."""

@@ -1,0 +1,95 @@
+"""Places that can or cannot be written, and errors that name them."""
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trimtab.common import processes
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What the system says where there is no room."""
+
+
+TRIED = ".trimtab-tries-"
+"""How names of files begin that only show whether a place can be written."""
+
+
+def reason(failed: OSError, place: Path | None = None) -> str:
+    """What went wrong, in words, with the path if it is another than `place`."""
+    said = (failed.strerror or str(failed)).strip().partition("\n")[0]
+    said = said[:1].lower() + said[1:]
+    named = failed.filename if isinstance(failed.filename, (str, Path)) else None
+    return said if named is None or Path(named) == place else f"{said} ({named})"
+
+
+@contextmanager
+def made(folder: Path) -> Iterator[None]:
+    """Within, the folder is there; folders that had to be made and stay empty are taken away again."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for one in missing:
+            if one.is_dir() and not any(one.iterdir()):
+                one.rmdir()
+
+
+def check_writable(folder: Path, error: type[ValueError], way_out: str) -> None:
+    """Write into the folder, which need not be there yet, and leave nothing behind.
+
+    Raises:
+        error: where that cannot be done, with the reason.
+    """
+    if processes.rank() != 0:
+        return
+    try:
+        with made(folder), tempfile.TemporaryFile(dir=folder, prefix=TRIED) as file:
+            file.write(b"trimtab")
+    except OSError as failed:
+        raise error(f"{folder} cannot be written: {reason(failed, folder)}; {way_out}") from None
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Errors of the disk within are OSErrors that name a path.
+
+    torch and safetensors have errors of their own for them, and a write that fails names no file.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except OSError as failed:
+        if failed.filename is None and failed.errno is not None:
+            failed.filename = str(path)
+        raise
+    except (RuntimeError, SafetensorError) as failed:
+        said = str(failed).strip().partition("\n")[0]
+        if not any(word in said for word in WRITING):
+            raise
+        full = not any(word in said for word in ("directory", "os error")) or any(word in said for word in NO_ROOM)
+        number = next((number for number in FULL if f"os error {number}" in said), None)
+        if number is None and full and _no_room(path):
+            number = errno.ENOSPC
+        said = said if number is None else os.strerror(number)
+        raise OSError(number or (errno.ENOSPC if full else errno.EIO), said, str(path)) from failed
+
+
+def _no_room(path: Path) -> bool:
+    """Whether the disk says so itself."""
+    there = next(one for one in (path, *path.absolute().parents) if one.exists())
+    return shutil.disk_usage(there).free < LITTLE
+
+
+LITTLE = 1 << 24
+"""bytes; what a write that failed for want of room may leave"""
+
+
+WRITING = ("os error", "I/O error", "PytorchStreamWriter", "inline_container", "unexpected pos", "Parent directory")
+"""What torch and safetensors say of a write that fails."""
+NO_ROOM = tuple(f"os error {number}" for number in FULL)

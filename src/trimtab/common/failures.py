@@ -1,0 +1,83 @@
+"""Errors that are nobody's mistake in a recipe, told from mistakes of the code: what failed outside, in one line."""
+
+import re
+import sysconfig
+import traceback
+from pathlib import Path
+
+from trimtab.common.disk import FULL, reason
+
+MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "DefaultCPUAllocator", "std::bad_alloc")
+MACHINE = (
+    "CUDA error", "CUDA driver", "CUBLAS", "CUDNN", "cuDNN", "NCCL", "Gloo", "gloo", "DataLoader worker",
+    "can't start new thread", "unable to mmap", "unable to open shared memory", "Too many open files",
+    "No space left", "os error", "onnection", "timed out", "HIP error",
+)  # fmt: skip
+"""what errors of torch say where the machine, its drivers or its network have failed"""
+RUST = re.compile(r"\(os error (\d+)\)")
+"""in what tokenizers and safetensors say where a disk has failed: plain exceptions, with the system's number"""
+LESS_MEMORY = (
+    "lower training.per_device_train_batch_size (and raise gradient_accumulation_steps as much), training.max_length "
+    "or eval.batch_size, or set training.gradient_checkpointing: true"
+)
+OURS = (
+    "trimtab",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "numpy",
+    "safetensors",
+    "tokenizers",
+    "datasets",
+)
+"""packages of which an error that says nothing of the machine is taken for a mistake of the code"""
+HINT = "TRIMTAB_TRACEBACK=1 shows where"
+
+
+def said(error: BaseException) -> str | None:
+    """What has failed in the machine, its disks, its network or in a program beside this one, such as a tracker.
+
+    Returns:
+        One line, with a way out where one is known; None where it may be a mistake of the code.
+    """
+    text = " ".join(str(error).split())[:300]
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _holds(text, MEMORY)):
+        return f"out of memory ({text or 'of the machine'}): {LESS_MEMORY}"
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        room = "; make room" if error.errno in FULL else ""
+        return f"{place}{reason(error, Path(str(error.filename)))}{room}"
+    if (number := RUST.search(text)) is not None:
+        return f"{text}; make room" if int(number[1]) in FULL else text
+    if isinstance(error, RuntimeError) and _holds(text, MACHINE):
+        return text
+    package = _package(error)
+    if package is not None and package not in OURS and not isinstance(error, (AssertionError, NotImplementedError)):
+        return f"{package} failed: {type(error).__name__}: {text}"
+    return None
+
+
+def comes_from_outside(error: BaseException) -> bool:
+    """Whether an error was raised by a library and not found by a check, or stands for one that ended a run."""
+    ended = type(error).__name__ == "RunError" and isinstance(error.__cause__, Exception)
+    return (ended and not isinstance(error.__cause__, ValueError)) or _package(error) not in ("trimtab", None)
+
+
+def _holds(text: str, words: tuple[str, ...]) -> bool:
+    return any(word in text for word in words)
+
+
+def _package(error: BaseException) -> str | None:
+    """The installed package whose code raised it; None for the standard library and code of nobody's package."""
+    ours = Path(__file__).parents[1]
+    libraries = {Path(sysconfig.get_paths()[name]) for name in ("purelib", "platlib")}
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_relative_to(ours):
+            return "trimtab"
+        for folder in libraries:
+            if path.is_relative_to(folder):
+                return path.relative_to(folder).parts[0].removesuffix(".py")
+    return None

@@ -1,0 +1,331 @@
+"""Text files of users and of trimtab: one reader and one writer for JSON lines, CSV, JSON and plain lines.
+
+What is given may come from Windows (a byte order mark, CRLF), may lack its last newline, and may be gzip'd. Lines end
+at "\\n" alone: `str.splitlines` and universal newlines also cut at U+2028, U+2029, U+0085 and others, which are part of
+a text. What is written, any reader cuts and decodes alike.
+"""
+
+import ast
+import csv
+import gzip
+import io
+import json
+import re
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from trimtab.common.disk import writing_to
+from trimtab.common.errors import looked_in
+
+NEVER_TEXTS = ("messages", "completions", "labels", "tools", "chat_template_kwargs", "options")
+"""Columns that hold lists or objects; in CSV these are written as JSON, or by pandas as Python writes them."""
+
+
+class DataError(ValueError):
+    """Data that cannot be used as it is; the message names the place and the way out."""
+
+
+# ---------------------------------------------------------------- texts
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 text without its byte order mark, whatever its line ends; `-` is standard input, .gz is unpacked.
+
+    Raises:
+        DataError: if it cannot be read, or is no UTF-8 text, with the line where that shows.
+    """
+    try:
+        if str(path) == "-":
+            given = getattr(sys.stdin, "buffer", None)
+            data = sys.stdin.read().encode("utf-8", "surrogatepass") if given is None else given.read()
+            return decoded(data, "standard input")
+        data = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file {path}{looked_in(path)}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    return decoded(data, str(path))
+
+
+_MARKS = ((b"\xff\xfe\0\0", "UTF-32"), (b"\0\0\xfe\xff", "UTF-32"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
+
+
+def decoded(data: bytes, where: str) -> str:
+    """The text of a file's bytes.
+
+    Raises:
+        DataError: for another encoding, named where it can be told, and for NUL bytes.
+    """
+    name = next((name for mark, name in _MARKS if data.startswith(mark)), None)
+    if name is None and data[:2].count(0) == data[2:4].count(0) == 1:  # the mark may be missing
+        name = "UTF-16"
+    if name is not None:
+        said = ' (which Windows calls "Unicode")' if name == "UTF-16" else ""
+        raise DataError(f"{where} is {name} text{said}; save it as UTF-8")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{where}: line {line} is not UTF-8 text ({error.reason}, byte {error.start} of the file); save it as UTF-8"
+        ) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise DataError(f"{where}: line {line} holds a NUL byte, so this is no text or a damaged one")
+    return text
+
+
+def split_lines(text: str) -> list[str]:
+    """Lines of a text without their ends; "\\n" and "\\r\\n" alone end one."""
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    return lines if lines[-1] else lines[:-1]
+
+
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def half_character(value: Any, at: str = "") -> tuple[str, str] | None:
+    """Where in a value of JSON, and which, the first half of a surrogate pair is; None if there is none."""
+    if isinstance(value, str):
+        found = None if value.isascii() else _HALF.search(value)
+        return (at, f"\\u{ord(found[0]):04x}") if found else None
+    inner: Iterable[tuple[str, Any]] = ()
+    if isinstance(value, Mapping):
+        inner = ((f"{at}.{key}" if at else str(key), one) for key, one in value.items())
+        if named := next((found for key in value if (found := half_character(key, at))), None):
+            return named
+    elif isinstance(value, (list, tuple)):
+        inner = ((f"{at}[{number}]", one) for number, one in enumerate(value))
+    return next((found for place, one in inner if (found := half_character(one, place))), None)
+
+
+def check_whole(value: Any, where: str) -> None:
+    """Refuse halves of characters.
+
+    Raises:
+        DataError: naming the place within the value.
+    """
+    if found := half_character(value):
+        at, half = found
+        named = f" under {ascii(at)[1:-1]}" if at else ""
+        raise DataError(
+            f"{where} holds half of a character{named}: {half} without the other half; mend the text, or take it out"
+        )
+
+
+# ---------------------------------------------------------------- JSON
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, number in Counter(key for key, _ in pairs).items() if number > 1)
+        raise _Twice(twice)
+    return found
+
+
+class _Twice(ValueError):
+    """A key that an object has twice; of JSON's readers, some take the first value and some the last."""
+
+
+def loads(text: str, where: str, hint: str = "", line: int | None = None) -> Any:
+    """A value of JSON. NaN and Infinity, which Python writes, are taken as the numbers they stand for.
+
+    Args:
+        where: the file, for messages.
+        hint: added to them where there is more than one value.
+        line: of the file that `text` is; None if it is the whole file.
+
+    Raises:
+        DataError: if it is no JSON, with its line; if an object has a key twice.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except json.JSONDecodeError as error:
+        said = hint if error.msg == "Extra data" else ""
+        number = error.lineno if line is None else line
+        raise DataError(f"{where}: line {number} is no JSON: {error.msg} at column {error.colno}{said}") from error
+    except _Twice as error:
+        at = where if line is None else f"{where}: line {line}"
+        raise DataError(f"{at} has an object with the key {error.args[0]!r} twice; keep one of them") from error
+    except RecursionError as error:
+        raise DataError(f"{where if line is None else f'{where}: line {line}'} is nested too deeply") from error
+
+
+def read_json(path: Path, hint: str = "") -> Any:
+    """The one value of a JSON file.
+
+    Raises:
+        DataError: see `read_text` and `loads`.
+    """
+    return loads(read_text(path), str(path), hint)
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
+    """Line number, from 1, and value of each line that is not empty.
+
+    Raises:
+        DataError: see `read_text` and `loads`.
+    """
+    for number, line in enumerate(split_lines(read_text(path)), start=1):
+        if line.strip(" \t\r"):
+            yield number, loads(line, str(path), line=number)
+
+
+class RecordError(ValueError):
+    """A line of trimtab's own that cannot be read; who calls says what to do with the file."""
+
+    def __init__(self, line: int):
+        super().__init__(f"line {line}")
+        self.line = line
+
+
+def records(data: bytes, *keys: str) -> Iterator[dict[str, Any]]:
+    """The objects in the lines of a file that trimtab wrote.
+
+    Raises:
+        RecordError: when it is the turn of a line that is no object with these keys.
+    """
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line.decode())
+        except ValueError as error:
+            raise RecordError(number) from error
+        if not isinstance(row, dict) or not row.keys() >= set(keys):
+            raise RecordError(number)
+        yield row
+
+
+_CUT = re.compile("[\u0085\u2028\u2029\ud800-\udfff]")
+
+
+def dumps(value: Any, **options: Any) -> str:
+    """JSON in which texts are readable, save what some reader would take for the end of a line, and halves of
+    characters, which UTF-8 does not have; options are those of `json.dumps`."""
+    text = json.dumps(value, ensure_ascii=False, **options)
+    return _CUT.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def json_line(value: Any, **options: Any) -> str:
+    """A value as a line of a file."""
+    return f"{dumps(value, **options)}\n"
+
+
+def append(path: Path, values: Iterable[Any]) -> None:
+    """Add lines to a file, in one write."""
+    data = "".join(map(json_line, values)).encode()
+    with writing_to(path), path.open("ab") as out:
+        out.write(data)
+
+
+# ---------------------------------------------------------------- CSV
+
+
+def read_csv(path: Path) -> list[dict[str, Any]]:
+    """Rows of a CSV file under the names of its first line; cells are texts, but see `NEVER_TEXTS`.
+
+    Commas part the cells, in .tsv tabs; where a first line holds no comma and tabs or semicolons instead, these; and
+    what Excel's `sep=` says. A row may end in empty cells without a name, and a column without one is called
+    "Unnamed: N"; empty lines do not count.
+
+    Raises:
+        DataError: naming the line, where a quote is not closed or stands amid a cell, and where a row has more or fewer
+            cells than there are names; naming the column that comes twice.
+    """
+    csv.field_size_limit(2**31 - 1)  # texts are long
+    text = read_text(path)
+    skipped = re.match(r'"?sep=(.)"?\r?\n', text, re.IGNORECASE)
+    text = text[skipped.end() :] if skipped else text
+    lines = _cells(text, skipped[1] if skipped else _delimiter(text, path), path, 1 + bool(skipped))
+    _, header = next(lines, (1, []))
+    if not header:
+        raise DataError(f"{path} is empty; its first line names the columns")
+    found = []
+    for number, cells in lines:
+        while len(cells) > len(header) and not cells[-1]:
+            cells.pop()
+        if len(cells) != len(header):
+            raise DataError(
+                f"{path}: the row in line {number} has {len(cells)} cells and the first line names {len(header)} "
+                "columns; put cells that hold a comma, a quote or a line break in quotes"
+            )
+        found.append(cells)
+    kept = [place for place, name in enumerate(header) if name.strip() or any(cells[place] for cells in found)]
+    names = {place: header[place].strip() or f"Unnamed: {place}" for place in kept}  # as pandas names its index
+    twice = [name for name, times in Counter(names.values()).items() if times > 1]
+    if twice:
+        raise DataError(f"{path} has several columns of the name {twice[0]!r}; rename or remove all but one")
+    return [{name: _cell(name, cells[place]) for place, name in names.items()} for cells in found]
+
+
+def _delimiter(text: str, path: Path) -> str:
+    if path.name.lower().removesuffix(".gz").endswith(".tsv"):
+        return "\t"
+    first = text.partition("\n")[0]
+    if len(next(csv.reader([first]), [])) < 2:
+        for sign in ("\t", ";"):
+            if len(next(csv.reader([first], delimiter=sign), [])) > 1:
+                return sign
+    return ","
+
+
+def _cells(text: str, delimiter: str, path: Path, first: int) -> Iterator[tuple[int, list[str]]]:
+    """The line that a row begins in, and its cells."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    while True:
+        number = first + reader.line_num
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            _quoted_wrongly(path, number, str(error))
+        if cells:
+            yield number, cells
+
+
+def _quoted_wrongly(path: Path, number: int, reason: str) -> NoReturn:
+    if "end of data" in reason:
+        raise DataError(
+            f"{path}: the row that begins in line {number} has a quote that is never closed, so all that follows would "
+            "be one cell; close it, or write a quote within a cell twice"
+        )
+    raise DataError(
+        f"{path}: the row that begins in line {number} is no CSV: {reason}; a quote within a quoted cell is written "
+        "twice"
+    )
+
+
+def _cell(name: str, cell: str) -> Any:
+    if name not in NEVER_TEXTS or cell.strip()[:1] not in ("[", "{"):
+        return cell
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(cell)
+        except (ValueError, SyntaxError, RecursionError):
+            continue
+    return cell
+
+
+# ---------------------------------------------------------------- words for numbers
+
+_FLAGS = {"true": True, "false": False}
+
+
+def as_number(value: Any) -> Any:
+    """What a cell of CSV stands for: "1", "-1", "0.5", "1e-3" as a number, "true" and "FALSE" as a boolean, also with
+    spaces around it; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    word = value.strip()
+    if word.casefold() in _FLAGS:
+        return _FLAGS[word.casefold()]
+    if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", word, re.ASCII):
+        return value
+    return int(word) if re.fullmatch(r"[+-]?\d+", word) else float(word)

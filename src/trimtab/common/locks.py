@@ -1,0 +1,129 @@
+"""One writer at a time: for a run folder, the folder of another command, or a file."""
+
+import errno
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from filelock import FileLock, SoftFileLock, Timeout
+
+from trimtab.common import processes
+from trimtab.common.disk import made, reason
+
+PATIENCE = 10.0
+"""seconds for the children of a killed process to notice that it is gone"""
+WITHOUT = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+"""what file systems say that have no locks"""
+
+
+class Busy(ValueError):
+    """Another process writes there."""
+
+
+def lock_path(place: Path) -> Path:
+    """FOLDER/.lock, or of a file .FILE.lock beside it."""
+    return place / ".lock" if place.is_dir() else place.with_name(f".{place.name}.lock")
+
+
+@contextmanager
+def writing(place: Path, who: str, way_out: str, error: type[ValueError] = Busy) -> Iterator[None]:
+    """Within, this process alone writes there. The system takes the lock from a process that dies.
+
+    Of the processes of one launch the main one holds the lock, and others hold none.
+
+    Args:
+        place: a folder that is there, or a file that need not be.
+        who: the other writer, for the message: "another run".
+        way_out: for the message.
+        error: to raise.
+
+    Raises:
+        error: where another process holds the lock, naming it.
+    """
+    if processes.rank() != 0:
+        yield
+        return
+    path = lock_path(place)
+    lock = FileLock(path)
+    with ExitStack() as held:
+        try:
+            held.enter_context(made(place.parent))
+            locked = _locked(lock, path, place)
+        except Timeout:
+            raise error(f"{place} is being written by {who}{_holder(path)}; {way_out}") from None
+        except OSError as failed:
+            raise error(f"{place} cannot be written: {reason(failed, path)}; {way_out}") from None
+        if locked:
+            held.callback(lock.release)
+            held.callback(path.unlink, missing_ok=True)  # before it is given back: later it may be another's
+        yield
+
+
+def _locked(lock: FileLock, path: Path, place: Path) -> bool:
+    try:
+        _take(lock, path)
+    except OSError as failed:
+        if isinstance(failed, Timeout) or failed.errno not in WITHOUT:
+            raise
+        print(f"{place}: the file system has no locks; start no second command on it", file=sys.stderr)
+        return False
+    if not isinstance(lock, SoftFileLock):
+        path.write_text(f"{os.getpid()}\n{platform.node()}\n", encoding="utf-8")
+    return True
+
+
+def holder(place: Path) -> str | None:
+    """Words for the process that writes there; None if there is none."""
+    path = lock_path(place)
+    if not path.exists():
+        return None
+    lock = FileLock(path)
+    try:
+        _take(lock, path)
+    except Timeout:
+        return f"is being written by another process{_holder(path)}"
+    except OSError:
+        return None
+    path.unlink(missing_ok=True)
+    lock.release()
+    return None
+
+
+def _take(lock: FileLock, path: Path) -> None:
+    """At once; of a process of this machine that is gone, whose children still hold it, after some time."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if not _is_gone(path):
+            raise
+        lock.acquire(timeout=PATIENCE, poll_interval=0.2)
+
+
+def _owner(path: Path) -> tuple[int, str] | None:
+    """Process id and host, where the lock says it."""
+    try:
+        process, host, *_ = path.read_text(encoding="utf-8").split("\n")
+        return int(process), host
+    except (OSError, ValueError):
+        return None
+
+
+def _is_gone(path: Path) -> bool:
+    owner = _owner(path)
+    if owner is None or owner[1] != platform.node() or os.name == "nt":  # there, 0 is a signal
+        return False
+    try:
+        os.kill(owner[0], 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _holder(path: Path) -> str:
+    owner = _owner(path)
+    return "" if owner is None else f" (process {owner[0]} on {owner[1]})"

@@ -1,0 +1,437 @@
+"""Who answers the questions of a suite: a model in memory, or a server."""
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from trimtab import decoding
+from trimtab.common import fingerprint
+from trimtab.common.errors import Unanswered
+from trimtab.data.chat import date_facts
+from trimtab.data.tokens import answer_tails, encode_prompts, prompt_text
+from trimtab.decoding._beginning import begin, grows
+from trimtab.decoding._config import config_of, described, generate
+from trimtab.decoding._fits import pads_left, takes
+from trimtab.evals.echoes import Echoes
+from trimtab.evals.suite import Messages, SuiteError
+from trimtab.models.limits import LimitError, check_prompts
+from trimtab.models.limits import of_model as limits_of
+from trimtab.models.tokenizers import token_positions
+
+T = TypeVar("T")
+ENDPOINT_KEY = "TRIMTAB_API_KEY"
+"""environment variable that holds a server's key"""
+
+
+class Reply(NamedTuple):
+    """An answer, or why there is none."""
+
+    text: str
+    error: str | None = None
+
+
+class Answerer(Protocol):
+    """Chats in, one reply each, in the same order."""
+
+    batch: int
+    """chats that it likes to be given at a time"""
+
+    def answer(self, chats: Sequence[Messages], max_new_tokens: int) -> list[Reply]: ...
+
+    def compare(self, chats: Sequence[Messages], labels: Sequence[Sequence[str]]) -> list[dict[str, float]]:
+        """Label -> its log-probability (nats) as the answer, for each chat."""
+        ...
+
+    def facts(self) -> dict[str, str]:
+        """What its answers depend on, for signatures."""
+        ...
+
+
+class Local:
+    """A model in memory, trained a moment ago or loaded, with any decoding strategy.
+
+    Args:
+        model, tokenizer: of a causal language model; the model stays where it is and keeps its mode.
+        name: for signatures.
+        strategy, options: as of `trimtab generate --decoding`.
+        seed: of the draws; the i-th call draws from seed + i.
+        batch: chats at a time.
+        plain: go on with the text of a chat, without the chat template.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: Any,
+        name: str = "model",
+        *,
+        strategy: str = "greedy",
+        options: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        batch: int = 32,
+        plain: bool = False,
+    ):
+        self.model, self.tokenizer, self.name = model, tokenizer, name
+        self.strategy, self.options, self.seed = strategy, dict(options or {}), seed
+        self.batch, self.plain = batch, plain
+        decoding.arguments(strategy, tokenizer, **self.options)  # says what is wrong before the first question
+        self.limits = limits_of(model)
+        self.calls = 0
+        """so far; the next one draws from seed + calls"""
+
+    def facts(self) -> dict[str, str]:
+        chosen = decoding.check(self.strategy, self.options).model_dump()
+        how = decoding.arguments(self.strategy, self.tokenizer, model=self.model, **self.options)
+        config = config_of(self.model, self.tokenizer, how, 1, own=self.strategy == decoding.MODEL)
+        config.max_new_tokens = None  # how many there may be is said with each question
+        template = None if self.plain else self.tokenizer.chat_template
+        return {
+            "model": f"{self.name} {fingerprint.of_model(self.model)}",
+            "tokenizer": fingerprint.of_tokenizer(self.tokenizer),
+            "template": fingerprint.of_text(str(template)) if template else "none, prompts are plain text",
+            **({} if self.plain else date_facts(self.tokenizer)),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "decoding": " ".join([self.strategy, *(f"{key}={value}" for key, value in chosen.items())]),
+            "generation": described(config),
+            **({"seed": str(self.seed)} if config.do_sample else {}),
+            "batch": str(self.batch),
+        }
+
+    def answer(self, chats: Sequence[Messages], max_new_tokens: int) -> list[Reply]:
+        inputs = encode_prompts(self.tokenizer, chats, self.plain).to(self.model.device)
+        self._fits(inputs["input_ids"], max_new_tokens)
+        torch.manual_seed(self.seed + self.calls)
+        self.calls += 1
+        how = decoding.arguments(self.strategy, self.tokenizer, model=self.model, **self.options)
+        own = self.strategy == decoding.MODEL
+        with _reading(self.model):
+            output = generate(self.model, self.tokenizer, inputs, max_new_tokens, own=own, leave=True, **how)  # type: ignore[arg-type]
+        answers = output[:, inputs["input_ids"].size(1) :]  # type: ignore[union-attr]
+        return [Reply(text) for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]
+
+    def compare(self, chats: Sequence[Messages], labels: Sequence[Sequence[str]]) -> list[dict[str, float]]:
+        """What all prompts begin with goes through the model once, and then each prompt once, whatever the number of
+        labels; labels of several tokens go on from copies of its cache."""
+        ids = []
+        for number, (chat, of) in enumerate(zip(chats, labels), start=1):
+            text, plain = prompt_text(self.tokenizer, chat, f"prompt {number}", plain=self.plain)
+            space = " " if plain and not text.endswith((" ", "\n")) else ""
+            ids.append(answer_tails(self.tokenizer, text, [space + label for label in of], plain))
+        inputs = encode_prompts(self.tokenizer, chats, self.plain).to(self.model.device)
+        width = max(len(tail) for tails in ids for tail in tails)
+        self._fits(inputs["input_ids"], width - 1)
+        with _reading(self.model):
+            found = self._logprobs(inputs, ids, width)
+        return [dict(zip(of, values)) for of, values in zip(labels, found)]
+
+    def _logprobs(self, inputs: Any, ids: Sequence[Sequence[Sequence[int]]], width: int) -> list[list[float]]:
+        prompts, mask = inputs["input_ids"], inputs["attention_mask"]
+        if not self._goes_on(mask):
+            return self._whole(prompts, mask, ids)
+        begun = begin(self.model, prompts, mask)
+        prompts, mask, positions, cache = begun or (prompts, mask, token_positions(mask), None)
+        read = 0 if cache is None else cache.get_seq_length()
+        output = self.model(
+            input_ids=prompts[:, read:], attention_mask=mask, position_ids=positions[:, read:], logits_to_keep=1,
+            past_key_values=cache, use_cache=width > 1 or cache is not None,
+        )  # fmt: skip
+        first = output.logits[:, -1].float().log_softmax(dim=-1).cpu()
+        found = [[first[row, tail[0]].item() for tail in tails] for row, tails in enumerate(ids)]
+        if width == 1:
+            return found
+        rows = [(row, k) for row, tails in enumerate(ids) for k in range(len(tails))]
+        owner = torch.tensor([row for row, _ in rows], device=mask.device)
+        tails = torch.zeros(len(rows), width, dtype=torch.long)
+        for i, (row, k) in enumerate(rows):
+            tails[i, : len(ids[row][k])] = torch.tensor(ids[row][k])
+        tails = tails.to(mask.device)
+        cache = output.past_key_values
+        cache.reorder_cache(owner)  # each label gets a copy of its prompt's row
+        longer = torch.cat([mask[owner], torch.ones_like(tails[:, :-1])], dim=1)
+        at = positions[owner, -1:] + 1 + torch.arange(width - 1, device=mask.device)
+        logits = self.model(
+            input_ids=tails[:, :-1], attention_mask=longer, position_ids=at, past_key_values=cache
+        ).logits  # fmt: skip
+        rest = logits.float().log_softmax(dim=-1).gather(2, tails[:, 1:, None])[..., 0].cpu()  # [rows, width - 1]
+        for i, (row, k) in enumerate(rows):
+            found[row][k] += rest[i, : len(ids[row][k]) - 1].sum().item()
+        return found
+
+    def _goes_on(self, mask: Tensor) -> bool:
+        """Whether labels can be read behind a cache of prompts that are padded on the left."""
+        caches = grows(DynamicCache(config=self.model.config.get_text_config(decoder=True)))
+        known = all(takes(self.model, name) for name in ("position_ids", "past_key_values"))
+        return caches and known and (bool(mask.all()) or pads_left(self.model))
+
+    def _whole(self, prompts: Tensor, mask: Tensor, ids: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
+        """As `_logprobs`, by reading each prompt with each label as a whole, padded on the right, where a causal model
+        of any kind cannot see it."""
+        rows = [(row, k) for row, tails in enumerate(ids) for k in range(len(tails))]
+        found = [[0.0] * len(tails) for tails in ids]
+        for start in range(0, len(rows), self.batch):
+            some = rows[start : start + self.batch]
+            texts = [[*prompts[row][mask[row].bool()].tolist(), *ids[row][k]] for row, k in some]
+            width = max(map(len, texts))
+            whole = torch.tensor([text + [0] * (width - len(text)) for text in texts], device=prompts.device)
+            seen = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in texts], device=prompts.device)
+            given = {"attention_mask": seen, "use_cache": False}
+            logits = self.model(input_ids=whole, **{k: v for k, v in given.items() if takes(self.model, k)}).logits
+            for place, (row, k) in enumerate(some):
+                own = len(ids[row][k])
+                log_p = logits[place, len(texts[place]) - own - 1 : len(texts[place]) - 1].float().log_softmax(dim=-1)
+                found[row][k] = sum(log_p[i, token].item() for i, token in enumerate(ids[row][k]))
+        return found
+
+    def _fits(self, prompts: Any, new: int) -> None:
+        """Of ids [B, T]; commands look beforehand, where they know all prompts."""
+        try:
+            check_prompts(prompts.tolist(), new, self.limits, self.tokenizer, self.name)
+        except LimitError as error:
+            raise SuiteError(str(error)) from None
+
+
+class _reading:
+    """Eval mode without gradients; the mode before comes back."""
+
+    def __init__(self, model: Any):
+        self.model, self.mode, self.gradients = model, model.training, torch.no_grad()
+
+    def __enter__(self) -> None:
+        self.model.eval()
+        self.gradients.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self.gradients.__exit__(*error)
+        self.model.train(self.mode)
+
+
+OF_THE_ITEM = (400, 413, 422)
+"""Refusals of what was asked (a filter, a text that is too long) and not of who asked."""
+REFUSED = "refused"
+"""how the error of such an item begins"""
+
+
+class Endpoint:
+    """A server that speaks OpenAI's chat completions: vLLM, llama.cpp, or a service.
+
+    A request that fails, or whose answer is no answer, is tried again with growing pauses; then it is an error of the
+    item, which is asked again when the evaluation is resumed, and never a wrong answer. So is a request that the server
+    refuses for what it asks; any other refusal (the key, the address, the model) ends the evaluation.
+    A server that cannot be reached at all ends it too: after `FEW` tries at the start, and later where no request was
+    answered while one was tried to the end.
+
+    Args:
+        url: up to and with /v1.
+        model: as the server calls it.
+        temperature: 0 for greedy.
+        batch: requests at a time.
+        tries: of one request.
+        pause: seconds before the second try; doubles with each.
+        timeout: of one try, seconds.
+        tokenizer: of the model, whose chat template writes the prompts that options are compared behind; plain text
+            without one. Chats are sent as chats.
+
+    The key is read from the environment variable TRIMTAB_API_KEY and stands nowhere else.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        temperature: float = 0.0,
+        seed: int = 0,
+        batch: int = 16,
+        tries: int = 5,
+        pause: float = 1.0,
+        timeout: float = 120.0,
+        tokenizer: Any = None,
+    ):
+        try:
+            from openai import OpenAI
+        except ImportError:
+            raise SuiteError("a server is asked through the package openai: pip install 'trimtab[eval]'") from None
+        if not url.startswith(("http://", "https://")):
+            address = url.rpartition("://")[2]
+            raise SuiteError(f"{url} is no address of a server; write http://{address} or https://{address}")
+        self.url, self.name, self.temperature, self.seed, self.batch = url, model, temperature, seed, batch
+        self.tries, self.pause = tries, pause
+        self.answered = 0
+        """requests so far that got an answer of any kind"""
+        self._client = OpenAI(
+            base_url=url, api_key=os.environ.get(ENDPOINT_KEY, "none"), timeout=timeout, max_retries=0
+        )
+        self.echoes = Echoes(self._complete, url, tokenizer)
+
+    def facts(self) -> dict[str, str]:
+        return {
+            "model": f"{self.name} at {self.url}",
+            "decoding": f"temperature={self.temperature:g}",
+            "seed": str(self.seed),
+            **({} if self.echoes.least is None else {"template": self._template()}),
+        }
+
+    def _template(self) -> str:
+        template = getattr(self.echoes.tokenizer, "chat_template", None)
+        return fingerprint.of_text(str(template)) if template else "none, prompts are plain text"
+
+    def answer(self, chats: Sequence[Messages], max_new_tokens: int, seeds: Sequence[int] | None = None) -> list[Reply]:
+        """Each drawn by the server's seed, or by one of its own below 2**31."""
+        seeds = [self.seed] * len(chats) if seeds is None else seeds
+        return [reply for reply, _ in self._all(chats, max_new_tokens, seeds)]
+
+    def whole(self, chats: Sequence[Messages], max_new_tokens: int, seeds: Sequence[int]) -> list[Reply]:
+        """Replies as of `answer`; a text that was cut off is empty."""
+        return [Reply("") if cut else reply for reply, cut in self._all(chats, max_new_tokens, seeds)]
+
+    def _all(self, chats: Sequence[Messages], max_new_tokens: int, seeds: Sequence[int]) -> list[tuple[Reply, bool]]:
+        with ThreadPoolExecutor(max_workers=min(self.batch, len(chats))) as pool:
+            return list(pool.map(lambda chat, seed: self._one(chat, max_new_tokens, seed), chats, seeds))
+
+    def compare(self, chats: Sequence[Messages], labels: Sequence[Sequence[str]]) -> list[dict[str, float]]:
+        self.echoes.check()
+        with ThreadPoolExecutor(max_workers=min(self.batch, len(chats))) as pool:
+            return list(pool.map(self.echoes.compare, chats, labels))
+
+    def first_tokens(self, chat: Messages, number: int) -> list[tuple[str, float]] | None:
+        """The likeliest first tokens of an answer with their log-probabilities in nats, None from a server that does
+        not tell them.
+
+        Raises:
+            SuiteError: if the server refuses the request.
+            Unanswered: if it does not answer.
+        """
+
+        def read(choice: Any) -> list[tuple[str, float]] | None:
+            places = getattr(choice.logprobs, "content", None)
+            return [(one.token, one.logprob) for one in places[0].top_logprobs or ()] or None if places else None
+
+        found, error = self._ask(read, chat, max_tokens=1, temperature=0.0, logprobs=True, top_logprobs=number)
+        if error is None:
+            return found
+        if error.startswith(REFUSED):
+            raise SuiteError(f"{self.url} does not tell the probabilities of tokens ({error})")
+        raise Unanswered(f"{self.url}: {error}; the same command goes on")
+
+    def _one(self, chat: Messages, max_new_tokens: int, seed: int) -> tuple[Reply, bool]:
+        """A reply, and whether it was cut off."""
+
+        def read(choice: Any) -> tuple[Reply, bool]:
+            if not isinstance(choice.message.content, str):
+                raise _NoAnswer("the server's answer holds no message")
+            return Reply(choice.message.content), choice.finish_reason == "length"
+
+        found, error = self._ask(read, chat, max_tokens=max_new_tokens, temperature=self.temperature, seed=seed)
+        return (Reply("", error), False) if found is None else found
+
+    def _ask(self, read: Callable[[Any], T], chat: Messages, **how: Any) -> tuple[T | None, str | None]:
+        """What `read` makes of the first choice of an answer to a chat, or why there is none."""
+
+        def read_message(choice: Any) -> T:
+            if choice.message is None:
+                raise _NoAnswer("the server's answer holds no message")
+            return read(choice)
+
+        return self._tried(
+            read_message, lambda: self._client.chat.completions.create(model=self.name, **how, **asked_of(chat))
+        )
+
+    def _complete(self, read: Callable[[Any], T], tries: int | None, **how: Any) -> tuple[T | None, str | None]:
+        """As `_ask`, of the completion of a text."""
+        return self._tried(read, lambda: self._client.completions.create(model=self.name, seed=self.seed, **how), tries)
+
+    def _tried(
+        self, read: Callable[[Any], T], send: Callable[[], Any], tries: int | None = None
+    ) -> tuple[T | None, str | None]:
+        """What `read` makes of the first choice of what comes back, or why there is none."""
+        from openai import APIStatusError, OpenAIError
+        from tenacity import RetryError, retry, retry_if_exception, wait_random_exponential
+
+        def may_pass(error: BaseException) -> bool:
+            if isinstance(error, APIStatusError):
+                return error.status_code in (408, 409, 429) or error.status_code >= 500
+            return isinstance(error, (OpenAIError, _NoAnswer, ValueError))
+
+        answered, most = self.answered, tries or self.tries
+
+        def enough(state: Any) -> bool:
+            lost = not self.answered and _unreachable(state.outcome.exception())
+            return state.attempt_number >= (min(most, FEW) if lost else most)
+
+        @retry(
+            retry=retry_if_exception(may_pass),
+            stop=enough,
+            wait=wait_random_exponential(multiplier=self.pause, max=60),
+        )
+        def ask() -> T:
+            found = send()
+            self.answered += 1
+            first = found.choices[0] if getattr(found, "choices", None) else None
+            if first is None:
+                raise _NoAnswer("the server's answer holds no message")
+            return read(first)
+
+        try:
+            return ask(), None
+        except RetryError as error:
+            last = error.last_attempt.exception()
+            if _unreachable(last) and self.answered == answered:
+                raise Unanswered(_gone(self.url, last)) from None
+            said = " ".join(str(last).split())[:300]
+            return None, f"{type(last).__name__.strip('_')} in {most} tries: {said}"
+        except APIStatusError as error:
+            said = " ".join(str(error).split())[:300]
+            if error.status_code in OF_THE_ITEM:
+                return None, f"{REFUSED}: {said}"
+            raise SuiteError(
+                f"{self.url} refused the request ({said}); look at the address, the model's name and {ENDPOINT_KEY}"
+            ) from None
+
+
+def asked_of(chat: Any) -> dict[str, Any]:
+    """Messages, or a task with tools and variables of the template, as a server takes them."""
+    if not isinstance(chat, Mapping):
+        return {"messages": chat}
+    more = {"extra_body": {"chat_template_kwargs": kwargs}} if (kwargs := chat.get("chat_template_kwargs")) else {}
+    return {"messages": chat["prompt"], **({"tools": chat["tools"]} if chat.get("tools") else {}), **more}
+
+
+FEW = 3
+"""tries of a server that has never answered"""
+
+
+def _unreachable(error: BaseException | None) -> bool:
+    """Nobody took the request: the address is wrong, or the server is down."""
+    from openai import APIConnectionError, APITimeoutError
+
+    if isinstance(error, APITimeoutError):  # a server that is there may only be slow
+        return type(error.__cause__).__name__ == "ConnectTimeout"
+    return isinstance(error, APIConnectionError)
+
+
+def _gone(url: str, error: BaseException | None) -> str:
+    cause = getattr(error, "__cause__", None) or error
+    return (
+        f"{url} cannot be reached ({' '.join(str(cause).split())[:200]}); start the server or look at the address, and "
+        "give the same command again"
+    )
+
+
+class _NoAnswer(Exception):
+    """Something came back that is no chat completion."""
+
+
+def renormalised(logprobs: Mapping[str, float]) -> tuple[dict[str, float], float]:
+    """Label -> probability among the labels, and the mass that the model gave to all; no label if it gave none."""
+    highest = max(logprobs.values())
+    if highest == -math.inf:
+        return {}, 0.0
+    weights = {label: math.exp(value - highest) for label, value in logprobs.items()}
+    total = sum(weights.values())
+    return {label: weight / total for label, weight in weights.items()}, math.exp(highest) * total

@@ -1,0 +1,1 @@
+"""Numbers from answers and scores, with intervals; no model is asked here."""

@@ -1,0 +1,339 @@
+"""Rewards that can be verified, as TRL's GRPOTrainer calls them: by their names, or functions of one's own."""
+
+import importlib
+import importlib.util
+import inspect
+import math
+import numbers
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from trimtab.common import fingerprint
+from trimtab.common.errors import looked_in, nearest
+from trimtab.common.user_code import files, installed
+from trimtab.data.generators import reasoning
+from trimtab.data.sources import line_of
+from trimtab.rewards.final import is_right
+from trimtab.rewards.judged import beginning
+from trimtab.rewards.options import correct, lettered
+from trimtab.rewards.parsing import letters, without_reasoning
+from trimtab.rewards.pool import MATHEMATICS, MathPool
+
+LETTERS = "ABCDE"
+"""that `choice` offers for rows without a column `options`"""
+GIVEN = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
+"""what TRL passes to every reward function beside the columns of the rows"""
+
+
+class RewardError(ValueError):
+    """A reward that is not there, rows that it cannot judge, or values that are no rewards."""
+
+
+Judge = Callable[[Sequence[str], Sequence[Mapping[str, Any]]], Sequence[bool]]
+"""judge(texts, their rows) -> which are right"""
+
+
+class Reward:
+    """A reward function whose every call is checked.
+
+    Args:
+        name: as it is logged and named in messages.
+        function: `function(prompts, completions, completion_ids, **columns)` gives a number for each completion, or
+            None for one that it does not judge.
+        needs: columns that must hold something in every row.
+        check: raises a ValueError for a row that it cannot judge.
+        files: that a user's own function is written in, with those that these import.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        needs: Sequence[str],
+        check: Callable[[Mapping[str, Any]], Any] = lambda row: None,
+        files: Sequence[Path] = (),
+    ):
+        self.__name__ = name
+        self.function, self.needs, self.check, self.files = function, tuple(needs), check, tuple(files)
+        self.source = fingerprint.of_files(files) if files else None
+        """fingerprint of the files; None for one that comes with trimtab"""
+
+    def __call__(
+        self, prompts: Sequence[Any], completions: Sequence[Any], completion_ids: Any = None, **columns: Any
+    ) -> list[float | None]:
+        """One finite number for each completion, or None.
+
+        Args:
+            prompts, completions: texts, or chats as lists of messages.
+            completion_ids: token ids of the completions, for functions that read them.
+            columns: one value for each completion; and what else TRL passes on.
+
+        Raises:
+            RewardError: naming the function, the row by its prompt, and what came, for a row without a needed column,
+                an exception, the wrong number of values, or a value that is no finite number.
+        """
+        given = {"prompts": prompts, "completions": completions, "completion_ids": completion_ids, **columns}
+        for place in range(len(prompts)):
+            row = {"prompt": prompts[place], **_row(columns, place, len(prompts))}
+            _check(self, row, f"row {place + 1} of the batch")
+        try:
+            values = self.function(**given)
+            values = list(values) if isinstance(values, Iterable) else values  # a generator raises only here
+        except Exception as error:
+            where = self._raising(given, len(prompts))
+            raise RewardError(f"reward {self.__name__}: {_raised(error)}; {where}") from error
+        if not isinstance(values, list):
+            raise RewardError(
+                f"reward {self.__name__} returned {values!r:.60}, expected a list of {len(prompts)} numbers"
+            )
+        values = [_plain(value) for value in values]
+        if len(values) != len(prompts):
+            raise RewardError(
+                f"reward {self.__name__} returned {len(values)} values for {len(prompts)} completions, the first to "
+                f"{beginning(prompts[0])}" if len(prompts) else f"reward {self.__name__} returned values for nothing"
+            )  # fmt: skip
+        for prompt, value in zip(prompts, values):
+            if value is not None and (not isinstance(value, numbers.Real) or not math.isfinite(value)):
+                raise RewardError(
+                    f"reward {self.__name__} returned {value!r:.60} for a completion to {beginning(prompt)}, expected "
+                    "a finite number, or None"
+                )
+        return [None if value is None else float(value) for value in values]
+
+    def _raising(self, given: Mapping[str, Any], count: int) -> str:
+        """Which row it is that the function cannot take."""
+        for place in range(count):
+            try:
+                found = self.function(**{key: _one(value, place, count) for key, value in given.items()})
+                _ = list(found) if isinstance(found, Iterable) else None
+            except Exception:
+                return f"the completion is to {beginning(given['prompts'][place])}"
+        return f"of {count} completions, none of which does so alone"
+
+
+def _raised(error: Exception) -> str:
+    """An exception in one line, with the last line of a file outside of installed packages that it came through."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__)[1:] if not frame.filename.startswith("<")]
+    own = [frame for frame in frames if not installed(frame.filename)]
+    said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
+    return f"{said} ({own[-1].filename}, line {own[-1].lineno})" if own else said
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy or torch as Python's."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
+
+
+def load(name: str, right: float = 1.0, wrong: float = 0.0) -> Reward:
+    """A reward by its name, FILE.py:FUNCTION or package.module:FUNCTION.
+
+    `exact`, `choice` and `math` read a column `answer`, `reasoning_gym` the column `task` of rows from
+    `reasoning_gym:NAME`, whose own judge it asks. Thoughts between <think> tags do not count.
+
+    Args:
+        name: as above.
+        right, wrong: what a right and a wrong answer are worth; LCO's rule reward is 1 and -1. A function of one's own
+            sets its values itself: an answer counts as right from `right` on.
+
+    Raises:
+        RewardError: if there is no such reward, or it cannot be loaded or called as TRL does.
+    """
+    if ":" in name:
+        if wrong != 0.0 or not math.isfinite(right):
+            raise RewardError(
+                f"reward {name} sets its own values, got right={right} and wrong={wrong}; right is the number from "
+                f"which on an answer counts as right, and wrong is for {', '.join(REWARDS)}"
+            )
+        return _own(name)
+    if not (math.isfinite(right) and math.isfinite(wrong) and right > wrong):
+        raise RewardError(f"a right answer must be worth more than a wrong one, got right={right} and wrong={wrong}")
+    if name not in REWARDS:
+        hint = nearest(name, REWARDS, f"there are: {', '.join(REWARDS)}, FILE.py:FUNCTION and package.module:FUNCTION")
+        raise RewardError(f"there is no reward {name!r}; {hint}")
+    make, needs, check = REWARDS[name]
+    judge = make()
+
+    def function(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+        texts = [said(completion) for completion in completions]
+        rows = [_row(columns, place, len(prompts)) for place in range(len(prompts))]
+        return [right if good else wrong for good in judge(texts, rows)]
+
+    return Reward(name, function, needs, check)
+
+
+def check_rows(reward: Reward, rows: Iterable[Mapping[str, Any]], source: str = "") -> None:
+    """Refuse rows that the reward could not judge, before anything is generated.
+
+    Args:
+        source: of the rows, for messages.
+
+    Raises:
+        RewardError: naming the first such row by its file, number, line and prompt, and what is missing.
+    """
+    for number, row in enumerate(rows, start=1):
+        try:
+            _check(reward, row, "")
+        except RewardError as error:
+            at = f"{source}: row {number}{line_of(source, number)}" if source else f"row {number}"
+            raise RewardError(f"{at}{error}") from None
+
+
+def said(completion: Any) -> str:
+    """The text of a completion, of a chat its last message, without thoughts.
+
+    Raises:
+        RewardError: for anything else.
+    """
+    text = completion[-1].get("content") if isinstance(completion, list) and completion else completion
+    if text is None or text == []:  # a chat that ends with a call of a tool, or an empty one
+        return ""
+    if not isinstance(text, str):
+        raise RewardError(f"a completion is {completion!r:.80}, expected a text or messages with texts")
+    return without_reasoning(text)
+
+
+# ---------------------------------------------------------------- those that come with trimtab
+
+
+def _exact() -> Judge:
+    return lambda texts, rows: [is_right(text, str(row["answer"])) for text, row in zip(texts, rows)]
+
+
+def _choice() -> Judge:
+    def judge(texts: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[bool]:
+        found = []
+        for text, row in zip(texts, rows):
+            offered, target = _target(row)
+            found.append(set(letters(text, offered, several=len(target) > 1)) == set(target))
+        return found
+
+    return judge
+
+
+def _target(row: Mapping[str, Any]) -> tuple[Mapping[str, str], tuple[str, ...]]:
+    """The options offered by their letters, and the right ones."""
+    if row.get("options"):
+        options = lettered(row["options"])
+        return options, correct(options, row["answer"])
+    target = letters(str(row["answer"]), LETTERS, several=True)
+    if not target:
+        raise RewardError(f"answer {row['answer']!r:.40} names none of {', '.join(LETTERS)}; give a column `options`")
+    return dict.fromkeys(LETTERS, ""), target
+
+
+def _pooled(name: str, module: str, column: str) -> Judge:
+    pool = MathPool(judge=module)
+
+    def judge(texts: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[bool]:
+        outcomes = pool.judge(texts, [str(row[column]) for row in rows])
+        log = rows[0].get("log_metric") if rows else None
+        if log is not None:
+            for outcome in ("unparsed", "timed out", "crashed"):
+                log(f"{name}/{outcome.replace(' ', '_')}", outcomes.count(outcome) / len(outcomes))
+        return [outcome == "right" for outcome in outcomes]
+
+    return judge
+
+
+REWARDS: dict[str, tuple[Callable[[], Judge], list[str], Callable[[Mapping[str, Any]], Any]]] = {
+    "exact": (_exact, ["answer"], lambda row: None),
+    "choice": (_choice, ["answer"], _target),
+    "math": (partial(_pooled, "math", MATHEMATICS, "answer"), ["answer"], lambda row: None),
+    "reasoning_gym": (
+        partial(_pooled, "reasoning_gym", "trimtab.rewards.puzzles", "task"),
+        ["task"],
+        lambda row: reasoning.place_of(row["task"]),
+    ),
+}
+
+
+# ---------------------------------------------------------------- a user's own
+
+
+def _own(name: str) -> Reward:
+    place, _, attribute = name.rpartition(":")
+    _importable(Path(place).parent if place.endswith(".py") else Path())
+    try:
+        module = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    except RewardError:
+        raise
+    except Exception as error:
+        raise RewardError(f"reward {name}: importing {place} raised {_raised(error)}") from error
+    function = getattr(module, attribute, None)
+    if function is None:
+        known = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+        hint = nearest(attribute, known, f"its functions: {', '.join(known) or 'none'}")
+        raise RewardError(f"reward {name}: {place} has no {attribute!r}; {hint}")
+    if not callable(function) or inspect.iscoroutinefunction(function):
+        raise RewardError(f"reward {name} is no plain function, but {function!r:.60}")
+    parameters = inspect.signature(function).parameters.values()
+    if not any(one.kind is one.VAR_KEYWORD for one in parameters):
+        raise RewardError(f"reward {name} takes no **columns; TRL passes it every column of the rows by name")
+    required = [one.name for one in parameters if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
+    needs = [column for column in required if column not in GIVEN]
+    return Reward(attribute, function, needs, files=files([module, _defined_in(function)]))
+
+
+def _defined_in(function: Callable[..., Any]) -> Any:
+    """The module of a function, which may be another than the one that it was asked of."""
+    plain = inspect.unwrap(function.func if isinstance(function, partial) else function)
+    defined = sys.modules.get(getattr(plain, "__module__", None) or "")
+    if not inspect.isroutine(plain) and not inspect.isclass(plain):  # an object that can be called
+        defined = sys.modules.get(type(plain).__module__)
+    return defined
+
+
+def _importable(folder: Path) -> None:
+    """Let a user's code import what lies beside it, as Python lets a script; what is installed goes first."""
+    place = str(folder.expanduser().resolve())
+    if place not in sys.path:
+        sys.path.append(place)
+
+
+def _from_file(path: Path) -> Any:
+    if not path.is_file():
+        raise RewardError(f"there is no file {path}{looked_in(path)}; a reward of your own is FILE.py:FUNCTION")
+    spec = importlib.util.spec_from_file_location(f"reward_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickle look it up there
+    spec.loader.exec_module(module)
+    return module
+
+
+# ---------------------------------------------------------------- rows
+
+
+def _check(reward: Reward, row: Mapping[str, Any], where: str) -> None:
+    prompt = beginning(row.get("prompt", ""))
+    for column in reward.needs:
+        value = row.get(column)
+        value = value.strip() if isinstance(value, str) else value
+        if value is None or (isinstance(value, (str, list, dict)) and not value):
+            raise RewardError(
+                f"{where} (prompt {prompt}) has no `{column}`, which reward {reward.__name__} reads; its columns: "
+                f"{', '.join(key for key in row if key not in GIVEN)}"
+            )
+    try:
+        reward.check(row)
+    except ValueError as error:
+        raise RewardError(f"{where} (prompt {prompt}): {error}") from None
+
+
+def _row(columns: Mapping[str, Any], place: int, count: int) -> dict[str, Any]:
+    return {key: value[place] if _listed(value, count) else value for key, value in columns.items()}
+
+
+def _one(value: Any, place: int, count: int) -> Any:
+    return value[place : place + 1] if _listed(value, count) else value
+
+
+def _listed(value: Any, count: int) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == count

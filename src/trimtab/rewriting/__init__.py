@@ -1,0 +1,1 @@
+"""Clean-Eval: a test set in other words."""

@@ -1,0 +1,457 @@
+"""Clean-Eval: a test set in other words, for models that may have been trained on it (arXiv:2311.09154).
+
+`clean` makes candidates for each text, throws out those that lose a protected span or the meaning, and takes one by its
+similarity to the original: in the middle, because near copies are still remembered and far ones have lost the meaning.
+Options and answers stay as they are. Every row keeps all its candidates, with what became of them.
+
+The authors released no code. What the paper does not say (numbers of candidates, pivots, the band, the detector) is
+this file's choice and is named where it is made.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from pydantic import Field
+
+from trimtab.common import fingerprint
+from trimtab.common.errors import check_answered
+from trimtab.data.sources import Row
+from trimtab.evals.models import Answerer, Reply
+from trimtab.evals.prompts import zero_shot
+from trimtab.evals.suite import Item, Options, user
+from trimtab.rewards import parsing
+from trimtab.rewards.options import OptionsError, correct, lettered
+from trimtab.rewriting.protected import broken, named
+from trimtab.rewriting.rewriters import Request, Rewriter, Rewritten, Way
+
+Pair = tuple[str, str]
+"""(original, candidate); the original is BLEURT's reference"""
+
+COLUMNS = ("clean", "origin", "score", "kept", "generated", "dropped", "rewritten", "candidates")
+"""that `clean` adds to a row, or replaces"""
+
+
+READER_TOKENS = 512
+"""of a reader's answer; one that reasons needs them"""
+
+
+class CleanEvalError(ValueError):
+    """Rows, settings or models that nothing can be cleaned with."""
+
+
+class Scorer(Protocol):
+    """How alike the texts of pairs are; the range is the scorer's own."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __call__(self, pairs: Sequence[Pair]) -> list[float]: ...
+
+
+class Detector(Scorer, Protocol):
+    """A scorer whose value, where it reaches `threshold`, says that both texts mean the same."""
+
+    @property
+    def threshold(self) -> float: ...
+
+
+class Settings(Options):
+    """Of the pipeline."""
+
+    seed: int = Field(default=0, ge=0)
+    """Of the candidates, and of select=random."""
+    select: Literal["moderate", "lowest", "highest", "random"] = "moderate"
+    """Which survivor becomes the text: by its similarity to the original."""
+    band: tuple[float, float] | None = None
+    """Scores that count as moderate; the middle third of all survivors' scores if not given."""
+    unrewritten: Literal["keep", "drop", "retry"] = "keep"
+    """An item with a text that has no survivor: left as it was, left out, or tried again with other seeds and
+    then left."""
+    retries: int = Field(default=3, ge=1)
+    """Times that retry tries again."""
+    longest: int = Field(default=600, ge=1)
+    """Characters; longer texts are rewritten in pieces that end with a sentence."""
+    batch: int = Field(default=8, ge=1)
+    """Texts that are rewritten together."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A row, read: what is rewritten, and what must not change."""
+
+    id: str
+    texts: dict[str, str]
+    """field -> text, of the fields to rewrite"""
+    options: tuple[str, ...]
+    """texts of the wrong options"""
+    answer: tuple[str, ...]
+    """texts of the right ones, or the open answer"""
+    row: Row
+    offered: tuple[str, ...] = ()
+    """texts of all options, in their order"""
+
+
+@dataclass
+class Candidate:
+    """A candidate and what became of it."""
+
+    text: str
+    origin: str
+    seed: int
+    prompts: tuple[str, ...]
+    via: list[str]
+    """what was said on the way, such as the text in the pivot language"""
+    same: float | None = None
+    """the detector's value; None where an earlier rule dropped the candidate"""
+    score: float | None = None
+    error: str | None = None
+    """of a server that gave no answer"""
+    why: str | None = None
+    """it was dropped; None for a survivor"""
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What `clean` made."""
+
+    rows: list[Row]
+    left_out: list[Row]
+    """rows with a text that could not be rewritten, under unrewritten=drop"""
+    bands: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """field -> the scores that counted as moderate"""
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """reason -> candidates, the most frequent first."""
+        total = sum((Counter(row["dropped"]) for row in [*self.rows, *self.left_out]), Counter())
+        return dict(total.most_common())
+
+
+class Stored(Protocol):
+    """key of a request -> [text, via]; a dict is one."""
+
+    def __contains__(self, key: object, /) -> bool: ...
+
+    def __getitem__(self, key: str, /) -> Any: ...
+
+    def __setitem__(self, key: str, value: Any, /) -> None: ...
+
+
+# ---------------------------------------------------------------- rows
+
+
+def read(rows: Sequence[Row], rewritable: Sequence[str] = ("question",)) -> list[Question]:
+    """Rows as the pipeline sees them.
+
+    Args:
+        rows: {"id", "fields": {name: text}, "options", "answer", "rewritable": [names]}, or flat ones whose texts are
+            columns. `id` is the row's number where there is none; options and answer may be missing.
+        rewritable: names of the texts to rewrite, for rows that do not name their own.
+
+    Raises:
+        CleanEvalError: naming the row.
+    """
+    found = []
+    for number, row in enumerate(rows):
+        where = f"row {number + 1}"
+        texts = row.get("fields", row)
+        names = row.get("rewritable") or list(rewritable)
+        if not isinstance(texts, dict) or isinstance(names, str):
+            raise CleanEvalError(f"{where}: fields must be an object of texts and rewritable a list of their names")
+        for name in names:
+            if not isinstance(texts.get(name), str) or not texts[name].strip():
+                there = ", ".join(key for key, text in texts.items() if isinstance(text, str)) or "none"
+                raise CleanEvalError(f"{where} has no text {name!r} to rewrite; its texts: {there} (see fields=[...])")
+        try:
+            options = lettered(row["options"]) if row.get("options") is not None else {}
+            answer = row.get("answer")
+            known = correct(options, answer) if options and answer is not None else ()
+        except OptionsError as error:
+            raise CleanEvalError(f"{where}: {error}") from None
+        wrong = tuple(text for letter, text in options.items() if letter not in known)
+        gold = tuple(options[letter] for letter in known)
+        if not options and answer is not None:
+            gold = tuple(str(one) for one in (answer if isinstance(answer, list) else [answer]))
+        identity = str(row["id"]) if row.get("id") is not None else str(number)
+        rewritten = {name: texts[name] for name in names}
+        found.append(Question(identity, rewritten, wrong, gold, row, tuple(options.values())))
+    twice = [identity for identity, times in Counter(question.id for question in found).items() if times > 1]
+    if twice:
+        raise CleanEvalError(f"{len(twice)} ids come more than once, such as {twice[0]!r}; each row needs its own")
+    return found
+
+
+def cleaned(row: Row) -> Row:
+    """The row with its new texts in place of the old ones, such as another round of cleaning wants it."""
+    rest = {key: value for key, value in row.items() if key not in COLUMNS}
+    return {**rest, "fields": {**row["fields"], **row["clean"]}} if "fields" in row else {**rest, **row["clean"]}
+
+
+# ---------------------------------------------------------------- the pipeline
+
+
+def clean(
+    rows: Sequence[Row],
+    rewriter: Rewriter,
+    detector: Detector | None,
+    scorer: Scorer,
+    settings: Settings | None = None,
+    *,
+    reader: Answerer | None = None,
+    fields: Sequence[str] = ("question",),
+    stored: Stored | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Cleaned:
+    """The rows in other words, in their order.
+
+    Each row keeps its columns and gains: `clean` {field: text}; `origin` and `score` {field: of the chosen candidate,
+    or None where the text stays}; `kept` and `generated`, numbers of candidates; `dropped` {reason: number};
+    `rewritten`, whether every text was; `candidates` {field: all of them, with origin, seed, prompts, detector's value,
+    score and why it was dropped}. Rows that were cleaned before are cleaned from their original texts. The same
+    arguments give the same rows.
+
+    Args:
+        rows: see `read`.
+        rewriter, detector, scorer: models or rules; without a detector every candidate counts as meaning the same.
+        settings: see `Settings`.
+        reader: answers each original and each candidate that is left, with all options; a candidate that it answers
+            otherwise than the original, or not at all, is dropped. An original without an answer drops none.
+        fields: texts to rewrite in rows that do not name their own.
+        stored: candidates of an earlier, unfinished call, which are not made again; new ones are added to it, a batch
+            at a time, without those that ended in an error.
+        progress: called with (requests answered, all requests) before each round's first batch and after each batch.
+
+    Raises:
+        CleanEvalError: for rows that make no sense, or that have no options where a reader is to answer.
+
+    Source: Clean-Eval (arXiv:2311.09154); reasons for a drop, in order: error, empty, identical, duplicate, a kind of
+    `protected.KINDS`, meaning, answer.
+    """
+    settings = settings or Settings()
+    questions = read(rows, fields)
+    bare = next((number for number, question in enumerate(questions, 1) if not question.offered), None)
+    if reader is not None and bare is not None:
+        raise CleanEvalError(
+            f"row {bare} has no options, by which a reader's answers are compared; leave the reader out"
+        )
+    replies: dict[str, Reply] = {}
+    stored = {} if stored is None else stored
+    found: dict[tuple[int, str], list[Candidate]] = {}
+    for attempt in range(settings.retries + 1 if settings.unrewritten == "retry" else 1):
+        pending = [
+            (i, name)
+            for i, question in enumerate(questions)
+            for name in question.texts
+            if all(candidate.why for candidate in found.get((i, name), ()))
+        ]
+        made = _candidates(questions, pending, rewriter, settings, settings.seed + 1000 * attempt, stored, progress)
+        for place, candidates in made.items():
+            found.setdefault(place, []).extend(candidates)
+        _drop(questions, {place: found[place] for place in pending}, detector)
+        if reader is not None:
+            _reread(questions, {place: found[place] for place in pending}, reader, replies)
+    survivors = {place: [one for one in all_ if one.why is None] for place, all_ in found.items()}
+    whole = [one for kept in survivors.values() for one in kept]
+    texts = [(questions[i].texts[name], one.text) for (i, name), kept in survivors.items() for one in kept]
+    for one, score in zip(whole, scorer(texts) if texts else (), strict=True):
+        one.score = float(score)
+    names = dict.fromkeys(name for _, name in found)
+    scores = {name: [one.score for (_, of), kept in survivors.items() if of == name for one in kept] for name in names}
+    bands = {name: settings.band or middle_third(scores[name]) for name in names if scores[name]}
+    result: list[Row] = []
+    left_out: list[Row] = []
+    for i, question in enumerate(questions):
+        chosen = {
+            name: kept[select([one.score for one in kept], settings, bands[name], (question.id, name))]
+            if kept
+            else None
+            for name, kept in ((name, survivors[i, name]) for name in question.texts)
+        }
+        row = _row(question, chosen, {name: found[i, name] for name in question.texts})
+        (result if row["rewritten"] or settings.unrewritten != "drop" else left_out).append(row)
+    return Cleaned(result, left_out, bands)
+
+
+def _candidates(
+    questions: Sequence[Question],
+    places: Sequence[tuple[int, str]],
+    rewriter: Rewriter,
+    settings: Settings,
+    seed: int,
+    stored: Stored,
+    progress: Callable[[int, int], None],
+) -> dict[tuple[int, str], list[Candidate]]:
+    """One candidate for each place and way; whatever is not stored yet is made.
+
+    Batches are cut from the list of all requests, stored or not, so that a resume asks in the same company.
+    """
+    asked: dict[str, Request] = {}
+    keys: dict[tuple[int, str, Way], list[tuple[str, str, str]]] = {}
+    for i, name in places:
+        question = questions[i]
+        text = question.texts[name]
+        keep = tuple(o for o in (*question.answer, *question.options) if len(o) > 1 and named(o).search(text))
+        for way in rewriter.ways:
+            for piece, gap in pieces(text, settings.longest):
+                request = Request(piece, way, seed + way.draw, keep)
+                key = fingerprint.of_values([rewriter.name, request])
+                asked[key] = request
+                keys.setdefault((i, name, way), []).append((key, piece, gap))
+    every = list(asked.items())
+    failed: dict[str, Rewritten] = {}
+    progress(0, len(every))
+    for start in range(0, len(every), settings.batch):
+        batch = dict(every[start : start + settings.batch])
+        if any(key not in stored for key in batch):
+            made = rewriter(list(batch.values()))
+            for key, one in zip(batch, made, strict=True):
+                if one.error is not None:
+                    failed[key] = one
+                elif key not in stored:
+                    stored[key] = [one.text, list(one.via)]
+            asked_so_far = every[: start + settings.batch]
+            check_answered((failed[key].error if key in failed else None for key, _ in asked_so_far), rewriter.name)
+        progress(min(start + settings.batch, len(every)), len(every))
+    found: dict[tuple[int, str], list[Candidate]] = {}
+    for (i, name, way), parts in keys.items():
+        said = [stored[key] if key in stored else failed[key][:2] for key, _, _ in parts]
+        # a piece that could not be rewritten stays, if another could
+        texts = [new or old for (new, _), (_, old, _) in zip(said, parts)]
+        text = "".join(new + gap for new, (_, _, gap) in zip(texts, parts)) if any(new for new, _ in said) else ""
+        via = [step for _, steps in said for step in steps]
+        error = next((failed[key].error for key, _, _ in parts if key not in stored), None)
+        one = Candidate("" if error else text, way.origin, seed + way.draw, way.prompts, via, error=error)
+        found.setdefault((i, name), []).append(one)
+    return found
+
+
+def pieces(text: str, longest: int) -> Iterator[tuple[str, str]]:
+    """(piece, what stands between it and the next); a piece ends with a sentence or a line, and is at most `longest`
+    characters long if its sentences are. What joins them is the text, byte for byte."""
+    start = end = 0
+    for match in re.finditer(r"(?<=[.!?])\s+|\n\s*|$", text):
+        if match.start() - start > longest and end > start:
+            gap = len(text[start:end]) - len(text[start:end].rstrip())
+            yield text[start : end - gap], text[end - gap : end]
+            start = end
+        end = match.end()
+    yield text[start:], ""
+
+
+def _drop(
+    questions: Sequence[Question], found: dict[tuple[int, str], list[Candidate]], detector: Detector | None
+) -> None:
+    """Write into each candidate why it is dropped, where it is."""
+    doubtful: list[tuple[Pair, Candidate]] = []
+    for (i, name), candidates in found.items():
+        question, original = questions[i], questions[i].texts[name]
+        seen = {_plain(one.text) for one in candidates if one.why is not None}
+        for one in candidates:
+            if one.why is not None:
+                continue
+            plain = _plain(one.text)
+            if one.error is not None:
+                one.why = "error"
+            elif not plain:
+                one.why = "empty"
+            elif plain == _plain(original):
+                one.why = "identical"
+            elif plain in seen:
+                one.why = "duplicate"
+            else:
+                one.why = broken(original, one.text, question.options, question.answer)
+                if one.why is None:
+                    doubtful.append(((original, one.text), one))
+            seen.add(plain)
+    if detector is None:
+        return
+    for (_, one), value in zip(doubtful, detector([pair for pair, _ in doubtful]) if doubtful else (), strict=True):
+        if math.isnan(value):
+            one.why, one.error = "error", f"{detector.name} gave no answer"
+            continue
+        one.same = float(value)
+        one.why = None if one.same >= detector.threshold else "meaning"
+
+
+def _reread(
+    questions: Sequence[Question],
+    found: dict[tuple[int, str], list[Candidate]],
+    reader: Answerer,
+    replies: dict[str, Reply],
+) -> None:
+    """Drop candidates that change the reader's answer; `replies` to prompts are used again and added to."""
+    left = [(questions[i], name, one) for (i, name), of in found.items() for one in of if one.why is None]
+    prompts = [(_asked(q, name, q.texts[name]), _asked(q, name, one.text)) for q, name, one in left]
+    new = [prompt for prompt in dict.fromkeys(prompt for pair in prompts for prompt in pair) if prompt not in replies]
+    for start in range(0, len(new), reader.batch):
+        batch = new[start : start + reader.batch]
+        replies.update(zip(batch, reader.answer([user(prompt) for prompt in batch], READER_TOKENS), strict=True))
+    for (question, _, one), pair in zip(left, prompts):
+        one.error = next((replies[prompt].error for prompt in pair if replies[prompt].error), None)
+        before, after = (parsing.letters(replies[prompt].text, lettered(question.offered)) for prompt in pair)
+        one.why = "error" if one.error else "answer" if before and before != after else None
+
+
+def _asked(question: Question, name: str, text: str) -> str:
+    """What the reader is asked: the row's texts in their order, one of them in these words, and the options."""
+    fields = question.row.get("fields", question.texts)
+    texts = [text if field == name else other for field, other in fields.items() if isinstance(other, str)]
+    (message,) = zero_shot(Item(question.id, "\n\n".join(texts), lettered(question.offered)))
+    return message["content"]
+
+
+def _plain(text: str) -> str:
+    """What is left of a text when case, spaces and the last full stop do not count."""
+    return " ".join(text.casefold().split()).rstrip(".?! ")
+
+
+def middle_third(scores: Sequence[float | None]) -> tuple[float, float]:
+    """The tertile boundaries of the scores."""
+    low, high = np.quantile(np.array(scores, float), [1 / 3, 2 / 3])
+    return float(low), float(high)
+
+
+def select(scores: Sequence[Any], settings: Settings, band: tuple[float, float], place: Any = None) -> int:
+    """Which of a text's survivors becomes its rewrite.
+
+    Args:
+        scores: one for each, in the order they were made; of equal ones the first counts.
+        settings: `select` and `seed`.
+        band: scores that count as moderate. The one nearest to its middle is taken; if none lies inside, the text's
+            median (of an even number the lower).
+        place: what a random choice depends on besides the seed.
+
+    Returns:
+        An index.
+    """
+    order = sorted(range(len(scores)), key=lambda i: scores[i])
+    if settings.select == "lowest":
+        return order[0]
+    if settings.select == "highest":
+        return max(range(len(scores)), key=lambda i: scores[i])
+    if settings.select == "random":
+        return int(fingerprint.of_values([settings.seed, place]), 16) % len(scores)
+    inside = [i for i, score in enumerate(scores) if band[0] <= score <= band[1]]
+    if not inside:
+        return order[(len(order) - 1) // 2]
+    return min(inside, key=lambda i: abs(scores[i] - sum(band) / 2))
+
+
+def _row(question: Question, chosen: dict[str, Candidate | None], candidates: dict[str, list[Candidate]]) -> Row:
+    every = [one for all_ in candidates.values() for one in all_]
+    return {
+        **{key: value for key, value in question.row.items() if key not in COLUMNS},
+        "clean": {name: one.text if one else question.texts[name] for name, one in chosen.items()},
+        "origin": {name: one.origin if one else None for name, one in chosen.items()},
+        "score": {name: one.score if one else None for name, one in chosen.items()},
+        "kept": sum(one.why is None for one in every),
+        "generated": len(every),
+        "dropped": dict(Counter(one.why for one in every if one.why is not None)),
+        "rewritten": None not in chosen.values(),
+        "candidates": {name: [asdict(one) for one in all_] for name, all_ in candidates.items()},
+    }

@@ -1,0 +1,106 @@
+"""What of a recipe can be checked in a moment, before torch and transformers are imported: names, files, folders."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from trimtab.common import processes
+from trimtab.common.errors import looked_in
+from trimtab.data.sources import check_there as check_rows
+from trimtab.decoding import check_name as check_decoding
+from trimtab.evals.suites import check_name as check_suite
+from trimtab.models.places import check_there as check_model
+from trimtab.runs.recipe import FROZEN, STORED, Recipe, RecipeError
+from trimtab.runs.run_folder import is_new
+
+
+class AskError(ValueError):
+    """Nothing to answer."""
+
+
+def check_places(recipes: Sequence[Recipe]) -> None:
+    """Look for all that the recipes of one command name.
+
+    Args:
+        recipes: in the order of their runs; a model that an earlier one writes need not be there yet.
+
+    Raises:
+        ValueError: a subclass that names what is not there.
+    """
+    made: set[str] = set()
+    for recipe in recipes:
+        for source in filter(None, (recipe.data.train, recipe.data.heldout)):
+            check_rows(source)
+        for reward in recipe.reward:
+            place = reward.name.rpartition(":")[0]
+            if place.endswith(".py") and not Path(place).is_file():
+                raise RecipeError(
+                    f"reward: there is no file {place}{looked_in(place)}; a reward of your own is FILE.py:FUNCTION"
+                )
+        for role, name in _models(recipe).items():
+            if name not in made:
+                check_model(name, f"models.{role}")
+        made.add(f"{recipe.output}/model")
+
+
+def check_asked(
+    models: Iterable[tuple[str, str | None]],
+    sources: Iterable[str | None] = (),
+    decoding: str | None = None,
+    suites: Iterable[str] = (),
+) -> None:
+    """What a command that asks models names, before anything heavy is imported.
+
+    Args:
+        models: the option that names one, and the name.
+        sources: of rows.
+        decoding: the name of a strategy.
+        suites: names.
+
+    Raises:
+        ValueError: a subclass that names what is not there.
+    """
+    for option, name in models:
+        if name:
+            check_model(name, option)
+    for source in filter(None, sources):
+        check_rows(source)
+    for suite in suites:
+        check_suite(suite)
+    if decoding is not None:
+        check_decoding(decoding)
+
+
+def check_prompts(texts: Sequence[str] | None, file: Path | None) -> None:
+    """Look for something to answer.
+
+    Raises:
+        AskError: where there is nothing, or no such file.
+    """
+    if not texts and file is None:
+        raise AskError("there is nothing to answer: give --prompt TEXT or --prompts FILE")
+    if file is not None and str(file) != "-" and not file.expanduser().exists():
+        raise AskError(f"--prompts: there is no file {file}{looked_in(file)}")
+
+
+def check_outputs(recipes: Sequence[Recipe], resume: bool) -> None:
+    """Look whether the folders can take the runs; what a run that lies there was asked for is looked at later.
+
+    Args:
+        recipes: of one command; of several, some may be finished and others not begun.
+        resume: whether a run is to be gone on with.
+
+    Raises:
+        RunError: naming the folder.
+    """
+    if processes.rank() != 0:  # the main process looks, and may have begun to write already
+        return
+    for recipe in recipes:
+        folder = Path(recipe.output)
+        is_new(folder, resume and (len(recipes) == 1 or folder.exists()))
+
+
+def _models(recipe: Recipe) -> dict[str, str]:
+    models = recipe.models
+    policy = models.policy if isinstance(models.policy, str) else models.policy.source
+    named = {"policy": policy, **{role: getattr(models, role) for role in (*FROZEN, "credit")}}
+    return {role: name for role, name in named.items() if name not in (None, STORED, "teacher")}

@@ -1,0 +1,105 @@
+"""Processes that a launcher started and that form no group are refused before anything is written."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tiny_folder
+from trimtab.common import processes
+from trimtab.common.processes import ProcessError, check_alone, check_group, launched, rank
+
+ACCELERATE = {"ACCELERATE_DYNAMO_BACKEND": "NO", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    return tiny_folder.lay_out(tmp_path_factory.mktemp("files"))
+
+
+@pytest.mark.parametrize(
+    ("environment", "number"),
+    [
+        ({}, 1),
+        ({"WORLD_SIZE": "2"}, 2),
+        ({"OMPI_COMM_WORLD_SIZE": "3"}, 3),
+        ({"WORLD_SIZE": "1", "PMI_SIZE": "8"}, 1),
+        ({"WORLD_SIZE": ""}, 1),
+    ],
+)
+def test_what_a_launcher_started_is_counted(environment, number):
+    assert launched(environment) == number
+
+
+def test_a_group_of_another_size_than_was_launched_is_refused():
+    check_group(2, {"WORLD_SIZE": "2", **ACCELERATE})
+    check_group(1, {"WORLD_SIZE": "1"})
+    with pytest.raises(ProcessError, match="2 processes were launched .* group has 1: .*ACCELERATE_USE_CPU"):
+        check_group(1, {"WORLD_SIZE": "2"})
+    with pytest.raises(ProcessError, match="1 process was launched .* group has 2"):
+        check_group(2, {})
+
+
+def test_accelerate_that_started_one_process_of_several_is_refused():
+    with pytest.raises(ProcessError, match="several processes and has started one"):
+        check_group(1, ACCELERATE)
+    check_group(1, {"ACCELERATE_DYNAMO_BACKEND": "NO"})  # it was asked for one
+    check_group(1, {"MASTER_ADDR": "a", "MASTER_PORT": "1"})  # a cluster sets these by itself
+
+
+def test_a_rank_that_another_launch_left_behind_is_refused(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert rank() == 1
+    with pytest.raises(ProcessError, match="RANK is 1 and there is only 1 process"):
+        check_group(1)
+
+
+def test_other_commands_work_in_one_process(monkeypatch):
+    check_alone("eval")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ProcessError, match="trimtab eval works in one process, and 2 processes were launched"):
+        check_alone("eval")
+
+
+def recipe(files: Path, folder: Path) -> Path:
+    tree = tiny_folder.recipe(files, "sft", output=str(folder / "run"), training={"max_steps": 1})
+    path = folder / "recipe.yaml"
+    path.write_text(json.dumps(tree))
+    return path
+
+
+@pytest.mark.parametrize("command", ["train", "precompute"])
+def test_nothing_is_written_by_processes_without_a_group(trimtab, files, tmp_path, monkeypatch, command):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(processes, "RANKS", ())  # of this one
+    more = [] if command == "train" else ["--out", tmp_path / "rows.jsonl"]
+    code, _, err = trimtab(command, recipe(files, tmp_path), *more)
+    assert (code, err.count("\n")) == (2, 1), err
+    assert "2 processes were launched" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+def test_a_run_says_in_how_many_processes_it_trains(trimtab, files, tmp_path):
+    code, out, _ = trimtab("train", recipe(files, tmp_path))
+    assert code == 0
+    assert "training in 1 process on cpu" in out
+    assert "processes: 1\n" in (tmp_path / "run" / "signature.txt").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
+def test_launchers_on_a_cpu_are_refused_where_they_make_no_group(files, tmp_path, launcher):
+    words = {
+        "torchrun": ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "trimtab"],
+        "accelerate": ["accelerate.commands.launch", "--num_processes", "2", "--cpu", "-m", "trimtab"],
+    }[launcher]
+    command = [sys.executable, "-m", *words, "train", str(recipe(files, tmp_path))]
+    environment = {key: value for key, value in os.environ.items() if key != "ACCELERATE_USE_CPU"}
+    done = subprocess.run(command, capture_output=True, text=True, env={**environment, "CUDA_VISIBLE_DEVICES": ""})
+    assert done.returncode != 0
+    assert "error: " in done.stderr
+    assert ("2 processes were launched" if launcher == "torchrun" else "has started one") in done.stderr
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,50 @@
+"""Scenes for the tests, typed with letters."""
+
+import random
+from collections.abc import Iterator
+
+from trimtab.data.generators.geometry.audit import Claim, typed
+from trimtab.data.generators.geometry.constructions import ALL, Construction
+from trimtab.data.generators.geometry.draws import Draw, allowed
+from trimtab.data.generators.geometry.oracle import Judgement, Query, Scene, judge
+from trimtab.data.generators.geometry.plane import Degenerate, Plane, Point, holds, plane, point
+
+
+def scene(steps: str, kind: str, *arguments: str, offered: tuple[str, ...] = ()) -> tuple[Scene, Query]:
+    """ "square ABCD; midpoint ACM" and a question about letters."""
+    words = tuple(tuple(step.strip().rsplit(" ", 1)) for step in steps.split(";"))
+    return typed(Claim(words, kind, arguments, "", offered), "here")  # type: ignore[arg-type]
+
+
+def answer(steps: str, kind: str, *arguments: str, offered: tuple[str, ...] = ()) -> Judgement:
+    return judge(*scene(steps, kind, *arguments, offered=offered))
+
+
+def realisations(
+    c: Construction, k: int, seed: int, case: str | None = None, number: int = 40
+) -> Iterator[tuple[Plane, dict[str, Point]]]:
+    """A construction on random points of the kind it takes, with a coincidence forced or none."""
+    drawn, g = random.Random(seed), plane(k)
+    made = 0
+    for _ in range(20 * number):
+        pick = Draw(drawn, g, special=drawn.random() < 0.5)
+        taken = [point(drawn.randint(-9, 9), drawn.randint(-9, 9), drawn.randint(1, 5)) for _ in c.taken]
+        if c.takes in ("crossing", "quad"):
+            below = ALL["crossing lines" if c.takes == "crossing" else "quadrilateral"]
+            if taken[0] == taken[1]:
+                continue
+            taken[2:] = below.place(g, *taken[:2], *map(pick, below.free))
+        values = [pick(kind) for kind in c.free]
+        if case is not None:
+            values = [old if new is None else new for new, old in zip(c.cases[case](pick), values)]
+        if not all(map(allowed, c.free, values)) or len(set(taken)) < len(taken):
+            continue
+        try:
+            named = dict(zip(c.letters, (*taken, *c.place(g, *taken, *values))))
+        except Degenerate:
+            continue
+        if len(set(named.values())) == len(named) and all(holds(g, named, fact) for fact in c.requires):
+            yield g, named
+            made += 1
+            if made == number:
+                return
