@@ -47,7 +47,7 @@ from trimtab.models.forward import add_objective_forward
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.objectives.policy_gradient import PolicyGradient
 from trimtab.signals.candidates import CreditAtCandidates
-from trimtab.signals.credit import CreditModel, Reading
+from trimtab.signals.reward_model import TokenRewardModel
 from trimtab.train import settings
 from trimtab.train.rollouts import RolloutTrainer
 
@@ -75,10 +75,10 @@ class Scored:
         return self.plain(rollouts)
 
 
-def credit_model(model: str) -> CreditModel:
+def credit_model(model: str) -> TokenRewardModel:
     frozen = load_model(model)
     add_objective_forward(frozen)
-    return CreditModel(frozen, Reading("logprob", "mean", 1.0, outcomes=False))
+    return TokenRewardModel(frozen, ScoreSpec("logprob", "mean", 1.0, outcomes=False))
 
 
 def plan_of(name: str, model: str, policy: PreTrainedModel) -> Plan:

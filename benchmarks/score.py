@@ -41,8 +41,8 @@ from trimtab.evals.scored import read
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.models.student import evenly_spaced, keep_layers
-from trimtab.signals.credit import CreditModel, Reading
 from trimtab.signals.frozen import FrozenModel
+from trimtab.signals.reward_model import TokenRewardModel
 
 transformers.logging.disable_progress_bar()
 NAME, LAYERS, ROWS, BATCH = "smollm2-135m", 6, 64, 8
@@ -56,14 +56,14 @@ def start(layers: int) -> Any:
     return keep_layers(whole, evenly_spaced(whole.config.num_hidden_layers, layers))
 
 
-def reward_model(layers: int) -> CreditModel:
+def reward_model(layers: int) -> TokenRewardModel:
     moved = start(layers)
     torch.manual_seed(0)
     with torch.no_grad():
         for weight in moved.parameters():
             weight.add_(0.01 * weight.std() * torch.randn_like(weight))
     add_objective_forward(moved)
-    return CreditModel(moved, Reading("ratio", "sum", 1.0, True), FrozenModel(start(layers), name="reference"))
+    return TokenRewardModel(moved, ScoreSpec("ratio", "sum", 1.0, True), FrozenModel(start(layers), name="reference"))
 
 
 def answers(rows: int) -> list[Encoded]:
@@ -71,12 +71,12 @@ def answers(rows: int) -> list[Encoded]:
     return found
 
 
-def ours(model: CreditModel, encoded: list[Encoded]) -> dict[str, list[float]]:
+def ours(model: TokenRewardModel, encoded: list[Encoded]) -> dict[str, list[float]]:
     return {one.id: one.scores for batch in batches(model, encoded, BATCH, SOURCE) for one in batch}
 
 
 @torch.no_grad()
-def plain(model: CreditModel, encoded: list[Encoded]) -> dict[str, list[float]]:
+def plain(model: TokenRewardModel, encoded: list[Encoded]) -> dict[str, list[float]]:
     assert model.reference is not None
     collator = Collator(0, model.model.config.vocab_size)
     found = {}
@@ -94,7 +94,7 @@ def _logprobs(model: Any, inputs: dict[str, Tensor]) -> Tensor:
     return logits.log_softmax(-1)[:, :-1].gather(-1, inputs["input_ids"][:, 1:, None])[..., 0]
 
 
-CONTESTANTS: dict[str, Callable[[CreditModel, list[Encoded]], dict[str, list[float]]]] = {
+CONTESTANTS: dict[str, Callable[[TokenRewardModel, list[Encoded]], dict[str, list[float]]]] = {
     "trimtab": ours,
     "plain": plain,
 }

@@ -755,7 +755,7 @@ RULES: dict[str, list[Rule]] = {
             "is kept and counted as truncated. A row whose prompt alone fills the limit is dropped, and so is one "
             "without an answer. Each is counted, with the first row. A conversation that became several rows is "
             "counted as so many.",
-            (Example(NUMBERS, recipe={"training": {"max_length": 20}}, data={"max_lost": 1}, counts=True),),
+            (Example(NUMBERS, recipe={"training": {"max_length": 20}}, data={"max_dropped": 1}, counts=True),),
         ),
         Rule(
             "Two answers that are the same",
@@ -767,14 +767,14 @@ RULES: dict[str, list[Rule]] = {
                         {"prompt": "2 + 2 =", "chosen": " 4", "rejected": " 4"},
                         {"prompt": "2 + 3 =", "chosen": " 5", "rejected": " 4"},
                     ],
-                    data={"max_lost": 0.5},
+                    data={"max_dropped": 0.5},
                     counts=True,
                     **DPO,
                 ),
             ),
         ),
         Rule(
-            "data.max_lost",
+            "data.max_dropped",
             "Where more than this share of the rows would be lost, training refuses to start, and the preview ends "
             "with the same line. The share is 1 % if you say nothing.",
             (

@@ -32,8 +32,8 @@ from trimtab.core import (
 from trimtab.core.draws import inverse_cdf
 from trimtab.models.forward import add_objective_forward
 from trimtab.signals.columns import Column
-from trimtab.signals.credit import CreditModel, Reading
 from trimtab.signals.frozen import FrozenModel
+from trimtab.signals.reward_model import TokenRewardModel
 
 V = tiny.VOCAB
 
@@ -146,7 +146,7 @@ def credit_reader(wants: Wants) -> Any:
         return reader
     made = Column("credit")
     made.provides = frozenset({"credit", "credit_reference"})
-    made.credit = CreditModel(_model(21), Reading("logprob", "mean", 1.0, outcomes=True))
+    made.credit = TokenRewardModel(_model(21), ScoreSpec("logprob", "mean", 1.0, outcomes=True))
     return made
 
 

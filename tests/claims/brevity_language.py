@@ -44,7 +44,7 @@ def lengths(method: str, seed: int, args: argparse.Namespace, tokenizer: Any, un
     """strength (and names of the models on the way) -> lengths of the answers."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        quiet = [f"seed={seed}", "eval.drift=false", "data.heldout=null", "eval.prompts=[]"]
+        quiet = [f"seed={seed}", "eval.kl_to_initial=false", "data.heldout=null", "eval.prompts=[]"]
 
         def answer(model: str, **options: Any) -> list[list[int]]:
             return answers(load_model(f"{folder}/{model}/model"), tokenizer, args.prompts, args.new, **options)

@@ -49,7 +49,7 @@ from trimtab.models.scalar_head import add_score_forward, with_scalar_head
 from trimtab.rewards.final import final_answer, number, same
 from trimtab.runs.recipe import Recipe, parse
 from trimtab.runs.run import environment, run
-from trimtab.signals.credit import CreditModel, Reading, load_credit
+from trimtab.signals.reward_model import ScoreSpec, TokenRewardModel, load_reward_model
 
 OUT = Path("benchmarks/results/claims_credit_language.json")
 DATA = "trimtab:planted_errors"
@@ -114,7 +114,7 @@ Array = NDArray[np.float64]
 # ---------------------------------------------------------------- scorers
 
 
-def trained(name: str, seed: int, args: argparse.Namespace, folder: Path) -> CreditModel:
+def trained(name: str, seed: int, args: argparse.Namespace, folder: Path) -> TokenRewardModel:
     """A member after its training."""
     member = MEMBERS[name]
     data = folder / ("own" if member.own else str(seed)) / f"train.{member.form}.jsonl"
@@ -125,8 +125,8 @@ def trained(name: str, seed: int, args: argparse.Namespace, folder: Path) -> Cre
     tree = {
         "method": member.method,
         "options": member.options,
-        "models": {"policy": args.policy, "frozen_states": "memory"},
-        "data": {"train": str(data), "max_lost": 0.1},
+        "models": {"policy": args.policy, "teacher_cache": "memory"},
+        "data": {"train": str(data), "max_dropped": 0.1},
         "training": {
             **TRAINING,
             "per_device_train_batch_size": args.batch // (2 if member.form == "pairs" else 1),
@@ -141,32 +141,32 @@ def trained(name: str, seed: int, args: argparse.Namespace, folder: Path) -> Cre
     }
     recipe = parse(tree, name, name)
     assert isinstance(recipe, Recipe)
-    return load_credit(f"{run(recipe, console=Console(quiet=True)).folder}/model")
+    return load_reward_model(f"{run(recipe, console=Console(quiet=True)).folder}/model")
 
 
-def untrained(policy: str, seed: int) -> CreditModel:
+def untrained(policy: str, seed: int) -> TokenRewardModel:
     model = with_scalar_head(load_model(policy), seed)
     add_score_forward(model)
-    return CreditModel(model, Reading("scalar", "mean", 1.0, outcomes=False))
+    return TokenRewardModel(model, ScoreSpec("scalar", "mean", 1.0, outcomes=False))
 
 
-def likelihood(policy: str) -> CreditModel:
+def likelihood(policy: str) -> TokenRewardModel:
     model = load_model(policy)
     add_objective_forward(model)
-    return CreditModel(model, Reading("logprob", "mean", 1.0, outcomes=False))
+    return TokenRewardModel(model, ScoreSpec("logprob", "mean", 1.0, outcomes=False))
 
 
 # ---------------------------------------------------------------- what they are worth
 
 
-def scored(model: CreditModel, tokenizer: Any, rows: list[Row]) -> list[Any]:
+def scored(model: TokenRewardModel, tokenizer: Any, rows: list[Row]) -> list[Any]:
     """(asked, scored) of the answers of rows, in their order; all kinds of errors are one."""
     encoded, _ = encode(read(rows), tokenizer, LONGEST)
     found = {one.id: one for batch in batches(model, encoded, 64) for one in batch}
     return [(replace(one.asked, kind=None), found[one.asked.id]) for one in encoded]
 
 
-def judged(model: CreditModel, tokenizer: Any, heldout: dict[str, list[Row]], rule: str) -> dict[str, float]:
+def judged(model: TokenRewardModel, tokenizer: Any, heldout: dict[str, list[Row]], rule: str) -> dict[str, float]:
     """Measures on planted errors; members that did not learn from outcomes have no probabilities."""
 
     def by_rows(form: str) -> Worth:
@@ -221,7 +221,7 @@ def votes(forms: list[list[str]]) -> Array:
     return np.array([[own.count(one) if one != "None" else 0 for one in own] for own in forms], float)
 
 
-def values(model: CreditModel, tokenizer: Any, rows: list[Row]) -> Array:
+def values(model: TokenRewardModel, tokenizer: Any, rows: list[Row]) -> Array:
     """[P, N] final values."""
     return np.array([one.values[-1] for _, one in scored(model, tokenizer, rows)]).reshape(-1, N)
 

@@ -104,7 +104,7 @@ def recipe(name: str, seed: int, budget: Budget, files: Files, output: str) -> R
         "models": {
             "student": {"from": "teacher", "layers": budget.layers},
             "teacher": files.teacher,
-            "frozen_states": "memory",
+            "teacher_cache": "memory",
         },
         "data": {
             "train": files.train,

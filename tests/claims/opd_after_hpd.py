@@ -25,7 +25,7 @@ from trimtab.report.reading import load
 from trimtab.runs.run import environment
 
 SHARED = {"save_strategy": "no", "max_grad_norm": 1.0, "bf16": False, "gradient_checkpointing": False}
-KEPT = ("pass1", "reverse_kl", "entropy")
+KEPT = ("pass_at_1", "reverse_kl", "entropy")
 
 
 def distilled(method: str, seed: int, args: argparse.Namespace, folder: Path) -> Path:
@@ -88,7 +88,7 @@ def main() -> None:
                 own.append(on_policy(name, policy, seed, args, Path(place)))
                 print(f"seed {seed}, {name}, {time.time() - start:.0f} s so far:", *own[-1], sep="\n  ", flush=True)
     claims = {}
-    for key, sign in (("pass1", 1), ("reverse_kl", -1)):
+    for key, sign in (("pass_at_1", 1), ("reverse_kl", -1)):
         for station, which in (("before OPD", 0), ("after OPD", -1)):
             gain = over_seeds([sign * (h[which][key] - s[which][key]) for h, s in zip(paths["hpd"], paths["sft"])])
             verdict = "reproduced" if gain.low > 0 else "did not reproduce"

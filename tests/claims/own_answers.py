@@ -87,7 +87,7 @@ def judge(name: str, args: argparse.Namespace, folder: Path) -> Path:
         "data": {
             "train": f"{DATA}/train?rows=20000&level=small&seed=2&form={form}",
             "heldout": f"{DATA}/heldout?rows=200&level=small&form={form}",
-            "max_lost": 0.1,
+            "max_dropped": 0.1,
         },
         "training": {
             "per_device_train_batch_size": rows, "max_steps": args.judge_steps, "learning_rate": rate,
@@ -120,7 +120,7 @@ def trained(
             "num_iterations": times, "max_steps": args.steps, "learning_rate": rate, "save_strategy": "no",
             "lr_scheduler_type": "constant", "max_grad_norm": 1.0,
         },
-        "eval": {"answers": 4, "batch_size": 256, "drift": True},
+        "eval": {"answers": 4, "batch_size": 256, "kl_to_initial": True},
         "seed": seed,
         "output": str(folder / title),
     }  # fmt: skip
@@ -133,7 +133,7 @@ def trained(
 
 def _course(found: Any) -> dict[str, Any]:
     before, after = found.evals[0], found.evals[-1]
-    kept = ("pass1", "entropy", "drift", "own_length", "unfinished")
+    kept = ("pass_at_1", "entropy", "kl_to_initial", "completion_length", "truncation_rate")
     norms = [event["grad_norm"] for event in found.train]
     return {
         "before": {key: before[key] for key in kept},
@@ -149,8 +149,8 @@ def _course(found: Any) -> dict[str, Any]:
 def shown(one: dict[str, Any]) -> str:
     before, after = one["before"], one["after"]
     return (
-        f"{one['name']}, rate {one['rate']:g}, seed {one['seed']}: pass@1 {before['pass1']:.3f} to "
-        f"{after['pass1']:.3f}, "
+        f"{one['name']}, rate {one['rate']:g}, seed {one['seed']}: pass@1 {before['pass_at_1']:.3f} to "
+        f"{after['pass_at_1']:.3f}, "
         f"entropy {before['entropy']:.3f} to {after['entropy']:.3f}, drift {after['drift']:.3f}, "
         f"largest gradient norm {one['largest_norm']:.2f}, {one['seconds']:.0f} s"
     )
@@ -191,7 +191,7 @@ def main() -> None:
     gained: dict[str, Any] = {}
     for name, rate in dict.fromkeys((one["name"], one["rate"]) for one in runs):
         own = [one for one in runs if (one["name"], one["rate"]) == (name, rate)]
-        gains = over_seeds([one["after"]["pass1"] - one["before"]["pass1"] for one in own])
+        gains = over_seeds([one["after"]["pass_at_1"] - one["before"]["pass_at_1"] for one in own])
         gained[f"{name}, rate {rate:g}"] = list(gains)
         print(f"{name}, rate {rate:g}: pass@1 gained {gains}")
     if args.out:

@@ -41,8 +41,8 @@ METHODS: dict[str, tuple[str, dict[str, Any], float]] = {
     "sft, slower": ("sft", {}, 0.5),
 }
 """name -> method, options, share of the learning rate"""
-MEASURES = ("drift", "entropy", "second_nll", "second_accuracy")
-CLAIMS = (("sft", "psft", "drift"), ("psft", "sft", "entropy"), ("sft", "psft", "second_nll"))
+MEASURES = ("kl_to_initial", "entropy", "second_nll", "second_accuracy")
+CLAIMS = (("sft", "psft", "kl_to_initial"), ("psft", "sft", "entropy"), ("sft", "psft", "second_nll"))
 """(larger, smaller, measure)"""
 
 Row = dict[str, str]
@@ -91,7 +91,7 @@ class Follow(TrainerCallback):
         job = self.job
         assert job.heldout is not None
         general = summary(self._rows(job.heldout.rows, job.heldout_signals))
-        found = {"step": float(step), "drift": general["drift"], "entropy": general["entropy"]}
+        found = {"step": float(step), "kl_to_initial": general["kl_to_initial"], "entropy": general["entropy"]}
         for name, prepared in self.tasks.items():
             rows = self._rows(prepared)
             found[f"{name}_accuracy"] = sum(row["top1"] == row["tokens"] for row in rows.values()) / len(rows)
@@ -126,7 +126,7 @@ def job_of(name: str, seed: int, args: argparse.Namespace, folder: Path, policy:
     tree = {
         "method": method,
         "options": options,
-        "models": {"policy": policy, "frozen_states": "memory"},
+        "models": {"policy": policy, "teacher_cache": "memory"},
         "data": {"train": str(data), "heldout": "trimtab:everyday/heldout", "heldout_rows": 24},
         "training": {
             "per_device_train_batch_size": 16,
@@ -134,7 +134,7 @@ def job_of(name: str, seed: int, args: argparse.Namespace, folder: Path, policy:
             "learning_rate": share * args.learning_rate,
             "lr_scheduler_type": "constant_with_warmup",
         },
-        "eval": {"drift": True},
+        "eval": {"kl_to_initial": True},
         "seed": seed,
         "output": str(folder / "run"),
     }

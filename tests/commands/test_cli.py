@@ -136,7 +136,7 @@ def test_preview_shows_both_answers_of_a_pair_and_counts_pairs_that_teach_nothin
     rows.append({**rows[0], "rejected": rows[0]["chosen"]})
     pairs = tiny_folder.write_jsonl(tmp_path / "pairs.jsonl", rows)
     words = ["preview", files / "mine.yaml", "method=dpo", f"data.train={pairs}", "--rows", "1"]
-    code, out, err = trimtab(*words, "data.max_lost=0.25")
+    code, out, err = trimtab(*words, "data.max_dropped=0.25")
     assert code == 0, err
     shown = out.partition("rejected:")
     assert "chosen:\n<|user|>count 0<|end|>\n<|assistant|>⟦0<|end|>⟧" in shown[0]

@@ -93,7 +93,7 @@ def test_each_row_keeps_its_place_and_gains_the_log_ratio_of_each_answer_token(f
 
 
 def test_tokens_that_are_cut_off_and_rows_that_are_lost_have_no_numbers_and_are_not_read(files, tmp_path):
-    changes = {"data": {"max_lost": 1.0, "rows": 8}, "training": {"max_length": 24}}
+    changes = {"data": {"max_dropped": 1.0, "rows": 8}, "training": {"max_length": 24}}
     (files / "lossy.jsonl").write_text(
         "".join(
             json.dumps(row) + "\n"
@@ -159,7 +159,7 @@ def preferences(files: Path, output: Path, **changes) -> Recipe:
     made = tree(files, output)
     made |= {"method": "dpo", "options": {}}
     made["models"] = {"policy": str(files / "teacher")} | changes.pop("models", {})
-    made["data"] = {"train": str(files / "pairs.jsonl"), "max_lost": 0.1} | changes.pop("data", {})
+    made["data"] = {"train": str(files / "pairs.jsonl"), "max_dropped": 0.1} | changes.pop("data", {})
     parsed = parse(made | changes, "test", "run")
     assert isinstance(parsed, Recipe)
     return parsed
@@ -192,7 +192,7 @@ def test_a_stored_reference_that_is_not_the_start_is_said(files, tmp_path):
 
 
 def test_a_column_of_chosen_answers_alone_is_none_of_pairs(files, tmp_path):
-    changes = {"data": {"train": str(files / "pairs.jsonl"), "max_lost": 0.1}}
+    changes = {"data": {"train": str(files / "pairs.jsonl"), "max_dropped": 0.1}}
     preferences(files, tmp_path / "never")
     make(files, tmp_path / "rows.jsonl", **changes)
     data = {"train": str(tmp_path / "rows.jsonl")}

@@ -23,7 +23,7 @@ from trimtab.evals.scored import Asked, Scored, read, worth
 from trimtab.metrics import token_scores as credit
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.models.scalar_head import with_scalar_head
-from trimtab.signals.credit import Reading, load_credit
+from trimtab.signals.reward_model import ScoreSpec, load_reward_model
 
 QUIET = Console(quiet=True)
 
@@ -80,14 +80,14 @@ def files(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("files")
     start = tiny_folder.save(folder / "start", seed=1)
     tiny_folder.save(folder / "ratio", seed=2)
-    Reading("ratio", "prefix_mean", 10.0, True, start, fingerprint.of_model(load_model(start)), "ipvrm").write(
+    ScoreSpec("ratio", "prefix_mean", 10.0, True, start, fingerprint.of_model(load_model(start)), "ipvrm").write(
         folder / "ratio"
     )
     scorer = with_scalar_head(load_model(str(folder / "ratio")), seed=0)
     with torch.no_grad():
         scorer.score.weight.mul_(30)  # type: ignore[union-attr]
     scorer.save_pretrained(folder / "scalar")
-    Reading("scalar", "mean", 1.0, False, method="q_rm").write(folder / "scalar")
+    ScoreSpec("scalar", "mean", 1.0, False, method="q_rm").write(folder / "scalar")
     tiny_folder.byte_tokenizer().save_pretrained(folder / "scalar")
     for name, rows in ROWS.items():
         tiny_folder.write_jsonl(folder / f"{name}.jsonl", rows)
@@ -132,7 +132,7 @@ def value(measures: dict, name: str, group: str = "all") -> float:
 
 @pytest.mark.parametrize("kind", ["ratio", "scalar"])
 def test_scores_and_values_are_those_of_a_plain_loop_with_full_logits(files, kind):
-    model, tokenizer = load_credit(str(files / kind)), load_tokenizer(str(files / kind))
+    model, tokenizer = load_reward_model(str(files / kind)), load_tokenizer(str(files / kind))
     found = list(score(model, tokenizer, PAIRS[:4], batch_size=3))
     assert sorted((one.row, one.side) for one in found) == [(i, s) for i in range(4) for s in ("chosen", "rejected")]
     for one in found:
@@ -165,7 +165,7 @@ def test_white_space_belongs_to_the_token_behind_it_where_the_tokenizer_leaves_i
 
 
 def test_plain_texts_are_scored_from_their_first_token_that_something_predicts(files):
-    model, tokenizer = load_credit(str(files / "scalar")), tiny_folder.byte_tokenizer()
+    model, tokenizer = load_reward_model(str(files / "scalar")), tiny_folder.byte_tokenizer()
     (one,) = score(model, tokenizer, [{"prompt": "", "completion": "abc"}])
     assert one.tokens == ["b", "c", "<|end|>"]
     assert one.offsets == [(1, 2), (2, 3), (3, 3)]
@@ -174,14 +174,14 @@ def test_plain_texts_are_scored_from_their_first_token_that_something_predicts(f
 
 
 def test_of_a_conversation_the_last_answer_is_scored(files):
-    model, tokenizer = load_credit(str(files / "scalar")), tiny_folder.byte_tokenizer()
+    model, tokenizer = load_reward_model(str(files / "scalar")), tiny_folder.byte_tokenizer()
     (one,) = score(model, tokenizer, [{"messages": user("a") + said("first") + user("b") + said("last")}])
     assert one.answer == "last"
     assert len(one.scores) == 5
 
 
 def test_batches_hold_answers_of_like_length_the_longest_first_and_change_nothing(files):
-    model, tokenizer = load_credit(str(files / "ratio")), load_tokenizer(str(files / "ratio"))
+    model, tokenizer = load_reward_model(str(files / "ratio")), load_tokenizer(str(files / "ratio"))
     alone = list(score(model, tokenizer, PAIRS, batch_size=1))
     together = list(score(model, tokenizer, PAIRS, batch_size=5))
     assert [len(one.tokens) for one in alone] == sorted([len(one.tokens) for one in alone], reverse=True)
@@ -191,7 +191,7 @@ def test_batches_hold_answers_of_like_length_the_longest_first_and_change_nothin
 
 
 def test_a_long_answer_loses_its_end_and_one_with_a_long_prompt_is_left_out(files):
-    model, tokenizer = load_credit(str(files / "scalar")), tiny_folder.byte_tokenizer()
+    model, tokenizer = load_reward_model(str(files / "scalar")), tiny_folder.byte_tokenizer()
     rows = [{"prompt": "12345", "completion": "abcdef"}, {"prompt": "12345678", "completion": "x"}]
     encoded, counts = encode(read(rows), tokenizer, 8)
     assert [one.tokens for one in encoded] == [["a", "b", "c"]]
@@ -562,13 +562,13 @@ def test_a_reference_that_has_moved_gives_the_same_scores(files, tmp_path):
 def test_a_token_that_the_model_does_not_know_is_named(files):
     small = with_scalar_head(load_model(tiny_folder.save(files / "small", vocab_size=100)), seed=0)
     small.save_pretrained(files / "small_rm")
-    model = load_credit(str(files / "small_rm"))
+    model = load_reward_model(str(files / "small_rm"))
     with pytest.raises(scoring.ScoreError, match=r"row 1 holds the token id \d+, which the reward model's vocabulary"):
         list(score(model, tiny_folder.byte_tokenizer(), PAIRS[:1]))
 
 
 def test_scores_that_are_not_finite_are_refused(files):
-    model = load_credit(str(files / "scalar"))
+    model = load_reward_model(str(files / "scalar"))
     with torch.no_grad():
         model.model.score.weight.fill_(math.nan)  # type: ignore[union-attr]
     with pytest.raises(scoring.ScoreError, match=r"row \d has a score that is not finite; try --dtype float32"):

@@ -15,8 +15,8 @@ from trimtab.models.forward import add_objective_forward
 from trimtab.models.identity_layer import insert_identity_layer, train_only_identity_layer
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head
 from trimtab.runs.recipe import RecipeError, Stages, load_recipe, parse, shipped
-from trimtab.signals.credit import CreditModel, Reading
 from trimtab.signals.frozen import FrozenModel
+from trimtab.signals.reward_model import TokenRewardModel
 
 ROOT = Path(__file__).parents[2]
 NAMES = methods.names()
@@ -66,7 +66,7 @@ def plan(name: str, policy: torch.nn.Module, dtype: torch.dtype = torch.float32)
         given["credit"] = credit if reads else credit.labels_only()
         if reads:  # what learns online
             learns = tiny.model("llama_tied", seed=21).to(dtype)
-            given["credit"].credit = CreditModel(learns, Reading("logprob", "mean", 1.0, outcomes=True))
+            given["credit"].credit = TokenRewardModel(learns, ScoreSpec("logprob", "mean", 1.0, outcomes=True))
     if wants(name).critic:
         given["critic"] = FrozenModel(tiny.model("llama_tied", seed=22).to(dtype), name="values").labels_only()
     return method.build(method.config(), policy, **given)

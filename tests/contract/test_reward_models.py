@@ -18,8 +18,8 @@ from trimtab.data.collate import Collator
 from trimtab.data.rows import prepare
 from trimtab.models.loading import load_model
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head
-from trimtab.signals.credit import load_credit, reading_of
 from trimtab.signals.frozen import FrozenModel
+from trimtab.signals.reward_model import load_reward_model, score_spec_of
 
 LENGTHS = ((3, 9), (12, 2), (5, 5), (1, 14), (7, 3), (2, 4))
 PAIRS = [
@@ -131,9 +131,9 @@ def test_the_better_of_two_answers_by_its_loss_is_the_better_one_by_its_score(ki
     if "reference" in objective.needs:
         print_of = fingerprint.of_model(load_model(str(tmp_path / "start")))
         known = {"reference": str(tmp_path / "start"), "reference_fingerprint": print_of}
-    reading_of(objective, method=name, **known).write(tmp_path / "model")
+    score_spec_of(objective, method=name, **known).write(tmp_path / "model")
 
-    credit = load_credit(str(tmp_path / "model"))
+    credit = load_reward_model(str(tmp_path / "model"))
     found = {(one.row, one.side): one.values[-1] for one in score(credit, tiny_folder.byte_tokenizer(), PAIRS)}
     difference = torch.tensor([found[i, "chosen"] - found[i, "rejected"] for i in range(len(PAIRS))])
     scores = trained_scores(objective, model, reference)
@@ -146,12 +146,12 @@ def test_the_better_of_two_answers_by_its_loss_is_the_better_one_by_its_score(ki
 
 
 def test_the_squash_and_the_factor_are_in_the_folder(tmp_path):
-    squashed = reading_of(plan("reward_model", {"kind": "pgtg"}, None).objective)
+    squashed = score_spec_of(plan("reward_model", {"kind": "pgtg"}, None).objective)
     assert (squashed.squash, squashed.gathered) == (True, "mean")
-    factor = reading_of(
+    factor = score_spec_of(
         plan("reward_model", {"kind": "dpo_rm", "beta": 0.3}, language_model(1)).objective, reference="x"
     )
     assert (factor.beta, factor.squash, factor.gathered) == (0.3, False, "sum")
-    assert reading_of(plan("q_rm", {"beta": 0.4}, None).objective).beta == 0.4
+    assert score_spec_of(plan("q_rm", {"beta": 0.4}, None).objective).beta == 0.4
     squashed.write(tmp_path)
     assert '"squash": true' in (tmp_path / "trimtab_reward.json").read_text()

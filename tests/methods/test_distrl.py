@@ -13,7 +13,7 @@ from tiny_rollouts import Reader, rollouts
 from trimtab.core import Candidates, Head, PlanError, TokenBatch, fused_loss, reduce, weights
 from trimtab.methods.distrl import METHOD, Config, DistRL, TokenValues, candidate_mask, candidates_kl, learner
 from trimtab.objectives.policy_gradient import PolicyGradient, clipped_surrogate
-from trimtab.signals.credit import CreditModel, Reading
+from trimtab.signals.reward_model import TokenRewardModel
 
 LENGTHS, REWARDS, GROUP = (3, 2, 1, 2), [1.0, 0.0, 1.0, 1.0], [0, 0, 1, 1]
 N, V, K = 8, 11, 4
@@ -325,7 +325,7 @@ def test_what_is_right_is_told_apart_from_what_was_earned():
     ],
 )
 def test_the_reward_model_learns_online_as_its_kind_does_with_its_own_beta(settings, kind, beta, margin):
-    trained = CreditModel(tiny.model("llama_tied"), Reading("logprob", "sum", 0.05, outcomes=True))
+    trained = TokenRewardModel(tiny.model("llama_tied"), ScoreSpec("logprob", "sum", 0.05, outcomes=True))
     made = learner(Config(online="before", **settings), trained)
     assert (type(made).__name__, made.beta, getattr(made, "margin", None)) == (kind, beta, margin)
     assert getattr(made, "adaptive", True) == settings.get("adaptive", True)

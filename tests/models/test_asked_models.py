@@ -15,7 +15,6 @@ from trimtab.models.asked import How, load_asked, with_adapter
 from trimtab.models.builtin import ModelNotFound
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.models.scalar_head import with_scalar_head
-from trimtab.signals.credit import Reading
 
 FEW = ("--limit", "2", "--max-new-tokens", "3")
 
@@ -48,7 +47,7 @@ def reward_model(folder):
     scorer = with_scalar_head(tiny.model(vocab_size=tiny_folder.VOCAB, eos_token_id=0, pad_token_id=0), seed=0)
     scorer.to(torch.bfloat16).save_pretrained(folder)
     tiny_folder.byte_tokenizer().save_pretrained(folder)
-    Reading("scalar", "mean", 1.0, outcomes=False).write(folder)
+    ScoreSpec("scalar", "mean", 1.0, outcomes=False).write(folder)
     return str(folder)
 
 

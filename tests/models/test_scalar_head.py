@@ -8,7 +8,7 @@ import tiny
 from trimtab.core import answer_mask
 from trimtab.models.forward import UnsupportedModel
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head
-from trimtab.signals.credit import Score
+from trimtab.signals.reward_model import Score
 
 FAMILIES = ["llama", "llama_tied", "mistral", "qwen2", "qwen3", "phi", "phi3", "smollm3", "gemma2", "gpt2"]
 

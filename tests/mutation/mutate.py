@@ -1998,10 +1998,10 @@ MISTAKES = [
     ),
     Mistake(
         "credit: a stored reference is not looked at",
-        "signals/credit.py",
+        "signals/reward_model.py",
         "if reading.reference_fingerprint in (None, prints[-1]):",
         "if prints[-1]:",
-        ("signals/test_credit_model.py::test_a_reference_with_other_weights",),
+        ("signals/test_reward_model_signal.py::test_a_reference_with_other_weights",),
     ),
     Mistake(
         "credit: held-out rows are those of one side",
@@ -2265,7 +2265,7 @@ MISTAKES = [
     ),
     Mistake(
         "credit: the start is held against what was learnt in float32 alone",
-        "signals/credit.py",
+        "signals/reward_model.py",
         "    return sorted(DTYPES, key=lambda one: one != own)",
         '    return ["float32"]',
         ("runs/test_reward_runs.py::test_what_was_trained_in_half_precision_is_measured_from_its_start",),
@@ -2286,7 +2286,7 @@ MISTAKES = [
     ),
     Mistake(
         "credit: squashed scores are read as they are",
-        "signals/credit.py",
+        "signals/reward_model.py",
         "        scores = scores.sigmoid() if self.reading.squash and not self.as_trained else scores",
         "        scores = scores",
         ("contract/test_reward_models.py::test_the_better_of_two_answers",),

@@ -191,17 +191,20 @@ def test_a_run_without_a_teacher_has_none(tmp_path):
 
 
 def with_drift(folder, start=2.0, after=0.25, length=30):
-    evals = [event("eval", 0, drift=0.0, answer_length=40.0), event("eval", 2, drift=after, answer_length=length)]
-    return load_run(folder, evals, [*rows(0, nll=start, drift=0.0), *rows(2, nll=1.0, drift=after)])
+    evals = [
+        event("eval", 0, kl_to_initial=0.0, answer_length=40.0),
+        event("eval", 2, kl_to_initial=after, answer_length=length),
+    ]
+    return load_run(folder, evals, [*rows(0, nll=start, kl_to_initial=0.0), *rows(2, nll=1.0, kl_to_initial=after)])
 
 
 def test_drift_is_measured_on_rows_and_compared_between_runs_with_one_start(tmp_path):
     one, other = with_drift(tmp_path / "a"), with_drift(tmp_path / "b", after=0.5)
-    assert change(one, BY_KEY["drift"]) == (0.25, 0.25, 0.25)
-    assert difference(one, other, BY_KEY["drift"]) == (0.25, 0.25, 0.25)
-    assert verdict(BY_KEY["drift"], difference(one, other, BY_KEY["drift"])) == "higher"
+    assert change(one, BY_KEY["kl_to_initial"]) == (0.25, 0.25, 0.25)
+    assert difference(one, other, BY_KEY["kl_to_initial"]) == (0.25, 0.25, 0.25)
+    assert verdict(BY_KEY["kl_to_initial"], difference(one, other, BY_KEY["kl_to_initial"])) == "higher"
     elsewhere = with_drift(tmp_path / "c", start=2.5)
-    assert difference(one, elsewhere, BY_KEY["drift"]) is None
+    assert difference(one, elsewhere, BY_KEY["kl_to_initial"]) is None
     assert difference(one, elsewhere, PERPLEXITY) == (0, 0, 0)
 
 

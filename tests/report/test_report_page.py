@@ -199,8 +199,8 @@ def test_tables_stand_on_the_page_of_the_run_and_of_a_comparison(tmp_path):
 
 
 def test_drift_and_the_length_of_answers_are_shown_and_called_neither_better_nor_worse(tmp_path):
-    metrics = [event("eval", 0, answer_length=40.0), event("eval", 2, answer_length=30.0, drift=0.25)]
-    samples = [*rows(0, nll=2.0, drift=0.0), *rows(2, nll=1.0, drift=0.25)]
+    metrics = [event("eval", 0, answer_length=40.0), event("eval", 2, answer_length=30.0, kl_to_initial=0.25)]
+    samples = [*rows(0, nll=2.0, kl_to_initial=0.0), *rows(2, nll=1.0, kl_to_initial=0.25)]
     text = read(write([write_run(tmp_path / "a", metrics, samples, {"method": "psft"})])).text
     assert "Drift nats per token 0 [0, 0] 0.250 [0.250, 0.250] +0.250 [+0.250, +0.250] higher" in text
     assert "Answer length tokens 40.0 30.0 −10.0" in text

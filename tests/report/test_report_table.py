@@ -52,7 +52,7 @@ def test_what_was_not_measured_is_a_dash(tmp_path):
 
 def test_what_no_run_measured_has_no_column_and_what_one_measured_has(tmp_path):
     metrics = [event("eval", 0, nll=2.0), event("train", 3, loss=1.0), event("eval", 3, nll=1.0, answer_length=12.5)]
-    samples = [*rows(0, nll=2.0, drift=0.0), *rows(3, nll=1.0, drift=0.25)]
+    samples = [*rows(0, nll=2.0, kl_to_initial=0.0), *rows(3, nll=1.0, kl_to_initial=0.25)]
     assert cells([load(write_run(tmp_path / "a", metrics, samples))]) == {
         "initial policy": ["7.39\n[7.39, 7.39]", "0\n[0, 0]", "–", "–", "0"],
         "a": ["2.72\n[2.72, 2.72]", "0.250\n[0.250, 0.250]", "12.5", "–", "3"],
@@ -97,7 +97,7 @@ def test_the_heads_are_whole_on_a_narrow_terminal(tmp_path):
 
 def test_a_narrow_terminal_leaves_measures_out_and_says_which(tmp_path):
     metrics = [event("eval", 0, nll=2.0), event("train", 3, loss=1.0), event("eval", 3, nll=1.0, answer_length=12.5)]
-    samples = [*rows(0, nll=2.0, drift=0.0, entropy=1.0), *rows(3, nll=1.0, drift=0.25, entropy=1.0)]
+    samples = [*rows(0, nll=2.0, kl_to_initial=0.0, entropy=1.0), *rows(3, nll=1.0, kl_to_initial=0.25, entropy=1.0)]
     run = load(write_run(tmp_path / "a", metrics, samples))
     assert "no room" not in text_of([run])
     narrow = text_of([run], width=50)

@@ -35,10 +35,10 @@ def test_the_last_message_of_a_chat_counts_and_one_without_text_is_wrong():
 
 
 def test_the_values_of_right_and_wrong_are_chosen():
-    reward = load("exact", right=1.0, wrong=-1.0)
+    reward = load("exact", correct=1.0, incorrect=-1.0)
     assert call(reward, ["4", "5"], answer=["4", "4"]) == [1.0, -1.0]
-    with pytest.raises(RewardError, match="right=0 and wrong=1"):
-        load("exact", right=0, wrong=1)
+    with pytest.raises(RewardError, match="correct=0 and incorrect=1"):
+        load("exact", correct=0, incorrect=1)
 
 
 def test_choice_reads_letters_and_offers_those_of_the_row():
@@ -60,7 +60,7 @@ def test_choice_of_several_wants_all_of_them_and_no_other():
 def test_math_judges_what_is_equal_and_logs_what_could_not_be_judged():
     logged = {}
     texts = [r"so \boxed{\frac{2}{4}}", "The answer is $1/3$", chat("no idea at all")]
-    values = call(load("math", wrong=-1.0), texts, answer=["1/2", "1/2", "1/2"], log_metric=logged.__setitem__)
+    values = call(load("math", incorrect=-1.0), texts, answer=["1/2", "1/2", "1/2"], log_metric=logged.__setitem__)
     assert values == [1.0, -1.0, -1.0]
     assert logged == {"math/unparsed": pytest.approx(1 / 3), "math/timed_out": 0.0, "math/crashed": 0.0}
 
@@ -112,12 +112,12 @@ def test_an_asynchronous_function_and_values_for_ones_own_are_refused(tmp_path):
     (tmp_path / "later.py").write_text("async def score(**columns): ...\n")
     with pytest.raises(RewardError, match="is no plain function"):
         load(f"{tmp_path / 'later.py'}:score")
-    for values in ({"wrong": -1.0}, {"right": float("nan")}):
+    for values in ({"incorrect": -1.0}, {"correct": float("nan")}):
         with pytest.raises(
             RewardError, match="sets its own values.*; right is the number from which on an answer counts"
         ):
             load(own(tmp_path, "return [0]"), **values)
-    assert call(load(own(tmp_path, "return [0]"), right=-0.5), ["a"]) == [0.0]
+    assert call(load(own(tmp_path, "return [0]"), correct=-0.5), ["a"]) == [0.0]
 
 
 def test_a_completion_that_a_reward_does_not_judge_has_none(tmp_path):

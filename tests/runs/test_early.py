@@ -151,7 +151,7 @@ def test_a_number_that_makes_no_training_is_named_and_leaves_no_folder(files, tm
 def test_numbers_of_recipes_and_options_are_finite(files, tmp_path, trimtab):
     for word, said in [
         ("minutes=.inf", "minutes is inf"),
-        ("data.max_lost=.nan", "data.max_lost is nan"),
+        ("data.max_dropped=.nan", "data.max_dropped is nan"),
         ("method=kd options.temperature=.inf", "options.temperature is inf"),
         ("seed=4294967296", "seed is 4294967296"),
         ("seed=[0,1]", "to run with each of several, write seeds: [0, 1]"),

@@ -16,7 +16,7 @@ from trimtab.data.rows import prepare, sequences
 from trimtab.models.loading import load_model
 from trimtab.models.scalar_head import with_scalar_head
 from trimtab.signals.base import without_unknown
-from trimtab.signals.credit import Reading, load_credit
+from trimtab.signals.reward_model import ScoreSpec, load_reward_model
 
 TOKENS, PADDED = tiny_folder.VOCAB, 400  # a policy of random weights draws padding for every third token
 WAYS = {"policy padded": (PADDED, TOKENS), "other padded": (TOKENS, PADDED)}
@@ -33,21 +33,21 @@ def files(tmp_path_factory) -> Path:
         start = tiny_folder.save(folder / f"start{size}", seed=1, vocab_size=size)
         tiny_folder.save(folder / f"ratio{size}", seed=2, vocab_size=size)
         known = {"reference": start, "reference_fingerprint": fingerprint.of_model(load_model(start))}
-        Reading("ratio", "prefix_mean", 10.0, True, method="ipvrm", **known).write(folder / f"ratio{size}")
+        ScoreSpec("ratio", "prefix_mean", 10.0, True, method="ipvrm", **known).write(folder / f"ratio{size}")
         with_scalar_head(load_model(start), seed=0).save_pretrained(folder / f"scalar{size}")
         tiny_folder.byte_tokenizer().save_pretrained(folder / f"scalar{size}")
-        Reading("scalar", "mean", 1.0, False, method="q_rm").write(folder / f"scalar{size}")
+        ScoreSpec("scalar", "mean", 1.0, False, method="q_rm").write(folder / f"scalar{size}")
     return folder
 
 
 ROLLOUTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
-    "distrl": ({"online": "after"}, {"credit": "ratio"}),
-    "distrl, kl": ({"kl": 0.1, "kl_threshold": 0.0}, {"credit": "ratio", "reference": "start"}),
-    "lco": ({"advantage": "q_rm", "candidates": "model"}, {"credit": "ratio"}),
-    "lco, policy's": ({"advantage": "q_rm", "candidates": "policy", "loss": "mse"}, {"credit": "ratio"}),
-    "lco, measured": ({"advantage": "dpo_rm"}, {"credit": "ratio"}),
-    "reinforce": ({"credit": "tokens", "center": True}, {"credit": "scalar"}),
-    "ppo": ({"kl_coef": 0.1}, {"credit": "scalar", "reference": "start"}),
+    "distrl": ({"online": "after"}, {"reward_model": "ratio"}),
+    "distrl, kl": ({"kl": 0.1, "kl_threshold": 0.0}, {"reward_model": "ratio", "reference": "start"}),
+    "lco": ({"advantage": "q_rm", "candidates": "model"}, {"reward_model": "ratio"}),
+    "lco, policy's": ({"advantage": "q_rm", "candidates": "policy", "loss": "mse"}, {"reward_model": "ratio"}),
+    "lco, measured": ({"advantage": "dpo_rm"}, {"reward_model": "ratio"}),
+    "reinforce": ({"credit": "tokens", "center": True}, {"reward_model": "scalar"}),
+    "ppo": ({"kl_coef": 0.1}, {"reward_model": "scalar", "reference": "start"}),
     "grpo": ({"kl": 0.1}, {"reference": "start"}),
     "opd": ({}, {"teacher": "start"}),
 }
@@ -112,11 +112,13 @@ def test_a_prompt_with_a_token_that_the_reward_model_does_not_know_is_named(file
     tokenizer.add_tokens(["<new>"])
     tokenizer.save_pretrained(policy)
     made = tree(files, tmp_path / "run", "reinforce", options={"credit": "tokens", "center": True})
-    made["models"] = {"policy": str(policy), "credit": str(files / f"scalar{TOKENS}")}
+    made["models"] = {"policy": str(policy), "reward_model": str(files / f"scalar{TOKENS}")}
     made["data"] = {
         "train": tiny_folder.write_jsonl(tmp_path / "tasks.jsonl", [{"prompt": "a"}, {"prompt": "b <new>"}])
     }
-    with pytest.raises(ValueError, match=r"row 2 asks with the token id 259, which the credit's vocabulary \(259\)"):
+    with pytest.raises(
+        ValueError, match=r"row 2 asks with the token id 259, which the reward_model's vocabulary \(259\)"
+    ):
         run(made)
     assert not (tmp_path / "run").exists()
 
@@ -135,7 +137,7 @@ def test_answers_that_are_all_padding_to_another_model_are_counted_and_judged(fi
     made["data"]["heldout_rows"] = 16
     made["eval"] = {"answers": 1, "every": None}
     (before, _) = [event for event in lines(run(made) / "metrics.jsonl") if event["event"] == "eval"]
-    assert (before["rows"], before["own_length"]) == (16, 1.0)
+    assert (before["rows"], before["completion_length"]) == (16, 1.0)
     assert 0 < before["entropy"] < 6
 
 
@@ -170,7 +172,7 @@ def test_wspo_is_over_the_ids_that_all_of_its_models_know(files, tmp_path, way, 
         made["options"]["weak"] = "column"
         made["models"] = {"policy": made["models"]["policy"], "reference": "column"}
     if where == "memory":
-        made["models"]["frozen_states"] = "memory"
+        made["models"]["teacher_cache"] = "memory"
     event = of_one_step(made)
     rows = prepare(tiny_folder.chat_rows(4), tiny_folder.byte_tokenizer(), max_length=10**6).rows
     errors = []
@@ -188,7 +190,7 @@ def test_a_reward_model_is_read_over_the_ids_that_it_was_trained_over(files, tmp
     made["models"] = {"policy": str(files / f"ratio{own}"), "reference": str(files / f"start{other}")}
     made["data"] = {"train": tiny_folder.write_jsonl(tmp_path / "rows.jsonl", tiny_folder.pair_rows(4))}
     of_one_step(made)
-    credit = load_credit(str(tmp_path / "run" / "model"))
+    credit = load_reward_model(str(tmp_path / "run" / "model"))
     rows = prepare(tiny_folder.pair_rows(4), tiny_folder.byte_tokenizer(), max_length=10**6, pairs=True).rows
     inputs = Collator(0, TOKENS)(rows)
     wanted = [

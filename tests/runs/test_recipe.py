@@ -76,7 +76,7 @@ def test_overrides_reach_into_the_tree_and_are_read_as_yaml(tmp_path):
         ("training.max_steps=2.5", "training.max_steps is 2.5; input should be a valid integer"),
         ("models.teacher=null", "method kd needs models.teacher"),
         ("data.train=null", "data.train is null; input should be a valid string"),
-        ("data.max_lost=2", "data.max_lost is 2; input should be less than or equal to 1"),
+        ("data.max_dropped=2", "data.max_dropped is 2; input should be less than or equal to 1"),
         ("seed=one", "seed is 'one'; input should be a valid integer"),
         ("seed", "'seed' is no override; write key=value"),
         ("seed.x=1", "seed holds no keys"),

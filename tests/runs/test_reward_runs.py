@@ -26,7 +26,7 @@ from trimtab.runs import run as runs
 from trimtab.runs.recipe import Recipe, parse
 from trimtab.runs.run import RunError
 from trimtab.signals.columns import Column
-from trimtab.signals.credit import load_credit
+from trimtab.signals.reward_model import load_reward_model
 
 RIGHT = [{**row, "label": i % 3 > 0} for i, row in enumerate(tiny_folder.chat_rows(16))]
 STEPS = [
@@ -93,7 +93,7 @@ def test_held_out_rows_are_judged_before_and_after_by_what_they_hold(finished, k
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_folder_of_a_run_is_read_again_as_it_was_trained(finished, kind):
-    model = load_credit(str(finished[kind] / "model"))
+    model = load_reward_model(str(finished[kind] / "model"))
     method, _, form = KINDS[kind]
     assert model.reading.method == method
     rows = prepare(ROWS[form][:6], tiny_folder.byte_tokenizer(), max_length=64, pairs=form == "pairs",
@@ -121,14 +121,16 @@ def test_the_folder_of_a_run_is_read_again_as_it_was_trained(finished, kind):
 
 
 def test_what_a_value_is_made_of_is_in_the_folder(finished):
-    pgtg, dpo_rm, q_rm = (load_credit(str(finished[kind] / "model")).reading for kind in ("pgtg", "dpo_rm", "q_rm"))
+    pgtg, dpo_rm, q_rm = (
+        load_reward_model(str(finished[kind] / "model")).reading for kind in ("pgtg", "dpo_rm", "q_rm")
+    )
     assert (pgtg.squash, pgtg.gathered) == (True, "mean")
     assert (dpo_rm.beta, dpo_rm.gathered, dpo_rm.squash) == (0.5, "sum", False)
     assert q_rm.beta == 0.2
 
 
 def test_the_reference_of_a_cut_down_start_is_named_with_its_layers_and_fingerprint(finished, files):
-    reading = load_credit(str(finished["ipvrm"] / "model")).reading
+    reading = load_reward_model(str(finished["ipvrm"] / "model")).reading
     assert reading.reference == {"from": str(files / "teacher"), "layers": [0, 2]}
     assert (reading.source, reading.gathered, reading.beta, reading.outcomes) == ("ratio", "prefix_mean", 10.0, True)
     start = keep_layers(load_model(str(files / "teacher")), [0, 2])
@@ -153,7 +155,7 @@ def test_what_was_trained_in_half_precision_is_measured_from_its_start(files, tm
     made["models"] |= {"dtype": dtype, "lora": {"r": 2, "target_modules": ["q_proj"]}}
     if named:
         made["models"] |= {"reference": str(files / "teacher"), "frozen_dtype": dtype}
-    credit = load_credit(str(run(made) / "model"))
+    credit = load_reward_model(str(run(made) / "model"))
     assert credit.reference is not None
     (start,) = credit.reference.models
     whole = load_model(str(files / "teacher"), dtype=dtype)
@@ -165,7 +167,7 @@ def test_lora_trains_the_head_too_and_leaves_a_folder_that_is_read(files, tmp_pa
     made = tree(files, tmp_path / "run", "q_rm", models={"lora": {"r": 2, "target_modules": ["q_proj"]}})
     folder = run(made)
     before: Any = with_scalar_head(load_model(str(files / "teacher")), seed=0).score
-    after: Any = load_credit(str(folder / "model")).model.score
+    after: Any = load_reward_model(str(folder / "model")).model.score
     assert not torch.equal(before.weight, after.weight)
 
 
@@ -176,7 +178,7 @@ def test_the_adapter_of_a_reward_model_gives_the_scores_of_its_merged_model(file
     lora = {"r": 2, "target_modules": ["q_proj"], "init_lora_weights": init}
     folder = run(tree(files, tmp_path / "run", "q_rm", models={"policy": base, "lora": lora}))
     assert not (folder / "model.part").exists()
-    adapter, merged = (load_credit(str(folder / name)) for name in ("adapter", "model"))
+    adapter, merged = (load_reward_model(str(folder / name)) for name in ("adapter", "model"))
     assert adapter.reading == merged.reading
     assert adapter.reading.method == "q_rm"
     rows = prepare(ROWS["pairs"][:4], tiny_folder.byte_tokenizer(), max_length=64, pairs=True).rows
@@ -194,10 +196,12 @@ def test_adapters_in_all_linear_layers_leave_the_head_that_is_trained_whole(file
     assert {"base_model.model.score.weight"} <= head <= {f"base_model.model.score.{own}" for own in ("weight", "bias")}
     assert any("k_proj" in name for name in names) == (out is None)
     assert any("q_proj" in name for name in names)
-    load_credit(str(folder / "model"))
+    load_reward_model(str(folder / "model"))
 
 
-@pytest.mark.parametrize("changes", [{"drift": True}, {"prompts": ["hello"]}, {"suites": {"geomrel": {"limit": 1}}}])
+@pytest.mark.parametrize(
+    "changes", [{"kl_to_initial": True}, {"prompts": ["hello"]}, {"suites": {"geomrel": {"limit": 1}}}]
+)
 def test_a_reward_model_is_asked_nothing(files, tmp_path, changes):
     (name,) = changes
     with pytest.raises(RunError, match=f"eval.{name}: q_rm trains a reward model"):
@@ -213,7 +217,7 @@ def notes(folder: Path) -> list[str]:
 def test_answers_without_their_end_are_said_with_their_share(finished, files, tmp_path):
     assert not notes(finished["q_rm"])
     made = tree(files, tmp_path / "run", "ipvrm", training={"max_steps": 1, "max_length": 18})
-    made["data"]["max_lost"] = 1.0
+    made["data"]["max_dropped"] = 1.0
     (said,) = notes(run(made))
     assert "of the rows hold an answer without its end token" in said
     assert not said.startswith("0.0%")
@@ -224,7 +228,7 @@ def test_a_reference_that_training_does_not_start_from_is_said_and_kept_in_the_f
     made["models"]["reference"] = str(files / "teacher")
     (said,) = notes(run(made))
     assert "values do not begin at 0" in said
-    assert load_credit(str(tmp_path / "run" / "model")).reading.reference == str(files / "teacher")
+    assert load_reward_model(str(tmp_path / "run" / "model")).reading.reference == str(files / "teacher")
 
 
 def test_stored_log_probabilities_stand_in_for_the_reference(finished, files, tmp_path):
@@ -240,4 +244,7 @@ def test_stored_log_probabilities_stand_in_for_the_reference(finished, files, tm
     live, stored = (model_weights(place) for place in (finished["ipvrm"], folder))
     for name, value in live.items():
         torch.testing.assert_close(stored[name], value, rtol=1e-3, atol=1e-4)
-    assert load_credit(str(folder / "model")).reading.reference == {"from": str(files / "teacher"), "layers": [0, 2]}
+    assert load_reward_model(str(folder / "model")).reading.reference == {
+        "from": str(files / "teacher"),
+        "layers": [0, 2],
+    }

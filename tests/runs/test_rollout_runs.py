@@ -15,7 +15,7 @@ from trimtab.data.tasks import prepare_tasks
 from trimtab.rewards.verifiable import RewardError
 from trimtab.runs import run as runs
 from trimtab.runs.recipe import Recipe, RecipeError, parse
-from trimtab.signals.credit import CreditError
+from trimtab.signals.reward_model import RewardModelError
 from trimtab.train.rollouts import RolloutError
 
 REWARD = '''
@@ -60,7 +60,7 @@ def tree(files: Path, output: Path, method: str = "grpo", **changes: Any) -> dic
             "learning_rate": 0.02,
             "save_steps": 2,
         },
-        "eval": {"every": 3, "answers": 2, "drift": True},
+        "eval": {"every": 3, "answers": 2, "kl_to_initial": True},
         "output": str(output),
     }
     for key, value in changes.items():
@@ -106,10 +106,17 @@ def test_held_out_tasks_are_answered_before_and_after(finished):
     evals = [event for event in lines(finished / "metrics.jsonl") if event["event"] == "eval"]
     assert [event["step"] for event in evals] == [0, 3, 6]
     for event in evals:
-        assert {"pass1", "reward", "own_length", "unfinished", "entropy", "drift"} <= event.keys()
+        assert {
+            "pass_at_1",
+            "reward",
+            "completion_length",
+            "truncation_rate",
+            "entropy",
+            "kl_to_initial",
+        } <= event.keys()
         assert event["rows"] == 3
-    assert evals[0]["drift"] == pytest.approx(0, abs=1e-6)
-    assert evals[-1]["drift"] > 1e-4
+    assert evals[0]["kl_to_initial"] == pytest.approx(0, abs=1e-6)
+    assert evals[-1]["kl_to_initial"] > 1e-4
     assert evals[-1]["reward"] > evals[0]["reward"]
 
 
@@ -123,7 +130,7 @@ def test_several_rewards_of_ones_own_are_weighed_alike_in_training_and_on_held_o
     made["reward"] = mine
     (found, _) = [event for event in lines(run(made) / "metrics.jsonl") if event["event"] == "eval"]
     assert found["reward"] == pytest.approx(3 * (0 + 0 + 2) / 3)  # of answers to the tasks 0, 1 and 2
-    assert 1 / 3 <= found["pass1"] <= 2 / 3  # the first one says no and yes, of task 1 the other decides
+    assert 1 / 3 <= found["pass_at_1"] <= 2 / 3  # the first one says no and yes, of task 1 the other decides
     (tmp_path / "own.py").write_text("def some(prompts, **columns):\n    return [None] * len(prompts)\n")
     made["reward"], made["output"] = f"{tmp_path}/own.py:some", str(tmp_path / "none")
     made["training"].pop("reward_weights")
@@ -254,7 +261,7 @@ def with_models(files: Path, judges: dict[str, str], name: str, output: Path) ->
     told = WITH_MODELS[name]
     made = tree(files, output, told["method"], options=told.get("options", {}))
     if "credit" in told:
-        made["models"]["credit"] = judges[told["credit"]]
+        made["models"]["reward_model"] = judges[told["credit"]]
     if "teacher" in told:
         made["models"]["teacher"] = str(files / "other")
     made["training"] |= {"max_steps": 4}
@@ -299,11 +306,11 @@ def test_what_learns_beside_the_policy_is_resumed_too(files, judges, tmp_path, n
 
 def test_a_reward_model_that_scores_single_tokens_cannot_score_candidates(files, judges, tmp_path):
     made = tree(files, tmp_path / "run", "distrl")
-    made["models"]["credit"] = judges["q_rm"]
-    with pytest.raises(CreditError, match="says nothing of others"):
+    made["models"]["reward_model"] = judges["q_rm"]
+    with pytest.raises(RewardModelError, match="says nothing of others"):
         run(made)
-    made["models"]["credit"] = str(files / "teacher")
-    with pytest.raises(CreditError, match="is no reward model"):
+    made["models"]["reward_model"] = str(files / "teacher")
+    with pytest.raises(RewardModelError, match="is no reward model"):
         run(made)
 
 
@@ -312,7 +319,7 @@ def test_a_reward_model_that_scores_single_tokens_cannot_score_candidates(files,
     [
         ({"reward": []}, RecipeError, "needs a reward"),
         ({"method": "sft"}, RecipeError, "leave out reward"),
-        ({"models": {"credit": "x"}}, RecipeError, "does not use models.credit"),
+        ({"models": {"reward_model": "x"}}, RecipeError, "does not use models.reward_model"),
         ({"reward": "exakt"}, RewardError, "exact"),
         ({"training": {"save_steps": 3}}, RolloutError, "multiple of 2"),
         ({"minutes": 3}, RecipeError, "leave out minutes"),

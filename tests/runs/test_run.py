@@ -141,7 +141,7 @@ def test_another_seed_gives_other_weights(finished, files, tmp_path):
 
 def test_remembered_frozen_states_change_nothing_but_rounding(finished, files, tmp_path):
     tree = tiny_folder.recipe(files, output=str(tmp_path / "memory"))
-    tree["models"]["frozen_states"] = "memory"
+    tree["models"]["teacher_cache"] = "memory"
     folder = run(parse(tree, "test", "run"), console=QUIET).folder
     assert tiny.relative_error(weights(folder), weights(finished)) < 1e-3
 
@@ -156,10 +156,10 @@ def test_held_out_rows_are_stored_one_by_one_before_and_after(finished):
 
 
 def test_drift_is_nothing_at_the_start_and_answers_have_a_length_before_and_after(files, tmp_path):
-    made = recipe(files, tmp_path / "run", "sft", eval={"drift": True, "max_new_tokens": 3})
+    made = recipe(files, tmp_path / "run", "sft", eval={"kl_to_initial": True, "max_new_tokens": 3})
     first, middle, last = events(run(made, console=QUIET).folder, "eval")
-    assert first["drift"] == pytest.approx(0, abs=1e-6)
-    assert last["drift"] > 0.01
+    assert first["kl_to_initial"] == pytest.approx(0, abs=1e-6)
+    assert last["kl_to_initial"] > 0.01
     assert 0 <= first["answer_length"] <= 3
     assert "answer_length" in last
     assert "answer_length" not in middle

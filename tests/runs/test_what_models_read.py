@@ -109,9 +109,9 @@ def test_rows_beyond_learnt_positions_are_counted_as_too_long_with_the_true_reas
     for look in (lambda r: preview_recipe(r, 0, "train", QUIET), lambda r: load_job(r, Shared(), QUIET)):
         with pytest.raises(DataError, match=r"1 truncated \(first: row 4\).*64 .* by the positions that the policy"):
             look(recipe(folder))
-    job = load_job(recipe(folder, data={"max_lost": 0.5}), Shared(), QUIET)
+    job = load_job(recipe(folder, data={"max_dropped": 0.5}), Shared(), QUIET)
     assert (job.train.max_length, job.train.counts.truncated, job.train.counts.longest) == (64, 1, 64)
-    short = load_job(recipe(folder, data={"max_lost": 1}, training={"max_length": 40}), Shared(), QUIET).train
+    short = load_job(recipe(folder, data={"max_dropped": 1}, training={"max_length": 40}), Shared(), QUIET).train
     assert (short.max_length, short.limited_by) == (40, "training.max_length")
 
 

@@ -11,7 +11,6 @@ import tiny
 from trimtab.core import TokenBatch, answer_mask
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.scalar_head import add_score_forward, as_critic, with_scalar_head
-from trimtab.signals.credit import CreditModel, Reading
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.learning import (
     Critic,
@@ -21,6 +20,7 @@ from trimtab.signals.learning import (
     OnlineReward,
     pairs_of,
 )
+from trimtab.signals.reward_model import TokenRewardModel
 
 ROWS = tiny.rows(((3, 5), (2, 4), (1, 6), (2, 3)))
 ANSWERED = TokenBatch.from_labels(ROWS.labels)
@@ -99,7 +99,7 @@ def online(
     model = tiny.model("llama_tied", 4).to(dtype)
     add_objective_forward(model)
     reference = FrozenModel(tiny.model("llama_tied", 4), name="reference")
-    credit = CreditModel(model, Reading("ratio", "prefix_mean", 10.0, outcomes=True), reference)
+    credit = TokenRewardModel(model, ScoreSpec("ratio", "prefix_mean", 10.0, outcomes=True), reference)
     if kind is OnlinePairReward:
         return kind(credit, learning_rate, beta=0.3, when="before")
     beta, margin = (10.0, 5.0) if kind is OnlinePrefixReward else (0.3, 1.0)
@@ -172,7 +172,7 @@ def test_pairs_are_zipped_within_a_prompt_and_hold_no_empty_answer():
 
 def test_what_it_learnt_is_what_the_credit_reads():
     made, inputs = online(True), ROWS.inputs()
-    credit = CreditModel(made.model, Reading("logprob", "mean", 1.0, outcomes=False))
+    credit = TokenRewardModel(made.model, ScoreSpec("logprob", "mean", 1.0, outcomes=False))
     made.model.requires_grad_(True)
     before = credit(None, inputs)["token_scores"]
     rewards, group = torch.tensor([1.0, 0.0, 0.0, 1.0]), torch.tensor([0, 0, 1, 1])

@@ -41,10 +41,10 @@ def preview_recipe(recipe: Recipe, rows: int, split: str, console: Console | Non
             if len(found) > 1:
                 console.print(side, style="bold")
             console.print(_coloured(ids, labels, tokenizer, console.is_terminal), soft_wrap=True)
-    console.print(_table(prepared, recipe.data.max_lost, tokenizer))
+    console.print(_table(prepared, recipe.data.max_dropped, tokenizer))
     for note in prepared.notes():
         say(console, note)
-    check_losses(prepared, recipe.data.max_lost)
+    check_losses(prepared, recipe.data.max_dropped)
     return prepared
 
 
@@ -76,7 +76,7 @@ def _limit(prepared: Prepared) -> str:
     return f"{prepared.max_length} by {prepared.limited_by}"
 
 
-def _table(prepared: Prepared, max_lost: float, tokenizer) -> Table:
+def _table(prepared: Prepared, max_dropped: float, tokenizer) -> Table:
     counts = prepared.counts
     table = table_of("what", "count", "note", box=None, pad_edge=False, title=prepared.source, title_justify="left")
     share = counts.lost() / counts.rows
@@ -91,7 +91,7 @@ def _table(prepared: Prepared, max_lost: float, tokenizer) -> Table:
         ("dropped", counts.dropped, "the prompt alone fills the limit"),
         ("without an answer", counts.empty, ""),
         *([("identical", counts.identical, "both answers are the same")] if counts.identical else []),
-        ("lost", counts.lost(), f"{share:.1%}; training refuses above data.max_lost={max_lost:.1%}"),
+        ("lost", counts.lost(), f"{share:.1%}; training refuses above data.max_dropped={max_dropped:.1%}"),
         ("answers without an end token", counts.no_end, "the model does not learn to stop there" * (counts.no_end > 0)),
         ("tokens", counts.tokens, f"longest row {counts.longest}, limit {_limit(prepared)}"),
         ("answer tokens", counts.answer_tokens, f"{counts.answer_tokens / max(counts.tokens, 1):.0%} are learnt from"),

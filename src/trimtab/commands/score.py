@@ -31,7 +31,7 @@ from trimtab.models.limits import check_ids
 from trimtab.report import scores as page
 from trimtab.report.html import put
 from trimtab.runs.run import environment
-from trimtab.signals.credit import CreditModel, load_credit
+from trimtab.signals.reward_model import TokenRewardModel, load_reward_model
 
 LINES, MEASURES, SIGNATURE, PAGE = "scores.jsonl", "measures.json", "signature.txt", "report.html"
 LONGEST = 4096
@@ -79,7 +79,7 @@ class Counts:
 
 
 def score(
-    model: CreditModel,
+    model: TokenRewardModel,
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[Row],
     *,
@@ -90,7 +90,7 @@ def score(
     """Score the answers of rows, the longest first, on the device that the model is on.
 
     Args:
-        model: see `load_credit`.
+        model: see `load_reward_model`.
         tokenizer: the model's.
         rows: pairs, answers or steps, see `trimtab.evals.scored.read`.
         source: for messages.
@@ -165,7 +165,7 @@ def _encoded(
 
 
 def batches(
-    model: CreditModel,
+    model: TokenRewardModel,
     encoded: Sequence[Encoded],
     batch_size: int,
     source: str = "rows",
@@ -198,7 +198,7 @@ def batches(
 
 
 @torch.no_grad()
-def _scored(model: CreditModel, own: Sequence[Encoded], inputs: Mapping[str, Any], source: str) -> list[Scored]:
+def _scored(model: TokenRewardModel, own: Sequence[Encoded], inputs: Mapping[str, Any], source: str) -> list[Scored]:
     scores = model(None, inputs)["token_scores"]
     batch = TokenBatch.from_labels(inputs["labels"])
     values = model.values(batch, scores)
@@ -262,7 +262,7 @@ def score_into(settings: Settings, console: Console | None = None) -> Path:
     form = form_of(rows[0])
     asked = read(rows, source, numbered=settings.processbench is not None)
     check_writable(out, ScoreError, "choose another --out")
-    model = load_credit(
+    model = load_reward_model(
         settings.model, dtype=settings.dtype, reference=settings.reference, device_map=settings.device_map
     )
     tokenizer = loading.load_tokenizer(settings.model)
@@ -318,7 +318,9 @@ def _rows(settings: Settings) -> list[Row]:
     return [row for own in by_split.values() for row in own[: settings.limit]]
 
 
-def _check_read(encoded: Sequence[Encoded], tokenizer: Any, model: CreditModel, name: str, source: str) -> list[str]:
+def _check_read(
+    encoded: Sequence[Encoded], tokenizer: Any, model: TokenRewardModel, name: str, source: str
+) -> list[str]:
     """Hold what is scored against what the models can read."""
     found = [limits.of_model(one) for one in model.models]
     vocab = min(one.vocab for one in found)
@@ -328,7 +330,7 @@ def _check_read(encoded: Sequence[Encoded], tokenizer: Any, model: CreditModel, 
     return [note for one in found[:1] for note in limits.beyond(longest, one, name)]
 
 
-def _limit(settings: Settings, model: CreditModel) -> int:
+def _limit(settings: Settings, model: TokenRewardModel) -> int:
     """Tokens of the longest rows: rotary positions beyond those of the training are read where that is asked for."""
     found = [limits.of_model(one) for one in model.models]
     most = min((one.places for one in found if one.places), default=None)
@@ -364,7 +366,7 @@ def _same(settings: Settings, signature: Mapping[str, str]) -> None:
 
 
 def _all_scores(
-    model: CreditModel, encoded: Sequence[Encoded], settings: Settings, source: str, console: Console
+    model: TokenRewardModel, encoded: Sequence[Encoded], settings: Settings, source: str, console: Console
 ) -> list[tuple[Asked, Scored]]:
     """Scores of all answers, in their order; those that are not in the folder yet are computed and kept."""
     answers = Answers(settings.out / LINES)

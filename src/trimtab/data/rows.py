@@ -414,11 +414,11 @@ def sequences(row: Mapping[str, Any]) -> list[tuple[list[int], list[int]]]:
     return [(row[f"{prefix}input_ids"], row[f"{prefix}labels"]) for prefix in prefixes(row)]
 
 
-def check_losses(prepared: Prepared, max_lost: float) -> None:
+def check_losses(prepared: Prepared, max_dropped: float) -> None:
     """Refuse data of which more than a share is lost.
 
     Raises:
-        DataError: if no row is left, or the share of truncated, dropped and empty rows exceeds `max_lost`.
+        DataError: if no row is left, or the share of truncated, dropped and empty rows exceeds `max_dropped`.
     """
     counts = prepared.counts
     what = {
@@ -435,12 +435,12 @@ def check_losses(prepared: Prepared, max_lost: float) -> None:
             f"{prepared.source}: no row is left of {counts.rows}: {found} (limit: {prepared.max_length} tokens, by "
             f"{prepared.limited_by})"
         )
-    if counts.lost() > max_lost * counts.rows:
+    if counts.lost() > max_dropped * counts.rows:
         raise_it = "raise training.max_length " if prepared.limited_by == "training.max_length" else ""
         raise DataError(
             f"{prepared.source}: {counts.lost()} of {counts.rows} rows would be lost: {found} (limit: "
             f"{prepared.max_length} tokens, by {prepared.limited_by}); mend the rows, {raise_it}or allow it with "
-            f"data.max_lost={counts.lost() / counts.rows + 0.005:.2f}"
+            f"data.max_dropped={counts.lost() / counts.rows + 0.005:.2f}"
         )
 
 

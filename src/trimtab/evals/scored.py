@@ -183,7 +183,7 @@ class Scored:
     scores: list[float]
     """of the reward model; nats where they are log-ratios or log-probabilities"""
     values: list[float]
-    """of each prefix, see `CreditModel.values`"""
+    """of each prefix, see `TokenRewardModel.values`"""
     truncated: bool = False
     """its end was cut off"""
 

@@ -60,8 +60,8 @@ REWARD_LOSS = Measure(
     "The reward model's training objective on held-out pairs or answers.",
 )
 PASS1 = Measure(
-    "pass1",
-    "pass1",
+    "pass_at_1",
+    "pass_at_1",
     "pass@1",
     "pass@1",
     "higher",
@@ -162,10 +162,10 @@ MEASURES = (
         kind="share",
     ),
     Measure(
-        "drift",
-        "drift",
-        "drift",
-        "drift",
+        "kl_to_initial",
+        "kl_to_initial",
+        "kl_to_initial",
+        "kl_to_initial",
         "neither",
         "nats per token",
         "How far the model has moved from the one that training started from, as KL(model || start) on held-out "
@@ -182,8 +182,8 @@ MEASURES = (
         "What answers to held-out tasks are worth by the reward that training uses.",
     ),
     Measure(
-        "own_length",
-        "own_length",
+        "completion_length",
+        "completion_length",
         "length of an answer",
         "length",
         "neither",
@@ -191,10 +191,10 @@ MEASURES = (
         "Mean length of the answers that the model samples to held-out tasks, end token included.",
     ),
     Measure(
-        "unfinished",
-        "unfinished",
+        "truncation_rate",
+        "truncation_rate",
         "unfinished answers",
-        "unfinished",
+        "truncation_rate",
         "lower",
         "share of answers",
         "Answers to held-out tasks that were cut at training.max_completion_length before they ended.",

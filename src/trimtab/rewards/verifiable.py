@@ -130,7 +130,7 @@ def _plain(value: Any) -> Any:
     return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
-def load(name: str, right: float = 1.0, wrong: float = 0.0) -> Reward:
+def load(name: str, correct: float = 1.0, incorrect: float = 0.0) -> Reward:
     """A reward by its name, FILE.py:FUNCTION or package.module:FUNCTION.
 
     `exact`, `choice` and `math` read a column `answer`, `reasoning_gym` the column `task` of rows from
@@ -138,21 +138,24 @@ def load(name: str, right: float = 1.0, wrong: float = 0.0) -> Reward:
 
     Args:
         name: as above.
-        right, wrong: what a right and a wrong answer are worth; LCO's rule reward is 1 and -1. A function of one's own
-            sets its values itself: an answer counts as right from `right` on.
+        correct, incorrect: what a correct and an incorrect answer are worth; LCO's rule reward is 1 and -1. A function
+            of one's own sets its values itself: an answer counts as correct from `correct` on.
 
     Raises:
         RewardError: if there is no such reward, or it cannot be loaded or called as TRL does.
     """
     if ":" in name:
-        if wrong != 0.0 or not math.isfinite(right):
+        if incorrect != 0.0 or not math.isfinite(correct):
             raise RewardError(
-                f"reward {name} sets its own values, got right={right} and wrong={wrong}; right is the number from "
-                f"which on an answer counts as right, and wrong is for {', '.join(REWARDS)}"
+                f"reward {name} sets its own values, got correct={correct} and incorrect={incorrect}; correct is the number "
+                f"from which on an answer counts as correct, and incorrect is for {', '.join(REWARDS)}"
             )
         return _own(name)
-    if not (math.isfinite(right) and math.isfinite(wrong) and right > wrong):
-        raise RewardError(f"a right answer must be worth more than a wrong one, got right={right} and wrong={wrong}")
+    if not (math.isfinite(correct) and math.isfinite(incorrect) and correct > incorrect):
+        raise RewardError(
+            f"a correct answer must be worth more than an incorrect one, "
+            f"got correct={correct} and incorrect={incorrect}"
+        )
     if name not in REWARDS:
         hint = nearest(name, REWARDS, f"there are: {', '.join(REWARDS)}, FILE.py:FUNCTION and package.module:FUNCTION")
         raise RewardError(f"there is no reward {name!r}; {hint}")
@@ -162,7 +165,7 @@ def load(name: str, right: float = 1.0, wrong: float = 0.0) -> Reward:
     def function(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
         texts = [said(completion) for completion in completions]
         rows = [_row(columns, place, len(prompts)) for place in range(len(prompts))]
-        return [right if good else wrong for good in judge(texts, rows)]
+        return [correct if good else incorrect for good in judge(texts, rows)]
 
     return Reward(name, function, needs, check)
 

@@ -102,5 +102,5 @@ def check_outputs(recipes: Sequence[Recipe], resume: bool) -> None:
 def _models(recipe: Recipe) -> dict[str, str]:
     models = recipe.models
     policy = models.policy if isinstance(models.policy, str) else models.policy.source
-    named = {"policy": policy, **{role: getattr(models, role) for role in (*FROZEN, "credit")}}
+    named = {"policy": policy, **{role: getattr(models, role) for role in (*FROZEN, "reward_model")}}
     return {role: name for role, name in named.items() if name not in (None, STORED, "teacher")}

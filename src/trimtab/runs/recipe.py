@@ -84,12 +84,12 @@ class Models(_Strict):
     frozen_dtype: Dtype = "float32"
     """Of the weights of frozen models; they run in this dtype, outside autocast. A critic and a reward model that learn
     along compute in it, and are kept in float32 like the policy."""
-    frozen_states: Literal["live", "memory"] = "live"
+    teacher_cache: Literal["off", "memory"] = "off"
     """`memory`: frozen models run once over all rows and their hidden states are kept in main memory (hidden size x 4
     bytes for each answer token; only 4 where log-probabilities are enough), which saves a forward in every later
     epoch, and of the teacher in every later stage."""
-    credit: str | None = None
-    """A trained reward model whose token scores are the credit of a policy's own answers."""
+    reward_model: str | None = None
+    """A trained reward model, whose token scores become the advantages of the policy's completions."""
     lora: dict[str, Any] | None = None
     """Arguments of PEFT's LoraConfig; the policy's own weights are then frozen."""
     resize: bool = False
@@ -134,7 +134,7 @@ class Data(_Strict):
     says, and the completion what the assistant answers. Else the two stay texts that are joined as they are."""
     workers: int = Field(1, ge=1)
     """Processes that turn rows into tokens; what comes out is the same."""
-    max_lost: float = Field(0.01, ge=0, le=1)
+    max_dropped: float = Field(0.01, ge=0, le=1)
     """Refuse to start if a larger share of rows would be truncated, dropped or without an answer."""
 
 
@@ -144,10 +144,10 @@ class Reward(_Strict):
     name: str
     """`exact`, `choice`, `math` or `reasoning_gym`, or a function of your own: FILE.py:FUNCTION or
     package.module:FUNCTION."""
-    right: float = 1.0
-    """For a right answer, of those that come with trimtab. Of a function of your own: from which value on an answer
-    counts as right."""
-    wrong: float = 0.0
+    correct: float = 1.0
+    """For a correct answer, of those that come with trimtab. Of a function of your own: the value from which on an
+    answer counts as correct."""
+    incorrect: float = 0.0
     """For any other."""
 
 
@@ -169,7 +169,7 @@ class SuiteEval(_Strict):
 class Eval(_Strict):
     every: int | None = Field(None, ge=1)
     """Steps between evaluations on held-out rows; before and after training there is always one."""
-    drift: bool = False
+    kl_to_initial: bool = False
     """Measure KL(policy || model that training started from) on the held-out rows; keeps a copy of that model."""
     prompts: list[str] = []
     """Questions that are answered before and after training, greedily."""
@@ -417,14 +417,14 @@ def _check_loop(recipe: Recipe, rollouts: bool, credit: bool, where: str) -> Non
         )
     if recipe.reward and not rollouts:
         raise RecipeError(f"{where}: method {recipe.method} learns from the rows' answers; leave out reward")
-    if credit and recipe.models.credit is None:
+    if credit and recipe.models.reward_model is None:
         raise RecipeError(
-            f"{where}: method {recipe.method} with these options needs models.credit, the folder of a trained reward "
+            f"{where}: method {recipe.method} with these options needs models.reward_model, the folder of a trained reward "
             "model"
         )
-    if recipe.models.credit is not None and not credit:
+    if recipe.models.reward_model is not None and not credit:
         raise RecipeError(
-            f"{where}: method {recipe.method} with these options does not use models.credit; leave it out"
+            f"{where}: method {recipe.method} with these options does not use models.reward_model; leave it out"
         )
     _check_minutes(recipe, recipe.minutes, where)
 

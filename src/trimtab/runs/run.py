@@ -82,9 +82,9 @@ from trimtab.runs.run_folder import RunError, is_new
 from trimtab.signals.base import call_plan, common_vocab, models_of
 from trimtab.signals.candidates import CreditAtCandidates
 from trimtab.signals.columns import Column
-from trimtab.signals.credit import CreditModel, Reading, load_credit, reading_of
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.learning import Critic
+from trimtab.signals.reward_model import ScoreSpec, TokenRewardModel, load_reward_model, score_spec_of
 from trimtab.signals.start import WithoutAdapter
 from trimtab.train import answers, checkpoints, heldout, settings, trackers
 from trimtab.train.budget import Budget
@@ -141,7 +141,7 @@ class Job:
     """that the recipe asks for"""
     questions: dict[str, Question] = field(default_factory=dict)
     """of the suites that the policy is asked before and after training"""
-    reading: Reading | None = None
+    reading: ScoreSpec | None = None
     """of a reward model: how its scores are to be read"""
     rewards: list[Any] = field(default_factory=list)
     """of a method that learns from its own answers: what they are worth"""
@@ -458,7 +458,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         check_buffer(args)
     if models.lora is not None:
         check_settings(models.lora)
-    judges = [rewards.load(one.name, right=one.right, wrong=one.wrong) for one in recipe.reward]
+    judges = [rewards.load(one.name, correct=one.correct, incorrect=one.incorrect) for one in recipe.reward]
     questions = {
         name: question(
             name, how.options, prompt=how.prompt, read=how.read, limit=how.limit, max_new_tokens=how.max_new_tokens
@@ -470,7 +470,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
     adopt_run_date(recipe, tokenizer)
     notes = []
     vocab = own_vocab = policy_vocab(recipe, tokenizer)
-    frozen_roles = (*FROZEN, *(["credit"] if wants.credit else []))
+    frozen_roles = (*FROZEN, *(["reward_model"] if wants.credit else []))
     names = {role: getattr(models, role) for role in frozen_roles if getattr(models, role) not in (None, STORED)}
     vocabularies = {}
     for role, name in names.items():
@@ -512,7 +512,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
     frozen = {
         role: _load(shared, name, models.frozen_dtype, models.trust_remote_code)
         for role, name in names.items()
-        if role != "credit"
+        if role != "reward_model"
     }
     policy = make_policy(recipe, shared)
     notes += [note for model in (*frozen.values(), policy) for note in loading.notes(model)]
@@ -534,7 +534,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
             say(console, note)
     needs_copy = wants.start and models.reference is None and models.lora is None and not wants.identity_layer
     needs_copy = needs_copy or (wants.critic is not None and not wants.credit)
-    start = deepcopy(policy) if needs_copy or recipe.eval.drift else None
+    start = deepcopy(policy) if needs_copy or recipe.eval.kl_to_initial else None
     off: Callable[[], AbstractContextManager] | None = None
     if wants.identity_layer:
         policy = insert_identity_layer(policy)
@@ -562,7 +562,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
             say(console, notes[-1])
 
     given: dict[str, Any] = {}
-    remember = models.frozen_states == "memory"
+    remember = models.teacher_cache == "memory"
     if models.reference == STORED:
         given["reference"] = Column(stored.REFERENCE, "reference")
     held_signals = []
@@ -577,7 +577,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         given["reference"] = (
             WithoutAdapter(off, policy=policy, distribution=whole) if off else _frozen_copy(start, "reference", recipe)
         )
-    if recipe.eval.drift:
+    if recipe.eval.kl_to_initial:
         held_signals.append(_frozen_copy(start, "start", recipe))
     if wants.credit:
         given["credit"] = _credit(models, wants)
@@ -609,7 +609,11 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         "seed": str(recipe.seed),
         "policy": f"{shown(models.policy)} {trained}",
         **{role: f"{getattr(models, role)} {found}" for role, found in prints.items()},
-        **({"credit": f"{models.credit} {fingerprint.of_model(given['credit'].models[0])}"} if wants.credit else {}),
+        **(
+            {"reward_model": f"{models.reward_model} {fingerprint.of_model(given['credit'].models[0])}"}
+            if wants.credit
+            else {}
+        ),
         **({"embedding": f"{own_vocab} rows, models.resize"} if models.resize else {}),
         "trained parameters": f"{sum(p.numel() for p in policy.parameters() if p.requires_grad):,}",
         "tokenizer": fingerprint.of_tokenizer(tokenizer),
@@ -666,14 +670,14 @@ def _crop(policy: Any, plan: Plan, heldout: Sequence[FrozenModel], stored: int |
     vocab = common_vocab([policy, *models_of(parts)])
     for model in models_of(heldout):  # an earlier stage may have cropped it
         crop_to(model, common_vocab([model]))
-    for model in (policy, *models_of(one for one in parts if not isinstance(one, CreditModel))):
+    for model in (policy, *models_of(one for one in parts if not isinstance(one, TokenRewardModel))):
         crop_to(model, min(vocab, stored or vocab))
 
 
-def _credit(models: Models, wants: Wants) -> CreditModel | CreditAtCandidates:
+def _credit(models: Models, wants: Wants) -> TokenRewardModel | CreditAtCandidates:
     """The reward model whose scores are the credit."""
-    assert models.credit is not None
-    credit = load_credit(models.credit, dtype=models.frozen_dtype)
+    assert models.reward_model is not None
+    credit = load_reward_model(models.reward_model, dtype=models.frozen_dtype)
     if wants.credit_candidates is None:
         return credit.as_credit()
     return CreditAtCandidates(credit, wants.credit_candidates == "model", wants.credit_measured)
@@ -724,7 +728,7 @@ def _reward_notes(train: Prepared, reference: str | None, start: str) -> list[st
     return notes
 
 
-def _reading(recipe: Recipe, plan: Plan, start: str, reference: str | None) -> Reading:
+def _reading(recipe: Recipe, plan: Plan, start: str, reference: str | None) -> ScoreSpec:
     """How the reward model that comes out of this run is read.
 
     Args:
@@ -743,7 +747,7 @@ def _reading(recipe: Recipe, plan: Plan, start: str, reference: str | None) -> R
         place = policy if name == start else stored_place
     if "reference" not in plan.objective.needs:
         place = name = None
-    return reading_of(plan.objective, reference=place, reference_fingerprint=name, method=recipe.method)
+    return score_spec_of(plan.objective, reference=place, reference_fingerprint=name, method=recipe.method)
 
 
 def _check_eval(recipe: Recipe, wants: Wants) -> None:
@@ -752,14 +756,14 @@ def _check_eval(recipe: Recipe, wants: Wants) -> None:
     Raises:
         RunError: naming the setting.
     """
-    asked = {"drift": recipe.eval.drift, "prompts": recipe.eval.prompts, "suites": recipe.eval.suites}
+    asked = {"kl_to_initial": recipe.eval.kl_to_initial, "prompts": recipe.eval.prompts, "suites": recipe.eval.suites}
     for name in [name for name, value in asked.items() if value and wants.reward_model]:
         raise RunError(f"eval.{name}: {recipe.method} trains a reward model, which answers nothing; leave it out")
 
 
 def _rewarded(recipe: Recipe, judges: Sequence[rewards.Reward]) -> str:
     """What is rewarded: names, values, and what the files of a user's own functions hold."""
-    said = (f"{one.name} {one.right:g}/{one.wrong:g}" for one in recipe.reward)
+    said = (f"{one.name} {one.correct:g}/{one.incorrect:g}" for one in recipe.reward)
     return ", ".join(f"{name} {judge.source}" if judge.source else name for name, judge in zip(said, judges))
 
 
@@ -837,7 +841,7 @@ def prepare_source(
     )
     made.limited_by = limited_by
     if refuse:
-        check_losses(made, recipe.data.max_lost)
+        check_losses(made, recipe.data.max_dropped)
     return made
 
 
@@ -874,7 +878,7 @@ def _row_limit(recipe: Recipe, max_length: int) -> tuple[int, str]:
     """Most tokens of a row, and what they come from: no model of the recipe with a table of positions reads more than
     the table holds."""
     models = recipe.models
-    names = {"policy": policy_source(recipe)} | {role: getattr(models, role) for role in (*FROZEN, "credit")}
+    names = {"policy": policy_source(recipe)} | {role: getattr(models, role) for role in (*FROZEN, "reward_model")}
     found = (max_length, "training.max_length")
     for role, name in names.items():
         if name not in (None, STORED):
@@ -1045,7 +1049,7 @@ def _teacher_signal(shared: Shared, teacher: PreTrainedModel, remember: bool) ->
 def _frozen_copy(start: PreTrainedModel | None, name: str, recipe: Recipe) -> FrozenModel:
     assert start is not None
     model = loading.cast(start, recipe.models.frozen_dtype)
-    return FrozenModel(model, name=name, remember=recipe.models.frozen_states == "memory")
+    return FrozenModel(model, name=name, remember=recipe.models.teacher_cache == "memory")
 
 
 def _dtypes(recipe: Recipe) -> str:
@@ -1337,7 +1341,7 @@ def _trainer(job: Job, args: Any, log: EventLog, callbacks: list[Any]) -> Object
             log.sample("rollout", step, **row, tokens=tokens)
 
     return RolloutTrainer(
-        **shared, reward_funcs=job.rewards, watch=watch, right=[one.right for one in job.recipe.reward]
+        **shared, reward_funcs=job.rewards, watch=watch, correct=[one.correct for one in job.recipe.reward]
     )
 
 
@@ -1411,8 +1415,8 @@ def _write(path: Path, text: str) -> None:
 
 
 SHOWN = (
-    "pass1", "reward", "preference_accuracy", "preference_margin", "perplexity", "forward_kl", "agreement", "entropy",
-    "drift", "reward_loss", "reward_accuracy", "brier", "answer_length", "own_length",
+    "pass_at_1", "reward", "preference_accuracy", "preference_margin", "perplexity", "forward_kl", "agreement", "entropy",
+    "kl_to_initial", "reward_loss", "reward_accuracy", "brier", "answer_length", "completion_length",
 )  # fmt: skip
 """Measures of a line of progress."""
 
@@ -1442,7 +1446,7 @@ def _evaluator(
         if job.heldout is not None and job.rollouts:
             rows, texts = answers.judged(
                 policy, job.tokenizer, job.heldout.rows, job.rewards, job.collator, job.heldout_signals,
-                right=[one.right for one in recipe.reward], weights=args.reward_weights, answers=recipe.eval.answers,
+                correct=[one.correct for one in recipe.reward], weights=args.reward_weights, answers=recipe.eval.answers,
                 max_new_tokens=args.max_completion_length, temperature=args.temperature,
                 batch=recipe.eval.batch_size, seed=recipe.seed, kwargs=args.chat_template_kwargs,
             )  # fmt: skip

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from trimtab.core import Candidates, Losses, TokenBatch, with_sampled_first
 from trimtab.models.forward import add_objective_forward
-from trimtab.signals.credit import CreditError, CreditModel
+from trimtab.signals.reward_model import RewardModelError, TokenRewardModel
 from trimtab.signals.start import read_with
 
 
@@ -71,20 +71,20 @@ class CreditAtCandidates:
         measured: the model that it is measured from is read too; else it is let go.
 
     Raises:
-        CreditError: if it says nothing of tokens that were not written, or is to be measured from a model it lacks.
+        RewardModelError: if it says nothing of tokens that were not written, or is to be measured from a model it lacks.
     """
 
-    def __init__(self, credit: CreditModel, chooses: bool = False, measured: bool = False):
+    def __init__(self, credit: TokenRewardModel, chooses: bool = False, measured: bool = False):
         self.vocab: int | None = None
         """ids from here on are padding that another model of the run does not have"""
         if credit.reading.source == "scalar":
-            raise CreditError(
+            raise RewardModelError(
                 "this reward model has a head that scores the answer's own tokens and says nothing of others; give "
                 "one that is a language model (method ipvrm, q_rm with head logit or logprob, dpo)"
             )
         self.credit, self.chooses = credit, chooses
         if measured and credit.reference is None:
-            raise CreditError(
+            raise RewardModelError(
                 "log-ratios were asked for, and this reward model is measured from no other; give one of method ipvrm "
                 "or of kind dpo_rm or implicit_prm"
             )

@@ -21,7 +21,7 @@ from trimtab.objectives.credit import (
     online_prefix_loss,
 )
 from trimtab.objectives.policy_gradient import Critic as CriticLoss
-from trimtab.signals.credit import CreditModel
+from trimtab.signals.reward_model import TokenRewardModel
 from trimtab.signals.start import read_with
 
 
@@ -236,7 +236,9 @@ class OnlineReward(OutcomeLearner, ABC):
 
     provides = frozenset()
 
-    def __init__(self, credit: CreditModel, learning_rate: float, *, beta: float, when: Literal["before", "after"]):
+    def __init__(
+        self, credit: TokenRewardModel, learning_rate: float, *, beta: float, when: Literal["before", "after"]
+    ):
         super().__init__(credit.model.requires_grad_(True), learning_rate, max_grad_norm=10.0)
         self.beta, self.when = beta, when
 

@@ -21,7 +21,7 @@ Judge = Callable[..., Sequence[float | None]]
 None."""
 
 
-SURE = ("entropy", "drift", "reverse_kl")
+SURE = ("entropy", "kl_to_initial", "reverse_kl")
 """Measures of the policy on its own answers that are kept."""
 
 
@@ -93,7 +93,7 @@ def judged(
     collator: Collator,
     signals: Sequence[Any] = (),
     *,
-    right: Sequence[float],
+    correct: Sequence[float],
     weights: Sequence[float] | None = None,
     answers: int,
     max_new_tokens: int,
@@ -107,15 +107,15 @@ def judged(
     Args:
         tasks: rows of `prepare_tasks`.
         rewards: as TRL calls them; their values are added.
-        right: of each, from which value on an answer is right; the first one that judges it decides.
+        correct: of each, from which value on an answer is right; the first one that judges it decides.
         weights: of their values in the sum; all 1 if not given.
         signals: of the model that training started from, for the drift.
         answers: to each task.
         kwargs: further variables of the chat template.
 
     Returns:
-        row_id -> {"tokens": 1, "pass1": share of its answers that is right, "reward", "own_length", "unfinished":
-        share without an end token, and in nats a token of its own answers "entropy", "drift" and, of a teacher,
+        row_id -> {"tokens": 1, "pass_at_1": share of its answers that is right, "reward", "completion_length", "truncation_rate":
+        share without an end token, and in nats a token of its own answers "entropy", "kl_to_initial" and, of a teacher,
         "reverse_kl", unless all of them are padding that another model does not know}; and all answers as {prompt,
         text, reward}.
     """
@@ -126,7 +126,7 @@ def judged(
     )  # fmt: skip
     given = _as_trl(rows, own)
     values = [reward(**given) for reward in rewards]
-    good = which_are_right(values, right, given["prompts"])
+    good = which_are_right(values, correct, given["prompts"])
     factors = weights or [1.0] * len(rewards)
     earned = [sum(factor * (one or 0.0) for factor, one in zip(factors, each)) for each in zip(*values)]
     prepared = [_row(i, one) for i, one in enumerate(own)]
@@ -138,10 +138,10 @@ def judged(
         tokens = sum(sure[i]["tokens"] for i in some)  # those that all models know
         found[task["row_id"]] = {
             "tokens": 1,
-            "pass1": sum(good[i] for i in some) / answers,
+            "pass_at_1": sum(good[i] for i in some) / answers,
             "reward": sum(earned[i] for i in some) / answers,
-            "own_length": sum(len(own[i].ids) for i in some) / answers,
-            "unfinished": sum(not own[i].ended for i in some) / answers,
+            "completion_length": sum(len(own[i].ids) for i in some) / answers,
+            "truncation_rate": sum(not own[i].ended for i in some) / answers,
             **{name: sum(sure[i].get(name, 0.0) for i in some) / tokens for name in SURE if tokens and name in known},
         }
     texts = [{"prompt": row["prompt"], "text": one.text, "reward": worth} for row, one, worth in zip(rows, own, earned)]

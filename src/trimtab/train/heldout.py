@@ -48,7 +48,7 @@ def token_measures(batch: TokenBatch) -> dict[str, Tensor]:
             "teacher_nll": -batch.logprobs(of="teacher"),
         }
     if "start" in batch.signals:
-        measures["drift"] = reverse_kl(log_q, batch.log_softmax("start"))
+        measures["kl_to_initial"] = reverse_kl(log_q, batch.log_softmax("start"))
     return measures
 
 

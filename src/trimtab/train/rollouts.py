@@ -42,17 +42,17 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         plan: with a credit.
         watch: called with the step and the rows of each batch of rollouts: prompt, completion, reward, group, tokens
             and their credits.
-        right: of each reward, from which value on a completion is correct; the first one that judges it decides. None
+        correct: of each reward, from which value on a completion is correct; the first one that judges it decides. None
             is counted if not given, and learners take 1.
     """
 
     def __init__(
-        self, *args: Any, plan: Plan, watch: Watch | None = None, right: Sequence[float] | None = None, **kwargs: Any
+        self, *args: Any, plan: Plan, watch: Watch | None = None, correct: Sequence[float] | None = None, **kwargs: Any
     ):
         super().__init__(*args, **kwargs)
         self._begin(plan)
         assert plan.credit is not None
-        self.watch, self.right = watch, right
+        self.watch, self.correct = watch, correct
         self._rewards = self._outcomes = torch.zeros(0)
         self._total: Tensor | None = None
         policy = self.accelerator.unwrap_model(self.model)
@@ -105,10 +105,10 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self._spent("reward", start)
         self._rewards = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
-        right = which_are_right(rewards.T.tolist(), self.right or [1.0] * rewards.size(1), prompts)
+        right = which_are_right(rewards.T.tolist(), self.correct or [1.0] * rewards.size(1), prompts)
         self._outcomes = torch.tensor(right, dtype=torch.float32, device=rewards.device)
         self._texts = (prompts, completions)
-        if self.right is not None:
+        if self.correct is not None:
             self._log_learnt({"pass_at_1": self._outcomes.mean().item()})
         return rewards
 

@@ -26,12 +26,12 @@ FILE = "trimtab_reward.json"
 """In the folder of a reward model, beside its config.json."""
 
 
-class CreditError(ValueError):
+class RewardModelError(ValueError):
     """A folder that is no reward model, or one whose reference is not the model that it was measured from."""
 
 
 @dataclass(frozen=True)
-class Reading:
+class ScoreSpec:
     """How a reward model is read."""
 
     source: Source
@@ -53,14 +53,14 @@ class Reading:
         (folder / FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
 
-def reading_of(objective: Any, **known: Any) -> Reading:
+def score_spec_of(objective: Any, **known: Any) -> ScoreSpec:
     """How the model that this objective trains is read.
 
     Args:
         objective: of `trimtab.objectives.credit`.
         known: further fields of `Reading`.
     """
-    return Reading(
+    return ScoreSpec(
         objective.source,
         getattr(objective, "gathered", "last"),
         getattr(objective, "beta", 1.0),
@@ -83,7 +83,7 @@ class Score:
 READERS = {"scalar": Score(), "logit": LabelLogits(), "logprob": LabelLogprobs(), "ratio": LabelLogprobs()}
 
 
-class CreditModel:
+class TokenRewardModel:
     """Gives each answer token the score of a frozen reward model, as the signal "token_scores".
 
     Args:
@@ -94,14 +94,16 @@ class CreditModel:
 
     provides = frozenset({"token_scores"})
 
-    def __init__(self, model: PreTrainedModel, reading: Reading, reference: FrozenModel | None = None):
+    def __init__(self, model: PreTrainedModel, reading: ScoreSpec, reference: FrozenModel | None = None):
         if (reference is None) != (reading.source != "ratio"):
-            raise CreditError(f"scores of source {reading.source} need {'a' if reference is None else 'no'} reference")
+            raise RewardModelError(
+                f"scores of source {reading.source} need {'a' if reference is None else 'no'} reference"
+            )
         self.model, self.reading = model.eval().requires_grad_(False), reading
         self.as_trained = False
         self.reference = reference.labels_only() if reference else None
 
-    def as_credit(self) -> "CreditModel":
+    def as_credit(self) -> "TokenRewardModel":
         """The same model, whose token scores are what its training compared: sigma of them where it squashed them."""
         self.as_trained = True
         return self
@@ -134,9 +136,9 @@ class CreditModel:
         return self.reading.beta * found
 
 
-def load_credit(
+def load_reward_model(
     name: str, *, dtype: str = "float32", reference: str | None = None, device_map: str | None = None
-) -> CreditModel:
+) -> TokenRewardModel:
     """A reward model from its folder: trimtab's own, or any token classification model with one label, whose scores are
     read as they are.
 
@@ -147,7 +149,7 @@ def load_credit(
         device_map: see `loading.load_model`.
 
     Raises:
-        CreditError: if it is no reward model, or the reference is not there or not the one of its training.
+        RewardModelError: if it is no reward model, or the reference is not there or not the one of its training.
         ModelNotFound: if it is not there.
     """
     path = Path(locate(name)) / FILE
@@ -155,50 +157,50 @@ def load_credit(
         config = load_config(name)
         kinds = getattr(config, "architectures", None) or []
         if not any("TokenClassification" in kind for kind in kinds) or config.num_labels != 1:
-            raise CreditError(
+            raise RewardModelError(
                 f"{name} is no reward model: it has no {FILE} and is no token classification model with one label "
                 f"(it is {', '.join(kinds) or 'of unknown kind'}); train one with method q_rm, ipvrm or reward_model"
             )
-        reading = Reading("scalar", "mean", 1.0, outcomes=False)
+        reading = ScoreSpec("scalar", "mean", 1.0, outcomes=False)
     else:
         try:
-            reading = Reading(**json.loads(path.read_text(encoding="utf-8")))
+            reading = ScoreSpec(**json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
-            raise CreditError(f"{path} does not say how to read the model: {error}") from error
+            raise RewardModelError(f"{path} does not say how to read the model: {error}") from error
     if reading.source == "scalar":
         model = load_model(name, dtype=dtype, kind=AutoModelForTokenClassification, device_map=device_map)
         add_score_forward(model)
-        return CreditModel(model, reading)
+        return TokenRewardModel(model, reading)
     model = load_model(name, dtype=dtype, device_map=device_map)
     add_objective_forward(model)
     if reading.source != "ratio":
-        return CreditModel(model, reading)
+        return TokenRewardModel(model, reading)
     start = _reference(name, reading, reference, str(model.dtype).removeprefix("torch."))
     known = common_vocab([model, *start.models])
     for one in (model, *start.models):  # as training read them
         crop_to(one, known)
-    return CreditModel(model, reading, start)
+    return TokenRewardModel(model, reading, start)
 
 
-def _reference(name: str, reading: Reading, moved: str | None, dtype: str) -> FrozenModel:
+def _reference(name: str, reading: ScoreSpec, moved: str | None, dtype: str) -> FrozenModel:
     """The model that log-ratios are measured from.
 
     Raises:
-        CreditError: if it is not there, or has other weights than in training.
+        RewardModelError: if it is not there, or has other weights than in training.
     """
     place, prints = moved or reading.reference, []
     for rounded in _dtypes(name) if reading.reference_fingerprint else ("float32",):
         try:
             found = _start(name, place, rounded)
         except ModelNotFound as error:
-            raise CreditError(
+            raise RewardModelError(
                 f"{name} is measured from {place}, which is not found ({error}); say where it is now with --reference "
                 "PLACE"
             ) from error
         prints.append(fingerprint.of_model(found))
         if reading.reference_fingerprint in (None, prints[-1]):
             return FrozenModel(cast(found, dtype), name="reference")
-    raise CreditError(
+    raise RewardModelError(
         f"{name} is measured from the model {reading.reference_fingerprint}, and {place} is {prints[0]}: its "
         "weights differ, and every value would be off; give the model that its training started from"
     )
@@ -212,7 +214,7 @@ def _dtypes(name: str) -> list[str]:
 
 def _start(name: str, place: str | dict[str, Any] | None, dtype: str) -> PreTrainedModel:
     if not place:
-        raise CreditError(f"{name} does not say which model it is measured from; name it with --reference PLACE")
+        raise RewardModelError(f"{name} does not say which model it is measured from; name it with --reference PLACE")
     if isinstance(place, str):
         return load_model(place, dtype=dtype)
     whole = load_model(place["from"], dtype=dtype)
