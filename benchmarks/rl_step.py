@@ -47,7 +47,7 @@ from trimtab.models.forward import add_objective_forward
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.objectives.policy_gradient import PolicyGradient
 from trimtab.signals.candidates import CreditAtCandidates
-from trimtab.signals.reward_model import TokenRewardModel
+from trimtab.signals.reward_model import ScoreSpec, TokenRewardModel
 from trimtab.train import settings
 from trimtab.train.rollouts import RolloutTrainer
 

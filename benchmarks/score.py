@@ -42,7 +42,7 @@ from trimtab.models.forward import add_objective_forward
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.models.student import evenly_spaced, keep_layers
 from trimtab.signals.frozen import FrozenModel
-from trimtab.signals.reward_model import TokenRewardModel
+from trimtab.signals.reward_model import ScoreSpec, TokenRewardModel
 
 transformers.logging.disable_progress_bar()
 NAME, LAYERS, ROWS, BATCH = "smollm2-135m", 6, 64, 8

@@ -33,7 +33,7 @@ from trimtab.core.draws import inverse_cdf
 from trimtab.models.forward import add_objective_forward
 from trimtab.signals.columns import Column
 from trimtab.signals.frozen import FrozenModel
-from trimtab.signals.reward_model import TokenRewardModel
+from trimtab.signals.reward_model import ScoreSpec, TokenRewardModel
 
 V = tiny.VOCAB
 

@@ -37,7 +37,7 @@ def coin(prompts, completions, completion_ids, **columns):
     said = [str(prompt) + str(completion) for prompt, completion in zip(prompts, completions)]
     return [float(hashlib.blake2b(text.encode()).digest()[0] % 2) for text in said]
 """
-EXACT, SIGNED = "exact", {"name": "exact", "right": 1.0, "wrong": -1.0}
+EXACT, SIGNED = "exact", {"name": "exact", "correct": 1.0, "incorrect": -1.0}
 
 
 class Member(NamedTuple):

@@ -16,7 +16,7 @@ from trimtab.models.identity_layer import insert_identity_layer, train_only_iden
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head
 from trimtab.runs.recipe import RecipeError, Stages, load_recipe, parse, shipped
 from trimtab.signals.frozen import FrozenModel
-from trimtab.signals.reward_model import TokenRewardModel
+from trimtab.signals.reward_model import ScoreSpec, TokenRewardModel
 
 ROOT = Path(__file__).parents[2]
 NAMES = methods.names()

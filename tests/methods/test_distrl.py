@@ -13,7 +13,7 @@ from tiny_rollouts import Reader, rollouts
 from trimtab.core import Candidates, Head, PlanError, TokenBatch, fused_loss, reduce, weights
 from trimtab.methods.distrl import METHOD, Config, DistRL, TokenValues, candidate_mask, candidates_kl, learner
 from trimtab.objectives.policy_gradient import PolicyGradient, clipped_surrogate
-from trimtab.signals.reward_model import TokenRewardModel
+from trimtab.signals.reward_model import ScoreSpec, TokenRewardModel
 
 LENGTHS, REWARDS, GROUP = (3, 2, 1, 2), [1.0, 0.0, 1.0, 1.0], [0, 0, 1, 1]
 N, V, K = 8, 11, 4

@@ -15,6 +15,7 @@ from trimtab.models.asked import How, load_asked, with_adapter
 from trimtab.models.builtin import ModelNotFound
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.models.scalar_head import with_scalar_head
+from trimtab.signals.reward_model import ScoreSpec
 
 FEW = ("--limit", "2", "--max-new-tokens", "3")
 

@@ -125,7 +125,7 @@ def test_several_rewards_of_ones_own_are_weighed_alike_in_training_and_on_held_o
         REWARD + "\ndef some(prompts, completions, answer, **columns):\n"
         "    return [None if int(one) % 2 else float(one) for one in answer]\n"
     )
-    mine = [{"name": f"{tmp_path}/own.py:some", "right": 2}, {"name": f"{tmp_path}/own.py:letters", "right": 0.5}]
+    mine = [{"name": f"{tmp_path}/own.py:some", "correct": 2}, {"name": f"{tmp_path}/own.py:letters", "correct": 0.5}]
     made = tree(files, tmp_path / "run", training={"max_steps": 2, "reward_weights": [3.0, 0.0]}, eval={"every": None})
     made["reward"] = mine
     (found, _) = [event for event in lines(run(made) / "metrics.jsonl") if event["event"] == "eval"]

@@ -20,7 +20,7 @@ from trimtab.signals.learning import (
     OnlineReward,
     pairs_of,
 )
-from trimtab.signals.reward_model import TokenRewardModel
+from trimtab.signals.reward_model import ScoreSpec, TokenRewardModel
 
 ROWS = tiny.rows(((3, 5), (2, 4), (1, 6), (2, 3)))
 ANSWERED = TokenBatch.from_labels(ROWS.labels)

@@ -80,7 +80,7 @@ SETTINGS = {
 }
 
 
-def trainer(folder, plan: Plan, model=None, watch=None, rewards=None, right=(1.0,), **changes) -> RolloutTrainer:
+def trainer(folder, plan: Plan, model=None, watch=None, rewards=None, correct=(1.0,), **changes) -> RolloutTrainer:
     model = model or policy()
     add_objective_forward(model)
     return RolloutTrainer(
@@ -91,7 +91,7 @@ def trainer(folder, plan: Plan, model=None, watch=None, rewards=None, right=(1.0
         train_dataset=dataset(),
         processing_class=tiny_folder.byte_tokenizer(),
         watch=watch,
-        right=right,
+        correct=correct,
     )
 
 
@@ -382,7 +382,7 @@ def test_what_is_right_is_what_the_first_reward_says_whatever_others_add(tmp_pat
     keeps = Keeps()
     plan = Plan(PolicyGradient(0.2, 0.2), credit=Grouped(), learners=(keeps,))
     settings = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
-    made = trainer(tmp_path, plan, rewards=[judged, form], right=[right, 1.0], **settings)
+    made = trainer(tmp_path, plan, rewards=[judged, form], correct=[right, 1.0], **settings)
     made.train()
     ((outcome, size, micro),) = keeps.seen
     batch = plan.credit.seen[0].batch
@@ -407,7 +407,7 @@ def test_the_first_reward_that_judges_an_answer_says_whether_it_is_right(tmp_pat
     keeps = Keeps()
     plan = Plan(PolicyGradient(0.2, 0.2), credit=Grouped(), learners=(keeps,))
     settings = {"per_device_train_batch_size": 8, "reward_weights": [0.5, 2.0]}
-    made = trainer(tmp_path, plan, rewards=[long, any_], right=[10.0, 0.4], **settings)
+    made = trainer(tmp_path, plan, rewards=[long, any_], correct=[10.0, 0.4], **settings)
     made.train()
     ((outcome, _, _),) = keeps.seen
     rollouts = plan.credit.seen[0]

@@ -147,8 +147,8 @@ def load(name: str, correct: float = 1.0, incorrect: float = 0.0) -> Reward:
     if ":" in name:
         if incorrect != 0.0 or not math.isfinite(correct):
             raise RewardError(
-                f"reward {name} sets its own values, got correct={correct} and incorrect={incorrect}; correct is the number "
-                f"from which on an answer counts as correct, and incorrect is for {', '.join(REWARDS)}"
+                f"reward {name} sets its own values, got correct={correct} and incorrect={incorrect}; correct is the "
+                f"number from which on an answer counts as correct, and incorrect is for {', '.join(REWARDS)}"
             )
         return _own(name)
     if not (math.isfinite(correct) and math.isfinite(incorrect) and correct > incorrect):

@@ -419,8 +419,8 @@ def _check_loop(recipe: Recipe, rollouts: bool, credit: bool, where: str) -> Non
         raise RecipeError(f"{where}: method {recipe.method} learns from the rows' answers; leave out reward")
     if credit and recipe.models.reward_model is None:
         raise RecipeError(
-            f"{where}: method {recipe.method} with these options needs models.reward_model, the folder of a trained reward "
-            "model"
+            f"{where}: method {recipe.method} with these options needs models.reward_model, the folder of a "
+            "trained reward model"
         )
     if recipe.models.reward_model is not None and not credit:
         raise RecipeError(

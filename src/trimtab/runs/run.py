@@ -1415,8 +1415,8 @@ def _write(path: Path, text: str) -> None:
 
 
 SHOWN = (
-    "pass_at_1", "reward", "preference_accuracy", "preference_margin", "perplexity", "forward_kl", "agreement", "entropy",
-    "kl_to_initial", "reward_loss", "reward_accuracy", "brier", "answer_length", "completion_length",
+    "pass_at_1", "reward", "preference_accuracy", "preference_margin", "perplexity", "forward_kl", "agreement",
+    "entropy", "kl_to_initial", "reward_loss", "reward_accuracy", "brier", "answer_length", "completion_length",
 )  # fmt: skip
 """Measures of a line of progress."""
 
@@ -1446,7 +1446,8 @@ def _evaluator(
         if job.heldout is not None and job.rollouts:
             rows, texts = answers.judged(
                 policy, job.tokenizer, job.heldout.rows, job.rewards, job.collator, job.heldout_signals,
-                correct=[one.correct for one in recipe.reward], weights=args.reward_weights, answers=recipe.eval.answers,
+                correct=[one.correct for one in recipe.reward], weights=args.reward_weights,
+                answers=recipe.eval.answers,
                 max_new_tokens=args.max_completion_length, temperature=args.temperature,
                 batch=recipe.eval.batch_size, seed=recipe.seed, kwargs=args.chat_template_kwargs,
             )  # fmt: skip

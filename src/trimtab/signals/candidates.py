@@ -71,7 +71,8 @@ class CreditAtCandidates:
         measured: the model that it is measured from is read too; else it is let go.
 
     Raises:
-        RewardModelError: if it says nothing of tokens that were not written, or is to be measured from a model it lacks.
+        RewardModelError: if it says nothing of tokens that were not written, or is to be measured from a
+            model that it lacks.
     """
 
     def __init__(self, credit: TokenRewardModel, chooses: bool = False, measured: bool = False):

@@ -114,10 +114,10 @@ def judged(
         kwargs: further variables of the chat template.
 
     Returns:
-        row_id -> {"tokens": 1, "pass_at_1": share of its answers that is right, "reward", "completion_length", "truncation_rate":
-        share without an end token, and in nats a token of its own answers "entropy", "kl_to_initial" and, of a teacher,
-        "reverse_kl", unless all of them are padding that another model does not know}; and all answers as {prompt,
-        text, reward}.
+        row_id -> {"tokens": 1, "pass_at_1": share of its answers that is right, "reward", "completion_length",
+        "truncation_rate": share without an end token, and in nats a token of its own answers "entropy",
+        "kl_to_initial" and, of a teacher, "reverse_kl", unless all of them are padding that another model does not know};
+        and all completions as {prompt, text, reward}.
     """
     rows = [task for task in tasks for _ in range(answers)]
     own = draw(
