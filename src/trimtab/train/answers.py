@@ -116,8 +116,8 @@ def judged(
     Returns:
         row_id -> {"tokens": 1, "pass_at_1": share of its answers that is right, "reward", "completion_length",
         "truncation_rate": share without an end token, and in nats a token of its own answers "entropy",
-        "kl_to_initial" and, of a teacher, "reverse_kl", unless all of them are padding that another model does not know};
-        and all completions as {prompt, text, reward}.
+        "kl_to_initial" and, of a teacher, "reverse_kl", unless all of them are padding that another model does not
+        know}; and all completions as {prompt, text, reward}.
     """
     rows = [task for task in tasks for _ in range(answers)]
     own = draw(
