@@ -26,10 +26,11 @@ from intervals import over_seeds_and_rows
 from language import answers, prompts
 from rich.console import Console
 
+from trimtab.common.environment import environment
 from trimtab.decoding.realign import realign
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.runs.recipe import load_recipe
-from trimtab.runs.run import environment, run, run_stages
+from trimtab.runs.run import run, run_stages
 
 STRENGTHS = {
     "inra": (-0.5, 0.0, 0.5, 1.0, 1.5, 2.0),

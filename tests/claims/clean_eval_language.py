@@ -25,13 +25,13 @@ from own_answers import carried_out
 from rich.console import Console
 
 from trimtab.commands import clean
+from trimtab.common.environment import environment
 from trimtab.data.sources import load_rows
 from trimtab.evals.contamination import Set, triangles
 from trimtab.evals.models import Local
 from trimtab.evals.runner import ask, question
 from trimtab.evals.suite import Answered
 from trimtab.models.loading import load_model, load_tokenizer
-from trimtab.runs.run import environment
 
 MODEL = "smollm2-135m"
 REWRITERS = ("rules", MODEL)

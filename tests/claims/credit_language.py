@@ -40,6 +40,7 @@ from rich.console import Console
 from trimtab.commands.collect import Settings, collect
 from trimtab.commands.score import batches, encode
 from trimtab.common import fingerprint
+from trimtab.common.environment import environment
 from trimtab.data.sources import Row, load_rows
 from trimtab.evals.models import Local
 from trimtab.evals.scored import Worth, read, worth
@@ -48,7 +49,7 @@ from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head
 from trimtab.rewards.final import final_answer, number, same
 from trimtab.runs.recipe import Recipe, parse
-from trimtab.runs.run import environment, run
+from trimtab.runs.run import run
 from trimtab.signals.reward_model import ScoreSpec, TokenRewardModel, load_reward_model
 
 OUT = Path("benchmarks/results/claims_credit_language.json")

@@ -29,6 +29,7 @@ from own_answers import carried_out
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from trimtab.common.environment import environment
 from trimtab.data.generators.geometry import items, wording
 from trimtab.data.sources import load_rows
 from trimtab.evals.models import Local
@@ -37,7 +38,6 @@ from trimtab.evals.suite import baselines
 from trimtab.models import characters
 from trimtab.models.characters import ASSISTANT, END, PAD, SPECIAL, TEMPLATE, UNKNOWN, USER
 from trimtab.models.loading import load_model, load_tokenizer
-from trimtab.runs.run import environment
 
 TOKEN = re.compile(r"[A-Z](?![a-z])|[A-Za-z][a-z]*|[^\sA-Za-z]|\n")
 """The letter of a point, a word, a sign."""

@@ -32,8 +32,9 @@ from torch import Tensor, nn
 
 from trimtab.core import LazyLogits, Plan, TokenBatch
 from trimtab.data.collate import length_sorted
+from trimtab.runs.job import Job, load_job
+from trimtab.runs.policy import Shared
 from trimtab.runs.recipe import Recipe
-from trimtab.runs.run import Job, Shared, load_job
 from trimtab.train.heldout import measure, token_measures
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {

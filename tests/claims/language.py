@@ -11,8 +11,8 @@ from transformers import PrinterCallback, TrainerCallback
 from trimtab.core import Plan
 from trimtab.data.synthetic import everyday
 from trimtab.data.tokens import encode_prompts
+from trimtab.runs.job import Job
 from trimtab.runs.recipe import Recipe, parse
-from trimtab.runs.run import Job
 from trimtab.train import settings
 from trimtab.train.trainer import ObjectiveTrainer
 

@@ -21,8 +21,8 @@ from typing import Any
 from intervals import over_seeds
 from own_answers import DATA, carried_out
 
+from trimtab.common.environment import environment
 from trimtab.report.reading import load
-from trimtab.runs.run import environment
 
 SHARED = {"save_strategy": "no", "max_grad_norm": 1.0, "bf16": False, "gradient_checkpointing": False}
 KEPT = ("pass_at_1", "reverse_kl", "entropy")

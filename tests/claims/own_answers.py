@@ -25,9 +25,10 @@ from typing import Any, NamedTuple
 from intervals import over_seeds
 from rich.console import Console
 
+from trimtab.common.environment import environment
 from trimtab.report.reading import load
 from trimtab.runs.recipe import Recipe, parse
-from trimtab.runs.run import environment, run
+from trimtab.runs.run import run
 
 DATA = "trimtab:planted_errors"
 COIN = """

@@ -30,9 +30,11 @@ from language import recipe, train
 from rich.console import Console
 from transformers import TrainerCallback
 
+from trimtab.common.environment import environment
 from trimtab.data.collate import length_sorted
 from trimtab.data.rows import prepare
-from trimtab.runs.run import Job, Shared, environment, load_job
+from trimtab.runs.job import Job, load_job
+from trimtab.runs.policy import Shared
 from trimtab.train.heldout import measure, summary
 
 METHODS: dict[str, tuple[str, dict[str, Any], float]] = {

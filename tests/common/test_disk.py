@@ -48,8 +48,8 @@ def training_step(self, *a, **k):
     return super(ObjectiveLoop, self).training_step(*a, **k)
 ObjectiveLoop.training_step = training_step
 if step == "-1":
-    save = r._save_model
-    r._save_model = lambda *a: (happens(), save(*a))
+    save = r.save_model
+    r.save_model = lambda *a: (happens(), save(*a))
 try:
     r.run(parse(tree, "test", "run"), resume="--resume" in sys.argv, console=Console(quiet=True))
 except ValueError as error:

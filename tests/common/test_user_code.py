@@ -15,7 +15,9 @@ from trimtab.common import user_code
 from trimtab.models.loading import load_model
 from trimtab.rewards.verifiable import load
 from trimtab.runs import run as runs
+from trimtab.runs.folder import check_signature
 from trimtab.runs.recipe import Recipe, parse
+from trimtab.runs.run_folder import RunError
 
 OWN = """
 from judging import share
@@ -78,15 +80,11 @@ def test_a_resume_is_refused_where_a_file_that_the_reward_imports_was_edited(mod
     made["data"].pop("heldout_rows")
     assert drive(folder, made, "step:3").returncode == -9
     (folder / "judging.py").write_text(SHARE.replace("130", "150"))
-    with pytest.raises(
-        runs.RunError, match=r"cannot be resumed: of its code judging.py was edited; put it back, add --e"
-    ):
+    with pytest.raises(RunError, match=r"cannot be resumed: of its code judging.py was edited; put it back, add --e"):
         runs.run(parsed(made), resume=True, console=Console(quiet=True))
     signature = folder / "run" / "signature.txt"
     signature.write_text(signature.read_text().replace(f"trimtab: {__version__}", "trimtab: 0.0.1"))
-    with pytest.raises(
-        runs.RunError, match=rf"judging.py was edited \(trimtab was 0.0.1 and is {__version__}\); put it"
-    ):
+    with pytest.raises(RunError, match=rf"judging.py was edited \(trimtab was 0.0.1 and is {__version__}\); put it"):
         runs.run(parsed(made), resume=True, console=Console(quiet=True))
     runs.run(parsed(made), resume=True, edited=True, console=Console(quiet=True))
     notes = [event["text"] for event in events(folder / "run") if event["event"] == "note"]
@@ -98,15 +96,15 @@ def test_other_rows_are_refused_also_where_code_may_be_edited(models, folder, tm
     signature = tmp_path / "signature.txt"
     signature.write_text("training data: a 1\ncode: x.py 1\nreward: x 1/0 5\n")
     now = {"training data": "a 2", "code": "x.py 2", "reward": "x 1/0 6"}
-    with pytest.raises(runs.RunError, match="training data was a 1 and is a 2; put back"):
-        runs._check_signature(tmp_path, now, True)
+    with pytest.raises(RunError, match="training data was a 1 and is a 2; put back"):
+        check_signature(tmp_path, now, True)
     signature.write_text("training data: a 2\ncode: x.py 2\nreward: x 1/0 5\n")
-    with pytest.raises(runs.RunError, match="reward was x 1/0 5 and is x 1/0 6; put back"):
-        runs._check_signature(tmp_path, now, True)
+    with pytest.raises(RunError, match="reward was x 1/0 5 and is x 1/0 6; put back"):
+        check_signature(tmp_path, now, True)
 
 
 def test_what_is_installed_is_told_by_its_folder_and_not_by_the_beginning_of_its_name(tmp_path):
-    package = Path(user_code.__file__).parent
+    package = Path(user_code.__file__).parents[1]
     assert user_code.installed(package / "recipe.py")
     assert user_code.installed(tmp_path / ".local/lib/python3/site-packages/torch/nn.py")
     assert user_code.installed("/usr/lib/python3/dist-packages/six.py")
@@ -139,12 +137,12 @@ def test_a_resume_is_refused_where_the_file_of_a_method_was_edited(models, tmp_p
         raise Stop
 
     with monkeypatch.context() as patched:
-        patched.setattr(runs, "_save_model", stop)
+        patched.setattr(runs, "save_model", stop)
         with pytest.raises(Stop):
             runs.run(recipe(), console=Console(quiet=True))
     (own / "mine.py").write_text(METHOD.read_text() + "\n# another\n")
     sys.modules.pop("trimtab.methods.mine")
-    with pytest.raises(runs.RunError, match=r"cannot be resumed: of its code mine.py was edited; put it back"):
+    with pytest.raises(RunError, match=r"cannot be resumed: of its code mine.py was edited; put it back"):
         runs.run(recipe(), resume=True, console=Console(quiet=True))
     (own / "mine.py").write_text(METHOD.read_text())
     sys.modules.pop("trimtab.methods.mine")

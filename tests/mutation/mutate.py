@@ -2258,7 +2258,7 @@ MISTAKES = [
     ),
     Mistake(
         "resume: edited code is gone on with unasked",
-        "runs/run.py",
+        "runs/folder.py",
         "    if not edited:\n        raise RunError(",
         "    if False:\n        raise RunError(",
         ("common/test_user_code.py::test_a_resume_is_refused_where_the_file_of_a_method_was_edited",),

@@ -11,8 +11,10 @@ from rich.console import Console
 from transformers import AutoConfig
 
 import tiny_folder
+from trimtab.runs.folder import check_folder
 from trimtab.runs.recipe import parse
-from trimtab.runs.run import RunError, check_folder, run
+from trimtab.runs.run import run
+from trimtab.runs.run_folder import RunError
 
 QUIET = Console(quiet=True)
 

@@ -11,7 +11,8 @@ import tiny_folder
 from trimtab import report
 from trimtab.runs.longer import TooLong
 from trimtab.runs.recipe import parse
-from trimtab.runs.run import RunError, run
+from trimtab.runs.run import run
+from trimtab.runs.run_folder import RunError
 
 QUIET = Console(quiet=True)
 CONSTANT = {"lr_scheduler_type": "constant", "logging_steps": 1}

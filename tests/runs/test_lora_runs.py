@@ -14,9 +14,10 @@ from trimtab.models.adapters import AdapterError, add_lora
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.identity_layer import bypass, identity_layer, insert_identity_layer
 from trimtab.models.loading import load_model
-from trimtab.runs import run as running
+from trimtab.runs import job, saving
 from trimtab.runs.recipe import Cut, parse
-from trimtab.runs.run import RunError, run
+from trimtab.runs.run import run
+from trimtab.runs.run_folder import RunError
 
 QUIET = Console(quiet=True)
 IDS = torch.arange(12)[None] * 3
@@ -58,7 +59,7 @@ def test_layers_that_an_adapter_repeats_have_weights_of_their_own_in_the_saved_m
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("rate", [0.01, 1e-5])
 def test_a_merge_that_is_wrong_is_told_and_the_adapter_kept(tmp_path, monkeypatch, dtype, rate):
-    monkeypatch.setattr(running, "merged", lambda policy: policy.unload())  # as PEFT without the adapter
+    monkeypatch.setattr(saving, "merged", lambda policy: policy.unload())  # as PEFT without the adapter
     made = recipe(tmp_path, {})
     made.models.dtype, made.training["learning_rate"] = dtype, rate
     with pytest.raises(RunError, match="does not give what the trained model gave"):
@@ -111,8 +112,8 @@ def test_an_adapter_as_the_policy_of_full_training_is_trained_as_a_whole(tmp_pat
 
 
 def test_a_run_in_which_nothing_would_be_trained_is_refused_before_anything_is_written(tmp_path, monkeypatch):
-    make = running.make_policy
-    monkeypatch.setattr(running, "make_policy", lambda *of: make(*of).requires_grad_(False))
+    make = job.make_policy
+    monkeypatch.setattr(job, "make_policy", lambda *of: make(*of).requires_grad_(False))
     made = recipe(tmp_path, {})
     made.models.lora = None
     with pytest.raises(RunError, match="no parameter of the policy would be trained"):

@@ -24,7 +24,7 @@ from trimtab.models.scalar_head import with_scalar_head
 from trimtab.models.student import keep_layers
 from trimtab.runs import run as runs
 from trimtab.runs.recipe import Recipe, parse
-from trimtab.runs.run import RunError
+from trimtab.runs.run_folder import RunError
 from trimtab.signals.columns import Column
 from trimtab.signals.reward_model import load_reward_model
 

@@ -15,6 +15,7 @@ from trimtab.data.tasks import prepare_tasks
 from trimtab.rewards.verifiable import RewardError
 from trimtab.runs import run as runs
 from trimtab.runs.recipe import Recipe, RecipeError, parse
+from trimtab.runs.run_folder import RunError
 from trimtab.signals.reward_model import RewardModelError
 from trimtab.train.rollouts import RolloutError
 
@@ -359,7 +360,7 @@ def test_a_resume_with_a_reward_that_was_changed_is_refused_by_name(files, tmp_p
     made = tree(files, tmp_path / "run", reward=f"{own}:letters")
     assert drive(tmp_path, made, "step:3").returncode == -9
     own.write_text(REWARD.replace("/ 8", "/ 4"))
-    with pytest.raises(runs.RunError, match="cannot be resumed: of its code own.py was edited; put it back"):
+    with pytest.raises(RunError, match="cannot be resumed: of its code own.py was edited; put it back"):
         runs.run(parsed(made), resume=True, console=Console(quiet=True))
     own.write_text(REWARD)
     runs.run(parsed(made), resume=True, console=Console(quiet=True))

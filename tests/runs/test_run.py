@@ -22,8 +22,13 @@ from trimtab import report
 from trimtab.common.locks import writing
 from trimtab.models import loading
 from trimtab.runs import run as runs
+from trimtab.runs.budget import seconds_per_step
+from trimtab.runs.folder import check_folder
+from trimtab.runs.job import load_job
+from trimtab.runs.policy import Shared, make_policy
 from trimtab.runs.recipe import parse
-from trimtab.runs.run import RunError, Shared, execute, load_job, run, run_stages, seconds_per_step
+from trimtab.runs.run import execute, run, run_stages
+from trimtab.runs.run_folder import RunError
 from trimtab.train import checkpoints
 from trimtab.train.checkpoints import CheckpointError
 
@@ -92,7 +97,7 @@ def test_a_policy_in_bfloat16_learns_at_a_small_rate_and_is_saved_in_bfloat16(fi
         files, tmp_path / "run", models={"dtype": "bfloat16"},
         training={"learning_rate": 1e-5, "lr_scheduler_type": "constant", "bf16": mixed, "use_cpu": True},
     )  # fmt: skip
-    start: Any = dict(runs.make_policy(made, Shared()).named_parameters())
+    start: Any = dict(make_policy(made, Shared()).named_parameters())
     folder = run(made, console=QUIET).folder
     assert "trained weights are kept in float32" in (folder / "metrics.jsonl").read_text()
     stored = load_file(folder / "checkpoints" / "checkpoint-6" / "model.safetensors")
@@ -116,7 +121,7 @@ def test_the_trained_model_is_an_ordinary_folder_with_fewer_layers_and_a_card(fi
 @pytest.mark.parametrize(("dtype", "frozen"), [("float32", "bfloat16"), ("bfloat16", "float32")])
 def test_a_student_is_rounded_to_its_own_dtype_and_not_to_its_teachers(files, tmp_path, dtype, frozen):
     made = recipe(files, tmp_path / "run", models={"dtype": dtype, "frozen_dtype": frozen})
-    student: Any = runs.make_policy(made, Shared())
+    student: Any = make_policy(made, Shared())
     teacher: Any = loading.load_model(str(files / "teacher"), dtype=dtype)
     assert torch.equal(student.get_input_embeddings().weight, teacher.get_input_embeddings().weight)
     assert torch.equal(student.model.rotary_emb.inv_freq, teacher.model.rotary_emb.inv_freq)
@@ -204,8 +209,8 @@ def test_a_run_that_is_alive_is_neither_begun_nor_gone_on_with_by_a_second_proce
 
 def test_a_later_process_of_one_launch_does_not_trip_over_what_the_first_one_has_begun(finished, files, monkeypatch):
     monkeypatch.setenv("RANK", "1")
-    assert runs.check_folder(finished, recipe(files, finished), resume=False) is None
-    assert runs.check_folder(finished, recipe(files, finished), resume=True) == "finished"
+    assert check_folder(finished, recipe(files, finished), resume=False) is None
+    assert check_folder(finished, recipe(files, finished), resume=True) == "finished"
 
 
 def test_of_two_processes_that_begin_the_same_run_at_once_one_is_refused(files, tmp_path):
@@ -374,6 +379,7 @@ DRIVER = """
 import os, signal, sys
 import torch, yaml
 from rich.console import Console
+from trimtab.runs import evaluation, folder, saving
 from trimtab.runs import run as r
 from trimtab.models import loading
 from trimtab.runs.recipe import parse
@@ -403,14 +409,14 @@ if kind == "log":
             kill()
     ObjectiveLoop.log = log
 if kind == "eval":
-    plain_measure, calls = r.heldout.measure, []
+    plain_measure, calls = evaluation.heldout.measure, []
     def measure(*a):
         calls.append(1)
         kill() if len(calls) > step else None
         return plain_measure(*a)
-    r.heldout.measure = measure
+    evaluation.heldout.measure = measure
 if kind == "final":
-    r._replace = lambda part, folder: kill()
+    saving._replace = lambda part, folder: kill()
 if kind == "interrupt":
     def training_step(self, *a, **k):
         if self.state.global_step == step and not getattr(self, "sent", False):
@@ -420,7 +426,7 @@ if kind == "interrupt":
     ObjectiveLoop.training_step = training_step
 try:
     r.run(parse(tree, "test", "run"), resume="--resume" in sys.argv, console=Console(quiet=True))
-except r.Interrupted as stop:
+except folder.Interrupted as stop:
     print(stop)
     sys.exit(130)
 """

@@ -11,6 +11,9 @@ from test_run import drive, events
 import tiny_folder
 from trimtab import report
 from trimtab.runs import run as runs
+from trimtab.runs.budget import seconds_per_step
+from trimtab.runs.job import load_job
+from trimtab.runs.policy import Shared
 from trimtab.runs.recipe import parse
 from trimtab.runs.run import run, run_stages
 from trimtab.train.budget import GRACE, Budget
@@ -88,12 +91,12 @@ def test_a_run_on_a_machine_that_becomes_slower_is_stopped_with_what_was_reached
 def test_the_speed_is_measured_with_progress_and_not_for_long(files, tmp_path):
     console = Console(record=True, width=500)
     made = parse(tiny_folder.recipe(files, "sft", output=str(tmp_path / "run")), "test", "run")
-    job = runs.load_job(made, runs.Shared(), QUIET)
-    runs.seconds_per_step(job, console)
+    job = load_job(made, Shared(), QUIET)
+    seconds_per_step(job, console)
     text = console.export_text()
     assert "measuring the speed of this machine for sft" in text
     assert "8/8 rows" in text
-    runs.seconds_per_step(job, console, most=0.0)
+    seconds_per_step(job, console, most=0.0)
     assert "8/8 rows" not in console.export_text()
 
 

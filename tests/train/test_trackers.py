@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 
 import tiny_folder
+from trimtab.runs.folder import Interrupted
 from trimtab.runs.recipe import parse
-from trimtab.runs.run import Interrupted, run
+from trimtab.runs.run import run
 
 QUIET = Console(quiet=True)
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from trimtab import __version__, decoding
 from trimtab.common import fingerprint
 from trimtab.common.disk import check_writable
+from trimtab.common.environment import environment
 from trimtab.common.errors import check_answered
 from trimtab.common.files import RecordError, append, json_line, records
 from trimtab.common.locks import writing
@@ -30,7 +31,6 @@ from trimtab.report.html import put
 from trimtab.rewards.final import final_answer, is_right, same
 from trimtab.rewards.parsing import without_reasoning
 from trimtab.rewards.pool import MathPool
-from trimtab.runs.run import environment
 
 SAMPLES, FACTS = "samples.jsonl", "collection.json"
 SPLITS = ("train", "heldout")

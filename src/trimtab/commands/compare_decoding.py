@@ -18,6 +18,7 @@ from transformers import DynamicCache, GenerationConfig, LogitsProcessor, Logits
 
 from trimtab import __version__, decoding
 from trimtab.common import fingerprint
+from trimtab.common.environment import environment
 from trimtab.common.locks import writing
 from trimtab.common.progress import advance, bar
 from trimtab.common.terminal import cells, say, table_of
@@ -41,7 +42,6 @@ from trimtab.models.limits import check_prompts
 from trimtab.models.tokenizers import token_positions
 from trimtab.report import decoding as decoding_page
 from trimtab.runs.recipe import parse_value
-from trimtab.runs.run import environment
 
 STRATEGIES = ("greedy", "sample", "top_k", "top_p", "typical", "eta", "min_p", "top_h", "penalty", "adaptive")
 SHOWN = 12

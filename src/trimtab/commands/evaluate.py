@@ -13,6 +13,7 @@ from rich.table import Table
 from trimtab import __version__
 from trimtab.common import fingerprint, user_code
 from trimtab.common.disk import check_writable
+from trimtab.common.environment import environment
 from trimtab.common.files import json_line
 from trimtab.common.locks import writing
 from trimtab.common.progress import advance, bar
@@ -30,7 +31,6 @@ from trimtab.report import evaluation as page
 from trimtab.report.evaluation import FACTS, SAMPLES
 from trimtab.report.html import put
 from trimtab.runs.recipe import parse_value
-from trimtab.runs.run import environment
 
 
 class EvaluateError(ValueError):

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from trimtab import __version__
 from trimtab.common import fingerprint
+from trimtab.common.environment import environment
 from trimtab.common.locks import writing
 from trimtab.common.progress import num_tokens, watched
 from trimtab.core import IGNORE, answer_mask
@@ -21,19 +22,9 @@ from trimtab.data.sources import load_rows
 from trimtab.models import loading
 from trimtab.models.ends import end_tokens
 from trimtab.models.forward import crop_to
+from trimtab.runs.policy import Shared, make_policy, method_of, policy_tokenizer, policy_vocab, shown
 from trimtab.runs.recipe import STORED, Recipe, policy_source
-from trimtab.runs.run import (
-    Shared,
-    check_ids,
-    column_facts,
-    environment,
-    make_policy,
-    method_of,
-    policy_tokenizer,
-    policy_vocab,
-    prepare_source,
-    shown,
-)
+from trimtab.runs.rows import check_ids, column_facts, prepare_source
 from trimtab.signals.frozen import FrozenModel
 from trimtab.train import settings
 

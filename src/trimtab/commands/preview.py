@@ -11,8 +11,9 @@ from trimtab.common.terminal import say, table_of
 from trimtab.core.batch import IGNORE
 from trimtab.data.rows import Prepared, check_losses, sequences
 from trimtab.data.sources import DataError
+from trimtab.runs.policy import policy_tokenizer
 from trimtab.runs.recipe import Recipe
-from trimtab.runs.run import adopt_run_date, policy_tokenizer, prepare_source
+from trimtab.runs.rows import adopt_run_date, prepare_source
 
 LEARNT, READ = "black on bright_green", "grey50"
 

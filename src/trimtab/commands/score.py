@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from trimtab import __version__
 from trimtab.common import fingerprint
 from trimtab.common.disk import check_writable
+from trimtab.common.environment import environment
 from trimtab.common.files import json_line
 from trimtab.common.locks import writing
 from trimtab.common.progress import watched
@@ -30,7 +31,6 @@ from trimtab.models.ends import end_tokens
 from trimtab.models.limits import check_ids
 from trimtab.report import scores as page
 from trimtab.report.html import put
-from trimtab.runs.run import environment
 from trimtab.signals.reward_model import TokenRewardModel, load_reward_model
 
 LINES, MEASURES, SIGNATURE, PAGE = "scores.jsonl", "measures.json", "signature.txt", "report.html"

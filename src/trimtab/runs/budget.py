@@ -1,0 +1,147 @@
+"""A budget of minutes: how many steps fit into it on this machine."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from accelerate.utils import gather_object
+from rich.console import Console
+
+from trimtab.common.progress import watched
+from trimtab.common.terminal import say
+from trimtab.data.collate import length_sorted
+from trimtab.runs.folder import stored_recipe
+from trimtab.runs.job import Job, load_job, move_frozen
+from trimtab.runs.policy import Shared
+from trimtab.runs.recipe import Recipe, Stages
+from trimtab.runs.run_folder import RunError
+from trimtab.signals.base import call_plan
+from trimtab.train import checkpoints, settings
+from trimtab.train.budget import Budget
+from trimtab.train.events import EventLog
+
+
+def as_short(recipe: Recipe, before: Sequence[Path], console: Console) -> list[str]:
+    """A stage trains no more steps than the one before has, which may have been ended by the budget: they are to be
+    compared. Returns what is to be said of it."""
+    planned = recipe.training["max_steps"]
+    trained = [
+        event["step"] for folder in before for event in EventLog(folder).events() if event["event"] == "finished"
+    ]
+    if not trained or trained[-1] >= planned:
+        return []
+    recipe.training["max_steps"] = trained[-1]
+    note = f"{trained[-1]} steps in place of {planned}, as many as {before[0]} has trained in its share of the minutes"
+    say(console, note)
+    return [note]
+
+
+def seconds_trained(folder: Path) -> float:
+    """That a finished run has spent in training."""
+    return next((e["seconds"] for e in reversed(EventLog(folder).events()) if e["event"] == "finished"), 0.0)
+
+
+def seconds_per_step(job: Job, console: Console | None = None, most: float = float("inf")) -> float:
+    """Seconds that an update of this job takes on this machine, optimizer included; the weights stay as they are.
+
+    The median over three batches of typical rows, after a warm-up, with a tenth added for logs and checkpoints.
+
+    Args:
+        console: for progress.
+        most: seconds after which no further batch is measured.
+    """
+    args = settings.build(job.recipe.training, Path(job.recipe.output), job.recipe.seed)
+    device, size = args.device, args.per_device_train_batch_size
+    rows = sorted(job.train.rows, key=lambda row: len(row["input_ids"]))
+    middle = max(0, len(rows) // 2 - 2 * size)
+    policy = job.policy.to(device).train()
+    if args.gradient_checkpointing:
+        policy.gradient_checkpointing_enable(args.gradient_checkpointing_kwargs)
+    move_frozen(job, device)
+    mixed = torch.bfloat16 if args.bf16 else torch.float16
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=0.0, weight_decay=0.0)  # does all the work and changes nothing
+    forward, update = [], []
+    some = rows[middle : middle + 4 * size]
+    name = f"measuring the speed of this machine for {job.recipe.method}"
+    batches = length_sorted(some, job.collator, size, device)
+    began = time.perf_counter()
+    for inputs in watched(
+        batches, name, len(some), "rows", lambda one: len(one["labels"]), console or Console(quiet=True)
+    ):
+        start = time.perf_counter()
+        if len(forward) > 1 and start - began > most:
+            break
+        with torch.autocast(device.type, mixed, enabled=bool(args.bf16 or args.fp16)):
+            output = call_plan(job.plan, policy, inputs)
+        assert output.loss is not None
+        output.loss.backward()
+        forward.append(time.perf_counter() - start)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        update.append(time.perf_counter() - start - forward[-1])
+    policy.eval()
+    policy.gradient_checkpointing_disable()
+    typical = [statistics.median(timings[1:] or timings) for timings in (forward, update)]
+    seconds = 1.1 * (typical[0] * args.gradient_accumulation_steps + typical[1])
+    return max(gather_object([seconds]))  # all processes must choose the same number of steps
+
+
+def fit_steps(recipe: Recipe, minutes: float, seconds: float, asked: int) -> str:
+    """Lower `max_steps` so that the budget is kept; returns what was decided, in words.
+
+    Args:
+        asked: updates without a budget.
+    """
+    possible = max(1, int(minutes * 60 / seconds))
+    recipe.training["max_steps"] = steps = min(asked, possible)
+    pace = f"this machine needs about {seconds:.1f} s a step"
+    if steps < asked:
+        return f"{pace}, so {asked} steps do not fit into {minutes:g} minutes: training {steps} steps"
+    return f"{pace}: {steps} steps fit into {minutes:g} minutes"
+
+
+def fit_stages(stages: Stages, console: Console, shared: Shared) -> tuple[str, list[float]]:
+    """All stages get the same number of steps, so that they can be compared.
+
+    Returns:
+        What was decided, in words, and how long a step of each stage takes beside those of the others.
+    """
+    assert stages.minutes is not None
+    stored = [Path(recipe.output) / "recipe.yaml" for recipe in stages.stages]
+    known = next((path for path in stored if path.exists()), None)
+    each = [1.0] * len(stages.stages)
+    if known is not None:
+        steps = stored_recipe(known)["training"].get("max_steps")
+        if steps is None:
+            raise RunError(f"{known.parent} holds a run without a budget of minutes; choose another output=FOLDER")
+        note = f"{steps} steps, as in {known.parent}"
+        for recipe in stages.stages:
+            recipe.training["max_steps"] = steps
+    else:
+        asked, most = [], 6 * stages.minutes / len(stages.stages)
+        for number, recipe in enumerate(stages.stages):
+            job = load_job(recipe, shared, Console(quiet=True))
+            each[number] = seconds_per_step(job, console, most)
+            asked.append(job.updates)
+        notes = [fit_steps(recipe, stages.minutes, sum(each), n) for recipe, n in zip(stages.stages, asked)]
+        note = f"{notes[0]} (all {len(notes)} stages together)"
+    say(console, note)
+    return note, each
+
+
+def said_of_budget(step: int, planned: int, budget: Budget) -> str:
+    return (
+        f"stopped after step {step} of {planned}: {budget.used / 60:.1f} of {budget.seconds / 60:.1f} minutes are "
+        "used, and the machine is slower than it was when its speed was measured; the learning rate was planned for "
+        "all steps"
+    )
+
+
+def ran_out(log: EventLog, checkpoint: Path) -> bool:
+    """Whether the budget of minutes had ended the run after this checkpoint."""
+    step = checkpoints.step_of(checkpoint)
+    return any(event["event"] == "out of time" and event["step"] == step for event in log.events())

@@ -1,0 +1,110 @@
+"""Evaluation during training: held-out rows, prompts and suites."""
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from trimtab import report
+from trimtab.common import processes
+from trimtab.common.terminal import say
+from trimtab.data.collate import Collator, length_sorted
+from trimtab.evals.models import Local
+from trimtab.evals.runner import ask, measures
+from trimtab.runs.job import Job
+from trimtab.train import answers, heldout
+from trimtab.train.events import EventLog
+
+SHOWN = (
+    "pass_at_1", "reward", "preference_accuracy", "preference_margin", "perplexity", "forward_kl", "agreement",
+    "entropy", "kl_to_initial", "reward_loss", "reward_accuracy", "brier", "answer_length", "completion_length",
+)  # fmt: skip
+"""Measures of a line of progress."""
+
+
+def evaluator(
+    job: Job, args: Any, log: EventLog, console: Console, tell: Callable[[dict[str, float]], None]
+) -> Callable[[Any, int, bool], None] | None:
+    """Measures the held-out rows at a step; `whole` also stores single rows and answers to the prompts. Means are also
+    given to `tell`."""
+    recipe = job.recipe
+    if job.heldout is None and not recipe.eval.prompts and not job.questions:
+        return None
+
+    mixed = torch.bfloat16 if args.bf16 else torch.float16
+
+    def evaluate(policy: Any, step: int, whole: bool) -> None:
+        # its draws must not move those of training; autocast is said here, because a run that is resumed after its last
+        # step measures a model that nothing has wrapped
+        with torch.random.fork_rng(), torch.autocast(args.device.type, mixed, enabled=bool(args.bf16 or args.fp16)):
+            measure(policy, step, whole)
+
+    def measure(policy: Any, step: int, whole: bool) -> None:
+        main = processes.rank() == 0
+        means: dict[str, float] = {}
+        rows: dict[int, dict[str, float]] = {}
+        texts: list[dict[str, Any]] = []
+        if job.heldout is not None and job.rollouts:
+            rows, texts = answers.judged(
+                policy, job.tokenizer, job.heldout.rows, job.rewards, job.collator, job.heldout_signals,
+                correct=[one.correct for one in recipe.reward], weights=args.reward_weights,
+                answers=recipe.eval.answers,
+                max_new_tokens=args.max_completion_length, temperature=args.temperature,
+                batch=recipe.eval.batch_size, seed=recipe.seed, kwargs=args.chat_template_kwargs,
+            )  # fmt: skip
+        elif job.heldout is not None:
+            judged = hasattr(job.plan.objective, "judge")
+            plain = Collator(job.collator.pad_id, job.collator.vocab_size)  # answers alone, whatever training reads
+            collator = job.collator if judged else plain
+            batches = length_sorted(job.heldout.rows, collator, recipe.eval.batch_size, args.device)
+            if judged:
+                rows = heldout.judge(policy, batches, job.plan)
+            else:
+                rows = heldout.measure(policy, batches, job.heldout_signals)
+            if job.pairs is not None:
+                batches = length_sorted(job.pairs.rows, job.collator, recipe.eval.batch_size, args.device)
+                for row, found in heldout.preferences(policy, batches, job.plan).items():
+                    if row in rows:
+                        rows[row] |= found
+        if rows:
+            means |= heldout.summary(rows)
+        if main and whole:
+            for row, sums in rows.items():
+                log.sample("heldout", step, row_id=row, **sums)
+            for text in texts[: SHOWN_ANSWERS * recipe.eval.answers : recipe.eval.answers]:
+                log.sample("generation", step, prompt=_question(text["prompt"]), text=text["text"])
+        if whole and recipe.eval.prompts:
+            said = heldout.generate(policy, job.tokenizer, recipe.eval.prompts, recipe.eval.max_new_tokens)
+            means["answer_length"] = statistics.mean(answer.num_tokens for answer in said)
+            if main:
+                for prompt, answer in zip(recipe.eval.prompts, said):
+                    log.sample("generation", step, prompt=prompt, text=answer.text)
+        for name, asked in job.questions.items() if whole else ():
+            found = ask(asked, Local(policy, job.tokenizer, batch=recipe.eval.batch_size))
+            numbers = [one for one in measures(asked.suite, found) if one.group == "all"]
+            means[name] = numbers[0].value.estimate
+            if main:
+                lines = [
+                    {"measure": n.name, "value and 95% interval": n.value.shown(), "items": n.number} for n in numbers
+                ]
+                log.event("table", step, title=f"{name} at step {step}", rows=lines)
+                for one in found:
+                    log.sample("suite", step, suite=name, id=one.item.id, answers=one.answers, verdicts=one.verdicts)
+        if main and means:
+            log.event("eval", step, **means)
+            tell(means)
+            shown = (*SHOWN, *job.questions)
+            text = "  ".join(f"{report.short(name)} {means[name]:.4g}" for name in shown if name in means)
+            say(console, f"held out, step {step}: {text}")
+
+    return evaluate
+
+
+SHOWN_ANSWERS = 8
+"""held-out tasks whose first answer the report shows"""
+
+
+def _question(prompt: Any) -> str:
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]

@@ -1,0 +1,211 @@
+"""The rows of a recipe as token ids, held against what its models can read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from transformers import (
+    PreTrainedTokenizerBase,
+)
+
+from trimtab.common import fingerprint
+from trimtab.data import stored
+from trimtab.data.chat import adopt_date, date_facts
+from trimtab.data.rows import Prepared, check_losses, prepare, sequences
+from trimtab.data.sources import DataError, Row, load_rows
+from trimtab.data.tasks import prepare_tasks
+from trimtab.data.tokens import prompt_ids
+from trimtab.evals.runner import Question, check_question
+from trimtab.models import loading
+from trimtab.models.ends import end_tokens
+from trimtab.models.limits import beyond, check_prompts, token_beyond
+from trimtab.runs.policy import method_of, policy_vocab
+from trimtab.runs.preparation import prepared as prepared_rows
+from trimtab.runs.recipe import FROZEN, STORED, Recipe, policy_source
+
+
+def prepare_source(
+    recipe: Recipe,
+    which: str,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    refuse: bool = True,
+    console: Console | None = None,
+) -> Prepared:
+    """Rows of `data.train` or `data.heldout` as token ids; refuses data of which too much would be lost.
+
+    Args:
+        console: for progress.
+    """
+    source, limit = getattr(recipe.data, which), recipe.data.rows if which == "train" else recipe.data.heldout_rows
+    rows = load_rows(source)
+    max_length = recipe.training.get("max_length", 1024)
+    method, _, wants = method_of(recipe)
+    how: dict[str, Any] = {"console": console, "workers": recipe.data.workers}
+    if method.loop == "rollouts":
+        kwargs = recipe.training.get("chat_template_kwargs")
+        return prepared_rows(rows[:limit], tokenizer, source, prepare_tasks, **how, chat_template_kwargs=kwargs)
+    asked = which == "train" or wants.reward_model  # held-out rows of a policy are read as answers alone
+    columns = wants.columns if asked else ()
+    for column in columns:
+        stored.check(source, column, column_facts(rows, tokenizer, recipe.data.chat))
+        if (over := stored.vocabulary(source) or 0) > (own := policy_vocab(recipe, tokenizer)):
+            raise DataError(f"{source}: its {column} is of {over} token ids, and the policy knows {own}; {stored.MAKE}")
+    max_length, limited_by = _row_limit(recipe, max_length or 10**9)
+    made = prepared_rows(
+        rows[:limit],
+        tokenizer,
+        source,
+        prepare,
+        **how,
+        max_length=max_length,
+        end_ids=end_tokens(tokenizer),
+        pairs=wants.pairs and asked,
+        columns=columns,
+        outcomes=wants.outcomes and asked,
+        steps=wants.steps and asked,
+        turns=recipe.data.turns,
+        chat=recipe.data.chat,
+    )
+    made.limited_by = limited_by
+    if refuse:
+        check_losses(made, recipe.data.max_dropped)
+    return made
+
+
+def prepare_pairs(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Prepared | str | None:
+    """Held-out preferences with both answers, or why they are not measured; None for a method that learns from none."""
+    wants = method_of(recipe)[2]
+    if not wants.pairs or wants.reward_model or recipe.data.heldout is None:
+        return None
+    rows = load_rows(recipe.data.heldout)[: recipe.data.heldout_rows]
+    if not all({"chosen", "rejected"} <= row.keys() for row in rows):
+        return "held-out preferences are not measured: not every held-out row has a chosen and a rejected answer"
+    if wants.columns:
+        return "held-out preferences are not measured: the reference is a stored column of the training rows"
+    max_length, _ = _row_limit(recipe, recipe.training.get("max_length", 1024) or 10**9)
+    return prepare(
+        rows,
+        tokenizer,
+        max_length=max_length,
+        source=recipe.data.heldout,
+        end_ids=end_tokens(tokenizer),
+        pairs=True,
+        chat=recipe.data.chat,
+    )
+
+
+def adopt_run_date(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Where the chat template writes the date: that of the stored columns that are read, or of the run that goes on."""
+    _, _, wants = method_of(recipe)
+    columns = [stored.meta_path(Path(recipe.data.train).expanduser())] if wants.columns else []
+    adopt_date(tokenizer, *columns, Path(recipe.output) / "signature.txt")
+
+
+def _row_limit(recipe: Recipe, max_length: int) -> tuple[int, str]:
+    """Most tokens of a row, and what they come from: no model of the recipe with a table of positions reads more than
+    the table holds."""
+    models = recipe.models
+    names = {"policy": policy_source(recipe)} | {role: getattr(models, role) for role in (*FROZEN, "reward_model")}
+    found = (max_length, "training.max_length")
+    for role, name in names.items():
+        if name not in (None, STORED):
+            places = loading.limits(name, trust_remote_code=models.trust_remote_code).places
+            if places is not None and places < found[0]:
+                found = (places, f"the positions that the {role} has learnt")
+    return found
+
+
+def check_asked(
+    recipe: Recipe,
+    tokenizer: PreTrainedTokenizerBase,
+    vocab: int,
+    train: Prepared,
+    held: Prepared | None,
+    questions: Mapping[str, Question],
+    args: Any,
+) -> list[str]:
+    """Hold all that the policy will be asked, and the length of all rows, against what it can read.
+
+    Returns:
+        What the user should know.
+
+    Raises:
+        LimitError: naming the prompt.
+    """
+    name = policy_source(recipe)
+    limits = replace(loading.limits(name, trust_remote_code=recipe.models.trust_remote_code), vocab=vocab)
+    notes = []
+    if recipe.eval.prompts:
+        ids = [prompt_ids(tokenizer, one, f"eval.prompts: prompt {i}") for i, one in enumerate(recipe.eval.prompts, 1)]
+        notes += check_prompts(ids, recipe.eval.max_new_tokens, limits, tokenizer, name, what="eval.prompts: prompt")
+    for suite, asked in questions.items():
+        notes += check_question(suite, asked, tokenizer, limits, name)
+    for prepared in filter(None, (train, held)):
+        if prepared.rows and "input_ids" not in prepared.rows[0]:
+            new, what = args.max_completion_length, f"{prepared.source}: row"
+            notes += check_prompts(prepared.prompts, new, limits, tokenizer, name, what=what)
+        else:
+            notes += beyond(prepared.counts.longest, limits, name)
+    return notes[:1]  # of lengths that were never trained: once
+
+
+def column_facts(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, chat: bool) -> dict[str, str]:
+    """What stored columns depend on besides the models that they were computed with."""
+    others = ({key: value for key, value in row.items() if not stored.is_computed(key)} for row in rows)
+    return {
+        "tokenizer": fingerprint.of_tokenizer(tokenizer),
+        "chat template": fingerprint.of_text(str(tokenizer.chat_template)),
+        **date_facts(tokenizer),
+        "rows": fingerprint.of_each(others),
+        "data.chat": str(chat),
+    }
+
+
+def check_ids(
+    train: Prepared, held: Prepared | None, vocabularies: Mapping[str, int], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """No row may hold a token that a model cannot read.
+
+    Raises:
+        DataError: naming the first such row.
+    """
+    for prepared in filter(None, (train, held)):
+        for row in prepared.rows:
+            highest = max(max(ids) for ids, _ in sequences(row))
+            for role, size in vocabularies.items():
+                if highest < size:
+                    continue
+                where = f"{prepared.source}: row {prepared.number(row)}"
+                if role == "policy":
+                    first = next(token for ids, _ in sequences(row) for token in ids if token >= size)
+                    raise DataError(f"{where} {token_beyond(first, size, tokenizer, 'the policy')}")
+                raise DataError(
+                    f"{where} holds the token id {highest}, which the {role}'s vocabulary ({size}) does not; take such "
+                    "rows out or choose another model"
+                )
+
+
+def check_tasks(
+    train: Prepared, held: Prepared | None, vocabularies: Mapping[str, int], tokenizer: Any, recipe: Recipe
+) -> None:
+    """No task may hold a token that a model besides the policy cannot read.
+
+    Args:
+        vocabularies: of the models that know fewer tokens than the policy.
+
+    Raises:
+        DataError: naming the first such row.
+    """
+    for prepared in filter(None, (train, held)) if vocabularies else ():
+        for number, ids in enumerate(prepared.prompts, start=1):
+            where = f"{prepared.source}: row {number}"
+            highest = max(ids)
+            for role, size in vocabularies.items():
+                if highest >= size:
+                    raise DataError(
+                        f"{where} asks with the token id {highest}, which the {role}'s vocabulary ({size}) does not "
+                        "hold; take such rows out or choose another model"
+                    )

@@ -1,0 +1,42 @@
+"""The lines of a run's signature: what its numbers depend on."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from trimtab.common import fingerprint, user_code
+from trimtab.evals.runner import Question
+from trimtab.rewards import verifiable as rewards
+from trimtab.runs.recipe import Recipe
+
+
+def rewarded(recipe: Recipe, judges: Sequence[rewards.Reward]) -> str:
+    """What is rewarded: names, values, and what the files of a user's own functions hold."""
+    said = (f"{one.name} {one.correct:g}/{one.incorrect:g}" for one in recipe.reward)
+    return ", ".join(f"{name} {judge.source}" if judge.source else name for name, judge in zip(said, judges))
+
+
+def own_code(
+    recipe: Recipe, judges: Sequence[rewards.Reward], questions: Mapping[str, Question], models: Sequence[Any]
+) -> list[Path]:
+    """Files of the method and of the suites that are asked, and of what a user wrote: rewards, classes of models."""
+    names = [f"trimtab.methods.{recipe.method}", *(f"trimtab.evals.suites.{name}" for name in questions)]
+    found = user_code.files(sys.modules.get(name) for name in names)
+    return [*found, *(path for judge in judges for path in judge.files), *user_code.of_models(models)]
+
+
+def suite_facts(of: Question) -> str:
+    """What a suite's numbers depend on besides the policy."""
+    items = fingerprint.of_each(asdict(item) for item in of.items)
+    return f"{of.suite.version}, {len(of.items)} items {items}, prompt {of.prompt}, read {of.read}"
+
+
+def models_facts(models: Mapping[str, str]) -> str:
+    return ", ".join(f"{role} {model}" for role, model in models.items())
+
+
+def dtypes(recipe: Recipe) -> str:
+    mixed = next((name for name in ("bf16", "fp16") if recipe.training.get(name)), "no")
+    return f"policy {recipe.models.dtype}, teacher {recipe.models.frozen_dtype}, autocast {mixed}"
