@@ -9,7 +9,7 @@ import typer
 
 from trimtab import __version__
 from trimtab.common import processes
-from trimtab.common.errors import Unanswered
+from trimtab.common.errors import Interrupted, Unanswered, UserError
 
 STOPPED = 130
 """exit code after a Ctrl-C"""
@@ -179,7 +179,7 @@ def train(
     from trimtab.runs.recipe import Stages, dump, load_recipe
 
     if edited and not resume:
-        raise ValueError("--edited: a run that begins takes the code as it is; leave it out, or add --resume")
+        raise UserError("--edited: a run that begins takes the code as it is; leave it out, or add --resume")
 
     def first(runs: Any) -> None:
         check_places(runs)
@@ -728,7 +728,7 @@ def main() -> None:
         sys.exit(STOPPED)
     except OutputClosed:
         _fail(f"nobody reads the output any more; what was saved last is kept: {_again()}")
-    except ValueError as error:  # every mistake of a user is a ValueError that says where, what, and the way out
+    except UserError as error:
         if os.environ.get("TRIMTAB_TRACEBACK"):
             raise
         from trimtab.common import failures
@@ -736,10 +736,10 @@ def main() -> None:
         _fail(f"{error} ({failures.HINT})" if failures.comes_from_outside(error) else str(error))
     except Unanswered as error:
         _fail(str(error), 1)
+    except Interrupted as error:
+        print(f"\n{error}", file=sys.stderr)
+        sys.exit(STOPPED)
     except Exception as error:
-        if type(error).__name__ == "Interrupted":  # of trimtab.runs.run, which must not be imported for this
-            print(f"\n{error}", file=sys.stderr)
-            sys.exit(STOPPED)
         if os.environ.get("TRIMTAB_TRACEBACK"):
             raise
         _failed(error)

@@ -73,7 +73,14 @@ def test_what_fails_outside_costs_one_line_and_the_run_goes_on(trimtab, files, t
     assert code == 0, err
 
 
-@pytest.mark.parametrize("error", [KeyError("nothing"), RuntimeError("The size of tensor a (3) must match b (4)")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("nothing"),
+        RuntimeError("The size of tensor a (3) must match b (4)"),
+        ValueError("3 scores and 4 marks"),
+    ],
+)
 def test_a_mistake_of_the_code_keeps_its_traceback_and_asks_for_a_report(trimtab, files, tmp_path, monkeypatch, error):
     raising(monkeypatch, error)
     code, _, err = trimtab("train", recipe(files, tmp_path))

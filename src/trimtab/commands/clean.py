@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelF
 
 from trimtab import __version__
 from trimtab.common import files, fingerprint
-from trimtab.common.errors import check_answered, check_settings
+from trimtab.common.errors import Interrupted, check_answered, check_settings
 from trimtab.common.locks import writing
 from trimtab.common.progress import bar
 from trimtab.common.terminal import cells, say, table_of
@@ -29,10 +29,6 @@ from trimtab.rewriting.clean_eval import Cleaned, CleanEvalError, Detector, Scor
 from trimtab.rewriting.rewriters import Rewriter, Way, causal, seq2seq, ways
 from trimtab.rewriting.rules import Rules
 from trimtab.runs.recipe import parse_value
-
-
-class Interrupted(Exception):
-    """Ctrl-C; the candidates that were made are kept."""
 
 
 class Settings(clean_eval.Settings):

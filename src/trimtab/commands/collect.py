@@ -13,7 +13,7 @@ from trimtab import __version__, decoding
 from trimtab.common import fingerprint
 from trimtab.common.disk import check_writable
 from trimtab.common.environment import environment
-from trimtab.common.errors import check_answered
+from trimtab.common.errors import UserError, check_answered
 from trimtab.common.files import RecordError, append, json_line, records
 from trimtab.common.locks import writing
 from trimtab.common.progress import advance, bar
@@ -36,7 +36,7 @@ SAMPLES, FACTS = "samples.jsonl", "collection.json"
 SPLITS = ("train", "heldout")
 
 
-class CollectError(ValueError):
+class CollectError(UserError):
     """A collection that cannot be made as it was asked for."""
 
 

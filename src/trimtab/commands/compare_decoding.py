@@ -19,6 +19,7 @@ from transformers import DynamicCache, GenerationConfig, LogitsProcessor, Logits
 from trimtab import __version__, decoding
 from trimtab.common import fingerprint
 from trimtab.common.environment import environment
+from trimtab.common.errors import UserError
 from trimtab.common.locks import writing
 from trimtab.common.progress import advance, bar
 from trimtab.common.terminal import cells, say, table_of
@@ -48,7 +49,7 @@ SHOWN = 12
 """Candidates of a step that the token view keeps."""
 
 
-class CompareError(ValueError):
+class CompareError(UserError):
     """Prompts or strategies that cannot be compared."""
 
 

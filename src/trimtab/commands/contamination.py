@@ -13,6 +13,7 @@ from rich.table import Table
 from trimtab import __version__
 from trimtab.commands import evaluate
 from trimtab.common.disk import check_writable
+from trimtab.common.errors import UserError
 from trimtab.common.terminal import cells, say, table_of
 from trimtab.data import stored
 from trimtab.evals.contamination import SETS, Set, Triangle, check_author, triangles
@@ -28,7 +29,7 @@ from trimtab.runs.recipe import parse_value
 SUITE, FACTS, REPORT = "multiple_choice", "contamination.json", "report.html"
 
 
-class ContaminationError(ValueError):
+class ContaminationError(UserError):
     """Sets that cannot be compared."""
 
 

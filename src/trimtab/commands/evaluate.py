@@ -14,6 +14,7 @@ from trimtab import __version__
 from trimtab.common import fingerprint, user_code
 from trimtab.common.disk import check_writable
 from trimtab.common.environment import environment
+from trimtab.common.errors import UserError
 from trimtab.common.files import json_line
 from trimtab.common.locks import writing
 from trimtab.common.progress import advance, bar
@@ -33,7 +34,7 @@ from trimtab.report.html import put
 from trimtab.runs.recipe import parse_value
 
 
-class EvaluateError(ValueError):
+class EvaluateError(UserError):
     """An evaluation that cannot be done as it was asked for."""
 
 

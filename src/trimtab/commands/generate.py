@@ -17,6 +17,7 @@ from transformers import GenerationConfig, PreTrainedModel, TextStreamer
 
 from trimtab import __version__, decoding
 from trimtab.common import fingerprint
+from trimtab.common.errors import UserError
 from trimtab.common.files import check_whole
 from trimtab.common.locks import writing
 from trimtab.common.progress import bar
@@ -40,7 +41,7 @@ ROWS = 8
 """Prompts in a batch."""
 
 
-class GenerateError(ValueError):
+class GenerateError(UserError):
     """Something that was asked for and cannot be generated."""
 
 

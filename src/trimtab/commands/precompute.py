@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from trimtab import __version__
 from trimtab.common import fingerprint
 from trimtab.common.environment import environment
+from trimtab.common.errors import UserError
 from trimtab.common.locks import writing
 from trimtab.common.progress import num_tokens, watched
 from trimtab.core import IGNORE, answer_mask
@@ -33,7 +34,7 @@ LogProbs = dict[int, list[Tensor]]
 """row id -> log-probabilities of the answer tokens of its sequences, one model's"""
 
 
-class PrecomputeError(ValueError):
+class PrecomputeError(UserError):
     """A recipe or a file that nothing can be precomputed for."""
 
 

@@ -14,6 +14,7 @@ from trimtab import __version__
 from trimtab.common import fingerprint
 from trimtab.common.disk import check_writable
 from trimtab.common.environment import environment
+from trimtab.common.errors import Interrupted, UserError
 from trimtab.common.files import json_line
 from trimtab.common.locks import writing
 from trimtab.common.progress import watched
@@ -40,12 +41,8 @@ LOOSE = {"trimtab", "versions", "hardware", "python"}
 """lines of a signature that may differ when scoring goes on"""
 
 
-class ScoreError(ValueError):
+class ScoreError(UserError):
     """Rows that cannot be scored, or a folder that holds something else."""
-
-
-class Interrupted(Exception):
-    """Ctrl-C; the scores so far are kept."""
 
 
 # ---------------------------------------------------------------- scoring

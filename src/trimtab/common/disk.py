@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trimtab.common import processes
+from trimtab.common.errors import UserError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """What the system says where there is no room."""
@@ -39,7 +40,7 @@ def made(folder: Path) -> Iterator[None]:
                 one.rmdir()
 
 
-def check_writable(folder: Path, error: type[ValueError], way_out: str) -> None:
+def check_writable(folder: Path, error: type[UserError], way_out: str) -> None:
     """Write into the folder, which need not be there yet, and leave nothing behind.
 
     Raises:

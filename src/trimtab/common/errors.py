@@ -1,9 +1,18 @@
-"""What is said of names and settings that are not there: what may have been meant."""
+"""The mistakes of users and what is said of them: above all of names that are not there, what may have been meant."""
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+
+class UserError(ValueError):
+    """A mistake of whoever gave a command, a recipe or a file: one line that names the place, what was found and the
+    way out. The command line prints it and ends with exit code 2; every other exception is a fault of trimtab."""
+
+
+class Interrupted(Exception):
+    """A Ctrl-C ended the work; the message says what is kept and how it goes on."""
 
 
 def looked_in(path: str | Path) -> str:
@@ -18,7 +27,7 @@ def nearest(name: str, known: Iterable[str], otherwise: str) -> str:
     return f"did you mean {close[0]!r}?" if close else otherwise
 
 
-def check_known(name: str, known: Collection[str], what: str, listed: str, mistake: type[ValueError]) -> None:
+def check_known(name: str, known: Collection[str], what: str, listed: str, mistake: type[UserError]) -> None:
     """Whether there is `what` of that name.
 
     Args:
@@ -32,9 +41,7 @@ def check_known(name: str, known: Collection[str], what: str, listed: str, mista
         raise mistake(f"there is no {what} {name!r}; {hint}")
 
 
-def check_settings(
-    options: Any, settings: Mapping[str, Any], owner: str, prefix: str, mistake: type[ValueError]
-) -> Any:
+def check_settings(options: Any, settings: Mapping[str, Any], owner: str, prefix: str, mistake: type[UserError]) -> Any:
     """Settings as an instance of the pydantic model `options`, with its defaults.
 
     Args:
@@ -64,7 +71,7 @@ def check_settings(
 
 
 class Unanswered(Exception):
-    """Whoever was asked gives no answers: no mistake of the user's words, so the command ends with exit code 1."""
+    """Whoever was asked gives no answers: no mistake in what the user wrote, so the command ends with exit code 1."""
 
 
 GIVE_UP = 8

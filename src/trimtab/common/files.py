@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from trimtab.common.disk import writing_to
-from trimtab.common.errors import looked_in
+from trimtab.common.errors import UserError, looked_in
 
 NEVER_TEXTS = ("messages", "completions", "labels", "tools", "chat_template_kwargs", "options")
 """Columns that hold lists or objects; in CSV these are written as JSON, or by pandas as Python writes them."""
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """Data that cannot be used as it is; the message names the place and the way out."""
 
 

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
+from trimtab.common.errors import UserError
+
 Kind = Literal["models", "datasets"]
 Reach = Literal["there", "unreachable", "offline", "unknown"]
 SECONDS = 10.0
 """for an answer"""
 
 
-class HubError(ValueError):
+class HubError(UserError):
     """What the hub does not have."""
 
 

@@ -12,6 +12,7 @@ from filelock import FileLock, SoftFileLock, Timeout
 
 from trimtab.common import processes
 from trimtab.common.disk import made, reason
+from trimtab.common.errors import UserError
 
 PATIENCE = 10.0
 """seconds for the children of a killed process to notice that it is gone"""
@@ -19,7 +20,7 @@ WITHOUT = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 """what file systems say that have no locks"""
 
 
-class Busy(ValueError):
+class Busy(UserError):
     """Another process writes there."""
 
 
@@ -29,7 +30,7 @@ def lock_path(place: Path) -> Path:
 
 
 @contextmanager
-def writing(place: Path, who: str, way_out: str, error: type[ValueError] = Busy) -> Iterator[None]:
+def writing(place: Path, who: str, way_out: str, error: type[UserError] = Busy) -> Iterator[None]:
     """Within, this process alone writes there. The system takes the lock from a process that dies.
 
     Of the processes of one launch the main one holds the lock, and others hold none.

@@ -3,12 +3,14 @@
 import os
 from collections.abc import Mapping, Sequence
 
+from trimtab.common.errors import UserError
+
 SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 """where torchrun, accelerate and MPI say how many processes they have started"""
 RANKS = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK")
 
 
-class ProcessError(ValueError):
+class ProcessError(UserError):
     """Processes that would each do the whole work, and write the same files."""
 
 

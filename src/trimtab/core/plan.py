@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from trimtab.common.errors import UserError
 from trimtab.core.batch import Candidates, TokenBatch
 from trimtab.core.loss import Objective, Reduction
 
@@ -14,7 +15,7 @@ KEPT = frozenset({"old", "normaliser"})
 """Signals of rollouts that need no reader: the loop keeps what the policy said while it wrote."""
 
 
-class PlanError(ValueError):
+class PlanError(UserError):
     """A plan whose parts do not fit together."""
 
 

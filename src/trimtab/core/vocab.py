@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trimtab.common.errors import UserError
 from trimtab.core.batch import LazyLogits, TokenBatch, finite
 from trimtab.core.logprobs import token_logprobs
 from trimtab.core.loss import Losses, Objective
@@ -92,12 +93,12 @@ class Head:
             return []
         trainable: list[Tensor] = [p for p in self.module.parameters() if p.requires_grad]
         if any(hasattr(p, "device_mesh") for p in trainable):
-            raise ValueError("the output head is sharded on its own; shard it together with the whole model")
+            raise UserError("the output head is sharded on its own; shard it together with the whole model")
         if any(hasattr(p, "ds_id") for p in trainable):
-            raise ValueError("the output head is sharded by ZeRO-3, which the engine was not tested with; use DDP")
+            raise UserError("the output head is sharded by ZeRO-3, which the engine was not tested with; use DDP")
         views = (v for m in self.module.modules() for v in vars(m).values() if isinstance(v, Tensor))
         if any(v.requires_grad for v in views):
-            raise ValueError("the output head is sharded by FSDP1, whose views lose its gradient; use DDP")
+            raise UserError("the output head is sharded by FSDP1, whose views lose its gradient; use DDP")
         return trainable
 
 

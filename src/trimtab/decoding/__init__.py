@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trimtab.common import by_file
-from trimtab.common.errors import check_known, check_settings
+from trimtab.common.errors import UserError, check_known, check_settings
 
 if TYPE_CHECKING:
     from trimtab.decoding._strategy import Strategy
@@ -41,7 +41,7 @@ class Marks(NamedTuple):
     pad: int | None
 
 
-class DecodingError(ValueError):
+class DecodingError(UserError):
     """A strategy that is not there, or a setting that it does not have."""
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
+from trimtab.common.errors import UserError
 from trimtab.decoding._beginning import begin, grows
 from trimtab.decoding._streams import Stream, check_settings, chosen, pick
 
@@ -47,7 +48,7 @@ def ragged(
     """
     check_settings(generation_config, inputs)
     if generation_config.return_dict_in_generate:
-        raise ValueError("return_dict_in_generate is not supported here: rows that have ended have no scores")
+        raise UserError("return_dict_in_generate is not supported here: rows that have ended have no scores")
     pad = generation_config._pad_token_tensor
     rows = torch.arange(input_ids.size(0), device=input_ids.device)
     unfinished = torch.ones_like(rows, dtype=torch.bool)

@@ -10,6 +10,7 @@ from transformers.cache_utils import CacheLayerMixin
 from transformers.generation.streamers import BaseStreamer
 from transformers.generation.utils import ALL_CACHE_NAMES, GenerateDecoderOnlyOutput
 
+from trimtab.common.errors import UserError
 from trimtab.core.batch import finite
 
 Strength = float | Sequence[Any] | Tensor | Callable[[int], float | Tensor]
@@ -47,13 +48,13 @@ class Dial:
         try:
             numbers = torch.as_tensor(strength, dtype=torch.float32, device="cpu")
         except (TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"strength must be made of numbers, got {strength!r}") from error
+            raise UserError(f"strength must be made of numbers, got {strength!r}") from error
         if not numbers.isfinite().all():
-            raise ValueError(f"strength must be finite, got {strength!r}")
+            raise UserError(f"strength must be finite, got {strength!r}")
         widths = {0: (1,), 1: (self.num_requests,), 2: (1, self.num_requests)}
         table = numbers if numbers.dim() == 2 else numbers.reshape(1, -1)
         if numbers.dim() > most_dims or table.size(1) not in widths[numbers.dim()] or not len(table):
-            raise ValueError(
+            raise UserError(
                 f"strength has the shape {list(numbers.shape)} for {self.num_requests} requests; give a number, one "
                 "for each request, or a schedule [tokens, requests] or [tokens, 1]"
             )
@@ -141,16 +142,16 @@ def check_settings(generation_config: GenerationConfig, inputs: dict[str, Any]) 
         ValueError: for beams, for attentions or hidden states in the output, and for a cache that is not empty.
     """
     if (generation_config.num_beams or 1) > 1:
-        raise ValueError(
+        raise UserError(
             f"this decodes greedily or by sampling, not with {generation_config.num_beams} beams; choose another "
             "strategy, such as greedy or top_p"
         )
     for name in ("output_attentions", "output_hidden_states"):
         if getattr(generation_config, name):
-            raise ValueError(f"{name} is not supported by this way of decoding")
+            raise UserError(f"{name} is not supported by this way of decoding")
     for name in ALL_CACHE_NAMES:
         if _holds(inputs.get(name)):
-            raise ValueError(f"{name} must be empty: rows are read anew here, some twice or once for several")
+            raise UserError(f"{name} must be empty: rows are read anew here, some twice or once for several")
 
 
 def _holds(cache: Any) -> bool:

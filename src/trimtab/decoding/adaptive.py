@@ -22,6 +22,7 @@ from pydantic import Field
 from torch import Tensor
 from transformers import LogitsProcessor, TopPLogitsWarper
 
+from trimtab.common.errors import UserError
 from trimtab.decoding._strategy import PLAIN, Sampling, Strategy
 
 Flat = Literal["top1", "all"] | float
@@ -93,7 +94,7 @@ def adaptive(
     """
     p = scores.float().softmax(dim=-1)
     if not p[:, 0].isfinite().all():
-        raise ValueError("a row of scores holds NaN, or nothing but -inf: there is no distribution to draw from")
+        raise UserError("a row of scores holds NaN, or nothing but -inf: there is no distribution to draw from")
     sizes = _sizes(scores, vocab)
     least = min(min_tokens_to_keep, p.size(-1))
     number = _most(p, epsilon, least)
@@ -162,9 +163,9 @@ class AdaptiveWarper(LogitsProcessor):
 
     def __init__(self, epsilon: float, rule: Rule = "threshold", **options: Any):
         if not 0 <= epsilon < 1:
-            raise ValueError(f"epsilon must be at least 0 and below 1, got {epsilon!r}")
+            raise UserError(f"epsilon must be at least 0 and below 1, got {epsilon!r}")
         if options.get("min_tokens_to_keep", 1) < 1:
-            raise ValueError(f"min_tokens_to_keep must be at least 1, got {options['min_tokens_to_keep']}")
+            raise UserError(f"min_tokens_to_keep must be at least 1, got {options['min_tokens_to_keep']}")
         self.rule: Rule = rule
         self.epsilon, self.options = epsilon, options
 
@@ -172,7 +173,7 @@ class AdaptiveWarper(LogitsProcessor):
         try:
             return adaptive(scores, self.epsilon, self.rule, **self.options)
         except ValueError as error:
-            raise ValueError(f"adaptive decoding, after {input_ids.size(-1)} tokens: {error}") from None
+            raise UserError(f"adaptive decoding, after {input_ids.size(-1)} tokens: {error}") from None
 
 
 class Settings(Sampling):

@@ -21,6 +21,7 @@ from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel,
 from transformers.generation.streamers import BaseStreamer
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
+from trimtab.common.errors import UserError
 from trimtab.decoding._checked import CheckedStream, own_cache
 from trimtab.decoding._streams import Dial, Strength, check_settings, decode, mix
 from trimtab.models.identity_layer import unwrapped
@@ -56,11 +57,11 @@ def dera(
             one knows; and as in `realign`.
     """
     if aligned is None:
-        raise ValueError("dera needs the aligned model: generate(..., custom_generate=dera, aligned=MODEL, strength=S)")
+        raise UserError("dera needs the aligned model: generate(..., custom_generate=dera, aligned=MODEL, strength=S)")
     other = unwrapped(aligned)
     own, vocab = _vocab(model), min(_vocab(model), _vocab(other))
     if int(input_ids.max()) >= vocab:
-        raise ValueError(
+        raise UserError(
             f"the prompt holds the token id {int(input_ids.max())}, and reference and aligned model share {vocab}; "
             "choose an aligned model that knows the token"
         )
@@ -101,7 +102,7 @@ def _without_adapter(model: Any, aligned: nn.Module) -> Callable[[], Any]:
     if unwrapped(aligned) is not model or not any(hasattr(module, "lora_A") for module in model.modules()):
         return nullcontext
     if not hasattr(aligned, "disable_adapter"):
-        raise ValueError(
+        raise UserError(
             "reference and aligned model are one object, and it holds an adapter: give aligned=PeftModel(...), whose "
             "adapter can be left out, or load the reference anew"
         )

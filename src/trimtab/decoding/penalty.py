@@ -24,6 +24,7 @@ from pydantic import Field
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from trimtab.common.errors import UserError
 from trimtab.decoding import DecodingError, Marks
 from trimtab.decoding._strategy import GREEDY, PLAIN, Sampling, Strategy
 
@@ -120,14 +121,14 @@ class PenaltyProcessor(LogitsProcessor):
     ):
         for name, value in (("strength", strength), ("eos_strength", eos_strength)):
             if value is not None and not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name} must be a number above 0, got {value!r}; 1 changes nothing")
+                raise UserError(f"{name} must be a number above 0, got {value!r}; 1 changes nothing")
         if window is not None and window < 0:
-            raise ValueError(f"window must be 0 or more tokens, or None for all, got {window}")
+            raise UserError(f"window must be 0 or more tokens, or None for all, got {window}")
         if least < 0:
-            raise ValueError(f"least must be 0 or more tokens, got {least}")
+            raise UserError(f"least must be 0 or more tokens, got {least}")
         ends = [eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id or ())
         if eos != "none" and least and not ends:
-            raise ValueError(f"eos={eos} needs the model's end token, and there is none; choose eos=none")
+            raise UserError(f"eos={eos} needs the model's end token, and there is none; choose eos=none")
         self.strength, self.window, self.eos, self.least = float(strength), window, eos, least
         self.eos_strength = float(strength if eos_strength is None else eos_strength)
         self.ends, self.pad, self.prompt, self.normalize = ends, pad_token_id, prompt, normalize

@@ -26,6 +26,7 @@ from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel,
 from transformers.generation.streamers import BaseStreamer
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
+from trimtab.common.errors import UserError
 from trimtab.decoding._checked import CheckedStream
 from trimtab.decoding._streams import Dial, Stream, Strength, check_settings, decode, mix
 from trimtab.models.identity_layer import blend, bypass
@@ -63,7 +64,7 @@ def realign(
     """
     check_settings(generation_config, inputs)
     if merge not in get_args(Merge):
-        raise ValueError(f"merge must be one of {', '.join(get_args(Merge))}, got {merge!r}")
+        raise UserError(f"merge must be one of {', '.join(get_args(Merge))}, got {merge!r}")
     dial = Dial(strength, input_ids.size(0), generation_config.num_return_sequences or 1)
     loop = partial(
         decode,

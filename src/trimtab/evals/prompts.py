@@ -7,6 +7,7 @@ not known here; the one below is made from the description of the two stages.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from trimtab.common.errors import UserError
 from trimtab.evals.suite import Item, Messages, Prompt, lines, user
 
 
@@ -82,7 +83,7 @@ def few_shot(examples: Sequence[Example], *, reasoning: bool = False, instructio
         ValueError: without an example.
     """
     if not examples:
-        raise ValueError("few-shot prompts need an example")
+        raise UserError("few-shot prompts need an example")
     how = (instructions or STEPWISE) if reasoning else AT_ONCE
 
     def step(item: Item, before: Sequence[str] = ()) -> Messages:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtab.common import by_file
-from trimtab.common.errors import check_known
+from trimtab.common.errors import UserError, check_known
 
 if TYPE_CHECKING:
     from trimtab.core.plan import Method, Plan
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _FOLDER = Path(__file__).parent
 
 
-class UnknownMethod(ValueError):
+class UnknownMethod(UserError):
     """A name that no file in this folder has."""
 
 
@@ -68,10 +68,10 @@ def plan_of(name: str, policy: Any = None, **options: Any) -> "Plan":
     from trimtab.signals.base import Given
 
     method = load(name)
-    config = check_settings(method.config, options, f"method {name}", "", ValueError)
+    config = check_settings(method.config, options, f"method {name}", "", UserError)
     wants = method.wanted(config)
     if wants.credit or wants.critic is not None:
         what = "a reward model" if wants.credit else "a critic"
-        raise ValueError(f"method {name} with these options runs {what} on its own answers; train it by a recipe")
+        raise UserError(f"method {name} with these options runs {what} on its own answers; train it by a recipe")
     roles = sorted(wants.roles | ({"reference"} if wants.start else set()))
     return method.build(config, policy, **{role: Given(role) for role in roles})

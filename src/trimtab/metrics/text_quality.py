@@ -19,6 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trimtab.common.errors import UserError
+
 Ngram = tuple[Any, ...]
 
 
@@ -139,7 +141,7 @@ class SelfReinforcement:
         return rates | {f"sr-top-{k}": c / max(1, self.steps) for k, c in self.rising.items()}
 
 
-class MissingMauve(ValueError):
+class MissingMauve(UserError):
     """The package mauve-text is not installed."""
 
 

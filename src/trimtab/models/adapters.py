@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, set_seed
 
-from trimtab.common.errors import nearest
+from trimtab.common.errors import UserError, nearest
 from trimtab.models import kept_layers
 from trimtab.models.folder import shown
 from trimtab.models.layer_lora import LayerLoraError, as_named, check_learns, within
@@ -31,7 +31,7 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 """PEFT's names of files"""
 
 
-class AdapterError(ValueError):
+class AdapterError(UserError):
     """Adapter settings that PEFT does not take, or under which no model could be saved."""
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from trimtab.common.errors import UserError
 from trimtab.models import loading
 from trimtab.models.builtin import ModelNotFound
 from trimtab.models.places import ADAPTER, OnModel, adapter_at, place_of
@@ -22,7 +23,7 @@ class How:
     device_map: Literal["auto"] | None = None
     """auto: spread over all devices; None: on the first GPU, or on the CPU"""
 
-    def check_server(self, name: str, mistake: type[ValueError]) -> None:
+    def check_server(self, name: str, mistake: type[UserError]) -> None:
         """Refuse what says how to load a model, where a server has loaded its own.
 
         Raises:

@@ -8,8 +8,10 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
+from trimtab.common.errors import UserError
 
-class ModelNotFound(ValueError):
+
+class ModelNotFound(UserError):
     """A model that is not where it was looked for."""
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
+from trimtab.common.errors import UserError
 from trimtab.models.folder import shown
 
 LOGGER = logging.getLogger("trimtab")
@@ -27,7 +28,7 @@ EXTRAS = {
 """Parts beside a language model that others put into the same folder: what the model computes is whole without them."""
 
 
-class BrokenModel(ValueError):
+class BrokenModel(UserError):
     """A checkpoint that does not fit its config: the model would compute with weights that nobody trained."""
 
 

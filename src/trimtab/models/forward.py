@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
+from trimtab.common.errors import UserError
 from trimtab.core import Head, Objective, Reduction, TokenBatch, fused_loss, predicting, weights
 from trimtab.core.batch import finite
 
 
-class UnsupportedModel(ValueError):
+class UnsupportedModel(UserError):
     """A model whose logits the engine cannot rebuild from its hidden states and its head."""
 
 

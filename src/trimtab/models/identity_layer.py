@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from trimtab.common.errors import UserError
 from trimtab.models.forward import same_logits
 from trimtab.models.layer_outputs import Writers, output_writers
 from trimtab.models.student import copy_layers, find_layers
@@ -22,7 +23,7 @@ MARK = "trimtab_identity_layer"
 """The key in a model's config that says that its first layer is such a layer."""
 
 
-class IdentityLayerError(ValueError):
+class IdentityLayerError(UserError):
     """A model that cannot be given an identity layer, or that has none where one is needed."""
 
 

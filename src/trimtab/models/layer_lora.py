@@ -9,13 +9,15 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from trimtab.common.errors import UserError
+
 NAMES = ("target_modules", "target_parameters", "modules_to_save")
 """settings of PEFT that name parts of a model"""
 ELSEWHERE = ("layers_to_transform", "layers_pattern", "layer_replication", "trainable_token_indices")
 """settings of PEFT that reach other layers, or choose among them"""
 
 
-class LayerLoraError(ValueError):
+class LayerLoraError(UserError):
     """Settings under which something else than the layer would be trained, or nothing."""
 
 

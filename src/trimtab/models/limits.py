@@ -12,13 +12,14 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from trimtab.common.errors import UserError
 from trimtab.models.quantised import is_quantised
 
 MOST_OFFSET = 8
 """rows that a table of positions may have beyond the places that its config tells"""
 
 
-class LimitError(ValueError):
+class LimitError(UserError):
     """A prompt that a model cannot read."""
 
 

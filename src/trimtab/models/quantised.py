@@ -5,8 +5,10 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from trimtab.common.errors import UserError
 
-class QuantisedError(ValueError):
+
+class QuantisedError(UserError):
     """A quantised model in a role that its weights cannot have."""
 
 

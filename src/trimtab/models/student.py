@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from trimtab.common.errors import UserError
 from trimtab.models import kept_layers
 
 
-class Differs(ValueError):
+class Differs(UserError):
     """Layers that are something else at another place of the model."""
 
 
@@ -23,7 +24,7 @@ def evenly_spaced(num_layers: int, keep: int) -> list[int]:
         ValueError: if `keep` is not between 1 and `num_layers`.
     """
     if not 1 <= keep <= num_layers:
-        raise ValueError(f"cannot keep {keep} of {num_layers} layers")
+        raise UserError(f"cannot keep {keep} of {num_layers} layers")
     if keep == 1:
         return [0]
     return [round(i * (num_layers - 1) / (keep - 1)) for i in range(keep)]
@@ -54,7 +55,7 @@ def find_layers(model: nn.Module, num_layers: int) -> tuple[str, nn.ModuleList]:
         found = [pair for pair in found if _is_of_text(model, pair[0])]
     if len(found) != 1:
         names = ", ".join(name for name, _ in found) or "none"
-        raise ValueError(f"{type(model).__name__}: looked for one list of {num_layers} decoder layers, found: {names}")
+        raise UserError(f"{type(model).__name__}: looked for one list of {num_layers} decoder layers, found: {names}")
     return found[0]
 
 
@@ -82,7 +83,7 @@ def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
     total = model.config.get_text_config().num_hidden_layers
     layers = list(layers)
     if not layers or layers != sorted(set(layers)) or layers[0] < 0 or layers[-1] >= total:
-        raise ValueError(f"layers must be ascending indices from 0 to {total - 1}, got {layers}")
+        raise UserError(f"layers must be ascending indices from 0 to {total - 1}, got {layers}")
     try:
         made = copy_layers(model, layers)
         _check_alike(model, made, layers)

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 from transformers import PreTrainedTokenizerBase
 
+from trimtab.common.errors import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 _PROBE = "Ünïcode, 3.14 = π! Hello\n\n\tworld's 你好 🙂 {'key': [1, 2]}"
 
 
-class TokenizerMismatch(ValueError):
+class TokenizerMismatch(UserError):
     """Two models whose token ids mean different things."""
 
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import yaml
 
+from trimtab.common.errors import UserError
+
 REQUIRED = ("recipe.yaml", "signature.txt", "metrics.jsonl")
 
 
-class ReportError(ValueError):
+class ReportError(UserError):
     """A folder that cannot be reported on: one line that names the place, the finding and the way out."""
 
 

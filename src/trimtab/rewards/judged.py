@@ -4,8 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from trimtab.common.errors import UserError
 
-class NotJudged(ValueError):
+
+class NotJudged(UserError):
     """An answer that no reward judges."""
 
 

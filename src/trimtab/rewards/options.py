@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from trimtab.common.errors import UserError
 
-class OptionsError(ValueError):
+
+class OptionsError(UserError):
     """Options or an answer that cannot be read; the message says which."""
 
 

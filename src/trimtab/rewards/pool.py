@@ -20,6 +20,8 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from trimtab.common.errors import UserError
+
 Outcome = Literal["right", "wrong", "unparsed", "timed out", "crashed"]
 
 LONGEST = 10_000
@@ -53,7 +55,7 @@ class MathPool:
 
     def __init__(self, seconds: float = 5.0, workers: int | None = None, memory: int = 2**31, judge: str = MATHEMATICS):
         if seconds <= 0 or (workers is not None and workers < 1):
-            raise ValueError(f"a pool needs time and workers, got {seconds} seconds and {workers} workers")
+            raise UserError(f"a pool needs time and workers, got {seconds} seconds and {workers} workers")
         self.seconds, self.memory, self.module = seconds, memory, judge
         self.most = workers or min(4, os.cpu_count() or 1)
         self.counts: Counter[str] = Counter()
@@ -71,9 +73,9 @@ class MathPool:
             PoolError: if no worker starts.
         """
         if len(texts) != len(truths):
-            raise ValueError(f"{len(texts)} texts and {len(truths)} right answers")
+            raise UserError(f"{len(texts)} texts and {len(truths)} right answers")
         if any(len(truth) > LONGEST for truth in truths):
-            raise ValueError(f"a right answer has more than {LONGEST:,} characters; name the column of final answers")
+            raise UserError(f"a right answer has more than {LONGEST:,} characters; name the column of final answers")
         with self._lock:
             try:
                 found = self._judge([(text[-LONGEST:], truth) for text, truth in zip(texts, truths)])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.common import fingerprint
-from trimtab.common.errors import looked_in, nearest
+from trimtab.common.errors import UserError, looked_in, nearest
 from trimtab.common.user_code import files, installed
 from trimtab.data.generators import reasoning
 from trimtab.data.sources import line_of
@@ -29,7 +29,7 @@ GIVEN = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra
 """what TRL passes to every reward function beside the columns of the rows"""
 
 
-class RewardError(ValueError):
+class RewardError(UserError):
     """A reward that is not there, rows that it cannot judge, or values that are no rewards."""
 
 

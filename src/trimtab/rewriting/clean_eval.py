@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import Field
 
 from trimtab.common import fingerprint
-from trimtab.common.errors import check_answered
+from trimtab.common.errors import UserError, check_answered
 from trimtab.data.sources import Row
 from trimtab.evals.models import Answerer, Reply
 from trimtab.evals.prompts import zero_shot
@@ -40,7 +40,7 @@ READER_TOKENS = 512
 """of a reader's answer; one that reasons needs them"""
 
 
-class CleanEvalError(ValueError):
+class CleanEvalError(UserError):
     """Rows, settings or models that nothing can be cleaned with."""
 
 

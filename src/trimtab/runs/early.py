@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from trimtab.common import processes
-from trimtab.common.errors import looked_in
+from trimtab.common.errors import UserError, looked_in
 from trimtab.data.sources import check_there as check_rows
 from trimtab.decoding import check_name as check_decoding
 from trimtab.evals.suites import check_name as check_suite
@@ -13,7 +13,7 @@ from trimtab.runs.recipe import FROZEN, STORED, Recipe, RecipeError
 from trimtab.runs.run_folder import is_new
 
 
-class AskError(ValueError):
+class AskError(UserError):
     """Nothing to answer."""
 
 

@@ -10,20 +10,13 @@ import yaml
 from trimtab import __version__, methods
 from trimtab.common import failures, processes, user_code
 from trimtab.common.disk import FULL, reason, writing_to
+from trimtab.common.errors import Interrupted, UserError
 from trimtab.common.locks import holder, writing
 from trimtab.runs import longer
 from trimtab.runs.recipe import Recipe, dump
 from trimtab.runs.run_folder import RunError, is_new
 from trimtab.train import checkpoints
 from trimtab.train.events import EventLog
-
-
-class Interrupted(Exception):
-    """Ctrl-C ended the run after a step; its checkpoint is whole."""
-
-    def __init__(self, folder: Path, step: int):
-        super().__init__(f"stopped after step {step}; continue with --resume (run folder: {folder})")
-        self.folder, self.step = folder, step
 
 
 def alone(folder: Path) -> AbstractContextManager:
@@ -165,7 +158,7 @@ def telling_what_is_kept(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, Interrupted):  # says itself what is wrong
+    except (UserError, Interrupted):  # says itself what is wrong
         raise
     except OSError as failed:
         if isinstance(failed, ConnectionError) and failed.filename is None:  # no disk

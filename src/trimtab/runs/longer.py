@@ -7,13 +7,15 @@ from typing import Any
 import torch
 from transformers import get_scheduler
 
+from trimtab.common.errors import UserError
+
 LENGTHS = frozenset({"training.max_steps", "training.num_train_epochs"})
 """keys of a recipe that say how long it trains"""
 LOOKED_AT = 2000
 """steps at which two schedules are compared"""
 
 
-class TooLong(ValueError):
+class TooLong(UserError):
     """A run that cannot be made longer, or is asked to be shorter."""
 
 

@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from trimtab.common.errors import nearest
+from trimtab.common.errors import UserError, nearest
 from trimtab.common.files import DataError, half_character, read_text
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
-class RecipeError(ValueError):
+class RecipeError(UserError):
     """A recipe that cannot be run; the message says where, what, and the way out."""
 
 

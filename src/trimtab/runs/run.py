@@ -14,6 +14,7 @@ from transformers import (
 
 from trimtab import methods, report
 from trimtab.common.disk import writing_to
+from trimtab.common.errors import Interrupted
 from trimtab.common.progress import ShowProgress
 from trimtab.common.terminal import say
 from trimtab.data.sources import load_rows
@@ -30,7 +31,6 @@ from trimtab.runs.budget import (
 )
 from trimtab.runs.evaluation import evaluator
 from trimtab.runs.folder import (
-    Interrupted,
     alone,
     check_folder,
     check_signature,
@@ -256,7 +256,7 @@ def _execute(job: Job, folder: Path, resume: bool, console: Console) -> Result:
         tracked.close(trainer)
         if main:
             log.event("interrupted", step)
-        raise Interrupted(folder, step)
+        raise Interrupted(f"stopped after step {step}; continue with --resume (run folder: {folder})")
     if evaluate is not None:
         evaluate(trainer.model, step, True)
     tracked.close(trainer)

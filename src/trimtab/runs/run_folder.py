@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from trimtab.common.disk import TRIED, check_writable, reason
+from trimtab.common.errors import UserError
 from trimtab.common.locks import lock_path
 
 ANOTHER = "choose another output=FOLDER"
 
 
-class RunError(ValueError):
+class RunError(UserError):
     """A run folder that cannot be used for this run."""
 
 

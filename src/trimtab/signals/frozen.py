@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from trimtab.common.errors import UserError
 from trimtab.core import LazyLogits, TokenBatch, label_logprobs, predicting
 from trimtab.models.forward import backbone, check_head, resolve_head
 
@@ -54,7 +55,7 @@ class FrozenModel:
         labels = inputs["labels"]
         highest = int(inputs["input_ids"].max())
         if highest >= self.vocab_size:
-            raise ValueError(
+            raise UserError(
                 f"a row holds the token id {highest}, which the {self.name}'s vocabulary ({self.vocab_size}) does not; "
                 "take such rows out or choose another model"
             )

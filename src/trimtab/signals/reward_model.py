@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForTokenClassification, PreTrainedModel
 
 from trimtab.common import fingerprint
+from trimtab.common.errors import UserError
 from trimtab.core import LabelLogits, LabelLogprobs, Losses, TokenBatch
 from trimtab.models.builtin import ModelNotFound
 from trimtab.models.forward import add_objective_forward, crop_to
@@ -26,7 +27,7 @@ FILE = "trimtab_reward.json"
 """In the folder of a reward model, beside its config.json."""
 
 
-class RewardModelError(ValueError):
+class RewardModelError(UserError):
     """A folder that is no reward model, or one whose reference is not the model that it was measured from."""
 
 

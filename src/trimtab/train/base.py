@@ -14,6 +14,7 @@ from transformers.trainer_pt_utils import BatchRebalanceSampler
 from transformers.trainer_utils import rotate_checkpoints
 
 from trimtab.common.disk import writing_to
+from trimtab.common.errors import UserError
 from trimtab.core import Plan
 from trimtab.models import noise
 from trimtab.models.forward import ObjectiveOutput
@@ -25,7 +26,7 @@ from trimtab.train.dataset import Rows
 from trimtab.train.orders import EpochOrder
 
 
-class NotFinite(ValueError):
+class NotFinite(UserError):
     """A loss or a gradient that is NaN or infinite; the optimizer has not used it."""
 
 

@@ -4,10 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
+from trimtab.common.errors import UserError
+
 MARKER = "complete"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint that cannot be gone on from."""
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from trimtab.common.errors import UserError
 from trimtab.core import Candidates, LabelLogprobs, Plan
 from trimtab.models.masters import own_dtype
 from trimtab.objectives.policy_gradient import ratios
@@ -25,7 +26,7 @@ SIDES = {
 }
 
 
-class RatioError(ValueError):
+class RatioError(UserError):
     """A ratio of equal weights that is not 1; nothing was trained by it."""
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, Optional, Union
 
 from pydantic import TypeAdapter, ValidationError
 
-from trimtab.common.errors import nearest
+from trimtab.common.errors import UserError, nearest
 
 Loop = Literal["supervised", "rollouts"]
 CONFIG_NAMES: dict[Loop, str] = {"supervised": "SFTConfig", "rollouts": "GRPOConfig"}
@@ -106,7 +106,7 @@ NOT_NULL = ("max_completion_length", "learning_rate", "max_steps", "num_train_ep
 """arguments that need a value, whatever the declared type says"""
 
 
-class TrainingError(ValueError):
+class TrainingError(UserError):
     """A training argument that cannot be used."""
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 from trl import GRPOTrainer  # type: ignore[attr-defined]
 
+from trimtab.common.errors import UserError
 from trimtab.core import IGNORE, Candidates, Plan, Rollouts, TokenBatch, answer_mask, count
 from trimtab.core.plan import KEPT
 from trimtab.data.tasks import asked
@@ -27,7 +28,7 @@ from trimtab.train.base import ObjectiveLoop
 Watch = Callable[[int, list[dict[str, Any]]], None]
 
 
-class RolloutError(ValueError):
+class RolloutError(UserError):
     """Settings under which rollouts cannot be learnt from as promised."""
 
 

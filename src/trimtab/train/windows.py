@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import Sampler
 
+from trimtab.common.errors import UserError
+
 
 class WindowSampler(Sampler[int]):
     """Shuffles the rows anew each epoch, cuts them into windows, and gives each window `times` times in a row.
@@ -25,7 +27,7 @@ class WindowSampler(Sampler[int]):
 
     def __init__(self, rows: int, window: int, times: int):
         if rows < window:
-            raise ValueError(
+            raise UserError(
                 f"{rows} training rows do not fill a window of {window}; lower options.refresh or the batch size"
             )
         self.rows, self.window, self.times = rows, window, times

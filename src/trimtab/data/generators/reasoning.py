@@ -10,7 +10,7 @@ import json
 import random
 from typing import Any
 
-from trimtab.common.errors import nearest
+from trimtab.common.errors import UserError, nearest
 
 Row = dict[str, Any]
 SPLITS = ("train", "heldout")
@@ -20,7 +20,7 @@ SIZE = 100_000
 """Tasks that a seed gives; fewer distinct ones, where there are fewer."""
 
 
-class ReasoningError(ValueError):
+class ReasoningError(UserError):
     """Tasks that cannot be made, or a row that is none of them."""
 
 
