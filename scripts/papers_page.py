@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from trimtab import methods
 from trimtab.core import Method
-from trimtab.runs.recipe import recipe_folder, shipped
+from trimtab.runs.shipped import recipe_folder, shipped
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "papers.md"

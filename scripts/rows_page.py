@@ -28,7 +28,8 @@ from trimtab.core.batch import IGNORE
 from trimtab.data.rows import NO_END, PLAIN, REMARKS, Prepared
 from trimtab.data.tokens import encode_prompts
 from trimtab.models.loading import load_tokenizer
-from trimtab.runs.recipe import Recipe, parse
+from trimtab.runs.parse import parse
+from trimtab.runs.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 SAID = {**REMARKS, "no_end": NO_END, "plain": PLAIN}

@@ -71,7 +71,7 @@ def _listed() -> list[tuple[str, str, str]]:
     from trimtab.data.synthetic import DATASETS
     from trimtab.evals import suites
     from trimtab.models.builtin import BUILTIN
-    from trimtab.runs.recipe import shipped
+    from trimtab.runs.shipped import shipped
 
     rows = [("methods", name, methods.summary(name)) for name in methods.names()]
     rows += [("decoding", name, decoding.summary(name)) for name in decoding.known()]
@@ -83,7 +83,7 @@ def _listed() -> list[tuple[str, str, str]]:
 
 
 def _first_comment(recipe: str) -> str:
-    from trimtab.runs.recipe import recipe_folder
+    from trimtab.runs.shipped import recipe_folder
 
     return (recipe_folder() / f"{recipe}.yaml").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
 
@@ -100,7 +100,7 @@ def show(
     from trimtab import decoding, methods
     from trimtab.common.terminal import say
     from trimtab.evals import suites
-    from trimtab.runs.recipe import shipped
+    from trimtab.runs.shipped import shipped
 
     console = Console(highlight=False)
     if method in suites.names():
@@ -176,7 +176,8 @@ def train(
 ) -> None:
     """Carry out a recipe; the run folder holds the model, the numbers and a report."""
     from trimtab.runs.early import check_outputs, check_places
-    from trimtab.runs.recipe import Stages, dump, load_recipe
+    from trimtab.runs.parse import load_recipe
+    from trimtab.runs.recipe import Stages, dump
 
     if edited and not resume:
         raise UserError("--edited: a run that begins takes the code as it is; leave it out, or add --resume")
@@ -219,7 +220,8 @@ def precompute(
     import shlex
 
     from trimtab.runs.early import check_places
-    from trimtab.runs.recipe import Stages, load_recipe
+    from trimtab.runs.parse import load_recipe
+    from trimtab.runs.recipe import Stages
 
     loaded = load_recipe(recipe, overrides or (), first=check_places)
     stages = loaded.stages if isinstance(loaded, Stages) else [loaded]
@@ -668,7 +670,8 @@ def doctor() -> None:
 def _first_recipe(recipe: str, overrides: list[str] | None) -> Any:
     """The recipe, or the first of its stages."""
     from trimtab.runs.early import check_places
-    from trimtab.runs.recipe import Stages, load_recipe
+    from trimtab.runs.parse import load_recipe
+    from trimtab.runs.recipe import Stages
 
     loaded = load_recipe(recipe, overrides or (), first=lambda runs: check_places(runs[:1]))
     return loaded.stages[0] if isinstance(loaded, Stages) else loaded

@@ -29,7 +29,7 @@ from rich.console import Console
 from trimtab.common.environment import environment
 from trimtab.decoding.realign import realign
 from trimtab.models.loading import load_model, load_tokenizer
-from trimtab.runs.recipe import load_recipe
+from trimtab.runs.parse import load_recipe
 from trimtab.runs.run import run, run_stages
 
 STRENGTHS = {

@@ -48,7 +48,8 @@ from trimtab.models.forward import add_objective_forward
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head
 from trimtab.rewards.final import final_answer, number, same
-from trimtab.runs.recipe import Recipe, parse
+from trimtab.runs.parse import parse
+from trimtab.runs.recipe import Recipe
 from trimtab.runs.run import run
 from trimtab.signals.reward_model import ScoreSpec, TokenRewardModel, load_reward_model
 

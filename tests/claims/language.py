@@ -12,7 +12,8 @@ from trimtab.core import Plan
 from trimtab.data.synthetic import everyday
 from trimtab.data.tokens import encode_prompts
 from trimtab.runs.job import Job
-from trimtab.runs.recipe import Recipe, parse
+from trimtab.runs.parse import parse
+from trimtab.runs.recipe import Recipe
 from trimtab.train import settings
 from trimtab.train.trainer import ObjectiveTrainer
 

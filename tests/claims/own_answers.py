@@ -27,7 +27,8 @@ from rich.console import Console
 
 from trimtab.common.environment import environment
 from trimtab.report.reading import load
-from trimtab.runs.recipe import Recipe, parse
+from trimtab.runs.parse import parse
+from trimtab.runs.recipe import Recipe
 from trimtab.runs.run import run
 
 DATA = "trimtab:planted_errors"

@@ -16,7 +16,7 @@ from trimtab.evals.suite import Measure
 from trimtab.metrics.intervals import Interval
 from trimtab.report import evaluation as page
 from trimtab.report.reading import ReportError
-from trimtab.runs.recipe import parse
+from trimtab.runs.parse import parse
 from trimtab.runs.run import run
 
 FEW = ("socialbench", "--limit", "6", "--max-new-tokens", "4", "--batch", "4")

@@ -15,7 +15,8 @@ import tiny_folder
 from trimtab.commands.precompute import PrecomputeError, precompute
 from trimtab.data.sources import DataError
 from trimtab.models import loading
-from trimtab.runs.recipe import Recipe, parse
+from trimtab.runs.parse import parse
+from trimtab.runs.recipe import Recipe
 from trimtab.runs.run import run
 
 QUIET = Console(quiet=True)

@@ -22,7 +22,7 @@ import os, resource, sys
 import torch, yaml
 from rich.console import Console
 from trimtab.runs import run as r
-from trimtab.runs.recipe import parse
+from trimtab.runs.parse import parse
 from trimtab.train.base import ObjectiveLoop
 torch.set_num_threads(1)
 kind, step, path = sys.argv[1:4]
@@ -67,7 +67,7 @@ def files(tmp_path_factory) -> Path:
 def finished(files) -> Path:
     from rich.console import Console
 
-    from trimtab.runs.recipe import parse
+    from trimtab.runs.parse import parse
     from trimtab.runs.run import run
 
     tree = tiny_folder.recipe(files, "sft", output=str(files / "finished"))

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 import tiny_folder
 from trimtab import cli
 from trimtab.common import failures
-from trimtab.runs.recipe import parse
+from trimtab.runs.parse import parse
 from trimtab.runs.run import run
 from trimtab.runs.run_folder import RunError
 from trimtab.train.base import ObjectiveLoop

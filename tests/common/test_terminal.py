@@ -13,7 +13,7 @@ from trimtab.commands import preview
 from trimtab.common.progress import advance, bar
 from trimtab.common.terminal import cells, say, table_of
 from trimtab.runs import run
-from trimtab.runs.recipe import parse
+from trimtab.runs.parse import parse
 
 ODD = "a [draft] of [/b] :smile: [link=x]"
 SOURCES = sorted((Path(__file__).parents[2] / "src" / "trimtab").rglob("*.py"))

@@ -16,7 +16,8 @@ from trimtab.models.loading import load_model
 from trimtab.rewards.verifiable import load
 from trimtab.runs import run as runs
 from trimtab.runs.folder import check_signature
-from trimtab.runs.recipe import Recipe, parse
+from trimtab.runs.parse import parse
+from trimtab.runs.recipe import Recipe
 from trimtab.runs.run_folder import RunError
 
 OWN = """

@@ -14,7 +14,9 @@ from trimtab.core import IGNORE, Plan, PlanError, TokenBatch, answer_mask, reduc
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.identity_layer import insert_identity_layer, train_only_identity_layer
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head
-from trimtab.runs.recipe import RecipeError, Stages, load_recipe, parse, shipped
+from trimtab.runs.parse import load_recipe, parse
+from trimtab.runs.recipe import RecipeError, Stages
+from trimtab.runs.shipped import shipped
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.reward_model import ScoreSpec, TokenRewardModel
 

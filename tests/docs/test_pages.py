@@ -19,7 +19,7 @@ import pytest
 import typer
 
 from trimtab import cli, methods
-from trimtab.runs import recipe
+from trimtab.runs import parse, shipped
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/**/*.md"))
@@ -97,10 +97,10 @@ def reader(page, tmp_path, monkeypatch) -> Iterator[list[str]]:
     folder, recipes = tmp_path / "src" / "trimtab" / "methods", tmp_path / "recipes"
     if files:
         shutil.copytree(methods._FOLDER, folder, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copytree(recipe.recipe_folder(), recipes)
+        shutil.copytree(shipped.recipe_folder(), recipes)
         monkeypatch.setattr(methods, "_FOLDER", folder)
         monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(folder)])
-        monkeypatch.setattr(recipe, "recipe_folder", lambda: recipes)
+        monkeypatch.setattr(shipped, "recipe_folder", lambda: recipes)
     before = set(methods.names())
     for block in files:
         path = tmp_path / block.note
@@ -202,7 +202,7 @@ def test_commands_parse_and_name_what_is_there(page, reader, trimtab):
             given = known[name].make_context(name, list(words)).params
             status, said = 0, ""
             if "recipe" in given:
-                recipe.load_recipe(given["recipe"], given["overrides"] or ())
+                parse.load_recipe(given["recipe"], given["overrides"] or ())
         assert status == 0, f"{place}\n{said}"
 
 

@@ -13,7 +13,8 @@ from test_run import drive, same_weights
 import tiny_folder
 from trimtab import methods
 from trimtab.core import Wants
-from trimtab.runs.recipe import Recipe, Stages, load_recipe, parse
+from trimtab.runs.parse import load_recipe, parse
+from trimtab.runs.recipe import Recipe, Stages
 from trimtab.runs.run import run
 
 FAST = {"psft", "grpo"}

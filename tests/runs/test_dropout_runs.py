@@ -12,7 +12,7 @@ from transformers import AutoConfig
 
 import tiny_folder
 from trimtab.runs.folder import check_folder
-from trimtab.runs.recipe import parse
+from trimtab.runs.parse import parse
 from trimtab.runs.run import run
 from trimtab.runs.run_folder import RunError
 

@@ -10,7 +10,7 @@ from test_run import drive, events, same_weights
 import tiny_folder
 from trimtab import report
 from trimtab.runs.longer import TooLong
-from trimtab.runs.recipe import parse
+from trimtab.runs.parse import parse
 from trimtab.runs.run import run
 from trimtab.runs.run_folder import RunError
 

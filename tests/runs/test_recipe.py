@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from trimtab.runs.recipe import Recipe, RecipeError, Stages, dump, load_recipe, parse, shipped
+from trimtab.runs.parse import load_recipe, parse
+from trimtab.runs.recipe import Recipe, RecipeError, Stages, dump
+from trimtab.runs.shipped import shipped
 
 BASE = {
     "method": "kd",
@@ -185,7 +187,7 @@ def test_a_recipe_that_comes_with_trimtab_is_found_by_its_name():
 
 @pytest.mark.parametrize("name", shipped())
 def test_every_recipe_says_in_its_first_line_what_it_is_and_is_explicit_about_precision(name):
-    from trimtab.runs.recipe import recipe_folder
+    from trimtab.runs.shipped import recipe_folder
 
     text = (recipe_folder() / f"{name}.yaml").read_text()
     assert text.startswith("# ")

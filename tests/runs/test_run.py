@@ -25,8 +25,8 @@ from trimtab.runs import run as runs
 from trimtab.runs.budget import seconds_per_step
 from trimtab.runs.folder import check_folder
 from trimtab.runs.job import load_job
+from trimtab.runs.parse import parse
 from trimtab.runs.policy import Shared, make_policy
-from trimtab.runs.recipe import parse
 from trimtab.runs.run import execute, run, run_stages
 from trimtab.runs.run_folder import RunError
 from trimtab.train import checkpoints
@@ -382,7 +382,7 @@ from rich.console import Console
 from trimtab.runs import evaluation, folder, saving
 from trimtab.runs import run as r
 from trimtab.models import loading
-from trimtab.runs.recipe import parse
+from trimtab.runs.parse import parse
 from trimtab.train.base import ObjectiveLoop
 torch.set_num_threads(1)
 what, tree = sys.argv[1], yaml.safe_load(open(sys.argv[2]))

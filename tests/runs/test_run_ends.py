@@ -7,7 +7,7 @@ from rich.console import Console
 
 import tiny_folder
 from trimtab.models.loading import load_tokenizer
-from trimtab.runs.recipe import parse
+from trimtab.runs.parse import parse
 from trimtab.runs.run import run
 
 OWN = {"do_sample": False, "temperature": 0.6, "top_p": 0.9, "repetition_penalty": 1.3}

@@ -13,8 +13,8 @@ from trimtab.data.sources import DataError
 from trimtab.models.limits import LimitError
 from trimtab.models.loading import load_model
 from trimtab.runs.job import load_job
+from trimtab.runs.parse import parse
 from trimtab.runs.policy import Shared
-from trimtab.runs.recipe import parse
 from trimtab.runs.run import run
 
 QUIET = Console(quiet=True)

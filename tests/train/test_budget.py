@@ -13,8 +13,8 @@ from trimtab import report
 from trimtab.runs import run as runs
 from trimtab.runs.budget import seconds_per_step
 from trimtab.runs.job import load_job
+from trimtab.runs.parse import parse
 from trimtab.runs.policy import Shared
-from trimtab.runs.recipe import parse
 from trimtab.runs.run import run, run_stages
 from trimtab.train.budget import GRACE, Budget
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 import tiny_folder
 from trimtab.runs.folder import Interrupted
-from trimtab.runs.recipe import parse
+from trimtab.runs.parse import parse
 from trimtab.runs.run import run
 
 QUIET = Console(quiet=True)

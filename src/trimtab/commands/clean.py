@@ -16,6 +16,7 @@ from trimtab.common.errors import Interrupted, check_answered, check_settings
 from trimtab.common.locks import writing
 from trimtab.common.progress import bar
 from trimtab.common.terminal import cells, say, table_of
+from trimtab.common.yaml_text import parse_value
 from trimtab.data import stored
 from trimtab.data.sources import load_rows
 from trimtab.evals import contamination
@@ -28,7 +29,6 @@ from trimtab.rewriting import clean_eval, rewriters, similarity
 from trimtab.rewriting.clean_eval import Cleaned, CleanEvalError, Detector, Scorer
 from trimtab.rewriting.rewriters import Rewriter, Way, causal, seq2seq, ways
 from trimtab.rewriting.rules import Rules
-from trimtab.runs.recipe import parse_value
 
 
 class Settings(clean_eval.Settings):

@@ -23,6 +23,7 @@ from trimtab.common.errors import UserError
 from trimtab.common.locks import writing
 from trimtab.common.progress import advance, bar
 from trimtab.common.terminal import cells, say, table_of
+from trimtab.common.yaml_text import parse_value
 from trimtab.core import answer_mask
 from trimtab.data import stored
 from trimtab.data.chat import date_facts
@@ -42,7 +43,6 @@ from trimtab.models.ends import end_tokens
 from trimtab.models.limits import check_prompts
 from trimtab.models.tokenizers import token_positions
 from trimtab.report import decoding as decoding_page
-from trimtab.runs.recipe import parse_value
 
 STRATEGIES = ("greedy", "sample", "top_k", "top_p", "typical", "eta", "min_p", "top_h", "penalty", "adaptive")
 SHOWN = 12

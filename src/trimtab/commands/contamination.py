@@ -15,6 +15,7 @@ from trimtab.commands import evaluate
 from trimtab.common.disk import check_writable
 from trimtab.common.errors import UserError
 from trimtab.common.terminal import cells, say, table_of
+from trimtab.common.yaml_text import parse_value
 from trimtab.data import stored
 from trimtab.evals.contamination import SETS, Set, Triangle, check_author, triangles
 from trimtab.evals.runner import Question, Read, question
@@ -24,7 +25,6 @@ from trimtab.models import loading
 from trimtab.models.asked import How
 from trimtab.report import contamination as page
 from trimtab.report.html import put
-from trimtab.runs.recipe import parse_value
 
 SUITE, FACTS, REPORT = "multiple_choice", "contamination.json", "report.html"
 

@@ -19,6 +19,7 @@ from trimtab.common.files import json_line
 from trimtab.common.locks import writing
 from trimtab.common.progress import advance, bar
 from trimtab.common.terminal import cells, say, table_of
+from trimtab.common.yaml_text import parse_value
 from trimtab.data.chat import adopt_date
 from trimtab.evals import suites
 from trimtab.evals.first_tokens import comparing
@@ -31,7 +32,6 @@ from trimtab.models.asked import How, load_asked
 from trimtab.report import evaluation as page
 from trimtab.report.evaluation import FACTS, SAMPLES
 from trimtab.report.html import put
-from trimtab.runs.recipe import parse_value
 
 
 class EvaluateError(UserError):

@@ -22,6 +22,7 @@ from trimtab.common.files import check_whole
 from trimtab.common.locks import writing
 from trimtab.common.progress import bar
 from trimtab.common.terminal import say
+from trimtab.common.yaml_text import parse_value
 from trimtab.data import stored
 from trimtab.data.chat import date_facts, text_of
 from trimtab.data.sources import SUFFIXES, load_rows, prompt_lines
@@ -34,7 +35,6 @@ from trimtab.models import loading
 from trimtab.models.asked import How, load_asked
 from trimtab.models.identity_layer import MARK
 from trimtab.models.limits import check_prompts
-from trimtab.runs.recipe import parse_value
 from trimtab.train import heldout
 
 ROWS = 8

@@ -1,0 +1,131 @@
+"""Whether a recipe holds what its method needs, and pydantic's verdict as one line that names the key."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import AliasChoices, BaseModel, ValidationError
+
+from trimtab.common.errors import nearest
+from trimtab.runs.recipe import FROZEN, STORED, Cut, Recipe, RecipeError
+
+
+def check_plainly(recipe: Recipe, where: str) -> None:
+    """The method's name and the training arguments, without importing them."""
+    from trimtab import methods
+    from trimtab.train import keys
+
+    try:
+        methods.check_name(recipe.method)
+        keys.check_plain(recipe.training)
+    except ValueError as error:
+        raise RecipeError(f"{where}: {error}") from None
+
+
+def check_method(recipe: Recipe, where: str) -> None:
+    """Fill in the defaults of options and training, and name what the method lacks.
+
+    Raises:
+        RecipeError: for an unknown method, option or training argument, or a missing model.
+    """
+    from trimtab import methods
+    from trimtab.train import keys
+
+    try:
+        method = methods.load(recipe.method)
+        keys.check_early(recipe.training, method.loop)
+    except ValueError as error:
+        raise RecipeError(f"{where}: {error}") from error
+    options = validate(method.config, recipe.options, where, ("options",), of=f"options of {recipe.method}")
+    recipe.options = options.model_dump()
+    wanted = method.wanted(options)
+    for role in sorted(wanted.roles):
+        if getattr(recipe.models, role, None) is None:
+            raise RecipeError(
+                f"{where}: method {recipe.method} needs models.{role}; add it, for example: {role}: smollm2-135m"
+            )
+    if recipe.models.reference == STORED and ("reference" in wanted.roles or wanted.start == "distribution"):
+        raise RecipeError(
+            f"{where}: method {recipe.method} reads whole distributions of models.reference, and a column holds only "
+            "what it says of the answers; name the model"
+        )
+    used = wanted.roles | ({"reference"} if wanted.start else set())
+    for role in FROZEN:
+        if getattr(recipe.models, role) is not None and role != "teacher" and role not in used:  # evaluations read it
+            raise RecipeError(f"{where}: method {recipe.method} does not use models.{role}; leave it out")
+    _check_loop(recipe, method.loop == "rollouts", wanted.credit, where)
+    if isinstance(recipe.models.policy, Cut) and recipe.models.policy.source == "teacher" and not recipe.models.teacher:
+        raise RecipeError(f"{where}: models.policy is made from the teacher, but models.teacher is missing")
+    _check_training(recipe, method.loop, where)
+    if "max_steps" not in recipe.training and "num_train_epochs" not in recipe.training:
+        recipe.training["num_train_epochs"] = 1
+
+
+def _check_training(recipe: Recipe, loop: Any, where: str) -> None:
+    """Arguments of TRL; last, because it takes seconds to import."""
+    from trimtab.train import settings
+
+    try:
+        recipe.training = settings.check(recipe.training, loop)
+    except ValueError as error:
+        raise RecipeError(f"{where}: {error}") from error
+
+
+def _check_loop(recipe: Recipe, rollouts: bool, credit: bool, where: str) -> None:
+    if rollouts and not recipe.reward:
+        raise RecipeError(
+            f"{where}: method {recipe.method} learns from its own answers and needs a reward to judge them by; add it, "
+            "for example: reward: exact"
+        )
+    if recipe.reward and not rollouts:
+        raise RecipeError(f"{where}: method {recipe.method} learns from the rows' answers; leave out reward")
+    if credit and recipe.models.reward_model is None:
+        raise RecipeError(
+            f"{where}: method {recipe.method} with these options needs models.reward_model, the folder of a "
+            "trained reward model"
+        )
+    if recipe.models.reward_model is not None and not credit:
+        raise RecipeError(
+            f"{where}: method {recipe.method} with these options does not use models.reward_model; leave it out"
+        )
+    check_minutes(recipe, recipe.minutes, where)
+
+
+def check_minutes(recipe: Recipe, minutes: float | None, where: str) -> None:
+    if minutes is not None and recipe.reward:
+        raise RecipeError(f"{where}: the speed of {recipe.method} is not known beforehand; leave out minutes")
+
+
+def validate(kind: Any, tree: Any, where: str, at: tuple, of: str | None = None) -> Any:
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        raise RecipeError(f"{where}: {_explain(kind, first, at, of)}") from error
+
+
+def _explain(kind: Any, error: Any, at: tuple, of: str | None) -> str:
+    location = [part for part in error["loc"] if part not in ("Cut", "str", "int", "list[int]")]
+    place = ".".join(map(str, (*at, *location)))
+    if error["type"] == "extra_forbidden":
+        known = keys_of(kind, location[:-1])
+        said = nearest(str(location[-1]), known, f"known keys: {', '.join(known) or 'none'}")
+        parent = of or ".".join(map(str, (*at, *location[:-1]))) or "the recipe"
+        return f"{parent} has no key {location[-1]!r}; {said}"
+    if error["type"] == "missing":
+        return f"{place} is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{place} is {'null' if error['input'] is None else repr(error['input'])}; {message[0].lower()}{message[1:]}"
+
+
+def keys_of(kind: Any, location: Iterable[Any]) -> list[str]:
+    """The keys of the model at `location`, under the names that a recipe uses."""
+    for part in (part for part in location if not isinstance(part, int)):
+        field = kind.model_fields.get(part) or kind.model_fields.get({"student": "policy"}.get(part, part))
+        assert field is not None
+        choices = getattr(field.annotation, "__args__", (field.annotation,))
+        kind = next((c for c in choices if isinstance(c, type) and issubclass(c, BaseModel)), kind)
+    names = []
+    for name, field in kind.model_fields.items():
+        alias = field.validation_alias
+        names += [str(c) for c in alias.choices] if isinstance(alias, AliasChoices) else [name]
+    return names
