@@ -1,0 +1,391 @@
+"""Mistakes at the heart of each part, planted by `mutate.py`: the tests named for one must go red."""
+
+from typing import NamedTuple
+
+
+class Mistake(NamedTuple):
+    name: str
+    where: str
+    """`core.batch:answer_mask`: a module and a function in it, `Class.method` where one name is not unique"""
+    old: str
+    """an expression or a statement that the function holds once, however it is laid out"""
+    new: str
+    tests: tuple[str, ...]
+    """beginnings of test functions under tests; each must go red"""
+
+
+BATCH, DRAWS, LOSS = "core/test_batch.py::", "core/test_draws.py::", "core/test_loss.py::"
+LOGPROBS, VOCAB = "core/test_logprobs.py::", "core/test_vocab.py::"
+DIVERGENCE, PARITY = "objectives/test_divergence.py::", "parity/test_divergence_parity.py::"
+SFT, KD, HPD, PSFT, WSPO, DPO, CLM, LCO, DISTRL, GRPO, RLOO = (
+    f"methods/test_{name}.py::"
+    for name in ("sft", "kd", "hpd", "psft", "wspo", "dpo", "clm", "lco", "distrl", "grpo", "rloo")
+)
+FORWARD, STUDENT, IDENTITY = "models/test_forward.py::", "models/test_student.py::", "models/test_identity_layer.py::"
+SNAPSHOT, FUSED, COLUMNS = "signals/test_snapshot.py::", "signals/test_fused.py::", "signals/test_columns.py::"
+ADVANTAGES, SURROGATE = "objectives/test_advantages.py::", "objectives/test_policy_gradient.py::"
+REALIGN, CHATS = "decoding/test_realign.py::", "data/test_chat.py::"
+
+MISTAKES = [
+    # --- what is learnt from: shifts, masks, precision, draws
+    Mistake(
+        "shift: answer mask not moved by one",
+        "core.batch:answer_mask",
+        "labels[:, 1:]",
+        "labels[:, :-1]",
+        (
+            BATCH + "test_answer_mask_says_which_predictions_count",
+            SFT + "test_gradient_at_the_logits_is_q_minus_one_hot_over_the_tokens",
+        ),
+    ),
+    Mistake(
+        "mask: inverted",
+        "core.batch:answer_mask",
+        "labels[:, 1:] != IGNORE",
+        "labels[:, 1:] == IGNORE",
+        (BATCH + "test_loss_does_not_change_with_the_logits_of_ignored", LOSS + "test_count_is_what_each_reduction"),
+    ),
+    Mistake(
+        "shift: logits and hidden states moved like labels",
+        "core.batch:predicting",
+        "states[:, :-1]",
+        "states[:, 1:]",
+        (BATCH + "test_logits_at_t_meet_the_label", FORWARD + "test_our_sft_is_the_loss_of_transformers_itself"),
+    ),
+    Mistake(
+        "shift: stored numbers one place early",
+        "signals.columns:Column.__call__",
+        "inputs[self.column][:, 1:]",
+        "inputs[self.column][:, :-1]",
+        (COLUMNS + "test_each_number_stands_at_its_own", WSPO + "test_two_live_models_and_a_stored_column"),
+    ),
+    Mistake(
+        "crop: to the larger vocabulary",
+        "core.batch:vocab_size",
+        "min(sizes)",
+        "max(sizes)",
+        (BATCH + "test_both_distributions_are_cropped", VOCAB + "test_engine_equals_plain_logits_with_a_teacher_of"),
+    ),
+    Mistake(
+        "temperature: ignored",
+        "core.batch:TokenBatch.log_softmax",
+        "logits.float() / temperature",
+        "logits.float()",
+        (KD + "test_temperature_softens_both", PARITY + "test_kd_is_trls_generalised_jsd"),
+    ),
+    Mistake(
+        "precision: log-softmax in bfloat16",
+        "core.batch:TokenBatch.log_softmax",
+        "torch.log_softmax(scaled, dim=-1, dtype=torch.float32)",
+        "torch.log_softmax(scaled, dim=-1).float()",
+        (BATCH + "test_log_softmax_of_bfloat16_logits_runs_in_float32", KD + "test_bfloat16_logits_lose_nothing"),
+    ),
+    Mistake(
+        "draws: by the row of the micro-batch",
+        "core.batch:uniform",
+        "self.row_id[self.row]",
+        "self.row",
+        (DRAWS + "test_the_draws_of_a_batch_are_the_same_for_any_cut", HPD + "test_any_split_into_micro_batches"),
+    ),
+    Mistake(
+        "draws: the hash ignores the row",
+        "core.draws:hashed_uniform",
+        "(seed, step, stream, row_id, position)",
+        "(seed, step, stream, position)",
+        (DRAWS + "test_a_draw_depends_on_each_of_its_five_coordinates", DRAWS + "test_draws_are_uniform"),
+    ),
+    # --- divisors, and the engine between logits and loss
+    Mistake(
+        "divisor: mean of means",
+        "core.loss:weights",
+        "total = max(len(batch), 1) if total is None else total",
+        "total = max(len(batch), 1)",
+        (
+            LOSS + "test_loss_does_not_depend_on_how_rows_are_grouped",
+            FORWARD + "test_eight_rows_give_the_same_gradient_as_8x1_2x4_and_1x8",
+        ),
+    ),
+    Mistake(
+        "divisor: long rows count more in the mean over sequences",
+        "core.loss:weights",
+        "ones / batch.lengths[batch.row]",
+        "ones",
+        (LOSS + "test_sequence_mean_gives_every_row_with_an_answer_the_same_share",),
+    ),
+    Mistake(
+        "log-probability: sign of the softmax in the gradient",
+        "core.logprobs:_TokenLogprobs.backward",
+        "-grad.sum(dim=-1, keepdim=True)",
+        "grad.sum(dim=-1, keepdim=True)",
+        (LOGPROBS + "test_value_and_gradient_are_those_of_torch", LOGPROBS + "test_gradient_is_one_hot_minus_softmax"),
+    ),
+    Mistake(
+        "head: gradient of the last block only",
+        "core.vocab:_block",
+        "total.addmm_(grad_raw.T, leaf)",
+        "total.copy_(grad_raw.T @ leaf)",
+        (VOCAB + "test_engine_equals_plain_logits",),
+    ),
+    Mistake(
+        "head: soft-cap skipped",
+        "core.vocab:Head.finish",
+        "self.softcap is not None",
+        "False",
+        (VOCAB + "test_the_head_scales_first_and_caps", FORWARD + "test_our_sft_is_the_loss_of_trls_fused_head"),
+    ),
+    Mistake(
+        "engine: gradient from above ignored",
+        "core.vocab:_FusedLoss.backward",
+        "grad_outputs[0] * ctx.scale",
+        "ctx.scale",
+        (VOCAB + "test_the_gradient_that_comes_from_above_is_multiplied_in",),
+    ),
+    # --- objectives and methods: signs, directions, roles
+    Mistake(
+        "sft: sign of the log-likelihood",
+        "objectives.likelihood:Likelihood.__call__",
+        "-self._weight(batch, logprobs.detach()) * logprobs if self.weight != 'one' else -logprobs",
+        "-self._weight(batch, logprobs.detach()) * logprobs if self.weight != 'one' else logprobs",
+        (SFT + "test_loss_is_minus_the_log_probability_of_the_next", PARITY + "test_sft_is_torchs_cross_entropy"),
+    ),
+    Mistake(
+        "divergence: direction of the forward KL",
+        "objectives.divergence:forward_kl",
+        "_kl(teacher_logprobs.detach(), student_logprobs)",
+        "_kl(student_logprobs, teacher_logprobs.detach())",
+        (DIVERGENCE + "test_forward_kl_of_two_known", PARITY + "test_forward_kl_is_torchs_kl_div"),
+    ),
+    Mistake(
+        "divergence: the JSD's two terms exchanged",
+        "objectives.divergence:jsd",
+        "beta * _kl(log_p, log_m) + (1 - beta) * _kl(log_q, log_m)",
+        "(1 - beta) * _kl(log_p, log_m) + beta * _kl(log_q, log_m)",
+        (DIVERGENCE + "test_jsd_over_beta_tends_to_the_forward_kl", PARITY + "test_kd_is_trls_generalised_jsd"),
+    ),
+    Mistake(
+        "fused teacher: the ends of the scale exchanged",
+        "signals.fused:fuse",
+        "torch.lerp(r, a, self.strength)",
+        "torch.lerp(a, r, self.strength)",
+        (
+            FUSED + "test_the_ends_of_the_scale_are_the_models",
+            "methods/test_trra.py::test_each_token_costs_the_kl_from",
+        ),
+    ),
+    Mistake(
+        "hpd: pulls the competitor up",
+        "methods.hpd:hpd_weights",
+        "suppress * k_draw",
+        "-(suppress * k_draw)",
+        (HPD + "test_the_weights_of_every_branch_are_those", HPD + "test_gradient_at_the_logits_is_the_two_weighted"),
+    ),
+    Mistake(
+        "psft: the ratio turned around",
+        "methods.psft:psft_values",
+        "ratios(logprobs, snapshot_logprobs)",
+        "ratios(snapshot_logprobs, logprobs)",
+        (PSFT + "test_the_loss_is_minus_the_ratio_up_to_the_clip", PSFT + "test_a_fresh_snapshot_gives_minus_1"),
+    ),
+    Mistake(
+        "ratio: the other side is trained too",
+        "objectives.policy_gradient:ratios",
+        "old.detach()",
+        "old",
+        (PSFT + "test_the_snapshot_gets_no_gradient",),
+    ),
+    Mistake(
+        "surrogate: the larger of the two is taken",
+        "objectives.policy_gradient:clipped_surrogate",
+        "torch.minimum(ratio * advantages, bounded * advantages)",
+        "torch.maximum(ratio * advantages, bounded * advantages)",
+        (SURROGATE + "test_the_surrogate_by_hand", SURROGATE + "test_the_gradient_is_that_of_the_ratio"),
+    ),
+    Mistake(
+        "advantages: the std of a group is that of the population",
+        "objectives.advantages:group_normalised",
+        "group_mean(centred.square(), group) * size / (size - 1).clamp(min=1)",
+        "group_mean(centred.square(), group)",
+        (ADVANTAGES + "test_normalised_by_hand", GRPO + "test_value_and_gradient_are_those_of_trls"),
+    ),
+    Mistake(
+        "advantages: the answer itself is in the mean that leaves it out",
+        "objectives.advantages:leave_one_out",
+        "(rewards - group_mean(rewards, group)) * size / (size - 1).clamp(min=1)",
+        "rewards - group_mean(rewards, group)",
+        (ADVANTAGES + "test_the_mean_that_leaves_one_out", RLOO + "test_value_and_gradient_are_those_of_trls"),
+    ),
+    Mistake(
+        "advantages: what comes later is not discounted",
+        "objectives.advantages:gae",
+        "gamma * lam * after",
+        "gamma * after",
+        (ADVANTAGES + "test_gae_by_hand",),
+    ),
+    Mistake(
+        "dpo: chosen and rejected exchanged",
+        "objectives.preference:DPO.ratios",
+        "(ratios[0::2], ratios[1::2])",
+        "(ratios[1::2], ratios[0::2])",
+        (
+            DPO + "test_log_ratios_are_summed_over_each_answer_and_both_rows_of_a_pair_carry_its_loss",
+            CLM + "test_the_margin_of_the_chosen_answers_grows_with_the_strength_on_both_sides",
+        ),
+    ),
+    Mistake(
+        "dpo: without the reference",
+        "objectives.preference:DPO.ratios",
+        'batch.logprobs() - batch.logprobs(of="reference")',
+        "batch.logprobs()",
+        (
+            DPO + "test_it_starts_at_log_2_when_the_reference_is_a_copy_of_the_policy",
+            CLM + "test_it_starts_at_log_2_with_the_network_itself_as_reference",
+        ),
+    ),
+    Mistake(
+        "wspo: gamma at the weak ratio",
+        "methods.wspo:WSPO.__call__",
+        "self.gamma * strong - weak",
+        "strong - self.gamma * weak",
+        (WSPO + "test_each_token_costs_the_square_of_gamma", "parity/test_dpo_parity.py::test_wspo_is_its_formula"),
+    ),
+    Mistake(
+        "lco: a reward of zero has the sharp beta",
+        "methods.lco:_sparse",
+        "reward > 0",
+        "reward >= 0",
+        (LCO + "test_a_reward_is_known_of_the_drawn_token_alone",),
+    ),
+    Mistake(
+        "distrl: small log-ratios count",
+        "methods.distrl:candidates_kl",
+        "torch.where(ratio.abs() < threshold, 0.0, ratio)",
+        "ratio",
+        (DISTRL + "test_the_kl_over_candidates_and_the_rest_by_hand",),
+    ),
+    Mistake(
+        "credit: the margin is multiplied by beta",
+        "objectives.credit:bradley_terry",
+        "beta * (chosen - rejected) - margin",
+        "beta * (chosen - rejected - margin)",
+        ("objectives/test_credit_objectives.py::test_bradley_terry_by_hand",),
+    ),
+    # --- models and signals
+    Mistake(
+        "student: the first layers whatever was asked for",
+        "models.student:copy_layers",
+        "old == int(index)",
+        "new == int(index)",
+        (STUDENT + "test_logits_are_those_of_the_original_without_the_other_layers",),
+    ),
+    Mistake(
+        "dial: the other rows go around",
+        "models.identity_layer:around",
+        "torch.where(_for_each(rows, given), given, computed)",
+        "torch.where(_for_each(rows, given), computed, given)",
+        (
+            IDENTITY + "test_rows_choose_for_themselves",
+            REALIGN + "test_at_0_it_is_the_original_model_and_at_1_the_expanded_one",
+        ),
+    ),
+    Mistake(
+        "head of scores: a score is read before its token",
+        "models.scalar_head:add_score_forward.forward",
+        "hidden[:, 1:]",
+        "hidden[:, :-1]",
+        ("models/test_scalar_head.py::test_the_score_of_a_token_is_read_behind_it",),
+    ),
+    Mistake(
+        "snapshot: never renewed",
+        "signals.snapshot:on_step_begin",
+        "done % self.every == 0",
+        "False",
+        (SNAPSHOT + "test_it_is_renewed_every_so_many_updates", PSFT + "test_with_a_new_snapshot_at_each_update_it_is"),
+    ),
+    # --- rows, steps, resume
+    Mistake(
+        "rows: what follows the end token is learnt",
+        "data.rows:_ended",
+        "turn.answer[:end]",
+        "turn.answer",
+        (CHATS + "test_an_answer_ends_at_its_own_end_token",),
+    ),
+    Mistake(
+        "tokens: a second begin token before the row's own",
+        "data.tokens:_begun",
+        "ids[: len(self.first)] == self.first",
+        "False",
+        (CHATS + "test_begin_and_end_stand_once",),
+    ),
+    Mistake(
+        "windows: one row of each",
+        "train.windows:WindowSampler.__iter__",
+        "yield from order[start : start + self.window]",
+        "yield order[start : start + self.window][_]",
+        ("train/test_windows.py::test_each_window_is_given_several_times_in_a_row_before_the_next",),
+    ),
+    Mistake(
+        "resume: a torn line is kept",
+        "data.stored:drop_torn_line",
+        "os.truncate(path, end)",
+        "os.truncate(path, len(whole))",
+        ("evals/test_runner.py::test_a_torn_last_line_is_cut_off_and_others_are_named",),
+    ),
+    # --- decoding
+    Mistake(
+        "decoding: realign mixes with the wrong sign",
+        "decoding.realign:next_logits",
+        "1 - now[dial.original]",
+        "1 + now[dial.original]",
+        (REALIGN + "test_logits_are_linear_in_the_strength", "decoding/test_dera.py::test_with_the_weights_of_an_exp"),
+    ),
+    Mistake(
+        "early exit: the pasts of rows that go on are mixed up",
+        "decoding._streams:keep",
+        "cache.batch_select_indices(places.to(self.model.device))",
+        "cache.batch_select_indices(places.flip(0).to(self.model.device))",
+        ("decoding/test_ragged.py::test_greedy_tokens_are_those_of_generate",),
+    ),
+    Mistake(
+        "prefill: attention sees the gap",
+        "decoding._beginning:begin",
+        "attention_mask.gather(1, source)",
+        "torch.ones_like(attention_mask)",
+        ("decoding/test_beginning.py::test_logits_are_those_of_whole_prompts",),
+    ),
+    Mistake(
+        "penalty: negative scores are rewarded",
+        "decoding.penalty:weaken",
+        "torch.where(scores < 0, scores * strength, scores / strength)",
+        "scores / strength",
+        ("decoding/test_penalty.py::test_scores_of_repeated_tokens_by_hand",),
+    ),
+    # --- rewards, metrics, evaluation
+    Mistake(
+        "parser: one of two options that a text names is its choice",
+        "rewards.parsing:letters",
+        "found if several or len(found) == 1 else ()",
+        "found[:1]",
+        ("rewards/test_parsing.py::test_a_written_answer_is_read",),
+    ),
+    Mistake(
+        "auc: right answers are the wrong ones",
+        "metrics.token_scores:area",
+        "ranks(value) * right",
+        "ranks(value) * (1 - right)",
+        ("metrics/test_token_scores.py::test_auc_of_answers_by_hand",),
+    ),
+    Mistake(
+        "intervals: too wide",
+        "report.seeds:mean",
+        "math.sqrt(number)",
+        "math.sqrt(number - 1)",
+        ("report/test_report_seeds.py::test_the_mean_and_its_interval_by_hand",),
+    ),
+    Mistake(
+        "accuracy: answers that were not understood leave the denominator",
+        "evals.suite:accuracy",
+        '("strict", sums, ones)',
+        '("strict", sums, known)',
+        ("evals/test_suite.py::test_an_answer_that_was_not_understood_is_wrong_in_one_number_and_absent",),
+    ),
+]
