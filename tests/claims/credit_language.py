@@ -43,7 +43,8 @@ from trimtab.common import fingerprint
 from trimtab.common.environment import environment
 from trimtab.data.sources import Row, load_rows
 from trimtab.evals.models import Local
-from trimtab.evals.scored import Worth, read, worth
+from trimtab.evals.scored import read
+from trimtab.evals.worth import Worth, worth
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head

@@ -11,8 +11,7 @@ from rich.console import Console
 
 import tiny_folder
 from trimtab.commands import evaluate
-from trimtab.evals.scored import plain
-from trimtab.evals.suite import Measure
+from trimtab.evals.suite import Measure, plain
 from trimtab.metrics.intervals import Interval
 from trimtab.report import evaluation as page
 from trimtab.report.reading import ReportError

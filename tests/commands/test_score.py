@@ -19,8 +19,10 @@ from trimtab.commands import score as scoring
 from trimtab.commands.score import Settings, encode, score, score_into
 from trimtab.common import fingerprint
 from trimtab.data.sources import DataError
-from trimtab.evals.scored import Asked, Scored, read, worth
-from trimtab.metrics import token_scores as credit
+from trimtab.evals.scored import Asked, Scored, read
+from trimtab.evals.worth import worth
+from trimtab.metrics.step_f1 import verification
+from trimtab.metrics.step_scores import RULES, step_scores
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.models.scalar_head import with_scalar_head
 from trimtab.signals.reward_model import ScoreSpec, load_reward_model
@@ -311,7 +313,7 @@ def test_of_unequal_numbers_of_answers_the_n_that_uses_most_is_taken():
     assert "Rows do not say their final answers" in result.notes[1]
 
 
-@pytest.mark.parametrize(("kind", "rules"), [("ratio", credit.RULES[:4]), ("scalar", credit.RULES[4:])])
+@pytest.mark.parametrize(("kind", "rules"), [("ratio", RULES[:4]), ("scalar", RULES[4:])])
 def test_steps_are_verified_by_the_rules_that_fit_the_scores(files, tmp_path, kind, rules):
     lines, measures = run(files, tmp_path / "out", "steps", kind)
     lines.sort(key=lambda line: line["row"])
@@ -326,8 +328,8 @@ def test_steps_are_verified_by_the_rules_that_fit_the_scores(files, tmp_path, ki
             for step in row["completions"]:  # one token a character, newlines between
                 at += len(step) + bool(ends)
                 ends.append(at)
-            scores.append(credit.step_scores(line["scores"], ends, rule))
-        wanted = credit.verification(scores, labels, [row["prompt"][0]["content"] for row in STEPS])
+            scores.append(step_scores(line["scores"], ends, rule))
+        wanted = verification(scores, labels, [row["prompt"][0]["content"] for row in STEPS])
         for one in (one for one in measures["steps"] if one["rule"] == rule):
             assert one["f1"] == pytest.approx(list(wanted[one["threshold"]].f1))
             assert one["traces"] == 24

@@ -8,7 +8,6 @@ from scipy import stats
 
 from trimtab.metrics import consistency
 from trimtab.metrics.consistency import (
-    bootstrap,
     cosine,
     cronbach,
     difference,
@@ -16,20 +15,19 @@ from trimtab.metrics.consistency import (
     order_shifts,
     p_value,
     pcp,
-    percentile,
     profile_distance,
-    ranks,
     repeat_spread,
     reverse_differences,
     same_side,
     scored,
     shuffled,
-    spearman,
     spearman_brown,
     split_half,
     uniform,
     vmd,
 )
+from trimtab.metrics.intervals import bootstrap
+from trimtab.metrics.ranks import percentile, ranks, spearman
 
 
 def ratings(seed: int, number: int = 40) -> tuple[np.ndarray, np.ndarray]:

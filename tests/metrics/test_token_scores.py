@@ -10,29 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny_folder
+from trimtab.metrics.best_of_n import best_of_n
+from trimtab.metrics.calibration import brier, calibration, reliability
+from trimtab.metrics.ranks import auc
+from trimtab.metrics.step_f1 import GRID, best_threshold, first_error, mean_f1, step_f1, verification
+from trimtab.metrics.step_scores import RULES, Rule, rendered, step_scores, step_tokens
 from trimtab.metrics.token_scores import (
-    GRID,
-    RULES,
-    Rule,
     around_error,
-    auc,
-    best_of_n,
-    best_threshold,
-    brier,
-    calibration,
-    first_error,
     mark,
-    mean_f1,
     outcome_auc,
     pair_accuracy,
-    reliability,
-    rendered,
     sign_accuracy,
-    step_f1,
-    step_scores,
-    step_tokens,
     token_auc,
-    verification,
 )
 
 SMALL = st.integers(-4, 4)
@@ -72,6 +61,10 @@ def test_scores_that_cannot_be_compared_are_refused(chosen, message):
 # ---------------------------------------------------------------- planted errors
 
 
+def lower_auc(scores, wrong) -> float:
+    return 1 - auc(scores, wrong)
+
+
 def brute_auc(scores, wrong) -> float:
     below = [w for w, bad in zip(scores, wrong) if bad]
     others = [s for s, bad in zip(scores, wrong) if not bad]
@@ -80,20 +73,20 @@ def brute_auc(scores, wrong) -> float:
 
 def test_auc_of_four_tokens_by_hand():
     # wrong tokens 1 and 3; others 2 and 3: 1 < 2, 1 < 3, 3 > 2, 3 = 3
-    assert auc([1, 2, 3, 3], [True, False, True, False]) == (1 + 1 + 0 + 0.5) / 4
-    assert auc([0, 5, 6], [1, 0, 0]) == 1.0
-    assert auc([9, 5, 6], [1, 0, 0]) == 0.0
+    assert lower_auc([1, 2, 3, 3], [True, False, True, False]) == (1 + 1 + 0 + 0.5) / 4
+    assert lower_auc([0, 5, 6], [1, 0, 0]) == 1.0
+    assert lower_auc([9, 5, 6], [1, 0, 0]) == 0.0
 
 
 @given(st.lists(st.tuples(SMALL, st.booleans()), min_size=2, max_size=12).filter(lambda t: len({b for _, b in t}) == 2))
 @settings(deadline=None)
 def test_auc_is_that_of_all_pairs_and_keeps_under_increasing_maps(tokens):
     scores, wrong = np.array([s for s, _ in tokens], float), [b for _, b in tokens]
-    found = auc(scores, wrong)
+    found = lower_auc(scores, wrong)
     assert found == pytest.approx(brute_auc(scores, wrong))
-    assert auc(np.exp(scores), wrong) == found
-    assert auc(-scores, wrong) == pytest.approx(1 - found)
-    assert auc(scores[::-1], wrong[::-1]) == found
+    assert lower_auc(np.exp(scores), wrong) == pytest.approx(found)
+    assert lower_auc(-scores, wrong) == pytest.approx(1 - found)
+    assert lower_auc(scores[::-1], wrong[::-1]) == pytest.approx(found)
 
 
 def test_token_auc_is_the_mean_over_answers_and_counts_those_without_both_kinds():

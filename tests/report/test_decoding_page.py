@@ -6,8 +6,8 @@ import os
 import numpy as np
 import pytest
 
-from trimtab.metrics.intervals import Interval, bootstrap_ratio
-from trimtab.report.decoding import Column, Page, Series, marked, mean_along, over_texts, resampled, write
+from trimtab.metrics.intervals import Interval, bootstrap_corpus, bootstrap_ratio, bootstrap_sums
+from trimtab.report.decoding import Column, Page, Series, marked, mean_along, write
 
 NAMES = ("greedy", "adaptive", "human")
 
@@ -118,12 +118,12 @@ def test_words_of_a_run_that_was_there_before_are_marked():
 
 def test_an_interval_over_rows_is_that_of_a_ratio():
     table = np.random.default_rng(0).uniform(1, 9, size=(40, 2))
-    found = resampled(table, lambda sums: sums[..., 0] / sums[..., 1])
+    found = bootstrap_sums(table, lambda sums: sums[..., 0] / sums[..., 1])
     wanted = bootstrap_ratio(table[:, 0], table[:, 1])
     assert found.estimate == pytest.approx(wanted.estimate)
     assert found.low == pytest.approx(wanted.low, rel=0.05)
     assert found.high == pytest.approx(wanted.high, rel=0.05)
-    assert math.isnan(resampled(table[:1], lambda sums: sums[..., 0]).low)
+    assert math.isnan(bootstrap_sums(table[:1], lambda sums: sums[..., 0]).low)
 
 
 def test_an_interval_over_texts_surrounds_its_estimate():
@@ -133,7 +133,7 @@ def test_an_interval_over_texts_surrounds_its_estimate():
         words = " ".join(found).split()
         return len(set(words)) / len(words)
 
-    found = over_texts(texts, distinct)
+    found = bootstrap_corpus(texts, distinct)
     assert found.estimate == distinct(texts)
     assert found.low < found.estimate < found.high
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from trimtab.evals.scored import Asked, Scored, dumped, worth
+from trimtab.evals.scored import Asked, Scored
+from trimtab.evals.worth import dumped, worth
 from trimtab.report import scores as page
 
 TEXT = "2 + 3 = 6</script> 6"

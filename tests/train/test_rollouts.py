@@ -24,7 +24,6 @@ from trimtab.train.rollouts import (
     check_buffer,
     cropped,
     laid_out,
-    outcome_auc,
     packed,
     rollout_config,
     unpacked,
@@ -511,10 +510,3 @@ def test_settings_that_could_not_be_kept_are_refused(tmp_path, changes, said):
 def test_settings_of_trl_are_checked_before_anything_is_loaded(tmp_path, changes, said):
     with pytest.raises(settings.TrainingError, match=said):
         settings.build(settings.check({**SETTINGS, **changes}, "rollouts"), tmp_path, 0, "rollouts")
-
-
-def test_scores_are_held_against_outcomes():
-    rewards = torch.tensor([1.0, 0.0, 1.0, 0.0])
-    assert outcome_auc(torch.tensor([3.0, 1.0, 2.0, 0.0]), rewards) == 1
-    assert outcome_auc(torch.tensor([0.0, 1.0, 2.0, 2.0]), rewards) == 0.375
-    assert outcome_auc(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 1.0])) is None

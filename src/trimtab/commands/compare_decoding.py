@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from trimtab.decoding._fits import batches, takes
 from trimtab.decoding._own import check_own, check_stored
 from trimtab.decoding.penalty import PenaltyProcessor
 from trimtab.metrics import embeddings
-from trimtab.metrics.intervals import Interval, bootstrap_ratio
+from trimtab.metrics.intervals import Interval, bootstrap_corpus, bootstrap_ratio, bootstrap_sums, mean_of
 from trimtab.metrics.text_quality import MissingMauve, SelfReinforcement, cosine, counts, distinct, mauve, zipf
 from trimtab.models import loading
 from trimtab.models.asked import How, load_asked
@@ -710,7 +711,7 @@ def _columns(
     written: Sequence[Written],
     coherence: Mapping[str, Sequence[float]],
 ) -> list[decoding_page.Column]:
-    column, resampled = decoding_page.Column, decoding_page.resampled
+    column, resampled = decoding_page.Column, partial(bootstrap_sums, skip_nan=True)
 
     def repeated(found: Sequence[str], *sizes: int) -> np.ndarray:
         """[R, 2 len(sizes)]: distinct n-grams and n-grams of each text."""
@@ -745,7 +746,7 @@ def _columns(
             "distinct-2",
             "Different pairs of words in all texts together over all pairs; falls with the amount of text.",
             3,
-            {k: decoding_page.over_texts(t, lambda found: distinct(found, 2)) for k, t in texts.items()},
+            {k: bootstrap_corpus(t, lambda found: distinct(found, 2)) for k, t in texts.items()},
         )
     )
     if coherence:
@@ -754,7 +755,7 @@ def _columns(
                 "coherence",
                 "Cosine of the sentence embeddings of a text and of its prompt.",
                 3,
-                {k: bootstrap_ratio(np.array(v), np.ones(len(v))) for k, v in coherence.items()},
+                {k: mean_of(v) for k, v in coherence.items()},
             )
         )
     columns.append(
@@ -787,10 +788,7 @@ def _columns(
             "words",
             "Words of a text.",
             1,
-            {
-                k: bootstrap_ratio(np.array([len(x.split()) for x in t], float), np.ones(len(t)))
-                for k, t in texts.items()
-            },
+            {k: mean_of([len(x.split()) for x in t]) for k, t in texts.items()},
         )
     )
     columns.append(
@@ -798,7 +796,7 @@ def _columns(
             "zipf",
             "How steeply word frequencies fall with their rank; about 1 for human text.",
             2,
-            {k: decoding_page.over_texts(t, zipf) for k, t in texts.items()},
+            {k: bootstrap_corpus(t, zipf) for k, t in texts.items()},
         )
     )
     tracked = [one for one in written if one.reinforcement and one.reinforcement[0]]

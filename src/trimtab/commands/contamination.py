@@ -19,8 +19,7 @@ from trimtab.common.yaml_text import parse_value
 from trimtab.data import stored
 from trimtab.evals.contamination import SETS, Set, Triangle, check_author, triangles
 from trimtab.evals.runner import Question, Read, question
-from trimtab.evals.scored import plain
-from trimtab.evals.suite import Answered, baselines
+from trimtab.evals.suite import Answered, baselines, plain
 from trimtab.models import loading
 from trimtab.models.asked import How
 from trimtab.report import contamination as page

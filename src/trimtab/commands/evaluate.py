@@ -25,8 +25,7 @@ from trimtab.evals import suites
 from trimtab.evals.first_tokens import comparing
 from trimtab.evals.models import Answerer, Endpoint, Local
 from trimtab.evals.runner import Answers, Question, Read, ask, check_question, measures, question
-from trimtab.evals.scored import plain
-from trimtab.evals.suite import Answered, baselines
+from trimtab.evals.suite import Answered, baselines, plain
 from trimtab.models import loading
 from trimtab.models.asked import How, load_asked
 from trimtab.report import evaluation as page

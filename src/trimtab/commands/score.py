@@ -26,7 +26,8 @@ from trimtab.data.processbench import processbench
 from trimtab.data.rows import answer_offsets, prepare
 from trimtab.data.sources import DataError, Row, load_rows
 from trimtab.evals.runner import Answers
-from trimtab.evals.scored import Asked, Scored, Span, digits, dumped, form_of, read, step_tokens, worth
+from trimtab.evals.scored import Asked, Scored, Span, digits, form_of, read, step_tokens
+from trimtab.evals.worth import dumped, worth
 from trimtab.models import limits, loading
 from trimtab.models.ends import end_tokens
 from trimtab.models.limits import check_ids

@@ -13,7 +13,7 @@ import numpy as np
 
 from trimtab.data.sources import Row
 from trimtab.evals.suite import Answered
-from trimtab.metrics.intervals import Array, Interval, bootstrap_ratio, paired_difference
+from trimtab.metrics.intervals import Interval, bootstrap_ratio, mean_of, stratified_mean
 from trimtab.rewriting import similarity
 from trimtab.rewriting.clean_eval import Cleaned, CleanEvalError, Scorer
 
@@ -107,7 +107,8 @@ def _triangle(model: str, values: dict[str, dict[str, dict[str, float]]], baseli
     own = values[model]
     original, clean, control = (own[name] for name in SETS)
     gap = _paired(model, clean, original)
-    excess = unpaired_difference(list(control.values()), list(original.values()))
+    sides = [(list(side.values()), np.ones(len(side))) for side in (control, original)]
+    excess = stratified_mean(sides, (-1, 1))  # of different items: each side is drawn by itself
     shift, above = None, excess
     if baseline is not None:
         other = values[baseline]
@@ -115,14 +116,12 @@ def _triangle(model: str, values: dict[str, dict[str, dict[str, float]]], baseli
         if not shared:
             raise CleanEvalError(f"{model} and {baseline} share no items")
         theirs = [other["original"][i] - other["clean"][i] for i in shared]
-        ours = [original[i] - clean[i] for i in shared]
-        ones = [1.0] * len(shared)
-        shift = paired_difference(theirs, ones, ours, ones)
+        shift = mean_of([original[i] - clean[i] - gap_of for i, gap_of in zip(shared, theirs)])
         above = _paired(model, other["original"], original)
     recovery = None
     if above.known and above.low > 0:
         recovery = float(np.clip(gap.estimate / above.estimate, 0, LIMIT))
-    scores = {name: bootstrap_ratio(list(own[name].values()), np.ones(len(own[name]))) for name in SETS}
+    scores = {name: mean_of(list(own[name].values())) for name in SETS}
     return Triangle(model, scores, gap, excess, shift, recovery)
 
 
@@ -131,30 +130,7 @@ def _paired(model: str, one: dict[str, float], other: dict[str, float]) -> Inter
     shared = [i for i in other if i in one]
     if not shared:
         raise CleanEvalError(f"{model}: original and clean items share no ids")
-    ones = np.ones(len(shared))
-    return paired_difference([one[i] for i in shared], ones, [other[i] for i in shared], ones)
-
-
-def unpaired_difference(one: Sequence[float], other: Sequence[float], seed: int = 0, draws: int = 2000) -> Interval:
-    """mean(other) - mean(one) and its 95 % interval where both are of different items: each is drawn by itself.
-
-    Args:
-        one, other: a value for each item.
-        seed, draws: of the bootstrap.
-
-    Returns:
-        (estimate, low, high); the ends are NaN where a side has fewer than two items.
-    """
-    sides: list[Array] = [np.asarray(side, float) for side in (one, other)]
-    estimate = float(sides[1].mean() - sides[0].mean())
-    if min(map(len, sides)) < 2:
-        return Interval(estimate, np.nan, np.nan)
-    generator = np.random.default_rng(seed)
-    means = [
-        np.array([side[generator.integers(len(side), size=len(side))].mean() for _ in range(draws)]) for side in sides
-    ]
-    low, high = np.percentile(means[1] - means[0], [2.5, 97.5])
-    return Interval(estimate, float(low), float(high))
+    return mean_of([other[i] - one[i] for i in shared])
 
 
 # ---------------------------------------------------------------- what a set keeps of its words
@@ -187,7 +163,7 @@ def surface(cleaned: Cleaned, scorers: Sequence[Scorer]) -> dict[str, Any]:
         columns = {scorer.name: scorer(pairs) for scorer in scorers}
         columns["ROUGE-L"] = [similarity.rouge_l(*pair) for pair in pairs]
         for name, column in columns.items():
-            found[name] = _json(bootstrap_ratio(column, np.ones(len(column))))
+            found[name] = _json(mean_of(column))
         same, whole = np.array([similarity.copied(*pair) for pair in pairs], float).T
         found["13-grams kept"] = _json(bootstrap_ratio(same, whole)) if whole.any() else None
     return found

@@ -1,10 +1,7 @@
-"""Answers that a reward model has scored token by token, and what the scores are worth where rows say what is right.
+"""Answers of rows that a reward model is to score token by token, and their scores."""
 
-What the rows hold decides what is measured: pairs, answers with labels (several to a prompt for best of n), steps.
-"""
-
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -13,11 +10,7 @@ from numpy.typing import NDArray
 from trimtab.data.chat import text_of
 from trimtab.data.rows import one_side, outcome, step_labels, stepwise
 from trimtab.data.sources import DataError, Row
-from trimtab.evals.suite import Measure
-from trimtab.metrics import token_scores as credit
-from trimtab.metrics.intervals import Array, Interval
-from trimtab.metrics.token_scores import BestOfN, Bin, Decile, Rule, StepF1
-from trimtab.objectives.credit import Source
+from trimtab.metrics import step_scores
 
 Form = Literal["pairs", "answers", "steps"]
 Side = Literal["answer", "chosen", "rejected"]
@@ -146,7 +139,7 @@ def _steps(index: int, row: Row, numbered: bool, where: str) -> Asked:
     given, steps, labels = stepwise(row, where), row["completions"], step_labels(row, where)
     if not steps:
         raise DataError(f"{where} has no steps; take such rows out")
-    written = credit.rendered(steps, numbered=numbered)
+    written = step_scores.rendered(steps, numbered=numbered)
     is_chat = isinstance(given["prompt"], list)
     given["completion"] = [{"role": "assistant", "content": written.text}] if is_chat else written.text
     first = next((place for place, label in enumerate(labels) if label < 0), -1)
@@ -221,212 +214,6 @@ def step_tokens(asked: Asked, offsets: Sequence[Span], where: str) -> NDArray[np
         DataError: if a step has no token of its own.
     """
     try:
-        return credit.step_tokens(offsets, asked.ends)
+        return step_scores.step_tokens(offsets, asked.ends)
     except ValueError as error:
         raise DataError(f"{where}: {error}") from None
-
-
-# ---------------------------------------------------------------- what they are worth
-
-
-@dataclass(frozen=True)
-class StepLine:
-    """F1 of one way to find the first wrong step."""
-
-    group: str
-    """the split, or "all"; "mean" over splits"""
-    rule: Rule
-    threshold: str
-    """how it was chosen: oracle, grid or held out"""
-    f1: Interval
-    traces: int
-    right: Interval | None = None
-    erroneous: Interval | None = None
-    thresholds: tuple[float, ...] = ()
-
-
-@dataclass
-class Worth:
-    """All that was measured."""
-
-    measures: list[Measure] = field(default_factory=list)
-    steps: list[StepLine] = field(default_factory=list)
-    best_of_n: list[BestOfN] = field(default_factory=list)
-    calibration: list[Decile] = field(default_factory=list)
-    reliability: list[Bin] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-Found = Sequence[tuple[Asked, Scored]]
-
-
-def sigmoid(values: Any) -> Array:
-    return np.exp(-np.logaddexp(0, -np.asarray(values, float)))
-
-
-def worth(found: Found, source: Source, *, outcomes: bool, seed: int = 0) -> Worth:
-    """Measure scores by what the rows say.
-
-    Args:
-        found: answers with their scores; of a pair both, or none.
-        source: of the token scores.
-        outcomes: whether sigma(value) is a probability that the answer is right.
-        seed: of intervals, subsets and the halves of held-out thresholds.
-    """
-    result = Worth()
-    known = [pair for pair in found if pair[0].right is not None]
-    if not known:
-        return result
-    if known[0][0].ends:
-        _verify(result, known, source, seed)
-    elif known[0][0].side == "answer":
-        _answers(result, known, outcomes, seed)
-    else:
-        chosen, rejected = ([pair for pair in known if pair[0].side == side] for side in ("chosen", "rejected"))
-        pairs = list(zip(chosen, rejected, strict=True))
-        for group, own in _by_kind(pairs, [pair[1][0].kind for pair in pairs]):
-            one, other = ([scored.values[-1] for _, scored in side] for side in zip(*own))
-            result.measures.append(Measure("pair accuracy", group, credit.pair_accuracy(one, other, seed), len(own)))
-        _errors(result, rejected, outcomes, seed)
-    return result
-
-
-def _by_kind(items: Sequence[Any], kinds: Sequence[str | None]) -> Iterator[tuple[str, list[Any]]]:
-    yield "all", list(items)
-    for kind in sorted({kind for kind in kinds if kind is not None}):
-        yield f"kind={kind}", [item for item, own in zip(items, kinds) if own == kind]
-
-
-def _errors(result: Worth, found: Found, outcomes: bool, seed: int) -> None:
-    """Do tokens that are marked as wrong score lower, and do values fall behind the error?"""
-    found = [pair for pair in found if pair[0].error is not None]
-    value = "probability" if outcomes else "value"
-    for group, own in _by_kind(found, [asked.kind for asked, _ in found]) if found else ():
-        errors = [credit.mark(scored.offsets, [asked.error]) for asked, scored in own]  # type: ignore[list-item]
-        follows = [credit.mark(scored.offsets, [asked.error, *asked.wrong]) for asked, scored in own]  # type: ignore[list-item]
-        scores = [scored.scores for _, scored in own]
-        kinds = {"the error": errors}
-        if any(asked.wrong for asked, _ in found):
-            kinds["the error and what follows from it"] = follows
-        for name, marks in kinds.items():
-            area = credit.token_auc(scores, marks, seed)
-            result.measures.append(Measure(f"token AUC of {name}", group, area.mean, area.answers))
-        area = credit.token_auc(*_numbers_alone(own, errors), seed)  # numbers score unlike words, wrong or not
-        result.measures.append(Measure("token AUC of the error among numbers", group, area.mean, area.answers))
-        values = [sigmoid(scored.values) if outcomes else scored.values for _, scored in own]
-        around = credit.around_error(values, errors, seed)
-        for name, interval in (("before", around.before), ("after", around.after)):
-            result.measures.append(Measure(f"mean {value} {name} the error", group, interval, around.answers))
-        result.measures.append(Measure(f"change of {value} at the error", group, around.change, around.answers))
-
-
-def _numbers_alone(found: Found, marks: Sequence[Any]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Scores and marks of the tokens that hold a digit."""
-    kept = [np.array([any(c.isdigit() for c in token) for token in scored.tokens], bool) for _, scored in found]
-    scores = [np.asarray(scored.scores)[digits] for (_, scored), digits in zip(found, kept)]
-    return scores, [np.asarray(mark)[digits] for mark, digits in zip(marks, kept)]
-
-
-def _answers(result: Worth, found: Found, outcomes: bool, seed: int) -> None:
-    right = [float(asked.right or 0) for asked, _ in found]
-    finals, number = [scored.values[-1] for _, scored in found], len(found)
-
-    def add(name: str, value: Interval) -> None:
-        result.measures.append(Measure(name, "all", value, number))
-
-    if outcomes:
-        prefixes = [sigmoid(scored.values) for _, scored in found]
-        add("accuracy of the sign", credit.sign_accuracy(finals, right, seed))
-        score = credit.brier(prefixes, right, seed)
-        add("Brier score of prefixes", score.score)
-        add("Brier score of always saying the share of right answers", score.reference)
-        add("gain in Brier score", score.gain)
-        result.calibration = credit.calibration(prefixes, right, seed)
-        result.reliability = credit.reliability(sigmoid(finals), right, seed)
-    add("AUC of the final value", credit.outcome_auc(finals, right, seed))
-    _errors(result, found, outcomes, seed)
-    _best(result, found, seed)
-
-
-def _best(result: Worth, found: Found, seed: int) -> None:
-    """Best of n where prompts have several answers: of the n that uses most answers, the first n of each prompt."""
-    groups: dict[str, list[tuple[Asked, Scored]]] = {}
-    for pair in found:
-        groups.setdefault(pair[0].prompt, []).append(pair)
-    sizes = [len(own) for own in groups.values() if len(own) > 1]
-    if not sizes:
-        return
-    n = max(sizes, key=lambda n: (n * sum(size >= n for size in sizes), n))
-    chosen = [own[:n] for own in groups.values() if len(own) >= n]
-    if len(chosen) < len(groups):
-        result.notes.append(f"Best of n: {len(groups) - len(chosen)} prompts with fewer than {n} answers are left out.")
-    finals = [[scored.values[-1] for _, scored in own] for own in chosen]
-    right = [[float(asked.right or 0) for asked, _ in own] for own in chosen]
-    texts = [[asked.final for asked, _ in own] for own in chosen]
-    curve = credit.best_of_n(finals, right, texts, weights=sigmoid(finals), seed=seed)
-    if not any(text is not None for own in texts for text in own):
-        result.notes.append(
-            f"Rows do not say their final answers ({' or '.join(FINAL)}), so there is no majority to compare with."
-        )
-        votes = ("majority", "weighted", "distinct")
-        kept = [{k: v for k, v in one.accuracy.items() if k not in votes} for one in curve]
-        curve = [one._replace(accuracy=accuracy, over_majority={}) for one, accuracy in zip(curve, kept)]
-    result.best_of_n = curve
-
-
-def _verify(result: Worth, found: Found, source: Source, seed: int) -> None:
-    """ProcessBench's table."""
-    ratios = source == "ratio"
-    rules = credit.RULES[:4] if ratios else credit.RULES[4:]
-    whole = [pair for pair in found if not pair[1].truncated]
-    if len(whole) < len(found):
-        result.notes.append(f"Steps: {len(found) - len(whole)} answers that are cut are left out.")
-    splits: dict[str, list[tuple[Asked, Scored]]] = {}
-    for pair in whole:
-        splits.setdefault(pair[0].split or "all", []).append(pair)
-    ends = {asked.id: step_tokens(asked, scored.offsets, f"row {asked.row + 1}") for asked, scored in whole}
-    for rule in rules:
-        measured: dict[str, dict[str, StepF1]] = {}
-        for split, own in splits.items():
-            labels = [asked.first_error for asked, _ in own]
-            right = sum(label < 0 for label in labels)
-            if min(right, len(own) - right) < 2:
-                result.notes.append(f"{split}: {right} right and {len(own) - right} erroneous traces are too few.")
-                continue
-            scores = [credit.step_scores(scored.scores, ends[asked.id], rule) for asked, scored in own]
-            problems: list[Hashable] = [asked.prompt for asked, _ in own]
-            try:
-                measured[split] = credit.verification(scores, labels, problems, seed)
-            except ValueError as error:  # a half without both kinds
-                result.notes.append(f"{split}: {error}")
-        for split, of in measured.items():
-            for threshold, one in of.items():
-                if ratios or threshold != "grid":  # the grid is that of log-ratios' scores
-                    number = len(splits[split])
-                    result.steps.append(StepLine(split, rule, threshold, one.f1, number, *one[1:]))
-        if len(measured) > 1:
-            labels = [[asked.first_error for asked, _ in splits[split]] for split in measured]
-            for threshold in next(iter(measured.values())):
-                if ratios or threshold != "grid":
-                    mean = credit.mean_f1([of[threshold] for of in measured.values()], labels, seed)
-                    result.steps.append(StepLine("mean", rule, threshold, mean, sum(map(len, labels))))
-    result.notes = list(dict.fromkeys(result.notes))
-
-
-def plain(thing: Any) -> Any:
-    """Measures as JSON: tuples with names as objects, NaN and infinity as null."""
-    if isinstance(thing, Interval):
-        return [plain(x) for x in thing]
-    if hasattr(thing, "_asdict"):
-        return plain(thing._asdict())
-    if isinstance(thing, Mapping):
-        return {key: plain(value) for key, value in thing.items()}
-    if isinstance(thing, (list, tuple)):
-        return [plain(value) for value in thing]
-    return None if isinstance(thing, float) and not np.isfinite(thing) else thing
-
-
-def dumped(result: Worth) -> dict[str, Any]:
-    """All that was measured, as JSON."""
-    found = {name: plain(getattr(result, name)) for name in ("measures", "best_of_n", "calibration", "reliability")}
-    return {**found, "steps": [plain(vars(line)) for line in result.steps], "notes": result.notes}

@@ -157,6 +157,19 @@ def grouped(answered: Iterable[Answered]) -> dict[str, list[Answered]]:
     return by_group
 
 
+def plain(thing: Any) -> Any:
+    """Measures as JSON: tuples with names as objects, NaN and infinity as null."""
+    if isinstance(thing, Interval):
+        return [plain(x) for x in thing]
+    if hasattr(thing, "_asdict"):
+        return plain(thing._asdict())
+    if isinstance(thing, Mapping):
+        return {key: plain(value) for key, value in thing.items()}
+    if isinstance(thing, (list, tuple)):
+        return [plain(value) for value in thing]
+    return None if isinstance(thing, float) and not np.isfinite(thing) else thing
+
+
 def baselines(suite: Suite, items: Sequence[Item]) -> dict[str, float]:
     """What needs no model: the score of a letter drawn uniformly, of the best single letter, and of always giving the
     commonest right answer (by its text, among items with the same options). Empty where items have no options.

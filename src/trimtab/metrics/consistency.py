@@ -11,52 +11,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trimtab.metrics.intervals import Interval
+from trimtab.metrics.intervals import Array, Interval, ends
+from trimtab.metrics.ranks import ROUNDING, cosine, exact, pearson, spearman
 
-Array = NDArray[np.float64]
 Metric = Callable[[Array, Array], Array]
 
 MIDDLE, ENDS = 4.0, (1, 7)
-_ROUNDING = 1e-9
-"""Means of answers are rounded: 3.1 - 2.1 must count as 1, and 4.000000001 as undecided."""
 
 
 # ---------------------------------------------------------------- metrics
 
-
-def cosine(s: Array, a: Array, middle: float = 0.0) -> Array:
-    """[...] cosines of s - middle and a - middle; NaN where one of them is all zeros.
-
-    With middle 0 it flatters: all ratings are positive, and two random raters reach 0.8. With 4 chance is 0.
-    """
-    s, a = _exact(s - middle), _exact(a - middle)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (s * a).sum(-1) / np.sqrt((s * s).sum(-1) * (a * a).sum(-1))
-
-
-def ranks(x: Array) -> Array:
-    """Ranks from 1 along the last axis; equal values share the mean of theirs."""
-    order = np.argsort(x, axis=-1)
-    ordered = np.take_along_axis(x, order, axis=-1)
-    place = np.broadcast_to(np.arange(x.shape[-1], dtype=float), x.shape)
-    ends = ordered[..., 1:] - ordered[..., :-1] > _ROUNDING  # [..., N - 1], a run of equal values ends here
-    edge = np.ones((*x.shape[:-1], 1), bool)
-    first = np.maximum.accumulate(np.where(np.concatenate([edge, ends], -1), place, 0), axis=-1)
-    last = np.where(np.concatenate([ends, edge], -1), place, x.shape[-1] - 1)
-    last = np.minimum.accumulate(last[..., ::-1], axis=-1)[..., ::-1]
-    found = np.empty(x.shape)
-    np.put_along_axis(found, order, (first + last) / 2 + 1, axis=-1)
-    return found
-
-
-def pearson(x: Array, y: Array) -> Array:
-    """[...] correlations; NaN where one side is constant, which says nothing about the other."""
-    return cosine(x - x.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True))
-
-
-def spearman(s: Array, a: Array) -> Array:
-    """[...] rank correlations with average ranks; NaN where one side is constant."""
-    return pearson(ranks(s), ranks(a))
+# a cosine of ratings around 0 flatters: all are positive, and two random raters reach 0.8; around 4 chance is 0
 
 
 def difference(s: Array, a: Array) -> Array:
@@ -76,17 +41,12 @@ def pcp(s: Array, a: Array, delta: float = 1.0) -> Array:
 
 def near(differences: Array, delta: float) -> NDArray[np.bool_]:
     """Which differences are of at most `delta` points; NaN is not."""
-    return abs(differences) <= delta + _ROUNDING
+    return abs(differences) <= delta + ROUNDING
 
 
 def same_side(s: Array, a: Array) -> Array:
     """[...] proportions of pairs on one side of the middle, or both in it."""
-    return (np.sign(_exact(s - MIDDLE)) == np.sign(_exact(a - MIDDLE))).mean(-1)
-
-
-def _exact(x: Array) -> Array:
-    """Zeros that are not quite zero become zero."""
-    return np.where(abs(x) < _ROUNDING, 0.0, x)
+    return (np.sign(exact(s - MIDDLE)) == np.sign(exact(a - MIDDLE))).mean(-1)
 
 
 def metrics(delta: float = 1.0) -> dict[str, Metric]:
@@ -103,43 +63,12 @@ def metrics(delta: float = 1.0) -> dict[str, Metric]:
     }
 
 
-# ---------------------------------------------------------------- intervals and chance
-
-
-def bootstrap(statistic: Callable[..., Array], *columns: ArrayLike, seed: int = 0, draws: int = 2000) -> Interval:
-    """A statistic of N rows and its 95% percentile interval over rows drawn with replacement.
-
-    Args:
-        statistic: of columns [..., N], such as a metric of s and a; gives [...].
-        columns: [N] each, drawn jointly.
-        seed: the same seed gives the same draws for every statistic.
-        draws: how many; those where the statistic is NaN, such as a constant resample, are left out.
-
-    Returns:
-        Ends are NaN where the estimate is, and for fewer than two rows. All is NaN where there are no rows.
-    """
-    arrays = [np.asarray(column, float) for column in columns]
-    number = len(arrays[0])
-    if not number:
-        return Interval(np.nan, np.nan, np.nan)
-    estimate = float(statistic(*arrays))
-    if number < 2 or np.isnan(estimate):
-        return Interval(estimate, np.nan, np.nan)
-    generator, found = np.random.default_rng(seed), []
-    at_once = max(1, 1_000_000 // number)
-    for start in range(0, draws, at_once):
-        drawn = generator.integers(number, size=(min(at_once, draws - start), number))
-        found.append(statistic(*(array[drawn] for array in arrays)))
-    return Interval(estimate, *spread(np.concatenate(found))[1:])
+# ---------------------------------------------------------------- chance
 
 
 def spread(values: Array) -> Interval:
     """Mean of the values that are not NaN, and what holds 95 % of them; NaN where there are none."""
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return Interval(np.nan, np.nan, np.nan)
-    low, high = np.percentile(values, [2.5, 97.5])
-    return Interval(float(values.mean()), float(low), float(high))
+    return Interval(float(mean(values)), *ends(values, skip_nan=True))
 
 
 def shuffled(a: Array, seed: int = 0, draws: int = 2000) -> Array:
@@ -151,7 +80,7 @@ def p_value(observed: float, under_chance: Array) -> float:
     """(1 + how many are at least the observed) / (1 + all); one-sided, and NaN where the observed is."""
     if np.isnan(observed):
         return np.nan
-    return float((1 + (under_chance >= observed - _ROUNDING).sum()) / (1 + len(under_chance)))
+    return float((1 + (under_chance >= observed - ROUNDING).sum()) / (1 + len(under_chance)))
 
 
 def uniform(number: int, answers: int = 1, seed: int = 0, draws: int = 2000) -> tuple[Array, Array]:
@@ -240,7 +169,7 @@ def cronbach(amounts: Array) -> float:
     if k < 2 or cases < 2:
         return np.nan
     total = complete.sum(0).var(ddof=1)
-    return float(k / (k - 1) * (1 - complete.var(axis=1, ddof=1).sum() / total)) if total > _ROUNDING else np.nan
+    return float(k / (k - 1) * (1 - complete.var(axis=1, ddof=1).sum() / total)) if total > ROUNDING else np.nan
 
 
 def order_shifts(x: Array) -> Array:
@@ -267,7 +196,7 @@ def repeat_spread(x: Array) -> Array:
         return mean(np.where(known > 1, np.sqrt(squares / (known - 1)), np.nan))
 
 
-# ---------------------------------------------------------------- profiles and people
+# ---------------------------------------------------------------- profiles
 
 
 def profile_distance(said: Array, done: Array, traits: Array) -> Array:
@@ -282,13 +211,3 @@ def profile_distance(said: Array, done: Array, traits: Array) -> Array:
         of_trait = traits == trait
         distances.append(abs(mean(np.where(of_trait, said - done, np.nan))))
     return mean(np.stack(distances, axis=-1))
-
-
-def percentile(value: float, people: ArrayLike) -> float:
-    """Per cent of people below the value, those equal to it by half; NaN where the value is, or nobody is known."""
-    known = np.asarray(people, float)
-    known = known[~np.isnan(known)]
-    if np.isnan(value) or not len(known):
-        return np.nan
-    equal = abs(known - value) < _ROUNDING
-    return float(100 * (((known < value) & ~equal) + equal / 2).mean())

@@ -2,9 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,41 +144,6 @@ def _lines(series: Series, names: list[str], number: int) -> str:
                 axes.annotate(name, end, xytext=(-3, 5), textcoords="offset points", fontsize=8, ha="right", color=INK)
 
     return drawing(f"series {number}", series.across, series.log, paint)
-
-
-def resampled(table: Array, statistic: Callable[[Array], Array], seed: int = 0, draws: int = 2000) -> Interval:
-    """A function of column sums over rows, with its 95% interval from rows drawn with replacement.
-
-    Args:
-        table: [R, C].
-        statistic: [..., C] sums -> [...].
-    """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        estimate = float(statistic(table.sum(axis=0)))
-        if len(table) < 2 or math.isnan(estimate):
-            return Interval(estimate, math.nan, math.nan)
-        generator = np.random.default_rng(seed)
-        weights = generator.multinomial(len(table), np.full(len(table), 1 / len(table)), size=draws)
-        low, high = np.nanpercentile(statistic(weights @ table), [2.5, 97.5])
-    return Interval(estimate, float(low), float(high))
-
-
-def over_texts(
-    texts: Sequence[str], measure: Callable[[list[str]], float], seed: int = 0, draws: int = 200
-) -> Interval:
-    """A measure of a whole corpus, with its 95% interval from texts drawn with replacement.
-
-    A measure that falls with repetition is lower in a resample, which holds texts twice: the interval is moved so that
-    its middle is the estimate.
-    """
-    estimate = measure(list(texts))
-    if len(texts) < 2 or math.isnan(estimate):
-        return Interval(estimate, math.nan, math.nan)
-    generator = np.random.default_rng(seed)
-    draw = partial(generator.integers, len(texts), size=len(texts))
-    found = [measure([str(texts[i]) for i in draw()]) for _ in range(draws)]
-    low, middle, high = np.nanpercentile(found, [2.5, 50, 97.5])
-    return Interval(estimate, float(estimate + low - middle), float(estimate + high - middle))
 
 
 def mean_along(columns: Mapping[str, Sequence[Sequence[float]]], length: int) -> dict[str, list[float]]:

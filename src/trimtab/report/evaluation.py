@@ -14,7 +14,7 @@ from markupsafe import Markup
 from trimtab.common.files import dumps, records
 from trimtab.evals import suites
 from trimtab.evals.suite import Item, Measure, SuiteError
-from trimtab.metrics.intervals import Interval, paired_difference
+from trimtab.metrics.intervals import Interval, mean_of
 from trimtab.report.curves import COLOURS, INK, drawing, run_colour
 from trimtab.report.html import put, template
 from trimtab.report.reading import ReportError, is_run
@@ -186,8 +186,7 @@ def differences(first: Evaluation, other: Evaluation) -> tuple[Interval, int] | 
     def values(one: Evaluation, parser: str) -> np.ndarray:
         return np.array([one.rows[key]["verdicts"][parser]["value"] or 0.0 for key in shared])
 
-    ones = np.ones(len(shared))
-    return paired_difference(values(first, ours), ones, values(other, theirs), ones), len(shared)
+    return mean_of(values(other, theirs) - values(first, ours)), len(shared)
 
 
 def number(value: Interval | None, digits: int = 3) -> tuple[str, str]:

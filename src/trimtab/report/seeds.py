@@ -1,6 +1,5 @@
 """Runs of one recipe with several seeds: their mean, how sure it is, and how two recipes differ seed by seed."""
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from trimtab.metrics.intervals import Interval
+from trimtab.metrics.intervals import Interval, student_mean
 from trimtab.report.measures import (
     FORWARD_KL,
     MEASURES,
@@ -28,12 +27,6 @@ from trimtab.report.measures import (
 )
 from trimtab.report.reading import Run
 from trimtab.report.words import by_setting
-
-T = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
-    2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-"""97.5 % quantiles of Student's t for 1 to 30 degrees of freedom"""
 
 RANKED = (PASS1, PREFERENCE, FORWARD_KL, PERPLEXITY, REWARD_LOSS)
 """by which recipes are ranked: the first that all have"""
@@ -65,22 +58,11 @@ def groups(runs: Sequence[Run]) -> list[Group]:
     ]
 
 
-def mean(values: Sequence[float]) -> Interval:
-    """The mean with its 95 % interval by Student's t, which is unknown for fewer than two values."""
-    number = len(values)
-    middle = float(np.mean(values)) if number else math.nan
-    if number < 2 or not np.isfinite(values).all():
-        return Interval(middle, math.nan, math.nan)
-    t = T[number - 2] if number - 2 < len(T) else 1.96 + 2.45 / (number - 1)
-    reach = t * float(np.std(values, ddof=1)) / math.sqrt(number)
-    return Interval(middle, middle - reach, middle + reach)
-
-
 def over_seeds(group: Group, measure: Measure) -> tuple[Interval, int] | None:
     """Of the measure after training, with the number of runs; None where not every run has it."""
     ends = [last(run, measure) for run in group.runs]
     known = [end.estimate for end in ends if end is not None]
-    return (mean(known), len(known)) if known and len(known) == len(ends) else None
+    return (student_mean(known), len(known)) if known and len(known) == len(ends) else None
 
 
 def paired(group: Group, other: Group, measure: Measure) -> tuple[Interval, int] | None:
@@ -94,7 +76,7 @@ def paired(group: Group, other: Group, measure: Measure) -> tuple[Interval, int]
         if obstacles(a, b) or (measure.against == "teacher" and teacher_obstacles(a, b)) or None in ends:
             return None
         differences.append(ends[1].estimate - ends[0].estimate)  # type: ignore[union-attr]
-    return (mean(differences), len(differences)) if differences else None
+    return (student_mean(differences), len(differences)) if differences else None
 
 
 def _name(runs: Sequence[Run]) -> str:

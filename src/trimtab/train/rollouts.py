@@ -1,5 +1,6 @@
 """TRL's GRPO trainer with what follows the rewards replaced by a plan: its credit, and its objective on each update."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from trimtab.data.tasks import asked
 from trimtab.decoding._config import complete, may_leave, run
 from trimtab.decoding._fits import alone
 from trimtab.decoding._ragged import quickest
+from trimtab.metrics.ranks import auc
 from trimtab.models.ends import end_tokens
 from trimtab.objectives.credit import gather
 from trimtab.rewards.judged import which_are_right
@@ -200,8 +202,9 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         nothing = isinstance(credits, Tensor) and "candidates" not in told and not (credits.abs() > 1e-3).any()
         self.totals.batches, self.totals.idle = self.totals.batches + 1, self.totals.idle + bool(nothing and same.all())
         if "token_scores" in signals:
-            area = outcome_auc(gather(batch, signals["token_scores"], "mean"), self._rewards)
-            self._log_learnt({} if area is None else {"credit_auc": area})
+            scores, good = gather(batch, signals["token_scores"], "mean"), self._rewards > self._rewards.mean()
+            area = float(auc(scores.cpu().double().numpy(), good.cpu().numpy()))
+            self._log_learnt({} if math.isnan(area) else {"credit_auc": area})
 
     @property
     def _old_differs(self) -> bool:
@@ -360,16 +363,6 @@ def _generating(model: Any, tokenizer: Any) -> Iterator[None]:
         del model.generate  # the class's own is behind it
         for module, mode in modes:
             module.training = mode
-
-
-def outcome_auc(scores: Tensor, rewards: Tensor) -> float | None:
-    """How often an answer with more than the mean reward scores higher than one with less, ties counting half; None
-    where all rewards are equal. Both [R]."""
-    good = rewards > rewards.mean()
-    if not good.any() or good.all():
-        return None
-    gap = scores[good][:, None] - scores[~good][None]
-    return ((gap > 0).float() + 0.5 * (gap == 0).float()).mean().item()
 
 
 def check_buffer(args: Any) -> int:

@@ -37,8 +37,8 @@ from trimtab.evals.suite import (
     user,
 )
 from trimtab.metrics import consistency
-from trimtab.metrics.consistency import Array
-from trimtab.metrics.intervals import Interval, bootstrap_ratio
+from trimtab.metrics.intervals import Array, Interval, bootstrap, bootstrap_ratio, mean_of
+from trimtab.metrics.ranks import percentile
 from trimtab.rewards.parsing import without_reasoning
 
 Mask = NDArray[np.bool_]
@@ -437,7 +437,7 @@ def _agreement(table: Table, group: str) -> Iterator[Measure]:
     number, repetitions = len(s), table.ratings["statement"].shape[1] * table.ratings["statement"].shape[2]
     torn, blind = consistency.shuffled(a), consistency.uniform(number, repetitions)
     for name, metric in consistency.metrics(table.delta).items():
-        value = consistency.bootstrap(metric, s, a)
+        value = bootstrap(metric, s, a)
         yield Measure(name, group, value, number)
         if not number:
             continue
@@ -468,7 +468,7 @@ def _people(
     for what, number in (
         ("human mean", float(people.mean()) if len(people) else np.nan),
         ("human sd", float(people.std(ddof=1)) if len(people) > 1 else np.nan),
-        ("human percentile", consistency.percentile(value, people)),
+        ("human percentile", percentile(value, people)),
     ):
         yield Measure(f"{name} {what}", group, _plain(number), len(people))
 
@@ -478,7 +478,7 @@ def _reliability(table: Table, members: Sequence[Answered], group: str) -> Itera
     yield Measure("answer rate", group, bootstrap_ratio(given, table.asked), int(table.asked.sum()))
     masses = [one.mass for one in members if one.mass is not None]
     if masses:
-        yield Measure("mass on labels", group, bootstrap_ratio(masses, np.ones(len(masses))), len(masses))
+        yield Measure("mass on labels", group, mean_of(masses), len(masses))
     apart = consistency.reverse_differences(table.means("statement"), table.partners)
     yield _mean("reverse difference", group, apart)
     near = np.where(np.isnan(apart), np.nan, consistency.near(apart, 1.0))
@@ -532,14 +532,12 @@ def _profile(table: Table, group: str) -> Iterator[Measure]:
     if len(set(table.traits)) == 1:
         yield _mean("profile statement", group, said)
         yield _mean("profile scenario", group, done)
-    yield Measure(
-        "profile distance", group, consistency.bootstrap(consistency.profile_distance, said, done, traits), len(s)
-    )
+    yield Measure("profile distance", group, bootstrap(consistency.profile_distance, said, done, traits), len(s))
 
 
 def _mean(name: str, group: str, values: Array) -> Measure:
     known = values[~np.isnan(values)]
-    return Measure(name, group, bootstrap_ratio(known, np.ones(len(known))), len(known))
+    return Measure(name, group, mean_of(known), len(known))
 
 
 def _plain(value: float) -> Interval:

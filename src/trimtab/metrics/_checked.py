@@ -1,0 +1,65 @@
+"""What measures of scores are given, checked: numbers that can be compared, outcomes, probabilities."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from trimtab.metrics.intervals import Array
+
+Mask = NDArray[np.bool_]
+Answers = Sequence[ArrayLike]
+"""one list of numbers for each answer, a number for each of its tokens"""
+
+
+def finite(given: ArrayLike, what: str) -> Array:
+    found = np.asarray(given, np.float64)
+    bad = np.flatnonzero(~np.isfinite(found))
+    if len(bad):
+        raise ValueError(f"{what}: number {bad[0] + 1} is {found.flat[bad[0]]:g}, which cannot be compared")
+    return found
+
+
+def outcomes_of(outcomes: ArrayLike) -> Array:
+    right = finite(outcomes, "outcomes")
+    bad = np.flatnonzero((right != 0) & (right != 1))
+    if len(bad):
+        raise ValueError(f"outcome {bad[0] + 1} is {right.flat[bad[0]]:g}; right answers have 1 and wrong ones 0")
+    return right
+
+
+def judged(values: ArrayLike, outcomes: ArrayLike) -> tuple[Array, Array]:
+    value, right = finite(values, "values"), outcomes_of(outcomes)
+    if value.shape != right.shape:
+        raise ValueError(f"{value.size} answers and {right.size} outcomes")
+    return value, right
+
+
+def valued(values: Answers, outcomes: ArrayLike) -> tuple[list[Array], Array]:
+    right = outcomes_of(outcomes)
+    if len(values) != len(right):
+        raise ValueError(f"{len(values)} answers and {len(right)} outcomes")
+    found = [finite(one, f"answer {number}") for number, one in enumerate(values, 1)]
+    for number, one in enumerate(found, 1):
+        if not len(one):
+            raise ValueError(f"answer {number} has no tokens; leave it out")
+    check_probabilities(found)
+    return found, right
+
+
+def check_probabilities(values: Sequence[Array]) -> None:
+    for number, one in enumerate(values, 1):
+        outside = one[(one < 0) | (one > 1)]
+        if len(outside):
+            raise ValueError(f"answer {number} holds {outside[0]:g}; values are probabilities, such as sigmoid(score)")
+
+
+def marked(scores: Answers, wrong: Answers) -> tuple[list[Array], list[Mask]]:
+    if len(scores) != len(wrong):
+        raise ValueError(f"{len(scores)} answers with scores and {len(wrong)} with marks")
+    values = [finite(one, f"answer {number}") for number, one in enumerate(scores, 1)]
+    marks = [np.asarray(one, bool) for one in wrong]
+    for number, (value, of_answer) in enumerate(zip(values, marks), 1):
+        if value.shape != of_answer.shape:
+            raise ValueError(f"answer {number} has {value.size} scores and {of_answer.size} marks; each token has both")
+    return values, marks
