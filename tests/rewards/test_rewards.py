@@ -114,7 +114,7 @@ def test_an_asynchronous_function_and_values_for_ones_own_are_refused(tmp_path):
         load(f"{tmp_path / 'later.py'}:score")
     for values in ({"incorrect": -1.0}, {"correct": float("nan")}):
         with pytest.raises(
-            RewardError, match="sets its own values.*; right is the number from which on an answer counts"
+            RewardError, match="sets its own values.*; correct is the number from which on an answer counts"
         ):
             load(own(tmp_path, "return [0]"), **values)
     assert call(load(own(tmp_path, "return [0]"), correct=-0.5), ["a"]) == [0.0]
