@@ -1,7 +1,7 @@
 """On-policy distillation after HPD and after SFT (arXiv:2604.20244), on a model of 0.8 million weights.
 
-    trimtab train tiny_grpo  # its stages `arithmetic` and `policy` are the teacher and the first student
-    python tests/claims/opd_after_hpd.py --policy runs/tiny_grpo/policy/model --teacher runs/tiny_grpo/arithmetic/model
+    trimtab train tiny_grpo  # its stages tiny_policy and tiny_imitator are the teacher and the first student
+    python tests/claims/opd_after_hpd.py --policy runs/tiny_imitator/model --teacher runs/tiny_policy/model
 
 The teacher solves small tasks; the student is the same model after it learnt solutions of which half hold an error. It
 is distilled on right solutions, by SFT or by HPD, with the same rows, updates and rate; then both go on with the same

@@ -1,7 +1,7 @@
 """Learning from own answers, on a model of 0.8 million weights that imitates solutions of which half hold an error.
 
     trimtab train tiny_grpo  # its stage `policy` is the start of all that follows
-    python tests/claims/own_answers.py --policy runs/tiny_grpo/policy/model --arithmetic runs/tiny_grpo/arithmetic/model
+    python tests/claims/own_answers.py --policy runs/tiny_imitator/model --arithmetic runs/tiny_policy/model
     python tests/claims/own_answers.py --policy ... --arithmetic ... --experiment stability
 
 "learning": every member has the same policy, tasks, updates, answers an update and learning rate; two reward models are

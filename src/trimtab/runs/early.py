@@ -95,6 +95,8 @@ def check_outputs(recipes: Sequence[Recipe], resume: bool) -> None:
     if processes.rank() != 0:  # the main process looks, and may have begun to write already
         return
     for recipe in recipes:
+        if recipe.used is not None and recipe.used.shared:  # a run that lies there may be what is wanted
+            continue
         folder = Path(recipe.output)
         is_new(folder, resume and (len(recipes) == 1 or folder.exists()))
 

@@ -1,6 +1,6 @@
 """The run folder: fresh, resumed or finished; and what is kept when a run fails."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,7 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] |
         return None
     stored = stored_recipe(folder / "recipe.yaml")
     asked = yaml.safe_load(dump(recipe))
-    stored["options"] = _with_later_options(stored)
-    different = sorted(_differences(_comparable(stored), _comparable(asked)))
+    different = differences(stored, asked)
     is_longer = recipe.minutes is None and longer.only_longer({key for key, _, _ in different})
     if is_longer and resume:
         stored["training"] = longer.with_lengths(stored["training"], asked["training"])
@@ -48,7 +47,7 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] |
             f"{f', and {len(different) - 1} more differ' if len(different) > 1 else ''}); choose another output=FOLDER"
             f"{', or add --resume to train it further' if is_longer else ''}"
         )
-    if not is_longer and _is_finished(folder):
+    if not is_longer and is_finished(folder):
         if resume:
             return "finished"
         raise RunError(f"{folder} holds this run, finished; see {folder}/report.html or choose another output=FOLDER")
@@ -65,7 +64,7 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] |
     return stored
 
 
-def _is_finished(folder: Path) -> bool:
+def is_finished(folder: Path) -> bool:
     """Whether the run has ended, and nothing has gone on with it since."""
     ends = [event["event"] for event in EventLog(folder).events() if event["event"] in ("finished", "resume")]
     return ends[-1:] == ["finished"] and (folder / "report.html").exists()
@@ -78,6 +77,7 @@ def stored_recipe(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} is no recipe of a run; choose another output=FOLDER") from error
     if not isinstance(stored, dict) or not {"method", "models", "data", "training"} <= stored.keys():
         raise RunError(f"{path} is no recipe of a run; choose another output=FOLDER")
+    stored["options"] = _with_later_options(stored)
     return stored
 
 
@@ -107,8 +107,7 @@ def check_signature(folder: Path, signature: Mapping[str, str], edited: bool) ->
     Raises:
         RunError: naming the first line that differs.
     """
-    path = folder / "signature.txt"
-    stored = dict(line.split(": ", 1) for line in path.read_text(encoding="utf-8").split("\n") if ": " in line)
+    stored = stored_signature(folder)
     for key, now in signature.items():
         if key in ENVIRONMENT | {"options"} or stored.get(key) == now:  # options were compared with the recipe
             continue
@@ -130,13 +129,39 @@ def check_signature(folder: Path, signature: Mapping[str, str], edited: bool) ->
     return f"gone on with by other code than it was begun with: {said}"
 
 
+def stored_signature(folder: Path) -> dict[str, str]:
+    """Its lines; none where the file is missing."""
+    path = folder / "signature.txt"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return dict(line.split(": ", 1) for line in text.split("\n") if ": " in line)
+
+
+def different_lines(
+    folder: Path, signature: Mapping[str, str], read: Callable[[str, str], str]
+) -> list[tuple[str, str, str]]:
+    """Lines of a stored signature that are others in this one, beside those of the environment.
+
+    Args:
+        read: (key, value) of a stored line -> what is compared of it.
+    """
+    found = {key: read(key, value) for key, value in stored_signature(folder).items()}
+    keys = {**found, **signature}.keys() - ENVIRONMENT - {"options"}  # which were compared with the recipe
+    lines = [(key, found.get(key, "none"), signature.get(key, "none")) for key in sorted(keys)]
+    return [line for line in lines if line[1] != line[2]]
+
+
+def differences(stored: dict[str, Any], asked: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """In what two recipes differ that makes another run: key, value there, value here."""
+    return sorted(_differences(_comparable(stored), _comparable(asked)))
+
+
 def _comparable(recipe: dict[str, Any]) -> dict[str, Any]:
     """Without what changes nothing, and the number of steps where the machine's speed chose it."""
     training = dict(recipe["training"])
     if recipe.get("minutes") is not None:
         training.pop("max_steps", None)
     data = {key: value for key, value in recipe["data"].items() if key != "workers"}
-    return {**recipe, "training": training, "data": data}
+    return {**recipe, "training": training, "data": data, "output": None}
 
 
 def _differences(one: Any, other: Any, at: str = "") -> list[tuple[str, str, str]]:

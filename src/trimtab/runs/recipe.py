@@ -1,11 +1,10 @@
 """A recipe: everything that a run depends on, as checked values; `trimtab.runs.parse` reads it from YAML."""
 
-import re
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from trimtab.common.errors import UserError
 
@@ -174,8 +173,23 @@ def _rewards(given: Any) -> Any:
     return [{"name": one} if isinstance(one, str) else one for one in listed]
 
 
+@dataclass(frozen=True)
+class Used:
+    """That a stage is a recipe of its own."""
+
+    source: str
+    """its name or file, as `use:` has it"""
+    title: str
+    own: str
+    """the folder that the stage gets where it is not the run that all who use the recipe share"""
+    shared: bool
+    """nothing beside `use:` changes it"""
+
+
 class Recipe(_Strict):
     """One run."""
+
+    _used: Used | None = PrivateAttr(default=None)
 
     method: str
     """A file name of trimtab.methods; `trimtab list methods` shows them."""
@@ -198,6 +212,15 @@ class Recipe(_Strict):
     minutes: float | None = Field(None, gt=0)
     """Most minutes of training: the speed of this machine is measured first, and training.max_steps lowered to
     fit. What was chosen is written into the run's own recipe.yaml."""
+
+    @property
+    def used(self) -> Used | None:
+        """Of a stage that is `use: NAME`."""
+        return self._used
+
+    @used.setter
+    def used(self, used: Used) -> None:
+        self._used = used
 
 
 class Stages(_Strict):
@@ -228,22 +251,25 @@ def dump(recipe: BaseModel) -> str:
 def _stages_tree(stages: Stages) -> dict[str, Any]:
     """Stages and seeds as a recipe writes them: each stage once, under its name."""
     folder = f"{stages.output}-seed{stages.seeds[0]}" if stages.seeds else stages.output
-    trees = [run.model_dump(by_alias=True) for run in stages.stages[: len(stages.stages) // max(len(stages.seeds), 1)]]
-    for tree in trees:
-        tree.pop("minutes")
-        if stages.seeds:
-            tree.pop("seed")
     whole = {"output": stages.output, "minutes": stages.minutes, **({"seeds": stages.seeds} if stages.seeds else {})}
-    if trees[0]["output"] == folder:  # one recipe with several seeds
-        return {**trees[0], **whole}
+    runs = [run for run in stages.stages if run.used or run.output == folder or run.output.startswith(f"{folder}/")]
+    folders = {f"{run.output}/model": f"@{_title(run, folder)}" for run in runs}
     named = []
-    for tree in trees:
-        title = tree.pop("output").removeprefix(f"{folder}/")
-        named.append({"name": title, **tree, "models": _as_stages(tree["models"], folder)})
+    for run in runs:
+        tree = run.model_dump(by_alias=True)
+        del tree["minutes"], tree["output"]
+        if stages.seeds and run.used is None:
+            del tree["seed"]
+        if run.output == folder:  # one recipe with several seeds
+            return {**tree, **whole}
+        if run.used is not None:
+            tree = {} if run.used.shared else tree
+            tree["use"] = run.used.source
+        if "models" in tree:
+            tree["models"] = {role: folders.get(str(name), name) for role, name in tree["models"].items()}
+        named.append({"name": _title(run, folder), **tree})
     return {**whole, "stages": named}
 
 
-def _as_stages(models: Mapping[str, Any], folder: str) -> dict[str, Any]:
-    """Models that earlier stages write, by their names."""
-    found = {role: re.fullmatch(rf"{re.escape(folder)}/([^/]+)/model", str(name)) for role, name in models.items()}
-    return {role: f"@{stage[1]}" if (stage := found[role]) else name for role, name in models.items()}
+def _title(run: Recipe, folder: str) -> str:
+    return run.output.removeprefix(f"{folder}/") if run.used is None else run.used.title

@@ -19,7 +19,7 @@ from trimtab.common.progress import ShowProgress
 from trimtab.common.terminal import say
 from trimtab.data.sources import load_rows
 from trimtab.report.rollouts import spread
-from trimtab.runs import longer
+from trimtab.runs import longer, shared_stages
 from trimtab.runs.budget import (
     as_short,
     fit_stages,
@@ -43,6 +43,7 @@ from trimtab.runs.job import Job, load_job, move_frozen
 from trimtab.runs.policy import Shared, marks
 from trimtab.runs.recipe import STORED, Recipe, Stages, dump
 from trimtab.runs.saving import save_model
+from trimtab.runs.shared_stages import is_reusable, reused
 from trimtab.train import checkpoints, settings, trackers
 from trimtab.train.budget import Budget
 from trimtab.train.dataset import Rows
@@ -82,9 +83,11 @@ def run_stages(stages: Stages, *, resume: bool = False, edited: bool = False, co
     Args as of `run`.
     """
     console, shared = console or Console(), Shared()
+    shared_stages.place(stages.stages, console)
     for recipe in stages.stages:  # a mistake in the last stage must not cost the first ones
         recipe.minutes = stages.minutes  # says in the run folder that the steps were fitted
-        check_folder(Path(recipe.output), recipe, resume and Path(recipe.output).exists())
+        if not is_reusable(recipe):
+            check_folder(Path(recipe.output), recipe, resume and Path(recipe.output).exists())
     for source in {s for recipe in stages.stages for s in (recipe.data.train, recipe.data.heldout) if s}:
         load_rows(source)
     notes, shares = [], [1.0] * len(stages.stages)
@@ -94,6 +97,9 @@ def run_stages(stages: Stages, *, resume: bool = False, edited: bool = False, co
     folders: list[Path] = []
     for number, recipe in enumerate(stages.stages):
         console.rule(Text(f"{recipe.method}: {recipe.output}"))
+        if is_reusable(recipe) and reused(stages.stages, number, shared, console):
+            folders.append(Path(recipe.output))
+            continue
         seconds = None
         if stages.minutes is not None:
             notes += as_short(recipe, folders[-1:], console)

@@ -76,6 +76,14 @@ NOT_BUILT = {
     "deepspeed": "DeepSpeed is not tested yet; use DDP (accelerate launch)",
     "label_smoothing_factor": "label smoothing is not part of any method here; leave it out",
 }
+USED_BY_ROLLOUTS = {
+    "num_generations", "max_completion_length", "shuffle_dataset", "generation_batch_size", "steps_per_generation",
+    "num_iterations", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs",
+    "chat_template_kwargs", "cache_implementation", "use_transformers_continuous_batching",
+    "transformers_continuous_batching_config", "reward_weights", "mask_truncated_completions", "disable_dropout",
+    "use_vllm",
+}  # fmt: skip
+"""Of what GRPOConfig adds to transformers' arguments."""
 INSTEAD = {"max_length": "max_completion_length", "max_completion_length": "max_length"}
 """what a key of one loop is in the other"""
 

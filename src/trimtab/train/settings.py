@@ -16,6 +16,7 @@ from trimtab.train.keys import (
     ADDED,
     NOT_BUILT,
     OURS,
+    USED_BY_ROLLOUTS,
     Loop,
     TrainingError,
     check_names,
@@ -36,14 +37,6 @@ DEFAULTS: dict[str, Any] = {
     "bf16": False,
     "gradient_checkpointing": False,
 }
-USED_BY_ROLLOUTS = {
-    "num_generations", "max_completion_length", "shuffle_dataset", "generation_batch_size", "steps_per_generation",
-    "num_iterations", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs",
-    "chat_template_kwargs", "cache_implementation", "use_transformers_continuous_batching",
-    "transformers_continuous_batching_config", "reward_weights", "mask_truncated_completions", "disable_dropout",
-    "use_vllm",
-}  # fmt: skip
-"""Of what GRPOConfig adds to transformers' arguments."""
 OURS_OF_ROLLOUTS = {
     **dict.fromkeys(_names(GRPOConfig) - _names(TrainingArguments) - USED_BY_ROLLOUTS, "the recipe's `method`"),
     **{key: value for key, value in OURS.items() if key in _names(GRPOConfig)},

@@ -1,0 +1,104 @@
+"""Stages that several recipes share: a finished one is reused where its signature is the same, and not trained again.
+
+A stage `use: NAME` lies in `NAME`, beside the output of the recipe that uses it, so that all recipes of one folder of
+runs find it. Where a run lies there that is not the same (another recipe, other rows, models or code), it is left as it
+is, and the stage is trained anew in the recipe's own folder.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from trimtab.common.terminal import say
+from trimtab.runs.folder import differences, different_lines, is_finished, stored_recipe
+from trimtab.runs.job import load_job
+from trimtab.runs.policy import Shared
+from trimtab.runs.recipe import FROZEN, Recipe, dump
+from trimtab.runs.stages import beside
+
+ROLES = ("policy", *FROZEN, "reward_model")
+
+
+def place(recipes: Sequence[Recipe], console: Console) -> None:
+    """Decide by the stored recipes where each used stage lies; later stages start from where it does."""
+    for number, recipe in enumerate(recipes):
+        if not is_shared(recipe):
+            continue
+        assert recipe.used is not None
+        folder = Path(recipe.output)
+        if (Path(recipe.used.own) / "recipe.yaml").is_file():  # it was trained there before
+            to_own_folder(recipes, number)
+        elif (folder / "recipe.yaml").is_file() and (other := _another(folder, recipe)):
+            to_own_folder(recipes, number, other, console)
+
+
+def is_shared(recipe: Recipe) -> bool:
+    """Whether it is a stage in the folder that all who use its recipe share."""
+    return recipe.used is not None and recipe.used.shared and recipe.output != recipe.used.own
+
+
+def is_reusable(recipe: Recipe) -> bool:
+    """Whether the folder of a used stage holds a finished run of the same recipe."""
+    folder = Path(recipe.output)
+    return is_shared(recipe) and (folder / "recipe.yaml").is_file() and is_finished(folder)
+
+
+def reused(recipes: Sequence[Recipe], number: int, shared: Shared, console: Console) -> bool:
+    """Whether the finished run of a used stage is what the recipe would make now; else the stage moves.
+
+    Its rows and models are loaded, by whose fingerprints it is told.
+    """
+    recipe = recipes[number]
+    folder = Path(recipe.output)
+    job = load_job(recipe, shared, Console(quiet=True))
+    asked = {key: _by_content(key, value) for key, value in job.signature.items()}
+    if other := different_lines(folder, asked, _by_content):
+        key, was, now = other[0]
+        to_own_folder(recipes, number, f"{folder} was made with another {key} ({was} there, {now} here)", console)
+        return False
+    say(console, f"{folder} is finished already, by the same recipe, rows, models and code: reused")
+    return True
+
+
+def to_own_folder(recipes: Sequence[Recipe], number: int, why: str = "", console: Console | None = None) -> None:
+    """Let a used stage write into a folder of this recipe, and later stages start from there; a used stage among them
+    is no longer the run that others share, and moves too."""
+    recipe = recipes[number]
+    assert recipe.used is not None
+    old, recipe.output = recipe.output, recipe.used.own
+    if console is not None:
+        say(console, f"{why}; {recipe.used.title} is trained anew in {recipe.output}")
+    for later in range(number + 1, len(recipes)):
+        models = recipes[later].models
+        roles = [role for role in ROLES if getattr(models, role) == f"{old}/model"]
+        for role in roles:
+            setattr(models, role, f"{recipe.output}/model")
+        if roles and is_shared(recipes[later]):
+            to_own_folder(recipes, later, f"{recipes[later].output} starts from {old}", console)
+
+
+def _another(folder: Path, recipe: Recipe) -> str:
+    """In which way a folder holds a run of another recipe, in words; nothing where it is the same one."""
+    stored, asked = (_movable(one) for one in (stored_recipe(folder / "recipe.yaml"), yaml.safe_load(dump(recipe))))
+    other = differences(stored, asked)
+    if not other:
+        return ""
+    key, was, now = other[0]
+    return f"{folder} holds a run of another recipe ({key} is {was} there and {now} here)"
+
+
+def _movable(tree: dict[str, Any]) -> dict[str, Any]:
+    """Without the folder that it lies in: results of other runs beside it stay what they are, wherever that is."""
+    near = f"{beside(str(tree.get('output')))}/"
+    models = {
+        role: f"@{name[len(near) :]}" if str(name).startswith(near) else name for role, name in tree["models"].items()
+    }
+    return {**tree, "models": models, "output": None, "minutes": None}
+
+
+def _by_content(key: str, value: str) -> str:
+    """Of a line that names a model: its fingerprint, without where it lies."""
+    return value.rpartition(" ")[2] if key in ROLES else value
