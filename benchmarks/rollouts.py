@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, Generat
 from transformers import LogitsProcessor as Processor
 
 from common import Target, alternate, parser, ratio, signature, table, tell, unjudged, write
-from trimtab.decoding._ragged import ragged
+from trimtab.decoding._early_exit import early_exit
 from trimtab.models.loading import load_model
 
 transformers.logging.disable_progress_bar()
@@ -115,7 +115,7 @@ def main() -> None:
         "trl": partial(write_all, model, ids, lengths),
         "static": partial(write_all, model, ids, lengths, cache="static"),
         "continuous": partial(write_continuously, model, ids, lengths),
-        "ragged": partial(write_all, model, ids, lengths, custom_generate=ragged),
+        "ragged": partial(write_all, model, ids, lengths, custom_generate=early_exit),
     }
     chosen = args.only or [name for name in steps if name != "continuous" or torch.cuda.is_available()]
     steps = {name: step for name, step in steps.items() if name in chosen}

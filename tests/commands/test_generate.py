@@ -16,7 +16,7 @@ import tiny_folder
 from trimtab.commands import compare_decoding as compare
 from trimtab.commands import generate as generation
 from trimtab.common import fingerprint
-from trimtab.decoding import _own
+from trimtab.decoding import _checkpoint_config
 from trimtab.models import loading
 from trimtab.models.identity_layer import bypass, identity_layer, insert_identity_layer
 from trimtab.models.loading import load_model, load_tokenizer
@@ -340,4 +340,4 @@ def test_what_transformers_moved_out_is_named_before_weights_are_loaded(
         compare.compare(settings, Console(quiet=True))
     monkeypatch.undo()
     with pytest.raises(ValueError, match="its generation config asks for"):
-        _own.check_own(loading.load_model(str(tmp_path / "model")).generation_config, "m")
+        _checkpoint_config.check_own(loading.load_model(str(tmp_path / "model")).generation_config, "m")

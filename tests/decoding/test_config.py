@@ -11,8 +11,8 @@ import tiny
 import tiny_folder
 from trimtab import decoding
 from trimtab.decoding import _config
+from trimtab.decoding._batching import alone
 from trimtab.decoding._config import CALLERS, complete, described, fields, generate, may_leave
-from trimtab.decoding._fits import alone
 from trimtab.decoding.dera import dera
 from trimtab.evals.models import Local
 from trimtab.evals.suite import user

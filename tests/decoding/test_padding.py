@@ -8,9 +8,9 @@ import tiny
 import tiny_folder
 from trimtab import decoding
 from trimtab.commands import compare_decoding as compare
-from trimtab.decoding import _fits
+from trimtab.decoding import _batching
+from trimtab.decoding._batching import batches, keeps, pads_left
 from trimtab.decoding._config import config_of, generate
-from trimtab.decoding._fits import batches, keeps, pads_left
 from trimtab.evals.models import Local
 from trimtab.evals.suite import user
 
@@ -128,7 +128,7 @@ def test_whoever_pads_them_nevertheless_gets_other_texts():
 
 def test_it_is_tried_out_once_for_a_model_and_leaves_it_and_the_draws_as_they_were(monkeypatch):
     made, tried = model("llama").train(), []
-    monkeypatch.setattr(_fits, "_prompts", lambda one, real=_fits._prompts: tried.append(one) or real(one))
+    monkeypatch.setattr(_batching, "_prompts", lambda one, real=_batching._prompts: tried.append(one) or real(one))
     state = torch.get_rng_state()
     own = made.generation_config
     assert pads_left(made)

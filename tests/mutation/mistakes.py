@@ -343,14 +343,14 @@ MISTAKES = [
         "decoding._streams:keep",
         "cache.batch_select_indices(places.to(self.model.device))",
         "cache.batch_select_indices(places.flip(0).to(self.model.device))",
-        ("decoding/test_ragged.py::test_greedy_tokens_are_those_of_generate",),
+        ("decoding/test_early_exit.py::test_greedy_tokens_are_those_of_generate",),
     ),
     Mistake(
         "prefill: attention sees the gap",
-        "decoding._beginning:begin",
+        "decoding._prefill:prefill",
         "attention_mask.gather(1, source)",
         "torch.ones_like(attention_mask)",
-        ("decoding/test_beginning.py::test_logits_are_those_of_whole_prompts",),
+        ("decoding/test_prefill.py::test_logits_are_those_of_whole_prompts",),
     ),
     Mistake(
         "penalty: negative scores are rewarded",

@@ -10,8 +10,8 @@ from trl import GRPOTrainer
 import tiny
 import tiny_folder
 from trimtab.core import IGNORE, Candidates, Plan, TokenBatch, answer_mask
-from trimtab.decoding._fits import pads_left
-from trimtab.decoding._ragged import quickest
+from trimtab.decoding._batching import pads_left
+from trimtab.decoding._early_exit import early_exit_arguments
 from trimtab.models.forward import add_objective_forward
 from trimtab.objectives.advantages import group_normalised
 from trimtab.objectives.policy_gradient import PolicyGradient, Reinforce
@@ -270,7 +270,7 @@ def test_weights_after_training_are_those_of_trl(tmp_path, changes, loss_type, r
         model=policy(), args=args, reward_funcs=[count_of_a], train_dataset=dataset(),
         processing_class=tiny_folder.byte_tokenizer(),
     )  # fmt: skip
-    quick = {} if args.cache_implementation else quickest(args.device)
+    quick = {} if args.cache_implementation else early_exit_arguments(args.device)
     theirs.model.generate = partial(theirs.model.generate, **quick)
     theirs.train()
     moved = 0.0
@@ -298,7 +298,7 @@ def test_prompts_are_read_once_for_all_their_answers(tmp_path, changes, prompts_
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({}, "ragged, the quickest way on cpu"),
+        ({}, "with early-exit batching"),
         ({"cache_implementation": "static"}, "by transformers' generate, cache: static"),
         ({"repetition_penalty": 1.2}, "by transformers' generate, cache: dynamic"),  # it looks at whole batches
         ({"generation_kwargs": {"no_repeat_ngram_size": 3}}, "by transformers' generate, cache: dynamic"),

@@ -30,10 +30,10 @@ from trimtab.data import stored
 from trimtab.data.chat import date_facts
 from trimtab.data.sources import SUFFIXES, load_rows, prompt_lines
 from trimtab.data.tokens import answer_tails, coder, encode_prompts, prompt_ids, prompt_text
-from trimtab.decoding._beginning import grows
+from trimtab.decoding._batching import batches, takes
+from trimtab.decoding._checkpoint_config import check_own, check_stored
 from trimtab.decoding._config import as_processors, config_of, described, run
-from trimtab.decoding._fits import batches, takes
-from trimtab.decoding._own import check_own, check_stored
+from trimtab.decoding._prefill import grows
 from trimtab.decoding.penalty import PenaltyProcessor
 from trimtab.metrics import embeddings
 from trimtab.metrics.intervals import Interval, bootstrap_corpus, bootstrap_ratio, bootstrap_sums, mean_of

@@ -28,8 +28,8 @@ from trimtab.data.chat import date_facts, text_of
 from trimtab.data.sources import SUFFIXES, load_rows, prompt_lines
 from trimtab.data.tasks import question
 from trimtab.data.tokens import Prompt, encode_prompts, prompt_ids
+from trimtab.decoding._checkpoint_config import check_own, check_stored
 from trimtab.decoding._config import config_of, described
-from trimtab.decoding._own import check_own, check_stored
 from trimtab.decoding.realign import Merge
 from trimtab.models import loading
 from trimtab.models.asked import How, load_asked

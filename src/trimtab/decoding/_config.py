@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 from transformers.generation.stopping_criteria import StopStringCriteria
 
-from trimtab.decoding._fits import alone, batches, cache_is_right, inner, keeps, strictest
-from trimtab.decoding._ragged import quickest
+from trimtab.decoding._batching import alone, batches, cache_is_right, inner, keeps, strictest
+from trimtab.decoding._early_exit import early_exit_arguments
 from trimtab.models.ends import end_tokens
 from trimtab.models.identity_layer import unwrapped
 
@@ -148,7 +148,7 @@ def run(
     """`generate` by a complete config.
 
     Rows of a model that padding on the left would change are asked in groups of equal length, without padding, and
-    what a model keeps from token to token is used as far as that is right; see `trimtab.decoding._fits`.
+    what a model keeps from token to token is used as far as that is right; see `trimtab.decoding._batching`.
 
     Args:
         model, inputs, tokenizer, leave, each: as of `generate` here.
@@ -164,7 +164,7 @@ def run(
     if not all(cache_is_right(one, 1, config.num_beams or 1) for one in read_by(model, others)):
         config.use_cache = False
     if leave and "custom_generate" not in others and each is None and may_leave(config, others):
-        others |= quickest(inputs["input_ids"].device)
+        others |= early_exit_arguments(inputs["input_ids"].device)
     groups, found = batches(strictest(read_by(model, others)), inputs), []
     with alone(model):
         for rows, given in groups:

@@ -176,7 +176,7 @@ class AdaptiveWarper(LogitsProcessor):
             raise UserError(f"adaptive decoding, after {input_ids.size(-1)} tokens: {error}") from None
 
 
-class Settings(Sampling):
+class AdaptiveSettings(Sampling):
     epsilon: float = Field(0.001, ge=0, lt=1)
     """A token is a candidate if knowing it raises the confidence by more than this; larger is nearer to greedy."""
     rule: Rule = "threshold"
@@ -190,7 +190,7 @@ class Settings(Sampling):
     """Confidence below which a distribution counts as flat; 0 is never."""
 
 
-def arguments(options: Settings, marks: Any = None) -> dict[str, Any]:
+def arguments(options: AdaptiveSettings, marks: Any = None) -> dict[str, Any]:
     """For `model.generate`."""
     chosen = {name: getattr(options, name) for name in ("vocab", "flat", "flat_below")}
     processors = options.warpers()
@@ -198,7 +198,7 @@ def arguments(options: Settings, marks: Any = None) -> dict[str, Any]:
     return {**PLAIN, "logits_processor": processors}
 
 
-def idle(options: Settings) -> dict[str, str]:
+def idle(options: AdaptiveSettings) -> dict[str, str]:
     """Settings that do nothing, and why."""
     if options.flat_below == 0:
         return {"flat": "no distribution counts as flat; set decoding.flat_below"}
@@ -208,7 +208,7 @@ def idle(options: Settings) -> dict[str, str]:
 STRATEGY = Strategy(
     paper="arXiv:2402.18223",
     equation="keep k where Conf_k - Conf_{k-1} > epsilon",
-    options=Settings,
+    options=AdaptiveSettings,
     arguments=arguments,
     idle=idle,
 )

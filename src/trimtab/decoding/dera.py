@@ -22,7 +22,7 @@ from transformers.generation.streamers import BaseStreamer
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from trimtab.common.errors import UserError
-from trimtab.decoding._checked import CheckedStream, own_cache
+from trimtab.decoding._own_cache import CheckedStream, own_cache
 from trimtab.decoding._streams import Dial, Strength, check_settings, decode, mix
 from trimtab.models.identity_layer import unwrapped
 

@@ -197,7 +197,7 @@ class PenaltyProcessor(LogitsProcessor):
         return torch.full_like(scores, -math.inf)
 
 
-class Settings(Sampling):
+class PenaltySettings(Sampling):
     strength: float = Field(1.2, gt=0)
     """Of the penalty; 1 is none, below 1 rewards repetition. The paper's value is not confirmed; 1.2 is CTRL's."""
     window: int | None = Field(100, ge=0)
@@ -219,7 +219,7 @@ class Settings(Sampling):
     """Draw the next token; otherwise the best one is taken."""
 
 
-def arguments(options: Settings, marks: Marks | None) -> dict[str, Any]:
+def arguments(options: PenaltySettings, marks: Marks | None) -> dict[str, Any]:
     """For `model.generate`."""
     if marks is None:
         raise DecodingError(
@@ -236,7 +236,7 @@ def arguments(options: Settings, marks: Marks | None) -> dict[str, Any]:
     return {**PLAIN, "logits_processor": LogitsProcessorList([*processors, *options.warpers()])}
 
 
-def idle(options: Settings) -> dict[str, str]:
+def idle(options: PenaltySettings) -> dict[str, str]:
     """Settings that do nothing, and why."""
     found = {}
     if not options.sample:
@@ -264,7 +264,7 @@ def idle(options: Settings) -> dict[str, str]:
 STRATEGY = Strategy(
     paper="arXiv:2310.14971",
     equation="s'_v = s_v / a where s_v >= 0, s_v a where s_v < 0, for v among the last W tokens; then the best",
-    options=Settings,
+    options=PenaltySettings,
     arguments=arguments,
     idle=idle,
 )

@@ -27,7 +27,7 @@ from transformers.generation.streamers import BaseStreamer
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from trimtab.common.errors import UserError
-from trimtab.decoding._checked import CheckedStream
+from trimtab.decoding._own_cache import CheckedStream
 from trimtab.decoding._streams import Dial, Stream, Strength, check_settings, decode, mix
 from trimtab.models.identity_layer import blend, bypass
 

@@ -15,9 +15,9 @@ from trimtab.common import fingerprint
 from trimtab.common.errors import Unanswered
 from trimtab.data.chat import date_facts
 from trimtab.data.tokens import answer_tails, encode_prompts, prompt_text
-from trimtab.decoding._beginning import begin, grows
+from trimtab.decoding._batching import pads_left, takes
 from trimtab.decoding._config import config_of, described, generate
-from trimtab.decoding._fits import pads_left, takes
+from trimtab.decoding._prefill import grows, prefill
 from trimtab.evals.echoes import Echoes
 from trimtab.evals.suite import Messages, SuiteError
 from trimtab.models.limits import LimitError, check_prompts
@@ -134,8 +134,8 @@ class Local:
         prompts, mask = inputs["input_ids"], inputs["attention_mask"]
         if not self._goes_on(mask):
             return self._whole(prompts, mask, ids)
-        begun = begin(self.model, prompts, mask)
-        prompts, mask, positions, cache = begun or (prompts, mask, token_positions(mask), None)
+        prefilled = prefill(self.model, prompts, mask)
+        prompts, mask, positions, cache = prefilled or (prompts, mask, token_positions(mask), None)
         read = 0 if cache is None else cache.get_seq_length()
         output = self.model(
             input_ids=prompts[:, read:], attention_mask=mask, position_ids=positions[:, read:], logits_to_keep=1,

@@ -11,8 +11,8 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from trimtab.common import fingerprint
 from trimtab.core.draws import hashed_uniform, inverse_cdf
+from trimtab.decoding._batching import alone
 from trimtab.decoding._config import complete as complete_config
-from trimtab.decoding._fits import alone
 from trimtab.evals.models import Endpoint, Reply
 from trimtab.evals.suite import user
 from trimtab.models.ends import end_tokens

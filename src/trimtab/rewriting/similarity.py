@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from trimtab.common import fingerprint
 from trimtab.common.errors import Unanswered
 from trimtab.data.tokens import encode_prompts
-from trimtab.decoding._fits import batches, takes
+from trimtab.decoding._batching import batches, takes
 from trimtab.evals.first_tokens import MOST
 from trimtab.evals.models import Endpoint
 from trimtab.evals.suite import Messages, SuiteError, user

@@ -214,7 +214,7 @@ def _execute(job: Job, folder: Path, resume: bool, console: Console) -> Result:
     interrupt = StopOnInterrupt(check_buffer(args) if job.rollouts else 1)
     if job.rollouts:
         job.notes.append(
-            f"answers are written {way_of_writing(args, rollout_config(args, *marks(job.policy, job.tokenizer)))}"
+            f"completions are written {way_of_writing(args, rollout_config(args, *marks(job.policy, job.tokenizer)))}"
         )
     progress = ShowProgress(f"{recipe.method} -> {folder}", console)
     checkpoint = checkpoints.last_complete(folder / "checkpoints") if resume else None

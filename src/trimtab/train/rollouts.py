@@ -15,9 +15,9 @@ from trimtab.common.errors import UserError
 from trimtab.core import IGNORE, Candidates, Plan, Rollouts, TokenBatch, answer_mask, count
 from trimtab.core.plan import KEPT
 from trimtab.data.tasks import asked
+from trimtab.decoding._batching import alone
 from trimtab.decoding._config import complete, may_leave, run
-from trimtab.decoding._fits import alone
-from trimtab.decoding._ragged import quickest
+from trimtab.decoding._early_exit import early_exit_arguments
 from trimtab.metrics.ranks import auc
 from trimtab.models.ends import end_tokens
 from trimtab.objectives.credit import gather
@@ -319,8 +319,8 @@ def way_of_writing(args: Any, config: GenerationConfig) -> str:
     """Words for how the answers are generated under these settings (a GRPOConfig), by the config made of them."""
     if args.use_transformers_continuous_batching:
         return "by transformers' continuous batching"
-    if quickest(args.device) and not args.cache_implementation and may_leave(config, {}):
-        return f"ragged, the quickest way on {args.device.type}: rows that have ended leave, a prompt is read once"
+    if early_exit_arguments(args.device) and not args.cache_implementation and may_leave(config, {}):
+        return "with early-exit batching: rows that have ended leave the batch, a shared prompt is read once"
     return f"by transformers' generate, cache: {args.cache_implementation or 'dynamic'}"
 
 

@@ -12,7 +12,7 @@ def generate(model, strategy="adaptive", settings=None, logits_processor=None, g
     from transformers import LogitsProcessorList
 
     from trimtab import decoding
-    from trimtab.decoding._fits import cache_is_right
+    from trimtab.decoding._batching import cache_is_right
 
     for name in ("custom_generate", "trust_remote_code"):
         kwargs.pop(name, None)

@@ -1,6 +1,6 @@
-"""Ragged generation: a row that has ended leaves the batch, and what prompts share is read once.
+"""Early-exit batching: a row that has ended leaves the batch, and what prompts share is read once.
 
-    model.generate(**inputs, custom_generate=ragged)
+    model.generate(**inputs, custom_generate=early_exit)
 
 The tokens have the distribution that `generate` gives them; greedy ones are the same up to rounding. `generate` itself
 computes every row until the last has ended, reads a prompt once for each answer to it, and what all prompts begin with
@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
 from trimtab.common.errors import UserError
-from trimtab.decoding._beginning import begin, grows
+from trimtab.decoding._prefill import grows, prefill
 from trimtab.decoding._streams import Stream, check_settings, chosen, pick
 
 DEVICES = ("cpu",)
@@ -23,7 +23,7 @@ LEAVE = 1 / 8
 """Share of the rows that must have ended before they leave: each leaving copies the cache."""
 
 
-def ragged(
+def early_exit(
     model: PreTrainedModel,
     input_ids: Tensor,
     logits_processor: LogitsProcessorList,
@@ -56,8 +56,8 @@ def ragged(
     first, same = _distinct(input_ids, inputs.get("attention_mask")) if leave else (rows, rows)
     prompts, inputs = input_ids[first], {name: pick(value, first, len(rows)) for name, value in inputs.items()}
     cache = inputs.get("past_key_values")
-    if cache is not None and (begun := begin(model, prompts, inputs.get("attention_mask"), cache)):
-        prompts, inputs["attention_mask"], inputs["position_ids"], _ = begun
+    if cache is not None and (prefilled := prefill(model, prompts, inputs.get("attention_mask"), cache)):
+        prompts, inputs["attention_mask"], inputs["position_ids"], _ = prefilled
     stream = Stream(model, torch.arange(len(first), device=first.device), generation_config, inputs)
     logits = stream(prompts)[same]
     if len(first) < len(rows):
@@ -79,9 +79,9 @@ def ragged(
         logits = stream(input_ids)
 
 
-def quickest(device: torch.device) -> dict[str, Any]:
-    """Arguments of `generate` by which ragged answers are written soonest on a device."""
-    return {"custom_generate": ragged} if device.type in DEVICES else {}
+def early_exit_arguments(device: torch.device) -> dict[str, Any]:
+    """Arguments of `generate` that generate fastest on a device."""
+    return {"custom_generate": early_exit} if device.type in DEVICES else {}
 
 
 def _distinct(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.utils import ALL_CACHE_NAMES
 
-from trimtab.decoding._fits import keeps_keys_and_values, say_read_anew
+from trimtab.decoding._batching import keeps_keys_and_values, say_read_anew
 from trimtab.decoding._streams import Stream
 
 FIRST = 3

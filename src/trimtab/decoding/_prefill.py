@@ -18,7 +18,7 @@ TOGETHER = {"cpu": 1024}
 faster, and padding costs what a token costs."""
 
 
-class Begun(NamedTuple):
+class Prefilled(NamedTuple):
     """Prompts of which a part was read: the cache holds the first `cache.get_seq_length()` columns."""
 
     input_ids: Tensor
@@ -30,9 +30,9 @@ class Begun(NamedTuple):
     cache: Cache
 
 
-def begin(
+def prefill(
     model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor | None, cache: Cache | None = None
-) -> Begun | None:
+) -> Prefilled | None:
     """Read what all rows begin with as one row, and if the rest is long, all of it but the last column, rows of like
     length together.
 
@@ -67,13 +67,13 @@ def begin(
     moved = torch.where(column < shared, column + padding, column - shared)  # the beginning, then the padding
     source = torch.where(column < shared + padding, moved, column)
     input_ids, attention_mask = input_ids.gather(1, source), attention_mask.gather(1, source)
-    begun = Begun(input_ids, attention_mask, token_positions(attention_mask), cache)
+    prefilled = Prefilled(input_ids, attention_mask, token_positions(attention_mask), cache)
     if len(groups) == 1:
-        _read(model, begun, slice(0, 1), shared, shared, cache)
+        _read(model, prefilled, slice(0, 1), shared, shared, cache)
         cache.batch_repeat_interleave(len(input_ids))
     else:
-        _read_groups(model, begun, shared, [(rows, int(own[rows].max())) for rows in groups])
-    return begun
+        _read_groups(model, prefilled, shared, [(rows, int(own[rows].max())) for rows in groups])
+    return prefilled
 
 
 def _groups(lengths: Sequence[int], together: int | None) -> list[list[int]]:
@@ -87,10 +87,12 @@ def _groups(lengths: Sequence[int], together: int | None) -> list[list[int]]:
     return groups
 
 
-def _read(model: PreTrainedModel, begun: Begun, rows: slice | list[int], own: int, end: int, cache: Cache) -> None:
+def _read(
+    model: PreTrainedModel, prefilled: Prefilled, rows: slice | list[int], own: int, end: int, cache: Cache
+) -> None:
     """Add to a cache the last `own` of the columns before `end`; it holds all tokens of these rows before them."""
     seen = cache.get_seq_length()
-    ids, mask, positions = (part[rows, end - own : end] for part in begun[:3])
+    ids, mask, positions = (part[rows, end - own : end] for part in prefilled[:3])
     past = mask.new_ones(len(mask), seen)
     with torch.no_grad():
         read: Any = model
@@ -101,12 +103,14 @@ def _read(model: PreTrainedModel, begun: Begun, rows: slice | list[int], own: in
         )  # fmt: skip
 
 
-def _read_groups(model: PreTrainedModel, begun: Begun, shared: int, groups: Sequence[tuple[list[int], int]]) -> None:
+def _read_groups(
+    model: PreTrainedModel, prefilled: Prefilled, shared: int, groups: Sequence[tuple[list[int], int]]
+) -> None:
     """Fill the cache with all columns but the last; a group: its rows, and the most tokens that one has of its own."""
-    last, parts = begun.input_ids.size(1) - 1, []
+    last, parts = prefilled.input_ids.size(1) - 1, []
     first: Any = DynamicCache(config=model.config)
     if shared:
-        _read(model, begun, slice(0, 1), shared, shared, first)
+        _read(model, prefilled, slice(0, 1), shared, shared, first)
     for rows, own in groups:
         part = DynamicCache(config=model.config)
         for number, layer in enumerate(first.layers if shared else ()):
@@ -114,10 +118,10 @@ def _read_groups(model: PreTrainedModel, begun: Begun, shared: int, groups: Sequ
                 keys, values = (t.expand(len(rows), -1, -1, -1) for t in (layer.keys, layer.values))
                 part.update(keys, values, number)
         if own > 1:
-            _read(model, begun, rows, own - 1, last, part)
+            _read(model, prefilled, rows, own - 1, last, part)
         parts.append(part)
     order = [row for rows, _ in groups for row in rows]
-    back = torch.tensor(order, device=begun.input_ids.device).argsort() if order != sorted(order) else slice(None)
+    back = torch.tensor(order, device=prefilled.input_ids.device).argsort() if order != sorted(order) else slice(None)
 
     def whole(states: Sequence[Tensor | None]) -> Tensor:
         """One tensor of those of the groups, the padding between the beginning and the rest."""
@@ -132,7 +136,7 @@ def _read_groups(model: PreTrainedModel, begun: Begun, shared: int, groups: Sequ
     for number, layers in enumerate(zip(*(part.layers for part in parts))):
         if layers[0].is_initialized:
             keys, values = ([getattr(layer, name, None) for layer in layers] for name in ("keys", "values"))
-            begun.cache.update(whole(keys), whole(values), number)
+            prefilled.cache.update(whole(keys), whole(values), number)
             for layer in layers:
                 layer.reset()
 

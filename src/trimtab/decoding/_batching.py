@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, GenerationConfig
 
-from trimtab.decoding._beginning import grows
+from trimtab.decoding._prefill import grows
 
 LOGGER = logging.getLogger("trimtab")
 SHORT, LONG, NEW = 3, 9, 3
