@@ -3,6 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 export HF_HUB_DISABLE_TELEMETRY := 1
+unexport PYTHONDONTWRITEBYTECODE  # compiled once, not by each worker and each process that a test starts
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all claims mutation check bench docs clean
@@ -24,10 +26,10 @@ demo: setup ## distil SmolLM2-135M into a student in three ways, and compare (ab
 	$(BIN)/trimtab train demo $(if $(wildcard runs/demo/*/recipe.yaml),--resume,)
 
 test: setup ## the fast tests
-	$(BIN)/python -m pytest -q -n auto -m "not slow and not claims"
+	$(TESTS) -m "not slow and not claims"
 
 test-all: setup ## fast and slow tests
-	$(BIN)/python -m pytest -q -n auto -m "not claims"
+	$(TESTS) -m "not claims"
 
 claims: setup ## the papers' claims at small scale (long)
 	$(BIN)/python -m pytest -q -m claims

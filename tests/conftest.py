@@ -1,6 +1,7 @@
 """Nothing here reaches a network, but what is marked `zoo` the package index; one thread a process is faster for
 tensors this small."""
 
+import gc
 import os
 import shutil
 import sys
@@ -16,6 +17,33 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish():
+    """What is there now stays: the collector need not look at torch and at the tests again after each of them."""
+    gc.collect()
+    gc.freeze()
+
+
+DRAWN: dict[str, str] = {}
+
+
+@pytest.fixture(autouse=True)
+def _one_drawing_of_each(request, monkeypatch):
+    """Outside of the tests of pages, matplotlib draws the curve of a number for the first run that has it, and later
+    runs show the same: drawings are most of what a run of a few steps costs."""
+    if "report" in request.path.parts:
+        return
+    from trimtab.report import curves
+
+    real = curves._draw
+
+    def draw(key, *of) -> str:
+        if key not in DRAWN:
+            DRAWN[key] = real(key, *of)
+        return DRAWN[key]
+
+    monkeypatch.setattr(curves, "_draw", draw)
 
 
 @pytest.fixture(autouse=True)

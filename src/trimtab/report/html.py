@@ -1,6 +1,7 @@
 """What all pages share: their templates, and how they reach the disk."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -8,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from trimtab.common.disk import writing_to
 
 
+@cache
 def template(name: str) -> Template:
     """A page's template; what it is given is escaped unless it is Markup, and a name that is missing is an error."""
     environment = Environment(
