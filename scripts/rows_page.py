@@ -1,10 +1,9 @@
-"""Write docs/rows.md: how rows become tokens and what is learnt, each rule with what `trimtab preview` prints.
+"""Write docs/reference/rows.md: how rows become tokens and what is learnt, each rule with what the preview prints.
 
 Tiny tokenizers and rows are written into a temporary folder, and the preview itself runs on them. With `--check`
 nothing is written, and the exit code is 1 if the page is stale.
 """
 
-import argparse
 import contextlib
 import io
 import json
@@ -23,6 +22,7 @@ from rich.console import Console
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from pages import DOCS, command
 from trimtab.commands.preview import preview_recipe
 from trimtab.core.batch import IGNORE
 from trimtab.data.rows import NO_END, PLAIN, REMARKS, Prepared
@@ -31,9 +31,8 @@ from trimtab.models.loading import load_tokenizer
 from trimtab.runs.parse import parse
 from trimtab.runs.recipe import Recipe
 
-ROOT = Path(__file__).parents[1]
 SAID = {**REMARKS, "no_end": NO_END, "plain": PLAIN}
-PAGE = ROOT / "docs" / "rows.md"
+PAGE = DOCS / "reference" / "rows.md"
 WIDTH = 90
 MOMENT = "2024-02-29T12:00:00"
 """that templates write as today"""
@@ -43,7 +42,7 @@ VISIBLE = {"\ufeff": "‹BOM›", "\r": "‹CR›", "\u2028": "‹U+2028›"}
 HEADER = f"""\
 # What trimtab does with your rows
 
-<!-- written by scripts/rows_page.py; change that script and write the page anew with `make docs` -->
+<!-- written by scripts/rows_page.py; change that script and run `make pages` -->
 
 Each rule below comes with rows and with what `trimtab preview` prints for them: the text that the model reads, with
 what it learns in ⟦ ⟧. In a terminal that is green, the rest grey. To see your own rows and your own model's template:
@@ -788,18 +787,5 @@ RULES: dict[str, list[Rule]] = {
 }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--check", action="store_true", help="only compare; exit code 1 if the page is stale")
-    text = page()
-    if not parser.parse_args().check:
-        PAGE.write_text(text, encoding="utf-8")
-        return 0
-    if PAGE.exists() and PAGE.read_text(encoding="utf-8") == text:
-        return 0
-    print("docs/rows.md is stale; write it anew with: python scripts/rows_page.py", file=sys.stderr)
-    return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(PAGE, page, __file__))

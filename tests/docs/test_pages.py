@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/**/*.md"))
 FENCE = re.compile(r"^(`{3,})(\w*)\s*$")
 COMMENT = re.compile(r"^<!-- (not run|file): (.+) -->$")
+GENERATED = ("papers_page", "recipe_page", "recipes_page", "cli_page", "python_page", "rows_page", "figure")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 SHELL = ("|", "||", "&&", ";", ">", ">>", "&")
 
@@ -131,14 +132,26 @@ def load(path: Path, name: str):
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def test_the_page_of_papers_is_what_its_script_writes():
-    script = load(ROOT / "scripts" / "papers_page.py", "papers_page")
-    assert script.PAGE.read_text(encoding="utf-8") == script.page(), "run: python scripts/papers_page.py"
+@pytest.mark.parametrize("name", GENERATED)
+def test_a_generated_page_is_what_its_script_writes(name):
+    script = load(ROOT / "scripts" / f"{name}.py", name)
+    text = (script.picture if name == "figure" else script.page)()
+    assert script.PAGE.read_text(encoding="utf-8") == text, f"run: python scripts/{name}.py"
+
+
+def test_the_pages_of_the_notebooks_are_what_their_script_writes():
+    script = load(ROOT / "scripts" / "notebooks_page.py", "notebooks_page")
+    books = sorted(script.FOLDER.glob("*.ipynb"))
+    assert [book.stem for book in books] == ["dial", "distil"]
+    for book in books:
+        assert book.with_suffix(".md").read_text(encoding="utf-8") == script.page(book), "run: make pages"
 
 
 def test_each_paper_that_a_method_names_has_a_link_of_its_own():
@@ -148,23 +161,26 @@ def test_each_paper_that_a_method_names_has_a_link_of_its_own():
         assert f"[arXiv:{number}](https://arxiv.org/abs/{number})" in text
 
 
-def test_a_stale_page_of_papers_is_told_by_the_exit_code(tmp_path, monkeypatch, capsys):
-    script = load(ROOT / "scripts" / "papers_page.py", "papers_page")
-    monkeypatch.setattr(script, "PAGE", tmp_path / "papers.md")
-    monkeypatch.setattr(sys, "argv", ["papers_page.py", "--check"])
-    assert script.main() == 1
-    assert "papers.md is stale" in capsys.readouterr().err
-    monkeypatch.setattr(sys, "argv", ["papers_page.py"])
-    assert script.main() == 0
-    monkeypatch.setattr(sys, "argv", ["papers_page.py", "--check"])
-    assert script.main() == 0
-    (tmp_path / "papers.md").write_text(script.page() + "\n", encoding="utf-8")
-    assert script.main() == 1
+def test_a_stale_page_is_told_by_the_exit_code(tmp_path, monkeypatch, capsys):
+    pages = load(ROOT / "scripts" / "pages.py", "pages_")
+    page = tmp_path / "methods.md"
+
+    def status(text: str, *words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["papers_page.py", *words])
+        return pages.command(page, lambda: text, "scripts/papers_page.py")
+
+    assert status("one", "--check") == 1
+    assert "methods.md is stale; write it anew with: python scripts/papers_page.py" in capsys.readouterr().err
+    assert status("one") == 0
+    assert status("one", "--check") == 0
+    assert status("two", "--check") == 1
+    assert page.read_text() == "one"
 
 
-def test_the_page_of_rows_is_what_its_script_writes():
-    script = load(ROOT / "scripts" / "rows_page.py", "rows_page")
-    assert script.PAGE.read_text(encoding="utf-8") == script.page(), "run: python scripts/rows_page.py"
+def test_a_bar_in_a_cell_ends_no_cell_and_loses_no_text():
+    pages = load(ROOT / "scripts" / "pages.py", "pages_")
+    line = pages.table(("a",), [("KL(p || q) and `x | y`",)]).splitlines()[-1]
+    assert line == "| KL(p &#124;&#124; q) and <code>x &#124; y</code> |"
 
 
 def test_the_page_of_rows_leads_to_its_own_headings_and_shows_no_folder_of_the_machine():
@@ -183,10 +199,12 @@ def test_a_remark_that_no_rule_shows_is_missed(monkeypatch):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids(PAGES))
-def test_relative_links_lead_to_files(page):
+def test_relative_links_lead_to_files_and_those_of_the_site_stay_in_it(page):
     links = [link.partition("#")[0] for link in LINK.findall(read(page)[0]) if not re.match(r"\w+:", link)]
-    missing = [link for link in links if link and not (page.parent / link).exists()]
-    assert not missing
+    targets = [(page.parent / link).resolve() for link in links if link]
+    assert not [target for target in targets if not target.exists()]
+    if page.is_relative_to(ROOT / "docs"):
+        assert not [target for target in targets if not target.is_relative_to(ROOT / "docs")]
 
 
 @pages_with("bash", "sh", "console")

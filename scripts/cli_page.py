@@ -1,0 +1,70 @@
+"""Write docs/reference/cli.md: every command with its arguments and options, from the typer app itself."""
+
+import sys
+from typing import Any, Literal, get_args, get_origin
+
+import typer
+
+from pages import DOCS, command, one_line, table, written_by
+from trimtab.cli import app
+
+PAGE = DOCS / "reference" / "cli.md"
+HEADER = """\
+# Command line
+
+{comment}
+
+`trimtab COMMAND --help` prints the same. Exit codes: 0 for success, 1 for a failure from outside (a server that cannot
+be reached, a full disk), 2 for a mistake in what was asked, told in one line, and 130 after Ctrl-C. With
+`TRIMTAB_TRACEBACK=1` in the environment the traceback of any error is shown.
+"""
+
+
+def page() -> str:
+    commands = typer.main.get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
+    rows = [(f"[`{name}`](#{name})", one_line(one.help).partition(". ")[0]) for name, one in commands.items()]
+    parts = [
+        HEADER.format(comment=written_by(__file__, "src/trimtab/cli.py")),
+        table(("command", "what it does"), rows),
+    ]
+    return "\n".join([*parts, *(_section(name, one) for name, one in commands.items())])
+
+
+def _section(name: str, one: Any) -> str:
+    arguments = [p for p in one.params if p.param_type_name == "argument"]
+    options = [p for p in one.params if p.param_type_name == "option" and not p.hidden]
+    usage = " ".join(["trimtab", name, *(_metavar(p) for p in arguments), *(["[OPTIONS]"] if options else [])])
+    parts = [f"## {name}\n", f"```text\n{usage}\n```\n", (one.help or "").strip() + "\n"]
+    if arguments:
+        parts.append(table(("argument", "meaning"), [(f"`{_metavar(p)}`", one_line(p.help)) for p in arguments]))
+    if options:
+        rows = [(f"`{_names(p)}`", _default(p), one_line(p.help)) for p in options]
+        parts.append(table(("option", "default", "meaning"), rows))
+    return "\n".join(parts)
+
+
+def _metavar(parameter: Any) -> str:
+    shown = parameter.metavar or parameter.name.upper()
+    return shown if parameter.required or shown.startswith("[") else f"[{shown}]"
+
+
+def _names(option: Any) -> str:
+    names = "/".join([*option.opts, *option.secondary_opts])
+    if option.is_flag:
+        return names
+    declared = getattr(getattr(option, "type_descriptor", None), "annotation", str)
+    if get_origin(declared) is Literal:
+        return f"{names} {'|'.join(get_args(declared))}"
+    return f"{names} {option.metavar or getattr(declared, '__name__', 'value').upper()}"
+
+
+def _default(option: Any) -> str:
+    if option.required:
+        return "required"
+    if option.is_flag or option.default in (None, (), []):
+        return ""
+    return f"`{option.default}`"
+
+
+if __name__ == "__main__":
+    sys.exit(command(PAGE, page, __file__))
