@@ -38,8 +38,11 @@ def page(notebook: Path) -> str:
 
 def _output(output: Any) -> str:
     if output.output_type == "stream":
-        return "" if output.name == "stderr" else ANSI.sub("", output.text).rstrip()
-    return ANSI.sub("", output.get("data", {}).get("text/plain", "")).rstrip()
+        text = "" if output.name == "stderr" else output.text
+    else:
+        text = output.get("data", {}).get("text/plain", "")
+    lines = ANSI.sub("", text).splitlines()  # a terminal's ends are carriage returns too
+    return "\n".join(line.rstrip() for line in lines).rstrip()
 
 
 def run(notebook: Path, folder: Path) -> None:

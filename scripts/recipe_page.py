@@ -26,8 +26,8 @@ Where a recipe names a file that is not absolute, it is looked for from the fold
 STAGES = """\
 A recipe with `stages` carries out several runs, one after another. Keys beside `stages` are the defaults of all of
 them. A stage holds keys of a run and a `name` (its method's if left out), or `use: NAME` for a recipe that several
-share, see [shared stages](run_folder.md#shared-stages). `@NAME` as a model is the result of an earlier stage. On the command line
-`stages.NAME.training.max_steps=20` changes one of them.
+share, see [shared stages](run_folder.md#shared-stages). `@NAME` as a model is the result of an earlier stage. On the
+command line `stages.NAME.training.max_steps=20` changes one of them.
 """
 TRAINING = """\
 ## Arguments of training
