@@ -21,6 +21,7 @@ _FILES = {
     "TrainingArguments": ("transformers", "training_args.py"),
     "SchedulerType": ("transformers", "trainer_utils.py"),
     "OptimizerNames": ("transformers", "training_args.py"),
+    "LoraConfig": ("peft", "tuners/lora/config.py"),
 }
 """class -> package and file"""
 CHOICES = {"lr_scheduler_type": "SchedulerType", "optim": "OptimizerNames"}
@@ -84,6 +85,13 @@ USED_BY_ROLLOUTS = {
     "use_vllm",
 }  # fmt: skip
 """Of what GRPOConfig adds to transformers' arguments."""
+DEFAULTS: dict[str, Any] = {
+    # TRL switches both on wherever it runs; a recipe that wants them says so
+    "bf16": False,
+    "gradient_checkpointing": False,
+}
+DEFAULTS_OF_RUNS: dict[str, Any] = {"logging_steps": 1, "report_to": "none"}
+"""Others than TRL's, where a recipe says nothing."""
 INSTEAD = {"max_length": "max_completion_length", "max_completion_length": "max_length"}
 """what a key of one loop is in the other"""
 
@@ -143,12 +151,12 @@ def check_plain(training: Mapping[str, Any]) -> None:
         if key not in known and key not in ADDED:
             said = nearest(key, [*known, *ADDED], "the keys are those of TRL's SFTConfig and GRPOConfig")
             raise TrainingError(f"training has no key {key!r}; {said}")
-        kind = _plain(known.get(key, "bool"))
+        kind = plain_type(known.get(key, "bool"))
         if kind is not None:
             typed[key] = typed_value(key, value, TypeAdapter(kind))
     check_numbers(typed)
     for key, name in CHOICES.items():
-        allowed = _values(name)
+        allowed = values_of(name)
         if key in training and allowed and training[key] not in allowed:
             said = nearest(str(training[key]), allowed, f"there are {', '.join(allowed)}")
             raise TrainingError(f"training.{key} is {training[key]!r}; {said}")
@@ -261,7 +269,7 @@ def declared(name: str) -> Mapping[str, str]:
     Returns:
         Nothing where the files are not as expected.
     """
-    made = _class(name)
+    made = class_source(name)
     if made is None:
         return {}
     inherited = [declared(base.id) for base in made.bases if isinstance(base, ast.Name)]
@@ -273,14 +281,14 @@ def declared(name: str) -> Mapping[str, str]:
 
 
 @cache
-def _values(name: str) -> tuple[str, ...]:
+def values_of(name: str) -> tuple[str, ...]:
     """Of an enumeration, read from its file; none where that is not as expected."""
-    made = _class(name)
+    made = class_source(name)
     given = [n.value for n in made.body if isinstance(n, ast.Assign)] if made is not None else []
     return tuple(value.value for value in given if isinstance(value, ast.Constant) and isinstance(value.value, str))
 
 
-def _plain(kind: str) -> Any:
+def plain_type(kind: str) -> Any:
     """A declared type that is made of numbers, switches and words; None for another."""
     words = {node.id for node in ast.walk(ast.parse(kind)) if isinstance(node, ast.Name)}
     if not words <= _PLAIN.keys():
@@ -289,7 +297,7 @@ def _plain(kind: str) -> Any:
 
 
 @cache
-def _class(name: str) -> ast.ClassDef | None:
+def class_source(name: str) -> ast.ClassDef | None:
     """Where a class is made, without importing it; None where its file is not as expected."""
     if name not in _FILES:
         return None

@@ -14,6 +14,8 @@ from trl import GRPOConfig, SFTConfig  # type: ignore[attr-defined]
 from trimtab.common.errors import nearest
 from trimtab.train.keys import (
     ADDED,
+    DEFAULTS,
+    DEFAULTS_OF_RUNS,
     NOT_BUILT,
     OURS,
     USED_BY_ROLLOUTS,
@@ -32,11 +34,6 @@ def _names(kind: type) -> set[str]:
 
 
 CONFIGS = {"supervised": SFTConfig, "rollouts": GRPOConfig}
-DEFAULTS: dict[str, Any] = {
-    # TRL switches both on wherever it runs; a recipe that wants them says so
-    "bf16": False,
-    "gradient_checkpointing": False,
-}
 OURS_OF_ROLLOUTS = {
     **dict.fromkeys(_names(GRPOConfig) - _names(TrainingArguments) - USED_BY_ROLLOUTS, "the recipe's `method`"),
     **{key: value for key, value in OURS.items() if key in _names(GRPOConfig)},
@@ -103,8 +100,7 @@ def build(training: dict[str, Any], folder: Path, seed: int, loop: Loop = "super
     try:
         args = CONFIGS[loop](
             **{
-                "logging_steps": 1,
-                "report_to": "none",
+                **DEFAULTS_OF_RUNS,
                 "dataloader_pin_memory": torch.cuda.is_available(),
                 "run_name": folder.name,  # trackers would call every run by the folder of its checkpoints
                 **training,

@@ -1,0 +1,97 @@
+"""Any key of a recipe is explained: type, default, help, and where it stands."""
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from trimtab.commands.show_key import show_keys
+from trimtab.runs.explain import all_keys, explain, used_by
+from trimtab.runs.parse_file import read_tree
+from trimtab.runs.recipe import RecipeError
+from trimtab.runs.shipped import recipe_folder, shipped
+
+
+def test_a_key_is_explained_by_type_default_and_help():
+    (found,) = explain("models.teacher_cache")
+    assert (found.kind, found.default) == ("off | memory", "off")
+    assert "kept in main memory" in found.help
+    (rate,) = explain("training.learning_rate", ["kd"])
+    assert (rate.kind, rate.default, rate.help) == ("float", "2e-05", "The initial learning rate for AdamW.")
+    (both,) = explain("training.learning_rate")
+    assert "2e-05" in both.default
+    assert "1e-06" in both.default
+    (precision,) = explain("training.bf16")
+    assert precision.default == "False"  # ours, where TRL's is another
+
+
+def test_an_option_is_explained_for_one_method_or_for_all_that_have_it():
+    (one,) = explain("options.epsilon", ["psft"])
+    assert (one.of, one.default) == ("psft", "0.28")
+    assert {"psft", "ppo"} <= {each.of for each in explain("options.epsilon")}
+
+
+@pytest.mark.parametrize(
+    ("asked", "key"),
+    [
+        ("max_steps", "training.max_steps"),
+        ("lr", "training.learning_rate"),
+        ("eval.suites.gsm8k.limit", "eval.suites.NAME.limit"),
+        ("models.lora.r", "models.lora.r"),
+        ("models.policy.layers", "models.policy.layers"),
+        ("stages.use", "stages.use"),
+        ("seeds", "seeds"),
+        ("models", "models"),
+    ],
+)
+def test_a_key_is_found_as_people_write_it(asked, key):
+    assert explain(asked)[0].key == key
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("models.teacher_cach", "did you mean 'models.teacher_cache'"),
+        ("trainin.max_steps", "did you mean 'training.max_steps'"),
+        ("learnig_rate", "did you mean 'training.learning_rate'"),
+        ("zzzz", "lists all keys"),
+    ],
+)
+def test_a_key_that_is_not_there_is_refused_with_the_nearest(key, message):
+    with pytest.raises(RecipeError, match=message):
+        explain(key)
+
+
+def test_the_recipes_that_use_a_key_are_named():
+    assert used_by("models.teacher_cache") == [
+        name for name in shipped() if "teacher_cache" in (recipe_folder() / f"{name}.yaml").read_text()
+    ]
+    assert "demo" in used_by("options.divergence", "kd")
+    assert used_by("options.divergence", "psft") == []
+    assert "tiny_grpo" in used_by("stages.use")
+
+
+def test_every_key_of_every_shipped_recipe_is_explained():
+    known = {one.key for one in all_keys()}
+    for name in shipped():
+        tree = read_tree(recipe_folder() / f"{name}.yaml")
+        for run in [tree, *(tree.get("stages") or ())]:
+            for section in ("models", "data", "eval", "options", "training"):
+                keys = {f"{section}.{key}" for key in run.get(section) or {}} - {"models.student"}
+                assert keys <= known, name
+    assert not [one.key for one in all_keys() if not one.help and one.key.count(".") < 2 and "." in one.key]
+
+
+def test_show_prints_an_explanation_and_a_list(capsys):
+    console = Console(file=StringIO(), width=200)
+    show_keys("options.epsilon", "psft", console)
+    show_keys(None, "psft", console)
+    text = console.file.getvalue()
+    assert "type     float | null" in text
+    assert "default  0.28" in text
+    assert "tiny_psft" in text
+    assert "training.max_steps" in text
+    assert "options.refresh" in text
+    assert "options.gamma" not in text
+    with pytest.raises(Exception, match="did you mean 'psft'"):
+        show_keys("options.epsilon", "psf", console)
