@@ -17,8 +17,8 @@ from inspect_ai.model import get_model
 
 from common import Different, Target, alternate, parser, ratio, signature, table, tell, unjudged, write
 from trimtab.evals import harness, suites
-from trimtab.evals.models import Local
-from trimtab.evals.runner import Question, ask, verdicts
+from trimtab.evals.models import HFModel
+from trimtab.evals.runner import EvalSpec, ask, verdicts
 from trimtab.evals.suite import Answered
 from trimtab.models.builtin import builtin_folder
 from trimtab.models.loading import load_model, load_tokenizer
@@ -52,15 +52,15 @@ def measured(prompt: str, number: int, new: int, repeats: int, models: Models) -
     items = list(suite.items(suites.check(SUITE, {})))[:number]
     answers: dict[str, dict[str, str]] = {}
 
-    def asked(read: Literal["text", "options"]) -> Sequence[Answered]:
-        question = Question(suite, items, prompt, read, new if read == "text" else None)
-        return ask(question, Local(models.model, models.tokenizer, batch=BATCH))
+    def asked(mode: Literal["generate", "loglikelihood"]) -> Sequence[Answered]:
+        question = EvalSpec(suite, items, prompt, mode, new if mode == "generate" else None)
+        return ask(question, HFModel(models.model, models.tokenizer, batch=BATCH))
 
     def ours() -> None:
-        answers[OURS] = {one.item.id: one.answers[-1] for one in asked("text")}
+        answers[OURS] = {one.item.id: one.answers[-1] for one in asked("generate")}
 
     def compared() -> None:
-        asked("options")
+        asked("loglikelihood")
 
     def harnessed(name: str, served: Any) -> None:
         task = harness.suite_task(SUITE, prompt=prompt, limit=number, max_new_tokens=new)

@@ -434,9 +434,9 @@ def eval_(
         ),
     ] = None,
     prompt: Annotated[str | None, typer.Option(metavar="NAME", help="One of the suite's, see `trimtab show`.")] = None,
-    read: Annotated[
-        Literal["text", "options"] | None,
-        typer.Option(help="What the model writes, or the options' probabilities; the suite's own way if not given."),
+    mode: Annotated[
+        Literal["generate", "loglikelihood"] | None,
+        typer.Option(help="Answers that are written, or the options' probabilities; the suite's default if not given."),
     ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first items.")] = None,
     endpoint: Annotated[
@@ -455,7 +455,7 @@ def eval_(
     device_map: DeviceMapOption = None,
     tokenizer: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="With --endpoint and --read options: whose chat template writes prompts."),
+        typer.Option(metavar="MODEL", help="With --endpoint --mode loglikelihood: whose chat template writes prompts."),
     ] = None,
 ) -> None:
     """Suites on a model: every answer, numbers with intervals, and a page; a stopped evaluation is gone on with."""
@@ -475,7 +475,7 @@ def eval_(
         folder,
         endpoint=endpoint,
         prompt=prompt,
-        read=read,
+        mode=mode,
         limit=limit,
         seed=seed,
         batch=batch,
@@ -504,9 +504,9 @@ def contamination(
     baseline: Annotated[
         str | None, typer.Option(metavar="MODEL", help="One of the models, that cannot have seen the original.")
     ] = None,
-    read: Annotated[
-        Literal["text", "options"], typer.Option(help="What the model writes, or the likeliest option.")
-    ] = "text",
+    mode: Annotated[
+        Literal["generate", "loglikelihood"], typer.Option(help="Answers that are written, or the likeliest option.")
+    ] = "generate",
     prompt: Annotated[str | None, typer.Option(metavar="NAME", help="One of the suite's, see `trimtab show`.")] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first items of each set.")] = None,
     endpoint: Annotated[
@@ -524,7 +524,7 @@ def contamination(
     device_map: DeviceMapOption = None,
     tokenizer: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="With --endpoint and --read options: whose chat template writes prompts."),
+        typer.Option(metavar="MODEL", help="With --endpoint --mode loglikelihood: whose chat template writes prompts."),
     ] = None,
 ) -> None:
     """Has a model seen a test set? Scores on it, on it in other words and on fresh items, with the gaps, and a page."""
@@ -537,7 +537,7 @@ def contamination(
 
     search.contamination(
         search.Settings(
-            clean, control, model, out, baseline=baseline, endpoint=endpoint, read=read, prompt=prompt, limit=limit,
+            clean, control, model, out, baseline=baseline, endpoint=endpoint, mode=mode, prompt=prompt, limit=limit,
             seed=seed, batch=batch, max_new_tokens=max_new_tokens, allow_same=allow_same,
             options=search.parse(options or ()), how=How(dtype, device_map), tokenizer=tokenizer,
         )

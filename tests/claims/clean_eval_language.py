@@ -28,8 +28,8 @@ from trimtab.commands import clean
 from trimtab.common.environment import environment
 from trimtab.data.sources import load_rows
 from trimtab.evals.contamination import Set, triangles
-from trimtab.evals.models import Local
-from trimtab.evals.runner import ask, question
+from trimtab.evals.models import HFModel
+from trimtab.evals.runner import ask, eval_spec
 from trimtab.evals.suite import Answered
 from trimtab.models.loading import load_model, load_tokenizer
 
@@ -60,13 +60,13 @@ def written(path: Path, rows: Sequence[dict[str, Any]]) -> str:
 
 
 def asked(model: str, file: str, which: str) -> list[Answered]:
-    about = question("multiple_choice", {"file": file, "which": which}, read="options")
-    return ask(about, Local(load_model(model), load_tokenizer(model), model))
+    about = eval_spec("multiple_choice", {"file": file, "which": which}, mode="loglikelihood")
+    return ask(about, HFModel(load_model(model), load_tokenizer(model), model))
 
 
 def contaminated(file: str, args: argparse.Namespace, seed: int, folder: Path) -> str:
     """The model after it learnt a test set."""
-    about = question("multiple_choice", {"file": file})
+    about = eval_spec("multiple_choice", {"file": file})
     rows = [
         {"messages": [*about.suite.prompts["letter"][0](item, []), {"role": "assistant", "content": item.target[0]}]}
         for item in about.items

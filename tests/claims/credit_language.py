@@ -42,7 +42,7 @@ from trimtab.commands.score import batches, encode
 from trimtab.common import fingerprint
 from trimtab.common.environment import environment
 from trimtab.data.sources import Row, load_rows
-from trimtab.evals.models import Local
+from trimtab.evals.models import HFModel
 from trimtab.evals.scored import read
 from trimtab.evals.worth import Worth, worth
 from trimtab.models.forward import add_objective_forward
@@ -187,14 +187,14 @@ def judged(model: TokenRewardModel, tokenizer: Any, heldout: dict[str, list[Row]
 
 def sampled(policy: str, tokenizer: Any, tasks: list[Row], seed: int) -> tuple[list[Row], Array, list[list[str]]]:
     """N answers to each task: as rows, whether they are right [P, N], and what they settle on."""
-    answerer = Local(
+    model = HFModel(
         load_model(policy), tokenizer, strategy="sample", options={"temperature": 1.0}, seed=10_000 * (1 + seed)
     )
     chats = [task["prompt"] for task in tasks for _ in range(N)]
     texts = [
         reply.text.strip() or "?"
         for start in range(0, len(chats), 128)
-        for reply in answerer.answer(chats[start : start + 128], 40)
+        for reply in model.answer(chats[start : start + 128], 40)
     ]
     ends = [final_answer(text) for text in texts]
     right = np.array([same(end, tasks[place // N]["answer"]) for place, end in enumerate(ends)], float)

@@ -32,8 +32,8 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from trimtab.common.environment import environment
 from trimtab.data.generators.geometry import items, wording
 from trimtab.data.sources import load_rows
-from trimtab.evals.models import Local
-from trimtab.evals.runner import ask, measures, question
+from trimtab.evals.models import HFModel
+from trimtab.evals.runner import ask, eval_spec, measures
 from trimtab.evals.suite import baselines
 from trimtab.models import characters
 from trimtab.models.characters import ASSISTANT, END, PAD, SPECIAL, TEMPLATE, UNKNOWN, USER
@@ -99,10 +99,10 @@ def learnt(name: str, policy: Path, data: Path, steps: int, rate: float, seed: i
 
 def asked(model: Path, deepest: int, limit: int | None) -> dict[str, float]:
     """Share of right answers (robust parser) to bundled test questions: of all, and by depth and relation."""
-    about = question(
+    about = eval_spec(
         "geomrel", {"depths": list(range(1, deepest + 1))}, prompt="bare", limit=limit, max_new_tokens=8
     )  # fmt: skip
-    found = ask(about, Local(load_model(str(model)), load_tokenizer(str(model)), batch=100))
+    found = ask(about, HFModel(load_model(str(model)), load_tokenizer(str(model)), batch=100))
     kept = ("all", "depth=", "relation=")
     rows = [m for m in measures(about.suite, found) if m.group.startswith(kept)]
     return {m.group: m.value.estimate for m in rows if m.name == "robust strict"}
@@ -112,7 +112,7 @@ def usual(deepest: int, limit: int | None) -> dict[str, float]:
     """What always giving the commonest answer of a question's kind gets: over all depths, and within each."""
     found = {}
     for depths in ([*range(1, deepest + 1)], *([d] for d in range(1, deepest + 1))):
-        about = question("geomrel", {"depths": depths}, prompt="bare", limit=limit)
+        about = eval_spec("geomrel", {"depths": depths}, prompt="bare", limit=limit)
         found["all" if len(depths) > 1 else f"depth={depths[0]}"] = baselines(about.suite, about.items)[
             "majority answer"
         ]

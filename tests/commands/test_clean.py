@@ -12,7 +12,7 @@ import tiny_folder
 from trimtab.commands import clean as cleaning
 from trimtab.commands.clean import Candidates, Interrupted, Settings, candidates_path, clean, parse
 from trimtab.common.errors import Unanswered
-from trimtab.evals.models import Endpoint
+from trimtab.evals.models import OpenAIModel
 from trimtab.rewriting.clean_eval import CleanEvalError
 from trimtab.rewriting.rewriters import Rewritten, endpoint, ways
 from trimtab.rewriting.rules import Rules
@@ -201,7 +201,7 @@ def test_a_server_rewrites_by_the_name_of_its_model(trimtab, rows, server, tmp_p
 
 def patient(server):
     """A rewriter that does not wait before it asks again."""
-    return endpoint(Endpoint(server.url, "m", tries=2, pause=0.0, batch=1), ways(1, []))
+    return endpoint(OpenAIModel(server.url, "m", tries=2, pause=0.0, batch=1), ways(1, []))
 
 
 def test_errors_of_a_server_are_told_and_asked_again_and_nothing_else_is(rows, server, tmp_path):
@@ -344,7 +344,7 @@ def test_the_server_that_rewrites_is_asked_for_yes_or_no(trimtab, rows, server, 
 
 def test_a_server_s_probabilities_of_yes_and_no_count_where_it_tells_them(server):
     server.tokens = lambda asked: [("Yes", 0.6), (" no", 0.2), ("No", 0.1), ("maybe", 0.05)]
-    detector = by_server(Endpoint(server.url, "m", batch=2))
+    detector = by_server(OpenAIModel(server.url, "m", batch=2))
     assert detector([("a", "b"), ("c", "d")]) == pytest.approx([0.6 / 0.9] * 2)
     server.tokens = lambda asked: [("<think>", 0.99)]
     server.reply = lambda asked: "<think>no</think> yes"
@@ -353,5 +353,5 @@ def test_a_server_s_probabilities_of_yes_and_no_count_where_it_tells_them(server
 
 def test_a_judge_s_error_is_an_error_of_the_candidate(server):
     server.script = [(500, "{}")] * 4
-    (value,) = by_server(Endpoint(server.url, "m", tries=2, pause=0.0))([("a", "b")])
+    (value,) = by_server(OpenAIModel(server.url, "m", tries=2, pause=0.0))([("a", "b")])
     assert math.isnan(value)

@@ -66,7 +66,7 @@ def answerers(monkeypatch) -> dict[str, Remembers]:
     monkeypatch.setattr("trimtab.runs.early.check_model", lambda name, where: None)
     monkeypatch.setattr("trimtab.commands.contamination.loading.load_config", lambda name: None)
     found = {"seen": Remembers([question(i) for i in range(8)], "A"), "fresh": Remembers([], "A")}
-    monkeypatch.setattr(evaluate, "answerer_of", lambda settings: found[settings.model])
+    monkeypatch.setattr(evaluate, "model_of", lambda settings: found[settings.model])
     return found
 
 
@@ -220,7 +220,7 @@ def test_the_command_asks_a_model_in_memory(trimtab, sets, tmp_path):
     model = tiny_folder.save(tmp_path / "tiny", max_position_embeddings=4096)
     out = tmp_path / "out"
     code, said, err = trimtab(
-        "contamination", sets[0], "--control", sets[1], "--model", model, "--out", out, "--read", "options"
+        "contamination", sets[0], "--control", sets[1], "--model", model, "--out", out, "--mode", "loglikelihood"
     )
     assert (code, err) == (0, "")
     assert f"report: {out / 'report.html'}" in said

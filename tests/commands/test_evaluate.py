@@ -39,7 +39,8 @@ def strict_json(text):
 def test_what_cannot_be_computed_is_null_in_the_file(trimtab, model, tmp_path):
     """Halves of two repetitions that oppose each other have a reliability of minus infinity."""
     code, _, err = trimtab(
-        "eval", "personality", "personality.traits=[E]", "personality.repeats=1", "--read", "options", "--batch", "8",
+        "eval", "personality", "personality.traits=[E]", "personality.repeats=1", "--mode", "loglikelihood",
+        "--batch", "8",
         "--model", model, "--out", tmp_path / "one",
     )  # fmt: skip
     assert (code, err) == (0, ""), err
@@ -77,7 +78,7 @@ def test_a_folder_holds_every_answer_every_number_and_a_page(done):
 def test_the_same_command_again_asks_nothing_and_says_so(done, trimtab, model, monkeypatch):
     folder, _ = done
     before = (folder / "samples.jsonl").read_bytes()
-    monkeypatch.setattr("trimtab.evals.models.Local.answer", None)
+    monkeypatch.setattr("trimtab.evals.models.HFModel.answer", None)
     code, out, _ = trimtab("eval", *FEW, "--model", model, "--out", folder.parent)
     assert code == 0
     assert "6 of 6 items were answered before" in out
@@ -151,10 +152,10 @@ def test_two_evaluations_at_once_do_not_share_a_folder(done, trimtab, model):
         (["socialbench", "geomrel.seed=1"], "is a setting of geomrel, which is not run"),
         (["socialbench", "seed=1"], "is no setting; write SUITE.KEY=VALUE"),
         (["socialbench", "--prompt", "x"], "there is no prompt 'x'"),
-        (["socialbench", "--read", "options"], "has no options to compare"),
+        (["socialbench", "--mode", "loglikelihood"], "has no options to compare"),
         (["socialbench", "--decoding", "adaptiv"], "did you mean 'adaptive'"),
         (["socialbench", "decoding.k=3"], "name it: --decoding NAME"),
-        (["socialbench", "--endpoint", "http://127.0.0.1:9/v1", "--read", "options"], "use --read text"),
+        (["socialbench", "--endpoint", "http://127.0.0.1:9/v1", "--mode", "loglikelihood"], "use --mode generate"),
         (["socialbench", "--endpoint", "http://127.0.0.1:9/v1", "--decoding", "sample"], "needs a model in memory"),
         (["x=1"], "is no setting"),
     ],
@@ -169,7 +170,7 @@ def test_mistakes_cost_one_line(trimtab, model, tmp_path, words, said):
 
 def test_options_are_compared_where_all_items_have_some(trimtab, model, tmp_path):
     code, out, err = trimtab(
-        "eval", "socialbench", "socialbench.dimensions=[SP Pos.]", "--limit", "4", "--read", "options",
+        "eval", "socialbench", "socialbench.dimensions=[SP Pos.]", "--limit", "4", "--mode", "loglikelihood",
         "--model", model, "--out", tmp_path,
     )  # fmt: skip
     assert code == 0, err
@@ -181,7 +182,7 @@ def test_options_are_compared_where_all_items_have_some(trimtab, model, tmp_path
 
 def test_a_policy_is_asked_before_and_after_training(tmp_path):
     tiny_folder.lay_out(tmp_path)
-    asked = {"personality": {"limit": 4, "read": "options", "options": {"repeats": 1}}}
+    asked = {"personality": {"limit": 4, "mode": "loglikelihood", "options": {"repeats": 1}}}
     tree = tiny_folder.recipe(tmp_path, "sft", eval={"suites": asked})
     result = run(parse(tree, "test", "test"), console=Console(quiet=True))
     events = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
@@ -420,24 +421,24 @@ def asked_of_a_server(trimtab, server, out, *words):
 
 
 def test_personality_compares_options_in_memory_and_text_is_kept(trimtab, model, tmp_path):
-    for words, read, key in (((), "options", "options"), (("--read", "text"), "text", "integer")):
-        out = tmp_path / read
+    for words, mode, key in (((), "loglikelihood", "options"), (("--mode", "generate"), "generate", "integer")):
+        out = tmp_path / mode
         code, _, err = trimtab(*PAIRS, "--model", model, "--out", out, *words)
         assert (code, err) == (0, "")
-        assert json.loads((out / "personality" / "evaluation.json").read_text())["signature"]["read"] == read
+        assert json.loads((out / "personality" / "evaluation.json").read_text())["signature"]["mode"] == mode
         row = json.loads((out / "personality" / "samples.jsonl").read_text().splitlines()[0])
         assert list(row["verdicts"]) == [key]
 
 
 def test_a_named_strategy_writes_its_answers(trimtab, model, tmp_path):
     assert trimtab(*PAIRS, "--model", model, "--out", tmp_path, "--decoding", "sample")[0] == 0
-    assert json.loads((tmp_path / "personality" / "evaluation.json").read_text())["signature"]["read"] == "text"
+    assert json.loads((tmp_path / "personality" / "evaluation.json").read_text())["signature"]["mode"] == "generate"
 
 
 def test_personality_reads_a_server_s_probabilities_where_it_tells_them(trimtab, server, tmp_path):
     server.tokens = lambda asked: [("5", 0.5), (" 5", 0.1), ("3", 0.2), ("Well", 0.1)]
     said, signature, rows = asked_of_a_server(trimtab, server, tmp_path)
-    assert signature["read"] == "options"
+    assert signature["mode"] == "loglikelihood"
     assert signature["options"] == "by the 20 likeliest first tokens"
     assert "fall-back" not in said
     assert rows[0]["p"] == pytest.approx({"5": 0.75, "3": 0.25} | dict.fromkeys("12467", 0.0))
@@ -452,7 +453,7 @@ def test_without_probabilities_the_text_is_read_and_that_is_said(trimtab, server
     server.reply = lambda asked: "I would say 6."
     said, signature, rows = asked_of_a_server(trimtab, server, tmp_path)
     assert "personality: fall-back: the server tells no probabilities of tokens; answers are read as they are" in said
-    assert signature["read"] == "text (fall-back: the server tells no probabilities of tokens)"
+    assert signature["mode"] == "generate (fall-back: the server tells no probabilities of tokens)"
     assert rows[0]["verdicts"]["integer"]["parsed"] == 6
     page_of = (tmp_path / "personality" / "report.html").read_text()
     assert "fall-back: the server tells no probabilities" in page_of
@@ -464,14 +465,14 @@ def test_a_server_that_refuses_logprobs_is_read_by_its_text(trimtab, server, tmp
     server.script = [(400, '{"error": {"message": "logprobs is not supported"}}')]
     server.reply = lambda asked: "2"
     _, signature, _ = asked_of_a_server(trimtab, server, tmp_path)
-    assert signature["read"].startswith("text (fall-back")
+    assert signature["mode"].startswith("generate (fall-back")
 
 
 def test_an_answer_that_begins_with_no_label_is_no_answer(trimtab, server, tmp_path):
     told = iter([[("4", 1.0)]] + [[("As", 0.9)]] * 100)
     server.tokens = lambda asked: next(told)
     _, signature, rows = asked_of_a_server(trimtab, server, tmp_path)
-    assert signature["read"] == "options"
+    assert signature["mode"] == "loglikelihood"
     assert all(row["p"] == {} and row["mass"] == 0 for row in rows)
     assert all(row["verdicts"]["options"]["value"] is None for row in rows)
     measures = json.loads((tmp_path / "personality" / "evaluation.json").read_text())["measures"]

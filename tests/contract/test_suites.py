@@ -119,7 +119,7 @@ def test_probabilities_of_options_give_a_verdict(name):
         if item.options:
             p = dict.fromkeys(item.options, 0.0)
             best = item.target[0] if suite.accuracy else next(iter(p))
-            found = suite.read(item, p | {best: 1.0})
+            found = suite.score_options(item, p | {best: 1.0})
             assert found.value is not None
             assert not suite.accuracy or found.value == 1.0
 

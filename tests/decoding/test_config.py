@@ -14,7 +14,7 @@ from trimtab.decoding import _config
 from trimtab.decoding._batching import alone
 from trimtab.decoding._config import CALLERS, complete, described, fields, generate, may_leave
 from trimtab.decoding.dera import dera
-from trimtab.evals.models import Local
+from trimtab.evals.models import HFModel
 from trimtab.evals.suite import user
 from trimtab.models.adapters import add_lora
 from trimtab.rewriting.rewriters import causal
@@ -118,8 +118,8 @@ def test_every_way_to_answers_is_free_of_it(away):
         yield draw(
             made, TOKENIZER, [{"prompt": one} for one in PROMPTS], max_new_tokens=8, temperature=1.0, batch=2, seed=0
         )
-        yield Local(made, TOKENIZER).answer([user(prompt) for prompt in PROMPTS], 8)
-        yield Local(made, TOKENIZER, strategy="beam").answer([user(prompt) for prompt in PROMPTS], 8)
+        yield HFModel(made, TOKENIZER).answer([user(prompt) for prompt in PROMPTS], 8)
+        yield HFModel(made, TOKENIZER, strategy="beam").answer([user(prompt) for prompt in PROMPTS], 8)
         yield causal(made, TOKENIZER, max_new_tokens=8).steps[0](PROMPTS, [1, 2])
         yield heldout.generate(made, TOKENIZER, PROMPTS, 8, custom_generate=dera, aligned=model(), strength=0.5)
 
@@ -192,11 +192,11 @@ def test_model_has_no_settings():
 
 
 def test_an_evaluations_facts_tell_the_whole_config():
-    facts = Local(model(repetition_penalty=3.0), TOKENIZER, strategy="model").facts()
+    facts = HFModel(model(repetition_penalty=3.0), TOKENIZER, strategy="model").facts()
     assert facts["generation"] == "eos_token_id=[0], pad_token_id=0, repetition_penalty=3.0"
     assert facts["decoding"] == "model"
-    assert Local(model(repetition_penalty=3.0), TOKENIZER).facts()["generation"] == "eos_token_id=[0], pad_token_id=0"
-    assert "seed" in Local(model(do_sample=True), TOKENIZER, strategy="model").facts()
+    assert HFModel(model(repetition_penalty=3.0), TOKENIZER).facts()["generation"] == "eos_token_id=[0], pad_token_id=0"
+    assert "seed" in HFModel(model(do_sample=True), TOKENIZER, strategy="model").facts()
 
 
 def test_a_config_is_described_by_what_is_not_transformers_default():

@@ -11,7 +11,7 @@ from trimtab.commands import compare_decoding as compare
 from trimtab.decoding import _batching
 from trimtab.decoding._batching import batches, keeps, pads_left
 from trimtab.decoding._config import config_of, generate
-from trimtab.evals.models import Local
+from trimtab.evals.models import HFModel
 from trimtab.evals.suite import user
 
 TOKENIZER = tiny_folder.byte_tokenizer()
@@ -167,7 +167,7 @@ def test_what_differs_from_row_to_row_stays_with_its_row():
 def test_labels_have_the_probabilities_of_whole_texts(kind):
     made = model(kind)
     labels = ["A", "yes", "no"]
-    found = Local(made, TOKENIZER).compare([user(prompt) for prompt in PROMPTS], [labels] * 4)
+    found = HFModel(made, TOKENIZER).compare([user(prompt) for prompt in PROMPTS], [labels] * 4)
     for prompt, values in zip(PROMPTS, found):
         text = TOKENIZER.apply_chat_template(user(prompt), tokenize=False, add_generation_prompt=True)
         start = len(TOKENIZER(text).input_ids)

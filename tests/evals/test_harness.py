@@ -10,8 +10,8 @@ from inspect_ai.model import GenerateConfig, get_model
 
 import tiny_folder
 from trimtab.evals import harness, suites
-from trimtab.evals.models import Local
-from trimtab.evals.runner import Question, ask, measures
+from trimtab.evals.models import HFModel
+from trimtab.evals.runner import EvalSpec, ask, measures
 from trimtab.evals.suite import SuiteError
 from trimtab.models.loading import load_model, load_tokenizer
 
@@ -44,8 +44,8 @@ def test_answers_are_those_of_our_own_runner(log, folder):
     assert log.status == "success", log.error
     suite = suites.load(SUITE)
     items = list(suite.items(suites.check(SUITE, {})))[:LIMIT]
-    local = Local(load_model(folder), load_tokenizer(folder), batch=4)
-    found = ask(Question(suite, items, next(iter(suite.prompts)), max_new_tokens=6), local)
+    local = HFModel(load_model(folder), load_tokenizer(folder), batch=4)
+    found = ask(EvalSpec(suite, items, next(iter(suite.prompts)), max_new_tokens=6), local)
     theirs = {sample.id: sample.output.completion for sample in log.samples}
     assert theirs == {one.item.id: one.answers[-1] for one in found}
     ours = {f"{m.name}, {m.group}": m.value.estimate for m in measures(suite, found)}
@@ -67,7 +67,7 @@ def test_the_log_says_what_was_asked(log):
 
 def test_a_decoding_strategy_and_its_settings_reach_the_model(folder):
     model = get_model(f"trimtab/{folder}", decoding="penalty", strength=1.5, memoize=False)
-    answerer = model.api._answerer
+    answerer = model.api._model
     assert (answerer.strategy, answerer.options) == ("penalty", {"strength": 1.5})
     with pytest.raises(ValueError, match="no setting 'nothing'"):
         get_model(f"trimtab/{folder}", decoding="penalty", nothing=1, memoize=False)
@@ -85,7 +85,7 @@ def test_sampling_that_would_be_ignored_is_refused(folder):
 def test_a_model_in_memory_answers_as_it_is_now(folder):
     live = load_model(folder), load_tokenizer(folder)
     model = get_model("trimtab/live", live=live, memoize=False)
-    assert model.api._answerer.model is live[0]
+    assert model.api._model.model is live[0]
 
 
 def test_an_unknown_prompt_is_named():

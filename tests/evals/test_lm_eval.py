@@ -14,8 +14,8 @@ import tiny_folder
 from trimtab.evals import lm_eval as tasks
 from trimtab.evals import suites
 from trimtab.evals.lm_eval import documents
-from trimtab.evals.models import Local, renormalised
-from trimtab.evals.runner import Question, ask, measures, question
+from trimtab.evals.models import HFModel, renormalised
+from trimtab.evals.runner import EvalSpec, ask, eval_spec, measures
 from trimtab.evals.suite import Item, SuiteError
 from trimtab.models import loading
 
@@ -77,7 +77,7 @@ def test_a_task_compares_letters_and_has_the_version_of_its_suite(name, file):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_documents_are_the_items_and_prompts_of_the_suite_in_their_order(name, file):
-    asked = question(name, file.get(name))
+    asked = eval_spec(name, file.get(name))
     (step,) = asked.suite.prompts[asked.prompt]
     items = [i for i in asked.items if i.options and (name != "socialbench" or len(i.target) == 1)]
     rows = list(task(name)["custom_dataset"](**file)["test"])
@@ -89,7 +89,7 @@ def test_documents_are_the_items_and_prompts_of_the_suite_in_their_order(name, f
 
 
 def test_of_socialbench_memory_and_rows_with_several_right_letters_are_left_out():
-    every = question("socialbench").items
+    every = eval_spec("socialbench").items
     rows = documents.socialbench()["test"]
     left = {item.id for item in every} - set(rows["id"])
     assert left == {item.id for item in every if not item.options or len(item.target) > 1}
@@ -100,7 +100,7 @@ def test_of_socialbench_memory_and_rows_with_several_right_letters_are_left_out(
 
 def test_settings_of_a_suite_stand_under_its_name_and_all_else_is_somebody_elses(file):
     two = documents.geomrel(version="1", pretrained="m", seed=7, geomrel={"rows": 2, "depths": [3]})["test"]
-    assert two["id"] == [item.id for item in question("geomrel", {"rows": 2, "depths": [3]}).items]
+    assert two["id"] == [item.id for item in eval_spec("geomrel", {"rows": 2, "depths": [3]}).items]
     assert len(documents.multiple_choice(**file)["test"]) == 3
     with pytest.raises(SuiteError, match="did you mean 'depths'"):
         documents.geomrel(geomrel={"depth": [1]})
@@ -136,8 +136,8 @@ def test_the_harness_gives_the_probabilities_and_the_accuracy_of_the_runner(name
     kept = set(task(name)["custom_dataset"](**given)["test"]["id"])
     suite = suites.load(name)
     items: list[Item] = [i for i in suite.items(suites.check(name, given[name])) if i.id in kept]
-    local = Local(loading.load_model(folder), loading.load_tokenizer(folder), plain=not chat)
-    asked = Question(suite, items, next(iter(suite.prompts)), "options")
+    local = HFModel(loading.load_model(folder), loading.load_tokenizer(folder), plain=not chat)
+    asked = EvalSpec(suite, items, next(iter(suite.prompts)), "options")
     ours = {}
     answered = ask(asked, local, keep=lambda rows: ours.update({row["id"]: row["p"] for row in rows}))
     theirs = {sample["doc"]["id"]: sample for sample in found["samples"][f"trimtab_{name}"]}

@@ -11,7 +11,7 @@ import tiny_folder
 from trimtab.common.errors import Unanswered
 from trimtab.data.tokens import encode_prompts
 from trimtab.evals.echoes import without_begin
-from trimtab.evals.models import Endpoint, Local, renormalised
+from trimtab.evals.models import HFModel, OpenAIModel, renormalised
 from trimtab.evals.suite import SuiteError, user
 
 CHATS = [user("count to three"), user("a"), user("say it again and again")]
@@ -28,7 +28,7 @@ def model():
 
 
 def test_answers_are_those_of_each_prompt_alone(model, tokenizer):
-    together = Local(model, tokenizer).answer(CHATS, 8)
+    together = HFModel(model, tokenizer).answer(CHATS, 8)
     for chat, reply in zip(CHATS, together):
         inputs = encode_prompts(tokenizer, [chat])
         output = model.generate(**inputs, do_sample=False, max_new_tokens=8, pad_token_id=0)
@@ -41,7 +41,7 @@ def test_equal_prompts_are_read_once_where_no_processor_remembers_rows(model, to
     sizes = []
     table = model.get_input_embeddings()
     handle = table.register_forward_hook(lambda m, args, out: sizes.append(out.size(0)))
-    found = Local(model, tokenizer, strategy=strategy).answer([CHATS[0], CHATS[1], CHATS[0], CHATS[0]], 4)
+    found = HFModel(model, tokenizer, strategy=strategy).answer([CHATS[0], CHATS[1], CHATS[0], CHATS[0]], 4)
     handle.remove()
     assert sizes[0] == rows
     assert found[0] == found[2] == found[3]
@@ -49,12 +49,12 @@ def test_equal_prompts_are_read_once_where_no_processor_remembers_rows(model, to
 
 def test_a_decoding_strategy_draws_the_answers_and_the_seed_repeats_them(model, tokenizer):
     def drawn(seed):
-        return Local(model, tokenizer, strategy="top_k", options={"k": 50}, seed=seed).answer(CHATS, 12)
+        return HFModel(model, tokenizer, strategy="top_k", options={"k": 50}, seed=seed).answer(CHATS, 12)
 
     assert drawn(1) == drawn(1)
     assert drawn(1) != drawn(2)
     with pytest.raises(ValueError, match="did you mean 'top_k'"):
-        Local(model, tokenizer, strategy="topk")
+        HFModel(model, tokenizer, strategy="topk")
 
 
 def chain(model, tokenizer, chat, label):
@@ -68,7 +68,7 @@ def chain(model, tokenizer, chat, label):
 
 @pytest.mark.parametrize("labels", [["A", "B", "C"], ["yes", "no", "it depends"], ["A", "long one"]])
 def test_options_get_the_probability_of_all_their_tokens(model, tokenizer, labels):
-    found = Local(model, tokenizer).compare(CHATS, [labels, labels[:2], labels])
+    found = HFModel(model, tokenizer).compare(CHATS, [labels, labels[:2], labels])
     with torch.no_grad():
         for chat, of, values in zip(CHATS, [labels, labels[:2], labels], found):
             assert list(values) == of
@@ -82,7 +82,7 @@ def test_options_behind_a_shared_beginning_are_worth_what_they_are_alone(model, 
     labels = [["A", "B"], [" yes it is", "no"], ["A", "it cannot be known"]]
     sizes = []
     handle = model.get_input_embeddings().register_forward_hook(lambda m, args, out: sizes.append(tuple(out.shape[:2])))
-    together = Local(model, tokenizer).compare(chats, labels)
+    together = HFModel(model, tokenizer).compare(chats, labels)
     handle.remove()
     assert [rows for rows, _ in sizes] == [1, 3, 6]
     for chat, of, found in zip(chats, labels, together):
@@ -92,8 +92,8 @@ def test_options_behind_a_shared_beginning_are_worth_what_they_are_alone(model, 
 def test_the_model_keeps_its_mode_and_gets_no_gradients(model, tokenizer):
     model.train()
     try:
-        Local(model, tokenizer).answer(CHATS[:1], 2)
-        Local(model, tokenizer).compare(CHATS[:1], [["A", "bc"]])
+        HFModel(model, tokenizer).answer(CHATS[:1], 2)
+        HFModel(model, tokenizer).compare(CHATS[:1], [["A", "bc"]])
         assert model.training
         assert all(parameter.grad is None for parameter in model.parameters())
     finally:
@@ -103,24 +103,24 @@ def test_the_model_keeps_its_mode_and_gets_no_gradients(model, tokenizer):
 def test_what_does_not_fit_into_learnt_positions_is_refused(tokenizer):
     model = tiny.model("gpt2", vocab_size=tiny_folder.VOCAB, n_positions=256)
     with pytest.raises(SuiteError, match="reads at most 256"):
-        Local(model, tokenizer).answer([user("x" * 250)], 8)
+        HFModel(model, tokenizer).answer([user("x" * 250)], 8)
 
 
 def test_rotary_positions_beyond_the_training_are_read(model, tokenizer):
     assert model.config.max_position_embeddings == 256
-    assert len(Local(model, tokenizer).answer([user("x" * 250)], 8)) == 1
+    assert len(HFModel(model, tokenizer).answer([user("x" * 250)], 8)) == 1
 
 
 def test_a_token_that_the_embedding_lacks_is_named(model):
     tokenizer = tiny_folder.byte_tokenizer()
     tokenizer.add_tokens(["<extra>"])
     with pytest.raises(SuiteError, match="'<extra>'"):
-        Local(model, tokenizer).answer([user("<extra>")], 2)
+        HFModel(model, tokenizer).answer([user("<extra>")], 2)
 
 
 def test_a_tokenizer_without_a_template_is_said_and_works(model):
     plain = tiny_folder.byte_tokenizer(template=None)
-    local = Local(model, plain)
+    local = HFModel(model, plain)
     assert local.facts()["template"] == "none, prompts are plain text"
     assert len(local.answer(CHATS, 3)) == 3
     assert local.compare(CHATS[:1], [["A", "B"]])[0].keys() == {"A", "B"}
@@ -137,7 +137,7 @@ def test_probabilities_among_labels_and_their_mass():
 
 
 def endpoint(server, **changes):
-    return Endpoint(server.url, "m", **{"pause": 0.0, "tries": 3, "timeout": 5.0, **changes})
+    return OpenAIModel(server.url, "m", **{"pause": 0.0, "tries": 3, "timeout": 5.0, **changes})
 
 
 def test_a_server_answers_in_order(server, monkeypatch):
@@ -167,7 +167,7 @@ def test_a_failure_that_stays_is_an_error_of_the_item_and_no_answer(server, fail
 
 def test_a_server_that_is_not_there_ends_it_after_few_tries_with_the_cause():
     pytest.importorskip("openai")
-    asked = Endpoint("http://127.0.0.1:9/v1", "m", tries=50, pause=0.0, timeout=2.0)
+    asked = OpenAIModel("http://127.0.0.1:9/v1", "m", tries=50, pause=0.0, timeout=2.0)
     with pytest.raises(Unanswered, match=r"http://127.0.0.1:9/v1 cannot be reached \(.*refused.*start the server"):
         asked.answer(CHATS * 8, 5)
 
@@ -198,7 +198,7 @@ def test_a_refusal_of_one_item_is_an_error_of_that_item_at_once(server, status):
 def test_an_address_without_its_scheme_is_refused():
     pytest.importorskip("openai")
     with pytest.raises(SuiteError, match="write http://127.0.0.1:9/v1"):
-        Endpoint("127.0.0.1:9/v1", "m")
+        OpenAIModel("127.0.0.1:9/v1", "m")
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
@@ -211,8 +211,8 @@ def test_a_refusal_ends_the_evaluation_at_once(server, status):
 
 def test_a_server_cannot_compare_options():
     pytest.importorskip("openai")
-    with pytest.raises(SuiteError, match="use --read text"):
-        Endpoint("http://127.0.0.1:9/v1", "m").compare(CHATS[:1], [["A"]])
+    with pytest.raises(SuiteError, match="use --mode generate"):
+        OpenAIModel("http://127.0.0.1:9/v1", "m").compare(CHATS[:1], [["A"]])
 
 
 # ---------------------------------------------------------------- a server that echoes
@@ -241,12 +241,12 @@ def test_a_server_that_echoes_gives_the_probabilities_of_the_model_itself(server
     labels = [["A", "B"], ["yes", "no"], ["A", "it depends"]]
     asked = endpoint(server, tokenizer=tokenizer if templated else None)
     found = asked.compare(CHATS, labels)
-    wanted = Local(model, tokenizer, plain=not templated).compare(CHATS, labels)
+    wanted = HFModel(model, tokenizer, plain=not templated).compare(CHATS, labels)
     for one, other in zip(found, wanted, strict=True):
         assert one == pytest.approx(other, abs=1e-3)
     assert {s["max_tokens"] for s in server.seen if s.get("echo")} == ({0} if not least else {0, 1})
     template = asked.facts()["template"]
-    assert template == (Local(model, tokenizer).facts()["template"] if templated else "none, prompts are plain text")
+    assert template == (HFModel(model, tokenizer).facts()["template"] if templated else "none, prompts are plain text")
     assert "template" not in endpoint(server).facts()
 
 
@@ -264,7 +264,7 @@ def test_a_server_that_tells_too_little_is_refused_with_what_it_does(server, mod
         whole = language(model, tokenizer)
         server.complete = lambda asked: {**whole(asked), **change}
     asked = endpoint(server)
-    with pytest.raises(SuiteError, match=f"cannot compare options: .*{reason}.*use --read text"):
+    with pytest.raises(SuiteError, match=f"cannot compare options: .*{reason}.*use --mode generate"):
         asked.echoes.check()
 
 
@@ -276,7 +276,7 @@ def test_letters_of_several_tokens_are_echoed_as_parts_of_them(server, model, to
     server.least = least
     chats, labels = [[{"role": "user", "content": "Gut, schön oder 好?"}]], [["schön", "好", "A"]]
     found = endpoint(server, tokenizer=tokenizer).compare(chats, labels)
-    assert found[0] == pytest.approx(Local(model, tokenizer).compare(chats, labels)[0], abs=1e-3)
+    assert found[0] == pytest.approx(HFModel(model, tokenizer).compare(chats, labels)[0], abs=1e-3)
 
 
 def test_an_option_with_a_token_that_has_no_probability_is_no_answer(server, model, tokenizer):

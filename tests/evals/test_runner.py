@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from trimtab.evals.models import Reply
-from trimtab.evals.runner import Answers, Question, ask, measures
+from trimtab.evals.runner import Answers, EvalSpec, ask, measures
 from trimtab.evals.suite import Item, Options, Suite, SuiteError, Verdict, lines, user
 
 
@@ -59,16 +59,16 @@ class Scripted:
         return {}
 
 
-def question(prompt="plain", **changes):
-    return Question(SUITE, ITEMS, prompt, **changes)
+def eval_spec(prompt="plain", **changes):
+    return EvalSpec(SUITE, ITEMS, prompt, **changes)
 
 
 def test_each_item_is_asked_once_the_longest_first_and_comes_back_in_its_order():
-    answerer = Scripted()
-    found = ask(question(), answerer)
+    model = Scripted()
+    found = ask(eval_spec(), model)
     assert [one.item.id for one in found] == [item.id for item in ITEMS]
-    assert answerer.batches == [3, 3, 2]
-    lengths = [len(chat) for chat in answerer.chats]
+    assert model.batches == [3, 3, 2]
+    lengths = [len(chat) for chat in model.chats]
     assert lengths == sorted(lengths, reverse=True)
     assert [one.verdicts["first"].value for one in found] == [1.0, 0.0] * 4
     strict = {m.group: m.value.estimate for m in measures(SUITE, found) if m.name == "first strict"}
@@ -84,26 +84,26 @@ def test_items_with_answers_of_like_length_share_a_batch():
             return super().answer(chats, max_new_tokens)
 
     items = [replace(item, max_new_tokens=300 if i == 3 else None) for i, item in enumerate(ITEMS)]
-    found = ask(Question(SUITE, items, "plain"), Noting())
+    found = ask(EvalSpec(SUITE, items, "plain"), Noting())
     assert asked == [(1, 300), (3, 64), (3, 64), (1, 64)]
     assert [one.item for one in found] == items
     asked.clear()
-    ask(Question(SUITE, items, "plain", max_new_tokens=5), Noting())
+    ask(EvalSpec(SUITE, items, "plain", max_new_tokens=5), Noting())
     assert asked == [(3, 5), (3, 5), (2, 5)]
 
 
 def test_a_second_step_sees_the_answer_to_the_first():
-    answerer = Scripted()
-    found = ask(question("two"), answerer)
-    assert answerer.batches == [3, 3, 3, 3, 2, 2]
-    assert sum("notes: A" in chat for chat in answerer.chats) == 8
+    model = Scripted()
+    found = ask(eval_spec("two"), model)
+    assert model.batches == [3, 3, 3, 3, 2, 2]
+    assert sum("notes: A" in chat for chat in model.chats) == 8
     assert found[0].answers == ("A", "A")
 
 
 def test_options_are_compared_after_the_steps_before_were_written():
-    answerer = Scripted()
+    model = Scripted()
     rows = []
-    found = ask(question("two", read="options"), answerer, keep=rows.extend)
+    found = ask(eval_spec("two", mode="loglikelihood"), model, keep=rows.extend)
     assert found[0].verdicts["options"] == Verdict("A", 1.0)
     assert found[1].verdicts["options"] == Verdict("A", 0.0)
     p = rows[0]["p"]
@@ -116,36 +116,36 @@ def test_stopped_and_gone_on_with_nothing_is_asked_twice(tmp_path):
     answers = Answers(tmp_path / "samples.jsonl")
     first = Scripted(stop_after=2)
     with pytest.raises(KeyboardInterrupt):
-        ask(question(), first, keep=answers.append)
+        ask(eval_spec(), first, keep=answers.append)
     second = Scripted()
-    found = ask(question(), second, answers.read(), answers.append)
+    found = ask(eval_spec(), second, answers.read(), answers.append)
     assert len(first.chats) == 6
     assert sorted(first.chats + second.chats) == sorted(plain(item, ())[0]["content"] for item in ITEMS)
-    assert found == ask(question(), Scripted())
+    assert found == ask(eval_spec(), Scripted())
     assert len(answers.read()) == 8
 
 
 def test_an_item_that_ended_in_an_error_is_asked_again(tmp_path):
     answers = Answers(tmp_path / "samples.jsonl")
-    found = ask(question(), Scripted(fail={"long long long long long long long"}), keep=answers.append)
+    found = ask(eval_spec(), Scripted(fail={"long long long long long long long"}), keep=answers.append)
     assert [one.error for one in found] == [None] * 7 + ["no answer"]
     second = Scripted()
-    found = ask(question(), second, answers.read(), answers.append)
+    found = ask(eval_spec(), second, answers.read(), answers.append)
     assert len(second.chats) == 1
     assert found[7].error is None
     assert found[7].verdicts["first"] == Verdict("A", 0.0)
 
 
 def test_an_error_in_the_first_step_spares_the_second():
-    answerer = Scripted(fail={"long long long long long long long"})
-    found = ask(question("two"), answerer)
+    model = Scripted(fail={"long long long long long long long"})
+    found = ask(eval_spec("two"), model)
     assert found[7].error == "no answer"
-    assert sum("notes" in chat for chat in answerer.chats) == 7
+    assert sum("notes" in chat for chat in model.chats) == 7
 
 
 def test_a_torn_last_line_is_cut_off_and_others_are_named(tmp_path):
     path = tmp_path / "samples.jsonl"
-    ask(question(), Scripted(), keep=Answers(path).append)
+    ask(eval_spec(), Scripted(), keep=Answers(path).append)
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"id": "i9", "ite')
     assert len(Answers(path).read()) == 8
@@ -158,15 +158,15 @@ def test_a_torn_last_line_is_cut_off_and_others_are_named(tmp_path):
 def test_verdicts_are_those_of_the_suite_as_it_is_now(tmp_path):
     """A parser that was mended counts old answers anew."""
     answers = Answers(tmp_path / "samples.jsonl")
-    ask(question(), Scripted(), keep=answers.append)
+    ask(eval_spec(), Scripted(), keep=answers.append)
     mended = Suite("", "2", Options, lambda o: ITEMS, SUITE.prompts, lambda item, text: {"new": Verdict(text, 1.0)})
-    found = ask(Question(mended, ITEMS, "plain"), Scripted(), answers.read())
+    found = ask(EvalSpec(mended, ITEMS, "plain"), Scripted(), answers.read())
     assert all(one.verdicts == {"new": Verdict("A", 1.0)} for one in found)
 
 
 def test_rows_hold_all_that_a_report_shows():
     rows = []
-    ask(question(), Scripted(), keep=rows.extend)
+    ask(eval_spec(), Scripted(), keep=rows.extend)
     row = json.loads(json.dumps(rows[0]))
     assert row["item"]["options"] == {"A": "yes", "B": "no"}
     assert row["chat"][0]["content"].startswith("question")
@@ -175,8 +175,8 @@ def test_rows_hold_all_that_a_report_shows():
 
 def test_mistakes_are_named():
     with pytest.raises(SuiteError, match="there is no prompt 'three'; there are: plain, two"):
-        question("three")
+        eval_spec("three")
     with pytest.raises(SuiteError, match="item open has no options"):
-        Question(SUITE, [Item("open", "?")], "plain", "options")
+        EvalSpec(SUITE, [Item("open", "?")], "plain", "loglikelihood")
     with pytest.raises(SuiteError, match="1 items share the id of another"):
-        Question(SUITE, [ITEMS[0], ITEMS[0]], "plain")
+        EvalSpec(SUITE, [ITEMS[0], ITEMS[0]], "plain")

@@ -183,7 +183,7 @@ def test_robust_memory_reads_no_reasoning_and_plain_letters():
 def test_the_likeliest_of_several_right_letters_earns_its_share():
     one = item(SITUATION, "AC", dimension="EP Situ.")
     assert read(one, {"A": 0.1, "B": 0.2, "C": 0.6, "D": 0.1}) == Verdict(("C",), 0.5)
-    assert SUITE.read(one, {"A": 0.1, "B": 0.2, "C": 0.6, "D": 0.1}).value == 0.5
+    assert SUITE.score_options(one, {"A": 0.1, "B": 0.2, "C": 0.6, "D": 0.1}).value == 0.5
     assert read(one, {"A": 0.1, "B": 0.9, "C": 0, "D": 0}).value == 0
     single = item(target="B")
     assert read(single, {"A": 0.4, "B": 0.6}).value == argmax(single, {"A": 0.4, "B": 0.6}).value == 1

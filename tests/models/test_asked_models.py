@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 import tiny
 import tiny_folder
 from trimtab.common import fingerprint
-from trimtab.evals.models import Local
+from trimtab.evals.models import HFModel
 from trimtab.models.asked import How, load_asked, with_adapter
 from trimtab.models.builtin import ModelNotFound
 from trimtab.models.loading import load_model, load_tokenizer
@@ -113,8 +113,8 @@ def test_layers_are_spread_over_the_devices_there_are_and_answer_as_before(model
     assert fingerprint.of_model(spread) == fingerprint.of_model(whole)
     tokenizer = load_tokenizer(model)
     chats = [[{"role": "user", "content": text}] for text in ("hello", "a")]
-    assert Local(spread, tokenizer).answer(chats, 6) == Local(whole, tokenizer).answer(chats, 6)
-    assert Local(spread, tokenizer).compare(chats, [["A", "B"]] * 2) == Local(whole, tokenizer).compare(
+    assert HFModel(spread, tokenizer).answer(chats, 6) == HFModel(whole, tokenizer).answer(chats, 6)
+    assert HFModel(spread, tokenizer).compare(chats, [["A", "B"]] * 2) == HFModel(whole, tokenizer).compare(
         chats, [["A", "B"]] * 2
     )
     assert load_asked(model, How("auto", "auto")).dtype == load_asked(model).dtype == torch.bfloat16
@@ -184,7 +184,7 @@ def test_how_to_load_a_model_is_no_word_to_a_server(trimtab, server, adapter, tm
 
 
 def echoing(place):
-    from evals.test_answerers import language
+    from evals.test_models import language
 
     return language(load_model(place).float(), load_tokenizer(place))
 
@@ -193,7 +193,7 @@ def echoing(place):
 def test_options_are_compared_on_a_server_that_echoes_as_on_the_model_itself(trimtab, server, tmp_path, templated):
     place = saved(tmp_path / "model", torch.float32)
     server.complete = echoing(place)
-    words = ["eval", "socialbench", "--limit", "3", "--read", "options"]
+    words = ["eval", "socialbench", "--limit", "3", "--mode", "loglikelihood"]
     how = ["--tokenizer", place] if templated else []
     code, out, err = trimtab(
         *words, "--model", "m", "--endpoint", server.url, "--out", tmp_path / "server", "--batch", "2", *how
@@ -213,10 +213,10 @@ def test_options_are_compared_on_a_server_that_echoes_as_on_the_model_itself(tri
 
 def test_a_server_that_does_not_is_refused_with_the_reason_and_nothing_is_left(trimtab, server, tmp_path):
     words = ["eval", "socialbench", "--limit", "3", "--model", "m", "--endpoint", server.url, "--out", tmp_path / "out"]
-    code, _, err = trimtab(*words, "--read", "options")
+    code, _, err = trimtab(*words, "--mode", "loglikelihood")
     assert (code, err.count("\n")) == (2, 1), err
     assert "cannot compare options: it refused the request (" in err
-    assert "use --read text" in err
+    assert "use --mode generate" in err
     assert not (tmp_path / "out").exists()
     code, _, err = trimtab(*words, "--tokenizer", "m")
     assert code == 2

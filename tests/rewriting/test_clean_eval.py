@@ -14,7 +14,7 @@ import tiny
 import tiny_folder
 from tiny_server import completion
 from trimtab.evals import contamination
-from trimtab.evals.models import Endpoint, Reply
+from trimtab.evals.models import OpenAIModel, Reply
 from trimtab.evals.suite import Answered, Item, Verdict, user
 from trimtab.rewriting import similarity, wording
 from trimtab.rewriting.clean_eval import (
@@ -448,7 +448,7 @@ def new_text(asked):
 
 
 def server_rewriter(server, by, **given):
-    return endpoint(Endpoint(server.url, "m", pause=0.0, tries=2, temperature=0.3), by, **given)
+    return endpoint(OpenAIModel(server.url, "m", pause=0.0, tries=2, temperature=0.3), by, **given)
 
 
 def test_a_server_is_asked_step_by_step_and_its_answers_are_tidied(server):
@@ -480,9 +480,9 @@ def test_a_server_s_answer_that_was_cut_off_is_no_candidate(server):
     server.script = [(200, completion("Plants take", "length"))]
     rewriter = server_rewriter(server, ways(1, []))
     assert rewriter([Request("plants?", rewriter.ways[0], 0)]) == [Rewritten("")]
-    assert Endpoint(server.url, "m").answer([user("x")], 5)[0].text == "you said x"  # a suite reads what there is
+    assert OpenAIModel(server.url, "m").answer([user("x")], 5)[0].text == "you said x"  # a suite reads what there is
     server.script = [(200, completion("Plants take", "length"))]
-    assert Endpoint(server.url, "m").answer([user("x")], 5)[0].text == "Plants take"
+    assert OpenAIModel(server.url, "m").answer([user("x")], 5)[0].text == "Plants take"
 
 
 def test_an_error_of_a_server_is_no_candidate_and_is_asked_again(server):

@@ -20,7 +20,7 @@ from trimtab.common.yaml_text import parse_value
 from trimtab.data import stored
 from trimtab.data.sources import load_rows
 from trimtab.evals import contamination
-from trimtab.evals.models import Answerer, Endpoint, Local
+from trimtab.evals.models import HFModel, Model, OpenAIModel
 from trimtab.metrics.embeddings import MissingEmbedding
 from trimtab.models import loading
 from trimtab.models.asked import How, load_asked
@@ -116,7 +116,7 @@ def clean(
     scorer: str | Scorer = "chrf",
     *,
     endpoint: str | None = None,
-    reader: str | Answerer | None = None,
+    reader: str | Model | None = None,
     command: str = "",
     force: bool = False,
     console: Console | None = None,
@@ -139,7 +139,7 @@ def clean(
             folder or builtin), "none", or a `Detector`.
         scorer: "chrf", "embedding", "bleurt:FOLDER", or a `Scorer`.
         endpoint: address of a server of chat completions, whose model `rewriter` then names.
-        reader: a causal model, or an `Answerer`: what changes its answer is dropped, see `clean_eval.clean`.
+        reader: a causal model, or an `Model`: what changes its answer is dropped, see `clean_eval.clean`.
         command: for the meta.
         force: replace a file that is there.
         console: for progress and the table.
@@ -168,7 +168,7 @@ def _clean(
     scorer: str | Scorer,
     *,
     endpoint: str | None,
-    reader: str | Answerer | None,
+    reader: str | Model | None,
     command: str,
     force: bool,
     console: Console,
@@ -191,7 +191,7 @@ def _clean(
     judge, why = (
         _detector(detector, rewriter, endpoint, settings, models) if isinstance(detector, str) else (detector, "")
     )
-    answerer = Local(*models(reader, AutoModelForCausalLM), reader) if isinstance(reader, str) else reader
+    reading = HFModel(*models(reader, AutoModelForCausalLM), reader) if isinstance(reader, str) else reader
     if not writer.ways:
         raise CleanEvalError("there is no way to a candidate: n_par is 0 and pivots are empty")
     said = f"{judge.name}, from {judge.threshold:g} on" if judge else "nobody"
@@ -204,7 +204,7 @@ def _clean(
         with bar(console) as progress:
             task = progress.add_task("rewrite", total=None, note="candidates")
             result = clean_eval.clean(
-                rows, writer, judge, likeness, settings, reader=answerer, fields=settings.fields, stored=made,
+                rows, writer, judge, likeness, settings, reader=reading, fields=settings.fields, stored=made,
                 progress=lambda done, total: progress.update(task, completed=done, total=total),
             )  # fmt: skip
     except KeyboardInterrupt:
@@ -218,7 +218,7 @@ def _clean(
         "rows": fingerprint.of_each(rows),
         "rewriter": writer.name,
         "detector": judge and {"name": judge.name, "threshold": judge.threshold, "fallback": why or None},
-        "reader": answerer and answerer.facts(),
+        "reader": reading and reading.facts(),
         "scorer": likeness.name,
         "settings": settings.model_dump(),
         "ways": [way._asdict() for way in writer.ways],
@@ -264,7 +264,7 @@ def _rewriter(name: str, url: str | None, settings: Settings, models: _Models) -
         return Rules(settings.n_par)
     by = ways(settings.n_par, settings.pivots)
     if url:
-        server = Endpoint(url, name, temperature=settings.temperature, batch=settings.batch)
+        server = OpenAIModel(url, name, temperature=settings.temperature, batch=settings.batch)
         return rewriters.endpoint(server, by, max_new_tokens=settings.max_new_tokens)
     how: dict[str, Any] = {"temperature": settings.temperature, "max_new_tokens": settings.max_new_tokens}
     names = name.split(",")
@@ -290,7 +290,7 @@ def _detector(
     if kind == "nli" and model:
         return similarity.nli(*models(model, AutoModelForSequenceClassification), model, **given), ""
     if kind == "lm" and model and url and model not in BUILTIN and not Path(model).expanduser().exists():
-        return similarity.by_server(Endpoint(url, model, batch=settings.batch), **given), ""
+        return similarity.by_server(OpenAIModel(url, model, batch=settings.batch), **given), ""
     if kind == "lm" and model:
         return similarity.yes_or_no(*models(model, AutoModelForCausalLM), model, **given), ""
     raise CleanEvalError(f"--detector: {name!r} is none; there are auto, embedding, nli:MODEL, lm:MODEL and none")
@@ -304,7 +304,7 @@ def _by_language_model(
     if isinstance(rewriter, str) and rewriter != "rules" and "," not in rewriter:
         found = None
         if url:
-            found = similarity.by_server(Endpoint(url, rewriter), **given)
+            found = similarity.by_server(OpenAIModel(url, rewriter), **given)
         elif not loading.load_config(rewriter).is_encoder_decoder:
             found = similarity.yes_or_no(*models(rewriter, AutoModelForCausalLM), rewriter, **given)
         right = 0 if found is None else similarity.judges(found)

@@ -23,7 +23,7 @@ from trimtab.data.sources import DataError, load_rows
 from trimtab.data.stored import drop_torn_line
 from trimtab.data.tasks import question
 from trimtab.data.tokens import prompt_ids
-from trimtab.evals.models import Answerer, Endpoint, Local
+from trimtab.evals.models import HFModel, Model, OpenAIModel
 from trimtab.models import loading
 from trimtab.models.asked import How, load_asked
 from trimtab.models.limits import check_prompts
@@ -111,7 +111,7 @@ class Counts:
     labelled: int = 0
 
 
-def collect(settings: Settings, answerer: Answerer | None = None, console: Console | None = None) -> Counts:
+def collect(settings: Settings, model: Model | None = None, console: Console | None = None) -> Counts:
     """Ask every task several times, judge the answers, and write what reward models learn from.
 
     The folder gets `samples.jsonl` (every answer, kept as it comes: a run that was stopped is gone on with), and for
@@ -120,7 +120,7 @@ def collect(settings: Settings, answerer: Answerer | None = None, console: Conso
 
     Args:
         settings: `source` are rows with messages or a prompt, and the right `answer`.
-        answerer: instead of the settings' model.
+        model: instead of the settings' model.
         console: for progress.
 
     Raises:
@@ -128,19 +128,19 @@ def collect(settings: Settings, answerer: Answerer | None = None, console: Conso
     """
     console = console or Console()
     tasks = tasks_of(settings)
-    if answerer is None and not settings.endpoint:
+    if model is None and not settings.endpoint:
         tokenizer, limits = loading.load_tokenizer(settings.model), loading.limits(settings.model)
         ids = [prompt_ids(tokenizer, asked_with(task), f"task {i}") for i, task in enumerate(tasks, start=1)]
         for note in check_prompts(ids, settings.max_new_tokens, limits, tokenizer, settings.model, what="task"):
             say(console, note)
     check_writable(settings.out, CollectError, "choose another --out")
-    answerer = answerer or _answerer(settings)
+    model = model or _model(settings)
     settings.out.mkdir(parents=True, exist_ok=True)
     with writing(settings.out, "another command", "wait for it, or choose another --out", CollectError):
-        signature = _signature(settings, tasks, answerer)
+        signature = _signature(settings, tasks, model)
         _same(settings.out, signature)
         put(json_line({"signature": signature}, indent=1), settings.out / FACTS)
-        samples = _ask(settings, tasks, answerer, console)
+        samples = _ask(settings, tasks, model, console)
         counts, written = rows_of(tasks, samples, settings)
         for name, rows in written.items():
             put("".join(map(json_line, rows)), settings.out / name)
@@ -180,9 +180,9 @@ def split_of(task: Mapping[str, Any], heldout: float) -> str:
 # ---------------------------------------------------------------- answers
 
 
-def _answerer(settings: Settings) -> Answerer:
+def _model(settings: Settings) -> Model:
     if settings.endpoint:
-        return Endpoint(
+        return OpenAIModel(
             settings.endpoint, settings.model, seed=settings.seed, batch=settings.batch,
             temperature=1.0 if settings.temperature is None else settings.temperature,
         )  # fmt: skip
@@ -192,19 +192,19 @@ def _answerer(settings: Settings) -> Answerer:
     options = settings.options
     if settings.decoding is None:
         options = {"temperature": 1.0 if settings.temperature is None else settings.temperature}
-    return Local(
+    return HFModel(
         model, tokenizer, settings.model, strategy=settings.decoding or "sample", options=options, seed=settings.seed,
         batch=settings.batch,
     )  # fmt: skip
 
 
-def _signature(settings: Settings, tasks: Sequence[Mapping[str, Any]], answerer: Answerer) -> dict[str, str]:
+def _signature(settings: Settings, tasks: Sequence[Mapping[str, Any]], model: Model) -> dict[str, str]:
     return {
         "trimtab": __version__,
         "tasks": f"{settings.source}, {len(tasks)}, {fingerprint.of_each(tasks)}",
         "answers": f"{settings.answers} of at most {settings.max_new_tokens} tokens",
         **({} if settings.verify == "exact" else {"verify": settings.verify}),
-        **answerer.facts(),
+        **model.facts(),
         **environment(),
     }
 
@@ -233,7 +233,7 @@ def _same(folder: Path, signature: Mapping[str, str]) -> None:
 
 
 def _ask(
-    settings: Settings, tasks: Sequence[Mapping[str, Any]], answerer: Answerer, console: Console
+    settings: Settings, tasks: Sequence[Mapping[str, Any]], model: Model, console: Console
 ) -> dict[tuple[int, int], dict[str, Any]]:
     """(task, which of its answers) -> sample. Blocks are the same after a stop, and so are their draws."""
     path = settings.out / SAMPLES
@@ -254,11 +254,11 @@ def _ask(
             if _known(block, samples):
                 continue
             chats, draws = [asked_with(tasks[task]) for task, _ in block], {}
-            if isinstance(answerer, Local):
-                answerer.calls = place
-            if isinstance(answerer, Endpoint):  # one seed for all would give one answer for all of a task
+            if isinstance(model, HFModel):
+                model.calls = place
+            if isinstance(model, OpenAIModel):  # one seed for all would give one answer for all of a task
                 draws["seeds"] = [settings.seed + place * settings.batch + i for i in range(len(block))]
-            replies = answerer.answer(chats, settings.max_new_tokens, **draws)
+            replies = model.answer(chats, settings.max_new_tokens, **draws)
             rows = [
                 {"task": task, "number": number, "text": reply.text, **({"error": reply.error} if reply.error else {})}
                 for (task, number), reply in zip(block, replies, strict=True)

@@ -18,7 +18,7 @@ from trimtab.common.terminal import cells, say, table_of
 from trimtab.common.yaml_text import parse_value
 from trimtab.data import stored
 from trimtab.evals.contamination import SETS, Set, Triangle, check_author, triangles
-from trimtab.evals.runner import Question, Read, question
+from trimtab.evals.runner import EvalSpec, Mode, eval_spec
 from trimtab.evals.suite import Answered, baselines, plain
 from trimtab.models import loading
 from trimtab.models.asked import How
@@ -45,7 +45,7 @@ class Settings:
     baseline: str | None = None
     """One of the models, that has not seen the original items."""
     endpoint: str | None = None
-    read: Read = "text"
+    mode: Mode = "generate"
     prompt: str | None = None
     limit: int | None = None
     """Items of each set."""
@@ -77,7 +77,7 @@ def contamination(settings: Settings, console: Console | None = None) -> list[Tr
         raise ContaminationError("a model is named twice; name each once")
     for model in () if settings.allow_same else settings.models:
         check_author(model, rewriter)
-    asked: dict[Set, Question] = {name: _question(name, settings) for name in SETS}
+    asked: dict[Set, EvalSpec] = {name: _question(name, settings) for name in SETS}
     if settings.limit is None and len(asked["clean"].items) != rows:
         raise ContaminationError(
             f"{settings.clean} has {len(asked['clean'].items)} rows, and its meta says {rows}; take the file as "
@@ -96,7 +96,7 @@ def contamination(settings: Settings, console: Console | None = None) -> list[Tr
     found = triangles(answered, rewriter=rewriter, baseline=settings.baseline, allow_same=settings.allow_same)
     facts: dict[str, Any] = {
         "trimtab": __version__, "clean": settings.clean, "control": settings.control, "rewriter": rewriter,
-        "baseline": settings.baseline, "read": settings.read, "seed": settings.seed,
+        "baseline": settings.baseline, "mode": settings.mode, "seed": settings.seed,
         "items": {name: len(one.items) for name, one in asked.items()},
         "in the same words": _unchanged(asked["original"], asked["clean"]),
         "errors": {
@@ -136,28 +136,28 @@ def folder_of(model: str) -> str:
     return re.sub(r"[^\w.-]+", "-", model).strip("-.") or "model"
 
 
-def _question(name: Set, settings: Settings) -> Question:
+def _question(name: Set, settings: Settings) -> EvalSpec:
     file = settings.control if name == "control" else settings.clean
     which = "clean" if name == "clean" else "original"
-    return question(
-        SUITE, {**settings.options, "file": file, "which": which}, prompt=settings.prompt, read=settings.read,
+    return eval_spec(
+        SUITE, {**settings.options, "file": file, "which": which}, prompt=settings.prompt, mode=settings.mode,
         limit=settings.limit, max_new_tokens=settings.max_new_tokens,
     )  # fmt: skip
 
 
 def _answered(
-    model: str, asked: Mapping[Set, Question], settings: Settings, console: Console
+    model: str, asked: Mapping[Set, EvalSpec], settings: Settings, console: Console
 ) -> dict[Set, list[Answered]]:
     """Of one model, which is in memory for no longer than this."""
     how = evaluate.Settings(
-        model, settings.out, settings.endpoint, settings.prompt, settings.read, settings.limit, settings.seed,
+        model, settings.out, settings.endpoint, settings.prompt, settings.mode, settings.limit, settings.seed,
         settings.batch, settings.max_new_tokens, how=settings.how, tokenizer=settings.tokenizer,
     )  # fmt: skip
-    answerer, folder = evaluate.answerer_of(how), settings.out / folder_of(model)
+    loaded, folder = evaluate.model_of(how), settings.out / folder_of(model)
     found: dict[Set, list[Answered]] = {}
     for name in SETS:
         say(console, f"{model}: {name}")
-        found[name] = evaluate.answered(folder / name, SUITE, asked[name], answerer, how, console)
+        found[name] = evaluate.answered(folder / name, SUITE, asked[name], loaded, how, console)
     return found
 
 
@@ -166,7 +166,7 @@ def _words(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.casefold()))
 
 
-def _unchanged(original: Question, clean: Question) -> int:
+def _unchanged(original: EvalSpec, clean: EvalSpec) -> int:
     """How many items have the same text in both sets: no rewrite of theirs survived."""
     texts = {item.id: item.text for item in original.items}
     return sum(texts.get(item.id) == item.text for item in clean.items)

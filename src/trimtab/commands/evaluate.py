@@ -23,8 +23,8 @@ from trimtab.common.yaml_text import parse_value
 from trimtab.data.chat import adopt_date
 from trimtab.evals import suites
 from trimtab.evals.first_tokens import comparing
-from trimtab.evals.models import Answerer, Endpoint, Local
-from trimtab.evals.runner import Answers, Question, Read, ask, check_question, measures, question
+from trimtab.evals.models import HFModel, Model, OpenAIModel
+from trimtab.evals.runner import Answers, EvalSpec, Mode, ask, check_spec, eval_spec, measures
 from trimtab.evals.suite import Answered, baselines, plain
 from trimtab.models import loading
 from trimtab.models.asked import How, load_asked
@@ -45,7 +45,7 @@ class Settings:
     out: Path
     endpoint: str | None = None
     prompt: str | None = None
-    read: Read | None = None
+    mode: Mode | None = None
     """as the suite likes best if not given"""
     limit: int | None = None
     seed: int = 0
@@ -66,10 +66,10 @@ class Settings:
         if self.options.get("decoding") and not self.decoding:
             key = next(iter(self.options["decoding"]))
             raise EvaluateError(f"decoding.{key} is a setting of a strategy; name it: --decoding NAME")
-        if self.tokenizer and not (self.endpoint and self.read == "options"):
+        if self.tokenizer and not (self.endpoint and self.mode == "loglikelihood"):
             raise EvaluateError(
                 "--tokenizer writes the prompts behind which a server's options are compared; it is of --endpoint with "
-                "--read options alone"
+                "--mode loglikelihood alone"
             )
 
 
@@ -108,11 +108,11 @@ def evaluate(names: Sequence[str], settings: Settings, console: Console | None =
     """
     console = console or Console()
     questions = {
-        name: question(
+        name: eval_spec(
             name,
             settings.options.get(name),
             prompt=settings.prompt,
-            read=settings.read or ("text" if settings.decoding else None),
+            mode=settings.mode or ("generate" if settings.decoding else None),
             limit=settings.limit,
             max_new_tokens=settings.max_new_tokens,
         )
@@ -123,13 +123,13 @@ def evaluate(names: Sequence[str], settings: Settings, console: Console | None =
             say(console, note)
     for name in names:
         check_writable(settings.out / name, EvaluateError, "choose another --out")
-    answerer = answerer_of(settings)
-    if settings.endpoint and settings.read == "options" and not settings.tokenizer:
+    model = model_of(settings)
+    if settings.endpoint and settings.mode == "loglikelihood" and not settings.tokenizer:
         say(console, f"options stand behind plain prompts; --tokenizer {settings.model} uses its chat template")
     folders = []
     for name, asked in questions.items():
         folder = settings.out / name
-        asked, who = settled(asked, answerer, settings)
+        asked, who = settled(asked, model, settings)
         if asked.fallback:
             say(console, f"{name}: {asked.fallback}; answers are read as they are written")
         found = answered(folder, name, asked, who, settings, console)
@@ -148,29 +148,27 @@ def evaluate(names: Sequence[str], settings: Settings, console: Console | None =
     return folders
 
 
-def _check_questions(questions: Mapping[str, Question], model: str) -> list[str]:
+def _check_questions(questions: Mapping[str, EvalSpec], model: str) -> list[str]:
     """Hold all prompts against what the model can read, before its weights are loaded."""
     tokenizer, limits = loading.load_tokenizer(model), loading.limits(model)
-    notes = [
-        note for name, asked in questions.items() for note in check_question(name, asked, tokenizer, limits, model)
-    ]
+    notes = [note for name, asked in questions.items() for note in check_spec(name, asked, tokenizer, limits, model)]
     return notes[:1]
 
 
-def answerer_of(settings: Settings) -> Answerer:
+def model_of(settings: Settings) -> Model:
     """A server, or a model that is loaded now."""
     if settings.endpoint:
         tokenizer = loading.load_tokenizer(settings.tokenizer) if settings.tokenizer else None
-        server = Endpoint(
+        server = OpenAIModel(
             settings.endpoint, settings.model, seed=settings.seed, batch=settings.batch, tokenizer=tokenizer
         )
-        if settings.read == "options":
+        if settings.mode == "loglikelihood":
             server.echoes.check()
         return server
     tokenizer = loading.load_tokenizer(settings.model)
     adopt_date(tokenizer, *sorted(settings.out.glob(f"*/{FACTS}")))
     model = load_asked(settings.model, settings.how)
-    return Local(
+    return HFModel(
         model,
         tokenizer,
         settings.model,
@@ -181,18 +179,18 @@ def answerer_of(settings: Settings) -> Answerer:
     )
 
 
-def settled(asked: Question, answerer: Answerer, settings: Settings) -> tuple[Question, Answerer]:
+def settled(asked: EvalSpec, model: Model, settings: Settings) -> tuple[EvalSpec, Model]:
     """A question that a server can answer, and who is asked: where the suite would like probabilities that the server
     does not tell, its written answers are read."""
-    if settings.read is not None or asked.read == "text" or not isinstance(answerer, Endpoint):
-        return asked, answerer
+    if settings.mode is not None or asked.mode == "generate" or not isinstance(model, OpenAIModel):
+        return asked, model
     item, steps = asked.items[0], asked.suite.prompts[asked.prompt]
-    who, why = comparing(answerer, steps[-1](item, [""] * (len(steps) - 1)), list(item.options))
-    return (asked, who) if who else (replace(asked, read="text", fallback=f"fall-back: {why}"), answerer)
+    who, why = comparing(model, steps[-1](item, [""] * (len(steps) - 1)), list(item.options))
+    return (asked, who) if who else (replace(asked, mode="generate", fallback=f"fall-back: {why}"), model)
 
 
 def answered(
-    folder: Path, name: str, asked: Question, answerer: Answerer, settings: Settings, console: Console
+    folder: Path, name: str, asked: EvalSpec, model: Model, settings: Settings, console: Console
 ) -> list[Answered]:
     """The items of one evaluation, whose folder is made or gone on with.
 
@@ -201,11 +199,11 @@ def answered(
     """
     folder.mkdir(parents=True, exist_ok=True)
     with writing(folder, "another evaluation", "wait for it, or choose another --out", EvaluateError):
-        return _into(folder, name, asked, answerer, settings, console)
+        return _into(folder, name, asked, model, settings, console)
 
 
 def _into(
-    folder: Path, name: str, asked: Question, answerer: Answerer, settings: Settings, console: Console
+    folder: Path, name: str, asked: EvalSpec, model: Model, settings: Settings, console: Console
 ) -> list[Answered]:
     signature = {
         "trimtab": __version__,
@@ -213,9 +211,9 @@ def _into(
         "code": user_code.described(user_code.files([sys.modules.get(f"trimtab.evals.suites.{name}")])),
         "items": f"{len(asked.items)}, {fingerprint.of_each(asdict(item) for item in asked.items)}",
         "prompt": asked.prompt,
-        "read": f"{asked.read} ({asked.fallback})" if asked.fallback else asked.read,
+        "mode": f"{asked.mode} ({asked.fallback})" if asked.fallback else asked.mode,
         "max_new_tokens": str(asked.max_new_tokens or "of the suite"),
-        **answerer.facts(),
+        **model.facts(),
         **environment(),
     }
     _same(folder, signature)
@@ -237,7 +235,7 @@ def _into(
             answers.append(rows)
             advance(progress, task, len(rows))
 
-        found = ask(asked, answerer, done, keep)
+        found = ask(asked, model, done, keep)
     facts |= {"finished": True, "measures": [plain(one) for one in measures(asked.suite, found)]}
     _write(folder / FACTS, facts)
     page.write([folder], folder / "report.html")

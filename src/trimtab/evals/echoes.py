@@ -63,7 +63,7 @@ class Echoes:
             reason = "its logprobs leave tokens of the prompt out"
         raise SuiteError(
             f"{self.url} cannot compare options: {reason}. That takes completions with `echo` and `logprobs`, as vLLM "
-            "has them; use --read text, or load the model here"
+            "has them; use --mode generate, or load the model here"
         )
 
     def compare(self, chat: Messages, labels: Sequence[str]) -> dict[str, float]:
@@ -85,7 +85,7 @@ class Echoes:
                 if [token for token, _ in whole[: len(prompt)]] != [token for token, _ in prompt] or not rest:
                     raise SuiteError(
                         f"{self.url}: its tokenizer joins the end of the prompt ({text[-20:]!r}) and the option "
-                        f"{label!r} into one token, so the option has no probability of its own; use --read text"
+                        f"{label!r} into one token, so the option has no probability of its own; use --mode generate"
                     )
                 if any(value is None for _, value in rest):
                     raise NoEcho(f"tokens of the option {label!r} came back without log-probabilities")

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from trimtab.evals.models import Endpoint, Reply
+from trimtab.evals.models import OpenAIModel, Reply
 from trimtab.evals.suite import Messages, SuiteError
 
 MOST = 20
@@ -12,13 +12,13 @@ MOST = 20
 
 
 class FirstTokens:
-    """A server whose options are compared by the first token of its answer; what it writes is as of `Endpoint`.
+    """A server whose options are compared by the first token of its answer; what it writes is as of `OpenAIModel`.
 
     A label's probability is that of the tokens which are the label, with or without a space in front; a label that is
     not among the `MOST` likeliest tokens has none. So labels must be short: digits and letters.
     """
 
-    def __init__(self, server: Endpoint):
+    def __init__(self, server: OpenAIModel):
         self.server, self.batch, self.name = server, server.batch, server.name
 
     def facts(self) -> dict[str, str]:
@@ -57,7 +57,7 @@ def by_label(tokens: Sequence[tuple[str, float]], labels: Sequence[str]) -> dict
     return {label: math.log(share) if share else -math.inf for label, share in shares.items()}
 
 
-def comparing(server: Endpoint, chat: Messages, labels: Sequence[str]) -> tuple[FirstTokens | None, str]:
+def comparing(server: OpenAIModel, chat: Messages, labels: Sequence[str]) -> tuple[FirstTokens | None, str]:
     """The server as one who compares options by its first tokens, or None and why it cannot, as words.
 
     Args:

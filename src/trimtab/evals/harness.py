@@ -28,7 +28,7 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.tool import ToolChoice, ToolInfo
 
 from trimtab.evals import suites
-from trimtab.evals.models import Local
+from trimtab.evals.models import HFModel
 from trimtab.evals.runner import measures
 from trimtab.evals.suite import Answered, Item, Messages, SuiteError, Verdict
 from trimtab.models import loading
@@ -190,7 +190,7 @@ class TrimtabAPI(ModelAPI):
             named = with_adapter(model_name, model_args.pop("adapter", None))
             live = load_asked(named, how), loading.load_tokenizer(named)
         model, tokenizer = live
-        self._answerer = Local(
+        self._model = HFModel(
             model,
             tokenizer,
             model_name,
@@ -204,7 +204,7 @@ class TrimtabAPI(ModelAPI):
         self._busy = anyio.Lock()
 
     def max_connections(self) -> int:
-        return self._answerer.batch
+        return self._model.batch
 
     def connection_key(self) -> str:
         return self.model_name
@@ -233,12 +233,12 @@ class TrimtabAPI(ModelAPI):
         """The request, and those that wait and want answers of the same length; of like length first."""
         like = [one for one in self._waiting if one.max_new_tokens == first.max_new_tokens]
         like.sort(key=lambda one: abs(one.length - first.length))
-        batch = like[: self._answerer.batch]
+        batch = like[: self._model.batch]
         self._waiting = [one for one in self._waiting if one not in batch]
         return batch
 
     def _answer(self, batch: Sequence["_Request"]) -> list[str]:
-        replies = self._answerer.answer([one.chat for one in batch], batch[0].max_new_tokens)
+        replies = self._model.answer([one.chat for one in batch], batch[0].max_new_tokens)
         return [reply.text for reply in replies]
 
 

@@ -36,7 +36,7 @@ class Reply(NamedTuple):
     error: str | None = None
 
 
-class Answerer(Protocol):
+class Model(Protocol):
     """Chats in, one reply each, in the same order."""
 
     batch: int
@@ -53,7 +53,7 @@ class Answerer(Protocol):
         ...
 
 
-class Local:
+class HFModel:
     """A model in memory, trained a moment ago or loaded, with any decoding strategy.
 
     Args:
@@ -217,7 +217,7 @@ REFUSED = "refused"
 """how the error of such an item begins"""
 
 
-class Endpoint:
+class OpenAIModel:
     """A server that speaks OpenAI's chat completions: vLLM, llama.cpp, or a service.
 
     A request that fails, or whose answer is no answer, is tried again with growing pauses; then it is an error of the

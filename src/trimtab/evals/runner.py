@@ -11,48 +11,48 @@ from trimtab.common.files import RecordError, append, records
 from trimtab.data.stored import drop_torn_line
 from trimtab.data.tokens import prompt_ids
 from trimtab.evals import suites
-from trimtab.evals.models import Answerer, Reply, renormalised
+from trimtab.evals.models import Model, Reply, renormalised
 from trimtab.evals.suite import Answered, Item, Measure, Suite, SuiteError, Verdict, accuracy
 from trimtab.models.limits import Limits, check_prompts
 
-Read = Literal["text", "options"]
+Mode = Literal["generate", "loglikelihood"]
 """whether a model writes its answer, or the probabilities of the options are compared"""
 OPTIONS = "options"
 """the parser's name where options are compared"""
 
 
 @dataclass(frozen=True)
-class Question:
+class EvalSpec:
     """What is asked: a suite's items, one of its prompts, and how answers are read."""
 
     suite: Suite
     items: Sequence[Item]
     prompt: str
-    read: Read = "text"
+    mode: Mode = "generate"
     max_new_tokens: int | None = None
     fallback: str = ""
-    """why answers are read otherwise than the suite likes best, where nobody asked for it"""
+    """why the mode is not the default of the suite, where nobody asked for it"""
 
     def __post_init__(self) -> None:
         if self.prompt not in self.suite.prompts:
             raise SuiteError(f"there is no prompt {self.prompt!r}; there are: {', '.join(self.suite.prompts)}")
-        if self.read == "options" and (bare := next((i for i in self.items if not i.options), None)):
-            raise SuiteError(f"item {bare.id} has no options to compare; use --read text, or choose other items")
+        if self.mode == "loglikelihood" and (bare := next((i for i in self.items if not i.options), None)):
+            raise SuiteError(f"item {bare.id} has no options to compare; use --mode generate, or choose other items")
         repeated = len(self.items) - len({item.id for item in self.items})
         if repeated:
             raise SuiteError(f"{repeated} items share the id of another")
 
 
-def question(
+def eval_spec(
     name: str,
     settings: Mapping[str, Any] | None = None,
     *,
     prompt: str | None = None,
-    read: Read | None = None,
+    mode: Mode | None = None,
     limit: int | None = None,
     max_new_tokens: int | None = None,
-) -> Question:
-    """A suite's items with these settings, as a question, read as the suite likes best if not told otherwise.
+) -> EvalSpec:
+    """A suite's items with these settings, in its default mode if not told otherwise.
 
     Raises:
         SuiteError: if the suite, a setting or the prompt is not there, or no item is left.
@@ -61,12 +61,12 @@ def question(
     items = list(suite.items(suites.check(name, settings or {})))[:limit]
     if not items:
         raise SuiteError(f"{name} has no items with these settings")
-    return Question(suite, items, prompt or next(iter(suite.prompts)), read or suite.prefers, max_new_tokens)
+    return EvalSpec(suite, items, prompt or next(iter(suite.prompts)), mode or suite.default_mode, max_new_tokens)
 
 
 def ask(
-    question: Question,
-    answerer: Answerer,
+    spec: EvalSpec,
+    model: Model,
     done: Mapping[str, Mapping[str, Any]] | None = None,
     keep: Callable[[list[dict[str, Any]]], None] | None = None,
 ) -> list[Answered]:
@@ -75,31 +75,31 @@ def ask(
     Prompts of like length share a batch, the longest come first, so that memory peaks at the start.
 
     Args:
-        question: what is asked.
-        answerer: who is asked.
+        spec: what is asked.
+        model: who is asked.
         done: item id -> row of an earlier `keep`; those items are not asked again, unless they ended in an error.
         keep: is given the rows of each batch as soon as they are there.
 
     Raises:
         Unanswered: where the first questions, or all, end in errors.
     """
-    suite, steps = question.suite, question.suite.prompts[question.prompt]
+    suite, steps = spec.suite, spec.suite.prompts[spec.prompt]
     rows = {key: row for key, row in (done or {}).items() if not row.get("error")}
-    known = {item.id for item in question.items}
+    known = {item.id for item in spec.items}
     rows = {key: row for key, row in rows.items() if key in known}
     errors: list[str | None] = [None] if rows else []
-    for batch, tokens in _batches(question, steps[0], answerer.batch, rows):
+    for batch, tokens in _batches(spec, steps[0], model.batch, rows):
         start = time.perf_counter()
         chats: list[Any] = []
         replies: list[list[Reply]] = [[] for _ in batch]
         p: list[dict[str, float]] = [{} for _ in batch]
         for number, step in enumerate(steps):
             chats = [step(item, [r.text for r in earlier]) for item, earlier in zip(batch, replies)]
-            if question.read == "options" and number == len(steps) - 1:
-                p = answerer.compare(chats, [list(item.options) for item in batch])
+            if spec.mode == "loglikelihood" and number == len(steps) - 1:
+                p = model.compare(chats, [list(item.options) for item in batch])
                 break
             open_ = [i for i, earlier in enumerate(replies) if not any(r.error for r in earlier)]
-            said = answerer.answer([chats[i] for i in open_], tokens)
+            said = model.answer([chats[i] for i in open_], tokens)
             for i, reply in zip(open_, said):
                 replies[i].append(reply)
         seconds = (time.perf_counter() - start) / len(batch)
@@ -111,16 +111,16 @@ def ask(
         if keep is not None:
             keep(new)
         errors += [row.get("error") for row in new]
-        check_answered(errors, _who(answerer))
-    check_answered(errors, _who(answerer), whole=True)
-    return [answered(suite, rows[item.id], item) for item in question.items]
+        check_answered(errors, _who(model))
+    check_answered(errors, _who(model), whole=True)
+    return [answered(suite, rows[item.id], item) for item in spec.items]
 
 
-def _who(answerer: Answerer) -> str:
-    return getattr(answerer, "name", "the model")
+def _who(model: Model) -> str:
+    return getattr(model, "name", "the model")
 
 
-def check_question(name: str, question: Question, tokenizer: Any, limits: Limits, model: str) -> list[str]:
+def check_spec(name: str, spec: EvalSpec, tokenizer: Any, limits: Limits, model: str) -> list[str]:
     """Hold the first prompts of all items, and the answers that they get, against what a model can read.
 
     Returns:
@@ -129,23 +129,23 @@ def check_question(name: str, question: Question, tokenizer: Any, limits: Limits
     Raises:
         LimitError: naming the item.
     """
-    first, notes = question.suite.prompts[question.prompt][0], []
-    for item in question.items:
-        tokens = question.max_new_tokens or item.max_new_tokens or question.suite.max_new_tokens
-        tokens = 1 if question.read == "options" else tokens
+    first, notes = spec.suite.prompts[spec.prompt][0], []
+    for item in spec.items:
+        tokens = spec.max_new_tokens or item.max_new_tokens or spec.suite.max_new_tokens
+        tokens = 1 if spec.mode == "loglikelihood" else tokens
         ids = prompt_ids(tokenizer, first(item, ()), f"{name}: item {item.id}")
         notes += check_prompts([ids], tokens, limits, tokenizer, model, what=f"{name}: item {item.id}, prompt")
     return notes[:1]
 
 
-def _batches(question: Question, first: Any, size: int, done: Mapping[str, Any]) -> Iterator[tuple[list[Item], int]]:
+def _batches(spec: EvalSpec, first: Any, size: int, done: Mapping[str, Any]) -> Iterator[tuple[list[Item], int]]:
     """Items that are not done, and the most tokens of their answers."""
     length: dict[str, int] = {}
     by_tokens: dict[int, list[Item]] = {}
-    for item in question.items:
+    for item in spec.items:
         if item.id not in done:
             length[item.id] = sum(len(message["content"]) for message in first(item, ()))
-            tokens = question.max_new_tokens or item.max_new_tokens or question.suite.max_new_tokens
+            tokens = spec.max_new_tokens or item.max_new_tokens or spec.suite.max_new_tokens
             by_tokens.setdefault(tokens, []).append(item)
     for tokens, items in sorted(by_tokens.items(), reverse=True):
         items.sort(key=lambda item: -length[item.id])
@@ -172,7 +172,7 @@ def _row(
 def verdicts(suite: Suite, item: Item, row: Mapping[str, Any]) -> dict[str, Verdict]:
     """Parser -> verdict of a row's answer, by the suite as it is now."""
     if "p" in row:
-        return {OPTIONS: suite.read(item, row["p"]) if row["p"] else Verdict(None, None)}
+        return {OPTIONS: suite.score_options(item, row["p"]) if row["p"] else Verdict(None, None)}
     return dict(suite.score(item, row["answers"][-1]))
 
 

@@ -98,17 +98,16 @@ class Suite:
     score: Callable[[Item, str], Mapping[str, Verdict]]
     """score(item, last answer) -> parser -> verdict: pure, never raises, the first parser gives the headline"""
     max_new_tokens: int = 64
-    read: Callable[[Item, Mapping[str, float]], Verdict] = argmax
-    """read(item, label -> probability, renormalised over the labels): the verdict where options are not generated but
-    compared"""
+    score_options: Callable[[Item, Mapping[str, float]], Verdict] = argmax
+    """score_options(item, label -> probability, summing to 1 over labels): the verdict where options are compared"""
     measures: Callable[[Sequence[Answered]], Sequence[Measure]] = no_measures
     """beyond means of verdicts"""
     draw: Callable[[Item], str] | None = None
     """an SVG of the item"""
     accuracy: bool = True
     """whether means of the verdicts' values make sense"""
-    prefers: Literal["text", "options"] = "text"
-    """how answers are read if nobody says: as written, or by the options' probabilities where these are known"""
+    default_mode: Literal["generate", "loglikelihood"] = "generate"
+    """if nobody says: answers are written, or the options' probabilities compared where these are known"""
 
 
 def lines(options: Mapping[str, str]) -> str:

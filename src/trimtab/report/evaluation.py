@@ -146,7 +146,7 @@ def _by_suite(found: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
 
 def _named(found: list[Evaluation]) -> list[Evaluation]:
     """Evaluations of one suite under names that tell them apart: the model's, with what else differs, or numbers."""
-    keys = ("prompt", "read", "decoding", "seed", "suite", "items")
+    keys = ("prompt", "mode", "decoding", "seed", "suite", "items")
     named = []
     for one in found:
         same = [other for other in found if other.suite == one.suite and other.name == one.name]
@@ -279,7 +279,7 @@ def _cautions(of: Sequence[Evaluation]) -> list[str]:
         number = len(one.rows)
         if number < 100:
             found.append(f"{one.name}: {number} items are few. Read the intervals.")
-    for key in ("suite", "prompt", "read", "max_new_tokens", "decoding"):
+    for key in ("suite", "prompt", "mode", "max_new_tokens", "decoding"):
         said = {one.facts["signature"].get(key) for one in of}
         if len(said) > 1:
             found.append(f"Not the same {key} for all: {', '.join(sorted(map(str, said)))}.")

@@ -21,7 +21,7 @@ from pydantic import Field
 from trimtab.common import fingerprint
 from trimtab.common.errors import UserError, check_answered
 from trimtab.data.sources import Row
-from trimtab.evals.models import Answerer, Reply
+from trimtab.evals.models import Model, Reply
 from trimtab.evals.prompts import zero_shot
 from trimtab.evals.suite import Item, Options, user
 from trimtab.rewards import parsing
@@ -202,7 +202,7 @@ def clean(
     scorer: Scorer,
     settings: Settings | None = None,
     *,
-    reader: Answerer | None = None,
+    reader: Model | None = None,
     fields: Sequence[str] = ("question",),
     stored: Stored | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -381,7 +381,7 @@ def _drop(
 def _reread(
     questions: Sequence[Question],
     found: dict[tuple[int, str], list[Candidate]],
-    reader: Answerer,
+    reader: Model,
     replies: dict[str, Reply],
 ) -> None:
     """Drop candidates that change the reader's answer; `replies` to prompts are used again and added to."""

@@ -13,7 +13,7 @@ from trimtab.common import fingerprint
 from trimtab.core.draws import hashed_uniform, inverse_cdf
 from trimtab.decoding._batching import alone
 from trimtab.decoding._config import complete as complete_config
-from trimtab.evals.models import Endpoint, Reply
+from trimtab.evals.models import OpenAIModel, Reply
 from trimtab.evals.suite import user
 from trimtab.models.ends import end_tokens
 from trimtab.train import heldout
@@ -243,8 +243,8 @@ def seq2seq(
     return Prompted(_name(name, [model for model, _ in models], temperature, max_new_tokens), tuple(by), made)
 
 
-def endpoint(server: Endpoint, by: Sequence[Way] | None = None, *, max_new_tokens: int = 128) -> Prompted:
-    """A server of chat completions, with the pauses and errors of `Endpoint`.
+def endpoint(server: OpenAIModel, by: Sequence[Way] | None = None, *, max_new_tokens: int = 128) -> Prompted:
+    """A server of chat completions, with the pauses and errors of `OpenAIModel`.
 
     Args:
         server: asked at its temperature, with a seed of its own for each request.

@@ -22,7 +22,7 @@ from trimtab.common.errors import Unanswered
 from trimtab.data.tokens import encode_prompts
 from trimtab.decoding._batching import batches, takes
 from trimtab.evals.first_tokens import MOST
-from trimtab.evals.models import Endpoint
+from trimtab.evals.models import OpenAIModel
 from trimtab.evals.suite import Messages, SuiteError, user
 from trimtab.metrics import embeddings
 from trimtab.metrics.text_quality import cosine, ngrams
@@ -257,7 +257,7 @@ def yes_or_no(model: Any, tokenizer: Any, name: str = "", threshold: float = 0.5
     return Measured(f"yes or no {name} {fingerprint.of_model(model)}", same, threshold)
 
 
-def by_server(server: Endpoint, threshold: float = 0.5) -> Measured:
+def by_server(server: OpenAIModel, threshold: float = 0.5) -> Measured:
     """P(yes) / (P(yes) + P(no)) of a server that is asked the question of `yes_or_no`, where it tells the likeliest
     first tokens; else 1 where it writes yes, and 0. NaN where it gave no answer."""
     tells: list[bool] = []

@@ -11,7 +11,7 @@ from trimtab import report
 from trimtab.common import processes
 from trimtab.common.terminal import say
 from trimtab.data.collate import Collator, length_sorted
-from trimtab.evals.models import Local
+from trimtab.evals.models import HFModel
 from trimtab.evals.runner import ask, measures
 from trimtab.runs.job import Job
 from trimtab.train import answers, heldout
@@ -82,7 +82,7 @@ def evaluator(
                 for prompt, answer in zip(recipe.eval.prompts, said):
                     log.sample("generation", step, prompt=prompt, text=answer.text)
         for name, asked in job.questions.items() if whole else ():
-            found = ask(asked, Local(policy, job.tokenizer, batch=recipe.eval.batch_size))
+            found = ask(asked, HFModel(policy, job.tokenizer, batch=recipe.eval.batch_size))
             numbers = [one for one in measures(asked.suite, found) if one.group == "all"]
             means[name] = numbers[0].value.estimate
             if main:

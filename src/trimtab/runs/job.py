@@ -25,7 +25,7 @@ from trimtab.data.chat import date_facts
 from trimtab.data.collate import Collator
 from trimtab.data.rows import RATING, Prepared
 from trimtab.decoding._config import described
-from trimtab.evals.runner import Question, question
+from trimtab.evals.runner import EvalSpec, eval_spec
 from trimtab.models import loading, noise
 from trimtab.models.adapters import (
     add_lora,
@@ -87,7 +87,7 @@ class Job:
     """what becomes of the training rows each time that they are gone through"""
     updates: int
     """that the recipe asks for"""
-    questions: dict[str, Question] = field(default_factory=dict)
+    questions: dict[str, EvalSpec] = field(default_factory=dict)
     """of the suites that the policy is asked before and after training"""
     reading: ScoreSpec | None = None
     """of a reward model: how its scores are to be read"""
@@ -130,8 +130,8 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         check_settings(models.lora)
     judges = [rewards.load(one.name, correct=one.correct, incorrect=one.incorrect) for one in recipe.reward]
     questions = {
-        name: question(
-            name, how.options, prompt=how.prompt, read=how.read, limit=how.limit, max_new_tokens=how.max_new_tokens
+        name: eval_spec(
+            name, how.options, prompt=how.prompt, mode=how.mode, limit=how.limit, max_new_tokens=how.max_new_tokens
         )
         for name, how in recipe.eval.suites.items()
     }

@@ -135,7 +135,7 @@ class SuiteEval(_Strict):
     """Only the first items; null for all."""
     prompt: str | None = None
     """One of the suite's, see `trimtab show SUITE`."""
-    read: Literal["text", "options"] | None = None
+    mode: Literal["generate", "loglikelihood"] | None = None
     """What the policy writes, or the options' probabilities; as the suite likes best if not given."""
     max_new_tokens: int | None = Field(None, ge=1)
     """Of an answer; the suite's own if not given."""

@@ -17,7 +17,7 @@ from trimtab.data.rows import Prepared, check_losses, prepare, sequences
 from trimtab.data.sources import DataError, Row, load_rows
 from trimtab.data.tasks import prepare_tasks
 from trimtab.data.tokens import prompt_ids
-from trimtab.evals.runner import Question, check_question
+from trimtab.evals.runner import EvalSpec, check_spec
 from trimtab.models import loading
 from trimtab.models.ends import end_tokens
 from trimtab.models.limits import beyond, check_prompts, token_beyond
@@ -124,7 +124,7 @@ def check_asked(
     vocab: int,
     train: Prepared,
     held: Prepared | None,
-    questions: Mapping[str, Question],
+    questions: Mapping[str, EvalSpec],
     args: Any,
 ) -> list[str]:
     """Hold all that the policy will be asked, and the length of all rows, against what it can read.
@@ -142,7 +142,7 @@ def check_asked(
         ids = [prompt_ids(tokenizer, one, f"eval.prompts: prompt {i}") for i, one in enumerate(recipe.eval.prompts, 1)]
         notes += check_prompts(ids, recipe.eval.max_new_tokens, limits, tokenizer, name, what="eval.prompts: prompt")
     for suite, asked in questions.items():
-        notes += check_question(suite, asked, tokenizer, limits, name)
+        notes += check_spec(suite, asked, tokenizer, limits, name)
     for prepared in filter(None, (train, held)):
         if prepared.rows and "input_ids" not in prepared.rows[0]:
             new, what = args.max_completion_length, f"{prepared.source}: row"

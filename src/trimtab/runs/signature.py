@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.common import fingerprint, user_code
-from trimtab.evals.runner import Question
+from trimtab.evals.runner import EvalSpec
 from trimtab.rewards import verifiable as rewards
 from trimtab.runs.recipe import Recipe
 
@@ -19,7 +19,7 @@ def rewarded(recipe: Recipe, judges: Sequence[rewards.Reward]) -> str:
 
 
 def own_code(
-    recipe: Recipe, judges: Sequence[rewards.Reward], questions: Mapping[str, Question], models: Sequence[Any]
+    recipe: Recipe, judges: Sequence[rewards.Reward], questions: Mapping[str, EvalSpec], models: Sequence[Any]
 ) -> list[Path]:
     """Files of the method and of the suites that are asked, and of what a user wrote: rewards, classes of models."""
     names = [f"trimtab.methods.{recipe.method}", *(f"trimtab.evals.suites.{name}" for name in questions)]
@@ -27,10 +27,10 @@ def own_code(
     return [*found, *(path for judge in judges for path in judge.files), *user_code.of_models(models)]
 
 
-def suite_facts(of: Question) -> str:
+def suite_facts(of: EvalSpec) -> str:
     """What a suite's numbers depend on besides the policy."""
     items = fingerprint.of_each(asdict(item) for item in of.items)
-    return f"{of.suite.version}, {len(of.items)} items {items}, prompt {of.prompt}, read {of.read}"
+    return f"{of.suite.version}, {len(of.items)} items {items}, prompt {of.prompt}, mode {of.mode}"
 
 
 def models_facts(models: Mapping[str, str]) -> str:

@@ -552,8 +552,8 @@ SUITE = Suite(
     prompts={"scale": (ask,)},
     score=score,
     max_new_tokens=16,
-    read=read,
+    score_options=read,
     measures=measures,
     accuracy=False,
-    prefers="options",
+    default_mode="loglikelihood",
 )

@@ -461,6 +461,6 @@ SUITE = Suite(
     prompts={"zero_shot": (prompt,)},
     score=score,
     max_new_tokens=32,
-    read=read,
+    score_options=read,
     measures=measures,
 )
