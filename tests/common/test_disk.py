@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import save_file
-from test_run import drive, same_weights
 
 import tiny_folder
+from tiny_runs import drive, in_child, same_weights
 from trimtab.common.disk import FULL, check_writable, made, reason, writing_to
 
 DRIVER = """
@@ -76,10 +76,8 @@ def finished(files) -> Path:
 
 def met(tmp_path: Path, tree: dict, kind: str, step: int) -> tuple[int, str]:
     """Exit code and output of a run that meets something at a step; -1: when the model is saved."""
-    (tmp_path / "disk_driver.py").write_text(DRIVER)
     (tmp_path / "recipe.json").write_text(json.dumps(tree))
-    command = [sys.executable, str(tmp_path / "disk_driver.py"), kind, str(step), str(tmp_path / "recipe.json")]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})
+    done = in_child(DRIVER, kind, str(step), str(tmp_path / "recipe.json"), folder=tmp_path)
     return done.returncode, done.stdout + done.stderr[-2000:]
 
 

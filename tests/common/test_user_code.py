@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from test_rollout_runs import parsed, tree
-from test_run import drive
 
 import tiny_folder
+from tiny_rollout_runs import parsed, tree
+from tiny_runs import drive
 from trimtab import __version__, methods
 from trimtab.common import user_code
 from trimtab.models.loading import load_model

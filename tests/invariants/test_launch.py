@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_resumed_runs import cut_off
 
 import tiny
 import tiny_folder
+from tiny_runs import cut_off
 
 pytestmark = pytest.mark.slow
 SGD = {"optim": "sgd", "learning_rate": 0.5, "max_grad_norm": 0.0, "lr_scheduler_type": "constant", "max_steps": 3}

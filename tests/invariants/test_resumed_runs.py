@@ -2,15 +2,14 @@
 
 import json
 import random
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
-from test_run import drive, same_weights
 
 import tiny_folder
+from tiny_runs import cut_off, drive, same_weights
 from trimtab import methods
 from trimtab.core import Wants
 from trimtab.runs.parse import load_recipe, parse
@@ -95,20 +94,6 @@ def carried_out(made: dict, resume: bool = False) -> Path:
     recipe = parse(made, "test", "run")
     assert isinstance(recipe, Recipe)
     return run(recipe, resume=resume, console=Console(quiet=True)).folder
-
-
-def cut_off(whole: Path, folder: Path, step: int) -> None:
-    """A copy of a finished run as it was when it was killed after the checkpoint of a step."""
-    shutil.copytree(whole, folder)
-    for checkpoint in (folder / "checkpoints").iterdir():
-        if int(checkpoint.name.removeprefix("checkpoint-")) > step:
-            shutil.rmtree(checkpoint)
-    shutil.rmtree(folder / "model")
-    (folder / "report.html").unlink()
-    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (folder / "metrics.jsonl").write_text("".join(line for line in lines if json.loads(line)["event"] != "finished"))
-    text = (folder / "recipe.yaml").read_text().replace(str(whole), str(folder))
-    (folder / "recipe.yaml").write_text(text)
 
 
 def logged(folder: Path, step: int) -> list[dict[str, Any]]:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 from rich.console import Console
-from test_run import drive, events, same_weights
 
 import tiny_folder
+from tiny_runs import drive, events, same_weights
 from trimtab import report
 from trimtab.runs.longer import TooLong
 from trimtab.runs.parse import parse

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from test_rollout_runs import REWARD, lines, parsed, run, tree
 
 import tiny_folder
+from tiny_rollout_runs import REWARD, lines, parsed, run, tree
 from trimtab.commands.precompute import precompute
 from trimtab.common import fingerprint
 from trimtab.core import IGNORE

@@ -8,10 +8,10 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
-from test_run import drive, same_weights
-from test_run import weights as model_weights
 
 import tiny_folder
+from tiny_runs import drive, same_weights
+from tiny_runs import weights as model_weights
 from trimtab.commands.precompute import precompute
 from trimtab.common import fingerprint
 from trimtab.core import TokenBatch, answer_mask

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tiny
 import tiny_folder
+from tiny_runs import QUIET, drive, driving, events, recipe, same_weights, weights
 from trimtab import report
 from trimtab.common.locks import writing
 from trimtab.models import loading
@@ -32,8 +33,6 @@ from trimtab.runs.run_folder import RunError
 from trimtab.train import checkpoints
 from trimtab.train.checkpoints import CheckpointError
 
-QUIET = Console(quiet=True)
-
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
@@ -43,24 +42,6 @@ def files(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def finished(files) -> Path:
     return run(recipe(files, files / "finished"), console=QUIET).folder
-
-
-def recipe(files: Path, output: Path, method: str = "hpd", **changes):
-    return parse(tiny_folder.recipe(files, method, output=str(output), **changes), "test", "run")
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model" / "model.safetensors")
-
-
-def events(folder: Path, kind: str) -> list[dict]:
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == kind]
-
-
-def same_weights(one: Path, other: Path) -> bool:
-    a, b = weights(one), weights(other)
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_a_run_folder_holds_what_the_contract_says(finished):
@@ -375,71 +356,6 @@ def test_measuring_the_speed_leaves_the_weights_alone(files, tmp_path):
     assert all(p.grad is None for p in job.policy.parameters())
 
 
-DRIVER = """
-import os, signal, sys
-import torch, yaml
-from rich.console import Console
-from trimtab.runs import evaluation, folder, saving
-from trimtab.runs import run as r
-from trimtab.models import loading
-from trimtab.runs.parse import parse
-from trimtab.train.base import ObjectiveLoop
-torch.set_num_threads(1)
-what, tree = sys.argv[1], yaml.safe_load(open(sys.argv[2]))
-kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
-kind, _, step = what.partition(":")
-step = int(step or 0)
-if kind == "step":
-    def training_step(self, *a, **k):
-        if self.state.global_step == step: kill()
-        return super(ObjectiveLoop, self).training_step(*a, **k)
-    ObjectiveLoop.training_step = training_step
-if kind == "save":
-    def half(self, folder):
-        torch.save(self.optimizer.state_dict(), folder + "/optimizer.pt")
-        kill() if self.state.global_step == step else None
-        self.lr_scheduler and torch.save(self.lr_scheduler.state_dict(), folder + "/scheduler.pt")
-    ObjectiveLoop._save_optimizer_and_scheduler = half
-if kind == "log":
-    plain_log = ObjectiveLoop.log
-    def log(self, logs, *a):
-        plain_log(self, logs, *a)
-        if self.state.global_step == step:
-            open(tree["output"] + "/metrics.jsonl", "a").write('{"event": "tr')
-            kill()
-    ObjectiveLoop.log = log
-if kind == "eval":
-    plain_measure, calls = evaluation.heldout.measure, []
-    def measure(*a):
-        calls.append(1)
-        kill() if len(calls) > step else None
-        return plain_measure(*a)
-    evaluation.heldout.measure = measure
-if kind == "final":
-    saving._replace = lambda part, folder: kill()
-if kind == "interrupt":
-    def training_step(self, *a, **k):
-        if self.state.global_step == step and not getattr(self, "sent", False):
-            self.sent = True
-            os.kill(os.getpid(), signal.SIGINT)
-        return super(ObjectiveLoop, self).training_step(*a, **k)
-    ObjectiveLoop.training_step = training_step
-try:
-    r.run(parse(tree, "test", "run"), resume="--resume" in sys.argv, console=Console(quiet=True))
-except folder.Interrupted as stop:
-    print(stop)
-    sys.exit(130)
-"""
-
-
-def drive(tmp_path: Path, tree: dict, what: str, *flags: str) -> subprocess.CompletedProcess:
-    """The run in a process of its own, which kills itself where `what` says."""
-    (tmp_path / "driver.py").write_text(DRIVER)
-    (tmp_path / "recipe.json").write_text(json.dumps(tree))
-    command = [sys.executable, str(tmp_path / "driver.py"), what, str(tmp_path / "recipe.json"), *flags]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})
-
-
 @pytest.mark.parametrize("what", ["step:3", "save:4", "final"])
 def test_a_killed_and_resumed_run_ends_with_the_same_weights_to_the_bit(finished, files, tmp_path, what):
     tree = tiny_folder.recipe(files, output=str(tmp_path / "run"))
@@ -522,14 +438,12 @@ def test_kills_at_random_times_change_nothing(finished, files, tmp_path):
     assert drive(tmp_path, tree, "none").returncode == 0
     seconds = time.perf_counter() - start
     tree["output"] = str(tmp_path / "run")
-    (tmp_path / "driver.py").write_text(DRIVER)
-    (tmp_path / "recipe.json").write_text(json.dumps(tree))
     seed = int(os.environ.get("TRIMTAB_TEST_SEED", time.time()))
     print(f"TRIMTAB_TEST_SEED={seed}")
     generator, killed = random.Random(seed), 0
     for _ in range(8):
         flags = ["--resume"] if (tmp_path / "run" / "recipe.yaml").exists() else []
-        command = [sys.executable, str(tmp_path / "driver.py"), "none", str(tmp_path / "recipe.json"), *flags]
+        command = driving(tmp_path, tree, "none", *flags)
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:
             _, errors = process.communicate(timeout=generator.uniform(0.3, 1.0) * seconds)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 from rich.console import Console
-from test_run import events, same_weights
 
 import tiny_folder
+from tiny_runs import events, same_weights
 from trimtab.runs.parse import load_recipe, parse
 from trimtab.runs.recipe import RecipeError, Stages, dump
 from trimtab.runs.run import run, run_stages

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from rich.console import Console
-from test_run import drive, events
 
 import tiny_folder
+from tiny_runs import drive, events
 from trimtab import report
 from trimtab.runs import run as runs
 from trimtab.runs.budget import seconds_per_step
