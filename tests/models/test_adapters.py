@@ -8,7 +8,7 @@ import torch
 import architectures
 import tiny
 import tiny_folder
-from trimtab.models import adapters
+from trimtab.models import adapter_merging, adapter_saving, adapter_starts
 from trimtab.models.adapters import AdapterError, add_lora
 from trimtab.models.checks import BrokenModel
 from trimtab.models.forward import add_objective_forward
@@ -47,15 +47,15 @@ def trained(folder, kind, settings):
     base = tiny_folder.save(folder / "base", kind)
     model = load_model(base)
     add_objective_forward(model)
-    before = adapters.start_logits(model)
+    before = adapter_starts.start_logits(model)
     names = {"EMBEDDING": EMBEDDING.get(kind, "embed_tokens")}
     settings = {
         key: [names.get(one, one) for one in value] if isinstance(value, list) else value
         for key, value in {"r": 4, "target_modules": "all-linear", **settings}.items()
     }
     policy = add_lora(model, settings, 0)
-    if not adapters.base_is_whole(policy, before):
-        adapters.remember_initial(policy)
+    if not adapter_starts.base_is_whole(policy, before):
+        adapter_saving.remember_initial(policy)
     draw = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in policy.parameters():
@@ -70,8 +70,8 @@ def test_the_saved_adapter_and_the_merged_model_are_the_trained_one(tmp_path, ki
     base, policy = trained(tmp_path, kind, SETTINGS[name])
     wanted = logits(policy)
     assert (wanted - logits(load_model(base))).abs().max() > 1e-3
-    adapters.save(policy, tmp_path / "adapter", base)
-    adapters.merged(policy).save_pretrained(tmp_path / "merged")
+    adapter_saving.save(policy, tmp_path / "adapter", base)
+    adapter_merging.merged(policy).save_pretrained(tmp_path / "merged")
     for folder in ("adapter", "merged"):
         found = load_model(str(tmp_path / folder))
         torch.testing.assert_close(logits(found), wanted, rtol=1e-3, atol=2e-4)
@@ -88,13 +88,13 @@ def test_the_saved_adapter_and_the_merged_model_are_the_trained_one(tmp_path, ki
 )  # fmt: skip
 def test_without_its_adapter_a_policy_is_the_start_only_where_its_own_weights_stay(tmp_path, kind, name, stays):
     model = load_model(tiny_folder.save(tmp_path / "base", kind))
-    before = adapters.start_logits(model)
+    before = adapter_starts.start_logits(model)
     settings = {"r": 4, "target_modules": "all-linear", **SETTINGS[name]}
     names = {"EMBEDDING": EMBEDDING.get(kind, "embed_tokens")}
     settings = {k: [names.get(x, x) for x in v] if isinstance(v, list) else v for k, v in settings.items()}
     policy = add_lora(model, settings, 0)
     kept = {name: value.clone() for name, value in policy.state_dict().items()}
-    assert adapters.off_is_start(policy, before) is stays
+    assert adapter_starts.off_is_start(policy, before) is stays
     assert all(torch.equal(value, kept[name]) for name, value in policy.state_dict().items())
 
 
@@ -143,7 +143,7 @@ def test_layers_that_an_initialisation_breaks_are_told_before_training():
 
 def test_an_adapter_has_its_bases_config_and_tokenizer_unless_it_has_its_own(tmp_path):
     base, policy = trained(tmp_path, "llama", {})
-    adapters.save(policy, tmp_path / "adapter", base)
+    adapter_saving.save(policy, tmp_path / "adapter", base)
     name = str(tmp_path / "adapter")
     assert load_config(name).hidden_size == 16
     assert load_tokenizer(name).get_vocab() == tiny_folder.byte_tokenizer().get_vocab()
@@ -156,7 +156,7 @@ def test_an_adapter_has_its_bases_config_and_tokenizer_unless_it_has_its_own(tmp
 def test_a_base_may_lie_beside_its_adapter_and_be_one(tmp_path):
     base, policy = trained(tmp_path, "llama", {})
     wanted = logits(policy)
-    adapters.save(policy, tmp_path / "adapter", base)
+    adapter_saving.save(policy, tmp_path / "adapter", base)
     settings(tmp_path / "adapter", base_model_name_or_path="../base")
     torch.testing.assert_close(logits(load_model(str(tmp_path / "adapter"))), wanted, rtol=1e-3, atol=2e-4)
     settings(tmp_path / "adapter", base_model_name_or_path="../adapter")
@@ -176,7 +176,7 @@ def test_an_adapter_that_lacks_tensors_or_does_not_fit_is_refused(tmp_path):
     from safetensors.torch import load_file, save_file
 
     base, policy = trained(tmp_path, "llama", {})
-    adapters.save(policy, tmp_path / "adapter", base)
+    adapter_saving.save(policy, tmp_path / "adapter", base)
     path = tmp_path / "adapter/adapter_model.safetensors"
     whole = load_file(path)
     first = min(whole)
@@ -205,7 +205,7 @@ def test_an_adapter_that_lost_what_it_took_out_of_its_base_is_refused(tmp_path):
 
 def test_a_whole_model_and_an_adapter_in_one_folder_are_refused(tmp_path):
     base, policy = trained(tmp_path, "llama", {})
-    adapters.save(policy, tmp_path / "base", base)
+    adapter_saving.save(policy, tmp_path / "base", base)
     with pytest.raises(ValueError, match="holds a whole model and an adapter"):
         load_model(base)
 
@@ -225,7 +225,7 @@ def test_rows_that_an_adapter_adds_to_the_embedding_are_read_and_counted(tmp_pat
         "by PEFT": {"target_modules": "all-linear"},
     }
     policy = add_lora(model, {"r": 2, **how[way]}, 0)
-    adapters.save(policy, tmp_path / "adapter", base)
+    adapter_saving.save(policy, tmp_path / "adapter", base)
     tokenizer.save_pretrained(tmp_path / "adapter")
     name = str(tmp_path / "adapter")
     assert limits(name).vocab == load_config(name).vocab_size == len(tokenizer) == tiny_folder.VOCAB + 2
@@ -239,7 +239,7 @@ def test_rows_without_those_of_the_head_are_refused(tmp_path):
     base = tiny_folder.save(tmp_path / "base", "llama")
     model = load_model(base)
     model.resize_token_embeddings(tiny_folder.VOCAB + 2, mean_resizing=False)
-    adapters.save(add_lora(model, {"r": 2, "target_modules": ["embed_tokens"]}, 0), tmp_path / "adapter", base)
+    adapter_saving.save(add_lora(model, {"r": 2, "target_modules": ["embed_tokens"]}, 0), tmp_path / "adapter", base)
     with pytest.raises(BrokenModel, match=r"adds 2 rows to the embedding and holds none of the head \(lm_head\)"):
         load_model(str(tmp_path / "adapter"))
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils.hub import cached_file
 
-from trimtab.models.adapters import describe_repeated, merged, num_layers
+from trimtab.models.adapter_merging import merged
+from trimtab.models.adapters import describe_repeated, num_layers
 from trimtab.models.checks import BrokenModel
 from trimtab.models.folder import shown
 from trimtab.models.places import Adapter

@@ -27,14 +27,9 @@ from trimtab.data.rows import RATING, Prepared
 from trimtab.decoding._config import described
 from trimtab.evals.runner import EvalSpec, eval_spec
 from trimtab.models import loading, noise
-from trimtab.models.adapters import (
-    add_lora,
-    base_is_whole,
-    check_settings,
-    off_is_start,
-    remember_initial,
-    start_logits,
-)
+from trimtab.models.adapter_saving import remember_initial
+from trimtab.models.adapter_starts import base_is_whole, off_is_start, start_logits
+from trimtab.models.adapters import add_lora, check_settings
 from trimtab.models.ends import settle
 from trimtab.models.forward import add_objective_forward, crop_to
 from trimtab.models.identity_layer import bypass, identity_layer, insert_identity_layer, train_only_identity_layer

@@ -15,7 +15,7 @@ from trimtab.data.rows import sequences
 from trimtab.data.tasks import asked as asked_ids
 from trimtab.data.tokens import padded
 from trimtab.models import loading
-from trimtab.models.adapters import (
+from trimtab.models.adapter_merging import (
     answers_of,
     answers_without,
     in_float32,
@@ -24,7 +24,7 @@ from trimtab.models.adapters import (
     merged,
     same_answers,
 )
-from trimtab.models.adapters import save as save_adapter
+from trimtab.models.adapter_saving import save as save_adapter
 from trimtab.models.masters import back_to_own_dtypes
 from trimtab.models.quantised import is_quantised
 from trimtab.runs.job import Job
