@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import trimtab
+from tiny_runs import in_child
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SCRIPTS = (
@@ -48,9 +49,7 @@ def run_quick(folder: Path) -> dict[str, tuple[dict, str]]:
     return results
 
 
-def test_quick_runs_are_signed_and_checked_and_meet_no_target(tmp_path):
-    """One test, so that the scripts run once however the tests are spread over processes."""
-    results = run_quick(tmp_path)
+def check_signed(results: dict[str, tuple[dict, str]]) -> None:
     for script, (result, out) in results.items():
         assert result["benchmark"] == script
         assert result["quick"] is True
@@ -62,6 +61,25 @@ def test_quick_runs_are_signed_and_checked_and_meet_no_target(tmp_path):
             assert target.keys() == {"what", "limit", "found", "met", "note"}
             assert target["met"] is None, "tiny sizes say nothing about a target"
 
+
+def test_a_quick_run_is_signed_and_checked_and_meets_no_target(tmp_path):
+    """Two of them, forked; the slow test runs them all."""
+    results = {}
+    for script in ("dial", "geomrel"):
+        path = str(BENCHMARKS / f"{script}.py")
+        code = f"import runpy, sys; sys.argv[0] = {path!r}; runpy.run_path({path!r}, run_name='__main__')"
+        done = in_child(code, "--quick", "--results-dir", str(tmp_path), folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        results[script] = json.loads((tmp_path / f"{script}-quick.json").read_text()), done.stdout
+    check_signed(results)
+    assert all(error < 1e-4 for cell in results["dial"][0]["cells"] for error in cell["same_logits"].values())
+
+
+@pytest.mark.slow  # twelve processes that import torch
+def test_quick_runs_are_signed_and_checked_and_meet_no_target(tmp_path):
+    """One test, so that the scripts run once however the tests are spread over processes."""
+    results = run_quick(tmp_path)
+    check_signed(results)
     head, step = results["head_and_loss"][0], results["distill_step"][0]
     assert head["same_loss"]["512x32"].keys() == {"forward_kl", "jsd", "hpd", "nll"}
     for compared in [step["same_loss"], *head["same_loss"]["512x32"].values()]:
