@@ -9,8 +9,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trimtab.models.adapters import AdapterError
+from trimtab.common.errors import UserError
 from trimtab.models.masters import compute_as_stored, own_dtype
+
+
+class AdapterError(UserError):
+    """Adapter settings that PEFT does not take, or under which no model could be saved."""
 
 
 def check_merge(policy: Any) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel, set_seed
 
-from trimtab.common.errors import UserError, nearest
+from trimtab.common.errors import nearest
 from trimtab.models import kept_layers
-from trimtab.models.adapter_merging import check_merge
+from trimtab.models.adapter_merging import AdapterError, check_merge
 from trimtab.models.adapter_starts import logits, raw_logits
 from trimtab.models.folder import shown
 from trimtab.models.layer_lora import LayerLoraError, as_named, check_learns, within
@@ -22,10 +22,6 @@ NEED_DATA = ("eva", "corda", "lora_ga")
 
 FAILURES = (TypeError, ValueError, RuntimeError, ImportError, AttributeError, KeyError)
 """Ways in which PEFT says that something does not fit."""
-
-
-class AdapterError(UserError):
-    """Adapter settings that PEFT does not take, or under which no model could be saved."""
 
 
 def add_lora(model: PreTrainedModel, settings: dict[str, Any], seed: int, *, only: nn.Module | None = None) -> Any:
