@@ -56,7 +56,7 @@ from trimtab.models.identity_layer import bypass, insert_identity_layer, train_o
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.signals.base import call_plan
 from trimtab.signals.columns import Column
-from trimtab.signals.start import WithoutAdapter, own_logprobs
+from trimtab.signals.initial_policy import InitialPolicy, own_logprobs
 from trimtab.train.trainer import ObjectiveTrainer
 
 transformers.logging.disable_progress_bar()
@@ -156,7 +156,7 @@ def clm_trainer(model: str, pairs: int, length: int, steps: int, folder: str) ->
     train_only_identity_layer(policy)
     add_objective_forward(policy)
     tokenizer = load_tokenizer(TOKENIZER)
-    plan = clm.build(clm.Config(beta=0.1), policy, WithoutAdapter(partial(bypass, policy)))
+    plan = clm.build(clm.Config(beta=0.1), policy, InitialPolicy(partial(bypass, policy)))
     prepared = prepare(sorted_pairs(pairs * steps), tokenizer, max_length=length, pairs=True)
     return ObjectiveTrainer(
         model=policy,

@@ -56,7 +56,7 @@ from trimtab.models.forward import add_objective_forward
 from trimtab.models.loading import load_tokenizer
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head
 from trimtab.signals.columns import Column
-from trimtab.signals.start import own_logprobs
+from trimtab.signals.initial_policy import own_logprobs
 from trimtab.train.trainer import ObjectiveTrainer
 
 transformers.logging.disable_progress_bar()

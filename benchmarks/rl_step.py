@@ -1,12 +1,12 @@
 """Learning from own answers: what does everything but the writing of the answers cost beside TRL's GRPOTrainer?
 
 A step is what follows generation: rewards, what the policy that wrote the answers thought of them (where several
-updates are made with them), credit, and forward and backward of each update; no optimizer. All contestants get the same
-answers, which are ragged, and the trainers' own code runs from rewards to loss. float32, on the CPU.
+updates are made with them), advantages, and forward and backward of each update; no optimizer. All contestants get
+the same answers, which are ragged, and the trainers' own code runs from rewards to loss. float32, on the CPU.
 
   trl, grpo                          one update on a batch of rollouts
   trl, two updates; grpo, ...        the rollouts in two halves: the log-probabilities of the old policy are needed
-  grpo with a credit model           two updates, and a frozen language model that scores each answer token
+  grpo with a reward model           two updates, and a frozen language model that scores each answer token
   distrl                             the same model at five candidates of each place, and their loss
 
 The losses and gradients of trl and grpo are held against each other first.
@@ -41,12 +41,12 @@ from common import (
     unjudged,
     write,
 )
-from trimtab.core import Plan, Rollouts
+from trimtab.core import AdvantageEstimator, Plan, Rollouts
 from trimtab.methods import distrl, grpo
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.objectives.policy_gradient import PolicyGradient
-from trimtab.signals.candidates import CreditAtCandidates
+from trimtab.signals.candidates import RewardModelAtCandidates
 from trimtab.signals.reward_model import ScoreSpec, TokenRewardModel
 from trimtab.train import settings
 from trimtab.train.rollouts import RolloutTrainer
@@ -61,12 +61,10 @@ def worth(prompts: list, completions: list, completion_ids: list, **columns: Any
     return [float(sum(ids) % 97) for ids in completion_ids]
 
 
-class Scored:
-    """GRPO's advantages, beside scores of a credit model that are read and not used."""
+class Scored(AdvantageEstimator):
+    """GRPO's advantages, beside scores of a reward model that are read and not used."""
 
-    candidates = 0
     needs = frozenset({"old", "token_scores"})
-    provides = frozenset({"advantages"})
 
     def __init__(self) -> None:
         self.plain = grpo.GroupAdvantage(True, False)
@@ -75,7 +73,7 @@ class Scored:
         return self.plain(rollouts)
 
 
-def credit_model(model: str) -> TokenRewardModel:
+def reward_model(model: str) -> TokenRewardModel:
     frozen = load_model(model)
     add_objective_forward(frozen)
     return TokenRewardModel(frozen, ScoreSpec("logprob", "mean", 1.0, outcomes=False))
@@ -83,9 +81,9 @@ def credit_model(model: str) -> TokenRewardModel:
 
 def plan_of(name: str, model: str, policy: PreTrainedModel) -> Plan:
     if name == "distrl":
-        return distrl.build(distrl.Config(online="frozen"), policy, CreditAtCandidates(credit_model(model)))
-    if name == "grpo with a credit model":
-        return Plan(PolicyGradient(0.2, 0.2), credit=Scored(), readers=(credit_model(model),))
+        return distrl.build(distrl.Config(online="frozen"), policy, RewardModelAtCandidates(reward_model(model)))
+    if name == "grpo with a reward model":
+        return Plan(PolicyGradient(0.2, 0.2), advantages=Scored(), rollout_signals=(reward_model(model),))
     return grpo.build(grpo.Config(mean="row"), policy)
 
 
@@ -142,7 +140,7 @@ def step(made: Any, inputs: list, updates: int) -> float:
     return total
 
 
-CONTESTANTS = ("trl", "grpo", "trl, two updates", "grpo, two updates", "grpo with a credit model", "distrl")
+CONTESTANTS = ("trl", "grpo", "trl, two updates", "grpo, two updates", "grpo with a reward model", "distrl")
 
 
 def clock(model: str, rows: int, longest: int, repeats: int, patience: float) -> tuple[dict, dict]:
@@ -188,9 +186,9 @@ def main() -> None:
         Target("grpo, two updates: time over TRL's", TIME_LIMIT, ratio(*(seconds[name] for name in pair))),
         Target("grpo: memory over TRL's", MEMORY_LIMIT, ratio(peaks["grpo"], peaks["trl"])),
         Target(
-            "distrl: time over grpo with the same credit model",
+            "distrl: time over grpo with the same reward model",
             DISTRL_LIMIT,
-            ratio(seconds["distrl"], seconds["grpo with a credit model"]),
+            ratio(seconds["distrl"], seconds["grpo with a reward model"]),
         ),
     ]
     targets = unjudged(targets) if args.quick else targets

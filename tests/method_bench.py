@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 import torch
 from pydantic import ValidationError
 from torch import Tensor
-from transformers import PreTrainedModel, TrainerState
+from transformers import PreTrainedModel
 
 import tiny
 from trimtab.core import (
@@ -133,7 +133,7 @@ def built(method: Method, config: MethodConfig) -> Plan:
     roles = [*sorted(wants.roles), *(["reference"] if wants.start else [])]
     given: dict[str, Any] = {role: FrozenModel(_model(11 + i), name=role) for i, role in enumerate(roles)}
     if wants.credit:
-        given["credit"] = credit_reader(wants)
+        given["reward_model"] = credit_reader(wants)
     if wants.critic:
         given["critic"] = FrozenModel(_model(22), name="values").labels_only()
     return method.build(config, _model(0), **given)
@@ -144,9 +144,9 @@ def credit_reader(wants: Wants) -> Any:
     reader = FrozenModel(_model(21), name="token_scores").labels_only()
     if wants.credit_candidates is None:
         return reader
-    made = Column("credit")
-    made.provides = frozenset({"credit", "credit_reference"})
-    made.credit = TokenRewardModel(_model(21), ScoreSpec("logprob", "mean", 1.0, outcomes=True))
+    made = Column("reward_model")
+    made.provides = frozenset({"reward_model", "reward_model_reference"})
+    made.reward_model = TokenRewardModel(_model(21), ScoreSpec("logprob", "mean", 1.0, outcomes=True))
     return made
 
 
@@ -189,11 +189,12 @@ def update(
 
 
 def decided(method: Method, config: MethodConfig) -> list[Any]:
-    """What a plan decides besides: what it wants, its division, windows, and settings of callbacks and learners."""
+    """What a plan decides besides: what it wants, its division, windows, and settings of its signals."""
     plan, wants = built(method, config), method.wanted(config)
-    found = [wants, plan.reduction, plan.window, plan.ratio, plan.objective.per, sorted(plan.objective.needs)]
-    found.append(plan.credit and (plan.credit.candidates, sorted(plan.credit.needs), sorted(plan.credit.provides)))
-    for part in (*plan.callbacks, *plan.learners):
+    found = [wants, plan.reduction, plan.window, plan.objective.ratio, plan.objective.per, sorted(plan.objective.needs)]
+    if (estimator := plan.advantages) is not None:
+        found += [estimator.candidates, sorted(estimator.needs), sorted(estimator.provides)]
+    for part in (*plan.signals, *plan.rollout_signals):
         plain = {k: v for k, v in vars(part).items() if isinstance(v, (int, float, str, bool, type(None)))}
         found.append((type(part).__name__, plain))
     return found
@@ -221,9 +222,9 @@ def _rows(plan: Plan, wants: Wants, step: int, change: Change, dtype: torch.dtyp
         inputs["rating"][row, prompt + answer - 1] = row % 3 - 1.0
     policy = tiny.model("llama_tied")
     add_objective_forward(policy)
-    for callback in plan.callbacks:
+    for signal in plan.signals:
         for at in (0, step):  # as in the course of a run
-            callback.on_step_begin(None, TrainerState(global_step=at), None, model=policy)
+            signal.before_update(policy, at, 0)
     signals: dict[str, Any] = {}
     for signal in plan.signals:
         signals |= signal(policy, inputs)
@@ -264,15 +265,15 @@ def _rollouts(plan: Plan, wants: Wants, step: int, change: Change, dtype: torch.
     def judge(near: float) -> Tensor:
         return (near * old + 0.5 * torch.randn(old.shape, generator=draws)).log_softmax(-1)
 
-    others = {name: judge(0.9) for name in ("credit", "credit_reference", "reference", "teacher")}
+    others = {name: judge(0.9) for name in ("reward_model", "reward_model_reference", "reference", "teacher")}
     old_logprobs = old.log_softmax(-1)
-    credit = plan.credit
-    assert credit is not None
+    estimator = plan.advantages
+    assert estimator is not None
     picked = batch.targets[:, None]
     candidates = None
-    if credit.candidates:
-        base = others["credit"] if wants.credit_candidates == "model" else old_logprobs
-        top = base.topk(min(credit.candidates, V)).indices
+    if estimator.candidates:
+        base = others["reward_model"] if wants.credit_candidates == "model" else old_logprobs
+        top = base.topk(min(estimator.candidates, V)).indices
         candidates = with_sampled_first(
             top, old_logprobs.gather(1, top), batch.targets, old_logprobs.gather(1, picked)[:, 0]
         )
@@ -285,13 +286,13 @@ def _rollouts(plan: Plan, wants: Wants, step: int, change: Change, dtype: torch.
         "token_scores": torch.randn(number, generator=draws),
     }
     for name, log_p in others.items():
-        wide = bool(credit.candidates) and name != "teacher"
+        wide = bool(estimator.candidates) and name != "teacher"
         said = log_p.gather(1, picked if wide else batch.targets[:, None])
         signals[name] = change(name, said if wide else said[:, 0])
-    told = credit(Rollouts(batch, torch.tensor(rewards), torch.tensor(group), signals, candidates))
-    for name in plan.objective.needs - told.keys():
-        told[name] = signals[name]
+    found = estimator(Rollouts(batch, torch.tensor(rewards), torch.tensor(group), signals, candidates))
+    for name in plan.objective.needs - found.keys():
+        found[name] = signals[name]
     far = torch.linspace(0.05, 1.0, len(lengths))[batch.row, None]
     moved = old + far * torch.randn(old.shape, generator=draws)
     leaf = _leaf(moved, change, dtype)
-    return batch.with_signals(**{"old": signals["old"], **told, "policy": leaf}), leaf
+    return batch.with_signals(**{"old": signals["old"], **found, "policy": leaf}), leaf

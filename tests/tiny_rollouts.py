@@ -1,15 +1,15 @@
-"""Answers that a policy might have written, with rewards and what readers might say of them."""
+"""Answers that a policy might have written, with rewards and what signals might say of them."""
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 import tiny
-from trimtab.core import IGNORE, Candidates, LazyLogits, Plan, Rollouts, TokenBatch, with_sampled_first
+from trimtab.core import IGNORE, Candidates, LazyLogits, Plan, Rollouts, Signal, TokenBatch, with_sampled_first
 from trimtab.core.draws import inverse_cdf
 
 
-class Reader:
+class Reader(Signal):
     """Provides signals by name, for plans that are built and not run."""
 
     def __init__(self, *names: str):
@@ -39,8 +39,8 @@ def rollouts(
     )
 
 
-def signals_of_credit(plan: Plan, policy: PreTrainedModel, rows: tiny.Rows, buffer: tiny.Rows | None = None) -> dict:
-    """What a plan's credit tells its objective of `rows`, where the policy wrote those of `buffer` (or `rows`).
+def signals_of_rollouts(plan: Plan, policy: PreTrainedModel, rows: tiny.Rows, buffer: tiny.Rows | None = None) -> dict:
+    """What the objective of a plan reads of `rows`, where the policy wrote those of `buffer` (or `rows`).
 
     Rows with even ids earn 1 and the others -1; those with ids below 21 answer one prompt, the next ones another.
     """
@@ -49,19 +49,19 @@ def signals_of_credit(plan: Plan, policy: PreTrainedModel, rows: tiny.Rows, buff
         logits = policy(input_ids=buffer.input_ids, attention_mask=buffer.attention_mask).logits
         batch = TokenBatch.align(logits, buffer.labels, row_id=buffer.row_id)
         candidates = None
-        if plan.credit.candidates:
-            top = batch.log_softmax().topk(plan.credit.candidates)
+        if plan.advantages.candidates:
+            top = batch.log_softmax().topk(plan.advantages.candidates)
             candidates = with_sampled_first(top.indices, top.values, batch.targets, batch.logprobs())
         signals = {"old": batch.logprobs(), "normaliser": batch.logits().float().logsumexp(dim=-1)}
-        for reader in plan.readers:
-            for name, said in reader(policy, buffer.inputs()).items():
+        for signal in plan.rollout_signals:
+            for name, said in signal(policy, buffer.inputs()).items():
                 ids = candidates.ids if isinstance(said, LazyLogits) else None
                 signals[name] = batch.with_signals(**{name: said}).logprobs(of=name, ids=ids)
     answers = TokenBatch.from_labels(buffer.labels, row_id=buffer.row_id)
     rewards = 1.0 - 2 * (buffer.row_id % 2)
-    told = plan.credit(Rollouts(answers, rewards, buffer.row_id // 21, signals, candidates))
+    found = plan.advantages(Rollouts(answers, rewards, buffer.row_id // 21, signals, candidates))
     kept = torch.isin(buffer.row_id[answers.row], rows.row_id)
-    return {name: value[kept] for name, value in told.items()}
+    return {name: value[kept] for name, value in found.items()}
 
 
 def written(policy: PreTrainedModel, rows: tiny.Rows) -> tiny.Rows:

@@ -50,6 +50,5 @@ def trainer(
         train_dataset=rows or dataset(),
         processing_class=tokenizer,
         data_collator=Collator(0, tiny.VOCAB),
-        callbacks=list(plan.callbacks),
         dropout=dropout,
     )

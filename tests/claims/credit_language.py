@@ -173,7 +173,7 @@ def judged(model: TokenRewardModel, tokenizer: Any, heldout: dict[str, list[Row]
     """Measures on planted errors; members that did not learn from outcomes have no probabilities."""
 
     def by_rows(form: str) -> Worth:
-        return worth(scored(model, tokenizer, heldout[form]), model.reading.source, outcomes=model.reading.outcomes)
+        return worth(scored(model, tokenizer, heldout[form]), model.spec.source, outcomes=model.spec.outcomes)
 
     pairs, answers, steps = map(by_rows, ("pairs", "answers", "steps"))
     known = {m.name: m.value.estimate for m in [*answers.measures, *pairs.measures] if m.group == "all"}

@@ -24,7 +24,7 @@ import toys
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from trimtab.core import Head, TokenBatch, label_logprobs, predicting
+from trimtab.core import Head, Signal, TokenBatch, label_logprobs, predicting
 from trimtab.metrics.token_scores import token_auc
 from trimtab.models.forward import ObjectiveCall, compute_objective
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head
@@ -83,7 +83,7 @@ def transformer(width: int) -> PreTrainedModel:
     return LlamaForCausalLM(config)
 
 
-class Start:
+class Start(Signal):
     """The model that training starts from, as the signal "reference"."""
 
     provides = frozenset({"reference"})

@@ -24,7 +24,7 @@ from trimtab.core import TokenBatch
 from trimtab.core.draws import inverse_cdf
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.identity_layer import bypass, insert_identity_layer, train_only_identity_layer
-from trimtab.signals.start import WithoutAdapter
+from trimtab.signals.initial_policy import InitialPolicy
 
 STRENGTHS = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 
@@ -136,7 +136,7 @@ def run_seed(seed: int, settings: Settings) -> dict[str, Measures]:
 
     def layer(method: str, options: dict, ids: Tensor, steps: int, together: int) -> PreTrainedModel:
         policy = copy.deepcopy(inserted)
-        reference = WithoutAdapter(partial(bypass, policy))
+        reference = InitialPolicy(partial(bypass, policy))
         data = batches(ids, 64 // together, steps, seed, together)
         train(policy, build(method, options, policy, reference=reference), data, settings.learning_rate)
         return policy

@@ -28,7 +28,7 @@ from intervals import Interval, over_seeds
 from torch import Tensor, nn
 
 from trimtab import __version__, methods
-from trimtab.core import IGNORE, TokenBatch, reduce, weights
+from trimtab.core import IGNORE, Signal, TokenBatch, reduce, weights
 from trimtab.core.draws import inverse_cdf
 from trimtab.train.heldout import token_measures
 
@@ -99,7 +99,7 @@ class MLP(nn.Module):
         return self(grid)[:, 1].softmax(dim=-1).view(self.vocab, self.vocab, self.vocab)
 
 
-class Teacher:
+class Teacher(Signal):
     """The plan's teacher; the loop below hands its logits over itself."""
 
     provides = frozenset({"teacher"})

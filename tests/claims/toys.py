@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import markov
@@ -24,7 +23,7 @@ from intervals import Interval, over_seeds
 from torch import Tensor, nn
 
 from trimtab import methods
-from trimtab.core import Head, LazyLogits, Plan, TokenBatch, label_logprobs, predicting
+from trimtab.core import Head, LazyLogits, Plan, Signal, TokenBatch, label_logprobs, predicting
 from trimtab.models.forward import ObjectiveCall, compute_objective
 from trimtab.signals.base import call_plan
 
@@ -54,7 +53,7 @@ class ToyLM(markov.MLP):
         return compute_objective(objective_call, hidden, self.head())
 
 
-class Frozen:
+class Frozen(Signal):
     """A frozen `ToyLM` as a signal; the product's `FrozenModel` takes models of transformers alone."""
 
     def __init__(self, model: ToyLM, name: str):
@@ -103,15 +102,15 @@ def train(
     optimizer: type[torch.optim.Optimizer] = torch.optim.Adam,
     after: Callable[[int, Any], bool | None] = lambda step, output: None,
 ) -> None:
-    """One optimizer step a batch: callbacks, signals and engine as the trainer calls them.
+    """One optimizer step a batch: signals and engine as the trainer calls them.
 
     `after(updates made, output of the last)` ends the training by returning True.
     """
     trained = [p for p in policy.parameters() if p.requires_grad]
     made = optimizer(trained, lr=learning_rate)
     for step, inputs in enumerate(data):
-        for callback in plan.callbacks:
-            callback.on_step_begin(None, SimpleNamespace(global_step=step), None, model=policy)
+        for signal in plan.signals:
+            signal.before_update(policy, step, 0)
         output = call_plan(plan, policy, inputs, step=step)
         made.zero_grad()
         output.loss.backward()

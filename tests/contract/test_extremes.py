@@ -8,7 +8,7 @@ from torch import Tensor
 from method_bench import V, allowed, gates, update
 from trimtab import methods
 
-LOGITS = ("policy", "teacher", "reference", "credit", "credit_reference", "policy_sums", "teacher_sums")
+LOGITS = ("policy", "teacher", "reference", "reward_model", "reward_model_reference", "policy_sums", "teacher_sums")
 
 
 def lowered(of: str, size: float):

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 import tiny
-from tiny_rollouts import signals_of_credit, written
+from tiny_rollouts import signals_of_rollouts, written
 from trimtab import methods
 from trimtab.core import IGNORE, Plan, PlanError, TokenBatch, answer_mask, reduce, vocab, weights
 from trimtab.models.forward import add_objective_forward
@@ -17,6 +17,7 @@ from trimtab.models.scalar_head import add_score_forward, with_scalar_head
 from trimtab.runs.parse import load_recipe, parse
 from trimtab.runs.recipe import RecipeError, Stages
 from trimtab.runs.shipped import shipped
+from trimtab.signals.auxiliary import AuxiliaryModel
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.reward_model import ScoreSpec, TokenRewardModel
 
@@ -64,11 +65,12 @@ def plan(name: str, policy: torch.nn.Module, dtype: torch.dtype = torch.float32)
     }
     if wants(name).credit:  # read at candidates, or of the answer tokens alone
         reads = wants(name).credit_candidates is not None
-        credit = FrozenModel(tiny.model("llama_tied", seed=21).to(dtype), name="credit" if reads else "token_scores")
-        given["credit"] = credit if reads else credit.labels_only()
+        name_of = "reward_model" if reads else "token_scores"
+        scores = FrozenModel(tiny.model("llama_tied", seed=21).to(dtype), name=name_of)
+        given["reward_model"] = scores if reads else scores.labels_only()
         if reads:  # what learns online
-            learns = tiny.model("llama_tied", seed=21).to(dtype)
-            given["credit"].credit = TokenRewardModel(learns, ScoreSpec("logprob", "mean", 1.0, outcomes=True))
+            learns, spec = tiny.model("llama_tied", seed=21).to(dtype), ScoreSpec("logprob", "mean", 1.0, outcomes=True)
+            given["reward_model"].reward_model = TokenRewardModel(learns, spec)
     if wants(name).critic:
         given["critic"] = FrozenModel(tiny.model("llama_tied", seed=22).to(dtype), name="values").labels_only()
     return method.build(method.config(), policy, **given)
@@ -77,7 +79,7 @@ def plan(name: str, policy: torch.nn.Module, dtype: torch.dtype = torch.float32)
 def signals_of(
     name: str, made: Plan, policy: PreTrainedModel, rows: tiny.Rows, buffer: tiny.Rows | None = None
 ) -> dict:
-    signals = signals_of_credit(made, policy, rows, buffer) if made.credit else {}
+    signals = signals_of_rollouts(made, policy, rows, buffer) if made.advantages else {}
     for signal in made.signals:
         signals |= signal(policy, inputs_of(name, rows))
     return signals
@@ -154,16 +156,16 @@ def test_its_recipe_loads_and_names_a_missing_model_before_anything_is_loaded(na
 def test_it_builds_from_its_defaults_and_its_plan_provides_what_it_needs(name):
     made = plan(name, policy_for(name))
     provided = frozenset().union(
-        *(signal.provides for signal in [*made.signals, *([made.credit] if made.credit else [])])
+        *(signal.provides for signal in [*made.signals, *([made.advantages] if made.advantages else [])])
     )
     assert made.objective.needs <= provided
-    assert (made.credit is not None) == (methods.load(name).loop == "rollouts")
-    if made.credit:
+    assert (made.advantages is not None) == (methods.load(name).loop == "rollouts")
+    if made.advantages:
         with pytest.raises(PlanError, match="needs the signal"):
             Plan(made.objective, made.signals, reduction=made.reduction)
-        if made.credit.needs - {"old", "normaliser"}:
-            with pytest.raises(PlanError, match="which no reader of the plan provides"):
-                Plan(made.objective, made.signals, reduction=made.reduction, credit=made.credit)
+        if made.advantages.needs - {"old", "normaliser"}:
+            with pytest.raises(PlanError, match="which no rollout signal of the plan provides"):
+                Plan(made.objective, made.signals, reduction=made.reduction, advantages=made.advantages)
     for signal in made.signals:
         if signal.provides & made.objective.needs:
             with pytest.raises(PlanError, match="needs the signal"):
@@ -181,7 +183,8 @@ def test_its_loss_and_metrics_are_finite_and_detached_and_the_gradient_reaches_t
         assert all("layers.0." in key for key in grads)
     else:
         assert all(grad.abs().sum() > 0 for grad in trained)
-    frozen = [model for signal in (*made.signals, *made.readers) for model in getattr(signal, "models", ())]
+    read = [one for one in (*made.signals, *made.rollout_signals) if not isinstance(one, AuxiliaryModel)]
+    frozen = [model for signal in read for model in signal.models]
     assert not any(p.requires_grad or p.grad is not None for model in frozen for p in model.parameters())
     for key, (total, number) in output.metrics.items():
         assert torch.isfinite(total), key

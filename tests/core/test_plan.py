@@ -1,12 +1,20 @@
 """A plan refuses to build what cannot run; settings refuse what they do not know."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from pydantic import ValidationError
 
-from trimtab.core import Plan, PlanError, Rollouts, TokenBatch
+from trimtab.core import (
+    AdvantageEstimator,
+    Objective,
+    Plan,
+    PlanError,
+    RolloutBatch,
+    Rollouts,
+    Signal,
+    Stateful,
+    TokenBatch,
+)
 from trimtab.methods import hpd, kd, sft
 from trimtab.objectives.divergence import forward_kl
 from trimtab.objectives.likelihood import Likelihood
@@ -14,20 +22,20 @@ from trimtab.objectives.matching import Match
 
 
 def provider(*names):
-    return SimpleNamespace(provides=frozenset(names))
+    signal = Signal()
+    signal.provides = frozenset(names)
+    return signal
 
 
-class Pairs:
-    needs = frozenset()
+class Pairs(Objective):
     per = "sequence"
 
     def __call__(self, batch):
         raise AssertionError("never run")
 
 
-class Two:
+class Two(Objective):
     needs = frozenset({"teacher", "reference", "advantages"})
-    per = "token"
 
     def __call__(self, batch):
         raise AssertionError("never run")
@@ -78,11 +86,8 @@ def test_settings_are_frozen_and_their_docstrings_are_the_help(method):
 # --- methods that learn from their own answers
 
 
-class Paid:
-    """A credit that reads what it is asked to."""
-
-    candidates = 0
-    provides = frozenset({"advantages"})
+class Paid(AdvantageEstimator):
+    """It reads what it is asked to."""
 
     def __init__(self, *needs):
         self.needs = frozenset(needs)
@@ -91,41 +96,66 @@ class Paid:
         raise AssertionError("never run")
 
 
-class Advantages:
+class Advantages(Objective):
     needs = frozenset({"advantages"})
-    per = "token"
 
     def __call__(self, batch):
         raise AssertionError("never run")
 
 
-def test_what_a_credit_provides_is_a_signal_of_the_objective():
-    credit = Paid()
-    assert Plan(Advantages(), credit=credit).credit is credit
+def test_what_an_advantage_estimator_provides_is_a_signal_of_the_objective():
+    estimator = Paid()
+    assert Plan(Advantages(), advantages=estimator).advantages is estimator
     with pytest.raises(PlanError, match="^Advantages needs the signal advantages; the plan provides: none$"):
         Plan(Advantages())
 
 
-def test_what_a_credit_needs_a_reader_must_provide_and_no_signal_of_the_objective_does():
-    with pytest.raises(PlanError, match="^Paid needs token_scores, values, which no reader of the plan provides$"):
-        Plan(Advantages(), credit=Paid("token_scores", "values"))
-    with pytest.raises(PlanError, match="^Paid needs values, which no reader"):
-        Plan(Advantages(), credit=Paid("token_scores", "values"), readers=(provider("token_scores"),))
-    with pytest.raises(PlanError, match="^Paid needs values, which no reader"):
-        Plan(Advantages(), signals=(provider("values"),), credit=Paid("values"))
-    assert Plan(Advantages(), credit=Paid("values"), readers=(provider("values"), provider("more")))
+def test_what_it_needs_a_rollout_signal_must_provide_and_no_signal_of_the_objective_does():
+    with pytest.raises(PlanError, match="^Paid needs token_scores, values, which no rollout signal of the plan"):
+        Plan(Advantages(), advantages=Paid("token_scores", "values"))
+    with pytest.raises(PlanError, match="^Paid needs values, which no rollout signal"):
+        Plan(Advantages(), advantages=Paid("token_scores", "values"), rollout_signals=(provider("token_scores"),))
+    with pytest.raises(PlanError, match="^Paid needs values, which no rollout signal"):
+        Plan(Advantages(), signals=(provider("values"),), advantages=Paid("values"))
+    assert Plan(Advantages(), advantages=Paid("values"), rollout_signals=(provider("values"), provider("more")))
 
 
-def test_what_the_policy_said_while_it_wrote_needs_no_reader():
-    assert Plan(Advantages(), credit=Paid("old", "normaliser"))
+def test_what_the_policy_said_while_it_wrote_needs_no_rollout_signal():
+    assert Plan(Advantages(), advantages=Paid("old", "normaliser"))
 
 
-def test_a_reader_is_no_signal_of_the_objective():
+def test_a_rollout_signal_is_no_signal_of_the_objective():
     with pytest.raises(PlanError, match="Advantages needs the signal advantages"):
-        Plan(Advantages(), readers=(provider("advantages"),))
+        Plan(Advantages(), rollout_signals=(provider("advantages"),))
 
 
 def test_values_of_answers_reach_their_tokens():
     labels = torch.tensor([[-100, 3, 4], [-100, -100, -100], [-100, 5, -100]])
     rollouts = Rollouts(TokenBatch.from_labels(labels), torch.zeros(3), torch.zeros(3, dtype=torch.long), {})
     assert rollouts.of_token(torch.tensor([1.0, 2.0, 3.0])).tolist() == [1, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"objective": lambda batch: None}, "^function is no Objective; write class function"),
+        ({"objective": Two}, r"^Two is no Objective; write class Two\(Objective\), and give an instance of it$"),
+        ({"objective": Pairs(), "signals": (Two(),), "reduction": "sum"}, "^Two is no Signal; write class Two"),
+        ({"objective": Pairs(), "rollout_signals": (3,), "reduction": "sum"}, "^int is no Signal"),
+        ({"objective": Advantages(), "advantages": Two()}, "^Two is no AdvantageEstimator"),
+    ],
+)
+def test_a_part_of_another_kind_is_named_with_the_class_that_it_has_to_have(parts, said):
+    with pytest.raises(PlanError, match=said):
+        Plan(**parts)
+
+
+def test_what_a_signal_does_not_override_does_nothing():
+    signal = Signal()
+    assert (signal.provides, signal.needs, list(signal.models), signal(None, {})) == (frozenset(), frozenset(), [], {})
+    signal.before_update(torch.nn.Identity(), 0, 0)
+    nothing = torch.zeros(0)
+    rollouts = RolloutBatch({}, nothing, nothing, None, update_rows=1)
+    assert signal.before_advantages(rollouts) == signal.after_advantages(rollouts, {}) == {}
+    assert signal.remarks() == []
+    assert not isinstance(signal, Stateful)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from trimtab.core import IGNORE, Fused, Head, LazyLogits, TokenBatch, fused_loss, reduce, weights
+from trimtab.core import IGNORE, Fused, Head, LazyLogits, Objective, TokenBatch, fused_loss, reduce, weights
 from trimtab.methods.hpd import HPD
 from trimtab.methods.hpd import Config as HPDConfig
 from trimtab.objectives import divergence as d
@@ -367,7 +367,7 @@ def test_a_hidden_state_that_other_losses_use_too_gets_the_sum_of_gradients():
     torch.testing.assert_close(found, wanted)
 
 
-class Constant:
+class Constant(Objective):
     """Values that do not depend on the policy."""
 
     needs = frozenset()
@@ -386,7 +386,7 @@ def test_values_that_do_not_depend_on_the_policy_give_it_no_gradient():
     assert hidden.grad.eq(0).all()
 
 
-class Watched:
+class Watched(Objective):
     """An objective that remembers how large its batches were."""
 
     needs = frozenset()
@@ -411,7 +411,7 @@ def test_the_objective_sees_slices_of_blocks_each_token_once(monkeypatch, block,
     assert watched.sizes == [(n, V) for n in sizes]
 
 
-class Contrast:
+class Contrast(Objective):
     """One value for each pair of sequences, which depends on all their tokens and on a reference."""
 
     needs = frozenset({"teacher"})
@@ -568,7 +568,7 @@ def test_shapes_that_do_not_fit_are_refused_with_their_sizes(n_hidden, n_weights
         fused_loss(Likelihood(), tokens(), hidden_states(n_hidden), Head(linear(), V), torch.ones(n_weights))
 
 
-class _Seen:
+class _Seen(Objective):
     """Keeps the tokens that it is shown."""
 
     needs = frozenset()

@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 import tiny
-from trimtab.core import count
+from trimtab.core import Objective, count
 from trimtab.methods.hpd import HPD
 from trimtab.methods.hpd import Config as HPDConfig
 from trimtab.models.forward import add_objective_forward
@@ -85,7 +85,7 @@ def whole(gradients: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
-class Ones:
+class Ones(Objective):
     """A value of 1 for each token; remembers the dtype of a signal."""
 
     needs = frozenset()

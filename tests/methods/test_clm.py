@@ -14,7 +14,7 @@ from trimtab.models.forward import add_objective_forward
 from trimtab.models.identity_layer import bypass, insert_identity_layer, train_only_identity_layer
 from trimtab.objectives.preference import DPO
 from trimtab.signals.frozen import FrozenModel
-from trimtab.signals.start import WithoutAdapter
+from trimtab.signals.initial_policy import InitialPolicy
 
 PAIRS = tiny.rows(((3, 5), (3, 2), (2, 4), (2, 7)))
 
@@ -24,7 +24,7 @@ def prepared(kind: str = "llama_tied", beta: float = 0.1):
     policy = insert_identity_layer(tiny.model(kind))
     train_only_identity_layer(policy)
     add_objective_forward(policy)
-    return policy, METHOD.build(Config(beta=beta), policy, reference=WithoutAdapter(partial(bypass, policy)))
+    return policy, METHOD.build(Config(beta=beta), policy, reference=InitialPolicy(partial(bypass, policy)))
 
 
 def call(policy, plan):
@@ -101,7 +101,7 @@ def test_the_plan_is_dpo_with_pairs_an_identity_layer_and_no_second_model():
     assert isinstance(plan.objective, DPO)
     assert plan.reduction == "sequence_mean"
     (reference,) = plan.signals
-    assert isinstance(reference, WithoutAdapter)
+    assert isinstance(reference, InitialPolicy)
     wants = METHOD.wanted(Config())
     assert wants.start
     assert wants.pairs

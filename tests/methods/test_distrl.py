@@ -11,7 +11,7 @@ from torch import nn
 import tiny
 from tiny_rollouts import Reader, rollouts
 from trimtab.core import Candidates, Head, PlanError, TokenBatch, fused_loss, reduce, weights
-from trimtab.methods.distrl import METHOD, Config, DistRL, TokenValues, candidate_mask, candidates_kl, learner
+from trimtab.methods.distrl import METHOD, Config, DistRL, TokenValues, candidate_mask, candidates_kl, online
 from trimtab.objectives.policy_gradient import PolicyGradient, clipped_surrogate
 from trimtab.signals.reward_model import ScoreSpec, TokenRewardModel
 
@@ -33,11 +33,11 @@ def held(seed: int = 0, k: int = K, sharpness: float = 2.0) -> tuple[torch.Tenso
     return logits, Candidates(ids, logits.log_softmax(-1).gather(1, ids))
 
 
-def told(credit=None, candidates=None, **settings):
+def advantages_of(scores=None, candidates=None, **settings):
     candidates = held()[1] if candidates is None else candidates
-    credit = candidates.logprobs + torch.randn(N, K) if credit is None else credit
+    scores = candidates.logprobs + torch.randn(N, K) if scores is None else scores
     config = Config(**{"num_candidates": K, **settings})
-    return TokenValues(config)(rollouts(LENGTHS, REWARDS, GROUP, candidates, credit=credit))
+    return TokenValues(config)(rollouts(LENGTHS, REWARDS, GROUP, candidates, reward_model=scores))
 
 
 # ---------------------------------------------------------------- which candidates take part
@@ -52,8 +52,8 @@ def test_candidates_below_the_least_probability_stay_out_but_the_drawn_token_nev
 
 
 def test_at_an_answers_end_there_are_none():
-    assert told()["candidates"].mask[LAST].any().item() is False
-    assert told()["candidates"].mask[~LAST, 0].all()
+    assert advantages_of()["candidates"].mask[LAST].any().item() is False
+    assert advantages_of()["candidates"].mask[~LAST, 0].all()
 
 
 def test_the_nucleus_is_taken_by_probability_and_keeps_the_likeliest():
@@ -67,11 +67,11 @@ def test_the_nucleus_is_taken_by_probability_and_keeps_the_likeliest():
 
 def test_the_reward_models_differences_over_the_spread_of_prefix_values_are_the_candidates_advantages():
     _, candidates = held()
-    credit = candidates.logprobs + torch.randn(N, K)
-    values = 10 * (credit - candidates.logprobs)
+    scores = candidates.logprobs + torch.randn(N, K)
+    values = 10 * (scores - candidates.logprobs)
     values[LAST] = 0
     prefix = torch.cat([part.cumsum(0) for part in values[:, 0].split(LENGTHS)])
-    found = told(credit)["candidates"]
+    found = advantages_of(scores)["candidates"]
     torch.testing.assert_close(found.advantages, values / prefix.std(correction=0))
     assert found.advantages[LAST].eq(0).all()
     assert torch.equal(found.ids, candidates.ids)
@@ -80,22 +80,22 @@ def test_the_reward_models_differences_over_the_spread_of_prefix_values_are_the_
 
 def test_the_drawn_tokens_advantage_by_hand():
     _, candidates = held()
-    credit = candidates.logprobs + torch.randn(N, K)
-    values = 10 * (credit - candidates.logprobs)[:, 0]
+    scores = candidates.logprobs + torch.randn(N, K)
+    values = 10 * (scores - candidates.logprobs)[:, 0]
     values[LAST] = 0
     prefix = torch.cat([part.cumsum(0) for part in values.split(LENGTHS)])
     difference = (values - values.mean()) / prefix.std(correction=0)
     after = torch.cat([part.flip(0).cumsum(0).flip(0) for part in difference.split(LENGTHS)])
     gae = (after - after.mean()) / (after.var() + 1e-8).sqrt()
     outcome = torch.tensor([1.0, 1, 1, -1, -1, 0, 0, 0])  # (1 - 1/2) / (1/2), and a group of equal rewards
-    torch.testing.assert_close(told(credit)["advantages"], outcome + 0.05 * gae)
-    torch.testing.assert_close(told(credit, outcome_coef=0.0, gae_coef=1.0)["advantages"], gae)
+    torch.testing.assert_close(advantages_of(scores)["advantages"], outcome + 0.05 * gae)
+    torch.testing.assert_close(advantages_of(scores, outcome_coef=0.0, gae_coef=1.0)["advantages"], gae)
 
 
 def test_by_prompt_group_the_differences_are_normalised_within_it_and_candidates_as_before():
     _, candidates = held()
-    credit = candidates.logprobs + torch.randn(N, K)
-    values = 10 * (credit - candidates.logprobs)[:, 0]
+    scores = candidates.logprobs + torch.randn(N, K)
+    values = 10 * (scores - candidates.logprobs)[:, 0]
     values[LAST] = 0
     parts = []
     for part, lengths in ((values[:5], (3, 2)), (values[5:], (1, 2))):
@@ -103,14 +103,14 @@ def test_by_prompt_group_the_differences_are_normalised_within_it_and_candidates
         parts.append((part - part.mean()) / prefix.std(correction=0))
     after = torch.cat([part.flip(0).cumsum(0).flip(0) for part in torch.cat(parts).split(LENGTHS)])
     gae = (after - after.mean()) / (after.var() + 1e-8).sqrt()
-    found = told(credit, td_norm="prompt_group", outcome_coef=0.0, gae_coef=1.0)
+    found = advantages_of(scores, td_norm="prompt_group", outcome_coef=0.0, gae_coef=1.0)
     torch.testing.assert_close(found["advantages"], gae)
-    assert torch.equal(found["candidates"].advantages, told(credit)["candidates"].advantages)
+    assert torch.equal(found["candidates"].advantages, advantages_of(scores)["candidates"].advantages)
 
 
 def test_a_reward_model_that_is_the_policy_says_nothing():
     _, candidates = held()
-    found = told(candidates.logprobs)
+    found = advantages_of(candidates.logprobs)
     assert found["candidates"].advantages.eq(0).all()
     assert found["advantages"].tolist() == pytest.approx([1, 1, 1, -1, -1, 0, 0, 0])  # the outcome alone
 
@@ -118,14 +118,14 @@ def test_a_reward_model_that_is_the_policy_says_nothing():
 def test_a_reward_model_in_another_unit_says_the_same():
     _, candidates = held()
     noise = torch.randn(N, K)
-    one, other = (told(candidates.logprobs + scale * noise) for scale in (1.0, 30.0))
+    one, other = (advantages_of(candidates.logprobs + scale * noise) for scale in (1.0, 30.0))
     torch.testing.assert_close(one["advantages"], other["advantages"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(one["candidates"].advantages, other["candidates"].advantages, rtol=1e-4, atol=1e-5)
 
 
 def test_a_single_token_has_no_spread_and_no_candidates():
     candidates = Candidates(torch.tensor([[3, 4]]), torch.tensor([[-1.0, -2.0]]))
-    given = rollouts((1,), [1.0], candidates=candidates, credit=[[-0.5, -0.5]])
+    given = rollouts((1,), [1.0], candidates=candidates, reward_model=[[-0.5, -0.5]])
     found = TokenValues(Config(num_candidates=2))(given)
     assert found["advantages"].tolist() == [0]
     assert found["candidates"].mask.any().item() is False
@@ -141,7 +141,7 @@ def batch_of(logits, signals) -> TokenBatch:
 
 def test_at_the_old_policy_it_is_minus_the_mean_advantage_and_minus_the_covered_mean_of_candidates():
     logits, candidates = held()
-    signals = told(candidates=candidates, p_min=0.02, gae_coef=1.0)
+    signals = advantages_of(candidates=candidates, p_min=0.02, gae_coef=1.0)
     batch = batch_of(logits, signals)
     losses = DistRL(Config(num_candidates=K, alpha=0.1))(batch)
     found = reduce(losses, weights(batch, "token_mean"))
@@ -158,7 +158,7 @@ def test_at_the_old_policy_it_is_minus_the_mean_advantage_and_minus_the_covered_
 @pytest.mark.parametrize("distance", [0.5, 2.0])
 def test_away_from_it_both_losses_are_clipped_by_their_own_bounds(distance):
     logits, candidates = held()
-    signals = told(candidates=candidates, p_min=0.02)
+    signals = advantages_of(candidates=candidates, p_min=0.02)
     moved = logits + distance * torch.randn(N, V)
     batch = batch_of(moved, {**signals, "old": candidates.logprobs[:, 0]})
     config = Config(num_candidates=K, alpha=0.3)
@@ -183,8 +183,8 @@ def test_over_the_whole_vocabulary_the_candidates_gradient_is_the_exact_policy_g
     logits = torch.randn(N, V)
     candidates = held(k=V)[1]
     candidates = Candidates(candidates.ids, logits.log_softmax(-1).gather(1, candidates.ids))
-    credit = candidates.logprobs + torch.randn(N, V)
-    signals = told(credit, candidates, num_candidates=V, p_min=0.0, outcome_coef=0.0, gae_coef=0.0)
+    scores = candidates.logprobs + torch.randn(N, V)
+    signals = advantages_of(scores, candidates, num_candidates=V, p_min=0.0, outcome_coef=0.0, gae_coef=0.0)
     leaf = logits.clone().requires_grad_()
     batch = batch_of(leaf, signals)
     (found,) = torch.autograd.grad(
@@ -198,7 +198,7 @@ def test_over_the_whole_vocabulary_the_candidates_gradient_is_the_exact_policy_g
 
 def test_without_candidates_it_is_the_plain_policy_gradient_with_its_three_bounds():
     logits, candidates = held()
-    signals = told(candidates=candidates)
+    signals = advantages_of(candidates=candidates)
     batch = batch_of(logits + torch.randn(N, V), {**signals, "old": candidates.logprobs[:, 0]})
     found = DistRL(Config(alpha=0.0))(batch)
     wanted = PolicyGradient(0.2, 0.28, dual=3.0)(batch)
@@ -211,7 +211,7 @@ def test_without_candidates_it_is_the_plain_policy_gradient_with_its_three_bound
 def test_the_engine_gives_the_value_and_the_gradient_of_plain_logits(monkeypatch, dtype):
     monkeypatch.setattr("trimtab.core.vocab.BLOCK_TOKENS", 3)
     monkeypatch.setattr("trimtab.core.vocab.SLICE_BYTES", 4 * V * 2)
-    signals = told(p_min=0.02)
+    signals = advantages_of(p_min=0.02)
     head, hidden = Head(nn.Linear(6, V, dtype=dtype), V), torch.randn(N, 6, dtype=dtype).requires_grad_()
     batch = TokenBatch.from_labels(LABELS, signals)
     weight, objective = weights(batch, "token_mean"), DistRL(Config(num_candidates=K))
@@ -235,21 +235,21 @@ def test_its_defaults_are_the_released_ones():
     wants = METHOD.wanted(config)
     assert (wants.credit, wants.credit_candidates) == (True, "policy")
     frozen = Config(online="frozen")
-    plan = METHOD.build(frozen, None, credit=Reader("credit"))
+    plan = METHOD.build(frozen, None, reward_model=Reader("reward_model"))
     assert config.online == "before"
-    assert (plan.credit.candidates, plan.reduction) == (5, "token_mean")
-    with pytest.raises(PlanError, match="TokenValues needs credit, which no reader"):
-        METHOD.build(frozen, None, credit=Reader("token_scores"))
+    assert (plan.advantages.candidates, plan.reduction) == (5, "token_mean")
+    with pytest.raises(PlanError, match="TokenValues needs reward_model, which no rollout signal"):
+        METHOD.build(frozen, None, reward_model=Reader("token_scores"))
     with pytest.raises(ValidationError, match="dual_clip"):
         Config(dual_clip=1.0)
 
 
 def test_the_differences_add_up_to_the_value_of_the_answer():
     _, candidates = held()
-    credit = candidates.logprobs + torch.randn(N, K)
-    found = told(credit)["candidates"].advantages[:, 0]
+    scores = candidates.logprobs + torch.randn(N, K)
+    found = advantages_of(scores)["candidates"].advantages[:, 0]
     whole = torch.stack([part.sum() for part in found.split(LENGTHS)])
-    values = 10 * (credit - candidates.logprobs)[:, 0].masked_fill(LAST, 0.0)
+    values = 10 * (scores - candidates.logprobs)[:, 0].masked_fill(LAST, 0.0)
     wanted = torch.stack([part.sum() for part in values.split(LENGTHS)])
     prefix = torch.cat([part.cumsum(0) for part in values.split(LENGTHS)])
     torch.testing.assert_close(whole * prefix.std(correction=0), wanted)
@@ -272,9 +272,9 @@ def test_the_kl_over_candidates_and_the_rest_by_hand():
 def test_the_kl_is_added_and_read_where_it_is_asked_for():
     logits, candidates = held()
     start = candidates.logprobs - 6.0
-    credit = candidates.logprobs + torch.randn(N, K)
+    scores = candidates.logprobs + torch.randn(N, K)
     settings = {"num_candidates": K, "kl": 0.1}
-    given = rollouts(LENGTHS, REWARDS, GROUP, candidates, credit=credit, reference=start)
+    given = rollouts(LENGTHS, REWARDS, GROUP, candidates, reward_model=scores, reference=start)
     signals = TokenValues(Config(**settings))(given)
     assert torch.equal(signals["reference"].logprobs, start)
     found = DistRL(Config(**settings))(batch_of(logits, signals)).values
@@ -288,13 +288,13 @@ def test_the_kl_is_added_and_read_where_it_is_asked_for():
 
 def test_prompts_that_all_or_no_answer_got_right_count_nowhere():
     logits, candidates = held()
-    credit = candidates.logprobs + torch.randn(N, K)
+    scores = candidates.logprobs + torch.randn(N, K)
     config = Config(num_candidates=K, min_accuracy=0.01, max_accuracy=0.99)
-    given = rollouts(LENGTHS, REWARDS, GROUP, candidates, credit=credit)  # the second prompt was easy
+    given = rollouts(LENGTHS, REWARDS, GROUP, candidates, reward_model=scores)  # the second prompt was easy
     batch = batch_of(logits, TokenValues(config)(given))
     found = reduce(DistRL(config)(batch), weights(batch, "token_mean"))
     # as if its answers had not been written
-    alone = rollouts(LENGTHS[:2], REWARDS[:2], GROUP[:2], candidates[:5], credit=credit[:5])
+    alone = rollouts(LENGTHS[:2], REWARDS[:2], GROUP[:2], candidates[:5], reward_model=scores[:5])
     plain = Config(num_candidates=K)
     first = TokenBatch.from_labels(LABELS[:2], {"policy": logits[:5], **TokenValues(plain)(alone)})
     assert found.item() == pytest.approx(reduce(DistRL(plain)(first), weights(first, "token_mean")).item(), rel=1e-5)
@@ -304,11 +304,11 @@ def test_prompts_that_all_or_no_answer_got_right_count_nowhere():
     assert DistRL(config)(batch_of(logits, none)).values.eq(0).all()
 
 
-def test_what_is_right_is_told_apart_from_what_was_earned():
+def test_what_is_correct_is_apart_from_what_was_earned():
     _, candidates = held()
-    credit = candidates.logprobs + torch.randn(N, K)
+    scores = candidates.logprobs + torch.randn(N, K)
     config = Config(num_candidates=K, min_accuracy=0.01, max_accuracy=0.99)
-    given = rollouts(LENGTHS, [0.0, -1.0, 0.0, 0.0], GROUP, candidates, credit=credit)
+    given = rollouts(LENGTHS, [0.0, -1.0, 0.0, 0.0], GROUP, candidates, reward_model=scores)
     assert TokenValues(config)(given)["token_weight"].eq(0).all()
     known = replace(given, outcome=torch.tensor([1.0, 0.0, 1.0, 1.0]))
     assert TokenValues(config)(known)["token_weight"].tolist() == pytest.approx([8 / 5] * 5 + [0] * 3)
@@ -326,7 +326,7 @@ def test_what_is_right_is_told_apart_from_what_was_earned():
 )
 def test_the_reward_model_learns_online_as_its_kind_does_with_its_own_beta(settings, kind, beta, margin):
     trained = TokenRewardModel(tiny.model("llama_tied"), ScoreSpec("logprob", "sum", 0.05, outcomes=True))
-    made = learner(Config(online="before", **settings), trained)
+    made = online(Config(online="before", **settings), trained)
     assert (type(made).__name__, made.beta, getattr(made, "margin", None)) == (kind, beta, margin)
     assert getattr(made, "adaptive", True) == settings.get("adaptive", True)
     with pytest.raises(ValidationError, match="margin is 1.0 and would do nothing"):

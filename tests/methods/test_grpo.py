@@ -57,8 +57,8 @@ def test_value_and_gradient_are_those_of_trls_expressions(scale, mean, loss_type
     made = plan(scale_rewards=scale, mean=mean, kl=kl, epsilon_high=0.28)
     flat = mask.bool()
     signals = {"reference": ref[flat]} if kl else {}
-    told = made.credit(rollouts(LENGTHS, rewards.tolist(), group.tolist(), **signals))
-    batch = TokenBatch.align(logits, labels).with_signals(old=old[flat], **told)
+    found = made.advantages(rollouts(LENGTHS, rewards.tolist(), group.tolist(), **signals))
+    batch = TokenBatch.align(logits, labels).with_signals(old=old[flat], **found)
     found = reduce(made.objective(batch), weights(batch, made.reduction))
     (found_grad,) = torch.autograd.grad(found, logits)
     assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
@@ -66,17 +66,17 @@ def test_value_and_gradient_are_those_of_trls_expressions(scale, mean, loss_type
 
 
 def test_an_answer_has_one_advantage_at_all_its_tokens():
-    told = plan().credit(rollouts(LENGTHS, [1.0, 0.0, 0.5, 2.0], [0, 1, 1, 0]))["advantages"]
+    found = plan().advantages(rollouts(LENGTHS, [1.0, 0.0, 0.5, 2.0], [0, 1, 1, 0]))["advantages"]
     of_answers = group_normalised(torch.tensor([1.0, 0.0, 0.5, 2.0]), torch.tensor([0, 1, 1, 0]))
-    assert told.tolist() == of_answers.repeat_interleave(torch.tensor(LENGTHS)).tolist()
+    assert found.tolist() == of_answers.repeat_interleave(torch.tensor(LENGTHS)).tolist()
 
 
 def test_the_reference_is_read_once_and_only_for_a_kl():
-    assert plan().credit.provides == {"advantages"}
+    assert plan().advantages.provides == {"advantages"}
     assert METHOD.wanted(Config()) == Wants()
     assert METHOD.wanted(Config(kl=0.04)).start
-    assert plan(kl=0.04).credit.needs == {"reference"}
-    with pytest.raises(PlanError, match="GroupAdvantage needs reference, which no reader"):
+    assert plan(kl=0.04).advantages.needs == {"reference"}
+    with pytest.raises(PlanError, match="GroupAdvantage needs reference, which no rollout signal"):
         METHOD.build(Config(kl=0.04), None)
 
 

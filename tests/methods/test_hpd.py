@@ -1,7 +1,6 @@
 """HPD against its own equations, its limits, and the policy-gradient form of the same update."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +8,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 import tiny
+from tiny_rollouts import Reader
 from trimtab.core import IGNORE, Candidates, PlanError, TokenBatch, reduce, weights
 from trimtab.core.draws import inverse_cdf
 from trimtab.methods.hpd import HPD, METHOD, Config, baseline_weights, hpd_weights, label_and_draw
@@ -476,7 +476,7 @@ def test_the_teacher_gets_no_gradient():
 
 
 def test_a_plan_without_a_teacher_is_refused():
-    nothing = type("Nothing", (), {"provides": frozenset()})()
+    nothing = Reader()
     with pytest.raises(PlanError, match="HPD needs the signal teacher"):
         METHOD.build(Config(), None, teacher=nothing)
     assert METHOD.wanted(Config()).roles == {"teacher"}
@@ -534,10 +534,10 @@ def test_the_student_before_is_renewed_with_each_batch_and_reads_its_own_draws()
     made = METHOD.build(SEVERAL, None, teacher=teacher)
     policy, rows = tiny.model("llama_tied"), tiny.rows()
     add_objective_forward(policy)
-    (student,) = made.callbacks
+    _, student = made.signals
     assert made.objective.ratio == "snapshot"
     for step in range(3):
-        student.on_step_begin(SimpleNamespace(seed=3), SimpleNamespace(global_step=step), None, model=policy)
+        student.before_update(policy, step, 3)
         found = student(policy, rows.inputs())
         if step != 1:
             assert found == {}
@@ -559,7 +559,7 @@ def test_the_student_before_draws_from_what_the_teacher_knows_as_the_student_doe
     made = METHOD.build(SEVERAL, None, teacher=teacher)
     policy, rows = tiny.model("llama", vocab_size=tiny.VOCAB + more), tiny.rows()
     add_objective_forward(policy)
-    (student,) = made.callbacks
+    _, student = made.signals
     student.take(policy)
     found = student(policy, rows.inputs())["snapshot"]
     with torch.no_grad():
@@ -572,7 +572,7 @@ def test_the_student_before_draws_from_what_the_teacher_knows_as_the_student_doe
 def test_one_mini_batch_is_the_loss_form_and_baselines_have_no_other():
     teacher = FrozenModel(tiny.model("llama_tied", seed=5))
     made = METHOD.build(Config(), None, teacher=teacher)
-    assert (made.callbacks, made.objective.ratio, made.objective.needs) == ((), None, {"teacher"})
+    assert (len(made.signals), made.objective.ratio, made.objective.needs) == (1, None, {"teacher"})
     with pytest.raises(ValidationError, match="mini_batches is 4 and would do nothing: it is of weighting: hpd alone"):
         Config(weighting="jsd", mini_batches=4)
     with pytest.raises(

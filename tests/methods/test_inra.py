@@ -13,7 +13,7 @@ from trimtab.methods.inra import METHOD, Config
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.identity_layer import bypass, insert_identity_layer, train_only_identity_layer
 from trimtab.signals.frozen import FrozenModel
-from trimtab.signals.start import WithoutAdapter
+from trimtab.signals.initial_policy import InitialPolicy
 
 ROWS = tiny.rows(((3, 5), (3, 2), (2, 4), (2, 7)))
 
@@ -25,8 +25,8 @@ def prepared():
     return policy
 
 
-def around(policy) -> WithoutAdapter:
-    return WithoutAdapter(partial(bypass, policy))
+def around(policy) -> InitialPolicy:
+    return InitialPolicy(partial(bypass, policy))
 
 
 def pair() -> dict[str, FrozenModel]:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from trimtab.core import IGNORE, PlanError, TokenBatch, reduce, weights
+from tiny_rollouts import Reader
+from trimtab.core import IGNORE, PlanError, Signal, TokenBatch, reduce, weights
 from trimtab.methods.kd import METHOD, Config
 from trimtab.objectives import divergence as d
 from trimtab.objectives.likelihood import Likelihood
@@ -15,7 +16,7 @@ from trimtab.objectives.matching import Match
 DIVERGENCES = ("forward_kl", "reverse_kl", "jsd", "skewed_forward_kl", "skewed_reverse_kl")
 
 
-class Given:
+class Given(Signal):
     """A teacher as a plan knows it: something that provides "teacher"."""
 
     provides = frozenset({"teacher"})
@@ -137,7 +138,7 @@ def test_settings_outside_their_range_are_refused(setting):
 
 
 def test_a_plan_without_a_teacher_is_refused():
-    nothing = type("Nothing", (), {"provides": frozenset()})()
+    nothing = Reader()
     with pytest.raises(PlanError, match="Match needs the signal teacher"):
         METHOD.build(Config(), None, teacher=nothing)
     assert METHOD.wanted(Config()).roles == {"teacher"}

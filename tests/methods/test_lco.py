@@ -14,7 +14,7 @@ from trimtab.core import Candidates, Head, PlanError, TokenBatch, fused_loss, re
 from trimtab.methods.lco import (
     LCO,
     METHOD,
-    Advantages,
+    CandidateAdvantages,
     Config,
     Rho,
     completed,
@@ -44,22 +44,22 @@ def held(logits: torch.Tensor, k: int = K) -> Candidates:
     return Candidates(ids, logits.log_softmax(-1).gather(1, ids))
 
 
-def told(old=None, paid=(1.0, -1.0), k=K, credit=None, reference=None, **settings) -> dict:
-    """What the objective is told where the policy of the logits `old` wrote both answers."""
+def advantages_of(old=None, paid=(1.0, -1.0), k=K, scores=None, reference=None, **settings) -> dict:
+    """What the objective reads where the policy of the logits `old` wrote both answers."""
     old = old_logits() if old is None else old
     signals = {"normaliser": old.logsumexp(-1)}
-    if credit is not None:
-        signals["credit"] = credit
+    if scores is not None:
+        signals["reward_model"] = scores
     if reference is not None:
-        signals["credit_reference"] = reference
+        signals["reward_model_reference"] = reference
     config = Config(**settings)
-    return Advantages(config)(rollouts(LENGTHS, list(paid), candidates=held(old, k), **signals))
+    return CandidateAdvantages(config)(rollouts(LENGTHS, list(paid), candidates=held(old, k), **signals))
 
 
 def objective(**settings) -> LCO:
     config = Config(**settings)
-    credit = Reader("credit", "credit_reference") if config.dense else None
-    return METHOD.build(config, None, credit=credit).objective
+    scores = Reader("reward_model", "reward_model_reference") if config.dense else None
+    return METHOD.build(config, None, reward_model=scores).objective
 
 
 def values(logits: torch.Tensor, signals: dict, **settings) -> torch.Tensor:
@@ -150,15 +150,15 @@ def test_log_cosh_is_half_a_square_near_zero_and_a_line_far_away_and_never_overf
 
 
 def test_a_reward_is_known_of_the_drawn_token_alone_and_where_it_is_not_positive_beta_is_a_hundredfold():
-    found = told(paid=(2.0, 0.0))
+    found = advantages_of(paid=(2.0, 0.0))
     assert found["candidates"].advantages.tolist() == [[2, 0, 0, 0]] * 3 + [[0, 0, 0, 0]] * 3
     assert found["beta"].tolist() == [2, 2, 2, 200, 200, 200]
-    assert told(neg_beta_scale=1.0)["beta"].tolist() == [2] * 6
+    assert advantages_of(neg_beta_scale=1.0)["beta"].tolist() == [2] * 6
     assert found.keys() == {"candidates", "beta"}
 
 
 def test_rewards_may_be_normalised_over_their_group():
-    found = told(paid=(1.0, 0.0), rewards="group")
+    found = advantages_of(paid=(1.0, 0.0), rewards="group")
     wanted = 0.5 / (math.sqrt(0.5) + 1e-4)
     assert found["candidates"].advantages[:, 0].tolist() == pytest.approx([wanted] * 3 + [-wanted] * 3)
 
@@ -176,7 +176,7 @@ def test_completed_advantages_have_a_mean_of_zero_under_the_policy_unless_the_fl
 def test_completed_rewards_reach_the_target_as_the_difference_to_all_other_tokens():
     sure = old_logits()
     sure[0, TARGETS[0]] += 9  # the floor holds there
-    found = told(old=sure, advantage="completed")["candidates"]
+    found = advantages_of(old=sure, advantage="completed")["candidates"]
     known, others = completed(torch.tensor([1.0] * 3 + [-1.0] * 3), held(sure).logprobs[:, 0].exp())
     close(found.advantages[:, 0], known - others)
     assert found.advantages[0, 0] < 0.5
@@ -193,10 +193,10 @@ def test_a_verifiers_scores_are_divided_by_their_std_over_the_candidates():
 
 
 def test_dense_advantages_are_those_of_the_verifier_or_of_its_log_ratio():
-    credit, reference = -torch.rand(N, K), -torch.rand(N, K)
-    close(told(credit=credit, **DENSE)["candidates"].advantages, over_std(credit))
-    found = told(credit=credit, reference=reference, advantage="dpo_rm")
-    close(found["candidates"].advantages, over_std(credit - reference))
+    scores, reference = -torch.rand(N, K), -torch.rand(N, K)
+    close(advantages_of(scores=scores, **DENSE)["candidates"].advantages, over_std(scores))
+    found = advantages_of(scores=scores, reference=reference, advantage="dpo_rm")
+    close(found["candidates"].advantages, over_std(scores - reference))
     assert found["beta"].tolist() == [2] * N
 
 
@@ -204,12 +204,15 @@ def test_dense_advantages_are_those_of_the_verifier_or_of_its_log_ratio():
 def test_where_both_are_sure_of_the_token_raw_losses_leave_it_alone(loss):
     old = old_logits()
     old[torch.arange(4), TARGETS[:4]] += 12
-    credit = torch.full((N, K), -1.0)
-    credit[2:5, 0] = -0.01
-    found = told(old=old, credit=credit, loss=loss, **DENSE)
+    scores = torch.full((N, K), -1.0)
+    scores[2:5, 0] = -0.01
+    found = advantages_of(old=old, scores=scores, loss=loss, **DENSE)
     assert found["beta"].tolist() == [2, 2, 200, 200, 2, 2]
-    assert told(old=old, credit=credit, loss="kld", **DENSE)["beta"].tolist() == [2] * N
-    assert told(old=old, credit=credit, loss=loss, agreement_threshold=-2.0, **DENSE)["beta"][:4].tolist() == [200] * 4
+    assert advantages_of(old=old, scores=scores, loss="kld", **DENSE)["beta"].tolist() == [2] * N
+    assert (
+        advantages_of(old=old, scores=scores, loss=loss, agreement_threshold=-2.0, **DENSE)["beta"][:4].tolist()
+        == [200] * 4
+    )
 
 
 # ---------------------------------------------------------------- losses
@@ -227,7 +230,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: " ".join(ki
 @every_kind
 def test_without_advantages_loss_and_gradient_are_zero_at_the_old_policy(kind):
     equal = torch.full((N, K), -0.7)
-    signals = told(paid=(0.0, 0.0), credit=equal, **kind)
+    signals = advantages_of(paid=(0.0, 0.0), scores=equal, **kind)
     if kind["loss"] == "kld" and kind.get("outside") == "remove":  # the target is the old policy among candidates
         close(shifted(held(old_logits()).logprobs, torch.zeros(N, K)).exp().sum(1), torch.ones(N))
         kept = signals["candidates"].logprobs.exp().sum(1)
@@ -239,23 +242,23 @@ def test_without_advantages_loss_and_gradient_are_zero_at_the_old_policy(kind):
 
 @every_kind
 def test_a_very_large_beta_is_no_advantage(kind):
-    credit = -torch.rand(N, K)
-    one = told(credit=credit, **{**kind, "beta": 1e9})
-    none = told(paid=(0.0, 0.0), credit=torch.full((N, K), -1.0), **kind)
+    scores = -torch.rand(N, K)
+    one = advantages_of(scores=scores, **{**kind, "beta": 1e9})
+    none = advantages_of(paid=(0.0, 0.0), scores=torch.full((N, K), -1.0), **kind)
     close(values(old_logits(1), one, **kind), values(old_logits(1), none, **kind))
 
 
 def test_a_very_small_beta_is_the_likelihood_of_a_token_that_was_good():
     logits = old_logits(1)
-    signals = told(paid=(1.0, 1.0), beta=1e-3)
+    signals = advantages_of(paid=(1.0, 1.0), beta=1e-3)
     close(values(logits, signals), -logits.log_softmax(-1)[torch.arange(N), TARGETS])
     close(gradient(logits, signals), logits.softmax(-1) - torch.eye(V)[TARGETS])
 
 
 @pytest.mark.parametrize("kind", [{}, {"neg_beta_scale": 1.0}, {**DENSE, "outside": "keep"}])
 def test_with_the_whole_vocabulary_the_kl_is_that_of_the_distributions(kind):
-    credit = -3 * torch.rand(N, V)
-    signals = told(credit=credit, k=V, **kind)
+    scores = -3 * torch.rand(N, V)
+    signals = advantages_of(scores=scores, k=V, **kind)
     logits, marked = old_logits(1), signals["candidates"]
     shift = torch.zeros(N, V).scatter(1, marked.ids, marked.advantages / signals["beta"][:, None])
     target = (old_logits().log_softmax(-1) + shift).log_softmax(-1)
@@ -265,7 +268,7 @@ def test_with_the_whole_vocabulary_the_kl_is_that_of_the_distributions(kind):
 
 
 def test_with_a_lump_the_gradient_is_the_policy_less_a_target_that_shares_the_rest_as_the_policy_does():
-    logits, signals = old_logits(1), told()
+    logits, signals = old_logits(1), advantages_of()
     marked, pi = signals["candidates"], logits.softmax(-1)
     shift = torch.zeros(N, V).scatter(1, marked.ids, marked.advantages / signals["beta"][:, None])
     exact = (old_logits().log_softmax(-1) + shift).log_softmax(-1).exp()
@@ -279,7 +282,7 @@ def test_with_a_lump_the_gradient_is_the_policy_less_a_target_that_shares_the_re
 def test_a_policy_that_leaves_nothing_outside_has_a_finite_loss_and_a_bounded_gradient():
     logits = old_logits(1)
     logits.scatter_add_(1, held(logits).ids, torch.full((N, K), 60.0))
-    signals = told()
+    signals = advantages_of()
     assert values(logits, signals).isfinite().all()
     found = gradient(logits, signals)
     assert found.isfinite().all()
@@ -288,11 +291,11 @@ def test_a_policy_that_leaves_nothing_outside_has_a_finite_loss_and_a_bounded_gr
 
 
 def test_at_its_target_the_gradient_is_zero():
-    signals = told(neg_beta_scale=1.0)
+    signals = advantages_of(neg_beta_scale=1.0)
     at = old_logits().clone()
     at[torch.arange(N), TARGETS] += torch.tensor([0.5] * 3 + [-0.5] * 3)
     for loss in ("kld", "mse", "logcosh"):
-        known = told(neg_beta_scale=1.0, loss=loss)
+        known = advantages_of(neg_beta_scale=1.0, loss=loss)
         assert gradient(at, known, loss=loss).abs().max() < 1e-6
         assert gradient(old_logits(), known, loss=loss).abs().max() > 1e-2
     assert values(at, signals).abs().max() < 1e-6
@@ -301,7 +304,7 @@ def test_at_its_target_the_gradient_is_zero():
 @pytest.mark.parametrize("k", [1, K, V])
 def test_a_small_advantage_has_the_policy_gradient_over_beta(k):
     logits, beta = old_logits(), 1000.0
-    signals = told(k=k, beta=beta, neg_beta_scale=1.0)
+    signals = advantages_of(k=k, beta=beta, neg_beta_scale=1.0)
     pi, advantage = logits.softmax(-1), torch.tensor([1.0] * 3 + [-1.0] * 3)
     own = pi[torch.arange(N), TARGETS]
     a = advantage[:, None] * torch.eye(V)[TARGETS]
@@ -310,10 +313,10 @@ def test_a_small_advantage_has_the_policy_gradient_over_beta(k):
 
 
 def test_removed_tokens_have_no_place_in_the_target_and_candidates_none_but_their_own():
-    credit, logits = -3 * torch.rand(N, K), old_logits(1)
-    signals = told(credit=credit, **REMOVED)
-    marked, std = held(old_logits()), credit.std(1, keepdim=True)
-    target = (marked.logprobs + credit / std / 2.0).softmax(1)  # uncentred, as in the authors' code: the same
+    scores, logits = -3 * torch.rand(N, K), old_logits(1)
+    signals = advantages_of(scores=scores, **REMOVED)
+    marked, std = held(old_logits()), scores.std(1, keepdim=True)
+    target = (marked.logprobs + scores / std / 2.0).softmax(1)  # uncentred, as in the authors' code: the same
     policy = logits.log_softmax(-1)
     wanted = (target * (target.log() - policy.gather(1, marked.ids))).sum(1)
     close(values(logits, signals, **REMOVED), wanted)
@@ -322,21 +325,21 @@ def test_removed_tokens_have_no_place_in_the_target_and_candidates_none_but_thei
 
 
 def test_raw_losses_compare_raw_logits():
-    logits, credit = old_logits(1), -3 * torch.rand(N, K)
+    logits, scores = old_logits(1), -3 * torch.rand(N, K)
     ids = held(logits).ids
     for loss, size in (("mse", torch.square), ("logcosh", log_cosh)):
-        sparse = told(loss=loss, neg_beta_scale=1.0)
+        sparse = advantages_of(loss=loss, neg_beta_scale=1.0)
         wanted = old_logits().gather(1, ids)[:, 0] + torch.tensor([0.5] * 3 + [-0.5] * 3)
         close(values(logits, sparse, loss=loss), size(logits.gather(1, ids)[:, 0] - wanted))
-        dense = told(loss=loss, credit=credit, **DENSE)
-        wanted = old_logits().gather(1, ids) + over_std(credit) / 2
+        dense = advantages_of(loss=loss, scores=scores, **DENSE)
+        wanted = old_logits().gather(1, ids) + over_std(scores) / 2
         close(values(logits, dense, loss=loss, **DENSE), size(logits.gather(1, ids) - wanted).sum(1))
         lifted = values(logits + 3.0, dense, loss=loss, **DENSE)  # not invariant to a shift of all logits
         assert (lifted - values(logits, dense, loss=loss, **DENSE)).abs().min() > 0.1
 
 
 def test_the_squared_loss_at_the_old_policy_pushes_the_drawn_token_alone():
-    signals = told(loss="mse", neg_beta_scale=1.0)
+    signals = advantages_of(loss="mse", neg_beta_scale=1.0)
     found = gradient(old_logits(), signals, loss="mse")
     close(found, -2 * torch.tensor([0.5] * 3 + [-0.5] * 3)[:, None] * torch.eye(V)[TARGETS])
 
@@ -344,13 +347,13 @@ def test_the_squared_loss_at_the_old_policy_pushes_the_drawn_token_alone():
 def test_a_target_ahead_of_the_policy_is_never_reached():
     one, other = old_logits(1), old_logits(2)
     for loss, step in (("mse", lambda a: 2 * a), ("logcosh", torch.tanh)):
-        signals = told(loss=loss, target="current", neg_beta_scale=1.0)
+        signals = advantages_of(loss=loss, target="current", neg_beta_scale=1.0)
         settings = {"loss": loss, "target": "current"}
         close(values(one, signals, **settings), values(other, signals, **settings))
         shift = torch.tensor([0.5] * 3 + [-0.5] * 3)
         close(gradient(one, signals, **settings), -step(shift)[:, None] * torch.eye(V)[TARGETS])
-    kld = told(target="current", neg_beta_scale=1.0)
-    at_old = told(neg_beta_scale=1.0)
+    kld = advantages_of(target="current", neg_beta_scale=1.0)
+    at_old = advantages_of(neg_beta_scale=1.0)
     close(gradient(old_logits(), kld, target="current"), gradient(old_logits(), at_old))
     assert gradient(one, kld, target="current").abs().max() > 0.05
 
@@ -358,7 +361,7 @@ def test_a_target_ahead_of_the_policy_is_never_reached():
 def test_rho_moves_the_drawn_tokens_probability_by_a_fifth():
     logits = old_logits(1)
     logits[3, TARGETS[3]] += 30
-    signals = told(target="rho")
+    signals = advantages_of(target="rho")
     pi = logits.softmax(-1)
     p = pi[torch.arange(N), TARGETS]
     moved = torch.where(torch.tensor([True] * 3 + [False] * 3), (1.2 * p).clamp(max=0.99), p)
@@ -376,17 +379,17 @@ def test_positive_tokens_and_the_others_have_a_mean_of_their_own():
     lengths, rewards = (4, 1, 1), [3.0, -2.0, 0.0]
     candidates = Candidates(torch.zeros(6, 1, dtype=torch.long), torch.full((6, 1), -1.0))
     given = rollouts(lengths, rewards, candidates=candidates)
-    half = Advantages(Config(advantage="completed", num_candidates=1))(given)["token_weight"]
+    half = CandidateAdvantages(Config(advantage="completed", num_candidates=1))(given)["token_weight"]
     assert half.tolist() == pytest.approx([6 / 4] * 4 + [6 / 2] * 2)
-    by_rho = Advantages(Config(target="rho"))(given)["token_weight"]
+    by_rho = CandidateAdvantages(Config(target="rho"))(given)["token_weight"]
     assert by_rho.tolist() == pytest.approx([3 * 6 / 4] * 4 + [2 * 6 / 2, 0])
     losses = torch.arange(6.0)  # of tokens
     assert (losses * half).mean().item() == pytest.approx(losses[:4].mean() + losses[4:].mean())
-    signals = told(advantage="completed")
+    signals = advantages_of(advantage="completed")
     doubled = {**signals, "token_weight": 2 * signals["token_weight"]}
     logits = old_logits(1)
     close(values(logits, doubled, advantage="completed"), 2 * values(logits, signals, advantage="completed"))
-    single = Advantages(Config(target="rho"))(rollouts((2,), [1.0], candidates=candidates[:2]))
+    single = CandidateAdvantages(Config(target="rho"))(rollouts((2,), [1.0], candidates=candidates[:2]))
     assert single["token_weight"].tolist() == [1, 1]
 
 
@@ -407,7 +410,7 @@ CONVEX = [
 @pytest.mark.parametrize("kind", CONVEX, ids=str)
 def test_it_is_convex_in_the_logits(kind):
     settings = {name: value for name, value in kind.items() if name != "k"}
-    signals = told(credit=-3 * torch.rand(N, kind.get("k", K)), **kind)
+    signals = advantages_of(scores=-3 * torch.rand(N, kind.get("k", K)), **kind)
     for _ in range(200):
         one, other, share = 5 * torch.randn(N, V), 5 * torch.randn(N, V), torch.rand(())
         between = values(share * one + (1 - share) * other, signals, **settings)
@@ -416,7 +419,7 @@ def test_it_is_convex_in_the_logits(kind):
 
 
 def test_with_a_lump_it_is_not():
-    signals = told(k=1, neg_beta_scale=1.0, beta=1e9)  # the target is the old policy
+    signals = advantages_of(k=1, neg_beta_scale=1.0, beta=1e9)  # the target is the old policy
     settings = {"neg_beta_scale": 1.0, "beta": 1e9}
     first, second = (held(old_logits()).ids[:, n] for n in (1, 2))  # drawn token and one other are alike likely
     one, other = (9 * (torch.eye(V)[TARGETS] + torch.eye(V)[ids]) for ids in (first, second))
@@ -459,7 +462,7 @@ def falls(losses) -> bool:
 @pytest.mark.parametrize("scale", [1.0, 100.0])
 def test_steps_on_a_fixed_batch_lower_the_loss_every_time_and_come_to_rest(loss, scale):
     settings = {"loss": loss, "beta": 1.0, "neg_beta_scale": scale}
-    signals = told(**settings)
+    signals = advantages_of(**settings)
     final, losses, norms = descend(lambda z: values(z, signals, **settings))
     assert falls(losses)
     assert losses[0] > 1e-2
@@ -484,7 +487,7 @@ def test_a_policy_gradient_on_it_never_comes_to_rest_and_one_clipped_stops_at_it
 
 def test_a_target_ahead_of_the_policy_on_it_drives_bad_tokens_away_without_end():
     settings = {"loss": "mse", "target": "current", "beta": 1.0, "neg_beta_scale": 1.0}
-    signals = told(**settings)
+    signals = advantages_of(**settings)
     final, losses, norms = descend(lambda z: values(z, signals, **settings))
     assert losses == pytest.approx([1.0] * 200, rel=1e-5)
     assert norms[-1] == pytest.approx(norms[0])
@@ -509,7 +512,7 @@ EVERY = [
 def test_the_engine_gives_the_value_and_the_gradient_of_plain_logits(monkeypatch, kind, dtype):
     monkeypatch.setattr("trimtab.core.vocab.BLOCK_TOKENS", 3)
     monkeypatch.setattr("trimtab.core.vocab.SLICE_BYTES", 4 * V * 2)
-    signals = told(credit=-torch.rand(N, K), reference=-torch.rand(N, K), **kind)
+    signals = advantages_of(scores=-torch.rand(N, K), reference=-torch.rand(N, K), **kind)
     head, hidden = Head(nn.Linear(5, V, dtype=dtype), V), torch.randn(N, 5, dtype=dtype).requires_grad_()
     batch, how = TokenBatch.from_labels(LABELS, signals), objective(**kind)
     weight = weights(batch, "token_mean")
@@ -529,7 +532,7 @@ def test_the_engine_gives_the_value_and_the_gradient_of_plain_logits(monkeypatch
 def test_it_tells_entropy_likelihood_and_ratio():
     logits = old_logits(1)
     for settings in ({}, DENSE, {"loss": "mse"}):
-        signals = told(credit=-torch.rand(N, K), **settings)
+        signals = advantages_of(scores=-torch.rand(N, K), **settings)
         batch = TokenBatch.from_labels(LABELS, {"policy": logits, **signals})
         metrics = objective(**settings)(batch).metrics
         policy = logits.log_softmax(-1)
@@ -540,12 +543,12 @@ def test_it_tells_entropy_likelihood_and_ratio():
 
 
 def test_its_plan_reads_what_its_settings_need():
-    assert METHOD.build(Config(), None).credit.needs == frozenset()
-    assert METHOD.build(Config(loss="mse"), None).credit.needs == {"normaliser"}
-    assert METHOD.build(Config(loss="mse", target="current"), None).credit.needs == frozenset()
-    assert METHOD.build(Config(), None).credit.candidates == 5
-    with pytest.raises(PlanError, match="Advantages needs credit_reference, which no reader"):
-        METHOD.build(Config(advantage="dpo_rm"), None, credit=Reader("credit"))
+    assert METHOD.build(Config(), None).advantages.needs == frozenset()
+    assert METHOD.build(Config(loss="mse"), None).advantages.needs == {"normaliser"}
+    assert METHOD.build(Config(loss="mse", target="current"), None).advantages.needs == frozenset()
+    assert METHOD.build(Config(), None).advantages.candidates == 5
+    with pytest.raises(PlanError, match="CandidateAdvantages needs reward_model_reference, which no rollout signal"):
+        METHOD.build(Config(advantage="dpo_rm"), None, reward_model=Reader("reward_model"))
     wants = METHOD.wanted(Config(advantage="q_rm"))
     assert (wants.credit, wants.credit_candidates) == (True, "model")
     assert METHOD.wanted(Config(advantage="q_rm", candidates="policy")).credit_candidates == "policy"

@@ -46,7 +46,9 @@ def test_every_method_that_reads_no_running_model_gives_one(name):
 
 
 def _given(plan) -> set[str]:
-    return set(plan.credit.provides) if plan.credit else {*(name for one in plan.signals for name in one.provides)}
+    return (
+        set(plan.advantages.provides) if plan.advantages else {*(name for one in plan.signals for name in one.provides)}
+    )
 
 
 def test_options_are_checked():

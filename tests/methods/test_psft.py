@@ -1,7 +1,6 @@
 """PSFT: values and gradients of the clipped ratio, its limits, and the window that its snapshot lives for."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -216,7 +215,7 @@ def test_a_run_that_goes_on_within_its_warm_up_has_no_snapshot_yet():
     policy = tiny.model("llama_tied")
     snapshot.load_state_dict({})
     for step, fresh, kept in ((1, True, 0), (2, True, 0), (3, True, 1), (4, False, 1), (5, True, 1)):
-        snapshot.on_step_begin(None, SimpleNamespace(global_step=step), None, model=policy)
+        snapshot.before_update(policy, step, 0)
         assert (snapshot.fresh, bool(snapshot.state_dict())) == (fresh, bool(kept))
 
 
@@ -236,7 +235,6 @@ def test_a_snapshot_lives_as_long_as_its_window_is_gone_through(settings, every,
     plan = METHOD.build(Config(**settings), None)
     (snapshot,) = plan.signals
     assert snapshot.every == every
-    assert plan.callbacks == (snapshot,)
     assert plan.window == window
     assert plan.reduction == "token_mean"
     assert plan.objective.epsilon == 0.28

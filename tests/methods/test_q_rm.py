@@ -7,7 +7,7 @@ from pydantic import ValidationError
 import tiny
 from trimtab.core import TokenBatch
 from trimtab.methods.q_rm import METHOD, Config
-from trimtab.objectives.credit import bradley_terry
+from trimtab.objectives.reward_models import bradley_terry
 
 ROWS = tiny.rows(((3, 5), (3, 2), (1, 1), (1, 7)))
 

@@ -33,8 +33,8 @@ def test_value_and_gradient_are_those_of_trls_expressions(kl):
     (wanted_grad,) = torch.autograd.grad(wanted, logits, retain_graph=True)
 
     made, flat = plan(kl=kl), mask.bool()
-    told = made.credit(rollouts(LENGTHS, [1.0, 0.0, 0.5, 2.0], [0, 0, 1, 1], old=old[flat], reference=ref[flat]))
-    batch = TokenBatch.align(logits, labels).with_signals(old=old[flat], **told)
+    found = made.advantages(rollouts(LENGTHS, [1.0, 0.0, 0.5, 2.0], [0, 0, 1, 1], old=old[flat], reference=ref[flat]))
+    batch = TokenBatch.align(logits, labels).with_signals(old=old[flat], **found)
     losses = made.objective(batch)
     found = reduce(losses, weights(batch, made.reduction, per=made.objective.per))
     (found_grad,) = torch.autograd.grad(found, logits)
@@ -61,7 +61,7 @@ def test_where_no_old_policy_is_given_the_gradient_is_the_advantage_times_that_o
 def test_it_wants_the_start_for_its_kl_alone():
     assert METHOD.wanted(Config()).start
     assert not METHOD.wanted(Config(kl=0.0)).start
-    assert plan(kl=0.0).credit.needs == frozenset()
+    assert plan(kl=0.0).advantages.needs == frozenset()
     assert plan().reduction == "sequence_mean"
-    with pytest.raises(PlanError, match="LeaveOneOut needs reference, which no reader"):
+    with pytest.raises(PlanError, match="LeaveOneOut needs reference, which no rollout signal"):
         METHOD.build(Config(), None)

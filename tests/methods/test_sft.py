@@ -7,6 +7,7 @@ import torch
 from pydantic import ValidationError
 
 import tiny
+from tiny_rollouts import Reader
 from trimtab.core import IGNORE, PlanError, TokenBatch, reduce, weights
 from trimtab.methods.sft import METHOD, Config
 from trimtab.objectives.likelihood import Likelihood, k3
@@ -144,7 +145,7 @@ def test_each_setting_asks_for_what_it_reads_and_its_plan_is_given_it(settings, 
 
 
 def test_the_weight_ratio_needs_the_model_that_training_started_from():
-    nothing = type("Nothing", (), {"provides": frozenset(), "labels_only": lambda self: self})()
+    nothing = Reader()
     with pytest.raises(PlanError, match="Likelihood needs the signal reference"):
         METHOD.build(Config(weight="ratio"), None, reference=nothing)
 

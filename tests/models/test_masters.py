@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import tiny
+from trimtab.core import Objective
 from trimtab.models.adapters import add_lora
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.identity_layer import insert_identity_layer, train_only_identity_layer
@@ -47,7 +48,7 @@ def scorer(dtype):
 POLICIES = {"whole": whole, "identity layer": inserted, "adapters": adapted, "scalar head": scorer}
 
 
-class Scores:
+class Scores(Objective):
     """loss = minus the score; of a scalar head."""
 
     needs = frozenset()

@@ -264,10 +264,10 @@ MISTAKES = [
     ),
     Mistake(
         "credit: the margin is multiplied by beta",
-        "objectives.credit:bradley_terry",
+        "objectives.reward_models:bradley_terry",
         "beta * (chosen - rejected) - margin",
         "beta * (chosen - rejected - margin)",
-        ("objectives/test_credit_objectives.py::test_bradley_terry_by_hand",),
+        ("objectives/test_reward_model_objectives.py::test_bradley_terry_by_hand",),
     ),
     # --- models and signals
     Mistake(
@@ -296,7 +296,7 @@ MISTAKES = [
     ),
     Mistake(
         "snapshot: never renewed",
-        "signals.snapshot:on_step_begin",
+        "signals.snapshot:before_update",
         "done % self.every == 0",
         "False",
         (SNAPSHOT + "test_it_is_renewed_every_so_many_updates", PSFT + "test_with_a_new_snapshot_at_each_update_it_is"),

@@ -9,7 +9,7 @@ from torch import nn
 from trimtab.core import Head, Plan, PlanError, TokenBatch, fused_loss, reduce, weights
 from trimtab.objectives.divergence import reverse_kl
 from trimtab.objectives.likelihood import Likelihood, k3
-from trimtab.objectives.policy_gradient import Critic, PolicyGradient, Reinforce, clipped, clipped_surrogate
+from trimtab.objectives.policy_gradient import PolicyGradient, Reinforce, ValueLoss, clipped, clipped_surrogate
 
 LABELS = torch.tensor([[-100, -100, 3, 5, 2], [-100, 4, 1, -100, -100]])
 N, V = 5, 7
@@ -186,14 +186,14 @@ def test_without_advantages_a_plan_is_refused():
 def test_the_critic_learns_the_returns():
     values = torch.tensor([1.0, 2.0, 0.0, -1.0, 3.0], requires_grad=True)
     batch = TokenBatch.from_labels(LABELS, {"policy": values, "returns": torch.tensor([1.0, 0, 0, 1, 1])})
-    losses = Critic()(batch)
+    losses = ValueLoss()(batch)
     assert losses.values.tolist() == [0, 4, 0, 4, 4]
     loss = reduce(losses, weights(batch, "sequence_mean"))  # the mean over an answer's tokens, then over answers
     assert loss.item() == pytest.approx((4 / 3 + 8 / 2) / 2)
     loss.backward()
     assert values.grad.tolist() == pytest.approx([0, 2 * 2 / 6, 0, 2 * -2 / 4, 2 * 2 / 4])
     assert losses.metrics["value"] == (5, 5)
-    assert Critic.needs == {"returns"}
+    assert ValueLoss.needs == {"returns"}
 
 
 # ---------------------------------------------------------------- in the engine

@@ -16,7 +16,7 @@ from trimtab.models.adapters import add_lora
 from trimtab.models.forward import add_objective_forward
 from trimtab.objectives.preference import DPO
 from trimtab.signals.frozen import FrozenModel
-from trimtab.signals.start import WithoutAdapter
+from trimtab.signals.initial_policy import InitialPolicy
 
 BETA = 0.3
 
@@ -122,7 +122,7 @@ def test_dpo_of_an_adapter_is_trls_with_the_policy_without_it_as_reference(tmp_p
     policy = moved(add_lora(policy, settings, seed=1))
     trainer.model.load_state_dict(policy.state_dict())
     batch = trl_batch(trainer)
-    check(trainer, batch, *ours(policy, WithoutAdapter(policy.disable_adapter), our_rows(batch)))
+    check(trainer, batch, *ours(policy, InitialPolicy(policy.disable_adapter), our_rows(batch)))
 
 
 def test_dpo_with_remembered_log_probabilities_is_trls_with_precomputed_ones(tmp_path):

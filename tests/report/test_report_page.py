@@ -402,7 +402,7 @@ def test_counts_and_tables_have_labels_and_no_keys(tmp_path):
 def rollout(step, reward, credits=None):
     return {
         "kind": "rollout", "step": step, "prompt": f"task {step}", "completion": "a b", "reward": reward,
-        "tokens": ["a", " b"], "credits": credits,
+        "tokens": ["a", " b"], "advantages": credits,
     }  # fmt: skip
 
 

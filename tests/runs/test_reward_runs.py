@@ -96,7 +96,7 @@ def test_held_out_rows_are_judged_before_and_after_by_what_they_hold(finished, k
 def test_the_folder_of_a_run_is_read_again_as_it_was_trained(finished, kind):
     model = load_reward_model(str(finished[kind] / "model"))
     method, _, form = KINDS[kind]
-    assert model.reading.method == method
+    assert model.spec.method == method
     rows = prepare(ROWS[form][:6], tiny_folder.byte_tokenizer(), max_length=64, pairs=form == "pairs",
                    outcomes=form == "answers", steps=form == "steps").rows  # fmt: skip
     inputs = Collator(0, tiny_folder.VOCAB, columns=("rating",) if form == "steps" else ())(rows)
@@ -122,16 +122,14 @@ def test_the_folder_of_a_run_is_read_again_as_it_was_trained(finished, kind):
 
 
 def test_what_a_value_is_made_of_is_in_the_folder(finished):
-    pgtg, dpo_rm, q_rm = (
-        load_reward_model(str(finished[kind] / "model")).reading for kind in ("pgtg", "dpo_rm", "q_rm")
-    )
+    pgtg, dpo_rm, q_rm = (load_reward_model(str(finished[kind] / "model")).spec for kind in ("pgtg", "dpo_rm", "q_rm"))
     assert (pgtg.squash, pgtg.gathered) == (True, "mean")
     assert (dpo_rm.beta, dpo_rm.gathered, dpo_rm.squash) == (0.5, "sum", False)
     assert q_rm.beta == 0.2
 
 
 def test_the_reference_of_a_cut_down_start_is_named_with_its_layers_and_fingerprint(finished, files):
-    reading = load_reward_model(str(finished["ipvrm"] / "model")).reading
+    reading = load_reward_model(str(finished["ipvrm"] / "model")).spec
     assert reading.reference == {"from": str(files / "teacher"), "layers": [0, 2]}
     assert (reading.source, reading.gathered, reading.beta, reading.outcomes) == ("ratio", "prefix_mean", 10.0, True)
     start = keep_layers(load_model(str(files / "teacher")), [0, 2])
@@ -180,8 +178,8 @@ def test_the_adapter_of_a_reward_model_gives_the_scores_of_its_merged_model(file
     folder = run(tree(files, tmp_path / "run", "q_rm", models={"policy": base, "lora": lora}))
     assert not (folder / "model.part").exists()
     adapter, merged = (load_reward_model(str(folder / name)) for name in ("adapter", "model"))
-    assert adapter.reading == merged.reading
-    assert adapter.reading.method == "q_rm"
+    assert adapter.spec == merged.spec
+    assert adapter.spec.method == "q_rm"
     rows = prepare(ROWS["pairs"][:4], tiny_folder.byte_tokenizer(), max_length=64, pairs=True).rows
     one, other = (of(None, Collator(0, tiny_folder.VOCAB)(rows))["token_scores"] for of in (adapter, merged))
     torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-4)
@@ -229,7 +227,7 @@ def test_a_reference_that_training_does_not_start_from_is_said_and_kept_in_the_f
     made["models"]["reference"] = str(files / "teacher")
     (said,) = notes(run(made))
     assert "values do not begin at 0" in said
-    assert load_reward_model(str(tmp_path / "run" / "model")).reading.reference == str(files / "teacher")
+    assert load_reward_model(str(tmp_path / "run" / "model")).spec.reference == str(files / "teacher")
 
 
 def test_stored_log_probabilities_stand_in_for_the_reference(finished, files, tmp_path):
@@ -245,7 +243,7 @@ def test_stored_log_probabilities_stand_in_for_the_reference(finished, files, tm
     live, stored = (model_weights(place) for place in (finished["ipvrm"], folder))
     for name, value in live.items():
         torch.testing.assert_close(stored[name], value, rtol=1e-3, atol=1e-4)
-    assert load_reward_model(str(folder / "model")).reading.reference == {
+    assert load_reward_model(str(folder / "model")).spec.reference == {
         "from": str(files / "teacher"),
         "layers": [0, 2],
     }

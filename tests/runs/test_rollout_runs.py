@@ -95,7 +95,7 @@ def test_each_step_logs_where_time_went_and_what_was_earned(finished):
             "reward",
             "seconds_generation",
             "seconds_reward",
-            "seconds_credit",
+            "seconds_advantages",
             "groups_without_signal",
         } <= event.keys()
     assert all({"entropy", "ratio", "clip_fraction", "grad_norm"} <= event.keys() for event in train)
@@ -122,7 +122,7 @@ def test_samples_hold_rollouts_with_the_credit_of_each_token(finished):
     rollouts = [row for row in lines(finished / "samples.jsonl") if row["kind"] == "rollout"]
     assert [row["step"] for row in rollouts] == [0] * 4 + [2] * 4 + [4] * 4
     for row in rollouts:
-        assert len(row["tokens"]) == len(row["credits"])
+        assert len(row["tokens"]) == len(row["advantages"])
         assert {"prompt", "completion", "reward"} <= row.keys()
 
 
@@ -196,11 +196,11 @@ WITH_MODELS = {
 }
 LOGGED = {
     "ppo": "critic_loss",
-    "ppo of scores": "credit_auc",
-    "reinforce of scores": "credit_auc",
+    "ppo of scores": "token_score_auc",
+    "reinforce of scores": "token_score_auc",
     "distrl": "coverage",
     "distrl, kl": "kept",
-    "distrl, online": "credit_loss",
+    "distrl, online": "reward_model_loss",
     "distrl, online pairs": "one_outcome",
 }
 

@@ -10,8 +10,8 @@ from trimtab.core import PlanError, TokenBatch
 from trimtab.models.forward import add_objective_forward
 from trimtab.signals.columns import Column
 from trimtab.signals.frozen import FrozenModel
+from trimtab.signals.initial_policy import InitialPolicy
 from trimtab.signals.reference import ReferenceAtCandidates
-from trimtab.signals.start import WithoutAdapter
 
 ROWS = tiny.rows()
 
@@ -35,7 +35,7 @@ def test_it_reads_the_candidates_under_the_start_alone(kind, temperature):
         yield
         policy.load_state_dict(weights)
 
-    made = ReferenceAtCandidates(FrozenModel(start, name="reference") if kind == "frozen" else WithoutAdapter(off))
+    made = ReferenceAtCandidates(FrozenModel(start, name="reference") if kind == "frozen" else InitialPolicy(off))
     made.temperature = temperature
     found = made(policy, {**ROWS.inputs(), "candidate_ids": ids})["reference"]
     torch.testing.assert_close(found, batch.logprobs(ids=ids), rtol=1e-5, atol=1e-5)

@@ -9,7 +9,7 @@ import tiny
 from trimtab.common import fingerprint
 from trimtab.core import TokenBatch
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head
-from trimtab.objectives import credit
+from trimtab.objectives import reward_models
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.reward_model import (
     FILE,
@@ -59,7 +59,7 @@ def test_a_language_model_scores_by_its_logit_or_log_probability(tmp_path, kind)
     model = tiny.model(seed=2)
     with torch.no_grad():
         logits = model(input_ids=ROWS.input_ids, attention_mask=ROWS.attention_mask).logits
-    torch.testing.assert_close(scores, credit.token_scores(TokenBatch.align(logits, ROWS.labels), kind))
+    torch.testing.assert_close(scores, reward_models.token_scores(TokenBatch.align(logits, ROWS.labels), kind))
 
 
 def test_a_stock_token_classification_model_with_one_label_needs_no_file(tmp_path):
@@ -70,7 +70,7 @@ def test_a_stock_token_classification_model_with_one_label_needs_no_file(tmp_pat
         wanted = scorer(input_ids=ROWS.input_ids, attention_mask=ROWS.attention_mask).logits[..., 0]
     found = model(None, ROWS.inputs())["token_scores"]
     torch.testing.assert_close(found, wanted[ROWS.labels != -100], rtol=1e-5, atol=1e-5)
-    assert model.reading.source == "scalar"
+    assert model.spec.source == "scalar"
 
 
 def test_a_cut_down_start_is_cut_again_from_its_source(tmp_path):
@@ -138,17 +138,19 @@ def test_a_squashed_score_is_paid_as_it_was_trained(tmp_path):
     scorer.save_pretrained(tmp_path)
     ScoreSpec("scalar", "mean", 1.0, False, squash=True).write(tmp_path)
     raw = load_reward_model(str(tmp_path))(None, ROWS.inputs())["token_scores"]
-    credit = load_reward_model(str(tmp_path)).as_credit()
-    paid = credit(None, ROWS.inputs())["token_scores"]
+    found = load_reward_model(str(tmp_path)).scores_as_trained()
+    paid = found(None, ROWS.inputs())["token_scores"]
     torch.testing.assert_close(paid, raw.sigmoid())
-    torch.testing.assert_close(credit.values(batch(), paid), load_reward_model(str(tmp_path)).values(batch(), raw))
+    torch.testing.assert_close(found.values(batch(), paid), load_reward_model(str(tmp_path)).values(batch(), raw))
     first = batch().position == 0
-    torch.testing.assert_close(credit.values(batch(), paid)[first], raw.sigmoid()[first])
+    torch.testing.assert_close(found.values(batch(), paid)[first], raw.sigmoid()[first])
 
 
 def test_a_reading_says_what_the_objective_was():
-    made = score_spec_of(credit.Outcomes("ratio", "prefix_mean", credit.logistic, beta=10.0), method="ipvrm")
+    made = score_spec_of(
+        reward_models.Outcomes("ratio", "prefix_mean", reward_models.logistic, beta=10.0), method="ipvrm"
+    )
     assert made == ScoreSpec("ratio", "prefix_mean", 10.0, True, method="ipvrm")
-    pairs = score_spec_of(credit.Pairs("scalar", "mean", credit.bradley_terry))
+    pairs = score_spec_of(reward_models.Pairs("scalar", "mean", reward_models.bradley_terry))
     assert (pairs.beta, pairs.outcomes) == (1.0, False)
-    assert score_spec_of(credit.StepRatings("scalar")).gathered == "last"
+    assert score_spec_of(reward_models.StepRatings("scalar")).gathered == "last"

@@ -1,7 +1,5 @@
 """Lagged weights: when they are renewed, what they hold, and that the policy is left as it was."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -11,8 +9,8 @@ from trimtab.core import Plan
 from trimtab.methods.psft import PSFT
 from trimtab.models.adapters import add_lora
 from trimtab.models.forward import add_objective_forward
-from trimtab.signals.snapshot import Snapshot
-from trimtab.signals.start import own_logprobs
+from trimtab.signals.initial_policy import own_logprobs
+from trimtab.signals.snapshot import PolicySnapshot
 
 ROWS = tiny.rows()
 
@@ -23,9 +21,9 @@ def policy(kind: str = "llama_tied"):
     return model
 
 
-def begin(snapshot: Snapshot, model, step: int) -> None:
+def begin(snapshot: PolicySnapshot, model, step: int) -> None:
     """What the trainer does before the first micro-batch of an update."""
-    snapshot.on_step_begin(None, SimpleNamespace(global_step=step), None, model=model)
+    snapshot.before_update(model, step, 0)
 
 
 @torch.no_grad()
@@ -47,7 +45,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 def test_it_is_renewed_every_so_many_updates_and_gives_nothing_while_it_is_as_old_as_the_policy():
-    model, snapshot, given = policy(), Snapshot(3), []
+    model, snapshot, given = policy(), PolicySnapshot(3), []
     for step in range(8):
         begin(snapshot, model, step)
         found = snapshot(model, ROWS.inputs())
@@ -61,7 +59,7 @@ def test_it_is_renewed_every_so_many_updates_and_gives_nothing_while_it_is_as_ol
 
 
 def test_without_a_number_of_updates_the_first_one_stays():
-    model, snapshot = policy(), Snapshot(None)
+    model, snapshot = policy(), PolicySnapshot(None)
     first = own_logprobs(model, ROWS.inputs())
     for step in range(5):
         begin(snapshot, model, step)
@@ -72,7 +70,7 @@ def test_without_a_number_of_updates_the_first_one_stays():
 
 
 def test_all_micro_batches_of_an_update_see_the_same_snapshot():
-    model, snapshot = policy(), Snapshot(2)
+    model, snapshot = policy(), PolicySnapshot(2)
     begin(snapshot, model, 0)
     assert snapshot(model, ROWS.pick([0]).inputs()) == snapshot(model, ROWS.pick([1]).inputs()) == {}
     first = own_logprobs(model, ROWS.inputs())
@@ -83,7 +81,7 @@ def test_all_micro_batches_of_an_update_see_the_same_snapshot():
 
 
 def test_outside_a_training_loop_the_first_call_takes_it():
-    model, snapshot = policy(), Snapshot(4)
+    model, snapshot = policy(), PolicySnapshot(4)
     first = own_logprobs(model, ROWS.inputs())
     assert torch.equal(snapshot(model, ROWS.inputs())["snapshot"], first)
     move(model)
@@ -95,7 +93,7 @@ def test_outside_a_training_loop_the_first_call_takes_it():
 
 def lagging():
     """A policy one step ahead of its snapshot."""
-    model, snapshot = policy(), Snapshot(4)
+    model, snapshot = policy(), PolicySnapshot(4)
     begin(snapshot, model, 0)
     move(model)
     begin(snapshot, model, 1)
@@ -143,7 +141,7 @@ def test_tied_weights_are_held_once_and_exchanged_in_both_places():
 
 def test_under_lora_only_adapters_are_copied():
     model = add_lora(policy(), {"r": 2, "target_modules": "all-linear"}, seed=1)
-    snapshot = Snapshot(4)
+    snapshot = PolicySnapshot(4)
     begin(snapshot, model, 0)
     held, trained = snapshot.state_dict(), {name for name, p in model.named_parameters() if p.requires_grad}
     assert held.keys() == trained
@@ -173,8 +171,8 @@ class Ratios(PSFT):
 
 
 def plan(every: int) -> Plan:
-    snapshot = Snapshot(every)
-    return Plan(Ratios(), (snapshot,), callbacks=(snapshot,))
+    snapshot = PolicySnapshot(every)
+    return Plan(Ratios(), (snapshot,))
 
 
 def test_in_a_trainer_the_ratio_leaves_1_after_an_update_and_returns_with_a_new_snapshot(tmp_path):
@@ -191,7 +189,7 @@ def test_what_a_checkpoint_holds_brings_the_snapshot_back_in_mid_window(lora):
     def fresh():
         return add_lora(policy(), {"r": 2, "target_modules": "all-linear"}, seed=1) if lora else policy()
 
-    model, snapshot = fresh(), Snapshot(4)
+    model, snapshot = fresh(), PolicySnapshot(4)
     for step in range(6):  # the last snapshot is that of update 4
         begin(snapshot, model, step)
         move(model)
@@ -200,7 +198,7 @@ def test_what_a_checkpoint_holds_brings_the_snapshot_back_in_mid_window(lora):
     begin(snapshot, model, 6)
     wanted = snapshot(model, ROWS.inputs())["snapshot"]
 
-    other, resumed = fresh(), Snapshot(4)
+    other, resumed = fresh(), PolicySnapshot(4)
     other.load_state_dict(weights)
     resumed.load_state_dict(held)
     begin(resumed, other, 6)
@@ -214,7 +212,7 @@ def test_what_a_checkpoint_holds_brings_the_snapshot_back_in_mid_window(lora):
 
 
 def test_a_run_that_goes_on_where_a_window_begins_takes_a_new_one():
-    model, snapshot = policy(), Snapshot(4)
+    model, snapshot = policy(), PolicySnapshot(4)
     snapshot.load_state_dict({name: torch.zeros_like(value) for name, value in model.named_parameters()})
     begin(snapshot, model, 4)
     assert snapshot.fresh

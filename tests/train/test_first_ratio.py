@@ -7,7 +7,7 @@ from datasets import Dataset
 import tiny
 from tiny_training import dataset, trainer
 from trimtab import methods
-from trimtab.core import Losses, Plan, TokenBatch
+from trimtab.core import Losses, Objective, Plan, Signal, TokenBatch
 from trimtab.models import noise
 from trimtab.models.forward import add_objective_forward
 from trimtab.objectives.likelihood import Likelihood
@@ -21,7 +21,7 @@ def psft(**options) -> Plan:
     return method.build(method.config(**options), tiny.model())
 
 
-class Held:
+class Held(Signal):
     """A reference that says what it is told to."""
 
     provides = frozenset({"reference"})
@@ -179,7 +179,7 @@ def test_in_bfloat16_more_than_rounding_is_told_and_in_float32_refused():
         verdict(Apart("old", 1e-3, 1e-5), exact=True, dropout_kept=False)
 
 
-class _Old:
+class _Old(Objective):
     """Any objective of rollouts."""
 
     needs = frozenset()
@@ -191,7 +191,7 @@ class _Old:
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_old_log_probabilities_are_held_against_the_policy_at_its_temperature(temperature):
-    from trimtab.signals.start import own_logprobs
+    from trimtab.signals.initial_policy import own_logprobs
 
     policy, rows = tiny.model("llama"), tiny.rows()
     add_objective_forward(policy)

@@ -115,13 +115,13 @@ def own(folder: Path, seen: list[list[int]], **training: Any) -> Any:
     settings = {"optim": "adamw_torch", "learning_rate": 0.01, "steps_per_generation": 2, "max_grad_norm": 1.0}
     settings |= {"max_steps": -1, "num_train_epochs": 3, "save_strategy": "steps", "save_steps": 2, "logging_steps": 3}
     made = rollouts.trainer(folder, rollouts.grpo(), save_total_limit=None, **{**settings, **training})
-    original = made._credited
+    original = made._with_advantages
 
-    def credited(found):
+    def with_advantages(found):
         seen.append(found["row_id"].tolist())
         return original(found)
 
-    made._credited = credited
+    made._with_advantages = with_advantages
     return made
 
 

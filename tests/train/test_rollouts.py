@@ -1,4 +1,4 @@
-"""Rollouts: how answers are laid out and read, what each token is told, and that updates are those of the equation."""
+"""Rollouts: how they are laid out and read, what each token is to learn, and that updates are those of the equation."""
 
 from functools import partial
 
@@ -9,7 +9,7 @@ from trl import GRPOTrainer
 
 import tiny
 import tiny_folder
-from trimtab.core import IGNORE, Candidates, Plan, TokenBatch, answer_mask
+from trimtab.core import IGNORE, AdvantageEstimator, Candidates, Plan, Signal, TokenBatch, answer_mask
 from trimtab.decoding._batching import pads_left
 from trimtab.decoding._early_exit import early_exit_arguments
 from trimtab.models.forward import add_objective_forward
@@ -31,19 +31,16 @@ from trimtab.train.rollouts import (
 )
 
 
-class Grouped:
-    """The credit of GRPO; keeps what it was given."""
-
-    needs = frozenset()
-    provides = frozenset({"advantages"})
+class Grouped(AdvantageEstimator):
+    """GRPO's; keeps what it was given."""
 
     def __init__(self, candidates: int = 0, needs: frozenset = frozenset()):
         self.candidates, self.needs, self.seen = candidates, needs, []
 
     def __call__(self, rollouts):
         self.seen.append(rollouts)
-        told = {"advantages": rollouts.of_token(group_normalised(rollouts.rewards, rollouts.group))}
-        return told if rollouts.candidates is None else {**told, "candidates": rollouts.candidates}
+        found = {"advantages": rollouts.of_token(group_normalised(rollouts.rewards, rollouts.group))}
+        return found if rollouts.candidates is None else {**found, "candidates": rollouts.candidates}
 
 
 def count_of_a(prompts, completions, completion_ids, **columns):
@@ -94,8 +91,8 @@ def trainer(folder, plan: Plan, model=None, watch=None, rewards=None, correct=(1
     )
 
 
-def grpo(**credit) -> Plan:
-    return Plan(PolicyGradient(0.2, 0.2), credit=Grouped(**credit))
+def grpo(**estimator) -> Plan:
+    return Plan(PolicyGradient(0.2, 0.2), advantages=Grouped(**estimator))
 
 
 # ---------------------------------------------------------------- layout
@@ -149,11 +146,11 @@ def test_what_tokens_are_told_survives_shuffling_and_splitting():
 # ---------------------------------------------------------------- what the credit is given
 
 
-def test_the_credit_gets_all_answers_with_their_rewards_and_groups(tmp_path):
+def test_the_advantage_estimator_gets_all_answers_with_their_rewards_and_groups(tmp_path):
     plan = grpo(candidates=3, needs=frozenset({"old"}))
     made = trainer(tmp_path, plan, temperature=0.7, per_device_train_batch_size=8)
     made.train()
-    (seen,) = plan.credit.seen
+    (seen,) = plan.advantages.seen
     batch = seen.batch
     assert seen.group.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     per_row = [batch.targets[batch.row == row] for row in range(8)]
@@ -192,7 +189,7 @@ def test_what_is_read_in_batches_of_like_length_comes_back_in_order(tmp_path):
 def _plain(model, made, temperature):
     """Log-probabilities of each answer's places by the model's own forward, row by row without padding, in the order of
     the credit."""
-    rows = made.plan.credit.seen[0].batch
+    rows = made.plan.advantages.seen[0].batch
     found = []
     prompts = made._texts[0]
     tokenizer = tiny_folder.byte_tokenizer()
@@ -208,11 +205,11 @@ def _plain(model, made, temperature):
 def test_old_log_probabilities_cost_a_forward_only_where_the_policy_moves_in_between(tmp_path):
     once, twice = grpo(), grpo()
     trainer(tmp_path / "a", once).train()
-    assert "old" not in once.credit.seen[0].signals
+    assert "old" not in once.advantages.seen[0].signals
     made = trainer(tmp_path / "b", twice, num_iterations=2, max_steps=2)
     made.train()
-    assert len(twice.credit.seen) == 1
-    assert "old" in twice.credit.seen[0].signals
+    assert len(twice.advantages.seen) == 1
+    assert "old" in twice.advantages.seen[0].signals
 
 
 def test_batches_without_an_answer_are_read_past(tmp_path):
@@ -224,8 +221,8 @@ def test_batches_without_an_answer_are_read_past(tmp_path):
     learnt[:, :2] = False
     rows = {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(~learnt, IGNORE)}
     rows["row_id"] = torch.arange(4)
-    found = made._over(rows, made._written)
-    wanted = made._over({key: value[[1, 3]] for key, value in rows.items()}, made._written)
+    found = made._over(rows, made._policy_signals)
+    wanted = made._over({key: value[[1, 3]] for key, value in rows.items()}, made._policy_signals)
     assert len(found["old"]) == 6
     for name, value in wanted.items():
         torch.testing.assert_close(found[name], value)
@@ -237,7 +234,7 @@ def test_where_every_answer_was_cut_and_left_out_nothing_is_learnt(tmp_path, can
     made = trainer(tmp_path, plan, max_completion_length=1, mask_truncated_completions=True)
     start = {name: value.clone() for name, value in made.model.named_parameters()}
     made.train()
-    (seen,) = plan.credit.seen
+    (seen,) = plan.advantages.seen
     assert len(seen.batch) == 0
     assert seen.rewards.shape == (4,)
     if candidates:
@@ -260,7 +257,7 @@ def test_where_every_answer_was_cut_and_left_out_nothing_is_learnt(tmp_path, can
     ],
 )
 def test_weights_after_training_are_those_of_trl(tmp_path, changes, loss_type, reduction):
-    plan = Plan(PolicyGradient(0.2, 0.2), credit=Grouped(), reduction=reduction)
+    plan = Plan(PolicyGradient(0.2, 0.2), advantages=Grouped(), reduction=reduction)
     ours = trainer(tmp_path / "ours", plan, **changes)
     start = {name: value.clone() for name, value in ours.model.named_parameters()}
     ours.train()
@@ -351,22 +348,22 @@ def test_an_update_is_divided_by_its_own_tokens(tmp_path):
 
     made._compute_loss = kept
     made.train()
-    assert len(plan.credit.seen) == 1
+    assert len(plan.advantages.seen) == 1
     assert [total for total, _ in totals] == [tokens for _, tokens in totals]
-    assert made.totals.answer_tokens == sum(tokens for _, tokens in totals) == len(plan.credit.seen[0].batch)
+    assert made.totals.answer_tokens == sum(tokens for _, tokens in totals) == len(plan.advantages.seen[0].batch)
 
 
-class Keeps:
-    """A learner that keeps what it is given."""
+class Keeps(Signal):
+    """Keeps what it may learn from."""
 
-    provides = frozenset()
-    when = "before"
+    needs = frozenset({"old"})
 
     def __init__(self):
         self.seen = []
 
-    def outcomes(self, rows, old, outcome, group, size, micro):
-        self.seen.append((outcome, size, micro))
+    def before_advantages(self, rollouts):
+        assert rollouts.old is not None
+        self.seen.append((rollouts.outcome, rollouts.update_rows, rollouts.micro_rows))
         return {}
 
 
@@ -379,12 +376,12 @@ def test_what_is_right_is_what_the_first_reward_says_whatever_others_add(tmp_pat
         return [2.0 * (len(ids) % 2) for ids in completion_ids]
 
     keeps = Keeps()
-    plan = Plan(PolicyGradient(0.2, 0.2), credit=Grouped(), learners=(keeps,))
+    plan = Plan(PolicyGradient(0.2, 0.2), advantages=Grouped(), rollout_signals=(keeps,))
     settings = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
     made = trainer(tmp_path, plan, rewards=[judged, form], correct=[right, 1.0], **settings)
     made.train()
     ((outcome, size, micro),) = keeps.seen
-    batch = plan.credit.seen[0].batch
+    batch = plan.advantages.seen[0].batch
     odd = [sum(ids.tolist()) % 2 for ids in batch.targets.split(batch.lengths.tolist())]
     assert outcome.tolist() == odd
     assert 0 < sum(odd) < len(odd)
@@ -404,12 +401,12 @@ def test_the_first_reward_that_judges_an_answer_says_whether_it_is_right(tmp_pat
         return [0.4 * (sum(ids) % 3 == 0) for ids in completion_ids]
 
     keeps = Keeps()
-    plan = Plan(PolicyGradient(0.2, 0.2), credit=Grouped(), learners=(keeps,))
+    plan = Plan(PolicyGradient(0.2, 0.2), advantages=Grouped(), rollout_signals=(keeps,))
     settings = {"per_device_train_batch_size": 8, "reward_weights": [0.5, 2.0]}
     made = trainer(tmp_path, plan, rewards=[long, any_], correct=[10.0, 0.4], **settings)
     made.train()
     ((outcome, _, _),) = keeps.seen
-    rollouts = plan.credit.seen[0]
+    rollouts = plan.advantages.seen[0]
     sums = [sum(ids.tolist()) for ids in rollouts.batch.targets.split(rollouts.batch.lengths.tolist())]
     judged = [row % 5 + 1 >= 3 for row in rollouts.batch.row_id.tolist()]
     assert outcome.tolist() == [number % 2 if first else number % 3 == 0 for number, first in zip(sums, judged)]
@@ -425,7 +422,7 @@ def test_an_answer_that_no_reward_judges_is_named(tmp_path):
 
 
 def test_answers_are_written_without_dropout_and_learnt_from_with_it(tmp_path):
-    made = trainer(tmp_path, Plan(Reinforce(), credit=Grouped()), max_steps=1)
+    made = trainer(tmp_path, Plan(Reinforce(), advantages=Grouped()), max_steps=1)
     inside = made.model.get_submodule("model.layers.0.mlp")
     modes = {"written": set(), "learnt": set()}
     inside.register_forward_hook(
@@ -467,17 +464,17 @@ def test_equal_rewards_change_nothing_and_are_counted(tmp_path):
     assert other.remarks() == [said.replace("1 of 1", "1 of 2")]
 
 
-def test_rollouts_are_shown_with_the_credit_of_each_token(tmp_path):
+def test_rollouts_are_shown_with_the_advantage_of_each_token(tmp_path):
     shown = []
     made = trainer(tmp_path, grpo(), watch=lambda step, rows: shown.append((step, rows)))
     made.train()
     ((step, rows),) = shown
-    seen = made.plan.credit.seen[0]
+    seen = made.plan.advantages.seen[0]
     assert step == 0
     assert [len(row["ids"]) for row in rows] == seen.batch.lengths.tolist()
     assert [row["reward"] for row in rows] == seen.rewards.tolist()
     advantages = group_normalised(seen.rewards, seen.group)
-    assert [row["credits"][0] for row in rows] == pytest.approx(advantages.tolist(), abs=1e-4)
+    assert [row["advantages"][0] for row in rows] == pytest.approx(advantages.tolist(), abs=1e-4)
 
 
 # ---------------------------------------------------------------- settings

@@ -9,7 +9,7 @@ from datasets import Dataset
 import tiny
 from tiny_training import dataset, trainer
 from trimtab import methods
-from trimtab.core import IGNORE, Plan, TokenBatch
+from trimtab.core import IGNORE, Objective, Plan, TokenBatch
 from trimtab.data.collate import Collator
 from trimtab.objectives.divergence import forward_kl
 from trimtab.objectives.likelihood import Likelihood
@@ -88,7 +88,7 @@ def test_logged_metrics_are_means_over_the_answer_tokens_of_the_update(tmp_path)
     assert logged["answer_tokens"] == 30
 
 
-class _Poisoned:
+class _Poisoned(Objective):
     """SFT whose loss is NaN for the row with id 5."""
 
     needs = frozenset()

@@ -273,7 +273,7 @@ def score_into(settings: Settings, console: Console | None = None) -> Path:
         raise ScoreError(f"{source}: nothing is left to score: {said} (limit: {limit} tokens)")
     for one in model.models:
         one.to(loading.device())  # type: ignore[arg-type]
-    reading = model.reading
+    reading = model.spec
     signature = {
         "trimtab": __version__,
         "dtype": str(model.model.dtype).removeprefix("torch."),

@@ -2,13 +2,14 @@
 
 from trimtab.core.batch import IGNORE, Candidates, LazyLogits, TokenBatch, answer_mask, predicting, with_sampled_first
 from trimtab.core.loss import Losses, Objective, Reduction, count, reduce, weights
-from trimtab.core.plan import Credit, Method, MethodConfig, Plan, PlanError, Rollouts, Wants
+from trimtab.core.plan import AdvantageEstimator, Method, MethodConfig, Plan, PlanError, Rollouts, Wants
+from trimtab.core.signals import RolloutBatch, Signal, Stateful
 from trimtab.core.vocab import Fused, Head, LabelLogits, LabelLogprobs, fused_loss, label_logprobs
 
 __all__ = [
     "IGNORE",
+    "AdvantageEstimator",
     "Candidates",
-    "Credit",
     "Fused",
     "Head",
     "LabelLogits",
@@ -21,7 +22,10 @@ __all__ = [
     "Plan",
     "PlanError",
     "Reduction",
+    "RolloutBatch",
     "Rollouts",
+    "Signal",
+    "Stateful",
     "TokenBatch",
     "Wants",
     "answer_mask",

@@ -1,6 +1,7 @@
 """What an objective returns, and the only division by a count."""
 
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,23 +20,33 @@ class Losses(NamedTuple):
     """name -> (sum, count), detached"""
 
 
-@runtime_checkable
-class Objective(Protocol):
-    """A training objective: for a batch of answer tokens, one unreduced value for each."""
+class Objective:
+    """A training objective: for a batch of answer tokens, one unreduced value for each. Subclasses are called."""
 
-    needs: frozenset[str]
+    needs: frozenset[str] = frozenset()
     """Signals that it reads besides "policy"."""
-    per: str
+    per: str = "token"
     """"token", "sequence" or "prefix". "token": no value depends on another position, so the batch may be cut anywhere.
     "sequence": values [R], made from label log-probabilities; of pairs, rows 2i are chosen and 2i+1 rejected.
-    "prefix": values [N] of single tokens, made from label log-probabilities of whole rows. An objective of either may
-    have `leaf = "logit"`, and is then made from the label's logits.
+    "prefix": values [N] of single tokens, made from label log-probabilities of whole rows."""
+    leaf: str = "logprob"
+    """What an objective per sequence or prefix is made of: "logprob" of the label, or its "logit"."""
+    ratio: str | None = None
+    """Of one that learns a ratio to the same network's probabilities as they were read before (of a snapshot, the
+    policy that wrote the answers, the model that training started from) the name of that signal; dropout is then off,
+    since the other side was read without it."""
 
-    An objective that learns a ratio to the same network's probabilities as they were read before (of a snapshot, the
-    policy that wrote the answers, the model that training started from) has `ratio`, the name of that signal; dropout
-    is then off, since the other side was read without it."""
+    def __call__(self, batch: TokenBatch) -> Losses:
+        """Values and metrics of these tokens; see `TokenBatch.losses`."""
+        raise NotImplementedError
 
-    def __call__(self, batch: TokenBatch) -> Losses: ...
+    def preferences(self, batch: TokenBatch) -> dict[str, Tensor]:
+        """Of held-out pairs, [P] each: "preference_accuracy" and "preference_margin", where it learns from pairs."""
+        return {}
+
+    def tables(self, decode: Callable[[list[int]], Any]) -> dict[str, list[dict[str, Any]]]:
+        """Tables for the report, by title; `decode` turns ids into text."""
+        return {}
 
 
 def count(labels: Tensor, how: Reduction) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
@@ -10,9 +10,10 @@ from torch import Tensor
 from trimtab.common.errors import UserError
 from trimtab.core.batch import Candidates, TokenBatch
 from trimtab.core.loss import Objective, Reduction
+from trimtab.core.signals import Signal
 
 KEPT = frozenset({"old", "normaliser"})
-"""Signals of rollouts that need no reader: the loop keeps what the policy said while it wrote."""
+"""Signals of rollouts that no rollout signal has to provide: the loop keeps what the policy said while it wrote."""
 
 
 class PlanError(UserError):
@@ -43,12 +44,6 @@ class MethodConfig(BaseModel):
                 raise ValueError(f"{name} is {value} and would do nothing: it is of {of} alone; leave it out")
 
 
-class Provider(Protocol):
-    """The part of a signal that a plan checks (see `trimtab.signals.base.Signal`)."""
-
-    provides: frozenset[str]
-
-
 @dataclass(frozen=True)
 class Rollouts:
     """Answers that the policy has just written, several to each prompt, and what is known of them.
@@ -64,9 +59,9 @@ class Rollouts:
     """[R] which prompt, from 0"""
     signals: Mapping[str, Tensor]
     """"old": [N] log-probabilities (nats) of the answer tokens under the policy that wrote them, at its temperature;
-    "normaliser": [N] log sum_v exp z_v of the same; and what the plan's `readers` say, [N] or [N, K]"""
+    "normaliser": [N] log sum_v exp z_v of the same; and what the plan's `rollout_signals` say, [N] or [N, K]"""
     candidates: Candidates | None = None
-    """where the credit asks for some"""
+    """where the advantage estimator asks for some"""
 
     outcome: Tensor | None = None
     """[R] 1 of a right answer, 0 of a wrong one, where that is known apart from what it earned"""
@@ -95,19 +90,19 @@ class Rollouts:
         return Rollouts(picked, self.rewards[kept], group, signals, candidates, outcome)
 
 
-class Credit(Protocol):
-    """From rollouts to what the objective is told of each token: the place where rewards become advantages."""
+class AdvantageEstimator:
+    """Turns the rewards of rollouts into what the objective reads of each token. Subclasses are called."""
 
-    candidates: int
+    candidates: int = 0
     """likeliest tokens of the policy to be kept at each place, the answer token among them; 0 for none"""
-    needs: frozenset[str]
-    """signals of the rollouts that it reads; all but "old" and "normaliser" a reader of the plan must provide"""
-    provides: frozenset[str]
-    """what the objective is told"""
+    needs: frozenset[str] = frozenset()
+    """signals of the rollouts that it reads; all but `KEPT` a rollout signal of the plan must provide"""
+    provides: frozenset[str] = frozenset({"advantages"})
+    """signals of the objective"""
 
     def __call__(self, rollouts: Rollouts) -> dict[str, Tensor | Candidates]:
-        """Signals of the objective: [N], or `Candidates`."""
-        ...
+        """Signals of the objective, constants: [N], or `Candidates`."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -115,21 +110,22 @@ class Plan:
     """All that a loop needs to know: which objective, fed by which signals, divided how."""
 
     objective: Objective
-    signals: Sequence[Provider] = ()
-    callbacks: Sequence[Any] = ()
-    """transformers callbacks, for signals that change during training"""
+    signals: Sequence[Signal] = ()
     reduction: Reduction = "token_mean"
     window: tuple[int, int] | None = None
     """(updates, times): the rows of so many updates are gone through so often before the next rows come"""
-    credit: Credit | None = None
-    """of a method that learns from its own answers"""
-    readers: Sequence[Provider] = ()
-    """signals that are read once for all updates on the same rollouts, for the credit; with `after` they learn then"""
-    learners: Sequence[Any] = ()
-    """models that learn the outcomes of each batch of rollouts, `before` or `after` the credit is given"""
+    advantages: AdvantageEstimator | None = None
+    """of a method that learns from rollouts"""
+    rollout_signals: Sequence[Signal] = ()
+    """read once for all updates on the same rollouts, for the advantages; their models may learn before or after"""
 
     def __post_init__(self) -> None:
-        given = [*self.signals, *([self.credit] if self.credit else [])]
+        _check_kind(self.objective, Objective)
+        for signal in (*self.signals, *self.rollout_signals):
+            _check_kind(signal, Signal)
+        if self.advantages is not None:
+            _check_kind(self.advantages, AdvantageEstimator)
+        given = [*self.signals, *([self.advantages] if self.advantages else [])]
         provided = frozenset().union(*(signal.provides for signal in given))
         missing = sorted(self.objective.needs - provided)
         if missing:
@@ -137,20 +133,22 @@ class Plan:
                 f"{type(self.objective).__name__} needs the signal{'s' * (len(missing) > 1)} {', '.join(missing)}; "
                 f"the plan provides: {', '.join(sorted(provided)) or 'none'}"
             )
-        read = KEPT.union(*(reader.provides for reader in self.readers))
-        if self.credit and self.credit.needs - read:
+        read = KEPT.union(*(signal.provides for signal in self.rollout_signals))
+        if self.advantages and self.advantages.needs - read:
             raise PlanError(
-                f"{type(self.credit).__name__} needs {', '.join(sorted(self.credit.needs - read))}, which no reader of "
-                "the plan provides"
+                f"{type(self.advantages).__name__} needs {', '.join(sorted(self.advantages.needs - read))}, which no "
+                "rollout signal of the plan provides"
             )
         if self.objective.per == "sequence" and self.reduction == "token_mean":
             raise PlanError(f"{type(self.objective).__name__} has one value a sequence: no mean over tokens")
 
-    @property
-    def ratio(self) -> str | None:
-        """What the policy's probabilities are divided by in what is learnt, if by those of a policy of the same network
-        that was read before: its signal."""
-        return getattr(self.objective, "ratio", None)
+
+def _check_kind(part: Any, kind: type) -> None:
+    name = part.__name__ if isinstance(part, type) else type(part).__name__
+    if not isinstance(part, kind):
+        raise PlanError(
+            f"{name} is no {kind.__name__}; write class {name}({kind.__name__}), and give an instance of it"
+        )
 
 
 @dataclass(frozen=True)
@@ -181,7 +179,7 @@ class Wants:
     credit: bool = False
     """a trained reward model, whose scores of tokens are the credit, as the reader `credit` of `build`. It provides
     "token_scores" [N]; with `credit_candidates` instead "credit" [N, K], its log-probabilities (nats) of the
-    candidates, and of a model that is measured from another one "credit_reference" [N, K], those of the other"""
+    candidates, and of a model that is measured from another one "reward_model_reference" [N, K], those of the other"""
     credit_candidates: Literal["policy", "model"] | None = None
     """whose likeliest tokens are the candidates; in either case with the policy's log-probabilities of them"""
     credit_measured: bool = False

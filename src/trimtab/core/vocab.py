@@ -237,23 +237,18 @@ class _FusedLoss(torch.autograd.Function):
 
 
 @dataclass(frozen=True)
-class LabelLogprobs:
+class LabelLogprobs(Objective):
     """value = log q(y_t): what an objective of whole sequences is made of, and what a reference is asked for."""
 
     vocab_size: int | None = None
     """ids from here on are padding that another model of the run does not have"""
-    needs = frozenset()
-    per = "token"
 
     def __call__(self, batch: TokenBatch) -> Losses:
         return Losses(token_logprobs(batch.logits()[:, : self.vocab_size], batch.targets), {})
 
 
-class LabelLogits:
+class LabelLogits(Objective):
     """value = z(y_t), the logit of the answer token as the head gives it."""
-
-    needs = frozenset()
-    per = "token"
 
     def __call__(self, batch: TokenBatch) -> Losses:
         return Losses(batch.logits().gather(1, batch.targets[:, None])[:, 0].float(), {})
@@ -289,7 +284,7 @@ def _sequence_loss(objective: Objective, batch: TokenBatch, hidden: Tensor, head
         for name, value in batch.signals.items()
         if isinstance(value, LazyLogits)
     }
-    read = LabelLogits() if getattr(objective, "leaf", "logprob") == "logit" else LabelLogprobs(vocab)
+    read = LabelLogits() if objective.leaf == "logit" else LabelLogprobs(vocab)
     work, raw = _read(read, batch, hidden, head)
     leaf = work.values.requires_grad_()
     with torch.enable_grad():

@@ -17,7 +17,7 @@ from trimtab.metrics.intervals import Array, Interval
 from trimtab.metrics.step_f1 import StepF1, mean_f1, verification
 from trimtab.metrics.step_scores import RULES, Rule, step_scores
 from trimtab.metrics.token_scores import around_error, mark, outcome_auc, pair_accuracy, sign_accuracy, token_auc
-from trimtab.objectives.credit import Source
+from trimtab.objectives.reward_models import Source
 
 
 @dataclass(frozen=True)

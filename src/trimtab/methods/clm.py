@@ -6,7 +6,7 @@ from torch import nn
 from trimtab.core import Method, MethodConfig, Plan, Wants
 from trimtab.objectives.preference import DPO
 from trimtab.signals.frozen import FrozenModel
-from trimtab.signals.start import WithoutAdapter
+from trimtab.signals.initial_policy import InitialPolicy
 
 
 class Config(MethodConfig):
@@ -14,7 +14,7 @@ class Config(MethodConfig):
     """Of DPO; its reference is the same network around the layer."""
 
 
-def build(config: Config, policy: nn.Module, reference: FrozenModel | WithoutAdapter) -> Plan:
+def build(config: Config, policy: nn.Module, reference: FrozenModel | InitialPolicy) -> Plan:
     return Plan(DPO(config.beta), signals=(reference.labels_only(),), reduction="sequence_mean")
 
 

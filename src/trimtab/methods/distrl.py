@@ -6,11 +6,23 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from trimtab.core import Candidates, Losses, Method, MethodConfig, Plan, Rollouts, TokenBatch, Wants
+from trimtab.core import (
+    AdvantageEstimator,
+    Candidates,
+    Losses,
+    Method,
+    MethodConfig,
+    Objective,
+    Plan,
+    Rollouts,
+    TokenBatch,
+    Wants,
+)
 from trimtab.objectives.advantages import group_mean, suffix_sums, whitened
-from trimtab.objectives.policy_gradient import clipped, clipped_surrogate, ratios, told
-from trimtab.signals.learning import OnlineAnswerReward, OnlinePairReward, OnlinePrefixReward, OnlineReward
+from trimtab.objectives.policy_gradient import clipped, clipped_surrogate, policy_metrics, ratios
+from trimtab.signals.auxiliary import OnlineAnswerReward, OnlinePairReward, OnlinePrefixReward, OnlineReward
 from trimtab.signals.reference import ReferenceAtCandidates
+from trimtab.signals.reward_model import TokenRewardModel
 
 
 class Config(MethodConfig):
@@ -47,7 +59,7 @@ class Config(MethodConfig):
     """And those of which a larger share is. The authors' configuration has 0.99."""
     online: Literal["frozen", "before", "after"] = "before"
     """Whether the reward model learns the outcomes of each batch of rollouts, measured from the policy that wrote them,
-    before or after it gives their credit."""
+    before or after it is read for their advantages."""
     online_learning_rate: float = Field(2e-6, gt=0)
     """Of the reward model, where it learns."""
     online_loss: Literal["ipvrm", "implicit_prm", "dpo_rm"] = "ipvrm"
@@ -118,7 +130,7 @@ def _std(values: Tensor, group: Tensor) -> Tensor:
     return group_mean((values - group_mean(values, group)).square(), group).sqrt().clamp(min=1e-6)
 
 
-class TokenValues:
+class TokenValues(AdvantageEstimator):
     """A_t(c) = beta (log phi(c) - log pi_old(c)), the value difference of each candidate, and 0 at an answer's end.
 
     Candidates get A_t(c) / sigma_V with sigma_V the standard deviation of the prefix values sum_{i<=t} A_i of all
@@ -136,15 +148,15 @@ class TokenValues:
     def __init__(self, config: Config):
         self.config, self.candidates = config, config.num_candidates
         reference = {"reference"} if config.kl else set()
-        self.needs = frozenset({"credit"} | reference)
+        self.needs = frozenset({"reward_model"} | reference)
         weight = {"token_weight"} if config.filters else set()
         self.provides = frozenset({"advantages", "candidates", "candidate_scale"} | reference | weight)
 
     def __call__(self, rollouts: Rollouts) -> dict:
         held, signals = rollouts.candidates, rollouts.signals
         assert held is not None
-        told = self._filtered(rollouts, held) if self.config.filters else self._told(rollouts)
-        return told | ({"reference": Candidates(held.ids, signals["reference"])} if self.config.kl else {})
+        found = self._filtered(rollouts, held) if self.config.filters else self._advantages(rollouts)
+        return found | ({"reference": Candidates(held.ids, signals["reference"])} if self.config.kl else {})
 
     def _filtered(self, rollouts: Rollouts, held: Candidates) -> dict:
         right = (rollouts.rewards > 0).float() if rollouts.outcome is None else rollouts.outcome
@@ -154,11 +166,11 @@ class TokenValues:
         nothing = torch.zeros_like(held.logprobs)  # [N, K]
         advantages, scale, of_candidates, mask = nothing[:, 0], nothing[:, 0], nothing, nothing.bool()
         if tokens.any():
-            told, where = self._told(rollouts.pick(kept)), (tokens.nonzero()[:, 0],)
-            advantages = advantages.index_put(where, told["advantages"])
-            scale = scale.index_put(where, told["candidate_scale"])
-            of_candidates = of_candidates.index_put(where, told["candidates"].advantages)
-            mask = mask.index_put(where, told["candidates"].mask)
+            found, where = self._advantages(rollouts.pick(kept)), (tokens.nonzero()[:, 0],)
+            advantages = advantages.index_put(where, found["advantages"])
+            scale = scale.index_put(where, found["candidate_scale"])
+            of_candidates = of_candidates.index_put(where, found["candidates"].advantages)
+            mask = mask.index_put(where, found["candidates"].mask)
         return {
             "advantages": advantages,
             "candidates": Candidates(held.ids, held.logprobs, of_candidates, mask),
@@ -166,11 +178,11 @@ class TokenValues:
             "token_weight": tokens * (len(tokens) / tokens.sum().clamp(min=1)),
         }
 
-    def _told(self, rollouts: Rollouts) -> dict:
+    def _advantages(self, rollouts: Rollouts) -> dict:
         config, batch, held = self.config, rollouts.batch, rollouts.candidates
         assert held is not None
         last = batch.position + 1 == batch.lengths[batch.row]
-        values = config.beta * (rollouts.signals["credit"] - held.logprobs)
+        values = config.beta * (rollouts.signals["reward_model"] - held.logprobs)
         values = values.masked_fill(last[:, None], 0.0)  # [N, K]
         everywhere = torch.zeros_like(batch.row)
         spread = self._spread(batch, values[:, 0], everywhere)
@@ -211,7 +223,7 @@ def candidates_kl(logprobs: Tensor, reference: Tensor, threshold: float) -> Tens
     return (probability * torch.where(ratio.abs() < threshold, 0.0, ratio)).sum(dim=1)
 
 
-class DistRL:
+class DistRL(Objective):
     """loss = w_t (L(r_t, A_t) + alpha s sum_c pi_old(c) L(r_t(c), A_t(c)) + kl KL_t), with L the clipped surrogate, s
     the scale, and w_t 1 or the token's weight.
 
@@ -219,7 +231,7 @@ class DistRL:
     given; else the policy itself is old. For candidates their own log-probabilities always are the old ones.
     """
 
-    per, ratio = "token", "old"
+    ratio = "old"
 
     def __init__(self, config: Config):
         self.config, self.needs = config, TokenValues(config).provides
@@ -244,7 +256,7 @@ class DistRL:
         return batch.losses(
             values,
             **further,
-            **told(drawn, entropy, advantages),
+            **policy_metrics(drawn, entropy, advantages),
             ratio=ratios(drawn, old),
             clip_fraction=clipped(*sampled).float(),
             candidates=held.mask.sum(dim=1),
@@ -254,22 +266,22 @@ class DistRL:
         )
 
 
-def learner(config: Config, credit: Any) -> OnlineReward:
+def online(config: Config, scores: TokenRewardModel) -> OnlineReward:
     """The reward model as it learns from rollouts."""
     assert config.online != "frozen"
     rate, when, prefixes = config.online_learning_rate, config.online, config.online_loss == "ipvrm"
-    beta = config.beta if prefixes else credit.reading.beta
+    beta = config.beta if prefixes else scores.spec.beta
     if config.online_loss == "dpo_rm":
-        return OnlinePairReward(credit, rate, beta=beta, when=when)
+        return OnlinePairReward(scores, rate, beta=beta, when=when)
     margin = config.margin if config.margin is not None else 5.0 if prefixes else 0.0
     kind = OnlinePrefixReward if prefixes else OnlineAnswerReward
-    return kind(credit, rate, beta=beta, margin=margin, adaptive=config.adaptive, when=when)
+    return kind(scores, rate, beta=beta, margin=margin, adaptive=config.adaptive, when=when)
 
 
-def build(config: Config, policy: nn.Module, credit: Any, reference: Any = None) -> Plan:
-    learners = [] if config.online == "frozen" else [learner(config, credit.credit)]
-    readers = (credit, *([ReferenceAtCandidates(reference)] if reference else []))
-    return Plan(DistRL(config), credit=TokenValues(config), readers=readers, learners=learners)
+def build(config: Config, policy: nn.Module, reward_model: Any, reference: Any = None) -> Plan:
+    learning = [] if config.online == "frozen" else [online(config, reward_model.reward_model)]
+    read = [reward_model, *([ReferenceAtCandidates(reference)] if reference else [])]
+    return Plan(DistRL(config), advantages=TokenValues(config), rollout_signals=(*learning, *read))
 
 
 METHOD = Method(

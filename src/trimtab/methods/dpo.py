@@ -7,7 +7,7 @@ from trimtab.core import Method, MethodConfig, Plan, Wants
 from trimtab.objectives.preference import DPO
 from trimtab.signals.columns import Column
 from trimtab.signals.frozen import FrozenModel
-from trimtab.signals.start import WithoutAdapter
+from trimtab.signals.initial_policy import InitialPolicy
 
 
 class Config(MethodConfig):
@@ -15,7 +15,7 @@ class Config(MethodConfig):
     """Pull towards the reference; small values let the policy move further."""
 
 
-def build(config: Config, policy: nn.Module, reference: FrozenModel | WithoutAdapter | Column) -> Plan:
+def build(config: Config, policy: nn.Module, reference: FrozenModel | InitialPolicy | Column) -> Plan:
     return Plan(DPO(config.beta), signals=(reference.labels_only(),), reduction="sequence_mean")
 
 

@@ -1,15 +1,15 @@
-"""GRPO: each own answer is held against the other answers to the same prompt."""
+"""GRPO: each completion is held against the other completions to the same prompt."""
 
 from typing import Literal
 
 from pydantic import Field, model_validator
 from torch import nn
 
-from trimtab.core import Method, MethodConfig, Plan, Rollouts, Wants
+from trimtab.core import AdvantageEstimator, Method, MethodConfig, Plan, Rollouts, Wants
 from trimtab.objectives.advantages import group_normalised
 from trimtab.objectives.policy_gradient import PolicyGradient
 from trimtab.signals.frozen import FrozenModel
-from trimtab.signals.start import WithoutAdapter
+from trimtab.signals.initial_policy import InitialPolicy
 
 
 class Config(MethodConfig):
@@ -35,10 +35,8 @@ class Config(MethodConfig):
         return self
 
 
-class GroupAdvantage:
+class GroupAdvantage(AdvantageEstimator):
     """A_t = (r - mean of the group) / (std of the group + 1e-4), the same at every token of an answer."""
-
-    candidates = 0
 
     def __init__(self, scale: bool, kl: bool):
         self.scale = scale
@@ -50,14 +48,14 @@ class GroupAdvantage:
         return {"advantages": rollouts.of_token(of_answers)} | {name: rollouts.signals[name] for name in self.needs}
 
 
-def build(config: Config, policy: nn.Module, reference: FrozenModel | WithoutAdapter | None = None) -> Plan:
+def build(config: Config, policy: nn.Module, reference: FrozenModel | InitialPolicy | None = None) -> Plan:
     return Plan(
         PolicyGradient(
             config.epsilon, config.epsilon_high or config.epsilon, kl=config.kl, kl_ratio=config.kl_form == "trl"
         ),
         reduction="token_mean" if config.mean == "token" else "sequence_mean",
-        credit=GroupAdvantage(config.scale_rewards == "group", config.kl > 0),
-        readers=(reference.labels_only(),) if reference else (),
+        advantages=GroupAdvantage(config.scale_rewards == "group", config.kl > 0),
+        rollout_signals=(reference.labels_only(),) if reference else (),
     )
 
 

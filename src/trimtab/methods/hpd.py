@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from trimtab.core import Losses, Method, MethodConfig, Plan, TokenBatch, Wants
+from trimtab.core import Losses, Method, MethodConfig, Objective, Plan, TokenBatch, Wants
 from trimtab.core.draws import inverse_cdf
 from trimtab.objectives.policy_gradient import clipped, clipped_surrogate, ratios
 from trimtab.signals.frozen import FrozenModel
@@ -108,19 +108,17 @@ def label_and_draw(batch: TokenBatch, student_sampling: bool = True) -> Tensor:
     return torch.stack([batch.targets, inverse_cdf(batch.log_softmax().detach().exp(), batch.uniform())], dim=1)
 
 
-class HPD:
+class HPD(Objective):
     """loss = -( sg[w*] log q(y_t) + sg[w] log q(a_t) ),  a_t drawn from the student
 
     With several mini-batches L(r(y_t), w*) + L(r(a_t), w), with L PPO's clipped surrogate and r the ratio to the
     student before the first of them, whose weights and draws these are: at r = 1 the gradient is the same.
     """
 
-    per = "token"
-
     def __init__(self, config: Config):
         self.config = config
         self.ratio = "snapshot" if config.mini_batches > 1 else None
-        self.needs: frozenset[str] = frozenset({"teacher", *(["snapshot"] if self.ratio else [])})
+        self.needs = frozenset({"teacher", *(["snapshot"] if self.ratio else [])})
 
     def __call__(self, batch: TokenBatch) -> Losses:
         config = self.config
@@ -162,7 +160,7 @@ def build(config: Config, policy: nn.Module, teacher: FrozenModel) -> Plan:
         return Plan(HPD(config), signals=(teacher,))
     choose = partial(label_and_draw, student_sampling=config.student_sampling)
     student = SnapshotTokens(config.mini_batches, choose, teacher.vocab_size or None)
-    return Plan(HPD(config), signals=(teacher, student), callbacks=(student,))
+    return Plan(HPD(config), signals=(teacher, student))
 
 
 METHOD = Method(

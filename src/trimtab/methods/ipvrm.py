@@ -7,10 +7,10 @@ from pydantic import Field
 from torch import nn
 
 from trimtab.core import Method, MethodConfig, Plan, Wants
-from trimtab.objectives.credit import Outcomes, logistic
+from trimtab.objectives.reward_models import Outcomes, logistic
 from trimtab.signals.columns import Column, Outcome
 from trimtab.signals.frozen import FrozenModel
-from trimtab.signals.start import WithoutAdapter
+from trimtab.signals.initial_policy import InitialPolicy
 
 
 class Config(MethodConfig):
@@ -24,7 +24,7 @@ class Config(MethodConfig):
     """Of the prefixes of an answer of T tokens: all alike, 1 - t/T, or t/T."""
 
 
-def build(config: Config, policy: nn.Module, reference: FrozenModel | WithoutAdapter | Column) -> Plan:
+def build(config: Config, policy: nn.Module, reference: FrozenModel | InitialPolicy | Column) -> Plan:
     link = partial(logistic, margin=config.margin)
     return Plan(
         Outcomes("ratio", "prefix_mean", link, beta=config.beta, weighting=config.weighting),

@@ -8,10 +8,21 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from trimtab.core import Candidates, Losses, Method, MethodConfig, Plan, Rollouts, TokenBatch, Wants
+from trimtab.core import (
+    AdvantageEstimator,
+    Candidates,
+    Losses,
+    Method,
+    MethodConfig,
+    Objective,
+    Plan,
+    Rollouts,
+    TokenBatch,
+    Wants,
+)
 from trimtab.objectives.advantages import group_normalised
 from trimtab.objectives.divergence import forward_kl
-from trimtab.objectives.policy_gradient import ratios, told
+from trimtab.objectives.policy_gradient import policy_metrics, ratios
 
 Target = Literal["old", "current", "rho"]
 Outside = Literal["remove", "keep"]
@@ -22,8 +33,8 @@ class Config(MethodConfig):
     """Forward KL from the target, or the squared or log-cosh difference of raw logits."""
     advantage: Literal["sparse", "completed", "q_rm", "dpo_rm"] = "sparse"
     """sparse: the answer's reward at the token that was drawn. completed: the same, with what all other tokens must get
-    for a mean of 0. q_rm: of each candidate the log-probability under `models.credit`. dpo_rm: its log-ratio to the
-    reference of `models.credit`."""
+    for a mean of 0. q_rm: of each candidate the log-probability under `models.reward_model`. dpo_rm: its log-ratio to
+    the model that the reward model is measured from."""
     target: Target = "old"
     """What the target is built on: the policy that wrote the answers; the policy as it is, for ever ahead of itself (as
     the authors' code does for mse and logcosh); or rho, the current probability times `rho_up` or
@@ -178,8 +189,8 @@ def over_std(scores: Tensor) -> Tensor:
     return (centred / (exact.std(dim=1, keepdim=True) + 1e-6)).float()
 
 
-class Advantages:
-    """What is told of each candidate: A as `Candidates.advantages`, 0 where none is known, and "beta" [N].
+class CandidateAdvantages(AdvantageEstimator):
+    """What is said of each candidate: A as `Candidates.advantages`, 0 where none is known, and "beta" [N].
 
     For losses that average positive tokens and the others apart, "token_weight" [N] is the number of tokens over that
     of their half, times |reward| for rho: under the mean over tokens of all rollouts given here, each half has its own
@@ -189,7 +200,9 @@ class Advantages:
     def __init__(self, config: Config):
         self.config, self.candidates = config, config.num_candidates
         raw = config.loss != "kld" and config.target == "old"
-        scores = {"q_rm": {"credit"}, "dpo_rm": {"credit", "credit_reference"}}.get(config.advantage, set())
+        scores = {"q_rm": {"reward_model"}, "dpo_rm": {"reward_model", "reward_model_reference"}}.get(
+            config.advantage, set()
+        )
         self.needs = frozenset(scores | ({"normaliser"} if raw else set()))
         self.provides = frozenset(
             {"candidates", "beta"} | ({"normaliser"} if raw else set()) | ({"token_weight"} if config.halves else set())
@@ -227,8 +240,8 @@ class Advantages:
         return advantages, torch.where(reward > 0, config.beta, config.neg_beta_scale * config.beta)
 
     def _dense(self, rollouts: Rollouts, held: Candidates) -> tuple[Tensor, Tensor]:
-        config, verifier = self.config, rollouts.signals["credit"]
-        scores = verifier - rollouts.signals["credit_reference"] if config.advantage == "dpo_rm" else verifier
+        config, verifier = self.config, rollouts.signals["reward_model"]
+        scores = verifier - rollouts.signals["reward_model_reference"] if config.advantage == "dpo_rm" else verifier
         beta = torch.full_like(verifier[:, 0], config.beta)
         if config.loss != "kld":
             sure = torch.minimum(held.logprobs[:, 0], verifier[:, 0]) > config.agreement_threshold
@@ -239,7 +252,7 @@ class Advantages:
 # ---------------------------------------------------------------- the loss
 
 
-class LCO:
+class LCO(Objective):
     """kld: sum_v pi*(v) (log pi*(v) - log pi(v));  mse, logcosh: sum_c of the difference z_c - (z_old,c + A_c / beta).
 
     The target pi* is known at K candidates. All other tokens are one lump in it: one bin with the mass that they have,
@@ -254,8 +267,6 @@ class LCO:
         weighted: reads "token_weight" [N].
         rho: of target rho.
     """
-
-    per = "token"
 
     def __init__(
         self,
@@ -277,7 +288,7 @@ class LCO:
         values, logprobs, entropy = (self._divergence if self.loss == "kld" else self._distance)(batch, held)
         if self.weighted:
             values = values * batch.signals["token_weight"]
-        metrics = told(logprobs, entropy, held.advantages[:, 0])
+        metrics = policy_metrics(logprobs, entropy, held.advantages[:, 0])
         return batch.losses(values, **metrics, ratio=ratios(logprobs.detach(), held.logprobs[:, 0]))
 
     def _divergence(self, batch: TokenBatch, held: Candidates) -> tuple[Tensor, Tensor, Tensor]:
@@ -311,12 +322,12 @@ class LCO:
         return (sizes * held.mask).sum(dim=1), logprobs, entropy
 
 
-def build(config: Config, policy: nn.Module, credit: Any = None) -> Plan:
+def build(config: Config, policy: nn.Module, reward_model: Any = None) -> Plan:
     rho = Rho(config.rho_up, config.rho_down, config.rho_ceiling, config.rho_floor)
     return Plan(
         LCO(config.loss, config.target, keep=config.outside == "keep", weighted=config.halves, rho=rho),
-        credit=Advantages(config),
-        readers=(credit,) if credit else (),
+        advantages=CandidateAdvantages(config),
+        rollout_signals=(reward_model,) if reward_model else (),
     )
 
 

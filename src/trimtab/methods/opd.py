@@ -3,7 +3,7 @@
 from pydantic import Field
 from torch import nn
 
-from trimtab.core import Method, MethodConfig, Plan, Rollouts, Wants
+from trimtab.core import AdvantageEstimator, Method, MethodConfig, Plan, Rollouts, Wants
 from trimtab.objectives.policy_gradient import PolicyGradient
 from trimtab.signals.frozen import FrozenModel
 
@@ -14,19 +14,19 @@ class Config(MethodConfig):
     answers it never moves."""
 
 
-class LogRatio:
+class LogRatio(AdvantageEstimator):
     """A_t = log p(y_t) - log q_old(y_t): on own answers its mean is minus KL(q || p), token by token."""
 
-    candidates = 0
     needs = frozenset({"teacher", "old"})
-    provides = frozenset({"advantages"})
 
     def __call__(self, rollouts: Rollouts) -> dict:
         return {"advantages": rollouts.signals["teacher"] - rollouts.signals["old"]}
 
 
 def build(config: Config, policy: nn.Module, teacher: FrozenModel) -> Plan:
-    return Plan(PolicyGradient(config.epsilon, config.epsilon), credit=LogRatio(), readers=(teacher.labels_only(),))
+    return Plan(
+        PolicyGradient(config.epsilon, config.epsilon), advantages=LogRatio(), rollout_signals=(teacher.labels_only(),)
+    )
 
 
 METHOD = Method(

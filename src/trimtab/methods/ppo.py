@@ -5,17 +5,17 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from trimtab.core import Method, MethodConfig, Plan, Rollouts, Wants
+from trimtab.core import AdvantageEstimator, Method, MethodConfig, Plan, Rollouts, Wants
 from trimtab.objectives.advantages import at_last, gae, kl_penalised, standardised
-from trimtab.objectives.credit import gather
 from trimtab.objectives.policy_gradient import PolicyGradient
+from trimtab.objectives.reward_models import gather
 
 
 class Config(MethodConfig):
-    credit: Literal["tokens", "last_everywhere", "last", "outcome"] = "tokens"
-    """What a token is paid by the reward model `models.credit`: its own score; the score of the answer's last token,
-    at every token; or that at the last token alone. outcome: the answer's reward, at its last token, and no reward
-    model. Scores are divided by their standard deviation over all tokens."""
+    token_reward: Literal["tokens", "last_everywhere", "last", "outcome"] = "tokens"
+    """What a token is paid by the reward model: its own score; the score of the answer's last token, at every token; or
+    that at the last token alone. outcome: the answer's reward, at its last token, and no reward model. Scores are
+    divided by their standard deviation over all tokens."""
     advantage: Literal["value", "gae"] = "value"
     """What is paid for the token less the critic's value of what stands before it (Q - V), or generalised advantages
     over all that follows."""
@@ -41,16 +41,16 @@ class Config(MethodConfig):
 
     @model_validator(mode="after")
     def _every_token_is_paid(self) -> "Config":
-        if self.advantage == "value" and self.credit in ("last", "outcome"):
+        if self.advantage == "value" and self.token_reward in ("last", "outcome"):
             raise ValueError(
-                f"credit {self.credit} pays the last token alone, and advantage value looks at no later one; "
-                "say advantage: gae"
+                f"token_reward {self.token_reward} pays the last token alone, and advantage value looks at no later "
+                "one; say advantage: gae"
             )
         return self
 
     @model_validator(mode="after")
     def _nothing_idle(self) -> "Config":
-        self.only(self.credit != "outcome", "credits of a reward model", "center")
+        self.only(self.token_reward != "outcome", "token_reward of a reward model", "center")
         self.only(self.advantage == "value", "advantage: value", "value_coef")
         self.only(self.advantage == "gae", "advantage: gae", "gamma", "lam")
         self.only(self.gamma > 0, "a gamma above 0", "lam")
@@ -59,15 +59,14 @@ class Config(MethodConfig):
         return self
 
 
-class Credit:
+class TokenAdvantages(AdvantageEstimator):
     """A_t = R_t - c_v V_t / std(V), or generalised advantages; the critic's targets are R_t, or A_t + V_t."""
 
-    candidates = 0
     provides = frozenset({"advantages", "returns"})
 
     def __init__(self, config: Config):
         self.config = config
-        scores = set() if config.credit == "outcome" else {"token_scores"}
+        scores = set() if config.token_reward == "outcome" else {"token_scores"}
         self.needs = frozenset({"values"} | scores | ({"old", "reference"} if config.kl_coef else set()))
 
     def __call__(self, rollouts: Rollouts) -> dict:
@@ -83,10 +82,10 @@ class Credit:
 
     def _paid(self, rollouts: Rollouts) -> Tensor:
         batch, center = rollouts.batch, self.config.center
-        if self.config.credit == "outcome":
+        if self.config.token_reward == "outcome":
             return at_last(batch, rollouts.of_token(rollouts.rewards))
         scores = rollouts.signals["token_scores"]
-        match self.config.credit:
+        match self.config.token_reward:
             case "last_everywhere":
                 return standardised(gather(batch, scores, "last")[batch.row], center)
             case "last":
@@ -94,12 +93,12 @@ class Credit:
         return standardised(scores, center)
 
 
-def build(config: Config, policy: nn.Module, critic: Any, credit: Any = None, reference: Any = None) -> Plan:
-    given = [critic, credit, reference.labels_only() if reference else None]
+def build(config: Config, policy: nn.Module, critic: Any, reward_model: Any = None, reference: Any = None) -> Plan:
+    given = [critic, reward_model, reference.labels_only() if reference else None]
     return Plan(
         PolicyGradient(config.epsilon, config.epsilon),
-        credit=Credit(config),
-        readers=[reader for reader in given if reader is not None],
+        advantages=TokenAdvantages(config),
+        rollout_signals=[signal for signal in given if signal is not None],
     )
 
 
@@ -111,7 +110,7 @@ METHOD = Method(
     config=Config,
     build=build,
     wants=lambda config: Wants(
-        credit=config.credit != "outcome",
+        credit=config.token_reward != "outcome",
         critic=config.critic_learning_rate,
         critic_reduction="token_mean" if config.critic_mean == "token" else "sequence_mean",
         start=config.kl_coef > 0,

@@ -6,9 +6,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from trimtab.core import Losses, Method, MethodConfig, Plan, Reduction, TokenBatch, Wants
+from trimtab.core import Losses, Method, MethodConfig, Objective, Plan, Reduction, TokenBatch, Wants
 from trimtab.objectives.policy_gradient import ratios
-from trimtab.signals.snapshot import Snapshot
+from trimtab.signals.snapshot import PolicySnapshot
 
 
 class Config(MethodConfig):
@@ -67,11 +67,11 @@ def psft_values(logprobs: Tensor, snapshot_logprobs: Tensor, epsilon: float | No
     return -ratio if epsilon is None else -ratio.clamp(max=1 + epsilon)
 
 
-class PSFT:
+class PSFT(Objective):
     """loss = -min(r_t, 1 + epsilon); and before the update `first` that of SFT, -log pi(y_t)"""
 
     needs = frozenset({"snapshot"})
-    per, ratio = "token", "snapshot"
+    ratio = "snapshot"
 
     def __init__(self, epsilon: float | None, first: int = 0):
         self.epsilon, self.first = epsilon, first
@@ -118,11 +118,10 @@ def window(config: Config) -> tuple[int, int] | None:
 
 def build(config: Config, policy: nn.Module) -> Plan:
     updates = None if config.refresh is None else config.refresh * config.inner_epochs
-    snapshot = Snapshot(updates, config.warmup_sft_steps)
+    snapshot = PolicySnapshot(updates, config.warmup_sft_steps)
     return Plan(
         PSFT(config.epsilon, config.warmup_sft_steps),
         signals=(snapshot,),
-        callbacks=(snapshot,),
         reduction=REDUCTIONS[config.loss_agg],
         window=window(config),
     )

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from trimtab.core import Method, MethodConfig, Plan, Wants
-from trimtab.objectives.credit import Pairs, bradley_terry
+from trimtab.objectives.reward_models import Pairs, bradley_terry
 
 
 class Config(MethodConfig):

@@ -1,4 +1,4 @@
-"""REINFORCE: own answers become likelier by their reward, or token by token by a reward model's scores."""
+"""REINFORCE: completions become likelier by their reward, or token by token by a reward model's scores."""
 
 from typing import Any, Literal
 
@@ -6,30 +6,32 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from trimtab.core import Method, MethodConfig, Plan, Rollouts, TokenBatch, Wants
+from trimtab.core import AdvantageEstimator, Method, MethodConfig, Plan, Rollouts, TokenBatch, Wants
 from trimtab.objectives.advantages import group_mean, kl_penalised, leave_one_out, standardised
-from trimtab.objectives.credit import gather
 from trimtab.objectives.policy_gradient import Reinforce
+from trimtab.objectives.reward_models import gather
 
 
 class Config(MethodConfig):
-    credit: Literal["outcome", "tokens"] = "outcome"
-    """What a token is paid: the reward of its whole answer, or its own score by the reward model `models.credit`,
+    token_reward: Literal["outcome", "tokens"] = "outcome"
+    """What a token is paid: the reward of its whole answer, or its own score by the reward model `models.reward_model`,
     divided by the standard deviation of all scores."""
     baseline: Literal["none", "mean", "leave_one_out"] = "none"
     """What is taken from the reward of an answer: nothing, the mean of all answers to the prompt, or of the others."""
     center: bool = False
-    """Of credit tokens: take the mean from the scores first. The paper does, the authors' code (this default) not;
-    without it, scores that all have one sign push all tokens one way."""
+    """Of token_reward tokens: take the mean from the scores first. The paper does, the authors' code (this default)
+    not; without it, scores that all have one sign push all tokens one way."""
     kl_coef: float = Field(0.0, ge=0)
     """Taken from a token for each nat between its log-probability and that under the start, in either direction."""
 
     @model_validator(mode="after")
     def _one_baseline(self) -> "Config":
-        if self.credit == "tokens" and self.baseline != "none":
-            raise ValueError(f"baseline {self.baseline} is of credit outcome; of credit tokens say center: true")
-        if self.credit == "outcome" and self.center:
-            raise ValueError("center is of credit tokens; of credit outcome say baseline: mean")
+        if self.token_reward == "tokens" and self.baseline != "none":
+            raise ValueError(
+                f"baseline {self.baseline} is of token_reward outcome; of token_reward tokens say center: true"
+            )
+        if self.token_reward == "outcome" and self.center:
+            raise ValueError("center is of token_reward tokens; of token_reward outcome say baseline: mean")
         return self
 
 
@@ -42,26 +44,23 @@ def mean_at_last(batch: TokenBatch, rewards: Tensor) -> Tensor:
     return torch.where(last, gather(batch, rewards, "mean")[batch.row], rewards)
 
 
-class Credit:
+class ScoreAdvantages(AdvantageEstimator):
     """A_t = r - baseline, or R_t = score_t / std with the mean of the answer at its last token."""
-
-    candidates = 0
-    provides = frozenset({"advantages"})
 
     def __init__(self, config: Config):
         self.config = config
-        tokens = {"token_scores"} if config.credit == "tokens" else set()
+        tokens = {"token_scores"} if config.token_reward == "tokens" else set()
         self.needs = frozenset(tokens | ({"old", "reference"} if config.kl_coef else set()))
 
     def __call__(self, rollouts: Rollouts) -> dict:
         config, signals = self.config, rollouts.signals
-        if config.credit == "tokens":
+        if config.token_reward == "tokens":
             found = standardised(signals["token_scores"], config.center)
         else:
             found = rollouts.of_token(self._of_answers(rollouts.rewards, rollouts.group))
         if config.kl_coef:
             found = kl_penalised(found, signals["old"], signals["reference"], config.kl_coef)
-        return {"advantages": mean_at_last(rollouts.batch, found) if config.credit == "tokens" else found}
+        return {"advantages": mean_at_last(rollouts.batch, found) if config.token_reward == "tokens" else found}
 
     def _of_answers(self, rewards: Tensor, group: Tensor) -> Tensor:
         match self.config.baseline:
@@ -72,11 +71,10 @@ class Credit:
         return rewards
 
 
-def build(config: Config, policy: nn.Module, credit: Any = None, reference: Any = None) -> Plan:
-    readers = [credit] if credit else []
-    return Plan(
-        Reinforce(), credit=Credit(config), readers=[*readers, *([reference.labels_only()] if reference else [])]
-    )
+def build(config: Config, policy: nn.Module, reward_model: Any = None, reference: Any = None) -> Plan:
+    given = [reward_model, reference.labels_only() if reference else None]
+    read = [signal for signal in given if signal is not None]
+    return Plan(Reinforce(), advantages=ScoreAdvantages(config), rollout_signals=read)
 
 
 METHOD = Method(
@@ -86,6 +84,6 @@ METHOD = Method(
     "and their mean at the answer's last token",
     config=Config,
     build=build,
-    wants=lambda config: Wants(credit=config.credit == "tokens", start=config.kl_coef > 0),
+    wants=lambda config: Wants(credit=config.token_reward == "tokens", start=config.kl_coef > 0),
     loop="rollouts",
 )

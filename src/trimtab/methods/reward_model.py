@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from trimtab.core import Method, MethodConfig, Plan, Wants
-from trimtab.objectives.credit import (
+from trimtab.objectives.reward_models import (
     Outcomes,
     Pairs,
     StepRatings,

@@ -1,14 +1,14 @@
-"""RLOO: an own answer as a whole is one action, held against the mean of the other answers to its prompt."""
+"""RLOO: a completion as a whole is one action, held against the mean of the other answers to its prompt."""
 
 from typing import Any
 
 from pydantic import Field
 from torch import nn
 
-from trimtab.core import Losses, Method, MethodConfig, Plan, Rollouts, TokenBatch, Wants
+from trimtab.core import AdvantageEstimator, Losses, Method, MethodConfig, Objective, Plan, Rollouts, TokenBatch, Wants
 from trimtab.objectives.advantages import leave_one_out
-from trimtab.objectives.credit import gather
 from trimtab.objectives.policy_gradient import clipped, clipped_surrogate, ratios
+from trimtab.objectives.reward_models import gather
 
 
 class Config(MethodConfig):
@@ -20,11 +20,8 @@ class Config(MethodConfig):
     """Taken from an answer's reward for each nat by which it is likelier than under the start."""
 
 
-class LeaveOneOut:
+class LeaveOneOut(AdvantageEstimator):
     """A = R - mean of the others' R, with R = reward - kl sum_t (log pi_old - log pi_start)."""
-
-    candidates = 0
-    provides = frozenset({"advantages"})
 
     def __init__(self, kl: float):
         self.kl = kl
@@ -37,7 +34,7 @@ class LeaveOneOut:
         return {"advantages": rollouts.of_token(leave_one_out(rewards, rollouts.group))}
 
 
-class WholeAnswers:
+class WholeAnswers(Objective):
     """loss = -min(r A, clip(r, 1 - low, 1 + high) A), r the ratio of the probabilities of a whole answer."""
 
     per, ratio = "sequence", "old"
@@ -66,8 +63,8 @@ def build(config: Config, policy: nn.Module, reference: Any = None) -> Plan:
     return Plan(
         WholeAnswers(config.epsilon, config.epsilon_high or config.epsilon),
         reduction="sequence_mean",
-        credit=LeaveOneOut(config.kl),
-        readers=(reference.labels_only(),) if reference else (),
+        advantages=LeaveOneOut(config.kl),
+        rollout_signals=(reference.labels_only(),) if reference else (),
     )
 
 

@@ -5,11 +5,11 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from torch import nn
 
-from trimtab.core import Losses, Method, MethodConfig, Plan, TokenBatch, Wants
+from trimtab.core import Losses, Method, MethodConfig, Objective, Plan, TokenBatch, Wants
 from trimtab.data.stored import WEAK_DELTA
 from trimtab.signals.columns import Column
 from trimtab.signals.frozen import FrozenModel
-from trimtab.signals.start import WithoutAdapter
+from trimtab.signals.initial_policy import InitialPolicy
 
 
 class Config(MethodConfig):
@@ -31,7 +31,7 @@ class Config(MethodConfig):
         return self
 
 
-class WSPO:
+class WSPO(Objective):
     """loss = (gamma ds - dw)^2 - c log pi, with ds = log pi - log pi_ref of the policy and dw the same of the weak
     pair"""
 
@@ -57,7 +57,7 @@ class WSPO:
 def build(
     config: Config,
     policy: nn.Module,
-    reference: FrozenModel | WithoutAdapter | Column,
+    reference: FrozenModel | InitialPolicy | Column,
     weak_aligned: FrozenModel | None = None,
     weak_reference: FrozenModel | None = None,
 ) -> Plan:

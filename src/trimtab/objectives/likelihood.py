@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from trimtab.core import Losses, TokenBatch
+from trimtab.core import Losses, Objective, TokenBatch
 from trimtab.objectives.divergence import reverse_kl
 
 LARGEST_LOG_RATIO = 20.0
@@ -28,7 +28,7 @@ def k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     return torch.expm1(log_ratio) - log_ratio
 
 
-class Likelihood:
+class Likelihood(Objective):
     """loss = -sg(w_t) log pi(y_t) + c KL(pi || pi_ref)
 
     Args:
@@ -38,8 +38,6 @@ class Likelihood:
         kl: c.
         full_kl: the KL is summed over the vocabulary, and not estimated by `k3` from the answer token.
     """
-
-    per = "token"
 
     def __init__(
         self,

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from trimtab.core import Losses, TokenBatch
+from trimtab.core import Losses, Objective, TokenBatch
 
 
-class Match:
+class Match(Objective):
     """loss = (1 - c) D(p, q) - (c + n) log q(y_t), with p the teacher and q the policy
 
     Args:
@@ -18,7 +18,6 @@ class Match:
     """
 
     needs = frozenset({"teacher"})
-    per = "token"
 
     def __init__(
         self,

@@ -1,9 +1,9 @@
-"""Policy gradients: raise or lower the probability of each token of an own answer by what it was worth."""
+"""Policy gradients: raise or lower the probability of each token of a completion by what it was worth."""
 
 import torch
 from torch import Tensor
 
-from trimtab.core import Losses, TokenBatch
+from trimtab.core import Losses, Objective, TokenBatch
 from trimtab.objectives.likelihood import LARGEST_LOG_RATIO, k3
 
 
@@ -52,7 +52,7 @@ def clipped(
     return torch.where(advantages > 0, grown, (fallen | far) & (advantages < 0))
 
 
-def told(logprobs: Tensor, entropy: Tensor, advantages: Tensor) -> dict[str, Tensor]:
+def policy_metrics(logprobs: Tensor, entropy: Tensor, advantages: Tensor) -> dict[str, Tensor]:
     """Metrics of every policy gradient, [N] each."""
     return {
         "nll": -logprobs,
@@ -62,7 +62,7 @@ def told(logprobs: Tensor, entropy: Tensor, advantages: Tensor) -> dict[str, Ten
     }
 
 
-class PolicyGradient:
+class PolicyGradient(Objective):
     """loss = -min(r_t A_t, clip(r_t, 1 - low, 1 + high) A_t) + c r_t KL_t(pi || pi_ref), r_t only if `kl_ratio`
 
     Reads "advantages" [N] and, where several updates are made with the same answers, "old" [N]; without it the policy
@@ -74,7 +74,7 @@ class PolicyGradient:
             divergence of the policy (arXiv:2512.02556). TRL does so too. False: as printed in arXiv:2402.03300.
     """
 
-    per, ratio = "token", "old"
+    ratio = "old"
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class PolicyGradient:
         advantages = batch.signals["advantages"]
         old = batch.logprobs(of="old") if "old" in batch.signals else logprobs.detach()
         values = clipped_surrogate(logprobs, old, advantages, self.low, self.high, self.dual)
-        metrics = told(logprobs, entropy, advantages)
+        metrics = policy_metrics(logprobs, entropy, advantages)
         metrics["ratio"] = ratio = ratios(logprobs, old)
         metrics["clip_fraction"] = clipped(logprobs, old, advantages, self.low, self.high, self.dual).float()
         if self.kl:
@@ -103,26 +103,24 @@ class PolicyGradient:
         return batch.losses(values, **metrics)
 
 
-class Reinforce:
+class Reinforce(Objective):
     """loss = -A_t log pi(y_t), the gradient at its plainest: it knows no old policy and no bound."""
 
-    per = "token"
     needs = frozenset({"advantages"})
 
     def __call__(self, batch: TokenBatch) -> Losses:
         logprobs, entropy = batch.logprobs_and_entropy()
         advantages = batch.signals["advantages"]
-        return batch.losses(-advantages * logprobs, **told(logprobs, entropy, advantages))
+        return batch.losses(-advantages * logprobs, **policy_metrics(logprobs, entropy, advantages))
 
 
-class Critic:
+class ValueLoss(Objective):
     """loss = (V_t - R_t)^2, of a model whose "policy" signal is the value [N] of what stands before each token.
 
     Under the reduction "token_mean" every answer token of an update counts the same, as in the authors' code of Q-RM
     (arXiv:2505.23363) and in TRL's and verl's PPO; under "sequence_mean" every answer.
     """
 
-    per = "token"
     needs = frozenset({"returns"})
 
     def __call__(self, batch: TokenBatch) -> Losses:

@@ -7,14 +7,13 @@ time, so the normalisers are summed up beforehand, by `PositionSums` in a pass o
 import torch
 from torch import Tensor
 
-from trimtab.core import Losses, TokenBatch
+from trimtab.core import Losses, Objective, TokenBatch
 
 
-class PositionSums:
+class PositionSums(Objective):
     """An "objective" that is only read: log sum_t exp h_t[v] of each row, for the policy and the teacher."""
 
     needs = frozenset({"teacher"})
-    per = "token"
 
     def __init__(self) -> None:
         self.rows: dict[str, dict[int, Tensor]] = {"policy": {}, "teacher": {}}
@@ -34,11 +33,11 @@ class PositionSums:
         return torch.stack([rows.get(row, empty) for row in range(number)])
 
 
-class PositionAxis:
+class PositionAxis(Objective):
     """values_t = sum_v p_t[v] (log p_t[v] - log q_t[v]), p and q the softmax of column v over a row's positions."""
 
     needs = frozenset({"teacher", "policy_sums", "teacher_sums"})
-    per, ratio = "token", "policy_sums"
+    ratio = "policy_sums"
 
     def __call__(self, batch: TokenBatch) -> Losses:
         log_q = batch.logits().float() - batch.logits("policy_sums")

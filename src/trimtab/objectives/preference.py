@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from trimtab.core import Losses, TokenBatch
+from trimtab.core import Losses, Objective, TokenBatch
 
 
 def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
@@ -19,7 +19,7 @@ def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
     return -F.logsigmoid(beta * (chosen - rejected))
 
 
-class DPO:
+class DPO(Objective):
     """loss = -log sigma(beta ((log pi(y_w) - log pi_ref(y_w)) - (log pi(y_l) - log pi_ref(y_l))))
 
     Both sequences of a pair carry the pair's loss, so the mean over sequences is the mean over pairs.

@@ -29,7 +29,7 @@ LABELS = {
     "strong_ratio": "log-ratio of the policy",
     "weak_ratio": "log-ratio of the weak pair",
     "brier": "Brier score",
-    "credit_auc": "token credits against outcomes",
+    "token_score_auc": "token scores against outcomes",
     "groups_without_signal": "groups whose answers earn alike",
     "frac_reward_zero_std": "groups whose answers earn alike",
     "completions/mean_length": "completion length",
@@ -41,7 +41,7 @@ LABELS = {
     "completions/max_terminated_length": "longest completion that ends",
     "seconds_generation": "seconds of generating",
     "seconds_reward": "seconds of rewarding",
-    "seconds_credit": "seconds of token credit",
+    "seconds_advantages": "seconds of advantages",
     "step_time": "seconds of a step",
     "teacher_nll": "the teacher's negative log-likelihood",
     # what became of rows

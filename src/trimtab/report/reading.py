@@ -37,7 +37,7 @@ class Run:
     generations: dict[int, list[tuple[str, str]]] = field(default_factory=dict)
     """step -> [(prompt, text)]"""
     rollouts: list[dict[str, Any]] = field(default_factory=list)
-    """answers of the policy in training, with reward, tokens and their credits, in their order"""
+    """answers of the policy in training, with reward, tokens and their advantages, in their order"""
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """title -> rows, what the run tabulated last under that title"""
     notes: list[str] = field(default_factory=list)

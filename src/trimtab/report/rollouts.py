@@ -7,7 +7,7 @@ import numpy as np
 
 from trimtab.report.reading import Run
 
-PARTS = {"generation": "writing answers", "reward": "judging them", "credit": "credit of their tokens"}
+PARTS = {"generation": "writing answers", "reward": "judging them", "advantages": "advantages of their tokens"}
 SHOWN = 4
 """rollouts of each kind on the page at most"""
 
@@ -34,7 +34,7 @@ def _stability(run: Run) -> list[dict[str, Any]]:
         "one_outcome": "share of batches in which the reward model had nothing to learn: one outcome in every group",
         "unknown_tokens": "share of tokens drawn that another model does not know, and that are not learnt",
         "completions/clipped_ratio": "share of answers cut at the limit",
-        "credit_auc": "token credits against outcomes (AUC, 0.5 is chance)",
+        "token_score_auc": "token scores of the reward model against outcomes (AUC, 0.5 is chance)",
     }
     rows = []
     for key, name in names.items():
@@ -72,7 +72,9 @@ def shown(run: Run) -> list[tuple[str, list[dict[str, Any]]]]:
     its side); without advantages of single tokens the strength is 0.
     """
     chosen = kinds(run.rollouts)
-    largest = max((abs(value) for _, rows in chosen for row in rows for value in row.get("credits") or []), default=0.0)
+    largest = max(
+        (abs(value) for _, rows in chosen for row in rows for value in row.get("advantages") or []), default=0.0
+    )
     return [(kind, [_one(row, largest or 1.0) for row in rows]) for kind, rows in chosen]
 
 
@@ -94,18 +96,18 @@ def kinds(rollouts: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, 
 
 
 def _one(row: dict[str, Any], largest: float) -> dict[str, Any]:
-    prompt, credits = row["prompt"], row.get("credits") or []
+    prompt, advantages = row["prompt"], row.get("advantages") or []
     text = prompt if isinstance(prompt, str) else "\n\n".join(str(turn.get("content", "")) for turn in prompt)
     tokens = row.get("tokens") or []
-    if len(credits) != len(tokens):
-        credits = [0.0] * len(tokens)
+    if len(advantages) != len(tokens):
+        advantages = [0.0] * len(tokens)
     return {
         "step": row["step"],
         "prompt": text,
         "reward": row["reward"],
         "tokens": [
             (token, value, round(abs(value) / largest, 3), "low" if value < 0 else "high")
-            for token, value in zip(tokens, credits)
+            for token, value in zip(tokens, advantages)
         ],
     }
 

@@ -13,6 +13,7 @@ from trimtab.common.terminal import say
 from trimtab.data.collate import Collator, length_sorted
 from trimtab.evals.models import HFModel
 from trimtab.evals.runner import ask, measures
+from trimtab.objectives.reward_models import RewardObjective
 from trimtab.runs.job import Job
 from trimtab.train import answers, heldout
 from trimtab.train.events import EventLog
@@ -55,7 +56,7 @@ def evaluator(
                 batch=recipe.eval.batch_size, seed=recipe.seed, kwargs=args.chat_template_kwargs,
             )  # fmt: skip
         elif job.heldout is not None:
-            judged = hasattr(job.plan.objective, "judge")
+            judged = isinstance(job.plan.objective, RewardObjective)
             plain = Collator(job.collator.pad_id, job.collator.vocab_size)  # answers alone, whatever training reads
             collator = job.collator if judged else plain
             batches = length_sorted(job.heldout.rows, collator, recipe.eval.batch_size, args.device)

@@ -35,6 +35,7 @@ from trimtab.models.forward import add_objective_forward, crop_to
 from trimtab.models.identity_layer import bypass, identity_layer, insert_identity_layer, train_only_identity_layer
 from trimtab.models.masters import train_in_float32
 from trimtab.models.scalar_head import add_score_forward, as_critic, with_scalar_head
+from trimtab.objectives.reward_models import RewardObjective
 from trimtab.rewards import verifiable as rewards
 from trimtab.runs.policy import (
     Shared,
@@ -50,13 +51,13 @@ from trimtab.runs.recipe import FROZEN, STORED, Models, Recipe, policy_source
 from trimtab.runs.rows import adopt_run_date, check_asked, check_ids, check_tasks, prepare_pairs, prepare_source
 from trimtab.runs.run_folder import RunError
 from trimtab.runs.signature import dtypes, models_facts, own_code, rewarded, suite_facts
+from trimtab.signals.auxiliary import ValueModel
 from trimtab.signals.base import common_vocab, models_of
-from trimtab.signals.candidates import CreditAtCandidates
+from trimtab.signals.candidates import RewardModelAtCandidates
 from trimtab.signals.columns import Column
 from trimtab.signals.frozen import FrozenModel
-from trimtab.signals.learning import Critic
+from trimtab.signals.initial_policy import InitialPolicy
 from trimtab.signals.reward_model import ScoreSpec, TokenRewardModel, load_reward_model, score_spec_of
-from trimtab.signals.start import WithoutAdapter
 from trimtab.train import settings
 from trimtab.train.epochs import Epoch, epoch_of, updates_asked
 from trimtab.train.rollouts import check_buffer, rollout_config
@@ -240,17 +241,17 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
     if wants.start and "reference" not in given:
         whole = wants.start == "distribution"
         given["reference"] = (
-            WithoutAdapter(off, policy=policy, distribution=whole) if off else _frozen_copy(start, "reference", recipe)
+            InitialPolicy(off, policy=policy, distribution=whole) if off else _frozen_copy(start, "reference", recipe)
         )
     if recipe.eval.kl_to_initial:
         held_signals.append(_frozen_copy(start, "start", recipe))
     if wants.credit:
-        given["credit"] = _credit(models, wants)
+        given["reward_model"] = _reward_model(models, wants)
     if wants.critic is not None:
-        begun = given["credit"].models[0] if wants.credit else start
+        begun = given["reward_model"].models[0] if wants.credit else start
         assert begun is not None
         critic = as_critic(deepcopy(begun), recipe.seed)
-        given["critic"] = Critic(critic, wants.critic, reduction=wants.critic_reduction)
+        given["critic"] = ValueModel(critic, wants.critic, reduction=wants.critic_reduction)
     plan = method.build(options, policy, **given)
     _crop(policy, plan, held_signals, stored.vocabulary(recipe.data.train) if wants.columns else None)
     if train_in_float32(policy):
@@ -275,7 +276,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
         "policy": f"{shown(models.policy)} {trained}",
         **{role: f"{getattr(models, role)} {found}" for role, found in prints.items()},
         **(
-            {"reward_model": f"{models.reward_model} {fingerprint.of_model(given['credit'].models[0])}"}
+            {"reward_model": f"{models.reward_model} {fingerprint.of_model(given['reward_model'].models[0])}"}
             if wants.credit
             else {}
         ),
@@ -331,7 +332,7 @@ def _crop(policy: Any, plan: Plan, heldout: Sequence[FrozenModel], stored: int |
         heldout: what is read beside rows that are not trained on, where objectives crop by themselves.
         stored: ids that stored columns are over.
     """
-    parts = (*plan.signals, *plan.readers, *plan.learners)
+    parts = (*plan.signals, *plan.rollout_signals)
     vocab = common_vocab([policy, *models_of(parts)])
     for model in models_of(heldout):  # an earlier stage may have cropped it
         crop_to(model, common_vocab([model]))
@@ -339,19 +340,19 @@ def _crop(policy: Any, plan: Plan, heldout: Sequence[FrozenModel], stored: int |
         crop_to(model, min(vocab, stored or vocab))
 
 
-def _credit(models: Models, wants: Wants) -> TokenRewardModel | CreditAtCandidates:
-    """The reward model whose scores are the credit."""
+def _reward_model(models: Models, wants: Wants) -> TokenRewardModel | RewardModelAtCandidates:
+    """The reward model whose scores the advantages are made of."""
     assert models.reward_model is not None
-    credit = load_reward_model(models.reward_model, dtype=models.frozen_dtype)
+    found = load_reward_model(models.reward_model, dtype=models.frozen_dtype)
     if wants.credit_candidates is None:
-        return credit.as_credit()
-    return CreditAtCandidates(credit, wants.credit_candidates == "model", wants.credit_measured)
+        return found.scores_as_trained()
+    return RewardModelAtCandidates(found, wants.credit_candidates == "model", wants.credit_measured)
 
 
 def _dropout(recipe: Recipe, plan: Plan, policy: Any) -> tuple[dict[str, str], str]:
     """The signature's line of the policy's dropout, where it matters, and what the user should know."""
     rates, asked = noise.rates(policy), recipe.training.get("disable_dropout")
-    if not rates or (asked is None and plan.ratio is None):
+    if not rates or (asked is None and plan.objective.ratio is None):
         return {}, ""
     said = ", ".join(f"{name} {rate:g}" for name, rate in sorted(rates.items()))
     if asked is not None:
@@ -412,6 +413,7 @@ def _reading(recipe: Recipe, plan: Plan, start: str, reference: str | None) -> S
         place = policy if name == start else stored_place
     if "reference" not in plan.objective.needs:
         place = name = None
+    assert isinstance(plan.objective, RewardObjective)
     return score_spec_of(plan.objective, reference=place, reference_fingerprint=name, method=recipe.method)
 
 
@@ -442,6 +444,5 @@ def _frozen_copy(start: PreTrainedModel | None, name: str, recipe: Recipe) -> Fr
 
 def move_frozen(job: Job, device: torch.device) -> None:
     """Frozen models go where the policy is."""
-    for signal in [*job.plan.signals, *job.plan.readers, *job.plan.learners, *job.heldout_signals]:
-        for model in getattr(signal, "models", ()):
-            model.to(device)
+    for model in models_of([*job.plan.signals, *job.plan.rollout_signals, *job.heldout_signals]):
+        model.to(device)

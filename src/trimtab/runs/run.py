@@ -225,7 +225,7 @@ def _execute(job: Job, folder: Path, resume: bool, console: Console) -> Result:
     evaluate = evaluator(job, args, log, console, tell)
     events = WriteEvents(log, evaluate, recipe.eval.every)
     budget = [] if job.seconds is None else [Budget(job.seconds)]
-    trainer = _trainer(job, args, log, [events, progress, interrupt, *budget, *job.plan.callbacks])
+    trainer = _trainer(job, args, log, [events, progress, interrupt, *budget])
     if job.starts_from_reference:
         trainer.reference_dtype = STORED if recipe.models.reference == STORED else recipe.models.frozen_dtype
 
@@ -269,15 +269,13 @@ def _execute(job: Job, folder: Path, resume: bool, console: Console) -> Result:
     trainer.accelerator.wait_for_everyone()
     if main:
         say(console, "saving the model and writing the report")
-        told = (*job.plan.learners, *([trainer] if isinstance(trainer, RolloutTrainer) else []))
-        learnt = [remark for one in told for remark in one.remarks()]
+        learnt = [remark for one in (*job.plan.rollout_signals, trainer) for remark in one.remarks()]
         with writing_to(folder / "model"):
             for note in (*learnt, *save_model(trainer, job, folder)):
                 log.event("note", step, text=note)
                 say(console, note)
-        if hasattr(job.plan.objective, "tables"):
-            for title, rows in job.plan.objective.tables(job.tokenizer.decode).items():  # type: ignore[attr-defined]
-                log.event("table", step, title=title, rows=rows)
+        for title, rows in job.plan.objective.tables(job.tokenizer.decode).items():
+            log.event("table", step, title=title, rows=rows)
         log.event("finished", step, seconds=round(events.seconds, 2), tokens=trainer.totals.answer_tokens)
         return Result(folder, report.write([folder]))
     return Result(folder, folder / "report.html")

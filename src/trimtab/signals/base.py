@@ -1,37 +1,18 @@
-"""The contract of a signal, and the forward that signals are read for."""
+"""Signals of a plan, read together, and the forward that they are read for."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor, nn
 
-from trimtab.core import Plan
+from trimtab.core import Plan, Signal
 from trimtab.models.forward import ObjectiveCall, ObjectiveOutput
 
 
-class Signal(Protocol):
-    """Reads a micro-batch and says, for its answer tokens, what the objective wants to know."""
-
-    provides: frozenset[str]
-
-    def __call__(self, policy: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Values by name, over the N answer tokens in the order of `answer_mask(labels)`.
-
-        Args:
-            policy: the model in training, as the trainer holds it.
-            inputs: `input_ids`, `attention_mask` and `labels` [B, T], `row_id` [B].
-
-        Returns:
-            Tensors [N] or [N, V], or `LazyLogits`, without gradient.
-        """
-        ...
-
-
-class Given:
+class Given(Signal):
     """A signal that the caller of a plan hands over with each batch, as a tensor: it stands for the model that a method
     is built with, and gives nothing itself."""
 
-    models = ()
     vocab_size = 0
 
     def __init__(self, name: str):
@@ -41,11 +22,8 @@ class Given:
         """Itself."""
         return self
 
-    def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-        return {}
 
-
-def read_signals(signals: Iterable[Any], policy: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+def read_signals(signals: Iterable[Signal], policy: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
     """What all `signals` say of a micro-batch, by name."""
     found: dict[str, Any] = {}
     for signal in signals:
@@ -53,9 +31,9 @@ def read_signals(signals: Iterable[Any], policy: nn.Module, inputs: Mapping[str,
     return found
 
 
-def models_of(parts: Iterable[Any]) -> list[Any]:
+def models_of(signals: Iterable[Signal]) -> list[Any]:
     """The models besides the policy that these signals read."""
-    return [model for part in parts for model in getattr(part, "models", ())]
+    return [model for signal in signals for model in signal.models]
 
 
 def common_vocab(models: Iterable[Any]) -> int:

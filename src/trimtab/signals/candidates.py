@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trimtab.core import Candidates, Losses, TokenBatch, with_sampled_first
+from trimtab.core import Candidates, Losses, Objective, Signal, TokenBatch, with_sampled_first
 from trimtab.models.forward import add_objective_forward
+from trimtab.signals.initial_policy import read_with
 from trimtab.signals.reward_model import RewardModelError, TokenRewardModel
-from trimtab.signals.start import read_with
 
 
-class Written:
+class CandidateLogprobs(Objective):
     """An "objective" that is only read: what a model thinks of each answer token, and of some others in its place.
 
     Args:
@@ -21,9 +21,6 @@ class Written:
         ids: [N, K] tokens to keep instead.
         vocab: ids from here on are padding that another model of the run does not have, and are no candidates.
     """
-
-    needs = frozenset()
-    per = "token"
 
     def __init__(self, candidates: int = 0, ids: Tensor | None = None, vocab: int | None = None):
         self.candidates = candidates if vocab is None else min(candidates, vocab)
@@ -61,13 +58,13 @@ class Written:
         return found
 
 
-class CreditAtCandidates:
-    """A frozen language model's log-probabilities of the candidates, as "credit" [N, K]; and if `measured` those of the
-    model that it is measured from, as "credit_reference".
+class RewardModelAtCandidates(Signal):
+    """A reward model's log-probabilities of the candidates, as "reward_model" [N, K]; and if `measured` those of the
+    model that it is measured from, as "reward_model_reference".
 
     Args:
-        credit: whose scores come from a language model.
-        chooses: its own likeliest tokens are the candidates, see `choose`; else they are given.
+        reward_model: whose scores come from a language model.
+        chooses: its own likeliest tokens are the candidates, see `choose_candidates`; else they are given.
         measured: the model that it is measured from is read too; else it is let go.
 
     Raises:
@@ -75,45 +72,42 @@ class CreditAtCandidates:
             model that it lacks.
     """
 
-    def __init__(self, credit: TokenRewardModel, chooses: bool = False, measured: bool = False):
-        self.vocab: int | None = None
-        """ids from here on are padding that another model of the run does not have"""
-        if credit.reading.source == "scalar":
+    def __init__(self, reward_model: TokenRewardModel, chooses: bool = False, measured: bool = False):
+        if reward_model.spec.source == "scalar":
             raise RewardModelError(
                 "this reward model has a head that scores the answer's own tokens and says nothing of others; give "
                 "one that is a language model (method ipvrm, q_rm with head logit or logprob, dpo)"
             )
-        self.credit, self.chooses = credit, chooses
-        if measured and credit.reference is None:
+        self.reward_model, self.chooses = reward_model, chooses
+        if measured and reward_model.reference is None:
             raise RewardModelError(
                 "log-ratios were asked for, and this reward model is measured from no other; give one of method ipvrm "
                 "or of kind dpo_rm or implicit_prm"
             )
         if not measured:
-            credit.reference = None
-        elif credit.reference is not None:
-            add_objective_forward(credit.reference.model)
-        self.provides = frozenset({"credit", *(["credit_reference"] if measured else [])})
+            reward_model.reference = None
+        elif reward_model.reference is not None:
+            add_objective_forward(reward_model.reference.model)
+        self.provides = frozenset({"reward_model", *(["reward_model_reference"] if measured else [])})
 
     @property
     def models(self) -> list[PreTrainedModel]:
         """The frozen models, for whoever places them."""
-        return self.credit.models
+        return self.reward_model.models
 
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         """As above, of the `candidate_ids` [N, K] of the inputs."""
-        found = {"credit": _read(self.credit.model, inputs, Written(1, inputs["candidate_ids"]))["candidate_logprobs"]}
-        if self.credit.reference is not None:
-            other = _read(self.credit.reference.model, inputs, Written(1, inputs["candidate_ids"]))
-            found["credit_reference"] = other["candidate_logprobs"]
-        return found
+        read, ids = {"reward_model": self.reward_model.model}, inputs["candidate_ids"]
+        if self.reward_model.reference is not None:
+            read["reward_model_reference"] = self.reward_model.reference.model
+        return {name: _read(one, inputs, CandidateLogprobs(1, ids))["candidate_logprobs"] for name, one in read.items()}
 
-    def choose(self, inputs: Mapping[str, Tensor], number: int) -> Tensor:
+    def choose_candidates(self, inputs: Mapping[str, Tensor], number: int) -> Tensor:
         """[N, number] ids of the tokens that it finds likeliest, the answer token in slot 0."""
-        return _read(self.credit.model, inputs, Written(number, vocab=self.vocab))["candidate_ids"]
+        return _read(self.reward_model.model, inputs, CandidateLogprobs(number, vocab=self.vocab))["candidate_ids"]
 
 
-def _read(model: PreTrainedModel, inputs: Mapping[str, Tensor], written: Written) -> dict[str, Tensor]:
+def _read(model: PreTrainedModel, inputs: Mapping[str, Tensor], written: CandidateLogprobs) -> dict[str, Tensor]:
     with torch.autocast(inputs["labels"].device.type, enabled=False):
         read_with(written, model, inputs, {})
     return written.found()

@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from trimtab.core import answer_mask
+from trimtab.core import Signal, answer_mask
 
 
-class Column:
+class Column(Signal):
     """Gives a column of the dataset that holds one number for each answer token.
 
     The collator lays it out like labels, [B, T]; see `trimtab.data.collate`.
@@ -30,7 +30,7 @@ class Column:
         return {self.name: inputs[self.column][:, 1:][answer_mask(inputs["labels"])]}
 
 
-class Outcome:
+class Outcome(Signal):
     """Gives every token of an answer the row's `outcome`: 1 if the answer is right, 0 if not."""
 
     provides = frozenset({"outcome"})

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from trimtab.common.errors import UserError
-from trimtab.core import LazyLogits, TokenBatch, label_logprobs, predicting
+from trimtab.core import LazyLogits, Signal, TokenBatch, label_logprobs, predicting
 from trimtab.models.forward import backbone, check_head, resolve_head
 
 
-class FrozenModel:
+class FrozenModel(Signal):
     """Runs a frozen model in its own dtype and hands over hidden states and head, never full logits.
 
     With `remember`, each row passes through the model once, alone, and its hidden states are kept in
@@ -21,9 +21,6 @@ class FrozenModel:
     but the row, so a resumed run reads the same bits. After `labels_only` it gives log-probabilities of the
     answer tokens instead, one number for each.
     """
-
-    temperature = 1.0
-    """what its logits are divided by for log-probabilities of the answer tokens"""
 
     def __init__(self, model: PreTrainedModel, *, name: str = "teacher", remember: bool = False):
         check_head(model)

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trimtab.core import LazyLogits
+from trimtab.core import LazyLogits, Signal
 from trimtab.signals.frozen import FrozenModel
 
 
-class FusedTeacher:
+class FusedTeacher(Signal):
     """h = (1 - strength) h_reference + strength h_aligned, raw logits, at every answer token.
 
     A strength of 0 is the reference, 1 the aligned model; outside it extrapolates. Logits are cropped to the

@@ -6,13 +6,13 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trimtab.core import LazyLogits, answer_mask
+from trimtab.core import LazyLogits, Signal, answer_mask
 from trimtab.objectives.positions import PositionSums
 from trimtab.signals.fused import FusedTeacher
-from trimtab.signals.start import read_with
+from trimtab.signals.initial_policy import read_with
 
 
-class WithPositionSums:
+class WithPositionSums(Signal):
     """The teacher's logits, and log sum_t exp h_t[v] of each row for both models: one more forward of the policy.
 
     Args:
@@ -29,9 +29,10 @@ class WithPositionSums:
         """The frozen models, for whoever places them."""
         return self.teacher.models
 
-    def __call__(self, policy: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+    def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         found = self.teacher(policy, inputs)
         sums = PositionSums()
+        assert policy is not None
         read_with(sums, policy, inputs, found)
         labels = inputs["labels"]
         row = answer_mask(labels).nonzero()[:, :1]  # [N, 1]

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trimtab.core import PlanError
+from trimtab.core import PlanError, Signal
 from trimtab.models.forward import add_objective_forward
-from trimtab.signals.candidates import Written
+from trimtab.signals.candidates import CandidateLogprobs
 from trimtab.signals.columns import Column
 from trimtab.signals.frozen import FrozenModel
-from trimtab.signals.start import WithoutAdapter, read_with
+from trimtab.signals.initial_policy import InitialPolicy, read_with
 
 
-class ReferenceAtCandidates:
+class ReferenceAtCandidates(Signal):
     """Its log-probabilities of the `candidate_ids` [N, K] of the inputs, as "reference" [N, K].
 
     Args:
@@ -26,10 +26,8 @@ class ReferenceAtCandidates:
     """
 
     provides = frozenset({"reference"})
-    temperature = 1.0
-    """what its logits are divided by"""
 
-    def __init__(self, reference: FrozenModel | WithoutAdapter | Column):
+    def __init__(self, reference: FrozenModel | InitialPolicy | Column):
         if isinstance(reference, Column):
             raise PlanError(
                 "a stored reference says nothing of tokens that were not written; name the model as models.reference"
@@ -41,10 +39,11 @@ class ReferenceAtCandidates:
     @property
     def models(self) -> list[Any]:
         """The frozen models, for whoever places them."""
-        return list(getattr(self.reference, "models", ()))
+        return list(self.reference.models)
 
-    def __call__(self, policy: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        written, reference = Written(1, inputs["candidate_ids"]), self.reference
+    def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        assert policy is not None
+        written, reference = CandidateLogprobs(1, inputs["candidate_ids"]), self.reference
         frozen = isinstance(reference, FrozenModel)
         alone = torch.autocast(inputs["labels"].device.type, enabled=False)
         with alone if frozen else nullcontext(), nullcontext() if frozen else reference.off():

@@ -12,16 +12,16 @@ from transformers import AutoModelForTokenClassification, PreTrainedModel
 
 from trimtab.common import fingerprint
 from trimtab.common.errors import UserError
-from trimtab.core import LabelLogits, LabelLogprobs, Losses, TokenBatch
+from trimtab.core import LabelLogits, LabelLogprobs, Losses, Objective, Signal, TokenBatch
 from trimtab.models.builtin import ModelNotFound
 from trimtab.models.forward import add_objective_forward, crop_to
 from trimtab.models.loading import DTYPES, cast, load_config, load_model, locate
 from trimtab.models.scalar_head import add_score_forward
 from trimtab.models.student import asked_layers, keep_layers
-from trimtab.objectives.credit import Gathered, Source, gather
+from trimtab.objectives.reward_models import Gathered, RewardObjective, Source, gather
 from trimtab.signals.base import common_vocab
 from trimtab.signals.frozen import FrozenModel
-from trimtab.signals.start import read_with
+from trimtab.signals.initial_policy import read_with
 
 FILE = "trimtab_reward.json"
 """In the folder of a reward model, beside its config.json."""
@@ -36,7 +36,7 @@ class ScoreSpec:
     """How a reward model is read."""
 
     source: Source
-    """of the token scores, see `trimtab.objectives.credit`"""
+    """of the token scores, see `trimtab.objectives.reward_models`"""
     gathered: Gathered
     """what the training made of an answer's scores"""
     beta: float
@@ -54,57 +54,43 @@ class ScoreSpec:
         (folder / FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
 
-def score_spec_of(objective: Any, **known: Any) -> ScoreSpec:
-    """How the model that this objective trains is read.
-
-    Args:
-        objective: of `trimtab.objectives.credit`.
-        known: further fields of `Reading`.
-    """
-    return ScoreSpec(
-        objective.source,
-        getattr(objective, "gathered", "last"),
-        getattr(objective, "beta", 1.0),
-        "outcome" in objective.needs,
-        squash=getattr(objective, "squash", False),
-        **known,
-    )
+def score_spec_of(objective: RewardObjective, **known: Any) -> ScoreSpec:
+    """How the model that this objective trains is read; `known` are further fields."""
+    learnt = "outcome" in objective.needs
+    return ScoreSpec(objective.source, objective.gathered, objective.beta, learnt, squash=objective.squash, **known)
 
 
-class Score:
+class HeadScore(Objective):
     """value = the score of a scalar head."""
-
-    needs = frozenset()
-    per = "token"
 
     def __call__(self, batch: TokenBatch) -> Losses:
         return Losses(batch.logprobs(), {})
 
 
-READERS = {"scalar": Score(), "logit": LabelLogits(), "logprob": LabelLogprobs(), "ratio": LabelLogprobs()}
+READERS = {"scalar": HeadScore(), "logit": LabelLogits(), "logprob": LabelLogprobs(), "ratio": LabelLogprobs()}
 
 
-class TokenRewardModel:
+class TokenRewardModel(Signal):
     """Gives each answer token the score of a frozen reward model, as the signal "token_scores".
 
     Args:
         model: with `add_score_forward`, or `add_objective_forward` where the source is a language model's.
-        reading: how it is read.
+        spec: how it is read.
         reference: for source ratio.
     """
 
     provides = frozenset({"token_scores"})
 
-    def __init__(self, model: PreTrainedModel, reading: ScoreSpec, reference: FrozenModel | None = None):
-        if (reference is None) != (reading.source != "ratio"):
+    def __init__(self, model: PreTrainedModel, spec: ScoreSpec, reference: FrozenModel | None = None):
+        if (reference is None) != (spec.source != "ratio"):
             raise RewardModelError(
-                f"scores of source {reading.source} need {'a' if reference is None else 'no'} reference"
+                f"scores of source {spec.source} need {'a' if reference is None else 'no'} reference"
             )
-        self.model, self.reading = model.eval().requires_grad_(False), reading
+        self.model, self.spec = model.eval().requires_grad_(False), spec
         self.as_trained = False
         self.reference = reference.labels_only() if reference else None
 
-    def as_credit(self) -> "TokenRewardModel":
+    def scores_as_trained(self) -> "TokenRewardModel":
         """The same model, whose token scores are what its training compared: sigma of them where it squashed them."""
         self.as_trained = True
         return self
@@ -117,24 +103,24 @@ class TokenRewardModel:
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         """{"token_scores": [N] float32}, without gradient."""
         with torch.autocast(inputs["labels"].device.type, enabled=False):
-            scores = read_with(READERS[self.reading.source], self.model, inputs, {})
+            scores = read_with(READERS[self.spec.source], self.model, inputs, {})
             if self.reference is not None:
                 scores = scores - self.reference(None, inputs)["reference"]
-        squashed = self.reading.squash and self.as_trained
+        squashed = self.spec.squash and self.as_trained
         return {"token_scores": scores.sigmoid() if squashed else scores}
 
     def values(self, batch: TokenBatch, scores: Tensor) -> Tensor:
         """[N]: the value of each prefix: beta times the mean of its scores (or of their sigma), their sum, or its last
         score, as the model's training gathered them over whole answers."""
-        scores = scores.sigmoid() if self.reading.squash and not self.as_trained else scores
-        match self.reading.gathered:
+        scores = scores.sigmoid() if self.spec.squash and not self.as_trained else scores
+        match self.spec.gathered:
             case "last":
                 found = scores
             case "sum":
                 found = batch.prefix_sum(scores)
             case _:
                 found = gather(batch, scores, "prefix_mean")
-        return self.reading.beta * found
+        return self.spec.beta * found
 
 
 def load_reward_model(
@@ -162,35 +148,35 @@ def load_reward_model(
                 f"{name} is no reward model: it has no {FILE} and is no token classification model with one label "
                 f"(it is {', '.join(kinds) or 'of unknown kind'}); train one with method q_rm, ipvrm or reward_model"
             )
-        reading = ScoreSpec("scalar", "mean", 1.0, outcomes=False)
+        spec = ScoreSpec("scalar", "mean", 1.0, outcomes=False)
     else:
         try:
-            reading = ScoreSpec(**json.loads(path.read_text(encoding="utf-8")))
+            spec = ScoreSpec(**json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise RewardModelError(f"{path} does not say how to read the model: {error}") from error
-    if reading.source == "scalar":
+    if spec.source == "scalar":
         model = load_model(name, dtype=dtype, kind=AutoModelForTokenClassification, device_map=device_map)
         add_score_forward(model)
-        return TokenRewardModel(model, reading)
+        return TokenRewardModel(model, spec)
     model = load_model(name, dtype=dtype, device_map=device_map)
     add_objective_forward(model)
-    if reading.source != "ratio":
-        return TokenRewardModel(model, reading)
-    start = _reference(name, reading, reference, str(model.dtype).removeprefix("torch."))
+    if spec.source != "ratio":
+        return TokenRewardModel(model, spec)
+    start = _reference(name, spec, reference, str(model.dtype).removeprefix("torch."))
     known = common_vocab([model, *start.models])
     for one in (model, *start.models):  # as training read them
         crop_to(one, known)
-    return TokenRewardModel(model, reading, start)
+    return TokenRewardModel(model, spec, start)
 
 
-def _reference(name: str, reading: ScoreSpec, moved: str | None, dtype: str) -> FrozenModel:
+def _reference(name: str, spec: ScoreSpec, moved: str | None, dtype: str) -> FrozenModel:
     """The model that log-ratios are measured from.
 
     Raises:
         RewardModelError: if it is not there, or has other weights than in training.
     """
-    place, prints = moved or reading.reference, []
-    for rounded in _dtypes(name) if reading.reference_fingerprint else ("float32",):
+    place, prints = moved or spec.reference, []
+    for rounded in _dtypes(name) if spec.reference_fingerprint else ("float32",):
         try:
             found = _start(name, place, rounded)
         except ModelNotFound as error:
@@ -199,10 +185,10 @@ def _reference(name: str, reading: ScoreSpec, moved: str | None, dtype: str) -> 
                 "PLACE"
             ) from error
         prints.append(fingerprint.of_model(found))
-        if reading.reference_fingerprint in (None, prints[-1]):
+        if spec.reference_fingerprint in (None, prints[-1]):
             return FrozenModel(cast(found, dtype), name="reference")
     raise RewardModelError(
-        f"{name} is measured from the model {reading.reference_fingerprint}, and {place} is {prints[0]}: its "
+        f"{name} is measured from the model {spec.reference_fingerprint}, and {place} is {prints[0]}: its "
         "weights differ, and every value would be off; give the model that its training started from"
     )
 

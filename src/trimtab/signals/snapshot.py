@@ -6,13 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from trimtab.core import Candidates, Losses, TokenBatch
-from trimtab.signals.start import own_logprobs, read_with
+from trimtab.core import Candidates, Losses, Objective, Signal, TokenBatch
+from trimtab.signals.initial_policy import own_logprobs, read_with
 
 
-class Snapshot(TrainerCallback):
+class PolicySnapshot(Signal):
     """Gives log-probabilities of the answer tokens under the weights that the policy had a few updates ago.
 
     Only trained parameters are copied. To read the snapshot they change places with the copies for one
@@ -36,18 +35,15 @@ class Snapshot(TrainerCallback):
         self._pairs: dict[str, tuple[nn.Parameter, Tensor]] = {}  # name -> parameter of the policy, its lagged values
         self._stored: dict[str, Tensor] = {}
 
-    def on_step_begin(
-        self, args: Any, state: TrainerState, control: TrainerControl, model: nn.Module | None = None, **kwargs: Any
-    ) -> None:
-        """Take a snapshot where one is due. Called before the first micro-batch of each update."""
-        assert model is not None
-        self.step, self.seed = state.global_step, getattr(args, "seed", 0)
-        done = state.global_step - self.first
+    def before_update(self, policy: nn.Module, step: int, seed: int) -> None:
+        """Take a snapshot where one is due."""
+        self.step, self.seed = step, seed
+        done = step - self.first
         due = done == 0 or (done > 0 and self.every is not None and done % self.every == 0)
         if due:
-            self.take(model)
+            self.take(policy)
         elif self._stored:  # a run that goes on in the middle of a window
-            self.take(model)
+            self.take(policy)
             for name, (_, lagged) in self._pairs.items():
                 lagged.copy_(self._stored[name])
         self._stored = {}
@@ -65,7 +61,8 @@ class Snapshot(TrainerCallback):
             else:
                 self._pairs[name] = (parameter, parameter.detach().clone())
 
-    def __call__(self, policy: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+    def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        assert policy is not None
         if self.fresh:
             return {}
         if not self._pairs:
@@ -94,12 +91,12 @@ class Snapshot(TrainerCallback):
         self._stored = dict(state)
 
 
-class SnapshotTokens(Snapshot):
-    """As `Snapshot`, but gives some tokens at each place, chosen by the lagged policy, with its log-probabilities of
-    them, as `Candidates` [N, K].
+class SnapshotTokens(PolicySnapshot):
+    """As `PolicySnapshot`, but gives some tokens at each place, chosen by the lagged policy, with its
+    log-probabilities of them, as `Candidates` [N, K].
 
     Args:
-        every: as of `Snapshot`.
+        every: as of `PolicySnapshot`.
         choose: ids [N, K] of a batch that holds the lagged policy's logits.
         vocab: ids from here on are padding of the policy's head that another model does not have: they have no
             probability.
@@ -117,11 +114,8 @@ class SnapshotTokens(Snapshot):
         return Candidates(torch.cat(chosen.ids), torch.cat(chosen.logprobs))
 
 
-class _Chosen:
+class _Chosen(Objective):
     """An "objective" that is only read: it keeps tokens and what the policy says of them."""
-
-    needs = frozenset()
-    per = "token"
 
     def __init__(self, choose: Callable[[TokenBatch], Tensor], seed: int, step: int, vocab: int | None):
         self.choose, self.seed, self.step, self.vocab = choose, seed, step, vocab

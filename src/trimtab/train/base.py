@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import Trainer, TrainerState
+from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 from transformers.trainer_utils import rotate_checkpoints
 
 from trimtab.common.disk import writing_to
 from trimtab.common.errors import UserError
-from trimtab.core import Plan
+from trimtab.core import Plan, Stateful
 from trimtab.models import noise
 from trimtab.models.forward import ObjectiveOutput
 from trimtab.models.masters import train_in_float32
@@ -63,6 +63,17 @@ class Totals:
         self.sums = {name.removeprefix("sum."): pair for name, pair in state.items() if name.startswith("sum.")}
 
 
+class BeforeUpdate(TrainerCallback):
+    """Tells the signals of a plan that an update begins."""
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+
+    def on_step_begin(self, args: Any, state: TrainerState, control: Any, model: Any = None, **kwargs: Any) -> None:
+        for signal in self.plan.signals:
+            signal.before_update(model, state.global_step, args.seed)
+
+
 class ObjectiveLoop(Trainer):
     """The part of a trainer that knows the plan; stands before one of TRL's trainers among the bases."""
 
@@ -90,11 +101,12 @@ class ObjectiveLoop(Trainer):
     def _begin(self, plan: Plan) -> None:
         train_in_float32(self.accelerator.unwrap_model(self.model))  # TRL rounds adapters of quantised models
         self.plan = plan
-        if plan.ratio is not None if self._dropout is None else not self._dropout:
+        if plan.objective.ratio is not None if self._dropout is None else not self._dropout:
             assert self.model is not None
             noise.switch_off(self.model)  # type: ignore[arg-type]
         self._update = []  # (loss, row ids) of each micro-batch of this update
         self.totals = Totals()
+        self.add_callback(BeforeUpdate(plan))
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         """The sampler that the settings ask for, with orders that a resume finds again."""
@@ -121,7 +133,7 @@ class ObjectiveLoop(Trainer):
         """The plan's loss on a micro-batch, whose metrics are added up until the next log."""
         if self._first is None:
             self._first = self.state.global_step
-        if self.plan.ratio is not None and self.state.global_step == self._first:
+        if self.plan.objective.ratio is not None and self.state.global_step == self._first:
             self._see_ratio(model, inputs, known.get("known") or {}, known.get("temperature", 1.0))
         output = call_plan(self.plan, model, inputs, total, seed=self.args.seed, step=self.state.global_step, **known)
         assert output.loss is not None
@@ -188,12 +200,15 @@ class ObjectiveLoop(Trainer):
             sums.clear()
         super().log(logs, start_time)
 
+    def remarks(self) -> list[str]:
+        """What the user should know at the end of a run."""
+        return []
+
     def _stateful(self) -> dict[str, Any]:
         """Parts that a checkpoint has to hold besides what transformers puts there, by the name of their file."""
         plan = self.plan
-        parts: list[Any] = [plan.objective, *plan.signals, *self.callback_handler.callbacks, self.totals]
-        parts += [part for part in (plan.credit, *plan.readers, *plan.learners) if part is not None]
-        stateful = {id(part): part for part in parts if hasattr(part, "state_dict")}
+        parts = [plan.objective, *plan.signals, plan.advantages, *plan.rollout_signals, self.totals]
+        stateful = {id(part): part for part in parts if isinstance(part, Stateful)}
         return {f"{type(part).__name__.lower()}_{i}.safetensors": part for i, part in enumerate(stateful.values())}
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

@@ -13,7 +13,7 @@ from trimtab.core import Candidates, LabelLogprobs, Plan
 from trimtab.models.masters import own_dtype
 from trimtab.objectives.policy_gradient import ratios
 from trimtab.signals.base import read_signals
-from trimtab.signals.start import read_with
+from trimtab.signals.initial_policy import read_with
 
 LIMIT = 1e-3
 """of |r - 1| of a token, where both sides are read in float32"""
@@ -55,11 +55,11 @@ def measured(
     found = {"itself": read_with(LabelLogprobs(), policy, inputs, {}, temperature)}
     if isinstance(old := known.get("old"), Tensor):
         found["old"] = old
-    elif plan.ratio == "old" and isinstance(held := known.get("candidates"), Candidates):
+    elif plan.objective.ratio == "old" and isinstance(held := known.get("candidates"), Candidates):
         found["old"] = held.logprobs[:, 0]
     if at_start and isinstance(reference := known.get("reference"), Tensor):
         found["reference"] = reference
-    elif at_start and plan.ratio == "reference":
+    elif at_start and plan.objective.ratio == "reference":
         signals = [signal for signal in plan.signals if "reference" in signal.provides]
         reference = read_signals(signals, policy, inputs).get("reference")
         if isinstance(reference, Tensor) and reference.dim() == 1:

@@ -6,20 +6,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trimtab.core import Losses, Plan, TokenBatch, answer_mask
+from trimtab.core import Losses, Objective, Plan, Signal, TokenBatch, answer_mask
 from trimtab.data.tokens import Prompt, encode_prompts
 from trimtab.decoding._config import generate as write
 from trimtab.models.forward import ObjectiveCall
-from trimtab.objectives.credit import token_scores
 from trimtab.objectives.divergence import forward_kl, reverse_kl
+from trimtab.objectives.reward_models import RewardObjective, token_scores
 from trimtab.signals.base import common_vocab, models_of, read_signals, without_unknown
 
 
-class Measure:
+class TokenMeasures(Objective):
     """An "objective" that is only read: it keeps a column for each measure."""
-
-    needs = frozenset()
-    per = "token"
 
     def __init__(self) -> None:
         self.columns: list[dict[str, Tensor]] = []
@@ -54,7 +51,7 @@ def token_measures(batch: TokenBatch) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def measure(
-    policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], signals: Sequence[Any] = ()
+    policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], signals: Sequence[Signal] = ()
 ) -> dict[int, dict[str, float]]:
     """Sums over the answer tokens of each row.
 
@@ -75,7 +72,7 @@ def measure(
             without_unknown(inputs, common_vocab(others)) if others else inputs
         )  # a policy draws padding of its head
         found = read_signals(signals, policy, known)
-        reader = Measure()
+        reader = TokenMeasures()
         call = ObjectiveCall(reader, inputs["labels"], found, inputs["row_id"])
         policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)
         lengths = answer_mask(inputs["labels"]).sum(dim=1).tolist()
@@ -105,12 +102,12 @@ def _read(
     policy.train(was_training)
 
 
-class Judge:
+class HeldoutRewards(Objective):
     """An "objective" that is only read: it keeps what that of a reward model judges of each answer or pair."""
 
     per = "sequence"
 
-    def __init__(self, objective: Any):
+    def __init__(self, objective: RewardObjective):
         self.objective, self.needs, self.leaf = objective, objective.needs, objective.leaf
         self.judged: dict[str, Tensor] = {}
 
@@ -126,25 +123,25 @@ def judge(policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], plan: Plan
     Args:
         policy: as of `measure`.
         batches: of prepared rows with all that the plan's signals read.
-        plan: whose objective has `judge`.
+        plan: with a `RewardObjective`.
 
     Returns:
         row_id -> {"tokens": 1, "reward_loss", "reward_accuracy", and "brier" where there are outcomes}.
     """
     rows: dict[int, dict[str, float]] = {}
-    for ids, reader in _read(policy, batches, plan, Judge):
+    for ids, reader in _read(policy, batches, plan, HeldoutRewards):
         columns = {REWARDS[name]: one.tolist() for name, one in reader.judged.items() if name in REWARDS}
         for i, row in enumerate(ids[:: len(ids) // len(columns["reward_loss"])]):  # of a pair one
             rows[row] = {"tokens": 1, **{name: column[i] for name, column in columns.items()}}
     return dict(sorted(rows.items()))
 
 
-class Preferences:
+class HeldoutPreferences(Objective):
     """An "objective" that is only read: it keeps what that of preferences says of each pair."""
 
     per = "sequence"
 
-    def __init__(self, objective: Any):
+    def __init__(self, objective: Objective):
         self.objective, self.needs = objective, objective.needs
         self.found: dict[str, Tensor] = {}
 
@@ -160,13 +157,13 @@ def preferences(policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], plan
     Args:
         policy: as of `measure`.
         batches: of prepared pairs.
-        plan: whose objective has `preferences`.
+        plan: of a method that learns from pairs.
 
     Returns:
         row_id -> `PER_ROW`.
     """
     rows: dict[int, dict[str, float]] = {}
-    for ids, reader in _read(policy, batches, plan, Preferences):
+    for ids, reader in _read(policy, batches, plan, HeldoutPreferences):
         columns = {name: values.tolist() for name, values in reader.found.items()}
         for i, row in enumerate(ids[::2]):
             rows[row] = {name: column[i] for name, column in columns.items()}

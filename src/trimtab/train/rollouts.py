@@ -1,4 +1,4 @@
-"""TRL's GRPO trainer with what follows the rewards replaced by a plan: its credit, and its objective on each update."""
+"""TRL's GRPO trainer with what follows the rewards replaced by a plan: its advantages, its objective."""
 
 import math
 import time
@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 from trl import GRPOTrainer  # type: ignore[attr-defined]
 
 from trimtab.common.errors import UserError
-from trimtab.core import IGNORE, Candidates, Plan, Rollouts, TokenBatch, answer_mask, count
+from trimtab.core import IGNORE, Candidates, Plan, RolloutBatch, Rollouts, TokenBatch, answer_mask, count
 from trimtab.core.plan import KEPT
 from trimtab.data.tasks import asked
 from trimtab.decoding._batching import alone
@@ -20,11 +20,11 @@ from trimtab.decoding._config import complete, may_leave, run
 from trimtab.decoding._early_exit import early_exit_arguments
 from trimtab.metrics.ranks import auc
 from trimtab.models.ends import end_tokens
-from trimtab.objectives.credit import gather
+from trimtab.objectives.reward_models import gather
 from trimtab.rewards.judged import which_are_right
 from trimtab.signals.base import common_vocab, models_of, without_unknown
-from trimtab.signals.candidates import CreditAtCandidates, Written
-from trimtab.signals.start import read_with
+from trimtab.signals.candidates import CandidateLogprobs
+from trimtab.signals.initial_policy import read_with
 from trimtab.train.base import ObjectiveLoop
 
 Watch = Callable[[int, list[dict[str, Any]]], None]
@@ -37,16 +37,16 @@ class RolloutError(UserError):
 class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
     """Generation, rewards, shuffling and splitting are TRL's.
 
-    Between them the answers are laid out anew, padded on the right alone; the policy that wrote them and the plan's
-    readers look at them once; and the plan's credit says what each token is to learn. The objective reads that in
-    every update on these answers.
+    Between them the completions are laid out anew, padded on the right alone; the policy that wrote them and the plan's
+    rollout signals are read once; and the plan's advantage estimator says what each token is to learn. The objective
+    reads that in every update on these completions.
 
     Args:
-        plan: with a credit.
+        plan: with an advantage estimator.
         watch: called with the step and the rows of each batch of rollouts: prompt, completion, reward, group, tokens
-            and their credits.
+            and their advantages.
         correct: of each reward, from which value on a completion is correct; the first one that judges it decides. None
-            is counted if not given, and learners take 1.
+            is counted if not given, and models that learn outcomes take 1.
     """
 
     def __init__(
@@ -54,23 +54,22 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
     ):
         super().__init__(*args, **kwargs)
         self._begin(plan)
-        assert plan.credit is not None
+        assert plan.advantages is not None
         self.watch, self.correct = watch, correct
         self._rewards = self._outcomes = torch.zeros(0)
         self._total: Tensor | None = None
         policy = self.accelerator.unwrap_model(self.model)
-        self.vocab = common_vocab([policy, *models_of((*plan.readers, *plan.learners))])
-        for reader in plan.readers:
-            if isinstance(reader, CreditAtCandidates):
-                reader.vocab = self.vocab
+        self.vocab = common_vocab([policy, *models_of(plan.rollout_signals)])
         self._asked: Sequence[Mapping[str, Any]] = ()
         self.updates_per_rollout = check_buffer(self.args)
         self._settings: Any = self.args  # a GRPOConfig
         self._answers: int = self._settings.num_generations
-        readers: list[Any] = list(plan.readers)
-        for reader in readers:  # what the policy's log-probabilities are held against is read as they are
-            if "reference" in reader.provides:
-                reader.temperature = self.temperature
+        for signal in plan.rollout_signals:
+            signal.vocab = self.vocab
+            if (
+                "reference" in signal.provides
+            ):  # what the policy's log-probabilities are held against is read as they are
+                signal.temperature = self.temperature
         self.eos_token_ids = list(end_tokens(self._tokenizer, self.accelerator.unwrap_model(self.model)))
         tokenizer: Any = self._tokenizer
         self.generation_config = rollout_config(self._settings, self.eos_token_ids, tokenizer.pad_token_id)
@@ -81,7 +80,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
     # ------------------------------------------------------------ rollouts
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        """Nothing: the policy that wrote the answers is read after they are laid out, see `_written`."""
+        """Nothing: the policy that wrote the completions is read after they are laid out, see `_policy_signals`."""
         return None, None, None
 
     def _generate(self, prompts: list) -> Any:
@@ -121,8 +120,8 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         start = time.perf_counter()
         rows = self._learnable(laid_out(output))
         rows["row_id"] = torch.tensor([row["row_id"] for row in inputs], device=rows["labels"].device)
-        found = self._credited(rows)
-        self._spent("credit", start)
+        found = self._with_advantages(rows)
+        self._spent("advantages", start)
         return found
 
     def _learnable(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -140,31 +139,34 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         seconds = torch.tensor([time.perf_counter() - start, 1.0], device=self.args.device)
         self._count(f"seconds_{part}", seconds)
 
-    def _credited(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
-        plan, credit = self.plan, self.plan.credit
-        assert credit is not None
+    def _with_advantages(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+        plan, estimator = self.plan, self.plan.advantages
+        assert estimator is not None
         batch, rewards = TokenBatch.from_labels(rows["labels"], row_id=rows["row_id"]), self._rewards
         group = torch.arange(len(rewards), device=batch.row.device) // self._answers
         signals: dict[str, Tensor] = {}
-        if self._old_differs or credit.candidates or credit.needs & KEPT or plan.learners:
-            signals = self._over(rows, self._written)
-        self._learn("before", rows, signals, group)
-        signals |= self._over(rows, self._readers, signals)
+        needed = estimator.needs.union(*(signal.needs for signal in plan.rollout_signals))
+        if self._old_differs or estimator.candidates or needed & KEPT:
+            signals = self._over(rows, self._policy_signals)
+        seen = RolloutBatch(
+            self._known(rows), self._outcomes, group, signals.get("old"), self._update_rows, self._micro_rows
+        )
+        for signal in plan.rollout_signals:
+            self._log_learnt(signal.before_advantages(seen))
+        signals |= self._over(rows, self._read_signals, signals)
         candidates = None
         if "candidate_ids" in signals:
             candidates = Candidates(signals.pop("candidate_ids"), signals.pop("candidate_logprobs"))
-        told = credit(Rollouts(batch, rewards, group, signals, candidates, self._outcomes))
+        found = estimator(Rollouts(batch, rewards, group, signals, candidates, self._outcomes))
         if self._old_differs:
-            told = {"old": signals["old"], **told}
-        self._learn("after", rows, signals, group)
-        for reader in plan.readers:
-            if hasattr(reader, "after"):
-                learnt = reader.after(self._known(rows), told, self._update_rows, self._micro_rows)  # type: ignore[attr-defined]
-                self._log_learnt(learnt)
-        self._describe(signals, batch, told)
+            found = {"old": signals["old"], **found}
+        for signal in plan.rollout_signals:
+            self._log_learnt(signal.after_advantages(seen, found))
+        self._describe(signals, batch, found)
         if self.watch is not None:
-            self._show(batch, told)
-        return {**rows, **{name: value for key, one in told.items() for name, value in packed(key, one, batch).items()}}
+            self._show(batch, found)
+        parts = [packed(name, value, batch) for name, value in found.items()]
+        return rows | {name: value for part in parts for name, value in part.items()}
 
     @property
     def _update_rows(self) -> int:
@@ -173,12 +175,6 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
     @property
     def _micro_rows(self) -> int:
         return self.args.per_device_train_batch_size
-
-    def _learn(self, when: str, rows: dict[str, Tensor], signals: Mapping[str, Tensor], group: Tensor) -> None:
-        for learner in self.plan.learners:
-            if learner.when == when:
-                sizes = self._update_rows, self._micro_rows
-                self._log_learnt(learner.outcomes(self._known(rows), signals["old"], self._outcomes, group, *sizes))
 
     def _log_learnt(self, found: Mapping[str, float]) -> None:
         for name, value in found.items():
@@ -194,17 +190,17 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
             "does not tell answers apart"
         ]
 
-    def _describe(self, signals: Mapping[str, Tensor], batch: TokenBatch, told: Mapping[str, Any]) -> None:
+    def _describe(self, signals: Mapping[str, Tensor], batch: TokenBatch, found: Mapping[str, Any]) -> None:
         spread = self._rewards.view(-1, self._answers)
         same = (spread.amax(dim=1) == spread.amin(dim=1)).float()
         self._log_learnt({"groups_without_signal": same.mean().item()})
-        credits = told.get("advantages")
-        nothing = isinstance(credits, Tensor) and "candidates" not in told and not (credits.abs() > 1e-3).any()
+        advantages = found.get("advantages")
+        nothing = isinstance(advantages, Tensor) and "candidates" not in found and not (advantages.abs() > 1e-3).any()
         self.totals.batches, self.totals.idle = self.totals.batches + 1, self.totals.idle + bool(nothing and same.all())
         if "token_scores" in signals:
             scores, good = gather(batch, signals["token_scores"], "mean"), self._rewards > self._rewards.mean()
             area = float(auc(scores.cpu().double().numpy(), good.cpu().numpy()))
-            self._log_learnt({} if math.isnan(area) else {"credit_auc": area})
+            self._log_learnt({} if math.isnan(area) else {"token_score_auc": area})
 
     @property
     def _old_differs(self) -> bool:
@@ -236,30 +232,28 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         device = rows["labels"].device  # of a batch without an answer what is found may lie elsewhere
         return {name: torch.cat([one[name].to(device) for one in found])[back] for name in found[0]}
 
-    def _written(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _policy_signals(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """What the policy thought while it wrote."""
-        credit = self.plan.credit
-        assert credit is not None
-        readers: list[Any] = list(self.plan.readers)
-        chooser = next((reader for reader in readers if getattr(reader, "chooses", False)), None)
-        ids = chooser.choose(self._known(inputs), credit.candidates) if chooser else None
-        written = Written(credit.candidates, ids, self.vocab)
+        assert self.plan.advantages is not None
+        number = self.plan.advantages.candidates
+        chooser = next((signal for signal in self.plan.rollout_signals if signal.chooses), None)
+        ids = chooser.choose_candidates(self._known(inputs), number) if chooser else None
+        reading = CandidateLogprobs(number, ids, self.vocab)
         with self.compute_loss_context_manager():
-            read_with(written, self.model, inputs, {}, temperature=self.temperature)  # type: ignore[arg-type]
-        found = written.found()
+            read_with(reading, self.model, inputs, {}, temperature=self.temperature)  # type: ignore[arg-type]
+        found = reading.found()
         return {"old": found.pop("logprobs"), **found}
 
-    def _readers(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        readers: list[Any] = list(self.plan.readers)
+    def _read_signals(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
-        for reader in readers:
-            found |= reader(self.model, self._known(inputs) if getattr(reader, "models", ()) else inputs)
+        for signal in self.plan.rollout_signals:
+            found |= signal(self.model, self._known(inputs) if signal.models else inputs)  # type: ignore[arg-type]
         return found
 
-    def _show(self, batch: TokenBatch, told: Mapping[str, Any]) -> None:
+    def _show(self, batch: TokenBatch, found: Mapping[str, Any]) -> None:
         assert self.watch is not None
-        credits = told.get("advantages")
-        pieces = credits.split(batch.lengths.tolist()) if isinstance(credits, Tensor) else [None] * len(batch.lengths)
+        values = found.get("advantages")
+        pieces = values.split(batch.lengths.tolist()) if isinstance(values, Tensor) else [None] * len(batch.lengths)
         ids = batch.targets.split(batch.lengths.tolist())
         shown = [
             {
@@ -267,7 +261,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
                 "completion": completion,
                 "reward": reward,
                 "ids": own.tolist(),
-                "credits": None if piece is None else [round(value, 4) for value in piece.tolist()],
+                "advantages": None if piece is None else [round(value, 4) for value in piece.tolist()],
             }
             for prompt, completion, reward, own, piece in zip(*self._texts, self._rewards.tolist(), ids, pieces)
         ]
@@ -423,15 +417,15 @@ def cropped(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 FIELDS = ("ids", "logprobs", "advantages", "mask")
-TOLD = "told."
+PACKED = "signal."
 
 
 def packed(name: str, value: Tensor | Candidates, batch: TokenBatch) -> dict[str, Tensor]:
-    """What the tokens are told, by row and place in its answer [B, T, ...], so that rows can be shuffled and split."""
+    """A signal of the tokens, by row and place in its answer [B, T, ...], so that rows can be shuffled and split."""
     if isinstance(value, Candidates):
-        parts = {f"{TOLD}{name}.{field}": getattr(value, field) for field in FIELDS}
+        parts = {f"{PACKED}{name}.{field}": getattr(value, field) for field in FIELDS}
     else:
-        parts = {f"{TOLD}{name}": value}
+        parts = {f"{PACKED}{name}": value}
     return {key: batch.table(one) for key, one in parts.items() if one is not None}
 
 
@@ -440,9 +434,9 @@ def unpacked(rows: Mapping[str, Tensor]) -> dict[str, Any]:
     lengths = answer_mask(rows["labels"]).sum(dim=1)
     found: dict[str, Any] = {}
     for key, value in rows.items():
-        if key.startswith(TOLD):
+        if key.startswith(PACKED):
             filled = torch.arange(value.size(1), device=value.device) < lengths[:, None]
-            found[key.removeprefix(TOLD)] = value[filled]
+            found[key.removeprefix(PACKED)] = value[filled]
     whole = {key: value for key, value in found.items() if "." not in key}
     for name in {key.partition(".")[0] for key in found if "." in key}:
         whole[name] = Candidates(**{field: found.get(f"{name}.{field}") for field in FIELDS})  # type: ignore[arg-type]

@@ -42,7 +42,7 @@ OURS_OF_ROLLOUTS.pop("router_aux_loss_coef", None)
 NOT_BUILT_OF_ROLLOUTS = {
     "router_aux_loss_coef": "the router loss is added to training on rows alone, not to rollouts; leave it out",
     **{key: value for key, value in NOT_BUILT.items() if key != "packing"},
-    "use_vllm": "generation by vLLM was not tried with trimtab's credits yet; leave it out",
+    "use_vllm": "generation by vLLM was not tried with trimtab's advantages yet; leave it out",
 }
 
 
@@ -94,7 +94,7 @@ def build(training: dict[str, Any], folder: Path, seed: int, loop: Loop = "super
     """
     own: dict[str, Any] = {
         "supervised": {"remove_unused_columns": True, "dataset_kwargs": {"skip_prepare_dataset": True}},
-        "rollouts": {"remove_unused_columns": False, "beta": 0.0},  # credits read the rows' own columns
+        "rollouts": {"remove_unused_columns": False, "beta": 0.0},  # rewards read the rows' own columns
     }[loop]
     training = {key: value for key, value in training.items() if key not in ADDED}
     try:

@@ -1,4 +1,4 @@
-"""Credit for every token: a score of each, gathered over prefixes or answers, held against what is known of an answer.
+"""Losses of reward models: a score of each token, gathered over prefixes or answers, held against what is known.
 
 A reward model here is a source of token scores, a way to gather them, and a link to a preference (rows 2i are chosen,
 2i+1 rejected) or to an outcome (1 for a right answer, 0 for a wrong one).
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trimtab.core import Losses, TokenBatch
+from trimtab.core import Losses, Objective, TokenBatch
 
 Source = Literal["scalar", "logit", "logprob", "ratio"]
 """A scalar head at the state behind the token; the language model's logit of the token, or its log-probability; or
@@ -99,7 +99,24 @@ def focal_logistic(value: Tensor, outcome: Tensor) -> Tensor:
 # ---------------------------------------------------------------- objectives
 
 
-class Pairs:
+class RewardObjective(Objective):
+    """Of a reward model: it is made of token scores, and says how they are read. Held-out rows are judged by it."""
+
+    source: Source
+    """of the token scores"""
+    gathered: Gathered = "last"
+    """what an answer's score is made of"""
+    beta: float = 1.0
+    """a value is beta times what is gathered"""
+    squash: bool = False
+    """scores pass through sigma first"""
+
+    def judge(self, batch: TokenBatch, scores: Tensor) -> dict[str, Tensor]:
+        """Of each answer or pair: "objective", "accuracy", and "brier" where outcomes are known; of scores [N]."""
+        raise NotImplementedError
+
+
+class Pairs(RewardObjective):
     """loss = link(S_w, S_l), S being the gathered score of an answer.
 
     Both sequences of a pair carry the pair's loss, so the mean over sequences is the mean over pairs.
@@ -126,10 +143,9 @@ class Pairs:
     ):
         if nll and source != "logprob":
             raise ValueError(f"the likelihood of answers is learnt where log-probabilities are, not with {source}")
-        self.source: Source = source
-        self.gathered: Gathered = gathered
+        self.source, self.gathered = source, gathered
         self.link, self.squash, self.nll = link, squash, nll
-        self.beta: float = getattr(link, "keywords", {}).get("beta", 1.0)
+        self.beta = getattr(link, "keywords", {}).get("beta", 1.0)
         """what a link made by `partial` multiplies the difference by: a value is beta times what is gathered"""
         self.leaf = LEAF[source]
         self.needs = frozenset({"reference"} if source == "ratio" else ())
@@ -165,7 +181,7 @@ class Pairs:
         }
 
 
-class Outcomes:
+class Outcomes(RewardObjective):
     """loss = link(v, y): v of an answer, or with "prefix_mean" of every prefix of it; y says whether the answer is
     right.
 
@@ -187,12 +203,11 @@ class Outcomes:
         beta: float = 1.0,
         weighting: Weighting = "uniform",
     ):
-        self.source: Source = source
-        self.gathered: Gathered = gathered
+        self.source, self.gathered = source, gathered
         self.weighting: Weighting = weighting
         self.link, self.beta = link, beta
         self.leaf, self.per = LEAF[source], "prefix" if gathered == "prefix_mean" else "sequence"
-        self.needs: frozenset[str] = frozenset({"outcome", *(["reference"] if source == "ratio" else [])})
+        self.needs = frozenset({"outcome", *(["reference"] if source == "ratio" else [])})
         self.ratio = "reference" if source == "ratio" else None
 
     def __call__(self, batch: TokenBatch) -> Losses:
@@ -231,7 +246,7 @@ class Outcomes:
         }
 
 
-class StepRatings:
+class StepRatings(RewardObjective):
     """loss = mean over an answer's steps of (tanh(score at the step's last token) - rating)^2, ratings in {-1, 0, 1}.
 
     The signal "rating" [N] is NaN where no step ends. The step reward model that arXiv:2505.23363 compares with.
@@ -243,7 +258,7 @@ class StepRatings:
     def __init__(self, source: Source):
         if source == "ratio":
             raise ValueError("ratings of steps are learnt from scores without a reference")
-        self.source: Source = source
+        self.source = source
         self.leaf = LEAF[source]
 
     def __call__(self, batch: TokenBatch) -> Losses:
@@ -280,7 +295,7 @@ def _likelihood(batch: TokenBatch, source: Source, kept: Tensor | None = None) -
     return {"nll": nll if kept is None else nll[kept]}
 
 
-# ---------------------------------------------------------------- learning from own rollouts
+# ---------------------------------------------------------------- learning from rollouts
 
 
 def adaptive_margin(outcome: Tensor, share: Tensor, margin: float) -> Tensor:

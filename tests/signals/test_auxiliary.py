@@ -8,26 +8,34 @@ import torch
 import torch.nn.functional as F
 
 import tiny
-from trimtab.core import TokenBatch, answer_mask
+from trimtab.core import RolloutBatch, TokenBatch, answer_mask
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.scalar_head import add_score_forward, as_critic, with_scalar_head
-from trimtab.signals.frozen import FrozenModel
-from trimtab.signals.learning import (
-    Critic,
+from trimtab.signals.auxiliary import (
     OnlineAnswerReward,
     OnlinePairReward,
     OnlinePrefixReward,
     OnlineReward,
+    ValueModel,
     pairs_of,
 )
+from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.reward_model import ScoreSpec, TokenRewardModel
 
 ROWS = tiny.rows(((3, 5), (2, 4), (1, 6), (2, 3)))
 ANSWERED = TokenBatch.from_labels(ROWS.labels)
 
 
-def critic(learning_rate: float = 0.01, dtype: torch.dtype = torch.float32, **settings) -> Critic:
-    return Critic(as_critic(tiny.model("llama").to(dtype), seed=3), learning_rate, **settings)
+def rollouts(old, outcome, group, size: int, micro: int | None = None) -> RolloutBatch:
+    return RolloutBatch(ROWS.inputs(), outcome, group, old, size, micro)
+
+
+def value_pass(made, returns, size: int, micro: int | None = None) -> dict[str, float]:
+    return made.after_advantages(rollouts(None, returns, returns, size, micro), {"returns": returns})
+
+
+def critic(learning_rate: float = 0.01, dtype: torch.dtype = torch.float32, **settings) -> ValueModel:
+    return ValueModel(as_critic(tiny.model("llama").to(dtype), seed=3), learning_rate, **settings)
 
 
 def test_a_value_is_read_before_the_token_and_knows_nothing_of_it():
@@ -73,7 +81,7 @@ def test_a_pass_of_the_critic_is_adamw_on_the_mean_square_of_its_tokens_or_answe
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
-    found = made.after(ROWS.inputs(), {"returns": returns}, size=2)
+    found = value_pass(made, returns, 2)
     assert found["critic_loss"] == pytest.approx(sum(losses) / 2, rel=1e-4)
     for mine, theirs in zip(made.model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
@@ -82,10 +90,10 @@ def test_a_pass_of_the_critic_is_adamw_on_the_mean_square_of_its_tokens_or_answe
 def test_a_critic_that_is_loaded_goes_on_as_the_one_that_was_saved():
     returns = torch.linspace(-1, 1, len(ANSWERED))
     one, other = critic(), critic()
-    one.after(ROWS.inputs(), {"returns": returns}, size=2)
+    value_pass(one, returns, 2)
     other.load_state_dict(one.state_dict())
     for made in (one, other):
-        made.after(ROWS.inputs(), {"returns": returns}, size=2)
+        value_pass(made, returns, 2)
     for mine, theirs in zip(one.model.parameters(), other.model.parameters(), strict=True):
         assert torch.equal(mine, theirs)
 
@@ -109,7 +117,6 @@ def online(
 @pytest.mark.parametrize("adaptive", [True, False, "margin", "weight"])
 def test_outcomes_are_learnt_by_the_loss_of_the_paper(adaptive):
     made = online(adaptive)
-    inputs = ROWS.inputs()
     outcome, group = torch.tensor([1.0, 0.0, 0.0, 1.0]), torch.tensor([0, 0, 0, 1])
     old = torch.linspace(-3, -1, len(ANSWERED))
     with torch.no_grad():
@@ -126,8 +133,8 @@ def test_outcomes_are_learnt_by_the_loss_of_the_paper(adaptive):
         weight = rare if adaptive in (True, "weight") else 1.0
         loss = -F.logsigmoid(10 * mean * (1 if right else -1) - margin).mean()
         wanted.append(weight * loss if mixed else torch.tensor(0.0))
-    found = made.outcomes(inputs, old, outcome, group, size=4)
-    assert found["credit_loss"] == pytest.approx((sum(wanted) / 4).item(), rel=1e-4)
+    found = made.learn(rollouts(old, outcome, group, size=4))
+    assert found["reward_model_loss"] == pytest.approx((sum(wanted) / 4).item(), rel=1e-4)
 
 
 def answer_ratios(made, old) -> torch.Tensor:
@@ -148,8 +155,8 @@ def test_outcomes_of_whole_answers_are_learnt_as_of_an_implicit_prm():
         loss = -F.logsigmoid((1 if right else -1) * value[row] - (1 - logit if right else 1 + logit))
         wanted.append((1 / (2 * share) if right else 1 / (2 * (1 - share))) * loss)
     outcome, group = torch.tensor([1.0, 0.0, 0.0, 1.0]), torch.tensor([0, 0, 0, 1])
-    found = made.outcomes(ROWS.inputs(), old, outcome, group, size=4)
-    assert found["credit_loss"] == pytest.approx((sum(wanted) / 4).item(), rel=1e-4)
+    found = made.learn(rollouts(old, outcome, group, size=4))
+    assert found["reward_model_loss"] == pytest.approx((sum(wanted) / 4).item(), rel=1e-4)
 
 
 def test_pairs_of_right_and_wrong_answers_are_learnt_as_of_a_dpo_reward_model():
@@ -157,9 +164,9 @@ def test_pairs_of_right_and_wrong_answers_are_learnt_as_of_a_dpo_reward_model():
     value = 0.3 * answer_ratios(made, old)
     wanted = -F.logsigmoid(value[1] - value[0]) - F.logsigmoid(value[2] - value[3])
     outcome, group = torch.tensor([0.0, 1.0, 1.0, 0.0]), torch.tensor([0, 0, 1, 1])
-    assert made.outcomes(ROWS.inputs(), old, outcome, group, size=4)["credit_loss"] == pytest.approx(wanted.item())
-    found = online(kind=OnlinePairReward).outcomes(ROWS.inputs(), old, outcome * 0, group, size=4)
-    assert (found["credit_loss"], found["one_outcome"]) == (0, 1)
+    assert made.learn(rollouts(old, outcome, group, size=4))["reward_model_loss"] == pytest.approx(wanted.item())
+    found = online(kind=OnlinePairReward).learn(rollouts(old, outcome * 0, group, size=4))
+    assert (found["reward_model_loss"], found["one_outcome"]) == (0, 1)
 
 
 def test_pairs_are_zipped_within_a_prompt_and_hold_no_empty_answer():
@@ -170,20 +177,20 @@ def test_pairs_are_zipped_within_a_prompt_and_hold_no_empty_answer():
     assert pairs_of(outcome[4:6], group[4:6], lengths[4:6]).tolist() == []
 
 
-def test_what_it_learnt_is_what_the_credit_reads():
+def test_what_it_learnt_is_what_advantages_are_made_of():
     made, inputs = online(True), ROWS.inputs()
     credit = TokenRewardModel(made.model, ScoreSpec("logprob", "mean", 1.0, outcomes=False))
     made.model.requires_grad_(True)
     before = credit(None, inputs)["token_scores"]
     rewards, group = torch.tensor([1.0, 0.0, 0.0, 1.0]), torch.tensor([0, 0, 1, 1])
     old = torch.full((len(ANSWERED),), -3.0)
-    losses = [made.outcomes(inputs, old, rewards, group, size=4)["credit_loss"] for _ in range(6)]
+    losses = [made.learn(rollouts(old, rewards, group, size=4))["reward_model_loss"] for _ in range(6)]
     assert losses[-1] < losses[0]
     gained = ANSWERED.row_sum(credit(None, inputs)["token_scores"] - before)
     assert (gained[rewards > 0] > gained[rewards < 1].max()).all()
 
 
-# ---------------------------------------------------------------- how a learner learns
+# ---------------------------------------------------------------- how an auxiliary model learns
 
 RETURNS = torch.linspace(-1, 1, len(ANSWERED))
 OUTCOME, GROUP = torch.tensor([1.0, 0.0, 0.0, 1.0]), torch.tensor([0, 0, 1, 1])
@@ -192,9 +199,9 @@ OLD = torch.full((len(ANSWERED),), -3.0)
 
 def learn(made, size: int = 4, micro: int | None = None) -> float:
     """One pass; its loss."""
-    if isinstance(made, Critic):
-        return made.after(ROWS.inputs(), {"returns": RETURNS}, size, micro)["critic_loss"]
-    return made.outcomes(ROWS.inputs(), OLD, OUTCOME, GROUP, size, micro)["credit_loss"]
+    if isinstance(made, ValueModel):
+        return value_pass(made, RETURNS, size, micro)["critic_loss"]
+    return made.learn(rollouts(OLD, OUTCOME, GROUP, size, micro))["reward_model_loss"]
 
 
 LEARNERS = {
@@ -265,11 +272,11 @@ def test_batches_of_one_outcome_teach_nothing_and_are_counted():
     learn(made)  # so that the optimizer has momentum
     before = [p.detach().clone() for p in made.model.parameters()]
     alike = torch.tensor([1.0, 1.0, 0.0, 0.0])  # of each prompt
-    found = made.outcomes(ROWS.inputs(), OLD, alike, GROUP, 4)
-    assert (found["credit_loss"], found["one_outcome"], found["outcome_right"]) == (0, 1, 0.5)
+    found = made.learn(rollouts(OLD, alike, GROUP, 4))
+    assert (found["reward_model_loss"], found["one_outcome"], found["outcome_right"]) == (0, 1, 0.5)
     for p, was in zip(made.model.parameters(), before, strict=True):
         assert torch.equal(p, was)
-    assert made.remarks()[0].startswith("in 1 of 2 batches of answers")
+    assert made.remarks()[0].startswith("in 1 of 2 batches of completions")
     again = online(True)
     again.load_state_dict(made.state_dict())
     assert again.remarks() == made.remarks()
@@ -279,6 +286,6 @@ def test_batches_of_one_outcome_teach_nothing_and_are_counted():
 def test_an_update_whose_groups_have_one_outcome_makes_no_step():
     made = online(True)
     outcome = torch.tensor([1.0, 0.0, 1.0, 1.0])
-    made.outcomes(ROWS.inputs(), OLD, outcome, GROUP, size=2)
+    made.learn(rollouts(OLD, outcome, GROUP, size=2))
     state = made._optimizer.state[made._trained[0]]
     assert state["step"] == 1  # the second update holds one group, all of it right

@@ -9,7 +9,21 @@ import torch
 import tiny
 from trimtab.core import TokenBatch, reduce, weights
 from trimtab.models.forward import add_objective_forward
-from trimtab.objectives import credit
+from trimtab.objectives.reward_models import (
+    Outcomes,
+    Pairs,
+    StepRatings,
+    adaptive_margin,
+    bradley_terry,
+    difficulty_weights,
+    focal_bradley_terry,
+    focal_logistic,
+    gather,
+    logistic,
+    online_prefix_loss,
+    prefix_weights,
+    token_scores,
+)
 
 LOG2 = log(2)
 
@@ -48,10 +62,10 @@ def test_a_value_that_is_not_finite_stays_in_its_answer():
 
 def test_scores_are_gathered_as_the_last_one_their_sum_their_mean_or_the_mean_so_far():
     batch, scores = answers(3, 0, 1), torch.tensor([1.0, 2.0, 6.0, 5.0])
-    assert credit.gather(batch, scores, "last").tolist() == [6, 0, 5]
-    assert credit.gather(batch, scores, "sum").tolist() == [9, 0, 5]
-    assert credit.gather(batch, scores, "mean").tolist() == [3, 0, 5]
-    assert credit.gather(batch, scores, "prefix_mean").tolist() == [1, 1.5, 3, 5]
+    assert gather(batch, scores, "last").tolist() == [6, 0, 5]
+    assert gather(batch, scores, "sum").tolist() == [9, 0, 5]
+    assert gather(batch, scores, "mean").tolist() == [3, 0, 5]
+    assert gather(batch, scores, "prefix_mean").tolist() == [1, 1.5, 3, 5]
 
 
 def test_sources_read_the_logit_the_log_probability_and_the_ratio_of_the_label():
@@ -62,32 +76,32 @@ def test_sources_read_the_logit_the_log_probability_and_the_ratio_of_the_label()
     for i, (b, t) in enumerate(at.tolist()):
         label = rows.labels[b, t + 1]
         own, other = logits[b, t].log_softmax(-1)[label], reference[b, t].log_softmax(-1)[label]
-        assert credit.token_scores(batch, "logit")[i].item() == pytest.approx(logits[b, t, label].item())
-        assert credit.token_scores(batch, "logprob")[i].item() == pytest.approx(own.item(), rel=1e-5)
-        assert credit.token_scores(batch, "ratio")[i].item() == pytest.approx((own - other).item(), rel=1e-4)
+        assert token_scores(batch, "logit")[i].item() == pytest.approx(logits[b, t, label].item())
+        assert token_scores(batch, "logprob")[i].item() == pytest.approx(own.item(), rel=1e-5)
+        assert token_scores(batch, "ratio")[i].item() == pytest.approx((own - other).item(), rel=1e-4)
 
 
 # ---------------------------------------------------------------- links to a preference
 
 
 def test_bradley_terry_by_hand_and_its_margin_is_not_multiplied_by_beta():
-    loss = credit.bradley_terry(torch.tensor([12.0]), torch.tensor([2.0]), beta=0.2, margin=2.0)
+    loss = bradley_terry(torch.tensor([12.0]), torch.tensor([2.0]), beta=0.2, margin=2.0)
     assert loss.item() == pytest.approx(LOG2)  # .2 * 10 - 2 = 0
-    assert credit.bradley_terry(torch.tensor([3.0]), torch.tensor([3.0])).item() == pytest.approx(LOG2)
-    steep = credit.bradley_terry(torch.tensor([1.0]), torch.tensor([3.0]), beta=0.5, margin=1.0)
+    assert bradley_terry(torch.tensor([3.0]), torch.tensor([3.0])).item() == pytest.approx(LOG2)
+    steep = bradley_terry(torch.tensor([1.0]), torch.tensor([3.0]), beta=0.5, margin=1.0)
     assert steep.item() == pytest.approx(-log(sigma(-2)))
 
 
 def test_the_focal_link_weighs_a_pair_that_is_ranked_rightly_less():
-    wrong = credit.focal_bradley_terry(torch.tensor([0.0]), torch.tensor([1.0]))
+    wrong = focal_bradley_terry(torch.tensor([0.0]), torch.tensor([1.0]))
     assert wrong.item() == pytest.approx(-log(sigma(-1)))  # below 1/2 the weight is 1
-    right = credit.focal_bradley_terry(torch.tensor([1.0]), torch.tensor([0.0]))
+    right = focal_bradley_terry(torch.tensor([1.0]), torch.tensor([0.0]))
     assert right.item() == pytest.approx(-((1 - 2 * (sigma(1) - 0.5)) ** 2) * log(sigma(1)))
 
 
 def test_the_focal_links_penalty_by_hand():
-    plain = credit.focal_bradley_terry(torch.tensor([4.0]), torch.tensor([-7.0]))
-    with_penalty = credit.focal_bradley_terry(torch.tensor([4.0]), torch.tensor([-7.0]), penalty=0.02)
+    plain = focal_bradley_terry(torch.tensor([4.0]), torch.tensor([-7.0]))
+    with_penalty = focal_bradley_terry(torch.tensor([4.0]), torch.tensor([-7.0]), penalty=0.02)
     outside = [-(log(sigma(s + 5)) + log(sigma(5 - s))) for s in (4, -7)]
     assert (with_penalty - plain).item() == pytest.approx(0.02 * sum(outside) / 2, rel=1e-4)
 
@@ -97,15 +111,15 @@ def test_the_focal_links_penalty_by_hand():
 
 def test_the_logistic_link_by_hand():
     value, right, wrong = torch.tensor([7.0]), torch.tensor([1.0]), torch.tensor([0.0])
-    assert credit.logistic(value, right, 5.0).item() == pytest.approx(-log(sigma(2)))
-    assert credit.logistic(value, wrong, 5.0).item() == pytest.approx(-log(sigma(-12)), rel=1e-6)
-    assert credit.logistic(torch.zeros(1), right).item() == pytest.approx(LOG2)
+    assert logistic(value, right, 5.0).item() == pytest.approx(-log(sigma(2)))
+    assert logistic(value, wrong, 5.0).item() == pytest.approx(-log(sigma(-12)), rel=1e-6)
+    assert logistic(torch.zeros(1), right).item() == pytest.approx(LOG2)
     for outcome in (right, wrong):
-        assert credit.logistic(torch.zeros(1), outcome, 5.0).item() == pytest.approx(log(1 + exp(5)))
+        assert logistic(torch.zeros(1), outcome, 5.0).item() == pytest.approx(log(1 + exp(5)))
 
 
 def test_the_focal_logistic_link_by_hand():
-    found = credit.focal_logistic(torch.tensor([1.0, 1.0]), torch.tensor([1.0, 0.0]))
+    found = focal_logistic(torch.tensor([1.0, 1.0]), torch.tensor([1.0, 0.0]))
     assert found.tolist() == pytest.approx(
         [(1 - sigma(1)) ** 2 * -log(sigma(1)), sigma(1) ** 2 * -log(sigma(-1))], rel=1e-5
     )
@@ -114,8 +128,8 @@ def test_the_focal_logistic_link_by_hand():
 # ---------------------------------------------------------------- Pairs
 
 
-def q_rm(**changes) -> credit.Pairs:
-    return credit.Pairs("scalar", "mean", partial(credit.bradley_terry, **{"beta": 0.2, "margin": 2.0, **changes}))
+def q_rm(**changes) -> Pairs:
+    return Pairs("scalar", "mean", partial(bradley_terry, **{"beta": 0.2, "margin": 2.0, **changes}))
 
 
 def test_the_loss_of_a_pair_by_hand_and_the_gradient_is_the_same_at_each_token_of_an_answer():
@@ -139,14 +153,14 @@ def test_the_pair_loss_ignores_a_constant_and_the_order_of_tokens():
 
 def test_for_answers_of_one_token_the_mean_is_the_last_token():
     batch, _ = scored((1, 1), [0.3, 0.9])
-    last = credit.Pairs("scalar", "last", credit.bradley_terry)(batch).values
+    last = Pairs("scalar", "last", bradley_terry)(batch).values
     torch.testing.assert_close(q_rm(beta=1.0, margin=0.0)(batch).values, last)
     assert last[0].item() == pytest.approx(-log(sigma(-0.6)))
 
 
 def test_last_reads_no_other_token():
     batch, scores = scored((3, 2), [4.0, -1.0, 3.0, 1.0, 5.0])
-    credit.Pairs("scalar", "last", credit.bradley_terry)(batch).values.sum().backward()
+    Pairs("scalar", "last", bradley_terry)(batch).values.sum().backward()
     assert scores.grad is not None
     assert (scores.grad != 0).tolist() == [False, False, True, False, True]
 
@@ -155,17 +169,17 @@ def test_pgtg_squashes_scores_and_multiplies_their_mean_by_the_pairs_mean_length
     batch, _ = scored((2, 4), [0.0, 2.0, 1.0, 1.0, -1.0, -1.0])
     chosen = 3 * (0.5 + sigma(2)) / 2
     rejected = 3 * (2 * sigma(1) + 2 * sigma(-1)) / 4
-    loss = credit.Pairs("scalar", "mean", credit.bradley_terry, squash=True)(batch).values[0]
+    loss = Pairs("scalar", "mean", bradley_terry, squash=True)(batch).values[0]
     assert loss.item() == pytest.approx(-log(sigma(chosen - rejected)), rel=1e-6)
 
 
 def test_simpo_with_the_likelihood_of_the_chosen_answer():
     batch, _ = scored((2, 1), [-1.0, -3.0, -2.5])
-    objective = credit.Pairs("logprob", "mean", partial(credit.bradley_terry, beta=0.2, margin=2.0), nll=1.0)
+    objective = Pairs("logprob", "mean", partial(bradley_terry, beta=0.2, margin=2.0), nll=1.0)
     assert objective(batch).values[0].item() == pytest.approx(-log(sigma(0.2 * 0.5 - 2)) + 2.0)
     assert objective(batch).metrics["nll"][0].item() == 4
     with pytest.raises(ValueError, match="where log-probabilities are"):
-        credit.Pairs("scalar", "mean", credit.bradley_terry, nll=1.0)
+        Pairs("scalar", "mean", bradley_terry, nll=1.0)
 
 
 def test_a_tie_counts_half():
@@ -184,8 +198,8 @@ def test_an_empty_answer_and_half_a_pair_are_refused(lengths):
 # ---------------------------------------------------------------- Outcomes
 
 
-def ipvrm(margin: float = 5.0, **changes) -> credit.Outcomes:
-    return credit.Outcomes("ratio", "prefix_mean", partial(credit.logistic, margin=margin), **{"beta": 10.0, **changes})
+def ipvrm(margin: float = 5.0, **changes) -> Outcomes:
+    return Outcomes("ratio", "prefix_mean", partial(logistic, margin=margin), **{"beta": 10.0, **changes})
 
 
 def ratios(lengths, values, outcome, reference=None):
@@ -220,19 +234,19 @@ def test_the_loss_at_a_token_pulls_its_prefix_alone_and_each_token_of_it_alike()
 
 def test_for_answers_of_one_token_the_prefix_loss_is_that_of_the_implicit_prm():
     batch, _ = ratios((1, 1), [0.3, -0.4], [1.0, 0.0])
-    implicit = credit.Outcomes("ratio", "sum", credit.logistic, beta=10.0)
+    implicit = Outcomes("ratio", "sum", logistic, beta=10.0)
     torch.testing.assert_close(ipvrm(0.0)(batch).values, implicit(batch).values)
 
 
 def test_the_implicit_prm_judges_the_sum():
     batch, _ = ratios((3,), [1.0, 2.0, -0.5], [1.0] * 3)
-    found = credit.Outcomes("ratio", "sum", credit.logistic, beta=0.05)(batch).values
+    found = Outcomes("ratio", "sum", logistic, beta=0.05)(batch).values
     assert found.tolist() == pytest.approx([-log(sigma(0.125))])
 
 
 def test_late_and_early_weights_have_mean_one_and_grow_and_fall():
     batch = answers(4, 1, 3)
-    late, early = credit.prefix_weights(batch, "late"), credit.prefix_weights(batch, "early")
+    late, early = prefix_weights(batch, "late"), prefix_weights(batch, "early")
     assert late.tolist() == pytest.approx([0.4, 0.8, 1.2, 1.6, 1, 0.5, 1, 1.5])
     assert early.tolist() == pytest.approx([2, 4 / 3, 2 / 3, 0, 1, 2, 1, 0])
     base, _ = ratios((3,), [0.3, -0.7, 0.2], [1.0] * 3)
@@ -244,7 +258,7 @@ def test_late_and_early_weights_have_mean_one_and_grow_and_fall():
 def test_what_is_judged_of_a_whole_answer():
     batch, _ = ratios((2, 1), [0.3, 0.7, 0.2], [1.0, 1.0, 0.0])
     objective = ipvrm()
-    found = objective.judge(batch, credit.token_scores(batch, "ratio"))
+    found = objective.judge(batch, token_scores(batch, "ratio"))
     assert found["value"].tolist() == pytest.approx([5, 2])
     assert found["accuracy"].tolist() == [1, 0]
     assert found["brier"].tolist() == pytest.approx([(sigma(5) - 1) ** 2, sigma(2) ** 2], rel=1e-4)
@@ -261,7 +275,7 @@ def test_what_is_judged_of_a_whole_answer():
 def test_steps_are_rated_at_their_last_token_and_count_alike_within_an_answer():
     nan = float("nan")
     batch, scores = scored((3, 2), [9.0, 0.5, -1.0, 7.0, 2.0], rating=[nan, 1.0, -1.0, nan, 1.0])
-    objective = credit.StepRatings("scalar")
+    objective = StepRatings("scalar")
     squares = [(torch.tensor(x).tanh().item() - y) ** 2 for x, y in ((0.5, 1), (-1.0, -1), (2.0, 1))]
     losses = objective(batch)
     assert losses.values.tolist() == pytest.approx([(squares[0] + squares[1]) / 2, squares[2]])
@@ -275,27 +289,27 @@ def test_steps_are_rated_at_their_last_token_and_count_alike_within_an_answer():
 
 def test_the_adaptive_margin_by_hand():
     outcome, share = torch.tensor([1.0, 0.0, 1.0, 0.0]), torch.tensor([0.5, 0.5, 0.9, 0.9])
-    found = credit.adaptive_margin(outcome, share, 5.0)
+    found = adaptive_margin(outcome, share, 5.0)
     assert found.tolist() == pytest.approx([5, 5, 5 - log(9), 5 + log(9)], rel=1e-5)
 
 
 def test_groups_of_one_outcome_keep_the_margin_and_weigh_nothing():
     outcome, share = torch.tensor([1.0, 0.0]), torch.tensor([1.0, 0.0])
-    assert credit.adaptive_margin(outcome, share, 5.0).tolist() == [5, 5]
-    assert credit.difficulty_weights(outcome, share).tolist() == [0, 0]
+    assert adaptive_margin(outcome, share, 5.0).tolist() == [5, 5]
+    assert difficulty_weights(outcome, share).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("right", [1, 2, 3])
 def test_difficulty_weights_have_mean_one_over_a_mixed_group(right):
     outcome = torch.tensor([1.0] * right + [0.0] * (4 - right))
-    found = credit.difficulty_weights(outcome, torch.full((4,), right / 4))
+    found = difficulty_weights(outcome, torch.full((4,), right / 4))
     assert found.mean().item() == pytest.approx(1)
     assert found[0].item() == pytest.approx(1 / (2 * right / 4))
 
 
 def test_the_online_loss_is_the_offline_one_where_margins_are_alike():
     batch, scores = ratios((2, 1), [0.3, 0.7, -0.2], [1.0, 1.0, 0.0])
-    found = credit.online_prefix_loss(batch, scores, torch.tensor([1.0, 0.0]), torch.full((2,), 5.0), 10.0)
+    found = online_prefix_loss(batch, scores, torch.tensor([1.0, 0.0]), torch.full((2,), 5.0), 10.0)
     torch.testing.assert_close(found, ipvrm()(batch).values)
 
 
@@ -304,10 +318,10 @@ def test_the_online_loss_is_the_offline_one_where_margins_are_alike():
 
 OBJECTIVES = {
     "ratio, prefix": ipvrm(),
-    "ratio, sum": credit.Outcomes("ratio", "sum", credit.logistic, beta=0.05),
-    "logprob, pairs": credit.Pairs("logprob", "mean", partial(credit.bradley_terry, beta=0.2, margin=2.0), nll=1.0),
-    "logit, pairs": credit.Pairs("logit", "mean", partial(credit.bradley_terry, beta=0.2, margin=2.0)),
-    "logit, last": credit.Outcomes("logit", "last", credit.focal_logistic),
+    "ratio, sum": Outcomes("ratio", "sum", logistic, beta=0.05),
+    "logprob, pairs": Pairs("logprob", "mean", partial(bradley_terry, beta=0.2, margin=2.0), nll=1.0),
+    "logit, pairs": Pairs("logit", "mean", partial(bradley_terry, beta=0.2, margin=2.0)),
+    "logit, last": Outcomes("logit", "last", focal_logistic),
 }
 
 

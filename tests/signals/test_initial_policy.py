@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 import tiny
-from trimtab.core import Plan, TokenBatch, reduce, weights
+from trimtab.core import Objective, Plan, TokenBatch, reduce, weights
 from trimtab.models.adapters import add_lora
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.identity_layer import bypass, identity_layer, insert_identity_layer, train_only_identity_layer
 from trimtab.signals.base import call_plan
-from trimtab.signals.start import WithoutAdapter, own_logprobs
+from trimtab.signals.initial_policy import InitialPolicy, own_logprobs
 
 ROWS = tiny.rows()
 KINDS = ("llama_tied", "gemma2", "gpt2")
@@ -50,7 +50,7 @@ def moved(policy: nn.Module) -> nn.Module:
 def test_it_is_the_base_model_to_the_last_bit_whatever_was_trained(kind, make):
     wanted = own_logprobs(base(kind), ROWS.inputs())
     policy, off = make(kind)
-    signal = WithoutAdapter(off)
+    signal = InitialPolicy(off)
     for model in (policy, moved(policy)):
         assert torch.equal(signal(model, ROWS.inputs())["reference"], wanted)
     assert not torch.allclose(own_logprobs(policy, ROWS.inputs()), wanted, atol=1e-2)
@@ -61,7 +61,7 @@ def test_afterwards_the_policy_is_trained_as_before(make):
     policy, off = make("llama_tied")
     moved(policy)
     before = own_logprobs(policy, ROWS.inputs())
-    WithoutAdapter(off)(policy, ROWS.inputs())
+    InitialPolicy(off)(policy, ROWS.inputs())
     assert torch.equal(own_logprobs(policy, ROWS.inputs()), before)
     trained = {name for name, p in policy.named_parameters() if p.requires_grad}
     assert trained
@@ -75,7 +75,7 @@ def test_an_error_inside_leaves_the_policy_switched_on(make):
     before = own_logprobs(policy, ROWS.inputs())
     bad = ROWS.inputs() | {"input_ids": torch.full_like(ROWS.input_ids, tiny.VOCAB)}
     with pytest.raises(IndexError):
-        WithoutAdapter(off)(policy, bad)
+        InitialPolicy(off)(policy, bad)
     assert torch.equal(own_logprobs(policy, ROWS.inputs()), before)
 
 
@@ -104,7 +104,7 @@ def test_dropout_is_off_while_it_is_read_and_the_mode_comes_back(training):
 
 def test_it_is_named_and_gives_nothing_but_labels():
     _, off = with_lora("llama_tied")
-    signal = WithoutAdapter(off, name="start")
+    signal = InitialPolicy(off, name="start")
     assert signal.provides == {"start"}
     assert signal.labels_only() is signal
 
@@ -113,14 +113,14 @@ def test_the_identity_layer_is_unchanged_by_being_passed_over():
     policy, off = with_identity_layer("llama_tied")
     moved(policy)
     before = {name: value.clone() for name, value in identity_layer(policy).state_dict().items()}
-    WithoutAdapter(off)(policy, ROWS.inputs())
+    InitialPolicy(off)(policy, ROWS.inputs())
     assert all(torch.equal(value, before[name]) for name, value in identity_layer(policy).state_dict().items())
 
 
 # ---------------------------------------------------------------- the whole distribution of the start
 
 
-class Reads:
+class Reads(Objective):
     """An objective that reads the whole distribution of the start: KL(start || policy)."""
 
     needs = frozenset({"reference"})
@@ -139,7 +139,7 @@ def test_the_whole_distribution_is_that_of_the_base_model(kind, make):
         logits = model(input_ids=ROWS.input_ids, attention_mask=ROWS.attention_mask).logits
     wanted = TokenBatch.align(logits, ROWS.labels).log_softmax()
     policy, off = make(kind)
-    signal = WithoutAdapter(off, policy=moved(policy), distribution=True)
+    signal = InitialPolicy(off, policy=moved(policy), distribution=True)
     found = signal(policy, ROWS.inputs())["reference"]
     batch = TokenBatch.from_labels(ROWS.labels, {"reference": found})
     torch.testing.assert_close(batch.log_softmax(of="reference"), wanted, rtol=1e-4, atol=1e-5)
@@ -149,10 +149,10 @@ def test_the_whole_distribution_is_that_of_the_base_model(kind, make):
 def test_a_head_that_is_trained_is_that_of_the_start_too():
     policy = add_lora(base("gpt2"), {"r": 2, "target_modules": "all-linear", "modules_to_save": ["lm_head"]}, seed=1)
     start = own_logprobs(base("gpt2"), ROWS.inputs())
-    signal = WithoutAdapter(policy.disable_adapter, policy=moved(policy), distribution=True)
+    signal = InitialPolicy(policy.disable_adapter, policy=moved(policy), distribution=True)
     found = TokenBatch.from_labels(ROWS.labels, signal(policy, ROWS.inputs()))
     torch.testing.assert_close(found.logprobs(of="reference"), start, rtol=1e-4, atol=1e-5)
-    only = WithoutAdapter(policy.disable_adapter, policy=policy, distribution=True).labels_only()
+    only = InitialPolicy(policy.disable_adapter, policy=policy, distribution=True).labels_only()
     assert torch.equal(only(policy, ROWS.inputs())["reference"], start)
 
 
@@ -161,7 +161,7 @@ def test_the_gradient_is_that_of_the_policy_alone(make):
     """The start is asked while the policy's own forward runs, and leaves it as it was."""
     policy, off = make("llama_tied")
     moved(policy)
-    signal = WithoutAdapter(off, policy=policy, distribution=True)
+    signal = InitialPolicy(off, policy=policy, distribution=True)
     plan = Plan(Reads(), signals=(signal,))
     output = call_plan(plan, policy.train(), ROWS.inputs())
     output.loss.backward()

@@ -2,17 +2,18 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from trimtab.core import Losses, Objective, Reduction, TokenBatch, answer_mask, count
+from trimtab.core import Losses, Objective, Reduction, RolloutBatch, Signal, TokenBatch, answer_mask, count
 from trimtab.models.forward import ObjectiveCall
 from trimtab.models.loading import cast
 from trimtab.models.masters import train_in_float32
 from trimtab.objectives.advantages import group_mean
-from trimtab.objectives.credit import (
+from trimtab.objectives.policy_gradient import ValueLoss
+from trimtab.objectives.reward_models import (
     Pairs,
     adaptive_margin,
     bradley_terry,
@@ -20,12 +21,11 @@ from trimtab.objectives.credit import (
     online_answer_loss,
     online_prefix_loss,
 )
-from trimtab.objectives.policy_gradient import Critic as CriticLoss
-from trimtab.signals.reward_model import TokenRewardModel
-from trimtab.signals.start import read_with
+from trimtab.signals.initial_policy import read_with
+from trimtab.signals.reward_model import HeadScore, TokenRewardModel
 
 
-class Learner:
+class AuxiliaryModel(Signal):
     """A model with an optimizer of its own (AdamW without decay), which goes once through each batch of rollouts.
 
     Its trained weights become float32, whatever dtype it was loaded in, see `trimtab.models.masters`.
@@ -52,7 +52,7 @@ class Learner:
     def fit(
         self,
         rows: Mapping[str, Tensor],
-        told: Mapping[str, Tensor],
+        known: Mapping[str, Tensor],
         objective: Objective,
         how: Reduction,
         size: int,
@@ -62,7 +62,7 @@ class Learner:
 
         Args:
             rows: `input_ids`, `attention_mask`, `labels` [B, T], `row_id` [B].
-            told: signals of the objective, [N] over all answer tokens.
+            known: signals of the objective, [N] over all answer tokens.
             micro: rows of one forward and backward, whose gradients add up to that of the update; all at once if not
                 given.
         """
@@ -70,7 +70,7 @@ class Learner:
         row_of = TokenBatch.from_labels(rows["labels"]).row
         for start in range(0, len(rows["labels"]), size):
             labels = rows["labels"][start : start + size]
-            weighed = told["weight"][(row_of >= start) & (row_of < start + size)] if "weight" in told else None
+            weighed = known["weight"][(row_of >= start) & (row_of < start + size)] if "weight" in known else None
             if not answer_mask(labels).any() or (weighed is not None and not weighed.any()):
                 continue  # no step: the optimizer's momentum would make one of nothing
             total = count(labels, how)
@@ -79,9 +79,9 @@ class Learner:
                 some = slice(first, min(first + (micro or size), start + len(labels)))
                 own = (row_of >= some.start) & (row_of < some.stop)
                 if own.any():
-                    known = {name: value[own] for name, value in told.items()}
                     part = {key: value[some] for key, value in rows.items()}
-                    loss += self._backward(part, known, objective, how, total)
+                    of_part = {name: value[own] for name, value in known.items()}
+                    loss += self._backward(part, of_part, objective, how, total)
             nn.utils.clip_grad_norm_(self._trained, self.max_grad_norm)
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
@@ -91,7 +91,7 @@ class Learner:
     def _backward(
         self,
         rows: Mapping[str, Tensor],
-        told: Mapping[str, Tensor],
+        known: Mapping[str, Tensor],
         objective: Objective,
         how: Reduction,
         total: Tensor,
@@ -99,7 +99,7 @@ class Learner:
         """Add the gradient of a micro-batch, without columns that are padding in all its rows; its part of the loss."""
         width = int(rows["attention_mask"].sum(dim=1).max())
         ids, mask, labels = (rows[name][:, :width] for name in ("input_ids", "attention_mask", "labels"))
-        call = ObjectiveCall(objective, labels, told, rows["row_id"], how, total)
+        call = ObjectiveCall(objective, labels, known, rows["row_id"], how, total)
         loss = self.model(input_ids=ids, attention_mask=mask, objective_call=call).loss
         loss.backward()
         return loss.item()
@@ -124,11 +124,11 @@ class Learner:
                 self._optimizer.state[p] = device
 
 
-class Critic(Learner):
-    """The value of what stands before each answer token, as "values" [N]; learns the credit's "returns" afterwards.
+class ValueModel(AuxiliaryModel):
+    """The value of what stands before each answer token, as "values" [N]; learns the "returns" of the advantages.
 
     Args:
-        reduction: of its loss over the tokens of an update, see `trimtab.objectives.policy_gradient.Critic`.
+        reduction: of its loss over the tokens of an update, see `trimtab.objectives.policy_gradient.ValueLoss`.
     """
 
     provides = frozenset({"values"})
@@ -145,52 +145,79 @@ class Critic(Learner):
         self.reduction: Reduction = reduction
 
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-        return {"values": read_with(_Read(), self.model, inputs, {})}
+        return {"values": read_with(HeadScore(), self.model, inputs, {})}
 
-    def after(
-        self, rows: Mapping[str, Tensor], told: Mapping[str, Any], size: int, micro: int | None = None
-    ) -> dict[str, float]:
-        """One pass over the rollouts; returns what to log. Arguments as of `fit`."""
-        returns = {"returns": told["returns"]}
-        return {"critic_loss": self.fit(rows, returns, CriticLoss(), self.reduction, size, micro)}
-
-
-class _Read:
-    needs = frozenset()
-    per = "token"
-
-    def __call__(self, batch: TokenBatch) -> Losses:
-        return Losses(batch.logprobs(), {})
+    def after_advantages(self, rollouts: RolloutBatch, advantages: Mapping[str, Any]) -> dict[str, float]:
+        """One pass over the rollouts."""
+        returns = {"returns": advantages["returns"]}
+        sizes = rollouts.update_rows, rollouts.micro_rows
+        return {"critic_loss": self.fit(rollouts.inputs, returns, ValueLoss(), self.reduction, *sizes)}
 
 
-class OutcomeLearner(Learner):
-    """One that learns which answers are right, and counts the batches of rollouts that hold nothing to learn."""
+Adaptive = bool | Literal["margin", "weight"]
+"""both of: margins by how hard a prompt is, and each of a mixed group's two sides weighing half; or one of them"""
 
+
+class OnlineReward(AuxiliaryModel, ABC):
+    """An implicit reward model that learns the outcomes of each batch of rollouts, measured from the policy that wrote
+    them. Source: arXiv:2604.13197, online learning.
+
+    Args:
+        reward_model: whose scores come from a language model.
+        learning_rate: constant.
+        when: "before" the model is read for the advantages, or "after" these are there.
+        beta: factor of log-ratios.
+    """
+
+    needs = frozenset({"old"})
     batches = alike = 0
-    """seen so far; of them those in which all answers to each prompt had one outcome"""
+    """seen so far; of them those in which all completions of each prompt had one outcome"""
 
-    def counted(self, outcome: Tensor, mixed: Tensor) -> dict[str, float]:
-        """Count a batch; returns what to log of it.
+    def __init__(
+        self, reward_model: TokenRewardModel, learning_rate: float, *, beta: float, when: Literal["before", "after"]
+    ):
+        super().__init__(reward_model.model.requires_grad_(True), learning_rate, max_grad_norm=10.0)
+        self.beta, self.when = beta, when
 
-        Args:
-            outcome: [R] 1 or 0.
-            mixed: [R] whether the answers to its prompt have both outcomes.
+    def before_advantages(self, rollouts: RolloutBatch) -> dict[str, float]:
+        """One pass over the rollouts, if it learns before it is read."""
+        return self.learn(rollouts) if self.when == "before" else {}
+
+    def after_advantages(self, rollouts: RolloutBatch, advantages: Mapping[str, Any]) -> dict[str, float]:
+        """One pass over the rollouts, if it learns behind that."""
+        return self.learn(rollouts) if self.when == "after" else {}
+
+    def learn(self, rollouts: RolloutBatch) -> dict[str, float]:
+        """One pass over the rollouts; returns what to log.
+
+        Where no group holds both outcomes there is nothing to learn: the batch is counted, and the weights stay.
         """
-        alike = not mixed.any()
+        share = group_mean(rollouts.outcome, rollouts.group)
+        loss = self._fit(rollouts, share)
+        alike = not _mixed(share).any()
         self.batches, self.alike = self.batches + 1, self.alike + alike
-        return {"outcome_right": outcome.mean().item(), "one_outcome": float(alike)}
+        return {
+            "reward_model_loss": loss,
+            "outcome_right": rollouts.outcome.mean().item(),
+            "one_outcome": float(alike),
+        }
+
+    @abstractmethod
+    def _fit(self, rollouts: RolloutBatch, share: Tensor) -> float:
+        """The mean loss of one pass, see `fit`; `share` [R] of the completions of its prompt is correct."""
 
     def remarks(self) -> list[str]:
-        """What the user should know at the end of a run."""
+        """How often there was nothing to learn."""
         if not self.alike:
             return []
         return [
-            f"in {self.alike} of {self.batches} batches of answers all answers to a prompt had the same outcome: the "
-            "reward model learnt nothing from these. What is right is what the first reward says (at least its `right`)"
+            f"in {self.alike} of {self.batches} batches of completions all those of a prompt had the same outcome: the "
+            "reward model learnt nothing from these. What is correct is what the first reward says (at least its "
+            "`correct`)"
         ]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """As of any learner, with the counts."""
+        """As of any auxiliary model, with the counts."""
         return {**super().state_dict(), "batches": torch.tensor([self.batches, self.alike])}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -199,76 +226,9 @@ class OutcomeLearner(Learner):
         self.batches, self.alike = state["batches"].tolist()
 
 
-Adaptive = bool | Literal["margin", "weight"]
-"""both of: margins by how hard a prompt is, and each of a mixed group's two sides weighing half; or one of them"""
-
-
-class Judged(NamedTuple):
-    """A batch of rollouts, and which of its answers are right."""
-
-    rows: Mapping[str, Tensor]
-    """as of `Learner.fit`"""
-    old: Tensor
-    """[N] log-probabilities under the policy that wrote them"""
-    outcome: Tensor
-    """[R] 1. of an answer that is right, 0. of one that is not"""
-    share: Tensor
-    """[R] of the answers to its prompt that are right"""
-    group: Tensor
-    """[R] its prompt"""
-
-    @property
-    def mixed(self) -> Tensor:
-        """[R] whether the answers to its prompt have both outcomes."""
-        return (self.share > 0) & (self.share < 1)
-
-
-class OnlineReward(OutcomeLearner, ABC):
-    """An implicit reward model that learns the outcomes of each batch of rollouts, measured from the policy that wrote
-    them. Source: arXiv:2604.13197, online learning.
-
-    Args:
-        credit: a reward model whose scores come from a language model.
-        learning_rate: constant.
-        when: "before" the credit reads the model, or "after" the credit is given.
-        beta: factor of log-ratios.
-    """
-
-    provides = frozenset()
-
-    def __init__(
-        self, credit: TokenRewardModel, learning_rate: float, *, beta: float, when: Literal["before", "after"]
-    ):
-        super().__init__(credit.model.requires_grad_(True), learning_rate, max_grad_norm=10.0)
-        self.beta, self.when = beta, when
-
-    def outcomes(
-        self,
-        rows: Mapping[str, Tensor],
-        old: Tensor,
-        outcome: Tensor,
-        group: Tensor,
-        size: int,
-        micro: int | None = None,
-    ) -> dict[str, float]:
-        """One pass over the rollouts; returns what to log.
-
-        Where no group holds both outcomes there is nothing to learn: the batch is counted, and the weights stay.
-
-        Args:
-            rows, size, micro: as of `fit`.
-            old: [N] log-probabilities under the policy that wrote them.
-            outcome: [R] 1 of an answer that is right, 0 of one that is not.
-            group: [R]
-        """
-        outcome = outcome.float()
-        seen = Judged(rows, old, outcome, group_mean(outcome, group), group)
-        loss = self._learn(seen, size, micro)
-        return {"credit_loss": loss, **self.counted(outcome, seen.mixed)}
-
-    @abstractmethod
-    def _learn(self, seen: Judged, size: int, micro: int | None) -> float:
-        """The mean loss of one pass, see `fit`."""
+def _mixed(share: Tensor) -> Tensor:
+    """[R] whether the completions of its prompt have both outcomes."""
+    return (share > 0) & (share < 1)
 
 
 class OnlinePrefixReward(OnlineReward):
@@ -283,16 +243,18 @@ class OnlinePrefixReward(OnlineReward):
         super().__init__(*args, **kwargs)
         self.margin, self.adaptive = margin, adaptive
 
-    def _learn(self, seen: Judged, size: int, micro: int | None) -> float:
-        outcome = seen.outcome
-        margin, weight = torch.full_like(outcome, self.margin), seen.mixed.float()
+    def _fit(self, rollouts: RolloutBatch, share: Tensor) -> float:
+        outcome = rollouts.outcome
+        assert rollouts.old is not None
+        margin, weight = torch.full_like(outcome, self.margin), _mixed(share).float()
         if self.adaptive in (True, "margin"):
-            margin = adaptive_margin(outcome, seen.share, self.margin)
+            margin = adaptive_margin(outcome, share, self.margin)
         if self.adaptive in (True, "weight"):
-            weight = difficulty_weights(outcome, seen.share)
-        of_token = TokenBatch.from_labels(seen.rows["labels"]).row
-        told = {"old": seen.old, "outcome": outcome[of_token], "margin": margin[of_token], "weight": weight[of_token]}
-        return self.fit(seen.rows, told, self._objective(), "sequence_mean", size, micro)
+            weight = difficulty_weights(outcome, share)
+        row = TokenBatch.from_labels(rollouts.inputs["labels"]).row
+        known = {"old": rollouts.old, "outcome": outcome[row], "margin": margin[row], "weight": weight[row]}
+        sizes = rollouts.update_rows, rollouts.micro_rows
+        return self.fit(rollouts.inputs, known, self._objective(), "sequence_mean", *sizes)
 
     def _objective(self) -> Objective:
         return _Prefixes(self.beta)
@@ -309,18 +271,20 @@ class OnlinePairReward(OnlineReward):
     """Of pairs, as of a DPO reward model: the sum of -log sigma(beta (R_right - R_wrong)) over the pairs of an update,
     R the summed log-ratio of an answer. See `pairs_of`."""
 
-    def _learn(self, seen: Judged, size: int, micro: int | None) -> float:
-        lengths = TokenBatch.from_labels(seen.rows["labels"]).lengths
-        order = pairs_of(seen.outcome, seen.group, lengths)
-        pieces = seen.old.split(lengths.tolist())
-        told = {"reference": torch.cat([pieces[row] for row in order.tolist()] or [seen.old[:0]])}
+    def _fit(self, rollouts: RolloutBatch, share: Tensor) -> float:
+        assert rollouts.old is not None
+        lengths = TokenBatch.from_labels(rollouts.inputs["labels"]).lengths
+        order = pairs_of(rollouts.outcome, rollouts.group, lengths)
+        pieces = rollouts.old.split(lengths.tolist())
+        known = {"reference": torch.cat([pieces[row] for row in order.tolist()] or [rollouts.old[:0]])}
 
         def half(chosen: Tensor, rejected: Tensor) -> Tensor:  # both of a pair carry its loss
             return bradley_terry(chosen, rejected, beta=self.beta) / 2
 
         objective = Pairs("ratio", "sum", half)
-        some = {key: value[order] for key, value in seen.rows.items()}
-        return self.fit(some, told, objective, "sum", _even(size), None if micro is None else _even(micro))
+        some = {key: value[order] for key, value in rollouts.inputs.items()}
+        micro = None if rollouts.micro_rows is None else _even(rollouts.micro_rows)
+        return self.fit(some, known, objective, "sum", _even(rollouts.update_rows), micro)
 
 
 def _even(number: int) -> int:
@@ -342,7 +306,7 @@ def pairs_of(outcome: Tensor, group: Tensor, lengths: Tensor) -> Tensor:
     return torch.tensor(order, dtype=torch.long, device=outcome.device)
 
 
-class _Prefixes:
+class _Prefixes(Objective):
     per = "prefix"
     needs = frozenset({"old", "outcome", "margin", "weight"})
 
@@ -355,7 +319,7 @@ class _Prefixes:
         return batch.losses(values * batch.signals["weight"])
 
 
-class _Answers:
+class _Answers(Objective):
     per = "sequence"
     needs = _Prefixes.needs
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trimtab.core import LabelLogprobs, LazyLogits, Objective
+from trimtab.core import LabelLogprobs, LazyLogits, Objective, Signal
 from trimtab.models.forward import ObjectiveCall, StatesCall, resolve_head
 
 
@@ -46,7 +46,7 @@ def _asked(
     return output.unreduced
 
 
-class WithoutAdapter:
+class InitialPolicy(Signal):
     """Gives log-probabilities of the answer tokens under the policy with what is trained switched off, or its whole
     distribution.
 
@@ -57,9 +57,6 @@ class WithoutAdapter:
         policy: whose head it is, where the distribution is asked for; not wrapped by a trainer yet.
         distribution: give hidden states and head in place of log-probabilities.
     """
-
-    temperature = 1.0
-    """what its logits are divided by"""
 
     def __init__(
         self,
@@ -74,12 +71,13 @@ class WithoutAdapter:
         self.distribution = distribution
         self._model: Any = getattr(policy, "get_base_model", lambda: policy)()
 
-    def labels_only(self) -> "WithoutAdapter":
+    def labels_only(self) -> "InitialPolicy":
         """The same signal for objectives that read `logprobs` and nothing else."""
         self.distribution = False
         return self
 
-    def __call__(self, policy: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+    def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        assert policy is not None
         with self.off():
             if not self.distribution:
                 return {self.name: own_logprobs(policy, inputs, self.temperature)}
