@@ -9,18 +9,31 @@ import sys
 import yaml
 
 from pages import DOCS, command, table, takes
+from results import results
 from trimtab import methods
 from trimtab.core import Method
 from trimtab.runs.shipped import recipe_folder, shipped
 
 PAGE = DOCS / "reference" / "methods.md"
 HEADER = """\
-# The methods and their papers
+# Methods and results
 
 <!-- written by scripts/papers_page.py; change the files in src/trimtab/methods and run `make pages` -->
 
-Each method is one file. What stands here comes from that file. The claim is what the source says; whether it was
-reproduced here is a matter of the tests and of [the log](../log/index.md).
+Each method is one file, and what stands here comes from that file. The claim is the paper's;
+[what was reproduced](#what-was-reproduced) here is another matter.
+"""
+RESULTS = """\
+## What was reproduced
+
+Claims of the papers that were tested here, at which scale, and what was found. These are small experiments on a CPU:
+they show whether an effect exists, and nothing of its size on large models. Numbers in brackets are 95 % intervals; a
+difference is "not shown" if its interval holds 0, and "the contrary" if it lies below. They are read from
+`benchmarks/results`; the pages of [the log](../log/index.md) have the commands, the settings and the failures.
+
+"""
+NOTATION = """\
+## Equations and options
 
 In the equations p is the teacher, q the policy (the student), y_t the answer token at position t, and [condition] is
 1 where the condition holds and 0 elsewhere. L_t is the loss of one token, before any division.
@@ -31,15 +44,26 @@ def page() -> str:
     """The whole page as text; the same for the same files."""
     names = methods.names()
     rows = [(f"[{name}](#{name})", methods.summary(name).partition(": ")[2], _source(name)) for name in names]
-    parts = [HEADER, table(("method", "what it does", "source"), rows), *map(_section, names)]
+    parts = [HEADER, table(("method", "what it does", "source"), rows), RESULTS + _reproduced(), NOTATION]
+    parts += map(_section, names)
     return "\n".join(parts)
+
+
+def _reproduced() -> str:
+    head = ("method", "claim", "found", "scale", "numbers", "log")
+    rows = []
+    for one in results():
+        names = ", ".join(f"[{name}](#{name})" for name in one.methods.split(", "))
+        page = f"[{one.log.replace('_', ' ')}](../log/{one.log}.md)"
+        rows.append((names, one.claim, f"**{one.verdict}**", one.scale, one.numbers, page))
+    return table(head, rows)
 
 
 def _section(name: str) -> str:
     method = methods.load(name)
     recipes = ", ".join(f"[{recipe}](recipes.md#{recipe})" for recipe in _recipes(name)) or "none"
     lines = [
-        f"## {name}\n",
+        f"### {name}\n",
         f"{methods.summary(name)}\n",
         *(f"    {part.strip()}" for part in method.equation.split(";")),
         f"\n- source: {_source(name)}",

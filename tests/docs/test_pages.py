@@ -198,6 +198,20 @@ def test_a_remark_that_no_rule_shows_is_missed(monkeypatch):
         script.page()
 
 
+def test_a_verdict_is_that_of_the_interval():
+    judged = load(ROOT / "scripts" / "results.py", "results_").judged
+    assert judged([0.2, 0.1, 0.3]) == ("reproduced", "+0.200 [+0.100, +0.300]")
+    assert judged([0.2, 0.1, 0.3], "nats", swap=True) == ("the contrary", "-0.200 [-0.300, -0.100] nats")
+    assert judged([0.1, -0.1, 0.3])[0] == "not shown"
+
+
+def test_a_verdict_of_a_series_is_that_of_its_order():
+    monotone = load(ROOT / "scripts" / "results.py", "results_").monotone
+    assert monotone([1.0, 2.0, 3.0], rising=True) == ("reproduced", "1.00, 2.00, 3.00")
+    assert monotone([1.0, 2.0, 1.9], rising=True)[0] == "not shown"
+    assert monotone([1.0, 2.0, 3.0], rising=False)[0] == "not shown"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=ids(PAGES))
 def test_relative_links_lead_to_files_and_those_of_the_site_stay_in_it(page):
     links = [link.partition("#")[0] for link in LINK.findall(read(page)[0]) if not re.match(r"\w+:", link)]
