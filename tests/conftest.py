@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import threading
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -17,6 +18,22 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Of a test that is marked `fast("one-*", "*-two")`, the items whose ids fit none of the patterns are slow."""
+    tables: dict[str, list[bool]] = {}
+    for item in items:
+        marker = item.get_closest_marker("fast")
+        if marker is not None:
+            kept = any(fnmatchcase(item.callspec.id, pattern) for pattern in marker.args)
+            tables.setdefault(item.nodeid.partition("[")[0], []).append(kept)
+            if not kept:
+                item.add_marker(pytest.mark.slow)
+    stale = [name for name, kept in tables.items() if len(kept) > 1 and not any(kept)]
+    if stale:
+        raise pytest.UsageError(f"no item is fast, mend the patterns: {', '.join(stale)}")
 
 
 def pytest_collection_finish():

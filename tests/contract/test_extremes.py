@@ -27,6 +27,7 @@ def lowered(of: str, size: float):
     return change
 
 
+@pytest.mark.fast("*-110.0-dtype0", "*-10000.0-dtype1")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("size", [110.0, 1e4])
 @pytest.mark.parametrize("name", methods.names())

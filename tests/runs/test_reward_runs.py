@@ -136,6 +136,7 @@ def test_the_reference_of_a_cut_down_start_is_named_with_its_layers_and_fingerpr
     assert reading.reference_fingerprint == fingerprint.of_model(start)
 
 
+@pytest.mark.fast("ipvrm")
 @pytest.mark.parametrize("kind", ["q_rm", "ipvrm"])
 def test_a_killed_and_resumed_run_ends_with_the_same_weights_to_the_bit(finished, files, tmp_path, kind):
     made = tree(files, tmp_path / "run", kind)
@@ -146,6 +147,7 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights_to_the_bit(finished
     assert same_weights(tmp_path / "run", finished[kind])
 
 
+@pytest.mark.fast("False-bfloat16", "True-float16")
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("named", [False, True])
 def test_what_was_trained_in_half_precision_is_measured_from_its_start(files, tmp_path, dtype, named):
@@ -170,6 +172,7 @@ def test_lora_trains_the_head_too_and_leaves_a_folder_that_is_read(files, tmp_pa
     assert not torch.equal(before.weight, after.weight)
 
 
+@pytest.mark.fast("llama-pissa", "llama_tied-True")
 @pytest.mark.parametrize("init", [True, "pissa", "olora"])
 @pytest.mark.parametrize("model", ["llama", "llama_tied"])
 def test_the_adapter_of_a_reward_model_gives_the_scores_of_its_merged_model(files, tmp_path, model, init):

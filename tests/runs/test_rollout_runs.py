@@ -136,6 +136,7 @@ def test_the_report_shows_what_was_learnt(finished):
     assert "count 1" in page
 
 
+@pytest.mark.fast("step:3")
 @pytest.mark.parametrize("what", ["step:3", "save:4", "final"])
 def test_a_killed_and_resumed_run_ends_with_the_same_weights_to_the_bit(finished, files, tmp_path, what):
     made = tree(files, tmp_path / "run")
@@ -217,6 +218,7 @@ def with_models(files: Path, judges: dict[str, str], name: str, output: Path) ->
     return made
 
 
+@pytest.mark.fast("ppo", "distrl, online", "lco of a model", "opd")
 @pytest.mark.parametrize("name", WITH_MODELS)
 def test_methods_with_further_models_run_and_log_what_these_do(files, judges, tmp_path, name):
     folder = run(with_models(files, judges, name, tmp_path / "run"))
@@ -228,6 +230,7 @@ def test_methods_with_further_models_run_and_log_what_these_do(files, judges, tm
         assert any(LOGGED[name] in event for event in train)
 
 
+@pytest.mark.fast("True-0.7")
 @pytest.mark.parametrize(("lora", "temperature"), [(True, 1.0), (True, 0.7), (False, 0.7)])
 def test_adapters_learn_alone_and_any_policy_is_its_own_start_at_its_temperature(files, tmp_path, lora, temperature):
     made = tree(files, tmp_path / "run", options={"kl": 0.1})
@@ -242,6 +245,7 @@ def test_adapters_learn_alone_and_any_policy_is_its_own_start_at_its_temperature
     assert (folder / "adapter" / "adapter_config.json").is_file() == lora
 
 
+@pytest.mark.fast("ppo")
 @pytest.mark.parametrize("name", ["ppo", "distrl, online"])
 def test_what_learns_beside_the_policy_is_resumed_too(files, judges, tmp_path, name):
     whole = run(with_models(files, judges, name, tmp_path / "whole"))

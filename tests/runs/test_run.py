@@ -71,6 +71,7 @@ def test_the_signature_names_what_the_result_depends_on(finished):
         assert key in text, key
 
 
+@pytest.mark.fast("False")
 @pytest.mark.parametrize("mixed", [False, True])
 def test_a_policy_in_bfloat16_learns_at_a_small_rate_and_is_saved_in_bfloat16(files, tmp_path, mixed):
     """Its last checkpoint holds what was learnt, and the folder is that, rounded once."""
@@ -356,6 +357,7 @@ def test_measuring_the_speed_leaves_the_weights_alone(files, tmp_path):
     assert all(p.grad is None for p in job.policy.parameters())
 
 
+@pytest.mark.fast("step:3", "save:4", "final")
 @pytest.mark.parametrize("what", ["step:3", "save:4", "final"])
 def test_a_killed_and_resumed_run_ends_with_the_same_weights_to_the_bit(finished, files, tmp_path, what):
     tree = tiny_folder.recipe(files, output=str(tmp_path / "run"))
@@ -388,6 +390,7 @@ def in_windows(files) -> Path:
     return run(recipe(files, files / "in_windows", "psft", **PSFT), console=QUIET).folder
 
 
+@pytest.mark.fast("step:9")
 @pytest.mark.parametrize("what", ["step:5", "step:9"])
 def test_a_run_in_windows_that_is_killed_goes_on_with_its_snapshot_and_its_rows(in_windows, files, tmp_path, what):
     tree = tiny_folder.recipe(files, "psft", output=str(tmp_path / "run"), **PSFT)
