@@ -11,7 +11,7 @@ from rich.console import Console
 
 import tiny_folder
 from trimtab.commands import evaluate
-from trimtab.evals.suite import Measure, plain
+from trimtab.evals.suite import Estimate, plain
 from trimtab.metrics.intervals import Interval
 from trimtab.report import evaluation as page
 from trimtab.report.reading import ReportError
@@ -49,7 +49,7 @@ def test_what_cannot_be_computed_is_null_in_the_file(trimtab, model, tmp_path):
 
 
 def test_an_infinite_measure_is_written_as_null():
-    one = Measure("split-half", "all", Interval(-math.inf, math.nan, math.nan), 12)
+    one = Estimate("split-half", "all", Interval(-math.inf, math.nan, math.nan), 12)
     assert plain(one)["value"] == [None, None, None]
 
 

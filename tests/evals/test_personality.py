@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 from trimtab.data.sources import DataError
 from trimtab.evals import suites
 from trimtab.evals.suite import Answered, SuiteError, Verdict
-from trimtab.evals.suites.personality import GATE, PERSONAS, SUITE, Settings, load_pairs, parse, read, score, tabulate
+from trimtab.evals.suites.personality import (
+    GATE,
+    PERSONAS,
+    SUITE,
+    PersonalitySettings,
+    load_pairs,
+    parse,
+    read,
+    score,
+    tabulate,
+)
 from trimtab.metrics import consistency
 
 FAST = settings(max_examples=500, deadline=None)
@@ -557,4 +567,4 @@ def test_a_missing_table_of_people_is_named(tmp_path):
 
 
 def test_settings_explain_themselves():
-    assert all(field.description for field in Settings.model_fields.values())
+    assert all(field.description for field in PersonalitySettings.model_fields.values())

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from trimtab.metrics.intervals import Interval, bootstrap_corpus, bootstrap_ratio, bootstrap_sums
-from trimtab.report.decoding import Column, Page, Series, marked, mean_along, write
+from trimtab.report.decoding import MeasureColumn, Page, Series, marked, mean_along, write
 
 NAMES = ("greedy", "adaptive", "human")
 
 
-def column(title: str, *values: float | None) -> Column:
+def column(title: str, *values: float | None) -> MeasureColumn:
     found = {n: Interval(v, v - 0.1, v + 0.1) for n, v in zip(NAMES, values) if v is not None}
-    return Column(title, f"what {title} is", 2, found)
+    return MeasureColumn(title, f"what {title} is", 2, found)
 
 
 def step(token: str, p: float) -> dict:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 import tiny_folder
 from trimtab.data import kept
-from trimtab.data.kept import Kept
+from trimtab.data.kept import KeptRows
 from trimtab.data.rows import prepare
 from trimtab.data.sources import DataError
 from trimtab.data.tasks import prepare_tasks
@@ -175,12 +175,14 @@ def test_few_rows_are_not_kept():
 def test_the_folder_does_not_grow_without_end(monkeypatch, tmp_path):
     monkeypatch.setattr(kept, "MOST", 1000)
     for number in range(4):
-        kept.save(tmp_path / f"{number}.safetensors", Kept([{"a": [number] * 20, "b": 2**40, "c": 0.5}], {"n": number}))
+        kept.save(
+            tmp_path / f"{number}.safetensors", KeptRows([{"a": [number] * 20, "b": 2**40, "c": 0.5}], {"n": number})
+        )
         time.sleep(0.02)
     left = sorted(path.name for path in tmp_path.glob("*.safetensors"))
     assert left[-1] == "3.safetensors"
     assert len(left) < 4
-    assert kept.load(tmp_path / "3.safetensors") == Kept([{"a": [3] * 20, "b": 2**40, "c": 0.5}], {"n": 3})
+    assert kept.load(tmp_path / "3.safetensors") == KeptRows([{"a": [3] * 20, "b": 2**40, "c": 0.5}], {"n": 3})
 
 
 def test_progress_is_shown_of_many_rows(monkeypatch):

@@ -31,7 +31,7 @@ from trimtab.rewriting.rewriters import Rewriter, Way, causal, seq2seq, ways
 from trimtab.rewriting.rules import Rules
 
 
-class Settings(clean_eval.Settings):
+class Settings(clean_eval.CleanSettings):
     """What KEY=VALUE can be on the command line."""
 
     n_par: int = Field(default=4, ge=0)

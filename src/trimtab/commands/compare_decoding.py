@@ -107,7 +107,7 @@ def said_after(tokenizer: Any, prompt: Sequence[int], ids: Sequence[int]) -> str
 
 
 @dataclass
-class Written:
+class Generations:
     """What one strategy wrote for every passage; columns are [R][tokens of that text]."""
 
     name: str
@@ -204,7 +204,7 @@ def write(
     chat: bool = False,
     tracked: int = 20,
     console: Console | None = None,
-) -> list[Written]:
+) -> list[Generations]:
     """Let each strategy go on with each passage.
 
     A batch of prompts goes through the model once, and every strategy starts from a copy of that cache; all of them
@@ -220,7 +220,7 @@ def write(
         chat: passages are what a user says, and not text to go on with.
         tracked: so many of the first passages are looked at for self-reinforcement.
     """
-    written = [Written(name, dict(options)) for name, options in names.items()]
+    written = [Generations(name, dict(options)) for name, options in names.items()]
     order = sorted(range(len(passages)), key=lambda i: -len(passages[i].prompt))
     columns: list[dict[int, dict[str, Any]]] = [{} for _ in written]
     console = console or Console(quiet=True)
@@ -266,12 +266,12 @@ def _write(
     tokenizer: Any,
     inputs: Mapping[str, Tensor],
     cache: Any,
-    one: Written,
+    one: Generations,
     rows: Sequence[int],
     new: int,
     tracked: int,
 ) -> dict[int, dict[str, Any]]:
-    """row -> what `Written` keeps of it."""
+    """row -> what `Generations` keeps of it."""
     how = decoding.arguments(one.name, tokenizer, model=model, **one.options)
     config = config_of(model, tokenizer, how, new, own=one.name == decoding.MODEL)
     if (config.num_beams or 1) > 1:
@@ -652,13 +652,13 @@ def _compare(settings: Settings, console: Console) -> Path:
     return settings.out
 
 
-def _config_said(model: Any, tokenizer: Any, one: Written, new: int) -> str:
+def _config_said(model: Any, tokenizer: Any, one: Generations, new: int) -> str:
     """What of a strategy's generation config is not transformers' default."""
     how = decoding.arguments(one.name, tokenizer, model=model, **one.options)
     return described(config_of(model, tokenizer, how, new, own=one.name == decoding.MODEL))
 
 
-def _said(one: Written) -> str:
+def _said(one: Generations) -> str:
     chosen = decoding.check(one.name, one.options).model_dump()
     settings = ", ".join(f"{key} {value}" for key, value in chosen.items())
     return f"{decoding.summary(one.name)} {settings}".strip()
@@ -686,7 +686,7 @@ def _coherence(passages: Sequence[Passage], texts: Mapping[str, Sequence[str]]) 
     return {key: cosine(prompts, embed(list(found))).tolist() for key, found in texts.items()}, name
 
 
-def _mauve(states: Mapping[str, Tensor], signature: dict[str, str]) -> list[decoding_page.Column]:
+def _mauve(states: Mapping[str, Tensor], signature: dict[str, str]) -> list[decoding_page.MeasureColumn]:
     """Likeness to human text by the hidden states of the last tokens, over five clusterings."""
     values = {}
     try:
@@ -702,16 +702,16 @@ def _mauve(states: Mapping[str, Tensor], signature: dict[str, str]) -> list[deco
         "How hard the texts are to tell from the human ones, by clusters of the model's own hidden states: 1 is not at "
         "all. In brackets: the lowest and highest of five clusterings. With so few texts, only large differences count."
     )
-    return [decoding_page.Column("MAUVE", meaning, 3, values)]
+    return [decoding_page.MeasureColumn("MAUVE", meaning, 3, values)]
 
 
 def _columns(
     texts: Mapping[str, Sequence[str]],
     logprobs: Mapping[str, Sequence[Sequence[float]]],
-    written: Sequence[Written],
+    written: Sequence[Generations],
     coherence: Mapping[str, Sequence[float]],
-) -> list[decoding_page.Column]:
-    column, resampled = decoding_page.Column, partial(bootstrap_sums, skip_nan=True)
+) -> list[decoding_page.MeasureColumn]:
+    column, resampled = decoding_page.MeasureColumn, partial(bootstrap_sums, skip_nan=True)
 
     def repeated(found: Sequence[str], *sizes: int) -> np.ndarray:
         """[R, 2 len(sizes)]: distinct n-grams and n-grams of each text."""
@@ -819,13 +819,15 @@ def _columns(
     return columns
 
 
-def _map(columns: Sequence[decoding_page.Column]) -> tuple[decoding_page.Column, decoding_page.Column]:
+def _map(
+    columns: Sequence[decoding_page.MeasureColumn],
+) -> tuple[decoding_page.MeasureColumn, decoding_page.MeasureColumn]:
     """Diversity across, coherence up; perplexity where there is no embedding."""
     by_title = {column.title: column for column in columns}
     return by_title["diversity"], by_title.get("coherence", by_title["perplexity"])
 
 
-def _series(written: Sequence[Written], new: int) -> list[decoding_page.Series]:
+def _series(written: Sequence[Generations], new: int) -> list[decoding_page.Series]:
     series, along = decoding_page.Series, decoding_page.mean_along
 
     def again(ids: Sequence[int]) -> list[float]:
@@ -896,7 +898,7 @@ def _steps(
     model: PreTrainedModel,
     tokenizer: Any,
     passages: Sequence[Passage],
-    written: Sequence[Written],
+    written: Sequence[Generations],
     settings: Settings,
 ) -> list[dict[str, Any]]:
     if settings.chat:
@@ -912,7 +914,7 @@ def _steps(
     ]
 
 
-def _cautions(settings: Settings, passages: Sequence[Passage], written: Sequence[Written]) -> list[str]:
+def _cautions(settings: Settings, passages: Sequence[Passage], written: Sequence[Generations]) -> list[str]:
     found = [
         "All strategies share their prompts and their seed; their settings were not tuned on these prompts.",
         f"{len(passages)} prompts and texts of at most {settings.new} tokens: small. Read the intervals.",

@@ -20,7 +20,7 @@ MOST = 4 << 30
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptRows:
     """Rows with numbers or lists of numbers under the same keys, and what else is known of them."""
 
     rows: list[dict[str, Any]]
@@ -28,7 +28,7 @@ class Kept:
     """as JSON holds them"""
 
 
-def save(path: Path, kept: Kept) -> None:
+def save(path: Path, kept: KeptRows) -> None:
     """Write the file, whole or not at all.
 
     Raises:
@@ -55,7 +55,7 @@ def save(path: Path, kept: Kept) -> None:
     _make_room(path.parent, path)
 
 
-def load(path: Path) -> Kept | None:
+def load(path: Path) -> KeptRows | None:
     """What `save` wrote; None where no file is, or one that is not as it was written."""
     try:
         with safe_open(path, "np") as file:
@@ -68,7 +68,7 @@ def load(path: Path) -> Kept | None:
         os.utime(path)
     except (OSError, SafetensorError, KeyError, ValueError):
         return None
-    return Kept([dict(zip(keys, values)) for values in zip(*columns.values(), strict=True)], facts)
+    return KeptRows([dict(zip(keys, values)) for values in zip(*columns.values(), strict=True)], facts)
 
 
 def _dtype(values: Sequence[Any]) -> type:

@@ -199,7 +199,7 @@ def arguments(options: AdaptiveSettings, marks: Any = None) -> dict[str, Any]:
 
 
 def idle(options: AdaptiveSettings) -> dict[str, str]:
-    """Settings that do nothing, and why."""
+    """AdaptiveSettings that do nothing, and why."""
     if options.flat_below == 0:
         return {"flat": "no distribution counts as flat; set decoding.flat_below"}
     return {"flat_below": "flat=top1 is the rule's own choice; choose all or a share"} if options.flat == "top1" else {}

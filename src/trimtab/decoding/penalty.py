@@ -237,7 +237,7 @@ def arguments(options: PenaltySettings, marks: Marks | None) -> dict[str, Any]:
 
 
 def idle(options: PenaltySettings) -> dict[str, str]:
-    """Settings that do nothing, and why."""
+    """PenaltySettings that do nothing, and why."""
     found = {}
     if not options.sample:
         found |= dict.fromkeys(("temperature", "top_k", "top_p"), "the best token is taken; add decoding.sample=true")

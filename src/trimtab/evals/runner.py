@@ -12,7 +12,7 @@ from trimtab.data.stored import drop_torn_line
 from trimtab.data.tokens import prompt_ids
 from trimtab.evals import suites
 from trimtab.evals.models import Model, Reply, renormalised
-from trimtab.evals.suite import Answered, Item, Measure, Suite, SuiteError, Verdict, accuracy
+from trimtab.evals.suite import Answered, Estimate, Item, Suite, SuiteError, Verdict, accuracy
 from trimtab.models.limits import Limits, check_prompts
 
 Mode = Literal["generate", "loglikelihood"]
@@ -183,7 +183,7 @@ def answered(suite: Suite, row: Mapping[str, Any], item: Item) -> Answered:
     return Answered(item, tuple(row["answers"]), found, error, row.get("mass"))
 
 
-def measures(suite: Suite, found: Sequence[Answered]) -> list[Measure]:
+def measures(suite: Suite, found: Sequence[Answered]) -> list[Estimate]:
     """All numbers of an evaluation."""
     return [*(accuracy(found) if suite.accuracy else []), *suite.measures([one for one in found if one.error is None])]
 

@@ -58,7 +58,7 @@ class Answered:
     """probability of all the labels together before it was renormalised; None where no options were compared"""
 
 
-class Measure(NamedTuple):
+class Estimate(NamedTuple):
     """A number of a whole evaluation, or of one group of it."""
 
     name: str
@@ -79,7 +79,7 @@ def argmax(item: Item, p: Mapping[str, float]) -> Verdict:
     return chosen(item, max(p, key=lambda label: p[label]))
 
 
-def no_measures(answered: Sequence[Answered]) -> list[Measure]:
+def no_measures(answered: Sequence[Answered]) -> list[Estimate]:
     return []
 
 
@@ -100,7 +100,7 @@ class Suite:
     max_new_tokens: int = 64
     score_options: Callable[[Item, Mapping[str, float]], Verdict] = argmax
     """score_options(item, label -> probability, summing to 1 over labels): the verdict where options are compared"""
-    measures: Callable[[Sequence[Answered]], Sequence[Measure]] = no_measures
+    measures: Callable[[Sequence[Answered]], Sequence[Estimate]] = no_measures
     """beyond means of verdicts"""
     draw: Callable[[Item], str] | None = None
     """an SVG of the item"""
@@ -123,14 +123,14 @@ def user(text: str) -> Messages:
 # ---------------------------------------------------------------- numbers
 
 
-def accuracy(answered: Sequence[Answered]) -> list[Measure]:
+def accuracy(answered: Sequence[Answered]) -> list[Estimate]:
     """Means of the verdicts' values: for each parser, over all items and by each group.
 
     An item whose answer was not understood counts 0 in "strict" and not at all in "answered"; "unparsed" is their
     share. Items that ended in an error count nowhere. Intervals are of 95 %, over items.
     """
     asked = [one for one in answered if one.error is None]
-    found: list[Measure] = []
+    found: list[Estimate] = []
     for group, members in grouped(asked).items():
         for parser in members[0].verdicts if members else ():
             values = [one.verdicts[parser].value for one in members]
@@ -141,7 +141,7 @@ def accuracy(answered: Sequence[Answered]) -> list[Measure]:
                 ("strict", sums, ones), ("answered", sums, known), ("unparsed", 1 - known, ones),
             ):  # fmt: skip
                 number = int(bottom.sum())
-                found.append(Measure(f"{parser} {name}", group, bootstrap_ratio(top, bottom), number))
+                found.append(Estimate(f"{parser} {name}", group, bootstrap_ratio(top, bottom), number))
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from trimtab.evals.scored import FINAL, Asked, Scored, step_tokens
-from trimtab.evals.suite import Measure, plain
+from trimtab.evals.suite import Estimate, plain
 from trimtab.metrics.best_of_n import BestOfN, best_of_n
 from trimtab.metrics.calibration import Bin, Decile, brier, calibration, reliability
 from trimtab.metrics.intervals import Array, Interval
@@ -40,7 +40,7 @@ class StepLine:
 class Worth:
     """All that was measured."""
 
-    measures: list[Measure] = field(default_factory=list)
+    measures: list[Estimate] = field(default_factory=list)
     steps: list[StepLine] = field(default_factory=list)
     best_of_n: list[BestOfN] = field(default_factory=list)
     calibration: list[Decile] = field(default_factory=list)
@@ -77,7 +77,7 @@ def worth(found: Found, source: Source, *, outcomes: bool, seed: int = 0) -> Wor
         pairs = list(zip(chosen, rejected, strict=True))
         for group, own in _by_kind(pairs, [pair[1][0].kind for pair in pairs]):
             one, other = ([scored.values[-1] for _, scored in side] for side in zip(*own))
-            result.measures.append(Measure("pair accuracy", group, pair_accuracy(one, other, seed), len(own)))
+            result.measures.append(Estimate("pair accuracy", group, pair_accuracy(one, other, seed), len(own)))
         _errors(result, rejected, outcomes, seed)
     return result
 
@@ -101,14 +101,14 @@ def _errors(result: Worth, found: Found, outcomes: bool, seed: int) -> None:
             kinds["the error and what follows from it"] = follows
         for name, marks in kinds.items():
             area = token_auc(scores, marks, seed)
-            result.measures.append(Measure(f"token AUC of {name}", group, area.mean, area.answers))
+            result.measures.append(Estimate(f"token AUC of {name}", group, area.mean, area.answers))
         area = token_auc(*_numbers_alone(own, errors), seed)  # numbers score unlike words, wrong or not
-        result.measures.append(Measure("token AUC of the error among numbers", group, area.mean, area.answers))
+        result.measures.append(Estimate("token AUC of the error among numbers", group, area.mean, area.answers))
         values = [sigmoid(scored.values) if outcomes else scored.values for _, scored in own]
         around = around_error(values, errors, seed)
         for name, interval in (("before", around.before), ("after", around.after)):
-            result.measures.append(Measure(f"mean {value} {name} the error", group, interval, around.answers))
-        result.measures.append(Measure(f"change of {value} at the error", group, around.change, around.answers))
+            result.measures.append(Estimate(f"mean {value} {name} the error", group, interval, around.answers))
+        result.measures.append(Estimate(f"change of {value} at the error", group, around.change, around.answers))
 
 
 def _numbers_alone(found: Found, marks: Sequence[Any]) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -123,7 +123,7 @@ def _answers(result: Worth, found: Found, outcomes: bool, seed: int) -> None:
     finals, number = [scored.values[-1] for _, scored in found], len(found)
 
     def add(name: str, value: Interval) -> None:
-        result.measures.append(Measure(name, "all", value, number))
+        result.measures.append(Estimate(name, "all", value, number))
 
     if outcomes:
         prefixes = [sigmoid(scored.values) for _, scored in found]

@@ -167,7 +167,7 @@ def _until_opening(ids: Sequence[int], opening: set[int]) -> list[int]:
     return found
 
 
-class Kept(GenerationConfig):
+class UncheckedConfig(GenerationConfig):
     """A generation config that is saved with all that is in it.
 
     transformers refuses to save one that was changed and holds a setting that does not act, such as a temperature
@@ -188,7 +188,7 @@ def settle(model: Any, tokenizer: Any) -> str | None:
     if config is None:
         return None
     before, ends = sorted(_ids(config.eos_token_id)), list(end_tokens(tokenizer, model))
-    kept = Kept()
+    kept = UncheckedConfig()
     kept.__dict__.update(config.__dict__)
     kept.pad_token_id = config.pad_token_id if config.pad_token_id is not None else tokenizer.pad_token_id
     if ends:

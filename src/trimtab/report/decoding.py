@@ -25,7 +25,7 @@ def _colour(index: int) -> str:
 
 
 @dataclass(frozen=True)
-class Column:
+class MeasureColumn:
     """One measure of the table."""
 
     title: str
@@ -53,9 +53,9 @@ class Page:
     headline: str
     strategies: dict[str, str]
     """name -> what it is, with its settings; `human` may be one"""
-    columns: list[Column]
+    columns: list[MeasureColumn]
     series: list[Series]
-    map: tuple[Column, Column]
+    map: tuple[MeasureColumn, MeasureColumn]
     """horizontal and vertical measure of the drawing in which each strategy is a point"""
     prompts: list[tuple[str, dict[str, str]]]
     """[(prompt, {strategy: text})]"""

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from trimtab.common.files import dumps, records
 from trimtab.evals import suites
-from trimtab.evals.suite import Item, Measure, SuiteError
+from trimtab.evals.suite import Estimate, Item, SuiteError
 from trimtab.metrics.intervals import Interval, mean_of
 from trimtab.report.curves import COLOURS, INK, drawing, run_colour
 from trimtab.report.html import put, template
@@ -28,7 +28,7 @@ class Evaluation:
 
     folder: Path
     facts: dict[str, Any]
-    measures: list[Measure]
+    measures: list[Estimate]
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     """item id -> its last row"""
     name: str = ""
@@ -81,7 +81,7 @@ def read(folder: Path) -> Evaluation:
         if not facts["finished"]:
             raise ReportError(f"{folder}: the evaluation was stopped half-way; run its command again to go on with it")
         measures = [
-            Measure(m["name"], m["group"], Interval(*(math.nan if x is None else x for x in m["value"])), m["number"])
+            Estimate(m["name"], m["group"], Interval(*(math.nan if x is None else x for x in m["value"])), m["number"])
             for m in facts["measures"]
         ]
         rows = {row["id"]: row for row in records((folder / SAMPLES).read_bytes(), "id")}

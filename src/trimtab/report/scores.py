@@ -21,7 +21,7 @@ Cell = str | tuple[str, str]
 """words, or a number and its interval"""
 
 
-class Table(NamedTuple):
+class ScoreTable(NamedTuple):
     title: str
     columns: list[str]
     rows: list[list[Cell]]
@@ -64,23 +64,23 @@ def _headline(facts: Mapping[str, Any]) -> str:
     return f"{subject}: {first['name']} {value[0]}" if first and isinstance(value, tuple) else subject
 
 
-def tables(facts: Mapping[str, Any], *, groups: bool = True) -> list[Table]:
+def tables(facts: Mapping[str, Any], *, groups: bool = True) -> list[ScoreTable]:
     """The measures as tables, with those of single groups or without."""
     found = []
     whole = [one for one in facts["measures"] if one["group"] == "all"]
     if whole:
         rows: list[list[Cell]] = [[one["name"], number(one["value"]), str(one["number"])] for one in whole]
-        found.append(Table("Over all answers", ["measure", "value", "over"], rows))
+        found.append(ScoreTable("Over all answers", ["measure", "value", "over"], rows))
     parts = [one for one in facts["measures"] if one["group"] != "all" and groups]
     for key in dict.fromkeys(one["group"].partition("=")[0] for one in parts):
         own = {(one["group"], one["name"]): one for one in parts if one["group"].startswith(f"{key}=")}
         values, names = (list(dict.fromkeys(pair[i] for pair in own)) for i in (0, 1))
         rows = [[value.partition("=")[2], *(number(own[value, name]["value"]) for name in names)] for value in values]
-        found.append(Table(f"By {key} of the error", [key, *names], rows))
+        found.append(ScoreTable(f"By {key} of the error", [key, *names], rows))
     return [*found, *_step_tables(facts["steps"], groups), *_best_tables(facts["best_of_n"])]
 
 
-def _step_tables(steps: Sequence[Mapping[str, Any]], accuracies: bool) -> Iterable[Table]:
+def _step_tables(steps: Sequence[Mapping[str, Any]], accuracies: bool) -> Iterable[ScoreTable]:
     if not steps:
         return
     groups = list(dict.fromkeys(one["group"] for one in steps))
@@ -92,7 +92,7 @@ def _step_tables(steps: Sequence[Mapping[str, Any]], accuracies: bool) -> Iterab
         "F1 of finding the first wrong step, or that there is none. Thresholds: oracle and grid are chosen on the "
         "very traces that they are measured on and flatter; held out is chosen on the other half of the problems."
     )
-    yield Table("First wrong step: F1", ["rule", "threshold", *groups], rows, note)
+    yield ScoreTable("First wrong step: F1", ["rule", "threshold", *groups], rows, note)
     if not accuracies:
         return
     parts: list[list[Cell]] = [
@@ -104,10 +104,10 @@ def _step_tables(steps: Sequence[Mapping[str, Any]], accuracies: bool) -> Iterab
         if one["right"] is not None
     ]
     columns = ["traces", "rule", "threshold", "right traces", "erroneous traces", "chosen", "number"]
-    yield Table("First wrong step: accuracies", columns, parts)
+    yield ScoreTable("First wrong step: accuracies", columns, parts)
 
 
-def _best_tables(curve: Sequence[Mapping[str, Any]]) -> Iterable[Table]:
+def _best_tables(curve: Sequence[Mapping[str, Any]]) -> Iterable[ScoreTable]:
     if not curve:
         return
     names = list(curve[0]["accuracy"])
@@ -117,11 +117,11 @@ def _best_tables(curve: Sequence[Mapping[str, Any]]) -> Iterable[Table]:
         "the one with most weight, any, any of the different final answers (about what scores that know nothing get), "
         "or a right one if there is one."
     )
-    yield Table("Best of n", ["n", *names], rows, note)
+    yield ScoreTable("Best of n", ["n", *names], rows, note)
     if curve[0]["over_majority"]:
         others = list(curve[0]["over_majority"])
         rows = [[str(one["n"]), *(number(one["over_majority"][name]) for name in others)] for one in curve]
-        yield Table("Best of n less the majority vote", ["n", *others], rows, "Paired by problem.")
+        yield ScoreTable("Best of n less the majority vote", ["n", *others], rows, "Paired by problem.")
 
 
 # ---------------------------------------------------------------- drawings

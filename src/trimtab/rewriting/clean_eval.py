@@ -60,7 +60,7 @@ class Detector(Scorer, Protocol):
     def threshold(self) -> float: ...
 
 
-class Settings(Options):
+class CleanSettings(Options):
     """Of the pipeline."""
 
     seed: int = Field(default=0, ge=0)
@@ -81,7 +81,7 @@ class Settings(Options):
 
 
 @dataclass(frozen=True)
-class Question:
+class CleanQuestion:
     """A row, read: what is rewritten, and what must not change."""
 
     id: str
@@ -145,7 +145,7 @@ class Stored(Protocol):
 # ---------------------------------------------------------------- rows
 
 
-def read(rows: Sequence[Row], rewritable: Sequence[str] = ("question",)) -> list[Question]:
+def read(rows: Sequence[Row], rewritable: Sequence[str] = ("question",)) -> list[CleanQuestion]:
     """Rows as the pipeline sees them.
 
     Args:
@@ -179,7 +179,7 @@ def read(rows: Sequence[Row], rewritable: Sequence[str] = ("question",)) -> list
             gold = tuple(str(one) for one in (answer if isinstance(answer, list) else [answer]))
         identity = str(row["id"]) if row.get("id") is not None else str(number)
         rewritten = {name: texts[name] for name in names}
-        found.append(Question(identity, rewritten, wrong, gold, row, tuple(options.values())))
+        found.append(CleanQuestion(identity, rewritten, wrong, gold, row, tuple(options.values())))
     twice = [identity for identity, times in Counter(question.id for question in found).items() if times > 1]
     if twice:
         raise CleanEvalError(f"{len(twice)} ids come more than once, such as {twice[0]!r}; each row needs its own")
@@ -200,7 +200,7 @@ def clean(
     rewriter: Rewriter,
     detector: Detector | None,
     scorer: Scorer,
-    settings: Settings | None = None,
+    settings: CleanSettings | None = None,
     *,
     reader: Model | None = None,
     fields: Sequence[str] = ("question",),
@@ -218,7 +218,7 @@ def clean(
     Args:
         rows: see `read`.
         rewriter, detector, scorer: models or rules; without a detector every candidate counts as meaning the same.
-        settings: see `Settings`.
+        settings: see `CleanSettings`.
         reader: answers each original and each candidate that is left, with all options; a candidate that it answers
             otherwise than the original, or not at all, is dropped. An original without an answer drops none.
         fields: texts to rewrite in rows that do not name their own.
@@ -232,7 +232,7 @@ def clean(
     Source: Clean-Eval (arXiv:2311.09154); reasons for a drop, in order: error, empty, identical, duplicate, a kind of
     `protected.KINDS`, meaning, answer.
     """
-    settings = settings or Settings()
+    settings = settings or CleanSettings()
     questions = read(rows, fields)
     bare = next((number for number, question in enumerate(questions, 1) if not question.offered), None)
     if reader is not None and bare is not None:
@@ -278,10 +278,10 @@ def clean(
 
 
 def _candidates(
-    questions: Sequence[Question],
+    questions: Sequence[CleanQuestion],
     places: Sequence[tuple[int, str]],
     rewriter: Rewriter,
-    settings: Settings,
+    settings: CleanSettings,
     seed: int,
     stored: Stored,
     progress: Callable[[int, int], None],
@@ -344,7 +344,7 @@ def pieces(text: str, longest: int) -> Iterator[tuple[str, str]]:
 
 
 def _drop(
-    questions: Sequence[Question], found: dict[tuple[int, str], list[Candidate]], detector: Detector | None
+    questions: Sequence[CleanQuestion], found: dict[tuple[int, str], list[Candidate]], detector: Detector | None
 ) -> None:
     """Write into each candidate why it is dropped, where it is."""
     doubtful: list[tuple[Pair, Candidate]] = []
@@ -379,7 +379,7 @@ def _drop(
 
 
 def _reread(
-    questions: Sequence[Question],
+    questions: Sequence[CleanQuestion],
     found: dict[tuple[int, str], list[Candidate]],
     reader: Model,
     replies: dict[str, Reply],
@@ -397,7 +397,7 @@ def _reread(
         one.why = "error" if one.error else "answer" if before and before != after else None
 
 
-def _asked(question: Question, name: str, text: str) -> str:
+def _asked(question: CleanQuestion, name: str, text: str) -> str:
     """What the reader is asked: the row's texts in their order, one of them in these words, and the options."""
     fields = question.row.get("fields", question.texts)
     texts = [text if field == name else other for field, other in fields.items() if isinstance(other, str)]
@@ -416,7 +416,7 @@ def middle_third(scores: Sequence[float | None]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def select(scores: Sequence[Any], settings: Settings, band: tuple[float, float], place: Any = None) -> int:
+def select(scores: Sequence[Any], settings: CleanSettings, band: tuple[float, float], place: Any = None) -> int:
     """Which of a text's survivors becomes its rewrite.
 
     Args:
@@ -442,7 +442,7 @@ def select(scores: Sequence[Any], settings: Settings, band: tuple[float, float],
     return min(inside, key=lambda i: abs(scores[i] - sum(band) / 2))
 
 
-def _row(question: Question, chosen: dict[str, Candidate | None], candidates: dict[str, list[Candidate]]) -> Row:
+def _row(question: CleanQuestion, chosen: dict[str, Candidate | None], candidates: dict[str, list[Candidate]]) -> Row:
     every = [one for all_ in candidates.values() for one in all_]
     return {
         **{key: value for key, value in question.row.items() if key not in COLUMNS},

@@ -105,11 +105,11 @@ def _of_code() -> str:
     return fingerprint.of_files([*sorted((here / "data").glob("*.py")), here / "core" / "batch.py"])
 
 
-def _to_keep(made: Prepared) -> kept.Kept:
+def _to_keep(made: Prepared) -> kept.KeptRows:
     facts = {"counts": asdict(made.counts), "max_length": made.max_length, "sources": made.sources}
-    return kept.Kept(made.rows, facts)
+    return kept.KeptRows(made.rows, facts)
 
 
-def _restored(found: kept.Kept, source: str) -> Prepared:
+def _restored(found: kept.KeptRows, source: str) -> Prepared:
     facts = found.facts
     return Prepared(found.rows, Counts(**facts["counts"]), source, facts["max_length"], facts["sources"])

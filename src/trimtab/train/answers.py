@@ -25,7 +25,7 @@ SURE = ("entropy", "kl_to_initial", "reverse_kl")
 """Measures of the policy on its own answers that are kept."""
 
 
-class Own(NamedTuple):
+class Completion(NamedTuple):
     """An answer of the policy."""
 
     prompt_ids: list[int]
@@ -46,7 +46,7 @@ def draw(
     batch: int,
     seed: int,
     kwargs: Mapping[str, Any] | None = None,
-) -> list[Own]:
+) -> list[Completion]:
     """One answer to each task, sampled; the state of torch's generators is the same afterwards.
 
     Args:
@@ -73,7 +73,7 @@ def draw(
             for row, mask in zip(output.tolist(), inputs["attention_mask"].tolist()):
                 prompt = [token for token, real in zip(row[:width], mask) if real]
                 answer, ended = _until_end(row[width:], ends)
-                found.append(Own(prompt, answer, tokenizer.decode(answer, skip_special_tokens=True), ended))
+                found.append(Completion(prompt, answer, tokenizer.decode(answer, skip_special_tokens=True), ended))
     policy.train(was_training)
     return found
 
@@ -148,7 +148,7 @@ def judged(
     return found, texts
 
 
-def _as_trl(rows: Sequence[Mapping[str, Any]], own: Sequence[Own]) -> dict[str, Any]:
+def _as_trl(rows: Sequence[Mapping[str, Any]], own: Sequence[Completion]) -> dict[str, Any]:
     chats = not isinstance(rows[0]["prompt"], str)
     said = [[{"role": "assistant", "content": one.text}] if chats else one.text for one in own]
     columns = {key: [row.get(key) for row in rows] for key in columns_of(rows) if key != "prompt"}
@@ -160,6 +160,6 @@ def _as_trl(rows: Sequence[Mapping[str, Any]], own: Sequence[Own]) -> dict[str, 
     }
 
 
-def _row(number: int, one: Own) -> dict[str, Any]:
+def _row(number: int, one: Completion) -> dict[str, Any]:
     labels = [IGNORE] * len(one.prompt_ids) + one.ids
     return {"input_ids": one.prompt_ids + one.ids, "labels": labels, "row_id": number}

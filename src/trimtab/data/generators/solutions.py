@@ -55,7 +55,7 @@ class Planted(NamedTuple):
     """which are wrong in its line"""
 
 
-class Written(NamedTuple):
+class WrittenSolution(NamedTuple):
     lines: list[str]
     edits: list[tuple[str, int]]
     """kind and line"""
@@ -393,9 +393,9 @@ term counted twice"""
 
 def _write(
     drawn: Random, template: Template, numbers: Sequence[int], words: dict[str, str], lines: Sequence[Line]
-) -> Written:
+) -> WrittenSolution:
     """Lines of text with their edits. Draws do not depend on whether a line is wrong."""
-    written = Written([], [], [])
+    written = WrittenSolution([], [], [])
     offset, named = 0, words | _letters(numbers)
     for index, (step, line) in enumerate(zip(template.steps, lines)):
         reworded, tight, swapped, remark = edited = _edits(drawn, line, template.small)
@@ -439,7 +439,7 @@ def _parts(line: Line, order: Sequence[int]) -> Iterator[tuple[Slot, str]]:
 
 
 def _consequences(
-    written: Written, lines: Sequence[Line], truth: Sequence[Value], first_result: int, after: int
+    written: WrittenSolution, lines: Sequence[Line], truth: Sequence[Value], first_result: int, after: int
 ) -> list[list[int]]:
     """The later numbers that differ from those of the right solution."""
 

@@ -13,7 +13,7 @@ from trimtab.rewards.options import OptionsError, correct, lettered
 from trimtab.rewards.parsing import letters
 
 
-class Settings(Options):
+class MultipleChoiceSettings(Options):
     """Where the questions are."""
 
     file: str | None = None
@@ -32,7 +32,7 @@ class Settings(Options):
     """Only the first rows."""
 
 
-def items(settings: Settings) -> list[Item]:
+def items(settings: MultipleChoiceSettings) -> list[Item]:
     """The rows as items. A row without an `id` is called by its number.
 
     Raises:
@@ -69,7 +69,7 @@ def _listed(options: Any) -> Any:
         return options
 
 
-def _text(row: Row, settings: Settings, where: str) -> str:
+def _text(row: Row, settings: MultipleChoiceSettings, where: str) -> str:
     """What is asked; of rows with several fields all, the question last."""
     fields = row["fields"] if isinstance(row.get("fields"), dict) else {settings.question: row.get(settings.question)}
     fields = {name: text for name, text in fields.items() if isinstance(text, str)}
@@ -119,7 +119,7 @@ def score(item: Item, answer: str) -> dict[str, Verdict]:
 SUITE = Suite(
     paper="arXiv:2311.09154 for the clean words",
     version="2",
-    options=Settings,
+    options=MultipleChoiceSettings,
     items=items,
     prompts={"letter": (letter,), "reasoned": (reasoned,)},
     score=score,

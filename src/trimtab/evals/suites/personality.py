@@ -25,8 +25,8 @@ from trimtab.common.errors import nearest
 from trimtab.data.sources import DataError, load_rows
 from trimtab.evals.suite import (
     Answered,
+    Estimate,
     Item,
-    Measure,
     Messages,
     Options,
     Suite,
@@ -53,7 +53,7 @@ PERSONAS = {
 }
 
 
-class Settings(Options):
+class PersonalitySettings(Options):
     path: str = ""
     """Own pairs instead of the bundled ones, as .jsonl, .json or .parquet."""
     traits: tuple[str, ...] = ()
@@ -218,7 +218,7 @@ WORDINGS = {
 CLOSING = {"en": "Answer with one number from 1 to 7.", "zh": "请只用1到7之间的一个数字回答。"}
 
 
-def items(settings: Settings) -> list[Item]:
+def items(settings: PersonalitySettings) -> list[Item]:
     """One for each pair, part, order and repeat.
 
     Raises:
@@ -357,7 +357,7 @@ def _undo(item: Item, number: float) -> float:
 
 
 @dataclass(frozen=True)
-class Table:
+class RatingTable:
     """Answers joined by pair; ratings are NaN where there is none."""
 
     ratings: dict[str, Array]
@@ -384,7 +384,7 @@ class Table:
         return s[both], a[both], both
 
 
-def tabulate(answered: Sequence[Answered]) -> Table:
+def tabulate(answered: Sequence[Answered]) -> RatingTable:
     """Join both parts by pair_id; the headline verdict counts, and errors are neither asked nor answered."""
     first = {one.item.data["pair_id"]: one.item for one in answered}
     place = {pair_id: n for n, pair_id in enumerate(first)}
@@ -404,7 +404,7 @@ def tabulate(answered: Sequence[Answered]) -> Table:
         asked[n] += 1
         ratings[data["part"]][n, orders.index(data["order"]), data["repeat"]] = np.nan if value is None else value
     couples = ((n, place.get(item.data["reverse_of"], -1)) for n, item in enumerate(first.values()))
-    return Table(
+    return RatingTable(
         ratings=ratings,
         traits=[item.groups["trait"] for item in first.values()],
         keys=np.array([item.data["key"] for item in first.values()], float),
@@ -415,12 +415,12 @@ def tabulate(answered: Sequence[Answered]) -> Table:
     )
 
 
-def measures(answered: Sequence[Answered]) -> list[Measure]:
+def measures(answered: Sequence[Answered]) -> list[Estimate]:
     """Agreement with its chance levels, reliability, profiles and people: for all pairs, each trait and each language.
 
     Intervals are of 95 % over pairs, except for chance levels, where they hold 95 % of what chance gives.
     """
-    found: list[Measure] = []
+    found: list[Estimate] = []
     for group, members in grouped(answered).items():
         if not members:
             continue
@@ -432,31 +432,31 @@ def measures(answered: Sequence[Answered]) -> list[Measure]:
     return found
 
 
-def _agreement(table: Table, group: str) -> Iterator[Measure]:
+def _agreement(table: RatingTable, group: str) -> Iterator[Estimate]:
     s, a, both = table.valid()
     number, repetitions = len(s), table.ratings["statement"].shape[1] * table.ratings["statement"].shape[2]
     torn, blind = consistency.shuffled(a), consistency.uniform(number, repetitions)
     for name, metric in consistency.metrics(table.delta).items():
         value = bootstrap(metric, s, a)
-        yield Measure(name, group, value, number)
+        yield Estimate(name, group, value, number)
         if not number:
             continue
         by_chance = metric(s, torn)
-        yield Measure(f"{name} of shuffled pairs", group, consistency.spread(by_chance), number)
-        yield Measure(f"{name} of uniform answers", group, consistency.spread(metric(*blind)), number)
+        yield Estimate(f"{name} of shuffled pairs", group, consistency.spread(by_chance), number)
+        yield Estimate(f"{name} of uniform answers", group, consistency.spread(metric(*blind)), number)
         if group == "all":
             for constant in (4, 7):
                 always = np.full(number, float(constant))
-                yield Measure(f"{name} of always {constant}", group, _plain(float(metric(always, always))), number)
+                yield Estimate(f"{name} of always {constant}", group, _plain(float(metric(always, always))), number)
         if name == "spearman" or name.startswith("PCP"):
             p = consistency.p_value(value.estimate, by_chance)
-            yield Measure(f"{name} p-value", group, _plain(p), number)
+            yield Estimate(f"{name} p-value", group, _plain(p), number)
         yield from _people(table, name, metric, value.estimate, both, group)
 
 
 def _people(
-    table: Table, name: str, metric: consistency.Metric, value: float, both: Mask, group: str
-) -> Iterator[Measure]:
+    table: RatingTable, name: str, metric: consistency.Metric, value: float, both: Mask, group: str
+) -> Iterator[Estimate]:
     """Mean and sd over respondents, and the model's percentile: of the number itself, so for VMD low is good."""
     values = []
     for s, a in zip(table.people["statement"][:, both], table.people["scenario"][:, both]):
@@ -470,15 +470,15 @@ def _people(
         ("human sd", float(people.std(ddof=1)) if len(people) > 1 else np.nan),
         ("human percentile", percentile(value, people)),
     ):
-        yield Measure(f"{name} {what}", group, _plain(number), len(people))
+        yield Estimate(f"{name} {what}", group, _plain(number), len(people))
 
 
-def _reliability(table: Table, members: Sequence[Answered], group: str) -> Iterator[Measure]:
+def _reliability(table: RatingTable, members: Sequence[Answered], group: str) -> Iterator[Estimate]:
     given = sum((~np.isnan(x)).sum((1, 2)) for x in table.ratings.values())
-    yield Measure("answer rate", group, bootstrap_ratio(given, table.asked), int(table.asked.sum()))
+    yield Estimate("answer rate", group, bootstrap_ratio(given, table.asked), int(table.asked.sum()))
     masses = [one.mass for one in members if one.mass is not None]
     if masses:
-        yield Measure("mass on labels", group, mean_of(masses), len(masses))
+        yield Estimate("mass on labels", group, mean_of(masses), len(masses))
     apart = consistency.reverse_differences(table.means("statement"), table.partners)
     yield _mean("reverse difference", group, apart)
     near = np.where(np.isnan(apart), np.nan, consistency.near(apart, 1.0))
@@ -487,9 +487,9 @@ def _reliability(table: Table, members: Sequence[Answered], group: str) -> Itera
         x = table.ratings[part]
         amounts = consistency.scored(x, table.keys).reshape(len(x), -1)
         half = consistency.split_half(amounts, table.traits, table.keys)
-        yield Measure(f"split-half {part}", group, _plain(half), len(x))
+        yield Estimate(f"split-half {part}", group, _plain(half), len(x))
         if len(set(table.traits)) == 1:
-            yield Measure(f"alpha {part}", group, _plain(consistency.cronbach(amounts)), len(x))
+            yield Estimate(f"alpha {part}", group, _plain(consistency.cronbach(amounts)), len(x))
         shifts = consistency.order_shifts(x)
         yield _mean(f"order sensitivity {part}", group, abs(shifts))
         yield _mean(f"order shift {part}", group, shifts)
@@ -508,7 +508,7 @@ GATE = (
 """What must hold before agreement is interpreted. The paper has a gate of unknown contents; these limits are ours."""
 
 
-def gate(reliability: Sequence[Measure]) -> list[Measure]:
+def gate(reliability: Sequence[Estimate]) -> list[Estimate]:
     """1 where a demand is met, 0 where not, NaN where it was not measured (one order, one repeat, constant answers).
 
     The whole is 0 if a demand is not met, NaN if one was not measured, and 1 otherwise.
@@ -519,25 +519,25 @@ def gate(reliability: Sequence[Measure]) -> list[Measure]:
         value = by_name[name].value.estimate
         met = value >= limit if sign == ">=" else value <= limit
         passed = np.nan if np.isnan(value) else float(met)
-        found.append(Measure(f"gate: {name} {sign} {limit:g}", "all", _plain(passed), by_name[name].number))
+        found.append(Estimate(f"gate: {name} {sign} {limit:g}", "all", _plain(passed), by_name[name].number))
     demands = np.array([measure.value.estimate for measure in found])
     whole = 0.0 if (demands == 0).any() else float(demands.min())  # min is NaN if one is
-    return [Measure("gate", "all", _plain(whole), len(GATE)), *found]
+    return [Estimate("gate", "all", _plain(whole), len(GATE)), *found]
 
 
-def _profile(table: Table, group: str) -> Iterator[Measure]:
+def _profile(table: RatingTable, group: str) -> Iterator[Estimate]:
     s, a, both = table.valid()
     said, done = consistency.scored(s, table.keys[both]), consistency.scored(a, table.keys[both])
     traits = np.unique(np.array(table.traits)[both], return_inverse=True)[1]
     if len(set(table.traits)) == 1:
         yield _mean("profile statement", group, said)
         yield _mean("profile scenario", group, done)
-    yield Measure("profile distance", group, bootstrap(consistency.profile_distance, said, done, traits), len(s))
+    yield Estimate("profile distance", group, bootstrap(consistency.profile_distance, said, done, traits), len(s))
 
 
-def _mean(name: str, group: str, values: Array) -> Measure:
+def _mean(name: str, group: str, values: Array) -> Estimate:
     known = values[~np.isnan(values)]
-    return Measure(name, group, mean_of(known), len(known))
+    return Estimate(name, group, mean_of(known), len(known))
 
 
 def _plain(value: float) -> Interval:
@@ -547,7 +547,7 @@ def _plain(value: float) -> Interval:
 SUITE = Suite(
     paper="arXiv:2402.14679",
     version="3",
-    options=Settings,
+    options=PersonalitySettings,
     items=items,
     prompts={"scale": (ask,)},
     score=score,

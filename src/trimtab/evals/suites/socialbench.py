@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, Field, ValidationError
 
 from trimtab.data.sources import DataError, load_rows
-from trimtab.evals.suite import Answered, Item, Measure, Messages, Options, Suite, SuiteError, Verdict, lines, user
+from trimtab.evals.suite import Answered, Estimate, Item, Messages, Options, Suite, SuiteError, Verdict, lines, user
 from trimtab.metrics.intervals import Interval, bootstrap_ratio, stratified_mean
 from trimtab.rewards.parsing import letters, without_reasoning
 
@@ -389,7 +389,7 @@ def floor(item: Item) -> float:
     return recall(item.data["last_user"], item.target).value or 0.0
 
 
-def measures(answered: Sequence[Answered]) -> list[Measure]:
+def measures(answered: Sequence[Answered]) -> list[Estimate]:
     """What the paper reports, beyond the means by dimension.
 
     "Avg" is the unweighted mean over the dimensions that were asked, of "strict" (no answer counts 0), "answered" (no
@@ -405,7 +405,7 @@ def measures(answered: Sequence[Answered]) -> list[Measure]:
     group = {name: members for name, members in by_dimension.items() if name.startswith("SP")}
     individual = {name: members for name, members in by_dimension.items() if name not in group}
     levels = {"all": by_dimension, "level=individual": individual, "level=group": group}
-    found: list[Measure] = []
+    found: list[Estimate] = []
     for parser in asked[0].verdicts if asked else ():
         for kind in ("strict", "answered", "unparsed"):
             for level, members in levels.items():
@@ -420,10 +420,10 @@ def measures(answered: Sequence[Answered]) -> list[Measure]:
     for name, members in by_dimension.items():
         ones = [1.0] * len(members)
         floors = [floor(one.item) for one in members]
-        found.append(Measure("floor", f"dimension={name}", bootstrap_ratio(floors, ones), len(members)))
+        found.append(Estimate("floor", f"dimension={name}", bootstrap_ratio(floors, ones), len(members)))
         if name.startswith("CM"):
             sizes = [len(one.answers[-1]) if one.answers else 0 for one in members]
-            found.append(Measure("reply length", f"dimension={name}", bootstrap_ratio(sizes, ones), len(members)))
+            found.append(Estimate("reply length", f"dimension={name}", bootstrap_ratio(sizes, ones), len(members)))
     return found
 
 
@@ -441,16 +441,16 @@ def _strata(by_dimension: Mapping[str, Sequence[Answered]], parser: str, kind: s
     return strata
 
 
-def _average(name: str, group: str, strata: Strata) -> Measure:
-    return Measure(name, group, stratified_mean(strata), round(sum(sum(counts) for _, counts in strata)))
+def _average(name: str, group: str, strata: Strata) -> Estimate:
+    return Estimate(name, group, stratified_mean(strata), round(sum(sum(counts) for _, counts in strata)))
 
 
-def _difference(parser: str, kind: str, individual: Mapping[str, Any], group: Mapping[str, Any]) -> Measure:
+def _difference(parser: str, kind: str, individual: Mapping[str, Any], group: Mapping[str, Any]) -> Estimate:
     one, other = _strata(individual, parser, kind), _strata(group, parser, kind)
     weights = [1 / len(one)] * len(one) + [-1 / len(other)] * len(other)
     value: Interval = stratified_mean(one + other, weights)
     number = round(sum(sum(counts) for _, counts in one + other))
-    return Measure(f"{parser} individual - group {kind}", "all", value, number)
+    return Estimate(f"{parser} individual - group {kind}", "all", value, number)
 
 
 SUITE = Suite(

@@ -249,7 +249,7 @@ def _ask_corners(drawn: random.Random, scene: Scene) -> Arguments | None:
     return (one,), (other,), (0, 1, 2, 3)
 
 
-class Recipe(NamedTuple):
+class ItemPlan(NamedTuple):
     scene: Callable[[random.Random, int], list[Step]]
     ask: Callable[[random.Random, Scene], Arguments | None]
 
@@ -259,23 +259,23 @@ def _one_of(*names: str) -> Callable[[random.Random, int], list[Step]]:
 
 
 RECIPES = {
-    "line-line": Recipe(_chain, _ask_lines),
-    "line-point": Recipe(_chain, _ask_point),
-    "point-shape": Recipe(_chain, _ask_inside),
-    "segment-shape": Recipe(_chain, _ask_segment(2, 3, 4, 6)),
-    "angles at a crossing": Recipe(_one_of("crossing lines", "two rays"), _ask_angles((4,))),
-    "angles in some order": Recipe(
+    "line-line": ItemPlan(_chain, _ask_lines),
+    "line-point": ItemPlan(_chain, _ask_point),
+    "point-shape": ItemPlan(_chain, _ask_inside),
+    "segment-shape": ItemPlan(_chain, _ask_segment(2, 3, 4, 6)),
+    "angles at a crossing": ItemPlan(_one_of("crossing lines", "two rays"), _ask_angles((4,))),
+    "angles in some order": ItemPlan(
         _one_of(*["corners in some order"] * len(_QUADS), *(c.name for c in _QUADS)), _ask_corners
     ),
-    "angles at a transversal": Recipe(_transversal, _ask_angles((4, 7), *range(8))),
-    "angles at a diagonal": Recipe(_diagonal, _ask_angles((0, 1, 2, 3), *range(4))),
-    "radius": Recipe(_chain, _ask_segment(2, attached=True)),
-    "diameter": Recipe(_chain, _ask_segment(2)),
-    "side": Recipe(_chain, _ask_segment(3, 4, 6, attached=True)),
-    "diagonal": Recipe(_chain, _ask_segment(4, 6, attached=True)),
-    "median": Recipe(_chain, _ask_segment(3, attached=True)),
-    "altitude": Recipe(_chain, _ask_segment(3, attached=True)),
-    "bisector": Recipe(_chain, _ask_segment(3, attached=True)),
+    "angles at a transversal": ItemPlan(_transversal, _ask_angles((4, 7), *range(8))),
+    "angles at a diagonal": ItemPlan(_diagonal, _ask_angles((0, 1, 2, 3), *range(4))),
+    "radius": ItemPlan(_chain, _ask_segment(2, attached=True)),
+    "diameter": ItemPlan(_chain, _ask_segment(2)),
+    "side": ItemPlan(_chain, _ask_segment(3, 4, 6, attached=True)),
+    "diagonal": ItemPlan(_chain, _ask_segment(4, 6, attached=True)),
+    "median": ItemPlan(_chain, _ask_segment(3, attached=True)),
+    "altitude": ItemPlan(_chain, _ask_segment(3, attached=True)),
+    "bisector": ItemPlan(_chain, _ask_segment(3, attached=True)),
 }
 
 

@@ -18,7 +18,7 @@ class NotAsked(ValueError):
 
 
 @dataclass(frozen=True)
-class Question:
+class QuestionKind:
     """`relations(plane, *arguments)` -> the names that hold, the arguments being tuples of points."""
 
     relations: Callable[..., frozenset[str]]
@@ -461,14 +461,14 @@ ANGLE_TEXTS = (
 
 def _angles(
     relations: Callable[..., frozenset[str]], *names: str, texts: tuple[str, ...] = ANGLE_TEXTS, **rest: Any
-) -> Question:
+) -> QuestionKind:
     codes = {name: ANGLES[name][0] for name in names} | {NONE: "AA_VIDE", CANNOT: "AA_UN"}
     answers = {name: ANGLES[name][1] for name in names} | {NONE: "None of the above", CANNOT: UNKNOWN}
-    return Question(relations, codes, texts, answers, **rest)
+    return QuestionKind(relations, codes, texts, answers, **rest)
 
 
-QUESTIONS: dict[str, Question] = {
-    "line-line": Question(
+QUESTIONS: dict[str, QuestionKind] = {
+    "line-line": QuestionKind(
         line_line,
         {"parallel": "LL_PA", "perpendicular": "LL_PE", "intersecting": "LL_INT", CANNOT: "LL_UN"},
         (
@@ -482,7 +482,7 @@ QUESTIONS: dict[str, Question] = {
         _line_line_margin,
         identities=frozenset(("parallel", "perpendicular")),
     ),
-    "line-point": Question(
+    "line-point": QuestionKind(
         line_point,
         {"yes": "LP_CO", "no": "LP_IC", CANNOT: "LP_UN"},
         (
@@ -495,7 +495,7 @@ QUESTIONS: dict[str, Question] = {
         _line_point_margin,
         identities=frozenset(("yes",)),
     ),
-    "point-shape": Question(
+    "point-shape": QuestionKind(
         point_shape,
         {"yes": "SP_IN", "no": "SP_OUT", CANNOT: "SP_UN"},
         (
@@ -508,7 +508,7 @@ QUESTIONS: dict[str, Question] = {
         _shape_margin,
         _shape_reasons,
     ),
-    "segment-shape": Question(
+    "segment-shape": QuestionKind(
         segment_shape,
         {"yes": "SL_IN", "no": "SL_OUT", CANNOT: "SL_UN"},
         (
@@ -544,7 +544,7 @@ ROLES = {
     "diagonal": "a diagonal", "radius": "a radius", "diameter": "a diameter",
 }  # fmt: skip
 for _name, _article in ROLES.items():
-    QUESTIONS[_name] = Question(
+    QUESTIONS[_name] = QuestionKind(
         role(_name),
         {"yes": "SL_YSP", "no": "SL_NSP", CANNOT: "SL_UN"},
         (f"Is segment {{0}} {_article} of {{1}}?", f"Can we say that {{0}} is {_article} of {{1}}?",
