@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tiny_table import table
 from trimtab.common import files
 from trimtab.common.files import DataError
 from trimtab.data.rows import outcome, step_labels
@@ -194,7 +195,7 @@ def test_lists_in_cells_are_read_where_a_column_is_never_a_text(tmp_path):
     assert row == {"prompt": "[1]", "completions": ["x", "y"], "labels": [True, False]}
 
 
-@pytest.mark.parametrize(
+@table(
     ("cell", "value"),
     [
         ("1", 1), (" 0 ", 0), ("-1", -1), ("1.0", 1.0), ("TRUE", True), ("False", False), ("0.5", 0.5), ("1e-3", 1e-3),

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import tiny
+from tiny_table import table
 from trimtab import decoding
 from trimtab.decoding._stock import STOCK
 
@@ -129,7 +130,7 @@ def _settings(name):
     return sorted(decoding.strategy(name).options.model_fields)
 
 
-@pytest.mark.parametrize(("name", "key"), [(name, key) for name in CHOSEN for key in _settings(name)])
+@table(("name", "key"), [(name, key) for name in CHOSEN for key in _settings(name)])
 def test_every_setting_acts(name, key):
     beside = BESIDE.get((name, key), {})
     alone = {} if key.startswith("flat") else beside  # those two act together or not at all

@@ -8,6 +8,7 @@ import pytest
 from tokenizers import processors
 
 import tiny_folder
+from tiny_table import table
 from trimtab.core import IGNORE
 from trimtab.data.chat import adopt_date, date_facts, messages_of, set_chat_date
 from trimtab.data.rows import REMARKS, answer_offsets, prepare
@@ -417,9 +418,9 @@ def with_marks(template, adds):
     return tokenizer
 
 
-@pytest.mark.parametrize("adds", [(), ("begin",), ("end",), ("begin", "end")], ids=str)
-@pytest.mark.parametrize("begin", ["", "<s>"])
-@pytest.mark.parametrize("end", ["", "<|end|>", "<|end|>\n"])
+@table("adds", [(), ("begin",), ("end",), ("begin", "end")], ids=str)
+@table("begin", ["", "<s>"])
+@table("end", ["", "<|end|>", "<|end|>\n"])
 def test_begin_and_end_stand_once_whatever_the_tokenizer_and_the_row_add(adds, begin, end):
     tokenizer = with_marks(tiny_folder.TEMPLATE, adds)
     start = "<s>" if "begin" in adds or begin else ""

@@ -13,6 +13,7 @@ from jinja2 import TemplateError
 from transformers.utils.chat_template_utils import render_jinja_template
 
 import zoo
+from tiny_table import table
 from trimtab.core import IGNORE
 from trimtab.data.rows import prepare
 from trimtab.data.sources import DataError
@@ -105,7 +106,7 @@ def assert_says(message: dict, text: str, remarks: dict) -> None:
         assert "Rome" in text
 
 
-@pytest.mark.parametrize("conversation", zoo.CONVERSATIONS)
+@table("conversation", zoo.CONVERSATIONS)
 @pytest.mark.parametrize("name", zoo.NAMES)
 def test_each_turn_is_learnt_up_to_its_end_token_behind_the_ids_with_which_the_model_is_asked(name, conversation):
     check(zoo.of_bytes(name), name, zoo.CONVERSATIONS[conversation])
@@ -140,9 +141,7 @@ def marked(tokenizer, name: str, messages: list[dict]) -> str | None:
     return "".join(whole[begin:end] for begin, end in spans)
 
 
-@pytest.mark.parametrize(
-    "conversation", ["one turn", "system, two turns", "thought", "two thoughts", "reasoning", "call"]
-)
+@table("conversation", ["one turn", "system, two turns", "thought", "two thoughts", "reasoning", "call"])
 @pytest.mark.parametrize("name", zoo.NAMES)
 def test_what_is_learnt_is_what_trls_training_template_marks(name, conversation):
     tokenizer, messages = zoo.of_bytes(name), zoo.CONVERSATIONS[conversation]
@@ -230,7 +229,7 @@ def test_whatever_is_said_is_learnt_behind_what_is_asked_or_it_is_remarked(name)
 
 
 @pytest.mark.zoo
-@pytest.mark.parametrize("conversation", zoo.CONVERSATIONS)
+@table("conversation", zoo.CONVERSATIONS)
 @pytest.mark.parametrize("name", zoo.REAL)
 def test_with_its_own_tokenizer_each_turn_is_learnt_behind_the_ids_with_which_the_model_is_asked(name, conversation):
     tokenizer = zoo.real(name)
@@ -242,7 +241,7 @@ def test_with_its_own_tokenizer_each_turn_is_learnt_behind_the_ids_with_which_th
 
 
 @pytest.mark.zoo
-@pytest.mark.parametrize("conversation", ["one turn", "system, two turns", "thought", "two thoughts", "call"])
+@table("conversation", ["one turn", "system, two turns", "thought", "two thoughts", "call"])
 @pytest.mark.parametrize("name", [name for name in zoo.REAL if name != "mistral" and zoo.twin(name)])
 def test_with_its_own_tokenizer_the_ids_are_those_that_trls_training_template_marks(name, conversation):
     tokenizer, messages = zoo.real(name), zoo.CONVERSATIONS[conversation]

@@ -7,6 +7,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import PreTrainedTokenizerFast
 
 import tiny_folder
+from tiny_table import table
 from trimtab.core import IGNORE
 from trimtab.data.rows import prepare
 from trimtab.data.tokens import answer_tails, coder, encode_prompts
@@ -82,8 +83,8 @@ def test_a_conversation_has_the_ids_of_its_whole_text_and_its_prompt_those_that_
     assert not remarks
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("prompt, completion", [("Q: x\n", "yes no"), ("Q: x", " yes"), ("Q:", "\nx"), ("", "yes")])
+@table("scheme", SCHEMES)
+@table("prompt, completion", [("Q: x\n", "yes no"), ("Q: x", " yes"), ("Q:", "\nx"), ("", "yes")])
 def test_a_plain_text_has_the_ids_of_the_whole_with_begin_and_end(scheme, prompt, completion):
     tokenizer = pieces(scheme)
     row, remarks = one(tokenizer, {"prompt": prompt, "completion": completion})

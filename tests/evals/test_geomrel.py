@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tiny_table import table
 from trimtab.data.generators.geometry import items, wording
 from trimtab.data.generators.geometry.audit import Claim, audit, audit_files, load, typed
 from trimtab.data.generators.geometry.oracle import answer_of
@@ -247,7 +248,7 @@ def test_majority_is_far_below_one():
 # ---------------------------------------------------------------- parsers
 
 
-@pytest.mark.parametrize(
+@table(
     "text, ours, theirs",
     [
         ("Answer: B.", "B", "B"),

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tiny_table import table
 from trimtab.data.sources import DataError
 from trimtab.evals import suites
 from trimtab.evals.suite import Answered, SuiteError, Verdict
@@ -243,7 +244,7 @@ def test_the_suite_is_found_by_its_file():
 # ---------------------------------------------------------------- the parser
 
 
-@pytest.mark.parametrize(
+@table(
     "text, number",
     [
         ("5", 5), (" 5.", 5), ("**6**", 6), ("6. mostly agree", 6), ("Answer: 2", 2), ("I'd say 5", 5), ("(3)", 3),
@@ -258,7 +259,7 @@ def test_an_answer_is_read(text, number):
     assert parse(text) == number
 
 
-@pytest.mark.parametrize(
+@table(
     "text",
     [
         "", " ", "10", "17", "71", "0", "8", "-3", "−3", "4.5", "4,5", "4.5x", "5/10", "07", "3 or 4", "3-4", "3–4",

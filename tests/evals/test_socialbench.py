@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tiny_table import table
 from trimtab.data.sources import DataError
 from trimtab.evals import suites
 from trimtab.evals.suite import Answered, Item, SuiteError, Verdict, accuracy, argmax
@@ -85,7 +86,7 @@ def own():
 # ---------------------------------------------------------------- parsing and scoring
 
 
-@pytest.mark.parametrize(
+@table(
     "text, expected",
     {
         "": "",

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tiny_table import table
 from trimtab.metrics import consistency
 from trimtab.metrics.consistency import (
     cosine,
@@ -109,7 +110,7 @@ def test_rounding_moves_no_pair():
     assert ranks(np.array([0.1 + 0.2, 0.3, 1.0])).tolist() == [1.5, 1.5, 3]
 
 
-@pytest.mark.parametrize("seed", range(20))
+@table("seed", range(20))
 def test_ranks_and_correlations_are_those_of_scipy(seed):
     s, a = ratings(seed, number=2 + seed)
     np.testing.assert_allclose(ranks(s), stats.rankdata(s))

@@ -6,6 +6,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import tiny
 import tiny_folder
+from tiny_table import table
 from trimtab.models import limits, loading
 from trimtab.models.growth import grow_embedding, num_tokens
 from trimtab.models.limits import LimitError, Limits, beyond, check_prompts
@@ -55,8 +56,8 @@ def test_rotary_positions_are_computed_for_any_place(kind):
 WIDE = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 
 
-@pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe", "olmoe", "gpt_oss", "jamba", "granitemoe", "falcon_h1"])
-@pytest.mark.parametrize("most", [32, 16, 64, 4])
+@table("kind", ["mixtral", "qwen3_moe", "olmoe", "gpt_oss", "jamba", "granitemoe", "falcon_h1"])
+@table("most", [32, 16, 64, 4])
 def test_weights_that_are_as_wide_as_the_places_are_no_positions(kind, most):
     known = AutoConfig.for_model(kind)
     names = {*known.to_dict(), *known.attribute_map}

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tiny_table import table
 from trimtab.rewards.final import final_answer, is_right, number, same
 
 
@@ -131,11 +132,11 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("text", "truth"), RIGHT)
+@table(("text", "truth"), RIGHT)
 def test_what_follows_a_stated_answer_does_not_change_it(text, truth):
     assert is_right(text, truth)
 
 
-@pytest.mark.parametrize(("text", "truth"), WRONG)
+@table(("text", "truth"), WRONG)
 def test_another_answer_and_none_are_wrong(text, truth):
     assert not is_right(text, truth)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tiny_table import table
 from trimtab.common import files
 from trimtab.rewards.parsing import letters, without_reasoning
 
@@ -94,12 +95,12 @@ SEVERAL = {
 }
 
 
-@pytest.mark.parametrize("text, expected", ONE.items())
+@table("text, expected", ONE.items())
 def test_the_one_letter_of_a_text(text, expected):
     assert "".join(letters(text, "ABCD")) == expected
 
 
-@pytest.mark.parametrize("text, expected", SEVERAL.items())
+@table("text, expected", SEVERAL.items())
 def test_the_letters_of_a_text_where_several_may_be_right(text, expected):
     assert "".join(letters(text, "ABCD", several=True)) == expected
 
@@ -157,9 +158,7 @@ def test_ten_thousand_texts_give_offered_letters_at_most_once_each(text, offered
     agrees(text, offered, several)
 
 
-@pytest.mark.parametrize(
-    "unit", ["\n", "*", "(", "A", "A, ", "answer ", "answer (", "<think>", "A and ", "is ", "选", "a) \n"]
-)
+@table("unit", ["\n", "*", "(", "A", "A, ", "answer ", "answer (", "<think>", "A and ", "is ", "选", "a) \n"])
 def test_degenerate_replies_take_no_time(unit):
     start = time.perf_counter()
     letters(unit * 3000, "ABCD", several=True)
@@ -183,7 +182,7 @@ OPTIONS = {
 WRITTEN = list(files.records((Path(__file__).parent / "written_answers.jsonl").read_bytes(), "text", "want", "options"))
 
 
-@pytest.mark.parametrize("row", WRITTEN, ids=lambda row: ascii(row["text"][-40:]))
+@table("row", WRITTEN, ids=lambda row: ascii(row["text"][-40:]))
 def test_a_written_answer_is_read_as_its_reader_would(row):
     found = letters(row["text"], OPTIONS[row["options"]], several=row.get("several", False))
     assert "".join(found) == row["want"]

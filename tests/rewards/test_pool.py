@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tiny_table import table
 from trimtab.rewards import pool as mathpool
 from trimtab.rewards.mathematics import latex, settled, verdict
 from trimtab.rewards.pool import LONGEST, MathPool, PoolError
@@ -22,7 +23,7 @@ ENDLESS = r"\boxed{10^{10^{10}}}"
 # ---------------------------------------------------------------- what is equal
 
 
-@pytest.mark.parametrize(
+@table(
     ("truth", "answer", "wanted"),
     [
         ("1234", "1,234", True),
@@ -94,7 +95,7 @@ def test_answers_are_equal_by_what_they_mean(truth, answer, wanted):
         assert (verdict(said, truth) == "right") is wanted, said
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "wanted"),
     [
         (r"\boxed{1}, no: \boxed{\frac{1}{2}}", r"\frac{1}{2}"),

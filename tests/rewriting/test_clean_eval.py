@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoModelForSequence
 import tiny
 import tiny_folder
 from tiny_server import completion
+from tiny_table import table
 from trimtab.evals import contamination
 from trimtab.evals.models import OpenAIModel, Reply
 from trimtab.evals.suite import Answered, Item, Verdict, user
@@ -203,7 +204,7 @@ def test_the_threshold_itself_means_the_same():
     assert clean([GAS], Stand("Plants absorb what?"), at, LENGTH).rows[0]["rewritten"]
 
 
-@pytest.mark.parametrize(
+@table(
     "original, candidate, kind",
     [
         ("Add 12 apples.", "Put 13 apples to it.", "numbers"),

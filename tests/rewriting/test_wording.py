@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tiny_table import table
 from trimtab.rewriting import wording, wordnet
 from trimtab.rewriting.canonical import canonical
 from trimtab.rewriting.protected import broken
@@ -106,7 +107,7 @@ def test_what_only_looks_like_another_way_to_write_it_is_a_change(original, cand
 # ---------------------------------------------------------------- each rule alone
 
 
-@pytest.mark.parametrize(
+@table(
     ("original", "candidate", "kind"),
     [
         ("The gas is absorbed.", "The gas is emitted.", "opposites"),

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tiny_table import table
 from trimtab.train import settings
 from trimtab.train.settings import TrainingError
 
@@ -56,7 +57,7 @@ def test_optimizers_of_torch_are_taken(optimizer):
     assert built(optim=optimizer).optim == optimizer
 
 
-@pytest.mark.parametrize(
+@table(
     ("key", "value"),
     [
         ("gradient_accumulation_steps", 0), ("per_device_train_batch_size", 0), ("num_train_epochs", 0),

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny_folder
+from tiny_table import table
 from trimtab.core import IGNORE
 from trimtab.data.generators import solutions
 from trimtab.data.generators.problems import NAMES, SMALL, TEMPLATES, THINGS
@@ -292,7 +293,7 @@ def solved(template, numbers):
     return root
 
 
-@pytest.mark.parametrize("template", TEMPLATES, ids=lambda t: t.name)
+@table("template", TEMPLATES, ids=lambda t: t.name)
 def test_steps_lead_to_the_answer_of_the_task(template):
     drawn, found = Random(template.name), 0
     for numbers in islice(iter(lambda: template.draw(drawn), None), 3000):
@@ -305,7 +306,7 @@ def test_steps_lead_to_the_answer_of_the_task(template):
     pytest.fail(f"{found} good tasks in 3000 draws")
 
 
-@pytest.mark.parametrize("template", TEMPLATES, ids=lambda t: t.name)
+@table("template", TEMPLATES, ids=lambda t: t.name)
 def test_each_wording_names_each_number_of_the_task_once(template):
     assert len(set(template.wordings)) >= 3
     letters = "abcdefgh"[: template.num_given]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tiny_table import table
 from trimtab.data.generators.geometry.constructions import ALL, filled
 from trimtab.data.generators.geometry.plane import Degenerate, between, convex, holds, meet, plane, point, turn
 from trimtab.data.generators.geometry.questions import QUESTIONS
@@ -19,7 +20,7 @@ def planes(c):
     return (c.unit,) if c.unit else (1, 3)
 
 
-@pytest.mark.parametrize("name", ALL)
+@table("name", ALL)
 def test_its_facts_hold_exactly_in_every_realisation(name):
     c = ALL[name]
     for k in planes(c):
@@ -30,7 +31,7 @@ def test_its_facts_hold_exactly_in_every_realisation(name):
                 assert holds(g, points, fact), (fact, points)
 
 
-@pytest.mark.parametrize("name, case", [(name, case) for name, c in ALL.items() for case in c.cases])
+@table("name, case", [(name, case) for name, c in ALL.items() for case in c.cases])
 def test_each_listed_coincidence_is_reached(name, case):
     c = ALL[name]
     found = list(realisations(c, c.unit or 1, seed=2, case=case, number=8))
@@ -38,14 +39,14 @@ def test_each_listed_coincidence_is_reached(name, case):
     assert all(holds(g, points, case) for g, points in found)
 
 
-@pytest.mark.parametrize("name", ALL)
+@table("name", ALL)
 def test_listed_coincidences_are_not_always_there(name):
     c = ALL[name]
     for case in c.cases:
         assert not all(holds(g, points, case) for g, points in realisations(c, c.unit or 1, seed=3)), case
 
 
-@pytest.mark.parametrize("name", ALL)
+@table("name", ALL)
 def test_it_has_three_wordings_that_name_all_points_and_no_other(name):
     c = ALL[name]
     assert len(set(c.texts)) >= 3

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tiny_table import table
 from trimtab.data.generators.geometry import items
 from trimtab.data.generators.geometry.constructions import ALL
 from trimtab.data.generators.geometry.draws import ORDER, SIGN
@@ -19,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from scenes import answer, scene
 
 
-@pytest.mark.parametrize(
+@table(
     "steps, kind, arguments, wanted",
     [
         ("triangle with midline ABCMN", "line-line", ("MN", "AB"), "parallel"),
@@ -46,7 +47,7 @@ def test_theorems_come_out_as_identities(steps, kind, arguments, wanted):
     assert (found.answer, found.evidence.kind) == (wanted, "identity")
 
 
-@pytest.mark.parametrize(
+@table(
     "steps, kind, arguments, wanted",
     [
         ("triangle ABC", "line-line", ("AB", "AC"), CANNOT),  # a right triangle is allowed
@@ -116,8 +117,8 @@ KNOWN, PARALLEL, UNKNOWN = (
 )
 
 
-@pytest.mark.parametrize("steps", [KNOWN, PARALLEL])
-@pytest.mark.parametrize(
+@table("steps", [KNOWN, PARALLEL])
+@table(
     "one, other, wanted",
     [
         ("AGH", "DHG", "alternate interior"),
