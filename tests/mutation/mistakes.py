@@ -369,16 +369,16 @@ MISTAKES = [
     ),
     Mistake(
         "auc: right answers are the wrong ones",
-        "metrics.token_scores:area",
-        "ranks(value) * right",
-        "ranks(value) * (1 - right)",
-        ("metrics/test_token_scores.py::test_auc_of_answers_by_hand",),
+        "metrics.ranks:auc",
+        "ranks(scores) * of_positives",
+        "ranks(scores) * (1 - of_positives)",
+        ("metrics/test_ranks.py::test_the_auc_of_four_answers_by_hand",),
     ),
     Mistake(
         "intervals: too wide",
-        "report.seeds:mean",
-        "math.sqrt(number)",
-        "math.sqrt(number - 1)",
+        "metrics.intervals:student_mean",
+        "number**0.5",
+        "(number - 1) ** 0.5",
         ("report/test_report_seeds.py::test_the_mean_and_its_interval_by_hand",),
     ),
     Mistake(
