@@ -33,11 +33,11 @@ from common import (
     unjudged,
     write,
 )
-from trimtab.commands.score import Encoded, batches, encode
 from trimtab.core import answer_mask
 from trimtab.data.collate import Collator
 from trimtab.data.sources import load_rows
 from trimtab.evals.scored import read
+from trimtab.evals.scoring import Encoded, batches, encode
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.models.student import evenly_spaced, keep_layers

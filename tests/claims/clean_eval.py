@@ -32,7 +32,7 @@ from trimtab.evals import contamination
 from trimtab.evals.suite import Answered, Item, Verdict
 from trimtab.models.forward import add_objective_forward
 from trimtab.rewriting import clean_eval
-from trimtab.rewriting.clean_eval import CleanSettings, Pair
+from trimtab.rewriting.clean_eval import CleanEvalSettings, Pair
 from trimtab.rewriting.rewriters import Request, Rewritten, Way
 from trimtab.rewriting.similarity import Measured, rouge_l
 
@@ -208,7 +208,7 @@ def run_seed(seed: int, world: World) -> dict[str, Measures]:
             Templates(kind),
             Measured("names", detector) if detector else None,
             Measured("ROUGE-L", lambda pairs: [rouge_l(*pair) for pair in pairs]),
-            CleanSettings(select=select, seed=seed),
+            CleanEvalSettings(select=select, seed=seed),
         )  # fmt: skip
         sets[name] = [(row["id"], row["clean"]["question"], row["answer"]) for row in found.rows]
         kept[name] = sum(row["rewritten"] for row in found.rows) / len(found.rows)

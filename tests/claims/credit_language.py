@@ -37,13 +37,13 @@ from language import TRAINING
 from numpy.typing import NDArray
 from rich.console import Console
 
-from trimtab.commands.collect import Settings, collect
-from trimtab.commands.score import batches, encode
+from trimtab.commands.collect import CollectSettings, collect
 from trimtab.common import fingerprint
 from trimtab.common.environment import environment
 from trimtab.data.sources import Row, load_rows
 from trimtab.evals.models import HFModel
 from trimtab.evals.scored import read
+from trimtab.evals.scoring import batches, encode
 from trimtab.evals.worth import Worth, worth
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.loading import load_model, load_tokenizer
@@ -316,7 +316,8 @@ def main() -> None:
         folder = Path(made)
         if any(MEMBERS[name].own for name in args.members):
             source = f"{DATA}/train?rows={args.own}&seed=999&level=small"
-            own = Settings(args.policy, source, folder / "own", answers=N, max_new_tokens=40, batch=128)
+            how = {"answers": N, "max_new_tokens": 40, "batch": 128}
+            own = CollectSettings(model=args.policy, source=source, out=folder / "own", **how)
             result["own answers"] = vars(collect(own, console=Console(quiet=True)))
             print(f"own answers, {time.time() - start:.0f} s: {result['own answers']}", flush=True)
         for seed in args.seeds:

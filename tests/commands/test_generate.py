@@ -168,14 +168,14 @@ def test_more_prompts_than_a_batch_holds_are_all_answered_in_order(trimtab, fold
         (["--prompt", "x", "--strength", "0.5"], "has none; give a second model with --aligned"),
         (["--prompt", "x", "--aligned", "smollm2-135m"], "say how strongly with --strength"),
         (["--prompt", "x", "--aligned", "./nowhere", "--strength", "1"], "there is no folder ./nowhere"),
-        (["--prompt", "x", "--merge", "hidden"], "--merge must be one of logits, embedding, got 'hidden'"),
+        (["--prompt", "x", "--merge", "hidden"], "--merge is 'hidden'; input should be 'logits' or 'embedding'"),
         (["--prompt", "x", "--merge", "embedding"], "--merge needs a model with an identity layer"),
         (
             ["--prompt", "x", "--aligned", "smollm2-135m", "--strength", "1", "--merge", "embedding"],
             "--merge is for a model with",
         ),
         (["--prompt", "x", "--top-p", "0.9"], "at temperature 0 nothing is: add --temperature"),
-        (["--prompt", "x", "--top-p", "1.5"], "--top-p must be above 0 and at most 1, got 1.5"),
+        (["--prompt", "x", "--top-p", "1.5"], "--top-p is '1.5'; input should be less than or equal to 1"),
         (["--prompt", "x", "--max-new-tokens", "0"], "max-new-tokens"),
         (["--prompts", "nowhere.txt"], "there is no file nowhere.txt"),
         (["--prompts", "{tmp}/empty.txt"], "empty.txt holds no prompt"),
@@ -263,7 +263,7 @@ def test_prompts_of_unequal_length_are_answered_in_their_order(trimtab, folders,
 
 
 def test_one_prompt_on_a_terminal_is_answered_token_by_token(folders, capsys):
-    settings = generation.Settings(str(folders / "dial"), strengths=(0.5,), max_new_tokens=6)
+    settings = generation.GenerateSettings(model=str(folders / "dial"), strength=("0.5",), max_new_tokens=6)
     buffer = io.StringIO()
     generation.generate(["count 3"], settings, Console(file=buffer, force_terminal=True, width=200))
     streamed = capsys.readouterr().out
@@ -279,7 +279,7 @@ def test_one_prompt_on_a_terminal_is_answered_token_by_token(folders, capsys):
         (["--decoding", "adaptve"], "there is no decoding strategy 'adaptve'; did you mean 'adaptive'?"),
         (["--decoding", "dera"], "dera mixes two streams of logits and is chosen by a strength"),
         (["--decoding", "adaptive", "decoding.epsilon=1"], "decoding.epsilon is 1; input should be less than 1"),
-        (["--decoding", "adaptive", "epsilon=1"], "'epsilon=1' is no setting; write decoding.KEY=VALUE"),
+        (["--decoding", "adaptive", "epsilon=1"], "unknown setting 'epsilon'; did you mean 'decoding.epsilon'?"),
         (["--decoding", "adaptive", "decoding.epsilom=1"], "has no setting 'epsilom'; did you mean 'epsilon'?"),
         (["decoding.epsilon=0.1"], "decoding.epsilon is a setting of a strategy; name it: --decoding NAME"),
         (["--decoding", "greedy", "--temperature", "1"], "with --decoding greedy write decoding.KEY=VALUE"),
@@ -299,7 +299,7 @@ def test_a_mistake_with_a_strategy_costs_one_line(trimtab, folders, words, messa
 def test_beams_are_no_strategy_of_a_dial_and_that_is_said_before_weights_are_loaded(
     trimtab, folders, monkeypatch, words
 ):
-    monkeypatch.setattr("trimtab.commands.generate.load_asked", None)
+    monkeypatch.setattr("trimtab.models.asked.load_asked", None)
     places = {name: folders / name for name in ("dial", "original", "aligned")}
     how = ["--strength", "0.5", "--decoding", "beam", "--prompt", "x"]
     code, _, err = trimtab(*(word.format(**places) for word in words), *how)
@@ -333,8 +333,9 @@ def test_what_transformers_moved_out_is_named_before_weights_are_loaded(
     assert said in err
     assert err.count("\n") == 1
     (tmp_path / "texts.jsonl").write_text('{"text": "one two three four five six seven eight nine ten"}\n' * 2)
-    settings = compare.Settings(
-        str(tmp_path / "model"), str(tmp_path / "texts.jsonl"), tmp_path / "page.html", {"model": {}}, new=4, prefix=4
+    how = {"strategies": "model", "max_new_tokens": 4, "prefix": 4, "out": tmp_path / "page.html"}
+    settings = compare.CompareDecodingSettings(
+        model=str(tmp_path / "model"), prompts=str(tmp_path / "texts.jsonl"), **how
     )
     with pytest.raises(ValueError, match="its generation config asks for"):
         compare.compare(settings, Console(quiet=True))

@@ -298,7 +298,7 @@ def test_a_file_that_is_there_is_kept_unless_forced(files, tmp_path, trimtab):
         ({}, ("data.train=nowhere.jsonl",), "there is no file nowhere.jsonl"),
         ({}, ("training.max_length=20",), "rows would be lost"),
         ({}, ("models.weak_aligned=./nowhere",), "there is no folder ./nowhere"),
-        ({}, ("--out", "rows.csv"), "rows.csv: rows are written as .jsonl"),
+        ({}, ("--out", "rows.csv"), "rows are written as .jsonl; choose FILE.jsonl and not rows.csv"),
     ],
 )
 def test_a_mistake_costs_one_line_and_leaves_nothing_behind(files, tmp_path, trimtab, changes, words, message):
@@ -336,7 +336,7 @@ def test_weak_models_with_other_tokens_are_refused_before_they_run(files, tmp_pa
 def test_an_error_while_writing_keeps_what_was_there(files, tmp_path, monkeypatch):
     make(files, tmp_path / "rows.jsonl")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    monkeypatch.setattr("trimtab.commands.precompute._column", lambda *_: 1 / 0)
+    monkeypatch.setattr("trimtab.runs.precomputed._column", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         precompute(recipe(files, tmp_path / "never"), tmp_path / "rows.jsonl", command="", force=True, console=QUIET)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

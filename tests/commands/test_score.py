@@ -15,11 +15,14 @@ from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
 import tiny
 import tiny_folder
-from trimtab.commands import score as scoring
-from trimtab.commands.score import Settings, encode, score, score_into
+from trimtab.commands.score import ScoreSettings, score_into
 from trimtab.common import fingerprint
+from trimtab.common.errors import Interrupted
+from trimtab.common.workdir import WorkdirError
 from trimtab.data.sources import DataError
+from trimtab.evals import scoring
 from trimtab.evals.scored import Asked, Scored, read
+from trimtab.evals.scoring import encode, score
 from trimtab.evals.worth import worth
 from trimtab.metrics.step_f1 import verification
 from trimtab.metrics.step_scores import RULES, step_scores
@@ -119,7 +122,7 @@ def plain(folder: Path, kind: str, row: dict, answer: str) -> tuple[list[float],
 def run(files: Path, out: Path, rows: str = "pairs", model: str = "ratio", **changes) -> tuple[list[dict], dict]:
     """Lines and measures of the folder."""
     source = None if "processbench" in changes else str(files / f"{rows}.jsonl")
-    score_into(Settings(str(files / model), out, source, **changes), QUIET)
+    score_into(ScoreSettings(model=str(files / model), out=out, source=source, **changes), QUIET)
     lines = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
     return lines, json.loads((out / "measures.json").read_text())
 
@@ -380,7 +383,7 @@ def test_the_command_writes_scores_numbers_a_signature_and_a_page(trimtab, files
 
 def test_a_folder_that_is_complete_is_measured_again_and_nothing_is_scored(files, tmp_path, monkeypatch):
     lines, measures = run(files, tmp_path / "out")
-    monkeypatch.setattr("trimtab.commands.score._scored", None)
+    monkeypatch.setattr("trimtab.evals.scoring._scored", None)
     assert run(files, tmp_path / "out") == (lines, measures)
 
 
@@ -409,7 +412,7 @@ def test_ctrl_c_keeps_what_is_there(files, tmp_path, monkeypatch):
         return real(*args)
 
     monkeypatch.setattr(scoring, "_scored", stop)
-    with pytest.raises(scoring.Interrupted, match=r"stopped; 4 answers are in .*: the same command goes on"):
+    with pytest.raises(Interrupted, match=r"stopped; 4 answers are in .*: the same command goes on"):
         run(files, tmp_path / "out", batch_size=4)
 
 
@@ -425,9 +428,9 @@ def test_ctrl_c_keeps_what_is_there(files, tmp_path, monkeypatch):
 )
 def test_other_scores_are_never_mixed_in_and_force_replaces_them(files, tmp_path, changes, said):
     before, _ = run(files, tmp_path / "out")
-    with pytest.raises(scoring.ScoreError, match=said) as error:
+    with pytest.raises(WorkdirError, match=said) as error:
         run(files, tmp_path / "out", **changes)
-    assert "choose another --out, or add --force" in str(error.value)
+    assert "add --force to replace it or choose another --out" in str(error.value)
     assert [json.loads(line) for line in (tmp_path / "out" / "scores.jsonl").read_text().splitlines()] == before
     lines, _ = run(files, tmp_path / "out", **changes, force=True)
     fresh, _ = run(files, tmp_path / "fresh", **changes)
@@ -441,7 +444,7 @@ def test_scores_without_a_signature_and_torn_ones_are_refused(files, tmp_path):
     with pytest.raises(scoring.ScoreError, match="holds a line that is no score"):
         run(files, tmp_path / "out")
     (tmp_path / "out" / "signature.txt").unlink()
-    with pytest.raises(scoring.ScoreError, match=r"holds scores and no signature\.txt"):
+    with pytest.raises(WorkdirError, match=r"holds scores\.jsonl and no signature\.txt"):
         run(files, tmp_path / "out")
 
 
@@ -449,7 +452,7 @@ def test_two_calls_at_once_do_not_share_a_folder(files, tmp_path):
     (tmp_path / "out").mkdir()
     with (
         FileLock(tmp_path / "out" / ".lock"),
-        pytest.raises(scoring.ScoreError, match="is being written by another call"),
+        pytest.raises(WorkdirError, match="is being written by another process"),
     ):
         run(files, tmp_path / "out")
 

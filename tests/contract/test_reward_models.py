@@ -11,11 +11,11 @@ from torch import Tensor
 import tiny
 import tiny_folder
 from trimtab import methods
-from trimtab.commands.score import score
 from trimtab.common import fingerprint
 from trimtab.core import Plan, TokenBatch
 from trimtab.data.collate import Collator
 from trimtab.data.rows import prepare
+from trimtab.evals.scoring import score
 from trimtab.models.loading import load_model
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head
 from trimtab.signals.frozen import FrozenModel

@@ -7,10 +7,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import tiny
 import tiny_folder
 from trimtab import decoding
-from trimtab.commands import compare_decoding as compare
 from trimtab.decoding import _batching
 from trimtab.decoding._batching import batches, keeps, pads_left
 from trimtab.decoding._config import config_of, generate
+from trimtab.evals import continuations as compare
 from trimtab.evals.models import HFModel
 from trimtab.evals.suite import user
 

@@ -19,6 +19,7 @@ import pytest
 import typer
 
 from trimtab import cli, methods
+from trimtab.common import settings
 from trimtab.runs import parse, shipped
 
 ROOT = Path(__file__).parents[2]
@@ -231,10 +232,12 @@ def test_commands_parse_and_name_what_is_there(page, reader, trimtab):
             status, said = trimtab([name, *words, *(["--dry-run"] if "--dry-run" not in words else [])])
         else:
             assert name in known, f"{place}: there is no command {name!r}"
-            given = known[name].make_context(name, list(words)).params
+            flags = known[name].make_context(name, list(words)).params
+            module = importlib.import_module(f"trimtab.commands.{cli.COMMANDS[name]}")
+            given = settings.parse(module.SETTINGS, flags, flags.pop("words", None) or [])
             status, said = 0, ""
-            if "recipe" in given:
-                parse.load_recipe(given["recipe"], given["overrides"] or ())
+            if hasattr(given, "recipe"):
+                parse.load_recipe(given.recipe, given.overrides)
         assert status == 0, f"{place}\n{said}"
 
 

@@ -2,12 +2,22 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from trimtab.common.files import DataError, JsonLines
 from trimtab.evals.models import Reply
-from trimtab.evals.runner import Answers, EvalSpec, ask, measures
+from trimtab.evals.runner import EvalSpec, ask, measures
 from trimtab.evals.suite import Item, Options, Suite, SuiteError, Verdict, lines, user
+
+
+def kept(folder: Path) -> JsonLines:
+    return JsonLines(folder / "samples.jsonl", "id")
+
+
+def done(folder: Path) -> dict[str, dict]:
+    return {row["id"]: row for row in kept(folder).rows}
 
 
 def plain(item, answers):
@@ -113,24 +123,24 @@ def test_options_are_compared_after_the_steps_before_were_written():
 
 
 def test_stopped_and_gone_on_with_nothing_is_asked_twice(tmp_path):
-    answers = Answers(tmp_path / "samples.jsonl")
+    answers = kept(tmp_path)
     first = Scripted(stop_after=2)
     with pytest.raises(KeyboardInterrupt):
         ask(eval_spec(), first, keep=answers.append)
     second = Scripted()
-    found = ask(eval_spec(), second, answers.read(), answers.append)
+    found = ask(eval_spec(), second, done(tmp_path), answers.append)
     assert len(first.chats) == 6
     assert sorted(first.chats + second.chats) == sorted(plain(item, ())[0]["content"] for item in ITEMS)
     assert found == ask(eval_spec(), Scripted())
-    assert len(answers.read()) == 8
+    assert len(kept(tmp_path)) == 8
 
 
 def test_an_item_that_ended_in_an_error_is_asked_again(tmp_path):
-    answers = Answers(tmp_path / "samples.jsonl")
+    answers = kept(tmp_path)
     found = ask(eval_spec(), Scripted(fail={"long long long long long long long"}), keep=answers.append)
     assert [one.error for one in found] == [None] * 7 + ["no answer"]
     second = Scripted()
-    found = ask(eval_spec(), second, answers.read(), answers.append)
+    found = ask(eval_spec(), second, done(tmp_path), answers.append)
     assert len(second.chats) == 1
     assert found[7].error is None
     assert found[7].verdicts["first"] == Verdict("A", 0.0)
@@ -145,22 +155,22 @@ def test_an_error_in_the_first_step_spares_the_second():
 
 def test_a_torn_last_line_is_cut_off_and_others_are_named(tmp_path):
     path = tmp_path / "samples.jsonl"
-    ask(eval_spec(), Scripted(), keep=Answers(path).append)
+    ask(eval_spec(), Scripted(), keep=kept(tmp_path).append)
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"id": "i9", "ite')
-    assert len(Answers(path).read()) == 8
+    assert len(kept(tmp_path)) == 8
     assert path.read_bytes() == whole
     path.write_bytes(b"nothing\n" + whole)
-    with pytest.raises(SuiteError, match="line 1: no row"):
-        Answers(path).read()
+    with pytest.raises(DataError, match="line 1: no row"):
+        kept(tmp_path)
 
 
 def test_verdicts_are_those_of_the_suite_as_it_is_now(tmp_path):
     """A parser that was mended counts old answers anew."""
-    answers = Answers(tmp_path / "samples.jsonl")
+    answers = kept(tmp_path)
     ask(eval_spec(), Scripted(), keep=answers.append)
     mended = Suite("", "2", Options, lambda o: ITEMS, SUITE.prompts, lambda item, text: {"new": Verdict(text, 1.0)})
-    found = ask(EvalSpec(mended, ITEMS, "plain"), Scripted(), answers.read())
+    found = ask(EvalSpec(mended, ITEMS, "plain"), Scripted(), done(tmp_path))
     assert all(one.verdicts == {"new": Verdict("A", 1.0)} for one in found)
 
 

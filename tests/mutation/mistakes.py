@@ -325,7 +325,7 @@ MISTAKES = [
     ),
     Mistake(
         "resume: a torn line is kept",
-        "data.stored:drop_torn_line",
+        "common.files:drop_torn_line",
         "os.truncate(path, end)",
         "os.truncate(path, len(whole))",
         ("evals/test_runner.py::test_a_torn_last_line_is_cut_off_and_others_are_named",),

@@ -21,7 +21,7 @@ from trimtab.rewriting import similarity, wording
 from trimtab.rewriting.clean_eval import (
     COLUMNS,
     CleanEvalError,
-    CleanSettings,
+    CleanEvalSettings,
     clean,
     cleaned,
     middle_third,
@@ -129,7 +129,7 @@ def test_a_text_whose_candidates_all_change_the_answer_is_tried_again_and_the_or
     stand = Stand("")
     monkeypatch.setattr(Stand, "__call__", lambda self, requests: [Rewritten(next(texts)) for _ in requests])
     reader = Reads(emit=["Answer: A"], Which=["Answer: B"])
-    how = CleanSettings(unrewritten="retry", retries=2)
+    how = CleanEvalSettings(unrewritten="retry", retries=2)
     (row,) = clean([GAS], stand, YES, LENGTH, how, reader=reader).rows
     assert row["clean"] == GAS["fields"]
     assert whys(row) == ["answer", "answer", "answer"]
@@ -162,7 +162,7 @@ def test_a_detector_that_says_no_empties_the_set_and_each_fallback_does_what_it_
     )  # fmt: skip
     assert kept.rows[0]["candidates"]["question"][0]["same"] == 0.2
     assert kept.dropped == {"meaning": 1}
-    left = clean([GAS], stand, NO, LENGTH, CleanSettings(unrewritten="drop"))
+    left = clean([GAS], stand, NO, LENGTH, CleanEvalSettings(unrewritten="drop"))
     assert left.rows == []
     assert whys(left.left_out[0]) == ["meaning"]
     assert left.dropped == {"meaning": 1}
@@ -178,7 +178,7 @@ def test_retry_asks_with_other_seeds_until_something_survives():
 
     stand = Late("")
     late = Measured("late", lambda pairs: [float(len(stand.asked) == 3)] * len(pairs))
-    (row,) = clean([GAS], stand, late, LENGTH, CleanSettings(unrewritten="retry", retries=5)).rows
+    (row,) = clean([GAS], stand, late, LENGTH, CleanEvalSettings(unrewritten="retry", retries=5)).rows
     assert [candidate["seed"] for candidate in row["candidates"]["question"]] == [0, 1000, 2000]
     assert row["clean"]["question"] == "Plants absorb what?"
     assert row["rewritten"]
@@ -186,7 +186,7 @@ def test_retry_asks_with_other_seeds_until_something_survives():
 
 def test_retry_gives_up_and_keeps_the_text():
     stand = Stand("{text}")
-    (row,) = clean([GAS], stand, YES, LENGTH, CleanSettings(unrewritten="retry", retries=2)).rows
+    (row,) = clean([GAS], stand, YES, LENGTH, CleanEvalSettings(unrewritten="retry", retries=2)).rows
     assert len(stand.asked) == 3
     assert not row["rewritten"]
     assert row["clean"] == GAS["fields"]
@@ -244,15 +244,15 @@ def test_each_rule_picks_its_element_of_a_list_made_by_hand():
     scores = [0.9, 0.5, 0.2, 0.62, 0.9]
 
     def chosen(rule, band=(0.55, 0.75)):
-        return select(scores, CleanSettings(select=rule, seed=3), band, "place")
+        return select(scores, CleanEvalSettings(select=rule, seed=3), band, "place")
 
     assert chosen("lowest") == 2
     assert chosen("highest") == 0
     assert chosen("moderate") == 3  # .62 is nearest to .65
     assert chosen("moderate", (0.3, 0.64)) == 1  # .5 is nearer to .47 than .62
     assert chosen("moderate", (0.7, 0.8)) == 3  # nothing inside: the median of .2 .5 .62 .9 .9
-    assert select([0.1, 0.4, 0.2, 0.3], CleanSettings(), (0.8, 0.9)) == 2  # of an even number the lower
-    picks = {select(scores, CleanSettings(select="random", seed=seed), (0, 1), "place") for seed in range(40)}
+    assert select([0.1, 0.4, 0.2, 0.3], CleanEvalSettings(), (0.8, 0.9)) == 2  # of an even number the lower
+    picks = {select(scores, CleanEvalSettings(select="random", seed=seed), (0, 1), "place") for seed in range(40)}
     assert picks == set(range(5))
     assert chosen("random") == chosen("random")
 
@@ -264,7 +264,7 @@ def test_the_band_is_the_middle_third_of_all_survivors():
     found = clean(rows, stand, None, LENGTH)
     assert found.bands["question"] == pytest.approx((0.3, 0.5))
     assert {row["score"]["question"] for row in found.rows} == {0.4}
-    given = clean(rows, stand, None, LENGTH, CleanSettings(band=(0.55, 0.7)))
+    given = clean(rows, stand, None, LENGTH, CleanEvalSettings(band=(0.55, 0.7)))
     assert {row["score"]["question"] for row in given.rows} == {0.6}
 
 
@@ -293,9 +293,9 @@ def test_order_columns_options_and_answer_stay_and_every_candidate_is_there():
 
 def test_the_same_arguments_give_the_same_rows_and_another_seed_others():
     rows = [GAS, {"question": "If a car costs 5 dollars, what is the price of 3 cars in a big shop?", "answer": "15"}]
-    one, other = (clean(rows, Rules(6), None, LENGTH, CleanSettings(select="random")) for _ in range(2))
+    one, other = (clean(rows, Rules(6), None, LENGTH, CleanEvalSettings(select="random")) for _ in range(2))
     assert one == other
-    seeds = {json.dumps(clean(rows, Rules(6), None, LENGTH, CleanSettings(seed=seed)).rows) for seed in range(4)}
+    seeds = {json.dumps(clean(rows, Rules(6), None, LENGTH, CleanEvalSettings(seed=seed)).rows) for seed in range(4)}
     assert len(seeds) > 1
 
 
@@ -310,7 +310,7 @@ def test_what_is_stored_is_not_asked_again_and_changes_nothing():
         clean([GAS], changed, YES, LENGTH, stored=stored)
         assert len(stored) == before + 2
     before = len(stored)
-    clean([GAS], again, YES, LENGTH, CleanSettings(seed=9), stored=stored)
+    clean([GAS], again, YES, LENGTH, CleanEvalSettings(seed=9), stored=stored)
     assert len(stored) == before + 2
 
 
@@ -333,8 +333,8 @@ what is the big car that not all 3 km of Paris oxygen in 1990 , if a doctor chil
 @given(st.lists(st.sampled_from(WORDS.split()), min_size=2, max_size=25).map(" ".join), st.integers(0, 5))
 def test_rules_keep_the_label_of_any_text_twice(text, seed):
     row = {"question": text, "options": ["oxygen", "helium", "Paris"], "answer": 0}
-    once = clean([row], Rules(3), None, LENGTH, CleanSettings(seed=seed)).rows[0]
-    twice = clean([cleaned(once)], Rules(3), None, LENGTH, CleanSettings(seed=seed + 1)).rows[0]
+    once = clean([row], Rules(3), None, LENGTH, CleanEvalSettings(seed=seed)).rows[0]
+    twice = clean([cleaned(once)], Rules(3), None, LENGTH, CleanEvalSettings(seed=seed + 1)).rows[0]
     assert twice["answer"] == 0
     assert twice["options"] == row["options"]
     for kind in ("answer", "options", "numbers", "negations", "code"):
@@ -367,9 +367,9 @@ def test_long_texts_are_rewritten_in_pieces_that_join_to_the_text():
     assert [piece for piece, _ in found][:2] == ["One is here. Two is there!", "Three?\n\nFour."]
     stand = Stand("<{text}>")
     row = {"question": "Plants eat here. Plants feed there.", "answer": "x"}
-    assert clean([row], stand, YES, LENGTH, CleanSettings(longest=20)).rows[0]["candidates"]["question"][0]["text"] == (
-        "<Plants eat here.> <Plants feed there.>"
-    )
+    assert clean([row], stand, YES, LENGTH, CleanEvalSettings(longest=20)).rows[0]["candidates"]["question"][0][
+        "text"
+    ] == ("<Plants eat here.> <Plants feed there.>")
 
 
 @pytest.mark.parametrize(
@@ -491,7 +491,7 @@ def test_an_error_of_a_server_is_no_candidate_and_is_asked_again(server):
     server.script = [(500, "{}")] * 2
     stored = {}
     rewriter = server_rewriter(server, ways(2, []))
-    one_by_one = CleanSettings(batch=1)
+    one_by_one = CleanEvalSettings(batch=1)
     (row,) = clean([GAS], rewriter, YES, LENGTH, one_by_one, stored=stored).rows
     first, second = row["candidates"]["question"]
     assert (first["why"], first["text"], first["via"]) == ("error", "", [])
@@ -518,7 +518,7 @@ def test_a_text_of_which_a_piece_ended_in_an_error_has_no_candidate(server):
     server.reply = lambda asked: "Said otherwise."
     server.script = [(200, ""), (500, "{}"), (500, "{}")]
     row = {"question": "The first sentence. The second sentence."}
-    how = CleanSettings(longest=20, batch=1)
+    how = CleanEvalSettings(longest=20, batch=1)
     stored = {}
     (found,) = clean([row], server_rewriter(server, ways(1, [])), None, LENGTH, how, stored=stored).rows
     (candidate,) = found["candidates"]["question"]

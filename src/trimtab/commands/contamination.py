@@ -1,29 +1,28 @@
-"""Has a model seen the test set? Its scores on the original items, on the same in other words, and on fresh ones."""
+"""Has a model seen a test set? Scores on it, on it in other words and on fresh items, with the gaps, and a page."""
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
+import typer
+from pydantic import model_validator
 from rich.console import Console
 from rich.table import Table
 
 from trimtab import __version__
-from trimtab.commands import evaluate
-from trimtab.common.disk import check_writable
+from trimtab.commands.asking import keys_of_suites
+from trimtab.commands.evaluate import AnsweringSettings, EvaluateSettings, answered, model_of
 from trimtab.common.errors import UserError
-from trimtab.common.terminal import cells, say, table_of
-from trimtab.common.yaml_text import parse_value
-from trimtab.data import stored
-from trimtab.evals.contamination import SETS, Set, Triangle, check_author, triangles
-from trimtab.evals.runner import EvalSpec, Mode, eval_spec
-from trimtab.evals.suite import Answered, baselines, plain
-from trimtab.models import loading
-from trimtab.models.asked import How
-from trimtab.report import contamination as page
-from trimtab.report.html import put
+from trimtab.common.settings import SettingsError, Shown
+from trimtab.common.terminal import cells, quiet, say, table_of
+from trimtab.common.workdir import Workdir
+
+if TYPE_CHECKING:
+    from trimtab.evals.contamination import Set, Triangle
+    from trimtab.evals.runner import EvalSpec
+    from trimtab.evals.suite import Answered
 
 SUITE, FACTS, REPORT = "multiple_choice", "contamination.json", "report.html"
 
@@ -32,52 +31,122 @@ class ContaminationError(UserError):
     """Sets that cannot be compared."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What the command line was given."""
+class ContaminationSettings(AnsweringSettings):
+    """Which sets, and which models are asked."""
 
+    positional = ("clean",)
+    words: ClassVar[str] = "CLEAN.jsonl [KEY=VALUE]..."
+    owner = SUITE
     clean: str
-    """Rows that `trimtab clean` wrote: they hold the original words too."""
-    control: str
-    """Fresh rows of the same kind."""
-    models: Sequence[str]
-    out: Path
-    baseline: str | None = None
-    """One of the models, that has not seen the original items."""
-    endpoint: str | None = None
-    mode: Mode = "generate"
-    prompt: str | None = None
-    limit: int | None = None
-    """Items of each set."""
-    seed: int = evaluate.Settings.seed
-    batch: int = evaluate.Settings.batch
-    max_new_tokens: int | None = None
+    """What `trimtab clean` wrote: rows that hold the original words too."""
+    control: Annotated[str, Shown("FILE")]
+    """Fresh questions of the same kind."""
+    model: Annotated[tuple[str, ...], Shown("MODEL")]
+    """A builtin model, a folder, a hub id, or a server's; repeatable."""
+    out: Annotated[Path, Shown("FOLDER")]
+    """For every answer, the gaps, and a page."""
+    baseline: Annotated[str | None, Shown("MODEL")] = None
+    """One of the models, that cannot have seen the original."""
+    mode: Literal["generate", "loglikelihood"] = "generate"
+    """Answers that are written, or the likeliest option."""
     allow_same: bool = False
-    """Measure a model too that made the clean set."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """Of the suite `multiple_choice`, such as the names of columns."""
-    how: How = field(default_factory=How)
-    tokenizer: str | None = None
-    """of a server's models, see `trimtab.commands.evaluate`"""
+    """Measure a model too that made the clean set, which flatters it."""
+
+    @classmethod
+    def rivals(cls, key: str, given: Mapping[str, Any], plain: Sequence[str]) -> Sequence[str]:
+        return keys_of_suites(key, [SUITE])
+
+    def owned(self) -> Mapping[str, Any]:
+        return {SUITE: ()}
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for key in ("file", "which"):
+            if key in self.options.get(SUITE, {}):
+                raise SettingsError(f"{key}: the files are CLEAN.jsonl and --control FILE")
+        if self.baseline is not None and self.baseline not in self.model:
+            raise SettingsError(f"--baseline {self.baseline} is none of the models: {', '.join(self.model)}")
+        if len(set(self.model)) < len(self.model):
+            raise SettingsError("a model is named twice; name each once")
+        return self.check_owned()
+
+    def of(self, model: str) -> EvaluateSettings:
+        """How one of the models is asked."""
+        same = ("prompt", "mode", "limit", "endpoint", "max_new_tokens", "seed", "batch", "tokenizer", "force")
+        how = {name: getattr(self, name) for name in (*same, "dtype", "device_map")}
+        return EvaluateSettings(suites=(SUITE,), model=model, out=self.out, **how)
 
 
-def contamination(settings: Settings, console: Console | None = None) -> list[Triangle]:
+SETTINGS = ContaminationSettings
+
+
+def main(settings: ContaminationSettings) -> None:
+    """Search, and print where the page is."""
+    from trimtab.runs.early import check_asked
+
+    named = [] if settings.endpoint else [("--model", name) for name in settings.model]
+    check_asked(named, [settings.clean, settings.control])
+    quiet()
+    contamination(settings)
+    typer.echo(f"report: {settings.out / REPORT}")
+
+
+def contamination(settings: ContaminationSettings, console: Console | None = None) -> "list[Triangle]":
     """Ask each model the three sets, one evaluation folder each, and write the gaps, `contamination.json` and a page.
 
-    A call that was stopped goes on where it was.
+    A call that was stopped is resumed.
 
     Raises:
-        ValueError: (or a subclass) for a mistake of the user, before weights are loaded where that can be known.
+        UserError: for a mistake of the user, before weights are loaded where that can be known.
     """
+    from trimtab.common import fingerprint
+    from trimtab.evals.contamination import SETS, check_author, triangles
+    from trimtab.evals.suite import baselines, plain
+    from trimtab.report import contamination as page
+
     console = console or Console()
     rewriter, rows = _made_by(settings.clean)
-    if settings.baseline is not None and settings.baseline not in settings.models:
-        raise ContaminationError(f"--baseline {settings.baseline} is none of the models: {', '.join(settings.models)}")
-    if len(set(settings.models)) < len(settings.models):
-        raise ContaminationError("a model is named twice; name each once")
-    for model in () if settings.allow_same else settings.models:
+    for model in () if settings.allow_same else settings.model:
         check_author(model, rewriter)
     asked: dict[Set, EvalSpec] = {name: _question(name, settings) for name in SETS}
+    _check_sets(asked, rows, settings)
+    work = Workdir(settings.out, "contamination", (FACTS, REPORT), force=settings.force)
+    work.check()
+    signature = {
+        "trimtab": __version__,
+        "clean": fingerprint.of_files([Path(settings.clean).expanduser()]),
+        "control": fingerprint.of_files([Path(settings.control).expanduser()]),
+        **{key: str(getattr(settings, key)) for key in ("mode", "prompt", "limit", "seed", "baseline")},
+        "options": str(settings.options.get(SUITE, {})),
+    }
+    with work.open():
+        work.sign(signature, loose={"baseline"})
+        found_by = {model: _answered(model, asked, settings, console) for model in settings.model}
+        found = triangles(found_by, rewriter=rewriter, baseline=settings.baseline, allow_same=settings.allow_same)
+        facts: dict[str, Any] = {
+            "trimtab": __version__, "clean": settings.clean, "control": settings.control, "rewriter": rewriter,
+            "baseline": settings.baseline, "mode": settings.mode, "seed": settings.seed,
+            "items": {name: len(one.items) for name, one in asked.items()},
+            "in the same words": _unchanged(asked["original"], asked["clean"]),
+            "errors": {
+                model: {name: sum(one.error is not None for one in of) for name, of in sets.items()}
+                for model, sets in found_by.items()
+            },
+            "a random option": baselines(asked["original"].suite, asked["original"].items).get("random"),
+        }  # fmt: skip
+        work.write(FACTS, json.dumps({**facts, "models": plain([vars(one) for one in found])}, indent=1) + "\n")
+        links = {model: {name: f"{folder_of(model)}/{name}/{REPORT}" for name in SETS} for model in settings.model}
+        page.write(found, facts, links, settings.out / REPORT)
+    console.print(table(found))
+    for line in (*page.findings(found, facts), *page.cautions(facts)):
+        say(console, line)
+    return found
+
+
+def _check_sets(asked: "Mapping[Set, EvalSpec]", rows: int, settings: ContaminationSettings) -> None:
+    """The clean set is whole, the control set fresh, and each model can be told by its name."""
+    from trimtab.models import loading
+
     if settings.limit is None and len(asked["clean"].items) != rows:
         raise ContaminationError(
             f"{settings.clean} has {len(asked['clean'].items)} rows, and its meta says {rows}; take the file as "
@@ -89,46 +158,8 @@ def contamination(settings: Settings, console: Console | None = None) -> list[Tr
         raise ContaminationError(
             f"{settings.control}: {both} of its questions are among those of {settings.clean}; a control set is fresh"
         )
-    for model in () if settings.endpoint else settings.models:
+    for model in () if settings.endpoint else settings.model:
         loading.load_config(model)  # a name that is none is told before the first item is asked
-    check_writable(settings.out, ContaminationError, "choose another --out")
-    answered = {model: _answered(model, asked, settings, console) for model in settings.models}
-    found = triangles(answered, rewriter=rewriter, baseline=settings.baseline, allow_same=settings.allow_same)
-    facts: dict[str, Any] = {
-        "trimtab": __version__, "clean": settings.clean, "control": settings.control, "rewriter": rewriter,
-        "baseline": settings.baseline, "mode": settings.mode, "seed": settings.seed,
-        "items": {name: len(one.items) for name, one in asked.items()},
-        "in the same words": _unchanged(asked["original"], asked["clean"]),
-        "errors": {
-            model: {name: sum(one.error is not None for one in of) for name, of in sets.items()}
-            for model, sets in answered.items()
-        },
-        "a random option": baselines(asked["original"].suite, asked["original"].items).get("random"),
-    }  # fmt: skip
-    put(json.dumps({**facts, "models": plain([vars(one) for one in found])}, indent=1) + "\n", settings.out / FACTS)
-    links = {model: {name: f"{folder_of(model)}/{name}/{REPORT}" for name in SETS} for model in settings.models}
-    page.write(found, facts, links, settings.out / REPORT)
-    console.print(table(found))
-    for line in (*page.findings(found, facts), *page.cautions(facts)):
-        say(console, line)
-    return found
-
-
-def parse(words: Sequence[str]) -> dict[str, Any]:
-    """Settings of `multiple_choice` from KEY=VALUE; what the files are is said elsewhere.
-
-    Raises:
-        ContaminationError: naming what is no setting.
-    """
-    found = {}
-    for word in words:
-        key, sign, value = word.removeprefix(f"{SUITE}.").partition("=")
-        if not sign:
-            raise ContaminationError(f"{word!r} is no setting; write KEY=VALUE, for example answer=label")
-        if key in ("file", "which"):
-            raise ContaminationError(f"{word!r}: the files are CLEAN.jsonl and --control FILE")
-        found[key] = parse_value(word, value)
-    return found
 
 
 def folder_of(model: str) -> str:
@@ -136,28 +167,27 @@ def folder_of(model: str) -> str:
     return re.sub(r"[^\w.-]+", "-", model).strip("-.") or "model"
 
 
-def _question(name: Set, settings: Settings) -> EvalSpec:
+def _question(name: "Set", settings: ContaminationSettings) -> "EvalSpec":
+    from trimtab.evals.runner import eval_spec
+
     file = settings.control if name == "control" else settings.clean
     which = "clean" if name == "clean" else "original"
     return eval_spec(
-        SUITE, {**settings.options, "file": file, "which": which}, prompt=settings.prompt, mode=settings.mode,
-        limit=settings.limit, max_new_tokens=settings.max_new_tokens,
+        SUITE, {**settings.options.get(SUITE, {}), "file": file, "which": which}, prompt=settings.prompt,
+        mode=settings.mode, limit=settings.limit, max_new_tokens=settings.max_new_tokens,
     )  # fmt: skip
 
 
 def _answered(
-    model: str, asked: Mapping[Set, EvalSpec], settings: Settings, console: Console
-) -> dict[Set, list[Answered]]:
+    model: str, asked: "Mapping[Set, EvalSpec]", settings: ContaminationSettings, console: Console
+) -> "dict[Set, list[Answered]]":
     """Of one model, which is in memory for no longer than this."""
-    how = evaluate.Settings(
-        model, settings.out, settings.endpoint, settings.prompt, settings.mode, settings.limit, settings.seed,
-        settings.batch, settings.max_new_tokens, how=settings.how, tokenizer=settings.tokenizer,
-    )  # fmt: skip
-    loaded, folder = evaluate.model_of(how), settings.out / folder_of(model)
+    how, folder = settings.of(model), settings.out / folder_of(model)
+    answerer = model_of(how, folder)
     found: dict[Set, list[Answered]] = {}
-    for name in SETS:
+    for name, one in asked.items():
         say(console, f"{model}: {name}")
-        found[name] = evaluate.answered(folder / name, SUITE, asked[name], loaded, how, console)
+        found[name] = answered(folder / name, SUITE, one, answerer, how, console)
     return found
 
 
@@ -166,7 +196,7 @@ def _words(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.casefold()))
 
 
-def _unchanged(original: EvalSpec, clean: EvalSpec) -> int:
+def _unchanged(original: "EvalSpec", clean: "EvalSpec") -> int:
     """How many items have the same text in both sets: no rewrite of theirs survived."""
     texts = {item.id: item.text for item in original.items}
     return sum(texts.get(item.id) == item.text for item in clean.items)
@@ -174,6 +204,8 @@ def _unchanged(original: EvalSpec, clean: EvalSpec) -> int:
 
 def _made_by(clean: str) -> tuple[str, int]:
     """Who made the clean set, and how many rows it has."""
+    from trimtab.data import stored
+
     if not Path(clean).expanduser().is_file():
         raise ContaminationError(f"there is no file {clean}; make it with `trimtab clean FILE --out FILE.jsonl`")
     path = stored.meta_path(Path(clean).expanduser())
@@ -187,8 +219,11 @@ def _made_by(clean: str) -> tuple[str, int]:
         ) from None
 
 
-def table(found: Sequence[Triangle]) -> Table:
+def table(found: "Sequence[Triangle]") -> Table:
     """Scores and gaps for a terminal."""
+    from trimtab.evals.contamination import SETS
+    from trimtab.report import contamination as page
+
     gaps = ["original - clean", "original - control", *(["less the baseline's"] if found[0].shift else []), "recovery"]
     rows = table_of("", *(one.model for one in found), box=None)
     for name in SETS:

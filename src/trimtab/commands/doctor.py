@@ -1,17 +1,33 @@
-"""What is installed, what it runs on, and whether the builtin models are there."""
+"""Versions, devices, and whether the builtin model is there."""
 
 import importlib.util
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
+from trimtab.common.settings import CommandSettings
 from trimtab.common.terminal import cells, say, table_of
 
 _TESTED = {"torch": "2.13.0", "transformers": "5.23.0", "trl": "1.16.0", "peft": "0.21.2", "accelerate": "1.15.0"}
 _OTHERS = ("datasets", "gguf", "pydantic")
+
+
+class DoctorSettings(CommandSettings):
+    """Nothing is asked for."""
+
+    alone = False
+
+
+SETTINGS = DoctorSettings
+
+
+def main(settings: DoctorSettings) -> None:
+    """Print what was found; exit code 1 where something is missing."""
+    raise typer.Exit(examine())
 
 
 def examine(console: Console | None = None) -> int:

@@ -1,111 +1,133 @@
-"""Suites on a model: an evaluation folder with every answer, numbers with intervals, and a page."""
+"""Suites on a model: every answer, numbers with intervals, and a page; a stopped evaluation is resumed."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
+import typer
+from pydantic import Field, model_validator
 from rich.console import Console
 from rich.table import Table
 
-from trimtab import __version__
-from trimtab.common import fingerprint, user_code
-from trimtab.common.disk import check_writable
-from trimtab.common.environment import environment
-from trimtab.common.errors import UserError
-from trimtab.common.files import json_line
-from trimtab.common.locks import writing
-from trimtab.common.progress import advance, bar
-from trimtab.common.terminal import cells, say, table_of
-from trimtab.common.yaml_text import parse_value
-from trimtab.data.chat import adopt_date
+from trimtab import __version__, decoding
+from trimtab.commands.asking import (
+    AskedSettings,
+    LoadedSettings,
+    check_decoding,
+    check_server,
+    keys_of_strategy,
+    keys_of_suites,
+)
+from trimtab.common.settings import SettingsError, Shown
+from trimtab.common.terminal import cells, quiet, say, table_of
+from trimtab.common.workdir import SIGNATURE, Workdir
 from trimtab.evals import suites
-from trimtab.evals.first_tokens import comparing
-from trimtab.evals.models import HFModel, Model, OpenAIModel
-from trimtab.evals.runner import Answers, EvalSpec, Mode, ask, check_spec, eval_spec, measures
-from trimtab.evals.suite import Answered, baselines, plain
-from trimtab.models import loading
-from trimtab.models.asked import How, load_asked
-from trimtab.report import evaluation as page
-from trimtab.report.evaluation import FACTS, SAMPLES
-from trimtab.report.html import put
+
+if TYPE_CHECKING:
+    from trimtab.evals.models import Model
+    from trimtab.evals.runner import EvalSpec
+    from trimtab.evals.suite import Answered
+    from trimtab.report.evaluation import Evaluation
+
+SAMPLES, FACTS, PAGE = "samples.jsonl", "evaluation.json", "report.html"
 
 
-class EvaluateError(UserError):
-    """An evaluation that cannot be done as it was asked for."""
+class AnsweringSettings(LoadedSettings):
+    """How items are asked: of `eval` and `contamination`."""
 
+    prompt: Annotated[str | None, Shown("NAME")] = None
+    """One of the suite's, see `trimtab show`."""
+    limit: Annotated[int | None, Shown("N"), Field(ge=1)] = None
+    """Only the first items."""
+    endpoint: Annotated[str | None, Shown("URL")] = None
+    """A server of chat completions; its key in TRIMTAB_API_KEY."""
+    max_new_tokens: Annotated[int | None, Shown("N"), Field(ge=1)] = None
+    """Of an answer; the suite's own if not given."""
+    seed: Annotated[int, Shown("N"), Field(ge=0)] = 0
+    batch: Annotated[int, Shown("N"), Field(ge=1)] = 32
+    """Items at a time."""
+    tokenizer: Annotated[str | None, Shown("MODEL")] = None
+    """With --endpoint --mode loglikelihood: whose chat template writes prompts."""
+    force: bool = False
+    """Replace what is there."""
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
-@dataclass(frozen=True)
-class Settings:
-    """What the command line was given."""
-
-    model: str
-    out: Path
-    endpoint: str | None = None
-    prompt: str | None = None
-    mode: Mode | None = None
-    """as the suite likes best if not given"""
-    limit: int | None = None
-    seed: int = 0
-    batch: int = 32
-    max_new_tokens: int | None = None
-    decoding: str | None = None
-    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """suite -> settings; "decoding" -> those of the strategy"""
-    how: How = field(default_factory=How)
-    tokenizer: str | None = None
-    """whose chat template writes what a server echoes; None: plain text"""
-
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _fits_a_server(self) -> Self:
         if self.endpoint:
-            self.how.check_server(self.model, EvaluateError)
-        if self.endpoint and self.decoding:
-            raise EvaluateError("--decoding needs a model in memory; a server decodes by itself at temperature 0")
-        if self.options.get("decoding") and not self.decoding:
-            key = next(iter(self.options["decoding"]))
-            raise EvaluateError(f"decoding.{key} is a setting of a strategy; name it: --decoding NAME")
-        if self.tokenizer and not (self.endpoint and self.mode == "loglikelihood"):
-            raise EvaluateError(
+            check_server(self)
+        if self.tokenizer and not (self.endpoint and getattr(self, "mode", None) == "loglikelihood"):
+            raise SettingsError(
                 "--tokenizer writes the prompts behind which a server's options are compared; it is of --endpoint with "
                 "--mode loglikelihood alone"
             )
+        return self
 
 
-def parse(words: Sequence[str], names: Sequence[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
-    """Suites, and settings SUITE.KEY=VALUE or decoding.KEY=VALUE, from the words of a command line.
+class EvaluateSettings(AnsweringSettings, AskedSettings):
+    """Which suites, and how a model answers them."""
+
+    positional = ("suites",)
+    words: ClassVar[str] = "SUITE... [SUITE.KEY=VALUE]..."
+    suites: tuple[str, ...] = ()
+    """See `trimtab list suites`."""
+    out: Annotated[Path | None, Shown("FOLDER")] = None
+    """Each suite gets one in it; runs/eval/NAME (of the run or model) if not given."""
+    mode: Literal["generate", "loglikelihood"] | None = None
+    """Answers that are written, or the options' probabilities; the suite's default if not given."""
+    decoding: Annotated[str | None, Shown("NAME")] = None
+    """A strategy, see `trimtab list decoding`; greedy if not given."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        check_decoding(self)
+        if not self.suites:
+            raise SettingsError(f"name a suite: {', '.join(suites.names())}")
+        for name in self.suites:
+            suites.check_name(name)
+        if self.decoding:
+            decoding.check_name(self.decoding)
+        return self.check_owned()
+
+    @classmethod
+    def rivals(cls, key: str, given: Mapping[str, Any], plain: Sequence[str]) -> Sequence[str]:
+        return [*keys_of_suites(key, plain), *keys_of_strategy(key, given.get("decoding"))]
+
+    def owned(self) -> Mapping[str, Any]:
+        return {**dict.fromkeys(self.suites, ()), "decoding": ()}
+
+    @property
+    def folder(self) -> Path:
+        return self.out or Path("runs/eval") / folder_name(self.model)
+
+
+SETTINGS = EvaluateSettings
+
+
+def main(settings: EvaluateSettings) -> None:
+    """Evaluate, and print where the pages are."""
+    from trimtab.runs.early import check_asked
+
+    named = [] if settings.endpoint else [("--model", settings.model), ("--adapter", settings.adapter)]
+    check_asked(named, decoding=settings.decoding, suites=settings.suites)
+    quiet()
+    for folder in evaluate(settings):
+        typer.echo(f"report: {folder / PAGE}")
+
+
+def evaluate(settings: EvaluateSettings, console: Console | None = None) -> list[Path]:
+    """Run suites on a model; each gets a folder of its own below `settings.folder`.
+
+    A folder that holds the same evaluation, stopped half-way, is resumed; finished, it is only counted again.
 
     Raises:
-        EvaluateError: naming what is neither.
+        UserError: naming what is wrong, before weights are loaded where that can be known.
     """
-    chosen = [word for word in words if "=" not in word]
-    for name in chosen:
-        suites.load(name)
-    options: dict[str, dict[str, Any]] = {}
-    for word in words:
-        key, sign, value = word.partition("=")
-        name, dot, option = key.partition(".")
-        if not sign:
-            continue
-        if not dot or not option:
-            raise EvaluateError(f"{word!r} is no setting; write SUITE.KEY=VALUE, for example geomrel.seed=1")
-        if name != "decoding" and name not in chosen:
-            raise EvaluateError(f"{word!r} is a setting of {name}, which is not run: {', '.join(chosen) or 'none'} is")
-        options.setdefault(name, {})[option] = parse_value(word, value)
-    if not chosen:
-        raise EvaluateError(f"name a suite: {', '.join(names)}")
-    return chosen, options
+    from trimtab.evals.runner import eval_spec
+    from trimtab.report import evaluation as page
 
-
-def evaluate(names: Sequence[str], settings: Settings, console: Console | None = None) -> list[Path]:
-    """Run suites on a model; each gets a folder of its own below `settings.out`.
-
-    A folder that holds the same evaluation, stopped half-way, is gone on with; finished, it is only counted again.
-
-    Raises:
-        ValueError: a subclass that names what is wrong, before weights are loaded where that can be known.
-    """
     console = console or Console()
     questions = {
         name: eval_spec(
@@ -116,20 +138,20 @@ def evaluate(names: Sequence[str], settings: Settings, console: Console | None =
             limit=settings.limit,
             max_new_tokens=settings.max_new_tokens,
         )
-        for name in names
+        for name in settings.suites
     }
     if not settings.endpoint:
-        for note in _check_questions(questions, settings.model):
+        for note in _check_questions(questions, settings.asked):
             say(console, note)
-    for name in names:
-        check_writable(settings.out / name, EvaluateError, "choose another --out")
-    model = model_of(settings)
+    for name in settings.suites:
+        workdir(settings.folder / name, settings).check()
+    answerer = model_of(settings, settings.folder)
     if settings.endpoint and settings.mode == "loglikelihood" and not settings.tokenizer:
         say(console, f"options stand behind plain prompts; --tokenizer {settings.model} uses its chat template")
     folders = []
     for name, asked in questions.items():
-        folder = settings.out / name
-        asked, who = settled(asked, model, settings)
+        folder = settings.folder / name
+        asked, who = settled(asked, answerer, settings.mode)
         if asked.fallback:
             say(console, f"{name}: {asked.fallback}; answers are read as they are written")
         found = answered(folder, name, asked, who, settings, console)
@@ -148,64 +170,61 @@ def evaluate(names: Sequence[str], settings: Settings, console: Console | None =
     return folders
 
 
-def _check_questions(questions: Mapping[str, EvalSpec], model: str) -> list[str]:
+def workdir(folder: Path, settings: EvaluateSettings) -> Workdir:
+    return Workdir(folder, "eval", (SAMPLES, FACTS, PAGE), force=settings.force)
+
+
+def _check_questions(questions: Mapping[str, "EvalSpec"], model: str) -> list[str]:
     """Hold all prompts against what the model can read, before its weights are loaded."""
+    from trimtab.evals.runner import check_spec
+    from trimtab.models import loading
+
     tokenizer, limits = loading.load_tokenizer(model), loading.limits(model)
     notes = [note for name, asked in questions.items() for note in check_spec(name, asked, tokenizer, limits, model)]
     return notes[:1]
 
 
-def model_of(settings: Settings) -> Model:
-    """A server, or a model that is loaded now."""
+def model_of(settings: EvaluateSettings, folder: Path) -> "Model":
+    """A server, or a model that is loaded now; `folder` holds the evaluations, and the date that their prompts had."""
+    from trimtab.data.chat import adopt_date
+    from trimtab.evals.models import HFModel, OpenAIModel
+    from trimtab.models import loading
+    from trimtab.models.asked import load_asked
+
+    how: dict[str, Any] = {"seed": settings.seed, "batch": settings.batch}
     if settings.endpoint:
         tokenizer = loading.load_tokenizer(settings.tokenizer) if settings.tokenizer else None
-        server = OpenAIModel(
-            settings.endpoint, settings.model, seed=settings.seed, batch=settings.batch, tokenizer=tokenizer
-        )
+        server = OpenAIModel(settings.endpoint, settings.model, tokenizer=tokenizer, **how)
         if settings.mode == "loglikelihood":
             server.echoes.check()
         return server
-    tokenizer = loading.load_tokenizer(settings.model)
-    adopt_date(tokenizer, *sorted(settings.out.glob(f"*/{FACTS}")))
-    model = load_asked(settings.model, settings.how)
-    return HFModel(
-        model,
-        tokenizer,
-        settings.model,
-        strategy=settings.decoding or "greedy",
-        options=settings.options.get("decoding", {}),
-        seed=settings.seed,
-        batch=settings.batch,
-    )
+    name = settings.asked
+    tokenizer = loading.load_tokenizer(name)
+    adopt_date(tokenizer, *sorted(folder.glob(f"*/{SIGNATURE}")))
+    model = load_asked(name, settings.how)
+    strategy = settings.decoding or "greedy"
+    return HFModel(model, tokenizer, name, strategy=strategy, options=settings.options.get("decoding", {}), **how)
 
 
-def settled(asked: EvalSpec, model: Model, settings: Settings) -> tuple[EvalSpec, Model]:
+def settled(asked: "EvalSpec", answerer: "Model", mode: str | None) -> tuple["EvalSpec", "Model"]:
     """A question that a server can answer, and who is asked: where the suite would like probabilities that the server
     does not tell, its written answers are read."""
-    if settings.mode is not None or asked.mode == "generate" or not isinstance(model, OpenAIModel):
-        return asked, model
+    from trimtab.evals.first_tokens import comparing
+    from trimtab.evals.models import OpenAIModel
+
+    if mode is not None or asked.mode == "generate" or not isinstance(answerer, OpenAIModel):
+        return asked, answerer
     item, steps = asked.items[0], asked.suite.prompts[asked.prompt]
-    who, why = comparing(model, steps[-1](item, [""] * (len(steps) - 1)), list(item.options))
-    return (asked, who) if who else (replace(asked, mode="generate", fallback=f"fall-back: {why}"), model)
+    who, why = comparing(answerer, steps[-1](item, [""] * (len(steps) - 1)), list(item.options))
+    return (asked, who) if who else (replace(asked, mode="generate", fallback=f"fall-back: {why}"), answerer)
 
 
-def answered(
-    folder: Path, name: str, asked: EvalSpec, model: Model, settings: Settings, console: Console
-) -> list[Answered]:
-    """The items of one evaluation, whose folder is made or gone on with.
+def signature_of(name: str, asked: "EvalSpec", answerer: "Model") -> dict[str, str]:
+    """What the answers depend on."""
+    from trimtab.common import fingerprint, user_code
+    from trimtab.common.environment import environment
 
-    Raises:
-        EvaluateError: if the folder holds another evaluation, or is being written.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with writing(folder, "another evaluation", "wait for it, or choose another --out", EvaluateError):
-        return _into(folder, name, asked, model, settings, console)
-
-
-def _into(
-    folder: Path, name: str, asked: EvalSpec, model: Model, settings: Settings, console: Console
-) -> list[Answered]:
-    signature = {
+    return {
         "trimtab": __version__,
         "suite": f"{name} {asked.suite.version}",
         "code": user_code.described(user_code.files([sys.modules.get(f"trimtab.evals.suites.{name}")])),
@@ -213,66 +232,68 @@ def _into(
         "prompt": asked.prompt,
         "mode": f"{asked.mode} ({asked.fallback})" if asked.fallback else asked.mode,
         "max_new_tokens": str(asked.max_new_tokens or "of the suite"),
-        **model.facts(),
+        **answerer.facts(),
         **environment(),
     }
-    _same(folder, signature)
+
+
+def answered(
+    folder: Path,
+    name: str,
+    asked: "EvalSpec",
+    answerer: "Model",
+    settings: EvaluateSettings,
+    console: Console,
+) -> list["Answered"]:
+    """The items of one evaluation, whose folder is made or resumed.
+
+    Raises:
+        WorkdirError: if the folder holds another evaluation, or is being written.
+    """
+    from trimtab.common.files import json_line
+    from trimtab.common.progress import advance, bar
+    from trimtab.evals.runner import ask, measures
+    from trimtab.evals.suite import baselines, plain
+    from trimtab.report import evaluation as page
+
+    signature = signature_of(name, asked, answerer)
+    model = settings.model if settings.endpoint else settings.asked
     facts = {
-        "suite": name, "paper": asked.suite.paper, "summary": suites.summary(name), "model": settings.model,
+        "suite": name, "paper": asked.suite.paper, "summary": suites.summary(name), "model": model,
         "settings": dict(settings.options.get(name, {})), "signature": signature, "finished": False,
         "baselines": baselines(asked.suite, asked.items),
     }  # fmt: skip
-    _write(folder / FACTS, facts)
-    answers = Answers(folder / SAMPLES)
-    done = answers.read()
-    left = len(asked.items) - sum(item.id in done and not done[item.id].get("error") for item in asked.items)
-    if done:
-        say(console, f"{name}: {len(asked.items) - left} of {len(asked.items)} items were answered before")
-    with bar(console) as progress:
-        task: Any = progress.add_task(name, total=left, note="items")
+    with workdir(folder, settings).open() as work:
+        work.sign(signature, loose={"batch"})
+        answers = work.records(SAMPLES, "id", what="answers")
+        done = {row["id"]: row for row in answers.rows}
+        work.write(FACTS, json_line(facts, indent=1, default=str))
+        left = len(asked.items) - sum(item.id in done and not done[item.id].get("error") for item in asked.items)
+        if done:
+            say(console, f"{name}: {len(asked.items) - left} of {len(asked.items)} items were answered before")
+        with bar(console) as progress:
+            task: Any = progress.add_task(name, total=left, note="items")
 
-        def keep(rows: list[dict[str, Any]]) -> None:
-            answers.append(rows)
-            advance(progress, task, len(rows))
+            def keep(rows: list[dict[str, Any]]) -> None:
+                answers.append(rows)
+                advance(progress, task, len(rows))
 
-        found = ask(asked, model, done, keep)
-    facts |= {"finished": True, "measures": [plain(one) for one in measures(asked.suite, found)]}
-    _write(folder / FACTS, facts)
-    page.write([folder], folder / "report.html")
+            found = ask(asked, answerer, done, keep)
+        facts |= {"finished": True, "measures": [plain(one) for one in measures(asked.suite, found)]}
+        work.write(FACTS, json_line(facts, indent=1, default=str))
+        page.write([folder], folder / PAGE)
     return found
 
 
-def _same(folder: Path, signature: Mapping[str, str]) -> None:
-    """A folder holds one evaluation: answers of different models or prompts are never mixed."""
-    path = folder / FACTS
-    if not path.is_file():
-        if (folder / SAMPLES).is_file():
-            raise EvaluateError(f"{folder} holds answers and no {FACTS}; choose another --out, or delete the folder")
-        return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))["signature"]
-    except (ValueError, KeyError, TypeError):
-        raise EvaluateError(f"{path} cannot be read; choose another --out, or delete the folder") from None
-    loose = {"trimtab", "versions", "hardware", "python", "batch"}
-    for key in [k for k in signature if k not in loose]:
-        if before.get(key) != signature[key]:
-            raise EvaluateError(
-                f"{folder} holds another evaluation: its {key} is {before.get(key)}, and now {signature[key]}; "
-                "choose another --out, or delete the folder"
-            )
-
-
-def _write(path: Path, facts: Mapping[str, Any]) -> None:
-    put(json_line(facts, indent=1, default=str), path)
-
-
-def table(found: page.Evaluation) -> Table:
+def table(found: "Evaluation") -> Table:
     """Numbers over all items for a terminal, with the baselines."""
+    from trimtab.report.evaluation import number
+
     headings = ("measure", "value", "95% interval", "items")
     rows = table_of(*headings, title=found.title, title_justify="left", box=None)
     for one in found.measures:
         if one.group == "all":
-            rows.add_row(*cells((one.name, *page.number(one.value), one.number)))
+            rows.add_row(*cells((one.name, *number(one.value), one.number)))
     for name, value in found.baselines.items():
         rows.add_row(*cells((f"({name})", f"{value:.3f}", "", "")))
     return rows

@@ -1,41 +1,28 @@
-"""Answers to prompts on the terminal, at one strength of the alignment or at several, and what made them."""
+"""Answers to prompts, by any decoding strategy; for an aligned model with a dial, at one strength or several."""
 
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-import torch
+from pydantic import Field, model_validator
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from transformers import GenerationConfig, PreTrainedModel, TextStreamer
 
 from trimtab import __version__, decoding
-from trimtab.common import fingerprint
+from trimtab.commands.asking import AskedSettings, check_decoding, keys_of_strategy
 from trimtab.common.errors import UserError
 from trimtab.common.files import check_whole
-from trimtab.common.locks import writing
-from trimtab.common.progress import bar
-from trimtab.common.terminal import say
-from trimtab.common.yaml_text import parse_value
-from trimtab.data import stored
-from trimtab.data.chat import date_facts, text_of
-from trimtab.data.sources import SUFFIXES, load_rows, prompt_lines
-from trimtab.data.tasks import question
-from trimtab.data.tokens import Prompt, encode_prompts, prompt_ids
-from trimtab.decoding._checkpoint_config import check_own, check_stored
-from trimtab.decoding._config import config_of, described
-from trimtab.decoding.realign import Merge
-from trimtab.models import loading
-from trimtab.models.asked import How, load_asked
-from trimtab.models.identity_layer import MARK
-from trimtab.models.limits import check_prompts
-from trimtab.train import heldout
+from trimtab.common.settings import SettingsError, Shown
+from trimtab.common.terminal import quiet, say
+from trimtab.common.workdir import Workdir
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedModel
+
+    from trimtab.data.tokens import Prompt
 
 ROWS = 8
 """Prompts in a batch."""
@@ -45,57 +32,72 @@ class GenerateError(UserError):
     """Something that was asked for and cannot be generated."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What the command line was given."""
+class GenerateSettings(AskedSettings):
+    """What is answered, by which model, and how it draws."""
 
-    model: str
-    aligned: str | None = None
-    strengths: tuple[float, ...] = ()
-    max_new_tokens: int = 128
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-    decoding: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """of the decoding strategy"""
+    words: ClassVar[str] = "[decoding.KEY=VALUE]..."
+    prompt: Annotated[tuple[str, ...], Shown("TEXT")] = ()
+    """May be repeated."""
+    prompts: Annotated[Path | None, Shown("FILE")] = None
+    """A prompt a line (- for standard input), or rows with a column `prompt`."""
+    strength: Annotated[tuple[str, ...], Shown("S[,S...]")] = ()
+    """0: the original model, 1: the aligned one. Several give a table."""
+    aligned: Annotated[str | None, Shown("MODEL")] = None
+    """Mix with this model; else with MODEL's own identity layer."""
+    merge: Literal["logits", "embedding"] | None = None
+    """What the dial mixes; embedding is cheaper, and untried."""
+    max_new_tokens: Annotated[int, Shown("N"), Field(ge=1)] = 128
+    temperature: Annotated[float, Shown("T"), Field(ge=0)] = 0.0
+    """At 0 the best token is taken."""
+    top_p: Annotated[float, Shown("P"), Field(gt=0, le=1)] = 1.0
+    """Sample from the best tokens of this share."""
+    seed: Annotated[int, Shown("N"), Field(ge=0)] = 0
+    decoding: Annotated[str | None, Shown("NAME")] = None
+    """A strategy, see `trimtab list decoding`; its settings follow."""
     plain: bool = False
-    out: Path | None = None
+    """Go on with the prompt; no chat template."""
+    out: Annotated[Path | None, Shown("FILE.jsonl")] = None
+    """Write rows with prompt and completion."""
     force: bool = False
-    merge: str | None = None
-    """what the dial mixes; None: logits"""
-    how: How = field(default_factory=How)
+    """Replace a file that is there."""
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        if self.aligned and not self.strengths:
-            raise GenerateError("--aligned mixes two models: say how strongly with --strength")
-        if self.merge not in (None, *get_args(Merge)):
-            raise GenerateError(f"--merge must be one of {', '.join(get_args(Merge))}, got {self.merge!r}")
+    @classmethod
+    def rivals(cls, key: str, given: Mapping[str, Any], plain: Sequence[str]) -> Sequence[str]:
+        return keys_of_strategy(key, given.get("decoding"))
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        strengths = self.strengths
+        if self.aligned and not strengths:
+            raise SettingsError("--aligned mixes two models: say how strongly with --strength")
         if self.merge and self.aligned:
-            raise GenerateError("--merge is for a model with an identity layer; with --aligned logits are mixed")
-        if not 0 < self.top_p <= 1:
-            raise GenerateError(f"--top-p must be above 0 and at most 1, got {self.top_p:g}")
+            raise SettingsError("--merge is for a model with an identity layer; with --aligned logits are mixed")
+        check_decoding(self)
         if self.decoding is not None:
             if self.temperature or self.top_p < 1:
-                raise GenerateError(
+                raise SettingsError(
                     f"--temperature and --top-p are of decoding without a name; with --decoding {self.decoding} write "
                     "decoding.KEY=VALUE (trimtab show lists the keys)"
                 )
-            decoding.check(self.decoding, self.options)
-        elif self.options:
-            raise GenerateError(
-                f"decoding.{next(iter(self.options))} is a setting of a strategy; name it: --decoding NAME"
-            )
+            decoding.check(self.decoding, self.chosen)
         if self.top_p < 1 and self.temperature == 0:
-            raise GenerateError("--top-p says how to sample, and at temperature 0 nothing is: add --temperature")
+            raise SettingsError("--top-p says how to sample, and at temperature 0 nothing is: add --temperature")
         if self.out is not None and self.out.suffix != ".jsonl":
-            raise GenerateError(f"--out: answers are written as rows; choose FILE.jsonl and not {self.out}")
-        self.check_out()
+            raise SettingsError(f"--out: answers are written as rows; choose FILE.jsonl and not {self.out}")
+        return self.check_owned()
 
-    def check_out(self) -> None:
-        """Refuse to replace a file that is there."""
-        if self.out is not None and self.out.exists() and not self.force:
-            raise GenerateError(f"--out: {self.out} exists; add --force to replace it or choose another FILE.jsonl")
+    def owned(self) -> Mapping[str, Any]:
+        return {"decoding": ()}
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """Settings of the strategy."""
+        return self.options.get("decoding", {})
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        return parse_strengths(self.strength)
 
     @property
     def own(self) -> bool:
@@ -105,45 +107,47 @@ class Settings:
     def sampling(self, tokenizer: Any, model: Any = None) -> dict[str, Any]:
         """Arguments of one call of `model.generate`; nothing of the settings that came with the model acts besides."""
         if self.decoding is not None:
-            return decoding.arguments(self.decoding, tokenizer, model=model, **self.options)
+            return decoding.arguments(self.decoding, tokenizer, model=model, **self.chosen)
         if self.temperature == 0:
             return {"do_sample": False}
         return {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
 
 
-def parse_options(words: Sequence[str]) -> dict[str, Any]:
-    """decoding.KEY=VALUE, each value as YAML.
+SETTINGS = GenerateSettings
 
-    Raises:
-        GenerateError: naming what is none.
-    """
-    found = {}
-    for word in words:
-        key, sign, value = word.partition("=")
-        if not sign or not key.startswith("decoding.") or not key.removeprefix("decoding."):
-            raise GenerateError(f"{word!r} is no setting; write decoding.KEY=VALUE, for example decoding.epsilon=0.001")
-        found[key.removeprefix("decoding.")] = parse_value(word, value)
-    return found
+
+def main(settings: GenerateSettings) -> None:
+    """Generate, and print or write the answers."""
+    from trimtab.runs.early import check_asked, check_prompts
+
+    check_prompts(settings.prompt, settings.prompts)
+    named = [("--model", settings.model), ("--aligned", settings.aligned), ("--adapter", settings.adapter)]
+    check_asked(named, decoding=settings.decoding)
+    quiet()
+    asked = [*settings.prompt, *(load_prompts(settings.prompts) if settings.prompts else ())]
+    if not asked:
+        raise GenerateError("there is nothing to answer: give --prompt TEXT or --prompts FILE")
+    generate(asked, settings)
 
 
 def parse_strengths(words: Sequence[str]) -> tuple[float, ...]:
     """Numbers from words that hold one or several, with commas between them.
 
     Raises:
-        GenerateError: naming what is no finite number.
+        SettingsError: naming what is no finite number.
     """
     found = []
     for word in ",".join(words).split(",") if words else ():
         try:
             found.append(float(word))
         except ValueError:
-            raise GenerateError(f"--strength: {word!r} is not a number; write 0.5, or 0,0.5,1 for several") from None
+            raise SettingsError(f"--strength: {word!r} is not a number; write 0.5, or 0,0.5,1 for several") from None
         if not math.isfinite(found[-1]):
-            raise GenerateError(f"--strength: {word} is not finite")
+            raise SettingsError(f"--strength: {word} is not finite")
     return tuple(found)
 
 
-def load_prompts(path: Path) -> list[Prompt]:
+def load_prompts(path: Path) -> "list[Prompt]":
     """What the rows of a file ask (their `prompt`, a text or messages, with their `tools`), or the lines of any other
     file or of standard input (`-`); empty lines do not count.
 
@@ -151,9 +155,12 @@ def load_prompts(path: Path) -> list[Prompt]:
         GenerateError: if a row asks nothing.
         DataError: if the file cannot be read, or holds no prompt.
     """
+    from trimtab.data.sources import SUFFIXES, load_rows, prompt_lines
+    from trimtab.data.tasks import question
+
     if not path.name.lower().endswith(SUFFIXES):
         return list(prompt_lines(path))
-    prompts: list[Prompt] = []
+    prompts: list[Any] = []
     for number, row in enumerate(load_rows(str(path)), start=1):
         prompt = row.get("prompt")
         if isinstance(prompt, list):
@@ -166,13 +173,15 @@ def load_prompts(path: Path) -> list[Prompt]:
     return prompts
 
 
-def _shown(prompt: Prompt) -> str:
+def _shown(prompt: "Prompt") -> str:
     """What was asked last."""
+    from trimtab.data.chat import text_of
+
     chat = prompt["prompt"] if isinstance(prompt, Mapping) else prompt
     return chat if isinstance(chat, str) else text_of(chat[-1].get("content"))
 
 
-def generate(prompts: Sequence[Prompt], settings: Settings, console: Console | None = None) -> None:
+def generate(prompts: "Sequence[Prompt]", settings: GenerateSettings, console: Console | None = None) -> None:
     """Print the answer to each prompt, a table where there are several strengths, and the signature at the end.
 
     With an aligned model, logits are mixed by DeRa; in a model with an identity layer by `realign` (at strength 1 if
@@ -184,30 +193,61 @@ def generate(prompts: Sequence[Prompt], settings: Settings, console: Console | N
     """
     console = console or Console()
     if settings.out is None:
-        return _generate(prompts, settings, console)
-    with writing(settings.out, "another call", "wait for it, or choose another --out", GenerateError):
-        settings.check_out()  # another call may have written it since
-        return _generate(prompts, settings, console)
+        _print(prompts, settings, console)
+        return
+    work = Workdir(
+        settings.out, "generate", (".meta.json",), is_file=True, option="another FILE.jsonl", force=settings.force
+    )
+    work.check()
+    with work.open():
+        _print(prompts, settings, console)
 
 
-def _generate(prompts: Sequence[Prompt], settings: Settings, console: Console) -> None:
+def _print(prompts: "Sequence[Prompt]", settings: GenerateSettings, console: Console) -> None:
+    """Answer, and print or write."""
+    from trimtab.data.chat import date_facts
+    from trimtab.decoding._config import config_of
+
     for number, prompt in enumerate(prompts, start=1):
         if isinstance(prompt, str):
             check_whole(prompt, f"prompt {number}")
-    tokenizer = loading.load_tokenizer(settings.model)
-    config = loading.load_config(settings.model)
+    tokenizer, loop = _checked(prompts, settings, console)
+    strengths: Sequence[float | None] = settings.strengths or ((1.0,) if loop else (None,))
+    made = [f"trimtab {__version__}"]
+    model, options = _loaded(settings, loop, made)
+    streams = len(prompts) == 1 and len(strengths) == 1 and console.is_terminal
+    if streams:
+        console.print(Text(f"> {_shown(prompts[0])}", style="bold"), soft_wrap=True)
+        options |= _streaming(tokenizer, loop, options)
+    found = _answers(model, tokenizer, prompts, strengths, settings, options, console)
+    how = settings.sampling(tokenizer, model)
+    config = config_of(model, tokenizer, how, settings.max_new_tokens, own=settings.own)
+    made += _made(settings, loop, strengths, config)
+    made += [] if settings.plain else [f"{key} {value}" for key, value in date_facts(tokenizer).items()]
+    if settings.out is not None:
+        _write(settings.out, prompts, strengths, found, made)
+        say(console, f"{len(prompts)} answers: {settings.out}, made by: {settings.out.with_suffix('.meta.json')}")
+    elif not streams:
+        for row, prompt in enumerate(prompts):
+            _show(console, _shown(prompt), strengths, found[row])
+    console.print(Text(f"signature: {'; '.join(made)}"), soft_wrap=True)
+
+
+def _checked(prompts: "Sequence[Prompt]", settings: GenerateSettings, console: Console) -> tuple[Any, str | None]:
+    """All that can be looked at before weights are loaded: the tokenizer, and the loop that mixes two models."""
+    from trimtab.decoding._checkpoint_config import check_stored
+    from trimtab.models import loading
+    from trimtab.models.identity_layer import MARK
+
+    tokenizer, config = loading.load_tokenizer(settings.asked), loading.load_config(settings.asked)
     loop = "dera" if settings.aligned else "realign" if getattr(config, MARK, False) else None
-    if settings.strengths and loop is None:
+    if settings.strength and loop is None:
         raise GenerateError(
             f"--strength needs a model with an identity layer, and {settings.model} has none; give a second model with "
             "--aligned to mix the two"
         )
-    strengths: Sequence[float | None] = settings.strengths or ((1.0,) if loop else (None,))
     if settings.merge and loop is None:
         raise GenerateError(f"--merge needs a model with an identity layer, and {settings.model} has none")
-    options: dict[str, Any] = {"custom_generate": decoding.load(loop)} if loop else {}
-    if settings.merge:
-        options["merge"] = settings.merge
     _check_prompts(prompts, settings, tokenizer, console)
     how = settings.sampling(tokenizer)  # what a strategy says against this tokenizer comes before the weights
     if loop and how.get("num_beams", 1) > 1:
@@ -216,26 +256,57 @@ def _generate(prompts: Sequence[Prompt], settings: Settings, console: Console) -
             "another strategy, such as greedy or top_p"
         )
     if settings.own:
-        check_stored(settings.model)
-    made = [f"trimtab {__version__}"]
+        check_stored(settings.asked)
     if settings.aligned:
         own = config.get_text_config().vocab_size
         _, said = loading.check_vocabulary(tokenizer, own, settings.aligned, "aligned model")
         if said:
             say(console, said)
-    model = _load(settings.model, "model", made, settings.how)
+    return tokenizer, loop
+
+
+def _loaded(settings: GenerateSettings, loop: str | None, made: list[str]) -> "tuple[PreTrainedModel, dict[str, Any]]":
+    """The model, and what `generate` is given besides: the loop, and the second model."""
+    from trimtab.decoding._checkpoint_config import check_own
+
+    options: dict[str, Any] = {"custom_generate": decoding.load(loop)} if loop else {}
+    if settings.merge:
+        options["merge"] = settings.merge
+    model = _load(settings.asked, "model", made, settings)
     if settings.own:
-        check_own(model.generation_config, settings.model)
+        check_own(model.generation_config, settings.asked)
     if settings.aligned:
-        options["aligned"] = _load(settings.aligned, "aligned", made, settings.how)
-    streams = len(prompts) == 1 and len(strengths) == 1 and console.is_terminal
-    if streams:
-        console.print(Text(f"> {_shown(prompts[0])}", style="bold"), soft_wrap=True)
-        streamer = TextStreamer(tokenizer, skip_prompt=loop is None, skip_special_tokens=True)  # type: ignore[arg-type]
-        if loop:
-            options["custom_generate"] = partial(options["custom_generate"], streamer=streamer)
-        else:
-            options["streamer"] = streamer
+        options["aligned"] = _load(settings.aligned, "aligned", made, settings)
+    return model, options
+
+
+def _streaming(tokenizer: Any, loop: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What shows an answer token by token."""
+    from functools import partial
+
+    from transformers import TextStreamer
+
+    streamer = TextStreamer(tokenizer, skip_prompt=loop is None, skip_special_tokens=True)  # type: ignore[arg-type]
+    return (
+        {"custom_generate": partial(options["custom_generate"], streamer=streamer)} if loop else {"streamer": streamer}
+    )
+
+
+def _answers(
+    model: Any,
+    tokenizer: Any,
+    prompts: "Sequence[Prompt]",
+    strengths: Sequence[float | None],
+    settings: GenerateSettings,
+    options: Mapping[str, Any],
+    console: Console,
+) -> dict[int, list[str]]:
+    """prompt -> an answer at each strength."""
+    import torch
+
+    from trimtab.common.progress import bar
+    from trimtab.train import heldout
+
     found: dict[int, list[str]] = {}
     with bar(console) if len(prompts) > ROWS and settings.out else nullcontext() as progress:
         task = progress.add_task("generate", total=len(prompts), note="prompts") if progress else None
@@ -253,44 +324,44 @@ def _generate(prompts: Sequence[Prompt], settings: Settings, console: Console) -
             found |= {row: [texts[i] for texts in answers] for i, row in enumerate(rows)}
             if progress and task is not None:
                 progress.update(task, completed=len(found))
-    how = settings.sampling(tokenizer, model)
-    config = config_of(model, tokenizer, how, settings.max_new_tokens, own=settings.own)
-    made += _made(settings, loop, strengths, config)
-    made += [] if settings.plain else [f"{key} {value}" for key, value in date_facts(tokenizer).items()]
-    if settings.out is not None:
-        _write(settings.out, prompts, strengths, found, made)
-        say(console, f"{len(prompts)} answers: {settings.out}, made by: {settings.out.with_suffix('.meta.json')}")
-    elif not streams:
-        for row, prompt in enumerate(prompts):
-            _show(console, _shown(prompt), strengths, found[row])
-    console.print(Text(f"signature: {'; '.join(made)}"), soft_wrap=True)
+    return found
 
 
-def _check_prompts(prompts: Sequence[Prompt], settings: Settings, tokenizer: Any, console: Console) -> None:
+def _check_prompts(prompts: "Sequence[Prompt]", settings: GenerateSettings, tokenizer: Any, console: Console) -> None:
     """Hold the prompts and the longest answers against what each model can read."""
+    from trimtab.data.tokens import prompt_ids
+    from trimtab.models import loading
+    from trimtab.models.limits import check_prompts
+
     ids = [prompt_ids(tokenizer, one, f"prompt {i}", plain=settings.plain) for i, one in enumerate(prompts, start=1)]
-    for name in filter(None, (settings.model, settings.aligned)):
+    for name in filter(None, (settings.asked, settings.aligned)):
         for note in check_prompts(ids, settings.max_new_tokens, loading.limits(name), tokenizer, name):
             say(console, note)
 
 
-def _batches(tokenizer: Any, prompts: Sequence[Prompt], plain: bool) -> list[list[int]]:
+def _batches(tokenizer: Any, prompts: "Sequence[Prompt]", plain: bool) -> list[list[int]]:
     """Indices of prompts of like length, the longest first: little padding, and memory peaks at the start."""
+    from trimtab.data.tokens import encode_prompts
+
     lengths = [encode_prompts(tokenizer, [prompt], plain)["input_ids"].size(1) for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda row: (-lengths[row], row))
     return [order[start : start + ROWS] for start in range(0, len(order), ROWS)]
 
 
 def _made(
-    settings: Settings, loop: str | None, strengths: Sequence[float | None], config: GenerationConfig
+    settings: GenerateSettings, loop: str | None, strengths: Sequence[float | None], config: "GenerationConfig"
 ) -> list[str]:
     """What the texts depend on besides models and versions of trimtab."""
+    from importlib.metadata import version
+
+    from trimtab.decoding._config import described
+
     made = [f"decoding {loop or settings.decoding or ('sample' if settings.temperature else 'greedy')}"]
     made += [f"merge {settings.merge}"] if settings.merge else []
     if loop:
         made.append(f"strength {', '.join(f'{strength:g}' for strength in strengths)}")
     if settings.decoding:
-        chosen = decoding.check(settings.decoding, settings.options).model_dump()
+        chosen = decoding.check(settings.decoding, settings.chosen).model_dump()
         made.append(" ".join([settings.decoding, *(f"{key}={value}" for key, value in chosen.items())]))
     names = ["max_new_tokens", *(() if settings.decoding else ("temperature", "top_p")), "seed"]
     made += [f"{name} {getattr(settings, name):g}" for name in names]
@@ -301,12 +372,14 @@ def _made(
 
 def _write(
     out: Path,
-    prompts: Sequence[Prompt],
+    prompts: "Sequence[Prompt]",
     strengths: Sequence[float | None],
     found: Mapping[int, list[str]],
     made: list[str],
 ) -> None:
     """One row for each prompt and strength, in order; beside them what made them."""
+    from trimtab.data import stored
+
     asked = [prompt if isinstance(prompt, Mapping) else {"prompt": prompt} for prompt in prompts]
     rows = (
         {**prompt, "completion": text, **({} if strength is None else {"strength": strength})}
@@ -316,9 +389,12 @@ def _write(
     stored.write(out, rows, {"signature": made, "rows": len(prompts) * len(strengths)})
 
 
-def _load(name: str, role: str, made: list[str], how: How) -> PreTrainedModel:
+def _load(name: str, role: str, made: list[str], settings: GenerateSettings) -> "PreTrainedModel":
     """The model where it is to run; its fingerprint and dtype go to `made`."""
-    model = load_asked(name, how)
+    from trimtab.common import fingerprint
+    from trimtab.models.asked import load_asked
+
+    model = load_asked(name, settings.how)
     made.append(f"{role} {name} {fingerprint.of_model(model)}")
     made.append(f"{'' if role == 'model' else f'{role}-'}dtype {str(model.dtype).removeprefix('torch.')}")
     return model

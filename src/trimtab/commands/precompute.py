@@ -1,53 +1,73 @@
-"""What frozen models say of the answers, computed once and stored beside the rows: training holds none of them."""
+"""Run a recipe's frozen models once over its training rows and store what they say as columns of the rows."""
 
-import gc
-from collections.abc import Iterator, Mapping, Sequence
+import shlex
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Self
 
+import typer
+from pydantic import model_validator
 from rich.console import Console
-from torch import Tensor
-from transformers import PreTrainedModel
 
-from trimtab import __version__
-from trimtab.common import fingerprint
-from trimtab.common.environment import environment
+from trimtab.commands.train import RecipeSettings
 from trimtab.common.errors import UserError
-from trimtab.common.locks import writing
-from trimtab.common.progress import num_tokens, watched
-from trimtab.core import IGNORE, answer_mask
-from trimtab.data import stored
-from trimtab.data.collate import Collator, length_sorted
-from trimtab.data.rows import REJECTED, prefixes, prepare, sequences
-from trimtab.data.sources import load_rows
-from trimtab.models import loading
-from trimtab.models.ends import end_tokens
-from trimtab.models.forward import crop_to
-from trimtab.runs.policy import Shared, make_policy, method_of, policy_tokenizer, policy_vocab, shown
-from trimtab.runs.recipe import STORED, Recipe, policy_source
-from trimtab.runs.rows import check_ids, column_facts, prepare_source
-from trimtab.signals.frozen import FrozenModel
-from trimtab.train import settings
+from trimtab.common.settings import SettingsError, Shown
+from trimtab.common.terminal import quiet
+from trimtab.common.workdir import Workdir
 
-WEAK: tuple[str, ...] = ("weak_reference", "weak_aligned")
-LogProbs = dict[int, list[Tensor]]
-"""row id -> log-probabilities of the answer tokens of its sequences, one model's"""
+if TYPE_CHECKING:
+    from trimtab.runs.recipe import Recipe
 
 
 class PrecomputeError(UserError):
-    """A recipe or a file that nothing can be precomputed for."""
+    """A recipe that nothing can be precomputed for."""
 
 
-def columns_of(recipe: Recipe) -> dict[str, tuple[str, ...]]:
-    """column -> roles of the frozen models whose log-probabilities of the answers it can replace in training."""
-    _, _, wants = method_of(recipe)
-    found = {stored.WEAK_DELTA: WEAK} if wants.roles.issuperset(WEAK) else {}
-    if wants.start and wants.start != "distribution" and recipe.models.reference != STORED:
-        found[stored.REFERENCE] = ("reference",)
-    return found
+class PrecomputeSettings(RecipeSettings):
+    """Which recipe, and where the rows go."""
+
+    alone = True
+    out: Annotated[Path, Shown("FILE.jsonl")]
+    """The rows with their new columns."""
+    force: bool = False
+    """Replace a file that is there."""
+
+    @model_validator(mode="after")
+    def _rows(self) -> Self:
+        if self.out.suffix != ".jsonl":
+            raise SettingsError(f"--out: rows are written as .jsonl; choose FILE.jsonl and not {self.out}")
+        return self
 
 
-def precompute(recipe: Recipe, out: Path, *, command: str, force: bool = False, console: Console | None = None) -> Path:
+SETTINGS = PrecomputeSettings
+
+
+def main(settings: PrecomputeSettings) -> None:
+    """Precompute, and print how the columns are used."""
+    from trimtab.runs.early import check_places
+    from trimtab.runs.parse import load_recipe
+    from trimtab.runs.recipe import Stages
+
+    loaded = load_recipe(settings.recipe, settings.overrides, first=check_places)
+    stages = loaded.stages if isinstance(loaded, Stages) else [loaded]
+    quiet()
+    from trimtab.runs.precomputed import columns_of
+
+    chosen = max(stages, key=lambda stage: len(columns_of(stage)))
+    meta = precompute(chosen, settings.out, command=shlex.join(["trimtab", *sys.argv[1:]]), force=settings.force)
+    columns = columns_of(chosen)
+    typer.echo(f"rows: {settings.out}\nmeta: {meta}\ncolumns for {chosen.method}: {', '.join(columns)}")
+    use = [f"data.train={settings.out}"]
+    if "reference_logprobs" in columns:
+        use.append("models.reference=column")
+    if "weak_delta" in columns:
+        use.append("options.weak=column models.weak_reference=null models.weak_aligned=null")
+    typer.echo(f"train on them with {' '.join(use)}")
+
+
+def precompute(
+    recipe: "Recipe", out: Path, *, command: str, force: bool = False, console: Console | None = None
+) -> Path:
     """Write the recipe's training rows with what its frozen models say of the answers, and beside them what that was
     computed from.
 
@@ -71,133 +91,20 @@ def precompute(recipe: Recipe, out: Path, *, command: str, force: bool = False, 
         ValueError: (or a subclass) for a mistake in the recipe, its rows or models, or a file that is there; nothing
             is written then.
     """
+    from trimtab.data import stored
+    from trimtab.runs.precomputed import columns_of, frozen_columns
+
     columns = columns_of(recipe)
-    _check(recipe, columns, out, force)
-    with writing(out, "another call", "wait for it, or choose another --out", PrecomputeError):
-        _check(recipe, columns, out, force)  # another call may have written it since
-        return _precompute(recipe, columns, out, command, console or Console())
-
-
-def _precompute(
-    recipe: Recipe, columns: Mapping[str, tuple[str, ...]], out: Path, command: str, console: Console
-) -> Path:
-    models, source = recipe.models, recipe.data.train
-    trust = models.trust_remote_code
-    tokenizer = policy_tokenizer(recipe)
-    vocab = policy_vocab(recipe, tokenizer)
-    roles = [role for named in columns.values() for role in named]
-    vocabularies = {}
-    for role in roles:
-        name = getattr(models, role) or policy_source(recipe)
-        if getattr(models, role) is None:  # the policy before training
-            vocabularies[role] = vocab
-        else:
-            vocabularies[role], _ = loading.check_vocabulary(tokenizer, vocab, name, role, trust_remote_code=trust)
-    prepared = prepare_source(recipe, "train", tokenizer, console=console)
-    check_ids(prepared, None, {"policy": vocab, **vocabularies}, tokenizer)
-    vocab = min(vocab, *vocabularies.values())
-
-    device = settings.build(recipe.training, Path(recipe.output), recipe.seed).device
-    logprobs: dict[str, LogProbs] = {}
-    names = {}
-    for role in roles:
-        collator = Collator(int(tokenizer.pad_token_id or 0), vocab)  # type: ignore[arg-type]
-        batches = length_sorted(prepared.rows, collator, recipe.eval.batch_size, device)
-        counted = watched(batches, role, prepared.counts.tokens, "tokens", num_tokens, console)
-        logprobs[role], names[role] = _label_logprobs(recipe, role, counted, vocab)
-        gc.collect()  # the model is gone before the next one comes
-
-    rows = load_rows(source)[: recipe.data.rows]
-    _, _, wants = method_of(recipe)
-    whole = prepare(
-        rows,
-        tokenizer,
-        max_length=10**9,
-        source=source,
-        end_ids=end_tokens(tokenizer),
-        pairs=wants.pairs,
-        turns=recipe.data.turns,
-        chat=recipe.data.chat,
-    )  # answers uncut
-    made: dict[int, dict[str, list[float | None]]] = {}
-    for row in whole.rows:  # the turns of a conversation that became several rows come one after another
-        place = made.setdefault(whole.number(row) - 1, {})
-        for name, values in _columns(row, columns, logprobs).items():
-            place[name] = [*place.get(name, []), *values]
-    nothing = {prefix + name: [] for prefix in (("", REJECTED) if wants.pairs else ("",)) for name in columns}
-    meta = {
-        "columns": list(columns),
-        "models": names,
-        "dtype": models.frozen_dtype,
-        "source": source,
-        "max_length": prepared.max_length,
-        "vocabulary": vocab,
-        **column_facts(rows, tokenizer, recipe.data.chat),
-        "trimtab": __version__,
-        **environment(),
-        "command": command,
-    }
-    stored.write(out, ({**row, **made.get(i, nothing)} for i, row in enumerate(rows)), meta)
-    return stored.meta_path(out)
-
-
-def _check(recipe: Recipe, columns: Mapping[str, Any], out: Path, force: bool) -> None:
     if not columns:
         raise PrecomputeError(
             f"method {recipe.method} with these settings asks no frozen model for log-probabilities of answers alone; "
             "columns are computed from recipes of dpo or wspo that name their models"
         )
-    if out.suffix != ".jsonl":
-        raise PrecomputeError(f"{out}: rows are written as .jsonl; choose --out FILE.jsonl")
     if out.exists() and out.resolve() == Path(recipe.data.train).expanduser().resolve():
         raise PrecomputeError(f"{out} is the recipe's own data.train; choose another --out FILE.jsonl")
-    if out.exists() and not force:
-        raise PrecomputeError(f"{out} exists; add --force to replace it or choose another --out FILE.jsonl")
-
-
-def _load(recipe: Recipe, role: str) -> tuple[PreTrainedModel, str]:
-    """A frozen model, and how it is named; the reference that no recipe names is the policy before training."""
-    models = recipe.models
-    name = getattr(models, role)
-    if name is None:
-        model = make_policy(recipe, Shared())
-        start = f"{shown(models.policy)} {fingerprint.of_model(model)}"  # as training prints it, before it is rounded
-        return loading.cast(model, models.frozen_dtype), start
-    model = loading.load_model(name, dtype=models.frozen_dtype, trust_remote_code=models.trust_remote_code)
-    return model, f"{name} {fingerprint.of_model(model)}"
-
-
-def _label_logprobs(
-    recipe: Recipe, role: str, batches: Iterator[dict[str, Tensor]], vocab: int
-) -> tuple[LogProbs, str]:
-    """Log-probabilities under one model, over the ids below `vocab`, and how the model is named."""
-    model, name = _load(recipe, role)
-    signal = FrozenModel(model, name=role).labels_only()
-    crop_to(model, vocab)
-    found: LogProbs = {}
-    for inputs in batches:
-        model.to(inputs["labels"].device)  # type: ignore[arg-type]
-        values = signal(None, inputs)[role].float().cpu()
-        lengths = answer_mask(inputs["labels"]).sum(dim=1).tolist()
-        for row, numbers in zip(inputs["row_id"].tolist(), values.split(lengths), strict=True):
-            found.setdefault(row, []).append(numbers)
-    return found, name
-
-
-def _columns(
-    row: Mapping[str, Any], columns: Mapping[str, tuple[str, ...]], logprobs: Mapping[str, LogProbs]
-) -> dict[str, list[float | None]]:
-    """The columns of a prepared row whose answers are not cut."""
-    found = {}
-    for number, (prefix, (_, labels)) in enumerate(zip(prefixes(row), sequences(row))):
-        length = sum(label != IGNORE for label in labels)
-        for name, roles in columns.items():
-            kept = [logprobs[role][row["row_id"]][number] for role in roles if row["row_id"] in logprobs[role]]
-            values = (kept[-1] - kept[0] if len(roles) == 2 else kept[0]).tolist() if kept else []
-            found[prefix + name] = _column(values, length)
-    return found
-
-
-def _column(values: Sequence[float], length: int) -> list[float | None]:
-    """Nine digits hold a float32 exactly."""
-    return [float(f"{value:.9g}") for value in values] + [None] * (length - len(values))
+    work = Workdir(out, "precompute", (".meta.json",), is_file=True, option="another --out FILE.jsonl", force=force)
+    work.check()
+    with work.open():
+        rows, meta = frozen_columns(recipe, columns, console or Console())
+        stored.write(out, rows, {**meta, "command": command})
+    return stored.meta_path(out)

@@ -1,24 +1,44 @@
-"""Rows as the model sees them, on the terminal."""
+"""Rows as the model sees them: what is learnt in green, what is only read in grey; and what is lost."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from trimtab.common.terminal import say, table_of
-from trimtab.core.batch import IGNORE
-from trimtab.data.rows import Prepared, check_losses, sequences
-from trimtab.data.sources import DataError
-from trimtab.runs.policy import policy_tokenizer
-from trimtab.runs.recipe import Recipe
-from trimtab.runs.rows import adopt_run_date, prepare_source
+from trimtab.commands.train import RecipeSettings
+from trimtab.common.settings import Shown
+from trimtab.common.terminal import quiet, say, table_of
+
+if TYPE_CHECKING:
+    from trimtab.data.rows import Prepared
+    from trimtab.runs.recipe import Recipe
 
 LEARNT, READ = "black on bright_green", "grey50"
 
 
-def preview_recipe(recipe: Recipe, rows: int, split: str, console: Console | None = None) -> Prepared:
+class PreviewSettings(RecipeSettings):
+    """Which rows of a recipe."""
+
+    rows: Annotated[int, Shown("N"), Field(ge=0)] = 3
+    """How many rows to show."""
+    split: Literal["train", "heldout"] = "train"
+    """Which rows."""
+
+
+SETTINGS = PreviewSettings
+
+
+def main(settings: PreviewSettings) -> None:
+    """Print the rows."""
+    recipe = settings.first()
+    quiet()
+    preview_recipe(recipe, settings.rows, settings.split)
+
+
+def preview_recipe(recipe: "Recipe", rows: int, split: str, console: Console | None = None) -> "Prepared":
     """Print `rows` rows of a split with the answer tokens in colour, then what the whole split amounts to.
 
     Without colours (a pipe, a file) answers stand in ⟦ ⟧.
@@ -26,6 +46,11 @@ def preview_recipe(recipe: Recipe, rows: int, split: str, console: Console | Non
     Raises:
         DataError: if the recipe has no such split, or more is lost than the recipe allows (after printing).
     """
+    from trimtab.data.rows import check_losses, sequences
+    from trimtab.data.sources import DataError
+    from trimtab.runs.policy import policy_tokenizer
+    from trimtab.runs.rows import adopt_run_date, prepare_source
+
     console = console or Console()
     if getattr(recipe.data, split) is None:
         raise DataError(f"the recipe has no data.{split}")
@@ -58,6 +83,8 @@ def _task(row: Mapping[str, Any]) -> Text:
 
 
 def _coloured(ids: list[int], labels: list[int], tokenizer, colours: bool) -> Text:
+    from trimtab.core.batch import IGNORE
+
     text = Text()
     start = 0
     for stop in range(1, len(ids) + 1):
@@ -71,13 +98,13 @@ def _coloured(ids: list[int], labels: list[int], tokenizer, colours: bool) -> Te
     return text
 
 
-def _limit(prepared: Prepared) -> str:
+def _limit(prepared: "Prepared") -> str:
     if prepared.limited_by == "training.max_length":
         return f"{prepared.limited_by}={prepared.max_length}"
     return f"{prepared.max_length} by {prepared.limited_by}"
 
 
-def _table(prepared: Prepared, max_dropped: float, tokenizer) -> Table:
+def _table(prepared: "Prepared", max_dropped: float, tokenizer) -> Table:
     counts = prepared.counts
     table = table_of("what", "count", "note", box=None, pad_edge=False, title=prepared.source, title_justify="left")
     share = counts.lost() / counts.rows

@@ -40,8 +40,11 @@ def made(folder: Path) -> Iterator[None]:
                 one.rmdir()
 
 
-def check_writable(folder: Path, error: type[UserError], way_out: str) -> None:
+def check_writable(folder: Path, error: type[UserError], way_out: str, shown: Path | None = None) -> None:
     """Write into the folder, which need not be there yet, and leave nothing behind.
+
+    Args:
+        shown: what is to be written there, for the message; the folder if not given.
 
     Raises:
         error: where that cannot be done, with the reason.
@@ -52,7 +55,7 @@ def check_writable(folder: Path, error: type[UserError], way_out: str) -> None:
         with made(folder), tempfile.TemporaryFile(dir=folder, prefix=TRIED) as file:
             file.write(b"trimtab")
     except OSError as failed:
-        raise error(f"{folder} cannot be written: {reason(failed, folder)}; {way_out}") from None
+        raise error(f"{shown or folder} cannot be written: {reason(failed, folder)}; {way_out}") from None
 
 
 @contextmanager

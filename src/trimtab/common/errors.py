@@ -15,6 +15,10 @@ class Interrupted(Exception):
     """A Ctrl-C ended the work; the message says what is kept and how it goes on."""
 
 
+class OutputClosed(Exception):
+    """A pipe that the output went into has been closed; no BrokenPipeError, which typer makes a silent exit."""
+
+
 def looked_in(path: str | Path) -> str:
     """Where a path that is not absolute was looked for, as the end of words on a file that is not there."""
     path = Path(path)

@@ -10,11 +10,12 @@ import csv
 import gzip
 import io
 import json
+import os
 import re
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -218,10 +219,83 @@ def json_line(value: Any, **options: Any) -> str:
 
 
 def append(path: Path, values: Iterable[Any]) -> None:
-    """Add lines to a file, in one write."""
+    """Add lines to a file, in one write; where that fails, the file is as it was."""
     data = "".join(map(json_line, values)).encode()
-    with writing_to(path), path.open("ab") as out:
-        out.write(data)
+    before = path.stat().st_size if path.exists() else None
+    try:
+        with writing_to(path), path.open("ab") as out:
+            out.write(data)
+    except OSError:
+        if before is None:
+            path.unlink(missing_ok=True)
+        elif path.stat().st_size > before:
+            os.truncate(path, before)
+        raise
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cut off what a kill left of a last line, so that the next one starts afresh."""
+    whole = path.read_bytes()
+    end = whole.rfind(b"\n") + 1
+    if end < len(whole):
+        os.truncate(path, end)
+
+
+class JsonLines:
+    """A file of JSON objects, a line each, that is appended to as work goes on. A torn last line is cut off.
+
+    Args:
+        keys: that each line has.
+        what: the lines are, for messages.
+        error: for another line that is no such object.
+    """
+
+    def __init__(self, path: Path, *keys: str, what: str = "lines", error: type[UserError] = DataError):
+        self.path, self.what = path, what
+        self.rows: list[dict[str, Any]] = []
+        if path.is_file():
+            drop_torn_line(path)
+            try:
+                self.rows = list(records(path.read_bytes(), *keys))
+            except RecordError as failed:
+                raise error(f"{path}, line {failed.line}: no row; repair or delete the line") from None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        append(self.path, rows)
+        self.rows += map(dict, rows)
+
+
+def write_atomic(path: Path, text: str | Iterable[str]) -> Path:
+    """Write a file, or replace it at once; on an error it is as it was, and no part is left."""
+    return write_together({path: text})
+
+
+def write_together(texts: Mapping[Path, str | Iterable[str]]) -> Path:
+    """Write files that belong together, the first one last seen without the others: killed in between, none stands
+    beside one of another write.
+
+    Returns:
+        The first path.
+    """
+    parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in texts}
+    try:
+        for path, text in texts.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with writing_to(path), parts[path].open("wb") as out:
+                pieces = [text] if isinstance(text, str) else text
+                out.writelines(piece.encode(errors="backslashreplace") for piece in pieces)  # half a character, so
+        for path in list(parts)[1:]:
+            path.unlink(missing_ok=True)
+        for path, part in parts.items():
+            with writing_to(path):
+                part.replace(path)
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+    return next(iter(parts))
 
 
 # ---------------------------------------------------------------- CSV

@@ -1,7 +1,6 @@
 """Rows with a column that was computed beforehand, and a file beside them that says what it was computed from."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,26 +29,7 @@ def is_computed(key: str) -> bool:
 def write(file: Path, rows: Iterable[Row], meta: Mapping[str, Any]) -> None:
     """Write rows and meta, each whole or not at all. Killed in between, it leaves rows without a meta, which `check`
     refuses, and never rows beside the meta of others."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    parts = [path.with_name(path.name + ".part") for path in (file, meta_path(file))]
-    try:
-        with parts[0].open("wb") as lines:
-            lines.writelines(files.json_line(row).encode() for row in rows)
-        parts[1].write_bytes(files.json_line(meta, indent=1).encode())
-        meta_path(file).unlink(missing_ok=True)
-        parts[0].replace(file)
-        parts[1].replace(meta_path(file))
-    finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
-
-
-def drop_torn_line(path: Path) -> None:
-    """Cut off what a kill left of a last line, so that the next one starts afresh."""
-    whole = path.read_bytes()
-    end = whole.rfind(b"\n") + 1
-    if end < len(whole):
-        os.truncate(path, end)
+    files.write_together({file: map(files.json_line, rows), meta_path(file): files.json_line(meta, indent=1)})
 
 
 def check(source: str, column: str, facts: Mapping[str, str]) -> None:

@@ -3,12 +3,9 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from trimtab.common.errors import check_answered
-from trimtab.common.files import RecordError, append, records
-from trimtab.data.stored import drop_torn_line
 from trimtab.data.tokens import prompt_ids
 from trimtab.evals import suites
 from trimtab.evals.models import Model, Reply, renormalised
@@ -186,30 +183,3 @@ def answered(suite: Suite, row: Mapping[str, Any], item: Item) -> Answered:
 def measures(suite: Suite, found: Sequence[Answered]) -> list[Estimate]:
     """All numbers of an evaluation."""
     return [*(accuracy(found) if suite.accuracy else []), *suite.measures([one for one in found if one.error is None])]
-
-
-# ---------------------------------------------------------------- the file of answers
-
-
-class Answers:
-    """`samples.jsonl` of an evaluation: a line for each item that was asked, appended as answers come."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def read(self) -> dict[str, dict[str, Any]]:
-        """Item id -> its last row. A last line that was torn is cut off, so that the next one starts afresh.
-
-        Raises:
-            SuiteError: if another line is no row.
-        """
-        if not self.path.is_file():
-            return {}
-        drop_torn_line(self.path)
-        try:
-            return {row["id"]: row for row in records(self.path.read_bytes(), "id")}
-        except RecordError as error:
-            raise SuiteError(f"{self.path}, line {error.line}: no row; repair or delete the line") from None
-
-    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        append(self.path, rows)

@@ -6,10 +6,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from trimtab.common.files import write_atomic
 from trimtab.evals.contamination import SETS, Triangle
 from trimtab.report.curves import drawing, run_colour
 from trimtab.report.evaluation import number
-from trimtab.report.html import put, template
+from trimtab.report.html import template
 
 MEANINGS = {
     "original": "Share of the original items that is right; an answer that was not understood counts 0.",
@@ -105,7 +106,7 @@ def write(
             if value is not None and key != "errors"
         },
     )
-    return put(text, output)
+    return write_atomic(output, text)
 
 
 def _drawing(found: Sequence[Triangle]) -> str:

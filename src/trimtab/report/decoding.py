@@ -11,10 +11,10 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-from trimtab.common.files import dumps
+from trimtab.common.files import dumps, write_atomic
 from trimtab.metrics.intervals import Interval
 from trimtab.report.curves import INK, drawing
-from trimtab.report.html import put, template
+from trimtab.report.html import template
 
 Array = NDArray[np.float64]
 
@@ -60,14 +60,14 @@ class Page:
     prompts: list[tuple[str, dict[str, str]]]
     """[(prompt, {strategy: text})]"""
     steps: list[dict[str, Any]]
-    """[{"prompt", "strategy", "steps": as of `trimtab.commands.compare_decoding.choices`}]"""
+    """[{"prompt", "strategy", "steps": as of `trimtab.evals.token_view.choices`}]"""
     signature: list[tuple[str, str]]
     cautions: list[str]
 
 
 def write(page: Page, output: Path) -> Path:
     """One HTML file that needs no network; what was there is replaced at once or, on an error, not at all."""
-    return put(render(page), output)
+    return write_atomic(output, render(page))
 
 
 def render(page: Page) -> str:

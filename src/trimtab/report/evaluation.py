@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from trimtab.common.files import dumps, records
+from trimtab.common.files import dumps, records, write_atomic
 from trimtab.evals import suites
 from trimtab.evals.suite import Estimate, Item, SuiteError
 from trimtab.metrics.intervals import Interval, mean_of
 from trimtab.report.curves import COLOURS, INK, drawing, run_colour
-from trimtab.report.html import put, template
+from trimtab.report.html import template
 from trimtab.report.reading import ReportError, is_run
 
 FACTS, SAMPLES = "evaluation.json", "samples.jsonl"
@@ -108,7 +108,7 @@ def write(folders: Sequence[Path], output: Path) -> Path:
     parts = [_section(name, of, number) for number, (name, of) in enumerate(by_suite.items())]
     headline = found[0].title if len(found) == 1 else f"{len(found)} evaluations: {', '.join(by_suite)}"
     text = template("evaluation.html").render(headline=headline, sections=parts, number=number)
-    return put(text, output)
+    return write_atomic(output, text)
 
 
 def sections(folders: Sequence[Path]) -> list["Section"]:

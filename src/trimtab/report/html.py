@@ -1,12 +1,8 @@
-"""What all pages share: their templates, and how they reach the disk."""
+"""What all pages share: their templates."""
 
-import os
 from functools import cache
-from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-
-from trimtab.common.disk import writing_to
 
 
 @cache
@@ -20,16 +16,3 @@ def template(name: str) -> Template:
         lstrip_blocks=True,
     )
     return environment.get_template(name)
-
-
-def put(text: str, output: Path) -> Path:
-    """Write a page; what was there is replaced at once or, on an error, not at all."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
-        with writing_to(output):
-            unfinished.write_bytes(text.encode(errors="backslashreplace"))  # half a character of an answer, shown so
-            unfinished.replace(output)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return output

@@ -8,11 +8,11 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
-from trimtab.common.files import dumps
+from trimtab.common.files import dumps, write_atomic
 from trimtab.metrics.intervals import Interval
 from trimtab.report import labels, rollouts, seeds
 from trimtab.report.curves import COLOURS, curves
-from trimtab.report.html import put, template
+from trimtab.report.html import template
 from trimtab.report.measures import (
     MEASURES,
     Measure,
@@ -68,7 +68,7 @@ def write(folders: Sequence[Path], output: Path | None = None, suites: Sequence[
         output = runs[0].folder / "report.html"
     elif output is None:
         output = Path(os.path.commonpath([run.folder.resolve().parent for run in runs])) / "comparison.html"
-    return put(render(runs, suites), Path(output))
+    return write_atomic(Path(output), render(runs, suites))
 
 
 def render(runs: list[Run], suites: Sequence[Any] = ()) -> str:

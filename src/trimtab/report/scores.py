@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from trimtab.common.files import dumps
+from trimtab.common.files import dumps, write_atomic
 from trimtab.evals.scored import Asked, Scored
 from trimtab.metrics.intervals import Interval
 from trimtab.metrics.token_scores import mark
 from trimtab.report.curves import INK, drawing, run_colour
-from trimtab.report.html import put, template
+from trimtab.report.html import template
 
 SHOWN = 200
 """answers that the page holds"""
@@ -45,7 +45,7 @@ def write(facts: Mapping[str, Any], found: Sequence[tuple[Asked, Scored]], outpu
         shown=min(SHOWN, len(found)),
         number=len(found),
     )
-    return put(text, output)
+    return write_atomic(output, text)
 
 
 def number(value: Sequence[float | None] | None, digits: int = 3) -> Cell:

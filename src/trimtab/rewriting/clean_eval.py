@@ -13,19 +13,19 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
-from pydantic import Field
 
 from trimtab.common import fingerprint
 from trimtab.common.errors import UserError, check_answered
 from trimtab.data.sources import Row
 from trimtab.evals.models import Model, Reply
 from trimtab.evals.prompts import zero_shot
-from trimtab.evals.suite import Item, Options, user
+from trimtab.evals.suite import Item, user
 from trimtab.rewards import parsing
 from trimtab.rewards.options import OptionsError, correct, lettered
+from trimtab.rewriting.options import CleanEvalSettings
 from trimtab.rewriting.protected import broken, named
 from trimtab.rewriting.rewriters import Request, Rewriter, Rewritten, Way
 
@@ -58,26 +58,6 @@ class Detector(Scorer, Protocol):
 
     @property
     def threshold(self) -> float: ...
-
-
-class CleanSettings(Options):
-    """Of the pipeline."""
-
-    seed: int = Field(default=0, ge=0)
-    """Of the candidates, and of select=random."""
-    select: Literal["moderate", "lowest", "highest", "random"] = "moderate"
-    """Which survivor becomes the text: by its similarity to the original."""
-    band: tuple[float, float] | None = None
-    """Scores that count as moderate; the middle third of all survivors' scores if not given."""
-    unrewritten: Literal["keep", "drop", "retry"] = "keep"
-    """An item with a text that has no survivor: left as it was, left out, or tried again with other seeds and
-    then left."""
-    retries: int = Field(default=3, ge=1)
-    """Times that retry tries again."""
-    longest: int = Field(default=600, ge=1)
-    """Characters; longer texts are rewritten in pieces that end with a sentence."""
-    batch: int = Field(default=8, ge=1)
-    """Texts that are rewritten together."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +180,7 @@ def clean(
     rewriter: Rewriter,
     detector: Detector | None,
     scorer: Scorer,
-    settings: CleanSettings | None = None,
+    settings: CleanEvalSettings | None = None,
     *,
     reader: Model | None = None,
     fields: Sequence[str] = ("question",),
@@ -218,7 +198,7 @@ def clean(
     Args:
         rows: see `read`.
         rewriter, detector, scorer: models or rules; without a detector every candidate counts as meaning the same.
-        settings: see `CleanSettings`.
+        settings: see `CleanEvalSettings`.
         reader: answers each original and each candidate that is left, with all options; a candidate that it answers
             otherwise than the original, or not at all, is dropped. An original without an answer drops none.
         fields: texts to rewrite in rows that do not name their own.
@@ -232,7 +212,7 @@ def clean(
     Source: Clean-Eval (arXiv:2311.09154); reasons for a drop, in order: error, empty, identical, duplicate, a kind of
     `protected.KINDS`, meaning, answer.
     """
-    settings = settings or CleanSettings()
+    settings = settings or CleanEvalSettings()
     questions = read(rows, fields)
     bare = next((number for number, question in enumerate(questions, 1) if not question.offered), None)
     if reader is not None and bare is not None:
@@ -281,7 +261,7 @@ def _candidates(
     questions: Sequence[CleanQuestion],
     places: Sequence[tuple[int, str]],
     rewriter: Rewriter,
-    settings: CleanSettings,
+    settings: CleanEvalSettings,
     seed: int,
     stored: Stored,
     progress: Callable[[int, int], None],
@@ -416,7 +396,7 @@ def middle_third(scores: Sequence[float | None]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def select(scores: Sequence[Any], settings: CleanSettings, band: tuple[float, float], place: Any = None) -> int:
+def select(scores: Sequence[Any], settings: CleanEvalSettings, band: tuple[float, float], place: Any = None) -> int:
     """Which of a text's survivors becomes its rewrite.
 
     Args:

@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from trimtab import __version__, methods
-from trimtab.common import failures, processes, user_code
-from trimtab.common.disk import FULL, reason, writing_to
+from trimtab.common import failures, processes, user_code, workdir
+from trimtab.common.disk import FULL, reason
 from trimtab.common.errors import Interrupted, UserError
 from trimtab.common.locks import holder, writing
 from trimtab.runs import longer
@@ -90,10 +90,6 @@ def _with_later_options(stored: Mapping[str, Any]) -> dict[str, Any]:
     return {**methods.load(stored["method"]).config().model_dump(), **options}
 
 
-ENVIRONMENT = {"trimtab", "versions", "hardware", "python"}
-"""Lines of a signature that may differ after a resume; the event log says when."""
-
-
 CODE = ("reward", "code")
 """Lines that tell the files of a user's code; what is rewarded was compared with the recipe."""
 
@@ -107,9 +103,9 @@ def check_signature(folder: Path, signature: Mapping[str, str], edited: bool) ->
     Raises:
         RunError: naming the first line that differs.
     """
-    stored = stored_signature(folder)
+    stored = workdir.read_signature(folder) or {}
     for key, now in signature.items():
-        if key in ENVIRONMENT | {"options"} or stored.get(key) == now:  # options were compared with the recipe
+        if key in workdir.LOOSE | {"options"} or stored.get(key) == now:  # options were compared with the recipe
             continue
         if key in CODE and signature.get("code", "") != stored.get("code", ""):
             continue
@@ -129,13 +125,6 @@ def check_signature(folder: Path, signature: Mapping[str, str], edited: bool) ->
     return f"gone on with by other code than it was begun with: {said}"
 
 
-def stored_signature(folder: Path) -> dict[str, str]:
-    """Its lines; none where the file is missing."""
-    path = folder / "signature.txt"
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    return dict(line.split(": ", 1) for line in text.split("\n") if ": " in line)
-
-
 def different_lines(
     folder: Path, signature: Mapping[str, str], read: Callable[[str, str], str]
 ) -> list[tuple[str, str, str]]:
@@ -144,8 +133,8 @@ def different_lines(
     Args:
         read: (key, value) of a stored line -> what is compared of it.
     """
-    found = {key: read(key, value) for key, value in stored_signature(folder).items()}
-    keys = {**found, **signature}.keys() - ENVIRONMENT - {"options"}  # which were compared with the recipe
+    found = {key: read(key, value) for key, value in (workdir.read_signature(folder) or {}).items()}
+    keys = {**found, **signature}.keys() - workdir.LOOSE - {"options", "command"}  # which were compared with the recipe
     lines = [(key, found.get(key, "none"), signature.get(key, "none")) for key in sorted(keys)]
     return [line for line in lines if line[1] != line[2]]
 
@@ -216,11 +205,4 @@ def take_away(folder: Path) -> None:
 
 
 def write_signature(folder: Path, signature: Mapping[str, str]) -> None:
-    write_atomic(folder / "signature.txt", "".join(f"{key}: {value}\n" for key, value in signature.items()))
-
-
-def write_atomic(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    with writing_to(path):
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+    workdir.write_signature(folder, "train", signature)

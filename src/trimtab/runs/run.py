@@ -15,6 +15,7 @@ from transformers import (
 from trimtab import methods, report
 from trimtab.common.disk import writing_to
 from trimtab.common.errors import Interrupted
+from trimtab.common.files import write_atomic
 from trimtab.common.progress import ShowProgress
 from trimtab.common.terminal import say
 from trimtab.data.sources import load_rows
@@ -36,7 +37,6 @@ from trimtab.runs.folder import (
     check_signature,
     take_away,
     telling_what_is_kept,
-    write_atomic,
     write_signature,
 )
 from trimtab.runs.job import Job, load_job, move_frozen

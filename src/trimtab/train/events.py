@@ -14,8 +14,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from trimtab.common.disk import writing_to
-from trimtab.common.files import json_line, records
-from trimtab.data.stored import drop_torn_line
+from trimtab.common.files import drop_torn_line, json_line, records
 
 
 class EventLog:

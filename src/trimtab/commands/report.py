@@ -1,0 +1,46 @@
+"""Write the report of a run, or compare several; the same for evaluations."""
+
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import typer
+
+from trimtab.common.settings import CommandSettings, Shown
+
+
+class ReportSettings(CommandSettings):
+    """Folders, and where the page goes."""
+
+    positional = ("runs",)
+    words: ClassVar[str] = "RUN..."
+    alone = False
+    runs: tuple[Path, ...]
+    """Folders of runs, or of evaluations."""
+    output: Annotated[Path | None, Shown("PATH")] = None
+    """Where a comparison is written."""
+
+
+SETTINGS = ReportSettings
+
+
+def main(settings: ReportSettings) -> None:
+    """Write the page, and print the tables."""
+    from rich.console import Console
+
+    from trimtab import report
+    from trimtab.report import evaluation
+
+    trained, evaluations = evaluation.split(list(settings.runs))
+    if not trained:
+        own = evaluations[0] / "report.html" if len(evaluations) == 1 else Path("runs/comparison.html")
+        typer.echo(f"report: {evaluation.write(evaluations, settings.output or own)}")
+        return
+    suites = evaluation.sections(evaluations)
+    page = report.write(trained, settings.output, suites)
+    console = Console()
+    loaded = [report.load(run) for run in trained]
+    for table in filter(None, (report.table(loaded, console.width), report.seeds_table(loaded, console.width))):
+        console.print(table)
+    for line in evaluation.lines(suites):
+        typer.echo(line)
+    typer.echo(f"report: {page}")

@@ -1,0 +1,94 @@
+"""A method's or strategy's equation, claim, options and recipe; a suite's prompts and settings."""
+
+from typing import Any, ClassVar
+
+from trimtab.common.settings import CommandSettings
+
+
+class ShowSettings(CommandSettings):
+    """What is shown."""
+
+    positional = ("name",)
+    words: ClassVar[str] = "NAME"
+    alone = False
+    name: str
+    """Of a method, decoding strategy or suite, see `trimtab list`."""
+
+
+SETTINGS = ShowSettings
+
+
+def main(settings: ShowSettings) -> None:
+    """Print what there is to know of a name."""
+    from rich.console import Console
+
+    from trimtab import decoding, methods
+    from trimtab.evals import suites
+
+    console, name = Console(highlight=False), settings.name
+    if name in suites.names():
+        _suite(name, console)
+    elif name in decoding.known() and name not in methods.names():
+        _strategy(name, console)
+    else:
+        _method(name, console)
+
+
+def _suite(name: str, console: Any) -> None:
+    from trimtab.common.terminal import say
+    from trimtab.evals import suites
+
+    suite = suites.load(name)
+    console.print(suites.summary(name), style="bold", markup=False)
+    console.print(f"\nversion: {suite.version}\nprompts: {', '.join(suite.prompts)}", markup=False)
+    console.print(f"paper:   {suite.paper or '–'}\n", markup=False)
+    console.print(_options(suite.options, name))
+    say(console, f"\ntry it: trimtab eval {name} --model smollm2-135m --limit 20")
+
+
+def _strategy(name: str, console: Any) -> None:
+    from trimtab import decoding
+    from trimtab.common.terminal import say
+
+    chosen = decoding.strategy(name)
+    console.print(decoding.summary(name), style="bold", markup=False)
+    console.print(f"\n  {chosen.equation}\n\npaper:  {chosen.paper or '–'}\n", markup=False)
+    console.print(_options(chosen.options, "decoding"))
+    say(console, f"\ntry it: trimtab generate --model smollm2-135m --prompt TEXT --decoding {name}")
+
+
+def _method(name: str, console: Any) -> None:
+    from trimtab import methods
+    from trimtab.common.terminal import say
+    from trimtab.runs.shipped import shipped
+
+    loaded = methods.load(name)
+    console.print(methods.summary(name), style="bold", markup=False)
+    console.print(f"\n  {loaded.equation}\n\nclaim:  {loaded.claim}\npaper:  {loaded.paper}", markup=False)
+    wants = loaded.wanted(loaded.config())
+    named = [*sorted(wants.roles), *(["reference (the start of training, unless named)"] if wants.start else [])]
+    named += ["credit (a trained reward model)"] if wants.credit else []
+    console.print(f"models: {', '.join(['policy', *named])}", markup=False)
+    tasks = "tasks with an `answer` to judge by; the policy answers them itself"
+    console.print(f"rows:   {tasks if loaded.loop == 'rollouts' else _rows(wants)}\n", markup=False)
+    console.print(_options(loaded.config, "options"))
+    recipes = [recipe for recipe in shipped() if recipe == f"tiny_{name}"]
+    if recipes:
+        say(console, f"\ntry it: trimtab train {recipes[0]}")
+
+
+def _rows(wants: Any) -> str:
+    if wants.pairs:
+        return "chosen and rejected answers"
+    if wants.outcomes:
+        return "answers with a label, right or wrong"
+    return "steps of answers with a label each" if wants.steps else "answers"
+
+
+def _options(config: Any, prefix: str) -> Any:
+    from trimtab.common.terminal import cells, table_of
+
+    table = table_of("option", "default", "what it does", box=None, pad_edge=False)
+    for name, option in config.model_fields.items():
+        table.add_row(*cells((f"{prefix}.{name}", option.default, " ".join((option.description or "").split()))))
+    return table if config.model_fields else "no options"

@@ -1,0 +1,88 @@
+"""Carry out a recipe; the run folder holds the model, the numbers and a report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import typer
+from pydantic import model_validator
+
+from trimtab.common import processes
+from trimtab.common.settings import CommandSettings, SettingsError
+
+
+class RecipeSettings(CommandSettings):
+    """A recipe, and what is changed in it."""
+
+    positional = ("recipe",)
+    rest = "overrides"
+    words: ClassVar[str] = "RECIPE [KEY=VALUE]..."
+    alone = False
+    recipe: str
+    """A recipe file, or the name of one that comes with trimtab."""
+    overrides: tuple[str, ...] = ()
+    """Change a key, such as training.max_steps=20."""
+
+    def first(self) -> Any:
+        """The recipe, or the first of its stages."""
+        from trimtab.runs.early import check_places
+        from trimtab.runs.parse import load_recipe
+        from trimtab.runs.recipe import Stages
+
+        loaded = load_recipe(self.recipe, self.overrides, first=lambda runs: check_places(runs[:1]))
+        return loaded.stages[0] if isinstance(loaded, Stages) else loaded
+
+
+class TrainSettings(RecipeSettings):
+    """How a recipe is carried out."""
+
+    dry_run: bool = False
+    """Print the complete recipe and stop."""
+    resume: bool = False
+    """Continue an unfinished run of this recipe."""
+    edited: bool = False
+    """Continue also by code (a reward, a method) that was edited since."""
+
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> Self:
+        if self.edited and not self.resume:
+            raise SettingsError("--edited: a run that begins takes the code as it is; leave it out, or add --resume")
+        return self
+
+
+SETTINGS = TrainSettings
+
+
+def main(settings: TrainSettings) -> None:
+    """Train, and print where the report is."""
+    from trimtab.common.terminal import quiet
+    from trimtab.runs.early import check_outputs, check_places
+    from trimtab.runs.parse import load_recipe
+    from trimtab.runs.recipe import Stages, dump
+
+    def first(runs: Sequence[Any]) -> None:
+        check_places(runs)
+        check_outputs(runs, settings.resume)
+
+    loaded = load_recipe(settings.recipe, settings.overrides, first=None if settings.dry_run else first)
+    if settings.dry_run:
+        typer.echo(dump(loaded), nl=False)
+        return
+    quiet()
+    from rich.console import Console
+
+    from trimtab import report
+    from trimtab.runs.run import run, run_stages
+
+    console = Console(quiet=processes.rank() != 0)
+    how: dict[str, Any] = {"resume": settings.resume, "edited": settings.edited, "console": console}
+    if isinstance(loaded, Stages):
+        result = run_stages(loaded, **how)
+        finished = [report.load(Path(stage.output)) for stage in loaded.stages]
+        for table in filter(None, (report.table(finished, console.width), report.seeds_table(finished, console.width))):
+            console.print(table)
+    else:
+        result = run(loaded, **how)
+        console.print(report.table([report.load(result.folder)], console.width))
+    if processes.rank() == 0:
+        typer.echo(f"report: {result.report}")

@@ -1,0 +1,188 @@
+"""Where a long command writes: made or resumed, by one process at a time, whole or not at all."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from trimtab.common import processes
+from trimtab.common.disk import FULL, check_writable, made, reason
+from trimtab.common.errors import Interrupted, UserError
+from trimtab.common.files import JsonLines, write_atomic
+from trimtab.common.locks import writing
+
+SIGNATURE = "signature.txt"
+LOOSE = frozenset({"trimtab", "versions", "hardware", "python"})
+"""lines of a signature that may differ when work is resumed"""
+
+
+class WorkdirError(UserError):
+    """A place that cannot be used for this work: it holds other work, is taken, or cannot be written."""
+
+
+class Workdir:
+    """A folder that one command writes, or a file with what stands beside it under the same stem.
+
+    Args:
+        place: the folder, or the file.
+        command: whose it is, as users call it: "collect".
+        names: files that the command makes in the folder; of a file's, endings that replace its own: ".meta.json".
+        is_file: whether the place is a file.
+        option: how another place is chosen.
+        force: what the command made there before is replaced.
+    """
+
+    def __init__(
+        self,
+        place: Path,
+        command: str,
+        names: Collection[str] = (),
+        *,
+        is_file: bool = False,
+        option: str = "another --out",
+        force: bool = False,
+    ):
+        self.place, self.command, self.names, self.force = place, command, tuple(names), force
+        self.way_out = f"{'add --force to replace it or ' * (not force)}choose {option}"
+        self.elsewhere = f"choose {option}"
+        self.is_file = is_file
+        self.lines: list[JsonLines] = []
+        self.fresh = False
+
+    def path(self, name: str) -> Path:
+        return self.place.with_suffix(name) if self.is_file else self.place / name
+
+    def check(self) -> None:
+        """Look whether the work can go there, before anything heavy is loaded; nothing is left behind.
+
+        Raises:
+            WorkdirError: for a place that cannot be written, holds another command's work, or a file that is there.
+        """
+        if processes.rank() != 0:
+            return
+        if self.is_file:
+            there = next((one for one in (self.place, *map(self.path, self.names)) if one.exists()), None)
+            if there is not None and not self.force:
+                raise WorkdirError(f"{there} exists; {self.way_out}")
+            check_writable(self.place.parent, WorkdirError, self.elsewhere, shown=self.place)
+            return
+        if (other := command_of(self.place)) not in (None, self.command):
+            raise WorkdirError(f"{self.place} holds what `trimtab {other}` wrote; {self.elsewhere}")
+        check_writable(self.place, WorkdirError, self.elsewhere)
+
+    @contextmanager
+    def open(self, kept: Callable[[], str] | None = None) -> Iterator["Workdir"]:
+        """Within, this process alone writes there. What was begun and kept nothing is taken away on an error.
+
+        Args:
+            kept: words for what is kept; of the lines that were opened if not given.
+
+        Raises:
+            WorkdirError: where another process writes, and where the disk fails, with what is kept.
+            Interrupted: after a Ctrl-C, with what is kept.
+        """
+        kept = kept or self._kept
+        folder = self.place.parent if self.is_file else self.place
+        lock = writing(self.place, "another process", f"wait for it, or {self.elsewhere}", WorkdirError)
+        with made(folder), lock:
+            try:
+                self.check()  # another process may have written there since
+                self.fresh = not self.is_file and not (self.place / SIGNATURE).exists()
+                yield self
+            except KeyboardInterrupt:
+                self._tidy()
+                raise Interrupted(f"stopped; {kept()}") from None
+            except OSError as failed:
+                if failed.filename is None or not Path(str(failed.filename)).is_relative_to(self.place.parent):
+                    raise
+                self._tidy()
+                then = "make room" if failed.errno in FULL else "mend that"
+                said = f"{self.place}: {reason(failed, self.place)}; {then} first; {kept()}"
+                raise WorkdirError(said) from failed
+            except BaseException:
+                self._tidy()
+                raise
+
+    def _kept(self) -> str:
+        found = [f"{len(one)} {one.what} are in {one.path}" for one in self.lines if len(one)]
+        nothing = f"nothing of {self.place} is kept: give the same command again"
+        return f"{', '.join(found)}: the same command goes on" if found else nothing
+
+    def _tidy(self) -> None:
+        """Of work that was begun now and has kept nothing, nothing stays."""
+        if any(len(one) for one in self.lines):
+            return
+        for one in self.lines:
+            one.path.unlink(missing_ok=True)
+        if self.fresh:
+            for name in (SIGNATURE, *self.names):
+                (self.place / name).unlink(missing_ok=True)
+
+    def sign(self, signature: Mapping[str, str], loose: Collection[str] = ()) -> None:
+        """Say what the work depends on; a folder holds the work of one signature.
+
+        Args:
+            signature: line by line.
+            loose: lines that may differ when the work is resumed, besides `LOOSE`.
+
+        Raises:
+            WorkdirError: with the first line that differs, or where the folder holds files of the command and no
+                signature.
+        """
+        if self.force:
+            for name in (SIGNATURE, *self.names):
+                (self.place / name).unlink(missing_ok=True)
+        before = read_signature(self.place)
+        if before is None and (there := next((name for name in self.names if (self.place / name).exists()), None)):
+            raise WorkdirError(f"{self.place} holds {there} and no {SIGNATURE}; {self.way_out}")
+        if before is not None:
+            self._compare(before, signature, {"command", *LOOSE, *loose})
+        write_signature(self.place, self.command, signature)
+
+    def _compare(self, before: Mapping[str, str], signature: Mapping[str, str], skipped: Collection[str]) -> None:
+        now = {key: _line(value) for key, value in signature.items()}
+        for key in {**now, **before}:
+            if key not in skipped and before.get(key) != now.get(key):
+                raise WorkdirError(
+                    f"{self.place} holds other work of `trimtab {self.command}`: its {key} is {before.get(key)}, and "
+                    f"now {now.get(key)}; {self.way_out}"
+                )
+
+    def write(self, name: str, text: str | Iterable[str]) -> Path:
+        """A file of the folder, whole or not at all."""
+        return write_atomic(self.path(name), text)
+
+    def records(self, name: str, *keys: str, what: str = "lines") -> JsonLines:
+        """A file of JSON lines, as it was left, to append to.
+
+        Raises:
+            WorkdirError: where a line is no row with these keys.
+        """
+        found = JsonLines(self.path(name), *keys, what=what, error=WorkdirError)
+        self.lines.append(found)
+        return found
+
+
+def read_signature(folder: Path) -> dict[str, str] | None:
+    """The lines of a folder's signature; None where it has none."""
+    path = folder / SIGNATURE
+    if not path.is_file():
+        return None
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    return dict(line.split(": ", 1) for line in lines if ": " in line)
+
+
+def write_signature(folder: Path, command: str, signature: Mapping[str, Any]) -> None:
+    lines = {"command": command, **signature}
+    write_atomic(folder / SIGNATURE, "".join(f"{key}: {_line(value)}\n" for key, value in lines.items()))
+
+
+def _line(value: Any) -> str:
+    return str(value).replace("\n", "\\n")
+
+
+def command_of(folder: Path) -> str | None:
+    """The command whose work a folder holds; None where that cannot be told."""
+    if (folder / "recipe.yaml").is_file():
+        return "train"
+    return (read_signature(folder) or {}).get("command")

@@ -1,0 +1,240 @@
+"""Tasks that a model answers several times: their answers, kept as they come, and rows for reward models."""
+
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+
+from trimtab.common import fingerprint
+from trimtab.common.errors import check_answered
+from trimtab.common.files import JsonLines
+from trimtab.common.progress import advance, bar
+from trimtab.common.terminal import say
+from trimtab.data.chat import kwargs_of, tools_of
+from trimtab.data.sources import DataError, load_rows
+from trimtab.data.tasks import question
+from trimtab.data.tokens import prompt_ids
+from trimtab.evals.models import HFModel, Model, OpenAIModel
+from trimtab.models import loading
+from trimtab.models.limits import check_prompts
+from trimtab.rewards.final import final_answer, is_right, same
+from trimtab.rewards.parsing import without_reasoning
+from trimtab.rewards.pool import MathPool
+
+SPLITS = ("train", "heldout")
+FILES = tuple(f"{split}.{kind}.jsonl" for split in SPLITS for kind in ("pairs", "answers"))
+Samples = Mapping[tuple[int, int], dict[str, Any]]
+"""(task, which of its answers) -> a line of the file of answers"""
+
+
+@dataclass
+class CollectCounts:
+    """What became of the tasks and their answers. Each task is in exactly one of mixed, all_right and all_wrong."""
+
+    tasks: int = 0
+    mixed: int = 0
+    all_right: int = 0
+    """no wrong answer to learn from: left out"""
+    all_wrong: int = 0
+    """no right answer to learn from: left out"""
+    answers: int = 0
+    right: int = 0
+    errors: int = 0
+    """requests that a server did not answer; asked again when the command is run again"""
+    empty: int = 0
+    """answers without text: left out"""
+    repeated: int = 0
+    """answers that the task had already: left out"""
+    pairs: int = 0
+    unpaired: int = 0
+    """right or wrong answers beyond the number of the others, or beyond --pairs"""
+    labelled: int = 0
+
+
+# ---------------------------------------------------------------- tasks
+
+
+def tasks_of(source: str, limit: int | None = None) -> list[dict[str, Any]]:
+    """Distinct tasks, each with `prompt` as messages and `answer` as text."""
+    found: dict[str, dict[str, Any]] = {}
+    for number, row in enumerate(load_rows(source), start=1):
+        where = f"{source}: row {number}"
+        asked = question(row, where)
+        if row.get("answer") in (None, ""):
+            raise DataError(f"{where} has no `answer` to hold answers against")
+        more = {"tools": tools_of(row, where), "chat_template_kwargs": kwargs_of(row, where)}
+        task = {"prompt": asked, **{key: value for key, value in more.items() if value}, "answer": str(row["answer"])}
+        before = found.setdefault(json.dumps(asked_with(task)), task)
+        if not same(before["answer"], task["answer"]):
+            raise DataError(f"{where} gives the answer {task['answer']!r} to a question that had {before['answer']!r}")
+    return list(found.values())[:limit]
+
+
+def asked_with(task: Mapping[str, Any]) -> Any:
+    """What a model is asked with: messages, or a task of `trimtab.data.tokens` where there is more."""
+    return {key: task[key] for key in task if key != "answer"} if task.keys() - {"prompt", "answer"} else task["prompt"]
+
+
+def split_of(task: Mapping[str, Any], heldout: float) -> str:
+    """By the task's text alone, so that another seed or more tasks move none to the other split."""
+    return SPLITS[random.Random(json.dumps(task["prompt"])).random() < heldout]
+
+
+# ---------------------------------------------------------------- answers
+
+
+def check_tasks(tasks: Sequence[Mapping[str, Any]], model: str, max_new_tokens: int) -> list[str]:
+    """Hold the prompts and the longest answers against what a model can read, before its weights are loaded.
+
+    Returns:
+        What the user should know.
+    """
+    tokenizer, limits = loading.load_tokenizer(model), loading.limits(model)
+    ids = [prompt_ids(tokenizer, asked_with(task), f"task {i}") for i, task in enumerate(tasks, start=1)]
+    return check_prompts(ids, max_new_tokens, limits, tokenizer, model, what="task")
+
+
+def facts(
+    source: str, tasks: Sequence[Mapping[str, Any]], answers: int, max_new_tokens: int, verify: str
+) -> dict[str, str]:
+    """Lines of the signature."""
+    return {
+        "tasks": f"{source}, {len(tasks)}, {fingerprint.of_each(tasks)}",
+        "answers": f"{answers} of at most {max_new_tokens} tokens",
+        **({} if verify == "exact" else {"verify": verify}),
+    }
+
+
+def ask(
+    tasks: Sequence[Mapping[str, Any]],
+    answers: int,
+    model: Model,
+    kept: JsonLines,
+    *,
+    batch: int,
+    seed: int,
+    max_new_tokens: int,
+    console: Console,
+) -> Samples:
+    """(task, which of its answers) -> sample. Blocks are the same after a stop, and so are their draws."""
+    name = getattr(model, "name", "the model")
+    samples = {(row["task"], row["number"]): row for row in kept.rows}
+    wanted = [(task, number) for task in range(len(tasks)) for number in range(answers)]
+    blocks = [wanted[i : i + batch] for i in range(0, len(wanted), batch)]
+    with bar(console) as progress:
+        done = sum(len(block) for block in blocks if _known(block, samples))
+        if done:
+            say(console, f"{done} of {len(wanted)} answers are there already")
+        shown: Any = progress.add_task("answers", total=len(wanted) - done, note="answers")
+        for place, block in enumerate(blocks):
+            if _known(block, samples):
+                continue
+            chats, draws = [asked_with(tasks[task]) for task, _ in block], {}
+            if isinstance(model, HFModel):
+                model.calls = place
+            if isinstance(model, OpenAIModel):  # one seed for all would give one answer for all of a task
+                draws["seeds"] = [seed + place * batch + i for i in range(len(block))]
+            replies = model.answer(chats, max_new_tokens, **draws)
+            rows = [
+                {"task": task, "number": number, "text": reply.text, **({"error": reply.error} if reply.error else {})}
+                for (task, number), reply in zip(block, replies, strict=True)
+            ]
+            kept.append(rows)
+            samples |= {(row["task"], row["number"]): row for row in rows}
+            check_answered((row.get("error") for row in samples.values()), name)
+            advance(progress, shown, len(block))
+    check_answered((row.get("error") for row in samples.values()), name, whole=True)
+    return samples
+
+
+def _known(block: Sequence[tuple[int, int]], samples: Samples) -> bool:
+    return all(key in samples and not samples[key].get("error") for key in block)
+
+
+# ---------------------------------------------------------------- rows
+
+
+def rows_of(
+    tasks: Sequence[Mapping[str, Any]],
+    samples: Samples,
+    answers: int,
+    *,
+    heldout: float = 0.05,
+    pairs: int | None = None,
+    verify: str = "exact",
+) -> tuple[CollectCounts, dict[str, list[dict[str, Any]]]]:
+    """What became of the tasks, and file name -> rows.
+
+    Of a task with right and wrong answers, these are paired in the order in which they came.
+    """
+    counts = CollectCounts(tasks=len(tasks))
+    written: dict[str, list[dict[str, Any]]] = {name: [] for name in FILES}
+    verdicts = _verdicts(tasks, samples, answers, verify)
+    for place, task in enumerate(tasks):
+        judged = list(_judged(place, samples, verdicts, answers, counts))
+        right, wrong = ([text for text, good in judged if good is side] for side in (True, False))
+        if not right or not wrong:
+            if right:
+                counts.all_right += 1
+            else:
+                counts.all_wrong += 1
+            continue
+        counts.mixed += 1
+        split = split_of(task, heldout)
+        known = dict(task)
+        written[f"{split}.answers.jsonl"] += [
+            {**known, "completion": _said(text), "label": good, "final": final_answer(without_reasoning(text))}
+            for text, good in judged
+        ]
+        paired = list(zip(right, wrong))[:pairs]
+        written[f"{split}.pairs.jsonl"] += [{**known, "chosen": _said(a), "rejected": _said(b)} for a, b in paired]
+        counts.labelled += len(judged)
+        counts.pairs += len(paired)
+        counts.unpaired += len(judged) - 2 * len(paired)
+    return counts, written
+
+
+def _verdicts(
+    tasks: Sequence[Mapping[str, Any]], samples: Samples, answers: int, verify: str
+) -> dict[tuple[int, int], bool]:
+    """Whether each sample is right."""
+    asked = [(place, number) for place in range(len(tasks)) for number in range(answers)]
+    texts = [without_reasoning(samples[key]["text"]) for key in asked]
+    truths = [tasks[place]["answer"] for place, _ in asked]
+    if verify == "math":
+        with MathPool() as pool:
+            return {key: outcome == "right" for key, outcome in zip(asked, pool.judge(texts, truths))}
+    return {key: is_right(text, truth) for key, text, truth in zip(asked, texts, truths)}
+
+
+def _judged(
+    place: int,
+    samples: Samples,
+    verdicts: Mapping[tuple[int, int], bool],
+    number: int,
+    counts: CollectCounts,
+) -> Iterator[tuple[str, bool]]:
+    """The task's distinct answers, and whether each is right."""
+    seen = set()
+    for key in [(place, i) for i in range(number)]:
+        sample, text = samples[key], samples[key]["text"].strip()
+        if sample.get("error"):
+            counts.errors += 1
+        elif not text:
+            counts.empty += 1
+        else:
+            good = verdicts[key]
+            counts.answers += 1
+            counts.right += good
+            if text in seen:
+                counts.repeated += 1
+            else:
+                seen.add(text)
+                yield text, good
+
+
+def _said(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]

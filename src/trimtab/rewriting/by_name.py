@@ -1,0 +1,114 @@
+"""Rewriters, detectors and scorers of Clean-Eval by the names that a command line has for them."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
+
+from trimtab.evals.models import OpenAIModel
+from trimtab.metrics.embeddings import MissingEmbedding
+from trimtab.models import loading
+from trimtab.models.asked import How, load_asked
+from trimtab.models.builtin import BUILTIN
+from trimtab.rewriting import rewriters, similarity
+from trimtab.rewriting.clean_eval import CleanEvalError, Detector, Scorer
+from trimtab.rewriting.options import RewriteSettings
+from trimtab.rewriting.rewriters import Rewriter, Way, causal, seq2seq, ways
+from trimtab.rewriting.rules import Rules
+
+
+class LoadedModels:
+    """Models that were loaded, by name: one that rewrites and judges is loaded once."""
+
+    def __init__(self, how: How | None) -> None:
+        self.how = how
+        self.loaded: dict[tuple[str, Any], tuple[Any, Any]] = {}
+
+    def __call__(self, name: str, kind: Any) -> tuple[Any, Any]:
+        if (name, kind) not in self.loaded:
+            tokenizer = loading.load_tokenizer(name)
+            model = load_asked(name, self.how, kind)
+            self.loaded[name, kind] = (model, tokenizer)
+        return self.loaded[name, kind]
+
+
+def rewriter_of(name: str, url: str | None, settings: RewriteSettings, models: LoadedModels) -> Rewriter:
+    if name == "rules":
+        return Rules(settings.n_par)
+    by = ways(settings.n_par, settings.pivots)
+    if url:
+        server = OpenAIModel(url, name, temperature=settings.temperature, batch=settings.batch)
+        return rewriters.endpoint(server, by, max_new_tokens=settings.max_new_tokens)
+    how: dict[str, Any] = {"temperature": settings.temperature, "max_new_tokens": settings.max_new_tokens}
+    names = name.split(",")
+    if len(names) == 1 and not loading.load_config(name).is_encoder_decoder:
+        return causal(*models(name, AutoModelForCausalLM), by, name=name, **how)
+    origin = "backtranslate" if len(names) > 1 else "paraphrase"
+    by = tuple(Way(origin, (settings.prompt,) * len(names), draw) for draw in range(settings.n_par))
+    return seq2seq([models(one, AutoModelForSeq2SeqLM) for one in names], by, name=" ".join(names), **how)
+
+
+def detector_of(
+    name: str, rewriter: str | Rewriter, url: str | None, settings: RewriteSettings, models: LoadedModels
+) -> tuple[Detector | None, str]:
+    """The detector, and of `auto` why it is the fall-back."""
+    kind, _, model = name.partition(":")
+    given: dict[str, Any] = {} if settings.threshold is None else {"threshold": settings.threshold}
+    if name == "none":
+        return None, ""
+    if name == "auto":
+        return _by_language_model(rewriter, url, models, given)
+    if name == "embedding":
+        return similarity.words_and_cosines(**given), ""
+    if kind == "nli" and model:
+        return similarity.nli(*models(model, AutoModelForSequenceClassification), model, **given), ""
+    if kind == "lm" and model and url and model not in BUILTIN and not Path(model).expanduser().exists():
+        return similarity.by_server(OpenAIModel(url, model, batch=settings.batch), **given), ""
+    if kind == "lm" and model:
+        return similarity.yes_or_no(*models(model, AutoModelForCausalLM), model, **given), ""
+    raise CleanEvalError(f"--detector: {name!r} is none; there are auto, embedding, nli:MODEL, lm:MODEL and none")
+
+
+def _by_language_model(
+    rewriter: str | Rewriter, url: str | None, models: LoadedModels, given: dict[str, Any]
+) -> tuple[Detector, str]:
+    """The language model that rewrites, where it can tell whether texts mean the same; else the embedding, and why."""
+    why = "the fall-back, for no language model rewrites: name one by --detector lm:MODEL"
+    if isinstance(rewriter, str) and rewriter != "rules" and "," not in rewriter:
+        found = None
+        if url:
+            found = similarity.by_server(OpenAIModel(url, rewriter), **given)
+        elif not loading.load_config(rewriter).is_encoder_decoder:
+            found = similarity.yes_or_no(*models(rewriter, AutoModelForCausalLM), rewriter, **given)
+        right = 0 if found is None else similarity.judges(found)
+        if found is not None and right >= similarity.ENOUGH:
+            return found, ""
+        if found is not None:
+            why = (
+                f"the fall-back, for {rewriter} judges {right} of {len(similarity.TRIED)} plain examples rightly: name "
+                "another by --detector lm:MODEL"
+            )
+    return similarity.words_and_cosines(**given), why
+
+
+def scorer_of(name: str) -> Scorer:
+    kind, _, folder = name.partition(":")
+    if name == "chrf":
+        return similarity.chrf()
+    if name == "embedding":
+        return similarity.cosines()
+    if kind == "bleurt" and folder:
+        return similarity.bleurt(folder)
+    raise CleanEvalError(f"--scorer: {name!r} is none; there are chrf, embedding and bleurt:FOLDER")
+
+
+def reporters(scorer: Scorer) -> list[Scorer]:
+    """The scorer, and what else can be measured on this machine."""
+    found = {scorer.name: scorer}
+    for make in (similarity.chrf, similarity.bleu, similarity.cosines):
+        try:
+            one = make()
+        except (CleanEvalError, MissingEmbedding):
+            continue
+        found.setdefault(one.name, one)
+    return list(found.values())

@@ -1,0 +1,150 @@
+"""What frozen models say of the answers, computed once and stored beside the rows: training holds none of them."""
+
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from trimtab import __version__
+from trimtab.common import fingerprint
+from trimtab.common.environment import environment
+from trimtab.common.progress import num_tokens, watched
+from trimtab.core import IGNORE, answer_mask
+from trimtab.data import stored
+from trimtab.data.collate import Collator, length_sorted
+from trimtab.data.rows import REJECTED, prefixes, prepare, sequences
+from trimtab.data.sources import Row, load_rows
+from trimtab.models import loading
+from trimtab.models.ends import end_tokens
+from trimtab.models.forward import crop_to
+from trimtab.runs.policy import Shared, make_policy, method_of, policy_tokenizer, policy_vocab, shown
+from trimtab.runs.recipe import STORED, Recipe, policy_source
+from trimtab.runs.rows import check_ids, column_facts, prepare_source
+from trimtab.signals.frozen import FrozenModel
+
+WEAK: tuple[str, ...] = ("weak_reference", "weak_aligned")
+LogProbs = dict[int, list[Tensor]]
+"""row id -> log-probabilities of the answer tokens of its sequences, one model's"""
+
+
+def columns_of(recipe: Recipe) -> dict[str, tuple[str, ...]]:
+    """column -> roles of the frozen models whose log-probabilities of the answers it can replace in training."""
+    _, _, wants = method_of(recipe)
+    found = {stored.WEAK_DELTA: WEAK} if wants.roles.issuperset(WEAK) else {}
+    if wants.start and wants.start != "distribution" and recipe.models.reference != STORED:
+        found[stored.REFERENCE] = ("reference",)
+    return found
+
+
+def frozen_columns(
+    recipe: Recipe, columns: Mapping[str, tuple[str, ...]], console: Console
+) -> tuple[Iterator[Row], dict[str, Any]]:
+    """The recipe's training rows with their new columns, and what these were computed from."""
+    models, source = recipe.models, recipe.data.train
+    trust = models.trust_remote_code
+    tokenizer = policy_tokenizer(recipe)
+    vocab = policy_vocab(recipe, tokenizer)
+    roles = [role for named in columns.values() for role in named]
+    vocabularies = {}
+    for role in roles:
+        name = getattr(models, role) or policy_source(recipe)
+        if getattr(models, role) is None:  # the policy before training
+            vocabularies[role] = vocab
+        else:
+            vocabularies[role], _ = loading.check_vocabulary(tokenizer, vocab, name, role, trust_remote_code=trust)
+    prepared = prepare_source(recipe, "train", tokenizer, console=console)
+    check_ids(prepared, None, {"policy": vocab, **vocabularies}, tokenizer)
+    vocab = min(vocab, *vocabularies.values())
+
+    device = torch.device("cpu" if recipe.training.get("use_cpu") else loading.device())
+    logprobs: dict[str, LogProbs] = {}
+    names = {}
+    for role in roles:
+        collator = Collator(int(tokenizer.pad_token_id or 0), vocab)  # type: ignore[arg-type]
+        batches = length_sorted(prepared.rows, collator, recipe.eval.batch_size, device)
+        counted = watched(batches, role, prepared.counts.tokens, "tokens", num_tokens, console)
+        logprobs[role], names[role] = _label_logprobs(recipe, role, counted, vocab)
+        gc.collect()  # the model is gone before the next one comes
+
+    rows = load_rows(source)[: recipe.data.rows]
+    _, _, wants = method_of(recipe)
+    whole = prepare(
+        rows,
+        tokenizer,
+        max_length=10**9,
+        source=source,
+        end_ids=end_tokens(tokenizer),
+        pairs=wants.pairs,
+        turns=recipe.data.turns,
+        chat=recipe.data.chat,
+    )  # answers uncut
+    made: dict[int, dict[str, list[float | None]]] = {}
+    for row in whole.rows:  # the turns of a conversation that became several rows come one after another
+        place = made.setdefault(whole.number(row) - 1, {})
+        for name, values in _columns(row, columns, logprobs).items():
+            place[name] = [*place.get(name, []), *values]
+    nothing = {prefix + name: [] for prefix in (("", REJECTED) if wants.pairs else ("",)) for name in columns}
+    meta = {
+        "columns": list(columns),
+        "models": names,
+        "dtype": models.frozen_dtype,
+        "source": source,
+        "max_length": prepared.max_length,
+        "vocabulary": vocab,
+        **column_facts(rows, tokenizer, recipe.data.chat),
+        "trimtab": __version__,
+        **environment(),
+    }
+    return ({**row, **made.get(i, nothing)} for i, row in enumerate(rows)), meta
+
+
+def _load(recipe: Recipe, role: str) -> tuple[PreTrainedModel, str]:
+    """A frozen model, and how it is named; the reference that no recipe names is the policy before training."""
+    models = recipe.models
+    name = getattr(models, role)
+    if name is None:
+        model = make_policy(recipe, Shared())
+        start = f"{shown(models.policy)} {fingerprint.of_model(model)}"  # as training prints it, before it is rounded
+        return loading.cast(model, models.frozen_dtype), start
+    model = loading.load_model(name, dtype=models.frozen_dtype, trust_remote_code=models.trust_remote_code)
+    return model, f"{name} {fingerprint.of_model(model)}"
+
+
+def _label_logprobs(
+    recipe: Recipe, role: str, batches: Iterator[dict[str, Tensor]], vocab: int
+) -> tuple[LogProbs, str]:
+    """Log-probabilities under one model, over the ids below `vocab`, and how the model is named."""
+    model, name = _load(recipe, role)
+    signal = FrozenModel(model, name=role).labels_only()
+    crop_to(model, vocab)
+    found: LogProbs = {}
+    for inputs in batches:
+        model.to(inputs["labels"].device)  # type: ignore[arg-type]
+        values = signal(None, inputs)[role].float().cpu()
+        lengths = answer_mask(inputs["labels"]).sum(dim=1).tolist()
+        for row, numbers in zip(inputs["row_id"].tolist(), values.split(lengths), strict=True):
+            found.setdefault(row, []).append(numbers)
+    return found, name
+
+
+def _columns(
+    row: Mapping[str, Any], columns: Mapping[str, tuple[str, ...]], logprobs: Mapping[str, LogProbs]
+) -> dict[str, list[float | None]]:
+    """The columns of a prepared row whose answers are not cut."""
+    found = {}
+    for number, (prefix, (_, labels)) in enumerate(zip(prefixes(row), sequences(row))):
+        length = sum(label != IGNORE for label in labels)
+        for name, roles in columns.items():
+            kept = [logprobs[role][row["row_id"]][number] for role in roles if row["row_id"] in logprobs[role]]
+            values = (kept[-1] - kept[0] if len(roles) == 2 else kept[0]).tolist() if kept else []
+            found[prefix + name] = _column(values, length)
+    return found
+
+
+def _column(values: Sequence[float], length: int) -> list[float | None]:
+    """Nine digits hold a float32 exactly."""
+    return [float(f"{value:.9g}") for value in values] + [None] * (length - len(values))
