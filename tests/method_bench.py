@@ -3,6 +3,7 @@ that a plan decides. A new method is covered by its schema."""
 
 import typing
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import replace
 from functools import cache
 from itertools import combinations, product
@@ -127,21 +128,31 @@ def _model(seed: int) -> PreTrainedModel:
     return tiny.model("llama_tied", seed=seed)
 
 
+@cache
+def _checked(seed: int, name: str) -> FrozenModel:
+    return FrozenModel(_model(seed), name=name)
+
+
+def _frozen(seed: int, name: str) -> FrozenModel:
+    """One whose head was checked before."""
+    return copy(_checked(seed, name))
+
+
 def built(method: Method, config: MethodConfig) -> Plan:
     """Its plan, with tiny models for all roles."""
     wants = method.wanted(config)
     roles = [*sorted(wants.roles), *(["reference"] if wants.start else [])]
-    given: dict[str, Any] = {role: FrozenModel(_model(11 + i), name=role) for i, role in enumerate(roles)}
+    given: dict[str, Any] = {role: _frozen(11 + i, role) for i, role in enumerate(roles)}
     if wants.credit:
         given["reward_model"] = credit_reader(wants)
     if wants.critic:
-        given["critic"] = FrozenModel(_model(22), name="values").labels_only()
+        given["critic"] = _frozen(22, "values").labels_only()
     return method.build(config, _model(0), **given)
 
 
 def credit_reader(wants: Wants) -> Any:
     """A reader of candidates with the reward model that learns, or of the answer tokens alone."""
-    reader = FrozenModel(_model(21), name="token_scores").labels_only()
+    reader = _frozen(21, "token_scores").labels_only()
     if wants.credit_candidates is None:
         return reader
     made = Column("reward_model")
