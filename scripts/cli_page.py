@@ -15,7 +15,7 @@ HEADER = """\
 {comment}
 
 `trimtab COMMAND --help` prints the same. Exit codes: 0 for success, 1 for a failure from outside (a server that cannot
-be reached, a full disk), 2 for a mistake in what was asked, told in one line, and 130 after Ctrl-C. With
+be reached, a full disk), 2 for a mistake in what was asked, which costs one line, and 130 after Ctrl-C. With
 `TRIMTAB_TRACEBACK=1` in the environment the traceback of any error is shown.
 """
 
