@@ -8,7 +8,6 @@ from pydantic.fields import FieldInfo
 
 from pages import DOCS, command, default, kind, one_line, table, takes, written_by
 from trimtab.runs.recipe import Recipe, Stages
-from trimtab.train.keys import ADDED, NOT_BUILT, OURS
 
 PAGE = DOCS / "reference" / "recipe.md"
 HEADER = """\
@@ -23,25 +22,14 @@ editors, and `trimtab show train KEY` explains a key in the terminal.
 
 Where a recipe names a file that is not absolute, it is looked for from the folder in which the command is given.
 """
+TRAINING = "[Training arguments](training.md) lists all of them."
+OPTIONS = "[Methods and results](methods.md) lists those of each method."
+LORA = "[Training arguments](training.md#lora) lists them."
 STAGES = """\
 A recipe with `stages` carries out several runs, one after another. Keys beside `stages` are the defaults of all of
 them. A stage holds keys of a run and a `name` (its method's if left out), or `use: NAME` for a recipe that several
 share, see [shared stages](run_folder.md#shared-stages). `@NAME` as a model is the result of an earlier stage. On the
 command line `stages.NAME.training.max_steps=20` changes one of them.
-"""
-TRAINING = """\
-## Arguments of training
-
-`training` holds arguments of TRL's `SFTConfig` under their own names; for methods that sample completions, of its
-`GRPOConfig`. Both inherit those of transformers' `TrainingArguments`: `learning_rate`, `num_train_epochs`, `max_steps`,
-`per_device_train_batch_size`, `gradient_accumulation_steps`, `lr_scheduler_type`, `warmup_steps`, `max_grad_norm`,
-`save_steps`, `bf16`, `gradient_checkpointing`, `report_to` and so on. What you leave out has TRL's default, but for the
-number of epochs, which is 1. `disable_dropout` is understood in both loops.
-
-These are set elsewhere in a recipe, and refused under `training`:
-"""
-REFUSED = """
-And these are refused, because nothing here would do what they say:
 """
 
 
@@ -55,13 +43,6 @@ def page() -> str:
         parts.append(_entry(name, field))
         if name == "stages":
             parts.append(STAGES)
-    parts.append(TRAINING)
-    parts.append(table(("argument", "set by"), [(f"`{key}`", one_line(where)) for key, where in sorted(OURS.items())]))
-    parts.append(REFUSED)
-    parts.append(
-        table(("argument", "why, and the way out"), [(f"`{k}`", one_line(w)) for k, w in sorted(NOT_BUILT.items())])
-    )
-    assert set(ADDED) == {"disable_dropout"}, "the page names the arguments that trimtab adds"
     return "\n".join(part for part in parts if part)
 
 
@@ -69,7 +50,8 @@ def _entry(name: str, field: FieldInfo) -> str:
     """A key with its type, default and meaning, under a heading whose depth is that of the key, two at most."""
     depth = "##" if "." not in name else "###"
     said = [f'<a id="{anchor(name)}"></a>', f"{depth} `{name}`", f"{takes(field)}; default: {_default(name, field)}"]
-    return "\n\n".join([*said, one_line(field.description)]).strip() + "\n"
+    more = {"training": TRAINING, "options": OPTIONS, "models.lora": LORA}.get(name, "")
+    return "\n\n".join([*said, f"{one_line(field.description)} {more}"]).strip() + "\n"
 
 
 def _default(name: str, field: FieldInfo) -> str:

@@ -26,7 +26,16 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/**/*.md"))
 FENCE = re.compile(r"^(`{3,})(\w*)\s*$")
 COMMENT = re.compile(r"^<!-- (not run|file): (.+) -->$")
-GENERATED = ("papers_page", "recipe_page", "recipes_page", "cli_page", "python_page", "rows_page", "figure")
+GENERATED = (
+    "papers_page",
+    "recipe_page",
+    "training_page",
+    "recipes_page",
+    "cli_page",
+    "python_page",
+    "rows_page",
+    "figure",
+)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 SHELL = ("|", "||", "&&", ";", ">", ">>", "&")
 

@@ -18,6 +18,8 @@ def test_a_key_is_explained_by_type_default_and_help():
     assert "kept in main memory" in found.help
     (rate,) = explain("training.learning_rate", ["kd"])
     assert (rate.kind, rate.default, rate.help) == ("float", "2e-05", "The initial learning rate for AdamW.")
+    (epochs,) = explain("training.num_train_epochs")
+    assert epochs.default == "1"  # TRL's is 3
     (both,) = explain("training.learning_rate")
     assert "2e-05" in both.default
     assert "1e-06" in both.default

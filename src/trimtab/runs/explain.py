@@ -162,7 +162,7 @@ def _of_training(named: list[str]) -> Iterator[Explained]:
 
     loops = sorted({methods.load(name).loop for name in named}, reverse=True)
     of_loop = {loop: arguments(training_keys.CONFIG_NAMES[loop]) for loop in loops}
-    ours = {**training_keys.DEFAULTS, **training_keys.DEFAULTS_OF_RUNS}
+    ours = {**training_keys.DEFAULTS, **training_keys.DEFAULTS_OF_RUNS, "num_train_epochs": 1}  # of runs.check
     for key, kind in training(named).items():
         said = {loop: found[key] for loop, found in of_loop.items() if key in found}
         defaults = {loop: str(ours.get(key, OWN_DEFAULTS.get(one.default, one.default))) for loop, one in said.items()}
