@@ -97,3 +97,15 @@ def test_show_prints_an_explanation_and_a_list(capsys):
     assert "options.gamma" not in text
     with pytest.raises(Exception, match="did you mean 'psft'"):
         show_keys("options.epsilon", "psf", console)
+
+
+def test_the_command_line_shows_keys_and_the_schema(trimtab):
+    status, said, _ = trimtab("show", "train", "models.teacher_cache")
+    assert (status, "off | memory" in said) == (0, True)
+    status, _, said = trimtab("show", "train", "models.teacher_cach")
+    assert (status, "did you mean 'models.teacher_cache'" in said) == (2, True)
+    status, _, said = trimtab("show", "kd", "models.teacher")
+    assert (status, "trimtab show train models.teacher" in said) == (2, True)
+    status, said, _ = trimtab("schema")
+    assert status == 0
+    assert said == (recipe_folder() / "schema.json").read_text(encoding="utf-8")

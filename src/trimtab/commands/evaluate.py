@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trimtab import __version__, decoding
+from trimtab.commands import completion
 from trimtab.commands.asking import (
     AskedSettings,
     LoadedSettings,
@@ -70,6 +71,7 @@ class EvaluateSettings(AnsweringSettings, AskedSettings):
     """Which suites, and how a model answers them."""
 
     positional = ("suites",)
+    complete = staticmethod(completion.suite_names)
     words: ClassVar[str] = "SUITE... [SUITE.KEY=VALUE]..."
     suites: tuple[str, ...] = ()
     """See `trimtab list suites`."""

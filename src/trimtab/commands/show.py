@@ -1,18 +1,33 @@
-"""A method's or strategy's equation, claim, options and recipe; a suite's prompts and settings."""
+"""A method's or strategy's equation, claim, options and recipe; a suite's prompts and settings; keys of recipes."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from trimtab.common.settings import CommandSettings
+from pydantic import model_validator
+
+from trimtab.commands import completion
+from trimtab.common.settings import CommandSettings, SettingsError
 
 
 class ShowSettings(CommandSettings):
     """What is shown."""
 
-    positional = ("name",)
-    words: ClassVar[str] = "NAME"
+    positional = ("name", "key")
+    words: ClassVar[str] = "NAME|train [KEY]"
+    complete = staticmethod(completion.named)
     alone = False
     name: str
-    """Of a method, decoding strategy or suite, see `trimtab list`."""
+    """Of a method, decoding strategy or suite, see `trimtab list`; `train` for the keys of recipes."""
+    key: str | None = None
+    """Such as training.max_steps; all of them if not given."""
+    method: str | None = None
+    """Of `train`: options and training arguments of this method alone."""
+
+    @model_validator(mode="after")
+    def _keys_of_train(self) -> Self:
+        if self.name != "train" and (self.key or self.method):
+            said = self.key or f"--method {self.method}"
+            raise SettingsError(f"{said}: keys are those of recipes, shown by trimtab show train {self.key or 'KEY'}")
+        return self
 
 
 SETTINGS = ShowSettings
@@ -26,7 +41,11 @@ def main(settings: ShowSettings) -> None:
     from trimtab.evals import suites
 
     console, name = Console(highlight=False), settings.name
-    if name in suites.names():
+    if name == "train":
+        from trimtab.commands.show_key import show_keys
+
+        show_keys(settings.key, settings.method, console)
+    elif name in suites.names():
         _suite(name, console)
     elif name in decoding.known() and name not in methods.names():
         _strategy(name, console)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 import typer
 from pydantic import model_validator
 
+from trimtab.commands import completion
 from trimtab.common import processes
 from trimtab.common.settings import CommandSettings, SettingsError
 
@@ -17,6 +18,7 @@ class RecipeSettings(CommandSettings):
     positional = ("recipe",)
     rest = "overrides"
     words: ClassVar[str] = "RECIPE [KEY=VALUE]..."
+    complete = staticmethod(completion.recipes)
     alone = False
     recipe: str
     """A recipe file, or the name of one that comes with trimtab."""
@@ -37,7 +39,7 @@ class TrainSettings(RecipeSettings):
     """How a recipe is carried out."""
 
     dry_run: bool = False
-    """Print the complete recipe and stop."""
+    """Print the complete recipe and an estimate of the memory that it needs, and stop."""
     resume: bool = False
     """Continue an unfinished run of this recipe."""
     edited: bool = False
@@ -67,6 +69,10 @@ def main(settings: TrainSettings) -> None:
     loaded = load_recipe(settings.recipe, settings.overrides, first=None if settings.dry_run else first)
     if settings.dry_run:
         typer.echo(dump(loaded), nl=False)
+        quiet()
+        from trimtab.commands.memory_table import commented
+
+        typer.echo(commented(loaded), nl=False)
         return
     quiet()
     from rich.console import Console

@@ -45,6 +45,8 @@ class CommandSettings(Options):
     """whose settings KEY=VALUE without an owner are where the command has none of that name"""
     words: ClassVar[str] = ""
     """of the command line, for its usage"""
+    complete: ClassVar[Callable[[str], list[str]] | None] = None
+    """what a shell completes of its words"""
     alone: ClassVar[bool] = True
     """several processes of one launch would write the same files"""
 
@@ -235,7 +237,8 @@ def command(name: str, kind: type[CommandSettings], run: Callable[[Any], Any]) -
 
     marks: dict[str, Any] = {}
     if kind.words:
-        marks["words"] = Annotated[list[str] | None, typer.Argument(metavar=kind.words, help=_meaning(kind))]
+        shown = typer.Argument(metavar=kind.words, help=_meaning(kind), autocompletion=kind.complete)
+        marks["words"] = Annotated[list[str] | None, shown]
     own = inspect.get_annotations(kind)
     for field in sorted(kind.model_fields, key=lambda field: field not in own):  # what commands share comes last
         if field not in (*kind.positional, kind.rest, "options"):

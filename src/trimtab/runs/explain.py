@@ -14,7 +14,7 @@ from trimtab.runs.parse_file import read_tree
 from trimtab.runs.recipe import Recipe, RecipeError, Stages
 from trimtab.runs.shipped import recipe_folder, shipped
 from trimtab.train import keys as training_keys
-from trimtab.train.described import arguments
+from trimtab.train.described import Argument, arguments
 
 OF_STAGES = {
     "seeds": ("list[int]", "none", "Instead of `seed`: the recipe is run once with each, in folders OUTPUT-seed0 ..."),
@@ -160,11 +160,12 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 def _of_training(named: list[str]) -> Iterator[Explained]:
     from trimtab import methods
 
-    loops = sorted({methods.load(name).loop for name in named}, reverse=True)
+    loops: list[training_keys.Loop] = sorted({methods.load(name).loop for name in named}, reverse=True)
+    of_loop: dict[training_keys.Loop, dict[str, Argument]]
     of_loop = {loop: arguments(training_keys.CONFIG_NAMES[loop]) for loop in loops}
     ours = {**training_keys.DEFAULTS, **training_keys.DEFAULTS_OF_RUNS, "num_train_epochs": 1}  # of runs.check
     for key, kind in training(named).items():
-        said = {loop: found[key] for loop, found in of_loop.items() if key in found}
+        said: dict[training_keys.Loop, Argument] = {loop: found[key] for loop, found in of_loop.items() if key in found}
         defaults = {loop: str(ours.get(key, OWN_DEFAULTS.get(one.default, one.default))) for loop, one in said.items()}
         default = ", ".join(dict.fromkeys(defaults.values()))
         if len(set(defaults.values())) > 1:

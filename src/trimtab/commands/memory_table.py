@@ -1,0 +1,56 @@
+"""What `trimtab train --dry-run` says of memory: a table for each run, as comments behind the recipe."""
+
+from trimtab.common.errors import UserError
+from trimtab.runs.early import check_places
+from trimtab.runs.estimate import MemoryEstimate, estimates
+from trimtab.runs.recipe import Recipe, Stages
+
+
+def table(estimate: MemoryEstimate) -> str:
+    """The estimate in lines, with what each part has of the peak."""
+    one_memory = estimate.device == "cpu"
+    places = [None] if one_memory else [False, True]
+    lines = []
+    for host in places:
+        phase, peak = estimate.peak(host)
+        parts = [part for part in estimate.parts if host is None or part.host == host]
+        where = "main memory" if one_memory or host else f"each {estimate.device} device"
+        lines.append(f"{where}, bytes at their full and at the peak, which is {SAID[phase]}")
+        for part in parts:
+            share = int(part.size * part.share.get(phase, 0))
+            lines.append(f"  {part.name:<58} {shown(part.size):>9} {shown(share) if share else '-':>9}")
+        lines.append(f"  {'peak':<58} {'':>9} {shown(peak):>9}")
+    return "\n".join(lines)
+
+
+SAID = {
+    "forward": "in the loss, before the backward pass",
+    "backward": "where the backward pass begins",
+    "update": "where the backward pass ends, before the update",
+    "rollouts": "while completions are generated",
+    "evaluation": "in an evaluation",
+    "saving": "where the model is saved",
+}
+
+
+def shown(size: int) -> str:
+    """Bytes with a unit."""
+    return f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+
+
+def commented(recipe: Recipe | Stages) -> str:
+    """The tables of all runs as comments of YAML, to stand behind the recipe; or why there are none."""
+    try:
+        check_places(recipe.stages if isinstance(recipe, Stages) else [recipe])
+        found = estimates(recipe)
+    except UserError as error:
+        return f"# no estimate of memory: {error}\n"
+    lines = []
+    for one in found:
+        sizes = f"micro-batches of {one.rows} x {one.length} tokens"
+        lines += [
+            "",
+            f"memory of {one.recipe.method} -> {one.recipe.output}, estimated for {sizes}:",
+            *table(one).split("\n"),
+        ]
+    return "".join(f"# {line}".rstrip() + "\n" for line in lines)

@@ -1,0 +1,24 @@
+"""The JSON Schema of recipes, for editors."""
+
+import typer
+
+from trimtab.common.settings import CommandSettings
+
+
+class SchemaSettings(CommandSettings):
+    """Nothing is asked for."""
+
+    alone = False
+
+
+SETTINGS = SchemaSettings
+
+
+def main(settings: SchemaSettings) -> None:
+    """Print the schema."""
+    from trimtab.common.terminal import quiet
+
+    quiet()
+    from trimtab.runs.schema import text
+
+    typer.echo(text(), nl=False)

@@ -1,0 +1,369 @@
+"""How much memory a run needs on each device, by parts, before anything is loaded.
+
+Models are built without memory from their configs (`trimtab.models.footprint`), rows are tokenised as for training.
+Parts do not have their full size at once: activations are used up while gradients are made, so the peak is that of the
+phase that needs most, and the table says what each part has of it.
+"""
+
+import copy
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trimtab.common import processes
+from trimtab.common.errors import UserError
+from trimtab.core.batch import IGNORE
+from trimtab.core.vocab import BLOCK_TOKENS, CUDA_SCALE, SLICE_BYTES
+from trimtab.data.rows import Prepared, sequences
+from trimtab.data.sources import load_rows
+from trimtab.models import loading
+from trimtab.models.footprint import Footprint, TrainedShape, cut_config, footprint, kv_bytes, num_weights
+from trimtab.models.growth import num_tokens
+from trimtab.models.student import evenly_spaced
+from trimtab.runs.policy import method_of, policy_tokenizer
+from trimtab.runs.recipe import FROZEN, STORED, Cut, Recipe, Stages, policy_source
+from trimtab.runs.rows import prepare_source
+from trimtab.train import settings
+
+OPTIMIZER_BYTES = {"sgd": 0, "adafactor": 0, "lion": 4, "lion_32bit": 4, "rmsprop": 4, "adagrad": 4}
+"""of the state of one weight; 8-bit optimizers have 2, Adam and what is like it 8"""
+OBJECTIVE_TABLES = 5
+"""tables of a slice that an objective makes"""
+SAMPLED = 200
+SMALL_INT = 256
+"""Python keeps one object for each number up to this"""
+RUNTIME = 64 << 20
+"""main memory of threads, product buffers and what the allocator cannot give back"""
+PHASES = ("forward", "backward", "update", "rollouts", "evaluation", "saving")
+BOTH_PASSES = PHASES[:2]
+
+
+class NoEstimate(UserError):
+    """What a run needs cannot be told beforehand."""
+
+
+@dataclass
+class MemoryPart:
+    """Something that needs memory."""
+
+    name: str
+    size: int
+    """bytes, at its full"""
+    share: dict[str, float] = field(default_factory=dict)
+    """phase -> how much of it there is; none where it is not named"""
+    host: bool = False
+    """lies in main memory, wherever the models are"""
+
+
+@dataclass
+class MemoryEstimate:
+    """Of one run."""
+
+    recipe: Recipe
+    parts: list[MemoryPart]
+    device: str
+    rows: int
+    length: int
+
+    def peak(self, host: bool | None = None) -> tuple[str, int]:
+        """The phase that needs most, and how many bytes.
+
+        Args:
+            host: only of main memory, or of the device; of both where they are one if not given.
+        """
+        parts = [part for part in self.parts if host is None or part.host == host]
+        needs = {phase: sum(int(part.size * part.share.get(phase, 0)) for part in parts) for phase in PHASES}
+        phase = max(PHASES, key=lambda one: needs[one])
+        return phase, needs[phase]
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A model that an earlier run of the command writes."""
+
+    config: Any
+    origin: str
+    """the model that it descends from, which has its tokenizer and its places"""
+
+
+def always() -> dict[str, float]:
+    return dict.fromkeys(PHASES, 1.0)
+
+
+def during(*phases: str) -> dict[str, float]:
+    return dict.fromkeys(phases, 1.0)
+
+
+def estimates(recipe: Recipe | Stages) -> list[MemoryEstimate]:
+    """Of each run; of several seeds once.
+
+    Raises:
+        UserError: where a model or rows are not there, or what they need cannot be told.
+    """
+    made: dict[str, _Made] = {}
+    runs = recipe.stages if isinstance(recipe, Stages) else [recipe]
+    if isinstance(recipe, Stages) and recipe.seeds:
+        runs = [run for run in runs if run.used or run.seed == recipe.seeds[0]]
+    return [_estimate(run, made) for run in runs]
+
+
+def _estimate(recipe: Recipe, made: dict[str, _Made]) -> MemoryEstimate:
+    """Of one run.
+
+    Args:
+        made: folder of a model that an earlier run writes -> its config; this run's is added.
+    """
+    models = recipe.models
+    method, options, wants = method_of(recipe)
+    args = settings.build(recipe.training, Path(recipe.output), recipe.seed, method.loop)
+    device = args.device.type
+    known = _with_origins(recipe, made)
+    tokenizer = policy_tokenizer(known)
+    config = _policy_config(recipe, made, tokenizer)
+    if getattr(config, "quantization_config", None):
+        raise NoEstimate("what packed weights need is not estimated")
+    made[f"{recipe.output}/model"] = _Made(_written(config, wants.identity_layer), policy_source(known))
+    train = prepare_source(known, "train", tokenizer, refuse=False)
+    held = prepare_source(known, "heldout", tokenizer, refuse=False) if recipe.data.heldout else None
+    rows = args.per_device_train_batch_size * (2 if wants.pairs else 1)
+    longest, answer = _lengths(train, args.max_completion_length if method.loop == "rollouts" else 0)
+    shape = TrainedShape(
+        wants.identity_layer, wants.scalar_head, models.lora, bool(args.gradient_checkpointing),
+        "bfloat16" if args.bf16 else "float16" if args.fp16 else None,
+    )  # fmt: skip
+    trust = models.trust_remote_code
+    policy = footprint(config, models.dtype, shape, rows, longest, device, trust_remote_code=trust)
+    run = _Run(recipe, wants, options, args, config, policy, rows, longest, answer, device, made)
+    parts = [*run.policy_parts(), *run.other_models(), *run.logits(), *run.generation(), *run.saving()]
+    parts += run.rows_in_memory([one for one in (train, held) if one])
+    return MemoryEstimate(recipe, parts, device, rows, longest)
+
+
+@dataclass
+class _Run:
+    recipe: Recipe
+    wants: Any
+    options: Any
+    args: Any
+    config: Any
+    policy: Footprint
+    rows: int
+    length: int
+    answer: int
+    """tokens of the longest answer"""
+    device: str
+    made: Mapping[str, _Made]
+
+    def policy_parts(self) -> list[MemoryPart]:
+        one, trained = self.policy, 4 * self.policy.trained
+        kept = self.args.gradient_accumulation_steps > 1
+        head = 4 * one.head
+        gradients = {"forward": 1.0 if kept else head / trained if trained else 0, "update": 1.0}
+        gradients["backward"] = 1.0 if kept else min(1.0, 2 * head / trained) if trained else 0
+        parts = [
+            MemoryPart(f"policy, {one.params / 1e6:,.1f}M weights", one.weights, always()),
+            MemoryPart(f"gradients of {one.trained / 1e6:,.1f}M weights", trained, gradients),
+            MemoryPart(f"optimizer state, {_optimizer(self.args)}", _state(self.args) * one.trained, always()),
+            MemoryPart(
+                f"activations of {self.rows} x {self.length} tokens", one.activations, during("forward", "backward")
+            ),
+        ]
+        if self.recipe.models.lora is None and head:
+            parts.append(MemoryPart("gradient of the embedding, made apart", head, during("update")))
+        if processes.launched() > 1:
+            parts.append(MemoryPart("buffers of gradients between processes", trained, always()))
+        if self.recipe.method == "psft":
+            parts.append(MemoryPart("snapshot of trained weights", trained, always()))
+        return parts
+
+    def other_models(self) -> list[MemoryPart]:
+        models, wants = self.recipe.models, self.wants
+        size = 4 if models.frozen_dtype == "float32" else 2
+        parts, seen = [], set()
+        for role in FROZEN:
+            name = getattr(models, role)
+            if name in (None, STORED):
+                continue
+            if name not in seen:
+                number = num_weights(_config(name, self.recipe, self.made), trust_remote_code=models.trust_remote_code)
+                parts.append(MemoryPart(f"{role} {_short(name)}, {models.frozen_dtype}", size * number, always()))
+            seen.add(name)
+        copies = self.recipe.eval.kl_to_initial
+        needs_start = wants.start and models.reference is None and models.lora is None and not wants.identity_layer
+        if copies or needs_start or (wants.critic is not None and not wants.credit):
+            why = "reference" if needs_start else "eval.kl_to_initial" if copies else "the critic's beginning"
+            parts.append(MemoryPart(f"copy of the initial policy ({why})", size * self._plain_weights(), always()))
+        if wants.credit and models.reward_model:
+            number = num_weights(_config(models.reward_model, self.recipe, self.made))
+            learns = getattr(self.options, "online", "frozen") != "frozen"
+            measured = learns or getattr(self.options, "online_loss", None) is not None
+            parts.append(MemoryPart("reward model", (4 if learns else size) * number, always()))
+            if measured:
+                parts.append(MemoryPart("the model that it is measured from", size * number, always()))
+            if learns:
+                parts += _learner("reward model", number)
+        if wants.critic is not None:
+            number = self._plain_weights()
+            parts += [MemoryPart("critic", 4 * number, always()), *_learner("critic", number)]
+        return parts
+
+    def _plain_weights(self) -> int:
+        return num_weights(self.config, trust_remote_code=self.recipe.models.trust_remote_code)
+
+    def logits(self) -> list[MemoryPart]:
+        """The tables of the engine: a block of logits of each model, and what an objective makes of a slice."""
+        if self.wants.scalar_head:
+            return []
+        tokens = min(BLOCK_TOKENS, self.rows * min(self.answer, self.length))
+        block = 4 * tokens * self.policy.vocab
+        whole = {"teacher", "aligned"} & set(self.wants.roles) or self.wants.start == "distribution"
+        number = 1 + (1 if whole else 0)
+        plain = self.recipe.models.dtype == "float32" and not (self.args.bf16 or self.args.fp16)
+        tables = number + (0 if plain else 1)
+        scale = 1 if self.device == "cpu" else CUDA_SCALE
+        slices = OBJECTIVE_TABLES * min(block, scale * SLICE_BYTES)
+        read = 1 + bool(self.recipe.models.teacher) + bool(self.recipe.eval.kl_to_initial)
+        parts = [
+            MemoryPart(
+                f"logits, blocks of {tokens} x {self.policy.vocab:,} tokens", tables * block + slices, during("forward")
+            ),
+        ]
+        if self.recipe.data.heldout:
+            parts.append(
+                MemoryPart(f"logits in evaluation, of {read} models", read * block + slices, during("evaluation"))
+            )
+        return parts
+
+    def generation(self) -> list[MemoryPart]:
+        """Completions of rollouts, and those of evaluations."""
+        each = kv_bytes(self.config, self.recipe.models.dtype) * self.length
+        parts = []
+        if self.recipe.reward:
+            number = self.args.generation_batch_size // max(1, processes.launched())
+            held = self.recipe.eval.batch_size
+            logits = 3 * 4 * self.policy.vocab
+            parts = [
+                MemoryPart(f"KV cache of rollouts, {number} x {self.length} tokens", number * each, during("rollouts")),
+                MemoryPart("logits of rollouts", number * logits, during("rollouts")),
+            ]
+            if self.recipe.data.heldout:
+                parts.append(
+                    MemoryPart(f"KV cache in evaluation, {held} completions", held * each, during("evaluation"))
+                )
+        elif self.recipe.eval.prompts:
+            new = self.recipe.eval.max_new_tokens + 64
+            size = kv_bytes(self.config, self.recipe.models.dtype) * new * len(self.recipe.eval.prompts)
+            parts = [MemoryPart("KV cache of eval.prompts", size, during("evaluation"))]
+        return parts
+
+    def saving(self) -> list[MemoryPart]:
+        """An adapter is merged in float32, and the saved model is held against the trained one."""
+        if self.recipe.models.lora is None:
+            return []
+        return [MemoryPart("saving: the merged model, read again", 4 * self.policy.params, during("saving"))]
+
+    def rows_in_memory(self, prepared: Sequence[Prepared]) -> list[MemoryPart]:
+        number = sum(len(one.rows) for one in prepared)
+        size = sum(_bytes_of(one) for one in prepared)
+        parts = [MemoryPart(f"{number:,} rows as token ids", size, always(), host=True)]
+        if self.recipe.models.teacher_cache == "memory":
+            held = prepared[1:] if self.recipe.models.teacher and "teacher" not in self.wants.roles else prepared
+            tokens = sum(one.counts.answer_tokens for one in held)
+            labels = self.wants.start is True and not self.wants.roles
+            each = 4 if labels else 4 * self.policy.width
+            parts.append(MemoryPart("teacher cache", tokens * each, always(), host=True))
+        parts.append(MemoryPart("threads and buffers", RUNTIME, always(), host=True))
+        return parts
+
+
+def _lengths(train: Prepared, new: int) -> tuple[int, int]:
+    """Tokens of the longest row, and of the longest answer.
+
+    Args:
+        new: most tokens of a completion, where the rows are tasks.
+    """
+    if train.prompts:
+        return max(map(len, train.prompts)) + new, new
+    rows = [(ids, labels) for row in train.rows for ids, labels in sequences(row)]
+    if not rows:
+        raise NoEstimate(f"{train.source}: no row is left")
+    return max(len(ids) for ids, _ in rows), max(sum(label != IGNORE for label in labels) for _, labels in rows)
+
+
+def _bytes_of(prepared: Prepared) -> int:
+    """Of rows in main memory, as they came and as token ids, by a sample of them."""
+    some = prepared.rows[:: max(1, len(prepared.rows) // SAMPLED)]
+    size = sum(_deep(row) for row in some) / max(1, len(some))
+    texts = sum(_deep(row) for row in load_rows(prepared.source)[:SAMPLED]) / SAMPLED
+    return int(size * len(prepared.rows) + texts * len(load_rows(prepared.source)))
+
+
+def _deep(value: Any) -> int:
+    size = sys.getsizeof(value)
+    if isinstance(value, dict):
+        return size + sum(map(_deep, value.values()))
+    if isinstance(value, list):
+        return size + sum(_deep(one) for one in value if not isinstance(one, int) or one > SMALL_INT)
+    return size
+
+
+def _learner(name: str, number: int) -> list[MemoryPart]:
+    return [
+        MemoryPart(f"gradients of the {name}", 4 * number, during("update")),
+        MemoryPart(f"optimizer state of the {name}", 8 * number, always()),
+    ]
+
+
+def _optimizer(args: Any) -> str:
+    return str(getattr(args.optim, "value", args.optim))
+
+
+def _state(args: Any) -> int:
+    name = _optimizer(args)
+    if "8bit" in name or ("bnb" in name and "32" not in name):
+        return 2
+    return OPTIMIZER_BYTES.get(name.removesuffix("_torch"), 8)
+
+
+def _with_origins(recipe: Recipe, made: Mapping[str, _Made]) -> Recipe:
+    """The recipe with what is there already in the place of models that are yet to be trained."""
+    known = recipe.model_copy(deep=True)
+    for role in ("policy", *FROZEN, "reward_model"):
+        name = getattr(known.models, role)
+        source = name.source if isinstance(name, Cut) else name
+        if source in made and not Path(source).is_dir():
+            setattr(known.models, role, made[source].origin)
+    return known
+
+
+def _short(name: str) -> str:
+    return Path(name).parent.name if name.endswith("/model") else name
+
+
+def _config(name: str, recipe: Recipe, made: Mapping[str, _Made]) -> Any:
+    """Of a model, or of what an earlier run of the same command writes."""
+    if name in made and not Path(name).is_dir():
+        return copy.deepcopy(made[name].config)
+    return loading.load_config(name, trust_remote_code=recipe.models.trust_remote_code)
+
+
+def _policy_config(recipe: Recipe, made: Mapping[str, _Made], tokenizer: Any) -> Any:
+    models = recipe.models
+    config = _config(policy_source(recipe), recipe, made)
+    text = config.get_text_config(decoder=True)
+    if models.resize:
+        text.vocab_size = max(text.vocab_size, num_tokens(tokenizer))
+    if isinstance(models.policy, str):
+        return config
+    asked = models.policy.layers
+    layers = evenly_spaced(text.num_hidden_layers, asked) if isinstance(asked, int) else list(asked)
+    return cut_config(config, layers)
+
+
+def _written(config: Any, identity_layer: bool) -> Any:
+    """The config of the model that a run writes."""
+    if not identity_layer:
+        return config
+    return cut_config(config, [0, *range(config.get_text_config().num_hidden_layers)])
