@@ -63,7 +63,9 @@ def reward_model(layers: int) -> TokenRewardModel:
         for weight in moved.parameters():
             weight.add_(0.01 * weight.std() * torch.randn_like(weight))
     add_objective_forward(moved)
-    return TokenRewardModel(moved, ScoreSpec("ratio", "sum", 1.0, True), FrozenModel(start(layers), name="reference"))
+    return TokenRewardModel(
+        moved, ScoreSpec("ratio", "sum", 1.0, True), FrozenModel(start(layers), name="reference", reads="answers")
+    )
 
 
 def answers(rows: int) -> list[Encoded]:

@@ -68,7 +68,7 @@ def _section(name: str) -> str:
         *(f"    {part.strip()}" for part in method.equation.split(";")),
         f"\n- source: {_source(name)}",
         f"- claim: {method.claim}",
-        f"- models: {', '.join(['policy', *sorted(method.wanted(method.config()).roles)])}",
+        f"- models: {', '.join(['policy', *(model.what for model in method.requirements(method.config()).models)])}",
         f"- recipes: {recipes}",
         f"- code: `src/trimtab/methods/{name}.py`\n",
         _options(method),

@@ -18,13 +18,15 @@ from transformers import PreTrainedModel
 import tiny
 from trimtab.core import (
     Candidates,
+    Critic,
     LazyLogits,
     Method,
     MethodConfig,
     Plan,
+    Requirements,
+    RewardModel,
     Rollouts,
     TokenBatch,
-    Wants,
     answer_mask,
     reduce,
     weights,
@@ -129,31 +131,31 @@ def _model(seed: int) -> PreTrainedModel:
 
 
 @cache
-def _checked(seed: int, name: str) -> FrozenModel:
-    return FrozenModel(_model(seed), name=name)
+def _checked(seed: int, name: str, reads: Any) -> FrozenModel:
+    return FrozenModel(_model(seed), name=name, reads=reads)
 
 
-def _frozen(seed: int, name: str) -> FrozenModel:
+def _frozen(seed: int, name: str, reads: str = "distribution") -> FrozenModel:
     """One whose head was checked before."""
-    return copy(_checked(seed, name))
+    return copy(_checked(seed, name, reads))
 
 
 def built(method: Method, config: MethodConfig) -> Plan:
     """Its plan, with tiny models for all roles."""
-    wants = method.wanted(config)
-    roles = [*sorted(wants.roles), *(["reference"] if wants.start else [])]
+    required = method.requirements(config)
+    roles = sorted(set(required.provides) - {"reward_model", "critic"})
     given: dict[str, Any] = {role: _frozen(11 + i, role) for i, role in enumerate(roles)}
-    if wants.credit:
-        given["reward_model"] = credit_reader(wants)
-    if wants.critic:
-        given["critic"] = _frozen(22, "values").labels_only()
+    if (scoring := required.model(RewardModel)) is not None:
+        given["reward_model"] = reward_signal(scoring)
+    if required.model(Critic):
+        given["critic"] = _frozen(22, "values", "answers")
     return method.build(config, _model(0), **given)
 
 
-def credit_reader(wants: Wants) -> Any:
-    """A reader of candidates with the reward model that learns, or of the answer tokens alone."""
-    reader = _frozen(21, "token_scores").labels_only()
-    if wants.credit_candidates is None:
+def reward_signal(asked: RewardModel) -> Any:
+    """A signal of candidates with the reward model that learns, or of the answer tokens alone."""
+    reader = _frozen(21, "token_scores", "answers")
+    if asked.candidates is None:
         return reader
     made = Column("reward_model")
     made.provides = frozenset({"reward_model", "reward_model_reference"})
@@ -185,9 +187,9 @@ def update(
     method: Method, config: MethodConfig, step: int = 3, change: Change = unchanged, dtype: torch.dtype = torch.float32
 ) -> Done:
     """One update, of rows or of rollouts, whose policy has moved since its other sides were read."""
-    plan, wants = built(method, config), method.wanted(config)
+    plan, required = built(method, config), method.requirements(config)
     make = _rollouts if method.loop == "rollouts" else _rows
-    batch, logits = make(plan, wants, step, change, dtype)
+    batch, logits = make(plan, required, step, change, dtype)
     losses = plan.objective(batch)
     loss = reduce(losses, weights(batch, plan.reduction, per=plan.objective.per))
     gradient = torch.autograd.grad(loss, logits, allow_unused=True)[0] if loss.requires_grad else None
@@ -200,9 +202,9 @@ def update(
 
 
 def decided(method: Method, config: MethodConfig) -> list[Any]:
-    """What a plan decides besides: what it wants, its division, windows, and settings of its signals."""
-    plan, wants = built(method, config), method.wanted(config)
-    found = [wants, plan.reduction, plan.window, plan.objective.ratio, plan.objective.per, sorted(plan.objective.needs)]
+    """What a plan decides besides: what it asks for, its division, and settings of its signals."""
+    plan, required = built(method, config), method.requirements(config)
+    found = [required, plan.reduction, plan.objective.ratio, plan.objective.per, sorted(plan.objective.needs)]
     if (estimator := plan.advantages) is not None:
         found += [estimator.candidates, sorted(estimator.needs), sorted(estimator.provides)]
     for part in (*plan.signals, *plan.rollout_signals):
@@ -219,14 +221,16 @@ def _policy(batch: TokenBatch, logits: Tensor, scalar: bool) -> TokenBatch:
     return batch.with_signals(policy=logits[:, 0].float() if scalar else logits)
 
 
-def _rows(plan: Plan, wants: Wants, step: int, change: Change, dtype: torch.dtype) -> tuple[TokenBatch, Tensor]:
+def _rows(
+    plan: Plan, required: Requirements, step: int, change: Change, dtype: torch.dtype
+) -> tuple[TokenBatch, Tensor]:
     """Pairs share a prompt's length; two rows have answers of one token."""
-    lengths = ((3, 5), (3, 2), (1, 1), (1, 7)) if wants.pairs else ((3, 15), (1, 1), (4, 20))
+    lengths = ((3, 5), (3, 2), (1, 1), (1, 7)) if required.rows == "pairs" else ((3, 15), (1, 1), (4, 20))
     rows = tiny.rows(lengths)
     inputs: dict[str, Any] = rows.inputs()
     inputs["outcome"] = (rows.row_id // 7 % 2).float()
     draws = torch.Generator().manual_seed(3)
-    for column in wants.columns:
+    for column in required.columns:
         inputs[column] = torch.randn(rows.labels.shape, generator=draws)
     inputs["rating"] = torch.full(rows.labels.shape, torch.nan)
     for row, (prompt, answer) in enumerate(lengths):
@@ -247,7 +251,7 @@ def _rows(plan: Plan, wants: Wants, step: int, change: Change, dtype: torch.dtyp
     batch = TokenBatch.from_labels(rows.labels, row_id=rows.row_id, seed=1, step=step)
     leaf = _leaf(own, change, dtype)
     plain = {name: _changed(name, value, change, dtype) for name, value in signals.items()}
-    return _policy(batch.with_signals(**plain), leaf, wants.scalar_head), leaf
+    return _policy(batch.with_signals(**plain), leaf, required.trains == "scalar_head"), leaf
 
 
 def _changed(name: str, value: Any, change: Change, dtype: torch.dtype) -> Any:
@@ -258,7 +262,9 @@ def _changed(name: str, value: Any, change: Change, dtype: torch.dtype) -> Any:
     return value if name in ("outcome", "rating") else change(name, value)
 
 
-def _rollouts(plan: Plan, wants: Wants, step: int, change: Change, dtype: torch.dtype) -> tuple[TokenBatch, Tensor]:
+def _rollouts(
+    plan: Plan, required: Requirements, step: int, change: Change, dtype: torch.dtype
+) -> tuple[TokenBatch, Tensor]:
     """Answers to five prompts, one of which all are right; places at which the policy and whoever judges it are nearly
     sure beside others; answers from which the policy has hardly moved beside others."""
     lengths = (5, 9, 1, 7, 12, 4, 6, 3, 2, 8, 1, 3, 5, 2, 10, 4)
@@ -283,7 +289,8 @@ def _rollouts(plan: Plan, wants: Wants, step: int, change: Change, dtype: torch.
     picked = batch.targets[:, None]
     candidates = None
     if estimator.candidates:
-        base = others["reward_model"] if wants.credit_candidates == "model" else old_logprobs
+        scoring = required.model(RewardModel)
+        base = others["reward_model"] if scoring is not None and scoring.candidates == "model" else old_logprobs
         top = base.topk(min(estimator.candidates, V)).indices
         candidates = with_sampled_first(
             top, old_logprobs.gather(1, top), batch.targets, old_logprobs.gather(1, picked)[:, 0]

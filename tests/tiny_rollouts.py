@@ -15,9 +15,6 @@ class Reader(Signal):
     def __init__(self, *names: str):
         self.provides = frozenset(names)
 
-    def labels_only(self) -> "Reader":
-        return self
-
 
 def rollouts(
     lengths: tuple[int, ...],

@@ -25,7 +25,7 @@ def dataset() -> Dataset:
 
 
 def trainer(
-    folder, plan: Plan | None = None, policy=None, rows=None, dropout: bool | None = None, **training: Any
+    folder, plan: Plan | None = None, policy=None, rows=None, dropout: bool | None = None, window=None, **training: Any
 ) -> ObjectiveTrainer:
     """One SGD step over all rows unless told otherwise; `training` are TRL's arguments."""
     policy, plan = policy or tiny.model("llama_tied"), plan or Plan(Likelihood())
@@ -51,4 +51,5 @@ def trainer(
         processing_class=tokenizer,
         data_collator=Collator(0, tiny.VOCAB),
         dropout=dropout,
+        window=window,
     )

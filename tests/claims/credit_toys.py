@@ -91,9 +91,6 @@ class Start(Signal):
     def __init__(self, model: Recurrent):
         self.model = copy.deepcopy(model).requires_grad_(False)
 
-    def labels_only(self) -> "Start":
-        return self
-
     @torch.no_grad()
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         hidden = predicting(self.model.hidden(inputs["input_ids"]), inputs["labels"])

@@ -46,6 +46,7 @@ def train(job: Job, plan: Plan | None = None, callbacks: Sequence[TrainerCallbac
         train_dataset=Dataset.from_list(job.train.rows),
         processing_class=job.tokenizer,
         data_collator=job.collator,
+        window=job.window,
     )
     trainer.remove_callback(PrinterCallback)
     for callback in callbacks:

@@ -156,7 +156,7 @@ def train_student(student: MLP, name: str, ids: Tensor, teacher_logits: Tensor, 
     """Adam steps of the objective called `name`; the order of the batches depends on the seed alone."""
     method_name, options = METHODS[SHUFFLED.get(name, name)]
     method = methods.load(method_name)
-    models = {role: Teacher() for role in method.wanted(method.config()).roles}
+    models = {role: Teacher() for role in method.requirements(method.config()).provides}
     plan = method.build(method.config.model_validate(options), student, **models)
     order = torch.Generator().manual_seed(1000 + seed)
     permutation = torch.Generator().manual_seed(2000 + seed)

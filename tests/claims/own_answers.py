@@ -53,7 +53,7 @@ class Member(NamedTuple):
 
 LEARNING = {
     "grpo": Member("grpo", {}, EXACT),
-    "reinforce + q_rm": Member("reinforce", {"credit": "tokens", "center": True}, EXACT, "q_rm"),
+    "reinforce + q_rm": Member("reinforce", {"token_reward": "tokens", "center": True}, EXACT, "q_rm"),
     "distrl + ipvrm": Member("distrl", {"online": "frozen"}, EXACT, "ipvrm"),
     "lco": Member("lco", {}, SIGNED),
     "random": Member("grpo", {}, "COIN"),
@@ -106,7 +106,7 @@ def trained(
     name: str, member: Member, seed: int, args: argparse.Namespace, folder: Path, rate: float, times: int = 1
 ) -> dict[str, Any]:
     """What is left of a run: held-out measures before and after, and the course of training."""
-    own = {"credit": str(folder / member.credit / "model")} if member.credit else {}
+    own = {"reward_model": str(folder / member.credit / "model")} if member.credit else {}
     title = f"{name}-{rate:g}-{seed}"
     tree: dict[str, Any] = {
         "method": member.method,

@@ -9,7 +9,7 @@ from trimtab.core import TokenBatch, reduce, weights
 def test_the_toy_runs_the_engine_and_plain_logits_alike():
     model = toys.ToyLM(6, 4, 8)
     inputs = toys.inputs_of(torch.randint(6, (3, 7)))
-    reference = toys.Frozen(model, "reference").labels_only()
+    reference = toys.Frozen(model, "reference", reads="answers")
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

@@ -56,18 +56,14 @@ class ToyLM(markov.MLP):
 class Frozen(Signal):
     """A frozen `ToyLM` as a signal; the product's `FrozenModel` takes models of transformers alone."""
 
-    def __init__(self, model: ToyLM, name: str):
+    def __init__(self, model: ToyLM, name: str, reads: str = "distribution"):
         self.model, self.name, self.provides = copy.deepcopy(model).requires_grad_(False), name, frozenset({name})
-        self.vocab_size, self.only_labels = model.vocab, False
-
-    def labels_only(self) -> "Frozen":
-        self.only_labels = True
-        return self
+        self.vocab_size, self.distribution = model.vocab, reads == "distribution"
 
     @torch.no_grad()
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         hidden = predicting(self.model.hidden(inputs["input_ids"]), inputs["labels"])
-        if self.only_labels:
+        if not self.distribution:
             return {self.name: label_logprobs(TokenBatch.from_labels(inputs["labels"]), hidden, self.model.head())}
         return {self.name: LazyLogits(hidden, self.model.head(), self.vocab_size)}
 

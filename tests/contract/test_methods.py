@@ -10,7 +10,19 @@ from transformers import PreTrainedModel
 import tiny
 from tiny_rollouts import signals_of_rollouts, written
 from trimtab import methods
-from trimtab.core import IGNORE, Plan, PlanError, TokenBatch, answer_mask, reduce, vocab, weights
+from trimtab.core import (
+    IGNORE,
+    Critic,
+    Plan,
+    PlanError,
+    Requirements,
+    RewardModel,
+    TokenBatch,
+    answer_mask,
+    reduce,
+    vocab,
+    weights,
+)
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.identity_layer import insert_identity_layer, train_only_identity_layer
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head
@@ -26,24 +38,28 @@ NAMES = methods.names()
 pytestmark = pytest.mark.parametrize("name", NAMES)
 
 
-def wants(name: str):
+def required(name: str) -> Requirements:
     method = methods.load(name)
-    return method.wanted(method.config())
+    return method.requirements(method.config())
+
+
+def pairs(name: str) -> bool:
+    return required(name).rows == "pairs"
 
 
 def rows_for(name: str, **settings) -> tiny.Rows:
     """Three rows; of pairs two, whose chosen and rejected answers share a prompt's length; or what the policy wrote."""
-    rows = tiny.rows(((3, 5), (3, 2), (1, 1), (1, 7)) if wants(name).pairs else ((3, 5), (1, 1), (4, 7)), **settings)
+    rows = tiny.rows(((3, 5), (3, 2), (1, 1), (1, 7)) if pairs(name) else ((3, 5), (1, 1), (4, 7)), **settings)
     return written(tiny.model("llama_tied"), rows) if methods.load(name).loop == "rollouts" else rows
 
 
 def policy_for(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     policy = tiny.model("llama_tied").to(dtype)
-    if wants(name).scalar_head:
+    if required(name).trains == "scalar_head":
         policy = with_scalar_head(policy, seed=0)
         add_score_forward(policy)
         return policy
-    if wants(name).identity_layer:
+    if required(name).trains == "identity_layer":
         policy = insert_identity_layer(policy)
         train_only_identity_layer(policy)
     add_objective_forward(policy)
@@ -51,28 +67,29 @@ def policy_for(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel
 
 
 def inputs_of(name: str, rows: tiny.Rows) -> dict:
-    """With an outcome for each row, where the method wants one."""
+    """With an outcome for each row, where the method reads one."""
     inputs = rows.inputs()
-    return {**inputs, "outcome": (rows.row_id % 2).float()} if wants(name).outcomes else inputs
+    return {**inputs, "outcome": (rows.row_id % 2).float()} if required(name).rows == "outcomes" else inputs
 
 
 def plan(name: str, policy: torch.nn.Module, dtype: torch.dtype = torch.float32) -> Plan:
     """The method with its defaults, and tiny models for all its roles."""
     method = methods.load(name)
-    roles = [*sorted(wants(name).roles), *(["reference"] if wants(name).start else [])]
-    given = {
-        role: FrozenModel(tiny.model("llama_tied", seed=11 + i).to(dtype), name=role) for i, role in enumerate(roles)
-    }
-    if wants(name).credit:  # read at candidates, or of the answer tokens alone
-        reads = wants(name).credit_candidates is not None
+    roles = {role: model for model in required(name).models for role in model.provides}
+    given = {}
+    for i, role in enumerate(sorted(roles.keys() - {"reward_model", "critic"})):
+        model = tiny.model("llama_tied", seed=11 + i).to(dtype)
+        given[role] = FrozenModel(model, name=role, reads=roles[role].reads)
+    if (scoring := required(name).model(RewardModel)) is not None:  # at candidates, or of the answer tokens alone
+        reads = scoring.candidates is not None
         name_of = "reward_model" if reads else "token_scores"
-        scores = FrozenModel(tiny.model("llama_tied", seed=21).to(dtype), name=name_of)
-        given["reward_model"] = scores if reads else scores.labels_only()
+        kind = "distribution" if reads else "answers"
+        given["reward_model"] = FrozenModel(tiny.model("llama_tied", seed=21).to(dtype), name=name_of, reads=kind)
         if reads:  # what learns online
             learns, spec = tiny.model("llama_tied", seed=21).to(dtype), ScoreSpec("logprob", "mean", 1.0, outcomes=True)
             given["reward_model"].reward_model = TokenRewardModel(learns, spec)
-    if wants(name).critic:
-        given["critic"] = FrozenModel(tiny.model("llama_tied", seed=22).to(dtype), name="values").labels_only()
+    if required(name).model(Critic):
+        given["critic"] = FrozenModel(tiny.model("llama_tied", seed=22).to(dtype), name="values", reads="answers")
     return method.build(method.config(), policy, **given)
 
 
@@ -111,7 +128,7 @@ def plain(name: str) -> tuple[torch.Tensor, torch.Tensor, TokenBatch]:
     with torch.no_grad():
         logits = policy(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits
     logits.requires_grad_()
-    if wants(name).scalar_head:
+    if required(name).trains == "scalar_head":
         scores = logits[:, 1:, 0][answer_mask(rows.labels)]
         batch = TokenBatch.from_labels(rows.labels, {"policy": scores}, row_id=rows.row_id)
     else:
@@ -142,10 +159,11 @@ def test_each_of_its_options_explains_itself_and_an_unknown_one_is_refused(name)
 def test_its_recipe_loads_and_names_a_missing_model_before_anything_is_loaded(name):
     recipe = load_recipe(f"tiny_{name}")
     assert (recipe.stages[-1] if isinstance(recipe, Stages) else recipe).method == name
-    for role in wants(name).roles:
+    keys = [key for model in required(name).models if model.fault({}) for key in model.keys]
+    for role in keys:
         tree = {
             "method": name,
-            "models": dict.fromkeys(wants(name).roles, "y") | {"policy": "x"},
+            "models": dict.fromkeys(keys, "y") | {"policy": "x"},
             "data": {"train": "z"},
         }
         tree["models"][role] = None
@@ -178,7 +196,9 @@ def test_its_loss_and_metrics_are_finite_and_detached_and_the_gradient_reaches_t
     assert grads
     assert all(torch.isfinite(grad).all() for grad in grads.values())
     trained = [grad for key, grad in grads.items() if "layers" in key]
-    if wants(name).identity_layer:  # what stands before an output projection of zeros has no gradient yet
+    if (
+        required(name).trains == "identity_layer"
+    ):  # what stands before an output projection of zeros has no gradient yet
         assert any(grad.abs().sum() > 0 for grad in trained)
         assert all("layers.0." in key for key in grads)
     else:
@@ -193,18 +213,18 @@ def test_its_loss_and_metrics_are_finite_and_detached_and_the_gradient_reaches_t
 
 
 def test_it_logs_the_negative_log_likelihood(name):
-    if wants(name).scalar_head:
+    if required(name).trains == "scalar_head":
         assert "nll" not in step(name)[0].metrics
         return
     rows = rows_for(name)
     output, _, _ = step(name)
     total, number = output.metrics["nll"]
-    if wants(name).pairs:
+    if pairs(name):
         rows = rows.pick([0, 2])  # of the chosen answers
     with torch.no_grad():
         logits = tiny.model("llama_tied")(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits
     expected = -TokenBatch.align(logits, rows.labels).logprobs()
-    assert number == len(expected) == (6 if wants(name).pairs else 13)
+    assert number == len(expected) == (6 if pairs(name) else 13)
     assert (total / number).item() == pytest.approx(expected.mean().item(), rel=1e-5)
 
 
@@ -212,7 +232,7 @@ def test_prompt_padding_and_last_positions_get_no_gradient_on_plain_logits(name)
     _, grad, _ = plain(name)
     labels = rows_for(name).labels
     counts = torch.zeros_like(labels, dtype=torch.bool)
-    if wants(name).scalar_head:  # a score is read behind its token
+    if required(name).trains == "scalar_head":  # a score is read behind its token
         counts = labels != IGNORE
     else:
         counts[:, :-1] = labels[:, 1:] != IGNORE
@@ -238,7 +258,7 @@ def test_grouping_of_rows_and_accumulation_change_nothing(name):
     whole, grads, made = step(name)
     rows = rows_for(name)
     total = 13 if made.reduction == "token_mean" else len(rows.row_id)
-    groups = ([0, 1], [2, 3]) if wants(name).pairs else ([0, 2], [1])
+    groups = ([0, 1], [2, 3]) if pairs(name) else ([0, 2], [1])
     parts = [step(name, rows.pick(group), total=total, buffer=rows) for group in groups]
     assert sum(p[0].loss.item() for p in parts) == pytest.approx(whole.loss.item(), rel=1e-5, abs=1e-6)
     summed = {key: parts[0][1][key] + parts[1][1][key] for key in grads}
@@ -263,7 +283,7 @@ def test_it_runs_in_bfloat16(name):
 
 
 def test_an_empty_answer_is_a_finite_zero_without_gradient(name):
-    if wants(name).pairs:
+    if pairs(name):
         with pytest.raises(ValueError, match="none of them empty"):
             step(name, tiny.rows(((3, 0), (2, 4))))
         return
@@ -273,7 +293,7 @@ def test_an_empty_answer_is_a_finite_zero_without_gradient(name):
 
 
 def test_an_empty_answer_among_others_changes_nothing_under_the_token_mean(name):
-    if wants(name).pairs:
+    if pairs(name):
         return  # refused, see above
     with_empty = tiny.rows(((3, 5), (1, 1), (4, 7), (2, 0)))
     if methods.load(name).loop == "rollouts":

@@ -47,7 +47,7 @@ def kinds() -> dict[str, tuple[str, dict[str, Any]]]:
                     made = config(**options)
                 except ValueError:  # an option that this kind does not have
                     continue
-                if methods.load(name).wanted(made).reward_model:
+                if methods.load(name).requirements(made).scores:
                     found[" ".join(filter(None, (name, kind, head)))] = name, options
     return found
 
@@ -64,7 +64,7 @@ def language_model(seed: int) -> Any:
 def plan(name: str, options: dict[str, Any], reference: Any) -> Plan:
     method = methods.load(name)
     config = method.config(**options)
-    given = {"reference": FrozenModel(reference, name="reference")} if method.wanted(config).start else {}
+    given = {name: FrozenModel(reference, name=name) for name in method.requirements(config).provides}
     return method.build(config, None, **given)
 
 

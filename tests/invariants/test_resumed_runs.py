@@ -11,7 +11,7 @@ from rich.console import Console
 import tiny_folder
 from tiny_runs import cut_off, drive, same_weights
 from trimtab import methods
-from trimtab.core import Wants
+from trimtab.core import RewardModel
 from trimtab.runs.parse import load_recipe, parse
 from trimtab.runs.recipe import Recipe, Stages
 from trimtab.runs.run import run
@@ -65,15 +65,14 @@ def tree(files: Path, name: str, output: Path, judges: dict[bool, str] | None = 
     method, options = methods.load(name), options_of(name)
     if name == "psft":
         options = {"refresh": 1, "inner_epochs": 2}
-    wants: Wants = method.wanted(method.config.model_validate(options))
-    rows = "tasks" if method.loop == "rollouts" else "answers"
-    for kind in ("pairs", "outcomes", "steps"):
-        rows = kind if getattr(wants, kind) else rows
+    required = method.requirements(method.config.model_validate(options))
+    rows = "tasks" if method.loop == "rollouts" else required.rows.replace("every_token", "answers")
     models = {"policy": str(files / "a")}
-    models |= {role: str(files / "bc"[i % 2]) for i, role in enumerate(sorted(wants.roles))}
-    if wants.credit:
+    roles = {key for one in required.models if one.fault({}) for key in one.keys} - {"reward_model"}
+    models |= {role: str(files / "bc"[i % 2]) for i, role in enumerate(sorted(roles))}
+    if (scoring := required.model(RewardModel)) is not None:
         assert judges is not None
-        models["credit"] = judges[wants.credit_candidates is not None]
+        models["reward_model"] = judges[scoring.candidates is not None]
     training: dict[str, Any] = {
         "num_train_epochs": 3, "max_steps": -1, "learning_rate": 0.01, "save_steps": 1, "save_total_limit": 100,
         "logging_steps": 2, "max_length": 64,
@@ -84,7 +83,7 @@ def tree(files: Path, name: str, output: Path, judges: dict[bool, str] | None = 
         del training["max_length"]
     else:
         training |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
-        training |= {} if wants.window else {"train_sampling_strategy": "group_by_length"}
+        training |= {} if required.window else {"train_sampling_strategy": "group_by_length"}
     made = {"method": name, "options": options, "models": models, "data": {"train": str(files / f"{rows}.jsonl")}}
     made |= {"training": training, "output": str(output), "eval": {"prompts": []}}
     return made | ({"reward": f"{files / 'own.py'}:letters"} if method.loop == "rollouts" else {})

@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 
 import tiny
-from trimtab.core import TokenBatch
+from trimtab.core import Reference, Requirements, TokenBatch
 from trimtab.methods.clm import METHOD, Config
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.identity_layer import bypass, insert_identity_layer, train_only_identity_layer
@@ -102,11 +102,8 @@ def test_the_plan_is_dpo_with_pairs_an_identity_layer_and_no_second_model():
     assert plan.reduction == "sequence_mean"
     (reference,) = plan.signals
     assert isinstance(reference, InitialPolicy)
-    wants = METHOD.wanted(Config())
-    assert wants.start
-    assert wants.pairs
-    assert wants.identity_layer
-    assert not wants.roles
+    required = METHOD.requirements(Config())
+    assert required == Requirements("pairs", "identity_layer", (Reference(),))
     assert Config().beta == 0.01
     assert plan.objective.beta == 0.1
 

@@ -10,7 +10,7 @@ from torch import nn
 
 import tiny
 from tiny_rollouts import Reader, rollouts
-from trimtab.core import Candidates, Head, PlanError, TokenBatch, fused_loss, reduce, weights
+from trimtab.core import Candidates, Head, PlanError, Reference, RewardModel, TokenBatch, fused_loss, reduce, weights
 from trimtab.methods.distrl import METHOD, Config, DistRL, TokenValues, candidate_mask, candidates_kl, online
 from trimtab.objectives.policy_gradient import PolicyGradient, clipped_surrogate
 from trimtab.signals.reward_model import ScoreSpec, TokenRewardModel
@@ -232,8 +232,7 @@ def test_its_defaults_are_the_released_ones():
     config = Config()
     assert (config.num_candidates, config.p_min, config.alpha, config.gae_coef) == (5, 0.1, 0.1, 0.05)
     assert (config.epsilon, config.epsilon_high, config.dual_clip) == (0.2, 0.28, 3.0)
-    wants = METHOD.wanted(config)
-    assert (wants.credit, wants.credit_candidates) == (True, "policy")
+    assert METHOD.requirements(config).models == (RewardModel("policy"),)
     frozen = Config(online="frozen")
     plan = METHOD.build(frozen, None, reward_model=Reader("reward_model"))
     assert config.online == "before"
@@ -282,8 +281,8 @@ def test_the_kl_is_added_and_read_where_it_is_asked_for():
     torch.testing.assert_close(
         found - plain, 0.1 * candidates_kl(candidates.logprobs, start, 5.0), rtol=1e-4, atol=1e-5
     )
-    assert METHOD.wanted(Config(kl=0.1)).start
-    assert not METHOD.wanted(Config()).start
+    assert METHOD.requirements(Config(kl=0.1)).models[1:] == (Reference(reads="candidates"),)
+    assert METHOD.requirements(Config()).models[1:] == ()
 
 
 def test_prompts_that_all_or_no_answer_got_right_count_nowhere():

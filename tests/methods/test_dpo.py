@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 import tiny
-from trimtab.core import IGNORE, Plan, PlanError, TokenBatch, reduce, weights
+from trimtab.core import IGNORE, Plan, PlanError, Reference, Requirements, TokenBatch, reduce, weights
 from trimtab.methods.dpo import METHOD, Config
 from trimtab.models.forward import add_objective_forward
 from trimtab.objectives.preference import DPO, dpo_loss
@@ -115,15 +115,12 @@ def test_what_are_no_pairs_is_refused(labels):
 
 
 def test_the_plan_asks_for_pairs_and_for_labels_alone_of_the_model_it_started_from():
-    reference = FrozenModel(tiny.model("llama_tied"), name="reference")
+    reference = FrozenModel(tiny.model("llama_tied"), name="reference", reads="answers")
     plan = METHOD.build(Config(), None, reference=reference)
     assert plan.objective.beta == 0.1
     assert plan.reduction == "sequence_mean"
     assert reference(None, PAIRS.inputs())["reference"].shape == (15,)
-    wants = METHOD.wanted(Config())
-    assert wants.start
-    assert wants.pairs
-    assert not wants.roles
+    assert METHOD.requirements(Config()) == Requirements("pairs", models=(Reference(),))
 
 
 def test_a_plan_without_a_reference_or_with_a_mean_over_tokens_is_refused():

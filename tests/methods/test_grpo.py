@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from tiny_rollouts import Reader, rollouts
-from trimtab.core import PlanError, TokenBatch, Wants, reduce, weights
+from trimtab.core import PlanError, Reference, Requirements, TokenBatch, reduce, weights
 from trimtab.methods.grpo import METHOD, Config
 from trimtab.objectives.advantages import group_normalised
 
@@ -73,8 +73,8 @@ def test_an_answer_has_one_advantage_at_all_its_tokens():
 
 def test_the_reference_is_read_once_and_only_for_a_kl():
     assert plan().advantages.provides == {"advantages"}
-    assert METHOD.wanted(Config()) == Wants()
-    assert METHOD.wanted(Config(kl=0.04)).start
+    assert METHOD.requirements(Config()) == Requirements()
+    assert METHOD.requirements(Config(kl=0.04)).models == (Reference(),)
     assert plan(kl=0.04).advantages.needs == {"reference"}
     with pytest.raises(PlanError, match="GroupAdvantage needs reference, which no rollout signal"):
         METHOD.build(Config(kl=0.04), None)

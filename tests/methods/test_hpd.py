@@ -9,7 +9,7 @@ from torch import Tensor
 
 import tiny
 from tiny_rollouts import Reader
-from trimtab.core import IGNORE, Candidates, PlanError, TokenBatch, reduce, weights
+from trimtab.core import IGNORE, Candidates, PlanError, Teacher, TokenBatch, reduce, weights
 from trimtab.core.draws import inverse_cdf
 from trimtab.methods.hpd import HPD, METHOD, Config, baseline_weights, hpd_weights, label_and_draw
 from trimtab.models.forward import add_objective_forward
@@ -479,7 +479,7 @@ def test_a_plan_without_a_teacher_is_refused():
     nothing = Reader()
     with pytest.raises(PlanError, match="HPD needs the signal teacher"):
         METHOD.build(Config(), None, teacher=nothing)
-    assert METHOD.wanted(Config()).roles == {"teacher"}
+    assert METHOD.requirements(Config()).models == (Teacher(),)
 
 
 # --- several mini-batches a batch -------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 
 import tiny
+from trimtab.core import Aligned, Reference, Requirements
 from trimtab.methods import dpo, sft, trra
 from trimtab.methods.inra import METHOD, Config
 from trimtab.models.forward import add_objective_forward
@@ -97,13 +98,15 @@ def test_the_strength_is_that_of_the_fused_teacher():
 
 
 @pytest.mark.parametrize(
-    ("loss", "roles", "start", "pairs"),
-    [("sft", set(), False, False), ("dpo", set(), True, True), ("trra", {"reference", "aligned"}, False, False)],
+    ("loss", "rows", "models"),
+    [
+        ("sft", "answers", ()),
+        ("dpo", "pairs", (Reference(),)),
+        ("trra", "answers", (Reference("distribution", named=True), Aligned())),
+    ],
 )
-def test_each_loss_asks_for_what_it_reads(loss, roles, start, pairs):
-    wants = METHOD.wanted(Config(loss=loss))
-    assert wants.identity_layer
-    assert (wants.roles, wants.start, wants.pairs) == (roles, start, pairs)
+def test_each_loss_asks_for_what_it_reads(loss, rows, models):
+    assert METHOD.requirements(Config(loss=loss)) == Requirements(rows, "identity_layer", models)
 
 
 @pytest.mark.parametrize(

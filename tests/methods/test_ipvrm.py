@@ -1,4 +1,4 @@
-"""IPVRM: prefix values of the log-ratio to the start, its two means, and its wants."""
+"""IPVRM: prefix values of the log-ratio to the start, its two means, and what it asks for."""
 
 from math import exp, log
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import tiny
-from trimtab.core import TokenBatch, reduce, weights
+from trimtab.core import Reference, Requirements, TokenBatch, reduce, weights
 from trimtab.methods.ipvrm import METHOD, Config
 from trimtab.signals.frozen import FrozenModel
 
@@ -49,9 +49,6 @@ def test_weights_early_and_late_are_of_the_plan():
     assert early < late  # the value is above 0 early in the first answer
 
 
-def test_it_wants_outcomes_and_the_start():
-    wants = METHOD.wanted(Config())
-    assert (wants.outcomes, wants.start, wants.reward_model, wants.scalar_head, wants.pairs) == (
-        True, True, True, False, False,
-    )  # fmt: skip
+def test_it_asks_for_outcomes_and_the_initial_policy():
+    assert METHOD.requirements(Config()) == Requirements("outcomes", "scorer", (Reference(),))
     assert plan().objective.needs == {"reference", "outcome"}

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from tiny_rollouts import Reader
-from trimtab.core import IGNORE, PlanError, Signal, TokenBatch, reduce, weights
+from trimtab.core import IGNORE, PlanError, Signal, Teacher, TokenBatch, reduce, weights
 from trimtab.methods.kd import METHOD, Config
 from trimtab.objectives import divergence as d
 from trimtab.objectives.likelihood import Likelihood
@@ -141,4 +141,4 @@ def test_a_plan_without_a_teacher_is_refused():
     nothing = Reader()
     with pytest.raises(PlanError, match="Match needs the signal teacher"):
         METHOD.build(Config(), None, teacher=nothing)
-    assert METHOD.wanted(Config()).roles == {"teacher"}
+    assert METHOD.requirements(Config()).models == (Teacher(),)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from tiny_rollouts import Reader, rollouts
-from trimtab.core import Candidates, Head, PlanError, TokenBatch, fused_loss, reduce, weights
+from trimtab.core import Candidates, Head, PlanError, Requirements, RewardModel, TokenBatch, fused_loss, reduce, weights
 from trimtab.methods.lco import (
     LCO,
     METHOD,
@@ -549,10 +549,9 @@ def test_its_plan_reads_what_its_settings_need():
     assert METHOD.build(Config(), None).advantages.candidates == 5
     with pytest.raises(PlanError, match="CandidateAdvantages needs reward_model_reference, which no rollout signal"):
         METHOD.build(Config(advantage="dpo_rm"), None, reward_model=Reader("reward_model"))
-    wants = METHOD.wanted(Config(advantage="q_rm"))
-    assert (wants.credit, wants.credit_candidates) == (True, "model")
-    assert METHOD.wanted(Config(advantage="q_rm", candidates="policy")).credit_candidates == "policy"
-    assert (METHOD.wanted(Config()).credit, METHOD.wanted(Config()).credit_candidates) == (False, None)
+    assert METHOD.requirements(Config(advantage="q_rm")).models == (RewardModel("model"),)
+    assert METHOD.requirements(Config(advantage="q_rm", candidates="policy")).models == (RewardModel("policy"),)
+    assert METHOD.requirements(Config()) == Requirements()
     assert [objective(outside=how, **kind).keep for kind in ({}, DENSE) for how in ("remove", "keep")] == [
         False,
         True,

@@ -4,7 +4,7 @@ import torch
 
 import tiny
 from tiny_rollouts import Reader, rollouts
-from trimtab.core import TokenBatch
+from trimtab.core import Teacher, TokenBatch
 from trimtab.methods.opd import METHOD, Config
 from trimtab.objectives.divergence import reverse_kl
 from trimtab.signals.frozen import FrozenModel
@@ -32,11 +32,11 @@ def test_over_all_tokens_that_could_have_been_drawn_its_gradient_is_that_of_the_
 def test_the_teacher_is_read_for_log_probabilities():
     rows = tiny.rows(((3, 5), (1, 1)))
     teacher = tiny.model(seed=3)
-    plan = METHOD.build(Config(), None, teacher=FrozenModel(teacher))
+    plan = METHOD.build(Config(), None, teacher=FrozenModel(teacher, reads="answers"))
     (signal,) = plan.rollout_signals
     with torch.no_grad():
         logits = teacher(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits
     found = signal(None, rows.inputs())["teacher"]
     torch.testing.assert_close(found, TokenBatch.align(logits, rows.labels).logprobs())
-    assert METHOD.wanted(Config()).roles == {"teacher"}
+    assert METHOD.requirements(Config()).models == (Teacher(reads="answers"),)
     assert plan.advantages.needs == {"teacher", "old"}

@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 
 from tiny_rollouts import Reader, rollouts
-from trimtab.core import PlanError
+from trimtab.core import Critic, PlanError, Reference, RewardModel
 from trimtab.methods.ppo import METHOD, Config
 from trimtab.objectives.advantages import gae
 
@@ -73,7 +73,7 @@ def test_the_last_score_is_spread_before_the_scale_or_kept_alone_after_it():
 def test_an_outcome_is_paid_as_it_is_at_the_last_token():
     found = advantages_of(token_reward="outcome", advantage="gae", gamma=1.0, lam=1.0, kl_coef=0.0)
     torch.testing.assert_close(found["returns"], torch.tensor([1.0, 1, 1, -2, -2]))
-    assert METHOD.wanted(Config(token_reward="outcome", advantage="gae")).credit is False
+    assert METHOD.requirements(Config(token_reward="outcome", advantage="gae")).model(RewardModel) is None
     assert plan(token_reward="outcome", advantage="gae").advantages.needs == {"values", "old", "reference"}
 
 
@@ -90,9 +90,9 @@ def test_what_is_paid_at_the_last_token_alone_needs_generalised_advantages(token
 
 
 def test_it_asks_for_what_it_reads_and_clips_at_two_tenths():
-    wants = METHOD.wanted(Config(critic_learning_rate=3e-4))
-    assert (wants.credit, wants.critic, wants.start) == (True, 3e-4, True)
-    assert not METHOD.wanted(Config(kl_coef=0.0)).start
+    required = METHOD.requirements(Config(critic_learning_rate=3e-4))
+    assert required.models == (RewardModel(), Critic(3e-4), Reference())
+    assert METHOD.requirements(Config(kl_coef=0.0)).model(Reference) is None
     objective = plan().objective
     assert (objective.low, objective.high, plan().reduction) == (0.2, 0.2, "token_mean")
     with pytest.raises(PlanError, match="needs token_scores, which no rollout signal"):

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 import tiny
 from tiny_training import trainer
-from trimtab.core import IGNORE, Plan, PlanError, TokenBatch, Wants, reduce, weights
+from trimtab.core import IGNORE, Plan, PlanError, Requirements, TokenBatch, reduce, weights
 from trimtab.methods import sft
 from trimtab.methods.psft import METHOD, PSFT, Config, psft_values
 from trimtab.objectives.likelihood import Likelihood
@@ -235,7 +235,7 @@ def test_a_snapshot_lives_as_long_as_its_window_is_gone_through(settings, every,
     plan = METHOD.build(Config(**settings), None)
     (snapshot,) = plan.signals
     assert snapshot.every == every
-    assert plan.window == window
+    assert METHOD.requirements(Config(**settings)).window == window
     assert plan.reduction == "token_mean"
     assert plan.objective.epsilon == 0.28
 
@@ -243,7 +243,7 @@ def test_a_snapshot_lives_as_long_as_its_window_is_gone_through(settings, every,
 def test_the_defaults_are_the_papers_and_no_other_model_is_wanted():
     config = Config()
     assert (config.epsilon, config.refresh, config.inner_epochs) == (0.28, 8, 1)
-    assert METHOD.wanted(config) == Wants()
+    assert METHOD.requirements(config) == Requirements()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 
 import tiny
-from trimtab.core import TokenBatch
+from trimtab.core import Requirements, TokenBatch
 from trimtab.methods.q_rm import METHOD, Config
 from trimtab.objectives.reward_models import bradley_terry
 
@@ -31,10 +31,9 @@ def test_the_loss_compares_mean_scores_with_beta_and_margin_of_the_paper(head):
     assert not plan.signals
 
 
-def test_it_wants_pairs_and_a_scalar_head_unless_told_otherwise():
-    wants = METHOD.wanted(Config())
-    assert (wants.pairs, wants.scalar_head, wants.reward_model, wants.start) == (True, True, True, False)
-    assert not METHOD.wanted(Config(head="logit")).scalar_head
+def test_it_asks_for_pairs_and_a_scalar_head_unless_told_otherwise():
+    assert METHOD.requirements(Config()) == Requirements("pairs", "scalar_head")
+    assert METHOD.requirements(Config(head="logit")) == Requirements("pairs", "scorer")
 
 
 def test_a_likelihood_of_scores_that_have_none_is_refused():

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from tiny_rollouts import Reader, rollouts
-from trimtab.core import PlanError, TokenBatch, reduce, weights
+from trimtab.core import PlanError, Reference, Requirements, RewardModel, TokenBatch, reduce, weights
 from trimtab.methods.reinforce import METHOD, Config
 from trimtab.objectives.policy_gradient import Reinforce
 
@@ -89,9 +89,8 @@ def test_the_loss_is_the_mean_over_all_tokens_of_advantage_times_log_probability
 
 def test_it_asks_for_what_it_reads():
     assert isinstance(METHOD.build(Config(), None).objective, Reinforce)
-    wants = METHOD.wanted(Config(token_reward="tokens", kl_coef=0.1))
-    assert (wants.credit, wants.start, wants.credit_candidates) == (True, True, None)
-    assert not METHOD.wanted(Config()).credit
+    assert METHOD.requirements(Config(token_reward="tokens", kl_coef=0.1)).models == (RewardModel(), Reference())
+    assert METHOD.requirements(Config()) == Requirements()
     with pytest.raises(PlanError, match="needs reference, token_scores, which no rollout signal"):
         METHOD.build(Config(token_reward="tokens", kl_coef=0.1), None)
 

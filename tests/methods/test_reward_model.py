@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import tiny
-from trimtab.core import TokenBatch
+from trimtab.core import Reference, TokenBatch
 from trimtab.methods.reward_model import IMPLICIT, METHOD, PAIRWISE, Config
 from trimtab.signals.frozen import FrozenModel
 
@@ -51,16 +51,15 @@ def test_each_kind_by_hand(kind):
 
 @pytest.mark.parametrize("kind", WANTED)
 def test_each_kind_asks_for_the_rows_and_models_that_its_plan_reads(kind):
-    wants, plan = METHOD.wanted(Config(kind=kind)), made(kind)
-    assert wants.reward_model
-    assert wants.pairs == (kind in PAIRWISE)
-    assert wants.outcomes == ("outcome" in plan.objective.needs)
-    assert wants.steps == ("rating" in plan.objective.needs)
-    assert wants.start == ("reference" in plan.objective.needs)
-    assert wants.scalar_head == (plan.objective.source == "scalar")
-    assert wants.pairs + wants.outcomes + wants.steps == 1
+    required, plan = METHOD.requirements(Config(kind=kind)), made(kind)
+    assert required.scores
+    assert (required.rows == "pairs") == (kind in PAIRWISE)
+    assert (required.rows == "outcomes") == ("outcome" in plan.objective.needs)
+    assert (required.rows == "steps") == ("rating" in plan.objective.needs)
+    assert (required.model(Reference) is not None) == ("reference" in plan.objective.needs)
+    assert (required.trains == "scalar_head") == (plan.objective.source == "scalar")
 
 
 def test_kinds_without_a_reference_may_read_the_language_model_instead_of_a_head():
-    assert not METHOD.wanted(Config(kind="orm", head="logit")).scalar_head
+    assert METHOD.requirements(Config(kind="orm", head="logit")).trains == "scorer"
     assert METHOD.build(Config(kind="step_prm", head="logprob"), None).objective.leaf == "logprob"

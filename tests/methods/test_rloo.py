@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tiny_rollouts import Reader, rollouts
-from trimtab.core import PlanError, TokenBatch, reduce, weights
+from trimtab.core import PlanError, Reference, Requirements, TokenBatch, reduce, weights
 from trimtab.methods.rloo import METHOD, Config
 
 LENGTHS, V = (3, 1, 4, 2), 7
@@ -58,9 +58,9 @@ def test_where_no_old_policy_is_given_the_gradient_is_the_advantage_times_that_o
     assert losses.metrics["ratio"] == (2, 2)  # the empty answer is none
 
 
-def test_it_wants_the_start_for_its_kl_alone():
-    assert METHOD.wanted(Config()).start
-    assert not METHOD.wanted(Config(kl=0.0)).start
+def test_it_asks_for_the_initial_policy_for_its_kl_alone():
+    assert METHOD.requirements(Config()).models == (Reference(),)
+    assert METHOD.requirements(Config(kl=0.0)) == Requirements()
     assert plan(kl=0.0).advantages.needs == frozenset()
     assert plan().reduction == "sequence_mean"
     with pytest.raises(PlanError, match="LeaveOneOut needs reference, which no rollout signal"):

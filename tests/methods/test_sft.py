@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 import tiny
 from tiny_rollouts import Reader
-from trimtab.core import IGNORE, PlanError, TokenBatch, reduce, weights
+from trimtab.core import IGNORE, PlanError, Reference, Requirements, TokenBatch, reduce, weights
 from trimtab.methods.sft import METHOD, Config
 from trimtab.objectives.likelihood import Likelihood, k3
 from trimtab.signals.frozen import FrozenModel
@@ -43,7 +43,7 @@ def test_the_plan_needs_no_other_model():
     plan = METHOD.build(METHOD.config(), None)
     assert isinstance(plan.objective, Likelihood)
     assert plan.objective.needs == frozenset()
-    assert METHOD.wanted(Config()).roles == frozenset()
+    assert METHOD.requirements(Config()) == Requirements()
 
 
 # --- weights and KL ---------------------------------------------------------------------------------------------
@@ -119,29 +119,30 @@ def test_the_gradient_of_the_kl_pulls_back_towards_the_start():
 
 
 @pytest.mark.parametrize(
-    ("settings", "start", "roles"),
+    ("settings", "models"),
     [
-        ({}, False, set()),
-        ({"weight": "probability"}, False, set()),
-        ({"weight": "ratio"}, True, set()),
-        ({"kl": 0.5}, True, set()),
-        ({"kl": 0.5, "kl_form": "full"}, False, {"reference"}),
-        ({"kl": 0.5, "kl_form": "full", "weight": "ratio"}, False, {"reference"}),
+        ({}, ()),
+        ({"weight": "probability"}, ()),
+        ({"weight": "ratio"}, (Reference(),)),
+        ({"kl": 0.5}, (Reference(),)),
+        ({"kl": 0.5, "kl_form": "full"}, (Reference("distribution", named=True),)),
+        ({"kl": 0.5, "kl_form": "full", "weight": "ratio"}, (Reference("distribution", named=True),)),
     ],
 )
-def test_each_setting_asks_for_what_it_reads_and_its_plan_is_given_it(settings, start, roles):
+def test_each_setting_asks_for_what_it_reads_and_its_plan_is_given_it(settings, models):
     config, rows = Config(**settings), tiny.rows()
-    wants = METHOD.wanted(config)
-    assert (wants.start, wants.roles) == (start, roles)
-    if not (start or roles):
+    assert METHOD.requirements(config) == Requirements(models=models)
+    if not models:
         assert METHOD.build(config, None).signals == ()
         return
-    plan = METHOD.build(config, None, reference=FrozenModel(tiny.model("llama_tied", seed=3), name="reference"))
+    reads = models[0].reads
+    signal = FrozenModel(tiny.model("llama_tied", seed=3), name="reference", reads=reads)
+    plan = METHOD.build(config, None, reference=signal)
     given = plan.signals[0](None, rows.inputs())["reference"]
     policy = torch.randn(13, tiny.VOCAB).requires_grad_()
     values = plan.objective(TokenBatch.from_labels(rows.labels, {"policy": policy, "reference": given})).values
     assert torch.isfinite(values).all()
-    assert isinstance(given, torch.Tensor) == (not roles)  # log-probabilities of the answers, or a whole vocabulary
+    assert isinstance(given, torch.Tensor) == (reads == "answers")
 
 
 def test_the_weight_ratio_needs_the_model_that_training_started_from():

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 import tiny
 from tiny_rollouts import Reader
-from trimtab.core import IGNORE, Plan, PlanError, TokenBatch, reduce, weights
+from trimtab.core import IGNORE, Aligned, Plan, PlanError, Reference, TokenBatch, reduce, weights
 from trimtab.methods.trra import METHOD, Config
 from trimtab.models.forward import add_objective_forward
 from trimtab.objectives.divergence import forward_kl
@@ -115,9 +115,9 @@ def test_the_plan_is_the_forward_kl_to_the_fused_pair_without_temperature_or_cro
 
 @pytest.mark.parametrize(("mask", "every"), [("completion", False), ("all", True)])
 def test_mask_says_whether_prompts_are_learnt_from(mask, every):
-    wants = METHOD.wanted(Config(mask=mask))
-    assert wants.every_token is every
-    assert wants.roles == {"reference", "aligned"}
+    required = METHOD.requirements(Config(mask=mask))
+    assert (required.rows == "every_token") is every
+    assert required.models == (Reference(reads="distribution", named=True), Aligned())
     assert Config().mask == "completion"
 
 

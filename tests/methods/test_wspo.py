@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 
 import tiny
-from trimtab.core import IGNORE, PlanError, TokenBatch, Wants, reduce, weights
+from trimtab.core import IGNORE, PlanError, Reference, Requirements, TokenBatch, WeakPair, reduce, weights
 from trimtab.data.stored import WEAK_DELTA
 from trimtab.methods.wspo import METHOD, WSPO, Config
 from trimtab.models.forward import add_objective_forward
@@ -138,14 +138,14 @@ def step(config: Config, inputs, **models):
     return output, tiny.gradients(policy)
 
 
-def weak(seed: int, name: str, vocab: int = tiny.VOCAB) -> FrozenModel:
-    return FrozenModel(tiny.model("llama_tied", seed=seed, vocab_size=vocab), name=name)
+def weak(seed: int, name: str, vocab: int = tiny.VOCAB, **how) -> FrozenModel:
+    return FrozenModel(tiny.model("llama_tied", seed=seed, vocab_size=vocab), name=name, **how)
 
 
 def weak_ratio() -> torch.Tensor:
     """[B, T]: the weak log-ratio of each token, laid out like the labels."""
     table = torch.zeros(ROWS.labels.shape)
-    found = [weak(s, "w").labels_only()(None, ROWS.inputs())["w"] for s in (4, 3)]
+    found = [weak(s, "w", reads="answers")(None, ROWS.inputs())["w"] for s in (4, 3)]
     table[ROWS.labels != IGNORE] = found[0] - found[1]
     return table
 
@@ -161,7 +161,10 @@ def test_two_live_models_and_a_stored_column_are_the_same(level):
 
 def test_weak_models_may_have_a_vocabulary_of_another_size():
     """Only log-probabilities of the answers are exchanged, each under its own softmax."""
-    models = {"weak_aligned": weak(4, "weak_aligned", 60), "weak_reference": weak(3, "weak_reference", 60)}
+    models = {
+        "weak_aligned": weak(4, "weak_aligned", 60, reads="answers"),
+        "weak_reference": weak(3, "weak_reference", 60, reads="answers"),
+    }
     output, _ = step(Config(), ROWS.inputs(), **models)
     ratio = []
     for model in models.values():
@@ -197,8 +200,8 @@ def test_a_column_takes_the_place_of_the_weak_models():
     plan = METHOD.build(config, None, reference=weak(3, "reference"))
     assert isinstance(plan.signals[1], Column)
     assert plan.objective.needs == {"reference", WEAK_DELTA}
-    assert METHOD.wanted(config) == Wants(start=True, columns=(WEAK_DELTA,))
-    assert METHOD.wanted(Config()) == Wants(start=True, roles=frozenset({"weak_aligned", "weak_reference"}))
+    assert METHOD.requirements(config) == Requirements(columns=(WEAK_DELTA,), models=(Reference(),))
+    assert METHOD.requirements(Config()) == Requirements(models=(Reference(), WeakPair()))
 
 
 def test_weak_models_under_one_name_are_refused():

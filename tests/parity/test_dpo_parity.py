@@ -132,8 +132,8 @@ def test_dpo_with_remembered_log_probabilities_is_trls_with_precomputed_ones(tmp
     assert "ref_chosen_logps" in batch
     rows, policy = our_rows(batch), moved(tiny.model("llama_tied"))
     add_objective_forward(policy)
-    signal = FrozenModel(tiny.model("llama_tied"), name="reference", remember=True)
-    remembered = signal.labels_only()(None, rows.inputs())["reference"]
+    signal = FrozenModel(tiny.model("llama_tied"), name="reference", remember=True, reads="answers")
+    remembered = signal(None, rows.inputs())["reference"]
     sums = TokenBatch.from_labels(rows.labels).row_sum(remembered)
     torch.testing.assert_close(sums[0::2], batch["ref_chosen_logps"], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(sums[1::2], batch["ref_rejected_logps"], rtol=1e-5, atol=1e-5)

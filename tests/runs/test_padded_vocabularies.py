@@ -46,7 +46,7 @@ ROLLOUTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "lco": ({"advantage": "q_rm", "candidates": "model"}, {"reward_model": "ratio"}),
     "lco, policy's": ({"advantage": "q_rm", "candidates": "policy", "loss": "mse"}, {"reward_model": "ratio"}),
     "lco, measured": ({"advantage": "dpo_rm"}, {"reward_model": "ratio"}),
-    "reinforce": ({"credit": "tokens", "center": True}, {"reward_model": "scalar"}),
+    "reinforce": ({"token_reward": "tokens", "center": True}, {"reward_model": "scalar"}),
     "ppo": ({"kl_coef": 0.1}, {"reward_model": "scalar", "reference": "start"}),
     "grpo": ({"kl": 0.1}, {"reference": "start"}),
     "opd": ({}, {"teacher": "start"}),
@@ -113,7 +113,7 @@ def test_a_prompt_with_a_token_that_the_reward_model_does_not_know_is_named(file
     tokenizer = tiny_folder.byte_tokenizer()
     tokenizer.add_tokens(["<new>"])
     tokenizer.save_pretrained(policy)
-    made = tree(files, tmp_path / "run", "reinforce", options={"credit": "tokens", "center": True})
+    made = tree(files, tmp_path / "run", "reinforce", options={"token_reward": "tokens", "center": True})
     made["models"] = {"policy": str(policy), "reward_model": str(files / f"scalar{TOKENS}")}
     made["data"] = {
         "train": tiny_folder.write_jsonl(tmp_path / "tasks.jsonl", [{"prompt": "a"}, {"prompt": "b <new>"}])

@@ -112,7 +112,7 @@ def test_the_folder_of_a_run_is_read_again_as_it_was_trained(finished, kind):
     batch = TokenBatch.from_labels(inputs["labels"], signals)
     chosen = load(method)
     options = chosen.config.model_validate(KINDS[kind][1])
-    given = {"reference": Column("reference_logprobs", "reference")} if chosen.wanted(options).start else {}
+    given = {name: Column("reference_logprobs", name) for name in chosen.requirements(options).provides}
     objective: Any = chosen.build(options, None, **given).objective
     judged = objective.judge(batch, scores)
     samples = [json.loads(line) for line in (finished[kind] / "samples.jsonl").read_text().splitlines()]

@@ -167,10 +167,14 @@ def judges(files, tmp_path_factory) -> dict[str, str]:
 WITH_MODELS = {
     "ppo": {
         "method": "ppo",
-        "options": {"credit": "outcome", "advantage": "gae", "kl_coef": 0.1, "critic_learning_rate": 0.01},
+        "options": {"token_reward": "outcome", "advantage": "gae", "kl_coef": 0.1, "critic_learning_rate": 0.01},
     },
     "ppo of scores": {"method": "ppo", "options": {"critic_learning_rate": 0.01}, "credit": "q_rm"},
-    "reinforce of scores": {"method": "reinforce", "options": {"credit": "tokens", "center": True}, "credit": "q_rm"},
+    "reinforce of scores": {
+        "method": "reinforce",
+        "options": {"token_reward": "tokens", "center": True},
+        "credit": "q_rm",
+    },
     "distrl": {"method": "distrl", "options": {"online": "frozen"}, "credit": "ipvrm"},
     "distrl, kl": {
         "method": "distrl",

@@ -647,13 +647,9 @@ def test_seeds_are_ordinary_runs_one_after_another_that_go_on_with_resume(files,
 
 DISTRIBUTION = '''
 """Keeps near its start: the KL from the model that training started from, over the whole vocabulary."""
-from trimtab.core import Method, MethodConfig, Plan, Wants
+from trimtab.core import Method, Plan, Reference, Requirements
 from trimtab.objectives.divergence import forward_kl
 from trimtab.objectives.matching import Match
-
-
-class Config(MethodConfig):
-    pass
 
 
 def build(config, policy, reference):
@@ -661,7 +657,7 @@ def build(config, policy, reference):
     return Plan(Match(forward_kl, 1.0, 0.5), signals=(reference,))
 
 
-METHOD = Method(paper="none", claim="", equation="", config=Config, build=build, wants=Wants(start="distribution"))
+METHOD = Method(build=build, requires=Requirements(models=(Reference(reads="distribution"),)))
 '''
 
 

@@ -106,7 +106,7 @@ def online(
 ) -> OnlineReward:
     model = tiny.model("llama_tied", 4).to(dtype)
     add_objective_forward(model)
-    reference = FrozenModel(tiny.model("llama_tied", 4), name="reference")
+    reference = FrozenModel(tiny.model("llama_tied", 4), name="reference", reads="answers")
     credit = TokenRewardModel(model, ScoreSpec("ratio", "prefix_mean", 10.0, outcomes=True), reference)
     if kind is OnlinePairReward:
         return kind(credit, learning_rate, beta=0.3, when="before")

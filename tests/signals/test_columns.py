@@ -32,7 +32,6 @@ def test_each_number_stands_at_its_own_answer_token():
 def test_a_column_may_be_given_under_another_name():
     signal = Column("half", "reference")
     assert signal.provides == {"reference"}
-    assert signal.labels_only() is signal
     torch.testing.assert_close(signal(None, batch())["reference"], Column("delta")(None, batch())["delta"] / 2)
 
 

@@ -106,7 +106,6 @@ def test_it_is_named_and_gives_nothing_but_labels():
     _, off = with_lora("llama_tied")
     signal = InitialPolicy(off, name="start")
     assert signal.provides == {"start"}
-    assert signal.labels_only() is signal
 
 
 def test_the_identity_layer_is_unchanged_by_being_passed_over():
@@ -139,7 +138,7 @@ def test_the_whole_distribution_is_that_of_the_base_model(kind, make):
         logits = model(input_ids=ROWS.input_ids, attention_mask=ROWS.attention_mask).logits
     wanted = TokenBatch.align(logits, ROWS.labels).log_softmax()
     policy, off = make(kind)
-    signal = InitialPolicy(off, policy=moved(policy), distribution=True)
+    signal = InitialPolicy(off, policy=moved(policy), reads="distribution")
     found = signal(policy, ROWS.inputs())["reference"]
     batch = TokenBatch.from_labels(ROWS.labels, {"reference": found})
     torch.testing.assert_close(batch.log_softmax(of="reference"), wanted, rtol=1e-4, atol=1e-5)
@@ -149,10 +148,10 @@ def test_the_whole_distribution_is_that_of_the_base_model(kind, make):
 def test_a_head_that_is_trained_is_that_of_the_start_too():
     policy = add_lora(base("gpt2"), {"r": 2, "target_modules": "all-linear", "modules_to_save": ["lm_head"]}, seed=1)
     start = own_logprobs(base("gpt2"), ROWS.inputs())
-    signal = InitialPolicy(policy.disable_adapter, policy=moved(policy), distribution=True)
+    signal = InitialPolicy(policy.disable_adapter, policy=moved(policy), reads="distribution")
     found = TokenBatch.from_labels(ROWS.labels, signal(policy, ROWS.inputs()))
     torch.testing.assert_close(found.logprobs(of="reference"), start, rtol=1e-4, atol=1e-5)
-    only = InitialPolicy(policy.disable_adapter, policy=policy, distribution=True).labels_only()
+    only = InitialPolicy(policy.disable_adapter)
     assert torch.equal(only(policy, ROWS.inputs())["reference"], start)
 
 
@@ -161,7 +160,7 @@ def test_the_gradient_is_that_of_the_policy_alone(make):
     """The start is asked while the policy's own forward runs, and leaves it as it was."""
     policy, off = make("llama_tied")
     moved(policy)
-    signal = InitialPolicy(off, policy=policy, distribution=True)
+    signal = InitialPolicy(off, policy=policy, reads="distribution")
     plan = Plan(Reads(), signals=(signal,))
     output = call_plan(plan, policy.train(), ROWS.inputs())
     output.loss.backward()

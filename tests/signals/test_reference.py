@@ -6,9 +6,8 @@ import pytest
 import torch
 
 import tiny
-from trimtab.core import PlanError, TokenBatch
+from trimtab.core import TokenBatch
 from trimtab.models.forward import add_objective_forward
-from trimtab.signals.columns import Column
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.initial_policy import InitialPolicy
 from trimtab.signals.reference import ReferenceAtCandidates
@@ -40,8 +39,3 @@ def test_it_reads_the_candidates_under_the_start_alone(kind, temperature):
     found = made(policy, {**ROWS.inputs(), "candidate_ids": ids})["reference"]
     torch.testing.assert_close(found, batch.logprobs(ids=ids), rtol=1e-5, atol=1e-5)
     assert made.models == ([start] if kind == "frozen" else [])
-
-
-def test_a_stored_reference_is_refused():
-    with pytest.raises(PlanError, match="says nothing of tokens that were not written; name the model"):
-        ReferenceAtCandidates(Column("reference"))

@@ -32,7 +32,7 @@ def test_updates_and_rows_left_out_are_those_of_the_supervised_trainer(tmp_path,
     seen: list[list[int]] = []
     made = resumes.supervised(tmp_path, seen, per_device_train_batch_size=2, save_strategy="no", **case)
     made.train()
-    epoch = epoch_of(made.args, "supervised", case["number"], made.plan.window)
+    epoch = epoch_of(made.args, "supervised", case["number"], made.window)
     assert updates_asked(made.args, epoch) == made.state.global_step
     updates = iter(seen)
     first = [row for _, batch in zip(range(len(made.get_train_dataloader())), updates) for row in batch]

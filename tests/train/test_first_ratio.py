@@ -27,7 +27,7 @@ class Held(Signal):
     provides = frozenset({"reference"})
 
     def __init__(self, model, off: float = 0.0):
-        self.signal, self.off = FrozenModel(model, name="reference").labels_only(), off
+        self.signal, self.off = FrozenModel(model, name="reference", reads="answers"), off
 
     def __call__(self, policy, inputs):
         return {"reference": self.signal(policy, inputs)["reference"] + self.off}

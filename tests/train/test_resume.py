@@ -99,7 +99,8 @@ def supervised(folder: Path, seen: list[list[int]], number: int = 7, windows: bo
     settings = {"optim": "adamw_torch", "learning_rate": 0.01, "lr_scheduler_type": "linear", "max_grad_norm": 1.0}
     settings |= {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "save_total_limit": None}
     settings |= {"max_steps": -1, "num_train_epochs": 3, "save_strategy": "steps", "save_steps": 1, "logging_steps": 1}
-    made = tiny_training.trainer(folder, plan, policy, rows(number), **{**settings, **training})
+    window = (1, 2) if windows else None
+    made = tiny_training.trainer(folder, plan, policy, rows(number), window=window, **{**settings, **training})
     original = made.compute_loss
 
     def compute_loss(model, inputs, *args, **kwargs):

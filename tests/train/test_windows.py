@@ -64,6 +64,7 @@ def test_training_goes_through_a_window_twice_with_one_snapshot(tmp_path):
         tmp_path,
         plan,
         rows=dataset(),
+        window=(2, 2),
         per_device_train_batch_size=1,
         gradient_accumulation_steps=2,
         max_steps=8,

@@ -84,24 +84,30 @@ def _method(name: str, console: Any) -> None:
     loaded = methods.load(name)
     console.print(methods.summary(name), style="bold", markup=False)
     console.print(f"\n  {loaded.equation}\n\nclaim:  {loaded.claim}\npaper:  {loaded.paper}", markup=False)
-    wants = loaded.wanted(loaded.config())
-    named = [*sorted(wants.roles), *(["reference (the start of training, unless named)"] if wants.start else [])]
-    named += ["credit (a trained reward model)"] if wants.credit else []
-    console.print(f"models: {', '.join(['policy', *named])}", markup=False)
-    tasks = "tasks with an `answer` to judge by; the policy answers them itself"
-    console.print(f"rows:   {tasks if loaded.loop == 'rollouts' else _rows(wants)}\n", markup=False)
+    required = loaded.requirements(loaded.config())
+    console.print(f"models: {', '.join(['policy', *(model.what for model in required.models)])}", markup=False)
+    console.print(f"trains: {TRAINS[required.trains]}", markup=False)
+    console.print(f"rows:   {ROWS['tasks' if loaded.loop == 'rollouts' else required.rows]}\n", markup=False)
     console.print(_options(loaded.config, "options"))
     recipes = [recipe for recipe in shipped() if recipe == f"tiny_{name}"]
     if recipes:
         say(console, f"\ntry it: trimtab train {recipes[0]}")
 
 
-def _rows(wants: Any) -> str:
-    if wants.pairs:
-        return "chosen and rejected answers"
-    if wants.outcomes:
-        return "answers with a label, right or wrong"
-    return "steps of answers with a label each" if wants.steps else "answers"
+ROWS = {
+    "answers": "answers",
+    "every_token": "answers, with prompts learnt from like answers",
+    "pairs": "chosen and rejected answers",
+    "outcomes": "answers with a label, right or wrong",
+    "steps": "steps of answers with a label each",
+    "tasks": "tasks with an `answer` to judge by; the policy answers them itself",
+}
+TRAINS = {
+    "policy": "the policy",
+    "identity_layer": "an identity layer before the policy's first one",
+    "scorer": "a reward model, with the head of the language model",
+    "scalar_head": "a reward model, with a head that scores tokens",
+}
 
 
 def _options(config: Any, prefix: str) -> Any:

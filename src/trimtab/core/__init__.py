@@ -2,14 +2,27 @@
 
 from trimtab.core.batch import IGNORE, Candidates, LazyLogits, TokenBatch, answer_mask, predicting, with_sampled_first
 from trimtab.core.loss import Losses, Objective, Reduction, count, reduce, weights
-from trimtab.core.plan import AdvantageEstimator, Method, MethodConfig, Plan, PlanError, Rollouts, Wants
+from trimtab.core.method import Method, MethodConfig
+from trimtab.core.plan import AdvantageEstimator, Plan, PlanError, Rollouts
+from trimtab.core.requirements import (
+    Aligned,
+    Critic,
+    ModelRequirement,
+    Reference,
+    Requirements,
+    RewardModel,
+    Teacher,
+    WeakPair,
+)
 from trimtab.core.signals import RolloutBatch, Signal, Stateful
 from trimtab.core.vocab import Fused, Head, LabelLogits, LabelLogprobs, fused_loss, label_logprobs
 
 __all__ = [
     "IGNORE",
     "AdvantageEstimator",
+    "Aligned",
     "Candidates",
+    "Critic",
     "Fused",
     "Head",
     "LabelLogits",
@@ -18,16 +31,21 @@ __all__ = [
     "Losses",
     "Method",
     "MethodConfig",
+    "ModelRequirement",
     "Objective",
     "Plan",
     "PlanError",
     "Reduction",
+    "Reference",
+    "Requirements",
+    "RewardModel",
     "RolloutBatch",
     "Rollouts",
     "Signal",
     "Stateful",
+    "Teacher",
     "TokenBatch",
-    "Wants",
+    "WeakPair",
     "answer_mask",
     "count",
     "fused_loss",

@@ -1,10 +1,9 @@
-"""A method, its settings, and the plan that it builds for one run."""
+"""The plan that a method builds for one run, and the advantages of rollouts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from trimtab.common.errors import UserError
@@ -18,30 +17,6 @@ KEPT = frozenset({"old", "normaliser"})
 
 class PlanError(UserError):
     """A plan whose parts do not fit together."""
-
-
-class MethodConfig(BaseModel):
-    """Settings of a method: unknown keys are errors, the text under a field is its help."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True, allow_inf_nan=False)
-
-    def only(self, holds: bool, of: str, *names: str) -> None:
-        """For validators: settings that do nothing under the others are at their defaults.
-
-        Args:
-            holds: whether they do something.
-            of: when they do, in words: "loss: dpo".
-            names: of the settings.
-
-        Raises:
-            ValueError: naming the first one that was changed.
-        """
-        if holds:
-            return
-        for name in names:
-            value, default = getattr(self, name), type(self).model_fields[name].default
-            if value != default:
-                raise ValueError(f"{name} is {value} and would do nothing: it is of {of} alone; leave it out")
 
 
 @dataclass(frozen=True)
@@ -112,8 +87,6 @@ class Plan:
     objective: Objective
     signals: Sequence[Signal] = ()
     reduction: Reduction = "token_mean"
-    window: tuple[int, int] | None = None
-    """(updates, times): the rows of so many updates are gone through so often before the next rows come"""
     advantages: AdvantageEstimator | None = None
     """of a method that learns from rollouts"""
     rollout_signals: Sequence[Signal] = ()
@@ -149,68 +122,3 @@ def _check_kind(part: Any, kind: type) -> None:
         raise PlanError(
             f"{name} is no {kind.__name__}; write class {name}({kind.__name__}), and give an instance of it"
         )
-
-
-@dataclass(frozen=True)
-class Wants:
-    """What a method needs of models and rows before its plan can be built."""
-
-    roles: frozenset[str] = frozenset()
-    """models besides the policy that a recipe must name, such as "teacher\""""
-    start: bool | Literal["distribution"] = False
-    """log-probabilities under the model that training starts from, as the signal "reference", or its whole
-    distribution; a recipe may name another model for it"""
-    identity_layer: bool = False
-    """an identity layer is put before the first one, and nothing else is trained"""
-    pairs: bool = False
-    """rows with a chosen and a rejected answer"""
-    every_token: bool = False
-    """prompts are learnt from like answers"""
-    columns: tuple[str, ...] = ()
-    """columns of the rows with one number for each answer token"""
-    reward_model: bool = False
-    """what is trained scores tokens and is no policy: held-out rows are judged by the objective"""
-    scalar_head: bool = False
-    """a head that gives each token one score takes the place of the language model's"""
-    outcomes: bool = False
-    """rows with a `label` that says whether the answer is right"""
-    steps: bool = False
-    """rows of TRL's stepwise type: `completions`, and a label for each"""
-    credit: bool = False
-    """a trained reward model, whose scores of tokens are the credit, as the reader `credit` of `build`. It provides
-    "token_scores" [N]; with `credit_candidates` instead "credit" [N, K], its log-probabilities (nats) of the
-    candidates, and of a model that is measured from another one "reward_model_reference" [N, K], those of the other"""
-    credit_candidates: Literal["policy", "model"] | None = None
-    """whose likeliest tokens are the candidates; in either case with the policy's log-probabilities of them"""
-    credit_measured: bool = False
-    """of `credit_candidates`: also what the model that it is measured from says of them"""
-    window: tuple[int, int] | None = None
-    """as the plan's"""
-    critic: float | None = None
-    """learning rate of a model that gives each answer token the value of what stands before it, as the reader `critic`
-    of `build`, which provides "values" [N] and learns "returns" [N]"""
-    critic_reduction: Reduction = "token_mean"
-    """of the critic's squared errors in an update"""
-
-
-@dataclass(frozen=True)
-class Method:
-    """What a file in `methods/` exports as METHOD."""
-
-    paper: str
-    """"arXiv:..." or the name of the source"""
-    claim: str
-    """what the paper says it does, in one sentence"""
-    equation: str
-    """the loss of one token, as plain text"""
-    config: type[MethodConfig]
-    build: Callable[..., Plan]
-    """build(config, policy, **models) -> Plan"""
-    wants: Wants | Callable[[Any], Wants] = Wants()
-    """fixed, or by the method's settings"""
-    loop: Literal["supervised", "rollouts"] = "supervised"
-    """learns from rows, or from its own answers to the prompts of rows"""
-
-    def wanted(self, config: MethodConfig) -> Wants:
-        """What these settings need."""
-        return self.wants if isinstance(self.wants, Wants) else self.wants(config)

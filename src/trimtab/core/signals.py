@@ -54,6 +54,8 @@ class Signal:
     """what logits are divided by; the loop sets that of sampling where a "reference" is read for rollouts"""
     vocab: int | None = None
     """ids from here on are padding that another model of the run does not have; the loop sets it for rollouts"""
+    distribution: bool = False
+    """whether it gives whole distributions (`LazyLogits`), which are not read for advantages"""
     chooses: bool = False
     """whether `choose_candidates` names the candidates, and not the policy"""
 

@@ -8,7 +8,7 @@ from trimtab.common import by_file
 from trimtab.common.errors import UserError, check_known
 
 if TYPE_CHECKING:
-    from trimtab.core.plan import Method, Plan
+    from trimtab.core import Method, Plan
 
 _FOLDER = Path(__file__).parent
 
@@ -65,13 +65,13 @@ def plan_of(name: str, policy: Any = None, **options: Any) -> "Plan":
             critic.
     """
     from trimtab.common.errors import check_settings
+    from trimtab.core import Critic, RewardModel
     from trimtab.signals.base import Given
 
     method = load(name)
     config = check_settings(method.config, options, f"method {name}", "", UserError)
-    wants = method.wanted(config)
-    if wants.credit or wants.critic is not None:
-        what = "a reward model" if wants.credit else "a critic"
-        raise UserError(f"method {name} with these options runs {what} on its own answers; train it by a recipe")
-    roles = sorted(wants.roles | ({"reference"} if wants.start else set()))
-    return method.build(config, policy, **{role: Given(role) for role in roles})
+    required = method.requirements(config)
+    for kind, what in ((RewardModel, "a reward model"), (Critic, "a critic")):
+        if required.model(kind):
+            raise UserError(f"method {name} with these options runs {what} on its own answers; train it by a recipe")
+    return method.build(config, policy, **{role: Given(role) for role in required.provides})

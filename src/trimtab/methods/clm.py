@@ -3,7 +3,7 @@
 from pydantic import Field
 from torch import nn
 
-from trimtab.core import Method, MethodConfig, Plan, Wants
+from trimtab.core import Method, MethodConfig, Plan, Reference, Requirements
 from trimtab.objectives.preference import DPO
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.initial_policy import InitialPolicy
@@ -15,7 +15,7 @@ class Config(MethodConfig):
 
 
 def build(config: Config, policy: nn.Module, reference: FrozenModel | InitialPolicy) -> Plan:
-    return Plan(DPO(config.beta), signals=(reference.labels_only(),), reduction="sequence_mean")
+    return Plan(DPO(config.beta), signals=(reference,), reduction="sequence_mean")
 
 
 METHOD = Method(
@@ -24,5 +24,5 @@ METHOD = Method(
     equation="L = DPO on the identity layer;  z = (1 - lambda) z_unaligned + lambda z_aligned",
     config=Config,
     build=build,
-    wants=Wants(start=True, identity_layer=True, pairs=True),
+    requires=Requirements(rows="pairs", trains="identity_layer", models=(Reference(),)),
 )

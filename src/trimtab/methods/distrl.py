@@ -14,14 +14,15 @@ from trimtab.core import (
     MethodConfig,
     Objective,
     Plan,
+    Reference,
+    Requirements,
+    RewardModel,
     Rollouts,
     TokenBatch,
-    Wants,
 )
 from trimtab.objectives.advantages import group_mean, suffix_sums, whitened
 from trimtab.objectives.policy_gradient import clipped, clipped_surrogate, policy_metrics, ratios
 from trimtab.signals.auxiliary import OnlineAnswerReward, OnlinePairReward, OnlinePrefixReward, OnlineReward
-from trimtab.signals.reference import ReferenceAtCandidates
 from trimtab.signals.reward_model import TokenRewardModel
 
 
@@ -280,7 +281,7 @@ def online(config: Config, scores: TokenRewardModel) -> OnlineReward:
 
 def build(config: Config, policy: nn.Module, reward_model: Any, reference: Any = None) -> Plan:
     learning = [] if config.online == "frozen" else [online(config, reward_model.reward_model)]
-    read = [reward_model, *([ReferenceAtCandidates(reference)] if reference else [])]
+    read = [reward_model, *([reference] if reference else [])]
     return Plan(DistRL(config), advantages=TokenValues(config), rollout_signals=(*learning, *read))
 
 
@@ -291,6 +292,8 @@ METHOD = Method(
     "weighted by pi_old(c);  A_t(c) = beta log phi(c)/pi_old(c) / sigma_V",
     config=Config,
     build=build,
-    wants=lambda config: Wants(credit=True, credit_candidates="policy", start=config.kl > 0),
+    requires=lambda config: Requirements(
+        models=(RewardModel(candidates="policy"), *([Reference(reads="candidates")] if config.kl else []))
+    ),
     loop="rollouts",
 )

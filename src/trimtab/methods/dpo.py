@@ -3,7 +3,7 @@
 from pydantic import Field
 from torch import nn
 
-from trimtab.core import Method, MethodConfig, Plan, Wants
+from trimtab.core import Method, MethodConfig, Plan, Reference, Requirements
 from trimtab.objectives.preference import DPO
 from trimtab.signals.columns import Column
 from trimtab.signals.frozen import FrozenModel
@@ -16,7 +16,7 @@ class Config(MethodConfig):
 
 
 def build(config: Config, policy: nn.Module, reference: FrozenModel | InitialPolicy | Column) -> Plan:
-    return Plan(DPO(config.beta), signals=(reference.labels_only(),), reduction="sequence_mean")
+    return Plan(DPO(config.beta), signals=(reference,), reduction="sequence_mean")
 
 
 METHOD = Method(
@@ -25,5 +25,5 @@ METHOD = Method(
     equation="L = -log sigma(beta (sum_t log pi/pi_ref(chosen) - sum_t log pi/pi_ref(rejected)))",
     config=Config,
     build=build,
-    wants=Wants(start=True, pairs=True),
+    requires=Requirements(rows="pairs", models=(Reference(),)),
 )

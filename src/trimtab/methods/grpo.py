@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import nn
 
-from trimtab.core import AdvantageEstimator, Method, MethodConfig, Plan, Rollouts, Wants
+from trimtab.core import AdvantageEstimator, Method, MethodConfig, Plan, Reference, Requirements, Rollouts
 from trimtab.objectives.advantages import group_normalised
 from trimtab.objectives.policy_gradient import PolicyGradient
 from trimtab.signals.frozen import FrozenModel
@@ -55,7 +55,7 @@ def build(config: Config, policy: nn.Module, reference: FrozenModel | InitialPol
         ),
         reduction="token_mean" if config.mean == "token" else "sequence_mean",
         advantages=GroupAdvantage(config.scale_rewards == "group", config.kl > 0),
-        rollout_signals=(reference.labels_only(),) if reference else (),
+        rollout_signals=(reference,) if reference else (),
     )
 
 
@@ -67,6 +67,6 @@ METHOD = Method(
     "A = (reward - mean) / (std + 1e-4) over the group",
     config=Config,
     build=build,
-    wants=lambda config: Wants(start=config.kl > 0),
+    requires=lambda config: Requirements(models=(Reference(),) if config.kl else ()),
     loop="rollouts",
 )

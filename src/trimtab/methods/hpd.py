@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from trimtab.core import Losses, Method, MethodConfig, Objective, Plan, TokenBatch, Wants
+from trimtab.core import Losses, Method, MethodConfig, Objective, Plan, Requirements, Teacher, TokenBatch
 from trimtab.core.draws import inverse_cdf
 from trimtab.objectives.policy_gradient import clipped, clipped_surrogate, ratios
 from trimtab.signals.frozen import FrozenModel
@@ -172,5 +172,5 @@ METHOD = Method(
     "of several mini-batches min(r w, clip(r, 1 - epsilon, 1 + epsilon_high) w) for w log q,  r = q / q_before",
     config=Config,
     build=build,
-    wants=Wants(roles=frozenset({"teacher"})),
+    requires=Requirements(models=(Teacher(),)),
 )

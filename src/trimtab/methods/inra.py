@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from torch import nn
 
-from trimtab.core import Method, MethodConfig, Plan, Wants
+from trimtab.core import Aligned, Method, MethodConfig, Plan, Reference, Requirements
 from trimtab.objectives.divergence import forward_kl
 from trimtab.objectives.likelihood import Likelihood
 from trimtab.objectives.matching import Match
@@ -32,14 +32,18 @@ def build(config: Config, policy: nn.Module, reference: Any = None, aligned: Any
     if config.loss == "sft":
         return Plan(Likelihood())
     if config.loss == "dpo":
-        return Plan(DPO(config.beta), signals=(reference.labels_only(),), reduction="sequence_mean")
+        return Plan(DPO(config.beta), signals=(reference,), reduction="sequence_mean")
     return Plan(Match(forward_kl, 1.0, 0.0), signals=(FusedTeacher(reference, aligned, config.strength),))
 
 
-def wants(config: Config) -> Wants:
-    if config.loss == "trra":
-        return Wants(roles=frozenset({"reference", "aligned"}), identity_layer=True)
-    return Wants(start=config.loss == "dpo", pairs=config.loss == "dpo", identity_layer=True)
+def requires(config: Config) -> Requirements:
+    match config.loss:
+        case "trra":
+            models = (Reference(reads="distribution", named=True), Aligned())
+            return Requirements(trains="identity_layer", models=models)
+        case "dpo":
+            return Requirements(rows="pairs", trains="identity_layer", models=(Reference(),))
+    return Requirements(trains="identity_layer")
 
 
 METHOD = Method(
@@ -48,5 +52,5 @@ METHOD = Method(
     equation="L = SFT, DPO or KL(fused || pi) on the identity layer;  z = (1 - lambda) z_unaligned + lambda z_aligned",
     config=Config,
     build=build,
-    wants=wants,
+    requires=requires,
 )

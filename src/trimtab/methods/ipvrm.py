@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
-from trimtab.core import Method, MethodConfig, Plan, Wants
+from trimtab.core import Method, MethodConfig, Plan, Reference, Requirements
 from trimtab.objectives.reward_models import Outcomes, logistic
 from trimtab.signals.columns import Column, Outcome
 from trimtab.signals.frozen import FrozenModel
@@ -28,7 +28,7 @@ def build(config: Config, policy: nn.Module, reference: FrozenModel | InitialPol
     link = partial(logistic, margin=config.margin)
     return Plan(
         Outcomes("ratio", "prefix_mean", link, beta=config.beta, weighting=config.weighting),
-        signals=(reference.labels_only(), Outcome()),
+        signals=(reference, Outcome()),
         reduction="token_mean" if config.mean == "token" else "sequence_mean",
     )
 
@@ -39,5 +39,5 @@ METHOD = Method(
     equation="L_t = -[y log sigma(v_t - m) + (1 - y) log sigma(-(v_t + m))], v_t = beta/t sum_{i<=t} log pi/pi_start",
     config=Config,
     build=build,
-    wants=Wants(start=True, outcomes=True, reward_model=True),
+    requires=Requirements(rows="outcomes", trains="scorer", models=(Reference(),)),
 )

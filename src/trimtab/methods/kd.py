@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import nn
 
-from trimtab.core import Method, MethodConfig, Plan, Wants
+from trimtab.core import Method, MethodConfig, Plan, Requirements, Teacher
 from trimtab.objectives import divergence as d
 from trimtab.objectives.matching import Match
 from trimtab.signals.frozen import FrozenModel
@@ -46,5 +46,5 @@ METHOD = Method(
     equation="L_t = (1 - c) D(p_t, q_t) - c log q(y_t)",
     config=Config,
     build=build,
-    wants=Wants(roles=frozenset({"teacher"})),
+    requires=Requirements(models=(Teacher(),)),
 )

@@ -16,9 +16,10 @@ from trimtab.core import (
     MethodConfig,
     Objective,
     Plan,
+    Requirements,
+    RewardModel,
     Rollouts,
     TokenBatch,
-    Wants,
 )
 from trimtab.objectives.advantages import group_normalised
 from trimtab.objectives.divergence import forward_kl
@@ -331,6 +332,12 @@ def build(config: Config, policy: nn.Module, reward_model: Any = None) -> Plan:
     )
 
 
+def requires(config: Config) -> Requirements:
+    if not config.dense:
+        return Requirements()
+    return Requirements(models=(RewardModel(config.candidates, measured=config.advantage == "dpo_rm"),))
+
+
 METHOD = Method(
     paper="arXiv:2603.00963",
     claim="A loss that is convex in the logits, and whose gradient vanishes at its target, makes several epochs on the "
@@ -340,10 +347,6 @@ METHOD = Method(
     "z* = z_old + A / beta",
     config=Config,
     build=build,
-    wants=lambda config: Wants(
-        credit=config.dense,
-        credit_candidates=config.candidates if config.dense else None,
-        credit_measured=config.advantage == "dpo_rm",
-    ),
+    requires=requires,
     loop="rollouts",
 )

@@ -3,7 +3,7 @@
 from pydantic import Field
 from torch import nn
 
-from trimtab.core import AdvantageEstimator, Method, MethodConfig, Plan, Rollouts, Wants
+from trimtab.core import AdvantageEstimator, Method, MethodConfig, Plan, Requirements, Rollouts, Teacher
 from trimtab.objectives.policy_gradient import PolicyGradient
 from trimtab.signals.frozen import FrozenModel
 
@@ -24,9 +24,7 @@ class LogRatio(AdvantageEstimator):
 
 
 def build(config: Config, policy: nn.Module, teacher: FrozenModel) -> Plan:
-    return Plan(
-        PolicyGradient(config.epsilon, config.epsilon), advantages=LogRatio(), rollout_signals=(teacher.labels_only(),)
-    )
+    return Plan(PolicyGradient(config.epsilon, config.epsilon), advantages=LogRatio(), rollout_signals=(teacher,))
 
 
 METHOD = Method(
@@ -35,6 +33,6 @@ METHOD = Method(
     equation="L_t = -min(r_t A_t, clip(r_t, 1 - epsilon, 1 + epsilon) A_t),  A_t = log p(y_t) - log q_old(y_t)",
     config=Config,
     build=build,
-    wants=Wants(roles=frozenset({"teacher"})),
+    requires=Requirements(models=(Teacher(reads="answers"),)),
     loop="rollouts",
 )

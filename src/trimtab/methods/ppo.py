@@ -5,7 +5,17 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from trimtab.core import AdvantageEstimator, Method, MethodConfig, Plan, Rollouts, Wants
+from trimtab.core import (
+    AdvantageEstimator,
+    Critic,
+    Method,
+    MethodConfig,
+    Plan,
+    Reference,
+    Requirements,
+    RewardModel,
+    Rollouts,
+)
 from trimtab.objectives.advantages import at_last, gae, kl_penalised, standardised
 from trimtab.objectives.policy_gradient import PolicyGradient
 from trimtab.objectives.reward_models import gather
@@ -94,12 +104,18 @@ class TokenAdvantages(AdvantageEstimator):
 
 
 def build(config: Config, policy: nn.Module, critic: Any, reward_model: Any = None, reference: Any = None) -> Plan:
-    given = [critic, reward_model, reference.labels_only() if reference else None]
+    given = [critic, reward_model, reference]
     return Plan(
         PolicyGradient(config.epsilon, config.epsilon),
         advantages=TokenAdvantages(config),
         rollout_signals=[signal for signal in given if signal is not None],
     )
+
+
+def requires(config: Config) -> Requirements:
+    critic = Critic(config.critic_learning_rate, "token_mean" if config.critic_mean == "token" else "sequence_mean")
+    scores = () if config.token_reward == "outcome" else (RewardModel(),)
+    return Requirements(models=(*scores, critic, *([Reference()] if config.kl_coef else [])))
 
 
 METHOD = Method(
@@ -109,11 +125,6 @@ METHOD = Method(
     "R_t = score_t / std - kl_coef |log-ratio|;  or generalised advantages",
     config=Config,
     build=build,
-    wants=lambda config: Wants(
-        credit=config.token_reward != "outcome",
-        critic=config.critic_learning_rate,
-        critic_reduction="token_mean" if config.critic_mean == "token" else "sequence_mean",
-        start=config.kl_coef > 0,
-    ),
+    requires=requires,
     loop="rollouts",
 )

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from trimtab.core import Losses, Method, MethodConfig, Objective, Plan, Reduction, TokenBatch, Wants
+from trimtab.core import Losses, Method, MethodConfig, Objective, Plan, Reduction, Requirements, TokenBatch
 from trimtab.objectives.policy_gradient import ratios
 from trimtab.signals.snapshot import PolicySnapshot
 
@@ -123,7 +123,6 @@ def build(config: Config, policy: nn.Module) -> Plan:
         PSFT(config.epsilon, config.warmup_sft_steps),
         signals=(snapshot,),
         reduction=REDUCTIONS[config.loss_agg],
-        window=window(config),
     )
 
 
@@ -133,5 +132,5 @@ METHOD = Method(
     equation="L_t = -min(r_t, 1 + epsilon),  r = pi(y) / pi_snapshot(y)",
     config=Config,
     build=build,
-    wants=lambda config: Wants(window=window(config)),
+    requires=lambda config: Requirements(window=window(config)),
 )

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import nn
 
-from trimtab.core import Method, MethodConfig, Plan, Wants
+from trimtab.core import Method, MethodConfig, Plan, Requirements
 from trimtab.objectives.reward_models import Pairs, bradley_terry
 
 
@@ -33,8 +33,8 @@ def build(config: Config, policy: nn.Module) -> Plan:
     return Plan(Pairs(config.head, "mean", link, nll=config.nll), reduction="sequence_mean")
 
 
-def wants(config: Config) -> Wants:
-    return Wants(pairs=True, reward_model=True, scalar_head=config.head == "scalar")
+def requires(config: Config) -> Requirements:
+    return Requirements(rows="pairs", trains="scalar_head" if config.head == "scalar" else "scorer")
 
 
 METHOD = Method(
@@ -43,5 +43,5 @@ METHOD = Method(
     equation="L = -log sigma(beta (mean_t z_t(chosen) - mean_t z_t(rejected)) - margin)",
     config=Config,
     build=build,
-    wants=wants,
+    requires=requires,
 )

@@ -6,7 +6,17 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from trimtab.core import AdvantageEstimator, Method, MethodConfig, Plan, Rollouts, TokenBatch, Wants
+from trimtab.core import (
+    AdvantageEstimator,
+    Method,
+    MethodConfig,
+    Plan,
+    Reference,
+    Requirements,
+    RewardModel,
+    Rollouts,
+    TokenBatch,
+)
 from trimtab.objectives.advantages import group_mean, kl_penalised, leave_one_out, standardised
 from trimtab.objectives.policy_gradient import Reinforce
 from trimtab.objectives.reward_models import gather
@@ -72,9 +82,13 @@ class ScoreAdvantages(AdvantageEstimator):
 
 
 def build(config: Config, policy: nn.Module, reward_model: Any = None, reference: Any = None) -> Plan:
-    given = [reward_model, reference.labels_only() if reference else None]
-    read = [signal for signal in given if signal is not None]
+    read = [signal for signal in (reward_model, reference) if signal is not None]
     return Plan(Reinforce(), advantages=ScoreAdvantages(config), rollout_signals=read)
+
+
+def requires(config: Config) -> Requirements:
+    scores = [RewardModel()] if config.token_reward == "tokens" else []
+    return Requirements(models=(*scores, *([Reference()] if config.kl_coef else [])))
 
 
 METHOD = Method(
@@ -84,6 +98,6 @@ METHOD = Method(
     "and their mean at the answer's last token",
     config=Config,
     build=build,
-    wants=lambda config: Wants(credit=config.token_reward == "tokens", start=config.kl_coef > 0),
+    requires=requires,
     loop="rollouts",
 )

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from torch import nn
 
-from trimtab.core import Method, MethodConfig, Plan, Wants
+from trimtab.core import Method, MethodConfig, Plan, Reference, Requirements
 from trimtab.objectives.reward_models import (
     Outcomes,
     Pairs,
@@ -62,7 +62,7 @@ def build(config: Config, policy: nn.Module, reference: Any = None) -> Plan:
             objective = Outcomes("ratio", "sum", logistic, beta=config.beta)
         case "step_prm":
             objective = StepRatings(config.head)
-    signals: list[Any] = [reference.labels_only()] if config.kind in IMPLICIT else []
+    signals: list[Any] = [reference] if config.kind in IMPLICIT else []
     if "outcome" in objective.needs:
         signals.append(Outcome())
     if "rating" in objective.needs:
@@ -70,15 +70,11 @@ def build(config: Config, policy: nn.Module, reference: Any = None) -> Plan:
     return Plan(objective, signals=signals, reduction="sequence_mean")
 
 
-def wants(config: Config) -> Wants:
-    return Wants(
-        start=config.kind in IMPLICIT,
-        pairs=config.kind in PAIRWISE,
-        steps=config.kind == "step_prm",
-        outcomes=config.kind not in (*PAIRWISE, "step_prm"),
-        reward_model=True,
-        scalar_head=config.kind not in IMPLICIT and config.head == "scalar",
-    )
+def requires(config: Config) -> Requirements:
+    rows = "pairs" if config.kind in PAIRWISE else "steps" if config.kind == "step_prm" else "outcomes"
+    if config.kind in IMPLICIT:
+        return Requirements(rows, trains="scorer", models=(Reference(),))
+    return Requirements(rows, trains="scalar_head" if config.head == "scalar" else "scorer")
 
 
 METHOD = Method(
@@ -87,5 +83,5 @@ METHOD = Method(
     equation="orm: L = -log sigma(z_T(chosen) - z_T(rejected)); the others by `kind`",
     config=Config,
     build=build,
-    wants=wants,
+    requires=requires,
 )

@@ -5,7 +5,18 @@ from typing import Any
 from pydantic import Field
 from torch import nn
 
-from trimtab.core import AdvantageEstimator, Losses, Method, MethodConfig, Objective, Plan, Rollouts, TokenBatch, Wants
+from trimtab.core import (
+    AdvantageEstimator,
+    Losses,
+    Method,
+    MethodConfig,
+    Objective,
+    Plan,
+    Reference,
+    Requirements,
+    Rollouts,
+    TokenBatch,
+)
 from trimtab.objectives.advantages import leave_one_out
 from trimtab.objectives.policy_gradient import clipped, clipped_surrogate, ratios
 from trimtab.objectives.reward_models import gather
@@ -64,7 +75,7 @@ def build(config: Config, policy: nn.Module, reference: Any = None) -> Plan:
         WholeAnswers(config.epsilon, config.epsilon_high or config.epsilon),
         reduction="sequence_mean",
         advantages=LeaveOneOut(config.kl),
-        rollout_signals=(reference.labels_only(),) if reference else (),
+        rollout_signals=(reference,) if reference else (),
     )
 
 
@@ -75,6 +86,6 @@ METHOD = Method(
     "A = R - mean of the other answers' R,  R = reward - kl log pi_old(y) / pi_start(y)",
     config=Config,
     build=build,
-    wants=lambda config: Wants(start=config.kl > 0),
+    requires=lambda config: Requirements(models=(Reference(),) if config.kl else ()),
     loop="rollouts",
 )

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from torch import nn
 
-from trimtab.core import Method, MethodConfig, Plan, Wants
+from trimtab.core import Method, MethodConfig, Plan, Reference, Requirements
 from trimtab.objectives.likelihood import Likelihood
 
 
@@ -18,7 +18,7 @@ class Config(MethodConfig):
     kl: float = Field(0.0, ge=0)
     """Coefficient of KL(policy || start), the baseline SFT-KL; 0.5 in the PSFT paper."""
     kl_form: Literal["k3", "full"] = "k3"
-    """The KL is estimated from the answer token, or summed over the vocabulary, which wants models.reference."""
+    """The KL is estimated from the answer token, or summed over the vocabulary, which needs models.reference."""
 
     @model_validator(mode="after")
     def _nothing_idle(self) -> "Config":
@@ -29,15 +29,13 @@ class Config(MethodConfig):
 
 def build(config: Config, policy: nn.Module, reference: Any = None) -> Plan:
     objective = Likelihood(config.weight, cap=config.cap, kl=config.kl, full_kl=config.kl_form == "full")
-    if not objective.needs:
-        return Plan(objective)
-    return Plan(objective, signals=(reference if config.kl and config.kl_form == "full" else reference.labels_only(),))
+    return Plan(objective, signals=(reference,) if objective.needs else ())
 
 
-def wants(config: Config) -> Wants:
+def requires(config: Config) -> Requirements:
     if config.kl and config.kl_form == "full":
-        return Wants(roles=frozenset({"reference"}))
-    return Wants(start=bool(config.kl) or config.weight == "ratio")
+        return Requirements(models=(Reference(reads="distribution", named=True),))
+    return Requirements(models=(Reference(),) if config.kl or config.weight == "ratio" else ())
 
 
 METHOD = Method(
@@ -46,5 +44,5 @@ METHOD = Method(
     equation="L_t = -sg(w_t) log q(y_t) + c KL(q || q_start), with w = 1 and c = 0 unless asked for",
     config=Config,
     build=build,
-    wants=wants,
+    requires=requires,
 )

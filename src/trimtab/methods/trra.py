@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import nn
 
-from trimtab.core import Method, MethodConfig, Plan, Wants
+from trimtab.core import Aligned, Method, MethodConfig, Plan, Reference, Requirements
 from trimtab.objectives.divergence import forward_kl
 from trimtab.objectives.matching import Match
 from trimtab.objectives.positions import PositionAxis
@@ -46,5 +46,8 @@ METHOD = Method(
     equation="L_t = KL(softmax((1 - lambda) h_reference + lambda h_aligned) || pi) - nll_coef log pi(y_t)",
     config=Config,
     build=build,
-    wants=lambda config: Wants(roles=frozenset({"reference", "aligned"}), every_token=config.mask == "all"),
+    requires=lambda config: Requirements(
+        rows="every_token" if config.mask == "all" else "answers",
+        models=(Reference(reads="distribution", named=True), Aligned()),
+    ),
 )

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from torch import nn
 
-from trimtab.core import Losses, Method, MethodConfig, Objective, Plan, TokenBatch, Wants
+from trimtab.core import Losses, Method, MethodConfig, Objective, Plan, Reference, Requirements, TokenBatch, WeakPair
 from trimtab.data.stored import WEAK_DELTA
 from trimtab.signals.columns import Column
 from trimtab.signals.frozen import FrozenModel
@@ -61,13 +61,13 @@ def build(
     weak_aligned: FrozenModel | None = None,
     weak_reference: FrozenModel | None = None,
 ) -> Plan:
-    signals: list[Any] = [reference.labels_only()]
+    signals: list[Any] = [reference]
     if config.weak == "column":
         signals.append(Column(WEAK_DELTA))
     else:
         assert weak_aligned is not None
         assert weak_reference is not None
-        signals += [weak_aligned.labels_only(), weak_reference.labels_only()]
+        signals += [weak_aligned, weak_reference]
     by_row = config.level == "sequence_mean" or config.mean == "row"
     return Plan(
         WSPO(config.gamma, config.level, config.weak == "column", config.nll_coef),
@@ -76,10 +76,10 @@ def build(
     )
 
 
-def wants(config: Config) -> Wants:
+def requires(config: Config) -> Requirements:
     if config.weak == "column":
-        return Wants(start=True, columns=(WEAK_DELTA,))
-    return Wants(start=True, roles=frozenset({"weak_aligned", "weak_reference"}))
+        return Requirements(columns=(WEAK_DELTA,), models=(Reference(),))
+    return Requirements(models=(Reference(), WeakPair()))
 
 
 METHOD = Method(
@@ -89,5 +89,5 @@ METHOD = Method(
     "- nll_coef log pi(y_t)",
     config=Config,
     build=build,
-    wants=wants,
+    requires=requires,
 )

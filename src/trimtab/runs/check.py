@@ -1,12 +1,15 @@
 """Whether a recipe holds what its method needs, and pydantic's verdict as one line that names the key."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import AliasChoices, BaseModel, ValidationError
 
 from trimtab.common.errors import nearest
-from trimtab.runs.recipe import FROZEN, STORED, Cut, Recipe, RecipeError
+from trimtab.runs.recipe import FROZEN, Cut, Recipe, RecipeError
+
+if TYPE_CHECKING:
+    from trimtab.core import Requirements
 
 
 def check_plainly(recipe: Recipe, where: str) -> None:
@@ -37,22 +40,8 @@ def check_method(recipe: Recipe, where: str) -> None:
         raise RecipeError(f"{where}: {error}") from error
     options = validate(method.config, recipe.options, where, ("options",), of=f"options of {recipe.method}")
     recipe.options = options.model_dump()
-    wanted = method.wanted(options)
-    for role in sorted(wanted.roles):
-        if getattr(recipe.models, role, None) is None:
-            raise RecipeError(
-                f"{where}: method {recipe.method} needs models.{role}; add it, for example: {role}: smollm2-135m"
-            )
-    if recipe.models.reference == STORED and ("reference" in wanted.roles or wanted.start == "distribution"):
-        raise RecipeError(
-            f"{where}: method {recipe.method} reads whole distributions of models.reference, and a column holds only "
-            "what it says of the answers; name the model"
-        )
-    used = wanted.roles | ({"reference"} if wanted.start else set())
-    for role in FROZEN:
-        if getattr(recipe.models, role) is not None and role != "teacher" and role not in used:  # evaluations read it
-            raise RecipeError(f"{where}: method {recipe.method} does not use models.{role}; leave it out")
-    _check_loop(recipe, method.loop == "rollouts", wanted.credit, where)
+    _check_models(recipe, method.requirements(options), where)
+    _check_loop(recipe, method.loop == "rollouts", where)
     if isinstance(recipe.models.policy, Cut) and recipe.models.policy.source == "teacher" and not recipe.models.teacher:
         raise RecipeError(f"{where}: models.policy is made from the teacher, but models.teacher is missing")
     _check_training(recipe, method.loop, where)
@@ -70,7 +59,18 @@ def _check_training(recipe: Recipe, loop: Any, where: str) -> None:
         raise RecipeError(f"{where}: {error}") from error
 
 
-def _check_loop(recipe: Recipe, rollouts: bool, credit: bool, where: str) -> None:
+def _check_models(recipe: Recipe, required: "Requirements", where: str) -> None:
+    named = recipe.models.model_dump()
+    for model in required.models:
+        if fault := model.fault(named):
+            raise RecipeError(f"{where}: method {recipe.method} {fault}")
+    for role in (*FROZEN, "reward_model"):
+        if named[role] is not None and role != "teacher" and role not in required.keys:  # evaluations read a teacher
+            options = " with these options" if role == "reward_model" else ""
+            raise RecipeError(f"{where}: method {recipe.method}{options} does not use models.{role}; leave it out")
+
+
+def _check_loop(recipe: Recipe, rollouts: bool, where: str) -> None:
     if rollouts and not recipe.reward:
         raise RecipeError(
             f"{where}: method {recipe.method} learns from its own answers and needs a reward to judge them by; add it, "
@@ -78,15 +78,6 @@ def _check_loop(recipe: Recipe, rollouts: bool, credit: bool, where: str) -> Non
         )
     if recipe.reward and not rollouts:
         raise RecipeError(f"{where}: method {recipe.method} learns from the rows' answers; leave out reward")
-    if credit and recipe.models.reward_model is None:
-        raise RecipeError(
-            f"{where}: method {recipe.method} with these options needs models.reward_model, the folder of a "
-            "trained reward model"
-        )
-    if recipe.models.reward_model is not None and not credit:
-        raise RecipeError(
-            f"{where}: method {recipe.method} with these options does not use models.reward_model; leave it out"
-        )
     check_minutes(recipe, recipe.minutes, where)
 
 

@@ -1,25 +1,20 @@
 """What a run needs, checked and loaded; nothing has been written yet."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedTokenizerBase
 
 from trimtab import __version__
 from trimtab.common import fingerprint, processes, user_code
 from trimtab.common.environment import environment
 from trimtab.common.terminal import say
-from trimtab.core import Method, Plan, Wants
+from trimtab.core import Method, Plan
 from trimtab.data import stored
 from trimtab.data.chat import date_facts
 from trimtab.data.collate import Collator
@@ -27,18 +22,17 @@ from trimtab.data.rows import RATING, Prepared
 from trimtab.decoding._config import described
 from trimtab.evals.runner import EvalSpec, eval_spec
 from trimtab.models import loading, noise
-from trimtab.models.adapter_saving import remember_initial
-from trimtab.models.adapter_starts import base_is_whole, off_is_start, start_logits
-from trimtab.models.adapters import add_lora, check_settings
+from trimtab.models.adapter_starts import off_is_start
+from trimtab.models.adapters import check_settings
 from trimtab.models.ends import settle
-from trimtab.models.forward import add_objective_forward, crop_to
-from trimtab.models.identity_layer import bypass, identity_layer, insert_identity_layer, train_only_identity_layer
+from trimtab.models.forward import crop_to
 from trimtab.models.masters import train_in_float32
-from trimtab.models.scalar_head import add_score_forward, as_critic, with_scalar_head
 from trimtab.objectives.reward_models import RewardObjective
 from trimtab.rewards import verifiable as rewards
+from trimtab.runs.models import LoadedModels, load_signals
 from trimtab.runs.policy import (
     Shared,
+    changed,
     load_shared,
     make_policy,
     marks,
@@ -47,17 +41,14 @@ from trimtab.runs.policy import (
     policy_vocab,
     shown,
 )
-from trimtab.runs.recipe import FROZEN, STORED, Models, Recipe, policy_source
+from trimtab.runs.recipe import FROZEN, STORED, Recipe
+from trimtab.runs.reward_model import check_eval, reward_notes, score_spec
 from trimtab.runs.rows import adopt_run_date, check_asked, check_ids, check_tasks, prepare_pairs, prepare_source
 from trimtab.runs.run_folder import RunError
 from trimtab.runs.signature import dtypes, models_facts, own_code, rewarded, suite_facts
-from trimtab.signals.auxiliary import ValueModel
 from trimtab.signals.base import common_vocab, models_of
-from trimtab.signals.candidates import RewardModelAtCandidates
-from trimtab.signals.columns import Column
 from trimtab.signals.frozen import FrozenModel
-from trimtab.signals.initial_policy import InitialPolicy
-from trimtab.signals.reward_model import ScoreSpec, TokenRewardModel, load_reward_model, score_spec_of
+from trimtab.signals.reward_model import ScoreSpec, TokenRewardModel
 from trimtab.train import settings
 from trimtab.train.epochs import Epoch, epoch_of, updates_asked
 from trimtab.train.rollouts import check_buffer, rollout_config
@@ -75,17 +66,19 @@ class Job:
     train: Prepared
     heldout: Prepared | None
     heldout_signals: list[FrozenModel]
-    """the teacher, if there is one, and the start of training, if drift is measured"""
+    """the teacher, if there is one, and the initial policy, if the KL to it is measured"""
     collator: Collator
     signature: dict[str, str]
     notes: list[str]
+    window: tuple[int, int] | None
+    """see `Requirements.window`"""
     epoch: Epoch
     """what becomes of the training rows each time that they are gone through"""
     updates: int
     """that the recipe asks for"""
     questions: dict[str, EvalSpec] = field(default_factory=dict)
     """of the suites that the policy is asked before and after training"""
-    reading: ScoreSpec | None = None
+    score_spec: ScoreSpec | None = None
     """of a reward model: how its scores are to be read"""
     rewards: list[Any] = field(default_factory=list)
     """of a method that learns from its own answers: what they are worth"""
@@ -114,214 +107,229 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
     """Check and load everything that a run needs, cheapest first; nothing is written.
 
     Raises:
-        ValueError: a subclass that names what is wrong.
+        UserError: a subclass that names what is wrong.
     """
-    models = recipe.models
-    method, options, wants = method_of(recipe)
-    args = settings.build(recipe.training, Path(recipe.output), recipe.seed, method.loop)  # TRL's own checks come first
-    processes.check_group(args.world_size)
-    if method.loop == "rollouts":
-        check_buffer(args)
-    if models.lora is not None:
-        check_settings(models.lora)
-    judges = [rewards.load(one.name, correct=one.correct, incorrect=one.incorrect) for one in recipe.reward]
-    questions = {
-        name: eval_spec(
-            name, how.options, prompt=how.prompt, mode=how.mode, limit=how.limit, max_new_tokens=how.max_new_tokens
-        )
-        for name, how in recipe.eval.suites.items()
-    }
-    _check_eval(recipe, wants)
-    tokenizer = policy_tokenizer(recipe)
-    adopt_run_date(recipe, tokenizer)
-    notes = []
-    vocab = own_vocab = policy_vocab(recipe, tokenizer)
-    frozen_roles = (*FROZEN, *(["reward_model"] if wants.credit else []))
-    names = {role: getattr(models, role) for role in frozen_roles if getattr(models, role) not in (None, STORED)}
-    vocabularies = {}
-    for role, name in names.items():
-        vocabularies[role], message = loading.check_vocabulary(
-            tokenizer, vocab, name, role, trust_remote_code=models.trust_remote_code
-        )
-        if message:
-            notes.append(message)
-            say(console, message)
-        vocab = min(vocab, vocabularies[role])
-    train = prepare_source(recipe, "train", tokenizer, console=console)
-    epoch = epoch_of(args, method.loop, len(train.rows), wants.window)
-    if epoch.note:
-        notes.append(epoch.note)
-        say(console, epoch.note)
-    held = prepare_source(recipe, "heldout", tokenizer, console=console) if recipe.data.heldout else None
-    pairs = prepare_pairs(recipe, tokenizer)
-    if isinstance(pairs, str):
-        notes.append(pairs)
-        say(console, pairs)
-        pairs = None
-    for note in [note for prepared in filter(None, (train, held)) for note in prepared.notes()]:
-        notes.append(note)
-        say(console, note)
+    builder = _Builder(recipe, shared, console)
+    builder.check()
+    builder.prepare_rows()
+    builder.load_models()
+    builder.build_plan()
+    return builder.job()
 
-    if method.loop == "rollouts":
-        for judge in judges:
-            for prepared in filter(None, (train, held)):
-                rewards.check_rows(judge, prepared.rows, prepared.source)
-        check_tasks(train, held, {r: n for r, n in vocabularies.items() if n < own_vocab}, tokenizer, recipe)
-    else:
-        check_ids(train, held, {"policy": own_vocab, **vocabularies}, tokenizer)
-        if pairs is not None:
-            check_ids(pairs, None, {"policy": own_vocab, **vocabularies}, tokenizer)
-    for note in check_asked(recipe, tokenizer, own_vocab, train, held, questions, args):
-        notes.append(note)
-        say(console, note)
 
-    frozen = {
-        role: load_shared(shared, name, models.frozen_dtype, models.trust_remote_code)
-        for role, name in names.items()
-        if role != "reward_model"
-    }
-    policy = make_policy(recipe, shared)
-    notes += [note for model in (*frozen.values(), policy) for note in loading.notes(model)]
-    ending = settle(policy, tokenizer)
-    if ending is not None:
-        notes.append(ending)
-        say(console, ending)
-    prints = {role: fingerprint.of_model(model) for role, model in frozen.items()}
-    trained = fingerprint.of_model(policy)
-    if models.reference == STORED and not stored.models(recipe.data.train)["reference"].endswith(trained):
-        notes.append(
-            f"the stored reference is {stored.models(recipe.data.train)['reference']}, "
-            f"not the model that training starts from ({trained})"
-        )
-        say(console, notes[-1])
-    if wants.reward_model:
-        for note in _reward_notes(train, prints.get("reference"), trained):
-            notes.append(note)
-            say(console, note)
-    needs_copy = wants.start and models.reference is None and models.lora is None and not wants.identity_layer
-    needs_copy = needs_copy or (wants.critic is not None and not wants.credit)
-    start = deepcopy(policy) if needs_copy or recipe.eval.kl_to_initial else None
-    off: Callable[[], AbstractContextManager] | None = None
-    if wants.identity_layer:
-        policy = insert_identity_layer(policy)
-        train_only_identity_layer(policy)
-        off = partial(bypass, policy)
-    if wants.scalar_head:
-        policy = with_scalar_head(policy, recipe.seed)
-        add_score_forward(policy)
-    else:
-        add_objective_forward(policy)
-    if models.lora is not None:
-        before = start_logits(policy)
-        policy = add_lora(
-            policy, models.lora, recipe.seed, only=identity_layer(policy) if wants.identity_layer else None
-        )
-        around = off is not None  # around its identity layer a policy is its start, whatever the adapter does
-        off = partial(bypass, policy) if around else policy.disable_adapter
-        if not base_is_whole(policy, before):
-            remember_initial(policy)
-        if wants.start and models.reference is None and not around and not off_is_start(policy, before):
-            off, start = None, start or make_policy(recipe, shared)
-            notes.append(
+class _Builder:
+    """Gathers a job in the order of its methods; each reads what those before it have found."""
+
+    def __init__(self, recipe: Recipe, shared: Shared, console: Console):
+        self.recipe, self.shared, self.console = recipe, shared, console
+        self.method, self.options, self.required = method_of(recipe)
+        self.rollouts = self.method.loop == "rollouts"
+        self.notes: list[str] = []
+
+    def note(self, *texts: str | None) -> None:
+        """What the user should know, at once and in the run folder."""
+        for text in filter(None, texts):
+            self.notes.append(text)
+            say(self.console, text)
+
+    def check(self) -> None:
+        """What needs neither rows nor models."""
+        recipe = self.recipe
+        self.args = settings.build(recipe.training, Path(recipe.output), recipe.seed, self.method.loop)
+        processes.check_group(self.args.world_size)
+        if self.rollouts:
+            check_buffer(self.args)
+        if recipe.models.lora is not None:
+            check_settings(recipe.models.lora)
+        self.rewards = [rewards.load(one.name, correct=one.correct, incorrect=one.incorrect) for one in recipe.reward]
+        self.suites = {
+            name: eval_spec(
+                name, how.options, prompt=how.prompt, mode=how.mode, limit=how.limit, max_new_tokens=how.max_new_tokens
+            )
+            for name, how in recipe.eval.suites.items()
+        }
+        check_eval(recipe, self.required)
+
+    def prepare_rows(self) -> None:
+        """Rows as token ids, held against what all models can read."""
+        recipe, tokenizer = self.recipe, policy_tokenizer(self.recipe)
+        self.tokenizer = tokenizer
+        adopt_run_date(recipe, tokenizer)
+        self.own_vocab = policy_vocab(recipe, tokenizer)
+        self._check_vocabularies()
+        self.train = prepare_source(recipe, "train", tokenizer, console=self.console)
+        self.epoch = epoch_of(self.args, self.method.loop, len(self.train.rows), self.required.window)
+        self.note(self.epoch.note)
+        named = recipe.data.heldout
+        self.held = prepare_source(recipe, "heldout", tokenizer, console=self.console) if named else None
+        pairs = prepare_pairs(recipe, tokenizer)
+        self.note(pairs if isinstance(pairs, str) else None)
+        self.pairs = None if isinstance(pairs, str) else pairs
+        prepared = [one for one in (self.train, self.held) if one is not None]
+        self.note(*(note for one in prepared for note in one.notes()))
+        if self.rollouts:
+            for reward in self.rewards:
+                for one in prepared:
+                    rewards.check_rows(reward, one.rows, one.source)
+            smaller = {role: size for role, size in self.vocabularies.items() if size < self.own_vocab}
+            check_tasks(self.train, self.held, smaller, tokenizer, recipe)
+        else:
+            known = {"policy": self.own_vocab, **self.vocabularies}
+            check_ids(self.train, self.held, known, tokenizer)
+            if self.pairs is not None:
+                check_ids(self.pairs, None, known, tokenizer)
+        self.note(*check_asked(recipe, tokenizer, self.own_vocab, self.train, self.held, self.suites, self.args))
+
+    def _check_vocabularies(self) -> None:
+        models = self.recipe.models
+        named = {role: getattr(models, role) for role in (*FROZEN, "reward_model")}
+        self.named = {role: name for role, name in named.items() if name not in (None, STORED)}
+        self.vocab, self.vocabularies = self.own_vocab, {}
+        for role, name in self.named.items():
+            self.vocabularies[role], message = loading.check_vocabulary(
+                self.tokenizer, self.vocab, name, role, trust_remote_code=models.trust_remote_code
+            )
+            self.note(message)
+            self.vocab = min(self.vocab, self.vocabularies[role])
+
+    def load_models(self) -> None:
+        """The policy with what is trained of it, and the models that the recipe names."""
+        recipe, models, required = self.recipe, self.recipe.models, self.required
+        frozen = {
+            role: load_shared(self.shared, name, models.frozen_dtype, models.trust_remote_code)
+            for role, name in self.named.items()
+            if role != "reward_model"
+        }
+        policy = make_policy(recipe, self.shared)
+        self.notes += [note for model in (*frozen.values(), policy) for note in loading.notes(model)]
+        self.note(settle(policy, self.tokenizer))
+        self.prints = {role: fingerprint.of_model(model) for role, model in frozen.items()}
+        self.trained = fingerprint.of_model(policy)
+        if models.reference == STORED:
+            was = stored.models(recipe.data.train)["reference"]
+            if not was.endswith(self.trained):
+                self.note(f"the stored reference is {was}, not the model that training starts from ({self.trained})")
+        if required.scores:
+            self.note(*reward_notes(self.train, self.prints.get("reference"), self.trained))
+        asked = {model.initial(models.model_dump()) for model in required.models}
+        aside = models.lora is not None or required.trains == "identity_layer"
+        copied = "copied" in asked or ("read" in asked and not aside)
+        initial = deepcopy(policy) if copied or recipe.eval.kl_to_initial else None
+        policy, off, before = changed(policy, recipe, required.trains)
+        if "read" in asked and before is not None and not off_is_start(policy, before):
+            off, initial = None, initial or make_policy(recipe, self.shared)
+            self.note(
                 "the adapter's settings change the model's own weights, so that the start is kept as a second model"
             )
-            say(console, notes[-1])
+        self.policy = policy
+        self.models = LoadedModels(recipe, self.shared, frozen, policy, off, initial)
 
-    given: dict[str, Any] = {}
-    remember = models.teacher_cache == "memory"
-    if models.reference == STORED:
-        given["reference"] = Column(stored.REFERENCE, "reference")
-    held_signals = []
-    for role, model in frozen.items():
-        if role == "teacher":
-            held_signals.append(_teacher_signal(shared, model, remember))
-        if role in wants.roles or (role == "reference" and wants.start):
-            shares = role == "teacher" and method.loop == "supervised"  # of own answers it reads the labels alone
-            given[role] = held_signals[0] if shares else FrozenModel(model, name=role, remember=remember)
-    if wants.start and "reference" not in given:
-        whole = wants.start == "distribution"
-        given["reference"] = (
-            InitialPolicy(off, policy=policy, distribution=whole) if off else _frozen_copy(start, "reference", recipe)
+    def build_plan(self) -> None:
+        """The method's plan, and what is read of held-out rows besides."""
+        recipe, loaded = self.recipe, self.models
+        self.heldout_signals = [loaded.teacher()] if "teacher" in loaded.frozen else []
+        signals = load_signals(self.required, loaded)
+        if recipe.eval.kl_to_initial:
+            self.heldout_signals.append(loaded.initial_signal("start"))
+        self.plan = self.method.build(self.options, self.policy, **signals)
+        self._check_plan()
+        columns = stored.vocabulary(recipe.data.train) if self.required.columns else None
+        _crop(self.policy, self.plan, self.heldout_signals, columns)
+        if train_in_float32(self.policy):
+            self.note(
+                f"trained weights are kept in float32 and products computed in models.dtype, {recipe.models.dtype}, to "
+                "which model/ is rounded in the end"
+            )
+        if not any(parameter.requires_grad for parameter in self.policy.parameters()):
+            named = shown(recipe.models.policy)
+            raise RunError(f"{named}: no parameter of the policy would be trained; change models.lora")
+        self.dropout, note = _dropout(recipe, self.plan, self.policy)
+        self.note(note)
+
+    def _check_plan(self) -> None:
+        """The plan is of the kind that the method says it is."""
+        name = self.recipe.method
+        if not isinstance(self.plan, Plan):
+            raise RunError(f"method {name}: build returned {type(self.plan).__name__}, expected a Plan")
+        if (self.plan.advantages is not None) != self.rollouts:
+            loop = "rollouts" if self.plan.advantages else "supervised"
+            raise RunError(f"method {name} has loop {self.method.loop!r}, and its plan is of loop {loop!r}; say which")
+        for signal in self.plan.rollout_signals:
+            if signal.distribution:
+                raise RunError(
+                    f"method {name} reads whole distributions for advantages ({', '.join(signal.provides)}), which "
+                    'would not fit into memory; ask for the answers: reads="answers"'
+                )
+        if self.required.scores and not isinstance(self.plan.objective, RewardObjective):
+            raise RunError(
+                f"method {name} trains a reward model, and its objective is no RewardObjective; derive it from "
+                "trimtab.objectives.reward_models.RewardObjective"
+            )
+
+    def _signature(self) -> dict[str, str]:
+        recipe, models, loaded = self.recipe, self.recipe.models, self.models
+        of_rows = fingerprint.of_each if self.rollouts else fingerprint.of_rows
+        rows_name, held_name = (of_rows(one.rows) if one else "none" for one in (self.train, self.held))
+        scores = loaded.signals.get("reward_model")
+        code = own_code(recipe, self.rewards, self.suites, (self.policy, *loaded.frozen.values()))
+        columns = bool(self.required.columns)
+        generation = rollout_config(self.args, *marks(self.policy, self.tokenizer)) if self.rollouts else None
+        lines: dict[str, str | None] = {
+            "trimtab": __version__,
+            "method": recipe.method,
+            "options": str(recipe.options),
+            "seed": str(recipe.seed),
+            "policy": f"{shown(models.policy)} {self.trained}",
+            **{role: f"{getattr(models, role)} {found}" for role, found in self.prints.items()},
+            "reward_model": f"{models.reward_model} {fingerprint.of_model(scores.models[0])}" if scores else None,
+            "embedding": f"{self.own_vocab} rows, models.resize" if models.resize else None,
+            "trained parameters": f"{sum(p.numel() for p in self.policy.parameters() if p.requires_grad):,}",
+            "tokenizer": fingerprint.of_tokenizer(self.tokenizer),
+            "chat template": fingerprint.of_text(str(self.tokenizer.chat_template)),
+            **date_facts(self.tokenizer),
+            "training data": f"{recipe.data.train} {rows_name}",
+            "reward": rewarded(recipe, self.rewards) if self.rewards else None,
+            "code": user_code.described(code),
+            "stored columns": models_facts(stored.models(recipe.data.train)) if columns else None,
+            "held-out data": f"{recipe.data.heldout} {held_name}",
+            **{f"suite {name}": suite_facts(of) for name, of in self.suites.items()},
+            "dtype": dtypes(recipe),
+            **self.dropout,
+            "generation": described(generation) if generation else None,
+            "reduction": self.plan.reduction,
+            "processes": str(self.args.world_size),
+            **environment(),
+        }
+        return {name: line for name, line in lines.items() if line is not None}
+
+    def job(self) -> Job:
+        """All of it."""
+        recipe, required, reference = self.recipe, self.required, self.prints.get("reference")
+        columns = (*required.columns, *((RATING,) if required.rows == "steps" else ()))
+        pad: Any = self.tokenizer.pad_token_id
+        reads_start = any(model.initial({}) == "read" for model in required.models)
+        return Job(
+            recipe,
+            self.method,
+            self.plan,
+            self.policy,
+            self.tokenizer,
+            self.train,
+            self.held,
+            self.heldout_signals,
+            Collator(int(pad or 0), self.vocab, required.rows == "every_token", columns),
+            self._signature(),
+            self.notes,
+            required.window,
+            self.epoch,
+            updates_asked(self.args, self.epoch),
+            self.suites,
+            score_spec(recipe, self.plan, self.trained, reference) if required.scores else None,
+            self.rewards,
+            self.pairs,
+            reads_start and _starts_from(recipe, reference, self.trained),
+            self.args,
         )
-    if recipe.eval.kl_to_initial:
-        held_signals.append(_frozen_copy(start, "start", recipe))
-    if wants.credit:
-        given["reward_model"] = _reward_model(models, wants)
-    if wants.critic is not None:
-        begun = given["reward_model"].models[0] if wants.credit else start
-        assert begun is not None
-        critic = as_critic(deepcopy(begun), recipe.seed)
-        given["critic"] = ValueModel(critic, wants.critic, reduction=wants.critic_reduction)
-    plan = method.build(options, policy, **given)
-    _crop(policy, plan, held_signals, stored.vocabulary(recipe.data.train) if wants.columns else None)
-    if train_in_float32(policy):
-        notes.append(
-            f"trained weights are kept in float32 and products computed in models.dtype, {models.dtype}, to which "
-            "model/ is rounded in the end"
-        )
-        say(console, notes[-1])
-    if not any(parameter.requires_grad for parameter in policy.parameters()):
-        raise RunError(f"{shown(models.policy)}: no parameter of the policy would be trained; change models.lora")
-    dropped, note = _dropout(recipe, plan, policy)
-    if note:
-        notes.append(note)
-        say(console, note)
-    of_rows = fingerprint.of_each if method.loop == "rollouts" else fingerprint.of_rows
-    rows_name, held_name = (of_rows(one.rows) if one else "none" for one in (train, held))
-    signature = {
-        "trimtab": __version__,
-        "method": recipe.method,
-        "options": str(recipe.options),
-        "seed": str(recipe.seed),
-        "policy": f"{shown(models.policy)} {trained}",
-        **{role: f"{getattr(models, role)} {found}" for role, found in prints.items()},
-        **(
-            {"reward_model": f"{models.reward_model} {fingerprint.of_model(given['reward_model'].models[0])}"}
-            if wants.credit
-            else {}
-        ),
-        **({"embedding": f"{own_vocab} rows, models.resize"} if models.resize else {}),
-        "trained parameters": f"{sum(p.numel() for p in policy.parameters() if p.requires_grad):,}",
-        "tokenizer": fingerprint.of_tokenizer(tokenizer),
-        "chat template": fingerprint.of_text(str(tokenizer.chat_template)),
-        **date_facts(tokenizer),
-        "training data": f"{recipe.data.train} {rows_name}",
-        **({"reward": rewarded(recipe, judges)} if judges else {}),
-        "code": user_code.described(own_code(recipe, judges, questions, (policy, *frozen.values()))),
-        **({"stored columns": models_facts(stored.models(recipe.data.train))} if wants.columns else {}),
-        "held-out data": f"{recipe.data.heldout} {held_name}",
-        **{f"suite {name}": suite_facts(of) for name, of in questions.items()},
-        "dtype": dtypes(recipe),
-        **dropped,
-        **({"generation": described(rollout_config(args, *marks(policy, tokenizer)))} if judges else {}),
-        "reduction": plan.reduction,
-        "processes": str(args.world_size),
-        **environment(),
-    }
-    columns = (*wants.columns, *((RATING,) if wants.steps else ()))
-    collator = Collator(int(tokenizer.pad_token_id or 0), vocab, wants.every_token, columns)  # type: ignore[arg-type]
-    reading = _reading(recipe, plan, trained, prints.get("reference")) if wants.reward_model else None
-    return Job(
-        recipe,
-        method,
-        plan,
-        policy,
-        tokenizer,
-        train,
-        held,
-        held_signals,
-        collator,
-        signature,
-        notes,
-        epoch,
-        updates_asked(args, epoch),
-        questions,
-        reading,
-        judges,
-        pairs,
-        wants.start and _starts_from(recipe, prints.get("reference"), trained),
-        args,
-    )
 
 
 def _crop(policy: Any, plan: Plan, heldout: Sequence[FrozenModel], stored: int | None) -> None:
@@ -338,15 +346,6 @@ def _crop(policy: Any, plan: Plan, heldout: Sequence[FrozenModel], stored: int |
         crop_to(model, common_vocab([model]))
     for model in (policy, *models_of(one for one in parts if not isinstance(one, TokenRewardModel))):
         crop_to(model, min(vocab, stored or vocab))
-
-
-def _reward_model(models: Models, wants: Wants) -> TokenRewardModel | RewardModelAtCandidates:
-    """The reward model whose scores the advantages are made of."""
-    assert models.reward_model is not None
-    found = load_reward_model(models.reward_model, dtype=models.frozen_dtype)
-    if wants.credit_candidates is None:
-        return found.scores_as_trained()
-    return RewardModelAtCandidates(found, wants.credit_candidates == "model", wants.credit_measured)
 
 
 def _dropout(recipe: Recipe, plan: Plan, policy: Any) -> tuple[dict[str, str], str]:
@@ -376,70 +375,6 @@ def _starts_from(recipe: Recipe, reference: str | None, start: str) -> bool:
     if models.reference == STORED:
         return stored.models(recipe.data.train)["reference"].endswith(start)
     return models.reference is None or reference == start
-
-
-def _reward_notes(train: Prepared, reference: str | None, start: str) -> list[str]:
-    """What the user of a reward model should know of its rows, and of its reference by the models' fingerprints."""
-    notes, counts = [], train.counts
-    cut = counts.no_end + counts.truncated
-    if cut:
-        notes.append(
-            f"{cut / counts.kept:.1%} of the rows hold an answer without its end token, where most of it is known"
-        )
-    if reference not in (None, start):
-        notes.append(
-            f"the reference is {reference} and training starts from {start}: values do not begin at 0; leave out "
-            "models.reference to measure from the start"
-        )
-    return notes
-
-
-def _reading(recipe: Recipe, plan: Plan, start: str, reference: str | None) -> ScoreSpec:
-    """How the reward model that comes out of this run is read.
-
-    Args:
-        start: fingerprint of the model that training starts from.
-        reference: fingerprint of the frozen model that the recipe names, if any.
-    """
-    models = recipe.models
-    policy = (
-        models.policy
-        if isinstance(models.policy, str)
-        else {"from": policy_source(recipe), "layers": models.policy.layers}
-    )
-    place, name = (policy, start) if reference is None else (models.reference, reference)
-    if models.reference == STORED:
-        stored_place, _, name = stored.models(recipe.data.train)["reference"].rpartition(" ")
-        place = policy if name == start else stored_place
-    if "reference" not in plan.objective.needs:
-        place = name = None
-    assert isinstance(plan.objective, RewardObjective)
-    return score_spec_of(plan.objective, reference=place, reference_fingerprint=name, method=recipe.method)
-
-
-def _check_eval(recipe: Recipe, wants: Wants) -> None:
-    """A reward model is held against rows and asked nothing.
-
-    Raises:
-        RunError: naming the setting.
-    """
-    asked = {"kl_to_initial": recipe.eval.kl_to_initial, "prompts": recipe.eval.prompts, "suites": recipe.eval.suites}
-    for name in [name for name, value in asked.items() if value and wants.reward_model]:
-        raise RunError(f"eval.{name}: {recipe.method} trains a reward model, which answers nothing; leave it out")
-
-
-def _teacher_signal(shared: Shared, teacher: PreTrainedModel, remember: bool) -> FrozenModel:
-    """One for all stages, with what it remembers."""
-    key = (id(teacher), remember)
-    if key not in shared.teachers:
-        shared.teachers[key] = FrozenModel(teacher, remember=remember)
-    return shared.teachers[key]
-
-
-def _frozen_copy(start: PreTrainedModel | None, name: str, recipe: Recipe) -> FrozenModel:
-    assert start is not None
-    model = loading.cast(start, recipe.models.frozen_dtype)
-    return FrozenModel(model, name=name, remember=recipe.models.teacher_cache == "memory")
 
 
 def move_frozen(job: Job, device: torch.device) -> None:

@@ -1,6 +1,9 @@
 """The policy of a recipe: its method, tokenizer, vocabulary and weights."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from transformers import (
@@ -9,12 +12,19 @@ from transformers import (
 )
 
 from trimtab import methods
-from trimtab.core import Method, MethodConfig, Wants
+from trimtab.core import Method, MethodConfig, Requirements
+from trimtab.core.requirements import Trained
 from trimtab.data import stored
 from trimtab.models import loading
+from trimtab.models.adapter_saving import remember_initial
+from trimtab.models.adapter_starts import base_is_whole, start_logits
+from trimtab.models.adapters import add_lora
 from trimtab.models.ends import end_tokens
+from trimtab.models.forward import add_objective_forward
 from trimtab.models.growth import grow_embedding, num_tokens
+from trimtab.models.identity_layer import bypass, identity_layer, insert_identity_layer, train_only_identity_layer
 from trimtab.models.quantised import check_policy
+from trimtab.models.scalar_head import add_score_forward, with_scalar_head
 from trimtab.models.student import asked_layers, keep_layers
 from trimtab.runs.recipe import STORED, Cut, Recipe, policy_source
 from trimtab.runs.run_folder import RunError
@@ -29,14 +39,14 @@ class Shared:
     teachers: dict[Any, FrozenModel] = field(default_factory=dict)
 
 
-def method_of(recipe: Recipe) -> tuple[Method, MethodConfig, Wants]:
-    """The recipe's method, its settings, and what they want of models and rows."""
+def method_of(recipe: Recipe) -> tuple[Method, MethodConfig, Requirements]:
+    """The recipe's method, its settings, and what they ask for."""
     method = methods.load(recipe.method)
     options = method.config.model_validate(recipe.options)
-    wants = method.wanted(options)
+    required = method.requirements(options)
     if recipe.models.reference == STORED:
-        wants = replace(wants, columns=(*wants.columns, stored.REFERENCE))
-    return method, options, wants
+        required = replace(required, columns=(*required.columns, stored.REFERENCE))
+    return method, options, required
 
 
 def policy_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
@@ -74,7 +84,7 @@ def make_policy(recipe: Recipe, shared: Shared) -> PreTrainedModel:
             name,
             dtype=models.dtype,
             trust_remote_code=models.trust_remote_code,
-            needs_head=not method_of(recipe)[2].scalar_head,
+            needs_head=method_of(recipe)[2].trains != "scalar_head",
         )
         check_policy(model, models.lora is not None, name)
         return _resized(model, recipe)
@@ -94,6 +104,36 @@ def _resized(policy: PreTrainedModel, recipe: Recipe) -> PreTrainedModel:
     if recipe.models.resize:
         grow_embedding(policy, num_tokens(policy_tokenizer(recipe)), recipe.seed)
     return policy
+
+
+def changed(
+    policy: PreTrainedModel, recipe: Recipe, trains: Trained
+) -> tuple[Any, Callable[[], AbstractContextManager] | None, Any]:
+    """The policy with what is trained of it: an identity layer, a scalar head, an adapter.
+
+    Returns:
+        The policy; a context under which it is the initial policy, where what is trained can be switched off; and
+        where an adapter alone does that, logits of before, see `off_is_start`.
+    """
+    off, lora = None, recipe.models.lora
+    if trains == "identity_layer":
+        policy = insert_identity_layer(policy)
+        train_only_identity_layer(policy)
+        off = partial(bypass, policy)
+    if trains == "scalar_head":
+        policy = with_scalar_head(policy, recipe.seed)
+        add_score_forward(policy)
+    else:
+        add_objective_forward(policy)
+    if lora is None:
+        return policy, off, None
+    before = start_logits(policy)
+    adapted = add_lora(policy, lora, recipe.seed, only=identity_layer(policy) if off is not None else None)
+    if not base_is_whole(adapted, before):
+        remember_initial(adapted)
+    if off is not None:  # around its identity layer a policy is its start, whatever the adapter does
+        return adapted, partial(bypass, adapted), None
+    return adapted, adapted.disable_adapter, before
 
 
 def marks(policy: Any, tokenizer: Any) -> tuple[tuple[int, ...], int | None]:

@@ -13,7 +13,7 @@ from trimtab import __version__
 from trimtab.common import fingerprint
 from trimtab.common.environment import environment
 from trimtab.common.progress import num_tokens, watched
-from trimtab.core import IGNORE, answer_mask
+from trimtab.core import IGNORE, Reference, WeakPair, answer_mask
 from trimtab.data import stored
 from trimtab.data.collate import Collator, length_sorted
 from trimtab.data.rows import REJECTED, prefixes, prepare, sequences
@@ -26,17 +26,18 @@ from trimtab.runs.recipe import STORED, Recipe, policy_source
 from trimtab.runs.rows import check_ids, column_facts, prepare_source
 from trimtab.signals.frozen import FrozenModel
 
-WEAK: tuple[str, ...] = ("weak_reference", "weak_aligned")
+WEAK = tuple(reversed(WeakPair.keys))
 LogProbs = dict[int, list[Tensor]]
 """row id -> log-probabilities of the answer tokens of its sequences, one model's"""
 
 
 def columns_of(recipe: Recipe) -> dict[str, tuple[str, ...]]:
     """column -> roles of the frozen models whose log-probabilities of the answers it can replace in training."""
-    _, _, wants = method_of(recipe)
-    found = {stored.WEAK_DELTA: WEAK} if wants.roles.issuperset(WEAK) else {}
-    if wants.start and wants.start != "distribution" and recipe.models.reference != STORED:
-        found[stored.REFERENCE] = ("reference",)
+    required = method_of(recipe)[2]
+    found = {stored.WEAK_DELTA: WEAK} if required.model(WeakPair) else {}
+    reference = required.model(Reference)
+    if reference is not None and reference.reads == "answers" and recipe.models.reference != STORED:
+        found[stored.REFERENCE] = Reference.keys
     return found
 
 
@@ -71,14 +72,14 @@ def frozen_columns(
         gc.collect()  # the model is gone before the next one comes
 
     rows = load_rows(source)[: recipe.data.rows]
-    _, _, wants = method_of(recipe)
+    pairs = method_of(recipe)[2].rows == "pairs"
     whole = prepare(
         rows,
         tokenizer,
         max_length=10**9,
         source=source,
         end_ids=end_tokens(tokenizer),
-        pairs=wants.pairs,
+        pairs=pairs,
         turns=recipe.data.turns,
         chat=recipe.data.chat,
     )  # answers uncut
@@ -87,7 +88,7 @@ def frozen_columns(
         place = made.setdefault(whole.number(row) - 1, {})
         for name, values in _columns(row, columns, logprobs).items():
             place[name] = [*place.get(name, []), *values]
-    nothing = {prefix + name: [] for prefix in (("", REJECTED) if wants.pairs else ("",)) for name in columns}
+    nothing = {prefix + name: [] for prefix in (("", REJECTED) if pairs else ("",)) for name in columns}
     meta = {
         "columns": list(columns),
         "models": names,
@@ -119,7 +120,7 @@ def _label_logprobs(
 ) -> tuple[LogProbs, str]:
     """Log-probabilities under one model, over the ids below `vocab`, and how the model is named."""
     model, name = _load(recipe, role)
-    signal = FrozenModel(model, name=role).labels_only()
+    signal = FrozenModel(model, name=role, reads="answers")
     crop_to(model, vocab)
     found: LogProbs = {}
     for inputs in batches:

@@ -42,13 +42,13 @@ def prepare_source(
     source, limit = getattr(recipe.data, which), recipe.data.rows if which == "train" else recipe.data.heldout_rows
     rows = load_rows(source)
     max_length = recipe.training.get("max_length", 1024)
-    method, _, wants = method_of(recipe)
+    method, _, required = method_of(recipe)
     how: dict[str, Any] = {"console": console, "workers": recipe.data.workers}
     if method.loop == "rollouts":
         kwargs = recipe.training.get("chat_template_kwargs")
         return prepared_rows(rows[:limit], tokenizer, source, prepare_tasks, **how, chat_template_kwargs=kwargs)
-    asked = which == "train" or wants.reward_model  # held-out rows of a policy are read as answers alone
-    columns = wants.columns if asked else ()
+    asked = which == "train" or required.scores  # held-out rows of a policy are read as answers alone
+    columns = required.columns if asked else ()
     for column in columns:
         stored.check(source, column, column_facts(rows, tokenizer, recipe.data.chat))
         if (over := stored.vocabulary(source) or 0) > (own := policy_vocab(recipe, tokenizer)):
@@ -62,10 +62,10 @@ def prepare_source(
         **how,
         max_length=max_length,
         end_ids=end_tokens(tokenizer),
-        pairs=wants.pairs and asked,
+        pairs=required.rows == "pairs" and asked,
         columns=columns,
-        outcomes=wants.outcomes and asked,
-        steps=wants.steps and asked,
+        outcomes=required.rows == "outcomes" and asked,
+        steps=required.rows == "steps" and asked,
         turns=recipe.data.turns,
         chat=recipe.data.chat,
     )
@@ -77,13 +77,13 @@ def prepare_source(
 
 def prepare_pairs(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Prepared | str | None:
     """Held-out preferences with both answers, or why they are not measured; None for a method that learns from none."""
-    wants = method_of(recipe)[2]
-    if not wants.pairs or wants.reward_model or recipe.data.heldout is None:
+    required = method_of(recipe)[2]
+    if required.rows != "pairs" or required.scores or recipe.data.heldout is None:
         return None
     rows = load_rows(recipe.data.heldout)[: recipe.data.heldout_rows]
     if not all({"chosen", "rejected"} <= row.keys() for row in rows):
         return "held-out preferences are not measured: not every held-out row has a chosen and a rejected answer"
-    if wants.columns:
+    if required.columns:
         return "held-out preferences are not measured: the reference is a stored column of the training rows"
     max_length, _ = _row_limit(recipe, recipe.training.get("max_length", 1024) or 10**9)
     return prepare(
@@ -99,8 +99,8 @@ def prepare_pairs(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Prepare
 
 def adopt_run_date(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
     """Where the chat template writes the date: that of the stored columns that are read, or of the run that goes on."""
-    _, _, wants = method_of(recipe)
-    columns = [stored.meta_path(Path(recipe.data.train).expanduser())] if wants.columns else []
+    required = method_of(recipe)[2]
+    columns = [stored.meta_path(Path(recipe.data.train).expanduser())] if required.columns else []
     adopt_date(tokenizer, *columns, Path(recipe.output) / "signature.txt")
 
 

@@ -299,7 +299,7 @@ def _trainer(job: Job, args: Any, log: EventLog, callbacks: list[Any]) -> Object
         "callbacks": callbacks,
     }
     if not job.rollouts:
-        trainer = ObjectiveTrainer(**shared, data_collator=job.collator)
+        trainer = ObjectiveTrainer(**shared, data_collator=job.collator, window=job.window)
         trainer.num_sources = job.train.sources
         return trainer
 

@@ -48,8 +48,8 @@ def save_model(trainer: Any, job: Job, folder: Path) -> list[str]:
         policy.save_pretrained(folder / "model.part")
     else:
         save_adapter(policy, folder / "adapter.part", None if _was_made(job) else policy_source(job.recipe))
-        if job.reading is not None:
-            job.reading.write(folder / "adapter.part")
+        if job.score_spec is not None:
+            job.score_spec.write(folder / "adapter.part")
         _replace(folder / "adapter.part", folder / "adapter")
         if is_quantised(policy.get_base_model()):
             _save_beside_quantised(job, folder)
@@ -60,8 +60,8 @@ def save_model(trainer: Any, job: Job, folder: Path) -> list[str]:
             shutil.rmtree(folder / "model.part", ignore_errors=True)
             raise
     job.tokenizer.save_pretrained(folder / "model.part")
-    if job.reading is not None:
-        job.reading.write(folder / "model.part")
+    if job.score_spec is not None:
+        job.score_spec.write(folder / "model.part")
     (folder / "model.part" / "README.md").write_text(_model_card(job), encoding="utf-8")
     _replace(folder / "model.part", folder / "model")
     return notes
@@ -71,7 +71,7 @@ def _was_made(job: Job) -> bool:
     """Whether the model under the adapter lies in no folder: layers of another, one layer more, or more rows. A
     quantised one's new rows are stored with the adapter."""
     models, policy = job.recipe.models, job.policy
-    if not isinstance(models.policy, str) or method_of(job.recipe)[2].identity_layer:
+    if not isinstance(models.policy, str) or method_of(job.recipe)[2].trains == "identity_layer":
         return True
     if not models.resize or is_quantised(policy.get_base_model() if hasattr(policy, "get_base_model") else policy):
         return False

@@ -18,10 +18,6 @@ class Given(Signal):
     def __init__(self, name: str):
         self.name, self.provides = name, frozenset({name})
 
-    def labels_only(self) -> "Given":
-        """Itself."""
-        return self
-
 
 def read_signals(signals: Iterable[Signal], policy: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
     """What all `signals` say of a micro-batch, by name."""

@@ -22,10 +22,6 @@ class Column(Signal):
         self.column, self.name = column, name or column
         self.provides = frozenset({self.name})
 
-    def labels_only(self) -> "Column":
-        """Itself: it gives nothing else."""
-        return self
-
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         return {self.name: inputs[self.column][:, 1:][answer_mask(inputs["labels"])]}
 

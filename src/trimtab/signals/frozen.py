@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,23 +18,23 @@ class FrozenModel(Signal):
 
     With `remember`, each row passes through the model once, alone, and its hidden states are kept in
     main memory: D numbers for each answer token instead of V. Alone, because then they depend on nothing
-    but the row, so a resumed run reads the same bits. After `labels_only` it gives log-probabilities of the
+    but the row, so a resumed run reads the same bits. With `reads="answers"` it gives log-probabilities of the
     answer tokens instead, one number for each.
     """
 
-    def __init__(self, model: PreTrainedModel, *, name: str = "teacher", remember: bool = False):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        name: str = "teacher",
+        remember: bool = False,
+        reads: Literal["distribution", "answers"] = "distribution",
+    ):
         check_head(model)
         self.model, self.name, self.remember = model.eval().requires_grad_(False), name, remember
         self.provides = frozenset({name})
-        self._only_labels = False
+        self.distribution = reads == "distribution"
         self._remembered: dict[tuple[bytes, bytes], Tensor] = {}
-
-    def labels_only(self) -> "FrozenModel":
-        """The same signal for objectives that read `logprobs` and nothing else."""
-        if not self._only_labels:
-            self._only_labels = True
-            self._remembered.clear()
-        return self
 
     @property
     def models(self) -> list[PreTrainedModel]:
@@ -64,13 +64,13 @@ class FrozenModel(Signal):
 
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         states = self._recall(inputs) if self.remember else self._states(inputs)
-        if self._only_labels:
+        if not self.distribution:
             return {self.name: states}
         return {self.name: LazyLogits(states, self._project, resolve_head(self.model).vocab_size)}
 
     def _states(self, inputs: Mapping[str, Tensor]) -> Tensor:
         hidden = self.hidden(inputs)
-        if not self._only_labels:
+        if self.distribution:
             return hidden
         with torch.autocast(hidden.device.type, enabled=False):
             head = replace(resolve_head(self.model), temperature=self.temperature)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,7 @@ class InitialPolicy(Signal):
             or `bypass` of an identity layer.
         name: of the signal.
         policy: whose head it is, where the distribution is asked for; not wrapped by a trainer yet.
-        distribution: give hidden states and head in place of log-probabilities.
+        reads: log-probabilities, or hidden states and head of the whole distribution.
     """
 
     def __init__(
@@ -63,18 +63,13 @@ class InitialPolicy(Signal):
         off: Callable[[], AbstractContextManager],
         name: str = "reference",
         policy: Any = None,
-        distribution: bool = False,
+        reads: Literal["answers", "distribution"] = "answers",
     ):
-        if distribution and policy is None:
+        if reads == "distribution" and policy is None:
             raise TypeError("the whole distribution needs the policy, whose head gives it")
         self.off, self.name, self.provides = off, name, frozenset({name})
-        self.distribution = distribution
+        self.distribution = reads == "distribution"
         self._model: Any = getattr(policy, "get_base_model", lambda: policy)()
-
-    def labels_only(self) -> "InitialPolicy":
-        """The same signal for objectives that read `logprobs` and nothing else."""
-        self.distribution = False
-        return self
 
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         assert policy is not None

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trimtab.core import PlanError, Signal
+from trimtab.core import Signal
 from trimtab.models.forward import add_objective_forward
 from trimtab.signals.candidates import CandidateLogprobs
-from trimtab.signals.columns import Column
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.initial_policy import InitialPolicy, read_with
 
@@ -20,18 +19,11 @@ class ReferenceAtCandidates(Signal):
 
     Args:
         reference: a frozen model, or the policy with what is trained switched off.
-
-    Raises:
-        PlanError: for a stored column, which holds those of the answer tokens alone.
     """
 
     provides = frozenset({"reference"})
 
-    def __init__(self, reference: FrozenModel | InitialPolicy | Column):
-        if isinstance(reference, Column):
-            raise PlanError(
-                "a stored reference says nothing of tokens that were not written; name the model as models.reference"
-            )
+    def __init__(self, reference: FrozenModel | InitialPolicy):
         self.reference = reference
         if isinstance(reference, FrozenModel):
             add_objective_forward(reference.model)

@@ -76,7 +76,7 @@ class TokenRewardModel(Signal):
     Args:
         model: with `add_score_forward`, or `add_objective_forward` where the source is a language model's.
         spec: how it is read.
-        reference: for source ratio.
+        reference: for source ratio, read at the answers.
     """
 
     provides = frozenset({"token_scores"})
@@ -88,7 +88,7 @@ class TokenRewardModel(Signal):
             )
         self.model, self.spec = model.eval().requires_grad_(False), spec
         self.as_trained = False
-        self.reference = reference.labels_only() if reference else None
+        self.reference = reference
 
     def scores_as_trained(self) -> "TokenRewardModel":
         """The same model, whose token scores are what its training compared: sigma of them where it squashed them."""
@@ -186,7 +186,7 @@ def _reference(name: str, spec: ScoreSpec, moved: str | None, dtype: str) -> Fro
             ) from error
         prints.append(fingerprint.of_model(found))
         if spec.reference_fingerprint in (None, prints[-1]):
-            return FrozenModel(cast(found, dtype), name="reference")
+            return FrozenModel(cast(found, dtype), name="reference", reads="answers")
     raise RewardModelError(
         f"{name} is measured from the model {spec.reference_fingerprint}, and {place} is {prints[0]}: its "
         "weights differ, and every value would be off; give the model that its training started from"

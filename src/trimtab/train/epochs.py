@@ -24,7 +24,7 @@ def epoch_of(args: Any, loop: Loop, rows: int, window: tuple[int, int] | None = 
     Args:
         args: of `settings.build`.
         rows: that are kept.
-        window: (updates, times), see `Plan.window`.
+        window: (updates, times), see `Requirements.window`.
 
     Raises:
         TrainingError: where the rows are too few for one update.

@@ -22,7 +22,8 @@ class ObjectiveTrainer(ObjectiveLoop, SFTTrainer):
     `labels`, `row_id`).
     """
 
-    def __init__(self, *args: Any, model: Any, plan: Plan, **kwargs: Any):
+    def __init__(self, *args: Any, model: Any, plan: Plan, window: tuple[int, int] | None = None, **kwargs: Any):
+        self.window = window  # see `Requirements.window`
         config = model.config.get_text_config()
         own = {name: getattr(config, name) for name in ROUTER if hasattr(config, name)}
         super().__init__(*args, model=model, **kwargs)
@@ -34,9 +35,9 @@ class ObjectiveTrainer(ObjectiveLoop, SFTTrainer):
         self._signature_columns = list(self.train_dataset.column_names)  # type: ignore[union-attr]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        if self.plan.window is None:
+        if self.window is None:
             return super()._get_train_sampler(train_dataset)
-        updates, times = self.plan.window
+        updates, times = self.window
         rows = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         assert self.train_dataset is not None
         return self._in_order(WindowSampler(len(self.train_dataset), updates * rows, times))  # type: ignore[arg-type]

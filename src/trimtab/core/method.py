@@ -1,0 +1,57 @@
+"""A method: its source, its settings, what it asks for, and how its plan is built."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from trimtab.core.plan import Plan
+from trimtab.core.requirements import Requirements
+
+
+class MethodConfig(BaseModel):
+    """Settings of a method: unknown keys are errors, the text under a field is its help."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True, allow_inf_nan=False)
+
+    def only(self, holds: bool, of: str, *names: str) -> None:
+        """For validators: settings that do nothing under the others are at their defaults.
+
+        Args:
+            holds: whether they do something.
+            of: when they do, in words: "loss: dpo".
+            names: of the settings.
+
+        Raises:
+            ValueError: naming the first one that was changed.
+        """
+        if holds:
+            return
+        for name in names:
+            value, default = getattr(self, name), type(self).model_fields[name].default
+            if value != default:
+                raise ValueError(f"{name} is {value} and would do nothing: it is of {of} alone; leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """What a file with a method exports as METHOD."""
+
+    config: type[MethodConfig] = MethodConfig
+    build: Callable[..., Plan]
+    """build(config, policy, **models) -> Plan; the models are signals, see `Requirements.provides`"""
+    requires: Requirements | Callable[[Any], Requirements] = field(default_factory=Requirements)
+    """fixed, or by the method's settings"""
+    loop: Literal["supervised", "rollouts"] = "supervised"
+    """learns from rows, or from its own completions of the prompts of rows"""
+    paper: str = ""
+    """"arXiv:..." or the name of the source"""
+    claim: str = ""
+    """what the paper says it does, in one sentence"""
+    equation: str = ""
+    """the loss of one token, as plain text"""
+
+    def requirements(self, config: MethodConfig) -> Requirements:
+        """What it asks for under these settings."""
+        return self.requires if isinstance(self.requires, Requirements) else self.requires(config)

@@ -1,0 +1,145 @@
+"""The models that a method asks for, loaded: a function for each kind of requirement gives its signals."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from transformers import PreTrainedModel
+
+from trimtab.core import (
+    Aligned,
+    Critic,
+    ModelRequirement,
+    Reference,
+    Requirements,
+    RewardModel,
+    Signal,
+    Teacher,
+    WeakPair,
+)
+from trimtab.data import stored
+from trimtab.models import loading
+from trimtab.models.scalar_head import as_critic
+from trimtab.runs.policy import Shared
+from trimtab.runs.recipe import STORED, Recipe
+from trimtab.runs.run_folder import RunError
+from trimtab.signals.auxiliary import ValueModel
+from trimtab.signals.candidates import RewardModelAtCandidates
+from trimtab.signals.columns import Column
+from trimtab.signals.frozen import FrozenModel
+from trimtab.signals.initial_policy import InitialPolicy
+from trimtab.signals.reference import ReferenceAtCandidates
+from trimtab.signals.reward_model import load_reward_model
+
+Reads = Literal["distribution", "answers"]
+Off = Callable[[], AbstractContextManager]
+"""under it the policy is the initial policy"""
+
+
+@dataclass
+class LoadedModels:
+    """What signals are made of."""
+
+    recipe: Recipe
+    shared: Shared
+    frozen: dict[str, PreTrainedModel]
+    """by the key that names it in the recipe"""
+    policy: Any
+    off: Off | None
+    """where what is trained can be switched off"""
+    initial: PreTrainedModel | None
+    """a copy of the policy before training, where one is needed"""
+    signals: dict[str, Signal] = field(default_factory=dict)
+    """what was made so far, by the argument of `Method.build`"""
+
+    def frozen_signal(self, role: str, reads: Reads = "distribution") -> FrozenModel:
+        """A named model."""
+        remember = self.recipe.models.teacher_cache == "memory"
+        return FrozenModel(self.frozen[role], name=role, remember=remember, reads=reads)
+
+    def teacher(self) -> FrozenModel:
+        """The teacher's distribution: one for all stages, with what it remembers."""
+        key = (id(self.frozen["teacher"]), self.recipe.models.teacher_cache)
+        if key not in self.shared.teachers:
+            self.shared.teachers[key] = self.frozen_signal("teacher")
+        return self.shared.teachers[key]
+
+    def initial_signal(self, name: str, reads: Reads = "distribution") -> FrozenModel:
+        """The copy of the initial policy."""
+        assert self.initial is not None
+        models = self.recipe.models
+        model = loading.cast(self.initial, models.frozen_dtype)
+        return FrozenModel(model, name=name, remember=models.teacher_cache == "memory", reads=reads)
+
+
+def load_signals(required: Requirements, loaded: LoadedModels) -> dict[str, Signal]:
+    """The arguments of `Method.build` besides the settings and the policy.
+
+    Raises:
+        RunError: for a kind of model that nothing loads.
+    """
+    for model in required.models:
+        if not isinstance(model, tuple(LOADERS)):
+            known = ", ".join(kind.__name__ for kind in LOADERS)
+            raise RunError(f"method {loaded.recipe.method} asks for a {type(model).__name__}; there are: {known}")
+    for kind, load in LOADERS.items():
+        model = required.model(kind)
+        if model is not None:
+            loaded.signals |= load(model, loaded)
+    return loaded.signals
+
+
+def _teacher(asked: Teacher, loaded: LoadedModels) -> dict[str, Signal]:
+    distribution = asked.reads == "distribution"
+    return {"teacher": loaded.teacher() if distribution else loaded.frozen_signal("teacher", "answers")}
+
+
+def _reference(asked: Reference, loaded: LoadedModels) -> dict[str, Signal]:
+    if loaded.recipe.models.reference == STORED:
+        return {"reference": Column(stored.REFERENCE, "reference")}
+    reads: Reads = "distribution" if asked.reads == "distribution" else "answers"
+    if "reference" in loaded.frozen:
+        found: FrozenModel | InitialPolicy = loaded.frozen_signal("reference", reads)
+    elif loaded.off is not None:
+        found = InitialPolicy(loaded.off, policy=loaded.policy, reads=reads)
+    else:
+        found = loaded.initial_signal("reference", reads)
+    return {"reference": ReferenceAtCandidates(found) if asked.reads == "candidates" else found}
+
+
+def _aligned(asked: Aligned, loaded: LoadedModels) -> dict[str, Signal]:
+    return {"aligned": loaded.frozen_signal("aligned")}
+
+
+def _weak_pair(asked: WeakPair, loaded: LoadedModels) -> dict[str, Signal]:
+    return {role: loaded.frozen_signal(role, "answers") for role in asked.keys}
+
+
+def _reward_model(asked: RewardModel, loaded: LoadedModels) -> dict[str, Signal]:
+    models = loaded.recipe.models
+    assert models.reward_model is not None
+    found = load_reward_model(models.reward_model, dtype=models.frozen_dtype)
+    if asked.candidates is None:
+        return {"reward_model": found.scores_as_trained()}
+    return {"reward_model": RewardModelAtCandidates(found, asked.candidates == "model", asked.measured)}
+
+
+def _critic(asked: Critic, loaded: LoadedModels) -> dict[str, Signal]:
+    scores = loaded.signals.get("reward_model")
+    begun = loaded.initial if scores is None else scores.models[0]
+    assert begun is not None
+    model = as_critic(deepcopy(begun), loaded.recipe.seed)
+    return {"critic": ValueModel(model, asked.learning_rate, reduction=asked.reduction)}
+
+
+LOADERS: dict[type[ModelRequirement], Callable[[Any, LoadedModels], dict[str, Signal]]] = {
+    Teacher: _teacher,
+    Reference: _reference,
+    Aligned: _aligned,
+    WeakPair: _weak_pair,
+    RewardModel: _reward_model,
+    Critic: _critic,
+}
+"""In the order in which they are loaded: a critic begins as the reward model."""
