@@ -116,7 +116,7 @@ def main() -> None:
             sys.exit(2)
         _fail(f"{error.format_message()}; see trimtab --help")
     except (KeyboardInterrupt, typer.Abort):
-        print("\nstopped; nothing of this command is kept, give it again", file=sys.stderr)
+        print(f"\nstopped; what was saved last is kept: {_again()}", file=sys.stderr)
         sys.exit(STOPPED)
     except Interrupted as error:
         print(f"\n{error}", file=sys.stderr)

@@ -12,6 +12,7 @@ import pytest
 from trimtab.common.errors import Interrupted
 from trimtab.common.files import write_atomic, write_together
 from trimtab.common.workdir import Workdir, WorkdirError, command_of, read_signature
+from trimtab.runs.run_folder import RunError, is_new
 
 
 def folder(tmp_path, command="collect", **how) -> Workdir:
@@ -67,6 +68,12 @@ def test_the_workdir_of_another_command_is_refused_by_name_also_with_force(tmp_p
     (tmp_path / "run" / "recipe.yaml").write_text("method: sft\n")
     with pytest.raises(WorkdirError, match="holds what `trimtab train` wrote"):
         Workdir(tmp_path / "run", "eval").check()
+
+
+def test_a_run_does_not_begin_in_the_workdir_of_another_command(tmp_path):
+    work(folder(tmp_path), {"model": "m"}, 2)
+    with pytest.raises(RunError, match="holds what `trimtab collect` wrote; choose another with output=FOLDER"):
+        is_new(tmp_path / "out", resume=False)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("a fault"), WorkdirError("a mistake")])

@@ -58,8 +58,6 @@ class CompareDecodingSettings(AskedSettings):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        for name, options in self.chosen.items():
-            decoding.check(name, options)
         return self.check_owned()
 
     def owned(self) -> Mapping[str, Any]:
@@ -92,8 +90,8 @@ def compare(settings: CompareDecodingSettings, console: Console | None = None) -
     Raises:
         UserError: naming what is wrong, before weights are loaded where that can be known.
     """
-    for name in settings.chosen:
-        decoding.strategy(name)
+    for name, options in settings.chosen.items():
+        decoding.check(name, options)
     names, option = (".jsonl", ".meta.json"), "another --out FILE.html"
     work = Workdir(settings.out, "compare-decoding", names, is_file=True, option=option, force=settings.force)
     work.check()

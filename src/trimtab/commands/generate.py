@@ -124,6 +124,8 @@ def main(settings: GenerateSettings) -> None:
     named = [("--model", settings.model), ("--aligned", settings.aligned), ("--adapter", settings.adapter)]
     check_asked(named, decoding=settings.decoding)
     quiet()
+    from trimtab.data.prompts import load_prompts
+
     asked = [*settings.prompt, *(load_prompts(settings.prompts) if settings.prompts else ())]
     if not asked:
         raise GenerateError("there is nothing to answer: give --prompt TEXT or --prompts FILE")
@@ -145,40 +147,6 @@ def parse_strengths(words: Sequence[str]) -> tuple[float, ...]:
         if not math.isfinite(found[-1]):
             raise SettingsError(f"--strength: {word} is not finite")
     return tuple(found)
-
-
-def load_prompts(path: Path) -> "list[Prompt]":
-    """What the rows of a file ask (their `prompt`, a text or messages, with their `tools`), or the lines of any other
-    file or of standard input (`-`); empty lines do not count.
-
-    Raises:
-        GenerateError: if a row asks nothing.
-        DataError: if the file cannot be read, or holds no prompt.
-    """
-    from trimtab.data.sources import SUFFIXES, load_rows, prompt_lines
-    from trimtab.data.tasks import question
-
-    if not path.name.lower().endswith(SUFFIXES):
-        return list(prompt_lines(path))
-    prompts: list[Any] = []
-    for number, row in enumerate(load_rows(str(path)), start=1):
-        prompt = row.get("prompt")
-        if isinstance(prompt, list):
-            more = {key: row[key] for key in ("tools", "chat_template_kwargs") if row.get(key)}
-            prompts.append({"prompt": question(row, f"{path}: row {number}"), **more})
-        elif not isinstance(prompt, str) or not prompt:
-            raise GenerateError(f"--prompts: row {number} of {path} has no text or messages in a column 'prompt'")
-        else:
-            prompts.append(prompt)
-    return prompts
-
-
-def _shown(prompt: "Prompt") -> str:
-    """What was asked last."""
-    from trimtab.data.chat import text_of
-
-    chat = prompt["prompt"] if isinstance(prompt, Mapping) else prompt
-    return chat if isinstance(chat, str) else text_of(chat[-1].get("content"))
 
 
 def generate(prompts: "Sequence[Prompt]", settings: GenerateSettings, console: Console | None = None) -> None:
@@ -206,6 +174,7 @@ def generate(prompts: "Sequence[Prompt]", settings: GenerateSettings, console: C
 def _print(prompts: "Sequence[Prompt]", settings: GenerateSettings, console: Console) -> None:
     """Answer, and print or write."""
     from trimtab.data.chat import date_facts
+    from trimtab.data.prompts import last_said
     from trimtab.decoding._config import config_of
 
     for number, prompt in enumerate(prompts, start=1):
@@ -217,7 +186,7 @@ def _print(prompts: "Sequence[Prompt]", settings: GenerateSettings, console: Con
     model, options = _loaded(settings, loop, made)
     streams = len(prompts) == 1 and len(strengths) == 1 and console.is_terminal
     if streams:
-        console.print(Text(f"> {_shown(prompts[0])}", style="bold"), soft_wrap=True)
+        console.print(Text(f"> {last_said(prompts[0])}", style="bold"), soft_wrap=True)
         options |= _streaming(tokenizer, loop, options)
     found = _answers(model, tokenizer, prompts, strengths, settings, options, console)
     how = settings.sampling(tokenizer, model)
@@ -229,7 +198,7 @@ def _print(prompts: "Sequence[Prompt]", settings: GenerateSettings, console: Con
         say(console, f"{len(prompts)} answers: {settings.out}, made by: {settings.out.with_suffix('.meta.json')}")
     elif not streams:
         for row, prompt in enumerate(prompts):
-            _show(console, _shown(prompt), strengths, found[row])
+            _show(console, last_said(prompt), strengths, found[row])
     console.print(Text(f"signature: {'; '.join(made)}"), soft_wrap=True)
 
 

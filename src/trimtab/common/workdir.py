@@ -1,7 +1,7 @@
 """Where a long command writes: made or resumed, by one process at a time, whole or not at all."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +83,7 @@ class Workdir:
         """
         kept = kept or self._kept
         folder = self.place.parent if self.is_file else self.place
-        lock = writing(self.place, "another process", f"wait for it, or {self.elsewhere}", WorkdirError)
-        with made(folder), lock:
+        with made(folder), self.lock():
             try:
                 self.check()  # another process may have written there since
                 self.fresh = not self.is_file and not (self.place / SIGNATURE).exists()
@@ -102,6 +101,10 @@ class Workdir:
             except BaseException:
                 self._tidy()
                 raise
+
+    def lock(self, error: type[UserError] = WorkdirError) -> AbstractContextManager:
+        """Within, this process alone writes there."""
+        return writing(self.place, "another process", f"wait for it, or {self.elsewhere}", error)
 
     def _kept(self) -> str:
         found = [f"{len(one)} {one.what} are in {one.path}" for one in self.lines if len(one)]

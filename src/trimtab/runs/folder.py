@@ -11,7 +11,7 @@ from trimtab import __version__, methods
 from trimtab.common import failures, processes, user_code, workdir
 from trimtab.common.disk import FULL, reason
 from trimtab.common.errors import Interrupted, UserError
-from trimtab.common.locks import holder, writing
+from trimtab.common.locks import holder
 from trimtab.runs import longer
 from trimtab.runs.recipe import Recipe, dump
 from trimtab.runs.run_folder import RunError, is_new
@@ -20,7 +20,7 @@ from trimtab.train.events import EventLog
 
 
 def alone(folder: Path) -> AbstractContextManager:
-    return writing(folder, "another run", "wait for it, or choose another output=FOLDER", RunError)
+    return workdir.Workdir(folder, "train", option="another output=FOLDER").lock(RunError)
 
 
 def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] | str | None:

@@ -16,7 +16,6 @@ from trimtab import methods, report
 from trimtab.common.disk import writing_to
 from trimtab.common.errors import Interrupted
 from trimtab.common.files import write_atomic
-from trimtab.common.progress import ShowProgress
 from trimtab.common.terminal import say
 from trimtab.data.sources import load_rows
 from trimtab.report.rollouts import spread
@@ -48,6 +47,7 @@ from trimtab.train import checkpoints, settings, trackers
 from trimtab.train.budget import Budget
 from trimtab.train.dataset import Rows
 from trimtab.train.events import EventLog, StopOnInterrupt, WriteEvents
+from trimtab.train.progress import ShowProgress
 from trimtab.train.rollouts import RolloutTrainer, check_buffer, rollout_config, way_of_writing
 from trimtab.train.trainer import ObjectiveTrainer
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from trimtab.common.disk import TRIED, check_writable, reason
 from trimtab.common.errors import UserError
 from trimtab.common.locks import lock_path
+from trimtab.common.workdir import command_of
 
 ANOTHER = "choose another output=FOLDER"
 
@@ -28,6 +29,8 @@ def is_new(folder: Path, resume: bool) -> bool:
         return False
     if folder.is_dir() and was_barely_begun(folder):
         return True
+    if (other := command_of(folder)) not in (None, "train"):
+        raise RunError(f"{folder} holds what `trimtab {other}` wrote; choose another with output=FOLDER")
     raise RunError(f"{folder} exists and is no run folder; choose another with output=FOLDER")
 
 
