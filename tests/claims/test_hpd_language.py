@@ -56,6 +56,7 @@ def test_what_the_paper_claims_of_hpd(result, claim):
         pytest.xfail(f"did not reproduce: {claim} (difference {difference})")
 
 
+@pytest.mark.slow
 def test_the_script_runs_from_end_to_end(tmp_path):
     script = Path(hpd_language.__file__)
     out = tmp_path / "result.json"

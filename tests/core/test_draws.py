@@ -36,46 +36,42 @@ def test_draws_lie_in_the_half_open_unit_interval_with_24_bits():
     assert (u * 2**24 % 2 == 1).any()  # the lowest of the bits is in use
 
 
-@pytest.mark.parametrize(
-    "u",
-    [
-        along_positions(),
-        along_rows(),
-        along_positions(seed=1),
-        along_positions(seed=-1),
-        along_positions(step=10**6, row=10**9),
-        torch.cat([along_rows(200, position=p) for p in range(100)]),
-        torch.cat([along_positions(10, step=s, row=3) for s in range(2000)]),
-        torch.cat([along_positions(1, seed=s) for s in range(5000)]),
-    ],
-    ids=["positions", "rows", "seed 1", "seed -1", "large", "rows x positions", "steps", "seeds"],
-)
-def test_draws_are_uniform(u):
+UNIFORM = {
+    "positions": along_positions,
+    "rows": along_rows,
+    "seed 1": lambda: along_positions(seed=1),
+    "seed -1": lambda: along_positions(seed=-1),
+    "large": lambda: along_positions(step=10**6, row=10**9),
+    "rows x positions": lambda: torch.cat([along_rows(200, position=p) for p in range(100)]),
+    "steps": lambda: torch.cat([along_positions(10, step=s, row=3) for s in range(2000)]),
+    "seeds": lambda: torch.cat([along_positions(1, seed=s) for s in range(5000)]),
+}
+
+
+@pytest.mark.parametrize("made", UNIFORM.values(), ids=UNIFORM)
+def test_draws_are_uniform(made):
+    u = made()
     assert p_uniform(u) > 0.001
     assert abs(u.mean().item() - 0.5) < 4 * (1 / 12) ** 0.5 / len(u) ** 0.5
 
 
-@pytest.mark.parametrize(
-    "u, v",
-    [
-        (along_positions(), along_positions(seed=1)),
-        (along_positions(), along_positions(step=1)),
-        (along_positions(), along_positions(row=1)),
-        (along_positions(), along_positions(stream=1)),
-        (along_positions()[:-1], along_positions()[1:]),
-        (along_rows()[:-1], along_rows()[1:]),
-        (along_rows(), along_rows(position=1)),
-        (along_positions(seed=1, step=2), along_positions(seed=2, step=1)),
-        (along_positions(step=1, row=2), along_positions(step=2, row=1)),
-        (along_positions(), along_rows()),
-    ],
-    ids=[
-        *("seed", "step", "row", "stream", "next position", "next row", "position of rows"),
-        *("seed and step swapped", "step and row swapped", "row and position swapped"),
-    ],
-)
-def test_draws_for_different_places_are_independent(u, v):
-    assert p_independent(u, v) > 0.001
+INDEPENDENT = {
+    "seed": lambda: (along_positions(), along_positions(seed=1)),
+    "step": lambda: (along_positions(), along_positions(step=1)),
+    "row": lambda: (along_positions(), along_positions(row=1)),
+    "stream": lambda: (along_positions(), along_positions(stream=1)),
+    "next position": lambda: (along_positions()[:-1], along_positions()[1:]),
+    "next row": lambda: (along_rows()[:-1], along_rows()[1:]),
+    "position of rows": lambda: (along_rows(), along_rows(position=1)),
+    "seed and step swapped": lambda: (along_positions(seed=1, step=2), along_positions(seed=2, step=1)),
+    "step and row swapped": lambda: (along_positions(step=1, row=2), along_positions(step=2, row=1)),
+    "row and position swapped": lambda: (along_positions(), along_rows()),
+}
+
+
+@pytest.mark.parametrize("made", INDEPENDENT.values(), ids=INDEPENDENT)
+def test_draws_for_different_places_are_independent(made):
+    assert p_independent(*made()) > 0.001
 
 
 def test_a_draw_depends_on_each_of_its_five_coordinates():

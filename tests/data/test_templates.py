@@ -230,6 +230,7 @@ def test_whatever_is_said_is_learnt_behind_what_is_asked_or_it_is_remarked(name)
 
 @pytest.mark.zoo
 @table("conversation", zoo.CONVERSATIONS)
+@pytest.mark.fast("qwen2_5", "llama3", "deepseekv3", "mistral")
 @pytest.mark.parametrize("name", zoo.REAL)
 def test_with_its_own_tokenizer_each_turn_is_learnt_behind_the_ids_with_which_the_model_is_asked(name, conversation):
     tokenizer = zoo.real(name)
@@ -242,6 +243,7 @@ def test_with_its_own_tokenizer_each_turn_is_learnt_behind_the_ids_with_which_th
 
 @pytest.mark.zoo
 @table("conversation", ["one turn", "system, two turns", "thought", "two thoughts", "call"])
+@pytest.mark.fast("qwen2_5", "llama3", "deepseekv3")
 @pytest.mark.parametrize("name", [name for name in zoo.REAL if name != "mistral" and zoo.twin(name)])
 def test_with_its_own_tokenizer_the_ids_are_those_that_trls_training_template_marks(name, conversation):
     tokenizer, messages = zoo.real(name), zoo.CONVERSATIONS[conversation]
