@@ -16,7 +16,8 @@ class ShowSettings(CommandSettings):
     complete = staticmethod(completion.named)
     alone = False
     name: str
-    """Of a method, decoding strategy or suite, see `trimtab list`; `train` for the keys of recipes."""
+    """Of a method, decoding strategy or suite, see `trimtab list`; of a method of your own, FILE.py or
+    package.module; `train` for the keys of recipes."""
     key: str | None = None
     """Such as training.max_steps; all of them if not given."""
     method: str | None = None
@@ -83,12 +84,15 @@ def _method(name: str, console: Any) -> None:
 
     loaded = methods.load(name)
     console.print(methods.summary(name), style="bold", markup=False)
-    console.print(f"\n  {loaded.equation}\n\nclaim:  {loaded.claim}\npaper:  {loaded.paper}", markup=False)
+    equation, claim, paper = (one or "–" for one in (loaded.equation, loaded.claim, loaded.paper))
+    console.print(f"\n  {equation}\n\nclaim:  {claim}\npaper:  {paper}", markup=False)
     required = loaded.requirements(loaded.config())
     console.print(f"models: {', '.join(['policy', *(model.what for model in required.models)])}", markup=False)
     console.print(f"trains: {TRAINS[required.trains]}", markup=False)
     console.print(f"rows:   {ROWS['tasks' if loaded.loop == 'rollouts' else required.rows]}\n", markup=False)
     console.print(_options(loaded.config, "options"))
+    if methods.is_own(name):
+        say(console, f"\nin a recipe: method: {name}")
     recipes = [recipe for recipe in shipped() if recipe == f"tiny_{name}"]
     if recipes:
         say(console, f"\ntry it: trimtab train {recipes[0]}")

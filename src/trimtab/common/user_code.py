@@ -1,14 +1,18 @@
 """Code besides trimtab's and that of installed packages: what a run's numbers depend on and no recipe holds."""
 
 import ast
+import importlib
+import importlib.util
 import sys
 import sysconfig
+import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from trimtab.common import fingerprint
+from trimtab.common.errors import UserError, looked_in
 
 _LIBRARIES = (sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 _INSTALLED = tuple(Path(one) for one in (*_LIBRARIES, Path(__file__).parents[1]))
@@ -20,6 +24,50 @@ def installed(file: str | Path) -> bool:
     """Whether a file, or a folder, is of a kind that a user has not written."""
     path = Path(file)
     return not _PACKAGES.isdisjoint(path.parts) or any(path.is_relative_to(one) for one in _INSTALLED)
+
+
+def load(place: str, what: str, name: str, form: str, mistake: type[UserError]) -> ModuleType:
+    """The module of FILE.py, or of package.module, run anew where it is a file.
+
+    It may import what lies beside it, as Python lets a script; what is installed goes first.
+
+    Args:
+        what, name: for messages: "reward", "own.py:worth".
+        form: for messages, how such a thing is written: "FILE.py:FUNCTION".
+
+    Raises:
+        mistake: if it is not there, or cannot be imported.
+    """
+    path = Path(place).expanduser()
+    beside = str((path.parent if place.endswith(".py") else Path()).resolve())
+    if beside not in sys.path:
+        sys.path.append(beside)
+    if place.endswith(".py") and not path.is_file():
+        raise mistake(f"there is no file {path}{looked_in(path)}; a {what} of your own is {form}")
+    try:
+        return _run(path, what) if place.endswith(".py") else importlib.import_module(place)
+    except Exception as error:
+        raise mistake(f"{what} {name}: importing {place} raised {raised(error)}") from error
+
+
+def _run(path: Path, what: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"{what}_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickle look it up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def raised(error: Exception) -> str:
+    """An exception in one line, with the last line of a file outside of installed packages that it came through."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__)[1:] if not frame.filename.startswith("<")]
+    own = [frame for frame in frames if not installed(frame.filename)]
+    said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
+    return f"{said} ({own[-1].filename}, line {own[-1].lineno})" if own else said
 
 
 def files(modules: Iterable[ModuleType | None]) -> list[Path]:

@@ -1,11 +1,15 @@
-"""One training system a file. A method is found by its file name: there is no list to edit."""
+"""One training system a file. A method is found by its file name: there is no list to edit.
 
-import importlib
+A recipe names one that comes with trimtab, or a file or module of the user's own: `my_method.py`, `package.module`.
+"""
+
+from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from trimtab.common import by_file
-from trimtab.common.errors import UserError, check_known
+from trimtab.common.errors import UserError, check_known, looked_in
 
 if TYPE_CHECKING:
     from trimtab.core import Method, Plan
@@ -13,37 +17,99 @@ if TYPE_CHECKING:
 _FOLDER = Path(__file__).parent
 
 
+FORM = "FILE.py or package.module"
+
+
 class UnknownMethod(UserError):
-    """A name that no file in this folder has."""
+    """A name that no file in this folder has, or a file of one's own that holds no method."""
 
 
 def names() -> list[str]:
-    """The methods there are, without importing them."""
+    """The methods that come with trimtab, without importing them."""
     return by_file.names(_FOLDER)
 
 
+def is_own(name: str) -> bool:
+    """Whether it is a file or a module of the user's own, as a recipe names it: FILE.py or package.module."""
+    return name.endswith(".py") or ("." in name and all(part.isidentifier() for part in name.split(".")))
+
+
+def title(name: str) -> str:
+    """What a method is called in a folder's name."""
+    return Path(name).stem if name.endswith(".py") else name
+
+
 def summary(name: str) -> str:
-    """The first line of the method's docstring, without importing it."""
+    """The first line of the method's docstring; of a shipped one and a file without importing it."""
+    if name.endswith(".py"):
+        return by_file.summary(Path(name).expanduser().parent, Path(name).stem)
+    if is_own(name):
+        return (module(name).__doc__ or "").strip().partition("\n")[0]
     return by_file.summary(_FOLDER, name)
 
 
 def check_name(name: str) -> None:
-    """Whether a file has that name, without importing it.
+    """Whether there is a method of that name, without importing it.
 
     Raises:
-        UnknownMethod: with the nearest name.
+        UnknownMethod: with the nearest name; or for a file that is not there, or has the name of a shipped method.
     """
-    check_known(name, names(), "method", "known methods", UnknownMethod)
+    if not is_own(name):
+        beside = Path(f"{name}.py")
+        if name not in names() and beside.is_file():
+            raise UnknownMethod(f"there is no method {name!r}; for the file here say method: {beside}")
+        check_known(name, names(), "method", "known methods", UnknownMethod)
+    elif name.startswith("trimtab.methods."):
+        raise UnknownMethod(f"{name} comes with trimtab; say method: {name.removeprefix('trimtab.methods.')}")
+    elif title(name) in names():
+        raise UnknownMethod(
+            f"{name} has the name of a method that comes with trimtab; rename the file, or say method: {title(name)}"
+        )
+    elif name.endswith(".py") and not Path(name).expanduser().is_file():
+        raise UnknownMethod(f"there is no file {name}{looked_in(name)}; a method of your own is {FORM}")
+
+
+def module(name: str) -> ModuleType:
+    """The module of a method.
+
+    Raises:
+        UnknownMethod: as of `check_name`, and if a user's own cannot be imported.
+    """
+    from trimtab.common import fingerprint, user_code
+
+    check_name(name)
+    if not name.endswith(".py"):
+        place = name if is_own(name) else f"trimtab.methods.{name}"
+        return user_code.load(place, "method", name, FORM, UnknownMethod)
+    path = Path(name).expanduser().resolve()
+    return _of_file(str(path), fingerprint.of_files([path]))
+
+
+@lru_cache
+def _of_file(path: str, holds: str) -> ModuleType:
+    """Run once, as long as it holds the same."""
+    from trimtab.common import user_code
+
+    return user_code.load(path, "method", Path(path).name, FORM, UnknownMethod)
 
 
 def load(name: str) -> "Method":
-    """The METHOD of the file called `name`.
+    """The METHOD of the file called `name`, or of a file or module of one's own.
 
     Raises:
-        UnknownMethod: with the nearest name.
+        UnknownMethod: as of `module`, or if there is no METHOD in it.
     """
-    check_name(name)
-    return importlib.import_module(f"trimtab.methods.{name}").METHOD
+    from trimtab.core import Method, MethodConfig
+
+    found = getattr(module(name), "METHOD", None)
+    if found is None:
+        raise UnknownMethod(f"{name} has no METHOD; end it with METHOD = Method(config=Config, build=build)")
+    if not isinstance(found, Method):
+        raise UnknownMethod(f"METHOD of {name} is {type(found).__name__}, expected a trimtab Method")
+    if not (isinstance(found.config, type) and issubclass(found.config, MethodConfig)):
+        shown = found.config.__name__ if isinstance(found.config, type) else type(found.config).__name__
+        raise UnknownMethod(f"config of {name} is {shown}, expected a class derived from MethodConfig")
+    return found
 
 
 def plan_of(name: str, policy: Any = None, **options: Any) -> "Plan":

@@ -1,20 +1,16 @@
 """Rewards that can be verified, as TRL's GRPOTrainer calls them: by their names, or functions of one's own."""
 
-import importlib
-import importlib.util
 import inspect
 import math
 import numbers
 import sys
-import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trimtab.common import fingerprint
-from trimtab.common.errors import UserError, looked_in, nearest
-from trimtab.common.user_code import files, installed
+from trimtab.common import fingerprint, user_code
+from trimtab.common.errors import UserError, nearest
 from trimtab.data.generators import reasoning
 from trimtab.data.sources import line_of
 from trimtab.rewards.final import is_right
@@ -85,7 +81,7 @@ class Reward:
             values = list(values) if isinstance(values, Iterable) else values  # a generator raises only here
         except Exception as error:
             where = self._raising(given, len(prompts))
-            raise RewardError(f"reward {self.__name__}: {_raised(error)}; {where}") from error
+            raise RewardError(f"reward {self.__name__}: {user_code.raised(error)}; {where}") from error
         if not isinstance(values, list):
             raise RewardError(
                 f"reward {self.__name__} returned {values!r:.60}, expected a list of {len(prompts)} numbers"
@@ -113,16 +109,6 @@ class Reward:
             except Exception:
                 return f"the completion is to {beginning(given['prompts'][place])}"
         return f"of {count} completions, none of which does so alone"
-
-
-def _raised(error: Exception) -> str:
-    """An exception in one line, with the last line of a file outside of installed packages that it came through."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__)[1:] if not frame.filename.startswith("<")]
-    own = [frame for frame in frames if not installed(frame.filename)]
-    said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
-    return f"{said} ({own[-1].filename}, line {own[-1].lineno})" if own else said
 
 
 def _plain(value: Any) -> Any:
@@ -261,13 +247,7 @@ REWARDS: dict[str, tuple[Callable[[], Judge], list[str], Callable[[Mapping[str, 
 
 def _own(name: str) -> Reward:
     place, _, attribute = name.rpartition(":")
-    _importable(Path(place).parent if place.endswith(".py") else Path())
-    try:
-        module = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-    except RewardError:
-        raise
-    except Exception as error:
-        raise RewardError(f"reward {name}: importing {place} raised {_raised(error)}") from error
+    module = user_code.load(place, "reward", name, "FILE.py:FUNCTION", RewardError)
     function = getattr(module, attribute, None)
     if function is None:
         known = [key for key, value in vars(module).items() if inspect.isfunction(value)]
@@ -280,7 +260,7 @@ def _own(name: str) -> Reward:
         raise RewardError(f"reward {name} takes no **columns; TRL passes it every column of the rows by name")
     required = [one.name for one in parameters if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
     needs = [column for column in required if column not in GIVEN]
-    return Reward(attribute, function, needs, files=files([module, _defined_in(function)]))
+    return Reward(attribute, function, needs, files=user_code.files([module, _defined_in(function)]))
 
 
 def _defined_in(function: Callable[..., Any]) -> Any:
@@ -290,25 +270,6 @@ def _defined_in(function: Callable[..., Any]) -> Any:
     if not inspect.isroutine(plain) and not inspect.isclass(plain):  # an object that can be called
         defined = sys.modules.get(type(plain).__module__)
     return defined
-
-
-def _importable(folder: Path) -> None:
-    """Let a user's code import what lies beside it, as Python lets a script; what is installed goes first."""
-    place = str(folder.expanduser().resolve())
-    if place not in sys.path:
-        sys.path.append(place)
-
-
-def _from_file(path: Path) -> Any:
-    if not path.is_file():
-        raise RewardError(f"there is no file {path}{looked_in(path)}; a reward of your own is FILE.py:FUNCTION")
-    spec = importlib.util.spec_from_file_location(f"reward_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and pickle look it up there
-    spec.loader.exec_module(module)
-    return module
 
 
 # ---------------------------------------------------------------- rows

@@ -85,9 +85,10 @@ def _with_later_options(stored: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a recipe that an earlier version stored, with those that the method has got since then at their
     defaults."""
     options = stored.get("options") or {}
-    if stored["method"] not in methods.names():
+    try:
+        return {**methods.load(stored["method"]).config().model_dump(), **options}
+    except methods.UnknownMethod:  # the recipe that is held against it is of another
         return options
-    return {**methods.load(stored["method"]).config().model_dump(), **options}
 
 
 CODE = ("reward", "code")

@@ -18,8 +18,10 @@ def training(methods_named: Iterable[str] = ()) -> dict[str, str]:
 
     loops = set()
     for name in methods_named:
-        if name in methods.names():
+        try:
             loops.add(methods.load(name).loop)
+        except UserError:  # told where the recipe is checked
+            continue
     found: dict[str, str] = {}
     for loop in loops or training_keys.CONFIG_NAMES:
         declared = training_keys.declared(training_keys.CONFIG_NAMES[loop])

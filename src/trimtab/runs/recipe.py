@@ -192,7 +192,7 @@ class Recipe(_Strict):
     _used: Used | None = PrivateAttr(default=None)
 
     method: str
-    """A file name of trimtab.methods; `trimtab list methods` shows them."""
+    """A name that `trimtab list methods` shows, or one of your own: FILE.py or package.module."""
     models: Models
     data: Data
     options: dict[str, Any] = {}

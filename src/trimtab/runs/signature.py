@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from trimtab import methods
 from trimtab.common import fingerprint, user_code
 from trimtab.evals.runner import EvalSpec
 from trimtab.rewards import verifiable as rewards
@@ -22,8 +23,8 @@ def own_code(
     recipe: Recipe, judges: Sequence[rewards.Reward], questions: Mapping[str, EvalSpec], models: Sequence[Any]
 ) -> list[Path]:
     """Files of the method and of the suites that are asked, and of what a user wrote: rewards, classes of models."""
-    names = [f"trimtab.methods.{recipe.method}", *(f"trimtab.evals.suites.{name}" for name in questions)]
-    found = user_code.files(sys.modules.get(name) for name in names)
+    suites = [sys.modules.get(f"trimtab.evals.suites.{name}") for name in questions]
+    found = user_code.files([methods.module(recipe.method), *suites])
     return [*found, *(path for judge in judges for path in judge.files), *user_code.of_models(models)]
 
 

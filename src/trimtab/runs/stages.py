@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trimtab import methods
 from trimtab.runs.check import validate
 from trimtab.runs.parse_file import read_tree
 from trimtab.runs.recipe import Recipe, RecipeError, Used
@@ -63,7 +64,8 @@ def _staged(tree: dict[str, Any], where: str, file: Path | None, output: str) ->
 def title_of(stage: Mapping[str, Any], number: int) -> str:
     """The name of a stage: its own, else that of the recipe that it uses, else its method's."""
     used = stage.get("use")
-    return str(stage.get("name", stage.get("method", number) if used is None else Path(str(used)).stem))
+    named = methods.title(str(stage.get("method", number))) if used is None else Path(str(used)).stem
+    return str(stage.get("name", named))
 
 
 def _used(
