@@ -145,7 +145,7 @@ def process(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def of_two_processes(tmp_path_factory) -> dict:
     folder: Path = tmp_path_factory.mktemp("two_processes")
-    mp.spawn(process, args=(str(folder),), nprocs=PROCESSES)
+    mp.start_processes(process, args=(str(folder),), nprocs=PROCESSES, start_method="fork")  # imports nothing again
     return torch.load(folder / "gradients.pt", weights_only=False)
 
 
