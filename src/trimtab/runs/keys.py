@@ -23,7 +23,7 @@ def training(methods_named: Iterable[str] = ()) -> dict[str, str]:
         except UserError:  # told where the recipe is checked
             continue
     found: dict[str, str] = {}
-    for loop in loops or training_keys.CONFIG_NAMES:
+    for loop in [loop for loop in training_keys.CONFIG_NAMES if loop in loops or not loops]:
         declared = training_keys.declared(training_keys.CONFIG_NAMES[loop])
         taken = {*training_keys.OURS, *training_keys.NOT_BUILT} - training_keys.USED_BY_ROLLOUTS
         if loop == "rollouts":
