@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import weakref
 from pathlib import Path
 
@@ -55,6 +56,14 @@ def with_column(files: Path, output: Path, rows: Path, **changes) -> Recipe:
 def make(files: Path, out: Path, **changes) -> list[dict]:
     precompute(recipe(files, out.parent / "never", **changes), out, command="made by a test", console=QUIET)
     return [json.loads(line) for line in out.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def stored(files, tmp_path_factory) -> Path:
+    """A folder with rows.jsonl and its meta, to be copied."""
+    folder = tmp_path_factory.mktemp("stored")
+    make(files, folder / "rows.jsonl")
+    return folder
 
 
 def logged(folder: Path, key: str) -> list[float]:
@@ -249,8 +258,9 @@ def changed(files: Path, out: Path, what: str) -> Recipe:
         ("tokenizer", "does not fit: tokenizer was"),
     ],
 )
-def test_a_column_that_was_computed_from_something_else_is_refused_in_one_line(files, tmp_path, what, message):
-    make(files, tmp_path / "rows.jsonl")
+def test_a_column_that_was_computed_from_something_else_is_refused_in_one_line(files, stored, tmp_path, what, message):
+    for one in stored.iterdir():
+        shutil.copy(one, tmp_path)
     with pytest.raises(DataError, match=message) as raised:
         run(changed(files, tmp_path / "rows.jsonl", what), console=QUIET)
     assert "\n" not in str(raised.value)

@@ -57,6 +57,7 @@ def test_of_100_honest_paraphrases_at_least_80_pass(passes, half):
     assert len(kept(passes, "honest_paraphrases.tsv", half)) >= 40
 
 
+@pytest.mark.slow  # hundreds of pairs; those of development are read by the fast tests
 def test_of_another_hand_s_pairs_at_most_2_changes_and_at_least_80_paraphrases_pass(passes):
     assert len(corpus("changed_meanings_2.tsv")) == len(corpus("honest_paraphrases_2.tsv")) == 100
     assert len(wrong := kept(passes, "changed_meanings_2.tsv", None)) <= 2, wrong

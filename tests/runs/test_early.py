@@ -38,6 +38,7 @@ def imported(path: Path, *words: str, command: str = "train") -> tuple[str, set[
     return done.stderr, set(done.stdout.split())
 
 
+@pytest.mark.fast("train-*", "preview-method=stf*")
 @pytest.mark.parametrize(
     ("word", "said"),
     [

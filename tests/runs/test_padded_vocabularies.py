@@ -186,6 +186,7 @@ def test_wspo_is_over_the_ids_that_all_of_its_models_know(files, tmp_path, way, 
     assert event["loss"] == pytest.approx(torch.stack(errors).mean().item(), rel=1e-4)
 
 
+@pytest.mark.fast("policy padded")
 @pytest.mark.parametrize("way", WAYS)
 def test_a_reward_model_is_read_over_the_ids_that_it_was_trained_over(files, tmp_path, way):
     own, other = WAYS[way]
@@ -204,6 +205,7 @@ def test_a_reward_model_is_read_over_the_ids_that_it_was_trained_over(files, tmp
     torch.testing.assert_close(credit(None, inputs)["token_scores"], torch.cat(wanted), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.fast("other padded")
 @pytest.mark.parametrize("way", WAYS)
 def test_dpo_is_over_the_ids_that_both_models_know(files, tmp_path, way):
     own, other = WAYS[way]

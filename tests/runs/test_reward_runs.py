@@ -189,6 +189,7 @@ def test_the_adapter_of_a_reward_model_gives_the_scores_of_its_merged_model(file
     assert one.std() > 1e-2
 
 
+@pytest.mark.fast("None", ".[*]k_proj")
 @pytest.mark.parametrize("out", [None, ["k_proj"], ".*k_proj"])
 def test_adapters_in_all_linear_layers_leave_the_head_that_is_trained_whole(files, tmp_path, out):
     lora = {"r": 2, "target_modules": "all-linear", "exclude_modules": out}
