@@ -125,7 +125,7 @@ def test_any_reader_gets_back_what_was_written(tmp_path):
     rows = [{"id": 1, "text": ODD}, {"id": 2, "text": "half \ud83d, whole \U0001f600, é"}]
     path = tmp_path / "a.jsonl"
     for row in rows:
-        files.append(path, [row])
+        files.append_lines(path, [row])
     text = path.read_text(encoding="utf-8")
     assert [json.loads(line) for line in text.splitlines()] == rows  # cuts wherever it can
     with path.open(encoding="utf-8") as lines:

@@ -330,6 +330,27 @@ MISTAKES = [
         "os.truncate(path, len(whole))",
         ("evals/test_runner.py::test_a_torn_last_line_is_cut_off_and_others_are_named",),
     ),
+    Mistake(
+        "workdir: another signature is taken for the same",
+        "common.workdir:Workdir._compare",
+        "key not in skipped",
+        "key in skipped",
+        ("common/test_workdir.py::test_another_signature_is_refused_by_its_line",),
+    ),
+    Mistake(
+        "workdir: what a full disk took of a line stays",
+        "common.files:append_lines",
+        "os.truncate(path, before)",
+        "os.truncate(path, path.stat().st_size)",
+        ("common/test_workdir.py::test_a_full_disk_leaves_whole_lines",),
+    ),
+    Mistake(
+        "settings: a word that two keys could mean is taken",
+        "common.settings:_set",
+        "len(meant) > 1",
+        "len(meant) > 2",
+        ("common/test_settings.py::test_a_mistake_is_one_line",),
+    ),
     # --- decoding
     Mistake(
         "decoding: realign mixes with the wrong sign",

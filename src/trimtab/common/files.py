@@ -218,7 +218,7 @@ def json_line(value: Any, **options: Any) -> str:
     return f"{dumps(value, **options)}\n"
 
 
-def append(path: Path, values: Iterable[Any]) -> None:
+def append_lines(path: Path, values: Iterable[Any]) -> None:
     """Add lines to a file, in one write; where that fails, the file is as it was."""
     data = "".join(map(json_line, values)).encode()
     before = path.stat().st_size if path.exists() else None
@@ -264,7 +264,7 @@ class JsonLines:
         return len(self.rows)
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        append(self.path, rows)
+        append_lines(self.path, rows)
         self.rows += map(dict, rows)
 
 
