@@ -1,7 +1,73 @@
-"""trimtab: controlled change of language models after pre-training."""
+"""trimtab: controlled change of language models after pre-training.
 
+    import trimtab
+
+    result = trimtab.train("tiny_kd", training={"max_steps": 20}, output="runs/kd")
+    trimtab.evaluate(result.folder / "model", ["geomrel"], limit=20)
+
+What `__all__` names is public, and imported when it is asked for.
+"""
+
+import importlib
 import os
 import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trimtab.commands.evaluate import evaluate_model as evaluate
+    from trimtab.commands.train import train_recipe as train
+    from trimtab.common.errors import UserError
+    from trimtab.core import (
+        AdvantageEstimator,
+        Aligned,
+        Candidates,
+        Critic,
+        Losses,
+        Method,
+        MethodConfig,
+        Objective,
+        Plan,
+        Reference,
+        Requirements,
+        RewardModel,
+        Rollouts,
+        Signal,
+        Teacher,
+        TokenBatch,
+        WeakPair,
+    )
+    from trimtab.runs.parse import load_recipe
+
+__all__ = [
+    "AdvantageEstimator",
+    "Aligned",
+    "Candidates",
+    "Critic",
+    "Losses",
+    "Method",
+    "MethodConfig",
+    "Objective",
+    "Plan",
+    "Reference",
+    "Requirements",
+    "RewardModel",
+    "Rollouts",
+    "Signal",
+    "Teacher",
+    "TokenBatch",
+    "UserError",
+    "WeakPair",
+    "evaluate",
+    "load_recipe",
+    "train",
+]
+_ELSEWHERE = {
+    "UserError": "trimtab.common.errors:UserError",
+    "evaluate": "trimtab.commands.evaluate:evaluate_model",
+    "load_recipe": "trimtab.runs.parse:load_recipe",
+    "train": "trimtab.train:",  # the folder of the loops, which can be called
+}
+"""Where names lie that are not of `trimtab.core`."""
 
 __version__ = "0.1.0"
 
@@ -19,3 +85,16 @@ def calm_threads() -> None:
 
 
 calm_threads()
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported now."""
+    if name not in __all__:
+        raise AttributeError(f"module 'trimtab' has no attribute {name!r}")
+    module, _, attribute = _ELSEWHERE.get(name, f"trimtab.core:{name}").partition(":")
+    loaded = importlib.import_module(module)
+    return getattr(loaded, attribute) if attribute else loaded
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -172,6 +172,27 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> list
     return folders
 
 
+def evaluate_model(
+    model: str | Path, suites: Sequence[str], *, console: Console | None = None, **settings: Any
+) -> dict[str, Path]:
+    """Ask a model suites, as `trimtab eval` does.
+
+    Args:
+        model: a builtin one, a folder or a hub id.
+        suites: names, see `trimtab list suites`.
+        console: of rich, for numbers and progress; nothing is shown if not given.
+        settings: flags of `trimtab eval`: `limit=20, out="runs/eval/mine"`.
+
+    Returns:
+        The folder of each suite, with `report.html`, `evaluation.json` and `samples.jsonl`.
+
+    Raises:
+        UserError: naming what is wrong, before weights are loaded where that can be known.
+    """
+    asked = EvaluateSettings(model=str(model), suites=tuple(suites), **settings)
+    return dict(zip(asked.suites, evaluate(asked, console or Console(quiet=True)), strict=True))
+
+
 def workdir(folder: Path, settings: EvaluateSettings) -> Workdir:
     return Workdir(folder, "eval", (SAMPLES, FACTS, PAGE), force=settings.force)
 

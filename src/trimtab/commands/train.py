@@ -1,8 +1,9 @@
 """Carry out a recipe; the run folder holds the model, the numbers and a report."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import typer
 from pydantic import model_validator
@@ -10,6 +11,9 @@ from pydantic import model_validator
 from trimtab.commands import completion
 from trimtab.common import processes
 from trimtab.common.settings import CommandSettings, SettingsError
+
+if TYPE_CHECKING:
+    from trimtab.runs.run import Result
 
 
 class RecipeSettings(CommandSettings):
@@ -92,3 +96,46 @@ def main(settings: TrainSettings) -> None:
         console.print(report.table([report.load(result.folder)], console.width))
     if processes.rank() == 0:
         typer.echo(f"report: {result.report}")
+
+
+def train_recipe(
+    recipe: str | Path, *, resume: bool = False, edited: bool = False, console: Any = None, **changes: Any
+) -> "Result":
+    """Carry out a recipe, as `trimtab train` does.
+
+    Args:
+        recipe: a file, or the name of one that comes with trimtab.
+        resume: go on with it.
+        edited: also where files of its code were edited since.
+        console: of rich, for progress; nothing is shown if not given.
+        changes: keys of the recipe, nested as there: `training={"max_steps": 20}`.
+
+    Returns:
+        The run's folder and report; of stages the folder of all and their comparison.
+
+    Raises:
+        UserError: for a mistake in the recipe, its data or its models; nothing is left behind then.
+    """
+    from rich.console import Console
+
+    from trimtab.runs.early import check_outputs, check_places
+    from trimtab.runs.parse import load_recipe
+    from trimtab.runs.recipe import Stages
+    from trimtab.runs.run import run, run_stages
+
+    def first(runs: Sequence[Any]) -> None:
+        check_places(runs)
+        check_outputs(runs, resume)
+
+    loaded = load_recipe(str(recipe), tuple(_words(changes)), first=first)
+    how: dict[str, Any] = {"resume": resume, "edited": edited, "console": console or Console(quiet=True)}
+    return run_stages(loaded, **how) if isinstance(loaded, Stages) else run(loaded, **how)
+
+
+def _words(changes: Mapping[str, Any], at: str = "") -> Iterator[str]:
+    """KEY=VALUE of nested changes, as a command line has them; JSON is YAML."""
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and value:
+            yield from _words(value, f"{at}{key}.")
+        else:
+            yield f"{at}{key}={json.dumps(value, default=str, ensure_ascii=False)}"
