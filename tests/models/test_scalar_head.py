@@ -8,7 +8,7 @@ import tiny
 from trimtab.core import answer_mask
 from trimtab.models.forward import UnsupportedModel
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head
-from trimtab.signals.reward_model import Score
+from trimtab.signals.reward_model import HeadScore
 
 FAMILIES = ["llama", "llama_tied", "mistral", "qwen2", "qwen3", "phi", "phi3", "smollm3", "gemma2", "gpt2"]
 
@@ -56,7 +56,7 @@ def test_the_score_of_a_token_is_read_behind_it_and_the_bias_is_not_trained():
     add_score_forward(scorer)
     rows = tiny.rows(((3, 5), (1, 1)))
     output = scorer(
-        input_ids=rows.input_ids, attention_mask=rows.attention_mask, objective_call=tiny.call(Score(), rows)
+        input_ids=rows.input_ids, attention_mask=rows.attention_mask, objective_call=tiny.call(HeadScore(), rows)
     )
     plain = scorer(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits[..., 0]
     torch.testing.assert_close(output.unreduced, plain[:, 1:][answer_mask(rows.labels)].detach())
