@@ -4,23 +4,17 @@ import pytest
 from run_folders import METRICS, SAMPLES, SIGNATURE, event, heldout, rows, write_run
 
 from trimtab.report import Interval, load
-from trimtab.report.measures import (
-    FORWARD_KL,
-    MEASURES,
-    PERPLEXITY,
+from trimtab.report.comparing import (
     change,
     difference,
-    digits,
     last,
-    number,
     obstacles,
-    span,
     teacher_obstacles,
     teacher_value,
     teachers,
     untrained,
-    verdict,
 )
+from trimtab.report.measures import FORWARD_KL, MEASURES, PERPLEXITY, digits, number, span, verdict
 
 BY_KEY = {measure.key: measure for measure in MEASURES}
 EVALS = [event("eval", 0, nll=2.0), event("eval", 2, nll=1.0)]
@@ -198,7 +192,7 @@ def with_drift(folder, start=2.0, after=0.25, length=30):
     return load_run(folder, evals, [*rows(0, nll=start, kl_to_initial=0.0), *rows(2, nll=1.0, kl_to_initial=after)])
 
 
-def test_drift_is_measured_on_rows_and_compared_between_runs_with_one_start(tmp_path):
+def test_the_kl_to_the_initial_policy_is_measured_on_rows_and_compared_between_runs_with_one_start(tmp_path):
     one, other = with_drift(tmp_path / "a"), with_drift(tmp_path / "b", after=0.5)
     assert change(one, BY_KEY["kl_to_initial"]) == (0.25, 0.25, 0.25)
     assert difference(one, other, BY_KEY["kl_to_initial"]) == (0.25, 0.25, 0.25)

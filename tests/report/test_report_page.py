@@ -198,13 +198,13 @@ def test_tables_stand_on_the_page_of_the_run_and_of_a_comparison(tmp_path):
     assert "Tables" not in read(write(folders[1:])).text
 
 
-def test_drift_and_the_length_of_answers_are_shown_and_called_neither_better_nor_worse(tmp_path):
+def test_the_kl_to_the_initial_policy_and_the_length_of_answers_are_shown_and_called_neither_better_nor_worse(tmp_path):
     metrics = [event("eval", 0, answer_length=40.0), event("eval", 2, answer_length=30.0, kl_to_initial=0.25)]
     samples = [*rows(0, nll=2.0, kl_to_initial=0.0), *rows(2, nll=1.0, kl_to_initial=0.25)]
     text = read(write([write_run(tmp_path / "a", metrics, samples, {"method": "psft"})])).text
-    assert "Drift nats per token 0 [0, 0] 0.250 [0.250, 0.250] +0.250 [+0.250, +0.250] higher" in text
+    assert "KL to the initial policy nats per token 0 [0, 0] 0.250 [0.250, 0.250] +0.250 [+0.250, +0.250]" in text
     assert "Answer length tokens 40.0 30.0 −10.0" in text
-    assert "Drift rose from 0 to 0.250. Answer length fell from 40.0 to 30.0." in text
+    assert "KL to the initial policy rose from 0 to 0.250. Answer length fell from 40.0 to 30.0." in text
 
 
 def test_metrics_of_any_method_are_drawn(tmp_path):

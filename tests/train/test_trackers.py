@@ -142,7 +142,8 @@ def test_the_margin_is_that_of_the_rows_by_hand(tmp_path):
     mean = sum(row["preference_margin"] for row in rows) / len(rows)
     assert measured[-1]["preference_margin"] == pytest.approx(mean)
     from trimtab.report import load
-    from trimtab.report.measures import MARGIN, last
+    from trimtab.report.comparing import last
+    from trimtab.report.measures import MARGIN
 
     assert last(load(result.folder), MARGIN).estimate == pytest.approx(mean)
 

@@ -11,26 +11,21 @@ from markupsafe import Markup
 from trimtab.common.files import dumps, write_atomic
 from trimtab.metrics.intervals import Interval
 from trimtab.report import labels, rollouts, seeds
-from trimtab.report.curves import COLOURS, curves
-from trimtab.report.html import template
-from trimtab.report.measures import (
-    MEASURES,
-    Measure,
+from trimtab.report.comparing import (
     change,
     difference,
-    digits,
     first,
     group_name,
     last,
-    number,
-    span,
     start_name,
     teacher_value,
     teachers,
     untrained,
     untrained_value,
-    verdict,
 )
+from trimtab.report.curves import COLOURS, curves
+from trimtab.report.html import template
+from trimtab.report.measures import MEASURES, Measure, digits, number, span, verdict
 from trimtab.report.reading import ReportError, Run, distinct_names, load
 from trimtab.report.sweeps import Sweep, against_option, ordered, sweeps
 from trimtab.report.words import (

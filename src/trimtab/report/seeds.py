@@ -11,24 +11,22 @@ from rich.table import Table
 from rich.text import Text
 
 from trimtab.metrics.intervals import Interval, student_mean
+from trimtab.report.comparing import last, obstacles, teacher_obstacles
 from trimtab.report.measures import (
     FORWARD_KL,
     MEASURES,
-    PASS1,
+    PASS_AT_1,
     PERPLEXITY,
     PREFERENCE,
     REWARD_LOSS,
     Measure,
-    last,
     number,
-    obstacles,
     span,
-    teacher_obstacles,
 )
 from trimtab.report.reading import Run
 from trimtab.report.words import by_setting
 
-RANKED = (PASS1, PREFERENCE, FORWARD_KL, PERPLEXITY, REWARD_LOSS)
+RANKED = (PASS_AT_1, PREFERENCE, FORWARD_KL, PERPLEXITY, REWARD_LOSS)
 """by which recipes are ranked: the first that all have"""
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from trimtab.report.comparing import last
 from trimtab.report.curves import INK, drawing, is_log, run_colour
-from trimtab.report.measures import Measure, last
+from trimtab.report.measures import Measure
 from trimtab.report.reading import Run
 from trimtab.report.words import flatten, setting
 

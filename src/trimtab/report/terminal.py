@@ -7,15 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from trimtab.metrics.intervals import Interval
-from trimtab.report.measures import (
-    MEASURES,
-    Measure,
-    digits,
+from trimtab.report.comparing import (
     group_name,
     last,
-    number,
     obstacles,
-    span,
     start_name,
     teacher_obstacles,
     teacher_value,
@@ -23,6 +18,7 @@ from trimtab.report.measures import (
     untrained,
     untrained_value,
 )
+from trimtab.report.measures import MEASURES, Measure, digits, number, span
 from trimtab.report.reading import Run, distinct_names
 
 OTHER_COLUMNS, MEASURE_COLUMN = 26, 10

@@ -7,23 +7,18 @@ from typing import Any
 import numpy as np
 
 from trimtab.metrics.intervals import Interval
+from trimtab.report.comparing import change, difference, first, last, obstacles, teacher_obstacles
 from trimtab.report.measures import (
     FORWARD_KL,
     MARGIN,
     MEASURES,
-    PASS1,
+    PASS_AT_1,
     PERPLEXITY,
     PREFERENCE,
     REWARD_LOSS,
     Measure,
-    change,
-    difference,
     digits,
-    first,
-    last,
     number,
-    obstacles,
-    teacher_obstacles,
     verdict,
 )
 from trimtab.report.reading import Run
@@ -67,7 +62,7 @@ def headline_of_many(runs: list[Run]) -> str:
     """Which run ends best, next to which, and whether that may be chance."""
     comparable = [
         measure
-        for measure in (PASS1, PREFERENCE, FORWARD_KL, PERPLEXITY, REWARD_LOSS)
+        for measure in (PASS_AT_1, PREFERENCE, FORWARD_KL, PERPLEXITY, REWARD_LOSS)
         if all(difference(runs[0], run, measure) is not None for run in runs[1:])
     ]
     if not comparable:
@@ -96,7 +91,7 @@ def _headlined(run: Run) -> tuple[Measure, ...]:
 
 
 def _main_measure(run: Run) -> Measure:
-    return next((m for m in (PASS1, PREFERENCE, FORWARD_KL, REWARD_LOSS) if last(run, m) is not None), PERPLEXITY)
+    return next((m for m in (PASS_AT_1, PREFERENCE, FORWARD_KL, REWARD_LOSS) if last(run, m) is not None), PERPLEXITY)
 
 
 def moved(measure: Measure, before: Interval, after: Interval, moved_by: Interval | None) -> str:
