@@ -11,6 +11,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 import tiny
 import tiny_folder
 from trimtab.core import TokenBatch, reduce, weights
+from trimtab.decoding._texts import generate_texts
 from trimtab.methods import dpo, kd, sft
 from trimtab.models.adapters import add_lora
 from trimtab.models.forward import UnsupportedModel, add_objective_forward
@@ -19,7 +20,6 @@ from trimtab.models.loading import load_model
 from trimtab.models.scalar_head import with_scalar_head
 from trimtab.signals.base import call_plan
 from trimtab.signals.frozen import FrozenModel
-from trimtab.train.heldout import generate
 
 TYPES = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 LIMIT = 15_000_000
@@ -257,8 +257,8 @@ def check_generate(kind: str) -> None:
     """Prompts that are answered together are answered as alone, with a cache as without."""
     model, tokenizer = build(kind), tiny_folder.byte_tokenizer()
     model.config.get_text_config().eos_token_id = None
-    together = [one.text for one in generate(model, tokenizer, PROMPTS, 8)]
-    alone = [generate(model, tokenizer, [prompt], 8)[0].text for prompt in PROMPTS]
+    together = [one.text for one in generate_texts(model, tokenizer, PROMPTS, 8)]
+    alone = [generate_texts(model, tokenizer, [prompt], 8)[0].text for prompt in PROMPTS]
     assert together == alone, f"together {together}, alone {alone}"
 
 

@@ -28,11 +28,11 @@ import toys
 from toys import Experiment, Measures
 
 import tiny
-from trimtab.evals import contamination
 from trimtab.evals.suite import Answered, Item, Verdict
 from trimtab.models.forward import add_objective_forward
-from trimtab.rewriting import clean_eval
-from trimtab.rewriting.clean_eval import CleanEvalSettings, Pair
+from trimtab.rewriting import clean_eval, contamination
+from trimtab.rewriting.clean_eval import CleanEvalSettings
+from trimtab.rewriting.questions import Pair
 from trimtab.rewriting.rewriters import Request, Rewritten, Way
 from trimtab.rewriting.similarity import Measured, rouge_l
 

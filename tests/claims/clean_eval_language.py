@@ -27,11 +27,11 @@ from rich.console import Console
 from trimtab.commands import clean
 from trimtab.common.environment import environment
 from trimtab.data.sources import load_rows
-from trimtab.evals.contamination import Set, triangles
 from trimtab.evals.models import HFModel
 from trimtab.evals.runner import ask, eval_spec
 from trimtab.evals.suite import Answered
 from trimtab.models.loading import load_model, load_tokenizer
+from trimtab.rewriting.contamination import Set, triangles
 
 MODEL = "smollm2-135m"
 REWRITERS = ("rules", MODEL)

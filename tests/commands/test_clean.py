@@ -15,10 +15,10 @@ from trimtab.common.errors import Interrupted, Unanswered
 from trimtab.common.workdir import WorkdirError
 from trimtab.evals.models import OpenAIModel
 from trimtab.rewriting import by_name
+from trimtab.rewriting.detectors import TRIED, by_server
 from trimtab.rewriting.options import RewriteSettings
 from trimtab.rewriting.rewriters import Rewritten, endpoint, ways
 from trimtab.rewriting.rules import Rules
-from trimtab.rewriting.similarity import TRIED, by_server
 
 QUIET = Console(quiet=True)
 ROWS = [

@@ -17,10 +17,10 @@ from trimtab.commands import compare_decoding as compare
 from trimtab.commands import generate as generation
 from trimtab.common import fingerprint
 from trimtab.decoding import _checkpoint_config
+from trimtab.decoding._texts import generate_texts
 from trimtab.models import loading
 from trimtab.models.identity_layer import bypass, identity_layer, insert_identity_layer
 from trimtab.models.loading import load_model, load_tokenizer
-from trimtab.train import heldout
 
 PROMPTS = ["count 3", "a longer prompt"]
 LENGTH = ["--max-new-tokens", "6"]
@@ -61,9 +61,9 @@ def texts(out: str) -> list[str]:
 def greedy(folder, around: bool = False) -> list[str]:
     model, tokenizer = load_model(str(folder)), load_tokenizer(str(folder))
     if not around:
-        return [answer.text.strip("\n") for answer in heldout.generate(model, tokenizer, PROMPTS, 6)]
+        return [answer.text.strip("\n") for answer in generate_texts(model, tokenizer, PROMPTS, 6)]
     with bypass(model):
-        return [answer.text.strip("\n") for answer in heldout.generate(model, tokenizer, PROMPTS, 6)]
+        return [answer.text.strip("\n") for answer in generate_texts(model, tokenizer, PROMPTS, 6)]
 
 
 def ask() -> list[str]:
@@ -250,7 +250,7 @@ def test_prompts_of_unequal_length_are_answered_in_their_order(trimtab, folders,
     rows = [json.loads(line) for line in (tmp_path / "new" / "answers.jsonl").read_text().splitlines()]
     assert [row["prompt"] for row in rows] == prompts
     model, tokenizer = load_model(str(folders / "original")), load_tokenizer(str(folders / "original"))
-    alone = [heldout.generate(model, tokenizer, [prompt], 4, plain=True)[0].text for prompt in prompts]
+    alone = [generate_texts(model, tokenizer, [prompt], 4, plain=True)[0].text for prompt in prompts]
     assert [row["completion"] for row in rows] == alone
     meta = json.loads((tmp_path / "new" / "answers.meta.json").read_text())
     assert "plain prompts" in meta["signature"]

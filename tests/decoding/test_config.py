@@ -13,12 +13,12 @@ from trimtab import decoding
 from trimtab.decoding import _config
 from trimtab.decoding._batching import alone
 from trimtab.decoding._config import CALLERS, complete, described, fields, generate, may_leave
+from trimtab.decoding._texts import generate_texts
 from trimtab.decoding.dera import dera
 from trimtab.evals.models import HFModel
 from trimtab.evals.suite import user
 from trimtab.models.adapters import add_lora
 from trimtab.rewriting.rewriters import causal
-from trimtab.train import heldout
 from trimtab.train.answers import draw
 
 TOKENIZER = tiny_folder.byte_tokenizer()
@@ -71,7 +71,7 @@ def away():
 def texts(made, name, options=None, prompts=PROMPTS):
     torch.manual_seed(0)
     how = decoding.arguments(name, TOKENIZER, model=made, **(options or {}))
-    return [answer.text for answer in heldout.generate(made, TOKENIZER, prompts, 12, plain=True, **how)]
+    return [answer.text for answer in generate_texts(made, TOKENIZER, prompts, 12, plain=True, **how)]
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -113,15 +113,15 @@ def test_every_way_to_answers_is_free_of_it(away):
 
     def ways(made):
         torch.manual_seed(0)
-        yield heldout.generate(made, TOKENIZER, PROMPTS, 8)
-        yield heldout.generate(made, TOKENIZER, PROMPTS, 8, do_sample=True, temperature=1.0)
+        yield generate_texts(made, TOKENIZER, PROMPTS, 8)
+        yield generate_texts(made, TOKENIZER, PROMPTS, 8, do_sample=True, temperature=1.0)
         yield draw(
             made, TOKENIZER, [{"prompt": one} for one in PROMPTS], max_new_tokens=8, temperature=1.0, batch=2, seed=0
         )
         yield HFModel(made, TOKENIZER).answer([user(prompt) for prompt in PROMPTS], 8)
         yield HFModel(made, TOKENIZER, strategy="beam").answer([user(prompt) for prompt in PROMPTS], 8)
         yield causal(made, TOKENIZER, max_new_tokens=8).steps[0](PROMPTS, [1, 2])
-        yield heldout.generate(made, TOKENIZER, PROMPTS, 8, custom_generate=dera, aligned=model(), strength=0.5)
+        yield generate_texts(made, TOKENIZER, PROMPTS, 8, custom_generate=dera, aligned=model(), strength=0.5)
 
     assert [*ways(away)] == [*ways(model())]
 
@@ -162,7 +162,7 @@ def test_model_is_what_its_authors_set_with_our_ends_and_length():
     made = model(**own)
     how = decoding.arguments(decoding.MODEL)
     assert how == {}
-    found = heldout.generate(made, TOKENIZER, PROMPTS[:1], 12, plain=True, own=True, **how)
+    found = generate_texts(made, TOKENIZER, PROMPTS[:1], 12, plain=True, own=True, **how)
     ids = TOKENIZER(PROMPTS[0], return_tensors="pt")
     wanted = model(repetition_penalty=3.0, no_repeat_ngram_size=2).generate(
         **ids, max_new_tokens=12, eos_token_id=[0, 200], pad_token_id=0
@@ -174,16 +174,16 @@ def test_model_is_what_its_authors_set_with_our_ends_and_length():
 def test_model_stops_at_its_stop_strings_and_samples_as_it_says():
     written = texts(model(), "greedy", prompts=PROMPTS[:1])[0]
     stop = next(a + b for a, b in itertools.pairwise(written) if (a + b).isascii())
-    found = heldout.generate(model(stop_strings=[stop]), TOKENIZER, PROMPTS[:1], 12, plain=True, own=True)
+    found = generate_texts(model(stop_strings=[stop]), TOKENIZER, PROMPTS[:1], 12, plain=True, own=True)
     assert found[0].text == written[: written.index(stop) + 2]
     sampled = model(do_sample=True, temperature=3.0)
-    drawn = {heldout.generate(sampled, TOKENIZER, PROMPTS[:1], 12, plain=True, own=True)[0].text for _ in range(3)}
+    drawn = {generate_texts(sampled, TOKENIZER, PROMPTS[:1], 12, plain=True, own=True)[0].text for _ in range(3)}
     assert len(drawn) == 3
 
 
 def test_model_gives_one_answer_to_each_prompt_whatever_its_authors_set():
     made = model(num_return_sequences=2, num_beams=2, return_dict_in_generate=True, output_scores=True)
-    assert len(heldout.generate(made, TOKENIZER, PROMPTS, 4, own=True)) == 2
+    assert len(generate_texts(made, TOKENIZER, PROMPTS, 4, own=True)) == 2
 
 
 def test_model_has_no_settings():

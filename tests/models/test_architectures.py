@@ -10,10 +10,10 @@ import pytest
 
 import architectures
 import tiny_folder
+from trimtab.decoding._texts import generate_texts
 from trimtab.methods import sft
 from trimtab.models.loading import load_model
 from trimtab.signals.base import call_plan
-from trimtab.train.heldout import generate
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "architectures.md"
@@ -55,8 +55,8 @@ def test_a_model_that_sees_too_learns_and_answers_text(kind, tmp_path):
     whole.save_pretrained(tmp_path)
     tiny_folder.byte_tokenizer().save_pretrained(tmp_path)
     again, tokenizer = load_model(str(tmp_path)), tiny_folder.byte_tokenizer()
-    said = [one.text for one in generate(again, tokenizer, architectures.PROMPTS, 5)]
-    assert said == [generate(again, tokenizer, [prompt], 5)[0].text for prompt in architectures.PROMPTS]
+    said = [one.text for one in generate_texts(again, tokenizer, architectures.PROMPTS, 5)]
+    assert said == [generate_texts(again, tokenizer, [prompt], 5)[0].text for prompt in architectures.PROMPTS]
 
 
 def test_every_class_of_transformers_is_on_the_page():

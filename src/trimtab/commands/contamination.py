@@ -20,9 +20,9 @@ from trimtab.common.terminal import cells, quiet, say, table_of
 from trimtab.common.workdir import Workdir
 
 if TYPE_CHECKING:
-    from trimtab.evals.contamination import Set, Triangle
     from trimtab.evals.runner import EvalSpec
     from trimtab.evals.suite import Answered
+    from trimtab.rewriting.contamination import Set, Triangle
 
 SUITE, FACTS, REPORT = "multiple_choice", "contamination.json", "report.html"
 
@@ -100,9 +100,9 @@ def contamination(settings: ContaminationSettings, console: Console | None = Non
         UserError: for a mistake of the user, before weights are loaded where that can be known.
     """
     from trimtab.common import fingerprint
-    from trimtab.evals.contamination import SETS, check_author, triangles
     from trimtab.evals.suite import baselines, plain
     from trimtab.report import contamination as page
+    from trimtab.rewriting.contamination import SETS, check_author, triangles
 
     console = console or Console()
     rewriter, rows = _made_by(settings.clean)
@@ -221,8 +221,8 @@ def _made_by(clean: str) -> tuple[str, int]:
 
 def table(found: "Sequence[Triangle]") -> Table:
     """Scores and gaps for a terminal."""
-    from trimtab.evals.contamination import SETS
     from trimtab.report import contamination as page
+    from trimtab.rewriting.contamination import SETS
 
     gaps = ["original - clean", "original - control", *(["less the baseline's"] if found[0].shift else []), "recovery"]
     rows = table_of("", *(one.model for one in found), box=None)

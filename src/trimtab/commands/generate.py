@@ -274,7 +274,7 @@ def _answers(
     import torch
 
     from trimtab.common.progress import bar
-    from trimtab.train import heldout
+    from trimtab.decoding._texts import generate_texts
 
     found: dict[int, list[str]] = {}
     with bar(console) if len(prompts) > ROWS and settings.out else nullcontext() as progress:
@@ -286,7 +286,7 @@ def _answers(
                 given = {**settings.sampling(tokenizer, model), **options}
                 given |= {} if strength is None else {"strength": strength}
                 asked = [prompts[row] for row in rows]
-                texts = heldout.generate(
+                texts = generate_texts(
                     model, tokenizer, asked, settings.max_new_tokens, plain=settings.plain, own=settings.own, **given
                 )
                 answers.append([answer.text for answer in texts])

@@ -7,10 +7,10 @@ from typing import Any
 from markupsafe import Markup
 
 from trimtab.common.files import write_atomic
-from trimtab.evals.contamination import SETS, Triangle
 from trimtab.report.curves import drawing, run_colour
 from trimtab.report.evaluation import number
 from trimtab.report.html import template
+from trimtab.rewriting.contamination import SETS, Triangle
 
 MEANINGS = {
     "original": "Share of the original items that is right; an answer that was not understood counts 0.",

@@ -10,9 +10,9 @@ from trimtab.metrics.embeddings import MissingEmbedding
 from trimtab.models import loading
 from trimtab.models.asked import How, load_asked
 from trimtab.models.builtin import BUILTIN
-from trimtab.rewriting import rewriters, similarity
-from trimtab.rewriting.clean_eval import CleanEvalError, Detector, Scorer
+from trimtab.rewriting import bleurt, detectors, rewriters, similarity
 from trimtab.rewriting.options import RewriteSettings
+from trimtab.rewriting.questions import CleanEvalError, Detector, Scorer
 from trimtab.rewriting.rewriters import Rewriter, Way, causal, seq2seq, ways
 from trimtab.rewriting.rules import Rules
 
@@ -59,13 +59,13 @@ def detector_of(
     if name == "auto":
         return _by_language_model(rewriter, url, models, given)
     if name == "embedding":
-        return similarity.words_and_cosines(**given), ""
+        return detectors.words_and_cosines(**given), ""
     if kind == "nli" and model:
-        return similarity.nli(*models(model, AutoModelForSequenceClassification), model, **given), ""
+        return detectors.nli(*models(model, AutoModelForSequenceClassification), model, **given), ""
     if kind == "lm" and model and url and model not in BUILTIN and not Path(model).expanduser().exists():
-        return similarity.by_server(OpenAIModel(url, model, batch=settings.batch), **given), ""
+        return detectors.by_server(OpenAIModel(url, model, batch=settings.batch), **given), ""
     if kind == "lm" and model:
-        return similarity.yes_or_no(*models(model, AutoModelForCausalLM), model, **given), ""
+        return detectors.yes_or_no(*models(model, AutoModelForCausalLM), model, **given), ""
     raise CleanEvalError(f"--detector: {name!r} is none; there are auto, embedding, nli:MODEL, lm:MODEL and none")
 
 
@@ -77,18 +77,18 @@ def _by_language_model(
     if isinstance(rewriter, str) and rewriter != "rules" and "," not in rewriter:
         found = None
         if url:
-            found = similarity.by_server(OpenAIModel(url, rewriter), **given)
+            found = detectors.by_server(OpenAIModel(url, rewriter), **given)
         elif not loading.load_config(rewriter).is_encoder_decoder:
-            found = similarity.yes_or_no(*models(rewriter, AutoModelForCausalLM), rewriter, **given)
-        right = 0 if found is None else similarity.judges(found)
-        if found is not None and right >= similarity.ENOUGH:
+            found = detectors.yes_or_no(*models(rewriter, AutoModelForCausalLM), rewriter, **given)
+        right = 0 if found is None else detectors.judges(found)
+        if found is not None and right >= detectors.ENOUGH:
             return found, ""
         if found is not None:
             why = (
-                f"the fall-back, for {rewriter} judges {right} of {len(similarity.TRIED)} plain examples rightly: name "
+                f"the fall-back, for {rewriter} judges {right} of {len(detectors.TRIED)} plain examples rightly: name "
                 "another by --detector lm:MODEL"
             )
-    return similarity.words_and_cosines(**given), why
+    return detectors.words_and_cosines(**given), why
 
 
 def scorer_of(name: str) -> Scorer:
@@ -98,7 +98,7 @@ def scorer_of(name: str) -> Scorer:
     if name == "embedding":
         return similarity.cosines()
     if kind == "bleurt" and folder:
-        return similarity.bleurt(folder)
+        return bleurt.bleurt(folder)
     raise CleanEvalError(f"--scorer: {name!r} is none; there are chrf, embedding and bleurt:FOLDER")
 
 

@@ -12,164 +12,40 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
 from trimtab.common import fingerprint
-from trimtab.common.errors import UserError, check_answered
+from trimtab.common.errors import check_answered
 from trimtab.data.sources import Row
 from trimtab.evals.models import Model, Reply
 from trimtab.evals.prompts import zero_shot
 from trimtab.evals.suite import Item, user
 from trimtab.rewards import parsing
-from trimtab.rewards.options import OptionsError, correct, lettered
+from trimtab.rewards.options import lettered
 from trimtab.rewriting.options import CleanEvalSettings
 from trimtab.rewriting.protected import broken, named
+from trimtab.rewriting.questions import (
+    COLUMNS,
+    Candidate,
+    Cleaned,
+    CleanEvalError,
+    CleanQuestion,
+    Detector,
+    Pair,
+    Scorer,
+    Stored,
+    read,
+)
 from trimtab.rewriting.rewriters import Request, Rewriter, Rewritten, Way
-
-Pair = tuple[str, str]
-"""(original, candidate); the original is BLEURT's reference"""
-
-COLUMNS = ("clean", "origin", "score", "kept", "generated", "dropped", "rewritten", "candidates")
-"""that `clean` adds to a row, or replaces"""
-
 
 READER_TOKENS = 512
 """of a reader's answer; one that reasons needs them"""
 
 
-class CleanEvalError(UserError):
-    """Rows, settings or models that nothing can be cleaned with."""
-
-
-class Scorer(Protocol):
-    """How alike the texts of pairs are; the range is the scorer's own."""
-
-    @property
-    def name(self) -> str: ...
-
-    def __call__(self, pairs: Sequence[Pair]) -> list[float]: ...
-
-
-class Detector(Scorer, Protocol):
-    """A scorer whose value, where it reaches `threshold`, says that both texts mean the same."""
-
-    @property
-    def threshold(self) -> float: ...
-
-
-@dataclass(frozen=True)
-class CleanQuestion:
-    """A row, read: what is rewritten, and what must not change."""
-
-    id: str
-    texts: dict[str, str]
-    """field -> text, of the fields to rewrite"""
-    options: tuple[str, ...]
-    """texts of the wrong options"""
-    answer: tuple[str, ...]
-    """texts of the right ones, or the open answer"""
-    row: Row
-    offered: tuple[str, ...] = ()
-    """texts of all options, in their order"""
-
-
-@dataclass
-class Candidate:
-    """A candidate and what became of it."""
-
-    text: str
-    origin: str
-    seed: int
-    prompts: tuple[str, ...]
-    via: list[str]
-    """what was said on the way, such as the text in the pivot language"""
-    same: float | None = None
-    """the detector's value; None where an earlier rule dropped the candidate"""
-    score: float | None = None
-    error: str | None = None
-    """of a server that gave no answer"""
-    why: str | None = None
-    """it was dropped; None for a survivor"""
-
-
-@dataclass(frozen=True)
-class Cleaned:
-    """What `clean` made."""
-
-    rows: list[Row]
-    left_out: list[Row]
-    """rows with a text that could not be rewritten, under unrewritten=drop"""
-    bands: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """field -> the scores that counted as moderate"""
-
-    @property
-    def dropped(self) -> dict[str, int]:
-        """reason -> candidates, the most frequent first."""
-        total = sum((Counter(row["dropped"]) for row in [*self.rows, *self.left_out]), Counter())
-        return dict(total.most_common())
-
-
-class Stored(Protocol):
-    """key of a request -> [text, via]; a dict is one."""
-
-    def __contains__(self, key: object, /) -> bool: ...
-
-    def __getitem__(self, key: str, /) -> Any: ...
-
-    def __setitem__(self, key: str, value: Any, /) -> None: ...
-
-
 # ---------------------------------------------------------------- rows
-
-
-def read(rows: Sequence[Row], rewritable: Sequence[str] = ("question",)) -> list[CleanQuestion]:
-    """Rows as the pipeline sees them.
-
-    Args:
-        rows: {"id", "fields": {name: text}, "options", "answer", "rewritable": [names]}, or flat ones whose texts are
-            columns. `id` is the row's number where there is none; options and answer may be missing.
-        rewritable: names of the texts to rewrite, for rows that do not name their own.
-
-    Raises:
-        CleanEvalError: naming the row.
-    """
-    found = []
-    for number, row in enumerate(rows):
-        where = f"row {number + 1}"
-        texts = row.get("fields", row)
-        names = row.get("rewritable") or list(rewritable)
-        if not isinstance(texts, dict) or isinstance(names, str):
-            raise CleanEvalError(f"{where}: fields must be an object of texts and rewritable a list of their names")
-        for name in names:
-            if not isinstance(texts.get(name), str) or not texts[name].strip():
-                there = ", ".join(key for key, text in texts.items() if isinstance(text, str)) or "none"
-                raise CleanEvalError(f"{where} has no text {name!r} to rewrite; its texts: {there} (see fields=[...])")
-        try:
-            options = lettered(row["options"]) if row.get("options") is not None else {}
-            answer = row.get("answer")
-            known = correct(options, answer) if options and answer is not None else ()
-        except OptionsError as error:
-            raise CleanEvalError(f"{where}: {error}") from None
-        wrong = tuple(text for letter, text in options.items() if letter not in known)
-        gold = tuple(options[letter] for letter in known)
-        if not options and answer is not None:
-            gold = tuple(str(one) for one in (answer if isinstance(answer, list) else [answer]))
-        identity = str(row["id"]) if row.get("id") is not None else str(number)
-        rewritten = {name: texts[name] for name in names}
-        found.append(CleanQuestion(identity, rewritten, wrong, gold, row, tuple(options.values())))
-    twice = [identity for identity, times in Counter(question.id for question in found).items() if times > 1]
-    if twice:
-        raise CleanEvalError(f"{len(twice)} ids come more than once, such as {twice[0]!r}; each row needs its own")
-    return found
-
-
-def cleaned(row: Row) -> Row:
-    """The row with its new texts in place of the old ones, such as another round of cleaning wants it."""
-    rest = {key: value for key, value in row.items() if key not in COLUMNS}
-    return {**rest, "fields": {**row["fields"], **row["clean"]}} if "fields" in row else {**rest, **row["clean"]}
 
 
 # ---------------------------------------------------------------- the pipeline

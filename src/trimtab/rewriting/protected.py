@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from trimtab.rewriting import wording, wordnet
 from trimtab.rewriting.canonical import canonical
+from trimtab.rewriting.lexicon import FUNCTION
 
 _UNITS = {
     **dict.fromkeys(("km", "kilometre", "kilometres", "kilometer", "kilometers"), "km"),
@@ -151,7 +152,7 @@ def _found(text: str, options: Sequence[str], answer: Sequence[str]) -> Iterator
 def _opens(word: str, rest: str) -> bool:
     """Whether the first word of a sentence is a name: none that WordNet knows, or one before another capital."""
     word = re.sub(r"['’]s$", "", word).lower()
-    if word in wording.FUNCTION or not word.isalpha():
+    if word in FUNCTION or not word.isalpha():
         return False
     return not wordnet.known(word) or bool(re.match(r" [A-Z][a-z]", rest))
 

@@ -13,10 +13,10 @@ from trimtab.common import fingerprint
 from trimtab.core.draws import hashed_uniform, inverse_cdf
 from trimtab.decoding._batching import alone
 from trimtab.decoding._config import complete as complete_config
+from trimtab.decoding._texts import generate_texts
 from trimtab.evals.models import OpenAIModel, Reply
 from trimtab.evals.suite import user
 from trimtab.models.ends import end_tokens
-from trimtab.train import heldout
 
 PARAPHRASE = (
     "Put the text below into other words, so that it asks or states exactly the same. {style} Leave numbers, units, "
@@ -191,7 +191,7 @@ def causal(
         def each(rows: list[int]) -> dict[str, Any]:
             return _sampling([seeds[row] for row in rows], temperature)
 
-        said = heldout.generate(model, tokenizer, prompts, max_new_tokens, each=each)
+        said = generate_texts(model, tokenizer, prompts, max_new_tokens, each=each)
         return [Reply(answer.text if answer.num_tokens < max_new_tokens else "") for answer in said]
 
     return Prompted(_name(name, [model], temperature, max_new_tokens), tuple(by or ways()), (complete,))

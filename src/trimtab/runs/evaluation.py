@@ -11,6 +11,7 @@ from trimtab import report
 from trimtab.common import processes
 from trimtab.common.terminal import say
 from trimtab.data.collate import Collator, length_sorted
+from trimtab.decoding._texts import generate_texts
 from trimtab.evals.models import HFModel
 from trimtab.evals.runner import ask, measures
 from trimtab.objectives.reward_models import RewardObjective
@@ -77,7 +78,7 @@ def evaluator(
             for text in texts[: SHOWN_ANSWERS * recipe.eval.answers : recipe.eval.answers]:
                 log.sample("generation", step, prompt=_question(text["prompt"]), text=text["text"])
         if whole and recipe.eval.prompts:
-            said = heldout.generate(policy, job.tokenizer, recipe.eval.prompts, recipe.eval.max_new_tokens)
+            said = generate_texts(policy, job.tokenizer, recipe.eval.prompts, recipe.eval.max_new_tokens)
             means["answer_length"] = statistics.mean(answer.num_tokens for answer in said)
             if main:
                 for prompt, answer in zip(recipe.eval.prompts, said):

@@ -1,14 +1,12 @@
 """Held-out rows: what the policy makes of them, summed over tokens and kept for each row."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trimtab.core import Losses, Objective, Plan, Signal, TokenBatch, answer_mask
-from trimtab.data.tokens import Prompt, encode_prompts
-from trimtab.decoding._config import generate as write
 from trimtab.models.forward import ObjectiveCall
 from trimtab.objectives.divergence import forward_kl, reverse_kl
 from trimtab.objectives.reward_models import RewardObjective, token_scores
@@ -188,39 +186,3 @@ def summary(rows: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
             means[name] = sum(known) / len(known)
     perplexity = {"perplexity": torch.tensor(means["nll"], dtype=torch.float64).exp().item()} if "nll" in means else {}
     return {"rows": len(rows), "tokens": tokens, **perplexity, **means}
-
-
-class Answer(NamedTuple):
-    """What a model said, without special tokens."""
-
-    text: str
-    num_tokens: int
-
-
-@torch.no_grad()
-def generate(
-    policy: nn.Module,
-    tokenizer: Any,
-    prompts: Sequence[Prompt],
-    max_new_tokens: int,
-    *,
-    plain: bool = False,
-    own: bool = False,
-    each: Callable[[list[int]], Mapping[str, Any]] | None = None,
-    **options: Any,
-) -> list[Answer]:
-    """Answers to chat prompts (to plain ones if `plain` or without a chat template), greedy ones unless `options` of
-    `policy.generate` say otherwise.
-
-    `own` and `each` are as of `trimtab.decoding._config.generate`; nothing else of the model's own settings acts.
-    """
-    inputs = encode_prompts(tokenizer, prompts, plain)
-    was_training = policy.training
-    policy.eval()
-    given: Any = inputs.to(next(policy.parameters()).device)
-    output = write(policy, tokenizer, given, max_new_tokens, own=own, each=each, **options)
-    policy.train(was_training)
-    answers = output[:, given["input_ids"].size(1) :]
-    texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
-    special = torch.tensor(tokenizer.all_special_ids, device=answers.device)
-    return [Answer(text, n) for text, n in zip(texts, (~torch.isin(answers, special)).sum(dim=1).tolist())]

@@ -15,7 +15,7 @@ from trimtab.data.sources import Row
 from trimtab.evals.suite import Answered
 from trimtab.metrics.intervals import Interval, bootstrap_ratio, mean_of, stratified_mean
 from trimtab.rewriting import similarity
-from trimtab.rewriting.clean_eval import Cleaned, CleanEvalError, Scorer
+from trimtab.rewriting.questions import Cleaned, CleanEvalError, Scorer
 
 Set = Literal["original", "clean", "control"]
 SETS: tuple[Set, ...] = ("original", "clean", "control")
