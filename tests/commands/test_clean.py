@@ -13,7 +13,7 @@ from trimtab.commands.clean import CleanSettings, clean
 from trimtab.common import settings as common_settings
 from trimtab.common.errors import Interrupted, Unanswered
 from trimtab.common.workdir import WorkdirError
-from trimtab.evals.models import OpenAIModel
+from trimtab.evals.openai_model import OpenAIModel
 from trimtab.rewriting import by_name
 from trimtab.rewriting.detectors import TRIED, by_server
 from trimtab.rewriting.options import RewriteSettings

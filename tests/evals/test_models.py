@@ -11,7 +11,8 @@ import tiny_folder
 from trimtab.common.errors import Unanswered
 from trimtab.data.tokens import encode_prompts
 from trimtab.evals.echoes import without_begin
-from trimtab.evals.models import HFModel, OpenAIModel, renormalised
+from trimtab.evals.models import HFModel, renormalised
+from trimtab.evals.openai_model import OpenAIModel
 from trimtab.evals.suite import SuiteError, user
 
 CHATS = [user("count to three"), user("a"), user("say it again and again")]

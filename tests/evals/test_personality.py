@@ -15,17 +15,9 @@ from tiny_table import table
 from trimtab.data.sources import DataError
 from trimtab.evals import suites
 from trimtab.evals.suite import Answered, SuiteError, Verdict
-from trimtab.evals.suites.personality import (
-    GATE,
-    PERSONAS,
-    SUITE,
-    PersonalitySettings,
-    load_pairs,
-    parse,
-    read,
-    score,
-    tabulate,
-)
+from trimtab.evals.suites._agreement import GATE, tabulate
+from trimtab.evals.suites._pairs import load_pairs
+from trimtab.evals.suites.personality import PERSONAS, SUITE, PersonalitySettings, parse, read, score
 from trimtab.metrics import consistency
 
 FAST = settings(max_examples=500, deadline=None)

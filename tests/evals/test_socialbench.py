@@ -17,6 +17,7 @@ from tiny_table import table
 from trimtab.data.sources import DataError
 from trimtab.evals import suites
 from trimtab.evals.suite import Answered, Item, SuiteError, Verdict, accuracy, argmax
+from trimtab.evals.suites._roles import prompt
 from trimtab.evals.suites.socialbench import (
     CATEGORIES,
     DIMENSIONS,
@@ -27,7 +28,6 @@ from trimtab.evals.suites.socialbench import (
     items,
     measures,
     official_letters,
-    prompt,
     read,
     recall,
     score,

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tiny_table import table
 from trimtab.common import files
-from trimtab.rewards.parsing import letters, without_reasoning
+from trimtab.rewards._marks import without_reasoning
+from trimtab.rewards.parsing import letters
 
 ONE = {
     "": "",

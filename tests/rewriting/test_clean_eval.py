@@ -14,7 +14,8 @@ import tiny
 import tiny_folder
 from tiny_server import completion
 from tiny_table import table
-from trimtab.evals.models import OpenAIModel, Reply
+from trimtab.evals.models import Reply
+from trimtab.evals.openai_model import OpenAIModel
 from trimtab.evals.suite import Answered, Item, Verdict, user
 from trimtab.rewriting import bleurt, contamination, detectors, similarity, wording
 from trimtab.rewriting.clean_eval import CleanEvalSettings, clean, middle_third, pieces, select

@@ -141,7 +141,8 @@ def collect(settings: CollectSettings, model: "Model | None" = None, console: Co
 def _model(settings: CollectSettings) -> "Model":
     from trimtab.common.workdir import SIGNATURE
     from trimtab.data.chat import adopt_date
-    from trimtab.evals.models import HFModel, OpenAIModel
+    from trimtab.evals.models import HFModel
+    from trimtab.evals.openai_model import OpenAIModel
     from trimtab.models import loading
     from trimtab.models.asked import load_asked
 

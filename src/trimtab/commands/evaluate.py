@@ -210,7 +210,8 @@ def _check_questions(questions: Mapping[str, "EvalSpec"], model: str) -> list[st
 def model_of(settings: EvaluateSettings, folder: Path) -> "Model":
     """A server, or a model that is loaded now; `folder` holds the evaluations, and the date that their prompts had."""
     from trimtab.data.chat import adopt_date
-    from trimtab.evals.models import HFModel, OpenAIModel
+    from trimtab.evals.models import HFModel
+    from trimtab.evals.openai_model import OpenAIModel
     from trimtab.models import loading
     from trimtab.models.asked import load_asked
 
@@ -233,7 +234,7 @@ def settled(asked: "EvalSpec", answerer: "Model", mode: str | None) -> tuple["Ev
     """A question that a server can answer, and who is asked: where the suite would like probabilities that the server
     does not tell, its written answers are read."""
     from trimtab.evals.first_tokens import comparing
-    from trimtab.evals.models import OpenAIModel
+    from trimtab.evals.openai_model import OpenAIModel
 
     if mode is not None or asked.mode == "generate" or not isinstance(answerer, OpenAIModel):
         return asked, answerer

@@ -17,11 +17,12 @@ from trimtab.data.chat import kwargs_of, tools_of
 from trimtab.data.sources import DataError, load_rows
 from trimtab.data.tasks import question
 from trimtab.data.tokens import prompt_ids
-from trimtab.evals.models import HFModel, Model, OpenAIModel
+from trimtab.evals.models import HFModel, Model
+from trimtab.evals.openai_model import OpenAIModel
 from trimtab.models import loading
 from trimtab.models.limits import check_prompts
+from trimtab.rewards._marks import without_reasoning
 from trimtab.rewards.final import final_answer, is_right, same
-from trimtab.rewards.parsing import without_reasoning
 from trimtab.rewards.pool import MathPool
 
 SPLITS = ("train", "heldout")

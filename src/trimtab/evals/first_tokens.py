@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from trimtab.evals.models import OpenAIModel, Reply
+from trimtab.evals.models import Reply
+from trimtab.evals.openai_model import OpenAIModel
 from trimtab.evals.suite import Messages, SuiteError
 
 MOST = 20

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
-from trimtab.evals.models import OpenAIModel
+from trimtab.evals.openai_model import OpenAIModel
 from trimtab.metrics.embeddings import MissingEmbedding
 from trimtab.models import loading
 from trimtab.models.asked import How, load_asked

@@ -14,11 +14,11 @@ from trimtab.common.errors import Unanswered
 from trimtab.data.tokens import encode_prompts
 from trimtab.decoding._batching import batches, takes
 from trimtab.evals.first_tokens import MOST
-from trimtab.evals.models import OpenAIModel
+from trimtab.evals.openai_model import OpenAIModel
 from trimtab.evals.suite import Messages, SuiteError, user
 from trimtab.metrics import embeddings
 from trimtab.models.tokenizers import token_positions
-from trimtab.rewards.parsing import without_reasoning
+from trimtab.rewards._marks import without_reasoning
 from trimtab.rewriting import wording
 from trimtab.rewriting.canonical import canonical
 from trimtab.rewriting.questions import CleanEvalError, Pair

@@ -14,7 +14,8 @@ from trimtab.core.draws import hashed_uniform, inverse_cdf
 from trimtab.decoding._batching import alone
 from trimtab.decoding._config import complete as complete_config
 from trimtab.decoding._texts import generate_texts
-from trimtab.evals.models import OpenAIModel, Reply
+from trimtab.evals.models import Reply
+from trimtab.evals.openai_model import OpenAIModel
 from trimtab.evals.suite import user
 from trimtab.models.ends import end_tokens
 

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 import tiny_folder
 from tiny_table import table
 from trimtab.core import IGNORE
-from trimtab.data.generators import solutions
-from trimtab.data.generators.problems import NAMES, SMALL, TEMPLATES, THINGS
-from trimtab.data.generators.solutions import KINDS, planted_errors
+from trimtab.data.generators import solutions, solving
+from trimtab.data.generators.problem_templates import NAMES, SMALL, TEMPLATES, THINGS
+from trimtab.data.generators.slips import KINDS
+from trimtab.data.generators.solutions import planted_errors
 from trimtab.data.rows import prepare
 from trimtab.data.sources import DataError, load_rows
 from trimtab.models.loading import load_tokenizer
@@ -297,7 +298,7 @@ def solved(template, numbers):
 def test_steps_lead_to_the_answer_of_the_task(template):
     drawn, found = Random(template.name), 0
     for numbers in islice(iter(lambda: template.draw(drawn), None), 3000):
-        lines = solutions.solve(template, numbers)
+        lines = solving.solve(template, numbers)
         if lines is not None:
             assert lines[-1].result == solved(template, numbers), numbers
             found += 1

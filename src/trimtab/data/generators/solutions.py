@@ -8,45 +8,25 @@ the denominators of the right ones.
 """
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from fractions import Fraction
-from functools import cache
+from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Any, Literal, NamedTuple, get_args
 
-from trimtab.data.generators.problems import NAMES, SMALL, TEMPLATES, THINGS, Step, Template
+from trimtab.data.generators.problem_templates import NAMES, SMALL, TEMPLATES, THINGS
+from trimtab.data.generators.problems import Template
+from trimtab.data.generators.slips import KINDS, Variant, open_to, places_of
+from trimtab.data.generators.solving import Line, Slot, Value, solve, values_of
 
 Form = Literal["pairs", "steps", "answers"]
 Level = Literal["usual", "small"]
-Value = int | Fraction
-LARGEST, LARGEST_SMALL = 999, 99
-"""of all values, at each level"""
 FURTHEST = 3
 """the factor between the wrong and the right final answer at most"""
 TRIES = 4
 """errors that are tried on one task"""
-FACTORS = {7: (5, 6, 10, 12), 12: (6, 10, 20, 24), 24: (12, 20, 30, 60), 60: (30, 50, 100), 2: (3, 4)}
-"""known factors, and what is taken for them"""
 REMARKS = ("There is nothing to round.", "The terms of a sum have no order.", "The steps go in order.")
 EDITS = ("reworded", "tight", "swapped", "remark")
 REWORDED, TIGHT, SWAPPED, REMARK = 0.25, 0.15, 0.3, 0.05
 """shares of the lines with each edit; of those whose first two operands may change places for the third"""
-
-
-class Line(NamedTuple):
-    operands: tuple[int, ...]
-    """places in the list of all values"""
-    numbers: tuple[Value, ...]
-    """what is written for them"""
-    operators: tuple[str, ...]
-    result: Value
-
-
-class Slot(NamedTuple):
-    """A token group of a line: "number" and "operator" count from 0, "result" has 0."""
-
-    part: Literal["number", "operator", "result"]
-    place: int = 0
 
 
 class Planted(NamedTuple):
@@ -108,7 +88,7 @@ def _rows(
     heldout: bool, rows: int, drawn: Random, form: Form, templates: tuple[Template, ...]
 ) -> Iterator[dict[str, Any]]:
     right = False
-    kinds = [kind for kind, variants in KINDS.items() if all(_open_to(variant, templates) for variant in variants)]
+    kinds = [kind for kind, variants in KINDS.items() if all(open_to(variant, templates) for variant in variants)]
     for row in range(rows):
         right = drawn.random() < 0.5 if row % 2 == 0 else not right  # one of two
         kind = drawn.choice(kinds)
@@ -118,7 +98,7 @@ def _rows(
         prompt = [{"role": "user", "content": text[0].upper() + text[1:]}]
         chosen, rejected = (_write(drawn, template, numbers, words, side) for side in (truth, lines))
         answer = str(truth[-1].result)
-        known = _values(template, numbers, truth)
+        known = values_of(template, numbers, truth)
         (start, *_), (*_, end) = zip(*(s[2:] for s in rejected.spans if s[0] == planted.step and s[1] in planted.slots))
         error = {"kind": kind, "step": planted.step, "start": start, "end": end}
         completions = (chosen if right else rejected).lines
@@ -171,52 +151,6 @@ def _words(drawn: Random) -> dict[str, str]:
 # ---------------------------------------------------------------- solving
 
 
-def solve(template: Template, numbers: Sequence[int], begun: Sequence[Line] = ()) -> list[Line] | None:
-    """The lines of a solution, the last of which gives the answer; None if the task or what is begun is not good.
-
-    Good are numbers of 2 or more and whole results from 1 to the largest; the root of an equation may be a fraction. In
-    a task no number comes twice, so each has one origin.
-    """
-    values = _values(template, numbers, ())
-    if min(numbers) < 2:
-        return None
-    lines, largest = list(begun), LARGEST_SMALL if template.small else LARGEST
-    for index, step in enumerate(template.steps):
-        if index == len(lines):
-            lines.append(_line(step, values))
-        result = lines[index].result
-        is_root = template.algebra and index >= len(template.steps) - 2
-        if not 1 <= result <= largest or (result.denominator > 1 and not is_root):
-            return None
-        values.append(result)
-    if not begun and len(set(values)) < len(values) - 1:  # the last line repeats the last result
-        return None
-    return lines
-
-
-def _line(step: Step, values: Sequence[Value]) -> Line:
-    numbers = tuple(values[place] for place in step.operands)
-    return Line(step.operands, numbers, step.operators, _total(numbers, step.operators))
-
-
-def _total(numbers: Sequence[Value], operators: Sequence[str]) -> Value:
-    total = numbers[0]
-    for operator, number in zip(operators, numbers[1:]):
-        if operator == "+":
-            total += number
-        elif operator == "-":
-            total -= number
-        elif operator == "*":
-            total *= number
-        else:
-            total = total // number if total % number == 0 else Fraction(total) / number
-    return total
-
-
-def _values(template: Template, numbers: Sequence[int], lines: Sequence[Line]) -> list[Value]:
-    return [*numbers, *template.factors, *(line.result for line in lines)]
-
-
 def _problem(
     drawn: Random, variants: Sequence["Variant"], heldout: bool, templates: tuple[Template, ...]
 ) -> tuple[Template, tuple[int, ...], list[Line], list[Line], Planted]:
@@ -224,11 +158,11 @@ def _problem(
     variant = drawn.choice(variants)
     grows = drawn.random() < 0.5 if len(variants) == 1 else None  # several mirror each other
     while True:
-        template = drawn.choice(_open_to(variant, templates))
+        template = drawn.choice(open_to(variant, templates))
         numbers, truth = _task(drawn, template, heldout)
         for _ in range(TRIES):
-            step = drawn.choice(_where(variant, template))
-            before = _values(template, numbers, truth[:step])
+            step = drawn.choice(places_of(variant, template))
+            before = values_of(template, numbers, truth[:step])
             found = variant.change(drawn, template, truth[step], before)
             lines = found and solve(template, numbers, [*truth[:step], found[0]])
             if found and lines and _passes(lines, truth, grows):
@@ -255,137 +189,6 @@ def _passes(lines: Sequence[Line], truth: Sequence[Line], grows: bool | None) ->
 
 
 # ---------------------------------------------------------------- errors
-
-Change = Callable[[Random, Template, Line, Sequence[Value]], tuple[Line, tuple[Slot, ...]] | None]
-
-
-class Variant(NamedTuple):
-    """A kind of error, or one way to make it."""
-
-    strikes: Callable[[Template, Step], bool]
-    change: Change
-    """of the right line, with all values before it: another line and what is wrong in it; None if it did not work"""
-
-
-@cache
-def _open_to(variant: Variant, templates: tuple[Template, ...]) -> tuple[Template, ...]:
-    return tuple(template for template in templates if _where(variant, template))
-
-
-@cache
-def _where(variant: Variant, template: Template) -> tuple[int, ...]:
-    return tuple(index for index, step in enumerate(template.steps) if variant.strikes(template, step))
-
-
-def _misprint(drawn: Random, number: Value) -> Value:
-    """A number with one digit replaced or two neighbours exchanged; a fraction one unit further."""
-    if isinstance(number, Fraction):
-        return number + drawn.choice((-1, 1))
-    digits = list(str(number))
-    place = drawn.randrange(len(digits))
-    if place and drawn.random() < 0.3:
-        digits[place - 1], digits[place] = digits[place], digits[place - 1]
-    else:
-        digits[place] = drawn.choice("0123456789")
-    return number if digits[0] == "0" else int("".join(digits))
-
-
-def _slip(drawn: Random, template: Template, line: Line, values: Sequence[Value]):
-    result = _misprint(drawn, line.result)
-    return None if abs(result - line.result) == 10 else (line._replace(result=result), (Slot("result"),))
-
-
-def _carry(drawn: Random, template: Template, line: Line, values: Sequence[Value]):
-    return line._replace(result=line.result + drawn.choice((-10, 10))), (Slot("result"),)
-
-
-def _exchange(old: str, new: str, *, algebra: bool) -> Variant:
-    """Another operator in the place of one; operators of a line stay of one rank."""
-
-    def strikes(template: Template, step: Step) -> bool:
-        return template.algebra == algebra and old in step.operators and (len(step.operators) == 1 or new in "+-")
-
-    def change(drawn: Random, template: Template, line: Line, values: Sequence[Value]):
-        place = drawn.choice([i for i, operator in enumerate(line.operators) if operator == old])
-        operators = (*line.operators[:place], new, *line.operators[place + 1 :])
-        changed = line._replace(operators=operators, result=_total(line.numbers, operators))
-        return changed, (Slot("operator", place),)
-
-    return Variant(strikes, change)
-
-
-def _is_given(template: Template, place: int) -> bool:
-    return place < template.num_given
-
-
-def _is_factor(template: Template, place: int) -> bool:
-    return template.num_given <= place < template.first_result
-
-
-def _is_result(template: Template, place: int) -> bool:
-    return place >= template.first_result
-
-
-def _replace(origin: Callable[[Template, int], bool]) -> Variant:
-    """Another number in the place of one from this origin: a misprint, or another number from there."""
-
-    def strikes(template: Template, step: Step) -> bool:
-        return any(origin(template, place) for place in step.operands)
-
-    def change(drawn: Random, template: Template, line: Line, values: Sequence[Value]):
-        index = drawn.choice([i for i, place in enumerate(line.operands) if origin(template, place)])
-        number = line.numbers[index]
-        others = [value for place, value in enumerate(values) if origin(template, place)]
-        if origin is _is_factor:
-            new = drawn.choice(FACTORS[int(number)])
-        else:
-            new = drawn.choice(others) if drawn.random() < 0.3 else _misprint(drawn, number)
-        if new < 2:
-            return None
-        numbers = (*line.numbers[:index], new, *line.numbers[index + 1 :])
-        return line._replace(numbers=numbers, result=_total(numbers, line.operators)), (Slot("number", index),)
-
-    return Variant(strikes, change)
-
-
-def _drop(drawn: Random, template: Template, line: Line, values: Sequence[Value]):
-    left_out = drawn.randrange(line.operators[0] == "-", len(line.operands))
-    operands = line.operands[:left_out] + line.operands[left_out + 1 :]
-    numbers = line.numbers[:left_out] + line.numbers[left_out + 1 :]
-    operators = line.operators[1:]  # they are all the same
-    return Line(operands, numbers, operators, _total(numbers, operators)), (Slot("result"),)
-
-
-def _repeat(drawn: Random, template: Template, line: Line, values: Sequence[Value]):
-    (operator,) = line.operators
-    twice = drawn.randrange(2)
-    operands, numbers = (*line.operands, line.operands[twice]), (*line.numbers, line.numbers[twice])
-    operators = (operator, operator)
-    return Line(operands, numbers, operators, _total(numbers, operators)), (Slot("operator", 1), Slot("number", 2))
-
-
-def _computes(template: Template, step: Step) -> bool:
-    return bool(step.operators)
-
-
-def _is_sum(*operators: str) -> Callable[[Template, Step], bool]:
-    return lambda _, step: step.operators == operators
-
-
-KINDS: dict[str, tuple[Variant, ...]] = {
-    "slip": (Variant(_computes, _slip),),
-    "carry": (Variant(_computes, _carry),),
-    "operation": tuple(_exchange(old, new, algebra=False) for old, new in ("+-", "-+", "+-", "-+", "*+", "+*")),
-    "inverse": tuple(_exchange(old, new, algebra=True) for old, new in ("+-", "-+", "+-", "-+", "*+", "/-")),
-    "misread": (_replace(_is_given),),
-    "copy": (_replace(_is_result),),
-    "conversion": (_replace(_is_factor),),
-    "dropped": (Variant(_is_sum("+", "+"), _drop), Variant(_is_sum("-", "-"), _drop)),
-    "repeated": (Variant(_is_sum("+"), _repeat), Variant(_is_sum("-"), _repeat)),
-}
-"""wrong result of an operation; a result off by ten; another operation; in an equation, the operation in place of its
-inverse; a number of the task misread; an earlier result copied wrongly; a wrong known factor; a term left out; a
-term counted twice"""
 
 
 # ---------------------------------------------------------------- writing

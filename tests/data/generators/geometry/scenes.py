@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from trimtab.data.generators.geometry.audit import Claim, typed
 from trimtab.data.generators.geometry.constructions import ALL, Construction
 from trimtab.data.generators.geometry.draws import Draw, allowed
-from trimtab.data.generators.geometry.oracle import Judgement, Query, Scene, judge
+from trimtab.data.generators.geometry.oracle import Judgement, Query, judge
 from trimtab.data.generators.geometry.plane import Degenerate, Plane, Point, holds, plane, point
+from trimtab.data.generators.geometry.scenes import Scene
 
 
 def scene(steps: str, kind: str, *arguments: str, offered: tuple[str, ...] = ()) -> tuple[Scene, Query]:

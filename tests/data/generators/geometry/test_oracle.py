@@ -10,11 +10,13 @@ import pytest
 
 from tiny_table import table
 from trimtab.data.generators.geometry import items
+from trimtab.data.generators.geometry.conditions import NotAsked
 from trimtab.data.generators.geometry.constructions import ALL
 from trimtab.data.generators.geometry.draws import ORDER, SIGN
-from trimtab.data.generators.geometry.oracle import Query, Scene, Undecided, answer_of, judge, realise
+from trimtab.data.generators.geometry.oracle import Query, answer_of, judge
 from trimtab.data.generators.geometry.plane import point
-from trimtab.data.generators.geometry.questions import CANNOT, NONE, NotAsked
+from trimtab.data.generators.geometry.questions import CANNOT, NONE
+from trimtab.data.generators.geometry.scenes import Scene, Undecided, realise
 
 sys.path.insert(0, str(Path(__file__).parent))
 from scenes import answer, scene

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trimtab.data.generators.geometry.constructions import ALL
-from trimtab.data.generators.geometry.oracle import Evidence, Query, Scene, Undecided, judge
+from trimtab.data.generators.geometry.oracle import Evidence, Query, judge
 from trimtab.data.generators.geometry.questions import CANNOT, NONE, QUESTIONS
+from trimtab.data.generators.geometry.scenes import Scene, Undecided
 from trimtab.data.sources import DataError, load_rows
 
 HOW = (

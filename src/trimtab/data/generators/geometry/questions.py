@@ -3,18 +3,21 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
-from trimtab.data.generators.geometry.plane import Plane, Point, between, convex, cross, turn, vector
+from trimtab.data.generators.geometry.angles import (
+    crossing,
+    in_order,
+    right_margin,
+    right_together,
+    transversal,
+    with_diagonal,
+)
+from trimtab.data.generators.geometry.conditions import Condition, NotAsked, flat, only, sine_between, turn_of
+from trimtab.data.generators.geometry.plane import Plane, Point, cross, turn, vector
+from trimtab.data.generators.geometry.segments import role, role_conditions, role_margin
 
 NONE, CANNOT = "none", "cannot"
-Condition = list[tuple[int, int]]
-"""quantities as (number, positive scale): the relation changes where all of them vanish"""
-
-
-class NotAsked(ValueError):
-    """A realisation for which the question has no clear answer, such as a point on the boundary of a shape."""
 
 
 @dataclass(frozen=True)
@@ -39,23 +42,6 @@ class QuestionKind:
     """answers that are equations; if there are any, the quantities keep their signs as long as no condition is met"""
 
 
-def _only(name: str) -> frozenset[str]:
-    return frozenset((name,))
-
-
-def flat(g: Plane, points: Sequence[Point]) -> list[tuple[float, float]]:
-    """Coordinates as floats."""
-    high = math.sqrt(g.k)
-    return [(x / w, high * (y / w)) for x, y, w in points]
-
-
-def _sine(a: tuple, b: tuple, c: tuple, d: tuple) -> float:
-    """Of the angle from ab to cd; 0 if that is lost to rounding."""
-    ux, uy, vx, vy = b[0] - a[0], b[1] - a[1], d[0] - c[0], d[1] - c[1]
-    lengths = math.hypot(ux, uy) * math.hypot(vx, vy)
-    return (ux * vy - uy * vx) / lengths if lengths else 0.0
-
-
 # ---------------------------------------------------------------- lines and points
 
 
@@ -69,38 +55,34 @@ def line_line(g: Plane, one: Sequence[Point], other: Sequence[Point]) -> frozens
     if cross(u, v) == 0:
         if turn(one[0], one[1], other[0]) == 0:
             raise NotAsked("one line")
-        return _only("parallel")
-    return _only("perpendicular" if g.dot(u, v) == 0 else "intersecting")
+        return only("parallel")
+    return only("perpendicular" if g.dot(u, v) == 0 else "intersecting")
 
 
 def _line_line_conditions(g: Plane, one: Sequence[Point], other: Sequence[Point]) -> list[Condition]:
     u, v, scale = vector(*one), vector(*other), one[0][2] * one[1][2] * other[0][2] * other[1][2]
     if cross(u, v) == 0:
-        return [[], [], [_turn(one[0], one[1], other[0])]]  # parallel lines may become one line
+        return [[], [], [turn_of(one[0], one[1], other[0])]]  # parallel lines may become one line
     return [[(cross(u, v), scale)], [(g.dot(u, v), scale)]]
 
 
 def _line_line_margin(g: Plane, one: Sequence[Point], other: Sequence[Point]) -> float:
-    sine = abs(_sine(*flat(g, one), *flat(g, other)))
+    sine = abs(sine_between(*flat(g, one), *flat(g, other)))
     return min(sine, math.sqrt(max(0.0, 1 - sine * sine)))
 
 
 def line_point(g: Plane, one: Sequence[Point], line: Sequence[Point]) -> frozenset[str]:
     """Is the point on the infinite line?"""
-    return _only("yes" if turn(line[0], line[1], one[0]) == 0 else "no")
-
-
-def _turn(a: Point, b: Point, c: Point) -> tuple[int, int]:
-    return turn(a, b, c), a[2] * a[2] * b[2] * c[2]
+    return only("yes" if turn(line[0], line[1], one[0]) == 0 else "no")
 
 
 def _line_point_conditions(g: Plane, one: Sequence[Point], line: Sequence[Point]) -> list[Condition]:
-    return [[_turn(line[0], line[1], one[0])]]
+    return [[turn_of(line[0], line[1], one[0])]]
 
 
 def _line_point_margin(g: Plane, one: Sequence[Point], line: Sequence[Point]) -> float:
     p, q, r = flat(g, [*one, *line])
-    return abs(_sine(q, r, q, p))
+    return abs(sine_between(q, r, q, p))
 
 
 # ---------------------------------------------------------------- shapes
@@ -132,7 +114,7 @@ def point_shape(g: Plane, one: Sequence[Point], shape: Sequence[Point]) -> froze
     found = place(g, one[0], shape)
     if found == 0:
         raise NotAsked("on the boundary")
-    return _only("yes" if found > 0 else "no")
+    return only("yes" if found > 0 else "no")
 
 
 def segment_shape(g: Plane, ends: Sequence[Point], shape: Sequence[Point]) -> frozenset[str]:
@@ -142,16 +124,16 @@ def segment_shape(g: Plane, ends: Sequence[Point], shape: Sequence[Point]) -> fr
         NotAsked: if the segment lies along a side.
     """
     if any(place(g, end, shape) < 0 for end in ends):
-        return _only("no")
+        return only("no")
     if place(g, g.move(ends[0], ends[0], ends[1], (1, 2)), shape) == 0:
         raise NotAsked("along the boundary")
-    return _only("yes")
+    return only("yes")
 
 
 def _shape_conditions(g: Plane, ends: Sequence[Point], shape: Sequence[Point]) -> list[Condition]:
     if len(shape) == 2:
         return [[g.longer(shape[0], shape[1], shape[0], p)] for p in ends]
-    return [[_turn(shape[i - 1], shape[i], p)] for p in ends for i in range(len(shape))]
+    return [[turn_of(shape[i - 1], shape[i], p)] for p in ends for i in range(len(shape))]
 
 
 def _shape_reasons(g: Plane, ends: Sequence[Point], shape: Sequence[Point]) -> frozenset[tuple[int, int]]:
@@ -181,259 +163,14 @@ def _shape_margin(g: Plane, ends: Sequence[Point], shape: Sequence[Point]) -> fl
             depths.append(1 - math.dist(corners[0], p) / size)
             continue
         sides = [(corners[i - 1], q) for i, q in enumerate(corners)]
-        depths.append(min(turned * max(_sine(a, b, a, p), _sine(a, b, b, p), key=abs) for a, b in sides))
+        depths.append(min(turned * max(sine_between(a, b, a, p), sine_between(a, b, b, p), key=abs) for a, b in sides))
     return min(depths, default=1.0)
 
 
 # ---------------------------------------------------------------- roles of a segment
 
-CORNER_ROLES = ("median", "altitude", "bisector")
-
-
-def role(name: str) -> Callable[..., frozenset[str]]:
-    """Is the segment a median, an altitude, ... of the shape? Of a triangle's three it starts at a corner and ends on
-    the line of the opposite side."""
-
-    def relations(g: Plane, ends: Sequence[Point], shape: Sequence[Point]) -> frozenset[str]:
-        return _only("yes" if _has_role(g, name, ends, shape) else "no")
-
-    return relations
-
-
-def _has_role(g: Plane, name: str, ends: Sequence[Point], shape: Sequence[Point]) -> bool:
-    x, y = ends
-    if name in ("radius", "diameter"):
-        centre, rim = shape
-        if name == "radius":
-            return centre in ends and g.longer(x, y, centre, rim)[0] == 0
-        return between(x, centre, y) and all(g.longer(centre, end, centre, rim)[0] == 0 for end in ends)
-    if name in ("side", "diagonal"):
-        if x not in shape or y not in shape:
-            return False
-        apart = abs(shape.index(x) - shape.index(y))
-        return (apart in (1, len(shape) - 1)) == (name == "side")
-    return any(
-        all(value == 0 for value, _ in condition) and (name != "bisector" or between(b, foot, c))
-        for _, foot, b, c, condition in _corner_conditions(g, name, ends, shape)
-    )
-
-
-def _corner_conditions(g: Plane, name: str, ends: Sequence[Point], shape: Sequence[Point]) -> list[tuple]:
-    found = []
-    for a, foot in (ends, ends[::-1]):
-        if a not in shape:
-            continue
-        i = shape.index(a)
-        b, c = shape[i - 1], shape[(i + 1) % 3]
-        side, down = vector(b, c), vector(a, foot)
-        if name == "altitude":
-            value = g.dot(side, down), b[2] * c[2] * a[2] * foot[2]
-        elif name == "median":
-            middle = g.move(b, b, c, (1, 2))
-            value = g.dot(side, vector(middle, foot)), b[2] * c[2] * middle[2] * foot[2]
-        else:
-            apart = _cosine2(g, a, foot, b) - _cosine2(g, a, foot, c)
-            value = apart.numerator, apart.denominator
-        found.append((a, foot, b, c, [_turn(b, c, foot), value]))
-    return found
-
-
-def _cosine2(g: Plane, a: Point, foot: Point, b: Point) -> Fraction:
-    u, v = vector(a, foot), vector(a, b)
-    return Fraction(g.dot(u, v) ** 2, g.dot(v, v) * g.dot(u, u))
-
-
-def _role_conditions(name: str) -> Callable[..., list[Condition]]:
-    def conditions(g: Plane, ends: Sequence[Point], shape: Sequence[Point]) -> list[Condition]:
-        if name not in CORNER_ROLES or len(shape) != 3:
-            return []
-        return [condition for *_, condition in _corner_conditions(g, name, ends, shape)]
-
-    return conditions
-
-
-def _role_margin(name: str) -> Callable[..., float]:
-    """How far the foot is from where it should be, in units of the side it should be on."""
-
-    def margin(g: Plane, ends: Sequence[Point], shape: Sequence[Point]) -> float:
-        if name not in CORNER_ROLES or len(shape) != 3:
-            return 1.0
-        found = [1.0]
-        for a, foot in (ends, ends[::-1]):
-            if a not in shape:
-                continue
-            i = shape.index(a)
-            b, c = shape[i - 1], shape[(i + 1) % 3]
-            p, at, left, right = flat(g, [a, foot, b, c])
-            if name == "bisector":
-                t = math.dist(p, left) / (math.dist(p, left) + math.dist(p, right))
-                goal = left[0] + t * (right[0] - left[0]), left[1] + t * (right[1] - left[1])
-            else:
-                (goal,) = flat(g, [g.foot(a, b, c) if name == "altitude" else g.move(b, b, c, (1, 2))])
-            found.append(math.dist(at, goal) / math.dist(left, right))
-        return min(found)
-
-    return margin
-
 
 # ---------------------------------------------------------------- angles
-
-Angle = Sequence[Point]
-"""a point on one arm, the vertex, a point on the other arm"""
-
-
-def _same_ray(g: Plane, v: Point, p: Point, q: Point) -> bool:
-    a, b = vector(v, p), vector(v, q)
-    return cross(a, b) == 0 and g.dot(a, b) > 0
-
-
-def crossing(g: Plane, one: Angle, other: Angle) -> frozenset[str]:
-    """At one vertex: vertical (both pairs of arms opposite), a linear pair (one arm shared, the others opposite).
-
-    Raises:
-        NotAsked: for flat angles and for twice the same angle.
-    """
-    (p, v, q), (r, w, s) = one, other
-    if v != w:
-        return frozenset()
-    if turn(p, v, q) == 0 or turn(r, w, s) == 0:
-        raise NotAsked("a flat angle")
-    for a, b in ((r, s), (s, r)):
-        same = _same_ray(g, v, p, a), _same_ray(g, v, q, b)
-        opposite = between(p, v, a), between(q, v, b)
-        if all(same):
-            raise NotAsked("the same angle")
-        if all(opposite):
-            return _only("vertical")
-        if (same[0] and opposite[1]) or (same[1] and opposite[0]):
-            return _only("supplementary")
-    return frozenset()
-
-
-def in_order(g: Plane, one: Sequence[Point], other: Sequence[Point], corners: Sequence[Point]) -> frozenset[str]:
-    """Interior angles of a quadrilateral whose corners are known in no particular order.
-
-    Raises:
-        NotAsked: if the four points are no corners of a convex quadrilateral.
-    """
-    p, q = one[0], other[0]
-    r, s = (corner for corner in corners if corner not in (p, q))
-    if convex([p, r, q, s]):
-        return _only("opposite")
-    if not (convex([p, q, r, s]) or convex([p, q, s, r])):
-        raise NotAsked("not convex")
-    return _only("adjacent")
-
-
-def transversal(g: Plane, one: Angle, other: Angle, figure: Sequence[Point]) -> frozenset[str]:
-    """Roles of two angles where a line crosses two others; they hold whether or not these two are parallel.
-
-    Args:
-        one, other: as points.
-        figure: A, B, E, F, G, C, D, H: line EF crosses AB at G and CD at H, and H is between G and F.
-
-    Raises:
-        NotAsked: for flat angles and for twice the same angle.
-    """
-    _, _, _, _, p, _, _, h = figure
-    if turn(*one) == 0 or turn(*other) == 0:
-        raise NotAsked("a flat angle")
-    if one[1] == other[1]:
-        return crossing(g, one, other)
-    found = [_seen(g, angle, figure) for angle in (one, other)]
-    if {one[1], other[1]} != {p, h} or None in found:
-        return frozenset()
-    (inside, side), (also_inside, other_side) = found  # type: ignore[misc]
-    if inside != also_inside:
-        return _only("corresponding") if side == other_side else frozenset()
-    where = "interior" if inside else "exterior"
-    return _only(f"{'consecutive' if side == other_side else 'alternate'} {where}")
-
-
-def _seen(g: Plane, angle: Angle, figure: Sequence[Point]) -> tuple[bool, bool] | None:
-    """Is it between the two lines, and is it to the left of the transversal? None if its arms are not on the lines."""
-    a, b, e, f, p, c, d, h = figure
-    x, v, y = angle
-    if turn(e, f, x) != 0:
-        x, y = y, x
-    line = (a, b) if v == p else (c, d)
-    if turn(e, f, x) != 0 or turn(*line, y) != 0:
-        return None
-    return _same_ray(g, v, x, h if v == p else p), turn(e, f, y) > 0
-
-
-def with_diagonal(g: Plane, one: Angle, other: Angle, corners: Sequence[Point]) -> frozenset[str]:
-    """Angles in a quadrilateral ABCD with diagonal AC.
-
-    Opposite and adjacent are whole angles of the quadrilateral; alternate interior ones lie at A and C between the
-    diagonal and two sides, on different sides of the diagonal; complementary ones measure 90 degrees together.
-
-    Raises:
-        NotAsked: for flat angles and for twice the same angle.
-    """
-    if turn(*one) == 0 or turn(*other) == 0:
-        raise NotAsked("a flat angle")
-    names = set()
-    if one[1] == other[1]:
-        for r, s in ((other[0], other[2]), (other[2], other[0])):
-            if _same_ray(g, one[1], one[0], r) and _same_ray(g, one[1], one[2], s):
-                raise NotAsked("the same angle")
-    whole = [_whole(g, angle, corners) for angle in (one, other)]
-    if None not in whole and whole[0] != whole[1]:
-        names.add("opposite" if abs(whole[0] - whole[1]) == 2 else "adjacent")  # type: ignore[operator]
-    sides = [_at_diagonal(g, angle, corners) for angle in (one, other)]
-    if None not in sides and one[1] != other[1] and sides[0] != sides[1]:
-        names.add("alternate interior")
-    u, v, w, z = (vector(angle[1], arm) for angle in (one, other) for arm in (angle[0], angle[2]))
-    acute = g.dot(u, v) > 0 and g.dot(w, z) > 0
-    if acute and g.dot(u, v) * g.dot(w, z) == g.k * abs(cross(u, v) * cross(w, z)):
-        names.add("complementary")
-    return frozenset(names)
-
-
-def _right_together(g: Plane, one: Angle, other: Angle, corners: Sequence[Point]) -> list[Condition]:
-    """Where two angles measure 90 degrees together: the cosine of their sum vanishes."""
-    u, v, w, z = (vector(angle[1], arm) for angle in (one, other) for arm in (angle[0], angle[2]))
-    scale = math.prod(p[2] for p in (*one, *other)) * one[1][2] * other[1][2]
-    return [[(g.dot(u, v) * g.dot(w, z) - g.k * abs(cross(u, v) * cross(w, z)), scale)]]
-
-
-def _right_margin(g: Plane, one: Angle, other: Angle, corners: Sequence[Point]) -> float:
-    sines = [abs(_sine(v, p, v, q)) for p, v, q in (flat(g, one), flat(g, other))]
-    dots = [g.dot(vector(a[1], a[0]), vector(a[1], a[2])) for a in (one, other)]
-    if min(dots) <= 0:
-        return 1.0
-    cosines = [math.sqrt(max(0.0, 1 - sine * sine)) for sine in sines]
-    return abs(cosines[0] * cosines[1] - sines[0] * sines[1])
-
-
-def _whole(g: Plane, angle: Angle, corners: Sequence[Point]) -> int | None:
-    """The number of the corner whose angle it is."""
-    x, v, y = angle
-    if v not in corners:
-        return None
-    i = corners.index(v)
-    b, c = corners[i - 1], corners[(i + 1) % 4]
-    for p, q in ((b, c), (c, b)):
-        if _same_ray(g, v, x, p) and _same_ray(g, v, y, q):
-            return i
-    return None
-
-
-def _at_diagonal(g: Plane, angle: Angle, corners: Sequence[Point]) -> bool | None:
-    """On which side of the diagonal is it? None if it is not between diagonal and a side."""
-    a, b, c, d = corners
-    x, v, y = angle
-    if v not in (a, c):
-        return None
-    far = c if v == a else a
-    for p, q in ((x, y), (y, x)):
-        if _same_ray(g, v, p, far):
-            if _same_ray(g, v, q, b):
-                return True
-            if _same_ray(g, v, q, d):
-                return False
-    return None
 
 
 # ---------------------------------------------------------------- all of them
@@ -536,7 +273,7 @@ QUESTIONS: dict[str, QuestionKind] = {
     ),
     "angles at a diagonal": _angles(
         with_diagonal, "complementary", "alternate interior", "adjacent", "opposite",
-        conditions=_right_together, margin=_right_margin, identities=frozenset(("complementary",)),
+        conditions=right_together, margin=right_margin, identities=frozenset(("complementary",)),
     ),
 }  # fmt: skip
 ROLES = {
@@ -550,7 +287,7 @@ for _name, _article in ROLES.items():
         (f"Is segment {{0}} {_article} of {{1}}?", f"Can we say that {{0}} is {_article} of {{1}}?",
          f"Taking {{0}} as a segment: is it {_article} of {{1}}?"),
         YES_NO,
-        _role_conditions(_name),
-        _role_margin(_name),
+        role_conditions(_name),
+        role_margin(_name),
         identities=frozenset(("yes",)),
     )  # fmt: skip

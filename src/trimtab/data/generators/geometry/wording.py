@@ -6,8 +6,9 @@ import zlib
 from collections.abc import Mapping, Sequence
 
 from trimtab.data.generators.geometry.constructions import filled
-from trimtab.data.generators.geometry.oracle import Query, Scene
+from trimtab.data.generators.geometry.oracle import Query
 from trimtab.data.generators.geometry.questions import CANNOT, NONE, QUESTIONS
+from trimtab.data.generators.geometry.scenes import Scene
 
 ALPHABET = "ABCDEFGHJKLMNOPQRSTUVWXYZ"
 """without I, which is a word"""
