@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from tiny_table import table
-from trimtab.common import files
+from trimtab.common import csv_text, files
 from trimtab.common.files import DataError
 from trimtab.data.rows import outcome, step_labels
 from trimtab.data.sources import load_rows, prompt_lines
@@ -203,8 +203,8 @@ def test_lists_in_cells_are_read_where_a_column_is_never_a_text(tmp_path):
     ],
 )  # fmt: skip
 def test_cells_that_are_numbers_or_booleans_are_taken_as_such(cell, value):
-    assert files.as_number(cell) == value
-    assert type(files.as_number(cell)) is type(value)
+    assert csv_text.as_number(cell) == value
+    assert type(csv_text.as_number(cell)) is type(value)
 
 
 # ---------------------------------------------------------------- places

@@ -156,7 +156,7 @@ def _clean(
         raise CleanEvalError(f"{settings.file}: {error}") from None
     if settings.endpoint and settings.rewriter == "rules":
         raise CleanEvalError("--endpoint needs the name of the server's model that rewrites: --rewriter MODEL")
-    models = by_name.LoadedModels(settings.how)
+    models = by_name.ModelsByName(settings.how)
     likeness = scorer or by_name.scorer_of(settings.scorer)
     writer = rewriter or by_name.rewriter_of(settings.rewriter, settings.endpoint, settings, models)
     judge, why = detector, ""

@@ -16,7 +16,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
-from trimtab.common.files import as_number
+from trimtab.common.csv_text import as_number
 from trimtab.core.batch import IGNORE
 from trimtab.data.chat import (
     CLOSED,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from trimtab.common import files, hub
+from trimtab.common import csv_text, files, hub
 from trimtab.common.errors import looked_in
 from trimtab.common.files import DataError
 from trimtab.data import arrow, synthetic
@@ -190,8 +190,8 @@ def _json(path: Path) -> list[Row]:
 _READERS: dict[str, Callable[[Path], list[Row]]] = {
     ".jsonl": _jsonl,
     ".json": _json,
-    ".csv": files.read_csv,
-    ".tsv": files.read_csv,
+    ".csv": csv_text.read_csv,
+    ".tsv": csv_text.read_csv,
     ".parquet": arrow.parquet,
 }
 

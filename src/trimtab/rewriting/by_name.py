@@ -17,7 +17,7 @@ from trimtab.rewriting.rewriters import Rewriter, Way, causal, seq2seq, ways
 from trimtab.rewriting.rules import Rules
 
 
-class LoadedModels:
+class ModelsByName:
     """Models that were loaded, by name: one that rewrites and judges is loaded once."""
 
     def __init__(self, how: How | None) -> None:
@@ -32,7 +32,7 @@ class LoadedModels:
         return self.loaded[name, kind]
 
 
-def rewriter_of(name: str, url: str | None, settings: RewriteSettings, models: LoadedModels) -> Rewriter:
+def rewriter_of(name: str, url: str | None, settings: RewriteSettings, models: ModelsByName) -> Rewriter:
     if name == "rules":
         return Rules(settings.n_par)
     by = ways(settings.n_par, settings.pivots)
@@ -49,7 +49,7 @@ def rewriter_of(name: str, url: str | None, settings: RewriteSettings, models: L
 
 
 def detector_of(
-    name: str, rewriter: str | Rewriter, url: str | None, settings: RewriteSettings, models: LoadedModels
+    name: str, rewriter: str | Rewriter, url: str | None, settings: RewriteSettings, models: ModelsByName
 ) -> tuple[Detector | None, str]:
     """The detector, and of `auto` why it is the fall-back."""
     kind, _, model = name.partition(":")
@@ -70,7 +70,7 @@ def detector_of(
 
 
 def _by_language_model(
-    rewriter: str | Rewriter, url: str | None, models: LoadedModels, given: dict[str, Any]
+    rewriter: str | Rewriter, url: str | None, models: ModelsByName, given: dict[str, Any]
 ) -> tuple[Detector, str]:
     """The language model that rewrites, where it can tell whether texts mean the same; else the embedding, and why."""
     why = "the fall-back, for no language model rewrites: name one by --detector lm:MODEL"
