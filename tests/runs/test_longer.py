@@ -31,7 +31,7 @@ def carried_out(files: Path, output: Path, resume: bool = False, **training) -> 
     return run(parse(tree(files, output, **training), "test", "run"), resume=resume, console=QUIET).folder
 
 
-@pytest.mark.fast("first0*", "first2*")
+@pytest.mark.fast("first2*")
 @pytest.mark.parametrize(
     ("first", "then"),
     [

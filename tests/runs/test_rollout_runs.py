@@ -222,7 +222,7 @@ def with_models(files: Path, judges: dict[str, str], name: str, output: Path) ->
     return made
 
 
-@pytest.mark.fast("ppo", "distrl, online", "lco of a model", "opd")
+@pytest.mark.fast("distrl, online", "lco of a model", "opd")
 @pytest.mark.parametrize("name", WITH_MODELS)
 def test_methods_with_further_models_run_and_log_what_these_do(files, judges, tmp_path, name):
     folder = run(with_models(files, judges, name, tmp_path / "run"))

@@ -319,6 +319,7 @@ def test_stages_run_in_order_share_the_teacher_and_are_compared(files, tmp_path)
     assert second["nll"] == pytest.approx(first["nll"])
 
 
+@pytest.mark.slow  # the drawing itself is tested in tests/report
 def test_stages_that_differ_in_one_number_are_drawn_against_it(files, tmp_path):
     teacher = str(files / "teacher")
     tree = tiny_folder.recipe(files, output=str(tmp_path / "sweep"), training={"max_steps": 1})
