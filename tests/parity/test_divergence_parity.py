@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from trl.experimental.gkd import GKDTrainer
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
+from tiny_rollouts import Reader
 from trimtab.core import Head, LazyLogits, TokenBatch, fused_loss, reduce, weights
 from trimtab.methods.kd import Config, build
 from trimtab.objectives import divergence as d
@@ -46,17 +47,11 @@ def test_reverse_kl_is_torchs_kl_div_with_the_roles_exchanged(logits):
     )
 
 
-class Given(torch.nn.Module):
-    """A teacher as a plan knows it: something that provides "teacher"."""
-
-    provides = frozenset({"teacher"})
-
-
 def kd_on(student, teacher, beta, temperature):
     """KD on plain logits, with TRL's beta: 0 is the forward KL, 1 the reverse."""
     name = {0.0: "forward_kl", 1.0: "reverse_kl"}.get(beta, "jsd")
     config = Config(divergence=name, temperature=temperature, **({"beta": beta} if name == "jsd" else {}))
-    objective = build(config, None, Given()).objective
+    objective = build(config, None, Reader("teacher")).objective
     labels = torch.zeros(1, N + 1, dtype=torch.long)
     pad = torch.zeros(1, 1, V, dtype=student.dtype)
     batch = TokenBatch.align(
