@@ -76,7 +76,9 @@ def _call(name: str, thing: Any) -> str:
     except (TypeError, ValueError):
         return name
     text = re.sub(r"(?<![\w.])(?:\w+\.)+(?=[A-Za-z_]\w*)", "", str(signature))
-    text = re.sub(r"<[\w ]*?(\w+)(?: object)? at 0x[0-9a-f]+>|<factory>", r"\1", text).replace("'", "")
+    text = (
+        re.sub(r"<[\w ]*?(\w+)(?: object)? at 0x[0-9a-f]+>|<factory>", r"\1", text).replace("''", '""').replace("'", "")
+    )
     return name + text.replace("(self, ", "(").replace("(self)", "()").replace("(cls, ", "(")
 
 
