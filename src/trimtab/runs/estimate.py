@@ -14,6 +14,7 @@ from typing import Any
 
 from trimtab.common import processes
 from trimtab.common.errors import UserError
+from trimtab.core import Critic, Reference, Requirements, RewardModel
 from trimtab.core.batch import IGNORE
 from trimtab.core.vocab import BLOCK_TOKENS, CUDA_SCALE, SLICE_BYTES
 from trimtab.data.rows import Prepared, sequences
@@ -116,7 +117,7 @@ def _estimate(recipe: Recipe, made: dict[str, _Made]) -> MemoryEstimate:
         made: folder of a model that an earlier run writes -> its config; this run's is added.
     """
     models = recipe.models
-    method, options, wants = method_of(recipe)
+    method, options, required = method_of(recipe)
     args = settings.build(recipe.training, Path(recipe.output), recipe.seed, method.loop)
     device = args.device.type
     known = _with_origins(recipe, made)
@@ -124,18 +125,19 @@ def _estimate(recipe: Recipe, made: dict[str, _Made]) -> MemoryEstimate:
     config = _policy_config(recipe, made, tokenizer)
     if getattr(config, "quantization_config", None):
         raise NoEstimate("what packed weights need is not estimated")
-    made[f"{recipe.output}/model"] = _Made(_written(config, wants.identity_layer), policy_source(known))
+    made[f"{recipe.output}/model"] = _Made(_written(config, required.trains == "identity_layer"), policy_source(known))
     train = prepare_source(known, "train", tokenizer, refuse=False)
     held = prepare_source(known, "heldout", tokenizer, refuse=False) if recipe.data.heldout else None
-    rows = args.per_device_train_batch_size * (2 if wants.pairs else 1)
+    rows = args.per_device_train_batch_size * (2 if required.rows == "pairs" else 1)
     longest, answer = _lengths(train, args.max_completion_length if method.loop == "rollouts" else 0)
     shape = TrainedShape(
-        wants.identity_layer, wants.scalar_head, models.lora, bool(args.gradient_checkpointing),
+        required.trains == "identity_layer", required.trains == "scalar_head", models.lora,
+        bool(args.gradient_checkpointing),
         "bfloat16" if args.bf16 else "float16" if args.fp16 else None,
     )  # fmt: skip
     trust = models.trust_remote_code
     policy = footprint(config, models.dtype, shape, rows, longest, device, trust_remote_code=trust)
-    run = _Run(recipe, wants, options, args, config, policy, rows, longest, answer, device, made)
+    run = _Run(recipe, required, options, args, config, policy, rows, longest, answer, device, made)
     parts = [*run.policy_parts(), *run.other_models(), *run.logits(), *run.generation(), *run.saving()]
     parts += run.rows_in_memory([one for one in (train, held) if one])
     return MemoryEstimate(recipe, parts, device, rows, longest)
@@ -144,7 +146,7 @@ def _estimate(recipe: Recipe, made: dict[str, _Made]) -> MemoryEstimate:
 @dataclass
 class _Run:
     recipe: Recipe
-    wants: Any
+    required: Requirements
     options: Any
     args: Any
     config: Any
@@ -179,7 +181,7 @@ class _Run:
         return parts
 
     def other_models(self) -> list[MemoryPart]:
-        models, wants = self.recipe.models, self.wants
+        models, required = self.recipe.models, self.required
         size = 4 if models.frozen_dtype == "float32" else 2
         parts, seen = [], set()
         for role in FROZEN:
@@ -191,11 +193,12 @@ class _Run:
                 parts.append(MemoryPart(f"{role} {_short(name)}, {models.frozen_dtype}", size * number, always()))
             seen.add(name)
         copies = self.recipe.eval.kl_to_initial
-        needs_start = wants.start and models.reference is None and models.lora is None and not wants.identity_layer
-        if copies or needs_start or (wants.critic is not None and not wants.credit):
+        initial = {model.initial(models.model_dump()) for model in required.models}
+        needs_start = "read" in initial and models.lora is None and required.trains != "identity_layer"
+        if copies or needs_start or "copied" in initial:
             why = "reference" if needs_start else "eval.kl_to_initial" if copies else "the critic's beginning"
             parts.append(MemoryPart(f"copy of the initial policy ({why})", size * self._plain_weights(), always()))
-        if wants.credit and models.reward_model:
+        if required.model(RewardModel) and models.reward_model:
             number = num_weights(_config(models.reward_model, self.recipe, self.made))
             learns = getattr(self.options, "online", "frozen") != "frozen"
             measured = learns or getattr(self.options, "online_loss", None) is not None
@@ -204,7 +207,7 @@ class _Run:
                 parts.append(MemoryPart("the model that it is measured from", size * number, always()))
             if learns:
                 parts += _learner("reward model", number)
-        if wants.critic is not None:
+        if required.model(Critic):
             number = self._plain_weights()
             parts += [MemoryPart("critic", 4 * number, always()), *_learner("critic", number)]
         return parts
@@ -214,11 +217,11 @@ class _Run:
 
     def logits(self) -> list[MemoryPart]:
         """The tables of the engine: a block of logits of each model, and what an objective makes of a slice."""
-        if self.wants.scalar_head:
+        if self.required.trains == "scalar_head":
             return []
         tokens = min(BLOCK_TOKENS, self.rows * min(self.answer, self.length))
         block = 4 * tokens * self.policy.vocab
-        whole = {"teacher", "aligned"} & set(self.wants.roles) or self.wants.start == "distribution"
+        whole = any(getattr(model, "reads", "") == "distribution" for model in self.required.models)
         number = 1 + (1 if whole else 0)
         plain = self.recipe.models.dtype == "float32" and not (self.args.bf16 or self.args.fp16)
         tables = number + (0 if plain else 1)
@@ -269,9 +272,11 @@ class _Run:
         size = sum(_bytes_of(one) for one in prepared)
         parts = [MemoryPart(f"{number:,} rows as token ids", size, always(), host=True)]
         if self.recipe.models.teacher_cache == "memory":
-            held = prepared[1:] if self.recipe.models.teacher and "teacher" not in self.wants.roles else prepared
+            held = prepared[1:] if self.recipe.models.teacher and "teacher" not in self.required.keys else prepared
             tokens = sum(one.counts.answer_tokens for one in held)
-            labels = self.wants.start is True and not self.wants.roles
+            reference = self.required.model(Reference)
+            alone = self.required.keys <= {"reference", "reward_model"}
+            labels = alone and reference is not None and reference.reads == "answers"
             each = 4 if labels else 4 * self.policy.width
             parts.append(MemoryPart("teacher cache", tokens * each, always(), host=True))
         parts.append(MemoryPart("threads and buffers", RUNTIME, always(), host=True))
