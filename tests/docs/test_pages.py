@@ -1,7 +1,8 @@
 """The pages hold: links lead somewhere, commands parse, code runs as it stands, the worked example passes its tests.
 
 A comment before a block says what is special about it: `<!-- not run: reason -->` for code that is no program, and
-`<!-- file: path -->` for a file that the reader is asked to make. Such files are laid out before the page is tried.
+`<!-- file: path, ... -->` for a file that the reader is asked to make, in one place or several. Such files are laid out
+before the page is tried.
 """
 
 import importlib
@@ -113,10 +114,9 @@ def reader(page, tmp_path, monkeypatch) -> Iterator[list[str]]:
         monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(folder)])
         monkeypatch.setattr(shipped, "recipe_folder", lambda: recipes)
     before = set(methods.names())
-    for block in files:
-        path = tmp_path / block.note
+    for path, text in [(tmp_path / place, block.text) for block in files for place in block.note.split(", ")]:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(block.text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     importlib.invalidate_caches()
     new = sorted(set(methods.names()) - before)
     yield new
