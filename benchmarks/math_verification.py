@@ -476,13 +476,13 @@ def hostile(seconds: float, chosen: dict[str, str]) -> list[dict[str, Any]]:
     """Outcome and seconds of each, and whether the next answer is judged rightly."""
     found = []
     with MathPool(seconds, workers=1) as pool:
-        pool.judge(["1"], ["2"])
+        pool.grade(["1"], ["2"])
         for name, text in chosen.items():
             start = time.perf_counter()
-            (outcome,) = pool.judge([text], ["7"])
+            (outcome,) = pool.grade([text], ["7"])
             taken = time.perf_counter() - start
             start = time.perf_counter()
-            after = pool.judge([r"\boxed{7}", r"\boxed{8}"], ["7", "7"])
+            after = pool.grade([r"\boxed{7}", r"\boxed{8}"], ["7", "7"])
             then = time.perf_counter() - start
             cell = {"what": name, "outcome": outcome, "seconds": round(taken, 3), "next_seconds": round(then, 3)}
             found.append({**cell, "next_right": after == ["right", "wrong"]})
@@ -516,9 +516,9 @@ def main() -> None:
     tell(f"{number} answers")
     texts, truths = [one.text for one in generated], [one.truth for one in generated]
     with MathPool(PATIENCE, WORKERS) as pool:
-        pool.judge(["1", "2"], ["2", "1"])  # both workers have started
+        pool.grade(["1", "2"], ["2", "1"])  # both workers have started
         start = time.perf_counter()
-        outcomes = pool.judge(texts, truths)
+        outcomes = pool.grade(texts, truths)
         ours_seconds = time.perf_counter() - start
     tell(f"{number / ours_seconds:.1f} a second; math-verify alone")
     logging.disable(logging.CRITICAL)

@@ -153,7 +153,7 @@ def test_the_truth_may_be_the_end_of_a_solution():
 @pytest.fixture
 def pool():
     with MathPool(seconds=1.0, workers=1) as made:
-        made.judge(["1"], ["2"])
+        made.grade(["1"], ["2"])
         yield made
 
 
@@ -161,7 +161,7 @@ def pool():
 def patient():
     """For answers that end: a busy machine must not time them out."""
     with MathPool(seconds=60.0, workers=1) as made:
-        made.judge(["1"], ["2"])
+        made.grade(["1"], ["2"])
         yield made
 
 
@@ -173,7 +173,7 @@ def test_outcomes_come_in_the_order_of_the_questions_and_are_counted():
     with MathPool(seconds=2.0, workers=2) as both:
         texts = [rf"\boxed{{{i}}}" for i in range(40)]
         texts[3], texts[5] = ENDLESS, "I do not know"
-        outcomes = both.judge(texts, [str(i - i % 2) for i in range(40)])
+        outcomes = both.grade(texts, [str(i - i % 2) for i in range(40)])
         wanted = ["wrong" if i % 2 else "right" for i in range(40)]
         wanted[3], wanted[5] = "timed out", "unparsed"
         assert outcomes == wanted
@@ -183,28 +183,28 @@ def test_outcomes_come_in_the_order_of_the_questions_and_are_counted():
 def test_no_process_starts_before_the_first_question_and_none_is_left():
     before = children()
     pool = MathPool(workers=2)
-    assert pool.judge([], []) == []
+    assert pool.grade([], []) == []
     assert children() == before
-    assert pool.judge(["1"], ["1"]) == ["right"]
+    assert pool.grade(["1"], ["1"]) == ["right"]
     assert len(children() - before) == 1, "one question needs one worker"
     pool.close()
     assert children() == before
-    assert pool.judge(["1"], ["1"]) == ["right"]
+    assert pool.grade(["1"], ["1"]) == ["right"]
     del pool
     assert children() == before
 
 
 def test_an_endless_answer_costs_its_limit_and_the_next_is_judged(pool):
     start = time.monotonic()
-    assert pool.judge([ENDLESS], ["7"]) == ["timed out"]
+    assert pool.grade([ENDLESS], ["7"]) == ["timed out"]
     assert 1.0 <= time.monotonic() - start < 10.0, "the start of the next worker is not waited for"
-    assert pool.judge([r"\boxed{7}"], ["7"]) == ["right"]
+    assert pool.grade([r"\boxed{7}"], ["7"]) == ["right"]
 
 
 def test_a_start_does_not_count_against_the_limit_of_an_answer():
     with MathPool(seconds=0.5, workers=1) as fast:
         start = time.monotonic()
-        assert fast.judge([r"\boxed{7}"], ["7"]) == ["right"]
+        assert fast.grade([r"\boxed{7}"], ["7"]) == ["right"]
         assert time.monotonic() - start > 0.5, "the import takes longer than the answer may"
 
 
@@ -212,12 +212,12 @@ def test_a_start_does_not_count_against_the_limit_of_an_answer():
     "text", ["", "\0" * 100, "\ud800 \U0001f600", r"\boxed{" * 10_000 + "1" + "}" * 10_000, "line\nline\r\n\u2028"]
 )
 def test_odd_texts_are_unparsed(patient, text):
-    assert patient.judge([text, r"\boxed{7}"], ["7", "7"]) == ["unparsed", "right"]
+    assert patient.grade([text, r"\boxed{7}"], ["7", "7"]) == ["unparsed", "right"]
 
 
 def test_of_a_long_text_the_end_is_read(patient):
-    assert patient.judge(["\\boxed{3} " + "word " * LONGEST + r"\boxed{7}"], ["7"]) == ["right"]
-    assert patient.judge([r"\boxed{7}" + " word" * LONGEST], ["7"]) == ["unparsed"]
+    assert patient.grade(["\\boxed{3} " + "word " * LONGEST + r"\boxed{7}"], ["7"]) == ["right"]
+    assert patient.grade([r"\boxed{7}" + " word" * LONGEST], ["7"]) == ["unparsed"]
 
 
 def test_a_worker_that_dies_is_replaced_and_its_answer_is_wrong(patient):
@@ -229,25 +229,25 @@ def test_a_worker_that_dies_is_replaced_and_its_answer_is_wrong(patient):
         started.set()
         os.kill(victim, signal.SIGKILL)
 
-    patient.judge(["1"], ["2"])
+    patient.grade(["1"], ["2"])
     thread = threading.Thread(target=kill)
     thread.start()
-    assert patient.judge([ENDLESS, r"\boxed{7}"], ["7", "7"]) == ["crashed", "right"]
+    assert patient.grade([ENDLESS, r"\boxed{7}"], ["7", "7"]) == ["crashed", "right"]
     thread.join()
     assert started.is_set()
 
 
 def test_a_worker_that_was_killed_idle_costs_no_answer(patient):
-    patient.judge(["1"], ["2"])
+    patient.grade(["1"], ["2"])
     victim = psutil.Process(next(iter(children())))
     victim.kill()
     victim.wait()
-    assert patient.judge([r"\boxed{7}"], ["7"]) == ["right"]
+    assert patient.grade([r"\boxed{7}"], ["7"]) == ["right"]
 
 
 def test_the_memory_of_a_worker_is_limited():
     with MathPool(workers=1, memory=2**30) as small:
-        small.judge(["1"], ["2"])
+        small.grade(["1"], ["2"])
         limits = {psutil.Process(pid).rlimit(psutil.RLIMIT_AS) for pid in children()}
     assert limits == {(2**30, 2**30)}
 
@@ -259,15 +259,15 @@ def test_an_interrupt_leaves_no_reply_for_the_next_question(patient, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(patient, "_hear", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            patient.judge([r"\boxed{7}"], ["7"])
-    assert patient.judge([r"\boxed{7}"], ["8"]) == ["wrong"]
+            patient.grade([r"\boxed{7}"], ["7"])
+    assert patient.grade([r"\boxed{7}"], ["8"]) == ["wrong"]
 
 
 def test_threads_wait_for_each_other(patient):
     found = {}
 
     def ask(number: int):
-        found[number] = patient.judge([rf"\boxed{{{number}}}"] * 5, [str(number)] * 4 + ["x"])
+        found[number] = patient.grade([rf"\boxed{{{number}}}"] * 5, [str(number)] * 4 + ["x"])
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -278,35 +278,35 @@ def test_threads_wait_for_each_other(patient):
 
 
 def test_a_fork_gets_workers_of_its_own(patient):
-    patient.judge(["1"], ["2"])
+    patient.grade(["1"], ["2"])
     before = children()
     child = os.fork()
     if child == 0:
-        found = patient.judge([r"\boxed{7}", r"\boxed{8}"], ["7", "7"])
+        found = patient.grade([r"\boxed{7}", r"\boxed{8}"], ["7", "7"])
         patient.close()
         os._exit(0 if found == ["right", "wrong"] else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert children() == before
-    assert patient.judge([r"\boxed{7}"], ["7"]) == ["right"]
+    assert patient.grade([r"\boxed{7}"], ["7"]) == ["right"]
 
 
 def test_a_worker_that_cannot_start_is_told(monkeypatch, tmp_path):
     (tmp_path / "math_verify.py").write_text("raise ImportError('half installed')")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     with pytest.raises(PoolError, match="did not start: ImportError: half installed"):
-        MathPool(workers=1).judge(["1"], ["2"])
+        MathPool(workers=1).grade(["1"], ["2"])
     monkeypatch.undo()
     monkeypatch.setattr(mathpool, "STARTING", 0.0)
     with pytest.raises(PoolError, match="did not start within 0 seconds"):
-        MathPool(workers=1).judge(["1"], ["2"])
+        MathPool(workers=1).grade(["1"], ["2"])
 
 
 def test_questions_that_make_no_sense_are_refused():
     pool = MathPool()
     with pytest.raises(ValueError, match="2 texts and 1 right answers"):
-        pool.judge(["1", "2"], ["1"])
+        pool.grade(["1", "2"], ["1"])
     with pytest.raises(ValueError, match="more than 10,000 characters"):
-        pool.judge(["1"], ["1" * (LONGEST + 1)])
+        pool.grade(["1"], ["1" * (LONGEST + 1)])
     with pytest.raises(ValueError, match="0 seconds"):
         MathPool(seconds=0)
     with pytest.raises(ValueError, match="0 workers"):
@@ -317,7 +317,7 @@ PARENT = """
     import sys, threading, time, psutil
     from trimtab.rewards.pool import MathPool
     pool = MathPool(seconds=2.0, workers=1)
-    pool.judge(["1"], ["2"])
+    pool.grade(["1"], ["2"])
     if sys.argv[1] == "busy":
         threading.Thread(target=pool.judge, args=([r"\\boxed{10^{10^{10}}}"] * 9, ["7"] * 9), daemon=True).start()
     print(*[child.pid for child in psutil.Process().children()], flush=True)

@@ -207,7 +207,7 @@ def _verdicts(
     truths = [tasks[place]["answer"] for place, _ in asked]
     if verify == "math":
         with MathPool() as pool:
-            return {key: outcome == "right" for key, outcome in zip(asked, pool.judge(texts, truths))}
+            return {key: outcome == "right" for key, outcome in zip(asked, pool.grade(texts, truths))}
     return {key: is_right(text, truth) for key, text, truth in zip(asked, texts, truths)}
 
 

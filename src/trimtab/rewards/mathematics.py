@@ -1,7 +1,7 @@
 r"""Is the mathematics that a text settles on equal to the right answer? On math-verify, with one notation before it.
 
 What a model wrote may take forever or all memory to evaluate: call `verdict` in a process that may be killed
-(`evals/mathpool.py`), never in one that matters. What this layer adds to math-verify 0.9.0, each for a case that it
+(`rewards/pool.py`), never in one that matters. What this layer adds to math-verify 0.9.0, each for a case that it
 judges wrongly (benchmarks/math_verification.py counts them):
 
 - thousands apart by spaces, 1.5e-3, 2**3, 1 1/2, 0.\overline{3} and words such as pi are put into LaTeX first;

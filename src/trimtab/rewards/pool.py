@@ -1,4 +1,4 @@
-"""Answers judged in processes that may be killed: what a model wrote can take for ever to evaluate.
+"""Answers graded in processes that may be killed: what a model wrote can take for ever to evaluate.
 
 A worker is a fresh interpreter with one thread, a limit to its memory and a process group of its own. It takes a
 question at a time and ends when its pipe is closed, or, should it be busy then, by an alarm that needs no help of its.
@@ -40,23 +40,25 @@ MATHEMATICS = "trimtab.rewards.mathematics"
 
 
 class MathPool:
-    """Judges answers by a module's `verdict(text, truth)`, in processes that start with the first question.
+    """Grades answers by a module's `verdict(text, truth)`, in processes that start with the first question.
 
     Each answer has `seconds`, which do not count a worker's start (a second or two). A worker that takes longer, dies
-    or outgrows its memory is replaced, and the answer it had is wrong: "timed out" or "crashed". One thread judges at
+    or outgrows its memory is replaced, and its answer is incorrect: "timed out" or "crashed". One thread grades at
     a time; others wait for it.
 
     Args:
         seconds: for one answer.
         workers: processes; as many as there are processors, but at most 4, if not given.
         memory: of a worker, in bytes of address space (Linux). An answer that wants more is not parsed, or crashes.
-        judge: the module; its `warm_up()` is called before the first question.
+        grader: the module; its `warm_up()` is called before the first question.
     """
 
-    def __init__(self, seconds: float = 5.0, workers: int | None = None, memory: int = 2**31, judge: str = MATHEMATICS):
+    def __init__(
+        self, seconds: float = 5.0, workers: int | None = None, memory: int = 2**31, grader: str = MATHEMATICS
+    ):
         if seconds <= 0 or (workers is not None and workers < 1):
             raise UserError(f"a pool needs time and workers, got {seconds} seconds and {workers} workers")
-        self.seconds, self.memory, self.module = seconds, memory, judge
+        self.seconds, self.memory, self.module = seconds, memory, grader
         self.most = workers or min(4, os.cpu_count() or 1)
         self.counts: Counter[str] = Counter()
         """outcome -> answers, of all calls so far"""
@@ -65,7 +67,7 @@ class MathPool:
         self._owner = os.getpid()
         self._finalizer = weakref.finalize(self, _end, self._workers, self._owner)
 
-    def judge(self, texts: Sequence[str], truths: Sequence[str]) -> list[Outcome]:
+    def grade(self, texts: Sequence[str], truths: Sequence[str]) -> list[Outcome]:
         """Outcomes of the texts, in their order.
 
         Raises:
@@ -78,7 +80,7 @@ class MathPool:
             raise UserError(f"a right answer has more than {LONGEST:,} characters; name the column of final answers")
         with self._lock:
             try:
-                found = self._judge([(text[-LONGEST:], truth) for text, truth in zip(texts, truths)])
+                found = self._grade([(text[-LONGEST:], truth) for text, truth in zip(texts, truths)])
             finally:  # an interrupt leaves no worker behind whose reply would be taken for that to another question
                 self._drop([worker for worker in self._workers if worker.question is not None])
         self.counts.update(found)
@@ -95,7 +97,7 @@ class MathPool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _judge(self, questions: Sequence[tuple[str, str]]) -> list[Outcome]:
+    def _grade(self, questions: Sequence[tuple[str, str]]) -> list[Outcome]:
         if os.getpid() != self._owner:  # a fork: the workers are the other process's
             self._workers, self._owner = [], os.getpid()
             self._finalizer = weakref.finalize(self, _end, self._workers, self._owner)
@@ -128,7 +130,7 @@ class MathPool:
         late = [w for w in self._workers if w.question is not None and w.deadline <= time.monotonic()]
         late = [worker for worker in late if worker not in [one for one, _ in heard]]
         if any(not worker.ready and worker.deadline <= time.monotonic() for worker in self._workers):
-            raise PoolError(f"a worker that judges answers did not start within {STARTING:g} seconds")
+            raise PoolError(f"a worker that grades answers did not start within {STARTING:g} seconds")
         heard.extend((worker, "timed out") for worker in late)
         self._drop([worker for worker, outcome in heard if outcome in ("timed out", "crashed")])
         return heard
@@ -148,14 +150,14 @@ def _end(workers: Sequence["_Worker"], owner: int) -> None:
 class _Worker:
     """A process, and what it was asked."""
 
-    def __init__(self, seconds: float, memory: int, judge: str):
+    def __init__(self, seconds: float, memory: int, grader: str):
         self.seconds = seconds
         self.ready, self.question = False, None
         self.deadline = time.monotonic() + STARTING
         self._heard = b""
         threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
         path = os.pathsep.join(folder for folder in sys.path if folder)
-        code = f"from trimtab.rewards.pool import work; work({seconds!r}, {memory!r}, {judge!r})"
+        code = f"from trimtab.rewards.pool import work; work({seconds!r}, {memory!r}, {grader!r})"
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", code],
             stdin=subprocess.PIPE,
@@ -185,7 +187,7 @@ class _Worker:
         part = os.read(self.replies.fileno(), 4096)
         if not part and not self.ready:
             said = self._process.stderr.read().decode(errors="replace").strip().splitlines()[-1:]
-            raise PoolError(f"a worker that judges answers did not start: {''.join(said) or 'it was killed'}")
+            raise PoolError(f"a worker that grades answers did not start: {''.join(said) or 'it was killed'}")
         if not part:
             return ["crashed"]
         self._heard += part
@@ -212,7 +214,7 @@ class _Worker:
 # ---------------------------------------------------------------- inside a worker
 
 
-def work(seconds: float, memory: int, judge: str) -> None:
+def work(seconds: float, memory: int, grader: str) -> None:
     """Answer questions from the standard input until it is closed."""
     import logging
 
@@ -223,7 +225,7 @@ def work(seconds: float, memory: int, judge: str) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     logging.disable(logging.CRITICAL)
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
-    module = importlib.import_module(judge)
+    module = importlib.import_module(grader)
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)

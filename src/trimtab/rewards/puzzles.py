@@ -1,6 +1,6 @@
 """Is an answer to a task of reasoning-gym right? Asked of the generator's own judge.
 
-Some of these judges evaluate what a model wrote: call `verdict` in a process that may be killed (`evals/mathpool.py`).
+Some of these judges evaluate what a model wrote: call `verdict` in a process that may be killed (`rewards/pool.py`).
 """
 
 import re

@@ -218,10 +218,10 @@ def _target(row: Mapping[str, Any]) -> tuple[Mapping[str, str], tuple[str, ...]]
 
 
 def _pooled(name: str, module: str, column: str) -> Judge:
-    pool = MathPool(judge=module)
+    pool = MathPool(grader=module)
 
     def judge(texts: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[bool]:
-        outcomes = pool.judge(texts, [str(row[column]) for row in rows])
+        outcomes = pool.grade(texts, [str(row[column]) for row in rows])
         log = rows[0].get("log_metric") if rows else None
         if log is not None:
             for outcome in ("unparsed", "timed out", "crashed"):
