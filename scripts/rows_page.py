@@ -27,7 +27,7 @@ from rows_examples import Example, Rule
 from rows_templates import TEMPLATES, tokenizer
 from trimtab.commands.preview import preview_recipe
 from trimtab.core.batch import IGNORE
-from trimtab.data.rows import NO_END, PLAIN, REMARKS, Prepared
+from trimtab.data.counts import NO_END, PLAIN, REMARKS, Prepared
 from trimtab.data.tokens import encode_prompts
 from trimtab.models.loading import load_tokenizer
 from trimtab.runs.parse import parse

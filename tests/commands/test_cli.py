@@ -128,7 +128,7 @@ def test_preview_shows_what_is_learnt_and_counts_what_is_lost(trimtab, files):
     code, out, err = trimtab("preview", files / "mine.yaml", "training.max_length=22", "--rows", "0")
     assert code == 2
     assert "truncated" in out
-    assert "rows would be lost" in err
+    assert "rows would be dropped or truncated" in err
 
 
 def test_preview_shows_both_answers_of_a_pair_and_counts_pairs_that_teach_nothing(trimtab, files, tmp_path):

@@ -306,7 +306,7 @@ def test_a_file_that_is_there_is_kept_unless_forced(files, tmp_path, trimtab):
         ({"options": {"weak": "column"}}, ("models.reference=column",), "method wspo with these settings asks no"),
         ({}, ("models.weak_aligned=null",), "method wspo needs models.weak_aligned"),
         ({}, ("data.train=nowhere.jsonl",), "there is no file nowhere.jsonl"),
-        ({}, ("training.max_length=20",), "rows would be lost"),
+        ({}, ("training.max_length=20",), "rows would be dropped or truncated"),
         ({}, ("models.weak_aligned=./nowhere",), "there is no folder ./nowhere"),
         ({}, ("--out", "rows.csv"), "rows are written as .jsonl; choose FILE.jsonl and not rows.csv"),
     ],

@@ -10,7 +10,7 @@ import pytest
 from tiny_table import table
 from trimtab.common import csv_text, files
 from trimtab.common.files import DataError
-from trimtab.data.rows import outcome, step_labels
+from trimtab.data.row_formats import outcome, step_labels
 from trimtab.data.sources import load_rows, prompt_lines
 
 ODD = "one\u2028two\u2029three\u0085four\x0bfive\x0csix\x1cseven\x1deight\x1enine"

@@ -10,8 +10,10 @@ from tokenizers import processors
 import tiny_folder
 from tiny_table import table
 from trimtab.core import IGNORE
-from trimtab.data.chat import adopt_date, date_facts, messages_of, set_chat_date
-from trimtab.data.rows import REMARKS, answer_offsets, prepare
+from trimtab.data.chat_date import adopt_date, date_facts, set_chat_date
+from trimtab.data.counts import REMARKS
+from trimtab.data.messages import messages_of
+from trimtab.data.rows import answer_offsets, prepare
 from trimtab.data.sources import DataError
 from trimtab.data.tasks import asked, prepare_tasks
 from trimtab.data.tokens import encode_prompts
@@ -329,7 +331,7 @@ def test_rows_that_a_conversation_became_have_ids_of_their_own_and_lead_back_to_
 def test_a_turn_that_is_too_long_is_lost_alone_and_counted():
     prepared = prepare([{"messages": TURNS}], tiny_folder.byte_tokenizer(OPENS), max_length=18)
     counts = prepared.counts
-    assert (counts.rows, counts.kept, counts.truncated, counts.dropped) == (2, 1, 1, 1)
+    assert (counts.rows, counts.kept, counts.truncated, counts.prompt_too_long) == (2, 1, 1, 1)
 
 
 def test_a_column_of_numbers_is_cut_to_the_turns():

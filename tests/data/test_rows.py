@@ -4,7 +4,8 @@ import pytest
 
 import tiny_folder
 from trimtab.core import IGNORE
-from trimtab.data.rows import answer_offsets, check_losses, last_tokens, prepare
+from trimtab.data.counts import check_losses
+from trimtab.data.rows import answer_offsets, last_tokens, prepare
 from trimtab.data.sources import DataError
 
 TOKENIZER = tiny_folder.byte_tokenizer()
@@ -74,7 +75,7 @@ def test_a_row_that_just_fits_is_not_truncated():
 
 def test_a_row_whose_prompt_fills_the_limit_is_dropped_and_counted():
     prepared = prepare([{"prompt": "abcd", "completion": "e"}], TOKENIZER, max_length=4)
-    assert (prepared.rows, prepared.counts.dropped) == ([], 1)
+    assert (prepared.rows, prepared.counts.prompt_too_long) == ([], 1)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,7 @@ def test_a_row_of_no_known_format_is_named(row, message):
 def test_losses_above_the_share_are_refused_with_counts_and_the_first_row():
     rows = [{"text": "abcdef"}] + [{"text": "ab"}] * 9
     prepared = prepare(rows, TOKENIZER, max_length=4, source="file")
-    with pytest.raises(DataError, match=r"file: 1 of 10 rows would be lost: 1 truncated \(first: row 1\)"):
+    with pytest.raises(DataError, match=r"file: 1 of 10 rows would be dropped or truncated: 1 truncated \(first: row"):
         check_losses(prepared, 0.09)
     check_losses(prepared, 0.1)
 
@@ -201,7 +202,7 @@ def test_methods_without_pairs_learn_the_chosen_answer_alone():
 def test_a_pair_is_truncated_or_dropped_as_one_and_counted_once():
     prepared = prepare([pair("cdef", "ghij"), pair(), pair(prompt="abcd")], TOKENIZER, max_length=4, pairs=True)
     counts = prepared.counts
-    assert (counts.kept, counts.truncated, counts.dropped, counts.lost()) == (2, 2, 1, 3)
+    assert (counts.kept, counts.truncated, counts.prompt_too_long, counts.num_dropped()) == (2, 2, 1, 3)
     assert [(learnt(row), len(row["rejected_input_ids"])) for row in prepared.rows] == [("cd", 4), ("cd", 4)]
 
 

@@ -264,9 +264,9 @@ def _broken(files: Path, tmp_path: Path, kind: str) -> dict:
     [
         ("missing file", "there is no file"),
         ("malformed line", "line 2 is no JSON"),
-        ("no answer", r"1 of 5 rows would be lost: 1 without an answer \(first: row 5\)"),
+        ("no answer", r"1 of 5 rows would be dropped or truncated: 1 without an answer \(first: row 5\)"),
         ("all masked", "no row is left of 1"),
-        ("long prompt", r"1 dropped because the prompt alone fills the limit \(first: row 5\)"),
+        ("long prompt", r"1 whose prompt alone fills the limit \(first: row 5\)"),
         ("other tokenizer", "policy and teacher have different tokenizers"),
         ("missing model", "there is no folder"),
         ("hub without network", "could not load the model 'someone/something'"),

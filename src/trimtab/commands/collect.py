@@ -140,7 +140,7 @@ def collect(settings: CollectSettings, model: "Model | None" = None, console: Co
 
 def _model(settings: CollectSettings) -> "Model":
     from trimtab.common.workdir import SIGNATURE
-    from trimtab.data.chat import adopt_date
+    from trimtab.data.chat_date import adopt_date
     from trimtab.evals.models import HFModel
     from trimtab.evals.openai_model import OpenAIModel
     from trimtab.models import loading

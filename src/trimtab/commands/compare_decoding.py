@@ -239,7 +239,7 @@ def _signature(
     """What the texts and numbers depend on."""
     from trimtab.common import fingerprint
     from trimtab.common.environment import environment
-    from trimtab.data.chat import date_facts
+    from trimtab.data.chat_date import date_facts
 
     how = "as chats" if settings.chat else "plain"
     of = f", of {settings.prefix} tokens" if all(passage.reference for passage in passages) else ""

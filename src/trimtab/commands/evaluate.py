@@ -209,7 +209,7 @@ def _check_questions(questions: Mapping[str, "EvalSpec"], model: str) -> list[st
 
 def model_of(settings: EvaluateSettings, folder: Path) -> "Model":
     """A server, or a model that is loaded now; `folder` holds the evaluations, and the date that their prompts had."""
-    from trimtab.data.chat import adopt_date
+    from trimtab.data.chat_date import adopt_date
     from trimtab.evals.models import HFModel
     from trimtab.evals.openai_model import OpenAIModel
     from trimtab.models import loading

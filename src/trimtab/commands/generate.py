@@ -173,7 +173,7 @@ def generate(prompts: "Sequence[Prompt]", settings: GenerateSettings, console: C
 
 def _print(prompts: "Sequence[Prompt]", settings: GenerateSettings, console: Console) -> None:
     """Answer, and print or write."""
-    from trimtab.data.chat import date_facts
+    from trimtab.data.chat_date import date_facts
     from trimtab.data.prompts import last_said
     from trimtab.decoding._config import config_of
 

@@ -1,4 +1,4 @@
-"""Rows as the model sees them: what is learnt in green, what is only read in grey; and what is lost."""
+"""Rows as the model sees them: what is learnt in green, what is only read in grey; and what is dropped."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,7 +13,7 @@ from trimtab.common.settings import Shown
 from trimtab.common.terminal import quiet, say, table_of
 
 if TYPE_CHECKING:
-    from trimtab.data.rows import Prepared
+    from trimtab.data.counts import Prepared
     from trimtab.runs.recipe import Recipe
 
 LEARNT, READ = "black on bright_green", "grey50"
@@ -44,9 +44,10 @@ def preview_recipe(recipe: "Recipe", rows: int, split: str, console: Console | N
     Without colours (a pipe, a file) answers stand in ⟦ ⟧.
 
     Raises:
-        DataError: if the recipe has no such split, or more is lost than the recipe allows (after printing).
+        DataError: if the recipe has no such split, or more is dropped than the recipe allows (after printing).
     """
-    from trimtab.data.rows import check_losses, sequences
+    from trimtab.data.counts import check_losses
+    from trimtab.data.rows import sequences
     from trimtab.data.sources import DataError
     from trimtab.runs.policy import policy_tokenizer
     from trimtab.runs.rows import adopt_run_date, prepare_source
@@ -104,10 +105,13 @@ def _limit(prepared: "Prepared") -> str:
     return f"{prepared.max_length} by {prepared.limited_by}"
 
 
+_KEYS = {"without an answer": "empty", "prompt too long": "prompt_too_long"}
+
+
 def _table(prepared: "Prepared", max_dropped: float, tokenizer) -> Table:
     counts = prepared.counts
     table = table_of("what", "count", "note", box=None, pad_edge=False, title=prepared.source, title_justify="left")
-    share = counts.lost() / counts.rows
+    share = counts.num_dropped() / counts.rows
     if prepared.rows and "input_ids" not in prepared.rows[0]:
         table.add_row("tasks", f"{counts.rows:,}", "answered by the policy, judged by the recipe's reward")
         table.add_row("tokens of prompts", f"{counts.tokens:,}", f"longest {counts.longest}")
@@ -116,15 +120,19 @@ def _table(prepared: "Prepared", max_dropped: float, tokenizer) -> Table:
         ("rows", counts.rows, ""),
         ("kept", counts.kept, ""),
         ("truncated", counts.truncated, "the end of the answer is cut off"),
-        ("dropped", counts.dropped, "the prompt alone fills the limit"),
+        ("prompt too long", counts.prompt_too_long, "the prompt alone fills the limit"),
         ("without an answer", counts.empty, ""),
         *([("identical", counts.identical, "both answers are the same")] if counts.identical else []),
-        ("lost", counts.lost(), f"{share:.1%}; training refuses above data.max_dropped={max_dropped:.1%}"),
+        (
+            "dropped or cut",
+            counts.num_dropped(),
+            f"{share:.1%}; training refuses above data.max_dropped={max_dropped:.1%}",
+        ),
         ("answers without an end token", counts.no_end, "the model does not learn to stop there" * (counts.no_end > 0)),
         ("tokens", counts.tokens, f"longest row {counts.longest}, limit {_limit(prepared)}"),
         ("answer tokens", counts.answer_tokens, f"{counts.answer_tokens / max(counts.tokens, 1):.0%} are learnt from"),
     ]
     for what, number, note in lines:
-        first = counts.first.get("empty" if what == "without an answer" else what)
+        first = counts.first.get(_KEYS.get(what, what))
         table.add_row(what, f"{number:,}", "; ".join(filter(None, [note, f"first: row {first}" if first else ""])))
     return table

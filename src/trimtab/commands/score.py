@@ -88,7 +88,7 @@ def score_into(settings: ScoreSettings, console: Console | None = None) -> Path:
         Interrupted: after Ctrl-C.
     """
     from trimtab.common.files import json_line
-    from trimtab.data.chat import adopt_date
+    from trimtab.data.chat_date import adopt_date
     from trimtab.evals.scored import form_of, read
     from trimtab.evals.scoring import ScoreError, check_read, encode, length_limit
     from trimtab.evals.worth import dumped, worth
@@ -144,7 +144,7 @@ def _signature(
     """What the scores depend on."""
     from trimtab.common import fingerprint
     from trimtab.common.environment import environment
-    from trimtab.data.chat import date_facts
+    from trimtab.data.chat_date import date_facts
 
     reading = model.spec
     return {

@@ -1,29 +1,25 @@
 """Conversations become text: one way for training, asking, scoring and serving.
 
 A conversation is written by the tokenizer's chat template. What an assistant's turn adds to the text that the model is
-asked with is the answer that is learnt, whatever the template makes of that turn once others follow it.
-"""
+asked with is the answer that is learnt, whatever the template makes of that turn once others follow it."""
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jinja2 import TemplateError, UndefinedError
 from transformers import PreTrainedTokenizerBase
 
+from trimtab.data.chat_date import chat_date, dated
+from trimtab.data.messages import REASONING, Message, text_of
 from trimtab.data.sources import DataError
-
-Message = dict[str, Any]
 
 THOUGHT = re.compile(r"(?P<open><\|?(?P<tag>[\w:]*(?:think|thought|reason)\w*)\|?>|\[(?P<mark>think)\])\s*$", re.I)
 """A thought that a generation prompt opens at its end."""
@@ -31,12 +27,6 @@ CLOSED = re.compile(r"(?:<(?P<tag>[\w:]*think\w*)>\s*)?</(?P<close>[\w:]*think\w
 """A thought that a generation prompt closes at its end, mostly an empty one."""
 SWITCHES = ("enable_thinking", "thinking")
 """Variables by which templates are told whether the model thinks."""
-DATE = "chat date"
-"""The line of a signature that holds the moment which a chat template writes."""
-TAKEN = frozenset(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters) | {"messages"}
-"""Arguments of transformers that a row does not set."""
-REASONING = ("reasoning_content", "thinking", "reasoning")
-"""Keys of a message under which its thought lies; transformers gives templates the one that they read."""
 
 
 class Turn(NamedTuple):
@@ -48,129 +38,6 @@ class Turn(NamedTuple):
     """what it has to write, and what the template writes after that"""
     switch: Mapping[str, bool] = MappingProxyType({})
     """a variable of the template that is not as it is by itself, for a thought"""
-
-
-# ---------------------------------------------------------------- messages as rows hold them
-
-
-def messages_of(value: Any, column: str, where: str) -> list[Message]:
-    """The messages of a column, in the form that transformers documents: null keys are left out, and the calls of tools
-    are `{"type": "function", "function": {"name": ..., "arguments": {...}}}`, whether their arguments were a mapping or
-    its JSON.
-
-    Raises:
-        DataError: if they are none, or hold an image or other parts that are no text.
-    """
-    if not isinstance(value, list) or not all(isinstance(m, Mapping) and isinstance(m.get("role"), str) for m in value):
-        raise DataError(f"{where}: {column} must be a list of messages, each with a 'role' and a text as 'content'")
-    if not value and column not in ("completion", "chosen", "rejected"):
-        raise DataError(f"{where}: {column} is an empty list, expected messages")
-    return [_message(message, f"{where}: message {i + 1} of {column}") for i, message in enumerate(value)]
-
-
-def _message(message: Mapping[str, Any], where: str) -> Message:
-    made = {key: value for key, value in message.items() if value is not None}
-    content = made.get("content")
-    if isinstance(content, list):
-        made["content"] = "".join(_part(part, where) for part in content)
-    elif content is not None and not isinstance(content, str):
-        raise DataError(f"{where} has the content {_short(content)}; expected a text, or a list of parts")
-    if not made.get("tool_calls"):
-        made.pop("tool_calls", None)
-    else:
-        made["tool_calls"] = _calls(made["tool_calls"], where)
-    if made["role"] == "assistant":
-        made.setdefault("content", "")
-    if "content" not in made:
-        raise DataError(f"{where} has no content; expected a text under 'content'")
-    return made
-
-
-def _part(part: Any, where: str) -> str:
-    text = part.get("text") if isinstance(part, Mapping) else part
-    if not isinstance(text, str):
-        kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-        raise DataError(f"{where} holds a part of type {kind!r}; texts alone are read, so take such rows out")
-    return text
-
-
-def _calls(value: Any, where: str) -> list[dict[str, Any]]:
-    calls = _from_json(value)
-    if isinstance(calls, Mapping):
-        calls = [calls]
-    made = []
-    for call in calls if isinstance(calls, list) else [calls]:
-        own = call if isinstance(call, Mapping) else {}
-        function = own.get("function", own)
-        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-            raise DataError(f"{where} has tool_calls {_short(value)}; expected a list of calls, each with a name")
-        flat = function is own
-        inner = {k: v for k, v in function.items() if v is not None and not (flat and k in ("id", "type"))}
-        inner["arguments"] = _from_json(inner.get("arguments", {}))
-        outer = {k: v for k, v in own.items() if v is not None and (k in ("id", "type") if flat else k != "function")}
-        made.append({"type": "function", **outer, "function": inner})
-    return made
-
-
-def _from_json(value: Any) -> Any:
-    """A mapping or list that was written as JSON; anything else as it is."""
-    if not isinstance(value, str):
-        return value
-    try:
-        found = json.loads(value)
-    except ValueError:
-        return value
-    return found if isinstance(found, (dict, list)) else value
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def is_answer(message: Mapping[str, Any]) -> bool:
-    """Whether the assistant says or does something in it."""
-    said = [text_of(message.get("content")), *(message.get(key) for key in REASONING)]
-    done = bool(message.get("tool_calls")) or any(isinstance(text, str) and text.strip() for text in said)
-    return message["role"] == "assistant" and done
-
-
-def text_of(content: Any) -> str:
-    """The text of a content, whatever its form."""
-    if isinstance(content, list):
-        return "".join(part["text"] if isinstance(part, Mapping) else part for part in content)
-    return content if isinstance(content, str) else ""
-
-
-def tools_of(row: Mapping[str, Any], where: str) -> list[Any] | None:
-    """The tools of a row, a list or its JSON; none for an empty list.
-
-    Raises:
-        DataError: if they are anything else.
-    """
-    tools = _from_json(row.get("tools"))
-    if tools is not None and not isinstance(tools, list):
-        raise DataError(f"{where}: tools is {_short(tools)}; expected a list of tools, or that as JSON")
-    return tools or None
-
-
-def kwargs_of(row: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Further variables of the template that a row sets, an object or its JSON.
-
-    Raises:
-        DataError: if it is anything else, or names what is no variable.
-    """
-    found = _from_json(row.get("chat_template_kwargs")) or {}
-    if not isinstance(found, Mapping):
-        raise DataError(
-            f"{where}: chat_template_kwargs is {_short(found)}; expected an object of the template's variables"
-        )
-    if taken := sorted(TAKEN & found.keys()):
-        raise DataError(f"{where}: chat_template_kwargs sets {taken[0]!r}, which is no variable of a chat template")
-    return dict(found)
-
-
-# ---------------------------------------------------------------- the template
 
 
 @dataclass
@@ -230,7 +97,7 @@ class Chat:
             DataError: if it takes none.
         """
         taken, refused = None, None
-        for messages in _forms(self.messages):
+        for messages in forms(self.messages):
             form = replace(self, messages=messages)
             try:
                 text = form.render(prompt=prompt)
@@ -499,7 +366,7 @@ def _escaped(text: str, ascii_alone: bool = False) -> str:
     return json.dumps(text, ensure_ascii=ascii_alone)[1:-1]
 
 
-def _forms(messages: list[Message]) -> Iterator[list[Message]]:
+def forms(messages: list[Message]) -> Iterator[list[Message]]:
     """The messages in all forms that templates may want, the documented one first."""
     of_calls = (False, True) if any(m.get("tool_calls") for m in messages) else (False,)
     for in_parts, is_flat, is_absent, as_json in itertools.product((False, True), of_calls, of_calls, of_calls):
@@ -522,44 +389,3 @@ def _call(call: Mapping[str, Any], is_flat: bool, as_json: bool) -> dict[str, An
     if as_json and not isinstance(function["arguments"], str):
         function["arguments"] = json.dumps(function["arguments"], ensure_ascii=False)
     return {**{k: call[k] for k in call if k == "id"}, **function} if is_flat else {**call, "function": function}
-
-
-# ---------------------------------------------------------------- the date
-
-
-def chat_date(tokenizer: Any) -> datetime:
-    """The moment that this tokenizer's template writes wherever it writes the date: that of the first question, unless
-    one was set before."""
-    if getattr(tokenizer, "_trimtab_chat_date", None) is None:
-        set_chat_date(tokenizer, datetime.now().replace(microsecond=0))
-    return tokenizer._trimtab_chat_date
-
-
-def set_chat_date(tokenizer: Any, moment: datetime) -> None:
-    """Let the template of this tokenizer write this moment wherever it writes the date."""
-    tokenizer._trimtab_chat_date = moment
-
-
-def date_facts(tokenizer: Any) -> dict[str, str]:
-    """For signatures: the moment that the chat template writes; nothing if it writes none."""
-    dated = "strftime_now" in str(tokenizer.chat_template or "")
-    return {DATE: chat_date(tokenizer).isoformat()} if dated else {}
-
-
-def adopt_date(tokenizer: Any, *files: Path) -> None:
-    """Go on with the moment of the first of these files, signatures as text or JSON, that holds one: what is resumed
-    after midnight, or reads stored columns, has to write the date that was written before."""
-    for file in files:
-        text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
-        if found := re.search(rf'{DATE}"?: "?(\d[\d:T-]+)', text):
-            return set_chat_date(tokenizer, datetime.fromisoformat(found[1]))
-    return None
-
-
-def dated(template: str, moment: datetime) -> str:
-    """A chat template that writes this moment for the current one."""
-
-    def written(call: re.Match[str]) -> str:
-        return json.dumps(moment.strftime(call["format"]), ensure_ascii=False)
-
-    return re.sub(r"strftime_now\(\s*(?P<quote>['\"])(?P<format>[^'\"]*)(?P=quote)\s*\)", written, template)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from trimtab.data.chat import text_of
+from trimtab.data.messages import text_of
 from trimtab.data.sources import SUFFIXES, DataError, load_rows, prompt_lines
 from trimtab.data.tasks import question
 from trimtab.data.tokens import Prompt

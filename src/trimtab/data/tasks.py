@@ -6,8 +6,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from trimtab.data.chat import Message, messages_of, text_of
-from trimtab.data.rows import STRETCH, Counts, Prepared, Watch
+from trimtab.data.counts import Counts, Prepared
+from trimtab.data.messages import Message, messages_of, text_of
+from trimtab.data.rows import STRETCH, Watch
 from trimtab.data.sources import DataError, Row
 from trimtab.data.tokens import Coder, coder, prompt_ids, prompt_text
 from trimtab.data.workers import in_order

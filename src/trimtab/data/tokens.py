@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from transformers import BatchEncoding
 
-from trimtab.data.chat import Chat, kwargs_of, messages_of, text_of, tools_of
+from trimtab.data.chat import Chat
+from trimtab.data.messages import kwargs_of, messages_of, text_of, tools_of
 from trimtab.data.sources import DataError
 
 if TYPE_CHECKING:

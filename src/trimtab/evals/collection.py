@@ -13,7 +13,7 @@ from trimtab.common.errors import check_answered
 from trimtab.common.files import JsonLines
 from trimtab.common.progress import advance, bar
 from trimtab.common.terminal import say
-from trimtab.data.chat import kwargs_of, tools_of
+from trimtab.data.messages import kwargs_of, tools_of
 from trimtab.data.sources import DataError, load_rows
 from trimtab.data.tasks import question
 from trimtab.data.tokens import prompt_ids

@@ -10,7 +10,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from trimtab import decoding
 from trimtab.common import fingerprint
-from trimtab.data.chat import date_facts
+from trimtab.data.chat_date import date_facts
 from trimtab.data.tokens import answer_tails, encode_prompts, prompt_text
 from trimtab.decoding._batching import pads_left, takes
 from trimtab.decoding._config import config_of, described, generate

@@ -7,8 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.data.chat import text_of
-from trimtab.data.rows import one_side, outcome, step_labels, stepwise
+from trimtab.data.messages import text_of
+from trimtab.data.row_formats import one_side, outcome, step_labels, stepwise
 from trimtab.data.sources import DataError, Row
 from trimtab.metrics import step_scores
 

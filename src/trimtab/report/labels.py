@@ -48,7 +48,7 @@ LABELS = {
     "rows": "rows in the source",
     "kept": "rows kept",
     "truncated": "rows cut at the end of the answer",
-    "dropped": "rows whose prompt fills the limit, left out",
+    "prompt_too_long": "rows whose prompt fills the limit, left out",
     "empty": "rows without an answer, left out",
     "identical": "pairs with equal answers, left out",
     "tokens": "tokens",

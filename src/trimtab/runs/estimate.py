@@ -17,7 +17,8 @@ from trimtab.common.errors import UserError
 from trimtab.core import Critic, Reference, Requirements, RewardModel
 from trimtab.core.batch import IGNORE
 from trimtab.core.vocab import BLOCK_TOKENS, CUDA_SCALE, SLICE_BYTES
-from trimtab.data.rows import Prepared, sequences
+from trimtab.data.counts import Prepared
+from trimtab.data.rows import sequences
 from trimtab.data.sources import load_rows
 from trimtab.models import loading
 from trimtab.models.footprint import Footprint, TrainedShape, cut_config, footprint, kv_bytes, num_weights

@@ -16,9 +16,10 @@ from trimtab.common.environment import environment
 from trimtab.common.terminal import say
 from trimtab.core import Method, Plan
 from trimtab.data import stored
-from trimtab.data.chat import date_facts
+from trimtab.data.chat_date import date_facts
 from trimtab.data.collate import Collator
-from trimtab.data.rows import RATING, Prepared
+from trimtab.data.counts import Prepared
+from trimtab.data.rows import RATING
 from trimtab.decoding._config import described
 from trimtab.evals.runner import EvalSpec, eval_spec
 from trimtab.models import loading, noise

@@ -17,8 +17,9 @@ from trimtab.common.disk import reason
 from trimtab.common.progress import watched
 from trimtab.common.terminal import say
 from trimtab.data import kept
-from trimtab.data.chat import date_facts
-from trimtab.data.rows import Counts, Prepared, prepare
+from trimtab.data.chat_date import date_facts
+from trimtab.data.counts import Counts, Prepared
+from trimtab.data.rows import prepare
 from trimtab.models.builtin import cache_folder
 
 KEPT_FROM = 2000

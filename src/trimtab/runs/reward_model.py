@@ -2,7 +2,7 @@
 
 from trimtab.core import Plan, Requirements
 from trimtab.data import stored
-from trimtab.data.rows import Prepared
+from trimtab.data.counts import Prepared
 from trimtab.objectives.reward_models import RewardObjective
 from trimtab.runs.recipe import STORED, Recipe, policy_source
 from trimtab.runs.run_folder import RunError

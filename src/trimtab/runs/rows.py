@@ -12,8 +12,9 @@ from transformers import (
 
 from trimtab.common import fingerprint
 from trimtab.data import stored
-from trimtab.data.chat import adopt_date, date_facts
-from trimtab.data.rows import Prepared, check_losses, prepare, sequences
+from trimtab.data.chat_date import adopt_date, date_facts
+from trimtab.data.counts import Prepared, check_losses
+from trimtab.data.rows import prepare, sequences
 from trimtab.data.sources import DataError, Row, load_rows
 from trimtab.data.tasks import prepare_tasks
 from trimtab.data.tokens import prompt_ids
@@ -34,7 +35,7 @@ def prepare_source(
     refuse: bool = True,
     console: Console | None = None,
 ) -> Prepared:
-    """Rows of `data.train` or `data.heldout` as token ids; refuses data of which too much would be lost.
+    """Rows of `data.train` or `data.heldout` as token ids; refuses data of which too much would be dropped.
 
     Args:
         console: for progress.
