@@ -319,7 +319,7 @@ PARENT = """
     pool = MathPool(seconds=2.0, workers=1)
     pool.grade(["1"], ["2"])
     if sys.argv[1] == "busy":
-        threading.Thread(target=pool.judge, args=([r"\\boxed{10^{10^{10}}}"] * 9, ["7"] * 9), daemon=True).start()
+        threading.Thread(target=pool.grade, args=([r"\\boxed{10^{10^{10}}}"] * 9, ["7"] * 9), daemon=True).start()
     print(*[child.pid for child in psutil.Process().children()], flush=True)
     time.sleep(60)
 """
