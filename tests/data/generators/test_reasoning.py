@@ -89,8 +89,8 @@ def test_an_answer_that_never_ends_costs_its_limit_and_the_next_is_judged(gym):
     """The judge of this generator evaluates what was written."""
     row = load_rows("reasoning_gym:countdown?rows=1")[0]
     right = json.loads(row["task"])
-    with MathPool(seconds=2.0, workers=1, judge="trimtab.rewards.puzzles") as pool:
-        found = pool.judge(["9**9**9**9", "7", reasoning_answer(right)], [row["task"]] * 3)
+    with MathPool(seconds=2.0, workers=1, grader="trimtab.rewards.puzzles") as pool:
+        found = pool.grade(["9**9**9**9", "7", reasoning_answer(right)], [row["task"]] * 3)
     assert found == ["timed out", "wrong", "right"]
 
 
