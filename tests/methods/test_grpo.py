@@ -116,4 +116,4 @@ def test_the_kl_of_the_paper_is_the_estimate_alone_and_trls_is_times_the_ratio()
     assert (value, logged) == pytest.approx((0.04 * 2 * estimate, 2 * estimate), rel=1e-5)
     assert gradient == pytest.approx(0.04 * 2 * (estimate + 1 - 0.5) * (1 - 0.4), rel=1e-5)
     assert Config().kl_form == "trl"
-    assert "0.04, of the\nform `paper`" in Config.model_fields["kl"].description
+    assert "0.04, with\nkl_form paper" in Config.model_fields["kl"].description

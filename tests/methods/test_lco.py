@@ -562,9 +562,9 @@ def test_its_plan_reads_what_its_settings_need():
 @pytest.mark.parametrize(
     ("wrong", "way_out"),
     [
-        ({"loss": "mse", "target": "rho"}, "say loss: kld"),
-        ({"loss": "logcosh", "advantage": "completed"}, "say loss: kld"),
-        ({"target": "rho", "advantage": "q_rm"}, "say advantage: sparse"),
+        ({"loss": "mse", "target": "rho"}, "set loss: kld"),
+        ({"loss": "logcosh", "advantage": "completed"}, "set loss: kld"),
+        ({"target": "rho", "advantage": "q_rm"}, "set advantage: sparse"),
         ({"advantage": "dpo_rm", "num_candidates": 1}, "must be 2 or more"),
         ({"beta": 0.0}, "beta"),
         ({"agreement_threshold": 0.5}, "agreement_threshold"),

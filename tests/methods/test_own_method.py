@@ -98,13 +98,13 @@ LOOSE = "from trimtab.core import Method\nMETHOD = Method(config=int, build=prin
     ("name", "text", "said"),
     [
         ("nowhere.py", None, r"there is no file nowhere.py \(looked for.*; a method of your own is FILE.py or"),
-        ("kd.py", PENALTY, "kd.py has the name of a method that comes with trimtab; rename the file, or say"),
+        ("kd.py", PENALTY, "kd.py has the name of a method that ships with trimtab; rename the file, or set"),
         ("broken.py", "import nothing_there", r"method broken.py: .* ModuleNotFoundError: .* \(.*broken.py, line 1\)"),
         ("torn.py", "def build(:", r"method torn.py: .* SyntaxError: .* \(.*torn.py, line 1\)"),
         ("empty.py", "", "empty.py has no METHOD; end it with METHOD = Method"),
         ("other.py", "METHOD = 3", "METHOD of other.py is int, expected a trimtab Method"),
         ("loose.py", LOOSE, "config of loose.py is int, expected a class derived from MethodConfig"),
-        ("trimtab.methods.kd", None, "trimtab.methods.kd comes with trimtab; say method: kd"),
+        ("trimtab.methods.kd", None, "trimtab.methods.kd ships with trimtab; set method: kd"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_method_is_refused_with_its_place_and_the_way_out(folder, name, text, said):
@@ -118,7 +118,7 @@ def test_a_file_that_is_no_method_is_refused_with_its_place_and_the_way_out(fold
 
 
 def test_a_name_whose_file_lies_here_is_told_as_a_file(folder):
-    with pytest.raises(UnknownMethod, match=r"there is no method 'penalty'; for the file here say method: penalty.py"):
+    with pytest.raises(UnknownMethod, match=r"there is no method .penalty.; to use the file here, set method"):
         methods.check_name("penalty")
 
 

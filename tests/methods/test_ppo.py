@@ -85,7 +85,7 @@ def test_a_critic_that_says_nothing_yet_takes_nothing():
 
 @pytest.mark.parametrize("token_reward", ["last", "outcome"])
 def test_what_is_paid_at_the_last_token_alone_needs_generalised_advantages(token_reward):
-    with pytest.raises(ValidationError, match="say advantage: gae"):
+    with pytest.raises(ValidationError, match="set advantage: gae"):
         Config(token_reward=token_reward)
 
 

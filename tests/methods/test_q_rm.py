@@ -38,7 +38,7 @@ def test_it_asks_for_pairs_and_a_scalar_head_unless_told_otherwise():
 
 def test_a_likelihood_of_scores_that_have_none_is_refused():
     assert Config(head="logprob", nll=1.0).nll == 1
-    with pytest.raises(ValidationError, match="only with head logprob"):
+    with pytest.raises(ValidationError, match="only head logprob"):
         Config(nll=1.0)
 
 

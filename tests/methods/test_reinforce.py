@@ -96,7 +96,7 @@ def test_it_asks_for_what_it_reads():
 
 
 def test_a_baseline_or_a_centre_of_the_other_token_reward_is_refused_with_the_way_out():
-    with pytest.raises(ValidationError, match="say center: true"):
+    with pytest.raises(ValidationError, match="set center: true"):
         Config(token_reward="tokens", baseline="mean")
-    with pytest.raises(ValidationError, match="say baseline: mean"):
+    with pytest.raises(ValidationError, match="set baseline: mean"):
         Config(center=True)

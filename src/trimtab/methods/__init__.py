@@ -21,16 +21,16 @@ FORM = "FILE.py or package.module"
 
 
 class UnknownMethod(UserError):
-    """A name that no file in this folder has, or a file of one's own that holds no method."""
+    """An unknown method, or a user's file that holds no method."""
 
 
 def names() -> list[str]:
-    """The methods that come with trimtab, without importing them."""
+    """The methods shipped with trimtab, without importing them."""
     return by_file.names(_FOLDER)
 
 
 def is_own(name: str) -> bool:
-    """Whether it is a file or a module of the user's own, as a recipe names it: FILE.py or package.module."""
+    """Whether `name` is a user's own file or module: FILE.py or package.module."""
     return name.endswith(".py") or ("." in name and all(part.isidentifier() for part in name.split(".")))
 
 
@@ -40,7 +40,7 @@ def title(name: str) -> str:
 
 
 def summary(name: str) -> str:
-    """The first line of the method's docstring; of a shipped one and a file without importing it."""
+    """The first line of the method's docstring; shipped methods and files are not imported for it."""
     if name.endswith(".py"):
         return by_file.summary(Path(name).expanduser().parent, Path(name).stem)
     if is_own(name):
@@ -49,21 +49,21 @@ def summary(name: str) -> str:
 
 
 def check_name(name: str) -> None:
-    """Whether there is a method of that name, without importing it.
+    """Checks that a method of that name exists, without importing it.
 
     Raises:
-        UnknownMethod: with the nearest name; or for a file that is not there, or has the name of a shipped method.
+        UnknownMethod: with the closest name; or for a file that does not exist, or has the name of a shipped method.
     """
     if not is_own(name):
         beside = Path(f"{name}.py")
         if name not in names() and beside.is_file():
-            raise UnknownMethod(f"there is no method {name!r}; for the file here say method: {beside}")
+            raise UnknownMethod(f"there is no method {name!r}; to use the file here, set method: {beside}")
         check_known(name, names(), "method", "known methods", UnknownMethod)
     elif name.startswith("trimtab.methods."):
-        raise UnknownMethod(f"{name} comes with trimtab; say method: {name.removeprefix('trimtab.methods.')}")
+        raise UnknownMethod(f"{name} ships with trimtab; set method: {name.removeprefix('trimtab.methods.')}")
     elif title(name) in names():
         raise UnknownMethod(
-            f"{name} has the name of a method that comes with trimtab; rename the file, or say method: {title(name)}"
+            f"{name} has the name of a method that ships with trimtab; rename the file, or set method: {title(name)}"
         )
     elif name.endswith(".py") and not Path(name).expanduser().is_file():
         raise UnknownMethod(f"there is no file {name}{looked_in(name)}; a method of your own is {FORM}")
@@ -73,7 +73,7 @@ def module(name: str) -> ModuleType:
     """The module of a method.
 
     Raises:
-        UnknownMethod: as of `check_name`, and if a user's own cannot be imported.
+        UnknownMethod: as `check_name`, and if a user's own module cannot be imported.
     """
     from trimtab.common import fingerprint, user_code
 
@@ -87,17 +87,17 @@ def module(name: str) -> ModuleType:
 
 @lru_cache
 def _of_file(path: str, holds: str) -> ModuleType:
-    """Run once, as long as it holds the same."""
+    """The module of a file, run again only when its content changed."""
     from trimtab.common import user_code
 
     return user_code.load(path, "method", Path(path).name, FORM, UnknownMethod)
 
 
 def load(name: str) -> "Method":
-    """The METHOD of the file called `name`, or of a file or module of one's own.
+    """The METHOD of a shipped method, or of a user's own file or module.
 
     Raises:
-        UnknownMethod: as of `module`, or if there is no METHOD in it.
+        UnknownMethod: as `module`, or if it has no METHOD.
     """
     from trimtab.core import Method, MethodConfig
 
@@ -113,7 +113,7 @@ def load(name: str) -> "Method":
 
 
 def plan_of(name: str, policy: Any = None, **options: Any) -> "Plan":
-    """A method's plan for a loop of your own: its signals are what you hand over with each batch.
+    """A method's plan for your own training loop: you pass its signals with each batch.
 
         plan = plan_of("kd", divergence="reverse_kl")
         batch = TokenBatch.align(logits, labels, {"teacher": teacher_logits})
@@ -123,11 +123,11 @@ def plan_of(name: str, policy: Any = None, **options: Any) -> "Plan":
 
     Args:
         name: of the method.
-        policy: for methods that look at it when they are built.
+        policy: for methods that need it when they are built.
         options: of the method, see `trimtab show METHOD`; defaults where none are given.
 
     Raises:
-        ValueError: for an unknown method or option, and for a method that needs models that run: a reward model, or a
+        ValueError: for an unknown method or option, and for a method that runs other models: a reward model or a
             critic.
     """
     from trimtab.common.errors import check_settings
@@ -139,5 +139,5 @@ def plan_of(name: str, policy: Any = None, **options: Any) -> "Plan":
     required = method.requirements(config)
     for kind, what in ((RewardModel, "a reward model"), (Critic, "a critic")):
         if required.model(kind):
-            raise UserError(f"method {name} with these options runs {what} on its own answers; train it by a recipe")
+            raise UserError(f"method {name} with these options runs {what} on its completions; train it with a recipe")
     return method.build(config, policy, **{role: Given(role) for role in required.provides})

@@ -1,4 +1,4 @@
-"""CLM: preference-tune one inserted layer, so that the strength of the alignment becomes a dial at decoding."""
+"""CLM: preference-tune one inserted layer, so that alignment strength becomes a dial at decoding time."""
 
 from pydantic import Field
 from torch import nn
@@ -11,7 +11,7 @@ from trimtab.signals.initial_policy import InitialPolicy
 
 class Config(MethodConfig):
     beta: float = Field(0.01, gt=0)
-    """Of DPO; its reference is the same network around the layer."""
+    """Beta of DPO, whose reference is the same network without the layer."""
 
 
 def build(config: Config, policy: nn.Module, reference: FrozenModel | InitialPolicy) -> Plan:

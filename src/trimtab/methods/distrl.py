@@ -1,4 +1,4 @@
-"""DistRL: a reward model's value differences move, besides the token that was drawn, every other likely one."""
+"""DistRL: value differences from a reward model update every likely token, not only the sampled one."""
 
 from typing import Any, Literal
 
@@ -28,54 +28,53 @@ from trimtab.signals.reward_model import TokenRewardModel
 
 class Config(MethodConfig):
     beta: float = Field(10.0, gt=0)
-    """Factor of the log-ratio of the reward model to the policy, where it learns; advantages are scaled afterwards."""
+    """Scale of the log-ratio of reward model to policy while it is trained online; advantages are normalised later."""
     num_candidates: int = Field(5, ge=1)
-    """Likeliest tokens of the policy at each place, the drawn one among them."""
+    """Number of candidates per position: the policy's most likely tokens, including the sampled one."""
     p_min: float = Field(0.1, ge=0)
-    """A candidate takes part if it was likelier than this; the drawn token always does."""
+    """Minimum probability of a candidate; the sampled token is always kept."""
     top_p: float | None = Field(None, gt=0, le=1)
-    """And if the likeliest candidates up to it have no more probability together than this; null: no such bound."""
+    """Nucleus bound on the candidates: keep the most likely ones up to this total probability; null: no bound."""
     alpha: float = Field(0.1, ge=0)
-    """Coefficient of the candidates' loss."""
+    """Coefficient of the loss on candidates."""
     outcome_coef: float = 1.0
-    """Share of the answer's reward, normalised over the answers to its prompt, in the drawn token's advantage."""
+    """Weight of the group-normalised outcome reward in the sampled token's advantage."""
     gae_coef: float = 0.05
-    """Share of what follows by the reward model, whitened. 0.05 is the authors' configuration; the paper has 1."""
+    """Weight of the whitened sum of later token rewards (reward model). 0.05 in the authors' config, 1 in the paper."""
     td_norm: Literal["batch", "prompt_group"] = "batch"
-    """What the value differences behind that are normalised over: all answers, or (the paper) those to one prompt."""
+    """What value differences are normalised over: the whole batch, or the completions of one prompt (the paper)."""
     epsilon: float = Field(0.2, gt=0)
-    """How far a token's probability ratio may fall, and a candidate's move either way, before its gradient stops."""
+    """Lower clip range of the sampled token's probability ratio, and the clip range (both sides) of a candidate's."""
     epsilon_high: float = Field(0.28, gt=0)
-    """How far the drawn token's may grow."""
+    """Upper clip range of the sampled token's probability ratio."""
     dual_clip: float = Field(3.0, gt=1)
-    """From this ratio on a token whose advantage is negative has no gradient."""
+    """Dual clip: above this ratio, a token with a negative advantage gets no gradient."""
     kl: float = Field(0.0, ge=0)
-    """Coefficient of the KL divergence to the start, of the candidates and of all other tokens as one."""
+    """Coefficient of the KL to the initial policy, over the candidates plus one bin for all other tokens."""
     kl_threshold: float = Field(5.0, ge=0)
-    """Of kl: log-ratios smaller than this, in either direction, count as 0."""
+    """For kl: log-ratios with a smaller absolute value count as 0."""
     min_accuracy: float = Field(0.0, ge=0, lt=1)
-    """Answers to a prompt of which a smaller share is right are left out of the update, as if they had not been
-    written. The authors' configuration has 0.01."""
+    """Prompts with a lower share of correct completions are left out of the update, as if never sampled. 0.01 in the
+    authors' configuration."""
     max_accuracy: float = Field(1.0, gt=0, le=1)
-    """And those of which a larger share is. The authors' configuration has 0.99."""
+    """Prompts with a higher share of correct completions are left out too. 0.99 in the authors' configuration."""
     online: Literal["frozen", "before", "after"] = "before"
-    """Whether the reward model learns the outcomes of each batch of rollouts, measured from the policy that wrote them,
-    before or after it is read for their advantages."""
+    """Whether the reward model is trained on the outcomes of each batch of rollouts (relative to the policy that
+    sampled them), and whether before or after it is used for their advantages."""
     online_learning_rate: float = Field(2e-6, gt=0)
-    """Of the reward model, where it learns."""
+    """Learning rate of the reward model when it is trained online."""
     online_loss: Literal["ipvrm", "implicit_prm", "dpo_rm"] = "ipvrm"
-    """What it learns: the outcome at every prefix (with beta), of the whole answer, or of right and wrong answers to a
-    prompt in pairs, whose losses are added (both with the beta of its own training)."""
+    """Its online loss: on the outcome at every prefix (with beta), on the whole completion, or on pairs of a correct
+    and an incorrect completion of a prompt, summed (the last two with the beta of its own training)."""
     margin: float | None = Field(None, ge=0)
-    """Of ipvrm and implicit_prm: by which a value has to lie on its side of 0; null: 5 for ipvrm, none for
-    implicit_prm."""
+    """Margin by which a value must clear 0, for ipvrm and implicit_prm; null: 5 for ipvrm, none for implicit_prm."""
     adaptive: bool | Literal["margin", "weight"] = True
-    """Of ipvrm and implicit_prm: margins by how hard a prompt is, and either side of a group weighing half; true for
-    both, or one of them."""
+    """For ipvrm and implicit_prm: scale margins by prompt difficulty, and give correct and incorrect completions of a
+    group half the weight each; true for both, or name one."""
 
     @property
     def filters(self) -> bool:
-        """Whether some prompts may count nowhere."""
+        """Whether some prompts may be left out of the update."""
         return self.min_accuracy > 0 or self.max_accuracy < 1
 
     @model_validator(mode="after")
@@ -83,7 +82,7 @@ class Config(MethodConfig):
         if self.min_accuracy > self.max_accuracy:
             raise ValueError(
                 f"min_accuracy is {self.min_accuracy} and max_accuracy {self.max_accuracy}: no prompt lies between; "
-                "exchange them"
+                "swap them"
             )
         return self
 
@@ -91,16 +90,16 @@ class Config(MethodConfig):
     def _nothing_idle(self) -> "Config":
         self.only(self.kl > 0, "a kl above 0", "kl_threshold")
         moved = self.alpha > 0 and self.p_min < 1
-        self.only(moved or self.kl > 0, "candidates that are moved (alpha above 0, p_min below 1) or a kl above 0",
+        self.only(moved or self.kl > 0, "a candidate loss (alpha above 0, p_min below 1) or a kl above 0",
                   "num_candidates")  # fmt: skip
-        self.only(moved and self.num_candidates > 1, "several candidates that are moved (alpha above 0, p_min below 1)",
+        self.only(moved and self.num_candidates > 1, "a loss on several candidates (alpha above 0, p_min below 1)",
                   "top_p")  # fmt: skip
-        self.only(self.alpha > 0 and self.num_candidates > 1, "several candidates that are moved (alpha above 0)",
+        self.only(self.alpha > 0 and self.num_candidates > 1, "a loss on several candidates (alpha above 0)",
                   "p_min")  # fmt: skip
         self.only(self.gae_coef != 0, "a gae_coef other than 0", "td_norm")
         self.only(self.gae_coef != 0 or self.outcome_coef != 0, "a gae_coef or outcome_coef other than 0",
                   "epsilon_high")  # fmt: skip
-        learns = "a reward model that learns (online)"
+        learns = "a reward model trained online (online)"
         self.only(self.online != "frozen", learns, "beta", "online_learning_rate", "online_loss", "margin", "adaptive")
         self.only(self.online_loss == "ipvrm", "online_loss: ipvrm", "beta")
         self.only(self.online_loss != "dpo_rm", "online_loss ipvrm and implicit_prm", "margin", "adaptive")
@@ -108,11 +107,11 @@ class Config(MethodConfig):
 
 
 def candidate_mask(held: Candidates, last: Tensor, p_min: float, top_p: float | None = None) -> Tensor:
-    """Which candidates take part: bool [N, K].
+    """Which candidates get a loss: bool [N, K].
 
     Args:
-        held: with the drawn token in slot 0, which always takes part.
-        last: [N] bool, the last token of its answer, where none does: what would have come instead has no value.
+        held: with the sampled token in slot 0, which is always kept.
+        last: [N] bool, the last token of its completion, where none is kept: an alternative there has no value.
         p_min, top_p: see `Config`.
     """
     probability = held.logprobs.exp()
@@ -127,23 +126,23 @@ def candidate_mask(held: Candidates, last: Tensor, p_min: float, top_p: float | 
 
 
 def _std(values: Tensor, group: Tensor) -> Tensor:
-    """For each of `values` the population std of its group, at least 1e-6."""
+    """The population std of the group of each value, at least 1e-6."""
     return group_mean((values - group_mean(values, group)).square(), group).sqrt().clamp(min=1e-6)
 
 
 class TokenValues(AdvantageEstimator):
-    """A_t(c) = beta (log phi(c) - log pi_old(c)), the value difference of each candidate, and 0 at an answer's end.
+    """A_t(c) = beta (log phi(c) - log pi_old(c)), the value difference of each candidate; 0 at the last token.
 
     Candidates get A_t(c) / sigma_V with sigma_V the standard deviation of the prefix values sum_{i<=t} A_i of all
-    tokens. The drawn token gets outcome_coef G + gae_coef W_t: G the reward less the mean of its group over the
+    tokens. The sampled token gets outcome_coef G + gae_coef W_t: G the reward minus its group's mean over the
     population std, W_t the whitened sum from t on of (A_i - mean) / sigma_V.
 
     The loss of candidates is a mean over the probability that they cover, and not over tokens. So that the loop can
     weigh all values alike, "candidate_scale" is tokens over covered probability, both of all rollouts given here: exact
-    where these make one update, and else right in the mean over the updates.
+    if these make one update, and otherwise correct on average over the updates.
 
-    Prompts whose share of right answers lies outside the bounds of the settings count nowhere: "token_weight" is 0 at
-    their tokens, and at the others so large that a mean over all tokens is one over these.
+    Prompts whose share of correct completions lies outside the configured bounds do not count: "token_weight" is 0 at
+    their tokens, and scaled up at the others so that a mean over all tokens is a mean over these.
     """
 
     def __init__(self, config: Config):
@@ -203,19 +202,19 @@ class TokenValues(AdvantageEstimator):
 
     @staticmethod
     def _spread(batch: TokenBatch, values: Tensor, group: Tensor) -> Tensor:
-        """[N]: the std of prefix values over the tokens of the same group; 1 where there is but one."""
+        """[N]: the std of prefix values over the tokens of the same group; 1 if there is only one."""
         return torch.where(group.bincount()[group] > 1, _std(batch.prefix_sum(values), group), 1.0)
 
 
 def candidates_kl(logprobs: Tensor, reference: Tensor, threshold: float) -> Tensor:
-    """sum_c pi(c) l(c) + pi(rest) l(rest), l = log pi - log pi_ref, with l of a size below `threshold` as 0.
+    """sum_c pi(c) l(c) + pi(rest) l(rest), l = log pi - log pi_ref, where |l| below `threshold` counts as 0.
 
     Args:
         logprobs: [N, K] of the candidates, with gradient.
         reference: [N, K].
 
     Returns:
-        [N]. What the candidates leave is one lump, at least 1e-5 of either model.
+        [N]. All other tokens form one bin, with a probability of at least 1e-5 under either model.
         Source: the authors' code of arXiv:2604.13197.
     """
     rest, other = ((1 - one.exp().sum(dim=1, keepdim=True)).clamp(min=1e-5) for one in (logprobs, reference))
@@ -228,8 +227,8 @@ class DistRL(Objective):
     """loss = w_t (L(r_t, A_t) + alpha s sum_c pi_old(c) L(r_t(c), A_t(c)) + kl KL_t), with L the clipped surrogate, s
     the scale, and w_t 1 or the token's weight.
 
-    Reads "advantages" and "candidate_scale" [N], `Candidates` with advantages and mask, and "old" [N] where it is
-    given; else the policy itself is old. For candidates their own log-probabilities always are the old ones.
+    Reads "advantages" and "candidate_scale" [N], `Candidates` with advantages and mask, and "old" [N] if given;
+    otherwise the policy itself is the old one. Candidates always bring their own old log-probabilities.
     """
 
     ratio = "old"
@@ -268,7 +267,7 @@ class DistRL(Objective):
 
 
 def online(config: Config, scores: TokenRewardModel) -> OnlineReward:
-    """The reward model as it learns from rollouts."""
+    """The reward model, trained online on rollouts."""
     assert config.online != "frozen"
     rate, when, prefixes = config.online_learning_rate, config.online, config.online_loss == "ipvrm"
     beta = config.beta if prefixes else scores.spec.beta
@@ -287,7 +286,7 @@ def build(config: Config, policy: nn.Module, reward_model: Any, reference: Any =
 
 METHOD = Method(
     paper="arXiv:2604.13197",
-    claim="The distribution is moved at every likely token at once, by values that cost no further forward.",
+    claim="Updates the policy at every likely token at once, from token values that need no extra forward pass.",
     equation="L_t = max(-r_t A_t, -clip(r_t, 1 - epsilon, 1 + epsilon_high) A_t) + alpha times the same of candidates, "
     "weighted by pi_old(c);  A_t(c) = beta log phi(c)/pi_old(c) / sigma_V",
     config=Config,

@@ -1,4 +1,4 @@
-"""DPO: prefer the chosen answer to the rejected one, measured against the model that training started from."""
+"""DPO: prefer the chosen answer over the rejected one, relative to the initial policy."""
 
 from pydantic import Field
 from torch import nn
@@ -12,7 +12,7 @@ from trimtab.signals.initial_policy import InitialPolicy
 
 class Config(MethodConfig):
     beta: float = Field(0.1, gt=0)
-    """Pull towards the reference; small values let the policy move further."""
+    """Strength of the pull towards the reference; smaller values let the policy move further."""
 
 
 def build(config: Config, policy: nn.Module, reference: FrozenModel | InitialPolicy | Column) -> Plan:
@@ -21,7 +21,7 @@ def build(config: Config, policy: nn.Module, reference: FrozenModel | InitialPol
 
 METHOD = Method(
     paper="arXiv:2305.18290",
-    claim="Preferences align a model without a reward model and without sampling.",
+    claim="Aligns a model with preferences, without a reward model and without sampling.",
     equation="L = -log sigma(beta (sum_t log pi/pi_ref(chosen) - sum_t log pi/pi_ref(rejected)))",
     config=Config,
     build=build,

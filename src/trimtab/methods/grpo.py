@@ -1,4 +1,4 @@
-"""GRPO: each completion is held against the other completions to the same prompt."""
+"""GRPO: compare each completion with the other completions of the same prompt."""
 
 from typing import Literal
 
@@ -14,20 +14,19 @@ from trimtab.signals.initial_policy import InitialPolicy
 
 class Config(MethodConfig):
     epsilon: float = Field(0.2, gt=0)
-    """How far a token's probability ratio may fall where the answer was worse than the others."""
+    """Lower clip range of a token's probability ratio (negative advantages)."""
     epsilon_high: float | None = Field(None, gt=0)
-    """How far it may grow where it was better; null: as far as epsilon. DAPO takes 0.28."""
+    """Upper clip range of the ratio (positive advantages); null: epsilon. DAPO uses 0.28."""
     scale_rewards: Literal["group", "none"] = "group"
-    """Divide by the standard deviation of the group's rewards, or not (Dr. GRPO)."""
+    """Divide advantages by the standard deviation of the group's rewards, or not (Dr. GRPO)."""
     kl: float = Field(0.0, ge=0)
-    """Coefficient of the KL divergence to the start, estimated from the answer token. The GRPO paper takes 0.04, of the
-    form `paper`."""
+    """Coefficient of the KL to the initial policy, estimated from the sampled token. The GRPO paper uses 0.04, with
+    kl_form paper."""
     kl_form: Literal["trl", "paper"] = "trl"
-    """The estimate times the token's probability ratio, whose gradient is that of the divergence (as TRL has it), or
-    the estimate alone (as printed in the GRPO paper, whose gradient is another one while the policy is the one that
-    wrote)."""
+    """Multiply the KL estimate by the probability ratio, so that its gradient is that of the KL (as in TRL), or use
+    the estimate alone (as printed in the GRPO paper; its gradient on-policy is a different one)."""
     mean: Literal["token", "row"] = "token"
-    """Every token counts the same (DAPO), or every answer (the GRPO paper)."""
+    """Average over all tokens (DAPO), or over completions (the GRPO paper)."""
 
     @model_validator(mode="after")
     def _nothing_idle(self) -> "Config":
@@ -36,7 +35,7 @@ class Config(MethodConfig):
 
 
 class GroupAdvantage(AdvantageEstimator):
-    """A_t = (r - mean of the group) / (std of the group + 1e-4), the same at every token of an answer."""
+    """A_t = (r - mean of the group) / (std of the group + 1e-4), the same at every token of a completion."""
 
     def __init__(self, scale: bool, kl: bool):
         self.scale = scale
@@ -61,7 +60,7 @@ def build(config: Config, policy: nn.Module, reference: FrozenModel | InitialPol
 
 METHOD = Method(
     paper="arXiv:2402.03300",
-    claim="The mean reward of other answers to the same prompt is baseline enough: no critic is needed.",
+    claim="Needs no critic: the mean reward of the completions of the same prompt is the baseline.",
     equation="L_t = -min(r_t A, clip(r_t, 1 - epsilon, 1 + epsilon_high) A) + kl r_t KL_t(pi || pi_start) "
     "(kl_form paper: without r_t),  "
     "A = (reward - mean) / (std + 1e-4) over the group",

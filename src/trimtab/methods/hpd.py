@@ -1,4 +1,4 @@
-"""HPD: for each token, the sign of a one-token KL estimate decides if the student is pulled up or pushed down."""
+"""HPD: the sign of a one-token KL estimate decides, per token, whether the student is pulled up or pushed down."""
 
 import math
 from functools import partial
@@ -17,23 +17,23 @@ from trimtab.signals.snapshot import SnapshotTokens
 
 class Config(MethodConfig):
     weighting: Literal["hpd", "sft", "seqkd", "reverse_kl", "jsd"] = "hpd"
-    """The weight of log q(y). "hpd" is the method; the others are the one-token baselines in the same form."""
+    """How log q(y) is weighted. "hpd" is the method; the others are its one-token baselines."""
     student_sampling: bool = True
-    """Draw one competitor token from the student and push it down where the student overestimates it."""
+    """Sample one competitor token from the student and push it down where the student overestimates it."""
     reinforce: bool = True
-    """Pull with 2p instead of p where the expert token is underestimated and its competitor overestimated."""
+    """Pull with 2p instead of p if the label is underestimated and its competitor overestimated."""
     hybrid_mask: bool = True
-    """Let the signs decide. False applies both terms at every token (the paper's ablation; its exact form is
-    not published, this is the nearest reading)."""
+    """Gate each term by the sign of its estimate. False applies both terms at every token (the paper's ablation; its
+    exact form is not published, this is the closest interpretation)."""
     mini_batches: int = Field(1, ge=1)
-    """Updates for which weights and draws are those of the student before the first of them. From 2 on the loss is the
-    surrogate of the authors' RL recipe: a ratio to that student, clipped, in the place of log q."""
+    """Updates that share the weights and samples of the student before the first of them. With 2 or more, the loss is
+    the surrogate of the authors' RL recipe: a clipped ratio to that student instead of log q."""
     epsilon: float = Field(0.2, gt=0)
-    """Of several mini-batches: how far a token's ratio may fall where its weight is negative."""
+    """Lower clip range of a token's ratio (negative weights), with several mini-batches."""
     epsilon_high: float = Field(0.28, gt=0)
-    """How far it may grow where its weight is positive."""
+    """Upper clip range of a token's ratio (positive weights), with several mini-batches."""
     dual_clip: float = Field(10.0, gt=1)
-    """From this ratio on a token whose weight is negative has no gradient."""
+    """Dual clip: above this ratio, a token with a negative weight gets no gradient."""
 
     @model_validator(mode="after")
     def _nothing_idle(self) -> "Config":
@@ -58,7 +58,7 @@ def hpd_weights(
     """The weights w* of log q(label) and w of log q(draw).
 
     With k = q (log p - log q) at each of the two tokens: w* = k, or p + k where k > 0, or 2p + k where the
-    draw is another token that the student overestimates (k' < 0); w = k' there and 0 elsewhere.
+    draw is a different token that the student overestimates (k' < 0); w = k' there and 0 elsewhere.
 
     Args:
         q_label, p_label: [N] log-probabilities of the label under student and teacher, nats.
@@ -86,8 +86,8 @@ def hpd_weights(
 def baseline_weights(how: str, q_label: Tensor, p_label: Tensor) -> Tensor:
     """The weight [N] of log q(label) in the one-token form of a known loss, -E[w log q].
 
-    sft: 1. seqkd: p. reverse_kl: q (log p - log q). jsd: q (log m - log q) / 2 with m = (p + q) / 2, the sign
-    for which a descent step makes the divergence smaller (the printed weight is its negative).
+    sft: 1. seqkd: p. reverse_kl: q (log p - log q). jsd: q (log m - log q) / 2 with m = (p + q) / 2, with the sign
+    for which a descent step reduces the divergence (the printed weight is its negative).
     """
     with torch.no_grad():
         q = q_label.exp()
@@ -102,7 +102,7 @@ def baseline_weights(how: str, q_label: Tensor, p_label: Tensor) -> Tensor:
 
 
 def label_and_draw(batch: TokenBatch, student_sampling: bool = True) -> Tensor:
-    """[N, 2] ids: the label, and a token drawn from the student, or the label again."""
+    """[N, 2] ids: the label, and a token sampled from the student, or the label again."""
     if not student_sampling:
         return torch.stack([batch.targets, batch.targets], dim=1)
     return torch.stack([batch.targets, inverse_cdf(batch.log_softmax().detach().exp(), batch.uniform())], dim=1)
@@ -165,11 +165,11 @@ def build(config: Config, policy: nn.Module, teacher: FrozenModel) -> Plan:
 
 METHOD = Method(
     paper="arXiv:2604.20244",
-    claim="At the cost of SFT plus one teacher forward, keeps entropy where SFT loses it and goes on lowering the KL "
+    claim="At the cost of SFT plus one teacher forward, keeps the entropy that SFT loses and keeps lowering the KL "
     "to the teacher.",
     equation="L_t = -( w* log q(y_t) + w log q(a_t) ),  a_t ~ q;  k = q(y)(log p(y) - log q(y)), "
     "k' = q(a)(log p(a) - log q(a));  w* = k + [k>0] p(y) (1 + [a!=y][k'<0]),  w = [a!=y][k'<0] k';  "
-    "of several mini-batches min(r w, clip(r, 1 - epsilon, 1 + epsilon_high) w) for w log q,  r = q / q_before",
+    "with several mini-batches min(r w, clip(r, 1 - epsilon, 1 + epsilon_high) w) for w log q,  r = q / q_before",
     config=Config,
     build=build,
     requires=Requirements(models=(Teacher(),)),

@@ -1,4 +1,4 @@
-"""InRa: train one inserted layer by imitation, preferences or a fused teacher, and dial its strength at decoding."""
+"""InRa: train one inserted layer by SFT, DPO or from a fused teacher, and dial its strength at decoding time."""
 
 from typing import Any, Literal
 
@@ -15,11 +15,11 @@ from trimtab.signals.fused import FusedTeacher
 
 class Config(MethodConfig):
     loss: Literal["sft", "dpo", "trra"] = "sft"
-    """What the layer learns from: answers, preferences, or the mixed logits of `reference` and `aligned`."""
+    """How the layer is trained: on answers, on preferences, or on the mixed logits of `reference` and `aligned`."""
     beta: float = Field(0.005, gt=0)
-    """Of dpo alone."""
+    """Beta of DPO; only with loss dpo."""
     strength: float = Field(1.0, allow_inf_nan=False)
-    """Of trra alone: the strength of the fused teacher."""
+    """Strength of the fused teacher; only with loss trra."""
 
     @model_validator(mode="after")
     def _nothing_idle(self) -> "Config":
@@ -48,7 +48,7 @@ def requires(config: Config) -> Requirements:
 
 METHOD = Method(
     paper="arXiv:2506.12704",
-    claim="One layer before the first one carries a change of behaviour whose strength is chosen at decoding.",
+    claim="One layer in front of the first one carries a behaviour whose strength is chosen at decoding time.",
     equation="L = SFT, DPO or KL(fused || pi) on the identity layer;  z = (1 - lambda) z_unaligned + lambda z_aligned",
     config=Config,
     build=build,

@@ -1,4 +1,4 @@
-"""IPVRM: a language model whose log-ratio to its start says, after every token, whether the answer will be right."""
+"""IPVRM: the log-ratio of a language model to its initial weights predicts, at every prefix, the final outcome."""
 
 from functools import partial
 from typing import Literal
@@ -15,13 +15,13 @@ from trimtab.signals.initial_policy import InitialPolicy
 
 class Config(MethodConfig):
     beta: float = Field(10.0, gt=0)
-    """Factor of the mean log-ratio of a prefix; the value of the prefix is their product."""
+    """Scale of the mean log-ratio of a prefix; the product is the value of the prefix."""
     margin: float = Field(5.0, ge=0)
-    """By which a value has to lie on its side of 0."""
+    """Margin by which a value must clear 0."""
     mean: Literal["token", "row"] = "token"
-    """Every token counts the same (as the authors' code does), or every answer (as their paper says)."""
+    """Average over all tokens (the authors' code), or over answers (their paper)."""
     weighting: Literal["uniform", "early", "late"] = "uniform"
-    """Of the prefixes of an answer of T tokens: all alike, 1 - t/T, or t/T."""
+    """Weights of the prefixes of an answer of T tokens: uniform, 1 - t/T, or t/T."""
 
 
 def build(config: Config, policy: nn.Module, reference: FrozenModel | InitialPolicy | Column) -> Plan:
@@ -35,7 +35,7 @@ def build(config: Config, policy: nn.Module, reference: FrozenModel | InitialPol
 
 METHOD = Method(
     paper="arXiv:2604.13197",
-    claim="Outcomes of whole answers teach the value of every prefix, trained as it is asked for.",
+    claim="Learns the value of every prefix from the outcomes of whole answers, with training consistent with use.",
     equation="L_t = -[y log sigma(v_t - m) + (1 - y) log sigma(-(v_t + m))], v_t = beta/t sum_{i<=t} log pi/pi_start",
     config=Config,
     build=build,

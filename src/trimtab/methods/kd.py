@@ -1,4 +1,4 @@
-"""KD: match the teacher's whole distribution at every answer token, by a divergence of your choice."""
+"""KD: match the teacher's whole distribution at every answer token, with a divergence of your choice."""
 
 from functools import partial
 from typing import Literal
@@ -14,15 +14,15 @@ from trimtab.signals.frozen import FrozenModel
 
 class Config(MethodConfig):
     divergence: Literal["forward_kl", "reverse_kl", "jsd", "skewed_forward_kl", "skewed_reverse_kl"] = "forward_kl"
-    """Which divergence between teacher p and student q is made small; forward_kl is KL(p || q)."""
+    """The divergence between teacher p and student q that is minimised; forward_kl is KL(p || q)."""
     beta: float = Field(0.5, gt=0, lt=1)
-    """Of jsd alone: the teacher's share of the mixture."""
+    """Teacher's share of the mixture; only for jsd."""
     skew: float = Field(0.1, ge=0, lt=1)
-    """Of the skewed divergences alone: the first distribution's share of the mixture."""
+    """First distribution's share of the mixture; only for the skewed divergences."""
     temperature: float = Field(1.0, gt=0)
     """Both distributions are softmax(logits / temperature); the loss is not rescaled by its square."""
     cross_entropy: float = Field(0.0, ge=0, le=1)
-    """Share of the loss that is the plain negative log-likelihood of the answer."""
+    """Weight of the plain negative log-likelihood in the loss."""
 
     @model_validator(mode="after")
     def _nothing_idle(self) -> "Config":
@@ -42,7 +42,7 @@ def build(config: Config, policy: nn.Module, teacher: FrozenModel) -> Plan:
 
 METHOD = Method(
     paper="arXiv:1503.02531",
-    claim="The student learns from the teacher's whole distribution and not only from the one token that was sampled.",
+    claim="The student learns from the teacher's whole distribution, not only from the one token that was sampled.",
     equation="L_t = (1 - c) D(p_t, q_t) - c log q(y_t)",
     config=Config,
     build=build,

@@ -1,4 +1,4 @@
-"""LCO: regression to the closed-form optimum of a regularised step, convex in the logits, in the place of a ratio."""
+"""LCO: regress to the closed-form optimum of a KL-regularised step, convex in the logits, instead of a ratio loss."""
 
 import math
 from typing import Any, Literal, NamedTuple
@@ -33,39 +33,40 @@ class Config(MethodConfig):
     loss: Literal["kld", "mse", "logcosh"] = "kld"
     """Forward KL from the target, or the squared or log-cosh difference of raw logits."""
     advantage: Literal["sparse", "completed", "q_rm", "dpo_rm"] = "sparse"
-    """sparse: the answer's reward at the token that was drawn. completed: the same, with what all other tokens must get
-    for a mean of 0. q_rm: of each candidate the log-probability under `models.reward_model`. dpo_rm: its log-ratio to
-    the model that the reward model is measured from."""
+    """sparse: the completion's reward at the sampled token. completed: the same, and for all other tokens the advantage
+    that makes the mean 0. q_rm: each candidate's log-probability under `models.reward_model`. dpo_rm: its log-ratio
+    between the reward model and that model's reference."""
     target: Target = "old"
-    """What the target is built on: the policy that wrote the answers; the policy as it is, for ever ahead of itself (as
-    the authors' code does for mse and logcosh); or rho, the current probability times `rho_up` or
+    """What the target is built on: the policy that sampled the completions; the current policy, so that the target
+    moves with it (the authors' code for mse and logcosh); or rho, the current probability times `rho_up` or
     `rho_down` (the predecessor)."""
     beta: float = Field(2.0, gt=0)
     """The target is the old distribution times exp(A / beta)."""
     neg_beta_scale: float = Field(100.0, gt=0)
-    """Of sparse and completed: factor of beta where the reward is not above 0, which makes a softer target."""
+    """Multiplies beta where the reward is not above 0, for a softer target; for sparse and completed."""
     agreement_scale: float = Field(100.0, gt=0)
-    """Of q_rm and dpo_rm with mse or logcosh: factor of beta where policy and verifier are both sure of the token."""
+    """Multiplies beta where policy and reward model are both confident; for q_rm and dpo_rm with mse or logcosh."""
     agreement_threshold: float = Field(-0.02, lt=0)
-    """Log-probability (nats) of the drawn token above which one is sure of it."""
+    """Log-probability (nats) of the sampled token above which a model counts as confident."""
     num_candidates: int = Field(5, ge=1)
-    """Tokens at each place whose old log-probabilities are kept, the drawn one among them."""
+    """Number of candidates per position whose old log-probabilities are kept, including the sampled token."""
     candidates: Literal["model", "policy"] = "model"
-    """Of q_rm and dpo_rm: whose likeliest tokens they are."""
+    """Whose most likely tokens the candidates are; for q_rm and dpo_rm."""
     outside: Outside = "keep"
-    """Of kld: tokens that are no candidates keep their probability in the target (as one lump), or get none, as
-    released. To keep it is nearer to a target over all tokens and at rest where no token has an advantage; to remove
-    it is convex, and moves the policy onto its candidates whatever these are worth."""
+    """For kld: tokens that are not candidates keep their probability in the target (as one bin), or get none (the
+    released code). keep is closer to a target over all tokens, and its gradient is 0 where no token has an advantage;
+    remove is convex, and moves probability onto the candidates whatever their advantages."""
     rewards: Literal["plain", "group"] = "plain"
-    """Of sparse and completed: as they are, or normalised over the answers to the same prompt."""
+    """Rewards as they are, or normalised over the completions of a prompt; for sparse and completed."""
     rho_up: float = Field(1.2, gt=1)
-    """Of target rho: factor of the drawn token's probability where the reward is above 0."""
+    """Multiplies the sampled token's probability where the reward is above 0; for target rho."""
     rho_down: float = Field(0.8, gt=0, lt=1)
-    """Of target rho: its factor where it is not."""
+    """Multiplies it where the reward is not above 0; for target rho."""
     rho_ceiling: float = Field(0.99, gt=0, lt=1)
-    """Of target rho: no probability is raised above it."""
+    """No probability is raised above this; for target rho."""
     rho_floor: float = Field(0.8, ge=0, le=1)
-    """Of target rho: one that would be lowered below it stays, so that with 0.8, as released, none but that of 1 is."""
+    """A probability that would fall below this stays as it is; at the released 0.8, only 1 itself is ever lowered. For
+    target rho."""
 
     @property
     def dense(self) -> bool:
@@ -74,16 +75,16 @@ class Config(MethodConfig):
 
     @property
     def halves(self) -> bool:
-        """Whether tokens of positive reward and the others are averaged apart."""
+        """Whether tokens with a positive reward and the others are averaged separately."""
         return self.target == "rho" or self.advantage == "completed"
 
     @model_validator(mode="after")
     def _fits(self) -> "Config":
         if self.loss != "kld" and (self.target == "rho" or self.advantage == "completed"):
             what = "target rho" if self.target == "rho" else "advantage completed"
-            raise ValueError(f"{what} is a distribution, which loss {self.loss} does not compare; say loss: kld")
+            raise ValueError(f"{what} is a distribution, which loss {self.loss} does not compare; set loss: kld")
         if self.target == "rho" and self.advantage != "sparse":
-            raise ValueError(f"target rho knows rewards and no advantage {self.advantage}; say advantage: sparse")
+            raise ValueError(f"target rho reads rewards, not advantage {self.advantage}; set advantage: sparse")
         if self.dense and self.num_candidates < 2:
             raise ValueError(f"advantage {self.advantage} compares candidates: num_candidates must be 2 or more")
         return self
@@ -100,7 +101,7 @@ class Config(MethodConfig):
         self.only(self.target == "rho", "target: rho", "rho_up", "rho_down", "rho_ceiling", "rho_floor")
         moved = self.target == "old" or (self.target == "current" and self.outside == "remove")
         several = self.dense or (self.loss == "kld" and moved)
-        self.only(several, "candidates that matter one by one: of advantages q_rm and dpo_rm, or kld with target old",
+        self.only(several, "losses on single candidates: advantages q_rm and dpo_rm, or kld with target old",
                   "num_candidates")  # fmt: skip
         return self
 
@@ -109,7 +110,7 @@ class Config(MethodConfig):
 
 
 def log_outside(logprobs: Tensor) -> Tensor:
-    """[N, 1]: log(1 - sum_c p_c) of log-probabilities [N, K]; a mass below 1e-12 counts as that."""
+    """[N, 1]: log(1 - sum_c p_c) of log-probabilities [N, K]; a smaller mass than 1e-12 counts as 1e-12."""
     inside = logprobs.double().logsumexp(dim=1, keepdim=True)
     return (-torch.expm1(inside)).clamp(min=1e-12).log().float()
 
@@ -119,7 +120,7 @@ def shifted(base: Tensor, shift: Tensor) -> Tensor:
 
     Args:
         base: [N, K] log-probabilities of the candidates, or [N, K + 1] with all other tokens as the last bin.
-        shift: [N, K] A / beta of the candidates. Other tokens have none: without their bin they get no probability.
+        shift: [N, K] A / beta of the candidates. Other tokens have no shift; without their bin, no probability either.
     """
     return (base + F.pad(shift, (0, base.size(1) - shift.size(1)))).log_softmax(dim=1)
 
@@ -140,7 +141,7 @@ def scaled_by_rho(base: Tensor, positive: Tensor, rho: Rho = RELEASED) -> Tensor
     """The target in which the first bin has rho times its probability, and the others share the rest as before.
 
     Args:
-        base: [N, K + 1] log-probabilities of all there is, the drawn token first.
+        base: [N, K + 1] log-probabilities of all bins, the sampled token first.
         positive: [N] bool: rho is `up`, but no probability rises above `ceiling`; else rho is `down`, but a probability
             that would fall below `floor` stays.
     """
@@ -162,13 +163,13 @@ def log_cosh(difference: Tensor) -> Tensor:
 
 
 def completed(advantages: Tensor, probability: Tensor) -> tuple[Tensor, Tensor]:
-    """The advantage A (1 - pi) of the drawn token, and that of all others, -pi A (1 - pi) / max(1 - pi, 0.1).
+    """The advantage A (1 - pi) of the sampled token, and that of all others, -pi A (1 - pi) / max(1 - pi, 0.1).
 
     Their mean under pi is 0 where pi is at most 0.9. There their difference is A itself: the target is then that of A
-    on the drawn token alone.
+    on the sampled token alone.
 
     Args:
-        advantages, probability: [N] of the drawn tokens.
+        advantages, probability: [N] of the sampled tokens.
     """
     known = advantages * (1 - probability)
     return known, -probability * known / (1 - probability).clamp(min=0.1)
@@ -181,9 +182,8 @@ def over_std(scores: Tensor) -> Tensor:
         scores: [N, K], K at least 2.
 
     Returns:
-        [N, K], 0 where all are equal. Centred in any case: where other tokens keep their probability they have an
-        advantage of 0, which means nothing beside scores that have no zero; and where these have none, a constant
-        changes nothing.
+        [N, K], 0 where all are equal. Always centred: other tokens that keep their probability have an advantage of
+        0, which is only comparable to centred scores; and where they have no probability, a constant changes nothing.
     """
     exact = scores.double()
     centred = exact - exact.mean(dim=1, keepdim=True)
@@ -191,11 +191,11 @@ def over_std(scores: Tensor) -> Tensor:
 
 
 class CandidateAdvantages(AdvantageEstimator):
-    """What is said of each candidate: A as `Candidates.advantages`, 0 where none is known, and "beta" [N].
+    """The advantage of each candidate: A as `Candidates.advantages`, 0 where unknown, and "beta" [N].
 
-    For losses that average positive tokens and the others apart, "token_weight" [N] is the number of tokens over that
-    of their half, times |reward| for rho: under the mean over tokens of all rollouts given here, each half has its own
-    mean.
+    For losses that average positive tokens and the others separately, "token_weight" [N] is the number of tokens over
+    that of their half, times |reward| for rho: in the mean over tokens of all rollouts given here, each half then has
+    its own mean.
     """
 
     def __init__(self, config: Config):
@@ -256,17 +256,17 @@ class CandidateAdvantages(AdvantageEstimator):
 class LCO(Objective):
     """kld: sum_v pi*(v) (log pi*(v) - log pi(v));  mse, logcosh: sum_c of the difference z_c - (z_old,c + A_c / beta).
 
-    The target pi* is known at K candidates. All other tokens are one lump in it: one bin with the mass that they have,
-    whose loss pulls it up or down as a whole. With as many candidates as the vocabulary, and with outside "remove",
-    nothing is lumped, and the loss is convex in the logits. With a lump it is not, for -log of a sum of probabilities
-    is not; its gradient still is pi - pi*, the target's mass outside being shared as the policy shares its own, so
-    that it is bounded, and zero at the target.
+    The target pi* is known at K candidates. All other tokens share one bin, whose loss pulls their total mass up or
+    down as a whole. With as many candidates as the vocabulary, or with outside "remove", there is no such bin, and the
+    loss is convex in the logits. With it the loss is not convex, because -log of a sum of probabilities is not; its
+    gradient is still pi - pi*, with the target's mass outside shared as the policy shares its own, so it is bounded,
+    and zero at the target.
 
     Args:
         loss, target: see `Config`.
         keep: tokens outside keep their probability.
         weighted: reads "token_weight" [N].
-        rho: of target rho.
+        rho: for target rho.
     """
 
     def __init__(
@@ -340,9 +340,9 @@ def requires(config: Config) -> Requirements:
 
 METHOD = Method(
     paper="arXiv:2603.00963",
-    claim="A loss that is convex in the logits, and whose gradient vanishes at its target, makes several epochs on the "
-    "same answers stable (the default here, five candidates and all other tokens as one lump, vanishes so but is not "
-    "convex; all tokens as candidates, outside: remove, mse and logcosh are).",
+    claim="A loss that is convex in the logits, with a gradient that vanishes at its target, keeps several epochs on "
+    "the same completions stable (the default here, five candidates and one bin for all other tokens, vanishes too but "
+    "is not convex; with all tokens as candidates, outside: remove, mse or logcosh it is).",
     equation="L_t = KL(pi* || pi),  pi*(v) ~ pi_old(v) exp(A(v) / beta);  or (z - z*)^2, log cosh(z - z*) with "
     "z* = z_old + A / beta",
     config=Config,

@@ -1,4 +1,4 @@
-"""OPD, on-policy distillation: on own answers, a token is worth what the teacher finds it likelier than the policy."""
+"""OPD, on-policy distillation: on the policy's completions, a token's advantage is its log-ratio to the teacher."""
 
 from pydantic import Field
 from torch import nn
@@ -10,12 +10,11 @@ from trimtab.signals.frozen import FrozenModel
 
 class Config(MethodConfig):
     epsilon: float = Field(0.2, gt=0)
-    """How far a token's probability ratio may move before its gradient stops; without several updates on the same
-    answers it never moves."""
+    """Clip range of a token's probability ratio; with a single update per batch of completions the ratio stays 1."""
 
 
 class LogRatio(AdvantageEstimator):
-    """A_t = log p(y_t) - log q_old(y_t): on own answers its mean is minus KL(q || p), token by token."""
+    """A_t = log p(y_t) - log q_old(y_t): on-policy, its mean is minus KL(q || p), token by token."""
 
     needs = frozenset({"teacher", "old"})
 
@@ -29,7 +28,7 @@ def build(config: Config, policy: nn.Module, teacher: FrozenModel) -> Plan:
 
 METHOD = Method(
     paper="arXiv:2604.20244",
-    claim="On its own answers a student is told of every token by how much the teacher would rather not have said it.",
+    claim="The student learns on its own completions, where the teacher scores every token.",
     equation="L_t = -min(r_t A_t, clip(r_t, 1 - epsilon, 1 + epsilon) A_t),  A_t = log p(y_t) - log q_old(y_t)",
     config=Config,
     build=build,

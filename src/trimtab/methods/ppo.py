@@ -1,4 +1,4 @@
-"""PPO: what a token was worth, less what a critic had expected, within PPO's clip."""
+"""PPO: token rewards minus the value a critic expected, with PPO's clipped surrogate."""
 
 from typing import Any, Literal
 
@@ -23,38 +23,38 @@ from trimtab.objectives.reward_models import gather
 
 class Config(MethodConfig):
     token_reward: Literal["tokens", "last_everywhere", "last", "outcome"] = "tokens"
-    """What a token is paid by the reward model: its own score; the score of the answer's last token, at every token; or
-    that at the last token alone. outcome: the answer's reward, at its last token, and no reward model. Scores are
-    divided by their standard deviation over all tokens."""
+    """Reward of a token: its own score from the reward model; the last token's score at every token; or that score at
+    the last token only. outcome: the completion's reward at its last token, without a reward model. Scores are divided
+    by their standard deviation over all tokens."""
     advantage: Literal["value", "gae"] = "value"
-    """What is paid for the token less the critic's value of what stands before it (Q - V), or generalised advantages
+    """The token's reward minus the critic's value of the prefix before it (Q - V), or generalised advantage estimation
     over all that follows."""
     value_coef: float = Field(0.01, ge=0)
-    """Of advantage value: factor of the critic's standardised value."""
+    """Weight of the critic's standardised value; for advantage value."""
     center: bool = False
-    """Take the mean from scores and values before they are divided. The paper does, the authors' code (this default)
+    """Subtract the mean from scores and values before dividing. The paper does; the authors' code (this default) does
     not."""
     gamma: float = Field(0.9, ge=0, le=1)
-    """Of gae: discount of rewards, token by token."""
+    """Discount factor of rewards per token; for gae."""
     lam: float = Field(0.8, ge=0, le=1)
-    """Of gae: from 0, one token ahead, to 1, all that follows."""
+    """Lambda of GAE, from 0 (one token ahead) to 1 (all that follows); for gae."""
     kl_coef: float = Field(0.01, ge=0)
-    """Taken from a token for each nat between its log-probability and that under the start, in either direction."""
+    """Penalty per nat of absolute log-ratio between the policy and the initial policy at a token."""
     critic_learning_rate: float = Field(1e-5, gt=0)
-    """Of the critic, which starts as the reward model (or the policy) with a new head and goes once through each batch
-    of rollouts."""
+    """Learning rate of the critic, which starts as the reward model (or the policy) with a new head and makes one pass
+    over each batch of rollouts."""
     critic_mean: Literal["token", "row"] = "token"
-    """Of the critic's squared errors: every answer token of an update counts the same (as the authors' code does), or
-    every answer."""
+    """Average the critic's squared errors over all completion tokens of an update (the authors' code), or over
+    completions."""
     epsilon: float = Field(0.2, gt=0)
-    """How far a token's probability ratio may move before its gradient stops."""
+    """Clip range of a token's probability ratio."""
 
     @model_validator(mode="after")
     def _every_token_is_paid(self) -> "Config":
         if self.advantage == "value" and self.token_reward in ("last", "outcome"):
             raise ValueError(
-                f"token_reward {self.token_reward} pays the last token alone, and advantage value looks at no later "
-                "one; say advantage: gae"
+                f"token_reward {self.token_reward} rewards the last token only, and advantage value ignores later "
+                "tokens; set advantage: gae"
             )
         return self
 
@@ -120,7 +120,7 @@ def requires(config: Config) -> Requirements:
 
 METHOD = Method(
     paper="arXiv:1707.06347 and arXiv:2505.23363 (token scores)",
-    claim="With the token scores of Q-RM in the place of generalised advantages PPO needs few steps.",
+    claim="PPO with the token scores of Q-RM instead of generalised advantages needs few steps.",
     equation="L_t = -min(r_t A_t, clip(r_t, 1 - epsilon, 1 + epsilon) A_t),  A_t = R_t - value_coef V_t / std(V),  "
     "R_t = score_t / std - kl_coef |log-ratio|;  or generalised advantages",
     config=Config,

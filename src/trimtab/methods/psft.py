@@ -1,4 +1,4 @@
-"""PSFT: fine-tune on demonstrations, but move each token no further than PPO's clip allows."""
+"""PSFT: fine-tune on demonstrations, moving each token no further than PPO's clip allows."""
 
 from typing import Any, Literal
 
@@ -13,17 +13,16 @@ from trimtab.signals.snapshot import PolicySnapshot
 
 class Config(MethodConfig):
     epsilon: float | None = Field(0.28, gt=0)
-    """From a ratio to the snapshot of 1 + epsilon on a token pushes no more; null: no clip, which is unstable."""
+    """Upper clip: above a ratio of 1 + epsilon to the snapshot a token has no gradient; null: no clip (unstable)."""
     refresh: int | None = Field(8, ge=1)
-    """Updates between two snapshots (K); null: the model that training started from, for ever. With 1, and one
-    inner epoch, this is SFT."""
+    """Updates between two snapshots (K); null: always the initial policy. With 1, and one inner epoch, this is SFT."""
     inner_epochs: int = Field(1, ge=1)
-    """How often the rows of a window of `refresh` updates are gone through before the next window."""
+    """Passes over the rows of a window of `refresh` updates before the next window."""
     loss_agg: Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"] = "token-mean"
-    """Every token counts the same; or every row does, by the sum of its tokens or by their mean."""
+    """Average over all tokens, or over rows, each counting as the sum or the mean of its tokens."""
     warmup_sft_steps: int = Field(0, ge=0)
-    """Updates of plain SFT before the first snapshot: nearer to the data in its domain, farther from the start outside
-    it."""
+    """Updates of plain SFT before the first snapshot: a better fit in domain, but further from the initial policy out
+    of domain."""
 
     @model_validator(mode="after")
     def _nothing_idle(self) -> "Config":
@@ -38,7 +37,7 @@ class Config(MethodConfig):
         if self.inner_epochs > 1 and self.warmup_sft_steps % updates:
             raise ValueError(
                 f"warmup_sft_steps is {self.warmup_sft_steps}, and a window takes {updates} updates (refresh times "
-                f"inner_epochs): its rows would be divided between SFT and PSFT; make it a multiple of {updates}"
+                f"inner_epochs): its rows would be split between SFT and PSFT; make it a multiple of {updates}"
             )
         return self
 
@@ -68,7 +67,7 @@ def psft_values(logprobs: Tensor, snapshot_logprobs: Tensor, epsilon: float | No
 
 
 class PSFT(Objective):
-    """loss = -min(r_t, 1 + epsilon); and before the update `first` that of SFT, -log pi(y_t)"""
+    """loss = -min(r_t, 1 + epsilon); before the update `first`, that of SFT, -log pi(y_t)"""
 
     needs = frozenset({"snapshot"})
     ratio = "snapshot"
@@ -105,14 +104,14 @@ class PSFT(Objective):
         self.clipped = state["clipped"]
 
     def tables(self, decode: Any) -> dict[str, list[dict[str, Any]]]:
-        """The tokens that were clipped most, for the report; `decode` turns ids into text."""
+        """The most frequently clipped tokens, for the report; `decode` turns ids into text."""
         most = self.clipped.topk(min(20, len(self.clipped)))
         rows = [(i, n) for i, n in zip(most.indices.tolist(), most.values.tolist()) if n]
         return {"Tokens clipped most": [{"token": repr(decode([i])), "times": n} for i, n in rows]}
 
 
 def window(config: Config) -> tuple[int, int] | None:
-    """Updates whose rows are gone through several times, and how often; None where once is all."""
+    """Updates whose rows are repeated, and how often; None for a single pass."""
     return (config.refresh or 1, config.inner_epochs) if config.inner_epochs > 1 else None
 
 
@@ -128,7 +127,7 @@ def build(config: Config, policy: nn.Module) -> Plan:
 
 METHOD = Method(
     paper="arXiv:2508.17784",
-    claim="Fine-tuning keeps entropy and general abilities, because no token is pushed further than the clip allows.",
+    claim="Fine-tuning keeps entropy and general abilities, because no token moves further than the clip allows.",
     equation="L_t = -min(r_t, 1 + epsilon),  r = pi(y) / pi_snapshot(y)",
     config=Config,
     build=build,

@@ -1,4 +1,4 @@
-"""Q-RM: a reward model whose token scores, averaged over an answer, tell the better of two answers."""
+"""Q-RM: a reward model whose mean token score ranks the chosen answer above the rejected one."""
 
 from functools import partial
 from typing import Literal
@@ -12,19 +12,21 @@ from trimtab.objectives.reward_models import Pairs, bradley_terry
 
 class Config(MethodConfig):
     head: Literal["scalar", "logit", "logprob"] = "scalar"
-    """What scores a token: a new linear head at the state behind it, the language model's own logit of it, or its
-    log-probability (SimPO's loss then)."""
+    """What scores a token: a new linear head on its hidden state, the language model's own logit of it, or its
+    log-probability (the loss is then SimPO's)."""
     beta: float = Field(0.2, gt=0)
-    """Factor of the difference between the two answers' mean scores."""
+    """Scale of the difference between the mean scores of the two answers."""
     margin: float = Field(2.0, ge=0)
-    """By which that has to be won; it is not multiplied by beta."""
+    """Margin by which the chosen answer must win; not multiplied by beta."""
     nll: float = Field(0.0, ge=0)
-    """Coefficient of the chosen answer's mean negative log-likelihood; of head logprob alone."""
+    """Coefficient of the chosen answer's mean negative log-likelihood; only for head logprob."""
 
     @model_validator(mode="after")
     def _likelihood(self) -> "Config":
         if self.nll and self.head != "logprob":
-            raise ValueError(f"nll is {self.nll} and head {self.head}: only with head logprob is there a likelihood")
+            raise ValueError(
+                f"nll is {self.nll} and head {self.head}: only head logprob has a likelihood; leave nll out"
+            )
         return self
 
 
@@ -39,7 +41,7 @@ def requires(config: Config) -> Requirements:
 
 METHOD = Method(
     paper="arXiv:2505.23363",
-    claim="Preferences between whole answers teach a reward model which token is to blame.",
+    claim="Preferences between whole answers teach a reward model to score single tokens.",
     equation="L = -log sigma(beta (mean_t z_t(chosen) - mean_t z_t(rejected)) - margin)",
     config=Config,
     build=build,

@@ -1,4 +1,4 @@
-"""REINFORCE: completions become likelier by their reward, or token by token by a reward model's scores."""
+"""REINFORCE: make completions more likely in proportion to their reward, or to a reward model's token scores."""
 
 from typing import Any, Literal
 
@@ -24,38 +24,38 @@ from trimtab.objectives.reward_models import gather
 
 class Config(MethodConfig):
     token_reward: Literal["outcome", "tokens"] = "outcome"
-    """What a token is paid: the reward of its whole answer, or its own score by the reward model `models.reward_model`,
-    divided by the standard deviation of all scores."""
+    """Reward of a token: that of its whole completion, or its own score from `models.reward_model`, divided by the
+    standard deviation of all scores."""
     baseline: Literal["none", "mean", "leave_one_out"] = "none"
-    """What is taken from the reward of an answer: nothing, the mean of all answers to the prompt, or of the others."""
+    """Baseline subtracted from the reward: none, the mean over all completions of the prompt, or over the others."""
     center: bool = False
-    """Of token_reward tokens: take the mean from the scores first. The paper does, the authors' code (this default)
-    not; without it, scores that all have one sign push all tokens one way."""
+    """For token_reward tokens: subtract the mean of the scores first. The paper does; the authors' code (this default)
+    does not, and scores of one sign then push all tokens the same way."""
     kl_coef: float = Field(0.0, ge=0)
-    """Taken from a token for each nat between its log-probability and that under the start, in either direction."""
+    """Penalty per nat of absolute log-ratio between the policy and the initial policy at a token."""
 
     @model_validator(mode="after")
     def _one_baseline(self) -> "Config":
         if self.token_reward == "tokens" and self.baseline != "none":
             raise ValueError(
-                f"baseline {self.baseline} is of token_reward outcome; of token_reward tokens say center: true"
+                f"baseline {self.baseline} is for token_reward outcome; with token_reward tokens set center: true"
             )
         if self.token_reward == "outcome" and self.center:
-            raise ValueError("center is of token_reward tokens; of token_reward outcome say baseline: mean")
+            raise ValueError("center is for token_reward tokens; with token_reward outcome set baseline: mean")
         return self
 
 
 def mean_at_last(batch: TokenBatch, rewards: Tensor) -> Tensor:
-    """[N] rewards whose last one in each answer is the mean of the answer's, itself included.
+    """[N] rewards, where the last one of each completion is the mean of the completion's rewards, itself included.
 
-    The last token ends an answer; where an answer was cut, it is the last one that there is.
+    The last token is the end token, or the last one before the completion was truncated.
     """
     last = batch.position + 1 == batch.lengths[batch.row]
     return torch.where(last, gather(batch, rewards, "mean")[batch.row], rewards)
 
 
 class ScoreAdvantages(AdvantageEstimator):
-    """A_t = r - baseline, or R_t = score_t / std with the mean of the answer at its last token."""
+    """A_t = r - baseline, or R_t = score_t / std with the mean of the completion at its last token."""
 
     def __init__(self, config: Config):
         self.config = config
@@ -93,9 +93,9 @@ def requires(config: Config) -> Requirements:
 
 METHOD = Method(
     paper="Williams (1992) and arXiv:2505.23363 (token scores)",
-    claim="The plainest policy gradient, and with the token scores of Q-RM one that needs few steps.",
-    equation="L_t = -A_t log pi(y_t),  A = reward - baseline;  of tokens: A_t = score_t / std - kl_coef |log-ratio|, "
-    "and their mean at the answer's last token",
+    claim="The simplest policy gradient; with the token scores of Q-RM it needs few steps.",
+    equation="L_t = -A_t log pi(y_t),  A = reward - baseline;  tokens: A_t = score_t / std - kl_coef |log-ratio|, "
+    "and their mean at the completion's last token",
     config=Config,
     build=build,
     requires=requires,

@@ -1,4 +1,4 @@
-"""Reward models that Q-RM and IPVRM are held against: of whole answers, of steps, and implicit ones."""
+"""Reward models that Q-RM and IPVRM are compared with: outcome, process and implicit ones."""
 
 from functools import partial
 from typing import Any, Literal
@@ -26,13 +26,13 @@ class Config(MethodConfig):
     kind: Literal[
         "orm", "focal", "focal_mean", "pgtg", "dpo_rm", "orm_pointwise", "focal_pointwise", "implicit_prm", "step_prm"
     ] = "orm"
-    """From pairs: the last token's score (orm), focal with it or with the mean (focal, focal_mean), squashed scores
-    (pgtg), the summed log-ratio to the start (dpo_rm). From labels: the last token's score (orm_pointwise,
+    """From pairs: the last token's score (orm), focal loss on it or on the mean (focal, focal_mean), squashed scores
+    (pgtg), the summed log-ratio to the initial policy (dpo_rm). From labels: the last token's score (orm_pointwise,
     focal_pointwise), the summed log-ratio (implicit_prm). From labels of steps: step_prm."""
     head: Literal["scalar", "logit", "logprob"] = "scalar"
-    """What scores a token, except of dpo_rm and implicit_prm: see q_rm."""
+    """What scores a token, as in q_rm; not for dpo_rm and implicit_prm."""
     beta: float = Field(0.05, gt=0)
-    """Of dpo_rm and implicit_prm: factor of the log-ratio."""
+    """Scale of the log-ratio; for dpo_rm and implicit_prm."""
 
     @model_validator(mode="after")
     def _nothing_idle(self) -> "Config":
@@ -79,7 +79,7 @@ def requires(config: Config) -> Requirements:
 
 METHOD = Method(
     paper="arXiv:2505.23363 and arXiv:2604.13197 (their baselines)",
-    claim="One score of a whole answer, or of its steps, is what rewards are made of elsewhere.",
+    claim="The usual baselines: one score for a whole answer, or for each of its steps.",
     equation="orm: L = -log sigma(z_T(chosen) - z_T(rejected)); the others by `kind`",
     config=Config,
     build=build,

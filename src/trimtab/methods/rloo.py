@@ -1,4 +1,4 @@
-"""RLOO: a completion as a whole is one action, held against the mean of the other answers to its prompt."""
+"""RLOO: a whole completion is one action; its baseline is the mean reward of the prompt's other completions."""
 
 from typing import Any
 
@@ -24,11 +24,11 @@ from trimtab.objectives.reward_models import gather
 
 class Config(MethodConfig):
     epsilon: float = Field(0.2, gt=0)
-    """How far the probability ratio of a whole answer may fall where it was worse than the others."""
+    """Lower clip range of a completion's probability ratio (negative advantages)."""
     epsilon_high: float | None = Field(None, gt=0)
-    """How far it may grow where it was better; null: as far as epsilon."""
+    """Upper clip range of the ratio (positive advantages); null: epsilon."""
     kl: float = Field(0.05, ge=0)
-    """Taken from an answer's reward for each nat by which it is likelier than under the start."""
+    """Coefficient of the log-ratio to the initial policy (nats per completion) that is subtracted from the reward."""
 
 
 class LeaveOneOut(AdvantageEstimator):
@@ -46,7 +46,7 @@ class LeaveOneOut(AdvantageEstimator):
 
 
 class WholeAnswers(Objective):
-    """loss = -min(r A, clip(r, 1 - low, 1 + high) A), r the ratio of the probabilities of a whole answer."""
+    """loss = -min(r A, clip(r, 1 - low, 1 + high) A), r the probability ratio of a whole completion."""
 
     per, ratio = "sequence", "old"
     needs = frozenset({"advantages"})
@@ -81,9 +81,9 @@ def build(config: Config, policy: nn.Module, reference: Any = None) -> Plan:
 
 METHOD = Method(
     paper="arXiv:2402.14740",
-    claim="For language models REINFORCE over whole answers, each the baseline of the others, does what PPO does.",
-    equation="L = -min(r A, clip(r, 1 - epsilon, 1 + epsilon) A),  r = pi(y) / pi_old(y) of the whole answer,  "
-    "A = R - mean of the other answers' R,  R = reward - kl log pi_old(y) / pi_start(y)",
+    claim="For language models, REINFORCE over whole completions with a leave-one-out baseline matches PPO.",
+    equation="L = -min(r A, clip(r, 1 - epsilon, 1 + epsilon) A),  r = pi(y) / pi_old(y) of the whole completion,  "
+    "A = R - mean of the others' R,  R = reward - kl log pi_old(y) / pi_start(y)",
     config=Config,
     build=build,
     requires=lambda config: Requirements(models=(Reference(),) if config.kl else ()),

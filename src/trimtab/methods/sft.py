@@ -1,4 +1,4 @@
-"""SFT: raise the likelihood of the answers, the baseline that every other method is held against."""
+"""SFT: maximise the likelihood of the answers, the baseline that every other method is compared with."""
 
 from typing import Any, Literal
 
@@ -11,14 +11,14 @@ from trimtab.objectives.likelihood import Likelihood
 
 class Config(MethodConfig):
     weight: Literal["one", "probability", "ratio"] = "one"
-    """Of each token: one; its own probability (DFT, arXiv:2508.05629); or how much likelier it has become than under
-    the model that training started from (importance-weighted SFT, arXiv:2507.12856, at the level of tokens)."""
+    """Weight of each token: one; its own probability (DFT, arXiv:2508.05629); or its probability ratio to the initial
+    policy (importance-weighted SFT, arXiv:2507.12856, at the token level)."""
     cap: float = Field(1.0, gt=0)
-    """Of weight ratio alone: the largest weight."""
+    """Largest weight; only with weight ratio."""
     kl: float = Field(0.0, ge=0)
-    """Coefficient of KL(policy || start), the baseline SFT-KL; 0.5 in the PSFT paper."""
+    """Coefficient of KL(policy || initial policy), the baseline SFT-KL; 0.5 in the PSFT paper."""
     kl_form: Literal["k3", "full"] = "k3"
-    """The KL is estimated from the answer token, or summed over the vocabulary, which needs models.reference."""
+    """Estimate the KL from the answer token, or sum it over the vocabulary, which needs models.reference."""
 
     @model_validator(mode="after")
     def _nothing_idle(self) -> "Config":
@@ -40,7 +40,7 @@ def requires(config: Config) -> Requirements:
 
 METHOD = Method(
     paper="maximum likelihood",
-    claim="The student imitates the text of the answers, token by token.",
+    claim="The policy imitates the answers token by token.",
     equation="L_t = -sg(w_t) log q(y_t) + c KL(q || q_start), with w = 1 and c = 0 unless asked for",
     config=Config,
     build=build,

@@ -1,4 +1,4 @@
-"""TrRa: bake any strength of an alignment into the weights, by learning from two models' mixed logits."""
+"""TrRa: bake any alignment strength into the weights by distilling the mixed logits of two models."""
 
 from typing import Literal
 
@@ -16,14 +16,14 @@ from trimtab.signals.positions import WithPositionSums
 
 class Config(MethodConfig):
     strength: float = Field(1.5, allow_inf_nan=False)
-    """lambda: 0 is the reference, 1 the aligned model; more or less than that extrapolates."""
+    """Strength (lambda): 0 is the reference, 1 the aligned model; values beyond extrapolate."""
     mask: Literal["completion", "all"] = "completion"
-    """Which tokens are learnt from: those of the answers, or of the prompts too, as the authors' code does."""
+    """Which tokens are trained on: those of the answers, or of the prompts too (the authors' code)."""
     compat: Literal["position_axis"] | None = None
-    """`position_axis`: the authors' code, whose softmax runs over the positions of a text and not over tokens. It does
-    not reach the fused teacher, and is here for reproduction alone."""
+    """`position_axis`: the authors' code, whose softmax runs over the positions of a text instead of the vocabulary. It
+    does not reach the fused teacher; for reproduction only."""
     nll_coef: float = Field(0.0, ge=0)
-    """Coefficient of the tokens' mean negative log-likelihood, which is added."""
+    """Coefficient of an added mean negative log-likelihood of the tokens."""
 
     @model_validator(mode="after")
     def _masks_nothing(self) -> "Config":
@@ -42,7 +42,7 @@ def build(config: Config, policy: nn.Module, reference: FrozenModel, aligned: Fr
 
 METHOD = Method(
     paper="arXiv:2506.12704",
-    claim="A strength between and beyond two models is reached without repeating the alignment.",
+    claim="Reaches any strength between and beyond two models without repeating the alignment.",
     equation="L_t = KL(softmax((1 - lambda) h_reference + lambda h_aligned) || pi) - nll_coef log pi(y_t)",
     config=Config,
     build=build,

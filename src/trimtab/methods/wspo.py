@@ -1,4 +1,4 @@
-"""WSPO: give a strong model the change that a weak one underwent in its alignment."""
+"""WSPO: transfer the change that alignment made to a weak model to a strong one."""
 
 from typing import Any, Literal
 
@@ -14,16 +14,16 @@ from trimtab.signals.initial_policy import InitialPolicy
 
 class Config(MethodConfig):
     gamma: float = Field(0.1, gt=0)
-    """At the optimum the policy's log-ratio is the weak one's divided by gamma: below 1 amplifies the change."""
+    """At the optimum the policy's log-ratio is the weak model's divided by gamma: below 1 amplifies the change."""
     level: Literal["token", "sequence_mean"] = "token"
-    """What is squared: the difference at each token (as the authors' code does; stable), or its mean over an answer."""
+    """What is squared: the difference at each token (the authors' code; stable), or its mean over an answer."""
     mean: Literal["row", "token"] = "row"
-    """Of level token alone: every answer counts the same (as the authors' code does), or every token."""
+    """Average over answers (the authors' code), or over all tokens; only with level token."""
     weak: Literal["live", "column"] = "live"
-    """Where the weak log-ratios come from: two models run in training, or the column `weak_delta` of the rows, which
+    """Source of the weak log-ratios: two models run during training, or the column `weak_delta` of the rows, which
     `trimtab precompute` writes."""
     nll_coef: float = Field(0.0, ge=0)
-    """Coefficient of the answer's mean negative log-likelihood, which is added."""
+    """Coefficient of an added mean negative log-likelihood of the answer."""
 
     @model_validator(mode="after")
     def _nothing_idle(self) -> "Config":
@@ -84,7 +84,7 @@ def requires(config: Config) -> Requirements:
 
 METHOD = Method(
     paper="arXiv:2410.18640",
-    claim="What alignment did to a small model is transferred to a large one, and amplified, without preference data.",
+    claim="Transfers the effect of aligning a small model to a large one, amplified if wanted, without preferences.",
     equation="L_t = (gamma (log pi - log pi_ref) - (log pi_weak_aligned - log pi_weak_reference))^2 "
     "- nll_coef log pi(y_t)",
     config=Config,
