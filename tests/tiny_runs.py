@@ -100,7 +100,8 @@ DRIVER = """
 import os, signal, sys
 import torch, yaml
 from rich.console import Console
-from trimtab.runs import evaluation, folder, saving
+from trimtab.common import errors
+from trimtab.runs import evaluation, saving
 from trimtab.runs import run as r
 from trimtab.models import loading
 from trimtab.runs.parse import parse
@@ -147,7 +148,7 @@ if kind == "interrupt":
     ObjectiveLoop.training_step = training_step
 try:
     r.run(parse(tree, "test", "run"), resume="--resume" in sys.argv, console=Console(quiet=True))
-except folder.Interrupted as stop:
+except errors.Interrupted as stop:
     print(stop)
     sys.exit(130)
 """

@@ -97,7 +97,7 @@ def test_a_full_disk_costs_one_line_that_says_what_is_kept_and_the_run_goes_on(
     code, said = met(tmp_path, tree, kind, step)
     assert code == 2, said
     line = said.splitlines()[0]
-    assert line.startswith(f"RunError: {tmp_path / 'run'}: ")
+    assert line.startswith(f"FailedOutside: {tmp_path / 'run'}: ")
     assert line.endswith(f"; kept: {kept}, and continue with --resume")
     resumed = drive(tmp_path, tree, "none", "--resume")
     assert resumed.returncode == 0, resumed.stderr[-2000:]

@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 import tiny_folder
 from trimtab import cli
 from trimtab.common import failures
+from trimtab.common.errors import FailedOutside
 from trimtab.runs.parse import parse
 from trimtab.runs.run import run
-from trimtab.runs.run_folder import RunError
 from trimtab.train.base import ObjectiveLoop
 
 
@@ -97,7 +97,7 @@ def test_the_traceback_is_shown_on_request(trimtab, files, tmp_path, monkeypatch
     raising(monkeypatch, MemoryError())
     monkeypatch.setenv("TRIMTAB_TRACEBACK", "1")
     monkeypatch.setattr(sys, "argv", ["trimtab", "train", str(recipe(files, tmp_path))])
-    with pytest.raises(RunError, match="out of memory"):
+    with pytest.raises(FailedOutside, match="out of memory"):
         cli.main()
 
 
@@ -116,7 +116,7 @@ def test_an_error_of_a_tracker_names_it(files, tmp_path, monkeypatch):
     monkeypatch.setattr(ObjectiveLoop, "training_step", lambda *args, **kwargs: tracker.log())
     made = parse(json.loads(recipe(files, tmp_path).read_text()), "test", "run")
     with pytest.raises(
-        RunError, match="tracker failed: LookupError: no such project; kept: no checkpoint is written yet"
+        FailedOutside, match="tracker failed: LookupError: no such project; kept: no checkpoint is written yet"
     ):
         run(made)
 

@@ -15,10 +15,9 @@ from trimtab.common import user_code
 from trimtab.models.loading import load_model
 from trimtab.rewards.verifiable import load
 from trimtab.runs import run as runs
-from trimtab.runs.folder import check_signature
+from trimtab.runs.folder import RunError, check_signature
 from trimtab.runs.parse import parse
 from trimtab.runs.recipe import Recipe
-from trimtab.runs.run_folder import RunError
 
 OWN = """
 from judging import share

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from trimtab.common.errors import Interrupted
+from trimtab.common import failures
+from trimtab.common.errors import FailedOutside, Interrupted
 from trimtab.common.files import write_atomic, write_together
 from trimtab.common.workdir import Workdir, WorkdirError, command_of, read_signature
-from trimtab.runs.run_folder import RunError, is_new
+from trimtab.runs.folder import RunError, is_new
 
 
 def folder(tmp_path, command="collect", **how) -> Workdir:
@@ -72,7 +73,7 @@ def test_the_workdir_of_another_command_is_refused_by_name_also_with_force(tmp_p
 
 def test_a_run_does_not_begin_in_the_workdir_of_another_command(tmp_path):
     work(folder(tmp_path), {"model": "m"}, 2)
-    with pytest.raises(RunError, match="holds what `trimtab collect` wrote; choose another with output=FOLDER"):
+    with pytest.raises(RunError, match="holds what `trimtab collect` wrote; choose another output=FOLDER"):
         is_new(tmp_path / "out", resume=False)
 
 
@@ -81,6 +82,31 @@ def test_work_that_has_kept_nothing_leaves_nothing(tmp_path, error):
     with pytest.raises((Interrupted, ValueError)):
         work(folder(tmp_path), {"model": "m"}, 0, error)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_others_stay_where_the_folder_is_refused(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "rows.jsonl").write_text("mine\n")
+    with pytest.raises(WorkdirError, match=r"holds rows\.jsonl and no signature\.txt; add --force"):
+        work(folder(tmp_path), {"model": "m"}, 1)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["rows.jsonl"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), RuntimeError("CUDA error: no device")])
+def test_what_fails_outside_is_told_with_what_is_kept(tmp_path, error):
+    said = r"out: (input/output|CUDA) error.*; mend that first; 2 rows are in .*rows\.jsonl: the same command goes on"
+    with pytest.raises(FailedOutside, match=said) as raised:
+        work(folder(tmp_path), {"model": "m"}, 2, error)
+    assert failures.comes_from_outside(raised.value)
+    assert raised.value.__cause__ is error
+
+
+def test_a_mistake_of_the_code_stays_what_it_is_with_a_note_of_what_is_kept(tmp_path):
+    with pytest.raises(ZeroDivisionError) as raised:
+        work(folder(tmp_path), {"model": "m"}, 2, ZeroDivisionError())
+    assert [f"{tmp_path}/out: have that mended first; 2 rows are in" in note for note in raised.value.__notes__] == [
+        True
+    ]
 
 
 def test_what_was_there_before_stays_when_a_resumed_work_fails(tmp_path):
@@ -93,7 +119,7 @@ def test_what_was_there_before_stays_when_a_resumed_work_fails(tmp_path):
 
 def test_a_full_disk_leaves_whole_lines_and_says_what_is_kept(tmp_path, monkeypatch):
     one, said = folder(tmp_path), r"out: no space left.*make room first; 2 rows are in .*the same command"
-    with pytest.raises(WorkdirError, match=said), one.open():
+    with pytest.raises(FailedOutside, match=said), one.open():
         one.sign({"model": "m"})
         lines = one.records("rows.jsonl", "id", what="rows")
         lines.append([{"id": 0}, {"id": 1}])

@@ -12,13 +12,12 @@ from trimtab.commands.show import ShowSettings
 from trimtab.commands.show import main as show
 from trimtab.core import Method
 from trimtab.methods import UnknownMethod
-from trimtab.runs.folder import check_signature
+from trimtab.runs.folder import RunError, check_signature
 from trimtab.runs.job import load_job
 from trimtab.runs.parse import parse
 from trimtab.runs.policy import Shared
 from trimtab.runs.recipe import RecipeError
 from trimtab.runs.run import run
-from trimtab.runs.run_folder import RunError
 
 PENALTY = '''"""Confidence penalty: less sure of everything."""
 

@@ -332,10 +332,17 @@ MISTAKES = [
     ),
     Mistake(
         "workdir: another signature is taken for the same",
-        "common.workdir:Workdir._compare",
-        "key not in skipped",
-        "key in skipped",
+        "common.workdir:differences",
+        "before.get(key) != now.get(key)",
+        "before.get(key) == now.get(key)",
         ("common/test_workdir.py::test_another_signature_is_refused_by_its_line",),
+    ),
+    Mistake(
+        "workdir: files that lay there before are taken away with what was begun",
+        "common.workdir:Workdir.open",
+        "not any(map(Path.exists, self._made()))",
+        "any(map(Path.exists, self._made()))",
+        ("common/test_workdir.py::test_files_of_others_stay_where_the_folder_is_refused",),
     ),
     Mistake(
         "workdir: what a full disk took of a line stays",

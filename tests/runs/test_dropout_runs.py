@@ -11,10 +11,9 @@ from rich.console import Console
 from transformers import AutoConfig
 
 import tiny_folder
-from trimtab.runs.folder import check_folder
+from trimtab.runs.folder import RunError, check_folder
 from trimtab.runs.parse import parse
 from trimtab.runs.run import run
-from trimtab.runs.run_folder import RunError
 
 QUIET = Console(quiet=True)
 

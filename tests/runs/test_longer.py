@@ -9,10 +9,10 @@ from rich.console import Console
 import tiny_folder
 from tiny_runs import drive, events, same_weights
 from trimtab import report
+from trimtab.runs.folder import RunError
 from trimtab.runs.longer import TooLong
 from trimtab.runs.parse import parse
 from trimtab.runs.run import run
-from trimtab.runs.run_folder import RunError
 
 QUIET = Console(quiet=True)
 CONSTANT = {"lr_scheduler_type": "constant", "logging_steps": 1}

@@ -15,10 +15,10 @@ from trimtab.models.forward import add_objective_forward
 from trimtab.models.identity_layer import bypass, identity_layer, insert_identity_layer
 from trimtab.models.loading import load_model
 from trimtab.runs import job, saving
+from trimtab.runs.folder import RunError
 from trimtab.runs.parse import parse
 from trimtab.runs.recipe import Cut
 from trimtab.runs.run import run
-from trimtab.runs.run_folder import RunError
 
 QUIET = Console(quiet=True)
 IDS = torch.arange(12)[None] * 3

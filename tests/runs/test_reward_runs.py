@@ -23,9 +23,9 @@ from trimtab.models.loading import load_model
 from trimtab.models.scalar_head import with_scalar_head
 from trimtab.models.student import keep_layers
 from trimtab.runs import run as runs
+from trimtab.runs.folder import RunError
 from trimtab.runs.parse import parse
 from trimtab.runs.recipe import Recipe
-from trimtab.runs.run_folder import RunError
 from trimtab.signals.columns import Column
 from trimtab.signals.reward_model import load_reward_model
 

@@ -14,8 +14,8 @@ from trimtab.data.sources import DataError
 from trimtab.data.tasks import prepare_tasks
 from trimtab.rewards.verifiable import RewardError
 from trimtab.runs import run as runs
+from trimtab.runs.folder import RunError
 from trimtab.runs.recipe import RecipeError
-from trimtab.runs.run_folder import RunError
 from trimtab.signals.reward_model import RewardModelError
 from trimtab.train.rollouts import RolloutError
 

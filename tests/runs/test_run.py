@@ -24,12 +24,11 @@ from trimtab.common.locks import writing
 from trimtab.models import loading
 from trimtab.runs import run as runs
 from trimtab.runs.budget import seconds_per_step
-from trimtab.runs.folder import check_folder
+from trimtab.runs.folder import RunError, check_folder
 from trimtab.runs.job import load_job
 from trimtab.runs.parse import parse
 from trimtab.runs.policy import Shared, make_policy
-from trimtab.runs.run import execute, run, run_stages
-from trimtab.runs.run_folder import RunError
+from trimtab.runs.run import run, run_stages
 from trimtab.train import checkpoints
 from trimtab.train.checkpoints import CheckpointError
 
@@ -195,17 +194,16 @@ def test_a_later_process_of_one_launch_does_not_trip_over_what_the_first_one_has
     assert check_folder(finished, recipe(files, finished), resume=True) == "finished"
 
 
-def test_of_two_processes_that_begin_the_same_run_at_once_one_is_refused(files, tmp_path):
-    """Both find no folder, and load; the second one comes to it when the first has begun, or has ended."""
+def test_of_two_processes_that_begin_the_same_run_at_once_one_is_refused_and_leaves_nothing(files, tmp_path):
     made = recipe(files, tmp_path / "run", training={"max_steps": 2})
-    first, second = (load_job(made, Shared(), QUIET) for _ in range(2))
     (tmp_path / "run").mkdir()
     with writing(tmp_path / "run", "another run", "wait"), pytest.raises(RunError, match="is being written by another"):
-        execute(second, tmp_path / "run", resume=False, console=QUIET)
-    execute(first, tmp_path / "run", resume=False, console=QUIET)
+        run(made, console=QUIET)
+    assert list((tmp_path / "run").iterdir()) == []
+    run(made, console=QUIET)
     stamp = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     with pytest.raises(RunError, match="holds this run, finished"):
-        execute(second, tmp_path / "run", resume=False, console=QUIET)
+        run(made, console=QUIET)
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == stamp
 
 

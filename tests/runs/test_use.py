@@ -9,10 +9,10 @@ from rich.console import Console
 
 import tiny_folder
 from tiny_runs import events, same_weights
+from trimtab.runs.folder import RunError
 from trimtab.runs.parse import load_recipe, parse
 from trimtab.runs.recipe import RecipeError, Stages, dump
 from trimtab.runs.run import run, run_stages
-from trimtab.runs.run_folder import RunError
 from trimtab.runs.shipped import shipped
 
 QUIET = Console(quiet=True)

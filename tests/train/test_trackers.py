@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 import tiny_folder
-from trimtab.runs.folder import Interrupted
+from trimtab.common.errors import Interrupted
 from trimtab.runs.parse import parse
 from trimtab.runs.run import run
 

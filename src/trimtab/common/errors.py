@@ -11,6 +11,11 @@ class UserError(ValueError):
     way out. The command line prints it and ends with exit code 2; every other exception is a fault of trimtab."""
 
 
+class FailedOutside(UserError):
+    """The machine, a disk, a library or a tracker has failed and nobody made a mistake; the message says what of the
+    work is kept, and the command line how to see where it failed."""
+
+
 class Interrupted(Exception):
     """A Ctrl-C ended the work; the message says what is kept and how it goes on."""
 

@@ -6,6 +6,7 @@ import traceback
 from pathlib import Path
 
 from trimtab.common.disk import FULL, reason
+from trimtab.common.errors import FailedOutside
 
 MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "DefaultCPUAllocator", "std::bad_alloc")
 MACHINE = (
@@ -47,7 +48,7 @@ def said(error: BaseException) -> str | None:
         return f"out of memory ({text or 'of the machine'}): {LESS_MEMORY}"
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
-        room = "; make room" if error.errno in FULL else ""
+        room = "; make room" if is_full(error) else ""
         return f"{place}{reason(error, Path(str(error.filename)))}{room}"
     if (number := RUST.search(text)) is not None:
         return f"{text}; make room" if int(number[1]) in FULL else text
@@ -59,10 +60,14 @@ def said(error: BaseException) -> str | None:
     return None
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether a disk has no room."""
+    return isinstance(error, OSError) and error.errno in FULL
+
+
 def comes_from_outside(error: BaseException) -> bool:
-    """Whether an error was raised by a library and not found by a check, or stands for one that ended a run."""
-    ended = type(error).__name__ == "RunError" and isinstance(error.__cause__, Exception)
-    return (ended and not isinstance(error.__cause__, ValueError)) or _package(error) not in ("trimtab", None)
+    """Whether an error was raised by a library, or stands for one that ended the work, and was not found by a check."""
+    return isinstance(error, FailedOutside) or _package(error) not in ("trimtab", None)
 
 
 def _holds(text: str, words: tuple[str, ...]) -> bool:

@@ -4,16 +4,19 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 _LENGTH = 16
 
 
-def of_model(model: nn.Module) -> str:
+def of_model(model: "nn.Module") -> str:
     """Of every byte of the weights, their names and dtypes."""
+    import torch
+
     digest = hashlib.blake2b(digest_size=_LENGTH // 2)
     for name, kept in sorted(model.state_dict().items()):
         tensor: Any = _read(model, name, kept)
@@ -22,7 +25,7 @@ def of_model(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _read(model: nn.Module, name: str, tensor: torch.Tensor) -> torch.Tensor:
+def _read(model: "nn.Module", name: str, tensor: "torch.Tensor") -> "torch.Tensor":
     """A weight that a device map has left on disk or in memory until its layer runs; any other as it is."""
     if tensor.device.type != "meta":
         return tensor

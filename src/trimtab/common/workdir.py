@@ -1,17 +1,17 @@
 """Where a long command writes: made or resumed, by one process at a time, whole or not at all."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trimtab.common import processes
-from trimtab.common.disk import FULL, check_writable, made, reason
-from trimtab.common.errors import Interrupted, UserError
+from trimtab.common import failures, processes
+from trimtab.common.disk import check_writable, made, reason
+from trimtab.common.errors import FailedOutside, Interrupted, OutputClosed, Unanswered, UserError
 from trimtab.common.files import JsonLines, write_atomic
 from trimtab.common.locks import writing
 
-SIGNATURE = "signature.txt"
+SIGNATURE, RECIPE = "signature.txt", "recipe.yaml"
 LOOSE = frozenset({"trimtab", "versions", "hardware", "python"})
 """lines of a signature that may differ when work is resumed"""
 
@@ -30,6 +30,7 @@ class Workdir:
         is_file: whether the place is a file.
         option: how another place is chosen.
         force: what the command made there before is replaced.
+        error: to raise where the place cannot be used.
     """
 
     def __init__(
@@ -41,11 +42,12 @@ class Workdir:
         is_file: bool = False,
         option: str = "another --out",
         force: bool = False,
+        error: type[UserError] = WorkdirError,
     ):
         self.place, self.command, self.names, self.force = place, command, tuple(names), force
         self.way_out = f"{'add --force to replace it or ' * (not force)}choose {option}"
         self.elsewhere = f"choose {option}"
-        self.is_file = is_file
+        self.is_file, self.error = is_file, error
         self.lines: list[JsonLines] = []
         self.fresh = False
 
@@ -63,63 +65,78 @@ class Workdir:
         if self.is_file:
             there = next((one for one in (self.place, *map(self.path, self.names)) if one.exists()), None)
             if there is not None and not self.force:
-                raise WorkdirError(f"{there} exists; {self.way_out}")
-            check_writable(self.place.parent, WorkdirError, self.elsewhere, shown=self.place)
+                raise self.error(f"{there} exists; {self.way_out}")
+            check_writable(self.place.parent, self.error, self.elsewhere, shown=self.place)
             return
         if (other := command_of(self.place)) not in (None, self.command):
-            raise WorkdirError(f"{self.place} holds what `trimtab {other}` wrote; {self.elsewhere}")
-        check_writable(self.place, WorkdirError, self.elsewhere)
+            raise self.error(f"{self.place} holds what `trimtab {other}` wrote; {self.elsewhere}")
+        check_writable(self.place, self.error, self.elsewhere)
 
     @contextmanager
-    def open(self, kept: Callable[[], str] | None = None) -> Iterator["Workdir"]:
+    def open(self, kept: Callable[[str], str] | None = None) -> Iterator["Workdir"]:
         """Within, this process alone writes there. What was begun and kept nothing is taken away on an error.
 
         Args:
-            kept: words for what is kept; of the lines that were opened if not given.
+            kept: what is to be done first, if anything -> words for that, what is kept, and how it goes on; of the
+                lines that were opened if not given.
 
         Raises:
-            WorkdirError: where another process writes, and where the disk fails, with what is kept.
+            error: (see above) where another process writes.
+            FailedOutside: where a disk, the machine or a library fails, with what is kept. A mistake of the code stays
+                what it is, with a note of that.
             Interrupted: after a Ctrl-C, with what is kept.
         """
         kept = kept or self._kept
-        folder = self.place.parent if self.is_file else self.place
-        with made(folder), self.lock():
+        lock = writing(self.place, "another process", f"wait for it, or {self.elsewhere}", self.error)
+        with made(self.place.parent if self.is_file else self.place), lock:
             try:
                 self.check()  # another process may have written there since
-                self.fresh = not self.is_file and not (self.place / SIGNATURE).exists()
+                self.fresh = not self.is_file and processes.rank() == 0 and not any(map(Path.exists, self._made()))
                 yield self
             except KeyboardInterrupt:
                 self._tidy()
-                raise Interrupted(f"stopped; {kept()}") from None
-            except OSError as failed:
-                if failed.filename is None or not Path(str(failed.filename)).is_relative_to(self.place.parent):
-                    raise
+                raise Interrupted(f"stopped; {kept('')}") from None
+            except (UserError, Interrupted, Unanswered, OutputClosed, BrokenPipeError):  # say themselves what is wrong
                 self._tidy()
-                then = "make room" if failed.errno in FULL else "mend that"
-                said = f"{self.place}: {reason(failed, self.place)}; {then} first; {kept()}"
-                raise WorkdirError(said) from failed
+                raise
+            except Exception as failed:
+                self._tidy()
+                said = reason(failed, self.place) if isinstance(failed, OSError) else failures.said(failed)
+                if said is None:
+                    failed.add_note(f"{self.place}: {kept('have that mended')}")
+                    raise
+                said, room, _ = said.partition("; make room")
+                first = "make room" if room or failures.is_full(failed) else "mend that"
+                raise FailedOutside(f"{self.place}: {said}; {kept(first)}") from failed
             except BaseException:
                 self._tidy()
                 raise
 
-    def lock(self, error: type[UserError] = WorkdirError) -> AbstractContextManager:
-        """Within, this process alone writes there."""
-        return writing(self.place, "another process", f"wait for it, or {self.elsewhere}", error)
-
-    def _kept(self) -> str:
+    def _kept(self, first: str) -> str:
         found = [f"{len(one)} {one.what} are in {one.path}" for one in self.lines if len(one)]
         nothing = f"nothing of {self.place} is kept: give the same command again"
-        return f"{', '.join(found)}: the same command goes on" if found else nothing
+        said = f"{', '.join(found)}: the same command goes on" if found else nothing
+        return f"{first} first; {said}" if first else said
 
     def _tidy(self) -> None:
         """Of work that was begun now and has kept nothing, nothing stays."""
-        if any(len(one) for one in self.lines):
+        if any(len(one) for one in self.lines) or (self.place / RECIPE).exists():
             return
         for one in self.lines:
             one.path.unlink(missing_ok=True)
         if self.fresh:
-            for name in (SIGNATURE, *self.names):
-                (self.place / name).unlink(missing_ok=True)
+            self._clear()
+
+    def _made(self) -> list[Path]:
+        return [self.place / SIGNATURE, *map(self.path, self.names)]
+
+    def _clear(self) -> None:
+        """Take away what the command made in the folder; of folders, those that are empty."""
+        for path in self._made():
+            if not path.is_dir():
+                path.unlink(missing_ok=True)
+            elif not any(path.iterdir()):
+                path.rmdir()
 
     def sign(self, signature: Mapping[str, str], loose: Collection[str] = ()) -> None:
         """Say what the work depends on; a folder holds the work of one signature.
@@ -133,23 +150,17 @@ class Workdir:
                 signature.
         """
         if self.force:
-            for name in (SIGNATURE, *self.names):
-                (self.place / name).unlink(missing_ok=True)
+            self._clear()
         before = read_signature(self.place)
-        if before is None and (there := next((name for name in self.names if (self.place / name).exists()), None)):
-            raise WorkdirError(f"{self.place} holds {there} and no {SIGNATURE}; {self.way_out}")
+        if before is None and (there := next((name for name in self.names if self.path(name).exists()), None)):
+            raise self.error(f"{self.place} holds {there} and no {SIGNATURE}; {self.way_out}")
         if before is not None:
-            self._compare(before, signature, {"command", *LOOSE, *loose})
-        write_signature(self.place, self.command, signature)
-
-    def _compare(self, before: Mapping[str, str], signature: Mapping[str, str], skipped: Collection[str]) -> None:
-        now = {key: _line(value) for key, value in signature.items()}
-        for key in {**now, **before}:
-            if key not in skipped and before.get(key) != now.get(key):
-                raise WorkdirError(
-                    f"{self.place} holds other work of `trimtab {self.command}`: its {key} is {before.get(key)}, and "
-                    f"now {now.get(key)}; {self.way_out}"
+            for key, was, now in differences(before, signature, loose):
+                raise self.error(
+                    f"{self.place} holds other work of `trimtab {self.command}`: its {key} is {was}, and now {now}; "
+                    f"{self.way_out}"
                 )
+        write_signature(self.place, self.command, signature)
 
     def write(self, name: str, text: str | Iterable[str]) -> Path:
         """A file of the folder, whole or not at all."""
@@ -161,7 +172,7 @@ class Workdir:
         Raises:
             WorkdirError: where a line is no row with these keys.
         """
-        found = JsonLines(self.path(name), *keys, what=what, error=WorkdirError)
+        found = JsonLines(self.path(name), *keys, what=what, error=self.error)
         self.lines.append(found)
         return found
 
@@ -175,6 +186,19 @@ def read_signature(folder: Path) -> dict[str, str] | None:
     return dict(line.split(": ", 1) for line in lines if ": " in line)
 
 
+def differences(
+    before: Mapping[str, str], signature: Mapping[str, Any], loose: Collection[str] = ()
+) -> list[tuple[str, str | None, str | None]]:
+    """Lines in which a stored signature is another: key, value there and value now, None where there is no such line.
+
+    Args:
+        loose: lines that may differ, besides `LOOSE`.
+    """
+    now = {key: _line(value) for key, value in signature.items()}
+    keys = [key for key in {**now, **before} if key not in {"command", *LOOSE, *loose}]
+    return [(key, before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)]
+
+
 def write_signature(folder: Path, command: str, signature: Mapping[str, Any]) -> None:
     lines = {"command": command, **signature}
     write_atomic(folder / SIGNATURE, "".join(f"{key}: {_line(value)}\n" for key, value in lines.items()))
@@ -186,6 +210,6 @@ def _line(value: Any) -> str:
 
 def command_of(folder: Path) -> str | None:
     """The command whose work a folder holds; None where that cannot be told."""
-    if (folder / "recipe.yaml").is_file():
+    if (folder / RECIPE).is_file():
         return "train"
     return (read_signature(folder) or {}).get("command")

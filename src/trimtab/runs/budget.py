@@ -12,11 +12,10 @@ from rich.console import Console
 from trimtab.common.progress import watched
 from trimtab.common.terminal import say
 from trimtab.data.collate import length_sorted
-from trimtab.runs.folder import stored_recipe
+from trimtab.runs.folder import RunError, stored_recipe
 from trimtab.runs.job import Job, load_job, move_frozen
 from trimtab.runs.policy import Shared
 from trimtab.runs.recipe import Recipe, Stages
-from trimtab.runs.run_folder import RunError
 from trimtab.signals.base import call_plan
 from trimtab.train import checkpoints, settings
 from trimtab.train.budget import Budget

@@ -9,8 +9,8 @@ from trimtab.data.sources import check_there as check_rows
 from trimtab.decoding import check_name as check_decoding
 from trimtab.evals.suites import check_name as check_suite
 from trimtab.models.places import check_there as check_model
+from trimtab.runs.folder import is_new
 from trimtab.runs.recipe import FROZEN, STORED, Recipe, RecipeError
-from trimtab.runs.run_folder import is_new
 
 
 class AskError(UserError):

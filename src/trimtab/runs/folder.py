@@ -1,26 +1,79 @@
-"""The run folder: fresh, resumed or finished; and what is kept when a run fails."""
+"""The run folder: fresh, resumed or finished, told before torch is imported; what a run keeps when it fails."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from trimtab import __version__, methods
-from trimtab.common import failures, processes, user_code, workdir
-from trimtab.common.disk import FULL, reason
-from trimtab.common.errors import Interrupted, UserError
-from trimtab.common.locks import holder
-from trimtab.runs import longer
+from trimtab.common import processes, user_code
+from trimtab.common.disk import TRIED, reason
+from trimtab.common.errors import UserError
+from trimtab.common.locks import holder, lock_path
+from trimtab.common.workdir import RECIPE, SIGNATURE, Workdir, differences, read_signature
 from trimtab.runs.recipe import Recipe, dump
-from trimtab.runs.run_folder import RunError, is_new
 from trimtab.train import checkpoints
-from trimtab.train.events import EventLog
+
+ANOTHER = "choose another output=FOLDER"
+LENGTHS = frozenset({"training.max_steps", "training.num_train_epochs"})
+"""keys of a recipe that say how long it trains"""
 
 
-def alone(folder: Path) -> AbstractContextManager:
-    return workdir.Workdir(folder, "train", option="another output=FOLDER").lock(RunError)
+class RunError(UserError):
+    """A run folder that cannot be used for this run, or a run that cannot be carried out."""
+
+
+def workdir(folder: Path) -> Workdir:
+    names = ("metrics.jsonl", "samples.jsonl", "checkpoints")
+    return Workdir(folder, "train", names, option="another output=FOLDER", error=RunError)
+
+
+def is_new(folder: Path, resume: bool) -> bool:
+    """Whether a run begins there; False where it holds one.
+
+    Raises:
+        RunError: for a folder that holds something else, cannot be written, or holds nothing to resume.
+    """
+    if not _holds_something(folder):
+        if resume:
+            raise RunError(f"there is no run in {folder} to resume; leave out --resume")
+        workdir(folder).check()
+        return True
+    if (folder / RECIPE).is_file():
+        return False
+    if folder.is_dir():
+        if _was_barely_begun(folder):
+            return True
+        workdir(folder).check()  # says whose it is
+    raise RunError(f"{folder} exists and is no run folder; {ANOTHER}")
+
+
+def _holds_something(folder: Path) -> bool:
+    """Whether it is there and not empty; asked once, for another process may make it meanwhile, or take it away.
+
+    Raises:
+        RunError: for a name that no folder can have.
+    """
+    try:
+        return bool(_names(folder))
+    except (FileNotFoundError, NotADirectoryError) as failed:
+        return not isinstance(failed, FileNotFoundError) and folder.exists()
+    except OSError as failed:
+        raise RunError(f"{folder} cannot be a run folder: {reason(failed, folder)}; {ANOTHER}") from None
+
+
+def _names(folder: Path) -> set[str]:
+    """What is in it, besides the lock and what `check_writable` tries."""
+    names = {path.name for path in folder.iterdir()} - {lock_path(folder).name}
+    return {name for name in names if not name.startswith(TRIED)}
+
+
+def _was_barely_begun(folder: Path) -> bool:
+    """A run that was killed before its recipe was written; there is nothing in it to lose."""
+    ours = {"signature.txt", "signature.txt.part", "recipe.yaml.part", "metrics.jsonl", "checkpoints"}
+    names = _names(folder)
+    return "checkpoints" in names and names <= ours and not list((folder / "checkpoints").iterdir())
 
 
 def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] | str | None:
@@ -33,32 +86,34 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] |
         return None
     if is_new(folder, resume):
         return None
-    stored = stored_recipe(folder / "recipe.yaml")
+    stored = stored_recipe(folder / RECIPE)
     asked = yaml.safe_load(dump(recipe))
-    different = differences(stored, asked)
-    is_longer = recipe.minutes is None and longer.only_longer({key for key, _, _ in different})
+    different = other_keys(stored, asked)
+    is_longer = recipe.minutes is None and bool(different) and LENGTHS.issuperset(key for key, _, _ in different)
     if is_longer and resume:
-        stored["training"] = longer.with_lengths(stored["training"], asked["training"])
-        stored["is_longer"] = True
+        lengths = {key.partition(".")[2] for key in LENGTHS}
+        kept = {key: value for key, value in stored["training"].items() if key not in lengths}
+        now = {key: value for key, value in asked["training"].items() if key in lengths}
+        stored |= {"training": {**kept, **now}, "is_longer": True}
     elif different:
         key, was, now = different[0]
         raise RunError(
             f"{folder} holds a run of another recipe ({key} is {was} there and {now} here"
-            f"{f', and {len(different) - 1} more differ' if len(different) > 1 else ''}); choose another output=FOLDER"
+            f"{f', and {len(different) - 1} more differ' if len(different) > 1 else ''}); {ANOTHER}"
             f"{', or add --resume to train it further' if is_longer else ''}"
         )
     if not is_longer and is_finished(folder):
         if resume:
             return "finished"
-        raise RunError(f"{folder} holds this run, finished; see {folder}/report.html or choose another output=FOLDER")
+        raise RunError(f"{folder} holds this run, finished; see {folder}/report.html or {ANOTHER}")
     if not resume:
         if (now := holder(folder)) is not None:
-            raise RunError(f"{folder} {now}; wait for it, or choose another output=FOLDER")
-        raise RunError(f"{folder} holds this run, unfinished; add --resume to continue or choose another output=FOLDER")
+            raise RunError(f"{folder} {now}; wait for it, or {ANOTHER}")
+        raise RunError(f"{folder} holds this run, unfinished; add --resume to continue or {ANOTHER}")
     checkpoints.check(folder / "checkpoints")
-    if not (folder / "signature.txt").is_file():
+    if not (folder / SIGNATURE).is_file():
         raise RunError(
-            f"{folder}/signature.txt is missing, by which models and rows are held against those that the run began "
+            f"{folder}/{SIGNATURE} is missing, by which models and rows are held against those that the run began "
             "with; put it back, or start anew with output=FOLDER"
         )
     return stored
@@ -66,33 +121,48 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] |
 
 def is_finished(folder: Path) -> bool:
     """Whether the run has ended, and nothing has gone on with it since."""
+    from trimtab.train.events import EventLog  # imports torch
+
     ends = [event["event"] for event in EventLog(folder).events() if event["event"] in ("finished", "resume")]
     return ends[-1:] == ["finished"] and (folder / "report.html").exists()
 
 
 def stored_recipe(path: Path) -> dict[str, Any]:
+    """The recipe of a run, with the options that its method has got since an earlier version stored it.
+
+    Raises:
+        RunError: for a file that is none.
+    """
     try:
         stored = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} is no recipe of a run; choose another output=FOLDER") from error
+    except (yaml.YAMLError, UnicodeDecodeError):
+        stored = None
     if not isinstance(stored, dict) or not {"method", "models", "data", "training"} <= stored.keys():
-        raise RunError(f"{path} is no recipe of a run; choose another output=FOLDER")
-    stored["options"] = _with_later_options(stored)
+        raise RunError(f"{path} is no recipe of a run; {ANOTHER}")
+    options = stored.get("options") or {}
+    try:
+        stored["options"] = {**methods.load(stored["method"]).config().model_dump(), **options}
+    except methods.UnknownMethod:  # the recipe that is held against it is of another
+        stored["options"] = options
     return stored
 
 
-def _with_later_options(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a recipe that an earlier version stored, with those that the method has got since then at their
-    defaults."""
-    options = stored.get("options") or {}
-    try:
-        return {**methods.load(stored["method"]).config().model_dump(), **options}
-    except methods.UnknownMethod:  # the recipe that is held against it is of another
-        return options
+def other_lines(
+    folder: Path,
+    signature: Mapping[str, str],
+    loose: Collection[str] = (),
+    read: Callable[[str, str], str] = lambda key, value: value,
+) -> list[tuple[str, str | None, str | None]]:
+    """Lines of a run's signature that are others now; options were compared with the recipe.
 
-
-CODE = ("reward", "code")
-"""Lines that tell the files of a user's code; what is rewarded was compared with the recipe."""
+    Args:
+        loose: lines that may differ.
+        read: (key, value) of a line -> what is compared of it.
+    """
+    before, now = (
+        {key: read(key, value) for key, value in lines.items()} for lines in (read_signature(folder) or {}, signature)
+    )
+    return differences(before, now, {"options", *loose})
 
 
 def check_signature(folder: Path, signature: Mapping[str, str], edited: bool) -> str:
@@ -104,16 +174,15 @@ def check_signature(folder: Path, signature: Mapping[str, str], edited: bool) ->
     Raises:
         RunError: naming the first line that differs.
     """
-    stored = workdir.read_signature(folder) or {}
-    for key, now in signature.items():
-        if key in workdir.LOOSE | {"options"} or stored.get(key) == now:  # options were compared with the recipe
-            continue
-        if key in CODE and signature.get("code", "") != stored.get("code", ""):
-            continue
-        was = f"{key} was {stored.get(key)} and is {now}"
-        raise RunError(f"{folder} cannot be resumed: {was}; put back what has changed or start anew with output=FOLDER")
+    stored = read_signature(folder) or {}
     before, now = stored.get("code", ""), signature.get("code", "")
-    if before == now:
+    code = ("code", "reward") if before != now else ()  # lines that tell the files of a user's code
+    for key, was, is_now in other_lines(folder, signature, code):
+        said = f"{key} was {was} and is {is_now}"
+        raise RunError(
+            f"{folder} cannot be resumed: {said}; put back what has changed or start anew with output=FOLDER"
+        )
+    if not code:
         return ""
     said = f"of its code {user_code.changes(before, now)}"
     if stored.get("trimtab") != __version__:
@@ -126,23 +195,9 @@ def check_signature(folder: Path, signature: Mapping[str, str], edited: bool) ->
     return f"gone on with by other code than it was begun with: {said}"
 
 
-def different_lines(
-    folder: Path, signature: Mapping[str, str], read: Callable[[str, str], str]
-) -> list[tuple[str, str, str]]:
-    """Lines of a stored signature that are others in this one, beside those of the environment.
-
-    Args:
-        read: (key, value) of a stored line -> what is compared of it.
-    """
-    found = {key: read(key, value) for key, value in (workdir.read_signature(folder) or {}).items()}
-    keys = {**found, **signature}.keys() - workdir.LOOSE - {"options", "command"}  # which were compared with the recipe
-    lines = [(key, found.get(key, "none"), signature.get(key, "none")) for key in sorted(keys)]
-    return [line for line in lines if line[1] != line[2]]
-
-
-def differences(stored: dict[str, Any], asked: dict[str, Any]) -> list[tuple[str, str, str]]:
+def other_keys(stored: dict[str, Any], asked: dict[str, Any]) -> list[tuple[str, str, str]]:
     """In what two recipes differ that makes another run: key, value there, value here."""
-    return sorted(_differences(_comparable(stored), _comparable(asked)))
+    return sorted(_other_keys(_comparable(stored), _comparable(asked)))
 
 
 def _comparable(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -154,56 +209,17 @@ def _comparable(recipe: dict[str, Any]) -> dict[str, Any]:
     return {**recipe, "training": training, "data": data, "output": None}
 
 
-def _differences(one: Any, other: Any, at: str = "") -> list[tuple[str, str, str]]:
+def _other_keys(one: Any, other: Any, at: str = "") -> list[tuple[str, str, str]]:
     if isinstance(one, Mapping) and isinstance(other, Mapping):
-        found = []
-        for key in {**one, **other}:
-            found += _differences(one.get(key), other.get(key), f"{at}.{key}" if at else str(key))
-        return found
+        keys = {**one, **other}
+        return [d for key in keys for d in _other_keys(one.get(key), other.get(key), f"{at}.{key}" if at else str(key))]
     return [] if one == other else [(at, str(one), str(other))]
 
 
-@contextmanager
-def telling_what_is_kept(folder: Path) -> Iterator[None]:
-    """What fails in the machine, in a library or a tracker is told with what is kept; a mistake of the code stays what
-    it is, with a note of that.
-
-    Raises:
-        RunError: in place of the first.
-    """
-    try:
-        yield
-    except (UserError, Interrupted):  # says itself what is wrong
-        raise
-    except OSError as failed:
-        if isinstance(failed, ConnectionError) and failed.filename is None:  # no disk
-            raise RunError(f"{folder}: {reason(failed, folder)}; {_how_on(folder)}") from failed
-        room = "make room" if failed.errno in FULL else "mend that"
-        raise RunError(f"{folder}: {reason(failed, folder)}; {_how_on(folder, room)}") from failed
-    except Exception as failed:
-        said = failures.said(failed)
-        if said is None:
-            failed.add_note(f"{folder}: {_how_on(folder, 'have that mended')}")
-            raise
-        what, room, _ = said.partition("; make room")
-        raise RunError(f"{folder}: {what}; {_how_on(folder, 'make room' if room else 'mend that')}") from failed
-
-
-def _how_on(folder: Path, then: str = "mend that") -> str:
-    """What of a run is kept, and how it goes on."""
-    if not (folder / "recipe.yaml").is_file():
+def kept(folder: Path, first: str) -> str:
+    """What of a run is kept, and how it goes on, after what is to be done first."""
+    if not (folder / RECIPE).is_file():
         return "there is nothing of this run to resume: start anew"
     last = checkpoints.last_complete(folder / "checkpoints")
-    kept = "no checkpoint is written yet" if last is None else f"the checkpoint of step {checkpoints.step_of(last)}"
-    return f"kept: {kept}; {then}, and continue with --resume"
-
-
-def take_away(folder: Path) -> None:
-    """A folder in which nothing was begun is no run folder."""
-    for empty in (folder / "checkpoints", folder):
-        if empty.is_dir() and not any(empty.iterdir()):
-            empty.rmdir()
-
-
-def write_signature(folder: Path, signature: Mapping[str, str]) -> None:
-    workdir.write_signature(folder, "train", signature)
+    said = "no checkpoint is written yet" if last is None else f"the checkpoint of step {checkpoints.step_of(last)}"
+    return f"kept: {said}; {f'{first}, and ' if first else ''}continue with --resume"

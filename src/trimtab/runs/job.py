@@ -30,6 +30,7 @@ from trimtab.models.forward import crop_to
 from trimtab.models.masters import train_in_float32
 from trimtab.objectives.reward_models import RewardObjective
 from trimtab.rewards import verifiable as rewards
+from trimtab.runs.folder import RunError
 from trimtab.runs.models import LoadedModels, load_signals
 from trimtab.runs.policy import (
     Shared,
@@ -45,7 +46,6 @@ from trimtab.runs.policy import (
 from trimtab.runs.recipe import FROZEN, STORED, Recipe
 from trimtab.runs.reward_model import check_eval, reward_notes, score_spec
 from trimtab.runs.rows import adopt_run_date, check_asked, check_ids, check_tasks, prepare_pairs, prepare_source
-from trimtab.runs.run_folder import RunError
 from trimtab.runs.signature import dtypes, models_facts, own_code, rewarded, suite_facts
 from trimtab.signals.base import common_vocab, models_of
 from trimtab.signals.frozen import FrozenModel

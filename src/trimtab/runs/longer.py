@@ -1,6 +1,5 @@
 """A run that is made longer after it has ended: where what was trained is what the longer run would have trained."""
 
-from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,26 +8,12 @@ from transformers import get_scheduler
 
 from trimtab.common.errors import UserError
 
-LENGTHS = frozenset({"training.max_steps", "training.num_train_epochs"})
-"""keys of a recipe that say how long it trains"""
 LOOKED_AT = 2000
 """steps at which two schedules are compared"""
 
 
 class TooLong(UserError):
     """A run that cannot be made longer, or is asked to be shorter."""
-
-
-def only_longer(different: Collection[str]) -> bool:
-    """Whether two recipes differ in nothing but their length."""
-    return bool(different) and LENGTHS.issuperset(different)
-
-
-def with_lengths(training: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The stored training arguments with the length that is asked for now."""
-    names = {key.partition(".")[2] for key in LENGTHS}
-    kept = {key: value for key, value in training.items() if key not in names}
-    return {**kept, **{key: asked[key] for key in names if key in asked}}
 
 
 def check(folder: Path, args: Any, was: int, now: int) -> None:

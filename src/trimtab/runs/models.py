@@ -22,9 +22,9 @@ from trimtab.core import (
 from trimtab.data import stored
 from trimtab.models import loading
 from trimtab.models.scalar_head import as_critic
+from trimtab.runs.folder import RunError
 from trimtab.runs.policy import Shared
 from trimtab.runs.recipe import STORED, Recipe
-from trimtab.runs.run_folder import RunError
 from trimtab.signals.auxiliary import ValueModel
 from trimtab.signals.candidates import RewardModelAtCandidates
 from trimtab.signals.columns import Column

@@ -26,8 +26,8 @@ from trimtab.models.identity_layer import bypass, identity_layer, insert_identit
 from trimtab.models.quantised import check_policy
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head
 from trimtab.models.student import asked_layers, keep_layers
+from trimtab.runs.folder import RunError
 from trimtab.runs.recipe import STORED, Cut, Recipe, policy_source
-from trimtab.runs.run_folder import RunError
 from trimtab.signals.frozen import FrozenModel
 
 

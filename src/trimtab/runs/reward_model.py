@@ -4,8 +4,8 @@ from trimtab.core import Plan, Requirements
 from trimtab.data import stored
 from trimtab.data.counts import Prepared
 from trimtab.objectives.reward_models import RewardObjective
+from trimtab.runs.folder import RunError
 from trimtab.runs.recipe import STORED, Recipe, policy_source
-from trimtab.runs.run_folder import RunError
 from trimtab.signals.reward_model import ScoreSpec, score_spec_of
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from transformers import (
 )
 
 from trimtab import methods, report
+from trimtab.common import processes
 from trimtab.common.disk import writing_to
 from trimtab.common.errors import Interrupted
 from trimtab.common.files import write_atomic
 from trimtab.common.terminal import say
+from trimtab.common.workdir import write_signature
 from trimtab.data.sources import load_rows
 from trimtab.report.rollouts import spread
 from trimtab.runs import longer, shared_stages
@@ -30,14 +33,7 @@ from trimtab.runs.budget import (
     seconds_trained,
 )
 from trimtab.runs.evaluation import evaluator
-from trimtab.runs.folder import (
-    alone,
-    check_folder,
-    check_signature,
-    take_away,
-    telling_what_is_kept,
-    write_signature,
-)
+from trimtab.runs.folder import check_folder, check_signature, is_new, kept, workdir
 from trimtab.runs.job import Job, load_job, move_frozen
 from trimtab.runs.policy import Shared, marks
 from trimtab.runs.recipe import STORED, Recipe, Stages, dump
@@ -129,12 +125,10 @@ def _run_one(
         seconds: of training, after which it is ended.
     """
     folder = Path(recipe.output)
-    if isinstance(check_folder(folder, recipe, resume), dict):
-        with alone(folder):
-            return _go_on(recipe, resume, console, shared, fit, notes, seconds, edited)
-    return _go_on(
-        recipe, resume, console, shared, fit, notes, seconds, edited
-    )  # `execute` makes the folder, and locks it
+    if processes.rank() == 0:
+        is_new(folder, resume)
+    with workdir(folder).open(partial(kept, folder)):
+        return _go_on(recipe, resume, console, shared, fit, notes, seconds, edited)
 
 
 def _go_on(
@@ -191,23 +185,7 @@ def _make_longer(folder: Path, job: Job) -> None:
 
 
 def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result:
-    """Train, measure, save. The run folder is created here, when nothing about the recipe can fail any more."""
-    if resume:
-        with telling_what_is_kept(folder):
-            return _execute(job, folder, resume, console)
-    new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with alone(folder), telling_what_is_kept(folder):
-            check_folder(folder, job.recipe, resume)  # another process may have begun it while models were loaded
-            return _execute(job, folder, resume, console)
-    except BaseException:
-        if new:
-            take_away(folder)
-        raise
-
-
-def _execute(job: Job, folder: Path, resume: bool, console: Console) -> Result:
+    """Train, measure, save; nothing about the recipe can fail any more."""
     recipe = job.recipe
     args = settings.build(recipe.training, folder, recipe.seed, job.method.loop)
     log = EventLog(folder)
@@ -337,13 +315,13 @@ def _start(job: Job, folder: Path, log: EventLog, resume: bool, checkpoint: Path
         if job.edited:
             say(console, job.edited)
             log.event("note", checkpoints.step_of(checkpoint) if checkpoint else 0, text=job.edited)
-            write_signature(folder, job.signature)
+            write_signature(folder, "train", job.signature)
         if checkpoint and note:
             say(console, note)
             log.event("note", checkpoints.step_of(checkpoint), text=note)
         return
     log.metrics.unlink(missing_ok=True)  # of a run that was killed before it had begun
-    write_signature(folder, job.signature)
+    write_signature(folder, "train", job.signature)
     method = {
         "name": job.recipe.method,
         "paper": job.method.paper,

@@ -27,10 +27,10 @@ from trimtab.models.adapter_merging import (
 from trimtab.models.adapter_saving import save as save_adapter
 from trimtab.models.masters import back_to_own_dtypes
 from trimtab.models.quantised import is_quantised
+from trimtab.runs.folder import RunError
 from trimtab.runs.job import Job
 from trimtab.runs.policy import method_of, shown
 from trimtab.runs.recipe import dump, policy_source
-from trimtab.runs.run_folder import RunError
 
 
 def save_model(trainer: Any, job: Job, folder: Path) -> list[str]:

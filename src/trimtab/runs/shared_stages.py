@@ -13,7 +13,7 @@ import yaml
 from rich.console import Console
 
 from trimtab.common.terminal import say
-from trimtab.runs.folder import differences, different_lines, is_finished, stored_recipe
+from trimtab.runs.folder import is_finished, other_keys, other_lines, stored_recipe
 from trimtab.runs.job import load_job
 from trimtab.runs.policy import Shared
 from trimtab.runs.recipe import FROZEN, Recipe, dump
@@ -54,8 +54,7 @@ def reused(recipes: Sequence[Recipe], number: int, shared: Shared, console: Cons
     recipe = recipes[number]
     folder = Path(recipe.output)
     job = load_job(recipe, shared, Console(quiet=True))
-    asked = {key: _by_content(key, value) for key, value in job.signature.items()}
-    if other := different_lines(folder, asked, _by_content):
+    if other := other_lines(folder, job.signature, read=_by_content):
         key, was, now = other[0]
         to_own_folder(recipes, number, f"{folder} was made with another {key} ({was} there, {now} here)", console)
         return False
@@ -83,7 +82,7 @@ def to_own_folder(recipes: Sequence[Recipe], number: int, why: str = "", console
 def _another(folder: Path, recipe: Recipe) -> str:
     """In which way a folder holds a run of another recipe, in words; nothing where it is the same one."""
     stored, asked = (_movable(one) for one in (stored_recipe(folder / "recipe.yaml"), yaml.safe_load(dump(recipe))))
-    other = differences(stored, asked)
+    other = other_keys(stored, asked)
     if not other:
         return ""
     key, was, now = other[0]
