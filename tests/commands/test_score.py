@@ -528,16 +528,16 @@ def test_models_that_cannot_score_cost_one_line(trimtab, files, tmp_path):
         return err
 
     rows = files / "pairs.jsonl"
-    assert "is no reward model" in said_of("--model", files / "start", rows)
+    assert "is not a reward model" in said_of("--model", files / "start", rows)
     assert "there is no folder" in said_of("--model", tmp_path / "nowhere", rows)
-    assert "its weights differ" in said_of("--model", files / "ratio", rows, "--reference", files / "ratio")
+    assert "the weights differ" in said_of("--model", files / "ratio", rows, "--reference", files / "ratio")
     gone = said_of("--model", files / "ratio", rows, "--reference", tmp_path / "gone")
     assert "--reference: there is no folder" in gone
     moved = tmp_path / "moved"
     shutil.copytree(files / "ratio", moved)
     record = moved / "trimtab_reward.json"
     record.write_text(json.dumps({**json.loads(record.read_text()), "reference": str(tmp_path / "gone")}))
-    assert "which is not found" in (gone := said_of("--model", moved, rows))
+    assert "was not found" in (gone := said_of("--model", moved, rows))
     assert "--reference PLACE" in gone
     assert "name rows to score" in said_of("--model", files / "ratio")
     assert "name rows to score" in said_of("--model", files / "ratio", rows, "--processbench", tmp_path)

@@ -206,7 +206,7 @@ def test_a_missing_signal_is_named_with_those_that_are_there():
 
 def test_a_signal_that_is_no_table_of_logits_is_named():
     batch = TokenBatch.align(located(2, 5, 20), LABELS, {"advantages": torch.zeros(2)})
-    with pytest.raises(KeyError, match=r"signal 'advantages' has shape \(3,\), which is no table of logits"):
+    with pytest.raises(KeyError, match=r"signal 'advantages' has shape \(3,\), expected logits"):
         batch.logits("advantages")
     with pytest.raises(KeyError, match="this batch holds no logits"):
         _ = TokenBatch.from_labels(LABELS, {"advantages": torch.zeros(3)}).vocab_size

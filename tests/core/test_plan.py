@@ -59,7 +59,7 @@ def test_a_missing_signal_is_named_with_what_is_provided():
 
 
 def test_an_objective_of_whole_sequences_has_no_mean_over_tokens():
-    with pytest.raises(PlanError, match="Pairs has one value a sequence: no mean over tokens"):
+    with pytest.raises(PlanError, match="Pairs has one value per sequence, so there is no mean over tokens"):
         Plan(Pairs())
     assert Plan(Pairs(), reduction="sequence_mean").objective.per == "sequence"
 
@@ -138,11 +138,17 @@ def test_values_of_answers_reach_their_tokens():
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        ({"objective": lambda batch: None}, "^function is no Objective; write class function"),
-        ({"objective": Two}, r"^Two is no Objective; write class Two\(Objective\), and give an instance of it$"),
-        ({"objective": Pairs(), "signals": (Two(),), "reduction": "sum"}, "^Two is no Signal; write class Two"),
-        ({"objective": Pairs(), "rollout_signals": (3,), "reduction": "sum"}, "^int is no Signal"),
-        ({"objective": Advantages(), "advantages": Two()}, "^Two is no AdvantageEstimator"),
+        ({"objective": lambda batch: None}, "^function is not a subclass of Objective; write class function"),
+        (
+            {"objective": Two},
+            r"^Two is not a subclass of Objective; write class Two\(Objective\) and pass an instance$",
+        ),
+        (
+            {"objective": Pairs(), "signals": (Two(),), "reduction": "sum"},
+            "^Two is not a subclass of Signal; write class Two",
+        ),
+        ({"objective": Pairs(), "rollout_signals": (3,), "reduction": "sum"}, "^int is not a subclass of Signal"),
+        ({"objective": Advantages(), "advantages": Two()}, "^Two is not a subclass of AdvantageEstimator"),
     ],
 )
 def test_a_part_of_another_kind_is_named_with_the_class_that_it_has_to_have(parts, said):

@@ -545,7 +545,7 @@ def test_an_objective_of_whole_sequences_that_asks_for_logits_is_told():
             return batch.losses(batch.log_softmax().sum(dim=-1))
 
     batch = tokens()
-    with pytest.raises(KeyError, match="no table of logits"):
+    with pytest.raises(KeyError, match="expected logits"):
         fused_loss(Whole(), batch, hidden_states(), Head(linear(), V), weights(batch, "sum", per="sequence"))
 
 

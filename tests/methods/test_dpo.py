@@ -110,7 +110,7 @@ def test_it_starts_at_log_2_when_the_reference_is_a_copy_of_the_policy():
 )
 def test_what_are_no_pairs_is_refused(labels):
     tokens = TokenBatch.align(torch.randn(len(labels), 5, 7), labels)
-    with pytest.raises(ValueError, match="pairs of answers"):
+    with pytest.raises(ValueError, match="needs pairs"):
         DPO(0.1)(tokens.with_signals(reference=tokens.logprobs()))
 
 

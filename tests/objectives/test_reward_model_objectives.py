@@ -178,7 +178,7 @@ def test_simpo_with_the_likelihood_of_the_chosen_answer():
     objective = Pairs("logprob", "mean", partial(bradley_terry, beta=0.2, margin=2.0), nll=1.0)
     assert objective(batch).values[0].item() == pytest.approx(-log(sigma(0.2 * 0.5 - 2)) + 2.0)
     assert objective(batch).metrics["nll"][0].item() == 4
-    with pytest.raises(ValueError, match="where log-probabilities are"):
+    with pytest.raises(ValueError, match="needs log-probabilities"):
         Pairs("scalar", "mean", bradley_terry, nll=1.0)
 
 
@@ -191,7 +191,7 @@ def test_a_tie_counts_half():
 @pytest.mark.parametrize("lengths", [(2, 0), (2, 1, 1)])
 def test_an_empty_answer_and_half_a_pair_are_refused(lengths):
     batch = answers(*lengths, policy=torch.zeros(sum(lengths)))
-    with pytest.raises(ValueError, match="none of them empty"):
+    with pytest.raises(ValueError, match="neither of them empty"):
         q_rm()(batch)
 
 
@@ -258,15 +258,15 @@ def test_late_and_early_weights_have_mean_one_and_grow_and_fall():
 def test_what_is_judged_of_a_whole_answer():
     batch, _ = ratios((2, 1), [0.3, 0.7, 0.2], [1.0, 1.0, 0.0])
     objective = ipvrm()
-    found = objective.judge(batch, token_scores(batch, "ratio"))
+    found = objective.evaluate(batch, token_scores(batch, "ratio"))
     assert found["value"].tolist() == pytest.approx([5, 2])
     assert found["accuracy"].tolist() == [1, 0]
     assert found["brier"].tolist() == pytest.approx([(sigma(5) - 1) ** 2, sigma(2) ** 2], rel=1e-4)
     losses = objective(batch).values.tolist()
     assert found["objective"].tolist() == pytest.approx([(losses[0] + losses[1]) / 2, losses[2]])
     metrics = objective(batch).metrics
-    assert metrics["value_right"][0].item() == pytest.approx(5)
-    assert metrics["value_wrong"][0].item() == pytest.approx(2)
+    assert metrics["value_correct"][0].item() == pytest.approx(5)
+    assert metrics["value_incorrect"][0].item() == pytest.approx(2)
 
 
 # ---------------------------------------------------------------- StepRatings

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from trimtab.rewards import verifiable as rewards
-from trimtab.rewards.judged import NotJudged, which_are_right
+from trimtab.rewards.graded import NotGraded, which_are_correct
 from trimtab.rewards.verifiable import Reward, RewardError, check_rows, load
 
 
@@ -123,9 +123,9 @@ def test_an_asynchronous_function_and_values_for_ones_own_are_refused(tmp_path):
 def test_a_completion_that_a_reward_does_not_judge_has_none(tmp_path):
     assert call(load(own(tmp_path, "return [None, True]")), ["a", "b"]) == [None, 1.0]
     values = [[None, 2.0, float("nan")], [0.5, 5.0, 0.1]]
-    assert which_are_right(values, [3.0, 0.5], ["a", "b", "c"]) == [True, False, False]
-    with pytest.raises(NotJudged, match="no reward judges a completion to 'c'"):
-        which_are_right([[1.0, None]], [1.0], ["a", "c"])
+    assert which_are_correct(values, [3.0, 0.5], ["a", "b", "c"]) == [True, False, False]
+    with pytest.raises(NotGraded, match="no reward grades a completion of 'c'"):
+        which_are_correct([[1.0, None]], [1.0], ["a", "c"])
 
 
 # ---------------------------------------------------------------- what comes back

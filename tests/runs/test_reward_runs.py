@@ -114,7 +114,7 @@ def test_the_folder_of_a_run_is_read_again_as_it_was_trained(finished, kind):
     options = chosen.config.model_validate(KINDS[kind][1])
     given = {name: Column("reference_logprobs", name) for name in chosen.requirements(options).provides}
     objective: Any = chosen.build(options, None, **given).objective
-    judged = objective.judge(batch, scores)
+    judged = objective.evaluate(batch, scores)
     samples = [json.loads(line) for line in (finished[kind] / "samples.jsonl").read_text().splitlines()]
     last = [sample for sample in samples if sample["step"] == 6]
     assert judged["objective"].tolist() == pytest.approx([sample["reward_loss"] for sample in last], rel=1e-4, abs=1e-5)

@@ -82,7 +82,7 @@ def test_several_rewards_of_ones_own_are_weighed_alike_in_training_and_on_held_o
     (tmp_path / "own.py").write_text("def some(prompts, **columns):\n    return [None] * len(prompts)\n")
     made["reward"], made["output"] = f"{tmp_path}/own.py:some", str(tmp_path / "none")
     made["training"].pop("reward_weights")
-    with pytest.raises(ValueError, match="no reward judges a completion to 'count 0'"):
+    with pytest.raises(ValueError, match="no reward grades a completion of 'count 0'"):
         run(made)
 
 
@@ -263,10 +263,10 @@ def test_what_learns_beside_the_policy_is_resumed_too(files, judges, tmp_path, n
 def test_a_reward_model_that_scores_single_tokens_cannot_score_candidates(files, judges, tmp_path):
     made = tree(files, tmp_path / "run", "distrl")
     made["models"]["reward_model"] = judges["q_rm"]
-    with pytest.raises(RewardModelError, match="says nothing of others"):
+    with pytest.raises(RewardModelError, match="only scores the answer's own tokens"):
         run(made)
     made["models"]["reward_model"] = str(files / "teacher")
-    with pytest.raises(RewardModelError, match="is no reward model"):
+    with pytest.raises(RewardModelError, match="is not a reward model"):
         run(made)
 
 

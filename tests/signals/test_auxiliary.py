@@ -276,7 +276,7 @@ def test_batches_of_one_outcome_teach_nothing_and_are_counted():
     assert (found["reward_model_loss"], found["one_outcome"], found["outcome_right"]) == (0, 1, 0.5)
     for p, was in zip(made.model.parameters(), before, strict=True):
         assert torch.equal(p, was)
-    assert made.remarks()[0].startswith("in 1 of 2 batches of completions")
+    assert made.remarks()[0].startswith("in 1 of 2 batches, all completions of each prompt had the same outcome")
     again = online(True)
     again.load_state_dict(made.state_dict())
     assert again.remarks() == made.remarks()

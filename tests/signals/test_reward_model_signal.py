@@ -88,14 +88,14 @@ def test_a_reference_with_other_weights_is_refused_and_one_that_moved_is_found(t
     name = saved(tmp_path)
     tiny.model(seed=5).save_pretrained(tmp_path / "other")
     (tmp_path / "start").rename(tmp_path / "moved")
-    with pytest.raises(RewardModelError, match="its weights differ"):
+    with pytest.raises(RewardModelError, match="the weights differ"):
         load_reward_model(name, reference=str(tmp_path / "other"))
     assert load_reward_model(name, reference=str(tmp_path / "moved")).reference is not None
 
 
 def test_a_language_model_without_the_file_is_no_reward_model(tmp_path):
     saved(tmp_path)
-    with pytest.raises(RewardModelError, match=f"is no reward model: it has no {FILE}"):
+    with pytest.raises(RewardModelError, match=f"is not a reward model: it has no {FILE}"):
         load_reward_model(str(tmp_path / "start"))
 
 
@@ -103,7 +103,7 @@ def test_a_language_model_without_the_file_is_no_reward_model(tmp_path):
 def test_a_file_that_says_something_else_is_named(tmp_path, text):
     name = saved(tmp_path)
     (tmp_path / "rm" / FILE).write_text(text)
-    with pytest.raises(RewardModelError, match=f"{FILE} does not say how to read the model"):
+    with pytest.raises(RewardModelError, match=f"{FILE} does not describe how to read the model"):
         load_reward_model(name)
 
 

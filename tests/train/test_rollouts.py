@@ -15,7 +15,7 @@ from trimtab.decoding._early_exit import early_exit_arguments
 from trimtab.models.forward import add_objective_forward
 from trimtab.objectives.advantages import group_normalised
 from trimtab.objectives.policy_gradient import PolicyGradient, Reinforce
-from trimtab.rewards.judged import NotJudged
+from trimtab.rewards.graded import NotGraded
 from trimtab.train import settings
 from trimtab.train.rollouts import (
     RolloutError,
@@ -418,7 +418,7 @@ def test_the_first_reward_that_judges_an_answer_says_whether_it_is_right(tmp_pat
 
 def test_an_answer_that_no_reward_judges_is_named(tmp_path):
     made = trainer(tmp_path, grpo(), rewards=[lambda prompts, **columns: [None] * len(prompts)])
-    with pytest.raises(NotJudged, match="no reward judges a completion to 'x+': every one returned None"):
+    with pytest.raises(NotGraded, match="no reward grades a completion of 'x+': every one returned None"):
         made.train()
 
 

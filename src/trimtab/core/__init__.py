@@ -1,4 +1,4 @@
-"""The token batch, the reduction and the vocabulary engine: the mathematics every method stands on."""
+"""The token batch, the reduction and the vocabulary engine: the mathematics every method builds on."""
 
 from trimtab.core.batch import IGNORE, Candidates, LazyLogits, TokenBatch, answer_mask, predicting, with_sampled_first
 from trimtab.core.loss import Losses, Objective, Reduction, count, reduce, weights

@@ -1,4 +1,4 @@
-"""Answer tokens of a micro-batch, flattened; the only file in which predictions are shifted against labels."""
+"""Answer tokens of a micro-batch, flattened; the only file that shifts predictions against labels."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ IGNORE = -100
 
 
 def answer_mask(labels: Tensor) -> Tensor:
-    """Where a prediction counts: `mask[b, t]` says that logits[b, t] predict the answer token labels[b, t + 1].
+    """Where a prediction counts: `mask[b, t]` is true if logits[b, t] predict the answer token labels[b, t + 1].
 
     Args:
         labels: [B, T] with -100 at prompt and padding.
 
     Returns:
-        [B, T - 1] bool. The first token of a row is predicted by nothing and never counts.
+        [B, T - 1] bool. Nothing predicts the first token of a row, so it never counts.
     """
     return labels[:, 1:] != IGNORE
 
@@ -43,7 +43,7 @@ def finite(logits: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LazyLogits:
-    """Logits of a frozen model that are computed from its hidden states only where they are read."""
+    """Logits of a frozen model, computed from its hidden states only where they are read."""
 
     hidden: Tensor
     """[N, D] of the answer tokens, without gradient."""
@@ -63,16 +63,16 @@ class LazyLogits:
 
 @dataclass(frozen=True)
 class Candidates:
-    """A few tokens of the vocabulary at each answer token, and what is known of them."""
+    """A few tokens of the vocabulary at each answer position, with their values."""
 
     ids: Tensor
-    """[N, K], all different at a place; slot 0 is the answer token itself"""
+    """[N, K], all different at a position; slot 0 is the answer token itself"""
     logprobs: Tensor
-    """[N, K] nats, under the policy that wrote the answer and at its temperature"""
+    """[N, K] nats, under the policy that sampled the completion, at its temperature"""
     advantages: Tensor | None = None
     """[N, K]"""
     mask: Tensor | None = None
-    """[N, K] bool, which of them take part; None for all"""
+    """[N, K] bool, which of them count; None for all"""
 
     def __getitem__(self, part: slice) -> Candidates:
         fields = (self.ids, self.logprobs, self.advantages, self.mask)
@@ -82,14 +82,14 @@ class Candidates:
 def with_sampled_first(
     topk_ids: Tensor, topk_logprobs: Tensor, sampled_ids: Tensor, sampled_logprobs: Tensor
 ) -> Candidates:
-    """The likeliest tokens of each place as candidates, with the token that was drawn there in slot 0.
+    """The most likely tokens of each position as candidates, with the sampled token in slot 0.
 
-    Where it is among them already it changes places with the one in slot 0; else it is put before them, and the last
-    one is dropped.
+    If it is already among them, it is swapped with the one in slot 0; otherwise it is put first, and the last one is
+    dropped.
 
     Args:
         topk_ids, topk_logprobs: [N, K] in descending order; nats.
-        sampled_ids, sampled_logprobs: [N] of the drawn tokens.
+        sampled_ids, sampled_logprobs: [N] of the sampled tokens.
     """
     found = topk_ids == sampled_ids[:, None]
     there = found.any(dim=1, keepdim=True)
@@ -142,7 +142,7 @@ class TokenBatch:
         seed: int = 0,
         step: int = 0,
     ) -> TokenBatch:
-        """The answer tokens that `labels` [B, T] name, with signals that are flattened already."""
+        """The answer tokens marked by `labels` [B, T], with signals that are already flattened."""
         mask = answer_mask(labels)
         position = (mask.cumsum(dim=1) - 1)[mask]
         row = torch.arange(labels.size(0), device=labels.device).unsqueeze(1).expand_as(mask)[mask]
@@ -165,8 +165,8 @@ class TokenBatch:
 
         Args:
             logits: [B, T, V] of the policy; logits[b, t] predict token t + 1.
-            labels: [B, T] with -100 at prompt and padding. A label that lies outside the smallest of
-                the vocabularies is no answer token either.
+            labels: [B, T] with -100 at prompt and padding. A label outside the smallest of the
+                vocabularies is not an answer token either.
             signals: by name, [B, T, V'] (logits of another model, shifted like the policy's),
                 [B, T] (a property of token t, shifted like the labels) or [B] (one for each row).
             row_id: [B] ids of the dataset rows; the row's index if not given.
@@ -192,7 +192,7 @@ class TokenBatch:
         return self.targets.size(0)
 
     def __getitem__(self, part: slice) -> TokenBatch:
-        """The tokens of `part`; what is known of whole rows (`row_id`, `lengths`) stays whole."""
+        """The tokens of `part`; fields of whole rows (`row_id`, `lengths`) stay whole."""
         return replace(
             self,
             targets=self.targets[part],
@@ -207,7 +207,7 @@ class TokenBatch:
         return replace(self, signals={**self.signals, **signals}, _cache={})
 
     def computed(self) -> TokenBatch:
-        """The same tokens, with every `LazyLogits` as the logits that it stands for."""
+        """The same tokens, with every `LazyLogits` replaced by its logits."""
         return self.with_signals(
             **{name: value.compute() for name, value in self.signals.items() if isinstance(value, LazyLogits)}
         )
@@ -231,7 +231,7 @@ class TokenBatch:
             signal = self._signal(of)
             logits = signal.compute() if isinstance(signal, LazyLogits) else signal
             if logits.dim() != 2:
-                raise KeyError(f"signal {of!r} has shape {tuple(logits.shape)}, which is no table of logits [N, V]")
+                raise KeyError(f"signal {of!r} has shape {tuple(logits.shape)}, expected logits [N, V]")
             self._cache["logits", of] = logits[:, : self.vocab_size]
         return self._cache["logits", of]
 
@@ -262,21 +262,21 @@ class TokenBatch:
         return token_logprobs_and_entropy(self.logits(), self.targets if ids is None else ids)
 
     def uniform(self, stream: int = 0) -> Tensor:
-        """[N] float32 in [0, 1): the same for a token however the update was split or resumed."""
+        """[N] float32 in [0, 1): the same for a token however the update is split or resumed."""
         return hashed_uniform(self.seed, self.step, self.row_id[self.row], self.position, stream)
 
     def row_sum(self, values: Tensor) -> Tensor:
-        """[R]: the sum of `values` [N] over the answer tokens of each sequence; 0 for one without an answer."""
+        """[R]: the sum of `values` [N] over the answer tokens of each sequence; 0 if it has none."""
         return values.new_zeros(len(self.lengths)).index_add(0, self.row, values)
 
     def table(self, values: Tensor) -> Tensor:
-        """[R, T, ...]: `values` [N, ...] by sequence and place in its answer, T the longest; 0 behind its end."""
+        """[R, T, ...]: `values` [N, ...] by sequence and position in its answer, T the longest; 0 after its end."""
         longest = int(self.lengths.max()) if len(self.lengths) else 0
         empty = values.new_zeros(len(self.lengths), longest, *values.shape[1:])
         return empty.index_put((self.row, self.position), values)
 
     def prefix_sum(self, values: Tensor) -> Tensor:
-        """[N]: the sum of `values` [N] over the answer tokens of the same sequence up to and with each."""
+        """[N]: the sum of `values` [N] over the answer tokens of the same sequence up to and including each."""
         return self.table(values).cumsum(1)[self.row, self.position]
 
     def losses(self, values: Tensor, **metrics: Tensor) -> Losses:

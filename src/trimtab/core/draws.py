@@ -1,4 +1,4 @@
-"""Random draws that depend on what is drawn for, not on how often a generator was used before.
+"""Random draws that depend on the token they are for, not on the state of a generator.
 
 A draw is a function of (seed, step, row, position, stream). So gradient accumulation, the number of
 processes, the chunk size and a resume leave it unchanged.
@@ -11,7 +11,7 @@ _MASK = (1 << 64) - 1
 
 
 def _signed(constant: int) -> int:
-    """The 64-bit pattern `constant` as the signed integer torch stores it in."""
+    """The 64-bit pattern `constant` as torch's signed integer."""
     return constant - (1 << 64) if constant >> 63 else constant
 
 
@@ -21,7 +21,7 @@ _MIX_B = _signed(0x94D049BB133111EB)
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
-    """Logical shift: torch shifts the sign bit in."""
+    """Logical shift; torch's own is arithmetic."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -37,10 +37,10 @@ def hashed_uniform(seed: int, step: int, row_id: Tensor, position: Tensor, strea
 
     Args:
         seed: of the run.
-        step: the update; every micro-batch of an update has the same.
+        step: the update, the same for all its micro-batches.
         row_id: [N] int64, the dataset row of each token.
         position: [N] int64, the token's index inside its answer.
-        stream: a further number for a second, independent draw at the same place.
+        stream: another number for a second, independent draw at the same position.
 
     Returns:
         [N] float32 with 24 random bits.

@@ -1,4 +1,4 @@
-"""Log-probabilities of chosen ids, with a gradient that is written in one pass over the vocabulary."""
+"""Log-probabilities of chosen ids, with a gradient computed in one pass over the vocabulary."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class _TokenLogprobs(torch.autograd.Function):
-    """log softmax(logits)[ids]; the backward reads the log-softmax again in place of a second softmax."""
+    """log softmax(logits)[ids]; the backward reuses the log-softmax instead of computing a second softmax."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, ids: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor | None]:

@@ -12,7 +12,7 @@ Reduction = Literal["token_mean", "sequence_mean", "sequence_sum", "sum"]
 
 
 class Losses(NamedTuple):
-    """Unreduced values and the metrics that came with them."""
+    """Unreduced loss values with their metrics."""
 
     values: Tensor
     """[N] per token, or [R] per sequence"""
@@ -21,16 +21,16 @@ class Losses(NamedTuple):
 
 
 class Objective:
-    """A training objective: for a batch of answer tokens, one unreduced value for each. Subclasses are called."""
+    """A training objective: one unreduced value for each token of a batch; subclasses implement __call__."""
 
     needs: frozenset[str] = frozenset()
-    """Signals that it reads besides "policy"."""
+    """Signals it reads besides "policy"."""
     per: str = "token"
     """"token", "sequence" or "prefix". "token": no value depends on another position, so the batch may be cut anywhere.
     "sequence": values [R], made from label log-probabilities; of pairs, rows 2i are chosen and 2i+1 rejected.
     "prefix": values [N] of single tokens, made from label log-probabilities of whole rows."""
     leaf: str = "logprob"
-    """What an objective per sequence or prefix is made of: "logprob" of the label, or its "logit"."""
+    """What an objective per sequence or prefix is computed from: the label's "logprob", or its "logit"."""
     ratio: str | None = None
     """Of one that learns a ratio to the same network's probabilities as they were read before (of a snapshot, the
     policy that wrote the answers, the model that training started from) the name of that signal; dropout is then off,
@@ -41,7 +41,7 @@ class Objective:
         raise NotImplementedError
 
     def preferences(self, batch: TokenBatch) -> dict[str, Tensor]:
-        """Of held-out pairs, [P] each: "preference_accuracy" and "preference_margin", where it learns from pairs."""
+        """For held-out pairs, [P] each: "preference_accuracy" and "preference_margin", if it learns from pairs."""
         return {}
 
     def tables(self, decode: Callable[[list[int]], Any]) -> dict[str, list[dict[str, Any]]]:
@@ -50,7 +50,7 @@ class Objective:
 
 
 def count(labels: Tensor, how: Reduction) -> Tensor:
-    """What `how` divides by, of these labels [B, T]: answer tokens, rows that have one, or nothing (0).
+    """The denominator of `how` for these labels [B, T]: answer tokens, rows with at least one, or nothing (0).
 
     Counts of several micro-batches add up to that of the update.
     """
@@ -61,7 +61,7 @@ def count(labels: Tensor, how: Reduction) -> Tensor:
         return mask.any(dim=1).sum()
     if how == "sum":
         return torch.zeros_like(mask.sum())
-    raise ValueError(f"reduction is token_mean, sequence_mean, sequence_sum or sum, not {how!r}")
+    raise ValueError(f"reduction must be token_mean, sequence_mean, sequence_sum or sum, not {how!r}")
 
 
 def weights(batch: TokenBatch, how: Reduction, total: Tensor | float | None = None, per: str = "token") -> Tensor:
@@ -75,8 +75,8 @@ def weights(batch: TokenBatch, how: Reduction, total: Tensor | float | None = No
         total: `count` summed over all micro-batches and processes of the update, divided by the
             number of processes where these average their gradients. If None, this batch is the
             whole update. "sum" takes 0 and None as 1.
-        per: of the objective. A sequence has one value, so "token_mean" means nothing to it; one without an
-            answer weighs nothing.
+        per: of the objective. A sequence has one value, so "token_mean" does not apply; one without an answer
+            has weight 0.
 
     Returns:
         [N] (or [R] per sequence) float32. For "token_mean" and "sequence_mean" the weights of an update sum
@@ -88,7 +88,7 @@ def weights(batch: TokenBatch, how: Reduction, total: Tensor | float | None = No
             return answered / (answered.sum().clamp(min=1) if total is None else total)
         if how == "sum":
             return answered / (total or 1)
-        raise ValueError(f"the reduction of an objective per sequence is sequence_mean or sum, not {how!r}")
+        raise ValueError(f"the reduction of an objective per sequence must be sequence_mean or sum, not {how!r}")
     ones = batch.targets.new_ones(len(batch)).float()
     if how == "token_mean":
         total = max(len(batch), 1) if total is None else total
@@ -98,7 +98,7 @@ def weights(batch: TokenBatch, how: Reduction, total: Tensor | float | None = No
         return (ones / batch.lengths[batch.row] if how == "sequence_mean" else ones) / total
     if how == "sum":
         return ones / (total or 1)
-    raise ValueError(f"reduction is token_mean, sequence_mean, sequence_sum or sum, not {how!r}")
+    raise ValueError(f"reduction must be token_mean, sequence_mean, sequence_sum or sum, not {how!r}")
 
 
 def reduce(losses: Losses, weights: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A method: its source, its settings, what it asks for, and how its plan is built."""
+"""A method: its source, its settings, its requirements, and how its plan is built."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,10 +16,10 @@ class MethodConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True, allow_inf_nan=False)
 
     def only(self, holds: bool, of: str, *names: str) -> None:
-        """For validators: settings that do nothing under the others are at their defaults.
+        """For validators: settings without effect under the other settings must keep their defaults.
 
         Args:
-            holds: whether they do something.
+            holds: whether they have an effect.
             of: when they do, in words: "loss: dpo".
             names: of the settings.
 
@@ -31,12 +31,12 @@ class MethodConfig(BaseModel):
         for name in names:
             value, default = getattr(self, name), type(self).model_fields[name].default
             if value != default:
-                raise ValueError(f"{name} is {value} and would do nothing: it is of {of} alone; leave it out")
+                raise ValueError(f"{name} is {value} but has no effect: it is only used with {of}; leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """What a file with a method exports as METHOD."""
+    """What a method's file exports as METHOD."""
 
     config: type[MethodConfig] = MethodConfig
     build: Callable[..., Plan]
@@ -44,14 +44,14 @@ class Method:
     requires: Requirements | Callable[[Any], Requirements] = field(default_factory=Requirements)
     """fixed, or by the method's settings"""
     loop: Literal["supervised", "rollouts"] = "supervised"
-    """learns from rows, or from its own completions of the prompts of rows"""
+    """learns from rows, or from completions that the policy samples for their prompts"""
     paper: str = ""
     """"arXiv:..." or the name of the source"""
     claim: str = ""
-    """what the paper says it does, in one sentence"""
+    """the paper's claim, in one sentence"""
     equation: str = ""
     """the loss of one token, as plain text"""
 
     def requirements(self, config: MethodConfig) -> Requirements:
-        """What it asks for under these settings."""
+        """What it requires under these settings."""
         return self.requires if isinstance(self.requires, Requirements) else self.requires(config)

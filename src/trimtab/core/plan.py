@@ -12,7 +12,7 @@ from trimtab.core.loss import Objective, Reduction
 from trimtab.core.signals import Signal
 
 KEPT = frozenset({"old", "normaliser"})
-"""Signals of rollouts that no rollout signal has to provide: the loop keeps what the policy said while it wrote."""
+"""Signals of rollouts that no rollout signal has to provide: the loop keeps the policy's outputs from sampling."""
 
 
 class PlanError(UserError):
@@ -21,32 +21,32 @@ class PlanError(UserError):
 
 @dataclass(frozen=True)
 class Rollouts:
-    """Answers that the policy has just written, several to each prompt, and what is known of them.
+    """Completions just sampled from the policy, several per prompt, with what is known about them.
 
-    All answers of all processes that belong to one prompt are here, so that they can be compared.
+    The completions of a prompt from all processes are here, so that they can be compared.
     """
 
     batch: TokenBatch
-    """their answer tokens, without signals"""
+    """their completion tokens, without signals"""
     rewards: Tensor
     """[R]"""
     group: Tensor
     """[R] which prompt, from 0"""
     signals: Mapping[str, Tensor]
-    """"old": [N] log-probabilities (nats) of the answer tokens under the policy that wrote them, at its temperature;
-    "normaliser": [N] log sum_v exp z_v of the same; and what the plan's `rollout_signals` say, [N] or [N, K]"""
+    """"old": [N] log-probabilities (nats) of the tokens under the policy that sampled them, at its temperature;
+    "normaliser": [N] log sum_v exp z_v of the same; and what the plan's `rollout_signals` provide, [N] or [N, K]"""
     candidates: Candidates | None = None
-    """where the advantage estimator asks for some"""
+    """if the advantage estimator asks for any"""
 
     outcome: Tensor | None = None
-    """[R] 1 of a right answer, 0 of a wrong one, where that is known apart from what it earned"""
+    """[R] 1 for a correct completion, 0 for an incorrect one, if known independently of the reward"""
 
     def of_token(self, values: Tensor) -> Tensor:
-        """[N]: for each token the value [R] of its answer."""
+        """[N]: for each token the value [R] of its completion."""
         return values[self.batch.row]
 
     def pick(self, kept: Tensor) -> "Rollouts":
-        """The answers to some prompts, all of each; `kept` [R] bool."""
+        """The completions of some prompts, all of each; `kept` [R] bool."""
         batch, tokens = self.batch, self.of_token(kept)
         number = kept.cumsum(0) - 1
         picked = TokenBatch(
@@ -66,14 +66,14 @@ class Rollouts:
 
 
 class AdvantageEstimator:
-    """Turns the rewards of rollouts into what the objective reads of each token. Subclasses are called."""
+    """Turns the rewards of rollouts into what the objective reads for each token; subclasses implement __call__."""
 
     candidates: int = 0
-    """likeliest tokens of the policy to be kept at each place, the answer token among them; 0 for none"""
+    """number of the policy's most likely tokens to keep at each position, including the sampled one; 0 for none"""
     needs: frozenset[str] = frozenset()
-    """signals of the rollouts that it reads; all but `KEPT` a rollout signal of the plan must provide"""
+    """signals of the rollouts it reads; a rollout signal of the plan must provide all but `KEPT`"""
     provides: frozenset[str] = frozenset({"advantages"})
-    """signals of the objective"""
+    """signals it gives the objective"""
 
     def __call__(self, rollouts: Rollouts) -> dict[str, Tensor | Candidates]:
         """Signals of the objective, constants: [N], or `Candidates`."""
@@ -82,15 +82,15 @@ class AdvantageEstimator:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a loop needs to know: which objective, fed by which signals, divided how."""
+    """Everything a training loop needs: the objective, its signals, and its reduction."""
 
     objective: Objective
     signals: Sequence[Signal] = ()
     reduction: Reduction = "token_mean"
     advantages: AdvantageEstimator | None = None
-    """of a method that learns from rollouts"""
+    """for a method that learns from rollouts"""
     rollout_signals: Sequence[Signal] = ()
-    """read once for all updates on the same rollouts, for the advantages; their models may learn before or after"""
+    """read once per batch of rollouts, for the advantages; their models may be trained before or after"""
 
     def __post_init__(self) -> None:
         _check_kind(self.objective, Objective)
@@ -113,12 +113,14 @@ class Plan:
                 "rollout signal of the plan provides"
             )
         if self.objective.per == "sequence" and self.reduction == "token_mean":
-            raise PlanError(f"{type(self.objective).__name__} has one value a sequence: no mean over tokens")
+            raise PlanError(
+                f"{type(self.objective).__name__} has one value per sequence, so there is no mean over tokens"
+            )
 
 
 def _check_kind(part: Any, kind: type) -> None:
     name = part.__name__ if isinstance(part, type) else type(part).__name__
     if not isinstance(part, kind):
         raise PlanError(
-            f"{name} is no {kind.__name__}; write class {name}({kind.__name__}), and give an instance of it"
+            f"{name} is not a subclass of {kind.__name__}; write class {name}({kind.__name__}) and pass an instance"
         )

@@ -1,7 +1,7 @@
-"""What a method asks for before its plan can be built: rows, what is trained, and models besides the policy.
+"""What a method requires before its plan can be built: rows, what is trained, and models besides the policy.
 
-The models are declared here as plain values, which say what they are called in a recipe and whether it names them.
-`trimtab.runs.models` holds, for each kind, what loads it.
+The models are declared here as plain values: their key in a recipe, and whether it has to name them.
+`trimtab.runs.models` holds the loader of each kind.
 """
 
 from collections.abc import Mapping
@@ -12,16 +12,16 @@ from trimtab.common.errors import UserError
 from trimtab.core.loss import Reduction
 
 STORED = "column"
-"""As `models.reference` in a recipe: no model, but what one said beforehand of the answers."""
+"""Value of `models.reference` in a recipe for log-probabilities computed beforehand, instead of a model."""
 
 RowKind = Literal["answers", "every_token", "pairs", "outcomes", "steps"]
-"""Answers to prompts; the same, with prompts learnt from like answers; a chosen and a rejected answer; answers with a
-`label` that says whether they are right; answers in steps (TRL's stepwise type) with a label for each."""
+"""Answers to prompts; the same, with prompts trained on like answers; a chosen and a rejected answer; answers with a
+`label` that says whether they are correct; answers in steps (TRL's stepwise type) with a label for each."""
 Trained = Literal["policy", "identity_layer", "scorer", "scalar_head"]
-"""The policy; an identity layer before its first one, and nothing else; the policy as a reward model, that scores
-tokens; the same with a head that gives each token one score in the place of the language model's."""
+"""The policy; only an identity layer before its first layer; the policy as a reward model that scores tokens; the same
+with a scalar head instead of the language model's."""
 Named = Mapping[str, str | None]
-"""`models` of a recipe: what it names under each key, if anything"""
+"""`models` of a recipe: the model named under each key, if any"""
 
 
 class RequirementError(UserError):
@@ -33,7 +33,7 @@ class ModelRequirement:
     """A model besides the policy; the kinds are below."""
 
     keys: ClassVar[tuple[str, ...]] = ()
-    """what it is called under `models` in a recipe"""
+    """its key under `models` in a recipe"""
     provides: ClassVar[tuple[str, ...]] = ()
     """arguments of `Method.build` that are its signals"""
 
@@ -43,35 +43,35 @@ class ModelRequirement:
         return ", ".join(self.keys)
 
     def fault(self, named: Named) -> str:
-        """What is wrong with the models of a recipe, as the end of "method NAME ...", or nothing."""
+        """What is wrong with the models of a recipe, completing "method NAME ...", or nothing."""
         for key in self.keys:
             if named.get(key) is None:
                 return f"needs models.{key}; add it, for example: {key}: smollm2-135m"
         return ""
 
     def initial(self, named: Named) -> Literal["", "read", "copied"]:
-        """Whether it is the initial policy: "read" will do with what is trained switched off, "copied" needs a copy."""
+        """Whether it is the initial policy: "read" with the trained part switched off, or "copied"."""
         return ""
 
 
 @dataclass(frozen=True)
 class Teacher(ModelRequirement):
-    """The frozen model that distillation learns from, as the signal "teacher"."""
+    """The frozen model to distil from, as the signal "teacher"."""
 
     reads: Literal["distribution", "answers"] = "distribution"
-    """its whole distribution, or log-probabilities of the answer tokens alone"""
+    """its whole distribution, or only log-probabilities of the answer tokens"""
     keys = provides = ("teacher",)
 
 
 @dataclass(frozen=True)
 class Reference(ModelRequirement):
-    """The model that changes are measured from, as the signal "reference": the initial policy, unless a recipe names
-    another."""
+    """The model that the policy is regularised towards, as the signal "reference": the initial policy, unless a recipe
+    names another."""
 
     reads: Literal["answers", "candidates", "distribution"] = "answers"
     """log-probabilities of the answer tokens [N], or of the candidates of rollouts [N, K], or the whole distribution"""
     named: bool = False
-    """a recipe must name it"""
+    """whether a recipe must name it"""
     keys = provides = ("reference",)
 
     @property
@@ -80,10 +80,8 @@ class Reference(ModelRequirement):
 
     def fault(self, named: Named) -> str:
         if named.get("reference") == STORED and self.reads != "answers":
-            read = "whole distributions" if self.reads == "distribution" else "other tokens than those of the answers"
-            return (
-                f"reads {read} of models.reference, and a column holds only what it says of the answers; name the model"
-            )
+            read = "whole distributions" if self.reads == "distribution" else "tokens outside the answers"
+            return f"reads {read} from models.reference, but a column only holds those of the answers; name the model"
         return super().fault(named) if self.named else ""
 
     def initial(self, named: Named) -> Literal["", "read", "copied"]:
@@ -92,7 +90,7 @@ class Reference(ModelRequirement):
 
 @dataclass(frozen=True)
 class Aligned(ModelRequirement):
-    """A descendant of the reference whose alignment is set anew; whole distributions, as the signal "aligned"."""
+    """An aligned version of the reference, read as whole distributions: the signal "aligned"."""
 
     reads = "distribution"
     keys = provides = ("aligned",)
@@ -117,13 +115,13 @@ class RewardModel(ModelRequirement):
     """
 
     candidates: Literal["policy", "model"] | None = None
-    """whose likeliest tokens are the candidates; in either case with the policy's log-probabilities of them"""
+    """whose most likely tokens are the candidates; the policy's log-probabilities come with them in either case"""
     measured: bool = False
     keys = provides = ("reward_model",)
 
     @property
     def what(self) -> str:
-        return "reward_model (a trained one)"
+        return "reward_model (trained)"
 
     def fault(self, named: Named) -> str:
         if named.get("reward_model") is None:
@@ -133,17 +131,17 @@ class RewardModel(ModelRequirement):
 
 @dataclass(frozen=True)
 class Critic(ModelRequirement):
-    """A model that learns the value of what stands before each answer token, from the reward model (or the policy) on:
-    the signal "values" [N]. It learns "returns" [N], which the advantage estimator provides."""
+    """A value model of the prefix before each token, initialised from the reward model (or the policy): the signal
+    "values" [N]. It is trained on "returns" [N], which the advantage estimator provides."""
 
     learning_rate: float
     reduction: Reduction = "token_mean"
-    """of its squared errors in an update"""
+    """reduction of its squared errors in an update"""
     provides = ("critic",)
 
     @property
     def what(self) -> str:
-        return "a critic, which learns along"
+        return "a critic, trained along with the policy"
 
     def initial(self, named: Named) -> Literal["", "read", "copied"]:
         return "copied" if named.get("reward_model") is None else ""
@@ -157,26 +155,28 @@ class Requirements:
     """Which rows, what is trained, and which models besides the policy.
 
     Raises:
-        RequirementError: if two models are of one kind.
+        RequirementError: if two models are of the same kind.
     """
 
     rows: RowKind = "answers"
     trains: Trained = "policy"
     models: tuple[ModelRequirement, ...] = ()
     columns: tuple[str, ...] = ()
-    """of the rows, with one number for each answer token"""
+    """columns of the rows with one number for each answer token"""
     window: tuple[int, int] | None = None
-    """(updates, times): the rows of so many updates are gone through so often before the next rows come"""
+    """(updates, times): how many passes are made over the rows of a window of updates before the next window"""
 
     def __post_init__(self) -> None:
         kinds = [type(one).__name__ for one in self.models]
         for kind in kinds:
             if kinds.count(kind) > 1:
-                raise RequirementError(f"requirements name {kind} twice; name it once, with all that is read of it")
+                raise RequirementError(
+                    f"requirements name {kind} twice; name it once, with everything that is read from it"
+                )
 
     @property
     def scores(self) -> bool:
-        """What is trained is a reward model: held-out rows are judged by the objective."""
+        """Whether a reward model is trained, so that the objective evaluates held-out rows."""
         return self.trains in ("scorer", "scalar_head")
 
     @property
@@ -190,5 +190,5 @@ class Requirements:
         return tuple(name for one in self.models for name in one.provides)
 
     def model(self, kind: type[Kind]) -> Kind | None:
-        """The one of a kind, if it is asked for."""
+        """The required model of a kind, if any."""
         return next((one for one in self.models if isinstance(one, kind)), None)

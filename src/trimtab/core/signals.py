@@ -9,29 +9,29 @@ from torch import Tensor, nn
 
 @runtime_checkable
 class Stateful(Protocol):
-    """A part of a plan that changes in training: checkpoints hold what it gives here."""
+    """A part of a plan with state that changes in training and is kept in checkpoints."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that it needs to go on from here."""
+        """Everything needed to resume."""
         ...
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """What `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         ...
 
 
 @dataclass(frozen=True)
 class RolloutBatch:
-    """A batch of rollouts as models besides the policy read it and learn from it."""
+    """A batch of rollouts as seen by models besides the policy."""
 
     inputs: Mapping[str, Tensor]
-    """`input_ids`, `attention_mask`, `labels` [B, T], `row_id` [B], with ids that all models of the run know"""
+    """`input_ids`, `attention_mask`, `labels` [B, T], `row_id` [B], with ids in every model's vocabulary"""
     outcome: Tensor
-    """[B] 1. of a completion that is correct, 0. of one that is not"""
+    """[B] 1. for a correct completion, 0. for an incorrect one"""
     group: Tensor
     """[B] which prompt, from 0"""
     old: Tensor | None
-    """[N] log-probabilities (nats) under the policy that wrote them, where a part of the plan needs "old" """
+    """[N] log-probabilities (nats) under the policy that sampled them, if a part of the plan needs "old" """
     update_rows: int
     """rows of one update"""
     micro_rows: int | None = None
@@ -39,29 +39,29 @@ class RolloutBatch:
 
 
 class Signal:
-    """Reads a micro-batch and says, for its answer tokens, what the objective or the advantage estimator wants to know.
+    """Computes, for the answer tokens of a micro-batch, values that the objective or the advantage estimator reads.
 
-    A subclass names what it `provides` and is called. In `Plan.signals` it is called at every micro-batch; in
-    `Plan.rollout_signals` once for all updates on the same rollouts, between the two hooks that stand below, in which
-    models may learn. All that is not overridden does nothing. One that is `Stateful` too is kept in checkpoints.
+    A subclass names what it `provides` and implements __call__. In `Plan.signals` it is called for every micro-batch;
+    in `Plan.rollout_signals` once per batch of rollouts, between the two hooks below, in which models may be trained.
+    Hooks that are not overridden do nothing. One that is also `Stateful` is kept in checkpoints.
     """
 
     provides: frozenset[str] = frozenset()
     """names of the values"""
     needs: frozenset[str] = frozenset()
-    """of `KEPT`: what its hooks read of the policy that wrote the rollouts"""
+    """of `KEPT`: what its hooks read from the policy that sampled the rollouts"""
     temperature: float = 1.0
-    """what logits are divided by; the loop sets that of sampling where a "reference" is read for rollouts"""
+    """what logits are divided by; the loop sets the sampling temperature if a "reference" is read for rollouts"""
     vocab: int | None = None
-    """ids from here on are padding that another model of the run does not have; the loop sets it for rollouts"""
+    """ids from here on are padding that another model of the run lacks; the loop sets it for rollouts"""
     distribution: bool = False
-    """whether it gives whole distributions (`LazyLogits`), which are not read for advantages"""
+    """whether it provides whole distributions (`LazyLogits`), which are not read for advantages"""
     chooses: bool = False
-    """whether `choose_candidates` names the candidates, and not the policy"""
+    """whether the candidates come from `choose_candidates` instead of the policy"""
 
     @property
     def models(self) -> Sequence[Any]:
-        """The models besides the policy that it reads, for whoever places them."""
+        """The models it reads besides the policy, so that the trainer can place them."""
         return ()
 
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -78,18 +78,18 @@ class Signal:
         return {}
 
     def before_update(self, policy: nn.Module, step: int, seed: int) -> None:
-        """Called before the first micro-batch of each update, `step` of them being done."""
+        """Called before the first micro-batch of each update, after `step` updates."""
 
     def choose_candidates(self, inputs: Mapping[str, Tensor], number: int) -> Tensor:
-        """[N, number] ids of the candidates at each answer token, which itself is in slot 0; where it `chooses`."""
+        """[N, number] ids of the candidates at each position, the answer token in slot 0; only if it `chooses`."""
         raise NotImplementedError
 
     def before_advantages(self, rollouts: RolloutBatch) -> dict[str, float]:
-        """Called before it is read for the advantages of a batch of rollouts; returns what to log."""
+        """Called before it is read for the advantages of a batch of rollouts; returns metrics to log."""
         return {}
 
     def after_advantages(self, rollouts: RolloutBatch, advantages: Mapping[str, Any]) -> dict[str, float]:
-        """Called with what the advantage estimator gave, before the policy is updated; returns what to log."""
+        """Called with the advantages, before the policy is updated; returns metrics to log."""
         return {}
 
     def remarks(self) -> list[str]:

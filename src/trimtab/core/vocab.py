@@ -1,4 +1,4 @@
-"""The vocabulary engine: any objective, with memory that does not grow with tokens x vocabulary.
+"""The vocabulary engine: computes any objective with memory that does not grow with tokens x vocabulary.
 
 A model hands over the hidden states of its answer tokens and its head. The heads (its own and the frozen
 teacher's) are applied to a *block* of tokens at a time; the objective sees a smaller *slice* of the block as
@@ -45,11 +45,11 @@ class Head:
     scale: float = 1.0
     softcap: float | None = None
     masks: bool = False
-    """the model gives some tokens a logit of -inf, which `finite` replaces"""
+    """whether the model gives some tokens a logit of -inf, which `finite` replaces"""
     temperature: float = 1.0
     """logits are divided by it at the end"""
     cropped: bool = False
-    """the module gives more logits than `vocab_size`: those behind it are padding that another model does not have"""
+    """the module gives more logits than `vocab_size`: those after it are padding that another model lacks"""
 
     def finish(self, raw: Tensor) -> Tensor:
         """Logits from what the module returned."""
@@ -67,7 +67,7 @@ class Head:
         return self.finish(self.module(hidden))
 
     def plain_linear(self, hidden: Tensor) -> nn.Linear | None:
-        """The module, if it is a linear layer in float32 and nothing else: its gradient needs no autograd."""
+        """The module, if it is a plain linear layer in float32, whose gradient needs no autograd."""
         module = self.module
         if not isinstance(module, nn.Linear):
             return None
@@ -87,7 +87,7 @@ class Head:
 
         Raises:
             ValueError: if they are sharded at this moment: the head's own hooks would gather others, and the
-                gradient would be lost in silence.
+                gradient would be lost silently.
         """
         if not isinstance(self.module, nn.Module):
             return []
@@ -95,7 +95,7 @@ class Head:
         if any(hasattr(p, "device_mesh") for p in trainable):
             raise UserError("the output head is sharded on its own; shard it together with the whole model")
         if any(hasattr(p, "ds_id") for p in trainable):
-            raise UserError("the output head is sharded by ZeRO-3, which the engine was not tested with; use DDP")
+            raise UserError("the output head is sharded by ZeRO-3, which the engine has not been tested with; use DDP")
         views = (v for m in self.module.modules() for v in vars(m).values() if isinstance(v, Tensor))
         if any(v.requires_grad for v in views):
             raise UserError("the output head is sharded by FSDP1, whose views lose its gradient; use DDP")
@@ -104,7 +104,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Fused:
-    """What one pass of the engine gives."""
+    """The result of one pass of the engine."""
 
     loss: Tensor
     """scalar, float32; differentiable where gradients are enabled"""
@@ -124,7 +124,7 @@ def _cut(number: int, size: int) -> list[slice]:
 
 
 class _Pass:
-    """One pass over the blocks; collects values, metrics and, where asked for, gradients."""
+    """One pass over the blocks; collects values, metrics and, if asked for, gradients."""
 
     def __init__(self, objective: Objective, batch: TokenBatch, head: Head, weights: Tensor):
         self.objective, self.batch, self.head, self.weights = objective, batch, head, weights.float()
@@ -194,9 +194,9 @@ class _Pass:
         return grad_hidden, [total.to(parameter.dtype) for parameter, total in zip(parameters, sums)]
 
     def without_grad(self, hidden: Tensor, backwards: bool = False) -> Tensor | None:
-        """What the head's module gave for the last block, or `backwards` for the first one.
+        """The head's output for the last block, or, if `backwards`, for the first one.
 
-        An objective that keeps what it sees sees the tokens in their order, unless `backwards`.
+        Tokens are visited in order, unless `backwards`, which matters to an objective that keeps state.
         """
         raw = None
         blocks = self._blocks()
@@ -209,7 +209,7 @@ class _Pass:
 
 
 class _FusedLoss(torch.autograd.Function):
-    """The loss whose gradient was taken, block by block, while it was computed."""
+    """A loss whose gradient is taken block by block while it is computed."""
 
     @staticmethod
     def forward(ctx: Any, work: _Pass, hidden: Tensor, *parameters: Tensor) -> Tensor:
@@ -238,17 +238,17 @@ class _FusedLoss(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class LabelLogprobs(Objective):
-    """value = log q(y_t): what an objective of whole sequences is made of, and what a reference is asked for."""
+    """value = log q(y_t), which objectives of whole sequences, and references, are computed from."""
 
     vocab_size: int | None = None
-    """ids from here on are padding that another model of the run does not have"""
+    """ids from here on are padding that another model of the run lacks"""
 
     def __call__(self, batch: TokenBatch) -> Losses:
         return Losses(token_logprobs(batch.logits()[:, : self.vocab_size], batch.targets), {})
 
 
 class LabelLogits(Objective):
-    """value = z(y_t), the logit of the answer token as the head gives it."""
+    """value = z(y_t), the raw logit of the answer token."""
 
     def __call__(self, batch: TokenBatch) -> Losses:
         return Losses(batch.logits().gather(1, batch.targets[:, None])[:, 0].float(), {})
@@ -272,7 +272,7 @@ def label_logprobs(batch: TokenBatch, hidden: Tensor, head: Head, vocab_size: in
 
 @torch.no_grad()
 def _read(objective: Objective, batch: TokenBatch, hidden: Tensor, head: Head) -> tuple[_Pass, Tensor | None]:
-    """A pass that knows its values, and what the head's module gave for the first block."""
+    """A pass with its values, and the head's output for the first block."""
     work = _Pass(objective, replace(batch, signals={}), head, hidden.new_zeros(len(batch), dtype=torch.float32))
     return work, work.without_grad(hidden, backwards=True)
 
@@ -301,7 +301,7 @@ def _sequence_loss(objective: Objective, batch: TokenBatch, hidden: Tensor, head
 
 
 def fused_loss(objective: Objective, batch: TokenBatch, hidden: Tensor, head: Head, weights: Tensor) -> Fused:
-    """Loss of `objective` on answer tokens given as hidden states, without their logits in memory.
+    """Loss of `objective` on answer tokens given as hidden states, without keeping their logits in memory.
 
     Args:
         objective: one with `per="sequence"` or "prefix" may read nothing but label log-probabilities

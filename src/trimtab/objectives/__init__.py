@@ -1,1 +1,1 @@
-"""Mathematics that two or more methods share: tensors in, unreduced tensors out."""
+"""Mathematics shared by two or more methods: tensors in, unreduced tensors out."""

@@ -1,6 +1,6 @@
-"""From rewards and scores to advantages: of answers to the same prompt, of tokens, and of what comes after a token.
+"""From rewards and scores to advantages: within a group of completions, of tokens, and over what follows a token.
 
-Constants all of them, float32. Sums run in float64, so that what is equal has a difference of exactly 0.
+All are float32 constants. Sums run in float64, so that equal values have a difference of exactly 0.
 """
 
 import torch
@@ -8,18 +8,18 @@ from torch import Tensor
 
 from trimtab.core import TokenBatch
 
-# ---------------------------------------------------------------- answers of a group
+# ---------------------------------------------------------------- completions of a group
 
 
 def group_mean(values: Tensor, group: Tensor) -> Tensor:
-    """[R]: for each answer the mean of `values` [R] over the answers of its group; `group` [R] counts from 0."""
+    """[R]: for each completion the mean of `values` [R] over its group; `group` [R] counts from 0."""
     number = int(group.max()) + 1 if len(group) else 0
     total = values.new_zeros(number, dtype=torch.float64).index_add(0, group, values.double())
     return (total / group.bincount(minlength=number))[group].float()
 
 
 def group_normalised(rewards: Tensor, group: Tensor, scale: bool = True) -> Tensor:
-    """(r - mean) / (std + 1e-4) over the answers to the same prompt, the advantage of GRPO (arXiv:2402.03300).
+    """(r - mean) / (std + 1e-4) over the completions of the same prompt, the advantage of GRPO (arXiv:2402.03300).
 
     Args:
         rewards: [R].
@@ -27,8 +27,8 @@ def group_normalised(rewards: Tensor, group: Tensor, scale: bool = True) -> Tens
         scale: False for r - mean (Dr. GRPO, arXiv:2503.20783).
 
     Returns:
-        [R]. The std is the unbiased one, as TRL takes it. Exactly 0 where all rewards of a group are equal, and for
-        an answer that is alone.
+        [R]. The std is the unbiased one, as in TRL. Exactly 0 where all rewards of a group are equal, and for a
+        completion that is alone.
     """
     centred = rewards - group_mean(rewards, group)
     if not scale:
@@ -39,14 +39,14 @@ def group_normalised(rewards: Tensor, group: Tensor, scale: bool = True) -> Tens
 
 
 def leave_one_out(rewards: Tensor, group: Tensor) -> Tensor:
-    """r minus the mean of the other answers to the same prompt, the advantage of RLOO (arXiv:2402.14740).
+    """r minus the mean of the other completions of the same prompt, the advantage of RLOO (arXiv:2402.14740).
 
     Args:
         rewards: [R].
         group: [R] which prompt, from 0.
 
     Returns:
-        [R]; 0 for an answer that is alone: there is nothing to hold it against.
+        [R]; 0 for a completion that is alone, which has no baseline.
     """
     size = group.bincount()[group]
     return (rewards - group_mean(rewards, group)) * size / (size - 1).clamp(min=1)
@@ -56,15 +56,15 @@ def leave_one_out(rewards: Tensor, group: Tensor) -> Tensor:
 
 
 def standardised(scores: Tensor, center: bool) -> Tensor:
-    """Scores over their population std, and before that less their mean if `center`; both of all tokens together.
+    """Scores divided by their population std over all tokens, after subtracting their mean if `center`.
 
     Args:
         scores: [N].
-        center: the paper's equation; the authors' code does not. Without it the scores of a reward model, which have
-            no fixed zero, may all have one sign.
+        center: the paper's equation; the authors' code does not centre. Without it the scores of a reward model, which
+            have no fixed zero, may all have the same sign.
 
     Returns:
-        [N]; all 0 if the scores are all alike. Source: Q-RM (arXiv:2505.23363).
+        [N]; all 0 if all scores are equal. Source: Q-RM (arXiv:2505.23363).
     """
     exact = scores.double()
     centred = exact - exact.mean()
@@ -82,26 +82,27 @@ def whitened(values: Tensor) -> Tensor:
     return (centred / (variance + 1e-8).sqrt()).float()
 
 
-# ---------------------------------------------------------------- what comes after a token
+# ---------------------------------------------------------------- what follows a token
 
 
 def suffix_sums(batch: TokenBatch, values: Tensor) -> Tensor:
-    """[N]: the sum of `values` [N] over the answer tokens of the same sequence from each one on."""
+    """[N]: the sum of `values` [N] from each answer token to the end of its sequence."""
     return batch.table(values).flip(1).cumsum(1).flip(1)[batch.row, batch.position]
 
 
 def gae(batch: TokenBatch, rewards: Tensor, values: Tensor, gamma: float, lam: float) -> Tensor:
-    """Generalised advantages: A_t = d_t + gamma lam A_{t+1}, d_t = r_t + gamma V_{t+1} - V_t (arXiv:1506.02438).
+    """Generalised advantage estimation: A_t = d_t + gamma lam A_{t+1}, d_t = r_t + gamma V_{t+1} - V_t
+    (arXiv:1506.02438).
 
     Args:
-        batch: the answers.
-        rewards: [N] paid for each token.
-        values: [N] of what stands before each token, so that V_{t+1} is the value behind it.
-        gamma, lam: discount of rewards, and of what is farther off in the estimate.
+        batch: the completions.
+        rewards: [N] of each token.
+        values: [N] of the prefix before each token, so that V_{t+1} is the value after it.
+        gamma, lam: discount of rewards, and of later terms of the estimate.
 
     Returns:
-        [N]. Nothing follows the last token of an answer: its advantage is r - V, in the longest answer too. With both
-        factors 1 and values of 0 these are `suffix_sums` of the rewards.
+        [N]. Nothing follows the last token of a completion: its advantage is r - V. With both factors 1 and values of
+        0 these are `suffix_sums` of the rewards.
     """
     rewards, values = batch.table(rewards), batch.table(values)  # [R, T], 0 behind the end
     found, after, value_after = torch.zeros_like(rewards), 0.0, 0.0
@@ -111,18 +112,18 @@ def gae(batch: TokenBatch, rewards: Tensor, values: Tensor, gamma: float, lam: f
     return found[batch.row, batch.position]
 
 
-# ---------------------------------------------------------------- what a token is paid
+# ---------------------------------------------------------------- rewards of tokens
 
 
 def kl_penalised(rewards: Tensor, old: Tensor, reference: Tensor, coefficient: float) -> Tensor:
-    """R_t - c |log pi_old(y_t) - log pi_ref(y_t)|, [N] all of them.
+    """R_t - c |log pi_old(y_t) - log pi_ref(y_t)|, all [N].
 
-    The size of the log-ratio is no estimate of a KL divergence, but takes from every token that has moved, whichever
-    way. Source: the authors' code of Q-RM (arXiv:2505.23363).
+    The absolute log-ratio is not an estimate of a KL divergence; it penalises every token that has moved, in either
+    direction. Source: the authors' code of Q-RM (arXiv:2505.23363).
     """
     return rewards - coefficient * (old - reference).abs()
 
 
 def at_last(batch: TokenBatch, values: Tensor) -> Tensor:
-    """[N]: `values` [N] at the last token of each answer, and 0 before it."""
+    """[N]: `values` [N] at the last token of each completion, and 0 before it."""
     return torch.where(batch.position + 1 == batch.lengths[batch.row], values, 0.0)

@@ -1,4 +1,4 @@
-"""Divergences between two distributions over the vocabulary, one value a token.
+"""Divergences between two distributions over the vocabulary, one value per token.
 
 All take log-probabilities in nats, [N, V], normalised over V: `student_logprobs` with gradient,
 `teacher_logprobs` detached here. p is the teacher, q the student.
@@ -21,7 +21,7 @@ def _mixture(log_p: Tensor, log_q: Tensor, share_of_p: float) -> Tensor:
 
 
 def forward_kl(student_logprobs: Tensor, teacher_logprobs: Tensor) -> Tensor:
-    """KL(p || q): the student must cover what the teacher does.
+    """KL(p || q), mode-covering: the student must put mass wherever the teacher does.
 
     Returns:
         [N] nats, >= 0; 0 where both agree. Gradient at the student's logits: q - p.
@@ -30,7 +30,7 @@ def forward_kl(student_logprobs: Tensor, teacher_logprobs: Tensor) -> Tensor:
 
 
 def reverse_kl(student_logprobs: Tensor, teacher_logprobs: Tensor) -> Tensor:
-    """KL(q || p): the student must not do what the teacher does not.
+    """KL(q || p), mode-seeking: the student must not put mass where the teacher has none.
 
     Returns:
         [N] nats, >= 0. Gradient at the student's logits: q (log q - log p - KL).
@@ -46,7 +46,7 @@ def jsd(student_logprobs: Tensor, teacher_logprobs: Tensor, *, beta: float = 0.5
         by 1 - beta to the reverse KL as beta -> 1.
 
     Raises:
-        ValueError: if `beta` is not strictly between 0 and 1; at the ends the value is 0 and teaches nothing.
+        ValueError: if `beta` is not strictly between 0 and 1; at the ends the value is always 0.
 
     Source: GKD (arXiv:2306.13649), equation 2.
     """
@@ -60,7 +60,7 @@ def jsd(student_logprobs: Tensor, teacher_logprobs: Tensor, *, beta: float = 0.5
 
 
 def skewed_forward_kl(student_logprobs: Tensor, teacher_logprobs: Tensor, *, skew: float = 0.1) -> Tensor:
-    """KL(p || skew p + (1 - skew) q): a forward KL that stays below -log(skew), whatever the student.
+    """KL(p || skew p + (1 - skew) q): a forward KL that is bounded by -log(skew) for any student.
 
     Source: DistiLLM (arXiv:2402.03898). skew 0 is the forward KL.
 
@@ -73,7 +73,7 @@ def skewed_forward_kl(student_logprobs: Tensor, teacher_logprobs: Tensor, *, ske
 
 
 def skewed_reverse_kl(student_logprobs: Tensor, teacher_logprobs: Tensor, *, skew: float = 0.1) -> Tensor:
-    """KL(q || skew q + (1 - skew) p): a reverse KL that stays below -log(skew), whatever the student.
+    """KL(q || skew q + (1 - skew) p): a reverse KL that is bounded by -log(skew) for any student.
 
     Source: DistiLLM (arXiv:2402.03898). skew 0 is the reverse KL.
 

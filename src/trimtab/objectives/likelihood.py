@@ -1,4 +1,4 @@
-"""The likelihood of an answer, one token at a time, as it is or with a weight."""
+"""Token-level likelihood of answers, plain or weighted."""
 
 from typing import Literal
 
@@ -9,19 +9,19 @@ from trimtab.core import Losses, Objective, TokenBatch
 from trimtab.objectives.divergence import reverse_kl
 
 LARGEST_LOG_RATIO = 20.0
-"""From here on the exponential of a log-ratio grows no more: it would overflow, and not only where it means
-something."""
+"""Log-ratios are clamped here before the exponential, which would overflow otherwise, even at tokens that do not
+count."""
 
 
 def k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
-    """KL(pi || pi_ref) at a token, estimated from that token alone: pi_ref/pi - 1 - log(pi_ref/pi).
+    """KL(pi || pi_ref) at a position, estimated from its token alone: pi_ref/pi - 1 - log(pi_ref/pi).
 
     Args:
         logprobs, reference_logprobs: [N] nats, of the answer tokens.
 
     Returns:
-        [N], >= 0; 0 where both agree. Unbiased where the token was drawn from pi. A reference more than e^20 times as
-        likely counts as that, and teaches nothing.
+        [N], >= 0; 0 where both agree. Unbiased where the token was sampled from pi. Ratios to the reference are
+        clamped at e^20, where the gradient is 0.
         Source: J. Schulman, "Approximating KL divergence" (2020), estimator k3.
     """
     log_ratio = (reference_logprobs - logprobs).clamp(max=LARGEST_LOG_RATIO)
@@ -33,10 +33,10 @@ class Likelihood(Objective):
 
     Args:
         weight: "one"; "probability", w = pi(y_t), which is DFT (arXiv:2508.05629); or "ratio",
-            w = min(pi(y_t) / pi_ref(y_t), cap), importance-weighted SFT (arXiv:2507.12856) at the level of tokens.
-        cap: of "ratio" alone.
+            w = min(pi(y_t) / pi_ref(y_t), cap), importance-weighted SFT (arXiv:2507.12856) at the token level.
+        cap: only for "ratio".
         kl: c.
-        full_kl: the KL is summed over the vocabulary, and not estimated by `k3` from the answer token.
+        full_kl: sum the KL over the vocabulary instead of estimating it from the answer token with `k3`.
     """
 
     def __init__(

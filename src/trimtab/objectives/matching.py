@@ -14,7 +14,7 @@ class Match(Objective):
         divergence: D, of log-probabilities [N, V] of policy and teacher, in this order, to [N].
         temperature: both distributions are softmax(logits / temperature).
         cross_entropy: c.
-        nll_coef: n, beside the whole divergence.
+        nll_coef: n, added to the whole divergence.
     """
 
     needs = frozenset({"teacher"})

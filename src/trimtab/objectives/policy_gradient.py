@@ -1,4 +1,4 @@
-"""Policy gradients: raise or lower the probability of each token of a completion by what it was worth."""
+"""Policy gradients: raise or lower the probability of each token of a completion by its advantage."""
 
 import torch
 from torch import Tensor
@@ -20,9 +20,8 @@ def clipped_surrogate(
     Args:
         logprobs: [N] or [N, K] nats, with gradient.
         old, advantages: of the same shape, constants.
-        low, high: how far the ratio may fall where A < 0, and grow where A > 0, before the gradient is 0; None: for
-            ever.
-        dual: from this ratio on a token with A < 0 has no gradient either; None: never.
+        low, high: clip range of the ratio, below 1 where A < 0 and above 1 where A > 0; None: no clip.
+        dual: above this ratio a token with A < 0 has no gradient either; None: no such bound.
 
     Returns:
         as `logprobs`; -A at r = 1, where the gradient is -A. Log-ratios are clamped to +-20.
@@ -44,7 +43,7 @@ def clipped_surrogate(
 def clipped(
     logprobs: Tensor, old: Tensor, advantages: Tensor, low: float | None, high: float | None, dual: float | None = None
 ) -> Tensor:
-    """Where a bound of `clipped_surrogate` holds, so that the token has no gradient: bool, as `logprobs`."""
+    """Where `clipped_surrogate` is clipped, so that the token has no gradient: bool, as `logprobs`."""
     ratio = ratios(logprobs, old)
     grown = ratio > (torch.inf if high is None else 1 + high)
     fallen = ratio < (-torch.inf if low is None else 1 - low)
@@ -53,7 +52,7 @@ def clipped(
 
 
 def policy_metrics(logprobs: Tensor, entropy: Tensor, advantages: Tensor) -> dict[str, Tensor]:
-    """Metrics of every policy gradient, [N] each."""
+    """Metrics common to all policy gradients, [N] each."""
     return {
         "nll": -logprobs,
         "entropy": entropy,
@@ -65,13 +64,13 @@ def policy_metrics(logprobs: Tensor, entropy: Tensor, advantages: Tensor) -> dic
 class PolicyGradient(Objective):
     """loss = -min(r_t A_t, clip(r_t, 1 - low, 1 + high) A_t) + c r_t KL_t(pi || pi_ref), r_t only if `kl_ratio`
 
-    Reads "advantages" [N] and, where several updates are made with the same answers, "old" [N]; without it the policy
-    itself is old. Arguments as of `clipped_surrogate`.
+    Reads "advantages" [N] and, if several updates are made on the same completions, "old" [N]; without it the policy
+    itself is the old one. Other arguments as in `clipped_surrogate`.
 
     Args:
-        kl: c. The KL is estimated by `k3` from the answer token.
-        kl_ratio: times r_t, which, though 1 while the policy is the old one, makes the gradient that of the KL
-            divergence of the policy (arXiv:2512.02556). TRL does so too. False: as printed in arXiv:2402.03300.
+        kl: c. The KL is estimated from the sampled token with `k3`.
+        kl_ratio: multiply by r_t, which is 1 on-policy but makes the gradient that of the policy's KL divergence
+            (arXiv:2512.02556), as TRL does. False: as printed in arXiv:2402.03300.
     """
 
     ratio = "old"
@@ -104,7 +103,7 @@ class PolicyGradient(Objective):
 
 
 class Reinforce(Objective):
-    """loss = -A_t log pi(y_t), the gradient at its plainest: it knows no old policy and no bound."""
+    """loss = -A_t log pi(y_t): the plain policy gradient, without an old policy and without a clip."""
 
     needs = frozenset({"advantages"})
 
@@ -115,10 +114,10 @@ class Reinforce(Objective):
 
 
 class ValueLoss(Objective):
-    """loss = (V_t - R_t)^2, of a model whose "policy" signal is the value [N] of what stands before each token.
+    """loss = (V_t - R_t)^2, for a model whose "policy" signal is the value [N] of the prefix before each token.
 
-    Under the reduction "token_mean" every answer token of an update counts the same, as in the authors' code of Q-RM
-    (arXiv:2505.23363) and in TRL's and verl's PPO; under "sequence_mean" every answer.
+    Under the reduction "token_mean" every token of an update counts the same, as in the authors' code of Q-RM
+    (arXiv:2505.23363) and in TRL's and verl's PPO; under "sequence_mean" every completion does.
     """
 
     needs = frozenset({"returns"})

@@ -1,7 +1,7 @@
-"""A softmax over positions in place of tokens: what was released with TrRa (arXiv:2506.12704), for reproduction only.
+"""A softmax over positions instead of tokens, as released with TrRa (arXiv:2506.12704); for reproduction only.
 
 Each column of a row's logits [L, V] is normalised over the row's L positions. The engine holds few positions at a
-time, so the normalisers are summed up beforehand, by `PositionSums` in a pass of its own; `PositionAxis` reads them.
+time, so `PositionSums` computes the normalisers in a pass of its own, and `PositionAxis` reads them.
 """
 
 import torch
@@ -11,7 +11,7 @@ from trimtab.core import Losses, Objective, TokenBatch
 
 
 class PositionSums(Objective):
-    """An "objective" that is only read: log sum_t exp h_t[v] of each row, for the policy and the teacher."""
+    """An "objective" without a loss: collects log sum_t exp h_t[v] of each row, for the policy and the teacher."""
 
     needs = frozenset({"teacher"})
 

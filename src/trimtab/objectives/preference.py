@@ -1,4 +1,4 @@
-"""Preferences between two answers to one prompt: rows 2i are chosen, 2i+1 rejected."""
+"""Preferences between two answers to the same prompt: rows 2i are chosen, 2i+1 rejected."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,16 +35,15 @@ class DPO(Objective):
         """[P] each: log-ratios of whole chosen and rejected answers to the reference, in nats.
 
         Raises:
-            ValueError: where the rows are no pairs, or an answer is empty.
+            ValueError: if the rows are not pairs, or an answer is empty.
         """
         ratios = batch.row_sum(batch.logprobs() - batch.logprobs(of="reference"))  # [R]
         if len(ratios) % 2 or not (batch.lengths > 0).all():
-            raise ValueError("DPO takes pairs of answers, chosen and rejected, none of them empty")
+            raise ValueError("DPO needs pairs of a chosen and a rejected answer, neither of them empty")
         return ratios[0::2], ratios[1::2]
 
     def preferences(self, batch: TokenBatch) -> dict[str, Tensor]:
-        """[P] each: whether the chosen answer has gained more than the rejected one (ties count half), and by how much
-        its implicit reward is higher."""
+        """[P] each: whether the chosen answer has the higher implicit reward (ties count half), and by how much."""
         chosen, rejected = self.ratios(batch)
         accuracy = (chosen > rejected).float() + 0.5 * (chosen == rejected).float()
         return {"preference_accuracy": accuracy, "preference_margin": self.beta * (chosen - rejected)}

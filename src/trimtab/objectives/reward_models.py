@@ -1,7 +1,7 @@
-"""Losses of reward models: a score of each token, gathered over prefixes or answers, held against what is known.
+"""Losses of reward models: token scores, aggregated over prefixes or answers, compared with preferences or outcomes.
 
-A reward model here is a source of token scores, a way to gather them, and a link to a preference (rows 2i are chosen,
-2i+1 rejected) or to an outcome (1 for a right answer, 0 for a wrong one).
+A reward model here is a source of token scores, a way to aggregate them, and a link to a preference (rows 2i are
+chosen, 2i+1 rejected) or to an outcome (1 for a correct answer, 0 for an incorrect one).
 """
 
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from torch import Tensor
 from trimtab.core import Losses, Objective, TokenBatch
 
 Source = Literal["scalar", "logit", "logprob", "ratio"]
-"""A scalar head at the state behind the token; the language model's logit of the token, or its log-probability; or
+"""A scalar head on the token's hidden state; the language model's logit of the token, or its log-probability; or
 log pi(y_t) - log pi_ref(y_t)."""
 Gathered = Literal["last", "sum", "mean", "prefix_mean"]
 Weighting = Literal["uniform", "early", "late"]
 LEAF = {"scalar": "scalar", "logit": "logit", "logprob": "logprob", "ratio": "logprob"}
-"""What of the policy an objective is made of."""
+"""What an objective reads from the policy, per source."""
 
 
 # ---------------------------------------------------------------- scores
@@ -60,7 +60,7 @@ def bradley_terry(chosen: Tensor, rejected: Tensor, beta: float = 1.0, margin: f
 
 
 def focal_bradley_terry(chosen: Tensor, rejected: Tensor, penalty: float = 0.0) -> Tensor:
-    """-(1 - 2 relu(sigma(d) - 1/2))^2 log sigma(d) with d = chosen - rejected, as InternLM2 ranks (arXiv:2403.17297).
+    """-(1 - 2 relu(sigma(d) - 1/2))^2 log sigma(d), d = chosen - rejected: InternLM2's ranking loss (arXiv:2403.17297).
 
     Args:
         chosen, rejected: [P].
@@ -83,7 +83,7 @@ def logistic(value: Tensor, outcome: Tensor, margin: float | Tensor = 0.0) -> Te
 
     Args:
         value, outcome: of one shape; outcomes are 0 or 1.
-        margin: by which a value has to lie on its side of 0.
+        margin: by which a value must clear 0.
 
     Returns:
         as `value`; softplus(m) for both outcomes where the value is 0.
@@ -92,7 +92,7 @@ def logistic(value: Tensor, outcome: Tensor, margin: float | Tensor = 0.0) -> Te
 
 
 def focal_logistic(value: Tensor, outcome: Tensor) -> Tensor:
-    """(y - sigma(v))^2 times the cross-entropy: answers that are judged rightly already weigh little."""
+    """(y - sigma(v))^2 times the cross-entropy: answers that are already classified correctly weigh little."""
     return (outcome - value.sigmoid()).square() * logistic(value, outcome)
 
 
@@ -100,24 +100,24 @@ def focal_logistic(value: Tensor, outcome: Tensor) -> Tensor:
 
 
 class RewardObjective(Objective):
-    """Of a reward model: it is made of token scores, and says how they are read. Held-out rows are judged by it."""
+    """Objective of a reward model: computed from token scores, it also evaluates them on held-out rows."""
 
     source: Source
-    """of the token scores"""
+    """source of the token scores"""
     gathered: Gathered = "last"
-    """what an answer's score is made of"""
+    """how an answer's token scores are aggregated"""
     beta: float = 1.0
-    """a value is beta times what is gathered"""
+    """a value is beta times the aggregated score"""
     squash: bool = False
-    """scores pass through sigma first"""
+    """whether scores pass through sigma first"""
 
-    def judge(self, batch: TokenBatch, scores: Tensor) -> dict[str, Tensor]:
-        """Of each answer or pair: "objective", "accuracy", and "brier" where outcomes are known; of scores [N]."""
+    def evaluate(self, batch: TokenBatch, scores: Tensor) -> dict[str, Tensor]:
+        """For each answer or pair: "objective", "accuracy", and "brier" if outcomes are known; from scores [N]."""
         raise NotImplementedError
 
 
 class Pairs(RewardObjective):
-    """loss = link(S_w, S_l), S being the gathered score of an answer.
+    """loss = link(S_w, S_l), S being the aggregated score of an answer.
 
     Both sequences of a pair carry the pair's loss, so the mean over sequences is the mean over pairs.
 
@@ -142,7 +142,7 @@ class Pairs(RewardObjective):
         nll: float = 0.0,
     ):
         if nll and source != "logprob":
-            raise ValueError(f"the likelihood of answers is learnt where log-probabilities are, not with {source}")
+            raise ValueError(f"nll needs log-probabilities, and source is {source}; leave nll out")
         self.source, self.gathered = source, gathered
         self.link, self.squash, self.nll = link, squash, nll
         self.beta = getattr(link, "keywords", {}).get("beta", 1.0)
@@ -153,17 +153,17 @@ class Pairs(RewardObjective):
 
     def __call__(self, batch: TokenBatch) -> Losses:
         scores = token_scores(batch, self.source)
-        judged = self.judge(batch, scores)
+        found = self.evaluate(batch, scores)
         return batch.losses(
-            judged.pop("objective").repeat_interleave(2),
-            **judged,
+            found.pop("objective").repeat_interleave(2),
+            **found,
             **_likelihood(batch, self.source, batch.row % 2 == 0),
         )
 
-    def judge(self, batch: TokenBatch, scores: Tensor) -> dict[str, Tensor]:
+    def evaluate(self, batch: TokenBatch, scores: Tensor) -> dict[str, Tensor]:
         """[P] each: objective, accuracy (1, 0, or 1/2 for a tie), difference, score_chosen, score_rejected."""
         if len(batch.lengths) % 2 or not (batch.lengths > 0).all():
-            raise ValueError("pairs are two answers, chosen and rejected, none of them empty")
+            raise ValueError("a pair is a chosen and a rejected answer, neither of them empty")
         answers = gather(batch, scores.sigmoid() if self.squash else scores, self.gathered)  # [R]
         chosen, rejected = answers[0::2], answers[1::2]
         if self.squash:
@@ -182,15 +182,15 @@ class Pairs(RewardObjective):
 
 
 class Outcomes(RewardObjective):
-    """loss = link(v, y): v of an answer, or with "prefix_mean" of every prefix of it; y says whether the answer is
-    right.
+    """loss = link(v, y): v of an answer, or with "prefix_mean" of every prefix of it; y is 1 if the answer is
+    correct.
 
     Args:
         source: of the token scores.
         gathered: what v is.
         link: of values and outcomes.
         beta: v = beta times what was gathered.
-        weighting: of prefixes alone, of an answer of T tokens: all alike, or w_t = t/T ("late") or 1 - t/T ("early")
+        weighting: only for prefixes, of an answer of T tokens: uniform, or w_t = t/T ("late") or 1 - t/T ("early")
             over their sum, times T.
     """
 
@@ -211,24 +211,24 @@ class Outcomes(RewardObjective):
         self.ratio = "reference" if source == "ratio" else None
 
     def __call__(self, batch: TokenBatch) -> Losses:
-        losses, judged = self._judged(batch, token_scores(batch, self.source))
-        answered, right = batch.lengths > 0, judged["outcome"] > 0.5
+        losses, found = self._evaluated(batch, token_scores(batch, self.source))
+        answered, correct = batch.lengths > 0, found["outcome"] > 0.5
         return batch.losses(
             losses,
-            accuracy=judged["accuracy"][answered],
-            brier=judged["brier"][answered],
-            value_right=judged["value"][answered & right],
-            value_wrong=judged["value"][answered & ~right],
+            accuracy=found["accuracy"][answered],
+            brier=found["brier"][answered],
+            value_correct=found["value"][answered & correct],
+            value_incorrect=found["value"][answered & ~correct],
             **_likelihood(batch, self.source),
         )
 
-    def judge(self, batch: TokenBatch, scores: Tensor) -> dict[str, Tensor]:
+    def evaluate(self, batch: TokenBatch, scores: Tensor) -> dict[str, Tensor]:
         """[R] each: objective (of prefixes the mean over an answer), value of the whole answer, its outcome, accuracy
         of its sign, and brier, (sigma(value) - outcome)^2."""
-        return self._judged(batch, scores)[1]
+        return self._evaluated(batch, scores)[1]
 
-    def _judged(self, batch: TokenBatch, scores: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The losses, [N] of prefixes or [R], and what is judged of answers."""
+    def _evaluated(self, batch: TokenBatch, scores: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The losses, [N] of prefixes or [R], and the metrics of answers."""
         values, outcome = self.beta * gather(batch, scores, self.gathered), batch.signals["outcome"].float()
         right = gather(batch, outcome, "last")
         if self.per == "prefix":
@@ -257,16 +257,16 @@ class StepRatings(RewardObjective):
 
     def __init__(self, source: Source):
         if source == "ratio":
-            raise ValueError("ratings of steps are learnt from scores without a reference")
+            raise ValueError("step ratings need scores without a reference")
         self.source = source
         self.leaf = LEAF[source]
 
     def __call__(self, batch: TokenBatch) -> Losses:
-        judged = self.judge(batch, token_scores(batch, self.source))
+        found = self.evaluate(batch, token_scores(batch, self.source))
         kept = batch.lengths > 0
-        return batch.losses(judged["objective"], accuracy=judged["accuracy"][kept], **_likelihood(batch, self.source))
+        return batch.losses(found["objective"], accuracy=found["accuracy"][kept], **_likelihood(batch, self.source))
 
-    def judge(self, batch: TokenBatch, scores: Tensor) -> dict[str, Tensor]:
+    def evaluate(self, batch: TokenBatch, scores: Tensor) -> dict[str, Tensor]:
         """[R] each: objective, and accuracy, the share of steps whose score has the sign of the rating."""
         rating = batch.signals["rating"].float()
         ends = ~rating.isnan()
@@ -277,7 +277,7 @@ class StepRatings(RewardObjective):
 
 
 def prefix_weights(batch: TokenBatch, weighting: Weighting) -> Tensor:
-    """[N] with a mean of 1 over each answer: all 1, or t/T, or 1 - t/T, over their mean. A single token weighs 1."""
+    """[N] with a mean of 1 over each answer: all 1, or t/T, or 1 - t/T, over their mean. A lone token has weight 1."""
     if weighting == "uniform":
         return torch.ones(len(batch), device=batch.targets.device)
     length = batch.lengths[batch.row]
@@ -288,7 +288,7 @@ def prefix_weights(batch: TokenBatch, weighting: Weighting) -> Tensor:
 
 
 def _likelihood(batch: TokenBatch, source: Source, kept: Tensor | None = None) -> dict[str, Tensor]:
-    """The metric nll where the policy is still a language model's distribution."""
+    """The metric nll, if the policy is still a language model."""
     if LEAF[source] != "logprob":
         return {}
     nll = -batch.logprobs()
@@ -299,12 +299,12 @@ def _likelihood(batch: TokenBatch, source: Source, kept: Tensor | None = None) -
 
 
 def adaptive_margin(outcome: Tensor, share: Tensor, margin: float) -> Tensor:
-    """The margin of an answer by how hard its prompt is: m - logit(mu) if it is right, m + logit(mu) if not.
+    """The margin by prompt difficulty: m - logit(mu) for a correct completion, m + logit(mu) for an incorrect one.
 
     Args:
         outcome: [R] 0 or 1.
-        share: [R] mu, the mean outcome of the group of answers to the same prompt; groups in which all are right or
-            all wrong keep m.
+        share: [R] mu, the mean outcome of the completions of the same prompt; groups that are all correct or all
+            incorrect keep m.
         margin: m.
 
     Returns:
@@ -316,10 +316,10 @@ def adaptive_margin(outcome: Tensor, share: Tensor, margin: float) -> Tensor:
 
 
 def difficulty_weights(outcome: Tensor, share: Tensor) -> Tensor:
-    """1/(2 mu) of a right answer and 1/(2 (1 - mu)) of a wrong one, whose mean over a group is 1; 0 where all answers
-    to a prompt are right, or all wrong.
+    """1/(2 mu) for a correct completion and 1/(2 (1 - mu)) for an incorrect one, with mean 1 over a group; 0 where all
+    completions of a prompt are correct, or all incorrect.
 
-    Args and source as of `adaptive_margin`.
+    Args and source as in `adaptive_margin`.
     """
     mixed = (share > 0) & (share < 1)
     rarity = torch.where(outcome > 0.5, share, 1 - share)
@@ -330,23 +330,23 @@ def online_prefix_loss(batch: TokenBatch, ratios: Tensor, outcome: Tensor, margi
     """-log sigma(beta/t sum_{i<=t} s r_i - margin) with s = 2 y - 1, per prefix (arXiv:2604.13197, online).
 
     Args:
-        batch: the answers.
+        batch: the completions.
         ratios: [N] log pi(y_t) - log pi_old(y_t).
         outcome, margin: [R].
 
     Returns:
-        [N]; the loss of an update is the mean over answers of weight times the mean over an answer's tokens.
+        [N]; the loss of an update is the mean over completions of weight times the mean over a completion's tokens.
     """
     sign = (2 * outcome - 1)[batch.row]
     return -F.logsigmoid(beta * sign * gather(batch, ratios, "prefix_mean") - margin[batch.row])
 
 
 def online_answer_loss(batch: TokenBatch, ratios: Tensor, outcome: Tensor, margin: Tensor, beta: float) -> Tensor:
-    """-log sigma(s beta sum_t r_t - margin) with s = 2 y - 1, of whole answers (arXiv:2604.13197, online implicit PRM).
+    """-log sigma(s beta sum_t r_t - margin) with s = 2 y - 1 (arXiv:2604.13197, online implicit PRM).
 
-    Args and source as of `online_prefix_loss`.
+    Args and source as in `online_prefix_loss`.
 
     Returns:
-        [R]; an answer without a token has log 2 at a margin of 0.
+        [R]; a completion without tokens has log 2 at a margin of 0.
     """
     return -F.logsigmoid((2 * outcome - 1) * beta * batch.row_sum(ratios) - margin)

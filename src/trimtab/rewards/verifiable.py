@@ -15,7 +15,7 @@ from trimtab.data.generators import reasoning
 from trimtab.data.sources import line_of
 from trimtab.rewards._marks import without_reasoning
 from trimtab.rewards.final import is_right
-from trimtab.rewards.judged import beginning
+from trimtab.rewards.graded import beginning
 from trimtab.rewards.options import correct, lettered
 from trimtab.rewards.parsing import letters
 from trimtab.rewards.pool import MATHEMATICS, MathPool

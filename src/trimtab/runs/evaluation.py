@@ -49,7 +49,7 @@ def evaluator(
         rows: dict[int, dict[str, float]] = {}
         texts: list[dict[str, Any]] = []
         if job.heldout is not None and job.rollouts:
-            rows, texts = answers.judged(
+            rows, texts = answers.graded(
                 policy, job.tokenizer, job.heldout.rows, job.rewards, job.collator, job.heldout_signals,
                 correct=[one.correct for one in recipe.reward], weights=args.reward_weights,
                 answers=recipe.eval.answers,
@@ -62,7 +62,7 @@ def evaluator(
             collator = job.collator if judged else plain
             batches = length_sorted(job.heldout.rows, collator, recipe.eval.batch_size, args.device)
             if judged:
-                rows = heldout.judge(policy, batches, job.plan)
+                rows = heldout.evaluate(policy, batches, job.plan)
             else:
                 rows = heldout.measure(policy, batches, job.heldout_signals)
             if job.pairs is not None:

@@ -1,1 +1,1 @@
-"""What an objective reads besides the policy."""
+"""Signals: what an objective reads besides the policy."""

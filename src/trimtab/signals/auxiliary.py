@@ -1,4 +1,4 @@
-"""Models beside the policy that learn from its rollouts: a critic, and a reward model that keeps up with the policy."""
+"""Auxiliary models trained on the policy's rollouts: a critic, and an online reward model."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -26,14 +26,14 @@ from trimtab.signals.reward_model import HeadScore, TokenRewardModel
 
 
 class AuxiliaryModel(Signal):
-    """A model with an optimizer of its own (AdamW without decay), which goes once through each batch of rollouts.
+    """A model with its own optimizer (AdamW without weight decay), trained for one pass over each batch of rollouts.
 
     Its trained weights become float32, whatever dtype it was loaded in, see `trimtab.models.masters`.
 
     Args:
         model: whose forward takes an objective; its parameters that need a gradient are trained.
         learning_rate: constant.
-        max_grad_norm: of an update.
+        max_grad_norm: gradient clipping of an update.
     """
 
     def __init__(self, model: nn.Module, learning_rate: float, max_grad_norm: float = 1.0):
@@ -46,7 +46,7 @@ class AuxiliaryModel(Signal):
 
     @property
     def models(self) -> list[Any]:
-        """For whoever places them."""
+        """The models, so that the trainer can place them."""
         return [self.model]
 
     def fit(
@@ -58,7 +58,7 @@ class AuxiliaryModel(Signal):
         size: int,
         micro: int | None = None,
     ) -> float:
-        """One update on each `size` rows, of batches that hold all of them; returns the mean loss.
+        """One update for every `size` rows; returns the mean loss.
 
         Args:
             rows: `input_ids`, `attention_mask`, `labels` [B, T], `row_id` [B].
@@ -96,7 +96,7 @@ class AuxiliaryModel(Signal):
         how: Reduction,
         total: Tensor,
     ) -> float:
-        """Add the gradient of a micro-batch, without columns that are padding in all its rows; its part of the loss."""
+        """Add the gradient of a micro-batch, trimmed of columns of pure padding; returns its part of the loss."""
         width = int(rows["attention_mask"].sum(dim=1).max())
         ids, mask, labels = (rows[name][:, :width] for name in ("input_ids", "attention_mask", "labels"))
         call = ObjectiveCall(objective, labels, known, rows["row_id"], how, total)
@@ -113,7 +113,7 @@ class AuxiliaryModel(Signal):
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """What `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         for i, p in enumerate(self._trained):
             p.copy_(state[f"weight.{i}"])
             moments = {
@@ -125,7 +125,7 @@ class AuxiliaryModel(Signal):
 
 
 class ValueModel(AuxiliaryModel):
-    """The value of what stands before each answer token, as "values" [N]; learns the "returns" of the advantages.
+    """The value of the prefix before each token, as "values" [N]; trained on the "returns" of the advantages.
 
     Args:
         reduction: of its loss over the tokens of an update, see `trimtab.objectives.policy_gradient.ValueLoss`.
@@ -155,18 +155,18 @@ class ValueModel(AuxiliaryModel):
 
 
 Adaptive = bool | Literal["margin", "weight"]
-"""both of: margins by how hard a prompt is, and each of a mixed group's two sides weighing half; or one of them"""
+"""both of: margins by prompt difficulty, and half the weight for each outcome of a mixed group; or one of them"""
 
 
 class OnlineReward(AuxiliaryModel, ABC):
-    """An implicit reward model that learns the outcomes of each batch of rollouts, measured from the policy that wrote
+    """An implicit reward model trained on the outcomes of each batch of rollouts, relative to the policy that sampled
     them. Source: arXiv:2604.13197, online learning.
 
     Args:
         reward_model: whose scores come from a language model.
         learning_rate: constant.
-        when: "before" the model is read for the advantages, or "after" these are there.
-        beta: factor of log-ratios.
+        when: "before" the model is read for the advantages, or "after".
+        beta: scale of log-ratios.
     """
 
     needs = frozenset({"old"})
@@ -180,17 +180,17 @@ class OnlineReward(AuxiliaryModel, ABC):
         self.beta, self.when = beta, when
 
     def before_advantages(self, rollouts: RolloutBatch) -> dict[str, float]:
-        """One pass over the rollouts, if it learns before it is read."""
+        """One pass over the rollouts, if it is trained before it is read."""
         return self.learn(rollouts) if self.when == "before" else {}
 
     def after_advantages(self, rollouts: RolloutBatch, advantages: Mapping[str, Any]) -> dict[str, float]:
-        """One pass over the rollouts, if it learns behind that."""
+        """One pass over the rollouts, if it is trained after it is read."""
         return self.learn(rollouts) if self.when == "after" else {}
 
     def learn(self, rollouts: RolloutBatch) -> dict[str, float]:
-        """One pass over the rollouts; returns what to log.
+        """One pass over the rollouts; returns metrics to log.
 
-        Where no group holds both outcomes there is nothing to learn: the batch is counted, and the weights stay.
+        If no group has both outcomes there is nothing to learn: the batch is counted, and the weights stay.
         """
         share = group_mean(rollouts.outcome, rollouts.group)
         loss = self._fit(rollouts, share)
@@ -207,32 +207,32 @@ class OnlineReward(AuxiliaryModel, ABC):
         """The mean loss of one pass, see `fit`; `share` [R] of the completions of its prompt is correct."""
 
     def remarks(self) -> list[str]:
-        """How often there was nothing to learn."""
+        """How often there was nothing to learn from."""
         if not self.alike:
             return []
         return [
-            f"in {self.alike} of {self.batches} batches of completions all those of a prompt had the same outcome: the "
-            "reward model learnt nothing from these. What is correct is what the first reward says (at least its "
-            "`correct`)"
+            f"in {self.alike} of {self.batches} batches, all completions of each prompt had the same outcome: the "
+            "reward model learned nothing from these. A completion is correct if the first reward is at least its "
+            "`correct`"
         ]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """As of any auxiliary model, with the counts."""
+        """As in any auxiliary model, with the counts."""
         return {**super().state_dict(), "batches": torch.tensor([self.batches, self.alike])}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """What `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         super().load_state_dict(state)
         self.batches, self.alike = state["batches"].tolist()
 
 
 def _mixed(share: Tensor) -> Tensor:
-    """[R] whether the completions of its prompt have both outcomes."""
+    """[R]: whether the completions of its prompt have both outcomes."""
     return (share > 0) & (share < 1)
 
 
 class OnlinePrefixReward(OnlineReward):
-    """Of prefixes: see `online_prefix_loss`.
+    """Trained on prefixes: see `online_prefix_loss`.
 
     Args:
         margin: of the loss.
@@ -261,15 +261,15 @@ class OnlinePrefixReward(OnlineReward):
 
 
 class OnlineAnswerReward(OnlinePrefixReward):
-    """Of whole answers, as of an implicit PRM: see `online_answer_loss`. Arguments as of prefixes."""
+    """Trained on whole completions, as an implicit PRM: see `online_answer_loss`. Arguments as for prefixes."""
 
     def _objective(self) -> Objective:
         return _Answers(self.beta)
 
 
 class OnlinePairReward(OnlineReward):
-    """Of pairs, as of a DPO reward model: the sum of -log sigma(beta (R_right - R_wrong)) over the pairs of an update,
-    R the summed log-ratio of an answer. See `pairs_of`."""
+    """Trained on pairs, as a DPO reward model: the sum of -log sigma(beta (R_correct - R_incorrect)) over the pairs of
+    an update, R the summed log-ratio of a completion. See `pairs_of`."""
 
     def _fit(self, rollouts: RolloutBatch, share: Tensor) -> float:
         assert rollouts.old is not None
@@ -293,8 +293,8 @@ def _even(number: int) -> int:
 
 
 def pairs_of(outcome: Tensor, group: Tensor, lengths: Tensor) -> Tensor:
-    """[2P] answers, right and wrong in turn: of each group the first right one with the first wrong one and so on, as
-    many as the rarer outcome has. Answers without a token are passed over.
+    """[2P] completions, correct and incorrect in turn: in each group the first correct one with the first incorrect one
+    and so on, as many as the rarer outcome has. Completions without tokens are skipped.
 
     Args:
         outcome, group, lengths: [R]
@@ -333,6 +333,6 @@ class _Answers(Objective):
 
 
 def _of_row(batch: TokenBatch, name: str) -> Tensor:
-    """[R] of a signal that all tokens of an answer share; 0 of an answer without a token."""
+    """[R] of a signal that all tokens of a completion share; 0 for a completion without tokens."""
     first = torch.zeros(len(batch.lengths), device=batch.targets.device)
     return first.index_put((batch.row,), batch.signals[name])

@@ -1,4 +1,4 @@
-"""Signals of a plan, read together, and the forward that they are read for."""
+"""Reading the signals of a plan, and the forward they are read for."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,8 +10,8 @@ from trimtab.models.forward import ObjectiveCall, ObjectiveOutput
 
 
 class Given(Signal):
-    """A signal that the caller of a plan hands over with each batch, as a tensor: it stands for the model that a method
-    is built with, and gives nothing itself."""
+    """A signal that the caller of a plan passes with each batch, as a tensor: a placeholder for a model, which provides
+    nothing itself."""
 
     vocab_size = 0
 
@@ -20,7 +20,7 @@ class Given(Signal):
 
 
 def read_signals(signals: Iterable[Signal], policy: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What all `signals` say of a micro-batch, by name."""
+    """The values of all `signals` for a micro-batch, by name."""
     found: dict[str, Any] = {}
     for signal in signals:
         found |= signal(policy, inputs)
@@ -28,18 +28,18 @@ def read_signals(signals: Iterable[Signal], policy: nn.Module, inputs: Mapping[s
 
 
 def models_of(signals: Iterable[Signal]) -> list[Any]:
-    """The models besides the policy that these signals read."""
+    """The models that these signals read besides the policy."""
     return [model for signal in signals for model in signal.models]
 
 
 def common_vocab(models: Iterable[Any]) -> int:
-    """Ids below it are known to all of these models: heads may be padded, each to another length."""
+    """The number of ids that all these models have: heads may be padded to different lengths."""
     return min(model.config.get_text_config().vocab_size for model in models)
 
 
 def without_unknown(inputs: Mapping[str, Tensor], vocab: int) -> dict[str, Tensor]:
-    """Inputs for a model that knows ids below `vocab` alone: others are read as id 0. A policy may draw them where its
-    head is padded; they have no label then."""
+    """Inputs for a model that only has ids below `vocab`: others are read as id 0. A policy with a padded head may
+    sample them; they then have no label."""
     ids = inputs["input_ids"]
     return {**inputs, "input_ids": ids.masked_fill(ids >= vocab, 0)}
 
@@ -62,7 +62,7 @@ def call_plan(
         plan: of a method.
         policy: with `add_objective_forward`; may be wrapped.
         inputs: as a signal takes them.
-        known: signals that were read before.
+        known: signals that were already read.
         total, seed, step: see `trimtab.core.weights` and `TokenBatch.uniform`.
         temperature: what the policy's logits are divided by.
         router_loss: see `ObjectiveCall`.

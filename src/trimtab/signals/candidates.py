@@ -1,4 +1,4 @@
-"""What models say of the likeliest tokens at each place of an answer, and not of the answer's own tokens alone."""
+"""Log-probabilities of the most likely tokens at each position of an answer, besides the answer's own tokens."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,12 +14,12 @@ from trimtab.signals.reward_model import RewardModelError, TokenRewardModel
 
 
 class CandidateLogprobs(Objective):
-    """An "objective" that is only read: what a model thinks of each answer token, and of some others in its place.
+    """An "objective" without a loss: collects log-probabilities of each answer token and of some alternatives.
 
     Args:
-        candidates: how many likeliest tokens are kept, with the answer token in slot 0; 0 for none.
+        candidates: how many of the most likely tokens are kept, with the answer token in slot 0; 0 for none.
         ids: [N, K] tokens to keep instead.
-        vocab: ids from here on are padding that another model of the run does not have, and are no candidates.
+        vocab: ids from here on are padding that another model of the run lacks; they are never candidates.
     """
 
     def __init__(self, candidates: int = 0, ids: Tensor | None = None, vocab: int | None = None):
@@ -59,30 +59,29 @@ class CandidateLogprobs(Objective):
 
 
 class RewardModelAtCandidates(Signal):
-    """A reward model's log-probabilities of the candidates, as "reward_model" [N, K]; and if `measured` those of the
-    model that it is measured from, as "reward_model_reference".
+    """A reward model's log-probabilities of the candidates, as "reward_model" [N, K]; and if `measured` those of its
+    reference model, as "reward_model_reference".
 
     Args:
         reward_model: whose scores come from a language model.
-        chooses: its own likeliest tokens are the candidates, see `choose_candidates`; else they are given.
-        measured: the model that it is measured from is read too; else it is let go.
+        chooses: its own most likely tokens are the candidates, see `choose_candidates`; otherwise they are given.
+        measured: its reference model is read too; otherwise it is released.
 
     Raises:
-        RewardModelError: if it says nothing of tokens that were not written, or is to be measured from a
-            model that it lacks.
+        RewardModelError: if it cannot score tokens other than those of the answer, or lacks the reference model.
     """
 
     def __init__(self, reward_model: TokenRewardModel, chooses: bool = False, measured: bool = False):
         if reward_model.spec.source == "scalar":
             raise RewardModelError(
-                "this reward model has a head that scores the answer's own tokens and says nothing of others; give "
-                "one that is a language model (method ipvrm, q_rm with head logit or logprob, dpo)"
+                "this reward model has a head that only scores the answer's own tokens, not candidates; use one that "
+                "is a language model (method ipvrm, q_rm with head logit or logprob, dpo)"
             )
         self.reward_model, self.chooses = reward_model, chooses
         if measured and reward_model.reference is None:
             raise RewardModelError(
-                "log-ratios were asked for, and this reward model is measured from no other; give one of method ipvrm "
-                "or of kind dpo_rm or implicit_prm"
+                "log-ratios were asked for, and this reward model has no reference model; use one of method ipvrm or "
+                "of kind dpo_rm or implicit_prm"
             )
         if not measured:
             reward_model.reference = None
@@ -92,18 +91,18 @@ class RewardModelAtCandidates(Signal):
 
     @property
     def models(self) -> list[PreTrainedModel]:
-        """The frozen models, for whoever places them."""
+        """The frozen models, so that the trainer can place them."""
         return self.reward_model.models
 
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-        """As above, of the `candidate_ids` [N, K] of the inputs."""
+        """As above, for the `candidate_ids` [N, K] of the inputs."""
         read, ids = {"reward_model": self.reward_model.model}, inputs["candidate_ids"]
         if self.reward_model.reference is not None:
             read["reward_model_reference"] = self.reward_model.reference.model
         return {name: _read(one, inputs, CandidateLogprobs(1, ids))["candidate_logprobs"] for name, one in read.items()}
 
     def choose_candidates(self, inputs: Mapping[str, Tensor], number: int) -> Tensor:
-        """[N, number] ids of the tokens that it finds likeliest, the answer token in slot 0."""
+        """[N, number] ids of its most likely tokens, the answer token in slot 0."""
         return _read(self.reward_model.model, inputs, CandidateLogprobs(number, vocab=self.vocab))["candidate_ids"]
 
 

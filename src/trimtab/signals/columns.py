@@ -1,4 +1,4 @@
-"""What the rows themselves say: of each answer token, or of the whole answer."""
+"""Signals read from columns of the rows: one number per answer token, or per answer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,13 +9,13 @@ from trimtab.core import Signal, answer_mask
 
 
 class Column(Signal):
-    """Gives a column of the dataset that holds one number for each answer token.
+    """A column of the dataset with one number for each answer token.
 
     The collator lays it out like labels, [B, T]; see `trimtab.data.collate`.
 
     Args:
         column: of the rows.
-        name: of the signal, if it is another.
+        name: of the signal, if it differs.
     """
 
     def __init__(self, column: str, name: str | None = None):
@@ -27,7 +27,7 @@ class Column(Signal):
 
 
 class Outcome(Signal):
-    """Gives every token of an answer the row's `outcome`: 1 if the answer is right, 0 if not."""
+    """The row's `outcome` at every token of an answer: 1 if it is correct, 0 if not."""
 
     provides = frozenset({"outcome"})
 

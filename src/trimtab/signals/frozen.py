@@ -14,11 +14,11 @@ from trimtab.models.forward import backbone, check_head, resolve_head
 
 
 class FrozenModel(Signal):
-    """Runs a frozen model in its own dtype and hands over hidden states and head, never full logits.
+    """Runs a frozen model in its own dtype and returns hidden states and head, never full logits.
 
     With `remember`, each row passes through the model once, alone, and its hidden states are kept in
     main memory: D numbers for each answer token instead of V. Alone, because then they depend on nothing
-    but the row, so a resumed run reads the same bits. With `reads="answers"` it gives log-probabilities of the
+    but the row, so a resumed run reads the same bits. With `reads="answers"` it returns log-probabilities of the
     answer tokens instead, one number for each.
     """
 
@@ -38,7 +38,7 @@ class FrozenModel(Signal):
 
     @property
     def models(self) -> list[PreTrainedModel]:
-        """The frozen models, for whoever places them."""
+        """The frozen models, so that the trainer can place them."""
         return [self.model]
 
     @property
@@ -53,8 +53,8 @@ class FrozenModel(Signal):
         highest = int(inputs["input_ids"].max())
         if highest >= self.vocab_size:
             raise UserError(
-                f"a row holds the token id {highest}, which the {self.name}'s vocabulary ({self.vocab_size}) does not; "
-                "take such rows out or choose another model"
+                f"a row has the token id {highest}, which is outside the {self.name}'s vocabulary of "
+                f"{self.vocab_size}; remove such rows or choose another model"
             )
         with torch.autocast(labels.device.type, enabled=False):
             output = backbone(self.model)(

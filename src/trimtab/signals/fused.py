@@ -1,4 +1,4 @@
-"""Two frozen models as one teacher: their logits, mixed."""
+"""Two frozen models as one teacher, by mixing their logits."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ class FusedTeacher(Signal):
     smaller vocabulary of the two.
 
     Args:
-        reference, aligned: each hands over hidden states and head.
+        reference, aligned: each provides hidden states and head.
         strength: finite.
         name: of the signal.
     """
@@ -30,7 +30,7 @@ class FusedTeacher(Signal):
 
     @property
     def models(self) -> list[PreTrainedModel]:
-        """The frozen models, for whoever places them."""
+        """The frozen models, so that the trainer can place them."""
         return [self.reference.model, self.aligned.model]
 
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The model as it was before training, without a second model in memory."""
+"""The initial policy, without a second model in memory."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -13,7 +13,7 @@ from trimtab.models.forward import ObjectiveCall, StatesCall, resolve_head
 
 
 def own_logprobs(policy: nn.Module, inputs: Mapping[str, Tensor], temperature: float = 1.0) -> Tensor:
-    """[N] log-probabilities of the answer tokens under the policy as it stands, in eval mode, without gradient."""
+    """[N] log-probabilities of the answer tokens under the current policy, in eval mode, without gradient."""
     return read_with(LabelLogprobs(), policy, inputs, {}, temperature)
 
 
@@ -25,7 +25,7 @@ def read_with(
     temperature: float = 1.0,
     training: bool = False,
 ) -> Tensor:
-    """[N] values of an objective under the policy as it stands, in eval mode (or that of training), without gradient.
+    """[N] values of an objective under the current policy, in eval mode (or training mode), without gradient.
 
     Through the policy's own wrapped forward, so that DDP, FSDP and autocast do what they do in training.
     """
@@ -47,14 +47,13 @@ def _asked(
 
 
 class InitialPolicy(Signal):
-    """Gives log-probabilities of the answer tokens under the policy with what is trained switched off, or its whole
-    distribution.
+    """Log-probabilities of the answer tokens, or the whole distribution, under the policy with its trained part off.
 
     Args:
-        off: a context under which the policy is the model that it started from: PEFT's `disable_adapter`,
+        off: a context under which the policy is the initial policy: PEFT's `disable_adapter`,
             or `bypass` of an identity layer.
         name: of the signal.
-        policy: whose head it is, where the distribution is asked for; not wrapped by a trainer yet.
+        policy: whose head is used for the whole distribution; not yet wrapped by a trainer.
         reads: log-probabilities, or hidden states and head of the whole distribution.
     """
 
@@ -66,7 +65,7 @@ class InitialPolicy(Signal):
         reads: Literal["answers", "distribution"] = "answers",
     ):
         if reads == "distribution" and policy is None:
-            raise TypeError("the whole distribution needs the policy, whose head gives it")
+            raise TypeError("the whole distribution needs the policy's head; pass the policy")
         self.off, self.name, self.provides = off, name, frozenset({name})
         self.distribution = reads == "distribution"
         self._model: Any = getattr(policy, "get_base_model", lambda: policy)()
@@ -80,7 +79,7 @@ class InitialPolicy(Signal):
         return {self.name: LazyLogits(hidden, self._project, resolve_head(self._model).vocab_size)}
 
     def _project(self, hidden: Tensor) -> Tensor:
-        """[n, V] logits by the head without what is trained of it; it is asked inside the policy's own forward."""
+        """[n, V] logits from the head with its trained part switched off; called inside the policy's own forward."""
         was_training = self._model.training
         self._model.eval()
         try:

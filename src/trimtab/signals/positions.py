@@ -1,4 +1,4 @@
-"""A teacher with the sums that normalise logits over positions; see `trimtab.objectives.positions`."""
+"""A teacher with the normalisers of a softmax over positions; see `trimtab.objectives.positions`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +26,7 @@ class WithPositionSums(Signal):
 
     @property
     def models(self) -> list[PreTrainedModel]:
-        """The frozen models, for whoever places them."""
+        """The frozen models, so that the trainer can place them."""
         return self.teacher.models
 
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:

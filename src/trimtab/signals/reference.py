@@ -1,4 +1,4 @@
-"""The model that training started from, asked about the likeliest tokens at each place of an answer."""
+"""The reference model's log-probabilities of the most likely tokens at each position of an answer."""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -18,7 +18,7 @@ class ReferenceAtCandidates(Signal):
     """Its log-probabilities of the `candidate_ids` [N, K] of the inputs, as "reference" [N, K].
 
     Args:
-        reference: a frozen model, or the policy with what is trained switched off.
+        reference: a frozen model, or the policy with its trained part switched off.
     """
 
     provides = frozenset({"reference"})
@@ -30,7 +30,7 @@ class ReferenceAtCandidates(Signal):
 
     @property
     def models(self) -> list[Any]:
-        """The frozen models, for whoever places them."""
+        """The frozen models, so that the trainer can place them."""
         return list(self.reference.models)
 
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:

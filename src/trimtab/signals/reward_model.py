@@ -1,4 +1,4 @@
-"""A trained reward model, which gives each answer token a score, and the small file that says how to read it."""
+"""A trained reward model that scores each answer token, and the small file that says how to read its scores."""
 
 import json
 from collections.abc import Mapping
@@ -28,34 +28,34 @@ FILE = "trimtab_reward.json"
 
 
 class RewardModelError(UserError):
-    """A folder that is no reward model, or one whose reference is not the model that it was measured from."""
+    """A folder without a reward model, or one whose reference is not the model it was trained against."""
 
 
 @dataclass(frozen=True)
 class ScoreSpec:
-    """How a reward model is read."""
+    """How the scores of a reward model are read."""
 
     source: Source
-    """of the token scores, see `trimtab.objectives.reward_models`"""
+    """source of the token scores, see `trimtab.objectives.reward_models`"""
     gathered: Gathered
-    """what the training made of an answer's scores"""
+    """how training aggregated an answer's scores"""
     beta: float
-    """value = beta times what is gathered"""
+    """value = beta times the aggregated score"""
     outcomes: bool
-    """it learnt from outcomes, so that sigma(value) is a probability that the answer is right"""
+    """whether it was trained on outcomes, so that sigma(value) is the probability of a correct answer"""
     reference: str | dict[str, Any] | None = None
-    """of source ratio: the model it is measured from, by name, or as {from, layers}"""
+    """for source ratio: the reference model, by name, or as {from, layers}"""
     reference_fingerprint: str | None = None
     method: str = ""
     squash: bool = False
-    """its training compared sigma of the token scores, and so do the values; a mean of them is gathered"""
+    """whether training used sigma of the token scores; values then use it too, and their mean is taken"""
 
     def write(self, folder: Path) -> None:
         (folder / FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
 
 def score_spec_of(objective: RewardObjective, **known: Any) -> ScoreSpec:
-    """How the model that this objective trains is read; `known` are further fields."""
+    """How to read the model that this objective trains; `known` are further fields."""
     learnt = "outcome" in objective.needs
     return ScoreSpec(objective.source, objective.gathered, objective.beta, learnt, squash=objective.squash, **known)
 
@@ -71,12 +71,12 @@ READERS = {"scalar": HeadScore(), "logit": LabelLogits(), "logprob": LabelLogpro
 
 
 class TokenRewardModel(Signal):
-    """Gives each answer token the score of a frozen reward model, as the signal "token_scores".
+    """The score of each answer token under a frozen reward model, as the signal "token_scores".
 
     Args:
         model: with `add_score_forward`, or `add_objective_forward` where the source is a language model's.
         spec: how it is read.
-        reference: for source ratio, read at the answers.
+        reference: for source ratio, read at the answer tokens.
     """
 
     provides = frozenset({"token_scores"})
@@ -91,13 +91,13 @@ class TokenRewardModel(Signal):
         self.reference = reference
 
     def scores_as_trained(self) -> "TokenRewardModel":
-        """The same model, whose token scores are what its training compared: sigma of them where it squashed them."""
+        """The same model, with token scores as its training used them: sigma of them if it squashed them."""
         self.as_trained = True
         return self
 
     @property
     def models(self) -> list[PreTrainedModel]:
-        """The frozen models, for whoever places them."""
+        """The frozen models, so that the trainer can place them."""
         return [self.model, *(self.reference.models if self.reference else ())]
 
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class TokenRewardModel(Signal):
 
     def values(self, batch: TokenBatch, scores: Tensor) -> Tensor:
         """[N]: the value of each prefix: beta times the mean of its scores (or of their sigma), their sum, or its last
-        score, as the model's training gathered them over whole answers."""
+        score, as training aggregated them over whole answers."""
         scores = scores.sigmoid() if self.spec.squash and not self.as_trained else scores
         match self.spec.gathered:
             case "last":
@@ -126,18 +126,18 @@ class TokenRewardModel(Signal):
 def load_reward_model(
     name: str, *, dtype: str = "float32", reference: str | None = None, device_map: str | None = None
 ) -> TokenRewardModel:
-    """A reward model from its folder: trimtab's own, or any token classification model with one label, whose scores are
-    read as they are.
+    """Load a reward model from its folder: trimtab's own, or any token classification model with one label, whose
+    scores are read as they are.
 
     Args:
         name: a folder or a hub id.
-        dtype: of the weights, as of `loading.load_model`; a reference gets the model's own.
-        reference: another place of the model that log-ratios are measured from, if it has moved.
+        dtype: of the weights, as in `loading.load_model`; a reference gets the model's own.
+        reference: where the reference model is now, if it has moved.
         device_map: see `loading.load_model`.
 
     Raises:
-        RewardModelError: if it is no reward model, or the reference is not there or not the one of its training.
-        ModelNotFound: if it is not there.
+        RewardModelError: if it is not a reward model, or its reference is missing or is not the one of its training.
+        ModelNotFound: if it does not exist.
     """
     path = Path(locate(name)) / FILE
     if not path.is_file():
@@ -145,7 +145,7 @@ def load_reward_model(
         kinds = getattr(config, "architectures", None) or []
         if not any("TokenClassification" in kind for kind in kinds) or config.num_labels != 1:
             raise RewardModelError(
-                f"{name} is no reward model: it has no {FILE} and is no token classification model with one label "
+                f"{name} is not a reward model: it has no {FILE} and is no token classification model with one label "
                 f"(it is {', '.join(kinds) or 'of unknown kind'}); train one with method q_rm, ipvrm or reward_model"
             )
         spec = ScoreSpec("scalar", "mean", 1.0, outcomes=False)
@@ -153,7 +153,7 @@ def load_reward_model(
         try:
             spec = ScoreSpec(**json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
-            raise RewardModelError(f"{path} does not say how to read the model: {error}") from error
+            raise RewardModelError(f"{path} does not describe how to read the model: {error}") from error
     if spec.source == "scalar":
         model = load_model(name, dtype=dtype, kind=AutoModelForTokenClassification, device_map=device_map)
         add_score_forward(model)
@@ -170,10 +170,10 @@ def load_reward_model(
 
 
 def _reference(name: str, spec: ScoreSpec, moved: str | None, dtype: str) -> FrozenModel:
-    """The model that log-ratios are measured from.
+    """The reference model of log-ratios.
 
     Raises:
-        RewardModelError: if it is not there, or has other weights than in training.
+        RewardModelError: if it is missing, or its weights differ from those in training.
     """
     place, prints = moved or spec.reference, []
     for rounded in _dtypes(name) if spec.reference_fingerprint else ("float32",):
@@ -181,27 +181,27 @@ def _reference(name: str, spec: ScoreSpec, moved: str | None, dtype: str) -> Fro
             found = _start(name, place, rounded)
         except ModelNotFound as error:
             raise RewardModelError(
-                f"{name} is measured from {place}, which is not found ({error}); say where it is now with --reference "
+                f"the reference model {place} of {name} was not found ({error}); pass its location with --reference "
                 "PLACE"
             ) from error
         prints.append(fingerprint.of_model(found))
         if spec.reference_fingerprint in (None, prints[-1]):
             return FrozenModel(cast(found, dtype), name="reference", reads="answers")
     raise RewardModelError(
-        f"{name} is measured from the model {spec.reference_fingerprint}, and {place} is {prints[0]}: its "
-        "weights differ, and every value would be off; give the model that its training started from"
+        f"the reference of {name} has the fingerprint {spec.reference_fingerprint}, and {place} has {prints[0]}: the "
+        "weights differ, so every value would be wrong; pass the model that its training started from"
     )
 
 
 def _dtypes(name: str) -> list[str]:
-    """In which training may have read the start, whose fingerprint goes by it: most likely that which the model has."""
+    """Dtypes in which training may have fingerprinted the reference, the model's own first."""
     own = str(getattr(load_config(name), "dtype", None)).removeprefix("torch.")
     return sorted(DTYPES, key=lambda one: one != own)
 
 
 def _start(name: str, place: str | dict[str, Any] | None, dtype: str) -> PreTrainedModel:
     if not place:
-        raise RewardModelError(f"{name} does not say which model it is measured from; name it with --reference PLACE")
+        raise RewardModelError(f"{name} does not name its reference model; pass it with --reference PLACE")
     if isinstance(place, str):
         return load_model(place, dtype=dtype)
     whole = load_model(place["from"], dtype=dtype)

@@ -1,4 +1,4 @@
-"""Lagged weights of the policy itself."""
+"""Snapshots of the policy: its own weights from a few updates ago."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -12,15 +12,15 @@ from trimtab.signals.initial_policy import own_logprobs, read_with
 
 
 class PolicySnapshot(Signal):
-    """Gives log-probabilities of the answer tokens under the weights that the policy had a few updates ago.
+    """Log-probabilities of the answer tokens under the weights that the policy had a few updates ago.
 
-    Only trained parameters are copied. To read the snapshot they change places with the copies for one
+    Only trained parameters are copied. To read the snapshot they are swapped with the copies for one
     forward, so it runs through the same module as the policy, adapters and hooks included. While the
-    snapshot is as old as the policy nothing is given: the policy's own log-probabilities, detached, are
-    those of the snapshot, and an objective takes them.
+    snapshot equals the policy nothing is provided: the policy's own log-probabilities, detached, are
+    those of the snapshot, and an objective uses them.
 
     Args:
-        every: updates between two snapshots; None keeps the first one for ever.
+        every: updates between two snapshots; None keeps the first one.
         first: updates before the first one; until then the policy counts as its own snapshot.
     """
 
@@ -31,12 +31,12 @@ class PolicySnapshot(Signal):
         self.every, self.first = every, first
         self.fresh = False
         self.step = self.seed = 0
-        """of the running update, for draws"""
+        """the current update, for draws"""
         self._pairs: dict[str, tuple[nn.Parameter, Tensor]] = {}  # name -> parameter of the policy, its lagged values
         self._stored: dict[str, Tensor] = {}
 
     def before_update(self, policy: nn.Module, step: int, seed: int) -> None:
-        """Take a snapshot where one is due."""
+        """Take a snapshot if one is due."""
         self.step, self.seed = step, seed
         done = step - self.first
         due = done == 0 or (done > 0 and self.every is not None and done % self.every == 0)
@@ -87,18 +87,18 @@ class PolicySnapshot(Signal):
         return {name: lagged for name, (_, lagged) in self._pairs.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Lagged weights of a checkpoint; they are used from the next update on, unless it takes a new snapshot."""
+        """Restore the weights of a checkpoint, used from the next update on unless it takes a new snapshot."""
         self._stored = dict(state)
 
 
 class SnapshotTokens(PolicySnapshot):
-    """As `PolicySnapshot`, but gives some tokens at each place, chosen by the lagged policy, with its
+    """As `PolicySnapshot`, but provides some tokens at each position, chosen by the snapshot, with its
     log-probabilities of them, as `Candidates` [N, K].
 
     Args:
-        every: as of `PolicySnapshot`.
-        choose: ids [N, K] of a batch that holds the lagged policy's logits.
-        vocab: ids from here on are padding of the policy's head that another model does not have: they have no
+        every: as in `PolicySnapshot`.
+        choose: ids [N, K] of a batch that holds the snapshot's logits.
+        vocab: ids from here on are padding of the policy's head that another model lacks: they have no
             probability.
     """
 
@@ -115,7 +115,7 @@ class SnapshotTokens(PolicySnapshot):
 
 
 class _Chosen(Objective):
-    """An "objective" that is only read: it keeps tokens and what the policy says of them."""
+    """An "objective" without a loss: collects tokens with their log-probabilities."""
 
     def __init__(self, choose: Callable[[TokenBatch], Tensor], seed: int, step: int, vocab: int | None):
         self.choose, self.seed, self.step, self.vocab = choose, seed, step, vocab

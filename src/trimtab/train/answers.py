@@ -12,7 +12,7 @@ from trimtab.data.tasks import asked
 from trimtab.data.tokens import padded
 from trimtab.decoding._config import generate
 from trimtab.models.ends import end_tokens
-from trimtab.rewards.judged import which_are_right
+from trimtab.rewards.graded import which_are_correct
 from trimtab.train.dataset import columns_of
 from trimtab.train.heldout import measure
 
@@ -85,7 +85,7 @@ def _until_end(ids: list[int], ends: set[int]) -> tuple[list[int], bool]:
     return ids, False
 
 
-def judged(
+def graded(
     policy: nn.Module,
     tokenizer: Any,
     tasks: Sequence[Mapping[str, Any]],
@@ -107,7 +107,7 @@ def judged(
     Args:
         tasks: rows of `prepare_tasks`.
         rewards: as TRL calls them; their values are added.
-        correct: of each, from which value on an answer is right; the first one that judges it decides.
+        correct: of each, the value from which a completion counts as correct; the first reward that grades it decides.
         weights: of their values in the sum; all 1 if not given.
         signals: of the model that training started from, for the drift.
         answers: to each task.
@@ -126,7 +126,7 @@ def judged(
     )  # fmt: skip
     given = _as_trl(rows, own)
     values = [reward(**given) for reward in rewards]
-    good = which_are_right(values, correct, given["prompts"])
+    good = which_are_correct(values, correct, given["prompts"])
     factors = weights or [1.0] * len(rewards)
     earned = [sum(factor * (one or 0.0) for factor, one in zip(factors, each)) for each in zip(*values)]
     prepared = [_row(i, one) for i, one in enumerate(own)]

@@ -101,21 +101,21 @@ def _read(
 
 
 class HeldoutRewards(Objective):
-    """An "objective" that is only read: it keeps what that of a reward model judges of each answer or pair."""
+    """An "objective" without a loss: collects a reward model's metrics of each answer or pair."""
 
     per = "sequence"
 
     def __init__(self, objective: RewardObjective):
         self.objective, self.needs, self.leaf = objective, objective.needs, objective.leaf
-        self.judged: dict[str, Tensor] = {}
+        self.found: dict[str, Tensor] = {}
 
     def __call__(self, batch: TokenBatch) -> Losses:
-        self.judged = self.objective.judge(batch, token_scores(batch, self.objective.source))
+        self.found = self.objective.evaluate(batch, token_scores(batch, self.objective.source))
         return batch.losses(torch.zeros(len(batch.lengths), device=batch.targets.device))
 
 
 @torch.no_grad()
-def judge(policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], plan: Plan) -> dict[int, dict[str, float]]:
+def evaluate(policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], plan: Plan) -> dict[int, dict[str, float]]:
     """What a reward model makes of each held-out row.
 
     Args:
@@ -128,7 +128,7 @@ def judge(policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], plan: Plan
     """
     rows: dict[int, dict[str, float]] = {}
     for ids, reader in _read(policy, batches, plan, HeldoutRewards):
-        columns = {REWARDS[name]: one.tolist() for name, one in reader.judged.items() if name in REWARDS}
+        columns = {REWARDS[name]: one.tolist() for name, one in reader.found.items() if name in REWARDS}
         for i, row in enumerate(ids[:: len(ids) // len(columns["reward_loss"])]):  # of a pair one
             rows[row] = {"tokens": 1, **{name: column[i] for name, column in columns.items()}}
     return dict(sorted(rows.items()))
@@ -171,7 +171,7 @@ def preferences(policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], plan
 PER_ROW = ("preference_accuracy", "preference_margin")
 """Measures of rows that are no sums over tokens; a row may lack them."""
 REWARDS = {"objective": "reward_loss", "accuracy": "reward_accuracy", "brier": "brier"}
-"""What an objective judges -> what it is called in run folders."""
+"""Metric of a reward objective -> its name in run folders."""
 
 
 def summary(rows: Mapping[int, Mapping[str, float]]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from trimtab.decoding._early_exit import early_exit_arguments
 from trimtab.metrics.ranks import auc
 from trimtab.models.ends import end_tokens
 from trimtab.objectives.reward_models import gather
-from trimtab.rewards.judged import which_are_right
+from trimtab.rewards.graded import which_are_correct
 from trimtab.signals.base import common_vocab, models_of, without_unknown
 from trimtab.signals.candidates import CandidateLogprobs
 from trimtab.signals.initial_policy import read_with
@@ -46,7 +46,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         plan: with an advantage estimator.
         watch: called with the step and the rows of each batch of rollouts: prompt, completion, reward, group, tokens
             and their advantages.
-        correct: of each reward, from which value on a completion is correct; the first one that judges it decides. None
+        correct: of each reward, the value from which a completion is correct; the first that grades it decides. None
             is counted if not given, and models that learn outcomes take 1.
     """
 
@@ -108,7 +108,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self._spent("reward", start)
         self._rewards = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
-        right = which_are_right(rewards.T.tolist(), self.correct or [1.0] * rewards.size(1), prompts)
+        right = which_are_correct(rewards.T.tolist(), self.correct or [1.0] * rewards.size(1), prompts)
         self._outcomes = torch.tensor(right, dtype=torch.float32, device=rewards.device)
         self._texts = (prompts, completions)
         if self.correct is not None:
