@@ -108,9 +108,9 @@ def reader(page, tmp_path, monkeypatch) -> Iterator[list[str]]:
     files = [block for block in read(page)[1] if block.kind == "file"]
     folder, recipes = tmp_path / "src" / "trimtab" / "methods", tmp_path / "recipes"
     if files:
-        shutil.copytree(methods._FOLDER, folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(methods._FILES.folder, folder, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(shipped.recipe_folder(), recipes)
-        monkeypatch.setattr(methods, "_FOLDER", folder)
+        monkeypatch.setattr(methods._FILES, "folder", folder)
         monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(folder)])
         monkeypatch.setattr(shipped, "recipe_folder", lambda: recipes)
     before = set(methods.names())

@@ -55,5 +55,5 @@ def test_a_misspelt_name_gets_the_nearest_one():
 def test_a_name_that_is_near_none_gets_them_all(name):
     with pytest.raises(methods.UnknownMethod) as caught:
         methods.load(name)
-    assert f"known methods: {', '.join(methods.names())}" in str(caught.value)
+    assert f"there are: {', '.join(methods.names())}" in str(caught.value)
     assert isinstance(caught.value, ValueError)

@@ -667,7 +667,7 @@ def test_a_method_may_read_the_whole_distribution_of_the_start(files, tmp_path, 
     (tmp_path / "methods").mkdir()
     (tmp_path / "methods" / "near.py").write_text(DISTRIBUTION)
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path / "methods")])
-    monkeypatch.setattr(methods, "_FOLDER", tmp_path / "methods")
+    monkeypatch.setattr(methods._FILES, "folder", tmp_path / "methods")
     models = {"cut": {}, "lora": {"lora": {"r": 2}}, "named": {"reference": str(files / "teacher")}}[kind]
     try:
         made = recipe(files, tmp_path / "run", "near", models=models)

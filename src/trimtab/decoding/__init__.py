@@ -4,18 +4,16 @@ A file exports STRATEGY, which says what `model.generate` is given for its setti
 mixed, a function of the file's name for `model.generate(..., custom_generate=)`, which any strategy may draw from.
 """
 
-import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trimtab.common import by_file
-from trimtab.common.errors import UserError, check_known, check_settings
+from trimtab.common.errors import UserError, check_settings
 
 if TYPE_CHECKING:
     from trimtab.decoding._strategy import Strategy
 
-_FOLDER = Path(__file__).parent
 MODEL = "model"
 """The strategy that is the checkpoint's own."""
 STOCK = {
@@ -45,33 +43,18 @@ class DecodingError(UserError):
     """A strategy that is not there, or a setting that it does not have."""
 
 
-def names() -> list[str]:
-    """The strategies that have a file here, without importing them."""
-    return by_file.names(_FOLDER)
-
-
-def known() -> list[str]:
-    """Those, and the strategies of transformers."""
-    return sorted([*names(), *STOCK])
+_FILES = by_file.Catalogue(Path(__file__).parent, __name__, "decoding strategy", DecodingError, lambda: STOCK)
+names, known, check_name = _FILES.names, _FILES.known, _FILES.check_name
 
 
 def summary(name: str) -> str:
     """What it is, in a line; nothing is imported."""
-    return STOCK[name] if name in STOCK else by_file.summary(_FOLDER, name)
+    return STOCK[name] if name in STOCK else _FILES.summary(name)
 
 
 def load(name: str) -> Callable[..., Any]:
     """The function of the file called `name`."""
-    return getattr(importlib.import_module(f"trimtab.decoding.{name}"), name)
-
-
-def check_name(name: str) -> None:
-    """Whether there is such a strategy, without importing it.
-
-    Raises:
-        DecodingError: with the nearest name.
-    """
-    check_known(name, known(), "decoding strategy", "known strategies", DecodingError)
+    return getattr(_FILES.module(name), name)
 
 
 def strategy(name: str) -> "Strategy":
@@ -82,8 +65,8 @@ def strategy(name: str) -> "Strategy":
     """
     check_name(name)
     if name in STOCK:
-        return importlib.import_module("trimtab.decoding._stock").STOCK[name]
-    module = importlib.import_module(f"trimtab.decoding.{name}")
+        return _FILES.module("_stock").STOCK[name]
+    module = _FILES.module(name)
     if not hasattr(module, "STRATEGY"):
         raise DecodingError(f"{name} mixes two streams of logits and is chosen by a strength (--strength), not by name")
     return module.STRATEGY

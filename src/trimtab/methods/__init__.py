@@ -9,13 +9,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from trimtab.common import by_file
-from trimtab.common.errors import UserError, check_known, looked_in
+from trimtab.common.errors import UserError, looked_in
 
 if TYPE_CHECKING:
     from trimtab.core import Method, Plan
-
-_FOLDER = Path(__file__).parent
-
 
 FORM = "FILE.py or package.module"
 
@@ -24,9 +21,8 @@ class UnknownMethod(UserError):
     """An unknown method, or a user's file that holds no method."""
 
 
-def names() -> list[str]:
-    """The methods shipped with trimtab, without importing them."""
-    return by_file.names(_FOLDER)
+_FILES = by_file.Catalogue(Path(__file__).parent, __name__, "method", UnknownMethod)
+names = _FILES.names
 
 
 def is_own(name: str) -> bool:
@@ -45,7 +41,7 @@ def summary(name: str) -> str:
         return by_file.summary(Path(name).expanduser().parent, Path(name).stem)
     if is_own(name):
         return (module(name).__doc__ or "").strip().partition("\n")[0]
-    return by_file.summary(_FOLDER, name)
+    return _FILES.summary(name)
 
 
 def check_name(name: str) -> None:
@@ -58,7 +54,7 @@ def check_name(name: str) -> None:
         beside = Path(f"{name}.py")
         if name not in names() and beside.is_file():
             raise UnknownMethod(f"there is no method {name!r}; to use the file here, set method: {beside}")
-        check_known(name, names(), "method", "known methods", UnknownMethod)
+        _FILES.check_name(name)
     elif name.startswith("trimtab.methods."):
         raise UnknownMethod(f"{name} ships with trimtab; set method: {name.removeprefix('trimtab.methods.')}")
     elif title(name) in names():

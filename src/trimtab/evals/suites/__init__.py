@@ -1,37 +1,18 @@
 """One suite a file, found by its name."""
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtab.common import by_file
-from trimtab.common.errors import check_known, check_settings
+from trimtab.common.errors import check_settings
 from trimtab.evals import SuiteError
 
 if TYPE_CHECKING:
     from trimtab.evals.suite import Suite
 
-_FOLDER = Path(__file__).parent
-
-
-def names() -> list[str]:
-    """The suites there are, without importing them."""
-    return by_file.names(_FOLDER)
-
-
-def summary(name: str) -> str:
-    """What it is, in a line; nothing is imported."""
-    return by_file.summary(_FOLDER, name)
-
-
-def check_name(name: str) -> None:
-    """Whether there is such a suite, without importing it.
-
-    Raises:
-        SuiteError: with the nearest name.
-    """
-    check_known(name, names(), "suite", "there are", SuiteError)
+_FILES = by_file.Catalogue(Path(__file__).parent, __name__, "suite", SuiteError)
+names, summary, check_name = _FILES.names, _FILES.summary, _FILES.check_name
 
 
 def load(name: str) -> "Suite":
@@ -41,7 +22,7 @@ def load(name: str) -> "Suite":
         SuiteError: with the nearest name.
     """
     check_name(name)
-    return importlib.import_module(f"trimtab.evals.suites.{name}").SUITE
+    return _FILES.module(name).SUITE
 
 
 def check(name: str, settings: Mapping[str, Any]) -> Any:
