@@ -1,5 +1,6 @@
 """What commands load: torch and transformers, and TRL only where something is trained."""
 
+import json
 import subprocess
 import sys
 
@@ -29,6 +30,8 @@ call("clean", folder + "/rows.jsonl", "--detector", "none", "n_par=1", "--out", 
 call("score", folder + "/pairs.jsonl", "--model", folder + "/rm", "--out", folder + "/scored")
 words = ["--prompts", folder + "/lines.txt", "--strategies", "greedy", "--out", folder + "/page.html"]
 call("compare-decoding", *model, *words, *short)
+call("preview", folder + "/recipe.json")
+call("precompute", folder + "/recipe.json", "--out", folder + "/columns.jsonl")
 """
 
 
@@ -44,6 +47,8 @@ def test_a_command_that_does_not_train_does_not_import_trl(tmp_path):
     tiny_folder.write_jsonl(
         tmp_path / "rows.jsonl", [{"question": "What is one?", "answer": "1", "options": ["1", "2"]}]
     )
+    recipe = {"method": "dpo", "models": {"policy": place}, "data": {"train": str(tmp_path / "pairs.jsonl")}}
+    (tmp_path / "recipe.json").write_text(json.dumps({**recipe, "training": {"max_length": 64, "learning_rate": 1e-4}}))
     (tmp_path / "lines.txt").write_text("count to three\n")
     words = [sys.executable, "-c", SCRIPT, str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)

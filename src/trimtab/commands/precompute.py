@@ -48,7 +48,7 @@ def main(settings: PrecomputeSettings) -> None:
     from trimtab.runs.parse import load_recipe
     from trimtab.runs.recipe import Stages
 
-    loaded = load_recipe(settings.recipe, settings.overrides, first=check_places)
+    loaded = load_recipe(settings.recipe, settings.overrides, first=check_places, trains=False)
     stages = loaded.stages if isinstance(loaded, Stages) else [loaded]
     quiet()
     from trimtab.runs.precomputed import columns_of

@@ -35,7 +35,7 @@ class RecipeSettings(CommandSettings):
         from trimtab.runs.parse import load_recipe
         from trimtab.runs.recipe import Stages
 
-        loaded = load_recipe(self.recipe, self.overrides, first=lambda runs: check_places(runs[:1]))
+        loaded = load_recipe(self.recipe, self.overrides, first=lambda runs: check_places(runs[:1]), trains=False)
         return loaded.stages[0] if isinstance(loaded, Stages) else loaded
 
 

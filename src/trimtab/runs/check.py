@@ -24,8 +24,11 @@ def check_plainly(recipe: Recipe, where: str) -> None:
         raise RecipeError(f"{where}: {error}") from None
 
 
-def check_method(recipe: Recipe, where: str) -> None:
+def check_method(recipe: Recipe, where: str, trains: bool = True) -> None:
     """Fill in the defaults of options and training, and name what the method lacks.
+
+    Args:
+        trains: also what TRL's own classes say of training arguments; it takes seconds to import.
 
     Raises:
         RecipeError: for an unknown method, option or training argument, or a missing model.
@@ -35,7 +38,7 @@ def check_method(recipe: Recipe, where: str) -> None:
 
     try:
         method = methods.load(recipe.method)
-        keys.check_early(recipe.training, method.loop)
+        training = keys.check_early(recipe.training, method.loop)
     except ValueError as error:
         raise RecipeError(f"{where}: {error}") from error
     options = validate(method.config, recipe.options, where, ("options",), of=f"options of {recipe.method}")
@@ -44,13 +47,15 @@ def check_method(recipe: Recipe, where: str) -> None:
     _check_loop(recipe, method.loop == "rollouts", where)
     if isinstance(recipe.models.policy, Cut) and recipe.models.policy.source == "teacher" and not recipe.models.teacher:
         raise RecipeError(f"{where}: models.policy is made from the teacher, but models.teacher is missing")
-    _check_training(recipe, method.loop, where)
+    if trains:
+        _check_training(recipe, method.loop, where)
+    else:
+        recipe.training = training
     if "max_steps" not in recipe.training and "num_train_epochs" not in recipe.training:
         recipe.training["num_train_epochs"] = 1
 
 
 def _check_training(recipe: Recipe, loop: Any, where: str) -> None:
-    """Arguments of TRL; last, because it takes seconds to import."""
     from trimtab.train import settings
 
     try:

@@ -18,6 +18,7 @@ def load_recipe(
     overrides: Iterable[str] = (),
     *,
     first: Callable[[Sequence[Recipe]], None] | None = None,
+    trains: bool = True,
 ) -> Recipe | Stages:
     """Read a recipe, apply `a.b=value` overrides, and check everything that can be checked without a model.
 
@@ -25,6 +26,7 @@ def load_recipe(
         path: of a file, or the name of one that comes with trimtab.
         overrides: words of a command line.
         first: further checks of the runs, made before anything heavy is imported, see `trimtab.runs.early`.
+        trains: whether it is to be trained; else what TRL alone can say of training arguments is not asked.
 
     Raises:
         RecipeError: naming the file and the key.
@@ -35,7 +37,7 @@ def load_recipe(
         override(tree, word)
     if found := half_character(tree):
         raise RecipeError(f"{path}: {found[0]} holds half of a character: {found[1]} without the other half")
-    return parse(tree, str(path), path.stem, first=first, file=path)
+    return parse(tree, str(path), path.stem, first=first, file=path, trains=trains)
 
 
 def parse(
@@ -45,11 +47,12 @@ def parse(
     *,
     first: Callable[[Sequence[Recipe]], None] | None = None,
     file: Path | None = None,
+    trains: bool = True,
 ) -> Recipe | Stages:
     """A recipe from a tree of plain values; `where` is for messages, `name` for the run folder.
 
     Args:
-        first: see `load_recipe`.
+        first, trains: see `load_recipe`.
         file: that the tree was read from, beside which `use:` looks.
     """
     tree = dict(tree)
@@ -64,7 +67,7 @@ def parse(
         first([recipe for recipe, _ in runs])
     minutes = tree.get("minutes") if seeds or "stages" in tree else None
     for recipe, place in runs:
-        check_method(recipe, place)
+        check_method(recipe, place, trains)
         check_minutes(recipe, minutes, where)
     recipes = [recipe for recipe, _ in runs]
     if not seeds and "stages" not in tree:

@@ -77,6 +77,10 @@ NOT_BUILT = {
     "deepspeed": "DeepSpeed is not tested yet; use DDP (accelerate launch)",
     "label_smoothing_factor": "label smoothing is not part of any method here; leave it out",
 }
+NOT_BUILT_OF_ROLLOUTS = {
+    "router_aux_loss_coef": "the router loss is added to training on rows alone, not to rollouts; leave it out",
+    "use_vllm": "generation by vLLM was not tried with trimtab's advantages yet; leave it out",
+}
 USED_BY_ROLLOUTS = {
     "num_generations", "max_completion_length", "shuffle_dataset", "generation_batch_size", "steps_per_generation",
     "num_iterations", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs",
@@ -199,16 +203,49 @@ def _check_trackers(given: Any) -> None:
             )
 
 
-def check_early(training: Mapping[str, Any], loop: Loop) -> None:
-    """What `settings.check` says of names and numbers, without TRL where its files can be read.
+def check_early(training: Mapping[str, Any], loop: Loop) -> dict[str, Any]:
+    """What `settings.check` says, as far as it can be told from TRL's files without importing it.
+
+    Returns:
+        The arguments with trimtab's defaults, those of plain types in their declared ones.
 
     Raises:
-        TrainingError: for an unknown key, or a number that makes no training.
+        TrainingError: for an unknown key, one that is not for the recipe to set, or a value that makes no training.
     """
     known, others = declared(CONFIG_NAMES[loop]), declared(CONFIG_NAMES[other(loop)])
     if known and others:
         check_names(training, loop, known, others)
-    check_numbers(training)
+        check_whose(training, *whose(loop, declared("GRPOConfig"), declared("TrainingArguments")))
+    typed = {**DEFAULTS, **training}
+    for key, value in training.items():
+        kind = plain_type(known.get(key, "bool")) if known else None
+        typed[key] = value if kind is None else typed_value(key, value, TypeAdapter(kind))
+    check_order(typed)
+    check_numbers(typed)
+    return typed
+
+
+def whose(loop: Loop, of_rollouts: Collection[str], of_both: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Keys that a recipe does not set, and who sets them; and keys of what is not built, with what is said of them.
+
+    Args:
+        of_rollouts: keys of GRPOConfig.
+        of_both: those of transformers' TrainingArguments among them.
+    """
+    if loop == "supervised":
+        return OURS, NOT_BUILT
+    ours = dict.fromkeys(
+        {*of_rollouts} - {*of_both} - USED_BY_ROLLOUTS - {"router_aux_loss_coef"}, "the recipe's `method`"
+    )
+    ours |= {key: value for key, value in OURS.items() if key in of_rollouts}
+    return ours, {**{key: value for key, value in NOT_BUILT.items() if key != "packing"}, **NOT_BUILT_OF_ROLLOUTS}
+
+
+def check_order(training: Mapping[str, Any]) -> None:
+    if training.get("dataloader_in_order") is False:
+        raise TrainingError(
+            "training.dataloader_in_order=False: rows would come in another order each time; leave it out"
+        )
 
 
 def check_names(training: Mapping[str, Any], loop: Loop, known: Collection[str], others: Collection[str]) -> None:

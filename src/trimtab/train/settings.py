@@ -16,16 +16,15 @@ from trimtab.train.keys import (
     ADDED,
     DEFAULTS,
     DEFAULTS_OF_RUNS,
-    NOT_BUILT,
-    OURS,
-    USED_BY_ROLLOUTS,
     Loop,
     TrainingError,
     check_names,
     check_numbers,
+    check_order,
     check_whose,
     other,
     typed_value,
+    whose,
 )
 
 
@@ -34,16 +33,6 @@ def _names(kind: type) -> set[str]:
 
 
 CONFIGS = {"supervised": SFTConfig, "rollouts": GRPOConfig}
-OURS_OF_ROLLOUTS = {
-    **dict.fromkeys(_names(GRPOConfig) - _names(TrainingArguments) - USED_BY_ROLLOUTS, "the recipe's `method`"),
-    **{key: value for key, value in OURS.items() if key in _names(GRPOConfig)},
-}
-OURS_OF_ROLLOUTS.pop("router_aux_loss_coef", None)
-NOT_BUILT_OF_ROLLOUTS = {
-    "router_aux_loss_coef": "the router loss is added to training on rows alone, not to rollouts; leave it out",
-    **{key: value for key, value in NOT_BUILT.items() if key != "packing"},
-    "use_vllm": "generation by vLLM was not tried with trimtab's advantages yet; leave it out",
-}
 
 
 def check(training: dict[str, Any], loop: Loop = "supervised") -> dict[str, Any]:
@@ -55,13 +44,9 @@ def check(training: dict[str, Any], loop: Loop = "supervised") -> dict[str, Any]
     """
     kind = CONFIGS[loop]
     check_names(training, loop, _names(kind), _names(CONFIGS[other(loop)]))
-    ours, not_built = (OURS, NOT_BUILT) if loop == "supervised" else (OURS_OF_ROLLOUTS, NOT_BUILT_OF_ROLLOUTS)
-    check_whose(training, ours, not_built)
+    check_whose(training, *whose(loop, _names(GRPOConfig), _names(TrainingArguments)))
     typed = {**DEFAULTS, **{key: _typed(key, value, kind) for key, value in training.items()}}
-    if typed.get("dataloader_in_order") is False:
-        raise TrainingError(
-            "training.dataloader_in_order=False: rows would come in another order each time; leave it out"
-        )
+    check_order(typed)
     check_numbers(typed)
     for field in dataclasses.fields(kind):
         allowed = [str(choice) for choice in field.metadata.get("choices") or ()]
