@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import weakref
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,14 @@ from transformers import AutoModelForCausalLM
 
 import tiny_folder
 from trimtab.commands.precompute import PrecomputeError, precompute
+from trimtab.common.errors import Interrupted
+from trimtab.common.workdir import WorkdirError
 from trimtab.data.sources import DataError
 from trimtab.models import loading
 from trimtab.runs.parse import parse
 from trimtab.runs.recipe import Recipe
 from trimtab.runs.run import run
+from trimtab.signals.frozen import FrozenModel
 
 QUIET = Console(quiet=True)
 WEAK = ("weak_reference", "weak_aligned")
@@ -147,11 +151,44 @@ def test_one_model_is_in_memory_at_a_time(files, tmp_path, monkeypatch):
     assert [name for name, _ in loaded] == [*WEAK, "teacher"]
 
 
+def stopped(files: Path, out: Path, monkeypatch, after: int, force: bool = False) -> int:
+    """How many batches are computed until it is stopped, or has ended."""
+    plain, calls = FrozenModel.__call__, []
+
+    def call(self, *args):
+        if len(calls) == after:
+            raise KeyboardInterrupt
+        calls.append(self)
+        return plain(self, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FrozenModel, "__call__", call)
+        said = rf"stopped; ({after} batches are in .*{out.stem}\.columns\.part: the same|nothing of)"
+        with pytest.raises(Interrupted, match=said) if after < 1000 else nullcontext():
+            precompute(recipe(files, out.parent / "never"), out, command="", force=force, console=QUIET)
+    return len(calls)
+
+
+def test_what_was_stopped_is_resumed_and_ends_as_if_it_had_not_been(files, tmp_path, monkeypatch):
+    whole, out = make(files, tmp_path / "whole.jsonl"), tmp_path / "rows.jsonl"
+    every = stopped(files, tmp_path / "counted.jsonl", monkeypatch, 1000)
+    assert stopped(files, out, monkeypatch, 0) == 0
+    assert not list(tmp_path.glob("rows.*"))
+    assert stopped(files, out, monkeypatch, every // 2) == every // 2
+    part = tmp_path / "rows.columns.part"
+    part.write_bytes(part.read_bytes()[:-9])  # a kill tears the last line: one batch is lost
+    with pytest.raises(WorkdirError, match=r"holds other work .* its max_length is 64, and now 20; add --force"):
+        make(files, out, training={"max_length": 20}, data={"max_dropped": 1.0})
+    assert stopped(files, out, monkeypatch, 1000) == every - every // 2 + 1
+    assert [json.loads(line) for line in out.read_text().splitlines()] == whole
+    assert sorted(path.name for path in tmp_path.glob("rows.*")) == ["rows.jsonl", "rows.meta.json"]
+
+
 def test_the_meta_names_what_the_column_was_computed_from(files, tmp_path):
     make(files, tmp_path / "rows.jsonl")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.jsonl", "rows.meta.json"]
     meta = json.loads((tmp_path / "rows.meta.json").read_text())
-    assert meta["command"] == "made by a test"
+    assert (meta["command"], meta["command_line"]) == ("precompute", "made by a test")
     assert meta["columns"] == ["weak_delta", "reference_logprobs"]
     assert set(meta["models"]) == {*WEAK, "reference"}
     assert meta["models"]["weak_aligned"] != meta["models"]["weak_reference"]
@@ -213,7 +250,7 @@ def test_a_column_of_chosen_answers_alone_is_none_of_pairs(files, tmp_path):
 def test_whole_distributions_are_in_no_column(files, tmp_path):
     made = {**tree(files, tmp_path), "method": "trra"}
     made["models"] = {"policy": "p", "reference": "column", "aligned": "a"}
-    with pytest.raises(ValueError, match=r"trra reads whole distributions of models\.reference, and a column holds"):
+    with pytest.raises(ValueError, match=r"trra reads whole distributions from models\.reference, but a column only"):
         parse(made, "test", "run")
 
 
@@ -283,7 +320,7 @@ def test_the_command_says_where_the_rows_are_and_how_far_it_is(files, tmp_path, 
         assert f"{role}  " in said
     assert "tokens  " in said
     assert "left 0:00" in said
-    assert json.loads((tmp_path / "new" / "rows.meta.json").read_text())["command"].startswith("trimtab precompute")
+    assert json.loads((tmp_path / "new" / "rows.meta.json").read_text())["command_line"].startswith("trimtab prec")
 
 
 def test_a_file_that_is_there_is_kept_unless_forced(files, tmp_path, trimtab):
@@ -345,11 +382,13 @@ def test_weak_models_with_other_tokens_are_refused_before_they_run(files, tmp_pa
 
 def test_an_error_while_writing_keeps_what_was_there(files, tmp_path, monkeypatch):
     make(files, tmp_path / "rows.jsonl")
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     monkeypatch.setattr("trimtab.runs.precomputed._column", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         precompute(recipe(files, tmp_path / "never"), tmp_path / "rows.jsonl", command="", force=True, console=QUIET)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert {path: path.read_bytes() for path in before} == before
+    monkeypatch.undo()
+    assert stopped(files, tmp_path / "rows.jsonl", monkeypatch, 1000, force=True) == 0  # all batches were kept
 
 
 def test_killed_between_its_two_files_it_leaves_rows_that_are_refused(files, tmp_path, monkeypatch):

@@ -190,6 +190,20 @@ def test_files_that_are_there_are_not_replaced_without_force(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.meta.json"]
 
 
+def test_a_file_of_another_command_is_refused_by_its_name_also_with_force(tmp_path):
+    out = tmp_path / "rows.jsonl"
+    with Workdir(out, "clean", (".meta.json",), is_file=True).open() as one:
+        one.write_rows([{"id": 1}], {"source": "mine"})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert before.keys() == {"rows.jsonl", "rows.meta.json"}
+    for command, place in (("generate", out), ("compare-decoding", tmp_path / "rows.html")):
+        other = Workdir(place, command, (".jsonl", ".meta.json"), is_file=True, force=True)
+        with pytest.raises(WorkdirError, match="holds what `trimtab clean` wrote; choose another --out"):
+            other.check()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    Workdir(out, "clean", (".meta.json",), is_file=True, force=True).check()
+
+
 def test_a_write_that_fails_leaves_what_was_there_and_no_part(tmp_path):
     first, second = tmp_path / "a.jsonl", tmp_path / "a.meta.json"
     write_together({first: ["1\n", "2\n"], second: "{}"})

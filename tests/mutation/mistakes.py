@@ -304,7 +304,7 @@ MISTAKES = [
     # --- rows, steps, resume
     Mistake(
         "rows: what follows the end token is learnt",
-        "data.rows:_ended",
+        "data.row_reader:RowReader._ended",
         "turn.answer[:end]",
         "turn.answer",
         (CHATS + "test_an_answer_ends_at_its_own_end_token",),
@@ -343,6 +343,20 @@ MISTAKES = [
         "not any(map(Path.exists, self._made()))",
         "any(map(Path.exists, self._made()))",
         ("common/test_workdir.py::test_files_of_others_stay_where_the_folder_is_refused",),
+    ),
+    Mistake(
+        "workdir: the file of another command is replaced with --force",
+        "common.workdir:Workdir.check",
+        "(other := self._owner()) not in (None, self.command)",
+        "(other := self._owner()) in ('',)",
+        ("common/test_workdir.py::test_a_file_of_another_command_is_refused",),
+    ),
+    Mistake(
+        "precompute: batches that were kept are computed again",
+        "runs.precomputed:_label_logprobs",
+        "number in done",
+        "number in ()",
+        ("commands/test_precompute.py::test_what_was_stopped_is_resumed_and_ends",),
     ),
     Mistake(
         "workdir: what a full disk took of a line stays",

@@ -13,7 +13,7 @@ from trimtab import __version__
 from trimtab.commands.asking import LoadedSettings
 from trimtab.common.settings import SettingsError, Shown
 from trimtab.common.terminal import cells, quiet, say, table_of
-from trimtab.common.workdir import Workdir
+from trimtab.common.workdir import META, Workdir
 from trimtab.rewriting.options import RewriteSettings
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trimtab.rewriting.questions import Cleaned, Detector, Scorer
     from trimtab.rewriting.rewriters import Rewriter
 
-META, CANDIDATES = ".meta.json", ".candidates.part"
+CANDIDATES = ".candidates.part"
 
 
 class CleanSettings(LoadedSettings, RewriteSettings):
@@ -188,7 +188,7 @@ def _clean(
         "scorer": likeness.name,
         "ways": [way._asdict() for way in writer.ways],
     }
-    _write(settings, rows, result, who, report)
+    _write(settings, work, rows, result, who, report)
     _show(console, report)
     if errors:
         say(console, f"{len(errors)} candidates ended in an error; the same command with --force asks for them again")
@@ -196,12 +196,13 @@ def _clean(
     return result
 
 
-def _write(settings: CleanSettings, rows: Any, result: "Cleaned", who: dict[str, Any], report: dict[str, Any]) -> None:
+def _write(
+    settings: CleanSettings, work: Workdir, rows: Any, result: "Cleaned", who: dict[str, Any], report: dict[str, Any]
+) -> None:
     """The rows, and beside them what made them."""
     from importlib.metadata import version
 
     from trimtab.common import fingerprint
-    from trimtab.data import stored
 
     meta = {
         "paper": "arXiv:2311.09154",
@@ -213,9 +214,9 @@ def _write(settings: CleanSettings, rows: Any, result: "Cleaned", who: dict[str,
         "left_out": result.left_out,
         "trimtab": __version__,
         "versions": ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers")),
-        "command": shlex.join(["trimtab", *sys.argv[1:]]),
+        "command_line": shlex.join(["trimtab", *sys.argv[1:]]),
     }
-    stored.write(settings.out, result.rows, meta)
+    work.write_rows(result.rows, meta)
 
 
 def _candidates(result: "Cleaned") -> Iterator[dict[str, Any]]:

@@ -96,12 +96,11 @@ def compare(settings: CompareDecodingSettings, console: Console | None = None) -
     work = Workdir(settings.out, "compare-decoding", names, is_file=True, option=option, force=settings.force)
     work.check()
     with work.open():
-        return _compare(settings, console or Console())
+        return _compare(settings, work, console or Console())
 
 
-def _compare(settings: CompareDecodingSettings, console: Console) -> Path:
+def _compare(settings: CompareDecodingSettings, work: Workdir, console: Console) -> Path:
     from trimtab.commands import decoding_measures as measures
-    from trimtab.data import stored
     from trimtab.evals.continuations import write
     from trimtab.models.asked import load_asked
     from trimtab.report import decoding as decoding_page
@@ -150,7 +149,7 @@ def _compare(settings: CompareDecodingSettings, console: Console) -> Path:
         for name, found in texts.items()
     )
     measured = {c.title: {name: list(value) for name, value in c.values.items()} for c in columns}
-    stored.write(settings.out.with_suffix(".jsonl"), rows, {"signature": signature, "measures": measured})
+    work.write_rows(rows, {"signature": signature, "measures": measured}, ".jsonl")
     wide = Console(file=console.file, quiet=console.quiet, width=max(console.width, 13 * (len(columns) + 1)))
     wide.print(decoding_table(page))  # cells that are cut are worth less than lines that wrap
     say(console, f"signature: {'; '.join(f'{key} {value}' for key, value in signature.items())}")

@@ -161,17 +161,17 @@ def generate(prompts: "Sequence[Prompt]", settings: GenerateSettings, console: C
     """
     console = console or Console()
     if settings.out is None:
-        _print(prompts, settings, console)
+        _print(prompts, settings, None, console)
         return
     work = Workdir(
         settings.out, "generate", (".meta.json",), is_file=True, option="another FILE.jsonl", force=settings.force
     )
     work.check()
     with work.open():
-        _print(prompts, settings, console)
+        _print(prompts, settings, work, console)
 
 
-def _print(prompts: "Sequence[Prompt]", settings: GenerateSettings, console: Console) -> None:
+def _print(prompts: "Sequence[Prompt]", settings: GenerateSettings, work: Workdir | None, console: Console) -> None:
     """Answer, and print or write."""
     from trimtab.data.chat_date import date_facts
     from trimtab.data.prompts import last_said
@@ -193,9 +193,9 @@ def _print(prompts: "Sequence[Prompt]", settings: GenerateSettings, console: Con
     config = config_of(model, tokenizer, how, settings.max_new_tokens, own=settings.own)
     made += _made(settings, loop, strengths, config)
     made += [] if settings.plain else [f"{key} {value}" for key, value in date_facts(tokenizer).items()]
-    if settings.out is not None:
-        _write(settings.out, prompts, strengths, found, made)
-        say(console, f"{len(prompts)} answers: {settings.out}, made by: {settings.out.with_suffix('.meta.json')}")
+    if work is not None:
+        meta = _write(work, prompts, strengths, found, made)
+        say(console, f"{len(prompts)} answers: {settings.out}, made by: {meta}")
     elif not streams:
         for row, prompt in enumerate(prompts):
             _show(console, last_said(prompt), strengths, found[row])
@@ -340,22 +340,20 @@ def _made(
 
 
 def _write(
-    out: Path,
+    work: Workdir,
     prompts: "Sequence[Prompt]",
     strengths: Sequence[float | None],
     found: Mapping[int, list[str]],
     made: list[str],
-) -> None:
+) -> Path:
     """One row for each prompt and strength, in order; beside them what made them."""
-    from trimtab.data import stored
-
     asked = [prompt if isinstance(prompt, Mapping) else {"prompt": prompt} for prompt in prompts]
     rows = (
         {**prompt, "completion": text, **({} if strength is None else {"strength": strength})}
         for row, prompt in enumerate(asked)
         for strength, text in zip(strengths, found[row])
     )
-    stored.write(out, rows, {"signature": made, "rows": len(prompts) * len(strengths)})
+    return work.write_rows(rows, {"signature": made, "rows": len(prompts) * len(strengths)})
 
 
 def _load(name: str, role: str, made: list[str], settings: GenerateSettings) -> "PreTrainedModel":

@@ -13,7 +13,7 @@ from trimtab.commands.train import RecipeSettings
 from trimtab.common.errors import UserError
 from trimtab.common.settings import SettingsError, Shown
 from trimtab.common.terminal import quiet
-from trimtab.common.workdir import Workdir
+from trimtab.common.workdir import META, Workdir
 
 if TYPE_CHECKING:
     from trimtab.runs.recipe import Recipe
@@ -77,6 +77,8 @@ def precompute(
     as training reads them: cut to training.max_length. Tokens that are cut off, and rows that are not kept, have null
     in place of numbers; training refuses to read one. All rows stay, in their order.
 
+    Each batch is kept in FILE.columns.part until the rows are written: a call that was stopped goes on there.
+
     Args:
         recipe: of a method with a reference or a weak pair.
         out: a .jsonl file.
@@ -90,9 +92,9 @@ def precompute(
     Raises:
         ValueError: (or a subclass) for a mistake in the recipe, its rows or models, or a file that is there; nothing
             is written then.
+        Interrupted: after Ctrl-C.
     """
-    from trimtab.data import stored
-    from trimtab.runs.precomputed import columns_of, frozen_columns
+    from trimtab.runs.precomputed import PART, columns_of, frozen_columns
 
     columns = columns_of(recipe)
     if not columns:
@@ -102,9 +104,10 @@ def precompute(
         )
     if out.exists() and out.resolve() == Path(recipe.data.train).expanduser().resolve():
         raise PrecomputeError(f"{out} is the recipe's own data.train; choose another --out FILE.jsonl")
-    work = Workdir(out, "precompute", (".meta.json",), is_file=True, option="another --out FILE.jsonl", force=force)
+    work = Workdir(
+        out, "precompute", (META,), is_file=True, option="another --out FILE.jsonl", force=force, parts=(PART,)
+    )
     work.check()
     with work.open():
-        rows, meta = frozen_columns(recipe, columns, console or Console())
-        stored.write(out, rows, {**meta, "command": command})
-    return stored.meta_path(out)
+        rows, meta = frozen_columns(recipe, columns, work, console or Console())
+        return work.write_rows(rows, {**meta, "command_line": command})

@@ -8,10 +8,10 @@ from typing import Any
 from trimtab.common import failures, processes
 from trimtab.common.disk import check_writable, made, reason
 from trimtab.common.errors import FailedOutside, Interrupted, OutputClosed, Unanswered, UserError
-from trimtab.common.files import JsonLines, write_atomic
+from trimtab.common.files import DataError, JsonLines, json_line, read_json, write_atomic, write_together
 from trimtab.common.locks import writing
 
-SIGNATURE, RECIPE = "signature.txt", "recipe.yaml"
+SIGNATURE, RECIPE, META = "signature.txt", "recipe.yaml", ".meta.json"
 LOOSE = frozenset({"trimtab", "versions", "hardware", "python"})
 """lines of a signature that may differ when work is resumed"""
 
@@ -31,6 +31,7 @@ class Workdir:
         option: how another place is chosen.
         force: what the command made there before is replaced.
         error: to raise where the place cannot be used.
+        parts: endings of files beside a file that hold what was done so far, until the whole is written.
     """
 
     def __init__(
@@ -43,11 +44,13 @@ class Workdir:
         option: str = "another --out",
         force: bool = False,
         error: type[UserError] = WorkdirError,
+        parts: Collection[str] = (),
     ):
         self.place, self.command, self.names, self.force = place, command, tuple(names), force
         self.way_out = f"{'add --force to replace it or ' * (not force)}choose {option}"
         self.elsewhere = f"choose {option}"
-        self.is_file, self.error = is_file, error
+        self.is_file, self.error, self.parts = is_file, error, tuple(parts)
+        self.signature = place.with_suffix(f".{SIGNATURE}") if is_file else place / SIGNATURE
         self.lines: list[JsonLines] = []
         self.fresh = False
 
@@ -62,15 +65,25 @@ class Workdir:
         """
         if processes.rank() != 0:
             return
+        if (other := self._owner()) not in (None, self.command):
+            raise self.error(f"{self.place} holds what `trimtab {other}` wrote; {self.elsewhere}")
         if self.is_file:
             there = next((one for one in (self.place, *map(self.path, self.names)) if one.exists()), None)
             if there is not None and not self.force:
                 raise self.error(f"{there} exists; {self.way_out}")
             check_writable(self.place.parent, self.error, self.elsewhere, shown=self.place)
             return
-        if (other := command_of(self.place)) not in (None, self.command):
-            raise self.error(f"{self.place} holds what `trimtab {other}` wrote; {self.elsewhere}")
         check_writable(self.place, self.error, self.elsewhere)
+
+    def _owner(self) -> str | None:
+        """The command whose work lies there; None where that cannot be told."""
+        if not self.is_file:
+            return command_of(self.place)
+        try:
+            meta = read_json(self.path(META))
+        except DataError:
+            return None
+        return meta.get("command") if isinstance(meta, dict) else None
 
     @contextmanager
     def open(self, kept: Callable[[str], str] | None = None) -> Iterator["Workdir"]:
@@ -91,7 +104,7 @@ class Workdir:
         with made(self.place.parent if self.is_file else self.place), lock:
             try:
                 self.check()  # another process may have written there since
-                self.fresh = not self.is_file and processes.rank() == 0 and not any(map(Path.exists, self._made()))
+                self.fresh = processes.rank() == 0 and not any(map(Path.exists, self._made()))
                 yield self
             except KeyboardInterrupt:
                 self._tidy()
@@ -128,10 +141,10 @@ class Workdir:
             self._clear()
 
     def _made(self) -> list[Path]:
-        return [self.place / SIGNATURE, *map(self.path, self.names)]
+        return [self.signature, *map(self.path, self.parts if self.is_file else self.names)]
 
     def _clear(self) -> None:
-        """Take away what the command made in the folder; of folders, those that are empty."""
+        """Take away what the command made in the folder, or beside the file; of folders, those that are empty."""
         for path in self._made():
             if not path.is_dir():
                 path.unlink(missing_ok=True)
@@ -149,22 +162,40 @@ class Workdir:
             WorkdirError: with the first line that differs, or where the folder holds files of the command and no
                 signature.
         """
-        if self.force:
-            self._clear()
-        before = read_signature(self.place)
-        if before is None and (there := next((name for name in self.names if self.path(name).exists()), None)):
-            raise self.error(f"{self.place} holds {there} and no {SIGNATURE}; {self.way_out}")
+        before = _read_lines(self.signature)
+        if self.force and not (self.is_file and before and not differences(before, signature, loose)):
+            self._clear()  # parts of a file that replaces another are gone on with where they are of the same work
+            before = None
+        if before is None and (there := next((path for path in self._made() if path.exists()), None)):
+            raise self.error(f"{self.place} holds {there.name} and no {self.signature.name}; {self.way_out}")
         if before is not None:
             for key, was, now in differences(before, signature, loose):
                 raise self.error(
                     f"{self.place} holds other work of `trimtab {self.command}`: its {key} is {was}, and now {now}; "
                     f"{self.way_out}"
                 )
-        write_signature(self.place, self.command, signature)
+        _write_lines(self.signature, self.command, signature)
 
     def write(self, name: str, text: str | Iterable[str]) -> Path:
         """A file of the folder, whole or not at all."""
         return write_atomic(self.path(name), text)
+
+    def write_rows(self, rows: Iterable[Mapping[str, Any]], meta: Mapping[str, Any], name: str = "") -> Path:
+        """The rows of a file, and FILE.meta.json, which says what made them and of which command they are; each whole
+        or not at all. Killed in between, it leaves rows without a meta, and never rows beside the meta of others. What
+        was kept of the work until then is taken away.
+
+        Args:
+            name: ending of the rows' file, if that is not the place itself.
+
+        Returns:
+            The meta's path.
+        """
+        path, beside = self.path(name) if name else self.place, self.path(META)
+        meta = {"command": self.command, **meta}
+        write_together({path: map(json_line, rows), beside: json_line(meta, indent=1)})
+        self._clear()
+        return beside
 
     def records(self, name: str, *keys: str, what: str = "lines") -> JsonLines:
         """A file of JSON lines, as it was left, to append to.
@@ -179,7 +210,10 @@ class Workdir:
 
 def read_signature(folder: Path) -> dict[str, str] | None:
     """The lines of a folder's signature; None where it has none."""
-    path = folder / SIGNATURE
+    return _read_lines(folder / SIGNATURE)
+
+
+def _read_lines(path: Path) -> dict[str, str] | None:
     if not path.is_file():
         return None
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -200,8 +234,12 @@ def differences(
 
 
 def write_signature(folder: Path, command: str, signature: Mapping[str, Any]) -> None:
+    _write_lines(folder / SIGNATURE, command, signature)
+
+
+def _write_lines(path: Path, command: str, signature: Mapping[str, Any]) -> None:
     lines = {"command": command, **signature}
-    write_atomic(folder / SIGNATURE, "".join(f"{key}: {_line(value)}\n" for key, value in lines.items()))
+    write_atomic(path, "".join(f"{key}: {_line(value)}\n" for key, value in lines.items()))
 
 
 def _line(value: Any) -> str:

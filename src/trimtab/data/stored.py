@@ -1,13 +1,11 @@
 """Rows with a column that was computed beforehand, and a file beside them that says what it was computed from."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from trimtab.common import files
 from trimtab.data.rows import REJECTED
-from trimtab.data.sources import DataError, Row
+from trimtab.data.sources import DataError
 
 WEAK_DELTA = "weak_delta"
 """log pi_weak_aligned(y_t) - log pi_weak_reference(y_t)"""
@@ -24,12 +22,6 @@ def meta_path(file: Path) -> Path:
 def is_computed(key: str) -> bool:
     """Whether a key of a row is a column that was computed; rejected answers have columns of their own."""
     return key.removeprefix(REJECTED) in (WEAK_DELTA, REFERENCE)
-
-
-def write(file: Path, rows: Iterable[Row], meta: Mapping[str, Any]) -> None:
-    """Write rows and meta, each whole or not at all. Killed in between, it leaves rows without a meta, which `check`
-    refuses, and never rows beside the meta of others."""
-    files.write_together({file: map(files.json_line, rows), meta_path(file): files.json_line(meta, indent=1)})
 
 
 def check(source: str, column: str, facts: Mapping[str, str]) -> None:

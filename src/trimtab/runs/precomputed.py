@@ -12,12 +12,15 @@ from transformers import PreTrainedModel
 from trimtab import __version__
 from trimtab.common import fingerprint
 from trimtab.common.environment import environment
+from trimtab.common.files import JsonLines
 from trimtab.common.progress import num_tokens, watched
+from trimtab.common.terminal import say
+from trimtab.common.workdir import Workdir
 from trimtab.core import IGNORE, Reference, WeakPair, answer_mask
 from trimtab.data import stored
 from trimtab.data.collate import Collator, length_sorted
 from trimtab.data.rows import REJECTED, prefixes, prepare, sequences
-from trimtab.data.sources import Row, load_rows
+from trimtab.data.sources import DataError, Row, load_rows
 from trimtab.models import loading
 from trimtab.models.ends import end_tokens
 from trimtab.models.forward import crop_to
@@ -26,6 +29,8 @@ from trimtab.runs.recipe import STORED, Recipe, policy_source
 from trimtab.runs.rows import check_ids, column_facts, prepare_source
 from trimtab.signals.frozen import FrozenModel
 
+PART = ".columns.part"
+"""ending of the file that keeps batches until all are there"""
 WEAK = tuple(reversed(WeakPair.keys))
 LogProbs = dict[int, list[Tensor]]
 """row id -> log-probabilities of the answer tokens of its sequences, one model's"""
@@ -42,9 +47,13 @@ def columns_of(recipe: Recipe) -> dict[str, tuple[str, ...]]:
 
 
 def frozen_columns(
-    recipe: Recipe, columns: Mapping[str, tuple[str, ...]], console: Console
+    recipe: Recipe, columns: Mapping[str, tuple[str, ...]], work: Workdir, console: Console
 ) -> tuple[Iterator[Row], dict[str, Any]]:
-    """The recipe's training rows with their new columns, and what these were computed from."""
+    """The recipe's training rows with their new columns, and what these were computed from.
+
+    Args:
+        work: keeps each batch of numbers.
+    """
     models, source = recipe.models, recipe.data.train
     trust = models.trust_remote_code
     tokenizer = policy_tokenizer(recipe)
@@ -61,6 +70,21 @@ def frozen_columns(
     check_ids(prepared, None, {"policy": vocab, **vocabularies}, tokenizer)
     vocab = min(vocab, *vocabularies.values())
 
+    rows = load_rows(source)[: recipe.data.rows]
+    facts = {
+        "dtype": models.frozen_dtype,
+        "source": source,
+        "max_length": prepared.max_length,
+        "vocabulary": vocab,
+        **column_facts(rows, tokenizer, recipe.data.chat),
+        "trimtab": __version__,
+        **environment(),
+    }
+    more = {"roles": roles, "batch": recipe.eval.batch_size, "tokens": fingerprint.of_rows(prepared.rows)}
+    work.sign({**facts, **more})
+    kept = work.records(PART, "role", "model", "batch", "logprobs", what="batches")
+    if kept:
+        say(console, f"{len(kept)} batches of an earlier call are in {kept.path}")
     device = torch.device("cpu" if recipe.training.get("use_cpu") else loading.device())
     logprobs: dict[str, LogProbs] = {}
     names = {}
@@ -68,10 +92,9 @@ def frozen_columns(
         collator = Collator(int(tokenizer.pad_token_id or 0), vocab)  # type: ignore[arg-type]
         batches = length_sorted(prepared.rows, collator, recipe.eval.batch_size, device)
         counted = watched(batches, role, prepared.counts.tokens, "tokens", num_tokens, console)
-        logprobs[role], names[role] = _label_logprobs(recipe, role, counted, vocab)
+        logprobs[role], names[role] = _label_logprobs(recipe, role, counted, vocab, kept)
         gc.collect()  # the model is gone before the next one comes
 
-    rows = load_rows(source)[: recipe.data.rows]
     pairs = method_of(recipe)[2].rows == "pairs"
     whole = prepare(
         rows,
@@ -92,13 +115,7 @@ def frozen_columns(
     meta = {
         "columns": list(columns),
         "models": names,
-        "dtype": models.frozen_dtype,
-        "source": source,
-        "max_length": prepared.max_length,
-        "vocabulary": vocab,
-        **column_facts(rows, tokenizer, recipe.data.chat),
-        "trimtab": __version__,
-        **environment(),
+        **facts,
     }
     return ({**row, **made.get(i, nothing)} for i, row in enumerate(rows)), meta
 
@@ -116,19 +133,31 @@ def _load(recipe: Recipe, role: str) -> tuple[PreTrainedModel, str]:
 
 
 def _label_logprobs(
-    recipe: Recipe, role: str, batches: Iterator[dict[str, Tensor]], vocab: int
+    recipe: Recipe, role: str, batches: Iterator[dict[str, Tensor]], vocab: int, kept: JsonLines
 ) -> tuple[LogProbs, str]:
-    """Log-probabilities under one model, over the ids below `vocab`, and how the model is named."""
+    """Log-probabilities under one model, over the ids below `vocab`, and how the model is named.
+
+    Raises:
+        DataError: where batches were kept of another model of that name.
+    """
     model, name = _load(recipe, role)
     signal = FrozenModel(model, name=role, reads="answers")
     crop_to(model, vocab)
+    done = {line["batch"]: line for line in kept.rows if line["role"] == role}
+    if was := next((line["model"] for line in done.values() if line["model"] != name), None):
+        raise DataError(f"{kept.path} was computed with {role} {was}, which is {name} now; put it back, or add --force")
     found: LogProbs = {}
-    for inputs in batches:
-        model.to(inputs["labels"].device)  # type: ignore[arg-type]
-        values = signal(None, inputs)[role].float().cpu()
-        lengths = answer_mask(inputs["labels"]).sum(dim=1).tolist()
-        for row, numbers in zip(inputs["row_id"].tolist(), values.split(lengths), strict=True):
-            found.setdefault(row, []).append(numbers)
+    for number, inputs in enumerate(batches):
+        if number in done:
+            parts = [torch.tensor(numbers) for numbers in done[number]["logprobs"]]
+        else:
+            model.to(inputs["labels"].device)  # type: ignore[arg-type]
+            values = signal(None, inputs)[role].float().cpu()
+            parts = values.split(answer_mask(inputs["labels"]).sum(dim=1).tolist())
+            numbers = [part.tolist() for part in parts]  # a float32 is read back to the bit
+            kept.append([{"role": role, "model": name, "batch": number, "logprobs": numbers}])
+        for row, part in zip(inputs["row_id"].tolist(), parts, strict=True):
+            found.setdefault(row, []).append(part)
     return found, name
 
 
