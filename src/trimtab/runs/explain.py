@@ -166,6 +166,7 @@ def _of_training(named: list[str]) -> Iterator[Explained]:
     ours = {**training_keys.DEFAULTS, **training_keys.DEFAULTS_OF_RUNS, "num_train_epochs": 1}  # of runs.check
     for key, kind in training(named).items():
         said: dict[training_keys.Loop, Argument] = {loop: found[key] for loop, found in of_loop.items() if key in found}
+        defaults: dict[training_keys.Loop, str]
         defaults = {loop: str(ours.get(key, OWN_DEFAULTS.get(one.default, one.default))) for loop, one in said.items()}
         default = ", ".join(dict.fromkeys(defaults.values()))
         if len(set(defaults.values())) > 1:
