@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -206,6 +207,31 @@ def test_a_dry_run_ends_in_the_estimate_and_stays_a_recipe(files, trimtab, tmp_p
     again = tmp_path / "again.yaml"
     again.write_text(said)
     assert load_recipe(again) == load_recipe(path)
+
+
+def test_a_dry_run_measures_a_step_where_it_is_asked_to_and_stays_a_recipe(files, trimtab, tmp_path):
+    tree = tiny_folder.recipe(files, "sft", output=str(tmp_path / "both"))
+    path = tmp_path / "mine.yaml"
+    stages = [{"name": "a"}, {"name": "b", "method": "hpd"}, {"name": "c", "models": {"student": "@a"}}]
+    path.write_text(json.dumps(tree | {"stages": stages}))
+    status, said, _ = trimtab("train", path, "--dry-run", "--time")
+    assert status == 0
+    times = [line for line in said.splitlines() if line.startswith("# time of ")]
+    measured = r"# time of {} -> .*: [\d.e-]+ s a step on \w+, so [\d.e-]+ minutes for 6 steps \("
+    assert [bool(re.match(measured.format(one), line)) for one, line in zip(("sft", "hpd"), times)] == [True, True]
+    assert times[2].endswith(f"not measured: {tmp_path}/both/a/model is yet to be trained")
+    again = tmp_path / "again.yaml"
+    again.write_text(said)
+    assert load_recipe(again) == load_recipe(path)
+    assert not (tmp_path / "both").exists()
+
+
+def test_a_run_is_not_timed_beforehand_unless_it_is_dry(files, trimtab, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(json.dumps(tiny_folder.recipe(files, "hpd")))
+    status, _, said = trimtab("train", path, "--time")
+    assert status == 2
+    assert "add --dry-run" in said
 
 
 def test_a_dry_run_of_a_model_that_is_not_there_says_why_there_is_no_estimate(files, trimtab, tmp_path):

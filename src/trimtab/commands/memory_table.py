@@ -1,8 +1,10 @@
-"""What `trimtab train --dry-run` says of memory: a table for each run, as comments behind the recipe."""
+"""What `trimtab train --dry-run` says of memory and time: of each run, as comments behind the recipe."""
+
+from collections.abc import Iterable
 
 from trimtab.common.errors import UserError
 from trimtab.runs.early import check_places
-from trimtab.runs.estimate import MemoryEstimate, estimates
+from trimtab.runs.estimate import MemoryEstimate, estimates, first_seed
 from trimtab.runs.recipe import Recipe, Stages
 
 
@@ -53,4 +55,28 @@ def commented(recipe: Recipe | Stages) -> str:
             f"memory of {one.recipe.method} -> {one.recipe.output}, estimated for {sizes}:",
             *table(one).split("\n"),
         ]
+    return _comments(lines)
+
+
+def timed(recipe: Recipe | Stages) -> str:
+    """How long a step of each run takes on this machine, likewise; or why that is not measured."""
+    from rich.console import Console
+
+    from trimtab.runs.budget import pace
+    from trimtab.runs.policy import Shared
+
+    runs = first_seed(recipe)
+    shared, console, later = Shared(), Console(stderr=True), set[str]()
+    lines = [""]
+    for run in runs:
+        try:
+            said = pace(run, later, shared, console)
+        except UserError as error:
+            said = f"not measured: {error}"
+        lines.append(f"time of {run.method} -> {run.output}: {said}")
+        later.add(f"{run.output}/model")
+    return _comments(lines)
+
+
+def _comments(lines: Iterable[str]) -> str:
     return "".join(f"# {line}".rstrip() + "\n" for line in lines)

@@ -44,6 +44,8 @@ class TrainSettings(RecipeSettings):
 
     dry_run: bool = False
     """Print the complete recipe and an estimate of the memory that it needs, and stop."""
+    time: bool = False
+    """With --dry-run: load the models, too, and measure how long a step takes on this machine."""
     resume: bool = False
     """Continue an unfinished run of this recipe."""
     edited: bool = False
@@ -51,6 +53,8 @@ class TrainSettings(RecipeSettings):
 
     @model_validator(mode="after")
     def _nothing_idle(self) -> Self:
+        if self.time and not self.dry_run:
+            raise SettingsError("--time: a run writes into its report how long its steps took; add --dry-run")
         if self.edited and not self.resume:
             raise SettingsError("--edited: a run that begins takes the code as it is; leave it out, or add --resume")
         return self
@@ -74,9 +78,11 @@ def main(settings: TrainSettings) -> None:
     if settings.dry_run:
         typer.echo(dump(loaded), nl=False)
         quiet()
-        from trimtab.commands.memory_table import commented
+        from trimtab.commands.memory_table import commented, timed
 
         typer.echo(commented(loaded), nl=False)
+        if settings.time:
+            typer.echo(timed(loaded), nl=False)
         return
     quiet()
     from rich.console import Console

@@ -19,6 +19,7 @@ from trimtab.models import kept_layers
 from trimtab.models.forward import backbone
 from trimtab.models.layer_lora import within
 from trimtab.models.loading import DTYPES
+from trimtab.models.quantised import packed_away
 from trimtab.models.student import find_layers
 
 HALVES = ("bfloat16", "float16")
@@ -67,9 +68,18 @@ def cut_config(config: Any, layers: list[int]) -> Any:
 
 def num_weights(config: Any, *, trust_remote_code: bool = False) -> int:
     """Of the causal language model that a config describes."""
+    return sum(p.numel() for p in _without_weights(config, "float32", trust_remote_code).parameters())
+
+
+def frozen_bytes(config: Any, dtype: str, device: str = "cpu", *, trust_remote_code: bool = False) -> int:
+    """Of the weights of a model that is only read, packed where its config says so."""
+    made = _without_weights(config, dtype, trust_remote_code)
+    return sum(p.numel() * p.element_size() for p in made.parameters()) - packed_away(made, device)
+
+
+def _without_weights(config: Any, dtype: str, trust_remote_code: bool) -> Any:
     with torch.device("meta"):
-        made = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    return sum(p.numel() for p in made.parameters())
+        return AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype], trust_remote_code=trust_remote_code)
 
 
 def kv_bytes(config: Any, dtype: str) -> int:
@@ -99,18 +109,19 @@ def footprint(
     """
     if shape.identity_layer:
         config = cut_config(config, [0, *range(config.get_text_config().num_hidden_layers)])
+    model = _without_weights(config, dtype, trust_remote_code).train()
+    packed = packed_away(model, device)
     with torch.device("meta"):
-        made = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype], trust_remote_code=trust_remote_code)
-        model: Any = made.train()
-        head: Any = model.get_output_embeddings()
-        tied = head is not None and head.weight is model.get_input_embeddings().weight
+        head = model.get_output_embeddings()
+        tied = getattr(head, "weight", None) is model.get_input_embeddings().weight
         layer = find_layers(model, config.get_text_config().num_hidden_layers)[1][0] if shape.identity_layer else None
         if layer is not None:
             model.requires_grad_(False)
             layer.requires_grad_(True)
         policy = _with_lora(model, shape, layer) if shape.lora is not None else model
     dropped = 0 if not shape.scalar_head or tied else head.weight.numel()
-    trains_head = head is not None and not shape.scalar_head and head.weight.requires_grad
+    heads = [one.weight for one in (head,) if one is not None and not shape.scalar_head]
+    trained_head = sum(weight.numel() for weight in heads if weight.requires_grad)
     with FakeTensorMode(allow_non_fake_inputs=True):
         _without_memory(policy, device)
         if shape.checkpointing:
@@ -128,9 +139,9 @@ def footprint(
     return Footprint(
         params=sum(p.numel() for p in parameters) - dropped,
         trained=trained,
-        weights=sum(p.numel() * p.element_size() for p in parameters) - 4 * dropped,
+        weights=sum(p.numel() * p.element_size() for p in parameters) - 4 * dropped - packed,
         activations=activations,
-        head=head.weight.numel() if trains_head else 0,
+        head=trained_head,
         width=config.get_text_config().hidden_size,
         vocab=config.get_text_config().vocab_size,
     )

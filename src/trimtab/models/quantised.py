@@ -3,9 +3,17 @@
 from types import MethodType
 from typing import Any
 
+from torch import nn
 from transformers import PreTrainedModel
+from transformers.quantizers.auto import AutoHfQuantizer, AutoQuantizationConfig
+from transformers.quantizers.base import HfQuantizer
 
 from trimtab.common.errors import UserError
+
+UNPACKED_ON_CPU = "fp8"
+"""the method whose weights transformers makes ordinary ones of where there is no accelerator"""
+SKIPPED = ("modules_to_not_convert", "llm_int8_skip_modules", "skip_modules")
+"""what methods call the layers that are left as they are"""
 
 
 class QuantisedError(UserError):
@@ -29,6 +37,52 @@ def keep_place(model: PreTrainedModel) -> None:
     libraries refuse to move them; one that is spread over devices stays spread."""
     if is_quantised(model) or getattr(model, "hf_device_map", None) is not None:
         model.to = MethodType(lambda self, *_, **__: self, model)  # type: ignore[method-assign]
+
+
+def packed_away(model: PreTrainedModel, device: str) -> int:
+    """Bytes that the packed weights of a checkpoint need less than those of `model`, which its config was made into
+    without packing anything.
+
+    Bits are those that transformers counts with where it spreads a model over devices, or the checkpoint's own; beside
+    each group of packed weights there is a scale, and in GPTQ's and AWQ's layout a zero.
+
+    Raises:
+        QuantisedError: for a method of which neither says how many bits a weight has.
+    """
+    said = getattr(model.config, "quantization_config", None)
+    if not said:
+        return 0
+    kind = method_of(model)
+    if kind == UNPACKED_ON_CPU and device == "cpu":
+        return 0
+    try:
+        config = AutoQuantizationConfig.from_dict(said) if isinstance(said, dict) else said
+        size = _packed_size(config)
+    except (ValueError, ImportError) as error:
+        raise QuantisedError(f"weights quantised by {kind} are not estimated: {error}") from error
+    if size is None or any(one.dim() > 2 for one in model.parameters()):
+        why = "transformers does not say how many bits one has" if size is None else "experts are no linear layers"
+        raise QuantisedError(f"weights quantised by {kind} are not estimated: {why}")
+    skipped = next((getattr(config, name) for name in SKIPPED if getattr(config, name, None)), None)
+    whole = HfQuantizer.get_modules_to_not_convert(model, skipped)
+    linear = [
+        module.weight
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not any(name == one or name.endswith(f".{one}") for one in whole)
+    ]
+    return int(sum(weight.numel() * (weight.element_size() - size) for weight in linear))
+
+
+def _packed_size(config: Any) -> float | None:
+    """Bytes of one packed weight, with its share of what stands beside its group; None where nothing says them."""
+    bits = getattr(config, "bits", None) or getattr(config, "nbits", None)
+    if isinstance(bits, int):
+        group = getattr(config, "group_size", None) or 128
+        return bits / 8 + ((2 + bits / 8) / group if group > 0 else 0)
+    size = AutoHfQuantizer.from_config(config, pre_quantized=True).quantized_element_size
+    if size is not None and getattr(config, "load_in_4bit", False):
+        return size + (1 / 64 if config.bnb_4bit_use_double_quant else 4 / 64)
+    return size
 
 
 def check_policy(model: PreTrainedModel, lora: bool, name: str) -> None:

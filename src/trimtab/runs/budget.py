@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from trimtab.data.collate import length_sorted
 from trimtab.runs.folder import RunError, stored_recipe
 from trimtab.runs.job import Job, load_job, move_frozen
 from trimtab.runs.policy import Shared
-from trimtab.runs.recipe import Recipe, Stages
+from trimtab.runs.recipe import FROZEN, Recipe, Stages, policy_source
 from trimtab.signals.base import call_plan
 from trimtab.train import checkpoints, settings
 from trimtab.train.budget import Budget
@@ -87,6 +87,29 @@ def seconds_per_step(job: Job, console: Console | None = None, most: float = flo
     typical = [statistics.median(timings[1:] or timings) for timings in (forward, update)]
     seconds = 1.1 * (typical[0] * args.gradient_accumulation_steps + typical[1])
     return max(gather_object([seconds]))  # all processes must choose the same number of steps
+
+
+def pace(recipe: Recipe, later: Collection[str], shared: Shared, console: Console) -> str:
+    """How long the steps of a recipe take on this machine, in words; or why that is not measured.
+
+    Args:
+        later: folders of models that are yet to be trained.
+
+    Raises:
+        UserError: if it cannot be loaded.
+    """
+    if recipe.reward:
+        return f"not measured: {recipe.method} writes completions, and how long they get is not known beforehand"
+    models = recipe.models
+    names = (policy_source(recipe), *(getattr(models, role) for role in (*FROZEN, "reward_model")))
+    if missing := [name for name in names if name in later and not Path(name).is_dir()]:
+        return f"not measured: {missing[0]} is yet to be trained"
+    job = load_job(recipe, shared, Console(quiet=True))
+    seconds = seconds_per_step(job, console)
+    return (
+        f"{seconds:.2g} s a step on {job.args.device.type}, so {seconds * job.updates / 60:.2g} minutes for "
+        f"{job.updates} steps (measured over a few rows of middle length; evaluations come on top)"
+    )
 
 
 def fit_steps(recipe: Recipe, minutes: float, seconds: float, asked: int) -> str:

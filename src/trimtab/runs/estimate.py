@@ -21,7 +21,7 @@ from trimtab.data.counts import Prepared
 from trimtab.data.rows import sequences
 from trimtab.data.sources import load_rows
 from trimtab.models import loading
-from trimtab.models.footprint import Footprint, TrainedShape, cut_config, footprint, kv_bytes, num_weights
+from trimtab.models.footprint import Footprint, TrainedShape, cut_config, footprint, frozen_bytes, kv_bytes, num_weights
 from trimtab.models.growth import num_tokens
 from trimtab.models.student import evenly_spaced
 from trimtab.runs.policy import method_of, policy_tokenizer
@@ -105,10 +105,15 @@ def estimates(recipe: Recipe | Stages) -> list[MemoryEstimate]:
         UserError: where a model or rows are not there, or what they need cannot be told.
     """
     made: dict[str, _Made] = {}
+    return [_estimate(run, made) for run in first_seed(recipe)]
+
+
+def first_seed(recipe: Recipe | Stages) -> list[Recipe]:
+    """Its runs; of several seeds those of one, as the others need the same."""
     runs = recipe.stages if isinstance(recipe, Stages) else [recipe]
     if isinstance(recipe, Stages) and recipe.seeds:
-        runs = [run for run in runs if run.used or run.seed == recipe.seeds[0]]
-    return [_estimate(run, made) for run in runs]
+        return [run for run in runs if run.used or run.seed == recipe.seeds[0]]
+    return runs
 
 
 def _estimate(recipe: Recipe, made: dict[str, _Made]) -> MemoryEstimate:
@@ -124,8 +129,6 @@ def _estimate(recipe: Recipe, made: dict[str, _Made]) -> MemoryEstimate:
     known = _with_origins(recipe, made)
     tokenizer = policy_tokenizer(known)
     config = _policy_config(recipe, made, tokenizer)
-    if getattr(config, "quantization_config", None):
-        raise NoEstimate("what packed weights need is not estimated")
     made[f"{recipe.output}/model"] = _Made(_written(config, required.trains == "identity_layer"), policy_source(known))
     train = prepare_source(known, "train", tokenizer, refuse=False)
     held = prepare_source(known, "heldout", tokenizer, refuse=False) if recipe.data.heldout else None
@@ -183,35 +186,42 @@ class _Run:
 
     def other_models(self) -> list[MemoryPart]:
         models, required = self.recipe.models, self.required
-        size = 4 if models.frozen_dtype == "float32" else 2
         parts, seen = [], set()
         for role in FROZEN:
             name = getattr(models, role)
             if name in (None, STORED):
                 continue
             if name not in seen:
-                number = num_weights(_config(name, self.recipe, self.made), trust_remote_code=models.trust_remote_code)
-                parts.append(MemoryPart(f"{role} {_short(name)}, {models.frozen_dtype}", size * number, always()))
+                config = _config(name, self.recipe, self.made)
+                parts.append(
+                    MemoryPart(f"{role} {_short(name)}, {models.frozen_dtype}", self._frozen(config), always())
+                )
             seen.add(name)
         copies = self.recipe.eval.kl_to_initial
         initial = {model.initial(models.model_dump()) for model in required.models}
         needs_start = "read" in initial and models.lora is None and required.trains != "identity_layer"
         if copies or needs_start or "copied" in initial:
             why = "reference" if needs_start else "eval.kl_to_initial" if copies else "the critic's beginning"
-            parts.append(MemoryPart(f"copy of the initial policy ({why})", size * self._plain_weights(), always()))
+            parts.append(MemoryPart(f"copy of the initial policy ({why})", self._frozen(self.config), always()))
         if required.model(RewardModel) and models.reward_model:
-            number = num_weights(_config(models.reward_model, self.recipe, self.made))
+            config = _config(models.reward_model, self.recipe, self.made)
+            number, read = num_weights(config), self._frozen(config)
             learns = getattr(self.options, "online", "frozen") != "frozen"
             measured = learns or getattr(self.options, "online_loss", None) is not None
-            parts.append(MemoryPart("reward model", (4 if learns else size) * number, always()))
+            parts.append(MemoryPart("reward model", 4 * number if learns else read, always()))
             if measured:
-                parts.append(MemoryPart("the model that it is measured from", size * number, always()))
+                parts.append(MemoryPart("the model that it is measured from", read, always()))
             if learns:
                 parts += _learner("reward model", number)
         if required.model(Critic):
             number = self._plain_weights()
             parts += [MemoryPart("critic", 4 * number, always()), *_learner("critic", number)]
         return parts
+
+    def _frozen(self, config: Any) -> int:
+        """Bytes of a model that is only read."""
+        models = self.recipe.models
+        return frozen_bytes(config, models.frozen_dtype, self.device, trust_remote_code=models.trust_remote_code)
 
     def _plain_weights(self) -> int:
         return num_weights(self.config, trust_remote_code=self.recipe.models.trust_remote_code)
