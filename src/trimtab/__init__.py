@@ -5,7 +5,7 @@
     result = trimtab.train("tiny_kd", training={"max_steps": 20}, output="runs/kd")
     trimtab.evaluate(result.folder / "model", ["geomrel"], limit=20)
 
-What `__all__` names is public, and imported when it is asked for.
+Everything in `__all__` is public, and is imported on first use.
 """
 
 import importlib
@@ -67,19 +67,19 @@ _ELSEWHERE = {
     "load_recipe": "trimtab.runs.parse:load_recipe",
     "train": "trimtab.train:",  # the folder of the loops, which can be called
 }
-"""Where names lie that are not of `trimtab.core`."""
+"""Where to find the names that are not in `trimtab.core`."""
 
 __version__ = "0.1.0"
 
 SPINS = 2000
-"""Rounds that a thread of OpenMP waits awake for its next piece of work, before it sleeps.
+"""How often an idle OpenMP thread polls for work before it goes to sleep.
 
-GNU's OpenMP, which torch is built with on Linux, takes 300,000: best on a machine of one's own, but beside another job
+GNU's OpenMP, which torch is built with on Linux, takes 300,000: best on an idle machine, but beside another job
 the waiting threads hold the cores that the working ones need. `benchmarks/shared_cores.py` measures both situations."""
 
 
 def calm_threads() -> None:
-    """Let idle threads of OpenMP sleep soon, unless the user said how they wait or torch, which reads it, is loaded."""
+    """Let idle OpenMP threads sleep early, unless the user has set how they wait or torch is already loaded."""
     if "torch" not in sys.modules and not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = str(SPINS)
 
@@ -88,7 +88,7 @@ calm_threads()
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, imported now."""
+    """Import a public name on first use."""
     if name not in __all__:
         raise AttributeError(f"module 'trimtab' has no attribute {name!r}")
     module, _, attribute = _ELSEWHERE.get(name, f"trimtab.core:{name}").partition(":")

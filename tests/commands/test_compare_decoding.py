@@ -359,7 +359,7 @@ def test_the_command_prints_the_table_and_where_the_page_is(trimtab, folder, tmp
     [
         (["--strategies", "greedy,adaptve"], "there is no decoding strategy 'adaptve'; did you mean 'adaptive'?"),
         (["--strategies", "realign"], "realign mixes two streams of logits and is chosen by a strength"),
-        (["--strategies", "greedy", "adaptive.epsilon=0.1"], "a setting of adaptive, which is not asked for"),
+        (["--strategies", "greedy", "adaptive.epsilon=0.1"], "a setting of adaptive, which is not selected"),
         (["adaptive.epsilon=1"], "decoding.epsilon is 1; input should be less than 1"),
         (["adaptive.epsilom=1"], "decoding adaptive has no setting 'epsilom'; did you mean 'epsilon'?"),
         (["penalty.strength=0"], "decoding.strength is 0; input should be greater than 0"),

@@ -89,7 +89,7 @@ def test_who_knows_the_words_has_a_gap_and_who_does_not_has_none(sets, answerers
     assert facts["models"][0]["gap"][0] == 0.5
     assert facts["items"] == {"original": 8, "clean": 8, "control": 6}
     assert facts["rewriter"] == Rules(4).name
-    assert facts["in the same words"] == 0
+    assert facts["unchanged wording"] == 0
 
 
 def test_the_page_says_who_and_links_to_every_answer(sets, answerers, tmp_path):
@@ -112,7 +112,7 @@ def test_items_that_were_not_rewritten_are_counted(sets, answerers, tmp_path):
     tiny_folder.write_jsonl(Path(sets[0]), rows)
     (seen,) = contamination(asked(sets, ["seen"], tmp_path / "out"), QUIET)
     assert seen.scores["clean"].estimate == (3 + 2) / 8  # of the other five it says A, which is right for two
-    assert "Items with the same words in both sets: 3" in (tmp_path / "out" / "report.html").read_text()
+    assert "Items with the same wording in both sets: 3" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_no_item_is_asked_twice(sets, answerers, tmp_path):
@@ -147,7 +147,7 @@ def test_a_control_set_is_fresh_in_any_case_and_wording(sets, answerers, tmp_pat
 def test_a_clean_file_that_was_cut_is_refused(sets, answerers, tmp_path):
     path = Path(sets[0])
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
-    with pytest.raises(ContaminationError, match="has 3 rows, and its meta says 8"):
+    with pytest.raises(ContaminationError, match="has 3 rows, but its meta file says 8"):
         contamination(asked(sets, ["seen"], tmp_path / "out"), QUIET)
 
 
@@ -163,11 +163,11 @@ def test_items_that_ended_in_an_error_are_told(sets, answerers, tmp_path, monkey
     contamination(asked(sets, ["seen"], out), QUIET)
     assert json.loads((out / "contamination.json").read_text())["errors"]["seen"]["original"] == 1
     assert (
-        "items ended in an error and count nowhere (original 1, clean 0, control 0)"
+        "items failed with an error and are excluded (original 1, clean 0, control 0)"
         in (out / "report.html").read_text()
     )
     monkeypatch.setattr(Remembers, "answer", lambda self, chats, number: [Reply("", "no connection")] * len(chats))
-    with pytest.raises(Unanswered, match="the first 8 questions ended in an error, the first in: no connection"):
+    with pytest.raises(Unanswered, match="the first 8 requests failed, the first with: no connection"):
         contamination(asked(sets, ["fresh"], out), QUIET)
 
 
@@ -204,9 +204,9 @@ def test_mistakes_cost_one_line(trimtab, sets, tmp_path):
     clean, control = sets
     base = ("contamination", clean, "--out", tmp_path / "out", "--model", "characters-1m")
     for words, said in (
-        (("--control", clean), "8 of its questions are among those of"),
-        (("--control", control, "--baseline", "b"), "--baseline b is none of the models: characters-1m"),
-        (("--control", control, "--model", "characters-1m"), "a model is named twice"),
+        (("--control", clean), "8 of its questions are also in"),
+        (("--control", control, "--baseline", "b"), "--baseline b is not one of the models: characters-1m"),
+        (("--control", control, "--model", "characters-1m"), "a model is listed twice"),
         (("--control", control, "which=clean"), "the files are CLEAN.jsonl and --control FILE"),
         (("--control", control, "answer"), "write KEY=VALUE"),
         (("--control", control, "answr=x"), "answr"),

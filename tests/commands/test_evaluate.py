@@ -82,7 +82,7 @@ def test_the_same_command_again_asks_nothing_and_says_so(done, trimtab, model, m
     monkeypatch.setattr("trimtab.evals.models.HFModel.answer", None)
     code, out, _ = trimtab("eval", *FEW, "--model", model, "--out", folder.parent)
     assert code == 0
-    assert "6 of 6 items were answered before" in out
+    assert "6 of 6 items are already answered" in out
     assert (folder / "samples.jsonl").read_bytes() == before
 
 
@@ -94,7 +94,7 @@ def test_a_killed_evaluation_is_gone_on_with(done, trimtab, model):
     (folder / "report.html").unlink()
     code, out, _ = trimtab("eval", *FEW, "--model", model, "--out", folder.parent)
     assert code == 0
-    assert "4 of 6 items were answered before" in out
+    assert "4 of 6 items are already answered" in out
     again = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
     assert {row["id"]: row["answers"] for row in again} == {row["id"]: row["answers"] for row in whole}
     assert (folder / "report.html").is_file()
@@ -103,7 +103,7 @@ def test_a_killed_evaluation_is_gone_on_with(done, trimtab, model):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--max-new-tokens", "5"], "its max_new_tokens is 4, and now 5"),
+        (["--max-new-tokens", "5"], "its max_new_tokens was 4 and is now 5"),
         (["--limit", "5"], "its items is 6"),
         (["--decoding", "penalty"], "its decoding is greedy"),
     ],
@@ -125,7 +125,7 @@ def test_answers_are_not_added_to_those_that_another_version_of_the_suites_file_
     write_signature(folder, "eval", signature | {"code": "socialbench.py 0000000000000000"})
     code, _, err = trimtab("eval", *FEW, "--model", model, "--out", folder.parent)
     assert code == 2
-    assert "its code is socialbench.py 0000000000000000, and now socialbench.py" in err
+    assert "its code was socialbench.py 0000000000000000 and is now socialbench.py" in err
 
 
 def test_another_model_is_never_mixed_in(done, trimtab, other):
@@ -148,7 +148,7 @@ def test_two_evaluations_at_once_do_not_share_a_folder(done, trimtab, model):
     [
         (["socialbnch"], "did you mean 'socialbench'"),
         (["socialbench", "socialbench.nothing=1"], "has no setting 'nothing'"),
-        (["socialbench", "geomrel.seed=1"], "is a setting of geomrel, which is not asked for"),
+        (["socialbench", "geomrel.seed=1"], "is a setting of geomrel, which is not selected"),
         (["geomrel", "seed=1"], "seed could mean --seed or geomrel.seed; write one of them"),
         (["socialbench", "--prompt", "x"], "there is no prompt 'x'"),
         (["socialbench", "--mode", "loglikelihood"], "has no options to compare"),
@@ -313,7 +313,7 @@ def test_where_every_item_is_an_error_the_first_cause_is_told(trimtab, server, t
     words = ["eval", "socialbench", "--limit", "100", "--batch", "10", "--model", "m", "--endpoint", server.url]
     code, _, err = trimtab(*words, "--out", tmp_path / "out")
     assert code == 1
-    assert "m: the first 10 questions ended in an error, the first in: refused:" in err
+    assert "m: the first 10 requests failed, the first with: refused:" in err
     assert "max_tokens is not known here" in err
     assert len(server.seen) == 10
     assert not (tmp_path / "out" / "socialbench" / "report.html").exists()
@@ -327,7 +327,7 @@ def test_one_item_that_stays_an_error_does_not_end_a_resumed_evaluation(trimtab,
     code, out, _ = trimtab(*words, "--out", tmp_path / "out")
     assert code == 0
     out = " ".join(out.split())
-    assert "1 of 4 items ended in an error and count nowhere, the first in: refused:" in out, out
+    assert "1 of 4 items failed with an error and are excluded, the first with: refused:" in out, out
     assert "filtered" in out
 
 
@@ -451,13 +451,13 @@ def test_personality_reads_a_server_s_probabilities_where_it_tells_them(trimtab,
 def test_without_probabilities_the_text_is_read_and_that_is_said(trimtab, server, tmp_path):
     server.reply = lambda asked: "I would say 6."
     said, signature, rows = asked_of_a_server(trimtab, server, tmp_path)
-    assert "personality: fall-back: the server tells no probabilities of tokens; answers are read as they are" in said
+    assert "personality: fall-back: the server tells no probabilities of tokens; generated answers are parsed" in said
     assert signature["mode"] == "generate (fall-back: the server tells no probabilities of tokens)"
     assert rows[0]["verdicts"]["integer"]["parsed"] == 6
     page_of = (tmp_path / "personality" / "report.html").read_text()
     assert "fall-back: the server tells no probabilities" in page_of
     said, _, _ = asked_of_a_server(trimtab, server, tmp_path)
-    assert "12 of 12 items were answered before" in said
+    assert "12 of 12 items are already answered" in said
 
 
 def test_a_server_that_refuses_logprobs_is_read_by_its_text(trimtab, server, tmp_path):

@@ -161,12 +161,12 @@ def test_more_prompts_than_a_batch_holds_are_all_answered_in_order(trimtab, fold
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "there is nothing to answer: give --prompt TEXT or --prompts FILE"),
+        ([], "no prompts: give --prompt TEXT or --prompts FILE"),
         (["--prompt", "x", "--strength", "high"], "--strength: 'high' is not a number"),
         (["--prompt", "x", "--strength", "0,,1"], "--strength: '' is not a number"),
         (["--prompt", "x", "--strength", "nan"], "--strength: nan is not finite"),
         (["--prompt", "x", "--strength", "0.5"], "has none; give a second model with --aligned"),
-        (["--prompt", "x", "--aligned", "smollm2-135m"], "say how strongly with --strength"),
+        (["--prompt", "x", "--aligned", "smollm2-135m"], "set how strongly with --strength"),
         (["--prompt", "x", "--aligned", "./nowhere", "--strength", "1"], "there is no folder ./nowhere"),
         (["--prompt", "x", "--merge", "hidden"], "--merge is 'hidden'; input should be 'logits' or 'embedding'"),
         (["--prompt", "x", "--merge", "embedding"], "--merge needs a model with an identity layer"),
@@ -174,7 +174,7 @@ def test_more_prompts_than_a_batch_holds_are_all_answered_in_order(trimtab, fold
             ["--prompt", "x", "--aligned", "smollm2-135m", "--strength", "1", "--merge", "embedding"],
             "--merge is for a model with",
         ),
-        (["--prompt", "x", "--top-p", "0.9"], "at temperature 0 nothing is: add --temperature"),
+        (["--prompt", "x", "--top-p", "0.9"], "no effect at temperature 0: add --temperature"),
         (["--prompt", "x", "--top-p", "1.5"], "--top-p is '1.5'; input should be less than or equal to 1"),
         (["--prompt", "x", "--max-new-tokens", "0"], "max-new-tokens"),
         (["--prompts", "nowhere.txt"], "there is no file nowhere.txt"),
@@ -304,7 +304,7 @@ def test_beams_are_no_strategy_of_a_dial_and_that_is_said_before_weights_are_loa
     how = ["--strength", "0.5", "--decoding", "beam", "--prompt", "x"]
     code, _, err = trimtab(*(word.format(**places) for word in words), *how)
     assert (code, err.count("\n")) == (2, 1), err
-    assert "not with beams; choose another strategy, such as greedy or top_p" in err
+    assert "not with beam search; choose another strategy, such as greedy or top_p" in err
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def stopped(files: Path, out: Path, monkeypatch, after: int, force: bool = False
 
     with monkeypatch.context() as patched:
         patched.setattr(FrozenModel, "__call__", call)
-        said = rf"stopped; ({after} batches are in .*{out.stem}\.columns\.part: the same|nothing of)"
+        said = rf"stopped; ({after} batches are in .*{out.stem}\.columns\.part: run the same|nothing of)"
         with pytest.raises(Interrupted, match=said) if after < 1000 else nullcontext():
             precompute(recipe(files, out.parent / "never"), out, command="", force=force, console=QUIET)
     return len(calls)
@@ -339,13 +339,13 @@ def test_a_file_that_is_there_is_kept_unless_forced(files, tmp_path, trimtab):
 @pytest.mark.parametrize(
     ("changes", "words", "message"),
     [
-        ({"method": "sft"}, (), "error: method sft with these settings asks no frozen model for log-probabilities"),
-        ({"options": {"weak": "column"}}, ("models.reference=column",), "method wspo with these settings asks no"),
+        ({"method": "sft"}, (), "error: method sft with these settings needs no log-probabilities"),
+        ({"options": {"weak": "column"}}, ("models.reference=column",), "method wspo with these settings needs no"),
         ({}, ("models.weak_aligned=null",), "method wspo needs models.weak_aligned"),
         ({}, ("data.train=nowhere.jsonl",), "there is no file nowhere.jsonl"),
         ({}, ("training.max_length=20",), "rows would be dropped or truncated"),
         ({}, ("models.weak_aligned=./nowhere",), "there is no folder ./nowhere"),
-        ({}, ("--out", "rows.csv"), "rows are written as .jsonl; choose FILE.jsonl and not rows.csv"),
+        ({}, ("--out", "rows.csv"), "rows are written as .jsonl; choose FILE.jsonl instead of rows.csv"),
     ],
 )
 def test_a_mistake_costs_one_line_and_leaves_nothing_behind(files, tmp_path, trimtab, changes, words, message):

@@ -412,7 +412,7 @@ def test_ctrl_c_keeps_what_is_there(files, tmp_path, monkeypatch):
         return real(*args)
 
     monkeypatch.setattr(scoring, "_scored", stop)
-    with pytest.raises(Interrupted, match=r"stopped; 4 answers are in .*: the same command goes on"):
+    with pytest.raises(Interrupted, match=r"stopped; 4 answers are in .*: run the same command again to continue"):
         run(files, tmp_path / "out", batch_size=4)
 
 
@@ -422,8 +422,8 @@ def test_ctrl_c_keeps_what_is_there(files, tmp_path, monkeypatch):
         ({"model": "scalar"}, "its model is"),
         ({"rows": "answers"}, "its rows is 8 of"),
         ({"limit": 3}, "its rows is 8 of"),
-        ({"max_length": 40}, "its max_length is 512, and now 40"),
-        ({"dtype": "bfloat16"}, "its dtype is float32, and now bfloat16"),
+        ({"max_length": 40}, "its max_length was 512 and is now 40"),
+        ({"dtype": "bfloat16"}, "its dtype was float32 and is now bfloat16"),
     ],
 )
 def test_other_scores_are_never_mixed_in_and_force_replaces_them(files, tmp_path, changes, said):
@@ -441,7 +441,7 @@ def test_scores_without_a_signature_and_torn_ones_are_refused(files, tmp_path):
     run(files, tmp_path / "out")
     path = tmp_path / "out" / "scores.jsonl"
     path.write_text('{"id": "1/chosen"}\n')
-    with pytest.raises(scoring.ScoreError, match="holds a line that is no score"):
+    with pytest.raises(scoring.ScoreError, match="holds a line that is not a score"):
         run(files, tmp_path / "out")
     (tmp_path / "out" / "signature.txt").unlink()
     with pytest.raises(WorkdirError, match=r"holds scores\.jsonl and no signature\.txt"):
@@ -465,7 +465,7 @@ def test_what_is_cut_is_said_with_its_share(files, tmp_path):
     tiny_folder.write_jsonl(files / "long.jsonl", rows)
     _, measures = run(files, tmp_path / "out", "long", max_length=40)
     assert measures["cautions"] == [
-        "2 of 4 answers (50%) are cut before their end token, at 40 tokens: their last values are those of a prefix."
+        "2 of 4 answers (50%) are cut before their end token, at 40 tokens: their last values are for a prefix."
     ]
 
 

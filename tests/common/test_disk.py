@@ -240,7 +240,7 @@ def test_a_pipe_that_nobody_reads_ends_a_run_with_a_line_and_it_goes_on(finished
     assert process.stderr is not None
     err = process.stderr.read()
     assert process.wait() == 2
-    assert err.strip().splitlines()[-1].endswith("what was saved last is kept: continue with --resume")
+    assert err.strip().splitlines()[-1].endswith("the last saved state is kept: continue with --resume")
     assert "Traceback" not in err
     assert drive(tmp_path, tree, "none", "--resume").returncode == 0
     assert same_weights(tmp_path / "run", finished)

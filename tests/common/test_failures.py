@@ -89,7 +89,7 @@ def test_a_mistake_of_the_code_keeps_its_traceback_and_asks_for_a_report(trimtab
     assert "test_failures.py" in err
     assert "kept: the checkpoint of step 2" in err
     last = err.rstrip().splitlines()[-1]
-    assert last.startswith(f"error: a mistake of trimtab, or of a library that it stands on ({type(error).__name__}: ")
+    assert last.startswith(f"error: a bug in trimtab or in a library that it uses ({type(error).__name__}: ")
     assert "please report it" in last
 
 

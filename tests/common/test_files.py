@@ -95,7 +95,7 @@ def test_a_damaged_archive_is_named(tmp_path):
 
 def test_the_line_of_a_mistake_is_the_one_an_editor_shows(tmp_path):
     path = written(tmp_path, "a.jsonl", '{"text": "a\u2028b"}\r\n\r\n{"text": }\n')
-    assert "line 3 is no JSON" in refused(load_rows, str(path))
+    assert "line 3 is not valid JSON" in refused(load_rows, str(path))
 
 
 def test_a_key_that_comes_twice_is_refused_and_named(tmp_path):
@@ -139,21 +139,21 @@ def test_any_reader_gets_back_what_was_written(tmp_path):
 
 def test_rows_that_do_not_fit_their_header_are_refused_with_their_line(tmp_path):
     found = refused(load_rows, str(written(tmp_path, "a.csv", 'prompt,completion\n"a\nb",c\nhi,one, two, three\n')))
-    assert "the row in line 4 has 4 cells and the first line names 2 columns" in found
+    assert "the row in line 4 has 4 cells but the header has 2 columns" in found
     found = refused(load_rows, str(written(tmp_path, "a.csv", "prompt,completion\nhi,one\nho\n")))
     assert "the row in line 3 has 1 cells" in found
 
 
 def test_a_column_that_comes_twice_is_refused(tmp_path):
     path = written(tmp_path, "a.csv", "prompt,completion, completion\nhi,good,bad\n")
-    assert "several columns of the name 'completion'" in refused(load_rows, str(path))
+    assert "several columns named 'completion'" in refused(load_rows, str(path))
 
 
 def test_a_quote_that_is_not_closed_is_found_at_its_line(tmp_path):
     found = refused(load_rows, str(written(tmp_path, "a.csv", 'prompt,completion\nhe,a\nhi,"x\nho,y\n')))
-    assert "the row that begins in line 3 has a quote that is never closed" in found
+    assert "the row that starts on line 3 has a quote that is never closed" in found
     found = refused(load_rows, str(written(tmp_path, "a.csv", 'prompt,completion\nhe,a\nhi,"say "no" now"\n')))
-    assert "the row that begins in line 3 is no CSV" in found
+    assert "the row that starts on line 3 is not valid CSV" in found
 
 
 def test_quoted_cells_keep_commas_quotes_spaces_and_line_ends(tmp_path):

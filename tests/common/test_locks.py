@@ -111,7 +111,7 @@ def test_where_there_are_no_locks_it_is_said_and_the_work_goes_on(place, monkeyp
     monkeypatch.setattr(locks, "_take", no_locks)
     with writing(place, "another run", "wait"):
         pass
-    assert f"{place}: the file system has no locks" in capsys.readouterr().err
+    assert f"{place}: the file system does not support locks" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ def test_a_group_of_another_size_than_was_launched_is_refused():
 
 
 def test_accelerate_that_started_one_process_of_several_is_refused():
-    with pytest.raises(ProcessError, match="several processes and has started one"):
+    with pytest.raises(ProcessError, match="several processes but started one"):
         check_group(1, ACCELERATE)
     check_group(1, {"ACCELERATE_DYNAMO_BACKEND": "NO"})  # it was asked for one
     check_group(1, {"MASTER_ADDR": "a", "MASTER_PORT": "1"})  # a cluster sets these by itself
@@ -53,14 +53,14 @@ def test_accelerate_that_started_one_process_of_several_is_refused():
 def test_a_rank_that_another_launch_left_behind_is_refused(monkeypatch):
     monkeypatch.setenv("RANK", "1")
     assert rank() == 1
-    with pytest.raises(ProcessError, match="RANK is 1 and there is only 1 process"):
+    with pytest.raises(ProcessError, match="RANK is 1 but there is only 1 process"):
         check_group(1)
 
 
 def test_other_commands_work_in_one_process(monkeypatch):
     check_alone("eval")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ProcessError, match="trimtab eval works in one process, and 2 processes were launched"):
+    with pytest.raises(ProcessError, match="trimtab eval runs in one process, but 2 processes were launched"):
         check_alone("eval")
 
 
@@ -101,5 +101,5 @@ def test_launchers_on_a_cpu_are_refused_where_they_make_no_group(files, tmp_path
     done = subprocess.run(command, capture_output=True, text=True, env={**environment, "CUDA_VISIBLE_DEVICES": ""})
     assert done.returncode != 0
     assert "error: " in done.stderr
-    assert ("2 processes were launched" if launcher == "torchrun" else "has started one") in done.stderr
+    assert ("2 processes were launched" if launcher == "torchrun" else "but started one") in done.stderr
     assert not (tmp_path / "run").exists()

@@ -70,7 +70,7 @@ def _forgotten():
 
 def test_a_mistyped_model_is_asked_for_once_and_told(endpoint):
     for _ in range(2):
-        with pytest.raises(ModelNotFound, match="'org/therr': it is no builtin .*it has no model of that name"):
+        with pytest.raises(ModelNotFound, match="'org/therr': it is not a builtin .*it has no model of that name"):
             place_of("org/therr")
     assert Answers.asked == ["/api/models/org/therr"]
 
@@ -95,7 +95,7 @@ def test_what_is_there_is_taken_and_an_answer_that_says_nothing_decides_nothing(
 
 def test_without_a_network_it_is_told_at_once(nowhere):
     start = time.perf_counter()
-    with pytest.raises(ModelNotFound, match="models.teacher: .*it cannot be reached, and its cache does not hold it"):
+    with pytest.raises(ModelNotFound, match="models.teacher: .*it cannot be reached, and it is not in the cache"):
         check_model("org/there", "models.teacher")
     with pytest.raises(DataError, match="it cannot be reached"):
         load_rows("org/there")

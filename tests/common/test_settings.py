@@ -81,7 +81,7 @@ def test_a_mistake_is_one_line(words, flags, message):
     ("text", "message"),
     [
         ("- a\n", "holds a list, expected keys and values"),
-        ("source: [\n", "is no YAML"),
+        ("source: [\n", "is not valid YAML"),
         ("source: a\nsource: b\n", "occurs twice"),
         ("source: a\nlimt: 3\n", "did you mean 'limit'?"),
     ],

@@ -63,7 +63,9 @@ def test_the_files_of_a_reward_are_its_own_and_those_that_it_imports_wherever_it
     after = load(f"{folder}/own.py:letters")
     assert after.source != before
     assert user_code.changes(said, user_code.described(after.files)) == "within.py was edited"
-    assert user_code.changes("a.py 1, b.py 2", "b.py 3, c.py 4") == "a.py is used no more, b.py was edited, c.py is new"
+    assert (
+        user_code.changes("a.py 1, b.py 2", "b.py 3, c.py 4") == "a.py is no longer used, b.py was edited, c.py is new"
+    )
 
 
 @pytest.fixture(scope="module")

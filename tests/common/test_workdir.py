@@ -36,7 +36,9 @@ def work(one: Workdir, signature: dict, number: int, error: BaseException | None
 
 
 def test_work_that_was_stopped_is_resumed_and_the_folder_says_whose_it_is(tmp_path):
-    with pytest.raises(Interrupted, match=r"stopped; 3 rows are in .*out/rows\.jsonl: the same command goes on"):
+    with pytest.raises(
+        Interrupted, match=r"stopped; 3 rows are in .*out/rows\.jsonl: run the same command again to continue"
+    ):
         work(folder(tmp_path), {"model": "m", "trimtab": "1"}, 3, KeyboardInterrupt())
     assert command_of(tmp_path / "out") == "collect"
     assert work(folder(tmp_path), {"model": "m", "trimtab": "2"}, 5) == [{"id": 0}, {"id": 1}, {"id": 2}]
@@ -47,11 +49,11 @@ def test_another_signature_is_refused_by_its_line_and_force_begins_anew(tmp_path
     work(folder(tmp_path), {"model": "m", "seed": "0"}, 2)
     before = (tmp_path / "out" / "rows.jsonl").read_bytes()
     for signature, said in (
-        ({"model": "m", "seed": "1"}, "its seed is 0, and now 1"),
-        ({"model": "m"}, "its seed is 0, and now None"),
-        ({"model": "m", "seed": "0", "verify": "math"}, "its verify is None, and now math"),
+        ({"model": "m", "seed": "1"}, "its seed was 0 and is now 1"),
+        ({"model": "m"}, "its seed was 0 and is now None"),
+        ({"model": "m", "seed": "0", "verify": "math"}, "its verify was None and is now math"),
     ):
-        with pytest.raises(WorkdirError, match=f"holds other work of `trimtab collect`: {said}; add --force"):
+        with pytest.raises(WorkdirError, match=f"holds other results of `trimtab collect`: {said}; add --force"):
             work(folder(tmp_path), signature, 3)
         assert (tmp_path / "out" / "rows.jsonl").read_bytes() == before
     (tmp_path / "out" / "mine.txt").write_text("kept")
@@ -62,18 +64,18 @@ def test_another_signature_is_refused_by_its_line_and_force_begins_anew(tmp_path
 def test_the_workdir_of_another_command_is_refused_by_name_also_with_force(tmp_path):
     work(folder(tmp_path), {"model": "m"}, 2)
     before = sorted(path.name for path in (tmp_path / "out").iterdir())
-    with pytest.raises(WorkdirError, match="holds what `trimtab collect` wrote; choose another --out"):
+    with pytest.raises(WorkdirError, match="holds results of `trimtab collect`; choose another --out"):
         work(folder(tmp_path, "score", force=True), {"model": "m"}, 2)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == before
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.yaml").write_text("method: sft\n")
-    with pytest.raises(WorkdirError, match="holds what `trimtab train` wrote"):
+    with pytest.raises(WorkdirError, match="holds results of `trimtab train`"):
         Workdir(tmp_path / "run", "eval").check()
 
 
 def test_a_run_does_not_begin_in_the_workdir_of_another_command(tmp_path):
     work(folder(tmp_path), {"model": "m"}, 2)
-    with pytest.raises(RunError, match="holds what `trimtab collect` wrote; choose another output=FOLDER"):
+    with pytest.raises(RunError, match="holds results of `trimtab collect`; choose another output=FOLDER"):
         is_new(tmp_path / "out", resume=False)
 
 
@@ -87,14 +89,14 @@ def test_work_that_has_kept_nothing_leaves_nothing(tmp_path, error):
 def test_files_of_others_stay_where_the_folder_is_refused(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "rows.jsonl").write_text("mine\n")
-    with pytest.raises(WorkdirError, match=r"holds rows\.jsonl and no signature\.txt; add --force"):
+    with pytest.raises(WorkdirError, match=r"holds rows\.jsonl but no signature\.txt; add --force"):
         work(folder(tmp_path), {"model": "m"}, 1)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["rows.jsonl"]
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), RuntimeError("CUDA error: no device")])
 def test_what_fails_outside_is_told_with_what_is_kept(tmp_path, error):
-    said = r"out: (input/output|CUDA) error.*; mend that first; 2 rows are in .*rows\.jsonl: the same command goes on"
+    said = r"out: (input/output|CUDA) error.*; fix that first; 2 rows are in .*rows\.jsonl: run the same command again"
     with pytest.raises(FailedOutside, match=said) as raised:
         work(folder(tmp_path), {"model": "m"}, 2, error)
     assert failures.comes_from_outside(raised.value)
@@ -104,7 +106,7 @@ def test_what_fails_outside_is_told_with_what_is_kept(tmp_path, error):
 def test_a_mistake_of_the_code_stays_what_it_is_with_a_note_of_what_is_kept(tmp_path):
     with pytest.raises(ZeroDivisionError) as raised:
         work(folder(tmp_path), {"model": "m"}, 2, ZeroDivisionError())
-    assert [f"{tmp_path}/out: have that mended first; 2 rows are in" in note for note in raised.value.__notes__] == [
+    assert [f"{tmp_path}/out: have that fixed first; 2 rows are in" in note for note in raised.value.__notes__] == [
         True
     ]
 
@@ -198,7 +200,7 @@ def test_a_file_of_another_command_is_refused_by_its_name_also_with_force(tmp_pa
     assert before.keys() == {"rows.jsonl", "rows.meta.json"}
     for command, place in (("generate", out), ("compare-decoding", tmp_path / "rows.html")):
         other = Workdir(place, command, (".jsonl", ".meta.json"), is_file=True, force=True)
-        with pytest.raises(WorkdirError, match="holds what `trimtab clean` wrote; choose another --out"):
+        with pytest.raises(WorkdirError, match="holds results of `trimtab clean`; choose another --out"):
             other.check()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     Workdir(out, "clean", (".meta.json",), is_file=True, force=True).check()

@@ -25,7 +25,7 @@ def test_jsonl_json_csv_and_parquet_hold_the_same_rows(tmp_path):
 def test_a_malformed_line_is_named_by_its_number(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "a"}\n{"text": \n')
-    with pytest.raises(DataError, match=r"a\.jsonl: line 2 is no JSON"):
+    with pytest.raises(DataError, match=r"a\.jsonl: line 2 is not valid JSON"):
         load_rows(str(path))
 
 
@@ -64,11 +64,11 @@ def test_a_hub_id_without_network_is_refused_in_one_line():
     [
         ("trimtab:evryday", "did you mean 'trimtab:everyday'"),
         ("trimtab:everyday/test", "splits are train and heldout"),
-        ("trimtab:arithmetic/train?rows=x", "'rows=x' is no option; arithmetic takes rows=NUMBER and seed=NUMBER"),
-        ("trimtab:arithmetic/train?rows=²", "'rows=²' is no option"),
-        ("trimtab:arithmetic/train?form=pairs", "'form=pairs' is no option; arithmetic takes rows=NUMBER and"),
-        ("trimtab:everyday/train?rows=3", "'rows=3' is no option; everyday takes none"),
-        ("trimtab:geomrel/train?split=test", "'split=test' is no option"),
+        ("trimtab:arithmetic/train?rows=x", "'rows=x' is not an option; arithmetic takes rows=NUMBER and seed=NUMBER"),
+        ("trimtab:arithmetic/train?rows=²", "'rows=²' is not an option"),
+        ("trimtab:arithmetic/train?form=pairs", "'form=pairs' is not an option; arithmetic takes rows=NUMBER and"),
+        ("trimtab:everyday/train?rows=3", "'rows=3' is not an option; everyday takes none"),
+        ("trimtab:geomrel/train?split=test", "'split=test' is not an option"),
     ],
 )
 def test_a_mistake_in_the_name_of_own_data_is_explained(source, message):

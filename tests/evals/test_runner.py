@@ -161,7 +161,7 @@ def test_a_torn_last_line_is_cut_off_and_others_are_named(tmp_path):
     assert len(kept(tmp_path)) == 8
     assert path.read_bytes() == whole
     path.write_bytes(b"nothing\n" + whole)
-    with pytest.raises(DataError, match="line 1: no row"):
+    with pytest.raises(DataError, match="line 1: not a row"):
         kept(tmp_path)
 
 

@@ -281,7 +281,9 @@ def test_a_number_is_of_each_dimension(tmp_path):
 def test_a_file_that_was_cut_short_is_named_with_where_it_comes_from(tmp_path):
     path = folder_of_the_authors(tmp_path) / "social_preference.json"
     path.write_text(path.read_text()[:-40])
-    with pytest.raises(DataError, match=r"social_preference\.json: line 1 is no JSON.*cut short.*github\.com/X-PLUG"):
+    with pytest.raises(
+        DataError, match=r"social_preference\.json: line 1 is not valid JSON.*cut short.*github\.com/X-PLUG"
+    ):
         items(SocialBenchOptions(path=tmp_path))
 
 

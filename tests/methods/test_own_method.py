@@ -96,7 +96,7 @@ LOOSE = "from trimtab.core import Method\nMETHOD = Method(config=int, build=prin
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("nowhere.py", None, r"there is no file nowhere.py \(looked for.*; a method of your own is FILE.py or"),
+        ("nowhere.py", None, r"there is no file nowhere.py \(looked for.*; write your own method as FILE.py or"),
         ("kd.py", PENALTY, "kd.py has the name of a method that ships with trimtab; rename the file, or set"),
         ("broken.py", "import nothing_there", r"method broken.py: .* ModuleNotFoundError: .* \(.*broken.py, line 1\)"),
         ("torn.py", "def build(:", r"method torn.py: .* SyntaxError: .* \(.*torn.py, line 1\)"),

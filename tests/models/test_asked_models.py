@@ -178,7 +178,7 @@ def test_how_to_load_a_model_is_no_word_to_a_server(trimtab, server, adapter, tm
     given = [word.format(adapter=adapter) for word in more]
     code, _, err = trimtab(*words, "--endpoint", server.url, *given)
     assert (code, err.count("\n")) == (2, 1), err
-    assert f"{more[0]}: only of a model that is loaded here, and --endpoint names a server" in err
+    assert f"{more[0]}: only for a model that is loaded here, but --endpoint names a server" in err
     assert not (tmp_path / "out").exists()
     assert not server.seen
 
@@ -199,7 +199,7 @@ def test_options_are_compared_on_a_server_that_echoes_as_on_the_model_itself(tri
         *words, "--model", "m", "--endpoint", server.url, "--out", tmp_path / "server", "--batch", "2", *how
     )
     assert (code, err) == (0, ""), err
-    assert ("options stand behind plain prompts; --tokenizer m" in out) is not templated
+    assert ("options are scored after plain prompts; --tokenizer m" in out) is not templated
     if not templated:
         return
     assert trimtab(*words, "--model", place, "--out", tmp_path / "own")[0] == 0
@@ -220,4 +220,4 @@ def test_a_server_that_does_not_is_refused_with_the_reason_and_nothing_is_left(t
     assert not (tmp_path / "out").exists()
     code, _, err = trimtab(*words, "--tokenizer", "m")
     assert code == 2
-    assert "--tokenizer writes the prompts behind which a server's options are compared" in err
+    assert "--tokenizer formats the prompts for which a server scores options" in err

@@ -160,7 +160,7 @@ def test_a_tokenizer_that_is_a_pointer_or_no_json_or_not_there_is_called_so(tmp_
     (folder / name).write_text(POINTER)
     assert f"{name} is a Git LFS pointer" in refused(folder, ModelNotFound, load_tokenizer)
     (folder / name).write_text('{"model": ')
-    assert f"{name} is no JSON" in refused(folder, ModelNotFound, load_tokenizer)
+    assert f"{name} is not valid JSON" in refused(folder, ModelNotFound, load_tokenizer)
     for path in folder.glob("*token*"):
         path.unlink()
     assert "it holds no tokenizer" in refused(folder, ModelNotFound, load_tokenizer)
@@ -184,7 +184,7 @@ def test_weights_that_are_cut_off_are_called_so(tmp_path, kept):
 def test_weights_that_are_rubbish_are_called_so(tmp_path):
     folder = saved(tmp_path / "model")
     (folder / "model.safetensors").write_bytes(b"<html>" * 100)
-    assert "model.safetensors is no safetensors file" in refused(folder, ModelNotFound)
+    assert "model.safetensors is not a safetensors file" in refused(folder, ModelNotFound)
 
 
 def sharded(folder):
@@ -201,7 +201,7 @@ def test_a_shard_that_the_index_names_and_nobody_finds_is_named(tmp_path):
     shard.unlink()
     assert f"names {shard.name}, which the folder lacks" in refused(folder, ModelNotFound)
     index.write_text("{")
-    assert f"{index.name} is no JSON" in refused(folder, ModelNotFound)
+    assert f"{index.name} is not valid JSON" in refused(folder, ModelNotFound)
 
 
 def test_an_index_that_leaves_shards_out_costs_the_names_of_what_is_missing(tmp_path):

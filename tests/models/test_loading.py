@@ -73,7 +73,7 @@ def test_a_folder_that_is_not_there_is_named_in_one_line(name):
 def test_a_folder_without_a_config_is_named_in_one_line(tmp_path):
     with pytest.raises(ModelNotFound) as caught:
         load_model(str(tmp_path))
-    assert one_line(caught) == f"the folder {tmp_path} holds no config.json, so it is no Hugging Face model"
+    assert one_line(caught) == f"the folder {tmp_path} holds no config.json, so it is not a Hugging Face model"
 
 
 @pytest.mark.parametrize("load", [load_model, load_config, load_tokenizer])
@@ -82,7 +82,7 @@ def test_a_hub_id_that_cannot_be_fetched_is_named_in_one_line_with_the_builtins(
     with pytest.raises(ModelNotFound) as caught:
         load(name)
     message = one_line(caught)
-    assert message.startswith(f"could not load the model {name!r}: it is no builtin (smollm2-135m, characters-1m)")
+    assert message.startswith(f"could not load the model {name!r}: it is not a builtin (smollm2-135m, characters-1m)")
     assert isinstance(caught.value, ValueError)
 
 
@@ -99,7 +99,7 @@ def test_a_folder_whose_weights_are_missing_is_not_said_to_be_no_folder(folder):
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelNotFound) as caught:
         load_model(str(folder))
-    assert "no local folder" not in one_line(caught)
+    assert "not a local folder" not in one_line(caught)
 
 
 def test_locate_leaves_hub_ids_alone_and_expands_a_home_folder(folder, monkeypatch):

@@ -99,7 +99,7 @@ def test_a_function_of_ones_own_is_found_in_a_file_or_a_module(tmp_path):
         ("trimtab.nowhere:f", "importing trimtab.nowhere raised ModuleNotFoundError"),
         ("trimtab.rewards.final:finalanswer", "has no 'finalanswer'; did you mean 'final_answer'?"),
         ("trimtab.rewards.final:same", "takes no [*][*]columns"),
-        ("math:pi", "is no plain function"),
+        ("math:pi", "is not a plain function"),
     ],
 )
 def test_a_name_that_leads_nowhere_is_told(name, said):
@@ -110,7 +110,7 @@ def test_a_name_that_leads_nowhere_is_told(name, said):
 
 def test_an_asynchronous_function_and_values_for_ones_own_are_refused(tmp_path):
     (tmp_path / "later.py").write_text("async def score(**columns): ...\n")
-    with pytest.raises(RewardError, match="is no plain function"):
+    with pytest.raises(RewardError, match="is not a plain function"):
         load(f"{tmp_path / 'later.py'}:score")
     for values in ({"incorrect": -1.0}, {"correct": float("nan")}):
         with pytest.raises(

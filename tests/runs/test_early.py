@@ -58,7 +58,7 @@ def imported(path: Path, *words: str, command: str = "train") -> tuple[str, set[
         ("training.max_steps=1.5", "training.max_steps is 1.5; input should be a valid integer"),
         ("training.bf16=maybe", "training.bf16 is 'maybe'; input should be a valid boolean"),
         ("training.lr_scheduler_type=cosin", "training.lr_scheduler_type is 'cosin'; did you mean 'cosine'?"),
-        ("training.fsdp=full_shard", "training.fsdp=full_shard: sharding by the trainer is not tested yet"),
+        ("training.fsdp=full_shard", "training.fsdp=full_shard: FSDP is not tested yet"),
         ("training.seed=3", "training.seed is set by the recipe's `seed`; leave it out"),
         ("output=/dev/null", "/dev/null exists and is no run folder; choose another output=FOLDER"),
         ("output=/proc/x", "/proc/x cannot be written"),
@@ -82,7 +82,10 @@ def test_a_mistake_in_a_name_is_told_without_torch(files, tmp_path, word, said, 
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("training.max_completion_length=8", "training.max_completion_length is a setting of methods that learn from"),
+        (
+            "training.max_completion_length=8",
+            "training.max_completion_length is only for methods that learn from rollouts",
+        ),
         ("options.weigth=1", "did you mean 'weight'"),
     ],
 )
@@ -155,7 +158,7 @@ def test_numbers_of_recipes_and_options_are_finite(files, tmp_path, trimtab):
         ("data.max_dropped=.nan", "data.max_dropped is nan"),
         ("method=kd options.temperature=.inf", "options.temperature is inf"),
         ("seed=4294967296", "seed is 4294967296"),
-        ("seed=[0,1]", "to run with each of several, write seeds: [0, 1]"),
+        ("seed=[0,1]", "for one run per seed, write seeds: [0, 1]"),
     ]:
         code, _, err = trimtab("train", recipe(files, tmp_path), *word.split())
         assert (code, said in err) == (2, True), err
@@ -180,7 +183,7 @@ def test_settings_of_lora_are_looked_at_before_a_model_is_loaded(files, tmp_path
 def test_a_recipe_of_rows_is_told_what_does_not_belong_to_its_own_answers(files, tmp_path, trimtab):
     code, _, err = trimtab("train", recipe(files, tmp_path), "method=grpo", "reward=exact")
     assert code == 2
-    assert "training.max_length is a setting of methods that learn from the rows' answers, which this one is not" in err
+    assert "training.max_length is only for methods that learn from rows" in err
     assert "training.max_completion_length" in err
     assert "vllm" not in err
 
@@ -188,8 +191,8 @@ def test_a_recipe_of_rows_is_told_what_does_not_belong_to_its_own_answers(files,
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("generate --model nowhere --prompt hi", "--model: could not load the model 'nowhere': it is no builtin"),
-        ("generate --model smollm2-135m", "there is nothing to answer"),
+        ("generate --model nowhere --prompt hi", "--model: could not load the model 'nowhere': it is not a builtin"),
+        ("generate --model smollm2-135m", "no prompts: give"),
         ("generate --model smollm2-135m --prompts nowhere.txt", "--prompts: there is no file nowhere.txt"),
         ("generate --model smollm2-135m --prompt hi --decoding greedi", "did you mean 'greedy'?"),
         ("generate --model smollm2-135m --prompt hi --adapter ./nowhere", "--adapter: there is no folder ./nowhere"),

@@ -65,13 +65,13 @@ def test_overrides_reach_into_the_tree_and_are_read_as_yaml(tmp_path):
         ("options.temprature=2", "options of kd has no key 'temprature'; did you mean 'temperature'?"),
         ("options.beta=2", "options.beta is 2; input should be less than 1"),
         ("options.divergence=kl", "options.divergence is 'kl'; input should be 'forward_kl', 'reverse_kl'"),
-        ("training.chat_template_path=x", "training.chat_template_path is set by the tokenizer of the policy"),
-        ("training.eos_token=x", "training.eos_token is set by the tokenizer of the policy"),
+        ("training.chat_template_path=x", "training.chat_template_path is set by the policy's tokenizer"),
+        ("training.eos_token=x", "training.eos_token is set by the policy's tokenizer"),
         ("training.truncation_mode=keep_end", "training.truncation_mode is set by trimtab"),
-        ("training.hub_token=hf_secret", "a recipe is no place for a secret"),
+        ("training.hub_token=hf_secret", "secrets do not belong in a recipe"),
         ("training.push_to_hub=true", "nothing is uploaded"),
         ("training.save_only_model=true", "cannot be resumed to the same weights"),
-        ("training.fsdp=full_shard", "sharding by the trainer is not tested yet"),
+        ("training.fsdp=full_shard", "FSDP is not tested yet"),
         ("training.max_length=0", "training.max_length is 0; give at least 2, or null for no limit"),
         ("training.max_step=2", "training has no key 'max_step'; did you mean 'max_steps'?"),
         ("training.learning_rate=fast", "training.learning_rate is 'fast'; input should be a valid number"),
@@ -80,8 +80,8 @@ def test_overrides_reach_into_the_tree_and_are_read_as_yaml(tmp_path):
         ("data.train=null", "data.train is null; input should be a valid string"),
         ("data.max_dropped=2", "data.max_dropped is 2; input should be less than or equal to 1"),
         ("seed=one", "seed is 'one'; input should be a valid integer"),
-        ("seed", "'seed' is no override; write key=value"),
-        ("seed.x=1", "seed holds no keys"),
+        ("seed", "'seed' is not an override; write key=value"),
+        ("seed.x=1", "seed has no keys"),
     ],
 )
 def test_a_mistake_is_explained_in_one_line(tmp_path, override, message):
@@ -172,7 +172,7 @@ def test_half_a_character_in_a_recipe_is_named_by_its_key(tmp_path):
 def test_a_key_that_occurs_twice_is_named_with_its_line(tmp_path):
     path = tmp_path / "twice.yaml"
     path.write_text("method: sft\nseed: 1\nseed: 2\n")
-    with pytest.raises(RecipeError, match="line 3 is no YAML: the key 'seed' occurs twice"):
+    with pytest.raises(RecipeError, match="line 3 is not valid YAML: the key 'seed' occurs twice"):
         load_recipe(path)
 
 
@@ -223,7 +223,7 @@ def test_a_stage_can_start_from_the_result_of_an_earlier_one():
     [
         ({"models": {"student": "@third"}}, "models.student is @third, but the earlier stages are: sft"),
         ({"models": {"student": "@second"}}, "models.student is @second, but the earlier stages are: sft"),
-        ({"name": "sft"}, "needs a name of its own"),
+        ({"name": "sft"}, "needs its own name"),
         ({"options": {"temprature": 1}}, "did you mean 'temperature'"),
         ({"sede": 1}, "did you mean 'seed'"),
     ],
@@ -291,9 +291,9 @@ def test_what_a_dry_run_prints_of_seeds_and_stages_is_the_same_recipe(stages):
         ({"seeds": 3}, "seeds is 3; give a list"),
         ({"seeds": [0, -1]}, "give a list of whole numbers"),
         ({"seeds": [0, True]}, "give a list of whole numbers"),
-        ({"seeds": [1, 1]}, "names one twice"),
-        ({"seeds": [0], "seed": 1}, "the recipe has a seed beside seeds"),
-        ({"seeds": [0], "stages": [{"method": "sft", "seed": 2}]}, r"stages\[0\] has a seed beside seeds"),
+        ({"seeds": [1, 1]}, "contains one twice"),
+        ({"seeds": [0], "seed": 1}, "the recipe has both seed and seeds"),
+        ({"seeds": [0], "stages": [{"method": "sft", "seed": 2}]}, r"stages\[0\] has both seed and seeds"),
         ({"seed": [0, 1]}, r"write seeds: \[0, 1\]"),
         ({"seeds": [0], "minutes": -1}, "minutes is -1"),
     ],

@@ -327,7 +327,7 @@ def test_a_preview_shows_what_is_asked_and_what_is_right(files, tmp_path):
     said = console.export_text()
     assert "user: count 1" in said
     assert "answer: 1" in said
-    assert "answered by the policy" in said
+    assert "completed by the policy" in said
 
 
 def test_tasks_keep_what_rewards_read_and_lose_answers():

@@ -219,7 +219,7 @@ def test_a_run_that_fails_before_it_has_begun_leaves_no_folder(files, tmp_path, 
 
 def test_a_folder_that_is_no_run_folder_is_refused_and_left_alone(files, tmp_path):
     (tmp_path / "note.txt").write_text("mine")
-    with pytest.raises(RunError, match="exists and is no run folder"):
+    with pytest.raises(RunError, match="exists and is not a run folder"):
         run(recipe(files, tmp_path), console=QUIET)
     assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
 
@@ -261,7 +261,7 @@ def _broken(files: Path, tmp_path: Path, kind: str) -> dict:
     ("kind", "message"),
     [
         ("missing file", "there is no file"),
-        ("malformed line", "line 2 is no JSON"),
+        ("malformed line", "line 2 is not valid JSON"),
         ("no answer", r"1 of 5 rows would be dropped or truncated: 1 without an answer \(first: row 5\)"),
         ("all masked", "no row is left of 1"),
         ("long prompt", r"1 whose prompt alone fills the limit \(first: row 5\)"),

@@ -93,8 +93,8 @@ def test_what_a_dry_run_prints_of_used_stages_is_the_same_recipe(base, seeds):
     [
         ({"use": "bsae"}, r"stages\[0\]: use: there is no recipe bsae"),
         ({"use": "tiny_polcy"}, "did you mean 'tiny_policy'"),
-        ({"use": "tiny_trra"}, "tiny_trra is several runs itself, and a stage is one run"),
-        ({"use": "sweep"}, "sweep is several runs itself"),
+        ({"use": "tiny_trra"}, "tiny_trra has several runs itself, but a stage is one run"),
+        ({"use": "sweep"}, "sweep has several runs itself"),
         ({"use": "mine"}, "mine uses itself"),
         ({"use": "back"}, "back uses this recipe in turn"),
         ({"use": ["base"]}, r"use is \['base'\]; give the name or the file"),
@@ -115,9 +115,9 @@ def test_a_use_that_cannot_be_is_refused_in_one_line(base, used, message):
 
 
 def test_use_outside_of_stages_and_beside_minutes_is_refused(base):
-    with pytest.raises(RecipeError, match="use stands in a stage"):
+    with pytest.raises(RecipeError, match="use belongs in a stage"):
         parse({"use": "base"}, "here", "mine", file=base)
-    with pytest.raises(RecipeError, match="a used one has its own"):
+    with pytest.raises(RecipeError, match="a used recipe has its own"):
         stages(base, {"use": "base"}, MAIN, minutes=3)
 
 
@@ -160,7 +160,7 @@ def test_a_key_without_its_section_is_refused_with_what_it_could_mean(base, word
 
 def test_a_key_that_two_sections_have_is_refused_naming_both(tmp_path):
     tree = {"method": "distrl", "models": {"policy": "x", "reward_model": "y"}, "data": {"train": "a.jsonl"}}
-    with pytest.raises(RecipeError, match=r"could mean training\.top_p or options\.top_p; write the one"):
+    with pytest.raises(RecipeError, match=r"could mean training\.top_p or options\.top_p; write one of"):
         load_recipe(write(tmp_path, "two", {**tree, "reward": "exact"}), ["top_p=0.5"])
 
 
@@ -217,7 +217,7 @@ def test_a_finished_stage_is_trained_once_for_all_recipes_that_use_it(files):
     second, said = carried_out(files, "two", "runs/two")
     assert (files.parent / "runs/base/metrics.jsonl").read_text() == started
     assert [run.output for run in second.stages] == ["runs/base", "runs/two/main"]
-    assert any("runs/base is finished already" in line and "reused" in line for line in said)
+    assert any("runs/base is already finished" in line and "reused" in line for line in said)
     assert same_weights(Path(first.stages[1].output), Path(second.stages[1].output))
     carried_out(files, "three", str(files.parent / "runs" / "three"))  # the same place by another path
     assert (files.parent / "runs/base/metrics.jsonl").read_text() == started

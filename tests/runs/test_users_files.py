@@ -34,7 +34,7 @@ def model(tmp_path_factory):
     [
         (json.dumps({**HALF, "prompt": "fine"}) + "\n" + json.dumps(HALF) + "\n", "row 2 holds half of a character"),
         ('{"prompt": "a", "prompt": "b"}\n', "line 1 has an object with the key 'prompt' twice"),
-        ('{"prompt": "a\u2028"}\n\n{"prompt": \n', "line 3 is no JSON"),
+        ('{"prompt": "a\u2028"}\n\n{"prompt": \n', "line 3 is not valid JSON"),
     ],
 )
 def test_a_file_that_cannot_be_read_costs_one_line_and_leaves_nothing(trimtab, model, tmp_path, command, content, said):

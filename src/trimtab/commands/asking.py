@@ -1,4 +1,4 @@
-"""What the commands that ask models have in common."""
+"""Settings shared by the commands that run a model."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,9 +13,9 @@ class LoadedSettings(CommandSettings):
     """How models are loaded."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the weights; auto: the one that the checkpoint was saved in."""
+    """Dtype of the weights; auto: that of the checkpoint."""
     device_map: Literal["auto"] | None = None
-    """auto: spread over all GPUs, and where they are too small the CPU; else all on one device."""
+    """auto: spread the model over all GPUs, and the CPU if they are too small; by default one device."""
 
     @property
     def how(self) -> "How":
@@ -25,12 +25,12 @@ class LoadedSettings(CommandSettings):
 
 
 class AskedSettings(LoadedSettings):
-    """A model, and an adapter on it."""
+    """A model, optionally with an adapter."""
 
     model: Annotated[str, Shown("MODEL")]
-    """A builtin model, a folder or a hub id."""
+    """A builtin model, a folder or a Hub id."""
     adapter: Annotated[str | None, Shown("FOLDER")] = None
-    """Of PEFT (or a hub id), put on MODEL, whichever it names."""
+    """A PEFT adapter (a folder or a Hub id) to apply to MODEL, whatever base model it names."""
 
     @property
     def asked(self) -> str:
@@ -41,7 +41,7 @@ class AskedSettings(LoadedSettings):
 
 
 def check_server(settings: LoadedSettings) -> None:
-    """Refuse what says how to load a model, where a server has loaded its own.
+    """Refuse options that say how to load a model when a server runs it.
 
     Raises:
         SettingsError: naming the options.
@@ -51,12 +51,12 @@ def check_server(settings: LoadedSettings) -> None:
     found += ["--device-map"] if settings.device_map else []
     if found:
         raise SettingsError(
-            f"{' and '.join(found)}: only of a model that is loaded here, and --endpoint names a server"
+            f"{' and '.join(found)}: only for a model that is loaded here, but --endpoint names a server"
         )
 
 
 def check_decoding(settings: CommandSettings) -> None:
-    """Hold `--decoding` and its settings against each other, and against a server, which decodes by itself.
+    """Check `--decoding` against its settings, and against a server, which does its own decoding.
 
     Raises:
         SettingsError: naming them.
@@ -65,11 +65,11 @@ def check_decoding(settings: CommandSettings) -> None:
     if given and not name:
         raise SettingsError(f"decoding.{next(iter(given))} is a setting of a strategy; name it: --decoding NAME")
     if name and getattr(settings, "endpoint", None):
-        raise SettingsError("--decoding needs a model in memory; a server decodes by itself")
+        raise SettingsError("--decoding needs a model in memory; a server does its own decoding")
 
 
 def keys_of_strategy(key: str, name: str | None) -> list[str]:
-    """decoding.KEY, where the strategy has such a setting."""
+    """decoding.KEY, if the strategy has such a setting."""
     from trimtab import decoding
 
     if name is None or name not in decoding.known():

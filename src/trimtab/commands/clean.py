@@ -1,4 +1,4 @@
-"""Rewrite a test set that models may have seen: same meaning and answers, other words (Clean-Eval)."""
+"""Paraphrase a test set that models may have seen, keeping meaning and answers (Clean-Eval)."""
 
 import shlex
 import sys
@@ -26,37 +26,37 @@ CANDIDATES = ".candidates.part"
 
 
 class CleanSettings(LoadedSettings, RewriteSettings):
-    """Which rows, and who rewrites and judges them."""
+    """Which rows to rewrite, and which models rewrite and judge them."""
 
     positional = ("file",)
     words: ClassVar[str] = "FILE [KEY=VALUE]..."
     file: str
-    """Rows with question, options and answer, or fields."""
+    """Rows with question, options and answer, or with the columns named by fields."""
     out: Annotated[Path, Shown("FILE.jsonl")]
-    """The rows in other words."""
+    """Where to write the rewritten rows."""
     rewriter: Annotated[str, Shown("rules|MODEL")] = "rules"
-    """Who rewrites. TO,BACK are two translators."""
+    """What rewrites: rules, a model, or TO,BACK for two translation models."""
     detector: Annotated[str, Shown("auto|lm:MODEL|nli:MODEL|embedding|none")] = "auto"
-    """Who tells if the meaning is the same; auto asks the model that rewrites."""
+    """What checks that the meaning is kept; auto asks the rewriting model."""
     scorer: Annotated[str, Shown("chrf|embedding|bleurt:FOLDER")] = "chrf"
-    """What likeness is selected by."""
+    """Similarity by which candidates are selected."""
     endpoint: Annotated[str | None, Shown("URL")] = None
-    """A server of chat completions has the rewriter; its key in TRIMTAB_API_KEY."""
+    """URL of an OpenAI-compatible server that runs the rewriter; API key in TRIMTAB_API_KEY."""
     reader: Annotated[str | None, Shown("MODEL")] = None
-    """Drop what this model answers otherwise than the original."""
+    """Drop rewrites that this model answers differently from the original."""
     force: bool = False
-    """Replace a file that is there."""
+    """Overwrite an existing file."""
     fields: tuple[str, ...] = ("question",)
-    """Texts to rewrite in rows that do not name their own."""
+    """Columns to rewrite, in rows that do not name their own."""
     rows: int | None = Field(default=None, ge=1)
-    """Only the first rows."""
+    """Use only the first N rows."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.out.suffix != ".jsonl":
-            raise SettingsError(f"--out: rows are written as .jsonl; choose FILE.jsonl and not {self.out}")
+            raise SettingsError(f"--out: rows are written as .jsonl; choose FILE.jsonl instead of {self.out}")
         if self.out.exists() and self.out.resolve() == Path(self.file).expanduser().resolve():
-            raise SettingsError(f"--out: {self.out} is the file that is read; choose another FILE.jsonl")
+            raise SettingsError(f"--out: {self.out} is the input file; choose another FILE.jsonl")
         return self
 
 
@@ -64,7 +64,7 @@ SETTINGS = CleanSettings
 
 
 def main(settings: CleanSettings) -> None:
-    """Rewrite, and print what was kept."""
+    """Rewrite the rows, and print how many were kept."""
     from trimtab.runs.early import check_asked
 
     by_name = settings.rewriter == "rules" or settings.endpoint
@@ -77,7 +77,7 @@ def main(settings: CleanSettings) -> None:
 
 
 class KeptCandidates:
-    """Candidates by key, in a file that a line is added to for each."""
+    """Candidates by key, appended to a file line by line."""
 
     def __init__(self, lines: "JsonLines"):
         self.lines = lines
@@ -106,11 +106,11 @@ def clean(
     reader: "Model | None" = None,
     console: Console | None = None,
 ) -> "Cleaned":
-    """Write the rows of a file in other words, a meta with settings, prompts, models and measures beside them, and
-    print what was kept and dropped.
+    """Write paraphrased rows and, next to them, a meta file with settings, prompts, models and measures; print what
+    was kept and dropped.
 
-    Candidates are kept in FILE.candidates.part by text, way, prompts, seed and rewriter. A call that was stopped goes
-    on there, and a call with another detector, scorer or selection does not ask the rewriter again.
+    Candidates are kept in FILE.candidates.part by text, way, prompts, seed and rewriter. An interrupted
+    call resumes from there, and a call with another detector, scorer or selection reuses them.
 
     Args:
         settings: `rewriter` is "rules", a model (builtin, folder or hub id; causal or encoder-decoder) or TO,BACK (two
@@ -155,7 +155,7 @@ def _clean(
     except CleanEvalError as error:
         raise CleanEvalError(f"{settings.file}: {error}") from None
     if settings.endpoint and settings.rewriter == "rules":
-        raise CleanEvalError("--endpoint needs the name of the server's model that rewrites: --rewriter MODEL")
+        raise CleanEvalError("--endpoint needs the name of the model on the server: --rewriter MODEL")
     models = by_name.ModelsByName(settings.how)
     likeness = scorer or by_name.scorer_of(settings.scorer)
     writer = rewriter or by_name.rewriter_of(settings.rewriter, settings.endpoint, settings, models)
@@ -166,12 +166,12 @@ def _clean(
     if reader is None and settings.reader:
         reader = HFModel(*models(settings.reader, AutoModelForCausalLM), settings.reader)
     if not writer.ways:
-        raise CleanEvalError("there is no way to a candidate: n_par is 0 and pivots are empty")
-    said = f"{judge.name}, from {judge.threshold:g} on" if judge else "nobody"
-    say(console, f"meaning is judged by {said}{f' ({why})' if why else ''}")
+        raise CleanEvalError("there is nothing to generate candidates with: n_par is 0 and pivots are empty")
+    checked = f"is checked by {judge.name}, threshold {judge.threshold:g}" if judge else "is not checked"
+    say(console, f"meaning {checked}{f' ({why})' if why else ''}")
     made = KeptCandidates(work.records(CANDIDATES, "key", "value", what="candidates"))
     if made:
-        say(console, f"{len(made)} candidates of an earlier call are in {made.lines.path}")
+        say(console, f"{len(made)} candidates from an earlier call are in {made.lines.path}")
     with bar(console) as progress:
         task = progress.add_task("rewrite", total=None, note="candidates")
         result = clean_eval.clean(
@@ -191,7 +191,7 @@ def _clean(
     _write(settings, work, rows, result, who, report)
     _show(console, report)
     if errors:
-        say(console, f"{len(errors)} candidates ended in an error; the same command with --force asks for them again")
+        say(console, f"{len(errors)} candidates failed with an error; run the same command with --force to retry them")
     say(console, f"rows: {settings.out}\nmeta: {work.path(META)}\ncandidates: {made.lines.path}")
     return result
 
@@ -199,7 +199,7 @@ def _clean(
 def _write(
     settings: CleanSettings, work: Workdir, rows: Any, result: "Cleaned", who: dict[str, Any], report: dict[str, Any]
 ) -> None:
-    """The rows, and beside them what made them."""
+    """Write the rows and their meta file."""
     from importlib.metadata import version
 
     from trimtab.common import fingerprint

@@ -1,4 +1,4 @@
-"""Answers of a model to tasks, graded, as rows for reward models; a stopped collection is resumed."""
+"""Sample and grade a model's answers to tasks, as training rows for reward models; resumable."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -23,36 +23,36 @@ SAMPLES, FACTS = "samples.jsonl", "collection.json"
 
 
 class CollectSettings(AskedSettings):
-    """Which tasks, how often, and how a model answers them."""
+    """Which tasks to sample, how often, and how."""
 
     positional = ("source",)
     words: ClassVar[str] = "SOURCE [decoding.KEY=VALUE]..."
     source: str
-    """Rows with messages or a prompt, and an answer."""
+    """Rows with messages or a prompt, and the correct answer."""
     out: Annotated[Path, Shown("FOLDER")]
-    """For every answer, and for pairs and labels by split."""
+    """Folder for all samples, and for pairs and labels by split."""
     answers: Annotated[int, Shown("N"), Field(ge=2)] = 8
-    """To each task."""
+    """Samples per task."""
     limit: Annotated[int | None, Shown("N"), Field(ge=1)] = None
-    """Only the first tasks."""
+    """Use only the first N tasks."""
     heldout: Annotated[float, Shown("SHARE"), Field(ge=0, le=1)] = 0.05
-    """Of the tasks."""
+    """Share of tasks that go to the held-out split."""
     pairs: Annotated[int | None, Shown("N"), Field(ge=1)] = None
-    """At most so many of one task."""
+    """Maximum number of pairs per task."""
     temperature: Annotated[float | None, Shown("T"), Field(ge=0.01)] = None
-    """1 if not given."""
+    """Sampling temperature; 1 by default."""
     decoding: Annotated[str | None, Shown("NAME")] = None
-    """A strategy, see `trimtab list decoding`; sample if not given."""
+    """A decoding strategy, see `trimtab list decoding`; sampling by default."""
     max_new_tokens: Annotated[int, Shown("N"), Field(ge=1)] = 256
     endpoint: Annotated[str | None, Shown("URL")] = None
-    """A server of chat completions; its key in TRIMTAB_API_KEY."""
+    """URL of an OpenAI-compatible server; API key in TRIMTAB_API_KEY."""
     seed: Annotated[int, Shown("N"), Field(ge=0)] = 0
     batch: Annotated[int, Shown("N"), Field(ge=1)] = 32
-    """Answers at a time."""
+    """Batch size."""
     verify: Literal["exact", "math"] = "exact"
-    """Compare the last number or words, or what mathematics means."""
+    """How answers are compared: last number or words, or as mathematical expressions."""
     force: bool = False
-    """Replace a collection that is there."""
+    """Overwrite an existing collection."""
     options: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @classmethod
@@ -68,7 +68,7 @@ class CollectSettings(AskedSettings):
             return self
         if self.temperature is not None:
             raise SettingsError(
-                f"--temperature is of decoding without a name; with --decoding {self.decoding} write "
+                f"--temperature is for plain sampling; with --decoding {self.decoding} write "
                 "decoding.temperature=T, where that strategy has one (trimtab show lists the keys)"
             )
         decoding.check(self.decoding, self.options.get("decoding", {}))
@@ -79,7 +79,7 @@ SETTINGS = CollectSettings
 
 
 def main(settings: CollectSettings) -> None:
-    """Collect, and print what became of the tasks."""
+    """Collect, and print the counts."""
     from trimtab.runs.early import check_asked
 
     named = [("--model", settings.model), ("--adapter", settings.adapter)]
@@ -91,9 +91,9 @@ def main(settings: CollectSettings) -> None:
 
 
 def collect(settings: CollectSettings, model: "Model | None" = None, console: Console | None = None) -> "CollectCounts":
-    """Ask every task several times, grade the answers, and write what reward models learn from.
+    """Sample every task several times, grade the answers, and write training rows for reward models.
 
-    The folder gets `samples.jsonl` (every answer, kept as it comes: work that was stopped is resumed), and for the
+    The folder gets `samples.jsonl` (every answer, appended as it comes, so that the work is resumable), and for the
     splits train and heldout `SPLIT.pairs.jsonl` (prompt, chosen, rejected) and `SPLIT.answers.jsonl` (prompt,
     completion, label), of tasks that got correct and incorrect answers. A task is in one split.
 

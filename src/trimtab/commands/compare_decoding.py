@@ -1,4 +1,4 @@
-"""Decoding strategies on the same prompts: measures with intervals, drawings and texts on one page."""
+"""Compare decoding strategies on the same prompts: metrics with intervals, plots and texts on one page."""
 
 import math
 import time
@@ -25,35 +25,35 @@ if TYPE_CHECKING:
 
 STRATEGIES = ("greedy", "sample", "top_k", "top_p", "typical", "eta", "min_p", "top_h", "penalty", "adaptive")
 TRACKED = 20
-"""so many of the first prompts are looked at for self-reinforcement"""
+"""number of prompts on which self-reinforcement is measured"""
 
 
 class CompareDecodingSettings(AskedSettings):
-    """Which strategies, on which prompts."""
+    """Which strategies to compare, on which prompts."""
 
     words: ClassVar[str] = "[STRATEGY.KEY=VALUE]..."
     prompts: Annotated[str, Shown("FILE")] = "trimtab:prose/heldout"
-    """A prompt a line, or rows with `prompt` or a long `text`."""
+    """One prompt per line, or rows with `prompt` or a long `text`."""
     out: Annotated[Path, Shown("FILE.html")] = Path("runs/decoding.html")
-    """The page; rows go to FILE.jsonl."""
+    """The HTML page to write; rows go to FILE.jsonl."""
     strategies: Annotated[str | None, Shown("A,B,...")] = None
-    """See `trimtab list decoding`; ten of them if not given."""
+    """Strategies, see `trimtab list decoding`; ten of them by default."""
     number: Annotated[int | None, Shown("N"), Field(ge=1)] = None
-    """Only the first prompts."""
+    """Use only the first N prompts."""
     max_new_tokens: Annotated[int, Shown("N"), Field(ge=1)] = 128
     prefix: Annotated[int, Shown("N"), Field(ge=1)] = 32
-    """Tokens of a `text` that are the prompt."""
+    """How many tokens of a `text` form the prompt."""
     seed: Annotated[int, Shown("N"), Field(ge=0)] = 0
     batch: Annotated[int, Shown("N"), Field(ge=1)] = 100
-    """Prompts at a time."""
+    """Batch size."""
     chat: bool = False
-    """Prompts are what a user says, not text to go on with."""
+    """Treat prompts as user messages (chat template), not as text to continue."""
     judge: Annotated[str | None, Shown("MODEL")] = None
-    """For perplexity; the model itself if not given."""
+    """Model that computes perplexity; the model itself by default."""
     token_view: Annotated[int, Shown("N"), Field(ge=0)] = 2
-    """Prompts to look at token by token."""
+    """Number of prompts to show token by token."""
     force: bool = False
-    """Replace a page that is there."""
+    """Overwrite an existing page."""
     options: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -74,7 +74,7 @@ SETTINGS = CompareDecodingSettings
 
 
 def main(settings: CompareDecodingSettings) -> None:
-    """Compare, and print where the page is."""
+    """Compare, and print the path of the page."""
     from trimtab.runs.early import check_asked
 
     named = [("--model", settings.model), ("--judge", settings.judge), ("--adapter", settings.adapter)]
@@ -84,11 +84,11 @@ def main(settings: CompareDecodingSettings) -> None:
 
 
 def compare(settings: CompareDecodingSettings, console: Console | None = None) -> Path:
-    """Write texts by every strategy, measure them, and lay them out on one page that opens without a network; the texts
-    and numbers stand beside it as JSON lines.
+    """Generate texts with every strategy, measure them, and write one self-contained HTML page, with texts and numbers
+    next to it as JSON lines.
 
     Raises:
-        UserError: naming what is wrong, before weights are loaded where that can be known.
+        UserError: naming what is wrong, where possible before weights are loaded.
     """
     for name, options in settings.chosen.items():
         decoding.check(name, options)
@@ -125,7 +125,7 @@ def _compare(settings: CompareDecodingSettings, work: Workdir, console: Console)
     series = measures.series_of(written, settings.max_new_tokens)
     page = decoding_page.Page(
         headline=f"{len(written)} ways to decode {settings.model} on {len(passages)} prompts",
-        strategies={one.name: _said(one) for one in written}
+        strategies={one.name: _described(one) for one in written}
         | ({"human": "the text that follows"} if "human" in texts else {}),
         columns=columns,
         series=[*series, *measures.repeated(model, tokenizer, passages)],
@@ -169,7 +169,7 @@ def _prompts(settings: CompareDecodingSettings, console: Console) -> "tuple[Any,
     passages, left_out = load_passages(settings.prompts, tokenizer, settings.prefix, new)
     passages = passages[: settings.number]
     for strategy, options in settings.chosen.items():
-        decoding.arguments(strategy, tokenizer, **options)  # what a strategy says against this tokenizer
+        decoding.arguments(strategy, tokenizer, **options)  # a strategy may object to this tokenizer
     if decoding.MODEL in settings.chosen:
         check_stored(name)
 
@@ -219,7 +219,7 @@ def _read_by(
         texts["human"] = [str(text) for text in human]
     same = fingerprint.of_tokenizer(judging) == fingerprint.of_tokenizer(tokenizer)
     written_ids = {one.name: one.ids for one in written} if same else {}
-    for name, found in texts.items():  # what the model itself wrote, it has read when it wrote it
+    for name, found in texts.items():  # the model's own texts were scored while they were generated
         if name == "human" or settings.judge:
             given = written_ids.get(name, found)
             logprobs[name], states[name] = read(judge, judging, passages, given, chat=settings.chat)
@@ -235,7 +235,7 @@ def _signature(
     left_out: str,
     written: "Sequence[Generations]",
 ) -> dict[str, str]:
-    """What the texts and numbers depend on."""
+    """Everything that the texts and numbers depend on."""
     from trimtab.common import fingerprint
     from trimtab.common.environment import environment
     from trimtab.data.chat_date import date_facts
@@ -252,7 +252,8 @@ def _signature(
         "prompts": f"{settings.prompts}, {len(passages)} {how}{of}{f'; {left_out}' if left_out else ''}",
         "tokens of a text": f"at most {settings.max_new_tokens}",
         **{
-            f"generation of {one.name}": _config_said(model, tokenizer, one, settings.max_new_tokens) for one in written
+            f"generation of {one.name}": _config_described(model, tokenizer, one, settings.max_new_tokens)
+            for one in written
         },
         "seed": str(settings.seed),
         "batch": str(settings.batch),
@@ -260,15 +261,15 @@ def _signature(
     }
 
 
-def _config_said(model: Any, tokenizer: Any, one: "Generations", new: int) -> str:
-    """What of a strategy's generation config is not transformers' default."""
+def _config_described(model: Any, tokenizer: Any, one: "Generations", new: int) -> str:
+    """The values of a strategy's generation config that differ from transformers' defaults."""
     from trimtab.decoding._config import config_of, described
 
     how = decoding.arguments(one.name, tokenizer, model=model, **one.options)
     return described(config_of(model, tokenizer, how, new, own=one.name == decoding.MODEL))
 
 
-def _said(one: "Generations") -> str:
+def _described(one: "Generations") -> str:
     chosen = decoding.check(one.name, one.options).model_dump()
     settings = ", ".join(f"{key} {value}" for key, value in chosen.items())
     return f"{decoding.summary(one.name)} {settings}".strip()
@@ -313,13 +314,13 @@ def _cautions(
 ) -> list[str]:
     found = [
         "All strategies share their prompts and their seed; their settings were not tuned on these prompts.",
-        f"{len(passages)} prompts and texts of at most {settings.max_new_tokens} tokens: small. Read the intervals.",
+        f"{len(passages)} prompts and texts of at most {settings.max_new_tokens} tokens: few. Mind the intervals.",
     ]
     ended = {one.name: sum(len(ids) < settings.max_new_tokens for ids in one.ids) for one in written}
     early = {name: number for name, number in ended.items() if number}
     if early:
-        said = ", ".join(f"{name} {number}" for name, number in early.items())
-        found.append(f"Texts that ended before {settings.max_new_tokens} tokens: {said}. Short texts repeat less.")
+        counts = ", ".join(f"{name} {number}" for name, number in early.items())
+        found.append(f"Texts that ended before {settings.max_new_tokens} tokens: {counts}. Short texts repeat less.")
     if settings.chat:
         found.append("Prompts are chats, so there is no token view.")
     return found

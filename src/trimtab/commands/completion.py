@@ -1,10 +1,10 @@
-"""What shells complete; nothing heavy is imported for it."""
+"""Shell completion; imports nothing heavy."""
 
 from pathlib import Path
 
 
 def recipes(incomplete: str) -> list[str]:
-    """Recipes that come with trimtab, and files."""
+    """Shipped recipes, and YAML files."""
     from trimtab.runs.shipped import shipped
 
     return _begin([*shipped(), *_files(incomplete)], incomplete)

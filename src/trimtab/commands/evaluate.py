@@ -1,4 +1,4 @@
-"""Suites on a model: every answer, numbers with intervals, and a page; a stopped evaluation is resumed."""
+"""Evaluate a model on suites: every answer, metrics with intervals, and a page; resumable."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -36,23 +36,23 @@ SAMPLES, FACTS, PAGE = "samples.jsonl", "evaluation.json", "report.html"
 
 
 class AnsweringSettings(LoadedSettings):
-    """How items are asked: of `eval` and `contamination`."""
+    """How a model is evaluated: shared by `eval` and `contamination`."""
 
     prompt: Annotated[str | None, Shown("NAME")] = None
-    """One of the suite's, see `trimtab show`."""
+    """Name of one of the suite's prompts, see `trimtab show SUITE`."""
     limit: Annotated[int | None, Shown("N"), Field(ge=1)] = None
-    """Only the first items."""
+    """Use only the first N items."""
     endpoint: Annotated[str | None, Shown("URL")] = None
-    """A server of chat completions; its key in TRIMTAB_API_KEY."""
+    """URL of an OpenAI-compatible server; API key in TRIMTAB_API_KEY."""
     max_new_tokens: Annotated[int | None, Shown("N"), Field(ge=1)] = None
-    """Of an answer; the suite's own if not given."""
+    """Maximum length of an answer; the suite's default if not given."""
     seed: Annotated[int, Shown("N"), Field(ge=0)] = 0
     batch: Annotated[int, Shown("N"), Field(ge=1)] = 32
-    """Items at a time."""
+    """Batch size."""
     tokenizer: Annotated[str | None, Shown("MODEL")] = None
-    """With --endpoint --mode loglikelihood: whose chat template writes prompts."""
+    """Tokenizer whose chat template formats prompts, with --endpoint --mode loglikelihood."""
     force: bool = False
-    """Replace what is there."""
+    """Overwrite existing results."""
     options: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -61,26 +61,26 @@ class AnsweringSettings(LoadedSettings):
             check_server(self)
         if self.tokenizer and not (self.endpoint and getattr(self, "mode", None) == "loglikelihood"):
             raise SettingsError(
-                "--tokenizer writes the prompts behind which a server's options are compared; it is of --endpoint with "
-                "--mode loglikelihood alone"
+                "--tokenizer formats the prompts for which a server scores options; it is only for --endpoint with "
+                "--mode loglikelihood"
             )
         return self
 
 
 class EvaluateSettings(AnsweringSettings, AskedSettings):
-    """Which suites, and how a model answers them."""
+    """Which suites, and which model."""
 
     positional = ("suites",)
     complete = staticmethod(completion.suite_names)
     words: ClassVar[str] = "SUITE... [SUITE.KEY=VALUE]..."
     suites: tuple[str, ...] = ()
-    """See `trimtab list suites`."""
+    """Suites to run, see `trimtab list suites`."""
     out: Annotated[Path | None, Shown("FOLDER")] = None
-    """Each suite gets one in it; runs/eval/NAME (of the run or model) if not given."""
+    """Folder that gets one subfolder per suite; runs/eval/NAME (of the run or model) by default."""
     mode: Literal["generate", "loglikelihood"] | None = None
-    """Answers that are written, or the options' probabilities; the suite's default if not given."""
+    """generate: parse generated answers; loglikelihood: compare the options' probabilities. Default: the suite's."""
     decoding: Annotated[str | None, Shown("NAME")] = None
-    """A strategy, see `trimtab list decoding`; greedy if not given."""
+    """A decoding strategy, see `trimtab list decoding`; greedy by default."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -109,7 +109,7 @@ SETTINGS = EvaluateSettings
 
 
 def main(settings: EvaluateSettings) -> None:
-    """Evaluate, and print where the pages are."""
+    """Evaluate, and print the paths of the pages."""
     from trimtab.runs.early import check_asked
 
     named = [] if settings.endpoint else [("--model", settings.model), ("--adapter", settings.adapter)]
@@ -120,9 +120,9 @@ def main(settings: EvaluateSettings) -> None:
 
 
 def evaluate(settings: EvaluateSettings, console: Console | None = None) -> list[Path]:
-    """Run suites on a model; each gets a folder of its own below `settings.folder`.
+    """Run suites on a model; each gets its own folder below `settings.folder`.
 
-    A folder that holds the same evaluation, stopped half-way, is resumed; finished, it is only counted again.
+    The same evaluation, interrupted, is resumed; finished, only its metrics are computed again.
 
     Raises:
         UserError: naming what is wrong, before weights are loaded where that can be known.
@@ -149,13 +149,13 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> list
         workdir(settings.folder / name, settings).check()
     answerer = model_of(settings, settings.folder)
     if settings.endpoint and settings.mode == "loglikelihood" and not settings.tokenizer:
-        say(console, f"options stand behind plain prompts; --tokenizer {settings.model} uses its chat template")
+        say(console, f"options are scored after plain prompts; --tokenizer {settings.model} uses its chat template")
     folders = []
     for name, asked in questions.items():
         folder = settings.folder / name
         asked, who = settled(asked, answerer, settings.mode)
         if asked.fallback:
-            say(console, f"{name}: {asked.fallback}; answers are read as they are written")
+            say(console, f"{name}: {asked.fallback}; generated answers are parsed instead")
         found = answered(folder, name, asked, who, settings, console)
         written = page.read(folder)
         console.print(table(written))
@@ -163,8 +163,8 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> list
         if errors:
             say(
                 console,
-                f"{name}: {len(errors)} of {len(found)} items ended in an error and count nowhere, the first in: "
-                f"{errors[0]}; run the same command again to ask them",
+                f"{name}: {len(errors)} of {len(found)} items failed with an error and are excluded, the first with: "
+                f"{errors[0]}; run the same command again to retry them",
             )
         signature = written.facts["signature"]
         say(console, f"signature: {'; '.join(f'{key} {value}' for key, value in signature.items())}")
@@ -175,10 +175,10 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> list
 def evaluate_model(
     model: str | Path, suites: Sequence[str], *, console: Console | None = None, **settings: Any
 ) -> dict[str, Path]:
-    """Ask a model suites, as `trimtab eval` does.
+    """Evaluate a model on suites, as `trimtab eval` does.
 
     Args:
-        model: a builtin one, a folder or a hub id.
+        model: a builtin model, a folder or a Hub id.
         suites: names, see `trimtab list suites`.
         console: of rich, for numbers and progress; nothing is shown if not given.
         settings: flags of `trimtab eval`: `limit=20, out="runs/eval/mine"`.
@@ -198,7 +198,7 @@ def workdir(folder: Path, settings: EvaluateSettings) -> Workdir:
 
 
 def _check_questions(questions: Mapping[str, "EvalSpec"], model: str) -> list[str]:
-    """Hold all prompts against what the model can read, before its weights are loaded."""
+    """Check that all prompts fit the model, before its weights are loaded."""
     from trimtab.evals.runner import check_spec
     from trimtab.models import loading
 
@@ -208,7 +208,7 @@ def _check_questions(questions: Mapping[str, "EvalSpec"], model: str) -> list[st
 
 
 def model_of(settings: EvaluateSettings, folder: Path) -> "Model":
-    """A server, or a model that is loaded now; `folder` holds the evaluations, and the date that their prompts had."""
+    """A server, or the loaded model; `folder` holds the evaluations, and the date in their prompts."""
     from trimtab.data.chat_date import adopt_date
     from trimtab.evals.models import HFModel
     from trimtab.evals.openai_model import OpenAIModel
@@ -231,8 +231,8 @@ def model_of(settings: EvaluateSettings, folder: Path) -> "Model":
 
 
 def settled(asked: "EvalSpec", answerer: "Model", mode: str | None) -> tuple["EvalSpec", "Model"]:
-    """A question that a server can answer, and who is asked: where the suite would like probabilities that the server
-    does not tell, its written answers are read."""
+    """An evaluation that a server can run, and its model: if the suite prefers probabilities that the server does not
+    return, generated answers are parsed instead."""
     from trimtab.evals.first_tokens import comparing
     from trimtab.evals.openai_model import OpenAIModel
 
@@ -244,7 +244,7 @@ def settled(asked: "EvalSpec", answerer: "Model", mode: str | None) -> tuple["Ev
 
 
 def signature_of(name: str, asked: "EvalSpec", answerer: "Model") -> dict[str, str]:
-    """What the answers depend on."""
+    """Everything that the answers depend on."""
     from trimtab.common import fingerprint, user_code
     from trimtab.common.environment import environment
 
@@ -269,7 +269,7 @@ def answered(
     settings: EvaluateSettings,
     console: Console,
 ) -> list["Answered"]:
-    """The items of one evaluation, whose folder is made or resumed.
+    """Evaluate the items of one suite, in a new or resumed folder.
 
     Raises:
         WorkdirError: if the folder holds another evaluation, or is being written.
@@ -294,7 +294,7 @@ def answered(
         work.write(FACTS, json_line(facts, indent=1, default=str))
         left = len(asked.items) - sum(item.id in done and not done[item.id].get("error") for item in asked.items)
         if done:
-            say(console, f"{name}: {len(asked.items) - left} of {len(asked.items)} items were answered before")
+            say(console, f"{name}: {len(asked.items) - left} of {len(asked.items)} items are already answered")
         with bar(console) as progress:
             task: Any = progress.add_task(name, total=left, note="items")
 
@@ -324,7 +324,7 @@ def table(found: "Evaluation") -> Table:
 
 
 PARTS = ("model", "adapter", "final", "checkpoint", "checkpoints", "output", "outputs")
-"""names of folders that say nothing of the model in them; checkpoint-100 says half"""
+"""folder names that say nothing about the model; checkpoint-100 says half"""
 
 
 def folder_name(model: str) -> str:

@@ -1,4 +1,4 @@
-"""Answers to prompts, by any decoding strategy; for an aligned model with a dial, at one strength or several."""
+"""Generate completions with any decoding strategy; for models with a dial, at one or several strengths."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,41 +25,41 @@ if TYPE_CHECKING:
     from trimtab.data.tokens import Prompt
 
 ROWS = 8
-"""Prompts in a batch."""
+"""Prompts per batch."""
 
 
 class GenerateError(UserError):
-    """Something that was asked for and cannot be generated."""
+    """A request that cannot be generated."""
 
 
 class GenerateSettings(AskedSettings):
-    """What is answered, by which model, and how it draws."""
+    """Which prompts, which model, and how it decodes."""
 
     words: ClassVar[str] = "[decoding.KEY=VALUE]..."
     prompt: Annotated[tuple[str, ...], Shown("TEXT")] = ()
-    """May be repeated."""
+    """A prompt; may be repeated."""
     prompts: Annotated[Path | None, Shown("FILE")] = None
-    """A prompt a line (- for standard input), or rows with a column `prompt`."""
+    """File with one prompt per line (- for standard input), or rows with a `prompt` column."""
     strength: Annotated[tuple[str, ...], Shown("S[,S...]")] = ()
-    """0: the original model, 1: the aligned one. Several give a table."""
+    """0: the original model, 1: the aligned one; several, such as 0,0.5,1, print a table."""
     aligned: Annotated[str | None, Shown("MODEL")] = None
-    """Mix with this model; else with MODEL's own identity layer."""
+    """Aligned model to mix with MODEL; otherwise MODEL's identity layer is the dial."""
     merge: Literal["logits", "embedding"] | None = None
-    """What the dial mixes; embedding is cheaper, and untried."""
+    """What the dial mixes; embedding is cheaper, but untested."""
     max_new_tokens: Annotated[int, Shown("N"), Field(ge=1)] = 128
     temperature: Annotated[float, Shown("T"), Field(ge=0)] = 0.0
-    """At 0 the best token is taken."""
+    """Sampling temperature; 0 is greedy."""
     top_p: Annotated[float, Shown("P"), Field(gt=0, le=1)] = 1.0
-    """Sample from the best tokens of this share."""
+    """Nucleus sampling: smallest set of tokens with this total probability."""
     seed: Annotated[int, Shown("N"), Field(ge=0)] = 0
     decoding: Annotated[str | None, Shown("NAME")] = None
-    """A strategy, see `trimtab list decoding`; its settings follow."""
+    """A strategy, see `trimtab list decoding`; set its options with decoding.KEY=VALUE."""
     plain: bool = False
-    """Go on with the prompt; no chat template."""
+    """Continue the prompt as plain text, without the chat template."""
     out: Annotated[Path | None, Shown("FILE.jsonl")] = None
-    """Write rows with prompt and completion."""
+    """Write rows with prompt and completion to this file."""
     force: bool = False
-    """Replace a file that is there."""
+    """Overwrite an existing file."""
     options: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @classmethod
@@ -70,21 +70,21 @@ class GenerateSettings(AskedSettings):
     def _fits(self) -> Self:
         strengths = self.strengths
         if self.aligned and not strengths:
-            raise SettingsError("--aligned mixes two models: say how strongly with --strength")
+            raise SettingsError("--aligned mixes two models: set how strongly with --strength")
         if self.merge and self.aligned:
-            raise SettingsError("--merge is for a model with an identity layer; with --aligned logits are mixed")
+            raise SettingsError("--merge is for a model with an identity layer; --aligned mixes logits")
         check_decoding(self)
         if self.decoding is not None:
             if self.temperature or self.top_p < 1:
                 raise SettingsError(
-                    f"--temperature and --top-p are of decoding without a name; with --decoding {self.decoding} write "
+                    f"--temperature and --top-p are for plain sampling; with --decoding {self.decoding} write "
                     "decoding.KEY=VALUE (trimtab show lists the keys)"
                 )
             decoding.check(self.decoding, self.chosen)
         if self.top_p < 1 and self.temperature == 0:
-            raise SettingsError("--top-p says how to sample, and at temperature 0 nothing is: add --temperature")
+            raise SettingsError("--top-p has no effect at temperature 0: add --temperature")
         if self.out is not None and self.out.suffix != ".jsonl":
-            raise SettingsError(f"--out: answers are written as rows; choose FILE.jsonl and not {self.out}")
+            raise SettingsError(f"--out: answers are written as rows; choose FILE.jsonl instead of {self.out}")
         return self.check_owned()
 
     def owned(self) -> Mapping[str, Any]:
@@ -101,11 +101,11 @@ class GenerateSettings(AskedSettings):
 
     @property
     def own(self) -> bool:
-        """Whether the model's own generation config is asked for."""
+        """Whether the model's own generation config is used."""
         return self.decoding == decoding.MODEL
 
     def sampling(self, tokenizer: Any, model: Any = None) -> dict[str, Any]:
-        """Arguments of one call of `model.generate`; nothing of the settings that came with the model acts besides."""
+        """Arguments of one `model.generate` call; the model's own generation settings have no effect besides."""
         if self.decoding is not None:
             return decoding.arguments(self.decoding, tokenizer, model=model, **self.chosen)
         if self.temperature == 0:
@@ -117,7 +117,7 @@ SETTINGS = GenerateSettings
 
 
 def main(settings: GenerateSettings) -> None:
-    """Generate, and print or write the answers."""
+    """Generate, and print or write the completions."""
     from trimtab.runs.early import check_asked, check_prompts
 
     check_prompts(settings.prompt, settings.prompts)
@@ -128,15 +128,15 @@ def main(settings: GenerateSettings) -> None:
 
     asked = [*settings.prompt, *(load_prompts(settings.prompts) if settings.prompts else ())]
     if not asked:
-        raise GenerateError("there is nothing to answer: give --prompt TEXT or --prompts FILE")
+        raise GenerateError("no prompts: give --prompt TEXT or --prompts FILE")
     generate(asked, settings)
 
 
 def parse_strengths(words: Sequence[str]) -> tuple[float, ...]:
-    """Numbers from words that hold one or several, with commas between them.
+    """Numbers from comma-separated words.
 
     Raises:
-        SettingsError: naming what is no finite number.
+        SettingsError: naming what is not a finite number.
     """
     found = []
     for word in ",".join(words).split(",") if words else ():
@@ -150,14 +150,14 @@ def parse_strengths(words: Sequence[str]) -> tuple[float, ...]:
 
 
 def generate(prompts: "Sequence[Prompt]", settings: GenerateSettings, console: Console | None = None) -> None:
-    """Print the answer to each prompt, a table where there are several strengths, and the signature at the end.
+    """Print each completion, or a table for several strengths, and the signature at the end.
 
     With an aligned model, logits are mixed by DeRa; in a model with an identity layer by `realign` (at strength 1 if
     none is given); the strategy then draws from the mixture. Prompts of like length share a batch. One prompt on a
     terminal is answered token by token.
 
     Raises:
-        ValueError: a subclass that names what is wrong, before weights are loaded where that can be known.
+        ValueError: a subclass that names what is wrong, where possible before weights are loaded.
     """
     console = console or Console()
     if settings.out is None:
@@ -172,7 +172,7 @@ def generate(prompts: "Sequence[Prompt]", settings: GenerateSettings, console: C
 
 
 def _print(prompts: "Sequence[Prompt]", settings: GenerateSettings, work: Workdir | None, console: Console) -> None:
-    """Answer, and print or write."""
+    """Generate, and print or write."""
     from trimtab.data.chat_date import date_facts
     from trimtab.data.prompts import last_said
     from trimtab.decoding._config import config_of
@@ -195,7 +195,7 @@ def _print(prompts: "Sequence[Prompt]", settings: GenerateSettings, work: Workdi
     made += [] if settings.plain else [f"{key} {value}" for key, value in date_facts(tokenizer).items()]
     if work is not None:
         meta = _write(work, prompts, strengths, found, made)
-        say(console, f"{len(prompts)} answers: {settings.out}, made by: {meta}")
+        say(console, f"{len(prompts)} completions: {settings.out}, meta: {meta}")
     elif not streams:
         for row, prompt in enumerate(prompts):
             _show(console, last_said(prompt), strengths, found[row])
@@ -203,7 +203,7 @@ def _print(prompts: "Sequence[Prompt]", settings: GenerateSettings, work: Workdi
 
 
 def _checked(prompts: "Sequence[Prompt]", settings: GenerateSettings, console: Console) -> tuple[Any, str | None]:
-    """All that can be looked at before weights are loaded: the tokenizer, and the loop that mixes two models."""
+    """Everything that can be checked before weights are loaded: the tokenizer, and the loop that mixes two models."""
     from trimtab.decoding._checkpoint_config import check_stored
     from trimtab.models import loading
     from trimtab.models.identity_layer import MARK
@@ -218,11 +218,11 @@ def _checked(prompts: "Sequence[Prompt]", settings: GenerateSettings, console: C
     if settings.merge and loop is None:
         raise GenerateError(f"--merge needs a model with an identity layer, and {settings.model} has none")
     _check_prompts(prompts, settings, tokenizer, console)
-    how = settings.sampling(tokenizer)  # what a strategy says against this tokenizer comes before the weights
+    how = settings.sampling(tokenizer)  # a strategy may object to this tokenizer: checked before the weights
     if loop and how.get("num_beams", 1) > 1:
         raise GenerateError(
-            f"--decoding {settings.decoding}: two models are mixed greedily or by sampling, and not with beams; choose "
-            "another strategy, such as greedy or top_p"
+            f"--decoding {settings.decoding}: two models are mixed greedily or by sampling, not with beam search; "
+            "choose another strategy, such as greedy or top_p"
         )
     if settings.own:
         check_stored(settings.asked)
@@ -235,7 +235,7 @@ def _checked(prompts: "Sequence[Prompt]", settings: GenerateSettings, console: C
 
 
 def _loaded(settings: GenerateSettings, loop: str | None, made: list[str]) -> "tuple[PreTrainedModel, dict[str, Any]]":
-    """The model, and what `generate` is given besides: the loop, and the second model."""
+    """The model, and further arguments of `generate`: the loop, and the second model."""
     from trimtab.decoding._checkpoint_config import check_own
 
     options: dict[str, Any] = {"custom_generate": decoding.load(loop)} if loop else {}
@@ -250,7 +250,7 @@ def _loaded(settings: GenerateSettings, loop: str | None, made: list[str]) -> "t
 
 
 def _streaming(tokenizer: Any, loop: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What shows an answer token by token."""
+    """Streams a completion token by token."""
     from functools import partial
 
     from transformers import TextStreamer
@@ -270,7 +270,7 @@ def _answers(
     options: Mapping[str, Any],
     console: Console,
 ) -> dict[int, list[str]]:
-    """prompt -> an answer at each strength."""
+    """prompt -> a completion at each strength."""
     import torch
 
     from trimtab.common.progress import bar
@@ -297,7 +297,7 @@ def _answers(
 
 
 def _check_prompts(prompts: "Sequence[Prompt]", settings: GenerateSettings, tokenizer: Any, console: Console) -> None:
-    """Hold the prompts and the longest answers against what each model can read."""
+    """Check that prompts and the longest completions fit each model."""
     from trimtab.data.tokens import prompt_ids
     from trimtab.models import loading
     from trimtab.models.limits import check_prompts
@@ -309,7 +309,7 @@ def _check_prompts(prompts: "Sequence[Prompt]", settings: GenerateSettings, toke
 
 
 def _batches(tokenizer: Any, prompts: "Sequence[Prompt]", plain: bool) -> list[list[int]]:
-    """Indices of prompts of like length, the longest first: little padding, and memory peaks at the start."""
+    """Indices of prompts of similar length, longest first: little padding, and memory peaks at the start."""
     from trimtab.data.tokens import encode_prompts
 
     lengths = [encode_prompts(tokenizer, [prompt], plain)["input_ids"].size(1) for prompt in prompts]
@@ -320,7 +320,7 @@ def _batches(tokenizer: Any, prompts: "Sequence[Prompt]", plain: bool) -> list[l
 def _made(
     settings: GenerateSettings, loop: str | None, strengths: Sequence[float | None], config: "GenerationConfig"
 ) -> list[str]:
-    """What the texts depend on besides models and versions of trimtab."""
+    """Everything that the texts depend on besides models and the version of trimtab."""
     from importlib.metadata import version
 
     from trimtab.decoding._config import described
@@ -346,7 +346,7 @@ def _write(
     found: Mapping[int, list[str]],
     made: list[str],
 ) -> Path:
-    """One row for each prompt and strength, in order; beside them what made them."""
+    """Write one row per prompt and strength, in order, and a meta file."""
     asked = [prompt if isinstance(prompt, Mapping) else {"prompt": prompt} for prompt in prompts]
     rows = (
         {**prompt, "completion": text, **({} if strength is None else {"strength": strength})}
@@ -357,7 +357,7 @@ def _write(
 
 
 def _load(name: str, role: str, made: list[str], settings: GenerateSettings) -> "PreTrainedModel":
-    """The model where it is to run; its fingerprint and dtype go to `made`."""
+    """Move the model to its device; its fingerprint and dtype go to `made`."""
     from trimtab.common import fingerprint
     from trimtab.models.asked import load_asked
 

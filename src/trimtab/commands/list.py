@@ -1,4 +1,4 @@
-"""Methods, decoding strategies, suites, builtin models, data and recipes that come with trimtab."""
+"""List methods, decoding strategies, suites, builtin models, data and recipes."""
 
 from typing import ClassVar, Literal
 
@@ -8,20 +8,20 @@ Kind = Literal["methods", "decoding", "suites", "models", "data", "recipes"]
 
 
 class ListSettings(CommandSettings):
-    """Everything where no kind is named."""
+    """What to list."""
 
     positional = ("what",)
     words: ClassVar[str] = "[methods|decoding|suites|models|data|recipes]"
     alone = False
     what: Kind | None = None
-    """Everything if not given."""
+    """Kind to list; everything by default."""
 
 
 SETTINGS = ListSettings
 
 
 def main(settings: ListSettings) -> None:
-    """Print names and what they are."""
+    """Print names and descriptions."""
     from rich.console import Console
 
     from trimtab.common.terminal import cells, table_of

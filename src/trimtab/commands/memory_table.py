@@ -9,7 +9,7 @@ from trimtab.runs.recipe import Recipe, Stages
 
 
 def table(estimate: MemoryEstimate) -> str:
-    """The estimate in lines, with what each part has of the peak."""
+    """The estimate as lines, with each part's share of the peak."""
     one_memory = estimate.device == "cpu"
     places = [None] if one_memory else [False, True]
     lines = []
@@ -17,7 +17,7 @@ def table(estimate: MemoryEstimate) -> str:
         phase, peak = estimate.peak(host)
         parts = [part for part in estimate.parts if host is None or part.host == host]
         where = "main memory" if one_memory or host else f"each {estimate.device} device"
-        lines.append(f"{where}, bytes at their full and at the peak, which is {SAID[phase]}")
+        lines.append(f"{where}, full size and size at the peak, which is {PHASES[phase]}")
         for part in parts:
             share = int(part.size * part.share.get(phase, 0))
             lines.append(f"  {part.name:<58} {shown(part.size):>9} {shown(share) if share else '-':>9}")
@@ -25,23 +25,23 @@ def table(estimate: MemoryEstimate) -> str:
     return "\n".join(lines)
 
 
-SAID = {
+PHASES = {
     "forward": "in the loss, before the backward pass",
-    "backward": "where the backward pass begins",
-    "update": "where the backward pass ends, before the update",
+    "backward": "at the start of the backward pass",
+    "update": "at the end of the backward pass, before the update",
     "rollouts": "while completions are generated",
-    "evaluation": "in an evaluation",
-    "saving": "where the model is saved",
+    "evaluation": "during an evaluation",
+    "saving": "while the model is saved",
 }
 
 
 def shown(size: int) -> str:
-    """Bytes with a unit."""
+    """A number of bytes with its unit."""
     return f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
 
 
 def commented(recipe: Recipe | Stages) -> str:
-    """The tables of all runs as comments of YAML, to stand behind the recipe; or why there are none."""
+    """The tables of all runs as YAML comments to follow the recipe; or why there are none."""
     try:
         check_places(recipe.stages if isinstance(recipe, Stages) else [recipe])
         found = estimates(recipe)

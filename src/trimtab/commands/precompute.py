@@ -1,4 +1,4 @@
-"""Run a recipe's frozen models once over its training rows and store what they say as columns of the rows."""
+"""Run a recipe's frozen models once over its training rows and store their log-probabilities as columns."""
 
 import shlex
 import sys
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 
 class PrecomputeError(UserError):
-    """A recipe that nothing can be precomputed for."""
+    """A recipe for which nothing can be precomputed."""
 
 
 class PrecomputeSettings(RecipeSettings):
-    """Which recipe, and where the rows go."""
+    """Which recipe, and where to write the rows."""
 
     alone = True
     out: Annotated[Path, Shown("FILE.jsonl")]
-    """The rows with their new columns."""
+    """File for the rows with their new columns."""
     force: bool = False
-    """Replace a file that is there."""
+    """Overwrite an existing file."""
 
     @model_validator(mode="after")
     def _rows(self) -> Self:
         if self.out.suffix != ".jsonl":
-            raise SettingsError(f"--out: rows are written as .jsonl; choose FILE.jsonl and not {self.out}")
+            raise SettingsError(f"--out: rows are written as .jsonl; choose FILE.jsonl instead of {self.out}")
         return self
 
 
@@ -43,7 +43,7 @@ SETTINGS = PrecomputeSettings
 
 
 def main(settings: PrecomputeSettings) -> None:
-    """Precompute, and print how the columns are used."""
+    """Precompute, and print how to use the columns."""
     from trimtab.runs.early import check_places
     from trimtab.runs.parse import load_recipe
     from trimtab.runs.recipe import Stages
@@ -68,8 +68,8 @@ def main(settings: PrecomputeSettings) -> None:
 def precompute(
     recipe: "Recipe", out: Path, *, command: str, force: bool = False, console: Console | None = None
 ) -> Path:
-    """Write the recipe's training rows with what its frozen models say of the answers, and beside them what that was
-    computed from.
+    """Write the recipe's training rows with the log-probabilities of its frozen models, and a meta file that says what
+    they were computed from.
 
     Columns hold one number in nats and float32 for each answer token: `reference_logprobs` log pi_ref(y_t), where the
     method measures from a reference; `weak_delta` log pi_weak_aligned(y_t) - log pi_weak_reference(y_t), of wspo. Those
@@ -99,8 +99,8 @@ def precompute(
     columns = columns_of(recipe)
     if not columns:
         raise PrecomputeError(
-            f"method {recipe.method} with these settings asks no frozen model for log-probabilities of answers alone; "
-            "columns are computed from recipes of dpo or wspo that name their models"
+            f"method {recipe.method} with these settings needs no log-probabilities of answers from a frozen model; "
+            "columns are computed for recipes of dpo or wspo that name their models"
         )
     if out.exists() and out.resolve() == Path(recipe.data.train).expanduser().resolve():
         raise PrecomputeError(f"{out} is the recipe's own data.train; choose another --out FILE.jsonl")

@@ -1,4 +1,4 @@
-"""Rows as the model sees them: what is learnt in green, what is only read in grey; and what is dropped."""
+"""Show rows as the model sees them: trained tokens in green, context in grey; and which rows are dropped."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,12 +20,12 @@ LEARNT, READ = "black on bright_green", "grey50"
 
 
 class PreviewSettings(RecipeSettings):
-    """Which rows of a recipe."""
+    """Which rows of a recipe to show."""
 
     rows: Annotated[int, Shown("N"), Field(ge=0)] = 3
-    """How many rows to show."""
+    """Number of rows to show."""
     split: Literal["train", "heldout"] = "train"
-    """Which rows."""
+    """Split to show."""
 
 
 SETTINGS = PreviewSettings
@@ -39,12 +39,12 @@ def main(settings: PreviewSettings) -> None:
 
 
 def preview_recipe(recipe: "Recipe", rows: int, split: str, console: Console | None = None) -> "Prepared":
-    """Print `rows` rows of a split with the answer tokens in colour, then what the whole split amounts to.
+    """Print `rows` rows of a split with the answer tokens in colour, then the totals of the whole split.
 
     Without colours (a pipe, a file) answers stand in ⟦ ⟧.
 
     Raises:
-        DataError: if the recipe has no such split, or more is dropped than the recipe allows (after printing).
+        DataError: if the recipe has no such split, or more rows are dropped than the recipe allows (after printing).
     """
     from trimtab.data.counts import check_losses
     from trimtab.data.rows import sequences
@@ -60,7 +60,7 @@ def preview_recipe(recipe: "Recipe", rows: int, split: str, console: Console | N
     prepared = prepare_source(recipe, split, tokenizer, refuse=False, console=console)
     for row in prepared.rows[:rows]:
         console.rule(Text(f"row {prepared.number(row)} of {prepared.source}"), align="left", style="grey50")
-        if "input_ids" not in row:  # a task, which the policy answers itself
+        if "input_ids" not in row:  # a task, for which the policy generates the completion
             console.print(_task(row), soft_wrap=True)
             continue
         found = sequences(row)
@@ -113,14 +113,14 @@ def _table(prepared: "Prepared", max_dropped: float, tokenizer) -> Table:
     table = table_of("what", "count", "note", box=None, pad_edge=False, title=prepared.source, title_justify="left")
     share = counts.num_dropped() / counts.rows
     if prepared.rows and "input_ids" not in prepared.rows[0]:
-        table.add_row("tasks", f"{counts.rows:,}", "answered by the policy, judged by the recipe's reward")
+        table.add_row("tasks", f"{counts.rows:,}", "completed by the policy, graded by the recipe's reward")
         table.add_row("tokens of prompts", f"{counts.tokens:,}", f"longest {counts.longest}")
         return table
     lines = [
         ("rows", counts.rows, ""),
         ("kept", counts.kept, ""),
         ("truncated", counts.truncated, "the end of the answer is cut off"),
-        ("prompt too long", counts.prompt_too_long, "the prompt alone fills the limit"),
+        ("prompt too long", counts.prompt_too_long, "the prompt alone exceeds the limit"),
         ("without an answer", counts.empty, ""),
         *([("identical", counts.identical, "both answers are the same")] if counts.identical else []),
         (
@@ -130,7 +130,7 @@ def _table(prepared: "Prepared", max_dropped: float, tokenizer) -> Table:
         ),
         ("answers without an end token", counts.no_end, "the model does not learn to stop there" * (counts.no_end > 0)),
         ("tokens", counts.tokens, f"longest row {counts.longest}, limit {_limit(prepared)}"),
-        ("answer tokens", counts.answer_tokens, f"{counts.answer_tokens / max(counts.tokens, 1):.0%} are learnt from"),
+        ("answer tokens", counts.answer_tokens, f"{counts.answer_tokens / max(counts.tokens, 1):.0%} are trained on"),
     ]
     for what, number, note in lines:
         first = counts.first.get(_KEYS.get(what, what))

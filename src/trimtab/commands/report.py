@@ -1,4 +1,4 @@
-"""Write the report of a run, or compare several; the same for evaluations."""
+"""Write the report of a run or an evaluation, or compare several."""
 
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -9,7 +9,7 @@ from trimtab.common.settings import CommandSettings, Shown
 
 
 class ReportSettings(CommandSettings):
-    """Folders, and where the page goes."""
+    """Which folders, and where to write the page."""
 
     positional = ("runs",)
     words: ClassVar[str] = "RUN..."
@@ -17,7 +17,7 @@ class ReportSettings(CommandSettings):
     runs: tuple[Path, ...]
     """Folders of runs, or of evaluations."""
     output: Annotated[Path | None, Shown("PATH")] = None
-    """Where a comparison is written."""
+    """Where to write a comparison."""
 
 
 SETTINGS = ReportSettings

@@ -1,4 +1,4 @@
-"""The JSON Schema of recipes, for editors."""
+"""Print the JSON Schema of recipes, for editors."""
 
 import typer
 
@@ -6,7 +6,7 @@ from trimtab.common.settings import CommandSettings
 
 
 class SchemaSettings(CommandSettings):
-    """Nothing is asked for."""
+    """No settings."""
 
     alone = False
 

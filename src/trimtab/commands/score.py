@@ -1,4 +1,4 @@
-"""A reward model's score of each answer token, and what it is worth where rows say what is correct."""
+"""Score answers token by token with a reward model, and measure accuracy where rows are labelled."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,30 +24,30 @@ LINES, MEASURES, PAGE = "scores.jsonl", "measures.json", "report.html"
 
 
 class ScoreSettings(LoadedSettings):
-    """What is scored, and by which model."""
+    """What to score, and with which model."""
 
     positional = ("source",)
     words: ClassVar[str] = "[SOURCE] [KEY=VALUE]..."
     source: str | None = None
-    """Rows of pairs, answers or steps, as for training."""
+    """Rows with pairs, labelled answers or steps, as for training."""
     model: Annotated[str, Shown("RM")]
-    """A trained reward model: a folder or a hub id."""
+    """A trained reward model: a folder or a Hub id."""
     out: Annotated[Path, Shown("FOLDER")]
-    """Scores, numbers and a page."""
+    """Folder for scores, metrics and an HTML page."""
     processbench: Annotated[Path | None, Shown("FOLDER")] = None
-    """Of ProcessBench's files, in place of SOURCE."""
+    """Folder of ProcessBench's files, instead of SOURCE."""
     reference: Annotated[str | None, Shown("PLACE")] = None
-    """Where the model is that log-ratios are measured from."""
+    """Reference model of log-ratio scores, if it has moved."""
     limit: Annotated[int | None, Shown("N"), Field(ge=1)] = None
-    """Only the first rows (of each file)."""
+    """Use only the first N rows (of each file)."""
     max_length: Annotated[int | None, Shown("N"), Field(ge=2)] = None
-    """Tokens of prompt and answer; 4096 if not given."""
+    """Maximum tokens of prompt and answer; 4096 by default."""
     batch_size: Annotated[int, Shown("N"), Field(ge=1)] = 16
-    """Answers at a time."""
+    """Batch size."""
     force: bool = False
-    """Replace scores that are there."""
+    """Overwrite existing scores."""
     adapter: Annotated[str | None, Shown("FOLDER")] = None
-    """Of PEFT (or a hub id), put on MODEL, whichever it names."""
+    """A PEFT adapter (a folder or a Hub id) to apply to MODEL, whatever base model it names."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -66,7 +66,7 @@ SETTINGS = ScoreSettings
 
 
 def main(settings: ScoreSettings) -> None:
-    """Score, and print where the page is."""
+    """Score, and print the path of the page."""
     from trimtab.runs.early import check_asked
 
     named = [("--model", settings.model), ("--reference", settings.reference), ("--adapter", settings.adapter)]
@@ -78,7 +78,7 @@ def main(settings: ScoreSettings) -> None:
 def score_into(settings: ScoreSettings, console: Console | None = None) -> Path:
     """Score rows into a folder: scores.jsonl, measures.json, signature.txt and report.html.
 
-    A folder that holds the same scores, stopped half-way, is resumed; finished, it is only measured again.
+    The same scoring, interrupted, is resumed; finished, only its metrics are computed again.
 
     Returns:
         The page.
@@ -111,8 +111,8 @@ def score_into(settings: ScoreSettings, console: Console | None = None) -> Path:
     encoded, counts = encode(asked, tokenizer, limit, source)
     notes = check_read(encoded, tokenizer, model, name, source)
     if not encoded:
-        said = "; ".join(f"{number} {reason}" for reason, number in counts.left_out.items())
-        raise ScoreError(f"{source}: nothing is left to score: {said} (limit: {limit} tokens)")
+        reasons = "; ".join(f"{number} {reason}" for reason, number in counts.left_out.items())
+        raise ScoreError(f"{source}: nothing is left to score: {reasons} (limit: {limit} tokens)")
     for one in model.models:
         one.to(loading.device())  # type: ignore[arg-type]
     reading = model.spec
@@ -141,7 +141,7 @@ def _signature(
     source: str,
     limit: int,
 ) -> dict[str, str]:
-    """What the scores depend on."""
+    """Everything that the scores depend on."""
     from trimtab.common import fingerprint
     from trimtab.common.environment import environment
     from trimtab.data.chat_date import date_facts
@@ -184,7 +184,7 @@ def _all_scores(
     source: str,
     console: Console,
 ) -> "list[tuple[Asked, Scored]]":
-    """Scores of all answers, in their order; those that are not in the folder yet are computed and kept."""
+    """Scores of all answers, in order; those not yet in the folder are computed and appended."""
     from trimtab.common.progress import watched
     from trimtab.evals.scored import Scored
     from trimtab.evals.scoring import ScoreError, batches
@@ -193,9 +193,9 @@ def _all_scores(
     try:
         scored = {line["id"]: Scored.from_record(line) for line in answers.rows}
     except (KeyError, TypeError, ValueError):
-        raise ScoreError(f"{answers.path} holds a line that is no score; add --force to score anew") from None
+        raise ScoreError(f"{answers.path} holds a line that is not a score; add --force to score again") from None
     if scored:
-        say(console, f"{len(scored)} of {len(encoded)} answers were scored before")
+        say(console, f"{len(scored)} of {len(encoded)} answers are already scored")
     waiting = sum(len(one.tokens) for one in encoded if one.asked.id not in scored)
     made = batches(model, encoded, batch_size, source, scored.keys())
 
@@ -214,7 +214,7 @@ def _cautions(counts: "ScoreCounts", limit: int, notes: Sequence[str]) -> list[s
         share = counts.truncated / counts.answers
         found.append(
             f"{counts.truncated} of {counts.answers} answers ({share:.0%}) are cut before their end token, at {limit} "
-            "tokens: their last values are those of a prefix."
+            "tokens: their last values are for a prefix."
         )
     if counts.no_end:
         share = counts.no_end / counts.answers

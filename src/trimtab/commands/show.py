@@ -1,4 +1,4 @@
-"""A method's or strategy's equation, claim, options and recipe; a suite's prompts and settings; keys of recipes."""
+"""Explain a method, decoding strategy or suite, or a key of a recipe."""
 
 from typing import Any, ClassVar, Self
 
@@ -9,25 +9,25 @@ from trimtab.common.settings import CommandSettings, SettingsError
 
 
 class ShowSettings(CommandSettings):
-    """What is shown."""
+    """What to explain."""
 
     positional = ("name", "key")
     words: ClassVar[str] = "NAME|train [KEY]"
     complete = staticmethod(completion.named)
     alone = False
     name: str
-    """Of a method, decoding strategy or suite, see `trimtab list`; of a method of your own, FILE.py or
-    package.module; `train` for the keys of recipes."""
+    """A method, decoding strategy or suite, see `trimtab list`; your own method as FILE.py or package.module; or
+    `train` for the keys of recipes."""
     key: str | None = None
-    """Such as training.max_steps; all of them if not given."""
+    """A key, such as training.max_steps; all of them by default."""
     method: str | None = None
-    """Of `train`: options and training arguments of this method alone."""
+    """With `train`: options and training arguments of this method only."""
 
     @model_validator(mode="after")
     def _keys_of_train(self) -> Self:
         if self.name != "train" and (self.key or self.method):
-            said = self.key or f"--method {self.method}"
-            raise SettingsError(f"{said}: keys are those of recipes, shown by trimtab show train {self.key or 'KEY'}")
+            given = self.key or f"--method {self.method}"
+            raise SettingsError(f"{given}: keys are those of recipes, shown by trimtab show train {self.key or 'KEY'}")
         return self
 
 
@@ -35,7 +35,7 @@ SETTINGS = ShowSettings
 
 
 def main(settings: ShowSettings) -> None:
-    """Print what there is to know of a name."""
+    """Print the explanation of a name."""
     from rich.console import Console
 
     from trimtab import decoding, methods
@@ -100,17 +100,17 @@ def _method(name: str, console: Any) -> None:
 
 ROWS = {
     "answers": "answers",
-    "every_token": "answers, with prompts learnt from like answers",
+    "every_token": "answers; prompts are trained on as well",
     "pairs": "chosen and rejected answers",
-    "outcomes": "answers with a label, right or wrong",
-    "steps": "steps of answers with a label each",
-    "tasks": "tasks with an `answer` to judge by; the policy answers them itself",
+    "outcomes": "answers with a label, correct or incorrect",
+    "steps": "answers in steps, each with a label",
+    "tasks": "tasks with a reference `answer`; the policy generates the completions",
 }
 TRAINS = {
     "policy": "the policy",
-    "identity_layer": "an identity layer before the policy's first one",
-    "scorer": "a reward model, with the head of the language model",
-    "scalar_head": "a reward model, with a head that scores tokens",
+    "identity_layer": "an identity layer before the policy's first layer",
+    "scorer": "a reward model, on the language model head",
+    "scalar_head": "a reward model, with a scalar head",
 }
 
 

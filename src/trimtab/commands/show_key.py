@@ -12,10 +12,10 @@ def show_keys(key: str | None, method: str | None, console: Console) -> None:
     """Print what a key means, or the list of keys.
 
     Args:
-        method: whose options and training arguments; those of all if not given.
+        method: whose options and training arguments; those of all by default.
 
     Raises:
-        RecipeError: for a key or a method that is not there.
+        RecipeError: for an unknown key or method.
     """
     from trimtab import methods
 
@@ -34,7 +34,7 @@ def show_keys(key: str | None, method: str | None, console: Console) -> None:
             say(console, "")
         _show(one, console)
     if method is None and len(found) > 1 and found[0].key.startswith("options."):
-        say(console, f"\nof one method alone: trimtab show train {found[0].key} --method {found[0].of}")
+        say(console, f"\nfor one method only: trimtab show train {found[0].key} --method {found[0].of}")
 
 
 def _show(one: Explained, console: Console) -> None:
@@ -43,5 +43,5 @@ def _show(one: Explained, console: Console) -> None:
     say(console, f"  {one.help}")
     recipes = used_by(one.key, one.of if one.key.startswith("options.") else "")
     more = f" and {len(recipes) - SHOWN_RECIPES} more" if len(recipes) > SHOWN_RECIPES else ""
-    said = f"in the recipes {', '.join(recipes[:SHOWN_RECIPES])}{more}" if recipes else "in no shipped recipe"
-    say(console, f"  {said}")
+    users = f"in the recipes {', '.join(recipes[:SHOWN_RECIPES])}{more}" if recipes else "in no shipped recipe"
+    say(console, f"  {users}")

@@ -1,4 +1,4 @@
-"""Carry out a recipe; the run folder holds the model, the numbers and a report."""
+"""Run a recipe; the run folder gets the model, the metrics and a report."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class RecipeSettings(CommandSettings):
-    """A recipe, and what is changed in it."""
+    """A recipe, and overrides of its keys."""
 
     positional = ("recipe",)
     rest = "overrides"
@@ -25,9 +25,9 @@ class RecipeSettings(CommandSettings):
     complete = staticmethod(completion.recipes)
     alone = False
     recipe: str
-    """A recipe file, or the name of one that comes with trimtab."""
+    """A recipe file, or the name of a shipped recipe."""
     overrides: tuple[str, ...] = ()
-    """Change a key, such as training.max_steps=20."""
+    """Override a key, such as training.max_steps=20."""
 
     def first(self) -> Any:
         """The recipe, or the first of its stages."""
@@ -40,23 +40,23 @@ class RecipeSettings(CommandSettings):
 
 
 class TrainSettings(RecipeSettings):
-    """How a recipe is carried out."""
+    """How to run a recipe."""
 
     dry_run: bool = False
     """Print the complete recipe and an estimate of the memory that it needs, and stop."""
     time: bool = False
     """With --dry-run: load the models, too, and measure how long a step takes on this machine."""
     resume: bool = False
-    """Continue an unfinished run of this recipe."""
+    """Resume an unfinished run of this recipe."""
     edited: bool = False
-    """Continue also by code (a reward, a method) that was edited since."""
+    """With --resume: accept that your code (a reward, a method) was edited since."""
 
     @model_validator(mode="after")
     def _nothing_idle(self) -> Self:
         if self.time and not self.dry_run:
             raise SettingsError("--time: a run writes into its report how long its steps took; add --dry-run")
         if self.edited and not self.resume:
-            raise SettingsError("--edited: a run that begins takes the code as it is; leave it out, or add --resume")
+            raise SettingsError("--edited: a new run takes the code as it is; leave it out, or add --resume")
         return self
 
 
@@ -64,7 +64,7 @@ SETTINGS = TrainSettings
 
 
 def main(settings: TrainSettings) -> None:
-    """Train, and print where the report is."""
+    """Train, and print the path of the report."""
     from trimtab.common.terminal import quiet
     from trimtab.runs.early import check_outputs, check_places
     from trimtab.runs.parse import load_recipe
@@ -107,17 +107,17 @@ def main(settings: TrainSettings) -> None:
 def train_recipe(
     recipe: str | Path, *, resume: bool = False, edited: bool = False, console: Any = None, **changes: Any
 ) -> "Result":
-    """Carry out a recipe, as `trimtab train` does.
+    """Run a recipe, as `trimtab train` does.
 
     Args:
-        recipe: a file, or the name of one that comes with trimtab.
-        resume: go on with it.
-        edited: also where files of its code were edited since.
-        console: of rich, for progress; nothing is shown if not given.
+        recipe: a file, or the name of a shipped recipe.
+        resume: resume an unfinished run.
+        edited: accept that its code was edited since.
+        console: a rich console, for progress; nothing is shown by default.
         changes: keys of the recipe, nested as there: `training={"max_steps": 20}`.
 
     Returns:
-        The run's folder and report; of stages the folder of all and their comparison.
+        The run's folder and report; for stages, their common folder and comparison.
 
     Raises:
         UserError: for a mistake in the recipe, its data or its models; nothing is left behind then.
@@ -139,7 +139,7 @@ def train_recipe(
 
 
 def _words(changes: Mapping[str, Any], at: str = "") -> Iterator[str]:
-    """KEY=VALUE of nested changes, as a command line has them; JSON is YAML."""
+    """Nested changes as KEY=VALUE words of a command line; JSON is YAML."""
     for key, value in changes.items():
         if isinstance(value, Mapping) and value:
             yield from _words(value, f"{at}{key}.")

@@ -1,1 +1,1 @@
-"""What every other folder may use: files, folders, locks, names, progress and the errors of users."""
+"""Utilities that every other folder may use: files, folders, locks, progress and user errors."""

@@ -1,4 +1,4 @@
-"""What is found by its file name: there is no registry and no list to edit."""
+"""Discovery by file name: there is no registry to edit."""
 
 import ast
 import importlib
@@ -12,27 +12,27 @@ from trimtab.common.errors import UserError, check_known
 
 @dataclass
 class Catalogue:
-    """The files of a package, one thing each. Files with a leading _ are shared parts and do not count."""
+    """The modules of a package, one entry each. A leading _ marks shared parts, which do not count."""
 
     folder: Path
     package: str
     """its dotted name"""
     what: str
-    """what one of them is called: "method\""""
+    """what an entry is called: "method\""""
     error: type[UserError]
     others: Callable[[], Iterable[str]] = tuple
-    """names that are known besides the files"""
+    """known names besides the files"""
 
     def names(self) -> list[str]:
         """The names of the files, without importing them."""
         return sorted(path.stem for path in self.folder.glob("*.py") if not path.stem.startswith("_"))
 
     def known(self) -> list[str]:
-        """Those, and the others that are known."""
+        """The names of the files and the other known names."""
         return sorted([*self.names(), *self.others()])
 
     def summary(self, name: str) -> str:
-        """What it is, in a line; nothing is imported."""
+        """A one-line description, without importing anything."""
         return summary(self.folder, name)
 
     def check_name(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""CSV as users have it: with commas, tabs or semicolons, from Excel or pandas."""
+"""Read CSV in the variants that users have: commas, tabs or semicolons, from Excel or pandas."""
 
 import ast
 import csv
@@ -13,19 +13,19 @@ from typing import Any, NoReturn
 from trimtab.common.files import DataError, read_text
 
 NEVER_TEXTS = ("messages", "completions", "labels", "tools", "chat_template_kwargs", "options")
-"""Columns that hold lists or objects; in CSV these are written as JSON, or by pandas as Python writes them."""
+"""Columns of lists or objects, which are written in CSV as JSON or, by pandas, as Python literals."""
 
 
 def read_csv(path: Path) -> list[dict[str, Any]]:
-    """Rows of a CSV file under the names of its first line; cells are texts, but see `NEVER_TEXTS`.
+    """Rows of a CSV file, keyed by its header; cells are texts, but see `NEVER_TEXTS`.
 
-    Commas part the cells, in .tsv tabs; where a first line holds no comma and tabs or semicolons instead, these; and
-    what Excel's `sep=` says. A row may end in empty cells without a name, and a column without one is called
-    "Unnamed: N"; empty lines do not count.
+    The delimiter is a comma, a tab in .tsv, a tab or semicolon if the header has no comma but one of these, or what
+    Excel's `sep=` line says. Trailing empty cells without a column are ignored, a column without a name is called
+    "Unnamed: N", and empty lines are skipped.
 
     Raises:
-        DataError: naming the line, where a quote is not closed or stands amid a cell, and where a row has more or fewer
-            cells than there are names; naming the column that comes twice.
+        DataError: naming the line if a quote is not closed or is inside a cell, or if a row has more or fewer cells
+            than the header; naming a duplicate column.
     """
     csv.field_size_limit(2**31 - 1)  # texts are long
     text = read_text(path)
@@ -41,7 +41,7 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
             cells.pop()
         if len(cells) != len(header):
             raise DataError(
-                f"{path}: the row in line {number} has {len(cells)} cells and the first line names {len(header)} "
+                f"{path}: the row in line {number} has {len(cells)} cells but the header has {len(header)} "
                 "columns; put cells that hold a comma, a quote or a line break in quotes"
             )
         found.append(cells)
@@ -49,7 +49,7 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
     names = {place: header[place].strip() or f"Unnamed: {place}" for place in kept}  # as pandas names its index
     twice = [name for name, times in Counter(names.values()).items() if times > 1]
     if twice:
-        raise DataError(f"{path} has several columns of the name {twice[0]!r}; rename or remove all but one")
+        raise DataError(f"{path} has several columns named {twice[0]!r}; rename or remove all but one")
     return [{name: _cell(name, cells[place]) for place, name in names.items()} for cells in found]
 
 
@@ -65,7 +65,7 @@ def _delimiter(text: str, path: Path) -> str:
 
 
 def _cells(text: str, delimiter: str, path: Path, first: int) -> Iterator[tuple[int, list[str]]]:
-    """The line that a row begins in, and its cells."""
+    """The line on which a row starts, and its cells."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     while True:
         number = first + reader.line_num
@@ -82,12 +82,11 @@ def _cells(text: str, delimiter: str, path: Path, first: int) -> Iterator[tuple[
 def _quoted_wrongly(path: Path, number: int, reason: str) -> NoReturn:
     if "end of data" in reason:
         raise DataError(
-            f"{path}: the row that begins in line {number} has a quote that is never closed, so all that follows would "
-            "be one cell; close it, or write a quote within a cell twice"
+            f"{path}: the row that starts on line {number} has a quote that is never closed, so everything after it "
+            "would be one cell; close it, or double a quote inside a cell"
         )
     raise DataError(
-        f"{path}: the row that begins in line {number} is no CSV: {reason}; a quote within a quoted cell is written "
-        "twice"
+        f"{path}: the row that starts on line {number} is not valid CSV: {reason}; double a quote inside a quoted cell"
     )
 
 
@@ -108,7 +107,7 @@ _FLAGS = {"true": True, "false": False}
 
 
 def as_number(value: Any) -> Any:
-    """What a cell of CSV stands for: "1", "-1", "0.5", "1e-3" as a number, "true" and "FALSE" as a boolean, also with
+    """The value of a CSV cell: "1", "-1", "0.5", "1e-3" as a number, "true" and "FALSE" as a boolean, also with
     spaces around it; anything else as it is."""
     if not isinstance(value, str):
         return value

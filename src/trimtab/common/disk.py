@@ -1,4 +1,4 @@
-"""Places that can or cannot be written, and errors that name them."""
+"""Check that places are writable, and turn disk errors into messages that name them."""
 
 import errno
 import os
@@ -12,15 +12,15 @@ from trimtab.common import processes
 from trimtab.common.errors import UserError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""What the system says where there is no room."""
+"""errno values of a full disk"""
 
 
 TRIED = ".trimtab-tries-"
-"""How names of files begin that only show whether a place can be written."""
+"""Prefix of the files that probe whether a place is writable."""
 
 
 def reason(failed: OSError, place: Path | None = None) -> str:
-    """What went wrong, in words, with the path if it is another than `place`."""
+    """What went wrong, in words, with the path unless it is `place`."""
     said = (failed.strerror or str(failed)).strip().partition("\n")[0]
     said = said[:1].lower() + said[1:]
     named = failed.filename if isinstance(failed.filename, (str, Path)) else None
@@ -29,7 +29,7 @@ def reason(failed: OSError, place: Path | None = None) -> str:
 
 @contextmanager
 def made(folder: Path) -> Iterator[None]:
-    """Within, the folder is there; folders that had to be made and stay empty are taken away again."""
+    """Create the folder for this context; folders that were created and are left empty are removed again."""
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -41,13 +41,13 @@ def made(folder: Path) -> Iterator[None]:
 
 
 def check_writable(folder: Path, error: type[UserError], way_out: str, shown: Path | None = None) -> None:
-    """Write into the folder, which need not be there yet, and leave nothing behind.
+    """Check that the folder, which need not exist, can be written; leaves nothing behind.
 
     Args:
-        shown: what is to be written there, for the message; the folder if not given.
+        shown: what will be written there, for the message; the folder by default.
 
     Raises:
-        error: where that cannot be done, with the reason.
+        error: if it cannot be written, with the reason.
     """
     if processes.rank() != 0:
         return
@@ -60,9 +60,9 @@ def check_writable(folder: Path, error: type[UserError], way_out: str, shown: Pa
 
 @contextmanager
 def writing_to(path: Path) -> Iterator[None]:
-    """Errors of the disk within are OSErrors that name a path.
+    """Turn disk errors in this context into OSErrors that name a path.
 
-    torch and safetensors have errors of their own for them, and a write that fails names no file.
+    torch and safetensors raise their own errors for them, and a failed write names no file.
     """
     from safetensors import SafetensorError
 
@@ -85,15 +85,15 @@ def writing_to(path: Path) -> Iterator[None]:
 
 
 def _no_room(path: Path) -> bool:
-    """Whether the disk says so itself."""
+    """Whether the disk is full by its own account."""
     there = next(one for one in (path, *path.absolute().parents) if one.exists())
     return shutil.disk_usage(there).free < LITTLE
 
 
 LITTLE = 1 << 24
-"""bytes; what a write that failed for want of room may leave"""
+"""bytes; free space that a write that failed on a full disk may leave"""
 
 
 WRITING = ("os error", "I/O error", "PytorchStreamWriter", "inline_container", "unexpected pos", "Parent directory")
-"""What torch and safetensors say of a write that fails."""
+"""Phrases in torch's and safetensors' errors of failed writes."""
 NO_ROOM = tuple(f"os error {number}" for number in FULL)

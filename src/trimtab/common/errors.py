@@ -1,4 +1,4 @@
-"""The mistakes of users and what is said of them: above all of names that are not there, what may have been meant."""
+"""User errors and their messages, with suggestions for unknown names."""
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping
@@ -7,8 +7,8 @@ from typing import Any
 
 
 class UserError(ValueError):
-    """A mistake of whoever gave a command, a recipe or a file: one line that names the place, what was found and the
-    way out. The command line prints it and ends with exit code 2; every other exception is a fault of trimtab."""
+    """A mistake in a command, a recipe or a file: one line that names the place, what was found and how to fix it. The
+    command line prints it and exits with 2; every other exception is a bug in trimtab."""
 
 
 class FailedOutside(UserError):
@@ -17,30 +17,30 @@ class FailedOutside(UserError):
 
 
 class Interrupted(Exception):
-    """A Ctrl-C ended the work; the message says what is kept and how it goes on."""
+    """Work was stopped by Ctrl-C; the message says what is kept and how to resume."""
 
 
 class OutputClosed(Exception):
-    """A pipe that the output went into has been closed; no BrokenPipeError, which typer makes a silent exit."""
+    """The output pipe was closed; not a BrokenPipeError, which typer turns into a silent exit."""
 
 
 def looked_in(path: str | Path) -> str:
-    """Where a path that is not absolute was looked for, as the end of words on a file that is not there."""
+    """Where a relative path was looked for, as the end of a message about a missing file."""
     path = Path(path)
     return "" if path.expanduser().is_absolute() else f" (looked for in {Path.cwd()}, where the command was started)"
 
 
 def nearest(name: str, known: Iterable[str], otherwise: str) -> str:
-    """The end of a message about a name that is not there: the nearest one that is, or `otherwise`."""
+    """The end of a message about an unknown name: the nearest known one, or `otherwise`."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean {close[0]!r}?" if close else otherwise
 
 
 def check_known(name: str, known: Collection[str], what: str, listed: str, mistake: type[UserError]) -> None:
-    """Whether there is `what` of that name.
+    """Check that there is `what` of that name.
 
     Args:
-        listed: words before the names that there are.
+        listed: words before the known names.
 
     Raises:
         mistake: with the nearest name.
@@ -51,7 +51,7 @@ def check_known(name: str, known: Collection[str], what: str, listed: str, mista
 
 
 def check_settings(options: Any, settings: Mapping[str, Any], owner: str, prefix: str, mistake: type[UserError]) -> Any:
-    """Settings as an instance of the pydantic model `options`, with its defaults.
+    """Settings as an instance of the pydantic model `options`, with defaults filled in.
 
     Args:
         options: the class.
@@ -61,7 +61,7 @@ def check_settings(options: Any, settings: Mapping[str, Any], owner: str, prefix
         mistake: the error to raise.
 
     Raises:
-        mistake: naming the setting, what it is, and what may be meant; a key that is not there comes first.
+        mistake: naming the setting, its value, and a suggestion; unknown keys are reported first.
     """
     from pydantic import ValidationError
 
@@ -72,31 +72,31 @@ def check_settings(options: Any, settings: Mapping[str, Any], owner: str, prefix
         key = str(first["loc"][0]) if first["loc"] else "settings"
         if first["type"] == "extra_forbidden":
             known = list(options.model_fields)
-            said = nearest(key, known, f"its settings: {', '.join(known) or 'none'}")
-            raise mistake(f"{owner} has no setting {key!r}; {said}") from None
+            hint = nearest(key, known, f"its settings: {', '.join(known) or 'none'}")
+            raise mistake(f"{owner} has no setting {key!r}; {hint}") from None
         message = f"{first['msg'][0].lower()}{first['msg'][1:]}"
         given = "null" if first["input"] is None else repr(first["input"])
         raise mistake(f"{prefix}{key} is {given}; {message}") from None
 
 
 class Unanswered(Exception):
-    """Whoever was asked gives no answers: no mistake in what the user wrote, so the command ends with exit code 1."""
+    """A model or server does not answer: not a mistake of the user, so the command exits with 1."""
 
 
 GIVE_UP = 8
-"""questions in a row that may end in an error before the first one is answered"""
+"""failed requests after which the work stops, unless one has been answered"""
 
 
 def check_answered(errors: Iterable[str | None], who: str, *, whole: bool = False) -> None:
-    """Go on only where somebody answers.
+    """Stop if nothing is answered.
 
     Args:
-        errors: of all that was asked so far, None for an answer.
-        who: was asked.
-        whole: nothing is left to ask, so that fewer than `GIVE_UP` errors are enough.
+        errors: of all requests so far, None for an answered one.
+        who: the model or server.
+        whole: no request is left, so that fewer than `GIVE_UP` errors are enough.
 
     Raises:
-        Unanswered: with the first error, where there are errors alone.
+        Unanswered: with the first error, if all requests failed.
     """
     known: list[str] = []
     for error in errors:
@@ -104,5 +104,5 @@ def check_answered(errors: Iterable[str | None], who: str, *, whole: bool = Fals
             return
         known.append(error)
     if known and (whole or len(known) >= GIVE_UP):
-        number = f"all {len(known)} questions" if whole else f"the first {len(known)} questions"
-        raise Unanswered(f"{who}: {number} ended in an error, the first in: {known[0]}; mend that and run it again")
+        number = f"all {len(known)} requests" if whole else f"the first {len(known)} requests"
+        raise Unanswered(f"{who}: {number} failed, the first with: {known[0]}; fix that and run it again")

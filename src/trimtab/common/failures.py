@@ -1,4 +1,4 @@
-"""Errors that are nobody's mistake in a recipe, told from mistakes of the code: what failed outside, in one line."""
+"""Tell failures of machine, network and libraries from bugs, and describe them in one line."""
 
 import re
 import sysconfig
@@ -14,9 +14,9 @@ MACHINE = (
     "can't start new thread", "unable to mmap", "unable to open shared memory", "Too many open files",
     "No space left", "os error", "onnection", "timed out", "HIP error",
 )  # fmt: skip
-"""what errors of torch say where the machine, its drivers or its network have failed"""
+"""phrases in torch's errors when the machine, its drivers or its network failed"""
 RUST = re.compile(r"\(os error (\d+)\)")
-"""in what tokenizers and safetensors say where a disk has failed: plain exceptions, with the system's number"""
+"""in tokenizers' and safetensors' errors of a failed disk: plain exceptions with the system's errno"""
 LESS_MEMORY = (
     "lower training.per_device_train_batch_size (and raise gradient_accumulation_steps as much), training.max_length "
     "or eval.batch_size, or set training.gradient_checkpointing: true"
@@ -33,15 +33,15 @@ OURS = (
     "tokenizers",
     "datasets",
 )
-"""packages of which an error that says nothing of the machine is taken for a mistake of the code"""
+"""packages whose errors count as bugs unless they mention the machine"""
 HINT = "TRIMTAB_TRACEBACK=1 shows where"
 
 
 def said(error: BaseException) -> str | None:
-    """What has failed in the machine, its disks, its network or in a program beside this one, such as a tracker.
+    """Describe a failure of the machine, its disks, its network or another program, such as a tracker.
 
     Returns:
-        One line, with a way out where one is known; None where it may be a mistake of the code.
+        One line, with a fix if one is known; None if it may be a bug.
     """
     text = " ".join(str(error).split())[:300]
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _holds(text, MEMORY)):
@@ -61,12 +61,12 @@ def said(error: BaseException) -> str | None:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether a disk has no room."""
+    """Whether an error means a full disk."""
     return isinstance(error, OSError) and error.errno in FULL
 
 
 def comes_from_outside(error: BaseException) -> bool:
-    """Whether an error was raised by a library, or stands for one that ended the work, and was not found by a check."""
+    """Whether an error comes from a library and not from one of our checks, or stands for one that ended the work."""
     return isinstance(error, FailedOutside) or _package(error) not in ("trimtab", None)
 
 
@@ -75,7 +75,7 @@ def _holds(text: str, words: tuple[str, ...]) -> bool:
 
 
 def _package(error: BaseException) -> str | None:
-    """The installed package whose code raised it; None for the standard library and code of nobody's package."""
+    """The installed package whose code raised it; None for the standard library and the user's own code."""
     ours = Path(__file__).parents[1]
     libraries = {Path(sysconfig.get_paths()[name]) for name in ("purelib", "platlib")}
     for frame in reversed(traceback.extract_tb(error.__traceback__)):

@@ -1,8 +1,8 @@
-"""Text files of users and of trimtab: one reader and one writer for JSON lines, JSON and plain lines (CSV: `csv_text`).
+"""Text files: one reader and one writer for JSON lines, JSON and plain lines (CSV: `csv_text`).
 
-What is given may come from Windows (a byte order mark, CRLF), may lack its last newline, and may be gzip'd. Lines end
+Input may come from Windows (a byte order mark, CRLF), may lack its last newline, and may be gzipped. Lines end
 at "\\n" alone: `str.splitlines` and universal newlines also cut at U+2028, U+2029, U+0085 and others, which are part of
-a text. What is written, any reader cuts and decodes alike.
+a text. Output is written so that every reader splits and decodes it alike.
 """
 
 import gzip
@@ -21,17 +21,17 @@ from trimtab.common.errors import UserError, looked_in
 
 
 class DataError(UserError):
-    """Data that cannot be used as it is; the message names the place and the way out."""
+    """Data that cannot be used as it is; the message names the place and how to fix it."""
 
 
 # ---------------------------------------------------------------- texts
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 text without its byte order mark, whatever its line ends; `-` is standard input, .gz is unpacked.
+    """A UTF-8 text without its byte order mark, with any line endings; `-` is standard input, .gz is decompressed.
 
     Raises:
-        DataError: if it cannot be read, or is no UTF-8 text, with the line where that shows.
+        DataError: if it cannot be read, or is not UTF-8 text, with the line.
     """
     try:
         if str(path) == "-":
@@ -53,10 +53,10 @@ def decoded(data: bytes, where: str) -> str:
     """The text of a file's bytes.
 
     Raises:
-        DataError: for another encoding, named where it can be told, and for NUL bytes.
+        DataError: for another encoding, named if it can be detected, and for NUL bytes.
     """
     name = next((name for mark, name in _MARKS if data.startswith(mark)), None)
-    if name is None and data[:2].count(0) == data[2:4].count(0) == 1:  # the mark may be missing
+    if name is None and data[:2].count(0) == data[2:4].count(0) == 1:  # the byte order mark may be missing
         name = "UTF-16"
     if name is not None:
         said = ' (which Windows calls "Unicode")' if name == "UTF-16" else ""
@@ -70,12 +70,12 @@ def decoded(data: bytes, where: str) -> str:
         ) from error
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise DataError(f"{where}: line {line} holds a NUL byte, so this is no text or a damaged one")
+        raise DataError(f"{where}: line {line} holds a NUL byte, so the file is binary or damaged")
     return text
 
 
 def split_lines(text: str) -> list[str]:
-    """Lines of a text without their ends; "\\n" and "\\r\\n" alone end one."""
+    """Lines of a text without their line endings, which are "\\n" or "\\r\\n" only."""
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     return lines if lines[-1] else lines[:-1]
 
@@ -84,7 +84,7 @@ _HALF = re.compile("[\ud800-\udfff]")
 
 
 def half_character(value: Any, at: str = "") -> tuple[str, str] | None:
-    """Where in a value of JSON, and which, the first half of a surrogate pair is; None if there is none."""
+    """The place and code of the first lone surrogate in a JSON value; None if there is none."""
     if isinstance(value, str):
         found = None if value.isascii() else _HALF.search(value)
         return (at, f"\\u{ord(found[0]):04x}") if found else None
@@ -99,16 +99,16 @@ def half_character(value: Any, at: str = "") -> tuple[str, str] | None:
 
 
 def check_whole(value: Any, where: str) -> None:
-    """Refuse halves of characters.
+    """Refuse lone surrogates.
 
     Raises:
-        DataError: naming the place within the value.
+        DataError: naming the place in the value.
     """
     if found := half_character(value):
         at, half = found
         named = f" under {ascii(at)[1:-1]}" if at else ""
         raise DataError(
-            f"{where} holds half of a character{named}: {half} without the other half; mend the text, or take it out"
+            f"{where} holds half of a character{named}: {half} without the other half; fix the text, or remove it"
         )
 
 
@@ -124,26 +124,27 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _Twice(ValueError):
-    """A key that an object has twice; of JSON's readers, some take the first value and some the last."""
+    """A duplicate key in an object: some JSON readers take the first value and some the last."""
 
 
 def loads(text: str, where: str, hint: str = "", line: int | None = None) -> Any:
-    """A value of JSON. NaN and Infinity, which Python writes, are taken as the numbers they stand for.
+    """Parse a JSON value. NaN and Infinity, which Python writes, are read as numbers.
 
     Args:
         where: the file, for messages.
-        hint: added to them where there is more than one value.
-        line: of the file that `text` is; None if it is the whole file.
+        hint: added to them if there is more than one value.
+        line: number of the line that `text` is; None for the whole file.
 
     Raises:
-        DataError: if it is no JSON, with its line; if an object has a key twice.
+        DataError: if it is not valid JSON, with its line; if an object has a duplicate key.
     """
     try:
         return json.loads(text, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
-        said = hint if error.msg == "Extra data" else ""
+        extra = hint if error.msg == "Extra data" else ""
         number = error.lineno if line is None else line
-        raise DataError(f"{where}: line {number} is no JSON: {error.msg} at column {error.colno}{said}") from error
+        message = f"line {number} is not valid JSON: {error.msg} at column {error.colno}{extra}"
+        raise DataError(f"{where}: {message}") from error
     except _Twice as error:
         at = where if line is None else f"{where}: line {line}"
         raise DataError(f"{at} has an object with the key {error.args[0]!r} twice; keep one of them") from error
@@ -161,7 +162,7 @@ def read_json(path: Path, hint: str = "") -> Any:
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
-    """Line number, from 1, and value of each line that is not empty.
+    """Line number, from 1, and value of each non-empty line.
 
     Raises:
         DataError: see `read_text` and `loads`.
@@ -172,7 +173,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 class RecordError(ValueError):
-    """A line of trimtab's own that cannot be read; who calls says what to do with the file."""
+    """An unreadable line in a file that trimtab wrote; the caller says what to do about it."""
 
     def __init__(self, line: int):
         super().__init__(f"line {line}")
@@ -183,7 +184,7 @@ def records(data: bytes, *keys: str) -> Iterator[dict[str, Any]]:
     """The objects in the lines of a file that trimtab wrote.
 
     Raises:
-        RecordError: when it is the turn of a line that is no object with these keys.
+        RecordError: on reaching a line that is not an object with these keys.
     """
     for number, line in enumerate(data.split(b"\n"), start=1):
         if not line.strip():
@@ -201,8 +202,8 @@ _CUT = re.compile("[\u0085\u2028\u2029\ud800-\udfff]")
 
 
 def dumps(value: Any, **options: Any) -> str:
-    """JSON in which texts are readable, save what some reader would take for the end of a line, and halves of
-    characters, which UTF-8 does not have; options are those of `json.dumps`."""
+    """JSON without ASCII escapes, except for characters that some readers take for a line ending, and for lone
+    surrogates, which UTF-8 lacks; options are those of `json.dumps`."""
     text = json.dumps(value, ensure_ascii=False, **options)
     return _CUT.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
@@ -213,7 +214,7 @@ def json_line(value: Any, **options: Any) -> str:
 
 
 def append_lines(path: Path, values: Iterable[Any]) -> None:
-    """Add lines to a file, in one write; where that fails, the file is as it was."""
+    """Append lines to a file in one write; if it fails, the file is unchanged."""
     data = "".join(map(json_line, values)).encode()
     before = path.stat().st_size if path.exists() else None
     try:
@@ -228,7 +229,7 @@ def append_lines(path: Path, values: Iterable[Any]) -> None:
 
 
 def drop_torn_line(path: Path) -> None:
-    """Cut off what a kill left of a last line, so that the next one starts afresh."""
+    """Cut off a partial last line left by a kill."""
     whole = path.read_bytes()
     end = whole.rfind(b"\n") + 1
     if end < len(whole):
@@ -236,12 +237,12 @@ def drop_torn_line(path: Path) -> None:
 
 
 class JsonLines:
-    """A file of JSON objects, a line each, that is appended to as work goes on. A torn last line is cut off.
+    """An append-only file of JSON objects, one per line. A torn last line is cut off.
 
     Args:
-        keys: that each line has.
-        what: the lines are, for messages.
-        error: for another line that is no such object.
+        keys: required in each line.
+        what: name of the lines, for messages.
+        error: raised for any other line that is not such an object.
     """
 
     def __init__(self, path: Path, *keys: str, what: str = "lines", error: type[UserError] = DataError):
@@ -252,7 +253,7 @@ class JsonLines:
             try:
                 self.rows = list(records(path.read_bytes(), *keys))
             except RecordError as failed:
-                raise error(f"{path}, line {failed.line}: no row; repair or delete the line") from None
+                raise error(f"{path}, line {failed.line}: not a row; repair or delete the line") from None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -263,13 +264,12 @@ class JsonLines:
 
 
 def write_atomic(path: Path, text: str | Iterable[str]) -> Path:
-    """Write a file, or replace it at once; on an error it is as it was, and no part is left."""
+    """Write or replace a file atomically; on an error it is unchanged, and no partial file is left."""
     return write_together({path: text})
 
 
 def write_together(texts: Mapping[Path, str | Iterable[str]]) -> Path:
-    """Write files that belong together, the first one last seen without the others: killed in between, none stands
-    beside one of another write.
+    """Write files that belong together; after a kill in between, no file is paired with one of another write.
 
     Returns:
         The first path.

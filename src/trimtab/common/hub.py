@@ -1,4 +1,4 @@
-"""One question to the hub before its clients ask many, which try again for a minute where there is no answer."""
+"""One quick request to the Hub before its clients make many, which retry for a minute without a connection."""
 
 import os
 from functools import lru_cache
@@ -11,22 +11,22 @@ from trimtab.common.errors import UserError
 Kind = Literal["models", "datasets"]
 Reach = Literal["there", "unreachable", "offline", "unknown"]
 SECONDS = 10.0
-"""for an answer"""
+"""seconds to wait for a response"""
 
 
 class HubError(UserError):
-    """What the hub does not have."""
+    """A repository that the Hub does not have."""
 
 
 def reach(kind: Kind, name: str, revision: str | None = None) -> Reach:
-    """Whether the hub has a repository, asked once in a process.
+    """Whether the Hub has a repository; requested once per process.
 
     Returns:
-        "there"; "unreachable" where no connection could be made, so that a cache is all there is; "offline" where
-        HF_HUB_OFFLINE says so and nothing was asked; "unknown" for an answer that says neither.
+        "there"; "unreachable" without a connection, so that only the cache is left; "offline" if HF_HUB_OFFLINE is
+        set; "unknown" for any other response.
 
     Raises:
-        HubError: where it has none of that name, or none that may be seen; says why, for the end of a message.
+        HubError: if it has none of that name, or only a private one; says why, for the end of a message.
     """
     found = _asked(kind, name, revision)
     if found == "gone":
@@ -59,7 +59,7 @@ def _is_no_connection(error: Exception) -> bool:
 
 
 def why_not(kind: Kind, name: str, revision: str | None = None) -> str | None:
-    """Why neither the hub nor the cache gives a repository, or None where one of them may.
+    """Why neither the Hub nor the cache can provide a repository, or None if one of them may.
 
     Args:
         kind, name, revision: of the repository.
@@ -69,13 +69,13 @@ def why_not(kind: Kind, name: str, revision: str | None = None) -> str | None:
     except HubError as error:
         return str(error)
     if found in ("unreachable", "offline") and not cached(kind, name):
-        said = "cannot be reached" if found == "unreachable" else "is not asked, as HF_HUB_OFFLINE is set"
-        return f"it {said}, and its cache does not hold it"
+        why = "cannot be reached" if found == "unreachable" else "is not used, as HF_HUB_OFFLINE is set"
+        return f"it {why}, and it is not in the cache"
     return None
 
 
 def cached(kind: Kind, name: str) -> bool:
-    """Whether anything of a repository lies in the cache; of a dataset, also as `datasets` has prepared it."""
+    """Whether anything of a repository is in the cache; for a dataset, also as prepared by `datasets`."""
     from huggingface_hub import constants
 
     folders = [Path(constants.HF_HUB_CACHE) / f"{kind}--{name.replace('/', '--')}" / "snapshots"]

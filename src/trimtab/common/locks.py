@@ -1,4 +1,4 @@
-"""One writer at a time: for a run folder, the folder of another command, or a file."""
+"""Locks: one writer at a time for a folder or a file."""
 
 import errno
 import os
@@ -15,34 +15,34 @@ from trimtab.common.disk import made, reason
 from trimtab.common.errors import UserError
 
 PATIENCE = 10.0
-"""seconds for the children of a killed process to notice that it is gone"""
+"""seconds for the children of a killed process to exit"""
 WITHOUT = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-"""what file systems say that have no locks"""
+"""errno values of file systems without locks"""
 
 
 class Busy(UserError):
-    """Another process writes there."""
+    """Another process is writing there."""
 
 
 def lock_path(place: Path) -> Path:
-    """FOLDER/.lock, or of a file .FILE.lock beside it."""
+    """FOLDER/.lock, or .FILE.lock next to a file."""
     return place / ".lock" if place.is_dir() else place.with_name(f".{place.name}.lock")
 
 
 @contextmanager
 def writing(place: Path, who: str, way_out: str, error: type[UserError] = Busy) -> Iterator[None]:
-    """Within, this process alone writes there. The system takes the lock from a process that dies.
+    """Hold the lock: in this context only this process writes there. The system frees the lock of a process that dies.
 
-    Of the processes of one launch the main one holds the lock, and others hold none.
+    Of the processes of one launch only the main one takes the lock.
 
     Args:
-        place: a folder that is there, or a file that need not be.
+        place: an existing folder, or a file that need not exist.
         who: the other writer, for the message: "another run".
         way_out: for the message.
         error: to raise.
 
     Raises:
-        error: where another process holds the lock, naming it.
+        error: if another process holds the lock, naming it.
     """
     if processes.rank() != 0:
         yield
@@ -59,7 +59,7 @@ def writing(place: Path, who: str, way_out: str, error: type[UserError] = Busy) 
             raise error(f"{place} cannot be written: {reason(failed, path)}; {way_out}") from None
         if locked:
             held.callback(lock.release)
-            held.callback(path.unlink, missing_ok=True)  # before it is given back: later it may be another's
+            held.callback(path.unlink, missing_ok=True)  # before it is released: later it may be another's
         yield
 
 
@@ -69,7 +69,7 @@ def _locked(lock: FileLock, path: Path, place: Path) -> bool:
     except OSError as failed:
         if isinstance(failed, Timeout) or failed.errno not in WITHOUT:
             raise
-        print(f"{place}: the file system has no locks; start no second command on it", file=sys.stderr)
+        print(f"{place}: the file system does not support locks; do not start a second command on it", file=sys.stderr)
         return False
     if not isinstance(lock, SoftFileLock):
         path.write_text(f"{os.getpid()}\n{platform.node()}\n", encoding="utf-8")
@@ -77,7 +77,7 @@ def _locked(lock: FileLock, path: Path, place: Path) -> bool:
 
 
 def holder(place: Path) -> str | None:
-    """Words for the process that writes there; None if there is none."""
+    """Description of the process that writes there; None if there is none."""
     path = lock_path(place)
     if not path.exists():
         return None
@@ -94,7 +94,7 @@ def holder(place: Path) -> str | None:
 
 
 def _take(lock: FileLock, path: Path) -> None:
-    """At once; of a process of this machine that is gone, whose children still hold it, after some time."""
+    """Take the lock at once, or after some time if its holder has died and only its children still hold it."""
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -104,7 +104,7 @@ def _take(lock: FileLock, path: Path) -> None:
 
 
 def _owner(path: Path) -> tuple[int, str] | None:
-    """Process id and host, where the lock says it."""
+    """Process id and host, if recorded in the lock."""
     try:
         process, host, *_ = path.read_text(encoding="utf-8").split("\n")
         return int(process), host

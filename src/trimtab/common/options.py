@@ -1,4 +1,4 @@
-"""The base of settings that have a name on the command line."""
+"""Base class of options with names on the command line."""
 
 from pydantic import BaseModel, ConfigDict
 

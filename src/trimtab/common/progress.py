@@ -1,4 +1,4 @@
-"""Progress with rates and time left."""
+"""Progress bars with rates and time left."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def bar(console: Console) -> Progress:
-    """A bar whose tasks have a `note`; nothing is drawn where there is no terminal."""
+    """A bar whose tasks have a `note`; nothing is drawn without a terminal."""
     columns = (
         TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(),
@@ -27,7 +27,7 @@ def bar(console: Console) -> Progress:
 
 
 def advance(progress: Progress, task: Any, number: int) -> None:
-    """Move a bar; where there is no terminal to draw it on, a line says how far the work is."""
+    """Advance a bar; without a terminal, print a line instead."""
     progress.update(task, advance=number)
     console = progress.console
     if not console.is_terminal:
@@ -38,14 +38,14 @@ def advance(progress: Progress, task: Any, number: int) -> None:
 
 
 def left(seconds: float) -> str:
-    """Time left, for a line."""
+    """Time left, in words."""
     return f"left {int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 def watched(
     batches: Iterable[T], name: str, total: int, unit: str, size: Callable[[T], int], console: Console
 ) -> Iterator[T]:
-    """The batches, with progress, rate and time left: a bar on a terminal, ten lines elsewhere.
+    """Yield the batches and show progress, rate and time left: a bar on a terminal, ten lines elsewhere.
 
     Args:
         name: of the work.
@@ -69,5 +69,5 @@ def watched(
 
 
 def num_tokens(batch: Mapping[str, Any]) -> int:
-    """Of a padded batch, without its padding."""
+    """Number of tokens in a padded batch, without padding."""
     return int(batch["attention_mask"].sum())

@@ -1,4 +1,4 @@
-"""The settings of a command: one class, which flags, KEY=VALUE words and a YAML file fill through one parser."""
+"""The settings of a command: one class, filled by flags, KEY=VALUE words and a YAML file through one parser."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -21,18 +21,18 @@ CONFIG = "config"
 
 
 class SettingsError(UserError):
-    """A setting that is unknown, missing, given twice or of another kind; or settings that exclude each other."""
+    """A setting that is unknown, missing, given twice or of the wrong type; or settings that exclude each other."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """How the value of a setting is called in the help: Annotated[int, Shown("N")]."""
+    """Placeholder for a setting's value in the help: Annotated[int, Shown("N")]."""
 
     metavar: str
 
 
 class CommandSettings(Options):
-    """What a command is asked for. The text under a field is its help, its name is the flag and the key.
+    """Base class of a command's settings. The docstring of a field is its help, its name is the flag and the key.
 
     Words without `=` fill the fields `positional`, of which the last may be a list. KEY=VALUE sets a field, and
     OWNER.KEY=VALUE a setting of a strategy or suite, kept as `options[OWNER][KEY]`.
@@ -40,15 +40,15 @@ class CommandSettings(Options):
 
     positional: ClassVar[tuple[str, ...]] = ()
     rest: ClassVar[str | None] = None
-    """the field that keeps all KEY=VALUE as they are: those of a recipe"""
+    """field for unparsed KEY=VALUE words: overrides of a recipe"""
     owner: ClassVar[str | None] = None
-    """whose settings KEY=VALUE without an owner are where the command has none of that name"""
+    """owner of KEY=VALUE without an owner, if the command itself has no such setting"""
     words: ClassVar[str] = ""
-    """of the command line, for its usage"""
+    """positional words, for the usage line"""
     complete: ClassVar[Callable[[str], list[str]] | None] = None
-    """what a shell completes of its words"""
+    """shell completion of the positional words"""
     alone: ClassVar[bool] = True
-    """several processes of one launch would write the same files"""
+    """refuse several processes, which would write the same files"""
 
     def __init__(self, said: Mapping[str, str] | None = None, /, **given: Any) -> None:
         """`said`: field -> how a command line gave it."""
@@ -59,25 +59,25 @@ class CommandSettings(Options):
 
     @classmethod
     def rivals(cls, key: str, given: Mapping[str, Any], plain: Sequence[str]) -> Sequence[str]:
-        """OWNER.KEY that a word KEY=VALUE may mean; `given` and `plain` are the flags and the words without `=`."""
+        """OWNER.KEY that a word KEY=VALUE may also mean; `given` and `plain` are flags and words without `=`."""
         return ()
 
     def owned(self) -> Mapping[str, Sequence[str]]:
-        """Owner -> its keys, of those whose settings may be given here."""
+        """Owner -> its keys, for owners whose settings are allowed here."""
         return {}
 
     def check_owned(self) -> Self:
-        """Hold the settings of strategies and suites against whose they may be.
+        """Check that settings of strategies and suites belong to selected ones.
 
         Raises:
-            SettingsError: naming one of another owner.
+            SettingsError: naming a setting of an owner that is not selected.
         """
         known = self.owned()
         for owner, keys in getattr(self, "options", {}).items():
             if owner not in known and keys:
                 key = f"{owner}.{next(iter(keys))}"
                 there = ", ".join(known) or "none"
-                raise SettingsError(f"{key} is a setting of {owner}, which is not asked for: {there} is")
+                raise SettingsError(f"{key} is a setting of {owner}, which is not selected: {there} is")
         return self
 
 
@@ -85,12 +85,12 @@ def parse(kind: type[CommandSettings], flags: Mapping[str, Any], words: Sequence
     """Settings from a command line.
 
     Args:
-        flags: field -> text, True, or a list of texts; None where it was not given. `config` is a YAML file, which
-            flags and words go over.
-        words: what stands beside the flags.
+        flags: field -> text, True, or a list of texts; None if not given. `config` is a YAML file, which flags
+            and words override.
+        words: the words besides the flags.
 
     Raises:
-        SettingsError: for a setting that is unknown, missing, given twice, or could mean two keys.
+        SettingsError: for a setting that is unknown, missing, given twice, or ambiguous.
     """
     found = _from_file(kind, flags.get(CONFIG))
     said: dict[str, str] = {}
@@ -123,7 +123,7 @@ def _said_of(error: ValidationError, kind: type[CommandSettings], said: Mapping[
     """The first of pydantic's errors as one line; `said`: field -> how the user wrote it."""
     first = min(error.errors(), key=lambda e: (e["type"] != "extra_forbidden", e["type"] != "missing"))
     raised = first.get("ctx", {}).get("error")
-    if isinstance(raised, UserError):  # a validator of ours says it all
+    if isinstance(raised, UserError):  # from our own validator: the message is complete
         return raised
     key = str(first["loc"][0]) if first["loc"] else "settings"
     if first["type"] == "extra_forbidden":
@@ -143,7 +143,7 @@ def _from_file(kind: type[CommandSettings], path: str | None) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f" line {mark.line + 1}" if mark else ""
-        raise SettingsError(f"{path}:{at} is no YAML: {getattr(error, 'problem', None) or error}") from error
+        raise SettingsError(f"{path}:{at} is not valid YAML: {getattr(error, 'problem', None) or error}") from error
     if not isinstance(tree, dict):
         raise SettingsError(f"{path} holds a {type(tree).__name__}, expected keys and values")
     found: dict[str, Any] = {}
@@ -164,17 +164,17 @@ def _set(
     value: Any,
     rivals: Sequence[str] = (),
 ) -> None:
-    """One KEY=VALUE, which may mean `rivals` as well.
+    """Set one KEY=VALUE, which may also mean one of `rivals`.
 
     Raises:
-        SettingsError: where the key is unknown, given twice, or could mean two.
+        SettingsError: if the key is unknown, given twice, or ambiguous.
     """
     owner, dot, inner = key.strip().rpartition(".")
     name = inner.replace("-", "_")
     known = name in kind.model_fields and name not in (kind.rest, "options")
     meant = [*([flag(name)] if known else []), *rivals]
     if len(meant) > 1:
-        raise SettingsError(f"{inner} could mean {' or '.join(meant)}; write one of them")
+        raise SettingsError(f"{inner} could mean {' or '.join(meant)}; write one of them in full")
     if rivals and kind.owner is None:
         raise SettingsError(f"unknown setting {key!r}; did you mean {rivals[0]!r}?")
     if not dot and not known and kind.owner is not None:
@@ -199,14 +199,14 @@ def _unknown(kind: type[CommandSettings], key: str) -> str:
 
 
 def _value(kind: type[CommandSettings], key: str, word: str, value: str) -> Any:
-    """As YAML; a text where the field is one, so that a model may be called 123."""
+    """Parse as YAML; unless the field is a text, so that a model may be called 123."""
     field = kind.model_fields.get(key.strip().replace("-", "_"))
     is_text = field is not None and field.annotation in (str, str | None)
     return value if is_text and value != "null" else parse_value(word, value)
 
 
 def _place(kind: type[CommandSettings], found: dict[str, Any], plain: Sequence[str]) -> None:
-    """Words without `=` become the fields `positional`."""
+    """Assign words without `=` to the fields `positional`."""
     left = list(plain)
     for name in kind.positional:
         if _is_list(kind, name):
@@ -215,7 +215,7 @@ def _place(kind: type[CommandSettings], found: dict[str, Any], plain: Sequence[s
         elif left:
             found[name] = left.pop(0)
     if left:
-        raise SettingsError(f"{left[0]!r} is not a setting; write KEY=VALUE, or see the usage by --help")
+        raise SettingsError(f"{left[0]!r} is not a setting; write KEY=VALUE, or see --help")
 
 
 def _is_list(kind: type[CommandSettings], name: str) -> bool:
@@ -227,7 +227,7 @@ def _is_list(kind: type[CommandSettings], name: str) -> bool:
 
 
 def command(name: str, kind: type[CommandSettings], run: Callable[[Any], Any]) -> Callable[..., Any]:
-    """A function that typer makes a command of: its options are the fields of the settings."""
+    """A function that typer turns into a command: its options are the fields of the settings."""
 
     def call(**given: Any) -> Any:
         if kind.alone:
@@ -240,11 +240,11 @@ def command(name: str, kind: type[CommandSettings], run: Callable[[Any], Any]) -
         shown = typer.Argument(metavar=kind.words, help=_meaning(kind), autocompletion=kind.complete)
         marks["words"] = Annotated[list[str] | None, shown]
     own = inspect.get_annotations(kind)
-    for field in sorted(kind.model_fields, key=lambda field: field not in own):  # what commands share comes last
+    for field in sorted(kind.model_fields, key=lambda field: field not in own):  # shared settings come last
         if field not in (*kind.positional, kind.rest, "options"):
             marks[field] = _option(kind, field)
     if kind.rest is None and kind.alone:
-        text = "A YAML file of settings; flags and KEY=VALUE go over it."
+        text = "YAML file of settings; flags and KEY=VALUE override it."
         marks[CONFIG] = Annotated[str | None, typer.Option(metavar="FILE.yaml", help=text)]
     keyword = inspect.Parameter.KEYWORD_ONLY
     call.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -256,7 +256,7 @@ def command(name: str, kind: type[CommandSettings], run: Callable[[Any], Any]) -
 
 
 def _meaning(kind: type[CommandSettings]) -> str | None:
-    """What the words beside the flags are."""
+    """Help of the positional words."""
     texts = (kind.model_fields[name].description for name in (*kind.positional, *filter(None, (kind.rest,))))
     return " ".join(" ".join(text.split()) for text in texts if text) or None
 

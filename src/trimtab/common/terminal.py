@@ -1,5 +1,5 @@
-"""What reaches a terminal: users' paths, names and rows as they are. rich would read [brackets] as markup, and :words:
-between colons as emojis."""
+"""Print users' paths, names and rows verbatim: rich would read [brackets] as markup, and :words: between colons as
+emojis."""
 
 import os
 import sys
@@ -14,31 +14,31 @@ from trimtab.common.errors import OutputClosed
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:
-    """One text, in one piece: a path that is broken over lines cannot be copied."""
+    """Print a text without wrapping: a path broken over lines cannot be copied."""
     console.print(Text(text), style=style, soft_wrap=True, highlight=False)
 
 
 def table_of(*columns: str, title: str | None = None, **how: Any) -> Table:
-    """A table with such headings."""
+    """A table with these headings."""
     headings = [Column(header=Text(column)) for column in columns]
     return Table(*headings, title=None if title is None else Text(title, style="table.title"), **how)
 
 
 def cells(values: Iterable[Any]) -> list[Text]:
-    """Of a row of a table."""
+    """The cells of a table row, verbatim."""
     return [value if isinstance(value, Text) else Text(str(value)) for value in values]
 
 
 def _closed(self: Any) -> None:
-    """What rich calls then; where it is to end at once, such as at `| head`, rich says nothing."""
+    """Called by rich on a broken pipe, such as by `| head`; rich itself would exit silently."""
     self.quiet = True
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise OutputClosed
 
 
 def quiet() -> None:
-    """Of a long command: other libraries' warnings and bars say nothing about the user's work, and work whose output
-    nobody reads any more says how it goes on."""
+    """Silence other libraries' warnings and bars in a long command, and report a closed output pipe with how to
+    resume."""
     import logging
     import warnings
 

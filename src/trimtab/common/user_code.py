@@ -1,4 +1,4 @@
-"""Code besides trimtab's and that of installed packages: what a run's numbers depend on and no recipe holds."""
+"""The user's own code, outside trimtab and installed packages: a run's numbers depend on it too."""
 
 import ast
 import importlib
@@ -17,33 +17,33 @@ from trimtab.common.errors import UserError, looked_in
 _LIBRARIES = (sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 _INSTALLED = tuple(Path(one) for one in (*_LIBRARIES, Path(__file__).parents[1]))
 _PACKAGES = {"site-packages", "dist-packages"}
-"""folders of packages, also of the user's own and of Debian's, which sysconfig does not name"""
+"""package folders, including the user's and Debian's, which sysconfig does not name"""
 
 
 def installed(file: str | Path) -> bool:
-    """Whether a file, or a folder, is of a kind that a user has not written."""
+    """Whether a file or folder belongs to an installed package."""
     path = Path(file)
     return not _PACKAGES.isdisjoint(path.parts) or any(path.is_relative_to(one) for one in _INSTALLED)
 
 
 def load(place: str, what: str, name: str, form: str, mistake: type[UserError]) -> ModuleType:
-    """The module of FILE.py, or of package.module, run anew where it is a file.
+    """Import FILE.py or package.module; a file is executed again.
 
-    It may import what lies beside it, as Python lets a script; what is installed goes first.
+    It may import its neighbours, like a script; installed packages take precedence.
 
     Args:
         what, name: for messages: "reward", "own.py:worth".
-        form: for messages, how such a thing is written: "FILE.py:FUNCTION".
+        form: for messages, the form of such a name: "FILE.py:FUNCTION".
 
     Raises:
-        mistake: if it is not there, or cannot be imported.
+        mistake: if it does not exist, or cannot be imported.
     """
     path = Path(place).expanduser()
     beside = str((path.parent if place.endswith(".py") else Path()).resolve())
     if beside not in sys.path:
         sys.path.append(beside)
     if place.endswith(".py") and not path.is_file():
-        raise mistake(f"there is no file {path}{looked_in(path)}; a {what} of your own is {form}")
+        raise mistake(f"there is no file {path}{looked_in(path)}; write your own {what} as {form}")
     try:
         return _run(path, what) if place.endswith(".py") else importlib.import_module(place)
     except Exception as error:
@@ -61,7 +61,7 @@ def _run(path: Path, what: str) -> ModuleType:
 
 
 def raised(error: Exception) -> str:
-    """An exception in one line, with the last line of a file outside of installed packages that it came through."""
+    """An exception in one line, with the last line of the user's code that it came through."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__)[1:] if not frame.filename.startswith("<")]
     own = [frame for frame in frames if not installed(frame.filename)]
     said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
@@ -71,10 +71,9 @@ def raised(error: Exception) -> str:
 
 
 def files(modules: Iterable[ModuleType | None]) -> list[Path]:
-    """The files of these modules, and of what they import from outside of installed packages, sorted.
+    """The files of these modules and of their imports outside installed packages, sorted.
 
-    What they import is found in their text, also where it is imported inside a function; what they read otherwise is
-    not.
+    Imports are found in the source, including those inside functions; other files that they read are not.
     """
     found: set[Path] = set()
     waiting = [Path(name) for one in modules if (name := getattr(one, "__file__", None))]
@@ -92,26 +91,26 @@ def described(paths: Iterable[Path]) -> str:
 
 
 def changes(before: str, now: str) -> str:
-    """What differs between two of `described`, in words."""
+    """The differences between two results of `described`, in words."""
     one, other = (dict(part.rsplit(" ", 1) for part in text.split(", ") if " " in part) for text in (before, now))
     said = [f"{name} was edited" for name in one if name in other and one[name] != other[name]]
-    said += [f"{name} is used no more" for name in one.keys() - other.keys()]
+    said += [f"{name} is no longer used" for name in one.keys() - other.keys()]
     said += [f"{name} is new" for name in other.keys() - one.keys()]
     return ", ".join(sorted(said)) or f"was {before} and is {now}"
 
 
 def of_models(models: Iterable[Any]) -> list[Path]:
-    """The files of models whose classes came with them (trust_remote_code)."""
+    """The code files shipped with models (trust_remote_code)."""
     remote = {type(part).__module__ for model in models for part in (model, getattr(model, "config", None))}
     named = [sys.modules.get(name) for name in remote if name.startswith("transformers_modules.")]
     return [path for one in named if one is not None for path in Path(str(one.__file__)).parent.glob("*.py")]
 
 
 def _imported(path: Path) -> Iterator[Path]:
-    """Files of the modules that a file imports, as far as they are found without running anything."""
+    """Files of the modules that a file imports, as far as they can be found without running anything."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, UnicodeDecodeError):  # it was imported, so that it is no text of Python
+    except (SyntaxError, UnicodeDecodeError):  # imported, but not Python source
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""Where a long command writes: made or resumed, by one process at a time, whole or not at all."""
+"""Where a long command writes: created or resumed, by one process at a time, atomically."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,25 +13,25 @@ from trimtab.common.locks import writing
 
 SIGNATURE, RECIPE, META = "signature.txt", "recipe.yaml", ".meta.json"
 LOOSE = frozenset({"trimtab", "versions", "hardware", "python"})
-"""lines of a signature that may differ when work is resumed"""
+"""signature lines that may differ when work is resumed"""
 
 
 class WorkdirError(UserError):
-    """A place that cannot be used for this work: it holds other work, is taken, or cannot be written."""
+    """A place that cannot be used: it holds other work, is locked, or is not writable."""
 
 
 class Workdir:
-    """A folder that one command writes, or a file with what stands beside it under the same stem.
+    """A folder that a command writes, or a file with companions of the same stem.
 
     Args:
         place: the folder, or the file.
-        command: whose it is, as users call it: "collect".
-        names: files that the command makes in the folder; of a file's, endings that replace its own: ".meta.json".
+        command: name of the command: "collect".
+        names: files that the command writes in the folder; for a file, suffixes of its companions: ".meta.json".
         is_file: whether the place is a file.
-        option: how another place is chosen.
-        force: what the command made there before is replaced.
-        error: to raise where the place cannot be used.
-        parts: endings of files beside a file that hold what was done so far, until the whole is written.
+        option: how to choose another place.
+        force: replace earlier results of the command.
+        error: raised if the place cannot be used.
+        parts: suffixes of companions of a file that hold partial results until the whole is written.
     """
 
     def __init__(
@@ -58,15 +58,15 @@ class Workdir:
         return self.place.with_suffix(name) if self.is_file else self.place / name
 
     def check(self) -> None:
-        """Look whether the work can go there, before anything heavy is loaded; nothing is left behind.
+        """Check that the place can be used, before anything heavy is loaded; leaves nothing behind.
 
         Raises:
-            WorkdirError: for a place that cannot be written, holds another command's work, or a file that is there.
+            WorkdirError: for a place that is not writable or holds another command's work, or an existing file.
         """
         if processes.rank() != 0:
             return
         if (other := self._owner()) not in (None, self.command):
-            raise self.error(f"{self.place} holds what `trimtab {other}` wrote; {self.elsewhere}")
+            raise self.error(f"{self.place} holds results of `trimtab {other}`; {self.elsewhere}")
         if self.is_file:
             there = next((one for one in (self.place, *map(self.path, self.names)) if one.exists()), None)
             if there is not None and not self.force:
@@ -76,7 +76,7 @@ class Workdir:
         check_writable(self.place, self.error, self.elsewhere)
 
     def _owner(self) -> str | None:
-        """The command whose work lies there; None where that cannot be told."""
+        """The command whose results are there; None if unknown."""
         if not self.is_file:
             return command_of(self.place)
         try:
@@ -87,52 +87,52 @@ class Workdir:
 
     @contextmanager
     def open(self, kept: Callable[[str], str] | None = None) -> Iterator["Workdir"]:
-        """Within, this process alone writes there. What was begun and kept nothing is taken away on an error.
+        """Lock the place for this context. On an error, work that has kept nothing is removed.
 
         Args:
-            kept: what is to be done first, if anything -> words for that, what is kept, and how it goes on; of the
-                lines that were opened if not given.
+            kept: what to do first, if anything -> words for that, what is kept, and how to resume; about the opened
+                records by default.
 
         Raises:
-            error: (see above) where another process writes.
-            FailedOutside: where a disk, the machine or a library fails, with what is kept. A mistake of the code stays
-                what it is, with a note of that.
+            error: (see above) if another process writes there.
+            FailedOutside: if a disk, the machine or a library fails, with what is kept. A bug is raised as it is, with
+                a note of that.
             Interrupted: after a Ctrl-C, with what is kept.
         """
         kept = kept or self._kept
         lock = writing(self.place, "another process", f"wait for it, or {self.elsewhere}", self.error)
         with made(self.place.parent if self.is_file else self.place), lock:
             try:
-                self.check()  # another process may have written there since
+                self.check()  # another process may have written there meanwhile
                 self.fresh = processes.rank() == 0 and not any(map(Path.exists, self._made()))
                 yield self
             except KeyboardInterrupt:
                 self._tidy()
                 raise Interrupted(f"stopped; {kept('')}") from None
-            except (UserError, Interrupted, Unanswered, OutputClosed, BrokenPipeError):  # say themselves what is wrong
+            except (UserError, Interrupted, Unanswered, OutputClosed, BrokenPipeError):  # their messages are complete
                 self._tidy()
                 raise
             except Exception as failed:
                 self._tidy()
-                said = reason(failed, self.place) if isinstance(failed, OSError) else failures.said(failed)
-                if said is None:
-                    failed.add_note(f"{self.place}: {kept('have that mended')}")
+                what = reason(failed, self.place) if isinstance(failed, OSError) else failures.said(failed)
+                if what is None:
+                    failed.add_note(f"{self.place}: {kept('have that fixed')}")
                     raise
-                said, room, _ = said.partition("; make room")
-                first = "make room" if room or failures.is_full(failed) else "mend that"
-                raise FailedOutside(f"{self.place}: {said}; {kept(first)}") from failed
+                what, room, _ = what.partition("; make room")
+                first = "make room" if room or failures.is_full(failed) else "fix that"
+                raise FailedOutside(f"{self.place}: {what}; {kept(first)}") from failed
             except BaseException:
                 self._tidy()
                 raise
 
     def _kept(self, first: str) -> str:
         found = [f"{len(one)} {one.what} are in {one.path}" for one in self.lines if len(one)]
-        nothing = f"nothing of {self.place} is kept: give the same command again"
-        said = f"{', '.join(found)}: the same command goes on" if found else nothing
-        return f"{first} first; {said}" if first else said
+        nothing = f"nothing of {self.place} is kept: run the same command again"
+        kept = f"{', '.join(found)}: run the same command again to continue" if found else nothing
+        return f"{first} first; {kept}" if first else kept
 
     def _tidy(self) -> None:
-        """Of work that was begun now and has kept nothing, nothing stays."""
+        """Remove the files of work that was started now and has kept nothing."""
         if any(len(one) for one in self.lines) or (self.place / RECIPE).exists():
             return
         for one in self.lines:
@@ -144,7 +144,7 @@ class Workdir:
         return [self.signature, *map(self.path, self.parts if self.is_file else self.names)]
 
     def _clear(self) -> None:
-        """Take away what the command made in the folder, or beside the file; of folders, those that are empty."""
+        """Remove what the command made in the folder, or next to the file; of subfolders only empty ones."""
         for path in self._made():
             if not path.is_dir():
                 path.unlink(missing_ok=True)
@@ -152,32 +152,31 @@ class Workdir:
                 path.rmdir()
 
     def sign(self, signature: Mapping[str, str], loose: Collection[str] = ()) -> None:
-        """Say what the work depends on; a folder holds the work of one signature.
+        """Record the signature of the work; a folder holds the work of one signature.
 
         Args:
-            signature: line by line.
+            signature: its lines.
             loose: lines that may differ when the work is resumed, besides `LOOSE`.
 
         Raises:
-            WorkdirError: with the first line that differs, or where the folder holds files of the command and no
-                signature.
+            WorkdirError: with the first line that differs, or if the folder has files of the command but no signature.
         """
         before = _read_lines(self.signature)
         if self.force and not (self.is_file and before and not differences(before, signature, loose)):
             self._clear()  # parts of a file that replaces another are gone on with where they are of the same work
             before = None
         if before is None and (there := next((path for path in self._made() if path.exists()), None)):
-            raise self.error(f"{self.place} holds {there.name} and no {self.signature.name}; {self.way_out}")
+            raise self.error(f"{self.place} holds {there.name} but no {self.signature.name}; {self.way_out}")
         if before is not None:
             for key, was, now in differences(before, signature, loose):
                 raise self.error(
-                    f"{self.place} holds other work of `trimtab {self.command}`: its {key} is {was}, and now {now}; "
-                    f"{self.way_out}"
+                    f"{self.place} holds other results of `trimtab {self.command}`: its {key} was {was} "
+                    f"and is now {now}; {self.way_out}"
                 )
         _write_lines(self.signature, self.command, signature)
 
     def write(self, name: str, text: str | Iterable[str]) -> Path:
-        """A file of the folder, whole or not at all."""
+        """Write a file of the folder atomically."""
         return write_atomic(self.path(name), text)
 
     def write_rows(self, rows: Iterable[Mapping[str, Any]], meta: Mapping[str, Any], name: str = "") -> Path:
@@ -198,10 +197,10 @@ class Workdir:
         return beside
 
     def records(self, name: str, *keys: str, what: str = "lines") -> JsonLines:
-        """A file of JSON lines, as it was left, to append to.
+        """Open a file of JSON lines to append to.
 
         Raises:
-            WorkdirError: where a line is no row with these keys.
+            WorkdirError: if a line is not a row with these keys.
         """
         found = JsonLines(self.path(name), *keys, what=what, error=self.error)
         self.lines.append(found)
@@ -209,7 +208,7 @@ class Workdir:
 
 
 def read_signature(folder: Path) -> dict[str, str] | None:
-    """The lines of a folder's signature; None where it has none."""
+    """The lines of a folder's signature; None if it has none."""
     return _read_lines(folder / SIGNATURE)
 
 
@@ -223,7 +222,7 @@ def _read_lines(path: Path) -> dict[str, str] | None:
 def differences(
     before: Mapping[str, str], signature: Mapping[str, Any], loose: Collection[str] = ()
 ) -> list[tuple[str, str | None, str | None]]:
-    """Lines in which a stored signature is another: key, value there and value now, None where there is no such line.
+    """Lines in which a stored signature differs: key, stored value and current value, None for a missing line.
 
     Args:
         loose: lines that may differ, besides `LOOSE`.
@@ -247,7 +246,7 @@ def _line(value: Any) -> str:
 
 
 def command_of(folder: Path) -> str | None:
-    """The command whose work a folder holds; None where that cannot be told."""
+    """The command whose results a folder holds; None if unknown."""
     if (folder / RECIPE).is_file():
         return "train"
     return (read_signature(folder) or {}).get("command")

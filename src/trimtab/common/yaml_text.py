@@ -1,4 +1,4 @@
-"""YAML as recipes are written: 3e-4 is a number, and a key that occurs twice is a mistake."""
+"""YAML as recipes use it: 3e-4 is a number, and a duplicate key is an error."""
 
 import re
 from typing import Any
@@ -9,15 +9,15 @@ from trimtab.common.errors import UserError
 
 
 class YamlError(UserError):
-    """A word of a command line whose value cannot be read."""
+    """A KEY=VALUE word whose value cannot be parsed."""
 
 
 class Loader(yaml.SafeLoader):
-    """YAML in which 3e-4 is a number, as everybody expects; PyYAML alone wants 3.0e-4."""
+    """YAML in which 3e-4 is a number; plain PyYAML requires 3.0e-4."""
 
 
 def _unique(loader: Any, node: Any) -> dict:
-    """A mapping whose keys occur once: YAML's readers take the last of two in silence."""
+    """A mapping without duplicate keys, of which YAML readers silently take the last."""
     seen = set()
     for key, _ in node.value:
         if key.value in seen:
@@ -33,7 +33,7 @@ Loader.add_implicit_resolver(
 
 
 def parse_value(word: str, value: str) -> Any:
-    """The value of a word KEY=VALUE of a command line, as a recipe would read it.
+    """Parse the value of a KEY=VALUE word as in a recipe.
 
     Raises:
         YamlError: naming the word.
@@ -41,4 +41,4 @@ def parse_value(word: str, value: str) -> Any:
     try:
         return yaml.load(value, Loader)
     except yaml.YAMLError as error:
-        raise YamlError(f"{word!r}: the value is no YAML") from error
+        raise YamlError(f"{word!r}: the value is not valid YAML") from error

@@ -132,7 +132,7 @@ def _own(source: str) -> list[Row]:
         key, _, value = part.partition("=")
         if key not in taken or (value not in taken[key] if taken[key] else not value.isdecimal()):
             written = [f"{key}={'|'.join(words) or 'NUMBER'}" for key, words in taken.items()]
-            raise DataError(f"{source}: {part!r} is no option; {name} takes {' and '.join(written) or 'none'}")
+            raise DataError(f"{source}: {part!r} is not an option; {name} takes {' and '.join(written) or 'none'}")
         options[key] = value if taken[key] else int(value)
     try:
         return list(known[name](split or "train", **options))

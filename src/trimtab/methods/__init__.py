@@ -62,7 +62,7 @@ def check_name(name: str) -> None:
             f"{name} has the name of a method that ships with trimtab; rename the file, or set method: {title(name)}"
         )
     elif name.endswith(".py") and not Path(name).expanduser().is_file():
-        raise UnknownMethod(f"there is no file {name}{looked_in(name)}; a method of your own is {FORM}")
+        raise UnknownMethod(f"there is no file {name}{looked_in(name)}; write your own method as {FORM}")
 
 
 def module(name: str) -> ModuleType:

@@ -109,7 +109,7 @@ def _safetensors(path: Path, names: set[str]) -> Iterator[str]:
             if length <= 100_000_000:  # more no header may have: it is none
                 yield f"{cut}, and its header alone has {length + 8:,}); copy it anew"
             else:
-                yield f"{path.name} is no safetensors file; copy it anew"
+                yield f"{path.name} is not a safetensors file; copy it again"
             return
         file.seek(8)
         try:
@@ -117,7 +117,7 @@ def _safetensors(path: Path, names: set[str]) -> Iterator[str]:
             header.pop("__metadata__", None)
             ends = [entry["data_offsets"][1] for entry in header.values()]
         except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-            yield f"{path.name} is no safetensors file; copy it anew"
+            yield f"{path.name} is not a safetensors file; copy it again"
             return
     if size < 8 + length + max(ends, default=0):
         yield f"{cut} of {8 + length + max(ends):,}); copy it anew"
@@ -168,7 +168,7 @@ def _text(path: Path) -> Iterator[str]:
         except UnicodeDecodeError as error:
             yield f"{path.name} is not UTF-8 text (at byte {error.start}); copy it anew"
         except json.JSONDecodeError as error:
-            yield f"{path.name} is no JSON: {error.msg} at line {error.lineno}; copy it anew"
+            yield f"{path.name} is not valid JSON: {error.msg} at line {error.lineno}; copy it again"
 
 
 def _pointer(path: Path) -> str:

@@ -68,7 +68,7 @@ def place_of(name: str) -> Place:
             if link.is_symlink() and not link.exists():
                 raise ModelNotFound(f"the model folder {name} could not be loaded: {nowhere(link)}")
         if not (path / "config.json").is_file() and not (path / ADAPTER).is_file():
-            raise ModelNotFound(f"the folder {name} holds no config.json, so it is no Hugging Face model")
+            raise ModelNotFound(f"the folder {name} holds no config.json, so it is not a Hugging Face model")
         return Place(str(path))
     repository, sign, revision = name.partition("@")
     if name.startswith((".", "/", "~")) or repository.count("/") > 1:
@@ -90,7 +90,7 @@ def not_given(name: str, reason: str) -> ModelNotFound:
     """For a name that is none of a model."""
     meant = nearest(name, BUILTIN, "")
     return ModelNotFound(
-        f"could not load the model {name!r}: it is no builtin ({', '.join(BUILTIN)}), no local folder"
+        f"could not load the model {name!r}: it is not a builtin model ({', '.join(BUILTIN)}), not a local folder"
         f"{looked_in(name)}, and the hub did not give it ({reason}){meant and '; ' + meant}"
     )
 
@@ -146,7 +146,7 @@ def adapter_at(place: Place, name: str) -> Adapter | None:
         if isinstance(name, OnModel):
             return Adapter(place, name.base, settings)
     except (ValueError, AttributeError) as error:
-        raise ModelNotFound(f"{name}: {ADAPTER} is no JSON with settings of an adapter ({error})") from error
+        raise ModelNotFound(f"{name}: {ADAPTER} is not valid JSON with settings of an adapter ({error})") from error
     if base is None and (folder.parent / "model" / "config.json").is_file():  # as a run leaves it
         raise ModelNotFound(
             f"the adapter {name} belongs on a model that its run made by keeping layers or adding rows or a layer, and "

@@ -1,4 +1,4 @@
-"""The page of a search for contamination: three scores of each model, and the gaps between them."""
+"""The page of `trimtab contamination`: three scores for each model, and the gaps between them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,39 +13,39 @@ from trimtab.report.html import template
 from trimtab.rewriting.contamination import SETS, Triangle
 
 MEANINGS = {
-    "original": "Share of the original items that is right; an answer that was not understood counts 0.",
-    "clean": "The same items in other words.",
-    "control": "Items of the same kind that are said to be fresh.",
-    "original - clean": "The gap that memory of the words leaves, and what other words do to any model. Drawn jointly.",
-    "original - control": "The gap between seen and fresh items. The two sets may also differ in how hard they are.",
-    "less the baseline's": "The first gap less that of the baseline: what other words do to any model is gone.",
+    "original": "Accuracy on the original items; an answer that cannot be parsed counts 0.",
+    "clean": "The same items, paraphrased.",
+    "control": "Items of the same kind that are supposed to be fresh.",
+    "original - clean": "The gap of memorised wording, plus what paraphrasing does to any model. Bootstrapped jointly.",
+    "original - control": "The gap between seen and fresh items. The two sets may also differ in difficulty.",
+    "minus the baseline's": "The first gap minus that of the baseline: removes what paraphrasing does to any model.",
     "recovery": (
-        "How much of what the model is above the baseline (or above its own control items) the other words took away: "
-        "1 is all of it, above 1 the clean items are harder."
+        "How much of the model's lead over the baseline (or over its own control items) paraphrasing removes: 1 is all "
+        "of it; above 1 the clean items are harder."
     ),
 }
 
 
 def gaps(one: Triangle) -> list[str]:
-    """Of one model: original - clean, original - control, with a baseline the first less the baseline's, recovery."""
+    """Of one model: original - clean, original - control, with a baseline the first minus the baseline's, recovery."""
     shift = [one.shift.shown()] if one.shift is not None else []
     return [one.gap.shown(), one.excess.shown(), *shift, "-" if one.recovery is None else f"{one.recovery:.2f}"]
 
 
 def cautions(facts: Mapping[str, Any]) -> list[str]:
-    """What a reader must know before the numbers."""
+    """Caveats to read before the numbers."""
     lines, items = [], facts["items"]
     if min(items.values()) < 100:
-        lines.append(f"Few items ({_listed(items)}): read the intervals.")
+        lines.append(f"Few items ({_listed(items)}): mind the intervals.")
     for model, errors in facts["errors"].items():
         if any(errors.values()):
             lines.append(
-                f"{model}: items ended in an error and count nowhere ({_listed(errors)}), so a gap may be of fewer "
-                "items than its scores; give the same command again to ask them."
+                f"{model}: items failed with an error and are excluded ({_listed(errors)}), so a gap may cover fewer "
+                "items than its scores; run the same command again to retry them."
             )
-    if facts["in the same words"]:
+    if facts["unchanged wording"]:
         lines.append(
-            f"Items with the same words in both sets: {facts['in the same words']}; they make every gap smaller."
+            f"Items with the same wording in both sets: {facts['unchanged wording']}; they make every gap smaller."
         )
     return lines
 
@@ -55,24 +55,24 @@ def _listed(numbers: Mapping[str, Any]) -> str:
 
 
 def findings(found: Sequence[Triangle], facts: Mapping[str, Any]) -> list[str]:
-    """A sentence on each model: is there a gap that is no chance?"""
+    """A sentence on each model: is there a significant gap?"""
     lines, random = [], facts["a random option"]
     for one in found:
         if random is not None and not one.scores["original"].low > random:
             lines.append(
-                f"{one.model} is not clearly above a random option ({random:.3f}) on the original items, so no "
-                "memory of them shows."
+                f"{one.model} is not clearly above a random option ({random:.3f}) on the original items, so "
+                "there is no sign that it has seen them."
             )
             continue
         gap, than = (one.gap, "") if one.shift is None else (one.shift, " more than the baseline")
         if gap.known and gap.low > 0:
             lines.append(
-                f"{one.model} loses {gap.shown()}{than} in other words: it seems to know those of the original."
+                f"{one.model} loses {gap.shown()}{than} on paraphrased items: it seems to know the original wording."
             )
         elif one.excess.known and one.excess.low > 0:
             lines.append(
-                f"{one.model} is better on the original than on fresh items, by {one.excess.shown()}, and loses "
-                "nothing in other words: they may be too near, or the fresh items harder."
+                f"{one.model} is better on the original than on fresh items, by {one.excess.shown()}, but loses "
+                "nothing by paraphrasing: paraphrases may be too close, or the fresh items harder."
             )
         else:
             lines.append(f"{one.model} has no gap whose interval is above 0.")
@@ -82,7 +82,7 @@ def findings(found: Sequence[Triangle], facts: Mapping[str, Any]) -> list[str]:
 def write(
     found: Sequence[Triangle], facts: Mapping[str, Any], links: Mapping[str, Mapping[str, str]], output: Path
 ) -> Path:
-    """One HTML file that needs no network; `links` are those of the evaluations, model -> set -> address."""
+    """Write one self-contained HTML file; `links` to the evaluations: model -> set -> address."""
     rows = [
         (
             one.model,

@@ -255,7 +255,7 @@ def _own(name: str) -> Reward:
         hint = nearest(attribute, known, f"its functions: {', '.join(known) or 'none'}")
         raise RewardError(f"reward {name}: {place} has no {attribute!r}; {hint}")
     if not callable(function) or inspect.iscoroutinefunction(function):
-        raise RewardError(f"reward {name} is no plain function, but {function!r:.60}")
+        raise RewardError(f"reward {name} is not a plain function, but {function!r:.60}")
     parameters = inspect.signature(function).parameters.values()
     if not any(one.kind is one.VAR_KEYWORD for one in parameters):
         raise RewardError(f"reward {name} takes no **columns; TRL passes it every column of the rows by name")

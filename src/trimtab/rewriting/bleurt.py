@@ -38,7 +38,7 @@ def bleurt(folder: str | Path) -> Measured:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CleanEvalError(f"{folder}/config.json is no JSON: {error}") from error
+        raise CleanEvalError(f"{folder}/config.json is not valid JSON: {error}") from error
     model = _bleurt_model(folder, config).eval()
     tokenizer = _bleurt_tokenizer(folder)
 

@@ -1,4 +1,4 @@
-"""Whether a recipe holds what its method needs, and pydantic's verdict as one line that names the key."""
+"""Check that a recipe has what its method needs; validation errors become one line that names the key."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def check_plainly(recipe: Recipe, where: str) -> None:
-    """The method's name and the training arguments, without importing them."""
+    """Check the method's name and the training arguments, without importing them."""
     from trimtab import methods
     from trimtab.train import keys
 
@@ -25,10 +25,10 @@ def check_plainly(recipe: Recipe, where: str) -> None:
 
 
 def check_method(recipe: Recipe, where: str, trains: bool = True) -> None:
-    """Fill in the defaults of options and training, and name what the method lacks.
+    """Fill in the defaults of options and training, and check what the method needs.
 
     Args:
-        trains: also what TRL's own classes say of training arguments; it takes seconds to import.
+        trains: also check training arguments with TRL's own classes, which take seconds to import.
 
     Raises:
         RecipeError: for an unknown method, option or training argument, or a missing model.
@@ -46,7 +46,7 @@ def check_method(recipe: Recipe, where: str, trains: bool = True) -> None:
     _check_models(recipe, method.requirements(options), where)
     _check_loop(recipe, method.loop == "rollouts", where)
     if isinstance(recipe.models.policy, Cut) and recipe.models.policy.source == "teacher" and not recipe.models.teacher:
-        raise RecipeError(f"{where}: models.policy is made from the teacher, but models.teacher is missing")
+        raise RecipeError(f"{where}: models.policy is cut from the teacher, but models.teacher is missing")
     if trains:
         _check_training(recipe, method.loop, where)
     else:
@@ -70,7 +70,7 @@ def _check_models(recipe: Recipe, required: "Requirements", where: str) -> None:
         if fault := model.fault(named):
             raise RecipeError(f"{where}: method {recipe.method} {fault}")
     for role in (*FROZEN, "reward_model"):
-        if named[role] is not None and role != "teacher" and role not in required.keys:  # evaluations read a teacher
+        if named[role] is not None and role != "teacher" and role not in required.keys:  # evaluations use a teacher
             options = " with these options" if role == "reward_model" else ""
             raise RecipeError(f"{where}: method {recipe.method}{options} does not use models.{role}; leave it out")
 
@@ -78,17 +78,17 @@ def _check_models(recipe: Recipe, required: "Requirements", where: str) -> None:
 def _check_loop(recipe: Recipe, rollouts: bool, where: str) -> None:
     if rollouts and not recipe.reward:
         raise RecipeError(
-            f"{where}: method {recipe.method} learns from its own answers and needs a reward to judge them by; add it, "
+            f"{where}: method {recipe.method} learns from rollouts and needs a reward; add one, "
             "for example: reward: exact"
         )
     if recipe.reward and not rollouts:
-        raise RecipeError(f"{where}: method {recipe.method} learns from the rows' answers; leave out reward")
+        raise RecipeError(f"{where}: method {recipe.method} learns from rows, not rollouts; leave out reward")
     check_minutes(recipe, recipe.minutes, where)
 
 
 def check_minutes(recipe: Recipe, minutes: float | None, where: str) -> None:
     if minutes is not None and recipe.reward:
-        raise RecipeError(f"{where}: the speed of {recipe.method} is not known beforehand; leave out minutes")
+        raise RecipeError(f"{where}: the speed of {recipe.method} cannot be measured beforehand; leave out minutes")
 
 
 def validate(kind: Any, tree: Any, where: str, at: tuple, of: str | None = None) -> Any:
@@ -114,7 +114,7 @@ def _explain(kind: Any, error: Any, at: tuple, of: str | None) -> str:
 
 
 def keys_of(kind: Any, location: Iterable[Any]) -> list[str]:
-    """The keys of the model at `location`, under the names that a recipe uses."""
+    """The keys of the pydantic model at `location`, under the names used in recipes."""
     for part in (part for part in location if not isinstance(part, int)):
         field = kind.model_fields.get(part) or kind.model_fields.get({"student": "policy"}.get(part, part))
         assert field is not None

@@ -1,4 +1,4 @@
-"""What of a recipe can be checked in a moment, before torch and transformers are imported: names, files, folders."""
+"""Checks that take a moment, before torch and transformers are imported: names, files, folders."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,11 +14,11 @@ from trimtab.runs.recipe import FROZEN, STORED, Recipe, RecipeError
 
 
 class AskError(UserError):
-    """Nothing to answer."""
+    """Nothing to complete."""
 
 
 def check_places(recipes: Sequence[Recipe]) -> None:
-    """Look for all that the recipes of one command name.
+    """Check that everything named by the recipes of one command exists.
 
     Args:
         recipes: in the order of their runs; a model that an earlier one writes need not be there yet.
@@ -34,7 +34,7 @@ def check_places(recipes: Sequence[Recipe]) -> None:
             place = reward.name.rpartition(":")[0]
             if place.endswith(".py") and not Path(place).is_file():
                 raise RecipeError(
-                    f"reward: there is no file {place}{looked_in(place)}; a reward of your own is FILE.py:FUNCTION"
+                    f"reward: there is no file {place}{looked_in(place)}; write your own reward as FILE.py:FUNCTION"
                 )
         for role, name in _models(recipe).items():
             if name not in made:
@@ -48,7 +48,7 @@ def check_asked(
     decoding: str | None = None,
     suites: Iterable[str] = (),
 ) -> None:
-    """What a command that asks models names, before anything heavy is imported.
+    """Check the names given to a command that runs models, before anything heavy is imported.
 
     Args:
         models: the option that names one, and the name.
@@ -71,31 +71,31 @@ def check_asked(
 
 
 def check_prompts(texts: Sequence[str] | None, file: Path | None) -> None:
-    """Look for something to answer.
+    """Check that there is something to complete.
 
     Raises:
-        AskError: where there is nothing, or no such file.
+        AskError: if there is nothing, or no such file.
     """
     if not texts and file is None:
-        raise AskError("there is nothing to answer: give --prompt TEXT or --prompts FILE")
+        raise AskError("no prompts: give --prompt TEXT or --prompts FILE")
     if file is not None and str(file) != "-" and not file.expanduser().exists():
         raise AskError(f"--prompts: there is no file {file}{looked_in(file)}")
 
 
 def check_outputs(recipes: Sequence[Recipe], resume: bool) -> None:
-    """Look whether the folders can take the runs; what a run that lies there was asked for is looked at later.
+    """Check that the folders can take the runs; an existing run's settings are compared later.
 
     Args:
-        recipes: of one command; of several, some may be finished and others not begun.
-        resume: whether a run is to be gone on with.
+        recipes: of one command; of several, some may be finished and others not started.
+        resume: whether to resume a run.
 
     Raises:
         RunError: naming the folder.
     """
-    if processes.rank() != 0:  # the main process looks, and may have begun to write already
+    if processes.rank() != 0:  # the main process checks, and may already be writing
         return
     for recipe in recipes:
-        if recipe.used is not None and recipe.used.shared:  # a run that lies there may be what is wanted
+        if recipe.used is not None and recipe.used.shared:  # an existing run may be the one to reuse
             continue
         folder = Path(recipe.output)
         is_new(folder, resume and (len(recipes) == 1 or folder.exists()))

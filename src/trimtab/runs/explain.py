@@ -1,4 +1,4 @@
-"""What a key of a recipe means: its type, default and help, and which of the shipped recipes use it."""
+"""Explain keys of recipes: type, default and help, and which shipped recipes use them."""
 
 import types
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,23 +17,23 @@ from trimtab.train import keys as training_keys
 from trimtab.train.described import Argument, arguments
 
 OF_STAGES = {
-    "seeds": ("list[int]", "none", "Instead of `seed`: the recipe is run once with each, in folders OUTPUT-seed0 ..."),
+    "seeds": ("list[int]", "none", "Instead of `seed`: run the recipe once per seed, in folders OUTPUT-seed0 ..."),
     "stages": ("list of recipes", "none", Stages.__doc__ or ""),
-    "stages.name": ("str", "the method", "Of a stage: its folder in the output, and `@NAME` for later ones."),
+    "stages.name": ("str", "the method", "Name of a stage: its folder in the output, and `@NAME` in later stages."),
     "stages.use": (
         "str",
         "none",
-        "A recipe that comes with trimtab, or a file: the stage is that recipe, trained once for all that use it. Keys "
-        "beside it change it.",
+        "A shipped recipe or a file: the stage is that recipe, trained once for all recipes that use it. Keys next to "
+        "it override its own.",
     ),
 }
 OF_LORA = "PEFT's LoraConfig"
 OWN_HELP = {
-    "disable_dropout": "Train without the policy's dropout. Not given, it is off where a ratio to stored "
-    "log-probabilities is learnt.",
+    "disable_dropout": "Train without the policy's dropout. By default dropout is off for methods that learn a ratio "
+    "to stored log-probabilities.",
 }
 OWN_DEFAULTS = {"default_optim": "adamw_torch_fused", "disable_dropout": "null"}
-"""in words, where the source has a name"""
+"""defaults in words, where the source has only a name"""
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class Explained:
     default: str
     help: str
     of: str = ""
-    """the method whose option it is, or the loop whose training argument"""
+    """the method whose option it is, or the loop whose training argument it is"""
 
 
 def all_keys(methods_named: Iterable[str] | None = None) -> list[Explained]:
     """Every key of a recipe, in the order of its sections.
 
     Args:
-        methods_named: whose options and training arguments; all if not given.
+        methods_named: whose options and training arguments; those of all by default.
     """
     from trimtab import methods
 
@@ -72,10 +72,10 @@ def all_keys(methods_named: Iterable[str] | None = None) -> list[Explained]:
 
 
 def explain(key: str, methods_named: Iterable[str] | None = None) -> list[Explained]:
-    """What a key means: one answer, or several where it is written without its section or methods have it each.
+    """What a key means: one explanation, or several if its section is missing or several methods have it.
 
     Raises:
-        RecipeError: if there is none, naming what may be meant.
+        RecipeError: if there is no such key, with a suggestion.
     """
     known = all_keys(methods_named)
     if found := [one for one in known if _matches(one.key, key)]:
@@ -99,7 +99,7 @@ def explain(key: str, methods_named: Iterable[str] | None = None) -> list[Explai
 
 
 def _matches(pattern: str, key: str) -> bool:
-    """`eval.suites.NAME.limit` is any suite's; a whole section stands for its keys."""
+    """`eval.suites.NAME.limit` matches any suite; a section stands for all its keys."""
     wanted, given = pattern.split("."), key.split(".")
     if len(wanted) < len(given):
         return False
@@ -107,10 +107,10 @@ def _matches(pattern: str, key: str) -> bool:
 
 
 def used_by(key: str, method: str = "") -> list[str]:
-    """Shipped recipes in which the key stands.
+    """Shipped recipes that set the key.
 
     Args:
-        method: only runs of this one, for its options.
+        method: only runs of this method, for its options.
     """
     parts = key.split(".")
     found = []
@@ -192,7 +192,7 @@ def _words(text: str | None) -> str:
 
 
 def shown_kind(annotation: Any) -> str:
-    """A type as a user writes values of it."""
+    """A type as users write its values."""
     origin, inside = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return shown_kind(inside[0])

@@ -1,4 +1,4 @@
-"""The keys of a recipe by their sections, told without torch as far as that goes."""
+"""The keys of a recipe by section, found without importing torch where possible."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,14 +13,14 @@ assert set(Stages.model_fields) <= set(TOP)
 
 
 def training(methods_named: Iterable[str] = ()) -> dict[str, str]:
-    """Keys under `training` and their declared types: of the loops of these methods, or of both."""
+    """Keys under `training` and their declared types, for the loops of these methods, or for both."""
     from trimtab import methods
 
     loops = set()
     for name in methods_named:
         try:
             loops.add(methods.load(name).loop)
-        except UserError:  # told where the recipe is checked
+        except UserError:  # reported when the recipe is checked
             continue
     found: dict[str, str] = {}
     for loop in [loop for loop in training_keys.CONFIG_NAMES if loop in loops or not loops]:
@@ -35,14 +35,14 @@ def training(methods_named: Iterable[str] = ()) -> dict[str, str]:
 
 
 def methods_of(tree: Mapping[str, Any]) -> list[str]:
-    """Names of the methods that a recipe's tree asks for, its stages' too."""
+    """Names of the methods in a recipe's tree, including its stages'."""
     stages = tree.get("stages")
     parts = [tree, *(one for one in stages if isinstance(one, Mapping))] if isinstance(stages, list) else [tree]
     return list(dict.fromkeys(part["method"] for part in parts if isinstance(part.get("method"), str)))
 
 
 def sections(tree: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Section -> its keys, for a recipe of this tree's methods."""
+    """Section -> its keys, for a recipe with this tree's methods."""
     from trimtab import methods
 
     found = {name: [*kind.model_fields] for name, kind in SECTIONS.items()}

@@ -1,4 +1,4 @@
-"""Words KEY=VALUE of a command line in a recipe; one that could mean two keys is refused."""
+"""Apply KEY=VALUE overrides of a command line to a recipe; ambiguous ones are refused."""
 
 import difflib
 from collections.abc import Mapping
@@ -16,15 +16,15 @@ NOT_INHERITED = {"output", "minutes", "seed", "seeds", "stages"}
 
 
 def override(tree: dict[str, Any], text: str) -> None:
-    """Put a word of the command line into the tree of a recipe.
+    """Apply an override to the tree of a recipe.
 
     Raises:
-        RecipeError: if it is none, its key could mean several, or no run would take it.
+        RecipeError: if it is malformed, its key is ambiguous, or no run would use it.
     """
     key, sign, value = text.partition("=")
     key = key.strip()
     if not sign or not key:
-        raise RecipeError(f"{text!r} is no override; write key=value, for example training.max_steps=20")
+        raise RecipeError(f"{text!r} is not an override; write key=value, for example training.max_steps=20")
     try:
         parsed = parse_value(text, value)
     except YamlError as error:
@@ -47,8 +47,8 @@ def _put(place: Any, parts: list[str], value: Any, text: str) -> None:
     for part in parents:
         place = place.setdefault(part, {}) if isinstance(place, dict) else place
         if place is None or not isinstance(place, dict):
-            raise RecipeError(f"override {text!r}: {part} holds no keys")
-    if last in INSTEAD:  # the other name of the policy must not stand beside it
+            raise RecipeError(f"override {text!r}: {part} has no keys")
+    if last in INSTEAD:  # the alias of the policy must not stay next to it
         place.pop(INSTEAD[last], None)
     if last in ("seed", "seeds") and place is top:
         place.pop({"seed": "seeds", "seeds": "seed"}[last], None)
@@ -70,15 +70,15 @@ def _stage(tree: Mapping[str, Any], name: str, text: str) -> dict[str, Any]:
 
 
 def _check_section(tree: Mapping[str, Any], parts: list[str], text: str) -> None:
-    """Raises a RecipeError for a key without its section, naming those that it could mean."""
+    """Raise a RecipeError for a key without its section, naming the keys that it could mean."""
     if parts[0] in TOP:
         return
     known = sections(tree)
     meant = [".".join([one, *parts[1:]]) for one in could_mean(parts[0], known)]
     if len(meant) > 1:
-        raise RecipeError(f"override {text!r} could mean {_or(meant)}; write the one that you mean")
+        raise RecipeError(f"override {text!r} could mean {_or(meant)}; write one of them in full")
     if meant:
-        raise RecipeError(f"override {text!r}: {parts[0]} is no key of the recipe; did you mean {meant[0]}?")
+        raise RecipeError(f"override {text!r}: {parts[0]} is not a key of the recipe; did you mean {meant[0]}?")
     names = {key: f"{section}.{key}" for section, keys in known.items() for key in keys} | {key: key for key in TOP}
     if len(parts) == 1:
         close = difflib.get_close_matches(parts[0], names, n=1)
@@ -87,7 +87,8 @@ def _check_section(tree: Mapping[str, Any], parts: list[str], text: str) -> None
 
 
 def _check_taken(tree: Mapping[str, Any], parts: list[str], text: str) -> None:
-    """What stands beside stages is their default: a word that each of them has an answer to would change nothing."""
+    """A key next to stages is only their default: refuse an override that every stage sets itself, as it would do
+    nothing."""
     stages = tree.get("stages")
     if not isinstance(stages, list) or parts[0] in NOT_INHERITED or not all(isinstance(one, dict) for one in stages):
         return
@@ -99,7 +100,7 @@ def _check_taken(tree: Mapping[str, Any], parts: list[str], text: str) -> None:
     meant = [f"stages.{title}.{key}" for title in own or used]
     if len(meant) > 1:
         raise RecipeError(
-            f"override {text!r} could mean {_or(meant)}: each stage has its own; write the one that you mean"
+            f"override {text!r} could mean {_or(meant)}: each stage has its own; write one of them in full"
         )
     raise RecipeError(f"override {text!r}: the stages have their own {key}; did you mean {meant[0]}?")
 

@@ -1,4 +1,4 @@
-"""From YAML to a checked recipe: its stages, its seeds, and the words of a command line that change it."""
+"""From YAML to a checked recipe, with its stages, seeds and command-line overrides."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,8 +23,8 @@ def load_recipe(
     """Read a recipe, apply `a.b=value` overrides, and check everything that can be checked without a model.
 
     Args:
-        path: of a file, or the name of one that comes with trimtab.
-        overrides: words of a command line.
+        path: a file, or the name of a shipped recipe.
+        overrides: KEY=VALUE words.
         first: further checks of the runs, made before anything heavy is imported, see `trimtab.runs.early`.
         trains: whether it is to be trained; else what TRL alone can say of training arguments is not asked.
 
@@ -76,10 +76,10 @@ def parse(
 
 
 def _seeds(tree: dict[str, Any], where: str) -> list[int]:
-    """Takes `seeds` out of a tree.
+    """Take `seeds` out of a tree.
 
     Raises:
-        RecipeError: if it is no list of different seeds, or another key sets them too.
+        RecipeError: if it is not a list of distinct seeds, or a seed is set as well.
     """
     seeds = tree.pop("seeds", None)
     if seeds is None:
@@ -87,10 +87,10 @@ def _seeds(tree: dict[str, Any], where: str) -> list[int]:
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
         raise RecipeError(f"{where}: seeds is {seeds!r}; give a list of whole numbers from 0, such as [0, 1, 2]")
     if len(set(seeds)) < len(seeds):
-        raise RecipeError(f"{where}: seeds is {seeds!r}, which names one twice; the two runs would be the same")
+        raise RecipeError(f"{where}: seeds is {seeds!r}, which contains one twice; the two runs would be identical")
     stages = tree.get("stages")
     own = ["the recipe", *(f"stages[{i}]" for i in range(len(stages)))] if isinstance(stages, list) else ["the recipe"]
     for place, part in zip(own, [tree, *(stages if isinstance(stages, list) else [])]):
         if isinstance(part, Mapping) and "seed" in part and "use" not in part:
-            raise RecipeError(f"{where}: {place} has a seed beside seeds; leave one of them out")
+            raise RecipeError(f"{where}: {place} has both seed and seeds; leave one of them out")
     return seeds

@@ -1,4 +1,4 @@
-"""The file of a recipe as a tree of plain values."""
+"""Read a recipe file as a tree of plain values."""
 
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from trimtab.runs.recipe import RecipeError
 
 
 def read_tree(path: Path) -> dict[str, Any]:
-    """What the file of a recipe holds.
+    """The contents of a recipe file.
 
     Raises:
-        RecipeError: if that is no YAML, or no keys and values.
+        RecipeError: if it is not valid YAML, or not a mapping.
     """
     try:
         tree = yaml.load(read_text(path), Loader)
@@ -23,7 +23,7 @@ def read_tree(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f" line {mark.line + 1}" if mark else ""
-        raise RecipeError(f"{path}:{at} is no YAML: {getattr(error, 'problem', None) or error}") from error
+        raise RecipeError(f"{path}:{at} is not valid YAML: {getattr(error, 'problem', None) or error}") from error
     if not isinstance(tree, dict):
         raise RecipeError(f"{path} holds a {type(tree).__name__}, expected keys and values")
     return tree

@@ -1,4 +1,4 @@
-"""A recipe: everything that a run depends on, as checked values; `trimtab.runs.parse` reads it from YAML."""
+"""The recipe schema: everything that a run depends on; `trimtab.runs.parse` reads it from YAML."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -12,7 +12,7 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 class RecipeError(UserError):
-    """A recipe that cannot be run; the message says where, what, and the way out."""
+    """A recipe that cannot be run; the message says where, what, and how to fix it."""
 
 
 class _Strict(BaseModel):
@@ -21,7 +21,7 @@ class _Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _empty_sections(cls, tree: Any) -> Any:
-        """A section that a file names and leaves empty (`options:`) is null in YAML: it has its defaults."""
+        """An empty section (`options:`) is null in YAML, and gets its defaults."""
         if not isinstance(tree, dict):
             return tree
         fields = cls.model_fields.items()
@@ -30,56 +30,56 @@ class _Strict(BaseModel):
 
 
 class Cut(_Strict):
-    """A model made from another by keeping some of its layers."""
+    """A model built from another by keeping some of its layers."""
 
     source: str = Field("teacher", validation_alias=AliasChoices("from", "source"), serialization_alias="from")
-    """`teacher`, or a model as anywhere else."""
+    """`teacher`, or any model."""
     layers: int | list[int]
-    """Indices of the layers to keep, or how many, evenly spaced with the first and the last among them."""
+    """Indices of the layers to keep, or their number: evenly spaced, including the first and the last."""
 
 
 class Models(_Strict):
     policy: str | Cut = Field(validation_alias=AliasChoices("policy", "student"))
-    """The model to be trained (`student` is another name for it): a builtin (smollm2-135m), a folder, a hub id
-    (`ORG/NAME` or `ORG/NAME@REVISION`), a folder with an adapter, `@NAME` for the result of an earlier stage, or
+    """The model to train (`student` is an alias): a builtin model (smollm2-135m), a folder, a Hub id (`ORG/NAME` or
+    `ORG/NAME@REVISION`), an adapter folder, `@NAME` for the result of an earlier stage, or
     `{from: teacher, layers: ...}`."""
     teacher: str | None = None
-    """The frozen model that distillation learns from."""
+    """The frozen model to distil from."""
     reference: str | None = None
-    """The frozen model that changes are measured from. Methods that need only its log-probabilities take the model
-    that training starts from, if none is named: with adapters or an identity layer at no cost, else as a copy.
-    `column`: they are read from the rows, where `trimtab precompute` writes them."""
+    """The frozen reference model. Methods that need only its log-probabilities use the initial policy by default: at no
+    extra memory with adapters or an identity layer, otherwise as a copy. `column`: read log-probabilities from columns
+    of the rows, as written by `trimtab precompute`."""
     aligned: str | None = None
-    """A descendant of the reference whose alignment is to be set anew."""
+    """A model fine-tuned from the reference, whose alignment strength is to be adjusted."""
     weak_reference: str | None = None
-    """A small model before its alignment."""
+    """The small (weak) model before alignment."""
     weak_aligned: str | None = None
-    """The same small model after it."""
+    """The small (weak) model after alignment."""
     dtype: Dtype = "float32"
-    """Of the policy's weights and products, and of `model/`. Weights that are trained are kept in float32 meanwhile:
-    in half precision small updates would be rounded away."""
+    """Compute dtype of the policy, and dtype of the saved `model/`. Trainable weights are kept in float32 during
+    training, because half precision would round small updates away."""
     frozen_dtype: Dtype = "float32"
-    """Of the weights of frozen models; they run in this dtype, outside autocast. A critic and a reward model that learn
-    along compute in it, and are kept in float32 like the policy."""
+    """Dtype of frozen models, which run in it outside autocast. A critic or reward model that is trained along computes
+    in it, with weights kept in float32 like the policy's."""
     teacher_cache: Literal["off", "memory"] = "off"
-    """`memory`: frozen models run once over all rows and their hidden states are kept in main memory (hidden size x 4
-    bytes for each answer token; only 4 where log-probabilities are enough), which saves a forward in every later
-    epoch, and of the teacher in every later stage."""
+    """`memory`: run frozen models once over all rows and keep their hidden states in main memory (hidden size x 4 bytes
+    per answer token; only 4 if log-probabilities suffice). Saves their forward pass in later epochs, and the teacher's
+    in later stages."""
     reward_model: str | None = None
-    """A trained reward model, whose token scores become the advantages of the policy's completions."""
+    """A trained reward model whose token scores become the advantages of the policy's completions."""
     lora: dict[str, Any] | None = None
-    """Arguments of PEFT's LoraConfig; the policy's own weights are then frozen."""
+    """Arguments of PEFT's LoraConfig; the policy's base weights are then frozen."""
     resize: bool = False
-    """Give the policy's embedding a row for each token that the tokenizer has and it has not, drawn around the mean of
-    the others as transformers does."""
+    """Extend the policy's embedding to the size of the tokenizer; new rows are drawn around the mean of the others, as
+    in transformers."""
     trust_remote_code: bool = False
-    """Run code that comes with a model. Only for sources that you trust."""
+    """Run code shipped with a model. Only for sources that you trust."""
 
 
 STORED = "column"
-"""As models.reference: no model, but what one said beforehand."""
+"""Value of models.reference for precomputed log-probabilities instead of a model."""
 FROZEN = ("teacher", "reference", "aligned", "weak_reference", "weak_aligned")
-"""Roles of frozen models."""
+"""The roles of frozen models."""
 
 
 def _one_source(given: Any) -> Any:
@@ -89,7 +89,7 @@ def _one_source(given: Any) -> Any:
 
 
 def _empty_suites(given: Any) -> Any:
-    """`geomrel:` without settings asks with the defaults."""
+    """`geomrel:` without settings has the defaults."""
     return {name: {} if how is None else how for name, how in given.items()} if isinstance(given, dict) else given
 
 
@@ -97,73 +97,72 @@ class Data(_Strict):
     train: Annotated[str, BeforeValidator(_one_source)]
     """`trimtab:NAME/SPLIT`, a .jsonl/.json/.csv/.tsv/.parquet file, or a hub id (`ORG/NAME[@CONFIG][:SPLIT]`)."""
     heldout: Annotated[str | None, BeforeValidator(_one_source)] = None
-    """Rows for evaluation that are never trained on, from the same kinds of source."""
+    """Held-out rows for evaluation, never trained on; the same kinds of source."""
     rows: int | None = Field(None, ge=1)
-    """Use only the first rows of `train`."""
+    """Use only the first N rows of `train`."""
     heldout_rows: int | None = Field(None, ge=1)
-    """Use only the first rows of `heldout`."""
+    """Use only the first N rows of `heldout`."""
     turns: Literal["auto", "all", "last", "each"] = "auto"
-    """Of conversations: `auto` learns every turn of the assistant, in one row where that holds each as the model meets
-    it when it is asked, else in one row for each; `each` makes one row for each anyway; `last` learns the last one
-    alone; `all` keeps one row, with earlier turns as the chat template writes them in the end."""
+    """Which assistant turns of a conversation to train on. `auto`: every turn, in one row if the chat template renders
+    earlier turns as at inference, otherwise in one row per turn; `each`: always one row per turn; `last`: only the last
+    turn; `all`: one row, with earlier turns as the chat template renders them in the full conversation."""
     chat: bool = False
-    """Rows whose prompt and completion are plain texts, of a model with a chat template: the prompt is what a user
-    says, and the completion what the assistant answers. Else the two stay texts that are joined as they are."""
+    """Apply the chat template to rows whose prompt and completion are plain texts: the prompt as the user's message,
+    the completion as the assistant's. By default the two texts are concatenated as they are."""
     workers: int = Field(1, ge=1)
-    """Processes that turn rows into tokens; what comes out is the same."""
+    """Number of processes that tokenize rows; does not affect the result."""
     max_dropped: float = Field(0.01, ge=0, le=1)
-    """Refuse to start if a larger share of rows would be truncated, dropped or without an answer."""
+    """Refuse to train if more than this share of rows would be truncated, dropped or without an answer."""
 
 
 class RewardSpec(_Strict):
-    """What an answer is worth, held against the row's `answer`."""
+    """A reward that compares a completion with the row's `answer`."""
 
     name: str
-    """`exact`, `choice`, `math` or `reasoning_gym`, or a function of your own: FILE.py:FUNCTION or
-    package.module:FUNCTION."""
+    """`exact`, `choice`, `math` or `reasoning_gym`, or your own: FILE.py:FUNCTION or package.module:FUNCTION."""
     correct: float = 1.0
-    """For a correct answer, of those that come with trimtab. Of a function of your own: the value from which on an
-    answer counts as correct."""
+    """Reward of a correct completion, for builtin rewards. For your own function: the reward from which a completion
+    counts as correct."""
     incorrect: float = 0.0
-    """For any other."""
+    """Reward of an incorrect completion, for builtin rewards."""
 
 
 class SuiteEval(_Strict):
-    """How a suite is asked in the course of a run."""
+    """How a suite is evaluated during a run."""
 
     limit: int | None = Field(100, ge=1)
-    """Only the first items; null for all."""
+    """Use only the first N items; null for all."""
     prompt: str | None = None
-    """One of the suite's, see `trimtab show SUITE`."""
+    """Name of one of the suite's prompts, see `trimtab show SUITE`."""
     mode: Literal["generate", "loglikelihood"] | None = None
-    """What the policy writes, or the options' probabilities; as the suite likes best if not given."""
+    """`generate`: parse an answer; `loglikelihood`: compare the options' probabilities. Default: the suite's."""
     max_new_tokens: int | None = Field(None, ge=1)
-    """Of an answer; the suite's own if not given."""
+    """Maximum length of an answer; the suite's default if not given."""
     options: dict[str, Any] = {}
-    """Settings of the suite."""
+    """Settings of the suite, see `trimtab show SUITE`."""
 
 
 class Eval(_Strict):
     every: int | None = Field(None, ge=1)
-    """Steps between evaluations on held-out rows; before and after training there is always one."""
+    """Steps between evaluations on held-out rows; there is always one before and one after training."""
     kl_to_initial: bool = False
-    """Measure KL(policy || model that training started from) on the held-out rows; keeps a copy of that model."""
+    """Measure KL(policy || initial policy) on the held-out rows; keeps a copy of the initial policy."""
     prompts: list[str] = []
-    """Questions that are answered before and after training, greedily."""
+    """Prompts to complete greedily before and after training."""
     max_new_tokens: int = Field(64, ge=1)
-    """Of those answers."""
+    """Maximum length of these completions."""
     suites: Annotated[dict[str, SuiteEval], BeforeValidator(_empty_suites)] = {}
-    """Suites that the policy is asked before and after training, greedily; `trimtab list suites` shows them."""
+    """Suites to evaluate greedily before and after training; see `trimtab list suites`."""
     batch_size: int = Field(8, ge=1)
-    """Rows at a time in evaluations."""
+    """Batch size of evaluations."""
     answers: int = Field(4, ge=1)
-    """Of methods that learn from their own answers: how many are drawn for each held-out row, at the temperature of
-    training; pass@1 is the share of them that is right."""
+    """For methods that learn from rollouts: completions sampled per held-out row, at the training temperature; pass@1
+    is the share of correct ones."""
 
 
 def _one_seed(given: Any) -> Any:
     if isinstance(given, list):
-        raise ValueError(f"expected one number; to run with each of several, write seeds: {given}")
+        raise ValueError(f"expected one number; for one run per seed, write seeds: {given}")
     return given
 
 
@@ -175,15 +174,15 @@ def _rewards(given: Any) -> Any:
 
 @dataclass(frozen=True)
 class Used:
-    """That a stage is a recipe of its own."""
+    """Marks a stage that is a recipe of its own (`use:`)."""
 
     source: str
-    """its name or file, as `use:` has it"""
+    """its name or file, as in `use:`"""
     title: str
     own: str
-    """the folder that the stage gets where it is not the run that all who use the recipe share"""
+    """the folder of the stage if it cannot be the run that all users of the recipe share"""
     shared: bool
-    """nothing beside `use:` changes it"""
+    """no key next to `use:` changes it"""
 
 
 class Recipe(_Strict):
@@ -192,30 +191,29 @@ class Recipe(_Strict):
     _used: Used | None = PrivateAttr(default=None)
 
     method: str
-    """A name that `trimtab list methods` shows, or one of your own: FILE.py or package.module."""
+    """The training method: a name from `trimtab list methods`, or your own as FILE.py or package.module."""
     models: Models
     data: Data
     options: dict[str, Any] = {}
-    """Settings of the method; `trimtab show METHOD` lists them."""
+    """Options of the method; `trimtab show METHOD` lists them."""
     reward: Annotated[list[RewardSpec], BeforeValidator(_rewards)] = []
-    """Of methods that learn from their own answers: a name, or a name with its values, or a list of these whose values
-    are added (weighed by training.reward_weights). The first one that judges an answer (a function of your own may
-    return None) decides whether it is right, in evaluations and where a reward model learns."""
+    """For methods that learn from rollouts: a reward's name, a name with its values, or a list of these, whose rewards
+    are summed (weighted by training.reward_weights). The first one that grades a completion (your own function may
+    return None) decides whether it is correct, in evaluations and for training a reward model."""
     training: dict[str, Any] = {}
-    """Arguments of TRL's SFTConfig, or of its GRPOConfig for methods that learn from their own answers, under their own
-    names."""
+    """Arguments of TRL's SFTConfig or, for methods that learn from rollouts, GRPOConfig, under the same names."""
     eval: Eval = Field(default_factory=lambda: Eval.model_validate({}))
     seed: Annotated[int, BeforeValidator(_one_seed), Field(ge=0, lt=2**32)] = 0
-    """Of all that is drawn. A recipe with `seeds: [0, 1, 2]` in its place is run once with each."""
+    """Random seed. `seeds: [0, 1, 2]` instead runs the recipe once per seed."""
     output: str
-    """The run folder; runs/<name of the recipe file> if not given."""
+    """The run folder; runs/<name of the recipe file> by default."""
     minutes: float | None = Field(None, gt=0)
-    """Most minutes of training: the speed of this machine is measured first, and training.max_steps lowered to
-    fit. What was chosen is written into the run's own recipe.yaml."""
+    """Training budget in minutes: the speed of the machine is measured first, and training.max_steps lowered to fit.
+    The chosen value is written to the run's recipe.yaml."""
 
     @property
     def used(self) -> Used | None:
-        """Of a stage that is `use: NAME`."""
+        """Set for a stage that is `use: NAME`."""
         return self._used
 
     @used.setter
@@ -224,18 +222,18 @@ class Recipe(_Strict):
 
 
 class Stages(_Strict):
-    """Several runs, one after another. Keys beside `stages` are the defaults of all of them."""
+    """Several runs, one after another. Keys next to `stages` are defaults for all of them."""
 
     output: str
     minutes: float | None = Field(None, gt=0)
-    """Most minutes of training, all stages and seeds together; all get the same number of steps."""
+    """Training budget in minutes for all stages and seeds together; all get the same number of steps."""
     stages: Annotated[list[Recipe], Field(min_length=1)]
     seeds: list[int] = []
-    """Of a recipe with `seeds: [0, 1, 2]`: all of its runs are made with each of them, in folders OUTPUT-seed0 ..."""
+    """With `seeds: [0, 1, 2]` all runs are repeated with each seed, in folders OUTPUT-seed0 ..."""
 
 
 def policy_source(recipe: Recipe) -> str:
-    """The model whose tokenizer and config the policy has."""
+    """The model that provides the policy's tokenizer and config."""
     policy = recipe.models.policy
     if isinstance(policy, str):
         return policy
@@ -249,7 +247,7 @@ def dump(recipe: BaseModel) -> str:
 
 
 def _stages_tree(stages: Stages) -> dict[str, Any]:
-    """Stages and seeds as a recipe writes them: each stage once, under its name."""
+    """Stages and seeds as written in a recipe: each stage once, under its name."""
     folder = f"{stages.output}-seed{stages.seeds[0]}" if stages.seeds else stages.output
     whole = {"output": stages.output, "minutes": stages.minutes, **({"seeds": stages.seeds} if stages.seeds else {})}
     runs = [run for run in stages.stages if run.used or run.output == folder or run.output.startswith(f"{folder}/")]

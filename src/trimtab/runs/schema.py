@@ -1,4 +1,4 @@
-"""The JSON Schema of recipes, by which editors complete and check them."""
+"""The JSON Schema of recipes, for completion and checks in editors."""
 
 import json
 from typing import Any
@@ -13,9 +13,9 @@ from trimtab.runs.recipe import Eval, Recipe
 from trimtab.train import keys as training_keys
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
-"""the one that yaml-language-server reads without exception"""
+"""the draft that yaml-language-server fully supports"""
 OPTIONAL = ("Recipe", "Models", "Data")
-"""parts of which a stage may have the rest from beside `stages`"""
+"""sections that a stage may complete from the keys next to `stages`"""
 SECTIONS = ("models", "data", "options", "training", "eval")
 
 
@@ -43,7 +43,7 @@ def schema() -> dict[str, Any]:
 
 
 def text() -> str:
-    """As the file `recipes/schema.json` holds it."""
+    """The text of `recipes/schema.json`."""
     return json.dumps(schema(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
@@ -52,7 +52,7 @@ def _name(ref: dict[str, Any]) -> str:
 
 
 def _allow_both_names(definitions: dict[str, Any]) -> None:
-    """What has two names: the policy is the student, and a cut model comes `from` a source."""
+    """Aliases: student for policy, and `from` for source."""
     models = definitions["Models"]["properties"]
     models["student"] = models["policy"]
     cut = definitions["Cut"]["properties"]
@@ -71,7 +71,7 @@ def _training(named: list[str]) -> dict[str, Any]:
 
 
 def _typed(key: str, kind: str) -> dict[str, Any]:
-    """A declared type as a schema; anything where it is made of more than numbers, switches and words."""
+    """A declared type as a schema; unrestricted if it is not built of numbers, booleans and strings."""
     if key in training_keys.CHOICES:
         return {"enum": list(training_keys.values_of(training_keys.CHOICES[key]))}
     plain = training_keys.plain_type(kind)
@@ -82,7 +82,7 @@ def _typed(key: str, kind: str) -> dict[str, Any]:
 
 
 def _with_methods(run: dict[str, Any], loops: dict[str, str]) -> None:
-    """The keys of a run, whose options and training arguments are those of its method."""
+    """The keys of a run, with options and training arguments by method."""
     keys = run["properties"]
     names = {"enum": list(loops)}
     own = {"type": "string", "pattern": "[./]"}
@@ -94,7 +94,7 @@ def _with_methods(run: dict[str, Any], loops: dict[str, str]) -> None:
     }
     every = ({"$ref": f"#/definitions/training, {loop}"} for loop in training_keys.CONFIG_NAMES)
     keys["training"] = {"anyOf": list(every), "description": keys["training"]["description"]}
-    for section in SECTIONS:  # one that is named and left empty has its defaults
+    for section in SECTIONS:  # an empty section has its defaults
         keys[section] = {"anyOf": [keys[section], {"type": "null"}], **_said(keys[section])}
     run["allOf"] = [
         {
@@ -115,14 +115,14 @@ def _said(key: dict[str, Any]) -> dict[str, Any]:
 
 
 def _stage(run: dict[str, Any]) -> dict[str, Any]:
-    """A run as one of several: with a name, or as a recipe that it uses."""
+    """A run as one of several: with a name, or as `use:` of a recipe."""
     more = {name: {"type": "string", "description": OF_STAGES[f"stages.{name}"][2]} for name in ("name", "use")}
     keys = {key: value for key, value in run["properties"].items() if key not in ("output", "minutes")}
     return {**run, "properties": {**more, **keys}, "title": "A stage"}
 
 
 def _whole(run: dict[str, Any]) -> dict[str, Any]:
-    """A recipe: one run, or what its stages share."""
+    """A recipe: one run, or several stages with their common keys."""
     seeds = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "uniqueItems": True}
     stages = {"type": "array", "items": {"$ref": "#/definitions/stage"}, "minItems": 1}
     more = {
@@ -143,7 +143,7 @@ def _whole(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _draft_7(tree: Any) -> Any:
-    """Readers of draft 7 overlook what stands beside a `$ref`; titles that repeat the key tell nothing."""
+    """Draft 7 ignores keys next to a `$ref`; titles that repeat the key are noise."""
     if isinstance(tree, list):
         return [_draft_7(one) for one in tree]
     if not isinstance(tree, dict):

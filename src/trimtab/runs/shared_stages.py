@@ -1,8 +1,8 @@
-"""Stages that several recipes share: a finished one is reused where its signature is the same, and not trained again.
+"""Stages that several recipes share: a finished one with the same signature is reused instead of trained again.
 
-A stage `use: NAME` lies in `NAME`, beside the output of the recipe that uses it, so that all recipes of one folder of
-runs find it. Where a run lies there that is not the same (another recipe, other rows, models or code), it is left as it
-is, and the stage is trained anew in the recipe's own folder.
+A stage `use: NAME` is written to `NAME`, next to the output of the recipe that uses it, so that all recipes with the
+same parent folder find it. If a different run is there (another recipe, other rows, models or code), it is left alone,
+and the stage is trained in the recipe's own folder.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ ROLES = ("policy", *FROZEN, "reward_model")
 
 
 def place(recipes: Sequence[Recipe], console: Console) -> None:
-    """Decide by the stored recipes where each used stage lies; later stages start from where it does."""
+    """Decide by the stored recipes which folder each used stage has, and update the stages that start from it."""
     for number, recipe in enumerate(recipes):
         if not is_shared(recipe):
             continue
@@ -36,7 +36,7 @@ def place(recipes: Sequence[Recipe], console: Console) -> None:
 
 
 def is_shared(recipe: Recipe) -> bool:
-    """Whether it is a stage in the folder that all who use its recipe share."""
+    """Whether it is a used stage in the folder shared by all users of its recipe."""
     return recipe.used is not None and recipe.used.shared and recipe.output != recipe.used.own
 
 
@@ -47,29 +47,29 @@ def is_reusable(recipe: Recipe) -> bool:
 
 
 def reused(recipes: Sequence[Recipe], number: int, shared: Shared, console: Console) -> bool:
-    """Whether the finished run of a used stage is what the recipe would make now; else the stage moves.
+    """Whether the finished run of a used stage is what the recipe would produce now; otherwise the stage moves.
 
-    Its rows and models are loaded, by whose fingerprints it is told.
+    Rows and models are loaded to compare their fingerprints.
     """
     recipe = recipes[number]
     folder = Path(recipe.output)
     job = load_job(recipe, shared, Console(quiet=True))
     if other := other_lines(folder, job.signature, read=_by_content):
         key, was, now = other[0]
-        to_own_folder(recipes, number, f"{folder} was made with another {key} ({was} there, {now} here)", console)
+        to_own_folder(recipes, number, f"{folder} was trained with another {key} ({was} there, {now} here)", console)
         return False
-    say(console, f"{folder} is finished already, by the same recipe, rows, models and code: reused")
+    say(console, f"{folder} is already finished, with the same recipe, rows, models and code: reused")
     return True
 
 
 def to_own_folder(recipes: Sequence[Recipe], number: int, why: str = "", console: Console | None = None) -> None:
-    """Let a used stage write into a folder of this recipe, and later stages start from there; a used stage among them
-    is no longer the run that others share, and moves too."""
+    """Move a used stage to a folder of this recipe, and later stages start from there; a used stage among them is no
+    longer the shared run, and moves too."""
     recipe = recipes[number]
     assert recipe.used is not None
     old, recipe.output = recipe.output, recipe.used.own
     if console is not None:
-        say(console, f"{why}; {recipe.used.title} is trained anew in {recipe.output}")
+        say(console, f"{why}; {recipe.used.title} is trained again in {recipe.output}")
     for later in range(number + 1, len(recipes)):
         models = recipes[later].models
         roles = [role for role in ROLES if getattr(models, role) == f"{old}/model"]
@@ -80,7 +80,7 @@ def to_own_folder(recipes: Sequence[Recipe], number: int, why: str = "", console
 
 
 def _another(folder: Path, recipe: Recipe) -> str:
-    """In which way a folder holds a run of another recipe, in words; nothing where it is the same one."""
+    """How a folder's run differs from a recipe, in words; empty if it is the same."""
     stored, asked = (_movable(one) for one in (stored_recipe(folder / "recipe.yaml"), yaml.safe_load(dump(recipe))))
     other = other_keys(stored, asked)
     if not other:
@@ -90,7 +90,7 @@ def _another(folder: Path, recipe: Recipe) -> str:
 
 
 def _movable(tree: dict[str, Any]) -> dict[str, Any]:
-    """Without the folder that it lies in: results of other runs beside it stay what they are, wherever that is."""
+    """The tree without its folder, with neighbouring runs as @NAME, so that moved runs compare equal."""
     near = f"{beside(str(tree.get('output')))}/"
     models = {
         role: f"@{name[len(near) :]}" if str(name).startswith(near) else name for role, name in tree["models"].items()
@@ -99,5 +99,5 @@ def _movable(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _by_content(key: str, value: str) -> str:
-    """Of a line that names a model: its fingerprint, without where it lies."""
+    """Of a line that names a model only the fingerprint, without its path."""
     return value.rpartition(" ")[2] if key in ROLES else value

@@ -1,4 +1,4 @@
-"""The recipes that come with trimtab."""
+"""The shipped recipes."""
 
 from pathlib import Path
 
@@ -7,18 +7,18 @@ from trimtab.runs.recipe import RecipeError
 
 
 def recipe_folder() -> Path:
-    """Where the recipes that come with trimtab lie."""
+    """Folder of the shipped recipes."""
     here = Path(__file__).parents[1] / "recipes"  # inside a wheel
     return here if here.is_dir() else Path(__file__).parents[3] / "recipes"
 
 
 def shipped() -> list[str]:
-    """Names of the recipes that come with trimtab."""
+    """Names of the shipped recipes."""
     return sorted(path.stem for path in recipe_folder().glob("*.yaml"))
 
 
 def find(path: str | Path) -> Path:
-    """The file of a recipe: a path, or the name of one that comes with trimtab.
+    """The file of a recipe: a path, or the name of a shipped one.
 
     Raises:
         RecipeError: naming the nearest one.
@@ -28,6 +28,6 @@ def find(path: str | Path) -> Path:
         return path
     file = recipe_folder() / f"{path.name.removesuffix('.yaml')}.yaml"
     if not file.is_file():
-        said = nearest(path.stem, shipped(), f"recipes that come with trimtab: {', '.join(shipped())}")
-        raise RecipeError(f"there is no recipe {path}; {said}")
+        hint = nearest(path.stem, shipped(), f"shipped recipes: {', '.join(shipped())}")
+        raise RecipeError(f"there is no recipe {path}; {hint}")
     return file

@@ -1,4 +1,4 @@
-"""The stages of a recipe: what they inherit, whose results they start from, and those that several recipes share."""
+"""The stages of a recipe: inherited defaults, references to earlier results, and shared stages."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,22 +12,22 @@ from trimtab.runs.recipe import Recipe, RecipeError, Used
 from trimtab.runs.shipped import find
 
 REFERENCE = re.compile(r"@([^/@\s]+)")
-"""`@NAME` as a model: what the run of that name writes"""
+"""`@NAME` as a model: the result of the run of that name"""
 
 
 def runs_of(tree: Mapping[str, Any], where: str, file: Path | None, output: str) -> list[tuple[Recipe, str]]:
     """The runs of a tree, each with its place for messages.
 
     Args:
-        file: that the tree was read from, beside which `use:` looks.
-        output: of the recipe, which has no seed in it where the tree's has.
+        file: that the tree was read from; `use:` looks next to it.
+        output: of the recipe, without the seed that the tree's may contain.
 
     Raises:
         RecipeError: naming the place and the key.
     """
     if "stages" not in tree:
         if "use" in tree:
-            raise RecipeError(f"{where}: use stands in a stage; write stages: [{{use: {tree['use']}}}, ...]")
+            raise RecipeError(f"{where}: use belongs in a stage; write stages: [{{use: {tree['use']}}}, ...]")
         _one_policy(tree, where)
         return [(validate(Recipe, refer(tree, {}, beside(output)), where, ()), where)]
     return list(_staged(dict(tree), where, file, output))
@@ -44,11 +44,12 @@ def _staged(tree: dict[str, Any], where: str, file: Path | None, output: str) ->
         title = title_of(own, number)
         own.pop("name", None)
         if title in known or "/" in title:
-            raise RecipeError(f"{place} needs a name of its own, {title!r} is taken")
+            raise RecipeError(f"{place} needs its own name; {title!r} is taken")
         if "use" in own:
             if minutes is not None:
                 raise RecipeError(
-                    f"{place}: minutes gives all stages as many steps, and a used one has its own; leave one out"
+                    f"{place}: minutes gives all stages the same number of steps, and a used recipe has its own; "
+                    "leave one out"
                 )
             recipe = _used(own, title, place, file, output, known)
             known.setdefault(Path(str(stage["use"])).stem, recipe.output)
@@ -62,7 +63,7 @@ def _staged(tree: dict[str, Any], where: str, file: Path | None, output: str) ->
 
 
 def title_of(stage: Mapping[str, Any], number: int) -> str:
-    """The name of a stage: its own, else that of the recipe that it uses, else its method's."""
+    """The name of a stage: its own, or that of the recipe that it uses, or its method's."""
     used = stage.get("use")
     named = methods.title(str(stage.get("method", number))) if used is None else Path(str(used)).stem
     return str(stage.get("name", named))
@@ -71,8 +72,8 @@ def title_of(stage: Mapping[str, Any], number: int) -> str:
 def _used(
     own: dict[str, Any], title: str, place: str, file: Path | None, output: str, known: Mapping[str, str]
 ) -> Recipe:
-    """A stage that is a recipe of its own: in the folder that all who use it share, or, where keys beside `use` change
-    it, in a folder of this recipe."""
+    """A stage that is another recipe: in the folder shared by all its users or, if keys next to `use` change it, in a
+    folder of this recipe."""
     source = own.pop("use")
     if not isinstance(source, str):
         raise RecipeError(f"{place}: use is {source!r}; give the name or the file of a recipe")
@@ -84,8 +85,8 @@ def _used(
         back = [one.get("use") for one in tree.get("stages") or () if isinstance(one, dict)]
         circle = file is not None and any(name and _same(name, path, file) for name in back)
         raise RecipeError(
-            f"{place}: {source} {'uses this recipe in turn' if circle else 'is several runs itself'}, and a stage is "
-            "one run; name its stages here, one by one"
+            f"{place}: {source} {'uses this recipe in turn' if circle else 'has several runs itself'}, but a stage is "
+            "one run; list its stages here, one by one"
         )
     for key in ("use", "minutes"):
         if tree.get(key) is not None:
@@ -105,7 +106,7 @@ def _used(
 
 
 def _find_used(source: str, file: Path | None, place: str) -> Path:
-    """The file of a recipe that a stage uses: beside this one, where the command was started, or shipped."""
+    """The file of a recipe that a stage uses: next to this one, in the working directory, or shipped."""
     near = [] if file is None else [file.parent / source, file.parent / f"{source}.yaml"]
     if found := next((path for path in near if path.is_file()), None):
         return found
@@ -121,7 +122,7 @@ def _same(name: str, beside_it: Path, file: Path) -> bool:
 
 
 def beside(output: str) -> str:
-    """Where the runs lie that a recipe shares with others: the folder that holds its own output."""
+    """The folder of runs that a recipe shares with others: the parent of its own output."""
     return str(Path(output).parent)
 
 
@@ -134,7 +135,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _instead(tree: Mapping[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Changes under the names that the tree has: student is another name of the policy."""
+    """Changes under the names that the tree uses: student is an alias of policy."""
     had, given = tree.get("models"), own.get("models")
     if not isinstance(had, Mapping) or not isinstance(given, Mapping):
         return own
@@ -145,11 +146,11 @@ def _instead(tree: Mapping[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 
 
 def refer(tree: Mapping[str, Any], known: Mapping[str, str], others: str | None, where: str = "") -> dict[str, Any]:
-    """`@NAME` as a model is what the run of that name writes: an earlier stage, or a recipe of its own.
+    """Resolve `@NAME` to the model of the run of that name: an earlier stage, or another recipe.
 
     Args:
         known: earlier stages and their folders.
-        others: where the runs of other recipes lie; None where only stages are meant.
+        others: folder of other recipes' runs; None if only stages are meant.
 
     Raises:
         RecipeError: if there is no such stage.
@@ -174,11 +175,11 @@ def refer(tree: Mapping[str, Any], known: Mapping[str, str], others: str | None,
 def _one_policy(tree: Mapping[str, Any], where: str) -> None:
     models = tree.get("models")
     if isinstance(models, Mapping) and {"policy", "student"} <= models.keys():
-        raise RecipeError(f"{where}: models has both policy and student, two names of one model; leave one out")
+        raise RecipeError(f"{where}: models has both policy and student, which are the same model; leave one out")
 
 
 def once(runs: Sequence[tuple[Recipe, str]]) -> list[tuple[Recipe, str]]:
-    """Without the used stages that an earlier seed has named already: their seed is their own."""
+    """Drop used stages that an earlier seed already has: they have their own seed."""
     seen: set[str] = set()
     kept = []
     for recipe, place in runs:

@@ -145,7 +145,7 @@ def load_reward_model(
         kinds = getattr(config, "architectures", None) or []
         if not any("TokenClassification" in kind for kind in kinds) or config.num_labels != 1:
             raise RewardModelError(
-                f"{name} is not a reward model: it has no {FILE} and is no token classification model with one label "
+                f"{name} is not a reward model: it has no {FILE} and is not a token classifier with one label "
                 f"(it is {', '.join(kinds) or 'of unknown kind'}); train one with method q_rm, ipvrm or reward_model"
             )
         spec = ScoreSpec("scalar", "mean", 1.0, outcomes=False)

@@ -1,4 +1,4 @@
-"""Names and numbers of training arguments, held against TRL's without importing it: that takes seconds."""
+"""Check names and values of training arguments against TRL's without importing it, which takes seconds."""
 
 import ast
 import importlib.util
@@ -35,15 +35,15 @@ TRACKERS = {
     "flyte": ("flytekit",),
     "kubeflow": (),
 }
-"""name in `report_to` -> packages, one of which it needs"""
+"""name in `report_to` -> packages, any of which is enough"""
 _PLAIN = {"int": int, "float": float, "bool": bool, "str": str, "None": None, "Optional": Optional, "Union": Union}
-"""what a declared type may be made of to be held against a value without importing what declares it"""
+"""names that a declared type may use to be checked without importing the module that declares it"""
 OF_LOOP: dict[Loop, str] = {
-    "supervised": "methods that learn from the rows' answers",
-    "rollouts": "methods that learn from their own answers",
+    "supervised": "methods that learn from rows",
+    "rollouts": "methods that learn from rollouts",
 }
 ADDED = {"disable_dropout": bool}
-"""Keys of our own: of GRPOConfig's name, for both loops. Not given, it is true where a ratio is learnt."""
+"""Our own keys: GRPOConfig's name, for both loops. By default true for methods that learn a ratio."""
 OURS = {
     "output_dir": "the recipe's `output`",
     "seed": "the recipe's `seed`",
@@ -53,27 +53,27 @@ OURS = {
     "dataset_kwargs": "the recipe's `data`",
     "remove_unused_columns": "trimtab",
     "dataset_text_field": "the format of the rows",
-    "assistant_only_loss": "the format of the rows: answers are learnt, prompts are not",
-    "completion_only_loss": "the format of the rows: answers are learnt, prompts are not",
+    "assistant_only_loss": "the format of the rows: the loss covers answers, not prompts",
+    "completion_only_loss": "the format of the rows: the loss covers answers, not prompts",
     "loss_type": "the recipe's `method`",
     "model_init_kwargs": "the recipe's `models`",
     "trust_remote_code": "the recipe's `models`",
-    "chat_template_path": "the tokenizer of the policy: rows are tokenised with it",
-    "eos_token": "the tokenizer of the policy: rows are tokenised with it",
-    "pad_token": "the tokenizer of the policy: rows are tokenised with it",
-    "truncation_mode": "trimtab: a row that is too long loses the end of its answer",
+    "chat_template_path": "the policy's tokenizer, which tokenizes the rows",
+    "eos_token": "the policy's tokenizer, which tokenizes the rows",
+    "pad_token": "the policy's tokenizer, which tokenizes the rows",
+    "truncation_mode": "trimtab: a row that is too long is cut at the end of its answer",
     "disable_tqdm": "trimtab",
 }
 NOT_BUILT = {
-    "packing": "packing is not built yet; leave it out, rows are padded to the longest of their batch",
-    "eval_packing": "packing is not built yet; leave it out",
-    "padding_free": "padding-free batches are not built yet; leave it out",
-    "use_liger_kernel": "Liger replaces the forward that the objective runs in; leave it out",
-    "push_to_hub": "nothing is uploaded; give the finished model/ folder to `hf upload`",
-    "hub_token": "nothing is uploaded, and a recipe is no place for a secret; leave it out",
-    "save_only_model": "a checkpoint without its optimizer cannot be resumed to the same weights; leave it out",
-    "ignore_data_skip": "a resumed run would begin its epoch anew and give rows twice; leave it out",
-    "fsdp": "sharding by the trainer is not tested yet; use DDP (accelerate launch)",
+    "packing": "packing is not supported yet; leave it out, rows are padded to the longest of their batch",
+    "eval_packing": "packing is not supported yet; leave it out",
+    "padding_free": "padding-free batches are not supported yet; leave it out",
+    "use_liger_kernel": "Liger replaces the forward pass that computes the objective; leave it out",
+    "push_to_hub": "nothing is uploaded; use `hf upload` on the finished model/ folder",
+    "hub_token": "nothing is uploaded, and secrets do not belong in a recipe; leave it out",
+    "save_only_model": "a checkpoint without optimizer state cannot be resumed to the same weights; leave it out",
+    "ignore_data_skip": "a resumed run would restart its epoch and repeat rows; leave it out",
+    "fsdp": "FSDP is not tested yet; use DDP (accelerate launch)",
     "deepspeed": "DeepSpeed is not tested yet; use DDP (accelerate launch)",
     "label_smoothing_factor": "label smoothing is not part of any method here; leave it out",
 }
@@ -88,16 +88,16 @@ USED_BY_ROLLOUTS = {
     "transformers_continuous_batching_config", "reward_weights", "mask_truncated_completions", "disable_dropout",
     "use_vllm",
 }  # fmt: skip
-"""Of what GRPOConfig adds to transformers' arguments."""
+"""Supported arguments among those that GRPOConfig adds to transformers'."""
 DEFAULTS: dict[str, Any] = {
-    # TRL switches both on wherever it runs; a recipe that wants them says so
+    # TRL switches both on by default; here a recipe asks for them
     "bf16": False,
     "gradient_checkpointing": False,
 }
 DEFAULTS_OF_RUNS: dict[str, Any] = {"logging_steps": 1, "report_to": "none"}
-"""Others than TRL's, where a recipe says nothing."""
+"""Defaults that differ from TRL's."""
 INSTEAD = {"max_length": "max_completion_length", "max_completion_length": "max_length"}
-"""what a key of one loop is in the other"""
+"""a key of one loop -> its counterpart in the other"""
 
 _AT_LEAST_ONE = (lambda number: number >= 1, "at least 1")
 _ABOVE_0 = (lambda number: number > 0, "a number above 0")
@@ -114,16 +114,16 @@ NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
     **dict.fromkeys(("learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "top_k"), _NOT_NEGATIVE),
     **dict.fromkeys(("dataloader_num_workers", "neftune_noise_alpha", "router_aux_loss_coef"), _NOT_NEGATIVE),
     **dict.fromkeys(("adam_beta1", "adam_beta2"), _BELOW_1),
-    "num_generations": (lambda number: number >= 2, "at least 2: an answer is held against the others to its task"),
+    "num_generations": (lambda number: number >= 2, "at least 2: a completion is compared with the others of its task"),
     "top_p": (lambda number: 0 < number <= 1, "a number above 0 and at most 1"),
     "min_p": _SHARE,
     "data_seed": _SEED,
     "max_length": (lambda number: number >= 2, "at least 2, or null for no limit"),
-    "max_steps": (lambda number: number >= 1 or number == -1, "at least 1, or -1 to go by num_train_epochs"),
+    "max_steps": (lambda number: number >= 1 or number == -1, "at least 1, or -1 to use num_train_epochs"),
 }
-"""Numbers of which others make no training; most would be divided by when the models are loaded already."""
+"""Valid ranges; a value outside would fail only after the models are loaded."""
 NOT_NULL = ("max_completion_length", "learning_rate", "max_steps", "num_train_epochs", "per_device_train_batch_size")
-"""arguments that need a value, whatever the declared type says"""
+"""arguments that cannot be null, whatever the declared type says"""
 
 
 class TrainingError(UserError):
@@ -131,16 +131,16 @@ class TrainingError(UserError):
 
 
 def other(loop: Loop) -> Loop:
-    """The other one."""
+    """The other loop."""
     return "rollouts" if loop == "supervised" else "supervised"
 
 
 def check_plain(training: Mapping[str, Any]) -> None:
-    """What can be said of names, types, numbers and choices without TRL, torch, or knowing the method's loop.
+    """Check names, types, numbers and choices without TRL, torch, or knowing the method's loop.
 
     Raises:
-        TrainingError: for a key that no loop knows, a value of another type, a number that makes no training, or a
-            schedule, optimizer or tracker that is not there.
+        TrainingError: for a key that no loop knows, a value of the wrong type, a number out of range, or an unknown
+            schedule, optimizer or tracker.
     """
     known = {key: kind for name in CONFIG_NAMES.values() for key, kind in declared(name).items()}
     if not known:
@@ -162,13 +162,13 @@ def check_plain(training: Mapping[str, Any]) -> None:
     for key, name in CHOICES.items():
         allowed = values_of(name)
         if key in training and allowed and training[key] not in allowed:
-            said = nearest(str(training[key]), allowed, f"there are {', '.join(allowed)}")
+            said = nearest(str(training[key]), allowed, f"choose one of {', '.join(allowed)}")
             raise TrainingError(f"training.{key} is {training[key]!r}; {said}")
     _check_trackers(training.get("report_to"))
 
 
 def check_whose(training: Mapping[str, Any], ours: Mapping[str, str], not_built: Mapping[str, str]) -> None:
-    """Raises a TrainingError for the first key that another part of the recipe sets, or that is not built."""
+    """Raise a TrainingError for the first key that another part of the recipe sets, or that is not supported."""
     for key, value in training.items():
         if key in ours:
             raise TrainingError(f"training.{key} is set by {ours[key]}; leave it out")
@@ -177,10 +177,10 @@ def check_whose(training: Mapping[str, Any], ours: Mapping[str, str], not_built:
 
 
 def typed_value(key: str, value: Any, adapter: TypeAdapter) -> Any:
-    """The value in its declared type.
+    """The value converted to its declared type.
 
     Raises:
-        TrainingError: if it is of another one.
+        TrainingError: if it has another type.
     """
     try:
         return adapter.validate_python(value)
@@ -189,12 +189,12 @@ def typed_value(key: str, value: Any, adapter: TypeAdapter) -> Any:
 
 
 def _check_trackers(given: Any) -> None:
-    """Trackers have a known name and a package that is there."""
+    """Check that trackers are known and their packages installed."""
     for name in [given] if isinstance(given, str) else given or []:
         if name in ("all", "none"):
             continue
         if name not in TRACKERS:
-            said = nearest(str(name), TRACKERS, f"there are {', '.join(TRACKERS)}")
+            said = nearest(str(name), TRACKERS, f"choose one of {', '.join(TRACKERS)}")
             raise TrainingError(f"training.report_to={name}: there is no such tracker; {said}")
         packages = TRACKERS[name]
         if packages and not any(importlib.util.find_spec(package) for package in packages):
@@ -204,13 +204,13 @@ def _check_trackers(given: Any) -> None:
 
 
 def check_early(training: Mapping[str, Any], loop: Loop) -> dict[str, Any]:
-    """What `settings.check` says, as far as it can be told from TRL's files without importing it.
+    """Check like `settings.check`, as far as possible from TRL's files without importing it.
 
     Returns:
-        The arguments with trimtab's defaults, those of plain types in their declared ones.
+        The arguments with trimtab's defaults, those of plain types converted to their declared ones.
 
     Raises:
-        TrainingError: for an unknown key, one that is not for the recipe to set, or a value that makes no training.
+        TrainingError: for an unknown key, one that a recipe cannot set, or a value out of range.
     """
     known, others = declared(CONFIG_NAMES[loop]), declared(CONFIG_NAMES[other(loop)])
     if known and others:
@@ -249,7 +249,7 @@ def check_order(training: Mapping[str, Any]) -> None:
 
 
 def check_names(training: Mapping[str, Any], loop: Loop, known: Collection[str], others: Collection[str]) -> None:
-    """Raises a TrainingError for the first key that this loop's config has not.
+    """Raise a TrainingError for the first key that this loop's config lacks.
 
     Args:
         known: keys of this loop's config.
@@ -260,15 +260,13 @@ def check_names(training: Mapping[str, Any], loop: Loop, known: Collection[str],
             continue
         if key in others:
             instead = f", or give training.{INSTEAD[key]}" if key in INSTEAD else ""
-            raise TrainingError(
-                f"training.{key} is a setting of {OF_LOOP[other(loop)]}, which this one is not: leave it out{instead}"
-            )
+            raise TrainingError(f"training.{key} is only for {OF_LOOP[other(loop)]}: leave it out{instead}")
         said = nearest(key, [*known, *ADDED], f"the keys are those of TRL's {CONFIG_NAMES[loop]}")
         raise TrainingError(f"training has no key {key!r}; {said}")
 
 
 def check_numbers(training: Mapping[str, Any]) -> None:
-    """Raises a TrainingError for the first number that makes no training."""
+    """Raise a TrainingError for the first number out of range."""
     for key, value in training.items():
         if value is None and key in NOT_NULL:
             raise TrainingError(f"training.{key} is null; give {NUMBERS[key][1]}")
@@ -289,7 +287,7 @@ def _numbers(value: Any) -> Iterator[float]:
     if type(value) in (int, float):
         yield value
     elif isinstance(value, str):
-        if value.strip().lower().lstrip("+-") in ("nan", "inf", "infinity"):  # the declared type takes these words
+        if value.strip().lower().lstrip("+-") in ("nan", "inf", "infinity"):  # the declared type accepts these words
             yield float(value)
     elif isinstance(value, (list, tuple)):
         for one in value:
@@ -319,14 +317,14 @@ def declared(name: str) -> Mapping[str, str]:
 
 @cache
 def values_of(name: str) -> tuple[str, ...]:
-    """Of an enumeration, read from its file; none where that is not as expected."""
+    """Values of an enumeration, read from its source file; none if that is not as expected."""
     made = class_source(name)
     given = [n.value for n in made.body if isinstance(n, ast.Assign)] if made is not None else []
     return tuple(value.value for value in given if isinstance(value, ast.Constant) and isinstance(value.value, str))
 
 
 def plain_type(kind: str) -> Any:
-    """A declared type that is made of numbers, switches and words; None for another."""
+    """A declared type built of numbers, booleans and strings; None for others."""
     words = {node.id for node in ast.walk(ast.parse(kind)) if isinstance(node, ast.Name)}
     if not words <= _PLAIN.keys():
         return None
@@ -335,7 +333,7 @@ def plain_type(kind: str) -> Any:
 
 @cache
 def class_source(name: str) -> ast.ClassDef | None:
-    """Where a class is made, without importing it; None where its file is not as expected."""
+    """The source of a class, without importing it; None if its file is not as expected."""
     if name not in _FILES:
         return None
     package, file = _FILES[name]

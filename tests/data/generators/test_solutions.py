@@ -524,9 +524,12 @@ def test_99_of_100_answers_have_at_most_110_tokens_of_smollm2(pairs):
     ("options", "message"),
     [
         ("/test", "splits are train and heldout, not 'test'"),
-        ("/train?form=pair", r"'form=pair' is no option; planted_errors takes .* and form=pairs\|steps\|answers and "),
-        ("/train?level=easy", r"'level=easy' is no option; planted_errors takes .* and level=usual\|small$"),
-        ("/train?shape=pairs", r"'shape=pairs' is no option; .* rows=NUMBER and seed=NUMBER and form=pairs\|steps"),
+        (
+            "/train?form=pair",
+            r"'form=pair' is not an option; planted_errors takes .* and form=pairs\|steps\|answers and ",
+        ),
+        ("/train?level=easy", r"'level=easy' is not an option; planted_errors takes .* and level=usual\|small$"),
+        ("/train?shape=pairs", r"'shape=pairs' is not an option; .* rows=NUMBER and seed=NUMBER and form=pairs\|steps"),
         ("/train?rows=pairs", "'rows=pairs' is no option"),
     ],
 )
