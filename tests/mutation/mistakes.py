@@ -401,6 +401,21 @@ MISTAKES = [
         "scores / strength",
         ("decoding/test_penalty.py::test_scores_of_repeated_tokens_by_hand",),
     ),
+    # --- what a run needs, told beforehand
+    Mistake(
+        "memory: Adam keeps one number a weight",
+        "runs.estimate:_state",
+        'OPTIMIZER_BYTES.get(name.removesuffix("_torch"), 8)',
+        'OPTIMIZER_BYTES.get(name.removesuffix("_torch"), 4)',
+        ("runs/test_estimate_parts.py::test_weights_gradients_and_optimizer_state",),
+    ),
+    Mistake(
+        "memory: a cache keeps keys alone",
+        "models.footprint:kv_bytes",
+        "2 * text.num_hidden_layers",
+        "text.num_hidden_layers",
+        ("runs/test_estimate_parts.py::test_a_kv_cache_is", "runs/test_estimate.py::test_keys_and_values_of_a_token"),
+    ),
     # --- rewards, metrics, evaluation
     Mistake(
         "parser: one of two options that a text names is its choice",
