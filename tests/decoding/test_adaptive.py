@@ -207,7 +207,7 @@ def test_one_token_alone_is_kept():
 
 @pytest.mark.parametrize("bad", [math.nan, -INF])
 def test_scores_without_a_distribution_are_named_with_their_step(bad):
-    with pytest.raises(ValueError, match="after 7 tokens: a row of scores holds NaN, or nothing but -inf"):
+    with pytest.raises(ValueError, match="after 7 tokens: a row of scores has NaN, or only -inf"):
         AdaptiveWarper(0.001)(torch.zeros(2, 7, dtype=torch.long), torch.full((2, 9), bad))
 
 

@@ -104,7 +104,7 @@ def test_an_adapter_in_the_reference_itself_is_left_out_of_it(strength):
     found = logits(mixed(model, aligned, strength, **LOGITS))
     torch.testing.assert_close(found, logits(mixed(reference, apart, strength, **LOGITS)), rtol=1e-4, atol=1e-4)
     assert torch.equal(logits(mixed(model, aligned, 1.0, **LOGITS)), logits(model.generate(PROMPT, **GREEDY, **LOGITS)))
-    with pytest.raises(ValueError, match="are one object, and it holds an adapter"):
+    with pytest.raises(ValueError, match="are the same object, with an adapter"):
         mixed(model, model, strength)
 
 
@@ -145,11 +145,11 @@ def test_mistakes_are_refused():
     reference = tiny.model()
     with pytest.raises(ValueError, match=r"dera needs the aligned model: generate\(\.\.\., custom_generate=dera"):
         reference.generate(PROMPT, custom_generate=dera, strength=0.5, **GREEDY)
-    with pytest.raises(ValueError, match="prompt holds the token id 44, and reference and aligned model share 40"):
+    with pytest.raises(ValueError, match="prompt has the token id 44, and reference and aligned model share 40"):
         mixed(reference, tiny.model(vocab_size=40), 0.5)
     with pytest.raises(ValueError, match="strength must be finite"):
         mixed(reference, tiny.model(seed=1), float("inf"))
-    with pytest.raises(ValueError, match="not with 3 beams"):
+    with pytest.raises(ValueError, match="not 3 beams"):
         mixed(reference, tiny.model(seed=1), 0.5, num_beams=3)
     with pytest.raises(ValueError, match="Linear holds no transformers model"):
         mixed(reference, nn.Linear(1, 1), 0.5)
@@ -230,7 +230,7 @@ def test_streams_that_do_share_a_state_are_seen_at_the_first_tokens_and_go_on_wi
     wanted = mixed(reference, aligned, [0.0, 0.5, 1.0], use_cache=False, **LOGITS)
     for one in (found, again):
         torch.testing.assert_close(logits(one), logits(wanted), rtol=1e-3, atol=1e-3)
-    said = [record.message for record in caplog.records if "read anew for each of its tokens" in record.message]
+    said = [record.message for record in caplog.records if "recomputes the whole text for each token" in record.message]
     assert 1 <= len(said) <= 2
     assert all(message.startswith("SharedMamba: ") for message in said)
 

@@ -128,7 +128,7 @@ def test_rows_of_a_static_cache_stay():
 
 def test_what_it_does_not_do_is_refused():
     model = tiny.model("llama_tied")
-    with pytest.raises(ValueError, match="not with 2 beams"):
+    with pytest.raises(ValueError, match="not 2 beams"):
         model.generate(PROMPT, custom_generate=early_exit, **settings(num_beams=2))
     with pytest.raises(ValueError, match="return_dict_in_generate"):
         model.generate(PROMPT, custom_generate=early_exit, **settings(return_dict_in_generate=True))

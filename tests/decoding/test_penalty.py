@@ -132,7 +132,7 @@ def test_log_probabilities_may_be_penalised_in_place_of_logits():
         ({"strength": 2.0, "window": -1}, "window must be 0 or more"),
         ({"strength": 2.0, "least": -1}, "least must be 0 or more"),
         ({"strength": 2.0, "eos_strength": 0.0}, "eos_strength must be a number above 0"),
-        ({"strength": 2.0, "eos": "repeat", "least": 5}, "eos=repeat needs the model's end token, and there is none"),
+        ({"strength": 2.0, "eos": "repeat", "least": 5}, "eos=repeat needs the model's end token, but it has none"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, message):
@@ -227,5 +227,5 @@ def test_every_end_is_kept_away():
 def test_without_a_tokenizer_it_says_what_it_needs():
     with pytest.raises(decoding.DecodingError, match="penalty needs the tokenizer"):
         decoding.arguments("penalty")
-    with pytest.raises(decoding.DecodingError, match="there is none; choose eos=none"):
+    with pytest.raises(decoding.DecodingError, match="it has none; choose eos=none"):
         decoding.arguments("penalty", type("None", (), {"eos_token_id": None, "pad_token_id": None}))

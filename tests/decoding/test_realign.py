@@ -305,8 +305,8 @@ def test_nothing_is_left_behind():
         ([0.0, 1.0], r"shape \[2\] for 3 requests; give a number, one for each request, or a schedule"),
         ([[0.0, 1.0]], r"shape \[1, 2\] for 3 requests"),
         ([], r"shape \[0\] for 3 requests"),
-        ("strong", "strength must be made of numbers, got 'strong'"),
-        (None, "strength must be made of numbers, got None"),
+        ("strong", "strength must consist of numbers, got 'strong'"),
+        (None, "strength must consist of numbers, got None"),
         (torch.zeros(1, 1, 1), r"shape \[1, 1, 1\]"),
         (lambda step: [0.0, 1.0], r"shape \[2\] for 3 requests"),
         (lambda step: [[0.0]], r"shape \[1, 1\] for 3 requests"),
@@ -327,7 +327,7 @@ def test_a_model_without_an_identity_layer_is_refused():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"num_beams": 2}, "not with 2 beams"),
+        ({"num_beams": 2}, "not 2 beams"),
         ({"output_attentions": True, "return_dict_in_generate": True}, "output_attentions is not supported"),
         ({"output_hidden_states": True, "return_dict_in_generate": True}, "output_hidden_states is not supported"),
     ],

@@ -60,7 +60,7 @@ def test_many_rows_are_resampled_in_blocks_that_change_nothing_but_memory():
 
 
 def test_lists_of_different_lengths_are_refused():
-    with pytest.raises(ValueError, match="one length"):
+    with pytest.raises(ValueError, match="the same length"):
         bootstrap_ratio([1.0, 2.0], [1])
 
 

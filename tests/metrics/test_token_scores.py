@@ -156,7 +156,7 @@ def test_reliability_holds_what_is_predicted_against_what_comes_true():
     assert table[1].right.estimate == 0.5
     assert table[9].right.estimate == 1
     assert math.isnan(table[5].predicted)
-    with pytest.raises(ValueError, match="answer 2 holds 1.5; values are probabilities"):
+    with pytest.raises(ValueError, match="answer 2 has 1.5; values must be probabilities"):
         reliability([0.5, 1.5], [1, 0])
 
 
@@ -197,7 +197,7 @@ def test_brier_does_not_change_when_values_and_outcomes_are_exchanged(answers):
 @pytest.mark.parametrize(
     "values, outcomes, message",
     [
-        ([[0.1], [1.2]], [0, 1], "answer 2 holds 1.2"),
+        ([[0.1], [1.2]], [0, 1], "answer 2 has 1.2"),
         ([[0.1], []], [0, 1], "answer 2 has no tokens"),
         ([[0.1], [0.2]], [0, -1], "outcome 2 is -1"),
         ([[0.1], [0.2]], [0], "2 answers and 1 outcomes"),
@@ -465,7 +465,7 @@ def test_a_character_of_several_tokens_ends_with_the_last_of_them():
 
 
 def test_steps_without_a_token_of_their_own_are_refused():
-    with pytest.raises(ValueError, match="step 2 ends at character 9.*reach character 6"):
+    with pytest.raises(ValueError, match="step 2 ends at character 9.*end at character 6"):
         step_tokens([(0, 3), (3, 6)], [3, 9])
     with pytest.raises(ValueError, match="step 2 has no token of its own"):
         step_tokens([(0, 3), (3, 6)], [4, 6])
@@ -729,8 +729,8 @@ def test_the_split_depends_on_the_seed():
         ([[0.1], [0.2]], [-1, -2], "trace 2 has 1 steps and the label -2"),
         ([[0.1], []], [-1, 0], "trace 2 has no steps"),
         ([[0.1]], [-1, 0], "1 traces and 2 labels"),
-        ([[0.1], [0.2]], [-1, -1], "2 right and 0 erroneous"),
-        ([[0.1], [0.2]], [0, 0], "0 right and 2 erroneous"),
+        ([[0.1], [0.2]], [-1, -1], "2 correct and 0 erroneous"),
+        ([[0.1], [0.2]], [0, 0], "0 correct and 2 erroneous"),
         ([[0.1], [math.nan]], [-1, 0], "trace 2: number 1 is nan"),
     ],
 )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tiny_table import table
-from trimtab.rewards.final import final_answer, is_right, number, same
+from trimtab.rewards.final import final_answer, is_correct, number, same
 
 
 @pytest.mark.parametrize(
@@ -134,9 +134,9 @@ WRONG = [
 
 @table(("text", "truth"), RIGHT)
 def test_what_follows_a_stated_answer_does_not_change_it(text, truth):
-    assert is_right(text, truth)
+    assert is_correct(text, truth)
 
 
 @table(("text", "truth"), WRONG)
 def test_another_answer_and_none_are_wrong(text, truth):
-    assert not is_right(text, truth)
+    assert not is_correct(text, truth)

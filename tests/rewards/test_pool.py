@@ -92,7 +92,7 @@ ENDLESS = r"\boxed{10^{10^{10}}}"
 )
 def test_answers_are_equal_by_what_they_mean(truth, answer, wanted):
     for said in (rf"so \boxed{{{answer}}}", f"Answer: {answer}", f"The answer is ${answer}$ because so it is."):
-        assert (verdict(said, truth) == "right") is wanted, said
+        assert (verdict(said, truth) == "correct") is wanted, said
 
 
 @table(
@@ -125,14 +125,14 @@ def test_a_text_settles_on_what_it_boxes_or_announces(text, wanted):
 
 
 def test_a_truth_may_be_words():
-    assert verdict("The answer is: No solution.", "no solution") == "right"
-    assert verdict(r"\boxed{\text{Paris}}", "Paris") == "right"
-    assert verdict(r"\boxed{\text{Rome}}", r"\text{Paris}") == "wrong"
+    assert verdict("The answer is: No solution.", "no solution") == "correct"
+    assert verdict(r"\boxed{\text{Paris}}", "Paris") == "correct"
+    assert verdict(r"\boxed{\text{Rome}}", r"\text{Paris}") == "incorrect"
 
 
 def test_a_text_that_announces_nothing_is_read_by_math_verify():
-    assert verdict("I think it must be 7", "7") == "right"
-    assert verdict("I think it must be 7", "8") == "wrong"
+    assert verdict("I think it must be 7", "7") == "correct"
+    assert verdict("I think it must be 7", "8") == "incorrect"
     assert verdict("I do not know", "7") == "unparsed"
 
 
@@ -143,8 +143,8 @@ def test_of_what_cannot_be_read_no_part_counts():
 
 
 def test_the_truth_may_be_the_end_of_a_solution():
-    assert verdict("The answer is 72", "48 / 2 = 24, and 48 + 24 = 72\n#### 72") == "right"
-    assert verdict("The answer is 24", "48 / 2 = 24, and 48 + 24 = 72\n#### 72") == "wrong"
+    assert verdict("The answer is 72", "48 / 2 = 24, and 48 + 24 = 72\n#### 72") == "correct"
+    assert verdict("The answer is 24", "48 / 2 = 24, and 48 + 24 = 72\n#### 72") == "incorrect"
 
 
 # ---------------------------------------------------------------- the pool
@@ -174,10 +174,10 @@ def test_outcomes_come_in_the_order_of_the_questions_and_are_counted():
         texts = [rf"\boxed{{{i}}}" for i in range(40)]
         texts[3], texts[5] = ENDLESS, "I do not know"
         outcomes = both.grade(texts, [str(i - i % 2) for i in range(40)])
-        wanted = ["wrong" if i % 2 else "right" for i in range(40)]
+        wanted = ["incorrect" if i % 2 else "correct" for i in range(40)]
         wanted[3], wanted[5] = "timed out", "unparsed"
         assert outcomes == wanted
-        assert both.counts == {"right": 20, "wrong": 18, "unparsed": 1, "timed out": 1}
+        assert both.counts == {"correct": 20, "incorrect": 18, "unparsed": 1, "timed out": 1}
 
 
 def test_no_process_starts_before_the_first_question_and_none_is_left():
@@ -185,11 +185,11 @@ def test_no_process_starts_before_the_first_question_and_none_is_left():
     pool = MathPool(workers=2)
     assert pool.grade([], []) == []
     assert children() == before
-    assert pool.grade(["1"], ["1"]) == ["right"]
+    assert pool.grade(["1"], ["1"]) == ["correct"]
     assert len(children() - before) == 1, "one question needs one worker"
     pool.close()
     assert children() == before
-    assert pool.grade(["1"], ["1"]) == ["right"]
+    assert pool.grade(["1"], ["1"]) == ["correct"]
     del pool
     assert children() == before
 
@@ -198,13 +198,13 @@ def test_an_endless_answer_costs_its_limit_and_the_next_is_judged(pool):
     start = time.monotonic()
     assert pool.grade([ENDLESS], ["7"]) == ["timed out"]
     assert 1.0 <= time.monotonic() - start < 10.0, "the start of the next worker is not waited for"
-    assert pool.grade([r"\boxed{7}"], ["7"]) == ["right"]
+    assert pool.grade([r"\boxed{7}"], ["7"]) == ["correct"]
 
 
 def test_a_start_does_not_count_against_the_limit_of_an_answer():
     with MathPool(seconds=0.5, workers=1) as fast:
         start = time.monotonic()
-        assert fast.grade([r"\boxed{7}"], ["7"]) == ["right"]
+        assert fast.grade([r"\boxed{7}"], ["7"]) == ["correct"]
         assert time.monotonic() - start > 0.5, "the import takes longer than the answer may"
 
 
@@ -212,11 +212,11 @@ def test_a_start_does_not_count_against_the_limit_of_an_answer():
     "text", ["", "\0" * 100, "\ud800 \U0001f600", r"\boxed{" * 10_000 + "1" + "}" * 10_000, "line\nline\r\n\u2028"]
 )
 def test_odd_texts_are_unparsed(patient, text):
-    assert patient.grade([text, r"\boxed{7}"], ["7", "7"]) == ["unparsed", "right"]
+    assert patient.grade([text, r"\boxed{7}"], ["7", "7"]) == ["unparsed", "correct"]
 
 
 def test_of_a_long_text_the_end_is_read(patient):
-    assert patient.grade(["\\boxed{3} " + "word " * LONGEST + r"\boxed{7}"], ["7"]) == ["right"]
+    assert patient.grade(["\\boxed{3} " + "word " * LONGEST + r"\boxed{7}"], ["7"]) == ["correct"]
     assert patient.grade([r"\boxed{7}" + " word" * LONGEST], ["7"]) == ["unparsed"]
 
 
@@ -232,7 +232,7 @@ def test_a_worker_that_dies_is_replaced_and_its_answer_is_wrong(patient):
     patient.grade(["1"], ["2"])
     thread = threading.Thread(target=kill)
     thread.start()
-    assert patient.grade([ENDLESS, r"\boxed{7}"], ["7", "7"]) == ["crashed", "right"]
+    assert patient.grade([ENDLESS, r"\boxed{7}"], ["7", "7"]) == ["crashed", "correct"]
     thread.join()
     assert started.is_set()
 
@@ -242,7 +242,7 @@ def test_a_worker_that_was_killed_idle_costs_no_answer(patient):
     victim = psutil.Process(next(iter(children())))
     victim.kill()
     victim.wait()
-    assert patient.grade([r"\boxed{7}"], ["7"]) == ["right"]
+    assert patient.grade([r"\boxed{7}"], ["7"]) == ["correct"]
 
 
 def test_the_memory_of_a_worker_is_limited():
@@ -260,7 +260,7 @@ def test_an_interrupt_leaves_no_reply_for_the_next_question(patient, monkeypatch
         patch.setattr(patient, "_hear", interrupt)
         with pytest.raises(KeyboardInterrupt):
             patient.grade([r"\boxed{7}"], ["7"])
-    assert patient.grade([r"\boxed{7}"], ["8"]) == ["wrong"]
+    assert patient.grade([r"\boxed{7}"], ["8"]) == ["incorrect"]
 
 
 def test_threads_wait_for_each_other(patient):
@@ -274,7 +274,7 @@ def test_threads_wait_for_each_other(patient):
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(found[number] == ["right"] * 4 + ["wrong"] for number in range(4))
+    assert all(found[number] == ["correct"] * 4 + ["incorrect"] for number in range(4))
 
 
 def test_a_fork_gets_workers_of_its_own(patient):
@@ -284,10 +284,10 @@ def test_a_fork_gets_workers_of_its_own(patient):
     if child == 0:
         found = patient.grade([r"\boxed{7}", r"\boxed{8}"], ["7", "7"])
         patient.close()
-        os._exit(0 if found == ["right", "wrong"] else 1)
+        os._exit(0 if found == ["correct", "incorrect"] else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert children() == before
-    assert patient.grade([r"\boxed{7}"], ["7"]) == ["right"]
+    assert patient.grade([r"\boxed{7}"], ["7"]) == ["correct"]
 
 
 def test_a_worker_that_cannot_start_is_told(monkeypatch, tmp_path):
@@ -303,7 +303,7 @@ def test_a_worker_that_cannot_start_is_told(monkeypatch, tmp_path):
 
 def test_questions_that_make_no_sense_are_refused():
     pool = MathPool()
-    with pytest.raises(ValueError, match="2 texts and 1 right answers"):
+    with pytest.raises(ValueError, match="2 texts and 1 correct answers"):
         pool.grade(["1", "2"], ["1"])
     with pytest.raises(ValueError, match="more than 10,000 characters"):
         pool.grade(["1"], ["1" * (LONGEST + 1)])

@@ -94,12 +94,12 @@ def test_a_function_of_ones_own_is_found_in_a_file_or_a_module(tmp_path):
     ("name", "said"),
     [
         ("exakt", "no reward 'exakt'; did you mean 'exact'?"),
-        ("zzz", "no reward 'zzz'; there are: exact, choice, math, reasoning_gym, FILE.py:FUNCTION"),
+        ("zzz", "no reward 'zzz'; known rewards: exact, choice, math, reasoning_gym, FILE.py:FUNCTION"),
         ("nowhere.py:f", "there is no file nowhere.py"),
         ("trimtab.nowhere:f", "importing trimtab.nowhere raised ModuleNotFoundError"),
         ("trimtab.rewards.final:finalanswer", "has no 'finalanswer'; did you mean 'final_answer'?"),
-        ("trimtab.rewards.final:same", "takes no [*][*]columns"),
-        ("math:pi", "is not a plain function"),
+        ("trimtab.rewards.final:same", "must accept [*][*]columns"),
+        ("math:pi", "must be a plain function"),
     ],
 )
 def test_a_name_that_leads_nowhere_is_told(name, said):
@@ -110,11 +110,11 @@ def test_a_name_that_leads_nowhere_is_told(name, said):
 
 def test_an_asynchronous_function_and_values_for_ones_own_are_refused(tmp_path):
     (tmp_path / "later.py").write_text("async def score(**columns): ...\n")
-    with pytest.raises(RewardError, match="is not a plain function"):
+    with pytest.raises(RewardError, match="must be a plain function"):
         load(f"{tmp_path / 'later.py'}:score")
     for values in ({"incorrect": -1.0}, {"correct": float("nan")}):
         with pytest.raises(
-            RewardError, match="sets its own values.*; correct is the number from which on an answer counts"
+            RewardError, match="sets its own values.*; correct is the smallest value of a correct answer"
         ):
             load(own(tmp_path, "return [0]"), **values)
     assert call(load(own(tmp_path, "return [0]"), correct=-0.5), ["a"]) == [0.0]
@@ -136,14 +136,14 @@ def test_a_completion_that_a_reward_does_not_judge_has_none(tmp_path):
     [
         ("return None", "returned None, expected a list of 2 numbers"),
         ("return 1.0", "returned 1.0, expected a list of 2 numbers"),
-        ("return [1.0]", "returned 1 values for 2 completions, the first to 'first prompt'"),
+        ("return [1.0]", "returned 1 values for 2 completions, the first of 'first prompt'"),
         ("return [1.0, 2.0, 3.0]", "returned 3 values for 2 completions"),
-        ("return [float('nan'), 1.0]", "returned nan for a completion to 'first prompt'"),
-        ("return [1.0, -float('inf')]", "returned -inf for a completion to 'second"),
-        ("return ['1', 1.0]", "returned '1' for a completion to 'first"),
+        ("return [float('nan'), 1.0]", "returned nan for a completion of 'first prompt'"),
+        ("return [1.0, -float('inf')]", "returned -inf for a completion of 'second"),
+        ("return ['1', 1.0]", "returned '1' for a completion of 'first"),
         (
             "return [1.0 / len(text) for text in completions]",
-            "ZeroDivisionError: .*; the completion is to 'second prompt",
+            "ZeroDivisionError: .*; the completion is of 'second prompt",
         ),
     ],
 )

@@ -367,10 +367,10 @@ def test_long_texts_are_rewritten_in_pieces_that_join_to_the_text():
     "row, message",
     [
         ({"text": "x"}, "row 1 has no text 'question' to rewrite; its texts: text"),
-        ({"question": "x", "options": ["a", "a"], "answer": 0}, "row 1: options .* are not two or more different"),
+        ({"question": "x", "options": ["a", "a"], "answer": 0}, "row 1: options .* must be two or more different"),
         (
             {"question": "x", "options": ["a", "b"], "answer": 2},
-            "row 1: answer 2 is none of the options; give",
+            "row 1: answer 2 is not one of the options; give",
         ),
         ({"question": "x", "options": ["a", None], "answer": 0}, "row 1: option B is null; expected a text"),
         ({"question": "x", "options": {"A": "a", "text": ["b"]}, "answer": 0}, "row 1: option text is a list"),

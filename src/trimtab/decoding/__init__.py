@@ -1,7 +1,7 @@
-"""One decoding strategy a file, found by its name; those of transformers stand beside them under their own names.
+"""Decoding strategies, one file each, found by file name; those of transformers are available under their own names.
 
-A file exports STRATEGY, which says what `model.generate` is given for its settings; or, where two streams of logits are
-mixed, a function of the file's name for `model.generate(..., custom_generate=)`, which any strategy may draw from.
+A file exports STRATEGY, which turns its settings into arguments of `model.generate`; or, if two streams of logits are
+mixed, a function named like the file for `model.generate(..., custom_generate=)`, to be combined with any strategy.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,32 +15,32 @@ if TYPE_CHECKING:
     from trimtab.decoding._strategy import Strategy
 
 MODEL = "model"
-"""The strategy that is the checkpoint's own."""
+"""The strategy of the checkpoint's own generation config."""
 STOCK = {
-    MODEL: "Model: as the model's authors set it, in the generation config that came with it.",
-    "greedy": "Greedy: always the best token.",
-    "beam": "Beam search: the likeliest of several sequences that are kept at each step.",
-    "sample": "Sampling: from the model's whole distribution.",
-    "top_k": "Top-k: sampling among the k best tokens.",
-    "top_p": "Top-p (nucleus): sampling among the best tokens of a share.",
-    "typical": "Typical: sampling among tokens whose surprise is near the entropy.",
-    "eta": "Eta: sampling among tokens above a bound that falls with the entropy.",
-    "min_p": "Min-p: sampling among tokens above a share of the best one's probability.",
-    "top_h": "Top-H: sampling among tokens whose entropy is bounded by a share of the whole one's.",
+    MODEL: "Model: the generation config that the model's authors ship with it.",
+    "greedy": "Greedy: always the most likely token.",
+    "beam": "Beam search: the most likely of several sequences kept at each step.",
+    "sample": "Sampling: from the model's full distribution.",
+    "top_k": "Top-k: sampling from the k most likely tokens.",
+    "top_p": "Top-p (nucleus): sampling from the most likely tokens that add up to probability p.",
+    "typical": "Typical: sampling from tokens whose surprisal is close to the entropy.",
+    "eta": "Eta: sampling from tokens above a threshold that falls with the entropy.",
+    "min_p": "Min-p: sampling from tokens above a fraction of the most likely one's probability.",
+    "top_h": "Top-H: sampling from tokens whose entropy is at most a fraction of the full distribution's.",
 }
-"""Strategies of transformers, and what they are."""
+"""Strategies of transformers, with a one-line description."""
 
 
 class Marks(NamedTuple):
     """Ids of tokens that are not text."""
 
     ends: tuple[int, ...]
-    """after any of which a text is over"""
+    """end tokens"""
     pad: int | None
 
 
 class DecodingError(UserError):
-    """A strategy that is not there, or a setting that it does not have."""
+    """An unknown strategy, or an unknown or invalid setting."""
 
 
 _FILES = by_file.Catalogue(Path(__file__).parent, __name__, "decoding strategy", DecodingError, lambda: STOCK)
@@ -48,7 +48,7 @@ names, known, check_name = _FILES.names, _FILES.known, _FILES.check_name
 
 
 def summary(name: str) -> str:
-    """What it is, in a line; nothing is imported."""
+    """A one-line description; nothing is imported."""
     return STOCK[name] if name in STOCK else _FILES.summary(name)
 
 
@@ -61,7 +61,7 @@ def strategy(name: str) -> "Strategy":
     """A strategy of a file here, or of transformers.
 
     Raises:
-        DecodingError: with the nearest name.
+        DecodingError: with the closest name.
     """
     check_name(name)
     if name in STOCK:
@@ -73,20 +73,20 @@ def strategy(name: str) -> "Strategy":
 
 
 def arguments(name: str, tokenizer: Any = None, *, model: Any = None, **settings: Any) -> dict[str, Any]:
-    """Arguments of `model.generate` for a strategy with these settings; anew for each call.
+    """Arguments of `model.generate` for a strategy with these settings; made new for each call.
 
-    They name every field of the generation config that chooses tokens, so that nothing which a model's own config
-    switches on acts besides. To change one of them, write `{**arguments(...), "min_new_tokens": 5}`. Those of "model"
+    They set every field of the generation config that affects which token is chosen, so that the model's own config has
+    no effect. To change one of them, write `{**arguments(...), "min_new_tokens": 5}`. Those of "model"
     are empty: everything is left to the model's own config.
 
     Args:
         name: of `known()`.
-        tokenizer: whose end tokens (see `trimtab.models.ends`) and padding a strategy may need.
-        model: whose config may name further end tokens.
+        tokenizer: its end tokens (see `trimtab.models.ends`) and padding token may be needed.
+        model: its config may name further end tokens.
         settings: of the strategy.
 
     Raises:
-        DecodingError: for an unknown strategy or setting, a value that makes no sense, or a tokenizer that is missing.
+        DecodingError: for an unknown strategy or setting, an invalid value, or a missing tokenizer.
     """
     from trimtab.decoding._config import switched_off
     from trimtab.models.ends import end_tokens
@@ -101,7 +101,7 @@ def arguments(name: str, tokenizer: Any = None, *, model: Any = None, **settings
 
 
 def sets(name: str, arguments: Mapping[str, Any]) -> set[str]:
-    """Which of a strategy's `arguments` it sets itself, and does not only switch off."""
+    """The `arguments` that a strategy sets, as opposed to switching off."""
     shared = {"do_sample", "num_beams"}
     if name == MODEL:
         return set()
@@ -112,7 +112,7 @@ def check(name: str, settings: Mapping[str, Any]) -> Any:
     """The settings of a strategy, with its defaults.
 
     Raises:
-        DecodingError: naming the setting, what it is, and what may be meant; also one that does nothing beside the
+        DecodingError: naming the setting, its value, and a close match; also for a setting without effect under the
             others.
     """
     found = strategy(name)
@@ -120,5 +120,5 @@ def check(name: str, settings: Mapping[str, Any]) -> Any:
     idle = found.idle(checked)
     for key in sorted(checked.model_fields_set & idle.keys()):
         if getattr(checked, key) != found.options.model_fields[key].default:
-            raise DecodingError(f"decoding.{key} does nothing here: {idle[key]}")
+            raise DecodingError(f"decoding.{key} has no effect: {idle[key]}")
     return checked

@@ -1,8 +1,8 @@
-"""How a model may be asked so that neither padding, nor other rows, nor its cache change what it says.
+"""How prompts can be batched for a model so that padding, other rows and the cache do not change its output.
 
 Attention takes padding on the left by its mask, and keys and values are kept row by row. States that are carried from
-token to token, as of state-space and recurrent models, are another matter: some take padding for text, and some
-implementations mix up rows. It is tried out on each model that is met, for two prompts and a few tokens.
+token to token, as in state-space and recurrent models, are different: some treat padding as text, and some
+implementations mix up rows. Each model is probed once, with two prompts and a few tokens.
 """
 
 import logging
@@ -27,18 +27,18 @@ _KEEPS: WeakKeyDictionary[Any, Keeps] = WeakKeyDictionary()
 
 
 class Batch(NamedTuple):
-    """Prompts that are asked together."""
+    """Prompts that are generated for together."""
 
     places: list[int]
     inputs: dict[str, Tensor]
 
 
 def batches(model: Any, inputs: Mapping[str, Tensor]) -> list[Batch]:
-    """Prompts as the model may be asked them: all together; or, where padding on the left would change what it says,
-    those of equal length without padding; or, where its cache holds one row alone, one by one.
+    """Prompts in batches that are safe for the model: all together; or, if left padding would change its output,
+    grouped by length without padding; or, if its cache only supports one row, one by one.
 
     Args:
-        inputs: `input_ids` and mostly `attention_mask` [B, T], and others with a row for each prompt.
+        inputs: `input_ids`, usually `attention_mask` [B, T], and others with one row per prompt.
     """
     mask = inputs.get("attention_mask")
     given = {k: v for k, v in inputs.items() if k != "attention_mask" or takes(model, k)}
@@ -54,12 +54,12 @@ def batches(model: Any, inputs: Mapping[str, Tensor]) -> list[Batch]:
 
 
 def strictest(models: Sequence[Any]) -> Any:
-    """Of models that read the same prompts the one that takes the fewest at a time."""
+    """Of models that read the same prompts, the one with the most restricted batching."""
     return models[0] if len(models) == 1 else min(models, key=lambda one: (keeps(one) != "a row", pads_left(one)))
 
 
 def pads_left(model: Any) -> bool:
-    """Whether padding on the left changes nothing."""
+    """Whether left padding leaves the output unchanged."""
     one = inner(model)
     if getattr(one.config.get_text_config(), "index_topk", None):
         return False  # padding takes places among the tokens that attention is given, once a text is longer than these
@@ -76,7 +76,7 @@ def pads_left(model: Any) -> bool:
 
 
 def keeps(model: Any) -> Keeps:
-    """What its cache may hold: "rows", "a row" where those of a batch get mixed up, or nothing that is right."""
+    """What its cache supports: "rows", "a row" if rows of a batch get mixed up, or nothing at all."""
     one = inner(model)
     if one not in _KEEPS:
         _KEEPS[one] = "rows" if keeps_keys_and_values(one) else _try_cache(one)
@@ -86,20 +86,20 @@ def keeps(model: Any) -> Keeps:
 
 
 def cache_is_right(model: Any, num_prompts: int, beams: int) -> bool:
-    """Whether what it keeps is right for so many prompts at a time and so many beams, whose places change."""
+    """Whether its cache is correct for this many prompts at a time, and for beams, which are reordered."""
     return keeps(model) == "rows" or (keeps(model) == "a row" and num_prompts <= 1 and beams == 1)
 
 
 def say_read_anew(model: Any) -> None:
-    """In one line, once for a model."""
+    """Says so in one line, once per model."""
     LOGGER.warning(
-        f"{type(model).__name__}: what it keeps from token to token is not right here, so a text is read anew for each "
-        "of its tokens, without a cache: slower, and right"
+        f"{type(model).__name__}: its cache gives wrong results here, so generation recomputes the whole text for each "
+        "token, without a cache: slower, but correct"
     )
 
 
 def keeps_keys_and_values(model: Any) -> bool:
-    """Keys and values, as attention keeps them, are right in all of transformers' models and not tried out."""
+    """Whether the cache holds only keys and values, which work in all models of transformers and are not probed."""
     return model._supports_default_dynamic_cache() and takes(model, "past_key_values") and grows(
         DynamicCache(config=model.config.get_text_config(decoder=True))
     )  # fmt: skip
@@ -121,7 +121,7 @@ def _prompts(model: Any) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def _logits(model: Any, ids: Tensor, mask: Tensor | None = None, *, use_cache: bool) -> list[Tensor] | None:
-    """[V] float32 of the last row at each new token, up to the first that is not sure; None where it fails."""
+    """[V] float32 of the last row at each new token, up to the first ambiguous one; None if it fails."""
     config = GenerationConfig(
         max_new_tokens=NEW, do_sample=False, pad_token_id=0, use_cache=use_cache, output_logits=True,
         return_dict_in_generate=True,
@@ -140,7 +140,7 @@ def _logits(model: Any, ids: Tensor, mask: Tensor | None = None, *, use_cache: b
 
 
 def _same(wanted: list[Tensor] | None, found: list[Tensor] | None) -> bool:
-    """Whether logits are equal to rounding, as long as the same tokens were taken."""
+    """Whether logits are equal up to rounding, as long as the same tokens were chosen."""
     if wanted is None or found is None:
         return False
     for one, other in zip(wanted, found):
@@ -154,7 +154,7 @@ def _same(wanted: list[Tensor] | None, found: list[Tensor] | None) -> bool:
 
 @contextmanager
 def alone(model: Any) -> Iterator[None]:
-    """The model's own generation config is out of sight."""
+    """A context that hides the model's own generation config."""
     holders = [part for part in model.modules() if "generation_config" in vars(part)]
     kept = [part.generation_config for part in holders]
     for part in holders:
@@ -172,6 +172,6 @@ def inner(model: Any) -> Any:
 
 
 def takes(model: Any, name: str) -> bool:
-    """Whether its forward has such an argument."""
+    """Whether its forward accepts an argument of this name."""
     parameters = signature(inner(model).forward).parameters
     return name in parameters or any(one.kind is Parameter.VAR_KEYWORD for one in parameters.values())

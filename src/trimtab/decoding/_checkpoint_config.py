@@ -1,4 +1,4 @@
-"""What a checkpoint's own generation config asks for and transformers no longer does by itself."""
+"""Settings in a checkpoint's generation config that transformers no longer supports by itself."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +21,7 @@ ASKED_BY = {
 
 
 def check_stored(name: str) -> None:
-    """As `check_own`, of the file beside the weights, where there is one; nothing is loaded."""
+    """As `check_own`, for the file beside the weights, if there is one; nothing is loaded."""
     place = place_of(base_of(name))
     try:
         config = GenerationConfig.from_pretrained(place.path, **place.arguments())
@@ -31,7 +31,7 @@ def check_stored(name: str) -> None:
 
 
 def check_own(config: Any, name: str) -> None:
-    """A checkpoint's generation config must be one that `generate` can follow here.
+    """Checks that `generate` can follow a checkpoint's generation config here.
 
     Raises:
         DecodingError: naming the setting that asks for code from the hub.
@@ -40,7 +40,7 @@ def check_own(config: Any, name: str) -> None:
     whole = complete({}, (0,), 0, 1, own=SimpleNamespace(generation_config=config))
     if whole.low_memory and (whole.num_beams or 1) > 1:
         raise DecodingError(
-            f"{name}: its generation config asks for low_memory=True, which beams no longer know; {way_out}"
+            f"{name}: its generation config asks for low_memory=True, which beam search no longer supports; {way_out}"
         )
     mode = whole.get_generation_mode()
     if "/" not in str(GENERATION_MODES_MAPPING.get(mode, "")):
@@ -48,5 +48,5 @@ def check_own(config: Any, name: str) -> None:
     said = [f"{key}={getattr(config, key)}" for key in ASKED_BY.get(mode, ()) if getattr(config, key, None) is not None]
     raise DecodingError(
         f"{name}: its generation config asks for {mode.value.replace('_', ' ')} ({', '.join(said)}), which "
-        f"transformers does by code from the hub alone, and none is run here; {way_out}"
+        f"transformers only does with code from the hub, and none is run here; {way_out}"
     )

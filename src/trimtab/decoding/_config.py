@@ -1,8 +1,8 @@
-"""The complete config of every generation, made of what was asked alone; and the one place that calls `generate`.
+"""The complete config of every generation, made only of the given settings; and the one place that calls `generate`.
 
-transformers fills what a caller leaves open from the model's own generation config, which comes with the checkpoint: a
-repetition penalty there would act under every strategy. Here each field has the value that was asked for, or the one
-that switches it off, and while `generate` runs nothing of the model's own can be seen.
+transformers fills what a caller leaves open from the model's own generation config, which ships with the checkpoint: a
+repetition penalty there would apply under every strategy. Here each field has the value that was asked for, or the one
+that switches it off, and the model's own config is hidden while `generate` runs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,24 +25,24 @@ CALLERS = frozenset({
     "decoder_start_token_id", "use_cache", "max_cache_len", "cache_config", "compile_config", "disable_compile",
     "continuous_batching_config", "transformers_version", "_from_model_config",
 })  # fmt: skip
-"""Fields that say how much is wanted, in what form and how it is computed, and not which token is chosen."""
+"""Fields that affect length, output format and computation, but not which token is chosen."""
 BY_ROW = frozenset({
     "do_sample", "temperature", "top_k", "top_p", "top_h", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff",
     "suppress_tokens", "stop_strings", "max_time", "cache_implementation", "remove_invalid_values",
     "renormalize_logits", *CALLERS,
 })  # fmt: skip
-"""Fields under which a row's next token depends on its own scores alone, so that others may leave the batch."""
+"""Fields under which a row's next token only depends on its own scores, so that other rows may leave the batch."""
 
 
 def fields() -> dict[str, Any]:
-    """Every field of a generation config with the value at which it does nothing; those that this version of
-    transformers does not know are none."""
+    """Every field of a generation config that this version of transformers has, with the value that switches it
+    off."""
     known = {name: None for name in vars(GenerationConfig()) if name not in ("_original_object_hash",)}
     return {**known, **GenerationConfig._get_default_generation_params(), "max_length": None, "top_k": 0}
 
 
 def switched_off() -> dict[str, Any]:
-    """The fields that choose tokens, each at the value at which it does nothing; see `fields`."""
+    """The fields that affect which token is chosen, each switched off; see `fields`."""
     return {name: value for name, value in fields().items() if name not in CALLERS}
 
 
@@ -54,7 +54,7 @@ def complete(
     Args:
         asked: fields and their values.
         ends, pad: token ids.
-        own: a model whose authors' config stands behind what was asked (`decoding model`); None: nothing does.
+        own: a model whose own generation config fills in the rest (`decoding model`); None: nothing does.
     """
     theirs = {} if own is None else _set(own.generation_config)
     ours = {name: value for name, value in fields().items() if name in CALLERS} | {"use_cache": True}
@@ -68,19 +68,19 @@ def complete(
 
 
 def _set(config: GenerationConfig) -> dict[str, Any]:
-    """What a checkpoint's config says, and for the rest what transformers then does."""
+    """A checkpoint's settings, completed with the defaults of transformers."""
     said = {name: value for name, value in vars(config).items() if value is not None and not name.startswith("_")}
     return {**GenerationConfig._get_default_generation_params(), **said}
 
 
 def split(how: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arguments of `generate`: those that are fields of its config, and the others."""
+    """Arguments of `generate`, split into fields of its config and others."""
     known = fields()
     return {k: v for k, v in how.items() if k in known}, {k: v for k, v in how.items() if k not in known}
 
 
 def described(config: GenerationConfig) -> str:
-    """What in a config differs from what transformers does by itself, in words, sorted."""
+    """The settings of a config that differ from the defaults of transformers, in words, sorted."""
     defaults = {**fields(), "top_k": GenerationConfig._get_default_generation_params()["top_k"]}
     defaults |= {"max_new_tokens": None, "use_cache": True}
     shown = {}
@@ -116,14 +116,14 @@ def generate(
     each: Callable[[list[int]], Mapping[str, Any]] | None = None,
     **how: Any,
 ) -> Tensor:
-    """Prompts gone on with; the only settings that act are those given here.
+    """Generate continuations of prompts; only the settings given here apply.
 
     Args:
         model, tokenizer: of a causal language model; the model as it is, in its mode.
         inputs: `input_ids` and `attention_mask` [B, T], padded on the left.
-        own: the checkpoint's own generation config stands behind what is asked.
-        leave: rows that have ended may leave the batch where that is faster (and nothing looks at other rows).
-        each: further arguments for some rows, by their indices, where they differ from row to row.
+        own: the checkpoint's own generation config fills in what is not given.
+        leave: finished rows may leave the batch where that is faster (and nothing depends on other rows).
+        each: further arguments for some rows, by their indices, if they differ from row to row.
         how: fields of the generation config, and other arguments of `model.generate`.
 
     Returns:
@@ -145,16 +145,16 @@ def run(
     call: Callable[..., Any] | None = None,
     **others: Any,
 ) -> Tensor:
-    """`generate` by a complete config.
+    """`generate` with a complete config.
 
-    Rows of a model that padding on the left would change are asked in groups of equal length, without padding, and
-    what a model keeps from token to token is used as far as that is right; see `trimtab.decoding._batching`.
+    If left padding would change a model's output, rows are generated in groups of equal length, without padding; and
+    a cache is only used as far as it is correct; see `trimtab.decoding._batching`.
 
     Args:
         model, inputs, tokenizer, leave, each: as of `generate` here.
         config: complete, see `complete`.
-        call: `model.generate`, where it goes by another name.
-        others: arguments of `model.generate` that are no fields of its config.
+        call: `model.generate`, if it has another name.
+        others: arguments of `model.generate` that are not fields of its config.
     """
     config = deepcopy(config)
     if config.stop_strings is not None:  # with a custom loop, `generate` does not find the tokenizer
@@ -194,7 +194,7 @@ def _joined(parts: Sequence[Tensor], groups: Sequence[list[int]], config: Genera
 
 
 def may_leave(config: GenerationConfig, others: Mapping[str, Any]) -> bool:
-    """Whether every row's next token depends on its own scores alone, so that rows may leave the batch."""
+    """Whether every row's next token only depends on its own scores, so that rows may leave the batch."""
     if others.keys() & {"logits_processor", "streamer", "past_key_values"} or (config.num_beams or 1) > 1:
         return False
     neutral = fields()
@@ -204,9 +204,9 @@ def may_leave(config: GenerationConfig, others: Mapping[str, Any]) -> bool:
 def as_processors(
     model: Any, config: GenerationConfig, inputs: Mapping[str, Tensor]
 ) -> tuple[GenerationConfig, LogitsProcessorList]:
-    """A config by which tokens are only drawn, and the processors that `generate` would make of all else in this one.
+    """A config that only samples, and the processors that `generate` would build from everything else in this one.
 
-    With them before and after a processor of one's own, that one sees what the model itself says, and what is left.
+    With a processor before and after them, one sees the model's own distribution, and what is left of it.
     """
     kept = {name: getattr(config, name) for name in ("do_sample", "stop_strings", "max_time", "use_cache")}
     bare = complete(kept, config.eos_token_id or (), config.pad_token_id, config.max_new_tokens or 1)

@@ -1,10 +1,10 @@
-"""Early-exit batching: a row that has ended leaves the batch, and what prompts share is read once.
+"""Early-exit batching: finished rows leave the batch, and the prefix that prompts share is read once.
 
     model.generate(**inputs, custom_generate=early_exit)
 
-The tokens have the distribution that `generate` gives them; greedy ones are the same up to rounding. `generate` itself
-computes every row until the last has ended, reads a prompt once for each answer to it, and what all prompts begin with
-once for each of them. Where half the rows take half the time, as on a CPU, most of that is saved.
+The tokens have the same distribution as with `generate`; greedy ones are the same up to rounding. `generate` itself
+computes every row until the last has ended, and reads a prompt once for each of its completions, and a shared prefix
+once for each prompt. Where half the rows take half the time, as on a CPU, most of that is saved.
 """
 
 from typing import Any
@@ -18,9 +18,9 @@ from trimtab.decoding._prefill import grows, prefill
 from trimtab.decoding._streams import Stream, check_settings, chosen, pick
 
 DEVICES = ("cpu",)
-"""Where it was measured to be faster than `generate` itself."""
+"""Device types on which it was measured to be faster than `generate` itself."""
 LEAVE = 1 / 8
-"""Share of the rows that must have ended before they leave: each leaving copies the cache."""
+"""Share of the rows that must have ended before they leave, because each time the cache is copied."""
 
 
 def early_exit(
@@ -31,24 +31,24 @@ def early_exit(
     generation_config: GenerationConfig,
     **inputs: Any,
 ) -> Tensor:
-    """Sample, or take the best, until every row has ended. Called by `model.generate`.
+    """Decode by sampling or greedily until every row has ended. Called by `model.generate`.
 
-    Rows of a model with a cache of another kind than keys and values that grow (a static one, or states of linear
-    attention) all stay to the end.
+    If the cache is not one of growing keys and values (a static one, or states of linear attention), all rows stay
+    until the end.
 
     Args:
-        input_ids: [B, T]; they and all that follows come from `generate`. Processors and criteria see the rows that are
-            left, [n, T + new tokens], so they must look at each row alone.
+        input_ids: [B, T]; like everything that follows, passed by `generate`. Processors and criteria see the remaining
+            rows, [n, T + new tokens], so they must treat each row independently.
 
     Returns:
-        [B, T + new tokens], with the padding token behind an end.
+        [B, T + new tokens], padded after the end token.
 
     Raises:
-        ValueError: for beams, for a cache that is not empty, and where more than the tokens is to be returned.
+        ValueError: for beams, for a cache that is not empty, and if more than the tokens is to be returned.
     """
     check_settings(generation_config, inputs)
     if generation_config.return_dict_in_generate:
-        raise UserError("return_dict_in_generate is not supported here: rows that have ended have no scores")
+        raise UserError("return_dict_in_generate is not supported here: finished rows have no scores")
     pad = generation_config._pad_token_tensor
     rows = torch.arange(input_ids.size(0), device=input_ids.device)
     unfinished = torch.ones_like(rows, dtype=torch.bool)
@@ -80,12 +80,12 @@ def early_exit(
 
 
 def early_exit_arguments(device: torch.device) -> dict[str, Any]:
-    """Arguments of `generate` that generate fastest on a device."""
+    """Arguments of `generate` for the fastest generation on a device."""
     return {"custom_generate": early_exit} if device.type in DEVICES else {}
 
 
 def _distinct(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The first row of each prompt, [m], and for each row the place of its prompt among those, [B]."""
+    """The first row of each distinct prompt, [m], and for each row the index of its prompt among those, [B]."""
     seen: dict[tuple[int, ...], int] = {}
     whole = input_ids if attention_mask is None else torch.cat([input_ids, attention_mask], dim=1)
     same = [seen.setdefault(tuple(row), len(seen)) for row in whole.tolist()]

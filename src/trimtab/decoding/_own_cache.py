@@ -1,8 +1,8 @@
-"""Streams with states of their own, which are held against reading everything anew where their model is new.
+"""Streams with their own cache, checked against recomputing everything if the model has not been seen before.
 
-`generate` makes one cache, for one model. Each class of models keeps what it has read under another name and in another
-form, some inside their own modules. That two streams share nothing, and that rows of a batch do not get mixed up, is
-seen at the first tokens: there each text is also read as a whole.
+`generate` makes one cache, for one model. Model classes keep their state under different names and in different
+forms, some inside their own modules. That two streams share nothing, and that rows of a batch do not get mixed up, is
+verified at the first tokens, where each text is also read as a whole.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from trimtab.decoding._batching import keeps_keys_and_values, say_read_anew
 from trimtab.decoding._streams import Stream
 
 FIRST = 3
-"""tokens at which a model of unknown states is read anew as well; the later ones show whether that disturbs them"""
+"""tokens at which a model with unknown states is also recomputed; the later ones show whether that disturbs them"""
 FAILURES = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError)
 """of a model whose cache does not fit it"""
 _RIGHT: WeakKeyDictionary[Any, dict[tuple[bool, bool], bool]] = WeakKeyDictionary()
@@ -27,12 +27,12 @@ _RIGHT: WeakKeyDictionary[Any, dict[tuple[bool, bool], bool]] = WeakKeyDictionar
 
 
 def without_cache(inputs: dict[str, Any]) -> dict[str, Any]:
-    """What a forward is given but what was kept from the tokens before."""
+    """The inputs of a forward without any cache."""
     return {name: value for name, value in inputs.items() if name not in ALL_CACHE_NAMES}
 
 
 def own_cache(model: Any, inputs: dict[str, Any], generation_config: GenerationConfig, num_rows: int) -> dict[str, Any]:
-    """The inputs that `generate` prepared for another model, with an empty cache of this one's kind."""
+    """The inputs that `generate` prepared for another model, with an empty cache of the kind this one uses."""
     found = without_cache(inputs)
     if found.get("use_cache"):
         most = (generation_config.max_length or 1) - 1
@@ -43,7 +43,7 @@ def own_cache(model: Any, inputs: dict[str, Any], generation_config: GenerationC
 
 
 class CheckedStream(Stream):
-    """A stream that goes on without a cache where its model's is not right, and says so once for the model."""
+    """A stream that continues without a cache if its model's cache is wrong, and says so once per model."""
 
     def __init__(
         self, model: PreTrainedModel, rows: Tensor, generation_config: GenerationConfig, inputs: dict[str, Any]
@@ -83,7 +83,7 @@ class CheckedStream(Stream):
 
 @contextmanager
 def _states_aside(model: Any) -> Iterator[None]:
-    """What modules themselves keep of the tokens before (recurrent_gemma's do) is afterwards what it was."""
+    """A context that restores what modules themselves keep of earlier tokens (recurrent_gemma's do)."""
     kept = [(module.__dict__, _states_of(module)) for module in model.modules()]
     yield
     for own, before in kept:
@@ -91,13 +91,13 @@ def _states_aside(model: Any) -> Iterator[None]:
 
 
 def _states_of(module: Any) -> dict[str, Tensor | None]:
-    """Tensors that are no parameters or buffers, and places for some."""
+    """Tensors of a module that are not parameters or buffers, and attributes for such."""
     found = {name: value for name, value in vars(module).items() if value is None or isinstance(value, Tensor)}
     return {name: value if value is None else value.clone() for name, value in found.items()}
 
 
 def alike(found: Tensor, wanted: Tensor, *, coarse: bool) -> bool:
-    """Whether logits [n, V] are equal to rounding; `coarse` where weights have 8 or 11 bits."""
+    """Whether logits [n, V] are equal up to rounding; `coarse` for weights with 8 or 11 bits."""
     apart = (found - wanted).nan_to_num(nan=0.0, posinf=torch.inf, neginf=torch.inf).abs().amax(dim=-1)
     largest = wanted.masked_fill(~wanted.isfinite(), 0.0).abs().amax(dim=-1)
     return bool((apart <= (0.1 if coarse else 1e-3) * largest).all())

@@ -1,4 +1,4 @@
-"""Prompts are read without waste: what all begin with once, and then rows of like length together."""
+"""Efficient prefill: the prefix that all prompts share is read once, the rest in groups of similar length."""
 
 from collections.abc import Sequence
 from inspect import signature
@@ -12,17 +12,17 @@ from transformers.cache_utils import LinearAttentionCacheLayerMixin
 from trimtab.models.tokenizers import token_positions
 
 LEAST = 8
-"""tokens that must be shared to be read apart"""
+"""smallest shared prefix, in tokens, that is read separately"""
 TOGETHER = {"cpu": 1024}
-"""Tokens that are read at a time, by the kind of device; elsewhere all at once. On a CPU more at a time are not read
-faster, and padding costs what a token costs."""
+"""Tokens read at a time, by device type; elsewhere all at once. On a CPU larger batches are not faster, and padding
+costs as much as a token."""
 
 
 class Prefilled(NamedTuple):
-    """Prompts of which a part was read: the cache holds the first `cache.get_seq_length()` columns."""
+    """Partly prefilled prompts: the cache holds the first `cache.get_seq_length()` columns."""
 
     input_ids: Tensor
-    """[B, T] the shared beginning, then the padding, then what is a prompt's own"""
+    """[B, T] the shared prefix, then the padding, then the rest of each prompt"""
     attention_mask: Tensor
     """[B, T] int64"""
     position_ids: Tensor
@@ -33,11 +33,11 @@ class Prefilled(NamedTuple):
 def prefill(
     model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor | None, cache: Cache | None = None
 ) -> Prefilled | None:
-    """Read what all rows begin with as one row, and if the rest is long, all of it but the last column, rows of like
-    length together.
+    """Prefill the prefix that all rows share as one row, and if the rest is long, all of it but the last column, in
+    groups of similar length.
 
-    Prompts are padded on the left, so the beginning moves before the padding: attention passes over the gap, and
-    positions count tokens. The logits that follow are those of reading every row whole, up to rounding.
+    Prompts are left-padded, so the prefix moves before the padding: attention skips the gap, and positions count
+    tokens. The resulting logits equal those of reading every row whole, up to rounding.
 
     Args:
         model: any transformers decoder.
@@ -45,9 +45,9 @@ def prefill(
         cache: an empty one to fill; None makes the model's own.
 
     Returns:
-        None, with the cache untouched, where nothing is to be gained (one row, or rows that are few and short and share
-        fewer than `LEAST` tokens) or where it would not be the same: no mask or padding elsewhere than on the left, a
-        model that takes no positions, a window that slides over columns, a state that cannot be copied.
+        None, with the cache untouched, if there is nothing to gain (one row, or few short rows that share fewer than
+        `LEAST` tokens) or if the result would differ: no mask or padding elsewhere than on the left, a model that takes
+        no positions, a window that slides over columns, a state that cannot be copied.
     """
     if attention_mask is None or len(input_ids) < 2 or (attention_mask.diff(dim=1) < 0).any():
         return None
@@ -77,7 +77,7 @@ def prefill(
 
 
 def _groups(lengths: Sequence[int], together: int | None) -> list[list[int]]:
-    """Rows of like length, as many as have so many tokens with their padding; one group if there is no limit."""
+    """Groups of rows of similar length, with at most this many tokens including padding; one group without a limit."""
     groups: list[list[int]] = [[]]
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
         last = groups[-1]
@@ -90,7 +90,7 @@ def _groups(lengths: Sequence[int], together: int | None) -> list[list[int]]:
 def _read(
     model: PreTrainedModel, prefilled: Prefilled, rows: slice | list[int], own: int, end: int, cache: Cache
 ) -> None:
-    """Add to a cache the last `own` of the columns before `end`; it holds all tokens of these rows before them."""
+    """Add the last `own` columns before `end` to a cache that holds all earlier tokens of these rows."""
     seen = cache.get_seq_length()
     ids, mask, positions = (part[rows, end - own : end] for part in prefilled[:3])
     past = mask.new_ones(len(mask), seen)
@@ -106,7 +106,7 @@ def _read(
 def _read_groups(
     model: PreTrainedModel, prefilled: Prefilled, shared: int, groups: Sequence[tuple[list[int], int]]
 ) -> None:
-    """Fill the cache with all columns but the last; a group: its rows, and the most tokens that one has of its own."""
+    """Fill the cache with all columns but the last; a group is its rows and its longest remainder in tokens."""
     last, parts = prefilled.input_ids.size(1) - 1, []
     first: Any = DynamicCache(config=model.config)
     if shared:
@@ -124,7 +124,7 @@ def _read_groups(
     back = torch.tensor(order, device=prefilled.input_ids.device).argsort() if order != sorted(order) else slice(None)
 
     def whole(states: Sequence[Tensor | None]) -> Tensor:
-        """One tensor of those of the groups, the padding between the beginning and the rest."""
+        """One tensor from those of the groups, with the padding between prefix and rest."""
         padded = []
         for part, (rows, _) in zip(states, groups):
             if part is None:  # single tokens, which are left for later
@@ -142,7 +142,7 @@ def _read_groups(
 
 
 def shared_tokens(input_ids: Tensor, attention_mask: Tensor) -> int:
-    """How many tokens all rows begin with, [B, T] padded on the left; each row keeps at least one of its own."""
+    """Length of the prefix that all rows share, [B, T] left-padded; each row keeps at least one token of its own."""
     length = attention_mask.sum(dim=1)
     most = int(length.min()) - 1
     if most < 1:
@@ -153,7 +153,7 @@ def shared_tokens(input_ids: Tensor, attention_mask: Tensor) -> int:
 
 
 def grows(cache: Any) -> bool:
-    """Is it a cache of keys and values that grow, so that the past of a row can be picked or copied?"""
+    """Whether it is a cache of growing keys and values, so that rows can be selected or copied."""
     return isinstance(cache, DynamicCache) and not any(
         isinstance(layer, LinearAttentionCacheLayerMixin) for layer in cache.layers
     )

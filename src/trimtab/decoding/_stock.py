@@ -1,4 +1,4 @@
-"""Strategies that transformers has, under the names and with the settings that papers compare with."""
+"""Strategies of transformers, under the names and with the settings used in papers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,38 +13,38 @@ from trimtab.models.loading import device
 
 class Beams(Options):
     beams: int = Field(5, ge=2)
-    """Sequences that are kept at each step."""
+    """Number of sequences kept at each step."""
 
 
 class TopK(Temperature):
     k: int = Field(50, ge=1)
-    """Draw among so many tokens."""
+    """Sample from this many of the most likely tokens."""
 
 
 class TopP(Temperature):
     p: float = Field(0.95, gt=0, le=1)
-    """Draw among the best tokens of this share."""
+    """Sample from the most likely tokens that add up to this probability."""
 
 
 class Typical(Temperature):
     mass: float = Field(0.2, gt=0, le=1)
-    """Draw among the tokens of this share whose surprise is nearest to the entropy. 0.2 is the paper's for stories; at
-    0.95 only the tail is cut, as by top-p."""
+    """Sample from tokens that add up to this probability, those with a surprisal closest to the entropy first. 0.2 is
+    the paper's value for stories; at 0.95 only the tail is cut, as with top-p."""
 
 
 class Eta(Temperature):
     cutoff: float = Field(0.0003, gt=0, lt=1)
-    """Rule out tokens below this probability, or below its root times exp(-entropy)."""
+    """Exclude tokens below this probability, or below its square root times exp(-entropy), whichever is smaller."""
 
 
 class MinP(Temperature):
     p: float = Field(0.1, ge=0, le=1)
-    """Rule out tokens below this share of the best one's probability."""
+    """Exclude tokens below this fraction of the most likely token's probability."""
 
 
 class TopH(Temperature):
     h: float = Field(0.4, gt=0, le=1)
-    """Draw among tokens whose entropy is at most this share of the whole one's."""
+    """Sample from the most likely tokens whose entropy is at most this fraction of the full distribution's."""
 
 
 def _sampled(
@@ -77,4 +77,4 @@ STOCK: dict[str, Strategy] = {
     "min_p": _sampled("arXiv:2407.01082", "p_v >= a max p", MinP, lambda o: MinPLogitsWarper(o.p)),
     "top_h": _sampled("arXiv:2509.02510", "H(kept) <= h H(p)", TopH, lambda o: TopHLogitsWarper(o.h)),
 }
-"""by name; what they are stands in `trimtab.decoding.STOCK`, which imports nothing"""
+"""by name; their descriptions are in `trimtab.decoding.STOCK`, which imports nothing"""

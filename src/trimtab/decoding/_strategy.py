@@ -1,4 +1,4 @@
-"""What a decoding strategy exports, and the settings that all sampling shares."""
+"""What a decoding strategy exports, and the settings common to all sampling."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,24 +11,24 @@ from trimtab.common.options import Options
 
 GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1}
 PLAIN: dict[str, Any] = {"do_sample": True, "num_beams": 1, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
-"""What they do not name is switched off by `trimtab.decoding.arguments`."""
+"""Arguments of `generate`; `trimtab.decoding.arguments` switches off everything they do not set."""
 
 
 class Temperature(Options):
     temperature: float = Field(1.0, gt=0)
-    """Of the softmax, before anything is ruled out."""
+    """Temperature of the softmax, applied before any token is excluded."""
 
     def warpers(self) -> LogitsProcessorList:
-        """In the order of transformers. A processor that is handed to `generate` runs before the warpers that
-        `generate` makes, so a rule that comes after them brings its own."""
+        """Warpers in the order of transformers. A processor passed to `generate` runs before the warpers that
+        `generate` makes, so a rule that must run after them brings its own."""
         return LogitsProcessorList([TemperatureLogitsWarper(self.temperature)] if self.temperature != 1.0 else [])
 
 
 class Sampling(Temperature):
     top_k: int = Field(0, ge=0)
-    """Draw among so many tokens only; 0 for all. Before the strategy's own rule."""
+    """Only sample from this many of the most likely tokens; 0 for all. Before the strategy's own rule."""
     top_p: float = Field(1.0, gt=0, le=1)
-    """Draw among the best tokens of this share only. Before the strategy's own rule."""
+    """Only sample from the most likely tokens that add up to this probability; before the strategy's own rule."""
 
     def warpers(self) -> LogitsProcessorList:
         """Temperature, top-k, top-p."""
@@ -48,6 +48,6 @@ class Strategy:
     equation: str
     options: type[Options]
     arguments: Callable[[Any, Any], dict[str, Any]]
-    """arguments(options, marks) -> arguments of `model.generate`; anew for each call, for processors remember"""
+    """arguments(options, marks) -> arguments of `model.generate`; new for each call, since processors keep state"""
     idle: Callable[[Any], Mapping[str, str]] = lambda options: {}
-    """idle(options) -> settings that do nothing beside the others, and why; who sets one of them is told"""
+    """idle(options) -> settings without effect under the others, and why; setting one of them is an error"""

@@ -1,4 +1,4 @@
-"""What strategies share that decode from two streams of logits: the dial, the streams, the mixture and the loop."""
+"""Common parts of strategies that decode from two streams of logits: dial, streams, mixture and loop."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -17,18 +17,18 @@ Strength = float | Sequence[Any] | Tensor | Callable[[int], float | Tensor]
 
 
 class Dial:
-    """The strength of each row of a batch at each new token, and which of the two streams a row needs at all."""
+    """The strength of each row of a batch at each new token, and which of the two streams a row needs."""
 
     def __init__(self, strength: Strength, num_rows: int, copies: int = 1):
         """
         Args:
             strength: a number; one for each request, [B]; a schedule over the new tokens, [S, B] or [S, 1], whose last
-                entry holds on; or a function from the token's index (from 0) to a number or [B].
+                entry is kept; or a function from the token's index (from 0) to a number or [B].
             num_rows: of the batch, B * copies.
-            copies: rows that each request has, one after the other.
+            copies: consecutive rows per request.
 
         Raises:
-            ValueError: if a strength is not a finite number, or the shape is none of these.
+            ValueError: if a strength is not a finite number, or has another shape.
         """
         self.num_requests, self.copies = num_rows // copies, copies
         self.function = strength if callable(strength) else None
@@ -48,7 +48,7 @@ class Dial:
         try:
             numbers = torch.as_tensor(strength, dtype=torch.float32, device="cpu")
         except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(f"strength must be made of numbers, got {strength!r}") from error
+            raise UserError(f"strength must consist of numbers, got {strength!r}") from error
         if not numbers.isfinite().all():
             raise UserError(f"strength must be finite, got {strength!r}")
         widths = {0: (1,), 1: (self.num_requests,), 2: (1, self.num_requests)}
@@ -62,7 +62,7 @@ class Dial:
 
 
 class Stream:
-    """A model with its own cache over some rows of a batch: from the tokens so far to the logits of the next."""
+    """A model with its own cache over some rows of a batch: maps the tokens so far to the next logits."""
 
     def __init__(
         self, model: PreTrainedModel, rows: Tensor, generation_config: GenerationConfig, inputs: dict[str, Any]
@@ -71,8 +71,8 @@ class Stream:
         Args:
             model: any transformers decoder.
             rows: [n] indices; a row may come twice.
-            generation_config: as `generate` hands it to a strategy.
-            inputs: for the model's forward, likewise; tensors with one entry a row of the batch are picked from.
+            generation_config: as `generate` passes it to a strategy.
+            inputs: for the model's forward, likewise; rows are selected from tensors with one entry per row.
         """
         self.model: Any = model
         self.rows, self.generation_config, self.inputs = rows, generation_config, inputs
@@ -93,10 +93,10 @@ class Stream:
         return outputs.logits[:, -1].to(copy=True, dtype=torch.float32, device=input_ids.device)
 
     def keep(self, places: Tensor, rows: Tensor) -> None:
-        """Go on with other rows, which share their past with rows that were read.
+        """Continue with other rows, which share their past with rows that were read.
 
         Args:
-            places: [m] where their past stands among the rows so far; a place may come twice.
+            places: [m] index of their past among the rows so far; an index may occur twice.
             rows: [m] indices of the batch.
         """
         num_rows, cache = len(self.rows), self.inputs.get("past_key_values")
@@ -107,7 +107,7 @@ class Stream:
 
 
 def pick(value: Any, rows: Tensor, num_rows: int) -> Any:
-    """Positions that all rows share come as [1, T] and stay so."""
+    """Select rows; positions shared by all rows have shape [1, T] and keep it."""
     if isinstance(value, Tensor) and value.dim() > 1 and value.size(0) == num_rows:
         return value[rows.to(value.device)]
     return value
@@ -116,7 +116,7 @@ def pick(value: Any, rows: Tensor, num_rows: int) -> Any:
 def mix(num_rows: int, parts: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
     """The sum of weight * logits over the parts that hold a row.
 
-    A row with weight 1 in one part and 0 or no place in the others gets that part's logits to the last bit.
+    A row with weight 1 in one part and 0 (or absent) in the others gets that part's logits bit for bit.
 
     Args:
         num_rows: B.
@@ -136,26 +136,26 @@ def mix(num_rows: int, parts: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Tensor
 
 
 def check_settings(generation_config: GenerationConfig, inputs: dict[str, Any]) -> None:
-    """Refuse what these strategies do not do.
+    """Refuse what these strategies do not support.
 
     Raises:
         ValueError: for beams, for attentions or hidden states in the output, and for a cache that is not empty.
     """
     if (generation_config.num_beams or 1) > 1:
         raise UserError(
-            f"this decodes greedily or by sampling, not with {generation_config.num_beams} beams; choose another "
-            "strategy, such as greedy or top_p"
+            f"mixing streams supports greedy decoding and sampling, not {generation_config.num_beams} beams; choose "
+            "another strategy, such as greedy or top_p"
         )
     for name in ("output_attentions", "output_hidden_states"):
         if getattr(generation_config, name):
-            raise UserError(f"{name} is not supported by this way of decoding")
+            raise UserError(f"{name} is not supported when mixing streams")
     for name in ALL_CACHE_NAMES:
         if _holds(inputs.get(name)):
-            raise UserError(f"{name} must be empty: rows are read anew here, some twice or once for several")
+            raise UserError(f"{name} must be empty: prompts are read again here, some twice or once for several rows")
 
 
 def _holds(cache: Any) -> bool:
-    """Whether something was kept in it; states that are no cache of transformers are only made when something is."""
+    """Whether a cache holds anything; states that are not a cache of transformers only exist once they do."""
     if cache is None:
         return False
     if not hasattr(cache, "layers"):
@@ -166,7 +166,7 @@ def _holds(cache: Any) -> bool:
 
 
 def chosen(scores: Tensor, generation_config: GenerationConfig) -> Tensor:
-    """[B] the next tokens from [B, V]: drawn as `generate` draws them, or the best."""
+    """[B] the next tokens from [B, V]: sampled as in `generate`, or greedy."""
     if generation_config.do_sample:
         return torch.multinomial(torch.softmax(scores, dim=-1), num_samples=1).squeeze(1)
     return scores.argmax(dim=-1)
@@ -181,16 +181,16 @@ def decode(
     generation_config: GenerationConfig,
     streamer: BaseStreamer | None,
 ) -> Tensor | GenerateDecoderOnlyOutput:
-    """Sample, or take the best, until every row has stopped; with the draws that `generate` itself would make.
+    """Decode by sampling or greedily until every row has stopped, with the same draws as `generate`.
 
     Args:
         input_ids: [B, T] of the prompts.
         next_logits: from the index of the new token and the sequences so far to [B, V] float32.
-        logits_processor, stopping_criteria, generation_config: as `generate` hands them to a strategy.
-        streamer: is given each new column of tokens, [B].
+        logits_processor, stopping_criteria, generation_config: as `generate` passes them to a strategy.
+        streamer: gets each new column of tokens, [B].
 
     Returns:
-        [B, T + new tokens], or with `return_dict_in_generate` an output with it, and scores and logits where asked for.
+        [B, T + new tokens], or with `return_dict_in_generate` an output with it, and scores and logits if asked for.
     """
     pad, ends = generation_config._pad_token_tensor, any(hasattr(c, "eos_token_id") for c in stopping_criteria)
     unfinished = torch.ones(input_ids.size(0), dtype=torch.bool, device=input_ids.device)

@@ -1,4 +1,4 @@
-"""Texts that a model generates for prompts."""
+"""Generating texts for prompts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from trimtab.decoding._config import generate as write
 
 
 class GeneratedText(NamedTuple):
-    """What a model said, without special tokens."""
+    """A generated text, without special tokens."""
 
     text: str
     num_tokens: int
@@ -29,10 +29,10 @@ def generate_texts(
     each: Callable[[list[int]], Mapping[str, Any]] | None = None,
     **options: Any,
 ) -> list[GeneratedText]:
-    """Answers to chat prompts (to plain ones if `plain` or without a chat template), greedy ones unless `options` of
+    """Completions of chat prompts (plain ones if `plain` or without a chat template), greedy unless `options` of
     `policy.generate` say otherwise.
 
-    `own` and `each` are as of `trimtab.decoding._config.generate`; nothing else of the model's own settings acts.
+    `own` and `each` are as in `trimtab.decoding._config.generate`; no other settings of the model's own apply.
     """
     inputs = encode_prompts(tokenizer, prompts, plain)
     was_training = policy.training

@@ -1,17 +1,17 @@
-"""Adaptive decoding: a token is a candidate as long as knowing its probability raises the confidence.
+"""Adaptive decoding: sample from the tokens whose probability adds enough to the model's confidence.
 
-With p_1 >= p_2 >= ... and R_k = sum_{i>k} p_i, the confidence of knowing the first k tokens and calling the rest
+With p_1 >= p_2 >= ... and R_k = sum_{i>k} p_i, the confidence of knowing the first k tokens and taking the rest as
 uniform is one minus a normalised entropy,
 
     Conf_k = 1 + (sum_{i<=k} p_i log p_i + R_k log(R_k / (V - k))) / log V,    Conf_0 = 0,
 
-and token k is worth d_k = Conf_k - Conf_{k-1} >= 0. Candidates are the tokens with d_k > epsilon; the next token is
-drawn from their renormalised probabilities.
+and token k contributes d_k = Conf_k - Conf_{k-1} >= 0. Candidates are the tokens with d_k > epsilon; the next token is
+sampled from their renormalised probabilities.
 
 Paper: arXiv:2402.18223. Rules differ where d_k does not fall with k, on a plateau of nearly equal tokens. `threshold`
-is what the authors released and the default; `prefix` is the paper's text; `last` never drops a token that is more
-probable than one it keeps. `legacy` is the authors' first release, for study: it divides by log2 V, so that its epsilon
-is 1.443 of the others', and what it keeps in any case is the least probable token.
+is the authors' released code and the default; `prefix` is the paper's text; `last` never drops a token that is more
+probable than one it keeps. `legacy` is the authors' first release, for study: it divides by log2 V, so its epsilon
+is 1.443 times the others', and it always keeps the least probable token.
 """
 
 import math
@@ -34,12 +34,12 @@ def gains(p: Tensor, rest: Tensor, sizes: Tensor) -> Tensor:
 
     Args:
         p: [B, K] probabilities, falling, float32 or float64.
-        rest: [B, 1] probability of all other tokens. Like the sums over tails here it is no 1 - sum, which would be 0
-            too early.
+        rest: [B, 1] probability of all other tokens. Like the tail sums here it is not computed as 1 - sum, which
+            would reach 0 too early.
         sizes: [B, 1] V.
 
     Returns:
-        [B, K]; never negative but for rounding, at most p_k, and 0 where p_k is the mean of what was left.
+        [B, K]; never negative except for rounding, at most p_k, and 0 where p_k is the mean of the remaining ones.
     """
     before = torch.cat([p, rest], dim=-1).flip(-1).cumsum(-1).flip(-1)  # R_{k-1}, then the rest
     after, before = before[:, 1:], before[:, :-1]
@@ -72,29 +72,29 @@ def adaptive(
     flat_below: float = 0.0,
     filter_value: float = -math.inf,
 ) -> Tensor:
-    """Scores [B, V] of any float dtype with everything that is no candidate at `filter_value`; a new tensor.
+    """Scores [B, V] of any float dtype with everything but the candidates set to `filter_value`; a new tensor.
 
-    Only tokens with p_k > epsilon are looked at: d_k <= p_k log(V - k + 1) / log V, so no other has d_k > epsilon. Ties
-    are in the order of the ids, on every backend.
+    Only tokens with p_k > epsilon are considered: d_k <= p_k log(V - k + 1) / log V, so no other has d_k > epsilon.
+    Ties are broken by id, on every backend.
 
     Args:
-        scores: logits, or log-probabilities; -inf for tokens that are ruled out already.
+        scores: logits, or log-probabilities; -inf for tokens that are already excluded.
         epsilon: in [0, 1).
         rule: `threshold`: every d_k > epsilon; `prefix`: those before the first d_k < epsilon; `last`: all up to the
             last d_k > epsilon; `legacy`: d_k log 2 >= epsilon, and the least probable token.
-        min_tokens_to_keep: the most probable ones, whatever they are worth; nothing to `legacy`.
-        vocab: whether V counts every id of the head, as the authors do, or those that are not ruled out already.
-        flat: where the confidence of the whole distribution is below `flat_below`, no token is worth much and the rule
-            would be greedy: `top1` leaves that, `all` keeps every token, a number is a share as of top-p.
-        flat_below: of the confidence, in [0, 1]; 0 is never.
-        filter_value: of what is ruled out.
+        min_tokens_to_keep: number of most probable tokens to keep in any case; ignored by `legacy`.
+        vocab: whether V counts every id of the head, as the authors do, or those that are not excluded yet.
+        flat: if the confidence of the whole distribution is below `flat_below`, no token contributes much and the rule
+            would be greedy: `top1` accepts that, `all` keeps every token, a number is a nucleus as in top-p.
+        flat_below: threshold of the confidence, in [0, 1]; 0 means never.
+        filter_value: score of excluded tokens.
 
     Raises:
         ValueError: if a row holds NaN, or nothing but -inf.
     """
     p = scores.float().softmax(dim=-1)
     if not p[:, 0].isfinite().all():
-        raise UserError("a row of scores holds NaN, or nothing but -inf: there is no distribution to draw from")
+        raise UserError("a row of scores has NaN, or only -inf: there is no distribution to sample from")
     sizes = _sizes(scores, vocab)
     least = min(min_tokens_to_keep, p.size(-1))
     number = _most(p, epsilon, least)
@@ -124,21 +124,21 @@ def adaptive(
 
 
 def _sizes(scores: Tensor, vocab: str) -> Tensor:
-    """[B, 1] what V is."""
+    """[B, 1] the vocabulary size V."""
     if vocab == "unmasked":
         return (scores > -math.inf).sum(dim=-1, keepdim=True)
     return torch.full_like(scores[:, :1], scores.size(-1), dtype=torch.long)
 
 
 def _most(p: Tensor, epsilon: float, least: int) -> int:
-    """How many tokens of the richest row can be candidates: so many that no tie is cut in two."""
+    """The largest possible number of candidates over all rows, without splitting ties."""
     possible = (p > epsilon - 1e-6).sum(dim=-1)  # d_k is exact to about 1e-7
     bound = p.topk(least, dim=-1).values[:, -1:]
     return int(torch.maximum(possible, (p >= bound).sum(dim=-1)).max())
 
 
 def _sorted(p: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """The `number` most probable tokens of each row and their ids; of equals the lower id first."""
+    """The `number` most probable tokens of each row and their ids; ties in order of ids."""
     if number == p.size(-1):
         return p.sort(dim=-1, descending=True, stable=True)
     ids = p.topk(number, dim=-1, sorted=False).indices.sort(dim=-1).values
@@ -149,14 +149,14 @@ def _sorted(p: Tensor, number: int) -> tuple[Tensor, Tensor]:
 class AdaptiveWarper(LogitsProcessor):
     """`adaptive` for `model.generate(..., logits_processor=[...], do_sample=True, top_k=0)`.
 
-    Processors that are handed over run before the temperature, top-k and top-p of `generate`; `STRATEGY` brings its
+    Processors that are passed in run before the temperature, top-k and top-p of `generate`; `STRATEGY` brings its
     own, in the order of the authors' code: temperature, top-k, top-p, this one.
 
     Args:
-        as of `adaptive`; with beams min_tokens_to_keep should be one more than there are end tokens.
+        as in `adaptive`; with beams min_tokens_to_keep should be one more than the number of end tokens.
 
     Raises:
-        ValueError: for an epsilon outside [0, 1) and other settings that make no sense.
+        ValueError: for an epsilon outside [0, 1) and other invalid settings.
     """
 
     supports_continuous_batching = True
@@ -178,20 +178,20 @@ class AdaptiveWarper(LogitsProcessor):
 
 class AdaptiveSettings(Sampling):
     epsilon: float = Field(0.001, ge=0, lt=1)
-    """A token is a candidate if knowing it raises the confidence by more than this; larger is nearer to greedy."""
+    """Smallest gain in confidence for a token to be a candidate; larger values are closer to greedy."""
     rule: Rule = "threshold"
-    """Candidates are all such tokens; `prefix`: those before the first that is not; `last`: all up to the last one;
-    `legacy`: the first release."""
+    """Candidates are all tokens with that gain; `prefix`: those before the first without it; `last`: all up to the last
+    one with it; `legacy`: the authors' first release."""
     vocab: Literal["head", "unmasked"] = "head"
-    """What V counts: every id of the head, or those that top_k and top_p leave."""
+    """Vocabulary size in the formula: every id of the head, or those left by top_k and top_p."""
     flat: Literal["top1", "all"] | float = "top1"
-    """What is kept where the whole confidence is below flat_below: the rule's choice, all, or a share as of top-p."""
+    """What is kept if the confidence is below flat_below: the rule's choice, all tokens, or a nucleus as in top-p."""
     flat_below: float = Field(0.0, ge=0, le=1)
-    """Confidence below which a distribution counts as flat; 0 is never."""
+    """Confidence below which a distribution counts as flat; 0 means never."""
 
 
 def arguments(options: AdaptiveSettings, marks: Any = None) -> dict[str, Any]:
-    """For `model.generate`."""
+    """Arguments for `model.generate`."""
     chosen = {name: getattr(options, name) for name in ("vocab", "flat", "flat_below")}
     processors = options.warpers()
     processors.append(AdaptiveWarper(options.epsilon, options.rule, **chosen))
@@ -199,7 +199,7 @@ def arguments(options: AdaptiveSettings, marks: Any = None) -> dict[str, Any]:
 
 
 def idle(options: AdaptiveSettings) -> dict[str, str]:
-    """AdaptiveSettings that do nothing, and why."""
+    """AdaptiveSettings without effect, and why."""
     if options.flat_below == 0:
         return {"flat": "no distribution counts as flat; set decoding.flat_below"}
     return {"flat_below": "flat=top1 is the rule's own choice; choose all or a share"} if options.flat == "top1" else {}

@@ -1,9 +1,9 @@
-"""DeRa: mix the logits of two models, a reference and its aligned descendant, while decoding.
+"""DeRa: mix the logits of a reference and an aligned model while decoding.
 
     z = (1 - s) z_reference + s z_aligned,  next token ~ softmax(z)
 
-s is the strength: what a KL penalty of 1/s times the one used in the alignment would have given, token by token. Two
-sets of weights are in memory; `realign` does the same with one and an identity layer.
+s is the strength: per token, it approximates alignment with 1/s times the KL penalty that was used. Two sets of weights
+are in memory; `realign` does the same with one model and an identity layer.
 
     reference.generate(**inputs, custom_generate=dera, aligned=aligned_model, strength=0.5)
 
@@ -42,19 +42,19 @@ def dera(
 
     Args:
         model: the reference.
-        input_ids: [B, T]; they and all that follows come from `generate`.
+        input_ids: [B, T]; like everything that follows, passed by `generate`.
         aligned: a model with the same tokens, in eval mode; may be wrapped. With `model` itself in a PeftModel, the
-            reference is the model without that adapter. Where heads are padded to different lengths, what lies beyond
-            the shorter one is never chosen.
+            reference is the model without that adapter. If heads are padded to different lengths, ids beyond the
+            shorter one are never chosen.
         strength: a number, [B], a schedule [S, B] or [S, 1], or a function of the new token's index; see `Dial`.
-        streamer: is given the new tokens; for use with `functools.partial`, as in `realign`.
+        streamer: gets the new tokens; for use with `functools.partial`, as in `realign`.
 
     Returns:
         As `generate`.
 
     Raises:
-        ValueError: if `aligned` is missing or cannot be told from the reference, or the prompt holds a token that only
-            one knows; and as in `realign`.
+        ValueError: if `aligned` is missing or cannot be separated from the reference, or the prompt has a token that
+            only one of them has; and as in `realign`.
     """
     if aligned is None:
         raise UserError("dera needs the aligned model: generate(..., custom_generate=dera, aligned=MODEL, strength=S)")
@@ -62,8 +62,8 @@ def dera(
     own, vocab = _vocab(model), min(_vocab(model), _vocab(other))
     if int(input_ids.max()) >= vocab:
         raise UserError(
-            f"the prompt holds the token id {int(input_ids.max())}, and reference and aligned model share {vocab}; "
-            "choose an aligned model that knows the token"
+            f"the prompt has the token id {int(input_ids.max())}, and reference and aligned model share {vocab} ids; "
+            "choose an aligned model that has this token"
         )
     check_settings(generation_config, inputs)
     dial = Dial(strength, input_ids.size(0), generation_config.num_return_sequences or 1)
@@ -97,14 +97,14 @@ def dera(
 
 
 def _without_adapter(model: Any, aligned: nn.Module) -> Callable[[], Any]:
-    """A context in which `model` is the reference also where PEFT has put the adapter of `aligned` into it: PEFT
-    changes the model that it is given, so that both would be the aligned one."""
+    """A context in which `model` is the reference even if PEFT has added the adapter of `aligned` to it: PEFT changes
+    the model in place, so both would be the aligned one."""
     if unwrapped(aligned) is not model or not any(hasattr(module, "lora_A") for module in model.modules()):
         return nullcontext
     if not hasattr(aligned, "disable_adapter"):
         raise UserError(
-            "reference and aligned model are one object, and it holds an adapter: give aligned=PeftModel(...), whose "
-            "adapter can be left out, or load the reference anew"
+            "reference and aligned model are the same object, with an adapter: pass aligned=PeftModel(...), whose "
+            "adapter can be disabled, or load the reference again"
         )
     return aligned.disable_adapter  # type: ignore[return-value]
 

@@ -1,15 +1,15 @@
-"""Penalty decoding: near-greedy text that forgets what it said long ago and does not stop too early.
+"""Penalty decoding: near-greedy, with a windowed repetition penalty and a length penalty against early stops.
 
 Three corrections of greedy decoding. A repetition penalty a on every token id of the context G, by sign,
 
     s'_v = s_v / a  where s_v >= 0,  s_v a  where s_v < 0,      v in G,
 
 each id once, however often it occurs. Forgetting: G is the last W tokens. And a length penalty: a strong penalty
-leaves the end token alone, which then comes too early, so until `least` tokens are generated it is treated as if it
+does not affect the end token, which then comes too early, so until `least` tokens are generated it is treated as if it
 were in G.
 
-Paper: arXiv:2310.14971. The window and the length penalty are in the paper's text and in no released code; their
-formulas here are the best reading of it. The penalty is not invariant to a constant added to all logits;
+Paper: arXiv:2310.14971. The window and the length penalty are described in the paper but not in released code; their
+formulas here are our interpretation. The penalty is not invariant to a constant added to all logits;
 `normalize` takes log-probabilities instead.
 """
 
@@ -32,7 +32,7 @@ EosMode = Literal["repeat", "linear", "block", "none"]
 
 
 def weaken(scores: Tensor, strength: float) -> Tensor:
-    """Scores of repeated tokens: towards 0 from above, away from it below."""
+    """Penalised scores of repeated tokens: positive ones shrink, negative ones grow in size."""
     return torch.where(scores < 0, scores * strength, scores / strength)
 
 
@@ -47,14 +47,14 @@ def penalty(
 ) -> Tensor:
     """Scores [B, V] with every token of the last `window` of `input_ids` made less likely; a new tensor.
 
-    The work is B x window, whatever the context and the vocabulary, besides the copy.
+    The work is B x window, independent of context and vocabulary, besides the copy.
 
     Args:
         scores: logits or log-probabilities; a score of 0 stays 0.
         input_ids: [B, T], prompt included.
         strength: a > 0; 1 changes nothing, below 1 rewards repetition.
         window: W; None for the whole context, 0 for none of it.
-        seen: [B, T] bool, the tokens that count; padding does not.
+        seen: [B, T] bool, the tokens that count; padding should not.
         excluded: [E] ids that are never changed.
     """
     start = 0 if window is None else max(0, input_ids.size(1) - window)
@@ -72,8 +72,8 @@ def penalty(
 
 
 def _call() -> LogitsProcessorList | None:
-    """The list that the processor is called from. `generate` makes one for each call, so that it is the only thing by
-    which two calls differ of which the second goes on with the text of the first."""
+    """The list that the processor is called from. `generate` makes one for each call, which is all that distinguishes
+    two calls if the second continues the text of the first."""
     caller = sys._getframe(2)
     return caller.f_locals.get("self") if caller.f_code is LogitsProcessorList.__call__.__code__ else None
 
@@ -81,26 +81,26 @@ def _call() -> LogitsProcessorList | None:
 class PenaltyProcessor(LogitsProcessor):
     """`penalty` for `model.generate(..., logits_processor=[...])`, greedy or sampling; before any warper.
 
-    What it remembers belongs to one call of `generate`; the next call begins anew, also with a text that goes on from
-    the last one. Called by hand, it begins anew with ids that are not the last ones and a further token.
-    transformers' continuous batching, which shows a processor other rows at each step, must not use it.
+    Its state belongs to one call of `generate`; the next call starts fresh, even with a text that continues the last
+    one. Called by hand, it starts fresh unless the ids are the last ones plus one token.
+    It cannot be used with transformers' continuous batching, which passes other rows at each step.
 
     Args:
         strength: of the penalty, a > 0.
-        window: tokens that are remembered; None for all.
-        eos: what keeps the end token away while fewer than `least` tokens are generated. `repeat`: penalised by
-            `eos_strength`, once, as if it had been said; `linear`: minus `eos_strength` times the share that is still
-            to come; `block`: never; `none`.
+        window: number of tokens that are penalised; None for all.
+        eos: what holds back the end token while fewer than `least` tokens are generated. `repeat`: penalised by
+            `eos_strength` as if it had been generated once; `linear`: minus `eos_strength` times the remaining share;
+            `block`: banned; `none`.
         least: generated tokens.
         eos_strength: `strength` if None.
         eos_token_id: one or several; needed unless eos is `none`.
-        pad_token_id: of left padding, which counts as nothing said.
-        prompt: whether what the prompt says counts.
+        pad_token_id: of left padding, which does not count.
+        prompt: whether prompt tokens count.
         excluded: ids that may always be repeated, such as the end of a turn, digits or code.
-        normalize: penalise log-probabilities, which are all negative, in place of logits.
+        normalize: penalise log-probabilities, which are all negative, instead of logits.
 
     Raises:
-        ValueError: for a setting that makes no sense.
+        ValueError: for an invalid setting.
     """
 
     supports_continuous_batching = False
@@ -121,14 +121,14 @@ class PenaltyProcessor(LogitsProcessor):
     ):
         for name, value in (("strength", strength), ("eos_strength", eos_strength)):
             if value is not None and not (value > 0 and math.isfinite(value)):
-                raise UserError(f"{name} must be a number above 0, got {value!r}; 1 changes nothing")
+                raise UserError(f"{name} must be a number above 0, got {value!r}; 1 means no penalty")
         if window is not None and window < 0:
             raise UserError(f"window must be 0 or more tokens, or None for all, got {window}")
         if least < 0:
             raise UserError(f"least must be 0 or more tokens, got {least}")
         ends = [eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id or ())
         if eos != "none" and least and not ends:
-            raise UserError(f"eos={eos} needs the model's end token, and there is none; choose eos=none")
+            raise UserError(f"eos={eos} needs the model's end token, but it has none; choose eos=none")
         self.strength, self.window, self.eos, self.least = float(strength), window, eos, least
         self.eos_strength = float(strength if eos_strength is None else eos_strength)
         self.ends, self.pad, self.prompt, self.normalize = ends, pad_token_id, prompt, normalize
@@ -136,7 +136,7 @@ class PenaltyProcessor(LogitsProcessor):
         self.reset()
 
     def reset(self) -> None:
-        """Forget the sequence that is being generated."""
+        """Forget the current sequence."""
         self._prompt_length = 0
         self._last: Tensor | None = None
         self._call: Callable[[], Any] = lambda: None
@@ -159,7 +159,7 @@ class PenaltyProcessor(LogitsProcessor):
         return found
 
     def _goes_on(self, input_ids: Tensor) -> bool:
-        """Whether these are the last ids and a further token of each row; beams may have changed places."""
+        """Whether these are the last ids plus one token per row; beams may have been reordered."""
         last = self._last
         if last is None or input_ids.shape != (last.size(0), last.size(1) + 1) or last.device != input_ids.device:
             return False
@@ -199,32 +199,30 @@ class PenaltyProcessor(LogitsProcessor):
 
 class PenaltySettings(Sampling):
     strength: float = Field(1.2, gt=0)
-    """Of the penalty; 1 is none, below 1 rewards repetition. The paper's value is not confirmed; 1.2 is CTRL's."""
+    """Strength of the penalty; 1 is none, below 1 rewards repetition. The paper's is unconfirmed; 1.2 is CTRL's."""
     window: int | None = Field(100, ge=0)
-    """Tokens that are remembered, the prompt's included; null for all."""
+    """Number of last tokens that are penalised, including the prompt's; null for all."""
     eos: EosMode = "repeat"
-    """What keeps the end away before `least` tokens: a penalty as if it had been said, one that falls to 0, a ban, or
-    nothing."""
+    """What holds back the end token before `least` tokens: a penalty as for a repeated token, one that falls linearly,
+    a ban, or nothing."""
     least: int = Field(128, ge=0)
-    """Generated tokens before which the end is kept away."""
+    """Minimum number of generated tokens before the end token is allowed freely."""
     eos_strength: float | None = Field(None, gt=0)
-    """Of that penalty; as `strength` if not given."""
+    """Strength of that penalty; default: `strength`."""
     prompt: bool = True
-    """Whether what the prompt says counts."""
+    """Whether tokens of the prompt are penalised too."""
     excluded: tuple[int, ...] = ()
     """Token ids that may always be repeated."""
     normalize: bool = False
-    """Penalise log-probabilities in place of logits."""
+    """Penalise log-probabilities instead of logits."""
     sample: bool = False
-    """Draw the next token; otherwise the best one is taken."""
+    """Sample the next token; otherwise decode greedily."""
 
 
 def arguments(options: PenaltySettings, marks: Marks | None) -> dict[str, Any]:
-    """For `model.generate`."""
+    """Arguments for `model.generate`."""
     if marks is None:
-        raise DecodingError(
-            "penalty needs the tokenizer, for its end tokens and its padding: arguments(name, tokenizer)"
-        )
+        raise DecodingError("penalty needs the tokenizer for its end tokens and padding: arguments(name, tokenizer)")
     chosen = options.model_dump(exclude={"sample", "temperature", "top_k", "top_p", "strength"})
     ends = {"eos_token_id": marks.ends, "pad_token_id": marks.pad}
     try:
@@ -237,27 +235,31 @@ def arguments(options: PenaltySettings, marks: Marks | None) -> dict[str, Any]:
 
 
 def idle(options: PenaltySettings) -> dict[str, str]:
-    """PenaltySettings that do nothing, and why."""
+    """PenaltySettings without effect, and why."""
     found = {}
     if not options.sample:
-        found |= dict.fromkeys(("temperature", "top_k", "top_p"), "the best token is taken; add decoding.sample=true")
+        found |= dict.fromkeys(("temperature", "top_k", "top_p"), "decoding is greedy; add decoding.sample=true")
     if options.eos == "none":
-        found |= dict.fromkeys(("least", "eos_strength"), "eos=none leaves the end alone; choose another eos")
+        found |= dict.fromkeys(
+            ("least", "eos_strength"), "eos=none does not hold back the end token; choose another eos"
+        )
     if options.eos == "block":
-        found["eos_strength"] = "eos=block bans the end, whatever the strength"
+        found["eos_strength"] = "eos=block bans the end token, whatever the strength"
     if options.least == 0:
-        found |= dict.fromkeys(("eos", "eos_strength"), "the end is kept away before `least` tokens, and least is 0")
+        found |= dict.fromkeys(
+            ("eos", "eos_strength"), "the end token is only held back before `least` tokens, and least is 0"
+        )
     if options.strength == 1:
         found |= dict.fromkeys(("window", "prompt", "excluded"), "a strength of 1 penalises nothing")
     of_end = options.strength if options.eos_strength is None else options.eos_strength
     held = options.eos in ("repeat", "linear") and options.least > 0
     if options.window == 0:
-        found |= dict.fromkeys(("prompt", "excluded"), "a window of 0 remembers no token to penalise")
+        found |= dict.fromkeys(("prompt", "excluded"), "a window of 0 holds no token to penalise")
         if not held or options.eos_strength is not None:
-            found["strength"] = "a window of 0 remembers no token to penalise"
+            found["strength"] = "a window of 0 holds no token to penalise"
     weakens = (options.strength != 1 and options.window != 0) or (held and options.eos == "repeat" and of_end != 1)
     if not weakens:
-        found["normalize"] = "nothing is penalised in proportion to its score"
+        found["normalize"] = "no score is penalised"
     return found
 
 

@@ -1,20 +1,21 @@
-"""Realign: mix the logits of two ways through one network, around its identity layer and through it.
+"""Realign: mix the logits of two paths through one network, around its identity layer and through it.
 
     z = (1 - s) z_original + s z_aligned,  next token ~ softmax(z)
 
-s is the strength: 0 is the original model, 1 the aligned one, beyond them is extrapolation. It may differ between
-requests and between tokens. Both ways are rows of one batch, with one cache and one set of weights; a request that
-needs only one of them (s is 0 throughout, or 1) has only that. Far outside [0, 1] logits grow without bound: use top_p.
+s is the strength: 0 is the original model, 1 the aligned one, values beyond extrapolate. It may differ between
+requests and between tokens. Both paths are rows of one batch, with one cache and one set of weights; a request that
+needs only one of them (s is always 0, or 1) only has that. Far outside [0, 1] logits grow without bound: use top_p.
 
     model.generate(**inputs, custom_generate=realign, strength=0.5)
 
-With `merge="embedding"` it is the layer's output that is mixed, h = (1 - s) e + s layer(e): one way and half the rows,
-the same models at s = 0 and 1, and no mixture of theirs between. An experiment; the papers mix logits, or do not say.
+With `merge="embedding"` the layer's output is mixed instead, h = (1 - s) e + s layer(e): one path and half the rows,
+the same models at s = 0 and 1, but not a mixture of theirs in between. An experiment; the papers mix logits, or do not
+say.
 
-transformers 5.23 does not hand a streamer on to such a function: give it as
+transformers 5.23 does not pass a streamer on to such a function: pass it as
 `custom_generate=partial(realign, streamer=...)`, which then gets the new tokens and not the prompt.
 
-Papers: InRa (arXiv:2506.12704), which mixes logits; CLM (arXiv:2503.04346), whose point of mixing is not confirmed.
+Papers: InRa (arXiv:2506.12704), which mixes logits; CLM (arXiv:2503.04346), which does not confirm where it mixes.
 """
 
 from functools import partial
@@ -49,11 +50,11 @@ def realign(
 
     Args:
         model: with an identity layer.
-        input_ids: [B, T]; they and all that follows come from `generate`.
+        input_ids: [B, T]; like everything that follows, passed by `generate`.
         strength: a number, [B], a schedule [S, B] or [S, 1], or a function of the new token's index; see `Dial`.
         merge: what is mixed. An embedding stays mixed as it was when its token was read: that of new token number t at
             the strength of t + 1, all of the prompt at that of 0.
-        streamer: is given the new tokens.
+        streamer: gets the new tokens.
 
     Returns:
         As `generate`.

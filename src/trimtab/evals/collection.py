@@ -22,7 +22,7 @@ from trimtab.evals.openai_model import OpenAIModel
 from trimtab.models import loading
 from trimtab.models.limits import check_prompts
 from trimtab.rewards._marks import without_reasoning
-from trimtab.rewards.final import final_answer, is_right, same
+from trimtab.rewards.final import final_answer, is_correct, same
 from trimtab.rewards.pool import MathPool
 
 SPLITS = ("train", "heldout")
@@ -207,8 +207,8 @@ def _verdicts(
     truths = [tasks[place]["answer"] for place, _ in asked]
     if verify == "math":
         with MathPool() as pool:
-            return {key: outcome == "right" for key, outcome in zip(asked, pool.grade(texts, truths))}
-    return {key: is_right(text, truth) for key, text, truth in zip(asked, texts, truths)}
+            return {key: outcome == "correct" for key, outcome in zip(asked, pool.grade(texts, truths))}
+    return {key: is_correct(text, truth) for key, text, truth in zip(asked, texts, truths)}
 
 
 def _judged(

@@ -1,1 +1,1 @@
-"""Numbers from answers and scores, with intervals; no model is asked here."""
+"""Metrics of answers and scores, with intervals; no model is run here."""

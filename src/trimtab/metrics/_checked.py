@@ -1,4 +1,4 @@
-"""What measures of scores are given, checked: numbers that can be compared, outcomes, probabilities."""
+"""Checks of the inputs of metrics: comparable numbers, outcomes, probabilities."""
 
 from collections.abc import Sequence
 
@@ -24,11 +24,13 @@ def outcomes_of(outcomes: ArrayLike) -> Array:
     right = finite(outcomes, "outcomes")
     bad = np.flatnonzero((right != 0) & (right != 1))
     if len(bad):
-        raise ValueError(f"outcome {bad[0] + 1} is {right.flat[bad[0]]:g}; right answers have 1 and wrong ones 0")
+        raise ValueError(
+            f"outcome {bad[0] + 1} is {right.flat[bad[0]]:g}; use 1 for correct answers and 0 for incorrect ones"
+        )
     return right
 
 
-def judged(values: ArrayLike, outcomes: ArrayLike) -> tuple[Array, Array]:
+def scored(values: ArrayLike, outcomes: ArrayLike) -> tuple[Array, Array]:
     value, right = finite(values, "values"), outcomes_of(outcomes)
     if value.shape != right.shape:
         raise ValueError(f"{value.size} answers and {right.size} outcomes")
@@ -51,7 +53,9 @@ def check_probabilities(values: Sequence[Array]) -> None:
     for number, one in enumerate(values, 1):
         outside = one[(one < 0) | (one > 1)]
         if len(outside):
-            raise ValueError(f"answer {number} holds {outside[0]:g}; values are probabilities, such as sigmoid(score)")
+            raise ValueError(
+                f"answer {number} has {outside[0]:g}; values must be probabilities, such as sigmoid(score)"
+            )
 
 
 def marked(scores: Answers, wrong: Answers) -> tuple[list[Array], list[Mask]]:
@@ -61,5 +65,7 @@ def marked(scores: Answers, wrong: Answers) -> tuple[list[Array], list[Mask]]:
     marks = [np.asarray(one, bool) for one in wrong]
     for number, (value, of_answer) in enumerate(zip(values, marks), 1):
         if value.shape != of_answer.shape:
-            raise ValueError(f"answer {number} has {value.size} scores and {of_answer.size} marks; each token has both")
+            raise ValueError(
+                f"answer {number} has {value.size} scores and {of_answer.size} marks; each token needs both"
+            )
     return values, marks

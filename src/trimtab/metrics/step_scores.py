@@ -1,4 +1,4 @@
-"""From the scores of tokens to those of steps: steps as one text, their last tokens, and rules of aggregation."""
+"""From token scores to step scores: rendering steps as text, their last tokens, and aggregation rules."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
@@ -14,7 +14,7 @@ from trimtab.metrics.intervals import Array
 class Rendered(NamedTuple):
     text: str
     ends: list[int]
-    """of each step: the character after its last one that is no white space"""
+    """for each step, the index after its last character that is not whitespace"""
 
 
 def rendered(steps: Sequence[str], *, numbered: bool = True) -> Rendered:
@@ -22,8 +22,8 @@ def rendered(steps: Sequence[str], *, numbered: bool = True) -> Rendered:
 
     Args:
         steps: without numbers.
-        numbered: "Step 1: " and so on before each, with blank lines between them, as in the evaluation of IPVRM; or
-            else the bare steps, each on a new line.
+        numbered: "Step 1: " and so on before each, with blank lines between them, as in the evaluation of IPVRM;
+            otherwise the bare steps, each on a new line.
     """
     parts = [f"Step {number}: {step}" for number, step in enumerate(steps, 1)] if numbered else list(steps)
     between, start, ends = "\n\n" if numbered else "\n", 0, []
@@ -34,15 +34,15 @@ def rendered(steps: Sequence[str], *, numbered: bool = True) -> Rendered:
 
 
 def step_tokens(offsets: Sequence[tuple[int, int]], ends: Sequence[int]) -> NDArray[np.int64]:
-    """[K] index of the last token of each step: the last that begins before the step's end.
+    """[K] index of the last token of each step: the last one that starts before the step's end.
 
     Args:
-        offsets: [L] (start, end) of the tokens in the whole text; those without a character, such as special tokens,
-            are passed over. Where a chat template stands around the answer, move `ends` by what it writes before it.
+        offsets: [L] (start, end) of the tokens in the whole text; empty ones, such as special tokens, are skipped. If
+            a chat template surrounds the answer, shift `ends` by the length of what it writes before it.
         ends: [K] of the steps, see `rendered`.
 
     Raises:
-        ValueError: if the tokens stop before a step does, or a step has no token of its own.
+        ValueError: if the tokens end before a step does, or a step has no token of its own.
     """
     starts, stops = np.asarray(offsets, int).reshape(-1, 2).T
     real = np.flatnonzero(starts < stops)
@@ -51,7 +51,7 @@ def step_tokens(offsets: Sequence[tuple[int, int]], ends: Sequence[int]) -> NDAr
     for number, end in enumerate(ends, 1):
         if end > reached:
             raise ValueError(
-                f"step {number} ends at character {end}, but the tokens only reach character {reached}; cut nothing off"
+                f"step {number} ends at character {end}, but the tokens end at character {reached}; do not truncate"
             )
         own = real[starts[real] < end]
         if not len(own) or own[-1] == last:
@@ -78,20 +78,20 @@ def step_scores(tokens: ArrayLike, ends: Sequence[int] | NDArray[np.int64], rule
     Args:
         tokens: [L] in nats for the first four rules; the first step begins with the first token.
         ends: [K] index of the last token of each step, see `step_tokens`.
-        rule: one of RULES; `sum-diff` is that of the paper's main tables.
+        rule: one of RULES; the paper's main tables use `sum-diff`.
         scale: c.
 
     Raises:
-        ValueError: if the ends do not rise or leave the tokens, or there is no such rule.
+        ValueError: if the ends are not ascending or out of range, or for an unknown rule.
 
-    Source: evaluation of IPVRM (arXiv:2604.13197). That the means are of c r and not of r is a reading; the other one
-    stretches all scores alike, which changes neither their order nor what the best threshold finds.
+    Source: evaluation of IPVRM (arXiv:2604.13197). That the means are of c r and not of r is our interpretation; the
+    other one rescales all scores alike, which changes neither their order nor the result of the best threshold.
     """
     if rule not in RULES:
         raise ValueError(f"there is no rule {rule!r}; {nearest(rule, RULES, 'rules: ' + ', '.join(RULES))}")
     values, last = finite(tokens, "tokens"), np.asarray(ends, int)
     if not len(last) or last[0] < 0 or last[-1] >= len(values) or (np.diff(last) <= 0).any():
-        raise ValueError(f"ends of steps {last.tolist()} do not rise within 0 to {len(values) - 1}")
+        raise ValueError(f"ends of steps {last.tolist()} are not ascending within 0 to {len(values) - 1}")
     if rule == "last":
         return values[last]
     sums = np.cumsum(values)[last]

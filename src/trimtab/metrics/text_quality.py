@@ -1,7 +1,7 @@
-"""How good is open-ended text? Repetition, variety, fit to its prompt, likelihood, likeness to human text.
+"""Quality of open-ended text: repetition, diversity, coherence, likelihood, similarity to human text.
 
-Words are what whitespace separates. Measures over several texts say how they pool: repetition counts n-grams within
-each text and divides over all of them, as the authors of penalty decoding (arXiv:2310.14971) do.
+Words are separated by whitespace. Measures over several texts say how they pool: repetition counts n-grams within
+each text and divides by the total, like the authors of penalty decoding (arXiv:2310.14971).
 """
 
 import math
@@ -25,19 +25,19 @@ Ngram = tuple[Any, ...]
 
 
 def ngrams(items: Sequence[Any], n: int) -> Iterator[Ngram]:
-    """All runs of n neighbours, in order."""
+    """All n-grams, in order."""
     return zip(*(items[i:] for i in range(n)))
 
 
 def counts(text: str, n: int, *, official_offby1: bool = False) -> tuple[int, int]:
-    """Distinct n-grams of a text's words, and all of them; see `repetition`."""
+    """Numbers of distinct and of all n-grams of a text's words; see `repetition`."""
     found = list(ngrams(text.split(), n))
     found = found[:-1] if official_offby1 else found
     return len(set(found)), len(found)
 
 
 def repetition(texts: Iterable[str], n: int, *, official_offby1: bool = False) -> float:
-    """rep-n: the share of n-grams that their own text had before, in [0, 1]; NaN if no text has n words.
+    """rep-n: the share of n-grams that occurred earlier in their own text, in [0, 1]; NaN if no text has n words.
 
     Args:
         texts: distinct n-grams are counted in each; both sums run over all texts.
@@ -52,18 +52,18 @@ def repetition(texts: Iterable[str], n: int, *, official_offby1: bool = False) -
 
 
 def diversity(texts: Sequence[str], *, official_offby1: bool = False) -> float:
-    """The product of 1 - rep-n over n = 2, 3, 4; 1 where nothing repeats."""
+    """The product of 1 - rep-n over n = 2, 3, 4; 1 if nothing repeats."""
     return math.prod(1 - repetition(texts, n, official_offby1=official_offby1) for n in (2, 3, 4))
 
 
 def distinct(texts: Iterable[str], n: int) -> float:
-    """distinct-n (arXiv:1510.03055): different n-grams of all texts together over all n-grams; falls with more text."""
+    """distinct-n (arXiv:1510.03055): distinct n-grams over all n-grams, pooled over texts; falls with more text."""
     found = Counter(gram for text in texts for gram in ngrams(text.split(), n))
     return len(found) / found.total() if found else math.nan
 
 
 def zipf(texts: Iterable[str]) -> float:
-    """Minus the slope of log frequency over log rank of the words, by least squares; about 1 for human text."""
+    """Zipf coefficient: minus the least-squares slope of log frequency over log rank; about 1 for human text."""
     counts = sorted(Counter(word for text in texts for word in text.split()).values(), reverse=True)
     if len(counts) < 2:
         return math.nan
@@ -72,26 +72,26 @@ def zipf(texts: Iterable[str]) -> float:
 
 
 def mean_length(texts: Sequence[str]) -> float:
-    """Words of a text."""
+    """Mean number of words per text."""
     return sum(len(text.split()) for text in texts) / len(texts)
 
 
 def cosine(one: Tensor, other: Tensor) -> Tensor:
-    """[N] cosines of the rows of two [N, D], such as embeddings of prompts and of what follows them: coherence."""
+    """[N] cosines of the rows of two [N, D], such as embeddings of prompts and their continuations (coherence)."""
     return torch.nn.functional.cosine_similarity(one.double(), other.double(), dim=-1)
 
 
 class SelfReinforcement:
-    """Does a token become more probable each time it comes back? Counters of one sequence (arXiv:2310.14971).
+    """Self-reinforcement: whether tokens get more probable each time they repeat, for one sequence (arXiv:2310.14971).
 
     `last[v]` is the probability that v had when it was last emitted. For n = 1 a token counts if it had been emitted
     before with a smaller probability; for n = 2, 3, 4 an n-gram counts if the mean of `last` over its tokens is larger
-    than when it was last completed. With k probabilities in the order of size, a step counts for top-k if the running
-    mean of their sum rises.
+    than when it was last completed. A step counts for top-k if the running mean of the sum of the k largest
+    probabilities rises.
 
     Args:
         prompt: ids; their probability is 1.
-        gram: what an n-gram of the prompt is remembered with: 1e-9 as for greedy text, or 1 as for sampled text.
+        gram: initial value of an n-gram of the prompt: 1e-9 as for greedy text, or 1 as for sampled text.
     """
 
     SIZES = (2, 4, 6, 8, 10)
@@ -106,7 +106,7 @@ class SelfReinforcement:
         self.steps = 0
 
     def __call__(self, token: int, p: Tensor) -> None:
-        """One more token, drawn from p [V]: the model's own distribution, before anything was ruled out."""
+        """Add a token sampled from p [V], the model's own distribution before any token was excluded."""
         q = float(p[token])
         if token in self.last and self.last[token] < q:
             self.counts[1] += 1
@@ -146,17 +146,17 @@ class MissingMauve(UserError):
 
 
 def mauve(human: NDArray[np.float64], generated: NDArray[np.float64], seed: int = 0) -> float:
-    """MAUVE (arXiv:2102.01454) of two sets of embeddings, by the package mauve-text: 1 where they cannot be told apart.
+    """MAUVE (arXiv:2102.01454) of two sets of embeddings, by the package mauve-text: 1 if they are indistinguishable.
 
-    Texts fall into N/10 clusters. With hundreds of texts it is noisy, and comparable only between sets of one size and
-    one embedding.
+    Texts are clustered into N/10 clusters. With hundreds of texts it is noisy, and only comparable between sets of the
+    same size and embedding.
 
     Args:
         human, generated: [N, D] and [M, D], such as last hidden states of the last tokens.
         seed: of the clustering.
 
     Raises:
-        MissingMauve: saying what to install.
+        MissingMauve: with the install command.
     """
     try:
         from mauve import compute_mauve
@@ -171,7 +171,7 @@ def mauve(human: NDArray[np.float64], generated: NDArray[np.float64], seed: int 
 
 @contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """faiss says on the file descriptor itself that there are few texts to a cluster."""
+    """Silence faiss, which warns on the file descriptor itself about too few texts per cluster."""
     sys.stderr.flush()
     saved = os.dup(2)
     try:

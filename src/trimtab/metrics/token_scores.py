@@ -1,7 +1,7 @@
-"""Do scores of answers and tokens find what is wrong? Measures for reward models and prefix values, without a model.
+"""Metrics of reward models and prefix values: how well scores of answers and tokens find errors.
 
-Higher scores are better throughout. Means of tokens are taken within an answer first and then over answers, which are
-what the 95% intervals resample.
+Higher scores are better throughout. Means of tokens are taken within an answer first and then over answers, which the
+95% intervals resample.
 """
 
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from trimtab.metrics._checked import Answers, Mask, finite, judged, marked
+from trimtab.metrics._checked import Answers, Mask, finite, marked, scored
 from trimtab.metrics.intervals import Interval, bootstrap, mean_of
 from trimtab.metrics.ranks import auc
 
 
 def pair_accuracy(chosen: ArrayLike, rejected: ArrayLike, seed: int = 0) -> Interval:
-    """Share of pairs whose chosen answer has the higher score, ties by half, with its interval over pairs.
+    """Share of pairs whose chosen answer has the higher score (ties count half), with its interval over pairs.
 
     Args:
         chosen, rejected: [P] scores.
@@ -27,48 +27,48 @@ def pair_accuracy(chosen: ArrayLike, rejected: ArrayLike, seed: int = 0) -> Inte
     """
     one, other = finite(chosen, "chosen"), finite(rejected, "rejected")
     if one.shape != other.shape or one.ndim != 1:
-        raise ValueError(f"scores of {one.size} chosen and {other.size} rejected answers; each pair has one of each")
+        raise ValueError(f"scores of {one.size} chosen and {other.size} rejected answers; each pair needs one of each")
     return mean_of((np.sign(one - other) + 1) / 2, seed)
 
 
 def sign_accuracy(values: ArrayLike, outcomes: ArrayLike, seed: int = 0) -> Interval:
-    """Share of answers whose value is above 0 if they are right, and not if they are wrong.
+    """Share of answers whose value is above 0 if they are correct, and not above 0 if they are incorrect.
 
     Args:
         values: [A] of whole answers.
-        outcomes: [A] 1 for right answers, 0 for wrong ones.
+        outcomes: [A] 1 for correct answers, 0 for incorrect ones.
 
     Raises:
         ValueError: if numbers differ, a value is not finite, or an outcome is out of range.
     """
-    value, right = judged(values, outcomes)
+    value, right = scored(values, outcomes)
     return mean_of((value > 0) == (right > 0), seed)
 
 
 def outcome_auc(values: ArrayLike, outcomes: ArrayLike, seed: int = 0) -> Interval:
-    """Probability that a right answer has a higher value than a wrong one, ties by half, with its interval over
-    answers; NaN without both kinds.
+    """Probability that a correct answer has a higher value than an incorrect one (ties count half), with its interval
+    over answers; NaN without both kinds.
 
-    Args and errors as of `sign_accuracy`.
+    Args and errors as in `sign_accuracy`.
     """
-    return bootstrap(auc, *judged(values, outcomes), seed=seed)
+    return bootstrap(auc, *scored(values, outcomes), seed=seed)
 
 
 def mark(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> Mask:
-    """[L] which tokens overlap one of the spans; tokens without a character, such as special ones, never do.
+    """[L]: which tokens overlap one of the spans; empty tokens, such as special ones, never do.
 
     Args:
         offsets: [L] (start, end) of each token in the text, as fast tokenizers give them.
-        spans: (start, end) in the same text; as everywhere the end is the first character that is outside.
+        spans: (start, end) in the same text; the end is exclusive.
 
     Raises:
-        ValueError: for a span that is empty.
+        ValueError: for an empty span.
     """
     starts, ends = np.asarray(offsets, int).reshape(-1, 2).T
     found = np.zeros(len(starts), bool)
     for number, (start, end) in enumerate(spans, 1):
         if start >= end:
-            raise ValueError(f"span {number} is {(start, end)}; a span ends after it starts")
+            raise ValueError(f"span {number} is {(start, end)}; a span must end after it starts")
         found |= (starts < end) & (ends > start) & (starts < ends)
     return found
 
@@ -76,17 +76,17 @@ def mark(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -
 class TokenAUC(NamedTuple):
     mean: Interval
     answers: int
-    """over which the mean is"""
+    """number of answers in the mean"""
     left_out: int
-    """answers without a wrong token, or without any other"""
+    """answers without an erroneous token, or without any other"""
 
 
 def token_auc(scores: Answers, wrong: Answers, seed: int = 0) -> TokenAUC:
-    """Mean over answers of the probability that a wrong token has a lower score than another one, ties by half.
+    """Mean over answers of the probability that an erroneous token scores lower than another one; ties count half.
 
     Args:
-        scores: of the tokens of each wrong answer.
-        wrong: which of them are wrong, such as by `mark`.
+        scores: of the tokens of each incorrect answer.
+        wrong: which of them are erroneous, such as from `mark`.
 
     Raises:
         ValueError: if lengths differ, or a score is not finite.
@@ -103,19 +103,19 @@ class AroundError(NamedTuple):
     after: Interval
     """mean value at the tokens after its end"""
     change: Interval
-    """after - before, of the same answers"""
+    """after - before, on the same answers"""
     answers: int
     left_out: int
     """answers without an error, or without a token on either side of it"""
 
 
 def around_error(values: Answers, wrong: Answers, seed: int = 0) -> AroundError:
-    """Do values fall at the first error? Mean values before and after it, with intervals over answers.
+    """Mean values before and after the first error, with intervals over answers.
 
     Args:
-        values: of the tokens of each wrong answer; any scores will do.
-        wrong: which tokens are wrong. The first error is the first run of them; its own tokens count on neither side,
-            and what comes after it counts whether it is marked or not.
+        values: of the tokens of each incorrect answer; any scores will do.
+        wrong: which tokens are erroneous. The first error is the first run of them; its own tokens count on neither
+            side, and tokens after it count whether marked or not.
 
     Raises:
         ValueError: see `token_auc`.

@@ -1,1 +1,1 @@
-"""Rewards that can be verified, and the reading of final answers."""
+"""Verifiable rewards, and the parsing of final answers."""

@@ -1,4 +1,4 @@
-"""What a reply announces as its answer."""
+"""The letters that a reply announces as its answer."""
 
 import re
 from collections.abc import Iterator
@@ -89,7 +89,7 @@ _STOPS = re.compile(r"[.!?。！？](?=[\s⟦]|$)|\n+|[。！？]")
 
 
 def sentences_of(text: str) -> Iterator[tuple[str, str]]:
-    """Each sentence with the sign that ends it."""
+    """Each sentence with its final punctuation mark."""
     start = 0
     for stop in _STOPS.finditer(text):
         yield text[start : stop.start()], stop[0]
@@ -108,7 +108,7 @@ def _found(pattern: re.Pattern[str], sentence: str) -> Iterator[tuple[str, str, 
 
 
 def announced_letters(marked: str, pattern: re.Pattern[str]) -> str | None:
-    """The letters of the last announcement; "|" where it hedges, or where several tentative ones differ."""
+    """The letters of the last announcement; "|" if it hedges, or if several tentative ones differ."""
     firm, tentative, conditional = [], [], []
     for sentence, stop in sentences_of(marked):
         asks = stop in ("?", "？") and not re.search(r"\bfinal answer:|,\s*(?:isn't it|right|no)\s*$", sentence)

@@ -1,4 +1,4 @@
-"""A reply in plain words: thoughts are left out, and letters of options become marks."""
+"""Normalising a reply: reasoning is removed, and option letters become marks."""
 
 import re
 import unicodedata
@@ -18,11 +18,11 @@ _TAG = re.compile(f"(?P<opens>{_OPENS})|(?P<closes>{_CLOSES})", re.IGNORECASE)
 
 
 def without_reasoning(text: str) -> str:
-    """What a reply says outside its thoughts: <think> blocks and those of other families (<thinking>, [THINK],
+    """A reply without its reasoning: <think> blocks and those of other model families (<thinking>, [THINK],
     <|channel|>analysis, ...).
 
-    A block that is never closed reaches to the end: such a reply was cut off before it answered. A closing tag alone
-    ends a block that the chat template opened.
+    A block that is never closed extends to the end: such a reply was truncated before it answered. A closing tag
+    alone ends a block that the chat template opened.
     """
     kept: list[str] = []
     start, inside = 0, False
@@ -70,7 +70,7 @@ def in_plain_words(text: str) -> str:
 
 
 class _Letters(NamedTuple):
-    """Patterns for the letters that are offered."""
+    """Patterns for the offered letters."""
 
     small: re.Pattern[str]
     several: re.Pattern[str]
@@ -155,7 +155,7 @@ _OUT_AFTER = re.compile(
 
 
 def with_marks(text: str, offered: str) -> str:
-    """A plain text with ⟦letters⟧ for options, ⟦letters|⟧ where "or" joins them, and ∅ for what is ruled out."""
+    """A plain text with ⟦letters⟧ for options, ⟦letters|⟧ if joined by "or", and ∅ for options that are ruled out."""
     patterns = _letters(offered)
 
     def small(found: re.Match[str]) -> str:

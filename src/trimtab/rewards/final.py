@@ -1,4 +1,4 @@
-"""The final answer of a text, and whether it is the right one."""
+"""The final answer of a text, and whether it is correct."""
 
 import re
 from fractions import Fraction
@@ -25,7 +25,7 @@ _UNITS = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox|operatorname)\s*\{([^{
 
 
 def number(text: str) -> Fraction | None:
-    """The last number of a text as an exact value: "1,200", "-3.5", "7/4"; None without one, or over 0."""
+    """The last number of a text as an exact value: "1,200", "-3.5", "7/4"; None without one, or if divided by 0."""
     found = _NUMBER.findall(text)
     return _value(found[-1]) if found else None
 
@@ -38,7 +38,7 @@ def _value(written: str) -> Fraction | None:
 
 
 def clause(piece: str) -> str:
-    """Of what follows "the answer is" the answer alone: without the next sentence, a reason or an aside.
+    """The answer in what follows "the answer is", without the next sentence, a reason or an aside.
 
     "8. He bought them on day 3." is 8, as are "8, since 5 + 3 = 8" and "8 (5 + 3 = 8)".
     """
@@ -51,10 +51,10 @@ def clause(piece: str) -> str:
 
 
 def stated(text: str) -> str | None:
-    r"""What a text itself calls its answer: the last \boxed{...}, else what follows the last "answer is", "answer:",
-    "####" or "答案是" on its line, or stands between <answer> tags; None if there is none of these.
+    r"""The explicitly stated answer: the last \boxed{...}, else what follows the last "answer is", "answer:",
+    "####" or "答案是" on its line, or is between <answer> tags; None if there is none of these.
 
-    What is said not to be the answer does not count.
+    A negated statement ("the answer is not ...") does not count.
     """
     boxed = _BOXED.findall(text)
     if boxed:
@@ -65,7 +65,7 @@ def stated(text: str) -> str | None:
 
 
 def final_answer(text: str) -> str | None:
-    """What a text settles on: what it states, without what follows, else its last number; None without either."""
+    """The final answer of a text: the stated one, without what follows, else its last number; None without either."""
     found = stated(text)
     if found is not None:
         return clause(found).strip("*$ ")
@@ -73,10 +73,10 @@ def final_answer(text: str) -> str | None:
     return numbers[-1] if numbers else None
 
 
-def is_right(text: str, truth: str) -> bool:
-    """Whether a text's answer is the truth: what it states; if it states nothing the whole text, or its last number.
+def is_correct(text: str, truth: str) -> bool:
+    """Whether a text's stated answer is the truth; if it states none, whether the whole text or its last number is.
 
-    A stated number counts whatever unit, reason or next sentence follows, and two numbers, as in "3 or 4", are none.
+    A stated number counts whatever unit, reason or sentence follows; two numbers, as in "3 or 4", do not count.
     """
     found = stated(text)
     if found is None:
@@ -86,9 +86,9 @@ def is_right(text: str, truth: str) -> bool:
 
 
 def same(answer: str | None, truth: str) -> bool:
-    """Equal as numbers where the truth is one, else as texts without case, spaces, quotes and a full stop.
+    """Equal as numbers if the truth is one, else as texts ignoring case, spaces, quotes and a full stop.
 
-    A number may stand among words ("540 litres"); a text may not, but a sentence, a reason or an aside may follow it.
+    A number may be surrounded by words ("540 litres"); a text may not, but a sentence, a reason or an aside may follow.
     """
     if answer is None:
         return False
@@ -102,7 +102,7 @@ def _is_number(truth: str) -> bool:
 
 
 def _one_number(text: str) -> Fraction | None:
-    """The number that a short text gives; of an equation its right side; None where it gives several."""
+    """The number in a short text; of an equation its right side; None if there are several."""
     text = _POWER.sub("", _UNITS.sub(r" \1 ", text))
     for piece in (text.rpartition("=")[2], text):
         found = list(_NUMBER.finditer(piece))

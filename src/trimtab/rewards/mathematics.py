@@ -1,15 +1,15 @@
-r"""Is the mathematics that a text settles on equal to the right answer? On math-verify, with one notation before it.
+r"""Verify mathematical answers: math-verify, with a normalisation of notation before it.
 
-What a model wrote may take forever or all memory to evaluate: call `verdict` in a process that may be killed
+A completion may take forever or all memory to evaluate: call `verdict` in a process that may be killed
 (`rewards/pool.py`), never in one that matters. What this layer adds to math-verify 0.9.0, each for a case that it
-judges wrongly (benchmarks/math_verification.py counts them):
+grades incorrectly (benchmarks/math_verification.py counts them):
 
-- thousands apart by spaces, 1.5e-3, 2**3, 1 1/2, 0.\overline{3} and words such as pi are put into LaTeX first;
-  math-verify takes a number out of them, so that 2**3 is 2. What is no LaTeX then is unparsed here;
+- thousands separated by spaces, 1.5e-3, 2**3, 1 1/2, 0.\overline{3} and words such as pi are converted to LaTeX first;
+  math-verify takes a number out of them, so that 2**3 is 2. What is still not LaTeX is unparsed;
 - decimals are exact, and may be off by less than a millionth, and less than two millionths of the truth, so that six
   digits are enough for small numbers; math-verify rounds to six places or cuts off what is below 1e-15, so that 1e-20
   equals 2e-20;
-- a percentage is right by its number or by its value (12.5% for 12.5 and for 1/8);
+- a percentage is correct by its number or by its value (12.5% for 12.5 and for 1/8);
 - {1, 2} is not (1, 2), and x^2 = 5 is not 5.
 """
 
@@ -26,18 +26,18 @@ from sympy.core.function import AppliedUndef
 
 from trimtab.rewards.final import clause
 
-Outcome = Literal["right", "wrong", "unparsed"]
+Outcome = Literal["correct", "incorrect", "unparsed"]
 TOLERANCE = sympy.Rational(1, 10**6)
 
 
 def warm_up() -> None:
-    """Grammars and patterns are made at their first use."""
+    """Build grammars and patterns, which happens at their first use."""
     for text in ("so it is $x + 1$, I think", r"\boxed{\frac{1}{3}}"):
         verdict(text, "0.333333")
 
 
 class Reading(NamedTuple):
-    """One way to understand a notation."""
+    """One interpretation of a notation."""
 
     value: Any
     """a sympy expression, relation, set, tuple or matrix"""
@@ -47,29 +47,29 @@ class Reading(NamedTuple):
 
 
 def verdict(text: str, truth: str) -> Outcome:
-    r"""Whether a text's answer is the truth.
+    r"""Whether a text's answer equals the truth.
 
-    The answer is the last \boxed{...} (or several that "and", "or" or a comma joins), else what follows the last
+    The answer is the last \boxed{...} (or several joined by "and", "or" or a comma), else what follows the last
     "answer is", "answer:" or "####", without the next sentence, a reason or an aside, else the whole of a line without
     words, else the last mathematics that math-verify finds.
 
     Args:
-        text: anything; to evaluate it may not end.
+        text: anything; evaluating it may not terminate.
         truth: an expression, or a text that ends with one after "####" or in a box.
     """
     wanted = settled(truth) or truth
     found = settled(text)
     if plain(text if found is None else found) == plain(wanted):
-        return "right"
+        return "correct"
     answers = readings(found) if found is not None else unsettled(text)
     if not answers:
         return "unparsed"
     right = any(same(one, other) for one in readings(wanted) for other in answers)
-    return "right" if right else "wrong"
+    return "correct" if right else "incorrect"
 
 
 def plain(piece: str) -> str:
-    """For texts that are no mathematics, and for what is written alike."""
+    """A normal form for texts that are not mathematics, and for identical notation."""
     without = re.sub(r"\\(?:text|mathrm|textbf|mbox)\s*\{([^{}]*)\}|\\boxed\b|[$*]", r"\1", piece)
     return " ".join(without.casefold().split()).rstrip(".")
 
@@ -89,7 +89,7 @@ _WORDS = frozenset(_KNOWN.split())
 
 
 def settled(text: str) -> str | None:
-    """The piece of a text that is its answer, as written; None if nothing says so."""
+    """The part of a text that is its answer, as written; None if it announces none."""
     boxed = _boxed(text)
     if boxed:
         return ", ".join(boxed)
@@ -105,7 +105,7 @@ def settled(text: str) -> str | None:
 
 
 def _boxed(text: str) -> list[str]:
-    """What is in the last box, and in those before it that only "and", "or" or a comma parts from it."""
+    """The content of the last box, and of those before it that are separated only by "and", "or" or a comma."""
     found: list[tuple[int, int, str]] = []
     for start in re.finditer(r"\\f?boxed\s*\{", text):
         end = _closing(text, start.end() - 1)
@@ -134,7 +134,7 @@ def _closing(text: str, opening: int) -> int | None:
 
 
 def _marked(line: str) -> str | None:
-    """The first formula of a line, and those that "and", "or" or a comma joins to it."""
+    """The first formula of a line, and those joined to it by "and", "or" or a comma."""
     chosen: list[str] = []
     end = 0
     for match in _MATHS.finditer(line):
@@ -216,7 +216,7 @@ _WITH_WORDS = re.compile(r"^([^A-Za-z]*(?:\\[a-z]+[^A-Za-z]*)*[\d})])\s+[A-Za-z]
 
 
 def latex(piece: str) -> str:
-    """The same in the LaTeX that latex2sympy reads whole."""
+    """The same in LaTeX that latex2sympy parses completely."""
     text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda found: f"^{{{found[0].translate(_RAISED)}}}", piece).translate(_SIGNS)
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
@@ -233,7 +233,7 @@ def _fraction(found: re.Match[str]) -> str:
 
 @lru_cache(maxsize=4096)
 def readings(piece: str) -> tuple[Reading, ...]:
-    """Every way to understand a piece: with and without what may be a unit; commas between thousands or members."""
+    """All interpretations of a piece: with and without a possible unit; commas between thousands or members."""
     text = latex(piece)
     texts = [text]
     for pattern in (_WITH_UNIT, _WITH_WORDS):
@@ -274,7 +274,7 @@ def _brackets(text: str) -> str:
 
 
 def _read(text: str) -> Any:
-    """None for what cannot be read; of a formula that is read in part only, nothing counts."""
+    """The parsed expression; None if it cannot be parsed completely."""
     if match := _PLAIN.fullmatch(text):  # most answers; the grammar takes milliseconds
         sign, whole, decimals, below = match.groups()
         number = sympy.Float(f"{whole}{decimals}") if decimals else sympy.Rational(int(whole), int(below or 1))
@@ -284,7 +284,7 @@ def _read(text: str) -> Any:
 
 
 def unsettled(text: str) -> tuple[Reading, ...]:
-    """What math-verify finds in a text that announces nothing."""
+    """What math-verify finds in a text that announces no answer."""
     found = parse(text, parsing_timeout=None)  # type: ignore[arg-type]
     return tuple(Reading(one, False, "") for one in found if not isinstance(one, str))
 
@@ -293,7 +293,7 @@ def unsettled(text: str) -> tuple[Reading, ...]:
 
 
 def same(truth: Reading, answer: Reading) -> bool:
-    """Whether an answer means what the truth does."""
+    """Whether an answer is equivalent to the truth."""
     if truth.brackets and answer.brackets and truth.brackets != answer.brackets:
         return False
     if equal(truth.value, answer.value):
@@ -306,7 +306,7 @@ def _share(one: Reading) -> Any:
 
 
 def equal(truth: Any, answer: Any) -> bool:
-    """As math-verify compares, but for numbers, and for equations where a value is asked for."""
+    """Compares like math-verify, except for numbers, and for equations if a value is asked for."""
     chain: Any = answer
     first = chain._unsorted_args[0] if isinstance(chain, And) else chain  # type: ignore[attr-defined]
     if isinstance(first, sympy.Eq) and not isinstance(truth, (sympy.Eq, And)):
@@ -328,6 +328,6 @@ def _equal_numbers(truth: Any, answer: Any) -> bool:
 
 
 def _exact(number: sympy.Expr) -> Any:
-    """Decimals as the fractions that were written."""
+    """Decimals as exact fractions."""
     done = number.doit()
     return done.xreplace({decimal: sympy.Rational(str(decimal)) for decimal in done.atoms(sympy.Float)})

@@ -6,15 +6,15 @@ from trimtab.common.errors import UserError
 
 
 class OptionsError(UserError):
-    """Options or an answer that cannot be read; the message says which."""
+    """Options or an answer that cannot be parsed; the message says which."""
 
 
 def lettered(options: Any) -> dict[str, str]:
     """Options as letter -> text: a mapping stays, a list gets A, B, C, ...
 
     Raises:
-        OptionsError: if they are neither, or fewer than two, or not all different; if one is null, which only in a
-            mapping means that there is none, or no text.
+        OptionsError: if they are neither, or fewer than two, or not all different; or if one is not a text, or is
+            null, which is only allowed in a mapping, for a missing option.
     """
     if isinstance(options, dict):
         given = {str(letter): text for letter, text in options.items() if text is not None}
@@ -28,7 +28,7 @@ def lettered(options: Any) -> dict[str, str]:
             raise OptionsError(f"option {letter} is {kind}; expected a text or a number")
     found = {letter: str(text) for letter, text in given.items()}
     if len(set(found.values())) < max(2, len(found)):
-        raise OptionsError(f"options {list(found.values())!r:.80} are not two or more different texts")
+        raise OptionsError(f"options {list(found.values())!r:.80} must be two or more different texts")
     return found
 
 
@@ -41,7 +41,7 @@ def correct(options: dict[str, str], answer: Any) -> tuple[str, ...]:
             index), or a list of these.
 
     Raises:
-        OptionsError: where it is none of them, or a letter that is also the text of another option.
+        OptionsError: if it is none of them, or a letter that is also the text of another option.
     """
     if isinstance(answer, (list, tuple)):
         return tuple(dict.fromkeys(letter for one in answer for letter in correct(options, one)))
@@ -61,6 +61,6 @@ def correct(options: dict[str, str], answer: Any) -> tuple[str, ...]:
         if word.isdigit() and int(word) < len(found):
             return (found[int(word)],)
     raise OptionsError(
-        f"answer {answer!r:.60} is none of the options; give an index from 0 to {len(found) - 1}, a letter of "
+        f"answer {answer!r:.60} is not one of the options; give an index from 0 to {len(found) - 1}, a letter of "
         f"{', '.join(found)}, or an option's text"
     )

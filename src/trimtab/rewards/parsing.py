@@ -1,17 +1,17 @@
-r"""Which option does a free text choose? One parser for all suites and rewards with options.
+r"""The option that a free text chooses: one parser for all suites and rewards with options.
 
-Precision comes before recall: a text that hedges ("A or B"), weighs options without settling on one, or was cut off
-before it did, chooses nothing. `tests/rewards/written_answers.jsonl` holds what is understood, example by example.
+Precision comes before recall: a text that hedges ("A or B"), weighs options without settling on one, or was truncated
+before it did, chooses nothing. `tests/rewards/written_answers.jsonl` lists what is understood, example by example.
 
-A text is read in steps: thoughts are left out, LaTeX, markdown and JSON become plain words, letters of options become
-marks (⟦B⟧, several that "and" or a comma joins ⟦AC⟧, that "or" joins ⟦AC|⟧), what is ruled out becomes ∅, and then
+A text is parsed in steps: reasoning is removed, LaTeX, markdown and JSON become plain words, option letters become
+marks (⟦B⟧, several joined by "and" or a comma ⟦AC⟧, joined by "or" ⟦AC|⟧), what is ruled out becomes ∅, and then
 the first of these that is found decides:
 
 1. a box or a final answer, the last one;
-2. an announced answer ("the answer is C", "I choose (c)", "D is correct", "答案是C", "选C"), the last one, but for what
-   is said under a condition, of other people, or as a question;
+2. an announced answer ("the answer is C", "I choose (c)", "D is correct", "答案是C", "选C"), the last one, except what
+   is said under a condition, about other people, or as a question;
 3. letters that open a line ("C. ...", "**C**"), unless the lines go through the options;
-4. the text of an option, as the whole reply, as its beginning, or as the only one that the last sentence names;
+4. the text of an option, as the whole reply, as its beginning, or as the only one named in the last sentence;
 5. the only letter of a short reply.
 """
 
@@ -45,7 +45,7 @@ _BAD = re.compile(r"\b(?:not|wrong|incorrect|false|too|no|never)\b|n't\b|[不错
 
 
 def _opening(marked: str, texts: Mapping[str, str], several: bool) -> str | None:
-    """Letters that open lines; "" where the lines go through the options and settle on none."""
+    """Letters that open lines; "" if the lines go through the options without settling on one."""
     found: list[tuple[str, str]] = []
     for line in _LINE.finditer(marked):
         named, rest = line[2], line["rest"].strip()
@@ -144,7 +144,7 @@ def _by_text(plain: str, texts: Mapping[str, str]) -> str | None:
 
 
 def _named(sentence: str, keys: Mapping[str, str]) -> list[str]:
-    """Options that a sentence names; not such whose text is a part of another's that it names."""
+    """Options named in a sentence; not those whose text is part of another one it names."""
     spans: dict[str, list[tuple[int, int]]] = {}
     for letter, key in keys.items():
         edges = (r"(?<!\w)", r"(?!\w)") if key.isascii() else ("", "")
@@ -159,7 +159,7 @@ def _named(sentence: str, keys: Mapping[str, str]) -> list[str]:
 
 
 def _alone(sentence: str, letter: str, keys: Mapping[str, str]) -> bool:
-    """Whether no other option is named beside it, save after "not"."""
+    """Whether no other option is named, except after "not"."""
     kept = re.sub(r"\b(?:not|rather than|instead of)\b.*|而不是.*|不是.*", "", sentence.replace(keys[letter], "\1", 1))
     return not _named(kept, {one: key for one, key in keys.items() if one != letter})
 
@@ -189,13 +189,13 @@ def _lone(marked: str) -> str | None:
 
 
 def letters(text: str, offered: Mapping[str, str] | Collection[str], several: bool = False) -> tuple[str, ...]:
-    """The options that a reply ends up choosing, in the order named; empty where it chooses none.
+    """The options that a reply ends up choosing, in the order named; empty if it chooses none.
 
     Args:
         text: any.
         offered: capital letters, or letter -> text of the option, which is then understood as well; nothing else is
             ever returned.
-        several: whether more than one may be right. If not, a reply that names several has not chosen.
+        several: whether more than one may be correct. If not, a reply that names several has not chosen.
     """
     texts = dict(offered) if isinstance(offered, Mapping) else dict.fromkeys(offered, "")
     single = {letter: option for letter, option in texts.items() if re.fullmatch("[A-Z]", letter)}

@@ -1,7 +1,7 @@
-"""Answers graded in processes that may be killed: what a model wrote can take for ever to evaluate.
+"""Grade answers in processes that can be killed: evaluating what a model wrote may take forever.
 
-A worker is a fresh interpreter with one thread, a limit to its memory and a process group of its own. It takes a
-question at a time and ends when its pipe is closed, or, should it be busy then, by an alarm that needs no help of its.
+A worker is a fresh interpreter with one thread, a memory limit and its own process group. It takes one question at a
+time and ends when its pipe is closed, or, if it is busy then, by an alarm that does not depend on it.
 """
 
 import contextlib
@@ -22,18 +22,18 @@ from typing import Any, Literal
 
 from trimtab.common.errors import UserError
 
-Outcome = Literal["right", "wrong", "unparsed", "timed out", "crashed"]
+Outcome = Literal["correct", "incorrect", "unparsed", "timed out", "crashed"]
 
 LONGEST = 10_000
-"""characters of a text that are sent, its last; so a question fits into a pipe, and sending it never waits"""
+"""a text is truncated to its last characters, so that a question fits into a pipe and sending never blocks"""
 STARTING = 120.0
 """seconds within which a worker must have imported what it needs"""
 GRACE = 1.0
-"""seconds after its limit at which a worker that nobody killed ends itself"""
+"""seconds after its limit at which a worker that was not killed ends itself"""
 
 
 class PoolError(RuntimeError):
-    """Workers that do not start."""
+    """Workers that failed to start."""
 
 
 MATHEMATICS = "trimtab.rewards.mathematics"
@@ -48,8 +48,8 @@ class MathPool:
 
     Args:
         seconds: for one answer.
-        workers: processes; as many as there are processors, but at most 4, if not given.
-        memory: of a worker, in bytes of address space (Linux). An answer that wants more is not parsed, or crashes.
+        workers: processes; default: the number of processors, at most 4.
+        memory: limit of a worker, in bytes of address space (Linux). An answer that needs more is unparsed, or crashes.
         grader: the module; its `warm_up()` is called before the first question.
     """
 
@@ -68,16 +68,16 @@ class MathPool:
         self._finalizer = weakref.finalize(self, _end, self._workers, self._owner)
 
     def grade(self, texts: Sequence[str], truths: Sequence[str]) -> list[Outcome]:
-        """Outcomes of the texts, in their order.
+        """Outcomes of the texts, in order.
 
         Raises:
-            ValueError: if there are not as many truths as texts, or a truth is longer than `LONGEST`.
+            ValueError: if the numbers of truths and texts differ, or a truth is longer than `LONGEST`.
             PoolError: if no worker starts.
         """
         if len(texts) != len(truths):
-            raise UserError(f"{len(texts)} texts and {len(truths)} right answers")
+            raise UserError(f"{len(texts)} texts and {len(truths)} correct answers")
         if any(len(truth) > LONGEST for truth in truths):
-            raise UserError(f"a right answer has more than {LONGEST:,} characters; name the column of final answers")
+            raise UserError(f"a correct answer has more than {LONGEST:,} characters; name the column of final answers")
         with self._lock:
             try:
                 found = self._grade([(text[-LONGEST:], truth) for text, truth in zip(texts, truths)])
@@ -119,7 +119,7 @@ class MathPool:
         return [found[place] for place in range(len(questions))]
 
     def _hear(self) -> list[tuple["_Worker", Outcome]]:
-        """Wait for a reply, an end or a limit; workers that are done for are dropped."""
+        """Wait for a reply, an exit or a timeout; dead workers are dropped."""
         heard: list[tuple[_Worker, Outcome]] = []
         with selectors.DefaultSelector() as selector:
             for worker in self._workers:
@@ -148,7 +148,7 @@ def _end(workers: Sequence["_Worker"], owner: int) -> None:
 
 
 class _Worker:
-    """A process, and what it was asked."""
+    """A process and its current question."""
 
     def __init__(self, seconds: float, memory: int, grader: str):
         self.seconds = seconds
@@ -178,7 +178,7 @@ class _Worker:
             self._process.stdin.write(json.dumps(question, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
 
     def hear(self) -> list[Outcome]:
-        """What came, if it is a whole reply; "crashed" at the end of the pipe.
+        """The reply, if it is complete; "crashed" at the end of the pipe.
 
         Raises:
             PoolError: if the process ended before it was ready.
@@ -199,7 +199,7 @@ class _Worker:
         return outcomes
 
     def ended(self) -> bool:
-        """Idle and killed by somebody else; one that never became ready is heard of."""
+        """Whether it was killed by something else while idle; one that never became ready is reported by `hear`."""
         return self.ready and self._process.poll() is not None
 
     def kill(self) -> None:
@@ -215,7 +215,7 @@ class _Worker:
 
 
 def work(seconds: float, memory: int, grader: str) -> None:
-    """Answer questions from the standard input until it is closed."""
+    """Answer questions from standard input until it is closed."""
     import logging
 
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, even within a computation that never looks up
@@ -238,7 +238,7 @@ def work(seconds: float, memory: int, grader: str) -> None:
             outcome = module.verdict(text, truth)
         except MemoryError:
             os._exit(1)
-        except Exception:  # of sympy or a puzzle's judge, on a text that it cannot work with
+        except Exception:  # of sympy or a puzzle's own scorer, on a text that it cannot handle
             outcome = "unparsed"
         signal.setitimer(signal.ITIMER_REAL, 0)
         replies.write(outcome.encode() + b"\n")

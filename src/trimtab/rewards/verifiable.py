@@ -1,4 +1,4 @@
-"""Rewards that can be verified, as TRL's GRPOTrainer calls them: by their names, or functions of one's own."""
+"""Verifiable rewards with TRL's GRPOTrainer signature: built-in ones by name, or your own functions."""
 
 import inspect
 import math
@@ -14,36 +14,36 @@ from trimtab.common.errors import UserError, nearest
 from trimtab.data.generators import reasoning
 from trimtab.data.sources import line_of
 from trimtab.rewards._marks import without_reasoning
-from trimtab.rewards.final import is_right
+from trimtab.rewards.final import is_correct
 from trimtab.rewards.graded import beginning
 from trimtab.rewards.options import correct, lettered
 from trimtab.rewards.parsing import letters
 from trimtab.rewards.pool import MATHEMATICS, MathPool
 
 LETTERS = "ABCDE"
-"""that `choice` offers for rows without a column `options`"""
+"""options of `choice` for rows without a column `options`"""
 GIVEN = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
-"""what TRL passes to every reward function beside the columns of the rows"""
+"""what TRL passes to every reward function besides the columns of the rows"""
 
 
 class RewardError(UserError):
-    """A reward that is not there, rows that it cannot judge, or values that are no rewards."""
+    """An unknown reward, rows that it cannot grade, or values that are not rewards."""
 
 
-Judge = Callable[[Sequence[str], Sequence[Mapping[str, Any]]], Sequence[bool]]
-"""judge(texts, their rows) -> which are right"""
+Grader = Callable[[Sequence[str], Sequence[Mapping[str, Any]]], Sequence[bool]]
+"""grade(texts, their rows) -> which are correct"""
 
 
 class Reward:
-    """A reward function whose every call is checked.
+    """A reward function with every call checked.
 
     Args:
         name: as it is logged and named in messages.
         function: `function(prompts, completions, completion_ids, **columns)` gives a number for each completion, or
-            None for one that it does not judge.
-        needs: columns that must hold something in every row.
-        check: raises a ValueError for a row that it cannot judge.
-        files: that a user's own function is written in, with those that these import.
+            None for one that it does not grade.
+        needs: columns that must not be empty in any row.
+        check: raises a ValueError for a row that it cannot grade.
+        files: source files of a user's own function, with those they import.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Reward:
         self.__name__ = name
         self.function, self.needs, self.check, self.files = function, tuple(needs), check, tuple(files)
         self.source = fingerprint.of_files(files) if files else None
-        """fingerprint of the files; None for one that comes with trimtab"""
+        """fingerprint of the files; None for a built-in reward"""
 
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], completion_ids: Any = None, **columns: Any
@@ -67,11 +67,11 @@ class Reward:
         Args:
             prompts, completions: texts, or chats as lists of messages.
             completion_ids: token ids of the completions, for functions that read them.
-            columns: one value for each completion; and what else TRL passes on.
+            columns: one value for each completion; and whatever else TRL passes.
 
         Raises:
-            RewardError: naming the function, the row by its prompt, and what came, for a row without a needed column,
-                an exception, the wrong number of values, or a value that is no finite number.
+            RewardError: naming the function, the row by its prompt, and what was found, for a row without a needed
+                column, an exception, the wrong number of values, or a value that is not a finite number.
         """
         given = {"prompts": prompts, "completions": completions, "completion_ids": completion_ids, **columns}
         for place in range(len(prompts)):
@@ -90,43 +90,43 @@ class Reward:
         values = [_plain(value) for value in values]
         if len(values) != len(prompts):
             raise RewardError(
-                f"reward {self.__name__} returned {len(values)} values for {len(prompts)} completions, the first to "
+                f"reward {self.__name__} returned {len(values)} values for {len(prompts)} completions, the first of "
                 f"{beginning(prompts[0])}" if len(prompts) else f"reward {self.__name__} returned values for nothing"
             )  # fmt: skip
         for prompt, value in zip(prompts, values):
             if value is not None and (not isinstance(value, numbers.Real) or not math.isfinite(value)):
                 raise RewardError(
-                    f"reward {self.__name__} returned {value!r:.60} for a completion to {beginning(prompt)}, expected "
+                    f"reward {self.__name__} returned {value!r:.60} for a completion of {beginning(prompt)}, expected "
                     "a finite number, or None"
                 )
         return [None if value is None else float(value) for value in values]
 
     def _raising(self, given: Mapping[str, Any], count: int) -> str:
-        """Which row it is that the function cannot take."""
+        """Names the row at which the function raises."""
         for place in range(count):
             try:
                 found = self.function(**{key: _one(value, place, count) for key, value in given.items()})
                 _ = list(found) if isinstance(found, Iterable) else None
             except Exception:
-                return f"the completion is to {beginning(given['prompts'][place])}"
+                return f"the completion is of {beginning(given['prompts'][place])}"
         return f"of {count} completions, none of which does so alone"
 
 
 def _plain(value: Any) -> Any:
-    """A number of numpy or torch as Python's."""
+    """A number of numpy or torch as a Python number."""
     return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 def load(name: str, correct: float = 1.0, incorrect: float = 0.0) -> Reward:
-    """A reward by its name, FILE.py:FUNCTION or package.module:FUNCTION.
+    """Load a reward by its name, FILE.py:FUNCTION or package.module:FUNCTION.
 
     `exact`, `choice` and `math` read a column `answer`, `reasoning_gym` the column `task` of rows from
-    `reasoning_gym:NAME`, whose own judge it asks. Thoughts between <think> tags do not count.
+    `reasoning_gym:NAME`, which it grades with the generator's own scorer. Reasoning between <think> tags is ignored.
 
     Args:
         name: as above.
-        correct, incorrect: what a correct and an incorrect answer are worth; LCO's rule reward is 1 and -1. A function
-            of one's own sets its values itself: an answer counts as correct from `correct` on.
+        correct, incorrect: values of a correct and an incorrect answer; LCO's rule reward is 1 and -1. Your own
+            function sets its values itself: an answer counts as correct if its value is at least `correct`.
 
     Raises:
         RewardError: if there is no such reward, or it cannot be loaded or called as TRL does.
@@ -135,30 +135,29 @@ def load(name: str, correct: float = 1.0, incorrect: float = 0.0) -> Reward:
         if incorrect != 0.0 or not math.isfinite(correct):
             raise RewardError(
                 f"reward {name} sets its own values, got correct={correct} and incorrect={incorrect}; correct is the "
-                f"number from which on an answer counts as correct, and incorrect is for {', '.join(REWARDS)}"
+                f"smallest value of a correct answer, and incorrect is only for {', '.join(REWARDS)}"
             )
         return _own(name)
     if not (math.isfinite(correct) and math.isfinite(incorrect) and correct > incorrect):
-        raise RewardError(
-            f"a correct answer must be worth more than an incorrect one, "
-            f"got correct={correct} and incorrect={incorrect}"
-        )
+        raise RewardError(f"correct must be greater than incorrect, got correct={correct} and incorrect={incorrect}")
     if name not in REWARDS:
-        hint = nearest(name, REWARDS, f"there are: {', '.join(REWARDS)}, FILE.py:FUNCTION and package.module:FUNCTION")
+        hint = nearest(
+            name, REWARDS, f"known rewards: {', '.join(REWARDS)}, FILE.py:FUNCTION and package.module:FUNCTION"
+        )
         raise RewardError(f"there is no reward {name!r}; {hint}")
     make, needs, check = REWARDS[name]
-    judge = make()
+    grade = make()
 
     def function(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
         texts = [said(completion) for completion in completions]
         rows = [_row(columns, place, len(prompts)) for place in range(len(prompts))]
-        return [correct if good else incorrect for good in judge(texts, rows)]
+        return [correct if good else incorrect for good in grade(texts, rows)]
 
     return Reward(name, function, needs, check)
 
 
 def check_rows(reward: Reward, rows: Iterable[Mapping[str, Any]], source: str = "") -> None:
-    """Refuse rows that the reward could not judge, before anything is generated.
+    """Refuse rows that the reward could not grade, before anything is generated.
 
     Args:
         source: of the rows, for messages.
@@ -175,7 +174,7 @@ def check_rows(reward: Reward, rows: Iterable[Mapping[str, Any]], source: str = 
 
 
 def said(completion: Any) -> str:
-    """The text of a completion, of a chat its last message, without thoughts.
+    """The text of a completion (for a chat, its last message) without reasoning.
 
     Raises:
         RewardError: for anything else.
@@ -188,26 +187,26 @@ def said(completion: Any) -> str:
     return without_reasoning(text)
 
 
-# ---------------------------------------------------------------- those that come with trimtab
+# ---------------------------------------------------------------- built-in rewards
 
 
-def _exact() -> Judge:
-    return lambda texts, rows: [is_right(text, str(row["answer"])) for text, row in zip(texts, rows)]
+def _exact() -> Grader:
+    return lambda texts, rows: [is_correct(text, str(row["answer"])) for text, row in zip(texts, rows)]
 
 
-def _choice() -> Judge:
-    def judge(texts: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[bool]:
+def _choice() -> Grader:
+    def grade(texts: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[bool]:
         found = []
         for text, row in zip(texts, rows):
             offered, target = _target(row)
             found.append(set(letters(text, offered, several=len(target) > 1)) == set(target))
         return found
 
-    return judge
+    return grade
 
 
 def _target(row: Mapping[str, Any]) -> tuple[Mapping[str, str], tuple[str, ...]]:
-    """The options offered by their letters, and the right ones."""
+    """The options by letter, and the correct ones."""
     if row.get("options"):
         options = lettered(row["options"])
         return options, correct(options, row["answer"])
@@ -217,21 +216,21 @@ def _target(row: Mapping[str, Any]) -> tuple[Mapping[str, str], tuple[str, ...]]
     return dict.fromkeys(LETTERS, ""), target
 
 
-def _pooled(name: str, module: str, column: str) -> Judge:
+def _pooled(name: str, module: str, column: str) -> Grader:
     pool = MathPool(grader=module)
 
-    def judge(texts: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[bool]:
+    def grade(texts: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[bool]:
         outcomes = pool.grade(texts, [str(row[column]) for row in rows])
         log = rows[0].get("log_metric") if rows else None
         if log is not None:
             for outcome in ("unparsed", "timed out", "crashed"):
                 log(f"{name}/{outcome.replace(' ', '_')}", outcomes.count(outcome) / len(outcomes))
-        return [outcome == "right" for outcome in outcomes]
+        return [outcome == "correct" for outcome in outcomes]
 
-    return judge
+    return grade
 
 
-REWARDS: dict[str, tuple[Callable[[], Judge], list[str], Callable[[Mapping[str, Any]], Any]]] = {
+REWARDS: dict[str, tuple[Callable[[], Grader], list[str], Callable[[Mapping[str, Any]], Any]]] = {
     "exact": (_exact, ["answer"], lambda row: None),
     "choice": (_choice, ["answer"], _target),
     "math": (partial(_pooled, "math", MATHEMATICS, "answer"), ["answer"], lambda row: None),
@@ -255,17 +254,17 @@ def _own(name: str) -> Reward:
         hint = nearest(attribute, known, f"its functions: {', '.join(known) or 'none'}")
         raise RewardError(f"reward {name}: {place} has no {attribute!r}; {hint}")
     if not callable(function) or inspect.iscoroutinefunction(function):
-        raise RewardError(f"reward {name} is not a plain function, but {function!r:.60}")
+        raise RewardError(f"reward {name} must be a plain function, not {function!r:.60}")
     parameters = inspect.signature(function).parameters.values()
     if not any(one.kind is one.VAR_KEYWORD for one in parameters):
-        raise RewardError(f"reward {name} takes no **columns; TRL passes it every column of the rows by name")
+        raise RewardError(f"reward {name} must accept **columns; TRL passes it every column of the rows by name")
     required = [one.name for one in parameters if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
     needs = [column for column in required if column not in GIVEN]
     return Reward(attribute, function, needs, files=user_code.files([module, _defined_in(function)]))
 
 
 def _defined_in(function: Callable[..., Any]) -> Any:
-    """The module of a function, which may be another than the one that it was asked of."""
+    """The module that defines a function, which may differ from the one it was loaded from."""
     plain = inspect.unwrap(function.func if isinstance(function, partial) else function)
     defined = sys.modules.get(getattr(plain, "__module__", None) or "")
     if not inspect.isroutine(plain) and not inspect.isclass(plain):  # an object that can be called

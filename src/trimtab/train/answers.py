@@ -16,7 +16,7 @@ from trimtab.rewards.graded import which_are_correct
 from trimtab.train.dataset import columns_of
 from trimtab.train.heldout import measure
 
-Judge = Callable[..., Sequence[float | None]]
+RewardFunction = Callable[..., Sequence[float | None]]
 """As TRL calls a reward: prompts, completions, completion_ids and the columns of the rows -> a number for each, or
 None."""
 
@@ -89,7 +89,7 @@ def graded(
     policy: nn.Module,
     tokenizer: Any,
     tasks: Sequence[Mapping[str, Any]],
-    rewards: Sequence[Judge],
+    rewards: Sequence[RewardFunction],
     collator: Collator,
     signals: Sequence[Any] = (),
     *,

@@ -91,7 +91,7 @@ def test_an_answer_that_never_ends_costs_its_limit_and_the_next_is_judged(gym):
     right = json.loads(row["task"])
     with MathPool(seconds=2.0, workers=1, grader="trimtab.rewards.puzzles") as pool:
         found = pool.grade(["9**9**9**9", "7", reasoning_answer(right)], [row["task"]] * 3)
-    assert found == ["timed out", "wrong", "right"]
+    assert found == ["timed out", "incorrect", "correct"]
 
 
 def reasoning_answer(place):
