@@ -240,7 +240,7 @@ def test_an_unfinished_evaluation_is_not_reported(pair, tmp_path):
     copy = shutil.copytree(pair[0], tmp_path / "copy")
     facts = json.loads((copy / "evaluation.json").read_text())
     (copy / "evaluation.json").write_text(json.dumps(facts | {"finished": False}))
-    with pytest.raises(ReportError, match="stopped half-way"):
+    with pytest.raises(ReportError, match="was interrupted"):
         page.read(copy)
 
 

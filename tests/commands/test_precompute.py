@@ -234,7 +234,7 @@ def test_a_stored_reference_that_is_not_the_start_is_said(files, tmp_path):
     stored = preferences(files, tmp_path / "stored", models={"reference": "column"}, data=data)
     one, other = run(live, console=QUIET).folder, run(stored, console=QUIET).folder
     assert logged(other, "loss") == pytest.approx(logged(one, "loss"), rel=1e-4)
-    said = f"the stored reference is {files}/weak_reference [0-9a-f]+, not the model that training starts from"
+    said = f"the stored reference is {files}/weak_reference [0-9a-f]+, not the initial policy"
     assert re.search(said, (other / "metrics.jsonl").read_text())
 
 

@@ -111,7 +111,7 @@ def test_a_folder_that_is_gone_is_not_made_anew_for_the_rest(files, tmp_path):
     code, said = met(tmp_path, tree, "gone", 3)
     assert code == 2, said
     assert "is gone" in said
-    assert "nothing of this run to resume: start anew" in said
+    assert "nothing to resume: start over" in said
     assert not (tmp_path / "run").exists()
     shutil.move(tmp_path / "run.away", tmp_path / "run")
     assert drive(tmp_path, tree, "none", "--resume").returncode == 0

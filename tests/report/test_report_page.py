@@ -393,7 +393,7 @@ def test_counts_and_tables_have_labels_and_no_keys(tmp_path):
     metrics = [event("start", 0, method=METRICS[0]["method"], data=data), *METRICS[1:], table]
     text = read(write([write_run(tmp_path / "a", metrics)])).text
     assert "training rows: answers without an end token 3" in text
-    assert "held-out rows: rows left out of each epoch 1" in text
+    assert "held-out rows: rows dropped from each epoch 1" in text
     assert "share of tokens clipped" in text
     for key in ("train.no_end", "left_out_of_each_epoch", "clip_fraction"):
         assert key not in text

@@ -79,7 +79,7 @@ def test_it_opens_from_disk_with_tables_and_drawings(tab):
     heading = tab.locator("h1").inner_text()
     assert heading.startswith("24 answers of rows scored by the <model>: accuracy of the sign")
     titles = tab.locator("section h3").all_inner_texts()
-    assert titles == ["Over all answers", "By kind of the error", "Best of n", "Best of n less the majority vote"]
+    assert titles == ["Over all answers", "By kind of the error", "Best of n", "Best of n minus the majority vote"]
     assert tab.locator("figure svg").count() == 2
     assert tab.get_by_text("careful").is_visible()
     if os.environ.get("TRIMTAB_SCREENSHOT"):

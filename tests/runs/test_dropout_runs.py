@@ -57,7 +57,7 @@ def test_without_learning_ratios_are_one_and_the_saved_model_has_its_dropout(fil
     told = [event["text"] for event in events(folder, "note") if "dropout" in event["text"]]
     assert told == [
         "the policy's dropout is off (attn_dropout 0.1, drop 0.1, dropout 0.2, resid_dropout 0.2): psft learns a ratio "
-        "to log-probabilities that were read without it; training.disable_dropout: false keeps it"
+        "to log-probabilities computed without it; training.disable_dropout: false keeps it"
     ]
     assert "\ndropout: off (attn_dropout 0.1" in (folder / "signature.txt").read_text()
     saved = AutoConfig.from_pretrained(folder / "model")

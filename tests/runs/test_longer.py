@@ -54,7 +54,7 @@ def test_a_finished_run_made_longer_ends_as_one_that_was_as_long_from_the_start(
     assert events(folder, "finished")[-1]["step"] == now > was
     loaded = report.load(folder)
     assert [event["step"] for event in loaded.train] == list(range(1, now + 1))
-    assert f"made longer: {now} steps in place of {was}" in loaded.notes
+    assert f"extended to {now} steps from {was}" in loaded.notes
     with pytest.raises(RunError, match="holds this run, finished"):
         carried_out(files, folder, **then)
     carried_out(files, folder, resume=True, **then)  # nothing is left to do
@@ -66,7 +66,7 @@ def test_a_schedule_over_all_steps_cannot_be_made_longer_and_says_why(files, tmp
         how = {"lr_scheduler_type": name, **({"lr_scheduler_kwargs": kwargs} if kwargs else {})}
         folder = carried_out(files, tmp_path / name, max_steps=3, **how)
         before = (folder / "metrics.jsonl").read_bytes()
-        with pytest.raises(TooLong, match=f"lr_scheduler_type={name} plans the learning rate over all steps"):
+        with pytest.raises(TooLong, match=f"lr_scheduler_type={name} depends on the total number of steps"):
             carried_out(files, folder, resume=True, max_steps=6, **how)
         assert (folder / "metrics.jsonl").read_bytes() == before
 
@@ -77,7 +77,7 @@ def test_a_run_is_not_made_shorter_and_a_warmup_by_share_moves(files, tmp_path):
         carried_out(files, folder, resume=True, max_steps=2)
     how = {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 0.5}
     folder = carried_out(files, tmp_path / "share", max_steps=4, **how)
-    with pytest.raises(TooLong, match="plans the learning rate"):
+    with pytest.raises(TooLong, match="depends on the total number of steps"):
         carried_out(files, folder, resume=True, max_steps=8, **how)
 
 

@@ -65,7 +65,7 @@ def test_a_merge_that_is_wrong_is_told_and_the_adapter_kept(tmp_path, monkeypatc
     monkeypatch.setattr(saving, "merged", lambda policy: policy.unload())  # as PEFT without the adapter
     made = recipe(tmp_path, {})
     made.models.dtype, made.training["learning_rate"] = dtype, rate
-    with pytest.raises(RunError, match="does not give what the trained model gave"):
+    with pytest.raises(RunError, match="differs from the trained model"):
         run(made, console=QUIET)
     assert (tmp_path / "run/adapter/adapter_model.safetensors").is_file()
     assert not (tmp_path / "run/model").exists()
@@ -101,7 +101,7 @@ def test_a_model_that_is_trained_under_autocast_is_held_against_itself_without(t
 
 def test_a_reference_that_the_adapter_would_change_is_kept_as_a_second_model_and_said(tmp_path):
     run(recipe(tmp_path, {"init_lora_weights": "olora"}, "dpo"), console=QUIET)
-    assert "the start is kept as a second model" in (tmp_path / "run/metrics.jsonl").read_text()
+    assert "the initial policy is kept as a second model" in (tmp_path / "run/metrics.jsonl").read_text()
 
 
 def test_an_adapter_as_the_policy_of_full_training_is_trained_as_a_whole(tmp_path):

@@ -119,7 +119,7 @@ def test_a_prompt_with_a_token_that_the_reward_model_does_not_know_is_named(file
         "train": tiny_folder.write_jsonl(tmp_path / "tasks.jsonl", [{"prompt": "a"}, {"prompt": "b <new>"}])
     }
     with pytest.raises(
-        ValueError, match=r"row 2 asks with the token id 259, which the reward_model's vocabulary \(259\)"
+        ValueError, match=r"row 2 has the token id 259, which is not in the reward_model's vocabulary \(259\)"
     ):
         run(made)
     assert not (tmp_path / "run").exists()

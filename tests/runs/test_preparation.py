@@ -118,7 +118,7 @@ def test_prepared_rows_come_back_as_they_were(kind):
     assert len(files()) == 1
     console = Console(record=True, width=300)
     second = again(rows, console=console, **how)
-    assert "as they were prepared before" in console.export_text()
+    assert "tokenized in an earlier run" in console.export_text()
     assert json.dumps(second.rows) == json.dumps(first.rows)
     assert (second.counts, second.max_length, second.sources) == (first.counts, first.max_length, first.sources)
     assert [type(value) for value in second.rows[0].values()] == [type(value) for value in first.rows[0].values()]
@@ -164,7 +164,7 @@ def test_a_cache_that_cannot_be_written_is_said_and_nothing_else(monkeypatch, tm
     monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path / "file" / "cache"))
     console = Console(record=True, width=300)
     assert len(again(tiny_folder.chat_rows(30), console=console).rows) == 30
-    assert "the prepared rows are not kept for the next start" in console.export_text()
+    assert "the tokenized rows could not be cached" in console.export_text()
 
 
 def test_few_rows_are_not_kept():

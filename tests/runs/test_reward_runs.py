@@ -230,7 +230,7 @@ def test_a_reference_that_training_does_not_start_from_is_said_and_kept_in_the_f
     made = tree(files, tmp_path / "run", "ipvrm", training={"max_steps": 1})
     made["models"]["reference"] = str(files / "teacher")
     (said,) = notes(run(made))
-    assert "values do not begin at 0" in said
+    assert "values do not start at 0" in said
     assert load_reward_model(str(tmp_path / "run" / "model")).spec.reference == str(files / "teacher")
 
 

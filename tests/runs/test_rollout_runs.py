@@ -128,7 +128,7 @@ def test_samples_hold_rollouts_with_the_credit_of_each_token(finished):
 
 def test_the_report_shows_what_was_learnt(finished):
     page = (finished / "report.html").read_text()
-    assert "completions are written with early-exit batching" in page
+    assert "completions are generated with early-exit batching" in page
     assert "pass@1" in page
     assert "The numbers rest on 3 held-out rows." in page
     assert "Where the time went" in page

@@ -80,7 +80,7 @@ def test_a_policy_in_bfloat16_learns_at_a_small_rate_and_is_saved_in_bfloat16(fi
     )  # fmt: skip
     start: Any = dict(make_policy(made, Shared()).named_parameters())
     folder = run(made, console=QUIET).folder
-    assert "trained weights are kept in float32" in (folder / "metrics.jsonl").read_text()
+    assert "trainable weights are kept in float32" in (folder / "metrics.jsonl").read_text()
     stored = load_file(folder / "checkpoints" / "checkpoint-6" / "model.safetensors")
     saved = load_file(folder / "model" / "model.safetensors")
     assert {value.dtype for value in stored.values()} == {torch.float32}
@@ -528,7 +528,7 @@ def test_a_recipe_that_is_torn_or_foreign_is_named(files, tmp_path):
     folder.mkdir()
     for text in ("a: [1,", "just: this"):
         (folder / "recipe.yaml").write_text(text)
-        with pytest.raises(RunError, match="is no recipe of a run"):
+        with pytest.raises(RunError, match="is not the recipe of a run"):
             run(recipe(files, folder), console=QUIET)
 
 
@@ -573,7 +573,7 @@ def test_a_checkpoint_that_lost_a_file_is_not_gone_on_from(files, tmp_path):
     state.write_bytes(kept)
     console = Console(record=True, width=500)
     run(parse(tree, "test", "run"), resume=True, console=console)
-    note = f"{newest.name} is not whole ({newest}/optimizer.pt is missing), so the run goes on from {older.name}"
+    note = f"{newest.name} is not complete ({newest}/optimizer.pt is missing), so the run resumes from {older.name}"
     assert note in console.export_text()
     assert events(folder, "note")[-1]["text"] == note
     assert same_weights(folder, whole)
@@ -598,7 +598,11 @@ def test_a_run_that_lost_its_checkpoints_starts_again_and_ends_the_same(finished
             {"training": {"per_device_train_batch_size": 20, "dataloader_drop_last": True}},
             "16 training rows make",
         ),
-        ("psft", {"options": {"refresh": 8, "inner_epochs": 2}}, "16 training rows fill no window: a window takes 32"),
+        (
+            "psft",
+            {"options": {"refresh": 8, "inner_epochs": 2}},
+            "16 training rows do not fill a window: a window takes 32",
+        ),
         ("sft", {"training": {"max_steps": -1, "num_train_epochs": 0}}, "num_train_epochs is 0"),
         ("sft", {"training": {"max_steps": 0}}, "max_steps is 0"),
     ],
@@ -619,11 +623,11 @@ def test_rows_that_are_left_out_of_each_epoch_are_said_and_stand_in_the_report(f
     console = Console(record=True, width=200)
     training = {"per_device_train_batch_size": 3, "dataloader_drop_last": True, "max_steps": 1}
     folder = run(recipe(files, tmp_path / "run", "sft", training=training), console=console).folder
-    note = "1 of 16 rows are left out of each epoch, others each time: a batch takes 3"
+    note = "1 of 16 rows are dropped from each epoch, different ones each time: a batch takes 3"
     assert console.export_text().count(note) == 1
     assert [event["text"][: len(note)] for event in events(folder, "note")] == [note]
     assert events(folder, "start")[0]["data"]["train"]["left_out_of_each_epoch"] == 1
-    assert "rows left out of each epoch" in (folder / "report.html").read_text()
+    assert "rows dropped from each epoch" in (folder / "report.html").read_text()
 
 
 def test_seeds_are_ordinary_runs_one_after_another_that_go_on_with_resume(files, tmp_path):

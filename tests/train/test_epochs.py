@@ -59,15 +59,17 @@ def args(loop="supervised", **training):
 
 def test_rows_that_make_no_update_are_refused_with_the_numbers():
     few = args(per_device_train_batch_size=8, dataloader_drop_last=True)
-    with pytest.raises(TrainingError, match="^3 training rows make no update: a batch takes 8 and training"):
+    with pytest.raises(TrainingError, match="^3 training rows are too few for an update: a batch takes 8 and training"):
         epoch_of(few, "supervised", 3)
     assert epoch_of(few, "supervised", 8) == Epoch(1)
     few = args(per_device_train_batch_size=2, gradient_accumulation_steps=2)
-    with pytest.raises(TrainingError, match=r"^11 training rows fill no window: a window takes 12 \(options.refresh 3"):
+    with pytest.raises(
+        TrainingError, match=r"^11 training rows do not fill a window: a window takes 12 \(options.refresh 3"
+    ):
         epoch_of(few, "supervised", 11, (3, 2))
     few = args("rollouts", per_device_train_batch_size=8, num_generations=4)
     with pytest.raises(
-        TrainingError, match=r"^1 training tasks make no update: a batch of rollouts takes 2 \(training"
+        TrainingError, match=r"^1 training tasks are too few for an update: a batch of rollouts takes 2 \(training"
     ):
         epoch_of(few, "rollouts", 1)
 
@@ -75,11 +77,13 @@ def test_rows_that_make_no_update_are_refused_with_the_numbers():
 def test_what_is_left_out_is_said_with_the_reason():
     some = args(per_device_train_batch_size=4, dataloader_drop_last=True)
     assert epoch_of(some, "supervised", 11).note == (
-        "3 of 11 rows are left out of each epoch, others each time: a batch takes 4 and training.dataloader_drop_last "
+        "3 of 11 rows are dropped from each epoch, different ones each time: a batch takes 4 and training.dataloader_drop_last "
         "drops the rest"
     )
     some = args("rollouts", per_device_train_batch_size=8, num_generations=4, shuffle_dataset=False)
-    assert epoch_of(some, "rollouts", 3).note.startswith("1 of 3 rows are left out of each epoch, the last ones, the")
+    assert epoch_of(some, "rollouts", 3).note.startswith(
+        "1 of 3 rows are dropped from each epoch, the last ones, as the"
+    )
     assert epoch_of(args(), "supervised", 3).note == ""
 
 
@@ -88,6 +92,6 @@ def test_processes_share_an_epoch(monkeypatch):
     monkeypatch.setattr(type(some), "world_size", 2)
     epoch = epoch_of(some, "supervised", 9)
     assert (epoch.updates, epoch.left_out) == (2, 0)
-    assert epoch.note == "3 of 9 rows are given twice in each epoch, so that all processes have full batches"
+    assert epoch.note == "3 of 9 rows are repeated in each epoch, so that all processes have full batches"
     monkeypatch.setattr(some, "dataloader_drop_last", True)
     assert epoch_of(some, "supervised", 9).left_out == 1

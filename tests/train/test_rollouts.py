@@ -457,7 +457,7 @@ def test_equal_rewards_change_nothing_and_are_counted(tmp_path):
     logged = [entry for entry in made.state.log_history if "groups_without_signal" in entry]
     assert [entry["groups_without_signal"] for entry in logged] == [1.0]
     (said,) = made.remarks()
-    assert said.startswith("in 1 of 1 batches of answers all answers to a prompt earned the same")
+    assert said.startswith("in 1 of 1 batches all completions of a prompt got the same")
     other = trainer(tmp_path, grpo())
     other.totals.load_state_dict(made.totals.state_dict())
     assert other.remarks() == [said]

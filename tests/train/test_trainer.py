@@ -175,12 +175,12 @@ def test_a_checkpoint_counts_only_with_the_files_that_it_was_written_with(tmp_pa
     assert last_complete(tmp_path) == older
     note = passed_over(tmp_path, older)
     assert "model.safetensors has 5 bytes, and had 9 when it was written" in note
-    assert "so the run goes on from checkpoint-2" in note
+    assert "so the run resumes from checkpoint-2" in note
     check(tmp_path)
     (older / "optimizer.pt").unlink()
     assert last_complete(tmp_path) is None
     with pytest.raises(
-        CheckpointError, match="checkpoint-4 cannot be gone on from: .*part/model.safetensors has 5 byt"
+        CheckpointError, match="checkpoint-4 cannot be resumed from: .*part/model.safetensors has 5 byt"
     ):
         check(tmp_path)
     (newest / "complete").write_text("")  # as earlier versions wrote it
@@ -206,7 +206,7 @@ def test_the_newest_checkpoint_goes_by_its_number(tmp_path):
         ({"packing": True}, "packing is not supported yet"),
         ({"padding_free": True}, "padding-free batches are not supported yet"),
         ({"ignore_data_skip": True}, "would restart its epoch"),
-        ({"dataloader_in_order": False}, "another order each time"),
+        ({"dataloader_in_order": False}, "a different order each time"),
         ({"zzz": 1}, "the keys are those of TRL's SFTConfig"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What `trimtab train --dry-run` says of memory and time: of each run, as comments behind the recipe."""
+"""The memory and time estimates of `trimtab train --dry-run`, as comments after the recipe."""
 
 from collections.abc import Iterable
 

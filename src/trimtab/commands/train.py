@@ -43,9 +43,9 @@ class TrainSettings(RecipeSettings):
     """How to run a recipe."""
 
     dry_run: bool = False
-    """Print the complete recipe and an estimate of the memory that it needs, and stop."""
+    """Print the complete recipe and an estimate of its memory use, and exit."""
     time: bool = False
-    """With --dry-run: load the models, too, and measure how long a step takes on this machine."""
+    """With --dry-run: also load the models and measure the time of a step on this machine."""
     resume: bool = False
     """Resume an unfinished run of this recipe."""
     edited: bool = False
@@ -54,7 +54,7 @@ class TrainSettings(RecipeSettings):
     @model_validator(mode="after")
     def _nothing_idle(self) -> Self:
         if self.time and not self.dry_run:
-            raise SettingsError("--time: a run writes into its report how long its steps took; add --dry-run")
+            raise SettingsError("--time: the report of a run says how long its steps took; add --dry-run")
         if self.edited and not self.resume:
             raise SettingsError("--edited: a new run takes the code as it is; leave it out, or add --resume")
         return self

@@ -1,4 +1,4 @@
-"""What runs measured on held-out rows, with intervals, and which runs may be compared."""
+"""Held-out metrics of runs, with intervals, and which runs can be compared."""
 
 import re
 from collections.abc import Callable, Sequence

@@ -21,24 +21,24 @@ LAST = ("learning_rate", "grad_norm", *COUNTERS)
 NO_METRIC = {"event", "step", "time"}
 NO_EVAL_METRIC = NO_METRIC | {"rows", "tokens"}
 MEANINGS = {
-    "loss": "What the optimiser makes smaller. Its level depends on the method: compare its course, not its height.",
+    "loss": "What the optimizer minimises. Its scale depends on the method: compare trends, not levels.",
     "nll": "Negative log-likelihood of an answer token, in nats; the logarithm of perplexity.",
     "divergence": "How far the policy's next-token distribution is from its teacher's, in nats per answer token.",
-    "ratio": "Probability of an answer token now over that under the snapshot; 1 where a window begins.",
+    "ratio": "Probability of an answer token over that under the snapshot; 1 at the start of a window.",
     "log_ratio": "Logarithm of that ratio.",
-    "clip_fraction": "Share of answer tokens whose ratio has passed the clip, so that they push no more.",
+    "clip_fraction": "Share of answer tokens whose ratio is beyond the clip, so that they have no gradient.",
     "strong_ratio": "Log-ratio of the policy to its reference, in nats per answer token.",
     "weak_ratio": "Log-ratio of the weak pair, in nats per answer token: the change that is transferred.",
-    "accuracy": "Share of pairs whose chosen answer has gained more than the rejected one.",
+    "accuracy": "Share of pairs whose chosen answer has the higher implicit reward.",
     "margin": "How much more reward the chosen answer has than the rejected one.",
     "reward_chosen": "beta times the log-ratio of a whole chosen answer to the reference.",
     "reward_rejected": "beta times the log-ratio of a whole rejected answer to the reference.",
-    "learning_rate": "How large a step the optimiser takes.",
+    "learning_rate": "Step size of the optimizer.",
     "grad_norm": "Length of the gradient before clipping; sudden peaks are a sign of instability.",
     "epoch": "Passes over the training rows.",
     "answer_tokens": "Answer tokens trained on so far.",
     "seconds": "Seconds of training so far, evaluations left out.",
-    "teacher_nll": "The teacher's negative log-likelihood of a held-out answer token, in nats. It does not change.",
+    "teacher_nll": "The teacher's negative log-likelihood of a held-out answer token, in nats; constant.",
 } | {measure.event_key: measure.meaning for measure in MEASURES}
 
 Points = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -111,7 +111,7 @@ def _curve(key: str, runs: Sequence[Run]) -> Curve:
     if width > 1:
         remarks.append(f"thick: mean of {width} logged values")
     if len(finite) < len(values):
-        remarks.append(f"{len(values) - len(finite)} values that are not finite are left out")
+        remarks.append(f"{len(values) - len(finite)} non-finite values are omitted")
     svg = _draw(key, trained, measured, log, width) if finite.size else ""
     return Curve(key, label(key), MEANINGS.get(key, ""), "; ".join(remarks), svg)
 

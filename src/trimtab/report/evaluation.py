@@ -1,4 +1,4 @@
-"""The page of evaluations: numbers with intervals and baselines, differences between models, every single item."""
+"""The page of evaluations: metrics with intervals and baselines, differences between models, and all items."""
 
 import base64
 import json
@@ -79,7 +79,7 @@ def read(folder: Path) -> Evaluation:
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         if not facts["finished"]:
-            raise ReportError(f"{folder}: the evaluation was stopped half-way; run its command again to go on with it")
+            raise ReportError(f"{folder}: the evaluation was interrupted; run its command again to resume it")
         measures = [
             Estimate(m["name"], m["group"], Interval(*(math.nan if x is None else x for x in m["value"])), m["number"])
             for m in facts["measures"]
@@ -88,7 +88,7 @@ def read(folder: Path) -> Evaluation:
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, ReportError):
             raise
-        raise ReportError(f"{folder}: no evaluation ({error}); give a folder that `trimtab eval` wrote") from None
+        raise ReportError(f"{folder}: not an evaluation ({error}); give a folder that `trimtab eval` wrote") from None
     return Evaluation(folder, facts, measures, rows, facts["model"])
 
 
@@ -167,9 +167,9 @@ def headline_parser(one: Evaluation) -> str | None:
 
 
 def differences(first: Evaluation, other: Evaluation) -> tuple[Interval, int] | None:
-    """How much more of the items that both were asked `other` has right, drawn jointly; None where that makes no sense.
+    """Accuracy of `other` minus that of the first on their common items, bootstrapped jointly; None if undefined.
 
-    An answer that was not understood counts 0.
+    An answer that cannot be parsed counts 0.
     """
     ours, theirs = headline_parser(first), headline_parser(other)
     if ours is None or theirs is None:
@@ -274,11 +274,11 @@ def _cautions(of: Sequence[Evaluation]) -> list[str]:
         errors = [row["error"] for row in one.rows.values() if row.get("error")]
         if errors:
             found.append(
-                f"{one.name}: {len(errors)} items ended in an error and count nowhere, the first in: {errors[0]}."
+                f"{one.name}: {len(errors)} items failed with an error and are excluded, the first with: {errors[0]}."
             )
         number = len(one.rows)
         if number < 100:
-            found.append(f"{one.name}: {number} items are few. Read the intervals.")
+            found.append(f"{one.name}: {number} items are few. Mind the intervals.")
     for key in ("suite", "prompt", "mode", "max_new_tokens", "decoding"):
         said = {one.facts["signature"].get(key) for one in of}
         if len(said) > 1:
@@ -311,7 +311,7 @@ def _drawing(salt: str, groups: Groups, baselines: Mapping[str, float], runs: in
         axes.set_yticks([-place for place in range(len(rows))], [label for label, _ in rows], fontsize=7.5)
         axes.set_xlim(0, 1)
 
-    return drawing(f"groups-{salt}", "right", False, paint)
+    return drawing(f"groups-{salt}", "correct", False, paint)
 
 
 def _items(name: str, of: Sequence[Evaluation]) -> str:

@@ -1,4 +1,4 @@
-"""Names of logged numbers as a reader says them."""
+"""Readable names of logged metrics."""
 
 import re
 
@@ -9,10 +9,10 @@ LABELS = {
     "nll": "negative log-likelihood",
     "grad_norm": "gradient norm",
     "learning_rate": "learning rate",
-    "epoch": "passes over the rows",
+    "epoch": "epochs",
     "answer_tokens": "answer tokens",
     "num_tokens": "tokens read",
-    "tokens_per_second": "answer tokens a second",
+    "tokens_per_second": "answer tokens per second",
     "seconds": "seconds of training",
     "reward": "reward",
     "reward_std": "spread of rewards",
@@ -30,8 +30,8 @@ LABELS = {
     "weak_ratio": "log-ratio of the weak pair",
     "brier": "Brier score",
     "token_score_auc": "token scores against outcomes",
-    "groups_without_signal": "groups whose answers earn alike",
-    "frac_reward_zero_std": "groups whose answers earn alike",
+    "groups_without_signal": "groups without training signal",
+    "frac_reward_zero_std": "groups without training signal",
     "completions/mean_length": "completion length",
     "completions/min_length": "shortest completion",
     "completions/max_length": "longest completion",
@@ -47,14 +47,14 @@ LABELS = {
     # what became of rows
     "rows": "rows in the source",
     "kept": "rows kept",
-    "truncated": "rows cut at the end of the answer",
+    "truncated": "rows with a truncated answer",
     "prompt_too_long": "rows whose prompt fills the limit, left out",
-    "empty": "rows without an answer, left out",
-    "identical": "pairs with equal answers, left out",
+    "empty": "rows without an answer, dropped",
+    "identical": "pairs with equal answers, dropped",
     "tokens": "tokens",
     "no_end": "answers without an end token",
     "longest": "longest row, in tokens",
-    "left_out_of_each_epoch": "rows left out of each epoch",
+    "left_out_of_each_epoch": "rows dropped from each epoch",
     "first": "first such row",
     "remarks": "rows with a remark",
     "train": "training rows",

@@ -1,4 +1,4 @@
-"""What is measured on held-out rows: names, units, what it means, and how it is written."""
+"""Held-out metrics: names, units, explanations and formatting."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -35,7 +35,7 @@ PERPLEXITY = Measure(
     "perplexity",
     "lower",
     "equally likely tokens",
-    "How surprised the model is by the held-out answers: as unsure as if it chose blindly among this many next "
+    "How surprised the model is by the held-out answers: as uncertain as a uniform choice among this many next "
     "tokens. 1 would be certainty.",
     kind="perplexity",
 )
@@ -45,7 +45,7 @@ FORWARD_KL = Measure(
     "forward KL",
     "lower",
     "nats per token",
-    "How much of what the teacher finds likely the student misses. 0 means the same predictions at every token.",
+    "How much probability mass of the teacher the student misses. 0 means the same predictions at every token.",
     against="teacher",
 )
 REWARD_LOSS = Measure(
@@ -61,7 +61,7 @@ PASS_AT_1 = Measure(
     "pass@1",
     "pass@1",
     "higher",
-    "share of answers",
+    "share of completions",
     "How often a completion that the model samples for a held-out task is correct.",
     kind="share",
 )
@@ -100,7 +100,7 @@ MEASURES = (
         "higher",
         "share of rows",
         "Of pairs, how often the chosen answer scores higher, ties counting half; of single answers, how often the "
-        "sign of the score is right.",
+        "sign of the score is correct.",
         kind="share",
     ),
     Measure(
@@ -109,8 +109,8 @@ MEASURES = (
         "Brier",
         "lower",
         "squared probability",
-        "Mean squared difference between the probability that an answer is right and whether it is. Saying 1/2 "
-        "always gives 0.25.",
+        "Mean squared difference between the predicted probability that an answer is correct and whether it is. Always "
+        "predicting 1/2 gives 0.25.",
     ),
     Measure(
         "reverse_kl",
@@ -118,7 +118,8 @@ MEASURES = (
         "reverse KL",
         "lower",
         "nats per token",
-        "How much the student finds likely that the teacher does not. 0 means the same predictions at every token.",
+        "How much probability mass the student has where the teacher has little. 0 means the same predictions "
+        "everywhere.",
         against="teacher",
     ),
     Measure(
@@ -127,7 +128,7 @@ MEASURES = (
         "entropy",
         "neither",
         "nats per token",
-        "How widely the model spreads its belief over next tokens. Near 0 it always bets on one token and its texts "
+        "How widely the model spreads probability over next tokens. Near 0 it always favours one token and its texts "
         "vary little; neither high nor low is good in itself.",
     ),
     Measure(
@@ -136,7 +137,7 @@ MEASURES = (
         "agreement",
         "higher",
         "share of tokens",
-        "How often the student's first choice of token is the teacher's first choice.",
+        "How often the student's most likely token is also the teacher's.",
         kind="share",
         against="teacher",
     ),
@@ -146,7 +147,7 @@ MEASURES = (
         "accuracy",
         "higher",
         "share of tokens",
-        "How often the model's first choice of token is the one in the held-out answer.",
+        "How often the model's most likely token is the one in the held-out answer.",
         kind="share",
     ),
     Measure(
@@ -155,8 +156,8 @@ MEASURES = (
         "KL to initial",
         "neither",
         "nats per token",
-        "How far the model has moved from the one that training started from, as KL(model || initial) on held-out "
-        "answers. 0 means unchanged; a small or a large change is not good in itself.",
+        "How far the policy has moved from the initial policy, as KL(policy || initial policy) on held-out answers. "
+        "0 means unchanged; neither a small nor a large change is good in itself.",
         against="start",
     ),
     Measure(
@@ -165,7 +166,7 @@ MEASURES = (
         "reward",
         "higher",
         "mean of completions",
-        "What answers to held-out tasks are worth by the reward that training uses.",
+        "Mean training reward of completions of held-out tasks.",
     ),
     Measure(
         "completion_length",

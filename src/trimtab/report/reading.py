@@ -14,12 +14,12 @@ REQUIRED = ("recipe.yaml", "signature.txt", "metrics.jsonl")
 
 
 class ReportError(UserError):
-    """A folder that cannot be reported on: one line that names the place, the finding and the way out."""
+    """A folder that cannot be reported on: one line that names the place, the finding and how to fix it."""
 
 
 @dataclass
 class Run:
-    """What a run folder says, without the steps that a later resume replaced."""
+    """The contents of a run folder, without steps that a later resume replaced."""
 
     folder: Path
     name: str
@@ -37,7 +37,7 @@ class Run:
     generations: dict[int, list[tuple[str, str]]] = field(default_factory=dict)
     """step -> [(prompt, text)]"""
     rollouts: list[dict[str, Any]] = field(default_factory=list)
-    """answers of the policy in training, with reward, tokens and their advantages, in their order"""
+    """completions of the policy in training, with reward, tokens and their advantages, in order"""
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """title -> rows, what the run tabulated last under that title"""
     notes: list[str] = field(default_factory=list)
@@ -81,7 +81,7 @@ def load(folder: Path) -> Run:
     missing = [name for name in REQUIRED if not (folder / name).is_file()]
     if missing:
         raise ReportError(
-            f"{folder}: no run folder, it has no {' and no '.join(missing)}; give one `trimtab train` wrote"
+            f"{folder}: not a run folder, it has no {' and no '.join(missing)}; give one that `trimtab train` wrote"
         )
     run = Run(folder, folder.resolve().name, _recipe(folder / "recipe.yaml"), _signature(folder / "signature.txt"))
     _read_metrics(run)
@@ -93,7 +93,7 @@ def load(folder: Path) -> Run:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether `trimtab train` has begun a run there."""
+    """Whether the folder holds a run of `trimtab train`."""
     return any((folder / name).is_file() for name in REQUIRED)
 
 
@@ -180,7 +180,7 @@ def _entries(path: Path, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
         except ValueError as error:  # also a character cut in two
             if number == lines[-1][0]:
                 return
-            raise ReportError(f"{place}: no JSON ({error}); repair or delete the line") from None
+            raise ReportError(f"{place}: not valid JSON ({error}); repair or delete the line") from None
         if not isinstance(entry, dict) or not isinstance(entry.get(key), str):
             raise ReportError(f"{place}: no entry with a {key!r}; repair or delete the line")
         yield place, entry
@@ -190,7 +190,7 @@ def _require(place: str, entry: dict[str, Any], **types: Any) -> None:
     for key, wanted in types.items():
         if not isinstance(entry.get(key), wanted) or isinstance(entry[key], bool):
             found = repr(entry[key]) if key in entry else "nothing"
-            raise ReportError(f"{place}: {key!r} is {found}, which is no {_name(wanted)}; repair or delete the line")
+            raise ReportError(f"{place}: {key!r} is {found}, not a {_name(wanted)}; repair or delete the line")
 
 
 def _name(wanted: Any) -> str:
@@ -203,9 +203,9 @@ def _recipe(path: Path) -> dict[str, Any]:
         recipe = yaml.safe_load(path.read_bytes())
     except yaml.YAMLError as error:
         line = " ".join(str(error).split())
-        raise ReportError(f"{path}: no YAML ({line}); restore the file that the run wrote") from None
+        raise ReportError(f"{path}: not valid YAML ({line}); restore the file that the run wrote") from None
     if not isinstance(recipe, dict):
-        raise ReportError(f"{path}: no recipe but {type(recipe).__name__}; restore the file that the run wrote")
+        raise ReportError(f"{path}: not a recipe but {type(recipe).__name__}; restore the file that the run wrote")
     return recipe
 
 

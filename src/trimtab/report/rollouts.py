@@ -1,4 +1,4 @@
-"""Of a run that learns from its own answers: how stable it was, where its time went, and some of the answers."""
+"""Rollouts on the page: stability of training, where the time went, and sample completions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from trimtab.report.reading import Run
 
-PARTS = {"generation": "writing answers", "reward": "judging them", "advantages": "advantages of their tokens"}
+PARTS = {"generation": "generation", "reward": "rewards", "advantages": "advantages"}
 SHOWN = 4
 """rollouts of each kind on the page at most"""
 
@@ -27,13 +27,13 @@ def _values(run: Run, key: str) -> np.ndarray:
 def _stability(run: Run) -> list[dict[str, Any]]:
     names = {
         "grad_norm": "gradient norm",
-        "entropy": "entropy, nats a token",
-        "ratio": "probability ratio to the policy that answered",
+        "entropy": "entropy, nats per token",
+        "ratio": "probability ratio to the policy that generated",
         "clip_fraction": "share of tokens clipped",
-        "groups_without_signal": "share of groups whose answers earn alike",
-        "one_outcome": "share of batches in which the reward model had nothing to learn: one outcome in every group",
-        "unknown_tokens": "share of tokens drawn that another model does not know, and that are not learnt",
-        "completions/clipped_ratio": "share of answers cut at the limit",
+        "groups_without_signal": "share of groups without training signal",
+        "one_outcome": "share of batches without signal for the reward model: one outcome in every group",
+        "unknown_tokens": "share of sampled tokens that another model does not have, and that are masked",
+        "completions/clipped_ratio": "truncation rate",
         "token_score_auc": "token scores of the reward model against outcomes (AUC, 0.5 is chance)",
     }
     rows = []
@@ -57,7 +57,7 @@ def _stability(run: Run) -> list[dict[str, Any]]:
 def _time(run: Run) -> list[dict[str, Any]]:
     whole = run.train[-1].get("seconds", 0.0)
     spent = {name: float(_values(run, f"seconds_{part}").sum()) for part, name in PARTS.items()}
-    spent["updates and all else"] = max(0.0, whole - sum(spent.values()))
+    spent["updates and everything else"] = max(0.0, whole - sum(spent.values()))
     return [
         {"part": part, "seconds": round(seconds, 1), "share": f"{seconds / whole:.0%}" if whole else "–"}
         for part, seconds in spent.items()

@@ -1,4 +1,4 @@
-"""The page of `trimtab score`: numbers with intervals, calibration, and answers coloured token by token."""
+"""The page of `trimtab score`: metrics with intervals, calibration, and answers coloured token by token."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -90,7 +90,7 @@ def _step_tables(steps: Sequence[Mapping[str, Any]], accuracies: bool) -> Iterab
         rows.append([rule, threshold, *(number(own[group]["f1"]) if group in own else "–" for group in groups)])
     note = (
         "F1 of finding the first wrong step, or that there is none. Thresholds: oracle and grid are chosen on the "
-        "very traces that they are measured on and flatter; held out is chosen on the other half of the problems."
+        "traces that they are measured on, and are optimistic; held out is chosen on the other half of the problems."
     )
     yield ScoreTable("First wrong step: F1", ["rule", "threshold", *groups], rows, note)
     if not accuracies:
@@ -103,7 +103,7 @@ def _step_tables(steps: Sequence[Mapping[str, Any]], accuracies: bool) -> Iterab
         for one in steps
         if one["right"] is not None
     ]
-    columns = ["traces", "rule", "threshold", "right traces", "erroneous traces", "chosen", "number"]
+    columns = ["traces", "rule", "threshold", "correct traces", "erroneous traces", "chosen", "number"]
     yield ScoreTable("First wrong step: accuracies", columns, parts)
 
 
@@ -114,14 +114,14 @@ def _best_tables(curve: Sequence[Mapping[str, Any]]) -> Iterable[ScoreTable]:
     rows: list[list[Cell]] = [[str(one["n"]), *(number(one["accuracy"][name]) for name in names)] for one in curve]
     note = (
         "Share of problems solved by picking one of n answers: the highest final value, the commonest final answer, "
-        "the one with most weight, any, any of the different final answers (about what scores that know nothing get), "
-        "or a right one if there is one."
+        "the one with most weight, any, any of the distinct final answers (about what uninformative scores get), "
+        "or a correct one if there is one."
     )
     yield ScoreTable("Best of n", ["n", *names], rows, note)
     if curve[0]["over_majority"]:
         others = list(curve[0]["over_majority"])
         rows = [[str(one["n"]), *(number(one["over_majority"][name]) for name in others)] for one in curve]
-        yield ScoreTable("Best of n less the majority vote", ["n", *others], rows, "Paired by problem.")
+        yield ScoreTable("Best of n minus the majority vote", ["n", *others], rows, "Paired by problem.")
 
 
 # ---------------------------------------------------------------- drawings
@@ -140,9 +140,9 @@ def _drawings(facts: Mapping[str, Any]) -> Iterable[tuple[str, str, tuple[str, .
 
         yield (
             "Calibration of whole answers",
-            drawing("reliability", "said probability that the answer is right", False, reliability),
+            drawing("reliability", "predicted probability that the answer is correct", False, reliability),
             (),
-            "Share of right answers among those with about this value. On the dotted line what is said comes true.",
+            "Share of correct answers among those with about this value. On the dotted line scores are calibrated.",
         )
     deciles = [(place, one) for place, one in enumerate(facts["calibration"], 1) if one["answers"]]
     if deciles:
@@ -156,7 +156,7 @@ def _drawings(facts: Mapping[str, Any]) -> Iterable[tuple[str, str, tuple[str, .
         yield (
             "Prefixes",
             drawing("calibration", "% of the answer read", False, along),
-            ("mean probability", "share of right answers", "Brier score"),
+            ("mean probability", "share of correct answers", "Brier score"),
             "Over the answers that have a token there.",
         )
 

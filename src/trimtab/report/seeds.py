@@ -1,4 +1,4 @@
-"""Runs of one recipe with several seeds: their mean, how sure it is, and how two recipes differ seed by seed."""
+"""Runs of one recipe with several seeds: means with intervals, and paired differences between recipes."""
 
 import re
 from collections.abc import Sequence
@@ -146,7 +146,7 @@ def table(runs: Sequence[Run], width: int = 120) -> Table | None:
         gaps = [paired(found[0], group, measure) for measure in columns]
         cells = [_cell(gap, measure, signed=True) for gap, measure in zip(gaps, columns)]
         number_of = max((gap[1] for gap in gaps if gap is not None), default=0)
-        result.add_row(Text(f"{group.name} less {found[0].name}, paired"), *cells, Text(str(number_of)), style="dim")
+        result.add_row(Text(f"{group.name} minus {found[0].name}, paired"), *cells, Text(str(number_of)), style="dim")
     return result
 
 

@@ -1,4 +1,4 @@
-"""Runs of one method that differ in one number alone: what was measured against that number."""
+"""Sweeps: runs of one method that differ in a single number, with metrics against that number."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

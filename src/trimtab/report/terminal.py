@@ -26,7 +26,7 @@ OTHER_COLUMNS, MEASURE_COLUMN = 26, 10
 
 
 def table(runs: Sequence[Run], width: int = 120) -> Table:
-    """One line a run after training, after the model that it started from and before the teacher, where measured.
+    """One row per run after training, preceded by the initial policy and followed by the teacher, if measured.
 
     Under each estimate stands its 95% interval over held-out rows, where rows were measured. The caption says which
     runs may not be compared with the first, and which measures a terminal of this `width` has no room for.

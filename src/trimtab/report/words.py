@@ -1,4 +1,4 @@
-"""What the page says in sentences."""
+"""The sentences on the page."""
 
 import json
 import re
@@ -28,7 +28,7 @@ NOT_A_SETTING = ("seed", "seeds", "data_seed", "output", "output_dir", "name", "
 
 
 def headline_of_one(run: Run) -> str:
-    """What was done to which model by which method, and what changed most to the point."""
+    """Which method trained which model, and the most relevant change."""
     student = re.sub(r"(?<!\S)[/~.]\S*/(?=\S)", "", student_name(run))  # of a folder only its name
     done = f"{method_name(run)} trained {student} for {run.steps:,} steps"
     measure = _main_measure(run)
@@ -66,12 +66,12 @@ def headline_of_many(runs: list[Run]) -> str:
         if all(difference(runs[0], run, measure) is not None for run in runs[1:])
     ]
     if not comparable:
-        return f"{len(runs)} runs side by side; they cannot be ranked, see below why."
+        return f"{len(runs)} runs side by side; they cannot be ranked, for the reasons below."
     measure = comparable[0]
     ends = [(end.estimate, run) for run in runs if (end := last(run, measure)) is not None]
     broken = [run.name for end, run in ends if not np.isfinite(end)]
     if broken:
-        return f"{len(runs)} runs side by side; {measure.title} is no finite number in {', '.join(broken)}."
+        return f"{len(runs)} runs side by side; {measure.title} is not finite in {', '.join(broken)}."
     upwards = measure.better == "higher"
     (end, best), (following, second), *_ = sorted(ends, key=lambda pair: pair[0], reverse=upwards)
     gap = difference(best, second, measure)
@@ -108,7 +108,7 @@ def moved(measure: Measure, before: Interval, after: Interval, moved_by: Interva
 
 
 def cautions(runs: list[Run]) -> list[str]:
-    """What a reader must know before believing the numbers."""
+    """Caveats about the numbers."""
     said = [_sample_size(runs)]
     for run in runs[1:]:
         pair = f"{run.name} cannot be compared with {runs[0].name}"
@@ -135,10 +135,10 @@ def _sample_size(runs: list[Run]) -> str:
     sizes = {(len(one), sum(row["tokens"] for row in one.values())) for one in rows.values()}
     if len(sizes) > 1:
         listed = ", ".join(f"{name} {len(one):,}" for name, one in rows.items())
-        return f"The numbers rest on different held-out rows: {listed}."
+        return f"The numbers are from different held-out rows: {listed}."
     [(num_rows, num_tokens)] = sizes
-    tokens = f" with {num_tokens:,} answer tokens" if num_tokens != num_rows else ""  # else rows were judged whole
-    text = f"The numbers rest on {num_rows:,} held-out rows{tokens}."
+    tokens = f" with {num_tokens:,} answer tokens" if num_tokens != num_rows else ""  # else metrics are per row
+    text = f"The numbers are from {num_rows:,} held-out rows{tokens}."
     return text + (" With so few rows the intervals tend to be too narrow." if num_rows < 30 else "")
 
 
@@ -150,11 +150,11 @@ def _seeds(runs: list[Run]) -> str:
     if _one_seed_each(runs):
         return (
             "One seed for each setting: differences between methods may be chance. The intervals cover which held-out "
-            "rows were drawn, not the luck of training."
+            "rows were drawn, not the randomness of training."
         )
     listed = "; ".join(f"{', '.join(run.name for run in group)}: {_num_seeds(group)}" for group in by_setting(runs))
     return (
-        f"Seeds for each setting: {listed}. Runs of one setting show the luck of training by how far they lie apart; "
+        f"Seeds for each setting: {listed}. The spread of runs of one setting shows the randomness of training; "
         "the intervals cover only which held-out rows were drawn."
     )
 

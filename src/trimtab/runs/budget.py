@@ -1,4 +1,4 @@
-"""A budget of minutes: how many steps fit into it on this machine."""
+"""Training budgets in minutes: how many steps fit on this machine."""
 
 import statistics
 import time
@@ -23,8 +23,8 @@ from trimtab.train.events import EventLog
 
 
 def as_short(recipe: Recipe, before: Sequence[Path], console: Console) -> list[str]:
-    """A stage trains no more steps than the one before has, which may have been ended by the budget: they are to be
-    compared. Returns what is to be said of it."""
+    """Cap a stage at the steps of the previous one, which the budget may have stopped early, so that they can be
+    compared. Returns a note for the user."""
     planned = recipe.training["max_steps"]
     trained = [
         event["step"] for folder in before for event in EventLog(folder).events() if event["event"] == "finished"
@@ -32,13 +32,13 @@ def as_short(recipe: Recipe, before: Sequence[Path], console: Console) -> list[s
     if not trained or trained[-1] >= planned:
         return []
     recipe.training["max_steps"] = trained[-1]
-    note = f"{trained[-1]} steps in place of {planned}, as many as {before[0]} has trained in its share of the minutes"
+    note = f"{trained[-1]} steps instead of {planned}, as many as {before[0]} trained in its share of the minutes"
     say(console, note)
     return [note]
 
 
 def seconds_trained(folder: Path) -> float:
-    """That a finished run has spent in training."""
+    """Seconds of training of a finished run."""
     return next((e["seconds"] for e in reversed(EventLog(folder).events()) if e["event"] == "finished"), 0.0)
 
 
@@ -113,7 +113,7 @@ def pace(recipe: Recipe, later: Collection[str], shared: Shared, console: Consol
 
 
 def fit_steps(recipe: Recipe, minutes: float, seconds: float, asked: int) -> str:
-    """Lower `max_steps` so that the budget is kept; returns what was decided, in words.
+    """Lower `max_steps` to fit the budget; returns the decision in words.
 
     Args:
         asked: updates without a budget.
@@ -122,12 +122,12 @@ def fit_steps(recipe: Recipe, minutes: float, seconds: float, asked: int) -> str
     recipe.training["max_steps"] = steps = min(asked, possible)
     pace = f"this machine needs about {seconds:.1f} s a step"
     if steps < asked:
-        return f"{pace}, so {asked} steps do not fit into {minutes:g} minutes: training {steps} steps"
-    return f"{pace}: {steps} steps fit into {minutes:g} minutes"
+        return f"{pace}, so {asked} steps do not fit in {minutes:g} minutes: training {steps} steps"
+    return f"{pace}: {steps} steps fit in {minutes:g} minutes"
 
 
 def fit_stages(stages: Stages, console: Console, shared: Shared) -> tuple[str, list[float]]:
-    """All stages get the same number of steps, so that they can be compared.
+    """Give all stages the same number of steps, so that they can be compared.
 
     Returns:
         What was decided, in words, and how long a step of each stage takes beside those of the others.
@@ -158,12 +158,12 @@ def fit_stages(stages: Stages, console: Console, shared: Shared) -> tuple[str, l
 def said_of_budget(step: int, planned: int, budget: Budget) -> str:
     return (
         f"stopped after step {step} of {planned}: {budget.used / 60:.1f} of {budget.seconds / 60:.1f} minutes are "
-        "used, and the machine is slower than it was when its speed was measured; the learning rate was planned for "
+        "used, because the machine is slower than when its speed was measured; the learning rate schedule was made for "
         "all steps"
     )
 
 
 def ran_out(log: EventLog, checkpoint: Path) -> bool:
-    """Whether the budget of minutes had ended the run after this checkpoint."""
+    """Whether the budget stopped the run after this checkpoint."""
     step = checkpoints.step_of(checkpoint)
     return any(event["event"] == "out of time" and event["step"] == step for event in log.events())

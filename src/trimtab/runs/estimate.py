@@ -1,4 +1,4 @@
-"""How much memory a run needs on each device, by parts, before anything is loaded.
+"""Estimate the memory that a run needs on each device, by parts, before anything is loaded.
 
 Models are built without memory from their configs (`trimtab.models.footprint`), rows are tokenised as for training.
 Parts do not have their full size at once: activations are used up while gradients are made, so the peak is that of the
@@ -43,20 +43,20 @@ BOTH_PASSES = PHASES[:2]
 
 
 class NoEstimate(UserError):
-    """What a run needs cannot be told beforehand."""
+    """The memory of a run cannot be estimated."""
 
 
 @dataclass
 class MemoryPart:
-    """Something that needs memory."""
+    """A part of the memory use."""
 
     name: str
     size: int
-    """bytes, at its full"""
+    """bytes, at its full size"""
     share: dict[str, float] = field(default_factory=dict)
-    """phase -> how much of it there is; none where it is not named"""
+    """phase -> share of it that is allocated; 0 by default"""
     host: bool = False
-    """lies in main memory, wherever the models are"""
+    """in main memory, wherever the models are"""
 
 
 @dataclass
@@ -70,7 +70,7 @@ class MemoryEstimate:
     length: int
 
     def peak(self, host: bool | None = None) -> tuple[str, int]:
-        """The phase that needs most, and how many bytes.
+        """The phase with the highest memory use, and its bytes.
 
         Args:
             host: only of main memory, or of the device; of both where they are one if not given.
@@ -83,7 +83,7 @@ class MemoryEstimate:
 
 @dataclass(frozen=True)
 class _Made:
-    """A model that an earlier run of the command writes."""
+    """A model that an earlier run of the command will write."""
 
     config: Any
     origin: str
@@ -177,7 +177,7 @@ class _Run:
             ),
         ]
         if self.recipe.models.lora is None and head:
-            parts.append(MemoryPart("gradient of the embedding, made apart", head, during("update")))
+            parts.append(MemoryPart("gradient of the embedding, computed separately", head, during("update")))
         if processes.launched() > 1:
             parts.append(MemoryPart("buffers of gradients between processes", trained, always()))
         if self.recipe.method == "psft":
@@ -201,7 +201,7 @@ class _Run:
         initial = {model.initial(models.model_dump()) for model in required.models}
         needs_start = "read" in initial and models.lora is None and required.trains != "identity_layer"
         if copies or needs_start or "copied" in initial:
-            why = "reference" if needs_start else "eval.kl_to_initial" if copies else "the critic's beginning"
+            why = "reference" if needs_start else "eval.kl_to_initial" if copies else "to initialise the critic"
             parts.append(MemoryPart(f"copy of the initial policy ({why})", self._frozen(self.config), always()))
         if required.model(RewardModel) and models.reward_model:
             config = _config(models.reward_model, self.recipe, self.made)
@@ -210,7 +210,7 @@ class _Run:
             measured = learns or getattr(self.options, "online_loss", None) is not None
             parts.append(MemoryPart("reward model", 4 * number if learns else read, always()))
             if measured:
-                parts.append(MemoryPart("the model that it is measured from", read, always()))
+                parts.append(MemoryPart("reference of the reward model", read, always()))
             if learns:
                 parts += _learner("reward model", number)
         if required.model(Critic):
@@ -276,7 +276,7 @@ class _Run:
         """An adapter is merged in float32, and the saved model is held against the trained one."""
         if self.recipe.models.lora is None:
             return []
-        return [MemoryPart("saving: the merged model, read again", 4 * self.policy.params, during("saving"))]
+        return [MemoryPart("saving: the merged model, loaded again", 4 * self.policy.params, during("saving"))]
 
     def rows_in_memory(self, prepared: Sequence[Prepared]) -> list[MemoryPart]:
         number = sum(len(one.rows) for one in prepared)
@@ -304,7 +304,7 @@ def _lengths(train: Prepared, new: int) -> tuple[int, int]:
         return max(map(len, train.prompts)) + new, new
     rows = [(ids, labels) for row in train.rows for ids, labels in sequences(row)]
     if not rows:
-        raise NoEstimate(f"{train.source}: no row is left")
+        raise NoEstimate(f"{train.source}: no rows are left")
     return max(len(ids) for ids, _ in rows), max(sum(label != IGNORE for label in labels) for _, labels in rows)
 
 

@@ -23,14 +23,14 @@ SHOWN = (
     "pass_at_1", "reward", "preference_accuracy", "preference_margin", "perplexity", "forward_kl", "agreement",
     "entropy", "kl_to_initial", "reward_loss", "reward_accuracy", "brier", "answer_length", "completion_length",
 )  # fmt: skip
-"""Measures of a line of progress."""
+"""Metrics in a line of progress."""
 
 
 def evaluator(
     job: Job, args: Any, log: EventLog, console: Console, tell: Callable[[dict[str, float]], None]
 ) -> Callable[[Any, int, bool], None] | None:
-    """Measures the held-out rows at a step; `whole` also stores single rows and answers to the prompts. Means are also
-    given to `tell`."""
+    """Evaluate on held-out rows at a step; `whole` also stores single rows and completions of the prompts. Means are
+    also passed to `tell`."""
     recipe = job.recipe
     if job.heldout is None and not recipe.eval.prompts and not job.questions:
         return None
@@ -99,13 +99,13 @@ def evaluator(
             tell(means)
             shown = (*SHOWN, *job.questions)
             text = "  ".join(f"{report.short(name)} {means[name]:.4g}" for name in shown if name in means)
-            say(console, f"held out, step {step}: {text}")
+            say(console, f"held-out rows, step {step}: {text}")
 
     return evaluate
 
 
 SHOWN_ANSWERS = 8
-"""held-out tasks whose first answer the report shows"""
+"""held-out tasks whose first completion the report shows"""
 
 
 def _question(prompt: Any) -> str:

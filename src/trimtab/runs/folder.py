@@ -1,4 +1,4 @@
-"""The run folder: fresh, resumed or finished, told before torch is imported; what a run keeps when it fails."""
+"""The run folder: new, resumed or finished, decided before torch is imported; and what a failed run keeps."""
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -17,11 +17,11 @@ from trimtab.train import checkpoints
 
 ANOTHER = "choose another output=FOLDER"
 LENGTHS = frozenset({"training.max_steps", "training.num_train_epochs"})
-"""keys of a recipe that say how long it trains"""
+"""recipe keys for the length of training"""
 
 
 class RunError(UserError):
-    """A run folder that cannot be used for this run, or a run that cannot be carried out."""
+    """A run folder that cannot be used for this run, or a run that fails."""
 
 
 def workdir(folder: Path) -> Workdir:
@@ -30,7 +30,7 @@ def workdir(folder: Path) -> Workdir:
 
 
 def is_new(folder: Path, resume: bool) -> bool:
-    """Whether a run begins there; False where it holds one.
+    """Whether the folder is free for a new run; False if it holds one.
 
     Raises:
         RunError: for a folder that holds something else, cannot be written, or holds nothing to resume.
@@ -46,11 +46,11 @@ def is_new(folder: Path, resume: bool) -> bool:
         if _was_barely_begun(folder):
             return True
         workdir(folder).check()  # says whose it is
-    raise RunError(f"{folder} exists and is no run folder; {ANOTHER}")
+    raise RunError(f"{folder} exists and is not a run folder; {ANOTHER}")
 
 
 def _holds_something(folder: Path) -> bool:
-    """Whether it is there and not empty; asked once, for another process may make it meanwhile, or take it away.
+    """Whether it exists and is not empty; checked once, as another process may create or remove it meanwhile.
 
     Raises:
         RunError: for a name that no folder can have.
@@ -64,20 +64,20 @@ def _holds_something(folder: Path) -> bool:
 
 
 def _names(folder: Path) -> set[str]:
-    """What is in it, besides the lock and what `check_writable` tries."""
+    """Its contents, besides the lock and the probes of `check_writable`."""
     names = {path.name for path in folder.iterdir()} - {lock_path(folder).name}
     return {name for name in names if not name.startswith(TRIED)}
 
 
 def _was_barely_begun(folder: Path) -> bool:
-    """A run that was killed before its recipe was written; there is nothing in it to lose."""
+    """A run that was killed before its recipe was written; it holds nothing worth keeping."""
     ours = {"signature.txt", "signature.txt.part", "recipe.yaml.part", "metrics.jsonl", "checkpoints"}
     names = _names(folder)
     return "checkpoints" in names and names <= ours and not list((folder / "checkpoints").iterdir())
 
 
 def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] | str | None:
-    """None for a fresh start, the stored recipe for a resume, "finished" where nothing is left to do.
+    """None for a new run, the stored recipe for a resume, "finished" if nothing is left to do.
 
     Raises:
         RunError: where the folder holds something else, or a run that the user may not want to lose.
@@ -113,14 +113,14 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] |
     checkpoints.check(folder / "checkpoints")
     if not (folder / SIGNATURE).is_file():
         raise RunError(
-            f"{folder}/{SIGNATURE} is missing, by which models and rows are held against those that the run began "
-            "with; put it back, or start anew with output=FOLDER"
+            f"{folder}/{SIGNATURE} is missing, which is needed to check that models and rows are those of the run; "
+            "restore it, or start over with output=FOLDER"
         )
     return stored
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the run has ended, and nothing has gone on with it since."""
+    """Whether the run has finished and was not resumed since."""
     from trimtab.train.events import EventLog  # imports torch
 
     ends = [event["event"] for event in EventLog(folder).events() if event["event"] in ("finished", "resume")]
@@ -128,7 +128,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def stored_recipe(path: Path) -> dict[str, Any]:
-    """The recipe of a run, with the options that its method has got since an earlier version stored it.
+    """The recipe of a run, with defaults for options added since an earlier version stored it.
 
     Raises:
         RunError: for a file that is none.
@@ -138,11 +138,11 @@ def stored_recipe(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError):
         stored = None
     if not isinstance(stored, dict) or not {"method", "models", "data", "training"} <= stored.keys():
-        raise RunError(f"{path} is no recipe of a run; {ANOTHER}")
+        raise RunError(f"{path} is not the recipe of a run; {ANOTHER}")
     options = stored.get("options") or {}
     try:
         stored["options"] = {**methods.load(stored["method"]).config().model_dump(), **options}
-    except methods.UnknownMethod:  # the recipe that is held against it is of another
+    except methods.UnknownMethod:  # the recipe that it is compared with has another method
         stored["options"] = options
     return stored
 
@@ -153,7 +153,7 @@ def other_lines(
     loose: Collection[str] = (),
     read: Callable[[str, str], str] = lambda key, value: value,
 ) -> list[tuple[str, str | None, str | None]]:
-    """Lines of a run's signature that are others now; options were compared with the recipe.
+    """Lines of a run's signature that differ now; options are compared with the recipe.
 
     Args:
         loose: lines that may differ.
@@ -166,7 +166,7 @@ def other_lines(
 
 
 def check_signature(folder: Path, signature: Mapping[str, str], edited: bool) -> str:
-    """A resume goes on with the same models, tokenizer and rows, or not at all; where code was `edited`, if asked.
+    """Check that a resume has the same models, tokenizer and rows, and the same code unless `edited` is accepted.
 
     Returns:
         What was edited, in words.
@@ -179,9 +179,7 @@ def check_signature(folder: Path, signature: Mapping[str, str], edited: bool) ->
     code = ("code", "reward") if before != now else ()  # lines that tell the files of a user's code
     for key, was, is_now in other_lines(folder, signature, code):
         said = f"{key} was {was} and is {is_now}"
-        raise RunError(
-            f"{folder} cannot be resumed: {said}; put back what has changed or start anew with output=FOLDER"
-        )
+        raise RunError(f"{folder} cannot be resumed: {said}; restore what has changed or start over with output=FOLDER")
     if not code:
         return ""
     said = f"of its code {user_code.changes(before, now)}"
@@ -189,19 +187,19 @@ def check_signature(folder: Path, signature: Mapping[str, str], edited: bool) ->
         said += f" (trimtab was {stored.get('trimtab')} and is {__version__})"
     if not edited:
         raise RunError(
-            f"{folder} cannot be resumed: {said}; put it back, add --edited to go on with the code as it is now, or "
-            "start anew with output=FOLDER"
+            f"{folder} cannot be resumed: {said}; restore it, add --edited to resume with the code as it is now, or "
+            "start over with output=FOLDER"
         )
-    return f"gone on with by other code than it was begun with: {said}"
+    return f"resumed with code that was edited since it started: {said}"
 
 
 def other_keys(stored: dict[str, Any], asked: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """In what two recipes differ that makes another run: key, value there, value here."""
+    """The differences between two recipes that make them different runs: key, value there, value here."""
     return sorted(_other_keys(_comparable(stored), _comparable(asked)))
 
 
 def _comparable(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Without what changes nothing, and the number of steps where the machine's speed chose it."""
+    """Without keys that change nothing, and without the number of steps if the machine's speed chose it."""
     training = dict(recipe["training"])
     if recipe.get("minutes") is not None:
         training.pop("max_steps", None)
@@ -217,9 +215,9 @@ def _other_keys(one: Any, other: Any, at: str = "") -> list[tuple[str, str, str]
 
 
 def kept(folder: Path, first: str) -> str:
-    """What of a run is kept, and how it goes on, after what is to be done first."""
+    """What is kept of a run, what to do first, and how to resume."""
     if not (folder / RECIPE).is_file():
-        return "there is nothing of this run to resume: start anew"
+        return "there is nothing to resume: start over"
     last = checkpoints.last_complete(folder / "checkpoints")
-    said = "no checkpoint is written yet" if last is None else f"the checkpoint of step {checkpoints.step_of(last)}"
+    said = "no checkpoint yet" if last is None else f"the checkpoint of step {checkpoints.step_of(last)}"
     return f"kept: {said}; {f'{first}, and ' if first else ''}continue with --resume"

@@ -67,40 +67,40 @@ class Job:
     train: Prepared
     heldout: Prepared | None
     heldout_signals: list[FrozenModel]
-    """the teacher, if there is one, and the initial policy, if the KL to it is measured"""
+    """the teacher, if any, and the initial policy, if the KL to it is measured"""
     collator: Collator
     signature: dict[str, str]
     notes: list[str]
     window: tuple[int, int] | None
     """see `Requirements.window`"""
     epoch: Epoch
-    """what becomes of the training rows each time that they are gone through"""
+    """how an epoch uses the training rows"""
     updates: int
     """that the recipe asks for"""
     questions: dict[str, EvalSpec] = field(default_factory=dict)
-    """of the suites that the policy is asked before and after training"""
+    """the suites to evaluate before and after training"""
     score_spec: ScoreSpec | None = None
-    """of a reward model: how its scores are to be read"""
+    """for a reward model: how to read its scores"""
     rewards: list[Any] = field(default_factory=list)
-    """of a method that learns from its own answers: what they are worth"""
+    """for a method that learns from rollouts: its rewards"""
     pairs: Prepared | None = None
-    """held-out preferences, of a method that learns from some"""
+    """held-out preferences, for a method that learns from preferences"""
     starts_from_reference: bool = False
     """the policy is the same function as its reference before the first update"""
     args: Any = None
-    """of the trainer, as `settings.build` makes them"""
+    """the trainer's arguments, from `settings.build`"""
     seconds: float | None = None
-    """of training, after which it is ended"""
+    """seconds of training after which it stops"""
     more: int = 0
-    """updates that the run was made longer to; 0 if it is as long as it was begun"""
+    """updates that the run was extended to; 0 if it was not extended"""
     longer: str = ""
-    """what is to be said where it is made longer now"""
+    """a note if it is extended now"""
     edited: str = ""
-    """and where it is gone on with by code that was edited since"""
+    """a note if it is resumed with edited code"""
 
     @property
     def rollouts(self) -> bool:
-        """Whether it learns from its own answers."""
+        """Whether it learns from rollouts."""
         return self.method.loop == "rollouts"
 
 
@@ -119,7 +119,7 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
 
 
 class _Builder:
-    """Gathers a job in the order of its methods; each reads what those before it have found."""
+    """Builds a job step by step, in the order of its methods; each uses the results of those before."""
 
     def __init__(self, recipe: Recipe, shared: Shared, console: Console):
         self.recipe, self.shared, self.console = recipe, shared, console
@@ -128,13 +128,13 @@ class _Builder:
         self.notes: list[str] = []
 
     def note(self, *texts: str | None) -> None:
-        """What the user should know, at once and in the run folder."""
+        """Print a note for the user, and keep it in the run folder."""
         for text in filter(None, texts):
             self.notes.append(text)
             say(self.console, text)
 
     def check(self) -> None:
-        """What needs neither rows nor models."""
+        """The parts that need neither rows nor models."""
         recipe = self.recipe
         self.args = settings.build(recipe.training, Path(recipe.output), recipe.seed, self.method.loop)
         processes.check_group(self.args.world_size)
@@ -152,7 +152,7 @@ class _Builder:
         check_eval(recipe, self.required)
 
     def prepare_rows(self) -> None:
-        """Rows as token ids, held against what all models can read."""
+        """Rows as token ids, checked against what all models can read."""
         recipe, tokenizer = self.recipe, policy_tokenizer(self.recipe)
         self.tokenizer = tokenizer
         adopt_run_date(recipe, tokenizer)
@@ -194,7 +194,7 @@ class _Builder:
             self.vocab = min(self.vocab, self.vocabularies[role])
 
     def load_models(self) -> None:
-        """The policy with what is trained of it, and the models that the recipe names."""
+        """The policy with its trainable parts, and the models that the recipe names."""
         recipe, models, required = self.recipe, self.recipe.models, self.required
         frozen = {
             role: load_shared(self.shared, name, models.frozen_dtype, models.trust_remote_code)
@@ -209,7 +209,7 @@ class _Builder:
         if models.reference == STORED:
             was = stored.models(recipe.data.train)["reference"]
             if not was.endswith(self.trained):
-                self.note(f"the stored reference is {was}, not the model that training starts from ({self.trained})")
+                self.note(f"the stored reference is {was}, not the initial policy ({self.trained})")
         if required.scores:
             self.note(*reward_notes(self.train, self.prints.get("reference"), self.trained))
         asked = {model.initial(models.model_dump()) for model in required.models}
@@ -219,14 +219,12 @@ class _Builder:
         policy, off, before = changed(policy, recipe, required.trains)
         if "read" in asked and before is not None and not off_is_start(policy, before):
             off, initial = None, initial or make_policy(recipe, self.shared)
-            self.note(
-                "the adapter's settings change the model's own weights, so that the start is kept as a second model"
-            )
+            self.note("the adapter's settings change the base weights, so the initial policy is kept as a second model")
         self.policy = policy
         self.models = LoadedModels(recipe, self.shared, frozen, policy, off, initial)
 
     def build_plan(self) -> None:
-        """The method's plan, and what is read of held-out rows besides."""
+        """The method's plan, and the signals for held-out rows."""
         recipe, loaded = self.recipe, self.models
         self.heldout_signals = [loaded.teacher()] if "teacher" in loaded.frozen else []
         signals = load_signals(self.required, loaded)
@@ -238,8 +236,8 @@ class _Builder:
         _crop(self.policy, self.plan, self.heldout_signals, columns)
         if train_in_float32(self.policy):
             self.note(
-                f"trained weights are kept in float32 and products computed in models.dtype, {recipe.models.dtype}, to "
-                "which model/ is rounded in the end"
+                f"trainable weights are kept in float32 and computations run in models.dtype, {recipe.models.dtype}; "
+                "model/ is rounded to it at the end"
             )
         if not any(parameter.requires_grad for parameter in self.policy.parameters()):
             named = shown(recipe.models.policy)
@@ -248,13 +246,14 @@ class _Builder:
         self.note(note)
 
     def _check_plan(self) -> None:
-        """The plan is of the kind that the method says it is."""
+        """Check that the plan matches what the method declares."""
         name = self.recipe.method
         if not isinstance(self.plan, Plan):
             raise RunError(f"method {name}: build returned {type(self.plan).__name__}, expected a Plan")
         if (self.plan.advantages is not None) != self.rollouts:
             loop = "rollouts" if self.plan.advantages else "supervised"
-            raise RunError(f"method {name} has loop {self.method.loop!r}, and its plan is of loop {loop!r}; say which")
+            loops = f"loop {self.method.loop!r}, but its plan is for loop {loop!r}"
+            raise RunError(f"method {name} declares {loops}; make them agree")
         for signal in self.plan.rollout_signals:
             if signal.distribution:
                 raise RunError(
@@ -334,8 +333,8 @@ class _Builder:
 
 
 def _crop(policy: Any, plan: Plan, heldout: Sequence[FrozenModel], stored: int | None) -> None:
-    """Policy and all that it is held against in training are distributions over the same ids. A reward model whose
-    scores alone are read is read as it was trained.
+    """Restrict the policy and all models that it is compared with to the same ids. A reward model of which only scores
+    are used is left as it was trained.
 
     Args:
         heldout: what is read beside rows that are not trained on, where objectives crop by themselves.
@@ -350,7 +349,7 @@ def _crop(policy: Any, plan: Plan, heldout: Sequence[FrozenModel], stored: int |
 
 
 def _dropout(recipe: Recipe, plan: Plan, policy: Any) -> tuple[dict[str, str], str]:
-    """The signature's line of the policy's dropout, where it matters, and what the user should know."""
+    """The signature's line about the policy's dropout, if it matters, and a note for the user."""
     rates, asked = noise.rates(policy), recipe.training.get("disable_dropout")
     if not rates or (asked is None and plan.objective.ratio is None):
         return {}, ""
@@ -358,8 +357,8 @@ def _dropout(recipe: Recipe, plan: Plan, policy: Any) -> tuple[dict[str, str], s
     if asked is not None:
         return {"dropout": f"{'off' if asked else 'kept'} ({said})"}, ""
     return {"dropout": f"off ({said})"}, (
-        f"the policy's dropout is off ({said}): {recipe.method} learns a ratio to log-probabilities that were read "
-        "without it; training.disable_dropout: false keeps it"
+        f"the policy's dropout is off ({said}): {recipe.method} learns a ratio to log-probabilities computed without "
+        "it; training.disable_dropout: false keeps it"
     )
 
 
@@ -379,6 +378,6 @@ def _starts_from(recipe: Recipe, reference: str | None, start: str) -> bool:
 
 
 def move_frozen(job: Job, device: torch.device) -> None:
-    """Frozen models go where the policy is."""
+    """Move frozen models to the policy's device."""
     for model in models_of([*job.plan.signals, *job.plan.rollout_signals, *job.heldout_signals]):
         model.to(device)

@@ -1,4 +1,4 @@
-"""A run that is made longer after it has ended: where what was trained is what the longer run would have trained."""
+"""Extending a finished run: allowed if the steps so far are what the longer run would have trained."""
 
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ LOOKED_AT = 2000
 
 
 class TooLong(UserError):
-    """A run that cannot be made longer, or is asked to be shorter."""
+    """A run that cannot be extended, or would become shorter."""
 
 
 def check(folder: Path, args: Any, was: int, now: int) -> None:
-    """Hold the schedule of the learning rate over the steps that were trained against the same of the longer run.
+    """Check that the learning rate over the steps trained so far is that of the longer run.
 
     Args:
         folder: of the run.
@@ -29,8 +29,8 @@ def check(folder: Path, args: Any, was: int, now: int) -> None:
     """
     if now < was:
         raise TooLong(
-            f"{folder} has trained {was} steps and the recipe asks for {now}; a run can be made longer and not "
-            "shorter: choose another output=FOLDER"
+            f"{folder} has trained {was} steps and the recipe asks for {now}; a run can be extended but not "
+            "shortened: choose another output=FOLDER"
         )
     before, after = _rates(args, was, was), _rates(args, now, was)
     apart = next(
@@ -39,10 +39,10 @@ def check(folder: Path, args: Any, was: int, now: int) -> None:
     if apart is not None:
         name = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
         raise TooLong(
-            f"{folder} cannot be made longer: training.lr_scheduler_type={name} plans the learning rate over all "
-            f"steps, so that a run of {now} would have trained the first {was} otherwise; start anew with "
-            "output=FOLDER, or train with lr_scheduler_type=constant (or constant_with_warmup with a fixed number of "
-            "warmup_steps) what is to be made longer"
+            f"{folder} cannot be extended: training.lr_scheduler_type={name} depends on the total number of "
+            f"steps, so a run of {now} would have trained the first {was} differently; start over with "
+            "output=FOLDER, and use lr_scheduler_type=constant (or constant_with_warmup with a fixed number of "
+            "warmup_steps) for runs to be extended"
         )
 
 

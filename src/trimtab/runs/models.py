@@ -1,4 +1,4 @@
-"""The models that a method asks for, loaded: a function for each kind of requirement gives its signals."""
+"""Load the models that a method requires: one function per kind of requirement returns its signals."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -35,7 +35,7 @@ from trimtab.signals.reward_model import load_reward_model
 
 Reads = Literal["distribution", "answers"]
 Off = Callable[[], AbstractContextManager]
-"""under it the policy is the initial policy"""
+"""context in which the policy is the initial policy"""
 
 
 @dataclass
@@ -48,7 +48,7 @@ class LoadedModels:
     """by the key that names it in the recipe"""
     policy: Any
     off: Off | None
-    """where what is trained can be switched off"""
+    """if the trained part can be switched off"""
     initial: PreTrainedModel | None
     """a copy of the policy before training, where one is needed"""
     signals: dict[str, Signal] = field(default_factory=dict)
@@ -78,12 +78,12 @@ def load_signals(required: Requirements, loaded: LoadedModels) -> dict[str, Sign
     """The arguments of `Method.build` besides the settings and the policy.
 
     Raises:
-        RunError: for a kind of model that nothing loads.
+        RunError: for an unknown kind of model.
     """
     for model in required.models:
         if not isinstance(model, tuple(LOADERS)):
             known = ", ".join(kind.__name__ for kind in LOADERS)
-            raise RunError(f"method {loaded.recipe.method} asks for a {type(model).__name__}; there are: {known}")
+            raise RunError(f"method {loaded.recipe.method} requires a {type(model).__name__}; known are: {known}")
     for kind, load in LOADERS.items():
         model = required.model(kind)
         if model is not None:

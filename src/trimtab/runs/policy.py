@@ -33,14 +33,14 @@ from trimtab.signals.frozen import FrozenModel
 
 @dataclass
 class Shared:
-    """What several stages of one process need not load twice."""
+    """Models that several stages of one process share."""
 
     models: dict[Any, PreTrainedModel] = field(default_factory=dict)
     teachers: dict[Any, FrozenModel] = field(default_factory=dict)
 
 
 def method_of(recipe: Recipe) -> tuple[Method, MethodConfig, Requirements]:
-    """The recipe's method, its settings, and what they ask for."""
+    """The recipe's method, its options, and its requirements."""
     method = methods.load(recipe.method)
     options = method.config.model_validate(recipe.options)
     required = method.requirements(options)
@@ -76,7 +76,7 @@ def load_shared(shared: Shared, name: str, dtype: str, trust: bool) -> PreTraine
 
 
 def make_policy(recipe: Recipe, shared: Shared) -> PreTrainedModel:
-    """The model that training starts from, without adapter or identity layer."""
+    """The initial policy, without adapter or identity layer."""
     models = recipe.models
     name = policy_source(recipe)
     if isinstance(models.policy, str):
@@ -109,7 +109,7 @@ def _resized(policy: PreTrainedModel, recipe: Recipe) -> PreTrainedModel:
 def changed(
     policy: PreTrainedModel, recipe: Recipe, trains: Trained
 ) -> tuple[Any, Callable[[], AbstractContextManager] | None, Any]:
-    """The policy with what is trained of it: an identity layer, a scalar head, an adapter.
+    """The policy with its trainable parts: an identity layer, a scalar head, an adapter.
 
     Returns:
         The policy; a context under which it is the initial policy, where what is trained can be switched off; and

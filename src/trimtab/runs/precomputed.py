@@ -1,4 +1,4 @@
-"""What frozen models say of the answers, computed once and stored beside the rows: training holds none of them."""
+"""Log-probabilities of frozen models, computed once and stored in the rows, so that training need not load them."""
 
 import gc
 from collections.abc import Iterator, Mapping, Sequence

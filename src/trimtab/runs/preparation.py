@@ -1,4 +1,4 @@
-"""Rows become tokens once: with progress, in several processes, and kept in the cache for the next start."""
+"""Tokenize rows once: with progress, in several processes, and cached for the next run."""
 
 import inspect
 import platform
@@ -23,9 +23,9 @@ from trimtab.data.rows import prepare
 from trimtab.models.builtin import cache_folder
 
 KEPT_FROM = 2000
-"""rows; fewer are prepared again"""
+"""rows; fewer are not cached"""
 SHOWN_FROM = 2000
-"""rows; of fewer no progress is shown"""
+"""rows; progress is shown from this number on"""
 
 
 def prepared(
@@ -50,14 +50,14 @@ def prepared(
     say_it = console or Console(quiet=True)
     path = _place(rows, tokenizer, how) if make is prepare and len(rows) >= KEPT_FROM else None
     if path is not None and (found := kept.load(path)) is not None:
-        say(say_it, f"{source}: {len(rows):,} rows as they were prepared before ({path})")
+        say(say_it, f"{source}: {len(rows):,} rows, tokenized in an earlier run ({path})")
         return _restored(found, source)
     result = make(rows, tokenizer, source=source, workers=workers, watch=_watch(say_it, source), **how)
     if path is not None and result.rows:
         try:
             kept.save(path, _to_keep(result))
         except OSError as failed:
-            say(say_it, f"the prepared rows are not kept for the next start: {path}: {reason(failed, path)}")
+            say(say_it, f"the tokenized rows could not be cached: {path}: {reason(failed, path)}")
     return result
 
 
@@ -71,7 +71,7 @@ def _watch(console: Console, source: str) -> Any:
 
 
 def _place(rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, how: Mapping[str, Any]) -> Path:
-    """The file of these rows, named after all that what becomes of them depends on."""
+    """The cache file of these rows, named after everything that the result depends on."""
     facts = {
         "rows": fingerprint.of_each(rows),
         "tokenizer": _of_tokenizer(tokenizer),
@@ -86,7 +86,7 @@ def _place(rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase
 
 
 def _of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """All that decides how a tokenizer cuts texts and writes chats."""
+    """Everything that decides how a tokenizer splits texts and formats chats."""
     kind = type(tokenizer)
     written = inspect.getsourcefile(kind)
     whole = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else ""  # type: ignore[attr-defined]
@@ -101,7 +101,7 @@ def _of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> list[str]:
 
 
 def _of_code() -> str:
-    """Of the code that prepares rows."""
+    """Fingerprint of the code that prepares rows."""
     here = Path(__file__).parents[1]
     return fingerprint.of_files([*sorted((here / "data").glob("*.py")), here / "core" / "batch.py"])
 

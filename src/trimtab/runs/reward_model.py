@@ -1,4 +1,4 @@
-"""A run that trains a reward model: what it is not asked, what its user should know, and how the model is read."""
+"""Runs that train a reward model: checks, notes for the user, and how the model is to be read."""
 
 from trimtab.core import Plan, Requirements
 from trimtab.data import stored
@@ -10,18 +10,18 @@ from trimtab.signals.reward_model import ScoreSpec, score_spec_of
 
 
 def check_eval(recipe: Recipe, required: Requirements) -> None:
-    """A reward model is held against rows and asked nothing.
+    """Refuse evaluations that need completions, which a reward model cannot generate.
 
     Raises:
         RunError: naming the setting.
     """
     asked = {"kl_to_initial": recipe.eval.kl_to_initial, "prompts": recipe.eval.prompts, "suites": recipe.eval.suites}
     for name in [name for name, value in asked.items() if value and required.scores]:
-        raise RunError(f"eval.{name}: {recipe.method} trains a reward model, which answers nothing; leave it out")
+        raise RunError(f"eval.{name}: {recipe.method} trains a reward model, which generates nothing; leave it out")
 
 
 def reward_notes(train: Prepared, reference: str | None, start: str) -> list[str]:
-    """What the user of a reward model should know of its rows, and of its reference by the models' fingerprints."""
+    """Notes for the user about a reward model's rows, and about its reference by the models' fingerprints."""
     notes, counts = [], train.counts
     cut = counts.no_end + counts.truncated
     if cut:
@@ -30,14 +30,14 @@ def reward_notes(train: Prepared, reference: str | None, start: str) -> list[str
         )
     if reference not in (None, start):
         notes.append(
-            f"the reference is {reference} and training starts from {start}: values do not begin at 0; leave out "
-            "models.reference to measure from the start"
+            f"the reference is {reference} but the initial policy is {start}: values do not start at 0; leave out "
+            "models.reference to measure from the initial policy"
         )
     return notes
 
 
 def score_spec(recipe: Recipe, plan: Plan, start: str, reference: str | None) -> ScoreSpec:
-    """How the reward model that comes out of this run is read.
+    """How to read the reward model that this run produces.
 
     Args:
         start: fingerprint of the model that training starts from.

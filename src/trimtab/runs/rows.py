@@ -1,4 +1,4 @@
-"""The rows of a recipe as token ids, held against what its models can read."""
+"""The rows of a recipe as token ids, checked against what its models can read."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -53,7 +53,7 @@ def prepare_source(
     for column in columns:
         stored.check(source, column, column_facts(rows, tokenizer, recipe.data.chat))
         if (over := stored.vocabulary(source) or 0) > (own := policy_vocab(recipe, tokenizer)):
-            raise DataError(f"{source}: its {column} is of {over} token ids, and the policy knows {own}; {stored.MAKE}")
+            raise DataError(f"{source}: its {column} covers {over} token ids, but the policy has {own}; {stored.MAKE}")
     max_length, limited_by = _row_limit(recipe, max_length or 10**9)
     made = prepared_rows(
         rows[:limit],
@@ -85,7 +85,7 @@ def prepare_pairs(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Prepare
     if not all({"chosen", "rejected"} <= row.keys() for row in rows):
         return "held-out preferences are not measured: not every held-out row has a chosen and a rejected answer"
     if required.columns:
-        return "held-out preferences are not measured: the reference is a stored column of the training rows"
+        return "held-out preferences are not measured: the reference is stored in the training rows only"
     max_length, _ = _row_limit(recipe, recipe.training.get("max_length", 1024) or 10**9)
     return prepare(
         rows,
@@ -115,7 +115,7 @@ def _row_limit(recipe: Recipe, max_length: int) -> tuple[int, str]:
         if name not in (None, STORED):
             places = loading.limits(name, trust_remote_code=models.trust_remote_code).places
             if places is not None and places < found[0]:
-                found = (places, f"the positions that the {role} has learnt")
+                found = (places, f"the position embeddings of the {role}")
     return found
 
 
@@ -128,7 +128,7 @@ def check_asked(
     questions: Mapping[str, EvalSpec],
     args: Any,
 ) -> list[str]:
-    """Hold all that the policy will be asked, and the length of all rows, against what it can read.
+    """Check that all prompts and rows fit the policy.
 
     Returns:
         What the user should know.
@@ -168,7 +168,7 @@ def column_facts(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, chat: 
 def check_ids(
     train: Prepared, held: Prepared | None, vocabularies: Mapping[str, int], tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    """No row may hold a token that a model cannot read.
+    """Refuse rows with a token that a model does not have.
 
     Raises:
         DataError: naming the first such row.
@@ -184,7 +184,7 @@ def check_ids(
                     first = next(token for ids, _ in sequences(row) for token in ids if token >= size)
                     raise DataError(f"{where} {token_beyond(first, size, tokenizer, 'the policy')}")
                 raise DataError(
-                    f"{where} holds the token id {highest}, which the {role}'s vocabulary ({size}) does not; take such "
+                    f"{where} holds the token id {highest}, not in the {role}'s vocabulary ({size}); remove such "
                     "rows out or choose another model"
                 )
 
@@ -192,7 +192,7 @@ def check_ids(
 def check_tasks(
     train: Prepared, held: Prepared | None, vocabularies: Mapping[str, int], tokenizer: Any, recipe: Recipe
 ) -> None:
-    """No task may hold a token that a model besides the policy cannot read.
+    """Refuse tasks with a token that a model other than the policy does not have.
 
     Args:
         vocabularies: of the models that know fewer tokens than the policy.
@@ -207,6 +207,6 @@ def check_tasks(
             for role, size in vocabularies.items():
                 if highest >= size:
                     raise DataError(
-                        f"{where} asks with the token id {highest}, which the {role}'s vocabulary ({size}) does not "
-                        "hold; take such rows out or choose another model"
+                        f"{where} has the token id {highest}, which is not in the {role}'s vocabulary ({size}); "
+                        "remove such rows or choose another model"
                     )

@@ -50,18 +50,18 @@ from trimtab.train.trainer import ObjectiveTrainer
 
 @dataclass(frozen=True)
 class Result:
-    """Where a finished run lies."""
+    """Where to find a finished run."""
 
     folder: Path
     report: Path
 
 
 def run(recipe: Recipe, *, resume: bool = False, edited: bool = False, console: Console | None = None) -> Result:
-    """Carry out one recipe.
+    """Run one recipe.
 
     Args:
-        resume: go on with it.
-        edited: also where files of its code were edited since; the run says so.
+        resume: resume an unfinished run.
+        edited: accept that its code was edited since; the run notes it.
 
     Raises:
         ValueError: (or a subclass) for a mistake in the recipe, its data or its models; the run folder is
@@ -74,7 +74,7 @@ def run(recipe: Recipe, *, resume: bool = False, edited: bool = False, console: 
 
 
 def run_stages(stages: Stages, *, resume: bool = False, edited: bool = False, console: Console | None = None) -> Result:
-    """Carry out the stages in order and compare them. Stages that are finished already are kept when resuming.
+    """Run the stages in order and compare them. When resuming, finished stages are kept.
 
     Args as of `run`.
     """
@@ -144,7 +144,7 @@ def _go_on(
     folder = Path(recipe.output)
     stored = check_folder(folder, recipe, resume)
     if isinstance(stored, str):
-        say(console, f"{folder} is finished already")
+        say(console, f"{folder} is already finished")
         return Result(folder, folder / "report.html")
     if stored is not None:
         recipe = recipe.model_copy(update={"training": stored["training"]})  # steps that were fitted to the machine
@@ -169,7 +169,7 @@ def _go_on(
 
 
 def _make_longer(folder: Path, job: Job) -> None:
-    """Let a run that is gone on with train more steps than it was begun with.
+    """Extend a resumed run to more steps.
 
     Raises:
         TooLong: see `trimtab.runs.longer.check`.
@@ -177,11 +177,11 @@ def _make_longer(folder: Path, job: Job) -> None:
     last = checkpoints.last_complete(folder / "checkpoints")
     job.more = job.updates
     if last is None:
-        job.longer = f"made longer: {job.updates} steps; no checkpoint is left, so that it begins again"
+        job.longer = f"extended to {job.updates} steps; no checkpoint is left, so it starts over"
         return
     planned = TrainerState.load_from_json(str(last / "trainer_state.json")).max_steps
     longer.check(folder, job.args, planned, job.updates)
-    job.longer = f"made longer: {job.updates} steps in place of {planned}"
+    job.longer = f"extended to {job.updates} steps from {planned}"
 
 
 def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result:
@@ -192,7 +192,7 @@ def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result
     interrupt = StopOnInterrupt(check_buffer(args) if job.rollouts else 1)
     if job.rollouts:
         job.notes.append(
-            f"completions are written {way_of_writing(args, rollout_config(args, *marks(job.policy, job.tokenizer)))}"
+            f"completions are generated {way_of_writing(args, rollout_config(args, *marks(job.policy, job.tokenizer)))}"
         )
     progress = ShowProgress(f"{recipe.method} -> {folder}", console)
     checkpoint = checkpoints.last_complete(folder / "checkpoints") if resume else None
@@ -260,7 +260,7 @@ def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result
 
 
 def _where(args: Any) -> str:
-    """How many processes train, and on what."""
+    """The number of training processes, and their device."""
     number = args.world_size
     return f"training in {number} {'process' if number == 1 else 'processes'} on {args.device.type}"
 
@@ -296,7 +296,7 @@ SHOWN_ROLLOUTS = 4
 
 
 def _is_last(checkpoint: Path, updates: int) -> bool:
-    """The run was stopped after its last step, while it measured or saved: nothing is left to train."""
+    """Whether the run was stopped after its last step, while evaluating or saving: nothing is left to train."""
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     return state.global_step >= max(state.max_steps, updates)
 

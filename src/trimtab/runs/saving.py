@@ -1,4 +1,4 @@
-"""The trained model as an ordinary Hugging Face folder, with its card."""
+"""Save the trained model as an ordinary Hugging Face folder, with a model card."""
 
 import shutil
 from pathlib import Path
@@ -34,7 +34,7 @@ from trimtab.runs.recipe import dump, policy_source
 
 
 def save_model(trainer: Any, job: Job, folder: Path) -> list[str]:
-    """An ordinary Hugging Face folder; adapters are merged into it and kept beside it.
+    """Save an ordinary Hugging Face folder; adapters are merged into it and also kept separately.
 
     Returns:
         What the user should know.
@@ -89,7 +89,7 @@ def _save_beside_quantised(job: Job, folder: Path) -> None:
 
 
 def _merge_batch(job: Job, device: torch.device) -> dict[str, torch.Tensor]:
-    """A few rows on which the saved model is held against the trained one."""
+    """A few rows on which the saved model is compared with the trained one."""
     rows = (job.heldout or job.train).rows[:4]
     if "input_ids" in rows[0]:
         ids = [sequences(row)[0][0][:256] for row in rows]
@@ -126,22 +126,22 @@ def _save_merged(policy: Any, job: Job, folder: Path) -> list[str]:
         saved = loading.load_model(str(folder / "adapter"), **how).float().to(device)  # type: ignore[arg-type]
         if not same_answers(answers_of(saved, batch), trained, without, rounded=models.dtype != "float32"):
             raise RunError(
-                f"{folder}: the adapter added to {policy_source(job.recipe)} does not give what the trained model "
-                "gave; choose another init_lora_weights under models.lora"
+                f"{folder}: the adapter added to {policy_source(job.recipe)} differs from the trained "
+                "model; choose another init_lora_weights under models.lora"
             )
         del saved
     saved = loading.load_model(str(folder / "model.part"), **how).float().to(device)  # type: ignore[arg-type]
     if not right or not same_answers(answers_of(saved, batch), written, without):
         raise RunError(
-            f"{folder}: the adapter merged into the model does not give what the trained model gave, so no model is "
-            f"saved; the adapter is whole in {folder}/adapter. Choose other settings under models.lora"
+            f"{folder}: the model with the adapter merged differs from the trained model, so it is not "
+            f"saved; the adapter is intact in {folder}/adapter. Choose other settings under models.lora"
         )
     kept = kept_share(written, trained, without)
     if models.dtype == "float32" or kept >= MOST_KEPT:
         return []
     return [
-        f"in {models.dtype} the merged model keeps {max(kept, 0):.0%} of what the adapter has learnt, the rest is "
-        f"finer than its weights are rounded; {folder / 'adapter'} is whole, and models.dtype: float32 keeps all"
+        f"in {models.dtype} the merged model keeps {max(kept, 0):.0%} of what the adapter learnt, the rest is lost "
+        f"to rounding; {folder / 'adapter'} is intact, and models.dtype: float32 keeps everything"
     ]
 
 

@@ -14,7 +14,7 @@ from trimtab.runs.recipe import Recipe
 
 
 def rewarded(recipe: Recipe, judges: Sequence[rewards.Reward]) -> str:
-    """What is rewarded: names, values, and what the files of a user's own functions hold."""
+    """The rewards: names, values, and fingerprints of the user's own functions."""
     said = (f"{one.name} {one.correct:g}/{one.incorrect:g}" for one in recipe.reward)
     return ", ".join(f"{name} {judge.source}" if judge.source else name for name, judge in zip(said, judges))
 
@@ -29,7 +29,7 @@ def own_code(
 
 
 def suite_facts(of: EvalSpec) -> str:
-    """What a suite's numbers depend on besides the policy."""
+    """Everything that a suite's numbers depend on besides the policy."""
     items = fingerprint.of_each(asdict(item) for item in of.items)
     return f"{of.suite.version}, {len(of.items)} items {items}, prompt {of.prompt}, mode {of.mode}"
 

@@ -2,8 +2,8 @@
 
     trimtab.train("recipe.yaml", training={"max_steps": 20}, output="runs/mine")
 
-takes a recipe's file or name and changes of it, carries it out, and returns a `Result` with the run's `folder` and
-`report`; `resume=True` goes on with it, `edited=True` also where its code was edited since. A mistake is a `UserError`.
+takes a recipe's file or name and overrides of its keys, runs it, and returns a `Result` with the run's `folder` and
+`report`; `resume=True` resumes it, `edited=True` even if its code was edited since. A mistake is a `UserError`.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class _Trains(ModuleType):
-    """The folder has the name that the public function has to have, and Python keeps one of the two."""
+    """Makes the package callable: the folder and the public function share a name, and Python keeps only one."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return importlib.import_module("trimtab.commands.train").train_recipe(*args, **kwargs)

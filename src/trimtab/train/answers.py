@@ -1,4 +1,4 @@
-"""What a policy answers to held-out tasks, how good that is, and how sure it is of it."""
+"""Completions of a policy for held-out tasks: rewards, pass@1, entropy and divergences."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -22,11 +22,11 @@ None."""
 
 
 SURE = ("entropy", "kl_to_initial", "reverse_kl")
-"""Measures of the policy on its own answers that are kept."""
+"""Metrics of the policy on its own completions that are kept."""
 
 
 class Completion(NamedTuple):
-    """An answer of the policy."""
+    """A completion of the policy."""
 
     prompt_ids: list[int]
     ids: list[int]
@@ -47,7 +47,7 @@ def draw(
     seed: int,
     kwargs: Mapping[str, Any] | None = None,
 ) -> list[Completion]:
-    """One answer to each task, sampled; the state of torch's generators is the same afterwards.
+    """Sample one completion per task; the state of torch's generators is unchanged afterwards.
 
     Args:
         policy: as the trainer holds it, or a model.
@@ -102,20 +102,20 @@ def graded(
     seed: int,
     kwargs: Mapping[str, Any] | None = None,
 ) -> tuple[dict[int, dict[str, float]], list[dict[str, Any]]]:
-    """Each task is answered a few times.
+    """Sample each task several times and grade the completions.
 
     Args:
         tasks: rows of `prepare_tasks`.
         rewards: as TRL calls them; their values are added.
         correct: of each, the value from which a completion counts as correct; the first reward that grades it decides.
         weights: of their values in the sum; all 1 if not given.
-        signals: of the model that training started from, for the drift.
-        answers: to each task.
+        signals: of the initial policy, for the KL to it.
+        answers: completions per task.
         kwargs: further variables of the chat template.
 
     Returns:
-        row_id -> {"tokens": 1, "pass_at_1": share of its answers that is right, "reward", "completion_length",
-        "truncation_rate": share without an end token, and in nats a token of its own answers "entropy",
+        row_id -> {"tokens": 1, "pass_at_1": share of correct completions, "reward", "completion_length",
+        "truncation_rate": share without an end token, and in nats per token of its completions "entropy",
         "kl_to_initial" and, of a teacher, "reverse_kl", unless all of them are padding that another model does not
         know}; and all completions as {prompt, text, reward}.
     """

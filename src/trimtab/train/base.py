@@ -1,4 +1,4 @@
-"""What both loops share: the plan's loss, what it counts and logs, and checkpoints that hold all of it."""
+"""The base of both trainers: the plan's loss, counters and logs, and checkpoints that hold all of it."""
 
 import errno
 import warnings
@@ -31,7 +31,7 @@ class NotFinite(UserError):
 
 
 class Totals:
-    """What was counted so far; a checkpoint holds it, so that a resumed run logs the same numbers."""
+    """Running counts; stored in checkpoints, so that a resumed run logs the same numbers."""
 
     def __init__(self) -> None:
         self.answer_tokens = 0.0
@@ -41,7 +41,7 @@ class Totals:
         self.loss = (0.0, 0)
         """sum of the updates' losses since the last log, and the update of that log, as transformers keeps them"""
         self.batches = self.idle = 0
-        """of own answers, and those of them whose rewards taught nothing"""
+        """batches of rollouts, and those without a training signal in their rewards"""
 
     def state_dict(self) -> dict[str, Tensor]:
         tokens = torch.tensor(self.answer_tokens, dtype=torch.float64)
@@ -64,7 +64,7 @@ class Totals:
 
 
 class BeforeUpdate(TrainerCallback):
-    """Tells the signals of a plan that an update begins."""
+    """Notify the signals of a plan that an update starts."""
 
     def __init__(self, plan: Plan):
         self.plan = plan
@@ -75,7 +75,7 @@ class BeforeUpdate(TrainerCallback):
 
 
 class ObjectiveLoop(Trainer):
-    """The part of a trainer that knows the plan; stands before one of TRL's trainers among the bases."""
+    """The part of a trainer that knows the plan; a mixin before one of TRL's trainers."""
 
     loss_is_scaled_for_ga = True  # `weights` divides by the count of the whole update
     plan: Plan
@@ -85,13 +85,13 @@ class ObjectiveLoop(Trainer):
     num_sources: int = 0
     """rows of the source, of which some may have become several"""
     reference_dtype: str | None = None
-    """of the plan's reference, where that is the model that training starts from"""
+    """of the plan's reference, if that is the initial policy"""
     tell: Callable[[str], None] = staticmethod(warnings.warn)
-    """where notes for the user go"""
+    """receives notes for the user"""
 
     def __init__(self, *args: Any, train_dataset: Any = None, dropout: bool | None = None, **kwargs: Any):
         self._dropout = dropout  # None: it is off where the plan learns a ratio
-        self._first: int | None = None  # the update that this process begins with
+        self._first: int | None = None  # the first update of this process
         self._said: set[str] = set()  # of which sides of a ratio something was
         rows = train_dataset if isinstance(train_dataset, Rows) else None
         super().__init__(*args, train_dataset=rows.placeholder() if rows is not None else train_dataset, **kwargs)
@@ -167,7 +167,7 @@ class ObjectiveLoop(Trainer):
         self.totals.sums[name] = pair if before is None else before.to(pair.device) + pair
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
-        """The norm, after a look at it: this is the last place before the optimizer step."""
+        """Check the gradient norm: this is the last place before the optimizer step."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         losses = torch.stack([loss for loss, _ in self._update])
         bad = ~torch.isfinite(losses)
@@ -185,8 +185,8 @@ class ObjectiveLoop(Trainer):
         numbers = {row % self.num_sources + 1 if self.num_sources else row + 1 for row in rows}
         named = ", ".join(map(str, sorted(numbers)[:16])) + (", ..." if len(rows) > 16 else "")
         return (
-            f"step {step}: the {what} is {value}, in a batch of training rows {named}; the weights were not changed "
-            "by it. Lower training.learning_rate or look at these rows"
+            f"step {step}: the {what} is {value}, in a batch with training rows {named}; the weights were not updated. "
+            "Lower training.learning_rate or inspect these rows"
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -201,7 +201,7 @@ class ObjectiveLoop(Trainer):
         super().log(logs, start_time)
 
     def remarks(self) -> list[str]:
-        """What the user should know at the end of a run."""
+        """Notes for the user at the end of a run."""
         return []
 
     def _stateful(self) -> dict[str, Any]:
@@ -219,12 +219,12 @@ class ObjectiveLoop(Trainer):
             except (FileNotFoundError, KeyError) as error:
                 lacking = error if isinstance(error, KeyError) else name
                 raise CheckpointError(
-                    f"{resume_from_checkpoint} lacks {lacking}: another version of trimtab wrote it; go on with that "
-                    "one, or start anew with output=FOLDER"
+                    f"{resume_from_checkpoint} lacks {lacking}: another version of trimtab wrote it; resume with that "
+                    "version, or start over with output=FOLDER"
                 ) from error
 
     def finish_from(self, checkpoint: Path) -> None:
-        """Take weights and state of a checkpoint after which there is nothing left to train."""
+        """Load weights and state of a checkpoint after which nothing is left to train."""
         self._load_from_checkpoint(str(checkpoint))
         self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
 

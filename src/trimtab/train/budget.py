@@ -1,4 +1,4 @@
-"""A budget of minutes that is kept while training: the speed of a machine changes."""
+"""Enforce a training budget in minutes, because the speed of a machine changes."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ GRACE = 2.0
 
 
 class Budget(TrainerCallback):
-    """Ends training before the step that would go beyond the budget; at least one step is trained.
+    """Stop training before the step that would exceed the budget; at least one step is trained.
 
     Steps alone are counted, as when the speed was measured: evaluations and checkpoints are not.
 
@@ -26,7 +26,7 @@ class Budget(TrainerCallback):
         self.seconds, self.clock = seconds, clock
         self.used = 0.0
         self.over = False
-        """whether it has ended training"""
+        """whether it has stopped training"""
         self._since = 0.0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -43,7 +43,7 @@ class Budget(TrainerCallback):
         return {"used": torch.tensor(self.used, dtype=torch.float64)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """What `state_dict` gave."""
+        """Restore from `state_dict`."""
         self.used = float(state["used"])
 
 

@@ -1,4 +1,4 @@
-"""Which checkpoints are whole. A marker that lists the files is written last; a folder without it is ignored."""
+"""Which checkpoints are complete. A marker that lists the files is written last; folders without it are ignored."""
 
 import json
 import shutil
@@ -10,11 +10,11 @@ MARKER = "complete"
 
 
 class CheckpointError(UserError):
-    """A checkpoint that cannot be gone on from."""
+    """A checkpoint that cannot be resumed from."""
 
 
 def mark_complete(folder: Path) -> None:
-    """Say that everything in the checkpoint was written: these files, of so many bytes each."""
+    """Mark the checkpoint as complete: these files, with their sizes in bytes."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MARKER]
     part = folder / f"{MARKER}.part"
     part.write_text(json.dumps({path.relative_to(folder).as_posix(): path.stat().st_size for path in files}, indent=0))
@@ -53,12 +53,12 @@ def faults(folder: Path) -> dict[Path, str]:
 
 
 def last_complete(folder: Path) -> Path | None:
-    """The newest whole checkpoint under `folder`, or None."""
+    """The newest complete checkpoint under `folder`, or None."""
     return max(_marked(folder) - faults(folder).keys(), key=step_of, default=None)
 
 
 def check(folder: Path) -> None:
-    """Where checkpoints were written, one must be whole.
+    """Check that one of the checkpoints, if any, is complete.
 
     Raises:
         CheckpointError: naming the file of the newest one.
@@ -67,20 +67,20 @@ def check(folder: Path) -> None:
     if wrong and last_complete(folder) is None:
         path, said = next(iter(wrong.items()))
         raise CheckpointError(
-            f"{path} cannot be gone on from: {said}, and no other checkpoint is whole; put the file back, or delete "
-            f"{folder} to begin again at step 0 with --resume"
+            f"{path} cannot be resumed from: {said}, and no other checkpoint is complete; restore the file, or delete "
+            f"{folder} to start again at step 0 with --resume"
         )
 
 
 def passed_over(folder: Path, chosen: Path) -> str | None:
-    """Why a run goes on from `chosen` and from no newer checkpoint, in words; None where there is no newer one."""
+    """Why a run resumes from `chosen` and not from a newer checkpoint; None if there is no newer one."""
     wrong = {path: said for path, said in faults(folder).items() if step_of(path) > step_of(chosen)}
-    newer = [f"{path.name} is not whole ({said})" for path, said in wrong.items()]
-    return f"{', '.join(newer)}, so the run goes on from {chosen.name}" if newer else None
+    newer = [f"{path.name} is not complete ({said})" for path, said in wrong.items()]
+    return f"{', '.join(newer)}, so the run resumes from {chosen.name}" if newer else None
 
 
 def remove_incomplete(folder: Path) -> list[Path]:
-    """Delete what a killed save left behind, and what is not whole any more; returns what was deleted."""
+    """Delete leftovers of killed saves and incomplete checkpoints; returns what was deleted."""
     torn = [path for path in folder.glob("checkpoint-*") if not (path / MARKER).exists()]
     torn += faults(folder)
     for path in torn:

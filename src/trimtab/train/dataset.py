@@ -1,4 +1,4 @@
-"""Rows for TRL's trainers as they are, without Arrow: it gives objects each other's keys and refuses mixed types."""
+"""Rows for TRL's trainers without Arrow, which merges the keys of objects and refuses mixed types."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy

@@ -1,4 +1,4 @@
-"""What TRL, transformers and PEFT say of their arguments, read from their files without importing them."""
+"""The documentation of TRL's, transformers' and PEFT's arguments, read from their source without importing them."""
 
 import ast
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How many updates an epoch has, and which rows it leaves out; known before a model is loaded."""
+"""The number of updates in an epoch, and the rows that it drops; known before a model is loaded."""
 
 import math
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from trimtab.train.settings import Loop, TrainingError
 
 @dataclass(frozen=True)
 class Epoch:
-    """What becomes of the rows each time that they are gone through."""
+    """How an epoch uses the rows."""
 
     updates: int
     left_out: int = 0
     """rows that fill no batch, window or batch of rollouts"""
     note: str = ""
-    """words for rows that are left out or given twice"""
+    """a note about dropped or repeated rows"""
 
 
 def epoch_of(args: Any, loop: Loop, rows: int, window: tuple[int, int] | None = None) -> Epoch:
-    """An epoch over so many rows.
+    """An epoch over a number of rows.
 
     Args:
         args: of `settings.build`.
@@ -27,7 +27,7 @@ def epoch_of(args: Any, loop: Loop, rows: int, window: tuple[int, int] | None = 
         window: (updates, times), see `Requirements.window`.
 
     Raises:
-        TrainingError: where the rows are too few for one update.
+        TrainingError: if there are too few rows for one update.
     """
     if loop == "rollouts":
         return _of_rollouts(args, rows)
@@ -38,7 +38,7 @@ def epoch_of(args: Any, loop: Loop, rows: int, window: tuple[int, int] | None = 
     if not args.dataloader_drop_last:
         batches = math.ceil(rows / size)
         twice = batches * size - rows if args.world_size > 1 else 0
-        said = f"{twice} of {rows} rows are given twice in each epoch, so that all processes have full batches"
+        said = f"{twice} of {rows} rows are repeated in each epoch, so that all processes have full batches"
         return Epoch(math.ceil(batches / args.gradient_accumulation_steps), note=said if twice else "")
     strategy = getattr(args.train_sampling_strategy, "value", args.train_sampling_strategy)
     unit = whole if strategy == "batch_rebalance" else size
@@ -46,8 +46,8 @@ def epoch_of(args: Any, loop: Loop, rows: int, window: tuple[int, int] | None = 
     how = f"a batch takes {unit} and training.dataloader_drop_last drops the rest"
     if taken == 0:
         raise TrainingError(
-            f"{rows} training rows make no update: {how}; lower training.per_device_train_batch_size or leave out "
-            "dataloader_drop_last"
+            f"{rows} training rows are too few for an update: {how}; lower training.per_device_train_batch_size or "
+            "leave out dataloader_drop_last"
         )
     return Epoch(math.ceil(taken / whole), rows - taken, _left(rows, taken, how, strategy == "sequential"))
 
@@ -58,7 +58,7 @@ def _of_windows(args: Any, rows: int, window: tuple[int, int], whole: int) -> Ep
     windows = rows // size
     how = f"a window takes {size} (options.refresh {updates} x {whole} rows of an update)"
     if windows == 0:
-        raise TrainingError(f"{rows} training rows fill no window: {how}; lower options.refresh or the batch size")
+        raise TrainingError(f"{rows} training rows do not fill a window: {how}; lower options.refresh or batch size")
     return Epoch(windows * updates * times, rows - windows * size, _left(rows, windows * size, how, False))
 
 
@@ -71,7 +71,7 @@ def _of_rollouts(args: Any, rows: int) -> Epoch:
     )
     if batches == 0:
         raise TrainingError(
-            f"{rows} training tasks make no update: {how}; give more tasks, or lower training."
+            f"{rows} training tasks are too few for an update: {how}; add tasks, or lower training."
             "per_device_train_batch_size or steps_per_generation"
         )
     updates = batches * args.num_iterations * args.steps_per_generation // args.gradient_accumulation_steps
@@ -81,8 +81,8 @@ def _of_rollouts(args: Any, rows: int) -> Epoch:
 def _left(rows: int, taken: int, how: str, fixed: bool) -> str:
     if rows == taken:
         return ""
-    which = "the last ones, the order being fixed" if fixed else "others each time"
-    return f"{rows - taken} of {rows} rows are left out of each epoch, {which}: {how}"
+    which = "the last ones, as the order is fixed" if fixed else "different ones each time"
+    return f"{rows - taken} of {rows} rows are dropped from each epoch, {which}: {how}"
 
 
 def updates_asked(args: Any, epoch: Epoch) -> int:

@@ -30,11 +30,11 @@ class EventLog:
         _append(self.samples, {"kind": kind, "step": step, **fields})
 
     def events(self) -> list[dict[str, Any]]:
-        """All whole lines that were written so far."""
+        """All complete lines written so far."""
         return _read(self.metrics)
 
     def resume(self, step: int) -> None:
-        """Say that what was written for later steps is superseded; a torn last line is closed first."""
+        """Record that entries of later steps are superseded; a torn last line is closed first."""
         self.event("resume", step)
         self.sample("resume", step)
 
@@ -65,7 +65,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 class WriteEvents(TrainerCallback):
-    """What the trainer logs, with rates, goes to the event log; calls `evaluate(model, step, whole)` when it is due."""
+    """Write the trainer's logs, with rates, to the event log; call `evaluate(model, step, whole)` when it is due."""
 
     def __init__(self, log: EventLog, evaluate: Callable[[Any, int, bool], None] | None, every: int | None):
         self.log, self.evaluate, self.every = log, evaluate, every
@@ -119,10 +119,10 @@ class WriteEvents(TrainerCallback):
 
 
 class StopOnInterrupt(TrainerCallback):
-    """The first Ctrl-C ends training after the running step, with a checkpoint; the second ends it at once.
+    """The first Ctrl-C stops training after the current step, with a checkpoint; the second stops it at once.
 
     Args:
-        every: updates between two places where a run can be resumed.
+        every: updates between two steps at which a run can be resumed.
     """
 
     def __init__(self, every: int = 1) -> None:
@@ -144,7 +144,7 @@ class StopOnInterrupt(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
     def restore(self) -> None:
-        """Give Ctrl-C its old meaning back."""
+        """Restore the handler of Ctrl-C."""
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
             self._before = None

@@ -1,5 +1,5 @@
-"""At the first update the two sides of a learnt ratio are the same weights, so it has to be 1: if it is not, every
-later ratio is off by as much."""
+"""At the first update both sides of a policy ratio have the same weights, so it must be 1; if not, every later ratio is
+off by as much."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,14 +20,14 @@ LIMIT = 1e-3
 ROUNDED = 0.05
 """of its mean over tokens, from which on it is said where they are rounded more coarsely"""
 SIDES = {
-    "itself": "the same policy as signals read it",
-    "old": "the policy that wrote the answers",
-    "reference": "the reference that it starts from",
+    "itself": "the same policy as computed by signals",
+    "old": "the policy that generated the completions",
+    "reference": "the reference (the initial policy)",
 }
 
 
 class RatioError(UserError):
-    """A ratio of equal weights that is not 1; nothing was trained by it."""
+    """A ratio of equal weights that is not 1; nothing was trained."""
 
 
 class Apart(NamedTuple):
@@ -88,20 +88,18 @@ def verdict(apart: Apart, exact: bool, dropout_kept: bool) -> str | None:
         RatioError: if it should be 1 and is not.
     """
     said = (
-        f"the ratio of the policy in training to {SIDES[apart.side]} is off 1 by up to {apart.largest:.2g} "
-        f"({apart.mean:.2g} in the mean of tokens) before the first update, where both have the same weights"
+        f"the ratio of the policy in training to {SIDES[apart.side]} differs from 1 by up to {apart.largest:.2g} "
+        f"({apart.mean:.2g} on average over tokens) before the first update, where both have the same weights"
     )
     if dropout_kept:
         return f"{said}: dropout is kept (training.disable_dropout: false)" if apart.mean > LIMIT else None
     if exact and apart.largest >= LIMIT:
         raise RatioError(
-            f"{said}: their forwards differ by dropout or other noise of training, dtype, attention kernel, a stale "
+            f"{said}: their forward passes differ in dropout or other training noise, dtype, attention kernel, a stale "
             "engine, or chat template; nothing was trained. training.disable_dropout: false trains regardless"
         )
     if not exact and apart.mean >= ROUNDED:
-        return (
-            f"{said}: more than rounding does; dropout, another dtype or kernel, a stale engine or template may do it"
-        )
+        return f"{said}: more than by rounding; possible causes are dropout, dtype, kernel, a stale engine or template"
     return None
 
 

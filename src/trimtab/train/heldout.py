@@ -1,4 +1,4 @@
-"""Held-out rows: what the policy makes of them, summed over tokens and kept for each row."""
+"""Metrics on held-out rows, summed over tokens and kept per row."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from trimtab.signals.base import common_vocab, models_of, read_signals, without_
 
 
 class TokenMeasures(Objective):
-    """An "objective" that is only read: it keeps a column for each measure."""
+    """An "objective" for evaluation only: it keeps a column per metric."""
 
     def __init__(self) -> None:
         self.columns: list[dict[str, Tensor]] = []
@@ -26,7 +26,7 @@ class TokenMeasures(Objective):
 
 def token_measures(batch: TokenBatch) -> dict[str, Tensor]:
     """[N] each: nll, entropy (nats), top1 (0 or 1); with a teacher forward_kl, reverse_kl, agreement, teacher_nll; with
-    the model that training started from drift, KL(policy || start)."""
+    the initial policy kl_to_initial, KL(policy || initial policy)."""
     log_q = batch.log_softmax("policy")
     best = log_q.argmax(dim=-1)
     measures = {
@@ -56,7 +56,7 @@ def measure(
     Args:
         policy: with `add_objective_forward`; called as in training, so wrapped and sharded models work.
         batches: of prepared rows, on the policy's device.
-        signals: of a frozen teacher and of the model that training started from, where there are any.
+        signals: of a frozen teacher and of the initial policy, if any.
 
     Returns:
         row_id -> {"tokens": count, measure: sum over the row's answer tokens}.
@@ -116,7 +116,7 @@ class HeldoutRewards(Objective):
 
 @torch.no_grad()
 def evaluate(policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], plan: Plan) -> dict[int, dict[str, float]]:
-    """What a reward model makes of each held-out row.
+    """Metrics of a reward model on each held-out row.
 
     Args:
         policy: as of `measure`.
@@ -150,7 +150,7 @@ class HeldoutPreferences(Objective):
 
 @torch.no_grad()
 def preferences(policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], plan: Plan) -> dict[int, dict[str, float]]:
-    """How held-out pairs are preferred, against the reference that training reads.
+    """Preference metrics on held-out pairs, relative to the reference of training.
 
     Args:
         policy: as of `measure`.
@@ -169,7 +169,7 @@ def preferences(policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], plan
 
 
 PER_ROW = ("preference_accuracy", "preference_margin")
-"""Measures of rows that are no sums over tokens; a row may lack them."""
+"""Metrics of rows that are not sums over tokens; a row may lack them."""
 REWARDS = {"objective": "reward_loss", "accuracy": "reward_accuracy", "brier": "brier"}
 """Metric of a reward objective -> its name in run folders."""
 

@@ -79,7 +79,7 @@ NOT_BUILT = {
 }
 NOT_BUILT_OF_ROLLOUTS = {
     "router_aux_loss_coef": "the router loss is added to training on rows alone, not to rollouts; leave it out",
-    "use_vllm": "generation by vLLM was not tried with trimtab's advantages yet; leave it out",
+    "use_vllm": "generation with vLLM is not supported yet; leave it out",
 }
 USED_BY_ROLLOUTS = {
     "num_generations", "max_completion_length", "shuffle_dataset", "generation_batch_size", "steps_per_generation",
@@ -244,7 +244,7 @@ def whose(loop: Loop, of_rollouts: Collection[str], of_both: Collection[str]) ->
 def check_order(training: Mapping[str, Any]) -> None:
     if training.get("dataloader_in_order") is False:
         raise TrainingError(
-            "training.dataloader_in_order=False: rows would come in another order each time; leave it out"
+            "training.dataloader_in_order=False: rows would come in a different order each time; leave it out"
         )
 
 

@@ -1,4 +1,4 @@
-"""In which order the rows come."""
+"""The order of the rows."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Progress of a training run: a bar on a terminal, a line for each log elsewhere."""
+"""Progress of a training run: a bar on a terminal, one line per log elsewhere."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ _SHOWN = ("loss", "reward", "pass_at_1", "nll", "divergence", "grad_norm", "grou
 _SAID = {
     "pass_at_1": "pass@1",
     "grad_norm": "gradient norm",
-    "groups_without_signal": "groups alike",
+    "groups_without_signal": "groups without signal",
     "one_outcome": "batches of one outcome",
 }
 
 
 class ShowProgress(TrainerCallback):
-    """A bar on a terminal, a line for each log elsewhere."""
+    """A bar on a terminal, one line per log elsewhere."""
 
     def __init__(self, title: str, console: Console | None = None):
         self.title, self.console = title, console or Console()
@@ -56,7 +56,7 @@ class ShowProgress(TrainerCallback):
         self.close()
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
         if self.progress is not None:
             self.progress.stop()
             self.progress = None

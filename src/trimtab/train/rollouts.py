@@ -1,4 +1,4 @@
-"""TRL's GRPO trainer with what follows the rewards replaced by a plan: its advantages, its objective."""
+"""TRL's GRPO trainer with advantages and objective replaced by those of a plan."""
 
 import math
 import time
@@ -32,15 +32,15 @@ Watch = Callable[[int, list[dict[str, Any]]], None]
 
 
 class RolloutError(UserError):
-    """Settings under which rollouts cannot be learnt from as promised."""
+    """Settings under which training on rollouts would not be correct."""
 
 
 class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
     """Generation, rewards, shuffling and splitting are TRL's.
 
-    Between them the completions are laid out anew, padded on the right alone; the policy that wrote them and the plan's
-    rollout signals are read once; and the plan's advantage estimator says what each token is to learn. The objective
-    reads that in every update on these completions.
+    In between, completions are laid out again, padded on the right only; log-probabilities of the generating policy and
+    the plan's rollout signals are computed once; and the plan's advantage estimator assigns an advantage to each token,
+    which the objective uses in every update on these completions.
 
     Args:
         plan: with an advantage estimator.
@@ -81,7 +81,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
     # ------------------------------------------------------------ rollouts
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        """Nothing: the policy that wrote the completions is read after they are laid out, see `_policy_signals`."""
+        """Nothing: log-probabilities of the generating policy are computed after layout, see `_policy_signals`."""
         return None, None, None
 
     def _generate(self, prompts: list) -> Any:
@@ -91,7 +91,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         return found
 
     def _tokenize_prompts(self, prompts: list) -> Any:
-        """As everything else is asked; TRL would tokenise chats and texts each in its own way."""
+        """Tokenize prompts as everywhere else; TRL would tokenize chats and texts differently."""
         kwargs = self._settings.chat_template_kwargs
         rows = self._asked if len(self._asked) == len(prompts) else [{}] * len(prompts)
         tasks = [{**row, "prompt": prompt} for row, prompt in zip(rows, prompts)]
@@ -126,7 +126,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         return found
 
     def _learnable(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Without labels that another model of the run does not know: padding of the policy's head that was drawn."""
+        """Mask sampled tokens that another model of the run does not have (padding of the policy's head)."""
         unknown = rows["labels"] >= self.vocab
         if unknown.any():
             self._count("unknown_tokens", torch.stack([unknown.sum(), (rows["labels"] != IGNORE).sum()]).float())
@@ -186,9 +186,9 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         if not self.totals.idle:
             return []
         return [
-            f"in {self.totals.idle} of {self.totals.batches} batches of answers all answers to a prompt earned the "
-            "same, and nothing was learnt from what they earned: the tasks are too hard or too easy, or the reward "
-            "does not tell answers apart"
+            f"in {self.totals.idle} of {self.totals.batches} batches all completions of a prompt got the same "
+            "reward, so there was no training signal: the tasks are too hard or too easy, or the reward "
+            "does not distinguish completions"
         ]
 
     def _describe(self, signals: Mapping[str, Tensor], batch: TokenBatch, found: Mapping[str, Any]) -> None:
@@ -205,7 +205,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
 
     @property
     def _old_differs(self) -> bool:
-        """Whether the policy moves between the first and the last update on the same answers."""
+        """Whether the policy changes between the first and the last update on the same rollouts."""
         return self.updates_per_rollout > 1
 
     def _over(
@@ -234,7 +234,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         return {name: torch.cat([one[name].to(device) for one in found])[back] for name in found[0]}
 
     def _policy_signals(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What the policy thought while it wrote."""
+        """Signals of the policy that generated the rollouts."""
         assert self.plan.advantages is not None
         number = self.plan.advantages.candidates
         chooser = next((signal for signal in self.plan.rollout_signals if signal.chooses), None)
@@ -304,18 +304,18 @@ class _Logged:
 
 
 def rollout_config(args: Any, ends: Sequence[int], pad: int | None) -> GenerationConfig:
-    """The complete config by which rollouts are generated under these settings (a GRPOConfig)."""
+    """The complete generation config of rollouts under these settings (a GRPOConfig)."""
     names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "cache_implementation")
     given = {"do_sample": True, "disable_compile": True, **{name: getattr(args, name) for name in names}}
     return complete({**given, **(args.generation_kwargs or {})}, ends, pad, args.max_completion_length)
 
 
 def way_of_writing(args: Any, config: GenerationConfig) -> str:
-    """Words for how the answers are generated under these settings (a GRPOConfig), by the config made of them."""
+    """How completions are generated under these settings (a GRPOConfig), in words."""
     if args.use_transformers_continuous_batching:
         return "by transformers' continuous batching"
     if early_exit_arguments(args.device) and not args.cache_implementation and may_leave(config, {}):
-        return "with early-exit batching: rows that have ended leave the batch, a shared prompt is read once"
+        return "with early-exit batching: finished rows leave the batch, a shared prompt is prefilled once"
     return f"by transformers' generate, cache: {args.cache_implementation or 'dynamic'}"
 
 
@@ -371,7 +371,7 @@ def check_buffer(args: Any) -> int:
     if spg % ga:
         raise RolloutError(
             f"training.steps_per_generation is {spg} and training.gradient_accumulation_steps {ga}: an update would "
-            "take answers of several generations; make the first a multiple of the second"
+            "mix rollouts of several generations; make the first a multiple of the second"
         )
     updates = spg // ga * args.num_iterations
     strategy = getattr(args.save_strategy, "value", args.save_strategy)
@@ -385,5 +385,5 @@ def check_buffer(args: Any) -> int:
             "training.save_strategy: epoch may fall between updates on the same rollouts; use save_steps"
         )
     if args.world_size > 1:
-        raise RolloutError("learning from rollouts was tested in one process alone; start it without accelerate launch")
+        raise RolloutError("training on rollouts supports only one process so far; start it without accelerate launch")
     return updates

@@ -51,13 +51,13 @@ def check(training: dict[str, Any], loop: Loop = "supervised") -> dict[str, Any]
     for field in dataclasses.fields(kind):
         allowed = [str(choice) for choice in field.metadata.get("choices") or ()]
         if allowed and field.name in typed and str(typed[field.name]) not in allowed:
-            said = nearest(str(typed[field.name]), allowed, f"there are {', '.join(allowed)}")
+            said = nearest(str(typed[field.name]), allowed, f"choose one of {', '.join(allowed)}")
             raise TrainingError(f"training.{field.name} is {typed[field.name]!r}; {said}")
     return typed
 
 
 def _typed(key: str, value: Any, kind: type) -> Any:
-    """The value in the type that TRL declares: TRL itself does not look, and fails much later."""
+    """Convert the value to the type that TRL declares; TRL itself does not check, and fails much later."""
     hint = ADDED.get(key) or _hints(kind)[key]
     try:
         adapter = TypeAdapter(hint)
@@ -100,7 +100,7 @@ def build(training: dict[str, Any], folder: Path, seed: int, loop: Loop = "super
         raise TrainingError(f"training: {_one_line(error)}") from error
     if args.fp16 and args.device.type == "cpu":  # accelerate would train in float32 without a word
         raise TrainingError(
-            "training.fp16=True needs a GPU, and this run is on a CPU; leave it out, or give bf16 and use_cpu"
+            "training.fp16=True needs a GPU, but this run is on a CPU; leave it out, or give bf16 and use_cpu"
         )
     _check_trackers(args)
     _check_optimizer(args)
@@ -113,7 +113,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _check_trackers(args: Any) -> None:
-    """Each tracker can be made: transformers looks for its package when the models are loaded already."""
+    """Check that each tracker can be created; transformers would do so only after the models are loaded."""
     named = args.report_to if isinstance(args.report_to, list) else [args.report_to]
     for name in named:
         try:
@@ -127,7 +127,7 @@ def _check_trackers(args: Any) -> None:
 
 
 def _check_optimizer(args: Any) -> None:
-    """The optimizer's package is there, and takes its arguments, as far as that shows without a model."""
+    """Check the optimizer's package and arguments, as far as possible without a model."""
     name = getattr(args.optim, "value", args.optim)
     try:
         Trainer.get_optimizer_cls_and_kwargs(args)
@@ -140,7 +140,7 @@ def _check_optimizer(args: Any) -> None:
 
 
 def _check_schedule(args: Any) -> None:
-    """The schedule takes its arguments: transformers makes it when the models are loaded already."""
+    """Check the schedule's arguments; transformers would do so only after the models are loaded."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=args.learning_rate)
     try:
         get_scheduler(args.lr_scheduler_type, optimizer, 1, 2, args.lr_scheduler_kwargs)

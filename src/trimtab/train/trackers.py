@@ -1,5 +1,5 @@
-"""TensorBoard, W&B, trackio and the like: also told what is measured on held-out rows, under TRL's names where it has
-some, and closed after the last of it."""
+"""TensorBoard, W&B, trackio and the like: they also get held-out metrics, under TRL's names where it has some, and are
+closed after the last one."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ NAMES = {
 
 
 class Trackers(TrainerCallback):
-    """Passes every event on to the trackers of a run but its end, after which more is to be logged.
+    """Forward every event to the trackers of a run except its end, after which more is logged.
 
     Args:
         trackers: callbacks of transformers.
@@ -44,7 +44,7 @@ class Trackers(TrainerCallback):
             one.on_log(trainer.args, trainer.state, trainer.control, logs=logs, model=trainer.model)
 
     def close(self, trainer: Trainer) -> None:
-        """The end of training, as transformers says it to them."""
+        """Signal the end of training to the trackers."""
         for one in self.trackers:
             one.on_train_end(
                 trainer.args, trainer.state, trainer.control, model=trainer.model,

@@ -16,7 +16,7 @@ ROUTER = ("output_router_logits", "router_aux_loss_coef")
 
 
 class ObjectiveTrainer(ObjectiveLoop, SFTTrainer):
-    """Feeds a plan's objective with the answer tokens of each batch and logs what it measured.
+    """Runs a plan's objective on the answer tokens of each batch and logs its metrics.
 
     The policy must have been given `add_objective_forward`; datasets hold prepared rows (`input_ids`,
     `labels`, `row_id`).

@@ -1,4 +1,4 @@
-"""Rows in windows that are gone through several times."""
+"""Windows of rows that are repeated several times."""
 
 from collections.abc import Iterator
 
@@ -9,9 +9,9 @@ from trimtab.common.errors import UserError
 
 
 class WindowSampler(Sampler[int]):
-    """Shuffles the rows anew each epoch, cuts them into windows, and gives each window `times` times in a row.
+    """Shuffle the rows each epoch, split them into windows, and repeat each window `times` times in a row.
 
-    What does not fill a window at the end of an epoch is left out of it; the next epoch draws another order.
+    Rows that do not fill the last window of an epoch are dropped from it; the next epoch has another order.
 
     Args:
         rows: in the dataset.
