@@ -403,7 +403,7 @@ def test_a_folder_that_is_neither_is_named(trained, pair, trimtab, tmp_path):
     (tmp_path / "empty").mkdir()
     code, _, err = trimtab("report", pair[0], tmp_path / "empty")
     assert code == 2
-    assert "empty: no run folder" in err
+    assert "empty: not a run folder" in err
 
 
 # ---------------------------------------------------------------- probabilities where they are known

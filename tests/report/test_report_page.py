@@ -318,7 +318,7 @@ def test_every_logged_number_is_drawn_once(tmp_path):
 def test_values_that_are_not_finite_are_left_out_and_counted(tmp_path):
     metrics = [event("train", step, loss=loss) for step, loss in enumerate([1.0, None, float("nan"), 2.0])]
     [curve] = curves([load(write_run(tmp_path / "a", metrics, []))])
-    assert "2 values that are not finite are left out" in curve.remarks
+    assert "2 non-finite values are omitted" in curve.remarks
 
 
 def test_words_and_truths_among_the_metrics_are_not_drawn(tmp_path):

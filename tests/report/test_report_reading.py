@@ -123,7 +123,7 @@ def test_a_malformed_line_in_the_middle_is_named(tmp_path, name):
     lines = (folder / name).read_text().splitlines()
     lines[2] = lines[2][:15]
     (folder / name).write_text("\n".join(lines) + "\n")
-    with pytest.raises(ReportError, match=rf"{name}, line 3: no JSON"):
+    with pytest.raises(ReportError, match=rf"{name}, line 3: not valid JSON"):
         load(folder)
 
 
@@ -132,13 +132,13 @@ def test_a_malformed_line_in_the_middle_is_named(tmp_path, name):
     [
         ("metrics.jsonl", {"step": 1}, "no entry with a 'event'"),
         ("metrics.jsonl", ["train"], "no entry with a 'event'"),
-        ("metrics.jsonl", {"event": "train", "loss": 1.0}, "'step' is nothing, which is no whole number"),
-        ("metrics.jsonl", {"event": "resume", "step": "2"}, "'step' is '2', which is no whole number"),
+        ("metrics.jsonl", {"event": "train", "loss": 1.0}, "'step' is nothing, not a whole number"),
+        ("metrics.jsonl", {"event": "resume", "step": "2"}, "'step' is '2', not a whole number"),
         ("samples.jsonl", {"kind": "heldout", "step": 0, "tokens": 3}, "'row_id' is nothing"),
         (
             "samples.jsonl",
             {"kind": "generation", "step": 0, "prompt": 1, "text": ""},
-            "'prompt' is 1, which is no text",
+            "'prompt' is 1, not a text",
         ),
     ],
 )
@@ -171,7 +171,7 @@ def test_a_file_is_no_run_folder(tmp_path):
 def test_a_folder_without_a_file_of_the_contract_is_no_run_folder(tmp_path, name):
     folder = write_run(tmp_path / "a")
     (folder / name).unlink()
-    with pytest.raises(ReportError, match=f"no run folder, it has no {name}"):
+    with pytest.raises(ReportError, match=f"not a run folder, it has no {name}"):
         load(folder)
 
 
@@ -179,7 +179,7 @@ def test_a_folder_without_a_file_of_the_contract_is_no_run_folder(tmp_path, name
 def test_a_broken_recipe_is_named_in_one_line(tmp_path, text):
     folder = write_run(tmp_path / "a")
     (folder / "recipe.yaml").write_text(text)
-    with pytest.raises(ReportError, match=r"recipe\.yaml: no ") as error:
+    with pytest.raises(ReportError, match=r"recipe\.yaml: not ") as error:
         load(folder)
     assert "\n" not in str(error.value)
 

@@ -104,7 +104,7 @@ def test_the_terminal_shows_the_same(runs):
     text = out.getvalue()
     assert "2.20" in text
     assert "[1.70, 2.70]" in text
-    assert "sft less kd, paired" in text
+    assert "sft minus kd, paired" in text
     assert "+0.600" in text
 
 

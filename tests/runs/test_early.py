@@ -60,7 +60,7 @@ def imported(path: Path, *words: str, command: str = "train") -> tuple[str, set[
         ("training.lr_scheduler_type=cosin", "training.lr_scheduler_type is 'cosin'; did you mean 'cosine'?"),
         ("training.fsdp=full_shard", "training.fsdp=full_shard: FSDP is not tested yet"),
         ("training.seed=3", "training.seed is set by the recipe's `seed`; leave it out"),
-        ("output=/dev/null", "/dev/null exists and is no run folder; choose another output=FOLDER"),
+        ("output=/dev/null", "/dev/null exists and is not a run folder; choose another output=FOLDER"),
         ("output=/proc/x", "/proc/x cannot be written"),
         ("--resume", "to resume; leave out --resume"),
         ("training.optim=adamw", "training.optim is 'adamw'"),

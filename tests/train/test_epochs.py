@@ -77,7 +77,8 @@ def test_rows_that_make_no_update_are_refused_with_the_numbers():
 def test_what_is_left_out_is_said_with_the_reason():
     some = args(per_device_train_batch_size=4, dataloader_drop_last=True)
     assert epoch_of(some, "supervised", 11).note == (
-        "3 of 11 rows are dropped from each epoch, different ones each time: a batch takes 4 and training.dataloader_drop_last "
+        "3 of 11 rows are dropped from each epoch, different ones each time: "
+        "a batch takes 4 and training.dataloader_drop_last "
         "drops the rest"
     )
     some = args("rollouts", per_device_train_batch_size=8, num_generations=4, shuffle_dataset=False)

@@ -119,7 +119,7 @@ def test_the_rows_of_a_loss_that_is_not_finite_are_those_of_its_micro_batch_coun
     made = trainer(
         tmp_path, Plan(_Poisoned()), per_device_train_batch_size=1, gradient_accumulation_steps=8, max_grad_norm=1.0
     )
-    with pytest.raises(NotFinite, match=r"in a batch of training rows 6; the weights"):
+    with pytest.raises(NotFinite, match=r"in a batch with training rows 6; the weights"):
         made.train()
 
 
