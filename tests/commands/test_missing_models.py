@@ -9,7 +9,7 @@ import pytest
 COMMANDS = {
     "--model": ["generate --prompt x", "eval personality", "compare-decoding --out o", "collect s.jsonl --out o",
                 "score s.jsonl --out o", "contamination c.jsonl --control f.jsonl --out o"],
-    "--aligned": ["generate --prompt x --model smollm2-135m"],
+    "--aligned": ["generate --prompt x --model smollm2-135m --strength 0.5"],
     "--judge": ["compare-decoding --out o --model smollm2-135m"],
     "--reference": ["score s.jsonl --out o --model smollm2-135m"],
     "--adapter": ["compare-decoding --out o --model smollm2-135m", "score s.jsonl --out o --model smollm2-135m"],

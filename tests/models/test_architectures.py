@@ -16,7 +16,7 @@ from trimtab.models.loading import load_model
 from trimtab.signals.base import call_plan
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "architectures.md"
+PAGE = ROOT / "docs" / "reference" / "architectures.md"
 
 
 def page_script():

@@ -370,7 +370,7 @@ MISTAKES = [
         "common.settings:_set",
         "len(meant) > 1",
         "len(meant) > 2",
-        ("common/test_settings.py::test_a_mistake_is_one_line",),
+        ("common/test_command_settings.py::test_a_mistake_is_one_line",),
     ),
     # --- decoding
     Mistake(
