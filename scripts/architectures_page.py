@@ -33,11 +33,11 @@ REASONS = {
 }
 _WORDS = {
     "no token classification model": "no-scores",
-    "does not give the model's own logits": "several-ahead",
+    "does not reproduce the model's own logits": "several-ahead",
     "cannot run with adapters": "lora-modules",
     "is not the identity": "no-identity",
     "looked for one list of": "by-place",
-    "cannot be built of its layers": "by-place",
+    "cannot be built from its layers": "by-place",
 }
 HEAD = """# Architectures
 

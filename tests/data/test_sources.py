@@ -54,7 +54,9 @@ def test_a_missing_file_is_named():
 
 
 def test_a_hub_id_without_network_is_refused_in_one_line():
-    with pytest.raises(DataError, match="someone/something: no local file .* and the hub did not give it") as raised:
+    with pytest.raises(
+        DataError, match="someone/something: no local file .* and it could not be fetched from the hub"
+    ) as raised:
         load_rows("someone/something")
     assert "\n" not in str(raised.value)
 

@@ -164,7 +164,7 @@ def test_a_base_may_lie_beside_its_adapter_and_be_one(tmp_path):
     with pytest.raises(ValueError, match="names itself"):
         load_model(str(tmp_path / "adapter"))
     settings(tmp_path / "adapter", base_model_name_or_path=None)
-    with pytest.raises(ValueError, match="does not name the model that it belongs on"):
+    with pytest.raises(ValueError, match="does not name its base model"):
         load_model(str(tmp_path / "adapter"))
 
 
@@ -207,7 +207,7 @@ def test_an_adapter_that_lost_what_it_took_out_of_its_base_is_refused(tmp_path):
 def test_a_whole_model_and_an_adapter_in_one_folder_are_refused(tmp_path):
     base, policy = trained(tmp_path, "llama", {})
     adapter_saving.save(policy, tmp_path / "base", base)
-    with pytest.raises(ValueError, match="holds a whole model and an adapter"):
+    with pytest.raises(ValueError, match="has both a whole model and an adapter"):
         load_model(base)
 
 
@@ -242,7 +242,7 @@ def test_rows_without_those_of_the_head_are_refused(tmp_path):
     model = load_model(base)
     model.resize_token_embeddings(tiny_folder.VOCAB + 2, mean_resizing=False)
     adapter_saving.save(add_lora(model, {"r": 2, "target_modules": ["embed_tokens"]}, 0), tmp_path / "adapter", base)
-    with pytest.raises(BrokenModel, match=r"adds 2 rows to the embedding and holds none of the head \(lm_head\)"):
+    with pytest.raises(BrokenModel, match=r"adds 2 rows to the embedding but none to the head \(lm_head\)"):
         load_model(str(tmp_path / "adapter"))
 
 

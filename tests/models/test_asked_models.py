@@ -160,7 +160,7 @@ def test_what_is_no_adapter_is_named(trimtab, model, tmp_path):
     (tmp_path / "empty").mkdir()
     for place, message in (
         (tmp_path / "empty", f"--adapter: the folder {tmp_path}/empty holds no adapter_config.json"),
-        (model, f"--adapter: {model} is no adapter of PEFT: it holds no adapter_config.json"),
+        (model, f"--adapter: {model} is not a PEFT adapter: it has no adapter_config.json"),
         (tmp_path / "nowhere", f"--adapter: there is no folder {tmp_path}/nowhere"),
     ):
         code, _, err = trimtab("generate", "--model", model, "--adapter", place, "--prompt", "hi")

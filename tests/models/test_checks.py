@@ -62,7 +62,7 @@ def test_a_tensor_that_is_missing_over_or_of_another_shape_is_named_in_every_fam
     assert f"{name} is 7 in the weights and 16 by the config" in message
     more = name.replace(".1.", ".2.")
     save_file({**whole, more: whole[name].clone()}, folder / "model.safetensors", {"format": "pt"})
-    assert f"holds 1 tensor that its config does not ask for: {more}" in refused(folder)
+    assert f"has 1 tensor that its config does not ask for: {more}" in refused(folder)
 
 
 def test_many_missing_tensors_are_counted_and_the_first_are_named(tmp_path):
@@ -120,9 +120,9 @@ def test_what_is_computed_may_be_stored(tmp_path):
     ("name", "kind"),
     [
         ("v_head.summary.weight", "a value head"),
-        ("score.weight", "a head that gives scores"),
-        ("model.vision_tower.blocks.0.weight", "parts that read images or sound"),
-        ("mtp.layers.0.weight", "layers that predict several tokens at once"),
+        ("score.weight", "a score head"),
+        ("model.vision_tower.blocks.0.weight", "vision or audio parts"),
+        ("mtp.layers.0.weight", "multi-token prediction layers"),
     ],
 )
 def test_parts_beside_the_language_model_are_left_out_and_said(tmp_path, name, kind, caplog):
@@ -163,14 +163,14 @@ def test_a_tokenizer_that_is_a_pointer_or_no_json_or_not_there_is_called_so(tmp_
     assert f"{name} is not valid JSON" in refused(folder, ModelNotFound, load_tokenizer)
     for path in folder.glob("*token*"):
         path.unlink()
-    assert "it holds no tokenizer" in refused(folder, ModelNotFound, load_tokenizer)
+    assert "it has no tokenizer" in refused(folder, ModelNotFound, load_tokenizer)
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "3"])
 def test_json_that_is_no_tokenizer_is_called_so(tmp_path, content):
     folder = saved(tmp_path / "model")
     (folder / "tokenizer.json").write_text(content)
-    assert "tokenizer.json holds no tokenizer" in refused(folder, ModelNotFound, load_tokenizer)
+    assert "tokenizer.json is not a tokenizer" in refused(folder, ModelNotFound, load_tokenizer)
 
 
 @pytest.mark.parametrize("kept", [0, 5, 50, -40])
@@ -217,7 +217,7 @@ def test_an_index_that_leaves_shards_out_costs_the_names_of_what_is_missing(tmp_
 def test_pickles_are_not_read_and_are_called_so(tmp_path):
     folder = saved(tmp_path / "model")
     (folder / "model.safetensors").unlink()
-    assert "it holds no weights" in refused(folder, ModelNotFound)
+    assert "it has no weights" in refused(folder, ModelNotFound)
     torch.save({}, folder / "pytorch_model.bin")
     assert "its weights are pickles (pytorch_model.bin)" in refused(folder, ModelNotFound)
 
@@ -243,7 +243,7 @@ def configured(folder, **changes):
 def test_a_quantised_checkpoint_says_what_to_install(tmp_path, quantised, package):
     folder = configured(saved(tmp_path / "model"), quantization_config=quantised)
     message = refused(folder, ModelNotFound)
-    assert "needs what is not installed" in message
+    assert "needs a package that is not installed" in message
     assert package in message
 
 
@@ -256,7 +256,7 @@ def test_settings_of_a_tokenizer_alone_are_no_tokenizer(tmp_path):
     folder = saved(tmp_path / "model")
     (folder / "tokenizer.json").unlink()
     said = refused(folder, ModelNotFound, load_tokenizer)
-    assert "it holds settings of a tokenizer (tokenizer_config.json) and not the tokenizer itself" in said
+    assert "it has settings of a tokenizer (tokenizer_config.json), but not the tokenizer itself" in said
 
 
 def test_a_message_that_announces_a_list_is_told_with_it():

@@ -410,7 +410,9 @@ class Masked(LlamaForCausalLM):
 )
 def test_a_model_whose_logits_cannot_be_rebuilt_is_refused(build):
     model = build()
-    with pytest.raises(UnsupportedModel, match=f"{type(model).__name__}.*changes them in a way trimtab does not know"):
+    with pytest.raises(
+        UnsupportedModel, match=f"{type(model).__name__}.*changes them in a way trimtab does not support"
+    ):
         add_objective_forward(model)
     assert "forward" not in vars(model)
     assert issubclass(UnsupportedModel, ValueError)
@@ -489,7 +491,7 @@ def test_a_model_whose_weights_are_nan_is_named():
     model = tiny.model()
     with torch.no_grad():
         model.model.norm.weight.fill_(float("nan"))
-    with pytest.raises(UnsupportedModel, match="gives NaN; its weights are broken"):
+    with pytest.raises(UnsupportedModel, match="outputs NaN; its weights are broken"):
         add_objective_forward(model)
 
 

@@ -101,7 +101,7 @@ def test_prompts_are_held_against_places_and_ids():
     assert check_prompts([[1] * 6, [2]], 4, known, tokenizer, "m") == []
     with pytest.raises(LimitError, match=r"prompt 2 and its answer need 6 \+ 5 = 11 tokens, and m reads at most 10"):
         check_prompts([[1], [1] * 6], 5, known, tokenizer, "m")
-    with pytest.raises(LimitError, match=r"prompt 2 holds the token .* \(id 50\), .* of m \(50 rows\)"):
+    with pytest.raises(LimitError, match=r"prompt 2 has the token .* \(id 50\), .* of m \(50 rows\)"):
         check_prompts([[49], [50]], 1, known, tokenizer, "m")
 
 
@@ -109,7 +109,7 @@ def test_places_that_were_not_trained_are_said_and_read():
     known = Limits(vocab=50, places=None, trained=10)
     assert beyond(10, known, "m") == []
     (note,) = check_prompts([[1] * 8], 3, known, tiny_folder.byte_tokenizer(), "m")
-    assert note.startswith("up to 11 tokens are read, and m was trained for 10")
+    assert note.startswith("up to 11 tokens are read, but m was trained for 10")
 
 
 def with_tokens(folder, pad=None, **changes):

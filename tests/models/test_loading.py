@@ -82,7 +82,9 @@ def test_a_hub_id_that_cannot_be_fetched_is_named_in_one_line_with_the_builtins(
     with pytest.raises(ModelNotFound) as caught:
         load(name)
     message = one_line(caught)
-    assert message.startswith(f"could not load the model {name!r}: it is not a builtin (smollm2-135m, characters-1m)")
+    assert message.startswith(
+        f"could not load the model {name!r}: it is not a builtin model (smollm2-135m, characters-1m)"
+    )
     assert isinstance(caught.value, ValueError)
 
 
@@ -239,5 +241,5 @@ def test_a_link_that_leads_nowhere_is_named(folder, tmp_path, name, load):
     shutil.copytree(folder, tmp_path / "linked")
     (tmp_path / "linked" / name).unlink()
     (tmp_path / "linked" / name).symlink_to("../../blobs/0123")
-    with pytest.raises(ModelNotFound, match=f"{name} is a link that leads nowhere .../../blobs/0123 is gone.; downlo"):
+    with pytest.raises(ModelNotFound, match=f"{name} is a broken link .../../blobs/0123 does not exist.; downlo"):
         load(str(tmp_path / "linked"))

@@ -301,7 +301,7 @@ def test_tables_with_a_part_for_each_layer_and_settings_of_single_layers_follow(
 )
 def test_layers_that_cannot_stand_elsewhere_are_refused_in_one_line(kind, kept):
     model = architectures.build(kind)
-    with pytest.raises(ValueError, match=rf"^{type(model).__name__} \(.*\) cannot be built of its layers") as raised:
+    with pytest.raises(ValueError, match=rf"^{type(model).__name__} \(.*\) cannot be built from its layers") as raised:
         keep_layers(model, kept)
     assert "\n" not in str(raised.value)
 

@@ -61,7 +61,7 @@ def test_more_words_that_a_padded_head_has_room_for_are_refused():
 
 
 def test_the_same_words_with_another_way_to_cut_a_text_are_refused():
-    with pytest.raises(TokenizerMismatch, match="know the same tokens but cut text differently"):
+    with pytest.raises(TokenizerMismatch, match="have the same tokens but split text differently"):
         check(tiny.tokenizer(WORDS), tiny.tokenizer(WORDS, split="characters"))
 
 

@@ -137,7 +137,7 @@ def test_an_adapter_on_a_model_that_its_run_made_is_no_adapter_of_the_model_it_w
         made.models.resize = True
     run(made, console=QUIET)
     assert json.loads((tmp_path / "run/adapter/adapter_config.json").read_text())["base_model_name_or_path"] is None
-    with pytest.raises(ValueError, match="keeping layers or adding rows.*take the merged model .*run/model") as caught:
+    with pytest.raises(ValueError, match="kept layers, added rows.*use the merged model .*run/model") as caught:
         load_model(str(tmp_path / "run/adapter"))
     assert "\n" not in str(caught.value)
     load_model(str(tmp_path / "run/model"))
@@ -167,22 +167,25 @@ def test_adapters_of_an_identity_layer_train_that_layer_alone(tmp_path, method, 
     assert (model(input_ids=IDS).logits - wanted).abs().max() > 1e-4
     with bypass(model):
         torch.testing.assert_close(model(input_ids=IDS).logits, wanted, rtol=1e-5, atol=1e-5)
-    with pytest.raises(ValueError, match="take the merged model .*run/model"):
+    with pytest.raises(ValueError, match="use the merged model .*run/model"):
         load_model(str(tmp_path / "run/adapter"))
 
 
 @pytest.mark.parametrize(
     ("lora", "message"),
     [
-        ({"target_modules": ["q_proj"]}, "nothing is learnt: self_attn.o_proj, mlp.down_proj of the identity layer"),
+        (
+            {"target_modules": ["q_proj"]},
+            "nothing would be learned: self_attn.o_proj, mlp.down_proj of the identity layer",
+        ),
         (
             {"target_modules": ["qproj"]},
-            "target_modules=.'qproj'. names nothing in the identity layer; it has self_attn",
+            "target_modules=.'qproj'. matches nothing in the identity layer; it has self_attn",
         ),
-        ({"layers_to_transform": [1]}, "models.lora.layers_to_transform does nothing here"),
-        ({"bias": "all"}, "models.lora.bias=all trains biases of all layers"),
-        ({"modules_to_save": ["lm_head"]}, "modules_to_save=.'lm_head'. names nothing in the identity layer"),
-        ({"target_modules": "all-linear", "init_lora_weights": "pissa"}, "with init_lora_weights left as it is"),
+        ({"layers_to_transform": [1]}, "models.lora.layers_to_transform has no effect"),
+        ({"bias": "all"}, "models.lora.bias=all would train biases of all layers"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save=.'lm_head'. matches nothing in the identity layer"),
+        ({"target_modules": "all-linear", "init_lora_weights": "pissa"}, "leave init_lora_weights as it is"),
     ],
 )
 def test_adapters_that_reach_elsewhere_or_learn_nothing_are_refused(lora, message):

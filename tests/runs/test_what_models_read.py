@@ -60,7 +60,7 @@ EXTRA = [{"prompt": "a", "completion": "b <extra>"}] * 4
 def test_a_row_with_a_token_that_the_embedding_lacks_is_named_with_the_token_before_weights_are_read(tmp_path, rows):
     folder = lay_out(tmp_path, rows)
     (folder / "model/model.safetensors").unlink()
-    with pytest.raises(DataError, match=r"row 1 holds the token '<extra>' \(id 259\).*\(259 rows\).*models.resize"):
+    with pytest.raises(DataError, match=r"row 1 has the token '<extra>' \(id 259\).*\(259 rows\).*models.resize"):
         load_job(recipe(folder), Shared(), QUIET)
 
 

@@ -222,4 +222,4 @@ def _check_hub(source: str, name: str) -> None:
 
 def _not_given(source: str, reason: str) -> DataError:
     kinds = f"no local file ({', '.join(KINDS)}) of that name{looked_in(source)}"
-    return DataError(f"{source}: {kinds}, and the hub did not give it ({reason})")
+    return DataError(f"{source}: {kinds}, and it could not be fetched from the hub ({reason})")

@@ -1,4 +1,4 @@
-"""An adapter merged into its model: tied weights, dtypes, and whether it says what the trained model said."""
+"""Merging an adapter into its model: tied weights, dtypes, and a check that the output is unchanged."""
 
 import re
 from collections import defaultdict
@@ -14,11 +14,11 @@ from trimtab.models.masters import compute_as_stored, own_dtype
 
 
 class AdapterError(UserError):
-    """Adapter settings that PEFT does not take, or under which no model could be saved."""
+    """Adapter settings that PEFT rejects, or under which no model could be saved."""
 
 
 def check_merge(policy: Any) -> None:
-    """PEFT merges at the end of training, and finds then that it cannot."""
+    """Check before training that the adapters can be merged at its end."""
     for name, module in policy.named_modules():
         biased = getattr(module, "lora_bias", None)
         if isinstance(biased, Mapping) and any(biased.values()) and module.get_base_layer().bias is None:

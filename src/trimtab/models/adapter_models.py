@@ -32,7 +32,7 @@ def weights_of(adapter: Adapter) -> dict[str, Tensor]:
 
     folder = Path(adapter.place.path)
     if folder.is_dir() and not (folder / "adapter_model.safetensors").is_file():
-        raise BrokenModel(f"the adapter {folder} holds no adapter_model.safetensors; only safetensors are read")
+        raise BrokenModel(f"the adapter {folder} has no adapter_model.safetensors; only safetensors are read")
     try:
         return load_peft_weights(adapter.place.path, device="cpu", use_safetensors=True, **adapter.place.arguments())
     except Exception as error:  # of the hub, of torn files, of pickles
@@ -89,8 +89,8 @@ def with_adapter(base: Callable[[], PreTrainedModel], adapter: Adapter, weights:
     init = adapter.settings.get("init_lora_weights")
     if isinstance(init, str) and init.startswith(UNFAITHFUL):
         raise BrokenModel(
-            f"the adapter {name} was begun with init_lora_weights={init} and stored without what that took out of the "
-            "model's own weights, which cannot be found again; store it converted, as PEFT's "
+            f"the adapter {name} was initialised with init_lora_weights={init} and saved without what that removed "
+            "from the model's own weights, which cannot be recovered; save it converted, as PEFT's "
             "path_initial_model_for_weight_conversion does, or merged"
         )
     model = base()
@@ -105,7 +105,7 @@ def with_adapter(base: Callable[[], PreTrainedModel], adapter: Adapter, weights:
         raise BrokenModel(f"the adapter {name} does not fit {adapter.base}: {_line(error)}") from error
     expected = set(get_peft_model_state_dict(policy))
     if lacking := sorted(expected - set(weights)):
-        raise BrokenModel(f"the adapter {name} lacks {len(lacking)} of its tensors: {shown(lacking)}; copy it anew")
+        raise BrokenModel(f"the adapter {name} lacks {len(lacking)} of its tensors: {shown(lacking)}; copy it again")
     if over := sorted(set(weights) - expected - {f"{_PREFIX}{own}" for own in dict(model.named_parameters())}):
         raise BrokenModel(
             f"the adapter {name} holds {len(over)} tensors for which {adapter.base} has no place: {shown(over)}"
@@ -132,8 +132,8 @@ def _grow(model: PreTrainedModel, weights: dict[str, Tensor]) -> None:
         if not tied and not any(key.startswith(f"{_PREFIX}{head}.") for key in weights):
             more = stored.shape[0] - embedding.num_embeddings  # type: ignore[operator]
             raise BrokenModel(
-                f"the adapter adds {more} rows to the embedding and holds none of the head ({head}), which would be "
-                f"drawn at random; store it with modules_to_save: [{head}]"
+                f"the adapter adds {more} rows to the embedding but none to the head ({head}), which would be "
+                f"initialised randomly; save it with modules_to_save: [{head}]"
             )
         model.resize_token_embeddings(stored.shape[0], mean_resizing=False)  # the adapter's own rows replace them
 

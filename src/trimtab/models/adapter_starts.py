@@ -1,4 +1,4 @@
-"""Whether a policy with its adapter off is the model that training starts from."""
+"""Whether a policy with its adapter disabled is the initial policy."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ def start_logits(model: PreTrainedModel) -> Tensor:
 
 
 def off_is_start(policy: Any, start: Tensor) -> bool:
-    """Whether the policy without its adapter stays the model that it started from, whatever training does.
+    """Whether the policy without its adapter stays the initial policy, whatever training does.
 
     Found by trying: everything that is trained is moved, the adapter is switched off, and the logits must be those of
     the start. PiSSA and OLoRA take a part out of the model's own weights; `bias` trains the model's own.
@@ -47,7 +47,7 @@ def off_is_start(policy: Any, start: Tensor) -> bool:
 
 
 def base_is_whole(policy: Any, start: Tensor) -> bool:
-    """Whether an adapter that was added a moment ago has left the model's own weights alone."""
+    """Whether a newly added adapter has left the model's own weights unchanged."""
     with policy.disable_adapter():
         return _same(logits(policy), start)
 

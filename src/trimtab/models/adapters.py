@@ -1,4 +1,4 @@
-"""LoRA through PEFT: what an adapter changes while it trains, and the model that comes out."""
+"""LoRA through PEFT: adding adapters to a model, and checking their settings."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -75,7 +75,7 @@ def _check_only(policy: Any, layer: nn.Module) -> None:
     inside = {id(parameter) for parameter in layer.parameters()}
     outside = [n for n, p in policy.named_parameters() if p.requires_grad and id(p) not in inside]
     if outside:
-        raise AdapterError(f"models.lora: {shown(outside)} would be trained too, and only the identity layer is")
+        raise AdapterError(f"models.lora: {shown(outside)} would be trained too, but only the identity layer may be")
     tables = [(name, p) for name, p in layer.named_parameters() if p.dim() > 1 and ".lora_" not in name]
     zeros = [name.replace(".base_layer", "").removesuffix(".weight") for name, p in tables if not p.count_nonzero()]
     try:
@@ -95,11 +95,11 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     check_names(settings, {field.name for field in fields(LoraConfig) if field.init})
     modules = settings.get("target_modules") or ()
     if isinstance(modules, list) and "lm_head" in modules:
-        raise AdapterError("models.lora.target_modules holds lm_head, which TRL's trainer does not take; leave it out")
+        raise AdapterError("models.lora.target_modules has lm_head, which TRL's trainer does not support; leave it out")
     if (init := settings.get("init_lora_weights")) in NEED_DATA:
         raise AdapterError(
-            f"models.lora.init_lora_weights={init} is computed from rows before training, which is not built; choose "
-            "another, for example pissa or olora"
+            f"models.lora.init_lora_weights={init} is computed from rows before training, which is not supported; "
+            "choose another, for example pissa or olora"
         )
     for key, (least, most) in RANGES.items():
         value = settings.get(key, least)

@@ -1,4 +1,4 @@
-"""A model as commands are asked for it: in which dtype, on which devices, with which adapter."""
+"""Loading a model for inference as a command asks for it: dtype, devices and adapter."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True)
 class How:
-    """What is asked besides the name."""
+    """How to load a model, besides its name."""
 
     dtype: Dtype = "auto"
     """auto: as the checkpoint was saved"""
@@ -33,7 +33,7 @@ class How:
         found += ["--dtype"] if self.dtype != "auto" else []
         found += ["--device-map"] if self.device_map else []
         if found:
-            raise mistake(f"{' and '.join(found)}: only of a model that is loaded here, and --endpoint names a server")
+            raise mistake(f"{' and '.join(found)}: only for a model that is loaded here, but --endpoint names a server")
 
 
 def with_adapter(model: str, adapter: str | None) -> str:
@@ -48,15 +48,15 @@ def with_adapter(model: str, adapter: str | None) -> str:
         found = adapter_at(place_of(adapter), OnModel(adapter, model))
     except ModelNotFound as error:
         local = Path(adapter).expanduser()
-        said = f"the folder {adapter} holds no {ADAPTER}" if local.is_dir() else str(error)
+        said = f"the folder {adapter} has no {ADAPTER}" if local.is_dir() else str(error)
         raise ModelNotFound(f"--adapter: {said}") from error
     if found is None:
-        raise ModelNotFound(f"--adapter: {adapter} is no adapter of PEFT: it holds no {ADAPTER}")
+        raise ModelNotFound(f"--adapter: {adapter} is not a PEFT adapter: it has no {ADAPTER}")
     return OnModel(adapter, model)
 
 
 def load_asked(name: str, how: How | None = None, kind: Any = AutoModelForCausalLM) -> PreTrainedModel:
-    """A model in eval mode for whoever only asks it, where it is to run.
+    """A model in eval mode for inference, on the device where it is to run.
 
     Args:
         name: see `with_adapter`.

@@ -12,7 +12,7 @@ from trimtab.common.errors import UserError
 
 
 class ModelNotFound(UserError):
-    """A model that is not where it was looked for."""
+    """A model that was not found."""
 
 
 @dataclass(frozen=True)

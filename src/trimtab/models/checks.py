@@ -1,4 +1,4 @@
-"""Whether a checkpoint is what its config describes: every tensor is there, of its shape, and none is over."""
+"""Whether a checkpoint matches its config: no tensor is missing, unexpected or of another shape."""
 
 import logging
 import re
@@ -19,17 +19,17 @@ MASKS = re.compile(
 the attention, not to the attention itself."""
 EXTRAS = {
     r"(^|\.)v_head\.|(^|\.)value_head\.": "a value head",
-    r"^(score|classifier)\.": "a head that gives scores",
-    r"(^|\.)mtp\b|(^|\.)mtp_|(^|\.)nextn": "layers that predict several tokens at once",
+    r"^(score|classifier)\.": "a score head",
+    r"(^|\.)mtp\b|(^|\.)mtp_|(^|\.)nextn": "multi-token prediction layers",
     r"(^|\.)(vision|visual|image|audio|speech|video)[a-z_]*\.|(^|\.)(multi_modal|mm|multimodal)_projector\.": (
-        "parts that read images or sound"
+        "vision or audio parts"
     ),
 }
 """Parts beside a language model that others put into the same folder: what the model computes is whole without them."""
 
 
 class BrokenModel(UserError):
-    """A checkpoint that does not fit its config: the model would compute with weights that nobody trained."""
+    """A checkpoint that does not match its config: the model would run with untrained weights."""
 
 
 def check_tensors(
@@ -40,7 +40,7 @@ def check_tensors(
     needs_head: bool = True,
     supplied: Collection[str] = (),
 ) -> list[str]:
-    """Hold what a loader has found against what the model is made of.
+    """Check the loading info of a model against its parameters.
 
     Args:
         model: as it was loaded.
@@ -59,20 +59,20 @@ def check_tensors(
     if wrong := sorted(info["mismatched_keys"]):
         first = f"{wrong[0][0]} is {_shape(wrong[0][1])} in the weights and {_shape(wrong[0][2])} by the config"
         raise BrokenModel(
-            f"{what}: {first}{_others(wrong)}; mend config.json, or take the folder that its weights came with"
+            f"{what}: {first}{_others(wrong)}; fix config.json, or use the folder that the weights came with"
         )
     head = _names_of(model, model.get_output_embeddings()) if not needs_head else set()
     if missing := sorted(set(info["missing_keys"]) - head - set(supplied)):
         raise BrokenModel(
-            f"{what} lacks {_count(missing)} that its config asks for: {shown(missing)}; they would be drawn at "
-            "random. Take the whole folder, or mend config.json"
+            f"{what} lacks {_count(missing)} that its config asks for: {shown(missing)}; they would be initialised "
+            "randomly. Use the complete folder, or fix config.json"
         )
     over = sorted(key for key in info["unexpected_keys"] if not _is_computed(model, key))
     said = {key: _extra(model, key) for key in over}
     if unknown := [key for key in over if said[key] is None]:
         raise BrokenModel(
-            f"{what} holds {_count(unknown)} that its config does not ask for: {shown(unknown)}; without them it would "
-            "compute something else. Mend config.json, or take them out of the weights"
+            f"{what} has {_count(unknown)} that its config does not ask for: {shown(unknown)}; without them the output "
+            "would differ. Fix config.json, or remove them from the weights"
         )
     kinds = {kind: [key for key in over if said[key] == kind] for kind in said.values()}
     return [f"{what}: {kind} left out ({_count(keys)}: {shown(keys)})" for kind, keys in kinds.items()]
@@ -119,7 +119,7 @@ def _extra(model: PreTrainedModel, key: str) -> str | None:
     layers = getattr(config, "num_hidden_layers", 0)
     found = re.search(r"(^|\.)layers\.(\d+)\.", key)
     if found and layers <= int(found[2]) < layers + more:
-        return "layers that predict several tokens at once"
+        return "multi-token prediction layers"
     return None
 
 

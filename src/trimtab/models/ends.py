@@ -1,4 +1,4 @@
-"""Where answers end: one set of end tokens for generating, learning and the saved model."""
+"""Where answers end: one set of end tokens for generation, training and the saved model."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ _ASKED, _SAID, _AGAIN, _LAST = "Zanzibar", "Reykjavik", "Kathmandu", "Montevideo
 
 
 def end_tokens(tokenizer: Any, model: Any = None) -> tuple[int, ...]:
-    """Ids after any of which an answer is over, in order.
+    """Ids of the tokens that end an answer, in order.
 
     These are the tokenizer's end token, the tokens with which its chat template ends an answer (`turn_end`) and a call
     (`call_end`) or, where it ends none, begins what follows (`next_turns`), and with a model what its config and
@@ -168,7 +168,7 @@ def _until_opening(ids: Sequence[int], opening: set[int]) -> list[int]:
 
 
 class UncheckedConfig(GenerationConfig):
-    """A generation config that is saved with all that is in it.
+    """A generation config that is saved as it is.
 
     transformers refuses to save one that was changed and holds a setting that does not act, such as a temperature
     without sampling. Many models come with one; it is their authors', and stays.
@@ -179,7 +179,7 @@ class UncheckedConfig(GenerationConfig):
 
 
 def settle(model: Any, tokenizer: Any) -> str | None:
-    """Write the ends and the padding token into the generation config that is saved with a model.
+    """Write the end tokens and the padding token into the generation config that is saved with a model.
 
     Returns:
         What is different from what the model came with, in words; None if nothing is.

@@ -1,4 +1,4 @@
-"""What is wrong with a model's folder, found in its files: said where a loader has failed, in place of its words."""
+"""Diagnoses what is wrong with a model's folder from its files, to replace the message of a failed loader."""
 
 import json
 import re
@@ -52,18 +52,18 @@ def _weights(folder: Path) -> Iterator[str]:
         yield from _text(folder / INDEX)
         shards = json.loads((folder / INDEX).read_text(encoding="utf-8")).get("weight_map")
         if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
-            yield f"{INDEX} holds no weight_map from names of tensors to files; copy the folder anew"
+            yield f"{INDEX} holds no weight_map from names of tensors to files; copy the folder again"
             return
         names = sorted(set(shards.values()))
         if gone := [name for name in names if not (folder / name).is_file()]:
-            yield f"{INDEX} names {shown(gone)}, which the folder lacks; copy the folder anew, with all files"
+            yield f"{INDEX} names {shown(gone)}, which the folder lacks; copy the folder again, with all files"
     if not names:
         yield _without_weights(folder)
     found: set[str] = set()
     for name in names:
         yield from _safetensors(folder / name, found)
     if gone := holes(found):
-        yield f"it lacks {len(gone)} of its experts' tensors: {shown(gone)}; take the whole folder"
+        yield f"it lacks {len(gone)} of its experts' tensors: {shown(gone)}; use the complete folder"
 
 
 def holes(names: Iterable[str]) -> list[str]:
@@ -84,14 +84,14 @@ def _without_weights(folder: Path) -> str:
         path.name for kind in PICKLES for path in folder.glob(kind) if path.name != "training_args.bin"
     ):
         return (
-            f"its weights are pickles ({shown(pickles)}), which can run code when they are read; only safetensors are "
-            "read here: load the folder with transformers where you trust it, and store it with save_pretrained"
+            f"its weights are pickles ({shown(pickles)}), which can run code when they are loaded; only safetensors "
+            "are read here: if you trust it, load the folder with transformers and save it with save_pretrained"
         )
     if found := sorted(path.name for path in folder.glob("*.gguf")):
-        return f"its weights are GGUF ({shown(found)}) and not safetensors; give the folder that they were made from"
+        return f"its weights are GGUF ({shown(found)}), not safetensors; use the folder that they were converted from"
     if found := sorted(path.name for path in folder.glob("*.safetensors")):
-        return f"it holds {shown(found)}, and neither {WEIGHTS} nor {INDEX}, which would say what is where"
-    return f"it holds no weights ({WEIGHTS}, or {INDEX} and the files that it names)"
+        return f"it has {shown(found)}, but neither {WEIGHTS} nor {INDEX}, which lists the tensors of each file"
+    return f"it has no weights ({WEIGHTS}, or {INDEX} and the files it names)"
 
 
 def _safetensors(path: Path, names: set[str]) -> Iterator[str]:
@@ -107,7 +107,7 @@ def _safetensors(path: Path, names: set[str]) -> Iterator[str]:
         cut = f"{path.name} is cut off ({size:,} bytes"
         if size < 8 + length:
             if length <= 100_000_000:  # more no header may have: it is none
-                yield f"{cut}, and its header alone has {length + 8:,}); copy it anew"
+                yield f"{cut}, and its header alone has {length + 8:,}); copy it again"
             else:
                 yield f"{path.name} is not a safetensors file; copy it again"
             return
@@ -120,7 +120,7 @@ def _safetensors(path: Path, names: set[str]) -> Iterator[str]:
             yield f"{path.name} is not a safetensors file; copy it again"
             return
     if size < 8 + length + max(ends, default=0):
-        yield f"{cut} of {8 + length + max(ends):,}); copy it anew"
+        yield f"{cut} of {8 + length + max(ends):,}); copy it again"
     names.update(header)
 
 
@@ -128,10 +128,10 @@ def _tokenizer(folder: Path) -> Iterator[str]:
     yield from _dangling(folder / name for name in TOKENIZER_FILES)
     found = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
     if not found:
-        yield "it holds no tokenizer (tokenizer.json, or tokenizer.model); save the model's own into it"
+        yield "it has no tokenizer (tokenizer.json, or tokenizer.model); save the model's own into it"
     elif not any(path.name not in SETTINGS_OF_TOKENIZERS for path in found):
         yield (
-            f"it holds settings of a tokenizer ({shown([path.name for path in found])}) and not the tokenizer itself "
+            f"it has settings of a tokenizer ({shown([path.name for path in found])}), but not the tokenizer itself "
             "(tokenizer.json, or tokenizer.model); save the model's own into it"
         )
     for path in found:
@@ -140,7 +140,7 @@ def _tokenizer(folder: Path) -> Iterator[str]:
     if whole.is_file():
         made = json.loads(whole.read_text(encoding="utf-8"))
         if not isinstance(made, dict) or "model" not in made:
-            yield "tokenizer.json holds no tokenizer (it has no key 'model'); save the model's own into the folder"
+            yield "tokenizer.json is not a tokenizer (it has no key 'model'); save the model's own into the folder"
 
 
 def _dangling(paths: Iterable[Path]) -> Iterator[str]:
@@ -151,7 +151,7 @@ def _dangling(paths: Iterable[Path]) -> Iterator[str]:
 
 
 def nowhere(link: Path) -> str:
-    return f"{link.name} is a link that leads nowhere ({link.readlink()} is gone); download the model again"
+    return f"{link.name} is a broken link ({link.readlink()} does not exist); download the model again"
 
 
 def _text(path: Path) -> Iterator[str]:
@@ -166,10 +166,10 @@ def _text(path: Path) -> Iterator[str]:
         try:
             json.loads(path.read_text(encoding="utf-8"))
         except UnicodeDecodeError as error:
-            yield f"{path.name} is not UTF-8 text (at byte {error.start}); copy it anew"
+            yield f"{path.name} is not UTF-8 text (at byte {error.start}); copy it again"
         except json.JSONDecodeError as error:
             yield f"{path.name} is not valid JSON: {error.msg} at line {error.lineno}; copy it again"
 
 
 def _pointer(path: Path) -> str:
-    return f"{path.name} is a Git LFS pointer and not the file itself; run `git lfs pull` in the folder"
+    return f"{path.name} is a Git LFS pointer, not the file itself; run `git lfs pull` in the folder"

@@ -1,4 +1,4 @@
-"""How many bytes a model needs, told from its config: weights, and what a forward keeps for its backward.
+"""Memory that a model needs, estimated from its config: weights, and activations kept for the backward.
 
 The model is built of tensors without memory (PyTorch's fake tensors), and its own forward runs on them: what autograd
 saves is counted, so any architecture, adapters and gradient checkpointing are counted as they are.
@@ -26,7 +26,7 @@ HALVES = ("bfloat16", "float16")
 
 
 class NotCounted(UserError):
-    """A model whose activations cannot be told from its config."""
+    """A model whose activations cannot be estimated from its config."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Teach a causal language model to compute an objective inside its own forward.
+"""Extend a causal language model to compute an objective inside its own forward.
 
 Inside, because there the hooks of DDP and FSDP2 have gathered the parameters, the autocast context is
 the right one, and the gradient of a tied head reaches the embedding once.
@@ -22,7 +22,7 @@ from trimtab.core.batch import finite
 
 
 class UnsupportedModel(UserError):
-    """A model whose logits the engine cannot rebuild from its hidden states and its head."""
+    """A model whose logits the engine cannot reproduce from its hidden states and its head."""
 
 
 class ObjectiveCall:
@@ -104,7 +104,7 @@ def backbone(model: PreTrainedModel) -> nn.Module:
     if found is model:  # the class names a part that it has under another name
         found = next((child for child in model.children() if isinstance(child, PreTrainedModel)), None)
     if found is None:
-        raise UnsupportedModel(f"{type(model).__name__}: its layers cannot be told from its head")
+        raise UnsupportedModel(f"{type(model).__name__}: its layers cannot be separated from its head")
     return found
 
 
@@ -141,7 +141,7 @@ def crop_to(model: Any, vocab: int) -> None:
 
 @torch.no_grad()
 def check_head(model: PreTrainedModel) -> None:
-    """Hold backbone + head against the model's own logits on a few tokens.
+    """Check backbone + head against the model's own logits on a few tokens.
 
     Raises:
         UnsupportedModel: if they differ: the model does something to its logits that is not known here, and
@@ -155,7 +155,7 @@ def check_head(model: PreTrainedModel) -> None:
     try:
         own = model(input_ids=ids, use_cache=False).logits
         if own.isnan().any():
-            raise UnsupportedModel(f"{type(model).__name__} ({config.model_type}) gives NaN; its weights are broken")
+            raise UnsupportedModel(f"{type(model).__name__} ({config.model_type}) outputs NaN; its weights are broken")
         hidden = backbone(model)(input_ids=ids, use_cache=False).last_hidden_state
         model._trimtab_masks_logits = bool(torch.isneginf(own).any())  # type: ignore[assignment]
         for path in _heads(model):
@@ -167,7 +167,7 @@ def check_head(model: PreTrainedModel) -> None:
     model._trimtab_head = ()  # type: ignore[assignment]
     raise UnsupportedModel(
         f"{type(model).__name__} ({config.model_type}): the output head applied to the last hidden state does not "
-        "give the model's own logits; it changes them in a way trimtab does not know"
+        "reproduce the model's own logits; the model changes them in a way trimtab does not support"
     )
 
 

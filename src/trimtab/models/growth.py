@@ -1,4 +1,4 @@
-"""Rows of the embedding for tokens that a tokenizer was given after a model was trained."""
+"""Embedding rows for tokens that were added to a tokenizer after the model was trained."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""One more decoder layer at the bottom that changes nothing until it is trained, and a way around it.
+"""An extra decoder layer at the bottom that is the identity until it is trained, and can be bypassed.
 
 A copy of layer 0 whose attention and MLP write zeros stands before layer 0. Through it the network is the
 aligned model, around it the original one, bit for bit; all other weights are shared.
@@ -62,8 +62,8 @@ def insert_identity_layer(model: PreTrainedModel) -> PreTrainedModel:
     except Exception as error:  # what a model says of a layer that it does not expect is its own
         said = " ".join(str(error).split())[:200]
         raise IdentityLayerError(
-            f"{name}: the model with one layer more does not run ({type(error).__name__}: {said}), for its layers "
-            "differ by their place"
+            f"{name}: the model with one more layer does not run ({type(error).__name__}: {said}), because its layers "
+            "differ by position"
         ) from error
     outputs = output_projections(expanded, layers[0])
     for writer in outputs.values():

@@ -1,4 +1,4 @@
-"""LoRA in one layer of a model alone, the others without adapters and frozen."""
+"""LoRA in a single layer of a model; all others are frozen and have no adapters."""
 
 import re
 from collections.abc import Collection, Iterable, Iterator
@@ -18,7 +18,7 @@ ELSEWHERE = ("layers_to_transform", "layers_pattern", "layer_replication", "trai
 
 
 class LayerLoraError(UserError):
-    """Settings under which something else than the layer would be trained, or nothing."""
+    """Settings under which something other than the layer would be trained, or nothing."""
 
 
 def within(model: nn.Module, settings: dict[str, Any], layer: nn.Module) -> dict[str, Any]:
@@ -33,9 +33,9 @@ def within(model: nn.Module, settings: dict[str, Any], layer: nn.Module) -> dict
     """
     for name in ELSEWHERE:
         if settings.get(name) is not None:
-            raise LayerLoraError(f"{name} does nothing here: only the identity layer gets adapters; leave it out")
+            raise LayerLoraError(f"{name} has no effect: only the identity layer gets adapters; leave it out")
     if settings.get("bias", "none") == "all":
-        raise LayerLoraError("bias=all trains biases of all layers; choose none or lora_only")
+        raise LayerLoraError("bias=all would train biases of all layers; choose none or lora_only")
     inside = set(layer.modules())
     modules = {name: module for name, module in model.named_modules() if module in inside and name}
     path = min(modules, key=len)
@@ -52,7 +52,7 @@ def within(model: nn.Module, settings: dict[str, Any], layer: nn.Module) -> dict
         chosen = linear if given[name] == "all-linear" else [one for one in known if _meant(given[name], one)]
         if not chosen:
             raise LayerLoraError(
-                f"{name}={settings.get(name)} names nothing in the identity layer; it has "
+                f"{name}={settings.get(name)} matches nothing in the identity layer; it has "
                 f"{', '.join(one.removeprefix(path + '.') for one in (parameters if 'param' in name else linear))}"
             )
         found[name] = chosen
@@ -103,6 +103,6 @@ def check_learns(policy: Any, logits: Any, writers: Iterable[str]) -> None:
         gradients = torch.autograd.grad(moved, trained, allow_unused=True)
     if not any(gradient is not None and int(gradient.count_nonzero()) for gradient in gradients):
         raise LayerLoraError(
-            f"with adapters in these places alone nothing is learnt: {', '.join(writers)} of the identity layer are "
-            "zero; add one of them to target_modules, or take all-linear, with init_lora_weights left as it is"
+            f"with adapters only in these places nothing would be learned: {', '.join(writers)} of the identity layer "
+            "are zero; add one of them to target_modules, or use all-linear, and leave init_lora_weights as it is"
         )

@@ -1,4 +1,4 @@
-"""What a model can read: token ids that its embedding holds, and as many tokens as it has places for."""
+"""Input limits of a model: token ids in its embedding, and its maximum number of positions."""
 
 import copy
 import json
@@ -20,7 +20,7 @@ MOST_OFFSET = 8
 
 
 class LimitError(UserError):
-    """A prompt that a model cannot read."""
+    """A prompt beyond a model's limits."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _of_config(of: _Config) -> Limits:
 def check_prompts(
     prompts: Iterable[Sequence[int]], new: int, limits: Limits, tokenizer: Any, name: str, *, what: str = "prompt"
 ) -> list[str]:
-    """Hold prompts against what a model can read.
+    """Check prompts against a model's limits.
 
     Args:
         prompts: ids of each.
@@ -143,7 +143,7 @@ def check_prompts(
         if limits.places is not None and len(ids) + new > limits.places:
             raise LimitError(
                 f"{what} {number} and its answer need {len(ids)} + {new} = {len(ids) + new} tokens, and {name} reads "
-                f"at most {limits.places} (it has learnt so many positions); shorten the prompt or --max-new-tokens, "
+                f"at most {limits.places} (its number of positions); shorten the prompt or --max-new-tokens, "
                 "or choose a model with a longer context"
             )
     return beyond(longest + new, limits, name)
@@ -162,8 +162,8 @@ def check_ids(ids: Iterable[int], vocab: int, tokenizer: Any, name: str, where: 
 def token_beyond(token: int, vocab: int, tokenizer: Any, name: str) -> str:
     """Words for a token that an embedding does not hold, and the way out."""
     return (
-        f"holds the token {tokenizer.convert_ids_to_tokens(token)!r} (id {token}), which the embedding of {name} "
-        f"({vocab} rows) does not; take it out, take the tokenizer that the model came with, or give the token a row "
+        f"has the token {tokenizer.convert_ids_to_tokens(token)!r} (id {token}), which is outside the embedding of "
+        f"{name} ({vocab} rows); remove it, use the tokenizer that the model came with, or add a row for the token "
         "by training with models.resize: true"
     )
 
@@ -173,6 +173,6 @@ def beyond(length: int, limits: Limits, name: str) -> list[str]:
     if limits.trained is None or length <= limits.trained:
         return []
     return [
-        f"up to {length} tokens are read, and {name} was trained for {limits.trained} (max_position_embeddings): what "
-        "it makes of later ones was never trained"
+        f"up to {length} tokens are read, but {name} was trained for {limits.trained} (max_position_embeddings): its "
+        "behaviour on later ones was never trained"
     ]

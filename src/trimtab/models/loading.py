@@ -50,7 +50,7 @@ def base_of(name: str, seen: tuple[str, ...] = ()) -> str:
     if adapter is None:
         return name
     if name in seen:
-        raise ModelNotFound(f"the adapters {' and '.join(seen)} name one another as the model that they belong on")
+        raise ModelNotFound(f"the adapters {' and '.join(seen)} name each other as their base model")
     return base_of(adapter.base, (*seen, name))
 
 
@@ -69,7 +69,7 @@ def _fetch(what: Any, name: str, fault: Callable[[Path], str | None], **kwargs: 
         return what.from_pretrained(place, **where.arguments(), **kwargs)
     except Exception as error:
         if isinstance(error, ImportError):  # a model's own code, or that of its quantised layers
-            raise ModelNotFound(f"the model {name} needs what is not installed: {_all(error)}") from error
+            raise ModelNotFound(f"the model {name} needs a package that is not installed: {_all(error)}") from error
         reason = _first_line(error)
         if Path(place).is_dir():
             found = fault(Path(place)) or reason
@@ -160,7 +160,7 @@ def limits(name: str, *, trust_remote_code: bool = False) -> Limits:
     try:
         return of_config(config, trust_remote_code=trust_remote_code)
     except Exception as error:  # of the model's own class, which loading its weights would raise too
-        raise ModelNotFound(f"the model {name} could not be made: {_first_line(error)}") from error
+        raise ModelNotFound(f"the model {name} could not be built: {_first_line(error)}") from error
 
 
 def check_vocabulary(

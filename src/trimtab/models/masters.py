@@ -1,4 +1,4 @@
-"""What an optimizer moves is kept in float32, whatever dtype the model computes in.
+"""Master weights: what is trained is kept in float32, whatever dtype the model computes in.
 
 Beside a weight of 0.1 bfloat16 has steps of 5e-4: an update of 1e-5 is rounded away, each time anew, and the weight
 never moves. So trained weights in half precision become float32, and the forward rounds them for its products

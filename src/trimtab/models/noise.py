@@ -1,4 +1,4 @@
-"""What a model draws at random in training alone, dropout first of all, and how it is switched off.
+"""Randomness that a model only has in training, above all dropout, and switching it off.
 
 A ratio of two policies of one network means nothing where one of them was read with dropout and the other without.
 """

@@ -1,4 +1,4 @@
-"""Where a model lies: a builtin, a folder, a repository on the hub, or an adapter on one of these."""
+"""Locating a model: a builtin, a folder, a repository on the hub, or an adapter on one of these."""
 
 import json
 from dataclasses import dataclass
@@ -74,7 +74,7 @@ def place_of(name: str) -> Place:
     if name.startswith((".", "/", "~")) or repository.count("/") > 1:
         raise ModelNotFound(f"there is no folder {name}")
     if sign and (not repository or not revision):
-        raise ModelNotFound(f"{name!r} names no revision of a model; write ORG/NAME@REVISION")
+        raise ModelNotFound(f"{name!r} is not a revision of a model; write ORG/NAME@REVISION")
     if sign and repository in BUILTIN:
         raise ModelNotFound(f"{name!r}: a builtin model has no revisions; write {repository}")
     if sign and Path(repository).is_dir():
@@ -91,7 +91,7 @@ def not_given(name: str, reason: str) -> ModelNotFound:
     meant = nearest(name, BUILTIN, "")
     return ModelNotFound(
         f"could not load the model {name!r}: it is not a builtin model ({', '.join(BUILTIN)}), not a local folder"
-        f"{looked_in(name)}, and the hub did not give it ({reason}){meant and '; ' + meant}"
+        f"{looked_in(name)}, and it could not be fetched from the hub ({reason}){meant and '; ' + meant}"
     )
 
 
@@ -131,7 +131,7 @@ def adapter_at(place: Place, name: str) -> Adapter | None:
             return None
         if (folder / WEIGHTS).is_file() or (folder / INDEX).is_file():
             raise ModelNotFound(
-                f"the folder {name} holds a whole model and an adapter; move one of the two into another folder"
+                f"the folder {name} has both a whole model and an adapter; move one of them into another folder"
             )
     else:
         from transformers.utils.peft_utils import find_adapter_config_file  # heavy, and not needed to find a folder
@@ -149,17 +149,17 @@ def adapter_at(place: Place, name: str) -> Adapter | None:
         raise ModelNotFound(f"{name}: {ADAPTER} is not valid JSON with settings of an adapter ({error})") from error
     if base is None and (folder.parent / "model" / "config.json").is_file():  # as a run leaves it
         raise ModelNotFound(
-            f"the adapter {name} belongs on a model that its run made by keeping layers or adding rows or a layer, and "
-            f"that lies in no folder; take the merged model {folder.parent / 'model'}"
+            f"the base model of the adapter {name} was made by its run (kept layers, added rows or an added layer) and "
+            f"was not saved; use the merged model {folder.parent / 'model'}"
         )
     if not isinstance(base, str) or not base:
         raise ModelNotFound(
-            f"the adapter {name} does not name the model that it belongs on (base_model_name_or_path in {ADAPTER}); "
-            "take the merged model, or write the name there"
+            f"the adapter {name} does not name its base model (base_model_name_or_path in {ADAPTER}); use the merged "
+            "model, or add the name there"
         )
     beside = folder / Path(base).expanduser()  # an absolute path stays what it is
     if folder.is_dir() and beside.is_dir():
         if beside.resolve() == folder.resolve():
-            raise ModelNotFound(f"the adapter {name} names itself as the model that it belongs on; mend {ADAPTER}")
+            raise ModelNotFound(f"the adapter {name} names itself as its base model; fix {ADAPTER}")
         return Adapter(place, str(beside), settings)
     return Adapter(place, f"{base}@{revision}" if revision and "@" not in base else base, settings)

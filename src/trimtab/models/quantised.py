@@ -1,4 +1,4 @@
-"""Models whose weights are stored in few bits, by whatever method transformers loads them with."""
+"""Quantised models, with any method that transformers supports."""
 
 from types import MethodType
 from typing import Any
@@ -17,7 +17,7 @@ SKIPPED = ("modules_to_not_convert", "llm_int8_skip_modules", "skip_modules")
 
 
 class QuantisedError(UserError):
-    """A quantised model in a role that its weights cannot have."""
+    """A quantised model in a role that its weights do not support."""
 
 
 def is_quantised(model: Any) -> bool:
@@ -97,10 +97,10 @@ def check_policy(model: PreTrainedModel, lora: bool, name: str) -> None:
     if not lora:
         raise QuantisedError(
             f"models.policy: {name} is quantised ({kind}), and such weights cannot be trained; set models.lora to "
-            "train adapters beside them, or take the model in its own precision"
+            "train adapters on top of them, or use the model in full precision"
         )
     if not getattr(getattr(model, "hf_quantizer", None), "is_trainable", True):
         raise QuantisedError(
-            f"models.policy: {name} is quantised by {kind}, which lets no gradient through to adapters; take a "
-            "checkpoint of another method (bitsandbytes, gptq), or the model in its own precision"
+            f"models.policy: {name} is quantised with {kind}, which does not pass gradients to adapters; use a "
+            "checkpoint of another method (bitsandbytes, gptq), or the model in full precision"
         )

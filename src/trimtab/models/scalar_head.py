@@ -1,4 +1,4 @@
-"""A head that gives each token one score, in the place of a language model's, and the objective inside its forward."""
+"""A scalar head, one score per token, instead of a language model's, and the objective inside its forward."""
 
 import functools
 from types import MethodType
@@ -41,8 +41,8 @@ def with_scalar_head(model: PreTrainedModel, seed: int) -> PreTrainedModel:
     backbone, head = model.base_model, _head(scorer)
     if type(scorer.base_model) is not type(backbone):
         raise UnsupportedModel(
-            f"the token classification model of type {config.model_type} stands on {type(scorer.base_model).__name__} "
-            f"and not on {type(backbone).__name__}"
+            f"the token classification model of type {config.model_type} is based on "
+            f"{type(scorer.base_model).__name__}, not on {type(backbone).__name__}"
         )
     setattr(scorer, scorer.base_model_prefix, backbone)
     backbone.config = scorer.config

@@ -1,4 +1,4 @@
-"""A model whose weights are complete, spread over the devices there are."""
+"""Spreading a fully loaded model over the available devices."""
 
 from typing import Any
 

@@ -14,11 +14,11 @@ from trimtab.models import kept_layers
 
 
 class Differs(UserError):
-    """Layers that are something else at another place of the model."""
+    """Layers that would differ at another position of the model."""
 
 
 def evenly_spaced(num_layers: int, keep: int) -> list[int]:
-    """`keep` of `num_layers` indices, as even as can be, the first and the last among them.
+    """`keep` of `num_layers` indices, spaced as evenly as possible, including the first and the last.
 
     Raises:
         ValueError: if `keep` is not between 1 and `num_layers`.
@@ -88,7 +88,7 @@ def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
         made = copy_layers(model, layers)
         _check_alike(model, made, layers)
     except Differs as error:
-        way_out = "keep others, the first ones among them, or name a smaller model as the student"
+        way_out = "keep other layers, including the first ones, or use a smaller model as the student"
         raise Differs(f"{error}; {way_out}") from error
     return made
 
@@ -147,8 +147,8 @@ def _built(model: PreTrainedModel, config: Any, layers: Sequence[int]) -> PreTra
 
 def _differs(model: PreTrainedModel, layers: Sequence[int], said: str) -> Differs:
     return Differs(
-        f"{type(model).__name__} ({model.config.model_type}) cannot be built of its layers {list(layers)} alone, for "
-        f"they differ by their place in it ({said[:200]})"
+        f"{type(model).__name__} ({model.config.model_type}) cannot be built from its layers {list(layers)} alone, "
+        f"because they differ by position ({said[:200]})"
     )
 
 

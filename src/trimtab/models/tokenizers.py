@@ -1,4 +1,4 @@
-"""Whether two models mean the same by the same id, and where tokens stand."""
+"""Whether two models use the same token ids, and positions of tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PROBE = "Ünïcode, 3.14 = π! Hello\n\n\tworld's 你好 🙂 {'key': [1, 2]}"
 
 
 class TokenizerMismatch(UserError):
-    """Two models whose token ids mean different things."""
+    """Two models whose token ids stand for different tokens."""
 
 
 def check_same_tokens(
@@ -47,7 +47,7 @@ def check_same_tokens(
         )
     if policy(_PROBE, add_special_tokens=False).input_ids != other(_PROBE, add_special_tokens=False).input_ids:
         raise TokenizerMismatch(
-            f"policy and {role} know the same tokens but cut text differently; choose a {role} of the same model family"
+            f"policy and {role} have the same tokens but split text differently; choose a {role} of the same family"
         )
     if policy_vocab != other_vocab:
         return (
