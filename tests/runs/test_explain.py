@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from trimtab.commands.show_key import show_keys
+from trimtab.common.yaml_text import read_tree
 from trimtab.runs.explain import all_keys, explain, used_by
-from trimtab.runs.parse_file import read_tree
 from trimtab.runs.recipe import RecipeError
 from trimtab.runs.shipped import recipe_folder, shipped
 
@@ -76,7 +76,7 @@ def test_the_recipes_that_use_a_key_are_named():
 def test_every_key_of_every_shipped_recipe_is_explained():
     known = {one.key for one in all_keys()}
     for name in shipped():
-        tree = read_tree(recipe_folder() / f"{name}.yaml")
+        tree = read_tree(recipe_folder() / f"{name}.yaml", RecipeError)
         for run in [tree, *(tree.get("stages") or ())]:
             for section in ("models", "data", "eval", "options", "training"):
                 keys = {f"{section}.{key}" for key in run.get(section) or {}} - {"models.student"}

@@ -6,9 +6,9 @@ import jsonschema
 import pytest
 import yaml
 
+from trimtab.common.yaml_text import read_tree
 from trimtab.runs.parse import load_recipe
-from trimtab.runs.parse_file import read_tree
-from trimtab.runs.recipe import dump
+from trimtab.runs.recipe import RecipeError, dump
 from trimtab.runs.schema import text
 from trimtab.runs.shipped import recipe_folder, shipped
 
@@ -28,7 +28,7 @@ def test_the_schema_that_comes_with_the_recipes_is_current():
 
 def test_every_shipped_recipe_and_what_its_dry_run_prints_fits(check):
     for name in shipped():
-        for tree in (read_tree(recipe_folder() / f"{name}.yaml"), yaml.safe_load(dump(load_recipe(name)))):
+        for tree in (read_tree(recipe_folder() / f"{name}.yaml", RecipeError), yaml.safe_load(dump(load_recipe(name)))):
             assert not [f"{name}: {list(error.path)} {error.message[:200]}" for error in check.iter_errors(tree)]
 
 
@@ -59,7 +59,7 @@ def test_every_shipped_recipe_names_the_schema_to_editors():
     ],
 )
 def test_a_mistake_does_not_fit(check, changes, place):
-    tree = {**read_tree(recipe_folder() / "tiny_kd.yaml"), **changes}
+    tree = {**read_tree(recipe_folder() / "tiny_kd.yaml", RecipeError), **changes}
     assert place in [list(error.path) for error in check.iter_errors(tree)]
 
 
@@ -79,4 +79,4 @@ def test_a_mistake_does_not_fit(check, changes, place):
     ],
 )
 def test_what_a_recipe_may_hold_fits(check, changes):
-    assert not list(check.iter_errors({**read_tree(recipe_folder() / "tiny_kd.yaml"), **changes}))
+    assert not list(check.iter_errors({**read_tree(recipe_folder() / "tiny_kd.yaml", RecipeError), **changes}))

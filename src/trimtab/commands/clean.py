@@ -76,26 +76,17 @@ def main(settings: CleanSettings) -> None:
     clean(settings)
 
 
-class KeptCandidates:
+class KeptCandidates(dict[str, Any]):
     """Candidates by key, appended to a file line by line."""
 
     def __init__(self, lines: "JsonLines"):
+        super().__init__((row["key"], row["value"]) for row in lines.rows)
         self.lines = lines
-        self.known: dict[str, Any] = {row["key"]: row["value"] for row in lines.rows}
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if self.known.get(key) != value:
-            self.known[key] = value
+        if self.get(key) != value:
+            super().__setitem__(key, value)
             self.lines.append([{"key": key, "value": value}])
-
-    def __getitem__(self, key: str) -> Any:
-        return self.known[key]
-
-    def __contains__(self, key: object) -> bool:
-        return key in self.known
-
-    def __len__(self) -> int:
-        return len(self.known)
 
 
 def clean(

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from rich.console import Console
 
 from trimtab import __version__
-from trimtab.commands.asking import LoadedSettings
+from trimtab.commands.asking import AskedSettings
 from trimtab.common.settings import SettingsError, Shown
 from trimtab.common.terminal import cells, quiet, say, table_of
 from trimtab.common.workdir import SIGNATURE, Workdir
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LINES, MEASURES, PAGE = "scores.jsonl", "measures.json", "report.html"
 
 
-class ScoreSettings(LoadedSettings):
+class ScoreSettings(AskedSettings):
     """What to score, and with which model."""
 
     positional = ("source",)
@@ -46,20 +46,12 @@ class ScoreSettings(LoadedSettings):
     """Batch size."""
     force: bool = False
     """Overwrite existing scores."""
-    adapter: Annotated[str | None, Shown("FOLDER")] = None
-    """A PEFT adapter (a folder or a Hub id) to apply to MODEL, whatever base model it names."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.source is None) == (self.processbench is None):
             raise SettingsError("name rows to score, or the folder of ProcessBench's files: SOURCE or --processbench")
         return self
-
-    @property
-    def asked(self) -> str:
-        from trimtab.models.asked import with_adapter
-
-        return with_adapter(self.model, self.adapter)
 
 
 SETTINGS = ScoreSettings

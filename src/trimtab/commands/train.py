@@ -1,7 +1,7 @@
 """Run a recipe; the run folder gets the model, the metrics and a report."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -66,16 +66,11 @@ SETTINGS = TrainSettings
 def main(settings: TrainSettings) -> None:
     """Train, and print the path of the report."""
     from trimtab.common.terminal import quiet
-    from trimtab.runs.early import check_outputs, check_places
     from trimtab.runs.parse import load_recipe
-    from trimtab.runs.recipe import Stages, dump
+    from trimtab.runs.recipe import dump
 
-    def first(runs: Sequence[Any]) -> None:
-        check_places(runs)
-        check_outputs(runs, settings.resume)
-
-    loaded = load_recipe(settings.recipe, settings.overrides, first=None if settings.dry_run else first)
     if settings.dry_run:
+        loaded = load_recipe(settings.recipe, settings.overrides)
         typer.echo(dump(loaded), nl=False)
         quiet()
         from trimtab.commands.memory_table import commented, timed
@@ -84,24 +79,41 @@ def main(settings: TrainSettings) -> None:
         if settings.time:
             typer.echo(timed(loaded), nl=False)
         return
+    loaded = _loaded(settings.recipe, settings.overrides, settings.resume)
     quiet()
     from rich.console import Console
 
     from trimtab import report
-    from trimtab.runs.run import run, run_stages
 
     console = Console(quiet=processes.rank() != 0)
-    how: dict[str, Any] = {"resume": settings.resume, "edited": settings.edited, "console": console}
-    if isinstance(loaded, Stages):
-        result = run_stages(loaded, **how)
-        finished = [report.load(Path(stage.output)) for stage in loaded.stages]
-        for table in filter(None, (report.table(finished, console.width), report.seeds_table(finished, console.width))):
-            console.print(table)
-    else:
-        result = run(loaded, **how)
-        console.print(report.table([report.load(result.folder)], console.width))
+    result = _carried_out(loaded, settings.resume, settings.edited, console)
+    finished = [report.load(Path(one.output)) for one in getattr(loaded, "stages", [loaded])]
+    tables = [report.table(finished, console.width)]
+    tables += [report.seeds_table(finished, console.width)] if len(finished) > 1 else []
+    for table in filter(None, tables):
+        console.print(table)
     if processes.rank() == 0:
         typer.echo(f"report: {result.report}")
+
+
+def _loaded(recipe: str, overrides: Iterable[str], resume: bool) -> Any:
+    """The recipe or its stages, whose files and folders were looked for."""
+    from trimtab.runs.early import check_outputs, check_places
+    from trimtab.runs.parse import load_recipe
+
+    def first(runs: Sequence[Any]) -> None:
+        check_places(runs)
+        check_outputs(runs, resume)
+
+    return load_recipe(recipe, overrides, first=first)
+
+
+def _carried_out(loaded: Any, resume: bool, edited: bool, console: Any) -> "Result":
+    from trimtab.runs.recipe import Stages
+    from trimtab.runs.run import run, run_stages
+
+    carry_out: Any = run_stages if isinstance(loaded, Stages) else run
+    return carry_out(loaded, resume=resume, edited=edited, console=console)
 
 
 def train_recipe(
@@ -124,18 +136,8 @@ def train_recipe(
     """
     from rich.console import Console
 
-    from trimtab.runs.early import check_outputs, check_places
-    from trimtab.runs.parse import load_recipe
-    from trimtab.runs.recipe import Stages
-    from trimtab.runs.run import run, run_stages
-
-    def first(runs: Sequence[Any]) -> None:
-        check_places(runs)
-        check_outputs(runs, resume)
-
-    loaded = load_recipe(str(recipe), tuple(_words(changes)), first=first)
-    how: dict[str, Any] = {"resume": resume, "edited": edited, "console": console or Console(quiet=True)}
-    return run_stages(loaded, **how) if isinstance(loaded, Stages) else run(loaded, **how)
+    loaded = _loaded(str(recipe), tuple(_words(changes)), resume)
+    return _carried_out(loaded, resume, edited, console or Console(quiet=True))
 
 
 def _words(changes: Mapping[str, Any], at: str = "") -> Iterator[str]:

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
 
 import typer
-import yaml
 from pydantic import ValidationError
 
 from trimtab.common import processes
 from trimtab.common.errors import UserError, nearest
-from trimtab.common.files import read_text
 from trimtab.common.options import Options
-from trimtab.common.yaml_text import Loader, parse_value
+from trimtab.common.yaml_text import parse_value, read_tree
 
 CONFIG = "config"
 """the flag that names a YAML file of settings"""
@@ -138,16 +136,8 @@ def _said_of(error: ValidationError, kind: type[CommandSettings], said: Mapping[
 def _from_file(kind: type[CommandSettings], path: str | None) -> dict[str, Any]:
     if path is None:
         return {}
-    try:
-        tree = yaml.load(read_text(Path(path)), Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        at = f" line {mark.line + 1}" if mark else ""
-        raise SettingsError(f"{path}:{at} is not valid YAML: {getattr(error, 'problem', None) or error}") from error
-    if not isinstance(tree, dict):
-        raise SettingsError(f"{path} holds a {type(tree).__name__}, expected keys and values")
     found: dict[str, Any] = {}
-    for key, value in tree.items():
+    for key, value in read_tree(Path(path), SettingsError).items():
         if isinstance(value, Mapping) and key not in kind.model_fields:
             for inner, one in value.items():
                 _set(kind, found, {}, f"{key}.{inner}", one)

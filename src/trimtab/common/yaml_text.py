@@ -1,11 +1,13 @@
 """YAML as recipes use it: 3e-4 is a number, and a duplicate key is an error."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from trimtab.common.errors import UserError
+from trimtab.common.files import DataError, read_text
 
 
 class YamlError(UserError):
@@ -30,6 +32,25 @@ Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique)
 Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
+
+
+def read_tree(path: Path, mistake: type[UserError]) -> dict[str, Any]:
+    """What a file of keys and values holds.
+
+    Raises:
+        mistake: if that is no YAML, or no keys and values.
+    """
+    try:
+        tree = yaml.load(read_text(path), Loader)
+    except DataError as error:
+        raise mistake(str(error)) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f" line {mark.line + 1}" if mark else ""
+        raise mistake(f"{path}:{at} is not valid YAML: {getattr(error, 'problem', None) or error}") from error
+    if not isinstance(tree, dict):
+        raise mistake(f"{path} holds a {type(tree).__name__}, expected keys and values")
+    return tree
 
 
 def parse_value(word: str, value: str) -> Any:

@@ -9,8 +9,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from trimtab.common.errors import nearest
+from trimtab.common.yaml_text import read_tree
 from trimtab.runs.keys import could_mean, training
-from trimtab.runs.parse_file import read_tree
 from trimtab.runs.recipe import Recipe, RecipeError, Stages
 from trimtab.runs.shipped import recipe_folder, shipped
 from trimtab.train import keys as training_keys
@@ -115,7 +115,7 @@ def used_by(key: str, method: str = "") -> list[str]:
     parts = key.split(".")
     found = []
     for name in shipped():
-        tree = read_tree(recipe_folder() / f"{name}.yaml")
+        tree = read_tree(recipe_folder() / f"{name}.yaml", RecipeError)
         runs = [tree, *(stage for stage in tree.get("stages") or ())]
         if parts[0] == "stages" and len(parts) > 1:
             runs, wanted = runs[1:], parts[1:]

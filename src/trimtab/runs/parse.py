@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.common.files import half_character
+from trimtab.common.yaml_text import read_tree
 from trimtab.runs.check import check_method, check_minutes, check_plainly, validate
 from trimtab.runs.overrides import override
-from trimtab.runs.parse_file import read_tree
 from trimtab.runs.recipe import Recipe, RecipeError, Stages
 from trimtab.runs.shipped import find
 from trimtab.runs.stages import once, runs_of
@@ -32,7 +32,7 @@ def load_recipe(
         RecipeError: naming the file and the key.
     """
     path = find(path)
-    tree = read_tree(path)
+    tree = read_tree(path, RecipeError)
     for word in overrides:
         override(tree, word)
     if found := half_character(tree):

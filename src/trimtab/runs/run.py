@@ -128,44 +128,27 @@ def _run_one(
     if processes.rank() == 0:
         is_new(folder, resume)
     with workdir(folder).open(partial(kept, folder)):
-        return _go_on(recipe, resume, console, shared, fit, notes, seconds, edited)
-
-
-def _go_on(
-    recipe: Recipe,
-    resume: bool,
-    console: Console,
-    shared: Shared,
-    fit: bool,
-    notes: Sequence[str],
-    seconds: float | None,
-    edited: bool,
-) -> Result:
-    folder = Path(recipe.output)
-    stored = check_folder(folder, recipe, resume)
-    if isinstance(stored, str):
-        say(console, f"{folder} is already finished")
-        return Result(folder, folder / "report.html")
-    if stored is not None:
-        recipe = recipe.model_copy(update={"training": stored["training"]})  # steps that were fitted to the machine
-    job = load_job(recipe, shared, console)
-    job.notes += notes
-    if stored is not None:
-        job.edited = check_signature(folder, job.signature, edited)
-        if stored.get("is_longer"):
-            _make_longer(folder, job)
-        else:
-            job.more = max(
-                (event["to"] for event in EventLog(folder).events() if event["event"] == "longer"), default=0
-            )
-    if stored is None and fit:
-        assert recipe.minutes is not None
-        job.notes.append(
-            fit_steps(recipe, recipe.minutes, seconds_per_step(job, console, 6 * recipe.minutes), job.updates)
-        )
-        say(console, job.notes[-1])
-    job.seconds = seconds
-    return execute(job, folder, resume=stored is not None, console=console)
+        stored = check_folder(folder, recipe, resume)
+        if isinstance(stored, str):
+            say(console, f"{folder} is already finished")
+            return Result(folder, folder / "report.html")
+        if stored is not None:
+            recipe = recipe.model_copy(update={"training": stored["training"]})  # steps that were fitted to the machine
+        job = load_job(recipe, shared, console)
+        job.notes += notes
+        if stored is not None:
+            job.edited = check_signature(folder, job.signature, edited)
+            longer_events = [event["to"] for event in EventLog(folder).events() if event["event"] == "longer"]
+            job.more = max(longer_events, default=0)
+            if stored.get("is_longer"):
+                _make_longer(folder, job)
+        elif fit:
+            assert recipe.minutes is not None
+            pace = seconds_per_step(job, console, 6 * recipe.minutes)
+            job.notes.append(fit_steps(recipe, recipe.minutes, pace, job.updates))
+            say(console, job.notes[-1])
+        job.seconds = seconds
+        return execute(job, folder, resume=stored is not None, console=console)
 
 
 def _make_longer(folder: Path, job: Job) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from trimtab import methods
+from trimtab.common.yaml_text import read_tree
 from trimtab.runs.check import validate
-from trimtab.runs.parse_file import read_tree
 from trimtab.runs.recipe import Recipe, RecipeError, Used
 from trimtab.runs.shipped import find
 
@@ -78,7 +78,7 @@ def _used(
     if not isinstance(source, str):
         raise RecipeError(f"{place}: use is {source!r}; give the name or the file of a recipe")
     path = _find_used(source, file, place)
-    tree = read_tree(path)
+    tree = read_tree(path, RecipeError)
     if file is not None and path.resolve() == file.resolve():
         raise RecipeError(f"{place}: {source} uses itself; name another recipe")
     if "stages" in tree or "seeds" in tree:
