@@ -56,7 +56,7 @@ class Collator:
 def length_sorted(
     rows: Sequence[Mapping[str, Any]], collator: Collator, batch_size: int, device: torch.device | str = "cpu"
 ) -> Iterator[dict[str, Tensor]]:
-    """Batches of rows of like length, longest first: little padding, and memory peaks at the start.
+    """Batches of rows of similar length, longest first: little padding, and memory peaks at the start.
 
     The batches depend on the rows alone, so what is computed from them does too, to the last bit.
     """

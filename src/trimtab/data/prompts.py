@@ -1,4 +1,4 @@
-"""What models are asked by a command line: a prompt a line, or rows."""
+"""Prompts of a command line: one per line, or rows."""
 
 from collections.abc import Mapping
 from pathlib import Path

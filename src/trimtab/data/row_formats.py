@@ -112,7 +112,7 @@ def _conversation(row: Mapping[str, Any], side: str, other: str, where: str) -> 
 
 
 def outcome(row: Mapping[str, Any], where: str) -> float:
-    """A row's `label`: 1.0 for a right answer, 0.0 for a wrong one; CSV has them as words.
+    """A row's `label`: 1.0 for a correct answer, 0.0 for an incorrect one; CSV has them as words.
 
     Raises:
         DataError: if there is none, or another one.
@@ -121,7 +121,9 @@ def outcome(row: Mapping[str, Any], where: str) -> float:
     value = as_number(label)
     if isinstance(value, str) or value not in (0, 1):  # True and False are
         found = "no label" if label in (None, "") else f"the label {label!r}"
-        raise DataError(f"{where} has {found}; expected 1 or true for a right answer, 0 or false for a wrong one")
+        raise DataError(
+            f"{where} has {found}; expected 1 or true for a correct answer, 0 or false for an incorrect one"
+        )
     return float(value)
 
 

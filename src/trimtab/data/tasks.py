@@ -1,4 +1,4 @@
-"""Rows that ask something and know what is right, but hold no answer to learn from."""
+"""Tasks: rows with a prompt and what a reward needs, but without an answer to train on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

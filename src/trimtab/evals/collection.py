@@ -1,4 +1,4 @@
-"""Tasks that a model answers several times: their answers, kept as they come, and rows for reward models."""
+"""Sampling several completions per task, stored as they arrive, and making rows for reward models from them."""
 
 import json
 import random

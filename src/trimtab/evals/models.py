@@ -1,4 +1,4 @@
-"""Who answers the questions of a suite: a model in memory, or a server."""
+"""Models that answer the items of a suite: in memory, or on a server."""
 
 import math
 from collections.abc import Mapping, Sequence

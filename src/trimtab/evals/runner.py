@@ -1,4 +1,4 @@
-"""Ask the items of a suite, keep every answer, and go on where an evaluation was stopped."""
+"""Run the items of a suite, store every answer, and resume an evaluation that was stopped."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -11,34 +11,34 @@ class CleanEvalSettings(Options):
     """Of the pipeline."""
 
     seed: int = Field(default=0, ge=0)
-    """Of the candidates, and of select=random."""
+    """Seed of the candidates, and of select=random."""
     select: Literal["moderate", "lowest", "highest", "random"] = "moderate"
-    """Which survivor becomes the text: by its similarity to the original."""
+    """Which surviving candidate is chosen, by its similarity to the original."""
     band: tuple[float, float] | None = None
-    """Scores that count as moderate; the middle third of all survivors' scores if not given."""
+    """Range of scores that count as moderate; default: the middle third of all surviving candidates' scores."""
     unrewritten: Literal["keep", "drop", "retry"] = "keep"
     """An item with a text that has no survivor: left as it was, left out, or tried again with other seeds and
     then left."""
     retries: int = Field(default=3, ge=1)
-    """Times that retry tries again."""
+    """Number of retries of unrewritten=retry."""
     longest: int = Field(default=600, ge=1)
-    """Characters; longer texts are rewritten in pieces that end with a sentence."""
+    """Characters; longer texts are rewritten in pieces that end at a sentence."""
     batch: int = Field(default=8, ge=1)
-    """Texts that are rewritten together."""
+    """Number of texts that are rewritten together."""
 
 
 class RewriteSettings(CleanEvalSettings):
-    """And of rewriters and detectors that are named."""
+    """Settings of the rewriters and detectors that are named."""
 
     n_par: int = Field(default=4, ge=0)
-    """Paraphrases a text; of rules, candidates."""
+    """Paraphrases per text; for rules, candidates."""
     pivots: tuple[str, ...] = ("zh", "de", "fr")
     """Languages to translate into and back from; zh+de goes through both."""
     temperature: float = Field(default=0.7, ge=0)
-    """Of a model that rewrites; at 0 the best token is taken."""
+    """Sampling temperature of a model that rewrites; 0 is greedy."""
     max_new_tokens: int = Field(default=128, ge=1)
-    """A rewrite that has not ended by then is no candidate."""
+    """A rewrite that has not ended by then is discarded."""
     prompt: str = Field(default="{text}", pattern=r"\{text\}")
-    """What an encoder-decoder model is given."""
+    """Prompt prefix of an encoder-decoder model."""
     threshold: float | None = None
-    """From which value of the detector on the meaning is the same; 0.7 for embedding, else 0.5, if not given."""
+    """Smallest detector value at which the meaning counts as the same; default: 0.7 for embedding, else 0.5."""

@@ -25,11 +25,11 @@ class MultipleChoiceSettings(Options):
     options: str = "options"
     """The column of the options: a list, or letter: text."""
     answer: str = "answer"
-    """The column of the right option: its index from 0, its letter or its text; several in a list."""
+    """The column of the correct option: its index from 0, its letter or its text; several in a list."""
     groups: tuple[str, ...] = ()
-    """Columns by which scores are split."""
+    """Columns to break scores down by."""
     rows: int | None = Field(None, ge=1)
-    """Only the first rows."""
+    """Only use this many of the first rows."""
 
 
 def items(settings: MultipleChoiceSettings) -> list[Item]:

@@ -44,11 +44,11 @@ PERSONAS = {
 
 class PersonalitySettings(Options):
     path: str = ""
-    """Own pairs instead of the bundled ones, as .jsonl, .json or .parquet."""
+    """Your own pairs instead of the bundled ones, as .jsonl, .json or .parquet."""
     traits: tuple[str, ...] = ()
     """Only pairs of these traits, such as [E, C]; all if empty."""
     lang: str = ""
-    """Only pairs in this language; all if empty. Questions are there in en and zh, bundled pairs in en."""
+    """Only pairs in this language; all if empty. Questions exist in en and zh, bundled pairs in en."""
     repeats: int = Field(5, ge=1)
     """How often each question is asked in each order, with another wording each time; there are five wordings."""
     persona: str = ""
@@ -58,9 +58,9 @@ class PersonalitySettings(Options):
     readout: Literal["expected", "likeliest"] = "expected"
     """Where probabilities of the seven labels are known: their mean, or the likeliest label (constrained decoding)."""
     delta: float = Field(1.0, ge=0, le=6)
-    """Points that a consistent pair may be apart; 0, 1 and 2 are always shown."""
+    """Points by which a consistent pair may differ; 0, 1 and 2 are always shown."""
     humans: str = ""
-    """A table of people to compare with: a row each, and columns PAIR.statement and PAIR.scenario of 1 to 7."""
+    """A table of people to compare with: one row each, with columns PAIR.statement and PAIR.scenario from 1 to 7."""
 
 
 # ---------------------------------------------------------------- pairs
