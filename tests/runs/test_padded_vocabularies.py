@@ -230,6 +230,6 @@ def test_columns_of_more_ids_than_the_policy_knows_are_refused(files, tmp_path):
     precompute(parsed(made), tmp_path / "stored.jsonl", command="test")
     made["models"] = {"policy": str(files / f"start{TOKENS}"), "reference": "column"}
     made["data"] = {"train": str(tmp_path / "stored.jsonl")}
-    with pytest.raises(ValueError, match=r"is of 400 token ids, and the policy knows 259; make it"):
+    with pytest.raises(ValueError, match=r"covers 400 token ids, but the policy has 259; make it"):
         run(made)
     assert not (tmp_path / "run").exists()

@@ -498,7 +498,7 @@ def test_settings_that_could_not_be_kept_are_refused(tmp_path, changes, said):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"num_generations": 1}, r"num_generations is 1; give at least 2: an answer is held"),
+        ({"num_generations": 1}, r"num_generations is 1; give at least 2: a completion is compared"),
         ({"epsilon": 0.3}, "set by the recipe's `method`"),
         ({"num_generatons": 4}, "num_generations"),
         ({"use_vllm": True}, "vLLM"),
