@@ -15,8 +15,8 @@ EMBEDDING = tiny_folder.VOCAB * WIDTH  # the head is the same
 LAYERS = 2
 WEIGHTS = EMBEDDING + LAYERS * LAYER + WIDTH
 ROWS, LENGTH, ANSWER = 2, 26, 14
-"""the longest row is `|user|` count 6 `end` newline (10 tokens) and `|assistant|` 0 1 2 3 4 5 6 `end` newline (16), of
-which 13 characters and the end are learnt"""
+"""the longest row is `|user|` count 13 `end` newline (11 tokens) and `|assistant|` 0 1 2 3 4 5 6 `end` (15), of which
+13 characters and the end are learnt"""
 TRAIN, HELD = 118, 50
 """answer tokens: 2 to 14 in turn, of 16 rows from the first on and of 5 from the third on"""
 
@@ -34,6 +34,7 @@ def estimate(files):
         assert (found.rows, found.length) == (ROWS, LENGTH)
         return found
 
+    made.teacher = files / "teacher"
     return made
 
 
@@ -76,6 +77,16 @@ def test_a_teacher_is_its_weights_and_its_cache_a_state_of_each_answer_token(est
     half = estimate(models={"frozen_dtype": "bfloat16", "teacher_cache": "memory"})
     assert size(half, "teacher") == 2 * teacher
     assert size(half, "teacher cache") == FLOAT * WIDTH * (TRAIN + HELD)
+
+
+def test_a_merged_adapter_is_compared_in_ten_tables_of_the_logits_of_four_rows(estimate):
+    found = estimate(models={"lora": {"r": 4}, "student": str(estimate.teacher)})
+    tokens = sum(13 + 2 * numbers for numbers in (3, 4, 5, 6))  # 12 of `count 100`, and `|assistant|`, numbers, `end`
+    assert size(found, "saving: logits") == 10 * FLOAT * tokens * tiny_folder.VOCAB
+    rest = sum(size(found, part) for part in ("policy", "optimizer", "activations", "teacher", "saving: the merged"))
+    always = sum(size(found, part) for part in ("21 rows", "threads"))
+    assert found.peak() == ("saving", size(found, "saving: logits") + rest + always)
+    assert not any(part.name.startswith("saving") for part in estimate().parts)
 
 
 def test_a_kv_cache_is_a_key_and_a_value_of_each_layer_and_token(estimate):
