@@ -139,10 +139,10 @@ def test_the_table_adds_up_to_the_peak(files):
     (found,) = estimates(made)
     phase, peak = found.peak()
     assert peak == sum(int(part.size * part.share.get(phase, 0)) for part in found.parts)
-    *_, last, pieces = table(found).splitlines()
+    *_, last, fragmented = table(found).splitlines()
     assert last.split() == ["peak", *shown(peak).split()]
     activations = next(part.size for part in found.parts if part.name.startswith("activations"))
-    assert pieces.endswith(shown(peak + activations // 2))
+    assert fragmented.endswith(shown(peak + activations // 2))
 
 
 def test_stages_start_from_models_that_are_yet_to_be_trained(files):

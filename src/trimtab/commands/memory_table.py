@@ -22,8 +22,8 @@ def table(estimate: MemoryEstimate) -> str:
             share = int(part.size * part.share.get(phase, 0))
             lines.append(f"  {part.name:<58} {shown(part.size):>9} {shown(share) if share else '-':>9}")
         lines.append(f"  {'peak':<58} {'':>9} {shown(peak):>9}")
-        if lost := estimate.in_pieces():
-            lines.append(f"  {'and where freed memory lies in pieces, up to':<58} {'':>9} {shown(peak + lost):>9}")
+        if lost := estimate.fragmentation():
+            lines.append(f"  {'with heap fragmentation, up to':<58} {'':>9} {shown(peak + lost):>9}")
     return "\n".join(lines)
 
 

@@ -35,8 +35,8 @@ OBJECTIVE_TABLES = 5
 """tables of a slice that an objective makes"""
 MERGE_TABLES = 10
 """float32 tables of logits, or as many bytes, where a merged model is held against the trained one"""
-IN_PIECES = 0.5
-"""of the activations, that main memory may need besides; 0.1 to 0.55 were measured, most beside frozen weights"""
+FRAGMENTED = 0.5
+"""heap that fragmentation may cost, as a share of the activations; 0.1 to 0.55 measured, most with frozen weights"""
 SAMPLED = 200
 SMALL_INT = 256
 """Python keeps one object for each number up to this"""
@@ -84,10 +84,10 @@ class MemoryEstimate:
         phase = max(PHASES, key=lambda one: needs[one])
         return phase, needs[phase]
 
-    def in_pieces(self) -> int:
-        """Bytes of main memory that may be lost between those that are used; accelerators' allocators lose few."""
+    def fragmentation(self) -> int:
+        """Bytes of main memory that heap fragmentation may cost; on accelerators it is little."""
         kept = (part.size for part in self.parts if part.name.startswith("activations"))
-        return int(IN_PIECES * sum(kept)) if self.device == "cpu" else 0
+        return int(FRAGMENTED * sum(kept)) if self.device == "cpu" else 0
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class _Run:
         one, trained = self.policy, 4 * self.policy.trained
         kept = self.args.gradient_accumulation_steps > 1
         head = 4 * one.head
-        phases = (*BOTH_PASSES, "saving") if self.device == "cpu" else BOTH_PASSES  # the allocator keeps what is freed
+        phases = (*BOTH_PASSES, "saving") if self.device == "cpu" else BOTH_PASSES  # the heap keeps what is freed
         gradients = {"forward": 1.0 if kept else head / trained if trained else 0, "update": 1.0}
         gradients["backward"] = 1.0 if kept else min(1.0, 2 * head / trained) if trained else 0
         parts = [
