@@ -9,6 +9,7 @@ import copy
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -327,8 +328,15 @@ def _bytes_of(prepared: Prepared) -> int:
     """Of rows in main memory, as they came and as token ids, by a sample of them."""
     some = prepared.rows[:: max(1, len(prepared.rows) // SAMPLED)]
     size = sum(_deep(row) for row in some) / max(1, len(some))
-    texts = sum(_deep(row) for row in load_rows(prepared.source)[:SAMPLED]) / SAMPLED
-    return int(size * len(prepared.rows) + texts * len(load_rows(prepared.source)))
+    return int(size * len(prepared.rows) + _bytes_of_texts(prepared.source))
+
+
+@lru_cache
+def _bytes_of_texts(source: str) -> int:
+    """Of all rows of a source as they came, which several stages may share."""
+    rows = load_rows(source)
+    some = rows[:SAMPLED]
+    return sum(map(_deep, some)) * len(rows) // len(some)
 
 
 def _deep(value: Any) -> int:
