@@ -25,7 +25,7 @@ from trimtab.runs import parse, shipped
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/**/*.md"))
-FENCE = re.compile(r"^(`{3,})(\w*)\s*$")
+FENCE = re.compile(r"^(`{3,})(\w*)(?: title=\"[^\"]*\")?\s*$")
 COMMENT = re.compile(r"^<!-- (not run|file): (.+) -->$")
 GENERATED = (
     "papers_page",
