@@ -141,8 +141,10 @@ def _failed(error: Exception) -> None:
     """Print a failure outside trimtab as one line, and a bug with its traceback."""
     import traceback
 
-    from trimtab.common import failures
+    from trimtab.common import failures, user_code
 
+    if (own := user_code.failed_in(error)) is not None:
+        _fail(f"{own}; fix it there ({failures.HINT})")
     said = failures.said(error)
     if said is not None:
         way = "" if "make room" in said or ": lower " in said else "; fix that, or choose another place"

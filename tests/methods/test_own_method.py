@@ -1,9 +1,11 @@
 """A method of the user's own: a file or a module that a recipe names."""
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 
 import tiny_folder
@@ -177,3 +179,30 @@ def test_a_plan_that_is_not_what_the_method_says_is_refused(folder, says, builds
     made["models"] = {"policy": str(files / "teacher")}
     with pytest.raises(RunError, match=f"method wrong.py.*{said}"):
         load_job(parse(made, "here", "run"), Shared(), Console(quiet=True))
+
+
+VALUES = "entropy + self.strength * (logprobs.exp() * logprobs).sum(-1)"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("batch.log_softmax()", "batch.log_softmx()"), r"penalty.py, line 18: AttributeError: .*log_softmx.*; fix it"),
+        (("batch.log_softmax()", "batch.log_softmax('teacher')"), "line 18: KeyError: .*no signal 'teacher'.*`needs`"),
+        (("return batch.losses(", "return list("), "penalty.py, line 19: TypeError"),
+        (("return batch.losses(", "return (lambda values, nll: values)("), "Penalty returned a Tensor; return batch.l"),
+        ((VALUES, f"({VALUES}).mean()"), r"returned values of shape \[\]; expected \[\d+\], one for each token"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_its_code_costs_one_line_that_names_it(folder, trimtab, wrong, said):
+    assert wrong[0] in PENALTY
+    (folder / "penalty.py").write_text(PENALTY.replace(*wrong))
+    files = tiny_folder.lay_out(folder)
+    made = tiny_folder.recipe(files, "penalty.py", models={"student": None, "teacher": None}, eval={"prompts": []})
+    made["models"] = {"policy": str(files / "teacher")}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(made))
+    code, _, err = trimtab("train", folder / "recipe.yaml")
+    last = err.strip().splitlines()[-1]
+    assert code == 2, err
+    assert re.search(said, last), last
+    assert "Traceback" not in err

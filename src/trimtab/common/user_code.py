@@ -26,6 +26,19 @@ def installed(file: str | Path) -> bool:
     return not _PACKAGES.isdisjoint(path.parts) or any(path.is_relative_to(one) for one in _INSTALLED)
 
 
+_LOADED: set[str] = set()
+"""files of users that were imported here"""
+
+
+def failed_in(error: BaseException) -> str | None:
+    """One line for an exception that came through a user's file; None if it did not."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in _LOADED]
+    if not frames:
+        return None
+    text = " ".join(str(error).split())[:300]
+    return f"{frames[-1].filename}, line {frames[-1].lineno}: {type(error).__name__}: {text}"
+
+
 def load(place: str, what: str, name: str, form: str, mistake: type[UserError]) -> ModuleType:
     """Import FILE.py or package.module; a file is executed again.
 
@@ -45,9 +58,12 @@ def load(place: str, what: str, name: str, form: str, mistake: type[UserError]) 
     if place.endswith(".py") and not path.is_file():
         raise mistake(f"there is no file {path}{looked_in(path)}; write your own {what} as {form}")
     try:
-        return _run(path, what) if place.endswith(".py") else importlib.import_module(place)
+        module = _run(path, what) if place.endswith(".py") else importlib.import_module(place)
     except Exception as error:
         raise mistake(f"{what} {name}: importing {place} raised {raised(error)}") from error
+    if not installed(str(module.__file__)):
+        _LOADED.add(str(module.__file__))
+    return module
 
 
 def _run(path: Path, what: str) -> ModuleType:

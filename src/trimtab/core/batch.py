@@ -222,7 +222,11 @@ class TokenBatch:
 
     def _signal(self, name: str) -> Any:
         if name not in self.signals:
-            raise KeyError(f"the batch has no signal {name!r}; it has: {', '.join(sorted(self.signals)) or 'none'}")
+            there = ", ".join(sorted(self.signals)) or "none"
+            raise KeyError(
+                f"the batch has no signal {name!r}; it has: {there}; name it in the objective's `needs`, and what "
+                "provides it in the method's Requirements"
+            )
         return self.signals[name]
 
     def logits(self, of: str = "policy") -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from trimtab.common.errors import UserError
 from trimtab.core.batch import TokenBatch, answer_mask
 
 Reduction = Literal["token_mean", "sequence_mean", "sequence_sum", "sum"]
@@ -18,6 +19,28 @@ class Losses(NamedTuple):
     """[N] per token, or [R] per sequence"""
     metrics: dict[str, tuple[Tensor, Tensor]]
     """name -> (sum, count), detached"""
+
+
+class LossesError(UserError):
+    """An objective that does not return one value for each token or sequence."""
+
+
+def checked(losses: Any, objective: Any, number: int) -> "Losses":
+    """What an objective returned, if it is what the engine reads.
+
+    Args:
+        number: tokens, or sequences of an objective per sequence.
+
+    Raises:
+        LossesError: saying what was returned.
+    """
+    name = type(objective).__name__
+    if not isinstance(losses, Losses):
+        raise LossesError(f"{name} returned a {type(losses).__name__}; return batch.losses(values, name=metric, ...)")
+    shape = list(losses.values.shape)
+    if shape != [number]:
+        raise LossesError(f"{name} returned values of shape {shape}; expected [{number}], one for each {objective.per}")
+    return losses
 
 
 class Objective:

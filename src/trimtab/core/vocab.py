@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from trimtab.common.errors import UserError
 from trimtab.core.batch import LazyLogits, TokenBatch, finite
 from trimtab.core.logprobs import token_logprobs
-from trimtab.core.loss import Losses, Objective
+from trimtab.core.loss import Losses, Objective, checked
 
 BLOCK_TOKENS = 512
 """Of one block of logits; one such table is alive for each model. So many that reading a head and adding to its
@@ -145,7 +145,8 @@ class _Pass:
 
     def _objective(self, policy: Tensor, batch: TokenBatch, part: slice) -> Tensor:
         """[n] values of the tokens of `part`; values and metrics are kept."""
-        losses: Losses = self.objective(batch.with_signals(policy=self.head.finish(policy)))
+        said = self.objective(batch.with_signals(policy=self.head.finish(policy)))
+        losses = checked(said, self.objective, len(batch))
         self.values[part] = losses.values.detach().float()
         for name, (total, number) in losses.metrics.items():
             before = self.metrics.get(name)
@@ -289,6 +290,7 @@ def _sequence_loss(objective: Objective, batch: TokenBatch, hidden: Tensor, head
     leaf = work.values.requires_grad_()
     with torch.enable_grad():
         losses = objective(batch.with_signals(**known, policy=leaf))
+        losses = checked(losses, objective, len(batch.lengths) if objective.per == "sequence" else len(batch))
     values = losses.values.detach().float()
     loss = (values * weights).sum()
     if torch.is_grad_enabled() and losses.values.requires_grad:

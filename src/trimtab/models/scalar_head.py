@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForTokenClassification, PreTrainedModel
 
 from trimtab.core import TokenBatch, answer_mask, reduce, weights
+from trimtab.core.loss import checked
 from trimtab.models.forward import ObjectiveCall, ObjectiveOutput, UnsupportedModel
 
 
@@ -111,7 +112,8 @@ def compute_scores_objective(call: ObjectiveCall, hidden: Tensor, head: nn.Modul
     scores = head(hidden[answer_mask(call.labels)])[:, 0].float()
     signals = {**call.signals, "policy": scores}
     batch = TokenBatch.from_labels(call.labels, signals, row_id=call.row_id, seed=call.seed, step=call.step)
-    losses = call.objective(batch)
+    number = len(batch.lengths) if call.objective.per == "sequence" else len(batch)
+    losses = checked(call.objective(batch), call.objective, number)
     weight = weights(batch, call.reduction, call.total, call.objective.per)
     values = losses.values.detach().float()
     return ObjectiveOutput(loss=reduce(losses, weight), metrics=losses.metrics, unreduced=values)  # type: ignore[arg-type]
