@@ -124,7 +124,7 @@ def test_what_is_cached_gives_the_same_bytes_and_asks_nobody(rows, tmp_path):
 
 def test_ctrl_c_says_where_the_candidates_are(rows, tmp_path, trimtab, monkeypatch):
     out = tmp_path / "clean.jsonl"
-    with pytest.raises(Interrupted, match=r"stopped; 4 candidates are in .*clean.candidates.part: the same command"):
+    with pytest.raises(Interrupted, match=r"stopped; 4 candidates are in .*clean.candidates.part: run the same"):
         run(rows, out, Killed(1, KeyboardInterrupt()))
     monkeypatch.setattr(by_name, "Rules", lambda n: Killed(0, KeyboardInterrupt()))
     code, _, err = trimtab("clean", rows, "--out", tmp_path / "other.jsonl", "--detector", "none")

@@ -104,8 +104,8 @@ def test_a_killed_evaluation_is_gone_on_with(done, trimtab, model):
     ("words", "said"),
     [
         (["--max-new-tokens", "5"], "its max_new_tokens was 4 and is now 5"),
-        (["--limit", "5"], "its items is 6"),
-        (["--decoding", "penalty"], "its decoding is greedy"),
+        (["--limit", "5"], "its items was 6"),
+        (["--decoding", "penalty"], "its decoding was greedy"),
     ],
 )
 def test_another_evaluation_is_never_mixed_in(done, trimtab, model, words, said):
@@ -132,7 +132,7 @@ def test_another_model_is_never_mixed_in(done, trimtab, other):
     folder, _ = done
     code, _, err = trimtab("eval", *FEW, "--model", other, "--out", folder.parent)
     assert code == 2
-    assert "its model is" in err
+    assert "its model was" in err
 
 
 def test_two_evaluations_at_once_do_not_share_a_folder(done, trimtab, model):

@@ -419,9 +419,9 @@ def test_ctrl_c_keeps_what_is_there(files, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"model": "scalar"}, "its model is"),
-        ({"rows": "answers"}, "its rows is 8 of"),
-        ({"limit": 3}, "its rows is 8 of"),
+        ({"model": "scalar"}, "its model was"),
+        ({"rows": "answers"}, "its rows was 8 of"),
+        ({"limit": 3}, "its rows was 8 of"),
         ({"max_length": 40}, "its max_length was 512 and is now 40"),
         ({"dtype": "bfloat16"}, "its dtype was float32 and is now bfloat16"),
     ],
@@ -444,7 +444,7 @@ def test_scores_without_a_signature_and_torn_ones_are_refused(files, tmp_path):
     with pytest.raises(scoring.ScoreError, match="holds a line that is not a score"):
         run(files, tmp_path / "out")
     (tmp_path / "out" / "signature.txt").unlink()
-    with pytest.raises(WorkdirError, match=r"holds scores\.jsonl and no signature\.txt"):
+    with pytest.raises(WorkdirError, match=r"holds scores\.jsonl but no signature\.txt"):
         run(files, tmp_path / "out")
 
 

@@ -54,7 +54,7 @@ def test_a_run_and_a_preview_name_places_and_rows_as_they_are(tmp_path, name):
     run.run(made, resume=True, console=console)
     said = console.export_text()
     assert f"sft -> {files / 'run'}  step 1/1" in said
-    assert f"{files / 'run'} is finished already" in said
+    assert f"{files / 'run'} is already finished" in said
     tiny_folder.write_jsonl(files / "train.jsonl", [{"prompt": "[b]", "completion": ODD}])
     console = Console(record=True, width=300, file=io.StringIO())
     preview.preview_recipe(made, 1, "train", console)

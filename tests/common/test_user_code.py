@@ -82,11 +82,13 @@ def test_a_resume_is_refused_where_a_file_that_the_reward_imports_was_edited(mod
     made["data"].pop("heldout_rows")
     assert drive(folder, made, "step:3").returncode == -9
     (folder / "judging.py").write_text(SHARE.replace("130", "150"))
-    with pytest.raises(RunError, match=r"cannot be resumed: of its code judging.py was edited; put it back, add --e"):
+    with pytest.raises(RunError, match=r"cannot be resumed: of its code judging.py was edited; restore it, add --e"):
         runs.run(parsed(made), resume=True, console=Console(quiet=True))
     signature = folder / "run" / "signature.txt"
     signature.write_text(signature.read_text().replace(f"trimtab: {__version__}", "trimtab: 0.0.1"))
-    with pytest.raises(RunError, match=rf"judging.py was edited \(trimtab was 0.0.1 and is {__version__}\); put it"):
+    with pytest.raises(
+        RunError, match=rf"judging.py was edited \(trimtab was 0.0.1 and is {__version__}\); restore it"
+    ):
         runs.run(parsed(made), resume=True, console=Console(quiet=True))
     runs.run(parsed(made), resume=True, edited=True, console=Console(quiet=True))
     notes = [event["text"] for event in events(folder / "run") if event["event"] == "note"]
@@ -98,10 +100,10 @@ def test_other_rows_are_refused_also_where_code_may_be_edited(models, folder, tm
     signature = tmp_path / "signature.txt"
     signature.write_text("training data: a 1\ncode: x.py 1\nreward: x 1/0 5\n")
     now = {"training data": "a 2", "code": "x.py 2", "reward": "x 1/0 6"}
-    with pytest.raises(RunError, match="training data was a 1 and is a 2; put back"):
+    with pytest.raises(RunError, match="training data was a 1 and is a 2; restore"):
         check_signature(tmp_path, now, True)
     signature.write_text("training data: a 2\ncode: x.py 2\nreward: x 1/0 5\n")
-    with pytest.raises(RunError, match="reward was x 1/0 5 and is x 1/0 6; put back"):
+    with pytest.raises(RunError, match="reward was x 1/0 5 and is x 1/0 6; restore"):
         check_signature(tmp_path, now, True)
 
 
@@ -121,7 +123,8 @@ def test_a_resume_is_refused_where_the_file_of_a_method_was_edited(models, tmp_p
     own.mkdir()
     (own / "mine.py").write_text(METHOD.read_text())
     real = methods.names
-    monkeypatch.setattr(methods, "names", lambda: [*real(), "mine"])
+    for place in (methods, methods._FILES):
+        monkeypatch.setattr(place, "names", lambda: [*real(), "mine"])
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(own)])
     monkeypatch.setattr(methods, "summary", lambda name: "")
 
@@ -144,7 +147,7 @@ def test_a_resume_is_refused_where_the_file_of_a_method_was_edited(models, tmp_p
             runs.run(recipe(), console=Console(quiet=True))
     (own / "mine.py").write_text(METHOD.read_text() + "\n# another\n")
     sys.modules.pop("trimtab.methods.mine")
-    with pytest.raises(RunError, match=r"cannot be resumed: of its code mine.py was edited; put it back"):
+    with pytest.raises(RunError, match=r"cannot be resumed: of its code mine.py was edited; restore it"):
         runs.run(recipe(), resume=True, console=Console(quiet=True))
     (own / "mine.py").write_text(METHOD.read_text())
     sys.modules.pop("trimtab.methods.mine")

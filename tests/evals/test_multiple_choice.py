@@ -113,7 +113,7 @@ def test_how_answers_are_read(answer, wanted, strict, tmp_path):
 @pytest.mark.parametrize(
     "change, given, message",
     [
-        ({"answer": "D"}, {}, "row 1: answer 'D' is none of the options"),
+        ({"answer": "D"}, {}, "row 1: answer 'D' is not one of the options"),
         ({"options": None}, {}, "row 1 has no column 'options'; its columns: id, question"),
         ({"question": " "}, {}, "row 1 has no text 'question'; name the column with question=..."),
         ({}, {"groups": ["level"]}, "has no column 'level'"),

@@ -328,9 +328,9 @@ def test_the_reward_model_learns_online_as_its_kind_does_with_its_own_beta(setti
     made = online(Config(online="before", **settings), trained)
     assert (type(made).__name__, made.beta, getattr(made, "margin", None)) == (kind, beta, margin)
     assert getattr(made, "adaptive", True) == settings.get("adaptive", True)
-    with pytest.raises(ValidationError, match="margin is 1.0 and would do nothing"):
+    with pytest.raises(ValidationError, match="margin is 1.0 but has no effect"):
         Config(online="before", online_loss="dpo_rm", margin=1.0)
-    with pytest.raises(ValidationError, match="online_loss is dpo_rm and would do nothing"):
+    with pytest.raises(ValidationError, match="online_loss is dpo_rm but has no effect"):
         Config(online="frozen", online_loss="dpo_rm")
 
 

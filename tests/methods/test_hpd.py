@@ -573,11 +573,9 @@ def test_one_mini_batch_is_the_loss_form_and_baselines_have_no_other():
     teacher = FrozenModel(tiny.model("llama_tied", seed=5))
     made = METHOD.build(Config(), None, teacher=teacher)
     assert (len(made.signals), made.objective.ratio, made.objective.needs) == (1, None, {"teacher"})
-    with pytest.raises(ValidationError, match="mini_batches is 4 and would do nothing: it is of weighting: hpd alone"):
+    with pytest.raises(ValidationError, match="mini_batches is 4 but has no effect: .* with weighting: hpd"):
         Config(weighting="jsd", mini_batches=4)
-    with pytest.raises(
-        ValidationError, match="epsilon_high is 0.4 and would do nothing: it is of mini_batches above 1"
-    ):
+    with pytest.raises(ValidationError, match="epsilon_high is 0.4 but has no effect: .* mini_batches above 1"):
         Config(epsilon_high=0.4)
 
 

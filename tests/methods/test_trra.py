@@ -186,5 +186,5 @@ def test_the_likelihood_of_the_tokens_is_added_to_the_whole_divergence():
     batch = TokenBatch.from_labels(torch.tensor([[IGNORE, 0]]), {"policy": policy, "teacher": teacher})
     divergence = 0.5 * math.log(0.5 / 0.2) + 0.5 * math.log(0.5 / 0.8)
     assert made.objective(batch).values.item() == pytest.approx(divergence - 0.3 * math.log(0.2), rel=1e-5)
-    with pytest.raises(ValidationError, match="nll_coef is 0.3 and would do nothing"):
+    with pytest.raises(ValidationError, match="nll_coef is 0.3 but has no effect"):
         Config(mask="all", compat="position_axis", nll_coef=0.3)

@@ -113,8 +113,8 @@ def test_the_console_shows_reward_and_pass_at_1_in_training_and_on_held_out_task
     rewards = [row["reward"] for row in lines(folder / "samples.jsonl") if row["kind"] == "rollout"]
     assert 0 <= train[0]["pass_at_1"] <= 1
     assert rewards
-    held = next(line for line in said.splitlines() if line.startswith("held out, step 0"))
-    assert held.startswith("held out, step 0: pass@1 ")
+    held = next(line for line in said.splitlines() if line.startswith("held-out rows, step 0"))
+    assert held.startswith("held-out rows, step 0: pass@1 ")
     assert "  reward " in held
 
 
@@ -130,7 +130,7 @@ def test_the_report_shows_what_was_learnt(finished):
     page = (finished / "report.html").read_text()
     assert "completions are generated with early-exit batching" in page
     assert "pass@1" in page
-    assert "The numbers rest on 3 held-out rows." in page
+    assert "The numbers are from 3 held-out rows." in page
     assert "Where the time went" in page
     assert 'class="text rollout"' in page
     assert "count 1" in page
@@ -315,7 +315,7 @@ def test_a_resume_with_a_reward_that_was_changed_is_refused_by_name(files, tmp_p
     made = tree(files, tmp_path / "run", reward=f"{own}:letters")
     assert drive(tmp_path, made, "step:3").returncode == -9
     own.write_text(REWARD.replace("/ 8", "/ 4"))
-    with pytest.raises(RunError, match="cannot be resumed: of its code own.py was edited; put it back"):
+    with pytest.raises(RunError, match="cannot be resumed: of its code own.py was edited; restore it"):
         runs.run(parsed(made), resume=True, console=Console(quiet=True))
     own.write_text(REWARD)
     runs.run(parsed(made), resume=True, console=Console(quiet=True))

@@ -497,7 +497,7 @@ def test_a_resume_with_other_rows_or_another_teacher_is_refused_by_name(finished
 def test_a_resume_without_a_signature_says_that_it_is_missing(finished, files, tmp_path):
     folder = unfinished(finished, tmp_path / "run")
     (folder / "signature.txt").unlink()
-    with pytest.raises(RunError, match="signature.txt is missing, by which models and rows are held"):
+    with pytest.raises(RunError, match="signature.txt is missing, which is needed to check"):
         run(recipe(files, folder), resume=True, console=QUIET)
 
 
@@ -546,7 +546,7 @@ def test_a_row_that_a_frozen_model_cannot_read_is_named_before_anything_is_writt
     rows = [{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": "\u00e9"}]
     data = {"train": tiny_folder.write_jsonl(tmp_path / "rows.jsonl", rows), "heldout": None}
     models = {"student": str(files / "teacher"), "teacher": short}
-    with pytest.raises(ValueError, match="row 2 holds the token id [0-9]+, which the teacher's vocabulary .103. does"):
+    with pytest.raises(ValueError, match="row 2 holds the token id [0-9]+, not in the teacher's vocabulary .103."):
         run(recipe(files, tmp_path / "run", models=models, data=data), console=QUIET)
     assert not (tmp_path / "run").exists()
 
@@ -568,7 +568,7 @@ def test_a_checkpoint_that_lost_a_file_is_not_gone_on_from(files, tmp_path):
     for path in steps.iterdir():
         if path not in (older, newest):
             shutil.rmtree(path)
-    with pytest.raises(CheckpointError, match=f"{newest.name}/optimizer.pt is missing, and no other checkpoint is who"):
+    with pytest.raises(CheckpointError, match=f"{newest.name}/optimizer.pt is missing, and no other checkpoint"):
         run(parse(tree, "test", "run"), resume=True, console=QUIET)
     state.write_bytes(kept)
     console = Console(record=True, width=500)
@@ -596,7 +596,7 @@ def test_a_run_that_lost_its_checkpoints_starts_again_and_ends_the_same(finished
         (
             "sft",
             {"training": {"per_device_train_batch_size": 20, "dataloader_drop_last": True}},
-            "16 training rows make",
+            "16 training rows are too few",
         ),
         (
             "psft",
@@ -677,7 +677,7 @@ def test_a_method_may_read_the_whole_distribution_of_the_start(files, tmp_path, 
         made = recipe(files, tmp_path / "run", "near", models=models)
         first, *_ = events(run(made, console=QUIET).folder, "train")
         assert (first["divergence"] > 1e-3) == (kind == "named")
-        with pytest.raises(ValueError, match="reads whole distributions of models.reference, and a column holds only"):
+        with pytest.raises(ValueError, match="reads whole distributions from models.reference, but"):
             recipe(files, tmp_path / "run", "near", models={"reference": "column"})
     finally:
         sys.modules.pop("trimtab.methods.near", None)

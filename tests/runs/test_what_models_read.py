@@ -109,7 +109,7 @@ GPT2 = {"kind": "gpt2", "n_positions": 64, "extra": False}
 def test_rows_beyond_learnt_positions_are_counted_as_too_long_with_the_true_reason(tmp_path):
     folder = lay_out(tmp_path, LONG, **GPT2)
     for look in (lambda r: preview_recipe(r, 0, "train", QUIET), lambda r: load_job(r, Shared(), QUIET)):
-        with pytest.raises(DataError, match=r"1 truncated \(first: row 4\).*64 .* by the positions that the policy"):
+        with pytest.raises(DataError, match=r"1 truncated \(first: row 4\).*64 .* position embeddings of the policy"):
             look(recipe(folder))
     job = load_job(recipe(folder, data={"max_dropped": 0.5}), Shared(), QUIET)
     assert (job.train.max_length, job.train.counts.truncated, job.train.counts.longest) == (64, 1, 64)
@@ -120,7 +120,7 @@ def test_rows_beyond_learnt_positions_are_counted_as_too_long_with_the_true_reas
 def test_rows_must_fit_a_teacher_with_learnt_positions_too(tmp_path):
     folder = lay_out(tmp_path, LONG, extra=False)
     tiny_folder.save(folder / "teacher", "gpt2", n_positions=64)
-    with pytest.raises(DataError, match="by the positions that the teacher has learnt"):
+    with pytest.raises(DataError, match="by the position embeddings of the teacher"):
         load_job(recipe(folder, "kd", models={"teacher": str(folder / "teacher")}), Shared(), QUIET)
 
 

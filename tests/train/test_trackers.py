@@ -130,7 +130,7 @@ def test_preferences_of_held_out_pairs_are_the_headline(tmp_path, method):
     headline = page.partition("<h1>")[2].partition("</h1>")[0]
     assert "preference accuracy" in headline
     assert "preference margin" in headline
-    assert "held out, step 0: preference accuracy 0.5  margin 0  perplexity" in said
+    assert "held-out rows, step 0: preference accuracy 0.5  margin 0  perplexity" in said
 
 
 def test_the_margin_is_that_of_the_rows_by_hand(tmp_path):

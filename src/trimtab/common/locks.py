@@ -77,9 +77,9 @@ def _locked(lock: FileLock, path: Path, place: Path) -> bool:
 
 
 def holder(place: Path) -> str | None:
-    """Description of the process that writes there; None if there is none."""
+    """Description of the other process that writes there; None if there is none."""
     path = lock_path(place)
-    if not path.exists():
+    if not path.exists() or _owner(path) == (os.getpid(), platform.node()):
         return None
     lock = FileLock(path)
     try:

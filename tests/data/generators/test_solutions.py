@@ -530,7 +530,7 @@ def test_99_of_100_answers_have_at_most_110_tokens_of_smollm2(pairs):
         ),
         ("/train?level=easy", r"'level=easy' is not an option; planted_errors takes .* and level=usual\|small$"),
         ("/train?shape=pairs", r"'shape=pairs' is not an option; .* rows=NUMBER and seed=NUMBER and form=pairs\|steps"),
-        ("/train?rows=pairs", "'rows=pairs' is no option"),
+        ("/train?rows=pairs", "'rows=pairs' is not an option"),
     ],
 )
 def test_a_mistake_in_the_source_is_explained_in_one_line(options, message):
