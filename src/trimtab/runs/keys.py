@@ -16,7 +16,7 @@ def training(methods_named: Iterable[str] = ()) -> dict[str, str]:
     """Keys under `training` and their declared types, for the loops of these methods, or for both."""
     from trimtab import methods
 
-    loops = set()
+    loops: set[training_keys.Loop] = set()
     for name in methods_named:
         try:
             loops.add(methods.load(name).loop)
