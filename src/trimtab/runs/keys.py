@@ -23,8 +23,10 @@ def training(methods_named: Iterable[str] = ()) -> dict[str, str]:
         except UserError:  # reported when the recipe is checked
             continue
     found: dict[str, str] = {}
-    for loop in [loop for loop in training_keys.CONFIG_NAMES if loop in loops or not loops]:
-        declared = training_keys.declared(training_keys.CONFIG_NAMES[loop])
+    for loop, name in training_keys.CONFIG_NAMES.items():
+        if loops and loop not in loops:
+            continue
+        declared = training_keys.declared(name)
         taken = {*training_keys.OURS, *training_keys.NOT_BUILT} - training_keys.USED_BY_ROLLOUTS
         if loop == "rollouts":
             base = training_keys.declared("TrainingArguments")
