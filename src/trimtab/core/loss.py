@@ -25,11 +25,8 @@ class LossesError(UserError):
     """An objective that does not return one value for each token or sequence."""
 
 
-def checked(losses: Any, objective: Any, number: int) -> "Losses":
-    """What an objective returned, if it is what the engine reads.
-
-    Args:
-        number: tokens, or sequences of an objective per sequence.
+def checked(losses: Any, objective: "Objective", batch: TokenBatch) -> "Losses":
+    """What an objective returned for a batch, if it has one value for each token, or each sequence.
 
     Raises:
         LossesError: saying what was returned.
@@ -37,6 +34,7 @@ def checked(losses: Any, objective: Any, number: int) -> "Losses":
     name = type(objective).__name__
     if not isinstance(losses, Losses):
         raise LossesError(f"{name} returned a {type(losses).__name__}; return batch.losses(values, name=metric, ...)")
+    number = len(batch.lengths) if objective.per == "sequence" else len(batch)
     shape = list(losses.values.shape)
     if shape != [number]:
         raise LossesError(f"{name} returned values of shape {shape}; expected [{number}], one for each {objective.per}")

@@ -145,8 +145,8 @@ class _Pass:
 
     def _objective(self, policy: Tensor, batch: TokenBatch, part: slice) -> Tensor:
         """[n] values of the tokens of `part`; values and metrics are kept."""
-        said = self.objective(batch.with_signals(policy=self.head.finish(policy)))
-        losses = checked(said, self.objective, len(batch))
+        batch = batch.with_signals(policy=self.head.finish(policy))
+        losses = checked(self.objective(batch), self.objective, batch)
         self.values[part] = losses.values.detach().float()
         for name, (total, number) in losses.metrics.items():
             before = self.metrics.get(name)
@@ -289,8 +289,7 @@ def _sequence_loss(objective: Objective, batch: TokenBatch, hidden: Tensor, head
     work, raw = _read(read, batch, hidden, head)
     leaf = work.values.requires_grad_()
     with torch.enable_grad():
-        losses = objective(batch.with_signals(**known, policy=leaf))
-        losses = checked(losses, objective, len(batch.lengths) if objective.per == "sequence" else len(batch))
+        losses = checked(objective(batch.with_signals(**known, policy=leaf)), objective, batch)
     values = losses.values.detach().float()
     loss = (values * weights).sum()
     if torch.is_grad_enabled() and losses.values.requires_grad:

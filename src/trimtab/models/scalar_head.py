@@ -112,8 +112,7 @@ def compute_scores_objective(call: ObjectiveCall, hidden: Tensor, head: nn.Modul
     scores = head(hidden[answer_mask(call.labels)])[:, 0].float()
     signals = {**call.signals, "policy": scores}
     batch = TokenBatch.from_labels(call.labels, signals, row_id=call.row_id, seed=call.seed, step=call.step)
-    number = len(batch.lengths) if call.objective.per == "sequence" else len(batch)
-    losses = checked(call.objective(batch), call.objective, number)
+    losses = checked(call.objective(batch), call.objective, batch)
     weight = weights(batch, call.reduction, call.total, call.objective.per)
     values = losses.values.detach().float()
     return ObjectiveOutput(loss=reduce(losses, weight), metrics=losses.metrics, unreduced=values)  # type: ignore[arg-type]
