@@ -30,10 +30,15 @@ def looked_in(path: str | Path) -> str:
     return "" if path.expanduser().is_absolute() else f" (looked for in {Path.cwd()}, where the command was started)"
 
 
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that an unknown one probably means."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
+
+
 def nearest(name: str, known: Iterable[str], otherwise: str) -> str:
     """The end of a message about an unknown name: the nearest known one, or `otherwise`."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {close[0]!r}?" if close else otherwise
+    close = closest(name, known)
+    return otherwise if close is None else f"did you mean {close!r}?"
 
 
 def check_known(name: str, known: Collection[str], what: str, listed: str, mistake: type[UserError]) -> None:

@@ -1,6 +1,5 @@
 """Find rows: generated or bundled data, a local file, or a dataset on the hub."""
 
-import difflib
 import glob
 import inspect
 import json
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from trimtab.common import csv_text, files, hub
-from trimtab.common.errors import looked_in
+from trimtab.common.errors import closest, looked_in
 from trimtab.common.files import DataError
 from trimtab.data import arrow, synthetic
 from trimtab.data.generators import reasoning
@@ -118,8 +117,8 @@ def _own_name(source: str) -> tuple[str, str, str]:
     name, _, split = path.partition("/")
     known = synthetic.DATASETS
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean 'trimtab:{close[0]}'?" if close else f"there are: {', '.join(known)}"
+        close = closest(name, known)
+        hint = f"did you mean 'trimtab:{close}'?" if close else f"there are: {', '.join(known)}"
         raise DataError(f"{source}: no data of that name comes with trimtab; {hint}")
     return name, split, query
 

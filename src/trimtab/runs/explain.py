@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from trimtab.common.errors import nearest
+from trimtab.common.errors import closest
 from trimtab.common.yaml_text import read_tree
 from trimtab.runs.keys import could_mean, training
 from trimtab.runs.recipe import Recipe, RecipeError, Stages
@@ -90,20 +90,18 @@ def explain(key: str, methods_named: Iterable[str] | None = None) -> list[Explai
         exact = [one for one in known if one.key in meant and one.key.rpartition(".")[2] == key]
         return exact or [one for one in known if one.key in meant]
     every = list(dict.fromkeys(one.key for one in known))
-    said = nearest(key, every, "")
-    if not said:  # the section may be wrong as well
+    close = closest(key, every)
+    if close is None:  # the section may be wrong as well
         last = {one.rpartition(".")[2]: one for one in every}
-        close = nearest(key.rpartition(".")[2], last, "")
-        said = f"did you mean {last[close.split(chr(39))[1]]!r}?" if close else "trimtab show train lists all keys"
+        close = last.get(closest(key.rpartition(".")[2], last) or "")
+    said = f"did you mean {close!r}?" if close else "trimtab show train lists all keys"
     raise RecipeError(f"a recipe has no key {key!r}; {said}")
 
 
 def _matches(pattern: str, key: str) -> bool:
-    """`eval.suites.NAME.limit` matches any suite; a section stands for all its keys."""
+    """`eval.suites.NAME.limit` matches any suite."""
     wanted, given = pattern.split("."), key.split(".")
-    if len(wanted) < len(given):
-        return False
-    return all(part in (one, "NAME") for one, part in zip(given, wanted)) and len(wanted) == len(given)
+    return len(wanted) == len(given) and all(part in (one, "NAME") for one, part in zip(given, wanted))
 
 
 def used_by(key: str, method: str = "") -> list[str]:

@@ -1,10 +1,9 @@
 """Apply KEY=VALUE overrides of a command line to a recipe; ambiguous ones are refused."""
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from trimtab.common.errors import nearest
+from trimtab.common.errors import closest, nearest
 from trimtab.common.yaml_text import YamlError, parse_value
 from trimtab.runs.keys import TOP, could_mean, sections
 from trimtab.runs.recipe import RecipeError
@@ -81,8 +80,8 @@ def _check_section(tree: Mapping[str, Any], parts: list[str], text: str) -> None
         raise RecipeError(f"override {text!r}: {parts[0]} is not a key of the recipe; did you mean {meant[0]}?")
     names = {key: f"{section}.{key}" for section, keys in known.items() for key in keys} | {key: key for key in TOP}
     if len(parts) == 1:
-        close = difflib.get_close_matches(parts[0], names, n=1)
-        said = f"did you mean {names[close[0]]!r}?" if close else f"known keys: {', '.join(TOP)}"
+        close = closest(parts[0], names)
+        said = f"did you mean {names[close]!r}?" if close else f"known keys: {', '.join(TOP)}"
         raise RecipeError(f"override {text!r}: the recipe has no key {parts[0]!r}; {said}")
 
 
