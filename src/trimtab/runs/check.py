@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import AliasChoices, BaseModel, ValidationError
 
 from trimtab.common.errors import nearest
-from trimtab.runs.recipe import FROZEN, Cut, Recipe, RecipeError
+from trimtab.runs.recipe import OTHERS, Cut, Recipe, RecipeError
 
 if TYPE_CHECKING:
     from trimtab.core import Requirements
@@ -69,7 +69,7 @@ def _check_models(recipe: Recipe, required: "Requirements", where: str) -> None:
     for model in required.models:
         if fault := model.fault(named):
             raise RecipeError(f"{where}: method {recipe.method} {fault}")
-    for role in (*FROZEN, "reward_model"):
+    for role in OTHERS:
         if named[role] is not None and role != "teacher" and role not in required.keys:  # evaluations use a teacher
             options = " with these options" if role == "reward_model" else ""
             raise RecipeError(f"{where}: method {recipe.method}{options} does not use models.{role}; leave it out")

@@ -10,7 +10,7 @@ from trimtab.decoding import check_name as check_decoding
 from trimtab.evals.suites import check_name as check_suite
 from trimtab.models.places import check_there as check_model
 from trimtab.runs.folder import is_new
-from trimtab.runs.recipe import FROZEN, STORED, Recipe, RecipeError
+from trimtab.runs.recipe import OTHERS, STORED, Recipe, RecipeError
 
 
 class AskError(UserError):
@@ -104,5 +104,5 @@ def check_outputs(recipes: Sequence[Recipe], resume: bool) -> None:
 def _models(recipe: Recipe) -> dict[str, str]:
     models = recipe.models
     policy = models.policy if isinstance(models.policy, str) else models.policy.source
-    named = {"policy": policy, **{role: getattr(models, role) for role in (*FROZEN, "reward_model")}}
+    named = {"policy": policy, **{role: getattr(models, role) for role in OTHERS}}
     return {role: name for role, name in named.items() if name not in (None, STORED, "teacher")}

@@ -26,7 +26,7 @@ from trimtab.models.footprint import Footprint, TrainedShape, cut_config, footpr
 from trimtab.models.growth import num_tokens
 from trimtab.models.student import evenly_spaced
 from trimtab.runs.policy import method_of, policy_tokenizer
-from trimtab.runs.recipe import FROZEN, STORED, Cut, Recipe, Stages, policy_source
+from trimtab.runs.recipe import FROZEN, OTHERS, STORED, Cut, Recipe, Stages, policy_source
 from trimtab.runs.rows import prepare_source
 from trimtab.train import settings
 
@@ -369,7 +369,7 @@ def _state(args: Any) -> int:
 def _with_origins(recipe: Recipe, made: Mapping[str, _Made]) -> Recipe:
     """The recipe with what is there already in the place of models that are yet to be trained."""
     known = recipe.model_copy(deep=True)
-    for role in ("policy", *FROZEN, "reward_model"):
+    for role in ("policy", *OTHERS):
         name = getattr(known.models, role)
         source = name.source if isinstance(name, Cut) else name
         if source in made and not Path(source).is_dir():

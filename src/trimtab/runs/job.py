@@ -43,7 +43,7 @@ from trimtab.runs.policy import (
     policy_vocab,
     shown,
 )
-from trimtab.runs.recipe import FROZEN, STORED, Recipe
+from trimtab.runs.recipe import OTHERS, STORED, Recipe
 from trimtab.runs.reward_model import check_eval, reward_notes, score_spec
 from trimtab.runs.rows import adopt_run_date, check_asked, check_ids, check_tasks, prepare_pairs, prepare_source
 from trimtab.runs.signature import dtypes, models_facts, own_code, rewarded, suite_facts
@@ -183,7 +183,7 @@ class _Builder:
 
     def _check_vocabularies(self) -> None:
         models = self.recipe.models
-        named = {role: getattr(models, role) for role in (*FROZEN, "reward_model")}
+        named = {role: getattr(models, role) for role in OTHERS}
         self.named = {role: name for role, name in named.items() if name not in (None, STORED)}
         self.vocab, self.vocabularies = self.own_vocab, {}
         for role, name in self.named.items():

@@ -80,6 +80,8 @@ STORED = "column"
 """Value of models.reference for precomputed log-probabilities instead of a model."""
 FROZEN = ("teacher", "reference", "aligned", "weak_reference", "weak_aligned")
 """The roles of frozen models."""
+OTHERS = (*FROZEN, "reward_model")
+"""The roles of all models besides the policy."""
 
 
 def _one_source(given: Any) -> Any:

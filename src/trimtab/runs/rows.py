@@ -24,7 +24,7 @@ from trimtab.models.ends import end_tokens
 from trimtab.models.limits import beyond, check_prompts, token_beyond
 from trimtab.runs.policy import method_of, policy_vocab
 from trimtab.runs.preparation import prepared as prepared_rows
-from trimtab.runs.recipe import FROZEN, STORED, Recipe, policy_source
+from trimtab.runs.recipe import OTHERS, STORED, Recipe, policy_source
 
 
 def prepare_source(
@@ -109,7 +109,7 @@ def _row_limit(recipe: Recipe, max_length: int) -> tuple[int, str]:
     """Most tokens of a row, and what they come from: no model of the recipe with a table of positions reads more than
     the table holds."""
     models = recipe.models
-    names = {"policy": policy_source(recipe)} | {role: getattr(models, role) for role in (*FROZEN, "reward_model")}
+    names = {"policy": policy_source(recipe)} | {role: getattr(models, role) for role in OTHERS}
     found = (max_length, "training.max_length")
     for role, name in names.items():
         if name not in (None, STORED):

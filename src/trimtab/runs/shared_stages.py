@@ -16,10 +16,10 @@ from trimtab.common.terminal import say
 from trimtab.runs.folder import is_finished, other_keys, other_lines, stored_recipe
 from trimtab.runs.job import load_job
 from trimtab.runs.policy import Shared
-from trimtab.runs.recipe import FROZEN, Recipe, dump
+from trimtab.runs.recipe import OTHERS, Recipe, dump
 from trimtab.runs.stages import beside
 
-ROLES = ("policy", *FROZEN, "reward_model")
+ROLES = ("policy", *OTHERS)
 
 
 def place(recipes: Sequence[Recipe], console: Console) -> None:
