@@ -79,9 +79,12 @@ def check_settings(options: Any, settings: Mapping[str, Any], owner: str, prefix
             known = list(options.model_fields)
             hint = nearest(key, known, f"its settings: {', '.join(known) or 'none'}")
             raise mistake(f"{owner} has no setting {key!r}; {hint}") from None
-        message = f"{first['msg'][0].lower()}{first['msg'][1:]}"
-        given = "null" if first["input"] is None else repr(first["input"])
-        raise mistake(f"{prefix}{key} is {given}; {message}") from None
+        raise mistake(f"{prefix}{key} {wrong_value(first['input'], first['msg'])}") from None
+
+
+def wrong_value(given: Any, said: str) -> str:
+    """The end of a message about a value that pydantic refused, in its words: "is 3; input should be ..."."""
+    return f"is {'null' if given is None else repr(given)}; {said[0].lower()}{said[1:]}"
 
 
 class Unanswered(Exception):

@@ -10,7 +10,7 @@ import typer
 from pydantic import ValidationError
 
 from trimtab.common import processes
-from trimtab.common.errors import UserError, nearest
+from trimtab.common.errors import UserError, nearest, wrong_value
 from trimtab.common.options import Options
 from trimtab.common.yaml_text import parse_value, read_tree
 
@@ -129,8 +129,7 @@ def _said_of(error: ValidationError, kind: type[CommandSettings], said: Mapping[
     name = said.get(key, key.upper() if key in kind.positional else flag(key))
     if first["type"] == "missing":
         return SettingsError(f"{name} is missing")
-    given = "null" if first["input"] is None else repr(first["input"])
-    return SettingsError(f"{name} is {given}; {first['msg'][0].lower()}{first['msg'][1:]}")
+    return SettingsError(f"{name} {wrong_value(first['input'], first['msg'])}")
 
 
 def _from_file(kind: type[CommandSettings], path: str | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import AliasChoices, BaseModel, ValidationError
 
-from trimtab.common.errors import nearest
+from trimtab.common.errors import nearest, wrong_value
 from trimtab.runs.recipe import OTHERS, Cut, Recipe, RecipeError
 
 if TYPE_CHECKING:
@@ -109,8 +109,7 @@ def _explain(kind: Any, error: Any, at: tuple, of: str | None) -> str:
         return f"{parent} has no key {location[-1]!r}; {said}"
     if error["type"] == "missing":
         return f"{place} is missing"
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{place} is {'null' if error['input'] is None else repr(error['input'])}; {message[0].lower()}{message[1:]}"
+    return f"{place} {wrong_value(error['input'], error['msg'].removeprefix('Value error, '))}"
 
 
 def keys_of(kind: Any, location: Iterable[Any]) -> list[str]:
