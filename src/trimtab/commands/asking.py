@@ -1,7 +1,9 @@
 """Settings shared by the commands that run a model."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
 
 from trimtab.common.settings import CommandSettings, SettingsError, Shown
 
@@ -38,6 +40,16 @@ class AskedSettings(LoadedSettings):
         from trimtab.models.asked import with_adapter
 
         return with_adapter(self.model, self.adapter)
+
+
+class StrategySettings(AskedSettings):
+    """A model, and the settings of the decoding strategy that the field `decoding` of a command names."""
+
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @classmethod
+    def rivals(cls, key: str, given: Mapping[str, Any], plain: Sequence[str]) -> Sequence[str]:
+        return keys_of_strategy(key, given.get("decoding"))
 
 
 def check_server(settings: LoadedSettings) -> None:

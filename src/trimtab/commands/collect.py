@@ -1,6 +1,5 @@
 """Sample and grade a model's answers to tasks, as training rows for reward models; resumable."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -10,7 +9,7 @@ from pydantic import Field, model_validator
 from rich.console import Console
 
 from trimtab import __version__, decoding
-from trimtab.commands.asking import AskedSettings, check_decoding, check_server, keys_of_strategy
+from trimtab.commands.asking import StrategySettings, check_decoding, check_server
 from trimtab.common.settings import SettingsError, Shown
 from trimtab.common.terminal import quiet, say
 from trimtab.common.workdir import Workdir
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 SAMPLES, FACTS = "samples.jsonl", "collection.json"
 
 
-class CollectSettings(AskedSettings):
+class CollectSettings(StrategySettings):
     """Which tasks to sample, how often, and how."""
 
     positional = ("source",)
@@ -53,11 +52,6 @@ class CollectSettings(AskedSettings):
     """How answers are compared: last number or words, or as mathematical expressions."""
     force: bool = False
     """Overwrite an existing collection."""
-    options: dict[str, dict[str, Any]] = Field(default_factory=dict)
-
-    @classmethod
-    def rivals(cls, key: str, given: Mapping[str, Any], plain: Sequence[str]) -> Sequence[str]:
-        return keys_of_strategy(key, given.get("decoding"))
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trimtab import __version__, decoding
-from trimtab.commands.asking import AskedSettings, check_decoding, keys_of_strategy
+from trimtab.commands.asking import StrategySettings, check_decoding
 from trimtab.common.errors import UserError
 from trimtab.common.files import check_whole
 from trimtab.common.settings import SettingsError, Shown
@@ -32,7 +32,7 @@ class GenerateError(UserError):
     """A request that cannot be generated."""
 
 
-class GenerateSettings(AskedSettings):
+class GenerateSettings(StrategySettings):
     """Which prompts, which model, and how it decodes."""
 
     words: ClassVar[str] = "[decoding.KEY=VALUE]..."
@@ -60,11 +60,6 @@ class GenerateSettings(AskedSettings):
     """Write rows with prompt and completion to this file."""
     force: bool = False
     """Overwrite an existing file."""
-    options: dict[str, dict[str, Any]] = Field(default_factory=dict)
-
-    @classmethod
-    def rivals(cls, key: str, given: Mapping[str, Any], plain: Sequence[str]) -> Sequence[str]:
-        return keys_of_strategy(key, given.get("decoding"))
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
