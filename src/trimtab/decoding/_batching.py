@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache, GenerationConfig
 
 from trimtab.decoding._prefill import grows
+from trimtab.models.masters import inner
 
 LOGGER = logging.getLogger("trimtab")
 SHORT, LONG, NEW = 3, 9, 3
@@ -164,11 +165,6 @@ def alone(model: Any) -> Iterator[None]:
     finally:
         for part, config in zip(holders, kept):
             part.generation_config = config
-
-
-def inner(model: Any) -> Any:
-    """The model without an adapter around it."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def takes(model: Any, name: str) -> bool:

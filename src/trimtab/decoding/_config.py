@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 from transformers.generation.stopping_criteria import StopStringCriteria
 
-from trimtab.decoding._batching import alone, batches, cache_is_right, inner, keeps, strictest
+from trimtab.decoding._batching import alone, batches, cache_is_right, keeps, strictest
 from trimtab.decoding._early_exit import early_exit_arguments
 from trimtab.models.ends import end_tokens
 from trimtab.models.identity_layer import unwrapped
+from trimtab.models.masters import inner
 
 CALLERS = frozenset({
     "max_length", "max_new_tokens", "num_return_sequences", "output_attentions", "output_hidden_states",

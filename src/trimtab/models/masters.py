@@ -41,7 +41,7 @@ def train_in_float32(model: Any) -> int:
         setattr(parameter, _OWN, parameter.dtype)
         parameter.data = parameter.data.float()
     if dtype == torch.bfloat16 or any(p.dtype in HALVES for p in model.parameters()):
-        _compute_in(_inner(model), dtype)
+        _compute_in(inner(model), dtype)
     return sum(parameter.numel() for parameter in trained)
 
 
@@ -62,8 +62,8 @@ def back_to_own_dtypes(model: nn.Module) -> bool:
 
 def compute_as_stored(model: Any) -> None:
     """Let the products of a model have the dtype of its weights again."""
-    if getattr(_inner(model), _COMPUTES, None) is not None:
-        setattr(_inner(model), _COMPUTES, None)
+    if getattr(inner(model), _COMPUTES, None) is not None:
+        setattr(inner(model), _COMPUTES, None)
 
 
 def computing(model: Any) -> AbstractContextManager:
@@ -74,8 +74,8 @@ def computing(model: Any) -> AbstractContextManager:
     return torch.autocast(next(model.parameters()).device.type, dtype)
 
 
-def _inner(model: Any) -> Any:
-    """The model itself, without adapters around it, whose forward `generate` calls."""
+def inner(model: Any) -> Any:
+    """The model without an adapter around it, whose forward `generate` calls."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
