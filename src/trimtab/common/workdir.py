@@ -163,7 +163,7 @@ class Workdir:
         """
         before = _read_lines(self.signature)
         if self.force and not (self.is_file and before and not differences(before, signature, loose)):
-            self._clear()  # parts of a file that replaces another are gone on with where they are of the same work
+            self._clear()  # parts of a file that replaces another are continued if they are of the same work
             before = None
         if before is None and (there := next((path for path in self._made() if path.exists()), None)):
             raise self.error(f"{self.place} holds {there.name} but no {self.signature.name}; {self.way_out}")

@@ -32,7 +32,7 @@ class CompareError(UserError):
 
 @dataclass(frozen=True)
 class Passage:
-    """What is gone on with, and what a human wrote there."""
+    """What is continued, and what a human wrote there."""
 
     prompt: str
     reference: str | None = None
