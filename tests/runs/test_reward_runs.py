@@ -10,6 +10,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 import tiny_folder
+from tiny_rollout_runs import parsed, run
 from tiny_runs import drive, same_weights
 from tiny_runs import weights as model_weights
 from trimtab.commands.precompute import precompute
@@ -22,10 +23,7 @@ from trimtab.methods import load
 from trimtab.models.loading import load_model
 from trimtab.models.scalar_head import with_scalar_head
 from trimtab.models.student import keep_layers
-from trimtab.runs import run as runs
 from trimtab.runs.folder import RunError
-from trimtab.runs.parse import parse
-from trimtab.runs.recipe import Recipe
 from trimtab.signals.columns import Column
 from trimtab.signals.reward_model import load_reward_model
 
@@ -63,16 +61,6 @@ def tree(files: Path, output: Path, kind: str, **changes) -> dict:
     made = tiny_folder.recipe(files, method, output=str(output), options=options, data=data, **changes)
     made["models"] = {"policy": {"from": str(files / "teacher"), "layers": [0, 2]}, **changes.get("models", {})}
     return made
-
-
-def parsed(made: dict) -> Recipe:
-    recipe = parse(made, "test", "run")
-    assert isinstance(recipe, Recipe)
-    return recipe
-
-
-def run(made: dict) -> Path:
-    return runs.run(parsed(made), console=Console(quiet=True)).folder
 
 
 @pytest.fixture(scope="module")
