@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trimtab.data.sources import DataError
-
-if TYPE_CHECKING:
-    pass
-
 
 REMARKS = {
     "split": "with a conversation that became a row for each turn of the assistant, because the chat template or the "

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trimtab.common.csv_text import as_number
-from trimtab.data.messages import Message, messages_of
+from trimtab.data.messages import Message, as_messages, for_the_template, messages_of
 from trimtab.data.sources import DataError
-
-if TYPE_CHECKING:
-    pass
-from trimtab.data.messages import as_messages, for_the_template
 
 STEP_SEPARATOR = "\n"
 """Between two steps of an answer, as in TRL."""

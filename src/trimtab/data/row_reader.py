@@ -7,17 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from trimtab.core.batch import IGNORE
 from trimtab.data.chat import CLOSED, THOUGHT, Chat, Turn, behind, is_said
-from trimtab.data.messages import Message, is_answer, kwargs_of, messages_of, text_of, tools_of
+from trimtab.data.messages import Message, as_messages, is_answer, kwargs_of, messages_of, text_of, tools_of
 from trimtab.data.sources import DataError
 from trimtab.data.tokens import Coded, Coder
-
-if TYPE_CHECKING:
-    pass
-from trimtab.data.messages import as_messages
 
 Turns = Literal["auto", "all", "last", "each"]
 """Which turns of the assistant are learnt, and whether in one row: see `prepare`."""

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trimtab.core.batch import IGNORE
+from trimtab.data.counts import Counts, Prepared
 from trimtab.data.messages import text_of
+from trimtab.data.row_formats import one_side, outcome, step_ends, step_labels, stepwise
+from trimtab.data.row_reader import RowReader, RowText, RowTokens, Turns
 from trimtab.data.sources import DataError
 from trimtab.data.tokens import Coder, coder
 from trimtab.data.workers import in_order
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-from trimtab.data.counts import Counts, Prepared
-from trimtab.data.row_formats import one_side, outcome, step_ends, step_labels, stepwise
-from trimtab.data.row_reader import RowReader, RowText, RowTokens, Turns
 
 REJECTED = "rejected_"
 """Before the keys of a pair's second sequence."""

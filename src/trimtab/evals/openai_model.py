@@ -12,16 +12,10 @@ from trimtab.evals.models import Reply
 from trimtab.evals.suite import Messages, SuiteError
 
 T = TypeVar("T")
-
-
 ENDPOINT_KEY = "TRIMTAB_API_KEY"
 """environment variable that holds a server's key"""
-
-
 OF_THE_ITEM = (400, 413, 422)
 """Refusals of what was asked (a filter, a text that is too long) and not of who asked."""
-
-
 REFUSED = "refused"
 """how the error of such an item begins"""
 

@@ -12,11 +12,7 @@ _FILL = (
     r"|actually|really|in fact)\b"
     r"|就|应该?|应当|可能|大概|是|为|选|选项){0,24}?"
 )
-
-
 _PREDICATE = r"(?:(?:,?\s+(?:then|therefore|thus|by far|clearly|indeed|definitely|obviously))*\s*)"
-
-
 _POSITIVE = (
     r"(?:\s+(?:is|are|was|must be|would be|should be|has to be|seems to be|appears to be|seems|appears|looks|remains?"
     r"|feels)|\s+(?:provides|gives|offers|represents|describes|captures|is))"
@@ -24,13 +20,9 @@ _POSITIVE = (
     r"\s+(?:correct|right|true|best|(?:the|my|our)\s+(?:\w+[ -]){0,3}?"
     r"(?:answer|choice|option|one|fit|response|reply|pick|match|solution|best|most \w+|only \w+)\b)"
 )
-
-
 FINAL = re.compile(
     rf"\bfinal(?:ly)?\s+(?:answer|choice|option|decision)\b{_FILL}{MARK}|最终(?:答案|选择){_FILL}{MARK}", re.I
 )
-
-
 ANNOUNCED = re.compile(
     rf"(?:\b(?:answers?|solution|verdict|conclusion)\b{_FILL}"
     r"|\b(?:answers?|options?|choices?|letters?|one)\s+(?:that|which|to|for|of|in|among)\b"
@@ -56,8 +48,6 @@ ANNOUNCED = re.compile(
     r"(?:正确|合适|贴切|恰当|符合|对的|适合|准确|合理|佳|好)",
     re.IGNORECASE,
 )
-
-
 WEAKLY = re.compile(
     rf"{MARK}{_PREDICATE}\s+(?:(?:best|better|also)\s+)?(?:fits?|match(?:es)?|works|suits|remains?|wins|it is)\b"
     rf"|\b(?:is|was)\s+(?:option\s+|choice\s+)?{MARK}(?=\s*(?:[.!;:)]|,|$|because|since|as\b|which))"
@@ -68,11 +58,7 @@ WEAKLY = re.compile(
     rf"|(?<!not )\bonly\s+(?:option\s+|choice\s+)?{MARK}(?=\s+\w)",
     re.IGNORECASE,
 )
-
-
 _TENTATIVE = re.compile(r"\b(?:might|may|could|possibly|perhaps|maybe)\b|可能|也许|大概", re.IGNORECASE)
-
-
 OTHERS = re.compile(
     r"\b(?:many|some|most|other)\s+(?:\w+\s+)?(?:students|people|readers|would|might|may|say|choose|pick)\b|\bstudents\b"
     r"|\bothers\b|\btempt\w*|\bmistake\w*|\bmistaken\w*|\bone (?:might|may|could)\b|\byou (?:might|may|could)\b|\bwhy\b"
@@ -80,11 +66,7 @@ OTHERS = re.compile(
     r"|\bassum(?:e|ing)\b|\bimagine\b|\binitially\b|\bat first\b|有人|很多人|容易误|假设",
     re.IGNORECASE,
 )
-
-
 IF = re.compile(r"\bif\b(?!\s+I (?:had|have|must|were) to)|\bunless\b|\bhad the\b|如果|假如|要是", re.IGNORECASE)
-
-
 _STOPS = re.compile(r"[.!?。！？](?=[\s⟦]|$)|\n+|[。！？]")
 
 

@@ -6,14 +6,8 @@ from functools import cache
 from typing import NamedTuple
 
 _NAMES = r"(?:think|thinking|thoughts?|reasoning|reflection|scratchpad|analysis|seed:think)"
-
-
 _OPENS = rf"<{_NAMES}>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|channel\|>analysis(?:<\|message\|>)?"
-
-
 _CLOSES = rf"</{_NAMES}>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>|<\|channel\|>final(?:<\|message\|>)?"
-
-
 _TAG = re.compile(f"(?P<opens>{_OPENS})|(?P<closes>{_CLOSES})", re.IGNORECASE)
 
 
@@ -81,8 +75,6 @@ _AFTER_A = (
     "and|or|is|was|because|since|as|seems?|looks?|fits?|matches|suits|works?|makes|must|should|would|could|might|may"
     "|will|cannot|can|comes|too|does|doesn't|isn't|wasn't|can't|but|though|although|while|which|it"
 )
-
-
 _ENDS = r"(?![A-Za-z0-9_]|['’][A-Za-z]|-[A-Za-z])"
 
 
@@ -107,44 +99,28 @@ def _letters(offered: str) -> _Letters:
 
 
 MARK = r"⟦([^⟧]*)⟧"
-
-
 _SUBJECT = (
     r"(?:\s*(?:and|or|和|与|及|或|、|,)\s*⟦[^⟧]*⟧){0,8}\s*"
     r"(?:(?:is|are|was|were|seems?|has|have|does|do|looks?)\b|[太不过很更没都均])"
 )
-
-
 _JOINED = re.compile(
     r"⟦[^⟧]*⟧(?:\s*(?:"
     r"(?:(?:,\s*)?(?:\b(?:and|or)\b|或者|还是|以及|和|与|及|或)(?:\s*(?:also|possibly|maybe|perhaps|even)\b)?)"
     rf"|[/&+、]|,(?!\s*⟦[^⟧]*⟧{_SUBJECT}))\s*(?:选项|(?:option|choice)\s+)?⟦[^⟧]*⟧)+",
     re.IGNORECASE,
 )
-
-
 _OR = re.compile(r"\bor\b|或|还是|/")
-
-
 _BEFORE = (
     r"(?:\b(?:not|never|cannot|rather than|instead of|except|unlike|neither|nor|none of"
     r"|(?:eliminat|exclud|reject|discard|dismiss)(?:e|es|ed|ing)?|(?:rule|rules|ruled|ruling) out)\b|n't\b"
     r"|不是|不等于|并非|排除|而非|除了|不(?:应该?|应当|该|能|会|要|可以?|太)?(?:选择?|是|为))"
 )
-
-
 _LINKS = (
     r"(?:\s|\b(?:be|is|to be|choose|pick|select|go with|go for|the|options?|choices?|answers?|either|both|such as)\b"
     r"|选项|答案|[(:]){0,16}"
 )
-
-
 _OUT_BEFORE = re.compile(rf"{_BEFORE}{_LINKS}{MARK}(?:\s*(?:nor|or|and|[,、和与及或])\s*{MARK})*", re.IGNORECASE)
-
-
 _BE = r"(?:\s+(?:is|are|was|were|seems?|looks?|would be|can be|can|could|does|do|did|has|have|had|will|would|should))"
-
-
 _OUT_AFTER = re.compile(
     rf"{MARK}(?:{_BE}(?:\s+(?:also|both|all|clearly|obviously|simply|just|then|therefore|thus)\b)*"
     r"(?:n't|\s+(?:not|never|wrong|incorrect|false|untrue|too|out|off|invalid|impossible|ruled|eliminated|excluded)\b)"

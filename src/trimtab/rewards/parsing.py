@@ -22,18 +22,6 @@ from collections.abc import Collection, Mapping
 from trimtab.rewards._announced import ANNOUNCED, FINAL, IF, OTHERS, WEAKLY, announced_letters, sentences_of
 from trimtab.rewards._marks import MARK, in_plain_words, with_marks, without_reasoning
 
-# ---------------------------------------------------------------- thoughts
-
-
-# ---------------------------------------------------------------- plain words
-
-
-# ---------------------------------------------------------------- letters become marks
-
-
-# ---------------------------------------------------------------- what announces
-
-
 # ---------------------------------------------------------------- letters that open a line
 
 _LINE = re.compile(
@@ -94,8 +82,6 @@ _UNSURE = re.compile(
     r"\b(?:not|whether|if|need to|find|suppose|assume|let|or|nor|neither|than|cannot tell)\b|n't\b|\?|[不否]|还是|或",
     re.IGNORECASE,
 )
-
-
 _CONCLUDES = re.compile(r"\b(?:so|hence|thus|therefore|must be|answer|conclusion|remains|leaves)\b|因此|所以|故", re.I)
 
 

@@ -212,8 +212,6 @@ TRIED = (
     ("The dog bit the man.", "The man bit the dog.", False),
 )
 """(first, second, whether they mean the same): what a detector must tell apart"""
-
-
 ENOUGH = 8
 """of `TRIED` that a language model must judge rightly to be one"""
 

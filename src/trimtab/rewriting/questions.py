@@ -11,8 +11,6 @@ from trimtab.rewards.options import OptionsError, correct, lettered
 
 Pair = tuple[str, str]
 """(original, candidate); the original is BLEURT's reference"""
-
-
 COLUMNS = ("clean", "origin", "score", "kept", "generated", "dropped", "rewritten", "candidates")
 """that `clean` adds to a row, or replaces"""
 

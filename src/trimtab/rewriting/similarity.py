@@ -116,6 +116,3 @@ def _cosines(embed: Callable[[Sequence[str]], Tensor], pairs: Sequence[Pair]) ->
     places = {text: i for i, text in enumerate(dict.fromkeys(text for pair in pairs for text in pair))}
     table = embed(list(places))
     return cosine(table[[places[one] for one, _ in pairs]], table[[places[other] for _, other in pairs]]).tolist()
-
-
-# ---------------------------------------------------------------- BLEURT

@@ -134,11 +134,7 @@ NAMES = (
     "Sara",
     "Tom",
 )
-
-
 THINGS = ("pens", "books", "apples", "cards", "cups", "shirts", "stamps", "balls", "plates", "flowers", "toys", "plums")
-
-
 TEMPLATES: tuple[Template, ...] = (
     Template(
         "change",
@@ -457,8 +453,6 @@ TEMPLATES: tuple[Template, ...] = (
     ),
     _equation("{a}x / {b} = {c}", "Product: {a}x = c * b", "Root: x = A / a", draw=_scaled),
 )  # fmt: skip
-
-
 SMALL: tuple[Template, ...] = (
     _small("{a}+{b}-{c}", "a + b", "A - c"),
     _small("{a}-{b}+{c}", "a - b", "A + c"),

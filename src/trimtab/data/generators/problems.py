@@ -79,9 +79,3 @@ def _parts(step: str) -> tuple[str, str, list[str]]:
 
 def within(*ranges: tuple[int, int]) -> Draw:
     return lambda drawn: tuple(drawn.randint(low, high) for low, high in ranges)
-
-
-# ---------------------------------------------------------------- numbers of tasks with divisions
-
-
-# ---------------------------------------------------------------- the tasks

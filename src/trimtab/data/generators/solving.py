@@ -10,8 +10,6 @@ LARGEST, LARGEST_SMALL = 999, 99
 """of all values, at each level"""
 
 Value = int | Fraction
-
-
 FACTORS = {7: (5, 6, 10, 12), 12: (6, 10, 20, 24), 24: (12, 20, 30, 60), 60: (30, 50, 100), 2: (3, 4)}
 """known factors, and what is taken for them"""
 

@@ -6,11 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.evals.suite import (
-    Answered,
-    Estimate,
-    grouped,
-)
+from trimtab.evals.suite import Answered, Estimate, grouped
 from trimtab.evals.suites._pairs import PARTS
 from trimtab.metrics import consistency
 from trimtab.metrics.intervals import Array, Interval, bootstrap, bootstrap_ratio, mean_of

@@ -7,8 +7,6 @@ from trimtab.evals.suite import Item, Messages, lines, user
 MEMORY = "Individual-MEM"
 
 SITUATION = "Individual-EP-SituationUnderstanding"
-
-
 _ALONE = {
     "en": """Who {name} is
 {profile}
@@ -32,8 +30,6 @@ Answer:""",
 
 答案：""",
 }
-
-
 _MEMORY = {
     "en": """Who {name} is
 {profile}
@@ -54,8 +50,6 @@ Assistant:""",
 
 Assistant:""",
 }
-
-
 _EMOTION = {
     "en": """What was said
 {text}
@@ -72,11 +66,7 @@ Answer:""",
 
 答案：""",
 }
-
-
 _BARE = {"en": "{text}\n\n{options}", "zh": "{text}\n\n{options}"}
-
-
 _GROUP = {
     "en": """Who takes part
 {profile}
@@ -99,8 +89,6 @@ Reply with the letter alone.""",
 
 只回复一个字母。""",
 }
-
-
 TEMPLATES = {
     "Individual-SA-RoleStyle": _ALONE,
     "Individual-SA-RoleKnowledge": _ALONE,

@@ -18,16 +18,7 @@ from typing import Literal
 from pydantic import Field
 
 from trimtab.common.errors import nearest
-from trimtab.evals.suite import (
-    Item,
-    Messages,
-    Options,
-    Suite,
-    SuiteError,
-    Verdict,
-    lines,
-    user,
-)
+from trimtab.evals.suite import Item, Messages, Options, Suite, SuiteError, Verdict, lines, user
 from trimtab.evals.suites._agreement import measures
 from trimtab.evals.suites._pairs import PARTS, Pair, load_pairs, load_people
 from trimtab.rewards._marks import without_reasoning
@@ -61,9 +52,6 @@ class PersonalitySettings(Options):
     """Points by which a consistent pair may differ; 0, 1 and 2 are always shown."""
     humans: str = ""
     """A table of people to compare with: one row each, with columns PAIR.statement and PAIR.scenario from 1 to 7."""
-
-
-# ---------------------------------------------------------------- pairs
 
 
 # ---------------------------------------------------------------- questions

@@ -209,9 +209,6 @@ def _cut(profile: str) -> str:
     return "\n".join(re.sub(r"\n+", "\n", profile).split("\n")[:PROFILE_LINES])
 
 
-# ---------------------------------------------------------------- prompts
-
-
 # ---------------------------------------------------------------- verdicts
 
 _OFFICIALLY = re.compile(r"(?:\b|\W+|^|[\u4e00-\u9fff]+|(?<=[A-D]))([A-H])(?:\b|(?=[A-D])|$|\W+|[\u4e00-\u9fff]+)")

@@ -22,8 +22,6 @@ DISTRACTED = 0.25
 """share of the items with a fact that does not matter"""
 TRIES, ASKS, BATCH = 200, 30, 24
 """random scenes for a target, and questions to a scene, before they are given up; targets that are sought together"""
-
-
 REWORDED = 12
 """wordings that are tried until a question belongs to its split and is new"""
 
@@ -61,12 +59,6 @@ def targets(depth: int) -> list[list[Target]]:
     if depth == 1:
         return [LINES, POINTS, BASIC_ANGLES, SEGMENTS]
     return [LINES, POINTS, ANGLES, SEGMENTS, ROLES, INSIDE]
-
-
-# ---------------------------------------------------------------- scenes
-
-
-# ---------------------------------------------------------------- queries
 
 
 # ---------------------------------------------------------------- labels

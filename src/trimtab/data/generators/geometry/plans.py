@@ -8,24 +8,12 @@ from trimtab.data.generators.geometry.constructions import ALL, Construction, si
 from trimtab.data.generators.geometry.scenes import Scene, Step, Undecided, scene_of
 
 _FIRST = [c for c in ALL.values() if c.begins and c.family == "any"]
-
-
 NEXT = [c for c in ALL.values() if c.family == "any"]
-
-
 _TIGHT = [c for c in NEXT if not c.free or c.name in ("between", "beyond", "equilateral triangle", "square")]
 """leave little open, so that more can be said about what they give"""
-
-
 _ALONG = [ALL[name] for name in ("midpoint", "between", "beyond", "on line")]
-
-
 _QUADS = [c for c in _FIRST if c.polygons and len(c.polygons[0]) == 4]
-
-
 _WITH_DIAGONAL = [ALL[name] for name in ("rectangle", "square", "parallelogram", "quadrilateral", "rhombus")]
-
-
 _SECOND = [c for c in ALL.values() if c.family == "transversal"]
 
 

@@ -167,12 +167,6 @@ def _shape_margin(g: Plane, ends: Sequence[Point], shape: Sequence[Point]) -> fl
     return min(depths, default=1.0)
 
 
-# ---------------------------------------------------------------- roles of a segment
-
-
-# ---------------------------------------------------------------- angles
-
-
 # ---------------------------------------------------------------- all of them
 
 UNKNOWN = "Cannot be inferred"
