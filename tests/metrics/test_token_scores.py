@@ -418,11 +418,11 @@ def test_differences_to_the_majority_are_paired():
         ({"answers": [["a"], ["b", "c"]]}, "answers of problem 1"),
         ({"answers": [["a", "b"]]}, "answers of 1 problems"),
         ({"scores": [[1, 2], [3, -1]]}, "weights="),
-        ({"right": [[1, 0], [2, 0]]}, "outcome 3 is 2"),
+        ({"correct": [[1, 0], [2, 0]]}, "outcome 3 is 2"),
     ],
 )
 def test_answers_that_do_not_fit_are_refused(changes, message):
-    given = {"scores": [[1, 2], [3, 4]], "right": [[1, 0], [0, 1]], "answers": [["a", "b"], ["a", None]]} | changes
+    given = {"scores": [[1, 2], [3, 4]], "correct": [[1, 0], [0, 1]], "answers": [["a", "b"], ["a", None]]} | changes
     with pytest.raises(ValueError, match=message):
         best_of_n(**given)
 

@@ -21,32 +21,32 @@ def finite(given: ArrayLike, what: str) -> Array:
 
 
 def outcomes_of(outcomes: ArrayLike) -> Array:
-    right = finite(outcomes, "outcomes")
-    bad = np.flatnonzero((right != 0) & (right != 1))
+    found = finite(outcomes, "outcomes")
+    bad = np.flatnonzero((found != 0) & (found != 1))
     if len(bad):
         raise ValueError(
-            f"outcome {bad[0] + 1} is {right.flat[bad[0]]:g}; use 1 for correct answers and 0 for incorrect ones"
+            f"outcome {bad[0] + 1} is {found.flat[bad[0]]:g}; use 1 for correct answers and 0 for incorrect ones"
         )
-    return right
+    return found
 
 
 def scored(values: ArrayLike, outcomes: ArrayLike) -> tuple[Array, Array]:
-    value, right = finite(values, "values"), outcomes_of(outcomes)
-    if value.shape != right.shape:
-        raise ValueError(f"{value.size} answers and {right.size} outcomes")
-    return value, right
+    value, correct = finite(values, "values"), outcomes_of(outcomes)
+    if value.shape != correct.shape:
+        raise ValueError(f"{value.size} answers and {correct.size} outcomes")
+    return value, correct
 
 
 def valued(values: Answers, outcomes: ArrayLike) -> tuple[list[Array], Array]:
-    right = outcomes_of(outcomes)
-    if len(values) != len(right):
-        raise ValueError(f"{len(values)} answers and {len(right)} outcomes")
+    correct = outcomes_of(outcomes)
+    if len(values) != len(correct):
+        raise ValueError(f"{len(values)} answers and {len(correct)} outcomes")
     found = [finite(one, f"answer {number}") for number, one in enumerate(values, 1)]
     for number, one in enumerate(found, 1):
         if not len(one):
             raise ValueError(f"answer {number} has no tokens; leave it out")
     check_probabilities(found)
-    return found, right
+    return found, correct
 
 
 def check_probabilities(values: Sequence[Array]) -> None:
@@ -58,11 +58,11 @@ def check_probabilities(values: Sequence[Array]) -> None:
             )
 
 
-def marked(scores: Answers, wrong: Answers) -> tuple[list[Array], list[Mask]]:
-    if len(scores) != len(wrong):
-        raise ValueError(f"{len(scores)} answers with scores and {len(wrong)} with marks")
+def marked(scores: Answers, erroneous: Answers) -> tuple[list[Array], list[Mask]]:
+    if len(scores) != len(erroneous):
+        raise ValueError(f"{len(scores)} answers with scores and {len(erroneous)} with marks")
     values = [finite(one, f"answer {number}") for number, one in enumerate(scores, 1)]
-    marks = [np.asarray(one, bool) for one in wrong]
+    marks = [np.asarray(one, bool) for one in erroneous]
     for number, (value, of_answer) in enumerate(zip(values, marks), 1):
         if value.shape != of_answer.shape:
             raise ValueError(

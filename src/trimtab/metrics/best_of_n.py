@@ -27,7 +27,7 @@ class BestOfN(NamedTuple):
 
 def best_of_n(
     scores: ArrayLike,
-    right: ArrayLike,
+    correct: ArrayLike,
     answers: Sequence[Sequence[str | None]],
     *,
     weights: ArrayLike | None = None,
@@ -41,17 +41,14 @@ def best_of_n(
 
     Args:
         scores: [P, N] of each answer, such as its final value.
-        right: [P, N] 1 for correct answers, 0 for incorrect ones.
-        answers: [P][N] final answers in one form ("8" is not "8.0"); None if there is none, which never wins a vote
-            against an answer.
+        correct: [P, N] 1 for correct answers, 0 for incorrect ones.
+        answers: [P][N] final answers in one form ("8" is not "8.0"); None if there is none, which loses to any.
         weights: [P, N] of the weighted vote, not negative, such as probabilities; default: the scores.
-        subsets: maximum number of subsets.
-        seed: of the random subsets and the intervals.
 
     Raises:
         ValueError: if shapes differ, an outcome is out of range, or a weight is negative.
     """
-    score, outcome = finite(scores, "scores"), outcomes_of(right)
+    score, outcome = finite(scores, "scores"), outcomes_of(correct)
     weight = score if weights is None else finite(weights, "weights")
     if not score.shape == outcome.shape == weight.shape or score.ndim != 2 or not score.size:
         raise ValueError(
@@ -89,15 +86,15 @@ def _subsets(most: int, n: int, subsets: int, generator: np.random.Generator) ->
     return inside
 
 
-def _picks(inside: Mask, score: Array, right: Array, weight: Array, answers: Sequence[str | None]) -> list[float]:
-    """For one problem: how often each of PICKS is correct, averaged over subsets."""
+def _picks(inside: Mask, score: Array, correct: Array, weight: Array, answers: Sequence[str | None]) -> list[float]:
+    """Of one problem, the share of subsets in which each of PICKS is correct."""
     best = np.where(inside, score, -np.inf)
     top = best == best.max(axis=1, keepdims=True)
     names = list(dict.fromkeys(answers))
     same = np.array([[answer == name for name in names] for answer in answers], float)  # [N, names]
     drawn = inside.astype(float)
     votes = drawn @ same  # [S, names]
-    of_name = (drawn @ (same * right[:, None])) / np.maximum(votes, 1)
+    of_name = (drawn @ (same * correct[:, None])) / np.maximum(votes, 1)
     nobody = np.array([name is None for name in names])
 
     def elected(totals: Array) -> Array:
@@ -107,9 +104,9 @@ def _picks(inside: Mask, score: Array, right: Array, weight: Array, answers: Seq
         won = totals >= largest - 1e-9 * abs(largest)  # sums of weights that are equal but for rounding
         return (won * of_name).sum(axis=1) / won.sum(axis=1)
 
-    found = drawn @ right  # [S] correct answers
+    found = drawn @ correct  # [S] correct answers
     picks = (
-        (top @ right) / top.sum(axis=1),
+        (top @ correct) / top.sum(axis=1),
         elected(votes),
         elected(drawn @ (same * weight[:, None])),
         found / drawn.sum(axis=1),

@@ -22,24 +22,17 @@ class Bin(NamedTuple):
 
 
 def reliability(values: ArrayLike, outcomes: ArrayLike, seed: int = 0) -> list[Bin]:
-    """Share of correct answers among those predicted correct with about the same probability.
-
-    Args:
-        values: [A] in [0, 1], of whole answers.
-        outcomes: [A] 1 for correct answers, 0 for incorrect ones.
-
-    Returns:
-        Ten bins; bin b covers values in [b / 10, (b + 1) / 10), and the last one includes 1.
+    """Share of correct answers in ten bins of values [A]; bin b covers [b / 10, (b + 1) / 10), the last one also 1.
 
     Raises:
         ValueError: if numbers differ, or a value or an outcome is out of range.
     """
-    value, right = scored(values, outcomes)
+    value, correct = scored(values, outcomes)
     check_probabilities([np.array([one]) for one in value])
     place = np.minimum((10 * value).astype(int), 9)
     inside = [place == b for b in range(10)]
     return [
-        Bin(int(own.sum()), float(value[own].mean()) if own.any() else np.nan, mean_of(right[own], seed))
+        Bin(int(own.sum()), float(value[own].mean()) if own.any() else np.nan, mean_of(correct[own], seed))
         for own in inside
     ]
 
@@ -54,25 +47,21 @@ class Brier(NamedTuple):
 
 
 def brier(values: Answers, outcomes: ArrayLike, seed: int = 0) -> Brier:
-    """Brier score of prefix values against the outcome of their answer.
-
-    Args:
-        values: in [0, 1], of the tokens of each answer.
-        outcomes: [A] 1 for correct answers, 0 for incorrect ones.
+    """Brier score of prefix values in [0, 1], of the tokens of each answer, against the outcome (1 or 0) of the answer.
 
     Raises:
         ValueError: if numbers differ, an answer has no token, or a value or an outcome is out of range.
     """
-    probabilities, right = valued(values, outcomes)
-    own = np.array([np.mean((one - y) ** 2) for one, y in zip(probabilities, right)])
+    probabilities, correct = valued(values, outcomes)
+    scores = np.array([np.mean((one - y) ** 2) for one, y in zip(probabilities, correct)])
 
     def variance(p: Array) -> Array:
         return p * (1 - p)
 
     return Brier(
-        mean_of(own, seed),
-        bootstrap_ratio(right, np.ones(len(right)), seed, transform=variance),
-        bootstrap(lambda own, right: variance(right.mean(-1)) - own.mean(-1), own, right, seed=seed),
+        mean_of(scores, seed),
+        bootstrap_ratio(correct, np.ones(len(correct)), seed, transform=variance),
+        bootstrap(lambda scores, correct: variance(correct.mean(-1)) - scores.mean(-1), scores, correct, seed=seed),
     )
 
 
@@ -87,24 +76,17 @@ class Decile(NamedTuple):
 
 
 def calibration(values: Answers, outcomes: ArrayLike, seed: int = 0) -> list[Decile]:
-    """Predicted values and outcomes by how much of the answer has been read.
+    """Predicted values and outcomes by how much of the answer has been read, in ten deciles; see `brier`.
 
-    Args:
-        values, outcomes: see `brier`.
-
-    Returns:
-        Ten deciles. After token t of L, counted from 1, the share t / L has been read; decile d covers shares in
-        (d / 10, (d + 1) / 10], so the last token of every answer is in the last one. Intervals are over answers.
-
-    Raises:
-        ValueError: see `brier`.
+    After token t of L, counted from 1, the share t / L has been read; decile d covers shares in (d / 10, (d + 1) / 10],
+    so the last token of every answer is in the last one. Intervals are over answers.
     """
-    probabilities, right = valued(values, outcomes)
+    probabilities, correct = valued(values, outcomes)
     table = []
     places = [(10 * np.arange(1, len(one) + 1) - 1) // len(one) for one in probabilities]
     for decile in range(10):
         inside = [one[place == decile] for one, place in zip(probabilities, places)]
-        there = [(one, y) for one, y in zip(inside, right) if len(one)]
+        there = [(one, y) for one, y in zip(inside, correct) if len(one)]
         table.append(
             Decile(
                 len(there),

@@ -1,11 +1,12 @@
 """Agreement of two lists of ratings: metrics of pairs, their chance levels, and the reliability of ratings.
 
 Ratings are on a scale of 1 to 7 with 4 in the middle; means over several answers need not be whole. `s` is what was
-said (statements), `a` what was chosen (scenarios), matched by index. The metrics take [..., N] and work along the
+stated (statements), `a` what was chosen (scenarios), matched by index. The metrics take [..., N] and work along the
 last axis, so that resamples and permutations need no loop. Names follow arXiv:2402.14679; no code of its authors is
 public, so the formulas are the plain interpretation of these names.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -25,7 +26,7 @@ MIDDLE, ENDS = 4.0, (1, 7)
 
 
 def difference(s: Array, a: Array) -> Array:
-    """[...] means of a - s, in points: positive if more is done than said."""
+    """[...] means of a - s, in points: positive if more is chosen than stated."""
     return (a - s).mean(-1)
 
 
@@ -115,11 +116,8 @@ def scored(x: Array, keys: ArrayLike) -> Array:
 
 
 def reverse_differences(s: Array, partners: Sequence[tuple[int, int]]) -> Array:
-    """[pairs of partners] |s_i - (8 - s_j)|, in points: 0 for opposite answers to opposite wordings.
-
-    Args:
-        s: [N] ratings as given; NaN stays NaN.
-        partners: indices of a statement and its reverse-worded partner, each pair once.
+    """[partners] |s_i - (8 - s_j)| of statements and their reverse-worded partners, in points: 0 for opposite ratings
+    [N] of opposite wordings; NaN stays NaN.
     """
     return np.array([abs(s[i] - (sum(ENDS) - s[j])) for i, j in partners], float)
 
@@ -155,14 +153,9 @@ def split_half(amounts: Array, traits: Sequence[str], keys: ArrayLike) -> float:
 
 
 def cronbach(amounts: Array) -> float:
-    """Cronbach's alpha, k / (k - 1) (1 - sum of the items' variances / variance of their sum).
-
-    Args:
-        amounts: [k, R] ratings of k items by R cases; a model's cases are its repetitions. Cases with a missing item
-            are left out.
-
-    Returns:
-        At most 1; NaN for fewer than two items or cases, and if the sums do not vary.
+    """Cronbach's alpha of ratings [k items, R cases], k / (k - 1) (1 - sum of the items' variances / variance of their
+    sum); a model's cases are its repetitions. Cases with a missing item are left out; NaN for fewer than two items or
+    cases, and if the sums do not vary.
     """
     complete = amounts[:, ~np.isnan(amounts).any(0)]
     k, cases = complete.shape
@@ -173,10 +166,8 @@ def cronbach(amounts: Array) -> float:
 
 
 def order_shifts(x: Array) -> Array:
-    """[N] mean of the first order minus that of the second, in points; NaN if one is missing.
-
-    Args:
-        x: [N, orders, repeats] ratings after the order was undone: 0 if the order does not matter.
+    """[N] mean of the first order minus that of the second, in points, of ratings [N, orders, repeats] after the order
+    was undone: 0 if it does not matter, NaN if one is missing.
     """
     if x.shape[1] < 2:
         return np.full(len(x), np.nan)
@@ -185,29 +176,23 @@ def order_shifts(x: Array) -> Array:
 
 
 def repeat_spread(x: Array) -> Array:
-    """[N] standard deviations (n - 1) over repeats within an order, mean over orders, in points; NaN for one repeat.
-
-    Args:
-        x: [N, orders, repeats], NaN where missing.
+    """[N] standard deviations (n - 1) over repeats within an order, mean over orders, in points, of ratings
+    [N, orders, repeats] (NaN where missing); NaN for one repeat.
     """
-    known = (~np.isnan(x)).sum(-1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        squares = np.nansum((x - mean(x)[..., None]) ** 2, axis=-1)
-        return mean(np.where(known > 1, np.sqrt(squares / (known - 1)), np.nan))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of fewer than two repeats
+        return mean(np.nanstd(x, axis=-1, ddof=1))
 
 
 # ---------------------------------------------------------------- profiles
 
 
-def profile_distance(said: Array, done: Array, traits: Array) -> Array:
-    """[...] mean over traits of |mean amount said - mean amount done|, in points; NaN for a trait is left out.
+def profile_distance(stated: Array, chosen: Array, traits: Array) -> Array:
+    """[...] mean over traits of |mean amount stated - mean amount chosen|, in points; NaN for a trait is left out.
 
     Args:
-        said, done: [..., N] amounts, see `scored`.
+        stated, chosen: [..., N] amounts, see `scored`.
         traits: [..., N] numbers of the traits.
     """
-    distances = []
-    for trait in np.unique(traits):
-        of_trait = traits == trait
-        distances.append(abs(mean(np.where(of_trait, said - done, np.nan))))
-    return mean(np.stack(distances, axis=-1))
+    apart = [abs(mean(np.where(traits == trait, stated - chosen, np.nan))) for trait in np.unique(traits)]
+    return mean(np.stack(apart, axis=-1))

@@ -45,8 +45,7 @@ def bootstrap_ratio(
     Args:
         sums: [R] one sum per row.
         counts: [R] tokens of the row, the weights of the ratio.
-        seed: of the resampling; the same seed gives the same interval.
-        draws: number of resamples.
+        seed: the same seed gives the same interval.
         transform: monotone function of the ratio, such as `np.exp` for a perplexity.
 
     Returns:
@@ -95,10 +94,7 @@ def paired_difference(
     Args:
         sums, counts: [R] before, or the first run.
         other_sums, other_counts: [R] after, or the other run, in the same order.
-        seed, draws, transform: see `bootstrap_ratio`; the difference is taken after the transform.
-
-    Returns:
-        (other - first, low, high), with NaN as in `bootstrap_ratio`.
+        transform: see `bootstrap_ratio`; the difference is taken after it.
 
     Raises:
         ValueError: if the lengths differ.
@@ -122,11 +118,9 @@ def stratified_mean(
     Args:
         strata: (sums, counts) of each, as in `bootstrap_ratio`; rows never change stratum.
         weights: one per stratum; by default equal, adding up to 1.
-        seed, draws: see `bootstrap_ratio`.
 
     Returns:
-        (estimate, low, high), with NaN as in `bootstrap_ratio`; the ends also if a stratum has only one row, or a
-        resample of it has a count of 0.
+        NaN as in `bootstrap_ratio`; the ends also if a stratum has only one row, or a resample of it has a count of 0.
 
     Raises:
         ValueError: if lengths differ, or there is no stratum.
@@ -153,7 +147,6 @@ def bootstrap_sums(
     Args:
         table: [R, C].
         statistic: [..., C] sums -> [...].
-        seed, draws: see `bootstrap_ratio`.
         skip_nan: leave out resamples with a NaN statistic; otherwise one of them makes the ends NaN.
 
     Returns:
@@ -172,12 +165,11 @@ def bootstrap(statistic: Callable[..., Array], *columns: ArrayLike, seed: int = 
 
     Args:
         statistic: of columns [..., N], such as a rank correlation; gives [...].
-        columns: [N] each, drawn jointly.
-        seed: the same seed gives the same draws for every statistic.
-        draws: number of resamples; those with a NaN statistic, such as constant ones, are left out.
+        columns: [N] each, drawn jointly; the same seed gives the same draws for every statistic.
 
     Returns:
-        The ends are NaN if the estimate is, and for fewer than two rows. All are NaN if there are no rows.
+        Resamples with a NaN statistic, such as constant ones, are left out. The ends are NaN if the estimate is, and
+        for fewer than two rows; all are NaN if there are no rows.
     """
     arrays = [np.asarray(column, float) for column in columns]
     estimate = float(statistic(*arrays)) if len(arrays[0]) else np.nan

@@ -1,6 +1,6 @@
 """ProcessBench's F1: locating the first erroneous step of a trace, with several ways to choose the threshold."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +33,6 @@ def step_f1(predicted: Sequence[int], labels: Sequence[int], seed: int = 0, draw
 
     Args:
         predicted, labels: [T] index of the first erroneous step from 0, or -1 for none.
-        seed, draws: of the intervals.
 
     Returns:
         F1 is NaN without both kinds of traces; ends are NaN for fewer than two of a kind.
@@ -52,20 +51,13 @@ def step_f1(predicted: Sequence[int], labels: Sequence[int], seed: int = 0, draw
 
 
 def mean_f1(sets: Sequence[StepF1], labels: Sequence[Sequence[int]], seed: int = 0, draws: int = 2000) -> Interval:
-    """Mean F1 over sets of traces with equal weights, with its interval over the traces of each.
-
-    Args:
-        sets: see `step_f1`.
-        labels: of each set.
-        seed, draws: of the interval.
-
-    Returns:
-        NaN where the F1 of a set is; ends are NaN for fewer than two traces of a kind in a set.
+    """Mean F1 over sets of traces (see `step_f1`) with equal weights, with its interval over the traces of each; NaN
+    where the F1 of a set is, and its ends for fewer than two traces of a kind in a set.
     """
     estimate, generator, drawn = float(np.mean([one.f1.estimate for one in sets])), np.random.default_rng(seed), []
     for one, truth in zip(sets, labels, strict=True):
-        right = sum(label == -1 for label in truth)
-        numbers = (right, len(truth) - right)
+        correct = sum(label == -1 for label in truth)
+        numbers = (correct, len(truth) - correct)
         if min(numbers) < 2:
             return Interval(estimate, np.nan, np.nan)
         accuracies = zip(numbers, (one.right.estimate, one.erroneous.estimate))
@@ -127,25 +119,20 @@ def verification(
     first = {distinct[place] for place in order[: len(order) // 2]}
     halves = [[i for i, key in enumerate(keys) if (key in first) == side] for side in (True, False)]
 
-    def chosen(of: Sequence[int], candidates: Callable[[Sequence[Array]], Array]) -> float:
-        part = [traces[i] for i in of]
-        return _best(part, truth[of], candidates(part))
-
-    everything = range(len(traces))
     for half in halves:
         if len(set(truth[half] == -1)) < 2:
             raise ValueError(
                 "one half of the problems has no correct or no erroneous traces; give more, or another seed"
             )
-    oracle, on_grid = chosen(everything, _halfway), chosen(everything, lambda _: GRID)
-    of_halves = [chosen(half, _halfway) for half in halves]
+    oracle, on_grid = best_threshold(traces, labels), best_threshold(traces, labels, GRID)
+    of_halves = [best_threshold([traces[i] for i in half], truth[half].tolist()) for half in halves]
     thresholds = np.full((3, len(traces)), [[oracle], [on_grid], [of_halves[0]]])
     thresholds[2, halves[0]] = of_halves[1]
     used = ((oracle,), (on_grid,), tuple(of_halves))
     found = {}
-    for name, own, kept in zip(("oracle", "grid", "held out"), thresholds, used):
+    for name, own, chosen in zip(("oracle", "grid", "held out"), thresholds, used):
         predicted = [first_error(one, threshold) for one, threshold in zip(traces, own)]
-        found[name] = step_f1(predicted, truth.tolist(), seed)._replace(thresholds=kept)
+        found[name] = step_f1(predicted, truth.tolist(), seed)._replace(thresholds=chosen)
     return found
 
 
@@ -161,9 +148,9 @@ def _traces(scores: Sequence[ArrayLike], labels: Sequence[int]) -> tuple[list[Ar
                 f"trace {number} has {len(one)} steps and the label {label}; expected -1 to {len(one) - 1}"
             )
     truth = np.asarray(labels, np.int64)
-    right = int((truth == -1).sum())
-    if right in (0, len(truth)):
-        raise ValueError(f"{right} correct and {len(truth) - right} erroneous traces; F1 needs both")
+    correct = int((truth == -1).sum())
+    if correct in (0, len(truth)):
+        raise ValueError(f"{correct} correct and {len(truth) - correct} erroneous traces; F1 needs both")
     return traces, truth
 
 

@@ -29,31 +29,23 @@ def ngrams(items: Sequence[Any], n: int) -> Iterator[Ngram]:
     return zip(*(items[i:] for i in range(n)))
 
 
-def counts(text: str, n: int, *, official_offby1: bool = False) -> tuple[int, int]:
-    """Numbers of distinct and of all n-grams of a text's words; see `repetition`."""
+def counts(text: str, n: int) -> tuple[int, int]:
+    """Numbers of distinct and of all n-grams of a text's words."""
     found = list(ngrams(text.split(), n))
-    found = found[:-1] if official_offby1 else found
     return len(set(found)), len(found)
 
 
-def repetition(texts: Iterable[str], n: int, *, official_offby1: bool = False) -> float:
-    """rep-n: the share of n-grams that occurred earlier in their own text, in [0, 1]; NaN if no text has n words.
-
-    Args:
-        texts: distinct n-grams are counted in each; both sums run over all texts.
-        n: of words.
-        official_offby1: leave out each text's last n-gram, as the authors' loop does.
+def repetition(texts: Iterable[str], n: int) -> float:
+    """rep-n: the share of n-grams of words that occurred earlier in their own text, in [0, 1], pooled over texts; NaN
+    if no text has n words. The authors' loop leaves out each text's last n-gram; here all count.
     """
-    distinct = whole = 0
-    for text in texts:
-        of_text = counts(text, n, official_offby1=official_offby1)
-        distinct, whole = distinct + of_text[0], whole + of_text[1]
-    return 1 - distinct / whole if whole else math.nan
+    distinct, whole = np.array([counts(text, n) for text in texts], int).reshape(-1, 2).sum(axis=0)
+    return float(1 - distinct / whole) if whole else math.nan
 
 
-def diversity(texts: Sequence[str], *, official_offby1: bool = False) -> float:
+def diversity(texts: Sequence[str]) -> float:
     """The product of 1 - rep-n over n = 2, 3, 4; 1 if nothing repeats."""
-    return math.prod(1 - repetition(texts, n, official_offby1=official_offby1) for n in (2, 3, 4))
+    return math.prod(1 - repetition(texts, n) for n in (2, 3, 4))
 
 
 def distinct(texts: Iterable[str], n: int) -> float:
@@ -69,11 +61,6 @@ def zipf(texts: Iterable[str]) -> float:
         return math.nan
     ranks = np.log(np.arange(1, len(counts) + 1))
     return float(-np.polyfit(ranks, np.log(counts), 1)[0])
-
-
-def mean_length(texts: Sequence[str]) -> float:
-    """Mean number of words per text."""
-    return sum(len(text.split()) for text in texts) / len(texts)
 
 
 def cosine(one: Tensor, other: Tensor) -> Tensor:
@@ -129,15 +116,9 @@ class SelfReinforcement:
                 self.rising[k] += 1
             self._means[k] = mean
 
-    def rates(self, *, official_slip: bool = False) -> dict[str, float]:
-        """sr-n = count / (T - n + 1), and sr-top-k = count / T, for T steps.
-
-        Args:
-            official_slip: divide sr-4 by T - 4, as the authors' code does.
-        """
+    def rates(self) -> dict[str, float]:
+        """sr-n = count / (T - n + 1), and sr-top-k = count / T, for T steps; the authors' code has T - 4 for sr-4."""
         rates = {f"sr-{n}": c / max(1, self.steps - n + 1) for n, c in self.counts.items()}
-        if official_slip:
-            rates["sr-4"] = self.counts[4] / max(1, self.steps - 4)
         return rates | {f"sr-top-{k}": c / max(1, self.steps) for k, c in self.rising.items()}
 
 

@@ -16,11 +16,7 @@ from trimtab.metrics.ranks import auc
 
 
 def pair_accuracy(chosen: ArrayLike, rejected: ArrayLike, seed: int = 0) -> Interval:
-    """Share of pairs whose chosen answer has the higher score (ties count half), with its interval over pairs.
-
-    Args:
-        chosen, rejected: [P] scores.
-        seed: of the interval, here and below.
+    """Share of pairs [P] whose chosen answer has the higher score (ties count half), with its interval over pairs.
 
     Raises:
         ValueError: if the numbers differ, or a score is not finite.
@@ -32,24 +28,18 @@ def pair_accuracy(chosen: ArrayLike, rejected: ArrayLike, seed: int = 0) -> Inte
 
 
 def sign_accuracy(values: ArrayLike, outcomes: ArrayLike, seed: int = 0) -> Interval:
-    """Share of answers whose value is above 0 if they are correct, and not above 0 if they are incorrect.
-
-    Args:
-        values: [A] of whole answers.
-        outcomes: [A] 1 for correct answers, 0 for incorrect ones.
+    """Share of answers [A] whose value is above 0 if they are correct (outcome 1), and not above 0 if not (0).
 
     Raises:
         ValueError: if numbers differ, a value is not finite, or an outcome is out of range.
     """
-    value, right = scored(values, outcomes)
-    return mean_of((value > 0) == (right > 0), seed)
+    value, correct = scored(values, outcomes)
+    return mean_of((value > 0) == (correct > 0), seed)
 
 
 def outcome_auc(values: ArrayLike, outcomes: ArrayLike, seed: int = 0) -> Interval:
     """Probability that a correct answer has a higher value than an incorrect one (ties count half), with its interval
-    over answers; NaN without both kinds.
-
-    Args and errors as in `sign_accuracy`.
+    over answers; NaN without both kinds. Errors as in `sign_accuracy`.
     """
     return bootstrap(auc, *scored(values, outcomes), seed=seed)
 
@@ -81,17 +71,17 @@ class TokenAUC(NamedTuple):
     """answers without an erroneous token, or without any other"""
 
 
-def token_auc(scores: Answers, wrong: Answers, seed: int = 0) -> TokenAUC:
+def token_auc(scores: Answers, erroneous: Answers, seed: int = 0) -> TokenAUC:
     """Mean over answers of the probability that an erroneous token scores lower than another one; ties count half.
 
     Args:
         scores: of the tokens of each incorrect answer.
-        wrong: which of them are erroneous, such as from `mark`.
+        erroneous: which of them are, such as from `mark`.
 
     Raises:
         ValueError: if lengths differ, or a score is not finite.
     """
-    values, marks = marked(scores, wrong)
+    values, marks = marked(scores, erroneous)
     found = np.array([1 - auc(*pair) for pair in zip(values, marks)])
     known = found[~np.isnan(found)]
     return TokenAUC(mean_of(known, seed), len(known), len(found) - len(known))
@@ -109,19 +99,19 @@ class AroundError(NamedTuple):
     """answers without an error, or without a token on either side of it"""
 
 
-def around_error(values: Answers, wrong: Answers, seed: int = 0) -> AroundError:
+def around_error(values: Answers, erroneous: Answers, seed: int = 0) -> AroundError:
     """Mean values before and after the first error, with intervals over answers.
 
     Args:
         values: of the tokens of each incorrect answer; any scores will do.
-        wrong: which tokens are erroneous. The first error is the first run of them; its own tokens count on neither
+        erroneous: which tokens are. The first error is the first run of them; its own tokens count on neither
             side, and tokens after it count whether marked or not.
 
     Raises:
         ValueError: see `token_auc`.
     """
     sides = []
-    for one, bad in zip(*marked(values, wrong)):
+    for one, bad in zip(*marked(values, erroneous)):
         start = int(np.argmax(bad)) if bad.any() else 0
         end = start + int(np.argmin(np.append(bad[start:], False)))
         if start > 0 and end < len(one):
