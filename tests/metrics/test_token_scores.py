@@ -414,7 +414,7 @@ def test_differences_to_the_majority_are_paired():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"right": [[1, 0]]}, "scores of shape"),
+        ({"correct": [[1, 0]]}, "scores of shape"),
         ({"answers": [["a"], ["b", "c"]]}, "answers of problem 1"),
         ({"answers": [["a", "b"]]}, "answers of 1 problems"),
         ({"scores": [[1, 2], [3, -1]]}, "weights="),
