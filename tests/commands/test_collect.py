@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from trimtab.common.workdir import WorkdirError, read_signature, write_signature
 from trimtab.data.sources import DataError
 from trimtab.evals import collection
 from trimtab.evals.collection import asked_with, split_of, tasks_of
+from trimtab.rewards.pool import MathPool
 
 QUIET = Console(quiet=True)
 
@@ -77,7 +79,8 @@ def test_the_most_pairs_of_a_task_are_kept_to_and_the_others_counted():
     assert counts.unpaired == 2
 
 
-def test_answers_are_judged_by_their_mathematics_where_that_is_asked_for():
+def test_answers_are_judged_by_their_mathematics_where_that_is_asked_for(monkeypatch):
+    monkeypatch.setattr(collection, "MathPool", partial(MathPool, seconds=1.0))  # a limit that one answer reaches
     said = [r"so \boxed{\frac{2}{4}}", "0.5", r"\boxed{10^{10^{10}}}", r"\boxed{\frac{2}{8}}"]
     labels = {}
     for verify in ("exact", "math"):

@@ -37,7 +37,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def endpoint(monkeypatch, tmp_path):
     running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    thread = threading.Thread(target=running.serve_forever, daemon=True)
+    thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     Answers.asked.clear()
     _online(monkeypatch, tmp_path, f"http://127.0.0.1:{running.server_port}")

@@ -157,9 +157,9 @@ def pool():
         yield made
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def patient():
-    """For answers that end: a busy machine must not time them out."""
+    """For answers that end: a busy machine must not time them out. Its one worker is started once for all tests."""
     with MathPool(seconds=60.0, workers=1) as made:
         made.grade(["1"], ["2"])
         yield made
@@ -167,6 +167,14 @@ def patient():
 
 def children() -> set[int]:
     return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+def asked(pool: MathPool) -> int:
+    """The process id of its only worker, which has started."""
+    pool.grade(["1"], ["2"])
+    (worker,) = pool._workers
+    assert worker._process.pid in children()
+    return worker._process.pid
 
 
 def test_outcomes_come_in_the_order_of_the_questions_and_are_counted():
@@ -223,13 +231,13 @@ def test_of_a_long_text_the_end_is_read(patient):
 def test_a_worker_that_dies_is_replaced_and_its_answer_is_wrong(patient):
     started = threading.Event()
 
+    victim = asked(patient)
+
     def kill():
-        victim = next(iter(children()))
         time.sleep(0.3)
         started.set()
         os.kill(victim, signal.SIGKILL)
 
-    patient.grade(["1"], ["2"])
     thread = threading.Thread(target=kill)
     thread.start()
     assert patient.grade([ENDLESS, r"\boxed{7}"], ["7", "7"]) == ["crashed", "correct"]
@@ -238,8 +246,7 @@ def test_a_worker_that_dies_is_replaced_and_its_answer_is_wrong(patient):
 
 
 def test_a_worker_that_was_killed_idle_costs_no_answer(patient):
-    patient.grade(["1"], ["2"])
-    victim = psutil.Process(next(iter(children())))
+    victim = psutil.Process(asked(patient))
     victim.kill()
     victim.wait()
     assert patient.grade([r"\boxed{7}"], ["7"]) == ["correct"]
@@ -247,9 +254,7 @@ def test_a_worker_that_was_killed_idle_costs_no_answer(patient):
 
 def test_the_memory_of_a_worker_is_limited():
     with MathPool(workers=1, memory=2**30) as small:
-        small.grade(["1"], ["2"])
-        limits = {psutil.Process(pid).rlimit(psutil.RLIMIT_AS) for pid in children()}
-    assert limits == {(2**30, 2**30)}
+        assert psutil.Process(asked(small)).rlimit(psutil.RLIMIT_AS) == (2**30, 2**30)
 
 
 def test_an_interrupt_leaves_no_reply_for_the_next_question(patient, monkeypatch):
@@ -278,7 +283,7 @@ def test_threads_wait_for_each_other(patient):
 
 
 def test_a_fork_gets_workers_of_its_own(patient):
-    patient.grade(["1"], ["2"])
+    asked(patient)
     before = children()
     child = os.fork()
     if child == 0:
@@ -316,7 +321,7 @@ def test_questions_that_make_no_sense_are_refused():
 PARENT = """
     import sys, threading, time, psutil
     from trimtab.rewards.pool import MathPool
-    pool = MathPool(seconds=2.0, workers=1)
+    pool = MathPool(seconds=1.0, workers=1)
     pool.grade(["1"], ["2"])
     if sys.argv[1] == "busy":
         threading.Thread(target=pool.grade, args=([r"\\boxed{10^{10^{10}}}"] * 9, ["7"] * 9), daemon=True).start()

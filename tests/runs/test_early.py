@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
@@ -24,18 +25,47 @@ def recipe(files: Path, folder: Path, **changes) -> Path:
     return path
 
 
-def imported(path: Path, *words: str, command: str = "train") -> tuple[str, set[str]]:
-    """What a command says, and which heavy packages it has imported by then."""
-    code = (
-        f"import sys; sys.argv = ['trimtab', {command!r}, {str(path)!r}, *{list(words)!r}]\n"
-        "from trimtab import cli\n"
-        "try: cli.main()\n"
-        "except SystemExit as e: assert e.code == 2, e.code\n"
-        f"print(*[name for name in {HEAVY!r} if name in sys.modules])\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stderr, set(done.stdout.split())
+SHELL = f"""
+import json, os, sys
+from trimtab import cli
+from trimtab.runs import parse
+for line in sys.stdin:
+    folder, *words = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        os.chdir(folder)
+        sys.argv = ["trimtab", *words]
+        try: cli.main()
+        except SystemExit as end: code = end.code
+        print(json.dumps([code, [name for name in {HEAVY!r} if name in sys.modules]]), flush=True)
+        sys.stderr.flush()
+        os._exit(0)
+    os.waitpid(child, 0)
+    print("-", file=sys.stderr, flush=True)
+    print("-", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def shell():
+    """A Python in which the command line, which every command needs, is imported once; each command is a fork of it."""
+    words = [sys.executable, "-c", SHELL]
+    with subprocess.Popen(words, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True, bufsize=1) as running:
+        yield running
+
+
+@pytest.fixture
+def imported(shell, tmp_path):
+    """Words of a command -> what it says, and which heavy packages it has imported by then."""
+
+    def call(*words: object, folder: Path = tmp_path) -> tuple[str, set[str]]:
+        shell.stdin.write(json.dumps([str(folder), *map(str, words)]) + "\n")
+        said, err = ("".join(iter(stream.readline, "-\n")) for stream in (shell.stdout, shell.stderr))
+        code, heavy = json.loads(said)
+        assert code == 2, err
+        return err, set(heavy)
+
+    return call
 
 
 @pytest.mark.fast("train-*", "preview-method=stf*")
@@ -69,10 +99,10 @@ def imported(path: Path, *words: str, command: str = "train") -> tuple[str, set[
     ],
 )
 @pytest.mark.parametrize("command", ["train", "preview"])
-def test_a_mistake_in_a_name_is_told_without_torch(files, tmp_path, word, said, command):
+def test_a_mistake_in_a_name_is_told_without_torch(files, tmp_path, imported, word, said, command):
     if command == "preview" and word.split("=")[0] not in ("method", "data.train"):
         pytest.skip("one command is enough")
-    err, heavy = imported(recipe(files, tmp_path), word, command=command)
+    err, heavy = imported(command, recipe(files, tmp_path), word)
     assert said in err
     assert err.count("\n") == 1
     assert not heavy
@@ -89,8 +119,8 @@ def test_a_mistake_in_a_name_is_told_without_torch(files, tmp_path, word, said, 
         ("options.weigth=1", "did you mean 'weight'"),
     ],
 )
-def test_a_mistake_in_the_training_arguments_is_told_without_trl(files, tmp_path, word, said):
-    err, heavy = imported(recipe(files, tmp_path), word)
+def test_a_mistake_in_the_training_arguments_is_told_without_trl(files, tmp_path, imported, word, said):
+    err, heavy = imported("train", recipe(files, tmp_path), word)
     assert said in err
     assert not heavy & {"trl", "datasets"}
 
@@ -106,12 +136,12 @@ def test_a_model_that_an_earlier_stage_writes_need_not_be_there(files, tmp_path,
     assert code == 0, err
 
 
-def test_a_method_of_the_last_stage_is_looked_at_before_the_first_one_is_imported(files, tmp_path):
+def test_a_method_of_the_last_stage_is_looked_at_before_the_first_one_is_imported(files, tmp_path, imported):
     tree = tiny_folder.recipe(files, output=str(tmp_path / "both"))
     del tree["method"]
     tree["stages"] = [{"method": "sft"}, {"method": "kdd", "models": {"student": "@sft"}}]
     (tmp_path / "both.yaml").write_text(json.dumps(tree))
-    err, heavy = imported(tmp_path / "both.yaml")
+    err, heavy = imported("train", tmp_path / "both.yaml")
     assert "stages[1]: there is no method 'kdd'; did you mean 'kd'?" in err
     assert not heavy
 
@@ -205,10 +235,8 @@ def test_a_recipe_of_rows_is_told_what_does_not_belong_to_its_own_answers(files,
         ("score trimtab:arithmetic/train --model ./nowhere --out o", "--model: there is no folder ./nowhere"),
     ],
 )
-def test_commands_that_ask_a_model_tell_a_mistake_in_a_name_without_torch(tmp_path, monkeypatch, command, said):
-    monkeypatch.chdir(tmp_path)
-    name, first, *words = command.split()
-    err, heavy = imported(Path(first), *words, command=name)
+def test_commands_that_ask_a_model_tell_a_mistake_in_a_name_without_torch(tmp_path, imported, command, said):
+    err, heavy = imported(*command.split())
     assert said in err
     assert err.count("\n") == 1
     assert not heavy
