@@ -2,10 +2,12 @@
 
 import json
 import re
+import sys
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from fractions import Fraction
 from itertools import islice
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -13,14 +15,21 @@ from hypothesis import strategies as st
 
 from tiny_table import table
 from trimtab.data.generators.geometry import items, wording
-from trimtab.data.generators.geometry.audit import Claim, audit, audit_files, load, typed
+from trimtab.data.generators.geometry.official_rows import load
 from trimtab.data.generators.geometry.oracle import answer_of
 from trimtab.data.generators.geometry.questions import CANNOT, QUESTIONS
+from trimtab.data.generators.geometry.scenes import Undecided
 from trimtab.data.sources import DataError, load_rows
 from trimtab.evals import suites
 from trimtab.evals.suite import SuiteError, baselines
 from trimtab.evals.suites import geomrel
-from trimtab.evals.suites.geomrel import GeomRelOptions, draw, geomrel_reward, make, official, robust, score
+from trimtab.evals.suites.geomrel import GeomRelOptions, draw, make, official, score
+from trimtab.rewards import verifiable as rewards
+from trimtab.rewards.parsing import letter_of
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data" / "generators" / "geometry"))
+
+from scenes import Claim, label_of, typed
 
 LINES = {"A": "Parallel", "B": "Perpendicular", "C": "Intersecting but not perpendicular", "D": "Cannot be inferred"}
 
@@ -144,7 +153,8 @@ def claimed(row):
 
 
 def test_bundled_labels_are_those_of_the_oracle(bundled):
-    assert audit(claimed(row) for row in bundled[::40]) == []
+    for row in bundled[::40]:
+        assert label_of(claimed(row)) == row["relation"], row["question"]
 
 
 @pytest.mark.slow
@@ -153,7 +163,7 @@ def test_four_hundred_further_realisations_agree_with_every_bundled_label(bundle
     for row in bundled:
         if row["evidence"]["kind"] == "counterexample":
             continue
-        scene, query = typed(claimed(row), row["question"])
+        scene, query = typed(claimed(row))
         for found in map(scene.realisation, range(20_000, 20_400)):
             if found is not None:
                 answer = answer_of(scene, query, found.points)
@@ -275,7 +285,7 @@ def test_majority_is_far_below_one():
     ],
 )
 def test_both_parsers_on_answers_as_models_write_them(text, ours, theirs):
-    assert (robust(text, LINES), official(text)) == (ours, theirs)
+    assert (letter_of(text, LINES), official(text)) == (ours, theirs)
 
 
 PIECES = st.sampled_from(
@@ -287,7 +297,7 @@ TEXTS = st.one_of(st.text(), st.lists(PIECES, max_size=25).map(" ".join), st.lis
 
 def fuzz(text):
     for options in (LINES, {"A": "Yes", "B": "No", "C": "Cannot be inferred"}, {}):
-        found = robust(text, options)
+        found = letter_of(text, options)
         assert found is None or found in options
     found = official(text)
     assert found is None or (len(found) == 1 and found in "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -309,32 +319,19 @@ def test_no_text_of_ten_thousand_makes_a_parser_fail(text):
 # ---------------------------------------------------------------- reward
 
 
-def test_reward_has_the_signature_of_trl_and_is_one_for_the_right_letter():
-    completions = [[{"role": "assistant", "content": "Answer: B"}], "Answer: A", "no letter"]
-    found = geomrel_reward(
-        completions=completions,
-        prompts=["", "", ""],
-        answer=["B", "B", "B"],
-        options=[LINES] * 3,
-        relation=["LL_PE"] * 3,
-    )
-    assert found == [1.0, 0.0, 0.0]
-
-
 def test_options_that_a_table_filled_up_are_not_offered():
     options = {"A": "Yes", "B": "No", "C": "Cannot be inferred", "D": None, "E": None}
-    assert geomrel_reward(["Answer: D", "No"], ["D", "B"], [options] * 2) == [0.0, 1.0]
-
-
-def test_reward_refuses_columns_of_another_length():
-    with pytest.raises(ValueError, match="1 completions, 2 answers"):
-        geomrel_reward(["A"], ["A", "B"], [LINES])
+    assert rewarded(["Answer: D", "No"], answer=["A", "B"], options=[options] * 2) == [0.0, 1.0]
 
 
 def test_rewards_of_the_rows_own_answers_are_one(train):
     completions = [row["messages"][1]["content"] for row in train]
     columns = {key: [row[key] for row in train] for key in ("answer", "options", "relation")}
-    assert geomrel_reward(completions, **columns) == [1.0] * len(train)
+    assert rewarded(completions, **columns) == [1.0] * len(train)
+
+
+def rewarded(completions, **columns):
+    return rewards.load("choice")(["?"] * len(completions), completions, **columns)
 
 
 # ---------------------------------------------------------------- drawings
@@ -434,7 +431,7 @@ def test_a_folder_without_files_says_how_to_get_them(tmp_path):
             load(folder)
 
 
-# ---------------------------------------------------------------- audit
+# ---------------------------------------------------------------- labels of the authors
 
 FLAWS = [  # (claim as the official pools have it, what the oracle says)
     # perpendicular, but in the pool of parallel lines
@@ -468,60 +465,14 @@ FLAWS = [  # (claim as the official pools have it, what the oracle says)
 
 
 @pytest.mark.parametrize("claim, wanted", FLAWS)
-def test_the_flaws_that_were_seen_in_the_official_pools_are_listed(claim, wanted):
-    (wrong,) = audit([claim])
-    assert wrong.claim is claim
-    assert wrong.found == wanted
+def test_the_flaws_that_were_seen_in_the_official_pools_have_other_labels(claim, wanted):
+    assert label_of(claim) == wanted != claim.relation
 
 
-def test_right_labels_are_not_listed():
-    right = [claim._replace(relation=wanted) for claim, wanted in FLAWS]
-    assert audit(right) == []
-
-
-def test_premises_that_contradict_each_other_are_listed_without_a_label():
+def test_premises_that_contradict_each_other_have_no_label():
     claim = Claim((("square", "ABCD"), ("meeting point", "ABCDS")), "line-line", ("AS", "BC"), "LL_PE")
-    (wrong,) = audit([claim])
-    assert wrong.found is None
-    assert "no realisation" in wrong.why
-
-
-def test_files_are_audited_with_the_scenes_that_the_user_typed(tmp_path):
-    flawed = {**ROW, "answer": "A", "relation": "LL_PA"}
-    official_files(tmp_path / "data", linesbase=[ROW, flawed])
-    typed = {"source": "linesbase", "steps": [["square", "PQRS"], ["midpoint", "PRT"]], "kind": "line-line",
-             "arguments": ["QT", "PR"]}  # fmt: skip
-    official_files(tmp_path, scenes=[{**typed, "number": 1}, {**typed, "number": 2}])
-    (wrong,) = audit_files(tmp_path / "data", tmp_path / "scenes.jsonl")
-    assert (wrong.claim.relation, wrong.found) == ("LL_PA", "LL_PE")
-    official_files(tmp_path, scenes=[{**typed, "number": 3}])
-    with pytest.raises(DataError, match="has no row 3 of linesbase"):
-        audit_files(tmp_path / "data", tmp_path / "scenes.jsonl")
-    official_files(tmp_path, scenes=[{"source": "linesbase"}])
-    with pytest.raises(DataError, match="row 1 has no number"):
-        audit_files(tmp_path / "data", tmp_path / "scenes.jsonl")
-
-
-@pytest.mark.parametrize(
-    "claim, message",
-    [
-        (Claim((("sqare", "ABCD"),), "line-line", ("AB", "CD"), ""), "there is no construction 'sqare'"),
-        (
-            Claim((("square", "ABC"),), "line-line", ("AB", "CD"), ""),
-            "square has the roles AB>CD, but the letters 'ABC'",
-        ),
-        (
-            Claim((("square", "ABCD"), ("midpoint", "AEM")), "line-line", ("AB", "CM"), ""),
-            "takes E, which is not there",
-        ),
-        (Claim((("square", "ABCD"), ("midpoint", "ACB")), "line-line", ("AB", "CD"), ""), "gives B, which is there al"),
-        (Claim((("square", "ABCD"),), "line-lines", ("AB", "CD"), ""), "there is no question 'line-lines'"),
-        (Claim((("square", "ABCD"),), "line-line", ("AB", "XY"), ""), "asks about X, Y"),
-    ],
-)
-def test_a_scene_that_was_typed_wrongly_is_explained(claim, message):
-    with pytest.raises(DataError, match=message):
-        audit([claim])
+    with pytest.raises(Undecided, match="no realisation"):
+        label_of(claim)
 
 
 def test_coordinates_are_exact():

@@ -8,7 +8,8 @@ import tiny_folder
 from trimtab.data.sources import DataError
 from trimtab.evals import suites
 from trimtab.evals.suite import SuiteError
-from trimtab.evals.suites.multiple_choice import SUITE, official, robust
+from trimtab.evals.suites.multiple_choice import SUITE, official
+from trimtab.rewards.parsing import letter_of
 from trimtab.rewriting import clean_eval
 from trimtab.rewriting.rules import Rules
 from trimtab.rewriting.similarity import Measured
@@ -103,7 +104,7 @@ def test_a_csv_file_holds_options_as_json(tmp_path):
     ],
 )
 def test_how_answers_are_read(answer, wanted, strict, tmp_path):
-    assert (robust(answer, OPTIONS), official(answer, OPTIONS)) == (wanted, strict)
+    assert (letter_of(answer, OPTIONS), official(answer, OPTIONS)) == (wanted, strict)
     item = items(tmp_path, ROWS)[0]
     verdicts = SUITE.score(item, answer)
     assert list(verdicts) == ["robust", "official"]

@@ -81,13 +81,15 @@ def own(folder, body: str, signature: str = "completions, **columns") -> str:
     return f"{folder / 'mine.py'}:score"
 
 
-def test_a_function_of_ones_own_is_found_in_a_file_or_a_module(tmp_path):
+def test_a_function_of_ones_own_is_found_in_a_file_or_a_module(tmp_path, monkeypatch):
     reward = load(own(tmp_path, "return [len(text) for text in completions]"))
     assert call(reward, ["ab", ""]) == [2.0, 0.0]
     assert reward.__name__ == "score"
-    geomrel = load("trimtab.evals.suites.geomrel:geomrel_reward")
-    assert geomrel.needs == ("answer", "options")
-    assert call(geomrel, ["B"], answer=["B"], options=[{"A": "Yes", "B": "No"}]) == [1.0]
+    own(tmp_path, "return [float(a == b) for a, b in zip(completions, answer)]", "completions, answer, **columns")
+    monkeypatch.syspath_prepend(tmp_path)
+    other = load("mine:score")
+    assert other.needs == ("answer",)
+    assert call(other, ["B"], answer=["B"]) == [1.0]
 
 
 @pytest.mark.parametrize(

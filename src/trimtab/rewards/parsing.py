@@ -197,6 +197,11 @@ def letters(text: str, offered: Mapping[str, str] | Collection[str], several: bo
     return found if several or len(found) == 1 else ()
 
 
+def letter_of(text: str, offered: Mapping[str, str]) -> str | None:
+    """The one option that a reply chooses, or None."""
+    return next(iter(letters(text, offered)), None)
+
+
 def _chosen(plain: str, texts: Mapping[str, str], several: bool) -> str:
     if _key(plain).upper() in texts and len(plain.strip(" .:()[]")) == 1:
         return _key(plain).upper()

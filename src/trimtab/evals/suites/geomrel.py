@@ -17,12 +17,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from trimtab.data.generators.geometry import audit, items, wording
+from trimtab.data.generators.geometry import items, official_rows, wording
 from trimtab.data.generators.geometry.constructions import ALL
 from trimtab.data.synthetic import geomrel as bundled
 from trimtab.evals import prompts
 from trimtab.evals.suite import Item, Messages, Options, Suite, SuiteError, Verdict, chosen, user
-from trimtab.rewards.parsing import letters
+from trimtab.rewards.parsing import letter_of
 
 
 class GeomRelOptions(Options):
@@ -53,19 +53,19 @@ def make(options: GeomRelOptions) -> list[Item]:
     if options.folder is not None:
         if options.seed is not None or options.depths:
             raise SuiteError("geomrel.folder cannot go with seed or depths; the authors' rows have neither")
-        rows = audit.load(options.folder)
+        rows = official_rows.load(options.folder)
     elif options.seed is not None:
         depths = [d for d in options.depths or items.DEPTHS if options.level == "all" or _level(d) == options.level]
         fresh = items.generate(options.seed, depths, keep=wording.is_test) if depths else iter(())
         rows = list(islice(fresh, options.rows or 200))
     else:
         rows = list(bundled("test"))
-    kept = [row for row in rows if options.level in ("all", row["level"])]
+    rows = [row for row in rows if options.level in ("all", row["level"])]
     if options.depths:
-        kept = [row for row in kept if row["depth"] in options.depths]
-    if not kept:
+        rows = [row for row in rows if row["depth"] in options.depths]
+    if not rows:
         raise SuiteError(f"geomrel: no row has level {options.level} and depths {list(options.depths)}")
-    return [_item(number, row) for number, row in enumerate(kept[: options.rows])]
+    return [_item(number, row) for number, row in enumerate(rows[: options.rows])]
 
 
 def _level(depth: int) -> str:
@@ -102,37 +102,8 @@ def official(answer: str) -> str | None:
     return found[-1] if found else None
 
 
-def robust(answer: str, options: Mapping[str, str]) -> str | None:
-    """The letter of the option that the answer settles on, or None: see `trimtab.rewards.parsing`."""
-    return next(iter(letters(answer, options)), None)
-
-
 def score(item: Item, answer: str) -> dict[str, Verdict]:
-    return {"robust": chosen(item, robust(answer, item.options)), "official": chosen(item, official(answer))}
-
-
-def geomrel_reward(
-    completions: Sequence[Any], answer: Sequence[str], options: Sequence[Mapping[str, str]], **columns: Any
-) -> list[float]:
-    """1 for a completion whose answer is the right one, 0 for any other; a reward function for TRL's GRPOTrainer.
-
-    Args:
-        completions: texts, or chats of which the last message counts.
-        answer, options: columns of `trimtab:geomrel` rows, one entry for each completion. Options that a table filled
-            up with None are left out.
-        columns: others that the trainer passes on.
-
-    Raises:
-        ValueError: if the numbers of entries differ.
-    """
-    if not len(completions) == len(answer) == len(options):
-        raise ValueError(f"{len(completions)} completions, {len(answer)} answers, {len(options)} options")
-    rewards = []
-    for completion, right, choices in zip(completions, answer, options):
-        text = completion if isinstance(completion, str) else completion[-1]["content"]
-        offered = {letter: choice for letter, choice in choices.items() if choice is not None}
-        rewards.append(float(robust(text or "", offered) == right))
-    return rewards
+    return {"robust": chosen(item, letter_of(answer, item.options)), "official": chosen(item, official(answer))}
 
 
 # ---------------------------------------------------------------- examples and drawings

@@ -10,7 +10,7 @@ from pydantic import Field
 from trimtab.data.sources import Row, load_rows
 from trimtab.evals.suite import Item, Messages, Options, Suite, SuiteError, Verdict, chosen, lines, user
 from trimtab.rewards.options import OptionsError, correct, lettered
-from trimtab.rewards.parsing import letters
+from trimtab.rewards.parsing import letter_of
 
 
 class MultipleChoiceSettings(Options):
@@ -98,18 +98,13 @@ def reasoned(item: Item, answers: Sequence[str]) -> Messages:
 # ---------------------------------------------------------------- parsers
 
 
-def robust(answer: str, options: Mapping[str, str]) -> str | None:
-    """The letter that is meant, or None: see `trimtab.rewards.parsing`."""
-    return next(iter(letters(answer, options)), None)
-
-
 def official(answer: str, options: Mapping[str, str]) -> str | None:
     """The last letter of an option that stands alone, in capitals as shown; "A" counts even as a word."""
     found = re.findall(rf"(?<!\w)({'|'.join(re.escape(one) for one in options)})(?!\w)", answer)
     return found[-1] if found else None
 
 
-PARSERS = {"robust": robust, "official": official}
+PARSERS = {"robust": letter_of, "official": official}
 
 
 def score(item: Item, answer: str) -> dict[str, Verdict]:

@@ -2,19 +2,52 @@
 
 import random
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from trimtab.data.generators.geometry.audit import Claim, typed
 from trimtab.data.generators.geometry.constructions import ALL, Construction
 from trimtab.data.generators.geometry.draws import Draw, allowed
 from trimtab.data.generators.geometry.oracle import Judgement, Query, judge
 from trimtab.data.generators.geometry.plane import Degenerate, Plane, Point, holds, plane, point
+from trimtab.data.generators.geometry.questions import CANNOT, NONE, QUESTIONS
 from trimtab.data.generators.geometry.scenes import Scene
+
+
+class Claim(NamedTuple):
+    """A label of a scene typed by hand. Points are letters; steps are (construction, letters in the order of roles)."""
+
+    steps: tuple[tuple[str, str], ...]
+    kind: str
+    """of `QUESTIONS`"""
+    arguments: tuple[str, ...]
+    relation: str
+    """the code that is claimed"""
+    offered: tuple[str, ...] = ()
+    """names of angle relations; all of the kind if empty"""
+
+
+def typed(claim: Claim) -> tuple[Scene, Query]:
+    """The scene and the query of a claim, with points by number."""
+    numbers: dict[str, int] = {}
+    steps = []
+    for name, letters in claim.steps:
+        for place, letter in enumerate(letters):
+            assert not steps or (letter in numbers) == (place < len(ALL[name].taken)), (name, letter)
+            numbers.setdefault(letter, len(numbers))
+        steps.append((name, tuple(numbers[letter] for letter in letters)))
+    offered = claim.offered or tuple(n for n in QUESTIONS[claim.kind].answers if n not in (NONE, CANNOT))
+    arguments = tuple(tuple(numbers[letter] for letter in argument) for argument in claim.arguments)
+    return Scene(tuple(steps)), Query(claim.kind, arguments, offered)
+
+
+def label_of(claim: Claim) -> str:
+    """The oracle's code for the scene and the query of a claim."""
+    return QUESTIONS[claim.kind].codes[judge(*typed(claim)).answer]
 
 
 def scene(steps: str, kind: str, *arguments: str, offered: tuple[str, ...] = ()) -> tuple[Scene, Query]:
     """ "square ABCD; midpoint ACM" and a question about letters."""
     words = tuple(tuple(step.strip().rsplit(" ", 1)) for step in steps.split(";"))
-    return typed(Claim(words, kind, arguments, "", offered), "here")  # type: ignore[arg-type]
+    return typed(Claim(words, kind, arguments, "", offered))  # type: ignore[arg-type]
 
 
 def answer(steps: str, kind: str, *arguments: str, offered: tuple[str, ...] = ()) -> Judgement:
