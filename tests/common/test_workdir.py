@@ -192,6 +192,15 @@ def test_files_that_are_there_are_not_replaced_without_force(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.meta.json"]
 
 
+def test_rows_that_were_removed_are_written_again_although_their_meta_is_there(tmp_path):
+    out = tmp_path / "rows.jsonl"
+    for source in ("first", "second"):
+        with Workdir(out, "clean", (".meta.json",), is_file=True).open() as one:
+            one.write_rows([{"id": 1}], {"source": source})
+        out.unlink()
+    assert json.loads((tmp_path / "rows.meta.json").read_text())["source"] == "second"
+
+
 def test_a_file_of_another_command_is_refused_by_its_name_also_with_force(tmp_path):
     out = tmp_path / "rows.jsonl"
     with Workdir(out, "clean", (".meta.json",), is_file=True).open() as one:

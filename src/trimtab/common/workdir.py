@@ -68,7 +68,9 @@ class Workdir:
         if (other := self._owner()) not in (None, self.command):
             raise self.error(f"{self.place} holds results of `trimtab {other}`; {self.elsewhere}")
         if self.is_file:
-            there = next((one for one in (self.place, *map(self.path, self.names)) if one.exists()), None)
+            own = self._owner() == self.command  # a meta whose rows were removed says nothing any more
+            companions = [self.path(name) for name in self.names if not (own and name == META)]
+            there = next((one for one in (self.place, *companions) if one.exists()), None)
             if there is not None and not self.force:
                 raise self.error(f"{there} exists; {self.way_out}")
             check_writable(self.place.parent, self.error, self.elsewhere, shown=self.place)
