@@ -252,7 +252,7 @@ def test_a_server_s_refusal_is_one_line(trimtab, rows, server, tmp_path):
     "words, message",
     [
         (["--endpoint", "http://127.0.0.1:9/v1"], "name of the model on the server: --rewriter MODEL"),
-        (["select=middle"], "select is 'middle'; input should be 'moderate'"),
+        (["select=middle"], "select is 'middle'; it must be 'moderate'"),
         (["selct=lowest"], "unknown setting 'selct'; did you mean 'select'?"),
         (["lowest"], "'lowest' is not a setting; write KEY=VALUE"),
         (["--detector", "bert"], "--detector: 'bert' is none; there are auto, embedding, nli:MODEL"),

@@ -59,9 +59,9 @@ def test_a_file_whose_name_holds_a_sign_is_a_source(tmp_path, monkeypatch):
     [
         ([], {}, "SOURCE is missing"),
         (["a", "limt=3"], {}, "unknown setting 'limt'; did you mean 'limit'?"),
-        (["a", "how=fat"], {}, "how is 'fat'; input should be 'thick' or 'thin'"),
-        (["a"], {"how": "fat"}, "--how is 'fat'; input should be 'thick' or 'thin'"),
-        (["a", "max-width=x"], {}, "max-width is 'x'; input should be a valid number"),
+        (["a", "how=fat"], {}, "how is 'fat'; it must be 'thick' or 'thin'"),
+        (["a"], {"how": "fat"}, "--how is 'fat'; it must be 'thick' or 'thin'"),
+        (["a", "max-width=x"], {}, "max-width is 'x'; it must be a number"),
         (["a", "how=thin"], {"how": "thin"}, "how is given twice, as --how and as how=; give it once"),
         (["a", "how=thin", "how=thick"], {}, "how is given twice"),
         (["a", "limit=3"], {}, "limit could mean --limit or brush.limit; write one of them"),
@@ -94,7 +94,7 @@ def test_a_file_that_holds_no_settings_is_named(tmp_path, text, message):
 
 
 def test_in_python_a_mistake_is_the_same_line():
-    with pytest.raises(SettingsError, match="^--limit is 0; input should be greater than or equal to 1$"):
+    with pytest.raises(SettingsError, match="^--limit is 0; it must be at least 1$"):
         PaintSettings(source="a", limit=0)
     with pytest.raises(SettingsError, match="^unknown setting 'limt'; did you mean 'limit'"):
         PaintSettings(source="a", limt=3)

@@ -119,7 +119,7 @@ def test_how_answers_are_read(answer, wanted, strict, tmp_path):
         ({"question": " "}, {}, "row 1 has no text 'question'; name the column with question=..."),
         ({}, {"groups": ["level"]}, "has no column 'level'"),
         ({}, {"which": "clean"}, "has no clean text; make it with trimtab clean"),
-        ({}, {"which": "old"}, "multiple_choice.which is 'old'; input should be"),
+        ({}, {"which": "old"}, "multiple_choice.which is 'old'; it must be"),
         ({}, {"wich": "clean"}, "did you mean 'which'"),
     ],
 )

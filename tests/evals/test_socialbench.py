@@ -294,10 +294,10 @@ def without(key):
 @pytest.mark.parametrize(
     "bad, message",
     [
-        (without("dialogue"), "row 2: dialogue: is missing"),
-        (without("label"), "row 2: label: is missing"),
-        (without("meta"), "row 2: meta: is missing"),
-        (row() | {"dialogue": [{"from": "User"}]}, r"row 2: dialogue\.0\.value: is missing"),
+        (without("dialogue"), "row 2: dialogue is missing"),
+        (without("label"), "row 2: label is missing"),
+        (without("meta"), "row 2: meta is missing"),
+        (row() | {"dialogue": [{"from": "User"}]}, r"row 2: dialogue\.0\.value is missing"),
         (row() | {"dialogue": []}, "row 2: dialogue"),
         (row(label=[]), "row 2: label"),
         (row(lang="fr"), r"row 2: meta\.lang"),

@@ -1,6 +1,7 @@
 """User errors and their messages, with suggestions for unknown names."""
 
 import difflib
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -79,12 +80,43 @@ def check_settings(options: Any, settings: Mapping[str, Any], owner: str, prefix
             known = list(options.model_fields)
             hint = nearest(key, known, f"its settings: {', '.join(known) or 'none'}")
             raise mistake(f"{owner} has no setting {key!r}; {hint}") from None
-        raise mistake(f"{prefix}{key} {wrong_value(first['input'], first['msg'])}") from None
+        raise mistake(f"{prefix}{key} {wrong_value(first)}") from None
 
 
-def wrong_value(given: Any, said: str) -> str:
-    """The end of a message about a value that pydantic refused, in its words: "is 3; input should be ..."."""
-    return f"is {'null' if given is None else repr(given)}; {said[0].lower()}{said[1:]}"
+WANTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "list": "a list",
+    "tuple": "a list",
+    "dict": "a mapping of keys to values",
+    "model": "a mapping of keys to values",
+    "finite": "a finite number",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "above {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "below {lt}",
+    "literal": "{expected}",
+    "enum": "{expected}",
+}
+"""the beginning of the type of a pydantic error -> what the value must be"""
+
+
+def wrong_value(error: Mapping[str, Any]) -> str:
+    """The end of a message about a value that pydantic refused: "is 'abc'; it must be a whole number".
+
+    Args:
+        error: an entry of `ValidationError.errors()`.
+    """
+    given, said = error["input"], error["msg"].removeprefix("Value error, ")
+    wanted = next(
+        (text for kind, text in WANTED.items() if error["type"].startswith(f"{kind}_") or error["type"] == kind), None
+    )
+    is_ours = error["type"] == "value_error" or wanted is None
+    end = f"{said[0].lower()}{said[1:]}" if is_ours else f"it must be {wanted.format(**error.get('ctx', {}))}"
+    close = closest(str(given), re.findall(r"'([^']*)'", end)) if error["type"] in ("literal_error", "enum") else None
+    return f"is {'null' if given is None else repr(given)}; {end}{f'; did you mean {close!r}?' if close else ''}"
 
 
 class Unanswered(Exception):

@@ -129,7 +129,7 @@ def _said_of(error: ValidationError, kind: type[CommandSettings], said: Mapping[
     name = said.get(key, key.upper() if key in kind.positional else flag(key))
     if first["type"] == "missing":
         return SettingsError(f"{name} is missing")
-    return SettingsError(f"{name} {wrong_value(first['input'], first['msg'])}")
+    return SettingsError(f"{name} {wrong_value(first)}")
 
 
 def _from_file(kind: type[CommandSettings], path: str | None) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def _explain(kind: Any, error: Any, at: tuple, of: str | None) -> str:
         return f"{parent} has no key {location[-1]!r}; {said}"
     if error["type"] == "missing":
         return f"{place} is missing"
-    return f"{place} {wrong_value(error['input'], error['msg'].removeprefix('Value error, '))}"
+    return f"{place} {wrong_value(error)}"
 
 
 def keys_of(kind: Any, location: Iterable[Any]) -> list[str]:

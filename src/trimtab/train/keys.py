@@ -10,7 +10,7 @@ from typing import Any, Literal, Optional, Union
 
 from pydantic import TypeAdapter, ValidationError
 
-from trimtab.common.errors import UserError, nearest
+from trimtab.common.errors import UserError, nearest, wrong_value
 
 Loop = Literal["supervised", "rollouts"]
 CONFIG_NAMES: dict[Loop, str] = {"supervised": "SFTConfig", "rollouts": "GRPOConfig"}
@@ -185,7 +185,7 @@ def typed_value(key: str, value: Any, adapter: TypeAdapter) -> Any:
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
-        raise TrainingError(f"training.{key} is {value!r}; {error.errors()[0]['msg'].lower()}") from error
+        raise TrainingError(f"training.{key} {wrong_value({**error.errors()[0], 'input': value})}") from error
 
 
 def _check_trackers(given: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from trimtab.common.errors import nearest
+from trimtab.common.errors import nearest, wrong_value
 from trimtab.data.sources import DataError, load_rows
 
 PARTS = ("statement", "scenario")
@@ -61,7 +61,8 @@ def load_pairs(path: str = "") -> list[Pair]:
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))
-            raise DataError(f"{source}: row {number}: {field}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+            what = "is missing" if first["type"] == "missing" else wrong_value(first)
+            raise DataError(f"{source}: row {number}: {field} {what}") from None
         if pair.pair_id in pairs:
             raise DataError(f"{source}: row {number}: pair_id {pair.pair_id!r} was there before; make it unique")
         pairs[pair.pair_id] = pair

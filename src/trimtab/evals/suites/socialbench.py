@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError
 
+from trimtab.common.errors import wrong_value
 from trimtab.data.sources import DataError, load_rows
 from trimtab.evals.suite import Answered, Estimate, Item, Options, Suite, SuiteError, Verdict
 from trimtab.evals.suites._roles import MEMORY, SITUATION, prompt
@@ -169,8 +170,8 @@ def _checked(raw: Mapping[str, Any], where: str) -> _Row:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        what = "is missing" if first["type"] == "missing" else first["msg"][0].lower() + first["msg"][1:]
-        raise DataError(f"{where}: {key}: {what}; the rows' format is that of {HOME}") from None
+        what = "is missing" if first["type"] == "missing" else wrong_value(first)
+        raise DataError(f"{where}: {key} {what}; the rows' format is that of {HOME}") from None
     if problem := row.problem():
         raise DataError(f"{where}: {problem}")
     return row
