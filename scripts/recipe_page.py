@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from pages import DOCS, command, default, kind, one_line, table, takes, written_by
+from trimtab.runs.explain import DEFAULTS_IN_WORDS
 from trimtab.runs.recipe import Recipe, Stages
 
 PAGE = DOCS / "reference" / "recipe.md"
@@ -55,7 +56,7 @@ def _entry(name: str, field: FieldInfo) -> str:
 
 
 def _default(name: str, field: FieldInfo) -> str:
-    return "`runs/` and the name of the recipe's file" if name == "output" else default(field)
+    return DEFAULTS_IN_WORDS.get(name.replace("[]", "")) or default(field)
 
 
 def anchor(name: str) -> str:

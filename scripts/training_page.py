@@ -1,5 +1,6 @@
 """Write docs/reference/training.md: the arguments of `training` and `models.lora`, from TRL's and PEFT's own files."""
 
+import re
 import sys
 
 from pages import DOCS, command, one_line, table, written_by
@@ -12,7 +13,7 @@ HEADER = """\
 
 {comment}
 
-`training` holds arguments of TRL's `SFTConfig` under their own names or, for methods that learn from completions, of
+`training` holds arguments of TRL's `SFTConfig` under their own names or, for methods that learn from rollouts, of
 its `GRPOConfig`. Both inherit those of transformers' `TrainingArguments`. The texts are those of the libraries, and
 defaults are those of a run. `models.lora` holds [arguments of PEFT's `LoraConfig`](#lora).
 `trimtab show train KEY` shows one of them.
@@ -43,10 +44,17 @@ def page() -> str:
 def _entry(one: Explained, depth: str = "##") -> str:
     name = one.key.rpartition(".")[2]
     only = f"; only for {one.of}" if one.of and one.of != OF_LORA else ""
-    words = one_line(one.help).replace("<", "&lt;").replace("[", "\\[")
-    kind, given = (text.replace("<", "&lt;").replace("[", "\\[") for text in (one.kind, one.default))
+    words, kind, given = (_escaped(one_line(text)) for text in (one.help, one.kind, one.default))
     anchor = one.key.replace(".", "-")
     return f'<a id="key-{anchor}"></a>\n\n{depth} `{name}`\n\n{kind}; default: {given}{only}\n\n{words}\n'
+
+
+def _escaped(text: str) -> str:
+    """What Markdown would read as a tag or a link, outside code, which shows an escape as it is."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(
+        one if number % 2 else one.replace("<", "&lt;").replace("[", "\\[") for number, one in enumerate(parts)
+    )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,53 @@ def test_a_key_is_explained_by_type_default_and_help():
     assert "2e-05" in both.default
     assert "1e-06" in both.default
     (precision,) = explain("training.bf16")
-    assert precision.default == "False"  # ours, where TRL's is another
+    assert precision.default == "false"  # ours, where TRL's is another
+    assert "Off unless a recipe asks for it" in precision.help
+
+
+@pytest.mark.parametrize(
+    ("section", "keys"),
+    [
+        ("training", ["training.max_steps"]),
+        ("options", ["options.divergence"]),
+        ("models", ["models.teacher", "models.policy.layers"]),
+        ("models.policy", ["models.policy.from"]),
+        ("models.lora", ["models.lora.r"]),
+        ("data", ["data.train"]),
+        ("eval", ["eval.every", "eval.suites.NAME.limit"]),
+        ("eval.suites.geomrel", ["eval.suites.NAME.limit"]),
+        ("stages", ["stages.use", "stages.name"]),
+        ("reward", ["reward.correct"]),
+    ],
+)
+def test_a_section_is_explained_with_its_keys_and_nothing_else(section, keys):
+    console = Console(file=StringIO(), width=200)
+    show_keys(section, None, console)
+    head, _, table = console.file.getvalue().partition("what it does")
+    said = head.splitlines()
+    assert said[0] in (section, "eval.suites.NAME")
+    assert len(said[3].strip()) > 10, head  # its help
+    listed = [line.split()[0] for line in table.splitlines()[1:] if line and line[0] != " "]
+    assert set(keys) <= set(listed)
+    assert {name.split(".")[0] for name in listed} == {section.split(".")[0]}
+
+
+def test_the_keys_of_one_method_are_its_options_and_its_training_arguments():
+    console = Console(file=StringIO(), width=200)
+    show_keys(None, "psft", console)
+    listed = {line.split()[0] for line in console.file.getvalue().splitlines()[1:] if line[0] != " "}
+    assert {name.split(".")[0] for name in listed} == {"options", "training"}
+    assert "training.num_generations" not in listed
+
+
+def test_defaults_are_those_of_a_recipe():
+    said = {one.key: one.default for one in all_keys()}
+    assert said["output"] == "runs/NAME, for the recipe NAME.yaml"
+    assert said["stages"] == "none"
+    assert said["models.policy.layers"] == "required if models.policy is a mapping"
+    assert said["options.weight"] == "one"
+    assert not {"True", "False", "None"} & set(said.values())
+    assert not [one.key for one in all_keys() if "%%" in one.help]
 
 
 def test_an_option_is_explained_for_one_method_or_for_all_that_have_it():

@@ -29,9 +29,20 @@ OF_STAGES = {
 }
 OF_LORA = "PEFT's LoraConfig"
 OWN_HELP = {
+    "bf16": "Autocast to bfloat16. Off unless a recipe asks for it, on a GPU too; TRL switches it on.",
+    "gradient_checkpointing": "Recompute activations in the backward pass: less memory, slower steps. Off unless a "
+    "recipe asks for it, on a GPU too; TRL switches it on.",
     "disable_dropout": "Train without the policy's dropout. By default dropout is off for methods that learn a ratio "
     "to stored log-probabilities.",
 }
+DEFAULTS_IN_WORDS = {
+    "output": "runs/NAME, for the recipe NAME.yaml",
+    "stages": "none",
+    "models.policy.layers": "required if models.policy is a mapping",
+    "reward.name": "required in each reward",
+}
+"""of keys that their models call required"""
+YAML_WORDS = {"None": "null", "True": "true", "False": "false"}
 OWN_DEFAULTS = {"default_optim": "adamw_torch_fused", "disable_dropout": "null"}
 """defaults in words, where the source has only a name"""
 
@@ -66,7 +77,7 @@ def all_keys(methods_named: Iterable[str] | None = None) -> list[Explained]:
     found += list(_of_training(named))
     lora = arguments("LoraConfig")
     found += [
-        Explained(f"models.lora.{k}", one.kind, one.default, one.help, "PEFT's LoraConfig") for k, one in lora.items()
+        Explained(f"models.lora.{k}", one.kind, _as_yaml(one.default), one.help, OF_LORA) for k, one in lora.items()
     ]
     return [*found, *(Explained(key, *said) for key, said in OF_STAGES.items())]
 
@@ -83,7 +94,7 @@ def explain(key: str, methods_named: Iterable[str] | None = None) -> list[Explai
     sections: dict[str, list[str]] = {}
     for one in known:
         section, _, name = one.key.rpartition(".")
-        if one.of == OF_LORA:
+        if one.of == OF_LORA or name == "NAME":
             continue
         sections.setdefault(section, []).append(name)
     if meant := could_mean(key, sections) if "." not in key else []:
@@ -102,6 +113,17 @@ def _matches(pattern: str, key: str) -> bool:
     """`eval.suites.NAME.limit` matches any suite."""
     wanted, given = pattern.split("."), key.split(".")
     return len(wanted) == len(given) and all(part in (one, "NAME") for one, part in zip(given, wanted))
+
+
+def keys_below(key: str, methods_named: Iterable[str] | None = None) -> list[Explained]:
+    """The keys of a section; none for a key that is not a section."""
+    depth = key.count(".") + 1
+    known = all_keys(methods_named)
+    return [one for one in known if one.key.count(".") >= depth and _matches(_first(one.key, depth), key)]
+
+
+def _first(key: str, parts: int) -> str:
+    return ".".join(key.split(".")[:parts])
 
 
 def used_by(key: str, method: str = "") -> list[str]:
@@ -142,10 +164,12 @@ def _stands(tree: Any, parts: list[str]) -> bool:
 def _of_model(kind: type[BaseModel], at: str) -> Iterator[Explained]:
     for name, one in kind.model_fields.items():
         key = f"{at}{'from' if name == 'source' else name}"
-        if key not in ("options", "training"):
-            yield Explained(key, shown_kind(one.annotation), _default(one), _words(one.description))
+        default = DEFAULTS_IN_WORDS.get(key) or _default(one)
+        yield Explained(key, shown_kind(one.annotation), default, _words(one.description))
         for inner in _models_in(one.annotation):
             many = get_origin(one.annotation) is dict
+            if many:
+                yield Explained(f"{key}.NAME", "keys", "see its keys", _words(inner.__doc__))
             yield from _of_model(inner, f"{key}.NAME." if many else f"{key}.")
 
 
@@ -165,7 +189,9 @@ def _of_training(named: list[str]) -> Iterator[Explained]:
     for key, kind in training(named).items():
         said: dict[training_keys.Loop, Argument] = {loop: found[key] for loop, found in of_loop.items() if key in found}
         defaults: dict[training_keys.Loop, str]
-        defaults = {loop: str(ours.get(key, OWN_DEFAULTS.get(one.default, one.default))) for loop, one in said.items()}
+        defaults = {
+            loop: _as_yaml(str(ours.get(key, OWN_DEFAULTS.get(one.default, one.default)))) for loop, one in said.items()
+        }
         default = ", ".join(dict.fromkeys(defaults.values()))
         if len(set(defaults.values())) > 1:
             default = ", ".join(f"{value} ({training_keys.OF_LOOP[loop]})" for loop, value in defaults.items())
@@ -182,7 +208,11 @@ def _default(one: FieldInfo) -> str:
         return "required"
     if one.default_factory is not None:
         return "see its keys"
-    return "null" if one.default is None else str(one.default)
+    return "empty" if one.default in ({}, []) else _as_yaml(str(one.default))
+
+
+def _as_yaml(default: str) -> str:
+    return YAML_WORDS.get(default, default)
 
 
 def _words(text: str | None) -> str:

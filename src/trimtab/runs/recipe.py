@@ -62,9 +62,9 @@ class Models(_Strict):
     """Dtype of frozen models, which run in it outside autocast. A critic or reward model that is trained along computes
     in it, with weights kept in float32 like the policy's."""
     teacher_cache: Literal["off", "memory"] = "off"
-    """`memory`: run frozen models once over all rows and keep their hidden states in main memory (hidden size x 4 bytes
-    per answer token; only 4 if log-probabilities suffice). Saves their forward pass in later epochs, and the teacher's
-    in later stages."""
+    """`memory`: run each frozen model once over all rows and keep its hidden states in main memory. An answer token
+    takes hidden size x 4 bytes, or x 2 if `frozen_dtype` has 16 bits; only 4 bytes if log-probabilities suffice. Saves
+    the forward pass of frozen models in later epochs, and the teacher's in later stages."""
     reward_model: str | None = None
     """A trained reward model whose token scores become the advantages of the policy's completions."""
     lora: dict[str, Any] | None = None
@@ -195,7 +195,9 @@ class Recipe(_Strict):
     method: str
     """The training method: a name from `trimtab list methods`, or your own as FILE.py or package.module."""
     models: Models
+    """The models, by role. Which roles a method needs, `trimtab show METHOD` says."""
     data: Data
+    """The rows to train on, held-out rows, and how they are read."""
     options: dict[str, Any] = {}
     """Options of the method; `trimtab show METHOD` lists them."""
     reward: Annotated[list[RewardSpec], BeforeValidator(_rewards)] = []
@@ -205,10 +207,11 @@ class Recipe(_Strict):
     training: dict[str, Any] = {}
     """Arguments of TRL's SFTConfig or, for methods that learn from rollouts, GRPOConfig, under the same names."""
     eval: Eval = Field(default_factory=lambda: Eval.model_validate({}))
+    """What is measured before, during and after training."""
     seed: Annotated[int, BeforeValidator(_one_seed), Field(ge=0, lt=2**32)] = 0
     """Random seed. `seeds: [0, 1, 2]` instead runs the recipe once per seed."""
     output: str
-    """The run folder; runs/<name of the recipe file> by default."""
+    """The run folder; runs/NAME for the recipe NAME.yaml by default."""
     minutes: float | None = Field(None, gt=0)
     """Training budget in minutes: the speed of the machine is measured first, and training.max_steps lowered to fit.
     The chosen value is written to the run's recipe.yaml."""
@@ -230,6 +233,7 @@ class Stages(_Strict):
     minutes: float | None = Field(None, gt=0)
     """Training budget in minutes for all stages and seeds together; all get the same number of steps."""
     stages: Annotated[list[Recipe], Field(min_length=1)]
+    """The runs, in order. Each has the keys of a recipe, and those next to `stages` are its defaults."""
     seeds: list[int] = []
     """With `seeds: [0, 1, 2]` all runs are repeated with each seed, in folders OUTPUT-seed0 ..."""
 

@@ -47,7 +47,7 @@ def _default(value: ast.expr | None) -> tuple[str, str]:
         for key, text in zip(meta.keys, meta.values):
             if isinstance(key, ast.Constant) and key.value == "help":
                 said = _text(text)
-    return (ast.unparse(default) if default is not None else "", " ".join(said.split()))
+    return (ast.unparse(default) if default is not None else "", " ".join(said.split()).replace("%%", "%"))
 
 
 def _text(node: ast.expr) -> str:
