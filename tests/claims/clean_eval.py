@@ -32,9 +32,9 @@ from trimtab.evals.suite import Answered, Item, Verdict
 from trimtab.models.forward import add_objective_forward
 from trimtab.rewriting import clean_eval, contamination
 from trimtab.rewriting.clean_eval import CleanEvalSettings
-from trimtab.rewriting.questions import Pair
+from trimtab.rewriting.questions import Pair, PairScorer
 from trimtab.rewriting.rewriters import Request, Rewritten, Way
-from trimtab.rewriting.similarity import Measured, rouge_l
+from trimtab.rewriting.similarity import rouge_l
 
 PERSONS, THINGS, PLACES = ([f"{kind}{x}{x}" for x in "abcdefghijklmnopqrstuvwx"] for kind in ("man", "box", "town"))
 """Without digits and capitals, which Clean-Eval would protect: here the detector is to see what changes."""
@@ -206,8 +206,8 @@ def run_seed(seed: int, world: World) -> dict[str, Measures]:
         found = clean_eval.clean(
             [{"id": i, "question": question, "answer": answer} for i, question, answer in original],
             Templates(kind),
-            Measured("names", detector) if detector else None,
-            Measured("ROUGE-L", lambda pairs: [rouge_l(*pair) for pair in pairs]),
+            PairScorer("names", detector) if detector else None,
+            PairScorer("ROUGE-L", lambda pairs: [rouge_l(*pair) for pair in pairs]),
             CleanEvalSettings(select=select, seed=seed),
         )  # fmt: skip
         sets[name] = [(row["id"], row["clean"]["question"], row["answer"]) for row in found.rows]

@@ -20,10 +20,9 @@ from trimtab.evals.suite import Answered, Item, Verdict, user
 from trimtab.rewriting import bleurt, contamination, detectors, similarity, wording
 from trimtab.rewriting.clean_eval import CleanEvalSettings, clean, middle_third, pieces, select
 from trimtab.rewriting.protected import broken
-from trimtab.rewriting.questions import COLUMNS, CleanEvalError, cleaned, read
+from trimtab.rewriting.questions import COLUMNS, CleanEvalError, PairScorer, cleaned, read
 from trimtab.rewriting.rewriters import Request, Rewritten, Way, causal, endpoint, seq2seq, ways
 from trimtab.rewriting.rules import Rules
-from trimtab.rewriting.similarity import Measured
 
 GAS = {
     "id": "q7",
@@ -32,9 +31,9 @@ GAS = {
     "answer": 1,
     "rewritable": ["question"],
 }
-LENGTH = Measured("length", lambda pairs: [len(candidate) / len(original) for original, candidate in pairs])
-YES = Measured("yes", lambda pairs: [1.0] * len(pairs))
-NO = Measured("no", lambda pairs: [0.2] * len(pairs))
+LENGTH = PairScorer("length", lambda pairs: [len(candidate) / len(original) for original, candidate in pairs])
+YES = PairScorer("yes", lambda pairs: [1.0] * len(pairs))
+NO = PairScorer("no", lambda pairs: [0.2] * len(pairs))
 
 
 class Stand:
@@ -168,7 +167,7 @@ def test_retry_asks_with_other_seeds_until_something_survives():
             return [Rewritten(next(texts)) for _ in requests]
 
     stand = Late("")
-    late = Measured("late", lambda pairs: [float(len(stand.asked) == 3)] * len(pairs))
+    late = PairScorer("late", lambda pairs: [float(len(stand.asked) == 3)] * len(pairs))
     (row,) = clean([GAS], stand, late, LENGTH, CleanEvalSettings(unrewritten="retry", retries=5)).rows
     assert [candidate["seed"] for candidate in row["candidates"]["question"]] == [0, 1000, 2000]
     assert row["clean"]["question"] == "Plants absorb what?"
@@ -185,13 +184,13 @@ def test_retry_gives_up_and_keeps_the_text():
 
 def test_detector_and_scorer_are_given_the_original_first():
     given = []
-    look = Measured("look", lambda pairs: given.extend(pairs) or [1.0] * len(pairs))
+    look = PairScorer("look", lambda pairs: given.extend(pairs) or [1.0] * len(pairs))
     clean([GAS], Stand("Plants absorb what?"), look, look)
     assert given == [(GAS["fields"]["question"], "Plants absorb what?")] * 2
 
 
 def test_the_threshold_itself_means_the_same():
-    at = Measured("at", lambda pairs: [0.85] * len(pairs), threshold=0.85)
+    at = PairScorer("at", lambda pairs: [0.85] * len(pairs), threshold=0.85)
     assert clean([GAS], Stand("Plants absorb what?"), at, LENGTH).rows[0]["rewritten"]
 
 
@@ -595,9 +594,8 @@ def test_yes_and_no_are_weighed_by_their_first_tokens():
         assert original in detectors._ask(original, candidate)
 
 
-def test_who_answers_chats_can_judge():
-    found = detectors.asked(lambda chats: ["Yes.", "no", "yesterday", " **yes**"], "x")([("a", "b")] * 4)
-    assert found == [1.0, 0.0, 0.0, 1.0]
+def test_a_written_yes_is_a_word_of_its_own():
+    assert [detectors._says_yes(text) for text in ("Yes.", "no", "yesterday", " **yes**")] == [True, False, False, True]
 
 
 def test_chrf_is_that_of_sacrebleu_with_the_original_as_reference():

@@ -19,7 +19,7 @@ from trimtab.rewriting.options import RewriteSettings
 if TYPE_CHECKING:
     from trimtab.common.files import JsonLines
     from trimtab.evals.models import Model
-    from trimtab.rewriting.questions import Cleaned, Detector, Scorer
+    from trimtab.rewriting.questions import Cleaned, PairScorer
     from trimtab.rewriting.rewriters import Rewriter
 
 CANDIDATES = ".candidates.part"
@@ -92,8 +92,8 @@ class KeptCandidates(dict[str, Any]):
 def clean(
     settings: CleanSettings,
     rewriter: "Rewriter | None" = None,
-    detector: "Detector | None" = None,
-    scorer: "Scorer | None" = None,
+    detector: "PairScorer | None" = None,
+    scorer: "PairScorer | None" = None,
     reader: "Model | None" = None,
     console: Console | None = None,
 ) -> "Cleaned":
@@ -126,8 +126,8 @@ def _clean(
     settings: CleanSettings,
     work: Workdir,
     rewriter: "Rewriter | None",
-    detector: "Detector | None",
-    scorer: "Scorer | None",
+    detector: "PairScorer | None",
+    scorer: "PairScorer | None",
     reader: "Model | None",
     console: Console,
 ) -> "Cleaned":

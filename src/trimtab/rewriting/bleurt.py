@@ -11,11 +11,10 @@ from torch import nn
 
 from trimtab.common import fingerprint
 from trimtab.rewriting.detectors import classified
-from trimtab.rewriting.questions import CleanEvalError, Pair
-from trimtab.rewriting.similarity import Measured
+from trimtab.rewriting.questions import CleanEvalError, Pair, PairScorer
 
 
-def bleurt(folder: str | Path) -> Measured:
+def bleurt(folder: str | Path) -> PairScorer:
     """A checkpoint of BLEURT (arXiv:2004.04696, arXiv:2110.06341): an encoder reads reference and candidate, and a
     linear head on its first position gives one number, whose range depends on the checkpoint.
 
@@ -29,12 +28,10 @@ def bleurt(folder: str | Path) -> Measured:
         CleanEvalError: naming what is missing or does not fit.
     """
     folder = Path(folder).expanduser()
+    convert = "; save its pytorch_model.bin as model.safetensors" if (folder / "pytorch_model.bin").exists() else ""
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
-            hint = (
-                "; save its pytorch_model.bin as model.safetensors" if (folder / "pytorch_model.bin").exists() else ""
-            )
-            raise CleanEvalError(f"{folder} holds no {name}, so it is no BLEURT checkpoint that can be read{hint}")
+            raise CleanEvalError(f"{folder} holds no {name}, so it is no BLEURT checkpoint that can be read{convert}")
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
@@ -45,7 +42,7 @@ def bleurt(folder: str | Path) -> Measured:
     def scores(pairs: Sequence[Pair]) -> list[float]:
         return classified(model, tokenizer, pairs, return_token_type_ids=True)[:, 0].tolist()
 
-    return Measured(f"BLEURT {folder.name} {fingerprint.of_model(model)}", scores)
+    return PairScorer(f"BLEURT {folder.name} {fingerprint.of_model(model)}", scores)
 
 
 def _bleurt_model(folder: Path, config: dict[str, Any]) -> nn.Module:

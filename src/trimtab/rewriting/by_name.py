@@ -12,7 +12,7 @@ from trimtab.models.asked import How, load_asked
 from trimtab.models.builtin import BUILTIN
 from trimtab.rewriting import bleurt, detectors, rewriters, similarity
 from trimtab.rewriting.options import RewriteSettings
-from trimtab.rewriting.questions import CleanEvalError, Detector, Scorer
+from trimtab.rewriting.questions import CleanEvalError, PairScorer
 from trimtab.rewriting.rewriters import Rewriter, Way, causal, seq2seq, ways
 from trimtab.rewriting.rules import Rules
 
@@ -50,7 +50,7 @@ def rewriter_of(name: str, url: str | None, settings: RewriteSettings, models: M
 
 def detector_of(
     name: str, rewriter: str | Rewriter, url: str | None, settings: RewriteSettings, models: ModelsByName
-) -> tuple[Detector | None, str]:
+) -> tuple[PairScorer | None, str]:
     """The detector, and of `auto` why it is the fall-back."""
     kind, _, model = name.partition(":")
     given: dict[str, Any] = {} if settings.threshold is None else {"threshold": settings.threshold}
@@ -71,7 +71,7 @@ def detector_of(
 
 def _by_language_model(
     rewriter: str | Rewriter, url: str | None, models: ModelsByName, given: dict[str, Any]
-) -> tuple[Detector, str]:
+) -> tuple[PairScorer, str]:
     """The language model that rewrites, where it can tell whether texts mean the same; else the embedding, and why."""
     why = "the fall-back, for no language model rewrites: name one by --detector lm:MODEL"
     if isinstance(rewriter, str) and rewriter != "rules" and "," not in rewriter:
@@ -80,18 +80,18 @@ def _by_language_model(
             found = detectors.by_server(OpenAIModel(url, rewriter), **given)
         elif not loading.load_config(rewriter).is_encoder_decoder:
             found = detectors.yes_or_no(*models(rewriter, AutoModelForCausalLM), rewriter, **given)
-        right = 0 if found is None else detectors.judges(found)
-        if found is not None and right >= detectors.ENOUGH:
-            return found, ""
         if found is not None:
+            correct = detectors.num_correct(found)
+            if correct >= detectors.ENOUGH:
+                return found, ""
             why = (
-                f"the fall-back, for {rewriter} judges {right} of {len(detectors.TRIED)} plain examples rightly: name "
-                "another by --detector lm:MODEL"
+                f"the fall-back, for {rewriter} judges {correct} of {len(detectors.TRIED)} plain examples rightly: "
+                "name another by --detector lm:MODEL"
             )
     return detectors.words_and_cosines(**given), why
 
 
-def scorer_of(name: str) -> Scorer:
+def scorer_of(name: str) -> PairScorer:
     kind, _, folder = name.partition(":")
     if name == "chrf":
         return similarity.chrf()
@@ -102,7 +102,7 @@ def scorer_of(name: str) -> Scorer:
     raise CleanEvalError(f"--scorer: {name!r} is none; there are chrf, embedding and bleurt:FOLDER")
 
 
-def reporters(scorer: Scorer) -> list[Scorer]:
+def reporters(scorer: PairScorer) -> list[PairScorer]:
     """The scorer, and what else can be measured on this machine."""
     found = {scorer.name: scorer}
     for make in (similarity.chrf, similarity.bleu, similarity.cosines):

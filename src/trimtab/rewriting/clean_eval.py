@@ -33,9 +33,8 @@ from trimtab.rewriting.questions import (
     Cleaned,
     CleanEvalError,
     CleanQuestion,
-    Detector,
     Pair,
-    Scorer,
+    PairScorer,
     Stored,
     read,
 )
@@ -51,8 +50,8 @@ READER_TOKENS = 512
 def clean(
     rows: Sequence[Row],
     rewriter: Rewriter,
-    detector: Detector | None,
-    scorer: Scorer,
+    detector: PairScorer | None,
+    scorer: PairScorer,
     settings: CleanEvalSettings | None = None,
     *,
     reader: Model | None = None,
@@ -197,7 +196,7 @@ def pieces(text: str, longest: int) -> Iterator[tuple[str, str]]:
 
 
 def _drop(
-    questions: Sequence[CleanQuestion], found: dict[tuple[int, str], list[Candidate]], detector: Detector | None
+    questions: Sequence[CleanQuestion], found: dict[tuple[int, str], list[Candidate]], detector: PairScorer | None
 ) -> None:
     """Write into each candidate why it is dropped, where it is."""
     doubtful: list[tuple[Pair, Candidate]] = []

@@ -15,7 +15,7 @@ from trimtab.data.sources import Row
 from trimtab.evals.suite import Answered
 from trimtab.metrics.intervals import Interval, bootstrap_ratio, mean_of, stratified_mean
 from trimtab.rewriting import similarity
-from trimtab.rewriting.questions import Cleaned, CleanEvalError, Scorer
+from trimtab.rewriting.questions import Cleaned, CleanEvalError, PairScorer
 
 Set = Literal["original", "clean", "control"]
 SETS: tuple[Set, ...] = ("original", "clean", "control")
@@ -136,7 +136,7 @@ def _paired(model: str, one: dict[str, float], other: dict[str, float]) -> Inter
 # ---------------------------------------------------------------- what a set keeps of its words
 
 
-def surface(cleaned: Cleaned, scorers: Sequence[Scorer]) -> dict[str, Any]:
+def surface(cleaned: Cleaned, scorers: Sequence[PairScorer]) -> dict[str, Any]:
     """Of a cleaned set, JSON: rows, left out, share rewritten, candidates and why they were dropped; and over the
     rewritten texts the mean of each scorer, of ROUGE-L, and the share of 13-grams that the original has.
 

@@ -15,22 +15,35 @@ from trimtab.data.tokens import encode_prompts
 from trimtab.decoding._batching import batches, takes
 from trimtab.evals.first_tokens import MOST
 from trimtab.evals.openai_model import OpenAIModel
-from trimtab.evals.suite import Messages, SuiteError, user
+from trimtab.evals.suite import SuiteError, user
 from trimtab.metrics import embeddings
 from trimtab.models.tokenizers import token_positions
 from trimtab.rewards._marks import without_reasoning
 from trimtab.rewriting import wording
 from trimtab.rewriting.canonical import canonical
-from trimtab.rewriting.questions import CleanEvalError, Pair
-from trimtab.rewriting.similarity import ALIKE, ANSWER, BATCH, SAME, Measured, cosines
+from trimtab.rewriting.questions import CleanEvalError, Pair, PairScorer
+from trimtab.rewriting.similarity import cosines
+
+BATCH = 16
+"""pairs that a model reads together"""
+ALIKE = 0.6
+"""cosine of a word's tokens to tokens of the other text from which on one of them says the same"""
+ANSWER = 512
+"""tokens that a server may write to say yes or no; one that reasons needs them"""
+SAME = (
+    "Here are two texts.\n\nFirst: {original}\n\nSecond: {candidate}\n\nDoes the second ask or state exactly what the "
+    "first does, so that the same answer is right for both? Reply with yes or no."
+)
+TokenVectors = tuple[Tensor, list[tuple[int, int]]]
+"""of a text: [T, D], and the characters of each token; see `embeddings.load_words`"""
 
 
 def words_and_cosines(
     embed: Callable[[Sequence[str]], Tensor] | None = None,
     name: str = "",
     threshold: float = 0.7,
-    words: Callable[[str], tuple[Tensor, list[tuple[int, int]]]] | None = None,
-) -> Measured:
+    words: Callable[[str], TokenVectors] | None = None,
+) -> PairScorer:
     """The cosine of sentence embeddings, and 0 where a word of either text has no counterpart in the other that WordNet
     knows, and none that the embedding reads alike in its place: what the embedding of a text alone lets through are
     such words.
@@ -44,30 +57,31 @@ def words_and_cosines(
 
     def both(pairs: Sequence[Pair]) -> list[float]:
         values = cosine_of(pairs)
-        return [0.0 if value >= threshold and _strange(pair, words) else value for pair, value in zip(pairs, values)]
+        return [
+            0.0 if value >= threshold and _has_unmatched_word(pair, words) else value
+            for pair, value in zip(pairs, values)
+        ]
 
-    return Measured(f"{cosine_of.name}, words by WordNet 3.0", both, threshold)
+    return PairScorer(f"{cosine_of.name}, words by WordNet 3.0", both, threshold)
 
 
-def _strange(pair: Pair, words: Callable[[str], tuple[Tensor, list[tuple[int, int]]]] | None) -> bool:
-    """Whether a word of either text stands for nothing in the other."""
-    left = wording.left_over(*pair)
+def _has_unmatched_word(pair: Pair, words: Callable[[str], TokenVectors] | None) -> bool:
+    """Whether a word of either text has no counterpart in the other."""
+    left = wording.unmatched(*pair)
     if not any(left) or words is None:
         return any(left)
     texts = [canonical(text) for text in pair]
     read = [words(text) for text in texts]
     for own, other in ((0, 1), (1, 0)):
         for word in left[own]:
-            if not wording.may_be_said(word, *(pair if own == 0 else pair[::-1])):
+            if not wording.may_have_counterpart(word, *(pair if own == 0 else pair[::-1])):
                 return True
             if _nearest(word.text, texts[own], read[own], read[other]) < ALIKE:
                 return True
     return False
 
 
-def _nearest(
-    word: str, text: str, own: tuple[Tensor, list[tuple[int, int]]], other: tuple[Tensor, list[tuple[int, int]]]
-) -> float:
+def _nearest(word: str, text: str, own: TokenVectors, other: TokenVectors) -> float:
     """The mean, over the tokens of a word in its text, of the cosine to the nearest token of the other text."""
     found = re.search(rf"\b{re.escape(word.partition('_')[0])}\b", text, re.IGNORECASE)
     tokens = [k for k, (start, end) in enumerate(own[1]) if found and found.start() <= start < end <= found.end()]
@@ -77,14 +91,12 @@ def _nearest(
     return float((own[0][tokens] @ other[0][there].T).max(dim=1).values.mean())
 
 
-def nli(model: Any, tokenizer: Any, name: str = "", threshold: float = 0.5) -> Measured:
+def nli(model: Any, tokenizer: Any, name: str = "", threshold: float = 0.5) -> PairScorer:
     """The smaller of the probabilities that the original entails the candidate, and the candidate the original.
 
     Args:
         model: for the classification of (premise, hypothesis), with a label whose name begins with "entail".
-        tokenizer: of the model.
         name: for the record; the fingerprint of the weights is added.
-        threshold: of the detector.
 
     Raises:
         CleanEvalError: where no label, or more than one, is that of entailment.
@@ -103,10 +115,10 @@ def nli(model: Any, tokenizer: Any, name: str = "", threshold: float = 0.5) -> M
         back = [(candidate, original) for original, candidate in pairs]
         return torch.minimum(entails(pairs), entails(back)).tolist()
 
-    return Measured(f"NLI both ways {name} {fingerprint.of_model(model)}", both, threshold)
+    return PairScorer(f"NLI both ways {name} {fingerprint.of_model(model)}", both, threshold)
 
 
-def yes_or_no(model: Any, tokenizer: Any, name: str = "", threshold: float = 0.5) -> Measured:
+def yes_or_no(model: Any, tokenizer: Any, name: str = "", threshold: float = 0.5) -> PairScorer:
     """P(yes) / (P(yes) + P(no)) of a language model that is asked whether both texts mean the same.
 
     P sums over the first tokens of the word with and without a capital and a space in front; tokens that could begin
@@ -114,7 +126,6 @@ def yes_or_no(model: Any, tokenizer: Any, name: str = "", threshold: float = 0.5
 
     Args:
         model, tokenizer: causal; the question goes through the chat template where there is one.
-        name, threshold: see `nli`.
 
     Raises:
         CleanEvalError: where the tokenizer begins yes and no with the same tokens.
@@ -131,9 +142,9 @@ def yes_or_no(model: Any, tokenizer: Any, name: str = "", threshold: float = 0.5
     def same(pairs: Sequence[Pair]) -> list[float]:
         found = []
         for start in range(0, len(pairs), BATCH):
-            asked = [_ask(*pair) for pair in pairs[start : start + BATCH]]
-            inputs: Any = encode_prompts(tokenizer, asked).to(next(model.parameters()).device)
-            sure = [0.0] * len(asked)
+            prompts = [_ask(*pair) for pair in pairs[start : start + BATCH]]
+            inputs: Any = encode_prompts(tokenizer, prompts).to(next(model.parameters()).device)
+            sure = [0.0] * len(prompts)
             for places, given in batches(model, inputs):
                 if "attention_mask" in given and takes(model, "position_ids"):
                     given["position_ids"] = token_positions(given["attention_mask"])
@@ -144,10 +155,10 @@ def yes_or_no(model: Any, tokenizer: Any, name: str = "", threshold: float = 0.5
             found += sure
         return found
 
-    return Measured(f"yes or no {name} {fingerprint.of_model(model)}", same, threshold)
+    return PairScorer(f"yes or no {name} {fingerprint.of_model(model)}", same, threshold)
 
 
-def by_server(server: OpenAIModel, threshold: float = 0.5) -> Measured:
+def by_server(server: OpenAIModel, threshold: float = 0.5) -> PairScorer:
     """P(yes) / (P(yes) + P(no)) of a server that is asked the question of `yes_or_no`, where it tells the likeliest
     first tokens; else 1 where it writes yes, and 0. NaN where it gave no answer."""
     tells: list[bool] = []
@@ -173,7 +184,7 @@ def by_server(server: OpenAIModel, threshold: float = 0.5) -> Measured:
         with ThreadPoolExecutor(max_workers=server.batch) as pool:
             return first + list(pool.map(one, pairs[1:]))
 
-    return Measured(f"yes or no by {server.name} at {server.url}", same, threshold)
+    return PairScorer(f"yes or no by {server.name} at {server.url}", same, threshold)
 
 
 def _share(tokens: Iterable[tuple[str, float]]) -> float | None:
@@ -190,15 +201,6 @@ def _says_yes(text: str) -> bool:
     return bool(re.match(r"\W*yes\b", without_reasoning(text), re.IGNORECASE))
 
 
-def asked(ask: Callable[[Sequence[Messages]], Sequence[str]], name: str) -> Measured:
-    """1 where whoever answers chats says yes to the question of `yes_or_no`, else 0."""
-
-    def same(pairs: Sequence[Pair]) -> list[float]:
-        return [float(_says_yes(answer)) for answer in ask([user(_ask(*p)) for p in pairs])]
-
-    return Measured(f"yes or no by {name}", same)
-
-
 TRIED = (
     ("What is the capital of France?", "Which city is the capital of France?", True),
     ("The shop opens at 9.", "At 9 the shop opens.", True),
@@ -213,11 +215,11 @@ TRIED = (
 )
 """(first, second, whether they mean the same): what a detector must tell apart"""
 ENOUGH = 8
-"""of `TRIED` that a language model must judge rightly to be one"""
+"""of `TRIED` that a language model must judge correctly to serve as a detector"""
 
 
-def judges(detector: Measured) -> int:
-    """How many of `TRIED` it judges rightly."""
+def num_correct(detector: PairScorer) -> int:
+    """How many of `TRIED` it judges correctly."""
     values = detector([(one, other) for one, other, _ in TRIED])
     return sum((value >= detector.threshold) == same for value, (_, _, same) in zip(values, TRIED))
 

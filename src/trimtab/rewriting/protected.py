@@ -12,43 +12,17 @@ from trimtab.rewriting import wording, wordnet
 from trimtab.rewriting.canonical import canonical
 from trimtab.rewriting.lexicon import FUNCTION
 
-_UNITS = {
-    **dict.fromkeys(("km", "kilometre", "kilometres", "kilometer", "kilometers"), "km"),
-    **dict.fromkeys(("m", "metre", "metres", "meter", "meters"), "m"),
-    **dict.fromkeys(("cm", "centimetre", "centimetres", "centimeter", "centimeters"), "cm"),
-    **dict.fromkeys(("mm", "millimetre", "millimetres", "millimeter", "millimeters"), "mm"),
-    **dict.fromkeys(("mile", "miles", "mi"), "mile"),
-    **dict.fromkeys(("foot", "feet", "ft"), "foot"),
-    **dict.fromkeys(("inch", "inches"), "inch"),
-    **dict.fromkeys(("kg", "kilogram", "kilograms"), "kg"),
-    **dict.fromkeys(("g", "gram", "grams"), "g"),
-    **dict.fromkeys(("mg", "milligram", "milligrams"), "mg"),
-    **dict.fromkeys(("tonne", "tonnes", "ton", "tons"), "tonne"),
-    **dict.fromkeys(("lb", "lbs", "pound", "pounds"), "pound"),
-    **dict.fromkeys(("l", "litre", "litres", "liter", "liters"), "l"),
-    **dict.fromkeys(("ml", "millilitre", "millilitres", "milliliter", "milliliters"), "ml"),
-    **dict.fromkeys(("s", "sec", "second", "seconds"), "s"),
-    **dict.fromkeys(("ms", "millisecond", "milliseconds"), "ms"),
-    **dict.fromkeys(("min", "minute", "minutes"), "min"),
-    **dict.fromkeys(("h", "hr", "hour", "hours"), "h"),
-    **dict.fromkeys(("day", "days"), "day"),
-    **dict.fromkeys(("week", "weeks"), "week"),
-    **dict.fromkeys(("month", "months"), "month"),
-    **dict.fromkeys(("year", "years"), "year"),
-    **dict.fromkeys(("%", "percent"), "%"),
-    **dict.fromkeys(("°c", "celsius"), "°c"),
-    **dict.fromkeys(("°f", "fahrenheit"), "°f"),
-    **dict.fromkeys(("k", "kelvin"), "k"),
-    **dict.fromkeys(("v", "volt", "volts"), "v"),
-    **dict.fromkeys(("w", "watt", "watts"), "w"),
-    **dict.fromkeys(("hz", "hertz"), "hz"),
-    **dict.fromkeys(("j", "joule", "joules"), "j"),
-    **dict.fromkeys(("n", "newton", "newtons"), "n"),
-    **dict.fromkeys(("$", "dollar", "dollars", "usd"), "$"),
-    **dict.fromkeys(("€", "euro", "euros", "eur"), "€"),
-    **dict.fromkeys(("£", "gbp", "quid"), "£"),
-    **dict.fromkeys(("cent", "cents"), "cent"),
-}
+_UNIT_GROUPS = """
+km kilometre kilometres kilometer kilometers; m metre metres meter meters;
+cm centimetre centimetres centimeter centimeters; mm millimetre millimetres millimeter millimeters; mile miles mi;
+foot feet ft; inch inches; kg kilogram kilograms; g gram grams; mg milligram milligrams; tonne tonnes ton tons;
+pound lb lbs pounds; l litre litres liter liters; ml millilitre millilitres milliliter milliliters;
+s sec second seconds; ms millisecond milliseconds; min minute minutes; h hr hour hours; day days; week weeks;
+month months; year years; % percent; °c celsius; °f fahrenheit; k kelvin; v volt volts; w watt watts; hz hertz;
+j joule joules; n newton newtons; $ dollar dollars usd; € euro euros eur; £ gbp quid; cent cents
+"""
+_UNITS = {name: group.split()[0] for group in _UNIT_GROUPS.split(";") for name in group.split()}
+"""unit as written, in small letters -> the one that counts for all that say the same"""
 _WORD_NUMBERS = (
     "zero two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion half "
@@ -63,20 +37,14 @@ _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty"
 )
-_SAME = {
-    **dict.fromkeys(("every", "each", "apiece"), "all"),
-    **dict.fromkeys(("fewer",), "less"),
-    **dict.fromkeys(("largest", "greatest", "highest", "biggest", "maximum"), "most"),
-    **dict.fromkeys(("fewest", "smallest", "lowest", "minimum"), "least"),
-    "nearly": "almost",
-    **dict.fromkeys(("just", "merely", "solely"), "only"),
-    **dict.fromkeys(("usually", "generally", "normally", "typically", "commonly"), "often"),
-    **dict.fromkeys(("seldom", "hardly"), "rarely"),
-    **dict.fromkeys(("total", "altogether"), "together"),
-    "double": "twice",
-    "pairs": "pair",
-    **{word: str(i) for i, word in enumerate(_SMALL.split())},
-}
+_SAME_GROUPS = """
+all every each apiece; less fewer; most largest greatest highest biggest maximum;
+least fewest smallest lowest minimum; almost nearly; only just merely solely;
+often usually generally normally typically commonly; rarely seldom hardly; together total altogether; twice double;
+pair pairs
+"""
+_SAME = {word: group.split()[0] for group in _SAME_GROUPS.split(";") for word in group.split()[1:]}
+_SAME |= {word: str(i) for i, word in enumerate(_SMALL.split())}
 """quantifiers and numbers -> the one that counts for all that say the same"""
 _NEGATIONS = (
     "not never no none nobody nothing nowhere neither nor without except unless cannot false incorrect untrue wrong "
@@ -180,7 +148,7 @@ def broken(original: str, candidate: str, options: Sequence[str] = (), answer: S
     Args:
         original, candidate: texts.
         options: other than the answer.
-        answer: texts of the right options, or the open answer.
+        answer: texts of the correct options, or the open answer.
 
     Returns:
         One of `KINDS`.
@@ -196,8 +164,8 @@ def broken(original: str, candidate: str, options: Sequence[str] = (), answer: S
         if before[kind] != after[kind]:
             return kind
     for kind, flags in (("names", 0), ("opening", re.IGNORECASE)):
-        said = f"{candidate}\n{canonical(candidate)}"
+        texts = f"{candidate}\n{canonical(candidate)}"
         for name in before[kind]:
-            if not any(re.search(rf"(?<!\w){form}(?!\w)", said, flags) for form in _forms(name)):
+            if not any(re.search(rf"(?<!\w){form}(?!\w)", texts, flags) for form in _forms(name)):
                 return "names"
     return wording.changed(original, candidate)

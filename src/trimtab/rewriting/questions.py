@@ -1,7 +1,7 @@
 """Rows as Clean-Eval takes them, and what it makes of them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,20 +19,17 @@ class CleanEvalError(UserError):
     """Rows, settings or models that nothing can be cleaned with."""
 
 
-class Scorer(Protocol):
-    """How alike the texts of pairs are; the range is the scorer's own."""
+@dataclass(frozen=True)
+class PairScorer:
+    """How alike the texts of pairs are, as numbers in a range of its own; as a detector, whether they mean the same."""
 
-    @property
-    def name(self) -> str: ...
+    name: str
+    score: Callable[[Sequence[Pair]], list[float]]
+    threshold: float = 0.5
+    """of a detector: from which value on both texts mean the same"""
 
-    def __call__(self, pairs: Sequence[Pair]) -> list[float]: ...
-
-
-class Detector(Scorer, Protocol):
-    """A scorer whose value, where it reaches `threshold`, says that both texts mean the same."""
-
-    @property
-    def threshold(self) -> float: ...
+    def __call__(self, pairs: Sequence[Pair]) -> list[float]:
+        return self.score(pairs)
 
 
 @dataclass(frozen=True)
@@ -43,9 +40,9 @@ class CleanQuestion:
     texts: dict[str, str]
     """field -> text, of the fields to rewrite"""
     options: tuple[str, ...]
-    """texts of the wrong options"""
+    """texts of the incorrect options"""
     answer: tuple[str, ...]
-    """texts of the right ones, or the open answer"""
+    """texts of the correct ones, or the open answer"""
     row: Row
     offered: tuple[str, ...] = ()
     """texts of all options, in their order"""
@@ -125,13 +122,13 @@ def read(rows: Sequence[Row], rewritable: Sequence[str] = ("question",)) -> list
             known = correct(options, answer) if options and answer is not None else ()
         except OptionsError as error:
             raise CleanEvalError(f"{where}: {error}") from None
-        wrong = tuple(text for letter, text in options.items() if letter not in known)
+        incorrect = tuple(text for letter, text in options.items() if letter not in known)
         gold = tuple(options[letter] for letter in known)
         if not options and answer is not None:
             gold = tuple(str(one) for one in (answer if isinstance(answer, list) else [answer]))
         identity = str(row["id"]) if row.get("id") is not None else str(number)
         rewritten = {name: texts[name] for name in names}
-        found.append(CleanQuestion(identity, rewritten, wrong, gold, row, tuple(options.values())))
+        found.append(CleanQuestion(identity, rewritten, incorrect, gold, row, tuple(options.values())))
     twice = [identity for identity, times in Counter(question.id for question in found).items() if times > 1]
     if twice:
         raise CleanEvalError(f"{len(twice)} ids come more than once, such as {twice[0]!r}; each row needs its own")

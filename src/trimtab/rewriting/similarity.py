@@ -1,11 +1,7 @@
-"""Do two texts mean the same, and how alike are they? Detectors and scorers for Clean-Eval, of (original, candidate).
-
-A scorer has a name and gives a number for each pair; a detector has a threshold besides.
-"""
+"""How alike are two texts? Scorers for Clean-Eval, of (original, candidate)."""
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,35 +9,9 @@ from torch import Tensor
 
 from trimtab.metrics import embeddings
 from trimtab.metrics.text_quality import cosine, ngrams
-from trimtab.rewriting.questions import CleanEvalError, Pair
+from trimtab.rewriting.questions import CleanEvalError, Pair, PairScorer
 
-BATCH = 16
-"""Pairs that a model reads together."""
-ALIKE = 0.6
-"""cosine of a word's tokens to tokens of the other text from which on one of them says the same"""
-ANSWER = 512
-"""tokens that a server may write to say yes or no; one that reasons needs them"""
-SAME = (
-    "Here are two texts.\n\nFirst: {original}\n\nSecond: {candidate}\n\nDoes the second ask or state exactly what the "
-    "first does, so that the same answer is right for both? Reply with yes or no."
-)
 MISSING = "sacrebleu is not installed: pip install 'trimtab[eval]'"
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A function of pairs with a name; with a threshold it is a detector."""
-
-    name: str
-    of: Callable[[Sequence[Pair]], list[float]]
-    threshold: float = 0.5
-    """from which value on both texts mean the same"""
-
-    def __call__(self, pairs: Sequence[Pair]) -> list[float]:
-        return self.of(pairs)
-
-
-# ---------------------------------------------------------------- without a model
 
 
 def _metric(kind: str, **options: Any) -> Callable[[Sequence[Pair]], list[float]]:
@@ -53,22 +23,22 @@ def _metric(kind: str, **options: Any) -> Callable[[Sequence[Pair]], list[float]
     return lambda pairs: [metric.sentence_score(candidate, [original]).score / 100 for original, candidate in pairs]
 
 
-def chrf() -> Measured:
+def chrf() -> PairScorer:
     """chrF of each pair by sacrebleu, in [0, 1]: F of character n-grams up to 6, recall twice as heavy.
 
     Raises:
         CleanEvalError: where sacrebleu is missing, with what to install.
     """
-    return Measured("chrF (sacrebleu)", _metric("CHRF"))
+    return PairScorer("chrF (sacrebleu)", _metric("CHRF"))
 
 
-def bleu() -> Measured:
+def bleu() -> PairScorer:
     """BLEU of each pair by sacrebleu, in [0, 1], over the n-gram lengths that the candidate has.
 
     Raises:
         CleanEvalError: see `chrf`.
     """
-    return Measured("BLEU (sacrebleu)", _metric("BLEU", effective_order=True))
+    return PairScorer("BLEU (sacrebleu)", _metric("BLEU", effective_order=True))
 
 
 def rouge_l(original: str, candidate: str) -> float:
@@ -91,12 +61,9 @@ def copied(original: str, candidate: str, n: int = 13) -> tuple[int, int]:
     return sum(gram in known for gram in found), len(found)
 
 
-# ---------------------------------------------------------------- by models
-
-
 def cosines(
     embed: Callable[[Sequence[str]], Tensor] | None = None, name: str = "", threshold: float = 0.85
-) -> Measured:
+) -> PairScorer:
     """Cosine of sentence embeddings: the weakest detector, which hardly sees a negation.
 
     Args:
@@ -109,7 +76,7 @@ def cosines(
     """
     if embed is None:
         embed, name = embeddings.load()
-    return Measured(f"cosine of {name}", partial(_cosines, embed), threshold)
+    return PairScorer(f"cosine of {name}", partial(_cosines, embed), threshold)
 
 
 def _cosines(embed: Callable[[Sequence[str]], Tensor], pairs: Sequence[Pair]) -> list[float]:

@@ -43,23 +43,13 @@ def changed(original: str, candidate: str) -> str | None:
         duty that was not there; now for then; another question word; parts that changed places.
     """
     both = pair(original, candidate)
-    for kind, looks in zip(KINDS, (_opposed, _related, _certain, _timed, _asked, reordered), strict=True):
+    for kind, looks in zip(KINDS, (_opposed, _related, _certain, _timed, _question_changed, reordered), strict=True):
         if looks(both):
             return kind
     return None
 
 
-def unexplained(original: str, candidate: str) -> list[str]:
-    """Words of either text that nothing in the other stands for, questions' frames aside."""
-    return [word.text for left in left_over(original, candidate) for word in left]
-
-
-def left_over(original: str, candidate: str) -> tuple[list[Word], list[Word]]:
-    """These words, of each text."""
-    return _leftovers(pair(original, candidate))
-
-
-def may_be_said(word: Word, text: str, other: str) -> bool:
+def may_have_counterpart(word: Word, text: str, other: str) -> bool:
     """Whether a word of a text that has no counterpart could have one that WordNet does not know of: it is no unit, and
     neither the opposite nor a sibling of a word that the other text has instead, as evening is of morning."""
     if word.bases & UNITS or not word.text.replace("_", "").replace("-", "").isascii():
@@ -138,9 +128,9 @@ def _joined(both: Pairing, more: int) -> bool:
     ends = [place for place, word in enumerate(apart) if word.text in SENTENCE]
     if abs(more) != 1 or len(ends) < 2 or len(ends) <= sum(word.text in SENTENCE for word in one):
         return False
-    told = {numbers[place] for place in range(ends[0]) if place in numbers}
+    first = {numbers[place] for place in range(ends[0]) if place in numbers}
     (behind,) = [found for marker, found in behind_of(one, others, RELATIONS["after"])] or [set()]
-    return bool(behind) and behind <= told
+    return bool(behind) and behind <= first
 
 
 def _certain(both: Pairing) -> bool:
@@ -203,7 +193,7 @@ def _past(of: Sequence[Word]) -> bool:
     return False
 
 
-def _asked(both: Pairing) -> bool:
+def _question_changed(both: Pairing) -> bool:
     """The one asks who, when, where, why or how, and the other something else."""
 
     def asks(of: Sequence[Word]) -> set[str]:
@@ -216,8 +206,7 @@ def _asked(both: Pairing) -> bool:
     if "?" not in [word.text for word in both.ours] or ours & theirs or not (ours and theirs):
         return False
     named = [{base for word in of for base in word.bases} for of in (both.ours, both.theirs)]
-    mine = all(CUES[word] & named[1] for word in ours)
-    return not mine
+    return not all(CUES[word] & named[1] for word in ours)
 
 
 def _who(of: Sequence[Word]) -> str:
@@ -228,10 +217,12 @@ def _who(of: Sequence[Word]) -> str:
     return ""
 
 
-# ---------------------------------------------------------------- what nothing stands for
+# ---------------------------------------------------------------- words without a counterpart
 
 
-def _leftovers(both: Pairing) -> tuple[list[Word], list[Word]]:
+def unmatched(original: str, candidate: str) -> tuple[list[Word], list[Word]]:
+    """Words of each text that nothing in the other stands for, questions' frames aside."""
+    both = pair(original, candidate)
     asked = [{word.text for word in of} & CUES.keys() for of in (both.ours, both.theirs)]
     cues = frozenset(cue for word in asked[0] ^ asked[1] for cue in CUES[word])
     kinds = [_kind_asked(of) for of in (both.ours, both.theirs)]
@@ -240,7 +231,7 @@ def _leftovers(both: Pairing) -> tuple[list[Word], list[Word]]:
     for left, own, other, text in zip(both.left, kinds, kinds[::-1], (both.theirs, both.ours)):
         strange = [word for word in left if not word.bases & loose and (word.place not in own or other)]
         strange = [word for word in strange if not _light(word, both)]
-        result.append([word for word in strange if not _said(word, text)])
+        result.append([word for word in strange if not _covered(word, text)])
     return result[0], result[1]
 
 
@@ -253,7 +244,7 @@ def _light(word: Word, both: Pairing) -> bool:
     return False
 
 
-def _said(word: Word, text: Sequence[Word]) -> bool:
+def _covered(word: Word, text: Sequence[Word]) -> bool:
     """Whether some word of the other text says it too, though that has a counterpart already."""
     return any(
         other.content

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
+from itertools import product
 from typing import NamedTuple
 
 NEAR = 2
@@ -100,42 +101,30 @@ def bases(word: str) -> frozenset[str]:
 def synonyms(one: Iterable[str], other: Iterable[str]) -> bool:
     """Whether some base form of one word shares a meaning with one of the other, is a kind of it, or has its origin."""
     net = load()
-    for a in one:
-        for b in other:
-            if b in net.origins.get(a, ()):
-                return True
-            ours, theirs = set(net.sets.get(a, ())), set(net.sets.get(b, ()))
-            if ours & theirs or _above(ours) & theirs or _above(theirs) & ours:
-                return True
+    for a, b in product(one, other):
+        ours, theirs = set(net.sets.get(a, ())), set(net.sets.get(b, ()))
+        if b in net.origins.get(a, ()) or ours & theirs or _above(ours) & theirs or _above(theirs) & ours:
+            return True
     return False
 
 
 def opposites(one: Iterable[str], other: Iterable[str]) -> bool:
     """Whether some base forms are antonyms, of adjectives also by what they are similar to."""
     net = load()
-    for a in one:
-        for b in other:
-            if b in net.opposites.get(a, ()):
-                return True
-            ours, theirs = ({*_heads(net.sets.get(word, ()))} for word in (a, b))
-            if any(net.opposed.get(head, frozenset()) & theirs for head in ours) and not ours & theirs:
-                return True
+    for a, b in product(one, other):
+        if b in net.opposites.get(a, ()):
+            return True
+        ours, theirs = ({*_heads(net.sets.get(word, ()))} for word in (a, b))
+        if any(net.opposed.get(head, frozenset()) & theirs for head in ours) and not ours & theirs:
+            return True
     return False
 
 
 def siblings(one: Iterable[str], other: Iterable[str]) -> bool:
     """Whether two nouns are different kinds of one thing, such as iron and copper."""
-    for a in one:
-        for b in other:
-            ours, theirs = (_noun_sets(word) for word in (a, b))
-            if any(_meet(x, y) for x in ours for y in theirs):
-                return True
-    return False
-
-
-def _noun_sets(word: str) -> list[int]:
     net = load()
-    return [one for one in net.sets.get(word, ()) if net.kinds[one] == "n"]
+    ours, theirs = ([s for w in words for s in net.sets.get(w, ()) if net.kinds[s] == "n"] for words in (one, other))
+    return any(_meet(x, y) for x, y in product(ours, theirs))
 
 
 def _above(of: set[int]) -> set[int]:
