@@ -2,11 +2,14 @@
 tensors this small."""
 
 import gc
+import json
 import os
 import shutil
+import subprocess
 import sys
 import threading
 from fnmatch import fnmatchcase
+from itertools import takewhile
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -81,6 +84,51 @@ def trimtab(monkeypatch, capsys):
             cli.main()
         out, err = capsys.readouterr()
         return ended.value.code or 0, out, err
+
+    return call
+
+
+HEAVY = ("torch", "transformers", "trl", "datasets", "numpy", "pyarrow")
+SHELL = f"""
+import json, os, sys
+from trimtab import cli
+from trimtab.runs import parse
+for line in sys.stdin:
+    folder, *words = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        os.chdir(folder)
+        sys.argv, code = ["trimtab", *words], 0
+        try: cli.main()
+        except SystemExit as end: code = end.code
+        print(json.dumps([code, [name for name in {HEAVY!r} if name in sys.modules]]), flush=True)
+        sys.stderr.flush()
+        os._exit(0)
+    os.waitpid(child, 0)
+    for stream in (sys.stdout, sys.stderr): print("-", file=stream, flush=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def shell():
+    """A Python in which the command line is imported once, and nothing heavy; each command is a fork of it."""
+    words = [sys.executable, "-c", SHELL]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(words, **pipes, text=True, bufsize=1) as running:
+        yield running
+
+
+@pytest.fixture
+def imported(shell, tmp_path):
+    """Words of a command that is refused, carried out in `tmp_path` -> what it says, and which heavy packages it has
+    imported by then."""
+
+    def call(*words: object) -> tuple[str, set[str]]:
+        shell.stdin.write(json.dumps([str(tmp_path), *map(str, words)]) + "\n")
+        said, err = ("".join(takewhile("-\n".__ne__, stream)) for stream in (shell.stdout, shell.stderr))
+        code, heavy = json.loads(said)
+        assert code == 2, err
+        return err, set(heavy)
 
     return call
 

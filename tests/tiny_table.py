@@ -2,11 +2,22 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import pytest
 import torch
+
+FAMILIES = ("llama_tied", "qwen2", "gemma2", "gpt2")
+"""tied weights and nothing else; biases and windows in some layers; capped logits, norms behind each block and an
+embedding that is scaled; learned positions and weights that lie the other way round"""
+
+
+def families(cases: Iterable[str] | Mapping[str, Any], fast: Collection[str] = FAMILIES) -> list[Any]:
+    """Model families for `pytest.mark.parametrize`; those that are not in `fast` are slow."""
+    named = cases if isinstance(cases, Mapping) else {case: case for case in cases}
+    assert named.keys() >= set(fast), f"{set(fast) - named.keys()} is no family here"
+    return [pytest.param(case, id=name, marks=() if name in fast else pytest.mark.slow) for name, case in named.items()]
 
 
 def table(names: str | tuple[str, ...], cases: Iterable[Any], **_: Any) -> Callable[[Callable], Callable]:

@@ -22,10 +22,18 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
 import tiny_folder
+from tiny_table import families
 from trimtab.models.ends import end_tokens
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 NAMES = sorted(path.stem for path in TEMPLATES.glob("*.jinja") if not path.stem.endswith("_training"))
+FEW = (
+    "cohere2", "deepseekv3", "gemma", "gemma4_v5", "glm4moe", "gptoss", "lfm2_2_5", "llama3", "llama3_1",
+    "nemotron_3_nano", "phi3", "qwen3", "qwen3_5_think", "smolvlm",
+)  # fmt: skip
+"""that differ in how they are made, for the fast tests: without a system message, without calls, with their own or
+several end tokens, with channels, with thoughts that are switched, dropped or kept, and of parts; others vary these"""
+EVERY = families(NAMES, FEW)
 _MARK = re.compile(
     r"<[|｜][^<>|｜ ]+[|｜]>|<(?:start|end)_of_\w+>|\[/?[A-Z_]+\]|</?think>|</s>|<\|?(?:turn|channel|tool\w+)\|?>"
 )

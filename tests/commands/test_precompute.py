@@ -212,6 +212,7 @@ def preferences(files: Path, output: Path, **changes) -> Recipe:
     return parsed
 
 
+@pytest.mark.fast("None")
 @pytest.mark.parametrize("lora", [None, {"r": 2, "target_modules": "all-linear"}])
 def test_stored_and_live_references_train_the_same(files, tmp_path, lora):
     live = preferences(files, tmp_path / "live", models={"lora": lora})

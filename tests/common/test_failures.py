@@ -45,6 +45,7 @@ def raising(monkeypatch, error: Exception) -> None:
     monkeypatch.setattr(ObjectiveLoop, "training_step", step)
 
 
+@pytest.mark.fast("error1-*", "error3-*", "error6-*")
 @pytest.mark.parametrize(
     ("error", "said"),
     [

@@ -112,6 +112,11 @@ def losses_if_preferred(objective: Any, known: dict[str, Tensor], first: int) ->
     return values[last][::2] if objective.per == "prefix" else values[::2]
 
 
+@pytest.mark.fast(
+    *("ipvrm", "q_rm logit", "reward_model orm scalar", "reward_model focal logprob", "reward_model pgtg logit"),
+    *("reward_model dpo_rm scalar", "reward_model orm_pointwise logit", "reward_model implicit_prm scalar"),
+    "reward_model step_prm logprob",
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_better_of_two_answers_by_its_loss_is_the_better_one_by_its_score(kind, tmp_path: Path):
     name, options = KINDS[kind]

@@ -195,6 +195,7 @@ def two(kind):
 
 
 @every_state
+@pytest.mark.fast("mixed-*")
 @pytest.mark.parametrize("strength", [0.5, [0.0, 0.5, 1.0], SCHEDULE], ids=["all", "mixed", "schedule"])
 def test_two_streams_share_no_state_whatever_their_models_keep(kind, strength):
     reference, aligned = two(kind)

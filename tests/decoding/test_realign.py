@@ -6,10 +6,13 @@ import pytest
 import torch
 
 import tiny
+from tiny_table import families
 from trimtab.decoding.realign import realign
 from trimtab.models.identity_layer import IdentityLayerError, bypass, identity_layer, insert_identity_layer
 
-KINDS = ("llama_tied", "gemma3", "gpt2", "smollm3", "mistral", "olmo2")
+KINDS = families(
+    ("llama_tied", "gemma3", "gpt2", "smollm3", "mistral", "olmo2"), ("llama_tied", "gemma3", "gpt2", "olmo2")
+)
 PROMPT = torch.tensor([[5, 9, 20, 11, 30, 7], [4, 4, 31, 12, 8, 3], [6, 44, 3, 3, 17, 21]])
 GREEDY = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
 LOGITS = {"return_dict_in_generate": True, "output_logits": True}

@@ -16,7 +16,7 @@ from trimtab.runs.parse import load_recipe, parse
 from trimtab.runs.recipe import Recipe, Stages
 from trimtab.runs.run import run
 
-FAST = {"psft", "grpo"}
+FAST = {"psft"}
 """of the others the trainer's part is tested in tests/train"""
 
 
@@ -149,10 +149,8 @@ def killable(files: Path, output: Path) -> dict[str, Any]:
     return made
 
 
-@pytest.mark.parametrize(
-    "what",
-    ["step:7", *(pytest.param(what, marks=pytest.mark.slow) for what in ("save:4", "save:8", "eval:2", "final"))],
-)
+@pytest.mark.slow  # three runs of three epochs; the stops of `train/test_resume.py` are in any epoch, and fast
+@pytest.mark.parametrize("what", ["step:7", "save:4", "save:8", "eval:2", "final"])
 def test_a_run_that_is_killed_in_a_later_epoch_ends_with_the_same_bits(files, by_length, tmp_path, what):
     """Epochs of three updates: in the third one, in two saves, in an evaluation, and while the model is saved."""
     made = killable(files, tmp_path / "run")

@@ -186,6 +186,7 @@ def test_without_a_refresh_the_first_snapshot_stays_for_ever(tmp_path):
     assert [entry["ratio"] == 1 for entry in log] == [True] + 5 * [False]
 
 
+@pytest.mark.fast("4")
 @pytest.mark.parametrize("size", [1, 4])
 def test_accumulation_changes_no_update_within_a_window(tmp_path, size):
     whole, _ = trained(tmp_path, METHOD.build(Config(refresh=3), None))

@@ -64,7 +64,10 @@ def trained(folder, kind, settings):
     return base, policy
 
 
-@pytest.mark.fast("llama_tied-*", "gpt2-plain", "gpt2-both saved", "gpt2-pissa", "llama-head saved", "qwen2-bias")
+@pytest.mark.fast(
+    *("llama_tied-plain", "llama_tied-both saved", "llama_tied-dora", "llama_tied-on the embedding, tied"),
+    *("llama_tied-pissa, rslora, ranks", "llama_tied-tokens", "gpt2-pissa", "llama-head saved", "qwen2-bias"),
+)
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("kind", ["llama", "llama_tied", "gpt2", "qwen2"])
 def test_the_saved_adapter_and_the_merged_model_are_the_trained_one(tmp_path, kind, name):
@@ -211,7 +214,7 @@ def test_a_whole_model_and_an_adapter_in_one_folder_are_refused(tmp_path):
         load_model(base)
 
 
-@pytest.mark.fast("llama_tied-*", "llama-saved")
+@pytest.mark.fast("llama_tied-by PEFT", "llama-saved")
 @pytest.mark.parametrize("way", ["saved", "by PEFT"])
 @pytest.mark.parametrize("kind", ["llama", "llama_tied", "gpt2", "qwen2"])
 def test_rows_that_an_adapter_adds_to_the_embedding_are_read_and_counted(tmp_path, kind, way):

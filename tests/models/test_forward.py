@@ -11,6 +11,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 import architectures
 import tiny
+from tiny_table import families
 from trimtab.core import TokenBatch, count, reduce, weights
 from trimtab.methods.hpd import HPD
 from trimtab.methods.hpd import Config as HPDConfig
@@ -30,6 +31,7 @@ from trimtab.objectives.matching import Match
 OBJECTIVES = {"sft": Likelihood(), "kd": Match(forward_kl, 1.0, 0.2), "hpd": HPD(HPDConfig())}
 every_objective = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES.keys())
 KINDS = ["llama", "llama_tied", "qwen2", "gemma2", "gemma3", "cohere", "granite", "gpt2", "phi"]
+EVERY = families(KINDS, ("llama_tied", "gemma2", "gpt2", "phi"))  # the last one's head has a bias
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +86,7 @@ def assert_same(model, objective, rows, teacher=None, tolerance=1e-5, **settings
 
 
 @every_objective
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EVERY)
 def test_loss_and_all_gradients_are_those_of_the_models_own_logits(kind, objective):
     model = tiny.model(kind)
     add_objective_forward(model)
@@ -281,7 +283,7 @@ def test_eight_rows_give_the_same_gradient_as_8x1_2x4_and_1x8(objective, reducti
 # --- the patch --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EVERY)
 def test_without_the_argument_the_forward_is_the_original_to_the_last_bit(kind):
     model, rows = tiny.model(kind), tiny.rows()
     inputs = {"input_ids": rows.input_ids, "attention_mask": rows.attention_mask, "labels": rows.labels}
@@ -436,7 +438,7 @@ def test_a_forgotten_scale_or_soft_cap_would_be_refused(kind, monkeypatch):
         check_head(tiny.model(kind))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EVERY)
 def test_the_scale_and_the_soft_cap_are_those_of_the_config(kind):
     head = resolve_head(tiny.model(kind))
     scale, softcap = {"cohere": (0.25, None), "granite": (1 / 3, None), "gemma2": (1.0, 2.0)}.get(kind, (1.0, None))

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 
 import architectures
 import tiny
+from tiny_table import families
 from trimtab.models.identity_layer import (
     IdentityLayerError,
     blend,
@@ -35,7 +36,7 @@ CASES = {
     "smollm3": ("smollm3", {"no_rope_layers": [1, 0]}),
     "gpt2": ("gpt2", {}),
 }
-every_kind = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+every_kind = pytest.mark.parametrize("case", families(CASES))
 ROWS = tiny.rows()  # longer than the sliding windows
 
 

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 
 import architectures
 import tiny
+from tiny_table import families
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.student import evenly_spaced, find_layers, keep_layers
 
@@ -29,7 +30,7 @@ CASES = {
     "granite": ("granite", {}),
     "gpt2": ("gpt2", {}),
 }
-every_kind = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+every_kind = pytest.mark.parametrize("case", families(CASES))
 
 
 def four_layers(case, **more):
@@ -268,6 +269,7 @@ def of_type(kind, **changes):
     return AutoModelForCausalLM.from_config(type(small)(**{k: v for k, v in given.items() if k != "num_layers"})).eval()
 
 
+@pytest.mark.fast("kept0-llama4_text", "kept1-deepseek_v3", "kept0-recurrent_gemma", "kept1-jamba", "kept1-bart")
 @pytest.mark.parametrize("kind", DIFFERING)
 @pytest.mark.parametrize("kept", [[0, 3], [1, 2]])
 def test_settings_by_index_follow_the_layers(kind, kept, tmp_path):

@@ -64,7 +64,7 @@ def test_without_learning_ratios_are_one_and_the_saved_model_has_its_dropout(fil
     assert (saved.attn_pdrop, saved.resid_pdrop) == (0.1, 0.2)
 
 
-@pytest.mark.fast("*models0", "*models2")
+@pytest.mark.fast("*models0")
 @pytest.mark.parametrize(
     ("method", "models"), [("dpo", {}), ("dpo", {"lora": {"r": 2, "lora_dropout": 0.3}}), ("clm", {})]
 )

@@ -1,16 +1,11 @@
 """Mistakes that cost a moment: names, files and numbers are looked at before anything heavy is imported."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
-from subprocess import PIPE
 
 import pytest
 
 import tiny_folder
-
-HEAVY = ("torch", "transformers", "trl", "datasets", "numpy", "pyarrow")
 
 
 @pytest.fixture(scope="module")
@@ -23,49 +18,6 @@ def recipe(files: Path, folder: Path, **changes) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(json.dumps(tree))
     return path
-
-
-SHELL = f"""
-import json, os, sys
-from trimtab import cli
-from trimtab.runs import parse
-for line in sys.stdin:
-    folder, *words = json.loads(line)
-    child = os.fork()
-    if child == 0:
-        os.chdir(folder)
-        sys.argv = ["trimtab", *words]
-        try: cli.main()
-        except SystemExit as end: code = end.code
-        print(json.dumps([code, [name for name in {HEAVY!r} if name in sys.modules]]), flush=True)
-        sys.stderr.flush()
-        os._exit(0)
-    os.waitpid(child, 0)
-    print("-", file=sys.stderr, flush=True)
-    print("-", flush=True)
-"""
-
-
-@pytest.fixture(scope="module")
-def shell():
-    """A Python in which the command line, which every command needs, is imported once; each command is a fork of it."""
-    words = [sys.executable, "-c", SHELL]
-    with subprocess.Popen(words, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True, bufsize=1) as running:
-        yield running
-
-
-@pytest.fixture
-def imported(shell, tmp_path):
-    """Words of a command -> what it says, and which heavy packages it has imported by then."""
-
-    def call(*words: object, folder: Path = tmp_path) -> tuple[str, set[str]]:
-        shell.stdin.write(json.dumps([str(folder), *map(str, words)]) + "\n")
-        said, err = ("".join(iter(stream.readline, "-\n")) for stream in (shell.stdout, shell.stderr))
-        code, heavy = json.loads(said)
-        assert code == 2, err
-        return err, set(heavy)
-
-    return call
 
 
 @pytest.mark.fast("train-*", "preview-method=stf*")

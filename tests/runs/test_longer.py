@@ -61,14 +61,17 @@ def test_a_finished_run_made_longer_ends_as_one_that_was_as_long_from_the_start(
     assert events(folder, "resume")[-1]["step"] == was
 
 
-def test_a_schedule_over_all_steps_cannot_be_made_longer_and_says_why(files, tmp_path):
-    for name, kwargs in [("linear", None), ("cosine", None), ("cosine_with_min_lr", {"min_lr_rate": 0.1})]:
-        how = {"lr_scheduler_type": name, **({"lr_scheduler_kwargs": kwargs} if kwargs else {})}
-        folder = carried_out(files, tmp_path / name, max_steps=3, **how)
-        before = (folder / "metrics.jsonl").read_bytes()
-        with pytest.raises(TooLong, match=f"lr_scheduler_type={name} depends on the total number of steps"):
-            carried_out(files, folder, resume=True, max_steps=6, **how)
-        assert (folder / "metrics.jsonl").read_bytes() == before
+@pytest.mark.fast("cosine-None")
+@pytest.mark.parametrize(
+    ("name", "kwargs"), [("linear", None), ("cosine", None), ("cosine_with_min_lr", {"min_lr_rate": 0.1})]
+)
+def test_a_schedule_over_all_steps_cannot_be_made_longer_and_says_why(files, tmp_path, name, kwargs):
+    how = {"lr_scheduler_type": name, **({"lr_scheduler_kwargs": kwargs} if kwargs else {})}
+    folder = carried_out(files, tmp_path / name, max_steps=3, **how)
+    before = (folder / "metrics.jsonl").read_bytes()
+    with pytest.raises(TooLong, match=f"lr_scheduler_type={name} depends on the total number of steps"):
+        carried_out(files, folder, resume=True, max_steps=6, **how)
+    assert (folder / "metrics.jsonl").read_bytes() == before
 
 
 def test_a_run_is_not_made_shorter_and_a_warmup_by_share_moves(files, tmp_path):
@@ -89,6 +92,7 @@ def test_without_resume_the_way_is_named_and_other_changes_are_refused_as_before
         carried_out(files, folder, resume=True, max_steps=5, learning_rate=0.5)
 
 
+@pytest.mark.slow  # three runs and a kill
 def test_a_longer_run_that_is_killed_goes_on(files, tmp_path):
     whole = carried_out(files, tmp_path / "whole", max_steps=8)
     folder = carried_out(files, tmp_path / "run", max_steps=4)

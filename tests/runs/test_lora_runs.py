@@ -49,7 +49,7 @@ def test_the_adapter_and_the_model_of_a_run_are_the_same_model(tmp_path, lora):
     assert (one - start).abs().max() > 1e-2
 
 
-@pytest.mark.fast("llama_tied", "gemma3")
+@pytest.mark.fast("llama_tied")
 @pytest.mark.parametrize("kind", ["llama", "llama_tied", "qwen2", "gemma3"])
 def test_layers_that_an_adapter_repeats_have_weights_of_their_own_in_the_saved_model(tmp_path, kind):
     run(recipe(tmp_path, {"layer_replication": [[0, 2], [1, 3]]}, kind=kind), console=QUIET)
@@ -58,7 +58,7 @@ def test_layers_that_an_adapter_repeats_have_weights_of_their_own_in_the_saved_m
     torch.testing.assert_close(one(input_ids=IDS).logits, two(input_ids=IDS).logits, rtol=1e-3, atol=2e-4)
 
 
-@pytest.mark.fast("0.01-float32", "1e-05-bfloat16")
+@pytest.mark.fast("0.01-float32")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("rate", [0.01, 1e-5])
 def test_a_merge_that_is_wrong_is_told_and_the_adapter_kept(tmp_path, monkeypatch, dtype, rate):
@@ -72,7 +72,7 @@ def test_a_merge_that_is_wrong_is_told_and_the_adapter_kept(tmp_path, monkeypatc
     assert not (tmp_path / "run/model.part").exists()
 
 
-@pytest.mark.fast("bfloat16-lora0", "float16-lora1", "bfloat16-lora2")
+@pytest.mark.fast("bfloat16-lora0")
 @pytest.mark.parametrize("lora", [{}, {"init_lora_weights": "pissa"}, {"modules_to_save": ["lm_head"]}])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_models_in_few_bits_are_saved_in_them_and_what_rounding_takes_is_said(tmp_path, dtype, lora):
@@ -154,7 +154,7 @@ def test_resize_that_adds_no_row_leaves_the_adapter_on_its_base(tmp_path):
 # ---------------------------------------------------------------- on an identity layer
 
 
-@pytest.mark.fast("lora0-clm-llama_tied", "lora1-inra-gpt2")
+@pytest.mark.fast("lora1-inra-gpt2")
 @pytest.mark.parametrize("kind", ["llama_tied", "gpt2"])
 @pytest.mark.parametrize("method", ["clm", "inra"])
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ ROLLOUTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
 }
 
 
-@pytest.mark.fast("grpo-policy*", "opd-other*", "distrl, kl-other*", "lco-other*", "ppo-policy*")
+@pytest.mark.fast("grpo-policy*", "distrl, kl-other*")
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ROLLOUTS)
 def test_what_learns_from_own_answers_reads_models_of_another_size(files, tmp_path, name, way):
@@ -88,7 +88,7 @@ SUPERVISED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.fast("kd-other*", "hpd-policy*", "wspo-other*", "dpo-policy*", "ipvrm-other*")
+@pytest.mark.fast("kd-other*", "wspo-policy*", "ipvrm-other*")
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", SUPERVISED)
 def test_what_learns_from_rows_reads_models_of_another_size(files, tmp_path, name, way):
@@ -159,7 +159,7 @@ def of_one_step(made: dict[str, Any]) -> dict[str, Any]:
     return event
 
 
-@pytest.mark.fast("policy padded-live", "other padded-column")
+@pytest.mark.fast("other padded-live")
 @pytest.mark.parametrize("where", ["live", "column", "memory"])
 @pytest.mark.parametrize("way", WAYS)
 def test_wspo_is_over_the_ids_that_all_of_its_models_know(files, tmp_path, way, where):

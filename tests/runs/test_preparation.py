@@ -53,6 +53,7 @@ def one_by_one(monkeypatch, rows, **how):
         return prepare(rows, tiny_folder.byte_tokenizer(), **{"max_length": 200, **how})
 
 
+@pytest.mark.fast("2-*")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_many_rows_at_a_time_are_what_each_is_alone(monkeypatch, kind, workers):

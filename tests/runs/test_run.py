@@ -341,6 +341,7 @@ def test_a_budget_of_minutes_lowers_the_steps_and_says_so(files, tmp_path):
     assert run(made, resume=True, console=QUIET).folder == folder
 
 
+@pytest.mark.slow  # measures its speed
 def test_an_epoch_in_windows_is_as_long_with_a_budget_of_minutes_as_without(files, tmp_path):
     changes = {**PSFT, "training": {"max_steps": -1, "num_train_epochs": 2}, "eval": {"every": None, "prompts": []}}
     asked = run(recipe(files, tmp_path / "asked", "psft", **changes), console=QUIET).folder
@@ -356,7 +357,7 @@ def test_measuring_the_speed_leaves_the_weights_alone(files, tmp_path):
     assert all(p.grad is None for p in job.policy.parameters())
 
 
-@pytest.mark.fast("step:3", "save:4", "final")
+@pytest.mark.fast("step:3", "final")
 @pytest.mark.parametrize("what", ["step:3", "save:4", "final"])
 def test_a_killed_and_resumed_run_ends_with_the_same_weights_to_the_bit(finished, files, tmp_path, what):
     tree = tiny_folder.recipe(files, output=str(tmp_path / "run"))
@@ -371,6 +372,7 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights_to_the_bit(finished
     assert set(loaded.heldout) == {0, 6}
 
 
+@pytest.mark.slow  # three runs
 def test_a_run_in_bfloat16_is_resumed_to_the_bit(files, tmp_path):
     changes = {"models": {"dtype": "bfloat16"}, "training": {"learning_rate": 1e-4}}
     whole = run(recipe(files, tmp_path / "whole", **changes), console=QUIET).folder
@@ -389,7 +391,7 @@ def in_windows(files) -> Path:
     return run(recipe(files, files / "in_windows", "psft", **PSFT), console=QUIET).folder
 
 
-@pytest.mark.fast("step:9")
+@pytest.mark.slow  # three runs; the stops of `train/test_resume.py` are in windows too, and fast
 @pytest.mark.parametrize("what", ["step:5", "step:9"])
 def test_a_run_in_windows_that_is_killed_goes_on_with_its_snapshot_and_its_rows(in_windows, files, tmp_path, what):
     tree = tiny_folder.recipe(files, "psft", output=str(tmp_path / "run"), **PSFT)
@@ -664,6 +666,7 @@ METHOD = Method(build=build, requires=Requirements(models=(Reference(reads="dist
 '''
 
 
+@pytest.mark.fast("lora")
 @pytest.mark.parametrize("kind", ["cut", "lora", "named"])
 def test_a_method_may_read_the_whole_distribution_of_the_start(files, tmp_path, monkeypatch, kind):
     from trimtab import methods

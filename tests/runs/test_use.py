@@ -223,6 +223,7 @@ def test_a_finished_stage_is_trained_once_for_all_recipes_that_use_it(files):
     assert (files.parent / "runs/base/metrics.jsonl").read_text() == started
 
 
+@pytest.mark.fast("rows")
 @pytest.mark.parametrize("change", ["recipe", "rows"])
 def test_a_finished_stage_that_is_not_the_same_is_kept_and_trained_anew_elsewhere(files, change):
     write(files / "recipes", "base", tiny(files))

@@ -213,6 +213,7 @@ LEARNERS = {
 }
 
 
+@pytest.mark.fast("answers-dtype0", "pairs-dtype1", "prefixes-dtype0", "critic-dtype1")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", LEARNERS)
 def test_a_model_in_half_precision_learns_as_one_in_float32(name, dtype):

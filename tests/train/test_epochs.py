@@ -10,15 +10,20 @@ from trimtab.train import settings
 from trimtab.train.epochs import Epoch, epoch_of, updates_asked
 from trimtab.train.settings import TrainingError
 
-SUPERVISED = [
-    *({"number": number, "dataloader_drop_last": drop} for number in (7, 8, 9) for drop in (False, True)),
-    {"number": 9, "dataloader_drop_last": True, "train_sampling_strategy": "batch_rebalance"},
-    {"number": 9, "train_sampling_strategy": "batch_rebalance"},
-    {"number": 9, "train_sampling_strategy": "sequential", "num_train_epochs": 1.4},
-    {"number": 10, "windows": True},
-    {"number": 9, "max_steps": 4},
-    {"number": 7, "dataloader_drop_last": True, "gradient_accumulation_steps": 4},
-]
+SUPERVISED = {
+    "even": {"number": 8},
+    "one over": {"number": 9},
+    "one short": {"number": 7},
+    "even, drop": {"number": 8, "dataloader_drop_last": True},
+    "drop": {"number": 9, "dataloader_drop_last": True},
+    "one short, drop": {"number": 7, "dataloader_drop_last": True},
+    "rebalanced, drop": {"number": 9, "dataloader_drop_last": True, "train_sampling_strategy": "batch_rebalance"},
+    "rebalanced": {"number": 9, "train_sampling_strategy": "batch_rebalance"},
+    "part": {"number": 9, "train_sampling_strategy": "sequential", "num_train_epochs": 1.4},
+    "windows": {"number": 10, "windows": True},
+    "steps": {"number": 9, "max_steps": 4},
+    "accumulated": {"number": 7, "dataloader_drop_last": True, "gradient_accumulation_steps": 4},
+}
 OWN = [
     {},
     {"rows": 7},
@@ -27,7 +32,8 @@ OWN = [
 ]
 
 
-@pytest.mark.parametrize("case", SUPERVISED, ids=str)
+@pytest.mark.fast("drop", "rebalanced", "part", "windows", "steps")
+@pytest.mark.parametrize("case", SUPERVISED.values(), ids=SUPERVISED)
 def test_updates_and_rows_left_out_are_those_of_the_supervised_trainer(tmp_path, case):
     seen: list[list[int]] = []
     made = resumes.supervised(tmp_path, seen, per_device_train_batch_size=2, save_strategy="no", **case)

@@ -101,6 +101,7 @@ def test_every_micro_batch_of_the_first_update_is_looked_at(tmp_path):
     assert made.state.global_step == 0
 
 
+@pytest.mark.fast("7")
 @pytest.mark.parametrize("empty", [0, 7])
 def test_a_micro_batch_without_an_answer_does_not_end_the_look(tmp_path, empty):
     rows = dataset().to_list()
@@ -156,6 +157,7 @@ def test_a_reference_that_is_the_start_is_held_against_the_policy(tmp_path, off)
         made.train()
 
 
+@pytest.mark.fast("True")
 @pytest.mark.parametrize("bf16", [True, False])
 def test_in_bfloat16_what_rounding_does_is_silent(tmp_path, bf16):
     policy = tiny.model("llama") if bf16 else tiny.model("llama").to(torch.bfloat16)

@@ -118,6 +118,7 @@ def preference_run(tmp_path, method="dpo", heldout=None, **changes):
     return result, console.export_text(), [event for event in events if event["event"] == "eval"]
 
 
+@pytest.mark.fast("dpo")
 @pytest.mark.parametrize("method", ["dpo", "clm"])
 def test_preferences_of_held_out_pairs_are_the_headline(tmp_path, method):
     result, said, measured = preference_run(tmp_path, method)

@@ -49,7 +49,7 @@ def sequence_plan() -> Plan:
     return Plan(Likelihood(), reduction="sequence_mean")
 
 
-@pytest.mark.fast("1-*")
+@pytest.mark.fast("1-teacher_plan", "1-hpd_plan", "2-sequence_plan")
 @pytest.mark.parametrize("plan_of", [None, teacher_plan, hpd_plan, sequence_plan])
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_an_update_is_the_same_however_its_eight_rows_are_split(tmp_path, plan_of, size):
