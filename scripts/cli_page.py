@@ -1,7 +1,8 @@
 """Write docs/reference/cli.md: every command with its arguments and options, from the typer app itself."""
 
+import re
 import sys
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import typer
 
@@ -33,37 +34,28 @@ def page() -> str:
 def _section(name: str, one: Any) -> str:
     arguments = [p for p in one.params if p.param_type_name == "argument"]
     options = [p for p in one.params if p.param_type_name == "option" and not p.hidden]
-    usage = " ".join(["trimtab", name, *(_metavar(p) for p in arguments), *(["[OPTIONS]"] if options else [])])
+    usage = " ".join(["trimtab", name, *(p.metavar for p in arguments), *(["[OPTIONS]"] if options else [])])
     parts = [f"## {name}\n", f"```text\n{usage}\n```\n", (one.help or "").strip() + "\n"]
     if arguments:
-        parts.append(table(("argument", "meaning"), [(f"`{_metavar(p)}`", one_line(p.help)) for p in arguments]))
+        parts.append(table(("argument", "meaning"), [(f"`{p.metavar}`", one_line(p.help)) for p in arguments]))
     if options:
-        rows = [(f"`{_names(p)}`", _default(p), one_line(p.help)) for p in options]
+        rows = [(f"`{_names(p)}`", *_told(p)) for p in options]
         parts.append(table(("option", "default", "meaning"), rows))
     return "\n".join(parts)
 
 
-def _metavar(parameter: Any) -> str:
-    shown = parameter.metavar or parameter.name.upper()
-    return shown if parameter.required or shown.startswith("[") else f"[{shown}]"
-
-
 def _names(option: Any) -> str:
     names = "/".join([*option.opts, *option.secondary_opts])
-    if option.is_flag:
-        return names
-    declared = getattr(getattr(option, "type_descriptor", None), "annotation", str)
-    if get_origin(declared) is Literal:
-        return f"{names} {'|'.join(get_args(declared))}"
-    return f"{names} {option.metavar or getattr(declared, '__name__', 'value').upper()}"
+    return names if option.is_flag else f"{names} {option.metavar}"
 
 
-def _default(option: Any) -> str:
-    if option.required:
-        return "required"
-    if option.is_flag or option.default in (None, (), []):
-        return ""
-    return f"`{option.default}`"
+def _told(option: Any) -> tuple[str, str]:
+    """The default, and the meaning, which ends in it on the command line."""
+    text = one_line(option.help)
+    found = re.search(r" ?\[(?:default: (.*)|required)\]$", text)
+    if found is None:
+        return "", text
+    return f"`{found[1]}`" if found[1] else "required", text[: found.start()]
 
 
 if __name__ == "__main__":

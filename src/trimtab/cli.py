@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from trimtab import __version__
 from trimtab.common import by_file
-from trimtab.common.errors import Interrupted, OutputClosed, Unanswered, UserError
+from trimtab.common.errors import Interrupted, OutputClosed, Unanswered, UserError, nearest
 
 STOPPED = 130
 """exit code after a Ctrl-C"""
@@ -52,6 +52,12 @@ class Commands(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         return _command(cmd_name) if cmd_name in COMMANDS else None
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in COMMANDS:
+            hint = nearest(args[0], COMMANDS, "see trimtab --help")
+            raise UserError(f"there is no command {args[0]!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
     @property
     def commands(self) -> Mapping[str, Any]:  # type: ignore[override]
         return {name: _command(name) for name in COMMANDS}
@@ -75,7 +81,11 @@ def _command(name: str) -> Any:
     module = importlib.import_module(f"trimtab.commands.{COMMANDS[name]}")
     one = typer.Typer(add_completion=False, rich_markup_mode=None)
     one.command(name, help=_summary(name))(command(name, module.SETTINGS, module.main))
-    return typer.main.get_command(one)
+    made: Any = typer.main.get_command(one)
+    for argument in (each for each in made.params if each.param_type_name == "argument"):
+        argument.get_usage_pieces = lambda ctx, words=argument.metavar: [words]  # as written, without a list's marks
+        argument.get_help_record = lambda ctx, shown=(argument.metavar, argument.help or ""): shown
+    return made
 
 
 app = typer.Typer(
@@ -114,7 +124,7 @@ def main() -> None:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(error.format_message())
             sys.exit(2)
-        _fail(f"{error.format_message()}; see trimtab --help")
+        _fail(_usage(error))
     except (KeyboardInterrupt, typer.Abort):
         print(f"\nstopped; the last saved state is kept: {_again()}", file=sys.stderr)
         sys.exit(STOPPED)
@@ -135,6 +145,15 @@ def main() -> None:
         if os.environ.get("TRIMTAB_TRACEBACK"):
             raise
         _failed(error)
+
+
+def _usage(error: Any) -> str:
+    """The line for a command line that does not parse."""
+    see = " ".join(["see trimtab", *(word for word in sys.argv[1:2] if word in COMMANDS), "--help"])
+    if (option := getattr(error, "option_name", None)) and hasattr(error, "possibilities"):
+        close = next(iter(error.possibilities or ()), None)
+        return f"there is no option {option}; {f'did you mean {close}?' if close else see}"
+    return f"{error.format_message().rstrip('.')}; {see}"
 
 
 def _failed(error: Exception) -> None:

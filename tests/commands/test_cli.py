@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 import tiny_folder
+from trimtab.cli import COMMANDS
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +49,26 @@ def test_help_imports_neither_torch_nor_transformers():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trian"], "No such command 'trian'"),
-        (["train"], "RECIPE is missing"),
+        (["trian"], "there is no command 'trian'; did you mean 'train'?\n"),
+        (["xyz"], "there is no command 'xyz'; see trimtab --help"),
+        (["train", "tiny_kd", "--dryrun"], "there is no option --dryrun; did you mean --dry-run?\n"),
+        (["train", "tiny_kd", "--zzz"], "there is no option --zzz; see trimtab train --help\n"),
+        (["generate", "--prompt"], "see trimtab generate --help\n"),
+        (["report"], "RUNS is missing: give folders of runs"),
+        (
+            ["generate", "--prompt", "x"],
+            "--model is missing: give a builtin model (`trimtab list models`), a folder",
+        ),
+        (["train", "tiny_kd", "seed=1", "seed=1"], "seed is given twice"),
+        (["train", "tiny_kd", "models.student=x", "models.policy=y"], "models.policy is given twice"),
+        (["train", "tiny_kd", "options.temperature=1", "options={}"], "options is given after options.temperature"),
+        (["train", "tiny_kd", "method=clm"], "options={} drops those of the recipe"),
+        (["train"], "RECIPE is missing: give a recipe file, or the name of a shipped recipe (`trimtab list recipes`)"),
         (["train", "tiny_kb"], "did you mean 'tiny_kd'"),
         (["train", "tiny_kd", "options.temprature=2"], "did you mean 'temperature'"),
-        (["train", "tiny_kd", "--resum"], "No such option"),
+        (["train", "tiny_kd", "--resum"], "there is no option --resum; did you mean --resume?"),
+        (["show", "tiny_kb"], "did you mean 'tiny_kd'"),
+        (["show", "xyzzy"], "there is no 'xyzzy' to show; trimtab list shows the names\n"),
         (["show", "kdd"], "did you mean 'kd'"),
         (["list", "foo"], "WHAT is 'foo'; it must be 'methods'"),
         (["list", "method"], "'data' or 'recipes'; did you mean 'methods'?"),
@@ -164,7 +180,7 @@ def test_train_ends_with_a_table_and_the_path_of_the_report(trimtab, files, tmp_
     code, _, err = trimtab("train", files / "mine.yaml", f"output={tmp_path}/run", "training.max_steps=2")
     assert code == 2
     assert "finished" in err
-    code, out, _ = trimtab("report", tmp_path / "run", tmp_path / "run", "--output", tmp_path / "both.html")
+    code, out, _ = trimtab("report", tmp_path / "run", tmp_path / "run", "--out", tmp_path / "both.html")
     assert code == 0
     assert (tmp_path / "both.html").is_file()
 
@@ -215,3 +231,42 @@ def test_the_version_is_printed(trimtab):
     from trimtab import __version__
 
     assert trimtab("--version") == (0, f"trimtab {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "meant"),
+    [
+        ("mine.yaml", "mine.yam", "mine.yaml"),
+        ("mine.yaml", "mine", "mine.yaml"),
+        ("mine.yml", "mine.yaml", "mine.yml"),
+        ("sub/mine.yaml", "sub/mien.yaml", "sub/mine.yaml"),
+        ("runs/mine/recipe.yaml", "runs/mine", "runs/mine/recipe.yaml"),
+    ],
+)
+def test_a_recipe_beside_the_one_that_was_asked_for_is_named(trimtab, tmp_path, monkeypatch, there, asked, meant):
+    (tmp_path / there).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / there).write_text("method: sft\n")
+    monkeypatch.chdir(tmp_path)
+    code, _, err = trimtab("train", asked)
+    assert code == 2
+    assert re.search(rf"there is no recipe {asked}; did you mean '?{meant}'?\?", err), err
+
+
+def test_help_shows_the_words_of_a_command_as_they_are_typed(trimtab):
+    for command, words in (("train", "RECIPE [KEY=VALUE]..."), ("list", "[WHAT]"), ("generate", "[KEY=VALUE]...")):
+        _, out, _ = trimtab(command, "--help")
+        assert re.search(rf"Usage: .* {command} \[OPTIONS\] {re.escape(words)}\n", out), out
+        assert "list[str]" not in out
+    for command in COMMANDS:
+        said = trimtab(command, "--help")[1]
+        assert not re.search(r"<(str|list)|\('|^  --(?!help)[\w-]+ +\[default", said, re.MULTILINE), said
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("tiny_kd", "trimtab train tiny_kd"), ("smollm2-135m", "Apache-2.0"), ("trimtab:prose", "trimtab:prose")],
+)
+def test_show_explains_whatever_is_listed(trimtab, name, text):
+    code, out, err = trimtab("show", name)
+    assert code == 0, err
+    assert text in out

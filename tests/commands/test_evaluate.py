@@ -217,7 +217,7 @@ def pair(model, other, tmp_path_factory):
 
 
 def test_models_are_compared_item_by_item(pair, trimtab, tmp_path):
-    code, _, _ = trimtab("report", *pair, "--output", tmp_path / "both.html")
+    code, _, _ = trimtab("report", *pair, "--out", tmp_path / "both.html")
     assert code == 0
     html = (tmp_path / "both.html").read_text()
     assert "Against" in html
@@ -383,7 +383,7 @@ def trained(tmp_path_factory):
 def test_a_report_of_a_run_and_an_evaluation_shows_both(trained, pair, trimtab, tmp_path):
     for order in ([trained, pair[0], pair[1].parent], [pair[0], trained, pair[1]]):
         page_file = tmp_path / "both.html"
-        code, out, err = trimtab("report", *order, "--output", page_file)
+        code, out, err = trimtab("report", *order, "--out", page_file)
         assert (code, err) == (0, "")
         text = page_file.read_text()
         assert "sft trained" in text

@@ -30,7 +30,7 @@ class AskedSettings(LoadedSettings):
     """A model, optionally with an adapter."""
 
     model: Annotated[str, Shown("MODEL")]
-    """A builtin model, a folder or a Hub id."""
+    """A builtin model (`trimtab list models`), a folder or a Hub id."""
     adapter: Annotated[str | None, Shown("FOLDER")] = None
     """A PEFT adapter (a folder or a Hub id) to apply to MODEL, whatever base model it names."""
 

@@ -25,7 +25,7 @@ class CollectSettings(StrategySettings):
     """Which tasks to sample, how often, and how."""
 
     positional = ("source",)
-    words: ClassVar[str] = "SOURCE [decoding.KEY=VALUE]..."
+    words: ClassVar[str] = "SOURCE [KEY=VALUE]..."
     source: str
     """Rows with messages or a prompt, and the correct answer."""
     out: Annotated[Path, Shown("FOLDER")]
@@ -43,9 +43,11 @@ class CollectSettings(StrategySettings):
     decoding: Annotated[str | None, Shown("NAME")] = None
     """A decoding strategy, see `trimtab list decoding`; sampling by default."""
     max_new_tokens: Annotated[int, Shown("N"), Field(ge=1)] = 256
+    """Maximum length of a completion, in tokens."""
     endpoint: Annotated[str | None, Shown("URL")] = None
     """URL of an OpenAI-compatible server; API key in TRIMTAB_API_KEY."""
     seed: Annotated[int, Shown("N"), Field(ge=0)] = 0
+    """Random seed."""
     batch: Annotated[int, Shown("N"), Field(ge=1)] = 32
     """Batch size."""
     verify: Literal["exact", "math"] = "exact"

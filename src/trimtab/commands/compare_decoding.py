@@ -31,7 +31,7 @@ TRACKED = 20
 class CompareDecodingSettings(AskedSettings):
     """Which strategies to compare, on which prompts."""
 
-    words: ClassVar[str] = "[STRATEGY.KEY=VALUE]..."
+    words: ClassVar[str] = "[KEY=VALUE]..."
     prompts: Annotated[str, Shown("FILE")] = "trimtab:prose/heldout"
     """One prompt per line, or rows with `prompt` or a long `text`."""
     out: Annotated[Path, Shown("FILE.html")] = Path("runs/decoding.html")
@@ -41,9 +41,11 @@ class CompareDecodingSettings(AskedSettings):
     number: Annotated[int | None, Shown("N"), Field(ge=1)] = None
     """Use only the first N prompts."""
     max_new_tokens: Annotated[int, Shown("N"), Field(ge=1)] = 128
+    """Maximum length of a completion, in tokens."""
     prefix: Annotated[int, Shown("N"), Field(ge=1)] = 32
     """How many tokens of a `text` form the prompt."""
     seed: Annotated[int, Shown("N"), Field(ge=0)] = 0
+    """Random seed."""
     batch: Annotated[int, Shown("N"), Field(ge=1)] = 100
     """Batch size."""
     chat: bool = False

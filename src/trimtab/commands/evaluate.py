@@ -47,6 +47,7 @@ class AnsweringSettings(LoadedSettings):
     max_new_tokens: Annotated[int | None, Shown("N"), Field(ge=1)] = None
     """Maximum length of an answer; the suite's default if not given."""
     seed: Annotated[int, Shown("N"), Field(ge=0)] = 0
+    """Random seed."""
     batch: Annotated[int, Shown("N"), Field(ge=1)] = 32
     """Batch size."""
     tokenizer: Annotated[str | None, Shown("MODEL")] = None
@@ -72,7 +73,7 @@ class EvaluateSettings(AnsweringSettings, AskedSettings):
 
     positional = ("suites",)
     complete = staticmethod(completion.suite_names)
-    words: ClassVar[str] = "SUITE... [SUITE.KEY=VALUE]..."
+    words: ClassVar[str] = "SUITE... [KEY=VALUE]..."
     suites: tuple[str, ...] = ()
     """Suites to run, see `trimtab list suites`."""
     out: Annotated[Path | None, Shown("FOLDER")] = None

@@ -35,7 +35,7 @@ class GenerateError(UserError):
 class GenerateSettings(StrategySettings):
     """Which prompts, which model, and how it decodes."""
 
-    words: ClassVar[str] = "[decoding.KEY=VALUE]..."
+    words: ClassVar[str] = "[KEY=VALUE]..."
     prompt: Annotated[tuple[str, ...], Shown("TEXT")] = ()
     """A prompt; may be repeated."""
     prompts: Annotated[Path | None, Shown("FILE")] = None
@@ -47,11 +47,13 @@ class GenerateSettings(StrategySettings):
     merge: Literal["logits", "embedding"] | None = None
     """What the dial mixes; embedding is cheaper, but untested."""
     max_new_tokens: Annotated[int, Shown("N"), Field(ge=1)] = 128
+    """Maximum length of a completion, in tokens."""
     temperature: Annotated[float, Shown("T"), Field(ge=0)] = 0.0
     """Sampling temperature; 0 is greedy."""
     top_p: Annotated[float, Shown("P"), Field(gt=0, le=1)] = 1.0
     """Nucleus sampling: smallest set of tokens with this total probability."""
     seed: Annotated[int, Shown("N"), Field(ge=0)] = 0
+    """Random seed."""
     decoding: Annotated[str | None, Shown("NAME")] = None
     """A strategy, see `trimtab list decoding`; set its options with decoding.KEY=VALUE."""
     plain: bool = False

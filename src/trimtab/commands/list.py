@@ -11,10 +11,10 @@ class ListSettings(CommandSettings):
     """What to list."""
 
     positional = ("what",)
-    words: ClassVar[str] = "[methods|decoding|suites|models|data|recipes]"
+    words: ClassVar[str] = "[WHAT]"
     alone = False
     what: Kind | None = None
-    """Kind to list; everything by default."""
+    """methods, decoding, suites, models, data or recipes; everything by default."""
 
 
 SETTINGS = ListSettings
@@ -27,13 +27,14 @@ def main(settings: ListSettings) -> None:
     from trimtab.common.terminal import cells, table_of
 
     table = table_of("kind", "name", "what it is", box=None, pad_edge=False)
-    for kind, name, text in _listed():
+    for kind, name, text in listed():
         if settings.what in (None, kind):
             table.add_row(*cells((kind, name, text)))
     Console().print(table)
 
 
-def _listed() -> list[tuple[str, str, str]]:
+def listed() -> list[tuple[str, str, str]]:
+    """Kind, name and description of whatever has a name."""
     from trimtab import decoding, methods
     from trimtab.data.synthetic import DATASETS
     from trimtab.evals import suites

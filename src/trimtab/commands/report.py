@@ -15,9 +15,9 @@ class ReportSettings(CommandSettings):
     words: ClassVar[str] = "RUN..."
     alone = False
     runs: tuple[Path, ...]
-    """Folders of runs, or of evaluations."""
-    output: Annotated[Path | None, Shown("PATH")] = None
-    """Where to write a comparison."""
+    """Folders of runs (runs/NAME), or of evaluations."""
+    out: Annotated[Path | None, Shown("FILE.html")] = None
+    """Where to write the page; in the folder itself, or runs/comparison.html, by default."""
 
 
 SETTINGS = ReportSettings
@@ -33,10 +33,10 @@ def main(settings: ReportSettings) -> None:
     trained, evaluations = evaluation.split(list(settings.runs))
     if not trained:
         own = evaluations[0] / "report.html" if len(evaluations) == 1 else Path("runs/comparison.html")
-        typer.echo(f"report: {evaluation.write(evaluations, settings.output or own)}")
+        typer.echo(f"report: {evaluation.write(evaluations, settings.out or own)}")
         return
     suites = evaluation.sections(evaluations)
-    page = report.write(trained, settings.output, suites)
+    page = report.write(trained, settings.out, suites)
     console = Console()
     loaded = [report.load(run) for run in trained]
     for table in filter(None, (report.table(loaded, console.width), report.seeds_table(loaded, console.width))):

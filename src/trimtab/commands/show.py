@@ -1,27 +1,26 @@
-"""Explain a method, decoding strategy or suite, or a key of a recipe."""
+"""Explain a name (a method, strategy, suite, model, data set or recipe) or a key of a recipe."""
 
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import model_validator
 
 from trimtab.commands import completion
-from trimtab.common.settings import CommandSettings, SettingsError
+from trimtab.common.settings import CommandSettings, SettingsError, Shown
 
 
 class ShowSettings(CommandSettings):
     """What to explain."""
 
     positional = ("name", "key")
-    words: ClassVar[str] = "NAME|train [KEY]"
+    words: ClassVar[str] = "NAME | train [KEY]"
     complete = staticmethod(completion.named)
     alone = False
     name: str
-    """A method, decoding strategy or suite, see `trimtab list`; your own method as FILE.py or package.module; or
-    `train` for the keys of recipes."""
+    """A name from `trimtab list`; your own method as FILE.py or package.module; or `train` for the keys of recipes."""
     key: str | None = None
-    """A key, such as training.max_steps; all of them by default."""
-    method: str | None = None
-    """With `train`: options and training arguments of this method only."""
+    """KEY is a key or a section, such as training.max_steps or models; all keys by default."""
+    method: Annotated[str | None, Shown("NAME")] = None
+    """With `train`: only the options and training arguments of this method."""
 
     @model_validator(mode="after")
     def _keys_of_train(self) -> Self:
@@ -50,8 +49,28 @@ def main(settings: ShowSettings) -> None:
         _suite(name, console)
     elif name in decoding.known() and name not in methods.names():
         _strategy(name, console)
-    else:
+    elif name in methods.names() or methods.is_own(name):
         _method(name, console)
+    else:
+        _listed(name, console)
+
+
+def _listed(name: str, console: Any) -> None:
+    """A recipe, as it is written; of a model or data, what the list says."""
+    from trimtab.commands.list import listed
+    from trimtab.common.errors import nearest
+    from trimtab.common.terminal import say
+    from trimtab.runs.shipped import find
+
+    known = {name: (kind, text) for kind, name, text in listed()}
+    if name not in known:
+        raise SettingsError(f"there is no {name!r} to show; {nearest(name, known, 'trimtab list shows the names')}")
+    kind, text = known[name]
+    if kind == "recipes":
+        say(console, find(name).read_text(encoding="utf-8"))
+        say(console, f"{find(name)}\nrun it: trimtab train {name}\nwith all defaults: trimtab train {name} --dry-run")
+    else:
+        say(console, f"{name}: {text}")
 
 
 def _suite(name: str, console: Any) -> None:

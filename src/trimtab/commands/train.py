@@ -25,9 +25,9 @@ class RecipeSettings(CommandSettings):
     complete = staticmethod(completion.recipes)
     alone = False
     recipe: str
-    """A recipe file, or the name of a shipped recipe."""
+    """A recipe file, or the name of a shipped recipe (`trimtab list recipes`)."""
     overrides: tuple[str, ...] = ()
-    """Override a key, such as training.max_steps=20."""
+    """KEY=VALUE overrides a key of the recipe, such as training.max_steps=20 (`trimtab show train` lists them)."""
 
     def first(self) -> Any:
         """The recipe, or the first of its stages."""

@@ -128,7 +128,8 @@ def _said_of(error: ValidationError, kind: type[CommandSettings], said: Mapping[
         return SettingsError(_unknown(kind, key))
     name = said.get(key, key.upper() if key in kind.positional else flag(key))
     if first["type"] == "missing":
-        return SettingsError(f"{name} is missing")
+        said = " ".join((kind.model_fields[key].description or "").split()).rstrip(".")
+        return SettingsError(f"{name} is missing{f': give {said[0].lower()}{said[1:]}' if said else ''}")
     return SettingsError(f"{name} {wrong_value(first)}")
 
 
@@ -247,7 +248,11 @@ def command(name: str, kind: type[CommandSettings], run: Callable[[Any], Any]) -
 def _meaning(kind: type[CommandSettings]) -> str | None:
     """Help of the positional words."""
     texts = (kind.model_fields[name].description for name in (*kind.positional, *filter(None, (kind.rest,))))
-    return " ".join(" ".join(text.split()) for text in texts if text) or None
+    said = [" ".join(text.split()) for text in texts if text]
+    if kind.rest is None and "KEY=VALUE" in kind.words:
+        owners = "; OWNER.KEY=VALUE sets one of a strategy or a suite" if "options" in kind.model_fields else ""
+        said.append(f"KEY=VALUE sets an option, as in seed=1{owners}.")
+    return " ".join(said) or None
 
 
 def _option(kind: type[CommandSettings], name: str) -> Any:
@@ -255,13 +260,26 @@ def _option(kind: type[CommandSettings], name: str) -> Any:
     text = " ".join((field.description or "").split())
     if field.annotation is bool:
         return Annotated[bool | None, typer.Option(flag(name), help=text or None)]
-    shown = next((one.metavar for one in field.metadata if isinstance(one, Shown)), None) or _choices(field.annotation)
+    shown = next((one.metavar for one in field.metadata if isinstance(one, Shown)), None)
+    if shown is None and _is_list(kind, name):
+        text = f"{text} May be repeated.".strip()
+    shown = shown or _choices(field.annotation) or _placeholder(field.annotation)
     if field.is_required():
         text = f"{text} [required]".strip()
     elif field.default not in (None, (), []) and not field.default_factory:
-        text = f"{text} [default: {field.default}]".strip()
+        text = f"{text} [default: {_shown(field.default)}]".strip()
     given = list[str] | None if _is_list(kind, name) else str | None
     return Annotated[given, typer.Option(flag(name), metavar=shown, help=text or None)]
+
+
+def _shown(default: Any) -> str:
+    return ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def _placeholder(annotation: Any) -> str:
+    """A value's placeholder by its type: N, X, PATH or TEXT."""
+    kinds = {annotation, *get_args(annotation)}
+    return next((shown for kind, shown in ((int, "N"), (float, "X"), (Path, "PATH")) if kind in kinds), "TEXT")
 
 
 def _choices(annotation: Any) -> str | None:

@@ -105,6 +105,7 @@ def _explain(kind: Any, error: Any, at: tuple, of: str | None) -> str:
     if error["type"] == "extra_forbidden":
         known = keys_of(kind, location[:-1])
         said = nearest(str(location[-1]), known, f"known keys: {', '.join(known) or 'none'}")
+        said += "; options={} drops those of the recipe" if of and "did you mean" not in said else ""
         parent = of or ".".join(map(str, (*at, *location[:-1]))) or "the recipe"
         return f"{parent} has no key {location[-1]!r}; {said}"
     if error["type"] == "missing":

@@ -1,6 +1,6 @@
 """Apply KEY=VALUE overrides of a command line to a recipe; ambiguous ones are refused."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trimtab.common.errors import closest, nearest
@@ -12,6 +12,24 @@ from trimtab.runs.stages import title_of
 INSTEAD = {"student": "policy", "policy": "student"}
 """two names of one key"""
 NOT_INHERITED = {"output", "minutes", "seed", "seeds", "stages"}
+
+
+def override_all(tree: dict[str, Any], words: Iterable[str]) -> None:
+    """Apply overrides to the tree of a recipe, in order.
+
+    Raises:
+        RecipeError: see `override`; or if one would undo an earlier one.
+    """
+    earlier: list[tuple[str, ...]] = []
+    for word in words:
+        override(tree, word)
+        key = word.partition("=")[0].strip()
+        parts = tuple(INSTEAD["student"] if part == "student" else part for part in key.split("."))
+        if parts in earlier:
+            raise RecipeError(f"override {word!r}: {key} is given twice; give it once")
+        if undone := next((one for one in earlier if one[: len(parts)] == parts), None):
+            raise RecipeError(f"override {word!r}: {key} is given after {'.'.join(undone)}, which it would undo")
+        earlier.append(parts)
 
 
 def override(tree: dict[str, Any], text: str) -> None:

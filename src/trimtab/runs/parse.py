@@ -7,7 +7,7 @@ from typing import Any
 from trimtab.common.files import half_character
 from trimtab.common.yaml_text import read_tree
 from trimtab.runs.check import check_method, check_minutes, check_plainly, validate
-from trimtab.runs.overrides import override
+from trimtab.runs.overrides import override_all
 from trimtab.runs.recipe import Recipe, RecipeError, Stages
 from trimtab.runs.shipped import find
 from trimtab.runs.stages import once, runs_of
@@ -33,8 +33,7 @@ def load_recipe(
     """
     path = find(path)
     tree = read_tree(path, RecipeError)
-    for word in overrides:
-        override(tree, word)
+    override_all(tree, overrides)
     if found := half_character(tree):
         raise RecipeError(f"{path}: {found[0]} holds half of a character: {found[1]} without the other half")
     return parse(tree, str(path), path.stem, first=first, file=path, trains=trains)

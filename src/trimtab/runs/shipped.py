@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from trimtab.common.errors import nearest
+from trimtab.common.errors import closest, looked_in
 from trimtab.runs.recipe import RecipeError
 
 
@@ -28,6 +28,16 @@ def find(path: str | Path) -> Path:
         return path
     file = recipe_folder() / f"{path.name.removesuffix('.yaml')}.yaml"
     if not file.is_file():
-        hint = nearest(path.stem, shipped(), f"shipped recipes: {', '.join(shipped())}")
-        raise RecipeError(f"there is no recipe {path}; {hint}")
+        raise RecipeError(f"there is no recipe {path}; {_instead(path)}")
     return file
+
+
+def _instead(path: Path) -> str:
+    """What a name that is none of a recipe may mean: a file beside it, a run's recipe, or a shipped one."""
+    if (path / "recipe.yaml").is_file():
+        return f"did you mean {path / 'recipe.yaml'}?"
+    beside = sorted(str(one) for pattern in ("*.yaml", "*.yml") for one in path.parent.glob(pattern))
+    same = [name for name in beside if Path(name).stem == path.name]
+    if close := next(iter(same), None) or closest(str(path), [*beside, *shipped()]) or closest(path.stem, shipped()):
+        return f"did you mean {close!r}?"
+    return f"trimtab list recipes lists the shipped ones{looked_in(path)}"
