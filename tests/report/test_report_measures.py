@@ -3,7 +3,8 @@ import math
 import pytest
 from run_folders import METRICS, SAMPLES, SIGNATURE, event, heldout, rows, write_run
 
-from trimtab.report import Interval, load
+from trimtab.metrics.intervals import bootstrap_ratio
+from trimtab.report import Interval, comparing, load
 from trimtab.report.comparing import (
     change,
     difference,
@@ -252,3 +253,15 @@ def test_shares_are_percent_and_their_differences_points():
     assert number(0.1234, share, signed=True) == "+12.3 points"
     assert span(Interval(0.5, 0.4, 0.6), share) == "[40.0, 60.0]"
     assert span(Interval(1.5, math.nan, math.nan), PERPLEXITY) == ""
+
+
+def test_a_measure_of_the_same_rows_is_resampled_once(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(comparing, "bootstrap_ratio", lambda *a, **k: asked.append(a) or bootstrap_ratio(*a, **k))
+    samples = [heldout(2, row, tokens=row + 1, nll=row / 7) for row in range(9)]
+    run = load_run(tmp_path / "a", EVALS, samples)
+    assert last(run, PERPLEXITY) == last(run, PERPLEXITY)
+    assert len(asked) == 1
+    longer = load_run(tmp_path / "b", EVALS, [*samples, heldout(2, 9, tokens=1, nll=1.0)])
+    assert last(longer, PERPLEXITY) != last(run, PERPLEXITY)
+    assert len(asked) == 2

@@ -7,6 +7,7 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,7 @@ _PACKAGES = {"site-packages", "dist-packages"}
 """package folders, including the user's and Debian's, which sysconfig does not name"""
 
 
+@lru_cache(4096)
 def installed(file: str | Path) -> bool:
     """Whether a file or folder belongs to an installed package."""
     path = Path(file)

@@ -64,7 +64,8 @@ def _fetch(what: Any, name: str, fault: Callable[[Path], str | None], **kwargs: 
     where = place_of(name)
     place = where.path
     # it repeats each failed request in the log, and the last failure becomes the message below
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    if (hub := logging.getLogger("huggingface_hub")).level != logging.ERROR:  # setting it asks all loggers anew
+        hub.setLevel(logging.ERROR)
     try:
         return what.from_pretrained(place, **where.arguments(), **kwargs)
     except Exception as error:

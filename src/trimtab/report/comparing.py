@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ def value(run: Run, step: int, measure: Measure) -> Interval | None:
     rows = _rows(run, step, measure)
     sums = _column(rows, measure.key)
     if sums is not None:
-        return bootstrap_ratio(sums, _weights(rows, measure), transform=_transform(measure))
+        return _ratio(tuple(sums), tuple(_weights(rows, measure)), _transform(measure))
     mean = _mean(run, step, measure.event_key)
     return None if mean is None else Interval(mean, np.nan, np.nan)
 
@@ -119,7 +120,7 @@ def teacher_value(run: Run, measure: Measure) -> Interval | None:
     rows = run.heldout.get(step, {})
     sums = _column(rows, "teacher_nll")
     if sums is not None:
-        return bootstrap_ratio(sums, _tokens(rows), transform=np.exp)
+        return _ratio(tuple(sums), tuple(_tokens(rows)), np.exp)
     mean = _mean(run, step, "teacher_nll")
     return None if mean is None else Interval(float(np.exp(mean)), np.nan, np.nan)
 
@@ -131,6 +132,12 @@ def _paired(run: Run, step: int, other: Run, other_step: int, measure: Measure) 
         return None
     weights, other_weights = _weights(ours, measure), _weights(theirs, measure)
     return paired_difference(sums, weights, other_sums, other_weights, transform=_transform(measure))
+
+
+@lru_cache(256)
+def _ratio(sums: tuple[float, ...], weights: tuple[float, ...], transform: Callable[..., Any] | None) -> Interval:
+    """`bootstrap_ratio`, resampled once: a page shows the same measure in several places."""
+    return bootstrap_ratio(sums, weights, transform=transform)
 
 
 def _transform(measure: Measure) -> Callable[..., Any] | None:
