@@ -38,8 +38,8 @@ def page() -> str:
 def _entry(module: ModuleType, path: str, name: str) -> str:
     thing = getattr(module, name)
     head = f"### {name}\n"
-    if inspect.ismodule(thing):
-        return f"{head}\n```python\nimport {path}.{name}\n```\n\n{prose(thing.__doc__)}\n"
+    if inspect.ismodule(thing):  # a folder that can be called
+        thing = inspect.unwrap(thing)  # pyright: ignore[reportArgumentType]
     text = prose(thing.__doc__ if callable(thing) else _comment(module, name))
     if not callable(thing):
         shown = repr(thing) if isinstance(thing, (int, float, str)) else ""

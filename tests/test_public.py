@@ -21,6 +21,20 @@ def test_each_public_name_is_there_and_says_what_it_is(name):
     assert name in dir(trimtab)
 
 
+def test_nothing_but_public_names_is_offered():
+    assert set(dir(trimtab)) == {*trimtab.__all__, "__version__"}
+
+
+def test_train_shows_its_arguments_though_it_is_a_folder_too():
+    import inspect
+
+    assert list(inspect.signature(trimtab.train).parameters) == ["recipe", "resume", "edited", "console", "changes"]
+    page = (Path(__file__).parents[1] / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
+    assert "trimtab.train(recipe: str | Path, *, resume: bool = False" in page
+    for name in ("Result", "RecipeError"):
+        assert f"### {name}\n" in page
+
+
 def test_a_name_that_is_not_public_is_not_there():
     with pytest.raises(AttributeError, match="module 'trimtab' has no attribute 'no_such'"):
         _ = trimtab.no_such
@@ -57,7 +71,8 @@ def test_a_run_from_python_is_that_of_the_command(tmp_path):
     assert made.report.is_file()
     loaded = trimtab.load_recipe(made.folder / "recipe.yaml")
     assert loaded.training["learning_rate"] == 1e-5
-    with pytest.raises(trimtab.UserError, match="options of sft has no key 'wieght'; did you mean 'weight'"):
+    assert isinstance(made, trimtab.Result)
+    with pytest.raises(trimtab.RecipeError, match="options of sft has no key 'wieght'; did you mean 'weight'"):
         trimtab.train(tmp_path / "mine.yaml", options={"wieght": "one"})
 
 
@@ -65,5 +80,7 @@ def test_a_suite_is_asked_from_python(tmp_path):
     files = tiny_folder.lay_out(tmp_path)
     found = trimtab.evaluate(files / "teacher", ["geomrel"], limit=2, out=tmp_path / "eval", max_new_tokens=2)
     assert (found["geomrel"] / "evaluation.json").is_file()
+    again = trimtab.evaluate(files / "teacher", "geomrel", limit=2, out=tmp_path / "eval", max_new_tokens=2)
+    assert again == found
     with pytest.raises(trimtab.UserError, match="limit"):
         trimtab.evaluate(files / "teacher", ["geomrel"], limit=0)

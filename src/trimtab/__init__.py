@@ -37,6 +37,8 @@ if TYPE_CHECKING:
         WeakPair,
     )
     from trimtab.runs.parse import load_recipe
+    from trimtab.runs.recipe import RecipeError
+    from trimtab.runs.run import Result
 
 __all__ = [
     "AdvantageEstimator",
@@ -48,8 +50,10 @@ __all__ = [
     "MethodConfig",
     "Objective",
     "Plan",
+    "RecipeError",
     "Reference",
     "Requirements",
+    "Result",
     "RewardModel",
     "Rollouts",
     "Signal",
@@ -62,6 +66,8 @@ __all__ = [
     "train",
 ]
 _ELSEWHERE = {
+    "RecipeError": "trimtab.runs.recipe:RecipeError",
+    "Result": "trimtab.runs.run:Result",
     "UserError": "trimtab.common.errors:UserError",
     "evaluate": "trimtab.commands.evaluate:evaluate_model",
     "load_recipe": "trimtab.runs.parse:load_recipe",
@@ -97,4 +103,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted([*__all__, "__version__"])

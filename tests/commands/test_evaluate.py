@@ -120,6 +120,32 @@ def test_another_evaluation_is_never_mixed_in(done, trimtab, model, words, said)
     assert (folder / "samples.jsonl").read_bytes() == before
 
 
+def test_a_larger_limit_asks_only_the_items_that_are_new(done, trimtab, model, tmp_path):
+    folder, _ = done
+    before = (folder / "samples.jsonl").read_text()
+    ten = [*FEW[:1], "--limit", "10", *FEW[3:]]
+    code, out, err = trimtab("eval", *ten, "--model", model, "--out", folder.parent)
+    assert code == 0, err
+    assert "6 of 10 items are already answered" in out
+    after = (folder / "samples.jsonl").read_text()
+    assert after.startswith(before)
+    assert len(after.splitlines()) == 10
+    assert trimtab("eval", *ten, "--model", model, "--out", tmp_path / "ten")[0] == 0
+    whole = (tmp_path / "ten" / "socialbench" / "samples.jsonl").read_text()
+    said = [{row["id"]: row["answers"] for row in map(json.loads, text.splitlines())} for text in (after, whole)]
+    assert said[0] == said[1]
+    assert read_signature(folder)["items"] == read_signature(tmp_path / "ten" / "socialbench")["items"]
+
+
+def test_sampled_answers_are_not_extended(trimtab, model, tmp_path):
+    words = ["--model", model, "--out", tmp_path, "--decoding", "top_p"]
+    assert trimtab("eval", *FEW, *words)[0] == 0
+    code, _, err = trimtab("eval", *FEW[:1], "--limit", "10", *FEW[3:], *words)
+    assert code == 2
+    assert "its items was 6" in err
+    assert "--force" in err
+
+
 def test_answers_are_not_added_to_those_that_another_version_of_the_suites_file_judged(done, trimtab, model):
     folder, _ = done
     signature = read_signature(folder)

@@ -23,7 +23,7 @@ from trimtab.commands.asking import (
 )
 from trimtab.common.settings import SettingsError, Shown
 from trimtab.common.terminal import cells, quiet, say, table_of
-from trimtab.common.workdir import SIGNATURE, Workdir
+from trimtab.common.workdir import SIGNATURE, Workdir, read_signature
 from trimtab.evals import suites
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class AnsweringSettings(LoadedSettings):
     prompt: Annotated[str | None, Shown("NAME")] = None
     """Name of one of the suite's prompts, see `trimtab show SUITE`."""
     limit: Annotated[int | None, Shown("N"), Field(ge=1)] = None
-    """Use only the first N items."""
+    """Use only the first N items; a larger N later asks only the items that are new."""
     endpoint: Annotated[str | None, Shown("URL")] = None
     """URL of an OpenAI-compatible server; API key in TRIMTAB_API_KEY."""
     max_new_tokens: Annotated[int | None, Shown("N"), Field(ge=1)] = None
@@ -174,13 +174,13 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> list
 
 
 def evaluate_model(
-    model: str | Path, suites: Sequence[str], *, console: Console | None = None, **settings: Any
+    model: str | Path, suites: str | Sequence[str], *, console: Console | None = None, **settings: Any
 ) -> dict[str, Path]:
     """Evaluate a model on suites, as `trimtab eval` does.
 
     Args:
         model: a builtin model, a folder or a Hub id.
-        suites: names, see `trimtab list suites`.
+        suites: a name or several, see `trimtab list suites`.
         console: of rich, for numbers and progress; nothing is shown if not given.
         settings: flags of `trimtab eval`: `limit=20, out="runs/eval/mine"`.
 
@@ -190,7 +190,8 @@ def evaluate_model(
     Raises:
         UserError: naming what is wrong, before weights are loaded where that can be known.
     """
-    asked = EvaluateSettings(model=str(model), suites=tuple(suites), **settings)
+    names = (suites,) if isinstance(suites, str) else tuple(suites)
+    asked = EvaluateSettings(model=str(model), suites=names, **settings)
     return dict(zip(asked.suites, evaluate(asked, console or Console(quiet=True)), strict=True))
 
 
@@ -262,6 +263,16 @@ def signature_of(name: str, asked: "EvalSpec", answerer: "Model") -> dict[str, s
     }
 
 
+def _extends(before: Mapping[str, str] | None, asked: "EvalSpec", signature: Mapping[str, str]) -> bool:
+    """Whether an earlier evaluation asked the first of these items, and each answer depends on its item alone."""
+    from trimtab.common import fingerprint
+
+    number, _, found = (before or {}).get("items", "").partition(", ")
+    if not number.isdecimal() or int(number) >= len(asked.items) or "do_sample=True" in signature.get("generation", ""):
+        return False
+    return found == fingerprint.of_each(asdict(item) for item in asked.items[: int(number)])
+
+
 def answered(
     folder: Path,
     name: str,
@@ -289,7 +300,8 @@ def answered(
         "baselines": baselines(asked.suite, asked.items),
     }  # fmt: skip
     with workdir(folder, settings).open() as work:
-        work.sign(signature, loose={"batch"})
+        loose = {"batch", *(["items"] if _extends(read_signature(folder), asked, signature) else [])}
+        work.sign(signature, loose=loose)
         answers = work.records(SAMPLES, "id", what="answers")
         done = {row["id"]: row for row in answers.rows}
         work.write(FACTS, json_line(facts, indent=1, default=str))

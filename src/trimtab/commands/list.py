@@ -2,6 +2,7 @@
 
 from typing import ClassVar, Literal
 
+from trimtab.commands import completion
 from trimtab.common.settings import CommandSettings
 
 Kind = Literal["methods", "decoding", "suites", "models", "data", "recipes"]
@@ -12,6 +13,7 @@ class ListSettings(CommandSettings):
 
     positional = ("what",)
     words: ClassVar[str] = "[WHAT]"
+    complete = staticmethod(completion.kinds)
     alone = False
     what: Kind | None = None
     """methods, decoding, suites, models, data or recipes; everything by default."""

@@ -37,6 +37,12 @@ PHASES = {
 }
 
 
+LEFT_OUT = (
+    "not included: Python and its libraries (about 0.5 GB of main memory); on a GPU the driver's context and what the",
+    "allocator holds back (often 0.5 to 1 GB); reading weights from disk; suites during evaluations; other programs",
+)
+
+
 def shown(size: int) -> str:
     """A number of bytes with its unit."""
     return f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
@@ -57,7 +63,7 @@ def commented(recipe: Recipe | Stages) -> str:
             f"memory of {one.recipe.method} -> {one.recipe.output}, estimated for {sizes}:",
             *table(one).split("\n"),
         ]
-    return _comments(lines)
+    return _comments([*lines, "", *LEFT_OUT])
 
 
 def timed(recipe: Recipe | Stages) -> str:

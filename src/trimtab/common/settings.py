@@ -43,7 +43,7 @@ class CommandSettings(Options):
     """owner of KEY=VALUE without an owner, if the command itself has no such setting"""
     words: ClassVar[str] = ""
     """positional words, for the usage line"""
-    complete: ClassVar[Callable[[str], list[str]] | None] = None
+    complete: ClassVar[Callable[[Any, str], list[str]] | None] = None
     """shell completion of the positional words"""
     alone: ClassVar[bool] = True
     """refuse several processes, which would write the same files"""

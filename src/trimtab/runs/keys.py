@@ -1,6 +1,6 @@
 """The keys of a recipe by section, found without importing torch where possible."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from trimtab.common.errors import UserError
@@ -22,9 +22,14 @@ def training(methods_named: Iterable[str] = ()) -> dict[str, str]:
             loops.add(methods.load(name).loop)
         except UserError:  # reported when the recipe is checked
             continue
+    return training_of(loops or training_keys.CONFIG_NAMES)
+
+
+def training_of(loops: Container[training_keys.Loop]) -> dict[str, str]:
+    """The same for loops that are known."""
     found: dict[str, str] = {}
     for loop, name in training_keys.CONFIG_NAMES.items():
-        if loops and loop not in loops:
+        if loop not in loops:
             continue
         declared = training_keys.declared(name)
         taken = {*training_keys.OURS, *training_keys.NOT_BUILT} - training_keys.USED_BY_ROLLOUTS

@@ -15,8 +15,13 @@ from typing import Any
 class _Trains(ModuleType):
     """Makes the package callable: the folder and the public function share a name, and Python keeps only one."""
 
+    @property
+    def __wrapped__(self) -> Any:
+        """The function itself, whose signature `inspect` and `help` show."""
+        return importlib.import_module("trimtab.commands.train").train_recipe
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return importlib.import_module("trimtab.commands.train").train_recipe(*args, **kwargs)
+        return self.__wrapped__(*args, **kwargs)
 
 
 sys.modules[__name__].__class__ = _Trains
