@@ -87,7 +87,7 @@ def plain(model: TokenRewardModel, encoded: list[Encoded]) -> dict[str, list[flo
         inputs = collator([one.row for one in own])
         scores = _logprobs(model.model, inputs) - _logprobs(model.reference.model, inputs)  # [B, T - 1]
         mask = answer_mask(inputs["labels"])
-        found |= {one.asked.id: of[kept].tolist() for one, of, kept in zip(own, scores, mask)}
+        found |= {one.answer.id: of[kept].tolist() for one, of, kept in zip(own, scores, mask)}
     return found
 
 

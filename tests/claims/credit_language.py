@@ -166,7 +166,7 @@ def scored(model: TokenRewardModel, tokenizer: Any, rows: list[Row]) -> list[Any
     """(asked, scored) of the answers of rows, in their order; all kinds of errors are one."""
     encoded, _ = encode(read(rows), tokenizer, LONGEST)
     found = {one.id: one for batch in batches(model, encoded, 64) for one in batch}
-    return [(replace(one.asked, kind=None), found[one.asked.id]) for one in encoded]
+    return [(replace(one.answer, kind=None), found[one.answer.id]) for one in encoded]
 
 
 def judged(model: TokenRewardModel, tokenizer: Any, heldout: dict[str, list[Row]], rule: str) -> dict[str, float]:

@@ -14,7 +14,7 @@ from trimtab.common.files import drop_torn_line
 from trimtab.common.workdir import WorkdirError, read_signature, write_signature
 from trimtab.data.sources import DataError
 from trimtab.evals import collection
-from trimtab.evals.collection import asked_with, split_of, tasks_of
+from trimtab.evals.collection import chat_of, split_of, tasks_of
 from trimtab.rewards.pool import MathPool
 
 QUIET = Console(quiet=True)
@@ -42,24 +42,24 @@ def test_right_and_wrong_answers_are_paired_in_their_order_and_each_gets_a_label
     assert said == [("it is 4", "5"), ("4", "3")]
     labels = [(row["completion"][0]["content"], row["label"]) for row in rows["train.answers.jsonl"]]
     assert labels == [("5", False), ("it is 4", True), ("4", True), ("3", False)]
-    assert (counts.mixed, counts.pairs, counts.unpaired, counts.labelled, counts.right) == (1, 2, 0, 4, 2)
+    assert (counts.mixed, counts.pairs, counts.unpaired, counts.labelled, counts.correct) == (1, 2, 0, 4, 2)
     assert rows["train.pairs.jsonl"][0]["prompt"] == ask("2+2?")["prompt"]
 
 
 def test_tasks_with_one_outcome_are_left_out_and_counted():
     counts, rows = rows_of([ask("a"), ask("b")], samples(["4", "4.", "is 4", "4 !"], ["1", "2", "3", "5"]))
     assert not any(rows.values())
-    assert (counts.tasks, counts.all_right, counts.all_wrong, counts.mixed) == (2, 1, 1, 0)
+    assert (counts.tasks, counts.all_correct, counts.all_incorrect, counts.mixed) == (2, 1, 1, 0)
 
 
 def test_a_task_is_asked_with_its_tools_and_kept_with_them(tmp_path):
     rows = [{**ask("a"), "tools": '[{"name": "rain"}]', "chat_template_kwargs": {"x": 1}}, {**ask("a"), "tools": []}]
     source = tiny_folder.write_jsonl(tmp_path / "tasks.jsonl", rows)
     with_tools, plain = tasks_of(source)
-    assert asked_with(with_tools) == {
+    assert chat_of(with_tools) == {
         "prompt": ask("a")["prompt"], "tools": [{"name": "rain"}], "chat_template_kwargs": {"x": 1},
     }  # fmt: skip
-    assert asked_with(plain) == ask("a")["prompt"]
+    assert chat_of(plain) == ask("a")["prompt"]
     _, written = rows_of([with_tools], samples(["4", "5"]), answers=2)
     assert written["train.pairs.jsonl"][0]["tools"] == [{"name": "rain"}]
 
@@ -87,7 +87,7 @@ def test_answers_are_judged_by_their_mathematics_where_that_is_asked_for(monkeyp
         counts, rows = rows_of([ask("a", r"\frac{1}{2}")], samples(said), verify=verify)
         labels[verify] = [row["label"] for row in rows["train.answers.jsonl"]]
     assert labels == {"exact": [], "math": [True, True, False, False]}
-    assert (counts.right, counts.answers) == (2, 4)
+    assert (counts.correct, counts.answers) == (2, 4)
 
 
 def test_a_task_is_in_one_split_by_its_text():

@@ -246,8 +246,8 @@ def test_a_text_keeps_the_space_between_it_and_its_prompt(tmp_path):
     found, _ = load_passages(str(tmp_path / "t.jsonl"), tokenizer, 2, 3)
     assert found == [Passage("the cat", " sat on the")]
     assert continuations._ids_read(tokenizer, "the cat", " sat on the", chat=False) == ([1, 2], [3, 4, 1])
-    assert continuations.said_after(tokenizer, [1, 2], [3]) == " sat"
-    assert continuations.said_after(tokenizer, [], [3]) == "sat"
+    assert continuations.text_after(tokenizer, [1, 2], [3]) == " sat"
+    assert continuations.text_after(tokenizer, [], [3]) == "sat"
 
 
 def test_the_token_view_says_who_would_have_kept_what(model, tokenizer):

@@ -21,7 +21,7 @@ from trimtab.common.errors import Interrupted
 from trimtab.common.workdir import WorkdirError
 from trimtab.data.sources import DataError
 from trimtab.evals import scoring
-from trimtab.evals.scored import Asked, Scored, read
+from trimtab.evals.scored import Answer, Scored, read
 from trimtab.evals.scoring import encode, score
 from trimtab.evals.worth import worth
 from trimtab.metrics.step_f1 import verification
@@ -300,8 +300,8 @@ def test_prompts_with_several_answers_give_best_of_n_by_hand(files, tmp_path):
     assert two["accuracy"]["oracle"][0] == 1
 
 
-def answer(row: int, prompt: str, right: bool, final: float, text: str | None = None) -> tuple[Asked, Scored]:
-    asked = Asked(row, "answer", {"prompt": prompt, "completion": "x"}, "x", right, final=text)
+def answer(row: int, prompt: str, right: bool, final: float, text: str | None = None) -> tuple[Answer, Scored]:
+    asked = Answer(row, "answer", {"prompt": prompt, "completion": "x"}, "x", right, final=text)
     return asked, Scored(row, "answer", "x", ["x"], [(0, 1)], [final], [final])
 
 
@@ -396,7 +396,7 @@ def test_a_killed_call_is_gone_on_with_to_the_same_bits_and_nothing_is_scored_tw
     (tmp_path / "out" / "measures.json").unlink()
     asked = []
     real = scoring._scored
-    monkeypatch.setattr(scoring, "_scored", lambda *a: asked.extend(one.asked.id for one in a[1]) or real(*a))
+    monkeypatch.setattr(scoring, "_scored", lambda *a: asked.extend(one.answer.id for one in a[1]) or real(*a))
     again, measured = run(files, tmp_path / "out", batch_size=4)
     assert again == whole
     assert measured == measures

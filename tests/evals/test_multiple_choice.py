@@ -11,8 +11,8 @@ from trimtab.evals.suite import SuiteError
 from trimtab.evals.suites.multiple_choice import SUITE, official
 from trimtab.rewards.parsing import letter_of
 from trimtab.rewriting import clean_eval
+from trimtab.rewriting.questions import PairScorer
 from trimtab.rewriting.rules import Rules
-from trimtab.rewriting.similarity import Measured
 
 OPTIONS = {"A": "oxygen", "B": "carbon dioxide", "C": "helium"}
 ROWS = [
@@ -54,7 +54,7 @@ def test_clean_rows_ask_in_other_words_and_all_else_is_the_same(tmp_path):
             "answer": "a b",
         },
     ]
-    found = clean_eval.clean(rows, Rules(4), None, Measured("n", lambda pairs: [1.0] * len(pairs)))
+    found = clean_eval.clean(rows, Rules(4), None, PairScorer("n", lambda pairs: [1.0] * len(pairs)))
     before, after = (items(tmp_path, found.rows, which=which) for which in ("original", "clean"))
     assert [one.text for one in before] == [
         "Which gas is it?",

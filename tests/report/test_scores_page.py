@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from trimtab.evals.scored import Asked, Scored
+from trimtab.evals.scored import Answer, Scored
 from trimtab.evals.worth import dumped, worth
 from trimtab.report import scores as page
 
 TEXT = "2 + 3 = 6</script> 6"
 
 
-def answer(row: int, right: bool, scores: list[float], side: Any = "answer", **known: Any) -> tuple[Asked, Scored]:
+def answer(row: int, right: bool, scores: list[float], side: Any = "answer", **known: Any) -> tuple[Answer, Scored]:
     """Tokens are words, with the space before each, and an end."""
     given = {"prompt": [{"role": "user", "content": f"sum {row // 2}?"}], "completion": []}
     words = re.findall(r"\s*\S+", TEXT)
@@ -23,10 +23,10 @@ def answer(row: int, right: bool, scores: list[float], side: Any = "answer", **k
     offsets = [(end - len(word.strip()), end) for word, end in zip(words, ends)] + [(len(TEXT), len(TEXT))]
     values = [10 * sum(scores[: t + 1]) / (t + 1) for t in range(len(scores))]
     scored = Scored(row, side, TEXT, [*words, "<end>"], offsets, scores, values)
-    return Asked(row, side, given, TEXT, right, final=str(row), **known), scored
+    return Answer(row, side, given, TEXT, right, final=str(row), **known), scored
 
 
-def facts(found: list[tuple[Asked, Scored]], form: str, outcomes: bool, source: str = "ratio") -> dict:
+def facts(found: list[tuple[Answer, Scored]], form: str, outcomes: bool, source: str = "ratio") -> dict:
     result = worth(found, source, outcomes=outcomes)  # type: ignore[arg-type]
     reading = {"source": source, "gathered": "prefix_mean", "beta": 10.0}
     return {
@@ -36,7 +36,7 @@ def facts(found: list[tuple[Asked, Scored]], form: str, outcomes: bool, source: 
     }  # fmt: skip
 
 
-WRONG = {"error": (8, 18), "wrong": ((19, 20),), "kind": "slip"}
+WRONG = {"error": (8, 18), "consequences": ((19, 20),), "kind": "slip"}
 ANSWERS = [
     answer(i, i % 2 == 0, [0.1 * (1 - i % 2 * 3), -0.5, 0.2, -0.1, 0.5 - i % 3, 0.3, -0.2], **(WRONG if i % 2 else {}))
     for i in range(24)
@@ -142,7 +142,7 @@ def test_answers_are_filtered_turned_over_and_searched(tab):
     assert about() == "1 to 10 of 12"
     assert set(tab.locator(".answer h4 > span").all_inner_texts()) == {"wrong"}
     tab.get_by_label("Judged").select_option("well")
-    wanted = sum(scored.values[-1] <= 0 for asked, scored in ANSWERS if not asked.right)
+    wanted = sum(scored.values[-1] <= 0 for asked, scored in ANSWERS if not asked.correct)
     assert about().endswith(f"of {wanted}")
     tab.locator("#which").select_option("")
     tab.get_by_label("Judged").select_option("")
@@ -169,7 +169,7 @@ def test_pairs_are_judged_against_each_other_and_scores_without_a_zero_around_th
 
 
 def test_answers_of_which_nothing_is_known_have_no_filters(browser, tmp_path):
-    found = [(Asked(0, "answer", ANSWERS[0][0].given, TEXT), ANSWERS[0][1])]
+    found = [(Answer(0, "answer", ANSWERS[0][0].given, TEXT), ANSWERS[0][1])]
     path = page.write(facts(found, "answers", True), found, tmp_path / "bare.html")
     for tab in opened(browser, path):
         assert tab.get_by_text("nothing was measured").is_visible()

@@ -41,7 +41,6 @@ KINDS = {
 @pytest.fixture(autouse=True)
 def _small_stretches(monkeypatch, tmp_path):
     monkeypatch.setattr("trimtab.data.rows.STRETCH", 7)
-    monkeypatch.setattr("trimtab.data.tasks.STRETCH", 7)
     monkeypatch.setattr(preparation, "KEPT_FROM", 20)
     monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path / "cache"))
 

@@ -16,7 +16,7 @@ from trimtab.common.workdir import SIGNATURE, Workdir
 
 if TYPE_CHECKING:
     from trimtab.data.sources import Row
-    from trimtab.evals.scored import Asked, Scored
+    from trimtab.evals.scored import Answer, Scored
     from trimtab.evals.scoring import Encoded, ScoreCounts
     from trimtab.signals.reward_model import TokenRewardModel
 
@@ -175,7 +175,7 @@ def _all_scores(
     batch_size: int,
     source: str,
     console: Console,
-) -> "list[tuple[Asked, Scored]]":
+) -> "list[tuple[Answer, Scored]]":
     """Scores of all answers, in order; those not yet in the folder are computed and appended."""
     from trimtab.common.progress import watched
     from trimtab.evals.scored import Scored
@@ -188,7 +188,7 @@ def _all_scores(
         raise ScoreError(f"{answers.path} holds a line that is not a score; add --force to score again") from None
     if scored:
         say(console, f"{len(scored)} of {len(encoded)} answers are already scored")
-    waiting = sum(len(one.tokens) for one in encoded if one.asked.id not in scored)
+    waiting = sum(len(one.tokens) for one in encoded if one.answer.id not in scored)
     made = batches(model, encoded, batch_size, source, scored.keys())
 
     def num_tokens(batch: "list[Scored]") -> int:
@@ -197,7 +197,7 @@ def _all_scores(
     for batch in watched(made, "score", waiting, "tokens", num_tokens, console):
         answers.append([one.record() for one in batch])
         scored |= {one.id: one for one in batch}
-    return [(one.asked, scored[one.asked.id]) for one in encoded]
+    return [(one.answer, scored[one.answer.id]) for one in encoded]
 
 
 def _cautions(counts: "ScoreCounts", limit: int, notes: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Rows from Arrow (parquet, datasets of the hub) as plain Python values, without what its schemas added to them."""
+"""Rows from Arrow (parquet, datasets of the hub) as plain Python values, without the nulls that schemas add."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -11,11 +11,7 @@ from trimtab.common.files import DataError
 
 
 def parquet(path: Path) -> list[dict[str, Any]]:
-    """The rows of a parquet file.
-
-    Raises:
-        DataError: if it is none, or a column holds what is neither text nor number.
-    """
+    """The rows of a parquet file; a DataError if it is none, or a column holds what is neither text nor number."""
     import pyarrow
     import pyarrow.parquet
 
@@ -53,26 +49,29 @@ def _mapped(value: Any, kind: Any) -> Any:
 
 
 def plain_rows(rows: Iterable[Mapping[str, Any]], where: str) -> list[dict[str, Any]]:
-    """Rows as JSON could hold them, and without unified nulls.
+    """Rows of JSON values whose objects have no key without a value.
+
+    Arrow gives every object of a column the keys of all of them: the arguments {"city": "Rome"} of one call also get
+    the other call's "zone", as null. Columns themselves may be null, and so may members of lists.
 
     Raises:
-        DataError: naming row and column of what is none of it.
+        DataError: naming row and column of what JSON does not hold.
     """
     found = []
     for number, row in enumerate(rows, start=1):
         found.append({name: _plain(value, f"{where}: row {number}: {name}") for name, value in row.items()})
-    return without_unified_nulls(found)
+    return found
 
 
 _PLAIN = {str, int, float, bool, type(None)}
-"""What lists of are not gone through: columns of numbers for each token are long."""
+"""lists of these are copied as they are: columns of numbers for each token are long"""
 
 
 def _plain(value: Any, where: str) -> Any:
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     if isinstance(value, Mapping):
-        return {str(key): _plain(one, where) for key, one in value.items()}
+        return {str(key): _plain(one, where) for key, one in value.items() if one is not None}
     if isinstance(value, (list, tuple)):
         return list(value) if _PLAIN.issuperset(map(type, value)) else [_plain(one, where) for one in value]
     if isinstance(value, (datetime, date, time)):
@@ -99,20 +98,3 @@ def _number(value: Decimal) -> Any:
         return int(value)
     near = float(value)
     return near if not math.isfinite(near) or Decimal(repr(near)) == value else str(value)
-
-
-def without_unified_nulls(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows whose objects have no key without a value.
-
-    Arrow gives every object of a column the keys of all of them: the arguments {"city": "Rome"} of one call also get
-    the other call's "zone", as null. Columns themselves may be null, and so may members of lists.
-    """
-    return [{name: _without_nulls(value) for name, value in row.items()} for row in rows]
-
-
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nulls(one) for key, one in value.items() if one is not None}
-    if isinstance(value, list) and not _PLAIN.issuperset(map(type, value)):
-        return [_without_nulls(one) for one in value]
-    return value

@@ -85,19 +85,26 @@ def prepare(
         coder(tokenizer), ends_of_text(tokenizer, end_ids), source, max_length, len(rows), pairs, tuple(columns),
         outcomes, steps, turns, chat,
     )  # fmt: skip
-    prepared = Prepared([], Counts(), source, max_length, len(rows))
-    for _, part in (watch or (lambda parts, number: parts))(_parts(rows, how, workers), len(rows)):
-        prepared.rows += part.rows
-        prepared.counts.add(part.counts)
-    return prepared
+    return joined(Prepared([], Counts(), source, max_length, len(rows)), rows, how.prepare, workers, watch)
 
 
-def _parts(rows: Sequence[Mapping[str, Any]], how: RowSettings, workers: int) -> Iterator[tuple[int, Prepared]]:
-    """Stretches of the rows, prepared, in their order; with the number of rows of each."""
+def joined(
+    prepared: Prepared,
+    rows: Sequence[Mapping[str, Any]],
+    prepare: Callable[[Sequence[Mapping[str, Any]], int], Prepared],
+    workers: int,
+    watch: Watch | None,
+) -> Prepared:
+    """`prepared` with the stretches of the rows that `prepare(rows, number of the first)` makes, in their order."""
     starts = range(0, len(rows), STRETCH)
     jobs = ((rows[start : start + STRETCH], start) for start in starts)
     sizes = (min(STRETCH, len(rows) - start) for start in starts)
-    return zip(sizes, in_order(how.prepare, jobs, min(workers, len(starts))))
+    parts = zip(sizes, in_order(prepare, jobs, min(workers, len(starts))))
+    for _, part in (watch or (lambda parts, number: parts))(parts, len(rows)):
+        prepared.rows += part.rows
+        prepared.prompts += part.prompts
+        prepared.counts.add(part.counts)
+    return prepared
 
 
 def ends_of_text(tokenizer: PreTrainedTokenizerBase, end_ids: Iterable[int]) -> set[int]:
@@ -133,7 +140,7 @@ class RowSettings:
         for number, row in enumerate(rows, start=start + 1):
             try:
                 found.append(self._read(row, f"{self.source}: row {number}"))
-            except DataError as error:  # what is wrong with an earlier row is said first
+            except DataError as error:  # faults of earlier rows are reported first
                 failed = error
                 break
         with self.coder.expecting(text for _, _, read in found for text in read.texts):
@@ -197,7 +204,7 @@ class RowSettings:
         for prefix, side in zip(prefixes(last), range(2)):
             for name in self.columns:
                 values = _column(row, prefix + name, [unit[side] for unit in found], where)[number]
-                last[prefix + name] = _kept(values, last[f"{prefix}labels"], prefix + name, where)
+                last[prefix + name] = _values_of_answer(values, last[f"{prefix}labels"], prefix + name, where)
 
 
 def answer_offsets(
@@ -216,9 +223,8 @@ def answer_offsets(
         DataError: if the row has several answers, the chat template changes the answer's text, or the tokenizer
             cannot tell offsets.
     """
-    own: Any = tokenizer.eos_token_id
-    ends = {*end_ids, *([] if own is None else [int(own)])}
-    return _offsets(row, RowReader(coder(tokenizer), ends, where).sequences(row, "each"), where)
+    reader = RowReader(coder(tokenizer), ends_of_text(tokenizer, end_ids), where)
+    return _offsets(row, reader.sequences(row, "each"), where)
 
 
 def _offsets(row: Mapping[str, Any], found: Sequence[RowTokens], where: str) -> list[tuple[int, int]]:
@@ -318,12 +324,12 @@ def _column(row: Mapping[str, Any], column: str, units: Sequence[RowTokens], whe
     return [values[end - n : end] for n, end in zip(numbers, ends)]
 
 
-def _kept(values: list[float | None], labels: list[int], column: str, where: str) -> list[float]:
-    """Those of the answer tokens that are left."""
-    kept = values[: sum(label != IGNORE for label in labels)]
-    if None in kept:
+def _values_of_answer(values: list[float | None], labels: list[int], column: str, where: str) -> list[float]:
+    """The values of the answer tokens that are not cut off."""
+    left = values[: sum(label != IGNORE for label in labels)]
+    if None in left:
         raise DataError(
-            f"{where}: {column} has no number for answer token {kept.index(None) + 1}; "
+            f"{where}: {column} has no number for answer token {left.index(None) + 1}; "
             "it was computed with a smaller training.max_length, so lower that or compute it anew"
         )
-    return [float(value) for value in kept if value is not None]
+    return [float(value) for value in left if value is not None]

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from trimtab.data.rows import REJECTED
 from trimtab.data.sources import DataError
@@ -54,9 +55,13 @@ def check(source: str, column: str, facts: Mapping[str, str]) -> None:
 
 def vocabulary(source: str) -> int | None:
     """Over how many ids the distributions of a checked file's columns are; None where an earlier version wrote it."""
-    return json.loads(meta_path(Path(source).expanduser()).read_text(encoding="utf-8")).get("vocabulary")
+    return _meta(source).get("vocabulary")
 
 
 def models(source: str) -> dict[str, str]:
     """role -> model and fingerprint that a checked file's columns were computed with."""
-    return json.loads(meta_path(Path(source).expanduser()).read_text(encoding="utf-8"))["models"]
+    return _meta(source)["models"]
+
+
+def _meta(source: str) -> dict[str, Any]:
+    return json.loads(meta_path(Path(source).expanduser()).read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from trimtab.common.files import records
-from trimtab.data.generators.solutions import planted_errors
+from trimtab.data.generators.solutions import check_split, planted_errors
 
 
 def everyday(split: str) -> list[dict[str, Any]]:
@@ -16,8 +16,7 @@ def everyday(split: str) -> list[dict[str, Any]]:
 
     Made by `scripts/teacher_answers.py`; only answers that ended by themselves were kept.
     """
-    if split not in ("train", "heldout"):
-        raise ValueError(f"splits are train and heldout, not {split!r}")
+    check_split(split)
     return _bundled(f"everyday_{split}.jsonl")
 
 
@@ -39,8 +38,7 @@ def arithmetic(
     Raises:
         ValueError: for another split, or numbers of digits or terms that are not built.
     """
-    if split not in ("train", "heldout"):
-        raise ValueError(f"splits are train and heldout, not {split!r}")
+    check_split(split)
     for name, value, most in (("digits", digits, (1, 2)), ("terms", terms, (2, 3, 4))):
         if value not in most:
             raise ValueError(f"{name} is {value}; expected {most[0]} to {most[-1]}")

@@ -8,10 +8,9 @@ from transformers import PreTrainedTokenizerBase
 
 from trimtab.data.counts import Counts, Prepared
 from trimtab.data.messages import Message, messages_of, text_of
-from trimtab.data.rows import STRETCH, Watch
+from trimtab.data.rows import Watch, joined
 from trimtab.data.sources import DataError, Row
 from trimtab.data.tokens import Coder, coder, prompt_ids, prompt_text
-from trimtab.data.workers import in_order
 
 ANSWERS = ("messages", "prompt", "completion", "completions", "chosen", "rejected", "labels", "label")
 """Columns that are not handed on to rewards as they are."""
@@ -62,22 +61,14 @@ def prepare_tasks(
     Raises:
         DataError: naming the row that asks nothing, or that the chat template does not take.
     """
-    asking = _Asking(coder(tokenizer), source, chat_template_kwargs)
-    starts = range(0, len(rows), STRETCH)
-    jobs = ((rows[start : start + STRETCH], start) for start in starts)
-    sizes = (min(STRETCH, len(rows) - start) for start in starts)
-    parts = zip(sizes, in_order(asking.prepare, jobs, min(workers, len(starts))))
-    made = Prepared([], Counts(), source, 0, len(rows), prompts=[])
-    for _, part in (watch or (lambda parts, number: parts))(parts, len(rows)):
-        made.rows += part.rows
-        made.prompts += part.prompts
-        made.counts.add(part.counts)
+    settings = _TaskSettings(coder(tokenizer), source, chat_template_kwargs)
+    made = joined(Prepared([], Counts(), source, 0, len(rows)), rows, settings.prepare, workers, watch)
     made.max_length = made.counts.longest
     return made
 
 
 @dataclass(frozen=True)
-class _Asking:
+class _TaskSettings:
     coder: Coder
     source: str
     kwargs: Mapping[str, Any] | None

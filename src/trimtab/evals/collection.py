@@ -33,16 +33,16 @@ Samples = Mapping[tuple[int, int], dict[str, Any]]
 
 @dataclass
 class CollectCounts:
-    """What became of the tasks and their answers. Each task is in exactly one of mixed, all_right and all_wrong."""
+    """What became of the tasks and their answers; a task is in one of mixed, all_correct and all_incorrect."""
 
     tasks: int = 0
     mixed: int = 0
-    all_right: int = 0
-    """no wrong answer to learn from: left out"""
-    all_wrong: int = 0
-    """no right answer to learn from: left out"""
+    all_correct: int = 0
+    """no incorrect answer to learn from: left out"""
+    all_incorrect: int = 0
+    """no correct answer to learn from: left out"""
     answers: int = 0
-    right: int = 0
+    correct: int = 0
     errors: int = 0
     """requests that a server did not answer; asked again when the command is run again"""
     empty: int = 0
@@ -51,7 +51,7 @@ class CollectCounts:
     """answers that the task had already: left out"""
     pairs: int = 0
     unpaired: int = 0
-    """right or wrong answers beyond the number of the others, or beyond --pairs"""
+    """correct or incorrect answers beyond the number of the others, or beyond --pairs"""
     labelled: int = 0
 
 
@@ -63,19 +63,19 @@ def tasks_of(source: str, limit: int | None = None) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for number, row in enumerate(load_rows(source), start=1):
         where = f"{source}: row {number}"
-        asked = question(row, where)
+        prompt = question(row, where)
         if row.get("answer") in (None, ""):
             raise DataError(f"{where} has no `answer` to hold answers against")
         more = {"tools": tools_of(row, where), "chat_template_kwargs": kwargs_of(row, where)}
-        task = {"prompt": asked, **{key: value for key, value in more.items() if value}, "answer": str(row["answer"])}
-        before = found.setdefault(json.dumps(asked_with(task)), task)
+        task = {"prompt": prompt, **{key: value for key, value in more.items() if value}, "answer": str(row["answer"])}
+        before = found.setdefault(json.dumps(chat_of(task)), task)
         if not same(before["answer"], task["answer"]):
             raise DataError(f"{where} gives the answer {task['answer']!r} to a question that had {before['answer']!r}")
     return list(found.values())[:limit]
 
 
-def asked_with(task: Mapping[str, Any]) -> Any:
-    """What a model is asked with: messages, or a task of `trimtab.data.tokens` where there is more."""
+def chat_of(task: Mapping[str, Any]) -> Any:
+    """The messages of a task, or a prompt of `trimtab.data.tokens` where it has tools or template variables."""
     return {key: task[key] for key in task if key != "answer"} if task.keys() - {"prompt", "answer"} else task["prompt"]
 
 
@@ -88,13 +88,11 @@ def split_of(task: Mapping[str, Any], heldout: float) -> str:
 
 
 def check_tasks(tasks: Sequence[Mapping[str, Any]], model: str, max_new_tokens: int) -> list[str]:
-    """Hold the prompts and the longest answers against what a model can read, before its weights are loaded.
-
-    Returns:
-        What the user should know.
+    """Compare prompts and the longest answers with what a model can read, before its weights are loaded; returns notes
+    for the user.
     """
     tokenizer, limits = loading.load_tokenizer(model), loading.limits(model)
-    ids = [prompt_ids(tokenizer, asked_with(task), f"task {i}") for i, task in enumerate(tasks, start=1)]
+    ids = [prompt_ids(tokenizer, chat_of(task), f"task {i}") for i, task in enumerate(tasks, start=1)]
     return check_prompts(ids, max_new_tokens, limits, tokenizer, model, what="task")
 
 
@@ -113,7 +111,7 @@ def ask(
     tasks: Sequence[Mapping[str, Any]],
     answers: int,
     model: Model,
-    kept: JsonLines,
+    lines: JsonLines,
     *,
     batch: int,
     seed: int,
@@ -122,7 +120,7 @@ def ask(
 ) -> Samples:
     """(task, which of its answers) -> sample. Blocks are the same after a stop, and so are their draws."""
     name = getattr(model, "name", "the model")
-    samples = {(row["task"], row["number"]): row for row in kept.rows}
+    samples = {(row["task"], row["number"]): row for row in lines.rows}
     wanted = [(task, number) for task in range(len(tasks)) for number in range(answers)]
     blocks = [wanted[i : i + batch] for i in range(0, len(wanted), batch)]
     with bar(console) as progress:
@@ -133,7 +131,7 @@ def ask(
         for place, block in enumerate(blocks):
             if _known(block, samples):
                 continue
-            chats, draws = [asked_with(tasks[task]) for task, _ in block], {}
+            chats, draws = [chat_of(tasks[task]) for task, _ in block], {}
             if isinstance(model, HFModel):
                 model.calls = place
             if isinstance(model, OpenAIModel):  # one seed for all would give one answer for all of a task
@@ -143,7 +141,7 @@ def ask(
                 {"task": task, "number": number, "text": reply.text, **({"error": reply.error} if reply.error else {})}
                 for (task, number), reply in zip(block, replies, strict=True)
             ]
-            kept.append(rows)
+            lines.append(rows)
             samples |= {(row["task"], row["number"]): row for row in rows}
             check_answered((row.get("error") for row in samples.values()), name)
             advance(progress, shown, len(block))
@@ -167,58 +165,54 @@ def rows_of(
     pairs: int | None = None,
     verify: str = "exact",
 ) -> tuple[CollectCounts, dict[str, list[dict[str, Any]]]]:
-    """What became of the tasks, and file name -> rows.
-
-    Of a task with right and wrong answers, these are paired in the order in which they came.
-    """
+    """What became of the tasks, and file name -> rows; correct and incorrect answers of a task are paired in order."""
     counts = CollectCounts(tasks=len(tasks))
     written: dict[str, list[dict[str, Any]]] = {name: [] for name in FILES}
     verdicts = _verdicts(tasks, samples, answers, verify)
     for place, task in enumerate(tasks):
-        judged = list(_judged(place, samples, verdicts, answers, counts))
-        right, wrong = ([text for text, good in judged if good is side] for side in (True, False))
-        if not right or not wrong:
-            if right:
-                counts.all_right += 1
+        graded = list(_graded(place, samples, verdicts, answers, counts))
+        correct, incorrect = ([text for text, good in graded if good is side] for side in (True, False))
+        if not correct or not incorrect:
+            if correct:
+                counts.all_correct += 1
             else:
-                counts.all_wrong += 1
+                counts.all_incorrect += 1
             continue
         counts.mixed += 1
         split = split_of(task, heldout)
-        known = dict(task)
         written[f"{split}.answers.jsonl"] += [
-            {**known, "completion": _said(text), "label": good, "final": final_answer(without_reasoning(text))}
-            for text, good in judged
+            {**task, "completion": _message(text), "label": good, "final": final_answer(without_reasoning(text))}
+            for text, good in graded
         ]
-        paired = list(zip(right, wrong))[:pairs]
-        written[f"{split}.pairs.jsonl"] += [{**known, "chosen": _said(a), "rejected": _said(b)} for a, b in paired]
-        counts.labelled += len(judged)
+        paired = list(zip(correct, incorrect))[:pairs]
+        written[f"{split}.pairs.jsonl"] += [{**task, "chosen": _message(a), "rejected": _message(b)} for a, b in paired]
+        counts.labelled += len(graded)
         counts.pairs += len(paired)
-        counts.unpaired += len(judged) - 2 * len(paired)
+        counts.unpaired += len(graded) - 2 * len(paired)
     return counts, written
 
 
 def _verdicts(
     tasks: Sequence[Mapping[str, Any]], samples: Samples, answers: int, verify: str
 ) -> dict[tuple[int, int], bool]:
-    """Whether each sample is right."""
-    asked = [(place, number) for place in range(len(tasks)) for number in range(answers)]
-    texts = [without_reasoning(samples[key]["text"]) for key in asked]
-    truths = [tasks[place]["answer"] for place, _ in asked]
+    """Whether each sample is correct."""
+    keys = [(place, number) for place in range(len(tasks)) for number in range(answers)]
+    texts = [without_reasoning(samples[key]["text"]) for key in keys]
+    truths = [tasks[place]["answer"] for place, _ in keys]
     if verify == "math":
         with MathPool() as pool:
-            return {key: outcome == "correct" for key, outcome in zip(asked, pool.grade(texts, truths))}
-    return {key: is_correct(text, truth) for key, text, truth in zip(asked, texts, truths)}
+            return {key: outcome == "correct" for key, outcome in zip(keys, pool.grade(texts, truths))}
+    return {key: is_correct(text, truth) for key, text, truth in zip(keys, texts, truths)}
 
 
-def _judged(
+def _graded(
     place: int,
     samples: Samples,
     verdicts: Mapping[tuple[int, int], bool],
     number: int,
     counts: CollectCounts,
 ) -> Iterator[tuple[str, bool]]:
-    """The task's distinct answers, and whether each is right."""
+    """The task's distinct answers, and whether each is correct."""
     seen = set()
     for key in [(place, i) for i in range(number)]:
         sample, text = samples[key], samples[key]["text"].strip()
@@ -229,7 +223,7 @@ def _judged(
         else:
             good = verdicts[key]
             counts.answers += 1
-            counts.right += good
+            counts.correct += good
             if text in seen:
                 counts.repeated += 1
             else:
@@ -237,5 +231,5 @@ def _judged(
                 yield text, good
 
 
-def _said(text: str) -> list[dict[str, str]]:
+def _message(text: str) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": text}]

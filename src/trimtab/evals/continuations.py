@@ -66,7 +66,7 @@ def load_passages(source: str, tokenizer: Any, prefix: int, new: int) -> tuple[l
                 short += 1
                 continue
             prompt, rest = ids[:prefix], ids[prefix : prefix + new]
-            found.append(Passage(tokenizer.decode(prompt), said_after(tokenizer, prompt, rest)))
+            found.append(Passage(tokenizer.decode(prompt), text_after(tokenizer, prompt, rest)))
         else:
             raise CompareError(f"{source}: row {number} has no text in a column 'prompt' or 'text'")
     if not found:
@@ -76,7 +76,7 @@ def load_passages(source: str, tokenizer: Any, prefix: int, new: int) -> tuple[l
     return found, f"{short} texts of fewer than {prefix + new} tokens were left out" if short else ""
 
 
-def said_after(tokenizer: Any, prompt: Sequence[int], ids: Sequence[int]) -> str:
+def text_after(tokenizer: Any, prompt: Sequence[int], ids: Sequence[int]) -> str:
     """The text that ids add behind a prompt's: some tokenizers drop the space before the first of some ids alone."""
     start, whole = (tokenizer.decode([*one], skip_special_tokens=True) for one in (prompt, [*prompt, *ids]))
     return whole[len(start) :] if whole.startswith(start) else tokenizer.decode([*ids], skip_special_tokens=True)
@@ -187,14 +187,11 @@ def write(
     get the same seed.
 
     Args:
-        model, tokenizer: of a causal language model.
-        passages: in the order of which texts are returned.
         names: strategy -> settings.
         new: most tokens of a text.
-        seed: of the draws.
         batch: passages at a time.
-        chat: passages are what a user says, and not text to go on with.
-        tracked: so many of the first passages are looked at for self-reinforcement.
+        chat: passages are a user's messages, and not text to continue.
+        tracked: how many of the first passages are looked at for self-reinforcement.
     """
     written = [Generations(name, dict(options)) for name, options in names.items()]
     order = sorted(range(len(passages)), key=lambda i: -len(passages[i].prompt))
@@ -290,7 +287,7 @@ def _write(
         kept = {name: values[place, : length + 1].tolist() for name, values in table.items()}
         rates = trackers[place].rates() if place in trackers else {}
         prompt = inputs["input_ids"][place][inputs["attention_mask"][place].bool()].tolist()
-        text = said_after(tokenizer, prompt, ids[:length])
+        text = text_after(tokenizer, prompt, ids[:length])
         state = states[max(0, length - 1)][place]
         found[row] = {"texts": text, "ids": ids[: length + 1], **kept, "reinforcement": rates, "states": state}
     return found
@@ -310,15 +307,15 @@ def _search(
         own = ids[: length + 1]
         prompt = inputs["input_ids"][place][inputs["attention_mask"][place].bool()]
         whole = torch.cat([prompt, prompt.new_tensor(own)])[None]
-        said = model(input_ids=whole, output_hidden_states=True, use_cache=False)
-        log_p = said.logits[0, len(prompt) - 1 : -1].float().log_softmax(dim=-1)  # [tokens, V]
+        output = model(input_ids=whole, output_hidden_states=True, use_cache=False)
+        log_p = output.logits[0, len(prompt) - 1 : -1].float().log_softmax(dim=-1)  # [tokens, V]
         entropy = -(log_p.exp() * log_p).nan_to_num_(nan=0.0).sum(dim=-1)
         chosen = log_p.gather(1, whole[0, len(prompt) :, None])[:, 0]
         found[row] = {
-            "texts": said_after(tokenizer, prompt.tolist(), ids[:length]), "ids": own, "kept": [], "confidence": [],
+            "texts": text_after(tokenizer, prompt.tolist(), ids[:length]), "ids": own, "kept": [], "confidence": [],
             "logprobs": chosen.tolist(), "entropy": entropy.tolist(), "reinforcement": {},
             "best": (log_p.argmax(dim=-1) == whole[0, len(prompt) :]).tolist(),
-            "states": said.hidden_states[-1][0, len(prompt) - 1 + max(0, length - 1)].float().cpu(),
+            "states": output.hidden_states[-1][0, len(prompt) - 1 + max(0, length - 1)].float().cpu(),
         }  # fmt: skip
     return found
 
@@ -374,8 +371,8 @@ def read(
 
 
 def _ids_read(tokenizer: Any, prompt: str, text: str | Sequence[int], chat: bool) -> tuple[list[int], list[int]]:
-    """The ids of a prompt as a model is asked with it, and of the text behind it."""
-    asked, plain = prompt_text(tokenizer, prompt, "the prompt", plain=not chat)
+    """The ids of a prompt and of the text behind it."""
+    start, plain = prompt_text(tokenizer, prompt, "the prompt", plain=not chat)
     ids = prompt_ids(tokenizer, prompt, "the prompt", plain=not chat)
-    tail = answer_tails(tokenizer, asked, [text], plain)[0] if isinstance(text, str) else [*text]
+    tail = answer_tails(tokenizer, start, [text], plain)[0] if isinstance(text, str) else [*text]
     return ids, tail

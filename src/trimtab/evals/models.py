@@ -1,7 +1,8 @@
 """Models that answer the items of a suite: in memory, or on a server."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -102,7 +103,7 @@ class HFModel:
         self.calls += 1
         how = decoding.arguments(self.strategy, self.tokenizer, model=self.model, **self.options)
         own = self.strategy == decoding.MODEL
-        with _reading(self.model):
+        with _evaluating(self.model):
             output = generate(self.model, self.tokenizer, inputs, max_new_tokens, own=own, leave=True, **how)  # type: ignore[arg-type]
         answers = output[:, inputs["input_ids"].size(1) :]  # type: ignore[union-attr]
         return [Reply(text) for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]
@@ -118,7 +119,7 @@ class HFModel:
         inputs = encode_prompts(self.tokenizer, chats, self.plain).to(self.model.device)
         width = max(len(tail) for tails in ids for tail in tails)
         self._fits(inputs["input_ids"], width - 1)
-        with _reading(self.model):
+        with _evaluating(self.model):
             found = self._logprobs(inputs, ids, width)
         return [dict(zip(of, values)) for of, values in zip(labels, found)]
 
@@ -188,19 +189,16 @@ class HFModel:
             raise SuiteError(str(error)) from None
 
 
-class _reading:
-    """Eval mode without gradients; the mode before comes back."""
-
-    def __init__(self, model: Any):
-        self.model, self.mode, self.gradients = model, model.training, torch.no_grad()
-
-    def __enter__(self) -> None:
-        self.model.eval()
-        self.gradients.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        self.gradients.__exit__(*error)
-        self.model.train(self.mode)
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """Eval mode without gradients; the mode before is restored."""
+    mode = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(mode)
 
 
 def renormalised(logprobs: Mapping[str, float]) -> tuple[dict[str, float], float]:

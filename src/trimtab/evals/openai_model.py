@@ -15,7 +15,7 @@ T = TypeVar("T")
 ENDPOINT_KEY = "TRIMTAB_API_KEY"
 """environment variable that holds a server's key"""
 OF_THE_ITEM = (400, 413, 422)
-"""Refusals of what was asked (a filter, a text that is too long) and not of who asked."""
+"""status codes that refuse the item (a filter, a text that is too long), not the client"""
 REFUSED = "refused"
 """how the error of such an item begins"""
 
@@ -142,7 +142,7 @@ class OpenAIModel:
             return read(choice)
 
         return self._tried(
-            read_message, lambda: self._client.chat.completions.create(model=self.name, **how, **asked_of(chat))
+            read_message, lambda: self._client.chat.completions.create(model=self.name, **how, **request_of(chat))
         )
 
     def _complete(self, read: Callable[[Any], T], tries: int | None, **how: Any) -> tuple[T | None, str | None]:
@@ -164,8 +164,8 @@ class OpenAIModel:
         answered, most = self.answered, tries or self.tries
 
         def enough(state: Any) -> bool:
-            lost = not self.answered and _unreachable(state.outcome.exception())
-            return state.attempt_number >= (min(most, FEW) if lost else most)
+            unreachable = not self.answered and _unreachable(state.outcome.exception())
+            return state.attempt_number >= (min(most, FEW) if unreachable else most)
 
         @retry(
             retry=retry_if_exception(may_pass),
@@ -186,18 +186,17 @@ class OpenAIModel:
             last = error.last_attempt.exception()
             if _unreachable(last) and self.answered == answered:
                 raise Unanswered(_gone(self.url, last)) from None
-            said = " ".join(str(last).split())[:300]
-            return None, f"{type(last).__name__.strip('_')} in {most} tries: {said}"
+            return None, f"{type(last).__name__.strip('_')} in {most} tries: {_line(last)}"
         except APIStatusError as error:
-            said = " ".join(str(error).split())[:300]
             if error.status_code in OF_THE_ITEM:
-                return None, f"{REFUSED}: {said}"
+                return None, f"{REFUSED}: {_line(error)}"
             raise SuiteError(
-                f"{self.url} refused the request ({said}); look at the address, the model's name and {ENDPOINT_KEY}"
+                f"{self.url} refused the request ({_line(error)}); look at the address, the model's name and "
+                f"{ENDPOINT_KEY}"
             ) from None
 
 
-def asked_of(chat: Any) -> dict[str, Any]:
+def request_of(chat: Any) -> dict[str, Any]:
     """Messages, or a task with tools and variables of the template, as a server takes them."""
     if not isinstance(chat, Mapping):
         return {"messages": chat}
@@ -218,10 +217,14 @@ def _unreachable(error: BaseException | None) -> bool:
     return isinstance(error, APIConnectionError)
 
 
+def _line(error: BaseException | None, length: int = 300) -> str:
+    return " ".join(str(error).split())[:length]
+
+
 def _gone(url: str, error: BaseException | None) -> str:
     cause = getattr(error, "__cause__", None) or error
     return (
-        f"{url} cannot be reached ({' '.join(str(cause).split())[:200]}); start the server or look at the address, and "
+        f"{url} cannot be reached ({_line(cause, 200)}); start the server or look at the address, and "
         "give the same command again"
     )
 

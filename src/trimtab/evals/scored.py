@@ -23,8 +23,8 @@ FINAL = ("answer_text", "final_answer")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """An answer that is to be scored, and what its row says of it."""
+class Answer:
+    """An answer to score, and what its row says of it."""
 
     row: int
     """index in the source"""
@@ -32,14 +32,14 @@ class Asked:
     given: Mapping[str, Any]
     """prompt and completion, as `data.rows.prepare` takes them"""
     text: str
-    right: bool | None = None
-    """chosen answers are taken for right, rejected ones for wrong; None: unknown"""
+    correct: bool | None = None
+    """chosen answers count as correct, rejected ones as incorrect; None: unknown"""
     error: Span | None = None
     """characters of the answer"""
     kind: str | None = None
     """of the error"""
-    wrong: tuple[Span, ...] = ()
-    """what follows from the error"""
+    consequences: tuple[Span, ...] = ()
+    """of the error"""
     ends: tuple[int, ...] = ()
     """of steps, in characters"""
     first_error: int = -1
@@ -62,7 +62,7 @@ def form_of(row: Row) -> Form:
     return "pairs" if {"chosen", "rejected"} <= row.keys() else "steps" if "completions" in row else "answers"
 
 
-def read(rows: Sequence[Row], source: str = "rows", *, numbered: bool = False) -> list[Asked]:
+def read(rows: Sequence[Row], source: str = "rows", *, numbered: bool = False) -> list[Answer]:
     """The answers of rows, in their order; a pair's chosen one comes first.
 
     Args:
@@ -83,16 +83,16 @@ def read(rows: Sequence[Row], source: str = "rows", *, numbered: bool = False) -
         if form_of(row) != form:
             raise DataError(f"{where} holds {form_of(row)} and row 1 {form}; score them one after the other")
         if form == "pairs":
-            found += [_asked(index, row, side, side == "chosen", where) for side in ("chosen", "rejected")]
+            found += [_answer(index, row, side, side == "chosen", where) for side in ("chosen", "rejected")]
         elif form == "steps":
             found.append(_steps(index, row, numbered, where))
         else:
             right = bool(outcome(row, where)) if labelled else None
-            found.append(_asked(index, row, "answer", right, where))
+            found.append(_answer(index, row, "answer", right, where))
     return found
 
 
-def _asked(index: int, row: Row, side: Side, right: bool | None, where: str) -> Asked:
+def _answer(index: int, row: Row, side: Side, correct: bool | None, where: str) -> Answer:
     given = dict(row if side == "answer" else one_side(row, side, where))
     if isinstance(given.get("messages"), list):
         given |= {"prompt": given["messages"][:-1], "completion": given["messages"][-1:]}
@@ -104,8 +104,8 @@ def _asked(index: int, row: Row, side: Side, right: bool | None, where: str) -> 
     given = {key: given[key] for key in ("prompt", "completion", "tools", "chat_template_kwargs") if key in given}
     answer = given["completion"]
     if isinstance(answer, list) and len(answer) > 1:  # what is scored is the last answer, behind those before
-        asked = given["prompt"]
-        before = asked if isinstance(asked, list) else [{"role": "user", "content": asked}]
+        prompt = given["prompt"]
+        before = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
         given |= {"prompt": [*before, *answer[:-1]], "completion": answer[-1:]}
         answer = answer[-1:]
     last = answer[-1] if isinstance(answer, list) and answer else None
@@ -114,9 +114,9 @@ def _asked(index: int, row: Row, side: Side, right: bool | None, where: str) -> 
         raise DataError(f"{where} has no answer: expected a text, or messages that end with one of the assistant")
     if side == "answer" and not text.strip():
         raise DataError(f"{where} has an empty answer; take such rows out")
-    error, kind, wrong = (None, None, ()) if right else _spans(row, text, where)
+    error, kind, consequences = (None, None, ()) if correct else _spans(row, text, where)
     final = next((str(row[name]) for name in FINAL if row.get(name) is not None), None)
-    return Asked(index, side, given, text, right, error, kind, wrong, final=final)
+    return Answer(index, side, given, text, correct, error, kind, consequences, final=final)
 
 
 def _spans(row: Row, text: str, where: str) -> tuple[Span | None, str | None, tuple[Span, ...]]:
@@ -135,7 +135,7 @@ def _spans(row: Row, text: str, where: str) -> tuple[Span | None, str | None, tu
     return spans[0], str(error["kind"]) if error.get("kind") is not None else None, tuple(spans[1:])
 
 
-def _steps(index: int, row: Row, numbered: bool, where: str) -> Asked:
+def _steps(index: int, row: Row, numbered: bool, where: str) -> Answer:
     given, steps, labels = stepwise(row, where), row["completions"], step_labels(row, where)
     if not steps:
         raise DataError(f"{where} has no steps; take such rows out")
@@ -150,7 +150,7 @@ def _steps(index: int, row: Row, numbered: bool, where: str) -> Asked:
             written.text[start : written.ends[first]].lstrip()
         )
         span = (start, written.ends[first])
-    return Asked(
+    return Answer(
         *(index, "answer", given, written.text, first < 0, span),
         ends=tuple(written.ends),
         first_error=first,
@@ -192,14 +192,14 @@ class Scored:
     def record(self) -> dict[str, Any]:
         """A line of scores.jsonl."""
         numbers = {name: digits(getattr(self, name)) for name in ("scores", "values", "td")}
-        kept = {"id": self.id, "row": self.row, "side": self.side, "answer": self.answer, "truncated": self.truncated}
-        return {**kept, "tokens": self.tokens, "offsets": self.offsets, **numbers}
+        known = {"id": self.id, "row": self.row, "side": self.side, "answer": self.answer, "truncated": self.truncated}
+        return {**known, "tokens": self.tokens, "offsets": self.offsets, **numbers}
 
     @classmethod
     def from_record(cls, line: Mapping[str, Any]) -> "Scored":
         offsets = [(start, end) for start, end in line["offsets"]]
-        kept = {name: line[name] for name in ("row", "side", "answer", "tokens", "scores", "values", "truncated")}
-        return cls(**kept, offsets=offsets)
+        known = {name: line[name] for name in ("row", "side", "answer", "tokens", "scores", "values", "truncated")}
+        return cls(**known, offsets=offsets)
 
 
 def digits(numbers: Iterable[float]) -> list[float]:
@@ -207,13 +207,13 @@ def digits(numbers: Iterable[float]) -> list[float]:
     return [float(f"{x:.9g}") for x in numbers]
 
 
-def step_tokens(asked: Asked, offsets: Sequence[Span], where: str) -> NDArray[np.int64]:
+def step_tokens(answer: Answer, offsets: Sequence[Span], where: str) -> NDArray[np.int64]:
     """[K] index of the last token of each step.
 
     Raises:
         DataError: if a step has no token of its own.
     """
     try:
-        return step_scores.step_tokens(offsets, asked.ends)
+        return step_scores.step_tokens(offsets, answer.ends)
     except ValueError as error:
         raise DataError(f"{where}: {error}") from None

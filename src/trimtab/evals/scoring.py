@@ -13,7 +13,7 @@ from trimtab.core import IGNORE, TokenBatch
 from trimtab.data.collate import Collator
 from trimtab.data.rows import answer_offsets, prepare
 from trimtab.data.sources import DataError, Row
-from trimtab.evals.scored import Asked, Scored, Span, digits, read, step_tokens
+from trimtab.evals.scored import Answer, Scored, Span, digits, read, step_tokens
 from trimtab.models import limits
 from trimtab.models.ends import end_tokens
 from trimtab.models.limits import check_ids
@@ -31,7 +31,7 @@ class ScoreError(UserError):
 class Encoded:
     """An answer as a model takes it."""
 
-    asked: Asked
+    answer: Answer
     row: dict[str, Any]
     """`input_ids`, `labels` and `row_id`"""
     tokens: list[str]
@@ -84,7 +84,7 @@ def score(
 
 
 def encode(
-    asked: Sequence[Asked], tokenizer: PreTrainedTokenizerBase, max_length: int, source: str = "rows"
+    answers: Sequence[Answer], tokenizer: PreTrainedTokenizerBase, max_length: int, source: str = "rows"
 ) -> tuple[list[Encoded], ScoreCounts]:
     """Token ids of answers with the text of each answer token; of pairs both or none.
 
@@ -92,15 +92,15 @@ def encode(
         DataError: naming the row that cannot be read.
     """
     coded: dict[str, Encoded] = {}
-    for side in dict.fromkeys(one.side for one in asked):
-        own = [one for one in asked if one.side == side]  # one of each row, so that messages name the right one
+    for side in dict.fromkeys(one.side for one in answers):
+        own = [one for one in answers if one.side == side]  # one of each row, so that messages name the right one
         given = [one.given for one in own]
         for row in prepare(given, tokenizer, max_length=10**9, source=source, end_ids=end_tokens(tokenizer)).rows:
             one = own[row["row_id"]]
             coded[one.id] = _encoded(one, row, tokenizer, max_length, f"{source}: row {one.row + 1}")
     counts, found = ScoreCounts(), []
-    sides: dict[int, list[Asked]] = {}
-    for one in asked:
+    sides: dict[int, list[Answer]] = {}
+    for one in answers:
         sides.setdefault(one.row, []).append(one)
     for of_row in sides.values():
         own = [coded[one.id] for one in of_row if one.id in coded]
@@ -122,22 +122,22 @@ def encode(
 
 
 def _encoded(
-    asked: Asked, row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int, where: str
+    answer: Answer, row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int, where: str
 ) -> Encoded:
     ids = [label for label in row["labels"] if label != IGNORE]
-    offsets = answer_offsets(asked.given, tokenizer, where, end_tokens(tokenizer))
+    offsets = answer_offsets(answer.given, tokenizer, where, end_tokens(tokenizer))
     offsets, skipped = offsets[len(offsets) - len(ids) :], offsets[: len(offsets) - len(ids)]  # nothing predicts id 0
     at = max((end for _, end in skipped), default=0)
     tokens = []
     for token, (start, end) in zip(ids, offsets, strict=True):
-        tokens.append(asked.text[at:end] if start < end and end > at else str(tokenizer.decode([token])))
+        tokens.append(answer.text[at:end] if start < end and end > at else str(tokenizer.decode([token])))
         at = max(at, end)
     cut = max(0, len(row["input_ids"]) - max_length)
     kept = {**row, "input_ids": row["input_ids"][:max_length], "labels": row["labels"][:max_length]}
     left = max(0, len(ids) - cut)
-    if asked.ends and not cut:
-        step_tokens(asked, offsets, where)  # before anything is scored
-    return Encoded(asked, kept, tokens[:left], offsets[:left], cut > 0)
+    if answer.ends and not cut:
+        step_tokens(answer, offsets, where)  # before anything is scored
+    return Encoded(answer, kept, tokens[:left], offsets[:left], cut > 0)
 
 
 def batches(
@@ -160,14 +160,14 @@ def batches(
         highest = max(one.row["input_ids"])
         if highest >= vocab:
             raise ScoreError(
-                f"{source}: row {one.asked.row + 1} holds the token id {highest}, which the reward model's vocabulary "
+                f"{source}: row {one.answer.row + 1} holds the token id {highest}, which the reward model's vocabulary "
                 f"({vocab}) does not; its folder holds the tokenizer of another model"
             )
     device = next(model.model.parameters()).device
     collator = Collator(0, vocab)  # what is behind an answer changes nothing before it
     order = sorted(encoded, key=lambda one: -len(one.row["input_ids"]))
     for start in range(0, len(order), batch_size):
-        own = [one for one in order[start : start + batch_size] if one.asked.id not in done]
+        own = [one for one in order[start : start + batch_size] if one.answer.id not in done]
         if own:
             inputs = {name: value.to(device) for name, value in collator([one.row for one in own]).items()}
             yield _scored(model, own, inputs, source)
@@ -183,13 +183,13 @@ def _scored(model: TokenRewardModel, own: Sequence[Encoded], inputs: Mapping[str
     for one, of_scores, of_values in zip(own, scores.split(lengths), values.split(lengths), strict=True):
         if not (of_scores.isfinite().all() and of_values.isfinite().all()):
             raise ScoreError(
-                f"{source}: row {one.asked.row + 1} has a score that is not finite; try --dtype float32, or mend the "
+                f"{source}: row {one.answer.row + 1} has a score that is not finite; try --dtype float32, or mend the "
                 "model"
             )
-        asked = one.asked
+        answer = one.answer
         found.append(
             Scored(
-                *(asked.row, asked.side, asked.text, one.tokens, one.offsets),
+                *(answer.row, answer.side, answer.text, one.tokens, one.offsets),
                 *(digits(of_scores.tolist()), digits(of_values.tolist()), one.truncated),
             )
         )
@@ -203,13 +203,13 @@ def check_read(
     found = [limits.of_model(one) for one in model.models]
     vocab = min(one.vocab for one in found)
     for one in encoded:
-        check_ids(one.row["input_ids"], vocab, tokenizer, name, f"{source}: row {one.asked.row + 1}")
+        check_ids(one.row["input_ids"], vocab, tokenizer, name, f"{source}: row {one.answer.row + 1}")
     longest = max((len(one.row["input_ids"]) for one in encoded), default=0)
     return [note for one in found[:1] for note in limits.beyond(longest, one, name)]
 
 
 def length_limit(max_length: int | None, model: TokenRewardModel) -> int:
-    """Tokens of the longest rows: rotary positions beyond those of the training are read where that is asked for."""
+    """Tokens of the longest rows: rotary positions beyond those of the training are read only if asked for."""
     found = [limits.of_model(one) for one in model.models]
     most = min((one.places for one in found if one.places), default=None)
     if max_length is None:

@@ -79,10 +79,6 @@ def argmax(item: Item, p: Mapping[str, float]) -> Verdict:
     return chosen(item, max(p, key=lambda label: p[label]))
 
 
-def no_measures(answered: Sequence[Answered]) -> list[Estimate]:
-    return []
-
-
 @dataclass(frozen=True)
 class Suite:
     """What a file in `evals/suites/` exports as SUITE."""
@@ -100,7 +96,7 @@ class Suite:
     max_new_tokens: int = 64
     score_options: Callable[[Item, Mapping[str, float]], Verdict] = argmax
     """score_options(item, label -> probability, summing to 1 over labels): the verdict where options are compared"""
-    measures: Callable[[Sequence[Answered]], Sequence[Estimate]] = no_measures
+    measures: Callable[[Sequence[Answered]], Sequence[Estimate]] = lambda answered: ()
     """beyond means of verdicts"""
     draw: Callable[[Item], str] | None = None
     """an SVG of the item"""

@@ -26,22 +26,25 @@ def choices(
     Returns:
         [{"token", "p", "entropy", "kept": {strategy: count}, "top": [[token, p, [strategy, ...], chosen], ...]}]
     """
-    said = prompt_ids(tokenizer, prompt, "the prompt", plain=True)
-    whole = torch.tensor([[*said, *ids]], device=model.device)
-    logits = model(input_ids=whole, use_cache=False).logits[0, len(said) - 1 : -1].float()
+    start = prompt_ids(tokenizer, prompt, "the prompt", plain=True)
+    whole = torch.tensor([[*start, *ids]], device=model.device)
+    logits = model(input_ids=whole, use_cache=False).logits[0, len(start) - 1 : -1].float()
     made = {}
     for name, options in names.items():
         how = decoding.arguments(name, tokenizer, model=model, **options)
         config = config_of(model, tokenizer, how, len(ids), own=name == decoding.MODEL)
         if (config.num_beams or 1) == 1:  # a search keeps texts, not tokens
-            given = {"input_ids": whole[:, : len(said)], "attention_mask": torch.ones_like(whole[:, : len(said)])}
+            given = {
+                "input_ids": whole[:, : len(start)],
+                "attention_mask": torch.ones_like(whole[:, : len(start)]),
+            }
             bare, processors = as_processors(model, config, given)
             made[name] = (LogitsProcessorList([*processors, *how.get("logits_processor", ())]), bool(bare.do_sample))
     steps = []
     for t, token in enumerate(ids):
         scores = logits[t : t + 1]
         p = scores[0].softmax(-1)
-        before = whole[:, : len(said) + t]
+        before = whole[:, : len(start) + t]
         keep = {
             name: candidates(processors(before, scores), samples)[0] for name, (processors, samples) in made.items()
         }

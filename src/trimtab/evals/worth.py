@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from trimtab.evals.scored import FINAL, Asked, Scored, step_tokens
+from trimtab.evals.scored import FINAL, Answer, Scored, step_tokens
 from trimtab.evals.suite import Estimate, plain
 from trimtab.metrics.best_of_n import BestOfN, best_of_n
 from trimtab.metrics.calibration import Bin, Decile, brier, calibration, reliability
@@ -48,7 +48,7 @@ class Worth:
     notes: list[str] = field(default_factory=list)
 
 
-Found = Sequence[tuple[Asked, Scored]]
+Found = Sequence[tuple[Answer, Scored]]
 
 
 def sigmoid(values: Any) -> Array:
@@ -65,7 +65,7 @@ def worth(found: Found, source: Source, *, outcomes: bool, seed: int = 0) -> Wor
         seed: of intervals, subsets and the halves of held-out thresholds.
     """
     result = Worth()
-    known = [pair for pair in found if pair[0].right is not None]
+    known = [pair for pair in found if pair[0].correct is not None]
     if not known:
         return result
     if known[0][0].ends:
@@ -92,12 +92,12 @@ def _errors(result: Worth, found: Found, outcomes: bool, seed: int) -> None:
     """Do tokens that are marked as wrong score lower, and do values fall behind the error?"""
     found = [pair for pair in found if pair[0].error is not None]
     value = "probability" if outcomes else "value"
-    for group, own in _by_kind(found, [asked.kind for asked, _ in found]) if found else ():
-        errors = [mark(scored.offsets, [asked.error]) for asked, scored in own]  # type: ignore[list-item]
-        follows = [mark(scored.offsets, [asked.error, *asked.wrong]) for asked, scored in own]  # type: ignore[list-item]
+    for group, own in _by_kind(found, [answer.kind for answer, _ in found]) if found else ():
+        errors = [mark(scored.offsets, [answer.error]) for answer, scored in own]  # type: ignore[list-item]
+        follows = [mark(scored.offsets, [answer.error, *answer.consequences]) for answer, scored in own]  # type: ignore[list-item]
         scores = [scored.scores for _, scored in own]
         kinds = {"the error": errors}
-        if any(asked.wrong for asked, _ in found):
+        if any(answer.consequences for answer, _ in found):
             kinds["the error and what follows from it"] = follows
         for name, marks in kinds.items():
             area = token_auc(scores, marks, seed)
@@ -113,13 +113,13 @@ def _errors(result: Worth, found: Found, outcomes: bool, seed: int) -> None:
 
 def _numbers_alone(found: Found, marks: Sequence[Any]) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Scores and marks of the tokens that hold a digit."""
-    kept = [np.array([any(c.isdigit() for c in token) for token in scored.tokens], bool) for _, scored in found]
-    scores = [np.asarray(scored.scores)[digits] for (_, scored), digits in zip(found, kept)]
-    return scores, [np.asarray(mark)[digits] for mark, digits in zip(marks, kept)]
+    digits = [np.array([any(c.isdigit() for c in token) for token in scored.tokens], bool) for _, scored in found]
+    scores = [np.asarray(scored.scores)[own] for (_, scored), own in zip(found, digits)]
+    return scores, [np.asarray(mark)[own] for mark, own in zip(marks, digits)]
 
 
 def _answers(result: Worth, found: Found, outcomes: bool, seed: int) -> None:
-    right = [float(asked.right or 0) for asked, _ in found]
+    correct = [float(answer.correct or 0) for answer, _ in found]
     finals, number = [scored.values[-1] for _, scored in found], len(found)
 
     def add(name: str, value: Interval) -> None:
@@ -127,21 +127,21 @@ def _answers(result: Worth, found: Found, outcomes: bool, seed: int) -> None:
 
     if outcomes:
         prefixes = [sigmoid(scored.values) for _, scored in found]
-        add("accuracy of the sign", sign_accuracy(finals, right, seed))
-        score = brier(prefixes, right, seed)
+        add("accuracy of the sign", sign_accuracy(finals, correct, seed))
+        score = brier(prefixes, correct, seed)
         add("Brier score of prefixes", score.score)
         add("Brier score of always saying the share of right answers", score.reference)
         add("gain in Brier score", score.gain)
-        result.calibration = calibration(prefixes, right, seed)
-        result.reliability = reliability(sigmoid(finals), right, seed)
-    add("AUC of the final value", outcome_auc(finals, right, seed))
+        result.calibration = calibration(prefixes, correct, seed)
+        result.reliability = reliability(sigmoid(finals), correct, seed)
+    add("AUC of the final value", outcome_auc(finals, correct, seed))
     _errors(result, found, outcomes, seed)
     _best(result, found, seed)
 
 
 def _best(result: Worth, found: Found, seed: int) -> None:
     """Best of n where prompts have several answers: of the n that uses most answers, the first n of each prompt."""
-    groups: dict[str, list[tuple[Asked, Scored]]] = {}
+    groups: dict[str, list[tuple[Answer, Scored]]] = {}
     for pair in found:
         groups.setdefault(pair[0].prompt, []).append(pair)
     sizes = [len(own) for own in groups.values() if len(own) > 1]
@@ -152,16 +152,16 @@ def _best(result: Worth, found: Found, seed: int) -> None:
     if len(chosen) < len(groups):
         result.notes.append(f"Best of n: {len(groups) - len(chosen)} prompts with fewer than {n} answers are left out.")
     finals = [[scored.values[-1] for _, scored in own] for own in chosen]
-    right = [[float(asked.right or 0) for asked, _ in own] for own in chosen]
-    texts = [[asked.final for asked, _ in own] for own in chosen]
-    curve = best_of_n(finals, right, texts, weights=sigmoid(finals), seed=seed)
+    correct = [[float(answer.correct or 0) for answer, _ in own] for own in chosen]
+    texts = [[answer.final for answer, _ in own] for own in chosen]
+    curve = best_of_n(finals, correct, texts, weights=sigmoid(finals), seed=seed)
     if not any(text is not None for own in texts for text in own):
         result.notes.append(
             f"Rows do not say their final answers ({' or '.join(FINAL)}), so there is no majority to compare with."
         )
         votes = ("majority", "weighted", "distinct")
-        kept = [{k: v for k, v in one.accuracy.items() if k not in votes} for one in curve]
-        curve = [one._replace(accuracy=accuracy, over_majority={}) for one, accuracy in zip(curve, kept)]
+        accuracies = [{k: v for k, v in one.accuracy.items() if k not in votes} for one in curve]
+        curve = [one._replace(accuracy=accuracy, over_majority={}) for one, accuracy in zip(curve, accuracies)]
     result.best_of_n = curve
 
 
@@ -172,20 +172,20 @@ def _verify(result: Worth, found: Found, source: Source, seed: int) -> None:
     whole = [pair for pair in found if not pair[1].truncated]
     if len(whole) < len(found):
         result.notes.append(f"Steps: {len(found) - len(whole)} answers that are cut are left out.")
-    splits: dict[str, list[tuple[Asked, Scored]]] = {}
+    splits: dict[str, list[tuple[Answer, Scored]]] = {}
     for pair in whole:
         splits.setdefault(pair[0].split or "all", []).append(pair)
-    ends = {asked.id: step_tokens(asked, scored.offsets, f"row {asked.row + 1}") for asked, scored in whole}
+    ends = {answer.id: step_tokens(answer, scored.offsets, f"row {answer.row + 1}") for answer, scored in whole}
     for rule in rules:
         measured: dict[str, dict[str, StepF1]] = {}
         for split, own in splits.items():
-            labels = [asked.first_error for asked, _ in own]
-            right = sum(label < 0 for label in labels)
-            if min(right, len(own) - right) < 2:
-                result.notes.append(f"{split}: {right} right and {len(own) - right} erroneous traces are too few.")
+            labels = [answer.first_error for answer, _ in own]
+            correct = sum(label < 0 for label in labels)
+            if min(correct, len(own) - correct) < 2:
+                result.notes.append(f"{split}: {correct} right and {len(own) - correct} erroneous traces are too few.")
                 continue
-            scores = [step_scores(scored.scores, ends[asked.id], rule) for asked, scored in own]
-            problems: list[Hashable] = [asked.prompt for asked, _ in own]
+            scores = [step_scores(scored.scores, ends[answer.id], rule) for answer, scored in own]
+            problems: list[Hashable] = [answer.prompt for answer, _ in own]
             try:
                 measured[split] = verification(scores, labels, problems, seed)
             except ValueError as error:  # a half without both kinds
@@ -196,7 +196,7 @@ def _verify(result: Worth, found: Found, source: Source, seed: int) -> None:
                     number = len(splits[split])
                     result.steps.append(StepLine(split, rule, threshold, one.f1, number, *one[1:]))
         if len(measured) > 1:
-            labels = [[asked.first_error for asked, _ in splits[split]] for split in measured]
+            labels = [[answer.first_error for answer, _ in splits[split]] for split in measured]
             for threshold in next(iter(measured.values())):
                 if ratios or threshold != "grid":
                     mean = mean_f1([of[threshold] for of in measured.values()], labels, seed)

@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from trimtab.common.files import dumps, write_atomic
-from trimtab.evals.scored import Asked, Scored
+from trimtab.evals.scored import Answer, Scored
 from trimtab.metrics.intervals import Interval
 from trimtab.metrics.token_scores import mark
 from trimtab.report.curves import INK, drawing, run_colour
@@ -28,7 +28,7 @@ class ScoreTable(NamedTuple):
     note: str = ""
 
 
-def write(facts: Mapping[str, Any], found: Sequence[tuple[Asked, Scored]], output: Path) -> Path:
+def write(facts: Mapping[str, Any], found: Sequence[tuple[Answer, Scored]], output: Path) -> Path:
     """One HTML file that needs no network; what was there is replaced at once or, on an error, not at all.
 
     Args:
@@ -172,7 +172,7 @@ def _points(axes: Any, places: Sequence[float], values: Sequence[Sequence[float 
 # ---------------------------------------------------------------- answers
 
 
-def _data(facts: Mapping[str, Any], found: Sequence[tuple[Asked, Scored]]) -> str:
+def _data(facts: Mapping[str, Any], found: Sequence[tuple[Answer, Scored]]) -> str:
     """All that the browser of answers shows, as JSON for the page.
 
     Scores whose zero has a meaning (log-ratios) are coloured around it, others around their median; the colours are
@@ -194,19 +194,19 @@ def _data(facts: Mapping[str, Any], found: Sequence[tuple[Asked, Scored]]) -> st
     return dumps(data).replace("<", "\\u003c")
 
 
-def _answer(asked: Asked, scored: Scored) -> dict[str, Any]:
+def _answer(answer: Answer, scored: Scored) -> dict[str, Any]:
     wrong = np.zeros(len(scored.tokens), int)
-    if asked.wrong:
-        wrong[mark(scored.offsets, asked.wrong)] = 2
-    if asked.error:
-        wrong[mark(scored.offsets, [asked.error])] = 1
+    if answer.consequences:
+        wrong[mark(scored.offsets, answer.consequences)] = 2
+    if answer.error:
+        wrong[mark(scored.offsets, [answer.error])] = 1
     read = max((end for _, end in scored.offsets), default=0)
     return {
-        "row": asked.row + 1,
-        "side": asked.side,
-        "right": asked.right,
-        "kind": asked.kind or asked.split,
-        "prompt": asked.prompt,
+        "row": answer.row + 1,
+        "side": answer.side,
+        "right": answer.correct,
+        "kind": answer.kind or answer.split,
+        "prompt": answer.prompt,
         "tokens": scored.tokens,
         "own": [int(end > start) for start, end in scored.offsets],
         "wrong": wrong.tolist(),

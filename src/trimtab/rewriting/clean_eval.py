@@ -35,7 +35,6 @@ from trimtab.rewriting.questions import (
     CleanQuestion,
     Pair,
     PairScorer,
-    Stored,
     read,
 )
 from trimtab.rewriting.rewriters import Request, Rewriter, Rewritten, Way
@@ -56,26 +55,23 @@ def clean(
     *,
     reader: Model | None = None,
     fields: Sequence[str] = ("question",),
-    stored: Stored | None = None,
+    stored: dict[str, Any] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Cleaned:
-    """The rows in other words, in their order.
+    """The rows in other words, in their order; the same arguments give the same rows.
 
     Each row keeps its columns and gains: `clean` {field: text}; `origin` and `score` {field: of the chosen candidate,
     or None where the text stays}; `kept` and `generated`, numbers of candidates; `dropped` {reason: number};
     `rewritten`, whether every text was; `candidates` {field: all of them, with origin, seed, prompts, detector's value,
-    score and why it was dropped}. Rows that were cleaned before are cleaned from their original texts. The same
-    arguments give the same rows.
+    score and why it was dropped}. Rows that were cleaned before are cleaned from their original texts.
 
     Args:
-        rows: see `read`.
-        rewriter, detector, scorer: models or rules; without a detector every candidate counts as meaning the same.
-        settings: see `CleanEvalSettings`.
+        rows, fields: see `read`.
+        detector: without one every candidate counts as meaning the same.
         reader: answers each original and each candidate that is left, with all options; a candidate that it answers
             otherwise than the original, or not at all, is dropped. An original without an answer drops none.
-        fields: texts to rewrite in rows that do not name their own.
-        stored: candidates of an earlier, unfinished call, which are not made again; new ones are added to it, a batch
-            at a time, without those that ended in an error.
+        stored: key -> [text, via], candidates of an earlier, unfinished call, which are not made again; new ones are
+            added to it, a batch at a time, without those that ended in an error.
         progress: called with (requests answered, all requests) before each round's first batch and after each batch.
 
     Raises:
@@ -106,23 +102,23 @@ def clean(
             found.setdefault(place, []).extend(candidates)
         _drop(questions, {place: found[place] for place in pending}, detector)
         if reader is not None:
-            _reread(questions, {place: found[place] for place in pending}, reader, replies)
+            _compare_answers(questions, {place: found[place] for place in pending}, reader, replies)
     survivors = {place: [one for one in all_ if one.why is None] for place, all_ in found.items()}
-    whole = [one for kept in survivors.values() for one in kept]
-    texts = [(questions[i].texts[name], one.text) for (i, name), kept in survivors.items() for one in kept]
-    for one, score in zip(whole, scorer(texts) if texts else (), strict=True):
+    every = [one for left in survivors.values() for one in left]
+    texts = [(questions[i].texts[name], one.text) for (i, name), left in survivors.items() for one in left]
+    for one, score in zip(every, scorer(texts) if texts else (), strict=True):
         one.score = float(score)
     names = dict.fromkeys(name for _, name in found)
-    scores = {name: [one.score for (_, of), kept in survivors.items() if of == name for one in kept] for name in names}
+    scores = {name: [one.score for (_, of), left in survivors.items() if of == name for one in left] for name in names}
     bands = {name: settings.band or middle_third(scores[name]) for name in names if scores[name]}
     result: list[Row] = []
     left_out: list[Row] = []
     for i, question in enumerate(questions):
         chosen = {
-            name: kept[select([one.score for one in kept], settings, bands[name], (question.id, name))]
-            if kept
+            name: left[select([one.score for one in left], settings, bands[name], (question.id, name))]
+            if left
             else None
-            for name, kept in ((name, survivors[i, name]) for name in question.texts)
+            for name, left in ((name, survivors[i, name]) for name in question.texts)
         }
         row = _row(question, chosen, {name: found[i, name] for name in question.texts})
         (result if row["rewritten"] or settings.unrewritten != "drop" else left_out).append(row)
@@ -135,14 +131,14 @@ def _candidates(
     rewriter: Rewriter,
     settings: CleanEvalSettings,
     seed: int,
-    stored: Stored,
+    stored: dict[str, Any],
     progress: Callable[[int, int], None],
 ) -> dict[tuple[int, str], list[Candidate]]:
     """One candidate for each place and way; whatever is not stored yet is made.
 
     Batches are cut from the list of all requests, stored or not, so that a resume asks in the same company.
     """
-    asked: dict[str, Request] = {}
+    requests: dict[str, Request] = {}
     keys: dict[tuple[int, str, Way], list[tuple[str, str, str]]] = {}
     for i, name in places:
         question = questions[i]
@@ -152,9 +148,9 @@ def _candidates(
             for piece, gap in pieces(text, settings.longest):
                 request = Request(piece, way, seed + way.draw, keep)
                 key = fingerprint.of_values([rewriter.name, request])
-                asked[key] = request
+                requests[key] = request
                 keys.setdefault((i, name, way), []).append((key, piece, gap))
-    every = list(asked.items())
+    every = list(requests.items())
     failed: dict[str, Rewritten] = {}
     progress(0, len(every))
     for start in range(0, len(every), settings.batch):
@@ -166,16 +162,16 @@ def _candidates(
                     failed[key] = one
                 elif key not in stored:
                     stored[key] = [one.text, list(one.via)]
-            asked_so_far = every[: start + settings.batch]
-            check_answered((failed[key].error if key in failed else None for key, _ in asked_so_far), rewriter.name)
+            sent = every[: start + settings.batch]
+            check_answered((failed[key].error if key in failed else None for key, _ in sent), rewriter.name)
         progress(min(start + settings.batch, len(every)), len(every))
     found: dict[tuple[int, str], list[Candidate]] = {}
     for (i, name, way), parts in keys.items():
-        said = [stored[key] if key in stored else failed[key][:2] for key, _, _ in parts]
+        rewritten = [stored[key] if key in stored else failed[key][:2] for key, _, _ in parts]
         # a piece that could not be rewritten stays, if another could
-        texts = [new or old for (new, _), (_, old, _) in zip(said, parts)]
-        text = "".join(new + gap for new, (_, _, gap) in zip(texts, parts)) if any(new for new, _ in said) else ""
-        via = [step for _, steps in said for step in steps]
+        texts = [new or old for (new, _), (_, old, _) in zip(rewritten, parts)]
+        text = "".join(new + gap for new, (_, _, gap) in zip(texts, parts)) if any(new for new, _ in rewritten) else ""
+        via = [step for _, steps in rewritten for step in steps]
         error = next((failed[key].error for key, _, _ in parts if key not in stored), None)
         one = Candidate("" if error else text, way.origin, seed + way.draw, way.prompts, via, error=error)
         found.setdefault((i, name), []).append(one)
@@ -230,7 +226,7 @@ def _drop(
         one.why = None if one.same >= detector.threshold else "meaning"
 
 
-def _reread(
+def _compare_answers(
     questions: Sequence[CleanQuestion],
     found: dict[tuple[int, str], list[Candidate]],
     reader: Model,
@@ -238,7 +234,7 @@ def _reread(
 ) -> None:
     """Drop candidates that change the reader's answer; `replies` to prompts are used again and added to."""
     left = [(questions[i], name, one) for (i, name), of in found.items() for one in of if one.why is None]
-    prompts = [(_asked(q, name, q.texts[name]), _asked(q, name, one.text)) for q, name, one in left]
+    prompts = [(_prompt(q, name, q.texts[name]), _prompt(q, name, one.text)) for q, name, one in left]
     new = [prompt for prompt in dict.fromkeys(prompt for pair in prompts for prompt in pair) if prompt not in replies]
     for start in range(0, len(new), reader.batch):
         batch = new[start : start + reader.batch]
@@ -249,8 +245,8 @@ def _reread(
         one.why = "error" if one.error else "answer" if before and before != after else None
 
 
-def _asked(question: CleanQuestion, name: str, text: str) -> str:
-    """What the reader is asked: the row's texts in their order, one of them in these words, and the options."""
+def _prompt(question: CleanQuestion, name: str, text: str) -> str:
+    """The reader's prompt: the row's texts in their order, one of them replaced by `text`, and the options."""
     fields = question.row.get("fields", question.texts)
     texts = [text if field == name else other for field, other in fields.items() if isinstance(other, str)]
     (message,) = zero_shot(Item(question.id, "\n\n".join(texts), lettered(question.offered)))
@@ -269,17 +265,12 @@ def middle_third(scores: Sequence[float | None]) -> tuple[float, float]:
 
 
 def select(scores: Sequence[Any], settings: CleanEvalSettings, band: tuple[float, float], place: Any = None) -> int:
-    """Which of a text's survivors becomes its rewrite.
+    """The index of the survivor that becomes a text's rewrite; of equal scores the first counts.
 
     Args:
-        scores: one for each, in the order they were made; of equal ones the first counts.
-        settings: `select` and `seed`.
         band: scores that count as moderate. The one nearest to its middle is taken; if none lies inside, the text's
             median (of an even number the lower).
         place: what a random choice depends on besides the seed.
-
-    Returns:
-        An index.
     """
     order = sorted(range(len(scores)), key=lambda i: scores[i])
     if settings.select == "lowest":

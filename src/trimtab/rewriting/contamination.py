@@ -1,8 +1,7 @@
 """How much of a score is memory? Original, cleaned and fresh items side by side, and what a set keeps of its words.
 
-A model that was trained on a test set is better on it than on the same questions in other words, and better than on
-fresh questions of the same kind. Other words also change how hard a question is, so the difference is compared with
-that of a model that cannot have seen the test set.
+Other words also change how hard a question is, so the gap is compared with that of a model that cannot have seen the
+test set.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,7 +48,7 @@ def triangles(
     parser: str | None = None,
     allow_same: bool = False,
 ) -> list[Triangle]:
-    """The gaps of each model.
+    """The scores and gaps of each model.
 
     Args:
         answered: model -> set -> its answered items; original and clean items share ids, control items are others.
@@ -79,11 +78,7 @@ def triangles(
 
 
 def check_author(model: str, rewriter: str) -> None:
-    """Refuse a model that made the clean set.
-
-    Raises:
-        CleanEvalError: naming it.
-    """
+    """Raise a CleanEvalError for a model that made the clean set."""
     if set(model.split()) & set(rewriter.split()):
         raise CleanEvalError(
             f"{model} made the clean set ({rewriter}), which favours it; clean with another model, or allow it"

@@ -7,7 +7,7 @@ def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-ASKED = _set("who whom whose when where why how what which")
+QUESTION_WORDS = _set("who whom whose when where why how what which")
 AUXILIARIES = _set(
     "am is are was were be been being do does did done doing has have had having will would shall should can could "
     "may might must ought"
@@ -18,7 +18,7 @@ PREPOSITIONS = _set(
     "whereas whether"
 )
 FUNCTION = (
-    ASKED | AUXILIARIES | PREPOSITIONS
+    QUESTION_WORDS | AUXILIARIES | PREPOSITIONS
     | _set(
         "a an the this that these those there here i you he she it we they me him her us them my your his its our "
         "their mine yours hers ours theirs myself yourself himself herself itself ourselves themselves oneself one "

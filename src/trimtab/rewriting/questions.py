@@ -1,9 +1,8 @@
-"""Rows as Clean-Eval takes them, and what it makes of them."""
+"""Rows that Clean-Eval reads, and what it returns."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 from trimtab.common.errors import UserError
 from trimtab.data.sources import Row
@@ -34,7 +33,7 @@ class PairScorer:
 
 @dataclass(frozen=True)
 class CleanQuestion:
-    """A row, read: what is rewritten, and what must not change."""
+    """A parsed row: what is rewritten, and what must not change."""
 
     id: str
     texts: dict[str, str]
@@ -57,14 +56,14 @@ class Candidate:
     seed: int
     prompts: tuple[str, ...]
     via: list[str]
-    """what was said on the way, such as the text in the pivot language"""
+    """intermediate texts, such as that in the pivot language"""
     same: float | None = None
     """the detector's value; None where an earlier rule dropped the candidate"""
     score: float | None = None
     error: str | None = None
     """of a server that gave no answer"""
     why: str | None = None
-    """it was dropped; None for a survivor"""
+    """the reason for dropping it; None for a survivor"""
 
 
 @dataclass(frozen=True)
@@ -82,16 +81,6 @@ class Cleaned:
         """reason -> candidates, the most frequent first."""
         total = sum((Counter(row["dropped"]) for row in [*self.rows, *self.left_out]), Counter())
         return dict(total.most_common())
-
-
-class Stored(Protocol):
-    """key of a request -> [text, via]; a dict is one."""
-
-    def __contains__(self, key: object, /) -> bool: ...
-
-    def __getitem__(self, key: str, /) -> Any: ...
-
-    def __setitem__(self, key: str, value: Any, /) -> None: ...
 
 
 def read(rows: Sequence[Row], rewritable: Sequence[str] = ("question",)) -> list[CleanQuestion]:

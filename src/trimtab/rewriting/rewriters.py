@@ -88,7 +88,7 @@ class Rewritten(NamedTuple):
 
     text: str
     via: tuple[str, ...] = ()
-    """what was said on the way, such as the text in the pivot language"""
+    """intermediate texts, such as that in the pivot language"""
     error: str | None = None
     """why a server gave no answer; the request may be asked again"""
 
@@ -108,7 +108,7 @@ class Rewriter(Protocol):
 
 
 Complete = Callable[[Sequence[str], Sequence[int]], Sequence[Reply]]
-"""complete(prompts, seeds) -> replies, one for each; their text is empty where an answer was cut off"""
+"""complete(prompts, seeds) -> replies, with an empty text where an answer was cut off"""
 
 
 @dataclass(frozen=True)
@@ -118,21 +118,21 @@ class Prompted:
     name: str
     ways: tuple[Way, ...]
     steps: tuple[Complete, ...]
-    """who answers a way's first prompt, second prompt, ...; the last of them answers the rest"""
+    """the models for a way's first prompt, second prompt, ...; the last one also answers the rest"""
 
     def __call__(self, requests: Sequence[Request]) -> list[Rewritten]:
-        said: list[list[str]] = [[request.text] for request in requests]
+        texts: list[list[str]] = [[request.text] for request in requests]
         errors: dict[int, str | None] = {}
         for step in range(max((len(request.way.prompts) for request in requests), default=0)):
-            going = [i for i, request in enumerate(requests) if step < len(request.way.prompts) and said[i][-1]]
+            going = [i for i, request in enumerate(requests) if step < len(request.way.prompts) and texts[i][-1]]
             if going:
-                prompts = [requests[i].way.prompts[step].replace("{text}", said[i][-1]) for i in going]
+                prompts = [requests[i].way.prompts[step].replace("{text}", texts[i][-1]) for i in going]
                 replies = self.steps[min(step, len(self.steps) - 1)](prompts, [_draw(requests[i], step) for i in going])
                 for i, (answer, errors[i]) in zip(going, replies, strict=True):
-                    said[i].append(_tidy(answer, requests[i].text))
+                    texts[i].append(_tidy(answer, requests[i].text))
         return [
-            Rewritten(texts[-1] if len(texts) == len(r.way.prompts) + 1 else "", tuple(texts[1:-1]), errors.get(i))
-            for i, (r, texts) in enumerate(zip(requests, said))
+            Rewritten(own[-1] if len(own) == len(r.way.prompts) + 1 else "", tuple(own[1:-1]), errors.get(i))
+            for i, (r, own) in enumerate(zip(requests, texts))
         ]
 
 
@@ -181,8 +181,7 @@ def causal(
     """A causal language model in memory; prompts go through its chat template where it has one.
 
     Args:
-        model, tokenizer: the tokenizer with a padding token.
-        by: see `ways`.
+        tokenizer: with a padding token.
         name: for the record; the fingerprint of the weights is added.
         temperature: at 0 the best token is taken.
         max_new_tokens: an answer that has not ended by then is no candidate.
@@ -192,8 +191,8 @@ def causal(
         def each(rows: list[int]) -> dict[str, Any]:
             return _sampling([seeds[row] for row in rows], temperature)
 
-        said = generate_texts(model, tokenizer, prompts, max_new_tokens, each=each)
-        return [Reply(answer.text if answer.num_tokens < max_new_tokens else "") for answer in said]
+        answers = generate_texts(model, tokenizer, prompts, max_new_tokens, each=each)
+        return [Reply(answer.text if answer.num_tokens < max_new_tokens else "") for answer in answers]
 
     return Prompted(_name(name, [model], temperature, max_new_tokens), tuple(by or ways()), (complete,))
 
@@ -219,7 +218,6 @@ def seq2seq(
         models: (model, tokenizer) for the first prompt of a way, the second, ...
         by: such as `[Way("paraphrase", ("paraphrase: {text}",))]`, or `[Way("backtranslate:de", ("{text}", "{text}"))]`
             for a pair of translators.
-        name, temperature, max_new_tokens: see `causal`.
         options: further ones of `model.generate`.
     """
 
@@ -245,13 +243,7 @@ def seq2seq(
 
 
 def endpoint(server: OpenAIModel, by: Sequence[Way] | None = None, *, max_new_tokens: int = 128) -> Prompted:
-    """A server of chat completions, with the pauses and errors of `OpenAIModel`.
-
-    Args:
-        server: asked at its temperature, with a seed of its own for each request.
-        by: see `ways`.
-        max_new_tokens: an answer that has not ended by then is no candidate.
-    """
+    """A server of chat completions at its temperature, with a seed of its own for each request; see `causal`."""
 
     def complete(prompts: Sequence[str], seeds: Sequence[int]) -> list[Reply]:
         return server.whole([user(prompt) for prompt in prompts], max_new_tokens, [seed >> 32 for seed in seeds])

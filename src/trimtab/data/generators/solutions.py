@@ -1,10 +1,9 @@
-"""Solutions of small tasks, each right and with one planted error, so that the label of every token is known.
+"""Solutions of small tasks, each correct and with one planted error, so that the label of every token is known.
 
-A row is made from a task (`data/problems.py`), an error and two writings: the right values and those that follow
-from the error are written down line by line, each time with harmless edits of its own. On average only the error is
-to tell the two apart. So repeated terms are as frequent as dropped ones and + in the place of - as - in that of +; for
-other errors a coin, thrown before one is sought, says whether the final answer grows or shrinks; and wrong results have
-the denominators of the right ones.
+The correct values and those that follow from the error are written down line by line, each time with harmless edits of
+its own. On average only the error is to tell the two apart. So repeated terms are as frequent as dropped ones and + in
+the place of - as - in that of +; for other errors a coin, thrown before one is sought, says whether the final answer
+grows or shrinks; and incorrect results have the denominators of the correct ones.
 """
 
 import zlib
@@ -74,14 +73,18 @@ def planted_errors(
     Raises:
         ValueError: for another split, form or level.
     """
-    if split not in ("train", "heldout"):
-        raise ValueError(f"splits are train and heldout, not {split!r}")
+    check_split(split)
     if form not in get_args(Form):
         raise ValueError(f"forms are {', '.join(get_args(Form))}, not {form!r}")
     if level not in get_args(Level):
         raise ValueError(f"levels are {', '.join(get_args(Level))}, not {level!r}")
     templates = SMALL if level == "small" else TEMPLATES
     return _rows(split == "heldout", rows, Random(f"planted_errors-{split}-{seed}"), form, templates)
+
+
+def check_split(split: str) -> None:
+    if split not in ("train", "heldout"):
+        raise ValueError(f"splits are train and heldout, not {split!r}")
 
 
 def _rows(

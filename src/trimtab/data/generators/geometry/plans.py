@@ -55,11 +55,11 @@ def shapes(scene: Scene) -> list[tuple[int, ...]]:
     ]
 
 
-def lines(scene: Scene, *, with_sides: bool = True) -> list[set[int]]:
+def lines(scene: Scene) -> list[set[int]]:
     """Sets of points that the text puts on one line."""
     found: list[set[int]] = []
     for c, (_, used) in zip(scene.constructions, scene.steps):
-        words = [*c.lines, *(side for polygon in c.polygons if with_sides for side in sides(polygon))]
+        words = [*c.lines, *(side for polygon in c.polygons for side in sides(polygon))]
         for word in words:
             line = {used[c.letters.index(role)] for role in word}
             for known in [known for known in found if len(known & line) > 1]:

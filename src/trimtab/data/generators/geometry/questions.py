@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from trimtab.data.generators.geometry.angles import (
@@ -276,12 +277,12 @@ ROLES = {
 }  # fmt: skip
 for _name, _article in ROLES.items():
     QUESTIONS[_name] = QuestionKind(
-        role(_name),
+        partial(role, _name),
         {"yes": "SL_YSP", "no": "SL_NSP", CANNOT: "SL_UN"},
         (f"Is segment {{0}} {_article} of {{1}}?", f"Can we say that {{0}} is {_article} of {{1}}?",
          f"Taking {{0}} as a segment: is it {_article} of {{1}}?"),
         YES_NO,
-        role_conditions(_name),
-        role_margin(_name),
+        partial(role_conditions, _name),
+        partial(role_margin, _name),
         identities=frozenset(("yes",)),
     )  # fmt: skip

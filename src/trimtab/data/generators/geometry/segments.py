@@ -1,7 +1,7 @@
 """What a segment is in a triangle: median, altitude or bisector."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 
 from trimtab.data.generators.geometry.conditions import Condition, flat, only, turn_of
@@ -10,14 +10,10 @@ from trimtab.data.generators.geometry.plane import Plane, Point, between, vector
 CORNER_ROLES = ("median", "altitude", "bisector")
 
 
-def role(name: str) -> Callable[..., frozenset[str]]:
+def role(name: str, g: Plane, ends: Sequence[Point], shape: Sequence[Point]) -> frozenset[str]:
     """Is the segment a median, an altitude, ... of the shape? Of a triangle's three it starts at a corner and ends on
     the line of the opposite side."""
-
-    def relations(g: Plane, ends: Sequence[Point], shape: Sequence[Point]) -> frozenset[str]:
-        return only("yes" if _has_role(g, name, ends, shape) else "no")
-
-    return relations
+    return only("yes" if _has_role(g, name, ends, shape) else "no")
 
 
 def _has_role(g: Plane, name: str, ends: Sequence[Point], shape: Sequence[Point]) -> bool:
@@ -63,34 +59,27 @@ def _cosine2(g: Plane, a: Point, foot: Point, b: Point) -> Fraction:
     return Fraction(g.dot(u, v) ** 2, g.dot(v, v) * g.dot(u, u))
 
 
-def role_conditions(name: str) -> Callable[..., list[Condition]]:
-    def conditions(g: Plane, ends: Sequence[Point], shape: Sequence[Point]) -> list[Condition]:
-        if name not in CORNER_ROLES or len(shape) != 3:
-            return []
-        return [condition for *_, condition in _corner_conditions(g, name, ends, shape)]
-
-    return conditions
+def role_conditions(name: str, g: Plane, ends: Sequence[Point], shape: Sequence[Point]) -> list[Condition]:
+    if name not in CORNER_ROLES or len(shape) != 3:
+        return []
+    return [condition for *_, condition in _corner_conditions(g, name, ends, shape)]
 
 
-def role_margin(name: str) -> Callable[..., float]:
+def role_margin(name: str, g: Plane, ends: Sequence[Point], shape: Sequence[Point]) -> float:
     """How far the foot is from where it should be, in units of the side it should be on."""
-
-    def margin(g: Plane, ends: Sequence[Point], shape: Sequence[Point]) -> float:
-        if name not in CORNER_ROLES or len(shape) != 3:
-            return 1.0
-        found = [1.0]
-        for a, foot in (ends, ends[::-1]):
-            if a not in shape:
-                continue
-            i = shape.index(a)
-            b, c = shape[i - 1], shape[(i + 1) % 3]
-            p, at, left, right = flat(g, [a, foot, b, c])
-            if name == "bisector":
-                t = math.dist(p, left) / (math.dist(p, left) + math.dist(p, right))
-                goal = left[0] + t * (right[0] - left[0]), left[1] + t * (right[1] - left[1])
-            else:
-                (goal,) = flat(g, [g.foot(a, b, c) if name == "altitude" else g.move(b, b, c, (1, 2))])
-            found.append(math.dist(at, goal) / math.dist(left, right))
-        return min(found)
-
-    return margin
+    if name not in CORNER_ROLES or len(shape) != 3:
+        return 1.0
+    found = [1.0]
+    for a, foot in (ends, ends[::-1]):
+        if a not in shape:
+            continue
+        i = shape.index(a)
+        b, c = shape[i - 1], shape[(i + 1) % 3]
+        p, at, left, right = flat(g, [a, foot, b, c])
+        if name == "bisector":
+            t = math.dist(p, left) / (math.dist(p, left) + math.dist(p, right))
+            goal = left[0] + t * (right[0] - left[0]), left[1] + t * (right[1] - left[1])
+        else:
+            (goal,) = flat(g, [g.foot(a, b, c) if name == "altitude" else g.move(b, b, c, (1, 2))])
+        found.append(math.dist(at, goal) / math.dist(left, right))
+    return min(found)
