@@ -126,13 +126,13 @@ def main() -> None:
             sys.exit(2)
         _fail(_usage(error))
     except (KeyboardInterrupt, typer.Abort):
-        print(f"\nstopped; the last saved state is kept: {_again()}", file=sys.stderr)
+        print("\nstopped; run the same command again", file=sys.stderr)
         sys.exit(STOPPED)
     except Interrupted as error:
         print(f"\n{error}", file=sys.stderr)
         sys.exit(STOPPED)
-    except OutputClosed:
-        _fail(f"the output was closed by its reader; the last saved state is kept: {_again()}")
+    except OutputClosed as error:
+        _fail(str(error) or "the output was closed by its reader")
     except UserError as error:
         if os.environ.get("TRIMTAB_TRACEBACK"):
             raise
@@ -176,10 +176,6 @@ def _failed(error: Exception) -> None:
         file=sys.stderr,
     )
     sys.exit(1)
-
-
-def _again() -> str:
-    return "continue with --resume" if "train" in sys.argv[1:2] else "run the same command again to continue"
 
 
 def _fail(message: str, code: int = 2) -> None:

@@ -84,10 +84,17 @@ def met(tmp_path: Path, tree: dict, kind: str, step: int) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("kind", "step", "kept"),
     [
-        ("full", 3, "the checkpoint of step 2; make room"),
-        pytest.param("full", 1, "no checkpoint is written yet; make room", marks=pytest.mark.slow),
-        pytest.param("full", -1, "the checkpoint of step 6; make room", marks=pytest.mark.slow),
-        pytest.param("no room for a log", 4, "the checkpoint of step 4; make room", marks=pytest.mark.slow),
+        ("full", 3, "kept: {}/checkpoints/checkpoint-2; make room, and continue with: {}"),
+        pytest.param("full", 1, "there is nothing to resume in {}: make room, and start over", marks=pytest.mark.slow),
+        pytest.param(
+            "full", -1, "kept: {}/checkpoints/checkpoint-6; make room, and continue with: {}", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "no room for a log",
+            4,
+            "kept: {}/checkpoints/checkpoint-4; make room, and continue with: {}",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_full_disk_costs_one_line_that_says_what_is_kept_and_the_run_goes_on(
@@ -98,7 +105,8 @@ def test_a_full_disk_costs_one_line_that_says_what_is_kept_and_the_run_goes_on(
     assert code == 2, said
     line = said.splitlines()[0]
     assert line.startswith(f"FailedOutside: {tmp_path / 'run'}: ")
-    assert line.endswith(f"; kept: {kept}, and continue with --resume")
+    folder = tmp_path / "run"
+    assert line.endswith(f"; {kept.format(folder, f'trimtab train {folder}/recipe.yaml --resume')}")
     resumed = drive(tmp_path, tree, "none", "--resume")
     assert resumed.returncode == 0, resumed.stderr[-2000:]
     assert same_weights(tmp_path / "run", finished)
@@ -111,7 +119,7 @@ def test_a_folder_that_is_gone_is_not_made_anew_for_the_rest(files, tmp_path):
     code, said = met(tmp_path, tree, "gone", 3)
     assert code == 2, said
     assert "is gone" in said
-    assert "nothing to resume: start over" in said
+    assert said.strip().endswith(f"there is nothing to resume in {tmp_path}/run: fix that, and start over")
     assert not (tmp_path / "run").exists()
     shutil.move(tmp_path / "run.away", tmp_path / "run")
     assert drive(tmp_path, tree, "none", "--resume").returncode == 0
@@ -123,7 +131,7 @@ def test_a_file_in_the_place_of_a_folder_is_named(files, tmp_path):
     code, said = met(tmp_path, tree, "a file", 3)
     assert code == 2, said
     assert f"({tmp_path / 'run' / 'checkpoints'}" in said
-    assert "continue with --resume" in said
+    assert "there is nothing to resume in " in said
 
 
 @pytest.mark.slow
@@ -137,7 +145,7 @@ def test_a_small_file_system_that_fills_up(finished, files, tmp_path):
         tree = tiny_folder.recipe(files, "sft", output=str(small / "run"))
         done = drive(tmp_path, tree, "none")
         assert done.returncode != 0
-        assert "; make room, and continue with --resume" in done.stderr
+        assert "; make room, and continue with: trimtab train " in done.stderr
         subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
         resumed = drive(tmp_path, tree, "none", "--resume")
         assert resumed.returncode == 0, resumed.stderr[-2000:]
@@ -240,7 +248,8 @@ def test_a_pipe_that_nobody_reads_ends_a_run_with_a_line_and_it_goes_on(finished
     assert process.stderr is not None
     err = process.stderr.read()
     assert process.wait() == 2
-    assert err.strip().splitlines()[-1].endswith("the last saved state is kept: continue with --resume")
+    assert err.strip().splitlines()[-1].startswith("error: the output was closed by its reader; ")
+    assert f"trimtab train {tmp_path / 'recipe.yaml'}" in err
     assert "Traceback" not in err
     assert drive(tmp_path, tree, "none", "--resume").returncode == 0
     assert same_weights(tmp_path / "run", finished)

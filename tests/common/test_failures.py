@@ -56,7 +56,7 @@ def raising(monkeypatch, error: Exception) -> None:
         (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), "connection reset by peer"),
         (
             Exception("No space left on device (os error 28)"),
-            "No space left on device (os error 28); kept: the checkpoint",
+            "No space left on device (os error 28); kept: ",
         ),
         (SafetensorError("I/O error: Read-only file system (os error 30)"), "Read-only file system (os error 30)"),
     ],
@@ -68,9 +68,10 @@ def test_what_fails_outside_costs_one_line_and_the_run_goes_on(trimtab, files, t
     assert (code, err.count("\n")) == (2, 1), err
     assert err.startswith(f"error: {tmp_path}/run: ")
     assert said in err
-    assert "kept: the checkpoint of step 2; " in err
-    assert "continue with --resume (TRIMTAB_TRACEBACK=1 shows where)" in err
-    code, _, err = trimtab("train", recipe(files, tmp_path), "--resume")
+    assert f"kept: {tmp_path}/run/checkpoints/checkpoint-2; " in err
+    command = f"trimtab train {recipe(files, tmp_path)} --resume"
+    assert f"continue with: {command} (TRIMTAB_TRACEBACK=1 shows where)" in err
+    code, _, err = trimtab(*command.split()[1:])
     assert code == 0, err
 
 
@@ -88,7 +89,7 @@ def test_a_mistake_of_the_code_keeps_its_traceback_and_asks_for_a_report(trimtab
     assert code == 1
     assert "Traceback" in err
     assert "test_failures.py" in err
-    assert "kept: the checkpoint of step 2" in err
+    assert "checkpoint-2; have that fixed, and continue with: trimtab train " in err
     last = err.rstrip().splitlines()[-1]
     assert last.startswith(f"error: a bug in trimtab or in a library that it uses ({type(error).__name__}: ")
     assert "please report it" in last
@@ -116,7 +117,7 @@ def test_an_error_of_a_tracker_names_it(files, tmp_path, monkeypatch):
     raising(monkeypatch, LookupError("no such project"))
     monkeypatch.setattr(ObjectiveLoop, "training_step", lambda *args, **kwargs: tracker.log())
     made = parse(json.loads(recipe(files, tmp_path).read_text()), "test", "run")
-    with pytest.raises(FailedOutside, match="tracker failed: LookupError: no such project; kept: no checkpoint"):
+    with pytest.raises(FailedOutside, match="tracker failed: LookupError: no such project; there is nothing to resume"):
         run(made)
 
 

@@ -445,4 +445,19 @@ MISTAKES = [
         '("strict", sums, known)',
         ("evals/test_suite.py::test_an_answer_that_was_not_understood_is_wrong_in_one_number_and_absent",),
     ),
+    # --- runs
+    Mistake(
+        "folder: a run with a checkpoint is started over",
+        "runs.folder:stopped_early",
+        'ours and not made and not checkpoints.any_marked(folder / "checkpoints")',
+        "ours and not made",
+        ("runs/test_stopped_runs.py::test_what_can_be_resumed_or_is_of_others_is_not_started_over",),
+    ),
+    Mistake(
+        "report: the numbers of an unfinished run are said to be of its first evaluation",
+        "report.words:unfinished",
+        "run.measured[-1]",
+        "run.steps",
+        ("report/test_report_table.py::test_numbers_of_an_earlier_step_say_so_beside_the_steps_and_name_the_run",),
+    ),
 ]

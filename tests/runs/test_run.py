@@ -426,7 +426,8 @@ def test_ctrl_c_saves_after_the_step_says_how_to_go_on_and_loses_nothing(finishe
     tree = tiny_folder.recipe(files, output=str(tmp_path / "run"))
     stopped = drive(tmp_path, tree, "interrupt:2")
     assert stopped.returncode == 130, stopped.stderr[-2000:]
-    assert "stopped after step 3; continue with --resume" in stopped.stdout
+    again = f"continue with: trimtab train {tmp_path}/run/recipe.yaml --resume"
+    assert f"stopped after step 3; kept: {tmp_path}/run/checkpoints/checkpoint-3; {again}\n" in stopped.stdout
     assert events(tmp_path / "run", "interrupted")[0]["step"] == 3
     with pytest.raises(RunError, match="add --resume to continue"):
         run(parse(tree, "test", "run"), console=QUIET)

@@ -111,7 +111,10 @@ class Workdir:
             except KeyboardInterrupt:
                 self._tidy()
                 raise Interrupted(f"stopped; {kept('')}") from None
-            except (UserError, Interrupted, Unanswered, OutputClosed, BrokenPipeError):  # their messages are complete
+            except OutputClosed:
+                self._tidy()
+                raise OutputClosed(f"the output was closed by its reader; {kept('')}") from None
+            except (UserError, Interrupted, Unanswered, BrokenPipeError):  # their messages are complete
                 self._tidy()
                 raise
             except Exception as failed:

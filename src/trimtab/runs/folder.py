@@ -1,5 +1,6 @@
 """The run folder: new, resumed or finished, decided before torch is imported; and what a failed run keeps."""
 
+import shlex
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ def workdir(folder: Path) -> Workdir:
 
 
 def is_new(folder: Path, resume: bool) -> bool:
-    """Whether the folder is free for a new run; False if it holds one.
+    """Whether the folder is free for a new run; False if it holds one. A run without a checkpoint has nothing to
+    resume: it makes room for a new one.
 
     Raises:
         RunError: for a folder that holds something else, cannot be written, or holds nothing to resume.
@@ -41,7 +43,7 @@ def is_new(folder: Path, resume: bool) -> bool:
         workdir(folder).check()
         return True
     if (folder / RECIPE).is_file():
-        return False
+        return stopped_early(folder)
     if folder.is_dir():
         if _was_barely_begun(folder):
             return True
@@ -76,6 +78,13 @@ def _was_barely_begun(folder: Path) -> bool:
     return "checkpoints" in names and names <= ours and not list((folder / "checkpoints").iterdir())
 
 
+def stopped_early(folder: Path) -> bool:
+    """Whether it holds a run that stopped before its first checkpoint."""
+    ours = (folder / RECIPE).is_file() and (read_signature(folder) or {}).get("command") == "train"
+    made = any((folder / name).exists() for name in ("model", "adapter"))
+    return ours and not made and not checkpoints.any_marked(folder / "checkpoints")
+
+
 def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] | str | None:
     """None for a new run, the stored recipe for a resume, "finished" if nothing is left to do.
 
@@ -94,13 +103,16 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] |
         lengths = {key.partition(".")[2] for key in LENGTHS}
         kept = {key: value for key, value in stored["training"].items() if key not in lengths}
         now = {key: value for key, value in asked["training"].items() if key in lengths}
-        stored |= {"training": {**kept, **now}, "is_longer": True}
+        stored |= {"training": {**kept, **now}, "as_it_was": repeated(folder, different)}
     elif different:
         key, was, now = different[0]
+        more = f", and {len(different) - 1} more {'differs' if len(different) == 2 else 'differ'}"
+        finished = is_finished(folder)
+        ways = [] if finished else [repeated(folder, different)]
+        ways += [ANOTHER, *(["add --resume to train it further"] if is_longer and finished else [])]
         raise RunError(
             f"{folder} holds a run of another recipe ({key} is {was} there and {now} here"
-            f"{f', and {len(different) - 1} more differ' if len(different) > 1 else ''}); {ANOTHER}"
-            f"{', or add --resume to train it further' if is_longer else ''}"
+            f"{more if len(different) > 1 else ''}); {', or '.join(ways)}"
         )
     if not is_longer and is_finished(folder):
         if resume:
@@ -198,6 +210,18 @@ def other_keys(stored: dict[str, Any], asked: dict[str, Any]) -> list[tuple[str,
     return sorted(_other_keys(_comparable(stored), _comparable(asked)))
 
 
+def repeated(folder: Path, different: Collection[tuple[str, str, str]]) -> str:
+    """How to resume an unfinished run that differs from what was asked now."""
+    if len(different) <= LISTED and all(was != UNSET for _, was, _ in different):
+        return f"to resume it, repeat {shlex.join(f'{key}={was}' for key, was, _ in different)} with --resume"
+    return f"to resume it: trimtab train {shlex.quote(f'{folder}/{RECIPE}')} --resume"
+
+
+LISTED = 3
+"""most keys of a recipe that a message names"""
+UNSET = "not set"
+
+
 def _comparable(recipe: dict[str, Any]) -> dict[str, Any]:
     """Without keys that change nothing, and without the number of steps if the machine's speed chose it."""
     training = dict(recipe["training"])
@@ -211,13 +235,17 @@ def _other_keys(one: Any, other: Any, at: str = "") -> list[tuple[str, str, str]
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         keys = {**one, **other}
         return [d for key in keys for d in _other_keys(one.get(key), other.get(key), f"{at}.{key}" if at else str(key))]
-    return [] if one == other else [(at, str(one), str(other))]
+    was, now = (UNSET if value is None else str(value) for value in (one, other))
+    return [] if one == other else [(at, was, now)]
 
 
-def kept(folder: Path, first: str) -> str:
-    """What is kept of a run, what to do first, and how to resume."""
-    if not (folder / RECIPE).is_file():
-        return "there is nothing to resume: start over"
-    last = checkpoints.last_complete(folder / "checkpoints")
-    said = "no checkpoint yet" if last is None else f"the checkpoint of step {checkpoints.step_of(last)}"
-    return f"kept: {said}; {f'{first}, and ' if first else ''}continue with --resume"
+def kept(recipe: Recipe, first: str) -> str:
+    """What is kept of a run, what to do first, and the command that goes on."""
+    folder = Path(recipe.output)
+    first = f"{first}, and " if first else ""
+    found = [checkpoints.last_complete(folder / "checkpoints"), folder / "model"] if (folder / RECIPE).is_file() else []
+    last = next((path for path in found if path is not None and path.exists()), None)
+    if last is None:
+        command = recipe.command(resume=False)
+        return f"there is nothing to resume in {folder}: {first}start over{command and f' with: {command}'}"
+    return f"kept: {last}; {first}continue with: {recipe.command()}"

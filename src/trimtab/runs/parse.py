@@ -1,14 +1,16 @@
 """From YAML to a checked recipe, with its stages, seeds and command-line overrides."""
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trimtab.common import processes
 from trimtab.common.files import half_character
 from trimtab.common.yaml_text import read_tree
 from trimtab.runs.check import check_method, check_minutes, check_plainly, validate
 from trimtab.runs.overrides import override_all
-from trimtab.runs.recipe import Recipe, RecipeError, Stages
+from trimtab.runs.recipe import Origin, Recipe, RecipeError, Stages
 from trimtab.runs.shipped import find
 from trimtab.runs.stages import once, runs_of
 
@@ -31,12 +33,18 @@ def load_recipe(
     Raises:
         RecipeError: naming the file and the key.
     """
-    path = find(path)
+    given, overrides, path = str(path), tuple(overrides), find(path)
     tree = read_tree(path, RecipeError)
     override_all(tree, overrides)
     if found := half_character(tree):
         raise RecipeError(f"{path}: {found[0]} holds half of a character: {found[1]} without the other half")
-    return parse(tree, str(path), path.stem, first=first, file=path, trains=trains)
+    loaded = parse(tree, str(path), path.stem, first=first, file=path, trains=trains)
+    runs = loaded.stages if isinstance(loaded, Stages) else [loaded]
+    number = processes.launched()
+    program = ["trimtab"] if number == 1 else ["torchrun", "--nproc_per_node", str(number), "-m", "trimtab"]
+    for recipe in runs:
+        recipe.read_from(Origin(shlex.join([*program, "train", given, *overrides]), isinstance(loaded, Stages)))
+    return loaded
 
 
 def parse(

@@ -1,6 +1,7 @@
 """The recipe schema: everything that a run depends on; `trimtab.runs.parse` reads it from YAML."""
 
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -187,10 +188,21 @@ class Used:
     """no key next to `use:` changes it"""
 
 
+@dataclass(frozen=True)
+class Origin:
+    """The command line that a run comes from; it makes no other recipe."""
+
+    words: str = field(compare=False)
+    """without flags"""
+    several: bool = field(compare=False)
+    """it has further runs, some of which may be finished"""
+
+
 class Recipe(_Strict):
     """One run."""
 
     _used: Used | None = PrivateAttr(default=None)
+    _origin: Origin | None = PrivateAttr(default=None)
 
     method: str
     """The training method: a name from `trimtab list methods`, or your own as FILE.py or package.module."""
@@ -224,6 +236,17 @@ class Recipe(_Strict):
     @used.setter
     def used(self, used: Used) -> None:
         self._used = used
+
+    def read_from(self, origin: Origin) -> None:
+        """Remember the command line."""
+        self._origin = origin
+
+    def command(self, resume: bool = True) -> str:
+        """The whole command that resumes this run, or starts it: "" if that is not known. Of several runs any may be
+        resumed or not be there."""
+        stored = shlex.join(("trimtab", "train", f"{self.output}/recipe.yaml")) if resume else ""
+        origin = self._origin or Origin(stored, several=False)
+        return f"{origin.words} --resume" if resume or origin.several else origin.words
 
 
 class Stages(_Strict):

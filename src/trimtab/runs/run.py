@@ -1,7 +1,7 @@
 """From a recipe to a finished run folder: check, load, train, measure, report."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from trimtab.runs.budget import (
     seconds_trained,
 )
 from trimtab.runs.evaluation import evaluator
-from trimtab.runs.folder import check_folder, check_signature, is_new, kept, workdir
+from trimtab.runs.folder import ANOTHER, check_folder, check_signature, is_new, kept, stopped_early, workdir
 from trimtab.runs.job import Job, load_job, move_frozen
 from trimtab.runs.policy import Shared, marks
 from trimtab.runs.recipe import STORED, Recipe, Stages, dump
@@ -68,9 +68,7 @@ def run(recipe: Recipe, *, resume: bool = False, edited: bool = False, console: 
             then not created.
         Interrupted: after Ctrl-C.
     """
-    seconds = None if recipe.minutes is None else 60 * recipe.minutes
-    fit = recipe.minutes is not None
-    return _run_one(recipe, resume, console or Console(), Shared(), fit=fit, seconds=seconds, edited=edited)
+    return _run_one(recipe, _Asked(resume, edited, console or Console(), Shared()))
 
 
 def run_stages(stages: Stages, *, resume: bool = False, edited: bool = False, console: Console | None = None) -> Result:
@@ -78,13 +76,43 @@ def run_stages(stages: Stages, *, resume: bool = False, edited: bool = False, co
 
     Args as of `run`.
     """
-    console, shared = console or Console(), Shared()
+    asked = _Asked(resume, edited, console or Console(), Shared())
+    try:
+        folders = _run_all(stages, asked)
+        return Result(Path(stages.output), report.write(folders, Path(stages.output) / "comparison.html"))
+    except KeyboardInterrupt:  # between two stages
+        raise Interrupted(f"stopped; what is finished is kept; continue with: {stages.stages[0].command()}") from None
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """How all runs of a command are to be carried out, see `run`."""
+
+    resume: bool
+    edited: bool
+    console: Console
+    shared: Shared
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What a stage has of the minutes of all."""
+
+    seconds: float | None
+    """of training, after which it is ended"""
+    notes: Sequence[str]
+
+
+def _run_all(stages: Stages, asked: _Asked) -> list[Path]:
+    """The stages in order; returns their folders."""
+    console, shared = asked.console, asked.shared
     shared_stages.place(stages.stages, console)
     for recipe in stages.stages:  # a mistake in the last stage must not cost the first ones
         recipe.minutes = stages.minutes  # says in the run folder that the steps were fitted
         if not is_reusable(recipe):
-            check_folder(Path(recipe.output), recipe, resume and Path(recipe.output).exists())
-    for source in {s for recipe in stages.stages for s in (recipe.data.train, recipe.data.heldout) if s}:
+            check_folder(Path(recipe.output), recipe, asked.resume and Path(recipe.output).exists())
+    first, *later = ({one.data.train, one.data.heldout} for one in stages.stages)
+    for source in filter(None, set().union(*later) - first):  # the first stage reads its own at once
         load_rows(source)
     notes, shares = [], [1.0] * len(stages.stages)
     if stages.minutes is not None:
@@ -101,61 +129,52 @@ def run_stages(stages: Stages, *, resume: bool = False, edited: bool = False, co
             notes += as_short(recipe, folders[-1:], console)
             left = 60 * stages.minutes - sum(map(seconds_trained, folders))
             seconds = left * shares[number] / sum(shares[number:])
-        again = resume and Path(recipe.output).exists()
-        done = _run_one(recipe, again, console, shared, fit=False, notes=notes, seconds=seconds, edited=edited)
-        folders.append(done.folder)
-    page = report.write(folders, Path(stages.output) / "comparison.html")
-    return Result(Path(stages.output), page)
+        again = replace(asked, resume=asked.resume and Path(recipe.output).exists())
+        folders.append(_run_one(recipe, again, _Share(seconds, notes)).folder)
+    return folders
 
 
-def _run_one(
-    recipe: Recipe,
-    resume: bool,
-    console: Console,
-    shared: Shared,
-    fit: bool,
-    notes: Sequence[str] = (),
-    seconds: float | None = None,
-    edited: bool = False,
-) -> Result:
+def _run_one(recipe: Recipe, asked: _Asked, share: _Share | None = None) -> Result:
     """One run.
 
     Args:
-        fit: measure the speed first, and lower the number of steps.
-        seconds: of training, after which it is ended.
+        share: of a stage; any other run has its minutes alone, and fits its steps to them.
     """
-    folder = Path(recipe.output)
+    folder, resume, console = Path(recipe.output), asked.resume, asked.console
+    seconds = 60 * recipe.minutes if recipe.minutes is not None else None
     if processes.rank() == 0:
         is_new(folder, resume)
-    with workdir(folder).open(partial(kept, folder)):
+    with workdir(folder).open(partial(kept, recipe)):
         stored = check_folder(folder, recipe, resume)
         if isinstance(stored, str):
             say(console, f"{folder} is already finished")
             return Result(folder, folder / "report.html")
         if stored is not None:
             recipe = recipe.model_copy(update={"training": stored["training"]})  # steps that were fitted to the machine
-        job = load_job(recipe, shared, console)
-        job.notes += notes
+        job = load_job(recipe, asked.shared, console)
         if stored is not None:
-            job.edited = check_signature(folder, job.signature, edited)
+            job.edited = check_signature(folder, job.signature, asked.edited)
             longer_events = [event["to"] for event in EventLog(folder).events() if event["event"] == "longer"]
             job.more = max(longer_events, default=0)
-            if stored.get("is_longer"):
-                _make_longer(folder, job)
-        elif fit:
-            assert recipe.minutes is not None
+            if way := stored.get("as_it_was"):
+                _make_longer(folder, job, way)
+        elif share is None and recipe.minutes is not None:
             pace = seconds_per_step(job, console, 6 * recipe.minutes)
             job.notes.append(fit_steps(recipe, recipe.minutes, pace, job.updates))
             say(console, job.notes[-1])
-        job.seconds = seconds
+        job.notes += share.notes if share else ()
+        job.seconds = share.seconds if share else seconds
         return execute(job, folder, resume=stored is not None, console=console)
 
 
-def _make_longer(folder: Path, job: Job) -> None:
+def _make_longer(folder: Path, job: Job, way: str) -> None:
     """Extend a resumed run to more steps.
 
+    Args:
+        way: how to resume it as it was.
+
     Raises:
-        TooLong: see `trimtab.runs.longer.check`.
+        TooLong: see `trimtab.runs.longer.check`; of an unfinished run with that way.
     """
     last = checkpoints.last_complete(folder / "checkpoints")
     job.more = job.updates
@@ -163,7 +182,15 @@ def _make_longer(folder: Path, job: Job) -> None:
         job.longer = f"extended to {job.updates} steps; no checkpoint is left, so it starts over"
         return
     planned = TrainerState.load_from_json(str(last / "trainer_state.json")).max_steps
-    longer.check(folder, job.args, planned, job.updates)
+    try:
+        longer.check(folder, job.args, planned, job.updates)
+    except longer.TooLong:
+        if (step := checkpoints.step_of(last)) >= planned:
+            raise
+        raise longer.TooLong(
+            f"{folder} holds a run of {planned} steps, stopped after step {step}, and the recipe asks for "
+            f"{job.updates}; {way}, or {ANOTHER}"
+        ) from None
     job.longer = f"extended to {job.updates} steps from {planned}"
 
 
@@ -223,7 +250,7 @@ def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result
         tracked.close(trainer)
         if main:
             log.event("interrupted", step)
-        raise Interrupted(f"stopped after step {step}; continue with --resume (run folder: {folder})")
+        raise Interrupted(f"stopped after step {step}; {kept(recipe, '')}")
     if evaluate is not None:
         evaluate(trainer.model, step, True)
     tracked.close(trainer)
@@ -288,7 +315,7 @@ def _start(job: Job, folder: Path, log: EventLog, resume: bool, checkpoint: Path
     if resume:
         note = checkpoints.passed_over(folder / "checkpoints", checkpoint) if checkpoint else None
         checkpoints.remove_incomplete(folder / "checkpoints")
-        log.resume(checkpoints.step_of(checkpoint) if checkpoint else -1)
+        log.resume(checkpoints.step_of(checkpoint) if checkpoint else -1, job.recipe.command())
         if job.longer:
             step = checkpoints.step_of(checkpoint) if checkpoint else 0
             say(console, job.longer)
@@ -303,7 +330,12 @@ def _start(job: Job, folder: Path, log: EventLog, resume: bool, checkpoint: Path
             say(console, note)
             log.event("note", checkpoints.step_of(checkpoint), text=note)
         return
-    log.metrics.unlink(missing_ok=True)  # of a run that was killed before it had begun
+    if stopped_early(folder):
+        job.notes.append(f"{folder} held a run that stopped before its first checkpoint; it starts over")
+        say(console, job.notes[-1])
+        checkpoints.remove_incomplete(folder / "checkpoints")
+    for left in (log.metrics, log.samples):  # of a run that stopped early
+        left.unlink(missing_ok=True)
     write_signature(folder, "train", job.signature)
     method = {
         "name": job.recipe.method,
@@ -314,7 +346,7 @@ def _start(job: Job, folder: Path, log: EventLog, resume: bool, checkpoint: Path
     }
     of_train = {**vars(job.train.counts), "left_out_of_each_epoch": job.epoch.left_out}
     counts = {"train": of_train, "heldout": vars(job.heldout.counts) if job.heldout else None}
-    log.event("start", 0, method=method, data=counts)
+    log.event("start", 0, method=method, data=counts, command=job.recipe.command())
     for note in job.notes:
         log.event("note", 0, text=note)
     write_atomic(folder / "recipe.yaml", dump(job.recipe))  # last: a folder with a recipe holds all that a resume reads

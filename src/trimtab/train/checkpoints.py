@@ -88,5 +88,10 @@ def remove_incomplete(folder: Path) -> list[Path]:
     return torn
 
 
+def any_marked(folder: Path) -> bool:
+    """Whether a checkpoint under `folder` was completed once."""
+    return bool(_marked(folder))
+
+
 def _marked(folder: Path) -> set[Path]:
     return {path.parent for path in folder.glob(f"checkpoint-*/{MARKER}")}

@@ -33,9 +33,9 @@ class EventLog:
         """All complete lines written so far."""
         return _read(self.metrics)
 
-    def resume(self, step: int) -> None:
-        """Record that entries of later steps are superseded; a torn last line is closed first."""
-        self.event("resume", step)
+    def resume(self, step: int, command: str = "") -> None:
+        """Record that entries of later steps are superseded, and the command; a torn last line is closed first."""
+        self.event("resume", step, command=command)
         self.sample("resume", step)
 
 
