@@ -233,7 +233,8 @@ def test_a_run_that_did_not_finish_says_so(tmp_path):
     folder = write_run(tmp_path / "a", [*METRICS[:4], event("interrupted", 2)], SAMPLES[:5])
     text = read(write([folder])).text
     assert "interrupted at step 2" in text
-    assert "a has not finished" in text
+    assert "a was interrupted after step 2; its numbers were measured at step 0." in text
+    assert f"To continue a: trimtab train {folder}/recipe.yaml --resume" in text
     assert "measured once so far, at step 0: forward KL to the teacher 1.50" in text
     assert "after not generated" in text
 
@@ -249,7 +250,7 @@ def test_a_run_without_any_event_has_a_page(tmp_path):
 
 
 def test_a_run_without_a_teacher_shows_no_teacher(tmp_path):
-    metrics = [event("eval", 0, nll=2.0), event("eval", 2, nll=1.0)]
+    metrics = [event("eval", 0, nll=2.0), event("eval", 2, nll=1.0), event("finished", 0)]
     samples = [*rows(0, nll=2.0), *rows(2, nll=1.0)]
     recipe = {"method": "sft", "models": {"policy": "tiny"}}
     text = read(write([write_run(tmp_path / "a", metrics, samples, recipe, {"policy": "tiny"})])).text

@@ -104,3 +104,25 @@ def test_a_narrow_terminal_leaves_measures_out_and_says_which(tmp_path):
     assert "no room here for" in narrow
     assert "answer length" in narrow.partition("no room here for")[2]
     assert "2.72" in narrow
+
+
+def test_numbers_of_an_earlier_step_say_so_beside_the_steps_and_name_the_run_that_was_stopped(tmp_path):
+    trained = [event("start", 0, command="trimtab train my.yaml training.max_steps=9 --resume"), METRICS[1]]
+    trained += [event("train", step, loss=1.0) for step in range(1, 7)]
+    killed = load(write_run(tmp_path / "killed", trained, rows(0, nll=2.0)))
+    stopped = load(write_run(tmp_path / "stopped", [*trained, event("interrupted", 6)], rows(0, nll=2.0)))
+    shown = cells([killed, stopped, load(write_run(tmp_path / "done"))])
+    assert [shown[name][-1] for name in ("killed", "stopped", "done")] == ["6\nmeasured at 0", "6\nmeasured at 0", "2"]
+    caption = str(table([killed, stopped]).caption)
+    assert "killed has not finished (last logged step: 6); its numbers were measured at step 0" in caption
+    assert "stopped was interrupted after step 6; its numbers were measured at step 0" in caption
+
+
+def test_the_command_that_goes_on_is_the_one_that_was_given_or_reads_the_run(trimtab, tmp_path):
+    said = event("start", 0, command="trimtab train my.yaml training.max_steps=9 --resume")
+    write_run(tmp_path / "one", [said, METRICS[1], event("interrupted", 6)], rows(0, nll=2.0))
+    write_run(tmp_path / "other", METRICS[:3], rows(0, nll=2.0))
+    code, out, err = trimtab("report", tmp_path / "one", tmp_path / "other")
+    assert code == 0, err
+    assert "\nTo continue one: trimtab train my.yaml training.max_steps=9 --resume\n" in out
+    assert f"\nTo continue other: trimtab train {tmp_path}/other/recipe.yaml --resume\n" in out

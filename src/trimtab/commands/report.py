@@ -29,6 +29,8 @@ def main(settings: ReportSettings) -> None:
 
     from trimtab import report
     from trimtab.report import evaluation
+    from trimtab.report.reading import distinct_names
+    from trimtab.report.words import to_continue
 
     trained, evaluations = evaluation.split(list(settings.runs))
     if not trained:
@@ -41,6 +43,6 @@ def main(settings: ReportSettings) -> None:
     loaded = [report.load(run) for run in trained]
     for table in filter(None, (report.table(loaded, console.width), report.seeds_table(loaded, console.width))):
         console.print(table)
-    for line in evaluation.lines(suites):
+    for line in (*to_continue(distinct_names(loaded)), *evaluation.lines(suites)):
         typer.echo(line)
     typer.echo(f"report: {page}")

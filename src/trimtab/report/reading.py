@@ -45,6 +45,8 @@ class Run:
     interrupted: int | None = None
     """step at which the run was stopped, None where it was resumed or finished since"""
     resumes: list[int] = field(default_factory=list)
+    command: str = ""
+    """the whole command that resumes it"""
 
     @property
     def measured(self) -> list[int]:
@@ -117,6 +119,7 @@ def _read_metrics(run: Run) -> None:
             case "start":
                 _require(place, {"method": {}, "data": {}} | event, method=dict, data=dict)
                 run.method, run.data = event.get("method", {}), event.get("data", {})
+                run.command = str(event.get("command", ""))
             case "train":
                 _require(place, event, step=int)
                 run.train.append(event)
@@ -135,6 +138,7 @@ def _read_metrics(run: Run) -> None:
                 evals = {step: kept for step, kept in evals.items() if step <= event["step"]}
                 run.resumes.append(event["step"])
                 run.finished = run.interrupted = None
+                run.command = str(event.get("command") or run.command)
             case "interrupted":
                 _require(place, event, step=int)
                 run.interrupted = event["step"]

@@ -20,6 +20,7 @@ from trimtab.report.comparing import (
 )
 from trimtab.report.measures import MEASURES, Measure, digits, number, span
 from trimtab.report.reading import Run, distinct_names
+from trimtab.report.words import unfinished
 
 OTHER_COLUMNS, MEASURE_COLUMN = 26, 10
 """Characters that a line needs for the name, the seconds and the steps, and for each measure."""
@@ -50,7 +51,10 @@ def table(runs: Sequence[Run], width: int = 120) -> Table:
     for run in runs:
         seconds = (run.finished or {}).get("seconds")
         trained = "–" if seconds is None else digits(seconds)
-        _add(result, run.name, {measure: last(run, measure) for measure in columns}, trained, f"{run.steps:,}")
+        steps = f"{run.steps:,}"
+        if run.measured and run.measured[-1] != run.steps:
+            steps += f"\nmeasured at {run.measured[-1]:,}"
+        _add(result, run.name, {measure: last(run, measure) for measure in columns}, trained, steps)
     for group in masters:
         name = group_name("teacher", group, masters)
         _add(result, name, {measure: teacher_value(group[0], measure) for measure in columns}, "–", "–", style="dim")
@@ -75,6 +79,7 @@ def _caption(runs: Sequence[Run], left_out: Sequence[Measure]) -> Text:
     sizes = sorted({len(run.heldout.get(run.measured[-1], {})) if run.measured else 0 for run in runs})
     lines = ["↓ lower is better, ↑ higher is better"]
     lines += [f"held-out rows: {' or '.join(map(str, sizes))}; the signature of each run is in its signature.txt"]
+    lines += [unfinished(run) for run in runs if run.finished is None]
     if left_out:
         lines.append(f"no room here for {', '.join(measure.short for measure in left_out)}; the report has it")
     for run in runs[1:]:

@@ -2,10 +2,12 @@
 
 import json
 import re
+import shlex
 from typing import Any
 
 import numpy as np
 
+from trimtab.common.locks import holder
 from trimtab.metrics.intervals import Interval
 from trimtab.report.comparing import change, difference, first, last, obstacles, teacher_obstacles
 from trimtab.report.measures import (
@@ -120,11 +122,30 @@ def cautions(runs: list[Run]) -> list[str]:
     if len({run.steps for run in runs}) > 1:
         listed = ", ".join(f"{run.name} {run.steps:,} steps" for run in runs)
         said.append(f"The runs were not trained equally long: {listed}.")
-    return said + [
-        f"{run.name} has not finished; its numbers are those of its last evaluation."
-        for run in runs
-        if run.finished is None
-    ]
+    said += [f"{unfinished(run)}." for run in runs if run.finished is None]
+    return said + to_continue(runs)
+
+
+def unfinished(run: Run) -> str:
+    """Of a run that has not finished: how far it is, and when its numbers were measured."""
+    if holder(run.folder) is not None:
+        state = f"is still running, at step {run.steps:,}"
+    elif run.interrupted is not None:
+        state = f"was interrupted after step {run.interrupted:,}"
+    else:
+        state = f"has not finished (last logged step: {run.steps:,})"
+    measured = f"its numbers were measured at step {run.measured[-1]:,}" if run.measured else "nothing was measured yet"
+    return f"{run.name} {state}; {measured}"
+
+
+def to_continue(runs: list[Run]) -> list[str]:
+    """The whole commands that go on with runs that were stopped; stages have one for all."""
+    stopped = [run for run in runs if run.finished is None and holder(run.folder) is None]
+    commands: dict[str, list[str]] = {}
+    for run in stopped:
+        stored = shlex.join(("trimtab", "train", f"{run.folder}/recipe.yaml", "--resume"))
+        commands.setdefault(run.command or stored, []).append(run.name)
+    return [f"To continue {', '.join(names)}: {command}" for command, names in commands.items()]
 
 
 def _sample_size(runs: list[Run]) -> str:
