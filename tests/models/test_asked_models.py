@@ -100,7 +100,7 @@ def test_every_command_loads_the_checkpoints_own_dtype_or_the_one_that_is_asked(
     words, said = words_of(command, model, tmp_path)
     code, out, err = trimtab(*words, *([] if dtype is None else ["--dtype", dtype]), "--device-map", "auto")
     assert code == 0, err
-    assert said(out) == (dtype or "bfloat16")
+    assert said(out + err) == (dtype or "bfloat16")
 
 
 def test_layers_are_spread_over_the_devices_there_are_and_answer_as_before(model):

@@ -147,7 +147,8 @@ def parse_strengths(words: Sequence[str]) -> tuple[float, ...]:
 
 
 def generate(prompts: "Sequence[Prompt]", settings: GenerateSettings, console: Console | None = None) -> None:
-    """Print each completion, or a table for several strengths, and the signature at the end.
+    """Print each completion, or a table for several strengths, and the signature at the end. On the command line notes
+    and the signature go to stderr, so that stdout holds completions alone.
 
     With an aligned model, logits are mixed by DeRa; in a model with an identity layer by `realign` (at strength 1 if
     none is given); the strategy then draws from the mixture. Prompts of like length share a batch. One prompt on a
@@ -156,19 +157,22 @@ def generate(prompts: "Sequence[Prompt]", settings: GenerateSettings, console: C
     Raises:
         ValueError: a subclass that names what is wrong, where possible before weights are loaded.
     """
+    notes = console or Console(stderr=True)
     console = console or Console()
     if settings.out is None:
-        _print(prompts, settings, None, console)
+        _print(prompts, settings, None, console, notes)
         return
     work = Workdir(
         settings.out, "generate", (".meta.json",), is_file=True, option="another FILE.jsonl", force=settings.force
     )
     work.check()
     with work.open():
-        _print(prompts, settings, work, console)
+        _print(prompts, settings, work, console, notes)
 
 
-def _print(prompts: "Sequence[Prompt]", settings: GenerateSettings, work: Workdir | None, console: Console) -> None:
+def _print(
+    prompts: "Sequence[Prompt]", settings: GenerateSettings, work: Workdir | None, console: Console, notes: Console
+) -> None:
     """Generate, and print or write."""
     from trimtab.data.chat_date import date_facts
     from trimtab.data.prompts import last_said
@@ -177,7 +181,7 @@ def _print(prompts: "Sequence[Prompt]", settings: GenerateSettings, work: Workdi
     for number, prompt in enumerate(prompts, start=1):
         if isinstance(prompt, str):
             check_whole(prompt, f"prompt {number}")
-    tokenizer, loop = _checked(prompts, settings, console)
+    tokenizer, loop = _checked(prompts, settings, notes)
     strengths: Sequence[float | None] = settings.strengths or ((1.0,) if loop else (None,))
     made = [f"trimtab {__version__}"]
     model, options = _loaded(settings, loop, made)
@@ -185,7 +189,7 @@ def _print(prompts: "Sequence[Prompt]", settings: GenerateSettings, work: Workdi
     if streams:
         console.print(Text(f"> {last_said(prompts[0])}", style="bold"), soft_wrap=True)
         options |= _streaming(tokenizer, loop, options)
-    found = _answers(model, tokenizer, prompts, strengths, settings, options, console)
+    found = _answers(model, tokenizer, prompts, strengths, settings, options, notes)
     how = settings.sampling(tokenizer, model)
     config = config_of(model, tokenizer, how, settings.max_new_tokens, own=settings.own)
     made += _made(settings, loop, strengths, config)
@@ -196,7 +200,7 @@ def _print(prompts: "Sequence[Prompt]", settings: GenerateSettings, work: Workdi
     elif not streams:
         for row, prompt in enumerate(prompts):
             _show(console, last_said(prompt), strengths, found[row])
-    console.print(Text(f"signature: {'; '.join(made)}"), soft_wrap=True)
+    notes.print(Text(f"signature: {'; '.join(made)}"), soft_wrap=True)
 
 
 def _checked(prompts: "Sequence[Prompt]", settings: GenerateSettings, console: Console) -> tuple[Any, str | None]:

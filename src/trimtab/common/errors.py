@@ -113,8 +113,10 @@ def wrong_value(error: Mapping[str, Any]) -> str:
     wanted = next(
         (text for kind, text in WANTED.items() if error["type"].startswith(f"{kind}_") or error["type"] == kind), None
     )
-    is_ours = error["type"] == "value_error" or wanted is None
-    end = f"{said[0].lower()}{said[1:]}" if is_ours else f"it must be {wanted.format(**error.get('ctx', {}))}"
+    if error["type"] == "value_error" or wanted is None:
+        end = f"{said[0].lower()}{said[1:]}"
+    else:
+        end = f"it must be {wanted.format(**error.get('ctx', {}))}"
     close = closest(str(given), re.findall(r"'([^']*)'", end)) if error["type"] in ("literal_error", "enum") else None
     return f"is {'null' if given is None else repr(given)}; {end}{f'; did you mean {close!r}?' if close else ''}"
 

@@ -128,8 +128,8 @@ def _said_of(error: ValidationError, kind: type[CommandSettings], said: Mapping[
         return SettingsError(_unknown(kind, key))
     name = said.get(key, key.upper() if key in kind.positional else flag(key))
     if first["type"] == "missing":
-        said = " ".join((kind.model_fields[key].description or "").split()).rstrip(".")
-        return SettingsError(f"{name} is missing{f': give {said[0].lower()}{said[1:]}' if said else ''}")
+        text = " ".join((kind.model_fields[key].description or "").split()).rstrip(".")
+        return SettingsError(f"{name} is missing{f': give {text[0].lower()}{text[1:]}' if text else ''}")
     return SettingsError(f"{name} {wrong_value(first)}")
 
 
