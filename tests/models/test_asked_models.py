@@ -153,7 +153,7 @@ def test_commands_take_an_adapter(trimtab, model, adapter, tmp_path, command):
     words, _ = words_of(command, model, tmp_path)
     code, out, err = trimtab(*words, "--adapter", adapter)
     assert code == 0, err
-    assert "adapter" in out
+    assert "adapter" in out + err
 
 
 def test_what_is_no_adapter_is_named(trimtab, model, tmp_path):
