@@ -86,7 +86,7 @@ def test_a_template_that_wants_arguments_as_text_gets_them_so():
         assert text.endswith('[[[rain{"city": "Rom"}]<|end|>]]')
 
 
-def test_a_call_that_the_template_does_not_write_is_not_learnt_and_said():
+def test_a_call_that_the_template_does_not_write_is_not_learnt_and_is_reported():
     messages = [user("a"), said("", tool_calls=[CALL]), {"role": "tool", "content": "wet"}, said("b")]
     (text,), remarks = read({"messages": messages})
     assert text.count("[[") == 1
@@ -187,7 +187,7 @@ def test_a_prompt_that_opens_a_thought_is_followed_by_the_rest_of_it():
     assert text == "<|user|>hi<|end|><|assistant|><think>\n[[a\n</think>\n\nho<|end|>]]"
 
 
-def test_an_answer_without_a_thought_closes_the_one_that_the_prompt_opens_and_that_is_said():
+def test_an_answer_without_a_thought_closes_the_one_that_the_prompt_opens_and_that_is_reported():
     (text,), remarks = read({"messages": [user("hi"), said("ho")]}, OPENS)
     assert text == "<|user|>hi<|end|><|assistant|><think>\n[[\n</think>\n\nho<|end|>]]"
     assert remarks == {"emptied"}
@@ -199,7 +199,7 @@ def test_a_thought_that_the_template_drops_from_the_last_turn_is_learnt_all_the_
     assert text == "<|user|>hi<|end|><|assistant|>[[<think>\na\n</think>\n\nho<|end|>]]"
 
 
-def test_a_thought_that_the_template_knows_nothing_of_is_said():
+def test_a_thought_that_the_template_knows_nothing_of_is_reported():
     assert read({"messages": [user("hi"), said("ho", reasoning_content="a")]})[1] == {"thoughts"}
 
 
@@ -221,7 +221,7 @@ def test_a_thought_behind_a_prompt_that_closes_an_empty_one_is_learnt_with_think
     assert not remarks
 
 
-def test_a_switch_that_the_row_sets_is_kept_and_the_thought_that_has_no_place_is_said():
+def test_a_switch_that_the_row_sets_is_kept_and_the_thought_that_has_no_place_is_reported():
     row = {"messages": [user("hi"), said("ho", reasoning_content="a")]}
     (text,), remarks = read({**row, "chat_template_kwargs": {"enable_thinking": False}}, CLOSES)
     assert text == "<|user|>hi<|end|><|assistant|><think>\n\n</think>\n\n[[ho<|end|>]]"
@@ -285,7 +285,7 @@ SPLITS = (  # as of Qwen 3, which reads a thought out of the content
 )
 
 
-def test_a_part_of_a_thought_that_the_template_loses_is_said():
+def test_a_part_of_a_thought_that_the_template_drops_is_reported():
     assert read({"messages": [user("q"), said("<think>a</think>b")]}, SPLITS)[1] == set()
     assert "thoughts" in read({"messages": [user("q"), said("<think>a</think> is it</think>b")]}, SPLITS)[1]
 
@@ -328,7 +328,7 @@ def test_rows_that_a_conversation_became_have_ids_of_their_own_and_lead_back_to_
     assert prepared.notes()[0] == f"rows: 2 rows {REMARKS['split']} (first: row 1)"
 
 
-def test_a_turn_that_is_too_long_is_lost_alone_and_counted():
+def test_a_turn_that_is_too_long_is_dropped_alone_and_counted():
     prepared = prepare([{"messages": TURNS}], tiny_folder.byte_tokenizer(OPENS), max_length=18)
     counts = prepared.counts
     assert (counts.rows, counts.kept, counts.truncated, counts.prompt_too_long) == (2, 1, 1, 1)
@@ -361,7 +361,7 @@ def test_a_template_that_loses_a_turn_of_the_whole_conversation_cannot_keep_it_i
     assert len(read({"messages": messages}, forgetful)[0]) == 2
 
 
-def test_a_template_without_a_generation_prompt_leaves_the_header_to_the_model_and_that_is_said():
+def test_a_template_without_a_generation_prompt_leaves_the_header_to_the_model_and_that_is_reported():
     template = "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}{% endfor %}"
     shown, remarks = read({"messages": [user("a"), said("b")]}, template)
     assert shown == ["<|user|>a<|end|>[[<|assistant|>b<|end|>]]"]

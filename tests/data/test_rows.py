@@ -93,7 +93,7 @@ def test_a_row_without_an_answer_is_counted_as_empty(row):
     assert (prepared.counts.empty, prepared.counts.kept, prepared.counts.first) == (1, 1, {"empty": 2})
 
 
-def test_row_ids_are_places_in_the_source_though_rows_before_were_lost():
+def test_row_ids_are_places_in_the_source_though_earlier_rows_were_dropped():
     rows = [{"text": ""}, {"text": "ab"}, {"text": "cd"}]
     assert [row["row_id"] for row in prepare(rows, TOKENIZER, max_length=50).rows] == [1, 2]
 
@@ -339,7 +339,7 @@ def of_chat_model(rows, template=tiny_folder.TEMPLATE, **how):
     return prepare(rows, tiny_folder.byte_tokenizer(template), **{"max_length": 99, "source": "rows.jsonl", **how})
 
 
-def test_plain_texts_stay_texts_and_that_is_said_once():
+def test_plain_texts_stay_texts_and_that_is_reported_once():
     made = of_chat_model([AS_CHAT, PLAIN, PLAIN, {"text": "a"}])
     tokenizer = tiny_folder.byte_tokenizer()
     assert tokenizer.decode(made.rows[1]["input_ids"]) == "2 + 2?4<|end|>"
@@ -356,7 +356,7 @@ def test_as_chat_they_are_the_row_of_messages():
     assert of_chat_model([mixed]).rows == of_chat_model([AS_CHAT]).rows
 
 
-def test_a_model_without_a_template_is_told_nothing_and_changes_nothing():
+def test_a_model_without_a_template_gets_no_remark_and_changes_nothing():
     assert not of_chat_model([PLAIN], template=None).notes()
     assert of_chat_model([PLAIN], template=None, chat=True).rows == of_chat_model([PLAIN], template=None).rows
 

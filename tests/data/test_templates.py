@@ -200,7 +200,7 @@ def drawn(random: Random) -> list[dict]:
 
 
 @pytest.mark.parametrize("name", zoo.EVERY)
-def test_whatever_is_said_is_learnt_behind_what_is_asked_or_it_is_remarked(name):
+def test_every_message_is_learnt_behind_its_prompt_or_is_remarked(name):
     tokenizer, random = zoo.of_bytes(name), Random(name)
     ends = {tokenizer.eos_token_id, *zoo.ends(tokenizer)}
     for _ in range(12):

@@ -119,7 +119,7 @@ def test_a_token_that_the_embedding_lacks_is_named(model):
         HFModel(model, tokenizer).answer([user("<extra>")], 2)
 
 
-def test_a_tokenizer_without_a_template_is_said_and_works(model):
+def test_a_tokenizer_without_a_template_is_reported_and_works(model):
     plain = tiny_folder.byte_tokenizer(template=None)
     local = HFModel(model, plain)
     assert local.facts()["template"] == "none, prompts are plain text"

@@ -92,7 +92,7 @@ def test_no_text_comes_twice():
         assert len(set(texts)) == len(texts)
 
 
-def test_neither_option_is_told_by_its_length():
+def test_no_option_is_given_away_by_its_length():
     pairs = load_pairs()
     for pair in pairs:
         ratio = len(pair.scenario.low) / len(pair.scenario.high)

@@ -122,7 +122,7 @@ def test_options_are_compared_after_the_steps_before_were_written():
     assert rows[0]["answers"] == ["A"]
 
 
-def test_stopped_and_gone_on_with_nothing_is_asked_twice(tmp_path):
+def test_stopped_and_resumed_nothing_is_asked_twice(tmp_path):
     answers = kept(tmp_path)
     first = Scripted(stop_after=2)
     with pytest.raises(KeyboardInterrupt):

@@ -151,7 +151,7 @@ def test_a_single_choice_is_one_or_nothing(reply, target, robust, official):
         ("none", "A", None, None),
     ],
 )
-def test_several_right_letters_give_their_share_and_a_wrong_one_costs_all(reply, target, robust, official):
+def test_several_correct_letters_give_their_share_and_an_incorrect_one_costs_all(reply, target, robust, official):
     verdicts = score(item(SITUATION, target, dimension="EP Situ."), reply)
     assert (verdicts["robust"].value, verdicts["official"].value) == (robust, official)
 
@@ -317,7 +317,7 @@ def test_a_row_that_cannot_be_used_is_named_with_its_key(tmp_path, bad, message)
         loaded(tmp_path, row(), bad)
 
 
-def test_what_is_not_there_is_said_with_a_way_out(tmp_path):
+def test_what_is_not_there_is_reported_with_a_way_out(tmp_path):
     with pytest.raises(DataError, match="no folder .*nowhere.*X-PLUG/SocialBench.*without path"):
         items(SocialBenchOptions(path=tmp_path / "nowhere"))
     with pytest.raises(SuiteError, match="trimtab's own rows: there is no row of SA Style, .* language zh; they are"):
@@ -577,7 +577,7 @@ def test_group_scenes_have_three_profiles_and_more_and_the_role_does_not_speak_l
             assert all(name.split()[-1] in text for name, text in one["meta"]["profile"].items())
 
 
-def test_keywords_were_said_before_and_not_in_the_question(rows):
+def test_keywords_came_before_and_not_in_the_question(rows):
     for one in rows:
         if one["meta"]["category"] == MEMORY:
             *before, last = [turn["value"].lower() for turn in one["dialogue"]]

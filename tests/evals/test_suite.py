@@ -24,7 +24,7 @@ def one(name: str, value: float | None, group: str = "a", error: str | None = No
     return Answered(item, ("",), {} if error else {"robust": Verdict(value, value)}, error)
 
 
-def test_an_answer_that_was_not_understood_is_wrong_in_one_number_and_absent_from_the_other():
+def test_an_answer_that_was_not_understood_is_incorrect_in_one_number_and_absent_from_the_other():
     found = {(m.name, m.group): m for m in accuracy([one("1", 1.0), one("2", None), one("3", 0.0), one("4", None)])}
     assert found["robust strict", "all"].value.estimate == 0.25
     assert found["robust answered", "all"].value.estimate == 0.5
@@ -33,7 +33,7 @@ def test_an_answer_that_was_not_understood_is_wrong_in_one_number_and_absent_fro
     assert found["robust answered", "all"].number == 2
 
 
-def test_an_error_is_no_wrong_answer():
+def test_an_error_is_not_an_incorrect_answer():
     found = {m.name: m for m in accuracy([one("1", 1.0), one("2", None, error="timeout")]) if m.group == "all"}
     assert found["robust strict"].value.estimate == 1.0
     assert found["robust strict"].number == 1

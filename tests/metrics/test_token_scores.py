@@ -639,7 +639,7 @@ def test_the_oracle_lies_between_two_scores_and_finds_what_the_grid_misses():
     assert brute_f1(scores, labels, best_threshold(scores, labels)) == 0  # the right one has the same lowest score
 
 
-def test_neighbouring_floats_can_still_be_told_apart():
+def test_neighbouring_floats_can_still_be_separated():
     low = 0.1
     high = float(np.nextafter(low, 1))
     assert first_error([high, low], best_threshold([[high, low], [high]], [1, -1])) == 1

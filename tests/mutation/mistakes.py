@@ -443,7 +443,7 @@ MISTAKES = [
         "evals.suite:accuracy",
         '("strict", sums, ones)',
         '("strict", sums, known)',
-        ("evals/test_suite.py::test_an_answer_that_was_not_understood_is_wrong_in_one_number_and_absent",),
+        ("evals/test_suite.py::test_an_answer_that_was_not_understood_is_incorrect_in_one_number_and_absent",),
     ),
     # --- runs
     Mistake(

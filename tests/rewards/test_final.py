@@ -138,5 +138,5 @@ def test_what_follows_a_stated_answer_does_not_change_it(text, truth):
 
 
 @table(("text", "truth"), WRONG)
-def test_another_answer_and_none_are_wrong(text, truth):
+def test_another_answer_and_none_are_incorrect(text, truth):
     assert not is_correct(text, truth)

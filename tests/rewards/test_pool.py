@@ -228,7 +228,7 @@ def test_of_a_long_text_the_end_is_read(patient):
     assert patient.grade([r"\boxed{7}" + " word" * LONGEST], ["7"]) == ["unparsed"]
 
 
-def test_a_worker_that_dies_is_replaced_and_its_answer_is_wrong(patient):
+def test_a_worker_that_dies_is_replaced_and_its_answer_is_incorrect(patient):
     started = threading.Event()
 
     victim = asked(patient)
@@ -295,7 +295,7 @@ def test_a_fork_gets_workers_of_its_own(patient):
     assert patient.grade([r"\boxed{7}"], ["7"]) == ["correct"]
 
 
-def test_a_worker_that_cannot_start_is_told(monkeypatch, tmp_path):
+def test_a_worker_that_cannot_start_is_reported(monkeypatch, tmp_path):
     (tmp_path / "math_verify.py").write_text("raise ImportError('half installed')")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     with pytest.raises(PoolError, match="did not start: ImportError: half installed"):

@@ -28,13 +28,13 @@ def test_exact_reads_the_final_answer_of_texts_and_of_chats():
     assert call(reward, ["It is 7/2.", "3"], answer=[3.5, 3]) == [1.0, 1.0]
 
 
-def test_the_last_message_of_a_chat_counts_and_one_without_text_is_wrong():
+def test_the_last_message_of_a_chat_counts_and_one_without_text_is_incorrect():
     tools = [{"role": "assistant", "content": "4"}, {"role": "tool", "content": "5"}]
     silent = [{"role": "assistant", "content": None}]
     assert call(load("exact"), [tools + chat("6"), silent, []], answer=["6", "6", "6"]) == [1.0, 0.0, 0.0]
 
 
-def test_the_values_of_right_and_wrong_are_chosen():
+def test_the_values_of_correct_and_incorrect_are_chosen():
     reward = load("exact", correct=1.0, incorrect=-1.0)
     assert call(reward, ["4", "5"], answer=["4", "4"]) == [1.0, -1.0]
     with pytest.raises(RewardError, match="correct=0 and incorrect=1"):
@@ -104,7 +104,7 @@ def test_a_function_of_ones_own_is_found_in_a_file_or_a_module(tmp_path, monkeyp
         ("math:pi", "must be a plain function"),
     ],
 )
-def test_a_name_that_leads_nowhere_is_told(name, said):
+def test_a_name_that_leads_nowhere_is_reported(name, said):
     with pytest.raises(RewardError, match=said) as caught:
         load(name)
     assert "\n" not in str(caught.value)
@@ -160,14 +160,14 @@ def test_what_is_no_reward_is_named_with_the_function_and_the_row(tmp_path, body
     assert "\n" not in str(caught.value)
 
 
-def test_an_exception_of_the_whole_batch_alone_is_told_as_such(tmp_path):
+def test_an_exception_of_the_whole_batch_alone_is_reported_as_such(tmp_path):
     reward = load(own(tmp_path, "return [1 / (len(completions) - 2)] * len(completions)"))
     with pytest.raises(RewardError, match="of 2 completions, none of which does so alone"):
         call(reward, ["a", "b"])
 
 
 @pytest.mark.parametrize("body", ["return help_(completions)", "return (help_(text) for text in completions)"])
-def test_an_exception_is_told_with_the_line_of_the_users_file_that_it_came_from(tmp_path, body):
+def test_an_exception_is_reported_with_the_line_of_the_users_file_that_it_came_from(tmp_path, body):
     more = "\n\ndef help_(text):\n    import json\n    return json.loads('{')\n"
     reward = load(own(tmp_path, body + more))
     with pytest.raises(RewardError, match="JSONDecodeError: Expecting") as caught:
@@ -176,7 +176,7 @@ def test_an_exception_is_told_with_the_line_of_the_users_file_that_it_came_from(
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_cannot_be_imported_is_told_with_its_line(tmp_path):
+def test_a_file_that_cannot_be_imported_is_reported_with_its_line(tmp_path):
     (tmp_path / "mine.py").write_text("import math\n\nmath.nothing\n")
     with pytest.raises(RewardError, match=f"AttributeError: .*{tmp_path / 'mine.py'}, line 3"):
         load(f"{tmp_path / 'mine.py'}:score")
@@ -219,7 +219,7 @@ def test_a_row_without_truth_is_named_before_anything_is_generated(missing):
     check_rows(load("exact"), [{"prompt": "zero", "answer": 0}])
 
 
-def test_the_same_is_said_of_a_batch():
+def test_the_same_is_reported_for_a_batch():
     with pytest.raises(RewardError, match="row 2 of the batch .prompt 'task 1'. has no `answer`"):
         call(load("exact"), ["1", "2"], answer=["1", None])
 

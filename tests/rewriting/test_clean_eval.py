@@ -495,7 +495,7 @@ def test_an_error_of_a_server_is_no_candidate_and_is_asked_again(server):
     assert again == clean([GAS], rewriter, YES, LENGTH, one_by_one).rows
 
 
-def test_an_error_on_the_way_back_ends_the_way_and_what_was_said_is_kept(server):
+def test_an_error_on_the_way_back_ends_the_way_and_the_intermediate_text_is_kept(server):
     server.reply = new_text
     server.script = [(200, ""), (503, "{}"), (503, "{}")]
     rewriter = server_rewriter(server, ways(0, ["de"]))

@@ -73,7 +73,7 @@ class _TaskSettings:
     source: str
     kwargs: Mapping[str, Any] | None
 
-    def prepare(self, rows: Sequence[Row], start: int) -> Prepared:
+    def prepare(self, rows: Sequence[Mapping[str, Any]], start: int) -> Prepared:
         """Consecutive rows of the source, of which the first is number `start`, from 0."""
         tokenizer = self.coder.tokenizer
         made, texts = [], []

@@ -11,7 +11,7 @@ from trimtab.rewards import verifiable as rewards
 from trimtab.rewards.pool import MathPool
 
 
-def test_a_missing_package_is_said(monkeypatch):
+def test_a_missing_package_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
     reasoning._dataset.cache_clear()
     with pytest.raises(DataError, match="reasoning_gym:chain_sum: reasoning-gym is not installed; run pip install"):
@@ -80,7 +80,7 @@ def test_rows_of_other_sources_are_refused(gym):
         ("reasoning_gym:chain_sum?rows=500&min_terms=2&max_terms=2&max_digits=1", "distinct questions for train, not"),
     ],
 )
-def test_what_cannot_be_made_is_said(gym, source, said):
+def test_what_cannot_be_made_is_reported(gym, source, said):
     with pytest.raises(DataError, match=said):
         load_rows(source)
 

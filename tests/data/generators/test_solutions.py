@@ -141,7 +141,7 @@ def places(row):
         offset += len(line) + 1
 
 
-def test_the_span_covers_exactly_the_wrong_tokens_of_its_kind(pairs):
+def test_the_span_covers_exactly_the_incorrect_tokens_of_its_kind(pairs):
     seen = Counter()
     for row in pairs:
         error, text = row["error"], answer_of(row, "rejected")
@@ -202,7 +202,7 @@ def test_a_copied_number_is_an_earlier_result_and_a_misread_one_stands_in_the_ta
         assert (str(old) in task) == (error["kind"] == "misread")
 
 
-def test_wrong_spans_are_the_later_numbers_that_differ_from_the_right_ones(pairs):
+def test_incorrect_spans_are_the_later_numbers_that_differ_from_the_correct_ones(pairs):
     """Lines are compared number by number where no operands were exchanged in either answer."""
     compared = 0
     for row in pairs:
@@ -364,7 +364,7 @@ SIMPLE_RULES = {
 
 
 @pytest.mark.parametrize("name", SIMPLE_RULES)
-def test_a_simple_rule_does_not_tell_wrong_from_right(pairs, name):
+def test_a_simple_rule_does_not_separate_incorrect_from_correct(pairs, name):
     score = SIMPLE_RULES[name]
     found = accuracy([(score(answer_of(row, "chosen")), score(answer_of(row, "rejected"))) for row in pairs[:2000]])
     assert 0.45 < found < 0.55, found
@@ -381,14 +381,14 @@ def test_the_final_answer_grows_in_about_half_of_the_errors_of_each_kind(pairs, 
 
 
 @pytest.mark.parametrize("kind", ["reworded", "tight", "swapped", "remark"])
-def test_edits_are_as_frequent_in_wrong_answers_as_in_right_ones(pairs, kind):
+def test_edits_are_as_frequent_in_incorrect_answers_as_in_correct_ones(pairs, kind):
     count = Counter(edit["answer"] for row in pairs for edit in row["edits"] if edit["kind"] == kind)
     right, wrong = count["chosen"], count["rejected"]
     assert right > 300
     assert abs(right - wrong) < 4 * (right + wrong) ** 0.5, (right, wrong)  # four deviations of a difference of counts
 
 
-def test_edits_are_as_frequent_on_the_wrong_line_as_on_the_same_line_of_the_right_answer(pairs):
+def test_edits_are_as_frequent_on_the_incorrect_line_as_on_the_same_line_of_the_correct_answer(pairs):
     count = Counter(
         (edit["kind"], edit["answer"]) for row in pairs for edit in row["edits"] if edit["step"] == row["error"]["step"]
     )
@@ -478,7 +478,7 @@ def test_rows_depend_on_split_seed_and_form_alone_and_half_are_right(seed, rows,
     assert sum(right[: 2 * (len(right) // 2)]) == len(right) // 2
 
 
-def test_right_and_wrong_come_in_random_order():
+def test_correct_and_incorrect_come_in_random_order():
     labels = [row["label"] for row in planted_errors("train", 400, form="answers")]
     assert 60 < sum(labels[::2]) < 140
 

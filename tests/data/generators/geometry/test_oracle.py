@@ -107,7 +107,7 @@ def test_a_label_that_hangs_on_two_quantities_at_once_is_not_claimed():
         answer("equilateral triangle ABC; between CBD; some point CDE", "altitude", "EC", "ABC")
 
 
-def test_a_quantity_that_changes_sign_is_not_said_never_to_vanish():
+def test_a_quantity_that_changes_sign_is_not_claimed_never_to_vanish():
     """Scalene excludes it, but a sign that changes is no proof, so that no label is given."""
     with pytest.raises(Undecided, match="changes sign"):
         answer("scalene triangle ABC; median point ABCM", "altitude", "AM", "ABC")
