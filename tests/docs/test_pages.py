@@ -237,9 +237,7 @@ def test_commands_parse_and_name_what_is_there(page, reader, trimtab):
     for place, (name, *words) in commands(page):
         if name.startswith("-") or "--help" in words or name in ("list", "show"):
             status, said = trimtab([name, *words])
-        elif name == "train":
-            status, said = trimtab([name, *words, *(["--dry-run"] if "--dry-run" not in words else [])])
-        else:
+        else:  # the recipe is read and checked; rows and models of it need not be there
             assert name in known, f"{place}: there is no command {name!r}"
             flags = known[name].make_context(name, list(words)).params
             module = importlib.import_module(f"trimtab.commands.{cli.COMMANDS[name]}")

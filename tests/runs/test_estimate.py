@@ -22,6 +22,7 @@ from trimtab.models.identity_layer import insert_identity_layer, train_only_iden
 from trimtab.models.loading import load_model
 from trimtab.models.scalar_head import with_scalar_head
 from trimtab.models.student import keep_layers
+from trimtab.runs import estimate
 from trimtab.runs.estimate import estimates
 from trimtab.runs.parse import load_recipe, parse
 from trimtab.runs.policy import policy_tokenizer
@@ -247,9 +248,30 @@ def test_a_run_is_not_timed_beforehand_unless_it_is_dry(files, trimtab, tmp_path
     assert "add --dry-run" in said
 
 
-def test_a_dry_run_of_a_model_that_is_not_there_says_why_there_is_no_estimate(files, trimtab, tmp_path):
-    path = tmp_path / "mine.yaml"
-    path.write_text(json.dumps(tiny_folder.recipe(files, "hpd")))
-    status, said, _ = trimtab("train", path, "models.teacher=./nowhere", "--dry-run")
-    assert status == 0
-    assert "# no estimate of memory: models.teacher: there is no folder ./nowhere" in said
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("models.teacher=./nowhere", "models.teacher: there is no folder ./nowhere"),
+        ("data.train=nowhere.jsonl", "there is no file nowhere.jsonl"),
+        ("data.heldout=torn.jsonl", "torn.jsonl: line 1 is not valid JSON"),
+        ("models.policy=half", "half"),
+    ],
+)
+def test_a_dry_run_is_refused_as_the_run_would_be_where_a_file_is_not_there_or_broken(
+    files, trimtab, tmp_path, monkeypatch, word, said
+):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(json.dumps(tiny_folder.recipe(files, "hpd")))
+    Path("torn.jsonl").write_text("{")
+    Path("half").mkdir()  # no config.json
+    status, out, err = trimtab("train", "mine.yaml", word, "--dry-run")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert said in err
+
+
+def test_a_dry_run_of_stages_reads_each_source_once(files, monkeypatch):
+    tree = tiny_folder.recipe(files, "sft") | {"stages": [{"name": "a"}, {"name": "b", "method": "hpd"}]}
+    seen = []
+    monkeypatch.setattr(estimate, "load_rows", lambda source: seen.append(source) or load_rows(source))
+    estimates(parse(tree, "test", "run"))
+    assert seen == [str(files / "train.jsonl"), str(files / "heldout.jsonl")]

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from trimtab.common.errors import UserError
-from trimtab.runs.early import check_places
+from trimtab.common.files import DataError
+from trimtab.models.builtin import ModelNotFound
 from trimtab.runs.estimate import MemoryEstimate, estimates, first_seed
 from trimtab.runs.recipe import Recipe, Stages
 
@@ -49,10 +50,15 @@ def shown(size: int) -> str:
 
 
 def commented(recipe: Recipe | Stages) -> str:
-    """The tables of all runs as YAML comments to follow the recipe; or why there are none."""
+    """The tables of all runs as YAML comments to follow the recipe; or why there are none.
+
+    Raises:
+        DataError, ModelNotFound: for rows or a model without which the recipe cannot be run either.
+    """
     try:
-        check_places(recipe.stages if isinstance(recipe, Stages) else [recipe])
         found = estimates(recipe)
+    except (DataError, ModelNotFound):
+        raise
     except UserError as error:
         return f"# no estimate of memory: {error}\n"
     lines = []

@@ -66,16 +66,16 @@ SETTINGS = TrainSettings
 def main(settings: TrainSettings) -> None:
     """Train, and print the path of the report."""
     from trimtab.common.terminal import quiet
+    from trimtab.runs.early import check_places
     from trimtab.runs.parse import load_recipe
     from trimtab.runs.recipe import dump
 
     if settings.dry_run:
-        loaded = load_recipe(settings.recipe, settings.overrides)
-        typer.echo(dump(loaded), nl=False)
+        loaded = load_recipe(settings.recipe, settings.overrides, first=check_places)
         quiet()
         from trimtab.commands.memory_table import commented, timed
 
-        typer.echo(commented(loaded), nl=False)
+        typer.echo(f"{dump(loaded)}{commented(loaded)}", nl=False)
         if settings.time:
             typer.echo(timed(loaded), nl=False)
         return

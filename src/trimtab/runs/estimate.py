@@ -7,7 +7,7 @@ phase that needs most, and the table says what each part has of it.
 
 import copy
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from trimtab.core.batch import IGNORE
 from trimtab.core.vocab import BLOCK_TOKENS, CUDA_SCALE, SLICE_BYTES
 from trimtab.data.counts import Prepared
 from trimtab.data.rows import sequences
-from trimtab.data.sources import load_rows
+from trimtab.data.sources import Row, load_rows
 from trimtab.models import loading
 from trimtab.models.footprint import Footprint, TrainedShape, cut_config, footprint, frozen_bytes, kv_bytes, num_weights
 from trimtab.models.growth import num_tokens
@@ -115,7 +115,8 @@ def estimates(recipe: Recipe | Stages) -> list[MemoryEstimate]:
         UserError: where a model or rows are not there, or what they need cannot be told.
     """
     made: dict[str, _Made] = {}
-    return [_estimate(run, made) for run in first_seed(recipe)]
+    read = lru_cache(maxsize=2)(load_rows)  # stages share their sources
+    return [_estimate(run, made, read) for run in first_seed(recipe)]
 
 
 def first_seed(recipe: Recipe | Stages) -> list[Recipe]:
@@ -126,11 +127,12 @@ def first_seed(recipe: Recipe | Stages) -> list[Recipe]:
     return runs
 
 
-def _estimate(recipe: Recipe, made: dict[str, _Made]) -> MemoryEstimate:
+def _estimate(recipe: Recipe, made: dict[str, _Made], read: Callable[[str], list[Row]]) -> MemoryEstimate:
     """Of one run.
 
     Args:
         made: folder of a model that an earlier run writes -> its config; this run's is added.
+        read: gives the rows of a source.
     """
     models = recipe.models
     method, options, required = method_of(recipe)
@@ -140,8 +142,8 @@ def _estimate(recipe: Recipe, made: dict[str, _Made]) -> MemoryEstimate:
     tokenizer = policy_tokenizer(known)
     config = _policy_config(recipe, made, tokenizer)
     made[f"{recipe.output}/model"] = _Made(_written(config, required.trains == "identity_layer"), policy_source(known))
-    train = prepare_source(known, "train", tokenizer, refuse=False)
-    held = prepare_source(known, "heldout", tokenizer, refuse=False) if recipe.data.heldout else None
+    train = prepare_source(known, "train", tokenizer, refuse=False, read=read)
+    held = prepare_source(known, "heldout", tokenizer, refuse=False, read=read) if recipe.data.heldout else None
     rows = args.per_device_train_batch_size * (2 if required.rows == "pairs" else 1)
     longest, answer = _lengths(train, args.max_completion_length if method.loop == "rollouts" else 0)
     shape = TrainedShape(
@@ -153,7 +155,7 @@ def _estimate(recipe: Recipe, made: dict[str, _Made]) -> MemoryEstimate:
     policy = footprint(config, models.dtype, shape, rows, longest, device, trust_remote_code=trust)
     run = _Run(recipe, required, options, args, config, policy, rows, longest, answer, device, made)
     parts = [*run.policy_parts(), *run.other_models(), *run.logits(), *run.generation(), *run.saving(held or train)]
-    parts += run.rows_in_memory([one for one in (train, held) if one])
+    parts += run.rows_in_memory([one for one in (train, held) if one], read)
     return MemoryEstimate(recipe, parts, device, rows, longest)
 
 
@@ -294,9 +296,9 @@ class _Run:
             MemoryPart(f"saving: logits of {tokens} tokens compared", MERGE_TABLES * table, during("saving")),
         ]
 
-    def rows_in_memory(self, prepared: Sequence[Prepared]) -> list[MemoryPart]:
+    def rows_in_memory(self, prepared: Sequence[Prepared], read: Callable[[str], list[Row]]) -> list[MemoryPart]:
         number = sum(len(one.rows) for one in prepared)
-        size = sum(_bytes_of(one) for one in prepared)
+        size = sum(_bytes_of(one, read(one.source)) for one in prepared)
         parts = [MemoryPart(f"{number:,} rows as token ids", size, always(), host=True)]
         if self.recipe.models.teacher_cache == "memory":
             held = prepared[1:] if self.recipe.models.teacher and "teacher" not in self.required.keys else prepared
@@ -324,19 +326,11 @@ def _lengths(train: Prepared, new: int) -> tuple[int, int]:
     return max(len(ids) for ids, _ in rows), max(sum(label != IGNORE for label in labels) for _, labels in rows)
 
 
-def _bytes_of(prepared: Prepared) -> int:
+def _bytes_of(prepared: Prepared, rows: Sequence[Row]) -> int:
     """Of rows in main memory, as they came and as token ids, by a sample of them."""
-    some = prepared.rows[:: max(1, len(prepared.rows) // SAMPLED)]
-    size = sum(_deep(row) for row in some) / max(1, len(some))
-    return int(size * len(prepared.rows) + _bytes_of_texts(prepared.source))
-
-
-@lru_cache
-def _bytes_of_texts(source: str) -> int:
-    """Of all rows of a source as they came, which several stages may share."""
-    rows = load_rows(source)
-    some = rows[:SAMPLED]
-    return sum(map(_deep, some)) * len(rows) // len(some)
+    some, texts = prepared.rows[:: max(1, len(prepared.rows) // SAMPLED)], rows[:SAMPLED]
+    size = sum(map(_deep, some)) / max(1, len(some))
+    return int(size * len(prepared.rows)) + sum(map(_deep, texts)) * len(rows) // len(texts)
 
 
 def _deep(value: Any) -> int:

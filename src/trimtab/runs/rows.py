@@ -1,6 +1,6 @@
 """The rows of a recipe as token ids, checked against what its models can read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,14 +34,16 @@ def prepare_source(
     *,
     refuse: bool = True,
     console: Console | None = None,
+    read: Callable[[str], list[Row]] = load_rows,
 ) -> Prepared:
     """Rows of `data.train` or `data.heldout` as token ids; refuses data of which too much would be dropped.
 
     Args:
         console: for progress.
+        read: gives the rows of a source.
     """
     source, limit = getattr(recipe.data, which), recipe.data.rows if which == "train" else recipe.data.heldout_rows
-    rows = load_rows(source)
+    rows = read(source)
     max_length = recipe.training.get("max_length", 1024)
     method, _, required = method_of(recipe)
     how: dict[str, Any] = {"console": console, "workers": recipe.data.workers}
