@@ -327,7 +327,7 @@ MISTAKES = [
         "resume: a torn line is kept",
         "common.files:drop_torn_line",
         "os.truncate(path, end)",
-        "os.truncate(path, len(whole))",
+        "os.truncate(path, path.stat().st_size)",
         ("evals/test_runner.py::test_a_torn_last_line_is_cut_off_and_others_are_named",),
     ),
     Mistake(

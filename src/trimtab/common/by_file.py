@@ -24,27 +24,18 @@ class Catalogue:
     """known names besides the files"""
 
     def names(self) -> list[str]:
-        """The names of the files, without importing them."""
         return sorted(path.stem for path in self.folder.glob("*.py") if not path.stem.startswith("_"))
 
     def known(self) -> list[str]:
-        """The names of the files and the other known names."""
         return sorted([*self.names(), *self.others()])
 
     def summary(self, name: str) -> str:
-        """A one-line description, without importing anything."""
         return summary(self.folder, name)
 
     def check_name(self, name: str) -> None:
-        """Check that the name is known, without importing anything.
-
-        Raises:
-            UserError: of the kind `error`, with the nearest name.
-        """
         check_known(name, self.known(), self.what, "there are", self.error)
 
     def module(self, name: str) -> ModuleType:
-        """The module of the file called `name`."""
         return importlib.import_module(f"{self.package}.{name}")
 
 

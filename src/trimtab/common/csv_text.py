@@ -24,8 +24,7 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
     "Unnamed: N", and empty lines are skipped.
 
     Raises:
-        DataError: naming the line if a quote is not closed or is inside a cell, or if a row has more or fewer cells
-            than the header; naming a duplicate column.
+        DataError: for an unclosed or unescaped quote, a row of another length than the header, or a duplicate column.
     """
     csv.field_size_limit(2**31 - 1)  # texts are long
     text = read_text(path)

@@ -13,8 +13,6 @@ from trimtab.common.errors import UserError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """errno values of a full disk"""
-
-
 TRIED = ".trimtab-tries-"
 """Prefix of the files that probe whether a place is writable."""
 
@@ -29,7 +27,7 @@ def reason(failed: OSError, place: Path | None = None) -> str:
 
 @contextmanager
 def made(folder: Path) -> Iterator[None]:
-    """Create the folder for this context; folders that were created and are left empty are removed again."""
+    """Within, the folder exists; new folders that are left empty are removed."""
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -41,14 +39,7 @@ def made(folder: Path) -> Iterator[None]:
 
 
 def check_writable(folder: Path, error: type[UserError], way_out: str, shown: Path | None = None) -> None:
-    """Check that the folder, which need not exist, can be written; leaves nothing behind.
-
-    Args:
-        shown: what will be written there, for the message; the folder by default.
-
-    Raises:
-        error: if it cannot be written, with the reason.
-    """
+    """Check that the folder, which need not exist, is writable; `shown` is what the error names instead of it."""
     if processes.rank() != 0:
         return
     try:
@@ -85,15 +76,12 @@ def writing_to(path: Path) -> Iterator[None]:
 
 
 def _no_room(path: Path) -> bool:
-    """Whether the disk is full by its own account."""
     there = next(one for one in (path, *path.absolute().parents) if one.exists())
     return shutil.disk_usage(there).free < LITTLE
 
 
 LITTLE = 1 << 24
-"""bytes; free space that a write that failed on a full disk may leave"""
-
-
+"""bytes that may be left after a write failed on a full disk"""
 WRITING = ("os error", "I/O error", "PytorchStreamWriter", "inline_container", "unexpected pos", "Parent directory")
 """Phrases in torch's and safetensors' errors of failed writes."""
 NO_ROOM = tuple(f"os error {number}" for number in FULL)

@@ -42,29 +42,24 @@ def nearest(name: str, known: Iterable[str], otherwise: str) -> str:
     return otherwise if close is None else f"did you mean {close!r}?"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, or the name of its class."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def check_known(name: str, known: Collection[str], what: str, listed: str, mistake: type[UserError]) -> None:
-    """Check that there is `what` of that name.
-
-    Args:
-        listed: words before the known names.
-
-    Raises:
-        mistake: with the nearest name.
-    """
+    """Raise `mistake`, with the nearest name, for an unknown name of a `what`; `listed` introduces the known ones."""
     if name not in known:
         hint = nearest(name, known, f"{listed}: {', '.join(known)}")
         raise mistake(f"there is no {what} {name!r}; {hint}")
 
 
 def check_settings(options: Any, settings: Mapping[str, Any], owner: str, prefix: str, mistake: type[UserError]) -> Any:
-    """Settings as an instance of the pydantic model `options`, with defaults filled in.
+    """Settings as an instance of the pydantic class `options`.
 
     Args:
-        options: the class.
-        settings: key -> value.
-        owner: whose settings they are, for messages.
+        owner: of the settings, for messages.
         prefix: of a key, as the user writes it.
-        mistake: the error to raise.
 
     Raises:
         mistake: naming the setting, its value, and a suggestion; unknown keys are reported first.
@@ -126,19 +121,16 @@ class Unanswered(Exception):
 
 
 GIVE_UP = 8
-"""failed requests after which the work stops, unless one has been answered"""
+"""failed requests after which the work stops if none was answered"""
 
 
 def check_answered(errors: Iterable[str | None], who: str, *, whole: bool = False) -> None:
-    """Stop if nothing is answered.
+    """Raise Unanswered, with the first error, if all requests failed.
 
     Args:
         errors: of all requests so far, None for an answered one.
         who: the model or server.
         whole: no request is left, so that fewer than `GIVE_UP` errors are enough.
-
-    Raises:
-        Unanswered: with the first error, if all requests failed.
     """
     known: list[str] = []
     for error in errors:

@@ -22,27 +22,15 @@ LESS_MEMORY = (
     "or eval.batch_size, or set training.gradient_checkpointing: true"
 )
 OURS = (
-    "trimtab",
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "accelerate",
-    "numpy",
-    "safetensors",
-    "tokenizers",
-    "datasets",
-)
+    "trimtab", "torch", "transformers", "trl", "peft", "accelerate", "numpy", "safetensors", "tokenizers", "datasets",
+)  # fmt: skip
 """packages whose errors count as bugs unless they mention the machine"""
 HINT = "TRIMTAB_TRACEBACK=1 shows where"
 
 
 def said(error: BaseException) -> str | None:
-    """Describe a failure of the machine, its disks, its network or another program, such as a tracker.
-
-    Returns:
-        One line, with a fix if one is known; None if it may be a bug.
-    """
+    """One line about a failure of the machine, its network or another library, with a fix if one is known; None if it
+    may be a bug."""
     text = " ".join(str(error).split())[:300]
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _holds(text, MEMORY)):
         return f"out of memory ({text or 'of the machine'}): {LESS_MEMORY}"
@@ -61,12 +49,12 @@ def said(error: BaseException) -> str | None:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error means a full disk."""
+    """Whether a disk is full."""
     return isinstance(error, OSError) and error.errno in FULL
 
 
 def comes_from_outside(error: BaseException) -> bool:
-    """Whether an error comes from a library and not from one of our checks, or stands for one that ended the work."""
+    """Whether an error was raised by a library, not by one of our checks."""
     return isinstance(error, FailedOutside) or _package(error) not in ("trimtab", None)
 
 

@@ -28,11 +28,7 @@ class DataError(UserError):
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 text without its byte order mark, with any line endings; `-` is standard input, .gz is decompressed.
-
-    Raises:
-        DataError: if it cannot be read, or is not UTF-8 text, with the line.
-    """
+    """A UTF-8 text without its byte order mark, with any line endings; `-` is standard input, .gz is decompressed."""
     try:
         if str(path) == "-":
             given = getattr(sys.stdin, "buffer", None)
@@ -50,11 +46,7 @@ _MARKS = ((b"\xff\xfe\0\0", "UTF-32"), (b"\0\0\xfe\xff", "UTF-32"), (b"\xff\xfe"
 
 
 def decoded(data: bytes, where: str) -> str:
-    """The text of a file's bytes.
-
-    Raises:
-        DataError: for another encoding, named if it can be detected, and for NUL bytes.
-    """
+    """The text of a file's bytes, which must be UTF-8 without NUL bytes."""
     name = next((name for mark, name in _MARKS if data.startswith(mark)), None)
     if name is None and data[:2].count(0) == data[2:4].count(0) == 1:  # the byte order mark may be missing
         name = "UTF-16"
@@ -99,11 +91,7 @@ def half_character(value: Any, at: str = "") -> tuple[str, str] | None:
 
 
 def check_whole(value: Any, where: str) -> None:
-    """Refuse lone surrogates.
-
-    Raises:
-        DataError: naming the place in the value.
-    """
+    """Raise a DataError for a lone surrogate, naming its place in the value."""
     if found := half_character(value):
         at, half = found
         named = f" under {ascii(at)[1:-1]}" if at else ""
@@ -128,15 +116,12 @@ class _Twice(ValueError):
 
 
 def loads(text: str, where: str, hint: str = "", line: int | None = None) -> Any:
-    """Parse a JSON value. NaN and Infinity, which Python writes, are read as numbers.
+    """Parse a JSON value without duplicate keys. NaN and Infinity, which Python writes, are read as numbers.
 
     Args:
         where: the file, for messages.
-        hint: added to them if there is more than one value.
+        hint: added to the message if there is more than one value.
         line: number of the line that `text` is; None for the whole file.
-
-    Raises:
-        DataError: if it is not valid JSON, with its line; if an object has a duplicate key.
     """
     try:
         return json.loads(text, object_pairs_hook=_once)
@@ -145,28 +130,19 @@ def loads(text: str, where: str, hint: str = "", line: int | None = None) -> Any
         number = error.lineno if line is None else line
         message = f"line {number} is not valid JSON: {error.msg} at column {error.colno}{extra}"
         raise DataError(f"{where}: {message}") from error
-    except _Twice as error:
-        at = where if line is None else f"{where}: line {line}"
-        raise DataError(f"{at} has an object with the key {error.args[0]!r} twice; keep one of them") from error
-    except RecursionError as error:
-        raise DataError(f"{where if line is None else f'{where}: line {line}'} is nested too deeply") from error
+    except (_Twice, RecursionError) as error:
+        twice = f"has an object with the key {error.args[0]!r} twice; keep one of them"
+        fault = twice if isinstance(error, _Twice) else "is nested too deeply"
+        raise DataError(f"{where if line is None else f'{where}: line {line}'} {fault}") from error
 
 
 def read_json(path: Path, hint: str = "") -> Any:
-    """The one value of a JSON file.
-
-    Raises:
-        DataError: see `read_text` and `loads`.
-    """
+    """The one value of a JSON file."""
     return loads(read_text(path), str(path), hint)
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
-    """Line number, from 1, and value of each non-empty line.
-
-    Raises:
-        DataError: see `read_text` and `loads`.
-    """
+    """Line number, from 1, and value of each non-empty line."""
     for number, line in enumerate(split_lines(read_text(path)), start=1):
         if line.strip(" \t\r"):
             yield number, loads(line, str(path), line=number)
@@ -181,11 +157,7 @@ class RecordError(ValueError):
 
 
 def records(data: bytes, *keys: str) -> Iterator[dict[str, Any]]:
-    """The objects in the lines of a file that trimtab wrote.
-
-    Raises:
-        RecordError: on reaching a line that is not an object with these keys.
-    """
+    """The objects in the lines of a file that trimtab wrote; a RecordError at a line without these keys."""
     for number, line in enumerate(data.split(b"\n"), start=1):
         if not line.strip():
             continue
@@ -230,10 +202,12 @@ def append_lines(path: Path, values: Iterable[Any]) -> None:
 
 def drop_torn_line(path: Path) -> None:
     """Cut off a partial last line left by a kill."""
-    whole = path.read_bytes()
-    end = whole.rfind(b"\n") + 1
-    if end < len(whole):
-        os.truncate(path, end)
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 1))
+        if file.read() in (b"", b"\n"):
+            return
+    end = path.read_bytes().rfind(b"\n") + 1
+    os.truncate(path, end)
 
 
 class JsonLines:
@@ -264,23 +238,19 @@ class JsonLines:
 
 
 def write_atomic(path: Path, text: str | Iterable[str]) -> Path:
-    """Write or replace a file atomically; on an error it is unchanged, and no partial file is left."""
+    """Write or replace a file atomically."""
     return write_together({path: text})
 
 
 def write_together(texts: Mapping[Path, str | Iterable[str]]) -> Path:
-    """Write files that belong together; after a kill in between, no file is paired with one of another write.
-
-    Returns:
-        The first path.
-    """
+    """Write files that belong together, so that none is ever beside one of another write; returns the first path."""
     parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in texts}
     try:
         for path, text in texts.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             with writing_to(path), parts[path].open("wb") as out:
                 pieces = [text] if isinstance(text, str) else text
-                out.writelines(piece.encode(errors="backslashreplace") for piece in pieces)  # half a character, so
+                out.writelines(piece.encode(errors="backslashreplace") for piece in pieces)  # for lone surrogates
         for path in list(parts)[1:]:
             path.unlink(missing_ok=True)
         for path, part in parts.items():

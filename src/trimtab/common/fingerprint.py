@@ -14,7 +14,7 @@ _LENGTH = 16
 
 
 def of_model(model: "nn.Module") -> str:
-    """Fingerprint of a model: every byte of its weights, their names and dtypes."""
+    """Of every byte of a model's weights, their names and dtypes."""
     import torch
 
     digest = hashlib.blake2b(digest_size=_LENGTH // 2)
@@ -26,7 +26,7 @@ def of_model(model: "nn.Module") -> str:
 
 
 def _read(model: "nn.Module", name: str, tensor: "torch.Tensor") -> "torch.Tensor":
-    """Fetch a weight that a device map has offloaded to disk or memory; any other is returned as it is."""
+    """A weight, fetched if a device map has offloaded it."""
     if tensor.device.type != "meta":
         return tensor
     owner, _, own = name.rpartition(".")
@@ -36,7 +36,7 @@ def _read(model: "nn.Module", name: str, tensor: "torch.Tensor") -> "torch.Tenso
 
 
 def of_tokenizer(tokenizer: Any) -> str:
-    """Fingerprint of a tokenizer: its vocabulary and special tokens."""
+    """Of a tokenizer's vocabulary and special tokens."""
     return of_values([sorted(tokenizer.get_vocab().items()), tokenizer.special_tokens_map])
 
 
@@ -45,7 +45,7 @@ def of_text(text: str | None) -> str:
 
 
 def of_files(paths: Iterable[Path]) -> str:
-    """Fingerprint of every byte of these files, in this order."""
+    """Of every byte of these files, in this order."""
     digest = hashlib.blake2b(digest_size=_LENGTH // 2)
     for path in paths:
         content = path.read_bytes()
@@ -54,12 +54,12 @@ def of_files(paths: Iterable[Path]) -> str:
 
 
 def of_values(values: Any) -> str:
-    """Fingerprint of any JSON value."""
+    """Of a JSON value."""
     return of_text(json.dumps(values, sort_keys=True, default=str))
 
 
 def of_each(values: Iterable[Any]) -> str:
-    """Fingerprint of a sequence of JSON values, one at a time."""
+    """Of a sequence of JSON values, one at a time."""
     digest = hashlib.blake2b(digest_size=_LENGTH // 2)
     for value in values:
         digest.update(json.dumps(value, sort_keys=True, default=str).encode() + b"\n")
@@ -67,7 +67,7 @@ def of_each(values: Iterable[Any]) -> str:
 
 
 def of_rows(rows: Iterable[dict[str, Any]]) -> str:
-    """Fingerprint of prepared rows: ids, tokens and labels, then rejected answers and columns if any."""
+    """Of prepared rows: ids, tokens and labels, then rejected answers and columns if any."""
     digest = hashlib.blake2b(digest_size=_LENGTH // 2)
     first = ("row_id", "input_ids", "labels")
     for row in rows:

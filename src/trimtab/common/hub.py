@@ -22,13 +22,12 @@ def reach(kind: Kind, name: str, revision: str | None = None) -> Reach:
     """Whether the Hub has a repository; requested once per process.
 
     Returns:
-        "there"; "unreachable" without a connection, so that only the cache is left; "offline" if HF_HUB_OFFLINE is
-        set; "unknown" for any other response.
+        "there"; "unreachable" without a connection; "offline" if HF_HUB_OFFLINE is set; "unknown" otherwise.
 
     Raises:
-        HubError: if it has none of that name, or only a private one; says why, for the end of a message.
+        HubError: if it has none of that name, or a private one.
     """
-    found = _asked(kind, name, revision)
+    found = _request(kind, name, revision)
     if found == "gone":
         what = f"{kind[:-1]} of that name" if revision is None else f"{kind[:-1]} {name} with a revision {revision}"
         raise HubError(f"it has no {what}, or one that is private: `hf auth login`")
@@ -36,7 +35,7 @@ def reach(kind: Kind, name: str, revision: str | None = None) -> Reach:
 
 
 @lru_cache
-def _asked(kind: Kind, name: str, revision: str | None) -> Any:
+def _request(kind: Kind, name: str, revision: str | None) -> Any:
     from huggingface_hub import constants
     from huggingface_hub.utils import build_hf_headers, get_session
 
@@ -45,12 +44,12 @@ def _asked(kind: Kind, name: str, revision: str | None) -> Any:
     url = f"{constants.ENDPOINT}/api/{kind}/{quote(name)}"
     url = url if revision is None else f"{url}/revision/{quote(revision, safe='')}"
     try:
-        answer = get_session().get(url, headers=build_hf_headers(), timeout=SECONDS)
+        response = get_session().get(url, headers=build_hf_headers(), timeout=SECONDS)
     except Exception as error:  # of whichever HTTP library the client uses, and its proxies
         return "unreachable" if _is_no_connection(error) else "unknown"
-    if answer.status_code in (401, 403, 404):
+    if response.status_code in (401, 403, 404):
         return "gone"
-    return "there" if answer.status_code == 200 else "unknown"
+    return "there" if response.status_code == 200 else "unknown"
 
 
 def _is_no_connection(error: Exception) -> bool:
@@ -59,11 +58,7 @@ def _is_no_connection(error: Exception) -> bool:
 
 
 def why_not(kind: Kind, name: str, revision: str | None = None) -> str | None:
-    """Why neither the Hub nor the cache can provide a repository, or None if one of them may.
-
-    Args:
-        kind, name, revision: of the repository.
-    """
+    """Why neither the Hub nor the cache can provide a repository; None if one of them may."""
     try:
         found = reach(kind, name, revision)
     except HubError as error:

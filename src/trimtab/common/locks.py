@@ -31,18 +31,11 @@ def lock_path(place: Path) -> Path:
 
 @contextmanager
 def writing(place: Path, who: str, way_out: str, error: type[UserError] = Busy) -> Iterator[None]:
-    """Hold the lock: in this context only this process writes there. The system frees the lock of a process that dies.
-
-    Of the processes of one launch only the main one takes the lock.
+    """Hold the lock, so that no other process writes there; of the processes of one launch only the main one takes it.
 
     Args:
         place: an existing folder, or a file that need not exist.
-        who: the other writer, for the message: "another run".
-        way_out: for the message.
-        error: to raise.
-
-    Raises:
-        error: if another process holds the lock, naming it.
+        who, way_out: for the message if another process holds it: "another run".
     """
     if processes.rank() != 0:
         yield
@@ -77,7 +70,7 @@ def _locked(lock: FileLock, path: Path, place: Path) -> bool:
 
 
 def holder(place: Path) -> str | None:
-    """Description of the other process that writes there; None if there is none."""
+    """The other process that writes there, in words; None if there is none."""
     path = lock_path(place)
     if not path.exists() or _owner(path) == (os.getpid(), platform.node()):
         return None
@@ -94,7 +87,7 @@ def holder(place: Path) -> str | None:
 
 
 def _take(lock: FileLock, path: Path) -> None:
-    """Take the lock at once, or after some time if its holder has died and only its children still hold it."""
+    """Take the lock, at once unless its holder has died and only its children still hold it."""
     try:
         lock.acquire(timeout=0)
     except Timeout:

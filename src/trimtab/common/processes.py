@@ -15,25 +15,17 @@ class ProcessError(UserError):
 
 
 def rank() -> int:
-    """Rank of this process; 0, also without a launcher, is the one that writes."""
+    """Rank of this process; 0 is the one that writes."""
     return max(_first(os.environ, RANKS, 0), 0)
 
 
 def launched(environment: Mapping[str, str] | None = None) -> int:
-    """Number of processes that the launcher started or was asked for; 1 without a launcher."""
+    """Number of launched processes; 1 without a launcher."""
     return max(_first(os.environ if environment is None else environment, SIZES, 1), 1)
 
 
 def check_group(size: int, environment: Mapping[str, str] | None = None) -> None:
-    """Check the trainer's process group against the launched processes.
-
-    Args:
-        size: of the trainer's process group.
-        environment: variables to use instead of this process's.
-
-    Raises:
-        ProcessError: if they differ.
-    """
+    """Check the size of the trainer's process group against the launched processes."""
     environment = os.environ if environment is None else environment
     asked = launched(environment)
     if asked != size:
@@ -55,11 +47,7 @@ def check_group(size: int, environment: Mapping[str, str] | None = None) -> None
 
 
 def check_alone(command: str) -> None:
-    """Refuse a launcher for a command that runs in one process.
-
-    Raises:
-        ProcessError: naming the command.
-    """
+    """Refuse a launcher for a command that runs in one process."""
     if launched() > 1 or _launched_alone(os.environ):
         raise ProcessError(
             f"trimtab {command} runs in one process, but {_many(launched())} launched; start it without torchrun or "

@@ -15,14 +15,9 @@ T = TypeVar("T")
 def bar(console: Console) -> Progress:
     """A bar whose tasks have a `note`; nothing is drawn without a terminal."""
     columns = (
-        TextColumn("{task.description}", style="bold", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
+        TextColumn("{task.description}", style="bold", markup=False), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}", markup=False), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
     return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
@@ -45,15 +40,8 @@ def left(seconds: float) -> str:
 def watched(
     batches: Iterable[T], name: str, total: int, unit: str, size: Callable[[T], int], console: Console
 ) -> Iterator[T]:
-    """Yield the batches and show progress, rate and time left: a bar on a terminal, ten lines elsewhere.
-
-    Args:
-        name: of the work.
-        total: of the sizes.
-        unit: in which sizes are counted.
-        size: of a batch.
-        console: to draw on.
-    """
+    """Yield the batches and show progress, rate and time left: a bar on a terminal, ten lines elsewhere. `size` of a
+    batch and `total` are counted in `unit`."""
     done, lines, start = 0, 0, time.perf_counter()
     with bar(console) as progress:
         task: Any = progress.add_task(name, total=total, note=unit)

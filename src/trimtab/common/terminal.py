@@ -37,8 +37,7 @@ def _closed(self: Any) -> None:
 
 
 def quiet() -> None:
-    """Silence other libraries' warnings and bars in a long command, and report a closed output pipe with how to
-    resume."""
+    """Silence other libraries' warnings and bars, and let a closed output pipe raise OutputClosed."""
     import logging
     import warnings
 

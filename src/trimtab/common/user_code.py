@@ -42,16 +42,11 @@ def failed_in(error: BaseException) -> str | None:
 
 
 def load(place: str, what: str, name: str, form: str, mistake: type[UserError]) -> ModuleType:
-    """Import FILE.py or package.module; a file is executed again.
-
-    It may import its neighbours, like a script; installed packages take precedence.
+    """Import FILE.py or package.module; a file is executed again. It may import its neighbours, like a script.
 
     Args:
         what, name: for messages: "reward", "own.py:worth".
         form: for messages, the form of such a name: "FILE.py:FUNCTION".
-
-    Raises:
-        mistake: if it does not exist, or cannot be imported.
     """
     path = Path(place).expanduser()
     beside = str((path.parent if place.endswith(".py") else Path()).resolve())

@@ -24,10 +24,7 @@ class Workdir:
     """A folder that a command writes, or a file with companions of the same stem.
 
     Args:
-        place: the folder, or the file.
-        command: name of the command: "collect".
         names: files that the command writes in the folder; for a file, suffixes of its companions: ".meta.json".
-        is_file: whether the place is a file.
         option: how to choose another place.
         force: replace earlier results of the command.
         error: raised if the place cannot be used.
@@ -58,11 +55,8 @@ class Workdir:
         return self.place.with_suffix(name) if self.is_file else self.place / name
 
     def check(self) -> None:
-        """Check that the place can be used, before anything heavy is loaded; leaves nothing behind.
-
-        Raises:
-            WorkdirError: for a place that is not writable or holds another command's work, or an existing file.
-        """
+        """Check that the place is writable, holds no other command's work and is not an existing file, before anything
+        heavy is loaded."""
         if processes.rank() != 0:
             return
         if (other := self._owner()) not in (None, self.command):
@@ -92,13 +86,11 @@ class Workdir:
         """Lock the place for this context. On an error, work that has kept nothing is removed.
 
         Args:
-            kept: what to do first, if anything -> words for that, what is kept, and how to resume; about the opened
+            kept: what to do first, if anything -> that, what is kept, and how to resume, in words; about the opened
                 records by default.
 
         Raises:
-            error: (see above) if another process writes there.
-            FailedOutside: if a disk, the machine or a library fails, with what is kept. A bug is raised as it is, with
-                a note of that.
+            FailedOutside: if a disk, the machine or a library fails, with what is kept. A bug gets a note of that.
             Interrupted: after a Ctrl-C, with what is kept.
         """
         kept = kept or self._kept
@@ -157,14 +149,10 @@ class Workdir:
                 path.rmdir()
 
     def sign(self, signature: Mapping[str, str], loose: Collection[str] = ()) -> None:
-        """Record the signature of the work; a folder holds the work of one signature.
+        """Record the signature of the work, or check it against an existing one.
 
         Args:
-            signature: its lines.
             loose: lines that may differ when the work is resumed, besides `LOOSE`.
-
-        Raises:
-            WorkdirError: with the first line that differs, or if the folder has files of the command but no signature.
         """
         before = _read_lines(self.signature)
         if self.force and not (self.is_file and before and not differences(before, signature, loose)):
@@ -181,19 +169,16 @@ class Workdir:
         _write_lines(self.signature, self.command, signature)
 
     def write(self, name: str, text: str | Iterable[str]) -> Path:
-        """Write a file of the folder atomically."""
         return write_atomic(self.path(name), text)
 
     def write_rows(self, rows: Iterable[Mapping[str, Any]], meta: Mapping[str, Any], name: str = "") -> Path:
-        """The rows of a file, and FILE.meta.json, which says what made them and of which command they are; each whole
-        or not at all. Killed in between, it leaves rows without a meta, and never rows beside the meta of others. What
-        was kept of the work until then is taken away.
+        """Write the rows of a file, and FILE.meta.json, which says how they were made; partial results are removed.
 
         Args:
-            name: ending of the rows' file, if that is not the place itself.
+            name: suffix of the rows' file, if that is not the place itself.
 
         Returns:
-            The meta's path.
+            The path of the meta file.
         """
         path, beside = self.path(name) if name else self.place, self.path(META)
         meta = {"command": self.command, **meta}
@@ -202,11 +187,7 @@ class Workdir:
         return beside
 
     def records(self, name: str, *keys: str, what: str = "lines") -> JsonLines:
-        """Open a file of JSON lines to append to.
-
-        Raises:
-            WorkdirError: if a line is not a row with these keys.
-        """
+        """Open a file of JSON lines to append to, which need these keys."""
         found = JsonLines(self.path(name), *keys, what=what, error=self.error)
         self.lines.append(found)
         return found
@@ -227,11 +208,8 @@ def _read_lines(path: Path) -> dict[str, str] | None:
 def differences(
     before: Mapping[str, str], signature: Mapping[str, Any], loose: Collection[str] = ()
 ) -> list[tuple[str, str | None, str | None]]:
-    """Lines in which a stored signature differs: key, stored value and current value, None for a missing line.
-
-    Args:
-        loose: lines that may differ, besides `LOOSE`.
-    """
+    """Lines in which a stored signature differs: key, stored value and current value, None for a missing line. Those of
+    `loose` and `LOOSE` may differ."""
     now = {key: _line(value) for key, value in signature.items()}
     keys = [key for key in {**now, **before} if key not in {"command", *LOOSE, *loose}]
     return [(key, before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)]

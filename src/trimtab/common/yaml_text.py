@@ -35,11 +35,7 @@ Loader.add_implicit_resolver(
 
 
 def read_tree(path: Path, mistake: type[UserError]) -> dict[str, Any]:
-    """What a file of keys and values holds.
-
-    Raises:
-        mistake: if that is no YAML, or no keys and values.
-    """
+    """The mapping in a YAML file."""
     try:
         tree = yaml.load(read_text(path), Loader)
     except DataError as error:
@@ -54,11 +50,7 @@ def read_tree(path: Path, mistake: type[UserError]) -> dict[str, Any]:
 
 
 def parse_value(word: str, value: str) -> Any:
-    """Parse the value of a KEY=VALUE word as in a recipe.
-
-    Raises:
-        YamlError: naming the word.
-    """
+    """Parse the value of a KEY=VALUE word as in a recipe."""
     try:
         return yaml.load(value, Loader)
     except yaml.YAMLError as error:

@@ -44,7 +44,7 @@ from trimtab.train.budget import Budget
 from trimtab.train.dataset import Rows
 from trimtab.train.events import EventLog, StopOnInterrupt, WriteEvents
 from trimtab.train.progress import ShowProgress
-from trimtab.train.rollouts import RolloutTrainer, check_buffer, rollout_config, way_of_writing
+from trimtab.train.rollouts import RolloutTrainer, check_buffer, how_generated, rollout_config
 from trimtab.train.trainer import ObjectiveTrainer
 
 
@@ -202,7 +202,7 @@ def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result
     interrupt = StopOnInterrupt(check_buffer(args) if job.rollouts else 1)
     if job.rollouts:
         job.notes.append(
-            f"completions are generated {way_of_writing(args, rollout_config(args, *marks(job.policy, job.tokenizer)))}"
+            f"completions are generated {how_generated(args, rollout_config(args, *marks(job.policy, job.tokenizer)))}"
         )
     progress = ShowProgress(f"{recipe.method} -> {folder}", console)
     checkpoint = checkpoints.last_complete(folder / "checkpoints") if resume else None
@@ -246,7 +246,7 @@ def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result
             note = said_of_budget(step, trainer.state.max_steps, budget[0])
             log.event("out of time", step, text=note)
             say(console, note)
-    elif interrupt.asked and step < trainer.state.max_steps:
+    elif interrupt.interrupted and step < trainer.state.max_steps:
         tracked.close(trainer)
         if main:
             log.event("interrupted", step)

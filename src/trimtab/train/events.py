@@ -1,7 +1,6 @@
 """The run folder's event log, and the callbacks that write it."""
 
 import math
-import os
 import signal
 import threading
 import time
@@ -13,12 +12,11 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from trimtab.common.disk import writing_to
-from trimtab.common.files import drop_torn_line, json_line, records
+from trimtab.common.files import append_lines, drop_torn_line, records
 
 
 class EventLog:
-    """Append-only JSON lines: each event is one write, so a kill tears at most the last line."""
+    """Append-only JSON lines; a kill tears at most the last line."""
 
     def __init__(self, folder: Path):
         self.metrics, self.samples = folder / "metrics.jsonl", folder / "samples.jsonl"
@@ -31,37 +29,19 @@ class EventLog:
 
     def events(self) -> list[dict[str, Any]]:
         """All complete lines written so far."""
-        return _read(self.metrics)
+        return list(records(self.metrics.read_bytes().rpartition(b"\n")[0])) if self.metrics.exists() else []
 
     def resume(self, step: int, command: str = "") -> None:
-        """Record that entries of later steps are superseded, and the command; a torn last line is closed first."""
+        """Record that entries of later steps are superseded, and the command."""
         self.event("resume", step, command=command)
         self.sample("resume", step)
 
 
 def _append(path: Path, row: Mapping[str, Any]) -> None:
-    text = json_line({key: _plain(value) for key, value in row.items()})
-    with writing_to(path), path.open("ab+") as out:
-        if out.tell() and not _ends_with_newline(out):
-            drop_torn_line(path)
-        out.seek(0, os.SEEK_END)
-        out.write(text.encode())
-
-
-def _ends_with_newline(file: Any) -> bool:
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) == b"\n"
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN: such a number is written as null."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    return list(records(path.read_bytes().rpartition(b"\n")[0]))
+    if path.exists():
+        drop_torn_line(path)
+    not_finite = [key for key, value in row.items() if isinstance(value, float) and not math.isfinite(value)]
+    append_lines(path, [{**row, **dict.fromkeys(not_finite)}])  # JSON has no NaN
 
 
 class WriteEvents(TrainerCallback):
@@ -105,12 +85,10 @@ class WriteEvents(TrainerCallback):
             self._evaluate(kwargs["model"], state.global_step, False)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Seconds so far, for a checkpoint."""
         self._stop_clock()
         return {"seconds": torch.tensor([self.seconds, *self._at], dtype=torch.float64)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """What `state_dict` gave."""
         self.seconds, tokens, seconds = state["seconds"].tolist()
         self._at = (tokens, seconds)
 
@@ -126,13 +104,13 @@ class StopOnInterrupt(TrainerCallback):
     """
 
     def __init__(self, every: int = 1) -> None:
-        self.asked, self.every = False, every
+        self.interrupted, self.every = False, every
         self._before: Any = None
 
     def _handle(self, number: int, frame: Any) -> None:
-        if self.asked:
+        if self.interrupted:
             raise KeyboardInterrupt
-        self.asked = True
+        self.interrupted = True
         print("\nstopping after this step; Ctrl-C again stops at once and loses the steps since the last checkpoint")
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -140,11 +118,11 @@ class StopOnInterrupt(TrainerCallback):
             self._before = signal.signal(signal.SIGINT, self._handle)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.asked and state.global_step < state.max_steps and state.global_step % self.every == 0:
+        if self.interrupted and state.global_step < state.max_steps and state.global_step % self.every == 0:
             control.should_save = control.should_training_stop = True
 
     def restore(self) -> None:
-        """Restore the handler of Ctrl-C."""
+        """Restore the earlier handler."""
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
             self._before = None

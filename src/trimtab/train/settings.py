@@ -11,7 +11,7 @@ from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from trl import GRPOConfig, SFTConfig  # type: ignore[attr-defined]
 
-from trimtab.common.errors import nearest
+from trimtab.common.errors import first_line, nearest
 from trimtab.train.keys import (
     ADDED,
     DEFAULTS,
@@ -36,11 +36,10 @@ CONFIGS = {"supervised": SFTConfig, "rollouts": GRPOConfig}
 
 
 def check(training: dict[str, Any], loop: Loop = "supervised") -> dict[str, Any]:
-    """The arguments in their declared types, with trimtab's two defaults filled in.
+    """The arguments in their declared types, with trimtab's two defaults.
 
     Raises:
-        TrainingError: for an unknown key, a value of a wrong type, a key that another part of the recipe
-            sets, or one that is not built.
+        TrainingError: for a key that is unknown, unsupported or set elsewhere in the recipe, or a wrong type.
     """
     kind = CONFIGS[loop]
     check_names(training, loop, _names(kind), _names(CONFIGS[other(loop)]))
@@ -51,8 +50,8 @@ def check(training: dict[str, Any], loop: Loop = "supervised") -> dict[str, Any]
     for field in dataclasses.fields(kind):
         allowed = [str(choice) for choice in field.metadata.get("choices") or ()]
         if allowed and field.name in typed and str(typed[field.name]) not in allowed:
-            said = nearest(str(typed[field.name]), allowed, f"choose one of {', '.join(allowed)}")
-            raise TrainingError(f"training.{field.name} is {typed[field.name]!r}; {said}")
+            hint = nearest(str(typed[field.name]), allowed, f"choose one of {', '.join(allowed)}")
+            raise TrainingError(f"training.{field.name} is {typed[field.name]!r}; {hint}")
     return typed
 
 
@@ -75,7 +74,7 @@ def build(training: dict[str, Any], folder: Path, seed: int, loop: Loop = "super
     """TRL's config for a run in `folder`: an SFTConfig, or a GRPOConfig for rollouts.
 
     Raises:
-        TrainingError: if TRL does not take a value, or a tracker or an optimizer needs a package that is not there.
+        TrainingError: if TRL refuses a value, or a tracker or an optimizer needs a package that is not installed.
     """
     own: dict[str, Any] = {
         "supervised": {"remove_unused_columns": True, "dataset_kwargs": {"skip_prepare_dataset": True}},
@@ -97,7 +96,7 @@ def build(training: dict[str, Any], folder: Path, seed: int, loop: Loop = "super
             disable_tqdm=True,
         )
     except (ValueError, TypeError, ImportError, ZeroDivisionError, NotImplementedError) as error:
-        raise TrainingError(f"training: {_one_line(error)}") from error
+        raise TrainingError(f"training: {first_line(error)}") from error
     if args.fp16 and args.device.type == "cpu":  # accelerate would train in float32 without a word
         raise TrainingError(
             "training.fp16=True needs a GPU, but this run is on a CPU; leave it out, or give bf16 and use_cpu"
@@ -106,10 +105,6 @@ def build(training: dict[str, Any], folder: Path, seed: int, loop: Loop = "super
     _check_optimizer(args)
     _check_schedule(args)
     return args
-
-
-def _one_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _check_trackers(args: Any) -> None:
@@ -122,7 +117,7 @@ def _check_trackers(args: Any) -> None:
                 type(tracker.__name__, (tracker,), {"__del__": lambda _: None})()
         except (ImportError, RuntimeError, ValueError) as error:
             raise TrainingError(
-                f"training.report_to={name}: {_one_line(error)}; install it, or leave it out"
+                f"training.report_to={name}: {first_line(error)}; install it, or leave it out"
             ) from error
 
 
@@ -135,7 +130,7 @@ def _check_optimizer(args: Any) -> None:
         if "pass a" in str(error) and "model" in str(error):  # the package is there, and the model will be
             return
         raise TrainingError(
-            f"training.optim={name}: {_one_line(error)}; or choose another, such as adamw_torch"
+            f"training.optim={name}: {first_line(error)}; or choose another, such as adamw_torch"
         ) from error
 
 
@@ -147,5 +142,5 @@ def _check_schedule(args: Any) -> None:
     except (ValueError, TypeError) as error:
         name = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
         raise TrainingError(
-            f"training.lr_scheduler_type={name}: {_one_line(error)}; see lr_scheduler_kwargs"
+            f"training.lr_scheduler_type={name}: {first_line(error)}; see lr_scheduler_kwargs"
         ) from error
