@@ -13,6 +13,7 @@ from trimtab.models.adapters import AdapterError, add_lora
 from trimtab.models.checks import BrokenModel
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.loading import limits, load_config, load_model, load_tokenizer
+from trimtab.models.probing import probe_logits
 
 IDS = torch.arange(12)[None] * 3 % tiny_folder.VOCAB
 EMBEDDING = {"gpt2": "wte"}
@@ -47,14 +48,14 @@ def trained(folder, kind, settings):
     base = tiny_folder.save(folder / "base", kind)
     model = load_model(base)
     add_objective_forward(model)
-    before = adapter_starts.start_logits(model)
+    before = probe_logits(model).detach()
     names = {"EMBEDDING": EMBEDDING.get(kind, "embed_tokens")}
     settings = {
         key: [names.get(one, one) for one in value] if isinstance(value, list) else value
         for key, value in {"r": 4, "target_modules": "all-linear", **settings}.items()
     }
     policy = add_lora(model, settings, 0)
-    if not adapter_starts.base_is_whole(policy, before):
+    if not adapter_starts.base_is_unchanged(policy, before):
         adapter_saving.remember_initial(policy)
     draw = torch.Generator().manual_seed(3)
     with torch.no_grad():
@@ -92,13 +93,13 @@ def test_the_saved_adapter_and_the_merged_model_are_the_trained_one(tmp_path, ki
 )  # fmt: skip
 def test_without_its_adapter_a_policy_is_the_start_only_where_its_own_weights_stay(tmp_path, kind, name, stays):
     model = load_model(tiny_folder.save(tmp_path / "base", kind))
-    before = adapter_starts.start_logits(model)
+    before = probe_logits(model).detach()
     settings = {"r": 4, "target_modules": "all-linear", **SETTINGS[name]}
     names = {"EMBEDDING": EMBEDDING.get(kind, "embed_tokens")}
     settings = {k: [names.get(x, x) for x in v] if isinstance(v, list) else v for k, v in settings.items()}
     policy = add_lora(model, settings, 0)
     kept = {name: value.clone() for name, value in policy.state_dict().items()}
-    assert adapter_starts.off_is_start(policy, before) is stays
+    assert adapter_starts.stays_initial(policy, before) is stays
     assert all(torch.equal(value, kept[name]) for name, value in policy.state_dict().items())
 
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from trimtab.common.errors import UserError
 from trimtab.models.masters import compute_as_stored, own_dtype
+from trimtab.models.probing import eval_mode
 
 
 class AdapterError(UserError):
@@ -29,10 +30,10 @@ def check_merge(policy: Any) -> None:
 
 
 def merged(policy: Any) -> PreTrainedModel:
-    """The model with its adapters added to its weights.
+    """The model with its adapters merged.
 
-    Where an adapter is on an embedding that the head is tied to, the head keeps the weights that it had in training;
-    the two are tied again only if they are still equal.
+    A head that is tied to an embedding with an adapter keeps its own weights; the two are tied again only if they are
+    still equal.
     """
     base = policy.get_base_model()
     if any(getattr(config, "layer_replication", None) for config in policy.peft_config.values()):
@@ -45,14 +46,14 @@ def merged(policy: Any) -> PreTrainedModel:
 
 
 def _untie_adapted(model: nn.Module) -> bool:
-    """Give each name of a weight that is shared, and that an adapter is on, a weight of its own."""
+    """Untie shared weights that have an adapter; whether there were any."""
     shared = [group for group in _shared(model) if any(".base_layer." in name for name in group)]
     _untie(model, shared)
     return bool(shared)
 
 
 def _untie_layers(model: Any) -> None:
-    """Give repeated layers, which share their weights while adapters train, weights of their own."""
+    """Untie repeated layers, which share their weights while adapters train."""
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     kept = {id(parameter) for end in ends if end is not None for parameter in end.parameters()}
     _untie(model, [group for group in _shared(model) if id(model.get_parameter(group[0])) not in kept])
@@ -90,34 +91,22 @@ EXACT, ROUNDED, NOISE = 1e-3, 5e-2, 1e-5
 """of the root mean square, as shares of the logits' spread"""
 
 
-def answers_without(policy: Any, batch: Mapping[str, Tensor]) -> Tensor:
-    """As `answers_of`, of a policy whose adapter is lost."""
-    with policy.disable_adapter():
-        return answers_of(policy, batch)
-
-
 @torch.no_grad()
-def answers_of(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
-    """[N, V] float32 logits at the places of a batch that are no padding; N of a scalar head's scores [N, 1]."""
-    was_training = model.training
-    model.eval()
-    try:
-        mask = batch["attention_mask"]
+def logits_at_tokens(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    """[N, V] float32 logits of the tokens of a batch that are not padding; [N, 1] scores of a scalar head."""
+    mask = batch["attention_mask"]
+    with eval_mode(model):
         logits = model(input_ids=batch["input_ids"], attention_mask=mask, use_cache=False).logits
-    finally:
-        model.train(was_training)
     return logits[mask.bool()].float().cpu()
 
 
-def same_answers(found: Tensor, wanted: Tensor, without: Tensor, *, rounded: bool = False) -> bool:
-    """Whether two ways to the same weights give the same, in float32: apart by little of the logits' spread, and by
-    little of what the adapter does, so that an adapter that is lost is seen however little it has learnt.
+def is_faithful(found: Tensor, wanted: Tensor, without: Tensor, *, rounded: bool = False) -> bool:
+    """Whether logits are the same up to a small share of their spread and of the adapter's effect, so that a lost
+    adapter is noticed however little it has learnt.
 
     Args:
-        found: of `answers_of`, as the others.
-        wanted: of the trained model.
-        without: of it without its adapter.
-        rounded: the weights behind `found` were rounded to 8 or 11 bits otherwise, which may hide a small adapter.
+        found, wanted, without: `logits_of` the merged model, the trained one, and that with its adapter disabled.
+        rounded: the weights behind `found` were rounded to 8 or 11 bits, which may hide a small adapter.
     """
     if found.shape != wanted.shape:
         return False
@@ -134,7 +123,7 @@ def _apart(one: Tensor, other: Tensor, where: Tensor) -> Tensor:
 
 
 def kept_share(found: Tensor, trained: Tensor, without: Tensor) -> float:
-    """How much of what an adapter does is left in `found`: 1 for all, 0 for nothing. Noise beside it counts little.
+    """The share of an adapter's effect that is left in `found`, from 0 to 1; noise counts little.
 
     The projection <found - without, trained - without> / |trained - without|^2.
     """
@@ -146,14 +135,14 @@ def kept_share(found: Tensor, trained: Tensor, without: Tensor) -> float:
 
 
 _WRAPPED = re.compile(r"\.(base_layer|original_module|modules_to_save\.default)(?=\.)")
-"""what PEFT puts into the names of the model's own tensors"""
+"""what PEFT adds to the names of the model's own tensors"""
 
 
 def in_float32(policy: Any) -> dict[str, torch.dtype]:
-    """Compute in float32 from now on, with the same weights; a model for which the GPU has no room goes to the CPU.
+    """Convert the model to float32, on the CPU if the GPU has no room.
 
     Returns:
-        The dtypes that the tensors of the model below had, by their names without an adapter, for `in_own_dtypes`.
+        The earlier dtypes of the base model's tensors, by their names without an adapter, for `in_own_dtypes`.
     """
     base, device = policy.get_base_model(), next(policy.parameters()).device
     had: dict[str, torch.dtype] = {}

@@ -18,21 +18,18 @@ from trimtab.models.places import Adapter
 from trimtab.models.quantised import is_quantised
 
 _PREFIX = "base_model.model."
+FILE = "adapter_model.safetensors"
 UNFAITHFUL = ("pissa_niter_", "corda", "eva", "loftq", "lora_ga")
-"""Initialisations that changed the model's weights, or might have, by draws or rows that the adapter does not hold"""
+"""initialisations that may have changed the base weights in a way that the adapter does not store"""
 
 
 def weights_of(adapter: Adapter) -> dict[str, Tensor]:
-    """The tensors of an adapter, from safetensors.
-
-    Raises:
-        BrokenModel: if they cannot be read.
-    """
+    """The tensors of an adapter, from safetensors."""
     from peft.utils.save_and_load import load_peft_weights
 
     folder = Path(adapter.place.path)
-    if folder.is_dir() and not (folder / "adapter_model.safetensors").is_file():
-        raise BrokenModel(f"the adapter {folder} has no adapter_model.safetensors; only safetensors are read")
+    if folder.is_dir() and not (folder / FILE).is_file():
+        raise BrokenModel(f"the adapter {folder} has no {FILE}; only safetensors are read")
     try:
         return load_peft_weights(adapter.place.path, device="cpu", use_safetensors=True, **adapter.place.arguments())
     except Exception as error:  # of the hub, of torn files, of pickles
@@ -40,12 +37,12 @@ def weights_of(adapter: Adapter) -> dict[str, Tensor]:
 
 
 def own_tensors(weights: dict[str, Tensor]) -> set[str]:
-    """Names of the model's own tensors that an adapter holds whole, such as a head that was trained with it."""
+    """Names of the model's own tensors that an adapter stores whole, such as a head trained with it."""
     return {name.removeprefix(_PREFIX) for name in weights if ".lora_" not in name}
 
 
 def embedding_rows(adapter: Adapter) -> int:
-    """Rows of the embedding of tokens that an adapter holds whole, without reading it; 0 where it holds none."""
+    """Rows of the token embedding that an adapter stores whole, without loading it; 0 for none."""
     place = adapter.place
     path = Path(place.path) / FILE
     if not Path(place.path).is_dir():
@@ -61,24 +58,19 @@ def embedding_rows(adapter: Adapter) -> int:
         raise BrokenModel(f"the adapter {place.named()} could not be read: {_line(error)}") from error
 
 
-FILE = "adapter_model.safetensors"
 EMBEDDING = re.compile(
     r"(^|\.)(embed_tokens|wte|embed_in|word_embeddings|tok_embeddings|tokens_embed|embedding\w*)\.weight$"
 )
-"""transformers' and others' names for the embedding of tokens"""
+"""names of token embeddings"""
 
 
 def holds_score_head(weights: dict[str, Tensor]) -> bool:
-    """Whether an adapter was trained with a head that gives scores, in place of the language model's."""
+    """Whether an adapter was trained with a scalar head instead of the language model's."""
     return any(re.search(r"(^|\.)(score|classifier)\.(weight|bias)$", name) for name in own_tensors(weights))
 
 
 def with_adapter(base: Callable[[], PreTrainedModel], adapter: Adapter, weights: dict[str, Tensor]) -> PreTrainedModel:
-    """The model with the adapter in its weights; on quantised weights the adapter stays beside them.
-
-    Args:
-        base: gives the model that the adapter belongs on.
-        weights: of `weights_of`.
+    """The base model, loaded by `base`, with the adapter merged; on quantised weights it stays unmerged.
 
     Raises:
         BrokenModel: if the adapter does not fit, or is of a kind that cannot be merged.
@@ -97,15 +89,15 @@ def with_adapter(base: Callable[[], PreTrainedModel], adapter: Adapter, weights:
     _grow(model, weights)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what they say of missing keys is held against the file below
+            warnings.simplefilter("ignore")  # missing keys are checked below
             layers = num_layers(model)
             policy = PeftModel.from_pretrained(model, adapter.place.path, **adapter.place.arguments())
             describe_repeated(policy, layers)
-    except Exception as error:  # shapes, unknown settings, layers that are not there, kinds that are not known
+    except Exception as error:  # of shapes, settings, missing layers, unknown kinds
         raise BrokenModel(f"the adapter {name} does not fit {adapter.base}: {_line(error)}") from error
     expected = set(get_peft_model_state_dict(policy))
-    if lacking := sorted(expected - set(weights)):
-        raise BrokenModel(f"the adapter {name} lacks {len(lacking)} of its tensors: {shown(lacking)}; copy it again")
+    if missing := sorted(expected - set(weights)):
+        raise BrokenModel(f"the adapter {name} lacks {len(missing)} of its tensors: {shown(missing)}; copy it again")
     if over := sorted(set(weights) - expected - {f"{_PREFIX}{own}" for own in dict(model.named_parameters())}):
         raise BrokenModel(
             f"the adapter {name} holds {len(over)} tensors for which {adapter.base} has no place: {shown(over)}"
@@ -122,7 +114,7 @@ def with_adapter(base: Callable[[], PreTrainedModel], adapter: Adapter, weights:
 
 
 def _grow(model: PreTrainedModel, weights: dict[str, Tensor]) -> None:
-    """Rows of the embedding that the adapter was stored with."""
+    """Resize the embedding to the rows that the adapter stores."""
     embedding = model.get_input_embeddings()
     name = next((n for n, module in model.named_modules() if module is embedding), None)
     stored = weights.get(f"{_PREFIX}{name}.weight", weights.get(f"{_PREFIX}{name}.base_layer.weight"))
@@ -139,5 +131,4 @@ def _grow(model: PreTrainedModel, weights: dict[str, Tensor]) -> None:
 
 
 def _line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return " ".join(lines[:2])[:300]
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -9,14 +9,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 _FACTOR = re.compile(r"\.lora_(embedding_)?([AB])(\.weight)?$")
-"""an adapter's matrices, by their names in its file"""
+"""names of an adapter's matrices"""
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-"""PEFT's names of files"""
+"""PEFT's file names"""
 
 
 def remember_initial(policy: Any) -> None:
-    """Keep what an adapter began with, for `save`, where it has taken a part out of the model's own weights."""
+    """Keep the initial weights of an adapter that took a part out of the base weights, for `save`."""
     from peft import get_peft_model_state_dict
 
     found = get_peft_model_state_dict(policy)
@@ -26,13 +26,13 @@ def remember_initial(policy: Any) -> None:
 
 
 def save(policy: Any, folder: Path, base: str | None) -> None:
-    """The adapter as PEFT stores one, on the weights that the model has in its own folder.
+    """Save the adapter as PEFT does, for the unchanged base weights.
 
-    An adapter that has taken its initial part out of those (`remember_initial`) is stored with that part, so that the
-    sum is right on the whole weights: delta W = s (B A - B0 A0), with twice the rank, as PEFT converts PiSSA.
+    One that took its initial part out of them (`remember_initial`) is converted as PEFT converts PiSSA, to twice the
+    rank: delta W = s (B A - B0 A0).
 
     Args:
-        base: the name of the model that it belongs on; None where there is no folder of that.
+        base: the name of the base model; None if it was not saved anywhere.
     """
     config = policy.peft_config["default"]
     revision = None
@@ -40,7 +40,7 @@ def save(policy: Any, folder: Path, base: str | None) -> None:
         base, _, revision = base.partition("@")
     config.base_model_name_or_path, config.revision = base, revision or None
     policy.save_pretrained(folder)
-    if base is None:  # PEFT names the model that the layers or the rows came from
+    if base is None:  # PEFT names the model that the layers came from
         _set_config(folder, base_model_name_or_path=None, revision=None)
     initial = getattr(policy, "_trimtab_initial", None)
     if not initial:

@@ -6,35 +6,35 @@ from contextlib import nullcontext
 from dataclasses import fields
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel, set_seed
 
-from trimtab.common.errors import nearest
+from trimtab.common.errors import first_line, nearest
 from trimtab.models import kept_layers
 from trimtab.models.adapter_merging import AdapterError, check_merge
-from trimtab.models.adapter_starts import logits, raw_logits
 from trimtab.models.folder import shown
 from trimtab.models.layer_lora import LayerLoraError, as_named, check_learns, within
+from trimtab.models.probing import probe_logits
+from trimtab.models.scalar_head import head_name
 
 NEED_DATA = ("eva", "corda", "lora_ga")
-"""Initialisations that PEFT computes from rows in a pass of their own."""
-
+"""initialisations that PEFT computes from rows"""
 
 FAILURES = (TypeError, ValueError, RuntimeError, ImportError, AttributeError, KeyError)
-"""Ways in which PEFT says that something does not fit."""
+"""errors that PEFT raises for settings that do not fit"""
 
 
 def add_lora(model: PreTrainedModel, settings: dict[str, Any], seed: int, *, only: nn.Module | None = None) -> Any:
-    """The model with freshly drawn adapters; its own weights are frozen.
+    """The model with newly initialised adapters; its own weights are frozen.
 
     Args:
         model: with `add_objective_forward` or `add_score_forward` already called; a scalar head is trained as a whole.
         settings: arguments of PEFT's LoraConfig.
-        seed: of the draw.
         only: the one layer that gets adapters; None: all.
 
     Raises:
-        AdapterError: in PEFT's words, with the name of the setting's place.
+        AdapterError: in PEFT's words.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -43,7 +43,7 @@ def add_lora(model: PreTrainedModel, settings: dict[str, Any], seed: int, *, onl
     set_seed(seed)
     task = "CAUSAL_LM" if model.get_output_embeddings() is not None else "TOKEN_CLS"  # PEFT trains that head whole
     if str(modules).lower() == "all-linear":
-        settings = _without(settings, [*_refused(model), *(_head(model) if task == "TOKEN_CLS" else ())])
+        settings = _without(settings, [*_refused(model), *([head_name(model)] if task == "TOKEN_CLS" else [])])
     if only is not None:
         try:
             settings = within(model, settings, only)
@@ -55,14 +55,15 @@ def add_lora(model: PreTrainedModel, settings: dict[str, Any], seed: int, *, onl
             policy = get_peft_model(model, LoraConfig(task_type=task, **settings))
         describe_repeated(policy, layers)
     except FAILURES as error:
-        raise AdapterError(f"models.lora: {_reason(error)}") from error
+        raise AdapterError(f"models.lora: {first_line(error)}") from error
     policy.train(model.training)  # a wrapper begins in the mode of training, whatever it wraps
     try:
-        logits(policy)
+        with torch.no_grad():
+            probe_logits(policy)
     except FAILURES as error:  # of layers that are more than linear ones, or stored transposed
         raise AdapterError(
             f"models.lora: {type(model).__name__} cannot run with adapters in {modules or 'these layers'} "
-            f"({_reason(error)}); name other models.lora.target_modules, or another init_lora_weights"
+            f"({first_line(error)}); name other models.lora.target_modules, or another init_lora_weights"
         ) from error
     check_merge(policy)
     if only is not None:
@@ -71,7 +72,7 @@ def add_lora(model: PreTrainedModel, settings: dict[str, Any], seed: int, *, onl
 
 
 def _check_only(policy: Any, layer: nn.Module) -> None:
-    """Adapters in one layer train nothing else, and something."""
+    """Check that adapters in one layer train nothing else, and do train something."""
     inside = {id(parameter) for parameter in layer.parameters()}
     outside = [n for n, p in policy.named_parameters() if p.requires_grad and id(p) not in inside]
     if outside:
@@ -79,17 +80,13 @@ def _check_only(policy: Any, layer: nn.Module) -> None:
     tables = [(name, p) for name, p in layer.named_parameters() if p.dim() > 1 and ".lora_" not in name]
     zeros = [name.replace(".base_layer", "").removesuffix(".weight") for name, p in tables if not p.count_nonzero()]
     try:
-        check_learns(policy, raw_logits, zeros)
+        check_learns(policy, zeros)
     except LayerLoraError as error:
         raise AdapterError(f"models.lora: {error}") from error
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
-    """What can be said of adapter settings without a model.
-
-    Raises:
-        AdapterError: naming the setting.
-    """
+    """Raise an AdapterError for the first setting that is wrong whatever the model."""
     from peft import LoraConfig
 
     check_names(settings, {field.name for field in fields(LoraConfig) if field.init})
@@ -109,7 +106,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     try:
         LoraConfig(**settings)
     except FAILURES as error:
-        raise AdapterError(f"models.lora: {_reason(error)}") from error
+        raise AdapterError(f"models.lora: {first_line(error)}") from error
 
 
 RANGES = {"r": (1, math.inf), "lora_alpha": (0, math.inf), "lora_dropout": (0, 1)}
@@ -117,26 +114,16 @@ RANGES = {"r": (1, math.inf), "lora_alpha": (0, math.inf), "lora_dropout": (0, 1
 
 
 def num_layers(model: Any) -> int | None:
-    """As its config says."""
     return getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", None)
 
 
 def describe_repeated(policy: Any, layers: int | None) -> None:
-    """Where PEFT has repeated layers, what the config says of each layer follows.
-
-    Args:
-        layers: that the model had before.
-    """
+    """Where PEFT has repeated layers, repeat the config's settings of single layers too; there were `layers` before."""
     for config in policy.peft_config.values():
         if repeated := getattr(config, "layer_replication", None):
             text = policy.get_base_model().config.get_text_config(decoder=True)
             text.num_hidden_layers = layers  # PEFT has counted them, and changed nothing else
             kept_layers.cut(text, [i for start, end in repeated for i in range(start, end)])
-
-
-def _head(model: PreTrainedModel) -> list[str]:
-    """The head that gives scores is trained whole, so that it gets no adapter where all linear layers get one."""
-    return ["score" if hasattr(model, "score") else "classifier"]
 
 
 def _refused(model: PreTrainedModel) -> list[str]:
@@ -154,7 +141,7 @@ def _refused(model: PreTrainedModel) -> list[str]:
 
 
 def _without(settings: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Settings under which modules whose names end like this get no adapter."""
+    """The settings with these modules excluded, by the ends of their names."""
     if not names:
         return settings
     given = settings.get("exclude_modules") or []
@@ -172,14 +159,10 @@ ALIASES = {
 
 
 def check_names(settings: Mapping[str, Any], known: Collection[str]) -> None:
-    """Raises an AdapterError for the first setting that LoraConfig has not, with the one that may be meant."""
+    """Raise an AdapterError for the first setting that LoraConfig lacks, with the nearest one."""
     for key in settings:
         if key in known:
             continue
-        meant = ALIASES.get(str(key).lower(), str(key))
-        said = nearest(meant, known, f"its keys: {', '.join(sorted(known))}")
-        raise AdapterError(f"models.lora: PEFT's LoraConfig has no {key!r}; {said}")
-
-
-def _reason(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+        name = ALIASES.get(str(key).lower(), str(key))
+        hint = nearest(name, known, f"its keys: {', '.join(sorted(known))}")
+        raise AdapterError(f"models.lora: PEFT's LoraConfig has no {key!r}; {hint}")

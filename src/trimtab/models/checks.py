@@ -15,8 +15,7 @@ LOGGER = logging.getLogger("trimtab")
 MASKS = re.compile(
     r"(^|\.)(attn|attention|self_attn)\.(bias|masked_bias)$|(^|\.)(inv_freq|position_ids|num_batches_tracked)$"
 )
-"""Tables that older versions of transformers stored, and that are computed; a bias of weights belongs to a layer inside
-the attention, not to the attention itself."""
+"""computed tables that older versions of transformers stored"""
 EXTRAS = {
     r"(^|\.)v_head\.|(^|\.)value_head\.": "a value head",
     r"^(score|classifier)\.": "a score head",
@@ -25,7 +24,7 @@ EXTRAS = {
         "vision or audio parts"
     ),
 }
-"""Parts beside a language model that others put into the same folder: what the model computes is whole without them."""
+"""parts beside a language model in the same folder, without which it computes the same"""
 
 
 class BrokenModel(UserError):
@@ -43,24 +42,22 @@ def check_tensors(
     """Check the loading info of a model against its parameters.
 
     Args:
-        model: as it was loaded.
         info: transformers' loading info; tied weights, and what the class lists as optional, are not in it.
-        name: of the model, for messages.
         supplied: names of tensors that come from elsewhere.
-        needs_head: whether an output head that is missing is a mistake; False where another is put in its place.
+        needs_head: False if the output head is replaced, so that it may be missing.
 
     Returns:
-        What the user should know: parts beside the language model that were left out.
+        Notes for the user: parts beside the language model that were left out.
 
     Raises:
-        BrokenModel: naming the first tensors that are missing, over, or of another shape.
+        BrokenModel: naming the first tensors that are missing, unexpected, or of another shape.
     """
     what = f"the model {name}"
-    if wrong := sorted(info["mismatched_keys"]):
-        first = f"{wrong[0][0]} is {_shape(wrong[0][1])} in the weights and {_shape(wrong[0][2])} by the config"
-        raise BrokenModel(
-            f"{what}: {first}{_others(wrong)}; fix config.json, or use the folder that the weights came with"
-        )
+    if mismatched := sorted(info["mismatched_keys"]):
+        key, stored, wanted = mismatched[0]
+        first = f"{key} is {'x'.join(map(str, stored))} in the weights and {'x'.join(map(str, wanted))} by the config"
+        others = f" (and {len(mismatched) - 1} more differ)" if len(mismatched) > 1 else ""
+        raise BrokenModel(f"{what}: {first}{others}; fix config.json, or use the folder that the weights came with")
     head = _names_of(model, model.get_output_embeddings()) if not needs_head else set()
     if missing := sorted(set(info["missing_keys"]) - head - set(supplied)):
         raise BrokenModel(
@@ -68,28 +65,14 @@ def check_tensors(
             "randomly. Use the complete folder, or fix config.json"
         )
     over = sorted(key for key in info["unexpected_keys"] if not _is_computed(model, key))
-    said = {key: _extra(model, key) for key in over}
-    if unknown := [key for key in over if said[key] is None]:
+    parts = {key: _extra(model, key) for key in over}
+    if unknown := [key for key in over if parts[key] is None]:
         raise BrokenModel(
             f"{what} has {_count(unknown)} that its config does not ask for: {shown(unknown)}; without them the output "
             "would differ. Fix config.json, or remove them from the weights"
         )
-    kinds = {kind: [key for key in over if said[key] == kind] for kind in said.values()}
+    kinds = {kind: [key for key in over if parts[key] == kind] for kind in parts.values()}
     return [f"{what}: {kind} left out ({_count(keys)}: {shown(keys)})" for kind, keys in kinds.items()]
-
-
-def say(notes: list[str]) -> None:
-    """Tell the user, whatever the command."""
-    for note in notes:
-        LOGGER.warning(note)
-
-
-def _shape(sizes: Any) -> str:
-    return "x".join(map(str, sizes))
-
-
-def _others(names: list[Any]) -> str:
-    return f" (and {len(names) - 1} more differ)" if len(names) > 1 else ""
 
 
 def _count(names: list[str]) -> str:
@@ -112,8 +95,10 @@ def _is_computed(model: PreTrainedModel, key: str) -> bool:
 def _extra(model: PreTrainedModel, key: str) -> str | None:
     """What an unexpected tensor belongs to, or None where it could change what the model computes."""
     for pattern, kind in EXTRAS.items():
-        if (found := re.search(pattern, key)) and not _inside(model, key[: found.end()].rstrip(".")):
-            return kind
+        if found := re.search(pattern, key):
+            path = key[: found.end()].rstrip(".")
+            if not any(name == path or name.endswith(f".{path}") for name, _ in model.named_modules()):
+                return kind
     config = model.config.get_text_config()
     more = getattr(config, "num_nextn_predict_layers", None) or 0
     layers = getattr(config, "num_hidden_layers", 0)
@@ -121,8 +106,3 @@ def _extra(model: PreTrainedModel, key: str) -> str | None:
     if found and layers <= int(found[2]) < layers + more:
         return "multi-token prediction layers"
     return None
-
-
-def _inside(model: PreTrainedModel, path: str) -> bool:
-    """Whether the model has a module of this path, so that the tensor would be one of its own."""
-    return any(name == path or name.endswith(f".{path}") for name, _ in model.named_modules())

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,16 +14,11 @@ _ASKED, _SAID, _AGAIN, _LAST = "Zanzibar", "Reykjavik", "Kathmandu", "Montevideo
 
 
 def end_tokens(tokenizer: Any, model: Any = None) -> tuple[int, ...]:
-    """Ids of the tokens that end an answer, in order.
+    """Ids of the tokens that end an answer, sorted.
 
-    These are the tokenizer's end token, the tokens with which its chat template ends an answer (`turn_end`) and a call
-    (`call_end`) or, where it ends none, begins what follows (`next_turns`), and with a model what its config and
-    generation config call ends. A config that names a wrong one, or none, takes none away.
-
-    Args:
-        tokenizer: of the model.
-        model: or something that holds a `config` and a `generation_config`, such as a wrapped one; None for what a
-            tokenizer alone says, which is what answers to learn from end with.
+    These are the tokenizer's end token, those with which its chat template ends an answer (`turn_end`) and a tool call
+    (`call_end`) or, if it ends none, opens the next turn (`next_turns`), and those of the config and generation config
+    of `model`, which may be wrapped. Without a model they are those that training answers end with.
     """
     named = [getattr(tokenizer, "eos_token_id", None), turn_end(tokenizer), call_end(tokenizer), next_turns(tokenizer)]
     for config in (getattr(model, "generation_config", None), getattr(model, "config", None)):
@@ -33,7 +29,6 @@ def end_tokens(tokenizer: Any, model: Any = None) -> tuple[int, ...]:
 
 
 def _ids(value: Any) -> list[int]:
-    """A config's entry, which may be a number, several, or absent."""
     if value is None:
         return []
     return [int(token) for token in value] if isinstance(value, Iterable) else [int(value)]
@@ -43,17 +38,16 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The token with which the chat template ends a turn of the assistant; None if it has no template, or one that ends
     turns by text alone.
 
-    A conversation is rendered whose words are known. Between an answer and the next question, and after the last
-    answer, stand special tokens: those that both have in common, up to one that opens a turn, end it, and generation
-    stops at the last of them (Command R ends with two, Phi-3 writes a further one behind the last turn alone). Where
-    they have nothing in common, what ends the last answer does.
+    A conversation of known words is rendered. The special tokens that follow both the last answer and an earlier one,
+    up to one that opens a turn, end it, and generation stops at the last of them (Command R has two, Phi-3 writes a
+    further one after the last turn). If they have nothing in common, the first one after the last answer ends it.
     """
     template = getattr(tokenizer, "chat_template", None)
     if template is None:
         return None
-    asked = (str(template), tokenizer.bos_token, tokenizer.eos_token)
-    if _FOUND.get(tokenizer, ((), None))[0] != asked:
-        _FOUND[tokenizer] = asked, _turn_end(tokenizer)
+    key = (str(template), tokenizer.bos_token, tokenizer.eos_token)
+    if _FOUND.get(tokenizer, ((), None))[0] != key:
+        _FOUND[tokenizer] = key, _turn_end(tokenizer)
     return _FOUND[tokenizer][1]
 
 
@@ -61,8 +55,7 @@ _FOUND: WeakKeyDictionary[Any, tuple[tuple[Any, ...], int | None]] = WeakKeyDict
 
 
 def call_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The token with which the chat template ends a turn that calls a tool, where that is another one than ends the
-    rest, as in gpt-oss; None if it is none, or the template writes no calls."""
+    """The token with which the chat template ends a tool call, if it is not `turn_end`, as in gpt-oss; else None."""
     if getattr(tokenizer, "chat_template", None) is None or turn_end(tokenizer) is None:
         return None
     ends = []
@@ -76,8 +69,8 @@ def call_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 def next_turns(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Tokens that open what may follow an answer, a question and the reply of a tool, where the chat template writes
-    nothing before them: a model of such a template, as GLM 4's, ends its answer with one of these."""
+    """Tokens that open a user's or a tool's turn, if the chat template writes nothing before them: a model with such a
+    template, as GLM 4's, ends its answer with one of these."""
     if getattr(tokenizer, "chat_template", None) is None or turn_end(tokenizer) is not None:
         return ()
     user, said = {"role": "user", "content": _ASKED}, {"role": "assistant", "content": _SAID}
@@ -108,7 +101,7 @@ def _turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 def _after_answers(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str | None]:
-    """What the template writes after the last answer, and between an answer and the next question if it can."""
+    """The template's text after the last answer, and between an answer and the next question if it renders both."""
     user, said = {"role": "user", "content": _ASKED}, {"role": "assistant", "content": _SAID}
     more = [{"role": "user", "content": _AGAIN}, {"role": "assistant", "content": _LAST}]
     system = {"role": "system", "content": "Answer."}
@@ -130,7 +123,7 @@ def _render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[dict[str, Any]], 
         try:
             text = tokenizer.apply_chat_template(messages, tokenize=False, **options)  # type: ignore[arg-type]
         except (TemplateError, ValueError, TypeError, KeyError, IndexError, AttributeError):
-            continue  # of a probe: what the template says of the user's own rows is said where these are read
+            continue  # only a probe is refused
         if isinstance(text, str) and any(word in text for word in (_ASKED, _SAID)):
             return text
     return None
@@ -138,7 +131,7 @@ def _render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[dict[str, Any]], 
 
 def _opening(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Special tokens that open a turn: those of the generation prompt, those before the first word that do not end its
-    turn, and one that begins a text. The tokenizer's end token is none."""
+    turn, and the BOS token; never the end token."""
     asked = {"role": "user", "content": _ASKED}
     short, whole = (_render(tokenizer, [asked], add_generation_prompt=wanted) or "" for wanted in (False, True))
     found = set(_special(tokenizer, whole.removeprefix(short))) if whole.startswith(short) else set()
@@ -151,7 +144,7 @@ def _opening(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 
 
 def _special(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Ids of the special and added tokens in a text that are not spaces."""
+    """Ids of the special and added tokens in a text that are not whitespace."""
     known = set(tokenizer.all_special_ids) | set(getattr(tokenizer, "added_tokens_decoder", {}))
     ids = tokenizer(text, add_special_tokens=False).input_ids if text else []
     unknown = getattr(tokenizer, "unk_token_id", None)
@@ -159,31 +152,20 @@ def _special(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def _until_opening(ids: Sequence[int], opening: set[int]) -> list[int]:
-    found = []
-    for token in ids:
-        if token in opening:
-            break
-        found.append(token)
-    return found
+    return list(takewhile(lambda token: token not in opening, ids))
 
 
 class UncheckedConfig(GenerationConfig):
-    """A generation config that is saved as it is.
-
-    transformers refuses to save one that was changed and holds a setting that does not act, such as a temperature
-    without sampling. Many models come with one; it is their authors', and stays.
-    """
+    """A generation config that is saved as it is: transformers refuses to save one with a setting without effect, such
+    as a temperature without sampling, which many models ship with."""
 
     def validate(self, strict: bool = False, user_set_attributes: set[str] | None = None) -> None:
         super().validate(strict=False, user_set_attributes=user_set_attributes)
 
 
 def settle(model: Any, tokenizer: Any) -> str | None:
-    """Write the end tokens and the padding token into the generation config that is saved with a model.
-
-    Returns:
-        What is different from what the model came with, in words; None if nothing is.
-    """
+    """Write the end tokens and the padding token into the generation config of a model; returns a note on what changed,
+    or None."""
     config = getattr(model, "generation_config", None)
     if config is None:
         return None

@@ -15,33 +15,29 @@ TOKENIZER_FILES = (
     "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt", "merges.txt", "tekken.json",
 )  # fmt: skip
 SETTINGS_OF_TOKENIZERS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-"""of these alone no tokenizer can be made, but by code that comes with the model"""
+"""without another file these are no tokenizer, except with code that comes with the model"""
 _SHOWN = 3
 
 
 def weights_fault(folder: Path) -> str | None:
-    """Why no weights can be read from a folder, or None where its files are whole."""
-    return _first(_weights(folder))
+    """Why no weights can be read from a folder; None if its files are complete."""
+    return next(_weights(folder), None)
 
 
 def tokenizer_fault(folder: Path) -> str | None:
-    """Why no tokenizer can be read from a folder, or None where its files are whole."""
-    return _first(_tokenizer(folder))
+    """Why no tokenizer can be read from a folder; None if its files are complete."""
+    return next(_tokenizer(folder), None)
 
 
 def config_fault(folder: Path) -> str | None:
-    """Why a folder's config cannot be read, or None where its file is whole."""
-    return _first(_text(folder / "config.json"))
+    """Why a folder's config cannot be read; None if it is complete."""
+    return next(_text(folder / "config.json"), None)
 
 
 def shown(names: list[str]) -> str:
     """The first few of many names, and how many there are."""
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def _first(faults: Iterator[str]) -> str | None:
-    return next(faults, None)
 
 
 def _weights(folder: Path) -> Iterator[str]:
@@ -95,8 +91,8 @@ def _without_weights(folder: Path) -> str:
 
 
 def _safetensors(path: Path, names: set[str]) -> Iterator[str]:
-    """An 8-byte length, a JSON header of that length with the offsets of all tensors, and the tensors; their names are
-    added to `names`."""
+    """Checks an 8-byte length, a JSON header of that length with the offsets of all tensors, and the tensors; adds
+    their names to `names`."""
     size = path.stat().st_size
     with path.open("rb") as file:
         first = file.read(len(POINTER))
@@ -106,7 +102,7 @@ def _safetensors(path: Path, names: set[str]) -> Iterator[str]:
         length = int.from_bytes(first[:8], "little")
         cut = f"{path.name} is cut off ({size:,} bytes"
         if size < 8 + length:
-            if length <= 100_000_000:  # more no header may have: it is none
+            if length <= 100_000_000:  # the most that the format allows
                 yield f"{cut}, and its header alone has {length + 8:,}); copy it again"
             else:
                 yield f"{path.name} is not a safetensors file; copy it again"
@@ -155,7 +151,7 @@ def nowhere(link: Path) -> str:
 
 
 def _text(path: Path) -> Iterator[str]:
-    """A file that Git LFS did not fetch, and JSON that is none."""
+    """Files that Git LFS did not fetch, and invalid JSON."""
     if not path.is_file():
         return
     with path.open("rb") as file:

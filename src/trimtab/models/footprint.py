@@ -1,7 +1,7 @@
 """Memory that a model needs, estimated from its config: weights, and activations kept for the backward.
 
-The model is built of tensors without memory (PyTorch's fake tensors), and its own forward runs on them: what autograd
-saves is counted, so any architecture, adapters and gradient checkpointing are counted as they are.
+The model's own forward runs on PyTorch's fake tensors, and what autograd saves is counted: this holds for any
+architecture, with adapters and gradient checkpointing.
 """
 
 import copy
@@ -31,7 +31,7 @@ class NotCounted(UserError):
 
 @dataclass(frozen=True)
 class TrainedShape:
-    """What is trained of a model, and how."""
+    """Which part of a model is trained, and how."""
 
     identity_layer: bool = False
     scalar_head: bool = False
@@ -44,35 +44,35 @@ class TrainedShape:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Of a model in training."""
+    """The size of a model in training."""
 
     params: int
     trained: int
     weights: int
-    """bytes; what is trained is kept in float32"""
+    """bytes; trained weights in float32"""
     activations: int
     """bytes that the forward of one micro-batch keeps"""
     head: int
-    """numbers of the output head, if it is trained; also the embedding's where the two are one"""
+    """parameters of the output head, tied or not, if it is trained"""
     width: int
     """of the hidden states"""
     vocab: int
 
 
 def cut_config(config: Any, layers: list[int]) -> Any:
-    """The config of a model of some layers of another; a layer may be named twice."""
+    """The config of a model with these layers of another."""
     made = copy.deepcopy(config)
     kept_layers.cut(made.get_text_config(), layers)
     return made
 
 
 def num_weights(config: Any, *, trust_remote_code: bool = False) -> int:
-    """Of the causal language model that a config describes."""
+    """Parameters of the causal language model that a config describes."""
     return sum(p.numel() for p in _without_weights(config, "float32", trust_remote_code).parameters())
 
 
 def frozen_bytes(config: Any, dtype: str, device: str = "cpu", *, trust_remote_code: bool = False) -> int:
-    """Of the weights of a model that is only read, packed where its config says so."""
+    """Bytes of the weights of a frozen model, quantised if its config says so."""
     made = _without_weights(config, dtype, trust_remote_code)
     return sum(p.numel() * p.element_size() for p in made.parameters()) - packed_away(made, device)
 
@@ -83,7 +83,7 @@ def _without_weights(config: Any, dtype: str, trust_remote_code: bool) -> Any:
 
 
 def kv_bytes(config: Any, dtype: str) -> int:
-    """Of the keys and values of one token in all layers."""
+    """Bytes of the keys and values of one token in all layers."""
     text = config.get_text_config(decoder=True)
     heads = getattr(text, "num_attention_heads", 1)
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
@@ -92,21 +92,11 @@ def kv_bytes(config: Any, dtype: str) -> int:
 
 
 def footprint(
-    config: Any,
-    dtype: str,
-    shape: TrainedShape,
-    rows: int,
-    length: int,
-    device: str = "cpu",
-    *,
+    config: Any, dtype: str, shape: TrainedShape, rows: int, length: int, device: str = "cpu", *,
     trust_remote_code: bool = False,
-) -> Footprint:
-    """Of the model that a config describes, trained on micro-batches of `rows` x `length` tokens.
-
-    Args:
-        config: of the causal language model, before `shape` changes it.
-        dtype: of its weights; what is trained of them is float32.
-    """
+) -> Footprint:  # fmt: skip
+    """The footprint of the model that a config describes, trained on micro-batches of `rows` x `length` tokens; `dtype`
+    is that of frozen weights."""
     if shape.identity_layer:
         config = cut_config(config, [0, *range(config.get_text_config().num_hidden_layers)])
     model = _without_weights(config, dtype, trust_remote_code).train()
@@ -131,9 +121,9 @@ def footprint(
         mixed = shape.mixed or (dtype if dtype in HALVES else None)
         try:
             activations = _saved(model, policy, rows, length, mixed, device)
-        except Exception as error:  # what a model's class does to its inputs is its own
-            said = " ".join(str(error).split())[:200]
-            raise NotCounted(f"{type(model).__name__} does not run without memory: {said}") from error
+        except Exception as error:  # of the model's own class
+            reason = " ".join(str(error).split())[:200]
+            raise NotCounted(f"{type(model).__name__} does not run without memory: {reason}") from error
     parameters = {id(p): p for p in policy.parameters()}.values()
     trained = sum(p.numel() for p in parameters if p.requires_grad) - dropped
     return Footprint(
@@ -157,7 +147,7 @@ def _with_lora(model: Any, shape: TrainedShape, only: nn.Module | None) -> Any:
 
 
 def _without_memory(policy: nn.Module, device: str) -> None:
-    """Let the tensors of a model that was made on the meta device seem to lie on a real one, in training's dtypes."""
+    """Replace a model's meta tensors by fake ones on a device, in the dtypes of training."""
     known: dict[int, torch.Tensor] = {}
     for module in policy.modules():
         for name, one in module._parameters.items():

@@ -19,6 +19,8 @@ from transformers.utils.generic import ModelOutput
 from trimtab.common.errors import UserError
 from trimtab.core import Head, Objective, Reduction, TokenBatch, fused_loss, predicting, weights
 from trimtab.core.batch import finite
+from trimtab.models.masters import inner
+from trimtab.models.probing import eval_mode, probe_ids, probe_logits
 
 
 class UnsupportedModel(UserError):
@@ -60,8 +62,7 @@ class ObjectiveCall:
 
 
 class StatesCall:
-    """In the place of an `ObjectiveCall`: asks for the hidden states that predict the answer tokens, as `unreduced`
-    [N, D]."""
+    """Instead of an `ObjectiveCall`: gives the hidden states that predict the answer tokens, as `unreduced` [N, D]."""
 
     router_loss = 0.0
 
@@ -95,11 +96,7 @@ def _scale_and_softcap(config: Any) -> tuple[float, float | None]:
 
 
 def backbone(model: PreTrainedModel) -> nn.Module:
-    """The layers under the head, which give hidden states.
-
-    Raises:
-        UnsupportedModel: if they cannot be told from the whole.
-    """
+    """The layers under the head, which give hidden states."""
     found = model.base_model
     if found is model:  # the class names a part that it has under another name
         found = next((child for child in model.children() if isinstance(child, PreTrainedModel)), None)
@@ -124,19 +121,19 @@ def resolve_head(model: PreTrainedModel) -> Head:
 
 
 _KNOWN = "_trimtab_vocab"
-"""on a model: ids below it alone have a probability"""
+"""attribute of a model: only ids below it have a probability"""
 
 
 def crop_to(model: Any, vocab: int) -> None:
-    """Let a model's distributions be over the ids below `vocab`, wherever an objective reads them: those behind are
-    padding of its head that another model of the run does not have. What it generates stays as it is.
+    """Crop a model's distributions to the ids below `vocab` wherever an objective reads them: later ones are padding of
+    its head that another model of the run lacks. Generation is unchanged.
 
     Args:
-        model: with or without adapters around it; called again it takes the new number.
+        model: with or without adapters; a second call replaces the first.
         vocab: at most the rows of its head.
     """
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    setattr(inner, _KNOWN, vocab if vocab < inner.config.get_text_config().vocab_size else None)
+    model = inner(model)
+    setattr(model, _KNOWN, vocab if vocab < model.config.get_text_config().vocab_size else None)
 
 
 @torch.no_grad()
@@ -147,33 +144,27 @@ def check_head(model: PreTrainedModel) -> None:
         UnsupportedModel: if they differ: the model does something to its logits that is not known here, and
             training on wrong logits would go unnoticed.
     """
-    device = next(model.parameters()).device
-    config = model.config.get_text_config()
-    ids = (torch.arange(6, device=device)[None] * 37 + 5) % config.vocab_size
-    was_training = model.training
-    model.eval()
-    try:
-        own = model(input_ids=ids, use_cache=False).logits
+    name = f"{type(model).__name__} ({model.config.get_text_config().model_type})"
+    with eval_mode(model):
+        own = probe_logits(model)
         if own.isnan().any():
-            raise UnsupportedModel(f"{type(model).__name__} ({config.model_type}) outputs NaN; its weights are broken")
-        hidden = backbone(model)(input_ids=ids, use_cache=False).last_hidden_state
+            raise UnsupportedModel(f"{name} outputs NaN; its weights are broken")
+        hidden = backbone(model)(input_ids=probe_ids(model), use_cache=False).last_hidden_state
         model._trimtab_masks_logits = bool(torch.isneginf(own).any())  # type: ignore[assignment]
         for path in _heads(model):
             model._trimtab_head = path  # type: ignore[assignment]
             if _gives(model, hidden, own):
                 return
-    finally:
-        model.train(was_training)
     model._trimtab_head = ()  # type: ignore[assignment]
     raise UnsupportedModel(
-        f"{type(model).__name__} ({config.model_type}): the output head applied to the last hidden state does not "
+        f"{name}: the output head applied to the last hidden state does not "
         "reproduce the model's own logits; the model changes them in a way trimtab does not support"
     )
 
 
 def _heads(model: PreTrainedModel) -> Iterator[tuple[str, ...]]:
-    """Names of modules which one after another may be the head: the output embedding; what holds it, as the heads of
-    BERT's kin; and all parts behind the layers."""
+    """Names of modules that in sequence may be the head: the output embedding; what holds it (BERT); and all modules
+    after the layers."""
     yield ()
     embedding, layers = model.get_output_embeddings(), backbone(model)
     name = next((name for name, module in model.named_modules() if module is embedding), "")
@@ -188,11 +179,11 @@ def _heads(model: PreTrainedModel) -> Iterator[tuple[str, ...]]:
 def _gives(model: PreTrainedModel, hidden: Tensor, logits: Tensor) -> bool:
     try:
         found = replace(resolve_head(model), cropped=False)(hidden)
-    except (RuntimeError, TypeError, AttributeError):  # what stands there takes something else
+    except (RuntimeError, TypeError, AttributeError):  # not a module from hidden states to logits
         return False
     if not isinstance(found, Tensor) or found.shape != logits.shape:
         return False
-    # the same hidden states, so a cap that shows little on logits as small as a new model's must show here
+    # the hidden states are the same, so the bound is tight enough to show a soft-cap on a new model's small logits
     return same_logits(found, logits, least_spread=1e-3, close=1e-4)
 
 
@@ -208,8 +199,8 @@ def same_logits(found: Tensor, wanted: Tensor, least_spread: float = 0.0, close:
 def add_objective_forward(model: PreTrainedModel) -> None:
     """Let `model(..., objective_call=ObjectiveCall(...))` return an `ObjectiveOutput`.
 
-    Call it before PEFT, TRL or accelerate wrap the model. Without the argument the forward is the
-    original one. Calling it twice changes nothing.
+    Call it before PEFT, TRL or accelerate wrap the model; a second call changes nothing. Without the argument the
+    forward is the original one.
 
     Raises:
         UnsupportedModel: see `check_head`.
@@ -243,15 +234,12 @@ def add_objective_forward(model: PreTrainedModel) -> None:
 
 
 def router_loss(model: PreTrainedModel, layers: Any, attention_mask: Tensor | None) -> Tensor:
-    """The load balancing loss of a mixture of experts on a micro-batch, as transformers computes it for this
-    architecture; where all experts are chosen alike it is the number of experts that a token goes to.
+    """The load balancing loss of a mixture of experts on a micro-batch, as transformers computes it; with an even load
+    it is the number of experts per token.
 
     Args:
         layers: output of the backbone with `output_router_logits`.
         attention_mask: [B, T].
-
-    Raises:
-        UnsupportedModel: if it has none.
     """
     balancing = getattr(sys.modules[type(model).__module__], "load_balancing_loss_func", None)
     logits = getattr(layers, "router_logits", None)

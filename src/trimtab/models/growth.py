@@ -12,13 +12,8 @@ def num_tokens(tokenizer: Any) -> int:
 
 
 def grow_embedding(model: PreTrainedModel, rows: int, seed: int) -> None:
-    """Give the embedding and the head `rows` rows, in place, where they have fewer.
-
-    New rows are drawn as transformers does, around the mean of the others with their covariance.
-
-    Args:
-        seed: of the draw.
-    """
+    """Grow the embedding and the head to `rows` rows, in place. transformers draws new rows from a normal with the mean
+    and covariance of the others."""
     if rows <= model.get_input_embeddings().num_embeddings:  # type: ignore[operator]
         return
     with torch.random.fork_rng():

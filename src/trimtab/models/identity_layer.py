@@ -17,10 +17,11 @@ from transformers import PreTrainedModel
 from trimtab.common.errors import UserError
 from trimtab.models.forward import same_logits
 from trimtab.models.layer_outputs import Writers, output_writers
+from trimtab.models.probing import probe_logits
 from trimtab.models.student import copy_layers, find_layers
 
 MARK = "trimtab_identity_layer"
-"""The key in a model's config that says that its first layer is such a layer."""
+"""key in the config of a model whose first layer is an identity layer"""
 
 
 class IdentityLayerError(UserError):
@@ -31,18 +32,14 @@ def insert_identity_layer(model: PreTrainedModel) -> PreTrainedModel:
     """A new model with an identity layer before the first; ordinary weights, an ordinary config.
 
     The weights that write the output of the layer's blocks are found by running them, not by their names (see
-    `layer_outputs`). What the config says of each layer by its index follows (see `kept_layers`).
+    `layer_outputs`); the config's settings of single layers are cut alike (see `kept_layers`).
 
-    Where a block's output passes a norm (gemma2, gemma3, olmo2) the layer is an identity that is left abruptly: the
-    norm's slope at zero is 1/sqrt(eps), so the first updates want a small learning rate or a warm-up.
-
-    Args:
-        model: any transformers decoder; it is left as it was.
+    Where a block's output passes a norm (gemma2, gemma3, olmo2) the norm's slope at zero is 1/sqrt(eps), so the first
+    updates need a small learning rate or a warm-up.
 
     Returns:
-        A model with the logits of `model`, as any copy of it has them, and `config.trimtab_identity_layer` set. Its
-        saved folder loads with `AutoModelForCausalLM` as it is. ("As any copy": to the last bit, save where the place
-        of weights in memory decides how a product is rounded, as for those of a mapped file on the CPU.)
+        A model with the logits of a copy of `model` and `config.trimtab_identity_layer` set, whose saved folder loads
+        with `AutoModelForCausalLM`.
 
     Raises:
         IdentityLayerError: if `model` has such a layer already, its layers are not found, or the new layer would not be
@@ -59,11 +56,10 @@ def insert_identity_layer(model: PreTrainedModel) -> PreTrainedModel:
         raise IdentityLayerError(str(error)) from error
     try:
         _few_logits(expanded)
-    except Exception as error:  # what a model says of a layer that it does not expect is its own
-        said = " ".join(str(error).split())[:200]
+    except Exception as error:  # of the model's own class
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise IdentityLayerError(
-            f"{name}: the model with one more layer does not run ({type(error).__name__}: {said}), because its layers "
-            "differ by position"
+            f"{name}: the model with one more layer does not run ({reason}), because its layers differ by position"
         ) from error
     outputs = output_projections(expanded, layers[0])
     for writer in outputs.values():
@@ -72,9 +68,14 @@ def insert_identity_layer(model: PreTrainedModel) -> PreTrainedModel:
     for name, scale in layers[0].named_buffers(recurse=False):  # gemma4 multiplies all that a layer gives
         if scale.numel() == 1 and "scal" in name:
             nn.init.ones_(scale)
-    with _watch(layers[0]) as seen:
+    unchanged: list[bool] = []
+
+    def compare(layer: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        unchanged.append(torch.equal(_given(args, kwargs), output if isinstance(output, Tensor) else output[0]))
+
+    with layers[0].register_forward_hook(compare, with_kwargs=True):
         logits = _few_logits(expanded)
-    if not all(torch.equal(given, returned) for given, returned in seen) or not same_logits(logits, _few_logits(model)):
+    if not all(unchanged) or not same_logits(logits, _few_logits(model)):
         raise IdentityLayerError(
             f"{name}: a copy of the first layer ({type(layers[0]).__name__}) is not the identity with the weights of "
             f"{', '.join(outputs)} at zero, which are what writes the output of its blocks"
@@ -84,11 +85,7 @@ def insert_identity_layer(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def output_projections(model: PreTrainedModel, layer: nn.Module) -> Writers:
-    """By name, the weights of `layer` that write the output of each of its blocks; see `layer_outputs`.
-
-    Raises:
-        IdentityLayerError: if there are none.
-    """
+    """By name, the weights of `layer` that write the output of each of its blocks; see `layer_outputs`."""
     found = output_writers(layer, lambda: _few_logits(model))
     if not found:
         children = ", ".join(f"{n} ({type(m).__name__})" for n, m in layer.named_children())
@@ -115,11 +112,7 @@ def identity_layer(model: nn.Module) -> nn.Module:
 
 
 def unwrapped(model: nn.Module) -> PreTrainedModel:
-    """The transformers model inside wrappers such as PEFT's and DDP's.
-
-    Raises:
-        IdentityLayerError: if there is none.
-    """
+    """The transformers model inside wrappers such as PEFT's and DDP's."""
     for module in model.modules():
         if isinstance(module, PreTrainedModel):
             return module
@@ -127,11 +120,7 @@ def unwrapped(model: nn.Module) -> PreTrainedModel:
 
 
 def train_only_identity_layer(model: nn.Module) -> None:
-    """Freeze all weights but those of the identity layer, its norms included.
-
-    Raises:
-        IdentityLayerError: if `model` has none.
-    """
+    """Freeze all weights but those of the identity layer, its norms included."""
     layer = identity_layer(model)
     model.requires_grad_(False)
     layer.requires_grad_(True)
@@ -139,13 +128,13 @@ def train_only_identity_layer(model: nn.Module) -> None:
 
 @contextmanager
 def bypass(model: nn.Module, rows: Tensor | None = None) -> Iterator[None]:
-    """Within, the identity layer hands on exactly what it was given: the network is the original one.
+    """Within, the identity layer returns its input: the network is the original one.
 
-    The layer itself still runs, so caches keep their form; no gradient reaches it from the rows that go around it.
+    The layer itself still runs, so caches keep their form; no gradient reaches it from the bypassed rows.
 
     Args:
         model: with an identity layer; may be wrapped.
-        rows: [B] bool, the rows of the batch that go around the layer; all if not given.
+        rows: [B] bool, the rows of the batch that bypass the layer; all if not given.
 
     Raises:
         IdentityLayerError: if `model` has no such layer.
@@ -165,16 +154,13 @@ def bypass(model: nn.Module, rows: Tensor | None = None) -> Iterator[None]:
 
 @contextmanager
 def blend(model: nn.Module, strength: Callable[[], Tensor]) -> Iterator[None]:
-    """Within, the identity layer hands on h = (1 - s) e + s layer(e), e being what it was given.
+    """Within, the identity layer returns h = (1 - s) e + s layer(e), e being its input.
 
-    At s = 0 and s = 1 to the last bit what the two ways give; between and beyond them no mixture of their logits.
+    At s = 0 and s = 1 bit for bit what the two paths give; elsewhere no mixture of their logits.
 
     Args:
         model: with an identity layer; may be wrapped.
-        strength: asked at each call of the model for s, [B].
-
-    Raises:
-        IdentityLayerError: if `model` has no such layer.
+        strength: called at each forward for s, [B].
     """
 
     def between(given: Tensor, computed: Tensor) -> Tensor:
@@ -188,7 +174,7 @@ def blend(model: nn.Module, strength: Callable[[], Tensor]) -> Iterator[None]:
 
 @contextmanager
 def _instead(model: nn.Module, replace: Callable[[Tensor, Tensor], Tensor]) -> Iterator[None]:
-    """Within, the identity layer hands on replace(what it was given, what it made)."""
+    """Within, the identity layer returns replace(its input, its output)."""
 
     def change(layer: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
         given = _given(args, kwargs)
@@ -196,11 +182,8 @@ def _instead(model: nn.Module, replace: Callable[[Tensor, Tensor], Tensor]) -> I
             return replace(given, output)
         return (replace(given, output[0]), *output[1:])
 
-    hook = identity_layer(model).register_forward_hook(change, with_kwargs=True)
-    try:
+    with identity_layer(model).register_forward_hook(change, with_kwargs=True):
         yield
-    finally:
-        hook.remove()
 
 
 def _for_each(row: Tensor, states: Tensor) -> Tensor:
@@ -213,28 +196,6 @@ def _given(args: tuple, kwargs: dict[str, Any]) -> Tensor:
     return args[0] if args else kwargs["hidden_states"]
 
 
-@contextmanager
-def _watch(layer: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Input and output of each call of `layer`."""
-    seen: list[tuple[Tensor, Tensor]] = []
-
-    def note(layer: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-        seen.append((_given(args, kwargs), output if isinstance(output, Tensor) else output[0]))
-
-    hook = layer.register_forward_hook(note, with_kwargs=True)
-    try:
-        yield seen
-    finally:
-        hook.remove()
-
-
 @torch.no_grad()
 def _few_logits(model: PreTrainedModel) -> Tensor:
-    """[2, 5, V] on a few tokens, in eval mode."""
-    vocab = model.config.get_text_config().vocab_size
-    ids = (torch.arange(10, device=model.device).view(2, 5) * 37 + 5) % vocab
-    was_training = model.training
-    try:
-        return model.eval()(input_ids=ids, use_cache=False).logits
-    finally:
-        model.train(was_training)
+    return probe_logits(model, rows=2, length=5)

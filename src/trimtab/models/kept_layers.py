@@ -1,6 +1,6 @@
-"""The settings of a config that go by the index of a layer, for a model that keeps some of its layers.
+"""Settings of a config that depend on a layer's index, for a model that keeps some of its layers.
 
-Rules by names of transformers' configs; what no rule covers shows when the model is built (`models.student`).
+Rules by names of transformers' configs; what they miss fails when the model is built (`models.student`).
 """
 
 from collections.abc import Sequence
@@ -12,21 +12,16 @@ INDICES = (
 )  # fmt: skip
 """which layers are of one kind"""
 FIRST = ("max_window_layers", "first_k_dense_replace", "num_dense_layers")
-"""so many layers at the beginning are of one kind"""
+"""how many of the first layers are of one kind"""
 NUMBERS = ("decoder_layers", "num_decoder_layers", "encoder_layers")
-"""of layers, beside num_hidden_layers"""
+"""other names of num_hidden_layers"""
 NOT_BY_LAYER = ("token", "architectures", "time_step", "multipliers")
-"""parts of names of lists that have as many entries as there are layers by chance alone"""
+"""parts of names of lists that are not per layer, whatever their length"""
 PERIODS = (("attn_layer_period", "attn_layer_offset"), ("expert_layer_period", "expert_layer_offset"))
 
 
 def cut(text: Any, layers: Sequence[int]) -> None:
-    """Make the config of a decoder that of one whose layer i is its layer `layers[i]`, as far as the rules go.
-
-    Args:
-        text: of the text part; changed in place.
-        layers: ascending, an index may be there more than once.
-    """
+    """Change a text config, in place, to that of a model whose layer i is its layer `layers[i]`."""
     total = text.num_hidden_layers
     before = dict(vars(text))
     sparse = _sparse(before, total)
@@ -39,7 +34,7 @@ def cut(text: Any, layers: Sequence[int]) -> None:
             setattr(text, name, sum(i < value for i in layers))
         elif name == "block_types" and isinstance(value, (list, tuple)):  # repeated until the layers end
             setattr(text, name, [value[i % len(value)] for i in layers])
-        elif isinstance(value, (list, tuple)) and _by_layer(name, value, total):
+        elif _is_per_layer(name, value, total):
             setattr(text, name, type(value)(value[i] for i in layers))
         elif name in NUMBERS and value == total:
             setattr(text, name, len(layers))
@@ -60,8 +55,9 @@ def cut(text: Any, layers: Sequence[int]) -> None:
             setattr(text, name, value)
 
 
-def _by_layer(name: str, value: Sequence[Any], total: int) -> bool:
-    return len(value) == total and not any(part in name for part in NOT_BY_LAYER)
+def _is_per_layer(name: str, value: Any, total: int) -> bool:
+    is_list = isinstance(value, (list, tuple)) and len(value) == total
+    return is_list and not any(part in name for part in NOT_BY_LAYER)
 
 
 def _sparse(config: dict[str, Any], total: int) -> list[bool] | None:
@@ -89,8 +85,7 @@ def _flags(config: dict[str, Any], pair: tuple[str, str], total: int) -> list[bo
 
 
 def _period(flags: Sequence[bool]) -> tuple[int, int]:
-    """A period and an offset by which these layers are of the kind and no others; the last ones where there are none,
-    under which building the model fails."""
+    """The period and offset that select these layers; if there are none, some with which building the model fails."""
     pairs = [(period, offset) for period in range(1, len(flags) + 2) for offset in range(period)]
     alike = (pair for pair in pairs if [i % pair[0] == pair[1] for i in range(len(flags))] == list(flags))
     return next(alike, pairs[-1])

@@ -10,11 +10,12 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from trimtab.common.errors import UserError
+from trimtab.models.probing import probe_logits, reaches
 
 NAMES = ("target_modules", "target_parameters", "modules_to_save")
-"""settings of PEFT that name parts of a model"""
+"""settings of PEFT that name modules or parameters"""
 ELSEWHERE = ("layers_to_transform", "layers_pattern", "layer_replication", "trainable_token_indices")
-"""settings of PEFT that reach other layers, or choose among them"""
+"""settings of PEFT that select layers"""
 
 
 class LayerLoraError(UserError):
@@ -22,14 +23,14 @@ class LayerLoraError(UserError):
 
 
 def within(model: nn.Module, settings: dict[str, Any], layer: nn.Module) -> dict[str, Any]:
-    """The settings with what they name as whole names of parts of `layer`.
+    """The settings, with full names of the modules and parameters of `layer` that they match.
 
     Args:
-        settings: arguments of PEFT's LoraConfig; without a place, all linear layers: PEFT's own choice, such as q_proj
+        settings: arguments of PEFT's LoraConfig; without targets, all linear layers: PEFT's own choice, such as q_proj
             and v_proj, stands before weights that are zero, where nothing is learnt.
 
     Raises:
-        LayerLoraError: if they reach elsewhere, or nothing in the layer.
+        LayerLoraError: if they reach other layers, or match nothing in this one.
     """
     for name in ELSEWHERE:
         if settings.get(name) is not None:
@@ -49,7 +50,7 @@ def within(model: nn.Module, settings: dict[str, Any], layer: nn.Module) -> dict
         if not given.get(name):
             continue
         known = parameters if name == "target_parameters" else list(modules)
-        chosen = linear if given[name] == "all-linear" else [one for one in known if _meant(given[name], one)]
+        chosen = linear if given[name] == "all-linear" else [one for one in known if _matches(given[name], one)]
         if not chosen:
             raise LayerLoraError(
                 f"{name}={settings.get(name)} matches nothing in the identity layer; it has "
@@ -61,11 +62,8 @@ def within(model: nn.Module, settings: dict[str, Any], layer: nn.Module) -> dict
 
 @contextmanager
 def as_named(model: Any) -> Iterator[None]:
-    """Within, PEFT takes whole names of parts as they are.
-
-    It otherwise takes `...0.mlp.gate_proj` of a dense layer (deepseek_v3, glm4_moe) for a name of older checkpoints, in
-    which experts were layers each, and puts adapters on the experts of all layers in its place.
-    """
+    """Within, PEFT takes full names as they are: otherwise it reads `...0.mlp.gate_proj` of a dense layer
+    (deepseek_v3, glm4_moe) as a name of older checkpoints, and puts adapters on the experts of all layers instead."""
     from peft.utils import transformers_weight_conversion
 
     known = getattr(transformers_weight_conversion, "_MODEL_TO_CONVERSION_PATTERN", {})
@@ -78,18 +76,17 @@ def as_named(model: Any) -> Iterator[None]:
             known[kind] = kept
 
 
-def _meant(given: str | Collection[str], name: str) -> bool:
+def _matches(given: str | Collection[str], name: str) -> bool:
     """As PEFT reads names: a pattern, or ends of them."""
     if isinstance(given, str):
         return re.fullmatch(given, name) is not None
     return any(name == one or name.endswith(f".{one}") for one in given)
 
 
-def check_learns(policy: Any, logits: Any, writers: Iterable[str]) -> None:
-    """Adapters must reach a gradient: what stands before weights that are zero alone would never move.
+def check_learns(policy: Any, writers: Iterable[str]) -> None:
+    """Check that adapters get a gradient: those before weights that are all zero would never change.
 
     Args:
-        logits: computes those of a few tokens, with gradients.
         writers: names of the weights of the layer that are zero.
 
     Raises:
@@ -97,11 +94,8 @@ def check_learns(policy: Any, logits: Any, writers: Iterable[str]) -> None:
     """
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     with torch.enable_grad():
-        found = logits(policy).float()
-        generator = torch.Generator().manual_seed(0)
-        moved = (found * torch.randn(found.shape, generator=generator).to(found.device)).sum()
-        gradients = torch.autograd.grad(moved, trained, allow_unused=True)
-    if not any(gradient is not None and int(gradient.count_nonzero()) for gradient in gradients):
+        learns = reaches([probe_logits(policy)], trained)
+    if not learns:
         raise LayerLoraError(
             f"with adapters only in these places nothing would be learned: {', '.join(writers)} of the identity layer "
             "are zero; add one of them to target_modules, or use all-linear, and leave init_lora_weights as it is"

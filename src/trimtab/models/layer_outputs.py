@@ -5,8 +5,8 @@ runs last; of a mixture the experts' last weights, one tensor for all of them or
 that all tokens share. A block in which a gate runs last (rwkv, qwen2_moe) is why each choice is tried.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from trimtab.models.probing import reaches, restored
+
 Writers = dict[str, nn.Linear | Conv1D | nn.Parameter]
 """by name in the layer: linear layers, and of experts the tensors themselves"""
 LAST = ("down", "w2", "out", "fc2", "c_proj", "wo", "4h_to_h")
-"""parts of names of an expert's last weights, which are tried first; any other that fits is taken too"""
+"""parts of names of an expert's last weights, which are tried first"""
 
 
 @dataclass
@@ -74,15 +76,13 @@ def _watched(layer: nn.Module, run: Callable[[], Any]) -> Seen | None:
 
         return ended
 
-    hooks = [module.register_forward_hook(note(name)) for name, module in layer.named_modules() if name]
-    hooks.append(
-        layer.register_forward_pre_hook(lambda _, args, kwargs: calls.append((args, kwargs)), with_kwargs=True)
-    )
-    try:
+    with ExitStack() as hooks:
+        for name, module in layer.named_modules():
+            if name:
+                hooks.enter_context(module.register_forward_hook(note(name)))
+        before = layer.register_forward_pre_hook(lambda _, args, kwargs: calls.append((args, kwargs)), with_kwargs=True)
+        hooks.enter_context(before)
         run()
-    finally:
-        for hook in hooks:
-            hook.remove()
     return Seen(*calls[0], order, width) if calls else None
 
 
@@ -91,9 +91,6 @@ def _first(output: Any) -> Any:
     if isinstance(output, tuple | list):
         return next((one for one in output if isinstance(one, Tensor)), None)
     return output if isinstance(output, Tensor) else None
-
-
-# ---------------------------------------------------------------- one block
 
 
 def _of_block(layer: nn.Module, seen: Seen, block: str) -> list[str]:
@@ -119,11 +116,10 @@ def _last(layer: nn.Module, seen: Seen, block: str) -> list[str]:
     """The linear layer that runs last, of a block that adds its output to what it was given (bloom) and is not zero."""
     if "." in block or seen.width.get(block, 0) != seen.hidden:
         return []
-    return next((chosen for chosen in _candidates(layer, seen, block) if _is_linear(layer, chosen)), [])
-
-
-def _is_linear(layer: nn.Module, names: list[str]) -> bool:
-    return isinstance(layer.get_submodule(names[0].rpartition(".")[0]), nn.Linear | Conv1D)
+    for chosen in _candidates(layer, seen, block):
+        if isinstance(layer.get_submodule(chosen[0].rpartition(".")[0]), nn.Linear | Conv1D):
+            return chosen
+    return []
 
 
 def _behind(layer: nn.Module, block: str, name: str) -> list[str]:
@@ -213,23 +209,17 @@ def _as_writers(layer: nn.Module, names: Iterable[str]) -> Writers:
     return found
 
 
-# ---------------------------------------------------------------- trying
-
-
 def _silent(layer: nn.Module, seen: Seen, block: str, names: Iterable[str]) -> bool:
     """Whether a block gives zeros with these weights at zero, and one of them still gets a gradient: with the first
     weights of a gated expert at zero, which give zeros too, nothing would ever be learnt."""
     weights = [layer.get_parameter(name) for name in names]
-    with _at_zero(weights), torch.enable_grad(), _needing_gradients(weights):
+    with restored(weights), torch.enable_grad():
+        for weight in weights:
+            nn.init.zeros_(weight.requires_grad_(True))
         outputs = _outputs(layer, seen, block)
         if not outputs or any(int(output.count_nonzero()) for output in outputs):
             return False
-        if all(not output.requires_grad for output in outputs):
-            return False
-        generator = torch.Generator().manual_seed(0)
-        moved = sum((o.float() * torch.randn(o.shape, generator=generator).to(o.device)).sum() for o in outputs)
-        gradients = torch.autograd.grad(moved, weights, allow_unused=True)  # type: ignore[arg-type]
-    return any(gradient is not None and int(gradient.count_nonzero()) for gradient in gradients)
+        return reaches(outputs, weights)
 
 
 def _outputs(layer: nn.Module, seen: Seen, block: str) -> list[Tensor]:
@@ -241,40 +231,7 @@ def _outputs(layer: nn.Module, seen: Seen, block: str) -> list[Tensor]:
         if first is not None:
             found.append(first.clone())  # some are added to in place
 
-    hook = layer.get_submodule(block).register_forward_hook(note)
-    try:
-        layer(*map(_copied, seen.args), **{name: _copied(value) for name, value in seen.kwargs.items()})
-    finally:
-        hook.remove()
+    args, kwargs = torch.utils._pytree.tree_map_only(Tensor, Tensor.clone, (seen.args, seen.kwargs))
+    with layer.get_submodule(block).register_forward_hook(note):
+        layer(*args, **kwargs)  # copies, since some layers write into their inputs
     return found
-
-
-def _copied(value: Any) -> Any:
-    """Some layers write into what they are given."""
-    return value.clone() if isinstance(value, Tensor) else value
-
-
-@contextmanager
-def _at_zero(weights: Iterable[nn.Parameter]) -> Iterator[None]:
-    kept: Mapping[nn.Parameter, Tensor] = {weight: weight.detach().clone() for weight in weights}
-    try:
-        with torch.no_grad():
-            for weight in kept:
-                weight.zero_()
-        yield
-    finally:
-        with torch.no_grad():
-            for weight, before in kept.items():
-                weight.copy_(before)
-
-
-@contextmanager
-def _needing_gradients(weights: Iterable[nn.Parameter]) -> Iterator[None]:
-    kept = {weight: weight.requires_grad for weight in weights}
-    try:
-        for weight in kept:
-            weight.requires_grad_(True)
-        yield
-    finally:
-        for weight, before in kept.items():
-            weight.requires_grad_(before)

@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from trimtab.common.errors import UserError
 from trimtab.models.quantised import is_quantised
 
 MOST_OFFSET = 8
-"""rows that a table of positions may have beyond the places that its config tells"""
+"""rows that a table of positions may have beyond `max_position_embeddings`"""
 
 
 class LimitError(UserError):
@@ -25,21 +24,21 @@ class LimitError(UserError):
 
 @dataclass(frozen=True)
 class Limits:
-    """Of a model."""
+    """The inputs that a model can read."""
 
     vocab: int
-    """rows of its embedding; an id from here on is none"""
+    """rows of its embedding"""
     places: int | None
-    """most tokens of a row, where positions are a table of the model; None where any number can be computed"""
+    """most tokens of a row if positions are a table; None if they are computed"""
     trained: int | None = None
-    """tokens of the longest rows that it was trained for, where more can be read and were not seen"""
+    """length that it was trained for, if it can read longer rows"""
 
 
 def of_model(model: PreTrainedModel) -> Limits:
-    """Found in what the model is made of: a table of positions has as many rows as its config tells places.
+    """Limits found from the model's own tables of positions, which have about `max_position_embeddings` rows.
 
-    Such a table is an embedding that is not the tokens', a buffer (sines, or a mask of all pairs of places) or a
-    parameter of its own. Rotary positions and linear biases are computed for any place; no table of them is kept.
+    Such a table is another embedding than the tokens', a buffer (sines, or a mask of all pairs of positions) or a
+    parameter. Rotary positions and linear biases are computed for any position and have no table.
     """
     if is_quantised(model):  # its weights are buffers, of any width
         plain = copy.deepcopy(model.config)
@@ -56,8 +55,8 @@ def of_model(model: PreTrainedModel) -> Limits:
 
 
 def _tables(model: PreTrainedModel, most: int, others: set[nn.Module | None]) -> Iterable[int]:
-    """Places of each table. A size that a weight has in common with the places says nothing: of embeddings and buffers
-    only [places, width] and masks [.., places, places] count, of parameters only those with the name of positions."""
+    """Positions of each table: embeddings and buffers [positions, width], masks [..., positions, positions], and
+    parameters named after positions, since other weights may have that size by chance."""
     tokens = {module.num_embeddings for module in others if isinstance(module, nn.Embedding)}
     for name, module in model.named_modules():
         if not isinstance(module, nn.Embedding) or module in others:
@@ -75,17 +74,17 @@ def _tables(model: PreTrainedModel, most: int, others: set[nn.Module | None]) ->
 
 
 _POSITIONS = re.compile(r"(^|[._])(wpe|pos|pos_?(emb|enc)\w*|position\w*)($|[._])")
-"""in the name of a table of positions, whoever wrote the model"""
+"""names of tables of positions"""
 
 
 def _is_table(tensor: torch.Tensor, most: int) -> bool:
-    """[places, width], or [1, places, width]; a few rows may stand before the first place."""
+    """[positions, width] or [1, positions, width], perhaps with a few rows before the first position."""
     shape = tensor.shape[1:] if tensor.ndim == 3 and tensor.shape[0] == 1 else tensor.shape
     return len(shape) == 2 and most <= shape[0] <= most + MOST_OFFSET
 
 
 def _offset(table: nn.Embedding) -> int:
-    """Rows before the first place: OPT's and BART's own number of them, or those up to RoBERTa's padding."""
+    """Rows before the first position: OPT's and BART's offset, or those up to RoBERTa's padding."""
     own = getattr(table, "offset", None)
     if isinstance(own, int):
         return own
@@ -93,48 +92,24 @@ def _offset(table: nn.Embedding) -> int:
 
 
 def of_config(config: Any, *, trust_remote_code: bool = False) -> Limits:
-    """Of the causal language model that a config describes, without its weights."""
-    return _of_config(_Config(config, trust_remote_code))
+    """Of the causal language model that a config describes, without its weights; computed once per config."""
+    key = json.dumps([config.to_dict(), trust_remote_code, config.name_or_path], sort_keys=True, default=str)
+    if key not in _OF_CONFIG:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            _OF_CONFIG[key] = of_model(AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code))
+    return _OF_CONFIG[key]
 
 
-class _Config:
-    """A config by its content, so that what was found is found once."""
-
-    def __init__(self, config: Any, trust: bool):
-        self.config, self.trust = config, trust
-        self.key = json.dumps([config.to_dict(), trust, config.name_or_path], sort_keys=True, default=str)
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Config) and self.key == other.key
-
-
-@lru_cache(maxsize=64)
-def _of_config(of: _Config) -> Limits:
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return of_model(AutoModelForCausalLM.from_config(of.config, trust_remote_code=of.trust))
+_OF_CONFIG: dict[str, Limits] = {}
 
 
 def check_prompts(
     prompts: Iterable[Sequence[int]], new: int, limits: Limits, tokenizer: Any, name: str, *, what: str = "prompt"
 ) -> list[str]:
-    """Check prompts against a model's limits.
-
-    Args:
-        prompts: ids of each.
-        new: most tokens of an answer.
-        limits: of the model.
-        tokenizer: for the token's name.
-        name: of the model.
-        what: what a prompt is called.
-
-    Returns:
-        What the user should know.
+    """Check prompts (ids) with up to `new` further tokens against a model's limits; returns notes for the user.
 
     Raises:
-        LimitError: naming the first prompt with a token that the model does not know, or that is too long.
+        LimitError: naming the first prompt with an unknown token, or that is too long; it is called `what`.
     """
     longest = 0
     for number, ids in enumerate(prompts, start=1):
@@ -150,17 +125,13 @@ def check_prompts(
 
 
 def check_ids(ids: Iterable[int], vocab: int, tokenizer: Any, name: str, where: str) -> None:
-    """Whether an embedding holds all tokens.
-
-    Raises:
-        LimitError: naming the first that it does not.
-    """
+    """Raise a LimitError for the first token outside an embedding of `vocab` rows."""
     if (over := next((token for token in ids if token >= vocab), None)) is not None:
         raise LimitError(f"{where} {token_beyond(over, vocab, tokenizer, name)}")
 
 
 def token_beyond(token: int, vocab: int, tokenizer: Any, name: str) -> str:
-    """Words for a token that an embedding does not hold, and the way out."""
+    """The end of a message about a token outside an embedding."""
     return (
         f"has the token {tokenizer.convert_ids_to_tokens(token)!r} (id {token}), which is outside the embedding of "
         f"{name} ({vocab} rows); remove it, use the tokenizer that the model came with, or add a row for the token "
@@ -169,7 +140,7 @@ def token_beyond(token: int, vocab: int, tokenizer: Any, name: str) -> str:
 
 
 def beyond(length: int, limits: Limits, name: str) -> list[str]:
-    """What to say of rows of this length: positions that were never seen in training are read all the same."""
+    """A note for rows longer than those that the model was trained on."""
     if limits.trained is None or length <= limits.trained:
         return []
     return [

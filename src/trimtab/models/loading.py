@@ -32,19 +32,15 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def locate(name: str) -> str:
-    """The folder of `name`, or its name on the hub without a revision.
-
-    Raises:
-        ModelNotFound: if `name` looks like a folder that is not there.
-    """
+    """The folder of `name`, or its name on the hub without a revision."""
     return place_of(name).path
 
 
 def base_of(name: str, seen: tuple[str, ...] = ()) -> str:
-    """The whole model of that name, or the one that an adapter of that name belongs on.
+    """The name of the whole model, or of the base model of an adapter.
 
     Raises:
-        ModelNotFound: if adapters name one another.
+        ModelNotFound: if adapters name each other.
     """
     adapter = adapter_at(place_of(name), name)
     if adapter is None:
@@ -55,15 +51,11 @@ def base_of(name: str, seen: tuple[str, ...] = ()) -> str:
 
 
 def _fetch(what: Any, name: str, fault: Callable[[Path], str | None], **kwargs: Any) -> Any:
-    """Call a `from_pretrained`, with one clear line where it fails, whatever it raises: the loaders of weights,
-    tokenizers, quantised layers and a model's own code raise errors of many unrelated types.
-
-    Args:
-        fault: finds what is wrong with a folder's files.
-    """
+    """`what.from_pretrained`, with a one-line error: the loaders of weights, tokenizers, quantised layers and a model's
+    own code raise errors of many unrelated types. `fault` finds what is wrong with a folder's files."""
     where = place_of(name)
     place = where.path
-    # it repeats each failed request in the log, and the last failure becomes the message below
+    # its log repeats each failed request, of which the last becomes the message below
     if (hub := logging.getLogger("huggingface_hub")).level != logging.ERROR:  # setting it asks all loggers anew
         hub.setLevel(logging.ERROR)
     try:
@@ -79,7 +71,7 @@ def _fetch(what: Any, name: str, fault: Callable[[Path], str | None], **kwargs: 
 
 
 def _first_line(error: Exception) -> str:
-    """Of an error's message, and what follows where it only announces that: a line, or all that are numbered."""
+    """The first line of a message; after a colon also the next one, or all that are numbered."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     following = list(itertools.takewhile(lambda line: re.match(r"\(?\d+[.)]|[-*] ", line), lines[1:])) or lines[1:2]
     lines = [lines[0], *following] if lines[0].endswith(":") else lines[:1]
@@ -87,15 +79,13 @@ def _first_line(error: Exception) -> str:
 
 
 def _all(error: Exception) -> str:
-    """An error in one line: how to install a package often stands in its second one."""
+    """The message in one line: how to install a package is often in its second line."""
     return " ".join(str(error).split())[:300]
 
 
 def load_tokenizer(name: str, *, trust_remote_code: bool = False, resize: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model, with a padding token: the end token where it has none of its own, or one that the
-    model's embedding does not hold.
-
-    Nothing depends on which token fills a row up: it is masked.
+    """The tokenizer of a model, with a padding token: the end token if it has none, or one outside the embedding.
+    Padding is masked, so nothing depends on which token it is.
 
     Args:
         resize: the embedding gets a row for each token, so that the padding token stays.
@@ -111,7 +101,7 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False, resize: bool =
 
 
 def _with_tokenizer(name: str) -> str:
-    """Of an adapter without a tokenizer, the model that it belongs on."""
+    """`name`, or the base model of an adapter without a tokenizer."""
     place = place_of(name)
     adapter = adapter_at(place, name)
     if adapter is None:
@@ -132,14 +122,14 @@ def _pad_within(tokenizer: PreTrainedTokenizerBase, config: Any) -> None:
     vocab = getattr(config.get_text_config(decoder=True), "vocab_size", None)
     if vocab is None or int(tokenizer.pad_token_id) < vocab:  # type: ignore[arg-type]
         return
-    special = [tokenizer.eos_token_id, *tokenizer.all_special_ids]  # those that a text is shown without
+    special = [tokenizer.eos_token_id, *tokenizer.all_special_ids]
     within = next((token for token in special if isinstance(token, int) and token < vocab), None)
     if within is not None:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(within)
 
 
 def load_config(name: str, *, trust_remote_code: bool = False) -> Any:
-    """The config of a model, without its weights; of an adapter, that of the model that it belongs on."""
+    """The config of a model, or of an adapter's base model, without weights."""
     config = _fetch(AutoConfig, base_of(name), folder.config_fault, trust_remote_code=trust_remote_code)
     if rows := _stored_rows(name):
         text = config.get_text_config(decoder=True)
@@ -148,7 +138,7 @@ def load_config(name: str, *, trust_remote_code: bool = False) -> Any:
 
 
 def _stored_rows(name: str) -> int:
-    """Rows of the embedding that an adapter, or one below it, holds whole; 0 where none does."""
+    """Rows of the embedding that an adapter or its base stores whole; 0 for none."""
     adapter = adapter_at(place_of(name), name)
     if adapter is None:
         return 0
@@ -167,17 +157,11 @@ def limits(name: str, *, trust_remote_code: bool = False) -> Limits:
 def check_vocabulary(
     tokenizer: PreTrainedTokenizerBase, vocab: int, name: str, role: str, *, trust_remote_code: bool = False
 ) -> tuple[int, str | None]:
-    """Rows of the head of the model `name`, and what `check_same_tokens` says of it, without loading its weights.
+    """Rows of the head of the model `name`, and the note of `check_same_tokens`, without loading its weights.
 
     Args:
-        tokenizer: of the policy.
-        vocab: rows of the policy's head, or fewer.
-        name: of the other model.
-        role: what it is, for messages.
-
-    Raises:
-        ModelNotFound: if it is not there.
-        TokenizerMismatch: if its ids mean other tokens.
+        tokenizer, vocab: of the policy; rows of its head, or fewer.
+        role: of the other model, for messages.
     """
     other = load_tokenizer(name, trust_remote_code=trust_remote_code)
     size = load_config(name, trust_remote_code=trust_remote_code).get_text_config().vocab_size
@@ -185,7 +169,7 @@ def check_vocabulary(
 
 
 def device() -> str:
-    """Where a model that is only asked goes: the GPU if there is one."""
+    """The device for inference: the GPU if there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -198,18 +182,16 @@ def load_model(
     needs_head: bool = True,
     device_map: str | dict[str, Any] | None = None,
 ) -> PreTrainedModel:
-    """A model in eval mode, a causal language model unless `kind` is another auto class. Weights are read from
-    safetensors only, and are all there.
+    """A model in eval mode, a causal language model unless `kind` is another auto class, from safetensors only.
 
     Args:
         dtype: a name, or "auto" for the checkpoint's own.
-        needs_head: False where the output head is not used, so that it may be missing.
-        device_map: "auto" spreads the layers over the devices there are (or as transformers takes one); None leaves all
-            on the CPU.
+        needs_head: False if the output head is not used, so that it may be missing.
+        device_map: as in transformers; None leaves all on the CPU.
 
     Raises:
-        ModelNotFound: with what was looked for.
-        BrokenModel: if the weights are not those that the config asks for.
+        ModelNotFound: if it does not exist or cannot be loaded.
+        BrokenModel: if the weights do not match the config.
     """
     how: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code, "kind": kind}
     adapter = adapter_at(place_of(name), name)
@@ -217,7 +199,7 @@ def load_model(
     how["device_map"] = None if late else device_map
     if adapter is None:
         return _load_whole(name, needs_head=needs_head, **how)
-    base_of(name)  # names a circle
+    base_of(name)  # refuses a circle
     weights = weights_of(adapter)
     supplied = own_tensors(weights)
 
@@ -237,13 +219,13 @@ def load_model(
 
 
 def _stored_packed(name: str, trust_remote_code: bool) -> bool:
-    """Whether a model is stored quantised; its loader puts it in its place."""
+    """Whether a model is stored quantised, so that its loader places it."""
     config = load_config(name, trust_remote_code=trust_remote_code)
     return any(getattr(one, "quantization_config", None) for one in (config, config.get_text_config(decoder=True)))
 
 
 def _gives_scores(name: str, trust_remote_code: bool) -> bool:
-    """Whether a model, or an adapter with what it belongs on, has a head that gives scores."""
+    """Whether a model, or an adapter with its base, has a scalar head."""
     adapter = adapter_at(place_of(name), name)
     if adapter is not None:
         return holds_score_head(weights_of(adapter)) or _gives_scores(adapter.base, trust_remote_code)
@@ -261,11 +243,7 @@ def _load_whole(
     device_map: str | dict[str, Any] | None = None,
     supplied: Collection[str] = (),
 ) -> PreTrainedModel:
-    """As `load_model`, where no adapter lies.
-
-    Args:
-        supplied: names of tensors that come from elsewhere.
-    """
+    """As `load_model`, without adapters; tensors named in `supplied` come from elsewhere."""
     model, info = _fetch(
         kind,
         name,
@@ -274,19 +252,20 @@ def _load_whole(
         **({} if device_map is None else {"device_map": device_map}),
         trust_remote_code=trust_remote_code,
         use_safetensors=True,
-        ignore_mismatched_sizes=True,  # told by name below, before anybody sees what was drawn in their place
+        ignore_mismatched_sizes=True,  # `check_tensors` refuses them by name
         output_loading_info=True,
     )
     found = checks.check_tensors(model, info, name, needs_head=needs_head, supplied=supplied)
     model._trimtab_notes = found  # type: ignore[assignment]
-    checks.say(found)
+    for note in found:
+        checks.LOGGER.warning(note)
     keep_place(model)
     return model.eval()
 
 
 def cast(model: PreTrainedModel, dtype: str) -> PreTrainedModel:
-    """The model as if it had been loaded in that dtype, in place: weights are rounded, and tables that are computed and
-    not stored, such as rotary frequencies, are not."""
+    """The model as if loaded in that dtype, in place: tables that are not stored, such as rotary frequencies, keep
+    theirs."""
     stored = set(model.state_dict())
     for name, value in (*model.named_parameters(), *model.named_buffers()):
         if value.is_floating_point() and (name in stored or isinstance(value, torch.nn.Parameter)):
@@ -295,5 +274,5 @@ def cast(model: PreTrainedModel, dtype: str) -> PreTrainedModel:
 
 
 def notes(model: Any) -> list[str]:
-    """What was said of a model when it was loaded."""
+    """Notes for the user from when a model was loaded."""
     return list(getattr(model, "_trimtab_notes", ()))

@@ -1,8 +1,7 @@
 """Master weights: what is trained is kept in float32, whatever dtype the model computes in.
 
-Beside a weight of 0.1 bfloat16 has steps of 5e-4: an update of 1e-5 is rounded away, each time anew, and the weight
-never moves. So trained weights in half precision become float32, and the forward rounds them for its products
-(autocast).
+Near 0.1 bfloat16 has steps of 5e-4, so that updates of 1e-5 are always rounded away. Trained weights in half precision
+therefore become float32, and the forward rounds them for its products (autocast).
 """
 
 import functools
@@ -15,23 +14,22 @@ from torch import nn
 
 HALVES = (torch.bfloat16, torch.float16)
 _OWN = "_trimtab_dtype"
-"""on a parameter: the dtype that it was loaded in"""
+"""attribute of a parameter: the dtype that it was loaded in"""
 _COMPUTES = "_trimtab_computes"
-"""on a model: the dtype of its products, None for that of its weights"""
+"""attribute of a model: the dtype of its products; None for that of its weights"""
 
 
 def train_in_float32(model: Any) -> int:
-    """Make the trained weights of a model float32, in place; it goes on computing in the dtype that they had.
+    """Make the trained weights of a model float32, in place; it still computes in the dtype that they had.
 
-    A model in float16 of which nothing stays in float16 computes in float32 from then on: without a scale for its loss,
-    gradients in float16 would vanish.
+    A model wholly in float16 computes in float32 from then on: without loss scaling, its gradients would vanish.
 
     Args:
-        model: with `requires_grad` set as in training, before an optimizer is made; with its adapters, where it gets
-            any. Twice changes nothing.
+        model: with its adapters and `requires_grad` as in training, before an optimizer is made. A second call changes
+            nothing.
 
     Returns:
-        How many numbers were in another dtype.
+        The number of converted parameters.
     """
     trained = [p for p in model.parameters() if p.requires_grad and p.dtype in HALVES]
     if not trained:
@@ -52,7 +50,7 @@ def own_dtype(tensor: torch.Tensor) -> torch.dtype:
 
 @torch.no_grad()
 def back_to_own_dtypes(model: nn.Module) -> bool:
-    """Round trained weights to the dtypes that they were loaded in, in place, for a folder; whether any was another."""
+    """Round trained weights to the dtypes that they were loaded in, in place; whether any changed."""
     changed = [p for p in model.parameters() if own_dtype(p) != p.dtype]
     for parameter in changed:
         parameter.data = parameter.data.to(own_dtype(parameter))
@@ -61,13 +59,13 @@ def back_to_own_dtypes(model: nn.Module) -> bool:
 
 
 def compute_as_stored(model: Any) -> None:
-    """Let the products of a model have the dtype of its weights again."""
+    """Undo the autocast of `train_in_float32`."""
     if getattr(inner(model), _COMPUTES, None) is not None:
         setattr(inner(model), _COMPUTES, None)
 
 
 def computing(model: Any) -> AbstractContextManager:
-    """The context in which the model computes: autocast where its weights are masters, else the one around it."""
+    """Autocast if the model has master weights, else no change."""
     dtype = getattr(model, _COMPUTES, None)
     if dtype is None:
         return nullcontext()
@@ -75,7 +73,7 @@ def computing(model: Any) -> AbstractContextManager:
 
 
 def inner(model: Any) -> Any:
-    """The model without an adapter around it, whose forward `generate` calls."""
+    """The model inside an adapter wrapper, whose forward `generate` calls."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 

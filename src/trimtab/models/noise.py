@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 from transformers import PreTrainedModel
 
+from trimtab.models.masters import inner
+
 RATE = re.compile(r"dropout|layer_?drop|drop_path|drop_prob|drop_rate|pdrop")
 """Names of numbers that modules hand to functional dropout, or by which they skip layers."""
 JITTER = re.compile(r"jitter")
@@ -25,10 +27,12 @@ def rates(model: nn.Module) -> dict[str, float]:
     """By name of the setting the largest rate above 0 at which the model drops something in training, or jitters."""
     found: dict[str, float] = {}
     for path, module in model.named_modules():
-        own = {path.rpartition(".")[2] or "dropout": module.p} if isinstance(module, _DropoutNd) else _rates(module)
+        own = _matching(RATE, module)
+        if isinstance(module, _DropoutNd):
+            own = {path.rpartition(".")[2] or "dropout": module.p}
         if "lora_dropout" in path:
             own = {"lora_dropout": max(own.values(), default=0.0)}
-        for name, rate in (own | _jitter(module) | _configured(module)).items():
+        for name, rate in (own | _matching(JITTER, module) | _configured(module)).items():
             if rate > 0:
                 found[name] = max(found.get(name, 0.0), float(rate))
     return found
@@ -40,11 +44,11 @@ def switch_off(model: nn.Module) -> None:
     Not by `eval()`: gradient checkpointing and some architectures go by the mode of training. The config is left as it
     is, so that a saved model has its own settings.
     """
-    saved = getattr(model, "get_base_model", lambda: model)()
+    saved = inner(model)
     for module in model.modules():
         if isinstance(module, _DropoutNd):
             module.p = 0.0
-        for name in _rates(module):
+        for name in _matching(RATE, module):
             setattr(module, name, 0.0)
         if module is not saved and (asked := _configured(module)):
             module.config = _Quiet(module.config, dict.fromkeys(asked, 0.0))  # type: ignore[arg-type, assignment]
@@ -60,12 +64,9 @@ def _train_below(self: nn.Module, mode: bool = True) -> nn.Module:
     return self
 
 
-def _rates(module: nn.Module) -> dict[str, float]:
-    return {name: value for name, value in _numbers(module) if RATE.search(name)}
-
-
-def _jitter(module: nn.Module) -> dict[str, float]:
-    return {name: value for name, value in _numbers(module) if JITTER.search(name)}
+def _matching(pattern: re.Pattern[str], module: nn.Module) -> dict[str, float]:
+    """Numbers among the module's own attributes whose names match."""
+    return {name: value for name, value in vars(module).items() if pattern.search(name) and type(value) in (int, float)}
 
 
 def _configured(module: nn.Module) -> dict[str, float]:
@@ -106,8 +107,3 @@ class _Quiet:
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._config, name, value)
-
-
-def _numbers(module: nn.Module) -> list[tuple[str, Any]]:
-    own = vars(module).items()
-    return [(name, value) for name, value in own if isinstance(value, (int, float)) and not isinstance(value, bool)]

@@ -18,14 +18,14 @@ IS_FOLDER = "a model is a folder with config.json, safetensors and a tokenizer, 
 
 @dataclass(frozen=True)
 class Place:
-    """What `from_pretrained` is given."""
+    """Arguments of `from_pretrained`."""
 
     path: str
     """a folder, or a name on the hub"""
     revision: str | None = None
-    """of a name on the hub: a branch, a tag or a commit"""
+    """branch, tag or commit on the hub"""
     only_cached: bool = False
-    """the hub cannot be reached, so that its cache is all there is"""
+    """the hub cannot be reached, so only its cache is used"""
 
     def arguments(self) -> dict[str, Any]:
         found: dict[str, Any] = {} if self.revision is None else {"revision": self.revision}
@@ -38,16 +38,15 @@ class Place:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A folder or a repository with an adapter, which names the model that it belongs on."""
+    """An adapter in a folder or a repository, with the name of its base model."""
 
     place: Place
     base: str
-    """the model's name, as a user would write it"""
     settings: dict[str, Any]
 
 
 class OnModel(str):
-    """The name of an adapter that is put on a model of the user's choice, and not on the one that it names."""
+    """The name of an adapter to use on another base model than the one it names."""
 
     base: str
 
@@ -58,10 +57,10 @@ class OnModel(str):
 
 
 def place_of(name: str) -> Place:
-    """Where the model `name` lies. `ORG/NAME@REVISION` is one on the hub; a folder may have an @ in its name.
+    """The place of a model. `ORG/NAME@REVISION` is on the hub; a folder may have an @ in its name.
 
     Raises:
-        ModelNotFound: if `name` looks like a folder that is not there.
+        ModelNotFound: if there is no such folder or repository.
     """
     if name in BUILTIN:
         return Place(str(builtin_folder(name)))
@@ -116,23 +115,16 @@ def _models_below(folder: Path) -> list[Path]:
 
 
 def not_given(name: str, reason: str) -> ModelNotFound:
-    """For a name that is none of a model."""
-    meant = nearest(name, BUILTIN, "")
+    """The error for a name that is not a model."""
+    hint = nearest(name, BUILTIN, "")
     return ModelNotFound(
         f"could not load the model {name!r}: it is not a builtin model ({', '.join(BUILTIN)}), not a local folder"
-        f"{looked_in(name)}, and it could not be fetched from the hub ({reason}){meant and '; ' + meant}"
+        f"{looked_in(name)}, and it could not be fetched from the hub ({reason}){hint and '; ' + hint}"
     )
 
 
 def check_there(name: str, where: str) -> None:
-    """Look for a model, and load nothing.
-
-    Args:
-        where: what names it, for the message.
-
-    Raises:
-        ModelNotFound: if it is not there.
-    """
+    """Check that a model exists, without loading it; `where` it is named is for the message."""
     if name in BUILTIN:
         return check_wheel(name)
     try:
@@ -148,10 +140,10 @@ def check_there(name: str, where: str) -> None:
 
 
 def adapter_at(place: Place, name: str) -> Adapter | None:
-    """The adapter that lies there, or None where it is a whole model.
+    """The adapter at a place; None if it is a whole model.
 
     Raises:
-        ModelNotFound: if it cannot be read, does not say what it belongs on, or a whole model lies beside it.
+        ModelNotFound: if it cannot be read, does not name its base model, or a whole model is in the same folder.
     """
     folder = Path(place.path)
     if folder.is_dir():

@@ -11,9 +11,9 @@ from transformers.quantizers.base import HfQuantizer
 from trimtab.common.errors import UserError
 
 UNPACKED_ON_CPU = "fp8"
-"""the method whose weights transformers makes ordinary ones of where there is no accelerator"""
+"""the method that transformers dequantises without an accelerator"""
 SKIPPED = ("modules_to_not_convert", "llm_int8_skip_modules", "skip_modules")
-"""what methods call the layers that are left as they are"""
+"""names for the layers that are not quantised"""
 
 
 class QuantisedError(UserError):
@@ -21,7 +21,7 @@ class QuantisedError(UserError):
 
 
 def is_quantised(model: Any) -> bool:
-    """Whether a model computes with quantised weights; one that was unpacked while it was loaded is an ordinary one."""
+    """Whether a model computes with quantised weights (it was not dequantised while loading)."""
     return bool(getattr(model, "is_quantized", False))
 
 
@@ -33,30 +33,29 @@ def method_of(model: Any) -> str:
 
 
 def keep_place(model: PreTrainedModel) -> None:
-    """Let `.to` leave the model where and as its loader has put it: packed weights have one dtype, and several
-    libraries refuse to move them; one that is spread over devices stays spread."""
+    """Make `.to` a no-op for a quantised model, which several libraries refuse to move, and for one that is spread over
+    devices."""
     if is_quantised(model) or getattr(model, "hf_device_map", None) is not None:
         model.to = MethodType(lambda self, *_, **__: self, model)  # type: ignore[method-assign]
 
 
 def packed_away(model: PreTrainedModel, device: str) -> int:
-    """Bytes that the packed weights of a checkpoint need less than those of `model`, which its config was made into
-    without packing anything.
+    """Bytes that a quantised checkpoint saves against `model`, which was built from its config without quantisation.
 
-    Bits are those that transformers counts with where it spreads a model over devices, or the checkpoint's own; beside
-    each group of packed weights there is a scale, and in GPTQ's and AWQ's layout a zero.
+    Bits are the checkpoint's, or those that transformers assumes for device maps; each group of weights also has a
+    scale, and in GPTQ's and AWQ's layout a zero.
 
     Raises:
-        QuantisedError: for a method of which neither says how many bits a weight has.
+        QuantisedError: for a method with an unknown number of bits.
     """
-    said = getattr(model.config, "quantization_config", None)
-    if not said:
+    stored = getattr(model.config, "quantization_config", None)
+    if not stored:
         return 0
     kind = method_of(model)
     if kind == UNPACKED_ON_CPU and device == "cpu":
         return 0
     try:
-        config = AutoQuantizationConfig.from_dict(said) if isinstance(said, dict) else said
+        config = AutoQuantizationConfig.from_dict(stored) if isinstance(stored, dict) else stored
         size = _packed_size(config)
     except (ValueError, ImportError) as error:
         raise QuantisedError(f"weights quantised by {kind} are not estimated: {error}") from error
@@ -74,7 +73,7 @@ def packed_away(model: PreTrainedModel, device: str) -> int:
 
 
 def _packed_size(config: Any) -> float | None:
-    """Bytes of one packed weight, with its share of what stands beside its group; None where nothing says them."""
+    """Bytes of one packed weight, with its share of its group's scale and zero; None if unknown."""
     bits = getattr(config, "bits", None) or getattr(config, "nbits", None)
     if isinstance(bits, int):
         group = getattr(config, "group_size", None) or 128
@@ -86,11 +85,7 @@ def _packed_size(config: Any) -> float | None:
 
 
 def check_policy(model: PreTrainedModel, lora: bool, name: str) -> None:
-    """Packed weights get no gradients: adapters can be trained beside them, where the method lets one through.
-
-    Raises:
-        QuantisedError: if it is to be trained otherwise.
-    """
+    """Check that a quantised policy only trains adapters, by a method that passes gradients to them."""
     if not is_quantised(model):
         return
     kind = method_of(model)

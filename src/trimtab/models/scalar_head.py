@@ -16,12 +16,10 @@ from trimtab.models.forward import ObjectiveCall, ObjectiveOutput, UnsupportedMo
 def with_scalar_head(model: PreTrainedModel, seed: int) -> PreTrainedModel:
     """The layers of a causal language model under a new linear head from hidden state to score.
 
-    What comes back is transformers' own token classification model with one label and without dropout, so its folder
-    loads anywhere. Its head has a bias where transformers gives it one: that is 0 and is not trained. The layers are
-    the given model's, not copies.
+    The result is transformers' own token classification model with one label and without dropout. A bias of its head
+    is 0 and not trained. The layers are the given model's, not copies.
 
     Args:
-        model: a causal language model.
         seed: of the head's weights, which are normal with the config's `initializer_range`.
 
     Raises:
@@ -50,23 +48,26 @@ def with_scalar_head(model: PreTrainedModel, seed: int) -> PreTrainedModel:
     weight = next(backbone.parameters())
     with torch.random.fork_rng(devices=[]):
         new = nn.Linear(head.in_features, 1, bias=head.bias is not None, device=weight.device, dtype=weight.dtype)
-    drawn = torch.empty(new.weight.shape).normal_(
-        0.0, getattr(config, "initializer_range", 0.02), generator=torch.Generator().manual_seed(seed)
-    )
-    with torch.no_grad():
-        new.weight.copy_(drawn)
-        if new.bias is not None:
-            new.bias.zero_()
-    setattr(scorer, _head_name(scorer), new)
+    _initialise(new, config, seed)
+    setattr(scorer, head_name(scorer), new)
     return scorer.eval()
+
+
+@torch.no_grad()
+def _initialise(head: nn.Linear, config: Any, seed: int) -> None:
+    drawn = torch.empty(head.weight.shape)
+    generator = torch.Generator().manual_seed(seed)
+    head.weight.copy_(drawn.normal_(0.0, getattr(config, "initializer_range", 0.02), generator=generator))
+    if head.bias is not None:
+        head.bias.zero_()
 
 
 def add_score_forward(model: PreTrainedModel, *, before: bool = False) -> None:
     """Let `model(..., objective_call=ObjectiveCall(...))` compute an objective on the scores of the answer tokens.
 
-    The score of a token is read at the state behind it, or with `before` at that which it follows. The objective finds
-    the scores as the signal "policy", [N] float32. The head's bias is frozen. Call it before PEFT, TRL or accelerate
-    wrap the model; twice changes nothing.
+    The score of a token is read at its own hidden state, or with `before` at that of the token before it. The objective
+    reads the scores as the signal "policy", [N] float32. The head's bias is frozen. Call it before PEFT, TRL or
+    accelerate wrap the model; a second call changes nothing.
     """
     if getattr(model, "_trimtab_forward", False):
         return
@@ -81,24 +82,19 @@ def add_score_forward(model: PreTrainedModel, *, before: bool = False) -> None:
         kwargs["use_cache"] = False
         hidden = self.base_model(*args, **kwargs).last_hidden_state  # [B, T, D]
         places = hidden[:, :-1] if before else hidden[:, 1:]
-        return compute_scores_objective(objective_call, places, getattr(self, _head_name(self)))
+        return compute_scores_objective(objective_call, places, getattr(self, head_name(self)))
 
     model.forward = MethodType(forward, model)  # type: ignore[method-assign]
     model._trimtab_forward = True  # type: ignore[assignment]
 
 
 def as_critic(model: PreTrainedModel, seed: int) -> PreTrainedModel:
-    """A model of values: the layers of a language model, or of one with a scalar head, under a new head that reads the
-    state before each token. The layers are the given model's, not copies."""
+    """A value model: the layers (not copied) of a language model, or of one with a scalar head, under a new head that
+    reads the state before each token."""
     if model.get_output_embeddings() is not None:
         model = with_scalar_head(model, seed)
     else:
-        weight = _head(model).weight
-        drawn = torch.empty(weight.shape).normal_(
-            0.0, getattr(model.config, "initializer_range", 0.02), generator=torch.Generator().manual_seed(seed)
-        )
-        with torch.no_grad():
-            weight.copy_(drawn)
+        _initialise(_head(model), model.config, seed)
     for name in ("forward", "_trimtab_forward", "_trimtab_uncast", "_trimtab_computes"):  # of the model it was
         vars(model).pop(name, None)
     model.requires_grad_(True)
@@ -118,17 +114,13 @@ def compute_scores_objective(call: ObjectiveCall, hidden: Tensor, head: nn.Modul
     return ObjectiveOutput(loss=reduce(losses, weight), metrics=losses.metrics, unreduced=values)  # type: ignore[arg-type]
 
 
-def _head_name(model: PreTrainedModel) -> str:
+def head_name(model: PreTrainedModel) -> str:
+    """The attribute of transformers' token classification models that is the head."""
     return "score" if hasattr(model, "score") else "classifier"
 
 
 def _head(model: PreTrainedModel) -> nn.Linear:
-    """The linear layer behind the layers, with one output.
-
-    Raises:
-        UnsupportedModel: if there is none.
-    """
-    head = getattr(model, _head_name(model), None)
+    head = getattr(model, head_name(model), None)
     if not isinstance(head, nn.Linear) or head.out_features != 1:
         raise UnsupportedModel(f"{type(model).__name__} has no linear head with one output")
     return head

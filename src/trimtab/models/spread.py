@@ -8,15 +8,13 @@ from transformers import PreTrainedModel
 
 
 def spread(model: PreTrainedModel, device_map: str | dict[str, Any]) -> PreTrainedModel:
-    """The model with its layers on the devices, in place; what no GPU has room for stays in memory and is brought to
-    one when it runs.
+    """Put a model's layers on the devices, in place; what no GPU has room for stays in memory.
 
-    transformers does this while it reads a checkpoint. That is too early for a model that is to be changed first, as
-    by an adapter, which must reach all of its weights.
+    transformers does this while it reads a checkpoint, before an adapter could be merged.
 
     Args:
         model: on the CPU.
-        device_map: as transformers takes it. What it puts on disk stays in memory too.
+        device_map: as in transformers; what it puts on disk stays in memory too.
     """
     if isinstance(device_map, str):
         kinds = sorted(model._no_split_modules or ())

@@ -18,11 +18,7 @@ class Differs(UserError):
 
 
 def evenly_spaced(num_layers: int, keep: int) -> list[int]:
-    """`keep` of `num_layers` indices, spaced as evenly as possible, including the first and the last.
-
-    Raises:
-        ValueError: if `keep` is not between 1 and `num_layers`.
-    """
+    """`keep` of `num_layers` indices, spaced as evenly as possible, including the first and the last."""
     if not 1 <= keep <= num_layers:
         raise UserError(f"cannot keep {keep} of {num_layers} layers")
     if keep == 1:
@@ -30,28 +26,20 @@ def evenly_spaced(num_layers: int, keep: int) -> list[int]:
     return [round(i * (num_layers - 1) / (keep - 1)) for i in range(keep)]
 
 
-def asked_layers(model: PreTrainedModel, layers: int | Sequence[int]) -> list[int]:
-    """Indices of the layers that are meant: these, or so many, evenly spaced.
-
-    Raises:
-        ValueError: if there are not so many.
-    """
+def layer_indices(model: PreTrainedModel, layers: int | Sequence[int]) -> list[int]:
+    """Indices of layers: these, or so many, evenly spaced."""
     if isinstance(layers, int):
         return evenly_spaced(model.config.get_text_config().num_hidden_layers, layers)
     return list(layers)
 
 
 def find_layers(model: nn.Module, num_layers: int) -> tuple[str, nn.ModuleList]:
-    """The list of decoder layers of any transformers decoder, found by its length and not by its name.
-
-    Raises:
-        ValueError: if no such list, or more than one, is there.
-    """
+    """The list of decoder layers of any transformers decoder, found by its length and not by its name."""
     found = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == num_layers]
     found = [pair for pair in found if not any(pair[0].startswith(f"{other}.") for other, _ in found)]
-    if len(found) > 1:  # tables of positions have none
+    if len(found) > 1:  # lists of position tables have no parameters
         found = [pair for pair in found if next(pair[1].parameters(), None) is not None]
-    if len(found) > 1 and isinstance(model, PreTrainedModel):  # of what sees or hears too, the part that reads text
+    if len(found) > 1 and isinstance(model, PreTrainedModel):  # multimodal: the text model
         found = [pair for pair in found if _is_of_text(model, pair[0])]
     if len(found) != 1:
         names = ", ".join(name for name, _ in found) or "none"
@@ -60,7 +48,7 @@ def find_layers(model: nn.Module, num_layers: int) -> tuple[str, nn.ModuleList]:
 
 
 def _is_of_text(model: PreTrainedModel, path: str) -> bool:
-    """Whether the nearest part around it that has a config has the text's."""
+    """Whether the nearest module around it that has a config has the text model's."""
     text, names = model.config.get_text_config(decoder=True), path.split(".")
     around = (model.get_submodule(".".join(names[:number])) for number in range(len(names) - 1, -1, -1))
     config = next(part.config for part in around if hasattr(part, "config"))
@@ -68,17 +56,17 @@ def _is_of_text(model: PreTrainedModel, path: str) -> bool:
 
 
 def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
-    """A new model with the given layers of `model`, in that order, and copies of all else.
+    """A new model with these layers of `model`, and copies of all else.
 
-    Layers are renumbered (caches and attention types go by a layer's own index) and lists in the
-    config that have one entry a layer are cut alike.
+    Layers are renumbered (caches and attention types depend on a layer's index) and the config's lists with one entry
+    per layer are cut alike.
 
     Args:
-        model: any transformers decoder; it is left as it was.
-        layers: indices, ascending.
+        model: any transformers decoder.
+        layers: ascending indices.
 
     Raises:
-        ValueError: if `layers` is empty, not ascending, or names a layer that is not there.
+        UserError: if `layers` is not that, or a layer would differ at its new position.
     """
     total = model.config.get_text_config().num_hidden_layers
     layers = list(layers)
@@ -94,11 +82,7 @@ def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
 
 
 def copy_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
-    """A new model whose layer i is a copy of layer `layers[i]` of `model`; one layer may be copied more than once.
-
-    Layers are renumbered (caches and attention types go by a layer's own index) and lists in the
-    config that have one entry a layer follow.
-    """
+    """A new model whose layer i is a copy of layer `layers[i]` of `model`; a layer may be copied more than once."""
     config = deepcopy(model.config)
     text = config.get_text_config()
     total = text.num_hidden_layers
@@ -115,7 +99,7 @@ def copy_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
         made.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise _differs(model, layers, str(error).strip().splitlines()[-1].strip()) from error
-    for name, buffer in model.named_buffers():  # those that are not saved, such as rotary tables, which `.to` may round
+    for name, buffer in model.named_buffers():  # not saved, such as rotary tables, which `.to` may round
         if name not in state and not name.startswith(f"{path}."):
             owner, _, own = name.rpartition(".")
             setattr(made.get_submodule(owner), own, buffer.clone())
@@ -125,8 +109,7 @@ def copy_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
 
 
 def _of_layers(value: Tensor, wanted: Tensor | None, total: int, layers: Sequence[int]) -> Tensor:
-    """A table in which each layer has a part, one behind the other (gemma4's embeddings for each layer), with those of
-    the layers that are kept; any other as it is."""
+    """A table with one part per layer (gemma4's embeddings for each layer), cut to these layers; any other as it is."""
     if wanted is None or value.dim() != wanted.dim() or value.shape == wanted.shape:
         return value
     for dim, (before, after) in enumerate(zip(value.shape, wanted.shape)):
@@ -141,35 +124,31 @@ def _built(model: PreTrainedModel, config: Any, layers: Sequence[int]) -> PreTra
     try:
         kept_layers.cut(config.get_text_config(), layers)
         return AutoModelForCausalLM.from_config(config, dtype=model.dtype)
-    except Exception as error:  # each class has its own way to say that it does not take a config
+    except Exception as error:  # of the model's own class
         raise _differs(model, layers, str(error).strip().splitlines()[-1].strip()) from error
 
 
-def _differs(model: PreTrainedModel, layers: Sequence[int], said: str) -> Differs:
+def _differs(model: PreTrainedModel, layers: Sequence[int], reason: str) -> Differs:
     return Differs(
         f"{type(model).__name__} ({model.config.model_type}) cannot be built from its layers {list(layers)} alone, "
-        f"because they differ by position ({said[:200]})"
+        f"because they differ by position ({reason[:200]})"
     )
 
 
 def _check_alike(model: PreTrainedModel, made: PreTrainedModel, layers: Sequence[int]) -> None:
-    """The layers must be what they were, as far as their modules say: their classes, and numbers and words on them.
-
-    Raises:
-        ValueError: naming what differs.
-    """
+    """Check that the layers' modules have the same classes, numbers and strings as before."""
     total = model.config.get_text_config().num_hidden_layers
     if getattr(model.config, "scale_attn_by_inverse_layer_idx", False) and list(layers) != list(range(len(layers))):
         raise _differs(model, layers, "scale_attn_by_inverse_layer_idx")
-    with torch.device("meta"):  # as it was made: some classes put other modules into a layer as it runs
+    with torch.device("meta"):  # newly built: some classes add modules to a layer as it runs
         fresh = AutoModelForCausalLM.from_config(deepcopy(model.config), dtype=model.dtype)
     old, new = find_layers(fresh, total)[1], find_layers(made, len(layers))[1]
     for place, (number, layer) in enumerate(zip(layers, new)):
         before, after = _facts(old[number]), _facts(layer)
         for name in {**before, **after}:
             if not _same(before.get(name), after.get(name)):
-                said = f"{name} is {before.get(name)} in layer {number} and would be {after.get(name)} in layer {place}"
-                raise _differs(model, layers, said)
+                change = f"is {before.get(name)} in layer {number} and would be {after.get(name)} in layer {place}"
+                raise _differs(model, layers, f"{name} {change}")
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -177,7 +156,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _facts(layer: nn.Module) -> dict[str, Any]:
-    """Numbers and words on the modules of a layer, without its own number and what changes as it runs."""
+    """Classes, numbers and strings of a layer's modules, without its index and what changes as it runs."""
     found: dict[str, Any] = {}
     for path, module in layer.named_modules():
         found[path] = type(module).__name__

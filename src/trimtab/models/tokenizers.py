@@ -15,24 +15,23 @@ _PROBE = "Ünïcode, 3.14 = π! Hello\n\n\tworld's 你好 🙂 {'key': [1, 2]}"
 
 
 class TokenizerMismatch(UserError):
-    """Two models whose token ids stand for different tokens."""
+    """Two models whose token ids mean different tokens."""
 
 
 def check_same_tokens(
     policy: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, policy_vocab: int, other_vocab: int, role: str
 ) -> str | None:
-    """Compare two tokenizers by content: what the ids mean, and how a text is cut.
+    """Compare two tokenizers: what the ids mean, and how a text is split.
 
     Args:
-        policy, other: the tokenizers.
         policy_vocab, other_vocab: rows of the models' heads, which may be padded.
-        role: what the other model is, for messages.
+        role: of the other model, for messages.
 
     Returns:
-        A message if the vocabularies differ in size and will be cropped to the smaller, else None.
+        A note if the vocabularies differ in size and will be cropped to the smaller, else None.
 
     Raises:
-        TokenizerMismatch: if any id below both vocabulary sizes means another token, or a text is cut differently.
+        TokenizerMismatch: if an id below both sizes means another token, or a text is split differently.
     """
     ours, theirs = policy.get_vocab(), other.get_vocab()
     smaller = min(policy_vocab, other_vocab)
@@ -58,5 +57,5 @@ def check_same_tokens(
 
 
 def token_positions(attention_mask: Tensor) -> Tensor:
-    """[B, T] the place of each token among those of its row that the mask [B, T] shows; 0 before the first."""
+    """[B, T] position ids: the index of each token among the unmasked ones of its row; 0 for padding before them."""
     return (attention_mask.cumsum(dim=1) - 1).clamp(min=0)

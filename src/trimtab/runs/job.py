@@ -23,7 +23,7 @@ from trimtab.data.rows import RATING
 from trimtab.decoding._config import described
 from trimtab.evals.runner import EvalSpec, eval_spec
 from trimtab.models import loading, noise
-from trimtab.models.adapter_starts import off_is_start
+from trimtab.models.adapter_starts import stays_initial
 from trimtab.models.adapters import check_settings
 from trimtab.models.ends import settle
 from trimtab.models.forward import crop_to
@@ -217,7 +217,7 @@ class _Builder:
         copied = "copied" in asked or ("read" in asked and not aside)
         initial = deepcopy(policy) if copied or recipe.eval.kl_to_initial else None
         policy, off, before = changed(policy, recipe, required.trains)
-        if "read" in asked and before is not None and not off_is_start(policy, before):
+        if "read" in asked and before is not None and not stays_initial(policy, before):
             off, initial = None, initial or make_policy(recipe, self.shared)
             self.note("the adapter's settings change the base weights, so the initial policy is kept as a second model")
         self.policy = policy

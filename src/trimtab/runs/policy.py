@@ -17,15 +17,16 @@ from trimtab.core.requirements import Trained
 from trimtab.data import stored
 from trimtab.models import loading
 from trimtab.models.adapter_saving import remember_initial
-from trimtab.models.adapter_starts import base_is_whole, start_logits
+from trimtab.models.adapter_starts import base_is_unchanged
 from trimtab.models.adapters import add_lora
 from trimtab.models.ends import end_tokens
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.growth import grow_embedding, num_tokens
 from trimtab.models.identity_layer import bypass, identity_layer, insert_identity_layer, train_only_identity_layer
+from trimtab.models.probing import probe_logits
 from trimtab.models.quantised import check_policy
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head
-from trimtab.models.student import asked_layers, keep_layers
+from trimtab.models.student import keep_layers, layer_indices
 from trimtab.runs.folder import RunError
 from trimtab.runs.recipe import STORED, Cut, Recipe, policy_source
 from trimtab.signals.frozen import FrozenModel
@@ -94,7 +95,7 @@ def make_policy(recipe: Recipe, shared: Shared) -> PreTrainedModel:
         source = loading.load_model(name, dtype=models.dtype, trust_remote_code=models.trust_remote_code)
     check_policy(source, False, name)  # layers are copied in models.dtype
     try:
-        layers = asked_layers(source, models.policy.layers)
+        layers = layer_indices(source, models.policy.layers)
     except ValueError as error:
         raise RunError(f"models.policy.layers: {error}") from error
     return _resized(keep_layers(source, layers), recipe)
@@ -113,7 +114,7 @@ def changed(
 
     Returns:
         The policy; a context under which it is the initial policy, where what is trained can be switched off; and
-        where an adapter alone does that, logits of before, see `off_is_start`.
+        for an adapter alone, `probe_logits` of before, see `stays_initial`.
     """
     off, lora = None, recipe.models.lora
     if trains == "identity_layer":
@@ -127,9 +128,9 @@ def changed(
         add_objective_forward(policy)
     if lora is None:
         return policy, off, None
-    before = start_logits(policy)
+    before = probe_logits(policy).detach()
     adapted = add_lora(policy, lora, recipe.seed, only=identity_layer(policy) if off is not None else None)
-    if not base_is_whole(adapted, before):
+    if not base_is_unchanged(adapted, before):
         remember_initial(adapted)
     if off is not None:  # around its identity layer a policy is its start, whatever the adapter does
         return adapted, partial(bypass, adapted), None

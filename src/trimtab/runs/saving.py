@@ -16,13 +16,12 @@ from trimtab.data.tasks import asked as asked_ids
 from trimtab.data.tokens import padded
 from trimtab.models import loading
 from trimtab.models.adapter_merging import (
-    answers_of,
-    answers_without,
     in_float32,
     in_own_dtypes,
+    is_faithful,
     kept_share,
+    logits_at_tokens,
     merged,
-    same_answers,
 )
 from trimtab.models.adapter_saving import save as save_adapter
 from trimtab.models.masters import back_to_own_dtypes
@@ -114,24 +113,26 @@ def _save_merged(policy: Any, job: Job, folder: Path) -> list[str]:
     had = in_float32(policy)
     device = next(policy.parameters()).device
     batch = _merge_batch(job, device)
-    trained, without = answers_of(policy, batch), answers_without(policy, batch)
+    trained = logits_at_tokens(policy, batch)
+    with policy.disable_adapter():
+        without = logits_at_tokens(policy, batch)
     policy = merged(policy)
-    right = same_answers(answers_of(policy, batch), trained, without)
+    right = is_faithful(logits_at_tokens(policy, batch), trained, without)
     in_own_dtypes(policy, had).save_pretrained(folder / "model.part")
-    written = answers_of(policy.float(), batch)
+    written = logits_at_tokens(policy.float(), batch)
     policy.to("cpu")  # type: ignore[arg-type]
     kind = AutoModelForCausalLM if policy.get_output_embeddings() is not None else AutoModelForTokenClassification
     how: dict[str, Any] = {"kind": kind, "trust_remote_code": models.trust_remote_code, "dtype": models.dtype}
     if changed:  # an adapter that PEFT alone would store wrongly
         saved = loading.load_model(str(folder / "adapter"), **how).float().to(device)  # type: ignore[arg-type]
-        if not same_answers(answers_of(saved, batch), trained, without, rounded=models.dtype != "float32"):
+        if not is_faithful(logits_at_tokens(saved, batch), trained, without, rounded=models.dtype != "float32"):
             raise RunError(
                 f"{folder}: the adapter added to {policy_source(job.recipe)} differs from the trained "
                 "model; choose another init_lora_weights under models.lora"
             )
         del saved
     saved = loading.load_model(str(folder / "model.part"), **how).float().to(device)  # type: ignore[arg-type]
-    if not right or not same_answers(answers_of(saved, batch), written, without):
+    if not right or not is_faithful(logits_at_tokens(saved, batch), written, without):
         raise RunError(
             f"{folder}: the model with the adapter merged differs from the trained model, so it is not "
             f"saved; the adapter is intact in {folder}/adapter. Choose other settings under models.lora"
