@@ -20,13 +20,10 @@ IGNORE = -100
 
 
 def answer_mask(labels: Tensor) -> Tensor:
-    """Where a prediction counts: `mask[b, t]` is true if logits[b, t] predict the answer token labels[b, t + 1].
+    """[B, T - 1] bool: whether logits[b, t] predict an answer token, labels[b, t + 1].
 
     Args:
         labels: [B, T] with -100 at prompt and padding.
-
-    Returns:
-        [B, T - 1] bool. Nothing predicts the first token of a row, so it never counts.
     """
     return labels[:, 1:] != IGNORE
 
@@ -43,7 +40,7 @@ def finite(logits: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LazyLogits:
-    """Logits of a frozen model, computed from its hidden states only where they are read."""
+    """Logits of a frozen model, computed from its hidden states when they are read."""
 
     hidden: Tensor
     """[N, D] of the answer tokens, without gradient."""
@@ -84,12 +81,11 @@ def with_sampled_first(
 ) -> Candidates:
     """The most likely tokens of each position as candidates, with the sampled token in slot 0.
 
-    If it is already among them, it is swapped with the one in slot 0; otherwise it is put first, and the last one is
-    dropped.
+    If it is already among them, it is swapped with the one in slot 0; otherwise the last one is dropped.
 
     Args:
         topk_ids, topk_logprobs: [N, K] in descending order; nats.
-        sampled_ids, sampled_logprobs: [N] of the sampled tokens.
+        sampled_ids, sampled_logprobs: [N].
     """
     found = topk_ids == sampled_ids[:, None]
     there = found.any(dim=1, keepdim=True)
@@ -110,11 +106,10 @@ def _vocab_size(signal: Any) -> int | None:
 
 @dataclass(eq=False)
 class TokenBatch:
-    """The answer tokens of a micro-batch: index i of every field is the same predicted token.
+    """The answer tokens of a micro-batch, without padding: index i of every field is the same predicted token.
 
-    There is no padding and no mask. `signals` holds what an objective reads: "policy" and other
-    models as logits [N, V] (or `LazyLogits`), or as log-probabilities of the targets [N]; and any
-    per-token tensor ("advantages": [N]) or `Candidates`.
+    `signals` holds what an objective reads: "policy" and other models as logits [N, V] (or `LazyLogits`), or as
+    log-probabilities of the targets [N]; and any per-token tensor ("advantages": [N]) or `Candidates`.
     """
 
     targets: Tensor
@@ -134,14 +129,9 @@ class TokenBatch:
 
     @classmethod
     def from_labels(
-        cls,
-        labels: Tensor,
-        signals: Mapping[str, Any] | None = None,
-        *,
-        row_id: Tensor | None = None,
-        seed: int = 0,
-        step: int = 0,
-    ) -> TokenBatch:
+        cls, labels: Tensor, signals: Mapping[str, Any] | None = None, *, row_id: Tensor | None = None,
+        seed: int = 0, step: int = 0,
+    ) -> TokenBatch:  # fmt: skip
         """The answer tokens marked by `labels` [B, T], with signals that are already flattened."""
         mask = answer_mask(labels)
         position = (mask.cumsum(dim=1) - 1)[mask]
@@ -152,25 +142,17 @@ class TokenBatch:
 
     @classmethod
     def align(
-        cls,
-        logits: Tensor,
-        labels: Tensor,
-        signals: Mapping[str, Tensor] | None = None,
-        *,
-        row_id: Tensor | None = None,
-        seed: int = 0,
-        step: int = 0,
-    ) -> TokenBatch:
+        cls, logits: Tensor, labels: Tensor, signals: Mapping[str, Tensor] | None = None, *,
+        row_id: Tensor | None = None, seed: int = 0, step: int = 0,
+    ) -> TokenBatch:  # fmt: skip
         """The answer tokens of ordinary padded tensors. This is the only shift by one.
 
         Args:
             logits: [B, T, V] of the policy; logits[b, t] predict token t + 1.
-            labels: [B, T] with -100 at prompt and padding. A label outside the smallest of the
-                vocabularies is not an answer token either.
+            labels: [B, T] with -100 at prompt and padding, or outside the smallest vocabulary.
             signals: by name, [B, T, V'] (logits of another model, shifted like the policy's),
                 [B, T] (a property of token t, shifted like the labels) or [B] (one for each row).
             row_id: [B] ids of the dataset rows; the row's index if not given.
-            seed, step: for draws.
         """
         signals = dict(signals or {})
         vocab = min([logits.size(-1)] + [s.size(-1) for s in signals.values() if s.dim() == 3])

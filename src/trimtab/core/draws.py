@@ -36,11 +36,10 @@ def hashed_uniform(seed: int, step: int, row_id: Tensor, position: Tensor, strea
     """Uniform numbers in [0, 1), one for each pair of `row_id` and `position`.
 
     Args:
-        seed: of the run.
         step: the update, the same for all its micro-batches.
         row_id: [N] int64, the dataset row of each token.
-        position: [N] int64, the token's index inside its answer.
-        stream: another number for a second, independent draw at the same position.
+        position: [N] int64, the token's index in its answer.
+        stream: another number for an independent draw at the same position.
 
     Returns:
         [N] float32 with 24 random bits.

@@ -26,11 +26,7 @@ class LossesError(UserError):
 
 
 def checked(losses: Any, objective: "Objective", batch: TokenBatch) -> "Losses":
-    """What an objective returned for a batch, if it has one value for each token, or each sequence.
-
-    Raises:
-        LossesError: saying what was returned.
-    """
+    """The losses of a batch, checked to have one value for each token, or each sequence."""
     name = type(objective).__name__
     if not isinstance(losses, Losses):
         raise LossesError(f"{name} returned a {type(losses).__name__}; return batch.losses(values, name=metric, ...)")
@@ -53,9 +49,8 @@ class Objective:
     leaf: str = "logprob"
     """What an objective per sequence or prefix is computed from: the label's "logprob", or its "logit"."""
     ratio: str | None = None
-    """Of one that learns a ratio to the same network's probabilities as they were read before (of a snapshot, the
-    policy that wrote the answers, the model that training started from) the name of that signal; dropout is then off,
-    since the other side was read without it."""
+    """The signal that it takes a probability ratio to, if that is an earlier state of the same network (a snapshot, the
+    sampling policy, the initial policy); dropout is then off, as the other side was computed without it."""
 
     def __call__(self, batch: TokenBatch) -> Losses:
         """Values and metrics of these tokens; see `TokenBatch.losses`."""
@@ -89,13 +84,10 @@ def weights(batch: TokenBatch, how: Reduction, total: Tensor | float | None = No
     """The weight of each value in the loss of the whole update. This is the only division.
 
     Args:
-        batch: the answer tokens of one micro-batch.
-        how: "token_mean": every token counts the same; "sequence_mean": every row counts the same
-            and its tokens share it; "sequence_sum": the mean over rows of the sums over their tokens; "sum": no
-            division.
-        total: `count` summed over all micro-batches and processes of the update, divided by the
-            number of processes where these average their gradients. If None, this batch is the
-            whole update. "sum" takes 0 and None as 1.
+        how: "token_mean": every token counts the same; "sequence_mean": every row counts the same and its tokens share
+            it; "sequence_sum": the mean over rows of the sums over their tokens; "sum": no division.
+        total: `count` summed over all micro-batches and processes of the update, divided by the number of processes if
+            these average their gradients. None: this batch is the whole update. "sum" takes 0 and None as 1.
         per: of the objective. A sequence has one value, so "token_mean" does not apply; one without an answer
             has weight 0.
 

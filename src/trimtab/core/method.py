@@ -4,27 +4,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
+from trimtab.common.options import Options
 from trimtab.core.plan import Plan
 from trimtab.core.requirements import Requirements
 
 
-class MethodConfig(BaseModel):
-    """Settings of a method: unknown keys are errors, the text under a field is its help."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True, allow_inf_nan=False)
+class MethodConfig(Options):
+    """Settings of a method."""
 
     def only(self, holds: bool, of: str, *names: str) -> None:
-        """For validators: settings without effect under the other settings must keep their defaults.
+        """For validators: raise a ValueError if one of the settings `names` has no effect and is not its default.
 
         Args:
             holds: whether they have an effect.
             of: when they do, in words: "loss: dpo".
-            names: of the settings.
-
-        Raises:
-            ValueError: naming the first one that was changed.
         """
         if holds:
             return

@@ -1,7 +1,7 @@
 """The plan that a method builds for one run, and the advantages of rollouts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -21,10 +21,7 @@ class PlanError(UserError):
 
 @dataclass(frozen=True)
 class Rollouts:
-    """Completions just sampled from the policy, several per prompt, with what is known about them.
-
-    The completions of a prompt from all processes are here, so that they can be compared.
-    """
+    """Completions just sampled from the policy, with all of the completions of each prompt."""
 
     batch: TokenBatch
     """their completion tokens, without signals"""
@@ -37,7 +34,6 @@ class Rollouts:
     "normaliser": [N] log sum_v exp z_v of the same; and what the plan's `rollout_signals` provide, [N] or [N, K]"""
     candidates: Candidates | None = None
     """if the advantage estimator asks for any"""
-
     outcome: Tensor | None = None
     """[R] 1 for a correct completion, 0 for an incorrect one, if known independently of the reward"""
 
@@ -49,14 +45,11 @@ class Rollouts:
         """The completions of some prompts, all of each; `kept` [R] bool."""
         batch, tokens = self.batch, self.of_token(kept)
         number = kept.cumsum(0) - 1
-        picked = TokenBatch(
-            batch.targets[tokens],
-            number[batch.row[tokens]],
-            batch.position[tokens],
-            batch.row_id[kept],
-            batch.lengths[kept],
-            seed=batch.seed,
-            step=batch.step,
+        picked = replace(
+            batch[tokens],  # type: ignore[index]
+            row=number[batch.row[tokens]],
+            row_id=batch.row_id[kept],
+            lengths=batch.lengths[kept],
         )
         group = self.group[kept].unique(return_inverse=True)[1]
         signals = {name: value[tokens] for name, value in self.signals.items()}
@@ -90,7 +83,7 @@ class Plan:
     advantages: AdvantageEstimator | None = None
     """for a method that learns from rollouts"""
     rollout_signals: Sequence[Signal] = ()
-    """read once per batch of rollouts, for the advantages; their models may be trained before or after"""
+    """read once per batch of rollouts, for the advantages"""
 
     def __post_init__(self) -> None:
         _check_kind(self.objective, Objective)

@@ -1,8 +1,4 @@
-"""What a method requires before its plan can be built: rows, what is trained, and models besides the policy.
-
-The models are declared here as plain values: their key in a recipe, and whether it has to name them.
-`trimtab.runs.models` holds the loader of each kind.
-"""
+"""What a method requires: rows, what is trained, and models besides the policy, which `trimtab.runs.models` loads."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -152,11 +148,7 @@ Kind = TypeVar("Kind", bound=ModelRequirement)
 
 @dataclass(frozen=True)
 class Requirements:
-    """Which rows, what is trained, and which models besides the policy.
-
-    Raises:
-        RequirementError: if two models are of the same kind.
-    """
+    """Which rows, what is trained, and which models besides the policy, at most one of a kind."""
 
     rows: RowKind = "answers"
     trains: Trained = "policy"
@@ -168,11 +160,10 @@ class Requirements:
 
     def __post_init__(self) -> None:
         kinds = [type(one).__name__ for one in self.models]
-        for kind in kinds:
-            if kinds.count(kind) > 1:
-                raise RequirementError(
-                    f"requirements name {kind} twice; name it once, with everything that is read from it"
-                )
+        if twice := next((kind for kind in kinds if kinds.count(kind) > 1), None):
+            raise RequirementError(
+                f"requirements name {twice} twice; name it once, with everything that is read from it"
+            )
 
     @property
     def scores(self) -> bool:
@@ -186,7 +177,7 @@ class Requirements:
 
     @property
     def provides(self) -> tuple[str, ...]:
-        """Arguments of `Method.build` besides the settings and the policy."""
+        """Arguments of `Method.build` besides config and policy."""
         return tuple(name for one in self.models for name in one.provides)
 
     def model(self, kind: type[Kind]) -> Kind | None:

@@ -11,13 +11,9 @@ from torch import Tensor, nn
 class Stateful(Protocol):
     """A part of a plan with state that changes in training and is kept in checkpoints."""
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Everything needed to resume."""
-        ...
+    def state_dict(self) -> dict[str, Tensor]: ...
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore what `state_dict` returned."""
-        ...
+    def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -42,8 +38,8 @@ class Signal:
     """Computes, for the answer tokens of a micro-batch, values that the objective or the advantage estimator reads.
 
     A subclass names what it `provides` and implements __call__. In `Plan.signals` it is called for every micro-batch;
-    in `Plan.rollout_signals` once per batch of rollouts, between the two hooks below, in which models may be trained.
-    Hooks that are not overridden do nothing. One that is also `Stateful` is kept in checkpoints.
+    in `Plan.rollout_signals` once per batch of rollouts, between two hooks in which models may be trained. One that is
+    `Stateful` is kept in checkpoints.
     """
 
     provides: frozenset[str] = frozenset()
@@ -93,5 +89,5 @@ class Signal:
         return {}
 
     def remarks(self) -> list[str]:
-        """What the user should know at the end of a run."""
+        """Notes for the user at the end of a run."""
         return []

@@ -1,18 +1,16 @@
 """The vocabulary engine: computes any objective with memory that does not grow with tokens x vocabulary.
 
-A model hands over the hidden states of its answer tokens and its head. The heads (its own and the frozen
-teacher's) are applied to a *block* of tokens at a time; the objective sees a smaller *slice* of the block as
-an ordinary `TokenBatch` with plain logits. The gradient of the slice is taken at once, scaled by weights
-known beforehand, so no logits outlive their block. Blocks are larger than slices because each block reads
-the heads and passes over the head's gradient, while slices that fit the cache make the objective fast.
+The heads (of the policy and of a frozen teacher) are applied to the hidden states of a *block* of answer tokens at a
+time; the objective sees a smaller *slice* of it as an ordinary `TokenBatch` with logits. The gradient of a slice is
+taken at once, with weights known beforehand, so no logits outlive their block. Blocks are larger than slices because
+each block reads the heads and the head's gradient, while slices that fit the cache make the objective fast.
 
-An objective of whole sequences, or of prefixes, sees log-probabilities of the answer tokens (or their logits, if its
-`leaf` says so) instead of tables of logits: they are computed first, without gradient; the objective's gradient at them
-then weighs a second pass. The first one goes backwards, so that the logits of the first block are still there.
+An objective of whole sequences, or of prefixes, reads log-probabilities of the answer tokens (or their logits, by its
+`leaf`): they are computed first, without gradient, and the objective's gradient at them weighs a second pass. The first
+pass runs backwards, so that the logits of the first block can be reused.
 
-The head is called as a module, so adapters, biases and quantised heads work; its parameters get their
-gradient through autograd like everything else, which is what tied embeddings, DDP and FSDP rely on. Inside
-the pass a head that is a linear layer and nothing else has its gradient added up in place.
+The head is called as a module, so adapters, biases and quantised heads work, and its parameters get their gradient
+through autograd, as tied embeddings, DDP and FSDP need. Only a plain linear head has its gradient added up in place.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,10 +26,9 @@ from trimtab.core.logprobs import token_logprobs
 from trimtab.core.loss import Losses, Objective, checked
 
 BLOCK_TOKENS = 512
-"""Of one block of logits; one such table is alive for each model. So many that reading a head and adding to its
-gradient, once a block, is little beside the products."""
+"""Tokens of a block, enough that reading the head and adding to its gradient costs little beside the products."""
 SLICE_BYTES = 8 << 20
-"""Most float32 bytes of the logits of one slice; an objective makes a handful of tables of this size."""
+"""Most float32 bytes of a slice's logits; an objective makes a few tables of this size."""
 CUDA_SCALE = 4
 """An accelerator has no cache to fit and wants larger launches."""
 
@@ -83,11 +80,10 @@ class Head:
         return module if plain else None
 
     def parameters(self) -> list[Tensor]:
-        """The trainable parameters, resolved now: FSDP and PEFT exchange them.
+        """The trainable parameters as they are now, since FSDP and PEFT exchange them.
 
         Raises:
-            ValueError: if they are sharded at this moment: the head's own hooks would gather others, and the
-                gradient would be lost silently.
+            UserError: if they are sharded, so that the gradient would be lost silently.
         """
         if not isinstance(self.module, nn.Module):
             return []
@@ -215,8 +211,7 @@ class _FusedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, work: _Pass, hidden: Tensor, *parameters: Tensor) -> Tensor:
         wanted = [p for p, needed in zip(parameters, ctx.needs_input_grad[2:]) if needed]
-        # taken for weights of about 1/16 and scaled afterwards, so that in float16 they do not underflow and sums over
-        # a block do not overflow; by a power of two, which rounds nothing
+        # weights are scaled to about 1/16 by a power of two, so that float16 neither underflows nor overflows
         largest = torch.cat([work.weights.abs(), work.weights.new_zeros(1)]).max()
         ctx.scale = torch.where(largest > 0, torch.exp2(torch.ceil(torch.log2(largest)) + 4), 1.0)
         work.weights = work.weights / ctx.scale
@@ -239,7 +234,7 @@ class _FusedLoss(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class LabelLogprobs(Objective):
-    """value = log q(y_t), which objectives of whole sequences, and references, are computed from."""
+    """value = log q(y_t), from which objectives of whole sequences, and references, are computed."""
 
     vocab_size: int | None = None
     """ids from here on are padding that another model of the run lacks"""
@@ -305,19 +300,15 @@ def fused_loss(objective: Objective, batch: TokenBatch, hidden: Tensor, head: He
     """Loss of `objective` on answer tokens given as hidden states, without keeping their logits in memory.
 
     Args:
-        objective: one with `per="sequence"` or "prefix" may read nothing but label log-probabilities
-            (`batch.logprobs`) and signals [N]; `LazyLogits` are given to it as such.
+        objective: with `per="sequence"` or "prefix" it may only read label log-probabilities (`batch.logprobs`) and
+            signals [N]; `LazyLogits` are given to it as such.
         batch: the answer tokens, with every signal that the objective needs but "policy".
         hidden: [N, D] of the policy at the positions that predict the answer tokens.
-        head: of the policy.
         weights: from `weights`, [N] or, per sequence, [R].
 
     Returns:
-        The loss (with gradient to `hidden` and the head's trainable parameters), metrics and values;
-        the same, up to rounding, as `reduce(objective(batch with logits), weights)`.
-
-    Raises:
-        ValueError: if the shapes do not fit.
+        The loss (with gradient to `hidden` and the head's trainable parameters), metrics and values; up to rounding
+        the same as `reduce(objective(batch with logits), weights)`.
     """
     number = len(batch.lengths) if objective.per == "sequence" else len(batch)
     if not (hidden.size(0) == len(batch) and weights.size(0) == number):
