@@ -22,13 +22,11 @@ def group_normalised(rewards: Tensor, group: Tensor, scale: bool = True) -> Tens
     """(r - mean) / (std + 1e-4) over the completions of the same prompt, the advantage of GRPO (arXiv:2402.03300).
 
     Args:
-        rewards: [R].
-        group: [R] which prompt, from 0.
+        rewards, group: [R]; groups count from 0.
         scale: False for r - mean (Dr. GRPO, arXiv:2503.20783).
 
     Returns:
-        [R]. The std is the unbiased one, as in TRL. Exactly 0 where all rewards of a group are equal, and for a
-        completion that is alone.
+        [R]. The std is unbiased, as in TRL. Exactly 0 if all rewards of a group are equal, or it has one completion.
     """
     centred = rewards - group_mean(rewards, group)
     if not scale:
@@ -42,11 +40,10 @@ def leave_one_out(rewards: Tensor, group: Tensor) -> Tensor:
     """r minus the mean of the other completions of the same prompt, the advantage of RLOO (arXiv:2402.14740).
 
     Args:
-        rewards: [R].
-        group: [R] which prompt, from 0.
+        rewards, group: [R]; groups count from 0.
 
     Returns:
-        [R]; 0 for a completion that is alone, which has no baseline.
+        [R]; 0 in a group of one, which has no baseline.
     """
     size = group.bincount()[group]
     return (rewards - group_mean(rewards, group)) * size / (size - 1).clamp(min=1)
@@ -60,8 +57,7 @@ def standardised(scores: Tensor, center: bool) -> Tensor:
 
     Args:
         scores: [N].
-        center: the paper's equation; the authors' code does not centre. Without it the scores of a reward model, which
-            have no fixed zero, may all have the same sign.
+        center: as in the paper; the authors' code does not centre, so that all scores may have the same sign.
 
     Returns:
         [N]; all 0 if all scores are equal. Source: Q-RM (arXiv:2505.23363).
@@ -95,24 +91,20 @@ def gae(batch: TokenBatch, rewards: Tensor, values: Tensor, gamma: float, lam: f
     (arXiv:1506.02438).
 
     Args:
-        batch: the completions.
         rewards: [N] of each token.
-        values: [N] of the prefix before each token, so that V_{t+1} is the value after it.
+        values: [N] of the prefix before each token.
         gamma, lam: discount of rewards, and of later terms of the estimate.
 
     Returns:
-        [N]. Nothing follows the last token of a completion: its advantage is r - V. With both factors 1 and values of
-        0 these are `suffix_sums` of the rewards.
+        [N]; r - V at the last token of a completion. With both factors 1 and values of 0 these are `suffix_sums` of the
+        rewards.
     """
-    rewards, values = batch.table(rewards), batch.table(values)  # [R, T], 0 behind the end
+    rewards, values = batch.table(rewards), batch.table(values)  # [R, T], 0 after the end
     found, after, value_after = torch.zeros_like(rewards), 0.0, 0.0
     for t in reversed(range(rewards.size(1))):
         after = found[:, t] = rewards[:, t] + gamma * value_after - values[:, t] + gamma * lam * after
         value_after = values[:, t]
     return found[batch.row, batch.position]
-
-
-# ---------------------------------------------------------------- rewards of tokens
 
 
 def kl_penalised(rewards: Tensor, old: Tensor, reference: Tensor, coefficient: float) -> Tensor:

@@ -60,31 +60,23 @@ def jsd(student_logprobs: Tensor, teacher_logprobs: Tensor, *, beta: float = 0.5
 
 
 def skewed_forward_kl(student_logprobs: Tensor, teacher_logprobs: Tensor, *, skew: float = 0.1) -> Tensor:
-    """KL(p || skew p + (1 - skew) q): a forward KL that is bounded by -log(skew) for any student.
+    """KL(p || skew p + (1 - skew) q), skew in [0, 1): a forward KL that is bounded by -log(skew) for any student.
 
     Source: DistiLLM (arXiv:2402.03898). skew 0 is the forward KL.
-
-    Raises:
-        ValueError: if `skew` is outside [0, 1).
     """
-    _check_skew(skew)
     log_p = teacher_logprobs.detach()
-    return _kl(log_p, _mixture(log_p, student_logprobs, skew) if skew else student_logprobs)
+    return _kl(log_p, _skewed(log_p, student_logprobs, skew))
 
 
 def skewed_reverse_kl(student_logprobs: Tensor, teacher_logprobs: Tensor, *, skew: float = 0.1) -> Tensor:
-    """KL(q || skew q + (1 - skew) p): a reverse KL that is bounded by -log(skew) for any student.
+    """KL(q || skew q + (1 - skew) p), skew in [0, 1): a reverse KL that is bounded by -log(skew) for any student.
 
     Source: DistiLLM (arXiv:2402.03898). skew 0 is the reverse KL.
-
-    Raises:
-        ValueError: if `skew` is outside [0, 1).
     """
-    _check_skew(skew)
-    log_p = teacher_logprobs.detach()
-    return _kl(student_logprobs, _mixture(student_logprobs, log_p, skew) if skew else log_p)
+    return _kl(student_logprobs, _skewed(student_logprobs, teacher_logprobs.detach(), skew))
 
 
-def _check_skew(skew: float) -> None:
+def _skewed(first: Tensor, second: Tensor, skew: float) -> Tensor:
     if not 0 <= skew < 1:
         raise ValueError(f"skew must lie in [0, 1), got {skew}")
+    return _mixture(first, second, skew) if skew else second

@@ -9,8 +9,7 @@ from trimtab.core import Losses, Objective, TokenBatch
 from trimtab.objectives.divergence import reverse_kl
 
 LARGEST_LOG_RATIO = 20.0
-"""Log-ratios are clamped here before the exponential, which would overflow otherwise, even at tokens that do not
-count."""
+"""Log-ratios are clamped here before the exponential, which would overflow otherwise."""
 
 
 def k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
@@ -20,8 +19,8 @@ def k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
         logprobs, reference_logprobs: [N] nats, of the answer tokens.
 
     Returns:
-        [N], >= 0; 0 where both agree. Unbiased where the token was sampled from pi. Ratios to the reference are
-        clamped at e^20, where the gradient is 0.
+        [N], >= 0; unbiased if the token was sampled from pi. Ratios to the reference are clamped at e^20, where the
+        gradient is 0.
         Source: J. Schulman, "Approximating KL divergence" (2020), estimator k3.
     """
     log_ratio = (reference_logprobs - logprobs).clamp(max=LARGEST_LOG_RATIO)
@@ -40,13 +39,9 @@ class Likelihood(Objective):
     """
 
     def __init__(
-        self,
-        weight: Literal["one", "probability", "ratio"] = "one",
-        *,
-        cap: float = 1.0,
-        kl: float = 0.0,
+        self, weight: Literal["one", "probability", "ratio"] = "one", *, cap: float = 1.0, kl: float = 0.0,
         full_kl: bool = False,
-    ):
+    ):  # fmt: skip
         self.weight, self.cap, self.kl, self.full_kl = weight, cap, kl, full_kl
         self.needs = frozenset({"reference"} if kl or weight == "ratio" else ())
         self.ratio = "reference" if self.needs else None

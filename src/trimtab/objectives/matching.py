@@ -20,14 +20,11 @@ class Match(Objective):
     needs = frozenset({"teacher"})
 
     def __init__(
-        self,
-        divergence: Callable[[Tensor, Tensor], Tensor],
-        temperature: float,
-        cross_entropy: float,
+        self, divergence: Callable[[Tensor, Tensor], Tensor], temperature: float = 1.0, cross_entropy: float = 0.0,
         nll_coef: float = 0.0,
-    ):
-        self.divergence, self.temperature, self.cross_entropy = divergence, temperature, cross_entropy
-        self.nll_coef = nll_coef
+    ):  # fmt: skip
+        self.divergence, self.temperature = divergence, temperature
+        self.cross_entropy, self.nll_coef = cross_entropy, nll_coef
 
     def __call__(self, batch: TokenBatch) -> Losses:
         values = self.divergence(

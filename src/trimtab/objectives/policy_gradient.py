@@ -29,10 +29,7 @@ def clipped_surrogate(
     Source: PPO (arXiv:1707.06347), with two bounds as in DAPO (arXiv:2503.14476); dual clip: arXiv:1912.09729.
     """
     ratio, advantages = ratios(logprobs, old), advantages.detach()
-    bounded = ratio.clamp(
-        min=-torch.inf if low is None else 1 - low,
-        max=torch.inf if high is None else 1 + high,
-    )
+    bounded = ratio.clamp(-torch.inf if low is None else 1 - low, torch.inf if high is None else 1 + high)
     values = -torch.minimum(ratio * advantages, bounded * advantages)
     if dual is None:
         return values
@@ -76,14 +73,9 @@ class PolicyGradient(Objective):
     ratio = "old"
 
     def __init__(
-        self,
-        low: float | None,
-        high: float | None,
-        *,
-        dual: float | None = None,
-        kl: float = 0.0,
+        self, low: float | None, high: float | None, *, dual: float | None = None, kl: float = 0.0,
         kl_ratio: bool = True,
-    ):
+    ):  # fmt: skip
         self.low, self.high, self.dual, self.kl, self.kl_ratio = low, high, dual, kl, kl_ratio
         self.needs: frozenset[str] = frozenset({"advantages", *(["reference"] if kl else [])})
 

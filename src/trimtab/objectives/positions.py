@@ -1,7 +1,7 @@
 """A softmax over positions instead of tokens, as released with TrRa (arXiv:2506.12704); for reproduction only.
 
-Each column of a row's logits [L, V] is normalised over the row's L positions. The engine holds few positions at a
-time, so `PositionSums` computes the normalisers in a pass of its own, and `PositionAxis` reads them.
+Each column of a row's logits [L, V] is normalised over the row's L positions. As the engine holds few positions at a
+time, `PositionSums` computes the normalisers in a pass of its own.
 """
 
 import torch

@@ -7,14 +7,10 @@ from trimtab.core import Losses, Objective, TokenBatch
 
 
 def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
-    """-log sigma(beta (chosen - rejected)), the sigmoid loss of DPO (arXiv:2305.18290).
+    """[P] -log sigma(beta (chosen - rejected)), the sigmoid loss of DPO (arXiv:2305.18290).
 
     Args:
         chosen, rejected: [P] log-ratios of whole answers, sum_t log pi(y_t) - log pi_ref(y_t), in nats.
-        beta: strength of the pull towards the reference.
-
-    Returns:
-        [P], log 2 where both ratios are equal.
     """
     return -F.logsigmoid(beta * (chosen - rejected))
 
@@ -32,11 +28,7 @@ class DPO(Objective):
         self.beta = beta
 
     def ratios(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
-        """[P] each: log-ratios of whole chosen and rejected answers to the reference, in nats.
-
-        Raises:
-            ValueError: if the rows are not pairs, or an answer is empty.
-        """
+        """[P] each: log-ratios of whole chosen and rejected answers to the reference, in nats."""
         ratios = batch.row_sum(batch.logprobs() - batch.logprobs(of="reference"))  # [R]
         if len(ratios) % 2 or not (batch.lengths > 0).all():
             raise ValueError("DPO needs pairs of a chosen and a rejected answer, neither of them empty")

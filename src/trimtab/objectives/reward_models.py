@@ -22,9 +22,6 @@ LEAF = {"scalar": "scalar", "logit": "logit", "logprob": "logprob", "ratio": "lo
 """What an objective reads from the policy, per source."""
 
 
-# ---------------------------------------------------------------- scores
-
-
 def token_scores(batch: TokenBatch, source: Source) -> Tensor:
     """[N] float32; nats for "logprob" and "ratio"."""
     if source == "ratio":
@@ -44,18 +41,8 @@ def gather(batch: TokenBatch, scores: Tensor, how: Gathered) -> Tensor:
     return total if how == "sum" else total / batch.lengths.clamp(min=1)
 
 
-# ---------------------------------------------------------------- links to a preference
-
-
 def bradley_terry(chosen: Tensor, rejected: Tensor, beta: float = 1.0, margin: float = 0.0) -> Tensor:
-    """-log sigma(beta (chosen - rejected) - margin); the margin is not multiplied by beta (arXiv:2505.23363).
-
-    Args:
-        chosen, rejected: [P].
-
-    Returns:
-        [P], log 2 where both are equal and the margin is 0.
-    """
+    """-log sigma(beta (chosen - rejected) - margin), all [P]; beta does not scale the margin (arXiv:2505.23363)."""
     return -F.logsigmoid(beta * (chosen - rejected) - margin)
 
 
@@ -75,18 +62,12 @@ def focal_bradley_terry(chosen: Tensor, rejected: Tensor, penalty: float = 0.0) 
     return loss
 
 
-# ---------------------------------------------------------------- links to an outcome
-
-
 def logistic(value: Tensor, outcome: Tensor, margin: float | Tensor = 0.0) -> Tensor:
     """-[y log sigma(v - m) + (1 - y) log sigma(-(v + m))] (arXiv:2604.13197).
 
     Args:
         value, outcome: of one shape; outcomes are 0 or 1.
         margin: by which a value must clear 0.
-
-    Returns:
-        as `value`; softplus(m) for both outcomes where the value is 0.
     """
     return -(outcome * F.logsigmoid(value - margin) + (1 - outcome) * F.logsigmoid(-(value + margin)))
 
@@ -122,8 +103,6 @@ class Pairs(RewardObjective):
     Both sequences of a pair carry the pair's loss, so the mean over sequences is the mean over pairs.
 
     Args:
-        source: of the token scores.
-        gathered: over an answer.
         link: of chosen and rejected, [P] each.
         squash: scores pass through sigma first, and the mean is multiplied by the mean length of the pair's answers
             (PGTG, see arXiv:2505.23363).
@@ -133,20 +112,13 @@ class Pairs(RewardObjective):
     per = "sequence"
 
     def __init__(
-        self,
-        source: Source,
-        gathered: Literal["last", "sum", "mean"],
-        link: Callable[[Tensor, Tensor], Tensor],
-        *,
-        squash: bool = False,
-        nll: float = 0.0,
-    ):
+        self, source: Source, gathered: Literal["last", "sum", "mean"], link: Callable[[Tensor, Tensor], Tensor], *,
+        squash: bool = False, nll: float = 0.0,
+    ):  # fmt: skip
         if nll and source != "logprob":
             raise ValueError(f"nll needs log-probabilities, and source is {source}; leave nll out")
-        self.source, self.gathered = source, gathered
-        self.link, self.squash, self.nll = link, squash, nll
+        self.source, self.gathered, self.link, self.squash, self.nll = source, gathered, link, squash, nll
         self.beta = getattr(link, "keywords", {}).get("beta", 1.0)
-        """what a link made by `partial` multiplies the difference by: a value is beta times what is gathered"""
         self.leaf = LEAF[source]
         self.needs = frozenset({"reference"} if source == "ratio" else ())
         self.ratio = "reference" if source == "ratio" else None
@@ -186,26 +158,18 @@ class Outcomes(RewardObjective):
     correct.
 
     Args:
-        source: of the token scores.
-        gathered: what v is.
         link: of values and outcomes.
-        beta: v = beta times what was gathered.
+        beta: v is beta times the aggregated scores.
         weighting: only for prefixes, of an answer of T tokens: uniform, or w_t = t/T ("late") or 1 - t/T ("early")
             over their sum, times T.
     """
 
     def __init__(
-        self,
-        source: Source,
-        gathered: Gathered,
-        link: Callable[[Tensor, Tensor], Tensor],
-        *,
-        beta: float = 1.0,
+        self, source: Source, gathered: Gathered, link: Callable[[Tensor, Tensor], Tensor], *, beta: float = 1.0,
         weighting: Weighting = "uniform",
-    ):
-        self.source, self.gathered = source, gathered
+    ):  # fmt: skip
+        self.source, self.gathered, self.link, self.beta = source, gathered, link, beta
         self.weighting: Weighting = weighting
-        self.link, self.beta = link, beta
         self.leaf, self.per = LEAF[source], "prefix" if gathered == "prefix_mean" else "sequence"
         self.needs = frozenset({"outcome", *(["reference"] if source == "ratio" else [])})
         self.ratio = "reference" if source == "ratio" else None
@@ -223,26 +187,26 @@ class Outcomes(RewardObjective):
         )
 
     def evaluate(self, batch: TokenBatch, scores: Tensor) -> dict[str, Tensor]:
-        """[R] each: objective (of prefixes the mean over an answer), value of the whole answer, its outcome, accuracy
-        of its sign, and brier, (sigma(value) - outcome)^2."""
+        """[R] each: objective (of prefixes the mean over an answer), value and outcome of the answer, accuracy of the
+        value's sign, and brier, (sigma(value) - outcome)^2."""
         return self._evaluated(batch, scores)[1]
 
     def _evaluated(self, batch: TokenBatch, scores: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The losses, [N] of prefixes or [R], and the metrics of answers."""
         values, outcome = self.beta * gather(batch, scores, self.gathered), batch.signals["outcome"].float()
-        right = gather(batch, outcome, "last")
+        of_answer = gather(batch, outcome, "last")
         if self.per == "prefix":
             losses = self.link(values, outcome) * prefix_weights(batch, self.weighting)
             objective, value = gather(batch, losses, "mean"), gather(batch, values, "last")
         else:
-            losses = objective = self.link(values, right)
+            losses = objective = self.link(values, of_answer)
             value = values
         return losses, {
             "objective": objective,
-            "accuracy": ((value > 0) == (right > 0.5)).float(),
-            "brier": (value.sigmoid() - right).square(),
+            "accuracy": ((value > 0) == (of_answer > 0.5)).float(),
+            "brier": (value.sigmoid() - of_answer).square(),
             "value": value,
-            "outcome": right,
+            "outcome": of_answer,
         }
 
 
@@ -330,7 +294,6 @@ def online_prefix_loss(batch: TokenBatch, ratios: Tensor, outcome: Tensor, margi
     """-log sigma(beta/t sum_{i<=t} s r_i - margin) with s = 2 y - 1, per prefix (arXiv:2604.13197, online).
 
     Args:
-        batch: the completions.
         ratios: [N] log pi(y_t) - log pi_old(y_t).
         outcome, margin: [R].
 
@@ -344,9 +307,6 @@ def online_prefix_loss(batch: TokenBatch, ratios: Tensor, outcome: Tensor, margi
 def online_answer_loss(batch: TokenBatch, ratios: Tensor, outcome: Tensor, margin: Tensor, beta: float) -> Tensor:
     """-log sigma(s beta sum_t r_t - margin) with s = 2 y - 1 (arXiv:2604.13197, online implicit PRM).
 
-    Args and source as in `online_prefix_loss`.
-
-    Returns:
-        [R]; a completion without tokens has log 2 at a margin of 0.
+    Args as in `online_prefix_loss`. Returns [R].
     """
     return -F.logsigmoid((2 * outcome - 1) * beta * batch.row_sum(ratios) - margin)

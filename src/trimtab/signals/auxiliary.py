@@ -26,14 +26,11 @@ from trimtab.signals.reward_model import HeadScore, TokenRewardModel
 
 
 class AuxiliaryModel(Signal):
-    """A model with its own optimizer (AdamW without weight decay), trained for one pass over each batch of rollouts.
-
-    Its trained weights become float32, whatever dtype it was loaded in, see `trimtab.models.masters`.
+    """A model with its own optimizer (AdamW without weight decay, a constant learning rate), trained for one pass over
+    each batch of rollouts. Its trained weights become float32, see `trimtab.models.masters`.
 
     Args:
-        model: whose forward takes an objective; its parameters that need a gradient are trained.
-        learning_rate: constant.
-        max_grad_norm: gradient clipping of an update.
+        model: whose forward takes an objective; its parameters with `requires_grad` are trained.
     """
 
     def __init__(self, model: nn.Module, learning_rate: float, max_grad_norm: float = 1.0):
@@ -46,25 +43,17 @@ class AuxiliaryModel(Signal):
 
     @property
     def models(self) -> list[Any]:
-        """The models, so that the trainer can place them."""
         return [self.model]
 
     def fit(
-        self,
-        rows: Mapping[str, Tensor],
-        known: Mapping[str, Tensor],
-        objective: Objective,
-        how: Reduction,
-        size: int,
-        micro: int | None = None,
-    ) -> float:
-        """One update for every `size` rows; returns the mean loss.
+        self, rows: Mapping[str, Tensor], known: Mapping[str, Tensor], objective: Objective, how: Reduction,
+        size: int, micro: int | None = None,
+    ) -> float:  # fmt: skip
+        """One update for every `size` rows, accumulated over `micro` rows at a time; returns the mean loss.
 
         Args:
             rows: `input_ids`, `attention_mask`, `labels` [B, T], `row_id` [B].
             known: signals of the objective, [N] over all answer tokens.
-            micro: rows of one forward and backward, whose gradients add up to that of the update; all at once if not
-                given.
         """
         losses = []
         row_of = TokenBatch.from_labels(rows["labels"]).row
@@ -72,7 +61,7 @@ class AuxiliaryModel(Signal):
             labels = rows["labels"][start : start + size]
             weighed = known["weight"][(row_of >= start) & (row_of < start + size)] if "weight" in known else None
             if not answer_mask(labels).any() or (weighed is not None and not weighed.any()):
-                continue  # no step: the optimizer's momentum would make one of nothing
+                continue  # the optimizer's momentum would make a step without a gradient
             total = count(labels, how)
             loss = 0.0
             for first in range(start, start + len(labels), micro or size):
@@ -89,15 +78,11 @@ class AuxiliaryModel(Signal):
         return sum(losses) / max(len(losses), 1)
 
     def _backward(
-        self,
-        rows: Mapping[str, Tensor],
-        known: Mapping[str, Tensor],
-        objective: Objective,
-        how: Reduction,
+        self, rows: Mapping[str, Tensor], known: Mapping[str, Tensor], objective: Objective, how: Reduction,
         total: Tensor,
-    ) -> float:
-        """Add the gradient of a micro-batch, trimmed of columns of pure padding; returns its part of the loss."""
-        width = int(rows["attention_mask"].sum(dim=1).max())
+    ) -> float:  # fmt: skip
+        """Add the gradient of a micro-batch; returns its part of the loss."""
+        width = int(rows["attention_mask"].sum(dim=1).max())  # without columns of padding
         ids, mask, labels = (rows[name][:, :width] for name in ("input_ids", "attention_mask", "labels"))
         call = ObjectiveCall(objective, labels, known, rows["row_id"], how, total)
         loss = self.model(input_ids=ids, attention_mask=mask, objective_call=call).loss
@@ -113,42 +98,31 @@ class AuxiliaryModel(Signal):
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state_dict` returned."""
         for i, p in enumerate(self._trained):
             p.copy_(state[f"weight.{i}"])
-            moments = {
-                name: state[f"{name}.{i}"] for name in ("step", "exp_avg", "exp_avg_sq") if f"{name}.{i}" in state
-            }
-            if moments:
-                device = {name: value.to("cpu" if name == "step" else p.device) for name, value in moments.items()}
-                self._optimizer.state[p] = device
+            for name in ("step", "exp_avg", "exp_avg_sq"):
+                if f"{name}.{i}" in state:
+                    device = "cpu" if name == "step" else p.device
+                    self._optimizer.state[p][name] = state[f"{name}.{i}"].to(device)
 
 
 class ValueModel(AuxiliaryModel):
     """The value of the prefix before each token, as "values" [N]; trained on the "returns" of the advantages.
 
     Args:
-        reduction: of its loss over the tokens of an update, see `trimtab.objectives.policy_gradient.ValueLoss`.
+        reduction: of its loss over the tokens of an update, see `ValueLoss`.
     """
 
     provides = frozenset({"values"})
 
-    def __init__(
-        self,
-        model: nn.Module,
-        learning_rate: float,
-        max_grad_norm: float = 1.0,
-        *,
-        reduction: Reduction = "token_mean",
-    ):
-        super().__init__(model, learning_rate, max_grad_norm)
+    def __init__(self, model: nn.Module, learning_rate: float, *, reduction: Reduction = "token_mean"):
+        super().__init__(model, learning_rate)
         self.reduction: Reduction = reduction
 
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         return {"values": read_with(HeadScore(), self.model, inputs, {})}
 
     def after_advantages(self, rollouts: RolloutBatch, advantages: Mapping[str, Any]) -> dict[str, float]:
-        """One pass over the rollouts."""
         returns = {"returns": advantages["returns"]}
         sizes = rollouts.update_rows, rollouts.micro_rows
         return {"critic_loss": self.fit(rollouts.inputs, returns, ValueLoss(), self.reduction, *sizes)}
@@ -164,7 +138,6 @@ class OnlineReward(AuxiliaryModel, ABC):
 
     Args:
         reward_model: whose scores come from a language model.
-        learning_rate: constant.
         when: "before" the model is read for the advantages, or "after".
         beta: scale of log-ratios.
     """
@@ -180,11 +153,9 @@ class OnlineReward(AuxiliaryModel, ABC):
         self.beta, self.when = beta, when
 
     def before_advantages(self, rollouts: RolloutBatch) -> dict[str, float]:
-        """One pass over the rollouts, if it is trained before it is read."""
         return self.learn(rollouts) if self.when == "before" else {}
 
     def after_advantages(self, rollouts: RolloutBatch, advantages: Mapping[str, Any]) -> dict[str, float]:
-        """One pass over the rollouts, if it is trained after it is read."""
         return self.learn(rollouts) if self.when == "after" else {}
 
     def learn(self, rollouts: RolloutBatch) -> dict[str, float]:
@@ -207,7 +178,6 @@ class OnlineReward(AuxiliaryModel, ABC):
         """The mean loss of one pass, see `fit`; `share` [R] of the completions of its prompt is correct."""
 
     def remarks(self) -> list[str]:
-        """How often there was nothing to learn from."""
         if not self.alike:
             return []
         return [
@@ -217,11 +187,9 @@ class OnlineReward(AuxiliaryModel, ABC):
         ]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """As in any auxiliary model, with the counts."""
         return {**super().state_dict(), "batches": torch.tensor([self.batches, self.alike])}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state_dict` returned."""
         super().load_state_dict(state)
         self.batches, self.alike = state["batches"].tolist()
 
@@ -232,12 +200,9 @@ def _mixed(share: Tensor) -> Tensor:
 
 
 class OnlinePrefixReward(OnlineReward):
-    """Trained on prefixes: see `online_prefix_loss`.
+    """Trained on prefixes: see `online_prefix_loss` and `Adaptive`."""
 
-    Args:
-        margin: of the loss.
-        adaptive: see `Adaptive`.
-    """
+    per = "prefix"
 
     def __init__(self, *args: Any, margin: float, adaptive: Adaptive, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -254,17 +219,14 @@ class OnlinePrefixReward(OnlineReward):
         row = TokenBatch.from_labels(rollouts.inputs["labels"]).row
         known = {"old": rollouts.old, "outcome": outcome[row], "margin": margin[row], "weight": weight[row]}
         sizes = rollouts.update_rows, rollouts.micro_rows
-        return self.fit(rollouts.inputs, known, self._objective(), "sequence_mean", *sizes)
-
-    def _objective(self) -> Objective:
-        return _Prefixes(self.beta)
+        objective = OnlineOutcomes(self.beta, self.per)
+        return self.fit(rollouts.inputs, known, objective, "sequence_mean", *sizes)
 
 
 class OnlineAnswerReward(OnlinePrefixReward):
-    """Trained on whole completions, as an implicit PRM: see `online_answer_loss`. Arguments as for prefixes."""
+    """Trained on whole completions, as an implicit PRM: see `online_answer_loss`."""
 
-    def _objective(self) -> Objective:
-        return _Answers(self.beta)
+    per = "sequence"
 
 
 class OnlinePairReward(OnlineReward):
@@ -306,30 +268,20 @@ def pairs_of(outcome: Tensor, group: Tensor, lengths: Tensor) -> Tensor:
     return torch.tensor(order, dtype=torch.long, device=outcome.device)
 
 
-class _Prefixes(Objective):
-    per = "prefix"
+class OnlineOutcomes(Objective):
+    """`online_prefix_loss` per prefix, or `online_answer_loss` per sequence, times "weight"."""
+
     needs = frozenset({"old", "outcome", "margin", "weight"})
 
-    def __init__(self, beta: float):
-        self.beta = beta
+    def __init__(self, beta: float, per: str):
+        self.beta, self.per = beta, per
 
     def __call__(self, batch: TokenBatch) -> Losses:
         ratios = batch.logprobs() - batch.signals["old"]
-        values = online_prefix_loss(batch, ratios, _of_row(batch, "outcome"), _of_row(batch, "margin"), self.beta)
-        return batch.losses(values * batch.signals["weight"])
-
-
-class _Answers(Objective):
-    per = "sequence"
-    needs = _Prefixes.needs
-
-    def __init__(self, beta: float):
-        self.beta = beta
-
-    def __call__(self, batch: TokenBatch) -> Losses:
-        ratios = batch.logprobs() - batch.signals["old"]
-        values = online_answer_loss(batch, ratios, _of_row(batch, "outcome"), _of_row(batch, "margin"), self.beta)
-        return batch.losses(values * _of_row(batch, "weight"))
+        of_prefixes = self.per == "prefix"
+        loss = online_prefix_loss if of_prefixes else online_answer_loss
+        values = loss(batch, ratios, _of_row(batch, "outcome"), _of_row(batch, "margin"), self.beta)
+        return batch.losses(values * (batch.signals["weight"] if of_prefixes else _of_row(batch, "weight")))
 
 
 def _of_row(batch: TokenBatch, name: str) -> Tensor:

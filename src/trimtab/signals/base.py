@@ -10,8 +10,7 @@ from trimtab.models.forward import ObjectiveCall, ObjectiveOutput
 
 
 class Given(Signal):
-    """A signal that the caller of a plan passes with each batch, as a tensor: a placeholder for a model, which provides
-    nothing itself."""
+    """Placeholder for a signal that the caller of a plan passes with each batch, as a tensor."""
 
     vocab_size = 0
 
@@ -38,8 +37,8 @@ def common_vocab(models: Iterable[Any]) -> int:
 
 
 def without_unknown(inputs: Mapping[str, Tensor], vocab: int) -> dict[str, Tensor]:
-    """Inputs for a model that only has ids below `vocab`: others are read as id 0. A policy with a padded head may
-    sample them; they then have no label."""
+    """Inputs for a model that only has ids below `vocab`: others, which a policy with a padded head may sample, are
+    read as id 0; they have no label."""
     ids = inputs["input_ids"]
     return {**inputs, "input_ids": ids.masked_fill(ids >= vocab, 0)}
 
@@ -59,13 +58,10 @@ def call_plan(
     """One forward of the policy with the plan's objective, fed by its signals.
 
     Args:
-        plan: of a method.
         policy: with `add_objective_forward`; may be wrapped.
-        inputs: as a signal takes them.
         known: signals that were already read.
         total, seed, step: see `trimtab.core.weights` and `TokenBatch.uniform`.
-        temperature: what the policy's logits are divided by.
-        router_loss: see `ObjectiveCall`.
+        temperature, router_loss: see `ObjectiveCall`.
     """
     signals = {**read_signals(plan.signals, policy, inputs), **(known or {})}
     labels, row_id = inputs["labels"], inputs["row_id"]

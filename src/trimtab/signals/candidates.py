@@ -1,4 +1,4 @@
-"""Log-probabilities of the most likely tokens at each position of an answer, besides the answer's own tokens."""
+"""Log-probabilities of the most likely tokens at each position of an answer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from trimtab.signals.reward_model import RewardModelError, TokenRewardModel
 
 
 class CandidateLogprobs(Objective):
-    """An "objective" without a loss: collects log-probabilities of each answer token and of some alternatives.
+    """An "objective" without a loss: collects log-probabilities of each answer token and of candidates.
 
     Args:
         candidates: how many of the most likely tokens are kept, with the answer token in slot 0; 0 for none.
@@ -46,7 +46,7 @@ class CandidateLogprobs(Objective):
     def found(self) -> dict[str, Tensor]:
         """ "logprobs" and "normaliser" [N]: log pi(y_t) and log sum_v exp z_v, nats; with candidates also
         "candidate_ids" and "candidate_logprobs" [N, K]."""
-        nothing = torch.zeros(0)  # where no row has an answer, no token was seen
+        nothing = torch.zeros(0)  # if no row has an answer
         found = {
             "logprobs": torch.cat(self._logprobs or [nothing]),
             "normaliser": torch.cat(self._normaliser or [nothing]),
@@ -66,9 +66,6 @@ class RewardModelAtCandidates(Signal):
         reward_model: whose scores come from a language model.
         chooses: its own most likely tokens are the candidates, see `choose_candidates`; otherwise they are given.
         measured: its reference model is read too; otherwise it is released.
-
-    Raises:
-        RewardModelError: if it cannot score tokens other than those of the answer, or lacks the reference model.
     """
 
     def __init__(self, reward_model: TokenRewardModel, chooses: bool = False, measured: bool = False):
@@ -91,18 +88,15 @@ class RewardModelAtCandidates(Signal):
 
     @property
     def models(self) -> list[PreTrainedModel]:
-        """The frozen models, so that the trainer can place them."""
         return self.reward_model.models
 
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-        """As above, for the `candidate_ids` [N, K] of the inputs."""
         read, ids = {"reward_model": self.reward_model.model}, inputs["candidate_ids"]
         if self.reward_model.reference is not None:
             read["reward_model_reference"] = self.reward_model.reference.model
         return {name: _read(one, inputs, CandidateLogprobs(1, ids))["candidate_logprobs"] for name, one in read.items()}
 
     def choose_candidates(self, inputs: Mapping[str, Tensor], number: int) -> Tensor:
-        """[N, number] ids of its most likely tokens, the answer token in slot 0."""
         return _read(self.reward_model.model, inputs, CandidateLogprobs(number, vocab=self.vocab))["candidate_ids"]
 
 

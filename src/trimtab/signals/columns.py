@@ -9,13 +9,10 @@ from trimtab.core import Signal, answer_mask
 
 
 class Column(Signal):
-    """A column of the dataset with one number for each answer token.
-
-    The collator lays it out like labels, [B, T]; see `trimtab.data.collate`.
+    """A column of the dataset with one number for each answer token, laid out by the collator like labels, [B, T].
 
     Args:
-        column: of the rows.
-        name: of the signal, if it differs.
+        name: of the signal, if not that of the column.
     """
 
     def __init__(self, column: str, name: str | None = None):

@@ -16,10 +16,9 @@ from trimtab.models.forward import backbone, check_head, resolve_head
 class FrozenModel(Signal):
     """Runs a frozen model in its own dtype and returns hidden states and head, never full logits.
 
-    With `remember`, each row passes through the model once, alone, and its hidden states are kept in
-    main memory: D numbers for each answer token instead of V. Alone, because then they depend on nothing
-    but the row, so a resumed run reads the same bits. With `reads="answers"` it returns log-probabilities of the
-    answer tokens instead, one number for each.
+    With `remember`, each row passes through the model once and its hidden states (D numbers per answer token instead of
+    V) are kept in main memory; alone, so that a resumed run reads the same bits. With `reads="answers"` it returns
+    log-probabilities [N] of the answer tokens instead.
     """
 
     def __init__(
@@ -38,12 +37,10 @@ class FrozenModel(Signal):
 
     @property
     def models(self) -> list[PreTrainedModel]:
-        """The frozen models, so that the trainer can place them."""
         return [self.model]
 
     @property
     def vocab_size(self) -> int:
-        """Rows of the head."""
         return self.model.config.get_text_config().vocab_size
 
     @torch.no_grad()

@@ -16,11 +16,6 @@ class FusedTeacher(Signal):
 
     A strength of 0 is the reference, 1 the aligned model; outside it extrapolates. Logits are cropped to the
     smaller vocabulary of the two.
-
-    Args:
-        reference, aligned: each provides hidden states and head.
-        strength: finite.
-        name: of the signal.
     """
 
     def __init__(self, reference: FrozenModel, aligned: FrozenModel, strength: float, name: str = "teacher"):
@@ -30,7 +25,6 @@ class FusedTeacher(Signal):
 
     @property
     def models(self) -> list[PreTrainedModel]:
-        """The frozen models, so that the trainer can place them."""
         return [self.reference.model, self.aligned.model]
 
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:

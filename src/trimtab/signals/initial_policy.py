@@ -8,8 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from trimtab.core import LabelLogprobs, LazyLogits, Objective, Signal
+from trimtab.core import LabelLogprobs, LazyLogits, Objective, Reduction, Signal
 from trimtab.models.forward import ObjectiveCall, StatesCall, resolve_head
+from trimtab.models.masters import inner
+from trimtab.models.probing import eval_mode
 
 
 def own_logprobs(policy: nn.Module, inputs: Mapping[str, Tensor], temperature: float = 1.0) -> Tensor:
@@ -24,25 +26,21 @@ def read_with(
     signals: Mapping[str, Any],
     temperature: float = 1.0,
     training: bool = False,
+    reduction: Reduction = "token_mean",
 ) -> Tensor:
-    """[N] values of an objective under the current policy, in eval mode (or training mode), without gradient.
+    """[N] or [R] values of an objective under the current policy, in eval mode (or training mode), without gradient.
 
     Through the policy's own wrapped forward, so that DDP, FSDP and autocast do what they do in training.
     """
-    call = ObjectiveCall(objective, inputs["labels"], signals, inputs["row_id"], temperature=temperature)
-    return _asked(call, policy, inputs, training)
+    call = ObjectiveCall(objective, inputs["labels"], signals, inputs["row_id"], reduction, temperature=temperature)
+    return _unreduced(call, policy, inputs, training)
 
 
-def _asked(
+def _unreduced(
     call: ObjectiveCall | StatesCall, policy: nn.Module, inputs: Mapping[str, Tensor], training: bool = False
 ) -> Tensor:
-    was_training = policy.training
-    policy.train(training)
-    try:
-        with torch.no_grad():
-            output = policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)
-    finally:
-        policy.train(was_training)
+    with eval_mode(policy, training), torch.no_grad():
+        output = policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)
     return output.unreduced
 
 
@@ -50,11 +48,9 @@ class InitialPolicy(Signal):
     """Log-probabilities of the answer tokens, or the whole distribution, under the policy with its trained part off.
 
     Args:
-        off: a context under which the policy is the initial policy: PEFT's `disable_adapter`,
-            or `bypass` of an identity layer.
-        name: of the signal.
+        off: a context in which the policy is the initial policy: PEFT's `disable_adapter`, or `bypass` of an identity
+            layer.
         policy: whose head is used for the whole distribution; not yet wrapped by a trainer.
-        reads: log-probabilities, or hidden states and head of the whole distribution.
     """
 
     def __init__(
@@ -68,22 +64,17 @@ class InitialPolicy(Signal):
             raise TypeError("the whole distribution needs the policy's head; pass the policy")
         self.off, self.name, self.provides = off, name, frozenset({name})
         self.distribution = reads == "distribution"
-        self._model: Any = getattr(policy, "get_base_model", lambda: policy)()
+        self._model: Any = inner(policy)
 
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         assert policy is not None
         with self.off():
             if not self.distribution:
                 return {self.name: own_logprobs(policy, inputs, self.temperature)}
-            hidden = _asked(StatesCall(inputs["labels"]), policy, inputs)
+            hidden = _unreduced(StatesCall(inputs["labels"]), policy, inputs)
         return {self.name: LazyLogits(hidden, self._project, resolve_head(self._model).vocab_size)}
 
     def _project(self, hidden: Tensor) -> Tensor:
         """[n, V] logits from the head with its trained part switched off; called inside the policy's own forward."""
-        was_training = self._model.training
-        self._model.eval()
-        try:
-            with self.off():
-                return replace(resolve_head(self._model), temperature=self.temperature)(hidden)
-        finally:
-            self._model.train(was_training)
+        with eval_mode(self._model), self.off():
+            return replace(resolve_head(self._model), temperature=self.temperature)(hidden)

@@ -13,11 +13,7 @@ from trimtab.signals.initial_policy import read_with
 
 
 class WithPositionSums(Signal):
-    """The teacher's logits, and log sum_t exp h_t[v] of each row for both models: one more forward of the policy.
-
-    Args:
-        teacher: whose signal is named "teacher".
-    """
+    """The teacher's logits, and log sum_t exp h_t[v] of each row for both models: one more forward of the policy."""
 
     provides = frozenset({"teacher", "policy_sums", "teacher_sums"})
 
@@ -26,7 +22,6 @@ class WithPositionSums(Signal):
 
     @property
     def models(self) -> list[PreTrainedModel]:
-        """The frozen models, so that the trainer can place them."""
         return self.teacher.models
 
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -15,11 +15,7 @@ from trimtab.signals.initial_policy import InitialPolicy, read_with
 
 
 class ReferenceAtCandidates(Signal):
-    """Its log-probabilities of the `candidate_ids` [N, K] of the inputs, as "reference" [N, K].
-
-    Args:
-        reference: a frozen model, or the policy with its trained part switched off.
-    """
+    """Log-probabilities of the `candidate_ids` [N, K] of the inputs under the reference, as "reference" [N, K]."""
 
     provides = frozenset({"reference"})
 
@@ -30,7 +26,6 @@ class ReferenceAtCandidates(Signal):
 
     @property
     def models(self) -> list[Any]:
-        """The frozen models, so that the trainer can place them."""
         return list(self.reference.models)
 
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:

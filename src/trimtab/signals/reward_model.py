@@ -17,14 +17,14 @@ from trimtab.models.builtin import ModelNotFound
 from trimtab.models.forward import add_objective_forward, crop_to
 from trimtab.models.loading import DTYPES, cast, load_config, load_model, locate
 from trimtab.models.scalar_head import add_score_forward
-from trimtab.models.student import asked_layers, keep_layers
+from trimtab.models.student import keep_layers, layer_indices
 from trimtab.objectives.reward_models import Gathered, RewardObjective, Source, gather
 from trimtab.signals.base import common_vocab
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.initial_policy import read_with
 
 FILE = "trimtab_reward.json"
-"""In the folder of a reward model, beside its config.json."""
+"""file in a reward model's folder"""
 
 
 class RewardModelError(UserError):
@@ -56,8 +56,8 @@ class ScoreSpec:
 
 def score_spec_of(objective: RewardObjective, **known: Any) -> ScoreSpec:
     """How to read the model that this objective trains; `known` are further fields."""
-    learnt = "outcome" in objective.needs
-    return ScoreSpec(objective.source, objective.gathered, objective.beta, learnt, squash=objective.squash, **known)
+    outcomes = "outcome" in objective.needs
+    return ScoreSpec(objective.source, objective.gathered, objective.beta, outcomes, squash=objective.squash, **known)
 
 
 class HeadScore(Objective):
@@ -74,8 +74,7 @@ class TokenRewardModel(Signal):
     """The score of each answer token under a frozen reward model, as the signal "token_scores".
 
     Args:
-        model: with `add_score_forward`, or `add_objective_forward` where the source is a language model's.
-        spec: how it is read.
+        model: with `add_score_forward`, or `add_objective_forward` if the source is a language model's.
         reference: for source ratio, read at the answer tokens.
     """
 
@@ -97,11 +96,9 @@ class TokenRewardModel(Signal):
 
     @property
     def models(self) -> list[PreTrainedModel]:
-        """The frozen models, so that the trainer can place them."""
         return [self.model, *(self.reference.models if self.reference else ())]
 
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-        """{"token_scores": [N] float32}, without gradient."""
         with torch.autocast(inputs["labels"].device.type, enabled=False):
             scores = read_with(READERS[self.spec.source], self.model, inputs, {})
             if self.reference is not None:
@@ -130,14 +127,11 @@ def load_reward_model(
     scores are read as they are.
 
     Args:
-        name: a folder or a hub id.
-        dtype: of the weights, as in `loading.load_model`; a reference gets the model's own.
+        dtype, device_map: as in `loading.load_model`.
         reference: where the reference model is now, if it has moved.
-        device_map: see `loading.load_model`.
 
     Raises:
         RewardModelError: if it is not a reward model, or its reference is missing or is not the one of its training.
-        ModelNotFound: if it does not exist.
     """
     path = Path(locate(name)) / FILE
     if not path.is_file():
@@ -170,11 +164,7 @@ def load_reward_model(
 
 
 def _reference(name: str, spec: ScoreSpec, moved: str | None, dtype: str) -> FrozenModel:
-    """The reference model of log-ratios.
-
-    Raises:
-        RewardModelError: if it is missing, or its weights differ from those in training.
-    """
+    """The reference model of log-ratios, checked to have the weights that it had in training."""
     place, prints = moved or spec.reference, []
     for rounded in _dtypes(name) if spec.reference_fingerprint else ("float32",):
         try:
@@ -205,4 +195,4 @@ def _start(name: str, place: str | dict[str, Any] | None, dtype: str) -> PreTrai
     if isinstance(place, str):
         return load_model(place, dtype=dtype)
     whole = load_model(place["from"], dtype=dtype)
-    return keep_layers(whole, asked_layers(whole, place["layers"]))
+    return keep_layers(whole, layer_indices(whole, place["layers"]))

@@ -14,10 +14,9 @@ from trimtab.signals.initial_policy import own_logprobs, read_with
 class PolicySnapshot(Signal):
     """Log-probabilities of the answer tokens under the weights that the policy had a few updates ago.
 
-    Only trained parameters are copied. To read the snapshot they are swapped with the copies for one
-    forward, so it runs through the same module as the policy, adapters and hooks included. While the
-    snapshot equals the policy nothing is provided: the policy's own log-probabilities, detached, are
-    those of the snapshot, and an objective uses them.
+    Trained parameters are copied, and swapped with the copies for one forward through the policy's own modules. While
+    the snapshot equals the policy nothing is provided, and an objective uses the policy's own log-probabilities,
+    detached.
 
     Args:
         every: updates between two snapshots; None keeps the first one.
@@ -36,13 +35,12 @@ class PolicySnapshot(Signal):
         self._stored: dict[str, Tensor] = {}
 
     def before_update(self, policy: nn.Module, step: int, seed: int) -> None:
-        """Take a snapshot if one is due."""
         self.step, self.seed = step, seed
         done = step - self.first
         due = done == 0 or (done > 0 and self.every is not None and done % self.every == 0)
         if due:
             self.take(policy)
-        elif self._stored:  # a run that goes on in the middle of a window
+        elif self._stored:  # a run that resumes between two snapshots
             self.take(policy)
             for name, (_, lagged) in self._pairs.items():
                 lagged.copy_(self._stored[name])
@@ -51,7 +49,6 @@ class PolicySnapshot(Signal):
 
     @torch.no_grad()
     def take(self, model: nn.Module) -> None:
-        """Copy the trained parameters as they are."""
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:
                 continue
@@ -83,7 +80,6 @@ class PolicySnapshot(Signal):
             parameter.data = lagged
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The lagged weights, for a checkpoint."""
         return {name: lagged for name, (_, lagged) in self._pairs.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -96,8 +92,7 @@ class SnapshotTokens(PolicySnapshot):
     log-probabilities of them, as `Candidates` [N, K].
 
     Args:
-        every: as in `PolicySnapshot`.
-        choose: ids [N, K] of a batch that holds the snapshot's logits.
+        choose: ids [N, K] for a batch with the snapshot's logits.
         vocab: ids from here on are padding of the policy's head that another model lacks: they have no
             probability.
     """
