@@ -1,21 +1,14 @@
 """CLM: preference-tune one inserted layer, so that alignment strength becomes a dial at decoding time."""
 
 from pydantic import Field
-from torch import nn
 
-from trimtab.core import Method, MethodConfig, Plan, Reference, Requirements
-from trimtab.objectives.preference import DPO
-from trimtab.signals.frozen import FrozenModel
-from trimtab.signals.initial_policy import InitialPolicy
+from trimtab.core import Method, MethodConfig, Reference, Requirements
+from trimtab.methods.dpo import build
 
 
 class Config(MethodConfig):
     beta: float = Field(0.01, gt=0)
     """Beta of DPO, whose reference is the same network without the layer."""
-
-
-def build(config: Config, policy: nn.Module, reference: FrozenModel | InitialPolicy) -> Plan:
-    return Plan(DPO(config.beta), signals=(reference,), reduction="sequence_mean")
 
 
 METHOD = Method(

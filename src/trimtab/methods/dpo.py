@@ -1,13 +1,12 @@
 """DPO: prefer the chosen answer over the rejected one, relative to the initial policy."""
 
+from typing import Any
+
 from pydantic import Field
 from torch import nn
 
-from trimtab.core import Method, MethodConfig, Plan, Reference, Requirements
+from trimtab.core import Method, MethodConfig, Plan, Reference, Requirements, Signal
 from trimtab.objectives.preference import DPO
-from trimtab.signals.columns import Column
-from trimtab.signals.frozen import FrozenModel
-from trimtab.signals.initial_policy import InitialPolicy
 
 
 class Config(MethodConfig):
@@ -15,7 +14,8 @@ class Config(MethodConfig):
     """Strength of the pull towards the reference; smaller values let the policy move further."""
 
 
-def build(config: Config, policy: nn.Module, reference: FrozenModel | InitialPolicy | Column) -> Plan:
+def build(config: Any, policy: nn.Module, reference: Signal) -> Plan:
+    """The plan of any config with a `beta`."""
     return Plan(DPO(config.beta), signals=(reference,), reduction="sequence_mean")
 
 

@@ -5,11 +5,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import nn
 
-from trimtab.core import AdvantageEstimator, Method, MethodConfig, Plan, Reference, Requirements, Rollouts
+from trimtab.core import AdvantageEstimator, Method, MethodConfig, Plan, Reference, Requirements, Rollouts, Signal
 from trimtab.objectives.advantages import group_normalised
 from trimtab.objectives.policy_gradient import PolicyGradient
-from trimtab.signals.frozen import FrozenModel
-from trimtab.signals.initial_policy import InitialPolicy
 
 
 class Config(MethodConfig):
@@ -47,7 +45,7 @@ class GroupAdvantage(AdvantageEstimator):
         return {"advantages": rollouts.of_token(of_answers)} | {name: rollouts.signals[name] for name in self.needs}
 
 
-def build(config: Config, policy: nn.Module, reference: FrozenModel | InitialPolicy | None = None) -> Plan:
+def build(config: Config, policy: nn.Module, reference: Signal | None = None) -> Plan:
     return Plan(
         PolicyGradient(
             config.epsilon, config.epsilon_high or config.epsilon, kl=config.kl, kl_ratio=config.kl_form == "trl"

@@ -33,7 +33,7 @@ def build(config: Config, policy: nn.Module, reference: Any = None, aligned: Any
         return Plan(Likelihood())
     if config.loss == "dpo":
         return Plan(DPO(config.beta), signals=(reference,), reduction="sequence_mean")
-    return Plan(Match(forward_kl, 1.0, 0.0), signals=(FusedTeacher(reference, aligned, config.strength),))
+    return Plan(Match(forward_kl), signals=(FusedTeacher(reference, aligned, config.strength),))
 
 
 def requires(config: Config) -> Requirements:

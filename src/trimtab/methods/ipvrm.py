@@ -6,11 +6,9 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
-from trimtab.core import Method, MethodConfig, Plan, Reference, Requirements
+from trimtab.core import Method, MethodConfig, Plan, Reference, Requirements, Signal
 from trimtab.objectives.reward_models import Outcomes, logistic
-from trimtab.signals.columns import Column, Outcome
-from trimtab.signals.frozen import FrozenModel
-from trimtab.signals.initial_policy import InitialPolicy
+from trimtab.signals.columns import Outcome
 
 
 class Config(MethodConfig):
@@ -24,7 +22,7 @@ class Config(MethodConfig):
     """Weights of the prefixes of an answer of T tokens: uniform, 1 - t/T, or t/T."""
 
 
-def build(config: Config, policy: nn.Module, reference: FrozenModel | InitialPolicy | Column) -> Plan:
+def build(config: Config, policy: nn.Module, reference: Signal) -> Plan:
     link = partial(logistic, margin=config.margin)
     return Plan(
         Outcomes("ratio", "prefix_mean", link, beta=config.beta, weighting=config.weighting),

@@ -6,10 +6,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import nn
 
-from trimtab.core import Method, MethodConfig, Plan, Requirements, Teacher
+from trimtab.core import Method, MethodConfig, Plan, Requirements, Signal, Teacher
 from trimtab.objectives import divergence as d
 from trimtab.objectives.matching import Match
-from trimtab.signals.frozen import FrozenModel
 
 
 class Config(MethodConfig):
@@ -32,7 +31,7 @@ class Config(MethodConfig):
         return self
 
 
-def build(config: Config, policy: nn.Module, teacher: FrozenModel) -> Plan:
+def build(config: Config, policy: nn.Module, teacher: Signal) -> Plan:
     options = {"jsd": {"beta": config.beta}}
     if config.divergence.startswith("skewed"):
         options[config.divergence] = {"skew": config.skew}

@@ -3,9 +3,8 @@
 from pydantic import Field
 from torch import nn
 
-from trimtab.core import AdvantageEstimator, Method, MethodConfig, Plan, Requirements, Rollouts, Teacher
+from trimtab.core import AdvantageEstimator, Method, MethodConfig, Plan, Requirements, Rollouts, Signal, Teacher
 from trimtab.objectives.policy_gradient import PolicyGradient
-from trimtab.signals.frozen import FrozenModel
 
 
 class Config(MethodConfig):
@@ -22,7 +21,7 @@ class LogRatio(AdvantageEstimator):
         return {"advantages": rollouts.signals["teacher"] - rollouts.signals["old"]}
 
 
-def build(config: Config, policy: nn.Module, teacher: FrozenModel) -> Plan:
+def build(config: Config, policy: nn.Module, teacher: Signal) -> Plan:
     return Plan(PolicyGradient(config.epsilon, config.epsilon), advantages=LogRatio(), rollout_signals=(teacher,))
 
 

@@ -37,7 +37,7 @@ def build(config: Config, policy: nn.Module, reference: FrozenModel, aligned: Fr
     teacher = FusedTeacher(reference, aligned, config.strength)
     if config.compat:
         return Plan(PositionAxis(), signals=(WithPositionSums(teacher),), reduction="sequence_mean")
-    return Plan(Match(forward_kl, 1.0, 0.0, config.nll_coef), signals=(teacher,))
+    return Plan(Match(forward_kl, nll_coef=config.nll_coef), signals=(teacher,))
 
 
 METHOD = Method(

@@ -1,15 +1,24 @@
 """WSPO: transfer the change that alignment made to a weak model to a strong one."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 from torch import nn
 
-from trimtab.core import Losses, Method, MethodConfig, Objective, Plan, Reference, Requirements, TokenBatch, WeakPair
+from trimtab.core import (
+    Losses,
+    Method,
+    MethodConfig,
+    Objective,
+    Plan,
+    Reference,
+    Requirements,
+    Signal,
+    TokenBatch,
+    WeakPair,
+)
 from trimtab.data.stored import WEAK_DELTA
 from trimtab.signals.columns import Column
-from trimtab.signals.frozen import FrozenModel
-from trimtab.signals.initial_policy import InitialPolicy
 
 
 class Config(MethodConfig):
@@ -57,17 +66,12 @@ class WSPO(Objective):
 def build(
     config: Config,
     policy: nn.Module,
-    reference: FrozenModel | InitialPolicy | Column,
-    weak_aligned: FrozenModel | None = None,
-    weak_reference: FrozenModel | None = None,
+    reference: Signal,
+    weak_aligned: Signal | None = None,
+    weak_reference: Signal | None = None,
 ) -> Plan:
-    signals: list[Any] = [reference]
-    if config.weak == "column":
-        signals.append(Column(WEAK_DELTA))
-    else:
-        assert weak_aligned is not None
-        assert weak_reference is not None
-        signals += [weak_aligned, weak_reference]
+    weak = [Column(WEAK_DELTA)] if config.weak == "column" else [weak_aligned, weak_reference]
+    signals = [signal for signal in (reference, *weak) if signal is not None]
     by_row = config.level == "sequence_mean" or config.mean == "row"
     return Plan(
         WSPO(config.gamma, config.level, config.weak == "column", config.nll_coef),
