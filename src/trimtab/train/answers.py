@@ -12,25 +12,21 @@ from trimtab.data.tasks import asked
 from trimtab.data.tokens import padded
 from trimtab.decoding._config import generate
 from trimtab.models.ends import end_tokens
+from trimtab.models.probing import eval_mode
 from trimtab.rewards.graded import which_are_correct
 from trimtab.train.dataset import columns_of
 from trimtab.train.heldout import measure
 
 RewardFunction = Callable[..., Sequence[float | None]]
-"""As TRL calls a reward: prompts, completions, completion_ids and the columns of the rows -> a number for each, or
-None."""
-
-
-SURE = ("entropy", "kl_to_initial", "reverse_kl")
-"""Metrics of the policy on its own completions that are kept."""
+"""TRL's: prompts, completions, completion_ids and the columns of the rows -> a number for each, or None"""
+TOKEN_METRICS = ("entropy", "kl_to_initial", "reverse_kl")
+"""metrics of the policy per token of its own completions"""
 
 
 class Completion(NamedTuple):
-    """A completion of the policy."""
-
     prompt_ids: list[int]
     ids: list[int]
-    """with its end token, where it has one"""
+    """with its end token, if it has one"""
     text: str
     ended: bool
 
@@ -47,20 +43,16 @@ def draw(
     seed: int,
     kwargs: Mapping[str, Any] | None = None,
 ) -> list[Completion]:
-    """Sample one completion per task; the state of torch's generators is unchanged afterwards.
+    """Sample one completion per task, a row of `prepare_tasks`, with the state of torch's generators unchanged.
 
     Args:
-        policy: as the trainer holds it, or a model.
-        tasks: rows of `prepare_tasks`.
-        batch: tasks at a time; draws depend on it.
+        batch: tasks at a time, on which draws depend.
         kwargs: further variables of the chat template.
     """
-    was_training = policy.training
-    policy.eval()
     device = next(policy.parameters()).device
     ends = set(end_tokens(tokenizer, policy))
     found = []
-    with torch.random.fork_rng():
+    with eval_mode(policy), torch.random.fork_rng():
         torch.manual_seed(seed)
         for start in range(0, len(tasks), batch):
             some = tasks[start : start + batch]
@@ -74,7 +66,6 @@ def draw(
                 prompt = [token for token, real in zip(row[:width], mask) if real]
                 answer, ended = _until_end(row[width:], ends)
                 found.append(Completion(prompt, answer, tokenizer.decode(answer, skip_special_tokens=True), ended))
-    policy.train(was_training)
     return found
 
 
@@ -106,9 +97,8 @@ def graded(
 
     Args:
         tasks: rows of `prepare_tasks`.
-        rewards: as TRL calls them; their values are added.
+        rewards: their values, times `weights`, are added.
         correct: of each, the value from which a completion counts as correct; the first reward that grades it decides.
-        weights: of their values in the sum; all 1 if not given.
         signals: of the initial policy, for the KL to it.
         answers: completions per task.
         kwargs: further variables of the chat template.
@@ -126,37 +116,35 @@ def graded(
     )  # fmt: skip
     given = _as_trl(rows, own)
     values = [reward(**given) for reward in rewards]
-    good = which_are_correct(values, correct, given["prompts"])
+    are_correct = which_are_correct(values, correct, given["prompts"])
     factors = weights or [1.0] * len(rewards)
-    earned = [sum(factor * (one or 0.0) for factor, one in zip(factors, each)) for each in zip(*values)]
+    total = [sum(factor * (one or 0.0) for factor, one in zip(factors, each)) for each in zip(*values)]
     prepared = [_row(i, one) for i, one in enumerate(own)]
-    sure = measure(policy, length_sorted(prepared, collator, batch, next(policy.parameters()).device), signals)
-    known = {name for one in sure.values() for name in one}
+    measured = measure(policy, length_sorted(prepared, collator, batch, next(policy.parameters()).device), signals)
+    names = [name for name in TOKEN_METRICS if any(name in one for one in measured.values())]
     found: dict[int, dict[str, float]] = {}
     for number, task in enumerate(tasks):
         some = range(number * answers, (number + 1) * answers)
-        tokens = sum(sure[i]["tokens"] for i in some)  # those that all models know
+        tokens = sum(measured[i]["tokens"] for i in some)  # those that all models know
         found[task["row_id"]] = {
             "tokens": 1,
-            "pass_at_1": sum(good[i] for i in some) / answers,
-            "reward": sum(earned[i] for i in some) / answers,
+            "pass_at_1": sum(are_correct[i] for i in some) / answers,
+            "reward": sum(total[i] for i in some) / answers,
             "completion_length": sum(len(own[i].ids) for i in some) / answers,
             "truncation_rate": sum(not own[i].ended for i in some) / answers,
-            **{name: sum(sure[i].get(name, 0.0) for i in some) / tokens for name in SURE if tokens and name in known},
+            **{name: sum(measured[i].get(name, 0.0) for i in some) / tokens for name in names if tokens},
         }
-    texts = [{"prompt": row["prompt"], "text": one.text, "reward": worth} for row, one, worth in zip(rows, own, earned)]
+    texts = [{"prompt": row["prompt"], "text": one.text, "reward": value} for row, one, value in zip(rows, own, total)]
     return found, texts
 
 
 def _as_trl(rows: Sequence[Mapping[str, Any]], own: Sequence[Completion]) -> dict[str, Any]:
     chats = not isinstance(rows[0]["prompt"], str)
-    said = [[{"role": "assistant", "content": one.text}] if chats else one.text for one in own]
-    columns = {key: [row.get(key) for row in rows] for key in columns_of(rows) if key != "prompt"}
     return {
         "prompts": [row["prompt"] for row in rows],
-        "completions": said,
+        "completions": [[{"role": "assistant", "content": one.text}] if chats else one.text for one in own],
         "completion_ids": [one.ids for one in own],
-        **columns,
+        **{key: [row.get(key) for row in rows] for key in columns_of(rows) if key != "prompt"},
     }
 
 

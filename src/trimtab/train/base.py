@@ -31,7 +31,7 @@ class NotFinite(UserError):
 
 
 class Totals:
-    """Running counts; stored in checkpoints, so that a resumed run logs the same numbers."""
+    """Running counts, stored in checkpoints so that a resumed run logs the same numbers."""
 
     def __init__(self) -> None:
         self.answer_tokens = 0.0
@@ -44,13 +44,10 @@ class Totals:
         """batches of rollouts, and those without a training signal in their rewards"""
 
     def state_dict(self) -> dict[str, Tensor]:
-        tokens = torch.tensor(self.answer_tokens, dtype=torch.float64)
-        loss = torch.tensor(self.loss, dtype=torch.float64)
-        batches = torch.tensor([self.batches, self.idle])
         return {
-            "answer_tokens": tokens,
-            "loss": loss,
-            "batches": batches,
+            "answer_tokens": torch.tensor(self.answer_tokens, dtype=torch.float64),
+            "loss": torch.tensor(self.loss, dtype=torch.float64),
+            "batches": torch.tensor([self.batches, self.idle]),
             **{f"sum.{name}": pair for name, pair in self.sums.items()},
         }
 
@@ -58,8 +55,7 @@ class Totals:
         self.answer_tokens = state["answer_tokens"].item()
         loss, logged = state["loss"].tolist()
         self.loss = (loss, int(logged))
-        if "batches" in state:
-            self.batches, self.idle = state["batches"].tolist()
+        self.batches, self.idle = state["batches"].tolist()
         self.sums = {name.removeprefix("sum."): pair for name, pair in state.items() if name.startswith("sum.")}
 
 
@@ -83,7 +79,7 @@ class ObjectiveLoop(Trainer):
     _order: Any
     _update: list[tuple[Tensor, Tensor]]
     num_sources: int = 0
-    """rows of the source, of which some may have become several"""
+    """rows of the source, some of which may have become several"""
     reference_dtype: str | None = None
     """of the plan's reference, if that is the initial policy"""
     tell: Callable[[str], None] = staticmethod(warnings.warn)
@@ -92,7 +88,7 @@ class ObjectiveLoop(Trainer):
     def __init__(self, *args: Any, train_dataset: Any = None, dropout: bool | None = None, **kwargs: Any):
         self._dropout = dropout  # None: it is off where the plan learns a ratio
         self._first: int | None = None  # the first update of this process
-        self._said: set[str] = set()  # of which sides of a ratio something was
+        self._noted: set[str] = set()  # sides of a ratio that the user was told about
         rows = train_dataset if isinstance(train_dataset, Rows) else None
         super().__init__(*args, train_dataset=rows.placeholder() if rows is not None else train_dataset, **kwargs)
         if rows is not None:
@@ -109,12 +105,12 @@ class ObjectiveLoop(Trainer):
         self.add_callback(BeforeUpdate(plan))
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
-        """The sampler that the settings ask for, with orders that a resume finds again."""
+        """The sampler of the settings, in an order that a resume repeats."""
         return self._in_order(super()._get_train_sampler(*args, **kwargs))
 
     def _in_order(self, sampler: Any) -> Any:
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        if isinstance(sampler, BatchRebalanceSampler):  # gives batches, and has orders by seed and epoch of its own
+        if isinstance(sampler, BatchRebalanceSampler):  # gives batches, in its own order by seed and epoch
             sampler.seed = seed
             self._order = sampler
         else:
@@ -122,7 +118,7 @@ class ObjectiveLoop(Trainer):
         return self._order
 
     def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
-        """As transformers does, whose loader tells the epoch only to samplers that little is wrapped around."""
+        """As in transformers, but `set_epoch` also reaches samplers inside several wrappers."""
         self._order.set_epoch(epoch)
         if kwargs["resume_from_checkpoint"] is not None and epoch == kwargs["epochs_trained"]:
             loss, self._globalstep_last_logged = self.totals.loss
@@ -130,7 +126,7 @@ class ObjectiveLoop(Trainer):
         super()._run_epoch(*args, epoch=epoch, **kwargs)
 
     def _loss(self, model: torch.nn.Module, inputs: Mapping[str, Tensor], total: Any, **known: Any) -> ObjectiveOutput:
-        """The plan's loss on a micro-batch, whose metrics are added up until the next log."""
+        """The plan's loss on a micro-batch; its metrics are summed until the next log."""
         if self._first is None:
             self._first = self.state.global_step
         if self.plan.objective.ratio is not None and self.state.global_step == self._first:
@@ -146,19 +142,15 @@ class ObjectiveLoop(Trainer):
     def _see_ratio(
         self, model: torch.nn.Module, inputs: Mapping[str, Tensor], known: Mapping[str, Any], temperature: float
     ) -> None:
-        """Of each micro-batch of the first update: a ratio whose two sides are the same weights is 1.
-
-        Raises:
-            RatioError: if it is not.
-        """
+        """Check on each micro-batch of the first update that a ratio of equal weights is 1; see `first_ratio`."""
         at_start = self.reference_dtype is not None and self.state.global_step == 0
         exact = first_ratio.is_exact(model, inputs["labels"].device)
         exact = exact and self.accelerator.mixed_precision in (None, "no")
         for apart in first_ratio.measured(self.plan, model, inputs, known, temperature, at_start):
             alike = apart.side != "reference" or self.reference_dtype == "float32"
             note = first_ratio.verdict(apart, exact and alike, bool(self._dropout))
-            if note is not None and apart.side not in self._said:
-                self._said.add(apart.side)
+            if note is not None and apart.side not in self._noted:
+                self._noted.add(apart.side)
                 self.tell(note)
 
     def _count(self, name: str, pair: Tensor) -> None:
@@ -167,15 +159,15 @@ class ObjectiveLoop(Trainer):
         self.totals.sums[name] = pair if before is None else before.to(pair.device) + pair
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
-        """Check the gradient norm: this is the last place before the optimizer step."""
+        """Check losses and gradient norm, right before the optimizer step."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         losses = torch.stack([loss for loss, _ in self._update])
         bad = ~torch.isfinite(losses)
         step = self.state.global_step + 1
         if bad.any():
-            rows = [row for (_, ids), wrong in zip(self._update, bad.tolist()) if wrong for row in ids.tolist()]
+            rows = [row for (_, ids), is_bad in zip(self._update, bad.tolist()) if is_bad for row in ids.tolist()]
             raise NotFinite(self._not_finite("loss", losses[bad][0].item(), step, rows))
-        scaled = self.accelerator.scaler is not None  # fp16 overflows are part of its routine: it skips the step
+        scaled = self.accelerator.scaler is not None  # which skips the step when fp16 overflows
         if not scaled and norm is not None and not torch.isfinite(torch.as_tensor(norm)).all():
             rows = [row for _, ids in self._update for row in ids.tolist()]
             raise NotFinite(self._not_finite("gradient norm", float(norm), step, rows))
@@ -201,11 +193,10 @@ class ObjectiveLoop(Trainer):
         super().log(logs, start_time)
 
     def remarks(self) -> list[str]:
-        """Notes for the user at the end of a run."""
         return []
 
     def _stateful(self) -> dict[str, Any]:
-        """Parts that a checkpoint has to hold besides what transformers puts there, by the name of their file."""
+        """Parts of a checkpoint besides those of transformers, by file name."""
         plan = self.plan
         parts = [plan.objective, *plan.signals, plan.advantages, *plan.rollout_signals, self.totals]
         stateful = {id(part): part for part in parts if isinstance(part, Stateful)}
@@ -234,7 +225,7 @@ class ObjectiveLoop(Trainer):
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         folder = Path(self._get_output_dir(trial=trial))
         checkpoint = folder / f"checkpoint-{self.state.global_step}"
-        if self.args.should_save and not folder.is_dir():  # transformers would make it anew, for this checkpoint alone
+        if self.args.should_save and not folder.is_dir():  # transformers would create it
             raise FileNotFoundError(errno.ENOENT, "it is gone", str(folder))
         try:
             with writing_to(checkpoint):

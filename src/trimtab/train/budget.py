@@ -9,17 +9,16 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 GRACE = 2.0
-"""seconds, so that a very small budget does not end by the noise of a few steps"""
+"""seconds beyond the budget, so that noise does not end a very small one"""
 
 
 class Budget(TrainerCallback):
     """Stop training before the step that would exceed the budget; at least one step is trained.
 
-    Steps alone are counted, as when the speed was measured: evaluations and checkpoints are not.
+    Only steps are counted, not evaluations and checkpoints.
 
     Args:
         seconds: of training, over all resumes.
-        clock: in seconds.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic):
@@ -39,16 +38,14 @@ class Budget(TrainerCallback):
             self.over = control.should_save = control.should_training_stop = True
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Seconds so far, for a checkpoint."""
         return {"used": torch.tensor(self.used, dtype=torch.float64)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore from `state_dict`."""
         self.used = float(state["used"])
 
 
 def _any(over: bool, args: Any) -> bool:
-    """Whether any process says so: all must stop after the same step."""
+    """Whether this holds in any process: all must stop after the same step."""
     if args.world_size == 1:
         return over
     flag = torch.tensor(float(over), device=args.device)

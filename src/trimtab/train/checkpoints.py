@@ -27,14 +27,10 @@ def step_of(folder: Path) -> int:
 
 
 def fault(folder: Path) -> str | None:
-    """The first file of a marked checkpoint that is not as it was written, in words; None if there is none.
-
-    An empty marker is one of an earlier version, and lists nothing.
-    """
+    """The first file of a marked checkpoint that is missing or torn, in words; None if there is none."""
     marker = folder / MARKER
-    text = marker.read_text(encoding="utf-8", errors="replace")
     try:
-        files = json.loads(text) if text else {}
+        files = json.loads(marker.read_text(encoding="utf-8", errors="replace"))
     except json.JSONDecodeError:
         return f"{marker} is torn"
     for name, size in files.items():
@@ -47,9 +43,9 @@ def fault(folder: Path) -> str | None:
 
 
 def faults(folder: Path) -> dict[Path, str]:
-    """The marked checkpoints under `folder` that are not whole any more, newest first, and what is wrong with each."""
+    """The faults of marked checkpoints under `folder`, newest first."""
     found = {path: fault(path) for path in sorted(_marked(folder), key=step_of, reverse=True)}
-    return {path: said for path, said in found.items() if said is not None}
+    return {path: reason for path, reason in found.items() if reason is not None}
 
 
 def last_complete(folder: Path) -> Path | None:
@@ -58,24 +54,20 @@ def last_complete(folder: Path) -> Path | None:
 
 
 def check(folder: Path) -> None:
-    """Check that one of the checkpoints, if any, is complete.
-
-    Raises:
-        CheckpointError: naming the file of the newest one.
-    """
-    wrong = faults(folder)
-    if wrong and last_complete(folder) is None:
-        path, said = next(iter(wrong.items()))
+    """Raise a CheckpointError, with the fault of the newest one, if there are checkpoints and none is complete."""
+    found = faults(folder)
+    if found and last_complete(folder) is None:
+        path, reason = next(iter(found.items()))
         raise CheckpointError(
-            f"{path} cannot be resumed from: {said}, and no other checkpoint is complete; restore the file, or delete "
-            f"{folder} to start again at step 0 with --resume"
+            f"{path} cannot be resumed from: {reason}, and no other checkpoint is complete; restore the file, or "
+            f"delete {folder} to start again at step 0 with --resume"
         )
 
 
 def passed_over(folder: Path, chosen: Path) -> str | None:
     """Why a run resumes from `chosen` and not from a newer checkpoint; None if there is no newer one."""
-    wrong = {path: said for path, said in faults(folder).items() if step_of(path) > step_of(chosen)}
-    newer = [f"{path.name} is not complete ({said})" for path, said in wrong.items()]
+    found = [(path, reason) for path, reason in faults(folder).items() if step_of(path) > step_of(chosen)]
+    newer = [f"{path.name} is not complete ({reason})" for path, reason in found]
     return f"{', '.join(newer)}, so the run resumes from {chosen.name}" if newer else None
 
 

@@ -9,15 +9,13 @@ from torch.utils.data import Dataset
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The columns that any of the rows has, in the order in which they come."""
+    """The columns of any of the rows, in order of appearance."""
     return list(dict.fromkeys(key for row in rows for key in row))
 
 
 class Rows(Dataset):
-    """Rows as Python objects; each is a copy, so that nothing that reads one changes it for the next epoch.
-
-    A column that a row does not have is None there, as TRL expects every row to have every column.
-    """
+    """Rows as Python objects, copied when they are read. Missing columns are None, as TRL expects the same columns in
+    every row."""
 
     def __init__(self, rows: Sequence[Mapping[str, Any]]):
         self.rows = rows
@@ -34,11 +32,11 @@ class Rows(Dataset):
         return (self[index] for index in range(len(self)))
 
     def placeholder(self) -> datasets.Dataset:
-        """What TRL's constructors look at: they refuse what is no dataset of Arrow's."""
+        """An Arrow dataset of the same length for TRL's constructors, which refuse others."""
         return datasets.Dataset.from_dict({"row_id": list(range(len(self)))})
 
 
 def _copy(value: Any) -> Any:
-    """Lists of numbers, which nothing changes, are not gone through."""
+    """A deep copy, except of lists of numbers, which nothing changes."""
     numbers = isinstance(value, list) and (not value or type(value[0]) in (int, float))
     return value if numbers else deepcopy(value)

@@ -9,17 +9,15 @@ from trimtab.train.keys import class_source
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument of a config class."""
-
     kind: str
-    """its declared type, as the source has it"""
+    """its annotation in the source"""
     default: str
     help: str
 
 
 @cache
 def arguments(name: str) -> dict[str, Argument]:
-    """Arguments of a config class and its bases; nothing where the files are not as expected."""
+    """Arguments of a config class and its bases; empty if the source is not as expected."""
     made = class_source(name)
     if made is None:
         return {}
@@ -28,11 +26,10 @@ def arguments(name: str) -> dict[str, Argument]:
         found |= arguments(base.id) if isinstance(base, ast.Name) else {}
     for node in made.body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            default, said = _default(node.value)
-            earlier = found.get(node.target.id)
-            found[node.target.id] = Argument(
-                ast.unparse(node.annotation), default, said or (earlier.help if earlier else "")
-            )
+            default, text = _default(node.value)
+            if not text and node.target.id in found:
+                text = found[node.target.id].help
+            found[node.target.id] = Argument(ast.unparse(node.annotation), default, text)
     return found
 
 
@@ -42,16 +39,16 @@ def _default(value: ast.expr | None) -> tuple[str, str]:
         return (ast.unparse(value) if value is not None else "", "")
     given = {word.arg: word.value for word in value.keywords if word.arg}
     default = given.get("default")
-    said = ""
+    text = ""
     if isinstance(meta := given.get("metadata"), ast.Dict):
-        for key, text in zip(meta.keys, meta.values):
+        for key, value in zip(meta.keys, meta.values):
             if isinstance(key, ast.Constant) and key.value == "help":
-                said = _text(text)
-    return (ast.unparse(default) if default is not None else "", " ".join(said.split()).replace("%%", "%"))
+                text = _text(value)
+    return (ast.unparse(default) if default is not None else "", " ".join(text.split()).replace("%%", "%"))
 
 
 def _text(node: ast.expr) -> str:
-    """Of a text that may be joined of several."""
+    """A string, which may be a sum of strings."""
     if isinstance(node, ast.Constant):
         return str(node.value)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):

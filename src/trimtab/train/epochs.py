@@ -9,22 +9,15 @@ from trimtab.train.settings import Loop, TrainingError
 
 @dataclass(frozen=True)
 class Epoch:
-    """How an epoch uses the rows."""
-
     updates: int
     left_out: int = 0
-    """rows that fill no batch, window or batch of rollouts"""
+    """dropped rows, which fill no batch, window or batch of rollouts"""
     note: str = ""
-    """a note about dropped or repeated rows"""
+    """about dropped or repeated rows"""
 
 
 def epoch_of(args: Any, loop: Loop, rows: int, window: tuple[int, int] | None = None) -> Epoch:
-    """An epoch over a number of rows.
-
-    Args:
-        args: of `settings.build`.
-        rows: that are kept.
-        window: (updates, times), see `Requirements.window`.
+    """An epoch over a number of rows, with `args` of `settings.build` and `window` of `Requirements.window`.
 
     Raises:
         TrainingError: if there are too few rows for one update.
@@ -38,8 +31,8 @@ def epoch_of(args: Any, loop: Loop, rows: int, window: tuple[int, int] | None = 
     if not args.dataloader_drop_last:
         batches = math.ceil(rows / size)
         twice = batches * size - rows if args.world_size > 1 else 0
-        said = f"{twice} of {rows} rows are repeated in each epoch, so that all processes have full batches"
-        return Epoch(math.ceil(batches / args.gradient_accumulation_steps), note=said if twice else "")
+        note = f"{twice} of {rows} rows are repeated in each epoch, so that all processes have full batches"
+        return Epoch(math.ceil(batches / args.gradient_accumulation_steps), note=note if twice else "")
     strategy = getattr(args.train_sampling_strategy, "value", args.train_sampling_strategy)
     unit = whole if strategy == "batch_rebalance" else size
     taken = rows // unit * unit
@@ -86,5 +79,5 @@ def _left(rows: int, taken: int, how: str, fixed: bool) -> str:
 
 
 def updates_asked(args: Any, epoch: Epoch) -> int:
-    """Of the whole training, as transformers counts them."""
+    """Updates of the whole training, as transformers counts them."""
     return args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * epoch.updates)

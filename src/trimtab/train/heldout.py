@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.core import Losses, Objective, Plan, Signal, TokenBatch, answer_mask
-from trimtab.models.forward import ObjectiveCall
 from trimtab.objectives.divergence import forward_kl, reverse_kl
-from trimtab.objectives.reward_models import RewardObjective, token_scores
+from trimtab.objectives.reward_models import token_scores
 from trimtab.signals.base import common_vocab, models_of, read_signals, without_unknown
+from trimtab.signals.initial_policy import read_with
 
 
 class TokenMeasures(Objective):
@@ -47,7 +47,6 @@ def token_measures(batch: TokenBatch) -> dict[str, Tensor]:
     return measures
 
 
-@torch.no_grad()
 def measure(
     policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], signals: Sequence[Signal] = ()
 ) -> dict[int, dict[str, float]]:
@@ -61,18 +60,13 @@ def measure(
     Returns:
         row_id -> {"tokens": count, measure: sum over the row's answer tokens}.
     """
-    was_training = policy.training
-    policy.eval()
     rows: dict[int, dict[str, float]] = {}
     others = models_of(signals)
     for inputs in batches:
-        known = (
-            without_unknown(inputs, common_vocab(others)) if others else inputs
-        )  # a policy draws padding of its head
+        known = without_unknown(inputs, common_vocab(others)) if others else inputs
         found = read_signals(signals, policy, known)
         reader = TokenMeasures()
-        call = ObjectiveCall(reader, inputs["labels"], found, inputs["row_id"])
-        policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)
+        read_with(reader, policy, inputs, found)
         lengths = answer_mask(inputs["labels"]).sum(dim=1).tolist()
         names = list(reader.columns[0]) if reader.columns else []
         columns = {name: torch.cat([part[name] for part in reader.columns]).double().cpu() for name in names}
@@ -81,40 +75,37 @@ def measure(
             sums = {name: column[start : start + length].sum().item() for name, column in columns.items()}
             rows[row] = {"tokens": length, **sums}
             start += length
-    policy.train(was_training)
     return dict(sorted(rows.items()))
 
 
-def _read(
-    policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], plan: Plan, kind: Callable[[Any], Any]
-) -> Iterator[tuple[list[int], Any]]:
-    """Of each batch its row_ids, and an objective of `kind`, which is only read, with what it keeps of them."""
-    was_training = policy.training
-    policy.eval()
-    for inputs in batches:
-        reader = kind(plan.objective)
-        found = read_signals(plan.signals, policy, inputs)
-        call = ObjectiveCall(reader, inputs["labels"], found, inputs["row_id"], "sequence_mean")
-        policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)
-        yield inputs["row_id"].tolist(), reader
-    policy.train(was_training)
-
-
-class HeldoutRewards(Objective):
-    """An "objective" without a loss: collects a reward model's metrics of each answer or pair."""
+class SequenceMeasures(Objective):
+    """An "objective" for evaluation only: it keeps metrics of each answer or pair."""
 
     per = "sequence"
 
-    def __init__(self, objective: RewardObjective):
-        self.objective, self.needs, self.leaf = objective, objective.needs, objective.leaf
+    def __init__(self, objective: Objective, metrics: Callable[[TokenBatch], dict[str, Tensor]]):
+        self.needs, self.leaf, self.metrics = objective.needs, objective.leaf, metrics
         self.found: dict[str, Tensor] = {}
 
     def __call__(self, batch: TokenBatch) -> Losses:
-        self.found = self.objective.evaluate(batch, token_scores(batch, self.objective.source))
+        self.found = self.metrics(batch)
         return batch.losses(torch.zeros(len(batch.lengths), device=batch.targets.device))
 
 
-@torch.no_grad()
+def _read(
+    policy: nn.Module,
+    batches: Iterable[Mapping[str, Tensor]],
+    plan: Plan,
+    metrics: Callable[[TokenBatch], dict[str, Tensor]],
+) -> Iterator[tuple[list[int], dict[str, list[float]]]]:
+    """The row_ids of each batch, and its metrics."""
+    for inputs in batches:
+        reader = SequenceMeasures(plan.objective, metrics)
+        signals = read_signals(plan.signals, policy, inputs)
+        read_with(reader, policy, inputs, signals, reduction="sequence_mean")
+        yield inputs["row_id"].tolist(), {name: values.tolist() for name, values in reader.found.items()}
+
+
 def evaluate(policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], plan: Plan) -> dict[int, dict[str, float]]:
     """Metrics of a reward model on each held-out row.
 
@@ -124,45 +115,27 @@ def evaluate(policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], plan: P
         plan: with a `RewardObjective`.
 
     Returns:
-        row_id -> {"tokens": 1, "reward_loss", "reward_accuracy", and "brier" where there are outcomes}.
+        row_id -> {"tokens": 1, "reward_loss", "reward_accuracy", and "brier" if there are outcomes}.
     """
+    objective: Any = plan.objective
     rows: dict[int, dict[str, float]] = {}
-    for ids, reader in _read(policy, batches, plan, HeldoutRewards):
-        columns = {REWARDS[name]: one.tolist() for name, one in reader.found.items() if name in REWARDS}
+    for ids, found in _read(
+        policy, batches, plan, lambda batch: objective.evaluate(batch, token_scores(batch, objective.source))
+    ):
+        columns = {REWARDS[name]: values for name, values in found.items() if name in REWARDS}
         for i, row in enumerate(ids[:: len(ids) // len(columns["reward_loss"])]):  # of a pair one
             rows[row] = {"tokens": 1, **{name: column[i] for name, column in columns.items()}}
     return dict(sorted(rows.items()))
 
 
-class HeldoutPreferences(Objective):
-    """An "objective" that is only read: it keeps what that of preferences says of each pair."""
-
-    per = "sequence"
-
-    def __init__(self, objective: Objective):
-        self.objective, self.needs = objective, objective.needs
-        self.found: dict[str, Tensor] = {}
-
-    def __call__(self, batch: TokenBatch) -> Losses:
-        self.found = self.objective.preferences(batch)
-        return batch.losses(torch.zeros(len(batch.lengths), device=batch.targets.device))
-
-
-@torch.no_grad()
 def preferences(policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], plan: Plan) -> dict[int, dict[str, float]]:
     """Preference metrics on held-out pairs, relative to the reference of training.
-
-    Args:
-        policy: as of `measure`.
-        batches: of prepared pairs.
-        plan: of a method that learns from pairs.
 
     Returns:
         row_id -> `PER_ROW`.
     """
     rows: dict[int, dict[str, float]] = {}
-    for ids, reader in _read(policy, batches, plan, HeldoutPreferences):
-        columns = {name: values.tolist() for name, values in reader.found.items()}
+    for ids, columns in _read(policy, batches, plan, plan.objective.preferences):
         for i, row in enumerate(ids[::2]):
             rows[row] = {name: column[i] for name, column in columns.items()}
     return rows
@@ -175,8 +148,7 @@ REWARDS = {"objective": "reward_loss", "accuracy": "reward_accuracy", "brier": "
 
 
 def summary(rows: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
-    """Means over tokens (sums over rows first), of `PER_ROW` over rows, and perplexity = exp(nll) if there is nll; of
-    the rows that have the measure."""
+    """Means over all tokens of the rows with that metric, those of `PER_ROW` over rows; and perplexity = exp(nll)."""
     tokens = sum(row["tokens"] for row in rows.values())
     names = list(dict.fromkeys(name for row in rows.values() for name in row if name not in ("tokens", *PER_ROW)))
     having = {name: [row for row in rows.values() if name in row] for name in names}

@@ -37,7 +37,7 @@ TRACKERS = {
 }
 """name in `report_to` -> packages, any of which is enough"""
 _PLAIN = {"int": int, "float": float, "bool": bool, "str": str, "None": None, "Optional": Optional, "Union": Union}
-"""names that a declared type may use to be checked without importing the module that declares it"""
+"""names in declared types that can be checked without importing their module"""
 OF_LOOP: dict[Loop, str] = {
     "supervised": "methods that learn from rows",
     "rollouts": "methods that learn from rollouts",
@@ -131,17 +131,11 @@ class TrainingError(UserError):
 
 
 def other(loop: Loop) -> Loop:
-    """The other loop."""
     return "rollouts" if loop == "supervised" else "supervised"
 
 
 def check_plain(training: Mapping[str, Any]) -> None:
-    """Check names, types, numbers and choices without TRL, torch, or knowing the method's loop.
-
-    Raises:
-        TrainingError: for a key that no loop knows, a value of the wrong type, a number out of range, or an unknown
-            schedule, optimizer or tracker.
-    """
+    """Check names, types, numbers and choices without TRL, torch, or knowing the method's loop."""
     known = {key: kind for name in CONFIG_NAMES.values() for key, kind in declared(name).items()}
     if not known:
         return
@@ -153,8 +147,8 @@ def check_plain(training: Mapping[str, Any]) -> None:
     typed = dict(training)
     for key, value in training.items():
         if key not in known and key not in ADDED:
-            said = nearest(key, [*known, *ADDED], "the keys are those of TRL's SFTConfig and GRPOConfig")
-            raise TrainingError(f"training has no key {key!r}; {said}")
+            hint = nearest(key, [*known, *ADDED], "the keys are those of TRL's SFTConfig and GRPOConfig")
+            raise TrainingError(f"training has no key {key!r}; {hint}")
         kind = plain_type(known.get(key, "bool"))
         if kind is not None:
             typed[key] = typed_value(key, value, TypeAdapter(kind))
@@ -162,8 +156,8 @@ def check_plain(training: Mapping[str, Any]) -> None:
     for key, name in CHOICES.items():
         allowed = values_of(name)
         if key in training and allowed and training[key] not in allowed:
-            said = nearest(str(training[key]), allowed, f"choose one of {', '.join(allowed)}")
-            raise TrainingError(f"training.{key} is {training[key]!r}; {said}")
+            hint = nearest(str(training[key]), allowed, f"choose one of {', '.join(allowed)}")
+            raise TrainingError(f"training.{key} is {training[key]!r}; {hint}")
     _check_trackers(training.get("report_to"))
 
 
@@ -177,11 +171,7 @@ def check_whose(training: Mapping[str, Any], ours: Mapping[str, str], not_built:
 
 
 def typed_value(key: str, value: Any, adapter: TypeAdapter) -> Any:
-    """The value converted to its declared type.
-
-    Raises:
-        TrainingError: if it has another type.
-    """
+    """The value converted to its declared type, or a TrainingError."""
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
@@ -189,13 +179,12 @@ def typed_value(key: str, value: Any, adapter: TypeAdapter) -> Any:
 
 
 def _check_trackers(given: Any) -> None:
-    """Check that trackers are known and their packages installed."""
     for name in [given] if isinstance(given, str) else given or []:
         if name in ("all", "none"):
             continue
         if name not in TRACKERS:
-            said = nearest(str(name), TRACKERS, f"choose one of {', '.join(TRACKERS)}")
-            raise TrainingError(f"training.report_to={name}: there is no such tracker; {said}")
+            hint = nearest(str(name), TRACKERS, f"choose one of {', '.join(TRACKERS)}")
+            raise TrainingError(f"training.report_to={name}: there is no such tracker; {hint}")
         packages = TRACKERS[name]
         if packages and not any(importlib.util.find_spec(package) for package in packages):
             raise TrainingError(
@@ -204,14 +193,7 @@ def _check_trackers(given: Any) -> None:
 
 
 def check_early(training: Mapping[str, Any], loop: Loop) -> dict[str, Any]:
-    """Check like `settings.check`, as far as possible from TRL's files without importing it.
-
-    Returns:
-        The arguments with trimtab's defaults, those of plain types converted to their declared ones.
-
-    Raises:
-        TrainingError: for an unknown key, one that a recipe cannot set, or a value out of range.
-    """
+    """As `settings.check`, as far as possible from TRL's source without importing it."""
     known, others = declared(CONFIG_NAMES[loop]), declared(CONFIG_NAMES[other(loop)])
     if known and others:
         check_names(training, loop, known, others)
@@ -226,11 +208,11 @@ def check_early(training: Mapping[str, Any], loop: Loop) -> dict[str, Any]:
 
 
 def whose(loop: Loop, of_rollouts: Collection[str], of_both: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Keys that a recipe does not set, and who sets them; and keys of what is not built, with what is said of them.
+    """Keys that a recipe cannot set -> what sets them, and unsupported keys -> the message.
 
     Args:
         of_rollouts: keys of GRPOConfig.
-        of_both: those of transformers' TrainingArguments among them.
+        of_both: those of transformers' TrainingArguments.
     """
     if loop == "supervised":
         return OURS, NOT_BUILT
@@ -249,20 +231,15 @@ def check_order(training: Mapping[str, Any]) -> None:
 
 
 def check_names(training: Mapping[str, Any], loop: Loop, known: Collection[str], others: Collection[str]) -> None:
-    """Raise a TrainingError for the first key that this loop's config lacks.
-
-    Args:
-        known: keys of this loop's config.
-        others: of the other loop's.
-    """
+    """Raise a TrainingError for the first key that is not in `known`, the keys of this loop's config."""
     for key in training:
         if key in known or key in ADDED:
             continue
         if key in others:
             instead = f", or give training.{INSTEAD[key]}" if key in INSTEAD else ""
             raise TrainingError(f"training.{key} is only for {OF_LOOP[other(loop)]}: leave it out{instead}")
-        said = nearest(key, [*known, *ADDED], f"the keys are those of TRL's {CONFIG_NAMES[loop]}")
-        raise TrainingError(f"training has no key {key!r}; {said}")
+        hint = nearest(key, [*known, *ADDED], f"the keys are those of TRL's {CONFIG_NAMES[loop]}")
+        raise TrainingError(f"training has no key {key!r}; {hint}")
 
 
 def check_numbers(training: Mapping[str, Any]) -> None:
@@ -272,14 +249,11 @@ def check_numbers(training: Mapping[str, Any]) -> None:
             raise TrainingError(f"training.{key} is null; give {NUMBERS[key][1]}")
         for number in _numbers(value):
             if not math.isfinite(number):
-                raise TrainingError(f"training.{key} is {value}; give {_finite(value)}")
+                wanted = "finite numbers" if isinstance(value, (list, tuple, Mapping)) else "a finite number"
+                raise TrainingError(f"training.{key} is {value}; give {wanted}")
         fits, wanted = NUMBERS.get(key, (None, ""))
         if fits is not None and isinstance(value, (int, float)) and not isinstance(value, bool) and not fits(value):
             raise TrainingError(f"training.{key} is {value}; give {wanted}")
-
-
-def _finite(value: Any) -> str:
-    return "finite numbers" if isinstance(value, (list, tuple, Mapping)) else "a finite number"
 
 
 def _numbers(value: Any) -> Iterator[float]:
@@ -299,11 +273,7 @@ def _numbers(value: Any) -> Iterator[float]:
 
 @cache
 def declared(name: str) -> Mapping[str, str]:
-    """Arguments of a config class and its bases with their declared types, read from their files.
-
-    Returns:
-        Nothing where the files are not as expected.
-    """
+    """Arguments of a config class and its bases with their declared types; empty if the source is not as expected."""
     made = class_source(name)
     if made is None:
         return {}
@@ -317,14 +287,14 @@ def declared(name: str) -> Mapping[str, str]:
 
 @cache
 def values_of(name: str) -> tuple[str, ...]:
-    """Values of an enumeration, read from its source file; none if that is not as expected."""
+    """Values of an enumeration; empty if the source is not as expected."""
     made = class_source(name)
     given = [n.value for n in made.body if isinstance(n, ast.Assign)] if made is not None else []
     return tuple(value.value for value in given if isinstance(value, ast.Constant) and isinstance(value.value, str))
 
 
 def plain_type(kind: str) -> Any:
-    """A declared type built of numbers, booleans and strings; None for others."""
+    """A declared type made of numbers, booleans and strings; None for others."""
     words = {node.id for node in ast.walk(ast.parse(kind)) if isinstance(node, ast.Name)}
     if not words <= _PLAIN.keys():
         return None
@@ -333,7 +303,7 @@ def plain_type(kind: str) -> Any:
 
 @cache
 def class_source(name: str) -> ast.ClassDef | None:
-    """The source of a class, without importing it; None if its file is not as expected."""
+    """The syntax tree of a class, without importing it; None if its file is not as expected."""
     if name not in _FILES:
         return None
     package, file = _FILES[name]

@@ -42,7 +42,7 @@ PACKED = "signal."
 
 
 def packed(name: str, value: Tensor | Candidates, batch: TokenBatch) -> dict[str, Tensor]:
-    """A signal of the tokens, by row and place in its answer [B, T, ...], so that rows can be shuffled and split."""
+    """A signal of the tokens as tables [B, T, ...] by row and position, so that rows can be shuffled and split."""
     if isinstance(value, Candidates):
         parts = {f"{PACKED}{name}.{field}": getattr(value, field) for field in FIELDS}
     else:

@@ -10,7 +10,7 @@ from trimtab.common.progress import bar, left
 from trimtab.common.terminal import say
 
 _SHOWN = ("loss", "reward", "pass_at_1", "nll", "divergence", "grad_norm", "groups_without_signal", "one_outcome")
-_SAID = {
+_LABELS = {
     "pass_at_1": "pass@1",
     "grad_norm": "gradient norm",
     "groups_without_signal": "groups without signal",
@@ -40,23 +40,20 @@ class ShowProgress(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
         if self.progress is None or not logs or "loss" not in logs:
             return
-        note = "  ".join(
-            f"{_SAID.get(name, name)} {logs[name]:.3g}" for name in _SHOWN if isinstance(logs.get(name), float)
-        )
+        shown = {_LABELS.get(name, name): logs[name] for name in _SHOWN if isinstance(logs.get(name), float)}
+        note = "  ".join(f"{label} {value:.3g}" for label, value in shown.items())
         if "tokens_per_second" in logs:
             note += f"  {logs['tokens_per_second']:.0f} answer tokens/s"
         self.progress.update(self.task, completed=state.global_step, note=note)
         if not self.console.is_terminal:
             seconds = self.progress.tasks[0].time_remaining
-            shown = "" if seconds is None else f"  {left(seconds)}"
-            at = f"step {state.global_step}/{state.max_steps}"
-            say(self.console, f"{self.title}  {at}  {note}{shown}")
+            remaining = "" if seconds is None else f"  {left(seconds)}"
+            say(self.console, f"{self.title}  step {state.global_step}/{state.max_steps}  {note}{remaining}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.close()
 
     def close(self) -> None:
-        """Restore the terminal."""
         if self.progress is not None:
             self.progress.stop()
             self.progress = None

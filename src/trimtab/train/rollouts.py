@@ -46,8 +46,8 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         plan: with an advantage estimator.
         watch: called with the step and the rows of each batch of rollouts: prompt, completion, reward, group, tokens
             and their advantages.
-        correct: of each reward, the value from which a completion is correct; the first that grades it decides. None
-            is counted if not given, and models that learn outcomes take 1.
+        correct: of each reward, the value from which a completion is correct; the first that grades it decides. If not
+            given, pass@1 is not logged, and models that learn outcomes use 1.
     """
 
     def __init__(
@@ -61,16 +61,14 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         self._total: Tensor | None = None
         policy = self.accelerator.unwrap_model(self.model)
         self.vocab = common_vocab([policy, *models_of(plan.rollout_signals)])
-        self._asked: Sequence[Mapping[str, Any]] = ()
+        self._rows: Sequence[Mapping[str, Any]] = ()
         self.updates_per_rollout = check_buffer(self.args)
         self._settings: Any = self.args  # a GRPOConfig
         self._answers: int = self._settings.num_generations
         for signal in plan.rollout_signals:
             signal.vocab = self.vocab
-            if (
-                "reference" in signal.provides
-            ):  # what the policy's log-probabilities are held against is read as they are
-                signal.temperature = self.temperature
+            if "reference" in signal.provides:
+                signal.temperature = self.temperature  # that of the policy's log-probabilities
         self.eos_token_ids = list(end_tokens(self._tokenizer, self.accelerator.unwrap_model(self.model)))
         tokenizer: Any = self._tokenizer
         self.generation_config = rollout_config(self._settings, self.eos_token_ids, tokenizer.pad_token_id)
@@ -81,7 +79,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
     # ------------------------------------------------------------ rollouts
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        """Nothing: log-probabilities of the generating policy are computed after layout, see `_policy_signals`."""
+        """Nothing: see `_policy_signals`."""
         return None, None, None
 
     def _generate(self, prompts: list) -> Any:
@@ -93,7 +91,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
     def _tokenize_prompts(self, prompts: list) -> Any:
         """Tokenize prompts as everywhere else; TRL would tokenize chats and texts differently."""
         kwargs = self._settings.chat_template_kwargs
-        rows = self._asked if len(self._asked) == len(prompts) else [{}] * len(prompts)
+        rows = self._rows if len(self._rows) == len(prompts) else [{}] * len(prompts)
         tasks = [{**row, "prompt": prompt} for row, prompt in zip(rows, prompts)]
         ids = [asked(self.processing_class, task, f"task {i}", kwargs) for i, task in enumerate(tasks, start=1)]  # type: ignore[arg-type]
         return ids, None, {}
@@ -108,15 +106,15 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self._spent("reward", start)
         self._rewards = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
-        right = which_are_correct(rewards.T.tolist(), self.correct or [1.0] * rewards.size(1), prompts)
-        self._outcomes = torch.tensor(right, dtype=torch.float32, device=rewards.device)
+        are_correct = which_are_correct(rewards.T.tolist(), self.correct or [1.0] * rewards.size(1), prompts)
+        self._outcomes = torch.tensor(are_correct, dtype=torch.float32, device=rewards.device)
         self._texts = (prompts, completions)
         if self.correct is not None:
             self._log_learnt({"pass_at_1": self._outcomes.mean().item()})
         return rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
-        self._asked = inputs
+        self._rows = inputs
         output = super()._generate_and_score_completions(inputs)
         start = time.perf_counter()
         rows = self._learnable(laid_out(output))
@@ -132,10 +130,6 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
             self._count("unknown_tokens", torch.stack([unknown.sum(), (rows["labels"] != IGNORE).sum()]).float())
         return {**rows, "labels": rows["labels"].masked_fill(unknown, IGNORE)}
 
-    def _known(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """As the other models can read it."""
-        return without_unknown(inputs, self.vocab)
-
     def _spent(self, part: str, start: float) -> None:
         seconds = torch.tensor([time.perf_counter() - start, 1.0], device=self.args.device)
         self._count(f"seconds_{part}", seconds)
@@ -147,11 +141,13 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         group = torch.arange(len(rewards), device=batch.row.device) // self._answers
         signals: dict[str, Tensor] = {}
         needed = estimator.needs.union(*(signal.needs for signal in plan.rollout_signals))
-        if self._old_differs or estimator.candidates or needed & KEPT:
+        old_differs = self.updates_per_rollout > 1
+        if old_differs or estimator.candidates or needed & KEPT:
             signals = self._over(rows, self._policy_signals)
-        seen = RolloutBatch(
-            self._known(rows), self._outcomes, group, signals.get("old"), self._update_rows, self._micro_rows
-        )
+        micro_rows = self.args.per_device_train_batch_size
+        update_rows = micro_rows * self.args.gradient_accumulation_steps
+        known = without_unknown(rows, self.vocab)
+        seen = RolloutBatch(known, self._outcomes, group, signals.get("old"), update_rows, micro_rows)
         for signal in plan.rollout_signals:
             self._log_learnt(signal.before_advantages(seen))
         signals |= self._over(rows, self._read_signals, signals)
@@ -159,7 +155,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         if "candidate_ids" in signals:
             candidates = Candidates(signals.pop("candidate_ids"), signals.pop("candidate_logprobs"))
         found = estimator(Rollouts(batch, rewards, group, signals, candidates, self._outcomes))
-        if self._old_differs:
+        if old_differs:
             found = {"old": signals["old"], **found}
         for signal in plan.rollout_signals:
             self._log_learnt(signal.after_advantages(seen, found))
@@ -169,20 +165,11 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         parts = [packed(name, value, batch) for name, value in found.items()]
         return rows | {name: value for part in parts for name, value in part.items()}
 
-    @property
-    def _update_rows(self) -> int:
-        return self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
-
-    @property
-    def _micro_rows(self) -> int:
-        return self.args.per_device_train_batch_size
-
     def _log_learnt(self, found: Mapping[str, float]) -> None:
         for name, value in found.items():
             self._count(name, torch.tensor([value, 1.0], device=self.args.device))
 
     def remarks(self) -> list[str]:
-        """What the user should know at the end of a run."""
         if not self.totals.idle:
             return []
         return [
@@ -203,22 +190,12 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
             area = float(auc(scores.cpu().double().numpy(), good.cpu().numpy()))
             self._log_learnt({} if math.isnan(area) else {"token_score_auc": area})
 
-    @property
-    def _old_differs(self) -> bool:
-        """Whether the policy changes between the first and the last update on the same rollouts."""
-        return self.updates_per_rollout > 1
-
     def _over(
-        self,
-        rows: Mapping[str, Tensor],
-        read: Callable[[dict[str, Tensor]], dict[str, Tensor]],
+        self, rows: Mapping[str, Tensor], read: Callable[[dict[str, Tensor]], dict[str, Tensor]],
         known: Mapping[str, Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        """What `read` says of all answer tokens, [N, ...], asked for batches of like length.
-
-        Args:
-            read: is given the rows of a batch, and of its tokens the candidates' ids where these are known.
-        """
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """Values [N, ...] of all answer tokens from `read`, which is called with batches of similar length, and with
+        the candidates' ids if these are known."""
         order = rows["attention_mask"].sum(dim=1).argsort(descending=True, stable=True)
         row_of = TokenBatch.from_labels(rows["labels"]).row
         found, places = [], []
@@ -230,7 +207,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
             found.append(read(inputs))
             places.append(own)
         back = torch.cat(places).argsort()
-        device = rows["labels"].device  # of a batch without an answer what is found may lie elsewhere
+        device = rows["labels"].device  # values of a batch without an answer may be on another
         return {name: torch.cat([one[name].to(device) for one in found])[back] for name in found[0]}
 
     def _policy_signals(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -238,7 +215,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         assert self.plan.advantages is not None
         number = self.plan.advantages.candidates
         chooser = next((signal for signal in self.plan.rollout_signals if signal.chooses), None)
-        ids = chooser.choose_candidates(self._known(inputs), number) if chooser else None
+        ids = chooser.choose_candidates(without_unknown(inputs, self.vocab), number) if chooser else None
         reading = CandidateLogprobs(number, ids, self.vocab)
         with self.compute_loss_context_manager():
             read_with(reading, self.model, inputs, {}, temperature=self.temperature)  # type: ignore[arg-type]
@@ -247,8 +224,9 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
 
     def _read_signals(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
+        known = without_unknown(inputs, self.vocab)
         for signal in self.plan.rollout_signals:
-            found |= signal(self.model, self._known(inputs) if signal.models else inputs)  # type: ignore[arg-type]
+            found |= signal(self.model, known if signal.models else inputs)  # type: ignore[arg-type]
         return found
 
     def _show(self, batch: TokenBatch, found: Mapping[str, Any]) -> None:
@@ -271,7 +249,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
     # ------------------------------------------------------------ updates
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> None:
-        """Nothing yet: the answers of this update may not be written; see `_compute_loss`."""
+        """Nothing yet: the completions may not have been sampled; see `_compute_loss`."""
         self._update.clear()
 
     def _compute_loss(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -291,7 +269,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
 
 
 class _Logged:
-    """What TRL has gathered since the last log, for a checkpoint."""
+    """TRL's metrics since the last log, for a checkpoint."""
 
     def __init__(self, metrics: dict[str, list[float]]):
         self.metrics = metrics
@@ -310,7 +288,7 @@ def rollout_config(args: Any, ends: Sequence[int], pad: int | None) -> Generatio
     return complete({**given, **(args.generation_kwargs or {})}, ends, pad, args.max_completion_length)
 
 
-def way_of_writing(args: Any, config: GenerationConfig) -> str:
+def how_generated(args: Any, config: GenerationConfig) -> str:
     """How completions are generated under these settings (a GRPOConfig), in words."""
     if args.use_transformers_continuous_batching:
         return "by transformers' continuous batching"
@@ -321,8 +299,7 @@ def way_of_writing(args: Any, config: GenerationConfig) -> str:
 
 @contextmanager
 def _as_they_were(model: Any) -> Iterator[None]:
-    """The tensors of a model are those from before: for continuous batching TRL rounds them to the dtype of
-    training.bf16, for good."""
+    """Restores a model's tensors, which TRL rounds to the dtype of training.bf16 for continuous batching."""
     weights = [(parameter, parameter.data) for parameter in model.parameters()]
     buffers = [(module, dict(module._buffers)) for module in model.modules()]
     try:
@@ -332,17 +309,15 @@ def _as_they_were(model: Any) -> Iterator[None]:
             if parameter.dtype != data.dtype:
                 parameter.data = data
         for module, own in buffers:
-            module._buffers.update({name: old for name, old in own.items() if _rounded(module._buffers[name], old)})
-
-
-def _rounded(now: Tensor | None, before: Tensor | None) -> bool:
-    return now is not None and before is not None and now.dtype != before.dtype
+            for name, old in own.items():
+                now = module._buffers[name]
+                if old is not None and now is not None and now.dtype != old.dtype:
+                    module._buffers[name] = old
 
 
 @contextmanager
 def _generating(model: Any, tokenizer: Any) -> Iterator[None]:
-    """`model.generate`, which TRL calls with its config, generates by that config alone, and without dropout: the
-    policy that writes is the one that is read."""
+    """Within, `model.generate` follows only the config that TRL passes, and runs without dropout."""
     call, modes = model.generate, [(module, module.training) for module in model.modules()]
 
     def generate(generation_config: GenerationConfig, **inputs: Any) -> Tensor:
@@ -352,7 +327,7 @@ def _generating(model: Any, tokenizer: Any) -> Iterator[None]:
     model.generate = generate
     model.eval()
     try:
-        with alone(model):  # continuous batching goes by another name
+        with alone(model):  # for continuous batching, which does not call `generate`
             yield
     finally:
         del model.generate  # the class's own is behind it
@@ -364,7 +339,7 @@ def check_buffer(args: Any) -> int:
     """Updates on the same rollouts.
 
     Raises:
-        RolloutError: if an update would take answers of several generations, a checkpoint would fall between updates on
+        RolloutError: if an update would mix rollouts of several generations, a checkpoint would fall between updates on
             the same rollouts, or several processes would share a group.
     """
     spg, ga = args.steps_per_generation, args.gradient_accumulation_steps

@@ -1,5 +1,4 @@
-"""TensorBoard, W&B, trackio and the like: they also get held-out metrics, under TRL's names where it has some, and are
-closed after the last one."""
+"""TensorBoard, W&B, trackio and others also get held-out metrics, under TRL's names, and are closed after the last."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -20,15 +19,13 @@ NAMES = {
     "reward_accuracy": "accuracy",
     "tokens": "num_tokens",
 }
-"""ours -> TRL's, both behind eval_"""
+"""ours -> TRL's, after eval_"""
 
 
 class Trackers(TrainerCallback):
-    """Forward every event to the trackers of a run except its end, after which more is logged.
+    """Forwards every event to the trackers of a run except its end, after which more is logged.
 
-    Args:
-        trackers: callbacks of transformers.
-        folder: of the run; TensorBoard's files lie in its `tensorboard`, unless TENSORBOARD_LOGGING_DIR says otherwise.
+    TensorBoard's files lie in `tensorboard` in the run's folder, unless TENSORBOARD_LOGGING_DIR is set.
     """
 
     def __init__(self, trackers: list[TrainerCallback], folder: Path):
@@ -38,13 +35,11 @@ class Trackers(TrainerCallback):
                 one.logging_dir = str(folder / "tensorboard")
 
     def held_out(self, trainer: Trainer, measured: Mapping[str, float]) -> None:
-        """Log what was measured at the trainer's step."""
         logs = {f"eval_{NAMES.get(name, name)}": value for name, value in measured.items()}
         for one in self.trackers:
             one.on_log(trainer.args, trainer.state, trainer.control, logs=logs, model=trainer.model)
 
     def close(self, trainer: Trainer) -> None:
-        """Signal the end of training to the trackers."""
         for one in self.trackers:
             one.on_train_end(
                 trainer.args, trainer.state, trainer.control, model=trainer.model,
@@ -65,7 +60,7 @@ for _event in [name for name in dir(TrainerCallback) if name.startswith("on_") a
 
 
 def gather(trainer: Trainer, folder: Path) -> Trackers:
-    """The trackers among a trainer's callbacks, in place of them."""
+    """Replace the trackers among a trainer's callbacks by one `Trackers`."""
     kinds = tuple(INTEGRATION_TO_CALLBACK.values())
     callbacks = trainer.callback_handler.callbacks
     found = Trackers([one for one in callbacks if isinstance(one, kinds)], folder)

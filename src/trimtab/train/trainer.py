@@ -18,8 +18,7 @@ ROUTER = ("output_router_logits", "router_aux_loss_coef")
 class ObjectiveTrainer(ObjectiveLoop, SFTTrainer):
     """Runs a plan's objective on the answer tokens of each batch and logs its metrics.
 
-    The policy must have been given `add_objective_forward`; datasets hold prepared rows (`input_ids`,
-    `labels`, `row_id`).
+    The policy needs `add_objective_forward`; datasets hold prepared rows (`input_ids`, `labels`, `row_id`).
     """
 
     def __init__(self, *args: Any, model: Any, plan: Plan, window: tuple[int, int] | None = None, **kwargs: Any):
@@ -27,7 +26,7 @@ class ObjectiveTrainer(ObjectiveLoop, SFTTrainer):
         config = model.config.get_text_config()
         own = {name: getattr(config, name) for name in ROUTER if hasattr(config, name)}
         super().__init__(*args, model=model, **kwargs)
-        for name, value in own.items():  # TRL writes there what its own loss would use, and it would be saved
+        for name, value in own.items():  # TRL sets them for its own loss, and they would be saved
             setattr(config, name, value)
         self._begin(plan)
 
@@ -43,7 +42,7 @@ class ObjectiveTrainer(ObjectiveLoop, SFTTrainer):
         return self._in_order(WindowSampler(len(self.train_dataset), updates * rows, times))  # type: ignore[arg-type]
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:
-        """What the loss of this update is divided by, see `trimtab.core.weights`."""
+        """The `total` of this update, see `trimtab.core.weights`."""
         self._update.clear()
         total = sum((count(batch["labels"], self.plan.reduction) for batch in batch_samples), torch.zeros(()))
         tokens = sum((count(batch["labels"], "token_mean") for batch in batch_samples), torch.zeros(()))
@@ -53,14 +52,11 @@ class ObjectiveTrainer(ObjectiveLoop, SFTTrainer):
         return both[0].clamp(min=1) / self.accelerator.num_processes  # "sum" counts 0 and is divided by 1
 
     def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: Mapping[str, Tensor],
-        return_outputs: bool = False,
+        self, model: torch.nn.Module, inputs: Mapping[str, Tensor], return_outputs: bool = False,
         num_items_in_batch: Tensor | float | None = None,
-    ) -> Any:
-        # a mean over each micro-batch, so over those of the update; processes are averaged by what wraps the model
-        asked: Any = self.args  # an SFTConfig
-        share = (asked.router_aux_loss_coef or 0.0) / self.current_gradient_accumulation_steps
+    ) -> Any:  # fmt: skip
+        config: Any = self.args  # an SFTConfig
+        # the router loss is a mean over a micro-batch, averaged over those of the update
+        share = (config.router_aux_loss_coef or 0.0) / self.current_gradient_accumulation_steps
         output = self._loss(model, inputs, num_items_in_batch, router_loss=share)
         return (output.loss, output) if return_outputs else output.loss

@@ -9,18 +9,8 @@ from trimtab.common.errors import UserError
 
 
 class WindowSampler(Sampler[int]):
-    """Shuffle the rows each epoch, split them into windows, and repeat each window `times` times in a row.
-
-    Rows that do not fill the last window of an epoch are dropped from it; the next epoch has another order.
-
-    Args:
-        rows: in the dataset.
-        window: rows of one window, over all processes.
-        times: how often each is given.
-
-    Raises:
-        ValueError: if the rows do not fill one window.
-    """
+    """Shuffles the rows each epoch, splits them into windows of `window` rows over all processes, and repeats each
+    window `times` times. Rows that do not fill the last window of an epoch are dropped from it."""
 
     generator: torch.Generator | None = None
     """of the orders, see `EpochOrder`"""
