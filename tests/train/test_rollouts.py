@@ -23,11 +23,11 @@ from trimtab.train.rollouts import (
     _as_they_were,
     check_buffer,
     cropped,
+    how_generated,
     laid_out,
     packed,
     rollout_config,
     unpacked,
-    way_of_writing,
 )
 
 
@@ -305,7 +305,7 @@ def test_prompts_are_read_once_for_all_their_answers(tmp_path, changes, prompts_
 )
 def test_how_answers_are_written_is_said(tmp_path, changes, said):
     args = settings.build(settings.check({**SETTINGS, **changes}, "rollouts"), tmp_path, 0, "rollouts")
-    assert way_of_writing(args, rollout_config(args, (0,), 0)).startswith(said)
+    assert how_generated(args, rollout_config(args, (0,), 0)).startswith(said)
 
 
 def test_nothing_of_the_models_own_config_acts_on_rollouts_and_it_is_there_again_afterwards(tmp_path):

@@ -58,11 +58,7 @@ def load(name: str) -> Callable[..., Any]:
 
 
 def strategy(name: str) -> "Strategy":
-    """A strategy of a file here, or of transformers.
-
-    Raises:
-        DecodingError: with the closest name.
-    """
+    """A strategy of a file here, or of transformers."""
     check_name(name)
     if name in STOCK:
         return _FILES.module("_stock").STOCK[name]
@@ -80,24 +76,19 @@ def arguments(name: str, tokenizer: Any = None, *, model: Any = None, **settings
     are empty: everything is left to the model's own config.
 
     Args:
-        name: of `known()`.
         tokenizer: its end tokens (see `trimtab.models.ends`) and padding token may be needed.
         model: its config may name further end tokens.
-        settings: of the strategy.
-
-    Raises:
-        DecodingError: for an unknown strategy or setting, an invalid value, or a missing tokenizer.
     """
     from trimtab.decoding._config import switched_off
     from trimtab.models.ends import end_tokens
 
     found, checked = strategy(name), check(name, settings)
     marks = None if tokenizer is None else Marks(end_tokens(tokenizer, model), tokenizer.pad_token_id)
-    asked = found.arguments(checked, marks)
+    given = found.arguments(checked, marks)
     if name == MODEL:
-        return asked
-    silent = {} if asked.get("do_sample") else {"top_k": 50}  # transformers' own, which does nothing here
-    return {**switched_off(), **silent, **asked}
+        return given
+    silent = {} if given.get("do_sample") else {"top_k": 50}  # transformers' default, which does nothing here
+    return {**switched_off(), **silent, **given}
 
 
 def sets(name: str, arguments: Mapping[str, Any]) -> set[str]:
@@ -109,12 +100,7 @@ def sets(name: str, arguments: Mapping[str, Any]) -> set[str]:
 
 
 def check(name: str, settings: Mapping[str, Any]) -> Any:
-    """The settings of a strategy, with its defaults.
-
-    Raises:
-        DecodingError: naming the setting, its value, and a close match; also for a setting without effect under the
-            others.
-    """
+    """The settings of a strategy with its defaults, checked to be known, valid and with an effect."""
     found = strategy(name)
     checked = check_settings(found.options, settings, f"decoding {name}", "decoding.", DecodingError)
     idle = found.idle(checked)

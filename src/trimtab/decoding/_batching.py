@@ -1,8 +1,8 @@
 """How prompts can be batched for a model so that padding, other rows and the cache do not change its output.
 
-Attention takes padding on the left by its mask, and keys and values are kept row by row. States that are carried from
-token to token, as in state-space and recurrent models, are different: some treat padding as text, and some
-implementations mix up rows. Each model is probed once, with two prompts and a few tokens.
+Attention masks left padding, and keys and values are kept by row. With states that are carried from token to token, as
+in state-space and recurrent models, some implementations treat padding as text and some mix up rows. Each model is
+probed once, with two prompts and a few tokens.
 """
 
 import logging
@@ -18,29 +18,24 @@ from transformers import DynamicCache, GenerationConfig
 
 from trimtab.decoding._prefill import grows
 from trimtab.models.masters import inner
+from trimtab.models.probing import eval_mode
 
 LOGGER = logging.getLogger("trimtab")
 SHORT, LONG, NEW = 3, 9, 3
-"""Tokens of the two prompts, and of what is added."""
+"""tokens of the two prompts, and new ones"""
 Keeps = Literal["rows", "a row", ""]
 _PADS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 _KEEPS: WeakKeyDictionary[Any, Keeps] = WeakKeyDictionary()
 
 
 class Batch(NamedTuple):
-    """Prompts that are generated for together."""
-
     places: list[int]
     inputs: dict[str, Tensor]
 
 
 def batches(model: Any, inputs: Mapping[str, Tensor]) -> list[Batch]:
     """Prompts in batches that are safe for the model: all together; or, if left padding would change its output,
-    grouped by length without padding; or, if its cache only supports one row, one by one.
-
-    Args:
-        inputs: `input_ids`, usually `attention_mask` [B, T], and others with one row per prompt.
-    """
+    grouped by length without padding; or, if its cache only supports one row, one by one."""
     mask = inputs.get("attention_mask")
     given = {k: v for k, v in inputs.items() if k != "attention_mask" or takes(model, k)}
     rows = list(range(inputs["input_ids"].size(0)))
@@ -63,7 +58,7 @@ def pads_left(model: Any) -> bool:
     """Whether left padding leaves the output unchanged."""
     one = inner(model)
     if getattr(one.config.get_text_config(), "index_topk", None):
-        return False  # padding takes places among the tokens that attention is given, once a text is longer than these
+        return False  # padding takes up some of the tokens that sparse attention selects
     if one not in _PADS:
         short, long = _prompts(one)
         padded = torch.stack([long, torch.cat([long.new_zeros(LONG - SHORT), short])])
@@ -82,7 +77,7 @@ def keeps(model: Any) -> Keeps:
     if one not in _KEEPS:
         _KEEPS[one] = "rows" if keeps_keys_and_values(one) else _try_cache(one)
         if not _KEEPS[one]:
-            say_read_anew(one)
+            warn_without_cache(one)
     return _KEEPS[one]
 
 
@@ -91,8 +86,7 @@ def cache_is_right(model: Any, num_prompts: int, beams: int) -> bool:
     return keeps(model) == "rows" or (keeps(model) == "a row" and num_prompts <= 1 and beams == 1)
 
 
-def say_read_anew(model: Any) -> None:
-    """Says so in one line, once per model."""
+def warn_without_cache(model: Any) -> None:
     LOGGER.warning(
         f"{type(model).__name__}: its cache gives wrong results here, so generation recomputes the whole text for each "
         "token, without a cache: slower, but correct"
@@ -127,16 +121,13 @@ def _logits(model: Any, ids: Tensor, mask: Tensor | None = None, *, use_cache: b
         max_new_tokens=NEW, do_sample=False, pad_token_id=0, use_cache=use_cache, output_logits=True,
         return_dict_in_generate=True,
     )  # fmt: skip
-    mode, generate = model.training, type(model).generate  # whatever stands before it on this one
+    generate = type(model).generate  # not an override on this instance
     given = {"attention_mask": torch.ones_like(ids) if mask is None else mask} if takes(model, "attention_mask") else {}
-    model.eval()
     try:
-        with alone(model):
+        with eval_mode(model), alone(model):
             found = generate(model, input_ids=ids, **given, generation_config=config)
     except (RuntimeError, ValueError, AttributeError, IndexError):
         return None  # such as a cache of another shape than the model's own states
-    finally:
-        model.train(mode)
     return [step[-1].float() for step in found.logits]
 
 
@@ -148,7 +139,7 @@ def _same(wanted: list[Tensor] | None, found: list[Tensor] | None) -> bool:
         coarse = bool((one.bfloat16().float() == one).all()) or bool((one.half().float() == one).all())
         if (one - other).abs().max() > (5e-2 if coarse else 1e-3) * one.abs().max():
             return False
-        if one.argmax() != other.argmax():  # two tokens were nearly equal, and what follows is another text
+        if one.argmax() != other.argmax():  # nearly equal, so that the texts differ from here on
             return True
     return True
 
@@ -157,13 +148,13 @@ def _same(wanted: list[Tensor] | None, found: list[Tensor] | None) -> bool:
 def alone(model: Any) -> Iterator[None]:
     """A context that hides the model's own generation config."""
     holders = [part for part in model.modules() if "generation_config" in vars(part)]
-    kept = [part.generation_config for part in holders]
+    configs = [part.generation_config for part in holders]
     for part in holders:
         part.generation_config = GenerationConfig()
     try:
         yield
     finally:
-        for part, config in zip(holders, kept):
+        for part, config in zip(holders, configs):
             part.generation_config = config
 
 

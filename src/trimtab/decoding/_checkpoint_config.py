@@ -21,21 +21,17 @@ ASKED_BY = {
 
 
 def check_stored(name: str) -> None:
-    """As `check_own`, for the file beside the weights, if there is one; nothing is loaded."""
+    """As `check_own`, for the file in a model's folder, if there is one."""
     place = place_of(base_of(name))
     try:
         config = GenerationConfig.from_pretrained(place.path, **place.arguments())
-    except (OSError, ValueError):  # none there, or one that `check_own` sees as the model has it
+    except (OSError, ValueError):  # none, or one that is checked when the model is loaded
         return
     check_own(config, name)
 
 
 def check_own(config: Any, name: str) -> None:
-    """Checks that `generate` can follow a checkpoint's generation config here.
-
-    Raises:
-        DecodingError: naming the setting that asks for code from the hub.
-    """
+    """Raise a DecodingError if `generate` cannot follow a checkpoint's generation config."""
     way_out = "choose another strategy, such as beam or sample"
     whole = complete({}, (0,), 0, 1, own=SimpleNamespace(generation_config=config))
     if whole.low_memory and (whole.num_beams or 1) > 1:
@@ -45,8 +41,10 @@ def check_own(config: Any, name: str) -> None:
     mode = whole.get_generation_mode()
     if "/" not in str(GENERATION_MODES_MAPPING.get(mode, "")):
         return
-    said = [f"{key}={getattr(config, key)}" for key in ASKED_BY.get(mode, ()) if getattr(config, key, None) is not None]
+    given = [
+        f"{key}={getattr(config, key)}" for key in ASKED_BY.get(mode, ()) if getattr(config, key, None) is not None
+    ]
     raise DecodingError(
-        f"{name}: its generation config asks for {mode.value.replace('_', ' ')} ({', '.join(said)}), which "
+        f"{name}: its generation config asks for {mode.value.replace('_', ' ')} ({', '.join(given)}), which "
         f"transformers only does with code from the hub, and none is run here; {way_out}"
     )

@@ -1,8 +1,7 @@
 """The complete config of every generation, made only of the given settings; and the one place that calls `generate`.
 
-transformers fills what a caller leaves open from the model's own generation config, which ships with the checkpoint: a
-repetition penalty there would apply under every strategy. Here each field has the value that was asked for, or the one
-that switches it off, and the model's own config is hidden while `generate` runs.
+transformers takes unset fields from the checkpoint's generation config: a repetition penalty there would apply under
+every strategy. Here each field is given or switched off, and the model's config is hidden while `generate` runs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -36,8 +35,7 @@ BY_ROW = frozenset({
 
 
 def fields() -> dict[str, Any]:
-    """Every field of a generation config that this version of transformers has, with the value that switches it
-    off."""
+    """Every field of a generation config, with the value that switches it off."""
     known = {name: None for name in vars(GenerationConfig()) if name not in ("_original_object_hash",)}
     return {**known, **GenerationConfig._get_default_generation_params(), "max_length": None, "top_k": 0}
 
@@ -50,18 +48,13 @@ def switched_off() -> dict[str, Any]:
 def complete(
     asked: Mapping[str, Any], ends: Sequence[int], pad: int | None, max_new_tokens: int, own: Any = None
 ) -> GenerationConfig:
-    """A config in which nothing is left open.
-
-    Args:
-        asked: fields and their values.
-        ends, pad: token ids.
-        own: a model whose own generation config fills in the rest (`decoding model`); None: nothing does.
-    """
+    """A config in which every field is set: those given in `asked`, the rest switched off, or (`decoding model`) as in
+    the generation config of the model `own`."""
     theirs = {} if own is None else _set(own.generation_config)
     ours = {name: value for name, value in fields().items() if name in CALLERS} | {"use_cache": True}
     found = {**fields(), **theirs, **ours, **asked, "max_new_tokens": max_new_tokens}
     found |= {"eos_token_id": list(ends) or None, "pad_token_id": pad if pad is not None else next(iter(ends), None)}
-    found["top_k"] = 0 if found["top_k"] is None else found["top_k"]  # an open one would become transformers' 50
+    found["top_k"] = 0 if found["top_k"] is None else found["top_k"]  # None would become transformers' 50
     config = GenerationConfig()
     for name, value in found.items():
         setattr(config, name, value)
@@ -70,8 +63,8 @@ def complete(
 
 def _set(config: GenerationConfig) -> dict[str, Any]:
     """A checkpoint's settings, completed with the defaults of transformers."""
-    said = {name: value for name, value in vars(config).items() if value is not None and not name.startswith("_")}
-    return {**GenerationConfig._get_default_generation_params(), **said}
+    own = {name: value for name, value in vars(config).items() if value is not None and not name.startswith("_")}
+    return {**GenerationConfig._get_default_generation_params(), **own}
 
 
 def split(how: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -117,18 +110,14 @@ def generate(
     each: Callable[[list[int]], Mapping[str, Any]] | None = None,
     **how: Any,
 ) -> Tensor:
-    """Generate continuations of prompts; only the settings given here apply.
+    """[B, T + new tokens]: continuations of prompts; only the settings given here apply.
 
     Args:
-        model, tokenizer: of a causal language model; the model as it is, in its mode.
         inputs: `input_ids` and `attention_mask` [B, T], padded on the left.
-        own: the checkpoint's own generation config fills in what is not given.
-        leave: finished rows may leave the batch where that is faster (and nothing depends on other rows).
-        each: further arguments for some rows, by their indices, if they differ from row to row.
+        own: the checkpoint's generation config fills in what is not given.
+        leave: finished rows may leave the batch if that is faster (and nothing depends on other rows).
+        each: further arguments for some rows, by their indices.
         how: fields of the generation config, and other arguments of `model.generate`.
-
-    Returns:
-        [B, T + new tokens].
     """
     config = config_of(model, tokenizer, how, max_new_tokens, own=own)
     _, others = split(how)
@@ -146,19 +135,15 @@ def run(
     call: Callable[..., Any] | None = None,
     **others: Any,
 ) -> Tensor:
-    """`generate` with a complete config.
-
-    If left padding would change a model's output, rows are generated in groups of equal length, without padding; and
-    a cache is only used as far as it is correct; see `trimtab.decoding._batching`.
+    """`generate` with a config of `complete`, in batches and with a cache that are safe for the model, see `_batching`.
 
     Args:
-        model, inputs, tokenizer, leave, each: as of `generate` here.
-        config: complete, see `complete`.
+        model, inputs, tokenizer, leave, each: as in `generate`.
         call: `model.generate`, if it has another name.
         others: arguments of `model.generate` that are not fields of its config.
     """
     config = deepcopy(config)
-    if config.stop_strings is not None:  # with a custom loop, `generate` does not find the tokenizer
+    if config.stop_strings is not None:  # a custom loop gets no tokenizer
         criteria = StopStringCriteria(tokenizer=tokenizer, stop_strings=config.stop_strings)
         others["stopping_criteria"] = StoppingCriteriaList([*others.get("stopping_criteria", ()), criteria])
         config.stop_strings = None
@@ -205,10 +190,7 @@ def may_leave(config: GenerationConfig, others: Mapping[str, Any]) -> bool:
 def as_processors(
     model: Any, config: GenerationConfig, inputs: Mapping[str, Tensor]
 ) -> tuple[GenerationConfig, LogitsProcessorList]:
-    """A config that only samples, and the processors that `generate` would build from everything else in this one.
-
-    With a processor before and after them, one sees the model's own distribution, and what is left of it.
-    """
+    """A config that only samples, and the processors that `generate` would build from the rest of this one."""
     kept = {name: getattr(config, name) for name in ("do_sample", "stop_strings", "max_time", "use_cache")}
     bare = complete(kept, config.eos_token_id or (), config.pad_token_id, config.max_new_tokens or 1)
     ids, whole = inputs["input_ids"], deepcopy(config)

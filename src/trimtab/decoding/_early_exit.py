@@ -2,9 +2,8 @@
 
     model.generate(**inputs, custom_generate=early_exit)
 
-The tokens have the same distribution as with `generate`; greedy ones are the same up to rounding. `generate` itself
-computes every row until the last has ended, and reads a prompt once for each of its completions, and a shared prefix
-once for each prompt. Where half the rows take half the time, as on a CPU, most of that is saved.
+The tokens have the same distribution as with `generate`, which computes every row until the last has ended and reads a
+prompt once per completion. Where half the rows take half the time, as on a CPU, most of that is saved.
 """
 
 from typing import Any
@@ -18,9 +17,9 @@ from trimtab.decoding._prefill import grows, prefill
 from trimtab.decoding._streams import Stream, check_settings, chosen, pick
 
 DEVICES = ("cpu",)
-"""Device types on which it was measured to be faster than `generate` itself."""
+"""device types on which it was measured to be faster than `generate`"""
 LEAVE = 1 / 8
-"""Share of the rows that must have ended before they leave, because each time the cache is copied."""
+"""share of the rows that must have ended before they leave, since that copies the cache"""
 
 
 def early_exit(
@@ -33,18 +32,11 @@ def early_exit(
 ) -> Tensor:
     """Decode by sampling or greedily until every row has ended. Called by `model.generate`.
 
-    If the cache is not one of growing keys and values (a static one, or states of linear attention), all rows stay
-    until the end.
-
-    Args:
-        input_ids: [B, T]; like everything that follows, passed by `generate`. Processors and criteria see the remaining
-            rows, [n, T + new tokens], so they must treat each row independently.
+    Rows only leave a cache of growing keys and values. Processors and criteria see the remaining rows,
+    [n, T + new tokens], so they must treat each row independently.
 
     Returns:
         [B, T + new tokens], padded after the end token.
-
-    Raises:
-        ValueError: for beams, for a cache that is not empty, and if more than the tokens is to be returned.
     """
     check_settings(generation_config, inputs)
     if generation_config.return_dict_in_generate:

@@ -1,8 +1,7 @@
-"""Streams with their own cache, checked against recomputing everything if the model has not been seen before.
+"""Streams with their own cache, which is checked at a model's first tokens by also reading each text as a whole.
 
-`generate` makes one cache, for one model. Model classes keep their state under different names and in different
-forms, some inside their own modules. That two streams share nothing, and that rows of a batch do not get mixed up, is
-verified at the first tokens, where each text is also read as a whole.
+`generate` makes one cache, for one model, and classes keep their state in different forms, some inside their modules:
+two streams must not share it, and rows of a batch must not get mixed up.
 """
 
 from collections.abc import Iterator
@@ -15,15 +14,15 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.utils import ALL_CACHE_NAMES
 
-from trimtab.decoding._batching import keeps_keys_and_values, say_read_anew
+from trimtab.decoding._batching import keeps_keys_and_values, warn_without_cache
 from trimtab.decoding._streams import Stream
 
 FIRST = 3
-"""tokens at which a model with unknown states is also recomputed; the later ones show whether that disturbs them"""
+"""tokens at which a model with unknown states is also recomputed"""
 FAILURES = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError)
 """of a model whose cache does not fit it"""
-_RIGHT: WeakKeyDictionary[Any, dict[tuple[bool, bool], bool]] = WeakKeyDictionary()
-"""by model: (several rows, padding) -> whether its cache is right for such batches"""
+_CORRECT: WeakKeyDictionary[Any, dict[tuple[bool, bool], bool]] = WeakKeyDictionary()
+"""model -> (several rows, padding) -> whether its cache is correct"""
 
 
 def without_cache(inputs: dict[str, Any]) -> dict[str, Any]:
@@ -51,7 +50,7 @@ class CheckedStream(Stream):
         super().__init__(model, rows, generation_config, inputs)
         mask = inputs.get("attention_mask")
         self.kind = (len(rows) > 1, mask is not None and not bool(mask.all()))
-        self.known = _RIGHT.setdefault(self.model, {})
+        self.known = _CORRECT.setdefault(self.model, {})
         self.checked = range(1, 2) if keeps_keys_and_values(model) else range(FIRST)
         self.step = 0
         if self.known.get(self.kind) is False:
@@ -59,7 +58,7 @@ class CheckedStream(Stream):
 
     def __call__(self, input_ids: Tensor) -> Tensor:
         step, self.step = self.step, self.step + 1
-        cached = self.inputs.get("use_cache") and not self.model.training  # dropout differs from one reading to another
+        cached = self.inputs.get("use_cache") and not self.model.training  # dropout differs between two forwards
         if not cached or self.known.get(self.kind) or step not in self.checked:
             return super().__call__(input_ids)
         anew = Stream(self.model, self.rows, self.generation_config, {**without_cache(self.inputs), "use_cache": False})
@@ -73,7 +72,7 @@ class CheckedStream(Stream):
         if found is None or not alike(found, wanted, coarse=self.model.dtype != torch.float32):
             self.inputs, self.started = anew.inputs, True
             if False not in self.known.values():
-                say_read_anew(self.model)
+                warn_without_cache(self.model)
             self.known[self.kind] = False
             return wanted
         if step == self.checked[-1]:

@@ -14,8 +14,7 @@ from trimtab.models.tokenizers import token_positions
 LEAST = 8
 """smallest shared prefix, in tokens, that is read separately"""
 TOGETHER = {"cpu": 1024}
-"""Tokens read at a time, by device type; elsewhere all at once. On a CPU larger batches are not faster, and padding
-costs as much as a token."""
+"""tokens read at a time, by device type, elsewhere all: on a CPU larger batches are not faster"""
 
 
 class Prefilled(NamedTuple):
@@ -34,20 +33,19 @@ def prefill(
     model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor | None, cache: Cache | None = None
 ) -> Prefilled | None:
     """Prefill the prefix that all rows share as one row, and if the rest is long, all of it but the last column, in
-    groups of similar length.
+    groups of similar length; the logits are the same up to rounding.
 
     Prompts are left-padded, so the prefix moves before the padding: attention skips the gap, and positions count
-    tokens. The resulting logits equal those of reading every row whole, up to rounding.
+    tokens.
 
     Args:
-        model: any transformers decoder.
         input_ids, attention_mask: [B, T].
         cache: an empty one to fill; None makes the model's own.
 
     Returns:
         None, with the cache untouched, if there is nothing to gain (one row, or few short rows that share fewer than
-        `LEAST` tokens) or if the result would differ: no mask or padding elsewhere than on the left, a model that takes
-        no positions, a window that slides over columns, a state that cannot be copied.
+        `LEAST` tokens) or if the result would differ: no mask, other than left padding, a model without position ids, a
+        sliding window, a state that cannot be copied.
     """
     if attention_mask is None or len(input_ids) < 2 or (attention_mask.diff(dim=1) < 0).any():
         return None

@@ -69,10 +69,9 @@ class Stream:
     ):
         """
         Args:
-            model: any transformers decoder.
             rows: [n] indices; a row may come twice.
             generation_config: as `generate` passes it to a strategy.
-            inputs: for the model's forward, likewise; rows are selected from tensors with one entry per row.
+            inputs: of the model's forward, likewise; rows are selected from tensors with one entry per row.
         """
         self.model: Any = model
         self.rows, self.generation_config, self.inputs = rows, generation_config, inputs
@@ -119,7 +118,6 @@ def mix(num_rows: int, parts: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Tensor
     A row with weight 1 in one part and 0 (or absent) in the others gets that part's logits bit for bit.
 
     Args:
-        num_rows: B.
         parts: rows [n] (indices, each at most once), weight [n], logits [n, V] float32.
 
     Returns:
@@ -136,11 +134,7 @@ def mix(num_rows: int, parts: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Tensor
 
 
 def check_settings(generation_config: GenerationConfig, inputs: dict[str, Any]) -> None:
-    """Refuse what these strategies do not support.
-
-    Raises:
-        ValueError: for beams, for attentions or hidden states in the output, and for a cache that is not empty.
-    """
+    """Refuse beams, attentions or hidden states in the output, and a cache that is not empty."""
     if (generation_config.num_beams or 1) > 1:
         raise UserError(
             f"mixing streams supports greedy decoding and sampling, not {generation_config.num_beams} beams; choose "
@@ -155,7 +149,7 @@ def check_settings(generation_config: GenerationConfig, inputs: dict[str, Any]) 
 
 
 def _holds(cache: Any) -> bool:
-    """Whether a cache holds anything; states that are not a cache of transformers only exist once they do."""
+    """Whether a cache holds anything; states other than transformers' caches exist only then."""
     if cache is None:
         return False
     if not hasattr(cache, "layers"):
@@ -186,7 +180,6 @@ def decode(
     Args:
         input_ids: [B, T] of the prompts.
         next_logits: from the index of the new token and the sequences so far to [B, V] float32.
-        logits_processor, stopping_criteria, generation_config: as `generate` passes them to a strategy.
         streamer: gets each new column of tokens, [B].
 
     Returns:

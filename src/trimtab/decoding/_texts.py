@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from trimtab.data.tokens import Prompt, encode_prompts
-from trimtab.decoding._config import generate as write
+from trimtab.decoding._config import generate
+from trimtab.models.probing import eval_mode
 
 
 class GeneratedText(NamedTuple):
@@ -30,16 +31,11 @@ def generate_texts(
     **options: Any,
 ) -> list[GeneratedText]:
     """Completions of chat prompts (plain ones if `plain` or without a chat template), greedy unless `options` of
-    `policy.generate` say otherwise.
-
-    `own` and `each` are as in `trimtab.decoding._config.generate`; no other settings of the model's own apply.
-    """
+    `policy.generate` say otherwise; `own` and `each` as in `_config.generate`."""
     inputs = encode_prompts(tokenizer, prompts, plain)
-    was_training = policy.training
-    policy.eval()
     given: Any = inputs.to(next(policy.parameters()).device)
-    output = write(policy, tokenizer, given, max_new_tokens, own=own, each=each, **options)
-    policy.train(was_training)
+    with eval_mode(policy):
+        output = generate(policy, tokenizer, given, max_new_tokens, own=own, each=each, **options)
     answers = output[:, given["input_ids"].size(1) :]
     texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
     special = torch.tensor(tokenizer.all_special_ids, device=answers.device)

@@ -82,15 +82,11 @@ def adaptive(
         epsilon: in [0, 1).
         rule: `threshold`: every d_k > epsilon; `prefix`: those before the first d_k < epsilon; `last`: all up to the
             last d_k > epsilon; `legacy`: d_k log 2 >= epsilon, and the least probable token.
-        min_tokens_to_keep: number of most probable tokens to keep in any case; ignored by `legacy`.
+        min_tokens_to_keep: ignored by `legacy`.
         vocab: whether V counts every id of the head, as the authors do, or those that are not excluded yet.
         flat: if the confidence of the whole distribution is below `flat_below`, no token contributes much and the rule
             would be greedy: `top1` accepts that, `all` keeps every token, a number is a nucleus as in top-p.
         flat_below: threshold of the confidence, in [0, 1]; 0 means never.
-        filter_value: score of excluded tokens.
-
-    Raises:
-        ValueError: if a row holds NaN, or nothing but -inf.
     """
     p = scores.float().softmax(dim=-1)
     if not p[:, 0].isfinite().all():
@@ -154,9 +150,6 @@ class AdaptiveWarper(LogitsProcessor):
 
     Args:
         as in `adaptive`; with beams min_tokens_to_keep should be one more than the number of end tokens.
-
-    Raises:
-        ValueError: for an epsilon outside [0, 1) and other invalid settings.
     """
 
     supports_continuous_batching = True
@@ -191,7 +184,6 @@ class AdaptiveSettings(Sampling):
 
 
 def arguments(options: AdaptiveSettings, marks: Any = None) -> dict[str, Any]:
-    """Arguments for `model.generate`."""
     chosen = {name: getattr(options, name) for name in ("vocab", "flat", "flat_below")}
     processors = options.warpers()
     processors.append(AdaptiveWarper(options.epsilon, options.rule, **chosen))

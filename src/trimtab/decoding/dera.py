@@ -48,13 +48,6 @@ def dera(
             shorter one are never chosen.
         strength: a number, [B], a schedule [S, B] or [S, 1], or a function of the new token's index; see `Dial`.
         streamer: gets the new tokens; for use with `functools.partial`, as in `realign`.
-
-    Returns:
-        As `generate`.
-
-    Raises:
-        ValueError: if `aligned` is missing or cannot be separated from the reference, or the prompt has a token that
-            only one of them has; and as in `realign`.
     """
     if aligned is None:
         raise UserError("dera needs the aligned model: generate(..., custom_generate=dera, aligned=MODEL, strength=S)")
@@ -87,13 +80,9 @@ def dera(
         return F.pad(mix(input_ids.size(0), parts), (0, own - vocab), value=-torch.inf)
 
     return decode(
-        input_ids,
-        next_logits,
-        logits_processor=logits_processor,
-        stopping_criteria=stopping_criteria,
-        generation_config=generation_config,
-        streamer=streamer,
-    )
+        input_ids, next_logits, logits_processor=logits_processor, stopping_criteria=stopping_criteria,
+        generation_config=generation_config, streamer=streamer,
+    )  # fmt: skip
 
 
 def _without_adapter(model: Any, aligned: nn.Module) -> Callable[[], Any]:

@@ -72,8 +72,8 @@ def penalty(
 
 
 def _call() -> LogitsProcessorList | None:
-    """The list that the processor is called from. `generate` makes one for each call, which is all that distinguishes
-    two calls if the second continues the text of the first."""
+    """The list that calls the processor: `generate` makes one per call, which tells apart two calls of which the second
+    continues the text of the first."""
     caller = sys._getframe(2)
     return caller.f_locals.get("self") if caller.f_code is LogitsProcessorList.__call__.__code__ else None
 
@@ -98,9 +98,6 @@ class PenaltyProcessor(LogitsProcessor):
         prompt: whether prompt tokens count.
         excluded: ids that may always be repeated, such as the end of a turn, digits or code.
         normalize: penalise log-probabilities, which are all negative, instead of logits.
-
-    Raises:
-        ValueError: for an invalid setting.
     """
 
     supports_continuous_batching = False
@@ -144,7 +141,7 @@ class PenaltyProcessor(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         length, call = input_ids.size(1), _call()
-        if call is not self._call() or not self._goes_on(input_ids):
+        if call is not self._call() or not self._continues(input_ids):
             self._begin(input_ids)
             self._call = (lambda: None) if call is None else ref(call)
         self._last = input_ids
@@ -158,7 +155,7 @@ class PenaltyProcessor(LogitsProcessor):
             found[:, ends] = self._held_back(scores[:, ends], length - self._prompt_length)
         return found
 
-    def _goes_on(self, input_ids: Tensor) -> bool:
+    def _continues(self, input_ids: Tensor) -> bool:
         """Whether these are the last ids plus one token per row; beams may have been reordered."""
         last = self._last
         if last is None or input_ids.shape != (last.size(0), last.size(1) + 1) or last.device != input_ids.device:
@@ -220,7 +217,6 @@ class PenaltySettings(Sampling):
 
 
 def arguments(options: PenaltySettings, marks: Marks | None) -> dict[str, Any]:
-    """Arguments for `model.generate`."""
     if marks is None:
         raise DecodingError("penalty needs the tokenizer for its end tokens and padding: arguments(name, tokenizer)")
     chosen = options.model_dump(exclude={"sample", "temperature", "top_k", "top_p", "strength"})
@@ -240,15 +236,13 @@ def idle(options: PenaltySettings) -> dict[str, str]:
     if not options.sample:
         found |= dict.fromkeys(("temperature", "top_k", "top_p"), "decoding is greedy; add decoding.sample=true")
     if options.eos == "none":
-        found |= dict.fromkeys(
-            ("least", "eos_strength"), "eos=none does not hold back the end token; choose another eos"
-        )
+        reason = "eos=none does not hold back the end token; choose another eos"
+        found |= dict.fromkeys(("least", "eos_strength"), reason)
     if options.eos == "block":
         found["eos_strength"] = "eos=block bans the end token, whatever the strength"
     if options.least == 0:
-        found |= dict.fromkeys(
-            ("eos", "eos_strength"), "the end token is only held back before `least` tokens, and least is 0"
-        )
+        reason = "the end token is only held back before `least` tokens, and least is 0"
+        found |= dict.fromkeys(("eos", "eos_strength"), reason)
     if options.strength == 1:
         found |= dict.fromkeys(("window", "prompt", "excluded"), "a strength of 1 penalises nothing")
     of_end = options.strength if options.eos_strength is None else options.eos_strength

@@ -54,26 +54,15 @@ def realign(
         strength: a number, [B], a schedule [S, B] or [S, 1], or a function of the new token's index; see `Dial`.
         merge: what is mixed. An embedding stays mixed as it was when its token was read: that of new token number t at
             the strength of t + 1, all of the prompt at that of 0.
-        streamer: gets the new tokens.
-
-    Returns:
-        As `generate`.
-
-    Raises:
-        IdentityLayerError: if `model` has no such layer.
-        ValueError: for a strength that `Dial`, or a setting that `check_settings`, refuses, and another `merge`.
     """
     check_settings(generation_config, inputs)
     if merge not in get_args(Merge):
         raise UserError(f"merge must be one of {', '.join(get_args(Merge))}, got {merge!r}")
     dial = Dial(strength, input_ids.size(0), generation_config.num_return_sequences or 1)
     loop = partial(
-        decode,
-        logits_processor=logits_processor,
-        stopping_criteria=stopping_criteria,
-        generation_config=generation_config,
-        streamer=streamer,
-    )
+        decode, logits_processor=logits_processor, stopping_criteria=stopping_criteria,
+        generation_config=generation_config, streamer=streamer,
+    )  # fmt: skip
     if merge == "embedding":
         whole = Stream(model, torch.arange(input_ids.size(0), device=input_ids.device), generation_config, inputs)
         now = torch.zeros(0)
