@@ -59,13 +59,13 @@ def _online(monkeypatch, tmp_path, endpoint: str) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HOME", str(tmp_path))
     monkeypatch.delenv("HF_DATASETS_CACHE", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    hub._asked.cache_clear()
+    hub._request.cache_clear()
 
 
 @pytest.fixture(autouse=True)
 def _forgotten():
     yield
-    hub._asked.cache_clear()
+    hub._request.cache_clear()
 
 
 def test_a_mistyped_model_is_asked_for_once_and_told(endpoint):

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from trimtab.core import Method, MethodConfig, Reference, Requirements
-from trimtab.methods.dpo import build
+from trimtab.objectives.preference import dpo_plan
 
 
 class Config(MethodConfig):
@@ -16,6 +16,6 @@ METHOD = Method(
     claim="One trained layer before the first one carries the alignment; mixing both paths' logits sets its strength.",
     equation="L = DPO on the identity layer;  z = (1 - lambda) z_unaligned + lambda z_aligned",
     config=Config,
-    build=build,
+    build=dpo_plan,
     requires=Requirements(rows="pairs", trains="identity_layer", models=(Reference(),)),
 )

@@ -1,12 +1,9 @@
 """DPO: prefer the chosen answer over the rejected one, relative to the initial policy."""
 
-from typing import Any
-
 from pydantic import Field
-from torch import nn
 
-from trimtab.core import Method, MethodConfig, Plan, Reference, Requirements, Signal
-from trimtab.objectives.preference import DPO
+from trimtab.core import Method, MethodConfig, Reference, Requirements
+from trimtab.objectives.preference import dpo_plan
 
 
 class Config(MethodConfig):
@@ -14,16 +11,11 @@ class Config(MethodConfig):
     """Strength of the pull towards the reference; smaller values let the policy move further."""
 
 
-def build(config: Any, policy: nn.Module, reference: Signal) -> Plan:
-    """The plan of any config with a `beta`."""
-    return Plan(DPO(config.beta), signals=(reference,), reduction="sequence_mean")
-
-
 METHOD = Method(
     paper="arXiv:2305.18290",
     claim="Aligns a model with preferences, without a reward model and without sampling.",
     equation="L = -log sigma(beta (sum_t log pi/pi_ref(chosen) - sum_t log pi/pi_ref(rejected)))",
     config=Config,
-    build=build,
+    build=dpo_plan,
     requires=Requirements(rows="pairs", models=(Reference(),)),
 )

@@ -9,7 +9,7 @@ from trimtab.core import Aligned, Method, MethodConfig, Plan, Reference, Require
 from trimtab.objectives.divergence import forward_kl
 from trimtab.objectives.likelihood import Likelihood
 from trimtab.objectives.matching import Match
-from trimtab.objectives.preference import DPO
+from trimtab.objectives.preference import dpo_plan
 from trimtab.signals.fused import FusedTeacher
 
 
@@ -32,7 +32,7 @@ def build(config: Config, policy: nn.Module, reference: Any = None, aligned: Any
     if config.loss == "sft":
         return Plan(Likelihood())
     if config.loss == "dpo":
-        return Plan(DPO(config.beta), signals=(reference,), reduction="sequence_mean")
+        return dpo_plan(config, policy, reference)
     return Plan(Match(forward_kl), signals=(FusedTeacher(reference, aligned, config.strength),))
 
 

@@ -34,7 +34,7 @@ def cut(text: Any, layers: Sequence[int]) -> None:
             setattr(text, name, sum(i < value for i in layers))
         elif name == "block_types" and isinstance(value, (list, tuple)):  # repeated until the layers end
             setattr(text, name, [value[i % len(value)] for i in layers])
-        elif _is_per_layer(name, value, total):
+        elif isinstance(value, (list, tuple)) and _is_per_layer(name, value, total):
             setattr(text, name, type(value)(value[i] for i in layers))
         elif name in NUMBERS and value == total:
             setattr(text, name, len(layers))
@@ -55,9 +55,8 @@ def cut(text: Any, layers: Sequence[int]) -> None:
             setattr(text, name, value)
 
 
-def _is_per_layer(name: str, value: Any, total: int) -> bool:
-    is_list = isinstance(value, (list, tuple)) and len(value) == total
-    return is_list and not any(part in name for part in NOT_BY_LAYER)
+def _is_per_layer(name: str, value: Sequence[Any], total: int) -> bool:
+    return len(value) == total and not any(part in name for part in NOT_BY_LAYER)
 
 
 def _sparse(config: dict[str, Any], total: int) -> list[bool] | None:

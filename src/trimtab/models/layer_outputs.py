@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 from transformers.pytorch_utils import Conv1D
 
 from trimtab.models.probing import reaches, restored
@@ -231,7 +232,7 @@ def _outputs(layer: nn.Module, seen: Seen, block: str) -> list[Tensor]:
         if first is not None:
             found.append(first.clone())  # some are added to in place
 
-    args, kwargs = torch.utils._pytree.tree_map_only(Tensor, Tensor.clone, (seen.args, seen.kwargs))
+    args, kwargs = tree_map_only(Tensor, Tensor.clone, (seen.args, seen.kwargs))
     with layer.get_submodule(block).register_forward_hook(note):
         layer(*args, **kwargs)  # copies, since some layers write into their inputs
     return found

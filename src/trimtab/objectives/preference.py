@@ -1,9 +1,11 @@
 """Preferences between two answers to the same prompt: rows 2i are chosen, 2i+1 rejected."""
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor
 
-from trimtab.core import Losses, Objective, TokenBatch
+from trimtab.core import Losses, Objective, Plan, Signal, TokenBatch
 
 
 def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
@@ -51,3 +53,8 @@ class DPO(Objective):
             reward_rejected=self.beta * rejected,
             nll=-batch.logprobs()[batch.row % 2 == 0],
         )
+
+
+def dpo_plan(config: Any, policy: Any, reference: Signal) -> Plan:
+    """DPO with the `beta` of a method's config, as `Method.build`."""
+    return Plan(DPO(config.beta), signals=(reference,), reduction="sequence_mean")
