@@ -97,7 +97,7 @@ def met(tmp_path: Path, tree: dict, kind: str, step: int) -> tuple[int, str]:
         ),
     ],
 )
-def test_a_full_disk_costs_one_line_that_says_what_is_kept_and_the_run_goes_on(
+def test_a_full_disk_costs_one_line_that_says_what_is_kept_and_the_run_continues(
     finished, files, tmp_path, kind, step, kept
 ):
     tree = tiny_folder.recipe(files, "sft", output=str(tmp_path / "run"))
@@ -237,7 +237,7 @@ def test_trying_a_place_leaves_nothing_behind(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_pipe_that_nobody_reads_ends_a_run_with_a_line_and_it_goes_on(finished, files, tmp_path):
+def test_a_pipe_that_nobody_reads_ends_a_run_with_a_line_and_it_continues(finished, files, tmp_path):
     tree = tiny_folder.recipe(files, "sft", output=str(tmp_path / "run"))
     (tmp_path / "recipe.yaml").write_text(json.dumps(tree))
     command = [sys.executable, "-m", "trimtab", "train", str(tmp_path / "recipe.yaml")]

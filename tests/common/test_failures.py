@@ -61,7 +61,7 @@ def raising(monkeypatch, error: Exception) -> None:
         (SafetensorError("I/O error: Read-only file system (os error 30)"), "Read-only file system (os error 30)"),
     ],
 )
-def test_what_fails_outside_costs_one_line_and_the_run_goes_on(trimtab, files, tmp_path, monkeypatch, error, said):
+def test_what_fails_outside_costs_one_line_and_the_run_continues(trimtab, files, tmp_path, monkeypatch, error, said):
     with monkeypatch.context() as patched:
         raising(patched, error)
         code, _, err = trimtab("train", recipe(files, tmp_path))

@@ -181,7 +181,7 @@ def test_the_index_that_pandas_writes_is_kept_as_a_column(tmp_path):
     assert [row["prompt"] for row in load_rows(str(path))] == ["a", "c"]
 
 
-def test_a_csv_file_without_rows_is_said_to_have_none(tmp_path):
+def test_a_csv_file_without_rows_is_refused_as_empty(tmp_path):
     assert "is empty" in refused(load_rows, str(written(tmp_path, "a.csv", "")))
     assert "holds no rows" in refused(load_rows, str(written(tmp_path, "a.csv", "prompt,completion\n")))
 

@@ -104,7 +104,7 @@ def test_processes_of_one_launch_are_one_writer(place, monkeypatch):
         refused(place)
 
 
-def test_where_there_are_no_locks_it_is_said_and_the_work_goes_on(place, monkeypatch, capsys):
+def test_without_locks_a_warning_is_printed_and_the_work_continues(place, monkeypatch, capsys):
     def no_locks(*args):
         raise OSError(locks.errno.ENOLCK, "No locks available")
 

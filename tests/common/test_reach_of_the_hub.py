@@ -68,7 +68,7 @@ def _forgotten():
     hub._request.cache_clear()
 
 
-def test_a_mistyped_model_is_asked_for_once_and_told(endpoint):
+def test_a_mistyped_model_is_requested_once_and_reported(endpoint):
     for _ in range(2):
         with pytest.raises(ModelNotFound, match="'org/therr': it is not a builtin .*it has no model of that name"):
             place_of("org/therr")
@@ -93,7 +93,7 @@ def test_what_is_there_is_taken_and_an_answer_that_says_nothing_decides_nothing(
     assert hub.why_not("models", "org/busy") is None
 
 
-def test_without_a_network_it_is_told_at_once(nowhere):
+def test_without_a_network_it_is_reported_at_once(nowhere):
     start = time.perf_counter()
     with pytest.raises(ModelNotFound, match="models.teacher: .*it cannot be reached, and it is not in the cache"):
         check_model("org/there", "models.teacher")
@@ -110,7 +110,7 @@ def test_what_is_cached_is_read_from_the_cache_alone_without_a_network(nowhere, 
     check_there("org/There")
 
 
-def test_offline_by_choice_nothing_is_asked(endpoint, monkeypatch):
+def test_offline_nothing_is_requested(endpoint, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ModelNotFound, match="HF_HUB_OFFLINE is set"):
         check_model("org/there", "models.policy")

@@ -107,7 +107,7 @@ def test_other_rows_are_refused_also_where_code_may_be_edited(models, folder, tm
         check_signature(tmp_path, now, True)
 
 
-def test_what_is_installed_is_told_by_its_folder_and_not_by_the_beginning_of_its_name(tmp_path):
+def test_installed_packages_are_recognised_by_folder_and_not_by_a_prefix_of_the_name(tmp_path):
     package = Path(user_code.__file__).parents[1]
     assert user_code.installed(package / "recipe.py")
     assert user_code.installed(tmp_path / ".local/lib/python3/site-packages/torch/nn.py")

@@ -95,7 +95,7 @@ def test_files_of_others_stay_where_the_folder_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), RuntimeError("CUDA error: no device")])
-def test_what_fails_outside_is_told_with_what_is_kept(tmp_path, error):
+def test_what_fails_outside_is_reported_with_what_is_kept(tmp_path, error):
     said = r"out: (input/output|CUDA) error.*; fix that first; 2 rows are in .*rows\.jsonl: run the same command again"
     with pytest.raises(FailedOutside, match=said) as raised:
         work(folder(tmp_path), {"model": "m"}, 2, error)
@@ -119,7 +119,7 @@ def test_what_was_there_before_stays_when_a_resumed_work_fails(tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == before
 
 
-def test_a_full_disk_leaves_whole_lines_and_says_what_is_kept(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_whole_lines_and_reports_what_is_kept(tmp_path, monkeypatch):
     one, said = folder(tmp_path), r"out: no space left.*make room first; 2 rows are in .*the same command"
     with pytest.raises(FailedOutside, match=said), one.open():
         one.sign({"model": "m"})

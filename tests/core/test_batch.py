@@ -221,7 +221,7 @@ def test_stored_logprobs_of_the_targets_are_read_as_they_are():
         batch.logprobs(of="snapshot", ids=batch.targets)
 
 
-def test_logprobs_are_those_of_the_targets_or_of_the_ids_asked_for():
+def test_logprobs_are_those_of_the_targets_or_of_the_given_ids():
     logits = torch.randn(2, 5, 20)
     batch = TokenBatch.align(logits, LABELS)
     kept = torch.stack([logits[0, 1], logits[0, 2], logits[1, 0]]).log_softmax(-1)
@@ -232,7 +232,7 @@ def test_logprobs_are_those_of_the_targets_or_of_the_ids_asked_for():
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 4)])
-def test_logprobs_through_a_kept_log_softmax_equal_the_direct_ones(shape):
+def test_logprobs_from_a_cached_log_softmax_equal_the_direct_ones(shape):
     ids = torch.randint(0, 20, shape)
     upstream = torch.randn(shape)
     found = []

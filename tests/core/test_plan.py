@@ -120,7 +120,7 @@ def test_what_it_needs_a_rollout_signal_must_provide_and_no_signal_of_the_object
     assert Plan(Advantages(), advantages=Paid("values"), rollout_signals=(provider("values"), provider("more")))
 
 
-def test_what_the_policy_said_while_it_wrote_needs_no_rollout_signal():
+def test_outputs_of_the_sampling_policy_need_no_rollout_signal():
     assert Plan(Advantages(), advantages=Paid("old", "normaliser"))
 
 

@@ -539,7 +539,7 @@ def test_an_objective_of_whole_sequences_takes_log_probabilities_that_are_stored
     torch.testing.assert_close(fused_loss(Contrast(), stored, hidden, head, weight).loss, live.loss)
 
 
-def test_an_objective_of_whole_sequences_that_asks_for_logits_is_told():
+def test_an_objective_of_whole_sequences_that_reads_logits_is_refused():
     class Whole(Contrast):
         def __call__(self, batch):
             return batch.losses(batch.log_softmax().sum(dim=-1))

@@ -184,7 +184,7 @@ def test_the_set_shrinks_as_the_distribution_sharpens(spread, least, most):
     assert least < number < most
 
 
-def test_a_flat_distribution_is_greedy_unless_asked_otherwise():
+def test_a_flat_distribution_is_greedy_by_default():
     scores = 0.5 * torch.randn(1, 2048, generator=torch.Generator().manual_seed(5))
     assert adaptive(scores, 0.001).isfinite().sum() == 1
     assert adaptive(scores, 0.001, flat="all", flat_below=0.1).isfinite().all()
@@ -195,7 +195,7 @@ def test_a_flat_distribution_is_greedy_unless_asked_otherwise():
     assert torch.equal(adaptive(sharp, 0.001, flat="all", flat_below=0.1), adaptive(sharp, 0.001))
 
 
-def test_what_is_ruled_out_already_counts_in_v_unless_asked_otherwise():
+def test_excluded_tokens_count_in_v_by_default():
     scores = torch.tensor([[2.0, 1.0, 0.5] + [-INF] * 997])
     assert adaptive(scores, 0.1).isfinite().sum() == 3
     assert adaptive(scores, 0.1, vocab="unmasked").isfinite().sum() == 1

@@ -221,7 +221,7 @@ class SharedMamba(MambaForCausalLM):
         return found
 
 
-def test_streams_that_do_share_a_state_are_seen_at_the_first_tokens_and_go_on_without(caplog):
+def test_streams_that_do_share_a_state_are_seen_at_the_first_tokens_and_continue_without(caplog):
     config = architectures.config("mamba")
     reference, aligned = SharedMamba(config), SharedMamba(config)
     for model in (reference.eval(), aligned.eval()):
@@ -236,7 +236,7 @@ def test_streams_that_do_share_a_state_are_seen_at_the_first_tokens_and_go_on_wi
     assert all(message.startswith("SharedMamba: ") for message in said)
 
 
-def test_rows_of_a_batch_that_get_mixed_up_are_seen_though_one_row_was_right():
+def test_mixed_up_rows_of_a_batch_are_noticed_though_one_row_was_correct():
     """rwkv's cache is right for one row; a batch of several is then held against reading anew too."""
     reference, aligned = two("rwkv")
     mixed(reference, aligned, 0.5, PROMPT[:1])
@@ -246,7 +246,7 @@ def test_rows_of_a_batch_that_get_mixed_up_are_seen_though_one_row_was_right():
 
 
 @pytest.mark.parametrize("kind", ["llama", "mamba", "minimax", "recurrent_gemma"])
-def test_a_right_cache_is_used_after_its_first_tokens(kind):
+def test_a_correct_cache_is_used_after_its_first_tokens(kind):
     """Also of one whose modules themselves keep what they have read."""
     reference, aligned = two(kind)
     widths = []
@@ -259,7 +259,7 @@ def test_a_right_cache_is_used_after_its_first_tokens(kind):
     assert widths == [6, 6, *[1] * 14]
 
 
-def test_the_stricter_of_two_models_says_how_prompts_are_asked():
+def test_the_stricter_of_two_models_decides_how_prompts_are_batched():
     """Minimax takes padding for text: prompts of equal length are asked together, also as the second model."""
     tokenizer = tiny_folder.byte_tokenizer()
     reference, aligned = two("llama")[0], two("minimax")[1]

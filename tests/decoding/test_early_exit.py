@@ -99,7 +99,7 @@ def test_sampled_tokens_have_the_probabilities_of_the_model():
     assert 0.5 * (shares - wanted).abs().sum() < 0.1  # total variation; .05 expected of 4,000 draws from 50 tokens
 
 
-def test_the_rows_that_go_on_are_drawn_from_their_own_probabilities():
+def test_the_rows_that_continue_are_drawn_from_their_own_probabilities():
     """A row's past is still its own after others have left: each new token's rank under the model is that of greedy."""
     model = tiny.model("llama_tied")
     found = model.generate(PROMPT, custom_generate=early_exit, **settings(do_sample=True, temperature=1e-6))

@@ -65,7 +65,7 @@ def test_what_a_strategy_sets_itself_is_not_handed_over():
     hub(model, do_sample=False)
 
 
-def test_a_model_whose_cache_mixes_up_rows_is_asked_without_one():
+def test_a_model_whose_cache_mixes_up_rows_generates_without_one():
     model = architectures.build("rwkv")
     model.generation_config.eos_token_id = None
     ids = torch.tensor([[5, 6, 7], [8, 9, 10]])

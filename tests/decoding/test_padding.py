@@ -99,7 +99,7 @@ def test_padding_batch_and_cache_change_no_greedy_text(kind):
     assert pads_left(made) is (kind not in BY_LENGTH | ONE_BY_ONE)
 
 
-def test_prompts_of_equal_length_are_asked_together_where_padding_is_taken_for_text():
+def test_prompts_of_equal_length_are_batched_where_padding_is_read_as_text():
     made, inputs = model("minimax"), encoded(PROMPTS)
     found = batches(made, inputs)
     assert [batch.places for batch in found] == [[0], [1, 3], [2]]
@@ -109,7 +109,7 @@ def test_prompts_of_equal_length_are_asked_together_where_padding_is_taken_for_t
     assert [batch.places for batch in batches(model("rwkv"), encoded(["hi", "ho"]))] == [[0], [1]]
 
 
-def test_a_model_whose_cache_does_not_work_is_asked_without_one_and_the_config_says_so():
+def test_a_model_whose_cache_does_not_work_generates_without_one_and_the_config_says_so():
     made = model("xlstm")
     wanted = [new_tokens(made, [prompt], use_cache=False)[0] for prompt in PROMPTS]
     assert keeps(made) == ""

@@ -64,7 +64,7 @@ def test_rows_know_nothing_of_each_other():
     assert torch.equal(penalty(SCORES, IDS, 3.0, 3), alone)
 
 
-def test_left_padding_is_nothing_that_was_said():
+def test_left_padding_does_not_count_as_generated():
     processor = PenaltyProcessor(2.0, pad_token_id=0)
     ids = torch.tensor([[0, 0, 1, 2], [1, 2, 0, 3]])
     scores = torch.ones(2, 5)
@@ -92,7 +92,7 @@ def ends(mode: str, scores: float, said: bool = False, steps: int = 1, **setting
     return found
 
 
-def test_the_end_is_kept_away_until_enough_is_said():
+def test_the_end_token_is_held_back_until_enough_tokens_are_generated():
     assert ends("repeat", 4.0, steps=6) == [2, 2, 2, 2, 4, 4]
     assert ends("repeat", -4.0, steps=1) == [-8]
     assert ends("repeat", 4.0, eos_strength=8.0) == [0.5]
@@ -101,7 +101,7 @@ def test_the_end_is_kept_away_until_enough_is_said():
     assert ends("none", 4.0, steps=2) == [4, 4]
 
 
-def test_an_end_that_was_said_is_penalised_once_and_without_a_length_penalty_like_any_token():
+def test_a_generated_end_token_is_penalised_once_like_any_token():
     assert ends("repeat", 4.0, said=True, eos_strength=4.0) == [1.0]
     assert ends("none", 4.0, said=True) == [2.0]
 
@@ -197,14 +197,14 @@ def test_what_it_remembers_belongs_to_one_call(new):
     assert [text.tolist() for text in found] == [text.tolist() for text in wanted]
 
 
-def test_ids_of_the_same_length_that_do_not_go_on_begin_anew():
+def test_ids_of_the_same_length_that_do_not_continue_begin_anew():
     processor = PenaltyProcessor(2.0, eos="block", least=1, eos_token_id=2)
     scores = torch.zeros(1, 9)
     processor(torch.tensor([[5, 6]]), scores)
     assert processor(torch.tensor([[7, 8, 1]]), scores)[0, 2] == -math.inf
 
 
-def test_beams_that_change_places_go_on():
+def test_beams_that_change_places_continue():
     processor = PenaltyProcessor(2.0, eos="block", least=1, eos_token_id=2)
     scores = torch.zeros(2, 9)
     processor(torch.tensor([[5, 6], [5, 6]]), scores)
@@ -212,7 +212,7 @@ def test_beams_that_change_places_go_on():
     assert (processor(torch.tensor([[5, 6, 3, 4], [5, 6, 3, 7]]), scores)[:, 2] == 0).all()
 
 
-def test_every_end_is_kept_away():
+def test_every_end_token_is_held_back():
     class Several(Tokenizer):
         eos_token_id = (2, 3)
 

@@ -66,7 +66,7 @@ def test_greedy_tokens_are_those_of_generate(kind):
     assert sizes == [(1, 10), (4, 5), *[(4, 1)] * 5]
 
 
-def test_a_model_that_always_gives_all_logits_is_not_asked_for_fewer():
+def test_a_model_that_always_gives_all_logits_is_not_passed_logits_to_keep():
     model = tiny.model("llama_tied")
     forward = model.forward
 

@@ -268,7 +268,7 @@ def test_the_kl_over_candidates_and_the_rest_by_hand():
     assert candidates_kl(full, start, 0.0).item() == pytest.approx(wanted, rel=1e-4)
 
 
-def test_the_kl_is_added_and_read_where_it_is_asked_for():
+def test_the_kl_is_added_and_read_only_with_a_coefficient():
     logits, candidates = held()
     start = candidates.logprobs - 6.0
     scores = candidates.logprobs + torch.randn(N, K)
@@ -285,7 +285,7 @@ def test_the_kl_is_added_and_read_where_it_is_asked_for():
     assert METHOD.requirements(Config()).models[1:] == ()
 
 
-def test_prompts_that_all_or_no_answer_got_right_count_nowhere():
+def test_prompts_with_only_correct_or_only_incorrect_completions_count_nowhere():
     logits, candidates = held()
     scores = candidates.logprobs + torch.randn(N, K)
     config = Config(num_candidates=K, min_accuracy=0.01, max_accuracy=0.99)

@@ -118,7 +118,7 @@ def test_a_file_that_is_no_method_is_refused_with_its_place_and_the_way_out(fold
     assert not any(folder.glob("runs*"))
 
 
-def test_a_name_whose_file_lies_here_is_told_as_a_file(folder):
+def test_the_name_of_a_file_that_exists_is_refused_with_the_file(folder):
     with pytest.raises(UnknownMethod, match=r"there is no method .penalty.; to use the file here, set method"):
         methods.check_name("penalty")
 
@@ -139,7 +139,7 @@ def test_it_is_shown_with_its_options_and_what_it_asks_for(folder, capsys):
     assert "in a recipe: method: penalty.py" in said
 
 
-def test_it_trains_and_an_edit_of_its_files_is_told_on_resume(folder):
+def test_it_trains_and_an_edit_of_its_files_is_reported_on_resume(folder):
     files = tiny_folder.lay_out(folder)
     made = tiny_folder.recipe(files, "penalty.py", models={"student": None, "teacher": None})
     made["models"] = {"policy": str(files / "teacher")}

@@ -210,7 +210,7 @@ def test_a_warm_up_is_sft_and_the_first_snapshot_is_taken_behind_it(tmp_path):
     assert tiny.relative_error(found, plain) > 1e-3
 
 
-def test_a_run_that_goes_on_within_its_warm_up_has_no_snapshot_yet():
+def test_a_run_that_continues_within_its_warm_up_has_no_snapshot_yet():
     made = METHOD.build(Config(refresh=2, warmup_sft_steps=3), None)
     (snapshot,) = made.signals
     policy = tiny.model("llama_tied")

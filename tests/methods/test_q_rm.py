@@ -31,7 +31,7 @@ def test_the_loss_compares_mean_scores_with_beta_and_margin_of_the_paper(head):
     assert not plan.signals
 
 
-def test_it_asks_for_pairs_and_a_scalar_head_unless_told_otherwise():
+def test_it_requires_pairs_and_a_scalar_head_by_default():
     assert METHOD.requirements(Config()) == Requirements("pairs", "scalar_head")
     assert METHOD.requirements(Config(head="logit")) == Requirements("pairs", "scorer")
 

@@ -112,7 +112,7 @@ def test_without_its_adapter_a_policy_is_the_start_only_where_its_own_weights_st
         ({"layers_to_transform": [0]}, "models.lora: "),
     ],
 )
-def test_what_could_not_be_trained_or_merged_is_told_before_training(settings, place):
+def test_what_could_not_be_trained_or_merged_is_reported_before_training(settings, place):
     with pytest.raises(AdapterError) as caught:
         add_lora(tiny.model(), {"r": 2, "target_modules": "all-linear", **settings}, 0)
     assert str(caught.value).startswith(place)
@@ -138,7 +138,7 @@ def test_all_linear_layers_are_those_that_peft_takes(kind):
         add_lora(architectures.build(kind), {"r": 2, "target_modules": ["out_proj"]}, 0)
 
 
-def test_layers_that_an_initialisation_breaks_are_told_before_training():
+def test_layers_that_an_initialisation_breaks_are_reported_before_training():
     with pytest.raises(AdapterError, match=r"models\.lora: "):
         add_lora(tiny.model("gpt2"), {"r": 2, "target_modules": "all-linear", "init_lora_weights": "olora"}, 0)
 

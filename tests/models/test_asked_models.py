@@ -94,9 +94,7 @@ def words_of(command, model, tmp_path):
 
 @pytest.mark.parametrize("dtype", [None, "float32"])
 @pytest.mark.parametrize("command", ["eval", "collect", "score", "generate", "compare-decoding"])
-def test_every_command_loads_the_checkpoints_own_dtype_or_the_one_that_is_asked(
-    trimtab, model, tmp_path, command, dtype
-):
+def test_every_command_loads_the_checkpoints_dtype_or_the_given_one(trimtab, model, tmp_path, command, dtype):
     words, said = words_of(command, model, tmp_path)
     code, out, err = trimtab(*words, *([] if dtype is None else ["--dtype", dtype]), "--device-map", "auto")
     assert code == 0, err

@@ -125,7 +125,7 @@ def test_what_is_computed_may_be_stored(tmp_path):
         ("mtp.layers.0.weight", "multi-token prediction layers"),
     ],
 )
-def test_parts_beside_the_language_model_are_left_out_and_said(tmp_path, name, kind, caplog):
+def test_parts_beside_the_language_model_are_left_out_and_reported(tmp_path, name, kind, caplog):
     folder = saved(tmp_path / "model")
     edit(folder, lambda tensors: tensors.update({name: torch.zeros(1, 16)}))
     model = load_model(str(folder))
@@ -259,7 +259,7 @@ def test_settings_of_a_tokenizer_alone_are_no_tokenizer(tmp_path):
     assert "it has settings of a tokenizer (tokenizer_config.json), but not the tokenizer itself" in said
 
 
-def test_a_message_that_announces_a_list_is_told_with_it():
+def test_a_message_that_announces_a_list_is_reported_with_it():
     error = ValueError("Couldn't make it from one of: \n(1) a file, \n(2) a slow one. \nYou need this.\n")
     assert loading._first_line(error) == "Couldn't make it from one of: (1) a file, (2) a slow one."
     assert loading._first_line(ValueError("It says:\nno\nmore")) == "It says: no"

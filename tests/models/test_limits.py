@@ -82,7 +82,7 @@ def test_a_parameter_that_is_named_for_positions_is_a_table_of_them(name, shape)
     assert limits.of_model(model).places == 20
 
 
-def test_a_parameter_of_another_name_or_form_is_none():
+def test_parameters_of_other_names_or_shapes_are_not_tables():
     model = built("llama", most=20)
     model.model.add_module("own", Positions("posterior", (20, 32)))
     model.model.add_module("more", Positions("position_gate", (4, 20, 20)))
@@ -105,7 +105,7 @@ def test_prompts_are_held_against_places_and_ids():
         check_prompts([[49], [50]], 1, known, tokenizer, "m")
 
 
-def test_places_that_were_not_trained_are_said_and_read():
+def test_positions_that_were_not_trained_are_reported_and_read():
     known = Limits(vocab=50, places=None, trained=10)
     assert beyond(10, known, "m") == []
     (note,) = check_prompts([[1] * 8], 3, known, tiny_folder.byte_tokenizer(), "m")

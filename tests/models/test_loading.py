@@ -38,7 +38,7 @@ def one_line(error) -> str:
 # --- loading ----------------------------------------------------------------------------------------------------
 
 
-def test_a_folder_gives_its_model_in_eval_mode_and_the_dtype_asked_for(folder):
+def test_a_folder_gives_its_model_in_eval_mode_and_the_requested_dtype(folder):
     model = load_model(str(folder))
     assert not model.training
     assert {p.dtype for p in model.parameters()} == {torch.float32}
@@ -97,7 +97,7 @@ def test_weights_are_read_from_safetensors_only(folder):
     assert "safetensors" in one_line(caught)
 
 
-def test_a_folder_whose_weights_are_missing_is_not_said_to_be_no_folder(folder):
+def test_missing_weights_are_not_reported_as_a_missing_folder(folder):
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelNotFound) as caught:
         load_model(str(folder))

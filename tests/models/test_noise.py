@@ -100,7 +100,7 @@ def test_a_layer_that_asks_its_config_sees_all_else_of_it_as_it_is():
         assert layer.config.use_cache is False
 
 
-def test_gradients_and_gradient_checkpointing_go_on_as_in_training():
+def test_gradients_and_gradient_checkpointing_continue_as_in_training():
     model = KINDS["mixtral"]()
     noise.switch_off(model)
     model.gradient_checkpointing_enable()

@@ -33,7 +33,7 @@ def test_a_folder_may_have_an_at_in_its_name(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["owner/model@", "@main", "characters-1m@main"])
-def test_what_names_no_revision_is_said(name):
+def test_what_names_no_revision_is_reported(name):
     with pytest.raises(ModelNotFound, match="revision"):
         place_of(name)
 

@@ -235,7 +235,7 @@ def test_evenly_spaced_layers_hold_both_ends_and_have_gaps_that_differ_by_one_at
 
 
 @pytest.mark.parametrize("keep", [0, -1, 5])
-def test_a_number_of_layers_that_cannot_be_kept_is_refused(keep):
+def test_an_impossible_number_of_layers_is_refused(keep):
     with pytest.raises(ValueError, match=f"cannot keep {keep} of 4 layers"):
         evenly_spaced(4, keep)
 

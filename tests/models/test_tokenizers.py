@@ -42,7 +42,7 @@ def test_two_words_exchanged_are_refused_with_an_example_and_the_way_out():
     assert isinstance(caught.value, ValueError)
 
 
-def test_a_word_that_one_of_them_lacks_is_refused_and_said_to_be_absent():
+def test_a_word_that_one_of_them_lacks_is_refused_as_absent():
     other = [*WORDS[:3], "clé", *WORDS[4:]]
     with pytest.raises(TokenizerMismatch, match="'clé' is id absent in the policy and 3 in the reference"):
         check(tiny.tokenizer(WORDS), tiny.tokenizer(other), role="reference")

@@ -62,7 +62,7 @@ def test_no_answers_give_no_advantages(how):
 # ---------------------------------------------------------------- scores of tokens
 
 
-def test_scores_are_divided_by_the_population_std_of_all_tokens_and_centred_where_asked():
+def test_scores_are_divided_by_the_population_std_of_all_tokens_and_optionally_centred():
     scores = torch.tensor([1.0, 2.0, 3.0, 6.0])
     std = math.sqrt((4 + 1 + 0 + 9) / 4)
     assert adv.standardised(scores, center=False).tolist() == pytest.approx([s / std for s in (1, 2, 3, 6)])

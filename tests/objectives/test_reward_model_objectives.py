@@ -92,7 +92,7 @@ def test_bradley_terry_by_hand_and_its_margin_is_not_multiplied_by_beta():
     assert steep.item() == pytest.approx(-log(sigma(-2)))
 
 
-def test_the_focal_link_weighs_a_pair_that_is_ranked_rightly_less():
+def test_the_focal_link_weighs_a_correctly_ranked_pair_less():
     wrong = focal_bradley_terry(torch.tensor([0.0]), torch.tensor([1.0]))
     assert wrong.item() == pytest.approx(-log(sigma(-1)))  # below 1/2 the weight is 1
     right = focal_bradley_terry(torch.tensor([1.0]), torch.tensor([0.0]))

@@ -87,7 +87,7 @@ def test_a_pass_of_the_critic_is_adamw_on_the_mean_square_of_its_tokens_or_answe
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
 
 
-def test_a_critic_that_is_loaded_goes_on_as_the_one_that_was_saved():
+def test_a_critic_that_is_loaded_continues_as_the_one_that_was_saved():
     returns = torch.linspace(-1, 1, len(ANSWERED))
     one, other = critic(), critic()
     value_pass(one, returns, 2)
@@ -159,7 +159,7 @@ def test_outcomes_of_whole_answers_are_learnt_as_of_an_implicit_prm():
     assert found["reward_model_loss"] == pytest.approx((sum(wanted) / 4).item(), rel=1e-4)
 
 
-def test_pairs_of_right_and_wrong_answers_are_learnt_as_of_a_dpo_reward_model():
+def test_pairs_of_correct_and_incorrect_completions_are_learnt_as_by_a_dpo_reward_model():
     made, old = online(kind=OnlinePairReward), torch.linspace(-3, -1, len(ANSWERED))
     value = 0.3 * answer_ratios(made, old)
     wanted = -F.logsigmoid(value[1] - value[0]) - F.logsigmoid(value[2] - value[3])

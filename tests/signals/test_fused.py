@@ -79,7 +79,7 @@ def test_models_of_two_dtypes_are_mixed_in_float32():
     torch.testing.assert_close(mixed, (own(reference) + own(aligned).float()) / 2, rtol=1e-5, atol=1e-5)
 
 
-def test_whoever_places_models_is_told_of_both():
+def test_both_models_are_listed_for_placement():
     models = pair()
     signal = FusedTeacher(*models, 0.5, name="fused")
     assert signal.models == [one.model for one in models]

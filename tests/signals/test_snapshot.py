@@ -211,7 +211,7 @@ def test_what_a_checkpoint_holds_brings_the_snapshot_back_in_mid_window(lora):
     assert resumed(other, ROWS.inputs()) == {}
 
 
-def test_a_run_that_goes_on_where_a_window_begins_takes_a_new_one():
+def test_a_run_that_continues_where_a_window_begins_takes_a_new_one():
     model, snapshot = policy(), PolicySnapshot(4)
     snapshot.load_state_dict({name: torch.zeros_like(value) for name, value in model.named_parameters()})
     begin(snapshot, model, 4)

@@ -80,7 +80,7 @@ def test_rows_that_make_no_update_are_refused_with_the_numbers():
         epoch_of(few, "rollouts", 1)
 
 
-def test_what_is_left_out_is_said_with_the_reason():
+def test_what_is_left_out_is_reported_with_the_reason():
     some = args(per_device_train_batch_size=4, dataloader_drop_last=True)
     assert epoch_of(some, "supervised", 11).note == (
         "3 of 11 rows are dropped from each epoch, different ones each time: "

@@ -44,12 +44,12 @@ def test_ratios_stay_at_one_where_nothing_is_learnt_though_the_model_has_dropout
     assert noise.rates(made.model) == {}
 
 
-def test_dropout_stays_where_no_ratio_is_learnt_and_goes_where_it_is_asked(tmp_path):
+def test_dropout_stays_without_a_ratio_and_is_switched_off_on_request(tmp_path):
     assert noise.rates(trainer(tmp_path, Plan(Likelihood()), tiny.model("gpt2")).model)
     assert not noise.rates(trainer(tmp_path, Plan(Likelihood()), tiny.model("gpt2"), dropout=False).model)
 
 
-def test_dropout_that_is_kept_on_the_users_word_is_told_with_its_size(tmp_path):
+def test_dropout_that_the_user_keeps_is_reported_with_its_effect(tmp_path):
     made = trainer(tmp_path, psft(), tiny.model("gpt2"), dropout=True, learning_rate=0.0)
     told = []
     made.tell = told.append
@@ -168,7 +168,7 @@ def test_in_bfloat16_what_rounding_does_is_silent(tmp_path, bf16):
     assert told == []
 
 
-def test_in_bfloat16_more_than_rounding_is_told_and_in_float32_refused():
+def test_more_than_rounding_is_reported_in_bfloat16_and_refused_in_float32():
     apart = Apart("old", 0.4, 0.1)
     with pytest.raises(
         RatioError, match=r"to the policy that generated the completions differs from 1 by up to 0\.4 \(0\.1 on average"

@@ -63,7 +63,7 @@ def test_epochs_and_seeds_have_orders_of_their_own(name):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_loader_that_skips_batches_of_a_later_epoch_goes_on_with_its_rows(name, workers):
+def test_a_loader_that_skips_batches_of_a_later_epoch_continues_with_its_rows(name, workers):
     """The two things that transformers' loop does with a sampler."""
 
     def loader():

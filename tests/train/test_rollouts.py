@@ -126,7 +126,7 @@ def test_tokens_that_a_tool_wrote_are_read_and_not_learnt():
     assert rows["attention_mask"].tolist() == [[1, 1, 1, 1]]
 
 
-def test_what_tokens_are_told_survives_shuffling_and_splitting():
+def test_signals_of_tokens_survive_shuffling_and_splitting():
     labels = torch.tensor([[IGNORE, IGNORE, 3, 4], [IGNORE, 5, IGNORE, IGNORE], [IGNORE, 6, 7, 8]])
     batch = TokenBatch.from_labels(labels)
     advantages = torch.arange(6.0)
@@ -303,7 +303,7 @@ def test_prompts_are_read_once_for_all_their_answers(tmp_path, changes, prompts_
         ({"use_transformers_continuous_batching": True}, "by transformers' continuous batching"),
     ],
 )
-def test_how_answers_are_written_is_said(tmp_path, changes, said):
+def test_how_completions_are_generated_is_reported(tmp_path, changes, said):
     args = settings.build(settings.check({**SETTINGS, **changes}, "rollouts"), tmp_path, 0, "rollouts")
     assert how_generated(args, rollout_config(args, (0,), 0)).startswith(said)
 
@@ -369,7 +369,7 @@ class Keeps(Signal):
 
 
 @pytest.mark.parametrize("right, wrong", [(1.0, 0.0), (0.0, -1.0), (0.3, 0.1)])
-def test_what_is_right_is_what_the_first_reward_says_whatever_others_add(tmp_path, right, wrong):
+def test_the_first_reward_alone_decides_what_is_correct(tmp_path, right, wrong):
     def judged(prompts, completions, completion_ids, **columns):
         return [right if sum(ids) % 2 else wrong for ids in completion_ids]
 
@@ -389,7 +389,7 @@ def test_what_is_right_is_what_the_first_reward_says_whatever_others_add(tmp_pat
     assert (size, micro) == (8, 4)
 
 
-def test_the_first_reward_that_judges_an_answer_says_whether_it_is_right(tmp_path):
+def test_the_first_reward_that_grades_an_answer_decides_whether_it_is_correct(tmp_path):
     """Others return None, as TRL lets them."""
 
     def long(prompts, completions, completion_ids, **columns):
@@ -489,7 +489,7 @@ def test_rollouts_are_shown_with_the_advantage_of_each_token(tmp_path):
         ({"num_iterations": 2, "save_strategy": "epoch"}, "use save_steps"),
     ],
 )
-def test_settings_that_could_not_be_kept_are_refused(tmp_path, changes, said):
+def test_settings_that_could_not_be_saved_are_refused(tmp_path, changes, said):
     built = settings.build(settings.check({**SETTINGS, **changes}, "rollouts"), tmp_path, 0, "rollouts")
     with pytest.raises(RolloutError, match=said):
         check_buffer(built)

@@ -24,7 +24,7 @@ def refused(loop="supervised", **training) -> str:
 
 
 @pytest.mark.parametrize("tracker", ["wandb", "mlflow", "neptune", "comet_ml", "dagshub"])
-def test_a_tracker_that_is_not_installed_is_told(tracker, capfd):
+def test_a_tracker_that_is_not_installed_is_reported(tracker, capfd):
     assert f"training.report_to={tracker}" in refused(report_to=tracker)
     assert f"training.report_to={tracker}" in refused(report_to=[tracker])
     assert "Traceback" not in capfd.readouterr().err
@@ -46,7 +46,7 @@ def test_trackers_that_are_there_or_none_are_taken():
         ("lomo", "lomo_optim"),
     ],
 )
-def test_an_optimizer_whose_package_is_not_installed_is_told(optimizer, package):
+def test_an_optimizer_whose_package_is_not_installed_is_reported(optimizer, package):
     message = refused(optim=optimizer)
     assert f"training.optim={optimizer}" in message
     assert package in message
@@ -83,7 +83,7 @@ def test_the_edges_of_what_is_possible_are_taken():
     built("rollouts", top_p=1, top_k=0, min_p=0)
 
 
-def test_a_schedule_that_lacks_or_does_not_know_an_argument_is_told():
+def test_a_schedule_that_lacks_or_does_not_know_an_argument_is_reported():
     assert "lr_scheduler_type=cosine_with_min_lr" in refused(lr_scheduler_type="cosine_with_min_lr")
     assert "lr_scheduler_type=linear" in refused(lr_scheduler_kwargs={"slope": 2})
     built(lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs={"min_lr_rate": 0.1})

@@ -149,7 +149,7 @@ def test_the_margin_is_that_of_the_rows_by_hand(tmp_path):
     assert last(load(result.folder), MARGIN).estimate == pytest.approx(mean)
 
 
-def test_held_out_rows_without_a_rejected_answer_are_said(tmp_path):
+def test_held_out_rows_without_a_rejected_answer_are_reported(tmp_path):
     _, said, measured = preference_run(tmp_path, heldout=tiny_folder.chat_rows(5))
     assert "held-out preferences are not measured: not every held-out row has" in said
     assert "preference_accuracy" not in measured[-1]

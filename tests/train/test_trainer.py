@@ -221,6 +221,6 @@ def test_a_value_that_trl_refuses_is_one_line(tmp_path):
     assert "\n" not in str(raised.value)
 
 
-def test_trls_defaults_for_bf16_and_gradient_checkpointing_are_off_unless_asked_for():
+def test_bf16_and_gradient_checkpointing_are_off_by_default_unlike_in_trl():
     assert settings.check({}) == {"bf16": False, "gradient_checkpointing": False}
     assert settings.check({"bf16": True})["bf16"] is True

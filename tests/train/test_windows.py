@@ -46,7 +46,7 @@ def test_fewer_rows_than_a_window_are_refused_with_the_way_out():
         WindowSampler(3, 4, 2)
 
 
-def test_accelerate_sets_the_epoch_and_a_resume_in_the_middle_of_it_goes_on_with_the_same_rows():
+def test_accelerate_sets_the_epoch_and_a_resume_in_the_middle_of_it_continues_with_the_same_rows():
     """The two things that transformers' loop does with a sampler."""
     loader = prepare_data_loader(DataLoader(range(11), batch_size=2, sampler=EpochOrder(WindowSampler(11, 4, 3), 7)))
     loader.set_epoch(1)
