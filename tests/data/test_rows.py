@@ -4,7 +4,7 @@ import pytest
 
 import tiny_folder
 from trimtab.core import IGNORE
-from trimtab.data.counts import check_losses
+from trimtab.data.counts import check_dropped
 from trimtab.data.rows import answer_offsets, last_tokens, prepare
 from trimtab.data.sources import DataError
 
@@ -142,20 +142,20 @@ def test_losses_above_the_share_are_refused_with_counts_and_the_first_row():
     rows = [{"text": "abcdef"}] + [{"text": "ab"}] * 9
     prepared = prepare(rows, TOKENIZER, max_length=4, source="file")
     with pytest.raises(DataError, match=r"file: 1 of 10 rows would be dropped or truncated: 1 truncated \(first: row"):
-        check_losses(prepared, 0.09)
-    check_losses(prepared, 0.1)
+        check_dropped(prepared, 0.09)
+    check_dropped(prepared, 0.1)
 
 
 def test_the_share_that_the_message_suggests_is_enough():
     prepared = prepare([{"text": "abcdef"}, {"text": "ab"}, {"text": "ab"}], TOKENIZER, max_length=4)
     with pytest.raises(DataError) as raised:
-        check_losses(prepared, 0.0)
-    check_losses(prepared, float(str(raised.value).rpartition("=")[2]))
+        check_dropped(prepared, 0.0)
+    check_dropped(prepared, float(str(raised.value).rpartition("=")[2]))
 
 
 def test_data_of_which_no_row_is_left_is_refused_whatever_the_share():
     with pytest.raises(DataError, match="no row is left of 1"):
-        check_losses(prepare([{"text": ""}], TOKENIZER, max_length=4), 1.0)
+        check_dropped(prepare([{"text": ""}], TOKENIZER, max_length=4), 1.0)
 
 
 def test_messages_that_the_template_refuses_are_named_with_their_row():
@@ -212,9 +212,9 @@ def test_pairs_with_the_same_or_no_answer_are_counted_and_refused_above_the_shar
     assert (prepared.counts.identical, prepared.counts.empty, prepared.counts.kept) == (1, 2, 7)
     assert [row["row_id"] for row in prepared.rows] == [0, 4, 5, 6, 7, 8, 9]
     with pytest.raises(DataError, match=r"1 with two answers that are the same \(first: row 2\)") as raised:
-        check_losses(prepared, 0.29)
+        check_dropped(prepared, 0.29)
     assert "2 without an answer (first: row 3)" in str(raised.value)
-    check_losses(prepared, 0.3)
+    check_dropped(prepared, 0.3)
 
 
 def test_answers_that_are_the_same_after_truncation_are_identical():

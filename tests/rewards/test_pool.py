@@ -14,7 +14,7 @@ import pytest
 
 from tiny_table import table
 from trimtab.rewards import pool as mathpool
-from trimtab.rewards.mathematics import latex, settled, verdict
+from trimtab.rewards.mathematics import latex, stated, verdict
 from trimtab.rewards.pool import LONGEST, MathPool, PoolError
 
 ENDLESS = r"\boxed{10^{10^{10}}}"
@@ -121,7 +121,7 @@ def test_answers_are_equal_by_what_they_mean(truth, answer, wanted):
     ],
 )
 def test_a_text_settles_on_what_it_boxes_or_announces(text, wanted):
-    assert settled(text) == wanted
+    assert stated(text) == wanted
 
 
 def test_a_truth_may_be_words():

@@ -175,7 +175,7 @@ def _print(
 ) -> None:
     """Generate, and print or write."""
     from trimtab.data.chat_date import date_facts
-    from trimtab.data.prompts import last_said
+    from trimtab.data.prompts import last_message
     from trimtab.decoding._config import config_of
 
     for number, prompt in enumerate(prompts, start=1):
@@ -187,7 +187,7 @@ def _print(
     model, options = _loaded(settings, loop, made)
     streams = len(prompts) == 1 and len(strengths) == 1 and console.is_terminal
     if streams:
-        console.print(Text(f"> {last_said(prompts[0])}", style="bold"), soft_wrap=True)
+        console.print(Text(f"> {last_message(prompts[0])}", style="bold"), soft_wrap=True)
         options |= _streaming(tokenizer, loop, options)
     found = _answers(model, tokenizer, prompts, strengths, settings, options, notes)
     how = settings.sampling(tokenizer, model)
@@ -199,7 +199,7 @@ def _print(
         say(console, f"{len(prompts)} completions: {settings.out}, meta: {meta}")
     elif not streams:
         for row, prompt in enumerate(prompts):
-            _show(console, last_said(prompt), strengths, found[row])
+            _show(console, last_message(prompt), strengths, found[row])
     notes.print(Text(f"signature: {'; '.join(made)}"), soft_wrap=True)
 
 

@@ -46,7 +46,7 @@ def preview_recipe(recipe: "Recipe", rows: int, split: str, console: Console | N
     Raises:
         DataError: if the recipe has no such split, or more rows are dropped than the recipe allows (after printing).
     """
-    from trimtab.data.counts import check_losses
+    from trimtab.data.counts import check_dropped
     from trimtab.data.rows import sequences
     from trimtab.data.sources import DataError
     from trimtab.runs.policy import policy_tokenizer
@@ -71,7 +71,7 @@ def preview_recipe(recipe: "Recipe", rows: int, split: str, console: Console | N
     console.print(_table(prepared, recipe.data.max_dropped, tokenizer))
     for note in prepared.notes():
         say(console, note)
-    check_losses(prepared, recipe.data.max_dropped)
+    check_dropped(prepared, recipe.data.max_dropped)
     return prepared
 
 

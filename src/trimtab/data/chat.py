@@ -129,8 +129,8 @@ class Chat:
         if not after.startswith(before):
             return self._switched(i, before) or self._behind(i, before, after)
         found = self._with_thought(i, before, after[len(before) :])
-        lost = CLOSED.search(before) and "thoughts" in self.unwritten(i, found.answer)
-        return (self._switched(i, before) if lost else None) or found
+        dropped = CLOSED.search(before) and "thoughts" in self.unwritten(i, found.answer)
+        return (self._switched(i, before) if dropped else None) or found
 
     def unwritten(self, i: int, answer: str) -> list[str]:
         """What of message `i` an answer does not hold: `calls`, `thoughts`, `texts`."""
@@ -139,7 +139,7 @@ class Chat:
         found = {
             "calls": self._writes_calls(i),
             "thoughts": all(thought.strip() in answer for thought in thoughts),
-            "texts": is_said(message, answer),
+            "texts": is_contained(message, answer),
         }
         return [what for what, is_written in found.items() if not is_written]
 
@@ -160,9 +160,9 @@ class Chat:
     def following(self, i: int) -> str:
         """What the template writes behind message `i` once another one follows; nothing where it cannot be told."""
         message = self.messages[i]
-        said = {**{k: v for k, v in message.items() if k not in REASONING}, "content": _said(message)}
+        bare = {**{k: v for k, v in message.items() if k not in REASONING}, "content": _visible(message)}
         after = {"role": "tool" if message.get("tool_calls") else "user", "content": "?"}
-        other = replace(self, messages=[*self.messages[:i], said, *(self.messages[i + 1 : i + 2] or [after])])
+        other = replace(self, messages=[*self.messages[:i], bare, *(self.messages[i + 1 : i + 2] or [after])])
         try:
             done, text = other.render(i + 1), other.render()
         except DataError:  # roles may have to alternate in another way
@@ -172,26 +172,23 @@ class Chat:
     def end_of(self, i: int, answer: str) -> int:
         """How many characters of an answer hold what message `i` says; the rest is the template's."""
         message = self.messages[i]
-        texts = (_said(message).strip(), reasoning(message).strip(), *_names(message))
+        texts = (_visible(message).strip(), reasoning(message).strip(), *_names(message))
         places = [answer.find(text) + len(text) for text in texts if text and text in answer]
         return max([0, *places])
 
     def _place(self, i: int, text: str, start: int = 0) -> int:
-        """Where in the text of a conversation the last turn, message `i`, says what it says.
-
-        Args:
-            start: the turn begins there or later.
+        """Where the text of the last turn, message `i`, stands in the text of a conversation, from `start` on.
 
         Raises:
             DataError: if it cannot be found.
         """
-        said, names = _said(self.messages[i]), _names(self.messages[i])
-        texts = [said, said.strip(), *names[:1]]
+        visible, names = _visible(self.messages[i]), _names(self.messages[i])
+        texts = [visible, visible.strip(), *names[:1]]
         end = len(text)  # an end token may hold what a short answer says
         while mark := next((m for m in self.tokenizer.all_special_tokens if text[:end].rstrip().endswith(m)), ""):
             end = len(text[:end].rstrip()) - len(mark)
         at = next((at for one in texts if one.strip() and (at := text.rfind(one, start, end)) >= 0), -1)
-        if at < 0 and not said.strip():  # a call that is not written at all, or a thought and nothing else
+        if at < 0 and not visible.strip():  # a call that is not written at all, or a thought and nothing else
             return len(text)
         if at < 0:
             raise DataError(
@@ -250,7 +247,7 @@ class Chat:
             return Turn(before, self._closing(message, opened, rest))
         if start is not None and not closed:
             return Turn(before, rest)
-        if _said(message) != text_of(message.get("content")) or reasoning(message):
+        if _visible(message) != text_of(message.get("content")) or reasoning(message):
             self.remarks["thoughts"] += 1
         _, close, visible = rest.partition(f"</{closed['close']}>" if closed else "\0")
         return Turn(before, visible.lstrip("\n") if close else after[place:])
@@ -315,8 +312,8 @@ def _joined(tail: str, rest: str) -> str:
     return rest if rest.startswith(space) else space + rest
 
 
-def _said(message: Message) -> str:
-    """What a message says besides its thought."""
+def _visible(message: Message) -> str:
+    """The text of a message without its thought."""
     return text_of(message.get("content")).rpartition("</think>")[2]
 
 
@@ -346,11 +343,11 @@ def _in_its_words(error: DataError) -> bool:
 def _is_written(message: Message, text: str) -> bool:
     if isinstance(message.get("content"), list) and re.search(r"\{'type': ?'text'", text):
         return False  # the list itself, and not what it says
-    return is_said(message, text) and all(name in text for name in _names(message))
+    return is_contained(message, text) and all(name in text for name in _names(message))
 
 
-def is_said(message: Message, text: str) -> bool:
-    """Whether a text holds what a message says."""
+def is_contained(message: Message, text: str) -> bool:
+    """Whether a text contains the text of a message."""
     content = message.get("content")
     pieces = [part["text"] for part in content] if isinstance(content, list) else [text_of(content)]
     pieces = [re.sub(r"^\s*<think>", "", piece.rpartition("</think>")[2]).strip() for piece in pieces]

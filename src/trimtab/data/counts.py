@@ -109,15 +109,16 @@ class Prepared:
         found = [(what, n, REMARKS[what]) for what, n in counts.remarks.items()]
         if counts.no_end:
             found.append(("no_end", counts.no_end, NO_END))
-        said = [(n, words, counts.first[what]) for what, n, words in found]
+        notes = [(n, words, counts.first[what]) for what, n, words in found]
         if counts.plain:
-            said.insert(0, (counts.plain, PLAIN, counts.first_plain))
+            notes.insert(0, (counts.plain, PLAIN, counts.first_plain))
         return [
-            f"{self.source}: {n} {'row' if n == 1 else 'rows'} {words} (first: row {first})" for n, words, first in said
+            f"{self.source}: {n} {'row' if n == 1 else 'rows'} {words} (first: row {first})"
+            for n, words, first in notes
         ]
 
 
-def check_losses(prepared: Prepared, max_dropped: float) -> None:
+def check_dropped(prepared: Prepared, max_dropped: float) -> None:
     """Refuse data of which more than a share would be dropped or truncated.
 
     Raises:
@@ -130,9 +131,7 @@ def check_losses(prepared: Prepared, max_dropped: float) -> None:
         "empty": f"{counts.empty} without an answer",
         "identical": f"{counts.identical} with two answers that are the same",
     }
-    found = "; ".join(
-        f"{said} (first: row {counts.first[name]})" for name, said in what.items() if name in counts.first
-    )
+    found = "; ".join(f"{n} (first: row {counts.first[name]})" for name, n in what.items() if name in counts.first)
     if not counts.kept:
         raise DataError(
             f"{prepared.source}: no row is left of {counts.rows}: {found} (limit: {prepared.max_length} tokens, by "

@@ -94,10 +94,10 @@ def _short(value: Any) -> str:
 
 
 def is_answer(message: Mapping[str, Any]) -> bool:
-    """Whether the assistant says or does something in it."""
-    said = [text_of(message.get("content")), *(message.get(key) for key in REASONING)]
-    done = bool(message.get("tool_calls")) or any(isinstance(text, str) and text.strip() for text in said)
-    return message["role"] == "assistant" and done
+    """Whether it is a message of the assistant with a text, a thought or a call of a tool."""
+    texts = [text_of(message.get("content")), *(message.get(key) for key in REASONING)]
+    has_content = bool(message.get("tool_calls")) or any(isinstance(text, str) and text.strip() for text in texts)
+    return message["role"] == "assistant" and has_content
 
 
 def text_of(content: Any) -> str:

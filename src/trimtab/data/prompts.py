@@ -16,7 +16,6 @@ def load_prompts(path: Path) -> list[Prompt]:
     Raises:
         DataError: if the file cannot be read, or holds no prompt, or a row asks nothing.
     """
-
     if not path.name.lower().endswith(SUFFIXES):
         return list(prompt_lines(path))
     prompts: list[Prompt] = []
@@ -32,8 +31,7 @@ def load_prompts(path: Path) -> list[Prompt]:
     return prompts
 
 
-def last_said(prompt: Prompt) -> str:
-    """What was asked last."""
-
+def last_message(prompt: Prompt) -> str:
+    """The text of the last message."""
     chat = prompt["prompt"] if isinstance(prompt, Mapping) else prompt
     return chat if isinstance(chat, str) else text_of(chat[-1].get("content"))

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any, Literal
 
 from trimtab.core.batch import IGNORE
-from trimtab.data.chat import CLOSED, THOUGHT, Chat, Turn, behind, is_said
+from trimtab.data.chat import CLOSED, THOUGHT, Chat, Turn, behind, is_contained
 from trimtab.data.messages import Message, as_messages, is_answer, kwargs_of, messages_of, text_of, tools_of
 from trimtab.data.sources import DataError
 from trimtab.data.tokens import Coded, Coder
@@ -180,7 +180,7 @@ class RowReader:
             return _NOTHING
         kwargs = {**kwargs_of(row, self.where), **self.switch}
         chat = Chat(tokenizer, self._unmarked(messages), self.where, tools_of(row, self.where), kwargs).fitted()
-        if not all(is_said(m, chat.render()) for m in chat.messages if m["role"] != "assistant"):
+        if not all(is_contained(m, chat.render()) for m in chat.messages if m["role"] != "assistant"):
             self.remarks["texts"] += 1
         found = {}
         for i in picked:

@@ -45,12 +45,7 @@ class FirstTokens:
 
 
 def by_label(tokens: Sequence[tuple[str, float]], labels: Sequence[str]) -> dict[str, float]:
-    """Sum the tokens' probabilities by the label that they are.
-
-    Args:
-        tokens: (text, log-probability in nats).
-        labels: texts.
-    """
+    """Label -> log of the summed probabilities of its tokens (text, log-probability in nats), -inf without any."""
     shares = dict.fromkeys(labels, 0.0)
     for token, logprob in tokens:
         if token.strip() in shares:
@@ -59,12 +54,7 @@ def by_label(tokens: Sequence[tuple[str, float]], labels: Sequence[str]) -> dict
 
 
 def comparing(server: OpenAIModel, chat: Messages, labels: Sequence[str]) -> tuple[FirstTokens | None, str]:
-    """The server as one who compares options by its first tokens, or None and why it cannot, as words.
-
-    Args:
-        server: is tried with a chat.
-        chat, labels: of an item.
-    """
+    """The server compared by first tokens, after a try with an item's chat and labels; or None and why it cannot."""
     one = FirstTokens(server)
     try:
         found = one.compare([chat], [labels])[0]

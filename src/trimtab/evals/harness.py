@@ -44,15 +44,7 @@ _ROLES: dict[str, Callable[..., ChatMessage]] = {
 def suite_task(
     name: str, prompt: str | None = None, limit: int | None = None, max_new_tokens: int | None = None, **settings: Any
 ) -> Task:
-    """A suite as a task.
-
-    Args:
-        name: of the suite.
-        prompt: one of the suite's.
-        limit: only the first items.
-        max_new_tokens: of an answer; the suite's own if not given.
-        settings: of the suite, as SUITE.KEY on trimtab's own command line.
-    """
+    """A suite as a task; `settings` are those of the suite, SUITE.KEY on trimtab's own command line."""
     suite = suites.load(name)
     prompt = prompt or next(iter(suite.prompts))
     if prompt not in suite.prompts:

@@ -33,7 +33,7 @@ class Model(Protocol):
     """Chats in, one reply each, in the same order."""
 
     batch: int
-    """chats that it likes to be given at a time"""
+    """chats a call"""
 
     def answer(self, chats: Sequence[Messages], max_new_tokens: int) -> list[Reply]: ...
 
@@ -50,12 +50,11 @@ class HFModel:
     """A model in memory, trained a moment ago or loaded, with any decoding strategy.
 
     Args:
-        model, tokenizer: of a causal language model; the model stays where it is and keeps its mode.
+        model: causal; it stays on its device and keeps its mode.
         name: for signatures.
         strategy, options: as of `trimtab generate --decoding`.
         seed: of the draws; the i-th call draws from seed + i.
-        batch: chats at a time.
-        plain: go on with the text of a chat, without the chat template.
+        plain: continue the text of a chat, without the chat template.
     """
 
     def __init__(

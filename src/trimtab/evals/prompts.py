@@ -39,7 +39,7 @@ REVERSE = """Stage 2, reason back from the question:
 - choose the option that is forced; if two or more remain possible, choose the one that says it cannot be inferred."""
 
 
-def asked(item: Item) -> str:
+def question(item: Item) -> str:
     """The item with its options, one a line."""
     return f"{item.text}\n\n{lines(item.options)}" if item.options else item.text
 
@@ -49,16 +49,16 @@ def closing(item: Item) -> str:
 
 
 def zero_shot(item: Item, before: Sequence[str] = ()) -> Messages:
-    return user(f"{asked(item)}\n\n{AT_ONCE} {closing(item)}")
+    return user(f"{question(item)}\n\n{AT_ONCE} {closing(item)}")
 
 
 def cot(item: Item, before: Sequence[str] = ()) -> Messages:
-    return user(f"{asked(item)}\n\n{STEPWISE} {closing(item)}")
+    return user(f"{question(item)}\n\n{STEPWISE} {closing(item)}")
 
 
 def geocot(item: Item, before: Sequence[str] = ()) -> Messages:
     """Both stages in one call."""
-    return user(f"{asked(item)}\n\nWork in two stages.\n\n{DECOMPOSE}\n\n{REVERSE}\n\n{closing(item)}")
+    return user(f"{question(item)}\n\nWork in two stages.\n\n{DECOMPOSE}\n\n{REVERSE}\n\n{closing(item)}")
 
 
 def decompose(item: Item, before: Sequence[str] = ()) -> Messages:
@@ -68,16 +68,15 @@ def decompose(item: Item, before: Sequence[str] = ()) -> Messages:
 
 def reverse(item: Item, before: Sequence[str]) -> Messages:
     """The second call, given the answer to the first."""
-    return user(f"{asked(item)}\n\nStage 1 found:\n{before[-1].strip()}\n\n{REVERSE}\n\n{closing(item)}")
+    return user(f"{question(item)}\n\nStage 1 found:\n{before[-1].strip()}\n\n{REVERSE}\n\n{closing(item)}")
 
 
 def few_shot(examples: Sequence[Example], *, reasoning: bool = False, instructions: str = "") -> Prompt:
     """Examples as turns of the chat, then the item.
 
     Args:
-        examples: at least one.
-        reasoning: show how the examples were reasoned, and ask for the same.
-        instructions: stand in for "step by step", such as the two stages of GeoCoT; only with `reasoning`.
+        reasoning: show the reasoning of the examples, and ask for the same.
+        instructions: in place of "step by step", such as the two stages of GeoCoT; only with `reasoning`.
 
     Raises:
         ValueError: without an example.
@@ -92,7 +91,7 @@ def few_shot(examples: Sequence[Example], *, reasoning: bool = False, instructio
             answer = f"{example.reasoning}\nAnswer: {example.answer}" if reasoning else f"Answer: {example.answer}"
             messages += user(f"{example.question}\n\n{how} {CLOSING}")
             messages.append({"role": "assistant", "content": answer})
-        return messages + user(f"{asked(item)}\n\n{how} {closing(item)}")
+        return messages + user(f"{question(item)}\n\n{how} {closing(item)}")
 
     return (step,)
 

@@ -20,7 +20,7 @@ OPTIONS = "options"
 
 @dataclass(frozen=True)
 class EvalSpec:
-    """What is asked: a suite's items, one of its prompts, and how answers are read."""
+    """A suite's items, one of its prompts, and how answers are read."""
 
     suite: Suite
     items: Sequence[Item]
@@ -72,8 +72,6 @@ def ask(
     Prompts of like length share a batch, the longest come first, so that memory peaks at the start.
 
     Args:
-        spec: what is asked.
-        model: who is asked.
         done: item id -> row of an earlier `keep`; those items are not asked again, unless they ended in an error.
         keep: is given the rows of each batch as soon as they are there.
 
@@ -96,8 +94,7 @@ def ask(
                 p = model.compare(chats, [list(item.options) for item in batch])
                 break
             open_ = [i for i, earlier in enumerate(replies) if not any(r.error for r in earlier)]
-            said = model.answer([chats[i] for i in open_], tokens)
-            for i, reply in zip(open_, said):
+            for i, reply in zip(open_, model.answer([chats[i] for i in open_], tokens)):
                 replies[i].append(reply)
         seconds = (time.perf_counter() - start) / len(batch)
         new = [
@@ -118,10 +115,7 @@ def _who(model: Model) -> str:
 
 
 def check_spec(name: str, spec: EvalSpec, tokenizer: Any, limits: Limits, model: str) -> list[str]:
-    """Hold the first prompts of all items, and the answers that they get, against what a model can read.
-
-    Returns:
-        What the user should know.
+    """Compare the first prompts of all items, and their answers, with what a model can read; returns notes for users.
 
     Raises:
         LimitError: naming the item.

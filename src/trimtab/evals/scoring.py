@@ -67,12 +67,9 @@ def score(
 
     Args:
         model: see `load_reward_model`.
-        tokenizer: the model's.
         rows: pairs, answers or steps, see `trimtab.evals.scored.read`.
-        source: for messages.
         max_length: tokens of prompt and answer; what is longer loses the end of its answer, and an answer whose prompt
             alone is longer is left out. So are pairs of equal answers and those with an empty side.
-        batch_size: answers at a time.
 
     Raises:
         DataError: for a row that cannot be read.
@@ -199,7 +196,7 @@ def _scored(model: TokenRewardModel, own: Sequence[Encoded], inputs: Mapping[str
 def check_read(
     encoded: Sequence[Encoded], tokenizer: Any, model: TokenRewardModel, name: str, source: str
 ) -> list[str]:
-    """Hold what is scored against what the models can read."""
+    """Compare what is scored with what the models can read; returns notes for the user."""
     found = [limits.of_model(one) for one in model.models]
     vocab = min(one.vocab for one in found)
     for one in encoded:

@@ -75,7 +75,6 @@ def repeat_sentence(
 
     Args:
         sentences: each is written `times` times in a row.
-        times: n.
         processors: name -> None for the model itself, or a function that makes a `LogitsProcessor` anew.
 
     Returns:

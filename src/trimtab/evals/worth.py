@@ -1,6 +1,5 @@
-"""What token scores are worth where rows say what is right.
-
-What the rows hold decides what is measured: pairs, answers with labels (several to a prompt for best of n), steps.
+"""What token scores are worth where rows say what is correct: pairs, answers with labels (several to a prompt for best
+of n), or steps.
 """
 
 from collections.abc import Hashable, Iterator, Sequence
@@ -60,8 +59,7 @@ def worth(found: Found, source: Source, *, outcomes: bool, seed: int = 0) -> Wor
 
     Args:
         found: answers with their scores; of a pair both, or none.
-        source: of the token scores.
-        outcomes: whether sigma(value) is a probability that the answer is right.
+        outcomes: whether sigma(value) is a probability that the answer is correct.
         seed: of intervals, subsets and the halves of held-out thresholds.
     """
     result = Worth()

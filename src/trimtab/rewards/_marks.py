@@ -18,19 +18,19 @@ def without_reasoning(text: str) -> str:
     A block that is never closed extends to the end: such a reply was truncated before it answered. A closing tag
     alone ends a block that the chat template opened.
     """
-    kept: list[str] = []
+    parts: list[str] = []
     start, inside = 0, False
     for tag in _TAG.finditer(text):
         if tag["opens"] and not inside:
-            kept.append(text[start : tag.start()])
+            parts.append(text[start : tag.start()])
             inside = True
         elif tag["closes"]:
             if not inside:
-                kept.clear()  # the template opened it
+                parts.clear()  # the template opened it
             start, inside = tag.end(), False
     if not inside:
-        kept.append(text[start:])
-    return " ".join(kept).strip()
+        parts.append(text[start:])
+    return " ".join(parts).strip()
 
 
 _REWRITES = [

@@ -4,8 +4,8 @@ import re
 from fractions import Fraction
 
 _BOXED = re.compile(r"\\f?boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
-_SAID = re.compile(
-    r"\banswer\*{0,2}\s*(?:is\b|would be\b|should be\b|must be\b|:|：|=)[\s:：*]*(?P<said>[^\n]+)"
+_STATED = re.compile(
+    r"\banswer\*{0,2}\s*(?:is\b|would be\b|should be\b|must be\b|:|：|=)[\s:：*]*(?P<stated>[^\n]+)"
     r"|####[ \t]*(?P<marked>[^\n]+)|<answer>(?P<tagged>.*?)</answer>|答案\s*(?:是|为|:|：)[\s:：*]*(?P<zh>[^\n]+)",
     re.IGNORECASE | re.DOTALL,
 )
@@ -59,9 +59,9 @@ def stated(text: str) -> str | None:
     boxed = _BOXED.findall(text)
     if boxed:
         return boxed[-1].strip()
-    said = [next(group for group in found.groups() if group is not None).strip() for found in _SAID.finditer(text)]
-    said = [one for one in said if not re.match(r"not\b", one, re.IGNORECASE)]
-    return said[-1] if said else None
+    answers = [next(group for group in found.groups() if group is not None).strip() for found in _STATED.finditer(text)]
+    answers = [one for one in answers if not re.match(r"not\b", one, re.IGNORECASE)]
+    return answers[-1] if answers else None
 
 
 def final_answer(text: str) -> str | None:
@@ -80,7 +80,7 @@ def is_correct(text: str, truth: str) -> bool:
     """
     found = stated(text)
     if found is None:
-        denied = _SAID.search(text) is not None
+        denied = _STATED.search(text) is not None
         return _plain(text) == _plain(truth) or (not denied and _is_number(truth) and number(text) == number(truth))
     return same(found, truth)
 

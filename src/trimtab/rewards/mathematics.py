@@ -36,7 +36,7 @@ def warm_up() -> None:
         verdict(text, "0.333333")
 
 
-class Reading(NamedTuple):
+class Interpretation(NamedTuple):
     """One interpretation of a notation."""
 
     value: Any
@@ -57,15 +57,15 @@ def verdict(text: str, truth: str) -> Outcome:
         text: anything; evaluating it may not terminate.
         truth: an expression, or a text that ends with one after "####" or in a box.
     """
-    wanted = settled(truth) or truth
-    found = settled(text)
+    wanted = stated(truth) or truth
+    found = stated(text)
     if plain(text if found is None else found) == plain(wanted):
         return "correct"
-    answers = readings(found) if found is not None else unsettled(text)
+    answers = interpretations(found) if found is not None else extracted(text)
     if not answers:
         return "unparsed"
-    right = any(same(one, other) for one in readings(wanted) for other in answers)
-    return "correct" if right else "incorrect"
+    equivalent = any(same(one, other) for one in interpretations(wanted) for other in answers)
+    return "correct" if equivalent else "incorrect"
 
 
 def plain(piece: str) -> str:
@@ -76,7 +76,7 @@ def plain(piece: str) -> str:
 
 # ---------------------------------------------------------------- where the answer stands
 
-_SAID = re.compile(
+_ANSWER_IS = re.compile(
     r"\banswer\**\s*(?:is\b(?!\s+not\b)|(?:would|should|must) be\b|:|：|=)\**[:：]?\s*|####\s*"
     r"|答案\s*(?:是|为|:|：)\s*",
     re.IGNORECASE,
@@ -88,14 +88,14 @@ _KNOWN = "sin cos tan sec csc cot arcsin arccos arctan log ln exp sqrt pi infini
 _WORDS = frozenset(_KNOWN.split())
 
 
-def settled(text: str) -> str | None:
+def stated(text: str) -> str | None:
     """The part of a text that is its answer, as written; None if it announces none."""
     boxed = _boxed(text)
     if boxed:
         return ", ".join(boxed)
-    said = list(_SAID.finditer(text))
-    if said:
-        rest = text[said[-1].end() :].replace(r"\$", "")
+    announced = list(_ANSWER_IS.finditer(text))
+    if announced:
+        rest = text[announced[-1].end() :].replace(r"\$", "")
         line = rest.partition("\n")[0] if not rest.startswith(("$$\n", "\\[\n")) else rest
         return _marked(line) or clause(line).rstrip(".* ").lstrip("* ") or None
     bare = text.strip()
@@ -155,36 +155,12 @@ def _prose(text: str) -> bool:
 
 # ---------------------------------------------------------------- one notation
 
-_SIGNS = str.maketrans(
-    {
-        "−": "-",
-        "–": "-",
-        "×": r"\times ",
-        "·": r"\cdot ",
-        "⋅": r"\cdot ",
-        "÷": "/",
-        "π": r"\pi ",
-        "∞": r"\infty ",
-        "≤": r"\le ",
-        "≥": r"\ge ",
-        "≠": r"\ne ",
-        "∪": r"\cup ",
-        "∩": r"\cap ",
-        "∈": r"\in ",
-        "°": "",
-        "±": r"\pm ",
-        "½": r"\frac{1}{2}",
-        "¼": r"\frac{1}{4}",
-        "¾": r"\frac{3}{4}",
-        "∅": r"\emptyset ",
-        "€": "",
-        "£": "",
-        "\u00a0": " ",
-        "\u2009": " ",
-        "\u202f": " ",
-        "\0": " ",
-    }
-)
+_SIGNS = str.maketrans({
+    "−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ",
+    "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "°": "", "±": r"\pm ",
+    "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "∅": r"\emptyset ", "€": "", "£": "",
+    "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\0": " ",
+})  # fmt: skip
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _UNIT = r"\\(?:text|mathrm|textrm|mbox|operatorname)\s*\{[^{}]*\}(?:\s*\^\s*\{?-?\d\}?)?"
 _RULES = [
@@ -232,7 +208,7 @@ def _fraction(found: re.Match[str]) -> str:
 
 
 @lru_cache(maxsize=4096)
-def readings(piece: str) -> tuple[Reading, ...]:
+def interpretations(piece: str) -> tuple[Interpretation, ...]:
     """All interpretations of a piece: with and without a possible unit; commas between thousands or members."""
     text = latex(piece)
     texts = [text]
@@ -245,7 +221,7 @@ def readings(piece: str) -> tuple[Reading, ...]:
         for form in _by_commas(value):
             read = _read(form)
             if read is not None:
-                found.append(Reading(read, percent, _brackets(form)))
+                found.append(Interpretation(read, percent, _brackets(form)))
     return tuple(found)
 
 
@@ -283,16 +259,16 @@ def _read(text: str) -> Any:
     return found[0] if len(found) == 2 else None  # the expression, and the text that it was read from
 
 
-def unsettled(text: str) -> tuple[Reading, ...]:
+def extracted(text: str) -> tuple[Interpretation, ...]:
     """What math-verify finds in a text that announces no answer."""
     found = parse(text, parsing_timeout=None)  # type: ignore[arg-type]
-    return tuple(Reading(one, False, "") for one in found if not isinstance(one, str))
+    return tuple(Interpretation(one, False, "") for one in found if not isinstance(one, str))
 
 
 # ---------------------------------------------------------------- comparing
 
 
-def same(truth: Reading, answer: Reading) -> bool:
+def same(truth: Interpretation, answer: Interpretation) -> bool:
     """Whether an answer is equivalent to the truth."""
     if truth.brackets and answer.brackets and truth.brackets != answer.brackets:
         return False
@@ -301,7 +277,7 @@ def same(truth: Reading, answer: Reading) -> bool:
     return truth.percent != answer.percent and equal(_share(truth), _share(answer))
 
 
-def _share(one: Reading) -> Any:
+def _share(one: Interpretation) -> Any:
     return one.value / 100 if one.percent and isinstance(one.value, sympy.Expr) else one.value
 
 

@@ -146,8 +146,8 @@ def _named(sentence: str, keys: Mapping[str, str]) -> list[str]:
 
 def _alone(sentence: str, letter: str, keys: Mapping[str, str]) -> bool:
     """Whether no other option is named, except after "not"."""
-    kept = re.sub(r"\b(?:not|rather than|instead of)\b.*|而不是.*|不是.*", "", sentence.replace(keys[letter], "\1", 1))
-    return not _named(kept, {one: key for one, key in keys.items() if one != letter})
+    rest = re.sub(r"\b(?:not|rather than|instead of)\b.*|而不是.*|不是.*", "", sentence.replace(keys[letter], "\1", 1))
+    return not _named(rest, {one: key for one, key in keys.items() if one != letter})
 
 
 # ---------------------------------------------------------------- a letter alone
@@ -223,14 +223,14 @@ def _chosen(plain: str, texts: Mapping[str, str], several: bool) -> str:
 
 
 def _other_names(plain: str, texts: Mapping[str, str]) -> tuple[str, ...]:
-    """Options that are not called by capital letters, such as 1 and 2."""
+    """Options whose names are not capital letters, such as 1 and 2."""
     names = "|".join(map(re.escape, sorted(texts, key=len, reverse=True)))
-    said = re.findall(
+    named = re.findall(
         rf"(?i:\banswer\b|\boption\b|\bchoice\b|答案|选项|选)[\s:(是为]*(?:is\s+|option\s+)?\(?({names})(?!\w|[.,]\d)",
         plain,
     )
-    if said:
-        return tuple(said[-1:]) if len(set(said)) == 1 or re.search(r"\banswer\b", plain, re.IGNORECASE) else ()
+    if named:
+        return tuple(named[-1:]) if len(set(named)) == 1 or re.search(r"\banswer\b", plain, re.IGNORECASE) else ()
     if match := re.match(rf"\(?({names})(?:[).:](?!\d)|\s*$)", plain):
         return (match[1],)
     by_text = _by_text(plain, texts)

@@ -186,8 +186,8 @@ class _Worker:
         assert self._process.stderr is not None
         part = os.read(self.replies.fileno(), 4096)
         if not part and not self.ready:
-            said = self._process.stderr.read().decode(errors="replace").strip().splitlines()[-1:]
-            raise PoolError(f"a worker that grades answers did not start: {''.join(said) or 'it was killed'}")
+            last = self._process.stderr.read().decode(errors="replace").strip().splitlines()[-1:]
+            raise PoolError(f"a worker that grades answers did not start: {''.join(last) or 'it was killed'}")
         if not part:
             return ["crashed"]
         self._heard += part

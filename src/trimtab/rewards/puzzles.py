@@ -23,5 +23,5 @@ def verdict(text: str, task: str) -> Literal["correct", "incorrect"]:
     """
     tagged = re.findall(r"<answer>(.*?)</answer>", text, re.DOTALL)
     final = final_answer(text)
-    meant = [tagged[-1].strip()] if tagged else [text.strip(), *([] if final is None else [final])]
-    return "correct" if any(reasoning.score(task, answer) >= 1 for answer in meant) else "incorrect"
+    candidates = [tagged[-1].strip()] if tagged else [text.strip(), *([] if final is None else [final])]
+    return "correct" if any(reasoning.score(task, answer) >= 1 for answer in candidates) else "incorrect"

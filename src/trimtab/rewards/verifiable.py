@@ -38,7 +38,7 @@ class Reward:
     """A reward function with every call checked.
 
     Args:
-        name: as it is logged and named in messages.
+        name: in logs and messages.
         function: `function(prompts, completions, completion_ids, **columns)` gives a number for each completion, or
             None for one that it does not grade.
         needs: columns that must not be empty in any row.
@@ -66,12 +66,11 @@ class Reward:
 
         Args:
             prompts, completions: texts, or chats as lists of messages.
-            completion_ids: token ids of the completions, for functions that read them.
             columns: one value for each completion; and whatever else TRL passes.
 
         Raises:
-            RewardError: naming the function, the row by its prompt, and what was found, for a row without a needed
-                column, an exception, the wrong number of values, or a value that is not a finite number.
+            RewardError: naming the function and the row, for a row without a needed column, an exception, the wrong
+                number of values, or a value that is not a finite number.
         """
         given = {"prompts": prompts, "completions": completions, "completion_ids": completion_ids, **columns}
         for place in range(len(prompts)):
@@ -137,7 +136,7 @@ def load(name: str, correct: float = 1.0, incorrect: float = 0.0) -> Reward:
                 f"reward {name} sets its own values, got correct={correct} and incorrect={incorrect}; correct is the "
                 f"smallest value of a correct answer, and incorrect is only for {', '.join(REWARDS)}"
             )
-        return _own(name)
+        return _user_function(name)
     if not (math.isfinite(correct) and math.isfinite(incorrect) and correct > incorrect):
         raise RewardError(f"correct must be greater than incorrect, got correct={correct} and incorrect={incorrect}")
     if name not in REWARDS:
@@ -149,7 +148,7 @@ def load(name: str, correct: float = 1.0, incorrect: float = 0.0) -> Reward:
     grade = make()
 
     def function(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
-        texts = [said(completion) for completion in completions]
+        texts = [completion_text(completion) for completion in completions]
         rows = [_row(columns, place, len(prompts)) for place in range(len(prompts))]
         return [correct if good else incorrect for good in grade(texts, rows)]
 
@@ -173,7 +172,7 @@ def check_rows(reward: Reward, rows: Iterable[Mapping[str, Any]], source: str = 
             raise RewardError(f"{at}{error}") from None
 
 
-def said(completion: Any) -> str:
+def completion_text(completion: Any) -> str:
     """The text of a completion (for a chat, its last message) without reasoning.
 
     Raises:
@@ -245,7 +244,7 @@ REWARDS: dict[str, tuple[Callable[[], Grader], list[str], Callable[[Mapping[str,
 # ---------------------------------------------------------------- a user's own
 
 
-def _own(name: str) -> Reward:
+def _user_function(name: str) -> Reward:
     place, _, attribute = name.rpartition(":")
     module = user_code.load(place, "reward", name, "FILE.py:FUNCTION", RewardError)
     function = getattr(module, attribute, None)

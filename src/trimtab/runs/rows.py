@@ -13,7 +13,7 @@ from transformers import (
 from trimtab.common import fingerprint
 from trimtab.data import stored
 from trimtab.data.chat_date import adopt_date, date_facts
-from trimtab.data.counts import Prepared, check_losses
+from trimtab.data.counts import Prepared, check_dropped
 from trimtab.data.rows import prepare, sequences
 from trimtab.data.sources import DataError, Row, load_rows
 from trimtab.data.tasks import prepare_tasks
@@ -74,7 +74,7 @@ def prepare_source(
     )
     made.limited_by = limited_by
     if refuse:
-        check_losses(made, recipe.data.max_dropped)
+        check_dropped(made, recipe.data.max_dropped)
     return made
 
 

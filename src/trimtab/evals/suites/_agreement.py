@@ -1,4 +1,4 @@
-"""Does what was said agree with what was chosen? The numbers of `personality`."""
+"""Do statements about oneself agree with choices? The numbers of `personality`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -186,12 +186,12 @@ def gate(reliability: Sequence[Estimate]) -> list[Estimate]:
 
 def _profile(table: RatingTable, group: str) -> Iterator[Estimate]:
     s, a, both = table.valid()
-    said, done = consistency.scored(s, table.keys[both]), consistency.scored(a, table.keys[both])
+    stated, chosen = consistency.scored(s, table.keys[both]), consistency.scored(a, table.keys[both])
     traits = np.unique(np.array(table.traits)[both], return_inverse=True)[1]
     if len(set(table.traits)) == 1:
-        yield _mean("profile statement", group, said)
-        yield _mean("profile scenario", group, done)
-    yield Estimate("profile distance", group, bootstrap(consistency.profile_distance, said, done, traits), len(s))
+        yield _mean("profile statement", group, stated)
+        yield _mean("profile scenario", group, chosen)
+    yield Estimate("profile distance", group, bootstrap(consistency.profile_distance, stated, chosen, traits), len(s))
 
 
 def _mean(name: str, group: str, values: Array) -> Estimate:

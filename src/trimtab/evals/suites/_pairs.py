@@ -94,8 +94,8 @@ def load_people(path: str, pairs: Sequence[Pair]) -> dict[tuple[str, str], list[
         for part in PARTS:
             column = f"{pair.pair_id}.{part}"
             if not any(column in row for row in rows):
-                said = nearest(column, rows[0], "every pair has one for each part")
-                raise DataError(f"{path} has no column {column!r}; {said}")
+                hint = nearest(column, rows[0], "every pair has one for each part")
+                raise DataError(f"{path} has no column {column!r}; {hint}")
             table[pair.pair_id, part] = [_rating(row.get(column), path, n, column) for n, row in enumerate(rows, 1)]
     return table
 

@@ -143,8 +143,8 @@ def _persona(name: str) -> str:
     if name in PERSONAS or not name.strip():
         return PERSONAS.get(name, "")
     if len(name.split()) == 1 and name.isascii():
-        said = nearest(name, PERSONAS, f"there are: {', '.join(PERSONAS)}, or write a sentence")
-        raise SuiteError(f"personality.persona: there is no persona {name!r}; {said}")
+        hint = nearest(name, PERSONAS, f"there are: {', '.join(PERSONAS)}, or write a sentence")
+        raise SuiteError(f"personality.persona: there is no persona {name!r}; {hint}")
     return name.strip()
 
 
