@@ -90,7 +90,7 @@ def test_a_place_that_the_user_chose_stays(tmp_path, tensorboard, monkeypatch):
 def test_trackers_are_closed_when_a_run_is_stopped(tmp_path, tensorboard, monkeypatch):
     from trimtab.train.events import StopOnInterrupt
 
-    monkeypatch.setattr(StopOnInterrupt, "on_train_begin", lambda self, *_, **__: setattr(self, "asked", True))
+    monkeypatch.setattr(StopOnInterrupt, "on_train_begin", lambda self, *_, **__: setattr(self, "interrupted", True))
     with pytest.raises(Interrupted):
         run(recipe(tmp_path, training={"report_to": "tensorboard"}), console=QUIET)
     assert (tmp_path / "run" / "tensorboard" / "closed").exists()

@@ -27,10 +27,12 @@ def step_of(folder: Path) -> int:
 
 
 def fault(folder: Path) -> str | None:
-    """The first file of a marked checkpoint that is missing or torn, in words; None if there is none."""
+    """The first file of a marked checkpoint that is missing or torn, in words; None if there is none, or the marker is
+    an earlier version's, which is empty."""
     marker = folder / MARKER
+    text = marker.read_text(encoding="utf-8", errors="replace")
     try:
-        files = json.loads(marker.read_text(encoding="utf-8", errors="replace"))
+        files = json.loads(text) if text else {}
     except json.JSONDecodeError:
         return f"{marker} is torn"
     for name, size in files.items():
