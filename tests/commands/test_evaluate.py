@@ -5,6 +5,7 @@ import math
 import shutil
 import threading
 from collections import Counter
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
@@ -13,8 +14,10 @@ from rich.console import Console
 
 import tiny_folder
 from trimtab.commands import evaluate
+from trimtab.common import fingerprint
 from trimtab.common.workdir import read_signature, write_signature
-from trimtab.evals.suite import Estimate, plain
+from trimtab.evals.runner import EvalSpec
+from trimtab.evals.suite import Estimate, Item, Options, Suite, plain, user
 from trimtab.metrics.intervals import Interval
 from trimtab.report import evaluation as page
 from trimtab.report.reading import ReportError
@@ -135,6 +138,18 @@ def test_a_larger_limit_asks_only_the_items_that_are_new(done, trimtab, model, t
     said = [{row["id"]: row["answers"] for row in map(json.loads, text.splitlines())} for text in (after, whole)]
     assert said[0] == said[1]
     assert read_signature(folder)["items"] == read_signature(tmp_path / "ten" / "socialbench")["items"]
+
+
+def test_only_the_first_of_the_same_items_are_extended():
+    items = [Item(f"{n}", f"{n}?", {"A": "1", "B": "2"}, ("A",)) for n in range(4)]
+    suite = Suite("", "1", Options, lambda options: items, {"plain": (lambda item, _: user(item.text),)}, None)
+    asked = EvalSpec(suite, items, "plain")
+    first, others = (fingerprint.of_each(map(asdict, some)) for some in (items[:2], items[2:]))
+    assert evaluate._extends({"items": f"2, {first}"}, asked, {})
+    assert not evaluate._extends({"items": f"2, {others}"}, asked, {})
+    assert not evaluate._extends({"items": f"4, {fingerprint.of_each(map(asdict, items))}"}, asked, {})
+    assert not evaluate._extends({"items": f"2, {first}"}, asked, {"generation": "do_sample=True, top_p=0.9"})
+    assert not evaluate._extends(None, asked, {})
 
 
 def test_sampled_answers_are_not_extended(trimtab, model, tmp_path):

@@ -460,4 +460,33 @@ MISTAKES = [
         "run.steps",
         ("report/test_report_table.py::test_numbers_of_an_earlier_step_say_so_beside_the_steps_and_name_the_run",),
     ),
+    # --- the command line
+    Mistake(
+        "overrides: a section may undo the keys that were given before it",
+        "runs.overrides:override_all",
+        "one[: len(parts)] == parts",
+        "one[: len(parts)] == one",
+        ("runs/test_recipe.py::test_an_override_that_undoes_an_earlier_one_is_refused",),
+    ),
+    Mistake(
+        "show: a section has the keys of all sections",
+        "runs.explain:keys_below",
+        "_matches(_first(one.key, depth), key)",
+        "True",
+        ("runs/test_explain.py::test_a_section_is_explained_with_its_keys_and_nothing_else",),
+    ),
+    Mistake(
+        "eval: other items are taken for the first of more",
+        "commands.evaluate:_extends",
+        "found == fingerprint.of_each(asdict(item) for item in asked.items[: int(number)])",
+        "True",
+        ("commands/test_evaluate.py::test_only_the_first_of_the_same_items_are_extended",),
+    ),
+    Mistake(
+        "places: the model of a run is not looked for",
+        "models.places:_no_model",
+        "is_run and inside",
+        "is_run and not inside",
+        ("commands/test_missing_models.py::test_what_is_no_model_is_named_with_the_way_out",),
+    ),
 ]

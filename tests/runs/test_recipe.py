@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from trimtab.runs.overrides import override_all
 from trimtab.runs.parse import load_recipe, parse
 from trimtab.runs.recipe import Recipe, RecipeError, Stages, dump
 from trimtab.runs.shipped import shipped
@@ -309,3 +310,13 @@ def test_seeds_of_the_command_line_take_the_place_of_the_recipes_seed(tmp_path):
     assert [run.seed for run in load_recipe(path, ["seeds=[0,1]"]).stages] == [0, 1]
     path.write_text(yaml.safe_dump({**SEEDED, "seeds": [4, 5]}))
     assert load_recipe(path, ["seed=9"]).seed == 9
+
+
+def test_an_override_that_undoes_an_earlier_one_is_refused():
+    tree = {"options": {"beta": 0.1}, "models": {"policy": "a"}}
+    override_all(tree, ["options={}", "options.beta=0.5"])
+    assert tree["options"] == {"beta": 0.5}
+    with pytest.raises(RecipeError, match="options is given after options.beta, which it would undo"):
+        override_all(tree, ["options.beta=0.5", "options={}"])
+    with pytest.raises(RecipeError, match="models.policy is given twice"):
+        override_all(tree, ["models.student=b", "models.policy=c"])

@@ -41,7 +41,7 @@ class AnsweringSettings(LoadedSettings):
     prompt: Annotated[str | None, Shown("NAME")] = None
     """Name of one of the suite's prompts, see `trimtab show SUITE`."""
     limit: Annotated[int | None, Shown("N"), Field(ge=1)] = None
-    """Use only the first N items; a larger N later asks only the items that are new."""
+    """Use only the first N items."""
     endpoint: Annotated[str | None, Shown("URL")] = None
     """URL of an OpenAI-compatible server; API key in TRIMTAB_API_KEY."""
     max_new_tokens: Annotated[int | None, Shown("N"), Field(ge=1)] = None
@@ -82,6 +82,8 @@ class EvaluateSettings(AnsweringSettings, AskedSettings):
     """generate: parse generated answers; loglikelihood: compare the options' probabilities. Default: the suite's."""
     decoding: Annotated[str | None, Shown("NAME")] = None
     """A decoding strategy, see `trimtab list decoding`; greedy by default."""
+    limit: Annotated[int | None, Shown("N"), Field(ge=1)] = None
+    """Use only the first N items; with a larger N later, only the new items are asked."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -230,7 +230,8 @@ def command(name: str, kind: type[CommandSettings], run: Callable[[Any], Any]) -
         shown = typer.Argument(metavar=kind.words, help=_meaning(kind), autocompletion=kind.complete)
         marks["words"] = Annotated[list[str] | None, shown]
     own = inspect.get_annotations(kind)
-    for field in sorted(kind.model_fields, key=lambda field: field not in own):  # shared settings come last
+    required = {name for name, field in kind.model_fields.items() if field.is_required()}
+    for field in sorted(kind.model_fields, key=lambda one: (one not in required, one not in own)):  # shared ones last
         if field not in (*kind.positional, kind.rest, "options"):
             marks[field] = _option(kind, field)
     if kind.rest is None and kind.alone:

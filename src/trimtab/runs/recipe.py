@@ -207,7 +207,7 @@ class Recipe(_Strict):
     method: str
     """The training method: a name from `trimtab list methods`, or your own as FILE.py or package.module."""
     models: Models
-    """The models, by role. Which roles a method needs, `trimtab show METHOD` says."""
+    """The models, by role; `trimtab show METHOD` lists those that a method needs."""
     data: Data
     """The rows to train on, held-out rows, and how they are read."""
     options: dict[str, Any] = {}
