@@ -15,7 +15,7 @@ from trimtab.data.counts import REMARKS
 from trimtab.data.messages import messages_of
 from trimtab.data.rows import answer_offsets, prepare
 from trimtab.data.sources import DataError
-from trimtab.data.tasks import asked, prepare_tasks
+from trimtab.data.tasks import prepare_tasks, task_ids
 from trimtab.data.tokens import encode_prompts
 from trimtab.models.ends import end_tokens
 
@@ -139,7 +139,7 @@ def test_tools_reach_the_template(tools):
     (text,), _ = read({"messages": [user("a"), said("b")], "tools": tools}, TOOLS)
     assert text.startswith('[{"name": "rain"}]<|user|>')
     tokenizer, task = tiny_folder.byte_tokenizer(TOOLS), {"prompt": [user("a")], "tools": tools}
-    ids = asked(tokenizer, task, "row 1")
+    ids = task_ids(tokenizer, task, "row 1")
     assert tokenizer.decode(ids).startswith('[{"name": "rain"}]<|user|>')
     assert encode_prompts(tokenizer, [task])["input_ids"][0].tolist() == ids
 

@@ -15,9 +15,9 @@ def processbench(folder: str | Path) -> list[Row]:
         folder: with the four files of the dataset Qwen/ProcessBench on the Hugging Face hub, as they are.
 
     Returns:
-        TRL's stepwise rows: `prompt` (one message of the user), `completions` (texts of the steps) and `labels` (true
-        before the first wrong step and false from it on: the annotators did not judge what follows it), besides
-        `first_error` (its index from 0, or -1 where all steps are right) and `split`.
+        TRL's stepwise rows: `prompt` (one message of the user), `completions` (the steps) and `labels` (true before the
+        first incorrect step, else false: the annotators did not judge what follows it), `first_error` (its index
+        from 0, or -1) and `split`.
 
     Raises:
         DataError: naming the file that is missing or the row that makes no sense.

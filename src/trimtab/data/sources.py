@@ -167,16 +167,10 @@ def _options(function: Callable[..., Any]) -> dict[str, tuple[str, ...]]:
 def _file(path: Path) -> list[Row]:
     _check_file(path)
     rows = _READERS[Path(path.name.lower().removesuffix(".gz")).suffix](path)
-    for number, row in enumerate(rows):
+    for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
-            raise DataError(
-                f"{path}: row {number + 1} is a {type(row).__name__}, expected an object with named columns"
-            )
+            raise DataError(f"{path}: row {number} is a {type(row).__name__}, expected an object with named columns")
     return rows
-
-
-def _jsonl(path: Path) -> list[Row]:
-    return [row for _, row in files.read_jsonl(path)]
 
 
 def _json(path: Path) -> list[Row]:
@@ -187,7 +181,7 @@ def _json(path: Path) -> list[Row]:
 
 
 _READERS: dict[str, Callable[[Path], list[Row]]] = {
-    ".jsonl": _jsonl,
+    ".jsonl": lambda path: [row for _, row in files.read_jsonl(path)],
     ".json": _json,
     ".csv": csv_text.read_csv,
     ".tsv": csv_text.read_csv,

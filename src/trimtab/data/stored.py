@@ -26,12 +26,7 @@ def is_computed(key: str) -> bool:
 
 
 def check(source: str, column: str, facts: Mapping[str, str]) -> None:
-    """Refuse a column that was computed from something else.
-
-    Args:
-        source: the recipe's data.
-        column: that is about to be read.
-        facts: what it depends on, as it is now; the meta must say the same.
+    """Refuse a column of a source that was computed from other facts than these.
 
     Raises:
         DataError: if there is no meta beside the file, or it is of another column, or says something else.

@@ -90,11 +90,11 @@ class _TaskSettings:
         return Prepared(made, counts, self.source, longest, prompts=prompts)
 
 
-def asked(
+def task_ids(
     tokenizer: PreTrainedTokenizerBase,
     task: Mapping[str, Any],
     where: str,
     chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> list[int]:
-    """The ids with which the model is asked a task."""
+    """The ids of a task as a prompt of the model."""
     return prompt_ids(tokenizer, task, where, plain=isinstance(task["prompt"], str), kwargs=chat_template_kwargs)

@@ -125,9 +125,9 @@ def accuracy(answered: Sequence[Answered]) -> list[Estimate]:
     An item whose answer was not understood counts 0 in "strict" and not at all in "answered"; "unparsed" is their
     share. Items that ended in an error count nowhere. Intervals are of 95 %, over items.
     """
-    asked = [one for one in answered if one.error is None]
+    valid = [one for one in answered if one.error is None]
     found: list[Estimate] = []
-    for group, members in grouped(asked).items():
+    for group, members in grouped(valid).items():
         for parser in members[0].verdicts if members else ():
             values = [one.verdicts[parser].value for one in members]
             known = np.array([value is not None for value in values], float)

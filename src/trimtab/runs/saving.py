@@ -12,7 +12,7 @@ from transformers import (
 
 from trimtab import methods
 from trimtab.data.rows import sequences
-from trimtab.data.tasks import asked as asked_ids
+from trimtab.data.tasks import task_ids
 from trimtab.data.tokens import padded
 from trimtab.models import loading
 from trimtab.models.adapter_merging import (
@@ -94,7 +94,7 @@ def _merge_batch(job: Job, device: torch.device) -> dict[str, torch.Tensor]:
         ids = [sequences(row)[0][0][:256] for row in rows]
     else:
         kwargs = job.recipe.training.get("chat_template_kwargs")
-        ids = [asked_ids(job.tokenizer, row, "row", kwargs)[:256] for row in rows]
+        ids = [task_ids(job.tokenizer, row, "row", kwargs)[:256] for row in rows]
     return {name: value.to(device) for name, value in padded(ids, job.collator.pad_id).items()}
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from trimtab.core.batch import IGNORE
 from trimtab.data.collate import Collator, length_sorted
-from trimtab.data.tasks import asked
+from trimtab.data.tasks import task_ids
 from trimtab.data.tokens import padded
 from trimtab.decoding._config import generate
 from trimtab.models.ends import end_tokens
@@ -56,7 +56,9 @@ def draw(
         torch.manual_seed(seed)
         for start in range(0, len(tasks), batch):
             some = tasks[start : start + batch]
-            ids = [asked(tokenizer, task, f"held-out task {start + i}", kwargs) for i, task in enumerate(some, start=1)]
+            ids = [
+                task_ids(tokenizer, task, f"held-out task {start + i}", kwargs) for i, task in enumerate(some, start=1)
+            ]
             inputs: Any = padded(ids, tokenizer.pad_token_id or 0).to(device)
             output = generate(
                 policy, tokenizer, inputs, max_new_tokens, leave=True, do_sample=True, temperature=temperature

@@ -14,7 +14,7 @@ from trl import GRPOTrainer  # type: ignore[attr-defined]
 from trimtab.common.errors import UserError
 from trimtab.core import IGNORE, Candidates, Plan, RolloutBatch, Rollouts, TokenBatch, count
 from trimtab.core.plan import KEPT
-from trimtab.data.tasks import asked
+from trimtab.data.tasks import task_ids
 from trimtab.decoding._batching import alone
 from trimtab.decoding._config import complete, may_leave, run
 from trimtab.decoding._early_exit import early_exit_arguments
@@ -93,7 +93,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         kwargs = self._settings.chat_template_kwargs
         rows = self._rows if len(self._rows) == len(prompts) else [{}] * len(prompts)
         tasks = [{**row, "prompt": prompt} for row, prompt in zip(rows, prompts)]
-        ids = [asked(self.processing_class, task, f"task {i}", kwargs) for i, task in enumerate(tasks, start=1)]  # type: ignore[arg-type]
+        ids = [task_ids(self.processing_class, task, f"task {i}", kwargs) for i, task in enumerate(tasks, start=1)]  # type: ignore[arg-type]
         return ids, None, {}
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:

@@ -24,7 +24,7 @@ from trimtab.common.errors import wrong_value
 from trimtab.data.sources import DataError, load_rows
 from trimtab.evals.suite import Answered, Estimate, Item, Options, Suite, SuiteError, Verdict
 from trimtab.evals.suites._roles import MEMORY, SITUATION, prompt
-from trimtab.metrics.intervals import Interval, bootstrap_ratio, stratified_mean
+from trimtab.metrics.intervals import Interval, mean_of, stratified_mean
 from trimtab.rewards._marks import without_reasoning
 from trimtab.rewards.parsing import letters
 
@@ -289,16 +289,14 @@ def measures(answered: Sequence[Answered]) -> list[Estimate]:
     group level, and their difference. "floor" is the mean of `floor`, and "reply length" that of the replies to memory
     rows, in characters. Intervals are of 95 %, over rows within each dimension.
     """
-    asked = [one for one in answered if one.error is None]
-    by_dimension: dict[str, list[Answered]] = {name: [] for name in DIMENSIONS}
-    for one in asked:
-        by_dimension[one.item.groups["dimension"]].append(one)
-    by_dimension = {name: members for name, members in by_dimension.items() if members}
+    valid = [one for one in answered if one.error is None]
+    members_of = {name: [one for one in valid if one.item.groups["dimension"] == name] for name in DIMENSIONS}
+    by_dimension = {name: members for name, members in members_of.items() if members}
     group = {name: members for name, members in by_dimension.items() if name.startswith("SP")}
     individual = {name: members for name, members in by_dimension.items() if name not in group}
     levels = {"all": by_dimension, "level=individual": individual, "level=group": group}
     found: list[Estimate] = []
-    for parser in asked[0].verdicts if asked else ():
+    for parser in valid[0].verdicts if valid else ():
         for kind in ("strict", "answered", "unparsed"):
             for level, members in levels.items():
                 if members:
@@ -310,12 +308,11 @@ def measures(answered: Sequence[Answered]) -> list[Estimate]:
             strata = [([floor(one.item) for one in some], [1.0] * len(some)) for some in members.values()]
             found.append(_average("floor Avg", level, strata))
     for name, members in by_dimension.items():
-        ones = [1.0] * len(members)
         floors = [floor(one.item) for one in members]
-        found.append(Estimate("floor", f"dimension={name}", bootstrap_ratio(floors, ones), len(members)))
+        found.append(Estimate("floor", f"dimension={name}", mean_of(floors), len(members)))
         if name.startswith("CM"):
             sizes = [len(one.answers[-1]) if one.answers else 0 for one in members]
-            found.append(Estimate("reply length", f"dimension={name}", bootstrap_ratio(sizes, ones), len(members)))
+            found.append(Estimate("reply length", f"dimension={name}", mean_of(sizes), len(members)))
     return found
 
 
