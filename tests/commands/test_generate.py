@@ -300,7 +300,7 @@ def test_a_mistake_with_a_strategy_costs_one_line(trimtab, folders, words, messa
 def test_beams_are_no_strategy_of_a_dial_and_that_is_said_before_weights_are_loaded(
     trimtab, folders, monkeypatch, words
 ):
-    monkeypatch.setattr("trimtab.models.asked.load_asked", None)
+    monkeypatch.setattr("trimtab.models.inference.load_for_inference", None)
     places = {name: folders / name for name in ("dial", "original", "aligned")}
     how = ["--strength", "0.5", "--decoding", "beam", "--prompt", "x"]
     code, _, err = trimtab(*(word.format(**places) for word in words), *how)

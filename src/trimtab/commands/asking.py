@@ -8,7 +8,7 @@ from pydantic import Field
 from trimtab.common.settings import CommandSettings, SettingsError, Shown
 
 if TYPE_CHECKING:
-    from trimtab.models.asked import How
+    from trimtab.models.inference import LoadOptions
 
 
 class LoadedSettings(CommandSettings):
@@ -20,10 +20,10 @@ class LoadedSettings(CommandSettings):
     """auto: spread the model over all GPUs, and the CPU if they are too small; by default one device."""
 
     @property
-    def how(self) -> "How":
-        from trimtab.models.asked import How
+    def how(self) -> "LoadOptions":
+        from trimtab.models.inference import LoadOptions
 
-        return How(self.dtype, self.device_map)
+        return LoadOptions(self.dtype, self.device_map)
 
 
 class AskedSettings(LoadedSettings):
@@ -37,7 +37,7 @@ class AskedSettings(LoadedSettings):
     @property
     def asked(self) -> str:
         """The name by which the model is loaded, with its adapter."""
-        from trimtab.models.asked import with_adapter
+        from trimtab.models.inference import with_adapter
 
         return with_adapter(self.model, self.adapter)
 

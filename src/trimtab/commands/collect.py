@@ -140,7 +140,7 @@ def _model(settings: CollectSettings) -> "Model":
     from trimtab.evals.models import HFModel
     from trimtab.evals.openai_model import OpenAIModel
     from trimtab.models import loading
-    from trimtab.models.asked import load_asked
+    from trimtab.models.inference import load_for_inference
 
     temperature = 1.0 if settings.temperature is None else settings.temperature
     how: dict[str, Any] = {"seed": settings.seed, "batch": settings.batch}
@@ -149,6 +149,6 @@ def _model(settings: CollectSettings) -> "Model":
     name = settings.asked
     tokenizer = loading.load_tokenizer(name)
     adopt_date(tokenizer, settings.out / SIGNATURE)
-    model = load_asked(name, settings.how)
+    model = load_for_inference(name, settings.how)
     options = settings.options.get("decoding", {}) if settings.decoding else {"temperature": temperature}
     return HFModel(model, tokenizer, name, strategy=settings.decoding or "sample", options=options, **how)

@@ -104,12 +104,12 @@ def compare(settings: CompareDecodingSettings, console: Console | None = None) -
 def _compare(settings: CompareDecodingSettings, work: Workdir, console: Console) -> Path:
     from trimtab.commands import decoding_measures as measures
     from trimtab.evals.continuations import write
-    from trimtab.models.asked import load_asked
+    from trimtab.models.inference import load_for_inference
     from trimtab.report import decoding as decoding_page
 
     tokenizer, judging, passages, left_out = _prompts(settings, console)
     model = _load(settings)
-    judge = load_asked(settings.judge, settings.how) if settings.judge else model
+    judge = load_for_inference(settings.judge, settings.how) if settings.judge else model
     begun = time.perf_counter()
     written = write(
         model, tokenizer, passages, settings.chosen, new=settings.max_new_tokens, seed=settings.seed,
@@ -191,9 +191,9 @@ def _prompts(settings: CompareDecodingSettings, console: Console) -> "tuple[Any,
 
 def _load(settings: CompareDecodingSettings) -> "PreTrainedModel":
     from trimtab.decoding._checkpoint_config import check_own
-    from trimtab.models.asked import load_asked
+    from trimtab.models.inference import load_for_inference
 
-    model = load_asked(settings.asked, settings.how)
+    model = load_for_inference(settings.asked, settings.how)
     if decoding.MODEL in settings.chosen:
         check_own(model.generation_config, settings.asked)
     return model

@@ -217,7 +217,7 @@ def model_of(settings: EvaluateSettings, folder: Path) -> "Model":
     from trimtab.evals.models import HFModel
     from trimtab.evals.openai_model import OpenAIModel
     from trimtab.models import loading
-    from trimtab.models.asked import load_asked
+    from trimtab.models.inference import load_for_inference
 
     how: dict[str, Any] = {"seed": settings.seed, "batch": settings.batch}
     if settings.endpoint:
@@ -229,7 +229,7 @@ def model_of(settings: EvaluateSettings, folder: Path) -> "Model":
     name = settings.asked
     tokenizer = loading.load_tokenizer(name)
     adopt_date(tokenizer, *sorted(folder.glob(f"*/{SIGNATURE}")))
-    model = load_asked(name, settings.how)
+    model = load_for_inference(name, settings.how)
     strategy = settings.decoding or "greedy"
     return HFModel(model, tokenizer, name, strategy=strategy, options=settings.options.get("decoding", {}), **how)
 

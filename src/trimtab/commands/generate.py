@@ -360,9 +360,9 @@ def _write(
 def _load(name: str, role: str, made: list[str], settings: GenerateSettings) -> "PreTrainedModel":
     """Move the model to its device; its fingerprint and dtype go to `made`."""
     from trimtab.common import fingerprint
-    from trimtab.models.asked import load_asked
+    from trimtab.models.inference import load_for_inference
 
-    model = load_asked(name, settings.how)
+    model = load_for_inference(name, settings.how)
     made.append(f"{role} {name} {fingerprint.of_model(model)}")
     made.append(f"{'' if role == 'model' else f'{role}-'}dtype {str(model.dtype).removeprefix('torch.')}")
     return model

@@ -32,7 +32,7 @@ from trimtab.evals.models import HFModel
 from trimtab.evals.runner import measures
 from trimtab.evals.suite import Answered, Item, Messages, SuiteError, Verdict
 from trimtab.models import loading
-from trimtab.models.asked import How, load_asked, with_adapter
+from trimtab.models.inference import LoadOptions, load_for_inference, with_adapter
 
 _ROLES: dict[str, Callable[..., ChatMessage]] = {
     "user": ChatMessageUser,
@@ -177,10 +177,10 @@ class TrimtabAPI(ModelAPI):
         batch = int(model_args.pop("batch", 32))
         strategy, plain = model_args.pop("decoding", "greedy"), bool(model_args.pop("plain", False))
         live = model_args.pop("live", None)
-        how = How(model_args.pop("dtype", "auto"), model_args.pop("device_map", None))
+        how = LoadOptions(model_args.pop("dtype", "auto"), model_args.pop("device_map", None))
         if live is None:
             named = with_adapter(model_name, model_args.pop("adapter", None))
-            live = load_asked(named, how), loading.load_tokenizer(named)
+            live = load_for_inference(named, how), loading.load_tokenizer(named)
         model, tokenizer = live
         self._model = HFModel(
             model,

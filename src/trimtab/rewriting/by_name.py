@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelF
 from trimtab.evals.openai_model import OpenAIModel
 from trimtab.metrics.embeddings import MissingEmbedding
 from trimtab.models import loading
-from trimtab.models.asked import How, load_asked
 from trimtab.models.builtin import BUILTIN
+from trimtab.models.inference import LoadOptions, load_for_inference
 from trimtab.rewriting import bleurt, detectors, rewriters, similarity
 from trimtab.rewriting.options import RewriteSettings
 from trimtab.rewriting.questions import CleanEvalError, PairScorer
@@ -20,14 +20,14 @@ from trimtab.rewriting.rules import Rules
 class ModelsByName:
     """Models that were loaded, by name: one that rewrites and judges is loaded once."""
 
-    def __init__(self, how: How | None) -> None:
+    def __init__(self, how: LoadOptions | None) -> None:
         self.how = how
         self.loaded: dict[tuple[str, Any], tuple[Any, Any]] = {}
 
     def __call__(self, name: str, kind: Any) -> tuple[Any, Any]:
         if (name, kind) not in self.loaded:
             tokenizer = loading.load_tokenizer(name)
-            model = load_asked(name, self.how, kind)
+            model = load_for_inference(name, self.how, kind)
             self.loaded[name, kind] = (model, tokenizer)
         return self.loaded[name, kind]
 

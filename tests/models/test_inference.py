@@ -11,8 +11,8 @@ import tiny
 import tiny_folder
 from trimtab.common import fingerprint
 from trimtab.evals.models import HFModel
-from trimtab.models.asked import How, load_asked, with_adapter
 from trimtab.models.builtin import ModelNotFound
+from trimtab.models.inference import LoadOptions, load_for_inference, with_adapter
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.models.scalar_head import with_scalar_head
 from trimtab.signals.reward_model import ScoreSpec
@@ -115,7 +115,11 @@ def test_layers_are_spread_over_the_devices_there_are_and_answer_as_before(model
     assert HFModel(spread, tokenizer).compare(chats, [["A", "B"]] * 2) == HFModel(whole, tokenizer).compare(
         chats, [["A", "B"]] * 2
     )
-    assert load_asked(model, How("auto", "auto")).dtype == load_asked(model).dtype == torch.bfloat16
+    assert (
+        load_for_inference(model, LoadOptions("auto", "auto")).dtype
+        == load_for_inference(model).dtype
+        == torch.bfloat16
+    )
 
 
 def test_an_adapter_reaches_all_layers_of_a_model_that_is_spread(model, adapter):
@@ -123,7 +127,7 @@ def test_an_adapter_reaches_all_layers_of_a_model_that_is_spread(model, adapter)
     parts = ("embed_tokens", "layers.0", "layers.2", "norm", "rotary_emb")
     places = {"lm_head": "cpu", "model.layers.1": "disk", **{f"model.{part}": "cpu" for part in parts}}
     name = with_adapter(model, adapter)
-    wanted, ids = load_asked(name), torch.arange(12)[None] * 3
+    wanted, ids = load_for_inference(name), torch.arange(12)[None] * 3
     for device_map in (places, "auto"):
         found = load_model(name, dtype="auto", device_map=device_map)
         assert found.to("cpu") is found
@@ -137,10 +141,12 @@ def test_an_adapter_is_put_on_the_model_that_is_named_whatever_it_names_itself(m
     from peft import PeftModel
 
     wanted = PeftModel.from_pretrained(load_model(model, dtype=dtype), adapter).eval()(input_ids=ids).logits
-    found = load_asked(with_adapter(model, adapter), How(dtype))
+    found = load_for_inference(with_adapter(model, adapter), LoadOptions(dtype))
     close = 1e-4 if dtype == "float32" else 0.3
     torch.testing.assert_close(found(input_ids=ids).logits, wanted, rtol=close, atol=close)
-    assert (found(input_ids=ids).logits - load_asked(model, How(dtype))(input_ids=ids).logits).abs().max() > 2 * close
+    assert (
+        found(input_ids=ids).logits - load_for_inference(model, LoadOptions(dtype))(input_ids=ids).logits
+    ).abs().max() > 2 * close
     assert load_tokenizer(with_adapter(model, adapter)).chat_template == tiny_folder.TEMPLATE
     with pytest.raises(ModelNotFound, match="/where/it/lay"):
         load_model(adapter)
