@@ -108,9 +108,9 @@ def test_a_killed_evaluation_is_gone_on_with(done, trimtab, model):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--max-new-tokens", "5"], "its max_new_tokens was 4 and is now 5"),
-        (["--limit", "5"], "its items was 6"),
-        (["--decoding", "penalty"], "its decoding was greedy"),
+        (["--max-new-tokens", "5"], "different max_new_tokens (4 there, 5 here"),
+        (["--limit", "5"], "different items (6"),
+        (["--decoding", "penalty"], "different decoding (greedy"),
     ],
 )
 def test_another_evaluation_is_never_mixed_in(done, trimtab, model, words, said):
@@ -157,7 +157,7 @@ def test_sampled_answers_are_not_extended(trimtab, model, tmp_path):
     assert trimtab("eval", *FEW, *words)[0] == 0
     code, _, err = trimtab("eval", *FEW[:1], "--limit", "10", *FEW[3:], *words)
     assert code == 2
-    assert "its items was 6" in err
+    assert "different items (6" in err
     assert "--force" in err
 
 
@@ -168,14 +168,14 @@ def test_answers_are_not_added_to_those_that_another_version_of_the_suites_file_
     write_signature(folder, "eval", signature | {"code": "socialbench.py 0000000000000000"})
     code, _, err = trimtab("eval", *FEW, "--model", model, "--out", folder.parent)
     assert code == 2
-    assert "its code was socialbench.py 0000000000000000 and is now socialbench.py" in err
+    assert "a different code (socialbench.py 0000000000000000 there, socialbench.py" in err
 
 
 def test_another_model_is_never_mixed_in(done, trimtab, other):
     folder, _ = done
     code, _, err = trimtab("eval", *FEW, "--model", other, "--out", folder.parent)
     assert code == 2
-    assert "its model was" in err
+    assert "a different model (" in err
 
 
 def test_two_evaluations_at_once_do_not_share_a_folder(done, trimtab, model):

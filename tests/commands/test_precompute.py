@@ -177,7 +177,9 @@ def test_what_was_stopped_is_resumed_and_ends_as_if_it_had_not_been(files, tmp_p
     assert stopped(files, out, monkeypatch, every // 2) == every // 2
     part = tmp_path / "rows.columns.part"
     part.write_bytes(part.read_bytes()[:-9])  # a kill tears the last line: one batch is lost
-    with pytest.raises(WorkdirError, match=r"holds other results .* its max_length was 64 and is now 20; add --force"):
+    with pytest.raises(
+        WorkdirError, match=r"holds results of .* with a different max_length .64 there, 20 here.; add --force"
+    ):
         make(files, out, training={"max_length": 20}, data={"max_dropped": 1.0})
     assert stopped(files, out, monkeypatch, 1000) == every - every // 2 + 1
     assert [json.loads(line) for line in out.read_text().splitlines()] == whole

@@ -419,11 +419,11 @@ def test_ctrl_c_keeps_what_is_there(files, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"model": "scalar"}, "its model was"),
-        ({"rows": "answers"}, "its rows was 8 of"),
-        ({"limit": 3}, "its rows was 8 of"),
-        ({"max_length": 40}, "its max_length was 512 and is now 40"),
-        ({"dtype": "bfloat16"}, "its dtype was float32 and is now bfloat16"),
+        ({"model": "scalar"}, "a different model "),
+        ({"rows": "answers"}, "different rows .8 of"),
+        ({"limit": 3}, "different rows .8 of"),
+        ({"max_length": 40}, "a different max_length .512 there, 40 here"),
+        ({"dtype": "bfloat16"}, "a different dtype .float32 there, bfloat16 here"),
     ],
 )
 def test_other_scores_are_never_mixed_in_and_force_replaces_them(files, tmp_path, changes, said):

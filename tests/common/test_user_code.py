@@ -82,7 +82,9 @@ def test_a_resume_is_refused_where_a_file_that_the_reward_imports_was_edited(mod
     made["data"].pop("heldout_rows")
     assert drive(folder, made, "step:3").returncode == -9
     (folder / "judging.py").write_text(SHARE.replace("130", "150"))
-    with pytest.raises(RunError, match=r"cannot be resumed: of its code judging.py was edited; restore it, add --e"):
+    with pytest.raises(
+        RunError, match=r"cannot be resumed: its code has changed: judging.py was edited; restore it, add --e"
+    ):
         runs.run(parsed(made), resume=True, console=Console(quiet=True))
     signature = folder / "run" / "signature.txt"
     signature.write_text(signature.read_text().replace(f"trimtab: {__version__}", "trimtab: 0.0.1"))
@@ -92,7 +94,7 @@ def test_a_resume_is_refused_where_a_file_that_the_reward_imports_was_edited(mod
         runs.run(parsed(made), resume=True, console=Console(quiet=True))
     runs.run(parsed(made), resume=True, edited=True, console=Console(quiet=True))
     notes = [event["text"] for event in events(folder / "run") if event["event"] == "note"]
-    assert any("of its code judging.py was edited" in note for note in notes)
+    assert any("its code has changed: judging.py was edited" in note for note in notes)
     assert user_code.described([folder / "judging.py"]) in signature.read_text()
 
 
@@ -100,10 +102,10 @@ def test_other_rows_are_refused_also_where_code_may_be_edited(models, folder, tm
     signature = tmp_path / "signature.txt"
     signature.write_text("training data: a 1\ncode: x.py 1\nreward: x 1/0 5\n")
     now = {"training data": "a 2", "code": "x.py 2", "reward": "x 1/0 6"}
-    with pytest.raises(RunError, match="training data was a 1 and is a 2; restore"):
+    with pytest.raises(RunError, match="different training data .a 1 there, a 2 here.; restore"):
         check_signature(tmp_path, now, True)
     signature.write_text("training data: a 2\ncode: x.py 2\nreward: x 1/0 5\n")
-    with pytest.raises(RunError, match="reward was x 1/0 5 and is x 1/0 6; restore"):
+    with pytest.raises(RunError, match="a different reward .x 1/0 5 there, x 1/0 6 here.; restore"):
         check_signature(tmp_path, now, True)
 
 
@@ -147,7 +149,7 @@ def test_a_resume_is_refused_where_the_file_of_a_method_was_edited(models, tmp_p
             runs.run(recipe(), console=Console(quiet=True))
     (own / "mine.py").write_text(METHOD.read_text() + "\n# another\n")
     sys.modules.pop("trimtab.methods.mine")
-    with pytest.raises(RunError, match=r"cannot be resumed: of its code mine.py was edited; restore it"):
+    with pytest.raises(RunError, match=r"cannot be resumed: its code has changed: mine.py was edited; restore it"):
         runs.run(recipe(), resume=True, console=Console(quiet=True))
     (own / "mine.py").write_text(METHOD.read_text())
     sys.modules.pop("trimtab.methods.mine")

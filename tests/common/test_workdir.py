@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from trimtab.common import failures
+from trimtab.common.count import count
 from trimtab.common.errors import FailedOutside, Interrupted
 from trimtab.common.files import write_atomic, write_together
 from trimtab.common.workdir import Workdir, WorkdirError, command_of, read_signature
@@ -49,11 +50,11 @@ def test_another_signature_is_refused_by_its_line_and_force_begins_anew(tmp_path
     work(folder(tmp_path), {"model": "m", "seed": "0"}, 2)
     before = (tmp_path / "out" / "rows.jsonl").read_bytes()
     for signature, said in (
-        ({"model": "m", "seed": "1"}, "its seed was 0 and is now 1"),
-        ({"model": "m"}, "its seed was 0 and is now None"),
-        ({"model": "m", "seed": "0", "verify": "math"}, "its verify was None and is now math"),
+        ({"model": "m", "seed": "1"}, "a different seed .0 there, 1 here"),
+        ({"model": "m"}, "a different seed .0 there, none here"),
+        ({"model": "m", "seed": "0", "verify": "math"}, "a different verify .none there, math here"),
     ):
-        with pytest.raises(WorkdirError, match=f"holds other results of `trimtab collect`: {said}; add --force"):
+        with pytest.raises(WorkdirError, match=f"holds results of `trimtab collect` with {said}.; add --force"):
             work(folder(tmp_path), signature, 3)
         assert (tmp_path / "out" / "rows.jsonl").read_bytes() == before
     (tmp_path / "out" / "mine.txt").write_text("kept")
@@ -229,3 +230,8 @@ def test_a_write_that_fails_leaves_what_was_there_and_no_part(tmp_path):
         write_atomic(first, broken())
     assert (first.read_text(), second.read_text()) == ("1\n2\n", "{}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "a.meta.json"]
+
+
+def test_one_of_a_thing_is_not_many():
+    assert [count(n, "row") for n in (0, 1, 2, 1200)] == ["0 rows", "1 row", "2 rows", "1,200 rows"]
+    assert count(2, "process", "processes") == "2 processes"

@@ -151,7 +151,7 @@ def test_it_trains_and_an_edit_of_its_files_is_reported_on_resume(folder):
     assert "Confidence penalty" in (done.folder / "model" / "README.md").read_text()
     (folder / "strengths.py").write_text("DEFAULT = 0.1  # as before\n")
     after = load_job(parse(made, "here", "run"), Shared(), Console(quiet=True))
-    with pytest.raises(RunError, match=r"of its code strengths.py was edited; restore it, add --edited"):
+    with pytest.raises(RunError, match=r"its code has changed: strengths.py was edited; restore it, add --edited"):
         check_signature(done.folder, after.signature, edited=False)
 
 

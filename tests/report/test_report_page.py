@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from run_folders import METRICS, RECIPE, SAMPLES, SIGNATURE, event, heldout, rows, write_run
 
-from trimtab.report import ReportError, load, write
+from trimtab.data.counts import REMARKS, Counts
+from trimtab.report import ReportError, labels, load, write
 from trimtab.report.curves import curves, is_log, points, running_mean
 from trimtab.report.rollouts import kinds, shown, spread
 from trimtab.report.words import duration, student_name
@@ -393,8 +394,8 @@ def test_counts_and_tables_have_labels_and_no_keys(tmp_path):
     table = event("table", 2, title="Clipped", rows=[{"token": "a", "clip_fraction": 0.5}])
     metrics = [event("start", 0, method=METRICS[0]["method"], data=data), *METRICS[1:], table]
     text = read(write([write_run(tmp_path / "a", metrics)])).text
-    assert "training rows: answers without an end token 3" in text
-    assert "held-out rows: rows dropped from each epoch 1" in text
+    assert "training rows: answers without an end token 3 (first: row 7)" in text
+    assert "held-out rows: rows left out of each epoch 1" in text
     assert "share of tokens clipped" in text
     for key in ("train.no_end", "left_out_of_each_epoch", "clip_fraction"):
         assert key not in text
@@ -436,3 +437,16 @@ def test_rollouts_that_are_kept_reach_from_the_lowest_reward_to_the_highest():
     assert [row["reward"] for row in spread(rows, 4)] == [0.5, 1.0, 0.0, 0.7]
     assert spread(rows, 9) == rows
     assert len(spread([{"reward": 1.0}] * 6, 4)) == 4
+
+
+def test_all_that_a_run_counts_of_its_rows_is_said_in_words():
+    first = dict.fromkeys((*REMARKS, "truncated"), 7)
+    counts = Counts(rows=9, truncated=1, plain=2, first_plain=4, first=first, remarks=dict.fromkeys(REMARKS, 3))
+    found = labels.counted({"train": {**vars(counts), "left_out_of_each_epoch": 1}, "heldout": vars(Counts(rows=2))})
+    assert found["training rows: rows with a truncated answer"] == "1 (first: row 7)"
+    assert found["training rows: rows of plain texts, without the chat template"] == "2 (first: row 4)"
+    assert found["held-out rows: rows in the source"] == "2"
+    assert not [key for key in found if "plain" in key and key.startswith("held")]
+    known = {*labels.LABELS.values()}
+    assert [key for key in found if key.partition(": ")[2] not in known] == []
+    assert len([key for key in found if found[key] == "3 (first: row 7)"]) == len(REMARKS)

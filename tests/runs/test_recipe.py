@@ -320,3 +320,10 @@ def test_an_override_that_undoes_an_earlier_one_is_refused():
         override_all(tree, ["options.beta=0.5", "options={}"])
     with pytest.raises(RecipeError, match="models.policy is given twice"):
         override_all(tree, ["models.student=b", "models.policy=c"])
+
+
+def test_a_count_stays_a_count_where_trl_declares_a_share():
+    from trimtab.train import settings
+
+    given = {"save_steps": 2, "warmup_steps": 0.1, "num_train_epochs": 1}
+    assert [repr(settings.check(given)[key]) for key in given] == ["2", "0.1", "1"]

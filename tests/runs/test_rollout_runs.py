@@ -315,7 +315,7 @@ def test_a_resume_with_a_reward_that_was_changed_is_refused_by_name(files, tmp_p
     made = tree(files, tmp_path / "run", reward=f"{own}:letters")
     assert drive(tmp_path, made, "step:3").returncode == -9
     own.write_text(REWARD.replace("/ 8", "/ 4"))
-    with pytest.raises(RunError, match="cannot be resumed: of its code own.py was edited; restore it"):
+    with pytest.raises(RunError, match="cannot be resumed: its code has changed: own.py was edited; restore it"):
         runs.run(parsed(made), resume=True, console=Console(quiet=True))
     own.write_text(REWARD)
     runs.run(parsed(made), resume=True, console=Console(quiet=True))

@@ -483,7 +483,7 @@ def test_a_resume_with_other_rows_or_another_teacher_is_refused_by_name(finished
     kept = (files / "train.jsonl").read_bytes()
     try:
         tiny_folder.write_jsonl(files / "train.jsonl", tiny_folder.chat_rows(40, start=300))
-        with pytest.raises(RunError, match="cannot be resumed: training data was .* and is "):
+        with pytest.raises(RunError, match="cannot be resumed: it was started with different training data .* there, "):
             run(recipe(files, folder), resume=True, console=QUIET)
     finally:
         (files / "train.jsonl").write_bytes(kept)
@@ -491,7 +491,9 @@ def test_a_resume_with_other_rows_or_another_teacher_is_refused_by_name(finished
     kept = weights_file.read_bytes()
     try:
         tiny_folder.save(files / "teacher", seed=5)
-        with pytest.raises(RunError, match="cannot be resumed: (policy|teacher) was .* and is "):
+        with pytest.raises(
+            RunError, match="cannot be resumed: it was started with a different (policy|teacher) .* there, "
+        ):
             run(recipe(files, folder), resume=True, console=QUIET)
     finally:
         weights_file.write_bytes(kept)
@@ -626,11 +628,11 @@ def test_rows_that_are_left_out_of_each_epoch_are_said_and_stand_in_the_report(f
     console = Console(record=True, width=200)
     training = {"per_device_train_batch_size": 3, "dataloader_drop_last": True, "max_steps": 1}
     folder = run(recipe(files, tmp_path / "run", "sft", training=training), console=console).folder
-    note = "1 of 16 rows are dropped from each epoch, different ones each time: a batch takes 3"
+    note = "1 of 16 rows is dropped from each epoch, different ones each time: a batch takes 3"
     assert console.export_text().count(note) == 1
     assert [event["text"][: len(note)] for event in events(folder, "note")] == [note]
     assert events(folder, "start")[0]["data"]["train"]["left_out_of_each_epoch"] == 1
-    assert "rows dropped from each epoch" in (folder / "report.html").read_text()
+    assert "rows left out of each epoch" in (folder / "report.html").read_text()
 
 
 def test_seeds_are_ordinary_runs_one_after_another_that_go_on_with_resume(files, tmp_path):

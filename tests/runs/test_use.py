@@ -239,7 +239,9 @@ def test_a_finished_stage_that_is_not_the_same_is_kept_and_trained_anew_elsewher
     assert second.stages[1].models.policy == "runs/two/base/model"
     assert (files.parent / "runs/base/metrics.jsonl").read_text() == before
     wanted = (
-        "holds a run of another recipe (seed is 0 there and 5 here)" if change == "recipe" else "another training data"
+        "holds a run of another recipe (seed is 0 there and 5 here)"
+        if change == "recipe"
+        else "different training data"
     )
     assert any(wanted in line for line in said), said
 

@@ -89,7 +89,7 @@ def test_what_is_left_out_is_reported_with_the_reason():
     )
     some = args("rollouts", per_device_train_batch_size=8, num_generations=4, shuffle_dataset=False)
     assert epoch_of(some, "rollouts", 3).note.startswith(
-        "1 of 3 rows are dropped from each epoch, the last ones, as the"
+        "1 of 3 rows is dropped from each epoch, the last ones, as the"
     )
     assert epoch_of(args(), "supervised", 3).note == ""
 

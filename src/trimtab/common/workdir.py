@@ -162,10 +162,8 @@ class Workdir:
             raise self.error(f"{self.place} holds {there.name} but no {self.signature.name}; {self.way_out}")
         if before is not None:
             for key, was, now in differences(before, signature, loose):
-                raise self.error(
-                    f"{self.place} holds other results of `trimtab {self.command}`: its {key} was {was} "
-                    f"and is now {now}; {self.way_out}"
-                )
+                found = different(key, was, now)
+                raise self.error(f"{self.place} holds results of `trimtab {self.command}` with {found}; {self.way_out}")
         _write_lines(self.signature, self.command, signature)
 
     def write(self, name: str, text: str | Iterable[str]) -> Path:
@@ -213,6 +211,13 @@ def differences(
     now = {key: _line(value) for key, value in signature.items()}
     keys = [key for key in {**now, **before} if key not in {"command", *LOOSE, *loose}]
     return [(key, before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)]
+
+
+def different(key: str, was: str | None, now: str | None) -> str:
+    """A line that differs, in words: "a different seed (0 there, 1 here)", "different items (...)"."""
+    article = "" if key.endswith(("s", "data")) else "a "
+    there, here = (value or "none" for value in (was, now))
+    return f"{article}different {key} ({there} there, {here} here)"
 
 
 def write_signature(folder: Path, command: str, signature: Mapping[str, Any]) -> None:

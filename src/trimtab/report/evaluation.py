@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from trimtab.common.count import count
 from trimtab.common.files import dumps, records, write_atomic
 from trimtab.evals import suites
 from trimtab.evals.suite import Estimate, Item, SuiteError
@@ -273,12 +274,11 @@ def _cautions(of: Sequence[Evaluation]) -> list[str]:
     for one in of:
         errors = [row["error"] for row in one.rows.values() if row.get("error")]
         if errors:
-            found.append(
-                f"{one.name}: {len(errors)} items failed with an error and are excluded, the first with: {errors[0]}."
-            )
+            failed = f"{count(len(errors), 'item')} failed and {'is' if len(errors) == 1 else 'are'} excluded"
+            found.append(f"{one.name}: {failed}; the first error: {errors[0]}.")
         number = len(one.rows)
         if number < 100:
-            found.append(f"{one.name}: {number} items are few. Mind the intervals.")
+            found.append(f"{one.name}: only {count(number, 'item')}. Mind the intervals.")
     for key in ("suite", "prompt", "mode", "max_new_tokens", "decoding"):
         said = {one.facts["signature"].get(key) for one in of}
         if len(said) > 1:

@@ -1,6 +1,8 @@
 """Readable names of logged metrics."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from trimtab.report.measures import MEASURES
 
@@ -49,14 +51,23 @@ LABELS = {
     "kept": "rows kept",
     "truncated": "rows with a truncated answer",
     "prompt_too_long": "rows whose prompt fills the limit, left out",
-    "empty": "rows without an answer, dropped",
-    "identical": "pairs with equal answers, dropped",
+    "empty": "rows without an answer, left out",
+    "identical": "pairs with equal answers, left out",
     "tokens": "tokens",
     "no_end": "answers without an end token",
     "longest": "longest row, in tokens",
-    "left_out_of_each_epoch": "rows dropped from each epoch",
-    "first": "first such row",
-    "remarks": "rows with a remark",
+    "left_out_of_each_epoch": "rows left out of each epoch",
+    "plain": "rows of plain texts, without the chat template",
+    "split": "conversations split into a row for each turn",
+    "rewritten": "rows whose earlier turns the chat template rewrites",
+    "calls": "rows with a tool call that the chat template leaves out",
+    "texts": "rows with a text that the chat template changes",
+    "thoughts": "rows with a thought that the chat template leaves out",
+    "emptied": "rows without a thought where the prompt opens one",
+    "switched": "rows whose thought the prompt has no place for, or the reverse",
+    "seam": "rows whose prompt and answer the tokenizer would join",
+    "marks": "rows with a begin or end token in the text",
+    "headless": "rows whose answers begin with their own header",
     "train": "training rows",
     "heldout": "held-out rows",
 }
@@ -78,6 +89,16 @@ def short(key: str) -> str:
     return _SHORT.get(key) or label(key)
 
 
-def of_data(key: str) -> str:
-    """Of a count of rows, such as train.first.truncated."""
-    return ": ".join(label(part) for part in key.split("."))
+def counted(data: Mapping[str, Any]) -> dict[str, str]:
+    """What became of rows, as a run logged it, in words: a label and a number, with the first such row."""
+    found = {}
+    for part, counts in data.items():
+        if not isinstance(counts, dict):  # no held-out rows
+            continue
+        first = {**counts.get("first", {}), "plain": counts.get("first_plain")}
+        numbers = {key: n for key, n in counts.items() if isinstance(n, int) and key != "first_plain"}
+        for key, number in {**numbers, **counts.get("remarks", {})}.items():
+            if number or key != "plain":
+                row = f" (first: row {first[key]:,})" if number and first.get(key) else ""
+                found[f"{label(part)}: {label(key)}"] = f"{number:,}{row}"
+    return found

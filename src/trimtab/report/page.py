@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
+from trimtab.common.count import count
 from trimtab.common.files import dumps, write_atomic
 from trimtab.metrics.intervals import Interval
 from trimtab.report import labels, rollouts, seeds
@@ -93,7 +94,7 @@ def render(runs: list[Run], suites: Sequence[Any] = ()) -> str:
             for title, rows in {**run.tables, **rollouts.tables(run)}.items()
         ],
         rollouts=[(run.name, rollouts.shown(run)) for run in runs if run.rollouts],
-        data=[(labels.of_data(key), *rest) for key, *rest in _side_by_side([flatten(run.data) for run in runs])],
+        data=_side_by_side([labels.counted(run.data) for run in runs]),
         signature=_side_by_side([dict(run.signature) for run in runs]),
         recipe_differences=[]
         if single
@@ -106,7 +107,7 @@ def render(runs: list[Run], suites: Sequence[Any] = ()) -> str:
 
 def _about(run: Run, index: int) -> dict[str, Any]:
     if run.finished is not None:
-        state = f"finished after {run.steps:,} steps"
+        state = f"finished after {count(run.steps, 'step')}"
     elif run.interrupted is not None:
         state = f"interrupted at step {run.interrupted:,}"
     else:
@@ -115,7 +116,7 @@ def _about(run: Run, index: int) -> dict[str, Any]:
     if run.finished is not None and run.finished.get("seconds") is not None:
         facts.append(f"{duration(run.finished['seconds'])} of training")
     if run.finished is not None and run.finished.get("tokens") is not None:
-        facts.append(f"{run.finished['tokens']:,.0f} answer tokens trained")
+        facts.append(f"{count(round(run.finished['tokens']), 'answer token')} trained")
     facts.append(f"seed {run.recipe['seed']}" if "seed" in run.recipe else "seed unknown")
     facts += [f"resumed at step {step:,}" if step > 0 else "started again" for step in run.resumes]
     return {

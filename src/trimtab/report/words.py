@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from trimtab.common.count import count
 from trimtab.common.locks import holder
 from trimtab.metrics.intervals import Interval
 from trimtab.report.comparing import change, difference, first, last, obstacles, teacher_obstacles
@@ -32,7 +33,7 @@ NOT_A_SETTING = ("seed", "seeds", "data_seed", "output", "output_dir", "name", "
 def headline_of_one(run: Run) -> str:
     """Which method trained which model, and the most relevant change."""
     student = re.sub(r"(?<!\S)[/~.]\S*/(?=\S)", "", student_name(run))  # of a folder only its name
-    done = f"{method_name(run)} trained {student} for {run.steps:,} steps"
+    done = f"{method_name(run)} trained {student} for {count(run.steps, 'step')}"
     measure = _main_measure(run)
     before, after = first(run, measure), last(run, measure)
     if before is None or after is None:
@@ -120,7 +121,7 @@ def cautions(runs: list[Run]) -> list[str]:
             said.append(f"{pair} by measures against the teacher: {'; '.join(why)}.")
     said.append(_seeds(runs))
     if len({run.steps for run in runs}) > 1:
-        listed = ", ".join(f"{run.name} {run.steps:,} steps" for run in runs)
+        listed = ", ".join(f"{run.name} {count(run.steps, 'step')}" for run in runs)
         said.append(f"The runs were not trained equally long: {listed}.")
     said += [f"{unfinished(run)}." for run in runs if run.finished is None]
     return said + to_continue(runs)
@@ -158,8 +159,8 @@ def _sample_size(runs: list[Run]) -> str:
         listed = ", ".join(f"{name} {len(one):,}" for name, one in rows.items())
         return f"The numbers are from different held-out rows: {listed}."
     [(num_rows, num_tokens)] = sizes
-    tokens = f" with {num_tokens:,} answer tokens" if num_tokens != num_rows else ""  # else metrics are per row
-    text = f"The numbers are from {num_rows:,} held-out rows{tokens}."
+    tokens = f" with {count(num_tokens, 'answer token')}" if num_tokens != num_rows else ""  # else metrics are per row
+    text = f"The numbers are from {count(num_rows, 'held-out row')}{tokens}."
     return text + (" With so few rows the intervals tend to be too narrow." if num_rows < 30 else "")
 
 

@@ -9,6 +9,7 @@ import torch
 from accelerate.utils import gather_object
 from rich.console import Console
 
+from trimtab.common.count import count
 from trimtab.common.progress import watched
 from trimtab.common.terminal import say
 from trimtab.data.collate import length_sorted
@@ -32,7 +33,9 @@ def as_short(recipe: Recipe, before: Sequence[Path], console: Console) -> list[s
     if not trained or trained[-1] >= planned:
         return []
     recipe.training["max_steps"] = trained[-1]
-    note = f"{trained[-1]} steps instead of {planned}, as many as {before[0]} trained in its share of the minutes"
+    note = (
+        f"{count(trained[-1], 'step')} instead of {planned}, as many as {before[0]} trained in its share of the minutes"
+    )
     say(console, note)
     return [note]
 
@@ -108,7 +111,7 @@ def pace(recipe: Recipe, later: Collection[str], shared: Shared, console: Consol
     seconds = seconds_per_step(job, console)
     return (
         f"{seconds:.2g} s a step on {job.args.device.type}, so {seconds * job.updates / 60:.2g} minutes for "
-        f"{job.updates} steps (measured over a few rows of middle length; evaluations come on top)"
+        f"{count(job.updates, 'step')} (measured over a few rows of middle length; evaluations come on top)"
     )
 
 
@@ -120,10 +123,11 @@ def fit_steps(recipe: Recipe, minutes: float, seconds: float, asked: int) -> str
     """
     possible = max(1, int(minutes * 60 / seconds))
     recipe.training["max_steps"] = steps = min(asked, possible)
+    shown = f"{minutes:g} {'minute' if minutes == 1 else 'minutes'}"
     pace = f"this machine needs about {seconds:.1f} s a step"
     if steps < asked:
-        return f"{pace}, so {asked} steps do not fit in {minutes:g} minutes: training {steps} steps"
-    return f"{pace}: {steps} steps fit in {minutes:g} minutes"
+        return f"{pace}: training {count(steps, 'step')}, as {asked} do not fit in {shown}"
+    return f"{pace}: {count(steps, 'step')} fit{'s' * (steps == 1)} in {shown}"
 
 
 def fit_stages(stages: Stages, console: Console, shared: Shared) -> tuple[str, list[float]]:
@@ -140,7 +144,7 @@ def fit_stages(stages: Stages, console: Console, shared: Shared) -> tuple[str, l
         steps = stored_recipe(known)["training"].get("max_steps")
         if steps is None:
             raise RunError(f"{known.parent} holds a run without a budget of minutes; choose another output=FOLDER")
-        note = f"{steps} steps, as in {known.parent}"
+        note = f"{count(steps, 'step')}, as in {known.parent}"
         for recipe in stages.stages:
             recipe.training["max_steps"] = steps
     else:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.common import processes
+from trimtab.common.count import count
 from trimtab.common.errors import UserError
 from trimtab.core import Critic, Reference, Requirements, RewardModel
 from trimtab.core.batch import IGNORE
@@ -257,7 +258,9 @@ class _Run:
         ]
         if self.recipe.data.heldout:
             parts.append(
-                MemoryPart(f"logits in evaluation, of {read} models", read * block + slices, during("evaluation"))
+                MemoryPart(
+                    f"logits in evaluation, of {count(read, 'model')}", read * block + slices, during("evaluation")
+                )
             )
         return parts
 
@@ -299,7 +302,7 @@ class _Run:
     def rows_in_memory(self, prepared: Sequence[Prepared], read: Callable[[str], list[Row]]) -> list[MemoryPart]:
         number = sum(len(one.rows) for one in prepared)
         size = sum(_bytes_of(one, read(one.source)) for one in prepared)
-        parts = [MemoryPart(f"{number:,} rows as token ids", size, always(), host=True)]
+        parts = [MemoryPart(f"{count(number, 'row')} as token ids", size, always(), host=True)]
         if self.recipe.models.teacher_cache == "memory":
             held = prepared[1:] if self.recipe.models.teacher and "teacher" not in self.required.keys else prepared
             tokens = sum(one.counts.answer_tokens for one in held)

@@ -12,7 +12,7 @@ from trimtab.common import processes, user_code
 from trimtab.common.disk import TRIED, reason
 from trimtab.common.errors import UserError
 from trimtab.common.locks import holder, lock_path
-from trimtab.common.workdir import RECIPE, SIGNATURE, Workdir, differences, read_signature
+from trimtab.common.workdir import RECIPE, SIGNATURE, Workdir, differences, different, read_signature
 from trimtab.runs.recipe import Recipe, dump
 from trimtab.train import checkpoints
 
@@ -190,11 +190,11 @@ def check_signature(folder: Path, signature: Mapping[str, str], edited: bool) ->
     before, now = stored.get("code", ""), signature.get("code", "")
     code = ("code", "reward") if before != now else ()  # lines that tell the files of a user's code
     for key, was, is_now in other_lines(folder, signature, code):
-        said = f"{key} was {was} and is {is_now}"
+        said = f"it was started with {different(key, was, is_now)}"
         raise RunError(f"{folder} cannot be resumed: {said}; restore what has changed or start over with output=FOLDER")
     if not code:
         return ""
-    said = f"of its code {user_code.changes(before, now)}"
+    said = f"its code has changed: {user_code.changes(before, now)}"
     if stored.get("trimtab") != __version__:
         said += f" (trimtab was {stored.get('trimtab')} and is {__version__})"
     if not edited:
@@ -202,7 +202,7 @@ def check_signature(folder: Path, signature: Mapping[str, str], edited: bool) ->
             f"{folder} cannot be resumed: {said}; restore it, add --edited to resume with the code as it is now, or "
             "start over with output=FOLDER"
         )
-    return f"resumed with code that was edited since it started: {said}"
+    return f"resumed with code that was edited since it started; {said}"
 
 
 def other_keys(stored: dict[str, Any], asked: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 import trimtab
 from trimtab.common import fingerprint
+from trimtab.common.count import count
 from trimtab.common.disk import reason
 from trimtab.common.progress import watched
 from trimtab.common.terminal import say
@@ -50,7 +51,7 @@ def prepared(
     say_it = console or Console(quiet=True)
     path = _place(rows, tokenizer, how) if make is prepare and len(rows) >= KEPT_FROM else None
     if path is not None and (found := kept.load(path)) is not None:
-        say(say_it, f"{source}: {len(rows):,} rows, tokenized in an earlier run ({path})")
+        say(say_it, f"{source}: {count(len(rows), 'row')}, tokenized in an earlier run ({path})")
         return _restored(found, source)
     result = make(rows, tokenizer, source=source, workers=workers, watch=_watch(say_it, source), **how)
     if path is not None and result.rows:

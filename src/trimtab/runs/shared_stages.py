@@ -13,6 +13,7 @@ import yaml
 from rich.console import Console
 
 from trimtab.common.terminal import say
+from trimtab.common.workdir import different
 from trimtab.runs.folder import is_finished, other_keys, other_lines, stored_recipe
 from trimtab.runs.job import load_job
 from trimtab.runs.policy import Shared
@@ -55,8 +56,7 @@ def reused(recipes: Sequence[Recipe], number: int, shared: Shared, console: Cons
     folder = Path(recipe.output)
     job = load_job(recipe, shared, Console(quiet=True))
     if other := other_lines(folder, job.signature, read=_by_content):
-        key, was, now = other[0]
-        to_own_folder(recipes, number, f"{folder} was trained with another {key} ({was} there, {now} here)", console)
+        to_own_folder(recipes, number, f"{folder} was trained with {different(*other[0])}", console)
         return False
     say(console, f"{folder} is already finished, with the same recipe, rows, models and code: reused")
     return True

@@ -31,7 +31,8 @@ def epoch_of(args: Any, loop: Loop, rows: int, window: tuple[int, int] | None = 
     if not args.dataloader_drop_last:
         batches = math.ceil(rows / size)
         twice = batches * size - rows if args.world_size > 1 else 0
-        note = f"{twice} of {rows} rows are repeated in each epoch, so that all processes have full batches"
+        verb = "is" if twice == 1 else "are"
+        note = f"{twice} of {rows} rows {verb} repeated in each epoch, so that all processes have full batches"
         return Epoch(math.ceil(batches / args.gradient_accumulation_steps), note=note if twice else "")
     strategy = getattr(args.train_sampling_strategy, "value", args.train_sampling_strategy)
     unit = whole if strategy == "batch_rebalance" else size
@@ -75,7 +76,9 @@ def _left(rows: int, taken: int, how: str, fixed: bool) -> str:
     if rows == taken:
         return ""
     which = "the last ones, as the order is fixed" if fixed else "different ones each time"
-    return f"{rows - taken} of {rows} rows are dropped from each epoch, {which}: {how}"
+    return (
+        f"{rows - taken} of {rows} rows {'is' if rows - taken == 1 else 'are'} dropped from each epoch, {which}: {how}"
+    )
 
 
 def updates_asked(args: Any, epoch: Epoch) -> int:

@@ -173,7 +173,8 @@ def check_whose(training: Mapping[str, Any], ours: Mapping[str, str], not_built:
 def typed_value(key: str, value: Any, adapter: TypeAdapter) -> Any:
     """The value converted to its declared type, or a TrainingError."""
     try:
-        return adapter.validate_python(value)
+        typed = adapter.validate_python(value)
+        return value if type(value) is int and typed == value else typed  # TRL declares counts as float, for shares
     except ValidationError as error:
         raise TrainingError(f"training.{key} {wrong_value({**error.errors()[0], 'input': value})}") from error
 

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.progress import Progress
 from transformers import TrainerCallback
 
+from trimtab.common.count import count
 from trimtab.common.progress import bar, left
 from trimtab.common.terminal import say
 
@@ -43,7 +44,7 @@ class ShowProgress(TrainerCallback):
         shown = {_LABELS.get(name, name): logs[name] for name in _SHOWN if isinstance(logs.get(name), float)}
         note = "  ".join(f"{label} {value:.3g}" for label, value in shown.items())
         if "tokens_per_second" in logs:
-            note += f"  {logs['tokens_per_second']:.0f} answer tokens/s"
+            note += f"  {count(round(logs['tokens_per_second']), 'answer token')}/s"
         self.progress.update(self.task, completed=state.global_step, note=note)
         if not self.console.is_terminal:
             seconds = self.progress.tasks[0].time_remaining
