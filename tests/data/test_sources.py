@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import wraps
 
 import pyarrow
 import pyarrow.parquet
@@ -76,6 +77,19 @@ def test_a_hub_id_without_network_is_refused_in_one_line():
 def test_a_mistake_in_the_name_of_own_data_is_explained(source, message):
     with pytest.raises(DataError, match=message):
         load_rows(source)
+
+
+def test_rows_that_come_with_trimtab_are_made_once_and_whoever_asks_has_rows_of_his_own(monkeypatch):
+    made, plain = [], synthetic.DATASETS["arithmetic"]
+    monkeypatch.setitem(
+        synthetic.DATASETS, "arithmetic", wraps(plain)(lambda *a, **k: made.append(a) or plain(*a, **k))
+    )
+    source = "trimtab:arithmetic/train?rows=7&seed=20"
+    first = load_rows(source)
+    first[0].clear()
+    assert load_rows(source) == list(plain("train", rows=7, seed=20))
+    assert len(made) == 1
+    assert load_rows(f"{source}1") != load_rows(source)
 
 
 def test_bundled_heldout_prompts_are_no_training_prompts():
