@@ -274,7 +274,7 @@ def test_batches_of_one_outcome_teach_nothing_and_are_counted():
     before = [p.detach().clone() for p in made.model.parameters()]
     alike = torch.tensor([1.0, 1.0, 0.0, 0.0])  # of each prompt
     found = made.learn(rollouts(OLD, alike, GROUP, 4))
-    assert (found["reward_model_loss"], found["one_outcome"], found["outcome_right"]) == (0, 1, 0.5)
+    assert (found["reward_model_loss"], found["one_outcome"], found["share_correct"]) == (0, 1, 0.5)
     for p, was in zip(made.model.parameters(), before, strict=True):
         assert torch.equal(p, was)
     assert made.remarks()[0].startswith("in 1 of 2 batches, all completions of each prompt had the same outcome")

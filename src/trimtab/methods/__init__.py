@@ -45,11 +45,7 @@ def summary(name: str) -> str:
 
 
 def check_name(name: str) -> None:
-    """Checks that a method of that name exists, without importing it.
-
-    Raises:
-        UnknownMethod: with the closest name; or for a file that does not exist, or has the name of a shipped method.
-    """
+    """Raise UnknownMethod, with the closest name, if there is no such method; nothing is imported."""
     if not is_own(name):
         beside = Path(f"{name}.py")
         if name not in names() and beside.is_file():
@@ -66,11 +62,7 @@ def check_name(name: str) -> None:
 
 
 def module(name: str) -> ModuleType:
-    """The module of a method.
-
-    Raises:
-        UnknownMethod: as `check_name`, and if a user's own module cannot be imported.
-    """
+    """The module of a method."""
     from trimtab.common import fingerprint, user_code
 
     check_name(name)
@@ -90,11 +82,7 @@ def _of_file(path: str, holds: str) -> ModuleType:
 
 
 def load(name: str) -> "Method":
-    """The METHOD of a shipped method, or of a user's own file or module.
-
-    Raises:
-        UnknownMethod: as `module`, or if it has no METHOD.
-    """
+    """The METHOD of a shipped method, or of a user's own file or module."""
     from trimtab.core import Method, MethodConfig
 
     found = getattr(module(name), "METHOD", None)

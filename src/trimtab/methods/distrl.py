@@ -137,12 +137,11 @@ class TokenValues(AdvantageEstimator):
     tokens. The sampled token gets outcome_coef G + gae_coef W_t: G the reward minus its group's mean over the
     population std, W_t the whitened sum from t on of (A_i - mean) / sigma_V.
 
-    The loss of candidates is a mean over the probability that they cover, and not over tokens. So that the loop can
-    weigh all values alike, "candidate_scale" is tokens over covered probability, both of all rollouts given here: exact
-    if these make one update, and otherwise correct on average over the updates.
+    The loss of candidates is a mean over the probability that they cover, not over tokens: "candidate_scale" is tokens
+    over covered probability, both of all rollouts given here; exact if these make one update, else correct on average.
 
-    Prompts whose share of correct completions lies outside the configured bounds do not count: "token_weight" is 0 at
-    their tokens, and scaled up at the others so that a mean over all tokens is a mean over these.
+    Prompts whose share of correct completions is out of bounds do not count: "token_weight" is 0 at their tokens, and
+    scaled up at the others, so that a mean over all tokens is a mean over these.
     """
 
     def __init__(self, config: Config):
@@ -159,8 +158,8 @@ class TokenValues(AdvantageEstimator):
         return found | ({"reference": Candidates(held.ids, signals["reference"])} if self.config.kl else {})
 
     def _filtered(self, rollouts: Rollouts, held: Candidates) -> dict:
-        right = (rollouts.rewards > 0).float() if rollouts.outcome is None else rollouts.outcome
-        share = group_mean(right, rollouts.group)
+        correct = (rollouts.rewards > 0).float() if rollouts.outcome is None else rollouts.outcome
+        share = group_mean(correct, rollouts.group)
         kept = (share >= self.config.min_accuracy) & (share <= self.config.max_accuracy)
         tokens = rollouts.of_token(kept)
         nothing = torch.zeros_like(held.logprobs)  # [N, K]

@@ -45,16 +45,9 @@ class Config(MethodConfig):
 
 
 def hpd_weights(
-    q_label: Tensor,
-    p_label: Tensor,
-    q_draw: Tensor,
-    p_draw: Tensor,
-    hit: Tensor,
-    *,
-    student_sampling: bool = True,
-    reinforce: bool = True,
-    hybrid_mask: bool = True,
-) -> tuple[Tensor, Tensor]:
+    q_label: Tensor, p_label: Tensor, q_draw: Tensor, p_draw: Tensor, hit: Tensor, *,
+    student_sampling: bool = True, reinforce: bool = True, hybrid_mask: bool = True,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The weights w* of log q(label) and w of log q(draw).
 
     With k = q (log p - log q) at each of the two tokens: w* = k, or p + k where k > 0, or 2p + k where the
@@ -64,7 +57,6 @@ def hpd_weights(
         q_label, p_label: [N] log-probabilities of the label under student and teacher, nats.
         q_draw, p_draw: [N] of the token drawn from the student.
         hit: [N] bool, the draw is the label.
-        student_sampling, reinforce, hybrid_mask: ablations, see `Config`.
 
     Returns:
         Two [N] tensors without gradient. Under the hybrid mask the second is never positive, and both are 0 where

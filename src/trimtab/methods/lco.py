@@ -165,8 +165,7 @@ def log_cosh(difference: Tensor) -> Tensor:
 def completed(advantages: Tensor, probability: Tensor) -> tuple[Tensor, Tensor]:
     """The advantage A (1 - pi) of the sampled token, and that of all others, -pi A (1 - pi) / max(1 - pi, 0.1).
 
-    Their mean under pi is 0 where pi is at most 0.9. There their difference is A itself: the target is then that of A
-    on the sampled token alone.
+    Their mean under pi is 0 where pi is at most 0.9. There their difference is A, as for A on the sampled token alone.
 
     Args:
         advantages, probability: [N] of the sampled tokens.
@@ -256,11 +255,10 @@ class CandidateAdvantages(AdvantageEstimator):
 class LCO(Objective):
     """kld: sum_v pi*(v) (log pi*(v) - log pi(v));  mse, logcosh: sum_c of the difference z_c - (z_old,c + A_c / beta).
 
-    The target pi* is known at K candidates. All other tokens share one bin, whose loss pulls their total mass up or
-    down as a whole. With as many candidates as the vocabulary, or with outside "remove", there is no such bin, and the
-    loss is convex in the logits. With it the loss is not convex, because -log of a sum of probabilities is not; its
-    gradient is still pi - pi*, with the target's mass outside shared as the policy shares its own, so it is bounded,
-    and zero at the target.
+    The target pi* is known at K candidates; all other tokens share one bin. With as many candidates as the vocabulary,
+    or with outside "remove", there is no such bin, and the loss is convex in the logits. With it the loss is not,
+    because -log of a sum of probabilities is not; its gradient is still pi - pi*, with the target's mass outside shared
+    as the policy shares its own, so it is bounded, and zero at the target.
 
     Args:
         loss, target: see `Config`.
@@ -270,14 +268,9 @@ class LCO(Objective):
     """
 
     def __init__(
-        self,
-        loss: Literal["kld", "mse", "logcosh"],
-        target: Target,
-        *,
-        keep: bool,
-        weighted: bool = False,
+        self, loss: Literal["kld", "mse", "logcosh"], target: Target, *, keep: bool, weighted: bool = False,
         rho: Rho = RELEASED,
-    ):
+    ):  # fmt: skip
         self.rho = rho
         self.loss, self.target, self.keep, self.weighted = loss, target, keep, weighted
         self.ratio = "old" if target == "old" else None

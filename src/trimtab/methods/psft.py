@@ -96,11 +96,9 @@ class PSFT(Objective):
         self.clipped = counts if not len(self.clipped) else self.clipped.to(counts.device).add_(counts)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """For a checkpoint."""
         return {"clipped": self.clipped}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """What `state_dict` gave."""
         self.clipped = state["clipped"]
 
     def tables(self, decode: Any) -> dict[str, list[dict[str, Any]]]:
@@ -119,9 +117,7 @@ def build(config: Config, policy: nn.Module) -> Plan:
     updates = None if config.refresh is None else config.refresh * config.inner_epochs
     snapshot = PolicySnapshot(updates, config.warmup_sft_steps)
     return Plan(
-        PSFT(config.epsilon, config.warmup_sft_steps),
-        signals=(snapshot,),
-        reduction=REDUCTIONS[config.loss_agg],
+        PSFT(config.epsilon, config.warmup_sft_steps), signals=(snapshot,), reduction=REDUCTIONS[config.loss_agg]
     )
 
 

@@ -50,12 +50,7 @@ def clipped(
 
 def policy_metrics(logprobs: Tensor, entropy: Tensor, advantages: Tensor) -> dict[str, Tensor]:
     """Metrics common to all policy gradients, [N] each."""
-    return {
-        "nll": -logprobs,
-        "entropy": entropy,
-        "advantage": advantages,
-        "zero_advantage": (advantages == 0).float(),
-    }
+    return {"nll": -logprobs, "entropy": entropy, "advantage": advantages, "zero_advantage": (advantages == 0).float()}
 
 
 class PolicyGradient(Objective):

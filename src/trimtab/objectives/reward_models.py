@@ -127,9 +127,7 @@ class Pairs(RewardObjective):
         scores = token_scores(batch, self.source)
         found = self.evaluate(batch, scores)
         return batch.losses(
-            found.pop("objective").repeat_interleave(2),
-            **found,
-            **_likelihood(batch, self.source, batch.row % 2 == 0),
+            found.pop("objective").repeat_interleave(2), **found, **_likelihood(batch, self.source, batch.row % 2 == 0)
         )
 
     def evaluate(self, batch: TokenBatch, scores: Tensor) -> dict[str, Tensor]:

@@ -167,11 +167,7 @@ class OnlineReward(AuxiliaryModel, ABC):
         loss = self._fit(rollouts, share)
         alike = not _mixed(share).any()
         self.batches, self.alike = self.batches + 1, self.alike + alike
-        return {
-            "reward_model_loss": loss,
-            "outcome_right": rollouts.outcome.mean().item(),
-            "one_outcome": float(alike),
-        }
+        return {"reward_model_loss": loss, "share_correct": rollouts.outcome.mean().item(), "one_outcome": float(alike)}
 
     @abstractmethod
     def _fit(self, rollouts: RolloutBatch, share: Tensor) -> float:
