@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 import tiny_folder
 
 SCRIPT = """
@@ -35,6 +37,7 @@ call("precompute", folder + "/recipe.json", "--out", folder + "/columns.jsonl")
 """
 
 
+@pytest.mark.slow  # eight commands in a process that imports torch; the import contracts keep the packages apart
 def test_a_command_that_does_not_train_does_not_import_trl(tmp_path):
     from trimtab.models.loading import load_model
     from trimtab.models.scalar_head import with_scalar_head

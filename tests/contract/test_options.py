@@ -36,6 +36,7 @@ def does_the_same(method: Method, one: MethodConfig, other: MethodConfig) -> boo
     return True
 
 
+@pytest.mark.fast(*(name for name in methods.names() if name != "distrl"))  # a third of all the time, in one item
 @pytest.mark.parametrize("name", methods.names())
 def test_each_option_that_is_taken_does_something(name):
     method = methods.load(name)
