@@ -251,17 +251,11 @@ class _Run:
         scale = 1 if self.device == "cpu" else CUDA_SCALE
         slices = OBJECTIVE_TABLES * min(block, scale * SLICE_BYTES)
         read = 1 + bool(self.recipe.models.teacher) + bool(self.recipe.eval.kl_to_initial)
-        parts = [
-            MemoryPart(
-                f"logits, blocks of {tokens} x {self.policy.vocab:,} tokens", tables * block + slices, during("forward")
-            ),
-        ]
+        name = f"logits, blocks of {tokens} x {self.policy.vocab:,} tokens"
+        parts = [MemoryPart(name, tables * block + slices, during("forward"))]
         if self.recipe.data.heldout:
-            parts.append(
-                MemoryPart(
-                    f"logits in evaluation, of {count(read, 'model')}", read * block + slices, during("evaluation")
-                )
-            )
+            name = f"logits in evaluation, of {count(read, 'model')}"
+            parts.append(MemoryPart(name, read * block + slices, during("evaluation")))
         return parts
 
     def generation(self) -> list[MemoryPart]:
