@@ -35,6 +35,12 @@ def test_a_loaded_recipe_holds_every_default_and_reads_back_as_itself(tmp_path):
     assert load_recipe(again) == recipe
 
 
+def test_a_shipped_recipe_is_named_without_a_folder():
+    assert load_recipe("tiny_kd.yaml") == load_recipe("tiny_kd")
+    with pytest.raises(RecipeError, match="there is no recipe nowhere/tiny_kd.yaml; did you mean 'tiny_kd'"):
+        load_recipe("nowhere/tiny_kd.yaml")
+
+
 def test_student_is_another_name_of_the_policy(tmp_path):
     policy = {**BASE, "models": {"policy": "x", "teacher": "y"}}
     student = {**BASE, "models": {"student": "x", "teacher": "y"}}
@@ -81,6 +87,9 @@ def test_overrides_reach_into_the_tree_and_are_read_as_yaml(tmp_path):
         ("data.train=null", "data.train is null; it must be text"),
         ("data.max_dropped=2", "data.max_dropped is 2; it must be at most 1"),
         ("seed=one", "seed is 'one'; it must be a whole number"),
+        ("seed=true", "seed is True; it must be a whole number"),
+        ("options.temperature=true", "options.temperature is True; it must be a number"),
+        ("training.max_steps=true", "training.max_steps is True; it must be a number"),
         ("seed", "'seed' is not an override; write key=value"),
         ("seed.x=1", "seed has no keys"),
     ],

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from trimtab.common.errors import UserError
+from trimtab.common.options import Strict
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -16,8 +17,8 @@ class RecipeError(UserError):
     """A recipe that cannot be run; the message says where, what, and how to fix it."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, populate_by_name=True, allow_inf_nan=False)
+class _Strict(Strict):
+    model_config = ConfigDict(populate_by_name=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -269,7 +270,7 @@ def policy_source(recipe: Recipe) -> str:
     return str(recipe.models.teacher) if policy.source == "teacher" else policy.source
 
 
-def dump(recipe: BaseModel) -> str:
+def dump(recipe: "Recipe | Stages") -> str:
     """The recipe as YAML that `load_recipe` reads."""
     tree = _stages_tree(recipe) if isinstance(recipe, Stages) else recipe.model_dump(by_alias=True)
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)

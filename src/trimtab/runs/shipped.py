@@ -27,7 +27,7 @@ def find(path: str | Path) -> Path:
     if path.is_file():
         return path
     file = recipe_folder() / f"{path.name.removesuffix('.yaml')}.yaml"
-    if not file.is_file():
+    if path.parent != Path() or not file.is_file():
         raise RecipeError(f"there is no recipe {path}; {_instead(path)}")
     return file
 

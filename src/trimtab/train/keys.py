@@ -174,6 +174,8 @@ def typed_value(key: str, value: Any, adapter: TypeAdapter) -> Any:
     """The value converted to its declared type, or a TrainingError."""
     try:
         typed = adapter.validate_python(value)
+        if isinstance(value, bool) and type(typed) in (int, float):
+            raise TrainingError(f"training.{key} is {value}; it must be a number")
         return value if type(value) is int and typed == value else typed  # TRL declares counts as float, for shares
     except ValidationError as error:
         raise TrainingError(f"training.{key} {wrong_value({**error.errors()[0], 'input': value})}") from error
