@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from trimtab.common.errors import UserError
 from trimtab.common.options import Strict
@@ -17,7 +17,7 @@ class RecipeError(UserError):
     """A recipe that cannot be run; the message says where, what, and how to fix it."""
 
 
-class _Strict(Strict):
+class _Strict(Strict, BaseModel):  # named again for ruff, which knows its mutable defaults to be copied
     model_config = ConfigDict(populate_by_name=True)
 
     @model_validator(mode="before")
