@@ -7,13 +7,27 @@ import torch
 from pydantic import ValidationError
 
 from tiny_rollouts import Reader
-from trimtab.core import IGNORE, PlanError, Signal, Teacher, TokenBatch, reduce, weights
+from trimtab.core import (
+    IGNORE,
+    Head,
+    LazyLogits,
+    PlanError,
+    Signal,
+    Teacher,
+    TokenBatch,
+    fused_loss,
+    reduce,
+    weights,
+)
 from trimtab.methods.kd import METHOD, Config
 from trimtab.objectives import divergence as d
 from trimtab.objectives.likelihood import Likelihood
 from trimtab.objectives.matching import Match
 
-DIVERGENCES = ("forward_kl", "reverse_kl", "jsd", "skewed_forward_kl", "skewed_reverse_kl")
+DIVERGENCES = (
+    *("forward_kl", "reverse_kl", "jsd", "skewed_forward_kl", "skewed_reverse_kl"),
+    *("akl", "todi", "abkl"),
+)
 
 
 class Given(Signal):
@@ -38,15 +52,65 @@ EXPECTED = {
     "jsd": lambda s, t: d.jsd(s, t, beta=0.3),
     "skewed_forward_kl": lambda s, t: d.skewed_forward_kl(s, t, skew=0.2),
     "skewed_reverse_kl": lambda s, t: d.skewed_reverse_kl(s, t, skew=0.2),
+    "akl": lambda s, t: d.akl(s, t, mu=0.8),
+    "todi": lambda s, t: d.todi(s, t, beta=2.0),
+    "abkl": lambda s, t: d.abkl(s, t, alpha=0.2, beta=0.7),
+}
+OWN = {
+    "jsd": {"beta": 0.3},
+    "skewed_forward_kl": {"skew": 0.2},
+    "skewed_reverse_kl": {"skew": 0.2},
+    "akl": {"akl_mu": 0.8},
+    "todi": {"todi_beta": 2.0},
+    "abkl": {"abkl_alpha": 0.2, "abkl_beta": 0.7},
 }
 
 
 @pytest.mark.parametrize("name", DIVERGENCES)
 def test_the_settings_choose_the_divergence_and_its_parameter(name):
     _, tokens = batch()
-    own = {"beta": 0.3} if name == "jsd" else {"skew": 0.2} if name.startswith("skewed") else {}
-    found = objective(divergence=name, **own)(tokens).values
+    found = objective(divergence=name, **OWN.get(name, {}))(tokens).values
     torch.testing.assert_close(found, EXPECTED[name](tokens.log_softmax(), tokens.log_softmax("teacher")))
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_the_parameters_of_another_divergence_are_refused(name):
+    for own in OWN.values():
+        if own.keys() != OWN.get(name, {}).keys():
+            with pytest.raises(
+                ValidationError, match=f"{next(iter(own))} is .* but has no effect: it is only used with"
+            ):
+                Config(divergence=name, **own)
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_the_engine_in_small_blocks_gives_what_plain_logits_give(name, monkeypatch):
+    monkeypatch.setattr("trimtab.core.vocab.BLOCK_TOKENS", 3)
+    monkeypatch.setattr("trimtab.core.vocab.SLICE_BYTES", 4 * 9 * 2)
+    hidden, head = torch.randn(7, 4, requires_grad=True), torch.nn.Linear(4, 9)
+    teacher = torch.randn(7, 5), torch.nn.Linear(5, 9)
+    tokens = TokenBatch.from_labels(torch.randint(0, 9, (1, 8)))
+    matched, weight = objective(divergence=name, **OWN.get(name, {})), weights(tokens, "token_mean")
+    dense = reduce(matched(tokens.with_signals(policy=head(hidden), teacher=teacher[1](teacher[0]).detach())), weight)
+    wanted = torch.autograd.grad(dense, [hidden, head.weight])
+    lazy = tokens.with_signals(teacher=LazyLogits(teacher[0], teacher[1], 9))
+    fused = fused_loss(matched, lazy, hidden, Head(head, 9), weight)
+    torch.testing.assert_close(fused.loss, dense)
+    torch.testing.assert_close(torch.autograd.grad(fused.loss, [hidden, head.weight]), wanted)
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_ids_that_one_model_masks_give_neither_nan_nor_infinity(name):
+    logits, teacher = torch.randn(2, 1, 4, 9), torch.randn(1, 4, 9)
+    logits[0, ..., 3] = logits[1, ..., 3] = teacher[..., 5] = -math.inf
+    logits[0, ..., 5] = -math.inf
+    for given in logits:
+        given.requires_grad_()
+        tokens = TokenBatch.align(given, torch.tensor([[IGNORE, 1, 2, 4]]), {"teacher": teacher})
+        found = objective(divergence=name, **OWN.get(name, {}))(tokens).values
+        (grad,) = torch.autograd.grad(found.sum(), given)
+        assert found.isfinite().all()
+        assert grad.isfinite().all()
 
 
 def test_the_default_is_the_forward_kl_alone_at_temperature_1():
@@ -128,6 +192,10 @@ def test_bfloat16_logits_lose_nothing_but_their_own_rounding(name, temperature):
         {"divergence": "kl"},
         *({"beta": b} for b in (0.0, 1.0)),
         *({"skew": s} for s in (-0.1, 1.0)),
+        *({"akl_mu": m} for m in (-0.1, 1.1)),
+        *({"todi_beta": b} for b in (-1.0, math.inf)),
+        {"abkl_alpha": math.nan},
+        {"abkl_beta": math.inf},
         *({"temperature": t} for t in (0.0, -1.0)),
         *({"cross_entropy": c} for c in (-0.1, 1.1)),
     ],

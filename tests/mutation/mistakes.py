@@ -163,6 +163,27 @@ MISTAKES = [
         (DIVERGENCE + "test_jsd_over_beta_tends_to_the_forward_kl", PARITY + "test_kd_is_trls_generalised_jsd"),
     ),
     Mistake(
+        "divergence: AKL's shares exchanged",
+        "objectives.divergence:akl",
+        "share * _kl(log_p, student_logprobs)",
+        "(1 - share) * _kl(log_p, student_logprobs)",
+        (DIVERGENCE + "test_akl_of_three_tokens", DIVERGENCE + "test_the_weights_of_akl_and_todi_are_constants"),
+    ),
+    Mistake(
+        "divergence: ToDi's weights have a gradient",
+        "objectives.divergence:todi",
+        "beta * excess.detach()",
+        "beta * excess",
+        (DIVERGENCE + "test_the_weights_of_akl_and_todi_are_constants",),
+    ),
+    Mistake(
+        "divergence: the powers of p and q exchanged",
+        "objectives.divergence:_ab_terms",
+        "torch.expm1(alpha * to_p + beta * to_q)",
+        "torch.expm1(beta * to_p + alpha * to_q)",
+        (DIVERGENCE + "test_abkl_of_three_tokens", DIVERGENCE + "test_abkl_is_continuous_where"),
+    ),
+    Mistake(
         "fused teacher: the ends of the scale exchanged",
         "signals.fused:fuse",
         "torch.lerp(r, a, self.strength)",

@@ -10,14 +10,35 @@ from trimtab.core import Method, MethodConfig, Plan, Requirements, Signal, Teach
 from trimtab.objectives import divergence as d
 from trimtab.objectives.matching import Match
 
+PARAMETERS: dict[str, dict[str, str]] = {
+    "jsd": {"beta": "beta"},
+    "skewed_forward_kl": {"skew": "skew"},
+    "skewed_reverse_kl": {"skew": "skew"},
+    "akl": {"akl_mu": "mu"},
+    "todi": {"todi_beta": "beta"},
+    "abkl": {"abkl_alpha": "alpha", "abkl_beta": "beta"},
+}
+"""of each divergence that has any: the setting, and the argument that it is"""
+
 
 class Config(MethodConfig):
-    divergence: Literal["forward_kl", "reverse_kl", "jsd", "skewed_forward_kl", "skewed_reverse_kl"] = "forward_kl"
-    """The divergence between teacher p and student q that is minimised; forward_kl is KL(p || q)."""
+    divergence: Literal[
+        "forward_kl", "reverse_kl", "jsd", "skewed_forward_kl", "skewed_reverse_kl", "akl", "todi", "abkl"
+    ] = "forward_kl"
+    """The divergence between teacher p and student q that is minimised; forward_kl is KL(p || q). akl and todi mix both
+    KLs, akl by how far head and tail of p lie apart, todi by each id's ratio; abkl is the alpha-beta divergence."""
     beta: float = Field(0.5, gt=0, lt=1)
     """Teacher's share of the mixture; only for jsd."""
     skew: float = Field(0.1, ge=0, lt=1)
     """First distribution's share of the mixture; only for the skewed divergences."""
+    akl_mu: float = Field(0.5, ge=0, le=1)
+    """Share of the teacher's probability in its head; only for akl."""
+    todi_beta: float = Field(1.0, ge=0, allow_inf_nan=False)
+    """Weight of KL(p || q) at an id is sigmoid(todi_beta log(p/q)); only for todi."""
+    abkl_alpha: float = Field(1.0, allow_inf_nan=False)
+    """Power of p in the alpha-beta divergence; (1, 0) is the forward KL, (0, 1) the reverse KL; only for abkl."""
+    abkl_beta: float = Field(1.0, allow_inf_nan=False)
+    """Power of q; only for abkl."""
     temperature: float = Field(1.0, gt=0)
     """Both distributions are softmax(logits / temperature); the loss is not rescaled by its square."""
     cross_entropy: float = Field(0.0, ge=0, le=1)
@@ -25,17 +46,18 @@ class Config(MethodConfig):
 
     @model_validator(mode="after")
     def _nothing_idle(self) -> "Config":
-        self.only(self.cross_entropy < 1, "a cross_entropy below 1", "divergence", "beta", "skew", "temperature")
-        self.only(self.divergence == "jsd", "divergence: jsd", "beta")
-        self.only(self.divergence.startswith("skewed"), "the skewed divergences", "skew")
+        own = [name for names in PARAMETERS.values() for name in names]
+        self.only(self.cross_entropy < 1, "a cross_entropy below 1", "divergence", "temperature", *own)
+        for divergence, names in PARAMETERS.items():
+            skewed = divergence.startswith("skewed")
+            of = "the skewed divergences" if skewed else f"divergence: {divergence}"
+            self.only(self.divergence == divergence or (skewed and self.divergence.startswith("skewed")), of, *names)
         return self
 
 
 def build(config: Config, policy: nn.Module, teacher: Signal) -> Plan:
-    options = {"jsd": {"beta": config.beta}}
-    if config.divergence.startswith("skewed"):
-        options[config.divergence] = {"skew": config.skew}
-    divergence = partial(getattr(d, config.divergence), **options.get(config.divergence, {}))
+    parameters = {of: getattr(config, name) for name, of in PARAMETERS.get(config.divergence, {}).items()}
+    divergence = partial(getattr(d, config.divergence), **parameters)
     return Plan(Match(divergence, config.temperature, config.cross_entropy), signals=(teacher,))
 
 

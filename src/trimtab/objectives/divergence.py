@@ -80,3 +80,106 @@ def _skewed(first: Tensor, second: Tensor, skew: float) -> Tensor:
     if not 0 <= skew < 1:
         raise ValueError(f"skew must lie in [0, 1), got {skew}")
     return _mixture(first, second, skew) if skew else second
+
+
+def akl(student_logprobs: Tensor, teacher_logprobs: Tensor, *, mu: float = 0.5) -> Tensor:
+    """h/(h + t) KL(p || q) + t/(h + t) KL(q || p), with h and t the sums of |p - q| over the teacher's head and tail.
+
+    The head is the teacher's most likely id and those after it, in the order of p, until their cumulative probability
+    is above `mu`. The two shares are constants, 1/2 each where both sums are 0.
+
+    Returns:
+        [N] nats, >= 0; 0 where both agree.
+
+    Raises:
+        ValueError: if `mu` does not lie in [0, 1].
+
+    Source: AKL (arXiv:2404.02657), as its released code draws the line: an id with which the cumulative probability
+    exceeds mu is of the tail, but the first is always of the head.
+    """
+    if not 0 <= mu <= 1:
+        raise ValueError(f"mu must lie in [0, 1], got {mu}")
+    log_p = teacher_logprobs.detach()
+    with torch.no_grad():
+        p, order = log_p.exp().sort(dim=-1, descending=True, stable=True)
+        apart = (p - student_logprobs.exp().gather(-1, order)).abs()
+        in_head = p.cumsum(dim=-1) <= mu
+        in_head[..., 0] = True
+        head, total = (apart * in_head).sum(dim=-1), apart.sum(dim=-1)
+        share = torch.where(total > 0, head / total, 0.5)
+    return share * _kl(log_p, student_logprobs) + (1 - share) * _kl(student_logprobs, log_p)
+
+
+def todi(student_logprobs: Tensor, teacher_logprobs: Tensor, *, beta: float = 1.0) -> Tensor:
+    """sum_v a p log(p/q) + (1 - a) q log(q/p), a = sigmoid(beta log(p/q)) of each id, a constant.
+
+    Where the student gives an id too little it is raised as by the forward KL, where too much lowered as by the
+    reverse KL.
+
+    Returns:
+        [N] nats, each id's part >= 0; 0 where both agree.
+
+    Raises:
+        ValueError: if `beta` is negative or not finite.
+
+    Source: ToDi (arXiv:2505.16297); beta 0 is half the sum of both KLs.
+    """
+    if not 0 <= beta < math.inf:
+        raise ValueError(f"beta must be finite and not negative, got {beta}")
+    log_p, log_q = teacher_logprobs.detach(), student_logprobs
+    excess = log_p - log_q
+    share = torch.sigmoid(beta * excess.detach())
+    return ((share * log_p.exp() - (1 - share) * log_q.exp()) * excess).sum(dim=-1)
+
+
+EXCLUDED = -1e4
+"""log-probabilities below it are of ids that a model excludes"""
+
+
+def abkl(student_logprobs: Tensor, teacher_logprobs: Tensor, *, alpha: float = 1.0, beta: float = 1.0) -> Tensor:
+    """-1/(alpha beta) sum_v [p^alpha q^beta - alpha/(alpha + beta) p^(alpha + beta) - beta/(alpha + beta) q^(...)].
+
+    At alpha = 0, beta = 0 or alpha + beta = 0 it is the limit: (1, 0) is the forward KL, (0, 1) the reverse KL, (1, 1)
+    half the squared distance, (0, 0) half the squared distance of the logarithms. Exponents very near 0 leave rounding
+    errors of 1e-7/|alpha beta|. Where exponents are negative or both 0, an id that one side excludes would make it
+    infinite, and is left out.
+
+    Returns:
+        [N] >= 0; 0 where both agree.
+
+    Raises:
+        ValueError: if an exponent is not finite.
+
+    Source: ABKD (arXiv:2505.04560), equation of the alpha-beta divergence.
+    """
+    if not (math.isfinite(alpha) and math.isfinite(beta)):
+        raise ValueError(f"alpha and beta must be finite, got {alpha} and {beta}")
+    log_p, log_q = teacher_logprobs.detach(), student_logprobs
+    if min(alpha, beta) < 0 or alpha == beta == 0:
+        kept = (log_p > EXCLUDED) & (log_q > EXCLUDED)
+        log_p, log_q = log_p.where(kept, 0.0), log_q.where(kept, 0.0)
+    return _ab_terms(log_p, log_q, alpha, beta).sum(dim=-1)
+
+
+def _ab_terms(log_p: Tensor, log_q: Tensor, alpha: float, beta: float) -> Tensor:
+    """[N, V]: the part of each id, 0 where log p = log q."""
+    both = alpha + beta
+    if alpha == beta == 0:
+        return 0.5 * (log_p - log_q).square()
+    if both == 0:
+        return (alpha * (log_q - log_p) + torch.expm1(alpha * (log_p - log_q))) / alpha**2
+    # powers of the larger of the two are taken out: none overflows, and differences of near ones keep their digits
+    larger = torch.maximum(log_p, log_q).detach()
+    to_p, to_q = log_p - larger, log_q - larger
+    power = torch.exp(both * larger)
+    if beta == 0:
+        return power * (alpha * (log_p - log_q) * torch.exp(alpha * to_p) + _less(alpha, to_q, to_p)) / alpha**2
+    if alpha == 0:
+        return power * (beta * (log_q - log_p) * torch.exp(beta * to_q) + _less(beta, to_p, to_q)) / beta**2
+    ends = (alpha * torch.expm1(both * to_p) + beta * torch.expm1(both * to_q)) / both
+    return power * (ends - torch.expm1(alpha * to_p + beta * to_q)) / (alpha * beta)
+
+
+def _less(power: float, one: Tensor, other: Tensor) -> Tensor:
+    """exp(power one) - exp(power other)"""
+    return torch.expm1(power * one) - torch.expm1(power * other)
