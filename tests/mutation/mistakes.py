@@ -24,6 +24,7 @@ SFT, KD, HPD, PSFT, WSPO, DPO, CLM, LCO, DISTRL, GRPO, RLOO = (
 FORWARD, STUDENT, IDENTITY = "models/test_forward.py::", "models/test_student.py::", "models/test_identity_layer.py::"
 SNAPSHOT, FUSED, COLUMNS = "signals/test_snapshot.py::", "signals/test_fused.py::", "signals/test_columns.py::"
 ADVANTAGES, SURROGATE = "objectives/test_advantages.py::", "objectives/test_policy_gradient.py::"
+ATTRIBUTION = "objectives/test_attribution.py::"
 REALIGN, CHATS = "decoding/test_realign.py::", "data/test_chat.py::"
 
 MISTAKES = [
@@ -509,5 +510,30 @@ MISTAKES = [
         "is_run and inside",
         "is_run and not inside",
         ("commands/test_missing_models.py::test_what_is_no_model_is_named_with_the_way_out",),
+    ),
+    # --- attribution
+    Mistake(
+        "attribution: the student's map is a constant in the second derivative",
+        "objectives.attribution:integrated_gradients",
+        "mean * _at_least_float32(path.embedded)",
+        "mean.detach() * _at_least_float32(path.embedded)",
+        (ATTRIBUTION + "test_the_gradient_of_the_attribution_loss_agrees_with_finite_differences",),
+    ),
+    Mistake(
+        "attribution: the path begins at its left end",
+        "objectives.attribution:points_on_path",
+        "torch.arange(1, steps + 1, device=embedded.device, dtype=embedded.dtype)",
+        "torch.arange(0, steps, device=embedded.device, dtype=embedded.dtype)",
+        (
+            ATTRIBUTION + "test_points_are_the_right_ends_of_equal_parts",
+            ATTRIBUTION + "test_one_step_is_gradient_times_input",
+        ),
+    ),
+    Mistake(
+        "attribution: the first dimensions instead of the largest",
+        "objectives.attribution:token_map",
+        "squares.topk(top, dim=-1).values",
+        "squares[..., :top]",
+        (ATTRIBUTION + "test_a_map_worked_by_hand",),
     ),
 ]
