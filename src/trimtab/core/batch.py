@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 IGNORE = -100
 """The label of a token that is not part of an answer."""
+COMPARED = "compared"
+"""The signal and the column that marks tokens which are compared between the two sequences of a pair: for each answer
+token a number that is -1 elsewhere. The j-th marked token of sequence 2i belongs to the j-th of 2i + 1."""
 
 
 def answer_mask(labels: Tensor) -> Tensor:
@@ -250,6 +253,18 @@ class TokenBatch:
     def uniform(self, stream: int = 0) -> Tensor:
         """[N] float32 in [0, 1): the same for a token however the update is split or resumed."""
         return hashed_uniform(self.seed, self.step, self.row_id[self.row], self.position, stream)
+
+    def compared(self) -> tuple[Tensor, Tensor]:
+        """[M] each: the places of the tokens marked by `COMPARED` in sequences 2i, and of their fellows in 2i + 1.
+
+        Raises:
+            ValueError: if the two sequences of a pair have different numbers of them.
+        """
+        marked = self._signal(COMPARED) >= 0
+        first, second = ((marked & (self.row % 2 == side)).nonzero()[:, 0] for side in (0, 1))
+        if len(first) != len(second) or not torch.equal(self.row[first] + 1, self.row[second]):
+            raise ValueError("the two sequences of a pair must have the same number of compared tokens")
+        return first, second
 
     def row_sum(self, values: Tensor) -> Tensor:
         """[R]: the sum of `values` [N] over the answer tokens of each sequence; 0 if it has none."""

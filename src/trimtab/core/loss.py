@@ -9,14 +9,14 @@ from torch import Tensor
 from trimtab.common.errors import UserError
 from trimtab.core.batch import TokenBatch, answer_mask
 
-Reduction = Literal["token_mean", "sequence_mean", "sequence_sum", "sum"]
+Reduction = Literal["token_mean", "sequence_mean", "sequence_sum", "sum", "pair_mean"]
 
 
 class Losses(NamedTuple):
     """Unreduced loss values with their metrics."""
 
     values: Tensor
-    """[N] per token, or [R] per sequence"""
+    """[N] per token, [R] per sequence, or [N + M] per pair"""
     metrics: dict[str, tuple[Tensor, Tensor]]
     """name -> (sum, count), detached"""
 
@@ -30,11 +30,18 @@ def checked(losses: Any, objective: "Objective", batch: TokenBatch) -> "Losses":
     name = type(objective).__name__
     if not isinstance(losses, Losses):
         raise LossesError(f"{name} returned a {type(losses).__name__}; return batch.losses(values, name=metric, ...)")
-    number = len(batch.lengths) if objective.per == "sequence" else len(batch)
+    number = num_values(batch, objective.per)
     shape = list(losses.values.shape)
     if shape != [number]:
         raise LossesError(f"{name} returned values of shape {shape}; expected [{number}], one for each {objective.per}")
     return losses
+
+
+def num_values(batch: TokenBatch, per: str) -> int:
+    """How many values an objective `per` token, prefix, sequence or pair has."""
+    if per == "sequence":
+        return len(batch.lengths)
+    return len(batch) + len(batch.compared()[0]) if per == "pair" else len(batch)
 
 
 class Objective:
@@ -43,9 +50,11 @@ class Objective:
     needs: frozenset[str] = frozenset()
     """Signals it reads besides "policy"."""
     per: str = "token"
-    """"token", "sequence" or "prefix". "token": no value depends on another position, so the batch may be cut anywhere.
+    """"token", "sequence", "prefix" or "pair".
+    "token": values [N], none of which depends on another position, so the batch may be cut anywhere.
     "sequence": values [R], made from label log-probabilities; of pairs, rows 2i are chosen and 2i+1 rejected.
-    "prefix": values [N] of single tokens, made from label log-probabilities of whole rows."""
+    "prefix": values [N] of single tokens, made from label log-probabilities of whole rows.
+    "pair": values [N + M], of single tokens and of M pairs of them; see `trimtab.core.pairs`."""
     leaf: str = "logprob"
     """What an objective per sequence or prefix is computed from: the label's "logprob", or its "logit"."""
     ratio: str | None = None
@@ -65,19 +74,26 @@ class Objective:
         return {}
 
 
-def count(labels: Tensor, how: Reduction) -> Tensor:
-    """The denominator of `how` for these labels [B, T]: answer tokens, rows with at least one, or nothing (0).
+def count(labels: Tensor, how: Reduction, compared: Tensor | None = None) -> Tensor:
+    """The denominator of `how` for these labels [B, T]: answer tokens, rows with at least one, or nothing (0); for
+    "pair_mean" three of them, [3]: answer tokens of the sequences 2i, of those 2i + 1, and pairs of compared tokens.
 
     Counts of several micro-batches add up to that of the update.
+
+    Args:
+        compared: [B, T], the column `COMPARED`; only for "pair_mean".
     """
     mask = answer_mask(labels)
+    if how == "pair_mean":
+        marked = mask & (compared[:, 1:] >= 0) if compared is not None else torch.zeros_like(mask)
+        return torch.stack([mask[0::2].sum(), mask[1::2].sum(), marked[0::2].sum()])
     if how == "token_mean":
         return mask.sum()
     if how in ("sequence_mean", "sequence_sum"):
         return mask.any(dim=1).sum()
     if how == "sum":
         return torch.zeros_like(mask.sum())
-    raise ValueError(f"reduction must be token_mean, sequence_mean, sequence_sum or sum, not {how!r}")
+    raise ValueError(f"reduction must be token_mean, sequence_mean, sequence_sum, sum or pair_mean, not {how!r}")
 
 
 def weights(batch: TokenBatch, how: Reduction, total: Tensor | float | None = None, per: str = "token") -> Tensor:
@@ -85,15 +101,17 @@ def weights(batch: TokenBatch, how: Reduction, total: Tensor | float | None = No
 
     Args:
         how: "token_mean": every token counts the same; "sequence_mean": every row counts the same and its tokens share
-            it; "sequence_sum": the mean over rows of the sums over their tokens; "sum": no division.
+            it; "sequence_sum": the mean over rows of the sums over their tokens; "sum": no division; "pair_mean": the
+            mean of two token means, over the first and over the second sequences of pairs, plus the mean over pairs of
+            compared tokens.
         total: `count` summed over all micro-batches and processes of the update, divided by the number of processes if
             these average their gradients. None: this batch is the whole update. "sum" takes 0 and None as 1.
         per: of the objective. A sequence has one value, so "token_mean" does not apply; one without an answer
             has weight 0.
 
     Returns:
-        [N] (or [R] per sequence) float32. For "token_mean" and "sequence_mean" the weights of an update sum
-        to 1 (times the number of averaging processes), for "sequence_sum" to the mean length.
+        [N] (or [R] per sequence, [N + M] per pair) float32. For "token_mean" and "sequence_mean" the weights of an
+        update sum to 1 (times the number of averaging processes), for "sequence_sum" to the mean length.
     """
     if per == "sequence":
         answered = (batch.lengths > 0).float()
@@ -102,6 +120,10 @@ def weights(batch: TokenBatch, how: Reduction, total: Tensor | float | None = No
         if how == "sum":
             return answered / (total or 1)
         raise ValueError(f"the reduction of an objective per sequence must be sequence_mean or sum, not {how!r}")
+    if per == "pair":
+        if how != "pair_mean":
+            raise ValueError(f"the reduction of an objective per pair must be pair_mean, not {how!r}")
+        return _pair_weights(batch, total)
     ones = batch.targets.new_ones(len(batch)).float()
     if how == "token_mean":
         total = max(len(batch), 1) if total is None else total
@@ -112,6 +134,16 @@ def weights(batch: TokenBatch, how: Reduction, total: Tensor | float | None = No
     if how == "sum":
         return ones / (total or 1)
     raise ValueError(f"reduction must be token_mean, sequence_mean, sequence_sum or sum, not {how!r}")
+
+
+def _pair_weights(batch: TokenBatch, total: Tensor | float | None) -> Tensor:
+    side, num_pairs = batch.row % 2, len(batch.compared()[0])
+    if total is None:
+        total = torch.tensor([(side == 0).sum(), (side == 1).sum(), num_pairs], device=side.device).clamp(min=1)
+    assert isinstance(total, Tensor)
+    share = (0.5 / total[:2].float()).to(side.device)
+    pairs = (1 / total[2].float()).to(side.device)
+    return torch.cat([share[side], pairs.expand(num_pairs)])
 
 
 def reduce(losses: Losses, weights: Tensor) -> Tensor:

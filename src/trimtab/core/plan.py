@@ -109,6 +109,11 @@ class Plan:
             raise PlanError(
                 f"{type(self.objective).__name__} has one value per sequence, so there is no mean over tokens"
             )
+        if (self.objective.per == "pair") != (self.reduction == "pair_mean"):
+            raise PlanError(
+                f"{type(self.objective).__name__} is per {self.objective.per}, and the reduction is {self.reduction}; "
+                "pair_mean goes with an objective per pair"
+            )
 
 
 def _check_kind(part: Any, kind: type) -> None:

@@ -10,9 +10,10 @@ from trimtab.core.loss import Reduction
 STORED = "column"
 """Value of `models.reference` in a recipe for log-probabilities computed beforehand, instead of a model."""
 
-RowKind = Literal["answers", "every_token", "pairs", "outcomes", "steps"]
+RowKind = Literal["answers", "every_token", "pairs", "outcomes", "steps", "rationales"]
 """Answers to prompts; the same, with prompts trained on like answers; a chosen and a rejected answer; answers with a
-`label` that says whether they are correct; answers in steps (TRL's stepwise type) with a label for each."""
+`label` that says whether they are correct; answers in steps (TRL's stepwise type) with a label for each; several
+rationales a question, of which two are drawn each time."""
 Trained = Literal["policy", "identity_layer", "scorer", "scalar_head"]
 """The policy; only an identity layer before its first layer; the policy as a reward model that scores tokens; the same
 with a scalar head instead of the language model's."""

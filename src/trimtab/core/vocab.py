@@ -9,6 +9,8 @@ An objective of whole sequences, or of prefixes, reads log-probabilities of the 
 `leaf`): they are computed first, without gradient, and the objective's gradient at them weighs a second pass. The first
 pass runs backwards, so that the logits of the first block can be reused.
 
+An objective of pairs of tokens makes two passes: over the tokens, and over the states of both tokens of each pair.
+
 The head is called as a module, so adapters, biases and quantised heads work, and its parameters get their gradient
 through autograd, as tied embeddings, DDP and FSDP need. Only a plain linear head has its gradient added up in place.
 """
@@ -23,7 +25,8 @@ from torch import Tensor, nn
 from trimtab.common.errors import UserError
 from trimtab.core.batch import LazyLogits, TokenBatch, finite
 from trimtab.core.logprobs import token_logprobs
-from trimtab.core.loss import Losses, Objective, checked
+from trimtab.core.loss import Losses, Objective, checked, num_values
+from trimtab.core.pairs import PairedObjective, pairs_of
 
 BLOCK_TOKENS = 512
 """Tokens of a block, enough that reading the head and adding to its gradient costs little beside the products."""
@@ -107,7 +110,7 @@ class Fused:
     metrics: dict[str, tuple[Tensor, Tensor]]
     """name -> (sum, count)"""
     values: Tensor
-    """float32, detached, before the weights: [N] of each token, or [R] of each sequence"""
+    """float32, detached, before the weights: [N] of each token, [R] of each sequence, or [N + M] of tokens and pairs"""
 
 
 def _tokens(limit: int, vocab_size: int, device: torch.device) -> int:
@@ -296,6 +299,27 @@ def _sequence_loss(objective: Objective, batch: TokenBatch, hidden: Tensor, head
     return Fused(loss, losses.metrics, values)
 
 
+class _HeadOfBoth(nn.Module):
+    """The head on both states of each pair: [n, 2 D] -> [n, 2 V], finished."""
+
+    def __init__(self, head: Head):
+        super().__init__()
+        self.head, self.module = head, head.module  # a submodule, so that its parameters are found
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.head(hidden.reshape(2 * len(hidden), -1)).reshape(len(hidden), -1)
+
+
+def _paired_loss(objective: PairedObjective, batch: TokenBatch, hidden: Tensor, head: Head, weights: Tensor) -> Fused:
+    first, second, of_pairs = pairs_of(batch)
+    tokens = fused_loss(objective.tokens, batch, hidden, head, weights[: len(batch)])
+    both = Head(_HeadOfBoth(head), 2 * head.vocab_size)
+    states = torch.cat([hidden[first], hidden[second]], dim=1)  # [M, 2 D]
+    pairs = fused_loss(objective.pairs, of_pairs, states, both, weights[len(batch) :])
+    metrics = {**tokens.metrics, **pairs.metrics}
+    return Fused(tokens.loss + pairs.loss, metrics, torch.cat([tokens.values, pairs.values]))
+
+
 def fused_loss(objective: Objective, batch: TokenBatch, hidden: Tensor, head: Head, weights: Tensor) -> Fused:
     """Loss of `objective` on answer tokens given as hidden states, without keeping their logits in memory.
 
@@ -304,18 +328,20 @@ def fused_loss(objective: Objective, batch: TokenBatch, hidden: Tensor, head: He
             signals [N]; `LazyLogits` are given to it as such.
         batch: the answer tokens, with every signal that the objective needs but "policy".
         hidden: [N, D] of the policy at the positions that predict the answer tokens.
-        weights: from `weights`, [N] or, per sequence, [R].
+        weights: from `weights`, [N] or, per sequence, [R], or, per pair, [N + M].
 
     Returns:
         The loss (with gradient to `hidden` and the head's trainable parameters), metrics and values; up to rounding
         the same as `reduce(objective(batch with logits), weights)`.
     """
-    number = len(batch.lengths) if objective.per == "sequence" else len(batch)
+    number = num_values(batch, objective.per)
     if not (hidden.size(0) == len(batch) and weights.size(0) == number):
         raise ValueError(
             f"{hidden.size(0)} hidden states, {len(batch)} tokens in {len(batch.lengths)} sequences and "
             f"{weights.size(0)} weights for an objective per {objective.per}"
         )
+    if isinstance(objective, PairedObjective):
+        return _paired_loss(objective, batch, hidden, head, weights.float())
     if objective.per != "token":
         return _sequence_loss(objective, batch, hidden, head, weights.float())
     work = _Pass(objective, batch, head, weights)

@@ -8,6 +8,7 @@ from torch import Tensor
 from trl import SFTTrainer  # type: ignore[attr-defined]
 
 from trimtab.core import Plan, count
+from trimtab.core.batch import COMPARED
 from trimtab.train.base import ObjectiveLoop
 from trimtab.train.windows import WindowSampler
 
@@ -44,12 +45,15 @@ class ObjectiveTrainer(ObjectiveLoop, SFTTrainer):
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:
         """The `total` of this update, see `trimtab.core.weights`."""
         self._update.clear()
-        total = sum((count(batch["labels"], self.plan.reduction) for batch in batch_samples), torch.zeros(()))
+        how = self.plan.reduction
+        totals = (count(batch["labels"], how, batch.get(COMPARED)) for batch in batch_samples)
+        total = sum(totals, torch.zeros(3 if how == "pair_mean" else ()))
         tokens = sum((count(batch["labels"], "token_mean") for batch in batch_samples), torch.zeros(()))
-        both = self.accelerator.reduce(torch.stack([total, tokens]).to(device), "sum")
+        both = self.accelerator.reduce(torch.cat([total.reshape(-1), tokens.reshape(1)]).to(device), "sum")
         assert isinstance(both, Tensor)
-        self.totals.answer_tokens += both[1].item()
-        return both[0].clamp(min=1) / self.accelerator.num_processes  # "sum" counts 0 and is divided by 1
+        self.totals.answer_tokens += both[-1].item()
+        # "sum" counts 0 and is divided by 1
+        return both[:-1].reshape(total.shape).clamp(min=1) / self.accelerator.num_processes
 
     def compute_loss(
         self, model: torch.nn.Module, inputs: Mapping[str, Tensor], return_outputs: bool = False,
