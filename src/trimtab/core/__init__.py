@@ -1,7 +1,7 @@
 """The token batch, the reduction and the vocabulary engine: the mathematics every method builds on."""
 
 from trimtab.core.batch import IGNORE, Candidates, LazyLogits, TokenBatch, answer_mask, predicting, with_sampled_first
-from trimtab.core.labelled import EmbeddingPath, LabelledBatch
+from trimtab.core.labelled import EmbeddingPath, LabelledBatch, Labels
 from trimtab.core.loss import Losses, Objective, Reduction, count, reduce, weights
 from trimtab.core.method import Method, MethodConfig
 from trimtab.core.plan import AdvantageEstimator, Plan, PlanError, Rollouts
@@ -20,7 +20,7 @@ from trimtab.core.vocab import Fused, Head, LabelLogits, LabelLogprobs, fused_lo
 
 __all__ = [
     "IGNORE", "AdvantageEstimator", "Aligned", "Candidates", "Critic", "EmbeddingPath", "Fused", "Head",
-    "LabelLogits", "LabelLogprobs", "LabelledBatch", "LazyLogits", "Losses", "Method", "MethodConfig",
+    "LabelLogits", "LabelLogprobs", "LabelledBatch", "Labels", "LazyLogits", "Losses", "Method", "MethodConfig",
     "ModelRequirement", "Objective", "Plan", "PlanError", "Reduction", "Reference", "Requirements", "RewardModel",
     "RolloutBatch", "Rollouts", "Signal", "Stateful", "Teacher", "TokenBatch", "WeakPair", "answer_mask", "count",
     "fused_loss", "label_logprobs", "predicting", "reduce", "weights", "with_sampled_first",

@@ -60,3 +60,23 @@ class LabelledBatch:
             total, number = metric if isinstance(metric, tuple) else (metric.sum(), self.mask.new_tensor(len(metric)))
             found[name] = (total.detach().float(), number.detach().float())
         return Losses(values, found)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the labels of a task are."""
+
+    names: tuple[str, ...] = ()
+    """of the classes, by number; none for regression"""
+
+    @property
+    def regression(self) -> bool:
+        return not self.names
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that a classifier gives for a text."""
+        return len(self.names) or 1
+
+    def __str__(self) -> str:
+        return ", ".join(self.names) or "numbers (regression)"

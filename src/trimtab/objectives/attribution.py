@@ -146,7 +146,8 @@ class AttributionDistillation(Objective):
         top: int | None = None, steps: int = 1, norm: int = 2, kind: Distance = "square",
     ):  # fmt: skip
         self.soft, self.attribution, self.temperature, self.anneal = soft, attribution, temperature, anneal
-        self.top, self.norm, self.kind = top, norm, kind
+        self.top, self.norm = top, norm
+        self.kind: Distance = kind
         self.steps = steps if attribution else 0
 
     def __call__(self, batch: LabelledBatch) -> Losses:  # type: ignore[override]
