@@ -15,7 +15,7 @@ class Mistake(NamedTuple):
 
 
 BATCH, DRAWS, LOSS = "core/test_batch.py::", "core/test_draws.py::", "core/test_loss.py::"
-LOGPROBS, VOCAB = "core/test_logprobs.py::", "core/test_vocab.py::"
+LOGPROBS, VOCAB, TOPK = "core/test_logprobs.py::", "core/test_vocab.py::", "core/test_topk.py::"
 DIVERGENCE, PARITY = "objectives/test_divergence.py::", "parity/test_divergence_parity.py::"
 SFT, KD, HPD, PSFT, WSPO, DPO, CLM, LCO, DISTRL, GRPO, RLOO = (
     f"methods/test_{name}.py::"
@@ -28,6 +28,28 @@ ATTRIBUTION = "objectives/test_attribution.py::"
 REALIGN, CHATS = "decoding/test_realign.py::", "data/test_chat.py::"
 
 MISTAKES = [
+    # --- the most likely tokens and the rest
+    Mistake(
+        "top k: the rest is summed over all tokens",
+        "core.topk:_Classes.forward",
+        "table.scatter(-1, ids, -torch.inf).logsumexp(dim=-1, keepdim=True)",
+        "table.logsumexp(dim=-1, keepdim=True)",
+        (TOPK + "test_values_worked_by_hand", TOPK + "test_it_is_a_coarsening"),
+    ),
+    Mistake(
+        "top k: no gradient through the rest's class",
+        "core.topk:_Classes.backward",
+        "of_rest * share - total * probabilities",
+        "-total * probabilities",
+        (TOPK + "test_gradient_is_that_of_numbers",),
+    ),
+    Mistake(
+        "top k: the normaliser takes no part of the rest's gradient",
+        "core.topk:_Classes.backward",
+        "of_chosen.sum(dim=-1, keepdim=True) + of_rest",
+        "of_chosen.sum(dim=-1, keepdim=True)",
+        (TOPK + "test_gradient_is_that_of_numbers", TOPK + "test_two_hundred_steps_of_reverse_kl"),
+    ),
     # --- what is learnt from: shifts, masks, precision, draws
     Mistake(
         "shift: answer mask not moved by one",

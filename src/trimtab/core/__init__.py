@@ -16,12 +16,14 @@ from trimtab.core.requirements import (
     WeakPair,
 )
 from trimtab.core.signals import RolloutBatch, Signal, Stateful
+from trimtab.core.topk import TopK, TopKError, class_logprobs, top_k
 from trimtab.core.vocab import Fused, Head, LabelLogits, LabelLogprobs, fused_loss, label_logprobs
 
 __all__ = [
     "IGNORE", "AdvantageEstimator", "Aligned", "Candidates", "Critic", "EmbeddingPath", "Fused", "Head",
     "LabelLogits", "LabelLogprobs", "LabelledBatch", "Labels", "LazyLogits", "Losses", "Method", "MethodConfig",
     "ModelRequirement", "Objective", "Plan", "PlanError", "Reduction", "Reference", "Requirements", "RewardModel",
-    "RolloutBatch", "Rollouts", "Signal", "Stateful", "Teacher", "TokenBatch", "WeakPair", "answer_mask", "count",
-    "fused_loss", "label_logprobs", "predicting", "reduce", "weights", "with_sampled_first",
+    "RolloutBatch", "Rollouts", "Signal", "Stateful", "Teacher", "TokenBatch", "TopK", "TopKError", "WeakPair",
+    "answer_mask", "class_logprobs", "count", "fused_loss", "label_logprobs", "predicting", "reduce", "top_k",
+    "weights", "with_sampled_first",
 ]  # fmt: skip

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trimtab.core.draws import hashed_uniform
 from trimtab.core.logprobs import token_logprobs, token_logprobs_and_entropy
+from trimtab.core.topk import FLOOR, TopK, class_logprobs
 
 if TYPE_CHECKING:
     from trimtab.core.loss import Losses
@@ -38,7 +39,7 @@ def predicting(states: Tensor, labels: Tensor) -> Tensor:
 
 def finite(logits: Tensor) -> Tensor:
     """Logits with -inf replaced by a number whose softmax is exactly 0: 0 * log 0 must be 0 and not NaN."""
-    return logits.clamp(min=-30_000.0)
+    return logits.clamp(min=FLOOR)
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def with_sampled_first(
 
 
 def _vocab_size(signal: Any) -> int | None:
-    if isinstance(signal, LazyLogits):
+    if isinstance(signal, (LazyLogits, TopK)):
         return signal.vocab_size
     is_table = isinstance(signal, Tensor) and signal.dim() == 2 and signal.is_floating_point()
     return signal.size(-1) if is_table else None
@@ -111,8 +112,8 @@ def _vocab_size(signal: Any) -> int | None:
 class TokenBatch:
     """The answer tokens of a micro-batch, without padding: index i of every field is the same predicted token.
 
-    `signals` holds what an objective reads: "policy" and other models as logits [N, V] (or `LazyLogits`), or as
-    log-probabilities of the targets [N]; and any per-token tensor ("advantages": [N]) or `Candidates`.
+    `signals` holds what an objective reads: "policy" and other models as logits [N, V] (or `LazyLogits`), as `TopK`,
+    or as log-probabilities of the targets [N]; and any per-token tensor ("advantages": [N]) or `Candidates`.
     """
 
     targets: Tensor
@@ -218,6 +219,8 @@ class TokenBatch:
         """[N, V] in the dtype of the model, cropped to the common vocabulary."""
         if ("logits", of) not in self._cache:
             signal = self._signal(of)
+            if isinstance(signal, TopK):
+                raise signal.refuse(of, "the whole distribution")
             logits = signal.compute() if isinstance(signal, LazyLogits) else signal
             if logits.dim() != 2:
                 raise KeyError(f"signal {of!r} has shape {tuple(logits.shape)}, expected logits [N, V]")
@@ -233,6 +236,21 @@ class TokenBatch:
             self._cache[key] = torch.log_softmax(scaled, dim=-1, dtype=torch.float32)
         return self._cache[key]
 
+    def classes(self, of: str = "teacher", temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the policy and of another model over the classes that both can tell apart.
+
+        Returns:
+            Two tables in nats, float32: [N, V] of every token; or [N, K + 1] of the K tokens and the rest, if the other
+            model is only known as `TopK`. The policy's has a gradient; a divergence between them is one of the whole
+            distributions, or at most that.
+        """
+        signal = self._signal(of)
+        if not isinstance(signal, TopK):
+            return self.log_softmax("policy", temperature), self.log_softmax(of, temperature)
+        if temperature != 1.0:
+            raise signal.refuse(of, f"the distribution at temperature {temperature:g}")
+        return class_logprobs(self.logits(), signal.ids), signal.classes()
+
     def logprobs(self, of: str = "policy", ids: Tensor | None = None) -> Tensor:
         """Log-probabilities in nats, float32: [N] of the targets, or shaped like `ids` ([N] or [N, K])."""
         signal = self._signal(of)
@@ -240,6 +258,10 @@ class TokenBatch:
             if ids is not None:
                 raise KeyError(f"signal {of!r} holds log-probabilities of the targets only")
             return signal.float()
+        if isinstance(signal, TopK):
+            if ids is not None:
+                raise signal.refuse(of, "log-probabilities of any token")
+            return signal.label_logprobs
         ids = self.targets if ids is None else ids
         known = self._cache.get(("log_softmax", of, 1.0))
         if known is not None:

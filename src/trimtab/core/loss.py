@@ -8,6 +8,7 @@ from torch import Tensor
 
 from trimtab.common.errors import UserError
 from trimtab.core.batch import TokenBatch, answer_mask
+from trimtab.core.topk import TopKError
 
 Reduction = Literal["token_mean", "sequence_mean", "sequence_sum", "sum", "pair_mean"]
 
@@ -46,6 +47,14 @@ def num_values(batch: TokenBatch, per: str) -> int:
     if per == "sequence":
         return len(batch.lengths)
     return len(batch) + len(batch.compared()[0]) if per == "pair" else len(batch)
+
+
+def computed_by(objective: "Objective", batch: TokenBatch) -> "Losses":
+    """The losses of a batch, `checked`; a TopKError where the objective asks for more than a `TopK` gives names it."""
+    try:
+        return checked(objective(batch), objective, batch)
+    except TopKError as error:
+        raise TopKError(f"{type(objective).__name__} {error}") from None
 
 
 class Objective:

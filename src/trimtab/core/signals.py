@@ -69,7 +69,7 @@ class Signal:
                 [N, K] where there are candidates.
 
         Returns:
-            Tensors [N], [N, K] or [N, V], or `LazyLogits`, without gradient.
+            Tensors [N], [N, K] or [N, V], or `LazyLogits` or `TopK`, without gradient.
         """
         return {}
 

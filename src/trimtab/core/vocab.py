@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from trimtab.common.errors import UserError
 from trimtab.core.batch import LazyLogits, TokenBatch, finite
 from trimtab.core.logprobs import token_logprobs
-from trimtab.core.loss import Losses, Objective, checked, num_values
+from trimtab.core.loss import Losses, Objective, computed_by, num_values
 from trimtab.core.pairs import PairedObjective, pairs_of
+from trimtab.core.topk import TopK
 
 BLOCK_TOKENS = 512
 """Tokens of a block, enough that reading the head and adding to its gradient costs little beside the products."""
@@ -145,7 +146,7 @@ class _Pass:
     def _objective(self, policy: Tensor, batch: TokenBatch, part: slice) -> Tensor:
         """[n] values of the tokens of `part`; values and metrics are kept."""
         batch = batch.with_signals(policy=self.head.finish(policy))
-        losses = checked(self.objective(batch), self.objective, batch)
+        losses = computed_by(self.objective, batch)
         self.values[part] = losses.values.detach().float()
         for name, (total, number) in losses.metrics.items():
             before = self.metrics.get(name)
@@ -283,11 +284,12 @@ def _sequence_loss(objective: Objective, batch: TokenBatch, hidden: Tensor, head
         for name, value in batch.signals.items()
         if isinstance(value, LazyLogits)
     }
+    known |= {name: value.label_logprobs for name, value in batch.signals.items() if isinstance(value, TopK)}
     read = LabelLogits() if objective.leaf == "logit" else LabelLogprobs(vocab)
     work, raw = _read(read, batch, hidden, head)
     leaf = work.values.requires_grad_()
     with torch.enable_grad():
-        losses = checked(objective(batch.with_signals(**known, policy=leaf)), objective, batch)
+        losses = computed_by(objective, batch.with_signals(**known, policy=leaf))
     values = losses.values.detach().float()
     loss = (values * weights).sum()
     if torch.is_grad_enabled() and losses.values.requires_grad:

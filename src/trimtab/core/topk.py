@@ -1,0 +1,110 @@
+"""A distribution of which only the K most likely tokens are known: K + 1 classes, the last of them the rest's mass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trimtab.common.errors import UserError
+
+FLOOR = -30_000.0
+"""A log-probability whose exponential is exactly 0, in place of -inf: 0 * log 0 must be 0 and not NaN."""
+
+
+class TopKError(UserError):
+    """An objective asks for more than the K most likely tokens of a teacher give."""
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The K most likely tokens of a frozen model at each position, with the log of the rest's mass."""
+
+    ids: Tensor
+    """[N, K] int64, in descending order of probability; all different at a position"""
+    logprobs: Tensor
+    """[N, K] nats, float32, normalised over the whole vocabulary"""
+    rest: Tensor
+    """[N] nats, float32: log of the mass of all other tokens, -inf where there is none"""
+    label_logprobs: Tensor
+    """[N] nats, float32, of the answer tokens, which need not be among the K"""
+    vocab_size: int
+    """the tokens that the mass is spread over; others of a policy have no probability"""
+
+    def __getitem__(self, part: slice) -> TopK:
+        fields = ("ids", "logprobs", "rest", "label_logprobs")
+        return replace(self, **{name: getattr(self, name)[part] for name in fields})
+
+    def classes(self) -> Tensor:
+        """[N, K + 1] nats: of the K tokens, then of the rest."""
+        return torch.cat([self.logprobs, self.rest.clamp(min=FLOOR)[:, None]], dim=1)
+
+    def refuse(self, name: str, asked: str) -> TopKError:
+        """The error for an objective that asks for more."""
+        return TopKError(
+            f"reads {asked} of the {name}, which only gives its {self.ids.size(1)} most likely tokens and the mass of "
+            "the rest; use a cache of its hidden states (trimtab precompute --teacher hidden) or the model itself"
+        )
+
+
+class _Classes(torch.autograd.Function):
+    """Log-probabilities of chosen tokens, and of all others together."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, ids: Tensor) -> Tensor:
+        double = logits.dtype == torch.float64
+        table = torch.log_softmax(logits, dim=-1, dtype=torch.float64 if double else torch.float32)
+        chosen = table.gather(-1, ids)
+        # summed over the others: 1 - sum of the chosen would leave nothing of a small rest
+        rest = table.scatter(-1, ids, -torch.inf).logsumexp(dim=-1, keepdim=True).clamp(min=FLOOR)
+        ctx.save_for_backward(table, ids, rest)
+        ctx.dtype = logits.dtype
+        return torch.cat([chosen, rest], dim=-1)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        table, ids, rest = ctx.saved_tensors
+        grad = grad_outputs[0].to(table.dtype)  # [N, K + 1]
+        of_chosen, of_rest = grad[:, :-1], grad[:, -1:] * (rest > FLOOR)
+        # d log q_k = e_k - q,  d log rest = q / rest on the others - q
+        total = of_chosen.sum(dim=-1, keepdim=True) + of_rest
+        probabilities = table.exp()
+        share = (table - rest).scatter(-1, ids, -torch.inf).exp()  # of each other token in the rest
+        grad_logits = of_rest * share - total * probabilities
+        return grad_logits.scatter_add(-1, ids, of_chosen).to(ctx.dtype), None
+
+
+def class_logprobs(logits: Tensor, ids: Tensor) -> Tensor:
+    """Log-probabilities of K tokens, and of the rest of the vocabulary as one class.
+
+    It is a coarsening of the whole distribution: a divergence between two such tables is never negative, 0 for equal
+    models and at most the divergence over the whole vocabulary, which it equals for K = V.
+
+    Args:
+        logits: [N, V] of any float dtype; sums run in float32 (float64 for float64).
+        ids: [N, K], all different at a position.
+
+    Returns:
+        [N, K + 1] nats, the last column the log of the rest's mass. Where there is no rest it is `FLOOR`, whose
+        probability is exactly 0, and it has no gradient.
+    """
+    found = _Classes.apply(logits, ids)
+    assert isinstance(found, Tensor)
+    return found
+
+
+@torch.no_grad()
+def top_k(logits: Tensor, number: int, targets: Tensor) -> TopK:
+    """The most likely tokens of logits [N, V].
+
+    Args:
+        number: K, at most V.
+        targets: [N] the answer tokens.
+    """
+    ids = logits.topk(number, dim=-1).indices
+    found = class_logprobs(logits, ids)
+    labels = torch.log_softmax(logits, dim=-1, dtype=torch.float32).gather(-1, targets[:, None])[:, 0]
+    rest = found[:, -1].masked_fill(found[:, -1] <= FLOOR, -torch.inf)
+    return TopK(ids, found[:, :-1].float(), rest.float(), labels, logits.size(-1))
