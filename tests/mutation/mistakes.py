@@ -25,9 +25,39 @@ FORWARD, STUDENT, IDENTITY = "models/test_forward.py::", "models/test_student.py
 SNAPSHOT, FUSED, COLUMNS = "signals/test_snapshot.py::", "signals/test_fused.py::", "signals/test_columns.py::"
 ADVANTAGES, SURROGATE = "objectives/test_advantages.py::", "objectives/test_policy_gradient.py::"
 ATTRIBUTION = "objectives/test_attribution.py::"
+PACKS = "models/test_packing.py::"
 REALIGN, CHATS = "decoding/test_realign.py::", "data/test_chat.py::"
 
 MISTAKES = [
+    # --- rows in packs
+    Mistake(
+        "packs: positions go on from row to row",
+        "models.packing:packs",
+        "position_ids.flatten().index_put((index[real],), within[real])",
+        "position_ids.flatten().index_put((index[real],), index[real] % width)",
+        (PACKS + "test_rows_are_laid_out_at_their_places", PACKS + "test_a_row_has_the_same_bits_whatever"),
+    ),
+    Mistake(
+        "packs: a mask that blocks nothing between rows",
+        "models.packing:packs",
+        '{"input_ids": ids, "position_ids": position_ids, "attention_mask": None}',
+        '{"input_ids": ids, "position_ids": position_ids, "attention_mask": mask.long()}',
+        (PACKS + "test_a_row_has_the_same_bits_whatever", PACKS + "test_no_token_is_predicted_across_rows"),
+    ),
+    Mistake(
+        "packs: states of the neighbouring token",
+        "models.packing:packs",
+        "(pack * width + start)[:, None] + within",
+        "(pack * width + start)[:, None] + within - 1",
+        (PACKS + "test_rows_are_laid_out_at_their_places",),
+    ),
+    Mistake(
+        "packs: layers that let rows see each other are taken",
+        "models.packing_check:_fault",
+        "not all((a - b).abs().max() <= rounding for a, b in zip(found, after))",
+        "False",
+        (PACKS + "test_layers_that_cannot_keep_rows_apart_are_refused",),
+    ),
     # --- the most likely tokens and the rest
     Mistake(
         "top k: the rest is summed over all tokens",
@@ -333,9 +363,9 @@ MISTAKES = [
     ),
     Mistake(
         "head of scores: a score is read before its token",
-        "models.scalar_head:add_score_forward.forward",
-        "hidden[:, 1:]",
-        "hidden[:, :-1]",
+        "core.batch:answering",
+        "states[:, 1:]",
+        "states[:, :-1]",
         ("models/test_scalar_head.py::test_the_score_of_a_token_is_read_behind_it",),
     ),
     Mistake(

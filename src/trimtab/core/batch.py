@@ -37,6 +37,11 @@ def predicting(states: Tensor, labels: Tensor) -> Tensor:
     return states[:, :-1][answer_mask(labels)]
 
 
+def answering(states: Tensor, labels: Tensor) -> Tensor:
+    """[N, ...] of `states` [B, T, ...] at the answer tokens themselves."""
+    return states[:, 1:][answer_mask(labels)]
+
+
 def finite(logits: Tensor) -> Tensor:
     """Logits with -inf replaced by a number whose softmax is exactly 0: 0 * log 0 must be 0 and not NaN."""
     return logits.clamp(min=FLOOR)

@@ -6,7 +6,7 @@ the right one, and the gradient of a tied head reaches the embedding once.
 
 import functools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MethodType
 from typing import Any
@@ -18,8 +18,9 @@ from transformers.utils.generic import ModelOutput
 
 from trimtab.common.errors import UserError
 from trimtab.core import Head, Objective, Reduction, TokenBatch, fused_loss, predicting, weights
-from trimtab.core.batch import finite
+from trimtab.core.batch import answering, finite
 from trimtab.models.masters import inner
+from trimtab.models.packing import packs_for
 from trimtab.models.probing import eval_mode, probe_ids, probe_logits
 
 
@@ -47,6 +48,7 @@ class ObjectiveCall:
         step: int = 0,
         temperature: float = 1.0,
         router_loss: float = 0.0,
+        place: Tensor | None = None,
     ):
         self.router_loss = router_loss  # times the loss that keeps the experts of a mixture evenly loaded
         self.objective, self.total, self.seed, self.step = objective, total, seed, step
@@ -55,10 +57,11 @@ class ObjectiveCall:
         self.labels = labels  # [B, T] with -100 at prompt and padding
         self.signals = signals
         self.row_id = row_id  # [B]
+        self.place = place  # [B, 2] of the rows in packs, if the layers are to read them packed; see `models.packing`
 
-    def answer(self, hidden: Tensor, head: Head) -> "ObjectiveOutput":
-        """From hidden states [B, T, D] of the whole micro-batch."""
-        return compute_objective(self, hidden, head)
+    def answer(self, states: Tensor, head: Head) -> "ObjectiveOutput":
+        """From hidden states [N, D] that predict the answer tokens of the whole micro-batch."""
+        return objective_output(self, states, head)
 
 
 class StatesCall:
@@ -66,11 +69,12 @@ class StatesCall:
 
     router_loss = 0.0
 
-    def __init__(self, labels: Tensor):
+    def __init__(self, labels: Tensor, place: Tensor | None = None):
         self.labels = labels  # [B, T]
+        self.place = place
 
-    def answer(self, hidden: Tensor, head: Head) -> "ObjectiveOutput":
-        return ObjectiveOutput(unreduced=predicting(hidden, self.labels))  # type: ignore[arg-type]
+    def answer(self, states: Tensor, head: Head) -> "ObjectiveOutput":
+        return ObjectiveOutput(unreduced=states)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -219,10 +223,10 @@ def add_objective_forward(model: PreTrainedModel) -> None:
         kwargs["use_cache"] = False
         if objective_call.router_loss:
             kwargs["output_router_logits"] = True
-        layers = backbone(self)(*args, **kwargs)
-        output = objective_call.answer(layers.last_hidden_state, resolve_head(self))
+        layers, states, mask = read_layers(backbone(self), objective_call, args, kwargs)
+        output = objective_call.answer(states, resolve_head(self))
         if objective_call.router_loss:
-            router = router_loss(self, layers, kwargs.get("attention_mask"))
+            router = router_loss(self, layers, mask)
             assert output.loss is not None
             assert output.metrics is not None
             output.loss = output.loss + objective_call.router_loss * router
@@ -231,6 +235,29 @@ def add_objective_forward(model: PreTrainedModel) -> None:
 
     model.forward = MethodType(forward, model)  # type: ignore[method-assign]
     model._trimtab_forward = True  # type: ignore[assignment]
+
+
+def read_layers(
+    layers: nn.Module, call: Any, args: Sequence[Any], kwargs: Mapping[str, Any], *, before: bool = True
+) -> tuple[Any, Tensor, Tensor | None]:
+    """Run the layers on the rows of a micro-batch, or on the packs in which they have a place.
+
+    Args:
+        call: with `labels` and `place`.
+        args, kwargs: of the layers; `input_ids` and `attention_mask` [B, T] by name, if there are packs.
+        before: read the answer tokens at the position that predicts them, and not at their own.
+
+    Returns:
+        Output of the layers, its states [N, D] of the answer tokens, and the mask of what the layers read.
+    """
+    of_answers = predicting if before else answering
+    if call.place is None:
+        output = layers(*args, **kwargs)
+        return output, of_answers(output.last_hidden_state, call.labels), kwargs.get("attention_mask")
+    more = dict(kwargs)
+    packed = packs_for(layers, more.pop("input_ids"), more.pop("attention_mask"), call.place)
+    output = layers(**{**more, **packed.arguments})
+    return output, output.last_hidden_state.flatten(0, 1)[of_answers(packed.index, call.labels)], packed.mask
 
 
 def router_loss(model: PreTrainedModel, layers: Any, attention_mask: Tensor | None) -> Tensor:
@@ -252,8 +279,13 @@ def router_loss(model: PreTrainedModel, layers: Any, attention_mask: Tensor | No
 
 def compute_objective(call: ObjectiveCall, hidden: Tensor, head: Head) -> ObjectiveOutput:
     """The objective on hidden states [B, T, D] of a whole micro-batch."""
+    return objective_output(call, predicting(hidden, call.labels), head)
+
+
+def objective_output(call: ObjectiveCall, states: Tensor, head: Head) -> ObjectiveOutput:
+    """The objective on hidden states [N, D] that predict the answer tokens of a whole micro-batch."""
     batch = TokenBatch.from_labels(call.labels, call.signals, row_id=call.row_id, seed=call.seed, step=call.step)
     weight = weights(batch, call.reduction, call.total, call.objective.per)
     head = replace(head, temperature=call.temperature)
-    fused = fused_loss(call.objective, batch, predicting(hidden, call.labels), head, weight)
+    fused = fused_loss(call.objective, batch, states, head, weight)
     return ObjectiveOutput(loss=fused.loss, metrics=fused.metrics, unreduced=fused.values)  # type: ignore[arg-type]

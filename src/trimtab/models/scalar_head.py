@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForTokenClassification, PreTrainedModel
 
-from trimtab.core import TokenBatch, answer_mask, reduce, weights
+from trimtab.core import TokenBatch, reduce, weights
 from trimtab.core.loss import checked
-from trimtab.models.forward import ObjectiveCall, ObjectiveOutput, UnsupportedModel
+from trimtab.models.forward import ObjectiveCall, ObjectiveOutput, UnsupportedModel, read_layers
 
 
 def with_scalar_head(model: PreTrainedModel, seed: int) -> PreTrainedModel:
@@ -80,9 +80,8 @@ def add_score_forward(model: PreTrainedModel, *, before: bool = False) -> None:
         if objective_call is None:
             return MethodType(type(self).forward, self)(*args, **kwargs)
         kwargs["use_cache"] = False
-        hidden = self.base_model(*args, **kwargs).last_hidden_state  # [B, T, D]
-        places = hidden[:, :-1] if before else hidden[:, 1:]
-        return compute_scores_objective(objective_call, places, getattr(self, head_name(self)))
+        _, states, _ = read_layers(self.base_model, objective_call, args, kwargs, before=before)
+        return compute_scores_objective(objective_call, states, getattr(self, head_name(self)))
 
     model.forward = MethodType(forward, model)  # type: ignore[method-assign]
     model._trimtab_forward = True  # type: ignore[assignment]
@@ -102,10 +101,9 @@ def as_critic(model: PreTrainedModel, seed: int) -> PreTrainedModel:
     return model
 
 
-def compute_scores_objective(call: ObjectiveCall, hidden: Tensor, head: nn.Module) -> ObjectiveOutput:
-    """The objective on scores of hidden states [B, T - 1, D], one for each label but the first; `head` gives one number
-    for each."""
-    scores = head(hidden[answer_mask(call.labels)])[:, 0].float()
+def compute_scores_objective(call: ObjectiveCall, states: Tensor, head: nn.Module) -> ObjectiveOutput:
+    """The objective on scores of hidden states [N, D], one for each answer token; `head` gives one number for each."""
+    scores = head(states)[:, 0].float()
     signals = {**call.signals, "policy": scores}
     batch = TokenBatch.from_labels(call.labels, signals, row_id=call.row_id, seed=call.seed, step=call.step)
     losses = checked(call.objective(batch), call.objective, batch)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from trimtab.core import Plan, Signal
 from trimtab.models.forward import ObjectiveCall, ObjectiveOutput
+from trimtab.models.packing import PLACE
 
 
 class Given(Signal):
@@ -67,6 +68,6 @@ def call_plan(
     labels, row_id = inputs["labels"], inputs["row_id"]
     call = ObjectiveCall(
         plan.objective, labels, signals, row_id, plan.reduction, total, seed=seed, step=step, temperature=temperature,
-        router_loss=router_loss,
+        router_loss=router_loss, place=inputs.get(PLACE),
     )  # fmt: skip
     return policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)

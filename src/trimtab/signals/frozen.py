@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from trimtab.common.errors import UserError
-from trimtab.core import LazyLogits, Signal, TokenBatch, label_logprobs, predicting
-from trimtab.models.forward import backbone, check_head, resolve_head
+from trimtab.core import LazyLogits, Signal, TokenBatch, label_logprobs
+from trimtab.models.forward import StatesCall, backbone, check_head, read_layers, resolve_head
+from trimtab.models.packing import PLACE
 
 
 class FrozenModel(Signal):
@@ -54,10 +55,8 @@ class FrozenModel(Signal):
                 f"{self.vocab_size}; remove such rows or choose another model"
             )
         with torch.autocast(labels.device.type, enabled=False):
-            output = backbone(self.model)(
-                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
-            )
-        return predicting(output.last_hidden_state, labels)
+            rows = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"], "use_cache": False}
+            return read_layers(backbone(self.model), StatesCall(labels, inputs.get(PLACE)), (), rows)[1]
 
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         states = self._recall(inputs) if self.remember else self._states(inputs)

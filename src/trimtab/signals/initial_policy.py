@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from trimtab.core import LabelLogprobs, LazyLogits, Objective, Reduction, Signal
 from trimtab.models.forward import ObjectiveCall, StatesCall, resolve_head
 from trimtab.models.masters import inner
+from trimtab.models.packing import PLACE
 from trimtab.models.probing import eval_mode
 
 
@@ -32,7 +33,10 @@ def read_with(
 
     Through the policy's own wrapped forward, so that DDP, FSDP and autocast do what they do in training.
     """
-    call = ObjectiveCall(objective, inputs["labels"], signals, inputs["row_id"], reduction, temperature=temperature)
+    call = ObjectiveCall(
+        objective, inputs["labels"], signals, inputs["row_id"], reduction, temperature=temperature,
+        place=inputs.get(PLACE),
+    )  # fmt: skip
     return _unreduced(call, policy, inputs, training)
 
 
@@ -71,7 +75,7 @@ class InitialPolicy(Signal):
         with self.off():
             if not self.distribution:
                 return {self.name: own_logprobs(policy, inputs, self.temperature)}
-            hidden = _unreduced(StatesCall(inputs["labels"]), policy, inputs)
+            hidden = _unreduced(StatesCall(inputs["labels"], inputs.get(PLACE)), policy, inputs)
         return {self.name: LazyLogits(hidden, self._project, resolve_head(self._model).vocab_size)}
 
     def _project(self, hidden: Tensor) -> Tensor:

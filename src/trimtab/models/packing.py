@@ -1,0 +1,92 @@
+"""Several rows in one sequence of a model's layers, each with its own positions and blind to the others.
+
+Outside the layers rows stay rows: a packed batch holds them padded, as ever, with the place of each in the packs. So
+labels, signals, objectives and draws do not know of packs, and no token is predicted from another row's.
+"""
+
+from dataclasses import dataclass
+from inspect import Parameter, signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+from transformers.masking_utils import create_masks_for_generate
+from transformers.utils.generic import is_flash_attention_requested
+
+PLACE = "place"
+"""in a packed batch: [R, 2] the pack of each row, and where it starts in it"""
+
+
+@dataclass(frozen=True)
+class Packs:
+    """Rows as the layers read them."""
+
+    arguments: dict[str, Any]
+    """of the layers: `input_ids`, `position_ids` [B, L], and no mask, so that transformers tells rows by positions"""
+    mask: Tensor
+    """[B, L] bool, False at padding"""
+    index: Tensor
+    """[R, T] of each token in [B * L]; 0 at padding"""
+
+
+def packs(input_ids: Tensor, attention_mask: Tensor, place: Tensor, flat: bool = False) -> Packs:
+    """Lay rows out as packs.
+
+    Args:
+        input_ids, attention_mask: [R, T] padded on the right.
+        place: see `PLACE`.
+        flat: one sequence of all rows without padding, as flash attention reads it.
+    """
+    real = attention_mask.bool()
+    lengths = real.sum(dim=1)
+    pack, start = place.unbind(dim=1)
+    if flat:
+        pack, start = torch.zeros_like(pack), lengths.cumsum(0) - lengths
+    number, width = int(pack.max()) + 1, int((start + lengths).max())
+    within = torch.arange(real.size(1), device=real.device).expand_as(real)
+    index = (pack * width + start)[:, None] + within
+    filled = lengths.new_zeros(number).index_add(0, pack, lengths)
+    # the padding is one more row: its positions begin at 0 too
+    position_ids = torch.arange(width, device=real.device).expand(number, -1) - filled[:, None]
+    position_ids = position_ids.flatten().index_put((index[real],), within[real]).view(number, width)
+    # filled with an id that is not the padding's, which some models warn of
+    ids = (
+        input_ids.new_full((number * width,), int(input_ids[0, 0]))
+        .index_put((index[real],), input_ids[real])
+        .view(number, width)
+    )
+    mask = torch.arange(width, device=real.device) < filled[:, None]
+    arguments = {"input_ids": ids, "position_ids": position_ids, "attention_mask": None}
+    return Packs(arguments, mask, index.masked_fill(~real, 0))
+
+
+MASKS = "_trimtab_masks"
+"""attribute of layers that pass no positions on where their masks are made, so that the masks are made here"""
+
+
+def packs_for(layers: nn.Module, input_ids: Tensor, attention_mask: Tensor, place: Tensor) -> Packs:
+    """`packs` in the form that these layers read. Flash attention reads the rows without padding."""
+    config: Any = layers.config
+    flat = is_flash_attention_requested(config)
+    found = packs(input_ids, attention_mask, place, flat)
+    arguments = found.arguments
+    if flat:
+        arguments.update(_lengths(layers, attention_mask))
+    elif getattr(layers, MASKS, False):
+        ids = arguments["input_ids"]
+        empty = torch.empty(*ids.shape, 0, dtype=next(layers.parameters()).dtype, device=ids.device)
+        arguments["attention_mask"] = create_masks_for_generate(
+            config, empty, None, past_key_values=None, position_ids=arguments["position_ids"]
+        )
+    return found
+
+
+def _lengths(layers: nn.Module, attention_mask: Tensor) -> dict[str, Any]:
+    """The rows' lengths as flash attention takes them, which would otherwise be found anew in each layer."""
+    if all(one.kind is not Parameter.VAR_KEYWORD for one in signature(layers.forward).parameters.values()):
+        return {}
+    lengths = attention_mask.sum(dim=1)
+    ends = pad(lengths.cumsum(0, dtype=torch.int32), (1, 0))
+    longest = int(lengths.max())
+    return {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}

@@ -1,0 +1,81 @@
+"""Whether the layers of a model keep the rows of a pack apart, tried out on a few tokens."""
+
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trimtab.common.errors import UserError, first_line
+from trimtab.models.forward import backbone, same_logits
+from trimtab.models.masters import inner
+from trimtab.models.packing import MASKS, packs_for
+from trimtab.models.probing import eval_mode, probe_ids
+
+LENGTHS = (7, 9, 5, 3)
+PLACES = ((0, 0), (0, 7), (1, 0), (1, 5))
+
+
+class CannotPack(UserError):
+    """A model whose layers do not keep the rows of a pack apart."""
+
+
+@torch.no_grad()
+def check_packing(model: Any, role: str) -> None:
+    """Check on four short rows in two packs that a row reads the same bits whatever stands before it in its pack, and
+    that its states are those that it has alone, up to rounding.
+
+    Args:
+        model: as it is trained, with adapters or an identity layer.
+        role: for messages.
+
+    Raises:
+        CannotPack: if they are not.
+    """
+    layers: Any = backbone(inner(model))
+    name = f"training.packing: the {role} ({layers.config.model_type})"
+    out = "leave training.packing out, rows are then padded to the longest of their batch"
+    if "position_ids" not in signature(layers.forward).parameters:
+        raise CannotPack(f"{name} takes no position_ids, so the rows of a pack cannot be told apart; {out}")
+    with eval_mode(layers):
+        for masks in (False, True):
+            setattr(layers, MASKS, masks)
+            fault = _fault(layers, probe_ids(inner(model), len(LENGTHS), max(LENGTHS)))
+            if fault is None:
+                return
+    raise CannotPack(f"{name} {fault}; {out}")
+
+
+def _fault(layers: nn.Module, ids: Tensor) -> str | None:
+    other = ids.clone()
+    other[0::2] = ids[0::2].flip(1).roll(1, 0)  # the first row of each pack
+    try:
+        found, after = _second_rows(layers, ids), _second_rows(layers, other)
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, KeyError) as error:
+        return f"does not run on packed rows ({first_line(error)})"
+    close = 1e-5 if found[0].dtype == torch.float32 else 2e-2
+    rounding = close * found[0].float().std() if _has_experts(layers) else 0.0
+    if not all((a - b).abs().max() <= rounding for a, b in zip(found, after)):
+        return (
+            "reads a row of a pack otherwise if the row before it is another: its attention is not blocked between "
+            "rows, or its layers carry a state across (convolutions, linear attention, state spaces)"
+        )
+    alone = [layers(input_ids=ids[i : i + 1, : LENGTHS[i]], use_cache=False).last_hidden_state[0] for i in (1, 3)]
+    # written so that NaN is a fault
+    return (
+        None if all(same_logits(a, b) for a, b in zip(found, alone)) else "reads a row of a pack otherwise than alone"
+    )
+
+
+def _has_experts(layers: Any) -> bool:
+    """Whether tokens share products of a shape that goes by how many an expert has, and so their rounding."""
+    return any("expert" in key for key in vars(layers.config))
+
+
+def _second_rows(layers: nn.Module, ids: Tensor) -> list[Tensor]:
+    """[T, D] states of the second row of each pack."""
+    lengths, place = (torch.tensor(one, device=ids.device) for one in (LENGTHS, PLACES))
+    mask = (torch.arange(ids.size(1), device=ids.device) < lengths[:, None]).long()
+    packed = packs_for(layers, ids, mask, place)
+    states = layers(**packed.arguments, use_cache=False).last_hidden_state.flatten(0, 1)
+    return [states[packed.index[i, : LENGTHS[i]]] for i in (1, 3)]
