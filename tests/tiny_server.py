@@ -4,7 +4,7 @@ import json
 import math
 import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Asked = dict[str, Any]
@@ -24,7 +24,7 @@ def completion(text: str | None, finish_reason: str = "stop", tokens: list[tuple
     return json.dumps({"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]})
 
 
-class Server(HTTPServer):
+class Server(ThreadingHTTPServer):
     """Says what `reply` makes of a request, as long as `script` does not say otherwise."""
 
     def __init__(self) -> None:
@@ -38,6 +38,14 @@ class Server(HTTPServer):
         """new tokens that a completion must ask for"""
         self.script: list[tuple[int, str]] = []
         """(status, body) of the next answers"""
+        self.headers: dict[str, str] = {}
+        """of all answers"""
+        self.counts: Callable[[Asked], dict[str, int]] | None = None
+        """the usage that a chat's answer tells"""
+        self.name = "m"
+        """the model that answers"""
+        self.ends = "stop"
+        """the finish_reason of chats"""
         self.seen: list[Asked] = []
         self.keys: list[str] = []
         self.lock = threading.Lock()
@@ -59,8 +67,13 @@ class _Handler(BaseHTTPRequestHandler):
         tokens = self.server.tokens(asked) if asked.get("logprobs") else None
         if not body and "prompt" in asked:
             status, body = self.completed(asked)
-        body = body or completion(self.server.reply(asked), tokens=tokens)
+        if not body:
+            found = json.loads(completion(self.server.reply(asked), self.server.ends, tokens))
+            usage = {"usage": self.server.counts(asked)} if self.server.counts else {}
+            body = json.dumps({**found, "model": self.server.name, **usage})
         self.send_response(status)
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Type", "application/json")
         self.end_headers()
         self.wfile.write(body.encode())

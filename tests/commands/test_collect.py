@@ -202,7 +202,8 @@ def test_a_server_draws_each_answer_by_a_seed_of_its_own(files, tmp_path, server
     how = {"endpoint": server.url, "answers": 3, "batch": 4, "heldout": 0.0, "seed": 10, "max_new_tokens": 8}
     counts = collect(made("m", files / "tasks.jsonl", tmp_path / "out", **how), console=QUIET)
     assert counts.repeated == 0
-    assert [row["text"] for row in lines(tmp_path / "out")] == [f"It is {seed}." for seed in range(10, 25)]
+    texts = {(row["task"], row["number"]): row["text"] for row in lines(tmp_path / "out")}
+    assert [texts[key] for key in sorted(texts)] == [f"It is {seed}." for seed in range(10, 25)]
     assert {asked["temperature"] for asked in server.seen} == {1.0}
 
 

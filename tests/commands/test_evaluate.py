@@ -6,7 +6,6 @@ import shutil
 import threading
 from collections import Counter
 from dataclasses import asdict
-from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
@@ -16,6 +15,7 @@ import tiny_folder
 from trimtab.commands import evaluate
 from trimtab.common import fingerprint
 from trimtab.common.workdir import read_signature, write_signature
+from trimtab.evals.openai_model import OpenAIModel
 from trimtab.evals.runner import EvalSpec
 from trimtab.evals.suite import Estimate, Item, Options, Suite, plain, user
 from trimtab.metrics.intervals import Interval
@@ -334,8 +334,7 @@ DEAD = "http://127.0.0.1:9/v1"
 def test_a_server_that_is_down_costs_one_line_and_exit_code_1(trimtab, tmp_path, monkeypatch, words):
     pytest.importorskip("openai")
     waits: Counter[int] = Counter()  # thread -> seconds that it would have waited
-    sleep = SimpleNamespace(sleep=lambda seconds: waits.update({threading.get_ident(): seconds}))
-    monkeypatch.setattr("tenacity.nap.time", sleep)
+    monkeypatch.setattr(OpenAIModel, "rest", lambda _, seconds: waits.update({threading.get_ident(): seconds}))
     rows = [
         {"question": f"What is {i}?", "prompt": f"What is {i}?", "answer": "2", "options": ["1", "2"]} for i in "ab"
     ]

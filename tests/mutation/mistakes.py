@@ -588,4 +588,18 @@ MISTAKES = [
         "squares[..., :top]",
         (ATTRIBUTION + "test_a_map_worked_by_hand",),
     ),
+    Mistake(
+        "budget: requests under way are not reserved",
+        "evals.spending:RequestBudget.request",
+        "self.spent + self.reserved + most",
+        "self.spent + most",
+        ("commands/test_collect_server.py::test_no_request_is_sent_that_could_exceed_a_budget_of_tokens",),
+    ),
+    Mistake(
+        "collect: an answer of another model is taken",
+        "evals.openai_model:OpenAIModel._check_name",
+        "is_version(name, self.served_as)",
+        "True",
+        ("commands/test_collect_server.py::test_another_model_than_the_one_asked_for_ends_it",),
+    ),
 ]

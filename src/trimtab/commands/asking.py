@@ -1,13 +1,15 @@
 """Settings shared by the commands that run a model."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from trimtab.common.settings import CommandSettings, SettingsError, Shown
+from trimtab.common.settings import CommandSettings, SettingsError, Shown, flag
 
 if TYPE_CHECKING:
+    from trimtab.evals.spending import RequestBudget
     from trimtab.models.inference import LoadOptions
 
 
@@ -50,6 +52,58 @@ class StrategySettings(AskedSettings):
     @classmethod
     def rivals(cls, key: str, given: Mapping[str, Any], plain: Sequence[str]) -> Sequence[str]:
         return keys_of_strategy(key, given.get("decoding"))
+
+
+class ServerSettings(CommandSettings):
+    """A server that is asked for many answers, and what they may cost. A budget is of all that was spent in the folder,
+    also by earlier runs."""
+
+    endpoint: Annotated[str | None, Shown("URL")] = None
+    """URL of an OpenAI-compatible server, up to and with /v1."""
+    key_env: Annotated[str, Shown("NAME")] = "TRIMTAB_API_KEY"
+    """Environment variable with the server's key."""
+    served_as: Annotated[str | None, Shown("NAME")] = None
+    """Name under which the server answers, if that is not MODEL or a dated version of it."""
+    tries: Annotated[int, Shown("N"), Field(ge=1)] = 5
+    """Tries of a request that a server fails to answer, with growing pauses or those that it asks for."""
+    timeout: Annotated[float, Shown("SECONDS"), Field(gt=0, allow_inf_nan=False)] = 120.0
+    """Time limit of a try."""
+    budget_requests: Annotated[int | None, Shown("N"), Field(ge=1)] = None
+    """Most requests to send to the server, also failed ones."""
+    budget_tokens: Annotated[int | None, Shown("N"), Field(ge=1)] = None
+    """Most tokens of prompts and completions, as the server counts them."""
+    budget_cost: Annotated[float | None, Shown("X"), Field(gt=0, allow_inf_nan=False)] = None
+    """Most money to spend, in the currency of the prices."""
+    price_prompt: Annotated[float | None, Shown("X"), Field(ge=0, allow_inf_nan=False)] = None
+    """Price of a million prompt tokens."""
+    price_completion: Annotated[float | None, Shown("X"), Field(ge=0, allow_inf_nan=False)] = None
+    """Price of a million completion tokens."""
+
+    def check_endpoint(self) -> None:
+        """Check that these settings have an endpoint, a key where one is named, and prices where money is meant.
+
+        Raises:
+            SettingsError: naming the setting.
+        """
+        fields = ServerSettings.model_fields
+        given = [name for name, field in fields.items() if getattr(self, name) != field.default]
+        if given and not self.endpoint:
+            raise SettingsError(f"{flag(given[0])} is about a server; name it: --endpoint URL")
+        if "key_env" in given and not os.environ.get(self.key_env, "").strip():
+            raise SettingsError(f"--key-env {self.key_env}: there is no such environment variable, or it is empty")
+        prices = [name for name in ("price_prompt", "price_completion") if getattr(self, name) is not None]
+        if len(prices) == 1 or (self.budget_cost is not None and not prices):
+            raise SettingsError("a cost needs both --price-prompt and --price-completion, of a million tokens each")
+
+    def budget(self, rows: Iterable[Mapping[str, Any]]) -> "RequestBudget":
+        """What may still be spent after stored rows."""
+        from trimtab.evals.spending import Prices, RequestBudget, Usage
+
+        prices = None
+        if self.price_prompt is not None and self.price_completion is not None:
+            prices = Prices(self.price_prompt, self.price_completion)
+        limits = (self.budget_requests, self.budget_tokens, self.budget_cost)
+        return RequestBudget(*limits, prices=prices, spent=Usage.of(rows))
 
 
 def check_server(settings: LoadedSettings) -> None:

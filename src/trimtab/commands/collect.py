@@ -1,4 +1,4 @@
-"""Sample and grade a model's answers to tasks, as training rows for reward models; resumable."""
+"""Sample a model's or a server's answers to tasks, as graded rows for reward models or as a teacher's; resumable."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -9,29 +9,32 @@ from pydantic import Field, model_validator
 from rich.console import Console
 
 from trimtab import __version__, decoding
-from trimtab.commands.asking import StrategySettings, check_decoding, check_server
+from trimtab.commands.asking import ServerSettings, StrategySettings, check_decoding, check_server
 from trimtab.common.settings import SettingsError, Shown
 from trimtab.common.terminal import quiet, say
 from trimtab.common.workdir import Workdir
 
 if TYPE_CHECKING:
-    from trimtab.evals.collection import CollectCounts
+    from trimtab.common.files import JsonLines
+    from trimtab.evals.collection import CollectCounts, CompletionCounts
     from trimtab.evals.models import Model
 
 SAMPLES, FACTS = "samples.jsonl", "collection.json"
 
 
-class CollectSettings(StrategySettings):
+class CollectSettings(ServerSettings, StrategySettings):
     """Which tasks to sample, how often, and how."""
 
     positional = ("source",)
     words: ClassVar[str] = "SOURCE [KEY=VALUE]..."
     source: str
-    """Rows with messages or a prompt, and the correct answer."""
+    """Rows with messages or a prompt, and the correct answer if answers are graded."""
     out: Annotated[Path, Shown("FOLDER")]
-    """Folder for all samples, and for pairs and labels by split."""
-    answers: Annotated[int, Shown("N"), Field(ge=2)] = 8
-    """Samples per task."""
+    """Folder for all samples, and for rows by split."""
+    write: Literal["graded", "completions"] = "graded"
+    """Rows to write: pairs and labels of tasks with correct and incorrect answers, or every whole answer as it is."""
+    answers: Annotated[int | None, Shown("N"), Field(ge=1)] = None
+    """Samples per task; by default 8, and 1 with --write completions."""
     limit: Annotated[int | None, Shown("N"), Field(ge=1)] = None
     """Use only the first N tasks."""
     heldout: Annotated[float, Shown("SHARE"), Field(ge=0, le=1)] = 0.05
@@ -44,12 +47,10 @@ class CollectSettings(StrategySettings):
     """A decoding strategy, see `trimtab list decoding`; sampling by default."""
     max_new_tokens: Annotated[int, Shown("N"), Field(ge=1)] = 256
     """Maximum length of a completion, in tokens."""
-    endpoint: Annotated[str | None, Shown("URL")] = None
-    """URL of an OpenAI-compatible server; API key in TRIMTAB_API_KEY."""
     seed: Annotated[int, Shown("N"), Field(ge=0)] = 0
     """Random seed."""
     batch: Annotated[int, Shown("N"), Field(ge=1)] = 32
-    """Batch size."""
+    """Batch size; of a server, requests under way at a time."""
     verify: Literal["exact", "math"] = "exact"
     """How answers are compared: last number or words, or as mathematical expressions."""
     force: bool = False
@@ -59,6 +60,14 @@ class CollectSettings(StrategySettings):
     def _fits(self) -> Self:
         if self.endpoint:
             check_server(self)
+        self.check_endpoint()
+        if self.write == "graded" and self.answers == 1:
+            raise SettingsError("--answers 1: graded rows are pairs and labels of one task, which takes at least 2; or "
+                                "--write completions")  # fmt: skip
+        if self.write == "completions":
+            given = ["--pairs"] * (self.pairs is not None) + ["--verify"] * (self.verify != "exact")
+            if given:
+                raise SettingsError(f"{' and '.join(given)}: only for graded rows, and --write completions grades none")
         check_decoding(self)
         if self.decoding is None:
             return self
@@ -69,6 +78,11 @@ class CollectSettings(StrategySettings):
             )
         decoding.check(self.decoding, self.options.get("decoding", {}))
         return self
+
+    @property
+    def number(self) -> int:
+        """Samples per task."""
+        return self.answers or (8 if self.write == "graded" else 1)
 
 
 SETTINGS = CollectSettings
@@ -86,52 +100,81 @@ def main(settings: CollectSettings) -> None:
     typer.echo(f"rows: {settings.out}")
 
 
-def collect(settings: CollectSettings, model: "Model | None" = None, console: Console | None = None) -> "CollectCounts":
-    """Sample every task several times, grade the answers, and write training rows for reward models.
+def collect(
+    settings: CollectSettings, model: "Model | None" = None, console: Console | None = None
+) -> "CollectCounts | CompletionCounts":
+    """Sample the answers to every task, and write training rows.
 
     The folder gets `samples.jsonl` (every answer, appended as it comes, so that the work is resumable), and for the
     splits train and heldout `SPLIT.pairs.jsonl` (prompt, chosen, rejected) and `SPLIT.answers.jsonl` (prompt,
-    completion, label), of tasks that got correct and incorrect answers. A task is in one split.
+    completion, label), of tasks that got correct and incorrect answers; or with `write="completions"` `SPLIT.jsonl`
+    (prompt, completion). A task is in one split. If a budget is reached, rows are made of what is there.
 
     Args:
-        settings: `source` are rows with messages or a prompt, and the correct `answer`.
+        settings: `source` are rows with messages or a prompt, and the correct `answer` if answers are graded.
         model: instead of the settings' model.
         console: for progress.
 
     Raises:
         UserError: for rows, a model or a folder that cannot be used.
+        Unanswered: if a server does not answer; what has come is kept.
     """
     from trimtab.common.environment import environment
     from trimtab.common.files import json_line
     from trimtab.evals import collection
+    from trimtab.evals.spending import Usage
 
     console = console or Console()
-    tasks = collection.tasks_of(settings.source, settings.limit)
+    graded, answers = settings.write == "graded", settings.number
+    tasks = collection.tasks_of(settings.source, settings.limit, graded=graded)
     if model is None and not settings.endpoint:
         for note in collection.check_tasks(tasks, settings.asked, settings.max_new_tokens):
             say(console, note)
-    work = Workdir(settings.out, "collect", (SAMPLES, FACTS, *collection.FILES), force=settings.force)
+    files = (*collection.FILES, *collection.COMPLETIONS)
+    work = Workdir(settings.out, "collect", (SAMPLES, FACTS, *files), force=settings.force)
     work.check()
     model = model or _model(settings)
     signature = {
         "trimtab": __version__,
-        **collection.facts(settings.source, tasks, settings.answers, settings.max_new_tokens, settings.verify),
+        **collection.facts(settings.source, tasks, answers, settings.max_new_tokens, settings.verify, settings.write),
         **model.facts(),
         **environment(),
     }
     with work.open():
         work.sign(signature)
-        samples = collection.ask(
-            tasks, settings.answers, model, work.records(SAMPLES, "task", "number", what="answers"),
-            batch=settings.batch, seed=settings.seed, max_new_tokens=settings.max_new_tokens, console=console,
-        )  # fmt: skip
-        counts, written = collection.rows_of(
-            tasks, samples, settings.answers, heldout=settings.heldout, pairs=settings.pairs, verify=settings.verify
-        )
+        lines = work.records(SAMPLES, "task", "number", what="answers")
+        samples, stopped = _samples(settings, tasks, model, lines, console)
+        if graded:
+            counts, written = collection.rows_of(
+                tasks, samples, answers, heldout=settings.heldout, pairs=settings.pairs, verify=settings.verify
+            )
+        else:
+            counts, written = collection.completions_of(tasks, samples, answers, heldout=settings.heldout)
         for name, rows in written.items():
             work.write(name, map(json_line, rows))
-        work.write(FACTS, json_line({"signature": signature, "counts": asdict(counts)}, indent=1))
+        spent = {"usage": Usage.of(lines.rows).row()} if settings.endpoint else {}
+        early = {"stopped": stopped} if stopped else {}
+        facts = {"signature": signature, "counts": asdict(counts), **spent, **early}
+        work.write(FACTS, json_line(facts, indent=1))
+    if stopped:
+        say(console, stopped)
     return counts
+
+
+def _samples(
+    settings: CollectSettings, tasks: Any, model: "Model", lines: "JsonLines", console: Console
+) -> tuple[Any, str]:
+    """Samples by task and number, and why a budget has stopped them early."""
+    from trimtab.evals import collection
+    from trimtab.evals.openai_model import OpenAIModel
+    from trimtab.evals.serving import ask_server
+
+    how: dict[str, Any] = {"max_new_tokens": settings.max_new_tokens, "console": console}
+    if not isinstance(model, OpenAIModel):
+        return collection.ask(tasks, settings.number, model, lines, batch=settings.batch, **how), ""
+    model.budget = settings.budget(lines.rows)
+    wanted, chats = collection.keys_of(tasks, settings.number), [collection.chat_of(task) for task in tasks]
+    return ask_server(wanted, chats, model, lines, seed=settings.seed, **how)
 
 
 def _model(settings: CollectSettings) -> "Model":
@@ -145,7 +188,11 @@ def _model(settings: CollectSettings) -> "Model":
     temperature = 1.0 if settings.temperature is None else settings.temperature
     how: dict[str, Any] = {"seed": settings.seed, "batch": settings.batch}
     if settings.endpoint:
-        return OpenAIModel(settings.endpoint, settings.model, temperature=temperature, **how)
+        more = {"key_env": settings.key_env, "timeout": settings.timeout, "tries": settings.tries}
+        return OpenAIModel(
+            settings.endpoint, settings.model, temperature=temperature,
+            served_as=settings.served_as or settings.model, **more, **how,
+        )  # fmt: skip
     name = settings.asked
     tokenizer = loading.load_tokenizer(name)
     adopt_date(tokenizer, settings.out / SIGNATURE)

@@ -1,4 +1,4 @@
-"""Sampling several completions per task, stored as they arrive, and making rows for reward models from them."""
+"""Sampling completions of tasks, stored as they arrive, and making rows from them: graded ones, or all of a teacher."""
 
 import json
 import random
@@ -18,7 +18,6 @@ from trimtab.data.sources import DataError, load_rows
 from trimtab.data.tasks import question
 from trimtab.data.tokens import prompt_ids
 from trimtab.evals.models import HFModel, Model
-from trimtab.evals.openai_model import OpenAIModel
 from trimtab.models import loading
 from trimtab.models.limits import check_prompts
 from trimtab.rewards._marks import without_reasoning
@@ -27,6 +26,7 @@ from trimtab.rewards.pool import MathPool
 
 SPLITS = ("train", "heldout")
 FILES = tuple(f"{split}.{kind}.jsonl" for split in SPLITS for kind in ("pairs", "answers"))
+COMPLETIONS = tuple(f"{split}.jsonl" for split in SPLITS)
 Samples = Mapping[tuple[int, int], dict[str, Any]]
 """(task, which of its answers) -> a line of the file of answers"""
 
@@ -53,23 +53,45 @@ class CollectCounts:
     unpaired: int = 0
     """correct or incorrect answers beyond the number of the others, or beyond --pairs"""
     labelled: int = 0
+    unasked: int = 0
+    """answers that a budget has left out"""
+
+
+@dataclass
+class CompletionCounts:
+    """What became of the completions that are rows as they are."""
+
+    tasks: int = 0
+    completions: int = 0
+    errors: int = 0
+    """requests that a server did not answer; asked again when the command is run again"""
+    empty: int = 0
+    """without text: left out"""
+    truncated: int = 0
+    """reached the most new tokens before they ended: left out"""
+    repeated: int = 0
+    """that the task had already: left out"""
+    unasked: int = 0
+    """that a budget has left out"""
 
 
 # ---------------------------------------------------------------- tasks
 
 
-def tasks_of(source: str, limit: int | None = None) -> list[dict[str, Any]]:
-    """Distinct tasks, each with `prompt` as messages and `answer` as text."""
+def tasks_of(source: str, limit: int | None = None, *, graded: bool = True) -> list[dict[str, Any]]:
+    """Distinct tasks, each with `prompt` as messages and `answer` as text, which a row may lack if none is graded."""
     found: dict[str, dict[str, Any]] = {}
     for number, row in enumerate(load_rows(source), start=1):
         where = f"{source}: row {number}"
         prompt = question(row, where)
-        if row.get("answer") in (None, ""):
+        named = row.get("answer") not in (None, "")
+        if graded and not named:
             raise DataError(f"{where} has no `answer` to hold answers against")
         more = {"tools": tools_of(row, where), "chat_template_kwargs": kwargs_of(row, where)}
-        task = {"prompt": prompt, **{key: value for key, value in more.items() if value}, "answer": str(row["answer"])}
+        task = {"prompt": prompt, **{key: value for key, value in more.items() if value}}
+        task |= {"answer": str(row["answer"])} if named else {}
         before = found.setdefault(json.dumps(chat_of(task)), task)
-        if not same(before["answer"], task["answer"]):
+        if graded and not same(before["answer"], task["answer"]):
             raise DataError(f"{where} gives the answer {task['answer']!r} to a question that had {before['answer']!r}")
     return list(found.values())[:limit]
 
@@ -97,13 +119,19 @@ def check_tasks(tasks: Sequence[Mapping[str, Any]], model: str, max_new_tokens: 
 
 
 def facts(
-    source: str, tasks: Sequence[Mapping[str, Any]], answers: int, max_new_tokens: int, verify: str
+    source: str,
+    tasks: Sequence[Mapping[str, Any]],
+    answers: int,
+    max_new_tokens: int,
+    verify: str,
+    write: str = "graded",
 ) -> dict[str, str]:
     """Lines of the signature."""
     return {
         "tasks": f"{source}, {len(tasks)}, {fingerprint.of_each(tasks)}",
         "answers": f"{answers} of at most {max_new_tokens} tokens",
         **({} if verify == "exact" else {"verify": verify}),
+        **({} if write == "graded" else {"write": write}),
     }
 
 
@@ -114,14 +142,14 @@ def ask(
     lines: JsonLines,
     *,
     batch: int,
-    seed: int,
     max_new_tokens: int,
     console: Console,
 ) -> Samples:
-    """(task, which of its answers) -> sample. Blocks are the same after a stop, and so are their draws."""
+    """(task, which of its answers) -> sample, of a model in memory. Blocks are the same after a stop, and so are their
+    draws."""
     name = getattr(model, "name", "the model")
     samples = {(row["task"], row["number"]): row for row in lines.rows}
-    wanted = [(task, number) for task in range(len(tasks)) for number in range(answers)]
+    wanted = keys_of(tasks, answers)
     blocks = [wanted[i : i + batch] for i in range(0, len(wanted), batch)]
     with bar(console) as progress:
         done = sum(len(block) for block in blocks if _known(block, samples))
@@ -131,14 +159,17 @@ def ask(
         for place, block in enumerate(blocks):
             if _known(block, samples):
                 continue
-            chats, draws = [chat_of(tasks[task]) for task, _ in block], {}
             if isinstance(model, HFModel):
                 model.calls = place
-            if isinstance(model, OpenAIModel):  # one seed for all would give one answer for all of a task
-                draws["seeds"] = [seed + place * batch + i for i in range(len(block))]
-            replies = model.answer(chats, max_new_tokens, **draws)
+            replies = model.answer([chat_of(tasks[task]) for task, _ in block], max_new_tokens)
             rows = [
-                {"task": task, "number": number, "text": reply.text, **({"error": reply.error} if reply.error else {})}
+                {
+                    "task": task,
+                    "number": number,
+                    "text": reply.text,
+                    **({"cut": True} if reply.cut else {}),
+                    **({"error": reply.error} if reply.error else {}),
+                }
                 for (task, number), reply in zip(block, replies, strict=True)
             ]
             lines.append(rows)
@@ -147,6 +178,11 @@ def ask(
             advance(progress, shown, len(block))
     check_answered((row.get("error") for row in samples.values()), name, whole=True)
     return samples
+
+
+def keys_of(tasks: Sequence[Any], answers: int) -> list[tuple[int, int]]:
+    """(task, which of its answers), in the order in which they are asked."""
+    return [(task, number) for task in range(len(tasks)) for number in range(answers)]
 
 
 def _known(block: Sequence[tuple[int, int]], samples: Samples) -> bool:
@@ -196,7 +232,7 @@ def _verdicts(
     tasks: Sequence[Mapping[str, Any]], samples: Samples, answers: int, verify: str
 ) -> dict[tuple[int, int], bool]:
     """Whether each sample is correct."""
-    keys = [(place, number) for place in range(len(tasks)) for number in range(answers)]
+    keys = [key for key in keys_of(tasks, answers) if key in samples]
     texts = [without_reasoning(samples[key]["text"]) for key in keys]
     truths = [tasks[place]["answer"] for place, _ in keys]
     if verify == "math":
@@ -215,6 +251,9 @@ def _graded(
     """The task's distinct answers, and whether each is correct."""
     seen = set()
     for key in [(place, i) for i in range(number)]:
+        if key not in samples:
+            counts.unasked += 1
+            continue
         sample, text = samples[key], samples[key]["text"].strip()
         if sample.get("error"):
             counts.errors += 1
@@ -229,6 +268,34 @@ def _graded(
             else:
                 seen.add(text)
                 yield text, good
+
+
+def completions_of(
+    tasks: Sequence[Mapping[str, Any]], samples: Samples, answers: int, *, heldout: float = 0.05
+) -> tuple[CompletionCounts, dict[str, list[dict[str, Any]]]]:
+    """What became of the answers, and file name -> rows with `prompt` and `completion`: every distinct whole answer."""
+    counts = CompletionCounts(tasks=len(tasks))
+    written: dict[str, list[dict[str, Any]]] = {name: [] for name in COMPLETIONS}
+    seen: set[tuple[int, str]] = set()
+    for key in keys_of(tasks, answers):
+        sample = samples.get(key, {})
+        text = sample.get("text", "").strip()
+        if not sample:
+            counts.unasked += 1
+        elif sample.get("error"):
+            counts.errors += 1
+        elif sample.get("cut"):
+            counts.truncated += 1
+        elif not text:
+            counts.empty += 1
+        elif (key[0], text) in seen:
+            counts.repeated += 1
+        else:
+            seen.add((key[0], text))
+            counts.completions += 1
+            task = tasks[key[0]]
+            written[f"{split_of(task, heldout)}.jsonl"].append({**task, "completion": _message(text)})
+    return counts, written
 
 
 def _message(text: str) -> list[dict[str, str]]:

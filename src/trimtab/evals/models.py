@@ -17,6 +17,7 @@ from trimtab.decoding._batching import pads_left, takes
 from trimtab.decoding._config import config_of, described, generate
 from trimtab.decoding._prefill import grows, prefill
 from trimtab.evals.suite import Messages, SuiteError
+from trimtab.models.ends import end_tokens
 from trimtab.models.limits import LimitError, check_prompts
 from trimtab.models.limits import of_model as limits_of
 from trimtab.models.tokenizers import token_positions
@@ -27,6 +28,15 @@ class Reply(NamedTuple):
 
     text: str
     error: str | None = None
+
+    @property
+    def cut(self) -> bool:
+        """Whether it reached the most new tokens before it ended."""
+        return isinstance(self, CutReply)
+
+
+class CutReply(Reply):
+    """An answer that did not end."""
 
 
 class Model(Protocol):
@@ -105,7 +115,9 @@ class HFModel:
         with _evaluating(self.model):
             output = generate(self.model, self.tokenizer, inputs, max_new_tokens, own=own, leave=True, **how)  # type: ignore[arg-type]
         answers = output[:, inputs["input_ids"].size(1) :]  # type: ignore[union-attr]
-        return [Reply(text) for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]
+        ended = torch.isin(answers, torch.tensor(end_tokens(self.tokenizer, self.model), device=answers.device))
+        texts = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        return [Reply(text) if whole else CutReply(text) for text, whole in zip(texts, ended.any(dim=1).tolist())]
 
     def compare(self, chats: Sequence[Messages], labels: Sequence[Sequence[str]]) -> list[dict[str, float]]:
         """What all prompts begin with goes through the model once, and then each prompt once, whatever the number of

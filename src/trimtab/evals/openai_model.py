@@ -1,14 +1,19 @@
 """A server that speaks OpenAI's chat completions, as who answers the questions of a suite."""
 
 import os
+import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from trimtab.common import fingerprint
-from trimtab.common.errors import Unanswered
+from trimtab.common.count import count
+from trimtab.common.errors import Unanswered, UserError
 from trimtab.evals.echoes import Echoes
-from trimtab.evals.models import Reply
+from trimtab.evals.models import CutReply, Reply
+from trimtab.evals.pauses import LONGEST_PAUSE, asked_pause
+from trimtab.evals.spending import RequestBudget, Usage, prompt_tokens
 from trimtab.evals.suite import Messages, SuiteError
 
 T = TypeVar("T")
@@ -23,9 +28,10 @@ REFUSED = "refused"
 class OpenAIModel:
     """A server that speaks OpenAI's chat completions: vLLM, llama.cpp, or a service.
 
-    A request that fails, or whose answer is no answer, is tried again with growing pauses; then it is an error of the
-    item, which is asked again when the evaluation is resumed, and never a wrong answer. So is a request that the server
-    refuses for what it asks; any other refusal (the key, the address, the model) ends the evaluation.
+    A request that fails, or whose answer is no answer, is tried again with growing pauses, or after the pause that the
+    server asks for (Retry-After); then it is an error of the item, which is asked again when the evaluation is resumed,
+    and never a wrong answer. So is a request that the server refuses for what it asks; any other refusal (the key, the
+    address, the model) ends the evaluation.
     A server that cannot be reached at all ends it too: after `FEW` tries at the start, and later where no request was
     answered while one was tried to the end.
 
@@ -39,8 +45,10 @@ class OpenAIModel:
         timeout: of one try, seconds.
         tokenizer: of the model, whose chat template writes the prompts that options are compared behind; plain text
             without one. Chats are sent as chats.
-
-    The key is read from the environment variable TRIMTAB_API_KEY and stands nowhere else.
+        key_env: the environment variable with the key, which stands nowhere else; messages leave it out.
+        served_as: the name of the model that answers must carry, or a dated version of it; None: any.
+        budget: asked before each request.
+        sleep: how pauses are made; by default they end when `stopped` is set, after which nothing is sent.
     """
 
     def __init__(
@@ -55,6 +63,10 @@ class OpenAIModel:
         pause: float = 1.0,
         timeout: float = 120.0,
         tokenizer: Any = None,
+        key_env: str = ENDPOINT_KEY,
+        served_as: str | None = None,
+        budget: RequestBudget | None = None,
+        sleep: Callable[[float], Any] | None = None,
     ):
         try:
             from openai import OpenAI
@@ -65,12 +77,18 @@ class OpenAIModel:
             raise SuiteError(f"{url} is no address of a server; write http://{address} or https://{address}")
         self.url, self.name, self.temperature, self.seed, self.batch = url, model, temperature, seed, batch
         self.tries, self.pause = tries, pause
+        self.key_env, self.served_as, self.budget = key_env, served_as, budget or RequestBudget()
+        self.stopped = threading.Event()
+        self.sleep: Any = sleep or self.rest
         self.answered = 0
         """requests so far that got an answer of any kind"""
-        self._client = OpenAI(
-            base_url=url, api_key=os.environ.get(ENDPOINT_KEY, "none"), timeout=timeout, max_retries=0
-        )
+        self._key = os.environ.get(key_env, "").strip()
+        self._client = OpenAI(base_url=url, api_key=self._key or "none", timeout=timeout, max_retries=0)
         self.echoes = Echoes(self._complete, url, tokenizer)
+
+    def rest(self, seconds: float) -> None:
+        """Pause, as long as `stopped` is not set."""
+        self.stopped.wait(seconds)
 
     def facts(self) -> dict[str, str]:
         return {
@@ -87,15 +105,12 @@ class OpenAIModel:
     def answer(self, chats: Sequence[Messages], max_new_tokens: int, seeds: Sequence[int] | None = None) -> list[Reply]:
         """Each drawn by the server's seed, or by one of its own below 2**31."""
         seeds = [self.seed] * len(chats) if seeds is None else seeds
-        return [reply for reply, _ in self._all(chats, max_new_tokens, seeds)]
+        with ThreadPoolExecutor(max_workers=min(self.batch, len(chats))) as pool:
+            return list(pool.map(lambda chat, seed: self.sample(chat, max_new_tokens, seed)[0], chats, seeds))
 
     def whole(self, chats: Sequence[Messages], max_new_tokens: int, seeds: Sequence[int]) -> list[Reply]:
         """Replies as of `answer`; a text that was cut off is empty."""
-        return [Reply("") if cut else reply for reply, cut in self._all(chats, max_new_tokens, seeds)]
-
-    def _all(self, chats: Sequence[Messages], max_new_tokens: int, seeds: Sequence[int]) -> list[tuple[Reply, bool]]:
-        with ThreadPoolExecutor(max_workers=min(self.batch, len(chats))) as pool:
-            return list(pool.map(lambda chat, seed: self._one(chat, max_new_tokens, seed), chats, seeds))
+        return [Reply("") if reply.cut else reply for reply in self.answer(chats, max_new_tokens, seeds)]
 
     def compare(self, chats: Sequence[Messages], labels: Sequence[Sequence[str]]) -> list[dict[str, float]]:
         self.echoes.check()
@@ -122,18 +137,29 @@ class OpenAIModel:
             raise SuiteError(f"{self.url} does not tell the probabilities of tokens ({error})")
         raise Unanswered(f"{self.url}: {error}; the same command goes on")
 
-    def _one(self, chat: Messages, max_new_tokens: int, seed: int) -> tuple[Reply, bool]:
-        """A reply, and whether it was cut off."""
+    def sample(self, chat: Messages, max_new_tokens: int, seed: int) -> tuple[Reply, Usage]:
+        """A reply, and what all tries of it cost.
 
-        def read(choice: Any) -> tuple[Reply, bool]:
+        Raises:
+            BudgetReached: if the budget does not allow it.
+            SuiteError, Unanswered: if the server refuses the request, or is not there.
+        """
+
+        def read(choice: Any) -> Reply:
+            if choice.finish_reason == "content_filter":
+                return Reply("", f"{REFUSED}: the server's content filter ended the answer")
             if not isinstance(choice.message.content, str):
                 raise _NoAnswer("the server's answer holds no message")
-            return Reply(choice.message.content), choice.finish_reason == "length"
+            return (CutReply if choice.finish_reason == "length" else Reply)(choice.message.content)
 
-        found, error = self._ask(read, chat, max_tokens=max_new_tokens, temperature=self.temperature, seed=seed)
-        return (Reply("", error), False) if found is None else found
+        usage = Usage()
+        how = {"max_tokens": max_new_tokens, "temperature": self.temperature, "seed": seed}
+        found, error = self._ask(read, chat, usage, **how)
+        return (Reply("", error) if found is None else found), usage
 
-    def _ask(self, read: Callable[[Any], T], chat: Messages, **how: Any) -> tuple[T | None, str | None]:
+    def _ask(
+        self, read: Callable[[Any], T], chat: Messages, usage: Usage | None = None, **how: Any
+    ) -> tuple[T | None, str | None]:
         """What `read` makes of the first choice of an answer to a chat, or why there is none."""
 
         def read_message(choice: Any) -> T:
@@ -141,8 +167,34 @@ class OpenAIModel:
                 raise _NoAnswer("the server's answer holds no message")
             return read(choice)
 
-        return self._tried(
-            read_message, lambda: self._client.chat.completions.create(model=self.name, **how, **request_of(chat))
+        def send() -> Any:
+            with self.budget.request(prompt_tokens(chat), how["max_tokens"]) as used:
+                try:
+                    found = self._client.chat.completions.create(model=self.name, **how, **request_of(chat))
+                    self._count(found, used)
+                finally:
+                    if usage is not None:
+                        usage.add(used)
+            return found
+
+        return self._tried(read_message, send)
+
+    def _count(self, found: Any, used: Usage) -> None:
+        counted = getattr(found, "usage", None)
+        numbers = [getattr(counted, name, None) for name in ("prompt_tokens", "completion_tokens")]
+        if all(isinstance(number, int) for number in numbers):
+            used.prompt, used.completion = numbers  # type: ignore[assignment]
+        else:
+            self.budget.uncounted()
+
+    def _check_name(self, found: Any) -> None:
+        """Raise a SuiteError if another model has answered than the one that was asked."""
+        name = getattr(found, "model", None)
+        if self.served_as is None or not isinstance(name, str) or is_version(name, self.served_as):
+            return
+        raise SuiteError(
+            f"{self.url} answered as {name!r}, but {self.served_as!r} was asked; ask for that model by its name, or, "
+            f"where it is the same one, add --served-as {name}"
         )
 
     def _complete(self, read: Callable[[Any], T], tries: int | None, **how: Any) -> tuple[T | None, str | None]:
@@ -156,7 +208,11 @@ class OpenAIModel:
         from openai import APIStatusError, OpenAIError
         from tenacity import RetryError, retry, retry_if_exception, wait_random_exponential
 
+        growing = wait_random_exponential(multiplier=self.pause, max=60)
+
         def may_pass(error: BaseException) -> bool:
+            if isinstance(error, UserError):
+                return False
             if isinstance(error, APIStatusError):
                 return error.status_code in (408, 409, 429) or error.status_code >= 500
             return isinstance(error, (OpenAIError, _NoAnswer, ValueError))
@@ -164,17 +220,26 @@ class OpenAIModel:
         answered, most = self.answered, tries or self.tries
 
         def enough(state: Any) -> bool:
-            unreachable = not self.answered and _unreachable(state.outcome.exception())
+            failed = state.outcome.exception()
+            if self.stopped.is_set() or (asked_pause(failed) or 0.0) > LONGEST_PAUSE:
+                return True
+            unreachable = not self.answered and _unreachable(failed)
             return state.attempt_number >= (min(most, FEW) if unreachable else most)
+
+        def pause(state: Any) -> float:
+            asked = asked_pause(state.outcome.exception())
+            return growing(state) if asked is None else asked
 
         @retry(
             retry=retry_if_exception(may_pass),
             stop=enough,
-            wait=wait_random_exponential(multiplier=self.pause, max=60),
+            wait=pause,
+            sleep=self.sleep,
         )
         def ask() -> T:
             found = send()
             self.answered += 1
+            self._check_name(found)
             first = found.choices[0] if getattr(found, "choices", None) else None
             if first is None:
                 raise _NoAnswer("the server's answer holds no message")
@@ -183,17 +248,24 @@ class OpenAIModel:
         try:
             return ask(), None
         except RetryError as error:
-            last = error.last_attempt.exception()
-            if _unreachable(last) and self.answered == answered:
-                raise Unanswered(_gone(self.url, last)) from None
-            return None, f"{type(last).__name__.strip('_')} in {most} tries: {_line(last)}"
+            last, number = error.last_attempt.exception(), error.last_attempt.attempt_number
+            if _unreachable(last) and self.answered == answered and not self.stopped.is_set():
+                raise Unanswered(self._hidden(_gone(self.url, last))) from None
+            number_of = count(number, "try", "tries")
+            asked = asked_pause(last) or 0.0
+            long = f" (it asks to wait {asked:,.0f} seconds)" if asked > LONGEST_PAUSE else ""
+            return None, f"{type(last).__name__.strip('_')} in {number_of}: {self._hidden(_line(last))}{long}"
         except APIStatusError as error:
             if error.status_code in OF_THE_ITEM:
-                return None, f"{REFUSED}: {_line(error)}"
+                return None, f"{REFUSED}: {self._hidden(_line(error))}"
             raise SuiteError(
-                f"{self.url} refused the request ({_line(error)}); look at the address, the model's name and "
-                f"{ENDPOINT_KEY}"
+                f"{self.url} refused the request ({self._hidden(_line(error))}); look at the address, the model's name "
+                f"and {self.key_env}"
             ) from None
+
+    def _hidden(self, text: str) -> str:
+        """A message without the key, which some servers and libraries repeat."""
+        return text.replace(self._key, "***") if self._key else text
 
 
 def request_of(chat: Any) -> dict[str, Any]:
@@ -202,6 +274,11 @@ def request_of(chat: Any) -> dict[str, Any]:
         return {"messages": chat}
     more = {"extra_body": {"chat_template_kwargs": kwargs}} if (kwargs := chat.get("chat_template_kwargs")) else {}
     return {"messages": chat["prompt"], **({"tools": chat["tools"]} if chat.get("tools") else {}), **more}
+
+
+def is_version(name: str, asked: str) -> bool:
+    """Whether a model that answers is the one asked for, or a dated version of it: gpt-4o-2024-08-06, gpt-4-0613."""
+    return name == asked or bool(re.fullmatch(re.escape(asked) + r"[-@](\d{4}|\d{6}|\d{8}|\d{4}-\d\d-\d\d)", name))
 
 
 FEW = 3
