@@ -237,6 +237,23 @@ MISTAKES = [
         (DIVERGENCE + "test_abkl_of_three_tokens", DIVERGENCE + "test_abkl_is_continuous_where"),
     ),
     Mistake(
+        "top k: of the other model",
+        "objectives.matching:Match._distributions",
+        "logits[self.top_k_of == 'teacher']",
+        "logits[self.top_k_of == 'student']",
+        (KD + "test_the_most_likely_tokens_and_the_rest_are_classes_of_their_own",),
+    ),
+    Mistake(
+        "top k: the rest is no class",
+        "objectives.matching:Match.__call__",
+        "self.divergence(log_q, log_p)",
+        "self.divergence(log_q[:, : self.top_k], log_p[:, : self.top_k])",
+        (
+            KD + "test_a_divergence_of_classes_is_never_negative",
+            KD + "test_200_steps_of_reverse_kl_on_the_most_likely_tokens",
+        ),
+    ),
+    Mistake(
         "fused teacher: the ends of the scale exchanged",
         "signals.fused:fuse",
         "torch.lerp(r, a, self.strength)",

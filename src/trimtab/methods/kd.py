@@ -6,9 +6,11 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import nn
 
+from trimtab.common.errors import UserError
 from trimtab.core import Method, MethodConfig, Plan, Requirements, Signal, Teacher
 from trimtab.objectives import divergence as d
 from trimtab.objectives.matching import Match
+from trimtab.signals.base import common_vocab
 
 PARAMETERS: dict[str, dict[str, str]] = {
     "jsd": {"beta": "beta"},
@@ -41,24 +43,42 @@ class Config(MethodConfig):
     """Power of q; only for abkl."""
     temperature: float = Field(1.0, gt=0)
     """Both distributions are softmax(logits / temperature); the loss is not rescaled by its square."""
+    top_k: int | None = Field(None, ge=1)
+    """The divergence is of K + 1 classes: the K most likely tokens, and all others together. Not with akl, which reads
+    the order of all tokens. A teacher that is known by its most likely tokens alone brings its own K."""
+    top_k_of: Literal["teacher", "student"] = "teacher"
+    """Whose most likely tokens; only with top_k."""
     cross_entropy: float = Field(0.0, ge=0, le=1)
     """Weight of the plain negative log-likelihood in the loss."""
 
     @model_validator(mode="after")
     def _nothing_idle(self) -> "Config":
         own = [name for names in PARAMETERS.values() for name in names]
-        self.only(self.cross_entropy < 1, "a cross_entropy below 1", "divergence", "temperature", *own)
+        self.only(self.cross_entropy < 1, "a cross_entropy below 1", "divergence", "temperature", "top_k", *own)
+        self.only(self.top_k is not None, "top_k", "top_k_of")
         for divergence, names in PARAMETERS.items():
             skewed = divergence.startswith("skewed")
             of = "the skewed divergences" if skewed else f"divergence: {divergence}"
             self.only(self.divergence == divergence or (skewed and self.divergence.startswith("skewed")), of, *names)
+        if self.divergence == "akl" and self.top_k is not None:
+            raise ValueError(
+                f"top_k is {self.top_k}, but divergence: akl reads the order of all tokens, which one class for the "
+                "rest does not have; leave top_k out, or take todi or another divergence"
+            )
         return self
 
 
 def build(config: Config, policy: nn.Module, teacher: Signal) -> Plan:
     parameters = {of: getattr(config, name) for name, of in PARAMETERS.get(config.divergence, {}).items()}
     divergence = partial(getattr(d, config.divergence), **parameters)
-    return Plan(Match(divergence, config.temperature, config.cross_entropy), signals=(teacher,))
+    models = [policy, *teacher.models] if policy is not None else []
+    if config.top_k is not None and models and config.top_k > common_vocab(models):
+        raise UserError(f"options.top_k: {config.top_k} is more than the vocabulary's {common_vocab(models):,} tokens")
+    objective = Match(
+        divergence, config.temperature, config.cross_entropy,
+        top_k=config.top_k, top_k_of=config.top_k_of, ranks=config.divergence == "akl",
+    )  # fmt: skip
+    return Plan(objective, signals=(teacher,))
 
 
 METHOD = Method(
