@@ -8,6 +8,7 @@ import tiny
 from trimtab.core import IGNORE
 from trimtab.models.forward import UnsupportedModel
 from trimtab.signals.frozen import FrozenModel
+from trimtab.signals.row_store import RowStore
 
 
 def aligned(model, rows):
@@ -21,7 +22,7 @@ def aligned(model, rows):
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "cohere", "phi"])
 def test_its_logits_are_the_models_own_at_the_answer_tokens(kind, remember):
     model, rows = tiny.model(kind, seed=3), tiny.rows()
-    signal = FrozenModel(model, remember=remember)
+    signal = FrozenModel(model, store=RowStore() if remember else None)
     for _ in range(2):  # computed, and where it is remembered, recalled
         lazy = signal(None, rows.inputs())["teacher"]
         torch.testing.assert_close(lazy.compute(), aligned(model, rows), rtol=1e-4, atol=1e-5)
@@ -49,7 +50,7 @@ def test_it_runs_in_its_own_dtype_whatever_the_autocast():
 
 def test_each_row_is_computed_once_and_found_in_any_other_batch():
     model, rows = tiny.model(seed=3), tiny.rows()
-    signal, passes = FrozenModel(model, remember=True), []
+    signal, passes = FrozenModel(model, store=RowStore()), []
     model.base_model.register_forward_pre_hook(lambda *_: passes.append(1))
     signal(None, rows.pick([0, 1]).inputs())
     signal(None, rows.pick([3, 0]).inputs())
@@ -60,17 +61,17 @@ def test_each_row_is_computed_once_and_found_in_any_other_batch():
 
 def test_what_is_remembered_does_not_depend_on_the_batch_to_the_last_bit():
     model, rows = tiny.model(seed=3), tiny.rows()
-    alone = FrozenModel(model, remember=True)(None, rows.pick([0]).inputs())["teacher"].hidden
-    among = FrozenModel(model, remember=True)(None, tiny.rows(width=20).inputs())["teacher"].hidden
+    alone = FrozenModel(model, store=RowStore())(None, rows.pick([0]).inputs())["teacher"].hidden
+    among = FrozenModel(model, store=RowStore())(None, tiny.rows(width=20).inputs())["teacher"].hidden
     assert torch.equal(among[: len(alone)], alone)
 
 
 def test_another_set_of_rows_starts_with_an_empty_memory():
     model = tiny.model(seed=3)
-    signal = FrozenModel(model, name="reference", remember=True)
+    signal = FrozenModel(model, name="reference", store=RowStore())
     first, second = tiny.rows(seed=1), tiny.rows(seed=2)  # other tokens under the same row ids
     signal(None, first.inputs())
-    other = FrozenModel(model, name="reference", remember=True)
+    other = FrozenModel(model, name="reference", store=RowStore())
     assert other.model is model
     assert other.provides == {"reference"}
     torch.testing.assert_close(

@@ -26,9 +26,25 @@ SNAPSHOT, FUSED, COLUMNS = "signals/test_snapshot.py::", "signals/test_fused.py:
 ADVANTAGES, SURROGATE = "objectives/test_advantages.py::", "objectives/test_policy_gradient.py::"
 ATTRIBUTION = "objectives/test_attribution.py::"
 PACKS = "models/test_packing.py::"
+STORE = "signals/test_row_store.py::"
 REALIGN, CHATS = "decoding/test_realign.py::", "data/test_chat.py::"
 
 MISTAKES = [
+    # --- what a frozen model gave, found again
+    Mistake(
+        "store: rows with the same ids and other labels are one",
+        "signals.row_store:row_key",
+        "(ids, labels)",
+        "(ids,)",
+        (STORE + "test_a_row_is_known_by_ids_and_labels",),
+    ),
+    Mistake(
+        "store: every row of a shard begins where the shard does",
+        "signals.row_store:RowStore._add",
+        "start += length",
+        "start += 0",
+        (STORE + "test_rows_come_back_bit_by_bit",),
+    ),
     # --- rows in packs
     Mistake(
         "packs: positions go on from row to row",

@@ -17,6 +17,7 @@ from trimtab.models.forward import add_objective_forward
 from trimtab.objectives.preference import DPO
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.initial_policy import InitialPolicy
+from trimtab.signals.row_store import RowStore
 
 BETA = 0.3
 
@@ -132,7 +133,7 @@ def test_dpo_with_remembered_log_probabilities_is_trls_with_precomputed_ones(tmp
     assert "ref_chosen_logps" in batch
     rows, policy = our_rows(batch), moved(tiny.model("llama_tied"))
     add_objective_forward(policy)
-    signal = FrozenModel(tiny.model("llama_tied"), name="reference", remember=True, reads="answers")
+    signal = FrozenModel(tiny.model("llama_tied"), name="reference", store=RowStore(), reads="answers")
     remembered = signal(None, rows.inputs())["reference"]
     sums = TokenBatch.from_labels(rows.labels).row_sum(remembered)
     torch.testing.assert_close(sums[0::2], batch["ref_chosen_logps"], rtol=1e-5, atol=1e-5)

@@ -14,7 +14,7 @@ from trimtab.runs.shipped import recipe_folder, shipped
 
 def test_a_key_is_explained_by_type_default_and_help():
     (found,) = explain("models.teacher_cache")
-    assert (found.kind, found.default) == ("off | memory", "off")
+    assert (found.kind, found.default) == ("off | memory | disk", "off")
     assert "in main memory" in found.help
     (rate,) = explain("training.learning_rate", ["kd"])
     assert (rate.kind, rate.default, rate.help) == ("float", "2e-05", "The initial learning rate for AdamW.")

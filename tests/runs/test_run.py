@@ -29,6 +29,7 @@ from trimtab.runs.job import load_job
 from trimtab.runs.parse import parse
 from trimtab.runs.policy import Shared, make_policy
 from trimtab.runs.run import run, run_stages
+from trimtab.signals.row_store import RowStore
 from trimtab.train import checkpoints
 from trimtab.train.checkpoints import CheckpointError
 
@@ -126,10 +127,15 @@ def test_another_seed_gives_other_weights(finished, files, tmp_path):
 
 
 def test_remembered_frozen_states_change_nothing_but_rounding(finished, files, tmp_path):
-    tree = tiny_folder.recipe(files, output=str(tmp_path / "memory"))
-    tree["models"]["teacher_cache"] = "memory"
-    folder = run(parse(tree, "test", "run"), console=QUIET).folder
-    assert tiny.relative_error(weights(folder), weights(finished)) < 1e-3
+    folders = {}
+    for where in ("memory", "disk"):
+        tree = tiny_folder.recipe(files, output=str(tmp_path / where))
+        tree["models"]["teacher_cache"] = where
+        folders[where] = run(parse(tree, "test", "run"), console=QUIET).folder
+    assert tiny.relative_error(weights(folders["memory"]), weights(finished)) < 1e-3
+    assert same_weights(folders["memory"], folders["disk"])
+    kept = RowStore(folders["disk"] / "teacher_cache" / "teacher-distribution")
+    assert len(kept) > 0
 
 
 def test_held_out_rows_are_stored_one_by_one_before_and_after(finished):

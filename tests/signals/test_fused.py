@@ -7,17 +7,18 @@ import tiny
 from trimtab.core import TokenBatch
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.fused import FusedTeacher
+from trimtab.signals.row_store import RowStore
 
 ROWS = tiny.rows()
 
 
-def pair(vocab=(tiny.VOCAB, tiny.VOCAB), **settings) -> tuple[FrozenModel, FrozenModel]:
+def pair(vocab=(tiny.VOCAB, tiny.VOCAB), remember=False) -> tuple[FrozenModel, FrozenModel]:
     """Two models of different kinds; the second has another width too."""
     reference = tiny.model("llama", seed=3, vocab_size=vocab[0])
     aligned = tiny.model("gemma2", seed=4, vocab_size=vocab[1], hidden_size=24)
     return (
-        FrozenModel(reference, name="reference", **settings),
-        FrozenModel(aligned, name="aligned", **settings),
+        FrozenModel(reference, name="reference", store=RowStore() if remember else None),
+        FrozenModel(aligned, name="aligned", store=RowStore() if remember else None),
     )
 
 

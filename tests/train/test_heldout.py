@@ -10,6 +10,7 @@ from trimtab.core import TokenBatch
 from trimtab.decoding._texts import generate_texts
 from trimtab.models.forward import add_objective_forward
 from trimtab.signals.frozen import FrozenModel
+from trimtab.signals.row_store import RowStore
 from trimtab.train.heldout import measure, summary, token_measures
 
 P, Q = torch.tensor([[0.5, 0.25, 0.25]]), torch.tensor([[0.25, 0.5, 0.25]])
@@ -76,7 +77,7 @@ def test_a_teacher_that_remembers_gives_the_same_measures_and_runs_once(models, 
     policy, teacher = models
     rows = tiny.rows(((3, 5), (1, 1), (4, 7)))
     live = measure(policy, [rows.inputs()], [FrozenModel(teacher)])
-    remembering = FrozenModel(teacher, remember=True)
+    remembering = FrozenModel(teacher, store=RowStore())
     first = measure(policy, [rows.inputs()], [remembering])
     monkeypatch.setattr(teacher.base_model, "forward", None)  # any further forward would fail
     again = measure(policy, [rows.pick([2, 0]).inputs(), rows.pick([1]).inputs()], [remembering])
@@ -88,7 +89,7 @@ def test_a_teacher_that_remembers_gives_the_same_measures_and_runs_once(models, 
 def test_what_a_teacher_remembers_of_a_row_does_not_depend_on_its_batch(models):
     _, teacher = models
     rows = tiny.rows(((3, 5), (1, 1), (4, 7)))
-    alone, together = FrozenModel(teacher, remember=True), FrozenModel(teacher, remember=True)
+    alone, together = FrozenModel(teacher, store=RowStore()), FrozenModel(teacher, store=RowStore())
     one = alone(None, rows.pick([0]).inputs())["teacher"].hidden
     all_ = together(None, rows.inputs())["teacher"].hidden[:5]
     assert torch.equal(one, all_)
@@ -96,10 +97,10 @@ def test_what_a_teacher_remembers_of_a_row_does_not_depend_on_its_batch(models):
 
 def test_another_teacher_remembers_its_own_rows(models):
     _, teacher = models
-    first = FrozenModel(teacher, remember=True)
+    first = FrozenModel(teacher, store=RowStore())
     rows, others = tiny.rows(((3, 5),)), tiny.rows(((3, 5),), seed=9)
     kept = first(None, rows.inputs())["teacher"].hidden
-    assert not torch.equal(FrozenModel(teacher, remember=True)(None, others.inputs())["teacher"].hidden, kept)
+    assert not torch.equal(FrozenModel(teacher, store=RowStore())(None, others.inputs())["teacher"].hidden, kept)
 
 
 def test_a_teachers_weights_are_frozen_and_get_no_gradient(models):

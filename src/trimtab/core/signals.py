@@ -76,6 +76,9 @@ class Signal:
     def before_update(self, policy: nn.Module, step: int, seed: int) -> None:
         """Called before the first micro-batch of each update, after `step` updates."""
 
+    def at_checkpoint(self) -> None:
+        """Called after a checkpoint was written."""
+
     def choose_candidates(self, inputs: Mapping[str, Tensor], number: int) -> Tensor:
         """[N, number] ids of the candidates at each position, the answer token in slot 0; only if it `chooses`."""
         raise NotImplementedError

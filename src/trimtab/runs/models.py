@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from transformers import PreTrainedModel
@@ -32,10 +33,13 @@ from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.initial_policy import InitialPolicy
 from trimtab.signals.reference import ReferenceAtCandidates
 from trimtab.signals.reward_model import load_reward_model
+from trimtab.signals.row_store import RowStore
 
 Reads = Literal["distribution", "answers"]
 Off = Callable[[], AbstractContextManager]
 """context in which the policy is the initial policy"""
+CACHES = "teacher_cache"
+"""folder of a run for models.teacher_cache: disk"""
 
 
 @dataclass
@@ -56,8 +60,14 @@ class LoadedModels:
 
     def frozen_signal(self, role: str, reads: Reads = "distribution") -> FrozenModel:
         """A named model."""
-        remember = self.recipe.models.teacher_cache == "memory"
-        return FrozenModel(self.frozen[role], name=role, remember=remember, reads=reads)
+        return FrozenModel(self.frozen[role], name=role, store=self._store(role, reads), reads=reads)
+
+    def _store(self, role: str, reads: Reads) -> RowStore | None:
+        """Where a frozen model's rows are kept, by models.teacher_cache."""
+        kind = self.recipe.models.teacher_cache
+        if kind == "disk":
+            return RowStore(Path(self.recipe.output) / CACHES / f"{role}-{reads}", mend=True)
+        return RowStore() if kind == "memory" else None
 
     def teacher(self) -> FrozenModel:
         """The teacher's distribution: one for all stages, with what it remembers."""
@@ -69,9 +79,8 @@ class LoadedModels:
     def initial_signal(self, name: str, reads: Reads = "distribution") -> FrozenModel:
         """The copy of the initial policy."""
         assert self.initial is not None
-        models = self.recipe.models
-        model = loading.cast(self.initial, models.frozen_dtype)
-        return FrozenModel(model, name=name, remember=models.teacher_cache == "memory", reads=reads)
+        model = loading.cast(self.initial, self.recipe.models.frozen_dtype)
+        return FrozenModel(model, name=name, store=self._store(name, reads), reads=reads)
 
 
 def load_signals(required: Requirements, loaded: LoadedModels) -> dict[str, Signal]:

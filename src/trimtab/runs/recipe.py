@@ -63,10 +63,11 @@ class Models(_Strict):
     frozen_dtype: Dtype = "float32"
     """Dtype of frozen models, which run in it outside autocast. A critic or reward model that is trained along computes
     in it, with weights kept in float32 like the policy's."""
-    teacher_cache: Literal["off", "memory"] = "off"
-    """`memory`: run each frozen model once over all rows and keep its hidden states in main memory. An answer token
-    takes hidden size x 4 bytes, or x 2 if `frozen_dtype` has 16 bits; only 4 bytes if log-probabilities suffice. Saves
-    the forward pass of frozen models in later epochs, and the teacher's in later stages."""
+    teacher_cache: Literal["off", "memory", "disk"] = "off"
+    """Run each frozen model once over all rows and keep its hidden states: `memory` in main memory, `disk` in the run
+    folder under `teacher_cache/`, where a resumed run finds them. An answer token takes hidden size x 4 bytes, or x 2
+    if `frozen_dtype` has 16 bits; only 4 bytes if log-probabilities suffice. Saves the forward pass of frozen models in
+    later epochs, and the teacher's in later stages."""
     reward_model: str | None = None
     """A trained reward model whose token scores become the advantages of the policy's completions."""
     lora: dict[str, Any] | None = None

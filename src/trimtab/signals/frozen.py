@@ -12,13 +12,14 @@ from trimtab.common.errors import UserError
 from trimtab.core import LazyLogits, Signal, TokenBatch, label_logprobs
 from trimtab.models.forward import StatesCall, backbone, check_head, read_layers, resolve_head
 from trimtab.models.packing import PLACE
+from trimtab.signals.row_store import RowStore, rows_of
 
 
 class FrozenModel(Signal):
     """Runs a frozen model in its own dtype and returns hidden states and head, never full logits.
 
-    With `remember`, each row passes through the model once and its hidden states (D numbers per answer token instead of
-    V) are kept in main memory; alone, so that a resumed run reads the same bits. With `reads="answers"` it returns
+    With a `store`, each row passes through the model once and its hidden states (D numbers per answer token instead of
+    V) are kept there; alone, so that a resumed run reads the same bits. With `reads="answers"` it returns
     log-probabilities [N] of the answer tokens instead.
     """
 
@@ -27,14 +28,14 @@ class FrozenModel(Signal):
         model: PreTrainedModel,
         *,
         name: str = "teacher",
-        remember: bool = False,
+        store: RowStore | None = None,
         reads: Literal["distribution", "answers"] = "distribution",
     ):
         check_head(model)
-        self.model, self.name, self.remember = model.eval().requires_grad_(False), name, remember
+        self.model, self.name, self.store = model.eval().requires_grad_(False), name, store
         self.provides = frozenset({name})
         self.distribution = reads == "distribution"
-        self._remembered: dict[tuple[bytes, bytes], Tensor] = {}
+        self._field = "hidden" if self.distribution else "label_logprobs"
 
     @property
     def models(self) -> list[PreTrainedModel]:
@@ -59,10 +60,14 @@ class FrozenModel(Signal):
             return read_layers(backbone(self.model), StatesCall(labels, inputs.get(PLACE)), (), rows)[1]
 
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-        states = self._recall(inputs) if self.remember else self._states(inputs)
+        states = self._states(inputs) if self.store is None else self._recall(inputs, self.store)
         if not self.distribution:
             return {self.name: states}
         return {self.name: LazyLogits(states, self._project, resolve_head(self.model).vocab_size)}
+
+    def at_checkpoint(self) -> None:
+        if self.store is not None:
+            self.store.flush()
 
     def _states(self, inputs: Mapping[str, Tensor]) -> Tensor:
         hidden = self.hidden(inputs)
@@ -72,20 +77,16 @@ class FrozenModel(Signal):
             head = replace(resolve_head(self.model), temperature=self.temperature)
             return label_logprobs(TokenBatch.from_labels(inputs["labels"]), hidden, head)
 
-    def _recall(self, inputs: Mapping[str, Tensor]) -> Tensor:
+    def _recall(self, inputs: Mapping[str, Tensor], store: RowStore) -> Tensor:
         found = []
-        for i, length in enumerate(inputs["attention_mask"].sum(dim=1).tolist()):
-            alone = {key: inputs[key][i : i + 1, :length] for key in ("input_ids", "attention_mask", "labels")}
-            key = (_bytes(alone["input_ids"]), _bytes(alone["labels"]))
-            if key not in self._remembered:
-                self._remembered[key] = self._states(alone).cpu()
-            found.append(self._remembered[key])
+        for key, alone in rows_of(inputs):
+            kept = store.get(key)
+            if kept is None:
+                kept = {self._field: self._states(alone).cpu()}
+                store.put(key, kept)
+            found.append(kept[self._field])
         return torch.cat(found).to(inputs["labels"].device)
 
     def _project(self, hidden: Tensor) -> Tensor:
         with torch.autocast(hidden.device.type, enabled=False):
             return resolve_head(self.model)(hidden)
-
-
-def _bytes(ids: Tensor) -> bytes:
-    return ids.to("cpu", torch.int32).numpy().tobytes()

@@ -27,6 +27,10 @@ class FusedTeacher(Signal):
     def models(self) -> list[PreTrainedModel]:
         return [self.reference.model, self.aligned.model]
 
+    def at_checkpoint(self) -> None:
+        self.reference.at_checkpoint()
+        self.aligned.at_checkpoint()
+
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         reference: LazyLogits = self.reference(policy, inputs)[self.reference.name]
         aligned: LazyLogits = self.aligned(policy, inputs)[self.aligned.name]

@@ -60,7 +60,7 @@ class Totals:
 
 
 class BeforeUpdate(TrainerCallback):
-    """Notify the signals of a plan that an update starts."""
+    """Notify the signals of a plan that an update starts, and that a checkpoint was written."""
 
     def __init__(self, plan: Plan):
         self.plan = plan
@@ -68,6 +68,10 @@ class BeforeUpdate(TrainerCallback):
     def on_step_begin(self, args: Any, state: TrainerState, control: Any, model: Any = None, **kwargs: Any) -> None:
         for signal in self.plan.signals:
             signal.before_update(model, state.global_step, args.seed)
+
+    def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        for signal in (*self.plan.signals, *self.plan.rollout_signals):
+            signal.at_checkpoint()
 
 
 class ObjectiveLoop(Trainer):
