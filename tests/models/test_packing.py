@@ -19,6 +19,7 @@ from trimtab.models.scalar_head import add_score_forward, with_scalar_head
 from trimtab.signals.base import call_plan
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.initial_policy import own_logprobs
+from trimtab.signals.row_store import RowStore
 from trimtab.signals.snapshot import PolicySnapshot
 
 ROWS = tiny.rows(((3, 5), (1, 1), (2, 0), (4, 7), (1, 3)))
@@ -129,7 +130,7 @@ def test_a_snapshot_and_a_teacher_that_remembers_read_packs():
     torch.testing.assert_close(packed, padded, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(packed, own_logprobs(policy, PACKED))
     teacher = tiny.model("gemma2", seed=3)
-    live, remembers = FrozenModel(teacher), FrozenModel(teacher, remember=True)
+    live, remembers = FrozenModel(teacher), FrozenModel(teacher, store=RowStore())
     found = [one(None, PACKED)["teacher"].compute() for one in (live, remembers)]
     torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
 
