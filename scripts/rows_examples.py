@@ -61,6 +61,7 @@ THOUGHTS = chat(
     user("2 + 2?"), said("<think>\neasy\n</think>\n\n4"), user("3 + 3?"), said("<think>\nalso easy\n</think>\n\n6")
 )
 DPO = {"method": "dpo", "recipe": {}}
+MCC = {"method": "mcc_kd"}
 NUMBERS = [
     {"prompt": "Q: one?\nA:", "completion": " 1"},
     {"prompt": "Q: many?\nA:", "completion": " 1 2 3 4 5 6"},

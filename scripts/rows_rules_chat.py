@@ -1,6 +1,6 @@
 """The rules of the page of rows: tools, thoughts, templates, preferences, and what is dropped."""
 
-from rows_examples import CALL, DPO, NUMBERS, RAIN, REPLY, Example, Rule, called, chat, said, user
+from rows_examples import CALL, DPO, MCC, NUMBERS, RAIN, REPLY, Example, Rule, called, chat, said, user
 
 RULES: dict[str, list[Rule]] = {
     "Tools": [
@@ -157,6 +157,85 @@ RULES: dict[str, list[Rule]] = {
                         "rejected": [user("2 + 2?"), said("5")],
                     },
                     **DPO,
+                ),
+            ),
+        ),
+    ],
+    "Rationales": [
+        Rule(
+            "Questions with several rationales",
+            "For methods that compare them, a row has a `prompt`, `rationales` (a list of texts, or of lists of "
+            "messages) and the `answer`; or the columns of the authors' files, `instruction`, `output` and `label`. "
+            "Two rationales of each question are drawn each epoch. What is compared is the answer, in ⟪ ⟫ here: where "
+            'a rationale states it ("answer is", "answer:", "####", a box), else in its last sentence with "so", '
+            '"therefore" or their like, else in its last sentence. Numbers are found by their value. A row with fewer '
+            "than two different rationales is refused.",
+            (
+                Example(
+                    {
+                        "prompt": [user("3 + 4?")],
+                        "rationales": ["3, 4, 5, 6, 7. So it is 7.", "4 + 3 = 7. The answer is 7"],
+                        "answer": 7,
+                    },
+                    **MCC,
+                ),
+                Example({"instruction": "3 + 4? ", "output": ["The answer is 7"], "label": "7"}, **MCC),
+            ),
+        ),
+        Rule(
+            "Answers that are not compared",
+            "Both answers of a pair must be the same tokens. A rationale whose last statement does not hold the "
+            "answer, or whose answer is cut off, is learnt but not compared; an empty one, and a copy, is left out. "
+            "Each has a remark. Where nothing can be compared at all, the rows are refused.",
+            (
+                Example(
+                    [
+                        {
+                            "prompt": [user("3 + 4?")],
+                            "rationales": [
+                                "The answer is 7",
+                                "The answer is 7.0",
+                                "The answer is 8",
+                                "",
+                                "The answer is 7",
+                            ],
+                            "answer": "7",
+                        },
+                        {
+                            "prompt": [user("5 + 4?")],
+                            "rationales": ["5 and 4 more are 9", "It is 9", "Count 6, 7, 8 and then 9"],
+                            "answer": "9",
+                        },
+                    ],
+                    recipe={"training": {"max_length": 48}},
+                    method="mcc_kd",
+                    data={"max_dropped": 1},
+                ),
+                Example({"prompt": [user("3 + 4?")], "rationales": ["It is 8", "It is 9"], "answer": 7}, **MCC),
+            ),
+        ),
+        Rule(
+            "Places of answers in the row",
+            "The column `indices` gives the tokens [start, end) of the answer in the prompt and each rationale, as the "
+            "authors' files do; then nothing is searched. They must stand for the answer.",
+            (
+                Example(
+                    {
+                        "instruction": "3 + 4? ",
+                        "output": ["It is 7", "7 it is"],
+                        "label": "7",
+                        "indices": [[[13, 14]], [[7, 8]]],
+                    },
+                    **MCC,
+                ),
+                Example(
+                    {
+                        "instruction": "3 + 4? ",
+                        "output": ["It is 7", "7 it is"],
+                        "label": "7",
+                        "indices": [[[13, 14]], [[8, 10]]],
+                    },
+                    **MCC,
                 ),
             ),
         ),

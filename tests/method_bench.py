@@ -32,6 +32,7 @@ from trimtab.core import (
     weights,
     with_sampled_first,
 )
+from trimtab.core.batch import COMPARED
 from trimtab.core.draws import inverse_cdf
 from trimtab.models.forward import add_objective_forward
 from trimtab.signals.columns import Column
@@ -94,15 +95,15 @@ def allowed(config: type[MethodConfig], **options: Any) -> MethodConfig | None:
 
 
 def gates(config: type[MethodConfig], together: int = 1) -> Iterator[dict[str, Any]]:
-    """Settings under which others begin or cease to matter: none, each choice, and each number that is null, 0 or a
-    count of 1 turned on; up to so many of them together."""
+    """Settings under which others begin or cease to matter: none, each choice, and each number that is null, 0 or
+    1 turned to another; up to so many of them together."""
     single: dict[str, list[dict[str, Any]]] = {}
     for name, field in config.model_fields.items():
         chosen = any(get_origin(kind) is Literal or kind is bool for kind in _kinds(field.annotation))
         others = [{name: one} for one in alternatives(config, name)]
         if chosen or field.default is None:
             single[name] = others
-        elif field.default == 0 or (field.annotation is int and field.default == 1):
+        elif field.default in (0, 1):
             single[name] = others[:1]
     yield {}
     for number in range(1, together + 1):
@@ -225,7 +226,8 @@ def _rows(
     plan: Plan, required: Requirements, step: int, change: Change, dtype: torch.dtype
 ) -> tuple[TokenBatch, Tensor]:
     """Pairs share a prompt's length; two rows have answers of one token."""
-    lengths = ((3, 5), (3, 2), (1, 1), (1, 7)) if required.rows == "pairs" else ((3, 15), (1, 1), (4, 20))
+    twofold = required.rows in ("pairs", "rationales")
+    lengths = ((3, 5), (3, 2), (1, 1), (1, 7)) if twofold else ((3, 15), (1, 1), (4, 20))
     rows = tiny.rows(lengths)
     inputs: dict[str, Any] = rows.inputs()
     inputs["outcome"] = (rows.row_id // 7 % 2).float()
@@ -233,7 +235,9 @@ def _rows(
     for column in required.columns:
         inputs[column] = torch.randn(rows.labels.shape, generator=draws)
     inputs["rating"] = torch.full(rows.labels.shape, torch.nan)
+    inputs[COMPARED] = torch.full(rows.labels.shape, -1.0)
     for row, (prompt, answer) in enumerate(lengths):
+        inputs[COMPARED][row, prompt + answer - 1] = (row in (0, 3)) + 1  # the second rationale, then the first
         inputs["rating"][row, prompt + answer - 1] = row % 3 - 1.0
     policy = tiny.model("llama_tied")
     add_objective_forward(policy)
@@ -259,7 +263,7 @@ def _changed(name: str, value: Any, change: Change, dtype: torch.dtype) -> Any:
         return change(name, value.compute().float()).to(dtype)
     if isinstance(value, Candidates):
         return replace(value, logprobs=change(name, value.logprobs))
-    return value if name in ("outcome", "rating") else change(name, value)
+    return value if name in ("outcome", "rating", COMPARED) else change(name, value)
 
 
 def _rollouts(

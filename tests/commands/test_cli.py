@@ -166,6 +166,16 @@ def test_preview_shows_both_answers_of_a_pair_and_counts_pairs_that_teach_nothin
     assert "1 with two answers that are the same (first: row 4)" in err
 
 
+def test_preview_shows_each_rationale_and_the_answer_that_is_compared(trimtab, files, tmp_path):
+    rows = [{"prompt": "2+2?", "rationales": ["1+3 is 4. The answer is 4", "So 4."], "answer": "4"}]
+    source = tiny_folder.write_jsonl(tmp_path / "rationales.jsonl", rows)
+    code, out, err = trimtab("preview", files / "mine.yaml", "method=mcc_kd", f"data.train={source}", "data.chat=true")
+    assert code == 0, err
+    shown = out.partition("rationale 2:")
+    assert "rationale 1:\n<|user|>2+2?<|end|>\n<|assistant|>⟦1+3 is 4. The answer is ⟪4⟫<|end|>⟧" in shown[0]
+    assert "<|assistant|>⟦So ⟪4⟫.<|end|>⟧" in shown[2]
+
+
 def test_preview_shows_the_held_out_rows_too(trimtab, files):
     _, out, _ = trimtab("preview", files / "mine.yaml", "--rows", "1", "--split", "heldout")
     assert "count 100" in out

@@ -19,10 +19,12 @@ from trimtab.core import (
     RewardModel,
     TokenBatch,
     answer_mask,
+    count,
     reduce,
     vocab,
     weights,
 )
+from trimtab.core.batch import COMPARED
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.identity_layer import insert_identity_layer, train_only_identity_layer
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head
@@ -47,9 +49,14 @@ def pairs(name: str) -> bool:
     return required(name).rows == "pairs"
 
 
+def twofold(name: str) -> bool:
+    """Whether two neighbouring sequences belong together."""
+    return pairs(name) or required(name).rows == "rationales"
+
+
 def rows_for(name: str, **settings) -> tiny.Rows:
     """Three rows; of pairs two, whose chosen and rejected answers share a prompt's length; or what the policy wrote."""
-    rows = tiny.rows(((3, 5), (3, 2), (1, 1), (1, 7)) if pairs(name) else ((3, 5), (1, 1), (4, 7)), **settings)
+    rows = tiny.rows(((3, 5), (3, 2), (1, 1), (1, 7)) if twofold(name) else ((3, 5), (1, 1), (4, 7)), **settings)
     return written(tiny.model("llama_tied"), rows) if methods.load(name).loop == "rollouts" else rows
 
 
@@ -67,9 +74,21 @@ def policy_for(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel
 
 
 def inputs_of(name: str, rows: tiny.Rows) -> dict:
-    """With an outcome for each row, where the method reads one."""
+    """With an outcome for each row, or marks of what is compared in a pair, where the method reads them."""
     inputs = rows.inputs()
+    if required(name).rows == "rationales":
+        return {**inputs, COMPARED: compared(rows)}
     return {**inputs, "outcome": (rows.row_id % 2).float()} if required(name).rows == "outcomes" else inputs
+
+
+def compared(rows: tiny.Rows) -> torch.Tensor:
+    """The last answer token of both sequences of each pair, where both have one."""
+    marks = torch.full(rows.labels.shape, -1.0)
+    for row in range(0, len(marks) - 1, 2):
+        ends = [(rows.labels[at] != IGNORE).nonzero()[-1:, 0] for at in (row, row + 1)]
+        for side, end in enumerate(ends if all(map(len, ends)) else ()):
+            marks[row + side, end] = side
+    return marks
 
 
 def plan(name: str, policy: torch.nn.Module, dtype: torch.dtype = torch.float32) -> Plan:
@@ -106,7 +125,7 @@ def step(
     name: str,
     rows: tiny.Rows | None = None,
     *,
-    total: float | None = None,
+    total: float | torch.Tensor | None = None,
     dtype: torch.dtype = torch.float32,
     buffer: tiny.Rows | None = None,
 ):
@@ -224,7 +243,7 @@ def test_it_logs_the_negative_log_likelihood(name):
     with torch.no_grad():
         logits = tiny.model("llama_tied")(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits
     expected = -TokenBatch.align(logits, rows.labels).logprobs()
-    assert number == len(expected) == (6 if pairs(name) else 13)
+    assert number == len(expected) == (6 if pairs(name) else 15 if twofold(name) else 13)
     assert (total / number).item() == pytest.approx(expected.mean().item(), rel=1e-5)
 
 
@@ -258,7 +277,9 @@ def test_grouping_of_rows_and_accumulation_change_nothing(name):
     whole, grads, made = step(name)
     rows = rows_for(name)
     total = 13 if made.reduction == "token_mean" else len(rows.row_id)
-    groups = ([0, 1], [2, 3]) if pairs(name) else ([0, 2], [1])
+    if made.reduction == "pair_mean":
+        total = count(rows.labels, made.reduction, compared(rows))
+    groups = ([0, 1], [2, 3]) if twofold(name) else ([0, 2], [1])
     parts = [step(name, rows.pick(group), total=total, buffer=rows) for group in groups]
     assert sum(p[0].loss.item() for p in parts) == pytest.approx(whole.loss.item(), rel=1e-5, abs=1e-6)
     summed = {key: parts[0][1][key] + parts[1][1][key] for key in grads}
@@ -296,10 +317,12 @@ def test_an_empty_answer_among_others_changes_nothing_under_the_token_mean(name)
     if pairs(name):
         return  # refused, see above
     with_empty = tiny.rows(((3, 5), (1, 1), (4, 7), (2, 0)))
+    if twofold(name):
+        with_empty = tiny.rows(((3, 5), (3, 2), (1, 1), (1, 7), (2, 0), (2, 0)))
     if methods.load(name).loop == "rollouts":
         with_empty = written(tiny.model("llama_tied"), with_empty)
     (one, grads, made), (other, other_grads, _) = step(name), step(name, with_empty)
-    assert made.reduction in ("token_mean", "sequence_mean")
+    assert made.reduction in ("token_mean", "sequence_mean", "pair_mean")
     assert other.loss.item() == pytest.approx(one.loss.item(), rel=1e-5, abs=1e-6)
     assert tiny.relative_error(other_grads, grads) < 1e-5
 

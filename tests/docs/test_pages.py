@@ -204,7 +204,7 @@ def test_the_page_of_rows_leads_to_its_own_headings_and_shows_no_folder_of_the_m
 def test_a_remark_that_no_rule_shows_is_missed(monkeypatch):
     script = load(ROOT / "scripts" / "rows_page.py", "rows_page")
     monkeypatch.setattr(script, "RULES", {"Turns": script.RULES["Turns"]})
-    with pytest.raises(AssertionError, match="no rule shows the remarks calls, emptied, headless"):
+    with pytest.raises(AssertionError, match="no rule shows the remarks blank, calls, copies, cut_answer"):
         script.page()
 
 

@@ -12,6 +12,7 @@ import tiny_folder
 from tiny_runs import cut_off, drive, same_weights
 from trimtab import methods
 from trimtab.core import RewardModel
+from trimtab.data.sources import load_rows
 from trimtab.runs.parse import load_recipe, parse
 from trimtab.runs.recipe import Recipe, Stages
 from trimtab.runs.run import run
@@ -33,6 +34,7 @@ def files(tmp_path_factory) -> Path:
         {"prompt": f"count {i}", "completions": ["1", "2" * (i + 1)], "labels": [True, i % 2 == 0]} for i in range(9)
     ]
     tiny_folder.write_jsonl(folder / "steps.jsonl", steps)
+    tiny_folder.write_jsonl(folder / "rationales.jsonl", load_rows("trimtab:worked_sums/train?rows=9&ways=3"))
     tiny_folder.write_jsonl(folder / "tasks.jsonl", [{"prompt": f"count {i}", "answer": str(i)} for i in range(9)])
     (folder / "own.py").write_text(
         "def letters(prompts, completions, completion_ids, **columns):\n"

@@ -17,10 +17,13 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 import tiny
-from trimtab.core import Objective, count
+from trimtab.core import Objective, answer_mask, count
+from trimtab.core.batch import COMPARED
+from trimtab.core.pairs import PairedObjective
 from trimtab.methods.hpd import HPD
 from trimtab.methods.hpd import Config as HPDConfig
 from trimtab.models.forward import add_objective_forward
+from trimtab.objectives.consistency import Consistency
 from trimtab.objectives.divergence import forward_kl
 from trimtab.objectives.likelihood import Likelihood
 from trimtab.objectives.matching import Match
@@ -36,12 +39,14 @@ OBJECTIVES = {
     "sft": Likelihood(),
     "kd": Match(forward_kl, 1.0, 0.3),
     "hpd": HPD(HPDConfig()),
+    "mcc_kd": PairedObjective(Likelihood(), Consistency(5.0)),
 }
 CASES = [
     (wrapper, kind, objective, share, reduction)
     for wrapper in ("ddp", "fsdp2")
     for kind, objective, share, reduction in (
-        *(("llama_tied", name, "one backward", "token_mean") for name in OBJECTIVES),
+        *(("llama_tied", name, "one backward", "token_mean") for name in ("sft", "kd", "hpd")),
+        ("llama_tied", "mcc_kd", "one backward", "pair_mean"),
         ("llama_tied", "hpd", "two backwards", "sequence_mean"),
         ("llama", "kd", "two backwards", "token_mean"),
         ("gemma2", "hpd", "one backward", "token_mean"),
@@ -70,13 +75,26 @@ def accumulate(model: torch.nn.Module, objective_name: str, parts: list[list[int
     teacher = tiny.teacher(tiny.model("llama", seed=9))
     for part in parts:
         picked = rows.pick(part)
-        signals = teacher(model, picked.inputs()) if objective.needs else {}
+        signals = teacher(model, picked.inputs()) if "teacher" in objective.needs else {}
+        if COMPARED in objective.needs:
+            signals = {COMPARED: compared(rows)[part][:, 1:][answer_mask(picked.labels)]}
         call = tiny.call(objective, picked, signals, reduction=reduction, total=total, seed=1, step=4)
         model(input_ids=picked.input_ids, attention_mask=picked.attention_mask, objective_call=call).loss.backward()
 
 
+def compared(rows: tiny.Rows) -> torch.Tensor:
+    """The last tokens of both answers of a pair of rows, where both have one; other numbers of them in each process."""
+    marks = torch.full(rows.labels.shape, -1.0)
+    for row, ((prompt, answer), (_, other)) in enumerate(zip(ROWS, ROWS[1:] + ROWS[:1])):
+        pair = (answer, ROWS[row - 1][1]) if row % 2 else (answer, other)
+        if all(pair):
+            marks[row, prompt + answer - 1] = 0
+    return marks
+
+
 def global_count(reduction: str) -> torch.Tensor:
-    return count(tiny.rows(ROWS).labels, reduction)
+    rows = tiny.rows(ROWS)
+    return count(rows.labels, reduction, compared(rows))
 
 
 def whole(gradients: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

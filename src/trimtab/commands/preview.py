@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from trimtab.data.counts import Prepared
     from trimtab.runs.recipe import Recipe
 
-LEARNT, READ = "black on bright_green", "grey50"
+LEARNT, READ, COMPARED_TOKENS = "black on bright_green", "grey50", "black on bright_yellow"
 
 
 class PreviewSettings(RecipeSettings):
@@ -41,11 +41,13 @@ def main(settings: PreviewSettings) -> None:
 def preview_recipe(recipe: "Recipe", rows: int, split: str, console: Console | None = None) -> "Prepared":
     """Print `rows` rows of a split with the answer tokens in colour, then the totals of the whole split.
 
-    Without colours (a pipe, a file) answers stand in ⟦ ⟧.
+    Of rationales what is compared has a colour of its own. Without colours (a pipe, a file) answers stand in ⟦ ⟧, and
+    what is compared in ⟪ ⟫.
 
     Raises:
         DataError: if the recipe has no such split, or more rows are dropped than the recipe allows (after printing).
     """
+    from trimtab.core.batch import COMPARED
     from trimtab.data.counts import check_dropped
     from trimtab.data.rows import sequences
     from trimtab.data.sources import DataError
@@ -63,11 +65,12 @@ def preview_recipe(recipe: "Recipe", rows: int, split: str, console: Console | N
         if "input_ids" not in row:  # a task, for which the policy generates the completion
             console.print(_task(row), soft_wrap=True)
             continue
-        found = sequences(row)
-        for side, (ids, labels) in zip(("chosen:", "rejected:"), found):
+        found, marks = sequences(row), row.get(COMPARED, [])
+        for side, (ids, labels) in zip(_sides(row, len(found)), found):
             if len(found) > 1:
                 console.print(side, style="bold")
-            console.print(_coloured(ids, labels, tokenizer, console.is_terminal), soft_wrap=True)
+            inside, marks = marks[: len(ids)], marks[len(ids) :]
+            console.print(_coloured(ids, labels, tokenizer, console.is_terminal, inside), soft_wrap=True)
     console.print(_table(prepared, recipe.data.max_dropped, tokenizer))
     for note in prepared.notes():
         say(console, note)
@@ -83,18 +86,29 @@ def _task(row: Mapping[str, Any]) -> Text:
     return text.append("".join(f"\n{key}: {value}" for key, value in known.items()), style="default")
 
 
-def _coloured(ids: list[int], labels: list[int], tokenizer, colours: bool) -> Text:
+def _sides(row: Mapping[str, Any], number: int) -> list[str]:
+    """What stands above each sequence of a row that has several."""
+    from trimtab.data.rows import LENGTHS
+
+    return [f"rationale {i}:" for i in range(1, number + 1)] if LENGTHS in row else ["chosen:", "rejected:"]
+
+
+def _coloured(ids: list[int], labels: list[int], tokenizer, colours: bool, marks: list[int]) -> Text:
     from trimtab.core.batch import IGNORE
 
     text = Text()
+    kinds = [(label != IGNORE, bool(marks) and marks[i] >= 0) for i, label in enumerate(labels)]
     start = 0
     for stop in range(1, len(ids) + 1):
-        learnt = labels[start] != IGNORE
-        if stop < len(ids) and (labels[stop] != IGNORE) == learnt:
+        if stop < len(ids) and kinds[stop] == kinds[start]:
             continue
+        learnt, compared = kinds[start]
         piece = tokenizer.decode(ids[start:stop], skip_special_tokens=False)
-        shown = piece if colours or not learnt else f"⟦{piece}⟧"
-        text.append(shown, style=LEARNT if learnt else READ)
+        if not colours and learnt:
+            piece = f"⟪{piece}⟫" if compared else piece
+            piece = "⟦" * (start == 0 or not kinds[start - 1][0]) + piece
+            piece += "⟧" * (stop == len(ids) or not kinds[stop][0])
+        text.append(piece, style=COMPARED_TOKENS if compared else LEARNT if learnt else READ)
         start = stop
     return text
 

@@ -123,6 +123,7 @@ ROWS = {
     "pairs": "chosen and rejected answers",
     "outcomes": "answers with a label, correct or incorrect",
     "steps": "answers in steps, each with a label",
+    "rationales": "questions with several rationales and the answer",
     "tasks": "tasks with a reference `answer`; the policy generates the completions",
 }
 TRAINS = {

@@ -21,6 +21,11 @@ REMARKS = {
     "seam": "with a prompt whose end the tokenizer would join with the beginning of the answer; both keep the tokens "
     "that they have when the model is asked",
     "marks": "with a begin or end token already in the text; it stands there once",
+    "blank": "with an empty rationale, which is left out",
+    "copies": "with a rationale that occurs twice; it counts once",
+    "unanswered": "with a rationale whose last statement does not hold the answer; it is learnt, but not compared",
+    "cut_answer": "with a rationale whose answer lies behind the limit on tokens; it is not compared",
+    "unlike": "with rationales whose answers are different tokens, such as 7 and 7.0; two such are not compared",
     "headless": "with answers that begin with their own header, because the chat template has no generation prompt",
 }
 """What a user should hear of rows that are kept: key -> words behind "3 rows"."""

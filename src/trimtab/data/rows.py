@@ -28,6 +28,8 @@ REJECTED = "rejected_"
 """Before the keys of a pair's second sequence."""
 RATING = "rating"
 """The column of a prepared stepwise row."""
+LENGTHS = "lengths"
+"""The column of a prepared row of rationales that says how many tokens each of its sequences has."""
 STRETCH = 256
 """rows that are tokenised together"""
 Watch = Callable[[Iterator[tuple[int, "Prepared"]], int], Iterator[tuple[int, "Prepared"]]]
@@ -199,7 +201,7 @@ class RowSettings:
         if self.outcomes:
             last["outcome"] = outcome(row, where)
         if self.steps:
-            offsets = _offsets(whole, [unit[0] for unit in found], where)
+            offsets = offsets_of(whole, [unit[0] for unit in found], where)
             last[RATING] = _ratings(row, offsets, where)[: sum(label != IGNORE for label in last["labels"])]
         for prefix, side in zip(prefixes(last), range(2)):
             for name in self.columns:
@@ -224,10 +226,10 @@ def answer_offsets(
             cannot tell offsets.
     """
     reader = RowReader(coder(tokenizer), ends_of_text(tokenizer, end_ids), where)
-    return _offsets(row, reader.sequences(row, "each"), where)
+    return offsets_of(row, reader.sequences(row, "each"), where)
 
 
-def _offsets(row: Mapping[str, Any], found: Sequence[RowTokens], where: str) -> list[tuple[int, int]]:
+def offsets_of(row: Mapping[str, Any], found: Sequence[RowTokens], where: str) -> list[tuple[int, int]]:
     """See `answer_offsets`; of the sequences that a row was read as."""
     if len(found) != 1 or not found[0].answers:
         number = len(found) if found[0].answers else 0
@@ -244,7 +246,7 @@ def _offsets(row: Mapping[str, Any], found: Sequence[RowTokens], where: str) -> 
         (at - answer.rfind(text.strip()) for text in texts if (at := one.text.find(text.strip(), one.start)) >= 0), None
     )
     if start is None:
-        raise DataError(f"{where}: the chat template changes the text of the answer, so its steps cannot be found")
+        raise DataError(f"{where}: the chat template changes the text of the answer, so places in it cannot be found")
     spans = [span for span, label in zip(one.spans, one.labels) if label != IGNORE]
     return [(min(max(begin - start, 0), len(answer)), min(max(end - start, 0), len(answer))) for begin, end in spans]
 
@@ -262,6 +264,10 @@ def prefixes(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def sequences(row: Mapping[str, Any]) -> list[tuple[list[int], list[int]]]:
     """Ids and labels of the sequences of a prepared row."""
+    if LENGTHS in row:  # several rationales, one behind the other
+        ends = [sum(row[LENGTHS][: i + 1]) for i in range(len(row[LENGTHS]))]
+        cuts = [slice(end - size, end) for size, end in zip(row[LENGTHS], ends)]
+        return [(row["input_ids"][cut], row["labels"][cut]) for cut in cuts]
     return [(row[f"{prefix}input_ids"], row[f"{prefix}labels"]) for prefix in prefixes(row)]
 
 

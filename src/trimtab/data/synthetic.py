@@ -9,6 +9,7 @@ from typing import Any
 
 from trimtab.common.files import records
 from trimtab.data.generators.solutions import check_split, planted_errors
+from trimtab.data.generators.worked_sums import worked_sums
 
 
 def everyday(split: str) -> list[dict[str, Any]]:
@@ -131,4 +132,5 @@ DATASETS: dict[str, Callable[..., Iterable[dict[str, Any]]]] = {
     "prose": prose,
     "geomrel": geomrel,
     "planted_errors": planted_errors,
+    "worked_sums": worked_sums,
 }

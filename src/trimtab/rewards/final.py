@@ -30,6 +30,11 @@ def number(text: str) -> Fraction | None:
     return _value(found[-1]) if found else None
 
 
+def number_places(text: str) -> list[tuple[int, int]]:
+    """Where the numbers of a text stand, as `number` reads them."""
+    return [found.span() for found in _NUMBER.finditer(text)]
+
+
 def _value(written: str) -> Fraction | None:
     upper, _, lower = written.replace(",", "").replace("−", "-").replace(" ", "").partition("/")
     if lower and int(lower) == 0:
@@ -50,18 +55,24 @@ def clause(piece: str) -> str:
     return _ASIDE.sub("", text).strip()
 
 
-def stated(text: str) -> str | None:
-    r"""The explicitly stated answer: the last \boxed{...}, else what follows the last "answer is", "answer:",
-    "####" or "答案是" on its line, or is between <answer> tags; None if there is none of these.
+def stated_at(text: str) -> tuple[int, int] | None:
+    r"""Where the explicitly stated answer stands: in the last \boxed{...}, else behind the last "answer is", "answer:",
+    "####" or "答案是" on its line, or between <answer> tags; None if there is none of these.
 
     A negated statement ("the answer is not ...") does not count.
     """
-    boxed = _BOXED.findall(text)
-    if boxed:
-        return boxed[-1].strip()
-    answers = [next(group for group in found.groups() if group is not None).strip() for found in _STATED.finditer(text)]
-    answers = [one for one in answers if not re.match(r"not\b", one, re.IGNORECASE)]
-    return answers[-1] if answers else None
+    places = [found.span(1) for found in _BOXED.finditer(text)]
+    if not places:
+        groups = (next(g for g in range(1, 5) if found[g] is not None) for found in _STATED.finditer(text))
+        places = [found.span(g) for found, g in zip(_STATED.finditer(text), groups)]
+        places = [one for one in places if not re.match(r"\s*not\b", text[slice(*one)], re.IGNORECASE)]
+    return places[-1] if places else None
+
+
+def stated(text: str) -> str | None:
+    """The explicitly stated answer, see `stated_at`."""
+    place = stated_at(text)
+    return None if place is None else text[slice(*place)].strip()
 
 
 def final_answer(text: str) -> str | None:

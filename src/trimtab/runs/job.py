@@ -15,6 +15,7 @@ from trimtab.common import fingerprint, processes, user_code
 from trimtab.common.environment import environment
 from trimtab.common.terminal import say
 from trimtab.core import Method, Plan
+from trimtab.core.batch import COMPARED
 from trimtab.data import stored
 from trimtab.data.chat_date import date_facts
 from trimtab.data.collate import Collator
@@ -305,7 +306,8 @@ class _Builder:
     def job(self) -> Job:
         """All of it."""
         recipe, required, reference = self.recipe, self.required, self.prints.get("reference")
-        columns = (*required.columns, *((RATING,) if required.rows == "steps" else ()))
+        of_rows = {"steps": (RATING,), "rationales": (COMPARED,)}.get(required.rows, ())
+        columns = (*required.columns, *of_rows)
         pad: Any = self.tokenizer.pad_token_id
         reads_start = any(model.initial({}) == "read" for model in required.models)
         return Job(

@@ -14,6 +14,7 @@ from trimtab.common import fingerprint
 from trimtab.data import stored
 from trimtab.data.chat_date import adopt_date, date_facts
 from trimtab.data.counts import Prepared, check_dropped
+from trimtab.data.rationales import has_rationales, prepare_rationales
 from trimtab.data.rows import prepare, sequences
 from trimtab.data.sources import DataError, Row, load_rows
 from trimtab.data.tasks import prepare_tasks
@@ -22,6 +23,7 @@ from trimtab.evals.runner import EvalSpec, check_spec
 from trimtab.models import loading
 from trimtab.models.ends import end_tokens
 from trimtab.models.limits import beyond, check_prompts, token_beyond
+from trimtab.rewards.places import place_of_answer
 from trimtab.runs.policy import method_of, policy_vocab
 from trimtab.runs.preparation import prepared as prepared_rows
 from trimtab.runs.recipe import OTHERS, STORED, Recipe, policy_source
@@ -57,6 +59,12 @@ def prepare_source(
         if (over := stored.vocabulary(source) or 0) > (own := policy_vocab(recipe, tokenizer)):
             raise DataError(f"{source}: its {column} covers {over} token ids, but the policy has {own}; {stored.MAKE}")
     max_length, limited_by = _row_limit(recipe, max_length or 10**9)
+    if required.rows == "rationales" and (asked or (rows and has_rationales(rows[0]))):
+        made = prepared_rows(
+            rows[:limit], tokenizer, source, prepare_rationales, **how, max_length=max_length,
+            find=place_of_answer, end_ids=end_tokens(tokenizer), chat=recipe.data.chat, apart=not asked,
+        )  # fmt: skip
+        return _limited(made, limited_by, recipe, refuse)
     made = prepared_rows(
         rows[:limit],
         tokenizer,
@@ -72,6 +80,10 @@ def prepare_source(
         turns=recipe.data.turns,
         chat=recipe.data.chat,
     )
+    return _limited(made, limited_by, recipe, refuse)
+
+
+def _limited(made: Prepared, limited_by: str, recipe: Recipe, refuse: bool) -> Prepared:
     made.limited_by = limited_by
     if refuse:
         check_dropped(made, recipe.data.max_dropped)

@@ -20,6 +20,7 @@ from trimtab.common.errors import Interrupted
 from trimtab.common.files import write_atomic
 from trimtab.common.terminal import say
 from trimtab.common.workdir import write_signature
+from trimtab.data.rows import LENGTHS
 from trimtab.data.sources import load_rows
 from trimtab.report.rollouts import spread
 from trimtab.runs import longer, shared_stages
@@ -41,7 +42,7 @@ from trimtab.runs.saving import save_model
 from trimtab.runs.shared_stages import is_reusable, reused
 from trimtab.train import checkpoints, settings, trackers
 from trimtab.train.budget import Budget
-from trimtab.train.dataset import Rows
+from trimtab.train.dataset import DrawnRationales, Rows
 from trimtab.train.events import EventLog, StopOnInterrupt, WriteEvents
 from trimtab.train.progress import ShowProgress
 from trimtab.train.rollouts import RolloutTrainer, check_buffer, how_generated, rollout_config
@@ -277,12 +278,13 @@ def _where(args: Any) -> str:
 
 def _trainer(job: Job, args: Any, log: EventLog, callbacks: list[Any]) -> ObjectiveTrainer | RolloutTrainer:
     asked = job.recipe.training.get("disable_dropout")
+    drawn = job.train.rows and LENGTHS in job.train.rows[0]
     shared: dict[str, Any] = {
         "dropout": None if asked is None else not asked,
         "model": job.policy,
         "args": args,
         "plan": job.plan,
-        "train_dataset": Rows(job.train.rows),
+        "train_dataset": DrawnRationales(job.train.rows, job.recipe.seed) if drawn else Rows(job.train.rows),
         "processing_class": job.tokenizer,
         "callbacks": callbacks,
     }

@@ -22,7 +22,7 @@ from trimtab.models.masters import train_in_float32
 from trimtab.signals.base import call_plan
 from trimtab.train import first_ratio
 from trimtab.train.checkpoints import CheckpointError, mark_complete
-from trimtab.train.dataset import Rows
+from trimtab.train.dataset import DrawnRationales, Rows
 from trimtab.train.orders import EpochOrder
 
 
@@ -124,6 +124,8 @@ class ObjectiveLoop(Trainer):
     def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
         """As in transformers, but `set_epoch` also reaches samplers inside several wrappers."""
         self._order.set_epoch(epoch)
+        if isinstance(self.train_dataset, DrawnRationales):
+            self.train_dataset.set_epoch(epoch)
         if kwargs["resume_from_checkpoint"] is not None and epoch == kwargs["epochs_trained"]:
             loss, self._globalstep_last_logged = self.totals.loss
             self._tr_loss += loss

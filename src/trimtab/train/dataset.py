@@ -5,7 +5,12 @@ from copy import deepcopy
 from typing import Any
 
 import datasets
+import torch
 from torch.utils.data import Dataset
+
+from trimtab.core.draws import hashed_uniform
+from trimtab.data.rationales import draw
+from trimtab.data.rows import LENGTHS
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -34,6 +39,38 @@ class Rows(Dataset):
     def placeholder(self) -> datasets.Dataset:
         """An Arrow dataset of the same length for TRL's constructors, which refuse others."""
         return datasets.Dataset.from_dict({"row_id": list(range(len(self)))})
+
+
+class DrawnRationales(Rows):
+    """Questions with several rationales: each epoch gives two different ones of each, a pair for the collator.
+
+    The draws depend on the seed, the epoch and the row alone, so accumulation, the number of processes and a resume
+    leave them unchanged. The first one is drawn from all, the second from the others.
+
+    Args:
+        rows: as of `trimtab.data.rationales.prepare_rationales`.
+    """
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]], seed: int):
+        super().__init__(rows)
+        self.seed = seed
+        self.epoch = torch.zeros((), dtype=torch.long).share_memory_()  # seen by workers of the loader that stay
+        self.column_names = list(self[0])
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch.fill_(epoch)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self.rows[index]
+        number = len(row[LENGTHS])
+        ids, place = torch.full((2,), row["row_id"]), torch.arange(2)
+        uniform = hashed_uniform(self.seed, int(self.epoch), ids, place, STREAM).double()
+        first, second = (uniform * torch.tensor([number, number - 1])).long().tolist()
+        return draw(row, first, second + (second >= first))
+
+
+STREAM = 2310
+"""of the draws of rationales"""
 
 
 def _copy(value: Any) -> Any:
