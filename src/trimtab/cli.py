@@ -36,6 +36,7 @@ COMMANDS = {
     "eval": "evaluate",
     "contamination": "contamination",
     "collect": "collect",
+    "select-rationales": "select_rationales",
     "score": "score",
     "report": "report",
     "doctor": "doctor",

@@ -37,6 +37,7 @@ def test_help_imports_neither_torch_nor_transformers():
         "precompute",
         "generate",
         "compare-decoding",
+        "select-rationales",
         "score",
         "contamination",
         "report",

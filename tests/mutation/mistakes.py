@@ -16,6 +16,7 @@ class Mistake(NamedTuple):
 
 BATCH, DRAWS, LOSS = "core/test_batch.py::", "core/test_draws.py::", "core/test_loss.py::"
 LOGPROBS, VOCAB, TOPK = "core/test_logprobs.py::", "core/test_vocab.py::", "core/test_topk.py::"
+PAIRS, CONSISTENCY = "core/test_pairs.py::", "objectives/test_consistency.py::"
 DIVERGENCE, PARITY = "objectives/test_divergence.py::", "parity/test_divergence_parity.py::"
 SFT, KD, HPD, PSFT, WSPO, DPO, CLM, LCO, DISTRL, GRPO, RLOO = (
     f"methods/test_{name}.py::"
@@ -95,6 +96,45 @@ MISTAKES = [
         "of_chosen.sum(dim=-1, keepdim=True) + of_rest",
         "of_chosen.sum(dim=-1, keepdim=True)",
         (TOPK + "test_gradient_is_that_of_numbers", TOPK + "test_two_hundred_steps_of_reverse_kl"),
+    ),
+    # --- pairs of rationales
+    Mistake(
+        "pairs: one divisor for the tokens of both sides",
+        "core.loss:_pair_weights",
+        "(0.5 / total[:2].float())",
+        "(1 / total[:2].float().sum()).expand(2)",
+        (PAIRS + "test_alpha_zero_is_the_mean_of_both_token_means", PAIRS + "test_the_loss_is_the_mean_of_two"),
+    ),
+    Mistake(
+        "pairs: the other side without gradient",
+        "objectives.consistency:consistency",
+        "kl(first_logits, second_logits)",
+        "kl(first_logits, second_logits.detach())",
+        (CONSISTENCY + "test_the_gradient_reaches_both_sides", CONSISTENCY + "test_the_gradient_of_both_sides"),
+    ),
+    Mistake(
+        "pairs: answers of other tokens are compared",
+        "data.rationales:draw",
+        "said[0] == said[1]",
+        "len(said[0]) > 0",
+        ("data/test_rationales.py::test_answers_of_other_tokens_are_not_compared",),
+    ),
+    Mistake(
+        "pairs: the second rationale may be the first",
+        "train.dataset:DrawnRationales.__getitem__",
+        "second + (second >= first)",
+        "second",
+        ("data/test_rationales.py::test_draws_are_uniform_over_pairs",),
+    ),
+    Mistake(
+        "pairs: the same draws in every epoch",
+        "train.dataset:DrawnRationales.__getitem__",
+        "int(self.epoch)",
+        "0",
+        (
+            "data/test_rationales.py::test_draws_are_uniform_over_pairs",
+            "methods/test_mcc_kd.py::test_the_second_epoch_draws_anew",
+        ),
     ),
     # --- what is learnt from: shifts, masks, precision, draws
     Mistake(

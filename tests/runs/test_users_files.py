@@ -18,6 +18,7 @@ COMMANDS = {
     "eval": ["multiple_choice", "--model", "{model}", "--out", "{out}", "multiple_choice.file={rows}"],
     "collect": ["{rows}", "--model", "{model}", "--out", "{out}"],
     "score": ["{rows}", "--model", "{model}", "--out", "{out}"],
+    "select-rationales": ["{rows}", "--out", "{out}.jsonl"],
     "clean": ["{rows}", "--out", "{out}.jsonl"],
     "compare-decoding": ["--model", "{model}", "--prompts", "{rows}", "--out", "{out}.html"],
 }
