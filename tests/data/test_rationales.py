@@ -3,6 +3,7 @@
 import pytest
 
 import tiny_folder
+import zoo
 from trimtab.core import IGNORE
 from trimtab.core.batch import COMPARED
 from trimtab.data.collate import Collator
@@ -223,6 +224,7 @@ def test_draws_are_uniform_over_pairs_of_different_ones_and_repeat_with_the_seed
         for i in range(len(data)):
             counts[drawn(data[i])] = counts.get(drawn(data[i]), 0) + 1
     assert len(counts) == 12  # ordered pairs of different ones of four
+    assert all(first != second for first, second in counts)
     assert all(60 < number < 145 for number in counts.values())  # 100 expected, deviation 9.6
     again = DrawnRationales(rows, seed=3)
     again.set_epoch(19)
@@ -283,6 +285,29 @@ def test_any_tokenizer_that_tells_offsets_finds_the_answer_in_every_rationale(ki
         pair = draw(row, 2, 0)
         assert max(pair[COMPARED]) == 2
         assert max(pair[REJECTED + COMPARED]) == 0
+
+
+@pytest.mark.zoo
+@pytest.mark.parametrize("family", ["qwen2_5", "qwen3", "llama3", "deepseekv3", "mistral"])
+def test_tokenizers_of_known_families_find_the_answer_behind_their_templates(family):
+    """Digits alone or in threes, spaces before or inside tokens, several digits, words, options and boxes."""
+    tokenizer = zoo.real(family)
+    made = [
+        ("Sum?", ["1200 + 34 = 1234. The answer is 1234", "It is 1234.", "So 34 more: 1234\n"], "1234"),
+        ("Price?", ["So it costs $1,200.50 now", "The answer is **$1,200.50**", "#### 1,200.50"], 1200.5),
+        ("Half?", [r"Thus \boxed{\frac{1}{2}}", r"We get \boxed{\frac{1}{2}}."], r"\frac{1}{2}"),
+        ("Colour?", ["The answer is light blue.", "So: light blue", "It is 浅蓝? No, light blue"], "Light Blue"),
+        ("Which?", ["The answer is (B).", "So B.", "I choose B"], "B"),
+        ("多少?", ["一加二。答案是三。", "答案: 三"], "三"),
+        ("Emoji?", ["It is 🦊.", "The answer is 🦊"], "🦊"),
+    ]
+    rows = [{"prompt": q, "rationales": texts, "answer": answer} for q, texts, answer in made]
+    found = prepared(*rows, tokenizer=tokenizer, chat=True)
+    assert "unanswered" not in found.counts.remarks
+    for row, (_, texts, answer) in zip(found.rows, made, strict=True):
+        said = [text.strip(" $*(.){}").replace("$", "") for text in marked(row, tokenizer)]
+        wanted = "1,200.50" if answer == 1200.5 else answer
+        assert [text.casefold() for text in said] == [wanted.strip("}").casefold()] * len(texts)
 
 
 def test_a_tokenizer_without_offsets_is_refused_and_takes_indices():
