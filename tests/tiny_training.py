@@ -25,7 +25,14 @@ def dataset() -> Dataset:
 
 
 def trainer(
-    folder, plan: Plan | None = None, policy=None, rows=None, dropout: bool | None = None, window=None, **training: Any
+    folder,
+    plan: Plan | None = None,
+    policy=None,
+    rows=None,
+    dropout: bool | None = None,
+    window=None,
+    packing=None,
+    **training: Any,
 ) -> ObjectiveTrainer:
     """One SGD step over all rows unless told otherwise; `training` are TRL's arguments."""
     policy, plan = policy or tiny.model("llama_tied"), plan or Plan(Likelihood())
@@ -52,4 +59,5 @@ def trainer(
         data_collator=Collator(0, tiny.VOCAB),
         dropout=dropout,
         window=window,
+        packing=packing,
     )

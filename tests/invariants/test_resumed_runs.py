@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 import tiny_folder
-from tiny_runs import cut_off, drive, same_weights
+from tiny_runs import cut_off, drive, same_weights, weights
 from trimtab import methods
 from trimtab.core import RewardModel
 from trimtab.data.sources import load_rows
@@ -125,6 +125,44 @@ def test_a_run_of_any_method_that_was_stopped_in_any_epoch_ends_as_if_it_had_not
         carried_out({**made, "output": str(folder)}, resume=True)
         assert same_weights(whole, folder), step
         assert logged(whole, step) == logged(folder, step)
+
+
+SUPERVISED = [name for name in methods.names() if methods.load(name).loop == "supervised"]
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in ("hpd", "psft") else pytest.param(name, marks=pytest.mark.slow) for name in SUPERVISED]
+)
+def test_packed_rows_of_any_method_are_learnt_from_as_padded_ones_and_a_stop_changes_nothing(
+    files, judges, tmp_path, name
+):
+    made = tree(files, name, tmp_path / "padded", judges)
+    made["training"] |= {"optim": "sgd", "per_device_train_batch_size": 64, "gradient_accumulation_steps": 1}
+    made["training"] |= {
+        "train_sampling_strategy": "random",
+        "max_length": 96,
+        "logging_steps": 1,
+        "disable_dropout": True,
+    }
+    if name == "psft":  # a window takes as many rows as there are
+        made["training"]["per_device_train_batch_size"] = 1
+        made["options"] = {"refresh": 2, "inner_epochs": 1}
+    padded = carried_out(made)
+    packing = {**made["training"], "packing": True}
+    packed = carried_out({**made, "training": packing, "output": str(tmp_path / "packed")})
+    if name != "psft":
+        one, other = weights(padded), weights(packed)
+        moved = max(float((one[key] - other[key]).abs().max()) for key in one)
+        assert moved < 1e-5, moved
+        for wanted, found in zip(logged(padded, 0), logged(packed, 0), strict=True):
+            assert wanted.keys() == found.keys()
+            for key in wanted:
+                same = key == "event" or found[key] == pytest.approx(wanted[key], rel=1e-4, abs=1e-5)
+                assert same, (key, found[key], wanted[key])
+    cut_off(packed, tmp_path / "stopped", 1)
+    carried_out({**made, "training": packing, "output": str(tmp_path / "stopped")}, resume=True)
+    assert same_weights(packed, tmp_path / "stopped")
+    assert logged(packed, 1) == logged(tmp_path / "stopped", 1)
 
 
 @pytest.mark.slow

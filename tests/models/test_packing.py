@@ -13,7 +13,7 @@ from trimtab.methods import dpo, hpd, kd, psft, sft, trra
 from trimtab.models.adapters import add_lora
 from trimtab.models.forward import StatesCall, add_objective_forward, backbone, read_layers, resolve_head
 from trimtab.models.identity_layer import insert_identity_layer
-from trimtab.models.packing import MASKS, PLACE, packs
+from trimtab.models.packing import HOW, PLACE, packs
 from trimtab.models.packing_check import CannotPack, check_packing
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head
 from trimtab.signals.base import call_plan
@@ -187,10 +187,10 @@ def test_packs_are_accepted_of_layers_that_can_and_states_are_those_of_padded_ro
 
 
 def test_masks_are_made_here_only_for_layers_that_pass_no_positions_on():
-    for kind, here in (("llama", False), ("opt", True), ("gpt_oss", True)):
+    for kind, how in (("llama", "positions"), ("opt", "masks"), ("gpt_oss", "masks")):
         model = architectures.build(kind)
         check_packing(model, "policy")
-        assert getattr(backbone(model), MASKS) is here, kind
+        assert getattr(backbone(model), HOW) == how, kind
 
 
 @table(

@@ -203,8 +203,7 @@ def test_the_newest_checkpoint_goes_by_its_number(tmp_path):
     [
         ({"lerning_rate": 1}, "did you mean 'learning_rate'"),
         ({"seed": 1}, "training.seed is set by the recipe's `seed`"),
-        ({"packing": True}, "packing is not supported yet"),
-        ({"padding_free": True}, "padding-free batches are not supported yet"),
+        ({"padding_free": True}, "give training.packing: true"),
         ({"ignore_data_skip": True}, "would restart its epoch"),
         ({"dataloader_in_order": False}, "a different order each time"),
         ({"zzz": 1}, "the keys are those of TRL's SFTConfig"),

@@ -15,6 +15,7 @@ from trimtab.common.terminal import quiet, say, table_of
 if TYPE_CHECKING:
     from trimtab.data.counts import Prepared
     from trimtab.runs.recipe import Recipe
+    from trimtab.train.packs import Packing
 
 LEARNT, READ, COMPARED_TOKENS = "black on bright_green", "grey50", "black on bright_yellow"
 
@@ -71,7 +72,7 @@ def preview_recipe(recipe: "Recipe", rows: int, split: str, console: Console | N
                 console.print(side, style="bold")
             inside, marks = marks[: len(ids)], marks[len(ids) :]
             console.print(_coloured(ids, labels, tokenizer, console.is_terminal, inside), soft_wrap=True)
-    console.print(_table(prepared, recipe.data.max_dropped, tokenizer))
+    console.print(_table(prepared, recipe.data.max_dropped, tokenizer, _packing(recipe, prepared, split)))
     for note in prepared.notes():
         say(console, note)
     check_dropped(prepared, recipe.data.max_dropped)
@@ -122,7 +123,17 @@ def _limit(prepared: "Prepared") -> str:
 _KEYS = {"without an answer": "empty", "prompt too long": "prompt_too_long"}
 
 
-def _table(prepared: "Prepared", max_dropped: float, tokenizer) -> Table:
+def _packing(recipe: "Recipe", prepared: "Prepared", split: str) -> "Packing | None":
+    """How training rows are packed, if they are."""
+    if split != "train" or not recipe.training.get("packing") or not prepared.rows:
+        return None
+    from trimtab.data.packs import size_of
+    from trimtab.train.packs import Packing
+
+    return Packing([size_of(row) for row in prepared.rows], prepared.max_length, 1)
+
+
+def _table(prepared: "Prepared", max_dropped: float, tokenizer, packing: "Packing | None" = None) -> Table:
     counts = prepared.counts
     table = table_of("what", "count", "note", box=None, pad_edge=False, title=prepared.source, title_justify="left")
     share = counts.num_dropped() / counts.rows
@@ -146,6 +157,9 @@ def _table(prepared: "Prepared", max_dropped: float, tokenizer) -> Table:
         ("tokens", counts.tokens, f"longest row {counts.longest}, limit {_limit(prepared)}"),
         ("answer tokens", counts.answer_tokens, f"{counts.answer_tokens / max(counts.tokens, 1):.0%} are trained on"),
     ]
+    if packing is not None:
+        rows = f"{counts.kept / packing.number:.1f} rows in each of at most {packing.limit} tokens"
+        lines.append(("packs", packing.number, f"{packing.filled:.0%} filled; {rows}"))
     for what, number, note in lines:
         first = counts.first.get(_KEYS.get(what, what))
         table.add_row(what, f"{number:,}", "; ".join(filter(None, [note, f"first: row {first}" if first else ""])))

@@ -26,9 +26,15 @@ class Collator:
     columns: tuple[str, ...] = ()
     """columns with one number for each answer token, laid out like the labels"""
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    def __call__(self, rows: Sequence[Any]) -> dict[str, Tensor]:
         """`input_ids`, `attention_mask`, `labels` [B, T], `row_id` [B], each column [B, T] float32, and where the rows
-        have one `outcome` [B] float32."""
+        have one `outcome` [B] float32.
+
+        Args:
+            rows: prepared rows, or packs of them; then there is `place` [B, 2] too, see `trimtab.models.packing`.
+        """
+        if rows and isinstance(rows[0], list):
+            return self([row for pack in rows for row in pack]) | {"place": places(rows)}
         sequences = [(row, prefix) for row in rows for prefix in prefixes(row)]
         shape = (len(sequences), max(len(row[f"{prefix}input_ids"]) for row, prefix in sequences))
         input_ids = torch.full(shape, self.pad_id, dtype=torch.long)
@@ -51,6 +57,21 @@ class Collator:
         if "outcome" in rows[0]:
             batch["outcome"] = torch.tensor([row["outcome"] for row, _ in sequences])
         return batch
+
+
+def places(packs: Sequence[Sequence[Mapping[str, Any]]]) -> Tensor:
+    """[B, 2] the pack of each sequence, and where it starts in it. The chosen answers of a pack of pairs have one, and
+    the rejected ones another."""
+    found = []
+    for number, rows in enumerate(packs):
+        starts: dict[str, int] = {}
+        for row in rows:
+            sides = prefixes(row)
+            for side, prefix in enumerate(sides):
+                start = starts.get(prefix, 0)
+                found.append((number * len(sides) + side, start))
+                starts[prefix] = start + len(row[f"{prefix}input_ids"])
+    return torch.tensor(found)
 
 
 def length_sorted(

@@ -20,7 +20,7 @@ from trimtab.common.errors import UserError
 from trimtab.core import Head, Objective, Reduction, TokenBatch, fused_loss, predicting, weights
 from trimtab.core.batch import answering, finite
 from trimtab.models.masters import inner
-from trimtab.models.packing import packs_for
+from trimtab.models.packing import HOW, packs_for
 from trimtab.models.probing import eval_mode, probe_ids, probe_logits
 
 
@@ -251,7 +251,7 @@ def read_layers(
         Output of the layers, its states [N, D] of the answer tokens, and the mask of what the layers read.
     """
     of_answers = predicting if before else answering
-    if call.place is None:
+    if call.place is None or getattr(layers, HOW, None) == "padded":
         output = layers(*args, **kwargs)
         return output, of_answers(output.last_hidden_state, call.labels), kwargs.get("attention_mask")
     more = dict(kwargs)

@@ -61,8 +61,9 @@ def packs(input_ids: Tensor, attention_mask: Tensor, place: Tensor, flat: bool =
     return Packs(arguments, mask, index.masked_fill(~real, 0))
 
 
-MASKS = "_trimtab_masks"
-"""attribute of layers that pass no positions on where their masks are made, so that the masks are made here"""
+HOW = "_trimtab_packs"
+"""attribute of layers: how they read packs, "positions" if there is none. With "masks" they pass no positions on where
+their masks are made, so that the masks are made here; with "padded" they read rows as they are."""
 
 
 def packs_for(layers: nn.Module, input_ids: Tensor, attention_mask: Tensor, place: Tensor) -> Packs:
@@ -73,7 +74,7 @@ def packs_for(layers: nn.Module, input_ids: Tensor, attention_mask: Tensor, plac
     arguments = found.arguments
     if flat:
         arguments.update(_lengths(layers, attention_mask))
-    elif getattr(layers, MASKS, False):
+    elif getattr(layers, HOW, None) == "masks":
         ids = arguments["input_ids"]
         empty = torch.empty(*ids.shape, 0, dtype=next(layers.parameters()).dtype, device=ids.device)
         arguments["attention_mask"] = create_masks_for_generate(

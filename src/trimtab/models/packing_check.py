@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from trimtab.common.errors import UserError, first_line
 from trimtab.models.forward import backbone, same_logits
 from trimtab.models.masters import inner
-from trimtab.models.packing import MASKS, packs_for
+from trimtab.models.packing import HOW, packs_for
 from trimtab.models.probing import eval_mode, probe_ids
 
 LENGTHS = (7, 9, 5, 3)
@@ -20,30 +20,49 @@ class CannotPack(UserError):
     """A model whose layers do not keep the rows of a pack apart."""
 
 
-@torch.no_grad()
 def check_packing(model: Any, role: str) -> None:
-    """Check on four short rows in two packs that a row reads the same bits whatever stands before it in its pack, and
-    that its states are those that it has alone, up to rounding.
+    """Check that the layers of a model keep the rows of a pack apart, and note how.
 
     Args:
         model: as it is trained, with adapters or an identity layer.
         role: for messages.
 
     Raises:
-        CannotPack: if they are not.
+        CannotPack: if they do not.
     """
+    if fault := _find_out(model):
+        raise CannotPack(
+            f"training.packing: the {role} {fault}; leave training.packing out, rows are then padded to the longest of "
+            "their batch"
+        )
+
+
+def settle_packing(model: Any, role: str) -> str | None:
+    """As `check_packing` for a model that is only read: one that cannot keep rows apart reads them padded, and what is
+    returned is a note for the user."""
+    if fault := _find_out(model):
+        setattr(backbone(inner(model)), HOW, "padded")
+        return f"training.packing: the {role} {fault}; it reads rows padded to the longest of their batch"
+    return None
+
+
+@torch.no_grad()
+def _find_out(model: Any) -> str | None:
+    """On four short rows in two packs: whether a row reads the same bits whatever stands before it in its pack, and
+    whether its states are those that it has alone, up to rounding. The first way to read packs of which that is true
+    is noted; if there is none, the last one's fault is returned."""
     layers: Any = backbone(inner(model))
-    name = f"training.packing: the {role} ({layers.config.model_type})"
-    out = "leave training.packing out, rows are then padded to the longest of their batch"
+    name = f"({layers.config.model_type})"
     if "position_ids" not in signature(layers.forward).parameters:
-        raise CannotPack(f"{name} takes no position_ids, so the rows of a pack cannot be told apart; {out}")
+        return f"{name} takes no position_ids, so the rows of a pack cannot be told apart"
+    fault = None
     with eval_mode(layers):
-        for masks in (False, True):
-            setattr(layers, MASKS, masks)
+        for how in ("positions", "masks"):
+            setattr(layers, HOW, how)
             fault = _fault(layers, probe_ids(inner(model), len(LENGTHS), max(LENGTHS)))
             if fault is None:
-                return
-    raise CannotPack(f"{name} {fault}; {out}")
+                return None
+    return f"{name} {fault}"
 
 
 def _fault(layers: nn.Module, ids: Tensor) -> str | None:

@@ -2,8 +2,9 @@
 
 import statistics
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import gather_object
@@ -56,8 +57,6 @@ def seconds_per_step(job: Job, console: Console | None = None, most: float = flo
     """
     args = settings.build(job.recipe.training, Path(job.recipe.output), job.recipe.seed)
     device, size = args.device, args.per_device_train_batch_size
-    rows = sorted(job.train.rows, key=lambda row: len(row["input_ids"]))
-    middle = max(0, len(rows) // 2 - 2 * size)
     policy = job.policy.to(device).train()
     if args.gradient_checkpointing:
         policy.gradient_checkpointing_enable(args.gradient_checkpointing_kwargs)
@@ -66,12 +65,11 @@ def seconds_per_step(job: Job, console: Console | None = None, most: float = flo
     trained = [p for p in policy.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=0.0, weight_decay=0.0)  # does all the work and changes nothing
     forward, update = [], []
-    some = rows[middle : middle + 4 * size]
+    batches, number = _typical(job, 4, size, device)
     name = f"measuring the speed of this machine for {job.recipe.method}"
-    batches = length_sorted(some, job.collator, size, device)
     began = time.perf_counter()
     for inputs in watched(
-        batches, name, len(some), "rows", lambda one: len(one["labels"]), console or Console(quiet=True)
+        batches, name, number, "rows", lambda one: len(one["labels"]), console or Console(quiet=True)
     ):
         start = time.perf_counter()
         if len(forward) > 1 and start - began > most:
@@ -90,6 +88,26 @@ def seconds_per_step(job: Job, console: Console | None = None, most: float = flo
     typical = [statistics.median(timings[1:] or timings) for timings in (forward, update)]
     seconds = 1.1 * (typical[0] * args.gradient_accumulation_steps + typical[1])
     return max(gather_object([seconds]))  # all processes must choose the same number of steps
+
+
+def _typical(job: Job, number: int, size: int, device: torch.device) -> tuple[Iterable[dict[str, Any]], int]:
+    """Batches of rows of middle length, or of packs as they come, and how many rows they hold.
+
+    Args:
+        number: of batches.
+        size: rows or packs of a batch.
+    """
+    rows = sorted(job.train.rows, key=lambda row: len(row["input_ids"]))
+    if job.packing is None:
+        middle = max(0, len(rows) // 2 - 2 * size)
+        some = rows[middle : middle + number * size]
+        return length_sorted(some, job.collator, size, device), len(some)
+    packs = job.packing.packs()
+    packs = packs[:: max(1, len(packs) // (number * size))][: number * size]
+    packed = [[job.train.rows[i] for i in pack] for pack in packs]
+    batches = (job.collator(packed[start : start + size]) for start in range(0, len(packed), size))
+    on_device = ({name: value.to(device) for name, value in batch.items()} for batch in batches)
+    return on_device, sum(map(len, packed))
 
 
 def pace(recipe: Recipe, later: Collection[str], shared: Shared, console: Console) -> str:

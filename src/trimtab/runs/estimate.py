@@ -15,9 +15,7 @@ from typing import Any
 
 from trimtab.common import processes
 from trimtab.common.count import count
-from trimtab.common.errors import UserError
 from trimtab.core import Critic, Reference, Requirements, RewardModel
-from trimtab.core.batch import IGNORE
 from trimtab.core.vocab import BLOCK_TOKENS, CUDA_SCALE, SLICE_BYTES
 from trimtab.data.counts import Prepared
 from trimtab.data.rows import sequences
@@ -26,6 +24,7 @@ from trimtab.models import loading
 from trimtab.models.footprint import Footprint, TrainedShape, cut_config, footprint, frozen_bytes, kv_bytes, num_weights
 from trimtab.models.growth import num_tokens
 from trimtab.models.student import evenly_spaced
+from trimtab.runs.lengths import lengths
 from trimtab.runs.policy import method_of, policy_tokenizer
 from trimtab.runs.recipe import FROZEN, OTHERS, STORED, Cut, Recipe, Stages, policy_source
 from trimtab.runs.rows import prepare_source
@@ -46,10 +45,6 @@ RUNTIME = 64 << 20
 """main memory of threads, product buffers and what the allocator cannot give back"""
 PHASES = ("forward", "backward", "update", "rollouts", "evaluation", "saving")
 BOTH_PASSES = PHASES[:2]
-
-
-class NoEstimate(UserError):
-    """The memory of a run cannot be estimated."""
 
 
 @dataclass
@@ -146,7 +141,7 @@ def _estimate(recipe: Recipe, made: dict[str, _Made], read: Callable[[str], list
     train = prepare_source(known, "train", tokenizer, refuse=False, read=read)
     held = prepare_source(known, "heldout", tokenizer, refuse=False, read=read) if recipe.data.heldout else None
     rows = args.per_device_train_batch_size * (2 if required.rows in ("pairs", "rationales") else 1)
-    longest, answer = _lengths(train, args.max_completion_length if method.loop == "rollouts" else 0)
+    longest, answer = lengths(train, args, args.max_completion_length if method.loop == "rollouts" else 0)
     shape = TrainedShape(
         required.trains == "identity_layer", required.trains == "scalar_head", models.lora,
         bool(args.gradient_checkpointing),
@@ -188,6 +183,9 @@ class _Run:
             MemoryPart(f"optimizer state, {_optimizer(self.args)}", _state(self.args) * one.trained, always()),
             MemoryPart(f"activations of {self.rows} x {self.length} tokens", one.activations, during(*phases)),
         ]
+        if self.args.packing:  # a byte for each pair of tokens
+            mask = self.rows * self.length**2
+            parts.append(MemoryPart(f"mask of {self.rows} x {self.length} packed tokens", mask, during(*BOTH_PASSES)))
         if self.recipe.models.lora is None and head:
             parts.append(MemoryPart("gradient of the embedding, computed separately", head, during("update")))
         if processes.launched() > 1:
@@ -307,20 +305,6 @@ class _Run:
             parts.append(MemoryPart("teacher cache", tokens * each, always(), host=True))
         parts.append(MemoryPart("threads and buffers", RUNTIME, always(), host=True))
         return parts
-
-
-def _lengths(train: Prepared, new: int) -> tuple[int, int]:
-    """Tokens of the longest row, and of the longest answer.
-
-    Args:
-        new: most tokens of a completion, where the rows are tasks.
-    """
-    if train.prompts:
-        return max(map(len, train.prompts)) + new, new
-    rows = [(ids, labels) for row in train.rows for ids, labels in sequences(row)]
-    if not rows:
-        raise NoEstimate(f"{train.source}: no rows are left")
-    return max(len(ids) for ids, _ in rows), max(sum(label != IGNORE for label in labels) for _, labels in rows)
 
 
 def _bytes_of(prepared: Prepared, rows: Sequence[Row]) -> int:

@@ -29,6 +29,7 @@ from trimtab.models.adapters import check_settings
 from trimtab.models.ends import settle
 from trimtab.models.forward import crop_to
 from trimtab.models.masters import train_in_float32
+from trimtab.models.packing_check import check_packing, settle_packing
 from trimtab.objectives.reward_models import RewardObjective
 from trimtab.rewards import verifiable as rewards
 from trimtab.runs.folder import RunError
@@ -53,6 +54,7 @@ from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.reward_model import ScoreSpec, TokenRewardModel
 from trimtab.train import settings
 from trimtab.train.epochs import Epoch, epoch_of, updates_asked
+from trimtab.train.packs import Packing, packing_of
 from trimtab.train.rollouts import check_buffer, rollout_config
 
 
@@ -90,6 +92,8 @@ class Job:
     """the policy is the same function as its reference before the first update"""
     args: Any = None
     """the trainer's arguments, from `settings.build`"""
+    packing: Packing | None = None
+    """how rows are packed, if they are"""
     seconds: float | None = None
     """seconds of training after which it stops"""
     more: int = 0
@@ -160,7 +164,9 @@ class _Builder:
         self.own_vocab = policy_vocab(recipe, tokenizer)
         self._check_vocabularies()
         self.train = prepare_source(recipe, "train", tokenizer, console=self.console)
-        self.epoch = epoch_of(self.args, self.method.loop, len(self.train.rows), self.required.window)
+        rows, window = self.train.rows, self.required.window
+        self.packing = packing_of(self.args, rows, self.train.max_length, window)
+        self.epoch = epoch_of(self.args, self.method.loop, len(rows), window, self.packing)
         self.note(self.epoch.note)
         named = recipe.data.heldout
         self.held = prepare_source(recipe, "heldout", tokenizer, console=self.console) if named else None
@@ -233,6 +239,7 @@ class _Builder:
             self.heldout_signals.append(loaded.initial_signal("start"))
         self.plan = self.method.build(self.options, self.policy, **signals)
         self._check_plan()
+        self._check_packing()
         columns = stored.vocabulary(recipe.data.train) if self.required.columns else None
         _crop(self.policy, self.plan, self.heldout_signals, columns)
         if train_in_float32(self.policy):
@@ -245,6 +252,18 @@ class _Builder:
             raise RunError(f"{named}: no parameter of the policy would be trained; change models.lora")
         self.dropout, note = _dropout(recipe, self.plan, self.policy)
         self.note(note)
+
+    def _check_packing(self) -> None:
+        """Find out how all models read packs, where they will be read: flash attention runs on a GPU alone."""
+        if self.packing is None:
+            return
+        device, roles = self.args.device, {id(model): role for role, model in self.models.frozen.items()}
+        for model in (self.policy, *models_of(self.plan.signals)):
+            if next(model.parameters()).device.type != device.type:
+                model.to(device)
+        check_packing(self.policy, "policy")
+        for model in models_of(self.plan.signals):
+            self.note(settle_packing(model, roles.get(id(model), "reference")))
 
     def _check_plan(self) -> None:
         """Check that the plan matches what the method declares."""
@@ -331,6 +350,7 @@ class _Builder:
             self.pairs,
             reads_start and _starts_from(recipe, reference, self.trained),
             self.args,
+            self.packing,
         )
 
 

@@ -289,7 +289,7 @@ def _trainer(job: Job, args: Any, log: EventLog, callbacks: list[Any]) -> Object
         "callbacks": callbacks,
     }
     if not job.rollouts:
-        trainer = ObjectiveTrainer(**shared, data_collator=job.collator, window=job.window)
+        trainer = ObjectiveTrainer(**shared, data_collator=job.collator, window=job.window, packing=job.packing)
         trainer.num_sources = job.train.sources
         return trainer
 

@@ -29,7 +29,10 @@ class Rows(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int | list[int]) -> Any:
+        """A row, or those of a pack."""
+        if isinstance(index, list):
+            return [self[one] for one in index]
         row = self.rows[index]
         return {name: _copy(row.get(name)) for name in self.column_names}
 

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from trimtab.train.packs import Packing
 from trimtab.train.settings import Loop, TrainingError
 
 
@@ -16,7 +17,9 @@ class Epoch:
     """about dropped or repeated rows"""
 
 
-def epoch_of(args: Any, loop: Loop, rows: int, window: tuple[int, int] | None = None) -> Epoch:
+def epoch_of(
+    args: Any, loop: Loop, rows: int, window: tuple[int, int] | None = None, packing: Packing | None = None
+) -> Epoch:
     """An epoch over a number of rows, with `args` of `settings.build` and `window` of `Requirements.window`.
 
     Raises:
@@ -24,6 +27,8 @@ def epoch_of(args: Any, loop: Loop, rows: int, window: tuple[int, int] | None = 
     """
     if loop == "rollouts":
         return _of_rollouts(args, rows)
+    if packing is not None:
+        return _of_packs(args, packing, window)
     size = args.train_batch_size * args.world_size
     whole = size * args.gradient_accumulation_steps
     if window is not None:
@@ -44,6 +49,19 @@ def epoch_of(args: Any, loop: Loop, rows: int, window: tuple[int, int] | None = 
             "leave out dataloader_drop_last"
         )
     return Epoch(math.ceil(taken / whole), rows - taken, _left(rows, taken, how, strategy == "sequential"))
+
+
+def _of_packs(args: Any, packing: Packing, window: tuple[int, int] | None) -> Epoch:
+    """Packs are split until all batches are full, so no row is dropped or repeated, unless there are too few."""
+    whole = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+    if packing.number % packing.multiple:
+        raise TrainingError(
+            f"{packing}: an update takes {whole}{f' and a window {packing.multiple}' if window else ''}, which is more "
+            "than there are rows; lower training.per_device_train_batch_size, the number of packs in a batch"
+        )
+    times = 1 if window is None else window[1]
+    batches = math.ceil(packing.number / (args.train_batch_size * args.world_size))
+    return Epoch(math.ceil(batches / args.gradient_accumulation_steps) * times, note=str(packing))
 
 
 def _of_windows(args: Any, rows: int, window: tuple[int, int], whole: int) -> Epoch:

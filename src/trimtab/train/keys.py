@@ -65,9 +65,8 @@ OURS = {
     "disable_tqdm": "trimtab",
 }
 NOT_BUILT = {
-    "packing": "packing is not supported yet; leave it out, rows are padded to the longest of their batch",
-    "eval_packing": "packing is not supported yet; leave it out",
-    "padding_free": "padding-free batches are not supported yet; leave it out",
+    "eval_packing": "held-out rows are padded to the longest of their batch; leave it out",
+    "padding_free": "give training.packing: true; with flash attention its batches have no padding",
     "use_liger_kernel": "Liger replaces the forward pass that computes the objective; leave it out",
     "push_to_hub": "nothing is uploaded; use `hf upload` on the finished model/ folder",
     "hub_token": "nothing is uploaded, and secrets do not belong in a recipe; leave it out",
@@ -223,7 +222,7 @@ def whose(loop: Loop, of_rollouts: Collection[str], of_both: Collection[str]) ->
         {*of_rollouts} - {*of_both} - USED_BY_ROLLOUTS - {"router_aux_loss_coef"}, "the recipe's `method`"
     )
     ours |= {key: value for key, value in OURS.items() if key in of_rollouts}
-    return ours, {**{key: value for key, value in NOT_BUILT.items() if key != "packing"}, **NOT_BUILT_OF_ROLLOUTS}
+    return ours, {**NOT_BUILT, **NOT_BUILT_OF_ROLLOUTS}
 
 
 def check_order(training: Mapping[str, Any]) -> None:
@@ -231,6 +230,20 @@ def check_order(training: Mapping[str, Any]) -> None:
         raise TrainingError(
             "training.dataloader_in_order=False: rows would come in a different order each time; leave it out"
         )
+
+    if training.get("packing_strategy", "bfd") != "bfd":
+        raise TrainingError(
+            f"training.packing_strategy={training['packing_strategy']}: rows are packed whole; leave it out"
+        )
+    if training.get("packing"):
+        if "max_length" in training and training["max_length"] is None:
+            raise TrainingError("training.packing needs training.max_length, the most tokens of a pack; give a number")
+        strategy = training.get("train_sampling_strategy", "random")
+        if strategy not in ("random", "sequential"):
+            raise TrainingError(
+                f"training.train_sampling_strategy={strategy}: packs have about the same length; leave it out, or "
+                "leave out packing"
+            )
 
 
 def check_names(training: Mapping[str, Any], loop: Loop, known: Collection[str], others: Collection[str]) -> None:

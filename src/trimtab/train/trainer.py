@@ -10,6 +10,7 @@ from trl import SFTTrainer  # type: ignore[attr-defined]
 from trimtab.core import Plan, count
 from trimtab.core.batch import COMPARED
 from trimtab.train.base import ObjectiveLoop
+from trimtab.train.packs import Packing, PackSampler
 from trimtab.train.windows import WindowSampler
 
 ROUTER = ("output_router_logits", "router_aux_loss_coef")
@@ -22,11 +23,17 @@ class ObjectiveTrainer(ObjectiveLoop, SFTTrainer):
     The policy needs `add_objective_forward`; datasets hold prepared rows (`input_ids`, `labels`, `row_id`).
     """
 
-    def __init__(self, *args: Any, model: Any, plan: Plan, window: tuple[int, int] | None = None, **kwargs: Any):
+    def __init__(
+        self, *, model: Any, args: Any, plan: Plan, window: tuple[int, int] | None = None,
+        packing: Packing | None = None, **kwargs: Any,
+    ):  # fmt: skip
         self.window = window  # see `Requirements.window`
+        self.packing = packing
         config = model.config.get_text_config()
         own = {name: getattr(config, name) for name in ROUTER if hasattr(config, name)}
-        super().__init__(*args, model=model, **kwargs)
+        asked, args.packing = args.packing, False  # TRL's would cut rows, and blocks attention for flash attention only
+        super().__init__(model=model, args=args, **kwargs)
+        args.packing = asked
         for name, value in own.items():  # TRL sets them for its own loss, and they would be saved
             setattr(config, name, value)
         self._begin(plan)
@@ -35,12 +42,18 @@ class ObjectiveTrainer(ObjectiveLoop, SFTTrainer):
         self._signature_columns = list(self.train_dataset.column_names)  # type: ignore[union-attr]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        if self.window is None:
+        window = None
+        if self.window is not None:
+            updates, times = self.window
+            size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+            window = (updates * size, times)
+        if self.packing is not None:
+            shuffled = self.args.train_sampling_strategy != "sequential" or window is not None
+            return self._in_order(PackSampler(self.packing, shuffled, window))
+        if window is None:
             return super()._get_train_sampler(train_dataset)
-        updates, times = self.window
-        rows = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         assert self.train_dataset is not None
-        return self._in_order(WindowSampler(len(self.train_dataset), updates * rows, times))  # type: ignore[arg-type]
+        return self._in_order(WindowSampler(len(self.train_dataset), *window))  # type: ignore[arg-type]
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:
         """The `total` of this update, see `trimtab.core.weights`."""

@@ -1,11 +1,21 @@
 """Windows of rows that are repeated several times."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch.utils.data import Sampler
 
 from trimtab.common.errors import UserError
+
+T = TypeVar("T")
+
+
+def windowed(order: Sequence[T], window: int, times: int) -> Iterator[T]:
+    """Each whole window of what comes `times` times before the next one."""
+    for start in range(0, len(order) - window + 1, window):
+        for _ in range(times):
+            yield from order[start : start + window]
 
 
 class WindowSampler(Sampler[int]):
@@ -26,7 +36,4 @@ class WindowSampler(Sampler[int]):
         return self.rows // self.window * self.window * self.times
 
     def __iter__(self) -> Iterator[int]:
-        order = torch.randperm(self.rows, generator=self.generator).tolist()
-        for start in range(0, self.rows - self.window + 1, self.window):
-            for _ in range(self.times):
-                yield from order[start : start + self.window]
+        yield from windowed(torch.randperm(self.rows, generator=self.generator).tolist(), self.window, self.times)
