@@ -75,6 +75,20 @@ MISTAKES = [
         "False",
         (PACKS + "test_layers_that_cannot_keep_rows_apart_are_refused",),
     ),
+    Mistake(
+        "packs: rows stand on each other",
+        "data.collate:places",
+        "start + len(row[f'{prefix}input_ids'])",
+        "start",
+        ("train/test_packs.py::test_the_collator_gives_each_row_its_place",),
+    ),
+    Mistake(
+        "packs: a row goes where it does not fit",
+        "data.packs:fit",
+        "rooms >> size",
+        "rooms >> (size - 1)",
+        ("train/test_packs.py::test_every_row_is_in_one_pack",),
+    ),
     # --- the most likely tokens and the rest
     Mistake(
         "top k: the rest is summed over all tokens",
@@ -465,7 +479,7 @@ MISTAKES = [
     ),
     Mistake(
         "windows: one row of each",
-        "train.windows:WindowSampler.__iter__",
+        "train.windows:windowed",
         "yield from order[start : start + self.window]",
         "yield order[start : start + self.window][_]",
         ("train/test_windows.py::test_each_window_is_given_several_times_in_a_row_before_the_next",),

@@ -1,5 +1,6 @@
 """Whether the layers of a model keep the rows of a pack apart, tried out on a few tokens."""
 
+from collections.abc import Iterable, Mapping
 from inspect import signature
 from typing import Any
 
@@ -44,6 +45,23 @@ def settle_packing(model: Any, role: str) -> str | None:
         setattr(backbone(inner(model)), HOW, "padded")
         return f"training.packing: the {role} {fault}; it reads rows padded to the longest of their batch"
     return None
+
+
+def settle_packs(
+    policy: Any, others: Iterable[Any], named: Mapping[str, Any], device: torch.device
+) -> list[str | None]:
+    """`check_packing` of the policy and `settle_packing` of the models that are read beside it, where they will be
+    read: flash attention runs on a GPU alone. Returns notes for the user.
+
+    Args:
+        named: role -> model, for messages; others are the reference.
+    """
+    roles, others = {id(model): role for role, model in named.items()}, list(others)
+    for model in (policy, *others):
+        if next(model.parameters()).device.type != device.type:
+            model.to(device)
+    check_packing(policy, "policy")
+    return [settle_packing(model, roles.get(id(model), "reference")) for model in others]
 
 
 @torch.no_grad()

@@ -29,7 +29,7 @@ from trimtab.models.adapters import check_settings
 from trimtab.models.ends import settle
 from trimtab.models.forward import crop_to
 from trimtab.models.masters import train_in_float32
-from trimtab.models.packing_check import check_packing, settle_packing
+from trimtab.models.packing_check import settle_packs
 from trimtab.objectives.reward_models import RewardObjective
 from trimtab.rewards import verifiable as rewards
 from trimtab.runs.folder import RunError
@@ -239,7 +239,8 @@ class _Builder:
             self.heldout_signals.append(loaded.initial_signal("start"))
         self.plan = self.method.build(self.options, self.policy, **signals)
         self._check_plan()
-        self._check_packing()
+        if self.packing is not None:
+            self.note(*settle_packs(self.policy, models_of(self.plan.signals), loaded.frozen, self.args.device))
         columns = stored.vocabulary(recipe.data.train) if self.required.columns else None
         _crop(self.policy, self.plan, self.heldout_signals, columns)
         if train_in_float32(self.policy):
@@ -252,18 +253,6 @@ class _Builder:
             raise RunError(f"{named}: no parameter of the policy would be trained; change models.lora")
         self.dropout, note = _dropout(recipe, self.plan, self.policy)
         self.note(note)
-
-    def _check_packing(self) -> None:
-        """Find out how all models read packs, where they will be read: flash attention runs on a GPU alone."""
-        if self.packing is None:
-            return
-        device, roles = self.args.device, {id(model): role for role, model in self.models.frozen.items()}
-        for model in (self.policy, *models_of(self.plan.signals)):
-            if next(model.parameters()).device.type != device.type:
-                model.to(device)
-        check_packing(self.policy, "policy")
-        for model in models_of(self.plan.signals):
-            self.note(settle_packing(model, roles.get(id(model), "reference")))
 
     def _check_plan(self) -> None:
         """Check that the plan matches what the method declares."""
