@@ -480,8 +480,8 @@ MISTAKES = [
     Mistake(
         "windows: one row of each",
         "train.windows:windowed",
-        "yield from order[start : start + self.window]",
-        "yield order[start : start + self.window][_]",
+        "yield from order[start : start + window]",
+        "yield order[start : start + window][_]",
         ("train/test_windows.py::test_each_window_is_given_several_times_in_a_row_before_the_next",),
     ),
     Mistake(
