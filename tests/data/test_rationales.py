@@ -1,6 +1,7 @@
 """Questions with several rationales: forms of rows, where answers are marked, and what is counted or refused."""
 
 import pytest
+import torch
 
 import tiny_folder
 import zoo
@@ -87,6 +88,13 @@ def test_two_sequences_become_a_pair_whose_marks_lie_where_the_answer_is():
         inside = batch["input_ids"][side][learnt & (batch[COMPARED][side] == place)]
         assert TOKENIZER.decode(inside) == "7"
         assert (batch[COMPARED][side][learnt] == -1).sum() == learnt.sum() - 1
+
+
+def test_a_row_that_is_not_drawn_is_collated_as_its_first_two():
+    (row,) = prepared(TOM).rows
+    collator = Collator(0, tiny_folder.VOCAB, columns=(COMPARED,))
+    drawn, plain = collator([draw(row, 0, 1)]), collator([row])
+    assert all(torch.equal(drawn[name], plain[name]) for name in drawn)
 
 
 def test_answers_of_other_tokens_are_not_compared():

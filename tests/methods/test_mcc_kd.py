@@ -17,6 +17,7 @@ from trimtab.methods.mcc_kd import METHOD, Config
 from trimtab.objectives.consistency import consistency
 from trimtab.rewards.places import place_of_answer
 from trimtab.runs.parse import parse
+from trimtab.runs.recipe import dump
 from trimtab.runs.run import run
 from trimtab.train.dataset import DrawnRationales
 
@@ -100,6 +101,27 @@ def test_the_first_update_has_the_loss_worked_by_hand_however_it_is_split(files,
     loss, apart, _ = by_hand(files, 0, range(8))
     assert first["loss"] == pytest.approx(loss, rel=1e-4)
     assert first["consistency"] == pytest.approx(apart, rel=1e-3)
+
+
+@pytest.mark.parametrize("size", [20, 1])
+def test_packed_rows_have_the_same_loss(files, tmp_path, size):
+    """In one batch of all packs, and in an update of micro-batches of one pack; the sides of a pair stay together."""
+    training = {"packing": True, "max_length": 220, "max_steps": 1, "per_device_train_batch_size": size}
+    folder = run(
+        recipe(files, tmp_path / "run", gradient_accumulation_steps=20 // size, **training), console=QUIET
+    ).folder
+    (first,) = events(folder, "train")
+    loss, apart, _ = by_hand(files, 0, range(9))
+    assert first["loss"] == pytest.approx(loss, rel=1e-4)
+    assert first["consistency"] == pytest.approx(apart, rel=1e-3)
+
+
+def test_the_pace_of_a_run_can_be_measured(trimtab, files, tmp_path):
+    made = tmp_path / "recipe.yaml"
+    made.write_text(dump(recipe(files, tmp_path / "run")))
+    code, said, err = trimtab("train", made, "--dry-run", "--time")
+    assert code == 0, err
+    assert "a step" in said
 
 
 @pytest.mark.parametrize("workers", [0, 1])

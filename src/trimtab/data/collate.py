@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from trimtab.core.batch import IGNORE
-from trimtab.data.rows import prefixes
+from trimtab.data.rationales import draw
+from trimtab.data.rows import LENGTHS, prefixes
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,12 @@ class Collator:
         have one `outcome` [B] float32.
 
         Args:
-            rows: prepared rows, or packs of them; then there is `place` [B, 2] too, see `trimtab.models.packing`.
+            rows: prepared rows (of questions with rationales that are not drawn the first two), or packs of them; then
+                there is `place` [B, 2] too, see `trimtab.models.packing`.
         """
         if rows and isinstance(rows[0], list):
             return self([row for pack in rows for row in pack]) | {"place": places(rows)}
+        rows = [draw(row, 0, 1) if LENGTHS in row else row for row in rows]
         sequences = [(row, prefix) for row in rows for prefix in prefixes(row)]
         shape = (len(sequences), max(len(row[f"{prefix}input_ids"]) for row, prefix in sequences))
         input_ids = torch.full(shape, self.pad_id, dtype=torch.long)

@@ -63,7 +63,9 @@ class DrawnRationales(Rows):
     def set_epoch(self, epoch: int) -> None:
         self.epoch.fill_(epoch)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int | list[int]) -> Any:
+        if isinstance(index, list):
+            return [self[one] for one in index]
         row = self.rows[index]
         number = len(row[LENGTHS])
         ids, place = torch.full((2,), row["row_id"]), torch.arange(2)
