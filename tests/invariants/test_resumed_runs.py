@@ -68,7 +68,8 @@ def tree(files: Path, name: str, output: Path, judges: dict[bool, str] | None = 
     if name == "psft":
         options = {"refresh": 1, "inner_epochs": 2}
     required = method.requirements(method.config.model_validate(options))
-    rows = "tasks" if method.loop == "rollouts" else required.rows.replace("every_token", "answers")
+    as_answers = {"every_token": "answers", "sampled_pairs": "answers"}
+    rows = "tasks" if method.loop == "rollouts" else as_answers.get(required.rows, required.rows)
     models = {"policy": str(files / "a")}
     roles = {key for one in required.models if one.fault({}) for key in one.keys} - {"reward_model"}
     models |= {role: str(files / "bc"[i % 2]) for i, role in enumerate(sorted(roles))}

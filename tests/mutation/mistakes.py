@@ -689,4 +689,31 @@ MISTAKES = [
         "True",
         ("commands/test_collect_server.py::test_another_model_than_the_one_asked_for_ends_it",),
     ),
+    Mistake(
+        "proxy_kd: texts that the proxy finds unlikely weigh more",
+        "methods.proxy_kd:fit_weights",
+        "logliks - logliks.mean()",
+        "logliks.mean() - logliks",
+        (
+            "methods/test_proxy_kd.py::test_a_weight_is_the_logistic_of_the_standardised_log_likelihood",
+            "methods/test_proxy_kd.py::test_weights_lie_between_0_and_1",
+        ),
+    ),
+    Mistake(
+        "proxy_align: the likelihood is divided by the tokens of both answers",
+        "core.loss:count",
+        "torch.stack([mask.any(dim=1).sum(), mask[0::2].sum()])",
+        "torch.stack([mask.any(dim=1).sum(), mask.sum()])",
+        (
+            "methods/test_proxy_align.py::test_micro_batches_share_the_update",
+            "train/test_sampled_pairs.py::test_what_is_counted_is_what_was_sampled",
+        ),
+    ),
+    Mistake(
+        "proxy_align: rejected answers are sampled by the policy as it is now",
+        "methods.proxy_align:RoundStart.as_it_was",
+        "self.fresh or not self._pairs",
+        "True",
+        ("train/test_sampled_pairs.py::test_rejected_answers_are_sampled_by_the_weights_of_the_round",),
+    ),
 ]

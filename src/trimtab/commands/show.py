@@ -122,6 +122,7 @@ ROWS = {
     "every_token": "answers; prompts are trained on as well",
     "pairs": "chosen and rejected answers",
     "outcomes": "answers with a label, correct or incorrect",
+    "sampled_pairs": "answers; the policy samples the rejected ones in training",
     "steps": "answers in steps, each with a label",
     "rationales": "questions with several rationales and the answer",
     "tasks": "tasks with a reference `answer`; the policy generates the completions",

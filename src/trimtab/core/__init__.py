@@ -4,7 +4,7 @@ from trimtab.core.batch import IGNORE, Candidates, LazyLogits, TokenBatch, answe
 from trimtab.core.labelled import EmbeddingPath, LabelledBatch, Labels
 from trimtab.core.loss import Losses, Objective, Reduction, count, reduce, weights
 from trimtab.core.method import Method, MethodConfig
-from trimtab.core.plan import AdvantageEstimator, Plan, PlanError, Rollouts
+from trimtab.core.plan import AdvantageEstimator, Plan, PlanError, Rollouts, Sampler
 from trimtab.core.requirements import (
     Aligned,
     Critic,
@@ -23,7 +23,7 @@ __all__ = [
     "IGNORE", "AdvantageEstimator", "Aligned", "Candidates", "Critic", "EmbeddingPath", "Fused", "Head",
     "LabelLogits", "LabelLogprobs", "LabelledBatch", "Labels", "LazyLogits", "Losses", "Method", "MethodConfig",
     "ModelRequirement", "Objective", "Plan", "PlanError", "Reduction", "Reference", "Requirements", "RewardModel",
-    "RolloutBatch", "Rollouts", "Signal", "Stateful", "Teacher", "TokenBatch", "TopK", "TopKError", "WeakPair",
-    "answer_mask", "class_logprobs", "count", "fused_loss", "label_logprobs", "predicting", "reduce", "top_k",
-    "weights", "with_sampled_first",
+    "RolloutBatch", "Rollouts", "Sampler", "Signal", "Stateful", "Teacher", "TokenBatch", "TopK", "TopKError",
+    "WeakPair", "answer_mask", "class_logprobs", "count", "fused_loss", "label_logprobs", "predicting", "reduce",
+    "top_k", "weights", "with_sampled_first",
 ]  # fmt: skip

@@ -1,7 +1,7 @@
 """What an objective returns, and the only division by a count."""
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from trimtab.common.errors import UserError
 from trimtab.core.batch import TokenBatch, answer_mask
 from trimtab.core.topk import TopKError
 
-Reduction = Literal["token_mean", "sequence_mean", "sequence_sum", "sum", "pair_mean"]
+Reduction = Literal["token_mean", "sequence_mean", "sequence_sum", "sum", "pair_mean", "preference_mean"]
 
 
 class Losses(NamedTuple):
@@ -43,9 +43,11 @@ def checked_rows(losses: Any, objective: "Objective", number: int) -> "Losses":
 
 
 def num_values(batch: TokenBatch, per: str) -> int:
-    """How many values an objective `per` token, prefix, sequence or pair has."""
+    """How many values an objective `per` token, prefix, sequence, preference or pair has."""
     if per == "sequence":
         return len(batch.lengths)
+    if per == "preference":
+        return len(batch.lengths) + len(batch)
     return len(batch) + len(batch.compared()[0]) if per == "pair" else len(batch)
 
 
@@ -63,10 +65,11 @@ class Objective:
     needs: frozenset[str] = frozenset()
     """Signals it reads besides "policy"."""
     per: str = "token"
-    """"token", "sequence", "prefix" or "pair".
+    """"token", "sequence", "prefix", "preference" or "pair".
     "token": values [N], none of which depends on another position, so the batch may be cut anywhere.
     "sequence": values [R], made from label log-probabilities; of pairs, rows 2i are chosen and 2i+1 rejected.
     "prefix": values [N] of single tokens, made from label log-probabilities of whole rows.
+    "preference": values [R + N], of the sequences of pairs and then of single tokens, from label log-probabilities.
     "pair": values [N + M], of single tokens and of M pairs of them; see `trimtab.core.pairs`."""
     leaf: str = "logprob"
     """What an objective per sequence or prefix is computed from: the label's "logprob", or its "logit"."""
@@ -89,7 +92,8 @@ class Objective:
 
 def count(labels: Tensor, how: Reduction, compared: Tensor | None = None) -> Tensor:
     """The denominator of `how` for these labels [B, T]: answer tokens, rows with at least one, or nothing (0); for
-    "pair_mean" three of them, [3]: answer tokens of the sequences 2i, of those 2i + 1, and pairs of compared tokens.
+    "pair_mean" three of them, [3]: answer tokens of the sequences 2i, of those 2i + 1, and pairs of compared tokens;
+    for "preference_mean" two, [2]: rows with an answer token, and answer tokens of the sequences 2i.
 
     Counts of several micro-batches add up to that of the update.
 
@@ -100,13 +104,15 @@ def count(labels: Tensor, how: Reduction, compared: Tensor | None = None) -> Ten
     if how == "pair_mean":
         marked = mask & (compared[:, 1:] >= 0) if compared is not None else torch.zeros_like(mask)
         return torch.stack([mask[0::2].sum(), mask[1::2].sum(), marked[0::2].sum()])
+    if how == "preference_mean":
+        return torch.stack([mask.any(dim=1).sum(), mask[0::2].sum()])
     if how == "token_mean":
         return mask.sum()
     if how in ("sequence_mean", "sequence_sum"):
         return mask.any(dim=1).sum()
     if how == "sum":
         return torch.zeros_like(mask.sum())
-    raise ValueError(f"reduction must be token_mean, sequence_mean, sequence_sum, sum or pair_mean, not {how!r}")
+    raise ValueError(f"reduction must be one of {', '.join(get_args(Reduction))}, not {how!r}")
 
 
 def weights(batch: TokenBatch, how: Reduction, total: Tensor | float | None = None, per: str = "token") -> Tensor:
@@ -116,15 +122,17 @@ def weights(batch: TokenBatch, how: Reduction, total: Tensor | float | None = No
         how: "token_mean": every token counts the same; "sequence_mean": every row counts the same and its tokens share
             it; "sequence_sum": the mean over rows of the sums over their tokens; "sum": no division; "pair_mean": the
             mean of two token means, over the first and over the second sequences of pairs, plus the mean over pairs of
-            compared tokens.
+            compared tokens; "preference_mean": the mean over sequences, plus the mean over the tokens of the sequences
+            2i (the chosen ones), where those of 2i + 1 have no weight.
         total: `count` summed over all micro-batches and processes of the update, divided by the number of processes if
             these average their gradients. None: this batch is the whole update. "sum" takes 0 and None as 1.
         per: of the objective. A sequence has one value, so "token_mean" does not apply; one without an answer
             has weight 0.
 
     Returns:
-        [N] (or [R] per sequence, [N + M] per pair) float32. For "token_mean" and "sequence_mean" the weights of an
-        update sum to 1 (times the number of averaging processes), for "sequence_sum" to the mean length.
+        [N] (or [R] per sequence, [R + N] per preference, [N + M] per pair) float32. For "token_mean" and
+        "sequence_mean" the weights of an update sum to 1 (times the number of averaging processes), for "sequence_sum"
+        to the mean length.
     """
     if per == "sequence":
         answered = (batch.lengths > 0).float()
@@ -137,6 +145,10 @@ def weights(batch: TokenBatch, how: Reduction, total: Tensor | float | None = No
         if how != "pair_mean":
             raise ValueError(f"the reduction of an objective per pair must be pair_mean, not {how!r}")
         return _pair_weights(batch, total)
+    if per == "preference":
+        if how != "preference_mean":
+            raise ValueError(f"the reduction of an objective per preference must be preference_mean, not {how!r}")
+        return _preference_weights(batch, total)
     ones = batch.targets.new_ones(len(batch)).float()
     if how == "token_mean":
         total = max(len(batch), 1) if total is None else total
@@ -157,6 +169,15 @@ def _pair_weights(batch: TokenBatch, total: Tensor | float | None) -> Tensor:
     share = (0.5 / total[:2].float()).to(side.device)
     pairs = (1 / total[2].float()).to(side.device)
     return torch.cat([share[side], pairs.expand(num_pairs)])
+
+
+def _preference_weights(batch: TokenBatch, total: Tensor | float | None) -> Tensor:
+    answered, chosen = (batch.lengths > 0).float(), (batch.row % 2 == 0).float()
+    if total is None:
+        total = torch.stack([answered.sum(), chosen.sum()]).clamp(min=1)
+    assert isinstance(total, Tensor)
+    of_rows, of_tokens = total.to(answered.device).float()
+    return torch.cat([answered / of_rows, chosen / of_tokens])
 
 
 def reduce(losses: Losses, weights: Tensor) -> Tensor:

@@ -1,10 +1,11 @@
 """The plan that a method builds for one run, and the advantages of rollouts."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from trimtab.common.errors import UserError
 from trimtab.core.batch import Candidates, TokenBatch
@@ -73,6 +74,18 @@ class AdvantageEstimator:
         raise NotImplementedError
 
 
+class Sampler:
+    """The policy as it was at the beginning of a round, which samples the rejected answers of pairs."""
+
+    max_new_tokens: int = 256
+    """longest sampled answer"""
+    temperature: float = 1.0
+
+    def as_it_was(self, policy: nn.Module) -> AbstractContextManager:
+        """A context in which the policy has the weights with which it samples."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class Plan:
     """Everything a training loop needs: the objective, its signals, and its reduction."""
@@ -84,6 +97,8 @@ class Plan:
     """for a method that learns from rollouts"""
     rollout_signals: Sequence[Signal] = ()
     """read once per batch of rollouts, for the advantages"""
+    rejected: Sampler | None = None
+    """of a method whose rows have chosen answers alone; a part of `signals`, so that it is told of updates"""
 
     def __post_init__(self) -> None:
         _check_kind(self.objective, Objective)
@@ -109,11 +124,12 @@ class Plan:
             raise PlanError(
                 f"{type(self.objective).__name__} has one value per sequence, so there is no mean over tokens"
             )
-        if (self.objective.per == "pair") != (self.reduction == "pair_mean"):
-            raise PlanError(
-                f"{type(self.objective).__name__} is per {self.objective.per}, and the reduction is {self.reduction}; "
-                "pair_mean goes with an objective per pair"
-            )
+        for kind in ("pair", "preference"):
+            if (self.objective.per == kind) != (self.reduction == f"{kind}_mean"):
+                raise PlanError(
+                    f"{type(self.objective).__name__} is per {self.objective.per}, and the reduction is "
+                    f"{self.reduction}; {kind}_mean goes with an objective per {kind}"
+                )
 
 
 def _check_kind(part: Any, kind: type) -> None:

@@ -1,6 +1,6 @@
 """What an objective or an advantage estimator reads besides the policy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -72,6 +72,10 @@ class Signal:
             Tensors [N], [N, K] or [N, V], or `LazyLogits` or `TopK`, without gradient.
         """
         return {}
+
+    def before_training(self, policy: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> None:
+        """Called once in each process before its first update, with all training rows in batches; a checkpoint has been
+        loaded by then. Of rollouts there are none."""
 
     def before_update(self, policy: nn.Module, step: int, seed: int) -> None:
         """Called before the first micro-batch of each update, after `step` updates."""

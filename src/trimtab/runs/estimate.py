@@ -140,7 +140,7 @@ def _estimate(recipe: Recipe, made: dict[str, _Made], read: Callable[[str], list
     made[f"{recipe.output}/model"] = _Made(_written(config, required.trains == "identity_layer"), policy_source(known))
     train = prepare_source(known, "train", tokenizer, refuse=False, read=read)
     held = prepare_source(known, "heldout", tokenizer, refuse=False, read=read) if recipe.data.heldout else None
-    rows = args.per_device_train_batch_size * (2 if required.rows in ("pairs", "rationales") else 1)
+    rows = args.per_device_train_batch_size * (2 if required.rows in ("pairs", "rationales", "sampled_pairs") else 1)
     longest, answer = lengths(train, args, args.max_completion_length if method.loop == "rollouts" else 0)
     shape = TrainedShape(
         required.trains == "identity_layer", required.trains == "scalar_head", models.lora,

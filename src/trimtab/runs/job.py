@@ -56,6 +56,7 @@ from trimtab.train import settings
 from trimtab.train.epochs import Epoch, epoch_of, updates_asked
 from trimtab.train.packs import Packing, packing_of
 from trimtab.train.rollouts import check_buffer, rollout_config
+from trimtab.train.sampled_pairs import check_sampling
 
 
 @dataclass
@@ -165,6 +166,8 @@ class _Builder:
         self._check_vocabularies()
         self.train = prepare_source(recipe, "train", tokenizer, console=self.console)
         rows, window = self.train.rows, self.required.window
+        if self.required.rows == "sampled_pairs":
+            check_sampling(self.args, rows)
         self.packing = packing_of(self.args, rows, self.train.max_length, window)
         self.epoch = epoch_of(self.args, self.method.loop, len(rows), window, self.packing)
         self.note(self.epoch.note)

@@ -46,6 +46,7 @@ from trimtab.train.dataset import DrawnRationales, Rows
 from trimtab.train.events import EventLog, StopOnInterrupt, WriteEvents
 from trimtab.train.progress import ShowProgress
 from trimtab.train.rollouts import RolloutTrainer, check_buffer, how_generated, rollout_config
+from trimtab.train.sampled_pairs import SampledPairsTrainer
 from trimtab.train.trainer import ObjectiveTrainer
 
 
@@ -289,7 +290,8 @@ def _trainer(job: Job, args: Any, log: EventLog, callbacks: list[Any]) -> Object
         "callbacks": callbacks,
     }
     if not job.rollouts:
-        trainer = ObjectiveTrainer(**shared, data_collator=job.collator, window=job.window, packing=job.packing)
+        kind = ObjectiveTrainer if job.plan.rejected is None else SampledPairsTrainer
+        trainer = kind(**shared, data_collator=job.collator, window=job.window, packing=job.packing)
         trainer.num_sources = job.train.sources
         return trainer
 

@@ -2,7 +2,7 @@
 
 import errno
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +60,18 @@ class Totals:
 
 
 class BeforeUpdate(TrainerCallback):
-    """Notify the signals of a plan that an update starts, and that a checkpoint was written."""
+    """Notify the signals of a plan that training or an update starts, and that a checkpoint was written.
 
-    def __init__(self, plan: Plan):
-        self.plan = plan
+    Args:
+        batches: gives all training rows in batches.
+    """
+
+    def __init__(self, plan: Plan, batches: Callable[[], Iterable[Mapping[str, Tensor]]]):
+        self.plan, self.batches = plan, batches
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, model: Any = None, **kwargs: Any) -> None:
+        for signal in self.plan.signals:
+            signal.before_training(model, self.batches())
 
     def on_step_begin(self, args: Any, state: TrainerState, control: Any, model: Any = None, **kwargs: Any) -> None:
         for signal in self.plan.signals:
@@ -106,7 +114,11 @@ class ObjectiveLoop(Trainer):
             noise.switch_off(self.model)  # type: ignore[arg-type]
         self._update = []  # (loss, row ids) of each micro-batch of this update
         self.totals = Totals()
-        self.add_callback(BeforeUpdate(plan))
+        self.add_callback(BeforeUpdate(plan, self._all_rows))
+
+    def _all_rows(self) -> Iterable[Mapping[str, Tensor]]:
+        """All training rows in batches."""
+        return ()
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         """The sampler of the settings, in an order that a resume repeats."""

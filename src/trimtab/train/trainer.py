@@ -1,6 +1,6 @@
 """TRL's SFT trainer with the step from hidden states to loss replaced by a plan."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from trl import SFTTrainer  # type: ignore[attr-defined]
 
 from trimtab.core import Plan, count
 from trimtab.core.batch import COMPARED
+from trimtab.data.collate import length_sorted
 from trimtab.train.base import ObjectiveLoop
 from trimtab.train.packs import Packing, PackSampler
 from trimtab.train.windows import WindowSampler
@@ -41,6 +42,12 @@ class ObjectiveTrainer(ObjectiveLoop, SFTTrainer):
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = list(self.train_dataset.column_names)  # type: ignore[union-attr]
 
+    def _all_rows(self) -> Iterable[Mapping[str, Tensor]]:
+        rows: Any = self.train_dataset
+        collator: Any = self.data_collator
+        size = self.args.per_device_train_batch_size
+        return length_sorted([rows[i] for i in range(len(rows))], collator, size, self.args.device)
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         window = None
         if self.window is not None:
@@ -60,7 +67,7 @@ class ObjectiveTrainer(ObjectiveLoop, SFTTrainer):
         self._update.clear()
         how = self.plan.reduction
         totals = (count(batch["labels"], how, batch.get(COMPARED)) for batch in batch_samples)
-        total = sum(totals, torch.zeros(3 if how == "pair_mean" else ()))
+        total = sum(totals, torch.zeros({"pair_mean": 3, "preference_mean": 2}.get(how, ())))
         tokens = sum((count(batch["labels"], "token_mean") for batch in batch_samples), torch.zeros(()))
         both = self.accelerator.reduce(torch.cat([total.reshape(-1), tokens.reshape(1)]).to(device), "sum")
         assert isinstance(both, Tensor)
