@@ -83,7 +83,7 @@ def check_sampling(args: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     """
     if getattr(args, "packing", False):
         raise SampledPairsError(
-            "training.packing joins rows of known lengths, and rejected answers are only sampled in training; leave it out"
+            "training.packing joins rows of known lengths, and rejected answers are only sampled later; leave it out"
         )
     if args.world_size > 1:
         raise SampledPairsError(
