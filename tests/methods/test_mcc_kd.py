@@ -15,6 +15,7 @@ from trimtab.data.rationales import prepare_rationales
 from trimtab.data.sources import DataError, load_rows
 from trimtab.methods.mcc_kd import METHOD, Config
 from trimtab.objectives.consistency import consistency
+from trimtab.report.labels import LABELS, counted
 from trimtab.rewards.places import place_of_answer
 from trimtab.runs.parse import parse
 from trimtab.runs.recipe import dump
@@ -168,3 +169,12 @@ def test_the_report_and_the_log_tell_how_far_apart_the_answers_are(files, tmp_pa
     folder = run(recipe(files, tmp_path / "run", max_steps=2), console=QUIET).folder
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert all({"consistency", "answer_agreement", "nll"} <= one.keys() for one in lines if one["event"] == "train")
+    page = (folder / "report.html").read_text()
+    assert "Divergence between the answers" in page
+    assert "Agreement of the answers" in page
+
+
+def test_every_remark_of_rationales_has_words_in_the_report():
+    remarks = ("blank", "copies", "unanswered", "cut_answer", "unlike")
+    found = counted({"train": {"rows": 9, "remarks": dict.fromkeys(remarks, 2), "first": dict.fromkeys(remarks, 3)}})
+    assert all(f"training rows: {LABELS[one]}" in found for one in remarks)

@@ -29,6 +29,8 @@ MEANINGS = {
     "clip_fraction": "Share of answer tokens whose ratio is beyond the clip, so that they have no gradient.",
     "strong_ratio": "Log-ratio of the policy to its reference, in nats per answer token.",
     "weak_ratio": "Log-ratio of the weak pair, in nats per answer token: the change that is transferred.",
+    "consistency": "Divergence between the distributions over an answer's token after two rationales, in nats.",
+    "answer_agreement": "Share of compared answer tokens with the same most likely token after both rationales.",
     "accuracy": "Share of pairs whose chosen answer has the higher implicit reward.",
     "margin": "How much more reward the chosen answer has than the rejected one.",
     "reward_chosen": "beta times the log-ratio of a whole chosen answer to the reference.",
