@@ -17,6 +17,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SCRIPTS = (
     "head_and_loss",
     "distill_step",
+    "packing",
     "startup",
     "dial",
     "adapt_step",
@@ -75,7 +76,7 @@ def test_a_quick_run_is_signed_and_checked_and_meets_no_target(tmp_path):
     assert all(error < 1e-4 for cell in results["dial"][0]["cells"] for error in cell["same_logits"].values())
 
 
-@pytest.mark.slow  # twelve processes that import torch
+@pytest.mark.slow  # thirteen processes that import torch
 def test_quick_runs_are_signed_and_checked_and_meet_no_target(tmp_path):
     """One test, so that the scripts run once however the tests are spread over processes."""
     results = run_quick(tmp_path)
