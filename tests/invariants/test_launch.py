@@ -64,3 +64,17 @@ def test_two_processes_that_are_stopped_in_a_later_epoch_go_on_with_their_rows(t
     cut_off(tmp_path / "whole", tmp_path / "stopped", 6)  # in the second epoch of four updates
     again = train(files, tmp_path / "stopped", launch, flags=("--resume",), **changes)
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_two_processes_learn_from_packs_as_one_does(tmp_path):
+    """An epoch of packs; which packs share an update differs, so one update takes all of them."""
+    files = tiny_folder.lay_out(tmp_path / "files")
+    launch = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
+    packing = {"packing": True, "max_length": 120, "max_steps": 2, "gradient_accumulation_steps": 1}
+    one = train(files, tmp_path / "one", [], **packing, per_device_train_batch_size=16)
+    two = train(files, tmp_path / "two", launch, **packing, per_device_train_batch_size=8)
+    before = load_file(files / "teacher" / "model.safetensors")
+    moved, moved_too = (
+        {name: each[name] - before[name.replace("layers.1", "layers.2")] for name in each} for each in (one, two)
+    )
+    assert tiny.relative_error(moved_too, moved) < 1e-3

@@ -40,7 +40,7 @@ def packs(input_ids: Tensor, attention_mask: Tensor, place: Tensor, flat: bool =
     """
     real = attention_mask.bool()
     lengths = real.sum(dim=1)
-    pack, start = place.unbind(dim=1)
+    pack, start = place.to(real.device).unbind(dim=1)
     if flat:
         pack, start = torch.zeros_like(pack), lengths.cumsum(0) - lengths
     number, width = int(pack.max()) + 1, int((start + lengths).max())

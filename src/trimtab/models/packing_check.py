@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.utils.generic import is_flash_attention_requested
 
 from trimtab.common.errors import UserError, first_line
 from trimtab.models.forward import backbone, same_logits
@@ -50,15 +51,16 @@ def settle_packing(model: Any, role: str) -> str | None:
 def settle_packs(
     policy: Any, others: Iterable[Any], named: Mapping[str, Any], device: torch.device
 ) -> list[str | None]:
-    """`check_packing` of the policy and `settle_packing` of the models that are read beside it, where they will be
-    read: flash attention runs on a GPU alone. Returns notes for the user.
+    """`check_packing` of the policy and `settle_packing` of the models that are read beside it. Returns notes for the
+    user.
 
     Args:
+        device: of the run, to which models with flash attention are moved, as that runs on no CPU.
         named: role -> model, for messages; others are the reference.
     """
     roles, others = {id(model): role for role, model in named.items()}, list(others)
     for model in (policy, *others):
-        if next(model.parameters()).device.type != device.type:
+        if device.type != "cpu" and is_flash_attention_requested(model.config):
             model.to(device)
     check_packing(policy, "policy")
     return [settle_packing(model, roles.get(id(model), "reference")) for model in others]
