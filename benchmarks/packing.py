@@ -2,8 +2,8 @@
 
 Rows have a long tail: their mean is about a quarter of the longest. Half of each is answer. All contestants learn from
 the same rows by SFT (forward, backward to every weight, float32, CPU), in micro-batches of at most the same number of
-tokens, padding included; losses and gradients of the whole update are compared first. The model has the layers of
-SmolLM2-135M, fewer of them, with random weights. Contestants:
+tokens, padding included; losses and gradients of the whole update are compared first. The model is a
+small Llama with random weights. Contestants:
 
   padded    rows as they come, each micro-batch padded to its longest
   sorted    the same, with rows of similar length together
@@ -142,8 +142,8 @@ def shapes(setting: dict[str, int]) -> dict[str, Any]:
 
 def main() -> None:
     args = parser(__doc__).parse_args()
-    args.repeats = args.repeats or (1 if args.quick else 5)
-    setting = {"layers": 8, "width": 576, "vocab": 49_152, "rows": 32, "longest": 256, "micro_batch_tokens": 2048}
+    args.repeats = args.repeats or (1 if args.quick else 3)
+    setting = {"layers": 2, "width": 384, "vocab": 4096, "rows": 24, "longest": 256, "micro_batch_tokens": 2048}
     if args.quick:
         setting = {"layers": 1, "width": 64, "vocab": 128, "rows": 8, "longest": 32, "micro_batch_tokens": 64}
     tell("updates")
