@@ -57,7 +57,7 @@ class LabelledBatch:
         """Values [R]; metrics [R], averaged over rows, or pairs (sum, count)."""
         found = {}
         for name, metric in metrics.items():
-            total, number = metric if isinstance(metric, tuple) else (metric.sum(), self.mask.new_tensor(len(metric)))
+            total, number = metric if isinstance(metric, tuple) else (metric.sum(), values.new_tensor(len(metric)))
             found[name] = (total.detach().float(), number.detach().float())
         return Losses(values, found)
 

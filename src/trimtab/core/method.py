@@ -36,8 +36,8 @@ class Method:
     """build(config, policy, **models) -> Plan; the models are signals, see `Requirements.provides`"""
     requires: Requirements | Callable[[Any], Requirements] = field(default_factory=Requirements)
     """fixed, or by the method's settings"""
-    loop: Literal["supervised", "rollouts"] = "supervised"
-    """learns from rows, or from completions that the policy samples for their prompts"""
+    loop: Literal["supervised", "rollouts", "classification"] = "supervised"
+    """learns from rows, from completions that the policy samples for their prompts, or from texts with labels"""
     paper: str = ""
     """"arXiv:..." or the name of the source"""
     claim: str = ""

@@ -10,14 +10,16 @@ from trimtab.core.loss import Reduction
 STORED = "column"
 """Value of `models.reference` in a recipe for log-probabilities computed beforehand, instead of a model."""
 
-RowKind = Literal["answers", "every_token", "pairs", "outcomes", "steps", "rationales", "sampled_pairs"]
+RowKind = Literal[
+    "answers", "every_token", "pairs", "outcomes", "steps", "rationales", "sampled_pairs", "labelled"
+]  # fmt: skip
 """Answers to prompts; the same, with prompts trained on like answers; a chosen and a rejected answer; answers with a
 `label` that says whether they are correct; answers in steps (TRL's stepwise type) with a label for each; several
 rationales a question, of which two are drawn each time; answers, each beside a rejected one that the policy samples in
-training."""
-Trained = Literal["policy", "identity_layer", "scorer", "scalar_head"]
+training; texts with a label, a class or a number."""
+Trained = Literal["policy", "identity_layer", "scorer", "scalar_head", "classifier"]
 """The policy; only an identity layer before its first layer; the policy as a reward model that scores tokens; the same
-with a scalar head instead of the language model's."""
+with a scalar head instead of the language model's; a classifier of texts, or a regression on them."""
 Named = Mapping[str, str | None]
 """`models` of a recipe: the model named under each key, if any"""
 

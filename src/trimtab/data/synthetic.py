@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 from trimtab.common.files import records
+from trimtab.data.generators.labelled import cues, opinions, overlap
 from trimtab.data.generators.solutions import check_split, planted_errors
 from trimtab.data.generators.worked_sums import worked_sums
 
@@ -133,4 +134,7 @@ DATASETS: dict[str, Callable[..., Iterable[dict[str, Any]]]] = {
     "geomrel": geomrel,
     "planted_errors": planted_errors,
     "worked_sums": worked_sums,
+    "cues": cues,
+    "opinions": opinions,
+    "overlap": overlap,
 }
