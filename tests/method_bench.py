@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 import tiny
+from trimtab import methods
 from trimtab.core import (
     Candidates,
     Critic,
@@ -40,6 +41,8 @@ from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.reward_model import ScoreSpec, TokenRewardModel
 
 V = tiny.VOCAB
+NAMES = [name for name in methods.names() if methods.load(name).loop != "classification"]
+"""of methods that learn from tokens"""
 
 # ---------------------------------------------------------------- settings
 

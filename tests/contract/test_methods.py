@@ -36,7 +36,8 @@ from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.reward_model import ScoreSpec, TokenRewardModel
 
 ROOT = Path(__file__).parents[2]
-NAMES = methods.names()
+NAMES = [name for name in methods.names() if methods.load(name).loop != "classification"]
+"""those that learn from tokens; `test_classifiers.py` holds the battery of the others"""
 pytestmark = pytest.mark.parametrize("name", NAMES)
 
 

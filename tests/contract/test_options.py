@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from method_bench import Done, allowed, alternatives, decided, gates, switches, update
+from method_bench import NAMES, Done, allowed, alternatives, decided, gates, switches, update
 from trimtab import methods
 from trimtab.core import Method, MethodConfig
 
@@ -36,8 +36,8 @@ def does_the_same(method: Method, one: MethodConfig, other: MethodConfig) -> boo
     return True
 
 
-@pytest.mark.fast(*(name for name in methods.names() if name != "distrl"))  # a third of all the time, in one item
-@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.fast(*(name for name in NAMES if name != "distrl"))  # a third of all the time, in one item
+@pytest.mark.parametrize("name", NAMES)
 def test_each_option_that_is_taken_does_something(name):
     method = methods.load(name)
     idle = []
@@ -55,7 +55,7 @@ def test_each_option_that_is_taken_does_something(name):
     assert not idle, f"{name} takes and ignores: {'; '.join(idle)}"
 
 
-@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_each_option_can_be_changed_from_its_default_somewhere(name):
     config = methods.load(name).config
     for option in config.model_fields:

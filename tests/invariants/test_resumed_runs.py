@@ -17,6 +17,8 @@ from trimtab.runs.parse import load_recipe, parse
 from trimtab.runs.recipe import Recipe, Stages
 from trimtab.runs.run import run
 
+NAMES = [name for name in methods.names() if methods.load(name).loop != "classification"]
+"""of classifiers see `train/test_classification.py`"""
 FAST = {"psft"}
 """of the others the trainer's part is tested in tests/train"""
 
@@ -111,7 +113,7 @@ def logged(folder: Path, step: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in methods.names()]
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 )
 def test_a_run_of_any_method_that_was_stopped_in_any_epoch_ends_as_if_it_had_not_been(files, judges, tmp_path, name):
     made = tree(files, name, tmp_path / "whole", judges)

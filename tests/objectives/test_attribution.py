@@ -288,3 +288,10 @@ def test_parts_of_an_update_weigh_as_the_whole_does():
         part = LabelledBatch(CLASSES[rows], MASK[rows], torch.tensor(rows), paths, tokens_per_row=9 / 3)
         parts.append(objective(part).values.sum() / 3)
     torch.testing.assert_close(sum(parts), whole)
+
+
+def test_metrics_are_means_over_rows():
+    found = AttributionDistillation(0.5, 1.0)(batch_of(Net(2, 1), Net(2, 2))).metrics
+    for name in ("cross_entropy", "correct", "soft_loss", "map_cosine"):
+        assert found[name][1] == 3, name
+    assert 0 <= found["correct"][0] <= 3

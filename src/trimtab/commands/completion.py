@@ -80,8 +80,8 @@ def declared(method: str) -> tuple[list[str], Any]:
     config = next((one for one in body if isinstance(one, ast.ClassDef) and one.name == "Config"), None)
     fields = [one.target for one in config.body if isinstance(one, ast.AnnAssign)] if config else []
     given = [word for one in body for word in ast.walk(one) if isinstance(word, ast.keyword) and word.arg == "loop"]
-    rollouts = any(isinstance(word.value, ast.Constant) and word.value.value == "rollouts" for word in given)
-    return [one.id for one in fields if isinstance(one, ast.Name)], "rollouts" if rollouts else "supervised"
+    loops = [word.value.value for word in given if isinstance(word.value, ast.Constant)]
+    return [one.id for one in fields if isinstance(one, ast.Name)], loops[0] if loops else "supervised"
 
 
 def _words(ctx: Any) -> list[str]:

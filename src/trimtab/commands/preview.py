@@ -66,6 +66,10 @@ def preview_recipe(recipe: "Recipe", rows: int, split: str, console: Console | N
         if "input_ids" not in row:  # a task, for which the policy generates the completion
             console.print(_task(row), soft_wrap=True)
             continue
+        if isinstance(row["labels"], (int, float)):
+            text = Text(tokenizer.decode(row["input_ids"]), style=READ)
+            console.print(text.append(f"\nlabel: {row['labels']}", style="default"), soft_wrap=True)
+            continue
         found, marks = sequences(row), row.get(COMPARED, [])
         for side, (ids, labels) in zip(_sides(row, len(found)), found):
             if len(found) > 1:
@@ -140,6 +144,12 @@ def _table(prepared: "Prepared", max_dropped: float, tokenizer, packing: "Packin
     if prepared.rows and "input_ids" not in prepared.rows[0]:
         table.add_row("tasks", f"{counts.rows:,}", "completed by the policy, graded by the recipe's reward")
         table.add_row("tokens of prompts", f"{counts.tokens:,}", f"longest {counts.longest}")
+        return table
+    if prepared.rows and isinstance(prepared.rows[0]["labels"], (int, float)):
+        table.add_row("rows with a label", f"{counts.rows:,}", "")
+        first = f"first: row {counts.first['truncated']}" if counts.truncated else ""
+        table.add_row("cut at the end", f"{counts.truncated:,}", first)
+        table.add_row("tokens", f"{counts.tokens:,}", f"longest row {counts.longest}, limit {_limit(prepared)}")
         return table
     lines = [
         ("rows", counts.rows, ""),

@@ -125,6 +125,7 @@ ROWS = {
     "sampled_pairs": "answers; the policy samples the rejected ones in training",
     "steps": "answers in steps, each with a label",
     "rationales": "questions with several rationales and the answer",
+    "labelled": "texts, or pairs of texts, with a label: a class or a number",
     "tasks": "tasks with a reference `answer`; the policy generates the completions",
 }
 TRAINS = {
@@ -132,6 +133,7 @@ TRAINS = {
     "identity_layer": "an identity layer before the policy's first layer",
     "scorer": "a reward model, on the language model head",
     "scalar_head": "a reward model, with a scalar head",
+    "classifier": "a classifier (or a regression) of texts",
 }
 
 

@@ -187,7 +187,7 @@ class AttributionDistillation(Objective):
 
 
 def task_metrics(answers: Tensor, labels: Tensor, loss: Tensor) -> dict[str, Tensor]:
-    """The task's loss under its name, and for classes the accuracy; [R] each."""
+    """The task's loss under its name, and for classes whether the answer is correct; [R] each."""
     if labels.is_floating_point():
         return {"squared_error": loss}
-    return {"cross_entropy": loss, "accuracy": (answers.argmax(dim=-1) == labels).float()}
+    return {"cross_entropy": loss, "correct": (answers.argmax(dim=-1) == labels).float()}

@@ -11,7 +11,11 @@ from trimtab.metrics.intervals import Interval, bootstrap_ratio, paired_differen
 from trimtab.report.measures import Measure
 from trimtab.report.reading import Run
 
-OWN_VALUE_OF_A_TEACHER = {"forward_kl": 0.0, "reverse_kl": 0.0, "agreement": 1.0}
+OWN_VALUE_OF_A_TEACHER = {
+    "forward_kl": 0.0, "reverse_kl": 0.0, "agreement": 1.0, "map_cosine": 1.0, "attribution_loss": 0.0,
+}  # fmt: skip
+OF_A_MODEL = ("nll", "cross_entropy", "squared_error")
+"""fields of rows by which two models are told apart: of language models, classifiers, regressions"""
 
 
 def value(run: Run, step: int, measure: Measure) -> Interval | None:
@@ -114,6 +118,9 @@ def group_name(what: str, group: Sequence[Run], groups: Sequence[Sequence[Run]])
 def teacher_value(run: Run, measure: Measure) -> Interval | None:
     """The measure of the teacher itself: perplexity was measured, distances to itself follow, others are unknown."""
     if measure.kind != "perplexity":
+        known = _column(run.heldout.get(run.measured[-1], {}), f"teacher_{measure.key}")
+        if known is not None:  # of a classifier
+            return _ratio(tuple(known), (1,) * len(known), None)
         own = OWN_VALUE_OF_A_TEACHER.get(measure.key)
         return None if own is None else Interval(own, np.nan, np.nan)
     step = run.measured[-1]
@@ -182,11 +189,15 @@ def _last_rows(run: Run) -> dict[Any, dict[str, Any]]:
 
 
 def _untrained_profile(run: Run) -> dict[Any, float]:
-    return _profile(run, run.measured[0], "nll") if run.measured else {}
+    return _first_profile(run, run.measured[0], OF_A_MODEL) if run.measured else {}
 
 
 def _teacher_profile(run: Run) -> dict[Any, float]:
-    return _profile(run, run.measured[-1], "teacher_nll") if run.measured else {}
+    return _first_profile(run, run.measured[-1], [f"teacher_{key}" for key in OF_A_MODEL]) if run.measured else {}
+
+
+def _first_profile(run: Run, step: int, keys: Sequence[str]) -> dict[Any, float]:
+    return next((found for key in keys if (found := _profile(run, step, key))), {})
 
 
 def _profile(run: Run, step: int, key: str) -> dict[Any, float]:

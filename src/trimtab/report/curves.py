@@ -15,7 +15,7 @@ from trimtab.report.reading import Run
 
 COLOURS = 8
 """distinct colours the page defines; further runs repeat them dashed"""
-COUNTERS = ("epoch", "answer_tokens", "num_tokens", "seconds")
+COUNTERS = ("epoch", "answer_tokens", "tokens_read", "num_tokens", "seconds")
 """these only grow: drawn as they are, on a linear scale"""
 LAST = ("learning_rate", "grad_norm", *COUNTERS)
 NO_METRIC = {"event", "step", "time"}

@@ -15,6 +15,8 @@ LABELS = {
     "answer_tokens": "answer tokens",
     "num_tokens": "tokens read",
     "tokens_per_second": "answer tokens per second",
+    "tokens_read": "tokens read",
+    "tokens_read_per_second": "tokens read per second",
     "seconds": "seconds of training",
     "reward": "reward",
     "reward_std": "spread of rewards",

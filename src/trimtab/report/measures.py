@@ -86,7 +86,62 @@ MARGIN = Measure(
     "beta times the difference of their log-ratios to the reference.",
     by_row=True,
 )
+ACCURACY = Measure(
+    "correct",
+    "accuracy",
+    "accuracy",
+    "higher",
+    "share of rows",
+    "How often the most likely class is the row's label.",
+    kind="share",
+)
+SQUARED_ERROR = Measure(
+    "squared_error",
+    "squared error",
+    "squared error",
+    "lower",
+    "squared units of the label",
+    "Mean squared difference between the model's number and the label.",
+)
 MEASURES = (
+    ACCURACY,
+    SQUARED_ERROR,
+    Measure(
+        "cross_entropy",
+        "cross-entropy",
+        "cross-entropy",
+        "lower",
+        "nats per row",
+        "Negative log-probability of the row's label.",
+    ),
+    Measure(
+        "map_cosine",
+        "cosine of the attribution maps",
+        "cosine of the maps",
+        "higher",
+        "cosine per row",
+        "How alike the tokens are that student and teacher rest their decisions on: 1 for equal maps.",
+        against="teacher",
+    ),
+    Measure(
+        "attribution_loss",
+        "attribution loss",
+        "attribution loss",
+        "lower",
+        "per token",
+        "Distance of the student's attribution map to its teacher's, summed over views; options.beta is its weight.",
+        against="teacher",
+    ),
+    Measure(
+        "soft_loss",
+        "soft loss",
+        "soft loss",
+        "lower",
+        "nats per row, or squared units",
+        "Cross-entropy of the student's probabilities under the teacher's, at options.temperature; for numbers their "
+        "squared difference.",
+        against="teacher",
+    ),
     PASS_AT_1,
     PREFERENCE,
     MARGIN,

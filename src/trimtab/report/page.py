@@ -11,7 +11,7 @@ from markupsafe import Markup
 from trimtab.common.count import count
 from trimtab.common.files import dumps, write_atomic
 from trimtab.metrics.intervals import Interval
-from trimtab.report import labels, rollouts, seeds
+from trimtab.report import labels, maps, rollouts, seeds
 from trimtab.report.comparing import (
     change,
     difference,
@@ -93,6 +93,7 @@ def render(runs: list[Run], suites: Sequence[Any] = ()) -> str:
             for run in runs
             for title, rows in {**run.tables, **rollouts.tables(run)}.items()
         ],
+        maps=[(run.name, maps.shown(run)) for run in runs if run.maps],
         rollouts=[(run.name, rollouts.shown(run)) for run in runs if run.rollouts],
         data=_side_by_side([labels.counted(run.data) for run in runs]),
         signature=_side_by_side([dict(run.signature) for run in runs]),

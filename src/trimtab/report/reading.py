@@ -38,6 +38,8 @@ class Run:
     """step -> [(prompt, text)]"""
     rollouts: list[dict[str, Any]] = field(default_factory=list)
     """completions of the policy in training, with reward, tokens and their advantages, in order"""
+    maps: dict[int, dict[Any, dict[str, Any]]] = field(default_factory=dict)
+    """step -> row id -> attribution maps of student and teacher, a number for each token"""
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """title -> rows, what the run tabulated last under that title"""
     notes: list[str] = field(default_factory=list)
@@ -166,8 +168,12 @@ def _read_samples(run: Run) -> None:
             case "rollout":
                 _require(place, sample, step=int, prompt=(str, list), reward=(int, float))
                 run.rollouts.append(sample)
+            case "attribution":
+                _require(place, sample, step=int, row_id=(int, str), tokens=list, student=list, teacher=list)
+                run.maps.setdefault(sample["step"], {})[sample["row_id"]] = sample
             case "resume":
                 _require(place, sample, step=int)
+                run.maps = {step: rows for step, rows in run.maps.items() if step <= sample["step"]}
                 run.rollouts = [row for row in run.rollouts if row["step"] < sample["step"]]
                 run.heldout = {step: rows for step, rows in run.heldout.items() if step <= sample["step"]}
                 generations = {step: texts for step, texts in generations.items() if step <= sample["step"]}

@@ -12,6 +12,7 @@ from trimtab.common.locks import holder
 from trimtab.metrics.intervals import Interval
 from trimtab.report.comparing import change, difference, first, last, obstacles, teacher_obstacles
 from trimtab.report.measures import (
+    ACCURACY,
     FORWARD_KL,
     MARGIN,
     MEASURES,
@@ -19,6 +20,7 @@ from trimtab.report.measures import (
     PERPLEXITY,
     PREFERENCE,
     REWARD_LOSS,
+    SQUARED_ERROR,
     Measure,
     digits,
     number,
@@ -65,7 +67,7 @@ def headline_of_many(runs: list[Run]) -> str:
     """Which run ends best, next to which, and whether that may be chance."""
     comparable = [
         measure
-        for measure in (PASS_AT_1, PREFERENCE, FORWARD_KL, PERPLEXITY, REWARD_LOSS)
+        for measure in (PASS_AT_1, PREFERENCE, FORWARD_KL, PERPLEXITY, REWARD_LOSS, ACCURACY, SQUARED_ERROR)
         if all(difference(runs[0], run, measure) is not None for run in runs[1:])
     ]
     if not comparable:
@@ -94,7 +96,8 @@ def _headlined(run: Run) -> tuple[Measure, ...]:
 
 
 def _main_measure(run: Run) -> Measure:
-    return next((m for m in (PASS_AT_1, PREFERENCE, FORWARD_KL, REWARD_LOSS) if last(run, m) is not None), PERPLEXITY)
+    known = (PASS_AT_1, PREFERENCE, FORWARD_KL, REWARD_LOSS, ACCURACY, SQUARED_ERROR)
+    return next((m for m in known if last(run, m) is not None), PERPLEXITY)
 
 
 def moved(measure: Measure, before: Interval, after: Interval, moved_by: Interval | None) -> str:

@@ -19,6 +19,7 @@ from trimtab.runs.job import Job, load_job, move_frozen
 from trimtab.runs.policy import Shared
 from trimtab.runs.recipe import OTHERS, Recipe, Stages, policy_source
 from trimtab.signals.base import call_plan
+from trimtab.signals.classifier import call_on_labels
 from trimtab.train import checkpoints, settings
 from trimtab.train.budget import Budget
 from trimtab.train.events import EventLog
@@ -55,7 +56,7 @@ def seconds_per_step(job: Job, console: Console | None = None, most: float = flo
         console: for progress.
         most: seconds after which no further batch is measured.
     """
-    args = settings.build(job.recipe.training, Path(job.recipe.output), job.recipe.seed)
+    args = settings.build(job.recipe.training, Path(job.recipe.output), job.recipe.seed, job.method.loop)
     device, size = args.device, args.per_device_train_batch_size
     policy = job.policy.to(device).train()
     if args.gradient_checkpointing:
@@ -75,7 +76,7 @@ def seconds_per_step(job: Job, console: Console | None = None, most: float = flo
         if len(forward) > 1 and start - began > most:
             break
         with torch.autocast(device.type, mixed, enabled=bool(args.bf16 or args.fp16)):
-            output = call_plan(job.plan, policy, inputs)
+            output = (call_plan if job.labels is None else call_on_labels)(job.plan, policy, inputs)
         assert output.loss is not None
         output.loss.backward()
         forward.append(time.perf_counter() - start)

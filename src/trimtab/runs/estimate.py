@@ -24,7 +24,7 @@ from trimtab.models import loading
 from trimtab.models.footprint import Footprint, TrainedShape, cut_config, footprint, frozen_bytes, kv_bytes, num_weights
 from trimtab.models.growth import num_tokens
 from trimtab.models.student import evenly_spaced
-from trimtab.runs.lengths import lengths
+from trimtab.runs.lengths import NoEstimate, lengths
 from trimtab.runs.policy import method_of, policy_tokenizer
 from trimtab.runs.recipe import FROZEN, OTHERS, STORED, Cut, Recipe, Stages, policy_source
 from trimtab.runs.rows import prepare_source
@@ -124,14 +124,11 @@ def first_seed(recipe: Recipe | Stages) -> list[Recipe]:
 
 
 def _estimate(recipe: Recipe, made: dict[str, _Made], read: Callable[[str], list[Row]]) -> MemoryEstimate:
-    """Of one run.
-
-    Args:
-        made: folder of a model that an earlier run writes -> its config; this run's is added.
-        read: gives the rows of a source.
-    """
+    """Of one run; its model is added to `made`, by the folder that it is written to."""
     models = recipe.models
     method, options, required = method_of(recipe)
+    if method.loop == "classification":
+        raise NoEstimate(f"the memory of a classifier is not estimated (method {recipe.method})")
     args = settings.build(recipe.training, Path(recipe.output), recipe.seed, method.loop)
     device = args.device.type
     known = _with_origins(recipe, made)

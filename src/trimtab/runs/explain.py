@@ -199,7 +199,7 @@ def _of_training(named: list[str]) -> Iterator[Explained]:
             kind = f"one of {', '.join(training_keys.values_of(training_keys.CHOICES[key]))}"
         words = OWN_HELP.get(key) or next((one.help for one in said.values()), "")
         one_loop = len(said) < len(loops) and key not in training_keys.ADDED
-        only = training_keys.OF_LOOP[next(iter(said))] if one_loop else ""
+        only = " and ".join(training_keys.OF_LOOP[loop] for loop in said) if one_loop else ""
         yield Explained(f"training.{key}", kind, OWN_DEFAULTS.get(key, default), words, only)
 
 

@@ -14,7 +14,7 @@ from trimtab import __version__
 from trimtab.common import fingerprint, processes, user_code
 from trimtab.common.environment import environment
 from trimtab.common.terminal import say
-from trimtab.core import Method, Plan
+from trimtab.core import Labels, Method, Plan
 from trimtab.core.batch import COMPARED
 from trimtab.data import stored
 from trimtab.data.chat_date import date_facts
@@ -103,6 +103,8 @@ class Job:
     """a note if it is extended now"""
     edited: str = ""
     """a note if it is resumed with edited code"""
+    labels: Labels | None = None
+    """of a method that trains a classifier"""
 
     @property
     def rollouts(self) -> bool:
@@ -116,6 +118,10 @@ def load_job(recipe: Recipe, shared: Shared, console: Console) -> Job:
     Raises:
         UserError: a subclass that names what is wrong.
     """
+    if method_of(recipe)[0].loop == "classification":
+        from trimtab.runs.classification import load_classification_job
+
+        return load_classification_job(recipe, shared, console)
     builder = _Builder(recipe, shared, console)
     builder.check()
     builder.prepare_rows()

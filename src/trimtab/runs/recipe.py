@@ -219,7 +219,8 @@ class Recipe(_Strict):
     are summed (weighted by training.reward_weights). The first one that grades a completion (your own function may
     return None) decides whether it is correct, in evaluations and for training a reward model."""
     training: dict[str, Any] = {}
-    """Arguments of TRL's SFTConfig or, for methods that learn from rollouts, GRPOConfig, under the same names."""
+    """Arguments of TRL's SFTConfig or, for methods that learn from rollouts, GRPOConfig, under the same names; for
+    methods that train classifiers those of transformers' TrainingArguments, and max_length."""
     eval: Eval = Field(default_factory=lambda: Eval.model_validate({}))
     """What is measured before, during and after training."""
     seed: Annotated[int, BeforeValidator(_one_seed), Field(ge=0, lt=2**32)] = 0

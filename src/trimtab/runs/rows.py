@@ -44,6 +44,11 @@ def prepare_source(
         console: for progress.
         read: gives the rows of a source.
     """
+    if method_of(recipe)[2].rows == "labelled":
+        from trimtab.runs.classification import labelled_rows
+
+        found = labelled_rows(recipe, refuse=refuse, only=which)
+        return found.train if which == "train" else found.heldout or found.train
     source, limit = getattr(recipe.data, which), recipe.data.rows if which == "train" else recipe.data.heldout_rows
     rows = read(source)
     max_length = recipe.training.get("max_length", 1024)

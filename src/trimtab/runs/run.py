@@ -1,5 +1,6 @@
 """From a recipe to a finished run folder: check, load, train, measure, report."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +24,7 @@ from trimtab.common.workdir import write_signature
 from trimtab.data.rows import LENGTHS
 from trimtab.data.sources import load_rows
 from trimtab.report.rollouts import spread
-from trimtab.runs import longer, shared_stages
+from trimtab.runs import classification, longer, shared_stages
 from trimtab.runs.budget import (
     as_short,
     fit_stages,
@@ -41,8 +42,11 @@ from trimtab.runs.recipe import STORED, Recipe, Stages, dump
 from trimtab.runs.saving import save_model
 from trimtab.runs.shared_stages import is_reusable, reused
 from trimtab.train import checkpoints, settings, trackers
+from trimtab.train.base import ObjectiveLoop
 from trimtab.train.budget import Budget
+from trimtab.train.classification import ClassificationTrainer
 from trimtab.train.dataset import DrawnRationales, Rows
+from trimtab.train.epochs import updates_asked
 from trimtab.train.events import EventLog, StopOnInterrupt, WriteEvents
 from trimtab.train.progress import ShowProgress
 from trimtab.train.rollouts import RolloutTrainer, check_buffer, how_generated, rollout_config
@@ -212,7 +216,7 @@ def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result
     def tell(means: dict[str, float]) -> None:
         tracked.held_out(trainer, means)
 
-    evaluate = evaluator(job, args, log, console, tell)
+    evaluate = (evaluator if job.labels is None else classification.evaluator)(job, args, log, console, tell)
     events = WriteEvents(log, evaluate, recipe.eval.every)
     budget = [] if job.seconds is None else [Budget(job.seconds)]
     trainer = _trainer(job, args, log, [events, progress, interrupt, *budget])
@@ -266,7 +270,8 @@ def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result
                 say(console, note)
         for title, rows in job.plan.objective.tables(job.tokenizer.decode).items():
             log.event("table", step, title=title, rows=rows)
-        log.event("finished", step, seconds=round(events.seconds, 2), tokens=trainer.totals.answer_tokens)
+        answers = {"tokens": trainer.totals.answer_tokens} if job.labels is None else {}
+        log.event("finished", step, seconds=round(events.seconds, 2), **answers)
         return Result(folder, report.write([folder]))
     return Result(folder, folder / "report.html")
 
@@ -277,7 +282,7 @@ def _where(args: Any) -> str:
     return f"training in {number} {'process' if number == 1 else 'processes'} on {args.device.type}"
 
 
-def _trainer(job: Job, args: Any, log: EventLog, callbacks: list[Any]) -> ObjectiveTrainer | RolloutTrainer:
+def _trainer(job: Job, args: Any, log: EventLog, callbacks: list[Any]) -> ObjectiveLoop:
     asked = job.recipe.training.get("disable_dropout")
     drawn = job.train.rows and LENGTHS in job.train.rows[0]
     shared: dict[str, Any] = {
@@ -289,6 +294,10 @@ def _trainer(job: Job, args: Any, log: EventLog, callbacks: list[Any]) -> Object
         "processing_class": job.tokenizer,
         "callbacks": callbacks,
     }
+    if job.labels is not None:
+        epochs = math.ceil(updates_asked(args, job.epoch) / job.epoch.updates)
+        how: dict[str, Any] = {"epoch_updates": job.epoch.updates, "epochs": epochs}
+        return ClassificationTrainer(**shared, data_collator=job.collator, **how)
     if not job.rollouts:
         kind = ObjectiveTrainer if job.plan.rejected is None else SampledPairsTrainer
         trainer = kind(**shared, data_collator=job.collator, window=job.window, packing=job.packing)

@@ -1,4 +1,4 @@
-"""The base of both trainers: the plan's loss, counters and logs, and checkpoints that hold all of it."""
+"""The base of all trainers: the plan's loss, counters and logs, and checkpoints that hold all of it."""
 
 import errno
 import warnings
@@ -90,6 +90,8 @@ class ObjectiveLoop(Trainer):
     totals: Totals
     _order: Any
     _update: list[tuple[Tensor, Tensor]]
+    counts: str = "answer_tokens"
+    """what `totals.answer_tokens` counts, in logs"""
     num_sources: int = 0
     """rows of the source, some of which may have become several"""
     reference_dtype: str | None = None
@@ -149,13 +151,19 @@ class ObjectiveLoop(Trainer):
             self._first = self.state.global_step
         if self.plan.objective.ratio is not None and self.state.global_step == self._first:
             self._see_ratio(model, inputs, known.get("known") or {}, known.get("temperature", 1.0))
-        output = call_plan(self.plan, model, inputs, total, seed=self.args.seed, step=self.state.global_step, **known)
+        output = self._forward(model, inputs, total, **known)
         assert output.loss is not None
         assert output.metrics is not None
         self._update.append((output.loss.detach(), inputs["row_id"]))
         for name, pair in output.metrics.items():
             self._count(name, torch.stack(pair))
         return output
+
+    def _forward(
+        self, model: torch.nn.Module, inputs: Mapping[str, Tensor], total: Any, **known: Any
+    ) -> ObjectiveOutput:
+        seed, step = self.args.seed, self.state.global_step
+        return call_plan(self.plan, model, inputs, total, seed=seed, step=step, **known)
 
     def _see_ratio(
         self, model: torch.nn.Module, inputs: Mapping[str, Tensor], known: Mapping[str, Any], temperature: float
@@ -206,7 +214,7 @@ class ObjectiveLoop(Trainer):
             table = self.accelerator.reduce(torch.stack([sums[name].to(self.args.device) for name in names]), "sum")
             assert isinstance(table, Tensor)
             logs.update({name: (row[0] / row[1]).item() for name, row in zip(names, table) if row[1] > 0})
-            logs["answer_tokens"] = self.totals.answer_tokens
+            logs[self.counts] = self.totals.answer_tokens
             sums.clear()
         super().log(logs, start_time)
 

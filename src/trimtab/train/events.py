@@ -74,8 +74,10 @@ class WriteEvents(TrainerCallback):
         self._stop_clock()
         if not logs or "loss" not in logs:
             return
-        tokens, seconds = logs.get("answer_tokens", 0.0), self.seconds
-        logs["tokens_per_second"] = (tokens - self._at[0]) / max(seconds - self._at[1], 1e-9)
+        read = logs.get("tokens_read")  # of classifiers, which have no answer tokens
+        tokens, seconds = logs.get("answer_tokens", 0.0) if read is None else read, self.seconds
+        rate = "tokens_per_second" if read is None else "tokens_read_per_second"
+        logs[rate] = (tokens - self._at[0]) / max(seconds - self._at[1], 1e-9)
         self._at = (tokens, seconds)
         if state.is_world_process_zero:
             self.log.event("train", state.global_step, seconds=round(seconds, 3), **logs)

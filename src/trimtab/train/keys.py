@@ -12,11 +12,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from trimtab.common.errors import UserError, nearest, wrong_value
 
-Loop = Literal["supervised", "rollouts"]
-CONFIG_NAMES: dict[Loop, str] = {"supervised": "SFTConfig", "rollouts": "GRPOConfig"}
+Loop = Literal["supervised", "rollouts", "classification"]
+CONFIG_NAMES: dict[Loop, str] = {
+    "supervised": "SFTConfig",
+    "rollouts": "GRPOConfig",
+    "classification": "ClassificationConfig",
+}
 _FILES = {
     "SFTConfig": ("trl", "trainer/sft_config.py"),
     "GRPOConfig": ("trl", "trainer/grpo_config.py"),
+    "ClassificationConfig": ("trimtab", "train/classification_config.py"),
     "_BaseConfig": ("trl", "trainer/base_config.py"),
     "TrainingArguments": ("transformers", "training_args.py"),
     "SchedulerType": ("transformers", "trainer_utils.py"),
@@ -41,9 +46,15 @@ _PLAIN = {"int": int, "float": float, "bool": bool, "str": str, "None": None, "O
 OF_LOOP: dict[Loop, str] = {
     "supervised": "methods that learn from rows",
     "rollouts": "methods that learn from rollouts",
+    "classification": "methods that train classifiers",
+}
+WHOSE: dict[Loop, str] = {
+    "supervised": "TRL's SFTConfig",
+    "rollouts": "TRL's GRPOConfig",
+    "classification": "transformers' TrainingArguments, and max_length",
 }
 ADDED = {"disable_dropout": bool}
-"""Our own keys: GRPOConfig's name, for both loops. By default true for methods that learn a ratio."""
+"""Our own keys: GRPOConfig's name, for all loops. By default true for methods that learn a ratio."""
 OURS = {
     "output_dir": "the recipe's `output`",
     "seed": "the recipe's `seed`",
@@ -96,7 +107,7 @@ DEFAULTS: dict[str, Any] = {
 DEFAULTS_OF_RUNS: dict[str, Any] = {"logging_steps": 1, "report_to": "none"}
 """Defaults that differ from TRL's."""
 INSTEAD = {"max_length": "max_completion_length", "max_completion_length": "max_length"}
-"""a key of one loop -> its counterpart in the other"""
+"""a key of one loop -> its counterpart in another"""
 
 _AT_LEAST_ONE = (lambda number: number >= 1, "at least 1")
 _ABOVE_0 = (lambda number: number > 0, "a number above 0")
@@ -129,8 +140,8 @@ class TrainingError(UserError):
     """A training argument that cannot be used."""
 
 
-def other(loop: Loop) -> Loop:
-    return "rollouts" if loop == "supervised" else "supervised"
+def others(loop: Loop) -> list[Loop]:
+    return [one for one in CONFIG_NAMES if one != loop]
 
 
 def check_plain(training: Mapping[str, Any]) -> None:
@@ -196,9 +207,10 @@ def _check_trackers(given: Any) -> None:
 
 def check_early(training: Mapping[str, Any], loop: Loop) -> dict[str, Any]:
     """As `settings.check`, as far as possible from TRL's source without importing it."""
-    known, others = declared(CONFIG_NAMES[loop]), declared(CONFIG_NAMES[other(loop)])
-    if known and others:
-        check_names(training, loop, known, others)
+    known = declared(CONFIG_NAMES[loop])
+    elsewhere = {one: declared(CONFIG_NAMES[one]) for one in others(loop)}
+    if known and all(elsewhere.values()):
+        check_names(training, loop, known, elsewhere)
         check_whose(training, *whose(loop, declared("GRPOConfig"), declared("TrainingArguments")))
     typed = {**DEFAULTS, **training}
     for key, value in training.items():
@@ -216,7 +228,7 @@ def whose(loop: Loop, of_rollouts: Collection[str], of_both: Collection[str]) ->
         of_rollouts: keys of GRPOConfig.
         of_both: those of transformers' TrainingArguments.
     """
-    if loop == "supervised":
+    if loop != "rollouts":
         return OURS, NOT_BUILT
     ours = dict.fromkeys(
         {*of_rollouts} - {*of_both} - USED_BY_ROLLOUTS - {"router_aux_loss_coef"}, "the recipe's `method`"
@@ -246,15 +258,21 @@ def check_order(training: Mapping[str, Any]) -> None:
             )
 
 
-def check_names(training: Mapping[str, Any], loop: Loop, known: Collection[str], others: Collection[str]) -> None:
-    """Raise a TrainingError for the first key that is not in `known`, the keys of this loop's config."""
+def check_names(
+    training: Mapping[str, Any], loop: Loop, known: Collection[str], elsewhere: Mapping[Loop, Collection[str]]
+) -> None:
+    """Raise a TrainingError for the first key that is not in `known`, the keys of this loop's config.
+
+    Args:
+        elsewhere: the keys of the other loops' configs.
+    """
     for key in training:
         if key in known or key in ADDED:
             continue
-        if key in others:
-            instead = f", or give training.{INSTEAD[key]}" if key in INSTEAD else ""
-            raise TrainingError(f"training.{key} is only for {OF_LOOP[other(loop)]}: leave it out{instead}")
-        hint = nearest(key, [*known, *ADDED], f"the keys are those of TRL's {CONFIG_NAMES[loop]}")
+        if found := [OF_LOOP[one] for one, keys in elsewhere.items() if key in keys]:
+            instead = f", or give training.{INSTEAD[key]}" if INSTEAD.get(key) in known else ""
+            raise TrainingError(f"training.{key} is only for {' and '.join(found)}: leave it out{instead}")
+        hint = nearest(key, [*known, *ADDED], f"the keys are those of {WHOSE[loop]}")
         raise TrainingError(f"training has no key {key!r}; {hint}")
 
 

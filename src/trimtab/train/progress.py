@@ -10,9 +10,22 @@ from trimtab.common.count import count
 from trimtab.common.progress import bar, left
 from trimtab.common.terminal import say
 
-_SHOWN = ("loss", "reward", "pass_at_1", "nll", "divergence", "grad_norm", "groups_without_signal", "one_outcome")
+_SHOWN = (
+    "loss",
+    "reward",
+    "pass_at_1",
+    "correct",
+    "map_cosine",
+    "nll",
+    "divergence",
+    "grad_norm",
+    "groups_without_signal",
+    "one_outcome",
+)
 _LABELS = {
     "pass_at_1": "pass@1",
+    "correct": "accuracy",
+    "map_cosine": "cosine of the maps",
     "grad_norm": "gradient norm",
     "groups_without_signal": "groups without signal",
     "one_outcome": "batches of one outcome",
@@ -45,6 +58,8 @@ class ShowProgress(TrainerCallback):
         note = "  ".join(f"{label} {value:.3g}" for label, value in shown.items())
         if "tokens_per_second" in logs:
             note += f"  {count(round(logs['tokens_per_second']), 'answer token')}/s"
+        if "tokens_read_per_second" in logs:
+            note += f"  {count(round(logs['tokens_read_per_second']), 'token')}/s"
         self.progress.update(self.task, completed=state.global_step, note=note)
         if not self.console.is_terminal:
             seconds = self.progress.tasks[0].time_remaining

@@ -12,6 +12,7 @@ from transformers.integrations.integration_utils import get_reporting_integratio
 from trl import GRPOConfig, SFTConfig  # type: ignore[attr-defined]
 
 from trimtab.common.errors import first_line, nearest
+from trimtab.train.classification_config import ClassificationConfig
 from trimtab.train.keys import (
     ADDED,
     DEFAULTS,
@@ -22,7 +23,7 @@ from trimtab.train.keys import (
     check_numbers,
     check_order,
     check_whose,
-    other,
+    others,
     typed_value,
     whose,
 )
@@ -32,7 +33,7 @@ def _names(kind: type) -> set[str]:
     return {field.name for field in dataclasses.fields(kind) if field.init}
 
 
-CONFIGS = {"supervised": SFTConfig, "rollouts": GRPOConfig}
+CONFIGS: dict[Loop, Any] = {"supervised": SFTConfig, "rollouts": GRPOConfig, "classification": ClassificationConfig}
 
 
 def check(training: dict[str, Any], loop: Loop = "supervised") -> dict[str, Any]:
@@ -42,7 +43,7 @@ def check(training: dict[str, Any], loop: Loop = "supervised") -> dict[str, Any]
         TrainingError: for a key that is unknown, unsupported or set elsewhere in the recipe, or a wrong type.
     """
     kind = CONFIGS[loop]
-    check_names(training, loop, _names(kind), _names(CONFIGS[other(loop)]))
+    check_names(training, loop, _names(kind), {one: _names(CONFIGS[one]) for one in others(loop)})
     check_whose(training, *whose(loop, _names(GRPOConfig), _names(TrainingArguments)))
     typed = {**DEFAULTS, **{key: _typed(key, value, kind) for key, value in training.items()}}
     check_order(typed)
@@ -71,7 +72,7 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def build(training: dict[str, Any], folder: Path, seed: int, loop: Loop = "supervised") -> Any:
-    """TRL's config for a run in `folder`: an SFTConfig, or a GRPOConfig for rollouts.
+    """The config for a run in `folder`: TRL's SFTConfig, its GRPOConfig for rollouts, or ours for classifiers.
 
     Raises:
         TrainingError: if TRL refuses a value, or a tracker or an optimizer needs a package that is not installed.
@@ -79,6 +80,7 @@ def build(training: dict[str, Any], folder: Path, seed: int, loop: Loop = "super
     own: dict[str, Any] = {
         "supervised": {"remove_unused_columns": True, "dataset_kwargs": {"skip_prepare_dataset": True}},
         "rollouts": {"remove_unused_columns": False, "beta": 0.0},  # rewards read the rows' own columns
+        "classification": {"remove_unused_columns": False},
     }[loop]
     training = {key: value for key, value in training.items() if key not in ADDED}
     try:
