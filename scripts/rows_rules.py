@@ -101,8 +101,8 @@ RULES: dict[str, list[Rule]] = {
         ),
         Rule(
             "Lists and labels in CSV",
-            "Cells of `messages`, `completions`, `labels`, `tools`, `chat_template_kwargs` and `options` "
-            "that begin with a bracket are read as JSON, or as Python writes lists. Cells of all other "
+            "Cells of `messages`, `completions`, `labels`, `tools`, `chat_template_kwargs`, `options`, `rationales` "
+            "and `indices` that begin with a bracket are read as JSON, or as Python writes lists. Cells of all other "
             "columns stay texts, those of `prompt`, `completion`, `chosen` and `rejected` too: put lists "
             "of messages into JSON lines. A `label` may be 1, 0, 1.0, true or FALSE, and nothing else.",
             (

@@ -59,6 +59,15 @@ def test_what_is_written_with_least_two_can_be_trained_on(trimtab, rows, tmp_pat
     assert made.counts.kept == 2
 
 
+def test_labels_with_signs_and_rows_from_csv(trimtab, tmp_path):
+    source = tmp_path / "rows.csv"
+    source.write_text('prompt,output,label\nPrice?,"[""So $1,200"", ""It costs 1200."", ""The answer is 12""]",$1200\n')
+    out = tmp_path / "kept.jsonl"
+    code, _, err = trimtab("select-rationales", source, "--out", out)
+    assert code == 0, err
+    assert read(out) == [{"prompt": "Price?", "output": ["So $1,200", "It costs 1200."], "label": "$1200"}]
+
+
 def test_without_a_filter_and_with_others(trimtab, rows, tmp_path):
     for verify, kept in (("none", 8), ("exact", 3)):
         out = tmp_path / f"{verify}.jsonl"

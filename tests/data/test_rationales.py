@@ -8,7 +8,7 @@ import zoo
 from trimtab.core import IGNORE
 from trimtab.core.batch import COMPARED
 from trimtab.data.collate import Collator
-from trimtab.data.rationales import draw, prepare_rationales
+from trimtab.data.rationales import draw, has_rationales, prepare_rationales
 from trimtab.data.rows import REJECTED, sequences
 from trimtab.data.sources import DataError, load_rows
 from trimtab.rewards.places import place_of_answer
@@ -68,6 +68,16 @@ def test_the_authors_rows_become_a_sequence_for_each_rationale_with_the_answer_m
     ],
 )
 def test_other_forms_and_forms_of_the_label_are_read(row):
+    (made,) = prepared(row).rows
+    assert marked(made) == ["4", "4"]
+
+
+@pytest.mark.parametrize("column", ["rationales", "output", "completions"])
+def test_lists_in_csv_are_read(tmp_path, column):
+    path = tmp_path / "rows.csv"
+    path.write_text(f'prompt,{column},answer,indices\n2+2?,"[""It is 4"", ""So 4""]",4,"[[[10, 11]], [[7, 8]]]"\n')
+    (row,) = load_rows(str(path))
+    assert has_rationales(row)
     (made,) = prepared(row).rows
     assert marked(made) == ["4", "4"]
 

@@ -12,7 +12,10 @@ from typing import Any, NoReturn
 
 from trimtab.common.files import DataError, read_text
 
-NEVER_TEXTS = ("messages", "completions", "labels", "tools", "chat_template_kwargs", "options")
+NEVER_TEXTS = (
+    *("messages", "completions", "labels", "tools", "chat_template_kwargs", "options"),
+    *("rationales", "outputs", "indices"),
+)
 """Columns of lists or objects, which are written in CSV as JSON or, by pandas, as Python literals."""
 
 
@@ -90,7 +93,12 @@ def _quoted_wrongly(path: Path, number: int, reason: str) -> NoReturn:
 
 
 def _cell(name: str, cell: str) -> Any:
-    if name not in NEVER_TEXTS or cell.strip()[:1] not in ("[", "{"):
+    return unpacked(cell) if name in NEVER_TEXTS else cell
+
+
+def unpacked(cell: str) -> Any:
+    """The list or object that a cell holds as JSON or as a Python literal; any other text as it is."""
+    if cell.strip()[:1] not in ("[", "{"):
         return cell
     for read in (json.loads, ast.literal_eval):
         try:

@@ -155,7 +155,7 @@ def select(
         counts.rows_kept += 1
         if len(picked) == 1:
             counts.meet("rows_with_one", number)
-        made.append(_with(row, question.columns[1], picked))
+        made.append(_with(row, question.columns[1], question.rationales, picked))
     return made, counts
 
 
@@ -166,8 +166,8 @@ def _picked(texts: Sequence[str], keep: int, ngram: int, pick: Pick, seed: str) 
     return sorted(Random(seed).sample(places, min(keep, len(texts)))) if pick == "random" else list(places[:keep])
 
 
-def _with(row: Mapping[str, Any], column: str, picked: Sequence[int]) -> dict[str, Any]:
-    made = {**row, column: [row[column][i] for i in picked]}
+def _with(row: Mapping[str, Any], column: str, rationales: Sequence[Any], picked: Sequence[int]) -> dict[str, Any]:
+    made = {**row, column: [rationales[i] for i in picked]}
     if row.get(INDICES) is not None:
         made[INDICES] = [row[INDICES][i] for i in picked]
     return made

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trimtab.common.csv_text import unpacked
 from trimtab.core.batch import COMPARED, IGNORE
 from trimtab.data.counts import Counts, Prepared
 from trimtab.data.messages import for_the_template, text_of
@@ -43,7 +44,14 @@ class Question:
 
 
 def has_rationales(row: Mapping[str, Any]) -> bool:
-    return any(isinstance(row.get(name), list) for name in RATIONALES) and any(name in row for name in ANSWERS)
+    """Whether it looks like a question with rationales."""
+    return any(isinstance(_list(row, name), list) for name in RATIONALES) and any(name in row for name in ANSWERS)
+
+
+def _list(row: Mapping[str, Any], column: str) -> Any:
+    """Of a column that is a text in other rows: in CSV a list is written as one."""
+    value = row.get(column)
+    return unpacked(value) if isinstance(value, str) else value
 
 
 def question_of(row: Mapping[str, Any], where: str) -> Question:
@@ -61,7 +69,7 @@ def question_of(row: Mapping[str, Any], where: str) -> Question:
             f"{where} has the columns {', '.join(map(str, row)) or 'none'}; expected a prompt (or instruction), "
             "rationales (or output, a list of texts) and an answer (or label)"
         )
-    prompt, given, answer = (row[name] for name in columns)
+    prompt, given, answer = row[columns[0]], _list(row, columns[1]), row[columns[2]]
     if not isinstance(given, list) or not all(isinstance(one, (str, list)) for one in given):
         raise DataError(f"{where}: {columns[1]} is {_short(given)}; expected a list of rationales, each a text")
     if isinstance(answer, (list, dict)):

@@ -15,8 +15,11 @@ _AROUND = "$€£¥% \t\n"
 
 
 def label_of(answer: Any) -> str:
-    """The label of a row as text: what stands behind "####" in GSM8K's form, without spaces around."""
-    return str(answer).rpartition("####")[2].strip()
+    """The label of a row as text: what stands behind "####" in GSM8K's form, without spaces around; a number without
+    the sign of a currency or of per cent."""
+    label = str(answer).rpartition("####")[2].strip()
+    bare = label.strip(_AROUND)
+    return bare if number_places(bare) == [(0, len(bare))] else label
 
 
 def place_of_answer(text: str, answer: Any, options: Any = None) -> Place | None:
@@ -51,9 +54,7 @@ def place_of_answer(text: str, answer: Any, options: Any = None) -> Place | None
 def _forms(answer: Any, options: Any) -> Sequence[str]:
     """The texts that stand for the answer, the likeliest first."""
     if not options:
-        label = label_of(answer)
-        bare = label.strip(_AROUND)
-        return [bare if number(bare) is not None and number_places(bare) == [(0, len(bare))] else label]
+        return [label_of(answer)]
     try:
         texts = lettered(options)
         letters = correct(texts, answer)
