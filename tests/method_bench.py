@@ -229,7 +229,7 @@ def _rows(
     plan: Plan, required: Requirements, step: int, change: Change, dtype: torch.dtype
 ) -> tuple[TokenBatch, Tensor]:
     """Pairs share a prompt's length; two rows have answers of one token."""
-    twofold = required.rows in ("pairs", "rationales")
+    twofold = required.rows in ("pairs", "rationales", "sampled_pairs")
     lengths = ((3, 5), (3, 2), (1, 1), (1, 7)) if twofold else ((3, 15), (1, 1), (4, 20))
     rows = tiny.rows(lengths)
     inputs: dict[str, Any] = rows.inputs()
