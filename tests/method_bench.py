@@ -23,10 +23,12 @@ from trimtab.core import (
     LazyLogits,
     Method,
     MethodConfig,
+    OtherVocabulary,
     Plan,
     Requirements,
     RewardModel,
     Rollouts,
+    Teacher,
     TokenBatch,
     answer_mask,
     reduce,
@@ -35,9 +37,11 @@ from trimtab.core import (
 )
 from trimtab.core.batch import COMPARED
 from trimtab.core.draws import inverse_cdf
+from trimtab.data.two_tokenizers import CommonTokens
 from trimtab.models.forward import add_objective_forward
 from trimtab.signals.columns import Column
 from trimtab.signals.frozen import FrozenModel
+from trimtab.signals.other_tokenizer import OtherTokenizer
 from trimtab.signals.reward_model import ScoreSpec, TokenRewardModel
 
 V = tiny.VOCAB
@@ -128,6 +132,10 @@ def switches(config: type[MethodConfig]) -> Iterator[dict[str, Any]]:
 
 # ---------------------------------------------------------------- plans
 
+_IDS = list(range(V - 9))
+_COMMON = CommonTokens(_IDS, _IDS, [*_IDS, *[V - 9] * 9], [*_IDS, *[V - 9] * 9])
+"""two vocabularies that have all but nine tokens in common"""
+
 
 @cache
 def _model(seed: int) -> PreTrainedModel:
@@ -149,6 +157,8 @@ def built(method: Method, config: MethodConfig) -> Plan:
     required = method.requirements(config)
     roles = sorted(set(required.provides) - {"reward_model", "critic"})
     given: dict[str, Any] = {role: _frozen(11 + i, role) for i, role in enumerate(roles)}
+    if (teacher := required.model(Teacher)) is not None and teacher.own_tokenizer:
+        given["teacher"] = OtherTokenizer(given["teacher"], _COMMON)
     if (scoring := required.model(RewardModel)) is not None:
         given["reward_model"] = reward_signal(scoring)
     if required.model(Critic):
@@ -242,6 +252,8 @@ def _rows(
     for row, (prompt, answer) in enumerate(lengths):
         inputs[COMPARED][row, prompt + answer - 1] = (row in (0, 3)) + 1  # the second rationale, then the first
         inputs["rating"][row, prompt + answer - 1] = row % 3 - 1.0
+    if (teacher := required.model(Teacher)) is not None and teacher.own_tokenizer:
+        inputs |= _read_by_the_teacher(rows)
     policy = tiny.model("llama_tied")
     add_objective_forward(policy)
     for signal in plan.signals:
@@ -261,12 +273,23 @@ def _rows(
     return _policy(batch.with_signals(**plain), leaf, required.trains == "scalar_head"), leaf
 
 
+def _read_by_the_teacher(rows: tiny.Rows) -> dict[str, Tensor]:
+    """The same ids on both sides, in segments of one token and of two by turns."""
+    place = (rows.labels != -100).cumsum(dim=1) - 1
+    segment = torch.where(rows.labels != -100, 2 * place // 3, -1)
+    starts = (segment != segment.roll(1, dims=1)) & (segment >= 0)
+    theirs = {f"teacher_{name}": getattr(rows, name) for name in ("input_ids", "attention_mask", "labels")}
+    return {"segment": segment, "starts": starts.long(), "teacher_segment": segment, **theirs}
+
+
 def _changed(name: str, value: Any, change: Change, dtype: torch.dtype) -> Any:
     if isinstance(value, LazyLogits):
         return change(name, value.compute().float()).to(dtype)
+    if isinstance(value, OtherVocabulary):
+        return OtherVocabulary(change(name, value.compute().float()).to(dtype))
     if isinstance(value, Candidates):
         return replace(value, logprobs=change(name, value.logprobs))
-    return value if name in ("outcome", "rating", COMPARED) else change(name, value)
+    return value if name in ("outcome", "rating", COMPARED) or not value.is_floating_point() else change(name, value)
 
 
 def _rollouts(

@@ -68,6 +68,21 @@ class LazyLogits:
 
 
 @dataclass(frozen=True)
+class OtherVocabulary:
+    """Logits of a model whose ids are not the policy's: they are neither cropped nor compared id by id."""
+
+    logits: LazyLogits | Tensor
+    """[N, V']"""
+
+    def __getitem__(self, part: slice | Tensor) -> OtherVocabulary:
+        return OtherVocabulary(self.logits[part])  # type: ignore[index]
+
+    def compute(self) -> Tensor:
+        """[N, V'], without gradient."""
+        return self.logits.compute() if isinstance(self.logits, LazyLogits) else self.logits.detach()
+
+
+@dataclass(frozen=True)
 class Candidates:
     """A few tokens of the vocabulary at each answer position, with their values."""
 

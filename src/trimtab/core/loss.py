@@ -76,6 +76,13 @@ class Objective:
     ratio: str | None = None
     """The signal that it takes a probability ratio to, if that is an earlier state of the same network (a snapshot, the
     sampling policy, the initial policy); dropout is then off, as the other side was computed without it."""
+    reads_first: "Objective | None" = None
+    """For one per token whose values depend on others of the row: an objective per token that is read for all tokens of
+    the micro-batch beforehand, without gradient, and given to `prepared`."""
+
+    def prepared(self, batch: TokenBatch, values: Tensor) -> TokenBatch:
+        """The batch with further signals, made from the values [N] of `reads_first`."""
+        return batch
 
     def __call__(self, batch: TokenBatch) -> Losses:
         """Values and metrics of these tokens; see `TokenBatch.losses`."""

@@ -60,6 +60,8 @@ class Teacher(ModelRequirement):
 
     reads: Literal["distribution", "answers"] = "distribution"
     """its whole distribution, or only log-probabilities of the answer tokens"""
+    own_tokenizer: bool = False
+    """it reads rows with a tokenizer and a chat template of its own, and shares no ids with the policy"""
     keys = provides = ("teacher",)
 
 

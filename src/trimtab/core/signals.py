@@ -52,6 +52,8 @@ class Signal:
     """ids from here on are padding that another model of the run lacks; the loop sets it for rollouts"""
     distribution: bool = False
     """whether it provides whole distributions (`LazyLogits`), which are not read for advantages"""
+    own_vocabulary: bool = False
+    """whether its models read ids of their own, so that they are not cropped with the policy"""
     chooses: bool = False
     """whether the candidates come from `choose_candidates` instead of the policy"""
 

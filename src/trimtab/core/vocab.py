@@ -346,5 +346,10 @@ def fused_loss(objective: Objective, batch: TokenBatch, hidden: Tensor, head: He
         return _paired_loss(objective, batch, hidden, head, weights.float())
     if objective.per != "token":
         return _sequence_loss(objective, batch, hidden, head, weights.float())
+    first = None
+    if objective.reads_first is not None:
+        read, first = _read(objective.reads_first, batch, hidden, head)
+        batch = objective.prepared(batch, read.values)
     work = _Pass(objective, batch, head, weights)
+    work.first, first = first if torch.is_grad_enabled() else None, None  # else it would outlive its block
     return Fused(_weighted(work, hidden), work.metrics, work.values)

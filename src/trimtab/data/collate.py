@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from trimtab.core.batch import IGNORE
+from trimtab.data.alignment import OUTSIDE
 from trimtab.data.rationales import draw
 from trimtab.data.rows import LENGTHS, prefixes
+from trimtab.data.two_tokenizers import SEGMENT, STARTS, TEACHER
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Collator:
 
     def __call__(self, rows: Sequence[Any]) -> dict[str, Tensor]:
         """`input_ids`, `attention_mask`, `labels` [B, T], `row_id` [B], each column [B, T] float32, and where the rows
-        have one `outcome` [B] float32.
+        have one `outcome` [B] float32; where they have a teacher with another tokenizer see `_of_teacher`.
 
         Args:
             rows: prepared rows (of questions with rationales that are not drawn the first two), or packs of them; then
@@ -59,6 +61,8 @@ class Collator:
         batch["row_id"] = torch.tensor([row["row_id"] for row, _ in sequences])
         if "outcome" in rows[0]:
             batch["outcome"] = torch.tensor([row["outcome"] for row, _ in sequences])
+        if SEGMENT in rows[0]:
+            batch |= _of_teacher(rows, shape[1])
         return batch
 
 
@@ -75,6 +79,25 @@ def places(packs: Sequence[Sequence[Mapping[str, Any]]]) -> Tensor:
                 found.append((number * len(sides) + side, start))
                 starts[prefix] = start + len(row[f"{prefix}input_ids"])
     return torch.tensor(found)
+
+
+def _of_teacher(rows: Sequence[Mapping[str, Any]], width: int) -> dict[str, Tensor]:
+    """`teacher_input_ids`, `teacher_attention_mask`, `teacher_labels`, `teacher_segment` [B, T'], with its own padding,
+    and `segment` and `starts` [B, T]."""
+    theirs = [row[f"{TEACHER}input_ids"] for row in rows]
+    longest = max(map(len, theirs))
+    return {
+        SEGMENT: _padded([row[SEGMENT] for row in rows], OUTSIDE, width),
+        STARTS: _padded([row[STARTS] for row in rows], 0, width),
+        f"{TEACHER}input_ids": _padded(theirs, 0, longest),
+        f"{TEACHER}attention_mask": _padded([[1] * len(ids) for ids in theirs], 0, longest),
+        f"{TEACHER}labels": _padded([row[f"{TEACHER}labels"] for row in rows], IGNORE, longest),
+        f"{TEACHER}{SEGMENT}": _padded([row[f"{TEACHER}{SEGMENT}"] for row in rows], OUTSIDE, longest),
+    }
+
+
+def _padded(values: Sequence[Sequence[int]], fill: int, width: int) -> Tensor:
+    return torch.tensor([[*one, *[fill] * (width - len(one))] for one in values], dtype=torch.long)
 
 
 def length_sorted(

@@ -103,6 +103,8 @@ class Prepared:
     """what `max_length` comes from"""
     prompts: list[list[int]] = field(default_factory=list)
     """of tasks: the ids with which the model is asked each"""
+    left_out: str = ""
+    """a note on rows that were left out afterwards"""
 
     def number(self, row: Mapping[str, Any]) -> int:
         """Which row of the source, from 1, a prepared row comes from; a conversation may have become several."""
@@ -117,7 +119,7 @@ class Prepared:
         notes = [(n, words, counts.first[what]) for what, n, words in found]
         if counts.plain:
             notes.insert(0, (counts.plain, PLAIN, counts.first_plain))
-        return [
+        return [self.left_out] * bool(self.left_out) + [
             f"{self.source}: {n} {'row' if n == 1 else 'rows'} {words} (first: row {first})"
             for n, words, first in notes
         ]

@@ -1,16 +1,22 @@
 """KD: match the teacher's whole distribution at every answer token, with a divergence of your choice."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
+import torch
 from pydantic import Field, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 from trimtab.common.errors import UserError
-from trimtab.core import Method, MethodConfig, Plan, Requirements, Signal, Teacher
+from trimtab.core import Method, MethodConfig, Plan, PlanError, Requirements, Signal, Teacher
 from trimtab.objectives import divergence as d
 from trimtab.objectives.matching import Match
+from trimtab.objectives.segments import MatchSegments
 from trimtab.signals.base import common_vocab
+from trimtab.signals.other_tokenizer import OtherTokenizer
+
+Divergence = Callable[[Tensor, Tensor], Tensor]
 
 PARAMETERS: dict[str, dict[str, str]] = {
     "jsd": {"beta": "beta"},
@@ -48,29 +54,48 @@ class Config(MethodConfig):
     the order of all tokens. A teacher that is known by its most likely tokens alone brings its own K."""
     top_k_of: Literal["teacher", "student"] = "teacher"
     """Whose most likely tokens; only with top_k."""
+    tokenizers: Literal["same", "different"] = "same"
+    """different: teacher and student read each row with a tokenizer and a chat template of their own, and are compared
+    where their tokens meet: over the tokens that both vocabularies have, other tokens counted as the common one that
+    they begin with, where both begin at the same byte of the answer; and by the probability of whole stretches of text
+    where tokens overlap."""
+    sorted_rest: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Weight of the distance of the sorted probabilities of tokens that one vocabulary alone has (ULD); only with
+    tokenizers: different."""
     cross_entropy: float = Field(0.0, ge=0, le=1)
     """Weight of the plain negative log-likelihood in the loss."""
 
     @model_validator(mode="after")
     def _nothing_idle(self) -> "Config":
         own = [name for names in PARAMETERS.values() for name in names]
-        self.only(self.cross_entropy < 1, "a cross_entropy below 1", "divergence", "temperature", "top_k", *own)
+        of_teacher = ("divergence", "temperature", "top_k", "sorted_rest", *own)
+        self.only(self.cross_entropy < 1, "a cross_entropy below 1", *of_teacher)
         self.only(self.top_k is not None, "top_k", "top_k_of")
+        self.only(self.tokenizers == "different", "tokenizers: different", "sorted_rest")
         for divergence, names in PARAMETERS.items():
             skewed = divergence.startswith("skewed")
             of = "the skewed divergences" if skewed else f"divergence: {divergence}"
             self.only(self.divergence == divergence or (skewed and self.divergence.startswith("skewed")), of, *names)
-        if self.divergence == "akl" and self.top_k is not None:
-            raise ValueError(
-                f"top_k is {self.top_k}, but divergence: akl reads the order of all tokens, which one class for the "
-                "rest does not have; leave top_k out, or take todi or another divergence"
-            )
+        self._check_classes()
         return self
+
+    def _check_classes(self) -> None:
+        """What divergences of classes cannot be."""
+        classes = f"top_k is {self.top_k}" if self.top_k is not None else "tokenizers is different"
+        if self.divergence == "akl" and (self.top_k is not None or self.tokenizers == "different"):
+            raise ValueError(
+                f"{classes}, but divergence: akl reads the order of all tokens, which one class for the rest does not "
+                "have; take todi or another divergence"
+            )
+        if self.top_k is not None and self.tokenizers == "different":
+            raise ValueError("top_k has no effect with tokenizers: different, whose classes are the common tokens")
 
 
 def build(config: Config, policy: nn.Module, teacher: Signal) -> Plan:
     parameters = {of: getattr(config, name) for name, of in PARAMETERS.get(config.divergence, {}).items()}
     divergence = partial(getattr(d, config.divergence), **parameters)
+    if config.tokenizers == "different":
+        return _across(config, divergence, teacher)
     models = [policy, *teacher.models] if policy is not None else []
     if config.top_k is not None and models and config.top_k > common_vocab(models):
         raise UserError(f"options.top_k: {config.top_k} is more than the vocabulary's {common_vocab(models):,} tokens")
@@ -81,11 +106,38 @@ def build(config: Config, policy: nn.Module, teacher: Signal) -> Plan:
     return Plan(objective, signals=(teacher,))
 
 
+def _across(config: Config, divergence: Divergence, teacher: Signal) -> Plan:
+    """The plan with a teacher that has another tokenizer."""
+    if not isinstance(teacher, OtherTokenizer):
+        raise PlanError(
+            f"options.tokenizers: different needs a teacher that reads its own ids, an OtherTokenizer, and not a "
+            f"{type(teacher).__name__}"
+        )
+    teacher.temperature = config.temperature
+    common = teacher.common
+    objective = MatchSegments(
+        divergence, torch.tensor(common.student_classes), torch.tensor(common.teacher_classes),
+        student_alone=_others(common.student, common.student_classes),
+        teacher_alone=_others(common.teacher, common.teacher_classes),
+        temperature=config.temperature, cross_entropy=config.cross_entropy, sorted_rest=config.sorted_rest,
+    )  # fmt: skip
+    return Plan(objective, signals=(teacher,))
+
+
+def _others(ids: list[int], of_all: list[int]) -> torch.Tensor:
+    """The ids that are not among these."""
+    return torch.tensor(sorted(set(range(len(of_all))) - set(ids)), dtype=torch.long)
+
+
+def _requirements(config: Config) -> Requirements:
+    return Requirements(models=(Teacher(own_tokenizer=config.tokenizers == "different"),))
+
+
 METHOD = Method(
     paper="arXiv:1503.02531",
     claim="The student learns from the teacher's whole distribution, not only from the one token that was sampled.",
     equation="L_t = (1 - c) D(p_t, q_t) - c log q(y_t)",
     config=Config,
     build=build,
-    requires=Requirements(models=(Teacher(),)),
+    requires=_requirements,
 )

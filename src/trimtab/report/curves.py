@@ -23,6 +23,9 @@ NO_EVAL_METRIC = NO_METRIC | {"rows", "tokens"}
 MEANINGS = {
     "loss": "What the optimizer minimises. Its scale depends on the method: compare trends, not levels.",
     "nll": "Negative log-likelihood of an answer token, in nats; the logarithm of perplexity.",
+    "matched": "Share of answer tokens at which the vocabularies of policy and teacher were compared.",
+    "aligned": "Share of answer tokens inside a stretch of text that ends where a token ends on both sides.",
+    "covered_mass": "The teacher's probability of the most likely tokens, which were compared one by one.",
     "divergence": "How far the policy's next-token distribution is from its teacher's, in nats per answer token.",
     "ratio": "Probability of an answer token over that under the snapshot; 1 at the start of a window.",
     "log_ratio": "Logarithm of that ratio.",

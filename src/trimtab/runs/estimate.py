@@ -6,7 +6,6 @@ phase that needs most, and the table says what each part has of it.
 """
 
 import copy
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -25,8 +24,10 @@ from trimtab.models.footprint import Footprint, TrainedShape, cut_config, footpr
 from trimtab.models.growth import num_tokens
 from trimtab.models.student import evenly_spaced
 from trimtab.runs.lengths import NoEstimate, lengths
+from trimtab.runs.other_tokenizer import has_own_tokenizer
 from trimtab.runs.policy import method_of, policy_tokenizer
 from trimtab.runs.recipe import FROZEN, OTHERS, STORED, Cut, Recipe, Stages, policy_source
+from trimtab.runs.row_bytes import bytes_of
 from trimtab.runs.rows import prepare_source
 from trimtab.train import settings
 
@@ -38,9 +39,6 @@ MERGE_TABLES = 10
 """float32 tables of logits, or as many bytes, where a merged model is held against the trained one"""
 FRAGMENTED = 0.5
 """heap that fragmentation may cost, as a share of the activations; 0.1 to 0.55 measured, most with frozen weights"""
-SAMPLED = 200
-SMALL_INT = 256
-"""Python keeps one object for each number up to this"""
 RUNTIME = 64 << 20
 """main memory of threads, product buffers and what the allocator cannot give back"""
 PHASES = ("forward", "backward", "update", "rollouts", "evaluation", "saving")
@@ -245,9 +243,15 @@ class _Run:
         tables = number + (0 if plain else 1)
         scale = 1 if self.device == "cpu" else CUDA_SCALE
         slices = OBJECTIVE_TABLES * min(block, scale * SLICE_BYTES)
-        read = 1 + bool(self.recipe.models.teacher) + bool(self.recipe.eval.kl_to_initial)
+        apart = has_own_tokenizer(self.required)
+        read = 1 + bool(self.recipe.models.teacher and not apart) + bool(self.recipe.eval.kl_to_initial)
         name = f"logits, blocks of {tokens} x {self.policy.vocab:,} tokens"
         parts = [MemoryPart(name, tables * block + slices, during("forward"))]
+        if apart:
+            theirs = _config(str(self.recipe.models.teacher), self.recipe, self.made).get_text_config().vocab_size
+            table = 4 * BLOCK_TOKENS * theirs
+            name = f"logits of the teacher, blocks of {BLOCK_TOKENS} x {theirs:,} tokens"
+            parts.append(MemoryPart(name, 2 * table, during("forward")))
         if self.recipe.data.heldout:
             name = f"logits in evaluation, of {count(read, 'model')}"
             parts.append(MemoryPart(name, read * block + slices, during("evaluation")))
@@ -290,7 +294,7 @@ class _Run:
 
     def rows_in_memory(self, prepared: Sequence[Prepared], read: Callable[[str], list[Row]]) -> list[MemoryPart]:
         number = sum(len(one.rows) for one in prepared)
-        size = sum(_bytes_of(one, read(one.source)) for one in prepared)
+        size = sum(bytes_of(one, read(one.source)) for one in prepared)
         parts = [MemoryPart(f"{count(number, 'row')} as token ids", size, always(), host=True)]
         if self.recipe.models.teacher_cache == "memory":
             held = prepared[1:] if self.recipe.models.teacher and "teacher" not in self.required.keys else prepared
@@ -302,22 +306,6 @@ class _Run:
             parts.append(MemoryPart("teacher cache", tokens * each, always(), host=True))
         parts.append(MemoryPart("threads and buffers", RUNTIME, always(), host=True))
         return parts
-
-
-def _bytes_of(prepared: Prepared, rows: Sequence[Row]) -> int:
-    """Of rows in main memory, as they came and as token ids, by a sample of them."""
-    some, texts = prepared.rows[:: max(1, len(prepared.rows) // SAMPLED)], rows[:SAMPLED]
-    size = sum(map(_deep, some)) / max(1, len(some))
-    return int(size * len(prepared.rows)) + sum(map(_deep, texts)) * len(rows) // len(texts)
-
-
-def _deep(value: Any) -> int:
-    size = sys.getsizeof(value)
-    if isinstance(value, dict):
-        return size + sum(map(_deep, value.values()))
-    if isinstance(value, list):
-        return size + sum(_deep(one) for one in value if not isinstance(one, int) or one > SMALL_INT)
-    return size
 
 
 def _learner(name: str, number: int) -> list[MemoryPart]:

@@ -32,6 +32,7 @@ from trimtab.models.masters import train_in_float32
 from trimtab.models.packing_check import settle_packs
 from trimtab.objectives.reward_models import RewardObjective
 from trimtab.rewards import verifiable as rewards
+from trimtab.runs import other_tokenizer
 from trimtab.runs.folder import RunError
 from trimtab.runs.models import LoadedModels, load_signals
 from trimtab.runs.policy import (
@@ -202,9 +203,9 @@ class _Builder:
         named = {role: getattr(models, role) for role in OTHERS}
         self.named = {role: name for role, name in named.items() if name not in (None, STORED)}
         self.vocab, self.vocabularies = self.own_vocab, {}
-        for role, name in self.named.items():
-            self.vocabularies[role], message = loading.check_vocabulary(
-                self.tokenizer, self.vocab, name, role, trust_remote_code=models.trust_remote_code
+        for role, name in other_tokenizer.sharing(self.named, self.required).items():
+            self.vocabularies[role], message = other_tokenizer.check_vocabulary(
+                self.options, self.tokenizer, self.vocab, name, role, models.trust_remote_code
             )
             self.note(message)
             self.vocab = min(self.vocab, self.vocabularies[role])
@@ -242,7 +243,8 @@ class _Builder:
     def build_plan(self) -> None:
         """The method's plan, and the signals for held-out rows."""
         recipe, loaded = self.recipe, self.models
-        self.heldout_signals = [loaded.teacher()] if "teacher" in loaded.frozen else []
+        shared = other_tokenizer.sharing(loaded.frozen, self.required)
+        self.heldout_signals = [loaded.teacher()] if "teacher" in shared else []
         signals = load_signals(self.required, loaded)
         if recipe.eval.kl_to_initial:
             self.heldout_signals.append(loaded.initial_signal("start"))
@@ -305,6 +307,7 @@ class _Builder:
             "tokenizer": fingerprint.of_tokenizer(self.tokenizer),
             "chat template": fingerprint.of_text(str(self.tokenizer.chat_template)),
             **date_facts(self.tokenizer),
+            **other_tokenizer.facts(recipe, self.required, self.tokenizer),
             "training data": f"{recipe.data.train} {rows_name}",
             "reward": rewarded(recipe, self.rewards) if self.rewards else None,
             "code": user_code.described(code),
@@ -360,7 +363,7 @@ def _crop(policy: Any, plan: Plan, heldout: Sequence[FrozenModel], stored: int |
         heldout: what is read beside rows that are not trained on, where objectives crop by themselves.
         stored: ids that stored columns are over.
     """
-    parts = (*plan.signals, *plan.rollout_signals)
+    parts = [one for one in (*plan.signals, *plan.rollout_signals) if not one.own_vocabulary]
     vocab = common_vocab([policy, *models_of(parts)])
     for model in models_of(heldout):  # an earlier stage may have cropped it
         crop_to(model, common_vocab([model]))

@@ -23,6 +23,7 @@ from trimtab.core import (
 from trimtab.data import stored
 from trimtab.models import loading
 from trimtab.models.scalar_head import as_critic
+from trimtab.runs import other_tokenizer
 from trimtab.runs.folder import RunError
 from trimtab.runs.policy import Shared
 from trimtab.runs.recipe import STORED, Recipe
@@ -101,6 +102,8 @@ def load_signals(required: Requirements, loaded: LoadedModels) -> dict[str, Sign
 
 
 def _teacher(asked: Teacher, loaded: LoadedModels) -> dict[str, Signal]:
+    if asked.own_tokenizer:
+        return {"teacher": other_tokenizer.signal(loaded.recipe, loaded.teacher())}
     distribution = asked.reads == "distribution"
     return {"teacher": loaded.teacher() if distribution else loaded.frozen_signal("teacher", "answers")}
 

@@ -24,6 +24,7 @@ from trimtab.models import loading
 from trimtab.models.ends import end_tokens
 from trimtab.models.limits import beyond, check_prompts, token_beyond
 from trimtab.rewards.places import place_of_answer
+from trimtab.runs.other_tokenizer import has_own_tokenizer, read_by_both, turns_of
 from trimtab.runs.policy import method_of, policy_vocab
 from trimtab.runs.preparation import prepared as prepared_rows
 from trimtab.runs.recipe import OTHERS, STORED, Recipe, policy_source
@@ -70,6 +71,7 @@ def prepare_source(
             find=place_of_answer, end_ids=end_tokens(tokenizer), chat=recipe.data.chat, apart=not asked,
         )  # fmt: skip
         return _limited(made, limited_by, recipe, refuse)
+    turns = turns_of(recipe, required)
     made = prepared_rows(
         rows[:limit],
         tokenizer,
@@ -82,10 +84,13 @@ def prepare_source(
         columns=columns,
         outcomes=required.rows == "outcomes" and asked,
         steps=required.rows == "steps" and asked,
-        turns=recipe.data.turns,
+        turns=turns,
         chat=recipe.data.chat,
     )
-    return _limited(made, limited_by, recipe, refuse)
+    made = _limited(made, limited_by, recipe, refuse)
+    if which == "train" and has_own_tokenizer(required) and made.rows:
+        return read_by_both(recipe, made, rows, tokenizer, turns, recipe.data.max_dropped if refuse else 1.0)
+    return made
 
 
 def _limited(made: Prepared, limited_by: str, recipe: Recipe, refuse: bool) -> Prepared:
@@ -131,7 +136,7 @@ def _row_limit(recipe: Recipe, max_length: int) -> tuple[int, str]:
     names = {"policy": policy_source(recipe)} | {role: getattr(models, role) for role in OTHERS}
     found = (max_length, "training.max_length")
     for role, name in names.items():
-        if name not in (None, STORED):
+        if name not in (None, STORED) and not (role == "teacher" and has_own_tokenizer(method_of(recipe)[2])):
             places = loading.limits(name, trust_remote_code=models.trust_remote_code).places
             if places is not None and places < found[0]:
                 found = (places, f"the position embeddings of the {role}")
