@@ -23,7 +23,7 @@ from trimtab.data.counts import Prepared
 from trimtab.data.rows import RATING
 from trimtab.decoding._config import described
 from trimtab.evals.runner import EvalSpec, eval_spec
-from trimtab.models import loading, noise
+from trimtab.models import loading
 from trimtab.models.adapter_starts import stays_initial
 from trimtab.models.adapters import check_settings
 from trimtab.models.ends import settle
@@ -49,7 +49,7 @@ from trimtab.runs.policy import (
 from trimtab.runs.recipe import OTHERS, STORED, Recipe
 from trimtab.runs.reward_model import check_eval, reward_notes, score_spec
 from trimtab.runs.rows import adopt_run_date, check_asked, check_ids, check_tasks, prepare_pairs, prepare_source
-from trimtab.runs.signature import dtypes, models_facts, own_code, rewarded, suite_facts
+from trimtab.runs.signature import dropout, dtypes, models_facts, own_code, rewarded, suite_facts
 from trimtab.signals.base import common_vocab, models_of
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.reward_model import ScoreSpec, TokenRewardModel
@@ -262,7 +262,7 @@ class _Builder:
         if not any(parameter.requires_grad for parameter in self.policy.parameters()):
             named = shown(recipe.models.policy)
             raise RunError(f"{named}: no parameter of the policy would be trained; change models.lora")
-        self.dropout, note = _dropout(recipe, self.plan, self.policy)
+        self.dropout, note = dropout(recipe, self.plan, self.policy)
         self.note(note)
 
     def _check_plan(self) -> None:
@@ -369,20 +369,6 @@ def _crop(policy: Any, plan: Plan, heldout: Sequence[FrozenModel], stored: int |
         crop_to(model, common_vocab([model]))
     for model in (policy, *models_of(one for one in parts if not isinstance(one, TokenRewardModel))):
         crop_to(model, min(vocab, stored or vocab))
-
-
-def _dropout(recipe: Recipe, plan: Plan, policy: Any) -> tuple[dict[str, str], str]:
-    """The signature's line about the policy's dropout, if it matters, and a note for the user."""
-    rates, asked = noise.rates(policy), recipe.training.get("disable_dropout")
-    if not rates or (asked is None and plan.objective.ratio is None):
-        return {}, ""
-    said = ", ".join(f"{name} {rate:g}" for name, rate in sorted(rates.items()))
-    if asked is not None:
-        return {"dropout": f"{'off' if asked else 'kept'} ({said})"}, ""
-    return {"dropout": f"off ({said})"}, (
-        f"the policy's dropout is off ({said}): {recipe.method} learns a ratio to log-probabilities computed without "
-        "it; training.disable_dropout: false keeps it"
-    )
 
 
 def _starts_from(recipe: Recipe, reference: str | None, start: str) -> bool:

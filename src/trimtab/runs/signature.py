@@ -8,7 +8,9 @@ from typing import Any
 
 from trimtab import methods
 from trimtab.common import fingerprint, user_code
+from trimtab.core import Plan
 from trimtab.evals.runner import EvalSpec
+from trimtab.models import noise
 from trimtab.rewards import verifiable as rewards
 from trimtab.runs.recipe import Recipe
 
@@ -41,3 +43,17 @@ def models_facts(models: Mapping[str, str]) -> str:
 def dtypes(recipe: Recipe) -> str:
     mixed = next((name for name in ("bf16", "fp16") if recipe.training.get(name)), "no")
     return f"policy {recipe.models.dtype}, teacher {recipe.models.frozen_dtype}, autocast {mixed}"
+
+
+def dropout(recipe: Recipe, plan: Plan, policy: Any) -> tuple[dict[str, str], str]:
+    """The signature's line about the policy's dropout, if it matters, and a note for the user."""
+    rates, asked = noise.rates(policy), recipe.training.get("disable_dropout")
+    if not rates or (asked is None and plan.objective.ratio is None):
+        return {}, ""
+    said = ", ".join(f"{name} {rate:g}" for name, rate in sorted(rates.items()))
+    if asked is not None:
+        return {"dropout": f"{'off' if asked else 'kept'} ({said})"}, ""
+    return {"dropout": f"off ({said})"}, (
+        f"the policy's dropout is off ({said}): {recipe.method} learns a ratio to log-probabilities computed without "
+        "it; training.disable_dropout: false keeps it"
+    )
