@@ -83,7 +83,8 @@ def question_of(row: Mapping[str, Any], where: str) -> Question:
 def _indices(value: Any, number: int, where: str) -> list[list[Place]]:
     """Spans of each rationale; the authors' readme leaves out one level of lists where each has one span."""
     found: list[list[Place]] = []
-    for spans in value if isinstance(value, list) else [None]:
+    given: list[Any] = value if isinstance(value, list) else [None]
+    for spans in given:
         flat = isinstance(spans, list) and len(spans) == 2 and all(isinstance(one, int) for one in spans)
         spans = [spans] if flat else spans
         if not isinstance(spans, list) or not all(map(_is_span, spans)):
