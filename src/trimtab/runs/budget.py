@@ -14,6 +14,7 @@ from trimtab.common.count import count
 from trimtab.common.progress import watched
 from trimtab.common.terminal import say
 from trimtab.data.collate import length_sorted
+from trimtab.runs.check import samples
 from trimtab.runs.folder import RunError, stored_recipe
 from trimtab.runs.job import Job, load_job, move_frozen
 from trimtab.runs.policy import Shared
@@ -120,7 +121,7 @@ def pace(recipe: Recipe, later: Collection[str], shared: Shared, console: Consol
     Raises:
         UserError: if it cannot be loaded.
     """
-    if recipe.reward:
+    if samples(recipe):
         return f"not measured: {recipe.method} writes completions, and how long they get is not known beforehand"
     models = recipe.models
     names = (policy_source(recipe), *(getattr(models, role) for role in OTHERS))

@@ -86,8 +86,16 @@ def _check_loop(recipe: Recipe, rollouts: bool, where: str) -> None:
     check_minutes(recipe, recipe.minutes, where)
 
 
+def samples(recipe: Recipe) -> bool:
+    """Whether completions are sampled in training, of which nobody knows beforehand how long they get."""
+    from trimtab import methods
+
+    method = methods.load(recipe.method)
+    return bool(recipe.reward) or method.requirements(method.config(**recipe.options)).rows == "sampled_pairs"
+
+
 def check_minutes(recipe: Recipe, minutes: float | None, where: str) -> None:
-    if minutes is not None and recipe.reward:
+    if minutes is not None and samples(recipe):
         raise RecipeError(f"{where}: the speed of {recipe.method} cannot be measured beforehand; leave out minutes")
 
 

@@ -185,7 +185,7 @@ class _Run:
             parts.append(MemoryPart("gradient of the embedding, computed separately", head, during("update")))
         if processes.launched() > 1:
             parts.append(MemoryPart("buffers of gradients between processes", trained, always()))
-        if self.recipe.method == "psft":
+        if self.recipe.method in ("psft", "proxy_align"):
             parts.append(MemoryPart("snapshot of trained weights", trained, always()))
         return parts
 
@@ -260,7 +260,7 @@ class _Run:
     def generation(self) -> list[MemoryPart]:
         """Completions of rollouts, and those of evaluations."""
         each = kv_bytes(self.config, self.recipe.models.dtype) * self.length
-        parts = []
+        parts: list[MemoryPart] = []
         if self.recipe.reward:
             number = self.args.generation_batch_size // max(1, processes.launched())
             held = self.recipe.eval.batch_size
@@ -273,10 +273,15 @@ class _Run:
                 parts.append(
                     MemoryPart(f"KV cache in evaluation, {held} completions", held * each, during("evaluation"))
                 )
-        elif self.recipe.eval.prompts:
+            return parts
+        if self.required.rows == "sampled_pairs":
+            number = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+            size = each + kv_bytes(self.config, self.recipe.models.dtype) * self.options.max_new_tokens
+            parts.append(MemoryPart(f"KV cache of {number} sampled answers", number * size, during("rollouts")))
+        if self.recipe.eval.prompts:
             new = self.recipe.eval.max_new_tokens + 64
             size = kv_bytes(self.config, self.recipe.models.dtype) * new * len(self.recipe.eval.prompts)
-            parts = [MemoryPart("KV cache of eval.prompts", size, during("evaluation"))]
+            parts.append(MemoryPart("KV cache of eval.prompts", size, during("evaluation")))
         return parts
 
     def saving(self, prepared: Prepared) -> list[MemoryPart]:
