@@ -64,6 +64,13 @@ def _distillation() -> Iterator[Result]:
     yield Result("hpd", "nearer to the teacher than `sft`", near[0], scale, near[1], "distillation")
     entropy = judged(language["hpd - sft"]["entropy"], "nats")
     yield Result("hpd", "keeps more entropy than `sft`", entropy[0], scale, entropy[1], "distillation")
+    sums = read("claims_mcc_kd")["differences"]
+    for key, claim, unit in (
+        ("divergence, seen", "answers after two rationales nearer to each other than with alpha 0", "nats"),
+        ("solved", "solves more sums than with alpha 0", ""),
+    ):
+        found = judged(sums[key], unit, swap=key != "solved")
+        yield Result("mcc_kd", claim, found[0], "two layers, 3 seeds, 600 steps", found[1], "distillation")
     for when in ("before", "after"):
         found = judged(_flat(read("claims_opd_after_hpd")["claims"][f"pass1, {when} OPD: how much better hpd is"]))
         claim = f"a better start for `opd` than `sft`: pass@1 {when} it"
