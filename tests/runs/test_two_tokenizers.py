@@ -75,6 +75,17 @@ def test_the_teachers_states_may_be_kept(files, tmp_path, cache):
         assert one["divergence"] == pytest.approx(other["divergence"], rel=1e-4)
 
 
+def test_packs_hold_the_same_rows_and_the_teacher_reads_each_alone(files, tmp_path):
+    """All rows are one update, however they are packed."""
+    whole = {"max_steps": 1, "save_steps": 1, "gradient_accumulation_steps": 1}
+    plain = run(asked(files, tmp_path / "plain", training={**whole, "per_device_train_batch_size": 16}), console=QUIET)
+    packs = {**whole, "packing": True, "per_device_train_batch_size": 64, "max_length": 256}
+    packed = run(asked(files, tmp_path / "packed", training=packs), console=QUIET)
+    (one,), (other,) = (events(folder.folder, "train") for folder in (plain, packed))
+    for name in ("divergence", "matched", "aligned", "nll"):
+        assert one[name] == pytest.approx(other[name], rel=1e-4)
+
+
 def test_the_memory_of_such_a_run_is_estimated(files, tmp_path):
     (found,) = estimates(asked(files, tmp_path / "run"))
     assert any(part.name.startswith("teacher ") for part in found.parts)
