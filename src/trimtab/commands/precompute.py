@@ -1,22 +1,25 @@
-"""Run a recipe's frozen models once over its training rows and store their log-probabilities as columns."""
+"""Run a recipe's frozen models once over its rows and store what they give: log-probabilities, or a teacher cache."""
 
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import typer
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from rich.console import Console
 
 from trimtab.commands.train import RecipeSettings
+from trimtab.common import processes
+from trimtab.common.count import count
 from trimtab.common.errors import UserError
 from trimtab.common.settings import SettingsError, Shown
-from trimtab.common.terminal import quiet
+from trimtab.common.terminal import quiet, say
 from trimtab.common.workdir import META, Workdir
 
 if TYPE_CHECKING:
     from trimtab.runs.recipe import Recipe
+    from trimtab.runs.teacher_pass import Written
 
 
 class PrecomputeError(UserError):
@@ -26,14 +29,36 @@ class PrecomputeError(UserError):
 class PrecomputeSettings(RecipeSettings):
     """Which recipe, and where to write the rows."""
 
-    alone = True
+    alone = False
+    teacher: Literal["hidden", "topk"] | None = None
+    """Write what the recipe's teacher gives for its rows to a folder, for models.teacher=cache:FOLDER: its last
+    `hidden` states, which are exact for every method; or its `topk` most likely tokens with their log-probabilities and
+    the mass of the rest."""
+    k: int | None = Field(None, ge=1)
+    """Number of tokens for --teacher topk; 64 by default."""
+    dtype: Literal["bfloat16", "float32"] | None = None
+    """Of hidden states; that of models.frozen_dtype by default."""
     out: Annotated[Path, Shown("FILE.jsonl")]
-    """File for the rows with their new columns."""
+    """File for the rows with their new columns; with --teacher a folder."""
     force: bool = False
-    """Overwrite an existing file."""
+    """Overwrite an existing file, or begin an existing folder anew."""
+
+    @model_validator(mode="after")
+    def _kinds(self) -> Self:
+        if self.k is not None and self.teacher != "topk":
+            raise SettingsError("--k: only the most likely tokens have a number; add --teacher topk, or leave it out")
+        if self.dtype is not None and self.teacher != "hidden":
+            raise SettingsError("--dtype: only hidden states have one to choose; add --teacher hidden, or leave it out")
+        return self
 
     @model_validator(mode="after")
     def _rows(self) -> Self:
+        if self.teacher is not None:
+            if self.out.suffix == ".jsonl" or self.out.is_file():
+                raise SettingsError(f"--out: what a teacher gives is written to a folder; {self.out} is a file")
+            if self.force and processes.launched() > 1:
+                raise SettingsError(f"--force: several processes cannot begin anew together; remove {self.out} first")
+            return self
         if self.out.suffix != ".jsonl":
             raise SettingsError(f"--out: rows are written as .jsonl; choose FILE.jsonl instead of {self.out}")
         return self
@@ -43,14 +68,23 @@ SETTINGS = PrecomputeSettings
 
 
 def main(settings: PrecomputeSettings) -> None:
-    """Precompute, and print how to use the columns."""
+    """Precompute, and print how to use the columns or the cache."""
     from trimtab.runs.early import check_places
     from trimtab.runs.parse import load_recipe
     from trimtab.runs.recipe import Stages
 
+    if settings.teacher is None:
+        processes.check_alone("precompute")
     loaded = load_recipe(settings.recipe, settings.overrides, first=check_places, trains=False)
     stages = loaded.stages if isinstance(loaded, Stages) else [loaded]
     quiet()
+    if settings.teacher is not None:
+        _cache(settings, stages)
+    else:
+        _columns(settings, stages)
+
+
+def _columns(settings: PrecomputeSettings, stages: "list[Recipe]") -> None:
     from trimtab.runs.precomputed import columns_of
 
     chosen = max(stages, key=lambda stage: len(columns_of(stage)))
@@ -63,6 +97,67 @@ def main(settings: PrecomputeSettings) -> None:
     if "weak_delta" in columns:
         use.append("options.weak=column models.weak_reference=null models.weak_aligned=null")
     typer.echo(f"train on them with {' '.join(use)}")
+
+
+def _cache(settings: PrecomputeSettings, stages: "list[Recipe]") -> None:
+    assert settings.teacher is not None
+    chosen = next((stage for stage in stages if stage.models.teacher is not None), stages[0])
+    written = cache_teacher(
+        chosen, settings.out, settings.teacher, k=settings.k, dtype=settings.dtype, force=settings.force
+    )
+    if processes.rank() != 0:
+        return
+    each = written.row_bytes / max(1, written.tokens)
+    head = f", and {written.head_bytes / 1e6:,.1f} MB for the head" if written.head_bytes else ""
+    typer.echo(
+        f"cache: {settings.out}\n{count(written.rows, 'row')}, {written.tokens:,} answer tokens, {each:,.0f} bytes a "
+        f"token: {written.row_bytes / 1e6:,.1f} MB{head}"
+    )
+    if written.covered is not None:
+        typer.echo(f"covered mass: {written.covered:.4f} of the teacher's probability, on average")
+    typer.echo(f"train on it with models.teacher=cache:{settings.out}")
+
+
+def cache_teacher(
+    recipe: "Recipe",
+    out: Path,
+    kind: Literal["hidden", "topk"],
+    *,
+    k: int | None = None,
+    dtype: Literal["bfloat16", "float32"] | None = None,
+    force: bool = False,
+    console: Console | None = None,
+) -> "Written":
+    """Write what the recipe's teacher gives for its training and held-out rows to a folder.
+
+    Rows that are there already stay: a call that was stopped goes on, and another recipe with the same teacher,
+    tokenizer and template adds its rows. Of the processes of a launch each writes shards of its own.
+
+    Args:
+        kind: "hidden" for last hidden states and the head, "topk" for the most likely tokens.
+        k: 64 by default.
+        dtype: of hidden states.
+        force: begin anew.
+
+    Raises:
+        ValueError: (or a subclass) for a mistake in the recipe, its rows or models, or a folder of another teacher.
+        Interrupted: after Ctrl-C.
+    """
+    from trimtab.runs.teacher_pass import COVERED, made_files, write_cache
+
+    console = console or Console()
+    work = Workdir(out, "precompute", made_files(out), option="another --out FOLDER", force=force)
+    work.check()
+    with work.open():
+        number = (k or 64) if kind == "topk" else None
+        written = write_cache(recipe, work, kind, number, dtype, console)
+    if written.covered is not None and written.covered < COVERED:
+        say(
+            console,
+            f"warning: the {number} most likely tokens have {written.covered:.2f} of the teacher's probability; raise "
+            "--k, or write --teacher hidden, which is exact",
+        )
+    return written
 
 
 def precompute(

@@ -119,12 +119,12 @@ def resolve_head(model: PreTrainedModel) -> Head:
         module = parts[0] if len(parts) == 1 else nn.Sequential(*parts)
     config = model.config.get_text_config()
     scale, softcap = _scale_and_softcap(config)
-    vocab, masks = getattr(model, _KNOWN, None), getattr(model, "_trimtab_masks_logits", False)
+    vocab, masks = getattr(model, KNOWN, None), getattr(model, "_trimtab_masks_logits", False)
     size = config.vocab_size if vocab is None else vocab
     return Head(module, size, scale, softcap, masks=masks, cropped=vocab is not None)
 
 
-_KNOWN = "_trimtab_vocab"
+KNOWN = "_trimtab_vocab"
 """attribute of a model: only ids below it have a probability"""
 
 
@@ -137,7 +137,7 @@ def crop_to(model: Any, vocab: int) -> None:
         vocab: at most the rows of its head.
     """
     model = inner(model)
-    setattr(model, _KNOWN, vocab if vocab < model.config.get_text_config().vocab_size else None)
+    setattr(model, KNOWN, vocab if vocab < model.config.get_text_config().vocab_size else None)
 
 
 @torch.no_grad()

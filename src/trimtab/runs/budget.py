@@ -18,7 +18,7 @@ from trimtab.runs.check import samples
 from trimtab.runs.folder import RunError, stored_recipe
 from trimtab.runs.job import Job, load_job, move_frozen
 from trimtab.runs.policy import Shared
-from trimtab.runs.recipe import OTHERS, Recipe, Stages, policy_source
+from trimtab.runs.recipe import Recipe, Stages, named_models, policy_source
 from trimtab.signals.base import call_plan
 from trimtab.signals.classifier import call_on_labels
 from trimtab.train import checkpoints, settings
@@ -123,8 +123,7 @@ def pace(recipe: Recipe, later: Collection[str], shared: Shared, console: Consol
     """
     if samples(recipe):
         return f"not measured: {recipe.method} writes completions, and how long they get is not known beforehand"
-    models = recipe.models
-    names = (policy_source(recipe), *(getattr(models, role) for role in OTHERS))
+    names = (policy_source(recipe), *named_models(recipe).values())
     if missing := [name for name in names if name in later and not Path(name).is_dir()]:
         return f"not measured: {missing[0]} is yet to be trained"
     job = load_job(recipe, shared, Console(quiet=True))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import AliasChoices, BaseModel, ValidationError
 
 from trimtab.common.errors import nearest, wrong_value
-from trimtab.runs.recipe import OTHERS, Cut, Recipe, RecipeError
+from trimtab.runs.recipe import OTHERS, Cut, Recipe, RecipeError, cache_folder
 
 if TYPE_CHECKING:
     from trimtab.core import Requirements
@@ -34,6 +34,7 @@ def check_method(recipe: Recipe, where: str, trains: bool = True) -> None:
         RecipeError: for an unknown method, option or training argument, or a missing model.
     """
     from trimtab import methods
+    from trimtab.core import Teacher
     from trimtab.train import keys
 
     try:
@@ -45,8 +46,26 @@ def check_method(recipe: Recipe, where: str, trains: bool = True) -> None:
     recipe.options = options.model_dump()
     _check_models(recipe, method.requirements(options), where)
     _check_loop(recipe, method.loop == "rollouts", where)
-    if isinstance(recipe.models.policy, Cut) and recipe.models.policy.source == "teacher" and not recipe.models.teacher:
+    if cache_folder(recipe.models.teacher) is not None and method.loop != "supervised":
+        reads = "samples new completions" if method.loop == "rollouts" else "reads inside its teacher"
+        raise RecipeError(
+            f"{where}: method {recipe.method} {reads}, and a cache only holds what a teacher said of given rows; name "
+            "the model as models.teacher"
+        )
+    teacher = method.requirements(options).model(Teacher)
+    if cache_folder(recipe.models.teacher) is not None and teacher is not None and teacher.own_tokenizer:
+        raise RecipeError(
+            f"{where}: method {recipe.method} with these options reads rows with the teacher's own tokenizer, and a "
+            "cache holds those of the policy's; name the model as models.teacher"
+        )
+    from_teacher = isinstance(recipe.models.policy, Cut) and recipe.models.policy.source == "teacher"
+    if from_teacher and not recipe.models.teacher:
         raise RecipeError(f"{where}: models.policy is cut from the teacher, but models.teacher is missing")
+    if from_teacher and cache_folder(recipe.models.teacher) is not None:
+        raise RecipeError(
+            f"{where}: models.policy is cut from the teacher, but models.teacher is a cache of what one said; name the "
+            "model under models.policy.from"
+        )
     if trains:
         _check_training(recipe, method.loop, where)
     else:

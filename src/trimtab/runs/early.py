@@ -10,7 +10,7 @@ from trimtab.decoding import check_name as check_decoding
 from trimtab.evals.suites import check_name as check_suite
 from trimtab.models.places import check_there as check_model
 from trimtab.runs.folder import is_new
-from trimtab.runs.recipe import OTHERS, STORED, Recipe, RecipeError
+from trimtab.runs.recipe import Recipe, RecipeError, cache_folder, named_models
 
 
 class AskError(UserError):
@@ -30,6 +30,12 @@ def check_places(recipes: Sequence[Recipe]) -> None:
     for recipe in recipes:
         for source in filter(None, (recipe.data.train, recipe.data.heldout)):
             check_rows(source)
+        folder = cache_folder(recipe.models.teacher)
+        if folder is not None and not folder.is_dir():
+            raise RecipeError(
+                f"models.teacher: there is no folder {folder}{looked_in(folder)}; write it with trimtab precompute "
+                f"RECIPE models.teacher=MODEL --teacher hidden --out {folder}"
+            )
         for reward in recipe.reward:
             place = reward.name.rpartition(":")[0]
             if place.endswith(".py") and not Path(place).is_file():
@@ -104,5 +110,5 @@ def check_outputs(recipes: Sequence[Recipe], resume: bool) -> None:
 def _models(recipe: Recipe) -> dict[str, str]:
     models = recipe.models
     policy = models.policy if isinstance(models.policy, str) else models.policy.source
-    named = {"policy": policy, **{role: getattr(models, role) for role in OTHERS}}
-    return {role: name for role, name in named.items() if name not in (None, STORED, "teacher")}
+    named = {"policy": policy, **named_models(recipe)}
+    return {role: name for role, name in named.items() if name != "teacher"}

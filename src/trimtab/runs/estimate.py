@@ -22,11 +22,12 @@ from trimtab.data.sources import Row, load_rows
 from trimtab.models import loading
 from trimtab.models.footprint import Footprint, TrainedShape, cut_config, footprint, frozen_bytes, kv_bytes, num_weights
 from trimtab.models.growth import num_tokens
+from trimtab.models.stored_head import head_bytes
 from trimtab.models.student import evenly_spaced
 from trimtab.runs.lengths import NoEstimate, lengths
 from trimtab.runs.other_tokenizer import has_own_tokenizer
 from trimtab.runs.policy import method_of, policy_tokenizer
-from trimtab.runs.recipe import FROZEN, OTHERS, STORED, Cut, Recipe, Stages, policy_source
+from trimtab.runs.recipe import FROZEN, OTHERS, Cut, Recipe, Stages, cache_folder, named_models, policy_source
 from trimtab.runs.row_bytes import bytes_of
 from trimtab.runs.rows import prepare_source
 from trimtab.train import settings
@@ -191,16 +192,12 @@ class _Run:
 
     def other_models(self) -> list[MemoryPart]:
         models, required = self.recipe.models, self.required
-        parts, seen = [], set()
-        for role in FROZEN:
-            name = getattr(models, role)
-            if name in (None, STORED):
-                continue
-            if name not in seen:
-                config = _config(name, self.recipe, self.made)
-                parts.append(
-                    MemoryPart(f"{role} {_short(name)}, {models.frozen_dtype}", self._frozen(config), always())
-                )
+        cached, seen = cache_folder(models.teacher), set()
+        parts = [] if cached is None else [MemoryPart("head of the cached teacher", head_bytes(cached), always())]
+        for role, name in named_models(self.recipe).items():
+            if role in FROZEN and name not in seen:
+                named = f"{role} {_short(name)}, {models.frozen_dtype}"
+                parts.append(MemoryPart(named, self._frozen(_config(name, self.recipe, self.made)), always()))
             seen.add(name)
         copies = self.recipe.eval.kl_to_initial
         initial = {model.initial(models.model_dump()) for model in required.models}
@@ -301,7 +298,8 @@ class _Run:
         number = sum(len(one.rows) for one in prepared)
         size = sum(bytes_of(one, read(one.source)) for one in prepared)
         parts = [MemoryPart(f"{count(number, 'row')} as token ids", size, always(), host=True)]
-        if self.recipe.models.teacher_cache == "memory":
+        cached = cache_folder(self.recipe.models.teacher) is not None and self.required.keys <= {"teacher"}
+        if self.recipe.models.teacher_cache == "memory" and not cached:
             held = prepared[1:] if self.recipe.models.teacher and "teacher" not in self.required.keys else prepared
             tokens = sum(one.counts.answer_tokens for one in held)
             reference = self.required.model(Reference)

@@ -14,10 +14,9 @@ from trimtab import __version__
 from trimtab.common import fingerprint, processes, user_code
 from trimtab.common.environment import environment
 from trimtab.common.terminal import say
-from trimtab.core import Labels, Method, Plan
+from trimtab.core import Labels, Method, Plan, Signal, Teacher
 from trimtab.core.batch import COMPARED
 from trimtab.data import stored
-from trimtab.data.chat_date import date_facts
 from trimtab.data.collate import Collator
 from trimtab.data.counts import Prepared
 from trimtab.data.rows import RATING
@@ -33,8 +32,9 @@ from trimtab.models.packing_check import settle_packs
 from trimtab.objectives.reward_models import RewardObjective
 from trimtab.rewards import verifiable as rewards
 from trimtab.runs import other_tokenizer
+from trimtab.runs.cached_teacher import cache_facts, check_cached, check_fits, open_cache
 from trimtab.runs.folder import RunError
-from trimtab.runs.models import LoadedModels, load_signals
+from trimtab.runs.models import LoadedModels, load_signals, starts_from
 from trimtab.runs.policy import (
     Shared,
     changed,
@@ -46,11 +46,20 @@ from trimtab.runs.policy import (
     policy_vocab,
     shown,
 )
-from trimtab.runs.recipe import OTHERS, STORED, Recipe
+from trimtab.runs.recipe import STORED, Recipe, named_models
 from trimtab.runs.reward_model import check_eval, reward_notes, score_spec
 from trimtab.runs.rows import adopt_run_date, check_asked, check_ids, check_tasks, prepare_pairs, prepare_source
-from trimtab.runs.signature import dropout, dtypes, models_facts, own_code, rewarded, suite_facts
+from trimtab.runs.signature import (
+    dropout,
+    dtypes,
+    models_facts,
+    own_code,
+    rewarded,
+    suite_facts,
+    tokenizer_lines,
+)
 from trimtab.signals.base import common_vocab, models_of
+from trimtab.signals.cached import CachedTeacher
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.reward_model import ScoreSpec, TokenRewardModel
 from trimtab.train import settings
@@ -71,7 +80,7 @@ class Job:
     tokenizer: PreTrainedTokenizerBase
     train: Prepared
     heldout: Prepared | None
-    heldout_signals: list[FrozenModel]
+    heldout_signals: list[FrozenModel | CachedTeacher]
     """the teacher, if any, and the initial policy, if the KL to it is measured"""
     collator: Collator
     signature: dict[str, str]
@@ -200,9 +209,13 @@ class _Builder:
 
     def _check_vocabularies(self) -> None:
         models = self.recipe.models
-        named = {role: getattr(models, role) for role in OTHERS}
-        self.named = {role: name for role, name in named.items() if name not in (None, STORED)}
+        self.named = named_models(self.recipe)
         self.vocab, self.vocabularies = self.own_vocab, {}
+        self.cached = cache_facts(self.recipe)
+        if self.cached is not None:
+            check_fits(self.cached, tokenizer_lines(self.tokenizer), self.own_vocab)
+            self.vocabularies["teacher"] = self.cached.vocab
+            self.vocab = min(self.vocab, self.cached.vocab)
         for role, name in other_tokenizer.sharing(self.named, self.required).items():
             self.vocabularies[role], message = other_tokenizer.check_vocabulary(
                 self.options, self.tokenizer, self.vocab, name, role, models.trust_remote_code
@@ -238,20 +251,26 @@ class _Builder:
             off, initial = None, initial or make_policy(recipe, self.shared)
             self.note("the adapter's settings change the base weights, so the initial policy is kept as a second model")
         self.policy = policy
-        self.models = LoadedModels(recipe, self.shared, frozen, policy, off, initial)
+        cached = open_cache(self.cached) if self.cached is not None else None
+        self.models = LoadedModels(recipe, self.shared, frozen, policy, off, initial, cached)
 
     def build_plan(self) -> None:
         """The method's plan, and the signals for held-out rows."""
         recipe, loaded = self.recipe, self.models
         shared = other_tokenizer.sharing(loaded.frozen, self.required)
-        self.heldout_signals = [loaded.teacher()] if "teacher" in shared else []
+        self.heldout_signals = [loaded.teacher()] if "teacher" in shared or loaded.cached is not None else []
         signals = load_signals(self.required, loaded)
         if recipe.eval.kl_to_initial:
             self.heldout_signals.append(loaded.initial_signal("start"))
         self.plan = self.method.build(self.options, self.policy, **signals)
         self._check_plan()
         if self.packing is not None:
-            self.note(*settle_packs(self.policy, models_of(self.plan.signals), loaded.frozen, self.args.device))
+            others = [model for model in models_of(self.plan.signals) if model is not loaded.cached_model]
+            self.note(*settle_packs(self.policy, others, loaded.frozen, self.args.device))
+        if self.cached is not None and loaded.cached is not None:
+            read = [(self.train, self._collator())] if self.required.model(Teacher) else []
+            read += [(self.held, Collator(0, self.vocab))] if self.held is not None else []
+            self.note(check_cached(loaded.cached, self.cached, self.plan.objective, recipe.method, read))
         columns = stored.vocabulary(recipe.data.train) if self.required.columns else None
         _crop(self.policy, self.plan, self.heldout_signals, columns)
         if train_in_float32(self.policy):
@@ -264,6 +283,12 @@ class _Builder:
             raise RunError(f"{named}: no parameter of the policy would be trained; change models.lora")
         self.dropout, note = dropout(recipe, self.plan, self.policy)
         self.note(note)
+
+    def _collator(self) -> Collator:
+        required = self.required
+        columns = (*required.columns, *{"steps": (RATING,), "rationales": (COMPARED,)}.get(required.rows, ()))
+        pad: Any = self.tokenizer.pad_token_id
+        return Collator(int(pad or 0), self.vocab, required.rows == "every_token", columns)
 
     def _check_plan(self) -> None:
         """Check that the plan matches what the method declares."""
@@ -301,12 +326,11 @@ class _Builder:
             "seed": str(recipe.seed),
             "policy": f"{shown(models.policy)} {self.trained}",
             **{role: f"{getattr(models, role)} {found}" for role, found in self.prints.items()},
+            **({"teacher": self.cached.said} if self.cached is not None else {}),
             "reward_model": f"{models.reward_model} {fingerprint.of_model(scores.models[0])}" if scores else None,
             "embedding": f"{self.own_vocab} rows, models.resize" if models.resize else None,
             "trained parameters": f"{sum(p.numel() for p in self.policy.parameters() if p.requires_grad):,}",
-            "tokenizer": fingerprint.of_tokenizer(self.tokenizer),
-            "chat template": fingerprint.of_text(str(self.tokenizer.chat_template)),
-            **date_facts(self.tokenizer),
+            **tokenizer_lines(self.tokenizer),
             **other_tokenizer.facts(recipe, self.required, self.tokenizer),
             "training data": f"{recipe.data.train} {rows_name}",
             "reward": rewarded(recipe, self.rewards) if self.rewards else None,
@@ -326,9 +350,6 @@ class _Builder:
     def job(self) -> Job:
         """All of it."""
         recipe, required, reference = self.recipe, self.required, self.prints.get("reference")
-        of_rows = {"steps": (RATING,), "rationales": (COMPARED,)}.get(required.rows, ())
-        columns = (*required.columns, *of_rows)
-        pad: Any = self.tokenizer.pad_token_id
         reads_start = any(model.initial({}) == "read" for model in required.models)
         return Job(
             recipe,
@@ -339,7 +360,7 @@ class _Builder:
             self.train,
             self.held,
             self.heldout_signals,
-            Collator(int(pad or 0), self.vocab, required.rows == "every_token", columns),
+            self._collator(),
             self._signature(),
             self.notes,
             required.window,
@@ -349,13 +370,13 @@ class _Builder:
             score_spec(recipe, self.plan, self.trained, reference) if required.scores else None,
             self.rewards,
             self.pairs,
-            reads_start and _starts_from(recipe, reference, self.trained),
+            reads_start and starts_from(recipe, reference, self.trained),
             self.args,
             self.packing,
         )
 
 
-def _crop(policy: Any, plan: Plan, heldout: Sequence[FrozenModel], stored: int | None) -> None:
+def _crop(policy: Any, plan: Plan, heldout: Sequence[Signal], stored: int | None) -> None:
     """Restrict the policy and all models that it is compared with to the same ids. A reward model of which only scores
     are used is left as it was trained.
 
@@ -369,21 +390,6 @@ def _crop(policy: Any, plan: Plan, heldout: Sequence[FrozenModel], stored: int |
         crop_to(model, common_vocab([model]))
     for model in (policy, *models_of(one for one in parts if not isinstance(one, TokenRewardModel))):
         crop_to(model, min(vocab, stored or vocab))
-
-
-def _starts_from(recipe: Recipe, reference: str | None, start: str) -> bool:
-    """Whether the policy is the same function as its reference before the first update.
-
-    Args:
-        reference: fingerprint of the frozen model that the recipe names, if any.
-        start: that of the model that training starts from.
-    """
-    models = recipe.models
-    if models.lora is not None and models.lora.get("init_lora_weights", True) in (False, "loftq"):
-        return False
-    if models.reference == STORED:
-        return stored.models(recipe.data.train)["reference"].endswith(start)
-    return models.reference is None or reference == start
 
 
 def move_frozen(job: Job, device: torch.device) -> None:

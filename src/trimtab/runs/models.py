@@ -28,6 +28,7 @@ from trimtab.runs.folder import RunError
 from trimtab.runs.policy import Shared
 from trimtab.runs.recipe import STORED, Recipe
 from trimtab.signals.auxiliary import ValueModel
+from trimtab.signals.cached import CachedTeacher
 from trimtab.signals.candidates import RewardModelAtCandidates
 from trimtab.signals.columns import Column
 from trimtab.signals.frozen import FrozenModel
@@ -56,6 +57,8 @@ class LoadedModels:
     """if the trained part can be switched off"""
     initial: PreTrainedModel | None
     """a copy of the policy before training, where one is needed"""
+    cached: CachedTeacher | None = None
+    """the teacher, where it is a cache"""
     signals: dict[str, Signal] = field(default_factory=dict)
     """what was made so far, by the argument of `Method.build`"""
 
@@ -70,8 +73,15 @@ class LoadedModels:
             return RowStore(Path(self.recipe.output) / CACHES / f"{role}-{reads}", mend=True)
         return RowStore() if kind == "memory" else None
 
-    def teacher(self) -> FrozenModel:
+    @property
+    def cached_model(self) -> Any:
+        """What stands for the model of a cached teacher, which reads no rows."""
+        return None if self.cached is None else self.cached.teacher
+
+    def teacher(self) -> FrozenModel | CachedTeacher:
         """The teacher's distribution: one for all stages, with what it remembers."""
+        if self.cached is not None:
+            return self.cached
         key = (id(self.frozen["teacher"]), self.recipe.models.teacher_cache)
         if key not in self.shared.teachers:
             self.shared.teachers[key] = self.frozen_signal("teacher")
@@ -104,8 +114,12 @@ def load_signals(required: Requirements, loaded: LoadedModels) -> dict[str, Sign
 def _teacher(asked: Teacher, loaded: LoadedModels) -> dict[str, Signal]:
     if asked.own_tokenizer:
         return {"teacher": other_tokenizer.signal(loaded.recipe, loaded.teacher())}
-    distribution = asked.reads == "distribution"
-    return {"teacher": loaded.teacher() if distribution else loaded.frozen_signal("teacher", "answers")}
+    if asked.reads == "distribution":
+        return {"teacher": loaded.teacher()}
+    cached = loaded.cached
+    if cached is not None:
+        return {"teacher": CachedTeacher(cached.store, cached.teacher, reads="answers", place=cached.place)}
+    return {"teacher": loaded.frozen_signal("teacher", "answers")}
 
 
 def _reference(asked: Reference, loaded: LoadedModels) -> dict[str, Signal]:
@@ -155,3 +169,18 @@ LOADERS: dict[type[ModelRequirement], Callable[[Any, LoadedModels], dict[str, Si
     Critic: _critic,
 }
 """In the order in which they are loaded: a critic begins as the reward model."""
+
+
+def starts_from(recipe: Recipe, reference: str | None, start: str) -> bool:
+    """Whether the policy is the same function as its reference before the first update.
+
+    Args:
+        reference: fingerprint of the frozen model that the recipe names, if any.
+        start: that of the model that training starts from.
+    """
+    models = recipe.models
+    if models.lora is not None and models.lora.get("init_lora_weights", True) in (False, "loftq"):
+        return False
+    if models.reference == STORED:
+        return stored.models(recipe.data.train)["reference"].endswith(start)
+    return models.reference is None or reference == start

@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -46,7 +47,8 @@ class Models(_Strict):
     `ORG/NAME@REVISION`), an adapter folder, `@NAME` for the result of an earlier stage, or
     `{from: teacher, layers: ...}`."""
     teacher: str | None = None
-    """The frozen model to distil from."""
+    """The frozen model to distil from. `cache:FOLDER`: read what a teacher gave for these rows, as written by `trimtab
+    precompute --teacher hidden` (or `topk`); the teacher itself is not loaded."""
     reference: str | None = None
     """The frozen reference model. Methods that need only its log-probabilities use the initial policy by default: at no
     extra memory with adapters or an identity layer, otherwise as a copy. `column`: read log-probabilities from columns
@@ -81,6 +83,8 @@ class Models(_Strict):
 
 STORED = "column"
 """Value of models.reference for precomputed log-probabilities instead of a model."""
+CACHE = "cache:"
+"""Beginning of a models.teacher that is a folder of what a teacher gave, instead of a model."""
 FROZEN = ("teacher", "reference", "aligned", "weak_reference", "weak_aligned")
 """The roles of frozen models."""
 OTHERS = (*FROZEN, "reward_model")
@@ -262,6 +266,17 @@ class Stages(_Strict):
     """The runs, in order. Each has the keys of a recipe, and those next to `stages` are its defaults."""
     seeds: list[int] = []
     """With `seeds: [0, 1, 2]` all runs are repeated with each seed, in folders OUTPUT-seed0 ..."""
+
+
+def cache_folder(name: Any) -> Path | None:
+    """The folder of a models.teacher that is a cache; None for a model."""
+    return Path(name.removeprefix(CACHE)).expanduser() if isinstance(name, str) and name.startswith(CACHE) else None
+
+
+def named_models(recipe: Recipe) -> dict[str, str]:
+    """Role -> name of the models besides the policy that are loaded: neither columns nor a cache."""
+    named = {role: getattr(recipe.models, role) for role in OTHERS}
+    return {role: name for role, name in named.items() if name not in (None, STORED) and cache_folder(name) is None}
 
 
 def policy_source(recipe: Recipe) -> str:

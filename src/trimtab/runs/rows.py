@@ -11,6 +11,7 @@ from transformers import (
 )
 
 from trimtab.common import fingerprint
+from trimtab.common.workdir import SIGNATURE
 from trimtab.data import stored
 from trimtab.data.chat_date import adopt_date, date_facts
 from trimtab.data.counts import Prepared, check_dropped
@@ -24,10 +25,11 @@ from trimtab.models import loading
 from trimtab.models.ends import end_tokens
 from trimtab.models.limits import beyond, check_prompts, token_beyond
 from trimtab.rewards.places import place_of_answer
+from trimtab.runs.cached_teacher import cache_facts
 from trimtab.runs.other_tokenizer import has_own_tokenizer, read_by_both, turns_of
 from trimtab.runs.policy import method_of, policy_vocab
 from trimtab.runs.preparation import prepared as prepared_rows
-from trimtab.runs.recipe import OTHERS, STORED, Recipe, policy_source
+from trimtab.runs.recipe import Recipe, cache_folder, named_models, policy_source
 
 
 def prepare_source(
@@ -123,23 +125,27 @@ def prepare_pairs(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Prepare
 
 
 def adopt_run_date(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Where the chat template writes the date: that of the stored columns that are read, or of the run that goes on."""
+    """Where the chat template writes the date: that of stored columns or a cache, or of the run that goes on."""
     required = method_of(recipe)[2]
     columns = [stored.meta_path(Path(recipe.data.train).expanduser())] if required.columns else []
-    adopt_date(tokenizer, *columns, Path(recipe.output) / "signature.txt")
+    cache = cache_folder(recipe.models.teacher)
+    columns += [] if cache is None else [cache / SIGNATURE]
+    adopt_date(tokenizer, *columns, Path(recipe.output) / SIGNATURE)
 
 
 def _row_limit(recipe: Recipe, max_length: int) -> tuple[int, str]:
     """Most tokens of a row, and what they come from: no model of the recipe with a table of positions reads more than
     the table holds."""
-    models = recipe.models
-    names = {"policy": policy_source(recipe)} | {role: getattr(models, role) for role in OTHERS}
+    trust, cached = recipe.models.trust_remote_code, cache_facts(recipe)
+    names = {"policy": policy_source(recipe), **named_models(recipe)}
+    if has_own_tokenizer(method_of(recipe)[2]):
+        names.pop("teacher", None)
+    limits = {role: loading.limits(name, trust_remote_code=trust).places for role, name in names.items()}
+    limits |= {"teacher": cached.places} if cached is not None else {}
     found = (max_length, "training.max_length")
-    for role, name in names.items():
-        if name not in (None, STORED) and not (role == "teacher" and has_own_tokenizer(method_of(recipe)[2])):
-            places = loading.limits(name, trust_remote_code=models.trust_remote_code).places
-            if places is not None and places < found[0]:
-                found = (places, f"the position embeddings of the {role}")
+    for role, places in limits.items():
+        if places is not None and places < found[0]:
+            found = (places, f"the position embeddings of the {role}")
     return found
 
 

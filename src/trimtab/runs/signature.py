@@ -9,6 +9,7 @@ from typing import Any
 from trimtab import methods
 from trimtab.common import fingerprint, user_code
 from trimtab.core import Plan
+from trimtab.data.chat_date import date_facts
 from trimtab.evals.runner import EvalSpec
 from trimtab.models import noise
 from trimtab.rewards import verifiable as rewards
@@ -38,6 +39,15 @@ def suite_facts(of: EvalSpec) -> str:
 
 def models_facts(models: Mapping[str, str]) -> str:
     return ", ".join(f"{role} {model}" for role, model in models.items())
+
+
+def tokenizer_lines(tokenizer: Any) -> dict[str, str]:
+    """What token ids depend on besides the rows."""
+    return {
+        "tokenizer": fingerprint.of_tokenizer(tokenizer),
+        "chat template": fingerprint.of_text(str(tokenizer.chat_template)),
+        **date_facts(tokenizer),
+    }
 
 
 def dtypes(recipe: Recipe) -> str:

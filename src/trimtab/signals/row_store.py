@@ -159,6 +159,8 @@ class RowStore:
         Args:
             counted: numbers of the row, see `sums`.
         """
+        if key in self:
+            return
         self._rows[key] = {name: value.detach().cpu().clone() for name, value in fields.items()}
         self.num_tokens += len(next(iter(fields.values())))
         for name, number in counted.items():

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trimtab.core import Losses, Objective, Plan, Signal, TokenBatch, answer_mask
+from trimtab.core import Losses, Objective, Plan, Signal, TokenBatch, TopK, answer_mask
 from trimtab.objectives.divergence import forward_kl, reverse_kl
 from trimtab.objectives.reward_models import token_scores
 from trimtab.signals.base import common_vocab, models_of, read_signals, without_unknown
@@ -25,8 +25,9 @@ class TokenMeasures(Objective):
 
 
 def token_measures(batch: TokenBatch) -> dict[str, Tensor]:
-    """[N] each: nll, entropy (nats), top1 (0 or 1); with a teacher forward_kl, reverse_kl, agreement, teacher_nll; with
-    the initial policy kl_to_initial, KL(policy || initial policy)."""
+    """[N] each: nll, entropy (nats), top1 (0 or 1); with a teacher forward_kl, reverse_kl (over the classes that both
+    tell apart, see `TokenBatch.classes`), agreement, teacher_nll; with the initial policy kl_to_initial,
+    KL(policy || initial policy)."""
     log_q = batch.log_softmax("policy")
     best = log_q.argmax(dim=-1)
     measures = {
@@ -35,11 +36,13 @@ def token_measures(batch: TokenBatch) -> dict[str, Tensor]:
         "top1": (best == batch.targets).float(),
     }
     if "teacher" in batch.signals:
-        log_p = batch.log_softmax("teacher")
+        teacher = batch.signals["teacher"]
+        of_classes, log_p = batch.classes("teacher")
+        likeliest = teacher.ids[:, 0] if isinstance(teacher, TopK) else log_p.argmax(dim=-1)
         measures |= {
-            "forward_kl": forward_kl(log_q, log_p),
-            "reverse_kl": reverse_kl(log_q, log_p),
-            "agreement": (best == log_p.argmax(dim=-1)).float(),
+            "forward_kl": forward_kl(of_classes, log_p),
+            "reverse_kl": reverse_kl(of_classes, log_p),
+            "agreement": (best == likeliest).float(),
             "teacher_nll": -batch.logprobs(of="teacher"),
         }
     if "start" in batch.signals:

@@ -1,0 +1,168 @@
+"""A teacher given as `cache:FOLDER`: found, held against the recipe, and opened as a signal."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from trimtab.common.errors import UserError, looked_in
+from trimtab.common.workdir import differences, different, read_signature
+from trimtab.core import Head, Objective, TokenBatch, TopK, TopKError, fused_loss, weights
+from trimtab.data.collate import Collator
+from trimtab.data.counts import Prepared
+from trimtab.models.stored_head import StoredTeacher, load_head
+from trimtab.runs.recipe import Recipe, cache_folder
+from trimtab.signals.cached import CachedTeacher
+from trimtab.signals.row_store import INDEX, RowStore
+
+KIND, TOP_K, DTYPE, VOCABULARY, TEACHER, PLACES = "kind", "k", "stored dtype", "vocabulary", "teacher", "longest row"
+NAMED = "teacher name"
+
+
+class CacheError(UserError):
+    """A teacher cache that does not fit the recipe, or is none."""
+
+
+@dataclass(frozen=True)
+class CacheFacts:
+    """What a cache was made of."""
+
+    folder: Path
+    lines: Mapping[str, str]
+
+    @property
+    def kind(self) -> str:
+        return self.lines[KIND]
+
+    @property
+    def vocab(self) -> int:
+        return int(self.lines[VOCABULARY])
+
+    @property
+    def places(self) -> int | None:
+        """Most tokens of a row that the teacher could read."""
+        found = self.lines.get(PLACES, "None")
+        return int(found) if found.isdecimal() else None
+
+    @property
+    def said(self) -> str:
+        """For signatures: the folder, what is stored, and last the fingerprint of the teacher."""
+        k = f" {self.lines[TOP_K]}" if self.kind == "topk" else ""
+        return f"cache:{self.folder} ({self.kind}{k}, {self.lines[DTYPE]}) {self.lines[TEACHER]}"
+
+
+def cache_facts(recipe: Recipe) -> CacheFacts | None:
+    """Of the recipe's teacher, if that is a cache.
+
+    Raises:
+        CacheError: if the folder holds none.
+    """
+    folder = cache_folder(recipe.models.teacher)
+    if folder is None:
+        return None
+    lines = read_signature(folder)
+    if lines is None or lines.keys() < {KIND, DTYPE, VOCABULARY, TEACHER} or not (folder / f"{INDEX}.json").is_file():
+        what = "holds no teacher cache" if folder.is_dir() else f"is not there{looked_in(folder)}"
+        raise CacheError(
+            f"models.teacher: the folder {folder} {what}; write one with "
+            f"trimtab precompute RECIPE --teacher hidden --out {folder}"
+        )
+    return CacheFacts(folder, lines)
+
+
+def check_fits(facts: CacheFacts, lines: Mapping[str, str], vocab: int) -> None:
+    """Hold a cache against the policy that learns from it.
+
+    Args:
+        lines: `tokenizer_lines` of the policy's.
+        vocab: of the policy.
+
+    Raises:
+        CacheError: naming the first difference.
+    """
+    there = {key: facts.lines.get(key, "") for key in lines}
+    for key, was, now in differences(there, lines):
+        raise CacheError(f"the teacher cache {facts.folder} was made with {different(key, was, now)}; {_again(facts)}")
+    if facts.kind == "topk" and facts.vocab > vocab:
+        raise CacheError(
+            f"the teacher cache {facts.folder} holds the most likely of {facts.vocab:,} tokens, but the policy has "
+            f"{vocab:,}; {_again(facts)}"
+        )
+
+
+def _again(facts: CacheFacts) -> str:
+    k = f" --k {facts.lines[TOP_K]}" if facts.kind == "topk" else ""
+    return f"write one for this recipe: trimtab precompute RECIPE --teacher {facts.kind}{k} --out ANOTHER_FOLDER"
+
+
+def open_cache(facts: CacheFacts) -> CachedTeacher:
+    """The cache as a signal."""
+    teacher = load_head(facts.folder) if facts.kind == "hidden" else StoredTeacher(facts.vocab)
+    return CachedTeacher(RowStore(facts.folder), teacher, place=str(facts.folder))
+
+
+def check_cached(
+    signal: CachedTeacher,
+    facts: CacheFacts,
+    objective: Objective,
+    method: str,
+    read: Sequence[tuple[Prepared, Collator]],
+) -> str | None:
+    """Check that a cached teacher has every row, and all that the objective reads of it.
+
+    Args:
+        read: rows that it is read for, and how they become batches.
+
+    Returns:
+        What the user should know.
+
+    Raises:
+        UserError: a subclass, naming the first row or what the objective asks for.
+    """
+    check_objective(objective, signal, f"method {method} with models.teacher=cache:{facts.folder}")
+    for prepared, collator in read:
+        check_rows(signal, facts, prepared, collator)
+    if facts.kind == "hidden":
+        return None
+    k = facts.lines[TOP_K]
+    return (
+        f"the teacher is known by its {k} most likely tokens: distances to it are those of {k} tokens and the rest as "
+        "one, and at most those over all tokens"
+    )
+
+
+def check_rows(signal: CachedTeacher, facts: CacheFacts, prepared: Prepared, collator: Collator) -> None:
+    """Check that every prepared row is in the cache.
+
+    Raises:
+        NotCached: naming the first that is not.
+    """
+    k = f" --k {facts.lines[TOP_K]}" if facts.kind == "topk" else ""
+    way_out = (
+        f"add the rows: trimtab precompute RECIPE models.teacher={facts.lines.get(NAMED, 'MODEL')} "
+        f"--teacher {facts.kind}{k} --dtype {facts.lines[DTYPE]} --out {facts.folder}"
+    )
+    batches = (collator([row]) for row in prepared.rows)
+    signal.check(batches, prepared.source, (prepared.number(row) for row in prepared.rows), way_out)
+
+
+def check_objective(objective: Objective, signal: CachedTeacher, where: str) -> None:
+    """Check that an objective which reads a teacher can do with the most likely tokens, on a batch made up for it.
+
+    Raises:
+        CacheError: naming the objective, and what it asks for.
+    """
+    if signal.kind != "topk" or not {"teacher"} <= objective.needs <= {"teacher", "snapshot"}:
+        return
+    vocab = signal.vocab_size
+    ids, one = torch.zeros(2, 1, dtype=torch.long), torch.full((2,), -1.0)
+    given = TopK(ids, one[:, None], torch.log1p(-one.exp()), one, vocab)
+    batch = TokenBatch.from_labels(torch.tensor([[-100, 0], [-100, 0]]), {"teacher": given})
+    head = Head(lambda hidden: hidden.new_zeros(len(hidden), vocab), vocab)
+    how = "sequence_mean" if objective.per == "sequence" else "token_mean"
+    try:
+        with torch.no_grad():
+            fused_loss(objective, batch, torch.zeros(2, 1), head, weights(batch, how, per=objective.per))
+    except TopKError as error:
+        raise CacheError(f"{where}: {error}") from None

@@ -1,0 +1,255 @@
+"""One pass of a teacher over the rows of a recipe, which writes a teacher cache."""
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from trimtab import __version__
+from trimtab.common import fingerprint, processes
+from trimtab.common.count import count
+from trimtab.common.environment import environment
+from trimtab.common.errors import UserError
+from trimtab.common.progress import num_tokens, watched
+from trimtab.common.terminal import say
+from trimtab.common.workdir import Workdir
+from trimtab.core import Teacher, answer_mask
+from trimtab.core.topk import top_k
+from trimtab.core.vocab import BLOCK_TOKENS
+from trimtab.data.collate import Collator, length_sorted
+from trimtab.models import loading
+from trimtab.models.forward import backbone, crop_to, resolve_head, same_logits
+from trimtab.models.probing import eval_mode, probe_ids
+from trimtab.models.stored_head import HEAD_FILES, load_head, store_head
+from trimtab.runs.cached_teacher import DTYPE, KIND, NAMED, PLACES, TEACHER, TOP_K, VOCABULARY
+from trimtab.runs.policy import method_of, policy_tokenizer, policy_vocab
+from trimtab.runs.recipe import Recipe, cache_folder
+from trimtab.runs.rows import adopt_run_date, check_ids, prepare_source
+from trimtab.runs.signature import tokenizer_lines
+from trimtab.signals.cached import Kind
+from trimtab.signals.frozen import FrozenModel
+from trimtab.signals.row_store import INDEX, Fields, RowStore, rows_of, write_tensors
+
+Stored = Literal["float32", "bfloat16"]
+COVERED = 0.9
+"""share of the probability mass that the most likely tokens should have"""
+PATIENCE = 600.0
+"""seconds in which the main process has to begin"""
+
+
+class TeacherError(UserError):
+    """A recipe whose teacher cannot be asked beforehand."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a pass wrote, with what was there before."""
+
+    rows: int
+    tokens: int
+    row_bytes: int
+    """of rows, without the head"""
+    head_bytes: int
+    covered: float | None
+    """mean probability mass of the most likely tokens"""
+
+
+def made_files(folder: Path) -> list[str]:
+    """Names of the files of a cache in a folder."""
+    found = [path.name for pattern in (f"{INDEX}*.json", "rows-*.safetensors") for path in folder.glob(pattern)]
+    return [f"{INDEX}.json", *HEAD_FILES, *(name for name in sorted(found) if name != f"{INDEX}.json")]
+
+
+def stored_dtype(recipe: Recipe, asked: Stored | None) -> Stored:
+    """The dtype of hidden states: what is asked for, or that of the teacher as far as it is stored."""
+    return asked or ("bfloat16" if recipe.models.frozen_dtype == "bfloat16" else "float32")
+
+
+def write_cache(
+    recipe: Recipe, work: Workdir, kind: Kind, k: int | None, dtype: Stored | None, console: Console
+) -> Written:
+    """Ask the teacher about all rows that the cache lacks: training rows, if the method reads a teacher, and held-out
+    rows.
+
+    Args:
+        work: the opened folder.
+        k: number of most likely tokens, for "topk".
+        dtype: of hidden states, see `stored_dtype`.
+
+    Raises:
+        UserError: a subclass, for a mistake in the recipe, its rows or models.
+    """
+    models = recipe.models
+    name = _named(recipe)
+    tokenizer = policy_tokenizer(recipe)
+    adopt_run_date(recipe, tokenizer)
+    vocab = policy_vocab(recipe, tokenizer)
+    size, note = loading.check_vocabulary(tokenizer, vocab, name, "teacher", trust_remote_code=models.trust_remote_code)
+    if note:
+        say(console, note)
+    both = min(vocab, size)
+    if k is not None and k > both:
+        raise TeacherError(f"--k {k}: the vocabulary has {both:,} tokens; choose at most that many")
+    rows = _rows(recipe, tokenizer, both, {"policy": vocab, "teacher": size}, console)
+
+    model = loading.load_model(name, dtype=models.frozen_dtype, trust_remote_code=models.trust_remote_code)
+    print_of = fingerprint.of_model(model)
+    places = loading.limits(name, trust_remote_code=models.trust_remote_code).places
+    lines = {
+        KIND: kind,
+        TOP_K: k,
+        TEACHER: print_of,
+        **tokenizer_lines(tokenizer),
+        VOCABULARY: size if kind == "hidden" else both,
+        "frozen dtype": models.frozen_dtype,
+        DTYPE: stored_dtype(recipe, dtype) if kind == "hidden" else "float32",
+        PLACES: places,
+        NAMED: name,
+        "trimtab": __version__,
+        **environment(),
+    }
+    _wait(work)
+    work.sign(lines, loose=(NAMED, *environment()))
+    store = RowStore(work.place, mend=True)
+    work.lines.append(store)  # type: ignore[arg-type]
+    if store.torn:
+        say(console, f"{count(len(store.torn), 'torn shard')} ({', '.join(store.torn)}): their rows are computed anew")
+    if len(store):
+        say(console, f"{count(len(store), 'row')} of an earlier call are in {work.place}")
+    model.to(_device(recipe))  # type: ignore[arg-type]
+    signal = FrozenModel(model)
+    if kind == "hidden":
+        _store_head(signal, work.place)
+    else:
+        crop_to(model, both)
+    wanted = getattr(torch, str(lines[DTYPE]))
+    _ask(signal, store, rows, recipe, k, wanted, console)
+    return _written(store, work.place, kind)
+
+
+def _wait(work: Workdir) -> None:
+    """Let the main process of a launch sign first."""
+    until = time.monotonic() + PATIENCE
+    while processes.rank() != 0 and not work.signature.is_file():
+        if time.monotonic() > until:
+            raise TeacherError(f"the main process has not begun {work.place}; see what it says")
+        time.sleep(0.1)
+
+
+def _device(recipe: Recipe) -> torch.device:
+    kind = "cpu" if recipe.training.get("use_cpu") else loading.device()
+    return torch.device(kind, int(os.environ.get("LOCAL_RANK", "0"))) if kind == "cuda" else torch.device(kind)
+
+
+def _named(recipe: Recipe) -> str:
+    name = recipe.models.teacher
+    if name is None:
+        raise TeacherError("the recipe names no teacher; add models.teacher=MODEL")
+    if (folder := cache_folder(name)) is not None:
+        raise TeacherError(f"models.teacher is the cache {folder}, which only a model writes; add models.teacher=MODEL")
+    return name
+
+
+def _rows(
+    recipe: Recipe, tokenizer: Any, vocab: int, vocabularies: Mapping[str, int], console: Console
+) -> list[tuple[list[dict[str, Any]], Collator]]:
+    """Rows with how they become batches, as a run reads them."""
+    method, _, required = method_of(recipe)
+    if method.loop == "classification":
+        raise TeacherError(f"method {recipe.method} reads inside its teacher, and nothing of that is kept beforehand")
+    if method.loop == "rollouts":
+        raise TeacherError(
+            f"method {recipe.method} samples new completions, and a teacher can only be asked about given rows"
+        )
+    pad = int(tokenizer.pad_token_id or 0)
+    found = []
+    for which in ("train", "heldout"):
+        read = required.model(Teacher) is not None if which == "train" else recipe.data.heldout is not None
+        if read:
+            prepared = prepare_source(recipe, which, tokenizer, console=console)
+            check_ids(prepared, None, vocabularies, tokenizer)
+            every = which == "train" and required.rows == "every_token"
+            found.append((prepared.rows, Collator(pad, vocab, every)))
+    if not found:
+        raise TeacherError(f"method {recipe.method} reads no teacher, and the recipe has no data.heldout to compare on")
+    return found
+
+
+def _store_head(signal: FrozenModel, folder: Path) -> None:
+    """Write the head, and check that what is read back gives the same logits."""
+    if processes.rank() != 0 or all((folder / name).is_file() for name in HEAD_FILES):
+        return
+    store_head(signal.model, folder, write_tensors)
+    model, head = signal.model, load_head(folder).to(signal.model.device)
+    with torch.no_grad(), eval_mode(model):
+        hidden = backbone(model)(input_ids=probe_ids(model), use_cache=False).last_hidden_state
+        if not same_logits(head(hidden), resolve_head(model)(hidden)):
+            raise TeacherError("the teacher's output head cannot be stored alone; use --teacher topk")
+
+
+def _ask(
+    signal: FrozenModel, store: RowStore, rows: list[tuple[list[dict[str, Any]], Collator]], recipe: Recipe,
+    k: int | None, dtype: torch.dtype, console: Console,
+) -> None:  # fmt: skip
+    """Put every row that the store lacks into it; of several processes each takes its share."""
+    for prepared, collator in rows:
+        keyed = {tuple(key for key, _ in rows_of(collator([row]))): row for row in prepared}  # equal rows once
+        lacking = [row for keys, row in keyed.items() if any(key not in store for key in keys)]
+        mine = lacking[processes.rank() :: processes.launched()]
+        if not mine:
+            continue
+        batches = length_sorted(mine, collator, recipe.eval.batch_size, signal.model.device)
+        total = sum(len(row["input_ids"]) for row in mine)
+        try:
+            for inputs in watched(batches, "teacher", total, "tokens", num_tokens, console):
+                for key, fields, counted in _given(signal, inputs, k, dtype):
+                    store.put(key, fields, **counted)
+        except KeyboardInterrupt:
+            store.flush()
+            raise
+    store.flush()
+
+
+def _given(
+    signal: FrozenModel, inputs: Mapping[str, Tensor], k: int | None, dtype: torch.dtype
+) -> Iterator[tuple[bytes, Fields, dict[str, float]]]:
+    """Key, fields and counted numbers of each row of a batch."""
+    hidden = signal.hidden(inputs)
+    fields = {"hidden": hidden.to(dtype)} if k is None else _most_likely(signal, hidden, inputs["labels"], k)
+    lengths = answer_mask(inputs["labels"]).sum(dim=1).tolist()
+    split = {name: value.cpu().split(lengths) for name, value in fields.items()}
+    for i, (key, _) in enumerate(rows_of(inputs)):
+        row = {name: parts[i] for name, parts in split.items()}
+        yield key, row, {} if k is None else {"covered": float((-row["rest"].exp()).add(1).sum())}
+
+
+@torch.no_grad()
+def _most_likely(signal: FrozenModel, hidden: Tensor, labels: Tensor, k: int) -> Fields:
+    targets = labels[:, 1:][answer_mask(labels)]
+    parts = []
+    with torch.autocast(hidden.device.type, enabled=False):
+        for start in range(0, max(len(hidden), 1), BLOCK_TOKENS):
+            part = slice(start, start + BLOCK_TOKENS)
+            found = top_k(resolve_head(signal.model)(hidden[part]), k, targets[part])
+            parts.append(
+                {
+                    "ids": found.ids.int(),
+                    "logprobs": found.logprobs,
+                    "rest": found.rest,
+                    "label_logprobs": found.label_logprobs,
+                }
+            )
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _written(store: RowStore, folder: Path, kind: Kind) -> Written:
+    whole = RowStore(folder)  # with what other processes wrote
+    head = (folder / HEAD_FILES[0]).stat().st_size if kind == "hidden" else 0
+    covered = whole.sums.get("covered", 0.0) / max(1, whole.num_tokens) if kind == "topk" else None
+    return Written(len(whole), whole.num_tokens, whole.num_bytes - head, head, covered)
