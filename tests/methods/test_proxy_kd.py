@@ -116,6 +116,20 @@ def test_a_run_weighs_all_of_its_rows_by_the_proxy_before_the_first_update(tmp_p
     assert [found[i] for i in range(8)] == pytest.approx(torch.stack(wanted).tolist(), rel=1e-5)
 
 
+def test_a_store_of_a_few_tokens_weighs_rows_by_the_whole_distribution_s_log_probabilities():
+    _, tokens = batch()
+    table = tokens.logits("teacher").detach()
+
+    class Store(Signal):
+        def __call__(self, policy, inputs):
+            return {"teacher": top_k(table, 1, tokens.targets)}
+
+    signal = FitWeights(Store(), "sum")
+    signal.before_training(torch.nn.Module(), [{"labels": LABELS, "row_id": torch.tensor([7, 8, 9])}])
+    wanted = tokens.row_sum(tokens.logprobs(of="teacher"))
+    assert signal.logliks == pytest.approx({7: wanted[0].item(), 8: wanted[1].item()}, rel=1e-5)
+
+
 # ---------------------------------------------------------------- the student's loss
 
 
