@@ -19,6 +19,7 @@ SCRIPTS = (
     "distill_step",
     "packing",
     "startup",
+    "ad_kd",
     "dial",
     "adapt_step",
     "decoding",

@@ -704,6 +704,13 @@ MISTAKES = [
         (ATTRIBUTION + "test_the_gradient_of_the_attribution_loss_agrees_with_finite_differences",),
     ),
     Mistake(
+        "classifiers: each micro-batch is divided by its own rows",
+        "signals.classifier:call_on_labels",
+        "len(batch.labels) if rows is None else rows",
+        "len(batch.labels)",
+        ("contract/test_classifiers.py::test_grouping_of_rows_and_accumulation_change_nothing",),
+    ),
+    Mistake(
         "attribution: the path begins at its left end",
         "objectives.attribution:points_on_path",
         "torch.arange(1, steps + 1, device=embedded.device, dtype=embedded.dtype)",

@@ -62,8 +62,11 @@ def _opinions(split: str, rows: int, drawn: random.Random) -> Iterator[dict[str,
     for _ in range(rows):
         label = drawn.choice(list(kinds))
         dish, person = _about(split, drawn)
-        said = drawn.choice(("The {p} said the {d} was {w}.", "The {d} that the {p} ate was {w}.", "A {w} {d}, {p}!"))
-        yield {"sentence": said.format(p=person, d=dish, w=drawn.choice(kinds[label])), "label": label}
+        said = drawn.choice(
+            ("The {p} said the {d} was {w}.", "The {d} that the {p} ate was {w}.", "{w} {d}, said the {p}.")
+        )
+        text = said.format(p=person, d=dish, w=drawn.choice(kinds[label]))
+        yield {"sentence": text[0].upper() + text[1:], "label": label}
 
 
 def overlap(split: str, rows: int = 500, seed: int = 0) -> Iterator[dict[str, Any]]:
