@@ -27,11 +27,18 @@ SNAPSHOT, FUSED, COLUMNS = "signals/test_snapshot.py::", "signals/test_fused.py:
 ADVANTAGES, SURROGATE = "objectives/test_advantages.py::", "objectives/test_policy_gradient.py::"
 ATTRIBUTION = "objectives/test_attribution.py::"
 PACKS = "models/test_packing.py::"
-STORE = "signals/test_row_store.py::"
+STORE, CACHED = "signals/test_row_store.py::", "commands/test_teacher_cache.py::"
 REALIGN, CHATS = "decoding/test_realign.py::", "data/test_chat.py::"
 
 MISTAKES = [
     # --- what a frozen model gave, found again
+    Mistake(
+        "cache: a missing row is not noticed before training",
+        "signals.cached:CachedTeacher.check",
+        "lacking.append(number)",
+        "number",
+        (CACHED + "test_a_row_that_is_missing_is_refused",),
+    ),
     Mistake(
         "store: rows with the same ids and other labels are one",
         "signals.row_store:row_key",
