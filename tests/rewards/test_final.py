@@ -140,3 +140,16 @@ def test_what_follows_a_stated_answer_does_not_change_it(text, truth):
 @table(("text", "truth"), WRONG)
 def test_another_answer_and_none_are_incorrect(text, truth):
     assert not is_correct(text, truth)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The answer is 6. No: the answer is 7.", "7"),
+        ("Answer: the answer is 7", "7"),
+        ("#### 12 #### 13", "13"),
+        ("The answer is 6. The answer is not 5", "6"),
+    ],
+)
+def test_the_last_of_several_statements_on_one_line_counts(text, answer):
+    assert final_answer(text) == answer

@@ -16,7 +16,7 @@ class Beams(Options):
     """Number of sequences kept at each step."""
 
 
-class TopK(Temperature):
+class TopKSampling(Temperature):
     k: int = Field(50, ge=1)
     """Sample from this many of the most likely tokens."""
 
@@ -66,7 +66,7 @@ STOCK: dict[str, Strategy] = {
         "", "argmax sum_t log p_t", Beams, lambda o, marks=None: {"do_sample": False, "num_beams": o.beams}
     ),
     "sample": _sampled("", "y ~ p", Temperature, None),
-    "top_k": _sampled("arXiv:1805.04833", "keep ranks 1..k", TopK, lambda o: TopKLogitsWarper(o.k)),
+    "top_k": _sampled("arXiv:1805.04833", "keep ranks 1..k", TopKSampling, lambda o: TopKLogitsWarper(o.k)),
     "top_p": _sampled("arXiv:1904.09751", "keep the least k with S_k >= p", TopP, lambda o: TopPLogitsWarper(o.p)),
     "typical": _sampled(
         "arXiv:2202.00666", "least |H + log p_v| of mass p", Typical, lambda o: TypicalLogitsWarper(o.mass)

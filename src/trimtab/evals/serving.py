@@ -74,7 +74,7 @@ def ask_server(
     say(console, f"used so far: {described(model.budget.spent, model.budget.prices)}")
     kept = f"kept in {lines.path}: {count(sum(not row.get('error') for row in rows.values()), 'answer')}"
     if isinstance(stopped, BudgetReached) and not rows:
-        raise NotAsked(f"{stopped}; no answer is there yet: raise the budget, or lower --max-new-tokens")
+        raise NoRequestAllowed(f"{stopped}; no answer is there yet: raise the budget, or lower --max-new-tokens")
     if isinstance(stopped, BudgetReached):
         return rows, f"stopped by {stopped}; {kept}; the same command with a larger budget continues"
     if stopped is not None:
@@ -83,7 +83,7 @@ def ask_server(
     return rows, ""
 
 
-class NotAsked(UserError):
+class NoRequestAllowed(UserError):
     """A budget that allows no request."""
 
 

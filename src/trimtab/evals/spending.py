@@ -60,7 +60,7 @@ class BudgetReached(Exception):
     """The next request might exceed the budget; nothing was sent."""
 
 
-class NotCounted(UserError):
+class TokensNotCounted(UserError):
     """A budget in tokens or money with a server that does not count tokens."""
 
 
@@ -98,14 +98,14 @@ class RequestBudget:
 
         Raises:
             BudgetReached: if it does not fit, with the limit.
-            NotCounted: if the server does not count, and a limit depends on that.
+            TokensNotCounted: if the server does not count, and a limit depends on that.
         """
         used = Usage(requests=1)
         with self._changed:
             while True:
                 most = Usage(1, round(prompt * self._scale), completion)
                 if self._uncounted and (self.tokens is not None or self.cost is not None):
-                    raise NotCounted(
+                    raise TokensNotCounted(
                         "the server's answers hold no usage, so tokens and cost cannot be kept to a budget; "
                         "use --budget-requests"
                     )

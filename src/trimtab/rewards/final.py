@@ -1,6 +1,7 @@
 """The final answer of a text, and whether it is correct."""
 
 import re
+from collections.abc import Iterator
 from fractions import Fraction
 
 _BOXED = re.compile(r"\\f?boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
@@ -63,10 +64,17 @@ def stated_at(text: str) -> tuple[int, int] | None:
     """
     places = [found.span(1) for found in _BOXED.finditer(text)]
     if not places:
-        groups = (next(g for g in range(1, 5) if found[g] is not None) for found in _STATED.finditer(text))
-        places = [found.span(g) for found, g in zip(_STATED.finditer(text), groups)]
-        places = [one for one in places if not re.match(r"\s*not\b", text[slice(*one)], re.IGNORECASE)]
+        places = [one for one in _statements(text) if not re.match(r"\s*not\b", text[slice(*one)], re.IGNORECASE)]
     return places[-1] if places else None
+
+
+def _statements(text: str) -> Iterator[tuple[int, int]]:
+    """Where each statement stands, from its beginning to the end of its line; a line may hold several."""
+    start = 0
+    while found := _STATED.search(text, start):
+        group = next(g for g in range(1, 5) if found[g] is not None)
+        yield found.span(group)
+        start = found.start(group)
 
 
 def stated(text: str) -> str | None:
