@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -136,6 +137,12 @@ def test_remembered_frozen_states_change_nothing_but_rounding(finished, files, t
     assert same_weights(folders["memory"], folders["disk"])
     kept = RowStore(folders["disk"] / "teacher_cache" / "teacher-distribution")
     assert len(kept) > 0
+
+
+def test_a_cache_that_is_off_is_said_as_yaml_reads_it(files, tmp_path):
+    tree = tiny_folder.recipe(files, output=str(tmp_path / "run"))
+    tree["models"]["teacher_cache"] = yaml.safe_load("off")
+    assert parse(tree, "test", "run").models.teacher_cache == "off"
 
 
 def test_held_out_rows_are_stored_one_by_one_before_and_after(finished):

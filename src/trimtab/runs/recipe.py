@@ -41,6 +41,11 @@ class Cut(_Strict):
     """Indices of the layers to keep, or their number: evenly spaced, including the first and the last."""
 
 
+def _off(given: Any) -> Any:
+    """YAML reads a bare `off` as false."""
+    return "off" if given is False else given
+
+
 class Models(_Strict):
     policy: str | Cut = Field(validation_alias=AliasChoices("policy", "student"))
     """The model to train (`student` is an alias): a builtin model (smollm2-135m), a folder, a Hub id (`ORG/NAME` or
@@ -65,7 +70,7 @@ class Models(_Strict):
     frozen_dtype: Dtype = "float32"
     """Dtype of frozen models, which run in it outside autocast. A critic or reward model that is trained along computes
     in it, with weights kept in float32 like the policy's."""
-    teacher_cache: Literal["off", "memory", "disk"] = "off"
+    teacher_cache: Annotated[Literal["off", "memory", "disk"], BeforeValidator(_off)] = "off"
     """Run each frozen model once over all rows and keep its hidden states: `memory` in main memory, `disk` in the run
     folder under `teacher_cache/`, where a resumed run finds them. An answer token takes hidden size x 4 bytes, or x 2
     if `frozen_dtype` has 16 bits; only 4 bytes if log-probabilities suffice. Saves the forward pass of frozen models in
