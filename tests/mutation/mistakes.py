@@ -16,7 +16,7 @@ class Mistake(NamedTuple):
 
 BATCH, DRAWS, LOSS = "core/test_batch.py::", "core/test_draws.py::", "core/test_loss.py::"
 LOGPROBS, VOCAB, TOPK = "core/test_logprobs.py::", "core/test_vocab.py::", "core/test_topk.py::"
-PAIRS, CONSISTENCY = "core/test_pairs.py::", "objectives/test_consistency.py::"
+PAIRS, CONSISTENCY = "core/test_pairs.py::", "objectives/test_rationale_consistency.py::"
 DIVERGENCE, PARITY = "objectives/test_divergence.py::", "parity/test_divergence_parity.py::"
 SFT, KD, HPD, PSFT, WSPO, DPO, CLM, LCO, DISTRL, GRPO, RLOO = (
     f"methods/test_{name}.py::"

@@ -67,7 +67,7 @@ def preview_recipe(recipe: "Recipe", rows: int, split: str, console: Console | N
             console.print(_task(row), soft_wrap=True)
             continue
         if isinstance(row["labels"], (int, float)):
-            text = Text(tokenizer.decode(row["input_ids"]), style=READ)
+            text = Text(str(tokenizer.decode(row["input_ids"])), style=READ)
             console.print(text.append(f"\nlabel: {row['labels']}", style="default"), soft_wrap=True)
             continue
         found, marks = sequences(row), row.get(COMPARED, [])
@@ -149,7 +149,7 @@ def _table(prepared: "Prepared", max_dropped: float, tokenizer, packing: "Packin
         table.add_row("rows with a label", f"{counts.rows:,}", "")
         first = f"first: row {counts.first['truncated']}" if counts.truncated else ""
         table.add_row("cut at the end", f"{counts.truncated:,}", first)
-        table.add_row("tokens", f"{counts.tokens:,}", f"longest row {counts.longest}, limit {_limit(prepared)}")
+        table.add_row("tokens", f"{counts.tokens:,}", Text(f"longest row {counts.longest}, limit {_limit(prepared)}"))
         return table
     lines = [
         ("rows", counts.rows, ""),

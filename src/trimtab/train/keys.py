@@ -208,7 +208,7 @@ def _check_trackers(given: Any) -> None:
 def check_early(training: Mapping[str, Any], loop: Loop) -> dict[str, Any]:
     """As `settings.check`, as far as possible from TRL's source without importing it."""
     known = declared(CONFIG_NAMES[loop])
-    elsewhere = {one: declared(CONFIG_NAMES[one]) for one in others(loop)}
+    elsewhere: dict[Loop, Mapping[str, str]] = {one: declared(CONFIG_NAMES[one]) for one in others(loop)}
     if known and all(elsewhere.values()):
         check_names(training, loop, known, elsewhere)
         check_whose(training, *whose(loop, declared("GRPOConfig"), declared("TrainingArguments")))

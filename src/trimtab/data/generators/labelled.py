@@ -2,7 +2,7 @@
 
 import random
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 GOOD = ("delicious", "wonderful", "perfect", "excellent", "lovely", "superb")
@@ -93,7 +93,7 @@ def _overlap(split: str, rows: int, drawn: random.Random) -> Iterator[dict[str, 
         yield {"sentence1": _listed(first), "sentence2": _listed(second), "label": 1.25 * shared}
 
 
-def _listed(things: list[str]) -> str:
+def _listed(things: Sequence[str]) -> str:
     named = [f"a {thing}" for thing in things]
     return f"There is {', '.join(named[:-1])} and {named[-1]}."
 
