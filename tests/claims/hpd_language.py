@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
 
-from trimtab.core import LazyLogits, Plan, TokenBatch
+from trimtab.core import LazyLogits, Plan, Signal, TokenBatch
 from trimtab.data.collate import length_sorted
 from trimtab.runs.job import Job, load_job
 from trimtab.runs.policy import Shared
@@ -81,7 +81,7 @@ class Files:
 SMOKE = Budget(seeds=2, steps=2, heldout_rows=5, layers=2)
 
 
-class Shuffled:
+class Shuffled(Signal):
     """A teacher whose hidden states are permuted among the answer tokens of the batch, anew at each call."""
 
     def __init__(self, signal: Any, seed: int):
