@@ -18,6 +18,7 @@ SCRIPTS = (
     "head_and_loss",
     "distill_step",
     "packing",
+    "teacher_cache",
     "startup",
     "ad_kd",
     "dial",
