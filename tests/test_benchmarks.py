@@ -65,6 +65,7 @@ def check_signed(results: dict[str, tuple[dict, str]]) -> None:
             assert target["met"] is None, "tiny sizes say nothing about a target"
 
 
+@pytest.mark.slow
 def test_a_quick_run_is_signed_and_checked_and_meets_no_target(tmp_path):
     """One of them, forked; the slow test runs them all."""
     results = {}
@@ -144,6 +145,7 @@ def test_peak_counts_memory_that_was_given_back_and_none_from_before():
     assert 60 * mib < common.peak_bytes(lambda: bytearray(64 * mib)) < 100 * mib
 
 
+@pytest.mark.slow
 def test_alternation_times_every_contestant_equally_often_after_a_warm_up():
     calls = []
     timings = common.alternate({name: lambda name=name: calls.append(name) for name in "ab"}, repeats=2, patience=0)

@@ -51,6 +51,7 @@ def test_the_package_says_that_it_is_typed():
     assert (Path(trimtab.__file__).parent / "py.typed").is_file()
 
 
+@pytest.mark.slow
 def test_a_run_from_python_is_that_of_the_command(tmp_path):
     """The folder of the loops has the same name as the function, and is imported before it is called."""
     files = tiny_folder.lay_out(tmp_path)

@@ -65,6 +65,7 @@ def test_before_training_the_dial_does_nothing(result, strength):
 SMALL = Settings(width=8, layers=1, pretraining=2, samples=64, sft_steps=2, dpo_steps=2, measured=16, length=4)
 
 
+@pytest.mark.slow
 def test_a_seed_fixes_every_number():
     one, other = (toys.run(EXPERIMENT, (5,), SMALL) for _ in range(2))
     assert one.rows == other.rows

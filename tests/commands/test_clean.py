@@ -90,6 +90,7 @@ class Killed(Rules):
         return super().__call__(requests)
 
 
+@pytest.mark.fast("7")
 @pytest.mark.parametrize("torn", [0, 7])
 def test_killed_halfway_and_resumed_gives_the_same_bytes(rows, tmp_path, torn):
     whole, out = tmp_path / "a" / "clean.jsonl", tmp_path / "b" / "clean.jsonl"
@@ -172,6 +173,7 @@ def test_a_model_rewrites_and_judges_and_the_meta_names_it(trimtab, rows, model,
     assert len(out.read_text().splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_a_model_reads_what_was_rewritten_and_the_meta_names_it(trimtab, model, tmp_path):
     source = tiny_folder.write_jsonl(tmp_path / "few.jsonl", ROWS[:2])
     out = tmp_path / "clean.jsonl"
@@ -188,6 +190,7 @@ def other_words(asked):
     )
 
 
+@pytest.mark.slow
 def test_a_server_rewrites_by_the_name_of_its_model(trimtab, rows, server, tmp_path, monkeypatch):
     monkeypatch.setenv("TRIMTAB_API_KEY", "of-the-test")
     server.reply = other_words

@@ -79,6 +79,7 @@ def test_the_most_pairs_of_a_task_are_kept_to_and_the_others_counted():
     assert counts.unpaired == 2
 
 
+@pytest.mark.slow
 def test_answers_are_judged_by_their_mathematics_where_that_is_asked_for(monkeypatch):
     monkeypatch.setattr(collection, "MathPool", partial(MathPool, seconds=1.0))  # a limit that one answer reaches
     said = [r"so \boxed{\frac{2}{4}}", "0.5", r"\boxed{10^{10^{10}}}", r"\boxed{\frac{2}{8}}"]

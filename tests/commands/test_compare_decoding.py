@@ -221,6 +221,7 @@ def test_the_token_view_and_a_repeated_sentence_begin_as_texts_do(model):
     assert has.tolist() == none.tolist()
 
 
+@pytest.mark.slow
 def test_the_model_as_its_own_judge_gives_the_perplexities_that_it_has_without(tmp_path):
     folder = tiny_folder.save(tmp_path / "model", initializer_range=0.5)
     begun().save_pretrained(folder)
@@ -339,6 +340,7 @@ def test_rows_and_measures_stand_beside_the_page(page):
     )  # all have 12 tokens
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_table_and_where_the_page_is(trimtab, folder, tmp_path):
     (tmp_path / "lines.txt").write_text("\n".join(PROMPTS))
     words = ["--model", folder, "--prompts", tmp_path / "lines.txt", "--out", tmp_path / "p.html"]

@@ -29,6 +29,7 @@ def completed(words: str) -> tuple[list[str], list[str]]:
     return offered, heavy.split()[1:]
 
 
+@pytest.mark.fast("trimtab tra-*", "trimtab eval*", "trimtab show train*")
 @pytest.mark.parametrize(
     ("words", "name"),
     [

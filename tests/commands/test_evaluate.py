@@ -105,6 +105,7 @@ def test_a_killed_evaluation_is_gone_on_with(done, trimtab, model):
     assert (folder / "report.html").is_file()
 
 
+@pytest.mark.fast("words0*")
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -222,6 +223,7 @@ def test_options_are_compared_where_all_items_have_some(trimtab, model, tmp_path
     assert "options strict" in out
 
 
+@pytest.mark.slow
 def test_a_policy_is_asked_before_and_after_training(tmp_path):
     tiny_folder.lay_out(tmp_path)
     asked = {"personality": {"limit": 4, "mode": "loglikelihood", "options": {"repeats": 1}}}
@@ -420,6 +422,7 @@ def trained(tmp_path_factory):
     return run(parse(tiny_folder.recipe(folder, "sft"), "test", "test"), console=Console(quiet=True)).folder
 
 
+@pytest.mark.slow
 def test_a_report_of_a_run_and_an_evaluation_shows_both(trained, pair, trimtab, tmp_path):
     for order in ([trained, pair[0], pair[1].parent], [pair[0], trained, pair[1]]):
         page_file = tmp_path / "both.html"

@@ -23,6 +23,7 @@ COMMANDS = {
 CASES = [(option, words) for option, all_words in COMMANDS.items() for words in all_words]
 
 
+@pytest.mark.fast("--model-contamination*", "--model-eval*", "--rewriter*", "--adapter-score*")
 @pytest.mark.parametrize(("option", "words"), CASES)
 def test_a_missing_model_is_told_by_its_option_at_once(option, words, tmp_path, imported):
     said, heavy = imported(*words.split(), option, "./nowhere")

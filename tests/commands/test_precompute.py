@@ -75,6 +75,7 @@ def logged(folder: Path, key: str) -> list[float]:
     return [event[key] for event in events if event["event"] == "train"]
 
 
+@pytest.mark.slow
 def test_stored_and_live_log_ratios_train_the_same(files, tmp_path):
     make(files, tmp_path / "rows.jsonl")
     live = run(recipe(files, tmp_path / "live"), console=QUIET).folder
@@ -137,6 +138,7 @@ def test_tokens_that_are_cut_off_and_rows_that_are_lost_have_no_numbers_and_are_
         run(longer, console=QUIET)
 
 
+@pytest.mark.slow
 def test_one_model_is_in_memory_at_a_time(files, tmp_path, monkeypatch):
     loaded, load_model = [], loading.load_model
 
@@ -169,6 +171,7 @@ def stopped(files: Path, out: Path, monkeypatch, after: int, force: bool = False
     return len(calls)
 
 
+@pytest.mark.slow
 def test_what_was_stopped_is_resumed_and_ends_as_if_it_had_not_been(files, tmp_path, monkeypatch):
     whole, out = make(files, tmp_path / "whole.jsonl"), tmp_path / "rows.jsonl"
     every = stopped(files, tmp_path / "counted.jsonl", monkeypatch, 1000)
@@ -230,6 +233,7 @@ def test_stored_and_live_references_train_the_same(files, tmp_path, lora):
         assert logged(other, key) == pytest.approx(logged(one, key), rel=1e-4, abs=1e-6), key
 
 
+@pytest.mark.slow
 def test_a_stored_reference_that_is_not_the_start_is_said(files, tmp_path):
     live = preferences(files, tmp_path / "live", models={"reference": str(files / "weak_reference")})
     precompute(live, tmp_path / "rows.jsonl", command="", console=QUIET)
@@ -383,6 +387,7 @@ def test_weak_models_with_other_tokens_are_refused_before_they_run(files, tmp_pa
         precompute(made, tmp_path / "rows.jsonl", command="", console=QUIET)
 
 
+@pytest.mark.slow
 def test_an_error_while_writing_keeps_what_was_there(files, tmp_path, monkeypatch):
     make(files, tmp_path / "rows.jsonl")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
@@ -394,6 +399,7 @@ def test_an_error_while_writing_keeps_what_was_there(files, tmp_path, monkeypatc
     assert stopped(files, tmp_path / "rows.jsonl", monkeypatch, 1000, force=True) == 0  # all batches were kept
 
 
+@pytest.mark.slow
 def test_killed_between_its_two_files_it_leaves_rows_that_are_refused(files, tmp_path, monkeypatch):
     make(files, tmp_path / "rows.jsonl")
     replace = Path.replace

@@ -416,6 +416,7 @@ def test_ctrl_c_keeps_what_is_there(files, tmp_path, monkeypatch):
         run(files, tmp_path / "out", batch_size=4)
 
 
+@pytest.mark.fast("changes3*")
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -112,6 +112,7 @@ def test_a_full_disk_costs_one_line_that_says_what_is_kept_and_the_run_continues
     assert same_weights(tmp_path / "run", finished)
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_gone_is_not_made_anew_for_the_rest(files, tmp_path):
     tree = tiny_folder.recipe(files, "sft", output=str(tmp_path / "run"))
     tree["training"]["logging_steps"] = 100  # the next thing that is written is a checkpoint

@@ -45,7 +45,7 @@ def raising(monkeypatch, error: Exception) -> None:
     monkeypatch.setattr(ObjectiveLoop, "training_step", step)
 
 
-@pytest.mark.fast("error1-*", "error3-*", "error6-*")
+@pytest.mark.fast("error6*")
 @pytest.mark.parametrize(
     ("error", "said"),
     [
@@ -75,6 +75,7 @@ def test_what_fails_outside_costs_one_line_and_the_run_continues(trimtab, files,
     assert code == 0, err
 
 
+@pytest.mark.fast("error0")
 @pytest.mark.parametrize(
     "error",
     [

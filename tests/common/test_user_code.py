@@ -75,6 +75,7 @@ def models(tmp_path_factory) -> Path:
     return made
 
 
+@pytest.mark.slow
 def test_a_resume_is_refused_where_a_file_that_the_reward_imports_was_edited(models, folder, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{folder}:{Path(__file__).parents[2] / 'src'}")
     made = tree(models, folder / "run", reward=f"{folder}/own.py:letters", eval={"kl_to_initial": False})

@@ -49,6 +49,7 @@ def test_at_the_ends_it_is_one_model_and_the_other_is_not_called(kind):
         assert other not in calls
 
 
+@pytest.mark.fast("0.5-*", "strength3*", "<lambda>*")
 @pytest.mark.parametrize("use_cache", [True, False])
 @pytest.mark.parametrize("strength", [-0.5, 0.5, 2.0, [0.0, 0.5, 1.0], SCHEDULE, lambda step: 1 / (1 + step)])
 def test_with_the_weights_of_an_expanded_model_it_equals_realign(strength, use_cache):

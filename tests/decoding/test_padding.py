@@ -83,6 +83,7 @@ def new_tokens(made, prompts, **how):
     return [row[: row.index(0)] if 0 in row else row for row in rows]
 
 
+@pytest.mark.fast("llama", "gpt2")
 @pytest.mark.parametrize("kind", [*FAST, *(pytest.param(kind, marks=pytest.mark.slow) for kind in SLOW)])
 def test_padding_batch_and_cache_change_no_greedy_text(kind):
     made = model(kind)
@@ -109,6 +110,7 @@ def test_prompts_of_equal_length_are_batched_where_padding_is_read_as_text():
     assert [batch.places for batch in batches(model("rwkv"), encoded(["hi", "ho"]))] == [[0], [1]]
 
 
+@pytest.mark.slow
 def test_a_model_whose_cache_does_not_work_generates_without_one_and_the_config_says_so():
     made = model("xlstm")
     wanted = [new_tokens(made, [prompt], use_cache=False)[0] for prompt in PROMPTS]
@@ -179,6 +181,7 @@ def test_labels_have_the_probabilities_of_whole_texts(kind):
             assert values[label] == pytest.approx(wanted, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_strategies_are_compared_on_models_that_cannot_be_padded():
     made = model("rwkv")
     passages = [compare.Passage(prompt) for prompt in PROMPTS]

@@ -155,6 +155,7 @@ def bigrams(strength: float, window: int | None, steps: int = 200, seeds: int = 
     return sum(repeated) / seeds
 
 
+@pytest.mark.slow
 def test_more_strength_repeats_less_and_a_shorter_window_more():
     greedy, weak, strong = bigrams(1.0, None), bigrams(1.2, None), bigrams(1.5, None)
     assert greedy > 0.85 > weak > strong

@@ -73,6 +73,7 @@ def test_good_links_pass(tmp_path):
     assert built.returncode == 0, built.stdout + built.stderr
 
 
+@pytest.mark.slow
 def test_the_site_builds_and_asks_nothing_of_a_network(site):
     for page in PAGES:
         text = (site / page).with_suffix(".html").read_text(encoding="utf-8")

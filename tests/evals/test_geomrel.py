@@ -62,6 +62,7 @@ def test_two_thousand_test_rows_with_the_official_keys_and_ours(bundled):
         assert (row["level"] == "basic") == (row["depth"] == 1)
 
 
+@pytest.mark.slow
 def test_bundled_rows_are_those_of_their_seed_byte_for_byte(bundled):
     for row, made in zip(bundled, fresh(0, 40, items.DEPTHS, wording.is_test)):
         assert json.dumps(row, sort_keys=True) == json.dumps(made, sort_keys=True)
@@ -205,6 +206,7 @@ def test_default_items_are_the_bundled_rows(bundled):
     assert len({item.id for item in found}) == 2000
 
 
+@pytest.mark.slow
 def test_filters_and_sizes():
     assert len(make(GeomRelOptions(rows=30))) == 30
     assert {item.groups["depth"] for item in make(GeomRelOptions(depths=(2, 3)))} == {"2", "3"}
@@ -249,6 +251,7 @@ def test_the_bare_prompt_asks_as_the_rows_do(bundled):
         assert ask(item, ()) == [{"role": "user", "content": row["question"]}]
 
 
+@pytest.mark.slow
 def test_majority_is_far_below_one():
     found = baselines(suites.load("geomrel"), make(GeomRelOptions()))
     assert 0.25 < found["random"] < 0.35

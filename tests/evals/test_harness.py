@@ -40,6 +40,7 @@ def test_every_suite_is_a_task_of_its_name():
         assert getattr(harness, name).__name__ == name
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_our_own_runner(log, folder):
     assert log.status == "success", log.error
     suite = suites.load(SUITE)

@@ -291,6 +291,7 @@ def test_one_problem_by_hand():
     assert difference == {"highest": -1, "weighted": -0.5, "random": -0.5, "oracle": 0}
 
 
+@pytest.mark.slow
 def test_scores_that_know_nothing_do_as_well_as_any_of_the_different_answers():
     """And worse than a random answer, which is often one that was given often, and right."""
     drawn = np.random.default_rng(0)

@@ -92,6 +92,7 @@ def words_of(command, model, tmp_path):
     raise AssertionError(command)
 
 
+@pytest.mark.fast("*-None")
 @pytest.mark.parametrize("dtype", [None, "float32"])
 @pytest.mark.parametrize("command", ["eval", "collect", "score", "generate", "compare-decoding"])
 def test_every_command_loads_the_checkpoints_dtype_or_the_given_one(trimtab, model, tmp_path, command, dtype):
@@ -193,6 +194,7 @@ def echoing(place):
     return language(load_model(place).float(), load_tokenizer(place))
 
 
+@pytest.mark.fast("False")
 @pytest.mark.parametrize("templated", [True, False])
 def test_options_are_compared_on_a_server_that_echoes_as_on_the_model_itself(trimtab, server, tmp_path, templated):
     place = saved(tmp_path / "model", torch.float32)

@@ -188,6 +188,7 @@ def test_outcomes_come_in_the_order_of_the_questions_and_are_counted():
         assert both.counts == {"correct": 20, "incorrect": 18, "unparsed": 1, "timed out": 1}
 
 
+@pytest.mark.slow
 def test_no_process_starts_before_the_first_question_and_none_is_left():
     before = children()
     pool = MathPool(workers=2)
@@ -282,6 +283,7 @@ def test_threads_wait_for_each_other(patient):
     assert all(found[number] == ["correct"] * 4 + ["incorrect"] for number in range(4))
 
 
+@pytest.mark.slow
 def test_a_fork_gets_workers_of_its_own(patient):
     asked(patient)
     before = children()
@@ -295,6 +297,7 @@ def test_a_fork_gets_workers_of_its_own(patient):
     assert patient.grade([r"\boxed{7}"], ["7"]) == ["correct"]
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_start_is_reported(monkeypatch, tmp_path):
     (tmp_path / "math_verify.py").write_text("raise ImportError('half installed')")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
@@ -330,6 +333,7 @@ PARENT = """
 """
 
 
+@pytest.mark.fast("busy")
 @pytest.mark.parametrize("doing", ["idle", "busy"])
 def test_workers_of_a_parent_that_was_killed_end(doing, tmp_path: Path):
     script = tmp_path / "parent.py"

@@ -319,6 +319,7 @@ what is the big car that not all 3 km of Paris oxygen in 1990 , if a doctor chil
 """
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from(WORDS.split()), min_size=2, max_size=25).map(" ".join), st.integers(0, 5))
 def test_rules_keep_the_label_of_any_text_twice(text, seed):
@@ -402,6 +403,7 @@ def byte_model(**changes):
     )
 
 
+@pytest.mark.slow
 def test_a_model_s_candidate_depends_on_its_request_and_not_on_its_neighbours():
     rewriter = causal(
         byte_model(), tiny_folder.byte_tokenizer(), ways(2, ["zh"]), name="m", temperature=1.5, max_new_tokens=120
@@ -527,6 +529,7 @@ def test_what_was_stored_is_kept_when_its_batch_is_asked_again():
     assert [stored[first][0], stored[second][0]] == ["one", "zwei"]
 
 
+@pytest.mark.slow
 def test_encoder_decoder_models_are_asked_one_after_another():
     config = AutoConfig.for_model(
         "t5", vocab_size=tiny_folder.VOCAB, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, pad_token_id=0,

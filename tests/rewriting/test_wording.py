@@ -45,12 +45,14 @@ def kept(passes, name: str, half: str | None) -> list[tuple[str, str, str]]:
     return [row for row, keeps in zip(rows, passes([row[1:] for row in rows])) if keeps]
 
 
+@pytest.mark.slow
 def test_of_100_changes_of_meaning_at_most_2_pass(passes):
     assert len(corpus("changed_meanings.tsv")) == 100
     assert kept(passes, "changed_meanings.tsv", "development") == []
     assert len(kept(passes, "changed_meanings.tsv", None)) <= 2, kept(passes, "changed_meanings.tsv", "held-out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", ["development", "held-out"])
 def test_of_100_honest_paraphrases_at_least_80_pass(passes, half):
     assert len(corpus("honest_paraphrases.tsv", half)) == 50

@@ -64,7 +64,7 @@ def test_without_learning_ratios_are_one_and_the_saved_model_has_its_dropout(fil
     assert (saved.attn_pdrop, saved.resid_pdrop) == (0.1, 0.2)
 
 
-@pytest.mark.fast("*models0")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "models"), [("dpo", {}), ("dpo", {"lora": {"r": 2, "lora_dropout": 0.3}}), ("clm", {})]
 )
@@ -73,6 +73,7 @@ def test_preferences_begin_at_log_2(files, tmp_path, method, models):
     assert [event["loss"] for event in events(folder, "train")] == pytest.approx([math.log(2)] * 3, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_dropout_stays_where_no_ratio_is_learnt_and_where_the_user_keeps_it(files, tmp_path):
     folder = run(recipe(files, tmp_path / "sft", "sft"), console=QUIET).folder
     assert "dropout" not in (folder / "signature.txt").read_text()

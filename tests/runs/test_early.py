@@ -20,7 +20,7 @@ def recipe(files: Path, folder: Path, **changes) -> Path:
     return path
 
 
-@pytest.mark.fast("train-*", "preview-method=stf*")
+@pytest.mark.fast("*stf*", "*jsnl*", "*/dev/null*", "*mm-did*", "*lerning*", "*maybe*")
 @pytest.mark.parametrize(
     ("word", "said"),
     [
@@ -61,6 +61,7 @@ def test_a_mistake_in_a_name_is_told_without_torch(files, tmp_path, imported, wo
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.fast("*weigth*")
 @pytest.mark.parametrize(
     ("word", "said"),
     [
@@ -170,6 +171,7 @@ def test_a_recipe_of_rows_is_told_what_does_not_belong_to_its_own_answers(files,
     assert "vllm" not in err
 
 
+@pytest.mark.fast("generate --model nowhere*", "clean*", "eval personalty*", "score*")
 @pytest.mark.parametrize(
     ("command", "said"),
     [

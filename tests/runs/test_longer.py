@@ -31,7 +31,7 @@ def carried_out(files: Path, output: Path, resume: bool = False, **training) -> 
     return run(parse(tree(files, output, **training), "test", "run"), resume=resume, console=QUIET).folder
 
 
-@pytest.mark.fast("first2*")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "then"),
     [
@@ -61,7 +61,7 @@ def test_a_finished_run_made_longer_ends_as_one_that_was_as_long_from_the_start(
     assert events(folder, "resume")[-1]["step"] == was
 
 
-@pytest.mark.fast("cosine-None")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kwargs"), [("linear", None), ("cosine", None), ("cosine_with_min_lr", {"min_lr_rate": 0.1})]
 )

@@ -49,7 +49,7 @@ def test_the_adapter_and_the_model_of_a_run_are_the_same_model(tmp_path, lora):
     assert (one - start).abs().max() > 1e-2
 
 
-@pytest.mark.fast("llama_tied")
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["llama", "llama_tied", "qwen2", "gemma3"])
 def test_layers_that_an_adapter_repeats_have_weights_of_their_own_in_the_saved_model(tmp_path, kind):
     run(recipe(tmp_path, {"layer_replication": [[0, 2], [1, 3]]}, kind=kind), console=QUIET)
@@ -72,7 +72,7 @@ def test_a_merge_that_is_wrong_is_told_and_the_adapter_kept(tmp_path, monkeypatc
     assert not (tmp_path / "run/model.part").exists()
 
 
-@pytest.mark.fast("bfloat16-lora0")
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [{}, {"init_lora_weights": "pissa"}, {"modules_to_save": ["lm_head"]}])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_models_in_few_bits_are_saved_in_them_and_what_rounding_takes_is_said(tmp_path, dtype, lora):
@@ -84,6 +84,7 @@ def test_models_in_few_bits_are_saved_in_them_and_what_rounding_takes_is_said(tm
     assert "the merged model keeps" not in (tmp_path / "run/metrics.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_an_adapter_finer_than_the_rounding_of_the_weights_is_said(tmp_path):
     made = recipe(tmp_path, {})
     made.models.dtype, made.training["learning_rate"] = "bfloat16", 1e-4
@@ -91,6 +92,7 @@ def test_an_adapter_finer_than_the_rounding_of_the_weights_is_said(tmp_path):
     assert "in bfloat16 the merged model keeps" in (tmp_path / "run/metrics.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_a_model_that_is_trained_under_autocast_is_held_against_itself_without(tmp_path):
     made = recipe(tmp_path, {})
     made.training |= {"bf16": True, "use_cpu": True}
@@ -99,11 +101,13 @@ def test_a_model_that_is_trained_under_autocast_is_held_against_itself_without(t
     torch.testing.assert_close(one, two, rtol=1e-3, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_a_reference_that_the_adapter_would_change_is_kept_as_a_second_model_and_said(tmp_path):
     run(recipe(tmp_path, {"init_lora_weights": "olora"}, "dpo"), console=QUIET)
     assert "the initial policy is kept as a second model" in (tmp_path / "run/metrics.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_an_adapter_as_the_policy_of_full_training_is_trained_as_a_whole(tmp_path):
     run(recipe(tmp_path, {}), console=QUIET)
     made = recipe(tmp_path, {})
@@ -125,6 +129,7 @@ def test_a_run_in_which_nothing_would_be_trained_is_refused_before_anything_is_w
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.fast("cut")
 @pytest.mark.parametrize("made_by", ["cut", "grown"])
 def test_an_adapter_on_a_model_that_its_run_made_is_no_adapter_of_the_model_it_was_made_from(tmp_path, made_by):
     made = recipe(tmp_path, {})
@@ -143,6 +148,7 @@ def test_an_adapter_on_a_model_that_its_run_made_is_no_adapter_of_the_model_it_w
     load_model(str(tmp_path / "run/model"))
 
 
+@pytest.mark.slow
 def test_resize_that_adds_no_row_leaves_the_adapter_on_its_base(tmp_path):
     made = recipe(tmp_path, {})
     made.models.resize = True
@@ -154,7 +160,7 @@ def test_resize_that_adds_no_row_leaves_the_adapter_on_its_base(tmp_path):
 # ---------------------------------------------------------------- on an identity layer
 
 
-@pytest.mark.fast("lora1-inra-gpt2")
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["llama_tied", "gpt2"])
 @pytest.mark.parametrize("method", ["clm", "inra"])
 @pytest.mark.parametrize(

@@ -81,6 +81,7 @@ def test_a_policy_that_cannot_keep_rows_apart_is_refused_before_a_folder_is_made
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_teacher_that_cannot_keep_rows_apart_reads_them_padded(files, tmp_path):
     models = {"student": {"from": str(files / "opt"), "layers": 1}, "teacher": str(files / "mamba")}
     training = {"per_device_train_batch_size": 64, "gradient_accumulation_steps": 1, "optim": "sgd", "max_steps": 2}

@@ -53,7 +53,7 @@ ROLLOUTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
 }
 
 
-@pytest.mark.fast("grpo-policy*", "distrl, kl-other*")
+@pytest.mark.fast("grpo*")
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ROLLOUTS)
 def test_what_learns_from_own_answers_reads_models_of_another_size(files, tmp_path, name, way):
@@ -88,7 +88,7 @@ SUPERVISED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.fast("kd-other*", "wspo-policy*", "ipvrm-other*")
+@pytest.mark.fast("kd*")
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", SUPERVISED)
 def test_what_learns_from_rows_reads_models_of_another_size(files, tmp_path, name, way):
@@ -159,7 +159,7 @@ def of_one_step(made: dict[str, Any]) -> dict[str, Any]:
     return event
 
 
-@pytest.mark.fast("other padded-live")
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["live", "column", "memory"])
 @pytest.mark.parametrize("way", WAYS)
 def test_wspo_is_over_the_ids_that_all_of_its_models_know(files, tmp_path, way, where):
@@ -186,7 +186,7 @@ def test_wspo_is_over_the_ids_that_all_of_its_models_know(files, tmp_path, way, 
     assert event["loss"] == pytest.approx(torch.stack(errors).mean().item(), rel=1e-4)
 
 
-@pytest.mark.fast("policy padded")
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_a_reward_model_is_read_over_the_ids_that_it_was_trained_over(files, tmp_path, way):
     own, other = WAYS[way]
@@ -205,7 +205,7 @@ def test_a_reward_model_is_read_over_the_ids_that_it_was_trained_over(files, tmp
     torch.testing.assert_close(credit(None, inputs)["token_scores"], torch.cat(wanted), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.fast("other padded")
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_dpo_is_over_the_ids_that_both_models_know(files, tmp_path, way):
     own, other = WAYS[way]

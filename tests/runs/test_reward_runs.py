@@ -69,6 +69,7 @@ def finished(files, tmp_path_factory) -> dict[str, Path]:
     return {kind: run(tree(files, folder / kind, kind)) for kind in KINDS}
 
 
+@pytest.mark.fast("q_rm", "step_prm")
 @pytest.mark.parametrize("kind", KINDS)
 def test_held_out_rows_are_judged_before_and_after_by_what_they_hold(finished, kind):
     events = [json.loads(line) for line in (finished[kind] / "metrics.jsonl").read_text().splitlines()]
@@ -124,7 +125,7 @@ def test_the_reference_of_a_cut_down_start_is_named_with_its_layers_and_fingerpr
     assert reading.reference_fingerprint == fingerprint.of_model(start)
 
 
-@pytest.mark.fast("ipvrm")
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["q_rm", "ipvrm"])
 def test_a_killed_and_resumed_run_ends_with_the_same_weights_to_the_bit(finished, files, tmp_path, kind):
     made = tree(files, tmp_path / "run", kind)
@@ -135,7 +136,7 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights_to_the_bit(finished
     assert same_weights(tmp_path / "run", finished[kind])
 
 
-@pytest.mark.fast("False-bfloat16")
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("named", [False, True])
 def test_what_was_trained_in_half_precision_is_measured_from_its_start(files, tmp_path, dtype, named):
@@ -177,7 +178,7 @@ def test_the_adapter_of_a_reward_model_gives_the_scores_of_its_merged_model(file
     assert one.std() > 1e-2
 
 
-@pytest.mark.fast(".[*]k_proj")
+@pytest.mark.slow
 @pytest.mark.parametrize("out", [None, ["k_proj"], ".*k_proj"])
 def test_adapters_in_all_linear_layers_leave_the_head_that_is_trained_whole(files, tmp_path, out):
     lora = {"r": 2, "target_modules": "all-linear", "exclude_modules": out}
@@ -214,6 +215,7 @@ def test_answers_without_their_end_are_said_with_their_share(finished, files, tm
     assert not said.startswith("0.0%")
 
 
+@pytest.mark.slow
 def test_a_reference_that_training_does_not_start_from_is_said_and_kept_in_the_file(files, tmp_path):
     made = tree(files, tmp_path / "run", "ipvrm", training={"max_steps": 1})
     made["models"]["reference"] = str(files / "teacher")
@@ -222,6 +224,7 @@ def test_a_reference_that_training_does_not_start_from_is_said_and_kept_in_the_f
     assert load_reward_model(str(tmp_path / "run" / "model")).spec.reference == str(files / "teacher")
 
 
+@pytest.mark.slow
 def test_stored_log_probabilities_stand_in_for_the_reference(finished, files, tmp_path):
     made = tree(files, tmp_path / "run", "ipvrm")
     for which in ("train", "heldout"):

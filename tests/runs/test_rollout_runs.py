@@ -30,6 +30,7 @@ def files(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_rewards_get_the_values_of_their_rows_whatever_other_rows_hold(files, tmp_path):
     rows = [
         {"prompt": "count 1", "answer": 3, "info": {"city": "Rome"}},
@@ -68,6 +69,7 @@ def test_held_out_tasks_are_answered_before_and_after(finished):
     assert evals[-1]["reward"] > evals[0]["reward"]
 
 
+@pytest.mark.slow
 def test_several_rewards_of_ones_own_are_weighed_alike_in_training_and_on_held_out_tasks(files, tmp_path):
     (tmp_path / "own.py").write_text(
         REWARD + "\ndef some(prompts, completions, answer, **columns):\n"
@@ -222,7 +224,7 @@ def with_models(files: Path, judges: dict[str, str], name: str, output: Path) ->
     return made
 
 
-@pytest.mark.fast("distrl, online", "lco of a model", "opd")
+@pytest.mark.fast("opd")
 @pytest.mark.parametrize("name", WITH_MODELS)
 def test_methods_with_further_models_run_and_log_what_these_do(files, judges, tmp_path, name):
     folder = run(with_models(files, judges, name, tmp_path / "run"))
@@ -234,7 +236,7 @@ def test_methods_with_further_models_run_and_log_what_these_do(files, judges, tm
         assert any(LOGGED[name] in event for event in train)
 
 
-@pytest.mark.fast("True-0.7")
+@pytest.mark.slow
 @pytest.mark.parametrize(("lora", "temperature"), [(True, 1.0), (True, 0.7), (False, 0.7)])
 def test_adapters_learn_alone_and_any_policy_is_its_own_start_at_its_temperature(files, tmp_path, lora, temperature):
     made = tree(files, tmp_path / "run", options={"kl": 0.1})
@@ -249,7 +251,7 @@ def test_adapters_learn_alone_and_any_policy_is_its_own_start_at_its_temperature
     assert (folder / "adapter" / "adapter_config.json").is_file() == lora
 
 
-@pytest.mark.fast("ppo")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ppo", "distrl, online"])
 def test_what_learns_beside_the_policy_is_resumed_too(files, judges, tmp_path, name):
     whole = run(with_models(files, judges, name, tmp_path / "whole"))
@@ -309,6 +311,7 @@ def test_a_reward_that_gives_no_number_is_named_and_the_run_can_go_on(files, tmp
         run(made)
 
 
+@pytest.mark.slow
 def test_a_resume_with_a_reward_that_was_changed_is_refused_by_name(files, tmp_path):
     own = tmp_path / "own.py"
     own.write_text(REWARD)

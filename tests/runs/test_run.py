@@ -72,7 +72,7 @@ def test_the_signature_names_what_the_result_depends_on(finished):
         assert key in text, key
 
 
-@pytest.mark.fast("False")
+@pytest.mark.slow
 @pytest.mark.parametrize("mixed", [False, True])
 def test_a_policy_in_bfloat16_learns_at_a_small_rate_and_is_saved_in_bfloat16(files, tmp_path, mixed):
     """Its last checkpoint holds what was learnt, and the folder is that, rounded once."""
@@ -123,10 +123,12 @@ def test_the_same_recipe_gives_the_same_weights_to_the_bit(finished, files, tmp_
     assert same_weights(run(recipe(files, tmp_path / "again"), console=QUIET).folder, finished)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_weights(finished, files, tmp_path):
     assert not same_weights(run(recipe(files, tmp_path / "other", seed=1), console=QUIET).folder, finished)
 
 
+@pytest.mark.slow
 def test_remembered_frozen_states_change_nothing_but_rounding(finished, files, tmp_path):
     folders = {}
     for where in ("memory", "disk"):
@@ -291,6 +293,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(files, tmp_path, kind, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_policy_with_a_padded_vocabulary_is_cropped_with_a_message_and_trains(files, tmp_path):
     tiny_folder.save(tmp_path / "wide", seed=4, vocab_size=tiny_folder.VOCAB + 5)
     made = recipe(files, tmp_path / "out", models={"student": str(tmp_path / "wide")})
@@ -343,6 +346,7 @@ def test_stages_that_differ_in_one_number_are_drawn_against_it(files, tmp_path):
     assert page.index("s1: strength 0.5 (step 1)") < page.index("s0: strength 2 (step 1)")
 
 
+@pytest.mark.slow
 def test_a_budget_of_minutes_lowers_the_steps_and_says_so(files, tmp_path):
     made = recipe(files, tmp_path / "out", training={"max_steps": 1000000}, minutes=0.02)
     folder = run(made, console=QUIET).folder
@@ -370,7 +374,7 @@ def test_measuring_the_speed_leaves_the_weights_alone(files, tmp_path):
     assert all(p.grad is None for p in job.policy.parameters())
 
 
-@pytest.mark.fast("step:3", "final")
+@pytest.mark.fast("step:3")
 @pytest.mark.parametrize("what", ["step:3", "save:4", "final"])
 def test_a_killed_and_resumed_run_ends_with_the_same_weights_to_the_bit(finished, files, tmp_path, what):
     tree = tiny_folder.recipe(files, output=str(tmp_path / "run"))
@@ -418,6 +422,7 @@ def test_a_run_in_windows_that_is_killed_goes_on_with_its_snapshot_and_its_rows(
     assert events(tmp_path / "run", "table")[-1]["rows"] == events(in_windows, "table")[0]["rows"]
 
 
+@pytest.mark.slow
 def test_the_ratio_is_1_where_a_window_begins_and_only_there(in_windows):
     apart = [abs(event["ratio"] - 1) for event in events(in_windows, "train")]
     assert [step for step, distance in enumerate(apart) if distance == 0] == [0, 6]
@@ -426,6 +431,7 @@ def test_the_ratio_is_1_where_a_window_begins_and_only_there(in_windows):
     assert events(in_windows, "table")[0]["rows"]
 
 
+@pytest.mark.slow
 def test_a_line_torn_by_a_kill_is_dropped_when_the_run_goes_on(finished, files, tmp_path):
     tree = tiny_folder.recipe(files, output=str(tmp_path / "run"))
     assert drive(tmp_path, tree, "log:5").returncode == -9
@@ -519,6 +525,7 @@ def test_a_resume_without_a_signature_says_that_it_is_missing(finished, files, t
         run(recipe(files, folder), resume=True, console=QUIET)
 
 
+@pytest.mark.slow
 def test_a_resume_logs_the_same_numbers_between_two_logs(files, tmp_path):
     changes = {"training": {"logging_steps": 4, "save_steps": 3, "max_steps": 8}}
     whole = run(recipe(files, tmp_path / "whole", **changes), console=QUIET).folder
@@ -531,6 +538,7 @@ def test_a_resume_logs_the_same_numbers_between_two_logs(files, tmp_path):
     assert events(tmp_path / "run", "finished")[0]["tokens"] == events(whole, "finished")[0]["tokens"]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_before_its_recipe_was_written_starts_afresh(finished, files, tmp_path):
     folder = tmp_path / "run"
     (folder / "checkpoints").mkdir(parents=True)
@@ -569,6 +577,7 @@ def test_a_row_that_a_frozen_model_cannot_read_is_named_before_anything_is_writt
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_lost_a_file_is_not_gone_on_from(files, tmp_path):
     changes = {"training": {"max_steps": 4, "save_steps": 1, "save_total_limit": 3}}
     whole = run(recipe(files, tmp_path / "whole", **changes), console=QUIET).folder
@@ -597,6 +606,7 @@ def test_a_checkpoint_that_lost_a_file_is_not_gone_on_from(files, tmp_path):
     assert same_weights(folder, whole)
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_its_checkpoints_starts_again_and_ends_the_same(finished, files, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")
@@ -648,6 +658,7 @@ def test_rows_that_are_left_out_of_each_epoch_are_said_and_stand_in_the_report(f
     assert "rows left out of each epoch" in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_seeds_are_ordinary_runs_one_after_another_that_go_on_with_resume(files, tmp_path):
     changes = {"training": {"max_steps": 2}, "eval": {"every": None}}
     tree = tiny_folder.recipe(files, "sft", output=str(tmp_path / "run"), seeds=[0, 3], **changes)
@@ -682,7 +693,7 @@ METHOD = Method(build=build, requires=Requirements(models=(Reference(reads="dist
 '''
 
 
-@pytest.mark.fast("lora")
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cut", "lora", "named"])
 def test_a_method_may_read_the_whole_distribution_of_the_start(files, tmp_path, monkeypatch, kind):
     from trimtab import methods

@@ -26,6 +26,7 @@ def root(tmp_path):
     return folder
 
 
+@pytest.mark.fast("lora1")
 @pytest.mark.parametrize("lora", [None, {"r": 2, "target_modules": ["q_proj"]}])
 def test_all_end_tokens_are_in_the_saved_models_and_said(root, lora):
     tree = tiny_folder.recipe(root, "sft", models={"student": None, "teacher": None}, eval={"prompts": ["hi"]})

@@ -71,6 +71,7 @@ def interrupts(monkeypatch, at: int, times: int = 1) -> None:
     monkeypatch.setattr(ObjectiveLoop, "training_step", step)
 
 
+@pytest.mark.fast("flags1")
 @pytest.mark.parametrize("flags", [(), ("--resume",), ("--resume", "--edited")])
 def test_a_run_without_a_checkpoint_starts_over_whatever_was_edited(trimtab, files, folder, flags):
     own_method("raise KeyError('x')", 1.0)
@@ -114,6 +115,7 @@ def test_what_can_be_resumed_or_is_of_others_is_not_started_over(trimtab, files,
     assert (folder / "runs/r/metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.fast("1")
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c_names_the_checkpoint_and_the_command_that_goes_on_which_does(
     trimtab, files, folder, monkeypatch, times
@@ -147,6 +149,7 @@ def test_ctrl_c_before_anything_is_written_claims_nothing(trimtab, files, folder
     assert (code, err) == (130, "\nstopped; run the same command again\n")
 
 
+@pytest.mark.slow
 def test_stages_go_on_with_one_command_also_where_one_has_no_checkpoint(trimtab, files, folder, monkeypatch):
     tree = json.loads(json.dumps(tiny_folder.recipe(files, "sft", output="runs/both", eval={"every": None})))
     tree["training"] |= {"max_steps": 2, "save_steps": 2}
@@ -162,6 +165,7 @@ def test_stages_go_on_with_one_command_also_where_one_has_no_checkpoint(trimtab,
     assert [len(events(folder / f"runs/both/{name}", "finished")) for name in ("sft", "kd")] == [1, 1]
 
 
+@pytest.mark.fast("words0")
 @pytest.mark.parametrize("words", [["training.max_steps=4"], ["training.max_steps=8"]])
 def test_a_resume_without_the_length_that_the_run_was_given_says_what_to_repeat(
     trimtab, files, folder, monkeypatch, words

@@ -60,6 +60,7 @@ def test_a_run_learns_from_a_teacher_of_another_tokenizer_and_logs_what_matched(
     assert "matched" in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_bit_for_bit(files, tmp_path):
     whole = run(asked(files, tmp_path / "run"), console=QUIET).folder
     cut_off(whole, tmp_path / "killed", 4)
@@ -67,6 +68,7 @@ def test_a_run_that_is_killed_goes_on_bit_for_bit(files, tmp_path):
     assert same_weights(whole, tmp_path / "killed")
 
 
+@pytest.mark.fast("disk")
 @pytest.mark.parametrize("cache", ["memory", "disk"])
 def test_the_teachers_states_may_be_kept(files, tmp_path, cache):
     plain = run(asked(files, tmp_path / "plain"), console=QUIET).folder

@@ -121,6 +121,7 @@ def test_use_outside_of_stages_and_beside_minutes_is_refused(base):
         stages(base, {"use": "base"}, MAIN, minutes=3)
 
 
+@pytest.mark.slow
 def test_shipped_recipes_share_the_policy_that_they_start_from():
     using = [name for name in shipped() if "use: tiny_policy" in dump(load_recipe(name))]
     assert len(using) >= 11
@@ -223,7 +224,7 @@ def test_a_finished_stage_is_trained_once_for_all_recipes_that_use_it(files):
     assert (files.parent / "runs/base/metrics.jsonl").read_text() == started
 
 
-@pytest.mark.fast("rows")
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["recipe", "rows"])
 def test_a_finished_stage_that_is_not_the_same_is_kept_and_trained_anew_elsewhere(files, change):
     write(files / "recipes", "base", tiny(files))
@@ -246,6 +247,7 @@ def test_a_finished_stage_that_is_not_the_same_is_kept_and_trained_anew_elsewher
     assert any(wanted in line for line in said), said
 
 
+@pytest.mark.slow
 def test_an_unfinished_used_stage_is_resumed_and_not_begun_anew(files):
     base = write(files / "recipes", "base", tiny(files))
     folder = run(load_recipe(base), console=QUIET).folder

@@ -64,6 +64,7 @@ def test_a_row_with_a_token_that_the_embedding_lacks_is_named_with_the_token_bef
         load_job(recipe(folder), Shared(), QUIET)
 
 
+@pytest.mark.slow
 def test_padding_that_the_embedding_lacks_trains_as_any_other(tmp_path):
     rows = [{"prompt": "a", "completion": "b" * n} for n in (1, 5, 9, 2)]
     losses = []
@@ -75,6 +76,7 @@ def test_padding_that_the_embedding_lacks_trains_as_any_other(tmp_path):
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_resize_gives_tokens_rows_says_so_and_saves_them(tmp_path):
     folder = lay_out(tmp_path, EXTRA)
     run(recipe(folder, models={"resize": True}), console=QUIET)

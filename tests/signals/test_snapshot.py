@@ -219,6 +219,7 @@ def test_a_run_that_continues_where_a_window_begins_takes_a_new_one():
     assert same(snapshot.state_dict(), weights_of(model))
 
 
+@pytest.mark.slow
 def test_a_resumed_training_ends_with_the_weights_of_one_that_was_not_interrupted(tmp_path):
     def run(folder, steps, resume=None):
         saving = {"save_strategy": "steps", "save_steps": 2}

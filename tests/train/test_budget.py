@@ -100,6 +100,7 @@ def test_the_speed_is_measured_with_progress_and_not_for_long(files, tmp_path):
     assert "8/8 rows" not in console.export_text()
 
 
+@pytest.mark.slow
 def test_later_stages_train_as_few_steps_as_one_that_was_stopped(files, tmp_path, monkeypatch):
     slow(monkeypatch, 10.0)
     tree = tiny_folder.recipe(files, output=str(tmp_path / "both"), minutes=1, eval={"every": None})
@@ -112,6 +113,7 @@ def test_later_stages_train_as_few_steps_as_one_that_was_stopped(files, tmp_path
     assert any("as many as" in note for note in report.load(tmp_path / "both" / "kd").notes)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_by_its_budget_and_killed_before_its_end_trains_no_further(files, tmp_path):
     tree = tiny_folder.recipe(files, "sft", output=str(tmp_path / "run"), minutes=0.0001, eval={"every": None})
     tree["training"]["save_steps"] = 100

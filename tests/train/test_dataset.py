@@ -29,7 +29,7 @@ def test_what_a_reader_does_to_a_row_does_not_stay():
     assert rows[0] == {"prompt": [{"role": "user", "content": "a"}], "info": {"n": 1}, "names": ["x"]}
 
 
-@pytest.mark.fast("settings0", "settings3")
+@pytest.mark.fast("settings0")
 @pytest.mark.parametrize(
     "settings",
     [

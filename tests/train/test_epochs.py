@@ -32,7 +32,7 @@ OWN = [
 ]
 
 
-@pytest.mark.fast("drop", "rebalanced", "part", "windows", "steps")
+@pytest.mark.fast("windows", "rebalanced")
 @pytest.mark.parametrize("case", SUPERVISED.values(), ids=SUPERVISED)
 def test_updates_and_rows_left_out_are_those_of_the_supervised_trainer(tmp_path, case):
     seen: list[list[int]] = []
@@ -46,6 +46,7 @@ def test_updates_and_rows_left_out_are_those_of_the_supervised_trainer(tmp_path,
     assert bool(epoch.note) == bool(epoch.left_out)
 
 
+@pytest.mark.fast("*num_iterations*")
 @pytest.mark.parametrize("case", OWN, ids=str)
 def test_updates_and_tasks_left_out_are_those_of_the_trainer_of_rollouts(tmp_path, monkeypatch, case):
     tasks = rollouts.dataset(case.get("rows", 8))

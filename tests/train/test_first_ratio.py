@@ -129,6 +129,7 @@ def test_the_forwards_of_a_look_do_not_go_by_what_a_process_has_to_learn():
     assert numbers == [2, 2]
 
 
+@pytest.mark.slow
 def test_a_look_at_the_ratio_changes_no_draw_and_no_update(tmp_path):
     def trained(seen: bool):
         made = trainer(tmp_path, psft(), tiny.model("gpt2"), dropout=True)
@@ -143,6 +144,7 @@ def test_a_look_at_the_ratio_changes_no_draw_and_no_update(tmp_path):
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
+@pytest.mark.fast("0.01")
 @pytest.mark.parametrize("off", [0.0, 0.01])
 def test_a_reference_that_is_the_start_is_held_against_the_policy(tmp_path, off):
     plan = Plan(Likelihood(kl=0.5), signals=(Held(tiny.model("llama"), off),))

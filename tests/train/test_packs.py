@@ -152,6 +152,7 @@ def sequence_plan() -> Plan:
     return Plan(Likelihood(), reduction="sequence_mean")
 
 
+@pytest.mark.fast("2-*")
 @pytest.mark.parametrize("plan_of", [None, kd_plan, hpd_plan, sequence_plan])
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_an_update_of_packs_is_that_of_their_rows_however_they_are_split(tmp_path, plan_of, size):
@@ -163,6 +164,7 @@ def test_an_update_of_packs_is_that_of_their_rows_however_they_are_split(tmp_pat
     assert tiny.relative_error(packs, whole) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_resumed_packed_run_is_the_one_that_was_not_stopped(tmp_path):
     training = {
         "per_device_train_batch_size": 1, "max_steps": 7, "save_strategy": "steps", "save_steps": 3,

@@ -147,7 +147,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.fast("by length", "in windows", "tasks, used twice")
+@pytest.mark.fast("by length")
 @pytest.mark.parametrize("name", CASES)
 def test_a_stop_after_a_random_update_of_a_random_epoch_changes_no_row_no_number_and_no_bit(tmp_path, name):
     make, training = CASES[name]

@@ -80,6 +80,7 @@ def test_held_out_measures_reach_the_tracker_whose_files_lie_in_the_run(tmp_path
     assert not list((folder / "checkpoints").glob("runs"))
 
 
+@pytest.mark.slow
 def test_a_place_that_the_user_chose_stays(tmp_path, tensorboard, monkeypatch):
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "elsewhere"))
     folder = run(recipe(tmp_path, training={"report_to": "tensorboard"}), console=QUIET).folder
@@ -134,6 +135,7 @@ def test_preferences_of_held_out_pairs_are_the_headline(tmp_path, method):
     assert "held-out rows, step 0: preference accuracy 0.5  margin 0  perplexity" in said
 
 
+@pytest.mark.slow
 def test_the_margin_is_that_of_the_rows_by_hand(tmp_path):
     """The mean over pairs, not over their tokens."""
     result, _, measured = preference_run(tmp_path)
@@ -149,6 +151,7 @@ def test_the_margin_is_that_of_the_rows_by_hand(tmp_path):
     assert last(load(result.folder), MARGIN).estimate == pytest.approx(mean)
 
 
+@pytest.mark.slow
 def test_held_out_rows_without_a_rejected_answer_are_reported(tmp_path):
     _, said, measured = preference_run(tmp_path, heldout=tiny_folder.chat_rows(5))
     assert "held-out preferences are not measured: not every held-out row has" in said

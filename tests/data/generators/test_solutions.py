@@ -101,6 +101,7 @@ def pairs():
     return list(planted_errors("train", 3000, seed=1))
 
 
+@pytest.mark.slow
 def test_an_own_reading_finds_the_planted_step_of_3000_rows_and_no_error_in_the_right_answers(pairs):
     for row in pairs:
         chosen, rejected = (answer_of(row, side).split("\n") for side in ("chosen", "rejected"))
@@ -558,6 +559,7 @@ def read_small(line):
     return [int(term) for term in terms[::2]], terms[1::2], int(right or left)
 
 
+@pytest.mark.slow
 def test_small_solutions_are_right_line_by_line_and_lead_to_the_value_of_the_expression(small):
     for row in small:
         task = row["prompt"][0]["content"].rstrip("=?")
@@ -598,6 +600,7 @@ def test_small_tasks_have_every_kind_but_those_of_factors_and_equations(small):
     assert seen == {re.sub(r"{\w}", "n", template.name) for template in SMALL}
 
 
+@pytest.mark.slow
 def test_answers_to_small_tasks_are_short_and_no_heldout_task_is_a_training_task(small):
     assert max(len(answer_of(row, side)) for row in small for side in ("chosen", "rejected")) <= 36
     asked = [{row["prompt"][0]["content"].rstrip("=?") for row in rows} for rows in (small, small_rows("heldout"))]

@@ -215,6 +215,7 @@ def made():
     return found
 
 
+@pytest.mark.slow
 def test_the_two_realisations_of_what_cannot_be_inferred_differ(made):
     undecided = [one for one in made if one[2].answer == CANNOT]
     assert len(undecided) > 30
