@@ -24,7 +24,6 @@ from rich.console import Console
 from torch import Tensor
 
 from common import Target, Timing, alternate, parser, shown, signature, table, tell, unjudged, write
-from trimtab.commands.precompute import cache_teacher
 from trimtab.core import TokenBatch, class_logprobs
 from trimtab.data.collate import Collator
 from trimtab.methods import kd
@@ -36,6 +35,7 @@ from trimtab.runs.parse import load_recipe
 from trimtab.runs.policy import Shared, make_policy, policy_tokenizer, policy_vocab
 from trimtab.runs.recipe import Recipe
 from trimtab.runs.rows import prepare_source
+from trimtab.runs.teacher_pass import cache_teacher
 from trimtab.signals.base import call_plan
 from trimtab.signals.frozen import FrozenModel
 

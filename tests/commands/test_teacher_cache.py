@@ -19,7 +19,6 @@ from transformers import BertConfig, BertLMHeadModel
 import tiny
 import tiny_folder
 from tiny_runs import events, weights
-from trimtab.commands.precompute import cache_teacher
 from trimtab.common.errors import FailedOutside, UserError
 from trimtab.core import TokenBatch
 from trimtab.core.topk import top_k
@@ -32,6 +31,7 @@ from trimtab.runs.parse import parse
 from trimtab.runs.policy import policy_tokenizer
 from trimtab.runs.rows import prepare_source
 from trimtab.runs.run import run
+from trimtab.runs.teacher_pass import cache_teacher
 from trimtab.signals import row_store
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.row_store import RowStore, write_tensors

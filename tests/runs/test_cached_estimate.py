@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 
 import tiny_folder
-from trimtab.commands.precompute import cache_teacher
 from trimtab.runs.estimate import estimates
 from trimtab.runs.parse import parse
+from trimtab.runs.teacher_pass import cache_teacher
 
 
 @pytest.mark.parametrize("kind", ["hidden", "topk"])

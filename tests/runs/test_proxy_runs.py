@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 import tiny_folder
+from tiny_runs import events
 from trimtab.runs.estimate import estimates
 from trimtab.runs.parse import load_recipe, parse
 from trimtab.runs.recipe import RecipeError
@@ -50,16 +51,23 @@ def test_one_command_warms_up_aligns_and_teaches(files, tmp_path):
             "options": {"round_updates": 2, "max_new_tokens": 6},
         },
         {
-            "name": "student",
+            "name": "store",
             "method": "proxy_kd",
-            "models": {"student": policy, "teacher": "@align", "teacher_cache": "memory"},
+            "precompute": "hidden",
+            "models": {"student": policy, "teacher": "@align"},
         },
+        {"name": "student", "method": "proxy_kd", "models": {"student": policy, "teacher": "cache:@store"}},
+        {"name": "live", "method": "proxy_kd", "models": {"student": policy, "teacher": "@align"}},
     ]
     result = run_stages(parse(one, "test", "run"), console=QUIET)
     assert result.report.is_file()
     for name, metric in (("align", "dropped_pairs"), ("student", "weighted_divergence")):
-        events = [json.loads(line) for line in (tmp_path / "all" / name / "metrics.jsonl").read_text().splitlines()]
-        assert any(metric in event for event in events), name
+        assert any(metric in event for event in events(tmp_path / "all" / name, "train")), name
+    stored, live = (events(tmp_path / "all" / name, "train") for name in ("student", "live"))
+    assert len(stored) == len(live) > 0
+    for one, other in zip(stored, live):
+        for metric in ("loss", "divergence", "weight", "weighted_divergence", "grad_norm"):
+            assert one[metric] == pytest.approx(other[metric], rel=1e-4, abs=1e-5), metric
 
 
 def test_the_initial_policy_may_be_the_reference(files, tmp_path):

@@ -7,6 +7,7 @@ from trimtab.common.files import DataError
 from trimtab.models.builtin import ModelNotFound
 from trimtab.runs.estimate import MemoryEstimate, estimates, first_seed
 from trimtab.runs.recipe import Recipe, Stages
+from trimtab.runs.stages import made_by
 
 
 def table(estimate: MemoryEstimate) -> str:
@@ -62,6 +63,9 @@ def commented(recipe: Recipe | Stages) -> str:
     except UserError as error:
         return f"# no estimate of memory: {error}\n"
     lines = []
+    for run in first_seed(recipe):
+        if run.precompute is not None:
+            lines += ["", f"memory of precompute -> {run.output}: not estimated; the teacher and a batch of rows"]
     for one in found:
         sizes = f"micro-batches of {one.rows} x {one.length} tokens"
         lines += [
@@ -83,12 +87,16 @@ def timed(recipe: Recipe | Stages) -> str:
     shared, console, later = Shared(), Console(stderr=True), set[str]()
     lines = [""]
     for run in runs:
+        if run.precompute is not None:
+            lines.append(f"time of precompute -> {run.output}: not measured; each row passes the teacher once")
+            later.add(made_by(run))
+            continue
         try:
             said = pace(run, later, shared, console)
         except UserError as error:
             said = f"not measured: {error}"
         lines.append(f"time of {run.method} -> {run.output}: {said}")
-        later.add(f"{run.output}/model")
+        later.add(made_by(run))
     return _comments(lines)
 
 

@@ -11,15 +11,13 @@ from rich.console import Console
 
 from trimtab.commands.train import RecipeSettings
 from trimtab.common import processes
-from trimtab.common.count import count
 from trimtab.common.errors import UserError
 from trimtab.common.settings import SettingsError, Shown
-from trimtab.common.terminal import quiet, say
+from trimtab.common.terminal import quiet
 from trimtab.common.workdir import META, Workdir
 
 if TYPE_CHECKING:
     from trimtab.runs.recipe import Recipe
-    from trimtab.runs.teacher_pass import Written
 
 
 class PrecomputeError(UserError):
@@ -100,64 +98,17 @@ def _columns(settings: PrecomputeSettings, stages: "list[Recipe]") -> None:
 
 
 def _cache(settings: PrecomputeSettings, stages: "list[Recipe]") -> None:
+    from trimtab.runs.recipe import cache_folder
+    from trimtab.runs.teacher_pass import cache_teacher
+
     assert settings.teacher is not None
-    chosen = next((stage for stage in stages if stage.models.teacher is not None), stages[0])
+    named = (one for one in stages if one.models.teacher is not None and cache_folder(one.models.teacher) is None)
+    chosen = next(named, stages[0])
     written = cache_teacher(
         chosen, settings.out, settings.teacher, k=settings.k, dtype=settings.dtype, force=settings.force
     )
-    if processes.rank() != 0:
-        return
-    each = written.row_bytes / max(1, written.tokens)
-    head = f", and {written.head_bytes / 1e6:,.1f} MB for the head" if written.head_bytes else ""
-    typer.echo(
-        f"cache: {settings.out}\n{count(written.rows, 'row')}, {written.tokens:,} answer tokens, {each:,.0f} bytes a "
-        f"token: {written.row_bytes / 1e6:,.1f} MB{head}"
-    )
-    if written.covered is not None:
-        typer.echo(f"covered mass: {written.covered:.4f} of the teacher's probability, on average")
-    typer.echo(f"train on it with models.teacher=cache:{settings.out}")
-
-
-def cache_teacher(
-    recipe: "Recipe",
-    out: Path,
-    kind: Literal["hidden", "topk"],
-    *,
-    k: int | None = None,
-    dtype: Literal["bfloat16", "float32"] | None = None,
-    force: bool = False,
-    console: Console | None = None,
-) -> "Written":
-    """Write what the recipe's teacher gives for its training and held-out rows to a folder.
-
-    Rows that are there already stay: a call that was stopped goes on, and another recipe with the same teacher,
-    tokenizer and template adds its rows. Of the processes of a launch each writes shards of its own.
-
-    Args:
-        kind: "hidden" for last hidden states and the head, "topk" for the most likely tokens.
-        k: 64 by default.
-        dtype: of hidden states.
-        force: begin anew.
-
-    Raises:
-        ValueError: (or a subclass) for a mistake in the recipe, its rows or models, or a folder of another teacher.
-        Interrupted: after Ctrl-C.
-    """
-    from trimtab.runs.teacher_pass import COVERED, made_files, write_cache
-
-    console = console or Console()
-    work = Workdir(out, "precompute", made_files(out), option="another --out FOLDER", force=force)
-    work.check()
-    with work.open():
-        number = (k or 64) if kind == "topk" else None
-        written = write_cache(recipe, work, kind, number, dtype, console)
-    if written.covered is not None and written.covered < COVERED:
-        say(
-            console,
-            f"warning: the {number} most likely tokens have {written.covered:.2f} of the teacher's probability; raise "
-            "--k, or write --teacher hidden, which is exact",
-        )
-    return written
+    if processes.rank() == 0:
+        typer.echo(f"{written.said()}\ntrain on it with models.teacher=cache:{settings.out}")
 
 
 def precompute(

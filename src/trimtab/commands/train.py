@@ -87,7 +87,8 @@ def main(settings: TrainSettings) -> None:
 
     console = Console(quiet=processes.rank() != 0)
     result = _carried_out(loaded, settings.resume, settings.edited, console)
-    finished = [report.load(Path(one.output)) for one in getattr(loaded, "stages", [loaded])]
+    trained = [one for one in getattr(loaded, "stages", [loaded]) if one.precompute is None]
+    finished = [report.load(Path(one.output)) for one in trained]
     tables = [report.table(finished, console.width)]
     tables += [report.seeds_table(finished, console.width)] if len(finished) > 1 else []
     for table in filter(None, tables):

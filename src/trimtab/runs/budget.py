@@ -18,7 +18,7 @@ from trimtab.runs.check import samples
 from trimtab.runs.folder import RunError, stored_recipe
 from trimtab.runs.job import Job, load_job, move_frozen
 from trimtab.runs.policy import Shared
-from trimtab.runs.recipe import Recipe, Stages, named_models, policy_source
+from trimtab.runs.recipe import Recipe, Stages, cache_folder, named_models, policy_source
 from trimtab.signals.base import call_plan
 from trimtab.signals.classifier import call_on_labels
 from trimtab.train import checkpoints, settings
@@ -126,6 +126,9 @@ def pace(recipe: Recipe, later: Collection[str], shared: Shared, console: Consol
     names = (policy_source(recipe), *named_models(recipe).values())
     if missing := [name for name in names if name in later and not Path(name).is_dir()]:
         return f"not measured: {missing[0]} is yet to be trained"
+    cache = cache_folder(recipe.models.teacher)
+    if cache is not None and recipe.models.teacher in later and not cache.is_dir():
+        return f"not measured: {cache} is yet to be written"
     job = load_job(recipe, shared, Console(quiet=True))
     seconds = seconds_per_step(job, console)
     return (

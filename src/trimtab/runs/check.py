@@ -58,6 +58,8 @@ def check_method(recipe: Recipe, where: str, trains: bool = True) -> None:
             f"{where}: method {recipe.method} with these options reads rows with the teacher's own tokenizer, and a "
             "cache holds those of the policy's; name the model as models.teacher"
         )
+    if recipe.precompute is not None and (why := not_askable(recipe)):
+        raise RecipeError(f"{where}: {why}")
     from_teacher = isinstance(recipe.models.policy, Cut) and recipe.models.policy.source == "teacher"
     if from_teacher and not recipe.models.teacher:
         raise RecipeError(f"{where}: models.policy is cut from the teacher, but models.teacher is missing")
@@ -72,6 +74,31 @@ def check_method(recipe: Recipe, where: str, trains: bool = True) -> None:
         recipe.training = training
     if "max_steps" not in recipe.training and "num_train_epochs" not in recipe.training:
         recipe.training["num_train_epochs"] = 1
+
+
+def not_askable(recipe: Recipe) -> str | None:
+    """Why the recipe's teacher cannot be asked about its rows beforehand; None if it can."""
+    from trimtab import methods
+    from trimtab.core import Teacher
+
+    method, name = methods.load(recipe.method), recipe.models.teacher
+    if name is None:
+        return "the recipe names no teacher; add models.teacher=MODEL"
+    if (folder := cache_folder(name)) is not None:
+        return f"models.teacher is the cache {folder}, which only a model writes; add models.teacher=MODEL"
+    if method.loop == "classification":
+        return f"method {recipe.method} reads inside its teacher, and nothing of that is kept beforehand"
+    if method.loop == "rollouts":
+        return f"method {recipe.method} samples new completions, and a teacher can only be asked about given rows"
+    teacher = method.requirements(method.config(**recipe.options)).model(Teacher)
+    if teacher is not None and teacher.own_tokenizer:
+        return (
+            f"method {recipe.method} with these options reads rows with the teacher's own tokenizer, and a cache holds "
+            "those of the policy's"
+        )
+    if teacher is None and recipe.data.heldout is None:
+        return f"method {recipe.method} reads no teacher, and the recipe has no data.heldout to compare on"
+    return None
 
 
 def _check_training(recipe: Recipe, loop: Any, where: str) -> None:
@@ -114,6 +141,11 @@ def samples(recipe: Recipe) -> bool:
 
 
 def check_minutes(recipe: Recipe, minutes: float | None, where: str) -> None:
+    if minutes is not None and recipe.precompute is not None:
+        raise RecipeError(
+            f"{where}: minutes gives all stages the same number of steps, and a stage with precompute has none; leave "
+            "out minutes"
+        )
     if minutes is not None and samples(recipe):
         raise RecipeError(f"{where}: the speed of {recipe.method} cannot be measured beforehand; leave out minutes")
 

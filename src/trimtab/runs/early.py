@@ -5,12 +5,14 @@ from pathlib import Path
 
 from trimtab.common import processes
 from trimtab.common.errors import UserError, looked_in
+from trimtab.common.workdir import Workdir
 from trimtab.data.sources import check_there as check_rows
 from trimtab.decoding import check_name as check_decoding
 from trimtab.evals.suites import check_name as check_suite
 from trimtab.models.places import check_there as check_model
 from trimtab.runs.folder import is_new
 from trimtab.runs.recipe import Recipe, RecipeError, cache_folder, named_models
+from trimtab.runs.stages import made_by
 
 
 class AskError(UserError):
@@ -31,7 +33,7 @@ def check_places(recipes: Sequence[Recipe]) -> None:
         for source in filter(None, (recipe.data.train, recipe.data.heldout)):
             check_rows(source)
         folder = cache_folder(recipe.models.teacher)
-        if folder is not None and not folder.is_dir():
+        if folder is not None and recipe.models.teacher not in made and not folder.is_dir():
             raise RecipeError(
                 f"models.teacher: there is no folder {folder}{looked_in(folder)}; write it with trimtab precompute "
                 f"RECIPE models.teacher=MODEL --teacher hidden --out {folder}"
@@ -45,7 +47,7 @@ def check_places(recipes: Sequence[Recipe]) -> None:
         for role, name in _models(recipe).items():
             if name not in made:
                 check_model(name, f"models.{role}")
-        made.add(f"{recipe.output}/model")
+        made.add(made_by(recipe))
 
 
 def check_asked(
@@ -102,6 +104,9 @@ def check_outputs(recipes: Sequence[Recipe], resume: bool) -> None:
         return
     for recipe in recipes:
         if recipe.used is not None and recipe.used.shared:  # an existing run may be the one to reuse
+            continue
+        if recipe.precompute is not None:  # goes on by itself
+            Workdir(Path(recipe.output), "precompute", option="another output=FOLDER").check()
             continue
         folder = Path(recipe.output)
         is_new(folder, resume and (len(recipes) == 1 or folder.exists()))

@@ -30,6 +30,7 @@ from trimtab.runs.policy import method_of, policy_tokenizer
 from trimtab.runs.recipe import FROZEN, OTHERS, Cut, Recipe, Stages, cache_folder, named_models, policy_source
 from trimtab.runs.row_bytes import bytes_of
 from trimtab.runs.rows import prepare_source
+from trimtab.runs.stages import made_by
 from trimtab.train import settings
 
 OPTIMIZER_BYTES = {"sgd": 0, "adafactor": 0, "lion": 4, "lion_32bit": 4, "rmsprop": 4, "adagrad": 4}
@@ -93,6 +94,8 @@ class _Made:
     config: Any
     origin: str
     """the model that it descends from, which has its tokenizer and its places"""
+    head: int = 0
+    """bytes of the head beside cached hidden states"""
 
 
 def always() -> dict[str, float]:
@@ -104,14 +107,30 @@ def during(*phases: str) -> dict[str, float]:
 
 
 def estimates(recipe: Recipe | Stages) -> list[MemoryEstimate]:
-    """Of each run; of several seeds once.
+    """Of each run that trains; of several seeds once.
 
     Raises:
         UserError: where a model or rows are not there, or what they need cannot be told.
     """
     made: dict[str, _Made] = {}
     read = lru_cache(maxsize=2)(load_rows)  # stages share their sources
-    return [_estimate(run, made, read) for run in first_seed(recipe)]
+    found = []
+    for run in first_seed(recipe):
+        if run.precompute is None:
+            found.append(_estimate(run, made, read))
+        else:
+            made[made_by(run)] = _cache_of(run, made)
+    return found
+
+
+def _cache_of(recipe: Recipe, made: Mapping[str, _Made]) -> _Made:
+    """What a stage with precompute will write."""
+    name, spec = str(recipe.models.teacher), recipe.precompute
+    config = _config(name, recipe, made)
+    text, half = config.get_text_config(decoder=True), recipe.models.frozen_dtype != "float32"
+    head = text.vocab_size * text.hidden_size * (2 if half else 4)
+    origin = made[name].origin if name in made and not Path(name).is_dir() else name
+    return _Made(config, origin, head if spec is not None and spec.teacher == "hidden" else 0)
 
 
 def first_seed(recipe: Recipe | Stages) -> list[Recipe]:
@@ -133,7 +152,7 @@ def _estimate(recipe: Recipe, made: dict[str, _Made], read: Callable[[str], list
     known = _with_origins(recipe, made)
     tokenizer = policy_tokenizer(known)
     config = _policy_config(recipe, made, tokenizer)
-    made[f"{recipe.output}/model"] = _Made(_written(config, required.trains == "identity_layer"), policy_source(known))
+    made[made_by(recipe)] = _Made(_written(config, required.trains == "identity_layer"), policy_source(known))
     train = prepare_source(known, "train", tokenizer, refuse=False, read=read)
     held = prepare_source(known, "heldout", tokenizer, refuse=False, read=read) if recipe.data.heldout else None
     rows = args.per_device_train_batch_size * (2 if required.rows in ("pairs", "rationales", "sampled_pairs") else 1)
@@ -193,7 +212,9 @@ class _Run:
     def other_models(self) -> list[MemoryPart]:
         models, required = self.recipe.models, self.required
         cached, seen = cache_folder(models.teacher), set()
-        parts = [] if cached is None else [MemoryPart("head of the cached teacher", head_bytes(cached), always())]
+        written = self.made.get(str(models.teacher))
+        head = 0 if cached is None else written.head if written and not cached.is_dir() else head_bytes(cached)
+        parts = [] if cached is None else [MemoryPart("head of the cached teacher", head, always())]
         for role, name in named_models(self.recipe).items():
             if role in FROZEN and name not in seen:
                 named = f"{role} {_short(name)}, {models.frozen_dtype}"
@@ -335,7 +356,7 @@ def _with_origins(recipe: Recipe, made: Mapping[str, _Made]) -> Recipe:
     for role in ("policy", *OTHERS):
         name = getattr(known.models, role)
         source = name.source if isinstance(name, Cut) else name
-        if source in made and not Path(source).is_dir():
+        if source in made and not (cache_folder(source) or Path(source)).is_dir():
             setattr(known.models, role, made[source].origin)
     return known
 

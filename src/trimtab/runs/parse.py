@@ -77,6 +77,11 @@ def parse(
         check_method(recipe, place, trains)
         check_minutes(recipe, minutes, where)
     recipes = [recipe for recipe, _ in runs]
+    if all(recipe.precompute for recipe in recipes):
+        raise RecipeError(
+            f"{where}: precompute is of a stage before others that train, and nothing is trained here; write a teacher "
+            f"cache with trimtab precompute {where} --teacher {recipes[0].precompute.teacher} --out FOLDER"  # type: ignore[union-attr]
+        )
     if not seeds and "stages" not in tree:
         return recipes[0]
     return validate(Stages, {"output": output, "minutes": minutes, "stages": recipes, "seeds": seeds}, where, ())

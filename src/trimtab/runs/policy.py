@@ -28,7 +28,7 @@ from trimtab.models.quantised import check_policy
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head
 from trimtab.models.student import keep_layers, layer_indices
 from trimtab.runs.folder import RunError
-from trimtab.runs.recipe import STORED, Cut, Recipe, policy_source
+from trimtab.runs.recipe import STORED, Cut, Recipe, named_models, policy_source
 from trimtab.signals.frozen import FrozenModel
 
 
@@ -89,9 +89,9 @@ def make_policy(recipe: Recipe, shared: Shared) -> PreTrainedModel:
         )
         check_policy(model, models.lora is not None, name)
         return _resized(model, recipe)
-    if models.dtype == models.frozen_dtype:
+    if models.dtype == models.frozen_dtype and name in named_models(recipe).values():
         source = load_shared(shared, name, models.dtype, models.trust_remote_code)
-    else:  # rounded once, and not as the teacher is
+    else:  # rounded once, and not as the teacher is; and not kept in memory if nothing else reads it
         source = loading.load_model(name, dtype=models.dtype, trust_remote_code=models.trust_remote_code)
     check_policy(source, False, name)  # layers are copied in models.dtype
     try:

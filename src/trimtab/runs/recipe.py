@@ -53,7 +53,8 @@ class Models(_Strict):
     `{from: teacher, layers: ...}`."""
     teacher: str | None = None
     """The frozen model to distil from. `cache:FOLDER`: read what a teacher gave for these rows, as written by `trimtab
-    precompute --teacher hidden` (or `topk`); the teacher itself is not loaded."""
+    precompute --teacher hidden` (or `topk`), or `cache:@NAME` by an earlier stage with `precompute`; the teacher itself
+    is not loaded."""
     reference: str | None = None
     """The frozen reference model. Methods that need only its log-probabilities use the initial policy by default: at no
     extra memory with adapters or an identity layer, otherwise as a copy. `column`: read log-probabilities from columns
@@ -84,6 +85,15 @@ class Models(_Strict):
     in transformers."""
     trust_remote_code: bool = False
     """Run code shipped with a model. Only for sources that you trust."""
+
+    @model_validator(mode="after")
+    def _one_cache(self) -> "Models":
+        sources = {"policy": self.policy.source if isinstance(self.policy, Cut) else self.policy}
+        sources |= {role: getattr(self, role) for role in OTHERS if role != "teacher"}
+        for role, name in sources.items():
+            if isinstance(name, str) and name.startswith(CACHE):
+                raise ValueError(f"{role} is {name}, but a cache of what a model gave can only be the teacher")
+        return self
 
 
 STORED = "column"
@@ -186,6 +196,31 @@ def _rewards(given: Any) -> Any:
     return [{"name": one} if isinstance(one, str) else one for one in listed]
 
 
+class CacheSpec(_Strict):
+    """What a stage writes of its teacher, in place of training."""
+
+    teacher: Literal["hidden", "topk"]
+    """`hidden`: last hidden states and the output head, exact for every method; `topk`: the most likely tokens, their
+    log-probabilities and the mass of the rest."""
+    k: int | None = Field(None, ge=1)
+    """Number of tokens for `topk`; 64 by default."""
+    dtype: Literal["bfloat16", "float32"] | None = None
+    """Of hidden states; that of models.frozen_dtype by default."""
+
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> "CacheSpec":
+        if self.k is not None and self.teacher != "topk":
+            raise ValueError("k has no effect with teacher: hidden; only the most likely tokens have a number")
+        if self.dtype is not None and self.teacher != "hidden":
+            raise ValueError("dtype has no effect with teacher: topk; only hidden states have one to choose")
+        return self
+
+
+def _cache_spec(given: Any) -> Any:
+    """`precompute: hidden` for `precompute: {teacher: hidden}`."""
+    return {"teacher": given} if isinstance(given, str) else given
+
+
 @dataclass(frozen=True)
 class Used:
     """Marks a stage that is a recipe of its own (`use:`)."""
@@ -232,6 +267,9 @@ class Recipe(_Strict):
     methods that train classifiers those of transformers' TrainingArguments, and max_length."""
     eval: Eval = Field(default_factory=lambda: Eval.model_validate({}))
     """What is measured before, during and after training."""
+    precompute: Annotated[CacheSpec | None, BeforeValidator(_cache_spec)] = None
+    """Of a stage: train nothing, but write what the teacher gives for the rows (`hidden` or `topk`, or a mapping with
+    `teacher`, `k`, `dtype`) to the stage's folder. Later stages read it as `models.teacher: cache:@NAME`."""
     seed: Annotated[int, BeforeValidator(_one_seed), Field(ge=0, lt=2**32)] = 0
     """Random seed. `seeds: [0, 1, 2]` instead runs the recipe once per seed."""
     output: str
@@ -304,6 +342,7 @@ def _stages_tree(stages: Stages) -> dict[str, Any]:
     whole = {"output": stages.output, "minutes": stages.minutes, **({"seeds": stages.seeds} if stages.seeds else {})}
     runs = [run for run in stages.stages if run.used or run.output == folder or run.output.startswith(f"{folder}/")]
     folders = {f"{run.output}/model": f"@{_title(run, folder)}" for run in runs}
+    folders |= {f"{CACHE}{run.output}": f"{CACHE}@{_title(run, folder)}" for run in runs if run.precompute}
     named = []
     for run in runs:
         tree = run.model_dump(by_alias=True)

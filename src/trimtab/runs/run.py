@@ -41,6 +41,7 @@ from trimtab.runs.policy import Shared, marks
 from trimtab.runs.recipe import STORED, Recipe, Stages, dump
 from trimtab.runs.saving import save_model
 from trimtab.runs.shared_stages import is_reusable, reused
+from trimtab.runs.teacher_pass import write_stage
 from trimtab.train import checkpoints, settings, trackers
 from trimtab.train.base import ObjectiveLoop
 from trimtab.train.budget import Budget
@@ -115,7 +116,7 @@ def _run_all(stages: Stages, asked: _Asked) -> list[Path]:
     shared_stages.place(stages.stages, console)
     for recipe in stages.stages:  # a mistake in the last stage must not cost the first ones
         recipe.minutes = stages.minutes  # says in the run folder that the steps were fitted
-        if not is_reusable(recipe):
+        if recipe.precompute is None and not is_reusable(recipe):
             check_folder(Path(recipe.output), recipe, asked.resume and Path(recipe.output).exists())
     first, *later = ({one.data.train, one.data.heldout} for one in stages.stages)
     for source in filter(None, set().union(*later) - first):  # the first stage reads its own at once
@@ -126,7 +127,12 @@ def _run_all(stages: Stages, asked: _Asked) -> list[Path]:
         notes = [note]
     folders: list[Path] = []
     for number, recipe in enumerate(stages.stages):
-        console.rule(Text(f"{recipe.method}: {recipe.output}"))
+        console.rule(Text(f"{'precompute' if recipe.precompute else recipe.method}: {recipe.output}"))
+        if recipe.precompute is not None:
+            shared.teachers.clear()  # what it asks is not in memory while later stages read the cache
+            shared.models.clear()
+            say(console, write_stage(recipe, console).said())
+            continue
         if is_reusable(recipe) and reused(stages.stages, number, shared, console):
             folders.append(Path(recipe.output))
             continue

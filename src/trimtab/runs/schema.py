@@ -92,6 +92,7 @@ def _with_methods(run: dict[str, Any], loops: dict[str, str]) -> None:
         "anyOf": [*one["anyOf"], {"type": "array", "items": one}],
         "description": keys["reward"]["description"],
     }
+    keys["precompute"]["anyOf"].append({"enum": ["hidden", "topk"]})
     every = ({"$ref": f"#/definitions/training, {loop}"} for loop in training_keys.CONFIG_NAMES)
     keys["training"] = {"anyOf": list(every), "description": keys["training"]["description"]}
     for section in SECTIONS:  # an empty section has its defaults

@@ -8,11 +8,11 @@ from typing import Any
 from trimtab import methods
 from trimtab.common.yaml_text import read_tree
 from trimtab.runs.check import validate
-from trimtab.runs.recipe import Recipe, RecipeError, Used
+from trimtab.runs.recipe import CACHE, Recipe, RecipeError, Used
 from trimtab.runs.shipped import find
 
-REFERENCE = re.compile(r"@([^/@\s]+)")
-"""`@NAME` as a model: the result of the run of that name"""
+REFERENCE = re.compile(r"(cache:)?@([^/@\s]+)")
+"""`@NAME` as a model: the result of the run of that name; `cache:@NAME`: the teacher cache of that stage"""
 
 
 def runs_of(tree: Mapping[str, Any], where: str, file: Path | None, output: str) -> list[tuple[Recipe, str]]:
@@ -38,7 +38,7 @@ def _staged(tree: dict[str, Any], where: str, file: Path | None, output: str) ->
     if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
         raise RecipeError(f"{where}: stages must be a list of recipes")
     folder, minutes = tree.pop("output"), tree.pop("minutes", None)
-    known: dict[str, str] = {}  # name -> the folder that the stage writes
+    known: dict[str, str] = {}  # name -> the model or the cache that the stage writes
     for number, stage in enumerate(stages):
         own, place = dict(stage), f"{where}: stages[{number}]"
         title = title_of(own, number)
@@ -52,14 +52,19 @@ def _staged(tree: dict[str, Any], where: str, file: Path | None, output: str) ->
                     "leave one out"
                 )
             recipe = _used(own, title, place, file, output, known)
-            known.setdefault(Path(str(stage["use"])).stem, recipe.output)
+            known.setdefault(Path(str(stage["use"])).stem, made_by(recipe))
         else:
             full = merge(tree, {**own, "output": f"{folder}/{title}"})
             full = refer(full, known, None, place)
             _one_policy(full, place)
             recipe = validate(Recipe, full, where, ("stages", number))
-        known[title] = recipe.output
+        known[title] = made_by(recipe)
         yield recipe, place
+
+
+def made_by(recipe: Recipe) -> str:
+    """What a later stage reads of a run: its model, or the teacher cache that it writes."""
+    return f"{CACHE}{recipe.output}" if recipe.precompute else f"{recipe.output}/model"
 
 
 def title_of(stage: Mapping[str, Any], number: int) -> str:
@@ -88,7 +93,7 @@ def _used(
             f"{place}: {source} {'uses this recipe in turn' if circle else 'has several runs itself'}, but a stage is "
             "one run; list its stages here, one by one"
         )
-    for key in ("use", "minutes"):
+    for key in ("use", "minutes", "precompute"):
         if tree.get(key) is not None:
             raise RecipeError(f"{place}: {source} has {key}, which a stage cannot have; leave it out there")
     shared_in = tree.get("output", f"{beside(output)}/{path.stem}")
@@ -146,26 +151,30 @@ def _instead(tree: Mapping[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 
 
 def refer(tree: Mapping[str, Any], known: Mapping[str, str], others: str | None, where: str = "") -> dict[str, Any]:
-    """Resolve `@NAME` to the model of the run of that name: an earlier stage, or another recipe.
+    """Resolve `@NAME` to the model of the run of that name, and `cache:@NAME` to the teacher cache that it writes: an
+    earlier stage, or another recipe.
 
     Args:
-        known: earlier stages and their folders.
+        known: earlier stages and what they write, see `made_by`.
         others: folder of other recipes' runs; None if only stages are meant.
 
     Raises:
-        RecipeError: if there is no such stage.
+        RecipeError: if there is no such stage, or it writes the other.
     """
     if not isinstance(tree.get("models"), Mapping):
         return dict(tree)
     models = dict(tree["models"])
     for role, value in models.items():
-        if not isinstance(value, str) or not value.startswith("@"):
+        if not isinstance(value, str) or not value.removeprefix(CACHE).startswith("@"):
             continue
-        name = REFERENCE.fullmatch(value)
-        if name and name[1] in known:
-            models[role] = f"{known[name[1]]}/model"
+        name, cached = REFERENCE.fullmatch(value), value.startswith(CACHE)
+        if name and name[2] in known:
+            models[role] = known[name[2]]
+            if cached != models[role].startswith(CACHE):
+                made, way = ("a model", f"@{name[2]}") if cached else ("a teacher cache", f"{CACHE}@{name[2]}")
+                raise RecipeError(f"{where}: models.{role} is {value}, but that stage writes {made}; write {way}")
         elif name and others is not None:
-            models[role] = f"{others}/{name[1]}/model"
+            models[role] = f"{CACHE}{others}/{name[2]}" if cached else f"{others}/{name[2]}/model"
         else:
             earlier = ", ".join(sorted(known)) or "none"
             raise RecipeError(f"{where}: models.{role} is {value}, but the earlier stages are: {earlier}")

@@ -28,17 +28,20 @@ from trimtab.models.forward import backbone, crop_to, resolve_head, same_logits
 from trimtab.models.probing import eval_mode, probe_ids
 from trimtab.models.stored_head import HEAD_FILES, load_head, store_head
 from trimtab.runs.cached_teacher import DTYPE, KIND, NAMED, PLACES, TEACHER, TOP_K, VOCABULARY
+from trimtab.runs.check import not_askable
 from trimtab.runs.policy import method_of, policy_tokenizer, policy_vocab
-from trimtab.runs.recipe import Recipe, cache_folder
+from trimtab.runs.recipe import Recipe
 from trimtab.runs.rows import adopt_run_date, check_ids, prepare_source
 from trimtab.runs.signature import tokenizer_lines
 from trimtab.signals.cached import Kind
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.row_store import INDEX, Fields, RowStore, rows_of, write_tensors
 
-Stored = Literal["float32", "bfloat16"]
+Stored = Literal["bfloat16", "float32"]
 COVERED = 0.9
 """share of the probability mass that the most likely tokens should have"""
+MOST_LIKELY = 64
+"""tokens by default"""
 PATIENCE = 600.0
 """seconds in which the main process has to begin"""
 
@@ -51,6 +54,8 @@ class TeacherError(UserError):
 class Written:
     """What a pass wrote, with what was there before."""
 
+    folder: Path
+
     rows: int
     tokens: int
     row_bytes: int
@@ -58,6 +63,18 @@ class Written:
     head_bytes: int
     covered: float | None
     """mean probability mass of the most likely tokens"""
+
+    def said(self) -> str:
+        """In words."""
+        each = self.row_bytes / max(1, self.tokens)
+        head = f", and {self.head_bytes / 1e6:,.1f} MB for the head" if self.head_bytes else ""
+        said = (
+            f"cache: {self.folder}\n{count(self.rows, 'row')}, {self.tokens:,} answer tokens, {each:,.0f} bytes a "
+            f"token: {self.row_bytes / 1e6:,.1f} MB{head}"
+        )
+        if self.covered is not None:
+            said += f"\ncovered mass: {self.covered:.4f} of the teacher's probability, on average"
+        return said
 
 
 def made_files(folder: Path) -> list[str]:
@@ -71,9 +88,57 @@ def stored_dtype(recipe: Recipe, asked: Stored | None) -> Stored:
     return asked or ("bfloat16" if recipe.models.frozen_dtype == "bfloat16" else "float32")
 
 
-def write_cache(
-    recipe: Recipe, work: Workdir, kind: Kind, k: int | None, dtype: Stored | None, console: Console
+def cache_teacher(
+    recipe: Recipe,
+    out: Path,
+    kind: Kind,
+    *,
+    k: int | None = None,
+    dtype: Stored | None = None,
+    force: bool = False,
+    option: str = "another --out FOLDER",
+    console: Console | None = None,
 ) -> Written:
+    """Write what the recipe's teacher gives for its training and held-out rows to a folder.
+
+    Rows that are there already stay: a call that was stopped goes on, and another recipe with the same teacher,
+    tokenizer and template adds its rows. Of the processes of a launch each writes shards of its own.
+
+    Args:
+        kind: "hidden" for last hidden states and the head, "topk" for the most likely tokens.
+        k: 64 by default.
+        dtype: of hidden states.
+        force: begin anew.
+        option: how to choose another folder, for messages.
+
+    Raises:
+        ValueError: (or a subclass) for a mistake in the recipe, its rows or models, or a folder of another teacher.
+        Interrupted: after Ctrl-C.
+    """
+    console = console or Console()
+    work = Workdir(out, "precompute", made_files(out), option=option, force=force)
+    work.check()
+    with work.open():
+        number = (k or MOST_LIKELY) if kind == "topk" else None
+        written = _write(recipe, work, kind, number, dtype, console)
+    if written.covered is not None and written.covered < COVERED:
+        say(
+            console,
+            f"warning: the {number} most likely tokens have {written.covered:.2f} of the teacher's probability; raise "
+            "k, or write hidden states, which are exact",
+        )
+    return written
+
+
+def write_stage(recipe: Recipe, console: Console) -> Written:
+    """Write the teacher cache of a stage with `precompute`; see `cache_teacher`."""
+    spec = recipe.precompute
+    assert spec is not None
+    how: dict[str, Any] = {"k": spec.k, "dtype": spec.dtype, "option": "another output=FOLDER", "console": console}
+    return cache_teacher(recipe, Path(recipe.output), spec.teacher, **how)
+
+
+def _write(recipe: Recipe, work: Workdir, kind: Kind, k: int | None, dtype: Stored | None, console: Console) -> Written:
     """Ask the teacher about all rows that the cache lacks: training rows, if the method reads a teacher, and held-out
     rows.
 
@@ -85,8 +150,10 @@ def write_cache(
     Raises:
         UserError: a subclass, for a mistake in the recipe, its rows or models.
     """
+    if why := not_askable(recipe):
+        raise TeacherError(why)
     models = recipe.models
-    name = _named(recipe)
+    name = str(models.teacher)
     tokenizer = policy_tokenizer(recipe)
     adopt_run_date(recipe, tokenizer)
     vocab = policy_vocab(recipe, tokenizer)
@@ -147,26 +214,11 @@ def _device(recipe: Recipe) -> torch.device:
     return torch.device(kind, int(os.environ.get("LOCAL_RANK", "0"))) if kind == "cuda" else torch.device(kind)
 
 
-def _named(recipe: Recipe) -> str:
-    name = recipe.models.teacher
-    if name is None:
-        raise TeacherError("the recipe names no teacher; add models.teacher=MODEL")
-    if (folder := cache_folder(name)) is not None:
-        raise TeacherError(f"models.teacher is the cache {folder}, which only a model writes; add models.teacher=MODEL")
-    return name
-
-
 def _rows(
     recipe: Recipe, tokenizer: Any, vocab: int, vocabularies: Mapping[str, int], console: Console
 ) -> list[tuple[list[dict[str, Any]], Collator]]:
     """Rows with how they become batches, as a run reads them."""
-    method, _, required = method_of(recipe)
-    if method.loop == "classification":
-        raise TeacherError(f"method {recipe.method} reads inside its teacher, and nothing of that is kept beforehand")
-    if method.loop == "rollouts":
-        raise TeacherError(
-            f"method {recipe.method} samples new completions, and a teacher can only be asked about given rows"
-        )
+    required = method_of(recipe)[2]
     pad = int(tokenizer.pad_token_id or 0)
     found = []
     for which in ("train", "heldout"):
@@ -176,8 +228,6 @@ def _rows(
             check_ids(prepared, None, vocabularies, tokenizer)
             every = which == "train" and required.rows == "every_token"
             found.append((prepared.rows, Collator(pad, vocab, every)))
-    if not found:
-        raise TeacherError(f"method {recipe.method} reads no teacher, and the recipe has no data.heldout to compare on")
     return found
 
 
@@ -252,4 +302,4 @@ def _written(store: RowStore, folder: Path, kind: Kind) -> Written:
     whole = RowStore(folder)  # with what other processes wrote
     head = (folder / HEAD_FILES[0]).stat().st_size if kind == "hidden" else 0
     covered = whole.sums.get("covered", 0.0) / max(1, whole.num_tokens) if kind == "topk" else None
-    return Written(len(whole), whole.num_tokens, whole.num_bytes - head, head, covered)
+    return Written(folder, len(whole), whole.num_tokens, whole.num_bytes - head, head, covered)
