@@ -19,7 +19,7 @@ import architectures  # noqa: E402
 PAGE = ROOT / "docs" / "reference" / "architectures.md"
 NAMES = {
     "sft": "sft", "kd": "kd", "dpo": "dpo", "lora": "LoRA", "saved": "save, load", "generate": "generate",
-    "score": "scalar head", "dial": "dial",
+    "packs": "packs", "score": "scalar head", "dial": "dial",
 }  # fmt: skip
 REASONS = {
     "no-scores": "transformers has no token classification model of this type, on which a scalar head would stand; "
@@ -27,6 +27,11 @@ REASONS = {
     "several-ahead": "its head predicts several tokens at once, so its logits are no product of hidden states and head",
     "lora-modules": "some of its linear layers are more than that and cannot be adapted; name "
     "`models.lora.target_modules`",
+    "no-places": "its layers take no `position_ids`, so `training.packing` is refused: nothing tells the rows of a "
+    "pack apart",
+    "state": "`training.packing` is refused: its layers carry a state from one row of a pack to the next, or its "
+    "attention is not blocked between them",
+    "other-places": "`training.packing` is refused: a row in a pack is not read as alone",
     "no-identity": "no identity layer: with what writes its blocks' output at zero a copy of its first layer is none, "
     "since a norm stands behind the residual, several streams run side by side, or a layer is scaled by its number",
     "by-place": "no identity layer: its layers differ by their place, so that the first cannot become the second",
@@ -35,6 +40,10 @@ _WORDS = {
     "no token classification model": "no-scores",
     "does not reproduce the model's own logits": "several-ahead",
     "cannot run with adapters": "lora-modules",
+    "takes no position_ids": "no-places",
+    "if the row before it is another": "state",
+    "otherwise than alone": "other-places",
+    "does not run on packed rows": "other-places",
     "is not the identity": "no-identity",
     "looked for one list of": "by-place",
     "cannot be built from its layers": "by-place",
@@ -46,11 +55,12 @@ HEAD = """# Architectures
 Each causal language model class of transformers {version} as a tiny random model: one step of `sft`, `kd` and `dpo`
 inside the model's forward, against plain autograd on the model's own logits (gradients equal to 1e-4, float32); two
 steps of LoRA on all linear layers, and the merged model against the adapted one; saved and loaded again; prompts
-answered together as alone, with the model's cache; a scalar head for reward models; an identity layer for the
-dial (`clm`, `inra`), exact, saved and gone around. Where a cell holds a word and not
-"yes", that is refused in one line, and the words are explained below. Nothing here needs a list of names: layers, head,
-scale and cap of the logits, and how a model may be padded are found or tried out on the model that is given, so a class
-that is not in the table has good chances too, and is refused where they cannot be found.
+answered together as alone, with the model's cache; rows in packs with the loss and the gradient of padded rows; a
+scalar head for reward models; an identity layer for the dial (`clm`, `inra`), exact, saved and gone around. Where a
+cell holds a word and not "yes", that is refused in one line, and the words are explained below. Nothing here needs a
+list of names: layers, head, scale and cap of the logits, and how a model may be padded are found or tried out on the
+model that is given, so a class that is not in the table has good chances too, and is refused where they cannot be
+found.
 
 """
 

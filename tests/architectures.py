@@ -17,6 +17,8 @@ from trimtab.models.adapters import add_lora
 from trimtab.models.forward import UnsupportedModel, add_objective_forward
 from trimtab.models.identity_layer import bypass, identity_layer, insert_identity_layer
 from trimtab.models.loading import load_model
+from trimtab.models.packing import PLACE
+from trimtab.models.packing_check import check_packing
 from trimtab.models.scalar_head import with_scalar_head
 from trimtab.signals.base import call_plan
 from trimtab.signals.frozen import FrozenModel
@@ -43,11 +45,12 @@ _SMALL: dict[str, Any] = {
     "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_num_heads": 4,
     "mamba_head_dim": 16, "ssm_state_size": 8, "state_size": 8, "time_step_rank": 4, "n_groups": 1, "mamba_expand": 2,
     "linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 16, "linear_value_head_dim": 16,
-    "query_pre_attn_scalar": 16, "rotary_dim": 8, "index_head_dim": 16, "index_n_heads": 2, "index_topk": 8,
+    "query_pre_attn_scalar": 16, "rotary_dim": 8, "index_head_dim": 16, "index_n_heads": 16, "index_topk": 8,
     "lru_width": 32, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 259, "laurel_rank": 4,
     "num_kv_shared_layers": 0, "mamba_d_ssm": 64, "chunk_size": 8, "mamba_chunk_size": 8, "attention_hidden_size": 32,
     "initializer_range": 0.2, "max_window_layers": 1, "original_max_position_embeddings": 64,
 }  # fmt: skip
+"""few indexing heads would all score 0 (they end in a ReLU), and which of equal tokens are read is left to chance"""
 _VOCABULARY = {"vocab_size": tiny_folder.VOCAB, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 0}
 _QUIET = (
     "attention_dropout",
@@ -250,6 +253,28 @@ def check_saved(kind: str, folder: Path) -> None:
         torch.testing.assert_close(again(**inputs).logits, model(**inputs).logits, rtol=1e-4, atol=1e-4)
 
 
+PLACES = torch.tensor([[0, 0], [0, 8], [1, 0], [1, 11]])
+"""of the rows, in two packs"""
+
+
+def check_packs(kind: str) -> None:
+    """Rows in packs have the loss and the gradient of padded rows."""
+    model = build(kind)
+    check_packing(model, "policy")
+    add_objective_forward(model)
+    plan, found = sft.METHOD.build(sft.Config(), model), []
+    for inputs in (ROWS.inputs(), {**ROWS.inputs(), PLACE: PLACES}):
+        loss = call_plan(plan, model, inputs, router_loss=0.0).loss
+        assert loss is not None
+        loss.backward()
+        found.append((loss.detach(), tiny.gradients(model)))
+        model.zero_grad(set_to_none=True)
+    (wanted, padded), (loss, packed) = found
+    torch.testing.assert_close(loss, wanted, rtol=TOLERANCE, atol=TOLERANCE)
+    apart = tiny.relative_error(packed, padded)
+    assert apart < TOLERANCE, f"the gradient is off by {apart:.1e}"
+
+
 PROMPTS = ["hello there my friend", "hi", "a b c d e f g"]
 
 
@@ -296,7 +321,7 @@ def check_dial(kind: str, folder: Path) -> None:
 
 CHECKS: dict[str, Any] = {
     "sft": check_sft, "kd": check_kd, "dpo": check_dpo, "lora": check_lora, "saved": check_saved,
-    "generate": check_generate, "score": check_score, "dial": check_dial,
+    "packs": check_packs, "generate": check_generate, "score": check_score, "dial": check_dial,
 }  # fmt: skip
 
 
