@@ -3,11 +3,14 @@ is refused before anything is trained."""
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -88,13 +91,27 @@ def test_a_run_from_hidden_states_is_the_run_with_the_live_teacher(files, caches
     assert f"teacher: cache:{caches / 'hidden'} (hidden, float32) " in signature
 
 
-def test_packs_read_a_cached_teacher(files, caches, tmp_path):
-    losses = []
-    for teacher in (None, f"cache:{caches / 'hidden'}"):
-        how = {"packing": True, "max_steps": 1, "learning_rate": 0.0}
-        made = parsed(files, tmp_path / str(len(losses)), teacher=teacher, training=how)
-        losses.append(events(run(made, console=QUIET).folder, "train")[-1]["loss"])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
+WAYS = {
+    "packs": {"training": {"packing": True, "max_steps": 3, "learning_rate": 1e-3}},
+    "an adapter": {"models": {"lora": LORA}},
+    "micro-batches of one": {"training": {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}},
+    "three epochs": {"training": {"max_steps": -1, "num_train_epochs": 3}},
+}
+
+
+@pytest.mark.fast("*-packs", "kd-three epochs", "kd-an adapter")
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("method", ["kd", "hpd"])
+def test_in_every_way_to_train_a_cached_teacher_gives_the_live_ones_losses(files, caches, tmp_path, method, way):
+    found = []
+    for name, teacher in (("live", None), ("cached", f"cache:{caches / 'hidden'}")):
+        made = tree(files, tmp_path / name, method, teacher, training=WAYS[way].get("training", {}))
+        made["models"] |= WAYS[way].get("models", {})
+        made["training"]["learning_rate"] = 1e-3
+        found.append([one["loss"] for one in events(run(parse(made, "test", "run"), console=QUIET).folder, "train")])
+    assert len(found[0]) >= (12 if way == "three epochs" else 3)
+    assert found[1] == pytest.approx(found[0], rel=1e-5, abs=1e-5)
 
 
 @pytest.mark.parametrize("method", ["kd", "hpd"])
@@ -220,25 +237,43 @@ def test_a_torn_shard_is_refused_in_training_and_computed_anew_by_the_command(fi
     assert len(RowStore(cache)) == len(RowStore(caches / "hidden"))
 
 
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """The kernel refuses to write more to a file, as it does on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def test_a_full_disk_says_what_is_kept_and_the_call_goes_on(files, tmp_path, monkeypatch):
     monkeypatch.setattr(row_store, "SHARD_BYTES", 1)
-    real, calls = row_store.save_file, []
+    made, cache = parsed(files, tmp_path / "n"), tmp_path / "cache"
+    with files_of_at_most(2500), pytest.raises(FailedOutside, match=r"large.*make room.*; \d+ rows are in .* again to"):
+        cache_teacher(made, cache, "topk", k=2, console=QUIET)
+    kept = len(RowStore(cache))
+    assert 0 < kept < 18
+    assert not list(cache.glob(".*.part"))
+    assert cache_teacher(made, cache, "topk", k=2, console=QUIET).rows > kept
+    with files_of_at_most(2500), pytest.raises(FailedOutside, match="head.safetensors.*nothing of .* is kept"):
+        cache_teacher(made, tmp_path / "other", "hidden", console=QUIET)
+    assert not (tmp_path / "other").exists()
 
-    def full(table, path, *rest):
-        if "rows-" in Path(path).name:
-            calls.append(path)
-            if len(calls) > 3:
-                Path(path).write_bytes(b"some of it")
-                raise OSError(28, "No space left on device")
-        return real(table, path, *rest)
 
-    monkeypatch.setattr(row_store, "save_file", full)
-    with pytest.raises(FailedOutside, match=r"[Nn]o space left.*make room first; 3 rows are in .*again to continue"):
-        cache_teacher(parsed(files, tmp_path / "n"), tmp_path / "cache", "hidden", console=QUIET)
-    monkeypatch.setattr(row_store, "save_file", real)
-    made = cache_teacher(parsed(files, tmp_path / "n"), tmp_path / "cache", "hidden", console=QUIET)
-    assert made.rows > 3
-    assert not list((tmp_path / "cache").glob(".*.part"))
+@pytest.mark.parametrize("name", ["head.safetensors", "head.json", "config.json"])
+def test_a_torn_head_is_refused_in_training_and_written_anew_by_the_command(files, caches, tmp_path, name):
+    cache = tmp_path / "cache"
+    shutil.copytree(caches / "hidden", cache)
+    whole = (cache / name).read_bytes()
+    (cache / name).write_bytes(whole[:-3] + b"\0\0\0") if name == "head.safetensors" else (cache / name).unlink()
+    with pytest.raises(UserError, match=rf"{name} is (damaged|gone).*; run the command that wrote it again"):
+        run(parsed(files, tmp_path / "run", teacher=f"cache:{cache}"), console=QUIET)
+    assert not (tmp_path / "run").exists()
+    cache_teacher(parsed(files, tmp_path / "never"), cache, "hidden", console=QUIET)
+    assert (cache / "head.safetensors").read_bytes() == (caches / "hidden" / "head.safetensors").read_bytes()
+    assert (cache / name).read_bytes() == whole
 
 
 def test_more_tokens_than_the_vocabulary_are_refused(files, tmp_path):
@@ -320,15 +355,18 @@ def test_a_stopped_call_goes_on(many, stop):
 
 
 @pytest.mark.slow
-def test_processes_of_a_launch_write_rows_of_their_own(many):
+def test_processes_of_a_launch_write_rows_of_their_own_and_the_first_tells_the_total(many):
     cache = many / "cache"
-    both = [
-        command(many, "--teacher", "topk", "--k", "8", "--out", str(cache), RANK=str(rank), WORLD_SIZE="2")
-        for rank in (0, 1)
-    ]
-    said = [one.communicate(timeout=120)[0] for one in both]
-    assert [one.returncode for one in both] == [0, 0], said
+    words = ("--teacher", "topk", "--k", "8", "--out", str(cache))
+    first = command(many, *words, RANK="0", WORLD_SIZE="2")
+    until = time.monotonic() + 60
+    while len(list(cache.glob("rows-0-*"))) < 3 and time.monotonic() < until:
+        time.sleep(0.01)
+    second = command(many, *words, RANK="1", WORLD_SIZE="2")  # begins when some rows are there: its share is the same
+    said = [one.communicate(timeout=120)[0] for one in (first, second)]
+    assert [one.returncode for one in (first, second)] == [0, 0], said
     assert {path.name for path in cache.glob("index*.json")} == {"index.json", "index-1.json"}
-    shares = [len(json.loads((cache / name).read_text())["shards"]) for name in ("index.json", "index-1.json")]
-    assert min(shares) > 0
+    shares = [json.loads((cache / name).read_text())["shards"] for name in ("index.json", "index-1.json")]
+    assert [sum(shard["rows"] for shard in share) for share in shares] == [75, 75]
     assert len(RowStore(cache)) == 150
+    assert "150 rows, " in said[0]

@@ -53,6 +53,27 @@ MISTAKES = [
         "start += 0",
         (STORE + "test_rows_come_back_bit_by_bit",),
     ),
+    Mistake(
+        "store: a shard with a flipped bit is read",
+        "signals.row_store:_faults",
+        'digest != shard["sha256"]',
+        "len(digest) != 64",
+        (STORE + "test_a_torn_shard_is_refused",),
+    ),
+    Mistake(
+        "cache: the share of a process depends on what another has written meanwhile",
+        "runs.teacher_pass:_ask",
+        "list(keyed.items())[rank::number]",
+        "[one for one in keyed.items() if any(key not in store for key in one[0])][rank::number]",
+        (CACHED + "test_processes_of_a_launch_write_rows_of_their_own",),
+    ),
+    Mistake(
+        "cache: a stage that trains can be read as a cache",
+        "runs.stages:refer",
+        "cached != models[role].startswith(CACHE)",
+        "cached is None",
+        ("runs/test_cache_stages.py::test_a_stage_that_cannot_be_written_or_read",),
+    ),
     # --- rows in packs
     Mistake(
         "packs: positions go on from row to row",

@@ -87,7 +87,7 @@ def test_a_second_call_asks_about_nothing_twice(files, tmp_path, monkeypatch):
         run_stages(parsed(files, tmp_path / "all"), console=QUIET)
     shutil.rmtree(tmp_path / "all" / "student")
     shards = {path: path.stat().st_mtime_ns for path in (tmp_path / "all" / "store").glob("rows-*")}
-    monkeypatch.setattr(teacher_pass, "_given", lambda *args: pytest.fail("the teacher was asked again"))
+    monkeypatch.setattr(teacher_pass, "given", lambda *args: pytest.fail("the teacher was asked again"))
     run_stages(parsed(files, tmp_path / "all"), resume=True, console=QUIET)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "all" / "store").glob("rows-*")} == shards
 

@@ -80,16 +80,16 @@ def test_each_process_writes_shards_of_its_own_and_all_are_read(tmp_path, monkey
     assert all(key(number) in RowStore(tmp_path) for number in range(6))
 
 
-@pytest.mark.parametrize("harm", ["cut", "gone", "zeros"])
-def test_a_torn_shard_is_refused_and_can_be_written_anew(tmp_path, harm):
+@pytest.mark.parametrize(("harm", "said"), [("cut", "torn"), ("gone", "gone"), ("a bit", "damaged: its bytes are not")])
+def test_a_torn_shard_is_refused_and_can_be_written_anew(tmp_path, harm, said):
     filled(tmp_path)
     shard = sorted(tmp_path.glob("*.safetensors"))[0]
     data = shard.read_bytes()
     if harm == "gone":
         shard.unlink()
     else:
-        shard.write_bytes(data[: len(data) // 2] if harm == "cut" else bytes(len(data)))
-    with pytest.raises(StoreError, match=rf"{shard.name} is {'gone' if harm == 'gone' else 'torn'}; .* 2 rows anew"):
+        shard.write_bytes(data[: len(data) // 2] if harm == "cut" else data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(StoreError, match=rf"{shard.name} is {said}.*; .* 2 rows anew"):
         RowStore(tmp_path)
     mended = RowStore(tmp_path, mend=True)
     assert (len(mended), mended.torn) == (2, [shard.name])
@@ -122,4 +122,24 @@ def test_a_disk_that_is_full_leaves_what_was_whole(tmp_path, monkeypatch):
     assert (len(store), len(RowStore(tmp_path))) == (2, 2)
     monkeypatch.undo()
     store.flush()
+    assert len(RowStore(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("text", ["", "[]", "not json", '{"shards": [{"file": "rows-0-00000.safetensors"}]}'])
+def test_an_index_that_says_too_little_is_refused_by_its_name(tmp_path, text):
+    filled(tmp_path)
+    (tmp_path / "index.json").write_text(text)
+    with pytest.raises(StoreError, match=r"index.json is no index of a teacher cache; delete .* and compute it again"):
+        RowStore(tmp_path)
+
+
+def test_a_torn_shard_of_a_process_that_is_no_more_is_forgotten_by_one_that_is(tmp_path, monkeypatch):
+    for rank in range(4):
+        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
+        filled(tmp_path, [rank])
+    monkeypatch.setattr(processes, "launched", lambda: 2)
+    (tmp_path / "rows-3-00000.safetensors").unlink()
+    for rank in (0, 1):
+        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
+        assert RowStore(tmp_path, mend=True).torn == ["rows-3-00000.safetensors"]
     assert len(RowStore(tmp_path)) == 3

@@ -53,6 +53,12 @@ def of_files(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
+def sha256(path: Path) -> str:
+    """Of the bytes of a large file, as the command sha256sum prints it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def of_values(values: Any) -> str:
     """Of a JSON value."""
     return of_text(json.dumps(values, sort_keys=True, default=str))

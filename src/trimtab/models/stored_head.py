@@ -9,12 +9,19 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from trimtab.common.files import write_atomic
+from trimtab.common import fingerprint
+from trimtab.common.errors import UserError
+from trimtab.common.files import DataError, read_json, write_atomic
 from trimtab.core import Head
 from trimtab.models.forward import KNOWN, UnsupportedModel, resolve_head
 
 WEIGHTS, CONFIG, FACTS = "head.safetensors", "config.json", "head.json"
 HEAD_FILES = (WEIGHTS, CONFIG, FACTS)
+FACT_KEYS = frozenset({"linear", "path", "vocab_size", "scale", "softcap", "masks", "sha256"})
+
+
+class HeadError(UserError):
+    """A stored head that is not what was written."""
 
 
 class StoredTeacher(nn.Module):
@@ -65,7 +72,7 @@ def store_head(model: PreTrainedModel, folder: Path, write: Any) -> None:
     head = resolve_head(model)
     assert isinstance(head.module, nn.Module)
     plain = type(head.module) is nn.Linear
-    facts = {
+    facts: dict[str, Any] = {
         "linear": plain,
         "path": [] if plain else list(getattr(model, "_trimtab_head", ())),
         "vocab_size": model.config.get_text_config().vocab_size,
@@ -76,16 +83,36 @@ def store_head(model: PreTrainedModel, folder: Path, write: Any) -> None:
     # .clone(): a weight that is tied to the embedding, or part of a larger table, is stored alone
     write(folder / WEIGHTS, {name: value.detach().cpu().clone() for name, value in head.module.state_dict().items()})
     write_atomic(folder / CONFIG, model.config.to_json_string(use_diff=False))
+    facts["sha256"] = fingerprint.sha256(folder / WEIGHTS)
     write_atomic(folder / FACTS, json.dumps(facts, indent=1) + "\n")
+
+
+def head_fault(folder: Path) -> str:
+    """What is wrong with a stored head; empty if it is what was written."""
+    for name in HEAD_FILES:
+        if not (folder / name).is_file():
+            return f"{folder / name} is gone"
+    try:
+        facts = read_json(folder / FACTS)
+    except DataError:
+        facts = None
+    if not isinstance(facts, dict) or facts.keys() < FACT_KEYS:
+        return f"{folder / FACTS} is torn"
+    if facts["sha256"] != fingerprint.sha256(folder / WEIGHTS):
+        return f"{folder / WEIGHTS} is damaged: its bytes are not those that were written"
+    return ""
 
 
 def load_head(folder: Path) -> StoredTeacher:
     """The head that `store_head` wrote.
 
     Raises:
+        HeadError: if it is not what was written.
         UnsupportedModel: if it is not a linear layer, and the model's class cannot be built to hold it.
     """
-    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    if fault := head_fault(folder):
+        raise HeadError(f"{fault}; run the command that wrote it again, which writes the head anew")
+    facts = read_json(folder / FACTS)
     weights = load_file(folder / WEIGHTS)
     module = _linear(weights) if facts["linear"] else _built(folder, facts["path"])
     module.load_state_dict(weights, assign=True)

@@ -6,7 +6,7 @@ from typing import Literal
 from torch import Tensor
 
 from trimtab.common.errors import UserError
-from trimtab.core import Losses, Objective, TokenBatch, TopK, class_logprobs
+from trimtab.core import Losses, Objective, TokenBatch, TopK, TopKError, class_logprobs
 
 Whose = Literal["teacher", "student"]
 
@@ -54,7 +54,7 @@ class Match(Objective):
             raise teacher.refuse("teacher", "the order of all tokens")
         if isinstance(teacher, TopK) and self.top_k is not None:
             known = teacher.ids.size(1)
-            raise UserError(
+            raise TopKError(
                 f"options.top_k: {self.top_k}: the teacher is only known by its {known} most likely tokens, which are "
                 "compared anyway; leave top_k out"
             )

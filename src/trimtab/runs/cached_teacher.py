@@ -1,5 +1,6 @@
 """A teacher given as `cache:FOLDER`: found, held against the recipe, and opened as a signal."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,11 @@ class CacheFacts:
     @property
     def kind(self) -> str:
         return self.lines[KIND]
+
+    @property
+    def k(self) -> int:
+        """Number of tokens; 0 for hidden states."""
+        return int(self.lines[TOP_K]) if self.kind == "topk" else 0
 
     @property
     def vocab(self) -> int:
@@ -120,7 +126,7 @@ def check_cached(
     Raises:
         UserError: a subclass, naming the first row or what the objective asks for.
     """
-    check_objective(objective, signal, f"method {method} with models.teacher=cache:{facts.folder}")
+    check_objective(objective, signal, f"method {method} with models.teacher=cache:{facts.folder}", facts.k)
     for prepared, collator in read:
         check_rows(signal, facts, prepared, collator)
     if facts.kind == "hidden":
@@ -147,8 +153,11 @@ def check_rows(signal: CachedTeacher, facts: CacheFacts, prepared: Prepared, col
     signal.check(batches, prepared.source, (prepared.number(row) for row in prepared.rows), way_out)
 
 
-def check_objective(objective: Objective, signal: CachedTeacher, where: str) -> None:
+def check_objective(objective: Objective, signal: CachedTeacher, where: str, k: int) -> None:
     """Check that an objective which reads a teacher can do with the most likely tokens, on a batch made up for it.
+
+    Args:
+        k: number of tokens that the cache holds.
 
     Raises:
         CacheError: naming the objective, and what it asks for.
@@ -156,8 +165,8 @@ def check_objective(objective: Objective, signal: CachedTeacher, where: str) -> 
     if signal.kind != "topk" or not {"teacher"} <= objective.needs <= {"teacher", "snapshot"}:
         return
     vocab = signal.vocab_size
-    ids, one = torch.zeros(2, 1, dtype=torch.long), torch.full((2,), -1.0)
-    given = TopK(ids, one[:, None], torch.log1p(-one.exp()), one, vocab)
+    ids, each = torch.arange(k).repeat(2, 1), torch.full((2, k + 1), -math.log(k + 1))
+    given = TopK(ids, each[:, :k], each[:, k], each[:, 0], vocab)
     batch = TokenBatch.from_labels(torch.tensor([[-100, 0], [-100, 0]]), {"teacher": given})
     head = Head(lambda hidden: hidden.new_zeros(len(hidden), vocab), vocab)
     how = "sequence_mean" if objective.per == "sequence" else "token_mean"

@@ -26,7 +26,7 @@ from trimtab.data.collate import Collator, length_sorted
 from trimtab.models import loading
 from trimtab.models.forward import backbone, crop_to, resolve_head, same_logits
 from trimtab.models.probing import eval_mode, probe_ids
-from trimtab.models.stored_head import HEAD_FILES, load_head, store_head
+from trimtab.models.stored_head import HEAD_FILES, head_fault, load_head, store_head
 from trimtab.runs.cached_teacher import DTYPE, KIND, NAMED, PLACES, TEACHER, TOP_K, VOCABULARY
 from trimtab.runs.check import not_askable
 from trimtab.runs.policy import method_of, policy_tokenizer, policy_vocab
@@ -35,7 +35,7 @@ from trimtab.runs.rows import adopt_run_date, check_ids, prepare_source
 from trimtab.runs.signature import tokenizer_lines
 from trimtab.signals.cached import Kind
 from trimtab.signals.frozen import FrozenModel
-from trimtab.signals.row_store import INDEX, Fields, RowStore, rows_of, write_tensors
+from trimtab.signals.row_store import INDEX, Fields, RowStore, missing, rows_of, write_tensors
 
 Stored = Literal["bfloat16", "float32"]
 COVERED = 0.9
@@ -43,7 +43,7 @@ COVERED = 0.9
 MOST_LIKELY = 64
 """tokens by default"""
 PATIENCE = 600.0
-"""seconds in which the main process has to begin"""
+"""seconds in which the main process has to begin, and another to write something"""
 
 
 class TeacherError(UserError):
@@ -233,7 +233,7 @@ def _rows(
 
 def _store_head(signal: FrozenModel, folder: Path) -> None:
     """Write the head, and check that what is read back gives the same logits."""
-    if processes.rank() != 0 or all((folder / name).is_file() for name in HEAD_FILES):
+    if processes.rank() != 0 or not head_fault(folder):
         return
     store_head(signal.model, folder, write_tensors)
     model, head = signal.model, load_head(folder).to(signal.model.device)
@@ -247,26 +247,47 @@ def _ask(
     signal: FrozenModel, store: RowStore, rows: list[tuple[list[dict[str, Any]], Collator]], recipe: Recipe,
     k: int | None, dtype: torch.dtype, console: Console,
 ) -> None:  # fmt: skip
-    """Put every row that the store lacks into it; of several processes each takes its share."""
+    """Put every row that the store lacks into it. Of several processes each takes its share, which does not depend on
+    what another has written meanwhile, and all end when all rows are there."""
+    asked: set[bytes] = set()
+    rank, number = processes.rank(), processes.launched()
     for prepared, collator in rows:
         keyed = {tuple(key for key, _ in rows_of(collator([row]))): row for row in prepared}  # equal rows once
-        lacking = [row for keys, row in keyed.items() if any(key not in store for key in keys)]
-        mine = lacking[processes.rank() :: processes.launched()]
+        asked.update(key for keys in keyed for key in keys)
+        share = list(keyed.items())[rank::number]
+        mine = [row for keys, row in share if any(key not in store for key in keys)]
         if not mine:
             continue
         batches = length_sorted(mine, collator, recipe.eval.batch_size, signal.model.device)
         total = sum(len(row["input_ids"]) for row in mine)
         try:
             for inputs in watched(batches, "teacher", total, "tokens", num_tokens, console):
-                for key, fields, counted in _given(signal, inputs, k, dtype):
+                for key, fields, counted in given(signal, inputs, k, dtype):
                     store.put(key, fields, **counted)
         except KeyboardInterrupt:
             store.flush()
             raise
     store.flush()
+    if number > 1:
+        assert store.folder is not None
+        _wait_for_rows(store.folder, asked)
 
 
-def _given(
+def _wait_for_rows(folder: Path, asked: set[bytes]) -> None:
+    """Until the other processes have written theirs."""
+    seen, until = None, 0.0
+    while True:
+        now = sorted((path.name, path.stat().st_mtime_ns) for path in folder.glob(f"{INDEX}*.json"))
+        if now != seen:
+            if not missing(RowStore(folder, mend=True, verify=False), asked):
+                return
+            seen, until = now, time.monotonic() + PATIENCE
+        if time.monotonic() > until:
+            raise TeacherError(f"{folder}: another process has written nothing for {PATIENCE / 60:.0f} minutes")
+        time.sleep(0.1)
+
+
+def given(
     signal: FrozenModel, inputs: Mapping[str, Tensor], k: int | None, dtype: torch.dtype
 ) -> Iterator[tuple[bytes, Fields, dict[str, float]]]:
     """Key, fields and counted numbers of each row of a batch."""
@@ -299,7 +320,7 @@ def _most_likely(signal: FrozenModel, hidden: Tensor, labels: Tensor, k: int) ->
 
 
 def _written(store: RowStore, folder: Path, kind: Kind) -> Written:
-    whole = RowStore(folder)  # with what other processes wrote
+    whole = RowStore(folder, verify=False)  # with what other processes wrote
     head = (folder / HEAD_FILES[0]).stat().st_size if kind == "hidden" else 0
     covered = whole.sums.get("covered", 0.0) / max(1, whole.num_tokens) if kind == "topk" else None
     return Written(folder, len(whole), whole.num_tokens, whole.num_bytes - head, head, covered)

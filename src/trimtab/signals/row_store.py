@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from trimtab.common import processes
+from trimtab.common import fingerprint, processes
 from trimtab.common.count import count
 from trimtab.common.disk import writing_to
 from trimtab.common.errors import UserError
-from trimtab.common.files import read_json, write_atomic
+from trimtab.common.files import DataError, read_json, write_atomic
 
 SHARD_BYTES = 64 << 20
 """of rows that wait to be written together"""
@@ -26,6 +27,10 @@ SHARD_SECONDS = 30.0
 INDEX = "index"
 """index.json of the main process, index-1.json of the next: each writes shards of its own"""
 KEY_BYTES = 16
+READERS = 4
+"""shards that are compared with their digests at a time"""
+NAMED = frozenset({"file", "rows", "tokens", "bytes", "sha256", "sums"})
+"""what an index says of each shard"""
 
 Fields = dict[str, Tensor]
 """name -> [n, ...], one entry for each answer token of a row"""
@@ -54,19 +59,20 @@ class RowStore:
     """Rows by key, each with the same fields.
 
     In a folder they are in safetensors shards. A shard is renamed to its name when it is whole, and then named in the
-    index of its process; what a killed process left besides is written over.
+    index of its process with the digest of its bytes; what a killed process left besides is written over.
 
     Args:
         folder: None keeps everything in memory.
-        mend: forget shards that are torn, whose rows are then missing, instead of refusing the folder.
+        mend: forget shards that are not what was written, whose rows are then missing, instead of refusing the folder.
+        verify: read all shards once, to compare their bytes with the digests.
 
     Raises:
-        StoreError: for a torn shard.
+        StoreError: for a shard that is not what was written.
     """
 
     what = "rows"
 
-    def __init__(self, folder: Path | None = None, mend: bool = False):
+    def __init__(self, folder: Path | None = None, mend: bool = False, verify: bool = True):
         self.folder = folder
         self.torn: list[str] = []
         self._rows: dict[bytes, Fields] = {}  # all, or those that wait to be written
@@ -81,39 +87,34 @@ class RowStore:
         if folder is not None:
             rank = processes.rank()
             self.path = folder / (f"{INDEX}-{rank}.json" if rank else f"{INDEX}.json")
-            for path in sorted(folder.glob(f"{INDEX}*.json")):
-                self._read(path, mend)
+            indexes = {path: _shards_of(path) for path in sorted(folder.glob(f"{INDEX}*.json"))}
+            faults = _faults(folder, [shard for shards in indexes.values() for shard in shards], verify)
+            for path, shards in indexes.items():
+                self._read(path, shards, faults, mend)
 
-    def _read(self, path: Path, mend: bool) -> None:
+    def _read(self, path: Path, shards: list[dict[str, Any]], faults: Mapping[str, str], mend: bool) -> None:
         assert self.folder is not None
-        found = read_json(path)
-        shards = found.get("shards") if isinstance(found, dict) else None
-        if not isinstance(shards, list):
-            raise StoreError(f"{path} is no index of a teacher cache; delete {self.folder} and compute it again")
         for shard in shards:
-            if fault := self._add(shard):
-                if not mend:
-                    raise StoreError(
-                        f"{self.folder / shard['file']} is {fault}; run the command that wrote it again, "
-                        f"which computes {count(shard['rows'], 'row')} anew"
-                    )
+            fault = faults.get(shard["file"]) or self._add(shard)
+            if fault and not mend:
+                raise StoreError(
+                    f"{self.folder / shard['file']} is {fault}; run the command that wrote it again, which computes "
+                    f"{count(shard['rows'], 'row')} anew"
+                )
+            if fault:
                 self.torn.append(shard["file"])
             elif path == self.path:
                 self._shards.append(shard)
         whole = [shard for shard in shards if shard["file"] not in self.torn]
-        if len(whole) < len(shards) and processes.launched() == 1:
+        number = int(path.stem.partition("-")[2] or 0)
+        if len(whole) < len(shards) and number % processes.launched() == processes.rank():
             write_atomic(path, json.dumps({"shards": whole}, indent=1) + "\n")
 
     def _add(self, shard: Mapping[str, Any]) -> str:
         """Take up a shard; or what is wrong with it."""
         assert self.folder is not None
-        path = self.folder / shard["file"]
-        if not path.is_file():
-            return "gone"
-        if path.stat().st_size != shard["bytes"]:
-            return "torn"
         try:
-            opened = safe_open(path, framework="pt")
+            opened = safe_open(self.folder / shard["file"], framework="pt")
             keys, lengths = opened.get_tensor("keys"), opened.get_tensor("lengths").tolist()
         except SafetensorError:
             return "torn"
@@ -122,7 +123,7 @@ class RowStore:
             self._places[raw[KEY_BYTES * i : KEY_BYTES * (i + 1)]] = (shard["file"], start, start + length)
             start += length
         self.num_tokens += start
-        for name, number in shard.get("sums", {}).items():
+        for name, number in shard["sums"].items():
             self.sums[name] = self.sums.get(name, 0.0) + number
         return ""
 
@@ -184,7 +185,8 @@ class RowStore:
         table["keys"] = torch.frombuffer(bytearray(b"".join(keys)), dtype=torch.uint8)
         table["lengths"] = torch.tensor(lengths, dtype=torch.int64)
         size = write_tensors(self.folder / name, table)
-        shard = {"file": name, "rows": len(keys), "tokens": sum(lengths), "bytes": size, "sums": self._counted}
+        facts = {"bytes": size, "sha256": fingerprint.sha256(self.folder / name), "sums": self._counted}
+        shard = {"file": name, "rows": len(keys), "tokens": sum(lengths), **facts}
         write_atomic(self.path, json.dumps({"shards": [*self._shards, shard]}, indent=1) + "\n")
         self._shards.append(shard)
         start = 0
@@ -197,6 +199,37 @@ class RowStore:
         """The number of the next shard of this process; a torn one is written over."""
         used = {int(shard["file"].split("-")[2].split(".")[0]) for shard in self._shards}
         return next(number for number in range(len(used) + 1) if number not in used)
+
+
+def _shards_of(index: Path) -> list[dict[str, Any]]:
+    """What the index of a process names."""
+    try:
+        found = read_json(index)
+    except DataError:
+        found = None
+    shards = found.get("shards") if isinstance(found, dict) else None
+    if not isinstance(shards, list) or not all(isinstance(one, dict) and one.keys() >= NAMED for one in shards):
+        raise StoreError(f"{index} is no index of a teacher cache; delete {index.parent} and compute it again")
+    return shards
+
+
+def _faults(folder: Path, shards: list[dict[str, Any]], verify: bool) -> dict[str, str]:
+    """Name -> what is wrong, of shards that are not what was written."""
+    found = {}
+    for shard in shards:
+        path = folder / shard["file"]
+        if not path.is_file():
+            found[shard["file"]] = "gone"
+        elif path.stat().st_size != shard["bytes"]:
+            found[shard["file"]] = "torn"
+    rest = [shard for shard in shards if verify and shard["file"] not in found]
+    with ThreadPoolExecutor(READERS) as pool:  # hashing runs beside Python
+        digests = pool.map(lambda shard: fingerprint.sha256(folder / shard["file"]), rest)
+    return found | {
+        shard["file"]: "damaged: its bytes are not those that were written"
+        for shard, digest in zip(rest, digests, strict=True)
+        if digest != shard["sha256"]
+    }
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> int:

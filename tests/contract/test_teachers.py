@@ -1,0 +1,138 @@
+"""Every method that reads a teacher goes through one battery with a cached one: it is the live teacher, or it is
+refused with the reason. A new method needs no line here."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+import tiny
+import tiny_folder
+from method_bench import allowed, gates
+from trimtab import methods
+from trimtab.core import MethodConfig, Teacher, TopKError
+from trimtab.models.forward import add_objective_forward
+from trimtab.models.stored_head import StoredTeacher, load_head, store_head
+from trimtab.runs.cached_teacher import CacheError, check_objective
+from trimtab.runs.parse import parse
+from trimtab.runs.recipe import RecipeError
+from trimtab.runs.teacher_pass import given
+from trimtab.signals.base import call_plan
+from trimtab.signals.cached import CachedTeacher
+from trimtab.signals.frozen import FrozenModel
+from trimtab.signals.row_store import RowStore, write_tensors
+
+
+def taught(config: MethodConfig, name: str) -> Teacher | None:
+    return methods.load(name).requirements(config).model(Teacher)
+
+
+LOOPS = {name: methods.load(name).loop for name in methods.names()}
+TAUGHT = [name for name in LOOPS if taught(methods.load(name).config(), name)]
+"""methods that read a teacher by default"""
+
+
+def settings() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Methods that learn from given rows, by each option that changes what of the teacher is read."""
+    for name in TAUGHT:
+        for options in gates(methods.load(name).config) if LOOPS[name] == "supervised" else ():
+            config = allowed(methods.load(name).config, **options)
+            teacher = None if config is None else taught(config, name)
+            if teacher is not None and not teacher.own_tokenizer:
+                yield name, options
+
+
+SETTINGS = {f"{name} {options}": (name, options) for name, options in settings()}
+every_setting = pytest.mark.parametrize(("name", "options"), SETTINGS.values(), ids=SETTINGS.keys())
+ROWS = tiny.rows(((3, 5), (1, 1), (4, 7)))
+
+
+@pytest.fixture(scope="module")
+def live() -> FrozenModel:
+    return FrozenModel(tiny.model("llama_tied", seed=11))
+
+
+@pytest.fixture(scope="module")
+def head(live, tmp_path_factory) -> StoredTeacher:
+    folder = tmp_path_factory.mktemp("head")
+    store_head(live.model, folder, write_tensors)
+    return load_head(folder)
+
+
+def cached(live: FrozenModel, teacher: StoredTeacher, k: int | None = None) -> CachedTeacher:
+    """What it gave for the rows, with its hidden states or its K most likely tokens."""
+    store = RowStore()
+    for key, fields, counted in given(live, ROWS.inputs(), k, torch.float32):
+        store.put(key, fields, **counted)
+    return CachedTeacher(store, teacher)
+
+
+def step(name: str, options: dict[str, Any], teacher: Any) -> tuple[torch.Tensor, torch.Tensor, Any]:
+    """Loss, gradient and objective of one step."""
+    method, policy = methods.load(name), tiny.model("llama_tied")
+    add_objective_forward(policy)
+    plan = method.build(method.config(**options), policy, teacher=teacher)
+    for signal in plan.signals:
+        signal.before_training(policy, [ROWS.inputs()])
+    out = call_plan(plan, policy, ROWS.inputs())
+    assert out.loss is not None
+    out.loss.backward()
+    return out.loss.detach(), torch.cat([p.grad.flatten() for p in policy.parameters()]), plan.objective
+
+
+@every_setting
+def test_hidden_states_give_the_live_teachers_loss_and_gradient(name, options, live, head):
+    loss, gradient, _ = step(name, options, live)
+    found, its_gradient, _ = step(name, options, cached(live, head))
+    torch.testing.assert_close(found, loss, rtol=1e-5, atol=1e-6)
+    assert (its_gradient - gradient).norm() <= 1e-5 * gradient.norm()
+
+
+@every_setting
+def test_the_most_likely_tokens_are_all_it_needs_or_it_is_refused_before_a_row_is_read(name, options, live):
+    some = cached(live, StoredTeacher(tiny.VOCAB), 4)
+    if refused := why_not(name, options, some):
+        assert refused.startswith(f"method {name}: ")
+        assert any(way in refused for way in ("--teacher hidden", "leave top_k out")), refused
+        assert "its 4 most likely tokens" in refused
+        with pytest.raises(TopKError):
+            step(name, options, some)
+        return
+    assert step(name, options, some)[0].isfinite()
+    whole = cached(live, StoredTeacher(tiny.VOCAB), tiny.VOCAB)
+    (loss, gradient, _), (found, its_gradient, _) = step(name, options, live), step(name, options, whole)
+    torch.testing.assert_close(found, loss, rtol=1e-4, atol=1e-5)
+    assert (its_gradient - gradient).norm() <= 1e-3 * gradient.norm()
+
+
+def why_not(name: str, options: dict[str, Any], teacher: CachedTeacher) -> str:
+    """What a run says before it begins; empty if it would train."""
+    objective = methods.load(name).build(methods.load(name).config(**options), None, teacher=teacher).objective
+    try:
+        check_objective(objective, teacher, f"method {name}", 4)
+    except CacheError as error:
+        return str(error)
+    return ""
+
+
+def test_some_are_refused_and_some_are_not(live):
+    """A battery of which one branch is never taken would not notice."""
+    some = cached(live, StoredTeacher(tiny.VOCAB), 4)
+    refused = {key for key, (name, options) in SETTINGS.items() if why_not(name, options, some)}
+    assert {"hpd {}", "kd {'divergence': 'akl'}"} <= refused
+    assert {"kd {}", "kd {'divergence': 'reverse_kl'}", "proxy_kd {}"} <= SETTINGS.keys() - refused
+
+
+@pytest.mark.parametrize("name", [name for name in TAUGHT if LOOPS[name] != "supervised"])
+def test_a_method_whose_teacher_is_not_asked_about_given_rows_is_refused_by_both_commands(name, tmp_path):
+    (tmp_path / "cache").mkdir()
+    reward = {"reward": "exact"} if LOOPS[name] == "rollouts" else {}
+    tree = {**tiny_folder.recipe(tmp_path, name), "training": {"max_steps": 1}, **reward}
+    why = {"rollouts": "samples new completions", "classification": "reads inside its teacher"}[LOOPS[name]]
+    tree["models"] = {"policy": "p", "teacher": f"cache:{tmp_path / 'cache'}"}
+    with pytest.raises(RecipeError, match=f"method {name} {why}"):
+        parse(tree, "test", "run")
+    stages = [{"name": "store", "precompute": "hidden", "models": {"policy": "p", "teacher": "t"}}, {"name": "run"}]
+    with pytest.raises(RecipeError, match=f"method {name} {why}"):
+        parse({**tree, "models": {"policy": "p", "teacher": "t"}, "stages": stages}, "test", "run")
