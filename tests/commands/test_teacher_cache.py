@@ -2,6 +2,7 @@
 is refused before anything is trained."""
 
 import json
+import math
 import os
 import resource
 import shutil
@@ -156,7 +157,26 @@ def test_a_run_from_the_most_likely_tokens_trains_and_says_what_it_knows(files, 
             assert one["forward_kl"] <= other["forward_kl"]
             assert one["agreement"] == pytest.approx(other["agreement"])
             assert one["teacher_nll"] == pytest.approx(other["teacher_nll"], rel=1e-5)
-    assert "known by its 16 most likely tokens" in (folder / "metrics.jsonl").read_text()
+    assert "known by its 16 most likely tokens, 0." in (folder / "metrics.jsonl").read_text()
+
+
+def test_what_the_tokens_cost_is_measured_on_the_rows_and_stated_by_the_command_and_the_run(files, caches, tmp_path):
+    made = parsed(files, tmp_path / "run", teacher=f"cache:{caches / 'topk'}")
+    live, masses, lost = FrozenModel(loading.load_model(str(files / "teacher"))), [], []
+    for which in ("train", "heldout"):
+        p = live(None, batch_of(made, which))["teacher"].compute().softmax(-1).double()
+        rest = p.sort(descending=True).values[:, 16:]
+        mass = rest.sum(-1)
+        entropy = -torch.special.xlogy(rest / mass[:, None], rest / mass[:, None]).sum(-1)
+        masses.append(1 - mass)
+        lost.append(mass * (math.log(tiny_folder.VOCAB - 16) - entropy))
+    covered, left = (float(torch.cat(one).mean()) for one in (masses, lost))
+    written = cache_teacher(parsed(files, tmp_path / "n"), tmp_path / "cache", "topk", k=16, console=QUIET)
+    assert (written.covered, written.left_out) == (pytest.approx(covered, abs=1e-5), pytest.approx(left, abs=1e-5))
+    assert f"a lower bound, {left:.4f} nats a token below" in written.said()
+    folder = run(made, console=QUIET).folder
+    for said in (written.said(), (folder / "metrics.jsonl").read_text(), (folder / "report.html").read_text()):
+        assert f"off by at most {2 * (1 - covered):.4f} in sum over all others" in said
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trimtab.core import Head, LazyLogits, Losses, Objective, TokenBatch, TopKError, fused_loss, reduce, top_k, weights
-from trimtab.core.topk import TopK, class_logprobs
+from trimtab.core.topk import TopK, class_logprobs, left_out
 from trimtab.objectives.divergence import forward_kl, jsd, reverse_kl
 
 DIVERGENCES = [forward_kl, reverse_kl, jsd]
@@ -161,3 +161,34 @@ def test_what_k_tokens_cannot_give_is_refused_by_the_objectives_name(objective):
     name = type(objective).__name__
     with pytest.raises(TopKError, match=f"{name} reads .* of the teacher, which only gives its 4 .*--teacher hidden"):
         fused_loss(objective, batch, hidden, Head(head, V), weights(batch, "token_mean"))
+
+
+def test_what_the_classes_leave_out_by_hand():
+    p = torch.tensor([[0.5, 0.05, 0.3, 0.15], [0.5, 0.1, 0.3, 0.1], [0.6, 0.0, 0.4, 0.0]])
+    found = top_k(p.log(), 2, torch.tensor([0, 0, 0]))
+    # the rest is 0.2 as (1/4, 3/4), then as (1/2, 1/2), then nothing
+    entropy = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
+    torch.testing.assert_close(left_out(p.log(), found), torch.tensor([0.2 * (math.log(2) - entropy), 0.0, 0.0]))
+    assert left_out(p.log(), top_k(p.log(), 4, torch.tensor([0, 0, 0]))).tolist() == [0, 0, 0]
+
+
+def test_classes_and_what_they_leave_out_are_the_divergence_of_a_student_that_is_even_within_the_rest():
+    teacher, student = logits(1), logits(2)
+    found = top_k(teacher, 5, torch.zeros(N, dtype=torch.long))
+    rest = torch.ones(N, V, dtype=torch.bool).scatter(-1, found.ids, False)
+    student = torch.where(rest, -1.5, student)
+    q, p = batch_of(student, found).classes()
+    whole = forward_kl(student.log_softmax(-1), teacher.log_softmax(-1))
+    torch.testing.assert_close(forward_kl(q, p) + left_out(teacher, found), whole)
+    assert (left_out(teacher, found) <= found.rest.exp() * math.log(V - 5)).all()
+
+
+@pytest.mark.parametrize("spread", [0.5, 2.0, 8.0])
+def test_the_gradient_of_classes_is_exact_for_the_k_tokens_and_bounded_for_all_others(spread):
+    teacher, student = logits(1), logits(2, spread=spread).requires_grad_()
+    found = top_k(teacher, 5, torch.zeros(N, dtype=torch.long))
+    forward_kl(*batch_of(student, found).classes()).sum().backward()
+    off = student.grad - (student.softmax(-1) - teacher.softmax(-1)).detach()
+    torch.testing.assert_close(off.gather(-1, found.ids), torch.zeros(N, 5), rtol=0, atol=1e-6)
+    assert (off.abs().sum(-1) <= 2 * found.rest.exp() + 1e-6).all()
+    assert (off.abs().sum(-1) > 0.1 * found.rest.exp()).all()

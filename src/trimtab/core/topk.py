@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -108,3 +109,31 @@ def top_k(logits: Tensor, number: int, targets: Tensor) -> TopK:
     labels = torch.log_softmax(logits, dim=-1, dtype=torch.float32).gather(-1, targets[:, None])[:, 0]
     rest = found[:, -1].masked_fill(found[:, -1] <= FLOOR, -torch.inf)
     return TopK(ids, found[:, :-1].float(), rest.float(), labels, logits.size(-1))
+
+
+@torch.no_grad()
+def left_out(logits: Tensor, found: TopK) -> Tensor:
+    """What the K + 1 classes leave out of the forward KL to a student that spreads the rest's mass evenly.
+
+    With R the other tokens, p_R and q_R the mass that teacher and student have there, and P_R and Q_R their
+    distributions within R, by the chain rule
+
+        KL(p || q) = KL of the K + 1 classes + p_R KL(P_R || Q_R),
+
+    so a divergence of classes is a lower bound. What is missing depends on the student; returned is that of one which
+    is even within R, p_R (log |R| - H(P_R)) <= p_R log |R|. At the logits the gradient of the classes is exact for the
+    K tokens, and p_R (P_R - Q_R) off for the others, in absolute values at most 2 p_R together, whatever the student.
+
+    Args:
+        logits: [N, V] that `found` is of.
+
+    Returns:
+        [N] nats, >= 0; 0 where K is V.
+    """
+    number = logits.size(-1) - found.ids.size(-1)
+    if number == 0:
+        return torch.zeros_like(found.rest)
+    table = torch.log_softmax(logits, dim=-1, dtype=torch.float32).scatter(-1, found.ids, FLOOR)
+    inside = (table.exp() * table.clamp(min=FLOOR)).sum(dim=-1)  # sum of p log p over R
+    rest = found.rest.clamp(min=FLOOR)
+    return (rest.exp() * (math.log(number) - rest) + inside).clamp(min=0)

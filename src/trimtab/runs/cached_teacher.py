@@ -19,6 +19,8 @@ from trimtab.signals.row_store import INDEX, RowStore
 
 KIND, TOP_K, DTYPE, VOCABULARY, TEACHER, PLACES = "kind", "k", "stored dtype", "vocabulary", "teacher", "longest row"
 NAMED = "teacher name"
+COVERED_MASS, LEFT_OUT = "covered", "left_out"
+"""what is summed along with the most likely tokens: their mass, and `trimtab.core.topk.left_out`"""
 
 
 class CacheError(UserError):
@@ -131,10 +133,26 @@ def check_cached(
         check_rows(signal, facts, prepared, collator)
     if facts.kind == "hidden":
         return None
-    k = facts.lines[TOP_K]
+    covered, lost = (
+        signal.store.sums.get(name, 0.0) / max(1, signal.store.num_tokens) for name in (COVERED_MASS, LEFT_OUT)
+    )
     return (
-        f"the teacher is known by its {k} most likely tokens: distances to it are those of {k} tokens and the rest as "
-        "one, and at most those over all tokens"
+        f"the teacher is known by its {facts.k} most likely tokens, {covered:.4f} of its probability, and distances to "
+        f"it are of {facts.k} tokens and the rest as one: {said_of_error(covered, lost)}"
+    )
+
+
+def said_of_error(covered: float, lost: float) -> str:
+    """What K + 1 classes cost, in words, see `trimtab.core.topk.left_out`.
+
+    Args:
+        covered: mean mass of the K tokens.
+        lost: what is left out of the forward KL to a student that is even within the rest, nats a token.
+    """
+    return (
+        f"a forward KL of classes is a lower bound, {lost:.4f} nats a token below that over all tokens for a student "
+        "that spreads the rest evenly; its gradient at the logits is exact for these tokens, and off by at most "
+        f"{2 * (1 - covered):.4f} in sum over all others"
     )
 
 

@@ -20,14 +20,25 @@ from trimtab.common.progress import num_tokens, watched
 from trimtab.common.terminal import say
 from trimtab.common.workdir import Workdir
 from trimtab.core import Teacher, answer_mask
-from trimtab.core.topk import top_k
+from trimtab.core.topk import left_out, top_k
 from trimtab.core.vocab import BLOCK_TOKENS
 from trimtab.data.collate import Collator, length_sorted
 from trimtab.models import loading
 from trimtab.models.forward import backbone, crop_to, resolve_head, same_logits
 from trimtab.models.probing import eval_mode, probe_ids
 from trimtab.models.stored_head import HEAD_FILES, head_fault, load_head, store_head
-from trimtab.runs.cached_teacher import DTYPE, KIND, NAMED, PLACES, TEACHER, TOP_K, VOCABULARY
+from trimtab.runs.cached_teacher import (
+    COVERED_MASS,
+    DTYPE,
+    KIND,
+    LEFT_OUT,
+    NAMED,
+    PLACES,
+    TEACHER,
+    TOP_K,
+    VOCABULARY,
+    said_of_error,
+)
 from trimtab.runs.check import not_askable
 from trimtab.runs.policy import method_of, policy_tokenizer, policy_vocab
 from trimtab.runs.recipe import Recipe
@@ -63,6 +74,8 @@ class Written:
     head_bytes: int
     covered: float | None
     """mean probability mass of the most likely tokens"""
+    left_out: float | None
+    """mean of `trimtab.core.topk.left_out`, nats a token"""
 
     def said(self) -> str:
         """In words."""
@@ -72,8 +85,9 @@ class Written:
             f"cache: {self.folder}\n{count(self.rows, 'row')}, {self.tokens:,} answer tokens, {each:,.0f} bytes a "
             f"token: {self.row_bytes / 1e6:,.1f} MB{head}"
         )
-        if self.covered is not None:
-            said += f"\ncovered mass: {self.covered:.4f} of the teacher's probability, on average"
+        if self.covered is not None and self.left_out is not None:
+            said += f"\ncovered mass: {self.covered:.4f} of the teacher's probability, on average\n"
+            said += said_of_error(self.covered, self.left_out)
         return said
 
 
@@ -292,35 +306,36 @@ def given(
 ) -> Iterator[tuple[bytes, Fields, dict[str, float]]]:
     """Key, fields and counted numbers of each row of a batch."""
     hidden = signal.hidden(inputs)
-    fields = {"hidden": hidden.to(dtype)} if k is None else _most_likely(signal, hidden, inputs["labels"], k)
+    fields, counted = ({"hidden": hidden.to(dtype)}, {}) if k is None else _most_likely(signal, hidden, inputs, k)
     lengths = answer_mask(inputs["labels"]).sum(dim=1).tolist()
-    split = {name: value.cpu().split(lengths) for name, value in fields.items()}
+    split, counts = ({name: value.cpu().split(lengths) for name, value in one.items()} for one in (fields, counted))
     for i, (key, _) in enumerate(rows_of(inputs)):
         row = {name: parts[i] for name, parts in split.items()}
-        yield key, row, {} if k is None else {"covered": float((-row["rest"].exp()).add(1).sum())}
+        yield key, row, {name: float(parts[i].double().sum()) for name, parts in counts.items()}
 
 
 @torch.no_grad()
-def _most_likely(signal: FrozenModel, hidden: Tensor, labels: Tensor, k: int) -> Fields:
-    targets = labels[:, 1:][answer_mask(labels)]
-    parts = []
+def _most_likely(signal: FrozenModel, hidden: Tensor, inputs: Mapping[str, Tensor], k: int) -> tuple[Fields, Fields]:
+    """What is stored of each token, and what is counted."""
+    targets = inputs["labels"][:, 1:][answer_mask(inputs["labels"])]
+    parts, counts = [], []
     with torch.autocast(hidden.device.type, enabled=False):
         for start in range(0, max(len(hidden), 1), BLOCK_TOKENS):
             part = slice(start, start + BLOCK_TOKENS)
-            found = top_k(resolve_head(signal.model)(hidden[part]), k, targets[part])
-            parts.append(
-                {
-                    "ids": found.ids.int(),
-                    "logprobs": found.logprobs,
-                    "rest": found.rest,
-                    "label_logprobs": found.label_logprobs,
-                }
-            )
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            logits = resolve_head(signal.model)(hidden[part])
+            found = top_k(logits, k, targets[part])
+            stored = {"ids": found.ids.int(), "logprobs": found.logprobs, "rest": found.rest}
+            parts.append({**stored, "label_logprobs": found.label_logprobs})
+            counts.append({COVERED_MASS: -found.rest.expm1(), LEFT_OUT: left_out(logits, found)})
+    joined = ({name: torch.cat([part[name] for part in several]) for name in several[0]} for several in (parts, counts))
+    fields, counted = joined
+    return fields, counted
 
 
 def _written(store: RowStore, folder: Path, kind: Kind) -> Written:
     whole = RowStore(folder, verify=False)  # with what other processes wrote
     head = (folder / HEAD_FILES[0]).stat().st_size if kind == "hidden" else 0
-    covered = whole.sums.get("covered", 0.0) / max(1, whole.num_tokens) if kind == "topk" else None
-    return Written(folder, len(whole), whole.num_tokens, whole.num_bytes - head, head, covered)
+    means = {name: total / max(1, whole.num_tokens) for name, total in whole.sums.items()}
+    return Written(
+        folder, len(whole), whole.num_tokens, whole.num_bytes - head, head, means.get(COVERED_MASS), means.get(LEFT_OUT)
+    )
