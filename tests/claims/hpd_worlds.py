@@ -8,14 +8,11 @@ from random import Random
 from typing import Any, ClassVar
 
 import language
-import torch
 from chains import chains
 from rich.console import Console
-from transformers import LlamaForCausalLM
 
 from trimtab.commands.collect import CollectSettings, collect
 from trimtab.data.sources import load_rows
-from trimtab.models import characters
 from trimtab.runs.run import run
 
 QUIET = Console(quiet=True)
@@ -42,6 +39,8 @@ class World:
     """where the ladder of learning rates begins"""
     halves: bool = True
     """half the length is tried too"""
+    criteria: tuple[str, ...] = ("kl",)
+    """by which settings are chosen"""
     share: float = 0.25
     """of prompts with completions of the warmed student"""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -96,21 +95,21 @@ class World:
     def smoke(self) -> "World":
         """Sizes at which it takes seconds and says nothing."""
         few = ("sft", "forward KL", "hpd")
-        return replace(self, steps=2, warm_steps=2, seeds=(0, 1), share=0.5, longest=120, methods=few)
+        return replace(self, steps=2, warm_steps=2, seeds=(0, 1), share=0.5, criteria=("kl",), longest=120, methods=few)
 
 
 @dataclass(frozen=True)
 class Sums(World):
-    """A model of 0.8 million weights learns sums and teaches a smaller one."""
+    """A model of 0.8 million weights learns sums and teaches half of its own layers."""
 
     name: ClassVar[str] = "sums"
     judged: ClassVar[bool] = True
     layers: int = 2
-    width: int = 64
+    """of the teacher's four"""
     teacher_steps: int = 1200
     teacher_rate: float = 3e-3
     sizes: dict[str, int] = field(
-        default_factory=lambda: {"teacher": 24_000, "warm": 1600, "train": 3200, "tuning": 300, "heldout": 300}
+        default_factory=lambda: {"teacher": 24_000, "warm": 3200, "train": 2560, "tuning": 300, "heldout": 300}
     )
     """rows of each part"""
 
@@ -128,30 +127,19 @@ class Sums(World):
             "models": {"policy": "characters-1m"},
             "data": {"train": str(self.tasks(folder, "teacher"))},
             "training": {
-                **self.training, "max_steps": self.teacher_steps, "learning_rate": self.teacher_rate,
-                "warmup_steps": min(50, self.teacher_steps), "save_strategy": "steps", "save_steps": 200,
-                "save_total_limit": 1,
+                **self.training, "per_device_train_batch_size": 32, "max_steps": self.teacher_steps,
+                "learning_rate": self.teacher_rate, "warmup_steps": min(50, self.teacher_steps),
+                "save_strategy": "steps", "save_steps": 200, "save_total_limit": 1,
             },
         }  # fmt: skip
         return trained(folder / "teacher", tree)
 
     def start(self, folder: Path, seed: int) -> dict[str, Any]:
-        path = folder / f"start-{seed}"
-        if not path.exists():
-            config = characters.config()
-            config.update({"hidden_size": self.width, "intermediate_size": 3 * self.width})
-            config.update({"num_hidden_layers": self.layers, "num_attention_heads": 4, "num_key_value_heads": 4})
-            config.update({"head_dim": self.width // 4})
-            with torch.random.fork_rng():
-                torch.manual_seed(seed)
-                model = LlamaForCausalLM(config)
-            characters.tokenizer().save_pretrained(path)
-            model.save_pretrained(path)
-        return {"policy": str(path)}
+        return {"student": {"from": "teacher", "layers": self.layers}, "teacher": str(self.teacher_of(folder))}
 
     def smoke(self) -> "World":
         small = {"teacher": 40, "warm": 24, "train": 24, "tuning": 8, "heldout": 8}
-        return replace(super().smoke(), teacher_steps=2, layers=1, width=16, sizes=small)  # type: ignore[call-arg]
+        return replace(super().smoke(), teacher_steps=2, sizes=small)  # type: ignore[call-arg]
 
 
 @dataclass(frozen=True)
@@ -191,8 +179,8 @@ class SmolLM2(World):
 WORLDS: dict[str, World] = {
     "sums": Sums(
         methods=("sft", "forward KL", "reverse KL", "JSD", "AKL", "ToDi", "ABKL", "hpd"),
-        steps=300, warm_steps=200, warm_rate=3e-3, rate=1e-3, without_own=("forward KL", "hpd"),
-        training={"per_device_train_batch_size": 32, "max_length": 256, "adam_beta2": 0.95},
+        steps=160, warm_steps=400, warm_rate=3e-3, rate=1e-3, without_own=("forward KL", "hpd"),
+        training={"per_device_train_batch_size": 16, "max_length": 256, "adam_beta2": 0.95},
     ),
     "smollm2": SmolLM2(
         methods=("sft", "forward KL", "hpd"), steps=12, warm_steps=36, warm_rate=3e-4, rate=3e-4, halves=False,
