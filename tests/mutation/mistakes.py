@@ -30,7 +30,31 @@ PACKS = "models/test_packing.py::"
 STORE, CACHED = "signals/test_row_store.py::", "commands/test_teacher_cache.py::"
 REALIGN, CHATS = "decoding/test_realign.py::", "data/test_chat.py::"
 
+EDITS = "data/test_edits.py::"
+
 MISTAKES = [
+    # --- edits of facts
+    Mistake(
+        "edits: a row with an empty target counts",
+        "data.edits:_checked",
+        "not plain(edit.target_new)",
+        "edit.target_new is None",
+        (EDITS + "test_a_bad_row_of_a_users_file_is_refused", EDITS + "test_rows_of_zsre_with_an_empty_alternative"),
+    ),
+    Mistake(
+        "edits: only the first of the old answers is compared",
+        "data.edits:_checked",
+        "for one in old",
+        "for one in old[:1]",
+        (EDITS + "test_a_benchmarks_row_whose_target_is_the_second_of_its_old_answers",),
+    ),
+    Mistake(
+        "edits: the same words with the same answer contradict, other answers do not",
+        "data.edits:_merged",
+        "plain(rival.target_new) != plain(edit.target_new)",
+        "plain(rival.target_new) == plain(edit.target_new)",
+        (EDITS + "test_two_edits_that_contradict_each_other", EDITS + "test_rows_that_repeat_an_edit"),
+    ),
     # --- what a frozen model gave, found again
     Mistake(
         "cache: a missing row is not noticed before training",
