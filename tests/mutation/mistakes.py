@@ -30,10 +30,24 @@ PACKS = "models/test_packing.py::"
 STORE, CACHED = "signals/test_row_store.py::", "commands/test_teacher_cache.py::"
 REALIGN, CHATS = "decoding/test_realign.py::", "data/test_chat.py::"
 
-EDITS = "data/test_edits.py::"
+EDITS, MADE_FACTS = "data/test_edits.py::", "data/generators/test_facts.py::"
 
 MISTAKES = [
     # --- edits of facts
+    Mistake(
+        "facts: neighbours are drawn from the subjects that are edited",
+        "data.generators.facts:_known",
+        "drawn.sample(NEVER_EDITED, 2)",
+        "drawn.sample(mine, 2)",
+        (MADE_FACTS + "test_no_subject_is_in_both_splits_and_nothing_that_must_stay",),
+    ),
+    Mistake(
+        "facts: the hop of an edit is that of the old fact",
+        "data.generators.facts:_edit",
+        "fact.new.hop",
+        "fact.old.hop",
+        (MADE_FACTS + "test_the_first_edit_by_hand",),
+    ),
     Mistake(
         "edits: a row with an empty target counts",
         "data.edits:_checked",
@@ -44,8 +58,8 @@ MISTAKES = [
     Mistake(
         "edits: only the first of the old answers is compared",
         "data.edits:_checked",
-        "for one in old",
-        "for one in old[:1]",
+        "next((one for one in old if plain(one) == plain(edit.target_new)), None)",
+        "next((one for one in old[:1] if plain(one) == plain(edit.target_new)), None)",
         (EDITS + "test_a_benchmarks_row_whose_target_is_the_second_of_its_old_answers",),
     ),
     Mistake(

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 from trimtab.common.files import records
+from trimtab.data.generators.facts import facts
 from trimtab.data.generators.labelled import cues, opinions, overlap
 from trimtab.data.generators.solutions import check_split, planted_errors
 from trimtab.data.generators.worked_sums import worked_sums
@@ -137,4 +138,5 @@ DATASETS: dict[str, Callable[..., Iterable[dict[str, Any]]]] = {
     "cues": cues,
     "opinions": opinions,
     "overlap": overlap,
+    "facts": facts,
 }
