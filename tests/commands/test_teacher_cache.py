@@ -190,6 +190,26 @@ def test_what_k_tokens_cannot_give_is_refused_before_training(files, caches, tmp
     assert not (tmp_path / "run").exists()
 
 
+def test_a_cache_beside_a_cache_in_memory_is_harmless_and_said(files, caches, tmp_path):
+    made = tree(files, tmp_path / "run", "kd", f"cache:{caches / 'hidden'}", training={"max_steps": 1})
+    made["models"]["teacher_cache"] = "disk"
+    folder = run(parse(made, "test", "run"), console=QUIET).folder
+    assert "models.teacher_cache=disk keeps nothing: the teacher is a cache" in (folder / "metrics.jsonl").read_text()
+    assert not (folder / "teacher_cache").exists()
+
+
+@pytest.mark.parametrize("where", ["disk", "memory"])
+def test_completions_do_not_pile_up_in_a_cache(files, tmp_path, where, monkeypatch):
+    tasks = tiny_folder.write_jsonl(tmp_path / "tasks.jsonl", [{"prompt": f"{i}+1=", "answer": "2"} for i in range(4)])
+    made = tree(files, tmp_path / "run", "opd", reward="exact", data={"train": tasks, "heldout": tasks})
+    made["training"] = {"max_steps": 2, "per_device_train_batch_size": 8, "max_completion_length": 4}
+    made["models"]["teacher_cache"] = where
+    monkeypatch.setattr(RowStore, "put", lambda *args, **counted: pytest.fail("a completion was kept"))
+    folder = run(parse(made, "test", "run"), console=QUIET).folder
+    assert f"models.teacher_cache={where} keeps nothing with method opd" in (folder / "metrics.jsonl").read_text()
+    assert not (folder / "teacher_cache").exists()
+
+
 def test_rollouts_cannot_be_read_from_a_cache(files, caches, tmp_path):
     made = tree(files, tmp_path / "run", "opd", f"cache:{caches / 'hidden'}", reward="exact")
     made["data"] = {"train": tiny_folder.write_jsonl(tmp_path / "t.jsonl", [{"prompt": "1+1=", "answer": "2"}] * 4)}
@@ -198,21 +218,57 @@ def test_rollouts_cannot_be_read_from_a_cache(files, caches, tmp_path):
         parse(made, "test", "run")
 
 
-def test_a_row_that_is_missing_is_refused_by_its_number_and_added_by_the_command_named(files, caches, tmp_path):
+@pytest.mark.parametrize("kind", ["hidden", "topk"])
+def test_a_row_that_is_missing_is_refused_by_its_number_and_added_by_the_command_named(
+    files, caches, tmp_path, trimtab, kind
+):
     cache = tmp_path / "cache"
-    shutil.copytree(caches / "hidden", cache)
+    shutil.copytree(caches / kind, cache)
     rows = [json.loads(line) for line in (files / "train.jsonl").read_text().splitlines()]
     rows.insert(2, tiny_folder.chat_rows(1, start=91)[0])
     train = tiny_folder.write_jsonl(tmp_path / "more.jsonl", rows)
-    made = parsed(files, tmp_path / "run", teacher=f"cache:{cache}", data={"train": train})
-    with pytest.raises(UserError, match=r"more.jsonl: row 3 is not in the teacher cache .*; add the rows: trimtab"):
-        run(made, console=QUIET)
+    made = tree(files, tmp_path / "run", teacher=f"cache:{cache}", data={"train": train})
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(made))
+    code, shown, _ = trimtab("preview", tmp_path / "recipe.yaml")
+    assert (code, "the other 1" in shown) == (0, True)
+    code, _, said = trimtab("train", tmp_path / "recipe.yaml")
+    assert (code, said.count("\n")) == (2, 1)
+    assert f"{train}: row 3 is not in the teacher cache {cache}; add the rows: trimtab precompute RECIPE" in said
     assert not (tmp_path / "run").exists()
     before = (cache / "rows-0-00000.safetensors").read_bytes()
-    cache_teacher(parsed(files, tmp_path / "never", data={"train": train}), cache, "hidden", console=QUIET)
+    words = said.partition("add the rows: trimtab ")[2].replace("RECIPE", str(tmp_path / "recipe.yaml")).split()
+    assert trimtab(*words)[0] == 0
     assert (cache / "rows-0-00000.safetensors").read_bytes() == before
-    assert len(RowStore(cache)) == len(RowStore(caches / "hidden")) + 1
-    run(made, console=QUIET)
+    assert len(RowStore(cache)) == len(RowStore(caches / kind)) + 1
+    assert "the other" not in trimtab("preview", tmp_path / "recipe.yaml")[1]
+    run(parse(made, "test", "run"), console=QUIET)
+
+
+def test_show_says_what_a_cache_holds_and_whether_it_is_what_was_written(files, caches, tmp_path, trimtab):
+    size = RowStore(caches / "topk")
+    code, out, _ = trimtab("show", f"cache:{caches / 'topk'}")
+    assert code == 0
+    for said in (
+        "the 16 most likely tokens",
+        f"{size.num_tokens:,}",
+        f"{files / 'teacher'} ",
+        "covered mass",
+        "1 shard",
+    ):
+        assert said in out, said
+    code, out, _ = trimtab("show", f"cache:{caches / 'bfloat16'}")
+    assert "last hidden states (bfloat16) and the output head" in out
+    assert "covered" not in out
+    head = (caches / "bfloat16" / "head.safetensors").stat().st_size
+    assert f"{head / 1e6:,.1f} MB" in out
+    cache = tmp_path / "cache"
+    shutil.copytree(caches / "hidden", cache)
+    shard = cache / "rows-0-00000.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    code, _, said = trimtab("show", f"cache:{cache}")
+    assert (code, said.count("\n")) == (2, 1)
+    assert f"{shard} is damaged" in said
+    assert trimtab("show", f"cache:{tmp_path}")[2].startswith(f"error: the folder {tmp_path} holds no teacher cache")
 
 
 def test_a_cache_of_another_tokenizer_or_template_is_refused_with_the_first_difference(files, caches, tmp_path):

@@ -9,7 +9,7 @@ import architectures
 import tiny
 import tiny_folder
 from trimtab.models import adapter_merging, adapter_saving, adapter_starts
-from trimtab.models.adapters import AdapterError, add_lora
+from trimtab.models.adapters import AdapterError, add_lora, check_settings
 from trimtab.models.checks import BrokenModel
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.loading import limits, load_config, load_model, load_tokenizer
@@ -255,3 +255,10 @@ def test_a_model_keeps_its_mode_when_it_gets_adapters(training):
     model = tiny.model("gpt2").train(training)
     policy = add_lora(model, {"r": 2, "target_modules": "all-linear"}, seed=0)
     assert {module.training for module in policy.modules()} == {training}
+
+
+@pytest.mark.parametrize("bias", [False, "yes", None])
+def test_biases_that_peft_would_fall_over_later_are_refused_by_their_words(bias):
+    with pytest.raises(AdapterError, match=r"models.lora.bias is .*; it must be none, all or lora_only"):
+        check_settings({"r": 2, "bias": bias})
+    check_settings({"r": 2, "bias": "lora_only"})

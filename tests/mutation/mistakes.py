@@ -113,6 +113,13 @@ MISTAKES = [
         (CACHED + "test_processes_of_a_launch_write_rows_of_their_own",),
     ),
     Mistake(
+        "cache: completions are kept, which never come again",
+        "runs.models:kept_in",
+        '"off" if samples(recipe) else recipe.models.teacher_cache',
+        "recipe.models.teacher_cache",
+        (CACHED + "test_completions_do_not_pile_up",),
+    ),
+    Mistake(
         "cache: a stage that trains can be read as a cache",
         "runs.stages:refer",
         "cached != models[role].startswith(CACHE)",

@@ -134,6 +134,14 @@ def test_a_number_may_be_written_as_people_write_it(tmp_path, text):
     assert load_recipe(path, [f"training.learning_rate={text}"]).training["learning_rate"] == 3e-4
 
 
+def test_words_that_yaml_reads_as_booleans_are_words_where_a_key_has_them(tmp_path):
+    words = ["models.teacher_cache=off", "training.save_strategy=no", "training.logging_strategy=no"]
+    recipe = load_recipe(write(tmp_path, BASE), words)
+    assert recipe.models.teacher_cache == "off"
+    assert [recipe.training[key] for key in ("save_strategy", "logging_strategy")] == ["no", "no"]
+    assert load_recipe(write(tmp_path, BASE), ["training.bf16=no"]).training["bf16"] is False
+
+
 def test_a_missing_key_is_named(tmp_path):
     with pytest.raises(RecipeError, match="data is missing"):
         load_recipe(write(tmp_path, {"method": "sft", "models": {"policy": "x"}}))

@@ -52,6 +52,7 @@ def preview_recipe(recipe: "Recipe", rows: int, split: str, console: Console | N
     from trimtab.data.counts import check_dropped
     from trimtab.data.rows import sequences
     from trimtab.data.sources import DataError
+    from trimtab.runs.cached_teacher import rows_cached
     from trimtab.runs.policy import policy_tokenizer
     from trimtab.runs.rows import adopt_run_date, prepare_source
 
@@ -76,7 +77,12 @@ def preview_recipe(recipe: "Recipe", rows: int, split: str, console: Console | N
                 console.print(side, style="bold")
             inside, marks = marks[: len(ids)], marks[len(ids) :]
             console.print(_coloured(ids, labels, tokenizer, console.is_terminal, inside), soft_wrap=True)
-    console.print(_table(prepared, recipe.data.max_dropped, tokenizer, _packing(recipe, prepared, split)))
+    table = _table(prepared, recipe.data.max_dropped, tokenizer, _packing(recipe, prepared, split))
+    if (cached := rows_cached(recipe, split, prepared, tokenizer)) is not None:
+        lacking = prepared.counts.kept - cached[0]
+        said = f"; training refuses: trimtab precompute adds the other {lacking:,}" if lacking else ""
+        table.add_row("in the teacher cache", f"{cached[0]:,}", Text(f"{cached[1]}{said}"))
+    console.print(table)
     for note in prepared.notes():
         say(console, note)
     check_dropped(prepared, recipe.data.max_dropped)

@@ -12,11 +12,12 @@ class ShowSettings(CommandSettings):
     """What to explain."""
 
     positional = ("name", "key")
-    words: ClassVar[str] = "NAME | train [KEY]"
+    words: ClassVar[str] = "NAME | cache:FOLDER | train [KEY]"
     complete = staticmethod(completion.named)
     alone = False
     name: str
-    """A name from `trimtab list`; your own method as FILE.py or package.module; or `train` for the keys of recipes."""
+    """A name from `trimtab list`; your own method as FILE.py or package.module; a teacher cache as cache:FOLDER; or
+    `train` for the keys of recipes."""
     key: str | None = None
     """KEY is a key or a section, such as training.max_steps or models; all keys by default."""
     method: Annotated[str | None, Shown("NAME")] = None
@@ -39,12 +40,17 @@ def main(settings: ShowSettings) -> None:
 
     from trimtab import decoding, methods
     from trimtab.evals import suites
+    from trimtab.runs.recipe import cache_folder
 
     console, name = Console(highlight=False), settings.name
     if name == "train":
         from trimtab.commands.show_key import show_keys
 
         show_keys(settings.key, settings.method, console)
+    elif folder := cache_folder(name):
+        from trimtab.commands.show_cache import show_cache
+
+        show_cache(folder, console)
     elif name in suites.names():
         _suite(name, console)
     elif name in decoding.known() and name not in methods.names():

@@ -103,6 +103,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         if not isinstance(value, (int, float)) or not least <= value <= most:  # nan lies nowhere
             upto = "" if most == math.inf else f" to {most:g}"
             raise AdapterError(f"models.lora.{key} is {value!r}; give a number from {least:g}{upto}")
+    if (bias := settings.get("bias", "none")) not in BIASES:
+        raise AdapterError(f"models.lora.bias is {bias!r}; it must be {', '.join(BIASES[:-1])} or {BIASES[-1]}")
     try:
         LoraConfig(**settings)
     except FAILURES as error:
@@ -111,6 +113,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 
 RANGES = {"r": (1, math.inf), "lora_alpha": (0, math.inf), "lora_dropout": (0, 1)}
 """numbers that PEFT looks at when the model is there, or not at all"""
+BIASES = ("none", "all", "lora_only")
+"""which PEFT looks at when the model is there"""
 
 
 def num_layers(model: Any) -> int | None:

@@ -96,7 +96,7 @@ def head_fault(folder: Path) -> str:
         facts = read_json(folder / FACTS)
     except DataError:
         facts = None
-    if not isinstance(facts, dict) or facts.keys() < FACT_KEYS:
+    if not isinstance(facts, dict) or not facts.keys() >= FACT_KEYS:
         return f"{folder / FACTS} is torn"
     if facts["sha256"] != fingerprint.sha256(folder / WEIGHTS):
         return f"{folder / WEIGHTS} is damaged: its bytes are not those that were written"

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,9 +14,11 @@ from trimtab.core import Head, Objective, TokenBatch, TopK, TopKError, fused_los
 from trimtab.data.collate import Collator
 from trimtab.data.counts import Prepared
 from trimtab.models.stored_head import StoredTeacher, load_head
+from trimtab.runs.policy import method_of, policy_vocab
 from trimtab.runs.recipe import Recipe, cache_folder
+from trimtab.runs.signature import tokenizer_lines
 from trimtab.signals.cached import CachedTeacher
-from trimtab.signals.row_store import INDEX, RowStore
+from trimtab.signals.row_store import INDEX, RowStore, rows_of
 
 KIND, TOP_K, DTYPE, VOCABULARY, TEACHER, PLACES = "kind", "k", "stored dtype", "vocabulary", "teacher", "longest row"
 NAMED = "teacher name"
@@ -69,14 +72,44 @@ def cache_facts(recipe: Recipe) -> CacheFacts | None:
     folder = cache_folder(recipe.models.teacher)
     if folder is None:
         return None
-    lines = read_signature(folder)
-    if lines is None or lines.keys() < {KIND, DTYPE, VOCABULARY, TEACHER} or not (folder / f"{INDEX}.json").is_file():
+    return facts_of(folder, "models.teacher: ")
+
+
+def facts_of(folder: Path, where: str = "") -> CacheFacts:
+    """Of the cache in a folder.
+
+    Raises:
+        CacheError: if the folder holds none.
+    """
+    lines = read_signature(folder) or {}
+    if not lines.keys() >= {KIND, TOP_K, DTYPE, VOCABULARY, TEACHER} or not (folder / f"{INDEX}.json").is_file():
         what = "holds no teacher cache" if folder.is_dir() else f"is not there{looked_in(folder)}"
         raise CacheError(
-            f"models.teacher: the folder {folder} {what}; write one with "
+            f"{where}the folder {folder} {what}; write one with "
             f"trimtab precompute RECIPE --teacher hidden --out {folder}"
         )
     return CacheFacts(folder, lines)
+
+
+def rows_cached(recipe: Recipe, which: str, prepared: Prepared, tokenizer: Any) -> tuple[int, Path] | None:
+    """How many of a recipe's prepared rows its teacher's cache holds, and the folder; None without a cache.
+
+    Args:
+        which: "train" or "heldout".
+
+    Raises:
+        CacheError: if the cache does not fit the policy.
+    """
+    facts = cache_facts(recipe)
+    if facts is None:
+        return None
+    vocab = policy_vocab(recipe, tokenizer)
+    check_fits(facts, tokenizer_lines(tokenizer), vocab)
+    every = which == "train" and method_of(recipe)[2].rows == "every_token"
+    collator = Collator(int(tokenizer.pad_token_id or 0), min(vocab, facts.vocab), every)
+    store = RowStore(facts.folder, verify=False)
+    held = sum(all(key in store for key, _ in rows_of(collator([row]))) for row in prepared.rows)
+    return held, facts.folder
 
 
 def check_fits(facts: CacheFacts, lines: Mapping[str, str], vocab: int) -> None:
@@ -162,10 +195,10 @@ def check_rows(signal: CachedTeacher, facts: CacheFacts, prepared: Prepared, col
     Raises:
         NotCached: naming the first that is not.
     """
-    k = f" --k {facts.lines[TOP_K]}" if facts.kind == "topk" else ""
+    how = f"--k {facts.k}" if facts.kind == "topk" else f"--dtype {facts.lines[DTYPE]}"
     way_out = (
         f"add the rows: trimtab precompute RECIPE models.teacher={facts.lines.get(NAMED, 'MODEL')} "
-        f"--teacher {facts.kind}{k} --dtype {facts.lines[DTYPE]} --out {facts.folder}"
+        f"--teacher {facts.kind} {how} --out {facts.folder}"
     )
     batches = (collator([row]) for row in prepared.rows)
     signal.check(batches, prepared.source, (prepared.number(row) for row in prepared.rows), way_out)

@@ -25,6 +25,7 @@ from trimtab.models.growth import num_tokens
 from trimtab.models.stored_head import head_bytes
 from trimtab.models.student import evenly_spaced
 from trimtab.runs.lengths import NoEstimate, lengths
+from trimtab.runs.models import kept_in
 from trimtab.runs.other_tokenizer import has_own_tokenizer
 from trimtab.runs.policy import method_of, policy_tokenizer
 from trimtab.runs.recipe import FROZEN, OTHERS, Cut, Recipe, Stages, cache_folder, named_models, policy_source
@@ -320,7 +321,7 @@ class _Run:
         size = sum(bytes_of(one, read(one.source)) for one in prepared)
         parts = [MemoryPart(f"{count(number, 'row')} as token ids", size, always(), host=True)]
         cached = cache_folder(self.recipe.models.teacher) is not None and self.required.keys <= {"teacher"}
-        if self.recipe.models.teacher_cache == "memory" and not cached:
+        if kept_in(self.recipe) == "memory" and not cached:
             held = prepared[1:] if self.recipe.models.teacher and "teacher" not in self.required.keys else prepared
             tokens = sum(one.counts.answer_tokens for one in held)
             reference = self.required.model(Reference)

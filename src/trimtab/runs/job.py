@@ -34,7 +34,7 @@ from trimtab.rewards import verifiable as rewards
 from trimtab.runs import other_tokenizer
 from trimtab.runs.cached_teacher import cache_facts, check_cached, check_fits, open_cache
 from trimtab.runs.folder import RunError
-from trimtab.runs.models import LoadedModels, load_signals, starts_from
+from trimtab.runs.models import LoadedModels, load_signals, note_of_cache, starts_from
 from trimtab.runs.policy import (
     Shared,
     changed,
@@ -259,6 +259,7 @@ class _Builder:
         recipe, loaded = self.recipe, self.models
         shared = other_tokenizer.sharing(loaded.frozen, self.required)
         self.heldout_signals = [loaded.teacher()] if "teacher" in shared or loaded.cached is not None else []
+        self.note(note_of_cache(loaded))
         signals = load_signals(self.required, loaded)
         if recipe.eval.kl_to_initial:
             self.heldout_signals.append(loaded.initial_signal("start"))

@@ -24,6 +24,7 @@ from trimtab.data import stored
 from trimtab.models import loading
 from trimtab.models.scalar_head import as_critic
 from trimtab.runs import other_tokenizer
+from trimtab.runs.check import samples
 from trimtab.runs.folder import RunError
 from trimtab.runs.policy import Shared
 from trimtab.runs.recipe import STORED, Recipe
@@ -68,7 +69,7 @@ class LoadedModels:
 
     def _store(self, role: str, reads: Reads) -> RowStore | None:
         """Where a frozen model's rows are kept, by models.teacher_cache."""
-        kind = self.recipe.models.teacher_cache
+        kind = kept_in(self.recipe)
         if kind == "disk":
             return RowStore(Path(self.recipe.output) / CACHES / f"{role}-{reads}", mend=True)
         return RowStore() if kind == "memory" else None
@@ -82,7 +83,7 @@ class LoadedModels:
         """The teacher's distribution: one for all stages, with what it remembers."""
         if self.cached is not None:
             return self.cached
-        key = (id(self.frozen["teacher"]), self.recipe.models.teacher_cache)
+        key = (id(self.frozen["teacher"]), kept_in(self.recipe))
         if key not in self.shared.teachers:
             self.shared.teachers[key] = self.frozen_signal("teacher")
         return self.shared.teachers[key]
@@ -92,6 +93,24 @@ class LoadedModels:
         assert self.initial is not None
         model = loading.cast(self.initial, self.recipe.models.frozen_dtype)
         return FrozenModel(model, name=name, store=self._store(name, reads), reads=reads)
+
+
+def kept_in(recipe: Recipe) -> Literal["off", "memory", "disk"]:
+    """Where rows are kept that come again; completions are new each time."""
+    return "off" if samples(recipe) else recipe.models.teacher_cache
+
+
+def note_of_cache(loaded: LoadedModels) -> str | None:
+    """What the user should know if models.teacher_cache keeps nothing."""
+    asked = loaded.recipe.models.teacher_cache
+    if asked != "off" and samples(loaded.recipe):
+        return (
+            f"models.teacher_cache={asked} keeps nothing with method {loaded.recipe.method}: its completions are new "
+            "each time"
+        )
+    if asked != "off" and loaded.cached is not None and not loaded.frozen and loaded.initial is None:
+        return f"models.teacher_cache={asked} keeps nothing: the teacher is a cache, and no other model is read"
+    return None
 
 
 def load_signals(required: Requirements, loaded: LoadedModels) -> dict[str, Signal]:

@@ -46,6 +46,13 @@ def _off(given: Any) -> Any:
     return "off" if given is False else given
 
 
+def _no(given: Any) -> Any:
+    """YAML reads a bare `no` as false, which is a value of transformers' strategies."""
+    if not isinstance(given, dict):
+        return given
+    return {key: "no" if value is False and str(key).endswith("_strategy") else value for key, value in given.items()}
+
+
 class Models(_Strict):
     policy: str | Cut = Field(validation_alias=AliasChoices("policy", "student"))
     """The model to train (`student` is an alias): a builtin model (smollm2-135m), a folder, a Hub id (`ORG/NAME` or
@@ -75,7 +82,7 @@ class Models(_Strict):
     """Run each frozen model once over all rows and keep its hidden states: `memory` in main memory, `disk` in the run
     folder under `teacher_cache/`, where a resumed run finds them. An answer token takes hidden size x 4 bytes, or x 2
     if `frozen_dtype` has 16 bits; only 4 bytes if log-probabilities suffice. Saves the forward pass of frozen models in
-    later epochs, and the teacher's in later stages."""
+    later epochs, and the teacher's in later stages. Of completions, which are new each time, nothing is kept."""
     reward_model: str | None = None
     """A trained reward model whose token scores become the advantages of the policy's completions."""
     lora: dict[str, Any] | None = None
@@ -262,7 +269,7 @@ class Recipe(_Strict):
     """For methods that learn from rollouts: a reward's name, a name with its values, or a list of these, whose rewards
     are summed (weighted by training.reward_weights). The first one that grades a completion (your own function may
     return None) decides whether it is correct, in evaluations and for training a reward model."""
-    training: dict[str, Any] = {}
+    training: Annotated[dict[str, Any], BeforeValidator(_no)] = {}
     """Arguments of TRL's SFTConfig or, for methods that learn from rollouts, GRPOConfig, under the same names; for
     methods that train classifiers those of transformers' TrainingArguments, and max_length."""
     eval: Eval = Field(default_factory=lambda: Eval.model_validate({}))

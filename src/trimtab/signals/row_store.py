@@ -80,7 +80,7 @@ class RowStore:
         self._open: dict[str, Any] = {}
         self._shards: list[dict[str, Any]] = []  # of this process
         self._waiting, self._since = 0, time.monotonic()
-        self.num_tokens = 0
+        self.num_tokens = self.num_shards = 0
         self.sums: dict[str, float] = {}
         """what was counted along with the rows, summed over all of them"""
         self._counted: dict[str, float] = {}
@@ -122,7 +122,7 @@ class RowStore:
         for i, length in enumerate(lengths):
             self._places[raw[KEY_BYTES * i : KEY_BYTES * (i + 1)]] = (shard["file"], start, start + length)
             start += length
-        self.num_tokens += start
+        self.num_tokens, self.num_shards = self.num_tokens + start, self.num_shards + 1
         for name, number in shard["sums"].items():
             self.sums[name] = self.sums.get(name, 0.0) + number
         return ""
@@ -189,6 +189,7 @@ class RowStore:
         shard = {"file": name, "rows": len(keys), "tokens": sum(lengths), **facts}
         write_atomic(self.path, json.dumps({"shards": [*self._shards, shard]}, indent=1) + "\n")
         self._shards.append(shard)
+        self.num_shards += 1
         start = 0
         for key, length in zip(keys, lengths, strict=True):
             self._places[key] = (name, start, start + length)
