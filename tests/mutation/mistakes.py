@@ -798,6 +798,7 @@ MISTAKES = [
         (
             ATTRIBUTION + "test_points_are_the_right_ends_of_equal_parts",
             ATTRIBUTION + "test_one_step_is_gradient_times_input",
+            "parity/test_attribution_parity.py::test_attributions_are_those_of_captum",
         ),
     ),
     Mistake(
