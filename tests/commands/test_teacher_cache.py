@@ -1,79 +1,40 @@
-"""A teacher is asked once: a run that reads the cache is the run with the live teacher, and a cache that does not fit
-is refused before anything is trained."""
+"""A teacher is asked once: a run that reads the cache is the run with the live teacher, or it is refused."""
 
-import json
 import math
-import os
-import resource
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from rich.console import Console
 from transformers import BertConfig, BertLMHeadModel
 
 import tiny
 import tiny_folder
+from tiny_caches import QUIET, batch_of, lay_out, parsed, tree, write_caches
 from tiny_runs import events, weights
-from trimtab.common.errors import FailedOutside, UserError
+from trimtab.common.errors import UserError
 from trimtab.core import TokenBatch
 from trimtab.core.topk import top_k
-from trimtab.data.collate import Collator
 from trimtab.models import loading
 from trimtab.models.forward import resolve_head
 from trimtab.models.stored_head import load_head, store_head
 from trimtab.runs.cached_teacher import cache_facts, open_cache
 from trimtab.runs.parse import parse
-from trimtab.runs.policy import policy_tokenizer
-from trimtab.runs.rows import prepare_source
 from trimtab.runs.run import run
 from trimtab.runs.teacher_pass import cache_teacher
-from trimtab.signals import row_store
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.row_store import RowStore, write_tensors
-
-QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
-    folder = tiny_folder.lay_out(tmp_path_factory.mktemp("files"))
-    tiny_folder.save(folder / "student", seed=5, num_hidden_layers=1)
-    return folder
-
-
-def tree(files: Path, output: Path, method: str = "kd", teacher: str | None = None, **changes) -> dict:
-    made = tiny_folder.recipe(files, method, output=str(output), eval={"prompts": []}, **changes)
-    made["models"] = {"policy": str(files / "student"), "teacher": teacher or str(files / "teacher")}
-    return made
-
-
-def parsed(files, output, method="kd", teacher=None, **changes):
-    return parse(tree(files, output, method, teacher, **changes), "test", "run")
+    return lay_out(tmp_path_factory.mktemp("files"))
 
 
 @pytest.fixture(scope="module")
 def caches(files, tmp_path_factory) -> Path:
-    """Folders hidden, bfloat16 and topk; whoever writes to one copies it."""
-    folder = tmp_path_factory.mktemp("caches")
-    made = parsed(files, folder / "never")
-    cache_teacher(made, folder / "hidden", "hidden", console=QUIET)
-    cache_teacher(made, folder / "bfloat16", "hidden", dtype="bfloat16", console=QUIET)
-    cache_teacher(made, folder / "topk", "topk", k=16, console=QUIET)
-    return folder
-
-
-def batch_of(made, which="train"):
-    tokenizer = policy_tokenizer(made)
-    return Collator(0, tiny_folder.VOCAB)(prepare_source(made, which, tokenizer).rows)
+    return write_caches(files, tmp_path_factory.mktemp("caches"))
 
 
 @pytest.mark.parametrize("method", ["kd", "hpd"])
@@ -218,146 +179,6 @@ def test_rollouts_cannot_be_read_from_a_cache(files, caches, tmp_path):
         parse(made, "test", "run")
 
 
-@pytest.mark.parametrize("kind", ["hidden", "topk"])
-def test_a_row_that_is_missing_is_refused_by_its_number_and_added_by_the_command_named(
-    files, caches, tmp_path, trimtab, kind
-):
-    cache = tmp_path / "cache"
-    shutil.copytree(caches / kind, cache)
-    rows = [json.loads(line) for line in (files / "train.jsonl").read_text().splitlines()]
-    rows.insert(2, tiny_folder.chat_rows(1, start=91)[0])
-    train = tiny_folder.write_jsonl(tmp_path / "more.jsonl", rows)
-    made = tree(files, tmp_path / "run", teacher=f"cache:{cache}", data={"train": train})
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(made))
-    code, shown, _ = trimtab("preview", tmp_path / "recipe.yaml")
-    assert (code, "the other 1" in shown) == (0, True)
-    code, _, said = trimtab("train", tmp_path / "recipe.yaml")
-    assert (code, said.count("\n")) == (2, 1)
-    assert f"{train}: row 3 is not in the teacher cache {cache}; add the rows: trimtab precompute RECIPE" in said
-    assert not (tmp_path / "run").exists()
-    before = (cache / "rows-0-00000.safetensors").read_bytes()
-    words = said.partition("add the rows: trimtab ")[2].replace("RECIPE", str(tmp_path / "recipe.yaml")).split()
-    assert trimtab(*words)[0] == 0
-    assert (cache / "rows-0-00000.safetensors").read_bytes() == before
-    assert len(RowStore(cache)) == len(RowStore(caches / kind)) + 1
-    assert "the other" not in trimtab("preview", tmp_path / "recipe.yaml")[1]
-    run(parse(made, "test", "run"), console=QUIET)
-
-
-def test_show_says_what_a_cache_holds_and_whether_it_is_what_was_written(files, caches, tmp_path, trimtab):
-    size = RowStore(caches / "topk")
-    code, out, _ = trimtab("show", f"cache:{caches / 'topk'}")
-    assert code == 0
-    for said in (
-        "the 16 most likely tokens",
-        f"{size.num_tokens:,}",
-        f"{files / 'teacher'} ",
-        "covered mass",
-        "1 shard",
-    ):
-        assert said in out, said
-    code, out, _ = trimtab("show", f"cache:{caches / 'bfloat16'}")
-    assert "last hidden states (bfloat16) and the output head" in out
-    assert "covered" not in out
-    head = (caches / "bfloat16" / "head.safetensors").stat().st_size
-    assert f"{head / 1e6:,.1f} MB" in out
-    cache = tmp_path / "cache"
-    shutil.copytree(caches / "hidden", cache)
-    shard = cache / "rows-0-00000.safetensors"
-    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
-    code, _, said = trimtab("show", f"cache:{cache}")
-    assert (code, said.count("\n")) == (2, 1)
-    assert f"{shard} is damaged" in said
-    assert trimtab("show", f"cache:{tmp_path}")[2].startswith(f"error: the folder {tmp_path} holds no teacher cache")
-
-
-def test_a_cache_of_another_tokenizer_or_template_is_refused_with_the_first_difference(files, caches, tmp_path):
-    for what in ("tokenizer", "chat template"):
-        student = tmp_path / what.replace(" ", "_")
-        shutil.copytree(files / "student", student)
-        tokenizer = tiny_folder.byte_tokenizer(tiny_folder.TEMPLATE + (" " if what == "chat template" else ""))
-        if what == "tokenizer":
-            tokenizer.add_special_tokens({"sep_token": "<|user|>"})
-        tokenizer.save_pretrained(student)
-        made = tree(files, tmp_path / "run", teacher=f"cache:{caches / 'hidden'}")
-        made["models"]["policy"] = str(student)
-        with pytest.raises(UserError, match=f"was made with a different {what} .* there, .* here"):
-            run(parse(made, "test", "run"), console=QUIET)
-
-
-def test_a_cache_of_another_teacher_or_dtype_is_not_extended(files, caches, tmp_path):
-    cache = tmp_path / "cache"
-    shutil.copytree(caches / "hidden", cache)
-    tiny_folder.save(tmp_path / "other", seed=9)
-    with pytest.raises(UserError, match="with a different teacher .*--force"):
-        cache_teacher(parsed(files, tmp_path / "n", teacher=str(tmp_path / "other")), cache, "hidden", console=QUIET)
-    with pytest.raises(UserError, match="with a different stored dtype"):
-        cache_teacher(parsed(files, tmp_path / "n"), cache, "hidden", dtype="bfloat16", console=QUIET)
-    with pytest.raises(UserError, match="with a different kind"):
-        cache_teacher(parsed(files, tmp_path / "n"), cache, "topk", console=QUIET)
-    made = cache_teacher(parsed(files, tmp_path / "n"), cache, "topk", k=4, force=True, console=QUIET)
-    assert not (cache / "head.safetensors").exists()
-    assert made.rows == len(RowStore(caches / "hidden"))
-
-
-def test_a_torn_shard_is_refused_in_training_and_computed_anew_by_the_command(files, caches, tmp_path):
-    cache = tmp_path / "cache"
-    shutil.copytree(caches / "hidden", cache)
-    shard = next(cache.glob("rows-*.safetensors"))
-    whole = shard.read_bytes()
-    shard.write_bytes(whole[:-7])
-    made = parsed(files, tmp_path / "run", teacher=f"cache:{cache}")
-    with pytest.raises(UserError, match=f"{shard.name} is torn"):
-        run(made, console=QUIET)
-    cache_teacher(parsed(files, tmp_path / "never"), cache, "hidden", console=QUIET)
-    assert len(RowStore(cache)) == len(RowStore(caches / "hidden"))
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """The kernel refuses to write more to a file, as it does on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_a_full_disk_says_what_is_kept_and_the_call_goes_on(files, tmp_path, monkeypatch):
-    monkeypatch.setattr(row_store, "SHARD_BYTES", 1)
-    made, cache = parsed(files, tmp_path / "n"), tmp_path / "cache"
-    with files_of_at_most(2500), pytest.raises(FailedOutside, match=r"large.*make room.*; \d+ rows are in .* again to"):
-        cache_teacher(made, cache, "topk", k=2, console=QUIET)
-    kept = len(RowStore(cache))
-    assert 0 < kept < 18
-    assert not list(cache.glob(".*.part"))
-    assert cache_teacher(made, cache, "topk", k=2, console=QUIET).rows > kept
-    with files_of_at_most(2500), pytest.raises(FailedOutside, match="head.safetensors.*nothing of .* is kept"):
-        cache_teacher(made, tmp_path / "other", "hidden", console=QUIET)
-    assert not (tmp_path / "other").exists()
-
-
-@pytest.mark.parametrize("name", ["head.safetensors", "head.json", "config.json"])
-def test_a_torn_head_is_refused_in_training_and_written_anew_by_the_command(files, caches, tmp_path, name):
-    cache = tmp_path / "cache"
-    shutil.copytree(caches / "hidden", cache)
-    whole = (cache / name).read_bytes()
-    (cache / name).write_bytes(whole[:-3] + b"\0\0\0") if name == "head.safetensors" else (cache / name).unlink()
-    with pytest.raises(UserError, match=rf"{name} is (damaged|gone).*; run the command that wrote it again"):
-        run(parsed(files, tmp_path / "run", teacher=f"cache:{cache}"), console=QUIET)
-    assert not (tmp_path / "run").exists()
-    cache_teacher(parsed(files, tmp_path / "never"), cache, "hidden", console=QUIET)
-    assert (cache / "head.safetensors").read_bytes() == (caches / "hidden" / "head.safetensors").read_bytes()
-    assert (cache / name).read_bytes() == whole
-
-
-def test_more_tokens_than_the_vocabulary_are_refused(files, tmp_path):
-    with pytest.raises(UserError, match=r"--k 400: the vocabulary has 259 tokens"):
-        cache_teacher(parsed(files, tmp_path / "n"), tmp_path / "cache", "topk", k=400, console=QUIET)
-    assert not (tmp_path / "cache").exists()
-
-
 def test_little_covered_mass_is_warned_about(files, tmp_path, capsys):
     out = Console(width=400)
     made = cache_teacher(parsed(files, tmp_path / "n"), tmp_path / "cache", "topk", k=2, console=out)
@@ -381,68 +202,3 @@ def test_heads_of_every_shape_are_read_back_to_the_bit(kind, tmp_path):
     store_head(teacher.model, tmp_path, write_tensors)
     hidden = teacher.hidden(tiny.rows().inputs())
     assert torch.equal(load_head(tmp_path)(hidden), resolve_head(teacher.model)(hidden))
-
-
-QUICKLY = """
-from trimtab.signals import row_store
-row_store.SHARD_SECONDS = 0.05
-from trimtab.cli import main
-main()
-"""
-
-
-def command(folder: Path, *words: str, **environment) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", QUICKLY, "precompute", str(folder / "recipe.yaml"), *words],
-        env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-
-
-@pytest.fixture
-def many(files, tmp_path) -> Path:
-    """A folder with a recipe of rows enough to be stopped among."""
-    rows = tiny_folder.write_jsonl(tmp_path / "many.jsonl", tiny_folder.chat_rows(150))
-    made = tree(files, tmp_path / "run", data={"train": rows, "heldout": None}, training={"max_length": 64})
-    made["eval"] = {"prompts": [], "batch_size": 1}
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(made))
-    return tmp_path
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
-def test_a_stopped_call_goes_on(many, stop):
-    cache = many / "cache"
-    first = command(many, "--teacher", "hidden", "--out", str(cache))
-    until = time.monotonic() + 60
-    while len(list(cache.glob("rows-*"))) < 3 and time.monotonic() < until:
-        time.sleep(0.01)
-    first.send_signal(stop)
-    said, _ = first.communicate(timeout=60)
-    kept = len(RowStore(cache))
-    assert 0 < kept < 150
-    if stop == signal.SIGINT:
-        assert "run the same command again to continue" in said
-    again = command(many, "--teacher", "hidden", "--out", str(cache))
-    said, _ = again.communicate(timeout=120)
-    assert again.returncode == 0, said
-    assert "rows of an earlier call" in said
-    assert "bytes a token" in said
-    assert len(RowStore(cache)) == 150
-
-
-@pytest.mark.slow
-def test_processes_of_a_launch_write_rows_of_their_own_and_the_first_tells_the_total(many):
-    cache = many / "cache"
-    words = ("--teacher", "topk", "--k", "8", "--out", str(cache))
-    first = command(many, *words, RANK="0", WORLD_SIZE="2")
-    until = time.monotonic() + 60
-    while len(list(cache.glob("rows-0-*"))) < 3 and time.monotonic() < until:
-        time.sleep(0.01)
-    second = command(many, *words, RANK="1", WORLD_SIZE="2")  # begins when some rows are there: its share is the same
-    said = [one.communicate(timeout=120)[0] for one in (first, second)]
-    assert [one.returncode for one in (first, second)] == [0, 0], said
-    assert {path.name for path in cache.glob("index*.json")} == {"index.json", "index-1.json"}
-    shares = [json.loads((cache / name).read_text())["shards"] for name in ("index.json", "index-1.json")]
-    assert [sum(shard["rows"] for shard in share) for share in shares] == [75, 75]
-    assert len(RowStore(cache)) == 150
-    assert "150 rows, " in said[0]

@@ -28,6 +28,7 @@ ADVANTAGES, SURROGATE = "objectives/test_advantages.py::", "objectives/test_poli
 ATTRIBUTION = "objectives/test_attribution.py::"
 PACKS = "models/test_packing.py::"
 STORE, CACHED = "signals/test_row_store.py::", "commands/test_teacher_cache.py::"
+WRITTEN = "commands/test_teacher_cache_written.py::"
 REALIGN, CHATS = "decoding/test_realign.py::", "data/test_chat.py::"
 
 EDITS, MADE_FACTS = "data/test_edits.py::", "data/generators/test_facts.py::"
@@ -75,7 +76,7 @@ MISTAKES = [
         "signals.cached:CachedTeacher.check",
         "lacking.append(number)",
         "number",
-        (CACHED + "test_a_row_that_is_missing_is_refused",),
+        (WRITTEN + "test_a_row_that_is_missing_is_refused",),
     ),
     Mistake(
         "store: rows with the same ids and other labels are one",
@@ -110,7 +111,7 @@ MISTAKES = [
         "runs.teacher_pass:_ask",
         "list(keyed.items())[rank::number]",
         "[one for one in keyed.items() if any(key not in store for key in one[0])][rank::number]",
-        (CACHED + "test_processes_of_a_launch_write_rows_of_their_own",),
+        (WRITTEN + "test_processes_of_a_launch_write_rows_of_their_own",),
     ),
     Mistake(
         "cache: completions are kept, which never come again",
