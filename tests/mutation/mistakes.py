@@ -122,8 +122,8 @@ MISTAKES = [
     ),
     Mistake(
         "cache: a stage that trains can be read as a cache",
-        "runs.stages:refer",
-        "cached != models[role].startswith(CACHE)",
+        "runs.stages:_referred",
+        "cached != found.startswith(CACHE)",
         "cached is None",
         ("runs/test_cache_stages.py::test_a_stage_that_cannot_be_written_or_read",),
     ),
@@ -849,5 +849,19 @@ MISTAKES = [
         "self.fresh or not self._pairs",
         "True",
         ("train/test_sampled_pairs.py::test_rejected_answers_are_sampled_by_the_weights_of_the_round",),
+    ),
+    Mistake(
+        "several teachers: weights are not scaled to a sum of 1",
+        "signals.several:Teachers.__init__",
+        "weight / sum(weights)",
+        "weight",
+        ("signals/test_several.py::test_of_equal_teachers_the_average_is_each",),
+    ),
+    Mistake(
+        "several teachers: a later turn has the teacher of another row",
+        "signals.several:Teachers._routed",
+        "row_id % len(routes)",
+        "row_id.clamp(max=len(routes) - 1)",
+        ("signals/test_several.py::test_each_row_is_read_by_its_own_teacher_also_of_a_later_turn",),
     ),
 ]

@@ -61,6 +61,20 @@ def check_method(recipe: Recipe, where: str, trains: bool = True) -> None:
     if recipe.precompute is not None and (why := not_askable(recipe)):
         raise RecipeError(f"{where}: {why}")
     from_teacher = isinstance(recipe.models.policy, Cut) and recipe.models.policy.source == "teacher"
+    several = isinstance(recipe.models.teacher, dict)
+    if several and method.loop == "classification":
+        raise RecipeError(f"{where}: method {recipe.method} reads inside its teacher, and takes one; name it alone")
+    if several and teacher is None:
+        raise RecipeError(f"{where}: method {recipe.method} reads no teacher; name one to compare with, or none")
+    if several and teacher is not None and teacher.own_tokenizer:
+        raise RecipeError(
+            f"{where}: method {recipe.method} with these options reads rows with the teacher's own tokenizer, and "
+            "several teachers share the policy's; name one"
+        )
+    if from_teacher and several:
+        raise RecipeError(
+            f"{where}: models.policy is cut from the teacher, and there are several; name one under models.policy.from"
+        )
     if from_teacher and not recipe.models.teacher:
         raise RecipeError(f"{where}: models.policy is cut from the teacher, but models.teacher is missing")
     if from_teacher and cache_folder(recipe.models.teacher) is not None:
@@ -84,6 +98,8 @@ def not_askable(recipe: Recipe) -> str | None:
     method, name = methods.load(recipe.method), recipe.models.teacher
     if name is None:
         return "the recipe names no teacher; add models.teacher=MODEL"
+    if isinstance(name, dict):
+        return "the recipe has several teachers, and a cache is of one; name it as models.teacher"
     if (folder := cache_folder(name)) is not None:
         return f"models.teacher is the cache {folder}, which only a model writes; add models.teacher=MODEL"
     if method.loop == "classification":

@@ -34,7 +34,7 @@ from trimtab.report import short
 from trimtab.runs.folder import RunError
 from trimtab.runs.job import Job
 from trimtab.runs.policy import Shared, method_of, policy_tokenizer, shown
-from trimtab.runs.recipe import Cut, Recipe, policy_source
+from trimtab.runs.recipe import Cut, Recipe, one_teacher, policy_source
 from trimtab.runs.signature import dtypes, own_code
 from trimtab.signals.classifier import FrozenClassifier
 from trimtab.train import classification, settings
@@ -96,9 +96,9 @@ def labels_of_models(recipe: Recipe) -> Labels | None:
     """
     models, trust = recipe.models, {"trust_remote_code": recipe.models.trust_remote_code}
     ours = stored_labels(policy_source(recipe), **trust)
-    if models.teacher is None:
+    if (teacher := one_teacher(models)) is None:
         return ours
-    theirs = stored_labels(models.teacher, **trust)
+    theirs = stored_labels(teacher, **trust)
     if theirs is None:
         raise RunError(
             f"models.teacher: {models.teacher} has no head for a task; fine-tune it first, as with method classify"
@@ -158,7 +158,7 @@ def _longest(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[int, s
     """Most tokens of a row, and what they come from: also the tables of positions of all models."""
     found = (recipe.training.get("max_length") or 128, "training.max_length")
     models = recipe.models
-    for role, name in {"policy": policy_source(recipe), "teacher": models.teacher}.items():
+    for role, name in {"policy": policy_source(recipe), "teacher": one_teacher(models)}.items():
         if name is None:
             continue
         config = loading.load_config(name, trust_remote_code=models.trust_remote_code)
@@ -185,10 +185,10 @@ def _check_tokenizers(recipe: Recipe, tokenizer: Any, rows: list[Row], prepared:
     """Refuse a teacher that splits texts otherwise: maps are compared token by token; and ids that a model lacks."""
     models, trust = recipe.models, recipe.models.trust_remote_code
     vocab = loading.load_config(policy_source(recipe), trust_remote_code=trust).vocab_size
-    if models.teacher is not None:
-        size, _ = loading.check_vocabulary(tokenizer, vocab, models.teacher, "teacher", trust_remote_code=trust)
+    if (teacher := one_teacher(models)) is not None:
+        size, _ = loading.check_vocabulary(tokenizer, vocab, teacher, "teacher", trust_remote_code=trust)
         vocab = min(vocab, size)
-        other = loading.load_tokenizer(models.teacher, trust_remote_code=trust)
+        other = loading.load_tokenizer(teacher, trust_remote_code=trust)
         form = labelled.form_of(rows, recipe.data.train)
         texts: Any = [[row[column] for row in rows[:COMPARED]] for column in form]
         pairs = zip(tokenizer(*texts)["input_ids"], other(*texts)["input_ids"])
@@ -220,8 +220,9 @@ def load_classification_job(recipe: Recipe, shared: Shared, console: Console) ->
     prints: dict[str, str] = {}
     teacher = None
     if required.model(Teacher) is not None:
-        assert recipe.models.teacher is not None
-        teacher = _shared_classifier(recipe, shared, recipe.models.teacher, rows.labels)
+        named = one_teacher(recipe.models)
+        assert named is not None
+        teacher = _shared_classifier(recipe, shared, named, rows.labels)
         prints["teacher"] = fingerprint.of_model(teacher)
         signals["teacher"] = FrozenClassifier(teacher)
     policy = _policy(recipe, teacher, rows.labels)

@@ -28,7 +28,17 @@ from trimtab.runs.lengths import NoEstimate, lengths
 from trimtab.runs.models import kept_in
 from trimtab.runs.other_tokenizer import has_own_tokenizer
 from trimtab.runs.policy import method_of, policy_tokenizer
-from trimtab.runs.recipe import FROZEN, OTHERS, Cut, Recipe, Stages, cache_folder, named_models, policy_source
+from trimtab.runs.recipe import (
+    FROZEN,
+    Recipe,
+    Stages,
+    cache_folder,
+    is_teacher,
+    named_models,
+    policy_source,
+    rename_models,
+    teachers_of,
+)
 from trimtab.runs.row_bytes import bytes_of
 from trimtab.runs.rows import prepare_source
 from trimtab.runs.stages import made_by
@@ -217,7 +227,7 @@ class _Run:
         head = 0 if cached is None else written.head if written and not cached.is_dir() else head_bytes(cached)
         parts = [] if cached is None else [MemoryPart("head of the cached teacher", head, always())]
         for role, name in named_models(self.recipe).items():
-            if role in FROZEN and name not in seen:
+            if (is_teacher(role) or role in FROZEN) and name not in seen:
                 named = f"{role} {_short(name)}, {models.frozen_dtype}"
                 parts.append(MemoryPart(named, self._frozen(_config(name, self.recipe, self.made)), always()))
             seen.add(name)
@@ -263,7 +273,9 @@ class _Run:
         scale = 1 if self.device == "cpu" else CUDA_SCALE
         slices = OBJECTIVE_TABLES * min(block, scale * SLICE_BYTES)
         apart = has_own_tokenizer(self.required)
-        read = 1 + bool(self.recipe.models.teacher and not apart) + bool(self.recipe.eval.kl_to_initial)
+        several = len(teachers_of(self.recipe.models)) * (self.recipe.models.teacher_weights is not None)
+        teachers = 0 if apart or not self.recipe.models.teacher else max(1, several)
+        read = 1 + teachers + bool(self.recipe.eval.kl_to_initial)
         name = f"logits, blocks of {tokens} x {self.policy.vocab:,} tokens"
         parts = [MemoryPart(name, tables * block + slices, during("forward"))]
         if apart:
@@ -354,11 +366,11 @@ def _state(args: Any) -> int:
 def _with_origins(recipe: Recipe, made: Mapping[str, _Made]) -> Recipe:
     """The recipe with what is there already in the place of models that are yet to be trained."""
     known = recipe.model_copy(deep=True)
-    for role in ("policy", *OTHERS):
-        name = getattr(known.models, role)
-        source = name.source if isinstance(name, Cut) else name
-        if source in made and not (cache_folder(source) or Path(source)).is_dir():
-            setattr(known.models, role, made[source].origin)
+
+    def origin(name: str) -> str:
+        return made[name].origin if name in made and not (cache_folder(name) or Path(name)).is_dir() else name
+
+    rename_models(known.models, origin)
     return known
 
 

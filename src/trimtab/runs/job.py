@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from trimtab import __version__
@@ -31,10 +32,10 @@ from trimtab.models.masters import train_in_float32
 from trimtab.models.packing_check import settle_packs
 from trimtab.objectives.reward_models import RewardObjective
 from trimtab.rewards import verifiable as rewards
-from trimtab.runs import other_tokenizer
+from trimtab.runs import other_tokenizer, several_teachers
 from trimtab.runs.cached_teacher import cache_facts, check_cached, check_fits, open_cache
 from trimtab.runs.folder import RunError
-from trimtab.runs.models import LoadedModels, load_signals, note_of_cache, starts_from
+from trimtab.runs.models import AnyTeacher, LoadedModels, load_signals, note_of_cache, starts_from
 from trimtab.runs.policy import (
     Shared,
     changed,
@@ -46,7 +47,7 @@ from trimtab.runs.policy import (
     policy_vocab,
     shown,
 )
-from trimtab.runs.recipe import STORED, Recipe, named_models
+from trimtab.runs.recipe import OTHERS, STORED, Recipe, is_teacher, named_models
 from trimtab.runs.reward_model import check_eval, reward_notes, score_spec
 from trimtab.runs.rows import adopt_run_date, check_asked, check_ids, check_tasks, prepare_pairs, prepare_source
 from trimtab.runs.signature import (
@@ -59,8 +60,6 @@ from trimtab.runs.signature import (
     tokenizer_lines,
 )
 from trimtab.signals.base import common_vocab, models_of
-from trimtab.signals.cached import CachedTeacher
-from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.reward_model import ScoreSpec, TokenRewardModel
 from trimtab.train import settings
 from trimtab.train.epochs import Epoch, epoch_of, updates_asked
@@ -80,7 +79,7 @@ class Job:
     tokenizer: PreTrainedTokenizerBase
     train: Prepared
     heldout: Prepared | None
-    heldout_signals: list[FrozenModel | CachedTeacher]
+    heldout_signals: list[AnyTeacher]
     """the teacher, if any, and the initial policy, if the KL to it is measured"""
     collator: Collator
     signature: dict[str, str]
@@ -192,6 +191,7 @@ class _Builder:
         pairs = prepare_pairs(recipe, tokenizer)
         self.note(pairs if isinstance(pairs, str) else None)
         self.pairs = None if isinstance(pairs, str) else pairs
+        self.routes = self._routes()
         prepared = [one for one in (self.train, self.held) if one is not None]
         self.note(*(note for one in prepared for note in one.notes()))
         if self.rollouts:
@@ -252,13 +252,24 @@ class _Builder:
             self.note("the adapter's settings change the base weights, so the initial policy is kept as a second model")
         self.policy = policy
         cached = open_cache(self.cached) if self.cached is not None else None
-        self.models = LoadedModels(recipe, self.shared, frozen, policy, off, initial, cached)
+        self.models = LoadedModels(recipe, self.shared, frozen, policy, off, initial, cached, self.routes)
+
+    def _routes(self) -> dict[str, Tensor]:
+        """Which of several teachers each row has."""
+        found = {}
+        for which, prepared in {"train": self.train, "heldout": self.held}.items():
+            if self.recipe.data.teacher_column is not None and prepared is not None:
+                found[which], note = several_teachers.routes(self.recipe, prepared)
+                self.note(note)
+        return found
 
     def build_plan(self) -> None:
         """The method's plan, and the signals for held-out rows."""
         recipe, loaded = self.recipe, self.models
         shared = other_tokenizer.sharing(loaded.frozen, self.required)
-        self.heldout_signals = [loaded.teacher()] if "teacher" in shared or loaded.cached is not None else []
+        compared = any(map(is_teacher, shared)) or loaded.cached is not None
+        compared = compared and (self.held is not None or recipe.data.teacher_column is None)
+        self.heldout_signals = [loaded.teacher("heldout")] if compared else []
         self.note(note_of_cache(loaded))
         signals = load_signals(self.required, loaded)
         if recipe.eval.kl_to_initial:
@@ -326,8 +337,9 @@ class _Builder:
             "options": str(recipe.options),
             "seed": str(recipe.seed),
             "policy": f"{shown(models.policy)} {self.trained}",
-            **{role: f"{getattr(models, role)} {found}" for role, found in self.prints.items()},
+            **{role: f"{self.named[role]} {found}" for role, found in self.prints.items() if role in OTHERS},
             **({"teacher": self.cached.said} if self.cached is not None else {}),
+            **several_teachers.facts(recipe, self.prints),
             "reward_model": f"{models.reward_model} {fingerprint.of_model(scores.models[0])}" if scores else None,
             "embedding": f"{self.own_vocab} rows, models.resize" if models.resize else None,
             "trained parameters": f"{sum(p.numel() for p in self.policy.parameters() if p.requires_grad):,}",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from trimtab.core import (
@@ -23,11 +24,11 @@ from trimtab.core import (
 from trimtab.data import stored
 from trimtab.models import loading
 from trimtab.models.scalar_head import as_critic
-from trimtab.runs import other_tokenizer
+from trimtab.runs import other_tokenizer, several_teachers
 from trimtab.runs.check import samples
 from trimtab.runs.folder import RunError
 from trimtab.runs.policy import Shared
-from trimtab.runs.recipe import STORED, Recipe
+from trimtab.runs.recipe import STORED, TEACHER, Recipe, teachers_of
 from trimtab.signals.auxiliary import ValueModel
 from trimtab.signals.cached import CachedTeacher
 from trimtab.signals.candidates import RewardModelAtCandidates
@@ -37,8 +38,10 @@ from trimtab.signals.initial_policy import InitialPolicy
 from trimtab.signals.reference import ReferenceAtCandidates
 from trimtab.signals.reward_model import load_reward_model
 from trimtab.signals.row_store import RowStore
+from trimtab.signals.several import Teachers
 
 Reads = Literal["distribution", "answers"]
+AnyTeacher = FrozenModel | CachedTeacher | Teachers
 Off = Callable[[], AbstractContextManager]
 """context in which the policy is the initial policy"""
 CACHES = "teacher_cache"
@@ -60,6 +63,8 @@ class LoadedModels:
     """a copy of the policy before training, where one is needed"""
     cached: CachedTeacher | None = None
     """the teacher, where it is a cache"""
+    routes: dict[str, Tensor] = field(default_factory=dict)
+    """which of several teachers each row has, by "train" and "heldout", see `several_teachers.routes`"""
     signals: dict[str, Signal] = field(default_factory=dict)
     """what was made so far, by the argument of `Method.build`"""
 
@@ -79,13 +84,26 @@ class LoadedModels:
         """What stands for the model of a cached teacher, which reads no rows."""
         return None if self.cached is None else self.cached.teacher
 
-    def teacher(self) -> FrozenModel | CachedTeacher:
-        """The teacher's distribution: one for all stages, with what it remembers."""
-        if self.cached is not None:
+    def teacher(self, rows: str = "train", reads: Reads = "distribution") -> AnyTeacher:
+        """The teacher, or several as one.
+
+        Args:
+            rows: that it reads, "train" or "heldout".
+        """
+        several = {name: self._remembered(f"{TEACHER}.{name}") for name in teachers_of(self.recipe.models)}
+        if several:
+            return several_teachers.signal(self.recipe, several, self.routes.get(rows), reads)
+        if self.cached is not None and reads == "distribution":
             return self.cached
-        key = (id(self.frozen["teacher"]), kept_in(self.recipe))
+        if self.cached is not None:
+            return CachedTeacher(self.cached.store, self.cached.teacher, reads=reads, place=self.cached.place)
+        return self._remembered(TEACHER) if reads == "distribution" else self.frozen_signal(TEACHER, reads)
+
+    def _remembered(self, role: str) -> FrozenModel:
+        """A teacher's distribution: one for all stages, with what it remembers."""
+        key = (id(self.frozen[role]), kept_in(self.recipe))
         if key not in self.shared.teachers:
-            self.shared.teachers[key] = self.frozen_signal("teacher")
+            self.shared.teachers[key] = self.frozen_signal(role)
         return self.shared.teachers[key]
 
     def initial_signal(self, name: str, reads: Reads = "distribution") -> FrozenModel:
@@ -133,12 +151,7 @@ def load_signals(required: Requirements, loaded: LoadedModels) -> dict[str, Sign
 def _teacher(asked: Teacher, loaded: LoadedModels) -> dict[str, Signal]:
     if asked.own_tokenizer:
         return {"teacher": other_tokenizer.signal(loaded.recipe, loaded.teacher())}
-    if asked.reads == "distribution":
-        return {"teacher": loaded.teacher()}
-    cached = loaded.cached
-    if cached is not None:
-        return {"teacher": CachedTeacher(cached.store, cached.teacher, reads="answers", place=cached.place)}
-    return {"teacher": loaded.frozen_signal("teacher", "answers")}
+    return {"teacher": loaded.teacher(reads="distribution" if asked.reads == "distribution" else "answers")}
 
 
 def _reference(asked: Reference, loaded: LoadedModels) -> dict[str, Signal]:

@@ -17,7 +17,7 @@ from trimtab.models import loading
 from trimtab.models.ends import end_tokens, turn_end
 from trimtab.models.tokenizers import TokenizerMismatch
 from trimtab.runs.policy import policy_tokenizer, policy_vocab
-from trimtab.runs.recipe import Recipe, RecipeError
+from trimtab.runs.recipe import Recipe, RecipeError, one_teacher
 from trimtab.signals.other_tokenizer import OtherTokenizer
 
 Model = TypeVar("Model")
@@ -66,8 +66,9 @@ def turns_of(recipe: Recipe, required: Requirements) -> Turns:
 
 def teacher_tokenizer(recipe: Recipe, policy: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """The teacher's, whose template writes the date that the policy's writes."""
-    assert recipe.models.teacher is not None
-    found = loading.load_tokenizer(recipe.models.teacher, trust_remote_code=recipe.models.trust_remote_code)
+    name = one_teacher(recipe.models)
+    assert name is not None
+    found = loading.load_tokenizer(name, trust_remote_code=recipe.models.trust_remote_code)
     set_chat_date(found, chat_date(policy))
     return found
 
@@ -81,9 +82,10 @@ def read_by_both(
     turns: Turns, max_dropped: float,
 ) -> Prepared:  # fmt: skip
     """Prepared rows with what the teacher reads, see `with_teacher`."""
-    assert recipe.models.teacher is not None
+    name = one_teacher(recipe.models)
+    assert name is not None
     teacher = _side(teacher_tokenizer(recipe, tokenizer), "teacher")
-    places = loading.limits(recipe.models.teacher, trust_remote_code=recipe.models.trust_remote_code).places
+    places = loading.limits(name, trust_remote_code=recipe.models.trust_remote_code).places
     made, note = with_teacher(
         prepared, rows, _side(tokenizer, "policy"), teacher,
         limit=places or 10**9, turns=turns, chat=recipe.data.chat, max_dropped=max_dropped,

@@ -1,6 +1,8 @@
 """The recipe schema: everything that a run depends on; `trimtab.runs.parse` reads it from YAML."""
 
+import re
 import shlex
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -58,10 +60,14 @@ class Models(_Strict):
     """The model to train (`student` is an alias): a builtin model (smollm2-135m), a folder, a Hub id (`ORG/NAME` or
     `ORG/NAME@REVISION`), an adapter folder, `@NAME` for the result of an earlier stage, or
     `{from: teacher, layers: ...}`."""
-    teacher: str | None = None
+    teacher: str | dict[str, str] | None = None
     """The frozen model to distil from. `cache:FOLDER`: read what a teacher gave for these rows, as written by `trimtab
     precompute --teacher hidden` (or `topk`), or `cache:@NAME` by an earlier stage with `precompute`; the teacher itself
-    is not loaded."""
+    is not loaded. Several teachers are a mapping `NAME: MODEL`: each row has the one that its `data.teacher_column`
+    names, or all rows have their average by `teacher_weights`."""
+    teacher_weights: dict[str, float] | None = None
+    """Weights of several teachers by name, positive; only their ratios count. The teacher is then the normalised
+    product of the distributions, each raised to its share: the average of the log-probabilities."""
     reference: str | None = None
     """The frozen reference model. Methods that need only its log-probabilities use the initial policy by default: at no
     extra memory with adapters or an identity layer, otherwise as a copy. `column`: read log-probabilities from columns
@@ -94,6 +100,28 @@ class Models(_Strict):
     """Run code shipped with a model. Only for sources that you trust."""
 
     @model_validator(mode="after")
+    def _teachers(self) -> "Models":
+        names = self.teacher if isinstance(self.teacher, dict) else {}
+        if isinstance(self.teacher, dict) and len(names) < 2:
+            raise ValueError("several teachers are a mapping NAME: MODEL of at least two; name a single one itself")
+        for name, model in names.items():
+            if not re.fullmatch(r"\w[\w-]*", name):
+                raise ValueError(f"the teacher's name {name!r} is not made of letters, digits, _ and -")
+            if model.startswith(CACHE):
+                raise ValueError(f"teacher.{name} is {model}, but a cache can only be the one teacher")
+        weights = self.teacher_weights
+        if weights is None:
+            return self
+        if not names:
+            raise ValueError("teacher_weights are for several teachers; write models.teacher as a mapping NAME: MODEL")
+        if weights.keys() != names.keys():
+            raise ValueError(f"teacher_weights are of {_listed(weights)}, but the teachers are {_listed(names)}")
+        for name, weight in weights.items():
+            if not 0 < weight < float("inf"):
+                raise ValueError(f"teacher_weights.{name} is {weight:g}, but a weight is a positive number")
+        return self
+
+    @model_validator(mode="after")
     def _one_cache(self) -> "Models":
         sources = {"policy": self.policy.source if isinstance(self.policy, Cut) else self.policy}
         sources |= {role: getattr(self, role) for role in OTHERS if role != "teacher"}
@@ -103,11 +131,16 @@ class Models(_Strict):
         return self
 
 
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
+
+
 STORED = "column"
 """Value of models.reference for precomputed log-probabilities instead of a model."""
 CACHE = "cache:"
 """Beginning of a models.teacher that is a folder of what a teacher gave, instead of a model."""
-FROZEN = ("teacher", "reference", "aligned", "weak_reference", "weak_aligned")
+TEACHER = "teacher"
+FROZEN = (TEACHER, "reference", "aligned", "weak_reference", "weak_aligned")
 """The roles of frozen models."""
 OTHERS = (*FROZEN, "reward_model")
 """The roles of all models besides the policy."""
@@ -142,6 +175,8 @@ class Data(_Strict):
     the completion as the assistant's. By default the two texts are concatenated as they are."""
     workers: int = Field(1, ge=1)
     """Number of processes that tokenize rows; does not affect the result."""
+    teacher_column: str | None = None
+    """For several teachers: the column of the rows, held-out ones too, that holds the name of the row's teacher."""
     max_dropped: float = Field(0.01, ge=0, le=1)
     """Refuse to train if more than this share of rows would be truncated, dropped or without an answer."""
 
@@ -285,6 +320,22 @@ class Recipe(_Strict):
     """Training budget in minutes: the speed of the machine is measured first, and training.max_steps lowered to fit.
     The chosen value is written to the run's recipe.yaml."""
 
+    @model_validator(mode="after")
+    def _one_way_to_teach(self) -> "Recipe":
+        several = isinstance(self.models.teacher, dict)
+        column, weights = self.data.teacher_column, self.models.teacher_weights
+        if column is not None and not several:
+            raise ValueError(
+                "data.teacher_column chooses among several teachers; write models.teacher as a mapping NAME: MODEL"
+            )
+        if several and (column is None) == (weights is None):
+            both = "has both" if weights else "has neither"
+            raise ValueError(
+                "several teachers need either data.teacher_column, which names each row's, or models.teacher_weights, "
+                f"to average them; the recipe {both}"
+            )
+        return self
+
     @property
     def used(self) -> Used | None:
         """Set for a stage that is `use: NAME`."""
@@ -323,10 +374,51 @@ def cache_folder(name: Any) -> Path | None:
     return Path(name.removeprefix(CACHE)).expanduser() if isinstance(name, str) and name.startswith(CACHE) else None
 
 
+def teachers_of(models: Models) -> dict[str, str]:
+    """Name -> model of several teachers; empty where there is one or none."""
+    return models.teacher if isinstance(models.teacher, dict) else {}
+
+
 def named_models(recipe: Recipe) -> dict[str, str]:
-    """Role -> name of the models besides the policy that are loaded: neither columns nor a cache."""
-    named = {role: getattr(recipe.models, role) for role in OTHERS}
-    return {role: name for role, name in named.items() if name not in (None, STORED) and cache_folder(name) is None}
+    """Role -> name of the models besides the policy that are loaded: neither columns nor a cache. Several teachers have
+    the roles `teacher.NAME`."""
+    models = recipe.models
+    named = {role: getattr(models, role) for role in OTHERS if role != "teacher"}
+    several = {f"{TEACHER}.{name}": model for name, model in teachers_of(models).items()}
+    named = several | named if several else {TEACHER: models.teacher, **named}
+    return {role: name for role, name in named.items() if isinstance(name, str) and not _no_model(name)}
+
+
+def _no_model(name: str) -> bool:
+    return name == STORED or cache_folder(name) is not None
+
+
+def one_teacher(models: Models) -> str | None:
+    """The teacher, of a recipe that was checked to have no several."""
+    assert not isinstance(models.teacher, dict)
+    return models.teacher
+
+
+def is_teacher(role: str) -> bool:
+    """Whether a role of `named_models` is that of the teacher, or of one of several."""
+    return role.partition(".")[0] == TEACHER
+
+
+def rename_models(models: Models, rename: Callable[[str], str]) -> list[str]:
+    """Give each model, by role, the name that `rename` makes of its own; returns the roles whose model has another."""
+    changed = []
+    for role in ("policy", *OTHERS):
+        name = getattr(models, role)
+        if isinstance(name, Cut):
+            new: Any = name.model_copy(update={"source": rename(name.source)})
+        elif isinstance(name, dict):
+            new = {key: rename(one) for key, one in name.items()}
+        else:
+            new = rename(name) if name is not None else None
+        if new != name:
+            setattr(models, role, new)
+            changed.append(role)
+    return changed
 
 
 def policy_source(recipe: Recipe) -> str:

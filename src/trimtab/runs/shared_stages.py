@@ -17,10 +17,8 @@ from trimtab.common.workdir import different
 from trimtab.runs.folder import is_finished, other_keys, other_lines, stored_recipe
 from trimtab.runs.job import load_job
 from trimtab.runs.policy import Shared
-from trimtab.runs.recipe import OTHERS, Recipe, dump
+from trimtab.runs.recipe import OTHERS, Recipe, dump, is_teacher, rename_models
 from trimtab.runs.stages import beside
-
-ROLES = ("policy", *OTHERS)
 
 
 def place(recipes: Sequence[Recipe], console: Console) -> None:
@@ -71,10 +69,8 @@ def to_own_folder(recipes: Sequence[Recipe], number: int, why: str = "", console
     if console is not None:
         say(console, f"{why}; {recipe.used.title} is trained again in {recipe.output}")
     for later in range(number + 1, len(recipes)):
-        models = recipes[later].models
-        roles = [role for role in ROLES if getattr(models, role) == f"{old}/model"]
-        for role in roles:
-            setattr(models, role, f"{recipe.output}/model")
+        was, now = f"{old}/model", f"{recipe.output}/model"
+        roles = rename_models(recipes[later].models, lambda name: now if name == was else name)  # noqa: B023
         if roles and is_shared(recipes[later]):
             to_own_folder(recipes, later, f"{recipes[later].output} starts from {old}", console)
 
@@ -100,4 +96,4 @@ def _movable(tree: dict[str, Any]) -> dict[str, Any]:
 
 def _by_content(key: str, value: str) -> str:
     """Of a line that names a model only the fingerprint, without its path."""
-    return value.rpartition(" ")[2] if key in ROLES else value
+    return value.rpartition(" ")[2] if key in ("policy", *OTHERS) or is_teacher(key) else value

@@ -165,20 +165,30 @@ def refer(tree: Mapping[str, Any], known: Mapping[str, str], others: str | None,
         return dict(tree)
     models = dict(tree["models"])
     for role, value in models.items():
-        if not isinstance(value, str) or not value.removeprefix(CACHE).startswith("@"):
-            continue
-        name, cached = REFERENCE.fullmatch(value), value.startswith(CACHE)
-        if name and name[2] in known:
-            models[role] = known[name[2]]
-            if cached != models[role].startswith(CACHE):
-                made, way = ("a model", f"@{name[2]}") if cached else ("a teacher cache", f"{CACHE}@{name[2]}")
-                raise RecipeError(f"{where}: models.{role} is {value}, but that stage writes {made}; write {way}")
-        elif name and others is not None:
-            models[role] = f"{CACHE}{others}/{name[2]}" if cached else f"{others}/{name[2]}/model"
-        else:
-            earlier = ", ".join(sorted(known)) or "none"
-            raise RecipeError(f"{where}: models.{role} is {value}, but the earlier stages are: {earlier}")
+        if isinstance(value, str):
+            models[role] = _referred(value, f"models.{role}", known, others, where)
+        elif isinstance(value, Mapping) and role != "lora":
+            models[role] = {
+                key: _referred(one, f"models.{role}.{key}", known, others, where) if isinstance(one, str) else one
+                for key, one in value.items()
+            }
     return {**tree, "models": models}
+
+
+def _referred(value: str, key: str, known: Mapping[str, str], others: str | None, where: str) -> str:
+    """One name of `refer`; any other is returned as it is."""
+    if not value.removeprefix(CACHE).startswith("@"):
+        return value
+    name, cached = REFERENCE.fullmatch(value), value.startswith(CACHE)
+    if name and name[2] in known:
+        found = known[name[2]]
+        if cached != found.startswith(CACHE):
+            made, way = ("a model", f"@{name[2]}") if cached else ("a teacher cache", f"{CACHE}@{name[2]}")
+            raise RecipeError(f"{where}: {key} is {value}, but that stage writes {made}; write {way}")
+        return found
+    if name and others is not None:
+        return f"{CACHE}{others}/{name[2]}" if cached else f"{others}/{name[2]}/model"
+    raise RecipeError(f"{where}: {key} is {value}, but the earlier stages are: {', '.join(sorted(known)) or 'none'}")
 
 
 def _one_policy(tree: Mapping[str, Any], where: str) -> None:

@@ -1,0 +1,71 @@
+"""A recipe with several teachers: which row has which, and the signal."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from trimtab.common import fingerprint
+from trimtab.data.counts import Prepared
+from trimtab.data.sources import DataError, load_rows
+from trimtab.runs.recipe import TEACHER, Recipe, teachers_of
+from trimtab.signals.frozen import FrozenModel
+from trimtab.signals.several import Teachers
+
+
+def routes(recipe: Recipe, prepared: Prepared) -> tuple[Tensor, str | None]:
+    """For each row of the source which teacher is its own, by index; and a note on teachers that no row names.
+
+    Raises:
+        DataError: naming the first row without one of the teachers.
+    """
+    names, column = list(teachers_of(recipe.models)), recipe.data.teacher_column
+    assert column is not None
+    rows = load_rows(prepared.source)[: prepared.sources]
+    found = [_route(row, names, column, f"{prepared.source}: row {i}") for i, row in enumerate(rows, start=1)]
+    idle = [name for i, name in enumerate(names) if i not in found]
+    note = f"{prepared.source}: no row names {', '.join(idle)} in its {column}" if idle else None
+    return torch.tensor(found), note
+
+
+def _route(row: Mapping[str, Any], names: list[str], column: str, where: str) -> int:
+    if column not in row:
+        raise DataError(f"{where} has no column {column!r}, which data.teacher_column names; give each row its teacher")
+    if row[column] not in names:
+        raise DataError(f"{where} has the teacher {row[column]!r} in {column!r}; the teachers are: {', '.join(names)}")
+    return names.index(row[column])
+
+
+def facts(recipe: Recipe, prints: Mapping[str, str]) -> dict[str, str]:
+    """For signatures: the teachers, what chooses among them, and a fingerprint of all.
+
+    Args:
+        prints: role -> fingerprint of the model.
+    """
+    teachers, weights = teachers_of(recipe.models), recipe.models.teacher_weights
+    if not teachers:
+        return {}
+    shares = {name: f" x {weights[name]:g}" if weights else "" for name in teachers}
+    listed = ", ".join(f"{name} {model}{shares[name]}" for name, model in teachers.items())
+    how = "" if weights else f" by {recipe.data.teacher_column}"
+    content = [(name, prints[f"{TEACHER}.{name}"], shares[name]) for name in teachers]
+    return {TEACHER: f"{listed}{how} {fingerprint.of_text(str((content, how)))}"}
+
+
+def signal(
+    recipe: Recipe,
+    teachers: Mapping[str, FrozenModel],
+    routed: Tensor | None,
+    reads: Literal["distribution", "answers"],
+) -> Teachers:
+    """Several teachers as one.
+
+    Args:
+        teachers: by name.
+        routed: of the rows that they read, see `routes`.
+    """
+    weights = recipe.models.teacher_weights
+    if weights is None:
+        return Teachers(list(teachers.values()), routes=routed, reads=reads)
+    return Teachers(list(teachers.values()), weights=[weights[name] for name in teachers], reads=reads)
