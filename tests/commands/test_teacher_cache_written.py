@@ -193,7 +193,7 @@ def refusals(files: Path, caches: Path, folder: Path) -> dict[str, tuple[list[st
         "held-out rows": ([*read, f"data.heldout={rows}"], f"{rows}: row 1 is not in the teacher cache"),
         "torn": (["train", str(recipe), f"models.teacher=cache:{folder / 'torn'}"], f"{shard} is torn; run the"),
         "k": (["precompute", str(recipe), "--teacher", "topk", "--k", "300", "--out", str(folder / "new")],
-              "--k 300: the vocabulary has 259 tokens"),
+              "k is 300, but the vocabulary has 259 tokens"),
         "no cache": (["train", str(recipe), f"models.teacher=cache:{folder / 'another'}"], "holds no teacher cache"),
         "nowhere": (["train", str(recipe), f"models.teacher=cache:{folder / 'new'}"], "there is no folder"),
         "another's": (["precompute", str(recipe), "--teacher", "hidden", "--out", str(folder / "another")], ""),

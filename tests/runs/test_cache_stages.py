@@ -7,6 +7,7 @@ from rich.console import Console
 
 import tiny_folder
 from tiny_runs import events
+from trimtab.common.errors import Interrupted
 from trimtab.common.yaml_text import read_tree
 from trimtab.runs import run as running
 from trimtab.runs import teacher_pass
@@ -90,6 +91,26 @@ def test_a_second_call_asks_about_nothing_twice(files, tmp_path, monkeypatch):
     monkeypatch.setattr(teacher_pass, "given", lambda *args: pytest.fail("the teacher was asked again"))
     run_stages(parsed(files, tmp_path / "all"), resume=True, console=QUIET)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "all" / "store").glob("rows-*")} == shards
+
+
+def test_a_stage_that_is_stopped_names_the_command_that_goes_on(files, tmp_path, monkeypatch):
+    (tmp_path / "all.yaml").write_text(dump(parsed(files, tmp_path / "all")))
+    stages, asked = load_recipe(tmp_path / "all.yaml"), []
+    given = teacher_pass.given
+
+    def stopped(*args):
+        for found in given(*args):
+            asked.append(found[0])
+            if len(asked) == 10:
+                raise KeyboardInterrupt
+            yield found
+
+    monkeypatch.setattr(teacher_pass, "given", stopped)
+    with pytest.raises(Interrupted, match=r"9 rows of the teacher are in .*; continue with: trimtab train .* --resume"):
+        run_stages(stages, console=QUIET)
+    monkeypatch.undo()
+    run_stages(load_recipe(tmp_path / "all.yaml"), resume=True, console=QUIET)
+    assert (tmp_path / "all" / "student" / "model").is_dir()
 
 
 def test_what_a_dry_run_prints_is_the_same_recipe_and_counts_the_head_that_will_be_there(files, tmp_path):

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,6 +112,7 @@ def cache_teacher(
     dtype: Stored | None = None,
     force: bool = False,
     option: str = "another --out FOLDER",
+    again: str = "",
     console: Console | None = None,
 ) -> Written:
     """Write what the recipe's teacher gives for its training and held-out rows to a folder.
@@ -124,6 +126,7 @@ def cache_teacher(
         dtype: of hidden states.
         force: begin anew.
         option: how to choose another folder, for messages.
+        again: the command that goes on after a stop; the same by default.
 
     Raises:
         ValueError: (or a subclass) for a mistake in the recipe, its rows or models, or a folder of another teacher.
@@ -132,7 +135,7 @@ def cache_teacher(
     console = console or Console()
     work = Workdir(out, "precompute", made_files(out), option=option, force=force)
     work.check()
-    with work.open():
+    with work.open(partial(_kept, work, again) if again else None):
         number = (k or MOST_LIKELY) if kind == "topk" else None
         written = _write(recipe, work, kind, number, dtype, console)
     if written.covered is not None and written.covered < COVERED:
@@ -144,11 +147,19 @@ def cache_teacher(
     return written
 
 
+def _kept(work: Workdir, again: str, first: str) -> str:
+    """What is kept of a stage, what to do first, and the command that goes on."""
+    rows = sum(len(store) for store in work.lines)
+    kept = f"{count(rows, 'row')} of the teacher {'is' if rows == 1 else 'are'} in {work.place}"
+    return f"{kept}; {f'{first}, and ' if first else ''}continue with: {again}"
+
+
 def write_stage(recipe: Recipe, console: Console) -> Written:
     """Write the teacher cache of a stage with `precompute`; see `cache_teacher`."""
     spec = recipe.precompute
     assert spec is not None
     how: dict[str, Any] = {"k": spec.k, "dtype": spec.dtype, "option": "another output=FOLDER", "console": console}
+    how["again"] = recipe.command()
     return cache_teacher(recipe, Path(recipe.output), spec.teacher, **how)
 
 
@@ -176,7 +187,7 @@ def _write(recipe: Recipe, work: Workdir, kind: Kind, k: int | None, dtype: Stor
         say(console, note)
     both = min(vocab, size)
     if k is not None and k > both:
-        raise TeacherError(f"--k {k}: the vocabulary has {both:,} tokens; choose at most that many")
+        raise TeacherError(f"k is {k}, but the vocabulary has {both:,} tokens; choose at most that many")
     rows = _rows(recipe, tokenizer, both, {"policy": vocab, "teacher": size}, console)
 
     model = loading.load_model(name, dtype=models.frozen_dtype, trust_remote_code=models.trust_remote_code)
