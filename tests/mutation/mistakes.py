@@ -31,10 +31,53 @@ STORE, CACHED = "signals/test_row_store.py::", "commands/test_teacher_cache.py::
 WRITTEN = "commands/test_teacher_cache_written.py::"
 REALIGN, CHATS = "decoding/test_realign.py::", "data/test_chat.py::"
 
+JUDGES, EDIT_SUITE, PREFIXES = "evals/test_judges.py::", "evals/test_edit.py::", "evals/test_prefixes.py::"
 EDITS, MADE_FACTS = "data/test_edits.py::", "data/generators/test_facts.py::"
 
 MISTAKES = [
     # --- edits of facts
+    Mistake(
+        "edit: means are over probes",
+        "evals.suites._edit_measures:mean_over",
+        'one.item.data.get("edit", one.item.text)',
+        "one.item.id",
+        (EDIT_SUITE + "test_means_are_over_edits_and_not_over_probes",),
+    ),
+    Mistake(
+        "edit: what was known before counts",
+        "evals.suites._edit_measures:judged_measures",
+        'kind not in ("locality", "general")',
+        'kind in ("locality", "general")',
+        (EDIT_SUITE + "test_what_was_known_before_is_no_edit",),
+    ),
+    Mistake(
+        "judge: an answer is contained as letters",
+        "evals.judges:_stands",
+        'f" {answer} " in f" {said} "',
+        "answer in said",
+        (JUDGES + "test_an_answer_is_contained_as_words",),
+    ),
+    Mistake(
+        "judge: a request that failed is a verdict",
+        "evals.judges:judged",
+        "not reply.error",
+        "True",
+        (JUDGES + "test_a_request_that_fails_is_no_judgement", JUDGES + "test_a_judge_that_is_down"),
+    ),
+    Mistake(
+        "drift: the KL goes the other way",
+        "evals.prefixes:drift",
+        "(log_p.exp() * (log_p - log_q))",
+        "(log_q.exp() * (log_q - log_p))",
+        (PREFIXES + "test_the_drift_is_the_kl",),
+    ),
+    Mistake(
+        "legacy: logits are not shifted",
+        "evals.prefixes:logits_behind",
+        "logits[row, len(one.prompt) - 1 : end - 1]",
+        "logits[row, len(one.prompt) : end]",
+        (PREFIXES + "test_each_token_is_predicted_from_all_before_it",),
+    ),
     Mistake(
         "facts: neighbours are drawn from the subjects that are edited",
         "data.generators.facts:_known",

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from trimtab.report.evaluation import Evaluation
 
 SAMPLES, FACTS, PAGE = "samples.jsonl", "evaluation.json", "report.html"
+JUDGEMENTS = "judgements.jsonl"
+"""of suites that have a judge"""
 
 
 class AnsweringSettings(LoadedSettings):
@@ -198,7 +200,7 @@ def evaluate_model(
 
 
 def workdir(folder: Path, settings: EvaluateSettings) -> Workdir:
-    return Workdir(folder, "eval", (SAMPLES, FACTS, PAGE), force=settings.force)
+    return Workdir(folder, "eval", (SAMPLES, FACTS, PAGE, JUDGEMENTS), force=settings.force)
 
 
 def _check_questions(questions: Mapping[str, "EvalSpec"], model: str) -> list[str]:
@@ -318,7 +320,12 @@ def answered(
                 advance(progress, task, len(rows))
 
             found = ask(asked, answerer, done, keep)
-        facts |= {"finished": True, "measures": [plain(one) for one in measures(asked.suite, found)]}
+        numbers = measures(asked.suite, found)
+        if asked.suite.finish is not None:
+            options = suites.check(name, settings.options.get(name, {}))
+            valid = [one for one in found if one.error is None]
+            numbers += asked.suite.finish(options, valid, answerer, work, console)
+        facts |= {"finished": True, "measures": [plain(one) for one in numbers]}
         work.write(FACTS, json_line(facts, indent=1, default=str))
         page.write([folder], folder / PAGE)
     return found

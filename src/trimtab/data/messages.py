@@ -11,6 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from trimtab.data.sources import DataError
 
+TEXT = "text"
+"""the role of a message that is text to go on with, whatever the chat template; it stands alone"""
 Message = dict[str, Any]
 REASONING = ("reasoning_content", "thinking", "reasoning")
 """Keys of a message under which its thought lies; transformers gives templates the one that they read."""

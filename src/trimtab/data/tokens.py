@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import BatchEncoding
 
 from trimtab.data.chat import Chat
-from trimtab.data.messages import kwargs_of, messages_of, text_of, tools_of
+from trimtab.data.messages import TEXT, kwargs_of, messages_of, text_of, tools_of
 from trimtab.data.sources import DataError
 
 if TYPE_CHECKING:
@@ -245,8 +245,8 @@ def prompt_text(
 ) -> tuple[str, bool]:
     """What the model reads before it answers, and whether that is plain text, which the tokenizer has to begin.
 
-    A prompt is a chat, or what a user says; if `plain`, and where the tokenizer has no chat template, it is text to go
-    on with (messages of a chat then stand below each other).
+    A prompt is a chat, or what a user says; if `plain`, where the tokenizer has no chat template, and as one message of
+    the role `TEXT`, it is text to go on with (messages of a chat then stand below each other).
 
     Raises:
         DataError: if the template does not take it.
@@ -256,11 +256,16 @@ def prompt_text(
         tools, kwargs = tools_of(prompt, where), {**(kwargs or {}), **kwargs_of(prompt, where)}
         prompt = prompt["prompt"]
     assert not isinstance(prompt, Mapping)
-    if plain or tokenizer.chat_template is None:
+    if plain or tokenizer.chat_template is None or is_text(prompt):
         return prompt if isinstance(prompt, str) else "\n\n".join(text_of(m.get("content")) for m in prompt), True
     chat = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     given = Chat(tokenizer, messages_of(chat, "the prompt", where), where, tools, kwargs or {})
     return given.fitted(prompt=True).render(prompt=True), False
+
+
+def is_text(prompt: Prompt) -> bool:
+    """Whether a prompt is one message of the role `TEXT`."""
+    return isinstance(prompt, list) and len(prompt) == 1 and prompt[0].get("role") == TEXT
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, where: str, **how: Any) -> list[int]:

@@ -27,6 +27,7 @@ from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, Value,
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.tool import ToolChoice, ToolInfo
 
+from trimtab.data.tokens import is_text
 from trimtab.evals import suites
 from trimtab.evals.models import HFModel
 from trimtab.evals.runner import measures
@@ -85,6 +86,8 @@ globals().update({name: _task(name) for name in suites.names()})
 
 
 def _messages(chat: Messages) -> list[ChatMessage]:
+    if is_text(chat):
+        raise SuiteError("this prompt is text to go on with, but inspect asks by chats; choose another prompt or mode")
     return [_ROLES[message["role"]](content=message["content"]) for message in chat]
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from trimtab.common import fingerprint
 from trimtab.common.count import count
 from trimtab.common.errors import Unanswered, UserError
+from trimtab.data.tokens import is_text
 from trimtab.evals.echoes import Echoes
 from trimtab.evals.models import CutReply, Reply
 from trimtab.evals.pauses import LONGEST_PAUSE, asked_pause
@@ -270,6 +271,10 @@ class OpenAIModel:
 
 def request_of(chat: Any) -> dict[str, Any]:
     """Messages, or a task with tools and variables of the template, as a server takes them."""
+    if is_text(chat):
+        raise SuiteError(
+            "this prompt is text to go on with, but a server is asked by chats; choose another prompt or mode"
+        )
     if not isinstance(chat, Mapping):
         return {"messages": chat}
     more = {"extra_body": {"chat_template_kwargs": kwargs}} if (kwargs := chat.get("chat_template_kwargs")) else {}

@@ -104,11 +104,21 @@ class Suite:
     """whether means of the verdicts' values make sense"""
     default_mode: Literal["generate", "loglikelihood"] = "generate"
     """if nobody says: answers are written, or the options' probabilities compared where these are known"""
+    finish: Callable[[Any, Sequence[Answered], Any, Any, Any], Sequence[Estimate]] | None = None
+    """finish(options, answered, model, workdir, console): further numbers, for which models are asked and files kept;
+    of `trimtab eval` alone"""
 
 
 def lines(options: Mapping[str, str]) -> str:
     """Options as a prompt shows them, one a line."""
     return "\n".join(f"{letter}. {text}" for letter, text in options.items())
+
+
+def text(content: str) -> Messages:
+    """Text for the model to go on with, without the chat template; servers of chats do not take it."""
+    from trimtab.data.messages import TEXT  # with transformers, which no page needs
+
+    return [{"role": TEXT, "content": content}]
 
 
 def user(text: str) -> Messages:

@@ -1,0 +1,100 @@
+"""What models say at each prefix of a text that is given: the score of the toolkits, and the drift of a model."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from trimtab.data.messages import text_of
+from trimtab.data.tokens import Prompt, answer_tails, coder, prompt_text
+from trimtab.decoding._batching import takes
+
+
+class Given(NamedTuple):
+    """A prompt and the text behind it, as ids."""
+
+    prompt: list[int]
+    text: list[int]
+
+
+def given(tokenizer: Any, pairs: Sequence[tuple[Prompt, str]], *, plain: bool = False) -> list[Given]:
+    """Prompts and texts, each tokenised as a whole."""
+    found = []
+    for number, (prompt, answer) in enumerate(pairs, start=1):
+        before, is_plain = prompt_text(tokenizer, prompt, f"text {number}", plain=plain)
+        (tail,) = answer_tails(tokenizer, before, [answer], is_plain)
+        found.append(Given(coder(tokenizer).prompt(before, is_plain), tail))
+    return found
+
+
+@torch.no_grad()
+def logits_behind(model: PreTrainedModel, texts: Sequence[Given], batch: int = 8) -> Iterator[Tensor]:
+    """[n, V] float32 for each text: the logits that predict each of its n tokens, in the order of `texts`."""
+    mode = model.training
+    model.eval()
+    try:
+        for start in range(0, len(texts), batch):
+            some = texts[start : start + batch]
+            width = max(len(one.prompt) + len(one.text) for one in some)
+            ids = torch.zeros(len(some), width, dtype=torch.long)
+            mask = torch.zeros_like(ids)
+            for row, one in enumerate(some):  # padded on the right, where no causal model sees it
+                whole = [*one.prompt, *one.text]
+                ids[row, : len(whole)], mask[row, : len(whole)] = torch.tensor(whole), 1
+            more = {"attention_mask": mask.to(model.device), "use_cache": False}
+            more = {name: value for name, value in more.items() if takes(model, name)}
+            logits = model(input_ids=ids.to(model.device), **more).logits
+            for row, one in enumerate(some):
+                end = len(one.prompt) + len(one.text)
+                yield logits[row, len(one.prompt) - 1 : end - 1].float()
+    finally:
+        model.train(mode)
+
+
+def teacher_forced(model: PreTrainedModel, tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    """For each prompt and target the share of the target's tokens that are the likeliest ones behind the prompt and
+    the target before them.
+
+    The prompt is text to go on with and a space parts the two, as in the toolkits. The score gives each prefix of the
+    answer away, and its length.
+    """
+    texts = given(tokenizer, [(prompt.rstrip(), f" {target}") for prompt, target in pairs], plain=True)
+    found = logits_behind(model, texts)
+    return [
+        (logits.argmax(dim=-1).cpu() == torch.tensor(one.text)).float().mean().item()
+        for one, logits in zip(texts, found, strict=True)
+    ]
+
+
+class Drift(NamedTuple):
+    """Of one text, means over its tokens."""
+
+    kl: float
+    """KL(original || model), nats"""
+    same: float
+    """share of tokens at which both find the same token likeliest"""
+
+
+def drift(
+    model: PreTrainedModel, original: PreTrainedModel, tokenizer: Any, rows: Sequence[Mapping[str, Any]]
+) -> list[Drift]:
+    """How far a model's distributions are from the original's, on the answers of rows with `messages`.
+
+    Raises:
+        ValueError: if their vocabularies differ.
+    """
+    pairs = [(row["messages"][:-1], text_of(row["messages"][-1]["content"])) for row in rows]
+    texts = given(tokenizer, pairs)
+    found = []
+    for now, before in zip(logits_behind(model, texts), logits_behind(original, texts), strict=True):
+        before = before.to(now.device)
+        if now.size(-1) != before.size(-1):
+            raise ValueError(f"vocabularies of {now.size(-1)} and {before.size(-1)} tokens")
+        log_p, log_q = before.log_softmax(dim=-1), now.log_softmax(dim=-1)
+        kl = (log_p.exp() * (log_p - log_q)).nan_to_num(nan=0.0).sum(dim=-1)  # a token that both rule out adds nothing
+        same = (now.argmax(dim=-1) == before.argmax(dim=-1)).float()
+        found.append(Drift(kl.mean().item() if len(kl) else math.nan, same.mean().item() if len(kl) else math.nan))
+    return found
