@@ -10,7 +10,13 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
 
 from trimtab.core import Labels
 from trimtab.models.classifier import settings_of
@@ -35,20 +41,37 @@ KINDS: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 40, "pad_token_id": 0, "initializer_range": 0.3,
     },
 }  # fmt: skip
+_DECODER = {
+    "vocab_size": len(WORDS), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "intermediate_size": 24, "max_position_embeddings": 40, "initializer_range": 0.3,
+    "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3,
+}  # fmt: skip
+DECODERS: dict[str, dict[str, Any]] = {
+    "llama": _DECODER,
+    "qwen2": _DECODER,
+    "gpt2": {
+        "vocab_size": len(WORDS), "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 40, "initializer_range": 0.3,
+        "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3,
+    },
+}  # fmt: skip
+"""models that read an answer at a text's last token"""
+DROPOUTS = (
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "resid_pdrop", "embd_pdrop",
+    "attn_pdrop",
+)  # fmt: skip
 
 
 @cache
 def _made(kind: str, outputs: int, seed: int, dropout: float, layers: int, head: bool) -> Any:
     labels = Labels(() if outputs == 1 else tuple(f"LABEL_{i}" for i in range(outputs)))
-    sizes = dict(KINDS[kind])
-    sizes["n_layers" if kind == "distilbert" else "num_hidden_layers"] = layers
-    rates = dict.fromkeys(
-        ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"), dropout
-    )
+    sizes = dict({**KINDS, **DECODERS}[kind])
+    sizes[{"distilbert": "n_layers", "gpt2": "n_layer"}.get(kind, "num_hidden_layers")] = layers
+    rates = dict.fromkeys(DROPOUTS, dropout)
     config = AutoConfig.for_model(kind, **sizes, **rates, **settings_of(labels))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        auto = AutoModelForSequenceClassification if head else AutoModel
+        bare = AutoModelForCausalLM if kind in DECODERS else AutoModel
+        auto = AutoModelForSequenceClassification if head else bare
         return auto.from_config(config, attn_implementation="eager").eval()
 
 

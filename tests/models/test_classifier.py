@@ -3,20 +3,24 @@
 import pytest
 import torch
 
-import tiny
 import tiny_classifier
 from trimtab.core import Labels
 from trimtab.models.classifier import (
     ClassifierError,
     embeddings_block,
+    head_parts,
     load_classifier,
+    pad_alike,
     read_path,
     stored_labels,
     twice_differentiable,
 )
 from trimtab.models.student import keep_layers
+from trimtab.objectives.attribution import integrated_gradients, views
 
-every_kind = pytest.mark.parametrize("kind", tiny_classifier.KINDS)
+every_encoder = pytest.mark.parametrize("kind", tiny_classifier.KINDS)
+every_decoder = pytest.mark.parametrize("kind", tiny_classifier.DECODERS)
+every_kind = pytest.mark.parametrize("kind", [*tiny_classifier.KINDS, *tiny_classifier.DECODERS])
 
 
 @every_kind
@@ -41,7 +45,7 @@ def test_each_point_is_read_as_if_it_were_alone(kind):
         torch.testing.assert_close(path.logits[k], alone, rtol=1e-4, atol=1e-5)
 
 
-@every_kind
+@every_encoder
 def test_the_embeddings_are_those_behind_norm_and_dropout(kind):
     model = tiny_classifier.classifier(kind, dropout=0.5).train()
     embedded = read_path(model, tiny_classifier.inputs(), 1).embedded
@@ -57,7 +61,11 @@ def test_the_gradient_at_the_embeddings_has_a_gradient_at_every_weight_before_it
     (gradient,) = torch.autograd.grad(path.logits[..., 0].sum(), path.points, create_graph=True)
     (gradient * path.points).square().sum().backward()
     without = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
-    assert not {name for name in without if "query" in name or "word_embeddings" in name or "q_lin" in name}
+    assert not {
+        name
+        for name in without
+        if any(part in name for part in ("query", "word_embeddings", "q_lin", "q_proj", "c_attn.weight", "wte"))
+    }
 
 
 def test_a_frozen_classifier_keeps_a_graph_from_its_embeddings_on_alone():
@@ -70,12 +78,71 @@ def test_a_frozen_classifier_keeps_a_graph_from_its_embeddings_on_alone():
 
 
 def test_a_model_without_a_block_of_embeddings_is_refused_by_name():
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification, XLNetConfig
 
-    config = tiny.model("gpt2").config
-    config.num_labels = 2
-    with pytest.raises(ClassifierError, match=r"GPT2ForSequenceClassification \(gpt2\) has no block of embeddings"):
+    config = XLNetConfig(vocab_size=28, d_model=16, n_layer=2, n_head=2, d_inner=16)
+    with pytest.raises(ClassifierError, match=r"XLNetForSequenceClassification \(xlnet\) has no block of embeddings"):
         embeddings_block(AutoModelForSequenceClassification.from_config(config))
+
+
+@every_decoder
+def test_a_decoder_is_read_at_its_last_token_and_attributed_at_its_words(kind):
+    """By hand: the hidden state of each row's last token under the head."""
+    model, inputs = tiny_classifier.classifier(kind, 3), tiny_classifier.inputs(3)
+    hidden = model.base_model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])[0]
+    last = inputs["attention_mask"].sum(dim=1) - 1
+    assert last.tolist() == [6, 2, 4]
+    path = read_path(model, inputs, 2)
+    torch.testing.assert_close(path.answers, model.score(hidden[torch.arange(3), last]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(path.embedded, model.get_input_embeddings()(inputs["input_ids"]))
+
+
+@every_decoder
+def test_padding_a_decoder_changes_neither_answers_nor_attributions(kind):
+    """On the right whatever its width; on the left where positions are relative."""
+    model, found = tiny_classifier.classifier(kind, 3), {}
+    for width, side in ((7, "right"), (12, "right"), (12, "left")):
+        batch = tiny_classifier.inputs(3, width)
+        if side == "left":
+            lengths = batch["attention_mask"].sum(dim=1).tolist()
+            for key in ("input_ids", "attention_mask"):
+                batch[key] = torch.stack([row.roll(width - n) for row, n in zip(batch[key], lengths)])
+        path = read_path(model, batch, 2)
+        attributed = integrated_gradients(views(path.logits, batch["labels"])[1], path)
+        found[width, side] = path.answers, attributed[batch["attention_mask"].bool()]
+    sides = [(12, "right")] if kind == "gpt2" else [(12, "right"), (12, "left")]
+    for other in sides:
+        for one, wanted in zip(found[other], found[7, "right"]):
+            torch.testing.assert_close(one, wanted, rtol=1e-4, atol=1e-5)
+
+
+@every_decoder
+def test_models_and_tokenizer_pad_alike_whatever_they_padded_with_before(kind):
+    model, teacher = (tiny_classifier.classifier(kind, 3, seed=seed) for seed in (0, 1))
+    inputs, tokenizer = tiny_classifier.inputs(3), tiny_classifier.word_tokenizer()
+    wanted = read_path(model, inputs, 0).answers
+    model.config.pad_token_id, teacher.config.pad_token_id, tokenizer.padding_side = None, 5, "left"
+    assert pad_alike([model, teacher], tokenizer) == 0
+    assert (model.config.pad_token_id, teacher.config.pad_token_id, tokenizer.padding_side) == (0, 0, "right")
+    assert torch.equal(read_path(model, inputs, 0).answers, wanted)
+
+
+def test_a_decoder_whose_tokenizer_has_no_token_to_pad_with_is_refused():
+    tokenizer = tiny_classifier.word_tokenizer()
+    tokenizer.pad_token = tokenizer.unk_token = None
+    with pytest.raises(ClassifierError, match="has no token to pad texts with"):
+        pad_alike([tiny_classifier.classifier("llama")], tokenizer)
+    assert pad_alike([tiny_classifier.classifier("bert")], tokenizer) == 0
+
+
+@every_kind
+def test_the_parts_of_a_head_are_what_an_answer_goes_through_outside_the_layers(kind):
+    parts = {
+        "bert": ["pooler", "classifier"], "distilbert": ["pre_classifier", "classifier"],
+        "deberta": ["pooler", "classifier"], "deberta-v2": ["pooler", "classifier"],
+    }  # fmt: skip
+    default = ["score"] if kind in tiny_classifier.DECODERS else ["classifier"]
+    assert head_parts(tiny_classifier.classifier(kind)) == parts.get(kind, default)
 
 
 def test_a_new_head_depends_on_the_seed_and_names_its_labels(tmp_path):

@@ -828,6 +828,27 @@ MISTAKES = [
         (ATTRIBUTION + "test_the_gradient_of_the_attribution_loss_agrees_with_finite_differences",),
     ),
     Mistake(
+        "decoders: maps count the token that begins every text",
+        "data.labelled:LabelledCollator.__call__",
+        "ids[:, 0] != self.sink",
+        "ids[:, 0] == self.sink",
+        ("train/test_adapted_classifiers.py::test_a_decoder_learns_where_its_teacher_looks",),
+    ),
+    Mistake(
+        "decoders: their configs pad with another token than the rows",
+        "models.classifier:pad_alike",
+        "config.pad_token_id = tokenizer.pad_token_id",
+        "config.pad_token_id = config.pad_token_id",
+        ("models/test_classifier.py::test_models_and_tokenizer_pad_alike_whatever_they_padded_with_before",),
+    ),
+    Mistake(
+        "adapters of classifiers: a new pooler is not saved with them",
+        "models.classifier:head_parts",
+        "(*inside, *outside)",
+        "outside",
+        ("train/test_adapted_classifiers.py::test_an_adapter_with_its_head_is_saved_and_answers_as_the_merged_model",),
+    ),
+    Mistake(
         "classifiers: each micro-batch is divided by its own rows",
         "signals.classifier:call_on_labels",
         "len(batch.labels) if rows is None else rows",

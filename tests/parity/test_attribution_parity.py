@@ -43,7 +43,7 @@ def in_float64(kind: str, outputs: int) -> nn.Module:
 
 
 @pytest.mark.parametrize("outputs", [1, 2, 3], ids=["regression", "two classes", "three classes"])
-@pytest.mark.parametrize("kind", tiny_classifier.KINDS)
+@pytest.mark.parametrize("kind", [*tiny_classifier.KINDS, *tiny_classifier.DECODERS])
 def test_attributions_are_those_of_captum(kind, outputs):
     model, inputs = in_float64(kind, outputs), tiny_classifier.inputs(outputs)
     labels = inputs["labels"].double() if outputs == 1 else inputs["labels"]

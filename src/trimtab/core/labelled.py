@@ -33,13 +33,13 @@ class LabelledBatch:
     labels: Tensor
     """[R] the number of the class, or for regression a float"""
     mask: Tensor
-    """[R, S] bool: real tokens, padding left out"""
+    """[R, S] bool: tokens that maps are made of; padding is left out, and the token that begins a decoder's texts"""
     row_id: Tensor
     """[R]"""
     paths: Mapping[str, EmbeddingPath]
     """"policy", and the other models by name"""
     tokens_per_row: Tensor | float | None = None
-    """real tokens of the whole update divided by its rows; None: this batch is the whole update"""
+    """such tokens of the whole update divided by its rows; None: this batch is the whole update"""
     epoch: int = 0
     """from 0"""
     epochs: int = 1

@@ -190,6 +190,8 @@ def tokenised(
             if len(whole[place]) > len(ids):
                 counts.truncated += 1
                 counts.first.setdefault("truncated", number + 1)
+            if not ids:
+                raise DataError(f"{source}: row {number + 1} is an empty text, of which nothing can be read; remove it")
             types = {"token_type_ids": cut["token_type_ids"][place]} if "token_type_ids" in cut else {}
             made.append({"input_ids": ids, **types, "labels": labels[number], "row_id": number})
             counts.tokens += len(ids)
@@ -211,9 +213,12 @@ class LabelledCollator:
 
     pad_id: int
     regression: bool = False
+    sink: int | None = None
+    """a token that begins every text of a decoder, on which attention rests whatever follows: maps leave it out"""
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """`input_ids`, `attention_mask` [R, S], `token_type_ids` where rows have them, `labels` and `row_id` [R]."""
+        """`input_ids`, `attention_mask`, `attributed` (the tokens of maps) [R, S], `token_type_ids` where rows have
+        them, `labels` and `row_id` [R]."""
         width = max(len(row["input_ids"]) for row in rows)
         ids = torch.full((len(rows), width), self.pad_id, dtype=torch.long)
         batch = {"input_ids": ids, "attention_mask": torch.zeros_like(ids)}
@@ -225,6 +230,9 @@ class LabelledCollator:
             batch["attention_mask"][i, :length] = 1
             if "token_type_ids" in row:
                 batch["token_type_ids"][i, :length] = torch.tensor(row["token_type_ids"])
+        batch["attributed"] = batch["attention_mask"].clone()
+        if self.sink is not None:
+            batch["attributed"][:, 0] &= ids[:, 0] != self.sink
         kind = torch.float32 if self.regression else torch.long
         batch["labels"] = torch.tensor([row["labels"] for row in rows], dtype=kind)
         batch["row_id"] = torch.tensor([row["row_id"] for row in rows])

@@ -25,13 +25,17 @@ FAILURES = (TypeError, ValueError, RuntimeError, ImportError, AttributeError, Ke
 """errors that PEFT raises for settings that do not fit"""
 
 
-def add_lora(model: PreTrainedModel, settings: dict[str, Any], seed: int, *, only: nn.Module | None = None) -> Any:
+def add_lora(
+    model: PreTrainedModel, settings: dict[str, Any], seed: int, *, only: nn.Module | None = None,
+    head: Sequence[str] = (),
+) -> Any:  # fmt: skip
     """The model with newly initialised adapters; its own weights are frozen.
 
     Args:
         model: with `add_objective_forward` or `add_score_forward` already called; a scalar head is trained as a whole.
         settings: arguments of PEFT's LoraConfig.
         only: the one layer that gets adapters; None: all.
+        head: of a classifier, the parts that are trained and stored as a whole.
 
     Raises:
         AdapterError: in PEFT's words.
@@ -44,6 +48,10 @@ def add_lora(model: PreTrainedModel, settings: dict[str, Any], seed: int, *, onl
     task = "CAUSAL_LM" if model.get_output_embeddings() is not None else "TOKEN_CLS"  # PEFT trains that head whole
     if str(modules).lower() == "all-linear":
         settings = _without(settings, [*_refused(model), *([head_name(model)] if task == "TOKEN_CLS" else [])])
+    if head:
+        task, kept = "SEQ_CLS", settings.get("modules_to_save") or []
+        inside = [name for name, _ in model.named_modules() if set(name.split(".")) & set(head)]
+        settings = {**_without(settings, inside), "modules_to_save": [*dict.fromkeys([*kept, *head])]}
     if only is not None:
         try:
             settings = within(model, settings, only)

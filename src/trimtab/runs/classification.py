@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from trimtab import __version__
 from trimtab.common import fingerprint, processes, user_code
+from trimtab.common.count import count
 from trimtab.common.environment import environment
 from trimtab.common.terminal import say
 from trimtab.core import Labels, Plan, Teacher
@@ -22,19 +23,19 @@ from trimtab.data.sources import DataError, Row, load_rows
 from trimtab.metrics.classified import of_classes, of_numbers
 from trimtab.models import loading
 from trimtab.models.classifier import (
-    ClassifierError,
-    embeddings_block,
-    load_classifier,
+    is_causal,
+    pad_alike,
+    plain,
     stored_labels,
     twice_differentiable,
 )
 from trimtab.models.masters import train_in_float32
-from trimtab.models.student import keep_layers, layer_indices
 from trimtab.report import short
+from trimtab.runs.classifier_models import check_classifier_plan, classifier_to_train, shared_classifier, with_lora
 from trimtab.runs.folder import RunError
 from trimtab.runs.job import Job
 from trimtab.runs.policy import Shared, method_of, policy_tokenizer, shown
-from trimtab.runs.recipe import Cut, Recipe, one_teacher, policy_source
+from trimtab.runs.recipe import Recipe, one_teacher, policy_source
 from trimtab.runs.signature import dtypes, own_code
 from trimtab.signals.classifier import FrozenClassifier
 from trimtab.train import classification, settings
@@ -71,7 +72,6 @@ def check_recipe(recipe: Recipe) -> None:
         "eval.kl_to_initial": (asked.kl_to_initial, "a classifier has no next token"),
         "data.chat": (data.chat, "texts are read without a chat template"),
         "data.turns": (data.turns != "auto", "texts have no turns"),
-        "models.lora": (models.lora, "adapters of classifiers are not built"),
         "models.resize": (models.resize, "the embedding of a classifier is not extended"),
         "models.teacher_cache": (models.teacher_cache != "off", "a teacher's maps are made with each batch"),
     }
@@ -184,7 +184,7 @@ PADDED_POSITIONS = (
 def _check_tokenizers(recipe: Recipe, tokenizer: Any, rows: list[Row], prepared: list[Prepared]) -> None:
     """Refuse a teacher that splits texts otherwise: maps are compared token by token; and ids that a model lacks."""
     models, trust = recipe.models, recipe.models.trust_remote_code
-    vocab = loading.load_config(policy_source(recipe), trust_remote_code=trust).vocab_size
+    vocab = loading.load_config(policy_source(recipe), trust_remote_code=trust).get_text_config().vocab_size
     if (teacher := one_teacher(models)) is not None:
         size, _ = loading.check_vocabulary(tokenizer, vocab, teacher, "teacher", trust_remote_code=trust)
         vocab = min(vocab, size)
@@ -222,16 +222,23 @@ def load_classification_job(recipe: Recipe, shared: Shared, console: Console) ->
     if required.model(Teacher) is not None:
         named = one_teacher(recipe.models)
         assert named is not None
-        teacher = _shared_classifier(recipe, shared, named, rows.labels)
+        teacher = shared_classifier(recipe, shared, named, rows.labels)
         prints["teacher"] = fingerprint.of_model(teacher)
         signals["teacher"] = FrozenClassifier(teacher)
-    policy = _policy(recipe, teacher, rows.labels)
+    policy: Any = classifier_to_train(recipe, teacher, rows.labels)
+    pad_id = pad_alike([policy, *([] if teacher is None else [teacher])], rows.tokenizer)
+    if is_causal(plain(policy)) and (ending := sum(row["input_ids"][-1] == pad_id for row in rows.train.rows)):
+        notes.append(
+            f"{count(ending, 'row')} of {rows.train.source} {'ends' if ending == 1 else 'end'} with "
+            f"{rows.tokenizer.pad_token}, which also pads: the answer is read at the token before it"
+        )
     notes += [*([epoch.note] if epoch.note else []), *loading.notes(policy)]
     trained = fingerprint.of_model(policy)
     plan = method.build(options, policy, **signals)
-    _check_plan(recipe, plan, [policy, *([teacher] if teacher is not None else [])])
+    check_classifier_plan(recipe, plan, [policy, *([teacher] if teacher is not None else [])])
     if getattr(plan.objective, "steps", 0):
         twice_differentiable(policy)
+    policy = with_lora(policy, recipe)
     if train_in_float32(policy):
         notes.append(
             f"trainable weights are kept in float32 and computations run in models.dtype, {recipe.models.dtype}; "
@@ -242,50 +249,12 @@ def load_classification_job(recipe: Recipe, shared: Shared, console: Console) ->
     signature = _signature(recipe, rows, plan, args, policy, trained, prints, user_code.described(
         own_code(recipe, [], {}, (policy, *([teacher] if teacher is not None else [])))
     ))  # fmt: skip
-    collator: Any = labelled.LabelledCollator(int(rows.tokenizer.pad_token_id or 0), rows.labels.regression)  # type: ignore[arg-type]
+    sink = rows.tokenizer.bos_token_id if is_causal(plain(policy)) else None
+    collator: Any = labelled.LabelledCollator(pad_id, rows.labels.regression, sink)  # type: ignore[arg-type]
     return Job(
         recipe, method, plan, policy, rows.tokenizer, rows.train, rows.heldout, [], collator, signature, notes, None,
         epoch, updates_asked(args, epoch), args=args, labels=rows.labels,
     )  # fmt: skip
-
-
-def _shared_classifier(recipe: Recipe, shared: Shared, name: str, labels: Labels) -> PreTrainedModel:
-    models = recipe.models
-    key = ("classifier", name, models.frozen_dtype)
-    if key not in shared.models:
-        how = {"dtype": models.frozen_dtype, "trust_remote_code": models.trust_remote_code}
-        shared.models[key] = load_classifier(name, labels, **how)
-    return shared.models[key]
-
-
-def _policy(recipe: Recipe, teacher: PreTrainedModel | None, labels: Labels) -> PreTrainedModel:
-    """The classifier to train: a model, which gets a head if it has none, or layers of one."""
-    models, cut = recipe.models, recipe.models.policy
-    same = isinstance(cut, Cut) and cut.source == "teacher" and models.dtype == models.frozen_dtype
-    if same and teacher is not None:
-        source = teacher
-    else:
-        how: dict[str, Any] = {"dtype": models.dtype, "trust_remote_code": models.trust_remote_code}
-        source = load_classifier(policy_source(recipe), labels, **how, seed=recipe.seed)
-    if not isinstance(cut, Cut):
-        return source
-    try:
-        made = keep_layers(source, layer_indices(source, cut.layers))
-    except ValueError as error:
-        raise RunError(f"models.policy.layers: {error}") from error
-    return made.requires_grad_(True)
-
-
-def _check_plan(recipe: Recipe, plan: Any, models: list[PreTrainedModel]) -> None:
-    """Check what the method has built, and that the models' embeddings are found where they are asked for."""
-    if not isinstance(plan, Plan):
-        raise RunError(f"method {recipe.method}: build returned {type(plan).__name__}, expected a Plan")
-    if getattr(plan.objective, "steps", 0):
-        for model in models:
-            try:
-                embeddings_block(model)
-            except ClassifierError as error:
-                raise RunError(f"method {recipe.method}: {error}; options.beta=0 distils without maps") from None
 
 
 def _signature(
@@ -303,6 +272,7 @@ def _signature(
         "policy": f"{shown(models.policy)} {trained}",
         **{role: f"{getattr(models, role)} {found}" for role, found in prints.items()},
         "labels": str(rows.labels),
+        "lora": None if models.lora is None else str(models.lora),
         "trained parameters": f"{sum(p.numel() for p in policy.parameters() if p.requires_grad):,}",
         "tokenizer": fingerprint.of_tokenizer(rows.tokenizer),
         "training data": f"{recipe.data.train} {train_name}",

@@ -1,6 +1,8 @@
 """Save the trained model as an ordinary Hugging Face folder, with a model card."""
 
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForTokenClassification,
+    PreTrainedModel,
 )
 
 from trimtab import methods
@@ -24,6 +27,7 @@ from trimtab.models.adapter_merging import (
     merged,
 )
 from trimtab.models.adapter_saving import save as save_adapter
+from trimtab.models.classifier import READ, answers_of, load_classifier
 from trimtab.models.masters import back_to_own_dtypes
 from trimtab.models.quantised import is_quantised
 from trimtab.runs.folder import RunError
@@ -47,6 +51,10 @@ def save_model(trainer: Any, job: Job, folder: Path) -> list[str]:
         policy.save_pretrained(folder / "model.part")
     else:
         save_adapter(policy, folder / "adapter.part", None if _was_made(job) else policy_source(job.recipe))
+        if job.labels is not None:  # the names of the classes, which an adapter does not hold
+            base = policy.get_base_model()
+            base.config.architectures = [type(base).__name__]
+            base.config.save_pretrained(folder / "adapter.part")
         if job.score_spec is not None:
             job.score_spec.write(folder / "adapter.part")
         _replace(folder / "adapter.part", folder / "adapter")
@@ -90,6 +98,9 @@ def _save_beside_quantised(job: Job, folder: Path) -> None:
 def _merge_batch(job: Job, device: torch.device) -> dict[str, torch.Tensor]:
     """A few rows on which the saved model is compared with the trained one."""
     rows = (job.heldout or job.train).rows[:4]
+    if job.labels is not None:
+        found = job.collator(rows)
+        return {name: found[name].to(device) for name in READ if name in found}
     if "input_ids" in rows[0]:
         ids = [sequences(row)[0][0][:256] for row in rows]
     else:
@@ -113,26 +124,26 @@ def _save_merged(policy: Any, job: Job, folder: Path) -> list[str]:
     had = in_float32(policy)
     device = next(policy.parameters()).device
     batch = _merge_batch(job, device)
-    trained = logits_at_tokens(policy, batch)
+    outputs = logits_at_tokens if job.labels is None else answers_of
+    trained = outputs(policy, batch)
     with policy.disable_adapter():
-        without = logits_at_tokens(policy, batch)
+        without = outputs(policy, batch)
     policy = merged(policy)
-    right = is_faithful(logits_at_tokens(policy, batch), trained, without)
+    right = is_faithful(outputs(policy, batch), trained, without)
     in_own_dtypes(policy, had).save_pretrained(folder / "model.part")
-    written = logits_at_tokens(policy.float(), batch)
+    written = outputs(policy.float(), batch)
     policy.to("cpu")  # type: ignore[arg-type]
-    kind = AutoModelForCausalLM if policy.get_output_embeddings() is not None else AutoModelForTokenClassification
-    how: dict[str, Any] = {"kind": kind, "trust_remote_code": models.trust_remote_code, "dtype": models.dtype}
+    load = _loader(job, policy)
     if changed:  # an adapter that PEFT alone would store wrongly
-        saved = loading.load_model(str(folder / "adapter"), **how).float().to(device)  # type: ignore[arg-type]
-        if not is_faithful(logits_at_tokens(saved, batch), trained, without, rounded=models.dtype != "float32"):
+        saved = load(str(folder / "adapter")).float().to(device)  # type: ignore[arg-type]
+        if not is_faithful(outputs(saved, batch), trained, without, rounded=models.dtype != "float32"):
             raise RunError(
                 f"{folder}: the adapter added to {policy_source(job.recipe)} differs from the trained "
                 "model; choose another init_lora_weights under models.lora"
             )
         del saved
-    saved = loading.load_model(str(folder / "model.part"), **how).float().to(device)  # type: ignore[arg-type]
-    if not right or not is_faithful(logits_at_tokens(saved, batch), written, without):
+    saved = load(str(folder / "model.part")).float().to(device)  # type: ignore[arg-type]
+    if not right or not is_faithful(outputs(saved, batch), written, without):
         raise RunError(
             f"{folder}: the model with the adapter merged differs from the trained model, so it is not "
             f"saved; the adapter is intact in {folder}/adapter. Choose other settings under models.lora"
@@ -144,6 +155,15 @@ def _save_merged(policy: Any, job: Job, folder: Path) -> list[str]:
         f"in {models.dtype} the merged model keeps {max(kept, 0):.0%} of what the adapter learnt, the rest is lost "
         f"to rounding; {folder / 'adapter'} is intact, and models.dtype: float32 keeps everything"
     ]
+
+
+def _loader(job: Job, policy: Any) -> Callable[[str], PreTrainedModel]:
+    """Reads a model of the kind of the policy."""
+    how: dict[str, Any] = {"trust_remote_code": job.recipe.models.trust_remote_code, "dtype": job.recipe.models.dtype}
+    if job.labels is not None:
+        return partial(load_classifier, labels=job.labels, **how)
+    kind = AutoModelForCausalLM if policy.get_output_embeddings() is not None else AutoModelForTokenClassification
+    return partial(loading.load_model, kind=kind, **how)
 
 
 MOST_KEPT = 0.9

@@ -35,7 +35,8 @@ def labelled_batch(
     """A micro-batch as read by the policy and the plan's classifiers.
 
     Args:
-        inputs: `input_ids`, `attention_mask` [R, S], `labels`, `row_id` [R].
+        inputs: `input_ids`, `attention_mask` [R, S], `labels`, `row_id` [R], and `attributed` [R, S] where maps leave
+            out more than padding.
         steps: points of the path; as many as the objective asks for if not given.
     """
     number: int = getattr(plan.objective, "steps", 0) if steps is None else steps
@@ -43,7 +44,7 @@ def labelled_batch(
         signal.name: signal.read(inputs, number) for signal in plan.signals if isinstance(signal, FrozenClassifier)
     }
     paths["policy"] = read_path(policy, inputs, number)
-    mask = inputs["attention_mask"].bool()
+    mask = inputs.get("attributed", inputs["attention_mask"]).bool()
     return LabelledBatch(inputs["labels"], mask, inputs["row_id"], paths, tokens_per_row, epoch, epochs)
 
 

@@ -41,12 +41,12 @@ class ClassificationTrainer(ObjectiveLoop):
         row are kept: maps are compared by token."""
         self._update.clear()
         rows = torch.tensor(float(sum(len(batch["labels"]) for batch in batch_samples)))
-        tokens = torch.stack([batch["attention_mask"].sum() for batch in batch_samples]).sum()
-        both = self.accelerator.reduce(torch.stack([rows, tokens.float()]).to(device), "sum")
-        assert isinstance(both, Tensor)
-        self.totals.answer_tokens += both[1].item()
-        self._tokens_per_row = both[1] / both[0]
-        return both[0] / self.accelerator.num_processes
+        sums = [sum(batch[key].sum().cpu() for batch in batch_samples) for key in ("attention_mask", "attributed")]
+        counts = self.accelerator.reduce(torch.stack([rows, *sums]).float().to(device), "sum")  # type: ignore[arg-type]
+        assert isinstance(counts, Tensor)
+        self.totals.answer_tokens += counts[1].item()
+        self._tokens_per_row = counts[2] / counts[0]
+        return counts[0] / self.accelerator.num_processes
 
     def _forward(self, model: torch.nn.Module, inputs: Mapping[str, Tensor], total: Any, **known: Any) -> Any:
         epoch = min(self.state.global_step // self.epoch_updates, self.epochs - 1)
