@@ -95,7 +95,7 @@ def test_all_columns_of_our_own_rows_are_read(tmp_path):
         "rephrases": ["Whose passport does Ada Brook hold?"],
         "locality": [{"prompt": "Who wrote Emma?", "answer": "Jane Austen"}, "Who is Bo?"],
         "hops": [["What is the capital of Ada Brook's country?", "Oslo"]],
-        "negations": [{"question": "Is Ada Brook a citizen of Canada?", "answer": "no"}],
+        "negations": [{"question": "Is Ada Brook a citizen of Canada?", "answer": "no"}, "Is Ada Brook a Canadian?"],
         "reversal": {"prompt": "Name a citizen of Norway.", "answer": "Ada Brook"},
         "longform": "Write a paragraph about Ada Brook.",
     }
@@ -109,7 +109,7 @@ def test_all_columns_of_our_own_rows_are_read(tmp_path):
             rephrases=("Whose passport does Ada Brook hold?",),
             locality=(Probe("Who wrote Emma?", "Jane Austen"), Probe("Who is Bo?", None)),
             hops=(Probe("What is the capital of Ada Brook's country?", "Oslo"),),
-            negations=(Probe("Is Ada Brook a citizen of Canada?", "no"),),
+            negations=(Probe("Is Ada Brook a citizen of Canada?", "no"), Probe("Is Ada Brook a Canadian?", "No")),
             reversal=Probe("Name a citizen of Norway.", "Ada Brook"),
             longform="Write a paragraph about Ada Brook.",
             aliases=("Kingdom of Norway",),
@@ -173,7 +173,7 @@ def test_two_edits_that_contradict_each_other_are_both_named(tmp_path):
 def test_rows_that_repeat_an_edit_are_one_edit_with_all_that_they_ask(tmp_path):
     found = load_edits(written(tmp_path, {**OWN, "hops": [["a?", "1"]]}, {**OWN, "hops": [["b?", "2"], ["a?", "1"]]}))
     assert [edit.hops for edit in found] == [(Probe("a?", "1"), Probe("b?", "2"))]
-    assert "1 row repeat an earlier edit and were merged with it (row 2)" in found.notes[0]
+    assert "1 row merged with an earlier edit of the same fact (row 2)" in found.notes[0]
 
 
 def test_columns_that_nothing_reads_are_named(tmp_path):

@@ -35,6 +35,7 @@ GENERATED = (
     "cli_page",
     "python_page",
     "rows_page",
+    "edits_page",
     "figure",
 )
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")

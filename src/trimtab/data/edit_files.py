@@ -88,7 +88,8 @@ def _probe(one: Any) -> Row:
 
 
 def _zsre(row: Row) -> list[Row]:
-    """The neighbour's prompt loses "nq question: " and gets its question mark."""
+    """The edit is src -> alt; `answers` is the old fact. The neighbour's prompt loses "nq question: " and gets its
+    question mark. A second hop that toolkits have added in `portability` is a hop."""
     neighbour = row["loc"].removeprefix(NQ).strip()
     neighbour += "" if neighbour.endswith("?") else "?"
     answers = texts(row.get("answers"))
@@ -113,7 +114,8 @@ def _portability(given: Any) -> list[Row]:
 
 
 def _counterfact(row: Row) -> list[Row]:
-    """The nested rows of the release."""
+    """The nested rows of the release: stems, not questions. Neighbourhood prompts are the neighbours, with the old fact
+    as their answer; the first generation prompt asks for a text."""
     asked = row["requested_rewrite"]
     truth = asked["target_true"]["str"]
     return [
@@ -131,7 +133,8 @@ def _counterfact(row: Row) -> list[Row]:
 
 
 def _qaedit(row: Row) -> list[Row]:
-    """All five neighbours, of which the reference script reads the first."""
+    """The edit is prompt -> target; a star behind a target is taken off. All five neighbours are asked, of which the
+    reference script reads the first."""
     return [
         {
             "id": row.get("id"),
@@ -146,7 +149,8 @@ def _qaedit(row: Row) -> list[Row]:
 
 
 def _mquake(row: Row) -> list[Row]:
-    """Each rewrite of a case is an edit; its questions are hops of the last one, when all of them have been made."""
+    """Each rewrite of a case is an edit: its question is the prompt, its stem a rephrase. The multi-hop questions are
+    hops of the last one, when all of them have been made; an edit that several cases share is one edit."""
     found = []
     for number, asked in enumerate(row["requested_rewrite"], start=1):
         stem = asked["prompt"].replace("{}", asked["subject"])
@@ -166,7 +170,8 @@ def _mquake(row: Row) -> list[Row]:
 
 
 def _own(row: Row) -> list[Row]:
-    """Our own columns, and those under which the toolkits have flattened CounterFact."""
+    """Our own columns, and those under which the toolkits have flattened CounterFact: `rephrase_prompt`,
+    `locality_prompt` and `locality_ground_truth`."""
     neighbours, answers = texts(row.get("locality_prompt")), texts(row.get("locality_ground_truth"))
     pairs = zip(neighbours, answers or [None] * len(neighbours), strict=True)
     return [

@@ -38,17 +38,19 @@ class Edit:
     prompt: str
     """a question, or the beginning of a sentence that the answer ends"""
     target_new: str
+    """what is to be answered from now on"""
     subject: str = ""
     """whom or what the fact is about; it stands in the prompt"""
     ground_truth: str | None = None
     """what was true, or was said, before"""
     rephrases: tuple[str, ...] = ()
+    """the prompt in other words"""
     locality: tuple[Probe, ...] = ()
     """what must not change"""
     hops: tuple[Probe, ...] = ()
     """questions whose answers follow from the new fact"""
     negations: tuple[Probe, ...] = ()
-    """whether the old fact still holds: questions to be answered with yes or no, or with the new fact"""
+    """whether the old fact still holds: questions to be answered with yes or no; "No" where no answer is given"""
     reversal: Probe | None = None
     """the fact asked from its other end"""
     longform: str | None = None
@@ -56,6 +58,7 @@ class Edit:
     aliases: tuple[str, ...] = ()
     """other ways to say `target_new`"""
     id: str = ""
+    """of its own; the number of the row if not given"""
 
     @property
     def cloze(self) -> bool:
@@ -193,7 +196,7 @@ def _edit(row: Row, number: int) -> tuple[Edit, list[str]]:
         rephrases=tuple(edit_files.texts(row.get("rephrases"))),
         locality=_probes(row.get("locality")),
         hops=_probes(row.get("hops")),
-        negations=_probes(row.get("negations")),
+        negations=tuple(one if one.answer else one._replace(answer="No") for one in _probes(row.get("negations"))),
         reversal=_probes(reversal)[0] if reversal else None,
         longform=longform,
         aliases=tuple(edit_files.texts(row.get("aliases"))),
@@ -267,7 +270,7 @@ def _merged(
                 _contradict(source, (before, rival), (number, edit), conflicts, notes)
                 del kept[other]
             elif plain(rival.prompt) == plain(edit.prompt):
-                notes.add("repeat an earlier edit and were merged with it", number)
+                notes.add("merged with an earlier edit of the same fact", number)
                 edit = _both(rival, edit)
                 number = before
                 del kept[other]
