@@ -23,7 +23,7 @@ from trimtab.models.adapter_models import embedding_rows, holds_score_head, own_
 from trimtab.models.builtin import ModelNotFound
 from trimtab.models.limits import Limits, of_config
 from trimtab.models.places import adapter_at, not_given, place_of
-from trimtab.models.quantised import keep_place
+from trimtab.models.quantised import keep_place, packing
 from trimtab.models.scalar_head import with_scalar_head
 from trimtab.models.spread import spread
 from trimtab.models.tokenizers import check_same_tokens
@@ -179,6 +179,7 @@ def load_model(
     kind: Any = AutoModelForCausalLM,
     needs_head: bool = True,
     device_map: str | dict[str, Any] | None = None,
+    bits: int | None = None,
 ) -> PreTrainedModel:
     """A model in eval mode, a causal language model unless `kind` is another auto class, from safetensors only.
 
@@ -186,14 +187,16 @@ def load_model(
         dtype: a name, or "auto" for the checkpoint's own.
         needs_head: False if the output head is not used, so that it may be missing.
         device_map: as in transformers; None leaves all on the CPU.
+        bits: 4 or 8 for weights that bitsandbytes packs while they are loaded.
 
     Raises:
         ModelNotFound: if it does not exist or cannot be loaded.
         BrokenModel: if the weights do not match the config.
     """
-    how: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code, "kind": kind}
+    how: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code, "kind": kind, "bits": bits}
     adapter = adapter_at(place_of(name), name)
-    late = adapter is not None and device_map is not None and not _stored_packed(name, trust_remote_code)
+    packed = bits is not None or (adapter is not None and _stored_packed(name, trust_remote_code))
+    late = adapter is not None and device_map is not None and not packed
     how["device_map"] = None if late else device_map
     if adapter is None:
         return _load_whole(name, needs_head=needs_head, **how)
@@ -239,6 +242,7 @@ def _load_whole(
     kind: Any,
     needs_head: bool,
     device_map: str | dict[str, Any] | None = None,
+    bits: int | None = None,
     supplied: Collection[str] = (),
 ) -> PreTrainedModel:
     """As `load_model`, without adapters; tensors named in `supplied` come from elsewhere."""
@@ -248,6 +252,7 @@ def _load_whole(
         folder.weights_fault,
         dtype=DTYPES.get(dtype, dtype),
         **({} if device_map is None else {"device_map": device_map}),
+        **({} if bits is None else {"quantization_config": packing(bits, dtype)}),
         trust_remote_code=trust_remote_code,
         use_safetensors=True,
         ignore_mismatched_sizes=True,  # `check_tensors` refuses them by name

@@ -4,7 +4,7 @@ from types import MethodType
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.quantizers.auto import AutoHfQuantizer, AutoQuantizationConfig
 from transformers.quantizers.base import HfQuantizer
 
@@ -37,6 +37,15 @@ def keep_place(model: PreTrainedModel) -> None:
     devices."""
     if is_quantised(model) or getattr(model, "hf_device_map", None) is not None:
         model.to = MethodType(lambda self, *_, **__: self, model)  # type: ignore[method-assign]
+
+
+def packing(bits: int, dtype: str) -> BitsAndBytesConfig:
+    """How bitsandbytes packs weights: of 4 bits as NF4 that computes in `dtype`, of 8 as LLM.int8."""
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype if dtype != "auto" else None
+    )
 
 
 def packed_away(model: PreTrainedModel, device: str) -> int:

@@ -1,6 +1,7 @@
 """Check that a recipe has what its method needs; validation errors become one line that names the key."""
 
 from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from pydantic import AliasChoices, BaseModel, ValidationError
@@ -61,6 +62,11 @@ def check_method(recipe: Recipe, where: str, trains: bool = True) -> None:
     if recipe.precompute is not None and (why := not_askable(recipe)):
         raise RecipeError(f"{where}: {why}")
     from_teacher = isinstance(recipe.models.policy, Cut) and recipe.models.policy.source == "teacher"
+    if recipe.models.teacher_bits is not None and find_spec("bitsandbytes") is None:
+        raise RecipeError(
+            f"{where}: models.teacher_bits needs bitsandbytes, which is not installed; pip install bitsandbytes, or "
+            "leave it out"
+        )
     several = isinstance(recipe.models.teacher, dict)
     if several and method.loop == "classification":
         raise RecipeError(f"{where}: method {recipe.method} reads inside its teacher, and takes one; name it alone")

@@ -22,6 +22,7 @@ from trimtab.data.sources import Row, load_rows
 from trimtab.models import loading
 from trimtab.models.footprint import Footprint, TrainedShape, cut_config, footprint, frozen_bytes, kv_bytes, num_weights
 from trimtab.models.growth import num_tokens
+from trimtab.models.quantised import packing
 from trimtab.models.stored_head import head_bytes
 from trimtab.models.student import evenly_spaced
 from trimtab.runs.lengths import NoEstimate, lengths
@@ -228,8 +229,11 @@ class _Run:
         parts = [] if cached is None else [MemoryPart("head of the cached teacher", head, always())]
         for role, name in named_models(self.recipe).items():
             if (is_teacher(role) or role in FROZEN) and name not in seen:
-                named = f"{role} {_short(name)}, {models.frozen_dtype}"
-                parts.append(MemoryPart(named, self._frozen(_config(name, self.recipe, self.made)), always()))
+                bits, apart = (models.teacher_bits, models.teacher_device) if is_teacher(role) else (None, None)
+                named = f"{role} {_short(name)}, {models.frozen_dtype if bits is None else f'{bits} bits'}"
+                size = self._frozen(_config(name, self.recipe, self.made), bits)
+                here = apart is None or apart == self.device
+                parts += [MemoryPart(named, size, always(), host=apart == "cpu")] if here or apart == "cpu" else []
             seen.add(name)
         copies = self.recipe.eval.kl_to_initial
         initial = {model.initial(models.model_dump()) for model in required.models}
@@ -252,9 +256,12 @@ class _Run:
             parts += [MemoryPart("critic", 4 * number, always()), *_learner("critic", number)]
         return parts
 
-    def _frozen(self, config: Any) -> int:
+    def _frozen(self, config: Any, bits: int | None = None) -> int:
         """Bytes of a model that is only read."""
         models = self.recipe.models
+        if bits is not None:
+            config = copy.deepcopy(config)
+            config.quantization_config = packing(bits, models.frozen_dtype)
         return frozen_bytes(config, models.frozen_dtype, self.device, trust_remote_code=models.trust_remote_code)
 
     def _plain_weights(self) -> int:

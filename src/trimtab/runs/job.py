@@ -39,6 +39,7 @@ from trimtab.runs.models import AnyTeacher, LoadedModels, load_signals, note_of_
 from trimtab.runs.policy import (
     Shared,
     changed,
+    how_loaded,
     load_shared,
     make_policy,
     marks,
@@ -227,7 +228,9 @@ class _Builder:
         """The policy with its trainable parts, and the models that the recipe names."""
         recipe, models, required = self.recipe, self.recipe.models, self.required
         frozen = {
-            role: load_shared(self.shared, name, models.frozen_dtype, models.trust_remote_code)
+            role: load_shared(
+                self.shared, name, models.frozen_dtype, models.trust_remote_code, **how_loaded(recipe, role)
+            )
             for role, name in self.named.items()
             if role != "reward_model"
         }

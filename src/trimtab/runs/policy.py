@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import torch
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -28,7 +29,7 @@ from trimtab.models.quantised import check_policy
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head
 from trimtab.models.student import keep_layers, layer_indices
 from trimtab.runs.folder import RunError
-from trimtab.runs.recipe import STORED, Cut, Recipe, named_models, policy_source
+from trimtab.runs.recipe import STORED, Cut, Recipe, is_teacher, named_models, policy_source
 from trimtab.signals.frozen import FrozenModel
 
 
@@ -69,11 +70,33 @@ def shown(model: str | Cut) -> str:
     return model if isinstance(model, str) else f"{model.source}, layers {model.layers}"
 
 
-def load_shared(shared: Shared, name: str, dtype: str, trust: bool) -> PreTrainedModel:
-    key = (name, dtype)
+def load_shared(shared: Shared, name: str, dtype: str, trust: bool, **how: Any) -> PreTrainedModel:
+    key = (name, dtype, *sorted(map(str, how.items())))
     if key not in shared.models:
-        shared.models[key] = loading.load_model(name, dtype=dtype, trust_remote_code=trust)
+        shared.models[key] = loading.load_model(name, dtype=dtype, trust_remote_code=trust, **how)
     return shared.models[key]
+
+
+def how_loaded(recipe: Recipe, role: str) -> dict[str, Any]:
+    """Arguments of `load_model` for a frozen model that is kept in few bits, or on a device of its own.
+
+    Raises:
+        RunError: for a device that this machine does not have.
+    """
+    device, bits = recipe.models.teacher_device, recipe.models.teacher_bits
+    if not is_teacher(role) or (device is None and bits is None):
+        return {}
+    if device is not None:
+        _check_device(device)
+    return {"device_map": {"": device or loading.device()}, "bits": bits}
+
+
+def _check_device(name: str) -> None:
+    number = torch.accelerator.device_count()
+    kind = torch.accelerator.current_accelerator() if number else None
+    there = ["cpu", *(f"{kind}:{i}" for i in range(number) if kind is not None)]
+    if name not in there and not (kind is not None and name == str(kind)):
+        raise RunError(f"models.teacher_device: there is no {name} on this machine; it has: {', '.join(there)}")
 
 
 def make_policy(recipe: Recipe, shared: Shared) -> PreTrainedModel:
@@ -89,7 +112,8 @@ def make_policy(recipe: Recipe, shared: Shared) -> PreTrainedModel:
         )
         check_policy(model, models.lora is not None, name)
         return _resized(model, recipe)
-    if models.dtype == models.frozen_dtype and name in named_models(recipe).values():
+    plain = models.teacher_device is None and models.teacher_bits is None
+    if plain and models.dtype == models.frozen_dtype and name in named_models(recipe).values():
         source = load_shared(shared, name, models.dtype, models.trust_remote_code)
     else:  # rounded once, and not as the teacher is; and not kept in memory if nothing else reads it
         source = loading.load_model(name, dtype=models.dtype, trust_remote_code=models.trust_remote_code)

@@ -84,6 +84,12 @@ class Models(_Strict):
     frozen_dtype: Dtype = "float32"
     """Dtype of frozen models, which run in it outside autocast. A critic or reward model that is trained along computes
     in it, with weights kept in float32 like the policy's."""
+    teacher_device: str | None = None
+    """Where teachers are kept and computed, such as `cuda:1` or `cpu`, instead of the policy's device. What they say is
+    moved; with `cpu` their weights take no accelerator's memory."""
+    teacher_bits: Literal[4, 8] | None = None
+    """Load teachers with weights of 4 bits (NF4) or 8 (LLM.int8), by bitsandbytes; the output head stays as it is, and
+    computes in `frozen_dtype` as all else."""
     teacher_cache: Annotated[Literal["off", "memory", "disk"], BeforeValidator(_off)] = "off"
     """Run each frozen model once over all rows and keep its hidden states: `memory` in main memory, `disk` in the run
     folder under `teacher_cache/`, where a resumed run finds them. An answer token takes hidden size x 4 bytes, or x 2
@@ -109,6 +115,10 @@ class Models(_Strict):
                 raise ValueError(f"the teacher's name {name!r} is not made of letters, digits, _ and -")
             if model.startswith(CACHE):
                 raise ValueError(f"teacher.{name} is {model}, but a cache can only be the one teacher")
+        read = bool(names) or (self.teacher is not None and not str(self.teacher).startswith(CACHE))
+        for key in ("teacher_device", "teacher_bits"):
+            if getattr(self, key) is not None and not read:
+                raise ValueError(f"{key} is of a teacher that is loaded, and there is none; leave it out")
         weights = self.teacher_weights
         if weights is None:
             return self

@@ -41,7 +41,7 @@ from trimtab.runs.cached_teacher import (
     said_of_error,
 )
 from trimtab.runs.check import not_askable
-from trimtab.runs.policy import method_of, policy_tokenizer, policy_vocab
+from trimtab.runs.policy import how_loaded, method_of, policy_tokenizer, policy_vocab
 from trimtab.runs.recipe import Recipe
 from trimtab.runs.rows import adopt_run_date, check_ids, prepare_source
 from trimtab.runs.signature import tokenizer_lines
@@ -190,7 +190,10 @@ def _write(recipe: Recipe, work: Workdir, kind: Kind, k: int | None, dtype: Stor
         raise TeacherError(f"k is {k}, but the vocabulary has {both:,} tokens; choose at most that many")
     rows = _rows(recipe, tokenizer, both, {"policy": vocab, "teacher": size}, console)
 
-    model = loading.load_model(name, dtype=models.frozen_dtype, trust_remote_code=models.trust_remote_code)
+    trust = models.trust_remote_code
+    model = loading.load_model(
+        name, dtype=models.frozen_dtype, trust_remote_code=trust, **how_loaded(recipe, "teacher")
+    )
     print_of = fingerprint.of_model(model)
     places = loading.limits(name, trust_remote_code=models.trust_remote_code).places
     lines = {
@@ -200,6 +203,7 @@ def _write(recipe: Recipe, work: Workdir, kind: Kind, k: int | None, dtype: Stor
         **tokenizer_lines(tokenizer),
         VOCABULARY: size if kind == "hidden" else both,
         "frozen dtype": models.frozen_dtype,
+        **({"teacher bits": models.teacher_bits} if models.teacher_bits is not None else {}),
         DTYPE: stored_dtype(recipe, dtype) if kind == "hidden" else "float32",
         PLACES: places,
         NAMED: name,

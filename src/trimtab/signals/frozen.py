@@ -1,7 +1,6 @@
 """A frozen model whose distribution the objective reads."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -9,10 +8,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from trimtab.common.errors import UserError
-from trimtab.core import LazyLogits, Signal, TokenBatch, label_logprobs
+from trimtab.core import Head, LazyLogits, Signal, TokenBatch, label_logprobs
 from trimtab.models.forward import StatesCall, backbone, check_head, read_layers, resolve_head
 from trimtab.models.packing import PLACE
 from trimtab.signals.row_store import RowStore, rows_of
+
+READ = ("input_ids", "attention_mask", "labels", PLACE)
+"""what it reads of a batch"""
 
 
 class FrozenModel(Signal):
@@ -42,6 +44,11 @@ class FrozenModel(Signal):
         return [self.model]
 
     @property
+    def device(self) -> torch.device:
+        """Where the model is computed, which need not be where its inputs are."""
+        return self.model.device
+
+    @property
     def vocab_size(self) -> int:
         return self.model.config.get_text_config().vocab_size
 
@@ -55,9 +62,11 @@ class FrozenModel(Signal):
                 f"a row has the token id {highest}, which is outside the {self.name}'s vocabulary of "
                 f"{self.vocab_size}; remove such rows or choose another model"
             )
-        with torch.autocast(labels.device.type, enabled=False):
-            rows = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"], "use_cache": False}
-            return read_layers(backbone(self.model), StatesCall(labels, inputs.get(PLACE)), (), rows)[1]
+        there = {name: inputs[name].to(self.device) for name in READ if name in inputs}
+        with torch.autocast(self.device.type, enabled=False):
+            call = StatesCall(there["labels"], there.get(PLACE))
+            rows = {"input_ids": there["input_ids"], "attention_mask": there["attention_mask"], "use_cache": False}
+            return read_layers(backbone(self.model), call, (), rows)[1].to(labels.device)
 
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         states = self._states(inputs) if self.store is None else self._recall(inputs, self.store)
@@ -73,9 +82,9 @@ class FrozenModel(Signal):
         hidden = self.hidden(inputs)
         if self.distribution:
             return hidden
-        with torch.autocast(hidden.device.type, enabled=False):
-            head = replace(resolve_head(self.model), temperature=self.temperature)
-            return label_logprobs(TokenBatch.from_labels(inputs["labels"]), hidden, head)
+        batch = TokenBatch.from_labels(inputs["labels"])
+        head = Head(self._project, resolve_head(self.model).vocab_size, temperature=self.temperature)
+        return label_logprobs(batch, hidden, head)
 
     def _recall(self, inputs: Mapping[str, Tensor], store: RowStore) -> Tensor:
         found = []
@@ -88,5 +97,5 @@ class FrozenModel(Signal):
         return torch.cat(found).to(inputs["labels"].device)
 
     def _project(self, hidden: Tensor) -> Tensor:
-        with torch.autocast(hidden.device.type, enabled=False):
-            return resolve_head(self.model)(hidden)
+        with torch.autocast(self.device.type, enabled=False):
+            return resolve_head(self.model)(hidden.to(self.device)).to(hidden.device)
