@@ -28,6 +28,7 @@ from trimtab.core.batch import COMPARED
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.identity_layer import insert_identity_layer, train_only_identity_layer
 from trimtab.models.scalar_head import add_score_forward, with_scalar_head
+from trimtab.models.scope import freeze_others, resolve
 from trimtab.runs.parse import load_recipe, parse
 from trimtab.runs.recipe import RecipeError, Stages
 from trimtab.runs.shipped import shipped
@@ -208,6 +209,22 @@ def test_it_builds_from_its_defaults_and_its_plan_provides_what_it_needs(name):
         if signal.provides & made.objective.needs:
             with pytest.raises(PlanError, match="needs the signal"):
                 Plan(made.objective, [s for s in made.signals if s is not signal])
+
+
+def test_with_a_scope_its_gradient_reaches_the_scope_and_nothing_else(name):
+    policy, rows = policy_for(name), rows_for(name)
+    if required(name).trains == "identity_layer":
+        return  # a scope is refused beside it, see `runs.scope_key`
+    scope = resolve(policy, {"mlp": [1, 1], "parts": ["down_proj"]})
+    freeze_others(policy, scope)
+    made = plan(name, policy)
+    signals = signals_of(name, made, policy, rows)
+    call = tiny.call(made.objective, rows, signals, reduction=made.reduction)
+    policy(input_ids=rows.input_ids, attention_mask=rows.attention_mask, objective_call=call).loss.backward()
+    grads = tiny.gradients(policy)
+    assert set(grads) == set(scope.names)
+    whole = step(name, rows)[1]
+    torch.testing.assert_close(grads, {one: whole[one] for one in grads}, rtol=1e-4, atol=1e-6)
 
 
 def test_its_loss_and_metrics_are_finite_and_detached_and_the_gradient_reaches_the_policy_alone(name):

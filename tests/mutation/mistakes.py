@@ -33,8 +33,31 @@ REALIGN, CHATS = "decoding/test_realign.py::", "data/test_chat.py::"
 
 JUDGES, EDIT_SUITE, PREFIXES = "evals/test_judges.py::", "evals/test_edit.py::", "evals/test_prefixes.py::"
 EDITS, MADE_FACTS = "data/test_edits.py::", "data/generators/test_facts.py::"
+SCOPE = "models/test_scope.py::"
 
 MISTAKES = [
+    # --- what is trained
+    Mistake(
+        "scope: what it does not name is trained too",
+        "models.scope:freeze_others",
+        "name in kept or id(parameter) in extra",
+        "name in kept or id(parameter) in extra or parameter.dim() == 1",
+        (f"{SCOPE}test_only_the_scope_has_gradients", "runs/test_scope_runs.py::test_only_the_scope_changes"),
+    ),
+    Mistake(
+        "scope: a pair leaves out its last layer",
+        "models.scope:check_layers",
+        "range(numbers[0], numbers[1] + 1)",
+        "range(numbers[0], numbers[1])",
+        (f"{SCOPE}test_a_pair_is_a_range",),
+    ),
+    Mistake(
+        "scope: blocks that read other tokens are MLPs",
+        "models.scope:_is_alone",
+        "torch.allclose(*flat, rtol=0.0001, atol=1e-06)",
+        "not torch.allclose(*flat, rtol=0.0001, atol=1e-06)",
+        (f"{SCOPE}test_blocks_of_other_names",),
+    ),
     # --- edits of facts
     Mistake(
         "edit: means are over probes",

@@ -16,8 +16,8 @@ class ShowSettings(CommandSettings):
     complete = staticmethod(completion.named)
     alone = False
     name: str
-    """A name from `trimtab list`; your own method as FILE.py or package.module; a teacher cache as cache:FOLDER; or
-    `train` for the keys of recipes."""
+    """A name from `trimtab list`; your own method as FILE.py or package.module; a teacher cache as cache:FOLDER;
+    `train` for the keys of recipes; or `scope` for what of a model is trained."""
     key: str | None = None
     """KEY is a key or a section, such as training.max_steps or models; all keys by default."""
     method: Annotated[str | None, Shown("NAME")] = None
@@ -43,10 +43,10 @@ def main(settings: ShowSettings) -> None:
     from trimtab.runs.recipe import cache_folder
 
     console, name = Console(highlight=False), settings.name
-    if name == "train":
+    if name in ("train", "scope"):
         from trimtab.commands.show_key import show_keys
 
-        show_keys(settings.key, settings.method, console)
+        show_keys("scope" if name == "scope" else settings.key, settings.method, console)
     elif folder := cache_folder(name):
         from trimtab.commands.show_cache import show_cache
 

@@ -17,6 +17,7 @@ from trimtab.models.folder import shown
 from trimtab.models.layer_lora import LayerLoraError, as_named, check_learns, within
 from trimtab.models.probing import probe_logits
 from trimtab.models.scalar_head import head_name
+from trimtab.models.scope import Scope
 
 NEED_DATA = ("eva", "corda", "lora_ga")
 """initialisations that PEFT computes from rows"""
@@ -27,7 +28,7 @@ FAILURES = (TypeError, ValueError, RuntimeError, ImportError, AttributeError, Ke
 
 def add_lora(
     model: PreTrainedModel, settings: dict[str, Any], seed: int, *, only: nn.Module | None = None,
-    head: Sequence[str] = (),
+    head: Sequence[str] = (), scope: Scope | None = None,
 ) -> Any:  # fmt: skip
     """The model with newly initialised adapters; its own weights are frozen.
 
@@ -36,6 +37,7 @@ def add_lora(
         settings: arguments of PEFT's LoraConfig.
         only: the one layer that gets adapters; None: all.
         head: of a classifier, the parts that are trained and stored as a whole.
+        scope: the parameters in whose modules adapters are put; the settings then name no modules.
 
     Raises:
         AdapterError: in PEFT's words.
@@ -46,6 +48,9 @@ def add_lora(
     modules = settings.get("target_modules") or ()
     set_seed(seed)
     task = "CAUSAL_LM" if model.get_output_embeddings() is not None else "TOKEN_CLS"  # PEFT trains that head whole
+    if scope is not None:
+        settings = {**settings, **targets(scope)}
+        modules = settings["target_modules"]
     if str(modules).lower() == "all-linear":
         settings = _without(settings, [*_refused(model), *([head_name(model)] if task == "TOKEN_CLS" else [])])
     if head:
@@ -59,7 +64,7 @@ def add_lora(
             raise AdapterError(f"models.lora.{error}") from error
     try:
         layers = num_layers(model)
-        with as_named(model) if only is not None else nullcontext():
+        with as_named(model) if only is not None or scope is not None else nullcontext():
             policy = get_peft_model(model, LoraConfig(task_type=task, **settings))
         describe_repeated(policy, layers)
     except FAILURES as error:
@@ -77,6 +82,19 @@ def add_lora(
     if only is not None:
         _check_only(policy, only)
     return policy
+
+
+def targets(scope: Scope) -> dict[str, Any]:
+    """PEFT's settings that put adapters into the modules of a scope, and into experts that are no modules.
+
+    Raises:
+        AdapterError: if none of its parameters can have adapters.
+    """
+    if not scope.modules and not scope.tables:
+        raise AdapterError(
+            f"scope with models.lora: adapters need weights of linear layers, and it names {shown([*scope.names])}"
+        )
+    return {"target_modules": [*scope.modules], **({"target_parameters": [*scope.tables]} if scope.tables else {})}
 
 
 def _check_only(policy: Any, layer: nn.Module) -> None:

@@ -16,10 +16,12 @@ from transformers import AutoModelForCausalLM
 
 from trimtab.common.errors import UserError
 from trimtab.models import kept_layers
+from trimtab.models.adapters import targets
 from trimtab.models.forward import backbone
 from trimtab.models.layer_lora import within
 from trimtab.models.loading import DTYPES
 from trimtab.models.quantised import packed_away
+from trimtab.models.scope import Scope, freeze_others, resolve
 from trimtab.models.student import find_layers
 
 HALVES = ("bfloat16", "float16")
@@ -35,6 +37,8 @@ class TrainedShape:
 
     identity_layer: bool = False
     scalar_head: bool = False
+    scope: Any = None
+    """what `trimtab.models.scope.resolve` reads; None for all"""
     lora: Any = None
     """arguments of PEFT's LoraConfig"""
     checkpointing: bool = False
@@ -108,7 +112,10 @@ def footprint(
         if layer is not None:
             model.requires_grad_(False)
             layer.requires_grad_(True)
-        policy = _with_lora(model, shape, layer) if shape.lora is not None else model
+        scope = None if shape.scope is None else resolve(model, shape.scope)
+        if scope is not None and shape.lora is None:
+            freeze_others(model, scope)
+        policy = _with_lora(model, shape, layer, scope) if shape.lora is not None else model
     dropped = 0 if not shape.scalar_head or tied else head.weight.numel()
     heads = [one.weight for one in (head,) if one is not None and not shape.scalar_head]
     trained_head = sum(weight.numel() for weight in heads if weight.requires_grad)
@@ -137,12 +144,14 @@ def footprint(
     )
 
 
-def _with_lora(model: Any, shape: TrainedShape, only: nn.Module | None) -> Any:
+def _with_lora(model: Any, shape: TrainedShape, only: nn.Module | None, scope: Scope | None) -> Any:
     from peft import LoraConfig, get_peft_model
 
     settings = {**shape.lora, "init_lora_weights": True}  # how they are drawn changes no size
     if only is not None:
         settings = within(model, settings, only)
+    if scope is not None:
+        settings |= targets(scope)
     return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **settings))
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import AliasChoices, BaseModel, ValidationError
 
 from trimtab.common.errors import nearest, wrong_value
+from trimtab.runs import scope_key
 from trimtab.runs.recipe import OTHERS, Cut, Recipe, RecipeError, cache_folder
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def check_method(recipe: Recipe, where: str, trains: bool = True) -> None:
     recipe.options = options.model_dump()
     _check_models(recipe, method.requirements(options), where)
     _check_loop(recipe, method.loop == "rollouts", where)
+    if why := scope_key.fault(recipe, method.requirements(options).trains):
+        raise RecipeError(f"{where}: {why}")
     if cache_folder(recipe.models.teacher) is not None and method.loop != "supervised":
         reads = "samples new completions" if method.loop == "rollouts" else "reads inside its teacher"
         raise RecipeError(

@@ -31,7 +31,13 @@ from trimtab.models.classifier import (
 )
 from trimtab.models.masters import train_in_float32
 from trimtab.report import short
-from trimtab.runs.classifier_models import check_classifier_plan, classifier_to_train, shared_classifier, with_lora
+from trimtab.runs.classifier_models import (
+    check_classifier_plan,
+    classifier_to_train,
+    scope_of_classifier,
+    shared_classifier,
+    with_lora,
+)
 from trimtab.runs.folder import RunError
 from trimtab.runs.job import Job
 from trimtab.runs.policy import Shared, method_of, policy_tokenizer, shown
@@ -234,11 +240,13 @@ def load_classification_job(recipe: Recipe, shared: Shared, console: Console) ->
         )
     notes += [*([epoch.note] if epoch.note else []), *loading.notes(policy)]
     trained = fingerprint.of_model(policy)
+    scope, said = scope_of_classifier(recipe, policy)
+    notes += said
     plan = method.build(options, policy, **signals)
     check_classifier_plan(recipe, plan, [policy, *([teacher] if teacher is not None else [])])
     if getattr(plan.objective, "steps", 0):
         twice_differentiable(policy)
-    policy = with_lora(policy, recipe)
+    policy = with_lora(policy, recipe, scope)
     if train_in_float32(policy):
         notes.append(
             f"trainable weights are kept in float32 and computations run in models.dtype, {recipe.models.dtype}; "

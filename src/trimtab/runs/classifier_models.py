@@ -9,11 +9,12 @@ from trimtab.core import Labels, Plan
 from trimtab.models.adapter_saving import remember_initial
 from trimtab.models.adapter_starts import base_is_unchanged
 from trimtab.models.adapters import add_lora
-from trimtab.models.classifier import ClassifierError, embeddings_block, head_parts, load_classifier
+from trimtab.models.classifier import ClassifierError, embeddings_block, head_parts, load_classifier, stored_labels
 from trimtab.models.probing import probe_logits
+from trimtab.models.scope import Scope, freeze_others
 from trimtab.models.student import keep_layers, layer_indices
 from trimtab.runs.folder import RunError
-from trimtab.runs.policy import Shared
+from trimtab.runs.policy import Shared, policy_scope
 from trimtab.runs.recipe import Cut, Recipe, policy_source
 
 
@@ -56,13 +57,27 @@ def check_classifier_plan(recipe: Recipe, plan: Any, models: Sequence[PreTrained
                 raise RunError(f"method {recipe.method}: {error}; options.beta=0 distils without maps") from None
 
 
-def with_lora(policy: PreTrainedModel, recipe: Recipe) -> Any:
+def scope_of_classifier(recipe: Recipe, policy: PreTrainedModel) -> tuple[Scope | None, tuple[str, ...]]:
+    """What the recipe's scope names, and what is to be said of it; without an adapter all else but a new head is frozen
+    from now on."""
+    if (scope := policy_scope(policy, recipe)) is None:
+        return None, ()
+    if recipe.models.lora is not None:
+        return scope, scope.notes
+    inside = {id(parameter) for parameter in policy.base_model.parameters()}
+    trained = stored_labels(policy_source(recipe), trust_remote_code=recipe.models.trust_remote_code) is not None
+    head = [] if trained else [one for one in policy.parameters() if id(one) not in inside]
+    freeze_others(policy, scope, head)
+    return scope, (*scope.notes, *(["the new head is trained besides the scope"] if head else []))
+
+
+def with_lora(policy: PreTrainedModel, recipe: Recipe, scope: Scope | None = None) -> Any:
     """The policy with the recipe's adapter, if it has one; the head is trained as a whole and stored with it."""
     lora = recipe.models.lora
     if lora is None:
         return policy
     before = probe_logits(policy).detach()
-    adapted = add_lora(policy, lora, recipe.seed, head=head_parts(policy))
+    adapted = add_lora(policy, lora, recipe.seed, head=head_parts(policy), scope=scope)
     if not base_is_unchanged(adapted, before):
         remember_initial(adapted)
     return adapted

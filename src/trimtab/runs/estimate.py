@@ -25,6 +25,7 @@ from trimtab.models.growth import num_tokens
 from trimtab.models.quantised import packing
 from trimtab.models.stored_head import head_bytes
 from trimtab.models.student import evenly_spaced
+from trimtab.runs import scope_key
 from trimtab.runs.lengths import NoEstimate, lengths
 from trimtab.runs.models import kept_in
 from trimtab.runs.other_tokenizer import has_own_tokenizer
@@ -170,7 +171,7 @@ def _estimate(recipe: Recipe, made: dict[str, _Made], read: Callable[[str], list
     rows = args.per_device_train_batch_size * (2 if required.rows in ("pairs", "rationales", "sampled_pairs") else 1)
     longest, answer = lengths(train, args, args.max_completion_length if method.loop == "rollouts" else 0)
     shape = TrainedShape(
-        required.trains == "identity_layer", required.trains == "scalar_head", models.lora,
+        required.trains == "identity_layer", required.trains == "scalar_head", scope_key.asked(recipe), models.lora,
         bool(args.gradient_checkpointing),
         "bfloat16" if args.bf16 else "float16" if args.fp16 else None,
     )  # fmt: skip

@@ -59,6 +59,7 @@ from trimtab.runs.signature import (
     rewarded,
     suite_facts,
     tokenizer_lines,
+    trained,
 )
 from trimtab.signals.base import common_vocab, models_of
 from trimtab.signals.reward_model import ScoreSpec, TokenRewardModel
@@ -249,7 +250,8 @@ class _Builder:
         aside = models.lora is not None or required.trains == "identity_layer"
         copied = "copied" in asked or ("read" in asked and not aside)
         initial = deepcopy(policy) if copied or recipe.eval.kl_to_initial else None
-        policy, off, before = changed(policy, recipe, required.trains)
+        policy, off, before, notes = changed(policy, recipe, required.trains)
+        self.note(*notes)
         if "read" in asked and before is not None and not stays_initial(policy, before):
             off, initial = None, initial or make_policy(recipe, self.shared)
             self.note("the adapter's settings change the base weights, so the initial policy is kept as a second model")
@@ -345,7 +347,7 @@ class _Builder:
             **several_teachers.facts(recipe, self.prints),
             "reward_model": f"{models.reward_model} {fingerprint.of_model(scores.models[0])}" if scores else None,
             "embedding": f"{self.own_vocab} rows, models.resize" if models.resize else None,
-            "trained parameters": f"{sum(p.numel() for p in self.policy.parameters() if p.requires_grad):,}",
+            **trained(recipe, self.policy),
             **tokenizer_lines(self.tokenizer),
             **other_tokenizer.facts(recipe, self.required, self.tokenizer),
             "training data": f"{recipe.data.train} {rows_name}",

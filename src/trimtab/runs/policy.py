@@ -26,8 +26,10 @@ from trimtab.models.growth import grow_embedding, num_tokens
 from trimtab.models.identity_layer import bypass, identity_layer, insert_identity_layer, train_only_identity_layer
 from trimtab.models.probing import probe_logits
 from trimtab.models.quantised import check_policy
-from trimtab.models.scalar_head import add_score_forward, with_scalar_head
+from trimtab.models.scalar_head import add_score_forward, head_name, with_scalar_head
+from trimtab.models.scope import Scope, freeze_others, resolve
 from trimtab.models.student import keep_layers, layer_indices
+from trimtab.runs import scope_key
 from trimtab.runs.folder import RunError
 from trimtab.runs.recipe import STORED, Cut, Recipe, is_teacher, named_models, policy_source
 from trimtab.signals.frozen import FrozenModel
@@ -131,14 +133,20 @@ def _resized(policy: PreTrainedModel, recipe: Recipe) -> PreTrainedModel:
     return policy
 
 
+def policy_scope(policy: PreTrainedModel, recipe: Recipe) -> Scope | None:
+    """The parameters that the recipe's scope names; None for all that the method trains."""
+    asked = scope_key.asked(recipe)
+    return None if asked is None else resolve(policy, asked)
+
+
 def changed(
     policy: PreTrainedModel, recipe: Recipe, trains: Trained
-) -> tuple[Any, Callable[[], AbstractContextManager] | None, Any]:
-    """The policy with its trainable parts: an identity layer, a scalar head, an adapter.
+) -> tuple[Any, Callable[[], AbstractContextManager] | None, Any, tuple[str, ...]]:
+    """The policy with its trainable parts: an identity layer, a scalar head, an adapter, or what a scope names.
 
     Returns:
         The policy; a context under which it is the initial policy, where what is trained can be switched off; and
-        for an adapter alone, `probe_logits` of before, see `stays_initial`.
+        for an adapter alone, `probe_logits` of before, see `stays_initial`; and what is to be said of the scope.
     """
     off, lora = None, recipe.models.lora
     if trains == "identity_layer":
@@ -150,15 +158,20 @@ def changed(
         add_score_forward(policy)
     else:
         add_objective_forward(policy)
+    scope = policy_scope(policy, recipe)
+    notes = () if scope is None else scope.notes
     if lora is None:
-        return policy, off, None
+        if scope is not None:
+            head = [*getattr(policy, head_name(policy)).parameters()] if trains == "scalar_head" else []
+            freeze_others(policy, scope, head)
+        return policy, off, None, notes
     before = probe_logits(policy).detach()
-    adapted = add_lora(policy, lora, recipe.seed, only=identity_layer(policy) if off is not None else None)
+    adapted = add_lora(policy, lora, recipe.seed, only=identity_layer(policy) if off is not None else None, scope=scope)
     if not base_is_unchanged(adapted, before):
         remember_initial(adapted)
     if off is not None:  # around its identity layer a policy is its start, whatever the adapter does
-        return adapted, partial(bypass, adapted), None
-    return adapted, adapted.disable_adapter, before
+        return adapted, partial(bypass, adapted), None, notes
+    return adapted, adapted.disable_adapter, before, notes
 
 
 def marks(policy: Any, tokenizer: Any) -> tuple[tuple[int, ...], int | None]:

@@ -12,6 +12,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 from trimtab.common.errors import UserError
 from trimtab.common.options import Strict
+from trimtab.runs.scope_key import ScopeKey
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -310,6 +311,11 @@ class Recipe(_Strict):
     """The rows to train on, held-out rows, and how they are read."""
     options: dict[str, Any] = {}
     """Options of the method; `trimtab show METHOD` lists them."""
+    scope: ScopeKey = None
+    """Which of the policy's parameters are trained; all others stay as they are, to the bit. `all`: every one that the
+    method trains (the default); `lora`: adapters (the default with models.lora); `{mlp: [4, 8], parts: [down_proj]}`:
+    what writes the output of the MLPs of layers 4 to 8, in any family; or a pattern (a regular expression) that is
+    searched in names of parameters. With models.lora the adapters are put there. A new head is always trained."""
     reward: Annotated[list[RewardSpec], BeforeValidator(_rewards)] = []
     """For methods that learn from rollouts: a reward's name, a name with its values, or a list of these, whose rewards
     are summed (weighted by training.reward_weights). The first one that grades a completion (your own function may

@@ -13,6 +13,7 @@ from trimtab.data.chat_date import date_facts
 from trimtab.evals.runner import EvalSpec
 from trimtab.models import noise
 from trimtab.rewards import verifiable as rewards
+from trimtab.runs import scope_key
 from trimtab.runs.recipe import Recipe
 
 
@@ -48,6 +49,13 @@ def tokenizer_lines(tokenizer: Any) -> dict[str, str]:
         "chat template": fingerprint.of_text(str(tokenizer.chat_template)),
         **date_facts(tokenizer),
     }
+
+
+def trained(recipe: Recipe, policy: Any) -> dict[str, str]:
+    """What of the policy is trained."""
+    scope = scope_key.said(recipe)
+    number = f"{sum(p.numel() for p in policy.parameters() if p.requires_grad):,}"
+    return {**({"scope": scope} if scope else {}), "trained parameters": number}
 
 
 def dtypes(recipe: Recipe) -> str:

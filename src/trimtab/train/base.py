@@ -30,6 +30,24 @@ class NotFinite(UserError):
     """A loss or a gradient that is NaN or infinite; the optimizer has not used it."""
 
 
+def check_sharding(plugin: Any, model: Any) -> None:
+    """Refuse FSDP that joins frozen and trained parameters into one, which would train all or none of them.
+
+    Args:
+        plugin: accelerate's settings of FSDP; None without it.
+
+    Raises:
+        UserError: for FSDP1 without original parameters, where only some of them are trained.
+    """
+    if plugin is None or plugin.fsdp_version != 1 or plugin.use_orig_params:
+        return
+    if len({parameter.requires_grad for parameter in model.parameters()}) > 1:
+        raise UserError(
+            "FSDP joins frozen and trained parameters into one; set fsdp_use_orig_params: true in accelerate's "
+            "settings, or fsdp_version: 2"
+        )
+
+
 class Totals:
     """Running counts, stored in checkpoints so that a resumed run logs the same numbers."""
 
@@ -109,6 +127,7 @@ class ObjectiveLoop(Trainer):
             self.train_dataset = rows
 
     def _begin(self, plan: Plan) -> None:
+        check_sharding(getattr(self.accelerator.state, "fsdp_plugin", None), self.model)
         train_in_float32(self.accelerator.unwrap_model(self.model))  # TRL rounds adapters of quantised models
         self.plan = plan
         if plan.objective.ratio is not None if self._dropout is None else not self._dropout:
