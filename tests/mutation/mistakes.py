@@ -897,6 +897,13 @@ MISTAKES = [
         (ATTRIBUTION + "test_a_map_worked_by_hand",),
     ),
     Mistake(
+        "servers: a rewriter may be another model than the one asked",
+        "rewriting.by_name:RewritingServer.model",
+        "served_as=served_as",
+        "served_as=None",
+        ("commands/test_served_models.py::test_another_model_is_refused_by_its_name_and_allowed_by_it",),
+    ),
+    Mistake(
         "budget: requests under way are not reserved",
         "evals.spending:RequestBudget.request",
         "self.spent + self.reserved + most",

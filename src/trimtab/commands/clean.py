@@ -42,6 +42,8 @@ class CleanSettings(LoadedSettings, RewriteSettings):
     """Similarity by which candidates are selected."""
     endpoint: Annotated[str | None, Shown("URL")] = None
     """URL of an OpenAI-compatible server that runs the rewriter; API key in TRIMTAB_API_KEY."""
+    served_as: Annotated[str | None, Shown("NAME")] = None
+    """Name under which the server answers, if that is not the rewriter's or a dated version of it."""
     reader: Annotated[str | None, Shown("MODEL")] = None
     """Drop rewrites that this model answers differently from the original."""
     force: bool = False
@@ -57,6 +59,8 @@ class CleanSettings(LoadedSettings, RewriteSettings):
             raise SettingsError(f"--out: rows are written as .jsonl; choose FILE.jsonl instead of {self.out}")
         if self.out.exists() and self.out.resolve() == Path(self.file).expanduser().resolve():
             raise SettingsError(f"--out: {self.out} is the input file; choose another FILE.jsonl")
+        if self.served_as and not self.endpoint:
+            raise SettingsError("--served-as is about a server; name it: --endpoint URL")
         return self
 
 
@@ -149,11 +153,14 @@ def _clean(
         raise CleanEvalError("--endpoint needs the name of the model on the server: --rewriter MODEL")
     models = by_name.ModelsByName(settings.how)
     likeness = scorer or by_name.scorer_of(settings.scorer)
-    writer = rewriter or by_name.rewriter_of(settings.rewriter, settings.endpoint, settings, models)
+    server = None
+    if settings.endpoint:
+        server = by_name.RewritingServer(settings.endpoint, settings.rewriter, settings.served_as)
+    writer = rewriter or by_name.rewriter_of(settings.rewriter, server, settings, models)
     judge, why = detector, ""
     if judge is None:
         named = rewriter or settings.rewriter
-        judge, why = by_name.detector_of(settings.detector, named, settings.endpoint, settings, models)
+        judge, why = by_name.detector_of(settings.detector, named, server, settings, models)
     if reader is None and settings.reader:
         reader = HFModel(*models(settings.reader, AutoModelForCausalLM), settings.reader)
     if not writer.ways:

@@ -66,13 +66,26 @@ class ContaminationSettings(AnsweringSettings):
                 raise SettingsError(f"{key}: the files are CLEAN.jsonl and --control FILE")
         if self.baseline is not None and self.baseline not in self.model:
             raise SettingsError(f"--baseline {self.baseline} is not one of the models: {', '.join(self.model)}")
+        if self.served_as and len(self.model) > 1:
+            raise SettingsError("--served-as is the name of one model, and several are asked; evaluate them one by one")
         if len(set(self.model)) < len(self.model):
             raise SettingsError("a model is listed twice; list each once")
         return self.check_owned()
 
     def of(self, model: str) -> EvaluateSettings:
         """The evaluation settings of one model."""
-        same = ("prompt", "mode", "limit", "endpoint", "max_new_tokens", "seed", "batch", "tokenizer", "force")
+        same = (
+            "prompt",
+            "mode",
+            "limit",
+            "endpoint",
+            "served_as",
+            "max_new_tokens",
+            "seed",
+            "batch",
+            "tokenizer",
+            "force",
+        )
         how = {name: getattr(self, name) for name in (*same, "dtype", "device_map")}
         return EvaluateSettings(suites=(SUITE,), model=model, out=self.out, **how)
 

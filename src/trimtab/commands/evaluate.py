@@ -46,6 +46,8 @@ class AnsweringSettings(LoadedSettings):
     """Use only the first N items."""
     endpoint: Annotated[str | None, Shown("URL")] = None
     """URL of an OpenAI-compatible server; API key in TRIMTAB_API_KEY."""
+    served_as: Annotated[str | None, Shown("NAME")] = None
+    """Name under which the server answers, if that is not MODEL or a dated version of it."""
     max_new_tokens: Annotated[int | None, Shown("N"), Field(ge=1)] = None
     """Maximum length of an answer; the suite's default if not given."""
     seed: Annotated[int, Shown("N"), Field(ge=0)] = 0
@@ -62,6 +64,8 @@ class AnsweringSettings(LoadedSettings):
     def _fits_a_server(self) -> Self:
         if self.endpoint:
             check_server(self)
+        if self.served_as and not self.endpoint:
+            raise SettingsError("--served-as is about a server; name it: --endpoint URL")
         if self.tokenizer and not (self.endpoint and getattr(self, "mode", None) == "loglikelihood"):
             raise SettingsError(
                 "--tokenizer formats the prompts for which a server scores options; it is only for --endpoint with "
@@ -224,6 +228,7 @@ def model_of(settings: EvaluateSettings, folder: Path) -> "Model":
     how: dict[str, Any] = {"seed": settings.seed, "batch": settings.batch}
     if settings.endpoint:
         tokenizer = loading.load_tokenizer(settings.tokenizer) if settings.tokenizer else None
+        how["served_as"] = settings.served_as or settings.model
         server = OpenAIModel(settings.endpoint, settings.model, tokenizer=tokenizer, **how)
         if settings.mode == "loglikelihood":
             server.echoes.check()

@@ -1,5 +1,6 @@
 """Rewriters, detectors and scorers of Clean-Eval by the names that a command line has for them."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,28 @@ class ModelsByName:
         return self.loaded[name, kind]
 
 
-def rewriter_of(name: str, url: str | None, settings: RewriteSettings, models: ModelsByName) -> Rewriter:
+@dataclass(frozen=True)
+class RewritingServer:
+    """A server, and the name under which one of its models answers."""
+
+    url: str
+    rewriter: str
+    served_as: str | None = None
+    """None: under its own"""
+
+    def model(self, name: str, **how: Any) -> OpenAIModel:
+        """One of its models; an answer of another one is refused."""
+        served_as = self.served_as if self.served_as and name == self.rewriter else name
+        return OpenAIModel(self.url, name, served_as=served_as, **how)
+
+
+def rewriter_of(name: str, server: RewritingServer | None, settings: RewriteSettings, models: ModelsByName) -> Rewriter:
     if name == "rules":
         return Rules(settings.n_par)
     by = ways(settings.n_par, settings.pivots)
-    if url:
-        server = OpenAIModel(url, name, temperature=settings.temperature, batch=settings.batch)
-        return rewriters.endpoint(server, by, max_new_tokens=settings.max_new_tokens)
+    if server:
+        model = server.model(name, temperature=settings.temperature, batch=settings.batch)
+        return rewriters.endpoint(model, by, max_new_tokens=settings.max_new_tokens)
     how: dict[str, Any] = {"temperature": settings.temperature, "max_new_tokens": settings.max_new_tokens}
     names = name.split(",")
     if len(names) == 1 and not loading.load_config(name).is_encoder_decoder:
@@ -49,7 +65,7 @@ def rewriter_of(name: str, url: str | None, settings: RewriteSettings, models: M
 
 
 def detector_of(
-    name: str, rewriter: str | Rewriter, url: str | None, settings: RewriteSettings, models: ModelsByName
+    name: str, rewriter: str | Rewriter, server: RewritingServer | None, settings: RewriteSettings, models: ModelsByName
 ) -> tuple[PairScorer | None, str]:
     """The detector, and of `auto` why it is the fall-back."""
     kind, _, model = name.partition(":")
@@ -57,27 +73,27 @@ def detector_of(
     if name == "none":
         return None, ""
     if name == "auto":
-        return _by_language_model(rewriter, url, models, given)
+        return _by_language_model(rewriter, server, models, given)
     if name == "embedding":
         return detectors.words_and_cosines(**given), ""
     if kind == "nli" and model:
         return detectors.nli(*models(model, AutoModelForSequenceClassification), model, **given), ""
-    if kind == "lm" and model and url and model not in BUILTIN and not Path(model).expanduser().exists():
-        return detectors.by_server(OpenAIModel(url, model, batch=settings.batch), **given), ""
+    if kind == "lm" and model and server and model not in BUILTIN and not Path(model).expanduser().exists():
+        return detectors.by_server(server.model(model, batch=settings.batch), **given), ""
     if kind == "lm" and model:
         return detectors.yes_or_no(*models(model, AutoModelForCausalLM), model, **given), ""
     raise CleanEvalError(f"--detector: {name!r} is none; there are auto, embedding, nli:MODEL, lm:MODEL and none")
 
 
 def _by_language_model(
-    rewriter: str | Rewriter, url: str | None, models: ModelsByName, given: dict[str, Any]
+    rewriter: str | Rewriter, server: RewritingServer | None, models: ModelsByName, given: dict[str, Any]
 ) -> tuple[PairScorer, str]:
     """The language model that rewrites, where it can tell whether texts mean the same; else the embedding, and why."""
     why = "the fall-back, for no language model rewrites: name one by --detector lm:MODEL"
     if isinstance(rewriter, str) and rewriter != "rules" and "," not in rewriter:
         found = None
-        if url:
-            found = detectors.by_server(OpenAIModel(url, rewriter), **given)
+        if server:
+            found = detectors.by_server(server.model(rewriter), **given)
         elif not loading.load_config(rewriter).is_encoder_decoder:
             found = detectors.yes_or_no(*models(rewriter, AutoModelForCausalLM), rewriter, **given)
         if found is not None:
