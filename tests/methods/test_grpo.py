@@ -10,6 +10,7 @@ from tiny_rollouts import Reader, rollouts
 from trimtab.core import PlanError, Reference, Requirements, TokenBatch, reduce, weights
 from trimtab.methods.grpo import METHOD, Config
 from trimtab.objectives.advantages import group_normalised
+from trimtab.objectives.policy_gradient import clipped_surrogate
 
 LENGTHS, V = (3, 1, 4, 2), 7
 
@@ -117,3 +118,42 @@ def test_the_kl_of_the_paper_is_the_estimate_alone_and_trls_is_times_the_ratio()
     assert gradient == pytest.approx(0.04 * 2 * (estimate + 1 - 0.5) * (1 - 0.4), rel=1e-5)
     assert Config().kl_form == "trl"
     assert "0.04, with\nkl_form paper" in Config.model_fields["kl"].description
+
+
+@pytest.mark.parametrize("eps", [1e-4, 1e-6])
+def test_groups_of_equal_rewards_have_advantages_of_exactly_zero(eps):
+    rewards = torch.tensor([0.9, 0.9, 0.9, 0.1, 0.1, 0.1, 1 / 3, 1 / 3, 1 / 3])  # with float32 sums .9 would give .056
+    found = group_normalised(rewards, torch.arange(3).repeat_interleave(3), True, eps)
+    assert found.tolist() == [0.0] * 9
+
+
+def test_advantages_with_the_eps_of_verl_worked_by_hand():
+    rewards = torch.tensor([1.0, 0.3, 0.3, 0.0])  # mean .4, deviations .6 -.1 -.1 -.4, variance .54 / 3 = .18
+    found = plan(eps=1e-6).advantages(rollouts(LENGTHS, rewards.tolist(), [0] * 4))["advantages"]
+    std = math.sqrt(0.18) + 1e-6
+    wanted = torch.tensor([0.6, -0.1, -0.1, -0.4]) / std
+    torch.testing.assert_close(found, wanted.repeat_interleave(torch.tensor(LENGTHS)), rtol=1e-6, atol=0)
+    assert found[[0, 3, 4, 8]].sum().abs() < 1e-5
+    scaled = group_normalised(7 * rewards, torch.zeros(4, dtype=torch.long), True, 1e-12)
+    torch.testing.assert_close(scaled, group_normalised(rewards, torch.zeros(4, dtype=torch.long), True, 1e-12))
+
+
+def test_dual_clip_bounds_what_a_token_with_a_negative_advantage_costs_worked_by_hand():
+    # A = -1: r = 2 costs 2, r = 4 costs at most 3 and has no gradient; A = 1: r = 4 is clipped at 1.3
+    logprobs = torch.tensor([2.0, 4.0, 4.0, 0.5], dtype=torch.float64).log().requires_grad_()
+    advantages = torch.tensor([-1.0, -1.0, 1.0, -1.0], dtype=torch.float64)
+    objective = plan(dual_clip=3, epsilon_high=0.3).objective
+    values = clipped_surrogate(
+        logprobs, torch.zeros_like(logprobs), advantages, objective.low, objective.high, objective.dual
+    )
+    (grad,) = torch.autograd.grad(values.sum(), logprobs)
+    torch.testing.assert_close(values, torch.tensor([2.0, 3.0, -1.3, 0.8], dtype=torch.float64))
+    torch.testing.assert_close(grad, torch.tensor([2.0, 0.0, 0.0, 0.0], dtype=torch.float64))
+    assert plan().objective.dual is None
+
+
+def test_options_that_would_mean_nothing_are_refused():
+    with pytest.raises(ValidationError, match="dual_clip"):
+        Config(dual_clip=1.0)
+    with pytest.raises(ValidationError, match="scale_rewards: group"):
+        Config(scale_rewards="none", eps=1e-6)

@@ -36,6 +36,20 @@ EDITS, MADE_FACTS = "data/test_edits.py::", "data/generators/test_facts.py::"
 SCOPE = "models/test_scope.py::"
 
 MISTAKES = [
+    Mistake(
+        "grpo: the dual clip is left out",
+        "methods.grpo:build",
+        "config.dual_clip",
+        "None",
+        (f"{GRPO}test_dual_clip_bounds",),
+    ),
+    Mistake(
+        "edit reward: a right answer counts without its format",
+        "rewards.edit:Parts.reward",
+        "self.format == 0",
+        "self.format < 0",
+        ("rewards/test_edit_reward.py::test_the_whole_is_the_weighted_sum",),
+    ),
     # --- what is trained
     Mistake(
         "scope: what it does not name is trained too",

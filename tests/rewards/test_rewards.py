@@ -96,7 +96,7 @@ def test_a_function_of_ones_own_is_found_in_a_file_or_a_module(tmp_path, monkeyp
     ("name", "said"),
     [
         ("exakt", "no reward 'exakt'; did you mean 'exact'?"),
-        ("zzz", "no reward 'zzz'; known rewards: exact, choice, math, reasoning_gym, FILE.py:FUNCTION"),
+        ("zzz", "no reward 'zzz'; known rewards: exact, choice, math, reasoning_gym, edit, FILE.py:FUNCTION"),
         ("nowhere.py:f", "there is no file nowhere.py"),
         ("trimtab.nowhere:f", "importing trimtab.nowhere raised ModuleNotFoundError"),
         ("trimtab.rewards.final:finalanswer", "has no 'finalanswer'; did you mean 'final_answer'?"),

@@ -18,12 +18,13 @@ def group_mean(values: Tensor, group: Tensor) -> Tensor:
     return (total / group.bincount(minlength=number))[group].float()
 
 
-def group_normalised(rewards: Tensor, group: Tensor, scale: bool = True) -> Tensor:
-    """(r - mean) / (std + 1e-4) over the completions of the same prompt, the advantage of GRPO (arXiv:2402.03300).
+def group_normalised(rewards: Tensor, group: Tensor, scale: bool = True, eps: float = 1e-4) -> Tensor:
+    """(r - mean) / (std + eps) over the completions of the same prompt, the advantage of GRPO (arXiv:2402.03300).
 
     Args:
         rewards, group: [R]; groups count from 0.
         scale: False for r - mean (Dr. GRPO, arXiv:2503.20783).
+        eps: 1e-4 as in TRL, 1e-6 as in verl.
 
     Returns:
         [R]. The std is unbiased, as in TRL. Exactly 0 if all rewards of a group are equal, or it has one completion.
@@ -33,7 +34,7 @@ def group_normalised(rewards: Tensor, group: Tensor, scale: bool = True) -> Tens
         return centred
     size = group.bincount()[group]
     variance = group_mean(centred.square(), group) * size / (size - 1).clamp(min=1)
-    return centred / (variance.sqrt() + 1e-4)
+    return centred / (variance.sqrt() + eps)
 
 
 def leave_one_out(rewards: Tensor, group: Tensor) -> Tensor:

@@ -7,12 +7,14 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from trimtab.common import fingerprint, user_code
 from trimtab.common.errors import UserError, nearest
 from trimtab.data.generators import reasoning
 from trimtab.data.sources import line_of
+from trimtab.rewards import edit
 from trimtab.rewards._marks import without_reasoning
 from trimtab.rewards.final import is_correct
 from trimtab.rewards.graded import beginning
@@ -116,7 +118,9 @@ def _plain(value: Any) -> Any:
     return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
-def load(name: str, correct: float = 1.0, incorrect: float = 0.0) -> Reward:
+def load(
+    name: str, correct: float = 1.0, incorrect: float = 0.0, options: Mapping[str, Any] = MappingProxyType({})
+) -> Reward:
     """Load a reward by its name, FILE.py:FUNCTION or package.module:FUNCTION.
 
     `exact`, `choice` and `math` read a column `answer`, `reasoning_gym` the column `task` of rows from
@@ -125,11 +129,17 @@ def load(name: str, correct: float = 1.0, incorrect: float = 0.0) -> Reward:
     Args:
         name: as above.
         correct, incorrect: values of a correct and an incorrect answer; LCO's rule reward is 1 and -1. Your own
-            function sets its values itself: an answer counts as correct if its value is at least `correct`.
+            function sets its values itself, and so does `edit` (see `trimtab.rewards.edit`): an answer counts as
+            correct if its value is at least `correct`.
+        options: of `edit`.
 
     Raises:
         RewardError: if there is no such reward, or it cannot be loaded or called as TRL does.
     """
+    if options and name != "edit":
+        raise RewardError(f"reward {name} has no options; leave them out")
+    if name == "edit":
+        return _edit(options, incorrect)
     if ":" in name:
         if incorrect != 0.0 or not math.isfinite(correct):
             raise RewardError(
@@ -141,7 +151,9 @@ def load(name: str, correct: float = 1.0, incorrect: float = 0.0) -> Reward:
         raise RewardError(f"correct must be greater than incorrect, got correct={correct} and incorrect={incorrect}")
     if name not in REWARDS:
         hint = nearest(
-            name, REWARDS, f"known rewards: {', '.join(REWARDS)}, FILE.py:FUNCTION and package.module:FUNCTION"
+            name,
+            [*REWARDS, "edit"],
+            f"known rewards: {', '.join(REWARDS)}, edit, FILE.py:FUNCTION and package.module:FUNCTION",
         )
         raise RewardError(f"there is no reward {name!r}; {hint}")
     make, needs, check = REWARDS[name]
@@ -227,6 +239,20 @@ def _pooled(name: str, module: str, column: str) -> Grader:
         return [outcome == "correct" for outcome in outcomes]
 
     return grade
+
+
+def _edit(options: Mapping[str, Any], incorrect: float) -> Reward:
+    """The four-part reward of EtCon."""
+    if incorrect != 0.0:
+        raise RewardError("reward edit sets its own values; leave out incorrect")
+    settings = edit.settings_of(options)
+
+    def function(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+        texts = [completion_text(completion) for completion in completions]
+        rows = [_row(columns, place, len(prompts)) for place in range(len(prompts))]
+        return [one.reward for one in edit.graded(texts, rows, settings)]
+
+    return Reward("edit", function, ["answer"])
 
 
 REWARDS: dict[str, tuple[Callable[[], Grader], list[str], Callable[[Mapping[str, Any]], Any]]] = {

@@ -165,7 +165,7 @@ class _Builder:
             check_buffer(self.args)
         if recipe.models.lora is not None:
             check_settings(recipe.models.lora)
-        self.rewards = [rewards.load(one.name, correct=one.correct, incorrect=one.incorrect) for one in recipe.reward]
+        self.rewards = [rewards.load(**one.model_dump()) for one in recipe.reward]
         self.suites = {
             name: eval_spec(
                 name, how.options, prompt=how.prompt, mode=how.mode, limit=how.limit, max_new_tokens=how.max_new_tokens

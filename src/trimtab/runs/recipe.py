@@ -196,12 +196,16 @@ class RewardSpec(_Strict):
     """A reward that compares a completion with the row's `answer`."""
 
     name: str
-    """`exact`, `choice`, `math` or `reasoning_gym`, or your own: FILE.py:FUNCTION or package.module:FUNCTION."""
+    """`exact`, `choice`, `math`, `reasoning_gym` or `edit` (of facts), or your own: FILE.py:FUNCTION or
+    package.module:FUNCTION."""
     correct: float = 1.0
-    """Reward of a correct completion, for builtin rewards. For your own function: the reward from which a completion
-    counts as correct."""
+    """Reward of a correct completion, for builtin rewards. For your own function and `edit`: the reward from which a
+    completion counts as correct."""
     incorrect: float = 0.0
     """Reward of an incorrect completion, for builtin rewards."""
+    options: dict[str, Any] = {}
+    """Of `edit`: `consistency` (contradiction, the default, or heading) and `embedding` (true: answers in other words
+    count by their sentence embedding)."""
 
 
 class SuiteEval(_Strict):

@@ -19,7 +19,7 @@ from trimtab.runs.recipe import Recipe
 
 def rewarded(recipe: Recipe, judges: Sequence[rewards.Reward]) -> str:
     """The rewards: names, values, and fingerprints of the user's own functions."""
-    said = (f"{one.name} {one.correct:g}/{one.incorrect:g}" for one in recipe.reward)
+    said = (f"{one.name} {one.correct:g}/{one.incorrect:g} {one.options or ''}".strip() for one in recipe.reward)
     return ", ".join(f"{name} {judge.source}" if judge.source else name for name, judge in zip(said, judges))
 
 
