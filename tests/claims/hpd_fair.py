@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -301,6 +301,7 @@ def main() -> int:
     parser.add_argument(
         "--methods", nargs="+", choices=tuple(METHODS), help="all that the world compares, if not given"
     )
+    parser.add_argument("--alone", action="store_true", help="some methods also on the teacher's completions alone")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes in a folder that goes: tests the script alone")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -308,6 +309,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         work = Path(place) if args.smoke else args.work or Path("runs/hpd_fair") / args.world
         world = world.smoke() if args.smoke else world
+        world = world if args.alone else replace(world, without_own=())
         bench = Bench(world, work, args.methods or world.methods)
         found = result(bench)
         gc.collect()
