@@ -64,6 +64,7 @@ def _distillation() -> Iterator[Result]:
     yield Result("hpd", "nearer to the teacher than `sft`", near[0], scale, near[1], "distillation")
     entropy = judged(language["hpd - sft"]["entropy"], "nats")
     yield Result("hpd", "keeps more entropy than `sft`", entropy[0], scale, entropy[1], "distillation")
+    yield from _warmed_students()
     sums = read("claims_mcc_kd")["differences"]
     for key, claim, unit in (
         ("divergence, seen", "answers after two rationales nearer to each other than with alpha 0", "nats"),
@@ -75,6 +76,22 @@ def _distillation() -> Iterator[Result]:
         found = judged(_flat(read("claims_opd_after_hpd")["claims"][f"pass1, {when} OPD: how much better hpd is"]))
         claim = f"a better start for `opd` than `sft`: pass@1 {when} it"
         yield Result("hpd, opd", claim, found[0], f"{SMALL}, 3 seeds", found[1], "distillation")
+
+
+def _warmed_students() -> Iterator[Result]:
+    fair = read("claims_hpd_fair")
+    seeds, steps = len(fair["world"]["seeds"]), fair["world"]["steps"]
+    scale = f"sums, a warmed student, rates tuned, {seeds} seeds, {steps} steps"
+    for other, name in {"sft": "`sft`", "forward KL": "`kd` (forward KL)"}.items():
+        found = fair["differences"]["kl"][f"hpd - {other}"]
+        for key, claim, unit in (
+            ("forward_kl", "nearer to the teacher than {}", "nats"),
+            ("reverse_kl", "nearer to the teacher than {}, in reverse KL", "nats"),
+            ("entropy", "keeps more entropy than {}", "nats"),
+            ("greedy", "solves more tasks than {}", ""),
+        ):
+            verdict, numbers = judged(found[key], unit, swap=key.endswith("kl"))
+            yield Result("hpd", claim.format(name), verdict, scale, numbers, "distillation")
 
 
 def _fine_tuning() -> Iterator[Result]:

@@ -301,7 +301,7 @@ def main() -> int:
     parser.add_argument(
         "--methods", nargs="+", choices=tuple(METHODS), help="all that the world compares, if not given"
     )
-    parser.add_argument("--alone", action="store_true", help="some methods also on the teacher's completions alone")
+    parser.add_argument("--alone", action="store_true", help="hpd also on the teacher's completions alone")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes in a folder that goes: tests the script alone")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

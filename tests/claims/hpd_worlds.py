@@ -179,7 +179,7 @@ class SmolLM2(World):
 WORLDS: dict[str, World] = {
     "sums": Sums(
         methods=("sft", "forward KL", "reverse KL", "JSD", "AKL", "ToDi", "ABKL", "hpd"),
-        steps=160, warm_steps=400, warm_rate=3e-3, rate=1e-3, without_own=("forward KL", "hpd"),
+        steps=160, warm_steps=400, warm_rate=3e-3, rate=1e-3, without_own=("hpd",),
         training={"per_device_train_batch_size": 16, "max_length": 256, "adam_beta2": 0.95},
     ),
     "smollm2": SmolLM2(
