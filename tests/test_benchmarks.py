@@ -25,6 +25,7 @@ SCRIPTS = (
     "adapt_step",
     "decoding",
     "evaluation",
+    "editing",
     "geomrel",
     "score",
     "math_verification",

@@ -240,6 +240,21 @@ def test_counterfact_is_read_nested_and_flat_and_its_prompts_are_cloze(tmp_path)
     assert not load_edits(written(tmp_path, OWN))[0].cloze
 
 
+def test_the_lists_of_knowedit_are_neighbours_and_hops(tmp_path):
+    row = {
+        **OWN,
+        "ground_truth": ["Canada", "Kanada"],
+        "rephrase_prompt": "Whose passport?",
+        "locality": {"Relation_Specificity": [{"prompt": "Ada Brook's job is", "ground_truth": [["cook", "chef"]]}]},
+        "portability": {"Reasoning": [{"prompt": "Ada's capital?", "ground_truth": ["Oslo"]}], "Logical": []},
+    }
+    (edit,) = load_edits(written(tmp_path, row))
+    assert edit.locality == (Probe("Ada Brook's job is", "cook", ("chef",)),)
+    assert edit.hops == (Probe("Ada's capital?", "Oslo"),)
+    with pytest.raises(DataError, match="target_new is the old fact; ground_truth is 'Kanada' too"):
+        load_edits(written(tmp_path, {**row, "target_new": "Kanada"}))
+
+
 def test_a_case_of_mquake_is_an_edit_for_each_rewrite_and_asks_its_hops_at_the_last(tmp_path):
     found = load_edits(written(tmp_path, MQUAKE))
     assert [(edit.id, edit.target_new, edit.ground_truth) for edit in found] == [

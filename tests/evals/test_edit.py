@@ -273,12 +273,40 @@ def test_a_judge_on_a_server_counts_beside_the_rules_and_its_errors_count_for_no
     assert first["reliability (contains)"] == found["reliability (contains)"]
 
 
+def test_a_model_in_memory_judges_too(trimtab, file, models, tmp_path):
+    words = ("eval", "edit", f"edit.file={file}", *FEW, "--model", models[0], f"edit.judge={models[1]}")
+    code, out, err = trimtab(*words, "--out", tmp_path / "one")
+    assert (code, err) == (0, "")
+    rows = [json.loads(line) for line in (tmp_path / "one" / "edit" / "judgements.jsonl").read_text().splitlines()]
+    lines = (tmp_path / "one" / "edit" / "samples.jsonl").read_text().splitlines()
+    replies = {answer for line in lines for answer in json.loads(line)["answers"]}
+    assert len(rows) == len({row["key"] for row in rows}) > 10
+    assert {row["reply"] for row in rows} <= replies
+    assert "got no judgement" in " ".join(out.split())  # of an untrained model
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["edit.judge=nowhere/to/be"], "edit.judge: "),
+        (["edit.judge_model=m"], "edit.judge_model names the model of a server, but edit.judge is not given"),
+        (["edit.modes=[chats]"], "edit.modes"),
+    ],
+)
+def test_a_judge_that_is_not_there_is_refused_before_anything_is_asked(trimtab, file, models, tmp_path, words, said):
+    code, _, err = trimtab("eval", "edit", f"edit.file={file}", *words, "--model", models[0], "--out", tmp_path / "one")
+    assert code == 2
+    assert said in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "one").exists()
+
+
 def test_a_server_without_a_models_name_and_a_text_for_a_server_are_refused(trimtab, file, models, server, tmp_path):
     words = ("eval", "edit", f"edit.file={file}", *FEW, "--out", tmp_path / "one")
     code, _, err = trimtab(*words, "--model", models[0], f"edit.judge={server.url}")
     assert code == 2
     assert "name its model: edit.judge_model=NAME" in err
-    code, _, err = trimtab(*words, "--model", "m", "--endpoint", server.url, "edit.modes=[question]", "--force")
+    code, _, err = trimtab(*words, "--model", "m", "--endpoint", server.url, "edit.modes=[question]")
     assert code == 2
     assert "a server is asked by chats" in err
 

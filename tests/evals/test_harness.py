@@ -92,3 +92,27 @@ def test_a_model_in_memory_answers_as_it_is_now(folder):
 def test_an_unknown_prompt_is_named():
     with pytest.raises(SuiteError, match="there is no prompt 'x'"):
         harness.suite_task(SUITE, prompt="x")
+
+
+def test_edits_are_asked_and_counted_as_by_our_own_runner(folder, tmp_path):
+    settings = {"file": "trimtab:facts/train?rows=2", "general": 1}
+    (found,) = inspect_eval(
+        harness.suite_task("edit", max_new_tokens=4, **settings),
+        model=get_model(f"trimtab/{folder}", batch=32, memoize=False),
+        log_dir=str(tmp_path),
+        display="none",
+    )
+    assert found.status == "success", found.error
+    suite = suites.load("edit")
+    items = list(suite.items(suites.check("edit", settings)))
+    spec = EvalSpec(suite, items, "edit", max_new_tokens=4)
+    ours = measures(suite, ask(spec, HFModel(load_model(folder), load_tokenizer(folder), batch=32)))
+    metrics = found.results.scores[0].metrics
+    assert ours
+    for one in ours:
+        assert metrics[f"{one.name}, {one.group}"].value == pytest.approx(one.value.estimate), one.name
+
+
+def test_a_text_to_go_on_with_is_not_asked_as_a_chat():
+    with pytest.raises(SuiteError, match="inspect asks by chats"):
+        harness.suite_task("edit", modes=["question"])

@@ -37,15 +37,15 @@ class Format:
 
 
 def texts(value: Any) -> list[str]:
-    """One text or several; a cell of CSV may hold a list as JSON."""
+    """One text or several, also in lists of lists; a cell of CSV may hold a list as JSON."""
     value = unpacked(value) if isinstance(value, str) else value
     if value is None or value == "":
         return []
     if isinstance(value, str):
         return [value]
-    if not isinstance(value, Sequence) or not all(isinstance(one, str) for one in value):
+    if not isinstance(value, Sequence):
         raise TypeError
-    return [one for one in value if one.strip()]
+    return [text for one in value for text in texts(one) if text.strip()]
 
 
 def first(value: Any) -> str | None:
@@ -54,7 +54,8 @@ def first(value: Any) -> str | None:
 
 
 def probes(value: Any) -> list[Row]:
-    """What is asked: objects, pairs [prompt, answer], or prompts alone; a cell of CSV may hold them as JSON.
+    """What is asked: objects, pairs [prompt, answer], or prompts alone, or names of kinds with lists of these; a cell of
+    CSV may hold them as JSON.
 
     Raises:
         TypeError: where it is none of these.
@@ -62,7 +63,9 @@ def probes(value: Any) -> list[Row]:
     value = unpacked(value) if isinstance(value, str) else value
     if value is None or value == "":
         return []
-    if isinstance(value, (str, Mapping)) or not isinstance(value, Sequence):
+    if isinstance(value, Mapping) and not any(key in value for key in ASKED):
+        return [one for kind in value.values() for one in probes(kind)]
+    if isinstance(value, (str, Mapping)):
         value = [value]
     return [_probe(one) for one in value]
 
@@ -107,10 +110,10 @@ def _zsre(row: Row) -> list[Row]:
 
 
 def _portability(given: Any) -> list[Row]:
-    """A second hop as the toolkits have added it to ZsRE and CounterFact."""
-    if not given or "New Question" not in given:
-        return []
-    return [{"prompt": given["New Question"], "answer": given["New Answer"]}]
+    """A second hop as the toolkits have added it to ZsRE and CounterFact, or the lists of KnowEdit."""
+    if isinstance(given, Mapping) and "New Question" in given:
+        return [{"prompt": given["New Question"], "answer": given["New Answer"]}]
+    return probes(given)
 
 
 def _counterfact(row: Row) -> list[Row]:
@@ -170,8 +173,8 @@ def _mquake(row: Row) -> list[Row]:
 
 
 def _own(row: Row) -> list[Row]:
-    """Our own columns, and those under which the toolkits have flattened CounterFact: `rephrase_prompt`,
-    `locality_prompt` and `locality_ground_truth`."""
+    """Our own columns, and those of the toolkits' flattened files: `rephrase_prompt`, `locality_prompt` and
+    `locality_ground_truth`, and KnowEdit's lists in `locality` and `portability`."""
     neighbours, answers = texts(row.get("locality_prompt")), texts(row.get("locality_ground_truth"))
     pairs = zip(neighbours, answers or [None] * len(neighbours), strict=True)
     return [

@@ -141,7 +141,8 @@ def verdict(suite: str) -> Scorer:
             answers = state.store.get("answers") or [state.output.completion]
             found = loaded.score(item, answers[-1])
             first = next(iter(found.values()))
-            value = first.value if first.value is not None else 0.0 if loaded.accuracy else math.nan
+            judged = loaded.accuracy or item.target  # inspect leaves a sample without a value out of all numbers
+            value = first.value if first.value is not None else 0.0 if judged else math.nan
             return Score(
                 value=value,
                 answer=None if first.parsed is None else str(first.parsed),

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from trimtab.common.count import count
-from trimtab.common.errors import UserError
 from trimtab.data.edits import load_edits
 from trimtab.evals.judges import JUDGEMENTS, Question, conclusion, judged
 from trimtab.evals.suite import Answered, Estimate, SuiteError
@@ -25,7 +24,7 @@ def finish(settings: Any, answered: Sequence[Answered], model: "Model", work: An
 
     Raises:
         Unanswered: if the judge is not there; its judgements so far are kept.
-        SuiteError: naming a judge that cannot be loaded.
+        SuiteError: if the original is not the model that answered before.
     """
     from trimtab.common.terminal import say
 
@@ -98,17 +97,12 @@ def _judge(settings: Any) -> "Model":
     if settings.judge.startswith(("http://", "https://")):
         from trimtab.evals.openai_model import OpenAIModel
 
-        if not settings.judge_model:
-            raise SuiteError(f"edit.judge is the server {settings.judge}; name its model: edit.judge_model=NAME")
         return OpenAIModel(settings.judge, settings.judge_model, key_env=settings.judge_key_env)
     from trimtab.evals.models import HFModel
     from trimtab.models import loading
     from trimtab.models.inference import load_for_inference
 
-    try:
-        return HFModel(load_for_inference(settings.judge), loading.load_tokenizer(settings.judge), settings.judge)
-    except UserError as error:
-        raise SuiteError(f"edit.judge: {error}") from error
+    return HFModel(load_for_inference(settings.judge), loading.load_tokenizer(settings.judge), settings.judge)
 
 
 # ---------------------------------------------------------------- of the model's distributions

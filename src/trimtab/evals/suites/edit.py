@@ -20,7 +20,7 @@ from pydantic import Field
 from trimtab.data.edits import Edit, EditSet, Probe, is_cloze, load_edits
 from trimtab.data.generators.fact_tables import COUNTRIES
 from trimtab.evals.judges import conclusion, contains, is_yes_or_no, matches, normalised, yes_or_no
-from trimtab.evals.suite import Item, Messages, Options, Suite, Verdict, text, user
+from trimtab.evals.suite import Item, Messages, Options, Suite, SuiteError, Verdict, text, user
 from trimtab.evals.suites._edit_before import Before, load_before
 from trimtab.evals.suites._edit_finish import finish
 from trimtab.evals.suites._edit_measures import measures
@@ -61,8 +61,10 @@ def items(settings: EditSettings) -> list[Item]:
     """All probes of all edits in all modes.
 
     Raises:
-        DataError: naming the row of the edits, or the answer that `before` lacks.
+        DataError: naming the row of the edits.
+        SuiteError: naming the answer that `before` lacks, or a judge that is not there.
     """
+    check_judge(settings.judge, settings.judge_model)
     edits = load(settings)
     before = load_before(settings.before) if settings.before else None
     found = []
@@ -73,6 +75,28 @@ def items(settings: EditSettings) -> list[Item]:
             _item(f"general-{n}", mode, "general", one, before) for n, one in enumerate(_general(settings, edits))
         ]
     return found
+
+
+def check_judge(judge: str, served: str) -> None:
+    """Look for a judge before the first answer is generated.
+
+    Raises:
+        SuiteError: if it is not there, or a server's model has no name.
+    """
+    if judge.startswith(("http://", "https://")):
+        if not served:
+            raise SuiteError(f"edit.judge is the server {judge}; name its model: edit.judge_model=NAME")
+    elif served:
+        raise SuiteError(f"edit.judge_model names the model of a server, but edit.judge is {judge or 'not given'}")
+    elif judge:
+        from trimtab.models.builtin import BUILTIN, ModelNotFound  # heavy, and most evaluations have no judge
+        from trimtab.models.places import place_of
+
+        try:
+            if judge not in BUILTIN:
+                place_of(judge)
+        except ModelNotFound as error:
+            raise SuiteError(f"edit.judge: {error}") from None
 
 
 def load(settings: EditSettings) -> EditSet:
