@@ -54,7 +54,7 @@ def first(value: Any) -> str | None:
 
 
 def probes(value: Any) -> list[Row]:
-    """What is asked: objects, pairs [prompt, answer], or prompts alone, or names of kinds with lists of these; a cell of
+    """What is asked: objects, pairs [prompt, answer], or prompts alone, or kinds with lists of these; a cell of
     CSV may hold them as JSON.
 
     Raises:
