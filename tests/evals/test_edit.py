@@ -148,7 +148,7 @@ def test_means_are_over_edits_and_not_over_probes(file):
             "ada.reliability.0.chat": "Norway", "ada.generalisation.0.chat": "It is Norway.",
             "ada.generalisation.1.chat": "Norway", "bo.reliability.0.chat": "Swedish",
             "ada.locality.0.chat": "Jane Austen", "ada.negation.0.chat": "No.", "ada.reversal.0.chat": "Bo",
-            "ada.longform.0.chat": "Ada Brook lives in Norway. She sings.", "general-0.general.0.chat": "Stockholm",
+            "ada.longform.0.chat": "Once of Canada, she lives in Norway.", "general-0.general.0.chat": "Stockholm",
         },
     )  # fmt: skip
     assert of(found, "reliability (contains)") == (0.5, 2)
@@ -160,6 +160,7 @@ def test_means_are_over_edits_and_not_over_probes(file):
     assert of(found, "longform (contains)") == (1.0, 1)
     assert of(found, "general (contains)") == (1.0, 1)
     assert of(found, "says the old fact") == (pytest.approx((0 + 1 / 2) / 2), 2)
+    assert of(found, "longform says the old fact") == (1.0, 1)
     assert ("longform (match)", "all") not in found
     assert ("locality (identical)", "all") not in found
     # Ada: 7 of 8 verdicts alike ("It is Norway."), Bo: 2 of 2, the general fact: 1 of 1

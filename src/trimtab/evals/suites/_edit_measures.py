@@ -8,6 +8,7 @@ from trimtab.evals.suite import Answered, Estimate
 from trimtab.metrics.intervals import Interval, mean_of
 
 PROBES = ("reliability", "generalisation", "locality", "portability", "negation", "reversal", "longform", "general")
+SHORT = ("reliability", "generalisation")
 NO_MATCH = ("longform",)
 """probes whose right answer is never the answer alone"""
 Value = Callable[[Answered], float | None]
@@ -94,10 +95,10 @@ def agreement(one: str, other: str, group: str, members: Sequence[Answered], val
 
 def _of_replies(group: str, members: Sequence[Answered], counted: Sequence[Answered]) -> list[Estimate]:
     found = []
-    said = [one for one in counted if one.item.groups["probe"] in ("reliability", "generalisation")]
-    said = [one for one in said if one.item.data.get("old")]
-    if said:
-        found.append(over_edits("says the old fact", group, said, _says_old))
+    for name, kinds in (("says the old fact", SHORT), ("longform says the old fact", ("longform",))):
+        said = [one for one in counted if one.item.groups["probe"] in kinds and one.item.data.get("old")]
+        if said:
+            found.append(over_edits(name, group, said, _says_old))
     near = [one for one in members if one.item.groups["probe"] == "locality"]
     general = [one for one in members if one.item.groups["probe"] == "general"]
     for name, some in (("locality (identical)", near), ("general (identical)", general)):
