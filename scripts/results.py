@@ -92,6 +92,9 @@ def _warmed_students() -> Iterator[Result]:
         ):
             verdict, numbers = judged(found[key], unit, swap=key.endswith("kl"))
             yield Result("hpd", claim.format(name), verdict, scale, numbers, "distillation")
+    same_rows = judged(fair["differences"]["kl"]["hpd, teacher's rows alone - sft"]["forward_kl"], "nats", swap=True)
+    claim = "nearer to the teacher than `sft`, on the same rows"
+    yield Result("hpd", claim, same_rows[0], scale, same_rows[1], "distillation")
 
 
 def _fine_tuning() -> Iterator[Result]:

@@ -249,8 +249,9 @@ def result(bench: Bench) -> dict[str, Any]:
         own = given | {name: cells for kind, name, cells in rows if kind == criterion}
         tables[criterion] = {name: {m: list(interval(bench, c, m)) for m in measures} for name, c in own.items()}
         differences[criterion] = {
-            f"hpd - {name}": {m: list(interval(bench, own["hpd"], m, minus=cells)) for m in measures}
-            for name, cells in own.items() if name not in ("hpd", TEACHER)
+            f"{mine} - {name}": {m: list(interval(bench, own[mine], m, minus=cells)) for m in measures}
+            for mine in own if mine.startswith("hpd")
+            for name, cells in own.items() if name != TEACHER and not name.startswith(mine)
         }  # fmt: skip
     first = bench.measured(given[WARMED][0])
     return {

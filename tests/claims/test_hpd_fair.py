@@ -110,4 +110,6 @@ def test_the_script_runs_from_end_to_end(tmp_path):
     assert {"teacher", "warmed", "sft", "forward KL", "hpd", "hpd, teacher's rows alone"} <= means.keys()
     assert means["teacher"]["forward_kl"][0] == pytest.approx(0, abs=1e-6)
     assert means["hpd"]["forward_kl"][0] < means["warmed"]["forward_kl"][0]
+    differences = written["differences"]["kl"]
+    assert {"hpd - sft", "hpd, teacher's rows alone - sft", "hpd, teacher's rows alone - hpd"} <= differences.keys()
     assert {len(cell["cell"]) for cell in written["per_seed"]} == {6}
