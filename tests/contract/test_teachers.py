@@ -1,5 +1,5 @@
 """Every method that reads a teacher goes through one battery with a cached one: it is the live teacher, or it is
-refused with the reason. A new method needs no line here."""
+refused with the reason; and with several, which are one worked out by hand. A new method needs no line here."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +11,7 @@ import tiny
 import tiny_folder
 from method_bench import allowed, gates
 from trimtab import methods
-from trimtab.core import MethodConfig, Teacher, TopKError
+from trimtab.core import LazyLogits, MethodConfig, Signal, Teacher, TokenBatch, TopKError
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.stored_head import StoredTeacher, load_head, store_head
 from trimtab.runs.cached_teacher import CacheError, check_objective
@@ -22,6 +22,7 @@ from trimtab.signals.base import call_plan
 from trimtab.signals.cached import CachedTeacher
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.row_store import RowStore, write_tensors
+from trimtab.signals.several import Teachers
 
 
 def taught(config: MethodConfig, name: str) -> Teacher | None:
@@ -104,6 +105,43 @@ def test_the_most_likely_tokens_are_all_it_needs_or_it_is_refused_before_a_row_i
     (loss, gradient, _), (found, its_gradient, _) = step(name, options, live), step(name, options, whole)
     torch.testing.assert_close(found, loss, rtol=1e-4, atol=1e-5)
     assert (its_gradient - gradient).norm() <= 1e-3 * gradient.norm()
+
+
+class ByHand(Signal):
+    """A teacher whose log-probabilities [N, V] were worked out here."""
+
+    name = "teacher"
+    provides = frozenset({name})
+    distribution = True
+
+    def __init__(self, logprobs: torch.Tensor):
+        self.logprobs, self.vocab_size = logprobs, logprobs.size(-1)
+
+    def __call__(self, policy, inputs) -> dict[str, Any]:
+        return {"teacher": LazyLogits(self.logprobs, lambda states: states, self.vocab_size)}
+
+
+@pytest.fixture(scope="module")
+def other() -> FrozenModel:
+    """A teacher of another width."""
+    return FrozenModel(tiny.model("llama_tied", seed=12, hidden_size=32))
+
+
+@every_setting
+@pytest.mark.parametrize("averaged", [True, False], ids=["averaged", "of each row"])
+def test_several_teachers_are_read_as_the_distributions_worked_out_by_hand(name, options, averaged, live, other):
+    inputs, routes = ROWS.inputs(), torch.zeros(int(ROWS.row_id.max()) + 1, dtype=torch.long)
+    routes[ROWS.row_id[1]] = 1
+    first, second = (one(None, inputs)["teacher"].compute().log_softmax(-1) for one in (live, other))
+    of_second = TokenBatch.from_labels(inputs["labels"]).row == 1  # [N]
+    average = (0.75 * first + 0.25 * second).log_softmax(-1)
+    wanted = average if averaged else torch.where(of_second[:, None], second, first)
+    assert 0 < ((wanted - first).abs().amax(-1) > 0.01).sum() < len(first) + averaged
+    how: dict[str, Any] = {"weights": [3.0, 1.0]} if averaged else {"routes": routes}
+    loss, gradient, _ = step(name, options, ByHand(wanted))
+    found, its_gradient, _ = step(name, options, Teachers([live, other], **how))
+    torch.testing.assert_close(found, loss, rtol=1e-4, atol=1e-6)
+    assert (its_gradient - gradient).norm() <= 1e-4 * gradient.norm()
 
 
 def why_not(name: str, options: dict[str, Any], teacher: CachedTeacher) -> str:

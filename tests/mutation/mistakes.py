@@ -972,4 +972,18 @@ MISTAKES = [
         "row_id.clamp(max=len(routes) - 1)",
         ("signals/test_several.py::test_each_row_is_read_by_its_own_teacher_also_of_a_later_turn",),
     ),
+    Mistake(
+        "several teachers: probabilities are not normalised before they are averaged",
+        "signals.several:Teachers._average",
+        "one(states)[:, :vocab].log_softmax(-1, dtype=torch.float32)",
+        "one(states)[:, :vocab].exp()",
+        ("contract/test_teachers.py::test_several_teachers_are_read_as_the_distributions_worked_out_by_hand",),
+    ),
+    Mistake(
+        "several teachers: preview counts rows of the file, and not those that are read",
+        "commands.preview:_teachers",
+        "row['row_id'] % len(routed)",
+        "0",
+        ("runs/test_several_teachers.py::test_preview_says_who_reads_each_row_and_how_many_each_reads",),
+    ),
 ]

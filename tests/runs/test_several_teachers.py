@@ -1,5 +1,6 @@
 """Runs with several teachers: averaged, or one for each row by a column."""
 
+import io
 import json
 
 import pytest
@@ -8,6 +9,7 @@ from rich.console import Console
 
 import tiny_folder
 from tiny_runs import QUIET, cut_off, events, recipe, same_weights
+from trimtab.commands.preview import preview_recipe
 from trimtab.core import TokenBatch
 from trimtab.models.packing import PLACE
 from trimtab.runs.job import load_job
@@ -196,3 +198,50 @@ def test_a_teacher_that_no_row_names_is_said(files, tmp_path):
     tree["data"] |= {"train": str(tmp_path / "rows.jsonl")}
     job = load_job(parse(tree, "test", "run"), Shared(), Console(quiet=True))
     assert any("no row names tales in its source" in note for note in job.notes)
+
+
+def previewed(tree, split="train") -> list[str]:
+    written = io.StringIO()
+    preview_recipe(parse(tree, "test", "run"), 2, split, Console(file=written, width=300))
+    return [" ".join(line.split()) for line in written.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize(("split", "sums", "tales"), [("train", 10, 6), ("heldout", 3, 2)])
+def test_preview_says_who_reads_each_row_and_how_many_each_reads(files, tmp_path, split, sums, tales):
+    lines = previewed(of_two(files, tmp_path / "run", "column"), split)
+    rules = [line for line in lines if line.startswith("row ")]
+    assert [line.partition(", ")[2].split(" \u2500")[0] for line in rules] == [
+        "read by teacher tales", "read by teacher sums",
+    ]  # fmt: skip
+    assert f"rows of teacher sums {sums} {files}/teacher" in lines
+    assert f"rows of teacher tales {tales} {files}/other" in lines
+
+
+def test_preview_says_what_share_each_teacher_has(files, tmp_path):
+    lines = previewed(of_two(files, tmp_path / "run", "weights"))
+    assert f"share of teacher sums 75.0% {files}/teacher" in lines
+    assert f"share of teacher tales 25.0% {files}/other" in lines
+    assert not any("read by" in line for line in lines)
+
+
+def test_preview_of_completions_says_who_reads_them(files, tmp_path):
+    tasks = [{"prompt": f"count {i}", "answer": "1", "source": ("sums", "tales")[i % 2]} for i in range(8)]
+    tiny_folder.write_jsonl(tmp_path / "tasks.jsonl", tasks)
+    tree = of_two(files, tmp_path / "run", "column", method="opd", reward="exact", eval={})
+    tree["data"] |= {"train": str(tmp_path / "tasks.jsonl"), "heldout": None}
+    tree["training"] = {"max_steps": 2, "max_completion_length": 4, "num_generations": 2}
+    lines = previewed(tree)
+    assert f"rows of teacher tales 4 {files}/other" in lines
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("column", "sums {0}/teacher, tales {0}/other by source"),
+        ("weights", "sums {0}/teacher x 3, tales {0}/other x 1"),
+    ],
+)
+def test_the_report_names_each_teacher(files, tmp_path, how, said):
+    folder = carried_out(of_two(files, tmp_path / "run", how))
+    page = (folder / "report.html").read_text()
+    assert f"<dd>{said.format(files)}</dd>" in page

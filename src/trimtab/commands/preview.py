@@ -1,6 +1,7 @@
 """Show rows as the model sees them: trained tokens in green, context in grey; and which rows are dropped."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -62,8 +63,10 @@ def preview_recipe(recipe: "Recipe", rows: int, split: str, console: Console | N
     tokenizer = policy_tokenizer(recipe)
     adopt_run_date(recipe, tokenizer)
     prepared = prepare_source(recipe, split, tokenizer, refuse=False, console=console)
+    taught_by, teachers = _teachers(recipe, prepared)
     for row in prepared.rows[:rows]:
-        console.rule(Text(f"row {prepared.number(row)} of {prepared.source}"), align="left", style="grey50")
+        place = f"row {prepared.number(row)} of {prepared.source}{taught_by(row)}"
+        console.rule(Text(place), align="left", style="grey50")
         if "input_ids" not in row:  # a task, for which the policy generates the completion
             console.print(_task(row), soft_wrap=True)
             continue
@@ -82,11 +85,36 @@ def preview_recipe(recipe: "Recipe", rows: int, split: str, console: Console | N
         lacking = prepared.counts.kept - cached[0]
         said = f"; training refuses: trimtab precompute adds the other {lacking:,}" if lacking else ""
         table.add_row("in the teacher cache", f"{cached[0]:,}", Text(f"{cached[1]}{said}"))
+    for line in teachers:
+        table.add_row(*map(Text, line))
     console.print(table)
     for note in prepared.notes():
         say(console, note)
     check_dropped(prepared, recipe.data.max_dropped)
     return prepared
+
+
+def _teachers(
+    recipe: "Recipe", prepared: "Prepared"
+) -> tuple[Callable[[Mapping[str, Any]], str], list[tuple[str, str, str]]]:
+    """Of several teachers: what is said of a row's own, and lines of the table on each."""
+    from trimtab.runs.recipe import teachers_of
+    from trimtab.runs.several_teachers import routes
+
+    named, weights = teachers_of(recipe.models), recipe.models.teacher_weights
+    if weights is not None:
+        total = sum(weights.values())
+        return lambda row: "", [(f"share of teacher {one}", f"{weights[one] / total:.1%}", named[one]) for one in named]
+    if not named:
+        return lambda row: "", []
+    routed, names = routes(recipe, prepared)[0].tolist(), list(named)
+
+    def own(row: Mapping[str, Any]) -> str:
+        return names[routed[row["row_id"] % len(routed)]]
+
+    numbers = Counter(map(own, prepared.rows))
+    lines = [(f"rows of teacher {one}", f"{numbers[one]:,}", named[one]) for one in named]
+    return lambda row: f", read by teacher {own(row)}", lines
 
 
 def _task(row: Mapping[str, Any]) -> Text:

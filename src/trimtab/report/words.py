@@ -218,15 +218,26 @@ def student_name(run: Run) -> str:
 
 
 def model_name(run: Run, role: str) -> str:
-    """The model as the recipe names it, "" where it names none."""
-    models = run.recipe.get("models")
-    named = models.get(role) if isinstance(models, dict) else None
+    """The model as the recipe names it, several teachers with what chooses among them, "" where it names none."""
+    given = run.recipe.get("models")
+    models = given if isinstance(given, dict) else {}
+    named = models.get(role)
     if not isinstance(named, dict):
         return str(named or "")
+    if role == "teacher":
+        return _several(named, models.get("teacher_weights"), run.recipe.get("data"))
     source, layers = str(named.get("from", "another model")), named.get("layers")
     kept = len(layers) if isinstance(layers, list) else layers
     source = model_name(run, "teacher") if source == "teacher" else source
     return f"{kept} layers of {source}" if kept else source
+
+
+def _several(named: dict[str, Any], weights: Any, data: Any) -> str:
+    """As in `signature.txt`."""
+    shares = weights if isinstance(weights, dict) else {}
+    said = [f"{name} {model}{f' x {shares[name]:g}' if name in shares else ''}" for name, model in named.items()]
+    column = data.get("teacher_column") if isinstance(data, dict) else None
+    return ", ".join(said) + (f" by {column}" if column else "")
 
 
 def duration(seconds: float) -> str:
