@@ -72,6 +72,13 @@ def _distillation() -> Iterator[Result]:
     ):
         found = judged(sums[key], unit, swap=key != "solved")
         yield Result("mcc_kd", claim, found[0], "two layers, 3 seeds, 600 steps", found[1], "distillation")
+    cues = read("claims_ad_kd")["differences"]
+    for key, claim in (
+        ("cosine of maps", "maps nearer to the teacher's than without the term (cosine)"),
+        ("accuracy", "more accurate than without it after rows with a misleading word"),
+    ):
+        found = judged(cues[key], "")
+        yield Result("ad_kd", claim, found[0], "three layers of MiniLM, 3 seeds, 64 rows", found[1], "distillation")
     for when in ("before", "after"):
         found = judged(_flat(read("claims_opd_after_hpd")["claims"][f"pass1, {when} OPD: how much better hpd is"]))
         claim = f"a better start for `opd` than `sft`: pass@1 {when} it"

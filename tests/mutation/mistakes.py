@@ -913,8 +913,8 @@ MISTAKES = [
     Mistake(
         "servers: a rewriter may be another model than the one asked",
         "rewriting.by_name:RewritingServer.model",
-        "served_as=served_as",
-        "served_as=None",
+        "OpenAIModel(self.url, name, served_as=served_as, **how)",
+        "OpenAIModel(self.url, name, served_as=None, **how)",
         ("commands/test_served_models.py::test_another_model_is_refused_by_its_name_and_allowed_by_it",),
     ),
     Mistake(
