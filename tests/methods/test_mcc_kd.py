@@ -11,7 +11,7 @@ import tiny_folder
 from tiny_runs import QUIET, cut_off, events, same_weights
 from trimtab.core.batch import COMPARED, IGNORE
 from trimtab.data.collate import Collator
-from trimtab.data.rationales import prepare_rationales
+from trimtab.data.rationales import draw, prepare_rationales
 from trimtab.data.sources import DataError, load_rows
 from trimtab.methods.mcc_kd import METHOD, Config
 from trimtab.objectives.consistency import consistency
@@ -154,6 +154,59 @@ def test_adapters_learn_it_and_held_out_rationales_are_measured_one_by_one(files
     before, *_, after = events(folder, "eval")
     assert before["rows"] == 3 * len(ROWS)
     assert after["nll"] < before["nll"]
+
+
+def test_consistency_is_measured_on_held_out_questions_that_have_two_rationales(files, tmp_path):
+    """By hand, from full logits, of the first two rationales; the third row has one, so it is measured without."""
+    rows = [*ROWS[:2], {**ROWS[2], "rationales": ROWS[2]["rationales"][:1]}, *ROWS[3:5]]
+    made = recipe(files, tmp_path / "run", max_steps=1, save_steps=1, learning_rate=0.0)
+    made.data.heldout = tiny_folder.write_jsonl(tmp_path / "rows.jsonl", rows)
+    folder = run(made, console=QUIET).folder
+    model = AutoModelForCausalLM.from_pretrained(files / "teacher").eval()
+    tokenizer = tiny_folder.byte_tokenizer()
+    kept = [0, 1, 3, 4]
+    read = prepare_rationales([rows[i] for i in kept], tokenizer, max_length=128, find=place_of_answer, chat=True).rows
+    wanted = {}
+    for place, row in zip(kept, read):
+        batch = Collator(0, tiny_folder.VOCAB, columns=(COMPARED,))([draw(row, 0, 1)])
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
+        inside = ((batch["labels"] != IGNORE) & (batch[COMPARED] >= 0))[:, 1:]
+        one, other = logits[0][inside[0]], logits[1][inside[1]]
+        same = (one.argmax(-1) == other.argmax(-1)).float().mean().item()
+        wanted[place] = consistency(one, other).mean().item(), same
+    samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    found = {one["row_id"]: one for one in samples if one["kind"] == "heldout" and "consistency" in one}
+    assert found.keys() == wanted.keys()
+    for place, (apart, same) in wanted.items():
+        assert found[place]["consistency"] == pytest.approx(apart, rel=1e-4)
+        assert found[place]["answer_agreement"] == pytest.approx(same)
+    mean = sum(apart for apart, _ in wanted.values()) / 4
+    assert events(folder, "eval")[-1]["consistency"] == pytest.approx(mean, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (
+            [{"prompt": "a", "rationales": ["so it is 1"], "answer": "1"}],
+            "no held-out row has two different rationales",
+        ),
+        ([{"prompt": "a", "completion": "1"}], "no held-out row has two different rationales"),
+        (
+            [{"prompt": "a", "rationales": ["so it is 1", "it is two"], "answer": "1"}],
+            "no two rationales with one answer",
+        ),
+        ([{"prompt": "a", "rationales": ["so it is 1", "it is 1"], "answer": "7"}], "was found in none"),
+    ],
+)
+def test_why_held_out_consistency_is_not_measured_is_said(files, tmp_path, rows, said):
+    made = recipe(files, tmp_path / "run", max_steps=1)
+    made.data.heldout = tiny_folder.write_jsonl(tmp_path / "rows.jsonl", rows)
+    folder = run(made, console=QUIET).folder
+    assert any(
+        "held-out consistency is not measured" in e["text"] and said in e["text"] for e in events(folder, "note")
+    )
+    assert "consistency" not in events(folder, "eval")[-1]
 
 
 def test_rows_with_one_rationale_are_refused_with_their_number_before_anything_is_written(files, tmp_path):

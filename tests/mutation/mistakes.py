@@ -911,6 +911,13 @@ MISTAKES = [
         (ATTRIBUTION + "test_a_map_worked_by_hand",),
     ),
     Mistake(
+        "rationales: held-out measures of a pair are those of all",
+        "train.heldout:rationale_pairs",
+        "column[pair == place]",
+        "column[pair >= 0]",
+        ("methods/test_mcc_kd.py::test_consistency_is_measured_on_held_out_questions_that_have_two_rationales",),
+    ),
+    Mistake(
         "servers: a rewriter may be another model than the one asked",
         "rewriting.by_name:RewritingServer.model",
         "OpenAIModel(self.url, name, served_as=served_as, **how)",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from trimtab.common.csv_text import unpacked
@@ -317,6 +318,21 @@ def _given(spans: Sequence[Place], one: RowTokens, answer: Any, tokenizer: Any, 
 
 def _bare(text: str) -> str:
     return "".join(text.replace(",", "").split()).strip(".,;:()[]{}$€£%").casefold()
+
+
+def different(row: Mapping[str, Any], where: str) -> int:
+    """Number of a row's rationales, without empty ones and copies."""
+    texts = map(text_of_rationale, question_of(row, where).rationales)
+    return len({text for text in texts if text.strip()})
+
+
+def first_pair(row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The first two rationales of a prepared row that are compared, as of `draw`; None if none are."""
+    for first, second in combinations(range(len(row[LENGTHS])), 2):
+        pair = draw(row, first, second)
+        if any(mark >= 0 for mark in pair[COMPARED]):
+            return pair
+    return None
 
 
 def draw(row: Mapping[str, Any], first: int, second: int) -> dict[str, Any]:

@@ -119,3 +119,9 @@ class Consistency(Objective):
             temperature_on=self.temperature_on, direction=self.direction,
         )  # fmt: skip
         return batch.losses(self.alpha * values, consistency=values, answer_agreement=agree)
+
+    @staticmethod
+    def measures(first: Tensor, second: Tensor) -> dict[str, Tensor]:
+        """[M] each, of logits [M, V] after two rationales, whatever the options: exact and in both directions."""
+        agree = (first.argmax(dim=-1) == second.argmax(dim=-1)).float()
+        return {"consistency": consistency(first, second), "answer_agreement": agree}

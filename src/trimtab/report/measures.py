@@ -86,6 +86,26 @@ MARGIN = Measure(
     "beta times the difference of their log-ratios to the reference.",
     by_row=True,
 )
+CONSISTENCY = Measure(
+    "consistency",
+    "divergence between the answers",
+    "consistency",
+    "lower",
+    "nats",
+    "How far apart the distributions over an answer's tokens are after two given rationales of a held-out question: "
+    "half of Jeffreys' divergence, mean over questions.",
+    by_row=True,
+)
+ANSWER_AGREEMENT = Measure(
+    "answer_agreement",
+    "agreement of the answers",
+    "agreement",
+    "higher",
+    "share of tokens",
+    "Of an answer's tokens, how many are most likely after both of two given rationales of a held-out question.",
+    kind="share",
+    by_row=True,
+)
 ACCURACY = Measure(
     "correct",
     "accuracy",
@@ -145,6 +165,8 @@ MEASURES = (
     PASS_AT_1,
     PREFERENCE,
     MARGIN,
+    CONSISTENCY,
+    ANSWER_AGREEMENT,
     PERPLEXITY,
     FORWARD_KL,
     REWARD_LOSS,

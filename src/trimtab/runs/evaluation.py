@@ -10,6 +10,7 @@ from rich.console import Console
 from trimtab import report
 from trimtab.common import processes
 from trimtab.common.terminal import say
+from trimtab.core.pairs import PairedObjective
 from trimtab.data.collate import Collator, length_sorted
 from trimtab.decoding._texts import generate_texts
 from trimtab.evals.models import HFModel
@@ -20,8 +21,9 @@ from trimtab.train import answers, heldout
 from trimtab.train.events import EventLog
 
 SHOWN = (
-    "pass_at_1", "reward", "preference_accuracy", "preference_margin", "perplexity", "forward_kl", "agreement",
-    "entropy", "kl_to_initial", "reward_loss", "reward_accuracy", "brier", "answer_length", "completion_length",
+    "pass_at_1", "reward", "preference_accuracy", "preference_margin", "consistency", "perplexity", "forward_kl",
+    "agreement", "entropy", "kl_to_initial", "reward_loss", "reward_accuracy", "brier", "answer_length",
+    "completion_length",
 )  # fmt: skip
 """Metrics in a line of progress."""
 
@@ -67,7 +69,9 @@ def evaluator(
                 rows = heldout.measure(policy, batches, job.heldout_signals)
             if job.pairs is not None:
                 batches = length_sorted(job.pairs.rows, job.collator, recipe.eval.batch_size, args.device)
-                for row, found in heldout.preferences(policy, batches, job.plan).items():
+                paired = isinstance(job.plan.objective, PairedObjective)
+                read = heldout.rationale_pairs if paired else heldout.preferences
+                for row, found in read(policy, batches, job.plan).items():
                     if row in rows:
                         rows[row] |= found
         if rows:

@@ -15,7 +15,7 @@ from trimtab.common.workdir import SIGNATURE
 from trimtab.data import stored
 from trimtab.data.chat_date import adopt_date, date_facts
 from trimtab.data.counts import Prepared, check_dropped
-from trimtab.data.rationales import has_rationales, prepare_rationales
+from trimtab.data.rationales import different, first_pair, has_rationales, prepare_rationales
 from trimtab.data.rows import prepare, sequences
 from trimtab.data.sources import DataError, Row, load_rows
 from trimtab.data.tasks import prepare_tasks
@@ -103,8 +103,11 @@ def _limited(made: Prepared, limited_by: str, recipe: Recipe, refuse: bool) -> P
 
 
 def prepare_pairs(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Prepared | str | None:
-    """Held-out preferences with both answers, or why they are not measured; None for a method that learns from none."""
+    """Held-out preferences with both answers, or two rationales of each held-out question; or why these are not
+    measured; None for a method that learns from no pairs."""
     required = method_of(recipe)[2]
+    if required.rows == "rationales" and recipe.data.heldout is not None:
+        return _prepare_rationale_pairs(recipe, tokenizer, recipe.data.heldout)
     if required.rows != "pairs" or required.scores or recipe.data.heldout is None:
         return None
     rows = load_rows(recipe.data.heldout)[: recipe.data.heldout_rows]
@@ -122,6 +125,25 @@ def prepare_pairs(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Prepare
         pairs=True,
         chat=recipe.data.chat,
     )
+
+
+def _prepare_rationale_pairs(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, source: str) -> Prepared | str:
+    """Of each held-out question the first two rationales that end with the same answer."""
+    rows = load_rows(source)[: recipe.data.heldout_rows]
+    with_two = [place for place, row in enumerate(rows) if has_rationales(row) and different(row, source) > 1]
+    if not with_two:
+        return "held-out consistency is not measured: no held-out row has two different rationales"
+    max_length, _ = _row_limit(recipe, recipe.training.get("max_length", 1024) or 10**9)
+    try:
+        made = prepare_rationales(
+            [rows[place] for place in with_two], tokenizer, max_length=max_length, find=place_of_answer, source=source,
+            end_ids=end_tokens(tokenizer), chat=recipe.data.chat,
+        )  # fmt: skip
+    except DataError as error:
+        return f"held-out consistency is not measured: {error}"
+    pairs = [pair for row in made.rows if (pair := first_pair(row)) is not None]
+    made.rows = [{**pair, "row_id": with_two[pair["row_id"]]} for pair in pairs]
+    return made if pairs else f"held-out consistency is not measured: {source} has no two rationales with one answer"
 
 
 def adopt_run_date(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.core import Losses, Objective, Plan, Signal, TokenBatch, TopK, answer_mask
+from trimtab.core.batch import COMPARED
+from trimtab.core.pairs import PairedObjective
 from trimtab.objectives.divergence import forward_kl, reverse_kl
 from trimtab.objectives.reward_models import token_scores
 from trimtab.signals.base import common_vocab, models_of, read_signals, without_unknown
@@ -131,11 +133,57 @@ def evaluate(policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], plan: P
     return dict(sorted(rows.items()))
 
 
+class NoValues(Objective):
+    """Per token, and 0: for evaluation of pairs alone."""
+
+    def __call__(self, batch: TokenBatch) -> Losses:
+        return batch.losses(torch.zeros(len(batch), device=batch.targets.device))
+
+
+class PairMeasures(NoValues):
+    """An "objective" for evaluation only: it keeps the measures of compared tokens, with the pair of each."""
+
+    def __init__(self, measures: Callable[[Tensor, Tensor], dict[str, Tensor]]):
+        self.measures, self.needs = measures, frozenset({COMPARED})
+        self.columns: list[dict[str, Tensor]] = []
+
+    def __call__(self, batch: TokenBatch) -> Losses:
+        first, second = batch.logits().chunk(2, dim=-1)
+        self.columns.append({"pair": batch.row // 2, **self.measures(first, second)})
+        return super().__call__(batch)
+
+
+def rationale_pairs(
+    policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], plan: Plan
+) -> dict[int, dict[str, float]]:
+    """How alike the answers are after two rationales of held-out questions: means over the compared tokens of each.
+
+    Args:
+        plan: with a `PairedObjective` whose `pairs` have `measures`.
+
+    Returns:
+        row_id -> "consistency", "answer_agreement".
+    """
+    rows: dict[int, dict[str, float]] = {}
+    measures = getattr(plan.objective.pairs, "measures", None)  # type: ignore[attr-defined]
+    if measures is None:  # of a method of the user's own
+        return rows
+    for inputs in batches:
+        reader = PairMeasures(measures)
+        signals = read_signals(plan.signals, policy, inputs)
+        read_with(PairedObjective(NoValues(), reader), policy, inputs, signals, reduction="pair_mean")
+        columns = {name: torch.cat([one[name] for one in reader.columns]).cpu() for name in reader.columns[0]}
+        pair = columns.pop("pair")
+        for place, row in enumerate(inputs["row_id"].tolist()[::2]):
+            rows[row] = {name: column[pair == place].double().mean().item() for name, column in columns.items()}
+    return rows
+
+
 def preferences(policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], plan: Plan) -> dict[int, dict[str, float]]:
     """Preference metrics on held-out pairs, relative to the reference of training.
 
     Returns:
-        row_id -> `PER_ROW`.
+        row_id -> `preference_accuracy`, `preference_margin`.
     """
     rows: dict[int, dict[str, float]] = {}
     for ids, columns in _read(policy, batches, plan, plan.objective.preferences):
@@ -144,7 +192,7 @@ def preferences(policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], plan
     return rows
 
 
-PER_ROW = ("preference_accuracy", "preference_margin")
+PER_ROW = ("preference_accuracy", "preference_margin", "consistency", "answer_agreement")
 """Metrics of rows that are not sums over tokens; a row may lack them."""
 REWARDS = {"objective": "reward_loss", "accuracy": "reward_accuracy", "brier": "brier"}
 """Metric of a reward objective -> its name in run folders."""
