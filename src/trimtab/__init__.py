@@ -14,6 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trimtab.commands.edit import edit_model as edit
     from trimtab.commands.evaluate import evaluate_model as evaluate
     from trimtab.commands.train import train_recipe as train
     from trimtab.common.errors import UserError
@@ -61,6 +62,7 @@ __all__ = [
     "TokenBatch",
     "UserError",
     "WeakPair",
+    "edit",
     "evaluate",
     "load_recipe",
     "train",
@@ -69,6 +71,7 @@ _ELSEWHERE = {
     "RecipeError": "trimtab.runs.recipe:RecipeError",
     "Result": "trimtab.runs.run:Result",
     "UserError": "trimtab.common.errors:UserError",
+    "edit": "trimtab.commands.edit:edit_model",
     "evaluate": "trimtab.commands.evaluate:evaluate_model",
     "load_recipe": "trimtab.runs.parse:load_recipe",
     "train": "trimtab.train:",  # the folder of the loops, which can be called

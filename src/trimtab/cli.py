@@ -30,6 +30,7 @@ COMMANDS = {
     "train": "train",
     "schema": "schema",
     "precompute": "precompute",
+    "edit": "edit",
     "generate": "generate",
     "clean": "clean",
     "compare-decoding": "compare_decoding",

@@ -50,6 +50,20 @@ MISTAKES = [
         "self.format < 0",
         ("rewards/test_edit_reward.py::test_the_whole_is_the_weighted_sum",),
     ),
+    Mistake(
+        "edit: a step starts from the original model",
+        "runs.edit_session:EditSession._make",
+        "self.model_at(step - 1)",
+        "self.model_at(0)",
+        ("commands/test_edit.py::test_a_sequence_of_edits_starts",),
+    ),
+    Mistake(
+        "edit: chains that assert the old answer are kept",
+        "runs.edit_chains:_made",
+        "not cot_filter or not edit_rows.asserts_old(chain, edit)",
+        "True",
+        ("commands/test_edit.py::test_chains_with_the_old_answer",),
+    ),
     # --- what is trained
     Mistake(
         "scope: what it does not name is trained too",

@@ -1,0 +1,200 @@
+"""A session of edits: steps, each a run or two that start from the model of the last one, in one folder.
+
+`steps/0001` ... hold the runs, `session.json` which step the session stands at, `model` that step's model. A step whose
+loss or gradient is not finite, or that fails otherwise, leaves the session at the step before.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from trimtab.common.errors import UserError
+from trimtab.common.files import write_atomic
+from trimtab.common.terminal import say
+from trimtab.data.edits import Edit
+from trimtab.models import loading
+from trimtab.runs.edit_chains import thoughts
+from trimtab.runs.edit_recipes import EditMethod, EditStage, stages_of
+from trimtab.runs.overrides import override_all
+from trimtab.runs.parse import parse
+from trimtab.runs.run import run
+from trimtab.train.base import NotFinite
+
+SESSION, STEPS, CHAINS = "session.json", "steps", "chains.jsonl"
+
+
+class EditError(UserError):
+    """A session that cannot be begun, or go on."""
+
+
+@dataclass(frozen=True)
+class EditPlan:
+    """What a session does; a resumed one does the same."""
+
+    model: str
+    method: EditMethod
+    batch: int
+    every: int
+    seed: int
+    cot_filter: bool
+    max_new_tokens: int
+    overrides: tuple[str, ...]
+    edits: str
+    """fingerprint of the edits"""
+
+
+@dataclass
+class EditSession:
+    """A session in its folder."""
+
+    folder: Path
+    plan: EditPlan
+    edits: Sequence[Edit]
+    console: Console
+
+    @property
+    def steps(self) -> int:
+        return -(-len(self.edits) // self.plan.batch)
+
+    def state(self) -> dict[str, Any]:
+        return json.loads((self.folder / SESSION).read_text(encoding="utf-8"))
+
+    def at(self) -> int:
+        """The step that the session stands at; 0 is the original model."""
+        return int(self.state()["step"])
+
+    def model_at(self, step: int) -> str:
+        """The model after a step."""
+        return self.plan.model if step == 0 else str(self.last_run(step) / "model")
+
+    def step_folder(self, step: int) -> Path:
+        return self.folder / STEPS / f"{step:04d}"
+
+    def last_run(self, step: int) -> Path:
+        """The run that made a step's model."""
+        return self.step_folder(step) / ("consolidate" if self.plan.method == "etcon" else "edit")
+
+    def edits_of(self, step: int) -> Sequence[Edit]:
+        return self.edits[(step - 1) * self.plan.batch : step * self.plan.batch]
+
+    def made(self, step: int) -> Sequence[Edit]:
+        """All edits up to a step."""
+        return self.edits[: step * self.plan.batch]
+
+    def begin(self, resume: bool) -> None:
+        """Make the folder, or check that it is this session.
+
+        Raises:
+            EditError: if it holds another one, or this one and `resume` was not asked for.
+        """
+        plan = json.loads(json.dumps(asdict(self.plan)))
+        if not (self.folder / SESSION).is_file():
+            if self.folder.exists() and any(self.folder.iterdir()):
+                raise EditError(
+                    f"--out: {self.folder} is not empty and holds no session of edits; choose another folder"
+                )
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._keep({"plan": plan, "step": 0, "failed": None})
+            return
+        if not resume:
+            raise EditError(f"{self.folder} holds a session of edits; add --resume, or choose another --out")
+        stored = self.state()["plan"]
+        differing = [key for key in plan if plan[key] != stored.get(key)]
+        if differing:
+            key = differing[0]
+            raise EditError(
+                f"{self.folder} holds a session with {key} {stored.get(key)!r}, not {plan[key]!r}; choose another --out"
+            )
+
+    def _keep(self, state: Mapping[str, Any]) -> None:
+        write_atomic(self.folder / SESSION, json.dumps(state, indent=1, ensure_ascii=False) + "\n")
+
+    def stand_at(self, step: int, failed: str | None = None) -> None:
+        """Make a step's model the session's."""
+        place = self.folder / "model"
+        part = self.folder / "model.part"
+        shutil.rmtree(part, ignore_errors=True)
+        if step:
+            shutil.copytree(self.model_at(step), part)
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(self.folder / "adapter", ignore_errors=True)
+        if step:
+            part.rename(place)
+        if step == 1 and (adapter := self.last_run(1) / "adapter").is_dir():  # later ones are of edited models
+            shutil.copytree(adapter, self.folder / "adapter")
+        self._keep({**self.state(), "step": step, "failed": failed})
+
+    def roll_back(self, step: int) -> None:
+        """Stand at an earlier step; later ones are removed, and --resume makes them again.
+
+        Raises:
+            EditError: if the session is not past that step.
+        """
+        at = self.at()
+        if not 0 <= step <= at:
+            raise EditError(f"--rollback: {self.folder} stands at step {at}; choose a step from 0 to {at}")
+        self.stand_at(step)
+        for later in range(step + 1, self.steps + 1):
+            shutil.rmtree(self.step_folder(later), ignore_errors=True)
+
+    def go_on(self, after: Callable[[int], None]) -> None:
+        """Make the steps that are left.
+
+        Args:
+            after: is called after each step with its number.
+
+        Raises:
+            EditError: for a step whose loss or gradient is not finite; the session stands at the one before.
+        """
+        began, first = time.monotonic(), self.at()
+        for step in range(first + 1, self.steps + 1):
+            try:
+                self._make(step)
+            except NotFinite as error:
+                shutil.rmtree(self.step_folder(step), ignore_errors=True)
+                self.stand_at(step - 1, failed=f"step {step}: {error}")
+                raise EditError(
+                    f"step {step} ({', '.join(one.id for one in self.edits_of(step))}): {error}. The session stands at "
+                    f"step {step - 1} of {self.steps}, whose model is {self.model_at(step - 1)}"
+                ) from error
+            self.stand_at(step)
+            after(step)
+            left = (time.monotonic() - began) / (step - first) * (self.steps - step)
+            say(
+                self.console, f"step {step} of {self.steps}" + (f", about {left / 60:.1f} minutes left" if left else "")
+            )
+
+    def _make(self, step: int) -> None:
+        folder, plan = self.step_folder(step), self.plan
+        folder.mkdir(parents=True, exist_ok=True)
+        model, edits = self.model_at(step - 1), self.edits_of(step)
+        tokenizer = loading.load_tokenizer(model)
+        chat = bool(tokenizer.chat_template)
+        chains: list[str] = []
+        if plan.method == "etcon":
+            chains, notes = thoughts(
+                lambda: loading.load_model(model), tokenizer, edits, folder / CHAINS, seed=plan.seed, chat=chat,
+                max_new_tokens=plan.max_new_tokens, cot_filter=plan.cot_filter,
+            )  # fmt: skip
+            for note in notes:
+                say(self.console, note)
+        layers = loading.load_config(model).get_text_config(decoder=True).num_hidden_layers
+        how: dict[str, Any] = {"layers": layers, "chat": chat, "folder": folder, "seed": plan.seed}
+        for stage in stages_of(plan.method, model, edits, chains, **how):
+            if not (folder / stage.name / "report.html").is_file():
+                self._run(stage, folder)
+
+    def _run(self, stage: EditStage, folder: Path) -> None:
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in stage.rows)
+        write_atomic(folder / f"{stage.name}.jsonl", lines)
+        tree = stage.tree
+        own = [word.removeprefix(f"{stage.name}.") for word in self.plan.overrides if word.startswith(f"{stage.name}.")]
+        override_all(tree, own)
+        recipe: Any = parse(tree, f"the recipe of {stage.name}", stage.name)
+        run(recipe, resume=(folder / stage.name / "recipe.yaml").is_file(), console=self.console)
