@@ -58,7 +58,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 WARMED, TEACHER = "warmed", "teacher"
 """rows of the table that no method trains: the student as every method finds it, and the teacher"""
-LADDER = tuple(base * 10.0**power for power in range(-6, 0) for base in (1, 3))
+LADDER = tuple(float(f"{base}e{power}") for power in range(-6, 0) for base in (1, 3))
 """learning rates, each about three times the one before"""
 TUNING_SEED = 100
 TOKENS = ("forward_kl", "reverse_kl", "entropy", "nll", "agreement")

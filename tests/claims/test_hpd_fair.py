@@ -68,6 +68,10 @@ def test_the_ladder_goes_on_while_its_end_is_best(tmp_path):
     assert {cell.rate for cell in bench.found} == set(LADDER[first - 1 : wanted + 2])
 
 
+def test_every_ladder_begins_on_one_of_its_rungs():
+    assert all(world.rate in LADDER for world in WORLDS.values())
+
+
 def test_half_the_length_is_taken_where_it_is_better(tmp_path):
     bench = known(tmp_path, lambda rate, steps: steps)
     assert hpd_fair.tuned(bench, "hpd")["kl"].steps == WORLDS["sums"].steps // 2
