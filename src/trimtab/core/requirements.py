@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, TypeVar
 from trimtab.common.errors import UserError
 from trimtab.core.loss import Reduction
 
+SELF_INITIAL = "self:initial"
 STORED = "column"
 """Value of `models.reference` in a recipe for log-probabilities computed beforehand, instead of a model."""
 
@@ -63,6 +64,9 @@ class Teacher(ModelRequirement):
     own_tokenizer: bool = False
     """it reads rows with a tokenizer and a chat template of its own, and shares no ids with the policy"""
     keys = provides = ("teacher",)
+
+    def initial(self, named: Named) -> Literal["", "read", "copied"]:
+        return "read" if named.get("teacher") == SELF_INITIAL else ""
 
 
 @dataclass(frozen=True)

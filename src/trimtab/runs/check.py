@@ -8,7 +8,7 @@ from pydantic import AliasChoices, BaseModel, ValidationError
 
 from trimtab.common.errors import nearest, wrong_value
 from trimtab.runs import scope_key
-from trimtab.runs.recipe import OTHERS, Cut, Recipe, RecipeError, cache_folder
+from trimtab.runs.recipe import OTHERS, SELVES, Cut, Recipe, RecipeError, cache_folder
 
 if TYPE_CHECKING:
     from trimtab.core import Requirements
@@ -70,6 +70,16 @@ def check_method(recipe: Recipe, where: str, trains: bool = True) -> None:
             f"{where}: models.teacher_bits needs bitsandbytes, which is not installed; pip install bitsandbytes, or "
             "leave it out"
         )
+    own = recipe.models.teacher in SELVES
+    if own and (method.loop == "classification" or teacher is None):
+        raise RecipeError(f"{where}: method {recipe.method} cannot be taught by itself; name a model as models.teacher")
+    if (own or recipe.data.teacher_prompt is not None) and teacher is not None and teacher.own_tokenizer:
+        raise RecipeError(
+            f"{where}: method {recipe.method} with these options reads rows with the teacher's own tokenizer, and a "
+            "teacher that is the policy, or reads another prompt, shares the policy's; leave out options.tokenizers"
+        )
+    if recipe.data.teacher_prompt is not None and teacher is None:
+        raise RecipeError(f"{where}: method {recipe.method} reads no teacher; leave out data.teacher_prompt")
     several = isinstance(recipe.models.teacher, dict)
     if several and method.loop == "classification":
         raise RecipeError(f"{where}: method {recipe.method} reads inside its teacher, and takes one; name it alone")
@@ -80,9 +90,10 @@ def check_method(recipe: Recipe, where: str, trains: bool = True) -> None:
             f"{where}: method {recipe.method} with these options reads rows with the teacher's own tokenizer, and "
             "several teachers share the policy's; name one"
         )
-    if from_teacher and several:
+    if from_teacher and (several or own):
+        what = "which is the policy itself" if own else "and there are several"
         raise RecipeError(
-            f"{where}: models.policy is cut from the teacher, and there are several; name one under models.policy.from"
+            f"{where}: models.policy is cut from the teacher, {what}; name a model under models.policy.from"
         )
     if from_teacher and not recipe.models.teacher:
         raise RecipeError(f"{where}: models.policy is cut from the teacher, but models.teacher is missing")
@@ -109,6 +120,8 @@ def not_askable(recipe: Recipe) -> str | None:
         return "the recipe names no teacher; add models.teacher=MODEL"
     if isinstance(name, dict):
         return "the recipe has several teachers, and a cache is of one; name it as models.teacher"
+    if name in SELVES:
+        return f"models.teacher is {name}, and what the policy says changes while it learns; name a model"
     if (folder := cache_folder(name)) is not None:
         return f"models.teacher is the cache {folder}, which only a model writes; add models.teacher=MODEL"
     if method.loop == "classification":

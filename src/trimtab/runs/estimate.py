@@ -32,6 +32,7 @@ from trimtab.runs.other_tokenizer import has_own_tokenizer
 from trimtab.runs.policy import method_of, policy_tokenizer
 from trimtab.runs.recipe import (
     FROZEN,
+    SELF_AVERAGE,
     Recipe,
     Stages,
     cache_folder,
@@ -236,6 +237,8 @@ class _Run:
                 here = apart is None or apart == self.device
                 parts += [MemoryPart(named, size, always(), host=apart == "cpu")] if here or apart == "cpu" else []
             seen.add(name)
+        if models.teacher == SELF_AVERAGE and models.lora is None:
+            parts.append(MemoryPart("average of the policy's weights", 4 * self.policy.params, always()))
         copies = self.recipe.eval.kl_to_initial
         initial = {model.initial(models.model_dump()) for model in required.models}
         needs_start = "read" in initial and models.lora is None and required.trains != "identity_layer"

@@ -32,7 +32,7 @@ from trimtab.models.masters import train_in_float32
 from trimtab.models.packing_check import settle_packs
 from trimtab.objectives.reward_models import RewardObjective
 from trimtab.rewards import verifiable as rewards
-from trimtab.runs import other_tokenizer, several_teachers
+from trimtab.runs import other_tokenizer, several_teachers, teacher_prompts
 from trimtab.runs.cached_teacher import cache_facts, check_cached, check_fits, open_cache
 from trimtab.runs.folder import RunError
 from trimtab.runs.models import AnyTeacher, LoadedModels, load_signals, note_of_cache, starts_from
@@ -194,6 +194,8 @@ class _Builder:
         self.note(pairs if isinstance(pairs, str) else None)
         self.pairs = None if isinstance(pairs, str) else pairs
         self.routes = self._routes()
+        sources = {"train": self.train, "heldout": self.held}
+        self.prompts = teacher_prompts.prompts(recipe, sources, tokenizer, self.args if self.rollouts else None)
         prepared = [one for one in (self.train, self.held) if one is not None]
         self.note(*(note for one in prepared for note in one.notes()))
         if self.rollouts:
@@ -257,7 +259,7 @@ class _Builder:
             self.note("the adapter's settings change the base weights, so the initial policy is kept as a second model")
         self.policy = policy
         cached = open_cache(self.cached) if self.cached is not None else None
-        self.models = LoadedModels(recipe, self.shared, frozen, policy, off, initial, cached, self.routes)
+        self.models = LoadedModels(recipe, self.shared, frozen, policy, off, initial, cached, self.routes, self.prompts)
 
     def _routes(self) -> dict[str, Tensor]:
         """Which of several teachers each row has."""
@@ -274,6 +276,7 @@ class _Builder:
         shared = other_tokenizer.sharing(loaded.frozen, self.required)
         compared = any(map(is_teacher, shared)) or loaded.cached is not None
         compared = compared and (self.held is not None or recipe.data.teacher_column is None)
+        compared = ("heldout" in self.prompts) if recipe.data.teacher_prompt is not None else compared
         self.heldout_signals = [loaded.teacher("heldout")] if compared else []
         self.note(note_of_cache(loaded))
         signals = load_signals(self.required, loaded)
@@ -345,6 +348,7 @@ class _Builder:
             **{role: f"{self.named[role]} {found}" for role, found in self.prints.items() if role in OTHERS},
             **({"teacher": self.cached.said} if self.cached is not None else {}),
             **several_teachers.facts(recipe, self.prints),
+            **teacher_prompts.facts(recipe, self.prompts),
             "reward_model": f"{models.reward_model} {fingerprint.of_model(scores.models[0])}" if scores else None,
             "embedding": f"{self.own_vocab} rows, models.resize" if models.resize else None,
             **trained(recipe, self.policy),

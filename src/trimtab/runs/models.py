@@ -1,7 +1,7 @@
 """Load the models that a method requires: one function per kind of requirement returns its signals."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,20 +28,23 @@ from trimtab.runs import other_tokenizer, several_teachers
 from trimtab.runs.check import samples
 from trimtab.runs.folder import RunError
 from trimtab.runs.policy import Shared
-from trimtab.runs.recipe import STORED, TEACHER, Recipe, teachers_of
+from trimtab.runs.recipe import SELF, SELF_AVERAGE, SELVES, STORED, TEACHER, Recipe, teachers_of
 from trimtab.signals.auxiliary import ValueModel
 from trimtab.signals.cached import CachedTeacher
 from trimtab.signals.candidates import RewardModelAtCandidates
 from trimtab.signals.columns import Column
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.initial_policy import InitialPolicy
+from trimtab.signals.other_prompt import OtherPrompt
 from trimtab.signals.reference import ReferenceAtCandidates
 from trimtab.signals.reward_model import load_reward_model
 from trimtab.signals.row_store import RowStore
+from trimtab.signals.self_teacher import AveragePolicy, WholeAverage
 from trimtab.signals.several import Teachers
 
 Reads = Literal["distribution", "answers"]
-AnyTeacher = FrozenModel | CachedTeacher | Teachers
+AnyTeacher = FrozenModel | CachedTeacher | Teachers | InitialPolicy | AveragePolicy | WholeAverage | OtherPrompt
+DECAY = 0.99
 Off = Callable[[], AbstractContextManager]
 """context in which the policy is the initial policy"""
 CACHES = "teacher_cache"
@@ -65,6 +68,10 @@ class LoadedModels:
     """the teacher, where it is a cache"""
     routes: dict[str, Tensor] = field(default_factory=dict)
     """which of several teachers each row has, by "train" and "heldout", see `several_teachers.routes`"""
+    prompts: dict[str, list[list[int]]] = field(default_factory=dict)
+    """what the teacher reads in the place of each row's prompt, alike"""
+    average: AveragePolicy | None = None
+    """of the policy's weights, where that is the teacher"""
     signals: dict[str, Signal] = field(default_factory=dict)
     """what was made so far, by the argument of `Method.build`"""
 
@@ -90,6 +97,13 @@ class LoadedModels:
         Args:
             rows: that it reads, "train" or "heldout".
         """
+        prompts = self.prompts.get(rows)
+        found = self._plain_teacher(rows, reads)
+        return found if prompts is None else OtherPrompt(found, prompts)
+
+    def _plain_teacher(self, rows: str, reads: Reads) -> Any:
+        if self.recipe.models.teacher in SELVES:
+            return self._policy_itself(rows, reads)
         several = {name: self._remembered(f"{TEACHER}.{name}") for name in teachers_of(self.recipe.models)}
         if several:
             return several_teachers.signal(self.recipe, several, self.routes.get(rows), reads)
@@ -98,6 +112,22 @@ class LoadedModels:
         if self.cached is not None:
             return CachedTeacher(self.cached.store, self.cached.teacher, reads=reads, place=self.cached.place)
         return self._remembered(TEACHER) if reads == "distribution" else self.frozen_signal(TEACHER, reads)
+
+    def _policy_itself(self, rows: str, reads: Reads) -> Any:
+        models = self.recipe.models
+        if models.teacher == SELF_AVERAGE:
+            if self.average is None:
+                decay = DECAY if models.teacher_decay is None else models.teacher_decay
+                self.average = AveragePolicy(decay, self.policy)
+            if rows == "heldout":
+                return WholeAverage(self.average)
+            self.average.distribution = reads == "distribution"
+            return self.average
+        if models.teacher == SELF:
+            return InitialPolicy(nullcontext, TEACHER, self.policy, reads)
+        if self.off is not None:
+            return InitialPolicy(self.off, TEACHER, self.policy, reads)
+        return self.initial_signal(TEACHER, reads)
 
     def _remembered(self, role: str) -> FrozenModel:
         """A teacher's distribution: one for all stages, with what it remembers."""

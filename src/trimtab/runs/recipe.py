@@ -65,7 +65,11 @@ class Models(_Strict):
     """The frozen model to distil from. `cache:FOLDER`: read what a teacher gave for these rows, as written by `trimtab
     precompute --teacher hidden` (or `topk`), or `cache:@NAME` by an earlier stage with `precompute`; the teacher itself
     is not loaded. Several teachers are a mapping `NAME: MODEL`: each row has the one that its `data.teacher_column`
-    names, or all rows have their average by `teacher_weights`."""
+    names, or all rows have their average by `teacher_weights`. `self`: the policy as it is, which is to read
+    another prompt (`data.teacher_prompt`); `self:initial`: with its weights before training; `self:average`: with the
+    moving average of its weights."""
+    teacher_decay: float | None = Field(None, ge=0, lt=1)
+    """Share of the old average in the new one after each update, for `teacher: self:average`; 0.99 by default."""
     teacher_weights: dict[str, float] | None = None
     """Weights of several teachers by name, positive; only their ratios count. The teacher is then the normalised
     product of the distributions, each raised to its share: the average of the log-probabilities."""
@@ -116,7 +120,9 @@ class Models(_Strict):
                 raise ValueError(f"the teacher's name {name!r} is not made of letters, digits, _ and -")
             if model.startswith(CACHE):
                 raise ValueError(f"teacher.{name} is {model}, but a cache can only be the one teacher")
-        read = bool(names) or (self.teacher is not None and not str(self.teacher).startswith(CACHE))
+        if self.teacher_decay is not None and self.teacher != SELF_AVERAGE:
+            raise ValueError("teacher_decay is for teacher: self:average; leave it out")
+        read = bool(names) or (isinstance(self.teacher, str) and not _no_model(self.teacher))
         for key in ("teacher_device", "teacher_bits"):
             if getattr(self, key) is not None and not read:
                 raise ValueError(f"{key} is of a teacher that is loaded, and there is none; leave it out")
@@ -150,6 +156,8 @@ STORED = "column"
 """Value of models.reference for precomputed log-probabilities instead of a model."""
 CACHE = "cache:"
 """Beginning of a models.teacher that is a folder of what a teacher gave, instead of a model."""
+SELVES = SELF, SELF_INITIAL, SELF_AVERAGE = ("self", "self:initial", "self:average")
+"""values of models.teacher for the policy itself: as it is, as it began, the average of its recent weights"""
 TEACHER = "teacher"
 FROZEN = (TEACHER, "reference", "aligned", "weak_reference", "weak_aligned")
 """The roles of frozen models."""
@@ -188,6 +196,11 @@ class Data(_Strict):
     """Number of processes that tokenize rows; does not affect the result."""
     teacher_column: str | None = None
     """For several teachers: the column of the rows, held-out ones too, that holds the name of the row's teacher."""
+    teacher_prompt: str | None = None
+    """The column of the rows with the prompt that the teacher reads before the same answer, such as the question with
+    its solution: messages, or the text of the last message, or for rows of plain texts a text. Or such a text with
+    columns in braces, of which {prompt} is what the row asks: "{prompt} (The answer is {answer}.)". Held-out rows are
+    compared with the teacher where they have it too."""
     max_dropped: float = Field(0.01, ge=0, le=1)
     """Refuse to train if more than this share of rows would be truncated, dropped or without an answer."""
 
@@ -342,6 +355,18 @@ class Recipe(_Strict):
 
     @model_validator(mode="after")
     def _one_way_to_teach(self) -> "Recipe":
+        if self.models.teacher == SELF and self.data.teacher_prompt is None:
+            raise ValueError(
+                "the policy as its own teacher would learn nothing from the prompt that it reads itself; give the "
+                "teacher another with data.teacher_prompt, or take self:initial or self:average"
+            )
+        if self.data.teacher_prompt is not None and self.models.teacher is None:
+            raise ValueError("data.teacher_prompt is what a teacher reads, and there is none; name models.teacher")
+        if self.data.teacher_prompt is not None and cache_folder(self.models.teacher) is not None:
+            raise ValueError(
+                "a cache holds what a teacher said of the rows as they are, and data.teacher_prompt gives it others; "
+                "name the model as models.teacher"
+            )
         several = isinstance(self.models.teacher, dict)
         column, weights = self.data.teacher_column, self.models.teacher_weights
         if column is not None and not several:
@@ -410,7 +435,7 @@ def named_models(recipe: Recipe) -> dict[str, str]:
 
 
 def _no_model(name: str) -> bool:
-    return name == STORED or cache_folder(name) is not None
+    return name == STORED or name in SELVES or cache_folder(name) is not None
 
 
 def one_teacher(models: Models) -> str | None:

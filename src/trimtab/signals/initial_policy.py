@@ -48,6 +48,11 @@ def _unreduced(
     return output.unreduced
 
 
+def states_of(policy: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """[N, D] hidden states at the positions that predict the answer tokens, in eval mode, without gradient."""
+    return _unreduced(StatesCall(inputs["labels"], inputs.get(PLACE)), policy, inputs)
+
+
 class InitialPolicy(Signal):
     """Log-probabilities of the answer tokens, or the whole distribution, under the policy with its trained part off.
 
@@ -70,12 +75,16 @@ class InitialPolicy(Signal):
         self.distribution = reads == "distribution"
         self._model: Any = inner(policy)
 
+    @property
+    def vocab_size(self) -> int:
+        return self._model.config.get_text_config().vocab_size
+
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         assert policy is not None
         with self.off():
             if not self.distribution:
                 return {self.name: own_logprobs(policy, inputs, self.temperature)}
-            hidden = _unreduced(StatesCall(inputs["labels"], inputs.get(PLACE)), policy, inputs)
+            hidden = states_of(policy, inputs)
         return {self.name: LazyLogits(hidden, self._project, resolve_head(self._model).vocab_size)}
 
     def _project(self, hidden: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ class BeforeUpdate(TrainerCallback):
             signal.before_training(model, self.batches())
 
     def on_step_begin(self, args: Any, state: TrainerState, control: Any, model: Any = None, **kwargs: Any) -> None:
-        for signal in self.plan.signals:
+        for signal in (*self.plan.signals, *self.plan.rollout_signals):
             signal.before_update(model, state.global_step, args.seed)
 
     def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
