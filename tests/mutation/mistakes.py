@@ -1007,4 +1007,18 @@ MISTAKES = [
         "0",
         ("runs/test_several_teachers.py::test_preview_says_who_reads_each_row_and_how_many_each_reads",),
     ),
+    Mistake(
+        "self-teacher: the new weights have the share of the old average",
+        "signals.self_teacher:AveragePolicy.before_update",
+        "1 - self.decay",
+        "self.decay",
+        ("signals/test_self_teacher.py::test_the_average_is_that_of_the_formula",),
+    ),
+    Mistake(
+        "another prompt: the answer begins one token late",
+        "signals.other_prompt:OtherPrompt.swapped",
+        "int(answered[0])",
+        "int(answered[0]) + 1",
+        ("signals/test_self_teacher.py::test_rows_are_read_behind_the_other_prompts",),
+    ),
 ]

@@ -4,11 +4,12 @@ import json
 import math
 
 import pytest
+import torch
 from rich.console import Console
 
 import tiny_folder
 from tiny_runs import QUIET, cut_off, events, same_weights
-from trimtab.core import IGNORE
+from trimtab.core import IGNORE, TokenBatch
 from trimtab.data.sources import DataError
 from trimtab.runs.job import load_job
 from trimtab.runs.parse import parse
@@ -162,3 +163,28 @@ def test_a_row_without_a_hint_or_with_one_too_long_is_named(files, tmp_path, hin
     tree["models"]["policy"] = str(tmp_path / "gpt2")
     with pytest.raises(DataError, match=message):
         load_job(parse(tree, "test", "run"), Shared(), Console(quiet=True))
+
+
+@pytest.mark.parametrize("teacher", ["self", "self:initial", "self:average"])
+def test_a_method_that_chooses_tokens_by_an_earlier_policy_takes_it(files, tmp_path, teacher):
+    tree = taught(files, tmp_path / "run", teacher, "hpd", options={"mini_batches": 2}, eval={})
+    assert len(events(carried_out(tree), "train")) == 4
+
+
+def test_held_out_rows_are_compared_with_the_average_that_teaches(files, tmp_path):
+    tree = taught(files, tmp_path / "run", "self:average", models={"teacher_decay": 0.0}, data={"teacher_prompt": None})
+    job = load_job(parse(tree, "test", "run"), Shared(), Console(quiet=True))
+    (teacher,), (held,) = job.plan.signals, job.heldout_signals
+    inputs = job.collator(job.train.rows[:2])
+    for step in range(2):
+        teacher.before_update(job.policy, step, 0)
+        with torch.no_grad():
+            for parameter in job.policy.parameters():
+                parameter.mul_(1.1)
+    found, wanted = (one(job.policy, inputs)["teacher"].compute() for one in (held, teacher))
+    torch.testing.assert_close(found, wanted)
+    with torch.no_grad():
+        for parameter in job.policy.parameters():
+            parameter.div_(1.1)  # the policy that the last update began with
+    now = job.policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+    torch.testing.assert_close(found, TokenBatch.align(now, inputs["labels"]).logits(), rtol=1e-3, atol=1e-3)

@@ -48,7 +48,7 @@ from trimtab.runs.policy import (
     policy_vocab,
     shown,
 )
-from trimtab.runs.recipe import OTHERS, STORED, Recipe, is_teacher, named_models
+from trimtab.runs.recipe import OTHERS, SELF_AVERAGE, SELF_INITIAL, STORED, Recipe, is_teacher, named_models
 from trimtab.runs.reward_model import check_eval, reward_notes, score_spec
 from trimtab.runs.rows import adopt_run_date, check_asked, check_ids, check_tasks, prepare_pairs, prepare_source
 from trimtab.runs.signature import (
@@ -276,6 +276,7 @@ class _Builder:
         shared = other_tokenizer.sharing(loaded.frozen, self.required)
         compared = any(map(is_teacher, shared)) or loaded.cached is not None
         compared = compared and (self.held is not None or recipe.data.teacher_column is None)
+        compared = compared or recipe.models.teacher in (SELF_INITIAL, SELF_AVERAGE)
         compared = ("heldout" in self.prompts) if recipe.data.teacher_prompt is not None else compared
         self.heldout_signals = [loaded.teacher("heldout")] if compared else []
         self.note(note_of_cache(loaded))
