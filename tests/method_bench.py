@@ -77,7 +77,8 @@ def _numbers(default: Any, kind: type) -> list[Any]:
     size = default if isinstance(default, (int, float)) and default else 1
     if kind is int:
         return [int(size) + 1, 2 * int(size) + 1, max(int(size) // 2, 1), 0]
-    return [0.4 * size, 1.7 * size, 0.3, 0.9, -0.5 * size]
+    some = [0.4 * size, 1.7 * size, 0.3, 0.9, -0.5 * size]
+    return some if default is not None else [*some, 1.05]  # a bound above 1 that is met
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -346,6 +346,7 @@ def right_judge(asked):
 
 
 def test_the_server_that_rewrites_is_asked_for_yes_or_no(trimtab, rows, server, tmp_path):
+    server.name = "org/m"
     server.reply = right_judge
     said, detector = judged(trimtab, rows, tmp_path, "--rewriter", "org/m", "--endpoint", server.url)
     assert f"meaning is checked by yes or no by org/m at {server.url}, threshold 0.5" in said

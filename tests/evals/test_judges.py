@@ -5,7 +5,7 @@ import pytest
 from trimtab.common.errors import Unanswered
 from trimtab.common.files import JsonLines
 from trimtab.evals.judges import (
-    Question,
+    ToJudge,
     conclusion,
     contains,
     is_yes_or_no,
@@ -68,7 +68,7 @@ def test_a_conclusion_is_what_is_marked_as_one_else_the_whole_text(reply, found)
 
 # ---------------------------------------------------------------- a model
 
-QUESTIONS = [Question(f"What is {n}?", (f"{n}",), reply) for n, reply in enumerate(("0", "2", "maybe", "3"))]
+QUESTIONS = [ToJudge(f"What is {n}?", (f"{n}",), reply) for n, reply in enumerate(("0", "2", "maybe", "3"))]
 
 
 def says(asked) -> str:
@@ -122,5 +122,5 @@ def test_another_judge_is_asked_anew(server, tmp_path):
 
 
 def test_the_judge_sees_question_answer_and_reply():
-    (message,) = judge_prompt(Question("Who?", ("Ada", "A. Brook"), " It is Ada. \n"))
+    (message,) = judge_prompt(ToJudge("Who?", ("Ada", "A. Brook"), " It is Ada. \n"))
     assert "Question: Who?\nExpected answer: Ada or A. Brook\nAnswer to check: It is Ada.\n" in message["content"]

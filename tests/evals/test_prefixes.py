@@ -8,7 +8,7 @@ import torch
 
 import tiny
 import tiny_folder
-from trimtab.evals.prefixes import Given, drift, given, logits_behind, teacher_forced
+from trimtab.evals.prefixes import Continuation, drift, given, logits_behind, teacher_forced
 
 TOKENIZER = tiny_folder.byte_tokenizer()
 
@@ -48,7 +48,7 @@ def test_a_target_that_the_model_would_write_scores_one():
 
 def test_each_token_is_predicted_from_all_before_it_and_from_no_other_text():
     model = tiny.model("llama", vocab_size=tiny_folder.VOCAB)
-    texts = [Given([7, 8, 9], [10]), Given([7], [8, 9, 10, 11, 12])]
+    texts = [Continuation([7, 8, 9], [10]), Continuation([7], [8, 9, 10, 11, 12])]
     for one, found in zip(texts, logits_behind(model, texts), strict=True):
         whole = one.prompt + one.text
         prefixes = [torch.tensor([whole[:n]]) for n in range(len(one.prompt), len(whole))]

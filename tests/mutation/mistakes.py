@@ -31,7 +31,7 @@ STORE, CACHED = "signals/test_row_store.py::", "commands/test_teacher_cache.py::
 WRITTEN = "commands/test_teacher_cache_written.py::"
 REALIGN, CHATS = "decoding/test_realign.py::", "data/test_chat.py::"
 
-JUDGES, EDIT_SUITE, PREFIXES = "evals/test_judges.py::", "evals/test_edit.py::", "evals/test_prefixes.py::"
+JUDGES, EDIT_SUITE, PREFIXES = "evals/test_judges.py::", "evals/test_edit_suite.py::", "evals/test_prefixes.py::"
 EDITS, MADE_FACTS = "data/test_edits.py::", "data/generators/test_facts.py::"
 SCOPE = "models/test_scope.py::"
 

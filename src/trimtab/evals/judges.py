@@ -85,7 +85,7 @@ def _braced(text: str) -> str:
 # ---------------------------------------------------------------- by a model
 
 
-class Question(NamedTuple):
+class ToJudge(NamedTuple):
     """What a judge is asked."""
 
     asked: str
@@ -93,7 +93,7 @@ class Question(NamedTuple):
     reply: str
 
 
-def judge_prompt(question: Question) -> Messages:
+def judge_prompt(question: ToJudge) -> Messages:
     """Our wording: everything said, nothing contradictory, no mere repetition."""
     expected = " or ".join(question.answers)
     return user(
@@ -105,7 +105,7 @@ def judge_prompt(question: Question) -> Messages:
 
 
 def judged(
-    questions: Sequence[Question],
+    questions: Sequence[ToJudge],
     judge: "Model",
     kept: JsonLines,
     *,

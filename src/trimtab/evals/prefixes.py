@@ -11,27 +11,28 @@ from transformers import PreTrainedModel
 from trimtab.data.messages import text_of
 from trimtab.data.tokens import Prompt, answer_tails, coder, prompt_text
 from trimtab.decoding._batching import takes
+from trimtab.evals import SuiteError
 
 
-class Given(NamedTuple):
+class Continuation(NamedTuple):
     """A prompt and the text behind it, as ids."""
 
     prompt: list[int]
     text: list[int]
 
 
-def given(tokenizer: Any, pairs: Sequence[tuple[Prompt, str]], *, plain: bool = False) -> list[Given]:
+def given(tokenizer: Any, pairs: Sequence[tuple[Prompt, str]], *, plain: bool = False) -> list[Continuation]:
     """Prompts and texts, each tokenised as a whole."""
     found = []
     for number, (prompt, answer) in enumerate(pairs, start=1):
         before, is_plain = prompt_text(tokenizer, prompt, f"text {number}", plain=plain)
         (tail,) = answer_tails(tokenizer, before, [answer], is_plain)
-        found.append(Given(coder(tokenizer).prompt(before, is_plain), tail))
+        found.append(Continuation(coder(tokenizer).prompt(before, is_plain), tail))
     return found
 
 
 @torch.no_grad()
-def logits_behind(model: PreTrainedModel, texts: Sequence[Given], batch: int = 8) -> Iterator[Tensor]:
+def logits_behind(model: PreTrainedModel, texts: Sequence[Continuation], batch: int = 8) -> Iterator[Tensor]:
     """[n, V] float32 for each text: the logits that predict each of its n tokens, in the order of `texts`."""
     mode = model.training
     model.eval()
@@ -84,7 +85,7 @@ def drift(
     """How far a model's distributions are from the original's, on the answers of rows with `messages`.
 
     Raises:
-        ValueError: if their vocabularies differ.
+        SuiteError: if their vocabularies differ.
     """
     pairs = [(row["messages"][:-1], text_of(row["messages"][-1]["content"])) for row in rows]
     texts = given(tokenizer, pairs)
@@ -92,7 +93,7 @@ def drift(
     for now, before in zip(logits_behind(model, texts), logits_behind(original, texts), strict=True):
         before = before.to(now.device)
         if now.size(-1) != before.size(-1):
-            raise ValueError(f"vocabularies of {now.size(-1)} and {before.size(-1)} tokens")
+            raise SuiteError(f"vocabularies of {now.size(-1)} and {before.size(-1)} tokens")
         log_p, log_q = before.log_softmax(dim=-1), now.log_softmax(dim=-1)
         kl = (log_p.exp() * (log_p - log_q)).nan_to_num(nan=0.0).sum(dim=-1)  # a token that both rule out adds nothing
         same = (now.argmax(dim=-1) == before.argmax(dim=-1)).float()

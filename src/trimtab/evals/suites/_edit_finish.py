@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimtab.common.count import count
 from trimtab.data.edits import load_edits
-from trimtab.evals.judges import JUDGEMENTS, Question, conclusion, judged
+from trimtab.evals.judges import JUDGEMENTS, ToJudge, conclusion, judged
 from trimtab.evals.suite import Answered, Estimate, SuiteError
 from trimtab.evals.suites._edit_before import load_before
 from trimtab.evals.suites._edit_measures import agreement, by_mode, judged_measures, known, over_edits
@@ -87,10 +87,10 @@ def _by_judge(settings: Any, answered: Sequence[Answered], work: Any, console: A
     return found
 
 
-def question_of(one: Answered) -> Question:
+def question_of(one: Answered) -> ToJudge:
     """What the judge is asked: of a long text whether it gives the new fact."""
     reply, asked = one.answers[-1], one.item.data.get("fact", one.item.text)
-    return Question(asked, one.item.target, conclusion(reply) if one.item.groups["mode"] == "reasoning" else reply)
+    return ToJudge(asked, one.item.target, conclusion(reply) if one.item.groups["mode"] == "reasoning" else reply)
 
 
 def _judge(settings: Any) -> "Model":
