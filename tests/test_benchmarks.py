@@ -139,6 +139,7 @@ def test_script_refuses_a_contestant_with_a_wrong_loss(monkeypatch):
         script.check(script.Size(512, 32), ("forward_kl",), ("trimtab",))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_peak_counts_memory_that_was_given_back_and_none_from_before():
     mib = 2**20

@@ -313,6 +313,7 @@ def page(folder, tmp_path_factory):
     return root / "page.html"
 
 
+@pytest.mark.slow
 def test_the_page_needs_no_network_and_holds_every_strategy_and_text(page):
     text = page.read_text()
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", text)

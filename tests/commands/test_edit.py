@@ -185,6 +185,7 @@ def test_the_report_counts_means_over_edits_of_verdicts_by_containment():
     assert page.share(rows, "negation", ["1", "2"]) == (0.0, 0)
 
 
+@pytest.mark.slow
 def test_a_sequence_of_edits_starts_each_from_the_last_and_resumes_and_goes_back(files):
     whole = edit(files, batch=1)
     assert json.loads((whole / "session.json").read_text())["step"] == 3

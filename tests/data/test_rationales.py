@@ -305,6 +305,7 @@ def test_any_tokenizer_that_tells_offsets_finds_the_answer_in_every_rationale(ki
         assert max(pair[REJECTED + COMPARED]) == 0
 
 
+@pytest.mark.fast("qwen2_5")
 @pytest.mark.zoo
 @pytest.mark.parametrize("family", ["qwen2_5", "qwen3", "llama3", "deepseekv3", "mistral"])
 def test_tokenizers_of_known_families_find_the_answer_behind_their_templates(family):

@@ -57,6 +57,7 @@ def test_answers_are_those_of_our_own_runner(log, folder):
     assert metrics["mean"].value == pytest.approx(ours["robust strict, all"])
 
 
+@pytest.mark.slow
 def test_the_log_says_what_was_asked(log):
     assert log.eval.task_version == suites.load(SUITE).version
     sample = log.samples[0]

@@ -134,6 +134,7 @@ PACKABLE = [name for name in methods.names() if methods.load(name).loop == "supe
 """proxy_align samples answers while it trains, and refuses packs"""
 
 
+@pytest.mark.fast("hpd")
 @pytest.mark.parametrize(
     "name", [name if name in ("hpd", "psft") else pytest.param(name, marks=pytest.mark.slow) for name in PACKABLE]
 )

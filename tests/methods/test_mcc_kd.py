@@ -138,6 +138,7 @@ def test_the_second_epoch_draws_anew_also_in_workers_of_the_loader(files, tmp_pa
     assert abs(found[0] - found[1]) > 1e-4
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_with_the_same_rationales(files, tmp_path):
     whole = run(recipe(files, tmp_path / "whole"), console=QUIET).folder
     assert [event["step"] for event in events(whole, "train")] == list(range(1, 10))

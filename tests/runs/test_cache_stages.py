@@ -93,6 +93,7 @@ def test_a_second_call_asks_about_nothing_twice(files, tmp_path, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "all" / "store").glob("rows-*")} == shards
 
 
+@pytest.mark.slow
 def test_a_stage_that_is_stopped_names_the_command_that_goes_on(files, tmp_path, monkeypatch):
     (tmp_path / "all.yaml").write_text(dump(parsed(files, tmp_path / "all")))
     stages, asked = load_recipe(tmp_path / "all.yaml"), []

@@ -74,6 +74,7 @@ def test_a_schedule_over_all_steps_cannot_be_made_longer_and_says_why(files, tmp
     assert (folder / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_run_is_not_made_shorter_and_a_warmup_by_share_moves(files, tmp_path):
     folder = carried_out(files, tmp_path / "run", max_steps=4)
     with pytest.raises(TooLong, match="has trained 4 steps and the recipe asks for 2"):

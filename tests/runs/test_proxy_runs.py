@@ -70,6 +70,7 @@ def test_one_command_warms_up_aligns_and_teaches(files, tmp_path):
             assert one[metric] == pytest.approx(other[metric], rel=1e-4, abs=1e-5), metric
 
 
+@pytest.mark.slow
 def test_the_initial_policy_may_be_the_reference(files, tmp_path):
     options = {"reference": "initial", "round_updates": 1, "max_new_tokens": 6}
     run(parse(tree(files, tmp_path / "run", options=options), "test", "run"), console=QUIET)
@@ -88,6 +89,7 @@ def test_what_cannot_be_sampled_for_is_refused_and_nothing_is_written(files, tmp
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_estimate_counts_the_round_s_beginning_and_what_is_sampled():
     align = estimates(load_recipe("tiny_proxy_align"))[-1]
     names = [part.name for part in align.parts]

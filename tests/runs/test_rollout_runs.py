@@ -224,7 +224,7 @@ def with_models(files: Path, judges: dict[str, str], name: str, output: Path) ->
     return made
 
 
-@pytest.mark.fast("opd")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WITH_MODELS)
 def test_methods_with_further_models_run_and_log_what_these_do(files, judges, tmp_path, name):
     folder = run(with_models(files, judges, name, tmp_path / "run"))

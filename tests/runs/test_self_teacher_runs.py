@@ -46,6 +46,7 @@ def carried_out(tree, resume=False):
     return run(parse(tree, "test", "run"), resume=resume, console=QUIET).folder
 
 
+@pytest.mark.fast("None-self:average", "lora1-self:initial")
 @pytest.mark.parametrize("teacher", ["self", "self:initial", "self:average"])
 @pytest.mark.parametrize("lora", [None, LORA])
 def test_the_policy_learns_from_itself_with_the_hint_and_goes_on_to_the_bit(files, tmp_path, teacher, lora):
@@ -165,6 +166,7 @@ def test_a_row_without_a_hint_or_with_one_too_long_is_named(files, tmp_path, hin
         load_job(parse(tree, "test", "run"), Shared(), Console(quiet=True))
 
 
+@pytest.mark.fast("self:average")
 @pytest.mark.parametrize("teacher", ["self", "self:initial", "self:average"])
 def test_a_method_that_chooses_tokens_by_an_earlier_policy_takes_it(files, tmp_path, teacher):
     tree = taught(files, tmp_path / "run", teacher, "hpd", options={"mini_batches": 2}, eval={})

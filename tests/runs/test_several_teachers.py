@@ -83,6 +83,7 @@ def test_rows_have_the_teachers_that_they_name_and_held_out_rows_theirs(files, t
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.fast("column-disk")
 @pytest.mark.parametrize(("how", "kept"), [("weights", "memory"), ("column", "disk")])
 def test_what_is_remembered_changes_nothing_but_rounding(files, tmp_path, how, kept):
     plain = carried_out(of_two(files, tmp_path / "plain", how))
@@ -102,6 +103,7 @@ def test_packed_rows_have_the_same_teachers(files, tmp_path, how):
     assert len(events(carried_out(tree), "train")) == 4
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_bit(files, tmp_path):
     tree = of_two(files, tmp_path / "whole", "column")
     whole = carried_out(tree)

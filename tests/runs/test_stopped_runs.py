@@ -185,6 +185,7 @@ def test_a_resume_without_the_length_that_the_run_was_given_says_what_to_repeat(
     assert "repeat" not in err
 
 
+@pytest.mark.slow
 def test_where_no_override_can_be_repeated_the_runs_own_recipe_goes_on(trimtab, files, folder, monkeypatch):
     write(files)
     with monkeypatch.context() as patched:

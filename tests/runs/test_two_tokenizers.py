@@ -77,6 +77,7 @@ def test_the_teachers_states_may_be_kept(files, tmp_path, cache):
         assert one["divergence"] == pytest.approx(other["divergence"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_packs_hold_the_same_rows_and_the_teacher_reads_each_alone(files, tmp_path):
     """All rows are one update, however they are packed."""
     whole = {"max_steps": 1, "save_steps": 1, "gradient_accumulation_steps": 1}

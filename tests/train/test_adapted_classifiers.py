@@ -93,6 +93,7 @@ def test_a_decoder_becomes_a_classifier_that_transformers_reads_in_batches_of_un
     assert any("8 rows of" in note and "end with [SEP], which also pads" in note for note in notes)
 
 
+@pytest.mark.slow
 def test_a_decoder_learns_where_its_teacher_looks_and_its_first_token_is_no_part_of_maps(files, tmp_path):
     teacher = trained(files, tmp_path / "teacher", "llama")
     folder = trained(
@@ -107,6 +108,7 @@ def test_a_decoder_learns_where_its_teacher_looks_and_its_first_token_is_no_part
     assert events(folder, "eval")[-1]["attribution_loss"] > 0
 
 
+@pytest.mark.fast("bert")
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "llama", "gpt2"])
 def test_an_adapter_with_its_head_is_saved_and_answers_as_the_merged_model(files, tmp_path, kind):
     folder = trained(files, tmp_path / "run", kind, models={"lora": LORA})
@@ -135,6 +137,7 @@ def test_only_the_adapter_and_the_head_are_trained(files, tmp_path):
     assert not torch.equal(before.encoder.layer[0].output.dense.weight, after.encoder.layer[0].output.dense.weight)
 
 
+@pytest.mark.slow
 def test_a_student_with_an_adapter_is_attributed_though_its_embeddings_are_frozen_and_resumes(files, tmp_path):
     teacher = trained(files, tmp_path / "teacher", "bert")
     how: dict[str, Any] = {

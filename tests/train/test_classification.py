@@ -74,6 +74,7 @@ def whole(files) -> Path:
     return carried_out(tree(files, files / "whole", "three", **KEPT))
 
 
+@pytest.mark.slow
 def test_a_run_of_the_same_seed_has_the_same_bits_and_another_seed_others(files, whole, tmp_path):
     same = carried_out(tree(files, tmp_path / "same", "three", options={"anneal": True}))
     other = carried_out(tree(files, tmp_path / "other", "three", seed=1, training={"max_steps": 1}))
@@ -81,6 +82,7 @@ def test_a_run_of_the_same_seed_has_the_same_bits_and_another_seed_others(files,
     assert not same_weights(whole, other)
 
 
+@pytest.mark.fast("1")
 @pytest.mark.parametrize("step", [1, 4, 8])
 def test_a_run_that_was_stopped_in_any_epoch_ends_as_if_it_had_not_been(files, whole, tmp_path, step):
     cut_off(whole, tmp_path / "run", step)
@@ -94,6 +96,7 @@ def logged(folder: Path) -> list[dict]:
     return [{k: v for k, v in one.items() if not any(t in k for t in timed)} for one in events(folder, "train")]
 
 
+@pytest.mark.fast("ad_kd")
 @pytest.mark.parametrize("method", ["ad_kd", "classify"])
 def test_accumulation_changes_nothing_but_rounding(files, tmp_path, method):
     """Without dropout, whose draws depend on the batch; rows of unequal lengths."""
@@ -121,6 +124,7 @@ def test_accumulation_changes_nothing_but_rounding(files, tmp_path, method):
             assert left[key] == pytest.approx(right[key], rel=1e-4), key
 
 
+@pytest.mark.fast("two")
 @pytest.mark.parametrize("task", TASKS)
 def test_the_run_folder_holds_a_model_for_transformers_numbers_tables_and_maps(files, whole, tmp_path, task):
     folder = whole if task == "three" else carried_out(tree(files, tmp_path / "run", task))
@@ -164,12 +168,14 @@ def test_it_learns_and_the_maps_come_nearer(files, tmp_path):
     assert after["attribution_loss"] < before["attribution_loss"]
 
 
+@pytest.mark.slow
 def test_a_model_of_bfloat16_keeps_float32_weights_while_it_is_trained(files, tmp_path):
     made = tree(files, tmp_path / "run", models={"dtype": "bfloat16"}, training={"max_steps": 2, "save_steps": 5})
     saved = load_file(carried_out(made) / "model" / "model.safetensors")
     assert {value.dtype for value in saved.values()} == {torch.bfloat16}
 
 
+@pytest.mark.slow
 def test_a_budget_of_minutes_is_measured_and_kept(files, tmp_path):
     folder = carried_out(tree(files, tmp_path / "run", minutes=0.02))
     assert yaml.safe_load((folder / "recipe.yaml").read_text())["training"]["max_steps"] <= 9

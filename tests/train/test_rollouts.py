@@ -444,6 +444,7 @@ def test_generation_leaves_the_weights_as_they_were(tmp_path):
         assert torch.equal(value, kept[name])
 
 
+@pytest.mark.slow
 def test_equal_rewards_change_nothing_and_are_counted(tmp_path):
     def same(prompts, completions, completion_ids, **columns):
         return [1.0] * len(prompts)

@@ -120,6 +120,7 @@ def test_whatever_the_seed_the_rows_of_either_split_are_labelled_exactly(seed, s
         assert solved(template, numbers) == last_number(chosen[-1]) == Fraction(row["answer"])
 
 
+@pytest.mark.slow
 def test_numbers_and_results_of_a_right_solution_are_all_different(pairs):
     """So that each number of a line has one origin, and the reading above is exact."""
     for row in pairs:
