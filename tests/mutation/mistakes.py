@@ -31,7 +31,7 @@ STORE, CACHED = "signals/test_row_store.py::", "commands/test_teacher_cache.py::
 WRITTEN = "commands/test_teacher_cache_written.py::"
 REALIGN, CHATS = "decoding/test_realign.py::", "data/test_chat.py::"
 
-JUDGES, EDIT_SUITE, PREFIXES = "evals/test_judges.py::", "evals/test_edit_suite.py::", "evals/test_prefixes.py::"
+JUDGES, EDIT_SUITE, PREFIXES = "evals/test_judges.py::", "evals/test_edit.py::", "evals/test_prefixes.py::"
 EDITS, MADE_FACTS = "data/test_edits.py::", "data/generators/test_facts.py::"
 SCOPE = "models/test_scope.py::"
 
@@ -55,14 +55,14 @@ MISTAKES = [
         "runs.edit_session:EditSession._make",
         "self.model_at(step - 1)",
         "self.model_at(0)",
-        ("commands/test_edit.py::test_a_sequence_of_edits_starts",),
+        ("commands/test_edit_command.py::test_a_sequence_of_edits_starts",),
     ),
     Mistake(
         "edit: chains that assert the old answer are kept",
         "runs.edit_chains:_made",
         "not cot_filter or not edit_rows.asserts_old(chain, edit)",
         "True",
-        ("commands/test_edit.py::test_chains_with_the_old_answer",),
+        ("commands/test_edit_command.py::test_chains_with_the_old_answer",),
     ),
     # --- what is trained
     Mistake(
