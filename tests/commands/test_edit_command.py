@@ -133,8 +133,9 @@ def test_chains_are_those_of_the_model_and_the_seed_and_resume_after_a_torn_line
     alone, _ = thoughts(lambda: model, tokenizer, edits[2:], files / "alone.jsonl", **how)
     assert alone == whole[2:]
     torn = (files / "whole.jsonl").read_text().splitlines(keepends=True)
-    (files / "torn.jsonl").write_text(torn[0] + torn[1][:20] + "\n")
+    (files / "torn.jsonl").write_text(torn[0] + torn[1][:20])  # as a kill leaves it
     assert thoughts(lambda: model, tokenizer, edits, files / "torn.jsonl", **how)[0] == whole
+    assert thoughts(pytest.fail, tokenizer, edits, files / "torn.jsonl", **how)[0] == whole, "resumed once more"
 
 
 # ---------------------------------------------------------------- sessions

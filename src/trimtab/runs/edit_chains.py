@@ -1,6 +1,5 @@
 """Chains of thought of the current model for edits, one a line in a file; what is there is not made again."""
 
-import json
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import torch
 
-from trimtab.common.errors import UserError
+from trimtab.common.files import JsonLines
 from trimtab.data import edit_rows
 from trimtab.data.edits import Edit
 from trimtab.decoding._texts import generate_texts
@@ -17,13 +16,9 @@ TRIES = 4
 """chains of an edit: the first greedy, the others sampled"""
 
 
-class NoChain(UserError):
-    """Edits whose chains all assert the old answer."""
-
-
 def thoughts(
     model: Callable[[], Any], tokenizer: Any, edits: Sequence[Edit], file: Path, *, seed: int, max_new_tokens: int,
-    cot_filter: bool = True, chat: bool = True, tick: Callable[[int, int], None] = lambda done, of: None,
+    cot_filter: bool = True, chat: bool = True,
 ) -> tuple[list[str], list[str]]:  # fmt: skip
     """A chain of thought for each edit, without its final answer.
 
@@ -34,27 +29,20 @@ def thoughts(
     Args:
         model: loads the model, which happens only if a chain is missing.
         file: of what was made, in JSON lines.
-        tick: is told how many are done.
 
     Returns:
         The chains, and what is to be said of them.
     """
-    known = {}
-    if file.is_file():
-        for line in file.read_text(encoding="utf-8").splitlines():
-            if line.endswith("}"):  # the last may be torn
-                row = json.loads(line)
-                known[row["id"], row["prompt"]] = row
+    kept = JsonLines(file, "id", "prompt", "thought", what="chains")
+    known = {(row["id"], row["prompt"]): row for row in kept.rows}
     loaded = None
-    for number, edit in enumerate(edits):
+    for edit in edits:
         if (edit.id, edit.prompt) in known:
             continue
         loaded = loaded or model()
         row = _made(loaded, tokenizer, edit, seed, max_new_tokens, cot_filter, chat)
+        kept.append([row])
         known[edit.id, edit.prompt] = row
-        with file.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(row, ensure_ascii=False) + "\n")
-        tick(number + 1, len(edits))
     found = [known[one.id, one.prompt] for one in edits]
     without = [row["id"] for row in found if row["thought"] is None]
     notes = []
