@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from trimtab.data.messages import text_of
 from trimtab.data.tokens import Prompt, answer_tails, coder, prompt_text
 from trimtab.decoding._batching import takes
 from trimtab.evals import SuiteError
+from trimtab.models.probing import eval_mode
 
 
 class Continuation(NamedTuple):
@@ -34,25 +36,18 @@ def given(tokenizer: Any, pairs: Sequence[tuple[Prompt, str]], *, plain: bool = 
 @torch.no_grad()
 def logits_behind(model: PreTrainedModel, texts: Sequence[Continuation], batch: int = 8) -> Iterator[Tensor]:
     """[n, V] float32 for each text: the logits that predict each of its n tokens, in the order of `texts`."""
-    mode = model.training
-    model.eval()
-    try:
-        for start in range(0, len(texts), batch):
-            some = texts[start : start + batch]
-            width = max(len(one.prompt) + len(one.text) for one in some)
-            ids = torch.zeros(len(some), width, dtype=torch.long)
-            mask = torch.zeros_like(ids)
-            for row, one in enumerate(some):  # padded on the right, where no causal model sees it
-                whole = [*one.prompt, *one.text]
-                ids[row, : len(whole)], mask[row, : len(whole)] = torch.tensor(whole), 1
-            more = {"attention_mask": mask.to(model.device), "use_cache": False}
-            more = {name: value for name, value in more.items() if takes(model, name)}
+    for start in range(0, len(texts), batch):
+        some = texts[start : start + batch]
+        rows = [torch.tensor([*one.prompt, *one.text]) for one in some]  # padded on the right, where none is seen
+        ids = pad_sequence(rows, batch_first=True)
+        mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+        more = {"attention_mask": mask.to(model.device), "use_cache": False}
+        more = {name: value for name, value in more.items() if takes(model, name)}
+        with eval_mode(model):
             logits = model(input_ids=ids.to(model.device), **more).logits
-            for row, one in enumerate(some):
-                end = len(one.prompt) + len(one.text)
-                yield logits[row, len(one.prompt) - 1 : end - 1].float()
-    finally:
-        model.train(mode)
+        for row, one in enumerate(some):
+            end = len(one.prompt) + len(one.text)
+            yield logits[row, len(one.prompt) - 1 : end - 1].float()
 
 
 def teacher_forced(model: PreTrainedModel, tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[float]:

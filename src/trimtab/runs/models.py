@@ -125,9 +125,13 @@ class LoadedModels:
             return self.average
         if models.teacher == SELF:
             return InitialPolicy(nullcontext, TEACHER, self.policy, reads)
+        return self.start(TEACHER, reads)
+
+    def start(self, name: str, reads: Reads) -> FrozenModel | InitialPolicy:
+        """The initial policy: what is trained switched off, or a copy."""
         if self.off is not None:
-            return InitialPolicy(self.off, TEACHER, self.policy, reads)
-        return self.initial_signal(TEACHER, reads)
+            return InitialPolicy(self.off, name, self.policy, reads)
+        return self.initial_signal(name, reads)
 
     def _remembered(self, role: str) -> FrozenModel:
         """A teacher's distribution: one for all stages, with what it remembers."""
@@ -190,10 +194,8 @@ def _reference(asked: Reference, loaded: LoadedModels) -> dict[str, Signal]:
     reads: Reads = "distribution" if asked.reads == "distribution" else "answers"
     if "reference" in loaded.frozen:
         found: FrozenModel | InitialPolicy = loaded.frozen_signal("reference", reads)
-    elif loaded.off is not None:
-        found = InitialPolicy(loaded.off, policy=loaded.policy, reads=reads)
     else:
-        found = loaded.initial_signal("reference", reads)
+        found = loaded.start("reference", reads)
     return {"reference": ReferenceAtCandidates(found) if asked.reads == "candidates" else found}
 
 

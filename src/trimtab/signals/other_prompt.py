@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from trimtab.core import IGNORE, Signal, Stateful
 
@@ -57,17 +58,16 @@ class OtherPrompt(Signal):
     def swapped(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`input_ids`, `attention_mask`, `labels` [B, T'] and `row_id` [B] with the other prompts, right-padded."""
         rows = []
-        columns = (inputs["input_ids"], inputs["labels"], inputs["attention_mask"].bool(), inputs["row_id"].tolist())
-        for ids, labels, real, row in zip(*columns):
+        given = (inputs["input_ids"], inputs["labels"], inputs["attention_mask"].bool(), inputs["row_id"].tolist())
+        for ids, labels, real, row in zip(*given):
             ids, labels = ids[real], labels[real]
             answered = (labels != IGNORE).nonzero()
             start = int(answered[0]) if len(answered) else len(ids)
             prompt = self.prompts[row].to(ids.device)
             before = torch.full_like(prompt, IGNORE)
             rows.append((torch.cat([prompt, ids[start:]]), torch.cat([before, labels[start:]])))
-        width = max(len(ids) for ids, _ in rows)
-        made = inputs["labels"].new_zeros(len(rows), width), inputs["labels"].new_full((len(rows), width), IGNORE)
-        mask = torch.zeros_like(made[0])
-        for i, (ids, labels) in enumerate(rows):
-            made[0][i, : len(ids)], made[1][i, : len(ids)], mask[i, : len(ids)] = ids, labels, 1
-        return {"input_ids": made[0], "attention_mask": mask, "labels": made[1], "row_id": inputs["row_id"]}
+        columns = ([ids for ids, _ in rows], [labels for _, labels in rows], [torch.ones_like(ids) for ids, _ in rows])
+        ids, labels, mask = (
+            pad_sequence(one, batch_first=True, padding_value=fill) for one, fill in zip(columns, (0, IGNORE, 0))
+        )
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels, "row_id": inputs["row_id"]}
