@@ -1,7 +1,5 @@
 """Change facts that a model knows: from edit requests to a checkpoint, with what it says before and after."""
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -11,12 +9,10 @@ from pydantic import Field, model_validator
 
 from trimtab.common.settings import CommandSettings, SettingsError, Shown
 from trimtab.common.terminal import quiet, say
+from trimtab.runs.edit_recipes import EDIT_STAGES, EditMethod
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-STAGES = {"etcon": ("tpsft", "consolidate"), "locft_bf": ("edit",), "ft_m": ("edit",), "lora": ("edit",)}
-"""method -> its recipes"""
 
 
 class EditCommand(CommandSettings):
@@ -32,7 +28,7 @@ class EditCommand(CommandSettings):
     tpsft and consolidate, that of the others is edit."""
     model: Annotated[str, Shown("MODEL")]
     """The model to edit: a builtin model, a folder or a Hub id."""
-    method: Literal["etcon", "locft_bf", "ft_m", "lora"] = "locft_bf"
+    method: EditMethod = "locft_bf"
     """locft_bf: localised fine-tuning over all edits; ft_m: one layer, a few updates; lora: adapters; etcon: chains of
     thought of the model with the new answer, then GRPO."""
     out: Annotated[Path, Shown("FOLDER")]
@@ -68,8 +64,8 @@ class EditCommand(CommandSettings):
         if self.no_cot_filter and self.method != "etcon":
             raise SettingsError("--no-cot-filter: only etcon has chains of thought; leave it out")
         for word in self.overrides:
-            if word.partition(".")[0] not in STAGES[self.method]:
-                names = " or ".join(f"{one}.KEY=VALUE" for one in STAGES[self.method])
+            if word.partition(".")[0] not in EDIT_STAGES[self.method]:
+                names = " or ".join(f"{one}.KEY=VALUE" for one in EDIT_STAGES[self.method])
                 raise SettingsError(f"{word!r} names no stage of {self.method}; write {names}")
         return self
 
@@ -108,6 +104,7 @@ def edit_model(edits: str | Path, model: str | Path, *, out: str | Path, console
 
 
 def _edit(settings: EditCommand, console: "Console") -> Path:
+    from trimtab.common import fingerprint
     from trimtab.data.edits import load_edits
     from trimtab.report import edits as page
     from trimtab.runs.early import check_asked
@@ -121,7 +118,7 @@ def _edit(settings: EditCommand, console: "Console") -> Path:
     size = settings.batch or (1 if settings.every else len(edits))
     plan = EditPlan(
         settings.model, settings.method, size, settings.every or 0, settings.seed, not settings.no_cot_filter,
-        settings.max_new_tokens, settings.overrides, _fingerprint(edits),
+        settings.max_new_tokens, settings.overrides, fingerprint.of_text(repr([asdict(one) for one in edits])),
     )  # fmt: skip
     session = EditSession(settings.out, plan, edits, console)
     session.begin(settings.resume or settings.rollback is not None)
@@ -141,10 +138,6 @@ def _edit(settings: EditCommand, console: "Console") -> Path:
     session.go_on(after)
     _card(session)
     return page.write_session(session.folder, _shown(session))
-
-
-def _fingerprint(edits: Sequence[Any]) -> str:
-    return hashlib.sha256(repr([asdict(one) for one in edits]).encode()).hexdigest()[:16]
 
 
 def _evaluate(settings: EditCommand, session: Any, step: int) -> None:

@@ -24,7 +24,7 @@ from trimtab.commands.asking import (
 from trimtab.common.settings import SettingsError, Shown
 from trimtab.common.terminal import cells, quiet, say, table_of
 from trimtab.common.workdir import SIGNATURE, Workdir, read_signature
-from trimtab.evals import suites
+from trimtab.evals import FACTS, JUDGEMENTS, SAMPLES, suites
 
 if TYPE_CHECKING:
     from trimtab.evals.models import Model
@@ -32,9 +32,7 @@ if TYPE_CHECKING:
     from trimtab.evals.suite import Answered
     from trimtab.report.evaluation import Evaluation
 
-SAMPLES, FACTS, PAGE = "samples.jsonl", "evaluation.json", "report.html"
-JUDGEMENTS = "judgements.jsonl"
-"""of suites that have a judge"""
+PAGE = "report.html"
 
 
 class AnsweringSettings(LoadedSettings):

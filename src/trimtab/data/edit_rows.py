@@ -10,14 +10,19 @@ STEPWISE = (
     "Reason step by step. Then give the final answer, in a few words, as <answer> \\boxed{...} </answer> with nothing "
     "behind it."
 )
-"""how the suite edit asks for reasoning, too"""
+"""how rows and the suite edit ask for reasoning"""
 _FINAL = re.compile(r"<answer>|\\boxed\{|\bfinal answer\b", re.IGNORECASE)
 _LAST_LINE = re.compile(r"\b(?:so|thus|therefore|hence)?,?\s*the (?:final )?answer is\b", re.IGNORECASE)
 
 
+def to_complete(beginning: str) -> str:
+    """How the beginning of a sentence is asked in a chat."""
+    return f"Complete this sentence: {beginning}"
+
+
 def asked(edit: Edit, chat: bool, stepwise: bool) -> Any:
     """An edit's prompt as rows hold it: messages, or a text for a tokenizer without a chat template."""
-    question = f"Complete this sentence: {edit.prompt}" if edit.cloze and (chat or stepwise) else edit.prompt
+    question = to_complete(edit.prompt) if edit.cloze and (chat or stepwise) else edit.prompt
     text = f"{question}\n\n{STEPWISE}" if stepwise else question
     return [{"role": "user", "content": text}] if chat else f"{text}\n" if stepwise else text
 

@@ -2,6 +2,9 @@
 
 from trimtab.common.errors import UserError
 
+SAMPLES, FACTS, JUDGEMENTS = "samples.jsonl", "evaluation.json", "judgements.jsonl"
+"""files of an evaluation: answers, what it is and its numbers, and what a judge said"""
+
 
 class SuiteError(UserError):
     """A suite, setting or file that is not there or makes no sense."""

@@ -15,7 +15,6 @@ from trimtab.rewards.parsing import letter_of
 if TYPE_CHECKING:
     from trimtab.evals.models import Model
 
-JUDGEMENTS = "judgements.jsonl"
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _DROPPED, _SPACED = re.compile(r"[.,'’`\"]"), re.compile(r"[^\w\s]|_")
 _UNSPACED = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]")

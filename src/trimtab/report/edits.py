@@ -1,15 +1,14 @@
 """The page of a session of edits: what was asked of each fact, before and after, and a curve over the edits."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from trimtab.common.files import records, write_atomic
+from trimtab.common.files import read_json, records, write_atomic
+from trimtab.evals import FACTS, SAMPLES
 from trimtab.report.curves import drawing, run_colour
-from trimtab.report.evaluation import FACTS, SAMPLES
 from trimtab.report.html import template
 
 KINDS = ("reliability", "generalisation", "locality", "portability", "negation", "reversal", "longform")
@@ -49,7 +48,7 @@ def evaluations(folder: Path, upto: int) -> dict[int, dict[str, Any]]:
     for place in sorted(folder.glob("*/edit")) if folder.is_dir() else ():
         facts = place / FACTS
         step = int(place.parent.name)
-        if step <= upto and facts.is_file() and json.loads(facts.read_text(encoding="utf-8")).get("finished"):
+        if step <= upto and facts.is_file() and read_json(facts).get("finished"):
             found[step] = {row["id"]: row for row in records((place / SAMPLES).read_bytes(), "id")}
     return found
 

@@ -13,14 +13,12 @@ from markupsafe import Markup
 
 from trimtab.common.count import count
 from trimtab.common.files import dumps, records, write_atomic
-from trimtab.evals import suites
+from trimtab.evals import FACTS, SAMPLES, suites
 from trimtab.evals.suite import Estimate, Item, SuiteError
 from trimtab.metrics.intervals import Interval, mean_of
 from trimtab.report.curves import COLOURS, INK, drawing, run_colour
 from trimtab.report.html import template
 from trimtab.report.reading import ReportError, is_run
-
-FACTS, SAMPLES = "evaluation.json", "samples.jsonl"
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,10 @@ from trimtab.data import edit_rows
 from trimtab.data.edits import Edit
 
 EditMethod = Literal["etcon", "locft_bf", "ft_m", "lora"]
+EDIT_STAGES: dict[EditMethod, tuple[str, ...]] = {
+    "etcon": ("tpsft", "consolidate"), "locft_bf": ("edit",), "ft_m": ("edit",), "lora": ("edit",),
+}  # fmt: skip
+"""method -> the runs of a step; the last one's model is the step's"""
 PLAIN = {"lr_scheduler_type": "constant", "max_grad_norm": 1.0, "bf16": False, "gradient_checkpointing": False,
          "max_length": 1024, "save_strategy": "steps", "save_steps": 50, "save_total_limit": 1}  # fmt: skip
 BATCH = 8
@@ -50,7 +54,7 @@ def stages_of(
     size = min(BATCH, len(edits))
     late = {"mlp": layers - 1, "parts": ["down_proj"]}
     learn = edit_rows.answers(edits, chat)
-    name = "edit"
+    name, *later = EDIT_STAGES[method]
     if method == "ft_m":
         training = {"max_steps": 25, "learning_rate": 5.0e-4, "per_device_train_batch_size": size}
         tree = {"method": "sft", "scope": late, "training": training}
@@ -62,7 +66,7 @@ def stages_of(
         lora = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"}
         tree = {"method": "sft", "scope": "lora", "models": {"lora": lora}, "training": training}
     else:
-        name, refresh = "tpsft", 8
+        refresh = 8
         rows = edit_rows.chains(edits, thoughts, chat)
         learn = rows * -(-refresh * size // len(rows))  # a window meets each edit several times
         tree = {
@@ -82,7 +86,7 @@ def stages_of(
                          "per_device_train_batch_size": 10 * min(4, len(edits)), "max_completion_length": 128,
                          "top_p": 0.99},
         }  # fmt: skip
-        found.append(_stage("consolidate", grpo, edit_rows.tasks(edits, chat), f"{folder}/{name}/model", folder, seed))
+        found.append(_stage(later[0], grpo, edit_rows.tasks(edits, chat), f"{folder}/{name}/model", folder, seed))
     return found
 
 

@@ -15,12 +15,12 @@ from typing import Any
 from rich.console import Console
 
 from trimtab.common.errors import UserError
-from trimtab.common.files import write_atomic
+from trimtab.common.files import read_json, write_atomic
 from trimtab.common.terminal import say
 from trimtab.data.edits import Edit
 from trimtab.models import loading
 from trimtab.runs.edit_chains import thoughts
-from trimtab.runs.edit_recipes import EditMethod, EditStage, stages_of
+from trimtab.runs.edit_recipes import EDIT_STAGES, EditMethod, EditStage, stages_of
 from trimtab.runs.overrides import override_all
 from trimtab.runs.parse import parse
 from trimtab.runs.run import run
@@ -63,7 +63,7 @@ class EditSession:
         return -(-len(self.edits) // self.plan.batch)
 
     def state(self) -> dict[str, Any]:
-        return json.loads((self.folder / SESSION).read_text(encoding="utf-8"))
+        return read_json(self.folder / SESSION)
 
     def at(self) -> int:
         """The step that the session stands at; 0 is the original model."""
@@ -78,7 +78,7 @@ class EditSession:
 
     def last_run(self, step: int) -> Path:
         """The run that made a step's model."""
-        return self.step_folder(step) / ("consolidate" if self.plan.method == "etcon" else "edit")
+        return self.step_folder(step) / EDIT_STAGES[self.plan.method][-1]
 
     def edits_of(self, step: int) -> Sequence[Edit]:
         return self.edits[(step - 1) * self.plan.batch : step * self.plan.batch]

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.common.files import records
-from trimtab.evals.suite import SuiteError
-
-SAMPLES, FACTS = "samples.jsonl", "evaluation.json"
+from trimtab.evals import FACTS, SAMPLES, SuiteError
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from trimtab.common.count import count
 from trimtab.data.edits import load_edits
-from trimtab.evals.judges import JUDGEMENTS, ToJudge, conclusion, judged
+from trimtab.evals import JUDGEMENTS
+from trimtab.evals.judges import ToJudge, conclusion, judged
 from trimtab.evals.suite import Answered, Estimate, SuiteError
 from trimtab.evals.suites._edit_before import load_before
 from trimtab.evals.suites._edit_measures import agreement, by_mode, judged_measures, known, over_edits

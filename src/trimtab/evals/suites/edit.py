@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from trimtab.data.edit_rows import STEPWISE, to_complete
 from trimtab.data.edits import Edit, EditSet, Probe, is_cloze, load_edits
 from trimtab.data.generators.fact_tables import COUNTRIES
 from trimtab.evals.judges import conclusion, contains, is_yes_or_no, matches, normalised, yes_or_no
@@ -162,11 +163,6 @@ def _general(settings: EditSettings, edits: Sequence[Edit]) -> list[Probe]:
 
 # ---------------------------------------------------------------- asking
 
-STEPWISE = (
-    "Reason step by step. Then give the final answer, in a few words, as <answer> \\boxed{...} </answer> with nothing "
-    "behind it."
-)
-
 
 def ask(item: Item, before: Sequence[str]) -> Messages:
     """The probe in the item's mode."""
@@ -178,7 +174,7 @@ def ask(item: Item, before: Sequence[str]) -> Messages:
         if cloze:
             return text(f"Complete the sentence with a few words.\nSentence: {asked}")
         return text(f"Answer the question with a few words.\nQuestion: {asked}\nAnswer:")
-    question = f"Complete this sentence: {asked}" if cloze else asked
+    question = to_complete(asked) if cloze else asked
     return user(f"{question}\n\n{STEPWISE}" if mode == "reasoning" and kind != "longform" else question)
 
 
