@@ -92,9 +92,9 @@ def test_a_teacher_in_few_bits_says_nearly_the_same_and_takes_less(files, tmp_pa
 
 
 def test_the_estimate_counts_few_bits(files, tmp_path, monkeypatch):
-    from trimtab.runs import check
+    from trimtab.runs import teacher_key
 
-    monkeypatch.setattr(check, "find_spec", lambda name: name)
+    monkeypatch.setattr(teacher_key, "find_spec", lambda name: name)
     whole, packed = (
         next(p for p in estimates(taught(files, tmp_path / "run", **bits))[0].parts if p.name.startswith("teacher "))
         for bits in ({}, {"teacher_bits": 4})

@@ -1,14 +1,13 @@
 """Check that a recipe has what its method needs; validation errors become one line that names the key."""
 
 from collections.abc import Iterable
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from pydantic import AliasChoices, BaseModel, ValidationError
 
 from trimtab.common.errors import nearest, wrong_value
-from trimtab.runs import scope_key
-from trimtab.runs.recipe import OTHERS, SELVES, Cut, Recipe, RecipeError, cache_folder
+from trimtab.runs import scope_key, teacher_key
+from trimtab.runs.recipe import OTHERS, Recipe, RecipeError
 
 if TYPE_CHECKING:
     from trimtab.core import Requirements
@@ -36,7 +35,6 @@ def check_method(recipe: Recipe, where: str, trains: bool = True) -> None:
         RecipeError: for an unknown method, option or training argument, or a missing model.
     """
     from trimtab import methods
-    from trimtab.core import Teacher
     from trimtab.train import keys
 
     try:
@@ -50,93 +48,14 @@ def check_method(recipe: Recipe, where: str, trains: bool = True) -> None:
     _check_loop(recipe, method.loop == "rollouts", where)
     if why := scope_key.fault(recipe, method.requirements(options).trains):
         raise RecipeError(f"{where}: {why}")
-    if cache_folder(recipe.models.teacher) is not None and method.loop != "supervised":
-        reads = "samples new completions" if method.loop == "rollouts" else "reads inside its teacher"
-        raise RecipeError(
-            f"{where}: method {recipe.method} {reads}, and a cache only holds what a teacher said of given rows; name "
-            "the model as models.teacher"
-        )
-    teacher = method.requirements(options).model(Teacher)
-    if cache_folder(recipe.models.teacher) is not None and teacher is not None and teacher.own_tokenizer:
-        raise RecipeError(
-            f"{where}: method {recipe.method} with these options reads rows with the teacher's own tokenizer, and a "
-            "cache holds those of the policy's; name the model as models.teacher"
-        )
-    if recipe.precompute is not None and (why := not_askable(recipe)):
+    if why := teacher_key.fault(recipe, method, method.requirements(options)):
         raise RecipeError(f"{where}: {why}")
-    from_teacher = isinstance(recipe.models.policy, Cut) and recipe.models.policy.source == "teacher"
-    if recipe.models.teacher_bits is not None and find_spec("bitsandbytes") is None:
-        raise RecipeError(
-            f"{where}: models.teacher_bits needs bitsandbytes, which is not installed; pip install bitsandbytes, or "
-            "leave it out"
-        )
-    own = recipe.models.teacher in SELVES
-    if own and (method.loop == "classification" or teacher is None):
-        raise RecipeError(f"{where}: method {recipe.method} cannot be taught by itself; name a model as models.teacher")
-    if (own or recipe.data.teacher_prompt is not None) and teacher is not None and teacher.own_tokenizer:
-        raise RecipeError(
-            f"{where}: method {recipe.method} with these options reads rows with the teacher's own tokenizer, and a "
-            "teacher that is the policy, or reads another prompt, shares the policy's; leave out options.tokenizers"
-        )
-    if recipe.data.teacher_prompt is not None and teacher is None:
-        raise RecipeError(f"{where}: method {recipe.method} reads no teacher; leave out data.teacher_prompt")
-    several = isinstance(recipe.models.teacher, dict)
-    if several and method.loop == "classification":
-        raise RecipeError(f"{where}: method {recipe.method} reads inside its teacher, and takes one; name it alone")
-    if several and teacher is None:
-        raise RecipeError(f"{where}: method {recipe.method} reads no teacher; name one to compare with, or none")
-    if several and teacher is not None and teacher.own_tokenizer:
-        raise RecipeError(
-            f"{where}: method {recipe.method} with these options reads rows with the teacher's own tokenizer, and "
-            "several teachers share the policy's; name one"
-        )
-    if from_teacher and (several or own):
-        what = "which is the policy itself" if own else "and there are several"
-        raise RecipeError(
-            f"{where}: models.policy is cut from the teacher, {what}; name a model under models.policy.from"
-        )
-    if from_teacher and not recipe.models.teacher:
-        raise RecipeError(f"{where}: models.policy is cut from the teacher, but models.teacher is missing")
-    if from_teacher and cache_folder(recipe.models.teacher) is not None:
-        raise RecipeError(
-            f"{where}: models.policy is cut from the teacher, but models.teacher is a cache of what one said; name the "
-            "model under models.policy.from"
-        )
     if trains:
         _check_training(recipe, method.loop, where)
     else:
         recipe.training = training
     if "max_steps" not in recipe.training and "num_train_epochs" not in recipe.training:
         recipe.training["num_train_epochs"] = 1
-
-
-def not_askable(recipe: Recipe) -> str | None:
-    """Why the recipe's teacher cannot be asked about its rows beforehand; None if it can."""
-    from trimtab import methods
-    from trimtab.core import Teacher
-
-    method, name = methods.load(recipe.method), recipe.models.teacher
-    if name is None:
-        return "the recipe names no teacher; add models.teacher=MODEL"
-    if isinstance(name, dict):
-        return "the recipe has several teachers, and a cache is of one; name it as models.teacher"
-    if name in SELVES:
-        return f"models.teacher is {name}, and what the policy says changes while it learns; name a model"
-    if (folder := cache_folder(name)) is not None:
-        return f"models.teacher is the cache {folder}, which only a model writes; add models.teacher=MODEL"
-    if method.loop == "classification":
-        return f"method {recipe.method} reads inside its teacher, and nothing of that is kept beforehand"
-    if method.loop == "rollouts":
-        return f"method {recipe.method} samples new completions, and a teacher can only be asked about given rows"
-    teacher = method.requirements(method.config(**recipe.options)).model(Teacher)
-    if teacher is not None and teacher.own_tokenizer:
-        return (
-            f"method {recipe.method} with these options reads rows with the teacher's own tokenizer, and a cache holds "
-            "those of the policy's"
-        )
-    if teacher is None and recipe.data.heldout is None:
-        return f"method {recipe.method} reads no teacher, and the recipe has no data.heldout to compare on"
-    return None
 
 
 def _check_training(recipe: Recipe, loop: Any, where: str) -> None:

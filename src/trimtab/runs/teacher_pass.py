@@ -40,11 +40,11 @@ from trimtab.runs.cached_teacher import (
     VOCABULARY,
     said_of_error,
 )
-from trimtab.runs.check import not_askable
 from trimtab.runs.policy import how_loaded, method_of, policy_tokenizer, policy_vocab
 from trimtab.runs.recipe import Recipe
 from trimtab.runs.rows import adopt_run_date, check_ids, prepare_source
 from trimtab.runs.signature import tokenizer_lines
+from trimtab.runs.teacher_key import not_askable
 from trimtab.signals.cached import Kind
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.row_store import INDEX, Fields, RowStore, missing, rows_of, write_tensors

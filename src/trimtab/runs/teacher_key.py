@@ -1,0 +1,93 @@
+"""The recipe's `models.teacher` and what stands beside it: whether they fit the method."""
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from trimtab.runs.recipe import SELVES, Cut, Recipe, cache_folder
+
+if TYPE_CHECKING:
+    from trimtab.core import Method, Requirements
+
+
+def fault(recipe: Recipe, method: "Method", required: "Requirements") -> str | None:
+    """Why the recipe's teacher does not fit the rest of it; None if it does.
+
+    Args:
+        required: by the method with the recipe's options.
+    """
+    from trimtab.core import Teacher
+
+    models, name, reads = recipe.models, f"method {recipe.method}", required.model(Teacher)
+    cache = cache_folder(models.teacher) is not None
+    own, several = models.teacher in SELVES, isinstance(models.teacher, dict)
+    prompt = recipe.data.teacher_prompt is not None
+    tokenizer = f"{name} with these options reads rows with the teacher's own tokenizer, and"
+    apart = reads is not None and reads.own_tokenizer
+    inside = method.loop == "classification"
+    samples_or_looks = "samples new completions" if method.loop == "rollouts" else "reads inside its teacher"
+    unasked = not_askable(recipe) if recipe.precompute is not None else None
+    cut = isinstance(models.policy, Cut) and models.policy.source == "teacher"
+    from_teacher = "models.policy is cut from the teacher,"
+    rules = (
+        (
+            cache and method.loop != "supervised",
+            f"{name} {samples_or_looks}, and a cache only holds what a teacher said of given rows; name the model as "
+            "models.teacher",
+        ),
+        (
+            cache and apart,
+            f"{tokenizer} a cache holds those of the policy's; name the model as models.teacher",
+        ),
+        (unasked is not None, unasked),
+        (
+            models.teacher_bits is not None and find_spec("bitsandbytes") is None,
+            "models.teacher_bits needs bitsandbytes, which is not installed; pip install bitsandbytes, or leave it out",
+        ),
+        (own and (inside or reads is None), f"{name} cannot be taught by itself; name a model as models.teacher"),
+        (
+            (own or prompt) and apart,
+            f"{tokenizer} a teacher that is the policy, or reads another prompt, shares the policy's; leave out "
+            "options.tokenizers",
+        ),
+        (prompt and reads is None, f"{name} reads no teacher; leave out data.teacher_prompt"),
+        (several and inside, f"{name} reads inside its teacher, and takes one; name it alone"),
+        (several and reads is None, f"{name} reads no teacher; name one to compare with, or none"),
+        (several and apart, f"{tokenizer} several teachers share the policy's; name one"),
+        (cut and own, f"{from_teacher} which is the policy itself; name a model under models.policy.from"),
+        (cut and several, f"{from_teacher} and there are several; name a model under models.policy.from"),
+        (cut and not models.teacher, f"{from_teacher} but models.teacher is missing"),
+        (
+            cut and cache,
+            f"{from_teacher} but models.teacher is a cache of what one said; name the model under models.policy.from",
+        ),
+    )
+    return next((why for wrong, why in rules if wrong), None)
+
+
+def not_askable(recipe: Recipe) -> str | None:
+    """Why the recipe's teacher cannot be asked about its rows beforehand; None if it can."""
+    from trimtab import methods
+    from trimtab.core import Teacher
+
+    method, name = methods.load(recipe.method), recipe.models.teacher
+    if name is None:
+        return "the recipe names no teacher; add models.teacher=MODEL"
+    if isinstance(name, dict):
+        return "the recipe has several teachers, and a cache is of one; name it as models.teacher"
+    if name in SELVES:
+        return f"models.teacher is {name}, and what the policy says changes while it learns; name a model"
+    if (folder := cache_folder(name)) is not None:
+        return f"models.teacher is the cache {folder}, which only a model writes; add models.teacher=MODEL"
+    if method.loop == "classification":
+        return f"method {recipe.method} reads inside its teacher, and nothing of that is kept beforehand"
+    if method.loop == "rollouts":
+        return f"method {recipe.method} samples new completions, and a teacher can only be asked about given rows"
+    teacher = method.requirements(method.config(**recipe.options)).model(Teacher)
+    if teacher is not None and teacher.own_tokenizer:
+        return (
+            f"method {recipe.method} with these options reads rows with the teacher's own tokenizer, and a cache holds "
+            "those of the policy's"
+        )
+    if teacher is None and recipe.data.heldout is None:
+        return f"method {recipe.method} reads no teacher, and the recipe has no data.heldout to compare on"
+    return None
