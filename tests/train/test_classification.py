@@ -202,6 +202,14 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "models.lora: PEFT's LoraConfig has no 'rank'; did you mean 'r'",
     ),
     "prompts": ({"eval": {"prompts": ["x"]}}, "eval.prompts: a classifier generates nothing"),
+    "a device of the teacher": (
+        {"models": {"teacher_device": "cpu"}},
+        "models.teacher_device: a teacher's maps are made beside the policy's",
+    ),
+    "a prompt of the teacher": (
+        {"data": {"teacher_prompt": "hint"}},
+        "data.teacher_prompt: a teacher reads the text that the policy reads",
+    ),
     "reentrant checkpoints": (
         {"training": {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}},
         "use_reentrant has no second derivative",

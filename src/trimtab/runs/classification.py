@@ -79,7 +79,10 @@ def check_recipe(recipe: Recipe) -> None:
         "data.chat": (data.chat, "texts are read without a chat template"),
         "data.turns": (data.turns != "auto", "texts have no turns"),
         "models.resize": (models.resize, "the embedding of a classifier is not extended"),
+        "data.teacher_prompt": (data.teacher_prompt, "a teacher reads the text that the policy reads"),
         "models.teacher_cache": (models.teacher_cache != "off", "a teacher's maps are made with each batch"),
+        "models.teacher_device": (models.teacher_device, "a teacher's maps are made beside the policy's"),
+        "models.teacher_bits": (models.teacher_bits, "a teacher's maps need gradients through its weights as they are"),
     }
     for key, (given, why) in idle.items():
         if given:
