@@ -16,8 +16,8 @@ from trimtab.models.identity_layer import bypass, identity_layer, insert_identit
 from trimtab.models.loading import load_model
 from trimtab.runs import job, saving
 from trimtab.runs.folder import RunError
+from trimtab.runs.models_key import Cut
 from trimtab.runs.parse import parse
-from trimtab.runs.recipe import Cut
 from trimtab.runs.run import run
 
 QUIET = Console(quiet=True)

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+import yaml
 from rich.console import Console
 
 import tiny_folder
@@ -15,7 +16,7 @@ from trimtab.models.packing import PLACE
 from trimtab.runs.job import load_job
 from trimtab.runs.parse import parse
 from trimtab.runs.policy import Shared
-from trimtab.runs.recipe import RecipeError
+from trimtab.runs.recipe import RecipeError, dump
 from trimtab.runs.run import run
 from trimtab.signals.several import Teachers
 
@@ -134,6 +135,7 @@ def test_a_stage_may_be_one_of_the_teachers(files, tmp_path):
     rest = {key: tree[key] for key in ("data", "training", "output")}
     stages = parse({**rest, "stages": [first, second]}, "test", "all")
     assert stages.stages[1].models.teacher["sums"] == str(tmp_path / "all/one/model")  # type: ignore[union-attr,index]
+    assert yaml.safe_load(dump(stages))["stages"][1]["models"]["teacher"]["sums"] == "@one"
     with pytest.raises(RecipeError, match=r"models\.teacher\.sums is @none, but the earlier stages are: one"):
         models["teacher"]["sums"] = "@none"
         parse({**rest, "stages": [first, second]}, "test", "all")

@@ -98,7 +98,7 @@ def _columns(settings: PrecomputeSettings, stages: "list[Recipe]") -> None:
 
 
 def _cache(settings: PrecomputeSettings, stages: "list[Recipe]") -> None:
-    from trimtab.runs.recipe import cache_folder
+    from trimtab.runs.models_key import cache_folder
     from trimtab.runs.teacher_pass import cache_teacher
 
     assert settings.teacher is not None

@@ -98,7 +98,7 @@ def _teachers(
     recipe: "Recipe", prepared: "Prepared"
 ) -> tuple[Callable[[Mapping[str, Any]], str], list[tuple[str, str, str]]]:
     """Of several teachers: what is said of a row's own, and lines of the table on each."""
-    from trimtab.runs.recipe import teachers_of
+    from trimtab.runs.models_key import teachers_of
     from trimtab.runs.several_teachers import routes
 
     named, weights = teachers_of(recipe.models), recipe.models.teacher_weights

@@ -40,7 +40,7 @@ def main(settings: ShowSettings) -> None:
 
     from trimtab import decoding, methods
     from trimtab.evals import suites
-    from trimtab.runs.recipe import cache_folder
+    from trimtab.runs.models_key import cache_folder
 
     console, name = Console(highlight=False), settings.name
     if name in ("train", "scope"):

@@ -17,8 +17,9 @@ from trimtab.data.collate import length_sorted
 from trimtab.runs.check import samples
 from trimtab.runs.folder import RunError, stored_recipe
 from trimtab.runs.job import Job, load_job, move_frozen
+from trimtab.runs.models_key import cache_folder
 from trimtab.runs.policy import Shared
-from trimtab.runs.recipe import Recipe, Stages, cache_folder, named_models, policy_source
+from trimtab.runs.recipe import Recipe, Stages, named_models, policy_source
 from trimtab.signals.base import call_plan
 from trimtab.signals.classifier import call_on_labels
 from trimtab.train import checkpoints, settings

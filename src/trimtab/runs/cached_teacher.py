@@ -14,8 +14,9 @@ from trimtab.core import Head, Objective, TokenBatch, TopK, TopKError, fused_los
 from trimtab.data.collate import Collator
 from trimtab.data.counts import Prepared
 from trimtab.models.stored_head import StoredTeacher, load_head
+from trimtab.runs.models_key import cache_folder
 from trimtab.runs.policy import method_of, policy_vocab
-from trimtab.runs.recipe import Recipe, cache_folder
+from trimtab.runs.recipe import Recipe
 from trimtab.runs.signature import tokenizer_lines
 from trimtab.signals.cached import CachedTeacher
 from trimtab.signals.row_store import INDEX, RowStore, rows_of

@@ -7,7 +7,8 @@ from pydantic import AliasChoices, BaseModel, ValidationError
 
 from trimtab.common.errors import nearest, wrong_value
 from trimtab.runs import scope_key, teacher_key
-from trimtab.runs.recipe import OTHERS, Recipe, RecipeError
+from trimtab.runs.models_key import OTHERS
+from trimtab.runs.recipe import Recipe, RecipeError
 
 if TYPE_CHECKING:
     from trimtab.core import Requirements

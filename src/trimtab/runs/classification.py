@@ -40,8 +40,9 @@ from trimtab.runs.classifier_models import (
 )
 from trimtab.runs.folder import RunError
 from trimtab.runs.job import Job
+from trimtab.runs.models_key import one_teacher
 from trimtab.runs.policy import Shared, method_of, policy_tokenizer, shown
-from trimtab.runs.recipe import Recipe, one_teacher, policy_source
+from trimtab.runs.recipe import Recipe, policy_source
 from trimtab.runs.signature import dtypes, own_code
 from trimtab.signals.classifier import FrozenClassifier
 from trimtab.train import classification, settings

@@ -14,8 +14,9 @@ from trimtab.models.probing import probe_logits
 from trimtab.models.scope import Scope, freeze_others
 from trimtab.models.student import keep_layers, layer_indices
 from trimtab.runs.folder import RunError
+from trimtab.runs.models_key import Cut
 from trimtab.runs.policy import Shared, policy_scope
-from trimtab.runs.recipe import Cut, Recipe, policy_source
+from trimtab.runs.recipe import Recipe, policy_source
 
 
 def shared_classifier(recipe: Recipe, shared: Shared, name: str, labels: Labels) -> PreTrainedModel:

@@ -11,7 +11,8 @@ from trimtab.decoding import check_name as check_decoding
 from trimtab.evals.suites import check_name as check_suite
 from trimtab.models.places import check_there as check_model
 from trimtab.runs.folder import is_new
-from trimtab.runs.recipe import Recipe, RecipeError, cache_folder, named_models
+from trimtab.runs.models_key import cache_folder
+from trimtab.runs.recipe import Recipe, RecipeError, named_models
 from trimtab.runs.stages import made_by
 
 

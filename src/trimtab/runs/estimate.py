@@ -28,20 +28,10 @@ from trimtab.models.student import evenly_spaced
 from trimtab.runs import scope_key
 from trimtab.runs.lengths import NoEstimate, lengths
 from trimtab.runs.models import kept_in
+from trimtab.runs.models_key import FROZEN, SELF_AVERAGE, cache_folder, is_teacher, rename_models, teachers_of
 from trimtab.runs.other_tokenizer import has_own_tokenizer
 from trimtab.runs.policy import method_of, policy_tokenizer
-from trimtab.runs.recipe import (
-    FROZEN,
-    SELF_AVERAGE,
-    Recipe,
-    Stages,
-    cache_folder,
-    is_teacher,
-    named_models,
-    policy_source,
-    rename_models,
-    teachers_of,
-)
+from trimtab.runs.recipe import Recipe, Stages, named_models, policy_source
 from trimtab.runs.row_bytes import bytes_of
 from trimtab.runs.rows import prepare_source
 from trimtab.runs.stages import made_by

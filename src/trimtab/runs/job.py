@@ -36,6 +36,7 @@ from trimtab.runs import other_tokenizer, several_teachers, teacher_prompts
 from trimtab.runs.cached_teacher import cache_facts, check_cached, check_fits, open_cache
 from trimtab.runs.folder import RunError
 from trimtab.runs.models import AnyTeacher, LoadedModels, load_signals, note_of_cache, starts_from
+from trimtab.runs.models_key import OTHERS, SELF_AVERAGE, SELF_INITIAL, STORED, is_teacher
 from trimtab.runs.policy import (
     Shared,
     changed,
@@ -48,7 +49,7 @@ from trimtab.runs.policy import (
     policy_vocab,
     shown,
 )
-from trimtab.runs.recipe import OTHERS, SELF_AVERAGE, SELF_INITIAL, STORED, Recipe, is_teacher, named_models
+from trimtab.runs.recipe import Recipe, named_models
 from trimtab.runs.reward_model import check_eval, reward_notes, score_spec
 from trimtab.runs.rows import adopt_run_date, check_asked, check_ids, check_tasks, prepare_pairs, prepare_source
 from trimtab.runs.signature import (

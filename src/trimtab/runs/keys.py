@@ -4,7 +4,8 @@ from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from trimtab.common.errors import UserError
-from trimtab.runs.recipe import Data, Eval, Models, Recipe, Stages
+from trimtab.runs.models_key import Models
+from trimtab.runs.recipe import Data, Eval, Recipe, Stages
 from trimtab.train import keys as training_keys
 
 SECTIONS = {"models": Models, "data": Data, "eval": Eval}

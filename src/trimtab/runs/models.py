@@ -27,8 +27,9 @@ from trimtab.models.scalar_head import as_critic
 from trimtab.runs import other_tokenizer, several_teachers
 from trimtab.runs.check import samples
 from trimtab.runs.folder import RunError
+from trimtab.runs.models_key import SELF, SELF_AVERAGE, SELVES, STORED, TEACHER, teachers_of
 from trimtab.runs.policy import Shared
-from trimtab.runs.recipe import SELF, SELF_AVERAGE, SELVES, STORED, TEACHER, Recipe, teachers_of
+from trimtab.runs.recipe import Recipe
 from trimtab.signals.auxiliary import ValueModel
 from trimtab.signals.cached import CachedTeacher
 from trimtab.signals.candidates import RewardModelAtCandidates

@@ -16,8 +16,9 @@ from trimtab.data.two_tokenizers import TextSide, tokens_of_both, with_teacher
 from trimtab.models import loading
 from trimtab.models.ends import end_tokens, turn_end
 from trimtab.models.tokenizers import TokenizerMismatch
+from trimtab.runs.models_key import one_teacher
 from trimtab.runs.policy import policy_tokenizer, policy_vocab
-from trimtab.runs.recipe import Recipe, RecipeError, one_teacher
+from trimtab.runs.recipe import Recipe, RecipeError
 from trimtab.signals.other_tokenizer import OtherTokenizer
 
 Model = TypeVar("Model")

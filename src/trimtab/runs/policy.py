@@ -31,7 +31,8 @@ from trimtab.models.scope import Scope, freeze_others, resolve
 from trimtab.models.student import keep_layers, layer_indices
 from trimtab.runs import scope_key
 from trimtab.runs.folder import RunError
-from trimtab.runs.recipe import STORED, Cut, Recipe, is_teacher, named_models, policy_source
+from trimtab.runs.models_key import STORED, Cut, is_teacher
+from trimtab.runs.recipe import Recipe, named_models, policy_source
 from trimtab.signals.frozen import FrozenModel
 
 

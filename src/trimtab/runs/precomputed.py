@@ -24,8 +24,9 @@ from trimtab.data.sources import DataError, Row, load_rows
 from trimtab.models import loading
 from trimtab.models.ends import end_tokens
 from trimtab.models.forward import crop_to
+from trimtab.runs.models_key import STORED
 from trimtab.runs.policy import Shared, make_policy, method_of, policy_tokenizer, policy_vocab, shown
-from trimtab.runs.recipe import STORED, Recipe, policy_source
+from trimtab.runs.recipe import Recipe, policy_source
 from trimtab.runs.rows import check_ids, column_facts, prepare_source
 from trimtab.signals.frozen import FrozenModel
 

@@ -5,7 +5,8 @@ from trimtab.data import stored
 from trimtab.data.counts import Prepared
 from trimtab.objectives.reward_models import RewardObjective
 from trimtab.runs.folder import RunError
-from trimtab.runs.recipe import STORED, Recipe, policy_source
+from trimtab.runs.models_key import STORED
+from trimtab.runs.recipe import Recipe, policy_source
 from trimtab.signals.reward_model import ScoreSpec, score_spec_of
 
 

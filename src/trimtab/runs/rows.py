@@ -26,10 +26,11 @@ from trimtab.models.ends import end_tokens
 from trimtab.models.limits import beyond, check_prompts, token_beyond
 from trimtab.rewards.places import place_of_answer
 from trimtab.runs.cached_teacher import cache_facts
+from trimtab.runs.models_key import cache_folder
 from trimtab.runs.other_tokenizer import has_own_tokenizer, read_by_both, turns_of
 from trimtab.runs.policy import method_of, policy_vocab
 from trimtab.runs.preparation import prepared as prepared_rows
-from trimtab.runs.recipe import Recipe, cache_folder, named_models, policy_source
+from trimtab.runs.recipe import Recipe, named_models, policy_source
 
 
 def prepare_source(

@@ -37,8 +37,9 @@ from trimtab.runs.budget import (
 from trimtab.runs.evaluation import evaluator
 from trimtab.runs.folder import ANOTHER, check_folder, check_signature, is_new, kept, stopped_early, workdir
 from trimtab.runs.job import Job, load_job, move_frozen
+from trimtab.runs.models_key import STORED
 from trimtab.runs.policy import Shared, marks
-from trimtab.runs.recipe import STORED, Recipe, Stages, dump
+from trimtab.runs.recipe import Recipe, Stages, dump
 from trimtab.runs.saving import save_model
 from trimtab.runs.shared_stages import is_reusable, reused
 from trimtab.runs.teacher_pass import write_stage

@@ -9,7 +9,8 @@ from torch import Tensor
 from trimtab.common import fingerprint
 from trimtab.data.counts import Prepared
 from trimtab.data.sources import DataError, load_rows
-from trimtab.runs.recipe import TEACHER, Recipe, teachers_of
+from trimtab.runs.models_key import TEACHER, teachers_of
+from trimtab.runs.recipe import Recipe
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.several import Teachers
 

@@ -16,8 +16,9 @@ from trimtab.common.terminal import say
 from trimtab.common.workdir import different
 from trimtab.runs.folder import is_finished, other_keys, other_lines, stored_recipe
 from trimtab.runs.job import load_job
+from trimtab.runs.models_key import OTHERS, is_teacher, rename_models
 from trimtab.runs.policy import Shared
-from trimtab.runs.recipe import OTHERS, Recipe, dump, is_teacher, rename_models
+from trimtab.runs.recipe import Recipe, dump
 from trimtab.runs.stages import beside
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from trimtab import methods
 from trimtab.common.yaml_text import read_tree
 from trimtab.runs.check import validate
-from trimtab.runs.recipe import CACHE, Recipe, RecipeError, Used
+from trimtab.runs.models_key import CACHE
+from trimtab.runs.recipe import Recipe, RecipeError, Used
 from trimtab.runs.shipped import find
 
 REFERENCE = re.compile(r"(cache:)?@([^/@\s]+)")

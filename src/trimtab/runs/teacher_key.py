@@ -3,7 +3,8 @@
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from trimtab.runs.recipe import SELVES, Cut, Recipe, cache_folder
+from trimtab.runs.models_key import SELVES, Cut, cache_folder
+from trimtab.runs.recipe import Recipe
 
 if TYPE_CHECKING:
     from trimtab.core import Method, Requirements

@@ -13,7 +13,8 @@ from trimtab.data.sources import DataError, load_rows
 from trimtab.data.tasks import question
 from trimtab.data.tokens import prompt_ids
 from trimtab.models import loading
-from trimtab.runs.recipe import SELF_AVERAGE, SELVES, TEACHER, Recipe, is_teacher, named_models, policy_source
+from trimtab.runs.models_key import SELF_AVERAGE, SELVES, TEACHER, is_teacher
+from trimtab.runs.recipe import Recipe, named_models, policy_source
 
 
 def prompts(
