@@ -107,7 +107,7 @@ def _teachers(
         return lambda row: "", [(f"share of teacher {one}", f"{weights[one] / total:.1%}", named[one]) for one in named]
     if not named:
         return lambda row: "", []
-    routed, names = routes(recipe, prepared)[0].tolist(), list(named)
+    routed, names = routes(recipe, {"rows": prepared})[0]["rows"].tolist(), list(named)
 
     def own(row: Mapping[str, Any]) -> str:
         return names[routed[row["row_id"] % len(routed)]]

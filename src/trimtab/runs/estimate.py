@@ -19,16 +19,14 @@ from trimtab.core.vocab import BLOCK_TOKENS, CUDA_SCALE, SLICE_BYTES
 from trimtab.data.counts import Prepared
 from trimtab.data.rows import sequences
 from trimtab.data.sources import Row, load_rows
-from trimtab.models import loading
-from trimtab.models.footprint import Footprint, TrainedShape, cut_config, footprint, frozen_bytes, kv_bytes, num_weights
-from trimtab.models.growth import num_tokens
+from trimtab.models.footprint import Footprint, TrainedShape, footprint, frozen_bytes, kv_bytes, num_weights
 from trimtab.models.quantised import packing
 from trimtab.models.stored_head import head_bytes
-from trimtab.models.student import evenly_spaced
 from trimtab.runs import scope_key
 from trimtab.runs.lengths import NoEstimate, lengths
+from trimtab.runs.made_models import MadeModel, config_of, made_cache, policy_config, with_origins, written_config
 from trimtab.runs.models import kept_in
-from trimtab.runs.models_key import FROZEN, SELF_AVERAGE, cache_folder, is_teacher, rename_models, teachers_of
+from trimtab.runs.models_key import FROZEN, SELF_AVERAGE, cache_folder, is_teacher, teachers_of
 from trimtab.runs.other_tokenizer import has_own_tokenizer
 from trimtab.runs.policy import method_of, policy_tokenizer
 from trimtab.runs.recipe import Recipe, Stages, named_models, policy_source
@@ -91,17 +89,6 @@ class MemoryEstimate:
         return int(FRAGMENTED * sum(kept)) if self.device == "cpu" else 0
 
 
-@dataclass(frozen=True)
-class _Made:
-    """A model that an earlier run of the command will write."""
-
-    config: Any
-    origin: str
-    """the model that it descends from, which has its tokenizer and its places"""
-    head: int = 0
-    """bytes of the head beside cached hidden states"""
-
-
 def always() -> dict[str, float]:
     return dict.fromkeys(PHASES, 1.0)
 
@@ -116,25 +103,15 @@ def estimates(recipe: Recipe | Stages) -> list[MemoryEstimate]:
     Raises:
         UserError: where a model or rows are not there, or what they need cannot be told.
     """
-    made: dict[str, _Made] = {}
+    made: dict[str, MadeModel] = {}
     read = lru_cache(maxsize=2)(load_rows)  # stages share their sources
     found = []
     for run in first_seed(recipe):
         if run.precompute is None:
             found.append(_estimate(run, made, read))
         else:
-            made[made_by(run)] = _cache_of(run, made)
+            made[made_by(run)] = made_cache(run, made)
     return found
-
-
-def _cache_of(recipe: Recipe, made: Mapping[str, _Made]) -> _Made:
-    """What a stage with precompute will write."""
-    name, spec = str(recipe.models.teacher), recipe.precompute
-    config = _config(name, recipe, made)
-    text, half = config.get_text_config(decoder=True), recipe.models.frozen_dtype != "float32"
-    head = text.vocab_size * text.hidden_size * (2 if half else 4)
-    origin = made[name].origin if name in made and not Path(name).is_dir() else name
-    return _Made(config, origin, head if spec is not None and spec.teacher == "hidden" else 0)
 
 
 def first_seed(recipe: Recipe | Stages) -> list[Recipe]:
@@ -145,7 +122,7 @@ def first_seed(recipe: Recipe | Stages) -> list[Recipe]:
     return runs
 
 
-def _estimate(recipe: Recipe, made: dict[str, _Made], read: Callable[[str], list[Row]]) -> MemoryEstimate:
+def _estimate(recipe: Recipe, made: dict[str, MadeModel], read: Callable[[str], list[Row]]) -> MemoryEstimate:
     """Of one run; its model is added to `made`, by the folder that it is written to."""
     models = recipe.models
     method, options, required = method_of(recipe)
@@ -153,10 +130,10 @@ def _estimate(recipe: Recipe, made: dict[str, _Made], read: Callable[[str], list
         raise NoEstimate(f"the memory of a classifier is not estimated (method {recipe.method})")
     args = settings.build(recipe.training, Path(recipe.output), recipe.seed, method.loop)
     device = args.device.type
-    known = _with_origins(recipe, made)
+    known = with_origins(recipe, made)
     tokenizer = policy_tokenizer(known)
-    config = _policy_config(recipe, made, tokenizer)
-    made[made_by(recipe)] = _Made(_written(config, required.trains == "identity_layer"), policy_source(known))
+    config = policy_config(recipe, made, tokenizer)
+    made[made_by(recipe)] = MadeModel(written_config(config, required.trains == "identity_layer"), policy_source(known))
     train = prepare_source(known, "train", tokenizer, refuse=False, read=read)
     held = prepare_source(known, "heldout", tokenizer, refuse=False, read=read) if recipe.data.heldout else None
     rows = args.per_device_train_batch_size * (2 if required.rows in ("pairs", "rationales", "sampled_pairs") else 1)
@@ -187,7 +164,7 @@ class _Run:
     answer: int
     """tokens of the longest answer"""
     device: str
-    made: Mapping[str, _Made]
+    made: Mapping[str, MadeModel]
 
     def policy_parts(self) -> list[MemoryPart]:
         one, trained = self.policy, 4 * self.policy.trained
@@ -223,7 +200,7 @@ class _Run:
             if (is_teacher(role) or role in FROZEN) and name not in seen:
                 bits, apart = (models.teacher_bits, models.teacher_device) if is_teacher(role) else (None, None)
                 named = f"{role} {_short(name)}, {models.frozen_dtype if bits is None else f'{bits} bits'}"
-                size = self._frozen(_config(name, self.recipe, self.made), bits)
+                size = self._frozen(config_of(name, self.recipe, self.made), bits)
                 here = apart is None or apart == self.device
                 parts += [MemoryPart(named, size, always(), host=apart == "cpu")] if here or apart == "cpu" else []
             seen.add(name)
@@ -236,7 +213,7 @@ class _Run:
             why = "reference" if needs_start else "eval.kl_to_initial" if copies else "to initialise the critic"
             parts.append(MemoryPart(f"copy of the initial policy ({why})", self._frozen(self.config), always()))
         if required.model(RewardModel) and models.reward_model:
-            config = _config(models.reward_model, self.recipe, self.made)
+            config = config_of(models.reward_model, self.recipe, self.made)
             number, read = num_weights(config), self._frozen(config)
             learns = getattr(self.options, "online", "frozen") != "frozen"
             measured = learns or getattr(self.options, "online_loss", None) is not None
@@ -280,7 +257,7 @@ class _Run:
         name = f"logits, blocks of {tokens} x {self.policy.vocab:,} tokens"
         parts = [MemoryPart(name, tables * block + slices, during("forward"))]
         if apart:
-            theirs = _config(str(self.recipe.models.teacher), self.recipe, self.made).get_text_config().vocab_size
+            theirs = config_of(str(self.recipe.models.teacher), self.recipe, self.made).get_text_config().vocab_size
             table = 4 * BLOCK_TOKENS * theirs
             name = f"logits of the teacher, blocks of {BLOCK_TOKENS} x {theirs:,} tokens"
             parts.append(MemoryPart(name, 2 * table, during("forward")))
@@ -364,43 +341,5 @@ def _state(args: Any) -> int:
     return OPTIMIZER_BYTES.get(name.removesuffix("_torch"), 8)
 
 
-def _with_origins(recipe: Recipe, made: Mapping[str, _Made]) -> Recipe:
-    """The recipe with what is there already in the place of models that are yet to be trained."""
-    known = recipe.model_copy(deep=True)
-
-    def origin(name: str) -> str:
-        return made[name].origin if name in made and not (cache_folder(name) or Path(name)).is_dir() else name
-
-    rename_models(known.models, origin)
-    return known
-
-
 def _short(name: str) -> str:
     return Path(name).parent.name if name.endswith("/model") else name
-
-
-def _config(name: str, recipe: Recipe, made: Mapping[str, _Made]) -> Any:
-    """Of a model, or of what an earlier run of the same command writes."""
-    if name in made and not Path(name).is_dir():
-        return copy.deepcopy(made[name].config)
-    return loading.load_config(name, trust_remote_code=recipe.models.trust_remote_code)
-
-
-def _policy_config(recipe: Recipe, made: Mapping[str, _Made], tokenizer: Any) -> Any:
-    models = recipe.models
-    config = _config(policy_source(recipe), recipe, made)
-    text = config.get_text_config(decoder=True)
-    if models.resize:
-        text.vocab_size = max(text.vocab_size, num_tokens(tokenizer))
-    if isinstance(models.policy, str):
-        return config
-    asked = models.policy.layers
-    layers = evenly_spaced(text.num_hidden_layers, asked) if isinstance(asked, int) else list(asked)
-    return cut_config(config, layers)
-
-
-def _written(config: Any, identity_layer: bool) -> Any:
-    """The config of the model that a run writes."""
-    if not identity_layer:
-        return config
-    return cut_config(config, [0, *range(config.get_text_config().num_hidden_layers)])

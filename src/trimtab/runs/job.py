@@ -1,6 +1,5 @@
 """What a run needs, checked and loaded; nothing has been written yet."""
 
-from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,14 +7,13 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from trimtab import __version__
 from trimtab.common import fingerprint, processes, user_code
 from trimtab.common.environment import environment
 from trimtab.common.terminal import say
-from trimtab.core import Labels, Method, Plan, Signal, Teacher
+from trimtab.core import Labels, Method, Plan, Teacher
 from trimtab.core.batch import COMPARED
 from trimtab.data import stored
 from trimtab.data.collate import Collator
@@ -27,7 +25,6 @@ from trimtab.models import loading
 from trimtab.models.adapter_starts import stays_initial
 from trimtab.models.adapters import check_settings
 from trimtab.models.ends import settle
-from trimtab.models.forward import crop_to
 from trimtab.models.masters import train_in_float32
 from trimtab.models.packing_check import settle_packs
 from trimtab.objectives.reward_models import RewardObjective
@@ -35,8 +32,8 @@ from trimtab.rewards import verifiable as rewards
 from trimtab.runs import other_tokenizer, several_teachers, teacher_prompts
 from trimtab.runs.cached_teacher import cache_facts, check_cached, check_fits, open_cache
 from trimtab.runs.folder import RunError
-from trimtab.runs.models import AnyTeacher, LoadedModels, load_signals, note_of_cache, starts_from
-from trimtab.runs.models_key import OTHERS, SELF_AVERAGE, SELF_INITIAL, STORED, is_teacher
+from trimtab.runs.models import AnyTeacher, LoadedModels, crop_alike, load_signals, note_of_cache, starts_from
+from trimtab.runs.models_key import OTHERS, STORED
 from trimtab.runs.policy import (
     Shared,
     changed,
@@ -62,8 +59,8 @@ from trimtab.runs.signature import (
     tokenizer_lines,
     trained,
 )
-from trimtab.signals.base import common_vocab, models_of
-from trimtab.signals.reward_model import ScoreSpec, TokenRewardModel
+from trimtab.signals.base import models_of
+from trimtab.signals.reward_model import ScoreSpec
 from trimtab.train import settings
 from trimtab.train.epochs import Epoch, epoch_of, updates_asked
 from trimtab.train.packs import Packing, packing_of
@@ -194,8 +191,9 @@ class _Builder:
         pairs = prepare_pairs(recipe, tokenizer)
         self.note(pairs if isinstance(pairs, str) else None)
         self.pairs = None if isinstance(pairs, str) else pairs
-        self.routes = self._routes()
         sources = {"train": self.train, "heldout": self.held}
+        self.routes, notes = several_teachers.routes(recipe, sources)
+        self.note(*notes)
         self.prompts = teacher_prompts.prompts(recipe, sources, tokenizer, self.args if self.rollouts else None)
         prepared = [one for one in (self.train, self.held) if one is not None]
         self.note(*(note for one in prepared for note in one.notes()))
@@ -262,24 +260,10 @@ class _Builder:
         cached = open_cache(self.cached) if self.cached is not None else None
         self.models = LoadedModels(recipe, self.shared, frozen, policy, off, initial, cached, self.routes, self.prompts)
 
-    def _routes(self) -> dict[str, Tensor]:
-        """Which of several teachers each row has."""
-        found = {}
-        for which, prepared in {"train": self.train, "heldout": self.held}.items():
-            if self.recipe.data.teacher_column is not None and prepared is not None:
-                found[which], note = several_teachers.routes(self.recipe, prepared)
-                self.note(note)
-        return found
-
     def build_plan(self) -> None:
         """The method's plan, and the signals for held-out rows."""
         recipe, loaded = self.recipe, self.models
-        shared = other_tokenizer.sharing(loaded.frozen, self.required)
-        compared = any(map(is_teacher, shared)) or loaded.cached is not None
-        compared = compared and (self.held is not None or recipe.data.teacher_column is None)
-        compared = compared or recipe.models.teacher in (SELF_INITIAL, SELF_AVERAGE)
-        compared = ("heldout" in self.prompts) if recipe.data.teacher_prompt is not None else compared
-        self.heldout_signals = [loaded.teacher("heldout")] if compared else []
+        self.heldout_signals = [loaded.teacher("heldout")] if loaded.compares(self.required) else []
         self.note(note_of_cache(loaded))
         signals = load_signals(self.required, loaded)
         if recipe.eval.kl_to_initial:
@@ -294,7 +278,7 @@ class _Builder:
             read += [(self.held, Collator(0, self.vocab))] if self.held is not None else []
             self.note(check_cached(loaded.cached, self.cached, self.plan.objective, recipe.method, read))
         columns = stored.vocabulary(recipe.data.train) if self.required.columns else None
-        _crop(self.policy, self.plan, self.heldout_signals, columns)
+        crop_alike(self.policy, self.plan, self.heldout_signals, columns)
         if train_in_float32(self.policy):
             self.note(
                 f"trainable weights are kept in float32 and computations run in models.dtype, {recipe.models.dtype}; "
@@ -398,22 +382,6 @@ class _Builder:
             self.args,
             self.packing,
         )
-
-
-def _crop(policy: Any, plan: Plan, heldout: Sequence[Signal], stored: int | None) -> None:
-    """Restrict the policy and all models that it is compared with to the same ids. A reward model of which only scores
-    are used is left as it was trained.
-
-    Args:
-        heldout: what is read beside rows that are not trained on, where objectives crop by themselves.
-        stored: ids that stored columns are over.
-    """
-    parts = [one for one in (*plan.signals, *plan.rollout_signals) if not one.own_vocabulary]
-    vocab = common_vocab([policy, *models_of(parts)])
-    for model in models_of(heldout):  # an earlier stage may have cropped it
-        crop_to(model, common_vocab([model]))
-    for model in (policy, *models_of(one for one in parts if not isinstance(one, TokenRewardModel))):
-        crop_to(model, min(vocab, stored or vocab))
 
 
 def move_frozen(job: Job, device: torch.device) -> None:

@@ -1,6 +1,6 @@
 """Load the models that a method requires: one function per kind of requirement returns its signals."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ from trimtab.core import (
     Aligned,
     Critic,
     ModelRequirement,
+    Plan,
     Reference,
     Requirements,
     RewardModel,
@@ -23,14 +24,16 @@ from trimtab.core import (
 )
 from trimtab.data import stored
 from trimtab.models import loading
+from trimtab.models.forward import crop_to
 from trimtab.models.scalar_head import as_critic
 from trimtab.runs import other_tokenizer, several_teachers
 from trimtab.runs.check import samples
 from trimtab.runs.folder import RunError
-from trimtab.runs.models_key import SELF, SELF_AVERAGE, SELVES, STORED, TEACHER, teachers_of
+from trimtab.runs.models_key import SELF, SELF_AVERAGE, SELF_INITIAL, SELVES, STORED, TEACHER, is_teacher, teachers_of
 from trimtab.runs.policy import Shared
 from trimtab.runs.recipe import Recipe
 from trimtab.signals.auxiliary import ValueModel
+from trimtab.signals.base import common_vocab, models_of
 from trimtab.signals.cached import CachedTeacher
 from trimtab.signals.candidates import RewardModelAtCandidates
 from trimtab.signals.columns import Column
@@ -38,7 +41,7 @@ from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.initial_policy import InitialPolicy
 from trimtab.signals.other_prompt import OtherPrompt
 from trimtab.signals.reference import ReferenceAtCandidates
-from trimtab.signals.reward_model import load_reward_model
+from trimtab.signals.reward_model import TokenRewardModel, load_reward_model
 from trimtab.signals.row_store import RowStore
 from trimtab.signals.self_teacher import AveragePolicy, WholeAverage
 from trimtab.signals.several import Teachers
@@ -91,6 +94,17 @@ class LoadedModels:
     def cached_model(self) -> Any:
         """What stands for the model of a cached teacher, which reads no rows."""
         return None if self.cached is None else self.cached.teacher
+
+    def compares(self, required: Requirements) -> bool:
+        """Whether held-out rows are compared with a teacher."""
+        recipe, data = self.recipe, self.recipe.data
+        if data.teacher_prompt is not None:
+            return "heldout" in self.prompts
+        if data.teacher_column is not None:
+            return "heldout" in self.routes
+        shared = other_tokenizer.sharing(self.frozen, required)
+        kept = self.cached is not None or recipe.models.teacher in (SELF_INITIAL, SELF_AVERAGE)
+        return kept or any(map(is_teacher, shared))
 
     def teacher(self, rows: str = "train", reads: Reads = "distribution") -> AnyTeacher:
         """The teacher, or several as one.
@@ -249,3 +263,19 @@ def starts_from(recipe: Recipe, reference: str | None, start: str) -> bool:
     if models.reference == STORED:
         return stored.models(recipe.data.train)["reference"].endswith(start)
     return models.reference is None or reference == start
+
+
+def crop_alike(policy: Any, plan: Plan, heldout: Sequence[Signal], stored: int | None) -> None:
+    """Restrict the policy and all models that it is compared with to the same ids. A reward model of which only scores
+    are used is left as it was trained.
+
+    Args:
+        heldout: what is read beside rows that are not trained on, where objectives crop by themselves.
+        stored: ids that stored columns are over.
+    """
+    parts = [one for one in (*plan.signals, *plan.rollout_signals) if not one.own_vocabulary]
+    vocab = common_vocab([policy, *models_of(parts)])
+    for model in models_of(heldout):  # an earlier stage may have cropped it
+        crop_to(model, common_vocab([model]))
+    for model in (policy, *models_of(one for one in parts if not isinstance(one, TokenRewardModel))):
+        crop_to(model, min(vocab, stored or vocab))

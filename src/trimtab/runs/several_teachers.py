@@ -15,19 +15,26 @@ from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.several import Teachers
 
 
-def routes(recipe: Recipe, prepared: Prepared) -> tuple[Tensor, str | None]:
-    """For each row of the source which teacher is its own, by index; and a note on teachers that no row names.
+def routes(recipe: Recipe, sources: Mapping[str, Prepared | None]) -> tuple[dict[str, Tensor], list[str]]:
+    """For each row of each source which teacher is its own, by index, where a column says it; and notes on teachers
+    that no row names.
 
     Raises:
         DataError: naming the first row without one of the teachers.
     """
     names, column = list(teachers_of(recipe.models)), recipe.data.teacher_column
-    assert column is not None
-    rows = load_rows(prepared.source)[: prepared.sources]
-    found = [_route(row, names, column, f"{prepared.source}: row {i}") for i, row in enumerate(rows, start=1)]
-    idle = [name for i, name in enumerate(names) if i not in found]
-    note = f"{prepared.source}: no row names {', '.join(idle)} in its {column}" if idle else None
-    return torch.tensor(found), note
+    if column is None:
+        return {}, []
+    found, notes = {}, []
+    for which, prepared in sources.items():
+        if prepared is None:
+            continue
+        rows = load_rows(prepared.source)[: prepared.sources]
+        own = [_route(row, names, column, f"{prepared.source}: row {i}") for i, row in enumerate(rows, start=1)]
+        found[which] = torch.tensor(own)
+        if idle := [name for i, name in enumerate(names) if i not in set(own)]:
+            notes.append(f"{prepared.source}: no row names {', '.join(idle)} in its {column}")
+    return found, notes
 
 
 def _route(row: Mapping[str, Any], names: list[str], column: str, where: str) -> int:
