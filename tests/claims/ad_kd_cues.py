@@ -17,10 +17,9 @@ import json
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
-from intervals import over_seeds
+from intervals import between_ends
 from own_answers import carried_out
 
 from trimtab.common.environment import environment
@@ -101,11 +100,7 @@ def main() -> None:
             for beta, own in found.items():
                 own.append(measured(student_of(beta, teacher, seed, args, Path(place)), teacher, args.held))
                 print(f"seed {seed}, beta {beta:g}, {time.time() - start:.0f} s so far: {own[-1]}", flush=True)
-    plain, mapped = found[args.betas[0]], found[args.betas[-1]]
-    differences: dict[str, Any] = {}
-    for name in plain[0]:
-        differences[name] = list(over_seeds([b[name] - a[name] for a, b in zip(plain, mapped)]))
-        print(f"{name}: beta {args.betas[-1]:g} minus beta {args.betas[0]:g}: {differences[name]}")
+    differences = between_ends(found, "beta")
     if args.out:
         settings = {key: value for key, value in vars(args).items() if key != "out"}
         result = {"settings": settings, "environment": environment(), "teacher accuracy": teachers}

@@ -1,6 +1,6 @@
 """95% intervals for differences between methods, where both ran with the same seeds and the same rows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -67,3 +67,19 @@ def over_seeds_and_rows(
     estimate = value(np.ones((1, num_seeds)), np.ones((1, num_rows)))[0]
     low, high = np.percentile(value(seed_weights.astype(float), row_weights.astype(float)), [2.5, 97.5])
     return Interval(float(estimate), float(low), float(high))
+
+
+def between_ends(found: Mapping[float, Sequence[Mapping[str, float]]], what: str) -> dict[str, list[float]]:
+    """Measures under the last value of a setting minus those under the first, with intervals over seeds; printed too.
+
+    Args:
+        found: value -> the measures of each seed.
+        what: the setting.
+    """
+    values = list(found)
+    first, last = values[0], values[-1]
+    differences = {}
+    for name in found[first][0]:
+        differences[name] = list(over_seeds([b[name] - a[name] for a, b in zip(found[first], found[last])]))
+        print(f"{name}: {what} {last:g} minus {what} {first:g}: {differences[name]}")
+    return differences

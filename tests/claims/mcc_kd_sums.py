@@ -16,10 +16,9 @@ import json
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
-from intervals import over_seeds
+from intervals import between_ends
 from own_answers import carried_out
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
@@ -108,11 +107,7 @@ def main() -> None:
             for alpha, own in found.items():
                 own.append(measured(trained(alpha, seed, args, Path(place)), args.sums))
                 print(f"seed {seed}, alpha {alpha:g}, {time.time() - start:.0f} s so far: {own[-1]}", flush=True)
-    plain, learnt = found[args.alphas[0]], found[args.alphas[-1]]
-    differences: dict[str, Any] = {}
-    for name in plain[0]:
-        differences[name] = list(over_seeds([b[name] - a[name] for a, b in zip(plain, learnt)]))
-        print(f"{name}: alpha {args.alphas[-1]:g} minus alpha {args.alphas[0]:g}: {differences[name]}")
+    differences = between_ends(found, "alpha")
     if args.out:
         settings = {key: value for key, value in vars(args).items() if key != "out"}
         result = {"settings": settings, "environment": environment(), "measures": found, "differences": differences}

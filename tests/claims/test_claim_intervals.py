@@ -51,3 +51,10 @@ def test_both_seeds_and_rows_widen_the_interval():
 def test_transform_is_taken_before_the_difference():
     found = intervals.over_seeds_and_rows([[math.log(5.0)]], [1], [[math.log(3.0)]], transform=np.exp)
     assert found.estimate == pytest.approx(2.0)
+
+
+def test_measures_under_the_last_value_are_held_against_the_first_seed_by_seed(capsys):
+    found = {0.0: [{"loss": 3.0}, {"loss": 5.0}], 0.5: [{"loss": 0.0}] * 2, 1.0: [{"loss": 1.0}, {"loss": 4.0}]}
+    assert intervals.between_ends(found, "beta")["loss"][0] == -1.5
+    assert "loss: beta 1 minus beta 0: [-1.5" in capsys.readouterr().out
+    assert intervals.between_ends({0.1: found[0.0]}, "beta")["loss"][0] == 0.0

@@ -8,6 +8,7 @@ from trimtab.common.errors import UserError
 from trimtab.core.loss import Reduction
 
 SELF_INITIAL = "self:initial"
+"""Value of `models.teacher` in a recipe for the policy as it was before training."""
 STORED = "column"
 """Value of `models.reference` in a recipe for log-probabilities computed beforehand, instead of a model."""
 
