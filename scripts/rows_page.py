@@ -97,7 +97,7 @@ def try_out(example: Example) -> Shown:
         except ValueError as error:
             out.write(f"error: {error}\n")
         lines = [line.rstrip() for line in out.getvalue().split("\n")]
-        lines = lines if example.counts else list(_without_counts(lines, example.file))
+        lines = lines if example.counts else list(_without_counts(lines, recipe.data.train))
         if example.tokens:
             assert prepared is not None
             lines = ["\n".join(lines).rstrip("\n"), "", *_tokens(prepared, example.rows)]

@@ -73,6 +73,21 @@ RULES: dict[str, list[Rule]] = {
             ),
         ),
         Rule(
+            "Parts",
+            "`rows.jsonl[10%:55%]` is the part of a file from a tenth of its rows to 55 % of them, and "
+            "`rows.jsonl[100:]` all rows but the first hundred, in their order: shuffle a file that is sorted. "
+            "Parts that meet, such as `[:10%]`, `[10%:55%]` and `[55%:]`, hold each row once. Bounds in percent are "
+            "rounded to a row as in the datasets library, which reads those of a hub id (`ORG/NAME:train[:10%]`). "
+            "On the command line and within braces such a source stands in quotes.",
+            (
+                Example(
+                    [{"text": word} for word in ("one", "two", "three", "four")],
+                    data={"train": "rows.jsonl[50%:]"},
+                    words="With `data.train: rows.jsonl[50%:]` row 1 is the third of the file:",
+                ),
+            ),
+        ),
+        Rule(
             "JSON",
             "A line that is not JSON, a key that occurs twice in an object, and half of a surrogate pair "
             "are refused with their place.",

@@ -368,8 +368,20 @@ def test_a_mistake_costs_one_line_and_leaves_nothing_behind(files, tmp_path, tri
 
 def test_the_rows_of_the_recipe_are_never_overwritten(files, tmp_path):
     made = recipe(files, tmp_path / "never")
-    with pytest.raises(PrecomputeError, match=r"is the recipe's own data\.train"):
-        precompute(made, files / "train.jsonl", command="", force=True, console=QUIET)
+    part = recipe(files, tmp_path / "never", data={"train": f"{files / 'train.jsonl'}[:50%]"})
+    for one in (made, part):
+        with pytest.raises(PrecomputeError, match=r"is the recipe's own data\.train"):
+            precompute(one, files / "train.jsonl", command="", force=True, console=QUIET)
+
+
+def test_columns_of_a_part_are_written_to_a_file_of_its_own_and_read_whole(files, stored, tmp_path):
+    rows = make(files, tmp_path / "part.jsonl", data={"train": f"{files / 'train.jsonl'}[50%:]"})
+    whole = [json.loads(line) for line in (stored / "rows.jsonl").read_text().splitlines()]
+    assert 0 < len(rows) < len(whole)
+    assert [row["messages"] for row in rows] == [row["messages"] for row in whole[-len(rows) :]]
+    run(with_column(files, tmp_path / "run", tmp_path / "part.jsonl"), console=QUIET)
+    with pytest.raises(DataError, match="computed of all rows of a file, and this is a part of it"):
+        run(with_column(files, tmp_path / "other", Path(f"{stored / 'rows.jsonl'}[50%:]")), console=QUIET)
 
 
 def test_weak_models_with_other_tokens_are_refused_before_they_run(files, tmp_path, monkeypatch):

@@ -3,13 +3,14 @@
 import hashlib
 import json
 from functools import wraps
+from itertools import pairwise
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
 from trimtab.data import synthetic
-from trimtab.data.sources import DataError, load_rows
+from trimtab.data.sources import DataError, check_there, line_of, load_rows
 
 ROWS = [{"prompt": "a", "completion": "é"}, {"prompt": "c", "completion": "d"}]
 
@@ -90,6 +91,72 @@ def test_rows_that_come_with_trimtab_are_made_once_and_whoever_asks_has_rows_of_
     assert load_rows(source) == list(plain("train", rows=7, seed=20))
     assert len(made) == 1
     assert load_rows(f"{source}1") != load_rows(source)
+
+
+@pytest.mark.parametrize("number", [5, 7, 10, 33, 999])
+@pytest.mark.parametrize("cuts", [("10%", "55%"), ("20%", "50%", "77%"), ("1", "3")])
+def test_parts_that_meet_hold_each_row_once(tmp_path, number, cuts):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f'{{"n": {i}}}\n' for i in range(number)))
+    ends = ["", *cuts, ""]
+    parts = [f"{path}[{one}:{other}]" for one, other in pairwise(ends)]
+    if (number, cuts[0]) == (5, "10%"):
+        with pytest.raises(DataError, match=r"\[:10%\] holds no rows: of 5 it is those from 0 to 0"):
+            load_rows(parts.pop(0))
+    assert [row for part in parts for row in load_rows(part)] == load_rows(str(path))
+
+
+def test_a_part_is_what_the_datasets_library_reads_of_a_split(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f'{{"n": {i}}}\n' for i in range(25)))
+    import datasets
+
+    whole = datasets.Dataset.from_list(load_rows(str(path)))
+    for part in ("[10%:55%]", "[:10%]", "[55%:]", "[3:9]", "[20:]", "[:]"):
+        span = datasets.ReadInstruction.from_spec(f"train{part}").to_absolute({"train": 25})[0]
+        assert load_rows(f"{path}{part}") == whole.to_list()[span.from_ : span.to], part
+    made = "trimtab:arithmetic/train?rows=25"
+    assert load_rows(f"{made}[10%:55%]") == load_rows(made)[2:14]
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("[10%:101%]", r"\[10%:101%\]: 101% is not within 5 rows; the end is 100%"),
+        ("[2:6]", "6 is not within 5 rows; the end is 5"),
+        ("[3:3]", "holds no rows: of 5 it is those from 3 to 3"),
+        ("[4:1]", "holds no rows: of 5 it is those from 4 to 1"),
+        ("[1:50%]", "1 and 50% are of two units; write both in rows or both in percent"),
+        ("[%:5]", "is no part"),
+        ("[-3:]", r"\[-3:\] is no part; write it in rows or whole percent, such as \[10%:55%\] or \[:100\]"),
+        ("[2.5%:5]", "is no part"),
+        ("[0:2", "is no part"),
+    ],
+)
+def test_what_is_no_part_of_a_file_is_refused(tmp_path, part, message):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"n": 1}\n' * 5)
+    with pytest.raises(DataError, match=message) as raised:
+        load_rows(f"{path}{part}")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_part_of_what_is_not_there_is_refused_by_its_own_name(tmp_path):
+    with pytest.raises(DataError, match=r"there is no file .*none\.jsonl"):
+        check_there(f"{tmp_path / 'none.jsonl'}[:10%]")
+    with pytest.raises(DataError, match="is a folder"):
+        load_rows(f"{tmp_path}[:10%]")
+    for source in ("someone/something:train[:10%]", "someone/something[:10%]"):
+        with pytest.raises(DataError, match=r"someone/something:train\[:10%\]: no local file .* fetched from the hub"):
+            load_rows(source)
+
+
+def test_a_line_is_that_of_the_file_and_not_of_the_part(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"n": 1}\n\n' * 10)
+    assert line_of(f"{path}[50%:]", 2) == ", line 13"
+    assert line_of(str(path), 7) == ", line 13"
+    assert line_of(str(path), 11) == ""
 
 
 def test_bundled_heldout_prompts_are_no_training_prompts():

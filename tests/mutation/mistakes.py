@@ -963,6 +963,16 @@ MISTAKES = [
         ),
     ),
     Mistake(
+        "rows: of parts that meet the later one leaves out its first row",
+        "data.sources:_bounds",
+        "round(start * number / 100)",
+        "round(start * number / 100) + (start > 0)",
+        (
+            "data/test_sources.py::test_parts_that_meet_hold_each_row_once",
+            "data/test_sources.py::test_a_part_is_what_the_datasets_library_reads_of_a_split",
+        ),
+    ),
+    Mistake(
         "proxy_align: the likelihood is divided by the tokens of both answers",
         "core.loss:count",
         "torch.stack([mask.any(dim=1).sum(), mask[0::2].sum()])",

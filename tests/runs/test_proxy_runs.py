@@ -1,12 +1,14 @@
 """Proxy-KD by recipe: estimates, checks before anything is written, and all stages in one run."""
 
 import json
+import math
 
 import pytest
 from rich.console import Console
+from safetensors import safe_open
 
 import tiny_folder
-from tiny_runs import events
+from tiny_runs import cut_off, events, same_weights
 from trimtab.runs.estimate import estimates
 from trimtab.runs.parse import load_recipe, parse
 from trimtab.runs.recipe import RecipeError
@@ -14,6 +16,7 @@ from trimtab.runs.run import run, run_stages
 from trimtab.train.sampled_pairs import SampledPairsError
 
 QUIET = Console(quiet=True)
+LORA = {"r": 2, "target_modules": "all-linear"}
 
 
 @pytest.fixture(scope="module")
@@ -37,17 +40,26 @@ def tree(files, output, method="proxy_align", **changes) -> dict:
     }
 
 
-def test_one_command_warms_up_aligns_and_teaches(files, tmp_path):
+@pytest.mark.fast("whole")
+@pytest.mark.parametrize("lora", [None, LORA], ids=["whole", "with adapters"])
+def test_one_command_warms_up_aligns_and_teaches(files, tmp_path, lora):
     one = tree(files, tmp_path / "all")
     del one["method"]
     del one["models"]
-    policy = str(files / "a")
+    policy, adapted = str(files / "a"), {"lora": lora} if lora else {}
+    one["data"]["train"] += "[55%:]"
     one["stages"] = [
-        {"name": "warmup", "method": "sft", "models": {"policy": policy}},
+        {
+            "name": "warmup",
+            "method": "sft",
+            "models": {"policy": policy, **adapted},
+            "data": {"train": f"{files / 'answers.jsonl'}[:10%]"},
+        },
         {
             "name": "align",
             "method": "proxy_align",
-            "models": {"policy": "@warmup"},
+            "models": {"policy": "@warmup", **adapted},
+            "data": {"train": f"{files / 'answers.jsonl'}[10%:55%]"},
             "options": {"round_updates": 2, "max_new_tokens": 6},
         },
         {
@@ -59,8 +71,13 @@ def test_one_command_warms_up_aligns_and_teaches(files, tmp_path):
         {"name": "student", "method": "proxy_kd", "models": {"student": policy, "teacher": "cache:@store"}},
         {"name": "live", "method": "proxy_kd", "models": {"student": policy, "teacher": "@align"}},
     ]
-    result = run_stages(parse(one, "test", "run"), console=QUIET)
+    parsed = parse(one, "test", "run")
+    assert len(estimates(parsed)) == 4
+    result = run_stages(parsed, console=QUIET)
     assert result.report.is_file()
+    signatures = {name: (tmp_path / "all" / name / "signature.txt").read_text() for name in ("align", "student")}
+    assert "answers.jsonl[10%:55%] " in signatures["align"]
+    assert "answers.jsonl[55%:] " in signatures["student"]
     for name, metric in (("align", "dropped_pairs"), ("student", "weighted_divergence")):
         assert any(metric in event for event in events(tmp_path / "all" / name, "train")), name
     stored, live = (events(tmp_path / "all" / name, "train") for name in ("student", "live"))
@@ -68,6 +85,25 @@ def test_one_command_warms_up_aligns_and_teaches(files, tmp_path):
     for one, other in zip(stored, live):
         for metric in ("loss", "divergence", "weight", "weighted_divergence", "grad_norm"):
             assert one[metric] == pytest.approx(other[metric], rel=1e-4, abs=1e-5), metric
+    for name in ("warmup", "align"):
+        assert (tmp_path / "all" / name / "adapter").is_dir() == bool(lora)
+        with safe_open(tmp_path / "all" / name / "model" / "model.safetensors", "pt") as saved:  # merged
+            assert not any("lora" in key for key in saved.keys())  # noqa: SIM118
+
+
+@pytest.mark.fast("whole")
+@pytest.mark.parametrize("lora", [None, {**LORA, "lora_dropout": 0.1}], ids=["whole", "with adapters"])
+def test_a_round_begins_at_its_own_reference_and_a_run_goes_on_within_it_to_the_bit(files, tmp_path, lora):
+    one = tree(files, tmp_path / "run", options={"round_updates": 2, "max_new_tokens": 6})
+    one["training"] |= {"max_steps": 4, "save_steps": 1}
+    one["models"] |= {"lora": lora} if lora else {}
+    whole = run(parse(one, "test", "run"), console=QUIET).folder
+    dpo = [event["dpo"] for event in events(whole, "train")]
+    assert dpo[0] == dpo[2] == pytest.approx(math.log(2), abs=1e-6)
+    assert all(abs(value - math.log(2)) > 1e-4 for value in (dpo[1], dpo[3]))
+    cut_off(whole, tmp_path / "cut", 1)
+    again = run(parse({**one, "output": str(tmp_path / "cut")}, "test", "run"), resume=True, console=QUIET).folder
+    assert same_weights(whole, again)
 
 
 @pytest.mark.slow

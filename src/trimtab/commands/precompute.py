@@ -140,6 +140,7 @@ def precompute(
             is written then.
         Interrupted: after Ctrl-C.
     """
+    from trimtab.data.sources import whole_source
     from trimtab.runs.precomputed import PART, columns_of, frozen_columns
 
     columns = columns_of(recipe)
@@ -148,7 +149,7 @@ def precompute(
             f"method {recipe.method} with these settings needs no log-probabilities of answers from a frozen model; "
             "columns are computed for recipes of dpo or wspo that name their models"
         )
-    if out.exists() and out.resolve() == Path(recipe.data.train).expanduser().resolve():
+    if out.exists() and out.resolve() == Path(whole_source(recipe.data.train)).expanduser().resolve():
         raise PrecomputeError(f"{out} is the recipe's own data.train; choose another --out FILE.jsonl")
     work = Workdir(
         out, "precompute", (META,), is_file=True, option="another --out FILE.jsonl", force=force, parts=(PART,)

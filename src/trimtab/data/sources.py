@@ -4,6 +4,7 @@ import glob
 import inspect
 import json
 import pickle
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,8 @@ Row = dict[str, Any]
 KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 SUFFIXES = (*KINDS, ".jsonl.gz", ".json.gz", ".csv.gz", ".tsv.gz")
 NAMED = f"{', '.join(KINDS[:-1])} or {KINDS[-1]}"
+PART = re.compile(r"(.+)\[(\d+%?|):(\d+%?|)\]")
+"""a source of which a part is meant: its rows from one number, or one percent of them, to another"""
 
 
 def load_rows(source: str) -> list[Row]:
@@ -29,12 +32,18 @@ def load_rows(source: str) -> list[Row]:
             takes: `trimtab:planted_errors/train?rows=5000&form=steps`, the form one of pairs, steps and answers),
             `reasoning_gym:NAME/SPLIT` (with the options of that generator), a .jsonl, .json, .csv, .tsv or .parquet
             file (all but the last also with .gz behind it), or a hub id `ORG/NAME`, `ORG/NAME@CONFIG`,
-            `ORG/NAME:SPLIT` (split "train" if not given).
+            `ORG/NAME:SPLIT` (split "train" if not given). With a part behind it, such as `rows.jsonl[10%:55%]` or
+            `rows.jsonl[100:]`, the rows from there to there, in their order; parts that meet share no row and leave out
+            none. A bound in percent is rounded to a row as in the datasets library, which reads those of a hub id.
 
     Raises:
         DataError: where nothing is found, an option is unknown or has another value than its own, a line is malformed
             (with its number), a text holds half of a character, or there is no row.
     """
+    whole, part = _parted(source)
+    if part is not None:
+        return _part(load_rows(whole), part, source)
+    source = whole
     if source.startswith("trimtab:"):
         return pickle.loads(_made(source))
     if source.startswith("reasoning_gym:"):
@@ -45,6 +54,47 @@ def load_rows(source: str) -> list[Row]:
         _check_place(source)
         rows = _hub(source)
     return _checked(rows, source)
+
+
+def whole_source(source: str) -> str:
+    """The source without the part of it that is meant."""
+    return _parted(source)[0]
+
+
+def _parted(source: str) -> tuple[str, re.Match[str] | None]:
+    """A source, and its part; the part of a hub id belongs to its split, which the hub's library reads."""
+    found = PART.fullmatch(source)
+    plain, _, rest = source.rpartition("[")
+    if plain.lower().endswith(SUFFIXES) and found is None:
+        raise DataError(f"{source}: [{rest} is no part; write it in rows or whole percent, such as [10%:55%] or [:100]")
+    if found is None:
+        return source, None
+    if plain.startswith(("trimtab:", "reasoning_gym:")):
+        return plain, found
+    if plain.lower().endswith(SUFFIXES) or plain.count("/") != 1 or Path(plain).expanduser().exists():
+        return plain, found
+    return (source if ":" in plain else f"{plain}:train[{rest}"), None
+
+
+def _bounds(part: re.Match[str], number: int, source: str) -> tuple[int, int]:
+    """The rows between which a part lies, of so many."""
+    given = [text for text in part.groups()[1:] if text]
+    percent = [text.endswith("%") for text in given]
+    if len(set(percent)) > 1:
+        raise DataError(f"{source}: {' and '.join(given)} are of two units; write both in rows or both in percent")
+    most, unit = (100, "%") if any(percent) else (number, "")
+    for text in given:
+        if int(text.rstrip("%")) > most:
+            raise DataError(f"{source}: {text} is not within {number:,} rows; the end is {most}{unit}")
+    start, stop = (int(text.rstrip("%")) if text else end for text, end in zip(part.groups()[1:], (0, most)))
+    return (round(start * number / 100), round(stop * number / 100)) if unit else (start, stop)
+
+
+def _part(rows: list[Row], part: re.Match[str], source: str) -> list[Row]:
+    start, stop = _bounds(part, len(rows), source)
+    if start >= stop:
+        raise DataError(f"{source} holds no rows: of {len(rows):,} it is those from {start} to {stop}")
+    return rows[start:stop]
 
 
 @lru_cache(16)
@@ -67,6 +117,7 @@ def check_there(source: str) -> None:
     Raises:
         DataError: if it is not there.
     """
+    source = whole_source(source)
     if source.startswith("trimtab:"):
         _own_name(source)
     elif source.lower().endswith(SUFFIXES):
@@ -78,11 +129,13 @@ def check_there(source: str) -> None:
 
 def line_of(source: str, row: int) -> str:
     """Words for the line of a file that holds its row number `row`, from 1: ", line 7"; nothing where it has none."""
-    path = Path(source).expanduser()
-    if not source.lower().endswith((".jsonl", ".jsonl.gz")) or not path.is_file():
+    plain, part = _parted(source)
+    path = Path(plain).expanduser()
+    if not plain.lower().endswith((".jsonl", ".jsonl.gz")) or not path.is_file():
         return ""
-    lines = (number for number, _ in files.read_jsonl(path))
-    return next((f", line {number}" for place, number in enumerate(lines, start=1) if place == row), "")
+    lines = [number for number, _ in files.read_jsonl(path)]
+    start = _bounds(part, len(lines), source)[0] if part else 0
+    return "".join(f", line {number}" for number in lines[start:][row - 1 : row])
 
 
 def _check_place(source: str) -> None:
@@ -93,7 +146,7 @@ def _check_place(source: str) -> None:
         inside = sorted(one.name for one in path.iterdir() if one.name.lower().endswith(SUFFIXES))
         shown = f"{', '.join(inside[:3])}{', ...' if len(inside) > 3 else ''}" if inside else f"none is a {NAMED}"
         raise DataError(f"{source} is a folder ({shown}), expected one file; name it, or {join}")
-    if not path.exists() and glob.has_magic(source):
+    if not path.exists() and glob.has_magic(source.partition(":")[0]):
         raise DataError(f"{source}: patterns are not filled in, expected one file; name it, or {join}")
     if path.exists():
         raise DataError(f"{source} is not a {NAMED} file")

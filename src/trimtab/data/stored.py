@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.data.rows import REJECTED
-from trimtab.data.sources import DataError
+from trimtab.data.sources import DataError, whole_source
 
 WEAK_DELTA = "weak_delta"
 """log pi_weak_aligned(y_t) - log pi_weak_reference(y_t)"""
@@ -29,8 +29,11 @@ def check(source: str, column: str, facts: Mapping[str, str]) -> None:
     """Refuse a column of a source that was computed from other facts than these.
 
     Raises:
-        DataError: if there is no meta beside the file, or it is of another column, or says something else.
+        DataError: if there is no meta beside the file, or it is of another column, or says something else, or only a
+            part of the file is meant.
     """
+    if whole_source(source) != source:
+        raise DataError(f"{source}: {column} was computed of all rows of a file, and this is a part of it; {MAKE}")
     path = meta_path(Path(source).expanduser())
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))

@@ -51,7 +51,8 @@ def _empty_suites(given: Any) -> Any:
 
 class Data(_Section):
     train: Annotated[str, BeforeValidator(_one_source)]
-    """`trimtab:NAME/SPLIT`, a .jsonl/.json/.csv/.tsv/.parquet file, or a hub id (`ORG/NAME[@CONFIG][:SPLIT]`)."""
+    """`trimtab:NAME/SPLIT`, a .jsonl/.json/.csv/.tsv/.parquet file, or a hub id (`ORG/NAME[@CONFIG][:SPLIT]`); of each
+    a part: `rows.jsonl[10%:55%]`, `rows.jsonl[:1000]`."""
     heldout: Annotated[str | None, BeforeValidator(_one_source)] = None
     """Held-out rows for evaluation, never trained on; the same kinds of source."""
     rows: int | None = Field(None, ge=1)
