@@ -266,6 +266,7 @@ def test_etcon_trains_on_the_models_own_chains_and_consolidates(files):
     assert same(folder / "model", step / "consolidate/model")
     recipe = (step / "consolidate/recipe.yaml").read_text()
     assert "dual_clip: 3.0" in recipe
+    assert "kl_max: 10.0" in recipe
     assert f"policy: {step}/tpsft/model" in recipe
 
 

@@ -152,7 +152,32 @@ def test_dual_clip_bounds_what_a_token_with_a_negative_advantage_costs_worked_by
     assert plan().objective.dual is None
 
 
+def test_kl_max_bounds_the_estimate_of_a_token_and_ends_its_gradient_worked_by_hand():
+    # pi_ref/pi = 4, 20, 1/2 and e^-12: estimates 4 - 1 - log 4, 20 - 1 - log 20 > 10, log 2 - 1/2, and 11 > 10
+    reference = math.log(0.5) + torch.tensor([4.0, 20.0, 0.5, math.exp(-12)]).log()  # pi = 1/2
+    batch = TokenBatch.from_labels(torch.tensor([[-100, 0, 0, 0, 0]]))
+
+    def done(**options):
+        logits = torch.zeros(4, 2, requires_grad=True)
+        objective = plan(kl=0.01, kl_form="paper", **options).objective
+        losses = objective(batch.with_signals(policy=logits, advantages=torch.zeros(4), reference=reference))
+        (gradient,) = torch.autograd.grad(losses.values.sum(), logits)
+        of_logprob = 100 * gradient[:, 0] / (1 - 0.5)
+        return (100 * losses.values.detach()).tolist(), of_logprob.tolist(), losses.metrics["kl"][0].item()
+
+    values, gradient, logged = done(kl_max=10.0)
+    wanted = [3 - math.log(4), 10.0, math.log(2) - 0.5, 10.0]
+    assert values == pytest.approx(wanted, rel=1e-5)
+    assert gradient == pytest.approx([-3.0, 0.0, 0.5, 0.0], rel=1e-5)  # 1 - pi_ref/pi
+    assert logged == pytest.approx(sum(wanted), rel=1e-5)
+    values, gradient, _ = done()
+    assert values[1] == pytest.approx(19 - math.log(20), rel=1e-5)
+    assert gradient == pytest.approx([-3.0, -19.0, 0.5, 1.0], rel=1e-4)
+
+
 def test_options_that_would_mean_nothing_are_refused():
+    with pytest.raises(ValidationError, match="a kl above 0"):
+        Config(kl_max=10.0)
     with pytest.raises(ValidationError, match="dual_clip"):
         Config(dual_clip=1.0)
     with pytest.raises(ValidationError, match="scale_rewards: group"):

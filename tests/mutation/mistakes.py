@@ -44,6 +44,13 @@ MISTAKES = [
         (f"{GRPO}test_dual_clip_bounds",),
     ),
     Mistake(
+        "grpo: the bound of a token's KL is left out",
+        "objectives.policy_gradient:PolicyGradient.__call__",
+        "self.kl_max or torch.inf",
+        "torch.inf",
+        (f"{GRPO}test_kl_max_bounds",),
+    ),
+    Mistake(
         "edit reward: a right answer counts without its format",
         "rewards.edit:Parts.reward",
         "self.format == 0",

@@ -27,12 +27,14 @@ class Config(MethodConfig):
     kl_form: Literal["trl", "paper"] = "trl"
     """Multiply the KL estimate by the probability ratio, so that its gradient is that of the KL (as in TRL), or use
     the estimate alone (as printed in the GRPO paper; its gradient on-policy is a different one)."""
+    kl_max: float | None = Field(None, gt=0)
+    """Largest KL estimate of a token, above which it has no gradient; null: no such bound. EtCon (and verl) use 10."""
     mean: Literal["token", "row"] = "token"
     """Average over all tokens (DAPO), or over completions (the GRPO paper)."""
 
     @model_validator(mode="after")
     def _nothing_idle(self) -> "Config":
-        self.only(self.kl > 0, "a kl above 0", "kl_form")
+        self.only(self.kl > 0, "a kl above 0", "kl_form", "kl_max")
         self.only(self.scale_rewards == "group", "scale_rewards: group", "eps")
         return self
 
@@ -58,6 +60,7 @@ def build(config: Config, policy: nn.Module, reference: Signal | None = None) ->
             dual=config.dual_clip,
             kl=config.kl,
             kl_ratio=config.kl_form == "trl",
+            kl_max=config.kl_max,
         ),
         reduction="token_mean" if config.mean == "token" else "sequence_mean",
         advantages=GroupAdvantage(config.scale_rewards == "group", config.kl > 0, config.eps),

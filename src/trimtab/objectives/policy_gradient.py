@@ -63,15 +63,18 @@ class PolicyGradient(Objective):
         kl: c. The KL is estimated from the sampled token with `k3`.
         kl_ratio: multiply by r_t, which is 1 on-policy but makes the gradient that of the policy's KL divergence
             (arXiv:2512.02556), as TRL does. False: as printed in arXiv:2402.03300.
+        kl_max: an estimate above it counts as this much and has no gradient, as in verl; None: no such bound. One token
+            that the policy has nearly given up would otherwise outweigh a batch: its estimate is pi_ref / pi.
     """
 
     ratio = "old"
 
     def __init__(
         self, low: float | None, high: float | None, *, dual: float | None = None, kl: float = 0.0,
-        kl_ratio: bool = True,
+        kl_ratio: bool = True, kl_max: float | None = None,
     ):  # fmt: skip
-        self.low, self.high, self.dual, self.kl, self.kl_ratio = low, high, dual, kl, kl_ratio
+        self.low, self.high, self.dual = low, high, dual
+        self.kl, self.kl_ratio, self.kl_max = kl, kl_ratio, kl_max
         self.needs: frozenset[str] = frozenset({"advantages", *(["reference"] if kl else [])})
 
     def __call__(self, batch: TokenBatch) -> Losses:
@@ -83,7 +86,7 @@ class PolicyGradient(Objective):
         metrics["ratio"] = ratio = ratios(logprobs, old)
         metrics["clip_fraction"] = clipped(logprobs, old, advantages, self.low, self.high, self.dual).float()
         if self.kl:
-            kl = k3(logprobs, batch.logprobs(of="reference"))
+            kl = k3(logprobs, batch.logprobs(of="reference")).clamp(max=self.kl_max or torch.inf)
             metrics["kl"] = ratio * kl if self.kl_ratio else kl
             values = values + self.kl * metrics["kl"]
         return batch.losses(values, **metrics)

@@ -80,7 +80,7 @@ def stages_of(
         grpo = {
             "method": "grpo",
             "options": {"epsilon": 0.2, "epsilon_high": 0.3, "dual_clip": 3.0, "kl": 0.01, "kl_form": "paper",
-                        "eps": 1.0e-6, "mean": "token"},
+                        "kl_max": 10.0, "eps": 1.0e-6, "mean": "token"},
             "reward": [{"name": "edit", "correct": 0.85}],
             "training": {"max_steps": 20, "learning_rate": 1.0e-5, "num_generations": 10, "weight_decay": 0.01,
                          "per_device_train_batch_size": 10 * min(4, len(edits)), "max_completion_length": 128,
