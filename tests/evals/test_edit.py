@@ -274,6 +274,21 @@ def test_a_judge_on_a_server_counts_beside_the_rules_and_its_errors_count_for_no
     assert first["reliability (contains)"] == found["reliability (contains)"]
 
 
+def test_another_model_in_the_place_of_the_judge_is_refused_by_its_name_and_allowed_by_it(
+    trimtab, file, models, server, tmp_path
+):
+    server.name, server.reply = "m-mini", lambda asked: "A"
+    words = ("eval", "edit", f"edit.file={file}", *FEW, "edit.legacy=false", "--model", models[0])
+    words += (f"edit.judge={server.url}", "edit.judge_model=m", "--out", tmp_path / "one")
+    code, _, err = trimtab(*words)
+    assert (code, err.count("\n")) == (2, 1), err
+    assert "answered as 'm-mini', but 'm' was asked" in err
+    assert "add edit.judge_served_as=m-mini" in err
+    assert trimtab(*words, "edit.judge_served_as=m-mini")[0] == 0
+    server.name = "m-2026-01-01"  # a dated version is the model itself
+    assert trimtab(*words)[0] == 0
+
+
 def test_a_model_in_memory_judges_too(trimtab, file, models, tmp_path):
     words = ("eval", "edit", f"edit.file={file}", *FEW, "--model", models[0], f"edit.judge={models[1]}")
     code, out, err = trimtab(*words, "--out", tmp_path / "one")
@@ -291,6 +306,7 @@ def test_a_model_in_memory_judges_too(trimtab, file, models, tmp_path):
     [
         (["edit.judge=nowhere/to/be"], "edit.judge: "),
         (["edit.judge_model=m"], "edit.judge_model names the model of a server, but edit.judge is not given"),
+        (["edit.judge_served_as=m"], "edit.judge_served_as names the model of a server, but edit.judge is not given"),
         (["edit.modes=[chats]"], "edit.modes"),
     ],
 )

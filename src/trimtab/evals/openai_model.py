@@ -48,6 +48,7 @@ class OpenAIModel:
             without one. Chats are sent as chats.
         key_env: the environment variable with the key, which stands nowhere else; messages leave it out.
         served_as: the name of the model that answers must carry, or a dated version of it; None: any.
+        served_by: how users give that name, for messages.
         budget: asked before each request.
         sleep: how pauses are made; by default they end when `stopped` is set, after which nothing is sent.
     """
@@ -66,6 +67,7 @@ class OpenAIModel:
         tokenizer: Any = None,
         key_env: str = ENDPOINT_KEY,
         served_as: str | None = None,
+        served_by: str = "--served-as ",
         budget: RequestBudget | None = None,
         sleep: Callable[[float], Any] | None = None,
     ):
@@ -78,7 +80,8 @@ class OpenAIModel:
             raise SuiteError(f"{url} is no address of a server; write http://{address} or https://{address}")
         self.url, self.name, self.temperature, self.seed, self.batch = url, model, temperature, seed, batch
         self.tries, self.pause = tries, pause
-        self.key_env, self.served_as, self.budget = key_env, served_as, budget or RequestBudget()
+        self.key_env, self.budget = key_env, budget or RequestBudget()
+        self.served_as, self.served_by = served_as, served_by
         self.stopped = threading.Event()
         self.sleep: Any = sleep or self.rest
         self.answered = 0
@@ -195,7 +198,7 @@ class OpenAIModel:
             return
         raise SuiteError(
             f"{self.url} answered as {name!r}, but {self.served_as!r} was asked; ask for that model by its name, or, "
-            f"where it is the same one, add --served-as {name}"
+            f"where it is the same one, add {self.served_by}{name}"
         )
 
     def _complete(self, read: Callable[[Any], T], tries: int | None, **how: Any) -> tuple[T | None, str | None]:

@@ -98,7 +98,10 @@ def _judge(settings: Any) -> "Model":
     if settings.judge.startswith(("http://", "https://")):
         from trimtab.evals.openai_model import OpenAIModel
 
-        return OpenAIModel(settings.judge, settings.judge_model, key_env=settings.judge_key_env)
+        return OpenAIModel(
+            settings.judge, settings.judge_model, key_env=settings.judge_key_env,
+            served_as=settings.judge_served_as or settings.judge_model, served_by="edit.judge_served_as=",
+        )  # fmt: skip
     from trimtab.evals.models import HFModel
     from trimtab.models import loading
     from trimtab.models.inference import load_for_inference

@@ -47,6 +47,8 @@ class EditSettings(Options):
     """A model that judges the answers: a builtin model, a folder, a hub id, or the URL of a server."""
     judge_model: str = ""
     """Name of the judge on the server."""
+    judge_served_as: str = ""
+    """Name under which the judge's server answers, if that is not `judge_model` or a dated version of it."""
     judge_key_env: str = "TRIMTAB_API_KEY"
     """Environment variable with the key of the judge's server."""
     legacy: bool = True
@@ -65,7 +67,7 @@ def items(settings: EditSettings) -> list[Item]:
         DataError: naming the row of the edits.
         SuiteError: naming the answer that `before` lacks, or a judge that is not there.
     """
-    check_judge(settings.judge, settings.judge_model)
+    check_judge(settings.judge, settings.judge_model, settings.judge_served_as)
     edits = load(settings)
     before = load_before(settings.before) if settings.before else None
     found = []
@@ -78,17 +80,18 @@ def items(settings: EditSettings) -> list[Item]:
     return found
 
 
-def check_judge(judge: str, served: str) -> None:
+def check_judge(judge: str, model: str, served_as: str = "") -> None:
     """Look for a judge before the first answer is generated.
 
     Raises:
         SuiteError: if it is not there, or a server's model has no name.
     """
     if judge.startswith(("http://", "https://")):
-        if not served:
+        if not model:
             raise SuiteError(f"edit.judge is the server {judge}; name its model: edit.judge_model=NAME")
-    elif served:
-        raise SuiteError(f"edit.judge_model names the model of a server, but edit.judge is {judge or 'not given'}")
+    elif model or served_as:
+        key = "judge_model" if model else "judge_served_as"
+        raise SuiteError(f"edit.{key} names the model of a server, but edit.judge is {judge or 'not given'}")
     elif judge:
         from trimtab.models.builtin import BUILTIN, ModelNotFound  # heavy, and most evaluations have no judge
         from trimtab.models.places import place_of
