@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 import tiny_folder
 import trimtab
 from trimtab.commands.edit import EditCommand
+from trimtab.common.errors import Interrupted, UserError
+from trimtab.common.locks import writing
 from trimtab.common.settings import SettingsError
 from trimtab.data.edit_rows import STEPWISE, asserts_old, chains, tasks, thought
 from trimtab.data.edits import Edit
@@ -18,6 +20,7 @@ from trimtab.evals.suites import edit as suite
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.report import edits as page
 from trimtab.rewards.edit import parts
+from trimtab.runs import edit_session as session_module
 from trimtab.runs.edit_chains import thoughts
 from trimtab.runs.edit_recipes import early_layers
 from trimtab.runs.edit_session import EditError
@@ -46,6 +49,11 @@ def files(tmp_path):
 def edit(files, out="out", **how):
     how = {"method": "ft_m", "overrides": FEW, "no_eval": True, **how}
     return trimtab.edit(files / "edits.jsonl", files / "model", out=files / out, **how)
+
+
+def made_folder(folder):
+    folder.mkdir()
+    return folder
 
 
 def weights(folder):
@@ -195,7 +203,7 @@ def test_a_sequence_of_edits_starts_each_from_the_last_and_resumes_and_goes_back
     assert f"policy: {whole}/steps/0002/edit/model" in recipes[2]
     with pytest.raises(EditError, match="--resume"):
         edit(files, batch=1)
-    with pytest.raises(EditError, match="a session with seed 0, not 1"):
+    with pytest.raises(EditError, match=r"a different seed \(0 there, 1 here\); choose another --out"):
         edit(files, batch=1, seed=1, resume=True)
     with pytest.raises(EditError, match="choose a step from 0 to 3"):
         edit(files, batch=1, rollback=4)
@@ -222,6 +230,45 @@ def test_an_interrupted_step_goes_on(files):
         path.write_text(path.read_text().replace(str(whole), str(cut)))
     edit(files, "cut", batch=2, resume=True)
     assert same(whole / "model", cut / "model")
+
+
+def test_a_session_has_its_folder_alone_and_one_process_writes_it(files):
+    folder = files / "out"
+    with writing(made_folder(folder), "another process", "wait for it"), pytest.raises(EditError, match="wait for it"):
+        edit(files)
+    (folder / "model").mkdir()
+    with pytest.raises(EditError, match=r"holds model but no signature.txt; choose another --out"):
+        edit(files)
+    (folder / "model").rmdir()
+    with pytest.raises(EditError, match="no session of edits in .*out to resume"):
+        edit(files, resume=True)
+    trimtab.evaluate(
+        files / "model", "edit", out=files / "eval", options={"edit": {"modes": ["question"], "number": 1}}
+    )
+    with pytest.raises(EditError, match="holds results of `trimtab eval`"):
+        edit(files, "eval/edit")
+
+
+def test_a_mistake_in_a_recipe_leaves_nothing_behind(files):
+    with pytest.raises(UserError, match="training has no key 'max_step'; did you mean 'max_steps'"):
+        edit(files, no_eval=False, overrides=("edit.training.max_step=2",))
+    assert not (files / "out").exists()
+
+
+def test_a_session_that_is_stopped_says_where_it_stands_and_goes_on(files, monkeypatch):
+    real, calls = session_module.run, []
+
+    def stopped(recipe, **how):
+        calls.append(recipe.output)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(recipe, **how)
+
+    monkeypatch.setattr(session_module, "run", stopped)
+    with pytest.raises(Interrupted, match="stands at step 1 of 3: run the same command with --resume to continue"):
+        edit(files, batch=1)
+    edit(files, batch=1, resume=True)
+    assert json.loads((files / "out/session.json").read_text()) == {"step": 3, "failed": None}
 
 
 def test_a_step_that_is_not_finite_leaves_the_session_at_the_last_good_one(files):
@@ -281,6 +328,9 @@ def test_the_early_layers_are_4_to_8_of_32_and_their_share_of_fewer(total, layer
         ({"batch": 2, "every": 3}, "give a multiple of 2"),
         ({"no_cot_filter": True}, "only etcon has chains"),
         ({"overrides": ("training.max_steps=2",)}, "write edit.KEY=VALUE"),
+        ({"overrides": ("edit.models.trust_remote_code=true",)}, "run no code that comes with a model"),
+        ({"overrides": ("edit.models.student=m",)}, "starts from the model of the one before"),
+        ({"overrides": ("edit.output=o",)}, "the folder is --out"),
         ({"method": "etcon", "overrides": ("edit.seed=1",)}, "write tpsft.KEY=VALUE or consolidate.KEY=VALUE"),
     ],
 )

@@ -59,7 +59,7 @@ MISTAKES = [
     ),
     Mistake(
         "edit: a step starts from the original model",
-        "runs.edit_session:EditSession._make",
+        "runs.edit_session:EditSession._recipes",
         "self.model_at(step - 1)",
         "self.model_at(0)",
         ("commands/test_edit_command.py::test_a_sequence_of_edits_starts",),

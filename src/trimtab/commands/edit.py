@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 import typer
 from pydantic import Field, model_validator
 
-from trimtab.common.settings import CommandSettings, SettingsError, Shown
+from trimtab.commands.asking import LoadedSettings
+from trimtab.common.settings import SettingsError, Shown
 from trimtab.common.terminal import quiet, say
 from trimtab.runs.edit_recipes import EDIT_STAGES, EditMethod
 
@@ -15,8 +16,19 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-class EditCommand(CommandSettings):
-    """Which facts, which model, and how."""
+SET = {
+    "models.policy": "a step starts from the model of the one before, the first from --model",
+    "models.trust_remote_code": "evaluations and chains of thought run no code that comes with a model; trimtab train "
+    "does",
+    "data.train": "the rows are those of the edits",
+    "output": "the folder is --out",
+}
+"""key of a stage's recipe -> why it is not overridden"""
+
+
+class EditCommand(LoadedSettings):
+    """Which facts, which model, and how. `--dtype` and `--device-map` are of evaluations and chains of thought; that of
+    training is STAGE.models.dtype."""
 
     positional = ("edits",)
     rest = "overrides"
@@ -67,6 +79,9 @@ class EditCommand(CommandSettings):
             if word.partition(".")[0] not in EDIT_STAGES[self.method]:
                 names = " or ".join(f"{one}.KEY=VALUE" for one in EDIT_STAGES[self.method])
                 raise SettingsError(f"{word!r} names no stage of {self.method}; write {names}")
+            key = word.partition(".")[2].partition("=")[0].replace("models.student", "models.policy")
+            if key in SET:
+                raise SettingsError(f"{word!r} cannot be set: {SET[key]}")
         return self
 
 
@@ -119,13 +134,23 @@ def _edit(settings: EditCommand, console: "Console") -> Path:
     plan = EditPlan(
         settings.model, settings.method, size, settings.every or 0, settings.seed, not settings.no_cot_filter,
         settings.max_new_tokens, settings.overrides, fingerprint.of_text(repr([asdict(one) for one in edits])),
+        settings.how,
     )  # fmt: skip
     session = EditSession(settings.out, plan, edits, console)
-    session.begin(settings.resume or settings.rollback is not None)
-    if settings.rollback is not None:
-        session.roll_back(settings.rollback)
-        say(console, f"{settings.out} stands at step {settings.rollback}; --resume makes the later edits again")
+    session.check()
+    with session.open(settings.resume or settings.rollback is not None):
+        if settings.rollback is not None:
+            session.roll_back(settings.rollback)
+            say(console, f"{settings.out} stands at step {settings.rollback}; --resume makes the later edits again")
+        else:
+            _go_on(settings, session)
         return page.write_session(session.folder, _shown(session))
+
+
+def _go_on(settings: EditCommand, session: Any) -> None:
+    """Make the steps that are left, with evaluations before, on the way and after."""
+    from trimtab.report import edits as page
+
     if not settings.no_eval:
         _evaluate(settings, session, 0)
 
@@ -137,7 +162,6 @@ def _edit(settings: EditCommand, console: "Console") -> Path:
 
     session.go_on(after)
     _card(session)
-    return page.write_session(session.folder, _shown(session))
 
 
 def _evaluate(settings: EditCommand, session: Any, step: int) -> None:
@@ -154,7 +178,7 @@ def _evaluate(settings: EditCommand, session: Any, step: int) -> None:
     say(session.console, "evaluating the original model" if step == 0 else f"evaluating step {step}")
     evaluate_model(
         session.model_at(step), "edit", out=evals / f"{step:04d}", options={"edit": options}, seed=settings.seed,
-        console=session.console,
+        console=session.console, dtype=settings.dtype, device_map=settings.device_map,
     )  # fmt: skip
 
 

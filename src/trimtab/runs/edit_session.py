@@ -7,26 +7,32 @@ loss or gradient is not finite, or that fails otherwise, leaves the session at t
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from trimtab.common.errors import UserError
+from trimtab import __version__
+from trimtab.common.environment import environment
+from trimtab.common.errors import Interrupted, UserError
 from trimtab.common.files import read_json, write_atomic
 from trimtab.common.terminal import say
+from trimtab.common.workdir import Workdir
 from trimtab.data.edits import Edit
 from trimtab.models import loading
+from trimtab.models.inference import LoadOptions, load_for_inference
 from trimtab.runs.edit_chains import thoughts
 from trimtab.runs.edit_recipes import EDIT_STAGES, EditMethod, EditStage, stages_of
 from trimtab.runs.overrides import override_all
 from trimtab.runs.parse import parse
+from trimtab.runs.recipe import Recipe
 from trimtab.runs.run import run
 from trimtab.train.base import NotFinite
 
-SESSION, STEPS, CHAINS = "session.json", "steps", "chains.jsonl"
+SESSION, STEPS, EVALS, CHAINS = "session.json", "steps", "evals", "chains.jsonl"
 
 
 class EditError(UserError):
@@ -47,6 +53,16 @@ class EditPlan:
     overrides: tuple[str, ...]
     edits: str
     """fingerprint of the edits"""
+    how: LoadOptions
+    """of models that write chains of thought, or are evaluated"""
+
+    def signature(self) -> dict[str, str]:
+        """Everything that the session depends on."""
+        how = asdict(self.how)
+        own = {key: value for key, value in asdict(self).items() if key not in ("how", "overrides")}
+        words = " ".join(self.overrides) or "none"
+        lines = {**own, "overrides": words, **how}
+        return {"trimtab": __version__, **{key: str(value) for key, value in lines.items()}, **environment()}
 
 
 @dataclass
@@ -87,30 +103,47 @@ class EditSession:
         """All edits up to a step."""
         return self.edits[: step * self.plan.batch]
 
-    def begin(self, resume: bool) -> None:
-        """Make the folder, or check that it is this session.
+    @contextmanager
+    def open(self, resume: bool) -> Iterator[None]:
+        """Hold the folder, which becomes that of this session, or is it already.
 
         Raises:
-            EditError: if it holds another one, or this one and `resume` was not asked for.
+            EditError: if it holds other work or another session, another process writes there, or `resume` was asked
+                for and there is nothing to resume, or not asked for and there is.
+            Interrupted: after a Ctrl-C, with the step that the session stands at.
         """
-        plan = json.loads(json.dumps(asdict(self.plan)))
-        if not (self.folder / SESSION).is_file():
-            if self.folder.exists() and any(self.folder.iterdir()):
-                raise EditError(
-                    f"--out: {self.folder} is not empty and holds no session of edits; choose another folder"
-                )
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._keep({"plan": plan, "step": 0, "failed": None})
-            return
-        if not resume:
-            raise EditError(f"{self.folder} holds a session of edits; add --resume, or choose another --out")
-        stored = self.state()["plan"]
-        differing = [key for key in plan if plan[key] != stored.get(key)]
-        if differing:
-            key = differing[0]
-            raise EditError(
-                f"{self.folder} holds a session with {key} {stored.get(key)!r}, not {plan[key]!r}; choose another --out"
-            )
+        names = (SESSION, STEPS, EVALS, "model", "adapter", "report.html")
+        work = Workdir(self.folder, "edit", names, error=EditError)
+        work.way_out = work.elsewhere
+        with work.open(self._said):
+            there = work.signature.is_file()
+            if there and not resume:
+                raise EditError(f"{self.folder} holds a session of edits; add --resume, or choose another --out")
+            if resume and not there:
+                raise EditError(f"there is no session of edits in {self.folder} to resume or to roll back")
+            work.sign(self.plan.signature())
+            if not (self.folder / SESSION).is_file():
+                self._keep({"step": 0, "failed": None})
+            try:
+                yield
+            except Interrupted:
+                raise Interrupted(f"stopped; {self._said('')}") from None
+            finally:
+                work.fresh = work.fresh and not any((self.folder / name).exists() for name in (STEPS, EVALS))
+
+    def _said(self, first: str) -> str:
+        """What is kept, what to do first, and how to go on."""
+        begun = (self.folder / SESSION).is_file()
+        kept = f"{self.folder} stands at step {self.at()} of {self.steps}" if begun else f"{self.folder} holds no step"
+        return f"{f'{first} first; ' * bool(first)}{kept}: run the same command{' with --resume' * begun} to continue"
+
+    def check(self) -> None:
+        """Look for a mistake in the recipes, before anything is made or evaluated.
+
+        Raises:
+            UserError: naming the key.
+        """
+        self._recipes(1, [])
 
     def _keep(self, state: Mapping[str, Any]) -> None:
         write_atomic(self.folder / SESSION, json.dumps(state, indent=1, ensure_ascii=False) + "\n")
@@ -174,27 +207,35 @@ class EditSession:
         folder, plan = self.step_folder(step), self.plan
         folder.mkdir(parents=True, exist_ok=True)
         model, edits = self.model_at(step - 1), self.edits_of(step)
-        tokenizer = loading.load_tokenizer(model)
-        chat = bool(tokenizer.chat_template)
         chains: list[str] = []
         if plan.method == "etcon":
+            tokenizer = loading.load_tokenizer(model)
             chains, notes = thoughts(
-                lambda: loading.load_model(model), tokenizer, edits, folder / CHAINS, seed=plan.seed, chat=chat,
-                max_new_tokens=plan.max_new_tokens, cot_filter=plan.cot_filter,
+                lambda: load_for_inference(model, plan.how), tokenizer, edits, folder / CHAINS, seed=plan.seed,
+                max_new_tokens=plan.max_new_tokens, cot_filter=plan.cot_filter, chat=bool(tokenizer.chat_template),
             )  # fmt: skip
             for note in notes:
                 say(self.console, note)
-        layers = loading.load_config(model).get_text_config(decoder=True).num_hidden_layers
-        how: dict[str, Any] = {"layers": layers, "chat": chat, "folder": folder, "seed": plan.seed}
-        for stage in stages_of(plan.method, model, edits, chains, **how):
-            if not (folder / stage.name / "report.html").is_file():
-                self._run(stage, folder)
+        for stage, recipe in self._recipes(step, chains):
+            made = folder / stage.name
+            if not (made / "report.html").is_file():
+                lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in stage.rows)
+                write_atomic(folder / f"{stage.name}.jsonl", lines)
+                run(recipe, resume=(made / "recipe.yaml").is_file(), console=self.console)
 
-    def _run(self, stage: EditStage, folder: Path) -> None:
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in stage.rows)
-        write_atomic(folder / f"{stage.name}.jsonl", lines)
-        tree = stage.tree
-        own = [word.removeprefix(f"{stage.name}.") for word in self.plan.overrides if word.startswith(f"{stage.name}.")]
-        override_all(tree, own)
-        recipe: Any = parse(tree, f"the recipe of {stage.name}", stage.name)
-        run(recipe, resume=(folder / stage.name / "recipe.yaml").is_file(), console=self.console)
+    def _recipes(self, step: int, chains: Sequence[str]) -> list[tuple[EditStage, Recipe]]:
+        """The runs of a step, without chains as if none had been kept."""
+        plan, model, edits = self.plan, self.model_at(step - 1), self.edits_of(step)
+        stages = stages_of(
+            plan.method, model, edits, chains or [""] * len(edits), folder=self.step_folder(step), seed=plan.seed,
+            layers=loading.load_config(model).get_text_config(decoder=True).num_hidden_layers,
+            chat=bool(loading.load_tokenizer(model).chat_template),
+        )  # fmt: skip
+        return [(stage, self._recipe(stage)) for stage in stages]
+
+    def _recipe(self, stage: EditStage) -> Recipe:
+        words = [word.partition(".") for word in self.plan.overrides]
+        override_all(stage.tree, [own for name, _, own in words if name == stage.name])
+        recipe = parse(stage.tree, f"the recipe of {stage.name}", stage.name)
+        assert isinstance(recipe, Recipe)
+        return recipe
