@@ -2,15 +2,18 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import tiny_folder
+from fixed_model import Fixed
 from trimtab.data.tokens import prompt_text
 from trimtab.evals import suites
 from trimtab.evals.models import HFModel
 from trimtab.evals.runner import measures
 from trimtab.evals.suite import Answered, SuiteError
+from trimtab.evals.suites._edit_finish import legacy
 from trimtab.evals.suites.edit import SUITE, ask
 
 ADA = {
@@ -209,6 +212,20 @@ def test_an_evaluation_of_other_questions_is_not_taken_for_before(file, tmp_path
         items(file, before=evaluated(tmp_path / "half", made, {}, finished=False))
     with pytest.raises(SuiteError, match=r"before: .*nowhere is not an evaluation"):
         items(file, before=str(tmp_path / "nowhere"))
+
+
+def test_the_score_over_prefixes_is_of_the_prompts_that_were_asked(file):
+    made = items(file, modes=["chat", "question", "reasoning"])
+    answered = [Answered(item, ("x",), SUITE.score(item, "x")) for item in made]
+    tokenizer = tiny_folder.byte_tokenizer()
+    only = {tokenizer.convert_tokens_to_ids("n"): 1.0}
+    estimates = legacy(answered, SimpleNamespace(model=Fixed(only), tokenizer=tokenizer))
+    found = {(one.name, one.group): one for one in estimates}
+    name = "reliability (legacy: over prefixes of the target)"
+    assert {group for _, group in found} == {"all", "mode=chat", "mode=question"}
+    finnish, norway = 2 / 7, 0.0
+    assert of(found, name, "mode=chat") == (pytest.approx((finnish + norway) / 2), 2)
+    assert of(found, name, "mode=question") == (pytest.approx((2 / 8 + 0.0) / 2), 2)  # a space parts them
 
 
 # ---------------------------------------------------------------- the command

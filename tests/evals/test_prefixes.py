@@ -1,30 +1,17 @@
 """What models say at each prefix of a given text."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 import tiny
 import tiny_folder
+from fixed_model import Fixed
+from trimtab.data.messages import TEXT
 from trimtab.evals.prefixes import Continuation, drift, given, logits_behind, teacher_forced
 
 TOKENIZER = tiny_folder.byte_tokenizer()
-
-
-class Fixed(torch.nn.Module):
-    """Says the same at every place."""
-
-    def __init__(self, p: dict[int, float], size: int = tiny_folder.VOCAB):
-        super().__init__()
-        self.logits = torch.full((size,), -math.inf)
-        for token, share in p.items():
-            self.logits[token] = math.log(share)
-        self.device = torch.device("cpu")
-
-    def forward(self, input_ids, attention_mask=None, use_cache=None):
-        return SimpleNamespace(logits=self.logits.expand(*input_ids.shape, -1))
 
 
 def test_the_drift_is_the_kl_from_the_original_to_the_model_by_hand():
@@ -44,6 +31,12 @@ def test_the_drift_is_the_kl_from_the_original_to_the_model_by_hand():
 def test_a_target_that_the_model_would_write_scores_one():
     model = Fixed({TOKENIZER.convert_tokens_to_ids("a"): 1.0})
     assert teacher_forced(model, TOKENIZER, [("q", "aaa")]) == [pytest.approx(3 / 4)]  # the space is not an a
+
+
+def test_behind_a_chat_a_target_follows_the_template_and_behind_a_text_a_space():
+    model = Fixed({TOKENIZER.convert_tokens_to_ids("a"): 1.0})
+    chat, text = [{"role": "user", "content": "q"}], [{"role": TEXT, "content": "q"}]
+    assert teacher_forced(model, TOKENIZER, [(chat, "aab"), (text, "aab")]) == [pytest.approx(2 / 3), 0.5]
 
 
 def test_each_token_is_predicted_from_all_before_it_and_from_no_other_text():

@@ -50,18 +50,20 @@ def logits_behind(model: PreTrainedModel, texts: Sequence[Continuation], batch: 
             yield logits[row, len(one.prompt) - 1 : end - 1].float()
 
 
-def teacher_forced(model: PreTrainedModel, tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[float]:
+def teacher_forced(model: PreTrainedModel, tokenizer: Any, pairs: Sequence[tuple[Prompt, str]]) -> list[float]:
     """For each prompt and target the share of the target's tokens that are the likeliest ones behind the prompt and
     the target before them.
 
-    The prompt is text to go on with and a space parts the two, as in the toolkits. The score gives each prefix of the
-    answer away, and its length.
+    A chat stands in its template; behind text to go on with a space parts the two, as in the toolkits. The score gives
+    each prefix of the answer away, and its length.
     """
-    texts = given(tokenizer, [(prompt.rstrip(), f" {target}") for prompt, target in pairs], plain=True)
-    found = logits_behind(model, texts)
+    texts = []
+    for prompt, target in pairs:
+        before, plain = prompt_text(tokenizer, prompt, "a prompt", plain=isinstance(prompt, str))
+        texts += given(tokenizer, [(before.rstrip(), f" {target}") if plain else (prompt, target)], plain=plain)
     return [
         (logits.argmax(dim=-1).cpu() == torch.tensor(one.text)).float().mean().item()
-        for one, logits in zip(texts, found, strict=True)
+        for one, logits in zip(texts, logits_behind(model, texts), strict=True)
     ]
 
 

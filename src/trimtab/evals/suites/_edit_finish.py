@@ -10,7 +10,7 @@ from trimtab.evals import JUDGEMENTS
 from trimtab.evals.judges import ToJudge, conclusion, judged
 from trimtab.evals.suite import Answered, Estimate, SuiteError
 from trimtab.evals.suites._edit_before import load_before
-from trimtab.evals.suites._edit_measures import agreement, by_mode, judged_measures, known, over_edits
+from trimtab.evals.suites._edit_measures import SHORT, agreement, by_mode, judged_measures, known, over_edits
 from trimtab.metrics.intervals import Interval, mean_of
 
 if TYPE_CHECKING:
@@ -113,23 +113,23 @@ def _judge(settings: Any) -> "Model":
 
 
 def legacy(answered: Sequence[Answered], model: Any) -> list[Estimate]:
-    """The score over prefixes of the target, which gives them away; each prompt once, in whatever mode it was asked."""
+    """The score over prefixes of the target, which gives them away, behind the prompts that were asked; not step by
+    step, where the target does not follow the prompt."""
+    from trimtab.evals import suites
     from trimtab.evals.prefixes import teacher_forced
 
+    (ask,) = suites.load("edit").prompts["edit"]
+    asked = [one for one in answered if one.item.groups["mode"] != "reasoning" and not known(one)]
+    asked = [one for one in asked if one.item.groups["probe"] in SHORT]
+    scores = teacher_forced(model.model, model.tokenizer, [(ask(one.item, ()), one.item.target[0]) for one in asked])
+    of = {one.item.id: score for one, score in zip(asked, scores, strict=True)}
     found = []
-    for kind in ("reliability", "generalisation"):
-        asked = {
-            (one.item.data["edit"], one.item.text): one
-            for one in answered
-            if one.item.groups["probe"] == kind and not known(one)
-        }
-        scores = teacher_forced(
-            model.model, model.tokenizer, [(text, one.item.target[0]) for (_, text), one in asked.items()]
-        )
-        of = {one.item.id: score for one, score in zip(asked.values(), scores, strict=True)}
-        if of:
-            name = f"{kind} (legacy: over prefixes of the target)"
-            found.append(over_edits(name, "all", list(asked.values()), lambda one, of=of: of[one.item.id]))
+    for group, members in by_mode(asked).items():
+        for kind in SHORT:
+            some = [one for one in members if one.item.groups["probe"] == kind]
+            if some:
+                name = f"{kind} (legacy: over prefixes of the target)"
+                found.append(over_edits(name, group, some, lambda one: of[one.item.id]))
     return found
 
 

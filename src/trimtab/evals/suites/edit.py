@@ -52,7 +52,8 @@ class EditSettings(Options):
     judge_key_env: str = "TRIMTAB_API_KEY"
     """Environment variable with the key of the judge's server."""
     legacy: bool = True
-    """Also the toolkits' score: the share of the target's tokens that are the likeliest behind each of its prefixes."""
+    """Also the toolkits' score: the share of the target's tokens that are the likeliest behind each of its prefixes, in
+    each mode but reasoning."""
     drift: int = Field(40, ge=0)
     """Everyday answers on which the distributions before and after are compared; needs `before`."""
 
