@@ -2,7 +2,6 @@
 
 import math
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from transformers import BertConfig, BertLMHeadModel
 
 import tiny
 import tiny_folder
-from tiny_caches import QUIET, batch_of, lay_out, parsed, tree, write_caches
+from tiny_caches import QUIET, batch_of, parsed, tree
 from tiny_runs import events, weights
 from trimtab.common.errors import UserError
 from trimtab.core import TokenBatch
@@ -25,16 +24,6 @@ from trimtab.runs.run import run
 from trimtab.runs.teacher_pass import cache_teacher
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.row_store import RowStore, write_tensors
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory) -> Path:
-    return lay_out(tmp_path_factory.mktemp("files"))
-
-
-@pytest.fixture(scope="module")
-def caches(files, tmp_path_factory) -> Path:
-    return write_caches(files, tmp_path_factory.mktemp("caches"))
 
 
 @pytest.mark.parametrize("method", ["kd", "hpd"])

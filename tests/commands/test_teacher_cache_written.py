@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 import tiny_folder
-from tiny_caches import QUIET, lay_out, parsed, tree, write_caches
+from tiny_caches import QUIET, parsed, tree
 from tiny_runs import cut_off
 from trimtab.common.errors import FailedOutside, UserError
 from trimtab.runs.parse import parse
@@ -24,16 +24,6 @@ from trimtab.runs.run import run
 from trimtab.runs.teacher_pass import cache_teacher
 from trimtab.signals import row_store
 from trimtab.signals.row_store import RowStore
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory) -> Path:
-    return lay_out(tmp_path_factory.mktemp("files"))
-
-
-@pytest.fixture(scope="module")
-def caches(files, tmp_path_factory) -> Path:
-    return write_caches(files, tmp_path_factory.mktemp("caches"))
 
 
 @pytest.mark.parametrize("kind", ["hidden", "topk"])
