@@ -114,6 +114,35 @@ def test_a_stage_that_is_stopped_names_the_command_that_goes_on(files, tmp_path,
     assert (tmp_path / "all" / "student" / "model").is_dir()
 
 
+@pytest.mark.parametrize("trained", ["nothing", "the teacher", "the student too", "a cut student"])
+def test_more_likely_tokens_than_there_are_cost_no_stage_before(files, tmp_path, trained):
+    one = tree(files, tmp_path / "all", precompute={"teacher": "topk", "k": tiny_folder.VOCAB + 1})
+    first = {"name": "first", "method": "sft", "models": {"policy": str(files / "teacher")}}
+    if trained != "nothing":
+        one["stages"][0]["models"] |= {"teacher": "@first"}
+        one["stages"].insert(0, first)
+    if trained == "the student too":
+        one["stages"][1]["models"] |= {"student": "@first"}
+    if trained == "a cut student":
+        one["stages"][1]["models"] |= {"student": {"from": "teacher", "layers": 1}}
+    stages = parse(one, "test", "run")
+    said = f"all/store: precompute.k is {tiny_folder.VOCAB + 1}, but the vocabulary has {tiny_folder.VOCAB} tokens"
+    for asked in (lambda: run_stages(stages, console=QUIET), lambda: estimates(stages)):
+        with pytest.raises(teacher_pass.TeacherError, match=said):
+            asked()
+    assert not (tmp_path / "all").exists()
+
+
+def test_an_embedding_that_will_grow_leaves_the_number_of_likely_tokens_to_its_stage(files, tmp_path):
+    stages = parsed(files, tmp_path / "all", precompute={"teacher": "topk", "k": tiny_folder.VOCAB})
+    teacher_pass.check_sizes(stages.stages)
+    grown = {"name": "first", "method": "sft", "models": {"policy": str(files / "teacher"), "resize": True}}
+    one = tree(files, tmp_path / "all", precompute={"teacher": "topk", "k": tiny_folder.VOCAB + 1})
+    one["stages"][0]["models"] = {"student": "@first", "teacher": "@first"}
+    one["stages"].insert(0, grown)
+    teacher_pass.check_sizes(parse(one, "test", "run").stages)
+
+
 def test_what_a_dry_run_prints_is_the_same_recipe_and_counts_the_head_that_will_be_there(files, tmp_path):
     stages = parsed(files, tmp_path / "all", precompute={"teacher": "hidden", "dtype": "bfloat16"})
     (tmp_path / "all.yaml").write_text(dump(stages))

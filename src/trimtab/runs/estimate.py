@@ -33,6 +33,7 @@ from trimtab.runs.recipe import Recipe, Stages, named_models, policy_source
 from trimtab.runs.row_bytes import bytes_of
 from trimtab.runs.rows import prepare_source
 from trimtab.runs.stages import made_by
+from trimtab.runs.teacher_pass import check_sizes
 from trimtab.train import settings
 
 OPTIMIZER_BYTES = {"sgd": 0, "adafactor": 0, "lion": 4, "lion_32bit": 4, "rmsprop": 4, "adagrad": 4}
@@ -106,6 +107,7 @@ def estimates(recipe: Recipe | Stages) -> list[MemoryEstimate]:
     made: dict[str, MadeModel] = {}
     read = lru_cache(maxsize=2)(load_rows)  # stages share their sources
     found = []
+    check_sizes(first_seed(recipe))
     for run in first_seed(recipe):
         if run.precompute is None:
             found.append(_estimate(run, made, read))

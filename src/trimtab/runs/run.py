@@ -42,7 +42,7 @@ from trimtab.runs.policy import Shared, marks
 from trimtab.runs.recipe import Recipe, Stages, dump
 from trimtab.runs.saving import save_model
 from trimtab.runs.shared_stages import is_reusable, reused
-from trimtab.runs.teacher_pass import write_stage
+from trimtab.runs.teacher_pass import check_sizes, write_stage
 from trimtab.train import checkpoints, settings, trackers
 from trimtab.train.base import ObjectiveLoop
 from trimtab.train.budget import Budget
@@ -119,6 +119,7 @@ def _run_all(stages: Stages, asked: _Asked) -> list[Path]:
         recipe.minutes = stages.minutes  # says in the run folder that the steps were fitted
         if recipe.precompute is None and not is_reusable(recipe):
             check_folder(Path(recipe.output), recipe, asked.resume and Path(recipe.output).exists())
+    check_sizes(stages.stages)
     first, *later = ({one.data.train, one.data.heldout} for one in stages.stages)
     for source in filter(None, set().union(*later) - first):  # the first stage reads its own at once
         load_rows(source)

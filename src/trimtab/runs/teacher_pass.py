@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,9 +41,10 @@ from trimtab.runs.cached_teacher import (
     said_of_error,
 )
 from trimtab.runs.policy import how_loaded, method_of, policy_tokenizer, policy_vocab
-from trimtab.runs.recipe import Recipe
+from trimtab.runs.recipe import Recipe, policy_source
 from trimtab.runs.rows import adopt_run_date, check_ids, prepare_source
 from trimtab.runs.signature import tokenizer_lines
+from trimtab.runs.stages import made_by
 from trimtab.runs.teacher_key import not_askable
 from trimtab.signals.cached import Kind
 from trimtab.signals.frozen import FrozenModel
@@ -163,6 +164,32 @@ def write_stage(recipe: Recipe, console: Console) -> Written:
     return cache_teacher(recipe, Path(recipe.output), spec.teacher, **how)
 
 
+def check_sizes(recipes: Sequence[Recipe]) -> None:
+    """Refuse a stage that is to write more of the most likely tokens than there are, before an earlier one is trained.
+
+    A model that a stage makes has the vocabulary of the one that it comes from; one that grows is left to its stage.
+
+    Raises:
+        TeacherError: naming the stage.
+    """
+    origins: dict[str, str | None] = {}
+    for recipe in recipes:
+        models, spec, begun = recipe.models, recipe.precompute, policy_source(recipe)
+        policy = None if models.resize else origins.get(begun, begun)
+        if spec is None:
+            origins[made_by(recipe)] = policy
+            continue
+        known = [one for one in (policy, origins.get(str(models.teacher), str(models.teacher))) if one is not None]
+        for name in known if spec.teacher == "topk" else ():
+            vocab = loading.limits(name, trust_remote_code=models.trust_remote_code).vocab
+            _check_k(spec.k or MOST_LIKELY, vocab, f"{recipe.output}: precompute.")
+
+
+def _check_k(k: int, vocab: int, where: str = "") -> None:
+    if k > vocab:
+        raise TeacherError(f"{where}k is {k}, but the vocabulary has {vocab:,} tokens; choose at most that many")
+
+
 def _write(recipe: Recipe, work: Workdir, kind: Kind, k: int | None, dtype: Stored | None, console: Console) -> Written:
     """Ask the teacher about all rows that the cache lacks: training rows, if the method reads a teacher, and held-out
     rows.
@@ -186,8 +213,8 @@ def _write(recipe: Recipe, work: Workdir, kind: Kind, k: int | None, dtype: Stor
     if note:
         say(console, note)
     both = min(vocab, size)
-    if k is not None and k > both:
-        raise TeacherError(f"k is {k}, but the vocabulary has {both:,} tokens; choose at most that many")
+    if k is not None:
+        _check_k(k, both)
     rows = _rows(recipe, tokenizer, both, {"policy": vocab, "teacher": size}, console)
 
     trust = models.trust_remote_code
