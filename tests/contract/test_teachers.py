@@ -1,7 +1,10 @@
 """Every method that reads a teacher goes through one battery with a cached one: it is the live teacher, or it is
-refused with the reason; and with several, which are one worked out by hand. A new method needs no line here."""
+refused with the reason; and with several, or with the policy itself behind another prompt, which are one worked out by
+hand. A new method needs no line here."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -11,17 +14,22 @@ import tiny
 import tiny_folder
 from method_bench import allowed, gates
 from trimtab import methods
-from trimtab.core import LazyLogits, MethodConfig, Signal, Teacher, TokenBatch, TopKError
+from trimtab.core import IGNORE, LazyLogits, MethodConfig, Signal, Teacher, TokenBatch, TopKError
 from trimtab.models.forward import add_objective_forward
 from trimtab.models.stored_head import StoredTeacher, load_head, store_head
 from trimtab.runs.cached_teacher import CacheError, check_objective
+from trimtab.runs.models_key import SELVES
 from trimtab.runs.parse import parse
 from trimtab.runs.recipe import RecipeError
+from trimtab.runs.teacher_key import forms
 from trimtab.runs.teacher_pass import given
 from trimtab.signals.base import call_plan
 from trimtab.signals.cached import CachedTeacher
 from trimtab.signals.frozen import FrozenModel
+from trimtab.signals.initial_policy import InitialPolicy
+from trimtab.signals.other_prompt import OtherPrompt
 from trimtab.signals.row_store import RowStore, write_tensors
+from trimtab.signals.self_teacher import AveragePolicy
 from trimtab.signals.several import Teachers
 
 
@@ -70,10 +78,15 @@ def cached(live: FrozenModel, teacher: StoredTeacher, k: int | None = None) -> C
 
 
 def step(name: str, options: dict[str, Any], teacher: Any) -> tuple[torch.Tensor, torch.Tensor, Any]:
-    """Loss, gradient and objective of one step."""
+    """Loss, gradient and objective of one step.
+
+    Args:
+        teacher: a signal, or what makes it of the policy.
+    """
     method, policy = methods.load(name), tiny.model("llama_tied")
     add_objective_forward(policy)
-    plan = method.build(method.config(**options), policy, teacher=teacher)
+    made = teacher if isinstance(teacher, Signal) else teacher(policy)
+    plan = method.build(method.config(**options), policy, teacher=made)
     for signal in plan.signals:
         signal.before_training(policy, [ROWS.inputs()])
     out = call_plan(plan, policy, ROWS.inputs())
@@ -142,6 +155,85 @@ def test_several_teachers_are_read_as_the_distributions_worked_out_by_hand(name,
     found, its_gradient, _ = step(name, options, Teachers([live, other], **how))
     torch.testing.assert_close(found, loss, rtol=1e-4, atol=1e-6)
     assert (its_gradient - gradient).norm() <= 1e-4 * gradient.norm()
+
+
+def swapped_by_hand(model: torch.nn.Module, prompts: list[list[int]]) -> torch.Tensor:
+    """[N, V] log-probabilities of what comes next at each answer token, row by row, behind another prompt."""
+    found = []
+    for ids, labels, prompt in zip(ROWS.input_ids, ROWS.labels, prompts, strict=True):
+        answer = ids[labels != IGNORE]
+        read = torch.cat([torch.tensor(prompt), answer])[None]
+        with torch.no_grad():
+            found.append(model(input_ids=read).logits[0, len(prompt) - 1 : -1].log_softmax(-1))
+    return torch.cat(found)
+
+
+def itself(kind: str, policy: Any) -> Signal:
+    """The policy as its own teacher, as a run makes it; its average is of weights that were half as large before."""
+    if kind == "self":
+        return InitialPolicy(nullcontext, "teacher", policy, "distribution")
+    if kind == "self:initial":
+        return FrozenModel(deepcopy(policy), name="teacher")
+    average = AveragePolicy(0.75, policy)
+    average.load_state_dict({name: value.detach() / 2 for name, value in policy.named_parameters()})
+    return average
+
+
+@every_setting
+@pytest.mark.parametrize("kind", SELVES)
+def test_the_policy_itself_behind_another_prompt_is_the_distribution_worked_out_by_hand(name, options, kind):
+    prompts = [[9, 8, 7], [3], [5, 6, 4, 2, 1, 7]]
+    by_row_id: list[list[int]] = [[]] * (int(ROWS.row_id.max()) + 1)
+    for row, prompt in zip(ROWS.row_id.tolist(), prompts, strict=True):
+        by_row_id[row] = prompt
+    model = tiny.model("llama_tied")
+    if kind == "self:average":
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(0.5)
+    loss, gradient, _ = step(name, options, ByHand(swapped_by_hand(model, prompts)))
+    found, its_gradient, _ = step(name, options, lambda policy: OtherPrompt(itself(kind, policy), by_row_id))
+    torch.testing.assert_close(found, loss, rtol=1e-4, atol=1e-6)
+    assert (its_gradient - gradient).norm() <= 1e-4 * gradient.norm()
+
+
+FORMS = {
+    "MODEL": "t", "{NAME: MODEL, ...}": {"a": "t", "b": "u"}, "cache:FOLDER": "cache:.", "self": "self",
+    "self:initial": "self:initial", "self:average": "self:average",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_a_recipe_takes_the_teachers_that_show_names_and_no_others(name, tmp_path, trimtab):
+    method = methods.load(name)
+    named = forms(method, method.requirements(method.config()))
+    assert named == [form for form in FORMS if form in named]
+    if name in TAUGHT:
+        code, out, _ = trimtab("show", name)
+        assert (code, f"models.teacher: {', '.join(named)}" in " ".join(out.split())) == (0, True)
+        assert ("data.teacher_prompt" in out) == ("self" in named)
+    elif LOOPS[name] == "classification":  # reads none, and has one evaluated by none
+        return
+    reward = {"reward": "exact"} if LOOPS[name] == "rollouts" else {}
+    for form, teacher in FORMS.items():
+        tree = {**tiny_folder.recipe(tmp_path, name), "training": {"max_steps": 1}, **reward}
+        tree["models"] = {"policy": "p", "teacher": teacher, **needed(name)}
+        if form.startswith("{"):
+            tree["models"]["teacher_weights"] = {"a": 1, "b": 1}
+        if form == "self":
+            tree["data"]["teacher_prompt"] = "hint"
+        if form in named:
+            parse(tree, "test", "run")
+        elif form.startswith(("self", "{")):
+            with pytest.raises(RecipeError):
+                parse(tree, "test", "run")
+
+
+def needed(name: str) -> dict[str, str]:
+    """The other models that a method needs."""
+    method = methods.load(name)
+    required = method.requirements(method.config())
+    return {key: "m" for model in required.models if not isinstance(model, Teacher) for key in model.keys}
 
 
 def why_not(name: str, options: dict[str, Any], teacher: CachedTeacher) -> str:

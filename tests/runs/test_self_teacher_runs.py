@@ -1,5 +1,6 @@
 """Runs whose teacher is the policy itself, or reads another prompt."""
 
+import io
 import json
 import math
 
@@ -9,6 +10,7 @@ from rich.console import Console
 
 import tiny_folder
 from tiny_runs import QUIET, cut_off, events, same_weights
+from trimtab.commands.preview import preview_recipe
 from trimtab.core import IGNORE, TokenBatch
 from trimtab.data.sources import DataError
 from trimtab.runs.job import load_job
@@ -111,6 +113,36 @@ def test_a_model_reads_the_hint_behind_the_system_s_message(files, tmp_path):
         answer = [label for label in row["labels"] if label != IGNORE]
         assert labels[labels != IGNORE].tolist() == answer
         assert ids[labels != IGNORE].tolist() == answer
+
+
+def test_preview_shows_what_the_teacher_reads_of_each_row_and_which_split_has_it(files, tmp_path):
+    tree = taught(files, tmp_path / "run", data={"heldout": str(files / "heldout.jsonl")})
+    lines = previewed(tree, "train")
+    reads = [i for i, line in enumerate(lines) if line == "the teacher reads, before the same answer:"]
+    assert len(reads) == 2
+    assert lines[reads[0] + 1] == "<|user|>count, that is: 0<|end|>"
+    assert lines[reads[0] + 2] == "<|assistant|>"
+    assert lines[reads[1] + 1] == "<|user|>count, that is: 0 1<|end|>"
+    job = load_job(parse(tree, "test", "run"), Shared(), Console(quiet=True))
+    ids = [len(one) for one in job.plan.signals[0].prompts]  # type: ignore[attr-defined]
+    assert f"tokens of the teacher's prompts {sum(ids)} longest {max(ids)}" in lines
+    lines = previewed(tree, "heldout")
+    assert not any("the teacher reads" in line for line in lines)
+    assert "tokens of the teacher's prompts 0 none has one; not compared with the teacher" in lines
+
+
+def test_preview_of_tasks_shows_what_the_teacher_reads_before_a_completion(files, tmp_path):
+    training = {"max_steps": 2, "max_completion_length": 4, "num_generations": 2, "per_device_train_batch_size": 4}
+    tree = taught(files, tmp_path / "run", "self", "opd", reward="exact", eval={})
+    tree |= {"training": training}
+    tree["data"] |= {"train": str(files / "tasks.jsonl"), "heldout": None}
+    assert "<|user|>say 1<|end|>" in previewed(tree, "train")
+
+
+def previewed(tree, split):
+    written = io.StringIO()
+    preview_recipe(parse(tree, "test", "run"), 2, split, Console(file=written, width=300))
+    return [" ".join(line.split()) for line in written.getvalue().splitlines()]
 
 
 def test_a_hint_may_be_made_of_columns(files, tmp_path):

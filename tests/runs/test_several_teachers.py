@@ -12,6 +12,8 @@ import tiny_folder
 from tiny_runs import QUIET, cut_off, events, recipe, same_weights
 from trimtab.commands.preview import preview_recipe
 from trimtab.core import TokenBatch
+from trimtab.data import sources
+from trimtab.data.sources import DataError
 from trimtab.models.packing import PLACE
 from trimtab.runs.job import load_job
 from trimtab.runs.parse import parse
@@ -151,6 +153,8 @@ def test_a_stage_may_be_one_of_the_teachers(files, tmp_path):
         ({"teacher_weights": {"sums": 1}}, "teacher_weights are of sums, but the teachers are sums, tales"),
         ({"teacher_weights": {"sums": 1, "tales": 0}}, "teacher_weights.tales is 0"),
         ({"teacher": "X"}, "teacher_weights are for several teachers"),
+        ({"teacher": {1: "X", 2: "Y"}}, 'the name of a teacher is a text; write "1" for 1'),
+        ({"teacher_weights": {7: 1, "tales": 2}}, 'the name of a teacher is a text; write "7" for 7'),
         ({"policy": {"from": "teacher", "layers": 1}}, "cut from the teacher, and there are several"),
     ],
 )
@@ -179,7 +183,8 @@ def test_both_ways_to_teach_and_methods_that_take_one_are_refused(files, tmp_pat
     [
         ({"source": "verse"}, "row 3 has the teacher 'verse' in 'source'; the teachers are: sums, tales"),
         ({}, "row 3 has no column 'source'"),
-        ({"source": None}, "row 3 has the teacher None"),
+        ({"source": None}, "row 3 has null in 'source', but the name of a teacher is a text"),
+        ({"source": 7}, "row 3 has 7 in 'source', but the name of a teacher is a text"),
     ],
 )
 def test_a_row_without_one_of_the_teachers_is_named(files, tmp_path, trimtab, row, message):
@@ -193,6 +198,32 @@ def test_a_row_without_one_of_the_teachers_is_named(files, tmp_path, trimtab, ro
     assert code == 2
     assert message in " ".join(err.split())
     assert not (tmp_path / "run").exists()
+
+
+def test_a_number_where_a_teacher_has_that_name_is_told_apart(files, tmp_path):
+    rows = [{**one, "source": 1} for one in tiny_folder.chat_rows(4)]
+    tiny_folder.write_jsonl(tmp_path / "rows.jsonl", rows)
+    tree = of_two(files, tmp_path / "run", "column")
+    tree["models"]["teacher"] = {"1": str(files / "teacher"), "2": str(files / "other")}
+    tree["data"] |= {"train": str(tmp_path / "rows.jsonl")}
+    with pytest.raises(DataError, match="row 1 has 1 in 'source', but the name of a teacher is a text; write \"1\""):
+        load_job(parse(tree, "test", "run"), Shared(), QUIET)
+
+
+@pytest.mark.parametrize("how", ["column", "prompt"])
+def test_rows_are_read_once(files, tmp_path, monkeypatch, how):
+    tree = of_two(files, tmp_path / "run", "column")
+    if how == "prompt":
+        tree["models"]["teacher"] = "self:initial"
+        tree["data"] = {key: value for key, value in tree["data"].items() if key != "teacher_column"}
+        tree["data"]["teacher_prompt"] = "{prompt}, as in {source}"
+    read, plain = [], sources._file
+    monkeypatch.setattr(sources, "_file", lambda path: read.append(path.name) or plain(path))
+    load_job(parse(tree, "test", "run"), Shared(), QUIET)
+    assert sorted(read) == ["routed_heldout.jsonl", "routed_train.jsonl"]
+    read.clear()
+    previewed(tree)
+    assert read == ["routed_train.jsonl"]
 
 
 def test_a_teacher_that_no_row_names_is_said(files, tmp_path):

@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -15,6 +17,7 @@ from trimtab.common.terminal import quiet, say, table_of
 
 if TYPE_CHECKING:
     from trimtab.data.counts import Prepared
+    from trimtab.data.sources import Row
     from trimtab.runs.recipe import Recipe
     from trimtab.train.packs import Packing
 
@@ -44,15 +47,13 @@ def preview_recipe(recipe: "Recipe", rows: int, split: str, console: Console | N
     """Print `rows` rows of a split with the answer tokens in colour, then the totals of the whole split.
 
     Of rationales what is compared has a colour of its own. Without colours (a pipe, a file) answers stand in ⟦ ⟧, and
-    what is compared in ⟪ ⟫.
+    what is compared in ⟪ ⟫. Where the teacher reads another prompt, that stands below the row.
 
     Raises:
         DataError: if the recipe has no such split, or more rows are dropped than the recipe allows (after printing).
     """
-    from trimtab.core.batch import COMPARED
     from trimtab.data.counts import check_dropped
-    from trimtab.data.rows import sequences
-    from trimtab.data.sources import DataError
+    from trimtab.data.sources import DataError, load_rows
     from trimtab.runs.cached_teacher import rows_cached
     from trimtab.runs.policy import policy_tokenizer
     from trimtab.runs.rows import adopt_run_date, prepare_source
@@ -62,30 +63,24 @@ def preview_recipe(recipe: "Recipe", rows: int, split: str, console: Console | N
         raise DataError(f"the recipe has no data.{split}")
     tokenizer = policy_tokenizer(recipe)
     adopt_run_date(recipe, tokenizer)
-    prepared = prepare_source(recipe, split, tokenizer, refuse=False, console=console)
-    taught_by, teachers = _teachers(recipe, prepared)
+    read = cache(load_rows)
+    prepared = prepare_source(recipe, split, tokenizer, refuse=False, console=console, read=read)
+    taught_by, teachers = _teachers(recipe, prepared, read)
+    prompts, of_prompts = _prompts(recipe, split, prepared, tokenizer, read)
     for row in prepared.rows[:rows]:
         place = f"row {prepared.number(row)} of {prepared.source}{taught_by(row)}"
         console.rule(Text(place), align="left", style="grey50")
-        if "input_ids" not in row:  # a task, for which the policy generates the completion
-            console.print(_task(row), soft_wrap=True)
-            continue
-        if isinstance(row["labels"], (int, float)):
-            text = Text(str(tokenizer.decode(row["input_ids"])), style=READ)
-            console.print(text.append(f"\nlabel: {row['labels']}", style="default"), soft_wrap=True)
-            continue
-        found, marks = sequences(row), row.get(COMPARED, [])
-        for side, (ids, labels) in zip(_sides(row, len(found)), found):
-            if len(found) > 1:
-                console.print(side, style="bold")
-            inside, marks = marks[: len(ids)], marks[len(ids) :]
-            console.print(_coloured(ids, labels, tokenizer, console.is_terminal, inside), soft_wrap=True)
+        _row(row, tokenizer, console)
+        if prompts:
+            console.print("the teacher reads, before the same answer:", style="bold")
+            read_ids = prompts[prepared.number(row) - 1]
+            console.print(Text(str(tokenizer.decode(read_ids, skip_special_tokens=False)), style=READ), soft_wrap=True)
     table = _table(prepared, recipe.data.max_dropped, tokenizer, _packing(recipe, prepared, split))
     if (cached := rows_cached(recipe, split, prepared, tokenizer)) is not None:
         lacking = prepared.counts.kept - cached[0]
         said = f"; training refuses: trimtab precompute adds the other {lacking:,}" if lacking else ""
         table.add_row("in the teacher cache", f"{cached[0]:,}", Text(f"{cached[1]}{said}"))
-    for line in teachers:
+    for line in (*teachers, *of_prompts):
         table.add_row(*map(Text, line))
     console.print(table)
     for note in prepared.notes():
@@ -94,8 +89,49 @@ def preview_recipe(recipe: "Recipe", rows: int, split: str, console: Console | N
     return prepared
 
 
+def _row(row: Mapping[str, Any], tokenizer: Any, console: Console) -> None:
+    """What a model reads of a row."""
+    from trimtab.core.batch import COMPARED
+    from trimtab.data.rows import sequences
+
+    if "input_ids" not in row:  # a task, for which the policy generates the completion
+        console.print(_task(row), soft_wrap=True)
+        return
+    if isinstance(row["labels"], (int, float)):
+        text = Text(str(tokenizer.decode(row["input_ids"])), style=READ)
+        console.print(text.append(f"\nlabel: {row['labels']}", style="default"), soft_wrap=True)
+        return
+    found, marks = sequences(row), row.get(COMPARED, [])
+    for side, (ids, labels) in zip(_sides(row, len(found)), found):
+        if len(found) > 1:
+            console.print(side, style="bold")
+        inside, marks = marks[: len(ids)], marks[len(ids) :]
+        console.print(_coloured(ids, labels, tokenizer, console.is_terminal, inside), soft_wrap=True)
+
+
+def _prompts(
+    recipe: "Recipe", split: str, prepared: "Prepared", tokenizer: Any, read: Callable[[str], list["Row"]]
+) -> tuple[list[list[int]], list[tuple[str, str, str]]]:
+    """What the teacher reads in the place of each row's prompt, and a line of the table on it, where a recipe says."""
+    if recipe.data.teacher_prompt is None:
+        return [], []
+    from trimtab.runs.policy import method_of
+    from trimtab.runs.teacher_prompts import prompts
+    from trimtab.train import settings
+
+    method, sampled = method_of(recipe)[0], None
+    if method.loop == "rollouts":
+        args: Any = settings.build(recipe.training, Path(recipe.output), recipe.seed, method.loop)
+        sampled = args.max_completion_length
+    found = prompts(recipe, {split: prepared}, tokenizer, sampled, read).get(split, [])
+    if not found:
+        return [], [("tokens of the teacher's prompts", "0", "none has one; not compared with the teacher")]
+    number, longest = sum(map(len, found)), max(map(len, found))
+    return found, [("tokens of the teacher's prompts", f"{number:,}", f"longest {longest}")]
+
+
 def _teachers(
-    recipe: "Recipe", prepared: "Prepared"
+    recipe: "Recipe", prepared: "Prepared", read: Callable[[str], list["Row"]]
 ) -> tuple[Callable[[Mapping[str, Any]], str], list[tuple[str, str, str]]]:
     """Of several teachers: what is said of a row's own, and lines of the table on each."""
     from trimtab.runs.models_key import teachers_of
@@ -107,7 +143,7 @@ def _teachers(
         return lambda row: "", [(f"share of teacher {one}", f"{weights[one] / total:.1%}", named[one]) for one in named]
     if not named:
         return lambda row: "", []
-    routed, names = routes(recipe, {"rows": prepared})[0]["rows"].tolist(), list(named)
+    routed, names = routes(recipe, {"rows": prepared}, read)[0]["rows"].tolist(), list(named)
 
     def own(row: Mapping[str, Any]) -> str:
         return names[routed[row["row_id"] % len(routed)]]

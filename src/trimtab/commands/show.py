@@ -105,7 +105,9 @@ def _strategy(name: str, console: Any) -> None:
 def _method(name: str, console: Any) -> None:
     from trimtab import methods
     from trimtab.common.terminal import say
+    from trimtab.runs.models_key import SELF
     from trimtab.runs.shipped import shipped
+    from trimtab.runs.teacher_key import forms
 
     loaded = methods.load(name)
     console.print(methods.summary(name), style="bold", markup=False)
@@ -113,6 +115,10 @@ def _method(name: str, console: Any) -> None:
     console.print(f"\n  {equation}\n\nclaim:  {claim}\npaper:  {paper}", markup=False)
     required = loaded.requirements(loaded.config())
     console.print(f"models: {', '.join(['policy', *(model.what for model in required.models)])}", markup=False)
+    if teachers := forms(loaded, required):
+        console.print(f"models.teacher: {', '.join(teachers)}", markup=False)
+        if SELF in teachers:
+            console.print("data.teacher_prompt: what it reads in the place of the row's prompt", markup=False)
     console.print(f"trains: {TRAINS[required.trains]}", markup=False)
     console.print(f"rows:   {ROWS['tasks' if loaded.loop == 'rollouts' else required.rows]}\n", markup=False)
     console.print(_options(loaded.config, "options"))

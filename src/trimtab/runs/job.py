@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from trimtab.data import stored
 from trimtab.data.collate import Collator
 from trimtab.data.counts import Prepared
 from trimtab.data.rows import RATING
+from trimtab.data.sources import load_rows
 from trimtab.decoding._config import described
 from trimtab.evals.runner import EvalSpec, eval_spec
 from trimtab.models import loading
@@ -179,7 +181,8 @@ class _Builder:
         adopt_run_date(recipe, tokenizer)
         self.own_vocab = policy_vocab(recipe, tokenizer)
         self._check_vocabularies()
-        self.train = prepare_source(recipe, "train", tokenizer, console=self.console)
+        read = cache(load_rows)  # once, whoever asks; the rows are gone when this is done
+        self.train = prepare_source(recipe, "train", tokenizer, console=self.console, read=read)
         rows, window = self.train.rows, self.required.window
         if self.required.rows == "sampled_pairs":
             check_sampling(self.args, rows)
@@ -187,14 +190,16 @@ class _Builder:
         self.epoch = epoch_of(self.args, self.method.loop, len(rows), window, self.packing)
         self.note(self.epoch.note)
         named = recipe.data.heldout
-        self.held = prepare_source(recipe, "heldout", tokenizer, console=self.console) if named else None
-        pairs = prepare_pairs(recipe, tokenizer)
+        held = prepare_source(recipe, "heldout", tokenizer, console=self.console, read=read) if named else None
+        self.held = held
+        pairs = prepare_pairs(recipe, tokenizer, read)
         self.note(pairs if isinstance(pairs, str) else None)
         self.pairs = None if isinstance(pairs, str) else pairs
         sources = {"train": self.train, "heldout": self.held}
-        self.routes, notes = several_teachers.routes(recipe, sources)
+        self.routes, notes = several_teachers.routes(recipe, sources, read)
         self.note(*notes)
-        self.prompts = teacher_prompts.prompts(recipe, sources, tokenizer, self.args if self.rollouts else None)
+        sampled = self.args.max_completion_length if self.rollouts else None
+        self.prompts = teacher_prompts.prompts(recipe, sources, tokenizer, sampled, read)
         prepared = [one for one in (self.train, self.held) if one is not None]
         self.note(*(note for one in prepared for note in one.notes()))
         if self.rollouts:

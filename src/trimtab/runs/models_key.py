@@ -1,5 +1,6 @@
 """The recipe's `models`: which there are, by role, and how they are named and kept."""
 
+import json
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -42,12 +43,20 @@ def _off(given: Any) -> Any:
     return "off" if given is False else given
 
 
+def _named(given: Any) -> Any:
+    """YAML reads a bare 1 or yes as no text."""
+    for name in given if isinstance(given, dict) else ():
+        if not isinstance(name, str):
+            raise ValueError(f"the name of a teacher is a text; write {json.dumps(json.dumps(name))} for {name}")
+    return given
+
+
 class Models(RecipeSection):
     policy: str | Cut = Field(validation_alias=AliasChoices("policy", "student"))
     """The model to train (`student` is an alias): a builtin model (smollm2-135m), a folder, a Hub id (`ORG/NAME` or
     `ORG/NAME@REVISION`), an adapter folder, `@NAME` for the result of an earlier stage, or
     `{from: teacher, layers: ...}`."""
-    teacher: str | dict[str, str] | None = None
+    teacher: Annotated[str | dict[str, str] | None, BeforeValidator(_named)] = None
     """The frozen model to distil from. `cache:FOLDER`: read what a teacher gave for these rows, as written by `trimtab
     precompute --teacher hidden` (or `topk`), or `cache:@NAME` by an earlier stage with `precompute`; the teacher itself
     is not loaded. Several teachers are a mapping `NAME: MODEL`: each row has the one that its `data.teacher_column`
@@ -56,7 +65,7 @@ class Models(RecipeSection):
     moving average of its weights."""
     teacher_decay: float | None = Field(None, ge=0, lt=1)
     """Share of the old average in the new one after each update, for `teacher: self:average`; 0.99 by default."""
-    teacher_weights: dict[str, float] | None = None
+    teacher_weights: Annotated[dict[str, float] | None, BeforeValidator(_named)] = None
     """Weights of several teachers by name, positive; only their ratios count. The teacher is then the normalised
     product of the distributions, each raised to its share: the average of the log-probabilities."""
     reference: str | None = None

@@ -103,15 +103,21 @@ def _limited(made: Prepared, limited_by: str, recipe: Recipe, refuse: bool) -> P
     return made
 
 
-def prepare_pairs(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Prepared | str | None:
+def prepare_pairs(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, read: Callable[[str], list[Row]] = load_rows
+) -> Prepared | str | None:
     """Held-out preferences with both answers, or two rationales of each held-out question; or why these are not
-    measured; None for a method that learns from no pairs."""
+    measured; None for a method that learns from no pairs.
+
+    Args:
+        read: gives the rows of a source.
+    """
     required = method_of(recipe)[2]
     if required.rows == "rationales" and recipe.data.heldout is not None:
-        return _prepare_rationale_pairs(recipe, tokenizer, recipe.data.heldout)
+        return _prepare_rationale_pairs(recipe, tokenizer, recipe.data.heldout, read)
     if required.rows != "pairs" or required.scores or recipe.data.heldout is None:
         return None
-    rows = load_rows(recipe.data.heldout)[: recipe.data.heldout_rows]
+    rows = read(recipe.data.heldout)[: recipe.data.heldout_rows]
     if not all({"chosen", "rejected"} <= row.keys() for row in rows):
         return "held-out preferences are not measured: not every held-out row has a chosen and a rejected answer"
     if required.columns:
@@ -128,9 +134,11 @@ def prepare_pairs(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Prepare
     )
 
 
-def _prepare_rationale_pairs(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, source: str) -> Prepared | str:
+def _prepare_rationale_pairs(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, source: str, read: Callable[[str], list[Row]]
+) -> Prepared | str:
     """Of each held-out question the first two rationales that end with the same answer."""
-    rows = load_rows(source)[: recipe.data.heldout_rows]
+    rows = read(source)[: recipe.data.heldout_rows]
     with_two = [place for place, row in enumerate(rows) if has_rationales(row) and different(row, source) > 1]
     if not with_two:
         return "held-out consistency is not measured: no held-out row has two different rationales"

@@ -1,6 +1,7 @@
 """A recipe with several teachers: which row has which, and the signal."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -8,16 +9,21 @@ from torch import Tensor
 
 from trimtab.common import fingerprint
 from trimtab.data.counts import Prepared
-from trimtab.data.sources import DataError, load_rows
+from trimtab.data.sources import DataError, Row, load_rows
 from trimtab.runs.models_key import TEACHER, teachers_of
 from trimtab.runs.recipe import Recipe
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.several import Teachers
 
 
-def routes(recipe: Recipe, sources: Mapping[str, Prepared | None]) -> tuple[dict[str, Tensor], list[str]]:
+def routes(
+    recipe: Recipe, sources: Mapping[str, Prepared | None], read: Callable[[str], list[Row]] = load_rows
+) -> tuple[dict[str, Tensor], list[str]]:
     """For each row of each source which teacher is its own, by index, where a column says it; and notes on teachers
     that no row names.
+
+    Args:
+        read: gives the rows of a source.
 
     Raises:
         DataError: naming the first row without one of the teachers.
@@ -29,7 +35,7 @@ def routes(recipe: Recipe, sources: Mapping[str, Prepared | None]) -> tuple[dict
     for which, prepared in sources.items():
         if prepared is None:
             continue
-        rows = load_rows(prepared.source)[: prepared.sources]
+        rows = read(prepared.source)[: prepared.sources]
         own = [_route(row, names, column, f"{prepared.source}: row {i}") for i, row in enumerate(rows, start=1)]
         found[which] = torch.tensor(own)
         if idle := [name for i, name in enumerate(names) if i not in set(own)]:
@@ -40,9 +46,13 @@ def routes(recipe: Recipe, sources: Mapping[str, Prepared | None]) -> tuple[dict
 def _route(row: Mapping[str, Any], names: list[str], column: str, where: str) -> int:
     if column not in row:
         raise DataError(f"{where} has no column {column!r}, which data.teacher_column names; give each row its teacher")
-    if row[column] not in names:
-        raise DataError(f"{where} has the teacher {row[column]!r} in {column!r}; the teachers are: {', '.join(names)}")
-    return names.index(row[column])
+    name = row[column]
+    if not isinstance(name, str):
+        way = f"; write {json.dumps(str(name))}" if str(name) in names else ""
+        raise DataError(f"{where} has {json.dumps(name)} in {column!r}, but the name of a teacher is a text{way}")
+    if name not in names:
+        raise DataError(f"{where} has the teacher {name!r} in {column!r}; the teachers are: {', '.join(names)}")
+    return names.index(name)
 
 
 def facts(recipe: Recipe, prints: Mapping[str, str]) -> dict[str, str]:

@@ -65,6 +65,23 @@ def fault(recipe: Recipe, method: "Method", required: "Requirements") -> str | N
     return next((why for wrong, why in rules if wrong), None)
 
 
+def forms(method: "Method", required: "Requirements") -> list[str]:
+    """What `models.teacher` may be for a method; nothing if it reads none.
+
+    Args:
+        required: by the method with the recipe's options.
+    """
+    from trimtab.core import Teacher
+
+    reads = required.model(Teacher)
+    if reads is None:
+        return []
+    if method.loop == "classification" or reads.own_tokenizer:
+        return ["MODEL"]
+    cache = ["cache:FOLDER"] if method.loop == "supervised" else []
+    return ["MODEL", "{NAME: MODEL, ...}", *cache, *SELVES]
+
+
 def not_askable(recipe: Recipe) -> str | None:
     """Why the recipe's teacher cannot be asked about its rows beforehand; None if it can."""
     from trimtab import methods

@@ -1,7 +1,7 @@
 """A recipe whose teacher reads another prompt, or is the policy itself."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from trimtab.common import fingerprint
 from trimtab.data.counts import Prepared
 from trimtab.data.messages import messages_of, text_of
-from trimtab.data.sources import DataError, load_rows
+from trimtab.data.sources import DataError, Row, load_rows
 from trimtab.data.tasks import question
 from trimtab.data.tokens import prompt_ids
 from trimtab.models import loading
@@ -18,12 +18,17 @@ from trimtab.runs.recipe import Recipe, named_models, policy_source
 
 
 def prompts(
-    recipe: Recipe, sources: Mapping[str, Prepared | None], tokenizer: PreTrainedTokenizerBase, rollouts: Any = None
+    recipe: Recipe,
+    sources: Mapping[str, Prepared | None],
+    tokenizer: PreTrainedTokenizerBase,
+    sampled: int | None = None,
+    read: Callable[[str], list[Row]] = load_rows,
 ) -> dict[str, list[list[int]]]:
     """The ids that the teacher reads before the answer of each row of a source. Held-out rows need none.
 
     Args:
-        rollouts: the trainer's arguments, where answers are sampled.
+        sampled: most tokens of an answer, where answers are sampled.
+        read: gives the rows of a source.
 
     Raises:
         DataError: naming the first row that has none, or with which the teacher would read more than it can.
@@ -31,18 +36,18 @@ def prompts(
     column, found = recipe.data.teacher_prompt, {}
     if column is None:
         return {}
-    chat, kwargs = recipe.data.chat or rollouts is not None, recipe.training.get("chat_template_kwargs")
+    chat, kwargs = recipe.data.chat or sampled is not None, recipe.training.get("chat_template_kwargs")
     for which, prepared in sources.items():
         if prepared is None:
             continue
-        rows = load_rows(prepared.source)[: prepared.sources]
+        rows = read(prepared.source)[: prepared.sources]
         if which == "heldout" and "{" not in column and not any(column in row for row in rows):
             continue
         found[which] = [
             _ids(row, column, tokenizer, f"{prepared.source}: row {i}", chat, kwargs)
             for i, row in enumerate(rows, start=1)
         ]
-        _check_lengths(recipe, prepared, found[which], rollouts)
+        _check_lengths(recipe, prepared, found[which], sampled)
     return found
 
 
@@ -87,7 +92,7 @@ def _before(row: Mapping[str, Any], where: str) -> list[Any]:
     return chat[: max(0, first - 1)]
 
 
-def _check_lengths(recipe: Recipe, prepared: Prepared, found: list[list[int]], rollouts: Any) -> None:
+def _check_lengths(recipe: Recipe, prepared: Prepared, found: list[list[int]], sampled: int | None) -> None:
     trust = recipe.models.trust_remote_code
     names = [name for role, name in named_models(recipe).items() if is_teacher(role)] or [policy_source(recipe)]
     limits = [places for name in names if (places := loading.limits(name, trust_remote_code=trust).places)]
@@ -99,7 +104,7 @@ def _check_lengths(recipe: Recipe, prepared: Prepared, found: list[list[int]], r
                 "for the teacher; give each answer a row, or set data.turns: last"
             )
         labels = row.get("labels")
-        rest = rollouts.max_completion_length if rollouts is not None else _answer(labels)
+        rest = sampled if sampled is not None else _answer(labels)
         if limits and len(found[number - 1]) + rest > min(limits):
             raise DataError(
                 f"{prepared.source}: row {number} takes {len(found[number - 1]) + rest} tokens with the prompt of the "
