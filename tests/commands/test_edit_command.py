@@ -183,13 +183,14 @@ def test_a_session_evaluates_before_and_after_each_edits_and_draws_a_curve(files
 
 
 def test_the_report_counts_means_over_edits_of_verdicts_by_containment():
-    def row(edit, kind, value):
-        item = {"data": {"edit": edit}, "groups": {"probe": kind}}
-        return {"item": item, "verdicts": {"contains": {"parsed": "x", "value": value}}}
+    def row(edit, kind, value, target=("y",), **more):
+        item = {"data": {"edit": edit}, "groups": {"probe": kind}, "target": list(target)}
+        return {"item": item, "verdicts": {"contains": {"parsed": "x", "value": value}}, **more}
 
     found = [row("1", "locality", 1.0), row("1", "locality", 0.0), row("2", "locality", 1.0), row("2", "hops", 0.0)]
-    rows = dict(enumerate([*found, row("1", "locality", None)]))
+    rows = dict(enumerate([*found, row("1", "locality", None, ()), row("1", "locality", 0.0, error="no answer")]))
     assert page.share(rows, "locality", ["1", "2"]) == (0.75, 2)
+    assert page.share(dict(enumerate([*found, row("1", "locality", None)])), "locality", ["1"]) == (1 / 3, 1)
     assert page.share(rows, "locality", ["2"]) == (1.0, 1)
     assert page.share(rows, "negation", ["1", "2"]) == (0.0, 0)
 

@@ -54,8 +54,11 @@ def evaluations(folder: Path, upto: int) -> dict[int, dict[str, Any]]:
 
 
 def correct(row: Mapping[str, Any]) -> float | None:
-    """Whether an answer holds what it should; None where nothing was asked for."""
-    return (row.get("verdicts") or {}).get("contains", {}).get("value")
+    """Whether an answer holds what it should, which one without a verdict does not; None where no answer is right or
+    none came."""
+    if row.get("error") or not row["item"]["target"]:
+        return None
+    return row["verdicts"]["contains"]["value"] or 0.0
 
 
 def rows_of(rows: Mapping[str, Any], edit: str, kind: str | None = None) -> list[Mapping[str, Any]]:
