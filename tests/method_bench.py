@@ -39,6 +39,7 @@ from trimtab.core.batch import COMPARED
 from trimtab.core.draws import inverse_cdf
 from trimtab.data.two_tokenizers import CommonTokens
 from trimtab.models.forward import add_objective_forward
+from trimtab.objectives.answer_maps import TeacherMaps
 from trimtab.signals.columns import Column
 from trimtab.signals.frozen import FrozenModel
 from trimtab.signals.other_tokenizer import OtherTokenizer
@@ -222,7 +223,7 @@ def decided(method: Method, config: MethodConfig) -> list[Any]:
     found = [required, plan.reduction, plan.objective.ratio, plan.objective.per, sorted(plan.objective.needs)]
     if (estimator := plan.advantages) is not None:
         found += [estimator.candidates, sorted(estimator.needs), sorted(estimator.provides)]
-    for part in (*plan.signals, *plan.rollout_signals):
+    for part in (*plan.signals, *plan.rollout_signals, *([plan.auxiliary] if plan.auxiliary else [])):
         plain = {k: v for k, v in vars(part).items() if isinstance(v, (int, float, str, bool, type(None)))}
         found.append((type(part).__name__, plain))
     return found
@@ -286,6 +287,8 @@ def _read_by_the_teacher(rows: tiny.Rows) -> dict[str, Tensor]:
 def _changed(name: str, value: Any, change: Change, dtype: torch.dtype) -> Any:
     if isinstance(value, LazyLogits):
         return change(name, value.compute().float()).to(dtype)
+    if isinstance(value, TeacherMaps):
+        return value
     if isinstance(value, OtherVocabulary):
         return OtherVocabulary(change(name, value.compute().float()).to(dtype))
     if isinstance(value, Candidates):

@@ -48,7 +48,7 @@ def settings() -> Iterator[tuple[str, dict[str, Any]]]:
         for options in gates(methods.load(name).config) if LOOPS[name] == "supervised" else ():
             config = allowed(methods.load(name).config, **options)
             teacher = None if config is None else taught(config, name)
-            if teacher is not None and not teacher.own_tokenizer:
+            if teacher is not None and not (teacher.own_tokenizer or teacher.inside):
                 yield name, options
 
 
@@ -254,12 +254,15 @@ def test_some_are_refused_and_some_are_not(live):
     assert {"kd {}", "kd {'divergence': 'reverse_kl'}", "proxy_kd {}"} <= SETTINGS.keys() - refused
 
 
-@pytest.mark.parametrize("name", [name for name in TAUGHT if LOOPS[name] != "supervised"])
+INSIDE = [name for name in TAUGHT if methods.load(name).requirements(methods.load(name).config()).inside]
+
+
+@pytest.mark.parametrize("name", [name for name in TAUGHT if LOOPS[name] != "supervised" or name in INSIDE])
 def test_a_method_whose_teacher_is_not_asked_about_given_rows_is_refused_by_both_commands(name, tmp_path):
     (tmp_path / "cache").mkdir()
     reward = {"reward": "exact"} if LOOPS[name] == "rollouts" else {}
     tree = {**tiny_folder.recipe(tmp_path, name), "training": {"max_steps": 1}, **reward}
-    why = {"rollouts": "samples new completions", "classification": "reads inside its teacher"}[LOOPS[name]]
+    why = "samples new completions" if LOOPS[name] == "rollouts" else "reads inside its teacher"
     tree["models"] = {"policy": "p", "teacher": f"cache:{tmp_path / 'cache'}"}
     with pytest.raises(RecipeError, match=f"method {name} {why}"):
         parse(tree, "test", "run")

@@ -33,6 +33,11 @@ def test_every_method_that_reads_no_running_model_gives_one(name):
         with pytest.raises(ValueError, match=f"method {name} with these options runs (a reward model|a critic)"):
             plan_of(name)
         return
+    if name == "ad_kd_language":
+        with pytest.raises(ValueError, match=f"method {name} with these options reads inside both models"):
+            plan_of(name)
+        assert plan_of(name, beta=0).auxiliary is None
+        return
     plan = plan_of(name, policy=tiny.model("llama_tied"))
     assert callable(plan.objective)
     assert set(plan.objective.needs) <= {

@@ -25,7 +25,8 @@ SFT, KD, HPD, PSFT, WSPO, DPO, CLM, LCO, DISTRL, GRPO, RLOO = (
 FORWARD, STUDENT, IDENTITY = "models/test_forward.py::", "models/test_student.py::", "models/test_identity_layer.py::"
 SNAPSHOT, FUSED, COLUMNS = "signals/test_snapshot.py::", "signals/test_fused.py::", "signals/test_columns.py::"
 ADVANTAGES, SURROGATE = "objectives/test_advantages.py::", "objectives/test_policy_gradient.py::"
-ATTRIBUTION = "objectives/test_attribution.py::"
+ATTRIBUTION, ANSWERS = "objectives/test_attribution.py::", "objectives/test_answer_maps.py::"
+LANGUAGE, SAID = "methods/test_ad_kd_language.py::", "data/test_said.py::"
 PACKS = "models/test_packing.py::"
 STORE, CACHED = "signals/test_row_store.py::", "commands/test_teacher_cache.py::"
 WRITTEN = "commands/test_teacher_cache_written.py::"
@@ -930,6 +931,51 @@ MISTAKES = [
         "squares.topk(top, dim=-1).values",
         "squares[..., :top]",
         (ATTRIBUTION + "test_a_map_worked_by_hand",),
+    ),
+    Mistake(
+        "answer maps: the policy's gradient is a constant",
+        "objectives.answer_maps:AnswerAttribution.pairs",
+        "create_graph=create_graph",
+        "create_graph=False",
+        (
+            ANSWERS + "test_to_ten_digits_its_gradient_is_that_of_finite_differences",
+            ANSWERS + "test_its_gradient_is_that_of_finite_differences",
+        ),
+    ),
+    Mistake(
+        "answer maps: the embeddings of the policy's map are a constant",
+        "objectives.answer_maps:answer_maps",
+        "_wide(gradient) * _wide(embedded)",
+        "_wide(gradient) * _wide(embedded.detach())",
+        (ANSWERS + "test_to_ten_digits_its_gradient_is_that_of_finite_differences",),
+    ),
+    Mistake(
+        "answer maps: tokens behind the last answer token are in the maps",
+        "objectives.answer_maps:attributable",
+        "(given > 0) & ~answer & before",
+        "(given > 0) & ~answer",
+        (ANSWERS + "test_maps_are_made_of_prompts_marked_tokens_before_the_last_answer_token",),
+    ),
+    Mistake(
+        "answer maps: a position may be drawn where a row has no answer token",
+        "objectives.answer_maps:answers_at",
+        "views.tokens >= 0",
+        "views.tokens >= -1",
+        (ANSWERS + "test_a_single_next_token_is_attributed_by_its_own_log_probability",),
+    ),
+    Mistake(
+        "answer maps: an update is divided by the tokens of its micro-batch",
+        "models.forward:add_auxiliary",
+        "weight_of_rows(losses.values, call.auxiliary_total)",
+        "weight_of_rows(losses.values, losses.metrics['attribution_loss'][1])",
+        (LANGUAGE + "test_micro_batches_of_an_update_add_up_to_it",),
+    ),
+    Mistake(
+        "answer maps: the template's words are said",
+        "data.said:within",
+        "begin < stop and end > start",
+        "begin < stop",
+        (SAID + "test_of_a_conversation_it_is_what_the_user_says",),
     ),
     Mistake(
         "rationales: held-out measures of a pair are those of all",

@@ -22,6 +22,10 @@ COMPARED = "compared"
 """The signal and the column that marks tokens which are compared between the two sequences of a pair: for each answer
 token a number that is -1 elsewhere. The j-th marked token of sequence 2i belongs to the j-th of 2i + 1."""
 
+ATTRIBUTED = "attributed"
+"""The column of prepared rows, and of a batch [B, T], that marks the tokens of attribution maps among those of the
+prompts."""
+
 
 def answer_mask(labels: Tensor) -> Tensor:
     """[B, T - 1] bool: whether logits[b, t] predict an answer token, labels[b, t + 1].

@@ -187,6 +187,12 @@ def _preference_weights(batch: TokenBatch, total: Tensor | float | None) -> Tens
     return torch.cat([answered / of_rows, chosen / of_tokens])
 
 
+def weight_of_rows(values: Tensor, total: Tensor | float) -> Tensor:
+    """[R] 1 / total: of values of rows that are sums over the units that `total` counts in the whole update, divided by
+    the number of processes if these average their gradients; 0 where there are none."""
+    return torch.ones_like(values) / torch.as_tensor(total, device=values.device).clamp(min=1e-6)
+
+
 def reduce(losses: Losses, weights: Tensor) -> Tensor:
     """The scalar loss: the weighted sum of the values."""
     return (losses.values * weights).sum()

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from trimtab.common.errors import UserError
+from trimtab.core.auxiliary import AuxiliaryLoss
 from trimtab.core.batch import Candidates, TokenBatch
 from trimtab.core.loss import Objective, Reduction
 from trimtab.core.signals import Signal
@@ -99,6 +100,8 @@ class Plan:
     """read once per batch of rollouts, for the advantages"""
     rejected: Sampler | None = None
     """of a method whose rows have chosen answers alone; a part of `signals`, so that it is told of updates"""
+    auxiliary: AuxiliaryLoss | None = None
+    """a term beside the objective's that looks inside the policy"""
 
     def __post_init__(self) -> None:
         _check_kind(self.objective, Objective)
@@ -106,14 +109,17 @@ class Plan:
             _check_kind(signal, Signal)
         if self.advantages is not None:
             _check_kind(self.advantages, AdvantageEstimator)
+        if self.auxiliary is not None:
+            _check_kind(self.auxiliary, AuxiliaryLoss)
         given = [*self.signals, *([self.advantages] if self.advantages else [])]
         provided = frozenset().union(*(signal.provides for signal in given))
-        missing = sorted(self.objective.needs - provided)
-        if missing:
-            raise PlanError(
-                f"{type(self.objective).__name__} needs the signal{'s' * (len(missing) > 1)} {', '.join(missing)}; "
-                f"the plan provides: {', '.join(sorted(provided)) or 'none'}"
-            )
+        for part in (self.objective, *([self.auxiliary] if self.auxiliary else [])):
+            missing = sorted(part.needs - provided)
+            if missing:
+                raise PlanError(
+                    f"{type(part).__name__} needs the signal{'s' * (len(missing) > 1)} {', '.join(missing)}; "
+                    f"the plan provides: {', '.join(sorted(provided)) or 'none'}"
+                )
         read = KEPT.union(*(signal.provides for signal in self.rollout_signals))
         if self.advantages and self.advantages.needs - read:
             raise PlanError(

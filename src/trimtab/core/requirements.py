@@ -64,6 +64,8 @@ class Teacher(ModelRequirement):
     """its whole distribution, or only log-probabilities of the answer tokens"""
     own_tokenizer: bool = False
     """it reads rows with a tokenizer and a chat template of its own, and shares no ids with the policy"""
+    inside: bool = False
+    """gradients at its embeddings are read with each batch, so it is one live model that reads what the policy reads"""
     keys = provides = ("teacher",)
 
     def initial(self, named: Named) -> Literal["", "read", "copied"]:
@@ -180,6 +182,12 @@ class Requirements:
     def scores(self) -> bool:
         """Whether a reward model is trained, so that the objective evaluates held-out rows."""
         return self.trains in ("scorer", "scalar_head")
+
+    @property
+    def inside(self) -> bool:
+        """Whether the teacher and the policy are differentiated at their embeddings, the policy twice."""
+        teacher = self.model(Teacher)
+        return teacher is not None and teacher.inside
 
     @property
     def keys(self) -> frozenset[str]:

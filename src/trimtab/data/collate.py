@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trimtab.core.batch import IGNORE
+from trimtab.core.batch import ATTRIBUTED, IGNORE
 from trimtab.data.alignment import OUTSIDE
 from trimtab.data.rationales import draw
 from trimtab.data.rows import LENGTHS, prefixes
@@ -28,10 +28,13 @@ class Collator:
     """the prompt's tokens are labels too"""
     columns: tuple[str, ...] = ()
     """columns with one number for each answer token, laid out like the labels"""
+    attributed: bool = False
+    """rows mark the tokens of attribution maps"""
 
     def __call__(self, rows: Sequence[Any]) -> dict[str, Tensor]:
         """`input_ids`, `attention_mask`, `labels` [B, T], `row_id` [B], each column [B, T] float32, and where the rows
-        have one `outcome` [B] float32; where they have a teacher with another tokenizer see `_of_teacher`.
+        have one `outcome` [B] float32; `attributed` [B, T] if that is asked for; where they have a teacher with another
+        tokenizer see `_of_teacher`.
 
         Args:
             rows: prepared rows (of questions with rationales that are not drawn the first two), or packs of them; then
@@ -61,6 +64,8 @@ class Collator:
         batch["row_id"] = torch.tensor([row["row_id"] for row, _ in sequences])
         if "outcome" in rows[0]:
             batch["outcome"] = torch.tensor([row["outcome"] for row, _ in sequences])
+        if self.attributed:
+            batch[ATTRIBUTED] = _padded([row[ATTRIBUTED] for row, _ in sequences], 0, shape[1])
         if SEGMENT in rows[0]:
             batch |= _of_teacher(rows, shape[1])
         return batch

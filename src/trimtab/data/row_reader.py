@@ -12,6 +12,7 @@ from typing import Any, Literal
 from trimtab.core.batch import IGNORE
 from trimtab.data.chat import CLOSED, THOUGHT, Chat, Turn, behind, is_contained
 from trimtab.data.messages import Message, as_messages, is_answer, kwargs_of, messages_of, text_of, tools_of
+from trimtab.data.said import stretches, within
 from trimtab.data.sources import DataError
 from trimtab.data.tokens import Coded, Coder
 
@@ -31,6 +32,8 @@ class RowTokens:
     start: int = 0
     """where the first answer begins in the text"""
     spans: list[tuple[int, int]] | None = None
+    said: list[bool] | None = None
+    """of each token, whether it stands for what a message says; None where that was not asked or cannot be told"""
 
     @property
     def answers(self) -> bool:
@@ -64,6 +67,8 @@ class RowReader:
     """what was switched for a thought"""
     chat: bool = False
     """texts as prompt and completion are a question and its answer"""
+    tells_said: bool = False
+    """whether `RowTokens.said` is wanted"""
     stays_plain: bool = False
     """the row's texts stay texts though the tokenizer has a chat template"""
 
@@ -197,11 +202,22 @@ class RowReader:
                 self.switched |= turn.switch
         if not found:
             return _NOTHING
+        read = self._read_turns(chat, found, turns)
+        return RowText(read.texts, lambda: self._told(chat, found, read.code())) if self.tells_said else read
+
+    def _read_turns(self, chat: Chat, found: Mapping[int, Turn], turns: Turns | Literal["together"]) -> RowText:
         if turns == "each" or len(found) == 1:
             return self._apart(found)
         pieces = self._in_turn(list(found.values()))
         whole = ["".join(piece for piece, _ in pieces)] if pieces else []
         return RowText(whole, lambda: self._in_one(chat, found, turns))
+
+    def _told(self, chat: Chat, found: Mapping[int, Turn], made: list[RowTokens]) -> list[RowTokens]:
+        """The sequences with `said`."""
+        for one in made:
+            places = stretches(chat, one.text, found) if one.spans is not None else []
+            one.said = within(one.spans or [], places) if places else None
+        return made
 
     def _apart(self, found: Mapping[int, Turn]) -> RowText:
         """A sequence for each turn."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trimtab.core.batch import IGNORE
+from trimtab.core.batch import ATTRIBUTED, IGNORE
 from trimtab.data.counts import Counts, Prepared
 from trimtab.data.messages import text_of
 from trimtab.data.row_formats import one_side, outcome, step_ends, step_labels, stepwise
@@ -49,6 +49,7 @@ def prepare(
     steps: bool = False,
     turns: Turns = "auto",
     chat: bool = False,
+    attributed: bool = False,
     workers: int = 1,
     watch: Watch | None = None,
 ) -> Prepared:
@@ -76,6 +77,8 @@ def prepare(
             the end. The two answers of a pair are one row each always.
         chat: prompts and completions that are texts are what a user says and what the assistant answers; where the
             tokenizer has no chat template they stay texts.
+        attributed: mark in the column `ATTRIBUTED` the tokens of attribution maps, those of the prompt: of texts
+            without the tokens that begin and end them, of conversations what messages say and not the template.
         workers: processes among which the rows are divided; what comes out is the same.
         watch: is given the parts as they are made and the number of rows, and gives the parts on; for progress.
 
@@ -85,7 +88,7 @@ def prepare(
     """
     how = RowSettings(
         coder(tokenizer), ends_of_text(tokenizer, end_ids), source, max_length, len(rows), pairs, tuple(columns),
-        outcomes, steps, turns, chat,
+        outcomes, steps, turns, chat, _unspoken(tokenizer) if attributed else None,
     )  # fmt: skip
     return joined(Prepared([], Counts(), source, max_length, len(rows)), rows, how.prepare, workers, watch)
 
@@ -130,6 +133,8 @@ class RowSettings:
     steps: bool
     turns: Turns
     chat: bool
+    unspoken: frozenset[int] | None = None
+    """ids that are in no attribution map; None to mark no tokens"""
 
     def prepare(self, rows: Sequence[Mapping[str, Any]], start: int) -> Prepared:
         """Consecutive rows of the source, of which the first is number `start`, from 0.
@@ -159,7 +164,7 @@ class RowSettings:
         if self.outcomes:
             outcome(row, where)
         whole = stepwise(row, where) if self.steps else row
-        reader = RowReader(self.coder, self.ends, where, chat=self.chat)
+        reader = RowReader(self.coder, self.ends, where, chat=self.chat, tells_said=self.unspoken is not None)
         if self.pairs:
             return whole, reader, reader.pair([one_side(whole, side, where) for side in ("chosen", "rejected")])
         return whole, reader, reader.read(one_side(whole, "chosen", where), self.turns)
@@ -187,6 +192,8 @@ class RowSettings:
             _keep(prepared, row_id, index, [(one.ids, one.labels) for one in tokens], self.ends)
             if prepared.rows and prepared.rows[-1]["row_id"] == row_id:
                 self._add_columns(prepared.rows[-1], row, whole, found, number, reader.where)
+                if self.unspoken is not None:
+                    prepared.rows[-1][ATTRIBUTED] = _attributed(tokens[0], prepared.rows[-1], self.unspoken)
 
     def _add_columns(
         self,
@@ -207,6 +214,21 @@ class RowSettings:
             for name in self.columns:
                 values = _column(row, prefix + name, [unit[side] for unit in found], where)[number]
                 last[prefix + name] = _values_of_answer(values, last[f"{prefix}labels"], prefix + name, where)
+
+
+def _unspoken(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Special ids, such as those that begin texts and mark turns; an unknown word is none of them."""
+    special: Any = tokenizer.all_special_ids
+    added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    unknown: Any = tokenizer.unk_token_id
+    return (frozenset(special) | added) - {unknown}
+
+
+def _attributed(tokens: RowTokens, row: Mapping[str, Any], unspoken: frozenset[int]) -> list[int]:
+    """1 for each token of a prepared row that attribution maps are made of, else 0."""
+    said = tokens.said or [True] * len(tokens.ids)
+    pairs = zip(row["input_ids"], tokens.labels, said)  # not the row's labels, in which a text's first token is none
+    return [int(own and label == IGNORE and token not in unspoken) for token, label, own in pairs]
 
 
 def answer_offsets(

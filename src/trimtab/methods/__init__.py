@@ -112,7 +112,7 @@ def plan_of(name: str, policy: Any = None, **options: Any) -> "Plan":
 
     Raises:
         ValueError: for an unknown method or option, and for a method that runs other models: a reward model or a
-            critic.
+            critic; or that reads inside its teacher.
     """
     from trimtab.common.errors import check_settings
     from trimtab.core import Critic, RewardModel
@@ -124,4 +124,9 @@ def plan_of(name: str, policy: Any = None, **options: Any) -> "Plan":
     for kind, what in ((RewardModel, "a reward model"), (Critic, "a critic")):
         if required.model(kind):
             raise UserError(f"method {name} with these options runs {what} on its completions; train it with a recipe")
+    if required.inside:
+        raise UserError(
+            f"method {name} with these options reads inside both models, and a plan sees their outputs alone; train it "
+            "with a recipe"
+        )
     return method.build(config, policy, **{role: Given(role) for role in required.provides})

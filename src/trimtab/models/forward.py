@@ -7,6 +7,7 @@ the right one, and the gradient of a tied head reaches the embedding once.
 import functools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import MethodType
 from typing import Any
@@ -17,8 +18,10 @@ from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from trimtab.common.errors import UserError
-from trimtab.core import Head, Objective, Reduction, TokenBatch, fused_loss, predicting, weights
+from trimtab.core import Head, Objective, Reduction, TokenBatch, fused_loss, predicting, reduce, weights
+from trimtab.core.auxiliary import AuxiliaryLoss, ReadInside
 from trimtab.core.batch import answering, finite
+from trimtab.core.loss import weight_of_rows
 from trimtab.models.masters import inner
 from trimtab.models.packing import HOW, packs_for
 from trimtab.models.probing import eval_mode, probe_ids, probe_logits
@@ -49,8 +52,11 @@ class ObjectiveCall:
         temperature: float = 1.0,
         router_loss: float = 0.0,
         place: Tensor | None = None,
+        auxiliary: AuxiliaryLoss | None = None,
+        auxiliary_total: Tensor | float = 1.0,
     ):
         self.router_loss = router_loss  # times the loss that keeps the experts of a mixture evenly loaded
+        self.auxiliary, self.auxiliary_total = auxiliary, auxiliary_total  # see `core.loss.weight_of_rows`
         self.objective, self.total, self.seed, self.step = objective, total, seed, step
         self.temperature = temperature  # of the policy, whose logits are divided by it
         self.reduction: Reduction = reduction
@@ -68,6 +74,7 @@ class StatesCall:
     """Instead of an `ObjectiveCall`: gives the hidden states that predict the answer tokens, as `unreduced` [N, D]."""
 
     router_loss = 0.0
+    auxiliary: AuxiliaryLoss | None = None
 
     def __init__(self, labels: Tensor, place: Tensor | None = None):
         self.labels = labels  # [B, T]
@@ -75,6 +82,16 @@ class StatesCall:
 
     def answer(self, states: Tensor, head: Head) -> "ObjectiveOutput":
         return ObjectiveOutput(unreduced=states)  # type: ignore[arg-type]
+
+
+class InsideCall(StatesCall):
+    """Instead of an `ObjectiveCall`: gives the values of an auxiliary loss, as `unreduced` [B]."""
+
+    def __init__(
+        self, labels: Tensor, auxiliary: AuxiliaryLoss, signals: Mapping[str, Any], place: Tensor | None = None
+    ):
+        super().__init__(labels, place)
+        self.auxiliary, self.signals = auxiliary, signals
 
 
 @dataclass
@@ -223,8 +240,11 @@ def add_objective_forward(model: PreTrainedModel) -> None:
         kwargs["use_cache"] = False
         if objective_call.router_loss:
             kwargs["output_router_logits"] = True
-        layers, states, mask = read_layers(backbone(self), objective_call, args, kwargs)
+        with input_embeddings(self, objective_call.auxiliary is not None) as embedded:
+            layers, states, mask = read_layers(backbone(self), objective_call, args, kwargs)
         output = objective_call.answer(states, resolve_head(self))
+        if objective_call.auxiliary is not None:
+            add_auxiliary(output, objective_call, embedded[0], states, resolve_head(self))
         if objective_call.router_loss:
             router = router_loss(self, layers, mask)
             assert output.loss is not None
@@ -235,6 +255,46 @@ def add_objective_forward(model: PreTrainedModel) -> None:
 
     model.forward = MethodType(forward, model)  # type: ignore[method-assign]
     model._trimtab_forward = True  # type: ignore[assignment]
+
+
+@contextmanager
+def input_embeddings(model: PreTrainedModel, wanted: bool = True) -> Iterator[list[Tensor]]:
+    """Within, what the lookup of tokens gives is kept: [B, T, H], of which a gradient can be taken whatever is frozen.
+
+    What a family does to embeddings before its layers (Gemma's scale, GPT-2's positions) it does to them as ever.
+
+    Raises:
+        UnsupportedModel: if there is not one lookup in a forward.
+    """
+    found: list[Tensor] = []
+    if not wanted:
+        yield found
+        return
+
+    def keep(module: nn.Module, args: Any, output: Any) -> Tensor:
+        if not isinstance(output, Tensor) or output.dim() != 3 or found:
+            raise UnsupportedModel(f"{type(model).__name__} does not look its tokens up once, so no maps can be made")
+        found.append(output if output.requires_grad else output.detach().requires_grad_())
+        return found[0]
+
+    handle = model.get_input_embeddings().register_forward_hook(keep)
+    try:
+        yield found
+    finally:
+        handle.remove()
+    if not found:
+        raise UnsupportedModel(f"{type(model).__name__} does not look its tokens up, so no maps can be made")
+
+
+def add_auxiliary(output: "ObjectiveOutput", call: Any, embedded: Tensor, states: Tensor, head: Head) -> None:
+    """Add the auxiliary term of a call, and its metrics; of an `InsideCall` it is all that there is."""
+    losses = call.auxiliary(ReadInside(embedded, states, head, call.labels, call.signals))
+    if output.loss is None:
+        output.unreduced = losses.values
+        return
+    output.loss = output.loss + reduce(losses, weight_of_rows(losses.values, call.auxiliary_total))
+    assert output.metrics is not None
+    output.metrics |= losses.metrics
 
 
 def read_layers(

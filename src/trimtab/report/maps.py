@@ -1,4 +1,4 @@
-"""Attribution maps on the page: which tokens a classifier and its teacher rest their decisions on."""
+"""Attribution maps on the page: which tokens a student and its teacher rest their decisions, or their answers, on."""
 
 from typing import Any
 
@@ -17,13 +17,14 @@ def shown(run: Run) -> list[dict[str, Any]]:
 
 def _side(row: dict[str, Any], side: str) -> tuple[str, list[tuple[str, float]]]:
     answer = row.get("teacher_answer" if side == "teacher" else "answer")
+    named = side if answer is None else f"{side}: {_word(answer)}"
     shares = [round(float(share or 0), 3) for share in row[side]]
-    return f"{side}: {_word(answer)}", list(zip(map(str, row["tokens"]), shares))
+    return named, list(zip(map(str, row["tokens"]), shares))
 
 
 def _said(row: dict[str, Any]) -> str:
     number = row["row_id"] + 1 if isinstance(row["row_id"], int) else row["row_id"]
-    return f"row {number}, label {_word(row.get('label'))}"
+    return f"row {number}" + (f", label {_word(row['label'])}" if "label" in row else "")
 
 
 def _word(entry: Any) -> str:

@@ -140,8 +140,10 @@ MEASURES = (
         "cosine of the maps",
         "higher",
         "cosine per row",
-        "How alike the tokens are that student and teacher rest their decisions on: 1 for equal maps.",
+        "How alike the tokens are that student and teacher rest their decisions, or their answers, on: 1 for equal "
+        "maps.",
         against="teacher",
+        by_row=True,
     ),
     Measure(
         "attribution_loss",
@@ -151,6 +153,7 @@ MEASURES = (
         "per token",
         "Distance of the student's attribution map to its teacher's, summed over views; options.beta is its weight.",
         against="teacher",
+        by_row=True,
     ),
     Measure(
         "soft_loss",

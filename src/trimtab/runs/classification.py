@@ -44,6 +44,7 @@ from trimtab.runs.models_key import one_teacher
 from trimtab.runs.policy import Shared, method_of, policy_tokenizer, shown
 from trimtab.runs.recipe import Recipe, policy_source
 from trimtab.runs.signature import dtypes, own_code
+from trimtab.runs.teacher_key import second_derivative_rules
 from trimtab.signals.classifier import FrozenClassifier
 from trimtab.train import classification, settings
 from trimtab.train.epochs import epoch_of, updates_asked
@@ -88,12 +89,9 @@ def check_recipe(recipe: Recipe) -> None:
     for key, (given, why) in idle.items():
         if given:
             raise RunError(f"{key}: {why} (method {recipe.method}); leave it out")
-    training = recipe.training
-    for key in ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"):
-        if (training.get(key) or {}).get("use_reentrant"):
-            raise RunError(f"training.{key}: use_reentrant has no second derivative; set it to false, or leave it out")
-    if training.get("torch_compile"):
-        raise RunError("training.torch_compile: a compiled model has no second derivative; leave it out")
+    for wrong, why in second_derivative_rules(recipe.training):
+        if wrong:
+            raise RunError(f"{why}; leave it out")
     if models.teacher is not None and method_of(recipe)[2].model(Teacher) is None:
         raise RunError(f"models.teacher: method {recipe.method} has none; leave it out")
 

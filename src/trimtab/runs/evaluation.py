@@ -15,14 +15,15 @@ from trimtab.data.collate import Collator, length_sorted
 from trimtab.decoding._texts import generate_texts
 from trimtab.evals.models import HFModel
 from trimtab.evals.runner import ask, measures
+from trimtab.objectives.answer_maps import AnswerAttribution
 from trimtab.objectives.reward_models import RewardObjective
 from trimtab.runs.job import Job
 from trimtab.train import answers, heldout
 from trimtab.train.events import EventLog
 
 SHOWN = (
-    "pass_at_1", "reward", "preference_accuracy", "preference_margin", "consistency", "perplexity", "forward_kl",
-    "agreement", "entropy", "kl_to_initial", "reward_loss", "reward_accuracy", "brier", "answer_length",
+    "pass_at_1", "reward", "preference_accuracy", "preference_margin", "consistency", "map_cosine", "perplexity",
+    "forward_kl", "agreement", "entropy", "kl_to_initial", "reward_loss", "reward_accuracy", "brier", "answer_length",
     "completion_length",
 )  # fmt: skip
 """Metrics in a line of progress."""
@@ -50,6 +51,7 @@ def evaluator(
         means: dict[str, float] = {}
         rows: dict[int, dict[str, float]] = {}
         texts: list[dict[str, Any]] = []
+        drawn: list[dict[str, Any]] = []
         if job.heldout is not None and job.rollouts:
             rows, texts = answers.graded(
                 policy, job.tokenizer, job.heldout.rows, job.rewards, job.collator, job.heldout_signals,
@@ -74,11 +76,18 @@ def evaluator(
                 for row, found in read(policy, batches, job.plan).items():
                     if row in rows:
                         rows[row] |= found
+            if isinstance(job.plan.auxiliary, AnswerAttribution):
+                batches = length_sorted(job.heldout.rows, job.collator, recipe.eval.batch_size, args.device)
+                for row, found in heldout.attributions(policy, batches, job.plan).items():
+                    drawn.append({"row_id": row, **{name: found.pop(name) for name in ("ids", "student", "teacher")}})
+                    rows[row] |= found
         if rows:
             means |= heldout.summary(rows)
         if main and whole:
             for row, sums in rows.items():
                 log.sample("heldout", step, row_id=row, **sums)
+            for one in drawn[:SHOWN_MAPS]:
+                log.sample("attribution", step, tokens=job.tokenizer.convert_ids_to_tokens(one.pop("ids")), **one)
             for text in texts[: SHOWN_ANSWERS * recipe.eval.answers : recipe.eval.answers]:
                 log.sample("generation", step, prompt=_question(text["prompt"]), text=text["text"])
         if whole and recipe.eval.prompts:
@@ -108,6 +117,8 @@ def evaluator(
     return evaluate
 
 
+SHOWN_MAPS = 8
+"""held-out rows whose attribution maps the report shows"""
 SHOWN_ANSWERS = 8
 """held-out tasks whose first completion the report shows"""
 

@@ -29,6 +29,7 @@ from trimtab.models.adapters import check_settings
 from trimtab.models.ends import settle
 from trimtab.models.masters import train_in_float32
 from trimtab.models.packing_check import settle_packs
+from trimtab.models.second_derivative import differentiable_twice
 from trimtab.objectives.reward_models import RewardObjective
 from trimtab.rewards import verifiable as rewards
 from trimtab.runs import other_tokenizer, several_teachers, teacher_prompts
@@ -50,7 +51,15 @@ from trimtab.runs.policy import (
 )
 from trimtab.runs.recipe import Recipe, named_models
 from trimtab.runs.reward_model import check_eval, reward_notes, score_spec
-from trimtab.runs.rows import adopt_run_date, check_asked, check_ids, check_tasks, prepare_pairs, prepare_source
+from trimtab.runs.rows import (
+    adopt_run_date,
+    check_asked,
+    check_attributed,
+    check_ids,
+    check_tasks,
+    prepare_pairs,
+    prepare_source,
+)
 from trimtab.runs.signature import (
     dropout,
     dtypes,
@@ -268,6 +277,9 @@ class _Builder:
     def build_plan(self) -> None:
         """The method's plan, and the signals for held-out rows."""
         recipe, loaded = self.recipe, self.models
+        if self.required.inside:
+            self.note(check_attributed(self.train))
+            differentiable_twice(self.policy)
         self.heldout_signals = [loaded.teacher("heldout")] if loaded.compares(self.required) else []
         self.note(note_of_cache(loaded))
         signals = load_signals(self.required, loaded)
@@ -299,7 +311,7 @@ class _Builder:
         required = self.required
         columns = (*required.columns, *{"steps": (RATING,), "rationales": (COMPARED,)}.get(required.rows, ()))
         pad: Any = self.tokenizer.pad_token_id
-        return Collator(int(pad or 0), self.vocab, required.rows == "every_token", columns)
+        return Collator(int(pad or 0), self.vocab, required.rows == "every_token", columns, required.inside)
 
     def _check_plan(self) -> None:
         """Check that the plan matches what the method declares."""

@@ -11,7 +11,9 @@ from transformers import (
 )
 
 from trimtab.common import fingerprint
+from trimtab.common.count import count
 from trimtab.common.workdir import SIGNATURE
+from trimtab.core.batch import ATTRIBUTED
 from trimtab.data import stored
 from trimtab.data.chat_date import adopt_date, date_facts
 from trimtab.data.counts import Prepared, check_dropped
@@ -89,11 +91,30 @@ def prepare_source(
         steps=required.rows == "steps" and asked,
         turns=turns,
         chat=recipe.data.chat,
+        attributed=required.inside,
     )
     made = _limited(made, limited_by, recipe, refuse)
     if which == "train" and has_own_tokenizer(required) and made.rows:
         return read_by_both(recipe, made, rows, tokenizer, turns, recipe.data.max_dropped if refuse else 1.0)
     return made
+
+
+def check_attributed(train: Prepared) -> str | None:
+    """What to say of rows without a token for attribution maps.
+
+    Raises:
+        DataError: if no row has any.
+    """
+    lacking = [row for row in train.rows if not any(row[ATTRIBUTED])]
+    if len(lacking) == len(train.rows):
+        raise DataError(
+            f"{train.source}: no row has a prompt whose tokens an answer can be attributed to; maps need rows with a "
+            "prompt and an answer"
+        )
+    if not lacking:
+        return None
+    what = count(len(lacking), "row")
+    return f"{train.source}: {what} without a prompt to attribute the answer to; of these the answer alone is learnt"
 
 
 def _limited(made: Prepared, limited_by: str, recipe: Recipe, refuse: bool) -> Prepared:

@@ -1,7 +1,8 @@
 """The recipe's `models.teacher` and what stands beside it: whether they fit the method."""
 
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trimtab.runs.models_key import SELVES, Cut, cache_folder
 from trimtab.runs.recipe import Recipe
@@ -24,14 +25,14 @@ def fault(recipe: Recipe, method: "Method", required: "Requirements") -> str | N
     prompt = recipe.data.teacher_prompt is not None
     tokenizer = f"{name} with these options reads rows with the teacher's own tokenizer, and"
     apart = reads is not None and reads.own_tokenizer
-    inside = method.loop == "classification"
+    inside = method.loop == "classification" or required.inside
     samples_or_looks = "samples new completions" if method.loop == "rollouts" else "reads inside its teacher"
     unasked = not_askable(recipe) if recipe.precompute is not None else None
     cut = isinstance(models.policy, Cut) and models.policy.source == "teacher"
     from_teacher = "models.policy is cut from the teacher,"
     rules = (
         (
-            cache and method.loop != "supervised",
+            cache and (method.loop != "supervised" or required.inside),
             f"{name} {samples_or_looks}, and a cache only holds what a teacher said of given rows; name the model as "
             "models.teacher",
         ),
@@ -62,7 +63,30 @@ def fault(recipe: Recipe, method: "Method", required: "Requirements") -> str | N
             f"{from_teacher} but models.teacher is a cache of what one said; name the model under models.policy.from",
         ),
     )
-    return next((why for wrong, why in rules if wrong), None)
+    return next((why for wrong, why in rules if wrong), None) or (twice_fault(recipe) if required.inside else None)
+
+
+def twice_fault(recipe: Recipe) -> str | None:
+    """Why the recipe cannot be trained with maps of the prompt, for which teacher and policy are differentiated at
+    their embeddings, the policy twice; None if it can."""
+    models, training, name = recipe.models, recipe.training, f"method {recipe.method}"
+    rules = (
+        (models.teacher_cache != "off", "models.teacher_cache: the teacher's maps are made with each batch"),
+        (models.teacher_device, "models.teacher_device: the teacher's maps are made beside the policy's"),
+        (models.teacher_bits, "models.teacher_bits: the teacher's maps need gradients through its weights as they are"),
+        (recipe.data.teacher_prompt, "data.teacher_prompt: maps of two prompts cannot be compared token by token"),
+        (training.get("packing"), "training.packing: the maps of rows in one pack would run into each other"),
+        *second_derivative_rules(training),
+    )
+    return next((f"{why} ({name}); leave it out" for wrong, why in rules if wrong), None)
+
+
+def second_derivative_rules(training: Mapping[str, Any]) -> Iterator[tuple[Any, str]]:
+    """Training arguments under which a gradient has no gradient: whether each is given, and why not."""
+    for key in ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"):
+        wrong = (training.get(key) or {}).get("use_reentrant")
+        yield wrong, f"training.{key}: use_reentrant has no second derivative"
+    yield training.get("torch_compile"), "training.torch_compile: a compiled model has no second derivative"
 
 
 def forms(method: "Method", required: "Requirements") -> list[str]:
@@ -96,7 +120,7 @@ def not_askable(recipe: Recipe) -> str | None:
         return f"models.teacher is {name}, and what the policy says changes while it learns; name a model"
     if (folder := cache_folder(name)) is not None:
         return f"models.teacher is the cache {folder}, which only a model writes; add models.teacher=MODEL"
-    if method.loop == "classification":
+    if method.loop == "classification" or method.requirements(method.config(**recipe.options)).inside:
         return f"method {recipe.method} reads inside its teacher, and nothing of that is kept beforehand"
     if method.loop == "rollouts":
         return f"method {recipe.method} samples new completions, and a teacher can only be asked about given rows"

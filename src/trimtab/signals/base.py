@@ -55,6 +55,7 @@ def call_plan(
     step: int = 0,
     temperature: float = 1.0,
     router_loss: float = 0.0,
+    auxiliary_total: Tensor | float | None = None,
 ) -> ObjectiveOutput:
     """One forward of the policy with the plan's objective, fed by its signals.
 
@@ -63,11 +64,16 @@ def call_plan(
         known: signals that were already read.
         total, seed, step: see `trimtab.core.weights` and `TokenBatch.uniform`.
         temperature, router_loss: see `ObjectiveCall`.
+        auxiliary_total: what the plan's auxiliary term counts in the whole update; None: this batch is the whole
+            update.
     """
+    if plan.auxiliary is not None and auxiliary_total is None:
+        auxiliary_total = plan.auxiliary.number(inputs)
     signals = {**read_signals(plan.signals, policy, inputs), **(known or {})}
     labels, row_id = inputs["labels"], inputs["row_id"]
     call = ObjectiveCall(
         plan.objective, labels, signals, row_id, plan.reduction, total, seed=seed, step=step, temperature=temperature,
-        router_loss=router_loss, place=inputs.get(PLACE),
+        router_loss=router_loss, place=inputs.get(PLACE), auxiliary=plan.auxiliary,
+        auxiliary_total=1.0 if auxiliary_total is None else auxiliary_total,
     )  # fmt: skip
     return policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)

@@ -55,6 +55,10 @@ class FrozenModel(Signal):
     @torch.no_grad()
     def hidden(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """[N, D] at the positions that predict the answer tokens."""
+        return self.states(inputs)
+
+    def states(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """As `hidden`, with a graph where gradients are enabled."""
         labels = inputs["labels"]
         highest = int(inputs["input_ids"].max())
         if highest >= self.vocab_size:
@@ -72,7 +76,7 @@ class FrozenModel(Signal):
         states = self._states(inputs) if self.store is None else self._recall(inputs, self.store)
         if not self.distribution:
             return {self.name: states}
-        return {self.name: LazyLogits(states, self._project, resolve_head(self.model).vocab_size)}
+        return {self.name: LazyLogits(states, self.project, resolve_head(self.model).vocab_size)}
 
     def at_checkpoint(self) -> None:
         if self.store is not None:
@@ -83,7 +87,7 @@ class FrozenModel(Signal):
         if self.distribution:
             return hidden
         batch = TokenBatch.from_labels(inputs["labels"])
-        head = Head(self._project, resolve_head(self.model).vocab_size, temperature=self.temperature)
+        head = Head(self.project, resolve_head(self.model).vocab_size, temperature=self.temperature)
         return label_logprobs(batch, hidden, head)
 
     def _recall(self, inputs: Mapping[str, Tensor], store: RowStore) -> Tensor:
@@ -96,6 +100,7 @@ class FrozenModel(Signal):
             found.append(kept[self._field])
         return torch.cat(found).to(inputs["labels"].device)
 
-    def _project(self, hidden: Tensor) -> Tensor:
+    def project(self, hidden: Tensor) -> Tensor:
+        """[n, V] logits of hidden states [n, D], on the device of these."""
         with torch.autocast(self.device.type, enabled=False):
             return resolve_head(self.model)(hidden.to(self.device)).to(hidden.device)

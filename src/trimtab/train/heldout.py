@@ -7,8 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.core import Losses, Objective, Plan, Signal, TokenBatch, TopK, answer_mask
+from trimtab.core.auxiliary import AuxiliaryLoss, ReadInside
 from trimtab.core.batch import COMPARED
 from trimtab.core.pairs import PairedObjective
+from trimtab.models.forward import InsideCall
+from trimtab.models.probing import eval_mode
+from trimtab.objectives.answer_maps import AnswerAttribution, attributable, cosines_of
+from trimtab.objectives.attribution import distance
 from trimtab.objectives.divergence import forward_kl, reverse_kl
 from trimtab.objectives.reward_models import token_scores
 from trimtab.signals.base import common_vocab, models_of, read_signals, without_unknown
@@ -192,7 +197,53 @@ def preferences(policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], plan
     return rows
 
 
-PER_ROW = ("preference_accuracy", "preference_margin", "consistency", "answer_agreement")
+class KeptMaps(AuxiliaryLoss):
+    """An auxiliary "loss" for evaluation only: it keeps the maps [B, T] of policy and teacher, of each view."""
+
+    def __init__(self, term: AnswerAttribution):
+        self.term, self.needs = term, term.needs
+        self.found: list[tuple[Tensor, Tensor]] = []
+
+    def __call__(self, read: ReadInside) -> Losses:
+        self.found = [(ours.detach(), theirs) for ours, theirs in self.term.pairs(read, create_graph=False)]
+        return Losses(read.embedded.new_zeros(len(read.labels)), {})
+
+
+def attributions(policy: nn.Module, batches: Iterable[Mapping[str, Tensor]], plan: Plan) -> dict[int, dict[str, Any]]:
+    """Attribution maps of held-out rows, in eval mode.
+
+    Args:
+        batches: of prepared rows with the column `ATTRIBUTED`.
+        plan: whose auxiliary term is an `AnswerAttribution`.
+
+    Returns:
+        row_id -> `attribution_loss` (the distance of the maps, per token), `map_cosine` (mean over views); and
+        `ids`, `student`, `teacher`: tokens of the prompt with both maps of the first view. Rows without a map are left
+        out.
+    """
+    term, rows = plan.auxiliary, {}
+    assert isinstance(term, AnswerAttribution)
+    for inputs in batches:
+        reader, mask = KeptMaps(term), attributable(inputs)
+        with eval_mode(policy), torch.enable_grad():
+            call = InsideCall(inputs["labels"], reader, read_signals(plan.signals, policy, inputs))
+            policy(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], objective_call=call)
+        apart = sum(distance(ours, theirs, term.kind).sum(dim=1) for ours, theirs in reader.found)
+        for place, row in enumerate(inputs["row_id"].tolist()):
+            real = mask[place]
+            cosines = torch.cat([cosines_of(o[place, None], t[place, None]) for o, t in reader.found])
+            if not len(cosines):
+                continue
+            ours, theirs = (one[place][real].tolist() for one in reader.found[0])
+            loss = float(apart[place] / real.sum())  # type: ignore[index]
+            rows[row] = {"attribution_loss": loss, "map_cosine": float(cosines.mean())}
+            rows[row] |= {"ids": inputs["input_ids"][place][real].tolist(), "student": ours, "teacher": theirs}
+    return dict(sorted(rows.items()))
+
+
+PER_ROW = (
+    "preference_accuracy", "preference_margin", "consistency", "answer_agreement", "attribution_loss", "map_cosine",
+)  # fmt: skip
 """Metrics of rows that are not sums over tokens; a row may lack them."""
 REWARDS = {"objective": "reward_loss", "accuracy": "reward_accuracy", "brier": "brier"}
 """Metric of a reward objective -> its name in run folders."""

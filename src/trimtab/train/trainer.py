@@ -30,6 +30,7 @@ class ObjectiveTrainer(ObjectiveLoop, SFTTrainer):
     ):  # fmt: skip
         self.window = window  # see `Requirements.window`
         self.packing = packing
+        self._auxiliary_total: Tensor | None = None  # of this update, see `Plan.auxiliary`
         config = model.config.get_text_config()
         own = {name: getattr(config, name) for name in ROUTER if hasattr(config, name)}
         asked, args.packing = args.packing, False  # TRL's would cut rows, and blocks attention for flash attention only
@@ -72,6 +73,11 @@ class ObjectiveTrainer(ObjectiveLoop, SFTTrainer):
         both = self.accelerator.reduce(torch.cat([total.reshape(-1), tokens.reshape(1)]).to(device), "sum")
         assert isinstance(both, Tensor)
         self.totals.answer_tokens += both[-1].item()
+        if (term := self.plan.auxiliary) is not None:
+            units = torch.stack([term.number(batch).cpu() for batch in batch_samples]).sum().float()
+            every = self.accelerator.reduce(units.to(device), "sum")  # type: ignore[arg-type]
+            assert isinstance(every, Tensor)
+            self._auxiliary_total = every / self.accelerator.num_processes
         # "sum" counts 0 and is divided by 1
         return both[:-1].reshape(total.shape).clamp(min=1) / self.accelerator.num_processes
 
@@ -82,5 +88,6 @@ class ObjectiveTrainer(ObjectiveLoop, SFTTrainer):
         config: Any = self.args  # an SFTConfig
         # the router loss is a mean over a micro-batch, averaged over those of the update
         share = (config.router_aux_loss_coef or 0.0) / self.current_gradient_accumulation_steps
-        output = self._loss(model, inputs, num_items_in_batch, router_loss=share)
+        known = {} if self.plan.auxiliary is None else {"auxiliary_total": self._auxiliary_total}
+        output = self._loss(model, inputs, num_items_in_batch, router_loss=share, **known)
         return (output.loss, output) if return_outputs else output.loss
