@@ -2,7 +2,8 @@
 a time without?
 
 Each method makes eight edits of `trimtab:facts` at once, with the settings of `trimtab edit`, in a process of its own:
-seconds an update of each stage (the median), seconds an edit with loading, chains and saving, and memory.
+seconds an update of each stage (the median), seconds an edit with loading, chains and saving, and memory. The first
+stage of etcon is also run with cross-entropy in place of its objective.
 
 For evaluation: the toolkits for editing generate one prompt at a time with `use_cache=False`. Both sides ask
 SmolLM2-135M the same probes of `trimtab:facts` (of each edit six: as it was made, in other words, a neighbour, two
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+import yaml
 
 import trimtab
 from common import (
@@ -60,6 +62,7 @@ QUICK_ROLLOUTS = tuple(
     for key in ("max_completion_length=4", "num_generations=2", "per_device_train_batch_size=2")
 )
 QUICK_NAME = "characters-1m"
+SAME = "cross-entropy on the same rows and weights"
 
 
 def probes(edits: int) -> list[Item]:
@@ -111,13 +114,24 @@ def made(method: EditMethod, number: int, quick: bool) -> dict[str, Any]:
         start = time.perf_counter()
         peak = peak_bytes(lambda: trimtab.edit(edits, model, out=out, **how))
         seconds = time.perf_counter() - start
-        stages = {stage: _updates(out / "steps" / "0001" / stage / "metrics.jsonl") for stage in names}
+        step = out / "steps" / "0001"
+        stages = {stage: _updates(step / stage) for stage in names}
+        if method == "etcon":
+            stages[SAME] = _updates(_with_cross_entropy(step / "tpsft", Path(place) / "same"))
     return {"edits": number, "seconds_an_edit": seconds / number, "peak_mib": peak / MIB, "stages": stages}
 
 
-def _updates(path: Path) -> dict[str, float]:
+def _with_cross_entropy(run: Path, output: Path) -> Path:
+    """The run of the first stage again, with the objective of ft_m on the same rows and weights."""
+    tree = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+    recipe = output.with_suffix(".yaml")
+    recipe.write_text(yaml.safe_dump({**tree, "method": "sft", "options": {}, "output": str(output)}), encoding="utf-8")
+    return trimtab.train(recipe).folder
+
+
+def _updates(folder: Path) -> dict[str, float]:
     """Number of updates, and the median seconds of one."""
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     at = [line["seconds"] for line in lines if line["event"] == "train"]
     apart = [after - before for before, after in itertools.pairwise(at)]
     return {"updates": len(at), "seconds_an_update": statistics.median(apart or at)}
@@ -133,9 +147,14 @@ def making(quick: bool) -> tuple[dict[str, Any], list[list[Any]], list[Target]]:
         [method, stage, one["updates"], one["seconds_an_update"], cost["seconds_an_edit"], cost["peak_mib"]]
         for method, cost in found.items() for stage, one in cost["stages"].items()
     ]  # fmt: skip
-    first, plain = (found[m]["stages"][s]["seconds_an_update"] for m, s in (("etcon", "tpsft"), ("ft_m", "edit")))
-    promised = Target("an update of etcon's first stage over one of ft_m", STAGE_LIMIT, ratio(first, plain))
-    return found, rows, [promised]
+    of = {stage: one["seconds_an_update"] for stage, one in found["etcon"]["stages"].items()}
+    plain = found["ft_m"]["stages"]["edit"]["seconds_an_update"]
+    longer = "its rows are chains and not targets, and its gradient passes all layers but the first few"
+    promised = [
+        Target(f"an update of etcon's first stage over {SAME}", STAGE_LIMIT, ratio(of["tpsft"], of[SAME])),
+        Target("an update of etcon's first stage over one of ft_m", STAGE_LIMIT, ratio(of["tpsft"], plain), longer),
+    ]
+    return found, rows, promised
 
 
 def main() -> None:
