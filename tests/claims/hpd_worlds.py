@@ -67,14 +67,13 @@ class World:
 
     def student(self, folder: Path, seed: int) -> Path:
         """The student of a seed, warmed by SFT."""
-        tree = {
-            "method": "sft",
-            "models": self.start(folder, seed),
-            "data": {"train": str(self.completions(folder, "warm"))},
-            "training": {**self.training, "max_steps": self.warm_steps, "learning_rate": self.warm_rate},
-            "seed": seed,
-        }
-        return trained(folder / f"student-{seed}", tree)
+        how = {"max_steps": self.warm_steps, "learning_rate": self.warm_rate}
+        rows = self.completions(folder, "warm")
+        return self.sft(folder / f"student-{seed}", self.start(folder, seed), rows, how, seed)
+
+    def sft(self, folder: Path, models: dict[str, Any], rows: Path, training: dict[str, Any], seed: int = 0) -> Path:
+        tree = {"method": "sft", "models": models, "data": {"train": str(rows)}, "seed": seed}
+        return trained(folder, {**tree, "training": {**self.training, **training}})
 
     def rows(self, folder: Path, seed: int, share: float) -> Path:
         """What the student of a seed is distilled on: the teacher's completions, a share replaced by its own."""
@@ -122,17 +121,12 @@ class Sums(World):
         return path
 
     def teacher_of(self, folder: Path) -> Path:
-        tree = {
-            "method": "sft",
-            "models": {"policy": "characters-1m"},
-            "data": {"train": str(self.tasks(folder, "teacher"))},
-            "training": {
-                **self.training, "per_device_train_batch_size": 32, "max_steps": self.teacher_steps,
-                "learning_rate": self.teacher_rate, "warmup_steps": min(50, self.teacher_steps),
-                "save_strategy": "steps", "save_steps": 200, "save_total_limit": 1,
-            },
+        training = {
+            "per_device_train_batch_size": 32, "max_steps": self.teacher_steps, "learning_rate": self.teacher_rate,
+            "warmup_steps": min(50, self.teacher_steps), "save_strategy": "steps", "save_steps": 200,
+            "save_total_limit": 1,
         }  # fmt: skip
-        return trained(folder / "teacher", tree)
+        return self.sft(folder / "teacher", {"policy": "characters-1m"}, self.tasks(folder, "teacher"), training)
 
     def start(self, folder: Path, seed: int) -> dict[str, Any]:
         return {"student": {"from": "teacher", "layers": self.layers}, "teacher": str(self.teacher_of(folder))}

@@ -153,7 +153,8 @@ def shown(one: dict[str, Any]) -> str:
     return (
         f"{one['name']}, rate {one['rate']:g}, seed {one['seed']}: pass@1 {before['pass_at_1']:.3f} to "
         f"{after['pass_at_1']:.3f}, "
-        f"entropy {before['entropy']:.3f} to {after['entropy']:.3f}, drift {after['drift']:.3f}, "
+        f"entropy {before['entropy']:.3f} to {after['entropy']:.3f}, "
+        f"KL to the initial policy {after['kl_to_initial']:.3f}, "
         f"largest gradient norm {one['largest_norm']:.2f}, {one['seconds']:.0f} s"
     )
 
