@@ -58,6 +58,7 @@ def test_the_policy_learns_from_itself_with_the_hint_and_goes_on_to_the_bit(file
     assert len(found) == 4
     assert all(event["divergence"] > 1e-4 for event in found)
     assert f"teacher: {teacher}" in (whole / "signature.txt").read_text()
+    assert f"<dd>{teacher}, reading hint</dd>" in (whole / "report.html").read_text()
     sample = json.loads((whole / "samples.jsonl").read_text().splitlines()[0])
     assert sample["forward_kl"] > 0, "held-out rows have hints too"
     cut_off(whole, tmp_path / "stopped", 2)

@@ -36,9 +36,9 @@ from trimtab.report.words import (
     headline_of_many,
     headline_of_one,
     method_name,
-    model_name,
     other_changes,
     student_name,
+    teacher_name,
 )
 
 
@@ -126,7 +126,7 @@ def _about(run: Run, index: int) -> dict[str, Any]:
         "dashed": index >= COLOURS,
         "method_name": method_name(run),
         "student": student_name(run),
-        "teacher": model_name(run, "teacher"),
+        "teacher": teacher_name(run),
         "facts": facts,
         "finished": run.finished is not None,
         "notes": run.notes,

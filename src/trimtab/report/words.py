@@ -232,6 +232,13 @@ def model_name(run: Run, role: str) -> str:
     return f"{kept} layers of {source}" if kept else source
 
 
+def teacher_name(run: Run) -> str:
+    """The teacher, with what it reads in the place of each row's prompt."""
+    data = run.recipe.get("data")
+    name, prompt = model_name(run, "teacher"), data.get("teacher_prompt") if isinstance(data, dict) else None
+    return f"{name}, reading {prompt}" if name and prompt else name
+
+
 def _several(named: dict[str, Any], weights: Any, data: Any) -> str:
     """As in `signature.txt`."""
     shares = weights if isinstance(weights, dict) else {}
