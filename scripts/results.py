@@ -60,6 +60,11 @@ def _distillation() -> Iterator[Result]:
     scale = f"{LANGUAGE}, 3 seeds, 18 steps"
     kd = judged(language["sft - kd"]["forward_kl"], "nats")
     yield Result("kd", "nearer to the teacher than `sft`", kd[0], scale, kd[1], "distillation")
+    apart = read("claims_kd_tokenizers")
+    found = judged(apart["differences"]["nll: sft - kd"], "nats")
+    claim = "smaller held-out loss than `sft` with a teacher of another tokenizer, from few rows"
+    scale_apart = f"a small grammar, two layers, {len(apart['settings']['seeds'])} seeds, 48 rows"
+    yield Result("kd", claim, found[0], scale_apart, found[1], "distillation")
     near = judged(language["hpd - sft"]["forward_kl"], "nats", swap=True)
     yield Result("hpd", "nearer to the teacher than `sft`", near[0], scale, near[1], "distillation")
     entropy = judged(language["hpd - sft"]["entropy"], "nats")
