@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 import tiny_folder
 from trimtab.common import processes
-from trimtab.common.processes import ProcessError, check_alone, check_group, launched, rank
+from trimtab.common.processes import ProcessError, check_alone, check_group, ended_tidily, launched, rank
 
 ACCELERATE = {"ACCELERATE_DYNAMO_BACKEND": "NO", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
@@ -87,6 +88,15 @@ def test_a_run_says_in_how_many_processes_it_trains(trimtab, files, tmp_path):
     assert code == 0
     assert "training in 1 process on cpu" in out
     assert "processes: 1\n" in (tmp_path / "run" / "signature.txt").read_text()
+
+
+def test_a_process_that_its_launcher_ends_cleans_up(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as end, ended_tidily():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert end.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ def recipe(files: Path, folder: Path, **changes) -> Path:
         ("training.max_steps=1.5", "training.max_steps is 1.5; it must be a whole number"),
         ("training.bf16=maybe", "training.bf16 is 'maybe'; it must be true or false"),
         ("training.lr_scheduler_type=cosin", "training.lr_scheduler_type is 'cosin'; did you mean 'cosine'?"),
-        ("training.fsdp=full_shard", "training.fsdp=full_shard: FSDP is not tested yet"),
+        ("training.fsdp=full_shard", "training.fsdp=full_shard: sharding is chosen at the launch"),
         ("training.seed=3", "training.seed is set by the recipe's `seed`; leave it out"),
         ("output=/dev/null", "/dev/null exists and is not a run folder; choose another output=FOLDER"),
         ("output=/proc/x", "/proc/x cannot be written"),

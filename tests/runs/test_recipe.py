@@ -78,7 +78,7 @@ def test_overrides_reach_into_the_tree_and_are_read_as_yaml(tmp_path):
         ("training.hub_token=hf_secret", "secrets do not belong in a recipe"),
         ("training.push_to_hub=true", "nothing is uploaded"),
         ("training.save_only_model=true", "cannot be resumed to the same weights"),
-        ("training.fsdp=full_shard", "FSDP is not tested yet"),
+        ("training.fsdp=full_shard", "sharding is chosen at the launch"),
         ("training.max_length=0", "training.max_length is 0; give at least 2, or null for no limit"),
         ("training.max_step=2", "training has no key 'max_step'; did you mean 'max_steps'?"),
         ("training.learning_rate=fast", "training.learning_rate is 'fast'; it must be a number"),

@@ -1,7 +1,11 @@
 """The processes of a launch: the rank of this one, and whether they form one group."""
 
 import os
-from collections.abc import Mapping, Sequence
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from trimtab.common.errors import UserError
 
@@ -53,6 +57,19 @@ def check_alone(command: str) -> None:
             f"trimtab {command} runs in one process, but {_many(launched())} launched; start it without torchrun or "
             "accelerate launch (only `trimtab train` takes several)"
         )
+
+
+@contextmanager
+def ended_tidily() -> Iterator[None]:
+    """Within, a launcher that ends this process because another one has failed lets it clean up first."""
+    if launched() == 1 or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _launched_alone(environment: Mapping[str, str]) -> bool:

@@ -119,6 +119,8 @@ def _about(run: Run, index: int) -> dict[str, Any]:
     if run.finished is not None and run.finished.get("tokens") is not None:
         facts.append(f"{count(round(run.finished['tokens']), 'answer token')} trained")
     facts.append(f"seed {run.recipe['seed']}" if "seed" in run.recipe else "seed unknown")
+    if run.processes > 1:
+        facts.append(f"in {run.signature['processes'].replace(',', ' processes,', 1)}")
     facts += [f"resumed at step {step:,}" if step > 0 else "started again" for step in run.resumes]
     return {
         "name": run.name,

@@ -51,6 +51,12 @@ class Run:
     """the whole command that resumes it"""
 
     @property
+    def processes(self) -> int:
+        """In how many it was trained; 1 where the signature does not say."""
+        number = self.signature.get("processes", "1").partition(",")[0]
+        return int(number) if number.isdecimal() else 1
+
+    @property
     def measured(self) -> list[int]:
         """The steps with held-out measurements, ascending."""
         return [event["step"] for event in self.evals]

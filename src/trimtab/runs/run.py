@@ -54,6 +54,7 @@ from trimtab.train.progress import ShowProgress
 from trimtab.train.rollouts import RolloutTrainer, check_buffer, how_generated, rollout_config
 from trimtab.train.sampled_pairs import SampledPairsTrainer
 from trimtab.train.trainer import ObjectiveTrainer
+from trimtab.train.wrapping import ConfirmWrapping, Wrapping, check_asked, wrapping
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def _run_one(recipe: Recipe, asked: _Asked, share: _Share | None = None) -> Resu
     seconds = 60 * recipe.minutes if recipe.minutes is not None else None
     if processes.rank() == 0:
         is_new(folder, resume)
-    with workdir(folder).open(partial(kept, recipe)):
+    with processes.ended_tidily(), workdir(folder).open(partial(kept, recipe)):
         stored = check_folder(folder, recipe, resume)
         if isinstance(stored, str):
             say(console, f"{folder} is already finished")
@@ -238,13 +239,17 @@ def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result
 
     trainer.tell = remark
     trainer.remove_callback(PrinterCallback)
+    shared = wrapping(trainer.accelerator)
+    check_asked(shared)
+    job.signature["processes"] = shared.line()
+    trainer.callback_handler.callbacks.insert(0, ConfirmWrapping(trainer, shared))  # before the first evaluation
     tracked = trackers.gather(trainer, folder)
     move_frozen(job, args.device)
-    say(console, _where(args))
+    say(console, f"training in {shared}")
     main = trainer.is_world_process_zero()
     folder.mkdir(parents=True, exist_ok=True)
     if main:
-        _start(job, folder, log, resume, checkpoint, console)
+        _start(job, folder, log, resume, checkpoint, console, shared)
     trainer.accelerator.wait_for_everyone()
     try:
         if checkpoint is not None and (_is_last(checkpoint, job.more) or ran_out(log, checkpoint)):
@@ -282,12 +287,6 @@ def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result
         log.event("finished", step, seconds=round(events.seconds, 2), **answers)
         return Result(folder, report.write([folder]))
     return Result(folder, folder / "report.html")
-
-
-def _where(args: Any) -> str:
-    """The number of training processes, and their device."""
-    number = args.world_size
-    return f"training in {number} {'process' if number == 1 else 'processes'} on {args.device.type}"
 
 
 def _trainer(job: Job, args: Any, log: EventLog, callbacks: list[Any]) -> ObjectiveLoop:
@@ -332,7 +331,9 @@ def _is_last(checkpoint: Path, updates: int) -> bool:
     return state.global_step >= max(state.max_steps, updates)
 
 
-def _start(job: Job, folder: Path, log: EventLog, resume: bool, checkpoint: Path | None, console: Console) -> None:
+def _start(
+    job: Job, folder: Path, log: EventLog, resume: bool, checkpoint: Path | None, console: Console, shared: Wrapping
+) -> None:
     if resume:
         note = checkpoints.passed_over(folder / "checkpoints", checkpoint) if checkpoint else None
         checkpoints.remove_incomplete(folder / "checkpoints")
@@ -367,7 +368,7 @@ def _start(job: Job, folder: Path, log: EventLog, resume: bool, checkpoint: Path
     }
     of_train = {**vars(job.train.counts), "left_out_of_each_epoch": job.epoch.left_out}
     counts = {"train": of_train, "heldout": vars(job.heldout.counts) if job.heldout else None}
-    log.event("start", 0, method=method, data=counts, command=job.recipe.command())
+    log.event("start", 0, method=method, data=counts, launch=vars(shared), command=job.recipe.command())
     for note in job.notes:
         log.event("note", 0, text=note)
     write_atomic(folder / "recipe.yaml", dump(job.recipe))  # last: a folder with a recipe holds all that a resume reads

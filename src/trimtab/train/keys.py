@@ -83,8 +83,8 @@ NOT_BUILT = {
     "hub_token": "nothing is uploaded, and secrets do not belong in a recipe; leave it out",
     "save_only_model": "a checkpoint without optimizer state cannot be resumed to the same weights; leave it out",
     "ignore_data_skip": "a resumed run would restart its epoch and repeat rows; leave it out",
-    "fsdp": "FSDP is not tested yet; use DDP (accelerate launch)",
-    "deepspeed": "DeepSpeed is not tested yet; use DDP (accelerate launch)",
+    "fsdp": "sharding is chosen at the launch: trimtab launch --fsdp RECIPE; leave it out",
+    "deepspeed": "sharding is chosen at the launch: trimtab launch --zero2 or --zero3 RECIPE; leave it out",
     "label_smoothing_factor": "label smoothing is not part of any method here; leave it out",
 }
 NOT_BUILT_OF_ROLLOUTS = {
