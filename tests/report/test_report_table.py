@@ -95,6 +95,20 @@ def test_the_heads_are_whole_on_a_narrow_terminal(tmp_path):
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_measures_with_long_names_leave_room_for_seconds_and_steps(tmp_path):
+    named = ("correct", "cross_entropy", "map_cosine", "attribution_loss", "soft_loss")
+    metrics = [event("eval", 0), event("train", 189, loss=1.0), event("eval", 189)]
+    samples = [row for step in (0, 189) for row in rows(step, **dict.fromkeys(named, 0.0068), nll=1.0)]
+    run = load(write_run(tmp_path / "a", metrics, samples))
+    narrow = text_of([run], width=80)
+    assert "steps" in narrow
+    assert " 189" in narrow
+    assert "[0.00680," in narrow
+    assert "no room here for soft loss" in narrow
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert "no room" not in text_of([run])
+
+
 def test_a_narrow_terminal_leaves_measures_out_and_says_which(tmp_path):
     metrics = [event("eval", 0, nll=2.0), event("train", 3, loss=1.0), event("eval", 3, nll=1.0, answer_length=12.5)]
     samples = [*rows(0, nll=2.0, kl_to_initial=0.0, entropy=1.0), *rows(3, nll=1.0, kl_to_initial=0.25, entropy=1.0)]

@@ -161,8 +161,8 @@ MEASURES = (
         "soft loss",
         "lower",
         "nats per row, or squared units",
-        "Cross-entropy of the student's probabilities under the teacher's, at options.temperature; for numbers their "
-        "squared difference.",
+        "Cross-entropy of the student's probabilities under the teacher's, at options.temperature; for numbers the "
+        "squared difference of both, divided by it.",
         against="teacher",
     ),
     PASS_AT_1,

@@ -1,6 +1,7 @@
 """The table for the terminal."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 from rich import box
 from rich.table import Table
@@ -22,8 +23,8 @@ from trimtab.report.measures import MEASURES, Measure, digits, number, span
 from trimtab.report.reading import Run, distinct_names
 from trimtab.report.words import unfinished
 
-OTHER_COLUMNS, MEASURE_COLUMN = 26, 10
-"""Characters that a line needs for the name, the seconds and the steps, and for each measure."""
+OTHER_COLUMNS, MEASURE_COLUMN = 26, 9
+"""Characters that a line needs for the name, the seconds and the steps, and for each measure at least."""
 
 
 def table(runs: Sequence[Run], width: int = 120) -> Table:
@@ -34,14 +35,18 @@ def table(runs: Sequence[Run], width: int = 120) -> Table:
     """
     runs = distinct_names(runs)
     columns = [m for m in MEASURES if m.key != "top1" and any(last(run, m) is not None for run in runs)]
-    room = max(2, (width - OTHER_COLUMNS) // MEASURE_COLUMN)
+    widths = {measure: _widths(runs, measure) for measure in columns}
+    ends = list(accumulate((1 + least for least, _ in widths.values()), initial=OTHER_COLUMNS))
+    room = max(2, sum(end <= width for end in ends[1:]))
     columns, left_out = columns[:room], columns[room:]
+    tight = OTHER_COLUMNS + sum(1 + widths[measure][1] for measure in columns) > width
     result = Table(title="held-out data, 95% intervals over rows", caption=_caption(runs, left_out))
     result.caption_justify, result.box, result.padding = "left", box.SIMPLE_HEAD, (0, 0)
     result.add_column("run", overflow="fold")
     for measure in columns:
         arrow = {"lower": " ↓", "higher": " ↑", "neither": ""}[measure.better]
-        result.add_column(measure.short + arrow, justify="right", min_width=max(map(len, measure.short.split())))
+        least = widths[measure][0]
+        result.add_column(measure.short + arrow, justify="right", min_width=least, width=least if tight else None)
     result.add_column("train seconds", justify="right", min_width=7)
     result.add_column("steps", justify="right", min_width=5)
     students, masters = untrained(runs), teachers(runs)
@@ -59,6 +64,19 @@ def table(runs: Sequence[Run], width: int = 120) -> Table:
         name = group_name("teacher", group, masters)
         _add(result, name, {measure: teacher_value(group[0], measure) for measure in columns}, "–", "–", style="dim")
     return result
+
+
+def _widths(runs: Sequence[Run], measure: Measure) -> tuple[int, int]:
+    """Characters of the longest word in a measure's column, and of its longest line."""
+    found = [last(run, measure) for run in runs]
+    found += [untrained_value(group, measure) for group in untrained(runs)]
+    found += [teacher_value(group[0], measure) for group in teachers(runs)]
+    lines = [
+        line
+        for text in (f"{measure.short} ↓", *(_cell(one, measure).plain for one in found))
+        for line in text.split("\n")
+    ]
+    return max(MEASURE_COLUMN, *(len(word) for line in lines for word in line.split())), max(map(len, lines))
 
 
 def _add(
