@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.core import LazyLogits, PlanError, Signal
+from trimtab.models.classifier import plain
 from trimtab.models.forward import input_embeddings, resolve_head
-from trimtab.models.masters import inner
 from trimtab.objectives.answer_maps import MAPS, TeacherMaps, answer_maps, answers_at, attributable, draw_views
 from trimtab.signals.frozen import FrozenModel
 
@@ -53,7 +53,7 @@ class AttributedTeacher(Signal):
         head, labels = resolve_head(self.teacher.model), inputs["labels"]
         vocab = head.vocab_size
         if policy is not None:
-            vocab = min(vocab, resolve_head(inner(policy)).vocab_size)
+            vocab = min(vocab, resolve_head(plain(policy)).vocab_size)
         mask = attributable(inputs)
         with torch.enable_grad(), torch.autocast(labels.device.type, enabled=False):
             with input_embeddings(self.teacher.model) as embedded:
