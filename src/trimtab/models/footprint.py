@@ -6,23 +6,25 @@ architecture, with adapters and gradient checkpointing.
 
 import copy
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from trimtab.common.errors import UserError
 from trimtab.models import kept_layers
 from trimtab.models.adapters import targets
-from trimtab.models.forward import backbone
+from trimtab.models.classifier import head_parts, read_path, twice_differentiable
+from trimtab.models.forward import backbone, input_embeddings
 from trimtab.models.layer_lora import within
 from trimtab.models.loading import DTYPES
 from trimtab.models.quantised import packed_away
 from trimtab.models.scope import Scope, freeze_others, resolve
 from trimtab.models.student import find_layers
+from trimtab.objectives.attribution import integrated_gradients, views
 
 HALVES = ("bfloat16", "float16")
 
@@ -44,6 +46,12 @@ class TrainedShape:
     checkpointing: bool = False
     mixed: str | None = None
     """the dtype of autocast"""
+    outputs: int = 0
+    """numbers that a classifier gives for a text; 0 for a language model"""
+    maps: int = 0
+    """gradients at the embeddings that are differentiated again, for attribution maps"""
+    points: int = 1
+    """of the path of integrated gradients, on which a classifier is read at once"""
 
 
 @dataclass(frozen=True)
@@ -75,15 +83,34 @@ def num_weights(config: Any, *, trust_remote_code: bool = False) -> int:
     return sum(p.numel() for p in _without_weights(config, "float32", trust_remote_code).parameters())
 
 
-def frozen_bytes(config: Any, dtype: str, device: str = "cpu", *, trust_remote_code: bool = False) -> int:
-    """Bytes of the weights of a frozen model, quantised if its config says so."""
-    made = _without_weights(config, dtype, trust_remote_code)
+def frozen_bytes(
+    config: Any, dtype: str, device: str = "cpu", *, trust_remote_code: bool = False, outputs: int = 0
+) -> int:
+    """Bytes of the weights of a frozen model, quantised if its config says so; with `outputs` of a classifier."""
+    made = _without_weights(config, dtype, trust_remote_code, outputs)
     return sum(p.numel() * p.element_size() for p in made.parameters()) - packed_away(made, device)
 
 
-def _without_weights(config: Any, dtype: str, trust_remote_code: bool) -> Any:
+def _without_weights(config: Any, dtype: str, trust_remote_code: bool, outputs: int = 0) -> Any:
+    kind: Any = AutoModelForCausalLM
+    if outputs:
+        config, kind = copy.deepcopy(config), AutoModelForSequenceClassification
+        config.num_labels = outputs
+        config.pad_token_id = config.pad_token_id or 0  # decoders take no batch without one
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype], trust_remote_code=trust_remote_code)
+        return kind.from_config(config, dtype=DTYPES[dtype], trust_remote_code=trust_remote_code)
+
+
+def activations_of_maps(
+    config: Any, dtype: str, shape: TrainedShape, rows: int, length: int, device: str = "cpu", *,
+    trust_remote_code: bool = False,
+) -> int:  # fmt: skip
+    """Bytes that the forward of a frozen model keeps for gradients at its embeddings."""
+    model = _without_weights(config, dtype, trust_remote_code, shape.outputs).eval().requires_grad_(False)
+    once = replace(shape, lora=None, checkpointing=False)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        _without_memory(model, device)
+        return _counted(model, model, once, rows, length, dtype if dtype in HALVES else None, device)
 
 
 def kv_bytes(config: Any, dtype: str) -> int:
@@ -103,10 +130,12 @@ def footprint(
     is that of frozen weights."""
     if shape.identity_layer:
         config = cut_config(config, [0, *range(config.get_text_config().num_hidden_layers)])
-    model = _without_weights(config, dtype, trust_remote_code).train()
+    model = _without_weights(config, dtype, trust_remote_code, shape.outputs).train()
+    if shape.maps:
+        twice_differentiable(model)
     packed = packed_away(model, device)
     with torch.device("meta"):
-        head = model.get_output_embeddings()
+        head = None if shape.outputs else model.get_output_embeddings()
         tied = getattr(head, "weight", None) is model.get_input_embeddings().weight
         layer = find_layers(model, config.get_text_config().num_hidden_layers)[1][0] if shape.identity_layer else None
         if layer is not None:
@@ -116,7 +145,7 @@ def footprint(
         if scope is not None and shape.lora is None:
             freeze_others(model, scope)
         policy = _with_lora(model, shape, layer, scope) if shape.lora is not None else model
-    dropped = 0 if not shape.scalar_head or tied else head.weight.numel()
+    dropped = 0 if not shape.scalar_head or tied or head is None else head.weight.numel()
     heads = [one.weight for one in (head,) if one is not None and not shape.scalar_head]
     trained_head = sum(weight.numel() for weight in heads if weight.requires_grad)
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -126,11 +155,7 @@ def footprint(
             if shape.lora is not None:
                 model.enable_input_require_grads()
         mixed = shape.mixed or (dtype if dtype in HALVES else None)
-        try:
-            activations = _saved(model, policy, rows, length, mixed, device)
-        except Exception as error:  # of the model's own class
-            reason = " ".join(str(error).split())[:200]
-            raise NotCounted(f"{type(model).__name__} does not run without memory: {reason}") from error
+        activations = _counted(model, policy, shape, rows, length, mixed, device)
     parameters = {id(p): p for p in policy.parameters()}.values()
     trained = sum(p.numel() for p in parameters if p.requires_grad) - dropped
     return Footprint(
@@ -152,7 +177,10 @@ def _with_lora(model: Any, shape: TrainedShape, only: nn.Module | None, scope: S
         settings = within(model, settings, only)
     if scope is not None:
         settings |= targets(scope)
-    return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **settings))
+    if shape.outputs:
+        settings["modules_to_save"] = [*(settings.get("modules_to_save") or ()), *head_parts(model)]
+    kind = "SEQ_CLS" if shape.outputs else "CAUSAL_LM"
+    return get_peft_model(model, LoraConfig(task_type=kind, **settings))
 
 
 def _without_memory(policy: nn.Module, device: str) -> None:
@@ -172,8 +200,26 @@ def _without_memory(policy: nn.Module, device: str) -> None:
                 module._buffers[name] = torch.empty(one.shape, dtype=one.dtype, device=device)
 
 
-def _saved(model: Any, policy: nn.Module, rows: int, length: int, mixed: str | None, device: str) -> int:
-    """Bytes that autograd keeps of one forward up to the last hidden states, besides the weights."""
+def _counted(
+    model: Any, policy: nn.Module, shape: TrainedShape, rows: int, length: int, mixed: str | None, device: str
+) -> int:
+    """See `_saved`.
+
+    Raises:
+        NotCounted: if the model does not run so.
+    """
+    try:
+        return _saved(model, policy, shape, rows, length, mixed, device)
+    except Exception as error:  # of the model's own class
+        reason = " ".join(str(error).split())[:200]
+        raise NotCounted(f"{type(model).__name__} does not run without memory: {reason}") from error
+
+
+def _saved(
+    model: Any, policy: nn.Module, shape: TrainedShape, rows: int, length: int, mixed: str | None, device: str
+) -> int:
+    """Bytes that autograd keeps of one forward up to the last hidden states, or to a classifier's answer, besides the
+    weights; and of the gradients for maps, where the model is trained."""
     own = {t.untyped_storage()._cdata for t in (*policy.parameters(), *policy.buffers())}
     kept: dict[int, Any] = {}
 
@@ -186,5 +232,28 @@ def _saved(model: Any, policy: nn.Module, rows: int, length: int, mixed: str | N
     context = torch.autocast(device, DTYPES[mixed]) if mixed else nullcontext()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), context:
         ids = torch.zeros(rows, length, dtype=torch.long, device=device)
-        backbone(model)(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+        batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        again = any(parameter.requires_grad for parameter in policy.parameters())
+        left = _classified(policy, batch, shape, again) if shape.outputs else _read(model, batch, shape.maps, again)
+        del left
     return sum(storage.nbytes() for storage in kept.values())
+
+
+def _classified(policy: nn.Module, batch: dict[str, torch.Tensor], shape: TrainedShape, again: bool) -> list[Any]:
+    """A classifier's answers on the path to its embeddings, with its attributions; differentiable `again`."""
+    path = read_path(policy, batch, shape.points if shape.maps else 0, constant=not again)
+    kind = torch.float32 if shape.outputs == 1 else torch.long
+    labels = torch.zeros(len(batch["input_ids"]), dtype=kind, device=path.logits.device)
+    every = views(path.logits, labels) if shape.maps else ()
+    return [path, [integrated_gradients(view, path, create_graph=again) for view in every]]
+
+
+def _read(model: Any, batch: dict[str, torch.Tensor], maps: int, again: bool) -> list[Any]:
+    """Hidden states of a language model, with as many gradients of them at the embeddings; differentiable `again`."""
+    with input_embeddings(model, maps > 0) as embedded:
+        states = backbone(model)(**batch, use_cache=False).last_hidden_state
+    wanted = [
+        torch.autograd.grad(states.float().square().sum(), embedded, create_graph=again, retain_graph=True)
+        for _ in range(maps)
+    ]
+    return [states, wanted]

@@ -7,7 +7,7 @@ phase that needs most, and the table says what each part has of it.
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,20 @@ from trimtab.core.vocab import BLOCK_TOKENS, CUDA_SCALE, SLICE_BYTES
 from trimtab.data.counts import Prepared
 from trimtab.data.rows import sequences
 from trimtab.data.sources import Row, load_rows
-from trimtab.models.footprint import Footprint, TrainedShape, footprint, frozen_bytes, kv_bytes, num_weights
+from trimtab.models.footprint import (
+    Footprint,
+    TrainedShape,
+    activations_of_maps,
+    footprint,
+    frozen_bytes,
+    kv_bytes,
+    num_weights,
+)
 from trimtab.models.quantised import packing
 from trimtab.models.stored_head import head_bytes
 from trimtab.runs import scope_key
-from trimtab.runs.lengths import NoEstimate, lengths
+from trimtab.runs.estimated_maps import known_rows, num_maps
+from trimtab.runs.lengths import lengths
 from trimtab.runs.made_models import MadeModel, config_of, made_cache, policy_config, with_origins, written_config
 from trimtab.runs.models import kept_in
 from trimtab.runs.models_key import FROZEN, SELF_AVERAGE, cache_folder, is_teacher, teachers_of
@@ -40,6 +49,8 @@ OPTIMIZER_BYTES = {"sgd": 0, "adafactor": 0, "lion": 4, "lion_32bit": 4, "rmspro
 """of the state of one weight; 8-bit optimizers have 2, Adam and what is like it 8"""
 OBJECTIVE_TABLES = 5
 """tables of a slice that an objective makes"""
+MAP_TABLES = 6
+"""tables of the answers' logits that a map's first and second derivative make"""
 MERGE_TABLES = 10
 """float32 tables of logits, or as many bytes, where a merged model is held against the trained one"""
 FRAGMENTED = 0.5
@@ -128,26 +139,30 @@ def _estimate(recipe: Recipe, made: dict[str, MadeModel], read: Callable[[str], 
     """Of one run; its model is added to `made`, by the folder that it is written to."""
     models = recipe.models
     method, options, required = method_of(recipe)
-    if method.loop == "classification":
-        raise NoEstimate(f"the memory of a classifier is not estimated (method {recipe.method})")
     args = settings.build(recipe.training, Path(recipe.output), recipe.seed, method.loop)
     device = args.device.type
     known = with_origins(recipe, made)
     tokenizer = policy_tokenizer(known)
     config = policy_config(recipe, made, tokenizer)
     made[made_by(recipe)] = MadeModel(written_config(config, required.trains == "identity_layer"), policy_source(known))
-    train = prepare_source(known, "train", tokenizer, refuse=False, read=read)
-    held = prepare_source(known, "heldout", tokenizer, refuse=False, read=read) if recipe.data.heldout else None
+    outputs = 0
+    if method.loop == "classification":
+        labelled = known_rows(known, recipe, made)
+        train, held, outputs = labelled.train, labelled.heldout, labelled.labels.outputs
+    else:
+        train = prepare_source(known, "train", tokenizer, refuse=False, read=read)
+        held = prepare_source(known, "heldout", tokenizer, refuse=False, read=read) if recipe.data.heldout else None
     rows = args.per_device_train_batch_size * (2 if required.rows in ("pairs", "rationales", "sampled_pairs") else 1)
     longest, answer = lengths(train, args, args.max_completion_length if method.loop == "rollouts" else 0)
     shape = TrainedShape(
         required.trains == "identity_layer", required.trains == "scalar_head", scope_key.asked(recipe), models.lora,
         bool(args.gradient_checkpointing),
-        "bfloat16" if args.bf16 else "float16" if args.fp16 else None,
+        "bfloat16" if args.bf16 else "float16" if args.fp16 else None, outputs, num_maps(required, options, outputs),
+        getattr(options, "steps", 1) if outputs else 1,
     )  # fmt: skip
     trust = models.trust_remote_code
     policy = footprint(config, models.dtype, shape, rows, longest, device, trust_remote_code=trust)
-    run = _Run(recipe, required, options, args, config, policy, rows, longest, answer, device, made)
+    run = _Run(recipe, required, options, args, config, policy, shape, rows, longest, answer, device, made)
     parts = [*run.policy_parts(), *run.other_models(), *run.logits(), *run.generation(), *run.saving(held or train)]
     parts += run.rows_in_memory([one for one in (train, held) if one], read)
     return MemoryEstimate(recipe, parts, device, rows, longest)
@@ -161,6 +176,7 @@ class _Run:
     args: Any
     config: Any
     policy: Footprint
+    shape: TrainedShape
     rows: int
     length: int
     answer: int
@@ -181,7 +197,9 @@ class _Run:
             MemoryPart(f"optimizer state, {_optimizer(self.args)}", _state(self.args) * one.trained, always()),
             MemoryPart(f"activations of {self.rows} x {self.length} tokens", one.activations, during(*phases)),
         ]
-        if self.args.packing:  # a byte for each pair of tokens
+        if self.shape.maps:
+            parts += self._of_maps(one.activations)
+        if getattr(self.args, "packing", False):  # a byte for each pair of tokens
             mask = self.rows * self.length**2
             parts.append(MemoryPart(f"mask of {self.rows} x {self.length} packed tokens", mask, during(*BOTH_PASSES)))
         if self.recipe.models.lora is None and head:
@@ -191,6 +209,35 @@ class _Run:
         if self.recipe.method in ("psft", "proxy_align"):
             parts.append(MemoryPart("snapshot of trained weights", trained, always()))
         return parts
+
+    def _of_maps(self, activations: int) -> list[MemoryPart]:
+        """What the teacher keeps for its maps. A classifier's stays until both maps are there; a language model's is
+        gone before the policy reads, and its answers' logits are not cut into blocks."""
+        kept, whole = self._kept_for_maps(self.rows), bool(self.shape.outputs)
+        beyond = 1.0 if whole else max(0.0, 1 - activations / kept)
+        parts = [MemoryPart("activations of the teacher, for its maps", kept, {"forward": beyond})]
+        if not whole:
+            tokens = self.rows * (self.options.positions or self.answer)
+            size = MAP_TABLES * 4 * tokens * self.policy.vocab
+            name = f"logits of maps, {tokens} x {self.policy.vocab:,} tokens"
+            parts.append(MemoryPart(name, size, during(*BOTH_PASSES)))
+        if self.recipe.data.heldout:
+            rows, models = self.recipe.eval.batch_size, self.recipe.models
+            ours = footprint(
+                self.config, models.dtype, replace(self.shape, maps=0, checkpointing=False), rows, self.length,
+                self.device, trust_remote_code=models.trust_remote_code,
+            ).activations  # fmt: skip
+            theirs = self._kept_for_maps(rows)
+            size = ours + theirs if whole else max(ours, theirs)
+            name = f"activations in evaluation, for maps of {rows} x {self.length} tokens"
+            parts.append(MemoryPart(name, size, during("evaluation")))
+        return parts
+
+    def _kept_for_maps(self, rows: int) -> int:
+        models = self.recipe.models
+        config = config_of(str(models.teacher), self.recipe, self.made)
+        how: dict[str, Any] = {"trust_remote_code": models.trust_remote_code}
+        return activations_of_maps(config, models.frozen_dtype, self.shape, rows, self.length, self.device, **how)
 
     def other_models(self) -> list[MemoryPart]:
         models, required = self.recipe.models, self.required
@@ -235,14 +282,15 @@ class _Run:
         if bits is not None:
             config = copy.deepcopy(config)
             config.quantization_config = packing(bits, models.frozen_dtype)
-        return frozen_bytes(config, models.frozen_dtype, self.device, trust_remote_code=models.trust_remote_code)
+        how: dict[str, Any] = {"trust_remote_code": models.trust_remote_code, "outputs": self.shape.outputs}
+        return frozen_bytes(config, models.frozen_dtype, self.device, **how)
 
     def _plain_weights(self) -> int:
         return num_weights(self.config, trust_remote_code=self.recipe.models.trust_remote_code)
 
     def logits(self) -> list[MemoryPart]:
         """The tables of the engine: a block of logits of each model, and what an objective makes of a slice."""
-        if self.required.trains == "scalar_head":
+        if self.required.trains in ("scalar_head", "classifier"):
             return []
         tokens = min(BLOCK_TOKENS, self.rows * min(self.answer, self.length))
         block = 4 * tokens * self.policy.vocab
@@ -301,6 +349,8 @@ class _Run:
         if self.recipe.models.lora is None or getattr(self.config, "quantization_config", None):
             return []
         some = prepared.prompts[:4] or [sequences(row)[0][0] for row in prepared.rows[:4]]
+        if self.shape.outputs:
+            return [MemoryPart("saving: the merged model, loaded again", 4 * self.policy.params, during("saving"))]
         tokens = sum(min(256, len(ids)) for ids in some)
         table = 4 * tokens * self.policy.vocab
         return [

@@ -24,6 +24,8 @@ def lengths(train: Prepared, args: Any, new: int) -> tuple[int, int]:
         return max(map(len, train.prompts)) + new, new
     if not train.rows:
         raise NoEstimate(f"{train.source}: no rows are left")
+    if not isinstance(train.rows[0]["labels"], list):  # texts with one label each
+        return max(len(row["input_ids"]) for row in train.rows), 0
     packing = packing_of(args, train.rows, train.max_length)
     packs = [[i] for i in range(len(train.rows))] if packing is None else packing.packs()
     rows = [sequences(row) for row in train.rows]
