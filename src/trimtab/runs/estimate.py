@@ -229,7 +229,7 @@ class _Run:
             ).activations  # fmt: skip
             theirs = self._kept_for_maps(rows)
             size = ours + theirs if whole else max(ours, theirs)
-            name = f"activations in evaluation, for maps of {rows} x {self.length} tokens"
+            name = f"evaluation: activations for maps of {rows} x {self.length} tokens"
             parts.append(MemoryPart(name, size, during("evaluation")))
         return parts
 
