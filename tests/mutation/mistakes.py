@@ -935,8 +935,8 @@ MISTAKES = [
     Mistake(
         "answer maps: the policy's gradient is a constant",
         "objectives.answer_maps:AnswerAttribution.pairs",
-        "create_graph=create_graph",
-        "create_graph=False",
+        "answer_maps(values, read.embedded, known.mask, norm=self.norm, create_graph=create_graph)",
+        "answer_maps(values, read.embedded, known.mask, norm=self.norm)",
         (
             ANSWERS + "test_to_ten_digits_its_gradient_is_that_of_finite_differences",
             ANSWERS + "test_its_gradient_is_that_of_finite_differences",
@@ -973,8 +973,8 @@ MISTAKES = [
     Mistake(
         "answer maps: the template's words are said",
         "data.said:within",
-        "begin < stop and end > start",
-        "begin < stop",
+        "begin < end and begin < stop and end > start",
+        "begin < end and begin < stop",
         (SAID + "test_of_a_conversation_it_is_what_the_user_says",),
     ),
     Mistake(
