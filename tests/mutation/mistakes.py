@@ -1043,6 +1043,22 @@ MISTAKES = [
         ("train/test_sampled_pairs.py::test_rejected_answers_are_sampled_by_the_weights_of_the_round",),
     ),
     Mistake(
+        "self teacher: the average forgets what it should keep",
+        "signals.self_teacher:AveragePolicy.before_update",
+        "1 - self.decay",
+        "self.decay",
+        ("signals/test_self_teacher.py::test_the_average_is_that_of_the_formula",),
+    ),
+    Mistake(
+        "self teacher: instead of a stored average it has the policy's weights",
+        "signals.self_teacher:AveragePolicy._begin",
+        "self._pairs[name][1].copy_(value)",
+        "self._pairs[name][1].copy_(self._pairs[name][0])",
+        (
+            "contract/test_teachers.py::test_the_policy_itself_behind_another_prompt_is_the_distribution_worked_out_by_hand",
+        ),
+    ),
+    Mistake(
         "several teachers: weights are not scaled to a sum of 1",
         "signals.several:Teachers.__init__",
         "weight / sum(weights)",
@@ -1082,6 +1098,9 @@ MISTAKES = [
         "signals.other_prompt:OtherPrompt.swapped",
         "int(answered[0])",
         "int(answered[0]) + 1",
-        ("signals/test_self_teacher.py::test_rows_are_read_behind_the_other_prompts",),
+        (
+            "signals/test_self_teacher.py::test_rows_are_read_behind_the_other_prompts_with_the_same_answers",
+            "contract/test_teachers.py::test_the_policy_itself_behind_another_prompt_is_the_distribution_worked_out_by_hand",
+        ),
     ),
 ]

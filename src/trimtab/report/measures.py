@@ -93,7 +93,7 @@ CONSISTENCY = Measure(
     "lower",
     "nats",
     "How far apart the distributions over an answer's tokens are after two given rationales of a held-out question: "
-    "half of Jeffreys' divergence, mean over questions.",
+    "half of Jeffreys' divergence, mean over questions. A model that knows no answer has a small one too.",
     by_row=True,
 )
 ANSWER_AGREEMENT = Measure(
