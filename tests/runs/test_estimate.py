@@ -146,6 +146,20 @@ def test_the_table_adds_up_to_the_peak(files):
     assert fragmented.endswith(shown(peak + activations // 2))
 
 
+def test_a_run_that_learns_from_rollouts_is_estimated_too(files):
+    tiny_folder.write_jsonl(files / "tasks.jsonl", [{"prompt": f"count {i}", "answer": "1"} for i in range(4)])
+    tree = {
+        "method": "grpo",
+        "models": {"policy": str(files / "teacher")},
+        "data": {"train": str(files / "tasks.jsonl")},
+        "reward": "exact",
+        "training": {"per_device_train_batch_size": 4, "num_generations": 2, "max_completion_length": 4},
+        "output": str(files / "out"),
+    }
+    (found,) = estimates(parse(tree, "test", "run"))
+    assert any(part.name.startswith("KV cache of rollouts, 4 x") for part in found.parts)
+
+
 def test_stages_start_from_models_that_are_yet_to_be_trained(files):
     tree = tiny_folder.recipe(files, "sft", output=str(files / "both"))
     tree |= {"stages": [{"name": "a"}, {"name": "b", "models": {"student": "@a"}}]}
