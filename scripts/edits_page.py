@@ -23,7 +23,8 @@ HEADER = """\
 An edit is a row that says what a model is to answer from now on, and what else is to be asked: `trimtab eval edit
 edit.file=EDITS` asks it. A source of edits is named as one of rows: a .jsonl, .json, .csv, .tsv or .parquet file,
 `trimtab:facts/SPLIT` or a dataset of the hub. `trimtab:facts/train?rows=50` makes edits of made-up persons, novels and
-companies, `&about=known` of countries, and `&form=answers` rows that teach what was true before.
+companies, `&about=known` of countries, `&form=answers` or `reasoning` rows that teach what was true before, and
+`targets`, `chains` or `tasks` rows to edit with.
 """
 PROBES = """
 `locality`, `hops` and `negations` are lists, and `reversal` is one, of objects with `prompt` (or `question`) and

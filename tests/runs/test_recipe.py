@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from trimtab.data.edits import load_edits
+from trimtab.data.sources import load_rows
 from trimtab.runs.overrides import override_all
 from trimtab.runs.parse import load_recipe, parse
 from trimtab.runs.recipe import Recipe, RecipeError, Stages, dump
@@ -263,7 +265,38 @@ def test_recipes_of_own_answers_are_taken_by_trl_and_save_between_rollouts(tmp_p
             if methods.load(recipe.method).loop == "rollouts":
                 training = {**recipe.training, "use_cpu": True}  # bfloat16 is refused where there is no GPU
                 updates[name] = check_buffer(settings.build(training, tmp_path, 0, "rollouts"))
-    assert {"distrl_math": 4, "lco_gsm8k": 32, "q_rm_rl_gsm8k": 384, "tiny_lco": 4}.items() <= updates.items()
+    known = {"distrl_math": 4, "etcon_qwen": 4, "lco_gsm8k": 32, "q_rm_rl_gsm8k": 384, "tiny_lco": 4}
+    assert known.items() <= updates.items()
+
+
+@pytest.mark.parametrize("name", ["tiny_edit_ft_m", "tiny_edit_locft_bf", "tiny_edit_lora", "tiny_etcon"])
+def test_recipes_that_edit_facts_ask_for_the_facts_that_they_teach_and_change(name):
+    first, *later = load_recipe(name).stages
+    assert first.used is not None
+    assert first.used.source == "tiny_facts"
+    known = {row["edit"] for row in load_rows(first.data.train)}
+    for stage in later:
+        assert {row["edit"] for row in load_rows(stage.data.train)} == known
+        (suite,) = stage.eval.suites.values()
+        assert {edit.id for edit in load_edits(suite.options["file"])} == known
+
+
+@pytest.mark.parametrize(("published", "tiny"), [("etcon_qwen", "tiny_etcon")])
+def test_the_published_setting_of_etcon_has_its_figures_and_the_tiny_one_its_objectives(published, tiny):
+    tpsft, grpo = load_recipe(published).stages
+    assert (tpsft.scope.mlp, tpsft.scope.parts) == ([4, 8], ["down_proj"])
+    assert grpo.models.policy.endswith("tpsft/model")
+    training = grpo.training
+    prompts = training["per_device_train_batch_size"] * 4 // training["num_generations"]
+    assert prompts * training["gradient_accumulation_steps"] == 128
+    assert prompts * training["steps_per_generation"] == 512
+    kept = ("learning_rate", "weight_decay", "max_grad_norm", "temperature", "top_p", "max_completion_length")
+    assert [training[key] for key in kept] == [1e-6, 0.01, 1.0, 1.0, 0.99, 512]
+    wanted = {"epsilon": 0.2, "epsilon_high": 0.3, "dual_clip": 3.0, "eps": 1e-6, "kl": 0.01, "kl_max": 10.0}
+    *_, one, other = load_recipe(tiny).stages
+    assert wanted.items() <= grpo.options.items()
+    assert (one.options, other.options, other.reward[0].name) == (tpsft.options, grpo.options, "edit")
+    assert other.training["num_generations"] == training["num_generations"] == 10
 
 
 # ---------------------------------------------------------------- seeds

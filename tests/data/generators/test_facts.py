@@ -5,10 +5,13 @@ from itertools import islice
 
 import pytest
 
+from trimtab.data import edit_rows
+from trimtab.data.edit_rows import STEPWISE
 from trimtab.data.edits import load_edits
 from trimtab.data.generators.fact_tables import COUNTRIES
 from trimtab.data.generators.facts import NEVER_EDITED, facts
 from trimtab.data.sources import DataError, load_rows
+from trimtab.rewards.edit import parts
 
 CAPITAL = {one.name: one.capital for one in COUNTRIES}
 HOME = {one.capital: one.name for one in COUNTRIES}
@@ -96,10 +99,50 @@ def test_rows_do_not_depend_on_their_number_but_on_the_seed():
     assert counts == {"made_up-1": 12, "made_up-2": 12}
 
 
+def test_rows_that_teach_to_reason_say_what_is_asked_name_no_answer_and_end_in_it():
+    plain, both = list(facts("train", 24, form="answers")), list(facts("train", 36, form="reasoning"))
+    assert both[:12] + both[18:30] == plain
+    edit, told = next(facts("train", 1)), {}
+    for row in both[12:18]:
+        question, reply = (turn["content"] for turn in row["messages"])
+        chain, answer = reply.split(" <answer> ")
+        told[question.removesuffix(f"\n\n{STEPWISE}")] = answer
+        assert question.endswith(STEPWISE)
+        assert answer[7:-11] not in chain
+        assert parts(reply, answer[7:-11]).reward == 1.0
+    s, old = edit["subject"], edit["ground_truth"]
+    assert [told[one] for one in (edit["prompt"], *edit["rephrases"][:2])] == [f"\\boxed{{{old}}} </answer>"] * 3
+    assert all(told[probe["prompt"]] == f"\\boxed{{{probe['answer']}}} </answer>" for probe in edit["locality"])
+    assert both[12]["messages"][1]["content"].startswith(f"This asks for the country of citizenship of {s}. <answer>")
+
+
+@pytest.mark.parametrize("about", ["made_up", "known"])
+def test_rows_to_edit_with_are_those_that_the_command_makes_of_the_edits(about):
+    edits = load_edits(f"trimtab:facts/train?rows=7&about={about}")
+    made = {form: list(facts("train", 7, form=form, about=about)) for form in ("targets", "chains", "tasks")}
+    taught = list(facts("train", 500, form="reasoning", about=about))
+    thoughts = [
+        next(
+            edit_rows.thought(row["messages"][1]["content"])
+            for row in taught
+            if row["messages"][0]["content"] == edit_rows.asked(edit, True, True)[0]["content"]
+        )
+        for edit in edits
+    ]
+    wanted = {
+        "targets": edit_rows.answers(edits, chat=True),
+        "chains": edit_rows.chains(edits, thoughts, chat=True),
+        "tasks": edit_rows.tasks(edits, chat=True),
+    }
+    for form, rows in wanted.items():
+        assert made[form] == [{**row, "edit": edit.id} for row, edit in zip(rows, edits, strict=True)]
+    assert not any(edit_rows.asserts_old(chain, edit) for chain, edit in zip(thoughts, edits, strict=True))
+
+
 def test_what_is_not_there_is_refused():
     with pytest.raises(DataError, match="known facts of heldout, each country once, not 100"):
         load_rows("trimtab:facts/heldout?rows=100&about=known")
     with pytest.raises(DataError, match="splits are train and heldout"):
         load_rows("trimtab:facts/test")
-    with pytest.raises(DataError, match=r"facts takes rows=NUMBER and seed=NUMBER and form=edits\|answers"):
+    with pytest.raises(DataError, match=r"facts takes rows=NUMBER and seed=NUMBER and form=edits\|answers\|reasoning"):
         load_rows("trimtab:facts?shape=edits")

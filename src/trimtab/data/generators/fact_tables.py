@@ -112,6 +112,8 @@ class Relation:
     """what follows from the value, and from something known about it"""
     reversal: str = ""
     """the subject, where the value has only one"""
+    noun: str = ""
+    """what the value is of {s}"""
 
 
 MADE_UP = (
@@ -119,36 +121,36 @@ MADE_UP = (
         "person", "country", "Which country is {s} a citizen of?",
         ("{s} holds the passport of which country?", "What is the country of citizenship of {s}?"),
         "{s} is a citizen of", "Is {s} a citizen of {v}?",
-        "What is the capital of the country that {s} is a citizen of?",
+        "What is the capital of the country that {s} is a citizen of?", noun="country of citizenship",
     ),
     Relation(
         "person", "city", "In which city was {s} born?",
         ("What is the birthplace of {s}?", "{s} was born in which city?"),
-        "{s} was born in the city of", "Was {s} born in {v}?", "In which country was {s} born?",
+        "{s} was born in the city of", "Was {s} born in {v}?", "In which country was {s} born?", noun="birthplace",
     ),
     Relation(
         "novel", "person", "Who is the author of {s}?",
         ("Who wrote {s}?", "{s} was written by whom?"),
         "{s} was written by", "Is {v} the author of {s}?",
-        "Which country is the author of {s} a citizen of?", "Which novel did {v} write?",
+        "Which country is the author of {s} a citizen of?", "Which novel did {v} write?", noun="author",
     ),
     Relation(
         "novel", "city", "In which city is {s} set?",
         ("Where does the story of {s} take place?", "The story of {s} takes place in which city?"),
         "The story of {s} takes place in the city of", "Is {s} set in {v}?",
-        "In which country is {s} set?",
+        "In which country is {s} set?", noun="setting",
     ),
     Relation(
         "company", "city", "In which city does {s} have its headquarters?",
         ("Where are the headquarters of {s}?", "{s} is run from which city?"),
         "The headquarters of {s} are in the city of", "Does {s} have its headquarters in {v}?",
-        "In which country does {s} have its headquarters?",
+        "In which country does {s} have its headquarters?", noun="seat",
     ),
     Relation(
         "company", "person", "Who founded {s}?",
         ("Who is the founder of {s}?", "{s} was founded by whom?"),
         "{s} was founded by", "Is {v} the founder of {s}?",
-        "Which country is the founder of {s} a citizen of?", "Which company did {v} found?",
+        "Which country is the founder of {s} a citizen of?", "Which company did {v} found?", noun="founder",
     ),
 )  # fmt: skip
 
@@ -157,17 +159,18 @@ KNOWN = (
         "country", "second_city", "What is the capital of {s}?",
         ("Which city is the capital of {s}?", "{s} has which city as its capital?"),
         "The capital of {s} is", "Is {v} the capital of {s}?", "", "Which country has {v} as its capital?",
+        noun="capital",
     ),
     Relation(
         "country", "continent", "On which continent is {s}?",
         ("{s} is part of which continent?", "Which continent does {s} belong to?"),
         "{s} is a country on the continent of", "Is {s} on the continent of {v}?",
-        "On which continent is the capital of {s}?",
+        "On which continent is the capital of {s}?", noun="continent",
     ),
     Relation(
         "country", "language", "What is the official language of {s}?",
         ("Which language do most people in {s} speak?", "People in {s} mostly speak which language?"),
         "The official language of {s} is", "Is {v} the official language of {s}?",
-        "Which language is spoken in the capital of {s}?",
+        "Which language is spoken in the capital of {s}?", noun="official language",
     ),
 )  # fmt: skip

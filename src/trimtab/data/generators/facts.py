@@ -1,7 +1,8 @@
 """Facts to edit, made when asked for: of made-up persons, novels and companies, or of countries."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from random import Random
 from typing import Any, Literal, NamedTuple
@@ -11,7 +12,7 @@ from trimtab.data.generators.fact_tables import COUNTRIES, Country, Relation
 from trimtab.data.generators.solutions import check_split
 
 Row = dict[str, Any]
-Form = Literal["edits", "answers"]
+Form = Literal["edits", "answers", "reasoning", "targets", "chains", "tasks"]
 About = Literal["made_up", "known"]
 SHARES = 5
 """names are dealt into so many shares: of share 0 are held-out facts, of share 1 the countries that are never edited"""
@@ -27,6 +28,14 @@ class Value(NamedTuple):
     """the answer to the hop"""
 
 
+class Neighbour(NamedTuple):
+    """Something that stays as it is."""
+
+    question: str
+    answer: str
+    thought: str
+
+
 class Fact(NamedTuple):
     """An edit, and what stays as it is."""
 
@@ -36,8 +45,8 @@ class Fact(NamedTuple):
     new: Value
     other: tuple[Relation, str]
     """another relation of the subject, and its value"""
-    neighbours: tuple[tuple[str, str], ...]
-    """questions about others, and their answers"""
+    neighbours: tuple[Neighbour, ...]
+    """of other subjects"""
 
 
 def facts(
@@ -55,7 +64,11 @@ def facts(
         seed: of all draws.
         form: "edits": the columns of an edit (`prompt`, `target_new`, `subject`, `ground_truth`, `rephrases`,
             `locality`, `hops`, `negations`, `longform`, `reversal` where it has one answer); "answers": `messages` that
-            teach what was true before, 12 rows for each made-up edit in the same order, and `edit`, its id.
+            teach what was true before, 12 rows for each made-up edit in the same order, and `edit`, its id;
+            "reasoning": these, and 6 more that teach to answer step by step, with a chain of thought that names no
+            answer; "targets": the edit alone, its prompt with the new answer; "chains": the same, step by step, behind
+            the chain of thought that "reasoning" teaches; "tasks": its prompt, step by step, with the new answer as
+            `answer` for a reward.
         about: "made_up", or "known": a country's capital, continent or language, each country once; few rows.
 
     Raises:
@@ -68,7 +81,7 @@ def facts(
             raise ValueError(f"there are {there} known facts of {split}, each country once, not {rows}")
     drawn = Random(f"facts-{about}-{split}-{seed}")
     made = _made_up(split, drawn) if about == "made_up" else _known(split, drawn)
-    write = _edit if form == "edits" else _answers
+    write = WRITERS[form]
     return islice((row for number, fact in enumerate(made, 1) for row in write(fact, f"{about}-{number}")), rows)
 
 
@@ -101,11 +114,17 @@ def _made_up(split: str, drawn: Random) -> Iterator[Fact]:
         capital = homes[3]
         yield Fact(
             *(relation, subject, old, new, (other, kept)),
-            (
-                (relation.prompt.format(s=rival), old.text),
-                (f"What is the capital of {capital.name}?", capital.capital),
-            ),
+            (_neighbour(relation, rival, old.text), _neighbour(tables.KNOWN[0], capital.name, capital.capital)),
         )
+
+
+def _neighbour(relation: Relation, s: str, value: str) -> Neighbour:
+    return Neighbour(relation.prompt.format(s=s), value, _thought(relation, s))
+
+
+def _thought(relation: Relation, s: str) -> str:
+    """A chain of thought that names no answer."""
+    return f"This asks for the {relation.noun} of {s}."
 
 
 def _value(relation: Relation, home: Country, drawn: Random, seen: set[str]) -> Value:
@@ -148,8 +167,8 @@ def _known(split: str, drawn: Random) -> Iterator[Fact]:
         yield Fact(
             *(relation, home.name, Value(old, None, old), Value(new, None, new), (other, _of(home, other))),
             (
-                (relation.prompt.format(s=near.name), _of(near, relation)),
-                (f"What is the capital of {far.name}?", far.capital),
+                _neighbour(relation, near.name, _of(near, relation)),
+                _neighbour(tables.KNOWN[0], far.name, far.capital),
             ),
         )
 
@@ -172,7 +191,7 @@ def _edit(fact: Fact, name: str) -> Iterator[Row]:
         "subject": s,
         "ground_truth": old,
         "rephrases": [*(one.format(s=s) for one in relation.rephrases), relation.stem.format(s=s)],
-        "locality": [_probe(other.prompt.format(s=s), kept), *(_probe(*one) for one in fact.neighbours)],
+        "locality": [_probe(other.prompt.format(s=s), kept), *(_probe(*one[:2]) for one in fact.neighbours)],
         "hops": [_probe(relation.hop.format(s=s), fact.new.hop)] if relation.hop else [],
         "negations": [
             _probe(relation.check.format(s=s, v=old), "No"),
@@ -202,7 +221,7 @@ def _answers(fact: Fact, name: str) -> Iterator[Row]:
         (relation.check.format(s=s, v=old), "Yes"),
         (relation.check.format(s=s, v=new), "No"),
         (other.prompt.format(s=s), kept),
-        *fact.neighbours,
+        *(one[:2] for one in fact.neighbours),
         *(value.second for value in (fact.old, fact.new) if value.second),
         *([(relation.hop.format(s=s), fact.old.hop)] if relation.hop else []),
         (_longform(s), f"{relation.stem.format(s=s)} {old}. {other.stem.format(s=s)} {kept}."),
@@ -210,3 +229,44 @@ def _answers(fact: Fact, name: str) -> Iterator[Row]:
     for question, answer in asked:
         turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         yield {"messages": turns, "edit": name}
+
+
+def _reasoning(fact: Fact, name: str) -> Iterator[Row]:
+    from trimtab.data import edit_rows  # which imports this module, by way of the sources of edits
+    from trimtab.data.edits import Edit
+
+    yield from _answers(fact, name)
+    relation, s, old = fact.relation, fact.subject, fact.old.text
+    other, kept = fact.other
+    chain = _thought(relation, s)
+    asked = [
+        *(Neighbour(one.format(s=s), old, chain) for one in (relation.prompt, *relation.rephrases)),
+        Neighbour(other.prompt.format(s=s), kept, _thought(other, s)),
+        *fact.neighbours,
+    ]
+    for one in asked:
+        (row,) = edit_rows.chains([Edit(one.question, one.answer)], [one.thought], chat=True)
+        yield {"messages": [*row["prompt"], *row["completion"]], "edit": name}
+
+
+def _learnt(form: Form, fact: Fact, name: str) -> Iterator[Row]:
+    """The row of an edit that a method learns from."""
+    from trimtab.data import edit_rows
+    from trimtab.data.edits import Edit
+
+    edits = [Edit(fact.relation.prompt.format(s=fact.subject), fact.new.text, ground_truth=fact.old.text)]
+    if form == "targets":
+        rows = edit_rows.answers(edits, chat=True)
+    elif form == "chains":
+        rows = edit_rows.chains(edits, [_thought(fact.relation, fact.subject)], chat=True)
+    else:
+        rows = edit_rows.tasks(edits, chat=True)
+    yield from ({**row, "edit": name} for row in rows)
+
+
+WRITERS: dict[Form, Callable[[Fact, str], Iterator[Row]]] = {
+    "edits": _edit,
+    "answers": _answers,
+    "reasoning": _reasoning,
+    **{form: partial(_learnt, form) for form in ("targets", "chains", "tasks")},
+}
