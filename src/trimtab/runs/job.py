@@ -3,6 +3,7 @@
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +52,7 @@ from trimtab.runs.policy import (
 )
 from trimtab.runs.recipe import Recipe, named_models
 from trimtab.runs.reward_model import check_eval, reward_notes, score_spec
-from trimtab.runs.rows import (
-    adopt_run_date,
-    check_asked,
-    check_attributed,
-    check_ids,
-    check_tasks,
-    prepare_pairs,
-    prepare_source,
-)
+from trimtab.runs.rows import adopt_run_date, check_asked, check_attributed, check_known, prepare_pairs, prepare_source
 from trimtab.runs.signature import (
     dropout,
     dtypes,
@@ -198,9 +191,9 @@ class _Builder:
         self.packing = packing_of(self.args, rows, self.train.max_length, window)
         self.epoch = epoch_of(self.args, self.method.loop, len(rows), window, self.packing)
         self.note(self.epoch.note)
-        named = recipe.data.heldout
-        held = prepare_source(recipe, "heldout", tokenizer, console=self.console, read=read) if named else None
-        self.held = held
+        self.held = None
+        if recipe.data.heldout:
+            self.held = prepare_source(recipe, "heldout", tokenizer, console=self.console, read=read)
         pairs = prepare_pairs(recipe, tokenizer, read)
         self.note(pairs if isinstance(pairs, str) else None)
         self.pairs = None if isinstance(pairs, str) else pairs
@@ -212,16 +205,10 @@ class _Builder:
         prepared = [one for one in (self.train, self.held) if one is not None]
         self.note(*(note for one in prepared for note in one.notes()))
         if self.rollouts:
-            for reward in self.rewards:
-                for one in prepared:
-                    rewards.check_rows(reward, one.rows, one.source)
-            smaller = {role: size for role, size in self.vocabularies.items() if size < self.own_vocab}
-            check_tasks(self.train, self.held, smaller, tokenizer, recipe)
-        else:
-            known = {"policy": self.own_vocab, **self.vocabularies}
-            check_ids(self.train, self.held, known, tokenizer)
-            if self.pairs is not None:
-                check_ids(self.pairs, None, known, tokenizer)
+            for reward, one in product(self.rewards, prepared):
+                rewards.check_rows(reward, one.rows, one.source)
+        known = {"policy": self.own_vocab, **self.vocabularies}
+        check_known(self.train, self.held, self.pairs, known, tokenizer, tasks=self.rollouts)
         self.note(*check_asked(recipe, tokenizer, self.own_vocab, self.train, self.held, self.suites, self.args))
 
     def _check_vocabularies(self) -> None:

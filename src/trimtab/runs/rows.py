@@ -248,7 +248,7 @@ def column_facts(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, chat: 
 
 
 def check_ids(
-    train: Prepared, held: Prepared | None, vocabularies: Mapping[str, int], tokenizer: PreTrainedTokenizerBase
+    train: Prepared | None, held: Prepared | None, vocabularies: Mapping[str, int], tokenizer: PreTrainedTokenizerBase
 ) -> None:
     """Refuse rows with a token that a model does not have.
 
@@ -271,22 +271,29 @@ def check_ids(
                 )
 
 
-def check_tasks(
-    train: Prepared, held: Prepared | None, vocabularies: Mapping[str, int], tokenizer: Any, recipe: Recipe
-) -> None:
-    """Refuse tasks with a token that a model other than the policy does not have.
+def check_known(
+    train: Prepared, held: Prepared | None, pairs: Prepared | None, vocabularies: Mapping[str, int],
+    tokenizer: PreTrainedTokenizerBase, *, tasks: bool,
+) -> None:  # fmt: skip
+    """Refuse rows, or tasks, with a token that a model does not have; a task's that the policy lacks are found among
+    its prompts.
 
     Args:
-        vocabularies: of the models that know fewer tokens than the policy.
+        vocabularies: of all models, by role.
 
     Raises:
         DataError: naming the first such row.
     """
-    for prepared in filter(None, (train, held)) if vocabularies else ():
+    if not tasks:
+        check_ids(train, held, vocabularies, tokenizer)
+        check_ids(pairs, None, vocabularies, tokenizer)
+        return
+    smaller = {role: size for role, size in vocabularies.items() if size < vocabularies["policy"]}
+    for prepared in filter(None, (train, held)) if smaller else ():
         for number, ids in enumerate(prepared.prompts, start=1):
             where = f"{prepared.source}: row {number}"
             highest = max(ids)
-            for role, size in vocabularies.items():
+            for role, size in smaller.items():
                 if highest >= size:
                     raise DataError(
                         f"{where} has the token id {highest}, which is not in the {role}'s vocabulary ({size}); "
