@@ -50,6 +50,7 @@ def results() -> Iterator[Result]:
     """All of them, by method."""
     yield from _distillation()
     yield from _fine_tuning()
+    yield from _edits()
     yield from _alignment()
     yield from _reward_models()
     yield from _rl()
@@ -118,6 +119,26 @@ def _fine_tuning() -> Iterator[Result]:
     }.items():
         found = judged(_flat(claims[key]), "nats", digits=4)
         yield Result("psft", claim, found[0], scale, found[1], "fine_tuning")
+
+
+def _edits() -> Iterator[Result]:
+    claims, scale = read("claims_edit_toy")["claims"], "60 facts of a toy, 3 seeds"
+    for key, methods, claim in (
+        (
+            "values kept at reliability 0.75: tpsft minus sft, all weights",
+            "psft",
+            "keeps more facts than `sft` of all weights",
+        ),
+        (
+            "values kept at reliability 0.75: tpsft minus sft, FFN",
+            "psft",
+            "keeps more facts than `sft` of the same weights",
+        ),
+        ("reliability: consolidated minus edited", "grpo", "consolidation after `psft` raises reliability"),
+        ("reliability: consolidated minus grpo alone", "grpo", "without `psft` before it is less reliable"),
+    ):
+        found = judged(claims[key])
+        yield Result(methods, f"EtCon: {claim}", found[0], scale, found[1], "fine_tuning")
 
 
 def _alignment() -> Iterator[Result]:

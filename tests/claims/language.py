@@ -61,11 +61,13 @@ def prompts(number: int) -> list[str]:
 
 
 @torch.no_grad()
-def answers(model: Any, tokenizer: Any, asked: list[str], new: int, **options: Any) -> list[list[int]]:
+def answers(
+    model: Any, tokenizer: Any, asked: list[str], new: int, at_once: int = 12, **options: Any
+) -> list[list[int]]:
     """Ids of each greedy answer, without what follows its end."""
     found = []
-    for start in range(0, len(asked), 12):
-        inputs = encode_prompts(tokenizer, asked[start : start + 12])
+    for start in range(0, len(asked), at_once):
+        inputs = encode_prompts(tokenizer, asked[start : start + at_once])
         width = inputs["input_ids"].size(1)
         output = model.generate(**inputs, max_new_tokens=new, do_sample=False, **options)
         for row in output[:, width:].tolist():
