@@ -28,6 +28,7 @@ COMMANDS = {
     "show": "show",
     "preview": "preview",
     "train": "train",
+    "launch": "launch",
     "schema": "schema",
     "precompute": "precompute",
     "edit": "edit",

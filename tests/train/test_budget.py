@@ -31,7 +31,7 @@ def steps_of(seconds: list[float], limit: float, steps: int = 10, used: float = 
     now = [100.0]
     budget = Budget(limit, clock=lambda: now[0])
     budget.load_state_dict({"used": torch.tensor(used)})
-    control, args = SimpleNamespace(should_save=False, should_training_stop=False), SimpleNamespace(world_size=1)
+    control, args = SimpleNamespace(should_save=False, should_training_stop=False), SimpleNamespace(device="cpu")
     for step, took in enumerate(seconds, start=1):
         budget.on_step_begin(args, None, control)
         now[0] += took

@@ -99,7 +99,10 @@ def test_processes_share_an_epoch(monkeypatch):
     some = args(per_device_train_batch_size=2, gradient_accumulation_steps=2)
     monkeypatch.setattr(type(some), "world_size", 2)
     epoch = epoch_of(some, "supervised", 9)
-    assert (epoch.updates, epoch.left_out) == (2, 0)
+    assert (epoch.updates, epoch.left_out, epoch.note) == (2, 0, "")
+    epoch = epoch_of(some, "classification", 9)
     assert epoch.note == "3 of 9 rows are repeated in each epoch, so that all processes have full batches"
     monkeypatch.setattr(some, "dataloader_drop_last", True)
     assert epoch_of(some, "supervised", 9).left_out == 1
+    with pytest.raises(TrainingError, match="1 training row is too few for 2 processes"):
+        epoch_of(some, "supervised", 1)

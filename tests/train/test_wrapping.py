@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from trimtab.common.processes import ProcessError
-from trimtab.train.wrapping import ConfirmWrapping, Wrapping, asked, check_asked, kind_of, wrapping
+from trimtab.train.wrapping import ConfirmWrapping, Wrapping, asked, check_asked, check_states, kind_of, wrapping
 
 ONE = Wrapping(1, "none", "", "cpu")
 DDP = Wrapping(2, "DDP", "gloo", "cpu")
@@ -43,6 +43,7 @@ def test_what_a_run_is_comes_from_the_engine():
     assert wrapping(accelerator("NO", 1)) == ONE
     assert wrapping(accelerator("MULTI_CPU")).kind == "DDP"
     assert wrapping(accelerator("MULTI_GPU")).kind == "DDP"
+    assert wrapping(accelerator("MULTI_GPU", 1)).line() == "1"
     assert wrapping(accelerator("FSDP", fsdp_plugin={"fsdp_version": 2})).kind == "FSDP2"
     assert wrapping(accelerator("DEEPSPEED", deepspeed_plugin={"zero_stage": 3})).kind == "ZeRO-3"
 
@@ -60,6 +61,7 @@ def test_a_launch_that_became_something_else_is_refused():
     several = {"WORLD_SIZE": "2"}
     check_asked(ONE, {})
     check_asked(DDP, several)
+    check_asked(Wrapping(1, "DDP", "gloo", "cpu"), {"WORLD_SIZE": "1"})
     check_asked(Wrapping(2, "FSDP1", "nccl", "cuda"), {**several, "ACCELERATE_USE_FSDP": "true"})
     with pytest.raises(ProcessError, match=r"asked for FSDP2 .* with DDP .*: accelerate has no FSDP on a CPU"):
         check_asked(DDP, {**several, "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"})
@@ -71,6 +73,19 @@ def test_a_launch_that_became_something_else_is_refused():
         check_asked(DDP, zero)
     with pytest.raises(ProcessError, match="asked for DDP and .* with none"):
         check_asked(ONE, several)
+
+
+def test_states_of_an_optimizer_that_are_stored_otherwise_are_not_passed_over():
+    check_states(ONE, "2, DDP over gloo")
+    check_states(DDP, "1")
+    check_states(Wrapping(4, "FSDP2", "nccl", "cuda"), "2, FSDP2 over nccl")
+    check_states(Wrapping(2, "ZeRO-2", "nccl", "cuda"), "2, ZeRO-2 over nccl")
+    with pytest.raises(ProcessError, match=r"trained in 2, FSDP2 over nccl, .* it would train in 1: resume it as"):
+        check_states(ONE, "2, FSDP2 over nccl")
+    with pytest.raises(ProcessError, match="as one process stores them"):
+        check_states(Wrapping(2, "FSDP2", "nccl", "cuda"), "1")
+    with pytest.raises(ProcessError, match="trained in 4, ZeRO-2"):
+        check_states(Wrapping(2, "ZeRO-2", "nccl", "cuda"), "4, ZeRO-2 over nccl")
 
 
 def test_a_model_that_is_not_wrapped_as_announced_ends_the_run():

@@ -1,7 +1,7 @@
 """Where a long command writes: created or resumed, by one process at a time, atomically."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from trimtab.common import failures, processes
 from trimtab.common.disk import check_writable, made, reason
 from trimtab.common.errors import FailedOutside, Interrupted, OutputClosed, Unanswered, UserError
 from trimtab.common.files import DataError, JsonLines, json_line, read_json, write_atomic, write_together
-from trimtab.common.locks import writing
+from trimtab.common.locks import lock_path, writing
 
 SIGNATURE, RECIPE, META = "signature.txt", "recipe.yaml", ".meta.json"
 LOOSE = frozenset({"trimtab", "versions", "hardware", "python"})
@@ -95,7 +95,8 @@ class Workdir:
         """
         kept = kept or self._kept
         lock = writing(self.place, "another process", f"wait for it, or {self.elsewhere}", self.error)
-        with made(self.place.parent if self.is_file else self.place), lock:
+        folder = self.place.parent if self.is_file else self.place
+        with made(folder) if processes.rank() == 0 else nullcontext(), lock:  # made by one, and removed by that one
             try:
                 self.check()  # another process may have written there meanwhile
                 self.fresh = processes.rank() == 0 and not any(map(Path.exists, self._made()))
@@ -121,6 +122,13 @@ class Workdir:
             except BaseException:
                 self._tidy()
                 raise
+
+    def abandon(self) -> None:
+        """Leave nothing behind where nothing is kept, in a process that ends from within; `open` does not return."""
+        self._tidy()
+        lock_path(self.place).unlink(missing_ok=True)
+        if self.place.is_dir() and not any(self.place.iterdir()):
+            self.place.rmdir()
 
     def _kept(self, first: str) -> str:
         found = [f"{len(one)} {one.what} are in {one.path}" for one in self.lines if len(one)]

@@ -55,8 +55,9 @@ class Collator:
             input_ids[i, : len(ids)] = torch.tensor(ids)
             labels[i, : len(ids)] = torch.tensor(row[f"{prefix}labels"])
             attention_mask[i, : len(ids)] = 1
-            for name in self.columns:
-                batch[name][i, labels[i] != IGNORE] = torch.tensor(row[prefix + name])
+            answered = labels[i] != IGNORE
+            for name in self.columns if answered.any() else ():
+                batch[name][i, answered] = torch.tensor(row[prefix + name])
         if self.every_token:
             labels.copy_(input_ids.masked_fill(attention_mask == 0, IGNORE))
         labels[:, 0] = IGNORE
@@ -106,13 +107,22 @@ def _padded(values: Sequence[Sequence[int]], fill: int, width: int) -> Tensor:
 
 
 def length_sorted(
-    rows: Sequence[Mapping[str, Any]], collator: Collator, batch_size: int, device: torch.device | str = "cpu"
-) -> Iterator[dict[str, Tensor]]:
+    rows: Sequence[Mapping[str, Any]], collator: Collator, batch_size: int, device: torch.device | str = "cpu",
+    share: tuple[int, int] = (0, 1),
+) -> Iterator[dict[str, Tensor]]:  # fmt: skip
     """Batches of rows of similar length, longest first: little padding, and memory peaks at the start.
 
     The batches depend on the rows alone, so what is computed from them does too, to the last bit.
+
+    Args:
+        share: (rank, processes): every so manieth batch from that of the rank. All shares have the same number of
+            batches, as the forwards of sharded models are collective; what is missing in one comes a second time.
     """
     order = sorted(range(len(rows)), key=lambda i: (-len(rows[i]["input_ids"]), i))
-    for start in range(0, len(order), batch_size):
+    starts = list(range(0, len(order), batch_size))
+    rank, number = share
+    each = -(-len(starts) // number)
+    for place in range(rank, each * number, number):
+        start = starts[place % len(starts)]
         batch = collator([rows[i] for i in order[start : start + batch_size]])
         yield {name: value.to(device) for name, value in batch.items()}

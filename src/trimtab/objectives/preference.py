@@ -8,6 +8,13 @@ from torch import Tensor
 from trimtab.core import Losses, Objective, Plan, Signal, TokenBatch
 
 
+def paired(batch: TokenBatch) -> bool:
+    """Whether the rows are pairs of answers, none of them empty; a pair of two empty ones, which fills a batch of
+    several processes, has no weight."""
+    answered = batch.lengths > 0
+    return len(answered) % 2 == 0 and bool((answered[0::2] == answered[1::2]).all())
+
+
 def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
     """[P] -log sigma(beta (chosen - rejected)), the sigmoid loss of DPO (arXiv:2305.18290).
 
@@ -32,7 +39,7 @@ class DPO(Objective):
     def ratios(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
         """[P] each: log-ratios of whole chosen and rejected answers to the reference, in nats."""
         ratios = batch.row_sum(batch.logprobs() - batch.logprobs(of="reference"))  # [R]
-        if len(ratios) % 2 or not (batch.lengths > 0).all():
+        if not paired(batch):
             raise ValueError("DPO needs pairs of a chosen and a rejected answer, neither of them empty")
         return ratios[0::2], ratios[1::2]
 
@@ -45,6 +52,8 @@ class DPO(Objective):
     def __call__(self, batch: TokenBatch) -> Losses:
         chosen, rejected = self.ratios(batch)
         loss = dpo_loss(chosen, rejected, self.beta)
+        kept = batch.lengths[0::2] > 0
+        chosen, rejected = chosen[kept], rejected[kept]
         return batch.losses(
             loss.repeat_interleave(2),
             accuracy=(chosen > rejected).float(),

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trimtab.core import Losses, Objective, TokenBatch
+from trimtab.objectives.preference import paired
 
 Source = Literal["scalar", "logit", "logprob", "ratio"]
 """A scalar head on the token's hidden state; the language model's logit of the token, or its log-probability; or
@@ -126,13 +127,13 @@ class Pairs(RewardObjective):
     def __call__(self, batch: TokenBatch) -> Losses:
         scores = token_scores(batch, self.source)
         found = self.evaluate(batch, scores)
-        return batch.losses(
-            found.pop("objective").repeat_interleave(2), **found, **_likelihood(batch, self.source, batch.row % 2 == 0)
-        )
+        loss, kept = found.pop("objective").repeat_interleave(2), batch.lengths[0::2] > 0
+        metrics = {name: value[kept] for name, value in found.items()}
+        return batch.losses(loss, **metrics, **_likelihood(batch, self.source, batch.row % 2 == 0))
 
     def evaluate(self, batch: TokenBatch, scores: Tensor) -> dict[str, Tensor]:
         """[P] each: objective, accuracy (1, 0, or 1/2 for a tie), difference, score_chosen, score_rejected."""
-        if len(batch.lengths) % 2 or not (batch.lengths > 0).all():
+        if not paired(batch):
             raise ValueError("a pair is a chosen and a rejected answer, neither of them empty")
         answers = gather(batch, scores.sigmoid() if self.squash else scores, self.gathered)  # [R]
         chosen, rejected = answers[0::2], answers[1::2]

@@ -31,6 +31,7 @@ from trimtab.models.classifier import (
 )
 from trimtab.models.masters import train_in_float32
 from trimtab.report import short
+from trimtab.runs.alike import check_same_recipe
 from trimtab.runs.classifier_models import (
     check_classifier_plan,
     classifier_to_train,
@@ -49,6 +50,7 @@ from trimtab.signals.classifier import FrozenClassifier
 from trimtab.train import classification, settings
 from trimtab.train.epochs import epoch_of, updates_asked
 from trimtab.train.events import EventLog
+from trimtab.train.together import joined, share
 
 SHOWN_MAPS = 8
 """held-out rows whose attribution maps the report shows"""
@@ -221,6 +223,7 @@ def load_classification_job(recipe: Recipe, shared: Shared, console: Console) ->
     check_recipe(recipe)
     args = settings.build(recipe.training, Path(recipe.output), recipe.seed, method.loop)
     processes.check_group(args.world_size)
+    check_same_recipe(recipe, args.world_size)
     rows = labelled_rows(recipe)
     notes = list(rows.notes)
     epoch = epoch_of(args, method.loop, len(rows.train.rows))
@@ -264,6 +267,7 @@ def load_classification_job(recipe: Recipe, shared: Shared, console: Console) ->
     return Job(
         recipe, method, plan, policy, rows.tokenizer, rows.train, rows.heldout, [], collator, signature, notes, None,
         epoch, updates_asked(args, epoch), args=args, labels=rows.labels,
+        rebuild=lambda: with_lora(classifier_to_train(recipe, teacher, rows.labels), recipe, scope),
     )  # fmt: skip
 
 
@@ -309,7 +313,8 @@ def evaluator(
 
     def evaluate(policy: Any, step: int, whole: bool) -> None:
         with torch.random.fork_rng(), torch.autocast(args.device.type, mixed, enabled=bool(args.bf16 or args.fp16)):
-            rows = classification.measure(policy, length_sorted(held.rows, job.collator, size, args.device), job.plan)
+            batches = length_sorted(held.rows, job.collator, size, args.device, share())
+            rows = joined(classification.measure(policy, batches, job.plan))
             some = length_sorted(held.rows[:SHOWN_MAPS], job.collator, size, args.device)
             drawn = classification.maps(policy, some, job.plan) if whole else []
         if processes.rank() != 0:

@@ -20,6 +20,7 @@ from trimtab.objectives.reward_models import RewardObjective
 from trimtab.runs.job import Job
 from trimtab.train import answers, heldout
 from trimtab.train.events import EventLog
+from trimtab.train.together import joined, share
 
 SHOWN = (
     "pass_at_1", "reward", "preference_accuracy", "preference_margin", "consistency", "map_cosine", "perplexity",
@@ -64,21 +65,22 @@ def evaluator(
             judged = isinstance(job.plan.objective, RewardObjective)
             plain = Collator(job.collator.pad_id, job.collator.vocab_size)  # answers alone, whatever training reads
             collator = job.collator if judged else plain
-            batches = length_sorted(job.heldout.rows, collator, recipe.eval.batch_size, args.device)
+            how: Any = {"batch_size": recipe.eval.batch_size, "device": args.device, "share": share()}
+            batches = length_sorted(job.heldout.rows, collator, **how)
             if judged:
-                rows = heldout.evaluate(policy, batches, job.plan)
+                rows = joined(heldout.evaluate(policy, batches, job.plan))
             else:
-                rows = heldout.measure(policy, batches, job.heldout_signals)
+                rows = joined(heldout.measure(policy, batches, job.heldout_signals))
             if job.pairs is not None:
-                batches = length_sorted(job.pairs.rows, job.collator, recipe.eval.batch_size, args.device)
+                batches = length_sorted(job.pairs.rows, job.collator, **how)
                 paired = isinstance(job.plan.objective, PairedObjective)
                 read = heldout.rationale_pairs if paired else heldout.preferences
-                for row, found in read(policy, batches, job.plan).items():
+                for row, found in joined(read(policy, batches, job.plan)).items():
                     if row in rows:
                         rows[row] |= found
             if isinstance(job.plan.auxiliary, AnswerAttribution):
-                batches = length_sorted(job.heldout.rows, job.collator, recipe.eval.batch_size, args.device)
-                for row, found in heldout.attributions(policy, batches, job.plan).items():
+                batches = length_sorted(job.heldout.rows, job.collator, **how)
+                for row, found in joined(heldout.attributions(policy, batches, job.plan)).items():
                     drawn.append({"row_id": row, **{name: found.pop(name) for name in ("ids", "student", "teacher")}})
                     rows[row] |= found
         if rows:

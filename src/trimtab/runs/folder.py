@@ -9,6 +9,7 @@ import yaml
 
 from trimtab import __version__, methods
 from trimtab.common import processes, user_code
+from trimtab.common.count import count
 from trimtab.common.disk import TRIED, reason
 from trimtab.common.errors import UserError
 from trimtab.common.locks import holder, lock_path
@@ -97,7 +98,9 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] |
         return None
     stored = stored_recipe(folder / RECIPE)
     asked = yaml.safe_load(dump(recipe))
-    different = other_keys(stored, asked)
+    again = moved(folder, stored["training"], asked["training"]) if resume else {}
+    different = other_keys({**stored, "training": again.get("training", stored["training"])}, asked)
+    stored |= again
     is_longer = recipe.minutes is None and bool(different) and LENGTHS.issuperset(key for key, _, _ in different)
     if is_longer and resume:
         lengths = {key.partition(".")[2] for key in LENGTHS}
@@ -129,6 +132,48 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] |
             "restore it, or start over with output=FOLDER"
         )
     return stored
+
+
+BATCH = ("per_device_train_batch_size", "gradient_accumulation_steps")
+"""arguments that may change with the number of processes"""
+
+
+def moved(folder: Path, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments with which a run goes on in another number of processes, with the same rows in each update.
+
+    Args:
+        stored, asked: `training` of its recipe as it was and as it is now.
+
+    Returns:
+        `training` with its `BATCH` as asked now, and what is to be said as `moved`; empty in the same number.
+
+    Raises:
+        RunError: where an update would have another number of rows.
+    """
+    was, now = started_in(folder), processes.launched()
+    if was == now:
+        return {}
+    before, after = (rows_of_update(training, number) for training, number in ((stored, was), (asked, now)))
+    if before != after:
+        raise RunError(
+            f"{folder} was started in {count(was, 'process', 'processes')} with {before} rows an update, and "
+            f"{now} would take {after}; give training.per_device_train_batch_size and gradient_accumulation_steps "
+            f"whose product with the number of processes is {before}"
+        )
+    kept = {key: value for key, value in stored.items() if key not in BATCH}
+    said = f"resumed in {count(now, 'process', 'processes')}; before it was trained in {was}"
+    return {"training": {**kept, **{key: asked[key] for key in BATCH if key in asked}}, "moved": said}
+
+
+def started_in(folder: Path) -> int:
+    """The number of processes that a run was last trained in."""
+    line = (read_signature(folder) or {}).get("processes", "1").partition(",")[0]
+    return int(line) if line.isdecimal() else 1
+
+
+def rows_of_update(training: Mapping[str, Any], number: int) -> int:
+    """How many rows an update takes, in so many processes."""
+    return training.get(BATCH[0], 8) * training.get(BATCH[1], 1) * number
 
 
 def is_finished(folder: Path) -> bool:
@@ -189,7 +234,7 @@ def check_signature(folder: Path, signature: Mapping[str, str], edited: bool) ->
     stored = read_signature(folder) or {}
     before, now = stored.get("code", ""), signature.get("code", "")
     code = ("code", "reward") if before != now else ()  # lines that tell the files of a user's code
-    for key, was, is_now in other_lines(folder, signature, code):
+    for key, was, is_now in other_lines(folder, signature, {*code, "processes"}):  # see `moved`
         said = f"it was started with {different(key, was, is_now)}"
         raise RunError(f"{folder} cannot be resumed: {said}; restore what has changed or start over with output=FOLDER")
     if not code:

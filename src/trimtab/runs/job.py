@@ -1,5 +1,6 @@
 """What a run needs, checked and loaded; nothing has been written yet."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
@@ -34,6 +35,7 @@ from trimtab.models.second_derivative import differentiable_twice
 from trimtab.objectives.reward_models import RewardObjective
 from trimtab.rewards import verifiable as rewards
 from trimtab.runs import other_tokenizer, several_teachers, teacher_prompts
+from trimtab.runs.alike import check_same_recipe
 from trimtab.runs.cached_teacher import cache_facts, check_cached, check_fits, open_cache
 from trimtab.runs.folder import RunError
 from trimtab.runs.models import AnyTeacher, LoadedModels, crop_alike, load_signals, note_of_cache, starts_from
@@ -116,6 +118,10 @@ class Job:
     """a note if it is extended now"""
     edited: str = ""
     """a note if it is resumed with edited code"""
+    moved: str = ""
+    """a note if it is resumed in another number of processes"""
+    rebuild: Callable[[], Any] | None = None
+    """gives the policy as before training once more, for a process that holds a share of its weights"""
     labels: Labels | None = None
     """of a method that trains a classifier"""
 
@@ -163,6 +169,7 @@ class _Builder:
         recipe = self.recipe
         self.args = settings.build(recipe.training, Path(recipe.output), recipe.seed, self.method.loop)
         processes.check_group(self.args.world_size)
+        check_same_recipe(recipe, self.args.world_size)
         if self.rollouts:
             check_buffer(self.args)
         if recipe.models.lora is not None:
@@ -385,6 +392,7 @@ class _Builder:
             reads_start and starts_from(recipe, reference, self.trained),
             self.args,
             self.packing,
+            rebuild=lambda: changed(make_policy(recipe, self.shared), recipe, required.trains)[0],
         )
 
 

@@ -20,11 +20,12 @@ from trimtab.common.disk import writing_to
 from trimtab.common.errors import Interrupted
 from trimtab.common.files import write_atomic
 from trimtab.common.terminal import say
-from trimtab.common.workdir import write_signature
+from trimtab.common.workdir import read_signature, write_signature
 from trimtab.data.rows import LENGTHS
 from trimtab.data.sources import load_rows
 from trimtab.report.rollouts import spread
 from trimtab.runs import classification, longer, shared_stages
+from trimtab.runs.alike import check_same_signature
 from trimtab.runs.budget import (
     as_short,
     fit_stages,
@@ -40,7 +41,7 @@ from trimtab.runs.job import Job, load_job, move_frozen
 from trimtab.runs.models_key import STORED
 from trimtab.runs.policy import Shared, marks
 from trimtab.runs.recipe import Recipe, Stages, dump
-from trimtab.runs.saving import save_model
+from trimtab.runs.saving import save_model, whole_weights
 from trimtab.runs.shared_stages import is_reusable, reused
 from trimtab.runs.teacher_pass import check_sizes, write_stage
 from trimtab.train import checkpoints, settings, trackers
@@ -53,8 +54,9 @@ from trimtab.train.events import EventLog, StopOnInterrupt, WriteEvents
 from trimtab.train.progress import ShowProgress
 from trimtab.train.rollouts import RolloutTrainer, check_buffer, how_generated, rollout_config
 from trimtab.train.sampled_pairs import SampledPairsTrainer
+from trimtab.train.together import told_of_failures
 from trimtab.train.trainer import ObjectiveTrainer
-from trimtab.train.wrapping import ConfirmWrapping, Wrapping, check_asked, wrapping
+from trimtab.train.wrapping import ConfirmWrapping, Wrapping, check_asked, check_states, wrapping
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,8 @@ def _run_one(recipe: Recipe, asked: _Asked, share: _Share | None = None) -> Resu
     seconds = 60 * recipe.minutes if recipe.minutes is not None else None
     if processes.rank() == 0:
         is_new(folder, resume)
-    with processes.ended_tidily(), workdir(folder).open(partial(kept, recipe)):
+    work = workdir(folder)
+    with told_of_failures(work.abandon), processes.ended_tidily(), work.open(partial(kept, recipe)):
         stored = check_folder(folder, recipe, resume)
         if isinstance(stored, str):
             say(console, f"{folder} is already finished")
@@ -167,7 +170,9 @@ def _run_one(recipe: Recipe, asked: _Asked, share: _Share | None = None) -> Resu
         if stored is not None:
             recipe = recipe.model_copy(update={"training": stored["training"]})  # steps that were fitted to the machine
         job = load_job(recipe, asked.shared, console)
+        check_same_signature(job.signature)
         if stored is not None:
+            job.moved = stored.get("moved", "")
             job.edited = check_signature(folder, job.signature, asked.edited)
             longer_events = [event["to"] for event in EventLog(folder).events() if event["event"] == "longer"]
             job.more = max(longer_events, default=0)
@@ -241,14 +246,16 @@ def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result
     trainer.remove_callback(PrinterCallback)
     shared = wrapping(trainer.accelerator)
     check_asked(shared)
+    if resume:
+        check_states(shared, (read_signature(folder) or {}).get("processes", ""))
     job.signature["processes"] = shared.line()
     trainer.callback_handler.callbacks.insert(0, ConfirmWrapping(trainer, shared))  # before the first evaluation
     tracked = trackers.gather(trainer, folder)
     move_frozen(job, args.device)
     say(console, f"training in {shared}")
     main = trainer.is_world_process_zero()
-    folder.mkdir(parents=True, exist_ok=True)
     if main:
+        folder.mkdir(parents=True, exist_ok=True)
         _start(job, folder, log, resume, checkpoint, console, shared)
     trainer.accelerator.wait_for_everyone()
     try:
@@ -269,23 +276,25 @@ def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result
         tracked.close(trainer)
         if main:
             log.event("interrupted", step)
+        trainer.accelerator.wait_for_everyone()
         raise Interrupted(f"stopped after step {step}; {kept(recipe, '')}")
     if evaluate is not None:
         evaluate(trainer.model, step, True)
     tracked.close(trainer)
-    trainer.accelerator.wait_for_everyone()
+    weights = whole_weights(trainer) if shared.splits_weights else None
     if main:
         say(console, "saving the model and writing the report")
         learnt = [remark for one in (*job.plan.rollout_signals, trainer) for remark in one.remarks()]
         with writing_to(folder / "model"):
-            for note in (*learnt, *save_model(trainer, job, folder)):
+            for note in (*learnt, *save_model(trainer, job, folder, weights)):
                 log.event("note", step, text=note)
                 say(console, note)
         for title, rows in job.plan.objective.tables(job.tokenizer.decode).items():
             log.event("table", step, title=title, rows=rows)
         answers = {"tokens": trainer.totals.answer_tokens} if job.labels is None else {}
         log.event("finished", step, seconds=round(events.seconds, 2), **answers)
-        return Result(folder, report.write([folder]))
+        report.write([folder])
+    trainer.accelerator.wait_for_everyone()  # a next stage reads what is written here
     return Result(folder, folder / "report.html")
 
 
@@ -335,7 +344,7 @@ def _start(
     job: Job, folder: Path, log: EventLog, resume: bool, checkpoint: Path | None, console: Console, shared: Wrapping
 ) -> None:
     if resume:
-        note = checkpoints.passed_over(folder / "checkpoints", checkpoint) if checkpoint else None
+        passed = checkpoints.passed_over(folder / "checkpoints", checkpoint) if checkpoint else None
         checkpoints.remove_incomplete(folder / "checkpoints")
         log.resume(checkpoints.step_of(checkpoint) if checkpoint else -1, job.recipe.command())
         if job.longer:
@@ -344,13 +353,15 @@ def _start(
             log.event("longer", step, to=job.more)
             log.event("note", step, text=job.longer)
             write_atomic(folder / "recipe.yaml", dump(job.recipe))
-        if job.edited:
-            say(console, job.edited)
-            log.event("note", checkpoints.step_of(checkpoint) if checkpoint else 0, text=job.edited)
-            write_signature(folder, "train", job.signature)
-        if checkpoint and note:
+        for note in filter(None, (job.edited, job.moved)):
             say(console, note)
-            log.event("note", checkpoints.step_of(checkpoint), text=note)
+            log.event("note", checkpoints.step_of(checkpoint) if checkpoint else 0, text=note)
+            write_signature(folder, "train", job.signature)
+        if job.moved:
+            write_atomic(folder / "recipe.yaml", dump(job.recipe))
+        if checkpoint and passed:
+            say(console, passed)
+            log.event("note", checkpoints.step_of(checkpoint), text=passed)
         return
     if stopped_early(folder):
         job.notes.append(f"{folder} held a run that stopped before its first checkpoint; it starts over")

@@ -1,7 +1,7 @@
 """Save the trained model as an ordinary Hugging Face folder, with a model card."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,26 @@ from trimtab.runs.policy import method_of, shown
 from trimtab.runs.recipe import dump, policy_source
 
 
-def save_model(trainer: Any, job: Job, folder: Path) -> list[str]:
+def whole_weights(trainer: Any) -> dict[str, torch.Tensor]:
+    """The weights of a sharded policy on the CPU of the main process; all processes take part."""
+    return trainer.accelerator.get_state_dict(trainer.model_wrapped)
+
+
+def save_model(trainer: Any, job: Job, folder: Path, weights: Mapping[str, torch.Tensor] | None = None) -> list[str]:
     """Save an ordinary Hugging Face folder; adapters are merged into it and also kept separately.
+
+    Args:
+        weights: of `whole_weights`, where no process holds all of them.
 
     Returns:
         What the user should know.
     """
-    policy = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    if weights is None:
+        policy = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    else:
+        assert job.rebuild is not None
+        policy = job.rebuild()
+        policy.load_state_dict(weights)
     for name in ("model.part", "adapter.part"):
         shutil.rmtree(folder / name, ignore_errors=True)
     notes = []

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.common.errors import UserError
-from trimtab.core import LazyLogits, Signal, TokenBatch, TopK, label_logprobs
+from trimtab.core import LazyLogits, Signal, TokenBatch, TopK, answer_mask, label_logprobs
 from trimtab.models.stored_head import StoredTeacher
 from trimtab.signals.row_store import Fields, RowStore, rows_of
 
@@ -68,8 +68,10 @@ class CachedTeacher(Signal):
 
     def _recall(self, inputs: Mapping[str, Tensor]) -> Fields:
         rows = []
-        for i, (key, _) in enumerate(rows_of(inputs)):
+        for i, (key, alone) in enumerate(rows_of(inputs)):
             row = self.store.get(key)
+            if row is None and not answer_mask(alone["labels"]).any():  # fills a batch
+                row = {name: field[:0] for name, field in self.store.any_row().items()}
             if row is None:
                 raise NotCached(f"the cache {self.place} has no row like row {int(inputs['row_id'][i]) + 1} of a batch")
             rows.append(row)

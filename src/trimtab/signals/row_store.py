@@ -154,6 +154,12 @@ class RowStore:
         fields = (field for field in opened.keys() if field not in ("keys", "lengths"))  # noqa: SIM118
         return {field: opened.get_slice(field)[start:stop] for field in fields}
 
+    def any_row(self) -> Fields:
+        """The fields of some row of a store that is not empty."""
+        found = self.get(next(iter({**self._rows, **self._places})))
+        assert found is not None
+        return found
+
     def put(self, key: bytes, fields: Fields, **counted: float) -> None:
         """Keep a row. In a folder it is written with those around it, and when `flush` is called.
 

@@ -24,6 +24,9 @@ from trimtab.train import first_ratio
 from trimtab.train.checkpoints import CheckpointError, mark_complete
 from trimtab.train.dataset import DrawnRationales, Rows
 from trimtab.train.orders import EpochOrder
+from trimtab.train.packs import PackSampler
+from trimtab.train.together import any_process, of_all, summed
+from trimtab.train.windows import WindowSampler
 
 
 class NotFinite(UserError):
@@ -151,7 +154,9 @@ class ObjectiveLoop(Trainer):
             sampler.seed = seed
             self._order = sampler
         else:
-            self._order = EpochOrder(sampler, seed)
+            args, whole = self.args, type(sampler) not in (WindowSampler, PackSampler)  # whose orders fill all batches
+            fill = isinstance(self.train_dataset, Rows) and args.world_size > 1 and not args.dataloader_drop_last
+            self._order = EpochOrder(sampler, seed, args.train_batch_size * args.world_size if fill and whole else 1)
         return self._order
 
     def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
@@ -208,15 +213,21 @@ class ObjectiveLoop(Trainer):
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         losses = torch.stack([loss for loss, _ in self._update])
         bad = ~torch.isfinite(losses)
-        step = self.state.global_step + 1
-        if bad.any():
-            rows = [row for (_, ids), is_bad in zip(self._update, bad.tolist()) if is_bad for row in ids.tolist()]
-            raise NotFinite(self._not_finite("loss", losses[bad][0].item(), step, rows))
         scaled = self.accelerator.scaler is not None  # which skips the step when fp16 overflows
-        if not scaled and norm is not None and not torch.isfinite(torch.as_tensor(norm)).all():
-            rows = [row for _, ids in self._update for row in ids.tolist()]
-            raise NotFinite(self._not_finite("gradient norm", float(norm), step, rows))
-        return norm
+        far = not scaled and norm is not None and not torch.isfinite(torch.as_tensor(norm)).all()
+        if not any_process(bool(far or bad.any()), self.args.device):
+            return norm
+        marked = bad.tolist() if bad.any() else [True] * len(losses)
+        rows = [row for (_, ids), is_marked in zip(self._update, marked) if is_marked for row in ids.tolist()]
+        value = losses[bad][0].item() if bad.any() else None
+        found = of_all((value, rows))  # the loss that is not finite may be that of another process
+        of_losses = [(one, ids) for one, ids in found if one is not None]
+        rows = [row for _, ids in of_losses or found for row in ids]
+        step = self.state.global_step + 1
+        if of_losses:
+            raise NotFinite(self._not_finite("loss", of_losses[0][0], step, rows))
+        assert norm is not None
+        raise NotFinite(self._not_finite("gradient norm", float(norm), step, rows))
 
     def _not_finite(self, what: str, value: float, step: int, rows: list[int]) -> str:
         numbers = {row % self.num_sources + 1 if self.num_sources else row + 1 for row in rows}
@@ -227,14 +238,12 @@ class ObjectiveLoop(Trainer):
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        sums = self.totals.sums
-        if sums and "loss" in logs:
-            names = sorted(sums)
-            table = self.accelerator.reduce(torch.stack([sums[name].to(self.args.device) for name in names]), "sum")
-            assert isinstance(table, Tensor)
-            logs.update({name: (row[0] / row[1]).item() for name, row in zip(names, table) if row[1] > 0})
+        if "loss" in logs and (found := summed(self.totals.sums)):
+            logs.update(
+                {name: (found[name][0] / found[name][1]).item() for name in sorted(found) if found[name][1] > 0}
+            )
             logs[self.counts] = self.totals.answer_tokens
-            sums.clear()
+            self.totals.sums.clear()
         super().log(logs, start_time)
 
     def remarks(self) -> list[str]:
@@ -258,6 +267,8 @@ class ObjectiveLoop(Trainer):
                     f"{resume_from_checkpoint} lacks {lacking}: another version of trimtab wrote it; resume with that "
                     "version, or start over with output=FOLDER"
                 ) from error
+        if self.args.process_index:  # what is stored is the sum over processes
+            self.totals.sums.clear()
 
     def finish_from(self, checkpoint: Path) -> None:
         """Load weights and state of a checkpoint after which nothing is left to train."""
@@ -266,7 +277,8 @@ class ObjectiveLoop(Trainer):
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """As transformers does, but older checkpoints go only after the new one is marked complete."""
-        self.totals.loss = (float(self._tr_loss), self._globalstep_last_logged)
+        losses = of_all(float(self._tr_loss))
+        self.totals.loss = (sum(losses) / len(losses), self._globalstep_last_logged)
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         folder = Path(self._get_output_dir(trial=trial))
         checkpoint = folder / f"checkpoint-{self.state.global_step}"
@@ -277,7 +289,7 @@ class ObjectiveLoop(Trainer):
                 Trainer._save_checkpoint(self, model, trial)
         finally:
             self.args.save_total_limit = limit
-        self.accelerator.wait_for_everyone()
+        own, self.totals.sums = self.totals.sums, summed(self.totals.sums)
         if self.args.should_save:
             with writing_to(checkpoint):
                 for name, part in self._stateful().items():
@@ -289,3 +301,4 @@ class ObjectiveLoop(Trainer):
                 best_model_checkpoint=self.state.best_model_checkpoint,
                 use_mtime=True,
             )
+        self.totals.sums = own

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
+from trimtab.train.together import any_process
+
 GRACE = 2.0
 """seconds beyond the budget, so that noise does not end a very small one"""
 
@@ -34,7 +36,7 @@ class Budget(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         last = self.clock() - self._since
         self.used += last
-        if state.global_step < state.max_steps and _any(self.used + last > self.seconds + GRACE, args):
+        if state.global_step < state.max_steps and any_process(self.used + last > self.seconds + GRACE, args.device):
             self.over = control.should_save = control.should_training_stop = True
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -42,12 +44,3 @@ class Budget(TrainerCallback):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.used = float(state["used"])
-
-
-def _any(over: bool, args: Any) -> bool:
-    """Whether this holds in any process: all must stop after the same step."""
-    if args.world_size == 1:
-        return over
-    flag = torch.tensor(float(over), device=args.device)
-    torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
-    return bool(flag.item())

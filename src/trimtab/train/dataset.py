@@ -8,9 +8,12 @@ import datasets
 import torch
 from torch.utils.data import Dataset
 
+from trimtab.core.batch import ATTRIBUTED, IGNORE
 from trimtab.core.draws import hashed_uniform
+from trimtab.data.alignment import OUTSIDE
 from trimtab.data.rationales import draw
 from trimtab.data.rows import LENGTHS
+from trimtab.data.two_tokenizers import SEGMENT
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -33,6 +36,8 @@ class Rows(Dataset):
         """A row, or those of a pack."""
         if isinstance(index, list):
             return [self[one] for one in index]
+        if index >= len(self):
+            return without_answer(self[index % len(self)])
         row = self.rows[index]
         return {name: _copy(row.get(name)) for name in self.column_names}
 
@@ -66,12 +71,27 @@ class DrawnRationales(Rows):
     def __getitem__(self, index: int | list[int]) -> Any:
         if isinstance(index, list):
             return [self[one] for one in index]
+        if index >= len(self):
+            return without_answer(self[index % len(self)])
         row = self.rows[index]
         number = len(row[LENGTHS])
         ids, place = torch.full((2,), row["row_id"]), torch.arange(2)
         uniform = hashed_uniform(self.seed, int(self.epoch), ids, place, STREAM).double()
         first, second = (uniform * torch.tensor([number, number - 1])).long().tolist()
         return draw(row, first, second + (second >= first))
+
+
+def without_answer(row: dict[str, Any]) -> dict[str, Any]:
+    """A prepared row of which nothing is learnt: it fills a batch. A row with the label of a class stays as it is."""
+    blank = dict(row)
+    for name, value in row.items():
+        if isinstance(value, list) and name.endswith("labels"):
+            blank[name] = [IGNORE] * len(value)
+        elif isinstance(value, list) and name.endswith(SEGMENT):
+            blank[name] = [OUTSIDE] * len(value)
+        elif isinstance(value, list) and name == ATTRIBUTED:
+            blank[name] = [0] * len(value)
+    return blank
 
 
 STREAM = 2310

@@ -29,13 +29,19 @@ def epoch_of(
         return _of_rollouts(args, rows)
     if packing is not None:
         return _of_packs(args, packing, window)
+    if rows < args.world_size:
+        raise TrainingError(
+            f"{rows} training {'row is' if rows == 1 else 'rows are'} too few for {args.world_size} processes, each of "
+            f"which takes others; start at most {rows}, or add rows"
+        )
     size = args.train_batch_size * args.world_size
     whole = size * args.gradient_accumulation_steps
     if window is not None:
         return _of_windows(args, rows, window, whole)
     if not args.dataloader_drop_last:
         batches = math.ceil(rows / size)
-        twice = batches * size - rows if args.world_size > 1 else 0
+        # of other loops they are filled with rows without answer tokens, see `train.orders`
+        twice = batches * size - rows if args.world_size > 1 and loop == "classification" else 0
         verb = "is" if twice == 1 else "are"
         note = f"{twice} of {rows} rows {verb} repeated in each epoch, so that all processes have full batches"
         return Epoch(math.ceil(batches / args.gradient_accumulation_steps), note=note if twice else "")

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
+from trimtab.common import processes
 from trimtab.common.files import append_lines, drop_torn_line, records
+from trimtab.train.together import any_process
 
 
 class EventLog:
@@ -113,13 +115,16 @@ class StopOnInterrupt(TrainerCallback):
         if self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True
-        print("\nstopping after this step; Ctrl-C again stops at once and loses the steps since the last checkpoint")
+        if processes.rank() == 0:
+            again = "Ctrl-C again stops at once and loses the steps since the last checkpoint"
+            print(f"\nstopping after this step; {again}")
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGINT, self._handle)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.interrupted = any_process(self.interrupted, args.device)  # Ctrl-C reaches them in different steps
         if self.interrupted and state.global_step < state.max_steps and state.global_step % self.every == 0:
             control.should_save = control.should_training_stop = True
 

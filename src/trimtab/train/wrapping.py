@@ -37,13 +37,18 @@ class Wrapping:
         """Whether no process holds all weights between two forwards."""
         return self.kind.startswith("FSDP") or self.kind == "ZeRO-3"
 
+    @property
+    def splits_states(self) -> bool:
+        """Whether no process holds all states of the optimizer."""
+        return self.kind.startswith(SHARDED)
+
     def line(self) -> str:
         """For signatures: the number, and with several processes how they share."""
-        return str(self.processes) if self.kind == "none" else f"{self.processes}, {self.kind} over {self.backend}"
+        return str(self.processes) if self.processes == 1 else f"{self.processes}, {self.kind} over {self.backend}"
 
     def __str__(self) -> str:
         many = f"{self.processes} {'process' if self.processes == 1 else 'processes'} on {self.device}"
-        return many if self.kind == "none" else f"{many}, {self.kind} over {self.backend}"
+        return many if self.processes == 1 else f"{many}, {self.kind} over {self.backend}"
 
 
 def asked(environment: Mapping[str, str] | None = None) -> str:
@@ -65,8 +70,8 @@ def wrapping(accelerator: Any) -> Wrapping:
         kind = f"FSDP{accelerator.state.fsdp_plugin.fsdp_version}"
     elif kind == "DEEPSPEED":
         kind = f"ZeRO-{accelerator.state.deepspeed_plugin.zero_stage}"
-    elif accelerator.num_processes > 1:
-        kind = "DDP" if kind.startswith("MULTI_") else kind
+    elif kind != "NO":
+        kind = "DDP" if kind.startswith("MULTI_") else kind  # also of a group of one, as torchrun makes it
     else:
         kind = "none"
     backend = str(torch.distributed.get_backend()) if torch.distributed.is_initialized() else ""
@@ -80,6 +85,8 @@ def check_asked(found: Wrapping, environment: Mapping[str, str] | None = None) -
         ProcessError: with the way out.
     """
     wanted = asked(environment)
+    if found.processes == launched(environment) == 1 and wanted == "none" and found.kind == "DDP":
+        return
     if found.kind == wanted or (wanted in SHARDED and found.kind.startswith(wanted)):
         return
     if wanted.startswith("FSDP") and found.device == "cpu":
@@ -94,6 +101,26 @@ def check_asked(found: Wrapping, environment: Mapping[str, str] | None = None) -
     raise ProcessError(
         f"the launcher was asked for {wanted} and the run would train with {found.kind} ({found}): {way}"
     )
+
+
+def check_states(found: Wrapping, before: str) -> None:
+    """Refuse a resume that could not read the optimizer's states: wrappers that split them have files of their own.
+
+    Args:
+        before: `Wrapping.line` of the run so far.
+
+    Raises:
+        ProcessError: with the way out.
+    """
+    number, _, rest = before.partition(", ")
+    was = rest.partition(" over ")[0]
+    same = found.kind == was or not (found.splits_states or was.startswith(SHARDED))
+    if not same or (was.startswith("ZeRO") and number != str(found.processes)):
+        raise ProcessError(
+            f"the run was trained in {before}, and its checkpoints hold the optimizer's states as "
+            f"{was or 'one process'} stores them; now it would train in {found.line()}: resume it as before, or start "
+            "over with output=FOLDER"
+        )
 
 
 def kind_of(model: nn.Module) -> str:

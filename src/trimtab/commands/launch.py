@@ -1,0 +1,240 @@
+"""Train a recipe in several processes: write the file of accelerate, print the command, and run it."""
+
+import importlib.util
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
+
+import typer
+import yaml
+from pydantic import Field, model_validator
+
+from trimtab.commands.train import RecipeSettings
+from trimtab.common.disk import made
+from trimtab.common.errors import Interrupted
+from trimtab.common.files import write_atomic
+from trimtab.common.processes import ProcessError
+from trimtab.common.settings import SettingsError, Shown
+
+
+class LaunchSettings(RecipeSettings):
+    """How many devices, and what of a training they split."""
+
+    alone = True
+    words: ClassVar[str] = "RECIPE [KEY=VALUE]..."
+    devices: Annotated[int, Shown("N")] = Field(ge=2)
+    """Number of processes, one for each device."""
+    fsdp: bool = False
+    """Split weights, gradients and optimizer states (FSDP2); on GPUs only."""
+    zero2: bool = False
+    """Split gradients and optimizer states (DeepSpeed ZeRO-2)."""
+    zero3: bool = False
+    """Split weights, gradients and optimizer states (DeepSpeed ZeRO-3)."""
+    resume: bool = False
+    """Resume an unfinished run of this recipe."""
+    edited: bool = False
+    """With --resume: accept that your code (a reward, a method) was edited since."""
+    dry_run: bool = False
+    """Print the file and the command, and exit."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        chosen = [flag for flag in ("fsdp", "zero2", "zero3") if getattr(self, flag)]
+        if len(chosen) > 1:
+            raise SettingsError(f"{' and '.join(f'--{one}' for one in chosen)} exclude each other; leave one out")
+        if self.edited and not self.resume:
+            raise SettingsError("--edited: a new run takes the code as it is; leave it out, or add --resume")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """In the words of `Wrapping.kind`."""
+        return "FSDP2" if self.fsdp else "ZeRO-2" if self.zero2 else "ZeRO-3" if self.zero3 else "DDP"
+
+
+SETTINGS = LaunchSettings
+
+
+def main(settings: LaunchSettings) -> None:
+    """Launch, and end with the exit code of the training."""
+    from trimtab.common.terminal import quiet
+    from trimtab.runs.early import check_outputs, check_places
+    from trimtab.runs.parse import load_recipe
+
+    def first(runs: Sequence[Any]) -> None:
+        check_places(runs)
+        if not settings.dry_run:
+            check_outputs(runs, settings.resume)
+
+    quiet()
+    loaded = load_recipe(settings.recipe, settings.overrides, first=first)
+    gpus = check_machine(settings.devices, settings.kind)
+    output = Path(loaded.output)
+    file = output.with_name(f"{output.name}.accelerate.yaml")
+    text = yaml.safe_dump(accelerate_file(settings.devices, settings.kind, on_cpu=gpus == 0), sort_keys=False)
+    given, command = command_of(settings, file, on_cpu=gpus == 0)
+    said = shlex.join([*(f"{name}={value}" for name, value in given.items()), *command])
+    if settings.dry_run:
+        typer.echo(f"# {file}\n{text}# {said}")
+        return
+    with made(file.parent):
+        write_atomic(file, text)
+        typer.echo(f"{settings.kind} in {settings.devices} processes, see {file}; running: {said}")
+        try:
+            code = run(["env", *said_of(given), *command] if given else command)
+        finally:
+            if not output.exists():  # nothing was begun
+                file.unlink(missing_ok=True)
+    raise typer.Exit(code)
+
+
+def said_of(given: dict[str, str]) -> list[str]:
+    return [f"{name}={value}" for name, value in given.items()]
+
+
+def check_machine(devices: int, kind: str) -> int:
+    """Check that the machine can do what is asked.
+
+    Returns:
+        The number of its GPUs.
+
+    Raises:
+        ProcessError: for FSDP on a CPU, ZeRO without DeepSpeed, too few GPUs, or a torch without NCCL.
+    """
+    if kind.startswith("ZeRO") and importlib.util.find_spec("deepspeed") is None:
+        flag = kind.lower().replace("-", "")
+        raise ProcessError(
+            f"--{flag} needs DeepSpeed, which is not installed: pip install deepspeed (with DS_BUILD_OPS=0 in the "
+            f"environment where there is no CUDA compiler), or leave out --{flag}"
+        )
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if gpus == 0 and kind == "FSDP2":
+        raise ProcessError(
+            "--fsdp: accelerate has no FSDP on a CPU and would silently make DDP of it; leave out --fsdp, or start it "
+            "on a machine with GPUs"
+        )
+    if 0 < gpus < devices:
+        raise ProcessError(f"--devices {devices}: this machine has {gpus}; give --devices {gpus} or fewer")
+    if gpus and not torch.distributed.is_nccl_available():
+        raise ProcessError(
+            "this torch was built without NCCL, over which GPUs exchange gradients; install a torch for CUDA "
+            "(https://pytorch.org/get-started/locally)"
+        )
+    return gpus
+
+
+def accelerate_file(devices: int, kind: str, *, on_cpu: bool) -> dict[str, Any]:
+    """What `accelerate launch --config_file` reads.
+
+    On a CPU the type is MULTI_GPU with `use_cpu`: accelerate starts a single process of MULTI_CPU.
+    """
+    types = {"DDP": "MULTI_GPU", "FSDP2": "FSDP", "ZeRO-2": "DEEPSPEED", "ZeRO-3": "DEEPSPEED"}
+    found: dict[str, Any] = {"compute_environment": "LOCAL_MACHINE", "distributed_type": types[kind]}
+    if kind == "FSDP2":
+        found["fsdp_config"] = {
+            "fsdp_version": 2,
+            "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",  # the layers that the model's class names
+            "fsdp_reshard_after_forward": True,
+            "fsdp_state_dict_type": "FULL_STATE_DICT",  # checkpoints that any number of processes reads
+            "fsdp_cpu_ram_efficient_loading": False,
+            "fsdp_offload_params": False,
+        }
+    if kind.startswith("ZeRO"):
+        found["deepspeed_config"] = {
+            "zero_stage": int(kind[-1]),
+            "offload_optimizer_device": "none",
+            "offload_param_device": "none",
+            "zero3_init_flag": False,
+            **({"zero3_save_16bit_model": True} if kind == "ZeRO-3" else {}),
+        }
+    return {
+        **found,
+        "num_processes": devices,
+        "num_machines": 1,
+        "machine_rank": 0,
+        "main_process_port": 0,  # a free one
+        "use_cpu": on_cpu,
+        "mixed_precision": "no",  # that of the recipe is set by transformers
+    }
+
+
+def command_of(settings: LaunchSettings, file: Path, *, on_cpu: bool) -> tuple[dict[str, str], list[str]]:
+    """Variables of the environment, and the command."""
+    zero = settings.kind.startswith("ZeRO")
+    given = {"DS_ACCELERATOR": "cpu"} if zero else {"ACCELERATE_USE_CPU": "true"}
+    more = ["training.use_cpu=true"] if zero and on_cpu else []  # DeepSpeed and ACCELERATE_USE_CPU exclude each other
+    flags = [f"--{name}" for name in ("resume", "edited") if getattr(settings, name)]
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file)]
+    train = ["-m", "trimtab", "train", settings.recipe, *settings.overrides, *more, *flags]
+    return (given if on_cpu else {}), [*launcher, *train]
+
+
+def run(command: Sequence[str]) -> int:
+    """Run the launcher, without the traceback that it adds to a failure of its processes.
+
+    The first Ctrl-C is passed on to the processes, which stop after their step; a second one ends them at once.
+
+    Returns:
+        The exit code of the process that failed first, 0 if none has.
+
+    Raises:
+        Interrupted: after Ctrl-C; what is kept was said by the training.
+    """
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True)
+    interrupts: list[int] = []
+
+    def pass_on(number: int, frame: Any) -> None:
+        interrupts.append(number)
+        if number == signal.SIGINT and len(interrupts) == 1:
+            _interrupt_processes(child.pid)
+        else:
+            child.terminate()  # which ends its processes
+
+    before = {one: signal.signal(one, pass_on) for one in (signal.SIGINT, signal.SIGTERM)}
+    assert child.stderr is not None
+    failed: int | None = None
+    try:
+        for line, code in filtered(child.stderr):
+            failed = code
+            print(line, end="", file=sys.stderr, flush=True)
+        child.wait()
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    if interrupts:
+        raise Interrupted("the processes were stopped")
+    code = child.returncode if failed is None else failed
+    return code if code >= 0 else 128 - code
+
+
+FAILED = re.compile(r"torch/distributed/elastic/.*failed \(exitcode: (-?\d+)\)")
+OF_LAUNCHER = re.compile(r"^[EWI]\d{4} .*torch/distributed/(elastic|run)")
+
+
+def filtered(lines: Iterable[str]) -> Iterable[tuple[str, int | None]]:
+    """Lines of the processes, without those of the launcher; each with the exit code of the process that failed first,
+    as far as it is known. What comes after that is the launcher's traceback."""
+    failed: int | None = None
+    for line in lines:
+        if failed is None and (found := FAILED.search(line)):
+            failed = int(found[1])
+            yield "", failed
+        elif failed is None and not OF_LAUNCHER.search(line):
+            yield line, failed
+
+
+def _interrupt_processes(launcher: int) -> None:
+    import psutil
+
+    with suppress(psutil.NoSuchProcess):
+        for one in psutil.Process(launcher).children():
+            with suppress(psutil.NoSuchProcess):
+                one.send_signal(signal.SIGINT)

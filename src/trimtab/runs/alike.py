@@ -1,0 +1,47 @@
+"""Processes of one run: all of the same recipe, rows and models."""
+
+from collections.abc import Mapping
+
+import yaml
+
+from trimtab.common.workdir import differences, different
+from trimtab.runs.folder import RunError, other_keys
+from trimtab.runs.recipe import Recipe, dump
+from trimtab.train.together import of_all
+
+SAME = "start all processes with the same command, files and versions"
+
+
+def check_same_recipe(recipe: Recipe, world_size: int) -> None:
+    """Refuse processes that were started with different recipes, in all of them alike.
+
+    Args:
+        world_size: of the group; with 1 there is nothing to compare.
+
+    Raises:
+        RunError: naming the first key that differs.
+    """
+    if world_size == 1:
+        return
+    trees = of_all(yaml.safe_load(dump(recipe)))
+    for number, tree in enumerate(trees):
+        found = other_keys(trees[0], tree)
+        if not found and trees[0]["output"] != tree["output"]:
+            found = [("output", trees[0]["output"], tree["output"])]
+        for key, first, here in found[:1]:
+            raise RunError(
+                f"process {number} was started with another recipe: {key} is {here} there and {first} in process 0; "
+                f"{SAME}"
+            )
+
+
+def check_same_signature(signature: Mapping[str, str]) -> None:
+    """Refuse processes that have read different rows, models or code, in all of them alike.
+
+    Raises:
+        RunError: naming the first line that differs.
+    """
+    lines = of_all(dict(signature))
+    for number, line in enumerate(lines):
+        for key, was, now in differences(lines[0], line)[:1]:
+            raise RunError(f"process {number} has {different(key, now, was).replace('here', 'in process 0')}; {SAME}")

@@ -1,0 +1,88 @@
+"""Whole runs in several processes that talk over gloo, forked so that nothing is imported again."""
+
+import json
+import os
+import socket
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.multiprocessing as mp
+
+from tiny_runs import QUIET
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def run_all(
+    jobs: Sequence[Mapping[str, Any]],
+    folder: Path,
+    number: int = 2,
+    before: Callable[[int], None] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> list[list[dict[str, Any]]]:
+    """Run recipes one after the other, in `number` processes.
+
+    Args:
+        jobs: `tree` of a recipe, or `trees` by rank; `resume`.
+        before: called in each process with its rank, before the first run.
+        environment: more variables.
+
+    Returns:
+        By rank and job: `error`, "" if there was none, and `seconds`.
+    """
+    folder.mkdir(exist_ok=True)
+    port = free_port()
+    given = (list(jobs), str(folder), number, port, before, dict(environment or {}))
+    start: Any = mp.start_processes  # pyright: ignore[reportPrivateImportUsage]
+    context = start(_process, args=given, nprocs=number, join=False, start_method="fork")
+    assert context is not None
+    children: list[Any] = list(context.processes)
+    for one in children:
+        one.join(300)
+        if one.is_alive():
+            one.kill()
+            raise TimeoutError(f"process {one.pid} did not end")
+    found = []
+    for rank in range(number):
+        path = folder / f"rank{rank}.json"
+        lines = json.loads(path.read_text()) if path.exists() else []
+        found.append([*lines, {"code": children[rank].exitcode}])
+    return found
+
+
+def _process(rank: int, jobs: Any, folder: str, number: int, port: int, before: Any, environment: Any) -> None:
+    if number > 1:
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(number)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    os.environ |= environment
+    torch.set_num_threads(1)
+    from trimtab.runs.parse import parse
+    from trimtab.runs.run import run
+
+    if before is not None:
+        before(rank)
+    found = []
+    with Path(folder, f"rank{rank}.err").open("w", buffering=1) as errors:
+        os.dup2(errors.fileno(), 2)
+        for job in jobs:
+            tree = job["trees"][rank] if "trees" in job else job["tree"]
+            since, error = time.monotonic(), ""
+            try:
+                one: Any = parse(tree, "test", "run")
+                run(one, resume=job.get("resume", False), console=QUIET)
+            except Exception as failed:
+                error = f"{type(failed).__name__}: {failed}"
+                traceback.print_exc()
+            found.append({"error": error, "seconds": time.monotonic() - since})
+            Path(folder, f"rank{rank}.json").write_text(json.dumps(found))
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+            torch.distributed.destroy_process_group()
