@@ -5,7 +5,7 @@
 
 "methods": 20 made-up changes of known facts about countries, all made at once by `trimtab edit`, with another draw of
 facts for each of three seeds. The learning rate of each method is chosen on facts of the other split (the most said,
-then the most neighbours kept). "curve": 100 changes of made-up facts, five at a time, evaluated after each 25, by two
+then the most neighbours kept), but for etcon, which has the rate of `trimtab edit`. "curve": 100 changes of made-up facts, five at a time, evaluated after each 25, by two
 methods. Everything is asked in the chat template and answered greedily; a
 reply ends where the model or its length ends it.
 
@@ -40,9 +40,9 @@ RATES: dict[str, tuple[str, tuple[float, ...]]] = {
     "ft_m": ("edit", (5e-4, 1.5e-3)),
     "locft_bf": ("edit", (2e-4, 5e-4)),
     "lora": ("edit", (1e-4, 3e-4)),
-    "etcon": ("tpsft", (3e-4, 1e-3)),
+    "etcon": ("tpsft", (3e-4,)),
 }
-"""method -> the stage whose learning rate is chosen, and among which"""
+"""method -> the stage whose learning rate is chosen, and among which; a run of etcon takes too long here for a choice"""
 KINDS = ("reliability", "generalisation", "locality", "portability")
 OF_SUITE = {
     "general": "general (contains)",
