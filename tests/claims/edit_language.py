@@ -5,9 +5,9 @@
 
 "methods": 20 made-up changes of known facts about countries, all made at once by `trimtab edit`, with another draw of
 facts for each of three seeds. The learning rate of each method is chosen on facts of the other split (the most said,
-then the most neighbours kept), but for etcon, which has the rate of `trimtab edit`. "curve": 100 changes of made-up facts, five at a time, evaluated after each 25, by two
-methods. Everything is asked in the chat template and answered greedily; a
-reply ends where the model or its length ends it.
+then the most neighbours kept), but for etcon, which has the rate of `trimtab edit`. "curve": 100 changes of made-up
+facts, five at a time, evaluated after each 25, by two methods. Everything is asked in the chat template and answered
+greedily; a reply ends where the model or its length ends it.
 
 Claimed by the paper: etcon is said more often than its first stage alone, and than fine-tuning in one layer, and what a
 score over prefixes shows is far above what is said. Sessions are kept in the work folder; the command goes on there.
@@ -42,7 +42,7 @@ RATES: dict[str, tuple[str, tuple[float, ...]]] = {
     "lora": ("edit", (1e-4, 3e-4)),
     "etcon": ("tpsft", (3e-4,)),
 }
-"""method -> the stage whose learning rate is chosen, and among which; a run of etcon takes too long here for a choice"""
+"""method -> the stage whose learning rate is chosen, and among which; etcon takes too long for a choice"""
 KINDS = ("reliability", "generalisation", "locality", "portability")
 OF_SUITE = {
     "general": "general (contains)",
