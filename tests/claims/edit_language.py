@@ -7,7 +7,8 @@
 facts for each of three seeds. The learning rate of each method is chosen on facts of the other split (the most said,
 then the most neighbours kept), but for etcon, which has the rate of `trimtab edit`. "curve": 100 changes of made-up
 facts, five at a time, evaluated after each 25, by two methods. Everything is asked in the chat template and answered
-greedily; a reply ends where the model or its length ends it.
+greedily; the prompts of the edits also step by step, as the rows of etcon are. A reply ends where the model or its
+length ends it.
 
 Claimed by the paper: etcon is said more often than its first stage alone, and than fine-tuning in one layer, and what a
 score over prefixes shows is far above what is said. Sessions are kept in the work folder; the command goes on there.
@@ -21,7 +22,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import trimtab
 from trimtab.commands.evaluate import evaluate_model
@@ -43,7 +44,9 @@ RATES: dict[str, tuple[str, tuple[float, ...]]] = {
     "etcon": ("tpsft", (3e-4,)),
 }
 """method -> the stage whose learning rate is chosen, and among which; etcon takes too long for a choice"""
-KINDS = ("reliability", "generalisation", "locality", "portability")
+STEPWISE = "reliability, step by step"
+KINDS = ("reliability", STEPWISE, "generalisation", "locality", "portability")
+NO_PROBES: dict[str, list[str]] = {"rephrases": [], "locality": [], "hops": []}
 OF_SUITE = {
     "general": "general (contains)",
     "drift": "drift: KL(original || model), nats a token",
@@ -86,6 +89,13 @@ def write_edits(path: Path, split: str, number: int, seed: int, about: str) -> P
     return path
 
 
+class Found(NamedTuple):
+    """A model's evaluations."""
+
+    chat: Evaluation
+    stepwise: Evaluation
+
+
 @dataclass(frozen=True)
 class Bench:
     """Sessions and evaluations in a work folder; what is there is not made again."""
@@ -113,10 +123,10 @@ class Bench:
             write_atomic(folder / "done", "")
         return folder
 
-    def before(self, seed: int) -> Evaluation:
+    def before(self, seed: int) -> Found:
         return self._evaluated(self.sizes.model, f"before-{seed}", seed, None)
 
-    def after(self, method: str, rate: float, seed: int) -> Evaluation:
+    def after(self, method: str, rate: float, seed: int) -> Found:
         """Of a method, or of the first stage of etcon."""
         whole = "etcon" if method == FIRST_STAGE else method
         folder = self.edited(whole, rate, seed)
@@ -124,19 +134,23 @@ class Bench:
         model = folder / "steps" / "0001" / stage / "model"
         return self._evaluated(str(model), f"{stage}-of-{folder.name}", seed, self.before(seed))
 
-    def _evaluated(self, model: str, name: str, seed: int, before: Evaluation | None) -> Evaluation:
-        out = self.work / "evals" / name
-        options = {
-            "file": str(self.edits(seed)),
-            "before": str(before.folder) if before else "",
-            "general": 10,
-            "drift": 10,
-        }
+    def _evaluated(self, model: str, name: str, seed: int, before: Found | None) -> Found:
+        """In the chat template, with all probes; and asked to reason step by step, the prompts alone."""
+        edits = self.edits(seed)
+        plain = {"file": str(edits), "before": str(before.chat.folder) if before else "", "general": 10, "drift": 10}
+        prompts = [{**json.loads(line), **NO_PROBES} for line in edits.read_text(encoding="utf-8").splitlines()]
+        short = edits.with_name(f"prompts-{seed}.jsonl")
+        write_atomic(short, "".join(json.dumps(row) + "\n" for row in prompts))
+        steps = {"file": str(short), "modes": ["reasoning"], "general": 0, "drift": 0, "legacy": False}
+        steps["before"] = str(before.stepwise.folder) if before else ""
+        chat = self._asked(model, self.work / "evals" / name, plain, self.sizes.reply)
+        return Found(chat, self._asked(model, self.work / "stepwise" / name, steps, self.sizes.chain + 32))
+
+    def _asked(self, model: str, out: Path, options: dict[str, Any], tokens: int) -> Evaluation:
         if not is_evaluation(out / "edit"):
             start = time.perf_counter()
-            options = {"edit": {**options, "general": 10, "drift": 10}}
-            evaluate_model(model, "edit", out=out, options=options, max_new_tokens=self.sizes.reply)
-            print(f"{name}: evaluated in {time.perf_counter() - start:.0f} s", flush=True)
+            evaluate_model(model, "edit", out=out, options={"edit": options}, max_new_tokens=tokens)
+            print(f"{out}: evaluated in {time.perf_counter() - start:.0f} s", flush=True)
         return read(out / "edit")
 
 
@@ -151,10 +165,14 @@ def by_edit(found: Evaluation, kind: str) -> dict[str, float]:
     return values
 
 
-def summary(found: Evaluation) -> dict[str, Any]:
+def of_kind(found: Found, kind: str) -> dict[str, float]:
+    return by_edit(found.stepwise, "reliability") if kind == STEPWISE else by_edit(found.chat, kind)
+
+
+def summary(found: Found) -> dict[str, Any]:
     """Means over edits, and the suite's own numbers."""
-    means = {kind: (sum(own.values()) / len(own)) for kind in KINDS if (own := by_edit(found, kind))}
-    own = {name: value.estimate for name, full in OF_SUITE.items() if (value := found.value(full)) is not None}
+    means = {kind: (sum(own.values()) / len(own)) for kind in KINDS if (own := of_kind(found, kind))}
+    own = {name: value.estimate for name, full in OF_SUITE.items() if (value := found.chat.value(full)) is not None}
     return means | own
 
 
@@ -183,7 +201,7 @@ def methods(bench: Bench) -> dict[str, Any]:
         rates[method], rows = chosen(bench, method)
         tried += rows
     contestants = [*RATES, FIRST_STAGE]
-    found: dict[str, dict[int, Evaluation]] = {"before": {}, **{name: {} for name in contestants}}
+    found: dict[str, dict[int, Found]] = {"before": {}, **{name: {} for name in contestants}}
     for seed in SEEDS:
         found["before"][seed] = bench.before(seed)
         told(f"before, seed {seed}", summary(found["before"][seed]))
@@ -206,9 +224,9 @@ def methods(bench: Bench) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _pooled(of: Mapping[int, Evaluation], kind: str) -> dict[tuple[int, str], float]:
+def _pooled(of: Mapping[int, Found], kind: str) -> dict[tuple[int, str], float]:
     """Each seed has edits of its own."""
-    return {(seed, edit): value for seed, one in of.items() for edit, value in by_edit(one, kind).items()}
+    return {(seed, edit): value for seed, one in of.items() for edit, value in of_kind(one, kind).items()}
 
 
 def _difference(one: Mapping[Any, float], other: Mapping[Any, float]) -> list[float]:
@@ -238,7 +256,8 @@ def curve(bench: Bench, rates: Mapping[str, float]) -> dict[str, Any]:
                 for part, some in (("", names[: made or None]), (", last", names[max(0, made - sizes.every) : made])):
                     mine = [values[one] for one in some if one in values]
                     row |= {f"{kind}{part}": list(mean_of(mine))} if mine else {}
-            row |= {name: value for name, value in summary(found).items() if name in OF_SUITE}
+            own = {name: found.value(full) for name, full in OF_SUITE.items()}
+            row |= {name: value.estimate for name, value in own.items() if value is not None}
             print(row, flush=True)
             rows.append(row)
     return {"curve": rows, "rates": dict(rates)}

@@ -25,7 +25,9 @@ def test_rates_are_chosen_on_facts_that_no_seed_edits(tmp_path):
 
 
 def test_edits_keep_a_rephrase_two_neighbours_and_their_hops(tmp_path):
-    (known, made_up) = (write_edits(tmp_path / f"{about}.jsonl", "train", 3, 0, about) for about in ("known", "made_up"))
+    (known, made_up) = (
+        write_edits(tmp_path / f"{about}.jsonl", "train", 3, 0, about) for about in ("known", "made_up")
+    )
     assert {(len(one.rephrases), len(one.locality)) for one in load_edits(str(known)).edits} == {(1, 2)}
     assert {(len(one.rephrases), len(one.locality), len(one.hops)) for one in load_edits(str(made_up)).edits} == {
         (1, 1, 0)
