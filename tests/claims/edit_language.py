@@ -27,8 +27,9 @@ from typing import Any, NamedTuple
 import trimtab
 from trimtab.commands.evaluate import evaluate_model
 from trimtab.common.environment import environment
-from trimtab.common.files import write_atomic
+from trimtab.common.files import read_json, write_atomic
 from trimtab.data.generators.facts import facts
+from trimtab.evals import FACTS
 from trimtab.metrics.intervals import mean_of
 from trimtab.report.edits import correct, rows_of
 from trimtab.report.evaluation import Evaluation, is_evaluation, read
@@ -147,7 +148,7 @@ class Bench:
         return Found(chat, self._asked(model, self.work / "stepwise" / name, steps, self.sizes.chain + 32))
 
     def _asked(self, model: str, out: Path, options: dict[str, Any], tokens: int) -> Evaluation:
-        if not is_evaluation(out / "edit"):
+        if not (is_evaluation(out / "edit") and read_json(out / "edit" / FACTS)["finished"]):
             start = time.perf_counter()
             evaluate_model(model, "edit", out=out, options={"edit": options}, max_new_tokens=tokens)
             print(f"{out}: evaluated in {time.perf_counter() - start:.0f} s", flush=True)
