@@ -1103,4 +1103,77 @@ MISTAKES = [
             "contract/test_teachers.py::test_the_policy_itself_behind_another_prompt_is_the_distribution_worked_out_by_hand",
         ),
     ),
+    Mistake(
+        "rollouts: each process divides by the count of all",
+        "train.rollouts:RolloutTrainer._compute_loss",
+        "total / collectives.size()",
+        "total",
+        (
+            "invariants/test_rollout_processes.py::test_two_processes_move_the_weights_of_a_policy_that_samples_as_one_does",
+        ),
+    ),
+    Mistake(
+        "rollouts: every process reads the first one's completions",
+        "train.rollouts:RolloutTrainer._with_advantages",
+        "collectives.rank()",
+        "0",
+        (
+            "invariants/test_rollout_processes.py::test_completions_rewards_and_groups_of_two_processes_are_those_of_one",
+        ),
+    ),
+    Mistake(
+        "rollouts: every process learns from the first one's share of an update",
+        "train.rollouts:RolloutTrainer._shuffled",
+        "collectives.rank()",
+        "0",
+        (
+            "invariants/test_rollout_processes.py::test_two_processes_move_the_weights_of_a_policy_that_samples_as_one_does",
+        ),
+    ),
+    Mistake(
+        "rollouts: completions of different processes are drawn with the same numbers",
+        "train.rollouts:RolloutTrainer._uniform",
+        "rows + self.accelerator.process_index * len(self._rows)",
+        "rows",
+        (
+            "invariants/test_rollout_processes.py::test_completions_rewards_and_groups_of_two_processes_are_those_of_one",
+        ),
+    ),
+    Mistake(
+        "rollouts: every process shows them",
+        "train.rollouts:RolloutTrainer._with_advantages",
+        "self.watch is not None and self.is_world_process_zero()",
+        "self.watch is not None",
+        (
+            "invariants/test_rollout_processes.py::test_rollouts_are_shown_once_in_the_order_of_one_process_and_logs_are_over_all",
+        ),
+    ),
+    Mistake(
+        "auxiliary models: each process learns from its own gradients",
+        "signals.auxiliary:AuxiliaryModel._add_up",
+        "collectives.add_up([p.grad])",
+        "p.grad",
+        ("invariants/test_rollout_processes.py::test_a_critic_learns_in_two_processes_what_it_learns_in_one",),
+    ),
+    Mistake(
+        "processes: what fails in one is not told to the others",
+        "common.collectives:all_or_none",
+        "message is not None",
+        "False",
+        ("common/test_collectives.py::test_two_processes_know_the_same",),
+    ),
+    Mistake(
+        "draws: a row that is left in the batch takes the number of another",
+        "decoding._early_exit:early_exit",
+        "uniform(rows, input_ids.size(1) - width)",
+        "uniform(torch.arange(len(rows)), input_ids.size(1) - width)",
+        ("decoding/test_draws_of_rows.py::test_tokens_do_not_depend_on_rows_that_have_left",),
+    ),
+    Mistake(
+        "draws: before temperature and top-p",
+        "decoding._draws:drawing",
+        "[*found, Drawn(uniform, width)]",
+        "[Drawn(uniform, width), *found]",
+        ("decoding/test_draws_of_rows.py::test_the_tokens_are_drawn_from_the_distribution_that_generate_samples_from",),
+    ),
 ]

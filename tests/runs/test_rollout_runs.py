@@ -1,13 +1,12 @@
 """Learning from own answers, from a recipe to a report."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 
 import tiny_folder
-from tiny_rollout_runs import REWARD, lines, parsed, run, tree
+from tiny_rollout_runs import REWARD, WITH_MODELS, lay_out, lines, parsed, reward_models, run, tree, with_models
 from tiny_runs import drive, same_weights
 from trimtab.commands.preview import preview_recipe
 from trimtab.data.sources import DataError
@@ -22,12 +21,7 @@ from trimtab.train.rollouts import RolloutError
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
-    folder = tiny_folder.lay_out(tmp_path_factory.mktemp("files"))
-    tasks = [{"prompt": f"count {i}", "answer": str(i)} for i in range(16)]
-    tiny_folder.write_jsonl(folder / "tasks.jsonl", tasks)
-    (folder / "own.py").write_text(REWARD)
-    tiny_folder.save(folder / "other", seed=5)
-    return folder
+    return lay_out(tmp_path_factory.mktemp("files"))
 
 
 @pytest.mark.slow
@@ -150,57 +144,9 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights_to_the_bit(finished
 
 @pytest.fixture(scope="module")
 def judges(files, tmp_path_factory) -> dict[str, str]:
-    """Reward models that start from the policy: method -> folder."""
-    folder = tmp_path_factory.mktemp("judges")
-    rows = {
-        "q_rm": tiny_folder.pair_rows(8),
-        "ipvrm": [{**row, "label": i % 2} for i, row in enumerate(tiny_folder.chat_rows(8))],
-    }
-    found = {}
-    for name, own in rows.items():
-        made = tiny_folder.recipe(files, name, output=str(folder / name), eval={"every": None, "prompts": []})
-        made["models"] = {"policy": str(files / "teacher")}
-        made["data"] = {"train": tiny_folder.write_jsonl(folder / f"{name}.jsonl", own)}
-        made["training"] |= {"max_steps": 2, "save_steps": 2}
-        found[name] = str(run(made) / "model")
-    return found
+    return reward_models(files, tmp_path_factory.mktemp("judges"))
 
 
-WITH_MODELS = {
-    "ppo": {
-        "method": "ppo",
-        "options": {"token_reward": "outcome", "advantage": "gae", "kl_coef": 0.1, "critic_learning_rate": 0.01},
-    },
-    "ppo of scores": {"method": "ppo", "options": {"critic_learning_rate": 0.01}, "credit": "q_rm"},
-    "reinforce of scores": {
-        "method": "reinforce",
-        "options": {"token_reward": "tokens", "center": True},
-        "credit": "q_rm",
-    },
-    "distrl": {"method": "distrl", "options": {"online": "frozen"}, "credit": "ipvrm"},
-    "distrl, kl": {
-        "method": "distrl",
-        "options": {"kl": 0.1, "kl_threshold": 0.0, "max_accuracy": 0.9},
-        "credit": "ipvrm",
-    },
-    "distrl, online": {
-        "method": "distrl",
-        "options": {"online": "before", "online_learning_rate": 0.01},
-        "credit": "ipvrm",
-    },
-    "distrl, online pairs": {
-        "method": "distrl",
-        "options": {"online": "after", "online_loss": "dpo_rm", "online_learning_rate": 0.01},
-        "credit": "ipvrm",
-    },
-    "lco of a model": {"method": "lco", "options": {"advantage": "q_rm", "num_candidates": 3}, "credit": "ipvrm"},
-    "lco of log-ratios": {
-        "method": "lco",
-        "options": {"advantage": "dpo_rm", "candidates": "policy", "loss": "mse"},
-        "credit": "ipvrm",
-    },
-    "opd": {"method": "opd", "teacher": True},
-}
 LOGGED = {
     "ppo": "critic_loss",
     "ppo of scores": "token_score_auc",
@@ -210,18 +156,6 @@ LOGGED = {
     "distrl, online": "reward_model_loss",
     "distrl, online pairs": "one_outcome",
 }
-
-
-def with_models(files: Path, judges: dict[str, str], name: str, output: Path) -> dict[str, Any]:
-    told = WITH_MODELS[name]
-    made = tree(files, output, told["method"], options=told.get("options", {}))
-    if "credit" in told:
-        made["models"]["reward_model"] = judges[told["credit"]]
-    if "teacher" in told:
-        made["models"]["teacher"] = str(files / "other")
-    made["training"] |= {"max_steps": 4}
-    made["eval"] = {"answers": 1}
-    return made
 
 
 @pytest.mark.slow

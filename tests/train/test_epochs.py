@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import test_resume as resumes
-import test_rollouts as rollouts
 
+import tiny_rollout_trainer as rollouts
 from trimtab.train import settings
 from trimtab.train.epochs import Epoch, epoch_of, updates_asked
 from trimtab.train.settings import TrainingError

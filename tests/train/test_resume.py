@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import test_rollouts as rollouts
 import torch
 from accelerate import skip_first_batches
 from accelerate.data_loader import prepare_data_loader
@@ -17,6 +16,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl.trainer.utils import RepeatSampler
 
 import tiny
+import tiny_rollout_trainer as rollouts
 import tiny_training
 from trimtab.core import Plan
 from trimtab.methods.psft import METHOD, Config

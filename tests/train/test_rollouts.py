@@ -4,23 +4,23 @@ from functools import partial
 
 import pytest
 import torch
-from datasets import Dataset
 from trl import GRPOTrainer
 
 import tiny
 import tiny_folder
-from trimtab.core import IGNORE, AdvantageEstimator, Candidates, Plan, Signal, TokenBatch, answer_mask
+from tiny_rollout_trainer import SETTINGS, Grouped, count_of_a, dataset, grpo, policy, trainer
+from trimtab.core import IGNORE, Candidates, Plan, Signal, TokenBatch, answer_mask
 from trimtab.decoding._batching import pads_left
-from trimtab.decoding._early_exit import early_exit_arguments
-from trimtab.models.forward import add_objective_forward
+from trimtab.decoding._draws import drawing
+from trimtab.decoding._early_exit import early_exit
 from trimtab.objectives.advantages import group_normalised
 from trimtab.objectives.policy_gradient import PolicyGradient, Reinforce
 from trimtab.rewards.graded import NotGraded
 from trimtab.train import settings
+from trimtab.train.generation import as_it_was
 from trimtab.train.rollouts import (
     RolloutError,
     RolloutTrainer,
-    _as_they_were,
     check_buffer,
     cropped,
     how_generated,
@@ -29,71 +29,6 @@ from trimtab.train.rollouts import (
     rollout_config,
     unpacked,
 )
-
-
-class Grouped(AdvantageEstimator):
-    """GRPO's; keeps what it was given."""
-
-    def __init__(self, candidates: int = 0, needs: frozenset = frozenset()):
-        self.candidates, self.needs, self.seen = candidates, needs, []
-
-    def __call__(self, rollouts):
-        self.seen.append(rollouts)
-        found = {"advantages": rollouts.of_token(group_normalised(rollouts.rewards, rollouts.group))}
-        return found if rollouts.candidates is None else {**found, "candidates": rollouts.candidates}
-
-
-def count_of_a(prompts, completions, completion_ids, **columns):
-    """Counts tokens below 100, so that untrained models have something to gain."""
-    return [float(sum(token < 100 for token in ids)) for ids in completion_ids]
-
-
-def policy(seed: int = 0):
-    model = tiny.model(
-        "llama_tied", seed, vocab_size=tiny_folder.VOCAB, eos_token_id=0, pad_token_id=0, bos_token_id=None,
-        initializer_range=0.1, max_position_embeddings=512,
-    )  # fmt: skip
-    model.generation_config.eos_token_id = 0
-    return model
-
-
-def dataset(rows: int = 8) -> Dataset:
-    prompts = [[{"role": "user", "content": "x" * (i % 5 + 1)}] for i in range(rows)]
-    return Dataset.from_list([{"prompt": prompt, "row_id": i} for i, prompt in enumerate(prompts)])
-
-
-SETTINGS = {
-    "per_device_train_batch_size": 4,
-    "num_generations": 2,
-    "max_completion_length": 6,
-    "max_steps": 1,
-    "learning_rate": 0.5,
-    "optim": "sgd",
-    "lr_scheduler_type": "constant",
-    "max_grad_norm": 0.0,
-    "save_strategy": "no",
-    "use_cpu": True,
-}
-
-
-def trainer(folder, plan: Plan, model=None, watch=None, rewards=None, correct=(1.0,), **changes) -> RolloutTrainer:
-    model = model or policy()
-    add_objective_forward(model)
-    return RolloutTrainer(
-        model=model,
-        args=settings.build(settings.check({**SETTINGS, **changes}, "rollouts"), folder, 0, "rollouts"),
-        plan=plan,
-        reward_funcs=rewards or [count_of_a],
-        train_dataset=dataset(),
-        processing_class=tiny_folder.byte_tokenizer(),
-        watch=watch,
-        correct=correct,
-    )
-
-
-def grpo(**estimator) -> Plan:
-    return Plan(PolicyGradient(0.2, 0.2), advantages=Grouped(**estimator))
-
 
 # ---------------------------------------------------------------- layout
 
@@ -181,7 +116,7 @@ def test_what_is_read_in_batches_of_like_length_comes_back_in_order(tmp_path):
     def read(inputs):
         return {"targets": TokenBatch.from_labels(inputs["labels"]).targets, "ids": inputs["candidate_ids"][:, 0]}
 
-    found = made._over(rows.inputs(), read, known)
+    found, _ = made._over(rows.inputs(), read, known)
     assert torch.equal(found["targets"], batch.targets)
     assert torch.equal(found["ids"], torch.arange(len(batch)))
 
@@ -221,8 +156,8 @@ def test_batches_without_an_answer_are_read_past(tmp_path):
     learnt[:, :2] = False
     rows = {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(~learnt, IGNORE)}
     rows["row_id"] = torch.arange(4)
-    found = made._over(rows, made._policy_signals)
-    wanted = made._over({key: value[[1, 3]] for key, value in rows.items()}, made._policy_signals)
+    found, _ = made._over(rows, made._policy_signals)
+    wanted, _ = made._over({key: value[[1, 3]] for key, value in rows.items()}, made._policy_signals)
     assert len(found["old"]) == 6
     for name, value in wanted.items():
         torch.testing.assert_close(found[name], value)
@@ -268,8 +203,17 @@ def test_weights_after_training_are_those_of_trl(tmp_path, changes, loss_type, r
         model=policy(), args=args, reward_funcs=[count_of_a], train_dataset=dataset(),
         processing_class=tiny_folder.byte_tokenizer(),
     )  # fmt: skip
-    quick = {} if args.cache_implementation else early_exit_arguments(args.device)
-    theirs.model.generate = partial(theirs.model.generate, **quick)
+    theirs._rows = ()
+    generate = partial(theirs.model.generate, **({} if args.cache_implementation else {"custom_generate": early_exit}))
+
+    def with_the_same_numbers(generation_config, **inputs):
+        uniform = partial(RolloutTrainer._uniform, theirs)
+        if not args.cache_implementation:
+            return generate(generation_config=generation_config, uniform=uniform, **inputs)
+        with drawing(theirs.model, uniform, inputs["input_ids"].size(1)):
+            return generate(generation_config=generation_config, **inputs)
+
+    theirs.model.generate = with_the_same_numbers
     theirs.train()
     moved = 0.0
     for (name, mine), (_, other) in zip(ours.model.named_parameters(), theirs.model.named_parameters(), strict=True):
@@ -437,7 +381,7 @@ def test_generation_leaves_the_weights_as_they_were(tmp_path):
     """TRL rounds them for continuous batching to the dtype of mixed precision, and buffers with them."""
     model = policy()
     kept = {name: value.clone() for name, value in (*model.named_parameters(), *model.named_buffers())}
-    with _as_they_were(model):
+    with as_it_was(model):
         model.to(torch.bfloat16)
     for name, value in (*model.named_parameters(), *model.named_buffers()):
         assert value.dtype == kept[name].dtype
@@ -493,6 +437,14 @@ def test_rollouts_are_shown_with_the_advantage_of_each_token(tmp_path):
 def test_settings_that_could_not_be_saved_are_refused(tmp_path, changes, said):
     built = settings.build(settings.check({**SETTINGS, **changes}, "rollouts"), tmp_path, 0, "rollouts")
     with pytest.raises(RolloutError, match=said):
+        check_buffer(built)
+
+
+def test_a_sharded_policy_is_refused_before_anything_is_loaded(tmp_path, monkeypatch):
+    built = settings.build(settings.check(SETTINGS, "rollouts"), tmp_path, 0, "rollouts")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    with pytest.raises(RolloutError, match="the launch asks for FSDP2: each process samples"):
         check_buffer(built)
 
 

@@ -4,7 +4,8 @@ transformers takes unset fields from the checkpoint's generation config: a repet
 every strategy. Here each field is given or switched off, and the model's config is hidden while `generate` runs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -14,7 +15,8 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 from transformers.generation.stopping_criteria import StopStringCriteria
 
 from trimtab.decoding._batching import alone, batches, cache_is_right, keeps, strictest
-from trimtab.decoding._early_exit import early_exit_arguments
+from trimtab.decoding._draws import Uniform, are_drawn, drawing
+from trimtab.decoding._early_exit import early_exit, early_exit_arguments
 from trimtab.models.ends import end_tokens
 from trimtab.models.identity_layer import unwrapped
 from trimtab.models.masters import inner
@@ -108,6 +110,7 @@ def generate(
     own: bool = False,
     leave: bool = False,
     each: Callable[[list[int]], Mapping[str, Any]] | None = None,
+    uniform: Uniform | None = None,
     **how: Any,
 ) -> Tensor:
     """[B, T + new tokens]: continuations of prompts; only the settings given here apply.
@@ -117,11 +120,12 @@ def generate(
         own: the checkpoint's generation config fills in what is not given.
         leave: finished rows may leave the batch if that is faster (and nothing depends on other rows).
         each: further arguments for some rows, by their indices.
+        uniform: what single tokens are drawn with, by row of `inputs`; by default torch's generator.
         how: fields of the generation config, and other arguments of `model.generate`.
     """
     config = config_of(model, tokenizer, how, max_new_tokens, own=own)
     _, others = split(how)
-    return run(model, config, inputs, tokenizer=tokenizer, leave=leave, each=each, **others)
+    return run(model, config, inputs, tokenizer=tokenizer, leave=leave, each=each, uniform=uniform, **others)
 
 
 def run(
@@ -133,12 +137,13 @@ def run(
     leave: bool = False,
     each: Callable[[list[int]], Mapping[str, Any]] | None = None,
     call: Callable[..., Any] | None = None,
+    uniform: Uniform | None = None,
     **others: Any,
 ) -> Tensor:
     """`generate` with a config of `complete`, in batches and with a cache that are safe for the model, see `_batching`.
 
     Args:
-        model, inputs, tokenizer, leave, each: as in `generate`.
+        model, inputs, tokenizer, leave, each, uniform: as in `generate`.
         call: `model.generate`, if it has another name.
         others: arguments of `model.generate` that are not fields of its config.
     """
@@ -155,12 +160,35 @@ def run(
     with alone(model):
         for rows, given in groups:
             more = {**others, **(each(rows) if each else {})}
-            output = (call or model.generate)(**given, generation_config=config, **more)
+            with _drawn(model, config, uniform, rows, given["input_ids"], more):
+                output = (call or model.generate)(**given, generation_config=config, **more)
             found.append(output[:, given["input_ids"].size(1) :])
     copies = found[0].size(0) // len(groups[0].places)
     places = [[row * copies + i for row in rows for i in range(copies)] for rows, _ in groups]
     ids = inputs["input_ids"].repeat_interleave(copies, dim=0)
     return torch.cat([ids, _joined(found, places, config).to(ids.device)], dim=1)
+
+
+@contextmanager
+def _drawn(
+    model: Any, config: GenerationConfig, uniform: Uniform | None, rows: Sequence[int], ids: Tensor,
+    others: dict[str, Any],
+) -> Iterator[None]:  # fmt: skip
+    """Within, `generate` with `others` draws the tokens of these rows with their numbers, if it draws single ones."""
+    if uniform is None or not are_drawn(config) or others.get("custom_generate") not in (None, early_exit):
+        yield
+        return
+    places = torch.tensor(rows, device=ids.device)
+
+    def of_batch(some: Tensor, position: int) -> Tensor:
+        return uniform(places[some.to(ids.device)], position)
+
+    if "custom_generate" in others:
+        others["uniform"] = of_batch
+        yield
+        return
+    with drawing(model, of_batch, ids.size(1)):
+        yield
 
 
 def read_by(model: Any, others: Mapping[str, Any]) -> list[Any]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
 from trimtab.common.errors import UserError
+from trimtab.decoding._draws import Uniform
 from trimtab.decoding._prefill import grows, prefill
 from trimtab.decoding._streams import Stream, check_settings, chosen, pick
 
@@ -28,6 +29,7 @@ def early_exit(
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
+    uniform: Uniform | None = None,
     **inputs: Any,
 ) -> Tensor:
     """Decode by sampling or greedily until every row has ended. Called by `model.generate`.
@@ -35,13 +37,16 @@ def early_exit(
     Rows only leave a cache of growing keys and values. Processors and criteria see the remaining rows,
     [n, T + new tokens], so they must treat each row independently.
 
+    Args:
+        uniform: what sampled tokens are drawn with; by default torch's generator.
+
     Returns:
         [B, T + new tokens], padded after the end token.
     """
     check_settings(generation_config, inputs)
     if generation_config.return_dict_in_generate:
         raise UserError("return_dict_in_generate is not supported here: finished rows have no scores")
-    pad = generation_config._pad_token_tensor
+    pad, width = generation_config._pad_token_tensor, input_ids.size(1)
     rows = torch.arange(input_ids.size(0), device=input_ids.device)
     unfinished = torch.ones_like(rows, dtype=torch.bool)
     leave = not inputs.get("use_cache") or grows(inputs.get("past_key_values"))
@@ -56,7 +61,8 @@ def early_exit(
         stream.keep(same, rows)
     while True:
         scores = logits_processor(input_ids[rows], logits)  # type: ignore[arg-type]
-        tokens = chosen(scores, generation_config)
+        draws = None if uniform is None else uniform(rows, input_ids.size(1) - width)
+        tokens = chosen(scores, generation_config, draws)
         column = tokens.new_full((len(input_ids),), 0 if pad is None else int(pad))
         column[rows] = torch.where(unfinished[rows], tokens, column[rows])
         input_ids = torch.cat([input_ids, column[:, None]], dim=1)

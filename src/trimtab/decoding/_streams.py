@@ -12,6 +12,7 @@ from transformers.generation.utils import ALL_CACHE_NAMES, GenerateDecoderOnlyOu
 
 from trimtab.common.errors import UserError
 from trimtab.core.batch import finite
+from trimtab.core.draws import inverse_cdf
 
 Strength = float | Sequence[Any] | Tensor | Callable[[int], float | Tensor]
 
@@ -159,8 +160,10 @@ def _holds(cache: Any) -> bool:
     return any(any(state.values()) for state in states) or any(layer.get_seq_length() > 0 for layer in kept)
 
 
-def chosen(scores: Tensor, generation_config: GenerationConfig) -> Tensor:
-    """[B] the next tokens from [B, V]: sampled as in `generate`, or greedy."""
+def chosen(scores: Tensor, generation_config: GenerationConfig, uniform: Tensor | None = None) -> Tensor:
+    """[B] the next tokens from [B, V]: greedy, or sampled, as in `generate` or with numbers [B] in [0, 1)."""
+    if generation_config.do_sample and uniform is not None:
+        return inverse_cdf(torch.softmax(scores, dim=-1), uniform)
     if generation_config.do_sample:
         return torch.multinomial(torch.softmax(scores, dim=-1), num_samples=1).squeeze(1)
     return scores.argmax(dim=-1)

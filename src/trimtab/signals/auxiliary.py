@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from trimtab.common import collectives
 from trimtab.core import Losses, Objective, Reduction, RolloutBatch, Signal, TokenBatch, answer_mask, count
 from trimtab.models.forward import ObjectiveCall
 from trimtab.models.loading import cast
@@ -51,6 +52,8 @@ class AuxiliaryModel(Signal):
     ) -> float:  # fmt: skip
         """One update for every `size` rows, accumulated over `micro` rows at a time; returns the mean loss.
 
+        Of several processes, which all have the same rows, each reads some of these and the gradients are added up.
+
         Args:
             rows: `input_ids`, `attention_mask`, `labels` [B, T], `row_id` [B].
             known: signals of the objective, [N] over all answer tokens.
@@ -63,31 +66,44 @@ class AuxiliaryModel(Signal):
             if not answer_mask(labels).any() or (weighed is not None and not weighed.any()):
                 continue  # the optimizer's momentum would make a step without a gradient
             total = count(labels, how)
-            loss = 0.0
-            for first in range(start, start + len(labels), micro or size):
+            loss = torch.zeros((), device=labels.device)
+            firsts = range(start, start + len(labels), micro or size)
+            for first in firsts[collectives.rank() :: collectives.size()]:
                 some = slice(first, min(first + (micro or size), start + len(labels)))
                 own = (row_of >= some.start) & (row_of < some.stop)
                 if own.any():
                     part = {key: value[some] for key, value in rows.items()}
                     of_part = {name: value[own] for name, value in known.items()}
                     loss += self._backward(part, of_part, objective, how, total)
+            self._add_up(loss)
             nn.utils.clip_grad_norm_(self._trained, self.max_grad_norm)
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
-            losses.append(loss)
+            losses.append(loss.item())
         return sum(losses) / max(len(losses), 1)
+
+    def _add_up(self, loss: Tensor) -> None:
+        """Add up the loss and the gradients of all processes; a weight that none has a gradient of gets none."""
+        if collectives.size() == 1:
+            return
+        read = torch.tensor([p.grad is not None for p in self._trained], dtype=torch.float32, device=loss.device)
+        collectives.add_up([loss, read])
+        for p, number in zip(self._trained, read.tolist()):
+            if number:
+                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+                collectives.add_up([p.grad])
 
     def _backward(
         self, rows: Mapping[str, Tensor], known: Mapping[str, Tensor], objective: Objective, how: Reduction,
         total: Tensor,
-    ) -> float:  # fmt: skip
+    ) -> Tensor:  # fmt: skip
         """Add the gradient of a micro-batch; returns its part of the loss."""
         width = int(rows["attention_mask"].sum(dim=1).max())  # without columns of padding
         ids, mask, labels = (rows[name][:, :width] for name in ("input_ids", "attention_mask", "labels"))
         call = ObjectiveCall(objective, labels, known, rows["row_id"], how, total)
         loss = self.model(input_ids=ids, attention_mask=mask, objective_call=call).loss
         loss.backward()
-        return loss.item()
+        return loss.detach()
 
     def state_dict(self) -> dict[str, Tensor]:
         """Weights and the optimizer's moments, for a checkpoint."""

@@ -3,6 +3,7 @@
 import errno
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +197,8 @@ class ObjectiveLoop(Trainer):
         at_start = self.reference_dtype is not None and self.state.global_step == 0
         exact = first_ratio.is_exact(model, inputs["labels"].device)
         exact = exact and self.accelerator.mixed_precision in (None, "no")
-        for apart in first_ratio.measured(self.plan, model, inputs, known, temperature, at_start):
+        own = first_ratio.measured(self.plan, model, inputs, known, temperature, at_start)
+        for apart in chain.from_iterable(of_all(own)):
             alike = apart.side != "reference" or self.reference_dtype == "float32"
             note = first_ratio.verdict(apart, exact and alike, bool(self._dropout))
             if note is not None and apart.side not in self._noted:

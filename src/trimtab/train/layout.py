@@ -5,7 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+from trimtab.common import collectives
 from trimtab.core import IGNORE, Candidates, TokenBatch, answer_mask
 
 
@@ -35,6 +37,18 @@ def cropped(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Without the columns that are padding in every row."""
     width = int(rows["attention_mask"].sum(dim=1).max())
     return {key: value[:, :width] if value.dim() > 1 else value for key, value in rows.items()}
+
+
+def of_all(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The rows of all processes, by rank; each has as many, padded to its own longest one."""
+    width = max(collectives.objects(rows["labels"].size(1)))
+    wide = {
+        key: pad(value, (0, width - value.size(1)), value=IGNORE if key == "labels" else 0)
+        if value.dim() > 1
+        else value
+        for key, value in rows.items()
+    }
+    return {key: collectives.gathered(value) for key, value in wide.items()}
 
 
 FIELDS = ("ids", "logprobs", "advantages", "mask")

@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from inspect import iscoroutinefunction
 from typing import Any
 
 import torch
@@ -11,12 +12,13 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 from trl import GRPOTrainer  # type: ignore[attr-defined]
 
+from trimtab.common import collectives
 from trimtab.common.errors import UserError
 from trimtab.core import IGNORE, Candidates, Plan, RolloutBatch, Rollouts, TokenBatch, count
+from trimtab.core.draws import hashed_uniform
 from trimtab.core.plan import KEPT
 from trimtab.data.tasks import task_ids
-from trimtab.decoding._batching import alone
-from trimtab.decoding._config import complete, may_leave, run
+from trimtab.decoding._config import complete, may_leave
 from trimtab.decoding._early_exit import early_exit_arguments
 from trimtab.metrics.ranks import auc
 from trimtab.models.ends import end_tokens
@@ -26,9 +28,13 @@ from trimtab.signals.base import common_vocab, models_of, without_unknown
 from trimtab.signals.candidates import CandidateLogprobs
 from trimtab.signals.initial_policy import read_with
 from trimtab.train.base import ObjectiveLoop
-from trimtab.train.layout import cropped, laid_out, packed, unpacked
+from trimtab.train.generation import as_it_was, generating
+from trimtab.train.layout import cropped, laid_out, of_all, packed, unpacked
+from trimtab.train.wrapping import SHARDED, asked
 
 Watch = Callable[[int, list[dict[str, Any]]], None]
+STREAM = 2411
+"""of the numbers that completions are sampled with"""
 
 
 class RolloutError(UserError):
@@ -36,16 +42,19 @@ class RolloutError(UserError):
 
 
 class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
-    """Generation, rewards, shuffling and splitting are TRL's.
+    """Generation and rewards are TRL's.
 
-    In between, completions are laid out again, padded on the right only; log-probabilities of the generating policy and
+    Then completions are laid out again, padded on the right only; log-probabilities of the generating policy and
     the plan's rollout signals are computed once; and the plan's advantage estimator assigns an advantage to each token,
     which the objective uses in every update on these completions.
 
+    Of several processes each samples, grades and reads its share of a batch of rollouts. All then hold the whole batch,
+    so that advantages and auxiliary models see whole groups, and each takes its share of every update.
+
     Args:
         plan: with an advantage estimator.
-        watch: called with the step and the rows of each batch of rollouts: prompt, completion, reward, group, tokens
-            and their advantages.
+        watch: called in the first process with the step and the rows of each batch of rollouts: prompt, completion,
+            reward, group, tokens and their advantages.
         correct: of each reward, the value from which a completion is correct; the first that grades it decides. If not
             given, pass@1 is not logged, and models that learn outcomes use 1.
     """
@@ -58,7 +67,9 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         assert plan.advantages is not None
         self.watch, self.correct = watch, correct
         self._rewards = self._outcomes = torch.zeros(0)
+        self._labels: list[Tensor] = []  # of each micro-batch, over all processes
         self._total: Tensor | None = None
+        self.reward_funcs = [_ends_all(reward) for reward in self.reward_funcs]
         policy = self.accelerator.unwrap_model(self.model)
         self.vocab = common_vocab([policy, *models_of(plan.rollout_signals)])
         self._rows: Sequence[Mapping[str, Any]] = ()
@@ -98,17 +109,24 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         model = self.accelerator.unwrap_model(self.model)
-        with _as_they_were(model), _generating(model, self._tokenizer):
+        with collectives.all_or_none(), as_it_was(model), generating(model, self._tokenizer, self._uniform):
             return super()._generate_single_turn(*args, **kwargs)
+
+    def _uniform(self, rows: Tensor, position: int) -> Tensor:
+        """What the next token of these rows is drawn with, by their place in the whole batch of rollouts."""
+        places = rows + self.accelerator.process_index * len(self._rows)
+        step, seed = self.state.global_step, self.args.seed
+        return hashed_uniform(seed, step, places, torch.full_like(places, position), STREAM)
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         start = time.perf_counter()
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self._spent("reward", start)
         self._rewards = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
-        are_correct = which_are_correct(rewards.T.tolist(), self.correct or [1.0] * rewards.size(1), prompts)
+        every = collectives.objects((prompts, completions))
+        self._texts = tuple([one for own in side for one in own] for side in zip(*every))
+        are_correct = which_are_correct(rewards.T.tolist(), self.correct or [1.0] * rewards.size(1), self._texts[0])
         self._outcomes = torch.tensor(are_correct, dtype=torch.float32, device=rewards.device)
-        self._texts = (prompts, completions)
         if self.correct is not None:
             self._log_learnt({"pass_at_1": self._outcomes.mean().item()})
         return rewards
@@ -117,9 +135,9 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         self._rows = inputs
         output = super()._generate_and_score_completions(inputs)
         start = time.perf_counter()
-        rows = self._learnable(laid_out(output))
+        rows = laid_out(output)
         rows["row_id"] = torch.tensor([row["row_id"] for row in inputs], device=rows["labels"].device)
-        found = self._with_advantages(rows)
+        found = self._with_advantages(self._learnable(of_all(rows)))
         self._spent("advantages", start)
         return found
 
@@ -135,22 +153,25 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         self._count(f"seconds_{part}", seconds)
 
     def _with_advantages(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The rows of all processes with their advantages."""
         plan, estimator = self.plan, self.plan.advantages
         assert estimator is not None
         batch, rewards = TokenBatch.from_labels(rows["labels"], row_id=rows["row_id"]), self._rewards
         group = torch.arange(len(rewards), device=batch.row.device) // self._answers
+        own = {key: value.tensor_split(collectives.size())[collectives.rank()] for key, value in rows.items()}
         signals: dict[str, Tensor] = {}
+        known: dict[str, Tensor] = {}
         needed = estimator.needs.union(*(signal.needs for signal in plan.rollout_signals))
         old_differs = self.updates_per_rollout > 1
         if old_differs or estimator.candidates or needed & KEPT:
-            signals = self._over(rows, self._policy_signals)
+            known, signals = self._over(own, self._policy_signals)
         micro_rows = self.args.per_device_train_batch_size
-        update_rows = micro_rows * self.args.gradient_accumulation_steps
-        known = without_unknown(rows, self.vocab)
-        seen = RolloutBatch(known, self._outcomes, group, signals.get("old"), update_rows, micro_rows)
+        update_rows = micro_rows * self.args.gradient_accumulation_steps * collectives.size()
+        readable = without_unknown(rows, self.vocab)
+        seen = RolloutBatch(readable, self._outcomes, group, signals.get("old"), update_rows, micro_rows)
         for signal in plan.rollout_signals:
             self._log_learnt(signal.before_advantages(seen))
-        signals |= self._over(rows, self._read_signals, signals)
+        signals |= self._over(own, self._read_signals, known)[1]
         candidates = None
         if "candidate_ids" in signals:
             candidates = Candidates(signals.pop("candidate_ids"), signals.pop("candidate_logprobs"))
@@ -160,7 +181,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         for signal in plan.rollout_signals:
             self._log_learnt(signal.after_advantages(seen, found))
         self._describe(signals, batch, found)
-        if self.watch is not None:
+        if self.watch is not None and self.is_world_process_zero():
             self._show(batch, found)
         parts = [packed(name, value, batch) for name, value in found.items()]
         return rows | {name: value for part in parts for name, value in part.items()}
@@ -193,9 +214,17 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
     def _over(
         self, rows: Mapping[str, Tensor], read: Callable[[dict[str, Tensor]], dict[str, Tensor]],
         known: Mapping[str, Tensor] | None = None,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:  # fmt: skip
+        """Values [N, ...] of all answer tokens of these rows, and of those of all processes, from `read`, which is
+        called with batches of similar length, and with the candidates' ids if these are known."""
+        with collectives.all_or_none():
+            found = self._over_own(rows, read, known)
+        return found, {name: collectives.gathered(value) for name, value in found.items()}
+
+    def _over_own(
+        self, rows: Mapping[str, Tensor], read: Callable[[dict[str, Tensor]], dict[str, Tensor]],
+        known: Mapping[str, Tensor] | None,
     ) -> dict[str, Tensor]:  # fmt: skip
-        """Values [N, ...] of all answer tokens from `read`, which is called with batches of similar length, and with
-        the candidates' ids if these are known."""
         order = rows["attention_mask"].sum(dim=1).argsort(descending=True, stable=True)
         row_of = TokenBatch.from_labels(rows["labels"]).row
         found, places = [], []
@@ -248,6 +277,21 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
 
     # ------------------------------------------------------------ updates
 
+    def _prepare_inputs(self, inputs: Any) -> dict[str, Tensor]:
+        """The micro-batch of this step; as TRL's, but which rows share an update does not depend on processes."""
+        if self._step % (self._settings.steps_per_generation * self.num_iterations) == 0 or not self._buffered_inputs:
+            self._buffered_inputs = self._shuffled(self._generate_and_score_completions(inputs))
+        return self._buffered_inputs[self._step % self._settings.steps_per_generation]
+
+    def _shuffled(self, rows: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+        """This process's share of each micro-batch."""
+        seed = hash((self.args.seed, self.state.global_step)) % 2**63
+        order = torch.randperm(len(rows["labels"]), generator=torch.Generator().manual_seed(seed))
+        parts = order.view(self._settings.steps_per_generation, -1)
+        self._labels = [rows["labels"][part] for part in parts]
+        shares = [part.tensor_split(collectives.size())[collectives.rank()] for part in parts]
+        return [{key: value[share] for key, value in rows.items()} for share in shares]
+
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> None:
         """Nothing yet: the completions may not have been sampled; see `_compute_loss`."""
         self._update.clear()
@@ -255,11 +299,9 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
     def _compute_loss(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
         step = self._step % self._settings.steps_per_generation
         if step % self.args.gradient_accumulation_steps == 0:
-            buffered = self._buffered_inputs
-            assert buffered is not None
-            update = buffered[step : step + self.args.gradient_accumulation_steps]
-            labels = [part["labels"] for part in update]
-            self._total = sum((count(one, self.plan.reduction) for one in labels), torch.zeros(())).clamp(min=1)
+            labels = self._labels[step : step + self.args.gradient_accumulation_steps]
+            total = sum((count(one, self.plan.reduction) for one in labels), torch.zeros(())).clamp(min=1)
+            self._total = total / collectives.size()
             self.totals.answer_tokens += sum(int(count(one, "token_mean")) for one in labels)
         inputs = cropped(inputs)
         known = unpacked(inputs)
@@ -281,6 +323,19 @@ class _Logged:
         self.metrics.update({name: values.tolist() for name, values in state.items()})
 
 
+def _ends_all(reward: Any) -> Any:
+    """A reward function that fails in every process if it does in one, and not while others wait for its rewards."""
+    if isinstance(reward, nn.Module) or iscoroutinefunction(reward):
+        return reward
+
+    @wraps(reward)
+    def graded(**given: Any) -> Any:
+        with collectives.all_or_none():
+            return reward(**given)
+
+    return graded
+
+
 def rollout_config(args: Any, ends: Sequence[int], pad: int | None) -> GenerationConfig:
     """The complete generation config of rollouts under these settings (a GRPOConfig)."""
     names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "cache_implementation")
@@ -297,50 +352,12 @@ def how_generated(args: Any, config: GenerationConfig) -> str:
     return f"by transformers' generate, cache: {args.cache_implementation or 'dynamic'}"
 
 
-@contextmanager
-def _as_they_were(model: Any) -> Iterator[None]:
-    """Restores a model's tensors, which TRL rounds to the dtype of training.bf16 for continuous batching."""
-    weights = [(parameter, parameter.data) for parameter in model.parameters()]
-    buffers = [(module, dict(module._buffers)) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for parameter, data in weights:
-            if parameter.dtype != data.dtype:
-                parameter.data = data
-        for module, own in buffers:
-            for name, old in own.items():
-                now = module._buffers[name]
-                if old is not None and now is not None and now.dtype != old.dtype:
-                    module._buffers[name] = old
-
-
-@contextmanager
-def _generating(model: Any, tokenizer: Any) -> Iterator[None]:
-    """Within, `model.generate` follows only the config that TRL passes, and runs without dropout."""
-    call, modes = model.generate, [(module, module.training) for module in model.modules()]
-
-    def generate(generation_config: GenerationConfig, **inputs: Any) -> Tensor:
-        leave = not generation_config.cache_implementation
-        return run(model, generation_config, inputs, tokenizer=tokenizer, leave=leave, call=call)
-
-    model.generate = generate
-    model.eval()
-    try:
-        with alone(model):  # for continuous batching, which does not call `generate`
-            yield
-    finally:
-        del model.generate  # the class's own is behind it
-        for module, mode in modes:
-            module.training = mode
-
-
 def check_buffer(args: Any) -> int:
     """Updates on the same rollouts.
 
     Raises:
         RolloutError: if an update would mix rollouts of several generations, a checkpoint would fall between updates on
-            the same rollouts, or several processes would share a group.
+            the same rollouts, or the policy would be sharded.
     """
     spg, ga = args.steps_per_generation, args.gradient_accumulation_steps
     if spg % ga:
@@ -359,6 +376,9 @@ def check_buffer(args: Any) -> int:
         raise RolloutError(
             "training.save_strategy: epoch may fall between updates on the same rollouts; use save_steps"
         )
-    if args.world_size > 1:
-        raise RolloutError("training on rollouts supports only one process so far; start it without accelerate launch")
+    if (kind := asked()).startswith(SHARDED):
+        raise RolloutError(
+            f"the launch asks for {kind}: each process samples and reads completions with the whole policy, so that "
+            "methods which learn from rollouts train under DDP alone; leave out FSDP and DeepSpeed"
+        )
     return updates

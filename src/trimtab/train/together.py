@@ -48,9 +48,9 @@ def of_all(value: Any) -> list[Any]:
 
 
 def summed(pairs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of the same shape by name, summed over processes in float64; each process may have other names."""
+    """Tensors of the same shape by name, summed over processes; each process may have other names."""
     found: dict[str, Tensor] = {}
-    for one in of_all({name: pair.detach().double().cpu() for name, pair in pairs.items()}):
+    for one in of_all({name: pair.detach().cpu() for name, pair in pairs.items()}):
         for name, pair in one.items():
             found[name] = found[name] + pair if name in found else pair
     return found
