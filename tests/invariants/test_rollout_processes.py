@@ -15,6 +15,7 @@ from trimtab.models.scalar_head import as_critic
 from trimtab.objectives.policy_gradient import ValueLoss
 from trimtab.signals.auxiliary import ValueModel
 from trimtab.train import first_ratio
+from trimtab.train.events import StopOnInterrupt
 
 
 class Case(NamedTuple):
@@ -169,6 +170,10 @@ def failing(folder: Path, what: str) -> str:
     made = trainer(folder, grpo(), rewards=[reward], per_device_train_batch_size=2, max_steps=2)
     if what == "generation" and second:
         made.generation_config.eos_token_id = "none"
+    if what == "loss" and second:
+        made._shuffled = spoilt(made._shuffled)
+    made.add_callback(interrupt := StopOnInterrupt())
+    interrupt.interrupted = what == "interrupt" and second
     if what == "ratio":
         apart = [first_ratio.Apart("old", 0.5, 0.1)] if second else []
         first_ratio.measured = lambda *given: apart  # of this forked process
@@ -179,7 +184,16 @@ def failing(folder: Path, what: str) -> str:
     return f"stopped after step {made.state.global_step}"
 
 
+def spoilt(shuffled: Any) -> Any:
+    def changed(rows: Any) -> Any:
+        return shuffled({**rows, "signal.advantages": rows["signal.advantages"] * torch.nan})
+
+    return changed
+
+
 FAILURES = {
+    "loss": ("NotFinite: step 1: the loss is nan", "NotFinite: step 1: the loss is nan"),
+    "interrupt": ("stopped after step 1", "stopped after step 1"),
     "reward": ("OtherProcessFailed: process 1 failed: the second", "ZeroDivisionError: the second one's reward failed"),
     "generation": ("OtherProcessFailed: process 1 failed: ", ""),
     "not graded": ("NotGraded: ", "NotGraded: "),
@@ -192,5 +206,5 @@ def test_what_fails_in_one_process_ends_the_other_with_its_message(tmp_path, wha
     found = tiny_group.in_group(tmp_path, failing, tmp_path / "run", what)
     for one, begun in zip(found, FAILURES[what]):
         assert one.startswith(begun), found
-    if what == "not graded":
+    if what in ("loss", "not graded"):
         assert found[0] == found[1]

@@ -1,5 +1,6 @@
 """Runs that learn from rollouts, from a recipe to a report, in two processes and in one."""
 
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import tiny_group
 from tiny_rollout_runs import WITH_MODELS, lay_out, lines, parsed, reward_models, run, with_models
 from tiny_runs import cut_off, same_weights, weights
 from trimtab.runs import run as runs
+from trimtab.runs.folder import RunError
 
 pytestmark = pytest.mark.slow
 SGD = {"optim": "sgd", "max_grad_norm": 0.0, "lr_scheduler_type": "constant", "save_total_limit": 10}
@@ -135,3 +137,23 @@ def test_two_processes_that_are_resumed_end_with_the_same_weights_to_the_bit(bot
     trained = [event for event in lines(tmp_path / "run" / "metrics.jsonl") if event["event"] == "train"]
     whole = [event for event in lines(both.two / name / "metrics.jsonl") if event["event"] == "train"]
     assert [event["loss"] for event in trained[-2:]] == [event["loss"] for event in whole[-2:]]
+
+
+@pytest.mark.parametrize("name", ["grpo, kl", "distrl, online"])
+def test_a_run_of_two_processes_goes_on_in_one(both, judges, tmp_path, name):
+    cut_off(both.two / name, tmp_path / "run", 2)
+    resume(recipe(both.files, judges, name, tmp_path / "run", 1))
+    start = load_file(both.files / "teacher" / "model.safetensors")
+    moved, moved_too = (
+        {key: value - start[key] for key, value in weights(folder).items()}
+        for folder in (both.one / name, tmp_path / "run")
+    )
+    assert tiny.relative_error(moved_too, moved) < 1e-5
+    for change in ({"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}, {}):
+        cut_off(both.two / name, tmp_path / "other", 2)
+        other = recipe(both.files, judges, name, tmp_path / "other", 1)
+        other["training"] |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, **change}
+        said = "with training.steps_per_generation a" if change else "with 4 rows an update, and 1 would take 2"
+        with pytest.raises(RunError, match=said):
+            resume(other)
+        shutil.rmtree(tmp_path / "other")

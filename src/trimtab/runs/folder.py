@@ -148,7 +148,7 @@ def moved(folder: Path, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> 
         `training` with its `BATCH` as asked now, and what is to be said as `moved`; empty in the same number.
 
     Raises:
-        RunError: where an update would have another number of rows.
+        RunError: where an update, or a batch of rollouts, would have another number of rows.
     """
     was, now = started_in(folder), processes.launched()
     if was == now:
@@ -159,6 +159,13 @@ def moved(folder: Path, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> 
             f"{folder} was started in {count(was, 'process', 'processes')} with {before} rows an update, and "
             f"{now} would take {after}; give training.per_device_train_batch_size and gradient_accumulation_steps "
             f"whose product with the number of processes is {before}"
+        )
+    rows = [training.get(BATCH[0], 8) * number for training, number in ((stored, was), (asked, now))]
+    if "steps_per_generation" in asked and rows[0] != rows[1]:  # else it is as many micro-batches as an update has
+        raise RunError(
+            f"{folder} was started in {count(was, 'process', 'processes')}, and with training.steps_per_generation a "
+            f"batch of rollouts would have another size in {now}; give a training.per_device_train_batch_size whose "
+            f"product with the number of processes is {rows[0]}"
         )
     kept = {key: value for key, value in stored.items() if key not in BATCH}
     said = f"resumed in {count(now, 'process', 'processes')}; before it was trained in {was}"
