@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -72,6 +73,7 @@ def _process(rank: int, jobs: Any, folder: str, number: int, port: int, before: 
     found = []
     with Path(folder, f"rank{rank}.err").open("w", buffering=1) as errors:
         os.dup2(errors.fileno(), 2)
+        sys.stderr = errors  # in place of what catches the parent's
         for job in jobs:
             tree = job["trees"][rank] if "trees" in job else job["tree"]
             since, error = time.monotonic(), ""
@@ -83,6 +85,30 @@ def _process(rank: int, jobs: Any, folder: str, number: int, port: int, before: 
                 traceback.print_exc()
             found.append({"error": error, "seconds": time.monotonic() - since})
             Path(folder, f"rank{rank}.json").write_text(json.dumps(found))
-        if torch.distributed.is_initialized():
+        if torch.distributed.is_initialized() and not any(one["error"] for one in found):
             torch.distributed.barrier()
             torch.distributed.destroy_process_group()
+
+
+FSDP = {
+    "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_RESHARD_AFTER_FORWARD": "true", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false", "FSDP_OFFLOAD_PARAMS": "false",
+}  # fmt: skip
+"""what `accelerate launch` sets from the file of `trimtab launch --fsdp`"""
+
+
+def fsdp_on_a_cpu(rank: int) -> None:
+    """Let accelerate, which knows FSDP for accelerators alone, make it of processes on a CPU."""
+    from accelerate import state
+    from accelerate.utils import DistributedType
+
+    plain = state.AcceleratorState.__init__
+
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        plain(self, *args, **kwargs)
+        plugin = kwargs.get("fsdp_plugin") or self.__dict__.get("fsdp_plugin")
+        if self.distributed_type == DistributedType.MULTI_CPU and plugin is not None:
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, plugin
+
+    state.AcceleratorState.__init__ = init

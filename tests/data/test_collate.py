@@ -64,3 +64,15 @@ def test_a_column_stays_in_its_place_where_a_label_is_masked_afterwards():
     given = Column("weak_delta")(None, batch)["weak_delta"]
     assert batch["labels"].tolist() == [[IGNORE, 6, IGNORE]]
     assert given.tolist() == [0.5]
+
+
+def test_shares_of_held_out_rows_are_equal_in_number_and_together_all_batches():
+    rows = [{"row_id": i, "input_ids": [1] * (1 + i), "labels": [-100] * (1 + i)} for i in range(9)]
+    whole = [batch["row_id"].tolist() for batch in length_sorted(rows, Collator(0, 10), 2)]
+    assert whole == [[8, 7], [6, 5], [4, 3], [2, 1], [0]]
+    shares = [
+        [batch["row_id"].tolist() for batch in length_sorted(rows, Collator(0, 10), 2, share=(rank, 3))]
+        for rank in range(3)
+    ]
+    assert shares == [[[8, 7], [2, 1]], [[6, 5], [0]], [[4, 3], [8, 7]]]  # the last one has a batch of another again
+    assert list(length_sorted([], Collator(0, 10), 2, share=(0, 3))) == []

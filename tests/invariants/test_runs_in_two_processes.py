@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 import tiny
 import tiny_classifier
 import tiny_folder
-from tiny_processes import run_all
+from tiny_processes import FSDP, fsdp_on_a_cpu, run_all
 from tiny_runs import cut_off, events, weights
 
 pytestmark = pytest.mark.slow
@@ -27,6 +27,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "reward_model": {},
     "classify": {},
 }
+
+
+SPLIT = ("sft", "kd", "hpd", "dpo", "reward_model", "classify")
+"""methods that also train with split weights"""
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +74,14 @@ def runs(files, tmp_path_factory) -> Path:
         cut_off(folder / f"hpd-{3 - number}", folder / f"hpd-then-{number}", 2)
         job = {"tree": tree(files, "hpd", folder / f"hpd-then-{number}", number), "resume": True}
         found[f"then {number}"] = run_all([job], folder / f"again{number}", number)
+    jobs = [{"tree": tree(files, method, folder / f"{method}-fsdp", 2)} for method in SPLIT]
+    adam = {"training": {"optim": "adamw_torch", "learning_rate": 0.01}}
+    jobs += [{"tree": tree(files, "sft", folder / "adam-fsdp", 2, **adam)}]
+    found["fsdp"] = run_all(jobs, folder / "log-fsdp", 2, fsdp_on_a_cpu, FSDP)
+    cut_off(folder / "adam-fsdp", folder / "adam-fsdp-again", 2)
+    jobs = [{"tree": tree(files, "sft", folder / "adam-fsdp-again", 2, **adam), "resume": True}]
+    jobs += [{"tree": tree(files, "psft", folder / "psft-fsdp", 2)}]
+    found["fsdp again"] = run_all(jobs, folder / "log-fsdp-again", 2, fsdp_on_a_cpu, FSDP)
     (folder / "found.json").write_text(json.dumps(found))
     return folder
 
@@ -88,7 +100,7 @@ def moved(run: Path, files: Path, method: str) -> dict:
     return {key: value - before[key] for key, value in kept.items()}
 
 
-@pytest.mark.parametrize("log", ["1", "2", "then 1", "then 2"])
+@pytest.mark.parametrize("log", ["1", "2", "then 1", "then 2", "fsdp"])
 def test_all_runs_finish(runs, log):
     assert not any(any(of) for of in errors(runs, log)), errors(runs, log)
 
@@ -115,6 +127,23 @@ def compare(one: list[dict], two: list[dict]) -> None:
         assert a.keys() == b.keys()
         for key in a.keys() - of_time:
             assert b[key] == pytest.approx(a[key], rel=2e-4, abs=1e-6), (key, a["step"])
+
+
+@pytest.mark.parametrize("method", SPLIT)
+def test_split_weights_are_trained_and_saved_as_whole_ones(runs, method):
+    one, split = runs / f"{method}-1", runs / f"{method}-fsdp"
+    assert "processes: 2, FSDP2 over gloo" in (split / "signature.txt").read_text()
+    assert tiny.relative_error(weights(split), weights(one)) < 1e-6
+    for event in ("train", "eval"):
+        compare(events(one, event), events(split, event))
+
+
+def test_split_weights_are_resumed_and_a_method_that_swaps_them_is_refused(runs):
+    of_sft, of_psft = zip(*(of[:2] for of in errors(runs, "fsdp again")))
+    assert not any(of_sft)
+    assert tiny.relative_error(weights(runs / "adam-fsdp-again"), weights(runs / "adam-fsdp")) < 1e-6
+    assert all("this method swaps the policy's weights with earlier ones" in error for error in of_psft)
+    assert not (runs / "psft-fsdp").exists()
 
 
 @pytest.mark.parametrize("number", [1, 2])

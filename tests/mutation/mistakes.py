@@ -1176,4 +1176,32 @@ MISTAKES = [
         "[Drawn(uniform, width), *found]",
         ("decoding/test_draws_of_rows.py::test_the_tokens_are_drawn_from_the_distribution_that_generate_samples_from",),
     ),
+    Mistake(
+        "several processes: rows that fill the last batch are learnt a second time",
+        "train.dataset:without_answer",
+        "[IGNORE] * len(value)",
+        "value",
+        ("train/test_dataset.py::test_rows_behind_the_last_fill_batches_and_have_nothing_to_learn",),
+    ),
+    Mistake(
+        "several processes: the last batch is filled with rows of the epoch",
+        "train.orders:EpochOrder.__iter__",
+        "range(len(self.sampler), len(self))",
+        "range(len(self) - len(self.sampler))",
+        ("train/test_dataset.py::test_an_order_is_filled_up_so_that_all_processes_have_full_batches",),
+    ),
+    Mistake(
+        "several processes: each measures the held-out rows of the first",
+        "data.collate:length_sorted",
+        "range(rank, each * number, number)",
+        "range(0, each * number, number)",
+        ("data/test_collate.py::test_shares_of_held_out_rows_are_equal_in_number_and_together_all_batches",),
+    ),
+    Mistake(
+        "a launch that became something else trains on",
+        "train.wrapping:check_asked",
+        "found.kind == wanted",
+        "found.processes == launched(environment)",
+        ("train/test_wrapping.py::test_a_launch_that_became_something_else_is_refused",),
+    ),
 ]

@@ -84,6 +84,8 @@ def test_states_of_an_optimizer_that_are_stored_otherwise_are_not_passed_over():
         check_states(ONE, "2, FSDP2 over nccl")
     with pytest.raises(ProcessError, match="as one process stores them"):
         check_states(Wrapping(2, "FSDP2", "nccl", "cuda"), "1")
+    with pytest.raises(ProcessError, match="training.optim=sgd keeps no states"):
+        check_states(Wrapping(2, "FSDP2", "nccl", "cuda"), "2, FSDP2 over nccl", "sgd")
     with pytest.raises(ProcessError, match="trained in 4, ZeRO-2"):
         check_states(Wrapping(2, "ZeRO-2", "nccl", "cuda"), "4, ZeRO-2 over nccl")
 

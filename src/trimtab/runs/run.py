@@ -56,7 +56,7 @@ from trimtab.train.rollouts import RolloutTrainer, check_buffer, how_generated, 
 from trimtab.train.sampled_pairs import SampledPairsTrainer
 from trimtab.train.together import told_of_failures
 from trimtab.train.trainer import ObjectiveTrainer
-from trimtab.train.wrapping import ConfirmWrapping, Wrapping, check_asked, check_states, wrapping
+from trimtab.train.wrapping import ConfirmWrapping, Wrapping, check_asked, check_sharded_plan, check_states, wrapping
 
 
 @dataclass(frozen=True)
@@ -246,8 +246,11 @@ def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result
     trainer.remove_callback(PrinterCallback)
     shared = wrapping(trainer.accelerator)
     check_asked(shared)
+    check_sharded_plan(shared, job.plan)
     if resume:
-        check_states(shared, (read_signature(folder) or {}).get("processes", ""))
+        check_states(
+            shared, (read_signature(folder) or {}).get("processes", ""), getattr(args.optim, "value", args.optim)
+        )
     job.signature["processes"] = shared.line()
     trainer.callback_handler.callbacks.insert(0, ConfirmWrapping(trainer, shared))  # before the first evaluation
     tracked = trackers.gather(trainer, folder)

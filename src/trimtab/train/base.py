@@ -3,6 +3,7 @@
 import errno
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from trimtab.train.orders import EpochOrder
 from trimtab.train.packs import PackSampler
 from trimtab.train.together import any_process, of_all, summed
 from trimtab.train.windows import WindowSampler
+from trimtab.train.wrapping import head_in_the_root
 
 
 class NotFinite(UserError):
@@ -140,6 +142,10 @@ class ObjectiveLoop(Trainer):
         self._update = []  # (loss, row ids) of each micro-batch of this update
         self.totals = Totals()
         self.add_callback(BeforeUpdate(plan, self._all_rows))
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        with head_in_the_root(self.model) if self.accelerator.is_fsdp2 else nullcontext():
+            return super()._prepare_for_training(*args, **kwargs)
 
     def _all_rows(self) -> Iterable[Mapping[str, Tensor]]:
         """All training rows in batches."""

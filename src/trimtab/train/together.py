@@ -118,7 +118,6 @@ class _Watch(threading.Thread):
         print(f"error: process {said['rank']} failed: {said['text']}", file=sys.stderr, flush=True)
         with suppress(RuntimeError):
             store.add(f"{self.key}/know", 1)
-        time.sleep(EVERY)  # the one that failed ends first, and the launcher reports its exit code
         os._exit(said["code"])
 
     def tell(self, error: Exception) -> None:

@@ -4,7 +4,8 @@ accelerate falls back without a word: on a CPU it makes DDP of FSDP, and a DeepS
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainerCallback
 
 from trimtab.common.processes import ProcessError, launched
+from trimtab.core import Plan
+from trimtab.signals.snapshot import PolicySnapshot
 
 SHARDED = ("FSDP", "ZeRO")
 """beginnings of the names of wrappers that split the weights, or what is made of them"""
@@ -103,15 +106,21 @@ def check_asked(found: Wrapping, environment: Mapping[str, str] | None = None) -
     )
 
 
-def check_states(found: Wrapping, before: str) -> None:
+def check_states(found: Wrapping, before: str, optimizer: str = "") -> None:
     """Refuse a resume that could not read the optimizer's states: wrappers that split them have files of their own.
 
     Args:
         before: `Wrapping.line` of the run so far.
+        optimizer: its name; plain SGD has no states, which torch refuses to load for split weights.
 
     Raises:
         ProcessError: with the way out.
     """
+    if found.kind.startswith("FSDP") and optimizer == "sgd":
+        raise ProcessError(
+            f"training.optim=sgd keeps no states, and with {found.kind} torch cannot resume without any; start over "
+            "with output=FOLDER and another optimizer, such as adamw_torch"
+        )
     number, _, rest = before.partition(", ")
     was = rest.partition(" over ")[0]
     same = found.kind == was or not (found.splits_states or was.startswith(SHARDED))
@@ -121,6 +130,49 @@ def check_states(found: Wrapping, before: str) -> None:
             f"{was or 'one process'} stores them; now it would train in {found.line()}: resume it as before, or start "
             "over with output=FOLDER"
         )
+
+
+@contextmanager
+def head_in_the_root(model: Any) -> Iterator[None]:
+    """Within, accelerate's FSDP2 leaves embedding and head to the group of the whole model.
+
+    The objective calls the head block by block inside the model's forward, where the root has gathered it. In a group
+    with the final norm, as accelerate makes one, it would be freed before its gradient is there.
+    """
+    names = ("get_input_embeddings", "get_output_embeddings")
+    for name in names:
+        model.__dict__[name] = lambda: None
+    try:
+        yield
+    finally:
+        for name in names:
+            del model.__dict__[name]
+
+
+def check_sharded_plan(found: Wrapping, plan: Plan) -> None:
+    """Refuse what reads or differentiates weights in a way that does not work where they are split.
+
+    Raises:
+        ProcessError: for a method with older weights of the policy, or with attribution maps.
+    """
+    if not found.splits_weights:
+        return
+    signals = [*plan.signals, *plan.rollout_signals]
+    signals += [part for one in signals for part in vars(one).values() if isinstance(part, PolicySnapshot)]
+    lags = [
+        one for one in signals if isinstance(one, PolicySnapshot) and (one.every != 1 or type(one).take is not TAKE)
+    ]
+    twice = plan.auxiliary is not None or getattr(plan.objective, "steps", 0)
+    if lags or twice:
+        what = "swaps the policy's weights with earlier ones" if lags else "takes gradients of gradients"
+        raise ProcessError(
+            f"{found.kind} splits the weights, and this method {what}, which is not built for parts of them; start it "
+            "with DDP (trimtab launch --devices N without --fsdp or --zero3)"
+        )
+
+
+TAKE = PolicySnapshot.take
+"""how snapshots copy weights; averages have their own"""
 
 
 def kind_of(model: nn.Module) -> str:
