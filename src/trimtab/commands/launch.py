@@ -35,7 +35,7 @@ class LaunchSettings(RecipeSettings):
     zero2: bool = False
     """Split gradients and optimizer states (DeepSpeed ZeRO-2)."""
     zero3: bool = False
-    """Split weights, gradients and optimizer states (DeepSpeed ZeRO-3)."""
+    """Not built: with DeepSpeed ZeRO-3 transformers makes models that are split before they are checked; see --fsdp."""
     resume: bool = False
     """Resume an unfinished run of this recipe."""
     edited: bool = False
@@ -105,13 +105,17 @@ def check_machine(devices: int, kind: str) -> int:
         The number of its GPUs.
 
     Raises:
-        ProcessError: for FSDP on a CPU, ZeRO without DeepSpeed, too few GPUs, or a torch without NCCL.
+        ProcessError: for FSDP on a CPU, ZeRO-3, ZeRO-2 without DeepSpeed, too few GPUs, or a torch without NCCL.
     """
-    if kind.startswith("ZeRO") and importlib.util.find_spec("deepspeed") is None:
-        flag = kind.lower().replace("-", "")
+    if kind == "ZeRO-3":
         raise ProcessError(
-            f"--{flag} needs DeepSpeed, which is not installed: pip install deepspeed (with DS_BUILD_OPS=0 in the "
-            f"environment where there is no CUDA compiler), or leave out --{flag}"
+            "--zero3: with ZeRO-3 transformers makes models that are split from the start, and trimtab checks and "
+            "changes whole ones before it trains; use --fsdp, which splits as much, or --zero2"
+        )
+    if kind.startswith("ZeRO") and importlib.util.find_spec("deepspeed") is None:
+        raise ProcessError(
+            "--zero2 needs DeepSpeed, which is not installed: pip install deepspeed (with DS_BUILD_OPS=0 in the "
+            "environment where there is no CUDA compiler), or leave out --zero2"
         )
     import torch
 
@@ -136,7 +140,7 @@ def accelerate_file(devices: int, kind: str, *, on_cpu: bool) -> dict[str, Any]:
 
     On a CPU the type is MULTI_GPU with `use_cpu`: accelerate starts a single process of MULTI_CPU.
     """
-    types = {"DDP": "MULTI_GPU", "FSDP2": "FSDP", "ZeRO-2": "DEEPSPEED", "ZeRO-3": "DEEPSPEED"}
+    types = {"DDP": "MULTI_GPU", "FSDP2": "FSDP", "ZeRO-2": "DEEPSPEED"}
     found: dict[str, Any] = {"compute_environment": "LOCAL_MACHINE", "distributed_type": types[kind]}
     if kind == "FSDP2":
         found["fsdp_config"] = {
@@ -153,7 +157,6 @@ def accelerate_file(devices: int, kind: str, *, on_cpu: bool) -> dict[str, Any]:
             "offload_optimizer_device": "none",
             "offload_param_device": "none",
             "zero3_init_flag": False,
-            **({"zero3_save_16bit_model": True} if kind == "ZeRO-3" else {}),
         }
     return {
         **found,

@@ -84,7 +84,7 @@ NOT_BUILT = {
     "save_only_model": "a checkpoint without optimizer state cannot be resumed to the same weights; leave it out",
     "ignore_data_skip": "a resumed run would restart its epoch and repeat rows; leave it out",
     "fsdp": "sharding is chosen at the launch: trimtab launch --fsdp RECIPE; leave it out",
-    "deepspeed": "sharding is chosen at the launch: trimtab launch --zero2 or --zero3 RECIPE; leave it out",
+    "deepspeed": "sharding is chosen at the launch: trimtab launch --zero2 RECIPE; leave it out",
     "label_smoothing_factor": "label smoothing is not part of any method here; leave it out",
 }
 NOT_BUILT_OF_ROLLOUTS = {

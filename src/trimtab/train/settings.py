@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 import torch
 from pydantic import PydanticSchemaGenerationError, TypeAdapter
 from transformers import Trainer, TrainingArguments, get_scheduler
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from trl import GRPOConfig, SFTConfig  # type: ignore[attr-defined]
 
@@ -99,6 +100,11 @@ def build(training: dict[str, Any], folder: Path, seed: int, loop: Loop = "super
         )
     except (ValueError, TypeError, ImportError, ZeroDivisionError, NotImplementedError) as error:
         raise TrainingError(f"training: {first_line(error)}") from error
+    if is_deepspeed_zero3_enabled():
+        raise TrainingError(
+            "the launcher asks for ZeRO-3, with which transformers makes models that are split from the start; trimtab "
+            "checks and changes whole ones before it trains: use FSDP2 (trimtab launch --fsdp), which splits as much"
+        )
     if args.fp16 and args.device.type == "cpu":  # accelerate would train in float32 without a word
         raise TrainingError(
             "training.fp16=True needs a GPU, but this run is on a CPU; leave it out, or give bf16 and use_cpu"
