@@ -1203,5 +1203,10 @@ MISTAKES = [
         "found.kind == wanted",
         "found.processes == launched(environment)",
         ("train/test_wrapping.py::test_a_launch_that_became_something_else_is_refused",),
+        "rejected answers: drawn by the place in the process's batch",
+        "train.sampled_pairs:SampledPairsTrainer._paired",
+        "row_ids[rows.to(row_ids.device)].to(rows.device)",
+        "rows",
+        ("train/test_sampled_pairs.py::test_two_processes_sample_and_learn_what_one_does",),
     ),
 ]

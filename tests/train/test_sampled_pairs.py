@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import tiny
+import tiny_group
 import tiny_training
 from trimtab.core import IGNORE, TokenBatch
 from trimtab.data.collate import Collator
@@ -64,12 +65,14 @@ def test_a_row_with_several_answers_is_refused_with_the_way_out():
         check_one_answer([IGNORE, 1, IGNORE, 2], 7)
 
 
-@pytest.mark.parametrize(
-    ("asked", "message"), [({"packing": True}, "training.packing joins"), ({"world_size": 2}, "only one process")]
-)
-def test_packs_and_several_processes_are_refused(asked, message):
-    with pytest.raises(SampledPairsError, match=message):
-        check_sampling(SimpleNamespace(**{"packing": False, "world_size": 1, **asked}), [])
+def test_packs_and_sharded_policies_are_refused(monkeypatch):
+    check_sampling(SimpleNamespace(packing=False), [])
+    with pytest.raises(SampledPairsError, match="training.packing joins"):
+        check_sampling(SimpleNamespace(packing=True), [])
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
+    with pytest.raises(SampledPairsError, match="the launch asks for ZeRO-3"):
+        check_sampling(SimpleNamespace(packing=False), [])
 
 
 # ---------------------------------------------------------------- in training
@@ -158,3 +161,24 @@ def test_a_run_that_stopped_within_a_round_samples_and_learns_the_same(tmp_path)
     assert sampled_of(again.kept[-1][2]) == sampled_of(whole.kept[-1][2])
     for name, value in whole.model.state_dict().items():
         assert torch.equal(again.model.state_dict()[name], value), name
+
+
+def trained(folder, size: int) -> tuple[list[list[int]], dict[str, Tensor], dict[str, float]]:
+    one = trainer(folder, per_device_train_batch_size=size)
+    one.train()
+    logs = [entry for entry in one.state.log_history if "dpo" in entry]
+    rows = [(int(row), ids) for _, batches, made in one.kept
+            for row, ids in zip(torch.cat([b["row_id"] for b in batches]), sampled_of(made))]  # fmt: skip
+    return rows, {name: value.detach().clone() for name, value in one.model.state_dict().items()}, logs[-1]
+
+
+def test_two_processes_sample_and_learn_what_one_does(tmp_path):
+    rows, weights, log = trained(tmp_path / "one", 2)
+    first, second = tiny_group.in_group(tmp_path, trained, tmp_path / "two", 1)
+    assert sorted(first[0] + second[0]) == sorted(rows)
+    start = tiny.model("llama_tied").state_dict()
+    moved = {name: value - start[name] for name, value in weights.items()}
+    for _, own, _ in (first, second):
+        assert tiny.relative_error({name: value - start[name] for name, value in own.items()}, moved) < 1e-5
+    for name in ("dpo", "nll", "dropped_pairs", "answer_tokens", "loss"):
+        assert first[2][name] == pytest.approx(log[name], rel=1e-4, abs=1e-6), name

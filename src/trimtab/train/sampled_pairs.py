@@ -8,12 +8,17 @@ from torch import Tensor
 
 from trimtab.common.errors import UserError
 from trimtab.core import IGNORE
+from trimtab.core.draws import hashed_uniform
 from trimtab.decoding._config import generate
+from trimtab.decoding._draws import Uniform
 from trimtab.models.ends import end_tokens
 from trimtab.models.probing import eval_mode
 from trimtab.train.trainer import ObjectiveTrainer
+from trimtab.train.wrapping import SHARDED, asked
 
 Batch = dict[str, Tensor]
+STREAM = 2412
+"""of the numbers that rejected answers are sampled with"""
 
 
 class SampledPairsError(UserError):
@@ -24,7 +29,8 @@ class SampledPairsTrainer(ObjectiveTrainer):
     """Adds a rejected answer to each row of an update, sampled in one go before the update's loss is counted.
 
     Pairs whose two answers are equal, or of which one is empty, have no labels and so no part in the loss. What is
-    sampled depends on the seed, the update and the weights of the round's beginning, so a resumed run samples the same.
+    sampled for a row depends on the seed, the update, the row and the weights of the round's beginning, so a resumed
+    run samples the same, and so do several processes, each for its own rows.
     """
 
     @property
@@ -43,30 +49,38 @@ class SampledPairsTrainer(ObjectiveTrainer):
         for signal in self.plan.signals:  # the sampler may be at the beginning of its round
             signal.before_update(self.model, step, self.args.seed)  # type: ignore[arg-type]
         prompts = [prompt for batch in batches for prompt in prompts_of(batch)]
-        devices = [self.args.device] if self.args.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
-            torch.manual_seed(1_000_003 * self.args.seed + step)
-            policy: Any = self.accelerator.unwrap_model(self.model)
-            with sampler.as_it_was(self.model), eval_mode(policy):  # type: ignore[arg-type]
-                sampled = self._sample(policy, prompts, sampler.max_new_tokens, sampler.temperature)
+        row_ids = torch.cat([batch["row_id"] for batch in batches])
+
+        def uniform(rows: Tensor, position: int) -> Tensor:
+            places = torch.full_like(rows, position)
+            return hashed_uniform(
+                self.args.seed, step, row_ids[rows.to(row_ids.device)].to(rows.device), places, STREAM
+            )
+
+        policy: Any = self.accelerator.unwrap_model(self.model)
+        with torch.no_grad(), sampler.as_it_was(self.model), eval_mode(policy):  # type: ignore[arg-type]
+            sampled = self._sample(policy, prompts, sampler.max_new_tokens, sampler.temperature, uniform)
         made: list[Batch] = []
         for batch in batches:
             size = len(batch["labels"])
             made.append(pairs_of(batch, sampled[:size], self._pad))
             sampled = sampled[size:]
         kept = [(one["labels"] != IGNORE).any(dim=1)[0::2].float() for one in made]
-        share = torch.cat(kept)
+        answered = [(batch["labels"] != IGNORE).any(dim=1) for batch in batches]  # rows that fill a batch are not
+        share = torch.cat(kept)[torch.cat(answered)]
         self._count("dropped_pairs", torch.stack([(1 - share).sum(), torch.tensor(float(len(share)))]).to(share.device))
         return made
 
-    def _sample(self, policy: Any, prompts: Sequence[Tensor], longest: int, temperature: float) -> list[Tensor]:
+    def _sample(
+        self, policy: Any, prompts: Sequence[Tensor], longest: int, temperature: float, uniform: Uniform
+    ) -> list[Tensor]:
         """One answer to each prompt, with its end token."""
         ids = torch.nn.utils.rnn.pad_sequence(list(prompts), True, self._pad, padding_side="left")
         lengths = torch.tensor([len(one) for one in prompts], device=ids.device)
         mask = (torch.arange(ids.size(1), device=ids.device) >= ids.size(1) - lengths[:, None]).long()
         given = {"input_ids": ids, "attention_mask": mask}
         how = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-        output = generate(policy, self._tokenizer, given, longest, leave=True, **how)[:, ids.size(1) :]
+        output = generate(policy, self._tokenizer, given, longest, leave=True, uniform=uniform, **how)[:, ids.size(1) :]
         ends = torch.tensor(end_tokens(self._tokenizer, policy), device=output.device)
         return [until_end(answer, ends) for answer in output]
 
@@ -79,15 +93,16 @@ def check_sampling(args: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         rows: prepared.
 
     Raises:
-        SampledPairsError: for packs, several processes, or a row with several answers.
+        SampledPairsError: for packs, a sharded policy, or a row with several answers.
     """
     if getattr(args, "packing", False):
         raise SampledPairsError(
             "training.packing joins rows of known lengths, and rejected answers are only sampled later; leave it out"
         )
-    if args.world_size > 1:
+    if (kind := asked()).startswith(SHARDED):
         raise SampledPairsError(
-            "sampling rejected answers supports only one process so far; start it without accelerate launch"
+            f"the launch asks for {kind}: each process samples rejected answers with the whole policy, so that methods "
+            "which do train under DDP alone; leave out FSDP and DeepSpeed"
         )
     for number, row in enumerate(rows, start=1):
         check_one_answer(row["labels"], number)
