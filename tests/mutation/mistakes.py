@@ -1203,6 +1203,8 @@ MISTAKES = [
         "found.kind == wanted",
         "found.processes == launched(environment)",
         ("train/test_wrapping.py::test_a_launch_that_became_something_else_is_refused",),
+    ),
+    Mistake(
         "rejected answers: drawn by the place in the process's batch",
         "train.sampled_pairs:SampledPairsTrainer._paired",
         "row_ids[rows.to(row_ids.device)].to(rows.device)",
