@@ -17,6 +17,7 @@ from trimtab.common.settings import SettingsError
 from trimtab.data.edit_rows import STEPWISE, asserts_old, chains, tasks, thought
 from trimtab.data.edits import Edit
 from trimtab.evals.suites import edit as suite
+from trimtab.models.limits import LimitError
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.report import edits as page
 from trimtab.rewards.edit import parts
@@ -316,6 +317,30 @@ def test_etcon_trains_on_the_models_own_chains_and_consolidates(files):
     assert "dual_clip: 3.0" in recipe
     assert "kl_max: 10.0" in recipe
     assert f"policy: {step}/tpsft/model" in recipe
+
+
+def test_edits_that_leave_a_chain_no_room_are_refused_before_anything_is_made(files):
+    tiny_folder.save(files / "short", kind="gpt2", n_positions=200)
+    with pytest.raises(LimitError, match=r"the prompt of edit 1 and its answer need \d+ \+ 128 = \d+ tokens"):
+        trimtab.edit(files / "edits.jsonl", files / "short", out=files / "out", method="etcon", max_new_tokens=8)
+    assert not (files / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gpt2", "gemma2", "phi", "phi3", "qwen3", "cohere", "mistral"])
+@pytest.mark.parametrize("method", ["ft_m", "locft_bf", "lora"])
+def test_each_editor_changes_what_it_says_in_every_architecture(files, kind, method):
+    tiny_folder.save(files / "other", kind=kind, **({"n_positions": 512} if kind == "gpt2" else {}))
+    folder = trimtab.edit(
+        files / "edits.jsonl", files / "other", out=files / "out", method=method, overrides=FEW, no_eval=True
+    )
+    a, b = weights(files / "other"), weights(folder / "model")
+    changed = {name.removesuffix(".bias").removesuffix(".weight") for name in a if not torch.equal(a[name], b[name])}
+    last = {"gpt2": "transformer.h.1.mlp.c_proj", "phi": "model.layers.2.mlp.fc2"}
+    if method == "lora":
+        assert len(changed) > 5
+    else:
+        assert changed == {last.get(kind, "model.layers.2.mlp.down_proj")}
 
 
 @pytest.mark.parametrize(("total", "layers"), [(32, [4, 8]), (28, [4, 7]), (30, [4, 8]), (4, [0, 1]), (1, [0, 0])])

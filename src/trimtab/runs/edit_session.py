@@ -21,9 +21,12 @@ from trimtab.common.errors import Interrupted, UserError
 from trimtab.common.files import read_json, write_atomic
 from trimtab.common.terminal import say
 from trimtab.common.workdir import Workdir
+from trimtab.data import edit_rows
 from trimtab.data.edits import Edit
+from trimtab.data.tokens import prompt_ids
 from trimtab.models import loading
 from trimtab.models.inference import LoadOptions, load_for_inference
+from trimtab.models.limits import check_prompts
 from trimtab.runs.edit_chains import thoughts
 from trimtab.runs.edit_recipes import EDIT_STAGES, EditMethod, EditStage, stages_of
 from trimtab.runs.overrides import override_all
@@ -141,9 +144,17 @@ class EditSession:
         """Look for a mistake in the recipes, before anything is made or evaluated.
 
         Raises:
-            UserError: naming the key.
+            UserError: naming the key, or a prompt that leaves a chain of thought no room in the model's context.
         """
-        self._recipes(1, [])
+        recipes = [recipe for _, recipe in self._recipes(1, [])]
+        if self.plan.method != "etcon":
+            return
+        longest = max(self.plan.max_new_tokens, int(recipes[-1].training["max_completion_length"]))
+        name, tokenizer = self.plan.model, loading.load_tokenizer(self.plan.model)
+        prompts = [edit_rows.asked(one, bool(tokenizer.chat_template), True) for one in self.edits]
+        ids = [prompt_ids(tokenizer, one, f"edit {i}") for i, one in enumerate(prompts, start=1)]
+        for note in check_prompts(ids, longest, loading.limits(name), tokenizer, name, what="the prompt of edit"):
+            say(self.console, note)
 
     def _keep(self, state: Mapping[str, Any]) -> None:
         write_atomic(self.folder / SESSION, json.dumps(state, indent=1, ensure_ascii=False) + "\n")
