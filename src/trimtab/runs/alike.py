@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 import yaml
 
+from trimtab.common.collectives import objects
 from trimtab.common.workdir import differences, different
 from trimtab.runs.folder import RunError, other_keys
 from trimtab.runs.recipe import Recipe, dump
-from trimtab.train.together import of_all
 
 SAME = "start all processes with the same command, files and versions"
 
@@ -23,7 +23,7 @@ def check_same_recipe(recipe: Recipe, world_size: int) -> None:
     """
     if world_size == 1:
         return
-    trees = of_all(yaml.safe_load(dump(recipe)))
+    trees = objects(yaml.safe_load(dump(recipe)))
     for number, tree in enumerate(trees):
         found = other_keys(trees[0], tree)
         if not found and trees[0]["output"] != tree["output"]:
@@ -41,7 +41,7 @@ def check_same_signature(signature: Mapping[str, str]) -> None:
     Raises:
         RunError: naming the first line that differs.
     """
-    lines = of_all(dict(signature))
+    lines = objects(dict(signature))
     for number, line in enumerate(lines):
         for key, was, now in differences(lines[0], line)[:1]:
             raise RunError(f"process {number} has {different(key, now, was).replace('here', 'in process 0')}; {SAME}")

@@ -15,6 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 from transformers.trainer_utils import rotate_checkpoints
 
+from trimtab.common.collectives import objects
 from trimtab.common.disk import writing_to
 from trimtab.common.errors import UserError
 from trimtab.core import Plan, Stateful
@@ -27,7 +28,7 @@ from trimtab.train.checkpoints import CheckpointError, mark_complete
 from trimtab.train.dataset import DrawnRationales, Rows
 from trimtab.train.orders import EpochOrder
 from trimtab.train.packs import PackSampler
-from trimtab.train.together import any_process, of_all, summed
+from trimtab.train.together import any_process, summed
 from trimtab.train.windows import WindowSampler
 from trimtab.train.wrapping import head_in_the_root
 
@@ -204,7 +205,7 @@ class ObjectiveLoop(Trainer):
         exact = first_ratio.is_exact(model, inputs["labels"].device)
         exact = exact and self.accelerator.mixed_precision in (None, "no")
         own = first_ratio.measured(self.plan, model, inputs, known, temperature, at_start)
-        for apart in chain.from_iterable(of_all(own)):
+        for apart in chain.from_iterable(objects(own)):
             alike = apart.side != "reference" or self.reference_dtype == "float32"
             note = first_ratio.verdict(apart, exact and alike, bool(self._dropout))
             if note is not None and apart.side not in self._noted:
@@ -228,7 +229,7 @@ class ObjectiveLoop(Trainer):
         marked = bad.tolist() if bad.any() else [True] * len(losses)
         rows = [row for (_, ids), is_marked in zip(self._update, marked) if is_marked for row in ids.tolist()]
         value = losses[bad][0].item() if bad.any() else None
-        found = of_all((value, rows))  # the loss that is not finite may be that of another process
+        found = objects((value, rows))  # the loss that is not finite may be that of another process
         of_losses = [(one, ids) for one, ids in found if one is not None]
         rows = [row for _, ids in of_losses or found for row in ids]
         step = self.state.global_step + 1
@@ -285,7 +286,7 @@ class ObjectiveLoop(Trainer):
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """As transformers does, but older checkpoints go only after the new one is marked complete."""
-        losses = of_all(float(self._tr_loss))
+        losses = objects(float(self._tr_loss))
         self.totals.loss = (sum(losses) / len(losses), self._globalstep_last_logged)
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         folder = Path(self._get_output_dir(trial=trial))

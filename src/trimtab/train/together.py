@@ -12,11 +12,11 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from trimtab.common import processes
+from trimtab.common.collectives import objects, rank, size
 from trimtab.common.errors import Interrupted, UserError
 
 EVERY = 1.0
@@ -28,29 +28,19 @@ PATIENCE = 15.0
 _NUMBERS = itertools.count()
 
 
-def several() -> bool:
-    """Whether this process is one of a group of several."""
-    return torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
-
-
 def any_process(flag: bool, device: torch.device | str = "cpu") -> bool:
     """Whether this holds in any process, so that all do the same."""
-    if not several():
+    if size() == 1:
         return flag
     found = torch.tensor(float(flag), device=device)
     torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
     return bool(found.item())
 
 
-def of_all(value: Any) -> list[Any]:
-    """The values of all processes, which may be of any kind, by rank."""
-    return gather_object([value]) if several() else [value]
-
-
 def summed(pairs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of the same shape by name, summed over processes; each process may have other names."""
     found: dict[str, Tensor] = {}
-    for one in of_all({name: pair.detach().cpu() for name, pair in pairs.items()}):
+    for one in objects({name: pair.detach().cpu() for name, pair in pairs.items()}):
         for name, pair in one.items():
             found[name] = found[name] + pair if name in found else pair
     return found
@@ -58,12 +48,12 @@ def summed(pairs: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def share() -> tuple[int, int]:
     """Rank of this process, and number of processes."""
-    return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if several() else (0, 1)
+    return rank(), size()
 
 
 def joined(rows: Mapping[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
     """What the processes have measured of rows, each of its share, in all of them."""
-    return dict(sorted((row, found) for one in of_all(rows) for row, found in one.items()))
+    return dict(sorted((row, found) for one in objects(rows) for row, found in one.items()))
 
 
 @contextmanager
@@ -98,7 +88,7 @@ class _Watch(threading.Thread):
 
     def run(self) -> None:
         while not self.done.wait(EVERY):
-            if not several():
+            if size() == 1:
                 continue
             try:
                 store = self._store()
@@ -122,7 +112,7 @@ class _Watch(threading.Thread):
 
     def tell(self, error: Exception) -> None:
         """Say why this process fails, unless another one has failed before."""
-        if not several():
+        if size() == 1:
             return
         text = " ".join(str(error).split()) or type(error).__name__
         own = isinstance(error, UserError)
