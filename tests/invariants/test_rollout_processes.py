@@ -17,6 +17,8 @@ from trimtab.signals.auxiliary import ValueModel
 from trimtab.train import first_ratio
 from trimtab.train.events import StopOnInterrupt
 
+pytestmark = pytest.mark.slow  # a sixth of a minute for the group alone; test_sampled_pairs has a fast one
+
 
 class Case(NamedTuple):
     rows: int

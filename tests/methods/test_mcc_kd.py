@@ -147,6 +147,7 @@ def test_a_stopped_run_goes_on_with_the_same_rationales(files, tmp_path):
     assert same_weights(whole, tmp_path / "stopped")
 
 
+@pytest.mark.slow
 def test_adapters_learn_it_and_held_out_rationales_are_measured_one_by_one(files, tmp_path):
     lora = {"r": 4, "target_modules": "all-linear", "lora_dropout": 0.1}
     made = recipe(files, tmp_path / "run", lora, max_steps=12, save_steps=12, num_train_epochs=1)

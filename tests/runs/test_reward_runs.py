@@ -69,7 +69,7 @@ def finished(files, tmp_path_factory) -> dict[str, Path]:
     return {kind: run(tree(files, folder / kind, kind)) for kind in KINDS}
 
 
-@pytest.mark.fast("q_rm", "step_prm")
+@pytest.mark.fast("step_prm")
 @pytest.mark.parametrize("kind", KINDS)
 def test_held_out_rows_are_judged_before_and_after_by_what_they_hold(finished, kind):
     events = [json.loads(line) for line in (finished[kind] / "metrics.jsonl").read_text().splitlines()]

@@ -100,7 +100,7 @@ def forms(method: "Method", required: "Requirements") -> list[str]:
     reads = required.model(Teacher)
     if reads is None:
         return []
-    if method.loop == "classification" or reads.own_tokenizer:
+    if method.loop == "classification" or reads.own_tokenizer or reads.inside:
         return ["MODEL"]
     cache = ["cache:FOLDER"] if method.loop == "supervised" else []
     return ["MODEL", "{NAME: MODEL, ...}", *cache, *SELVES]
