@@ -73,7 +73,7 @@ def stages_of(
             "method": "psft",
             "options": {"epsilon": 0.28, "refresh": refresh},
             "scope": {"mlp": early_layers(layers), "parts": ["down_proj"]},
-            "training": {"max_steps": 40, "learning_rate": 3.0e-4, "per_device_train_batch_size": size},
+            "training": {"max_steps": 40, "learning_rate": 1.0e-3, "per_device_train_batch_size": size},
         }
     found = [_stage(name, tree, learn, model, folder, seed)]
     if method == "etcon":
