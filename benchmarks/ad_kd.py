@@ -16,7 +16,7 @@ And of a student of 15 layers with SmolLM2-135M as its teacher, on rows of which
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -92,12 +92,18 @@ def update_of(model: str, rows: int, length: int, classes: int, options: dict[st
     if options["beta"]:
         twice_differentiable(student)
     plan = build(Config(**options), student, FrozenClassifier(teacher))
-    optimizer, inputs = torch.optim.AdamW(student.parameters(), lr=0.0), batch_of(rows, length, classes)
+    inputs = batch_of(rows, length, classes)
+    return updating(student, lambda: call_on_labels(plan, student, inputs))
+
+
+def updating(student: Any, call: Callable[[], Any]) -> Callable[[], None]:
+    """A whole update of a student, whose loss is that of `call`."""
+    optimizer = torch.optim.AdamW(student.parameters(), lr=0.0)
 
     def update() -> None:
-        output = call_on_labels(plan, student, inputs)
-        assert output.loss is not None
-        output.loss.backward()
+        loss = call().loss
+        assert loss is not None
+        loss.backward()
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -122,8 +128,15 @@ def check(model: str, rows: int, length: int) -> None:
 def clock(model: str, rows: int, length: int, repeats: int, patience: float) -> dict[str, Timing]:
     check(model, rows, length)
     steps = {name: update_of(model, rows, length, *how) for name, how in CONTESTANTS.items()}
-    judged = {name: steps.pop(name) for name in ("kd", "ad_kd")}  # by turns, so that more rounds fit
-    return {**alternate(judged, repeats, patience), **alternate(steps, min(repeats, 2), 0.0)}
+    return judged_first(steps, ("kd", "ad_kd"), repeats, patience)
+
+
+def judged_first(
+    steps: dict[str, Callable[[], None]], judged: Sequence[str], repeats: int, patience: float
+) -> dict[str, Timing]:
+    """Those that are judged by turns, so that more rounds fit, and then the others."""
+    first = {name: steps.pop(name) for name in judged}
+    return {**alternate(first, repeats, patience), **alternate(steps, min(repeats, 2), 0.0)}
 
 
 def language_teacher(model: str) -> Any:
@@ -154,17 +167,8 @@ def language_update(model: str, rows: int, length: int, options: dict[str, Any])
     if options["beta"]:
         twice_differentiable(student)
     plan = ad_kd_language.build(ad_kd_language.Config(**options), student, FrozenModel(teacher))
-    optimizer, inputs = torch.optim.AdamW(student.parameters(), lr=0.0), language_batch(rows, length)
-
-    def update() -> None:
-        output = call_plan(plan, student, inputs)
-        assert output.loss is not None
-        output.loss.backward()
-        nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return update
+    inputs = language_batch(rows, length)
+    return updating(student, lambda: call_plan(plan, student, inputs))
 
 
 def check_language(model: str, rows: int, length: int) -> None:
@@ -186,8 +190,7 @@ def check_language(model: str, rows: int, length: int) -> None:
 def clock_language(model: str, rows: int, length: int, repeats: int, patience: float) -> dict[str, Timing]:
     check_language(model, rows, length)
     steps = {name: language_update(model, rows, length, options) for name, options in LANGUAGE.items()}
-    judged = {name: steps.pop(name) for name in ("kd, language", "ad_kd, language")}
-    return {**alternate(judged, repeats, patience), **alternate(steps, min(repeats, 2), 0.0)}
+    return judged_first(steps, ("kd, language", "ad_kd, language"), repeats, patience)
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Models, rows and tokenizers that are small enough to be built in a test; nothing is downloaded."""
 
 import copy
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -185,3 +186,19 @@ def tokenizer(words: list[str], split: str = "whitespace") -> PreTrainedTokenize
     else:
         built.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     return PreTrainedTokenizerFast(tokenizer_object=built, unk_token="<unk>")
+
+
+def saved_bytes(policy: torch.nn.Module, run: Callable[[], Any]) -> int:
+    """Bytes that autograd really keeps of what `run` does, besides the weights of `policy`."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*policy.parameters(), *policy.buffers())}
+    kept = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        left = run()
+    del left
+    return sum(storage.nbytes() for storage in kept.values())

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import sys
 import time
 import traceback
@@ -13,13 +12,8 @@ from typing import Any
 import torch
 import torch.multiprocessing as mp
 
+from tiny_group import environment_of, free_port
 from tiny_runs import QUIET
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 def run_all(
@@ -61,8 +55,7 @@ def run_all(
 
 def _process(rank: int, jobs: Any, folder: str, number: int, port: int, before: Any, environment: Any) -> None:
     if number > 1:
-        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(number)}
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+        os.environ |= environment_of(rank, number, port)
     os.environ |= environment
     torch.set_num_threads(1)
     from trimtab.runs.parse import parse

@@ -1,6 +1,7 @@
 """Two tokenizers of different kinds, trained on a few texts, and rows that both read."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -18,7 +19,9 @@ TEXTS = [
 ]
 
 
-def byte_level(template: str | None = tiny_folder.TEMPLATE, size: int = 330) -> PreTrainedTokenizerFast:
+def byte_level(
+    template: str | None = tiny_folder.TEMPLATE, size: int = 330, texts: Sequence[str] = TEXTS
+) -> PreTrainedTokenizerFast:
     built = Tokenizer(models.BPE())
     built.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     built.decoder = decoders.ByteLevel()
@@ -26,7 +29,7 @@ def byte_level(template: str | None = tiny_folder.TEMPLATE, size: int = 330) -> 
         vocab_size=size, special_tokens=list(tiny_folder.SPECIAL), show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )  # fmt: skip
-    built.train_from_iterator(TEXTS, trainer)
+    built.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=built, eos_token="<|end|>", pad_token="<|end|>", chat_template=template
     )

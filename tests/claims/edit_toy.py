@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 import torch
 from intervals import over_seeds
-from language import answers, recipe, train
+from language import answers, recipe, train, where_first
 from rich.console import Console
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
@@ -192,15 +192,6 @@ def save(job: Job, folder: Path) -> None:
     job.tokenizer.save_pretrained(folder)
 
 
-def at_reliability(path: Sequence[dict[str, float]], wanted: float) -> dict[str, float] | None:
-    """All measures where a path first is so reliable; None if it never is."""
-    for before, behind in itertools.pairwise(path):
-        if behind["reliability"] >= wanted:
-            share = (wanted - before["reliability"]) / (behind["reliability"] - before["reliability"])
-            return {name: (1 - share) * before[name] + share * behind[name] for name in before}
-    return None
-
-
 # ---------------------------------------------------------------- trainings
 
 
@@ -313,7 +304,7 @@ def lines(name: str, path: Sequence[dict[str, float]]) -> Iterator[str]:
 
 def compared(found: Sequence[dict[str, Any]], at: float) -> dict[str, Any]:
     """Editors where they are equally reliable, and stages; differences are paired by seed."""
-    reached = {name: [at_reliability(one["paths"][name], at) for one in found] for name in EDITORS}
+    reached = {name: [where_first(one["paths"][name], "reliability", at) for one in found] for name in EDITORS}
     claims: dict[str, Any] = {}
     for other in ("sft, all weights", "sft, FFN"):
         for name in MEASURES:

@@ -25,11 +25,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, for the model
 import torch
 from intervals import Interval, over_seeds
 from own_answers import carried_out
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 import tiny
 import tiny_folder
+from tiny_tokenizers import byte_level
 from trimtab.common.environment import environment
 from trimtab.report.reading import load
 
@@ -55,18 +55,7 @@ def sentences(seed: int, number: int) -> list[dict[str, Any]]:
 
 
 def tokenizer(size: int) -> PreTrainedTokenizerFast:
-    built = Tokenizer(models.BPE())
-    built.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    built.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size, special_tokens=list(tiny_folder.SPECIAL), show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
-    texts = [row["messages"][1]["content"] for row in sentences(99, 500)]
-    built.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=built, eos_token="<|end|>", pad_token="<|end|>", chat_template=tiny_folder.TEMPLATE
-    )
+    return byte_level(size=size, texts=[row["messages"][1]["content"] for row in sentences(99, 500)])
 
 
 def save(folder: Path, size: int, seed: int) -> str:

@@ -1,6 +1,7 @@
 """What the experiments on language models share: training without a run folder, held-out prompts, greedy answers."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,17 @@ from trimtab.runs.parse import parse
 from trimtab.runs.recipe import Recipe
 from trimtab.train import settings
 from trimtab.train.trainer import ObjectiveTrainer
+
+
+def where_first(path: Sequence[Mapping[str, float]], measure: str, wanted: float) -> dict[str, float] | None:
+    """All measures where a path first reaches a value of one, on the straight line between the two points around it;
+    None if it never does."""
+    for before, behind in itertools.pairwise(path):
+        if behind[measure] >= wanted:
+            share = (wanted - before[measure]) / (behind[measure] - before[measure])
+            return {name: (1 - share) * before[name] + share * behind[name] for name in before}
+    return None
+
 
 TRAINING = {
     "per_device_train_batch_size": 8,

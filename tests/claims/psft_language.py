@@ -16,7 +16,6 @@ Claimed: where it sorts as well as SFT, PSFT has drifted less, kept more entropy
 """
 
 import argparse
-import itertools
 import json
 import random
 import tempfile
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from intervals import over_seeds
-from language import recipe, train
+from language import recipe, train, where_first
 from rich.console import Console
 from transformers import TrainerCallback
 
@@ -109,15 +108,6 @@ class Follow(TrainerCallback):
             control.should_training_stop = self.found[-1]["task_accuracy"] >= self.until
 
 
-def at_accuracy(path: list[dict[str, float]], wanted: float) -> dict[str, float] | None:
-    """All measures where the path first reaches an accuracy; None if it never does."""
-    for before, behind in itertools.pairwise(path):
-        if behind["task_accuracy"] >= wanted:
-            share = (wanted - before["task_accuracy"]) / (behind["task_accuracy"] - before["task_accuracy"])
-            return {name: (1 - share) * before[name] + share * behind[name] for name in before}
-    return None
-
-
 def job_of(name: str, seed: int, args: argparse.Namespace, folder: Path, policy: str, steps: int) -> Job:
     """The training of a method on fresh rows of the task."""
     method, options, share = METHODS[name]
@@ -193,7 +183,7 @@ def main() -> None:
                 path = follow(name, seed, args, Path(folder), policy)
                 print(f"\nseed {seed}, {time.time() - start:.0f} s so far", *lines(name, path), sep="\n", flush=True)
                 result["paths"].setdefault(name, []).append(path)
-                reached.setdefault(name, []).append(at_accuracy(path, args.at))
+                reached.setdefault(name, []).append(where_first(path, "task_accuracy", args.at))
     print(f"\nwhere {args.at:g} of the held-out rows are sorted:")
     for name, found in reached.items():
         whole = [row for row in found if row]

@@ -4,7 +4,8 @@ import json
 
 import edit_toy
 import pytest
-from edit_toy import EDITED, FACTS, World, at_reliability, boxed, said, value_of
+from edit_toy import EDITED, FACTS, World, boxed, said, value_of
+from language import where_first
 
 from trimtab.rewards.edit import parts
 
@@ -31,9 +32,9 @@ def test_what_is_said_is_what_the_reward_edit_takes():
 
 def test_editors_are_compared_on_the_line_to_the_first_measurement_that_is_reliable_enough():
     path = [{"reliability": r, "locality": one} for r, one in ((0.0, 1.0), (0.5, 0.8), (1.0, 0.4), (0.5, 0.0))]
-    assert at_reliability(path, 0.75) == pytest.approx({"reliability": 0.75, "locality": 0.6})
-    assert at_reliability(path, 0.25) == pytest.approx({"reliability": 0.25, "locality": 0.9})
-    assert at_reliability(path[:2], 0.75) is None
+    assert where_first(path, "reliability", 0.75) == pytest.approx({"reliability": 0.75, "locality": 0.6})
+    assert where_first(path, "reliability", 0.25) == pytest.approx({"reliability": 0.25, "locality": 0.9})
+    assert where_first(path[:2], "reliability", 0.75) is None
 
 
 @pytest.mark.slow

@@ -30,7 +30,8 @@ def test_the_drift_is_the_kl_from_the_original_to_the_model_by_hand():
 
 def test_a_target_that_the_model_would_write_scores_one():
     model = Fixed({TOKENIZER.convert_tokens_to_ids("a"): 1.0})
-    assert teacher_forced(model, TOKENIZER, [("q", "aaa")]) == [pytest.approx(3 / 4)]  # the space is not an a
+    text = [{"role": TEXT, "content": "q"}]
+    assert teacher_forced(model, TOKENIZER, [(text, "aaa")]) == [pytest.approx(3 / 4)]  # the space is not an a
 
 
 def test_behind_a_chat_a_target_follows_the_template_and_behind_a_text_a_space():

@@ -318,14 +318,14 @@ MISTAKES = [
     ),
     Mistake(
         "pairs: the second rationale may be the first",
-        "train.dataset:DrawnRationales.__getitem__",
+        "train.dataset:DrawnRationales.row",
         "second + (second >= first)",
         "second",
         ("data/test_rationales.py::test_draws_are_uniform_over_pairs",),
     ),
     Mistake(
         "pairs: the same draws in every epoch",
-        "train.dataset:DrawnRationales.__getitem__",
+        "train.dataset:DrawnRationales.row",
         "int(self.epoch)",
         "0",
         (
@@ -882,8 +882,8 @@ MISTAKES = [
     Mistake(
         "attribution: the student's map is a constant in the second derivative",
         "objectives.attribution:integrated_gradients",
-        "mean * _at_least_float32(path.embedded)",
-        "mean.detach() * _at_least_float32(path.embedded)",
+        "mean * at_least_float32(path.embedded)",
+        "mean.detach() * at_least_float32(path.embedded)",
         (ATTRIBUTION + "test_the_gradient_of_the_attribution_loss_agrees_with_finite_differences",),
     ),
     Mistake(
@@ -945,8 +945,8 @@ MISTAKES = [
     Mistake(
         "answer maps: the embeddings of the policy's map are a constant",
         "objectives.answer_maps:answer_maps",
-        "_wide(gradient) * _wide(embedded)",
-        "_wide(gradient) * _wide(embedded.detach())",
+        "at_least_float32(gradient) * at_least_float32(embedded)",
+        "at_least_float32(gradient) * at_least_float32(embedded.detach())",
         (ANSWERS + "test_to_ten_digits_its_gradient_is_that_of_finite_differences",),
     ),
     Mistake(

@@ -24,22 +24,6 @@ CLOSE = 0.25
 HERE = Path(__file__).parent
 
 
-def saved(policy, run) -> int:
-    """Bytes that autograd really keeps of what `run` does."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in (*policy.parameters(), *policy.buffers())}
-    kept = {}
-
-    def pack(tensor):
-        if tensor.untyped_storage().data_ptr() not in own:
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        left = run()
-    del left
-    return sum(storage.nbytes() for storage in kept.values())
-
-
 def mapped(policy, outputs: int, steps: int, rows: int, length: int):
     ids = torch.ones(rows, length, dtype=torch.long)
     path = read_path(policy, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, steps)
@@ -57,7 +41,7 @@ def test_a_classifier_without_memory_counts_as_the_real_one(kind, outputs, maps,
     ids = torch.ones(3, 20, dtype=torch.long)
     plain = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     run = (lambda: mapped(model, outputs, points, 3, 20)) if maps else (lambda: read_path(model, plain, 0))
-    assert found.activations == pytest.approx(saved(twice_differentiable(model), run), rel=0.03)
+    assert found.activations == pytest.approx(tiny.saved_bytes(twice_differentiable(model), run), rel=0.03)
     if maps:
         without = footprint(model.config, "float32", TrainedShape(outputs=outputs), 3, 20)
         assert found.activations > 1.7 * without.activations

@@ -79,7 +79,8 @@ def main(settings: LaunchSettings) -> None:
     file = output.with_name(f"{output.name}.accelerate.yaml")
     text = yaml.safe_dump(accelerate_file(settings.devices, settings.kind, on_cpu=gpus == 0), sort_keys=False)
     given, command = command_of(settings, file, on_cpu=gpus == 0)
-    said = shlex.join([*(f"{name}={value}" for name, value in given.items()), *command])
+    words = [f"{name}={value}" for name, value in given.items()]
+    said = shlex.join([*words, *command])
     if settings.dry_run:
         typer.echo(f"# {file}\n{text}# {said}")
         return
@@ -87,15 +88,11 @@ def main(settings: LaunchSettings) -> None:
         write_atomic(file, text)
         typer.echo(f"{settings.kind} in {settings.devices} processes, see {file}; running: {said}")
         try:
-            code = run(["env", *said_of(given), *command] if given else command)
+            code = run(["env", *words, *command] if words else command)
         finally:
             if not output.exists():  # nothing was begun
                 file.unlink(missing_ok=True)
     raise typer.Exit(code)
-
-
-def said_of(given: dict[str, str]) -> list[str]:
-    return [f"{name}={value}" for name, value in given.items()]
 
 
 def check_machine(devices: int, kind: str) -> int:

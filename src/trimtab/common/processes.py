@@ -28,6 +28,12 @@ def launched(environment: Mapping[str, str] | None = None) -> int:
     return max(_first(os.environ if environment is None else environment, SIZES, 1), 1)
 
 
+def number_in(line: str) -> int:
+    """The number of processes in a line of a signature, such as "2, DDP over gloo"; 1 where it gives none."""
+    number = line.partition(",")[0]
+    return int(number) if number.isdecimal() else 1
+
+
 def check_group(size: int, environment: Mapping[str, str] | None = None) -> None:
     """Check the size of the trainer's process group against the launched processes."""
     environment = os.environ if environment is None else environment

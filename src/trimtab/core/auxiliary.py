@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import Tensor
 
-from trimtab.core.batch import answer_mask
 from trimtab.core.loss import Losses
 from trimtab.core.vocab import Head
 
@@ -24,16 +23,6 @@ class ReadInside:
     """[B, T] with -100 at prompt and padding"""
     signals: Mapping[str, Any]
     """those of the plan"""
-
-    @property
-    def row(self) -> Tensor:
-        """[N] the row of each answer token."""
-        return answer_mask(self.labels).nonzero()[:, 0]
-
-    @property
-    def targets(self) -> Tensor:
-        """[N] the answer tokens."""
-        return self.labels[:, 1:][answer_mask(self.labels)]
 
 
 class AuxiliaryLoss:

@@ -69,9 +69,8 @@ def _parted(source: str) -> tuple[str, re.Match[str] | None]:
         raise DataError(f"{source}: [{rest} is no part; write it in rows or whole percent, such as [10%:55%] or [:100]")
     if found is None:
         return source, None
-    if plain.startswith(("trimtab:", "reasoning_gym:")):
-        return plain, found
-    if plain.lower().endswith(SUFFIXES) or plain.count("/") != 1 or Path(plain).expanduser().exists():
+    made = plain.startswith(("trimtab:", "reasoning_gym:"))
+    if made or plain.lower().endswith(SUFFIXES) or plain.count("/") != 1 or Path(plain).expanduser().exists():
         return plain, found
     return (source if ":" in plain else f"{plain}:train[{rest}"), None
 

@@ -23,11 +23,20 @@ class Continuation(NamedTuple):
     text: list[int]
 
 
-def given(tokenizer: Any, pairs: Sequence[tuple[Prompt, str]], *, plain: bool = False) -> list[Continuation]:
-    """Prompts and texts, each tokenised as a whole."""
+def given(
+    tokenizer: Any, pairs: Sequence[tuple[Prompt, str]], *, plain: bool = False, spaced: bool = False
+) -> list[Continuation]:
+    """Prompts and texts, each tokenised as a whole.
+
+    Args:
+        plain: prompts are text to go on with, though the tokenizer has a chat template.
+        spaced: behind text to go on with a single space parts the two.
+    """
     found = []
     for number, (prompt, answer) in enumerate(pairs, start=1):
         before, is_plain = prompt_text(tokenizer, prompt, f"text {number}", plain=plain)
+        if spaced and is_plain:
+            before, answer = before.rstrip(), f" {answer}"
         (tail,) = answer_tails(tokenizer, before, [answer], is_plain)
         found.append(Continuation(coder(tokenizer).prompt(before, is_plain), tail))
     return found
@@ -57,10 +66,7 @@ def teacher_forced(model: PreTrainedModel, tokenizer: Any, pairs: Sequence[tuple
     A chat stands in its template; behind text to go on with a space parts the two, as in the toolkits. The score gives
     each prefix of the answer away, and its length.
     """
-    texts = []
-    for prompt, target in pairs:
-        before, plain = prompt_text(tokenizer, prompt, "a prompt", plain=isinstance(prompt, str))
-        texts += given(tokenizer, [(before.rstrip(), f" {target}") if plain else (prompt, target)], plain=plain)
+    texts = given(tokenizer, pairs, spaced=True)
     return [
         (logits.argmax(dim=-1).cpu() == torch.tensor(one.text)).float().mean().item()
         for one, logits in zip(texts, logits_behind(model, texts), strict=True)

@@ -17,7 +17,7 @@ from trimtab.core import IGNORE, Head, Losses
 from trimtab.core.auxiliary import AuxiliaryLoss, ReadInside
 from trimtab.core.batch import ATTRIBUTED, answer_mask
 from trimtab.core.draws import hashed_uniform
-from trimtab.objectives.attribution import Distance, distance, token_map
+from trimtab.objectives.attribution import Distance, at_least_float32, distance, token_map
 
 MAPS = "teacher_maps"
 """The signal that holds `TeacherMaps`."""
@@ -114,8 +114,7 @@ def answers_at(states: Tensor, head: Head, labels: Tensor, vocab: int, views: Vi
 
 def _log_softmax(logits: Tensor, vocab: int) -> Tensor:
     """In float32 at least. Plain operations: the engine's own have no second derivative."""
-    logits = logits[..., :vocab]
-    return torch.log_softmax(logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits, dim=-1)
+    return torch.log_softmax(at_least_float32(logits[..., :vocab]), dim=-1)
 
 
 def answer_maps(
@@ -133,11 +132,7 @@ def answer_maps(
     """
     for view in values:
         (gradient,) = torch.autograd.grad(view.sum(), embedded, create_graph=create_graph, retain_graph=True)
-        yield token_map(_wide(gradient) * _wide(embedded), mask, top, norm)
-
-
-def _wide(values: Tensor) -> Tensor:
-    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+        yield token_map(at_least_float32(gradient) * at_least_float32(embedded), mask, top, norm)
 
 
 class AnswerAttribution(AuxiliaryLoss):

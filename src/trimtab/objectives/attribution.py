@@ -53,11 +53,11 @@ def integrated_gradients(view: Tensor, path: EmbeddingPath, *, create_graph: boo
     assert path.points is not None
     assert path.embedded is not None
     gradient = torch.autograd.grad(view.sum(), path.points, create_graph=create_graph, retain_graph=True)[0]
-    mean = _at_least_float32(gradient).unflatten(0, (len(view), -1)).mean(dim=0)
-    return mean * _at_least_float32(path.embedded)
+    mean = at_least_float32(gradient).unflatten(0, (len(view), -1)).mean(dim=0)
+    return mean * at_least_float32(path.embedded)
 
 
-def _at_least_float32(values: Tensor) -> Tensor:
+def at_least_float32(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from trimtab.common.errors import UserError
+from trimtab.common.processes import number_in
 
 REQUIRED = ("recipe.yaml", "signature.txt", "metrics.jsonl")
 
@@ -53,8 +54,7 @@ class Run:
     @property
     def processes(self) -> int:
         """In how many it was trained; 1 where the signature does not say."""
-        number = self.signature.get("processes", "1").partition(",")[0]
-        return int(number) if number.isdecimal() else 1
+        return number_in(self.signature.get("processes", ""))
 
     @property
     def measured(self) -> list[int]:

@@ -12,17 +12,12 @@ from trimtab.runs.recipe import Recipe, dump
 SAME = "start all processes with the same command, files and versions"
 
 
-def check_same_recipe(recipe: Recipe, world_size: int) -> None:
+def check_same_recipe(recipe: Recipe) -> None:
     """Refuse processes that were started with different recipes, in all of them alike.
-
-    Args:
-        world_size: of the group; with 1 there is nothing to compare.
 
     Raises:
         RunError: naming the first key that differs.
     """
-    if world_size == 1:
-        return
     trees = objects(yaml.safe_load(dump(recipe)))
     for number, tree in enumerate(trees):
         found = other_keys(trees[0], tree)

@@ -39,6 +39,7 @@ from trimtab.runs.classifier_models import (
     shared_classifier,
     with_lora,
 )
+from trimtab.runs.evaluation import SHOWN_MAPS
 from trimtab.runs.folder import RunError
 from trimtab.runs.job import Job
 from trimtab.runs.models_key import one_teacher
@@ -52,8 +53,6 @@ from trimtab.train.epochs import epoch_of, updates_asked
 from trimtab.train.events import EventLog
 from trimtab.train.together import joined, share
 
-SHOWN_MAPS = 8
-"""held-out rows whose attribution maps the report shows"""
 COMPARED = 32
 """rows that the tokenizers of policy and teacher must split alike"""
 
@@ -223,7 +222,7 @@ def load_classification_job(recipe: Recipe, shared: Shared, console: Console) ->
     check_recipe(recipe)
     args = settings.build(recipe.training, Path(recipe.output), recipe.seed, method.loop)
     processes.check_group(args.world_size)
-    check_same_recipe(recipe, args.world_size)
+    check_same_recipe(recipe)
     rows = labelled_rows(recipe)
     notes = list(rows.notes)
     epoch = epoch_of(args, method.loop, len(rows.train.rows))

@@ -146,11 +146,11 @@ class EditSession:
         Raises:
             UserError: naming the key, or a prompt that leaves a chain of thought no room in the model's context.
         """
-        recipes = [recipe for _, recipe in self._recipes(1, [])]
+        name, tokenizer = self.plan.model, loading.load_tokenizer(self.plan.model)
+        recipes = [recipe for _, recipe in self._recipes(1, [], tokenizer)]
         if self.plan.method != "etcon":
             return
         longest = max(self.plan.max_new_tokens, int(recipes[-1].training["max_completion_length"]))
-        name, tokenizer = self.plan.model, loading.load_tokenizer(self.plan.model)
         prompts = [edit_rows.asked(one, bool(tokenizer.chat_template), True) for one in self.edits]
         ids = [prompt_ids(tokenizer, one, f"edit {i}") for i, one in enumerate(prompts, start=1)]
         for note in check_prompts(ids, longest, loading.limits(name), tokenizer, name, what="the prompt of edit"):
@@ -218,29 +218,29 @@ class EditSession:
         folder, plan = self.step_folder(step), self.plan
         folder.mkdir(parents=True, exist_ok=True)
         model, edits = self.model_at(step - 1), self.edits_of(step)
+        tokenizer = loading.load_tokenizer(model)
         chains: list[str] = []
         if plan.method == "etcon":
-            tokenizer = loading.load_tokenizer(model)
             chains, notes = thoughts(
                 lambda: load_for_inference(model, plan.how), tokenizer, edits, folder / CHAINS, seed=plan.seed,
                 max_new_tokens=plan.max_new_tokens, cot_filter=plan.cot_filter, chat=bool(tokenizer.chat_template),
             )  # fmt: skip
             for note in notes:
                 say(self.console, note)
-        for stage, recipe in self._recipes(step, chains):
+        for stage, recipe in self._recipes(step, chains, tokenizer):
             made = folder / stage.name
             if not (made / "report.html").is_file():
                 lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in stage.rows)
                 write_atomic(folder / f"{stage.name}.jsonl", lines)
                 run(recipe, resume=(made / "recipe.yaml").is_file(), console=self.console)
 
-    def _recipes(self, step: int, chains: Sequence[str]) -> list[tuple[EditStage, Recipe]]:
+    def _recipes(self, step: int, chains: Sequence[str], tokenizer: Any) -> list[tuple[EditStage, Recipe]]:
         """The runs of a step, without chains as if none had been kept."""
         plan, model, edits = self.plan, self.model_at(step - 1), self.edits_of(step)
         stages = stages_of(
             plan.method, model, edits, chains or [""] * len(edits), folder=self.step_folder(step), seed=plan.seed,
             layers=loading.load_config(model).get_text_config(decoder=True).num_hidden_layers,
-            chat=bool(loading.load_tokenizer(model).chat_template),
+            chat=bool(tokenizer.chat_template),
         )  # fmt: skip
         return [(stage, self._recipe(stage)) for stage in stages]
 

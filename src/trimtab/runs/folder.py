@@ -98,9 +98,9 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] |
         return None
     stored = stored_recipe(folder / RECIPE)
     asked = yaml.safe_load(dump(recipe))
-    again = moved(folder, stored["training"], asked["training"]) if resume else {}
-    different = other_keys({**stored, "training": again.get("training", stored["training"])}, asked)
-    stored |= again
+    if resume:
+        stored["training"] = moved(folder, stored["training"], asked["training"])
+    different = other_keys(stored, asked)
     is_longer = recipe.minutes is None and bool(different) and LENGTHS.issuperset(key for key, _, _ in different)
     if is_longer and resume:
         lengths = {key.partition(".")[2] for key in LENGTHS}
@@ -145,14 +145,14 @@ def moved(folder: Path, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> 
         stored, asked: `training` of its recipe as it was and as it is now.
 
     Returns:
-        `training` with its `BATCH` as asked now, and what is to be said as `moved`; empty in the same number.
+        `training` as it was, in another number of processes with its `BATCH` as asked now.
 
     Raises:
         RunError: where an update, or a batch of rollouts, would have another number of rows.
     """
     was, now = started_in(folder), processes.launched()
     if was == now:
-        return {}
+        return dict(stored)
     before, after = (rows_of_update(training, number) for training, number in ((stored, was), (asked, now)))
     if before != after:
         raise RunError(
@@ -168,14 +168,18 @@ def moved(folder: Path, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> 
             f"product with the number of processes is {rows[0]}"
         )
     kept = {key: value for key, value in stored.items() if key not in BATCH}
-    said = f"resumed in {count(now, 'process', 'processes')}; before it was trained in {was}"
-    return {"training": {**kept, **{key: asked[key] for key in BATCH if key in asked}}, "moved": said}
+    return kept | {key: asked[key] for key in BATCH if key in asked}
+
+
+def note_of_move(folder: Path) -> str:
+    """What to say of a run that goes on in another number of processes; empty in the same."""
+    was, now = started_in(folder), processes.launched()
+    return "" if was == now else f"resumed in {count(now, 'process', 'processes')}; before it was trained in {was}"
 
 
 def started_in(folder: Path) -> int:
     """The number of processes that a run was last trained in."""
-    line = (read_signature(folder) or {}).get("processes", "1").partition(",")[0]
-    return int(line) if line.isdecimal() else 1
+    return processes.number_in((read_signature(folder) or {}).get("processes", ""))
 
 
 def rows_of_update(training: Mapping[str, Any], number: int) -> int:

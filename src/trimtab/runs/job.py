@@ -169,7 +169,7 @@ class _Builder:
         recipe = self.recipe
         self.args = settings.build(recipe.training, Path(recipe.output), recipe.seed, self.method.loop)
         processes.check_group(self.args.world_size)
-        check_same_recipe(recipe, self.args.world_size)
+        check_same_recipe(recipe)
         if self.rollouts:
             check_buffer(self.args)
         if recipe.models.lora is not None:
@@ -211,9 +211,8 @@ class _Builder:
         self.prompts = teacher_prompts.prompts(recipe, sources, tokenizer, sampled, read)
         prepared = [one for one in (self.train, self.held) if one is not None]
         self.note(*(note for one in prepared for note in one.notes()))
-        if self.rollouts:
-            for reward, one in product(self.rewards, prepared):
-                rewards.check_rows(reward, one.rows, one.source)
+        for reward, one in product(self.rewards, prepared):
+            rewards.check_rows(reward, one.rows, one.source)
         known = {"policy": self.own_vocab, **self.vocabularies}
         check_known(self.train, self.held, self.pairs, known, tokenizer, tasks=self.rollouts)
         self.note(*check_asked(recipe, tokenizer, self.own_vocab, self.train, self.held, self.suites, self.args))

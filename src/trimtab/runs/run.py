@@ -36,7 +36,16 @@ from trimtab.runs.budget import (
     seconds_trained,
 )
 from trimtab.runs.evaluation import evaluator
-from trimtab.runs.folder import ANOTHER, check_folder, check_signature, is_new, kept, stopped_early, workdir
+from trimtab.runs.folder import (
+    ANOTHER,
+    check_folder,
+    check_signature,
+    is_new,
+    kept,
+    note_of_move,
+    stopped_early,
+    workdir,
+)
 from trimtab.runs.job import Job, load_job, move_frozen
 from trimtab.runs.models_key import STORED
 from trimtab.runs.policy import Shared, marks
@@ -172,7 +181,7 @@ def _run_one(recipe: Recipe, asked: _Asked, share: _Share | None = None) -> Resu
         job = load_job(recipe, asked.shared, console)
         check_same_signature(job.signature)
         if stored is not None:
-            job.moved = stored.get("moved", "")
+            job.moved = note_of_move(folder)
             job.edited = check_signature(folder, job.signature, asked.edited)
             longer_events = [event["to"] for event in EventLog(folder).events() if event["event"] == "longer"]
             job.more = max(longer_events, default=0)

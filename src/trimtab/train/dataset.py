@@ -38,6 +38,10 @@ class Rows(Dataset):
             return [self[one] for one in index]
         if index >= len(self):
             return without_answer(self[index % len(self)])
+        return self.row(index)
+
+    def row(self, index: int) -> dict[str, Any]:
+        """A row by its place."""
         row = self.rows[index]
         return {name: _copy(row.get(name)) for name in self.column_names}
 
@@ -68,11 +72,7 @@ class DrawnRationales(Rows):
     def set_epoch(self, epoch: int) -> None:
         self.epoch.fill_(epoch)
 
-    def __getitem__(self, index: int | list[int]) -> Any:
-        if isinstance(index, list):
-            return [self[one] for one in index]
-        if index >= len(self):
-            return without_answer(self[index % len(self)])
+    def row(self, index: int) -> dict[str, Any]:
         row = self.rows[index]
         number = len(row[LENGTHS])
         ids, place = torch.full((2,), row["row_id"]), torch.arange(2)

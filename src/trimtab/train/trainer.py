@@ -88,6 +88,6 @@ class ObjectiveTrainer(ObjectiveLoop, SFTTrainer):
         config: Any = self.args  # an SFTConfig
         # the router loss is a mean over a micro-batch, averaged over those of the update
         share = (config.router_aux_loss_coef or 0.0) / self.current_gradient_accumulation_steps
-        known = {} if self.plan.auxiliary is None else {"auxiliary_total": self._auxiliary_total}
-        output = self._loss(model, inputs, num_items_in_batch, router_loss=share, **known)
+        auxiliary = self._auxiliary_total
+        output = self._loss(model, inputs, num_items_in_batch, router_loss=share, auxiliary_total=auxiliary)
         return (output.loss, output) if return_outputs else output.loss
