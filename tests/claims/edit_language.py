@@ -1,6 +1,7 @@
 """Facts that SmolLM2-135M is made to say: EtCon (arXiv:2512.04753), its stages and its baselines, by generation.
 
     python tests/claims/edit_language.py methods --out benchmarks/results/claims_edit_language.json
+    python tests/claims/edit_language.py methods --seeds 2 --rates etcon=3e-3 --known FILE.json --out FILE.json
     python tests/claims/edit_language.py curve --out benchmarks/results/claims_edit_curve.json
 
 "methods": 20 made-up changes of known facts about countries, all made at once by `trimtab edit`, with another draw of
@@ -12,6 +13,7 @@ length ends it.
 
 Claimed by the paper: etcon is said more often than its first stage alone, and than fine-tuning in one layer, and what a
 score over prefixes shows is far above what is said. Sessions are kept in the work folder; the command goes on there.
+With `--rates` those methods alone run, at these rates; `--known` adds the runs of an earlier file.
 """
 
 import argparse
@@ -19,10 +21,12 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from intervals import over_seeds
 
 import trimtab
 from trimtab.commands.evaluate import evaluate_model
@@ -37,6 +41,8 @@ from trimtab.runs.edit_recipes import EDIT_STAGES
 
 MODEL = "smollm2-135m"
 SEEDS, TUNING_SEED = (0, 1, 2), 100
+CURVE = {"locft_bf": 1.5e-3, "lora": 1e-3}
+"""the methods of the curve, and their rates"""
 FIRST_STAGE = "etcon, stage 1"
 RATES: dict[str, tuple[str, tuple[float, ...]]] = {
     "ft_m": ("edit", (5e-4, 1.5e-3)),
@@ -197,33 +203,48 @@ def chosen(bench: Bench, method: str) -> tuple[float, list[dict[str, Any]]]:
     return best["rate"], tried
 
 
-def methods(bench: Bench) -> dict[str, Any]:
-    rates, tried = {}, []
-    for method in RATES:
+def methods(bench: Bench, seeds: Sequence[int], rates: dict[str, float], known: Sequence[Any] = ()) -> dict[str, Any]:
+    """Of these seeds; without rates all methods, whose rates are chosen first."""
+    tried = []
+    for method in () if rates else RATES:
         rates[method], rows = chosen(bench, method)
         tried += rows
-    contestants = [*RATES, FIRST_STAGE]
+    contestants = [*rates, *((FIRST_STAGE,) if "etcon" in rates else ())]
     found: dict[str, dict[int, Found]] = {"before": {}, **{name: {} for name in contestants}}
-    for seed in SEEDS:
+    for seed in seeds:
         found["before"][seed] = bench.before(seed)
         told(f"before, seed {seed}", summary(found["before"][seed]))
         for name in contestants:
             found[name][seed] = bench.after(name, rates["etcon" if name == FIRST_STAGE else name], seed)
             told(f"{name}, seed {seed}", summary(found[name][seed]))
     pooled = {name: {kind: _pooled(of, kind) for kind in KINDS} for name, of in found.items()}
+    each = [{"method": n, "seed": s, **summary(one)} for n, of in found.items() for s, one in of.items()]
+    done = {(one["method"], one["seed"]) for one in each}
+    each += [one for one in known if (one["method"], one["seed"]) not in done]
     return {
         "rates": rates,
         "tuning": tried,
-        "per_seed": [{"method": n, "seed": s, **summary(one)} for n, of in found.items() for s, one in of.items()],
+        "per_seed": each,
+        "over_seeds": over_all_seeds(each),
         "means": {
             name: {kind: list(mean_of(list(values.values()))) for kind, values in kinds.items() if values}
             for name, kinds in pooled.items()
         },
         "differences": {
             f"etcon - {name}": {kind: _difference(pooled["etcon"][kind], pooled[name][kind]) for kind in KINDS}
-            for name in contestants if name != "etcon"
+            for name in contestants if name != "etcon" and "etcon" in pooled
         },
     }  # fmt: skip
+
+
+def over_all_seeds(each: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[float]]]:
+    """Method -> measure -> mean over seeds, with the interval of Student's t."""
+    found = {}
+    for method in dict.fromkeys(one["method"] for one in each):
+        rows = [one for one in each if one["method"] == method]
+        names = [name for name in rows[0] if name not in ("method", "seed", "rate")]
+        found[method] = {name: list(over_seeds([one[name] for one in rows if name in one])) for name in names}
+    return found
 
 
 def _pooled(of: Mapping[int, Found], kind: str) -> dict[tuple[int, str], float]:
@@ -269,8 +290,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("methods", "curve"))
     parser.add_argument("--work", type=Path, default=Path("runs/edit_language"), help="folder of sessions")
-    parser.add_argument("--rates", nargs="+", default=["locft_bf=1.5e-3", "lora=1e-3"], metavar="METHOD=RATE",
-                        help="of the curve's methods")  # fmt: skip
+    parser.add_argument("--rates", nargs="+", default=[], metavar="METHOD=RATE", help=f"by default {CURVE} of the "
+                        "curve, and chosen for all of the methods")  # fmt: skip
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="of the methods")
+    parser.add_argument("--known", type=Path, metavar="FILE", help="of an earlier call, whose other runs are added")
     parser.add_argument("--smoke", metavar="MODEL", help="tiny sizes, with this model, in a folder that goes")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -283,7 +306,8 @@ def main() -> int:
         )
         bench = Bench(Path(place) if args.smoke else args.work, sizes)
         rates = {name: float(rate) for name, _, rate in (one.partition("=") for one in args.rates)}
-        found = methods(bench) if args.what == "methods" else curve(bench, rates)
+        known = read_json(args.known)["per_seed"] if args.known else []
+        found = methods(bench, args.seeds, rates, known) if args.what == "methods" else curve(bench, rates or CURVE)
     text = {"experiment": f"edit_language {args.what}", "sizes": asdict(sizes), "environment": environment(),
             **found, "seconds of this call": round(time.perf_counter() - start)}  # fmt: skip
     for table in ("means", "differences"):

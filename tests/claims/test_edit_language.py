@@ -68,3 +68,11 @@ def test_the_script_runs_from_end_to_end(what, tmp_path):
     assert written["rates"].keys() == edit_language.RATES.keys()
     assert written["means"].keys() == {"before", *edit_language.RATES, "etcon, stage 1"}
     assert len(written["per_seed"]) == 3 * 6
+
+
+def test_runs_of_several_calls_have_one_mean_over_seeds():
+    rows = [{"method": "etcon", "seed": seed, "locality": value} for seed, value in enumerate((0.2, 0.5, 0.8))]
+    found = edit_language.over_all_seeds([*rows, {"method": "lora", "seed": 0, "rate": 1e-3, "locality": 1.0}])
+    half = 4.302653 * 0.3 / 3**0.5  # Student's t with two degrees of freedom
+    assert found["etcon"] == {"locality": pytest.approx([0.5, 0.5 - half, 0.5 + half])}
+    assert found["lora"]["locality"][0] == 1.0
