@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE  # compiled once, not by each worker and each p
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all claims mutation check bench docs pages architectures clean
+.PHONY: help setup demo test test-all claims mutation check bench docs pages architectures engines clean
 
 help: ## print the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -57,5 +57,16 @@ pages: setup ## write the pages that are made from the code anew
 architectures: setup ## the page of architectures: every model class of transformers (minutes)
 	$(BIN)/python scripts/architectures_page.py
 
+ENGINE := .engines/vllm
+
+engines: $(ENGINE)/.ready ## vLLM for a CPU, in an environment of its own (minutes, 2.7 GB); on GPUs set TRIMTAB_VLLM to your own
+
+$(ENGINE)/.ready: packages/vllm_engine/requirements.txt packages/vllm_engine/metadata/pyproject.toml
+	test -x $(ENGINE)/bin/python || $(PYTHON) -m venv $(ENGINE)
+	$(ENGINE)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r packages/vllm_engine/requirements.txt
+	$(ENGINE)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation packages/vllm_engine/metadata
+	$(ENGINE)/bin/vllm --version
+	@touch $@
+
 clean: ## remove the environment, runs and caches
-	rm -rf $(VENV) runs site .cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) .engines runs site .cache .pytest_cache .ruff_cache build dist

@@ -38,6 +38,20 @@ SCOPE = "models/test_scope.py::"
 
 MISTAKES = [
     Mistake(
+        "engines: vLLM takes itself for a process of a launch",
+        "engines.vllm:clean_environment",
+        "name not in OURS and not name.startswith(tuple(LAUNCHERS))",
+        "name not in OURS",
+        ("engines/test_vllm_server.py::test_its_environment_has_nothing",),
+    ),
+    Mistake(
+        "engines: the children of a server outlive it",
+        "engines.vllm:end_tree",
+        "one.kill()",
+        "one.status()",
+        ("engines/test_vllm_server.py::test_children_and_a_server",),
+    ),
+    Mistake(
         "grpo: the dual clip is left out",
         "methods.grpo:build",
         "config.dual_clip",
