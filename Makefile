@@ -50,7 +50,7 @@ docs: setup pages ## the documentation as a site in site/, which works offline; 
 	$(BIN)/zensical build --clean --strict
 
 pages: setup ## write the pages that are made from the code anew
-	for page in papers recipe training recipes cli python rows edits notebooks; do $(BIN)/python scripts/$${page}_page.py || exit 1; done
+	for page in papers recipe training recipes cli python rows edits memory notebooks; do $(BIN)/python scripts/$${page}_page.py || exit 1; done
 	$(BIN)/trimtab schema > recipes/schema.json.part && mv recipes/schema.json.part recipes/schema.json
 	$(BIN)/python scripts/figure.py
 

@@ -76,7 +76,8 @@ def test_machines_with_too_few_gpus_or_without_nccl_are_refused(monkeypatch):
 def test_a_dry_run_prints_file_and_command_and_writes_nothing(trimtab, own, tmp_path):
     code, out, _ = trimtab("launch", recipe(own, tmp_path), "--devices", "2", "--dry-run", "seed=3")
     assert code == 0
-    name, *_, command = out.splitlines()
+    name, *_ = out.splitlines()
+    command = next(line for line in out.splitlines() if "accelerate.commands.launch" in line)
     assert name == f"# {tmp_path}/run.accelerate.yaml"
     assert command.startswith("# ACCELERATE_USE_CPU=true ")
     assert command.endswith(
@@ -85,6 +86,26 @@ def test_a_dry_run_prints_file_and_command_and_writes_nothing(trimtab, own, tmp_
     written = yaml.safe_load(out)
     assert (written["distributed_type"], written["num_processes"], written["use_cpu"]) == ("MULTI_GPU", 2, True)
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+def test_a_dry_run_says_what_each_device_needs_also_of_gpus_that_are_not_there(trimtab, own, tmp_path):
+    code, out, _ = trimtab("launch", recipe(own, tmp_path), "--devices", "2", "--dry-run")
+    assert code == 0
+    assert "main memory of each process (2 devices, DDP)" in out
+    assert "buffers of gradients between processes" in out
+    path = recipe(own, tmp_path, training={"bf16": True})
+    code, out, _ = trimtab("launch", path, "--devices", "4", "--fsdp", "--dry-run", "--gpu-memory", "24")
+    assert code == 0
+    assert "each cuda device (4 devices, FSDP2)" in out
+    assert "not on this machine: --fsdp: accelerate has no FSDP on a CPU" in out
+    assert "left of 24 GB" in out
+    assert yaml.safe_load(out)["use_cpu"] is False
+    assert [one.name for one in tmp_path.iterdir()] == ["recipe.yaml"]
+    code, out, _ = trimtab("launch", path, "--devices", "4", "--dry-run", "--gpu-memory", "0.0001")
+    assert "does not fit: missing of 0.0001 GB" in out
+    code, _, err = trimtab("launch", path, "--devices", "4", "--gpu-memory", "24")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--gpu-memory: a run takes the devices that are there; add --dry-run" in err
 
 
 def test_each_wrapper_has_its_file_and_its_command():

@@ -36,6 +36,7 @@ GENERATED = (
     "python_page",
     "rows_page",
     "edits_page",
+    pytest.param("memory_page", marks=pytest.mark.slow),
     "figure",
 )
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")

@@ -806,6 +806,34 @@ MISTAKES = [
     ),
     # --- what a run needs, told beforehand
     Mistake(
+        "memory: a shard's rows are rounded down",
+        "runs.estimated_split:shard",
+        "-(-shape[0] // number)",
+        "shape[0] // number",
+        ("runs/test_estimated_split.py::test_a_shard_has_equal_rows",),
+    ),
+    Mistake(
+        "memory: accelerate exchanges the gradients of each micro-batch",
+        "runs.estimated_split:_fsdp",
+        "args.gradient_accumulation_steps > 1 and not syncs_each(args)",
+        "False",
+        ("runs/test_estimated_split.py::test_fsdp_divides",),
+    ),
+    Mistake(
+        "memory: the parts of ZeRO-2 are not padded",
+        "runs.estimated_split:partition",
+        "-(-numbers // (ZERO_ALIGNMENT * number)) * ZERO_ALIGNMENT",
+        "-(-numbers // number)",
+        ("runs/test_estimated_split.py::test_a_partition_is_an_equal_part",),
+    ),
+    Mistake(
+        "memory: a block of vLLM's cache is not filled up",
+        "models.served_footprint:server_bytes",
+        "-(-settings.max_model_len // settings.block_size)",
+        "settings.max_model_len / settings.block_size",
+        ("models/test_served_footprint.py::test_weights_keys_and_values",),
+    ),
+    Mistake(
         "memory: Adam keeps one number a weight",
         "runs.estimate:_state",
         'OPTIMIZER_BYTES.get(name.removesuffix("_torch"), 8)',

@@ -257,6 +257,18 @@ def test_a_run_is_not_timed_beforehand_unless_it_is_dry(files, trimtab, tmp_path
     assert "add --dry-run" in said
 
 
+def test_an_estimate_is_for_a_gpu_that_need_not_be_there(files, trimtab, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(json.dumps(tiny_folder.recipe(files, "hpd", training={"fp16": True})))
+    status, said, _ = trimtab("train", path, "--dry-run", "--gpu-memory", "24")
+    assert status == 0
+    assert "# each cuda device, full size" in said
+    assert "left of 24 GB" in said
+    status, _, said = trimtab("train", path, "--gpu-memory", "24")
+    assert status == 2
+    assert "add --dry-run" in said
+
+
 @pytest.mark.parametrize(
     ("word", "said"),
     [

@@ -41,13 +41,17 @@ class LaunchSettings(RecipeSettings):
     edited: bool = False
     """With --resume: accept that your code (a reward, a method) was edited since."""
     dry_run: bool = False
-    """Print the file and the command, and exit."""
+    """Print the file, the command and an estimate of the memory that each device needs, and exit."""
+    gpu_memory: Annotated[float | None, Shown("GB")] = Field(None, gt=0)
+    """With --dry-run: estimate for GPUs with so many GB each (of 10^9 bytes), which this machine need not have."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         chosen = [flag for flag in ("fsdp", "zero2", "zero3") if getattr(self, flag)]
         if len(chosen) > 1:
             raise SettingsError(f"{' and '.join(f'--{one}' for one in chosen)} exclude each other; leave one out")
+        if self.gpu_memory is not None and not self.dry_run:
+            raise SettingsError("--gpu-memory: a run takes the devices that are there; add --dry-run")
         if self.edited and not self.resume:
             raise SettingsError("--edited: a new run takes the code as it is; leave it out, or add --resume")
         return self
@@ -74,7 +78,14 @@ def main(settings: LaunchSettings) -> None:
 
     quiet()
     loaded = load_recipe(settings.recipe, settings.overrides, first=first)
-    gpus = check_machine(settings.devices, settings.kind)
+    try:
+        gpus, missing = check_machine(settings.devices, settings.kind), ""
+    except ProcessError as error:
+        if not settings.dry_run or settings.kind == "ZeRO-3":
+            raise
+        gpus, missing = settings.devices, f"# not on this machine: {error}\n"
+    if settings.gpu_memory is not None and gpus == 0:
+        gpus, missing = settings.devices, "# not on this machine: it has no GPU\n"
     output = Path(loaded.output)
     file = output.with_name(f"{output.name}.accelerate.yaml")
     text = yaml.safe_dump(accelerate_file(settings.devices, settings.kind, on_cpu=gpus == 0), sort_keys=False)
@@ -82,7 +93,11 @@ def main(settings: LaunchSettings) -> None:
     words = [f"{name}={value}" for name, value in given.items()]
     said = shlex.join([*words, *command])
     if settings.dry_run:
-        typer.echo(f"# {file}\n{text}# {said}")
+        from trimtab.commands.memory_table import commented
+        from trimtab.runs.estimated_split import Split
+
+        split = Split(settings.devices, settings.kind, "cuda" if gpus else None)
+        typer.echo(f"# {file}\n{text}# {said}\n{missing}{commented(loaded, split, settings.gpu_memory)}", nl=False)
         return
     with made(file.parent):
         write_atomic(file, text)

@@ -5,13 +5,19 @@ from collections.abc import Iterable
 from trimtab.common.errors import UserError
 from trimtab.common.files import DataError
 from trimtab.models.builtin import ModelNotFound
-from trimtab.runs.estimate import MemoryEstimate, estimates, first_seed
+from trimtab.runs.estimate import estimates, first_seed
+from trimtab.runs.estimated_split import Split
+from trimtab.runs.memory_parts import MemoryEstimate
 from trimtab.runs.recipe import Recipe, Stages
 from trimtab.runs.stages import made_by
 
 
-def table(estimate: MemoryEstimate) -> str:
-    """The estimate as lines, with each part's share of the peak."""
+def table(estimate: MemoryEstimate, memory: float | None = None) -> str:
+    """The estimate as lines, with each part's share of the peak.
+
+    Args:
+        memory: of each device, in units of 10^9 bytes; with it a line says whether it suffices.
+    """
     one_memory = estimate.device == "cpu"
     places = [None] if one_memory else [False, True]
     lines = []
@@ -19,6 +25,8 @@ def table(estimate: MemoryEstimate) -> str:
         phase, peak = estimate.peak(host)
         parts = [part for part in estimate.parts if host is None or part.host == host]
         where = "main memory" if one_memory or host else f"each {estimate.device} device"
+        if estimate.split:
+            where += f" of each process ({estimate.split})" if one_memory or host else f" ({estimate.split})"
         lines.append(f"{where}, full size and size at the peak, which is {PHASES[phase]}")
         for part in parts:
             share = int(part.size * part.share.get(phase, 0))
@@ -26,6 +34,10 @@ def table(estimate: MemoryEstimate) -> str:
         lines.append(f"  {'peak':<58} {'':>9} {shown(peak):>9}")
         if lost := estimate.fragmentation():
             lines.append(f"  {'with heap fragmentation, up to':<58} {'':>9} {shown(peak + lost):>9}")
+        if memory is not None and not host:
+            left = int(memory * 1e9) - peak - lost
+            said = f"left of {memory:g} GB" if left >= 0 else f"does not fit: missing of {memory:g} GB"
+            lines.append(f"  {said:<58} {'':>9} {shown(abs(left)):>9}")
     return "\n".join(lines)
 
 
@@ -50,14 +62,18 @@ def shown(size: int) -> str:
     return f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
 
 
-def commented(recipe: Recipe | Stages) -> str:
+def commented(recipe: Recipe | Stages, split: Split | None = None, memory: float | None = None) -> str:
     """The tables of all runs as YAML comments to follow the recipe; or why there are none.
+
+    Args:
+        split: the devices of a launch; those of this process if not given.
+        memory: of each device, in units of 10^9 bytes.
 
     Raises:
         DataError, ModelNotFound: for rows or a model without which the recipe cannot be run either.
     """
     try:
-        found = estimates(recipe)
+        found = estimates(recipe, split)
     except (DataError, ModelNotFound):
         raise
     except UserError as error:
@@ -71,7 +87,7 @@ def commented(recipe: Recipe | Stages) -> str:
         lines += [
             "",
             f"memory of {one.recipe.method} -> {one.recipe.output}, estimated for {sizes}:",
-            *table(one).split("\n"),
+            *table(one, memory).split("\n"),
         ]
     return _comments([*lines, "", *LEFT_OUT])
 

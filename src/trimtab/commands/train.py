@@ -3,14 +3,14 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import typer
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from trimtab.commands import completion
 from trimtab.common import processes
-from trimtab.common.settings import CommandSettings, SettingsError
+from trimtab.common.settings import CommandSettings, SettingsError, Shown
 
 if TYPE_CHECKING:
     from trimtab.runs.run import Result
@@ -44,6 +44,8 @@ class TrainSettings(RecipeSettings):
 
     dry_run: bool = False
     """Print the complete recipe and an estimate of its memory use, and exit."""
+    gpu_memory: Annotated[float | None, Shown("GB")] = Field(None, gt=0)
+    """With --dry-run: estimate for a GPU with so many GB (of 10^9 bytes), which this machine need not have."""
     time: bool = False
     """With --dry-run: also load the models and measure the time of a step on this machine."""
     resume: bool = False
@@ -55,6 +57,8 @@ class TrainSettings(RecipeSettings):
     def _nothing_idle(self) -> Self:
         if self.time and not self.dry_run:
             raise SettingsError("--time: the report of a run says how long its steps took; add --dry-run")
+        if self.gpu_memory is not None and not self.dry_run:
+            raise SettingsError("--gpu-memory: a run takes the device that is there; add --dry-run")
         if self.edited and not self.resume:
             raise SettingsError("--edited: a new run takes the code as it is; leave it out, or add --resume")
         return self
@@ -74,8 +78,10 @@ def main(settings: TrainSettings) -> None:
         loaded = load_recipe(settings.recipe, settings.overrides, first=check_places)
         quiet()
         from trimtab.commands.memory_table import commented, timed
+        from trimtab.runs.estimated_split import Split
 
-        typer.echo(f"{dump(loaded)}{commented(loaded)}", nl=False)
+        split = None if settings.gpu_memory is None else Split(device="cuda")
+        typer.echo(f"{dump(loaded)}{commented(loaded, split, settings.gpu_memory)}", nl=False)
         if settings.time:
             typer.echo(timed(loaded), nl=False)
         return

@@ -5,6 +5,7 @@ architecture, with adapters and gradient checkpointing.
 """
 
 import copy
+import math
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -55,6 +56,20 @@ class TrainedShape:
 
 
 @dataclass(frozen=True)
+class Weight:
+    """The size of one weight."""
+
+    shape: tuple[int, ...]
+    element_size: int
+    """bytes of a number"""
+    trained: bool
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
 class Footprint:
     """The size of a model in training."""
 
@@ -69,6 +84,12 @@ class Footprint:
     width: int
     """of the hidden states"""
     vocab: int
+    groups: tuple[tuple[Weight, ...], ...] = ()
+    """what FSDP2 gathers at once: the weights outside of layers first, then those of each layer"""
+    packed: bool = False
+    """whether it is quantised"""
+    tied: bool = False
+    """whether the head is the embedding"""
 
 
 def cut_config(config: Any, layers: list[int]) -> Any:
@@ -109,8 +130,8 @@ def activations_of_maps(
     model = _without_weights(config, dtype, trust_remote_code, shape.outputs).eval().requires_grad_(False)
     once = replace(shape, lora=None, checkpointing=False)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        _without_memory(model, device)
-        return _counted(model, model, once, rows, length, dtype if dtype in HALVES else None, device)
+        _without_memory(model, _fake(device))
+        return _counted(model, model, once, rows, length, dtype if dtype in HALVES else None, _fake(device))
 
 
 def kv_bytes(config: Any, dtype: str) -> int:
@@ -149,13 +170,13 @@ def footprint(
     heads = [one.weight for one in (head,) if one is not None and not shape.scalar_head]
     trained_head = sum(weight.numel() for weight in heads if weight.requires_grad)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        _without_memory(policy, device)
+        _without_memory(policy, _fake(device))
         if shape.checkpointing:
             model.gradient_checkpointing_enable()
             if shape.lora is not None:
                 model.enable_input_require_grads()
         mixed = shape.mixed or (dtype if dtype in HALVES else None)
-        activations = _counted(model, policy, shape, rows, length, mixed, device)
+        activations = _counted(model, policy, shape, rows, length, mixed, _fake(device))
     parameters = {id(p): p for p in policy.parameters()}.values()
     trained = sum(p.numel() for p in parameters if p.requires_grad) - dropped
     return Footprint(
@@ -166,7 +187,24 @@ def footprint(
         head=trained_head,
         width=config.get_text_config().hidden_size,
         vocab=config.get_text_config().vocab_size,
+        groups=_groups(model, policy),
+        packed=packed > 0,
+        tied=tied,
     )
+
+
+def _groups(model: Any, policy: nn.Module) -> tuple[tuple[Weight, ...], ...]:
+    """The weights outside of layers, then those of each layer: of what the model's class does not want split."""
+    kinds = set(getattr(model, "_no_split_modules", None) or ())
+    seen: set[int] = set()
+
+    def weights(module: nn.Module) -> tuple[Weight, ...]:
+        new = {id(one): one for one in module.parameters() if id(one) not in seen}
+        seen.update(new)
+        return tuple(Weight(tuple(one.shape), one.element_size(), one.requires_grad) for one in new.values())
+
+    layers = [weights(module) for module in policy.modules() if type(module).__name__ in kinds]
+    return (weights(policy), *filter(None, layers))
 
 
 def _with_lora(model: Any, shape: TrainedShape, only: nn.Module | None, scope: Scope | None) -> Any:
@@ -181,6 +219,11 @@ def _with_lora(model: Any, shape: TrainedShape, only: nn.Module | None, scope: S
         settings["modules_to_save"] = [*(settings.get("modules_to_save") or ()), *head_parts(model)]
     kind = "SEQ_CLS" if shape.outputs else "CAUSAL_LM"
     return get_peft_model(model, LoraConfig(task_type=kind, **settings))
+
+
+def _fake(device: str) -> str:
+    """The device on which a model without memory runs; autograd knows no device that this torch was not built for."""
+    return device if device == "cpu" or torch.get_device_module(device).is_available() else "cpu"
 
 
 def _without_memory(policy: nn.Module, device: str) -> None:

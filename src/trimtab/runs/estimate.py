@@ -7,12 +7,11 @@ phase that needs most, and the table says what each part has of it.
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from trimtab.common import processes
 from trimtab.common.count import count
 from trimtab.core import Critic, Reference, Requirements, RewardModel
 from trimtab.core.vocab import BLOCK_TOKENS, CUDA_SCALE, SLICE_BYTES
@@ -32,8 +31,10 @@ from trimtab.models.quantised import packing
 from trimtab.models.stored_head import head_bytes
 from trimtab.runs import scope_key
 from trimtab.runs.estimated_maps import known_rows, num_maps
+from trimtab.runs.estimated_split import Split, launched, planned, policy_parts
 from trimtab.runs.lengths import lengths
 from trimtab.runs.made_models import MadeModel, config_of, made_cache, policy_config, with_origins, written_config
+from trimtab.runs.memory_parts import BOTH_PASSES, MemoryEstimate, MemoryPart, always, during
 from trimtab.runs.models import kept_in
 from trimtab.runs.models_key import FROZEN, SELF_AVERAGE, cache_folder, is_teacher, teachers_of
 from trimtab.runs.other_tokenizer import has_own_tokenizer
@@ -53,64 +54,15 @@ MAP_TABLES = 6
 """tables of the answers' logits that a map's first and second derivative make"""
 MERGE_TABLES = 10
 """float32 tables of logits, or as many bytes, where a merged model is held against the trained one"""
-FRAGMENTED = 0.5
-"""heap that fragmentation may cost, as a share of the activations; 0.1 to 0.55 measured, most with frozen weights"""
 RUNTIME = 64 << 20
 """main memory of threads, product buffers and what the allocator cannot give back"""
-PHASES = ("forward", "backward", "update", "rollouts", "evaluation", "saving")
-BOTH_PASSES = PHASES[:2]
 
 
-@dataclass
-class MemoryPart:
-    """A part of the memory use."""
-
-    name: str
-    size: int
-    """bytes, at its full size"""
-    share: dict[str, float] = field(default_factory=dict)
-    """phase -> share of it that is allocated; 0 by default"""
-    host: bool = False
-    """in main memory, wherever the models are"""
-
-
-@dataclass
-class MemoryEstimate:
-    """Of one run."""
-
-    recipe: Recipe
-    parts: list[MemoryPart]
-    device: str
-    rows: int
-    length: int
-
-    def peak(self, host: bool | None = None) -> tuple[str, int]:
-        """The phase with the highest memory use, and its bytes.
-
-        Args:
-            host: only of main memory, or of the device; of both where they are one if not given.
-        """
-        parts = [part for part in self.parts if host is None or part.host == host]
-        needs = {phase: sum(int(part.size * part.share.get(phase, 0)) for part in parts) for phase in PHASES}
-        phase = max(PHASES, key=lambda one: needs[one])
-        return phase, needs[phase]
-
-    def fragmentation(self) -> int:
-        """Bytes of main memory that heap fragmentation may cost; on accelerators it is little."""
-        kept = (part.size for part in self.parts if part.name.startswith("activations"))
-        return int(FRAGMENTED * sum(kept)) if self.device == "cpu" else 0
-
-
-def always() -> dict[str, float]:
-    return dict.fromkeys(PHASES, 1.0)
-
-
-def during(*phases: str) -> dict[str, float]:
-    return dict.fromkeys(phases, 1.0)
-
-
-def estimates(recipe: Recipe | Stages) -> list[MemoryEstimate]:
+def estimates(recipe: Recipe | Stages, split: Split | None = None) -> list[MemoryEstimate]:
     """Of each run that trains; of several seeds once.
+
+    Args:
+        split: the devices of a launch; those of this process if not given.
 
     Raises:
         UserError: where a model or rows are not there, or what they need cannot be told.
@@ -121,7 +73,7 @@ def estimates(recipe: Recipe | Stages) -> list[MemoryEstimate]:
     check_sizes(first_seed(recipe))
     for run in first_seed(recipe):
         if run.precompute is None:
-            found.append(_estimate(run, made, read))
+            found.append(_estimate(run, made, read, split or launched()))
         else:
             made[made_by(run)] = made_cache(run, made)
     return found
@@ -135,12 +87,14 @@ def first_seed(recipe: Recipe | Stages) -> list[Recipe]:
     return runs
 
 
-def _estimate(recipe: Recipe, made: dict[str, MadeModel], read: Callable[[str], list[Row]]) -> MemoryEstimate:
+def _estimate(
+    recipe: Recipe, made: dict[str, MadeModel], read: Callable[[str], list[Row]], split: Split
+) -> MemoryEstimate:
     """Of one run; its model is added to `made`, by the folder that it is written to."""
     models = recipe.models
     method, options, required = method_of(recipe)
-    args = settings.build(recipe.training, Path(recipe.output), recipe.seed, method.loop)
-    device = args.device.type
+    args = settings.build(planned(recipe.training, split), Path(recipe.output), recipe.seed, method.loop)
+    device = split.device or args.device.type
     known = with_origins(recipe, made)
     tokenizer = policy_tokenizer(known)
     config = policy_config(recipe, made, tokenizer)
@@ -162,10 +116,10 @@ def _estimate(recipe: Recipe, made: dict[str, MadeModel], read: Callable[[str], 
     )  # fmt: skip
     trust = models.trust_remote_code
     policy = footprint(config, models.dtype, shape, rows, longest, device, trust_remote_code=trust)
-    run = _Run(recipe, required, options, args, config, policy, shape, rows, longest, answer, device, made)
+    run = _Run(recipe, required, options, args, config, policy, shape, rows, longest, answer, device, made, split)
     parts = [*run.policy_parts(), *run.other_models(), *run.logits(), *run.generation(), *run.saving(held or train)]
     parts += run.rows_in_memory([one for one in (train, held) if one], read)
-    return MemoryEstimate(recipe, parts, device, rows, longest)
+    return MemoryEstimate(recipe, parts, device, rows, longest, str(split))
 
 
 @dataclass
@@ -183,31 +137,21 @@ class _Run:
     """tokens of the longest answer"""
     device: str
     made: Mapping[str, MadeModel]
+    split: Split
 
     def policy_parts(self) -> list[MemoryPart]:
-        one, trained = self.policy, 4 * self.policy.trained
-        kept = self.args.gradient_accumulation_steps > 1
-        head = 4 * one.head
+        one, lora = self.policy, self.recipe.models.lora is not None
         phases = (*BOTH_PASSES, "saving") if self.device == "cpu" else BOTH_PASSES  # the heap keeps what is freed
-        gradients = {"forward": 1.0 if kept else head / trained if trained else 0, "update": 1.0}
-        gradients["backward"] = 1.0 if kept else min(1.0, 2 * head / trained) if trained else 0
-        parts = [
-            MemoryPart(f"policy, {one.params / 1e6:,.1f}M weights", one.weights, always()),
-            MemoryPart(f"gradients of {one.trained / 1e6:,.1f}M weights", trained, gradients),
-            MemoryPart(f"optimizer state, {_optimizer(self.args)}", _state(self.args) * one.trained, always()),
-            MemoryPart(f"activations of {self.rows} x {self.length} tokens", one.activations, during(*phases)),
-        ]
+        parts = policy_parts(one, self.split, self.args, _state(self.args), _optimizer(self.args), lora)
+        name = f"activations of {self.rows} x {self.length} tokens"
+        parts.append(MemoryPart(name, one.activations, during(*phases)))
         if self.shape.maps:
             parts += self._of_maps(one.activations)
         if getattr(self.args, "packing", False):  # a byte for each pair of tokens
             mask = self.rows * self.length**2
             parts.append(MemoryPart(f"mask of {self.rows} x {self.length} packed tokens", mask, during(*BOTH_PASSES)))
-        if self.recipe.models.lora is None and head:
-            parts.append(MemoryPart("gradient of the embedding, computed separately", head, during("update")))
-        if processes.launched() > 1:
-            parts.append(MemoryPart("buffers of gradients between processes", trained, always()))
         if self.recipe.method in ("psft", "proxy_align"):
-            parts.append(MemoryPart("snapshot of trained weights", trained, always()))
+            parts.append(MemoryPart("snapshot of trained weights", 4 * one.trained, always()))
         return parts
 
     def _of_maps(self, activations: int) -> list[MemoryPart]:
@@ -321,7 +265,7 @@ class _Run:
         each = kv_bytes(self.config, self.recipe.models.dtype) * self.length
         parts: list[MemoryPart] = []
         if self.recipe.reward:
-            number = self.args.generation_batch_size // max(1, processes.launched())
+            number = self.args.generation_batch_size // self.split.number
             held = self.recipe.eval.batch_size
             logits = 3 * 4 * self.policy.vocab
             parts = [
@@ -352,11 +296,14 @@ class _Run:
         if self.shape.outputs:
             return [MemoryPart("saving: the merged model, loaded again", 4 * self.policy.params, during("saving"))]
         tokens = sum(min(256, len(ids)) for ids in some)
-        table = 4 * tokens * self.policy.vocab
-        return [
-            MemoryPart("saving: the merged model, loaded again", 4 * self.policy.params, during("saving")),
-            MemoryPart(f"saving: logits of {tokens} tokens compared", MERGE_TABLES * table, during("saving")),
-        ]
+        table, merged = 4 * tokens * self.policy.vocab, 4 * self.policy.params
+        name = f"saving: logits of {tokens} tokens compared"
+        parts = [MemoryPart("saving: the merged model, loaded again", merged, during("saving"))]
+        if self.device == "cpu":
+            return [*parts, MemoryPart(name, MERGE_TABLES * table, during("saving"))]
+        aside = MemoryPart("saving: the trained model, put aside", merged, during("saving"), host=True)
+        kept = MemoryPart(name, MERGE_TABLES * table, during("saving"), host=True)
+        return [*parts, MemoryPart(name, 2 * table, during("saving")), aside, kept]  # computed there, compared here
 
     def rows_in_memory(self, prepared: Sequence[Prepared], read: Callable[[str], list[Row]]) -> list[MemoryPart]:
         number = sum(len(one.rows) for one in prepared)
