@@ -11,7 +11,7 @@ import pytest
 
 import tiny_folder
 from trimtab.common import processes
-from trimtab.common.processes import ProcessError, check_alone, check_group, ended_tidily, launched, rank
+from trimtab.common.processes import ProcessError, check_alone, check_group, dealt, ended_tidily, launched, rank
 
 ACCELERATE = {"ACCELERATE_DYNAMO_BACKEND": "NO", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
@@ -113,3 +113,11 @@ def test_launchers_on_a_cpu_are_refused_where_they_make_no_group(files, tmp_path
     assert "error: " in done.stderr
     assert ("2 processes were launched" if launcher == "torchrun" else "but started one") in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_every_process_is_dealt_as_many_places_and_together_they_have_all():
+    assert dealt(5, (0, 2)) == [0, 2, 4]
+    assert dealt(5, (1, 2)) == [1, 3, 0]  # 0 a second time
+    assert dealt(1, (2, 3)) == [0]
+    assert dealt(4, (0, 1)) == [0, 1, 2, 3]
+    assert dealt(0, (0, 2)) == []

@@ -126,6 +126,15 @@ def test_every_way_to_answers_is_free_of_it(away):
     assert [*ways(away)] == [*ways(model())]
 
 
+def test_completions_of_held_out_tasks_depend_on_no_other_task_and_no_batch():
+    tasks, how = [{"prompt": one} for one in PROMPTS], {"max_new_tokens": 8, "temperature": 1.0, "seed": 3}
+    whole = draw(model(), TOKENIZER, tasks, batch=len(tasks), **how)
+    backwards = draw(model(), TOKENIZER, tasks[::-1], batch=1, places=range(len(tasks))[::-1], **how)
+    assert [one.ids for one in backwards[::-1]] == [one.ids for one in whole]
+    same = draw(model(), TOKENIZER, [tasks[0]] * 8, batch=8, **how)
+    assert len({tuple(one.ids) for one in same}) > 4  # each place has numbers of its own
+
+
 def test_a_wrapped_model_is_free_of_it_and_keeps_it():
     lora = {"r": 2, "target_modules": ["q_proj"]}
     plain, set_ = (add_lora(made, lora, 0) for made in (model(), everything_away()))

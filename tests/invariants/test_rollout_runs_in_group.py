@@ -47,7 +47,7 @@ def recipe(files: Path, judges: dict[str, str], name: str, output: Path, process
         "learning_rate": rate,
         "per_device_train_batch_size": (2 if name == "rloo" else 4) // processes,
     }
-    made["eval"] = {"answers": 1}
+    made["eval"] = {"answers": 2, "batch_size": 3}  # which parts completions otherwise than processes do
     made["reward"] = {"name": made["reward"], "correct": 0.5}  # about half of the completions are
     return made
 

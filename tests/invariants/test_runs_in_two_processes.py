@@ -18,8 +18,10 @@ SGD = {"optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0.0, "lr_scheduler
 TRAINING = {**SGD, "max_steps": 6, "save_steps": 2, "save_total_limit": 9, "logging_steps": 3, "max_length": 64}
 ROWS = 15
 """not a multiple of the four rows of an update, so that an epoch ends in a batch that is not full"""
+EVAL: dict[str, Any] = {"every": 3, "batch_size": 2}
+SUITES = {"geomrel": {"limit": 5, "max_new_tokens": 4}}
 METHODS: dict[str, dict[str, Any]] = {
-    "sft": {},
+    "sft": {"eval": {**EVAL, "prompts": ["a", "b c", "d"], "max_new_tokens": 4, "suites": SUITES}},
     "kd": {"models": {"teacher_cache": "memory"}},
     "hpd": {},
     "psft": {"options": {"refresh": 1, "inner_epochs": 2}},
@@ -47,18 +49,18 @@ def files(tmp_path_factory) -> Path:
 def tree(files: Path, method: str, output: Path, processes: int, **changes: Any) -> dict[str, Any]:
     training = {**TRAINING, "per_device_train_batch_size": 2 // processes, "gradient_accumulation_steps": 2}
     training |= changes.pop("training", {})
-    asked = {"eval": {"every": 3, "batch_size": 2}, **METHODS.get(method, {}), **changes}
+    asked = {"eval": EVAL, **METHODS.get(method, {}), **changes}
     made = tiny_folder.recipe(files, method, output=str(output), training=training, **asked)
     if method not in ("kd", "hpd"):
         made["models"] = {"policy": str(files / "teacher")}
     if method == "reward_model":
-        made["eval"] = {"every": 3, "batch_size": 2}
+        made["eval"] = EVAL
     if method in ("dpo", "reward_model"):
         made["data"] = {"train": str(files / "pairs.jsonl"), "heldout": str(files / "pairs.jsonl"), "heldout_rows": 5}
     if method == "classify":
         made["models"] = {"policy": str(files / "encoder")}
         made["data"] = {"train": str(files / "labelled.jsonl"), "heldout": str(files / "labelled_heldout.jsonl")}
-        made["eval"] = {"every": 3, "batch_size": 2}
+        made["eval"] = EVAL
     return made
 
 
@@ -81,9 +83,16 @@ def runs(files, tmp_path_factory) -> Path:
     cut_off(folder / "adam-fsdp", folder / "adam-fsdp-again", 2)
     jobs = [{"tree": tree(files, "sft", folder / "adam-fsdp-again", 2, **adam), "resume": True}]
     jobs += [{"tree": tree(files, "psft", folder / "psft-fsdp", 2)}]
+    jobs += [{"tree": split_teacher(files, folder / "kd-all-fsdp")}]
     found["fsdp again"] = run_all(jobs, folder / "log-fsdp-again", 2, fsdp_on_a_cpu, FSDP)
     (folder / "found.json").write_text(json.dumps(found))
     return folder
+
+
+def split_teacher(files: Path, output: Path) -> dict[str, Any]:
+    made = tree(files, "kd", output, 2)
+    made["models"] |= {"teacher_cache": "off", "split_frozen": True}
+    return made
 
 
 def errors(runs: Path, log: str) -> list[list[str]]:
@@ -144,6 +153,12 @@ def test_split_weights_are_resumed_and_a_method_that_swaps_them_is_refused(runs)
     assert tiny.relative_error(weights(runs / "adam-fsdp-again"), weights(runs / "adam-fsdp")) < 1e-6
     assert all("this method swaps the policy's weights with earlier ones" in error for error in of_psft)
     assert not (runs / "psft-fsdp").exists()
+
+
+def test_a_teacher_that_is_split_too_teaches_the_same(runs):
+    assert not any(of[2]["error"] for of in json.loads((runs / "found.json").read_text())["fsdp again"])
+    assert tiny.relative_error(weights(runs / "kd-all-fsdp"), weights(runs / "kd-1")) < 1e-6
+    compare(events(runs / "kd-1", "eval"), events(runs / "kd-all-fsdp", "eval"))
 
 
 @pytest.mark.parametrize("number", [1, 2])

@@ -1234,10 +1234,17 @@ MISTAKES = [
     ),
     Mistake(
         "several processes: each measures the held-out rows of the first",
-        "data.collate:length_sorted",
-        "range(rank, each * number, number)",
-        "range(0, each * number, number)",
+        "common.processes:dealt",
+        "for place in range(rank, ",
+        "for place in range(0, ",
         ("data/test_collate.py::test_shares_of_held_out_rows_are_equal_in_number_and_together_all_batches",),
+    ),
+    Mistake(
+        "several processes: the answers of each are drawn with the numbers of the first",
+        "train.answers:graded",
+        "[place * answers + i for place in mine for i in range(answers)]",
+        "[place * answers + i for place in range(len(mine)) for i in range(answers)]",
+        ("train/test_answers.py::test_shares_of_tasks_get_the_completions_of_the_whole",),
     ),
     Mistake(
         "a launch that became something else trains on",

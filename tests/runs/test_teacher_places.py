@@ -10,6 +10,7 @@ from rich.console import Console
 
 import tiny_folder
 from tiny_runs import QUIET, events, recipe, same_weights
+from trimtab.common.processes import ProcessError
 from trimtab.models.loading import load_model
 from trimtab.runs.estimate import estimates
 from trimtab.runs.job import load_job
@@ -117,3 +118,26 @@ def test_a_teacher_may_be_an_adapter_on_its_base(files, tmp_path):
     of_answers = inputs["labels"][:, 1:] != -100
     found = job.plan.signals[0](None, inputs)["teacher"].compute()
     torch.testing.assert_close(found, wanted[:, :-1][of_answers], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"models": {"teacher_cache": "memory"}}, "teacher_cache keeps rows by process"),
+        ({"models": {"teacher_device": "cpu"}}, "teacher_device names one place"),
+        ({"minutes": 1}, "minutes are measured with whole models"),
+    ],
+)
+def test_what_a_split_teacher_cannot_do_is_refused_by_name(files, tmp_path, changes, why):
+    models = {"student": str(files / "teacher"), "teacher": str(files / "teacher"), "split_frozen": True}
+    changes = {**changes, "models": models | changes.get("models", {})}
+    with pytest.raises(RecipeError, match=rf"models.split_frozen: .*{why}.*leave one of them out"):
+        recipe(files, tmp_path / "run", "kd", **changes)
+
+
+def test_a_teacher_is_split_only_where_the_policy_is(files, tmp_path):
+    with pytest.raises(
+        ProcessError, match=r"split_frozen .* trains in 1 process on cpu; .*trimtab launch --devices N --fsdp"
+    ):
+        run(taught(files, tmp_path / "run", split_frozen=True), console=Console(quiet=True))
+    assert not (tmp_path / "run").exists()

@@ -34,6 +34,18 @@ def number_in(line: str) -> int:
     return int(number) if number.isdecimal() else 1
 
 
+def dealt(number: int, share: tuple[int, int]) -> list[int]:
+    """The places, of `number`, that are a process's: every so manieth from its rank.
+
+    All have as many, as what they do with them may be collective; what is missing in one comes a second time.
+
+    Args:
+        share: (rank, processes).
+    """
+    rank, processes = share
+    return [place % number for place in range(rank, -(-number // processes) * processes, processes)]
+
+
 def check_group(size: int, environment: Mapping[str, str] | None = None) -> None:
     """Check the size of the trainer's process group against the launched processes."""
     environment = os.environ if environment is None else environment

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trimtab.common.processes import dealt
 from trimtab.core.batch import ATTRIBUTED, IGNORE
 from trimtab.data.alignment import OUTSIDE
 from trimtab.data.rationales import draw
@@ -115,14 +116,11 @@ def length_sorted(
     The batches depend on the rows alone, so what is computed from them does too, to the last bit.
 
     Args:
-        share: (rank, processes): every so manieth batch from that of the rank. All shares have the same number of
-            batches, as the forwards of sharded models are collective; what is missing in one comes a second time.
+        share: (rank, processes), of whose batches there are as many as in each other, see `dealt`.
     """
     order = sorted(range(len(rows)), key=lambda i: (-len(rows[i]["input_ids"]), i))
     starts = list(range(0, len(order), batch_size))
-    rank, number = share
-    each = -(-len(starts) // number)
-    for place in range(rank, each * number, number):
-        start = starts[place % len(starts)]
+    for place in dealt(len(starts), share):
+        start = starts[place]
         batch = collator([rows[i] for i in order[start : start + batch_size]])
         yield {name: value.to(device) for name, value in batch.items()}

@@ -16,7 +16,8 @@ from trimtab.common.terminal import say
 from trimtab.data.collate import length_sorted
 from trimtab.runs.check import samples
 from trimtab.runs.folder import RunError, stored_recipe
-from trimtab.runs.job import Job, load_job, move_frozen
+from trimtab.runs.frozen_places import move_frozen
+from trimtab.runs.job import Job, load_job
 from trimtab.runs.models_key import cache_folder
 from trimtab.runs.policy import Shared
 from trimtab.runs.recipe import Recipe, Stages, named_models, policy_source

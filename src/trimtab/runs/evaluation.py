@@ -1,27 +1,35 @@
 """Evaluation during training: held-out rows, prompts and suites."""
 
 import statistics
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
 
 from trimtab import report
 from trimtab.common import processes
+from trimtab.common.processes import dealt
 from trimtab.common.terminal import say
 from trimtab.core.pairs import PairedObjective
 from trimtab.data.collate import Collator, length_sorted
 from trimtab.decoding._texts import generate_texts
 from trimtab.evals.models import HFModel
-from trimtab.evals.runner import ask, measures
+from trimtab.evals.runner import EvalSpec, ask, measures
+from trimtab.evals.suite import Answered, Item
 from trimtab.objectives.answer_maps import AnswerAttribution
 from trimtab.objectives.reward_models import RewardObjective
 from trimtab.runs.job import Job
 from trimtab.train import answers, heldout
 from trimtab.train.events import EventLog
 from trimtab.train.together import joined, share
+from trimtab.train.wrapping import asked
 
+T, R = TypeVar("T"), TypeVar("R")
+GATHERED = ("FSDP", "ZeRO-3")
+"""launches in which no process has all weights between two forwards"""
 SHOWN = (
     "pass_at_1", "reward", "preference_accuracy", "preference_margin", "consistency", "map_cosine", "perplexity",
     "forward_kl", "agreement", "entropy", "kl_to_initial", "reward_loss", "reward_accuracy", "brier", "answer_length",
@@ -60,6 +68,7 @@ def evaluator(
                 answers=recipe.eval.answers,
                 max_new_tokens=args.max_completion_length, temperature=args.temperature,
                 batch=recipe.eval.batch_size, seed=recipe.seed, kwargs=args.chat_template_kwargs,
+                share=share(),
             )  # fmt: skip
         elif job.heldout is not None:
             judged = isinstance(job.plan.objective, RewardObjective)
@@ -93,14 +102,18 @@ def evaluator(
             for text in texts[: SHOWN_ANSWERS * recipe.eval.answers : recipe.eval.answers]:
                 log.sample("generation", step, prompt=_question(text["prompt"]), text=text["text"])
         if whole and recipe.eval.prompts:
-            said = generate_texts(policy, job.tokenizer, recipe.eval.prompts, recipe.eval.max_new_tokens)
+            said = _dealt(
+                recipe.eval.prompts,
+                lambda some: generate_texts(policy, job.tokenizer, some, recipe.eval.max_new_tokens),
+            )
             means["answer_length"] = statistics.mean(answer.num_tokens for answer in said)
             if main:
                 for prompt, answer in zip(recipe.eval.prompts, said):
                     log.sample("generation", step, prompt=prompt, text=answer.text)
-        for name, asked in job.questions.items() if whole else ():
-            found = ask(asked, HFModel(policy, job.tokenizer, batch=recipe.eval.batch_size))
-            numbers = [one for one in measures(asked.suite, found) if one.group == "all"]
+        for name, spec in job.questions.items() if whole else ():
+            model = HFModel(policy, job.tokenizer, batch=recipe.eval.batch_size)
+            found = _dealt(spec.items, partial(_ask, spec, model))
+            numbers = [one for one in measures(spec.suite, found) if one.group == "all"]
             means[name] = numbers[0].value.estimate
             if main:
                 lines = [
@@ -117,6 +130,17 @@ def evaluator(
             say(console, f"held-out rows, step {step}: {text}")
 
     return evaluate
+
+
+def _ask(spec: EvalSpec, model: HFModel, some: list[Item]) -> list[Answered]:
+    return ask(replace(spec, items=some), model)
+
+
+def _dealt(whole: Sequence[T], answered: Callable[[list[T]], Sequence[R]]) -> list[R]:
+    """What `answered` makes of all, each process of its part, in all of them. Where the weights are split no process
+    generates without the others, and each does all."""
+    mine = dealt(len(whole), (0, 1) if asked().startswith(GATHERED) else share())
+    return list(joined(dict(zip(mine, answered([whole[place] for place in mine]), strict=True))).values())
 
 
 SHOWN_MAPS = 8

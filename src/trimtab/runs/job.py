@@ -8,7 +8,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
@@ -393,9 +392,3 @@ class _Builder:
             self.packing,
             rebuild=lambda: changed(make_policy(recipe, self.shared), recipe, required.trains)[0],
         )
-
-
-def move_frozen(job: Job, device: torch.device) -> None:
-    """Move frozen models to the policy's device."""
-    for model in models_of([*job.plan.signals, *job.plan.rollout_signals, *job.heldout_signals]):
-        model.to(device)

@@ -95,6 +95,9 @@ class Models(RecipeSection):
     folder under `teacher_cache/`, where a resumed run finds them. An answer token takes hidden size x 4 bytes, or x 2
     if `frozen_dtype` has 16 bits; only 4 bytes if log-probabilities suffice. Saves the forward pass of frozen models in
     later epochs, and the teacher's in later stages. Of completions, which are new each time, nothing is kept."""
+    split_frozen: bool = False
+    """With `trimtab launch --fsdp`: split the layers of frozen models over the processes too. A device then holds its
+    part of them, and one whole layer while that computes; by default it holds them whole."""
     reward_model: str | None = None
     """A trained reward model whose token scores become the advantages of the policy's completions."""
     lora: dict[str, Any] | None = None

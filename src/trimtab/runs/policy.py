@@ -28,6 +28,7 @@ from trimtab.models.probing import probe_logits
 from trimtab.models.quantised import check_policy
 from trimtab.models.scalar_head import add_score_forward, head_name, with_scalar_head
 from trimtab.models.scope import Scope, freeze_others, resolve
+from trimtab.models.splitting import is_split
 from trimtab.models.student import keep_layers, layer_indices
 from trimtab.runs import scope_key
 from trimtab.runs.folder import RunError
@@ -74,8 +75,9 @@ def shown(model: str | Cut) -> str:
 
 
 def load_shared(shared: Shared, name: str, dtype: str, trust: bool, **how: Any) -> PreTrainedModel:
+    """A model of a name, dtype and way of loading, whole: one that was split over processes is loaded anew."""
     key = (name, dtype, *sorted(map(str, how.items())))
-    if key not in shared.models:
+    if key not in shared.models or is_split(shared.models[key]):
         shared.models[key] = loading.load_model(name, dtype=dtype, trust_remote_code=trust, **how)
     return shared.models[key]
 

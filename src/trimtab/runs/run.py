@@ -46,7 +46,8 @@ from trimtab.runs.folder import (
     stopped_early,
     workdir,
 )
-from trimtab.runs.job import Job, load_job, move_frozen
+from trimtab.runs.frozen_places import place_frozen
+from trimtab.runs.job import Job, load_job
 from trimtab.runs.models_key import STORED
 from trimtab.runs.policy import Shared, marks
 from trimtab.runs.recipe import Recipe, Stages, dump
@@ -263,7 +264,7 @@ def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result
     job.signature["processes"] = shared.line()
     trainer.callback_handler.callbacks.insert(0, ConfirmWrapping(trainer, shared))  # before the first evaluation
     tracked = trackers.gather(trainer, folder)
-    move_frozen(job, args.device)
+    place_frozen(job, args.device, shared)
     say(console, f"training in {shared}")
     main = trainer.is_world_process_zero()
     if main:

@@ -63,7 +63,26 @@ def fault(recipe: Recipe, method: "Method", required: "Requirements") -> str | N
             f"{from_teacher} but models.teacher is a cache of what one said; name the model under models.policy.from",
         ),
     )
-    return next((why for wrong, why in rules if wrong), None) or (twice_fault(recipe) if required.inside else None)
+    plain = next((why for wrong, why in rules if wrong), None)
+    return plain or (twice_fault(recipe) if required.inside else None) or split_fault(recipe, method)
+
+
+def split_fault(recipe: Recipe, method: "Method") -> str | None:
+    """Why the recipe's frozen models cannot be split over processes; None if they can, or are not to be."""
+    models = recipe.models
+    rules = (
+        (method.loop != "supervised", f"method {recipe.method} does not train with split weights"),
+        (
+            models.teacher_cache != "off",
+            "models.teacher_cache keeps rows by process, and all read a split model at once",
+        ),
+        (recipe.data.teacher_column, "data.teacher_column asks single teachers, and all processes must ask at once"),
+        (models.teacher_device, "models.teacher_device names one place for it"),
+        (models.teacher_bits, "models.teacher_bits packs its weights"),
+        (recipe.minutes, "minutes are measured with whole models"),
+    )
+    wrong = next((why for wrong, why in rules if wrong), None) if models.split_frozen else None
+    return None if wrong is None else f"models.split_frozen: {wrong}; leave one of them out"
 
 
 def twice_fault(recipe: Recipe) -> str | None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from trimtab.common import processes
 from trimtab.common.collectives import objects, rank, size
 from trimtab.common.errors import Interrupted, UserError
 
+T = TypeVar("T")
 EVERY = 1.0
 """seconds between two looks for a failure elsewhere"""
 OWN_END = 3.0
@@ -51,8 +52,8 @@ def share() -> tuple[int, int]:
     return rank(), size()
 
 
-def joined(rows: Mapping[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    """What the processes have measured of rows, each of its share, in all of them."""
+def joined(rows: Mapping[int, T]) -> dict[int, T]:
+    """What the processes have found of rows, each of its share, in all of them."""
     return dict(sorted((row, found) for one in objects(rows) for row, found in one.items()))
 
 
