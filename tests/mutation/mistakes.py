@@ -1235,8 +1235,8 @@ MISTAKES = [
     Mistake(
         "several processes: each measures the held-out rows of the first",
         "common.processes:dealt",
-        "for place in range(rank, ",
-        "for place in range(0, ",
+        "range(rank, -(-number // processes) * processes, processes)",
+        "range(0, -(-number // processes) * processes, processes)",
         ("data/test_collate.py::test_shares_of_held_out_rows_are_equal_in_number_and_together_all_batches",),
     ),
     Mistake(
