@@ -44,7 +44,7 @@ check: setup ## ruff, pyright and the import contracts
 	$(BIN)/lint-imports --no-cache > .lint-imports.log || (cat .lint-imports.log; exit 1)
 
 bench: setup ## the benchmarks; results go to benchmarks/results
-	for script in startup shared_cores head_and_loss distill_step packing teacher_cache ad_kd adapt_step dial decoding geomrel math_verification reward_step rl_step rollouts score evaluation editing; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in startup shared_cores head_and_loss distill_step packing teacher_cache ad_kd adapt_step dial decoding geomrel math_verification reward_step rl_step processes rollouts score evaluation editing; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 docs: setup pages ## the documentation as a site in site/, which works offline; fails on a broken link
 	$(BIN)/zensical build --clean --strict

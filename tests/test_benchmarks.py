@@ -30,6 +30,7 @@ SCRIPTS = (
     "score",
     "math_verification",
     "rl_step",
+    "processes",
     "rollouts",
 )
 sys.path.insert(0, str(BENCHMARKS))
