@@ -45,6 +45,28 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--device", default="second", choices=("second", "cuda"),
+        help="of tests that ask for a `device`: cuda, or that of tests/second_device.py, which computes on the CPU and "
+        "tells who mixes devices",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def device(request):
+    """A device that is not the CPU: that of --device."""
+    if request.config.getoption("--device") == "cuda":
+        if not torch.cuda.is_available():
+            pytest.skip("no GPU")
+        yield torch.device("cuda")
+        return
+    from second_device import second_device
+
+    with second_device() as found:
+        yield found
+
+
 DRAWN: dict[str, str] = {}
 
 

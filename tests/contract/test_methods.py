@@ -85,7 +85,7 @@ def inputs_of(name: str, rows: tiny.Rows) -> dict:
 
 def compared(rows: tiny.Rows) -> torch.Tensor:
     """The last answer token of both sequences of each pair, where both have one."""
-    marks = torch.full(rows.labels.shape, -1.0)
+    marks = torch.full_like(rows.labels, -1.0, dtype=torch.float32)
     for row in range(0, len(marks) - 1, 2):
         ends = [(rows.labels[at] != IGNORE).nonzero()[-1:, 0] for at in (row, row + 1)]
         for side, end in enumerate(ends if all(map(len, ends)) else ()):

@@ -806,6 +806,13 @@ MISTAKES = [
     ),
     # --- what a run needs, told beforehand
     Mistake(
+        "trainer: the tokens of an update are counted on the CPU",
+        "train.trainer:ObjectiveTrainer._get_num_items_in_batch",
+        'count(batch["labels"], how, batch.get(COMPARED)).to(device)',
+        'count(batch["labels"], how, batch.get(COMPARED)).cpu()',
+        ("contract/test_devices.py::test_the_tokens_of_an_update",),
+    ),
+    Mistake(
         "memory: a shard's rows are rounded down",
         "runs.estimated_split:shard",
         "-(-shape[0] // number)",

@@ -68,7 +68,7 @@ class SampledPairsTrainer(ObjectiveTrainer):
         kept = [(one["labels"] != IGNORE).any(dim=1)[0::2].float() for one in made]
         answered = [(batch["labels"] != IGNORE).any(dim=1) for batch in batches]  # rows that fill a batch are not
         share = torch.cat(kept)[torch.cat(answered)]
-        self._count("dropped_pairs", torch.stack([(1 - share).sum(), torch.tensor(float(len(share)))]).to(share.device))
+        self._count("dropped_pairs", torch.stack([(1 - share).sum(), torch.ones_like(share).sum()]))
         return made
 
     def _sample(

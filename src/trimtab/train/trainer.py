@@ -67,10 +67,10 @@ class ObjectiveTrainer(ObjectiveLoop, SFTTrainer):
         """The `total` of this update, see `trimtab.core.weights`."""
         self._update.clear()
         how = self.plan.reduction
-        totals = (count(batch["labels"], how, batch.get(COMPARED)) for batch in batch_samples)
-        total = sum(totals, torch.zeros({"pair_mean": 3, "preference_mean": 2}.get(how, ())))
-        tokens = sum((count(batch["labels"], "token_mean") for batch in batch_samples), torch.zeros(()))
-        both = self.accelerator.reduce(torch.cat([total.reshape(-1), tokens.reshape(1)]).to(device), "sum")
+        totals = (count(batch["labels"], how, batch.get(COMPARED)).to(device) for batch in batch_samples)
+        total = sum(totals, torch.zeros({"pair_mean": 3, "preference_mean": 2}.get(how, ()), device=device))
+        tokens = sum((count(batch["labels"], "token_mean").to(device) for batch in batch_samples), total.new_zeros(()))
+        both = self.accelerator.reduce(torch.cat([total.reshape(-1), tokens.reshape(1)]), "sum")
         assert isinstance(both, Tensor)
         self.totals.answer_tokens += both[-1].item()
         if (term := self.plan.auxiliary) is not None:
