@@ -79,12 +79,14 @@ def _summary(name: str) -> str:
 
 
 def _command(name: str) -> Any:
-    from trimtab.common.settings import command
+    from trimtab.common.settings import command, with_values
 
     module = importlib.import_module(f"trimtab.commands.{COMMANDS[name]}")
     one = typer.Typer(add_completion=False, rich_markup_mode=None)
     one.command(name, help=_summary(name))(command(name, module.SETTINGS, module.main))
     made: Any = typer.main.get_command(one)
+    parse_args = made.parse_args
+    made.parse_args = lambda ctx, args: parse_args(ctx, with_values(module.SETTINGS, args))
     for argument in (each for each in made.params if each.param_type_name == "argument"):
         argument.get_usage_pieces = lambda ctx, words=argument.metavar: [words]  # as written, without a list's marks
         argument.get_help_record = lambda ctx, shown=(argument.metavar, argument.help or ""): shown

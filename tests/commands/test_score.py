@@ -383,7 +383,7 @@ def test_the_command_writes_scores_numbers_a_signature_and_a_page(trimtab, files
 
 def test_a_folder_that_is_complete_is_measured_again_and_nothing_is_scored(files, tmp_path, monkeypatch):
     lines, measures = run(files, tmp_path / "out")
-    monkeypatch.setattr("trimtab.evals.scoring._scored", None)
+    monkeypatch.setattr("trimtab.evals.scoring.score_batch", lambda *a: pytest.fail("scored"))
     assert run(files, tmp_path / "out") == (lines, measures)
 
 
@@ -395,8 +395,8 @@ def test_a_killed_call_is_gone_on_with_to_the_same_bits_and_nothing_is_scored_tw
     path.write_bytes(b"".join(kept[:8]) + kept[8][:30])
     (tmp_path / "out" / "measures.json").unlink()
     asked = []
-    real = scoring._scored
-    monkeypatch.setattr(scoring, "_scored", lambda *a: asked.extend(one.answer.id for one in a[1]) or real(*a))
+    real = scoring.score_batch
+    monkeypatch.setattr(scoring, "score_batch", lambda *a: asked.extend(one.answer.id for one in a[2]) or real(*a))
     again, measured = run(files, tmp_path / "out", batch_size=4)
     assert again == whole
     assert measured == measures
@@ -404,14 +404,14 @@ def test_a_killed_call_is_gone_on_with_to_the_same_bits_and_nothing_is_scored_tw
 
 
 def test_ctrl_c_keeps_what_is_there(files, tmp_path, monkeypatch):
-    real = scoring._scored
+    real = scoring.score_batch
 
     def stop(*args):
         if (tmp_path / "out" / "scores.jsonl").exists():
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(scoring, "_scored", stop)
+    monkeypatch.setattr(scoring, "score_batch", stop)
     with pytest.raises(Interrupted, match=r"stopped; 4 answers are in .*: run the same command again to continue"):
         run(files, tmp_path / "out", batch_size=4)
 

@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from trimtab.common.settings import CommandSettings, SettingsError, Shown, flag
+from trimtab.common import on_ray
+from trimtab.common.settings import Bare, CommandSettings, SettingsError, Shown, flag
 
 if TYPE_CHECKING:
     from trimtab.evals.spending import RequestBudget
@@ -52,6 +54,28 @@ class StrategySettings(AskedSettings):
     @classmethod
     def rivals(cls, key: str, given: Mapping[str, Any], plain: Sequence[str]) -> Sequence[str]:
         return keys_of_strategy(key, given.get("decoding"))
+
+
+class RaySettings(CommandSettings):
+    """Workers that share the work."""
+
+    ray: Annotated[str | None, Shown("[ADDRESS]"), Bare(on_ray.LOCAL, on_ray.ADDRESS)] = None
+    """Share the work among workers of Ray: HOST:PORT of a cluster, auto for that of this machine, or nothing to use this
+    machine alone."""
+    ray_workers: Annotated[int | None, Shown("N"), Field(ge=1)] = None
+    """Workers; by default one for each GPU, or for each CPU if there is no GPU."""
+
+    @model_validator(mode="after")
+    def _address(self) -> Self:
+        if self.ray is not None:
+            on_ray.check_asked(self.ray)
+        elif self.ray_workers is not None:
+            raise SettingsError("--ray-workers: only workers of Ray have a number; add --ray, or leave it out")
+        return self
+
+    def cluster(self) -> AbstractContextManager[on_ray.Cluster | None]:
+        """See `trimtab.common.on_ray.cluster`."""
+        return on_ray.cluster(self.ray, self.ray_workers)
 
 
 class ServerSettings(CommandSettings):

@@ -1,6 +1,7 @@
 """Score answers token by token with a reward model, and measure accuracy where rows are labelled."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
@@ -9,7 +10,7 @@ from pydantic import Field, model_validator
 from rich.console import Console
 
 from trimtab import __version__
-from trimtab.commands.asking import AskedSettings
+from trimtab.commands.asking import AskedSettings, RaySettings
 from trimtab.common.settings import SettingsError, Shown
 from trimtab.common.terminal import cells, quiet, say, table_of
 from trimtab.common.workdir import SIGNATURE, Workdir
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 LINES, MEASURES, PAGE = "scores.jsonl", "measures.json", "report.html"
 
 
-class ScoreSettings(AskedSettings):
+class ScoreSettings(AskedSettings, RaySettings):
     """What to score, and with which model."""
 
     positional = ("source",)
@@ -81,8 +82,16 @@ def score_into(settings: ScoreSettings, console: Console | None = None) -> Path:
     """
     from trimtab.common.files import json_line
     from trimtab.data.chat_date import adopt_date
-    from trimtab.evals.scored import form_of, read
-    from trimtab.evals.scoring import ScoreError, check_read, encode, length_limit
+    from trimtab.evals.scored import Scored, form_of, read
+    from trimtab.evals.scoring import (
+        ScoreError,
+        check_known_ids,
+        check_read,
+        encode,
+        length_limit,
+        score_batch,
+        scorer,
+    )
     from trimtab.evals.worth import dumped, worth
     from trimtab.models import loading
     from trimtab.report import scores as page
@@ -105,13 +114,18 @@ def score_into(settings: ScoreSettings, console: Console | None = None) -> Path:
     if not encoded:
         reasons = "; ".join(f"{number} {reason}" for reason, number in counts.left_out.items())
         raise ScoreError(f"{source}: nothing is left to score: {reasons} (limit: {limit} tokens)")
-    for one in model.models:
-        one.to(loading.device())  # type: ignore[arg-type]
+    check_known_ids(model, encoded, source)
     reading = model.spec
     signature = _signature(settings, model, tokenizer, rows, source, limit)
-    with work.open():
+    with settings.cluster() as ray, work.open():
         work.sign(signature)
-        found = _all_scores(model, encoded, work, settings.batch_size, source, console)
+        for one in model.models:
+            one.to("meta" if ray else loading.device())  # type: ignore[arg-type]
+        score: Callable[..., Iterator[list[Scored]]] = partial(map, partial(score_batch, model, source))
+        if ray is not None:
+            printed = signature["model"].rpartition(" ")[2]
+            score = partial(ray.map, partial(scorer, name, printed, source, reference=settings.reference, **how))
+        found = _all_scores(score, encoded, work, settings.batch_size, console)
         result = worth(found, reading.source, outcomes=reading.outcomes)
         facts = {
             "model": name, "source": source, "form": form, "method": reading.method,
@@ -169,17 +183,16 @@ def _rows(settings: ScoreSettings) -> "list[Row]":
 
 
 def _all_scores(
-    model: "TokenRewardModel",
+    score: "Callable[[Sequence[list[Encoded]]], Iterator[list[Scored]]]",
     encoded: "Sequence[Encoded]",
     work: Workdir,
     batch_size: int,
-    source: str,
     console: Console,
 ) -> "list[tuple[Answer, Scored]]":
-    """Scores of all answers, in order; those not yet in the folder are computed and appended."""
+    """Scores of all answers, in order; those not yet in the folder are computed, batch by batch, and appended."""
     from trimtab.common.progress import watched
     from trimtab.evals.scored import Scored
-    from trimtab.evals.scoring import ScoreError, batches
+    from trimtab.evals.scoring import ScoreError, shards
 
     answers = work.records(LINES, "id", what="answers")
     try:
@@ -189,7 +202,7 @@ def _all_scores(
     if scored:
         say(console, f"{len(scored)} of {len(encoded)} answers are already scored")
     waiting = sum(len(one.tokens) for one in encoded if one.answer.id not in scored)
-    made = batches(model, encoded, batch_size, source, scored.keys())
+    made = score(list(shards(encoded, batch_size, scored.keys())))
 
     def num_tokens(batch: "list[Scored]") -> int:
         return sum(len(one.tokens) for one in batch)

@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+import socket
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from trimtab.common.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +26,15 @@ def of_model(model: "nn.Module") -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def check_model(model: "nn.Module", expected: str, name: str, error: type[UserError]) -> None:
+    """Raise `error` if a worker has loaded another model under a name than the command that started it."""
+    if (found := of_model(model)) != expected:
+        raise error(
+            f"{name} is another model on {socket.gethostname()} ({found}) than where the command runs ({expected}); name "
+            "one folder that all machines share"
+        )
 
 
 def _read(model: "nn.Module", name: str, tensor: "torch.Tensor") -> "torch.Tensor":

@@ -1,6 +1,7 @@
 """The settings of a command: one class, filled by flags, KEY=VALUE words and a YAML file through one parser."""
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,15 @@ class Shown:
     """Placeholder for a setting's value in the help: Annotated[int, Shown("N")]."""
 
     metavar: str
+
+
+@dataclass(frozen=True)
+class Bare:
+    """Value of a setting whose flag is given alone: Annotated[str, Bare("local", "[a-z]+:[0-9]+")]."""
+
+    value: str
+    fits: str
+    """pattern of the next word if that is the value"""
 
 
 class CommandSettings(Options):
@@ -143,6 +153,18 @@ def _from_file(kind: type[CommandSettings], path: str | None) -> dict[str, Any]:
                 _set(kind, found, {}, f"{key}.{inner}", one)
         else:
             _set(kind, found, {}, str(key), value)
+    return found
+
+
+def with_values(kind: type[CommandSettings], words: Sequence[str]) -> list[str]:
+    """The words of a command line with the values of flags that are given alone."""
+    found = list(words)
+    for name, field in kind.model_fields.items():
+        bare = next((one for one in field.metadata if isinstance(one, Bare)), None)
+        for place in [i for i, word in enumerate(found) if bare and word == flag(name)][::-1]:
+            assert bare is not None
+            if not re.fullmatch(bare.fits, "".join(found[place + 1 : place + 2])):
+                found.insert(place + 1, bare.value)
     return found
 
 

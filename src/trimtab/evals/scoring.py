@@ -1,23 +1,25 @@
 """Answers scored token by token with a trained reward model: encoded, in batches of like length."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from trimtab.common import fingerprint
 from trimtab.common.errors import UserError
 from trimtab.core import IGNORE, TokenBatch
 from trimtab.data.collate import Collator
 from trimtab.data.rows import answer_offsets, prepare
 from trimtab.data.sources import DataError, Row
 from trimtab.evals.scored import Answer, Scored, Span, digits, read, step_tokens
-from trimtab.models import limits
+from trimtab.models import limits, loading
 from trimtab.models.ends import end_tokens
 from trimtab.models.limits import check_ids
-from trimtab.signals.reward_model import TokenRewardModel
+from trimtab.signals.reward_model import TokenRewardModel, load_reward_model
 
 LONGEST = 4096
 """tokens of prompt and answer, unless the model reads fewer"""
@@ -144,15 +146,51 @@ def batches(
     source: str = "rows",
     done: AbstractSet[str] = frozenset(),
 ) -> Iterator[list[Scored]]:
-    """Scores of answers of like length, longest first. Batches depend on all answers, whatever is done.
-
-    Args:
-        done: ids of answers that are passed over.
+    """Scores of the batches of `shards`.
 
     Raises:
         ScoreError: see `score`.
     """
-    vocab = min(one.config.get_text_config().vocab_size for one in model.models)
+    check_known_ids(model, encoded, source)
+    return map(partial(score_batch, model, source), shards(encoded, batch_size, done))
+
+
+def scorer(name: str, expected: str, source: str, **how: Any) -> Callable[[Sequence[Encoded]], list[Scored]]:
+    """`score_batch` of a reward model that is loaded now, where a worker runs.
+
+    Args:
+        name: its folder or Hub id.
+        expected: its fingerprint.
+        how: as of `load_reward_model`.
+
+    Raises:
+        ScoreError: if another model lies there.
+    """
+    model = load_reward_model(name, **how)
+    fingerprint.check_model(model.model, expected, name, ScoreError)
+    for one in model.models:
+        one.to(loading.device())  # type: ignore[arg-type]
+    return partial(score_batch, model, source)
+
+
+def shards(
+    encoded: Sequence[Encoded], batch_size: int, done: AbstractSet[str] = frozenset()
+) -> Iterator[list[Encoded]]:
+    """Batches of answers of like length, longest first. They depend on all answers, whatever is done.
+
+    Args:
+        done: ids of answers that are passed over.
+    """
+    order = sorted(encoded, key=lambda one: -len(one.row["input_ids"]))
+    for start in range(0, len(order), batch_size):
+        own = [one for one in order[start : start + batch_size] if one.answer.id not in done]
+        if own:
+            yield own
+
+
+def check_known_ids(model: TokenRewardModel, encoded: Sequence[Encoded], source: str) -> None:
+    """Raise a ScoreError for an answer with a token that the model does not know."""
+    vocab = vocabulary(model)
     for one in encoded:
         highest = max(one.row["input_ids"])
         if highest >= vocab:
@@ -160,18 +198,23 @@ def batches(
                 f"{source}: row {one.answer.row + 1} holds the token id {highest}, which the reward model's vocabulary "
                 f"({vocab}) does not; its folder holds the tokenizer of another model"
             )
-    device = next(model.model.parameters()).device
-    collator = Collator(0, vocab)  # what is behind an answer changes nothing before it
-    order = sorted(encoded, key=lambda one: -len(one.row["input_ids"]))
-    for start in range(0, len(order), batch_size):
-        own = [one for one in order[start : start + batch_size] if one.answer.id not in done]
-        if own:
-            inputs = {name: value.to(device) for name, value in collator([one.row for one in own]).items()}
-            yield _scored(model, own, inputs, source)
+
+
+def vocabulary(model: TokenRewardModel) -> int:
+    """Ids that all its models know."""
+    return min(one.config.get_text_config().vocab_size for one in model.models)
 
 
 @torch.no_grad()
-def _scored(model: TokenRewardModel, own: Sequence[Encoded], inputs: Mapping[str, Any], source: str) -> list[Scored]:
+def score_batch(model: TokenRewardModel, source: str, own: Sequence[Encoded]) -> list[Scored]:
+    """The scores of a batch, on the device that the model is on.
+
+    Raises:
+        ScoreError: if a score is not finite.
+    """
+    device = next(model.model.parameters()).device
+    collator = Collator(0, vocabulary(model))  # what is behind an answer changes nothing before it
+    inputs = {name: value.to(device) for name, value in collator([one.row for one in own]).items()}
     scores = model(None, inputs)["token_scores"]
     batch = TokenBatch.from_labels(inputs["labels"])
     values = model.values(batch, scores)
