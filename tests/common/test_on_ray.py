@@ -164,7 +164,9 @@ def loopback() -> dict[str, str]:
 
 def refused(address: str) -> str:
     """What a process of its own says that connects to a cluster."""
-    script = f"from trimtab.common.on_ray import *\ntry:\n with cluster({address!r}): pass\nexcept RayError as e: print(e)"
+    script = (
+        f"from trimtab.common.on_ray import *\ntry:\n with cluster({address!r}): pass\nexcept RayError as e: print(e)"
+    )
     done = subprocess.run([sys.executable, "-c", script], env=loopback(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout

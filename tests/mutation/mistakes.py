@@ -757,8 +757,8 @@ MISTAKES = [
     Mistake(
         "precompute: batches that were kept are computed again",
         "runs.precomputed:_label_logprobs",
-        "number in done",
-        "number in ()",
+        "number not in done",
+        "number not in ()",
         ("commands/test_precompute.py::test_what_was_stopped_is_resumed_and_ends",),
     ),
     Mistake(

@@ -1,6 +1,9 @@
 """Sample a model's or a server's answers to tasks, as graded rows for reward models or as a teacher's; resumable."""
 
+import socket
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -9,20 +12,23 @@ from pydantic import Field, model_validator
 from rich.console import Console
 
 from trimtab import __version__, decoding
-from trimtab.commands.asking import ServerSettings, StrategySettings, check_decoding, check_server
+from trimtab.commands.asking import RaySettings, ServerSettings, StrategySettings, check_decoding, check_server
 from trimtab.common.settings import SettingsError, Shown
 from trimtab.common.terminal import quiet, say
-from trimtab.common.workdir import Workdir
+from trimtab.common.workdir import Workdir, WorkdirError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from trimtab.common.files import JsonLines
-    from trimtab.evals.collection import CollectCounts, CompletionCounts
-    from trimtab.evals.models import Model
+    from trimtab.common.on_ray import Cluster
+    from trimtab.evals.collection import Block, CollectCounts, CompletionCounts
+    from trimtab.evals.models import Model, Reply
 
 SAMPLES, FACTS = "samples.jsonl", "collection.json"
 
 
-class CollectSettings(ServerSettings, StrategySettings):
+class CollectSettings(ServerSettings, StrategySettings, RaySettings):
     """Which tasks to sample, how often, and how."""
 
     positional = ("source",)
@@ -60,6 +66,8 @@ class CollectSettings(ServerSettings, StrategySettings):
     def _fits(self) -> Self:
         if self.endpoint:
             check_server(self)
+            if self.ray is not None:
+                raise SettingsError("--ray: a server answers many requests at a time (--batch); leave --ray out")
         self.check_endpoint()
         if self.write == "graded" and self.answers == 1:
             raise SettingsError("--answers 1: graded rows are pairs and labels of one task, which takes at least 2; or "
@@ -140,10 +148,10 @@ def collect(
         **model.facts(),
         **environment(),
     }
-    with work.open():
+    with settings.cluster() as ray, work.open():
         work.sign(signature)
         lines = work.records(SAMPLES, "task", "number", what="answers")
-        samples, stopped = _samples(settings, tasks, model, lines, console)
+        samples, stopped = _samples(settings, tasks, model, lines, ray, console)
         if graded:
             counts, written = collection.rows_of(
                 tasks, samples, answers, heldout=settings.heldout, pairs=settings.pairs, verify=settings.verify
@@ -162,14 +170,21 @@ def collect(
 
 
 def _samples(
-    settings: CollectSettings, tasks: Any, model: "Model", lines: "JsonLines", console: Console
+    settings: CollectSettings, tasks: Any, model: "Model", lines: "JsonLines", ray: "Cluster | None", console: Console
 ) -> tuple[Any, str]:
     """Samples by task and number, and why a budget has stopped them early."""
+    from trimtab.data.chat_date import chat_date
     from trimtab.evals import collection
+    from trimtab.evals.models import HFModel
     from trimtab.evals.openai_model import OpenAIModel
     from trimtab.evals.serving import ask_server
 
     how: dict[str, Any] = {"max_new_tokens": settings.max_new_tokens, "console": console}
+    if ray is not None:
+        assert isinstance(model, HFModel)
+        load = partial(_answerer, settings, model.facts(), chat_date(model.tokenizer))
+        model.model.to("meta")  # type: ignore[arg-type]
+        how["answered"] = partial(ray.map, load)
     if not isinstance(model, OpenAIModel):
         return collection.ask(tasks, settings.number, model, lines, batch=settings.batch, **how), ""
     model.budget = settings.budget(lines.rows)
@@ -177,9 +192,30 @@ def _samples(
     return ask_server(wanted, chats, model, lines, seed=settings.seed, **how)
 
 
-def _model(settings: CollectSettings) -> "Model":
+def _answerer(
+    settings: CollectSettings, expected: Mapping[str, str], moment: "datetime"
+) -> "Callable[[Block], list[Reply]]":
+    """`answer_block` of a model that is loaded now, where a worker runs; it has to be the one of the command."""
+    from trimtab.common.workdir import differences, different
+    from trimtab.evals.collection import answer_block
+
+    model = _model(settings, moment)
+    for difference in differences(expected, model.facts()):
+        raise WorkdirError(
+            f"{settings.asked}: the Ray worker on {socket.gethostname()} has {different(*difference)}; "
+            "name one folder that all machines share"
+        )
+    return partial(answer_block, model, settings.max_new_tokens)
+
+
+def _model(settings: CollectSettings, moment: "datetime | None" = None) -> "Model":
+    """The model of the settings.
+
+    Args:
+        moment: what its chat template writes as the date; by default that of an earlier call.
+    """
     from trimtab.common.workdir import SIGNATURE
-    from trimtab.data.chat_date import adopt_date
+    from trimtab.data.chat_date import adopt_date, set_chat_date
     from trimtab.evals.models import HFModel
     from trimtab.evals.openai_model import OpenAIModel
     from trimtab.models import loading
@@ -195,7 +231,10 @@ def _model(settings: CollectSettings) -> "Model":
         )  # fmt: skip
     name = settings.asked
     tokenizer = loading.load_tokenizer(name)
-    adopt_date(tokenizer, settings.out / SIGNATURE)
+    if moment is None:
+        adopt_date(tokenizer, settings.out / SIGNATURE)
+    else:
+        set_chat_date(tokenizer, moment)
     model = load_for_inference(name, settings.how)
     options = settings.options.get("decoding", {}) if settings.decoding else {"temperature": temperature}
     return HFModel(model, tokenizer, name, strategy=settings.decoding or "sample", options=options, **how)

@@ -3,12 +3,13 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import typer
 from pydantic import Field, model_validator
 from rich.console import Console
 
+from trimtab.commands.asking import RaySettings
 from trimtab.commands.train import RecipeSettings
 from trimtab.common import processes
 from trimtab.common.errors import UserError
@@ -17,6 +18,7 @@ from trimtab.common.terminal import quiet
 from trimtab.common.workdir import META, Workdir
 
 if TYPE_CHECKING:
+    from trimtab.common.on_ray import Cluster
     from trimtab.runs.recipe import Recipe
 
 
@@ -24,7 +26,7 @@ class PrecomputeError(UserError):
     """A recipe for which nothing can be precomputed."""
 
 
-class PrecomputeSettings(RecipeSettings):
+class PrecomputeSettings(RecipeSettings, RaySettings):
     """Which recipe, and where to write the rows."""
 
     alone = False
@@ -47,6 +49,12 @@ class PrecomputeSettings(RecipeSettings):
             raise SettingsError("--k: only the most likely tokens have a number; add --teacher topk, or leave it out")
         if self.dtype is not None and self.teacher != "hidden":
             raise SettingsError("--dtype: only hidden states have one to choose; add --teacher hidden, or leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _one_kind_of_processes(self) -> Self:
+        if self.ray is not None and processes.launched() > 1:
+            raise SettingsError("--ray: its workers share the work already; start the command without a launcher")
         return self
 
     @model_validator(mode="after")
@@ -86,7 +94,9 @@ def _columns(settings: PrecomputeSettings, stages: "list[Recipe]") -> None:
     from trimtab.runs.precomputed import columns_of
 
     chosen = max(stages, key=lambda stage: len(columns_of(stage)))
-    meta = precompute(chosen, settings.out, command=shlex.join(["trimtab", *sys.argv[1:]]), force=settings.force)
+    command = shlex.join(["trimtab", *sys.argv[1:]])
+    with settings.cluster() as ray:
+        meta = precompute(chosen, settings.out, command=command, force=settings.force, ray=ray)
     columns = columns_of(chosen)
     typer.echo(f"rows: {settings.out}\nmeta: {meta}\ncolumns for {chosen.method}: {', '.join(columns)}")
     use = [f"data.train={settings.out}"]
@@ -104,15 +114,21 @@ def _cache(settings: PrecomputeSettings, stages: "list[Recipe]") -> None:
     assert settings.teacher is not None
     named = (one for one in stages if one.models.teacher is not None and cache_folder(one.models.teacher) is None)
     chosen = next(named, stages[0])
-    written = cache_teacher(
-        chosen, settings.out, settings.teacher, k=settings.k, dtype=settings.dtype, force=settings.force
-    )
+    how: dict[str, Any] = {"k": settings.k, "dtype": settings.dtype, "force": settings.force}
+    with settings.cluster() as ray:
+        written = cache_teacher(chosen, settings.out, settings.teacher, ray=ray, **how)
     if processes.rank() == 0:
         typer.echo(f"{written.said()}\ntrain on it with models.teacher=cache:{settings.out}")
 
 
 def precompute(
-    recipe: "Recipe", out: Path, *, command: str, force: bool = False, console: Console | None = None
+    recipe: "Recipe",
+    out: Path,
+    *,
+    command: str,
+    force: bool = False,
+    console: Console | None = None,
+    ray: "Cluster | None" = None,
 ) -> Path:
     """Write the recipe's training rows with the log-probabilities of its frozen models, and a meta file that says what
     they were computed from.
@@ -131,6 +147,7 @@ def precompute(
         command: for the meta.
         force: replace a file that is there.
         console: for progress.
+        ray: shares the batches among workers.
 
     Returns:
         The meta's path.
@@ -156,5 +173,5 @@ def precompute(
     )
     work.check()
     with work.open():
-        rows, meta = frozen_columns(recipe, columns, work, console or Console())
+        rows, meta = frozen_columns(recipe, columns, work, console or Console(), ray)
         return work.write_rows(rows, {**meta, "command_line": command})

@@ -32,8 +32,8 @@ def check_model(model: "nn.Module", expected: str, name: str, error: type[UserEr
     """Raise `error` if a worker has loaded another model under a name than the command that started it."""
     if (found := of_model(model)) != expected:
         raise error(
-            f"{name} is another model on {socket.gethostname()} ({found}) than where the command runs ({expected}); name "
-            "one folder that all machines share"
+            f"{name} is another model on {socket.gethostname()} ({found}) than where the command runs ({expected}); "
+            "name one folder that all machines share"
         )
 
 

@@ -51,8 +51,8 @@ def check_asked(address: str) -> None:
         raise RayError(f"--ray {address}: that is no address; write HOST:PORT, auto, or local")
     if address.startswith("ray://"):
         raise RayError(
-            f"--ray {address}: Ray Client does not carry Ray Data; run the command on a machine of the cluster, with its "
-            "HOST:PORT (6379 by default)"
+            f"--ray {address}: Ray Client does not carry Ray Data; run the command on a machine of the cluster, "
+            "with its HOST:PORT (6379 by default)"
         )
     if not installed():
         raise RayError("--ray needs the package ray: pip install 'trimtab[ray]'")
@@ -147,11 +147,13 @@ def _check_machines(ray: Any) -> None:
             raise RayError(f"the Ray worker on {name} has not answered for {ANSWER:.0f} s; see `ray status`") from None
         if version_there is None:
             raise RayError(
-                f"the Ray worker on {name} lacks trimtab; install trimtab {__version__} in the Python that `ray start` runs in"
+                f"the Ray worker on {name} lacks trimtab; install trimtab {__version__} in the Python "
+                "that `ray start` runs in"
             )
         if version_there != __version__:
             raise RayError(
-                f"the Ray worker on {name} has trimtab {version_there}, and this process {__version__}; install the same one"
+                f"the Ray worker on {name} has trimtab {version_there}, and this process {__version__}; install "
+                "the same one"
             )
 
 
@@ -199,8 +201,8 @@ class Cluster:
                     yield value
             except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError, ray.exceptions.NodeDiedError):
                 raise FailedOutside(
-                    f"a Ray worker was lost {RETRIES + 1} times at the same job, mostly for want of memory; what is finished "
-                    "is kept: use fewer workers (--ray-workers) or smaller batches, and run the same command again"
+                    f"a Ray worker was lost {RETRIES + 1} times at the same job, mostly for want of memory; what is "
+                    "finished is kept: use fewer workers (--ray-workers) or smaller batches, and run the same command again"
                 ) from None
 
     def _share(self, ray: Any, jobs: int) -> tuple[int, dict[str, float]]:
@@ -210,7 +212,9 @@ class Cluster:
         number = self.workers or gpus or cpus
         if not 1 <= number <= (gpus or cpus):
             has = f"{count(cpus, 'CPU')} and no GPU" if not gpus else count(gpus, "GPU")
-            raise RayError(f"--ray: the cluster has {has}, and each of {number or 'the'} workers takes one; use fewer workers")
+            raise RayError(
+                f"--ray: the cluster has {has}, and each of {number or 'the'} workers takes one; use fewer workers"
+            )
         smallest = min(int(one["CPU"]) for one in machines if one.get("CPU", 0) >= 1) if cpus else 0
         return min(number, jobs), {"num_gpus": 1} if gpus else {"num_cpus": min(cpus // number, smallest)}
 
@@ -226,7 +230,8 @@ class Worker:
         try:
             if self.function is None:
                 self.function = pickle.loads(self.make)()
-            value = True, self.function(pickle.loads(batch["job"][0]))
+            function: Any = self.function
+            value = True, function(pickle.loads(batch["job"][0]))
         except Exception as error:
             if not isinstance(error, UserError):
                 error.add_note(f"in a Ray worker:\n{traceback.format_exc()}")

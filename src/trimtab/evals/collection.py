@@ -2,8 +2,9 @@
 
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -17,7 +18,7 @@ from trimtab.data.messages import kwargs_of, tools_of
 from trimtab.data.sources import DataError, load_rows
 from trimtab.data.tasks import question
 from trimtab.data.tokens import prompt_ids
-from trimtab.evals.models import HFModel, Model
+from trimtab.evals.models import HFModel, Model, Reply
 from trimtab.models import loading
 from trimtab.models.limits import check_prompts
 from trimtab.rewards._marks import without_reasoning
@@ -29,6 +30,8 @@ FILES = tuple(f"{split}.{kind}.jsonl" for split in SPLITS for kind in ("pairs", 
 COMPLETIONS = tuple(f"{split}.jsonl" for split in SPLITS)
 Samples = Mapping[tuple[int, int], dict[str, Any]]
 """(task, which of its answers) -> a line of the file of answers"""
+Block = tuple[int, list[Any]]
+"""place among the blocks, and chats that are asked together"""
 
 
 @dataclass
@@ -144,9 +147,15 @@ def ask(
     batch: int,
     max_new_tokens: int,
     console: Console,
+    answered: Callable[[Sequence[Block]], Iterator[list[Reply]]] | None = None,
 ) -> Samples:
     """(task, which of its answers) -> sample, of a model in memory. Blocks are the same after a stop, and so are their
-    draws."""
+    draws.
+
+    Args:
+        answered: replies to blocks, in their order; those of the model by default.
+    """
+    answered = answered or partial(map, partial(answer_block, model, max_new_tokens))
     name = getattr(model, "name", "the model")
     samples = {(row["task"], row["number"]): row for row in lines.rows}
     wanted = keys_of(tasks, answers)
@@ -156,12 +165,9 @@ def ask(
         if done:
             say(console, f"{done} of {len(wanted)} answers are there already")
         shown: Any = progress.add_task("answers", total=len(wanted) - done, note="answers")
-        for place, block in enumerate(blocks):
-            if _known(block, samples):
-                continue
-            if isinstance(model, HFModel):
-                model.calls = place
-            replies = model.answer([chat_of(tasks[task]) for task, _ in block], max_new_tokens)
+        left = [(place, block) for place, block in enumerate(blocks) if not _known(block, samples)]
+        asked = [(place, [chat_of(tasks[task]) for task, _ in block]) for place, block in left]
+        for (_, block), replies in zip(left, answered(asked), strict=True):
             rows = [
                 {
                     "task": task,
@@ -178,6 +184,14 @@ def ask(
             advance(progress, shown, len(block))
     check_answered((row.get("error") for row in samples.values()), name, whole=True)
     return samples
+
+
+def answer_block(model: Model, max_new_tokens: int, block: Block) -> list[Reply]:
+    """Replies to a block, whose draws depend on its place alone."""
+    place, chats = block
+    if isinstance(model, HFModel):
+        model.calls = place
+    return model.answer(chats, max_new_tokens)
 
 
 def keys_of(tasks: Sequence[Any], answers: int) -> list[tuple[int, int]]:

@@ -1,7 +1,9 @@
 """Log-probabilities of frozen models, computed once and stored in the rows, so that training need not load them."""
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from trimtab import __version__
 from trimtab.common import fingerprint
 from trimtab.common.environment import environment
 from trimtab.common.files import JsonLines
+from trimtab.common.on_ray import Cluster
 from trimtab.common.progress import num_tokens, watched
 from trimtab.common.terminal import say
 from trimtab.common.workdir import Workdir
@@ -48,12 +51,13 @@ def columns_of(recipe: Recipe) -> dict[str, tuple[str, ...]]:
 
 
 def frozen_columns(
-    recipe: Recipe, columns: Mapping[str, tuple[str, ...]], work: Workdir, console: Console
+    recipe: Recipe, columns: Mapping[str, tuple[str, ...]], work: Workdir, console: Console, ray: Cluster | None = None
 ) -> tuple[Iterator[Row], dict[str, Any]]:
     """The recipe's training rows with their new columns, and what these were computed from.
 
     Args:
         work: keeps each batch of numbers.
+        ray: shares the batches among workers.
     """
     models, source = recipe.models, recipe.data.train
     trust = models.trust_remote_code
@@ -86,14 +90,12 @@ def frozen_columns(
     kept = work.records(PART, "role", "model", "batch", "logprobs", what="batches")
     if kept:
         say(console, f"{len(kept)} batches of an earlier call are in {kept.path}")
-    device = torch.device("cpu" if recipe.training.get("use_cpu") else loading.device())
     logprobs: dict[str, LogProbs] = {}
     names = {}
     for role in roles:
         collator = Collator(int(tokenizer.pad_token_id or 0), vocab)  # type: ignore[arg-type]
-        batches = length_sorted(prepared.rows, collator, recipe.eval.batch_size, device)
-        counted = watched(batches, role, prepared.counts.tokens, "tokens", num_tokens, console)
-        logprobs[role], names[role] = _label_logprobs(recipe, role, counted, vocab, kept)
+        batches = list(length_sorted(prepared.rows, collator, recipe.eval.batch_size))
+        logprobs[role], names[role] = _label_logprobs(recipe, role, batches, vocab, kept, ray, console)
         gc.collect()  # the model is gone before the next one comes
 
     pairs = method_of(recipe)[2].rows == "pairs"
@@ -134,32 +136,65 @@ def _load(recipe: Recipe, role: str) -> tuple[PreTrainedModel, str]:
 
 
 def _label_logprobs(
-    recipe: Recipe, role: str, batches: Iterator[dict[str, Tensor]], vocab: int, kept: JsonLines
-) -> tuple[LogProbs, str]:
+    recipe: Recipe, role: str, batches: Sequence[Mapping[str, Tensor]], vocab: int, kept: JsonLines,
+    ray: Cluster | None, console: Console,
+) -> tuple[LogProbs, str]:  # fmt: skip
     """Log-probabilities under one model, over the ids below `vocab`, and how the model is named.
 
     Raises:
         DataError: where batches were kept of another model of that name.
     """
     model, name = _load(recipe, role)
-    signal = FrozenModel(model, name=role, reads="answers")
-    crop_to(model, vocab)
-    done = {line["batch"]: line for line in kept.rows if line["role"] == role}
-    if was := next((line["model"] for line in done.values() if line["model"] != name), None):
+    done = {line["batch"]: line["logprobs"] for line in kept.rows if line["role"] == role}
+    if was := next((line["model"] for line in kept.rows if line["role"] == role and line["model"] != name), None):
         raise DataError(f"{kept.path} was computed with {role} {was}, which is {name} now; put it back, or add --force")
+    left = {number: inputs for number, inputs in enumerate(batches) if number not in done}
+    if ray is None:
+        values = map(_reader(recipe, role, vocab, model), left.values())
+    else:
+        del model
+        values = ray.map(partial(_loaded_reader, recipe, role, vocab, name), list(left.values()))
+    total = sum(map(num_tokens, left.values()))
+    made = zip(left, values, strict=True)
+    for number, numbers in watched(made, role, total, "tokens", lambda one: num_tokens(left[one[0]]), console):
+        kept.append([{"role": role, "model": name, "batch": number, "logprobs": numbers}])
+        done[number] = numbers
     found: LogProbs = {}
     for number, inputs in enumerate(batches):
-        if number in done:
-            parts = [torch.tensor(numbers) for numbers in done[number]["logprobs"]]
-        else:
-            model.to(inputs["labels"].device)  # type: ignore[arg-type]
-            values = signal(None, inputs)[role].float().cpu()
-            parts = values.split(answer_mask(inputs["labels"]).sum(dim=1).tolist())
-            numbers = [part.tolist() for part in parts]  # a float32 is read back to the bit
-            kept.append([{"role": role, "model": name, "batch": number, "logprobs": numbers}])
-        for row, part in zip(inputs["row_id"].tolist(), parts, strict=True):
-            found.setdefault(row, []).append(part)
+        for row, numbers in zip(inputs["row_id"].tolist(), done[number], strict=True):
+            found.setdefault(row, []).append(torch.tensor(numbers))
     return found, name
+
+
+Reader = Callable[[Mapping[str, Tensor]], list[list[float]]]
+"""batch -> log-probabilities of the answer tokens of each sequence"""
+
+
+def _reader(recipe: Recipe, role: str, vocab: int, model: PreTrainedModel) -> Reader:
+    """What reads batches with a model, on the device of the recipe."""
+    crop_to(model, vocab)
+    signal = FrozenModel(model, name=role, reads="answers")
+    device = torch.device("cpu" if recipe.training.get("use_cpu") else loading.device())
+
+    def read(batch: Mapping[str, Tensor]) -> list[list[float]]:
+        inputs = {key: value.to(device) for key, value in batch.items()}
+        model.to(device)  # type: ignore[arg-type]
+        values = signal(None, inputs)[role].float().cpu()
+        parts = values.split(answer_mask(inputs["labels"]).sum(dim=1).tolist())
+        return [part.tolist() for part in parts]  # a float32 is read back to the bit
+
+    return read
+
+
+def _loaded_reader(recipe: Recipe, role: str, vocab: int, expected: str) -> Reader:
+    """The same with a model that is loaded now, where a worker runs; it has to be the one of the command."""
+    model, name = _load(recipe, role)
+    if name != expected:
+        raise DataError(
+            f"the {role} is {name} on {socket.gethostname()} and {expected} where the command runs; name one folder "
+            "that all machines share"
+        )
+    return _reader(recipe, role, vocab, model)
 
 
 def _columns(

@@ -1,8 +1,7 @@
 """One pass of a teacher over the rows of a recipe, which writes a teacher cache."""
 
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,22 +9,20 @@ from typing import Any, Literal
 
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from trimtab import __version__
 from trimtab.common import fingerprint, processes
 from trimtab.common.count import count
 from trimtab.common.environment import environment
-from trimtab.common.errors import UserError
+from trimtab.common.errors import FailedOutside
+from trimtab.common.on_ray import Cluster
 from trimtab.common.progress import num_tokens, watched
 from trimtab.common.terminal import say
 from trimtab.common.workdir import Workdir
-from trimtab.core import Teacher, answer_mask
-from trimtab.core.topk import left_out, top_k
-from trimtab.core.vocab import BLOCK_TOKENS
+from trimtab.core import Teacher
 from trimtab.data.collate import Collator, length_sorted
 from trimtab.models import loading
-from trimtab.models.forward import backbone, crop_to, resolve_head, same_logits
+from trimtab.models.forward import backbone, resolve_head, same_logits
 from trimtab.models.probing import eval_mode, probe_ids
 from trimtab.models.stored_head import HEAD_FILES, head_fault, load_head, store_head
 from trimtab.runs.cached_teacher import (
@@ -40,15 +37,16 @@ from trimtab.runs.cached_teacher import (
     VOCABULARY,
     said_of_error,
 )
-from trimtab.runs.policy import how_loaded, method_of, policy_tokenizer, policy_vocab
+from trimtab.runs.policy import method_of, policy_tokenizer, policy_vocab
 from trimtab.runs.recipe import Recipe, policy_source
 from trimtab.runs.rows import adopt_run_date, check_ids, prepare_source
 from trimtab.runs.signature import tokenizer_lines
 from trimtab.runs.stages import made_by
 from trimtab.runs.teacher_key import not_askable
+from trimtab.runs.teacher_reader import Give, TeacherError, device_of, giver, load_teacher, loaded_giver
 from trimtab.signals.cached import Kind
 from trimtab.signals.frozen import FrozenModel
-from trimtab.signals.row_store import INDEX, Fields, RowStore, missing, rows_of, write_tensors
+from trimtab.signals.row_store import INDEX, RowStore, missing, rows_of, write_tensors
 
 Stored = Literal["bfloat16", "float32"]
 COVERED = 0.9
@@ -57,10 +55,6 @@ MOST_LIKELY = 64
 """tokens by default"""
 PATIENCE = 600.0
 """seconds in which the main process has to begin, and another to write something"""
-
-
-class TeacherError(UserError):
-    """A recipe whose teacher cannot be asked beforehand."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +109,7 @@ def cache_teacher(
     option: str = "another --out FOLDER",
     again: str = "",
     console: Console | None = None,
+    ray: Cluster | None = None,
 ) -> Written:
     """Write what the recipe's teacher gives for its training and held-out rows to a folder.
 
@@ -128,6 +123,7 @@ def cache_teacher(
         force: begin anew.
         option: how to choose another folder, for messages.
         again: the command that goes on after a stop; the same by default.
+        ray: shares the batches among workers.
 
     Raises:
         ValueError: (or a subclass) for a mistake in the recipe, its rows or models, or a folder of another teacher.
@@ -138,7 +134,7 @@ def cache_teacher(
     work.check()
     with work.open(partial(_kept, work, again) if again else None):
         number = (k or MOST_LIKELY) if kind == "topk" else None
-        written = _write(recipe, work, kind, number, dtype, console)
+        written = _write(recipe, work, kind, number, dtype, console, ray)
     if written.covered is not None and written.covered < COVERED:
         say(
             console,
@@ -190,7 +186,15 @@ def _check_k(k: int, vocab: int, where: str = "") -> None:
         raise TeacherError(f"{where}k is {k}, but the vocabulary has {vocab:,} tokens; choose at most that many")
 
 
-def _write(recipe: Recipe, work: Workdir, kind: Kind, k: int | None, dtype: Stored | None, console: Console) -> Written:
+def _write(
+    recipe: Recipe,
+    work: Workdir,
+    kind: Kind,
+    k: int | None,
+    dtype: Stored | None,
+    console: Console,
+    ray: Cluster | None,
+) -> Written:
     """Ask the teacher about all rows that the cache lacks: training rows, if the method reads a teacher, and held-out
     rows.
 
@@ -217,10 +221,7 @@ def _write(recipe: Recipe, work: Workdir, kind: Kind, k: int | None, dtype: Stor
         _check_k(k, both)
     rows = _rows(recipe, tokenizer, both, {"policy": vocab, "teacher": size}, console)
 
-    trust = models.trust_remote_code
-    model = loading.load_model(
-        name, dtype=models.frozen_dtype, trust_remote_code=trust, **how_loaded(recipe, "teacher")
-    )
+    model = load_teacher(recipe)
     print_of = fingerprint.of_model(model)
     places = loading.limits(name, trust_remote_code=models.trust_remote_code).places
     lines = {
@@ -245,14 +246,16 @@ def _write(recipe: Recipe, work: Workdir, kind: Kind, k: int | None, dtype: Stor
         say(console, f"{count(len(store.torn), 'torn shard')} ({', '.join(store.torn)}): their rows are computed anew")
     if len(store):
         say(console, f"{count(len(store), 'row')} of an earlier call are in {work.place}")
-    model.to(_device(recipe))  # type: ignore[arg-type]
-    signal = FrozenModel(model)
+    if ray is None:
+        model.to(device_of(recipe))  # type: ignore[arg-type]
     if kind == "hidden":
-        _store_head(signal, work.place)
-    else:
-        crop_to(model, both)
+        _store_head(FrozenModel(model), work.place)
     wanted = getattr(torch, str(lines[DTYPE]))
-    _ask(signal, store, rows, recipe, k, wanted, console)
+    give: Give = partial(map, giver(recipe, model, both, k, wanted))
+    if ray is not None:
+        model.to("meta")  # type: ignore[arg-type]
+        give = partial(ray.map, partial(loaded_giver, recipe, print_of, both, k, wanted))
+    _ask(give, store, rows, recipe, console)
     return _written(store, work.place, kind)
 
 
@@ -263,11 +266,6 @@ def _wait(work: Workdir) -> None:
         if time.monotonic() > until:
             raise TeacherError(f"the main process has not begun {work.place}; see what it says")
         time.sleep(0.1)
-
-
-def _device(recipe: Recipe) -> torch.device:
-    kind = "cpu" if recipe.training.get("use_cpu") else loading.device()
-    return torch.device(kind, int(os.environ.get("LOCAL_RANK", "0"))) if kind == "cuda" else torch.device(kind)
 
 
 def _rows(
@@ -300,9 +298,8 @@ def _store_head(signal: FrozenModel, folder: Path) -> None:
 
 
 def _ask(
-    signal: FrozenModel, store: RowStore, rows: list[tuple[list[dict[str, Any]], Collator]], recipe: Recipe,
-    k: int | None, dtype: torch.dtype, console: Console,
-) -> None:  # fmt: skip
+    give: Give, store: RowStore, rows: list[tuple[list[dict[str, Any]], Collator]], recipe: Recipe, console: Console
+) -> None:
     """Put every row that the store lacks into it. Of several processes each takes its share, which does not depend on
     what another has written meanwhile, and all end when all rows are there."""
     asked: set[bytes] = set()
@@ -314,13 +311,14 @@ def _ask(
         mine = [row for keys, row in share if any(key not in store for key in keys)]
         if not mine:
             continue
-        batches = length_sorted(mine, collator, recipe.eval.batch_size, signal.model.device)
+        batches = list(length_sorted(mine, collator, recipe.eval.batch_size))
         total = sum(len(row["input_ids"]) for row in mine)
+        made = zip(batches, give(batches), strict=True)
         try:
-            for inputs in watched(batches, "teacher", total, "tokens", num_tokens, console):
-                for key, fields, counted in given(signal, inputs, k, dtype):
+            for _, found in watched(made, "teacher", total, "tokens", lambda one: num_tokens(one[0]), console):
+                for key, fields, counted in found:
                     store.put(key, fields, **counted)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, FailedOutside):
             store.flush()
             raise
     store.flush()
@@ -341,37 +339,6 @@ def _wait_for_rows(folder: Path, asked: set[bytes]) -> None:
         if time.monotonic() > until:
             raise TeacherError(f"{folder}: another process has written nothing for {PATIENCE / 60:.0f} minutes")
         time.sleep(0.1)
-
-
-def given(
-    signal: FrozenModel, inputs: Mapping[str, Tensor], k: int | None, dtype: torch.dtype
-) -> Iterator[tuple[bytes, Fields, dict[str, float]]]:
-    """Key, fields and counted numbers of each row of a batch."""
-    hidden = signal.hidden(inputs)
-    fields, counted = ({"hidden": hidden.to(dtype)}, {}) if k is None else _most_likely(signal, hidden, inputs, k)
-    lengths = answer_mask(inputs["labels"]).sum(dim=1).tolist()
-    split, counts = ({name: value.cpu().split(lengths) for name, value in one.items()} for one in (fields, counted))
-    for i, (key, _) in enumerate(rows_of(inputs)):
-        row = {name: parts[i] for name, parts in split.items()}
-        yield key, row, {name: float(parts[i].double().sum()) for name, parts in counts.items()}
-
-
-@torch.no_grad()
-def _most_likely(signal: FrozenModel, hidden: Tensor, inputs: Mapping[str, Tensor], k: int) -> tuple[Fields, Fields]:
-    """What is stored of each token, and what is counted."""
-    targets = inputs["labels"][:, 1:][answer_mask(inputs["labels"])]
-    parts, counts = [], []
-    with torch.autocast(hidden.device.type, enabled=False):
-        for start in range(0, max(len(hidden), 1), BLOCK_TOKENS):
-            part = slice(start, start + BLOCK_TOKENS)
-            logits = resolve_head(signal.model)(hidden[part])
-            found = top_k(logits, k, targets[part])
-            stored = {"ids": found.ids.int(), "logprobs": found.logprobs, "rest": found.rest}
-            parts.append({**stored, "label_logprobs": found.label_logprobs})
-            counts.append({COVERED_MASS: -found.rest.expm1(), LEFT_OUT: left_out(logits, found)})
-    joined = ({name: torch.cat([part[name] for part in several]) for name in several[0]} for several in (parts, counts))
-    fields, counted = joined
-    return fields, counted
 
 
 def _written(store: RowStore, folder: Path, kind: Kind) -> Written:
