@@ -1,4 +1,4 @@
-"""Jobs on Ray: values in order, lost workers replaced, errors that come back as they are, and clusters that are refused."""
+"""Jobs on Ray: values in order, lost workers replaced, errors as they are, and clusters that are refused."""
 
 import os
 import signal

@@ -22,7 +22,7 @@ from trimtab.runs.models_key import SELVES
 from trimtab.runs.parse import parse
 from trimtab.runs.recipe import RecipeError
 from trimtab.runs.teacher_key import forms
-from trimtab.runs.teacher_pass import given
+from trimtab.runs.teacher_reader import given
 from trimtab.signals.base import call_plan
 from trimtab.signals.cached import CachedTeacher
 from trimtab.signals.frozen import FrozenModel

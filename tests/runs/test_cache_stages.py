@@ -10,7 +10,7 @@ from tiny_runs import events
 from trimtab.common.errors import Interrupted
 from trimtab.common.yaml_text import read_tree
 from trimtab.runs import run as running
-from trimtab.runs import teacher_pass
+from trimtab.runs import teacher_pass, teacher_reader
 from trimtab.runs.estimate import estimates
 from trimtab.runs.parse import load_recipe, parse
 from trimtab.runs.policy import Shared
@@ -88,7 +88,7 @@ def test_a_second_call_asks_about_nothing_twice(files, tmp_path, monkeypatch):
         run_stages(parsed(files, tmp_path / "all"), console=QUIET)
     shutil.rmtree(tmp_path / "all" / "student")
     shards = {path: path.stat().st_mtime_ns for path in (tmp_path / "all" / "store").glob("rows-*")}
-    monkeypatch.setattr(teacher_pass, "given", lambda *args: pytest.fail("the teacher was asked again"))
+    monkeypatch.setattr(teacher_reader, "given", lambda *args: pytest.fail("the teacher was asked again"))
     run_stages(parsed(files, tmp_path / "all"), resume=True, console=QUIET)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "all" / "store").glob("rows-*")} == shards
 
@@ -97,7 +97,7 @@ def test_a_second_call_asks_about_nothing_twice(files, tmp_path, monkeypatch):
 def test_a_stage_that_is_stopped_names_the_command_that_goes_on(files, tmp_path, monkeypatch):
     (tmp_path / "all.yaml").write_text(dump(parsed(files, tmp_path / "all")))
     stages, asked = load_recipe(tmp_path / "all.yaml"), []
-    given = teacher_pass.given
+    given = teacher_reader.given
 
     def stopped(*args):
         for found in given(*args):
@@ -106,7 +106,7 @@ def test_a_stage_that_is_stopped_names_the_command_that_goes_on(files, tmp_path,
                 raise KeyboardInterrupt
             yield found
 
-    monkeypatch.setattr(teacher_pass, "given", stopped)
+    monkeypatch.setattr(teacher_reader, "given", stopped)
     with pytest.raises(Interrupted, match=r"9 rows of the teacher are in .*; continue with: trimtab train .* --resume"):
         run_stages(stages, console=QUIET)
     monkeypatch.undo()

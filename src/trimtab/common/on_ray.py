@@ -77,8 +77,8 @@ def cluster(address: str | None, workers: int | None = None) -> Iterator["Cluste
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address == LOCAL:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray listens on the loopback device alone
-    import ray
-    import ray.data
+    import ray  # pyright: ignore[reportMissingImports]
+    import ray.data  # pyright: ignore[reportMissingImports]
 
     there = ray.is_initialized()
     if not there:
@@ -126,7 +126,7 @@ def _check_port(address: str) -> None:
 
 def _check_machines(ray: Any) -> None:
     """Compare the versions of trimtab on all machines with that of this process."""
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # pyright: ignore[reportMissingImports]
 
     def version() -> str | None:  # within a function, so that it is sent as it is
         try:
@@ -182,8 +182,8 @@ class Cluster:
         """
         if not jobs:
             return
-        import ray
-        from ray.data import ActorPoolStrategy
+        import ray  # pyright: ignore[reportMissingImports]
+        from ray.data import ActorPoolStrategy  # pyright: ignore[reportMissingImports]
 
         number, share = self._share(ray, len(jobs))
         rows = [{"job": ray.cloudpickle.dumps(job)} for job in jobs]
@@ -202,7 +202,8 @@ class Cluster:
             except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError, ray.exceptions.NodeDiedError):
                 raise FailedOutside(
                     f"a Ray worker was lost {RETRIES + 1} times at the same job, mostly for want of memory; what is "
-                    "finished is kept: use fewer workers (--ray-workers) or smaller batches, and run the same command again"
+                    "finished is kept: use fewer workers (--ray-workers) or smaller batches, and run the same command "
+                    "again"
                 ) from None
 
     def _share(self, ray: Any, jobs: int) -> tuple[int, dict[str, float]]:

@@ -1,0 +1,1 @@
+"""Our mathematics as parts of other trainers. Nothing in trimtab imports them."""
