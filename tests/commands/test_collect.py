@@ -11,6 +11,7 @@ from rich.console import Console
 import tiny_folder
 from trimtab.commands.collect import CollectSettings, collect
 from trimtab.common.files import drop_torn_line
+from trimtab.common.settings import SettingsError
 from trimtab.common.workdir import WorkdirError, read_signature, write_signature
 from trimtab.data.sources import DataError
 from trimtab.evals import collection
@@ -237,3 +238,14 @@ def test_a_strategy_draws_the_answers_and_signs(files, tmp_path):
 def test_decoding_that_cannot_be_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         made("m", "s", Path("o"), **changes)
+
+
+def test_a_server_takes_no_workers(monkeypatch):
+    monkeypatch.setattr("trimtab.common.on_ray.installed", lambda: True)
+    with pytest.raises(SettingsError, match="--ray: a server answers many requests at a time"):
+        made("m", "rows.jsonl", Path("out"), endpoint="http://127.0.0.1:9/v1", ray="local")
+
+
+def test_workers_have_a_number_only_with_ray():
+    with pytest.raises(SettingsError, match="--ray-workers: only workers of Ray have a number"):
+        made("m", "rows.jsonl", Path("out"), ray_workers=2)

@@ -134,17 +134,3 @@ def test_a_teacher_cache_holds_what_one_process_writes(files, tmp_path, trimtab,
     for key in one._places:  # a slow call ends a shard early, so that files may differ
         for name, value in one.get(key).items():
             torch.testing.assert_close(two.get(key)[name], value, rtol=0, atol=0)
-
-
-def test_another_model_under_the_same_name_is_refused(files, tmp_path, monkeypatch):
-    from trimtab.evals.scoring import ScoreError, scorer
-
-    with pytest.raises(ScoreError, match=r"rm is another model on .* than where the command runs \(abc\)"):
-        scorer(str(files / "rm"), "abc", "rows")
-
-
-def test_a_server_takes_no_workers(tmp_path, trimtab):
-    words = ["collect", "rows.jsonl", "--model", "m", "--endpoint", "http://127.0.0.1:9/v1", "--out", tmp_path / "x"]
-    code, _, said = trimtab(*words, "--ray", "local")
-    assert (code, said.count("\n")) == (2, 1)
-    assert "--ray: a server answers many requests at a time" in said

@@ -585,3 +585,12 @@ def test_a_slow_tokenizer_or_a_template_that_rewrites_the_answer_is_refused(file
     tokenizer = tiny_folder.byte_tokenizer(tiny_folder.TEMPLATE.replace("m['content']", "m['content'] | upper"))
     with pytest.raises(DataError, match="row 1: the chat template changes the text of the answer"):
         encode(read([{"prompt": user("a"), "completion": said("answer")}]), tokenizer, 100)
+
+
+def test_a_worker_refuses_another_model_under_the_name_of_the_commands(files):
+    right = fingerprint.of_model(load_reward_model(str(files / "scalar")).model)
+    assert scoring.scorer(str(files / "scalar"), right, "rows")
+    with pytest.raises(
+        scoring.ScoreError, match=f"scalar is another model on .* than where the command runs .{right[::-1]}"
+    ):
+        scoring.scorer(str(files / "scalar"), right[::-1], "rows")

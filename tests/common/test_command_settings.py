@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import pytest
 from pydantic import Field
 
-from trimtab.common.settings import CommandSettings, SettingsError, Shown, parse
+from trimtab.common.settings import Bare, CommandSettings, SettingsError, Shown, parse, with_values
 
 
 class PaintSettings(CommandSettings):
@@ -98,3 +98,22 @@ def test_in_python_a_mistake_is_the_same_line():
         PaintSettings(source="a", limit=0)
     with pytest.raises(SettingsError, match="^unknown setting 'limt'; did you mean 'limit'"):
         PaintSettings(source="a", limt=3)
+
+
+class Shared(CommandSettings):
+    on: Annotated[str | None, Bare("here", "[a-z]+:[0-9]+")] = None
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["--on"], ["--on", "here"]),
+        (["--on", "rows.jsonl"], ["--on", "here", "rows.jsonl"]),
+        (["--on", "--out", "x"], ["--on", "here", "--out", "x"]),
+        (["--on", "head:6379", "rows.jsonl"], ["--on", "head:6379", "rows.jsonl"]),
+        (["--on=other", "rows.jsonl"], ["--on=other", "rows.jsonl"]),
+        (["rows.jsonl"], ["rows.jsonl"]),
+    ],
+)
+def test_a_flag_that_is_given_alone_has_its_value_and_takes_no_other_word(words, found):
+    assert with_values(Shared, words) == found
