@@ -44,7 +44,7 @@ check: setup ## ruff, pyright and the import contracts
 	$(BIN)/lint-imports --no-cache > .lint-imports.log || (cat .lint-imports.log; exit 1)
 
 bench: setup ## the benchmarks; results go to benchmarks/results
-	for script in startup shared_cores head_and_loss distill_step packing teacher_cache ad_kd adapt_step dial decoding geomrel math_verification reward_step rl_step processes rollouts score evaluation editing; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in startup shared_cores head_and_loss distill_step packing teacher_cache ad_kd adapt_step dial decoding geomrel math_verification reward_step rl_step processes rollouts engines score evaluation editing; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 docs: setup pages ## the documentation as a site in site/, which works offline; fails on a broken link
 	$(BIN)/zensical build --clean --strict
@@ -61,10 +61,11 @@ ENGINE := .engines/vllm
 
 engines: $(ENGINE)/.ready ## vLLM for a CPU, in an environment of its own (minutes, 2.7 GB); on GPUs set TRIMTAB_VLLM to your own
 
-$(ENGINE)/.ready: packages/vllm_engine/requirements.txt packages/vllm_engine/metadata/pyproject.toml
+$(ENGINE)/.ready: packages/vllm_engine/requirements.txt packages/vllm_engine/metadata/pyproject.toml $(wildcard packages/trimtab-vllm/*/*.py)
 	test -x $(ENGINE)/bin/python || $(PYTHON) -m venv $(ENGINE)
 	$(ENGINE)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r packages/vllm_engine/requirements.txt
 	$(ENGINE)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation packages/vllm_engine/metadata
+	$(ENGINE)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation packages/trimtab-vllm
 	$(ENGINE)/bin/vllm --version
 	@touch $@
 
