@@ -13,6 +13,10 @@ from trimtab.core.topk import TopKError
 Reduction = Literal["token_mean", "sequence_mean", "sequence_sum", "sum", "pair_mean", "preference_mean"]
 
 
+IMPORTANCE = "importance"
+"""The signal [N] of a rollout loop that weighs the loss of each token, or, the same at all tokens, of a sequence."""
+
+
 class Losses(NamedTuple):
     """Unreduced loss values with their metrics."""
 
@@ -166,6 +170,13 @@ def weights(batch: TokenBatch, how: Reduction, total: Tensor | float | None = No
     if how == "sum":
         return ones / (total or 1)
     raise ValueError(f"reduction must be token_mean, sequence_mean, sequence_sum or sum, not {how!r}")
+
+
+def by_importance(batch: TokenBatch, importance: Tensor, per: str) -> Tensor:
+    """What multiplies the weights of an objective `per` token, prefix or sequence: [N], or [R], 1 without a token."""
+    if per != "sequence":
+        return importance
+    return importance.new_ones(len(batch.lengths)).index_put((batch.row,), importance)
 
 
 def _pair_weights(batch: TokenBatch, total: Tensor | float | None) -> Tensor:

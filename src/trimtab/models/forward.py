@@ -21,7 +21,7 @@ from trimtab.common.errors import UserError
 from trimtab.core import Head, Objective, Reduction, TokenBatch, fused_loss, predicting, reduce, weights
 from trimtab.core.auxiliary import AuxiliaryLoss, ReadInside
 from trimtab.core.batch import answering, finite
-from trimtab.core.loss import weight_of_rows
+from trimtab.core.loss import IMPORTANCE, by_importance, weight_of_rows
 from trimtab.models.masters import inner
 from trimtab.models.packing import HOW, packs_for
 from trimtab.models.probing import eval_mode, probe_ids, probe_logits
@@ -346,6 +346,8 @@ def objective_output(call: ObjectiveCall, states: Tensor, head: Head) -> Objecti
     """The objective on hidden states [N, D] that predict the answer tokens of a whole micro-batch."""
     batch = TokenBatch.from_labels(call.labels, call.signals, row_id=call.row_id, seed=call.seed, step=call.step)
     weight = weights(batch, call.reduction, call.total, call.objective.per)
+    if IMPORTANCE in call.signals:
+        weight = weight * by_importance(batch, call.signals[IMPORTANCE], call.objective.per)
     head = replace(head, temperature=call.temperature)
     fused = fused_loss(call.objective, batch, states, head, weight)
     return ObjectiveOutput(loss=fused.loss, metrics=fused.metrics, unreduced=fused.values)  # type: ignore[arg-type]

@@ -16,10 +16,11 @@ def laid_out(output: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Args:
         output: `prompt_ids`, `prompt_mask` [B, P], `completion_ids`, `completion_mask` [B, C], and `tool_mask` [B, C]
-            where some tokens are not the policy's.
+            where some tokens are not the policy's, and `sampling_per_token_logps` [B, C] from an engine.
 
     Returns:
-        `input_ids`, `attention_mask`, `labels` [B, T] with T the longest of prompt and completion together.
+        `input_ids`, `attention_mask`, `labels` [B, T] with T the longest of prompt and completion together; and what
+        the engine said of each completion token, `sampled`, 0 elsewhere.
     """
     ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
     mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1).bool()
@@ -30,6 +31,10 @@ def laid_out(output: Mapping[str, Tensor]) -> dict[str, Tensor]:
     order = (~mask).int().argsort(dim=1, stable=True)
     ids, mask, learnt = (one.gather(1, order) for one in (ids, mask, learnt))
     rows = {"input_ids": ids, "attention_mask": mask.long(), "labels": ids.masked_fill(~learnt, IGNORE)}
+    if "sampling_per_token_logps" in output:
+        said = output["sampling_per_token_logps"]
+        sampled = torch.cat([said.new_zeros(output["prompt_ids"].shape), said], dim=1).gather(1, order)
+        rows["sampled"] = sampled.masked_fill(rows["labels"] == IGNORE, 0.0)
     return cropped(rows)
 
 

@@ -74,6 +74,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         self.vocab = common_vocab([policy, *models_of(plan.rollout_signals)])
         self._rows: Sequence[Mapping[str, Any]] = ()
         self.updates_per_rollout = check_buffer(self.args)
+        self.corrects = False  # whether the losses are weighed
         self._settings: Any = self.args  # a GRPOConfig
         self._answers: int = self._settings.num_generations
         for signal in plan.rollout_signals:
@@ -163,7 +164,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         known: dict[str, Tensor] = {}
         needed = estimator.needs.union(*(signal.needs for signal in plan.rollout_signals))
         old_differs = self.updates_per_rollout > 1
-        if old_differs or estimator.candidates or needed & KEPT:
+        if old_differs or estimator.candidates or needed & KEPT or self.corrects:
             known, signals = self._over(own, self._policy_signals)
         micro_rows = self.args.per_device_train_batch_size
         update_rows = micro_rows * self.args.gradient_accumulation_steps * collectives.size()
@@ -176,6 +177,7 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
         if "candidate_ids" in signals:
             candidates = Candidates(signals.pop("candidate_ids"), signals.pop("candidate_logprobs"))
         found = estimator(Rollouts(batch, rewards, group, signals, candidates, self._outcomes))
+        found = {**found, **self._importance(rows, batch, signals)}
         if old_differs:
             found = {"old": signals["old"], **found}
         for signal in plan.rollout_signals:
@@ -185,6 +187,12 @@ class RolloutTrainer(ObjectiveLoop, GRPOTrainer):
             self._show(batch, found)
         parts = [packed(name, value, batch) for name, value in found.items()]
         return rows | {name: value for part in parts for name, value in part.items()}
+
+    def _importance(
+        self, rows: Mapping[str, Tensor], batch: TokenBatch, signals: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The weight of each token's loss where another engine sampled it; see `served_trainer`."""
+        return {}
 
     def _log_learnt(self, found: Mapping[str, float]) -> None:
         for name, value in found.items():
