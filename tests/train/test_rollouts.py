@@ -454,7 +454,7 @@ def test_a_sharded_policy_is_refused_before_anything_is_loaded(tmp_path, monkeyp
         ({"num_generations": 1}, r"num_generations is 1; give at least 2: a completion is compared"),
         ({"epsilon": 0.3}, "set by the recipe's `method`"),
         ({"num_generatons": 4}, "num_generations"),
-        ({"use_vllm": True}, "vLLM"),
+        ({"use_vllm": True}, "the recipe names the engine"),
         ({"per_device_train_batch_size": 3}, "divisible by num_generations"),
     ],
 )

@@ -8,6 +8,8 @@ import numpy as np
 from trimtab.report.reading import Run
 
 PARTS = {"generation": "generation", "reward": "rewards", "advantages": "advantages"}
+SENT = "seconds_sync"
+"""part of the time of generation"""
 SHOWN = 4
 """rollouts of each kind on the page at most"""
 
@@ -30,6 +32,11 @@ def _stability(run: Run) -> list[dict[str, Any]]:
         "entropy": "entropy, nats per token",
         "ratio": "probability ratio to the policy that generated",
         "clip_fraction": "share of tokens clipped",
+        "engine_logprob_difference": "log-probabilities of sampled tokens, engine against policy, nats apart",
+        "importance_ratio": "importance ratio, policy to engine, before its bounds",
+        "importance_ratio_largest": "the largest importance ratio of a batch",
+        "importance_beyond": "share of importance ratios out of bounds (masked or capped)",
+        "engine_check": "engine and policy after each transfer of weights, nats apart",
         "groups_without_signal": "share of groups without training signal",
         "one_outcome": "share of batches without signal for the reward model: one outcome in every group",
         "unknown_tokens": "share of sampled tokens that another model does not have, and that are masked",
@@ -57,6 +64,13 @@ def _stability(run: Run) -> list[dict[str, Any]]:
 def _time(run: Run) -> list[dict[str, Any]]:
     whole = run.train[-1].get("seconds", 0.0)
     spent = {name: float(_values(run, f"seconds_{part}").sum()) for part, name in PARTS.items()}
+    sync = float(_values(run, SENT).sum())
+    if sync:
+        sent = {
+            "sending weights to the engine, and comparing": sync,
+            "generation": max(0.0, spent["generation"] - sync),
+        }
+        spent = {**sent, **{part: value for part, value in spent.items() if part != "generation"}}
     spent["updates and everything else"] = max(0.0, whole - sum(spent.values()))
     return [
         {"part": part, "seconds": round(seconds, 1), "share": f"{seconds / whole:.0%}" if whole else "–"}

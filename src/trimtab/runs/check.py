@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import AliasChoices, BaseModel, ValidationError
 
 from trimtab.common.errors import nearest, wrong_value
-from trimtab.runs import scope_key, teacher_key
+from trimtab.runs import rollouts_key, scope_key, teacher_key
 from trimtab.runs.models_key import OTHERS
 from trimtab.runs.recipe import Recipe, RecipeError
 
@@ -48,6 +48,8 @@ def check_method(recipe: Recipe, where: str, trains: bool = True) -> None:
     _check_models(recipe, method.requirements(options), where)
     _check_loop(recipe, method.loop == "rollouts", where)
     if why := scope_key.fault(recipe, method.requirements(options).trains):
+        raise RecipeError(f"{where}: {why}")
+    if why := rollouts_key.fault(recipe, method.loop):
         raise RecipeError(f"{where}: {why}")
     if why := teacher_key.fault(recipe, method, method.requirements(options)):
         raise RecipeError(f"{where}: {why}")

@@ -33,7 +33,7 @@ from trimtab.models.packing_check import settle_packs
 from trimtab.models.second_derivative import differentiable_twice
 from trimtab.objectives.reward_models import RewardObjective
 from trimtab.rewards import verifiable as rewards
-from trimtab.runs import other_tokenizer, several_teachers, teacher_prompts
+from trimtab.runs import other_tokenizer, rollouts_key, several_teachers, teacher_prompts
 from trimtab.runs.alike import check_same_recipe
 from trimtab.runs.cached_teacher import cache_facts, check_cached, check_fits, open_cache
 from trimtab.runs.folder import RunError
@@ -358,6 +358,7 @@ class _Builder:
             "dtype": dtypes(recipe),
             **self.dropout,
             "generation": described(generation) if generation else None,
+            "engine": rollouts_key.said(recipe, self.args),
             "reduction": self.plan.reduction,
             "processes": str(self.args.world_size),
             **environment(),

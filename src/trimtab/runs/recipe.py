@@ -20,6 +20,7 @@ from trimtab.runs.models_key import (
     rename_models,
     teachers_of,
 )
+from trimtab.runs.rollouts_key import RolloutsKey
 from trimtab.runs.scope_key import ScopeKey
 
 
@@ -211,6 +212,8 @@ class Recipe(_Section):
     """For methods that learn from rollouts: a reward's name, a name with its values, or a list of these, whose rewards
     are summed (weighted by training.reward_weights). The first one that grades a completion (your own function may
     return None) decides whether it is correct, in evaluations and for training a reward model."""
+    rollouts: RolloutsKey = Field(default_factory=lambda: RolloutsKey.model_validate({}))
+    """For methods that learn from rollouts: what samples the completions."""
     training: Annotated[dict[str, Any], BeforeValidator(_no)] = {}
     """Arguments of TRL's SFTConfig or, for methods that learn from rollouts, GRPOConfig, under the same names; for
     methods that train classifiers those of transformers' TrainingArguments, and max_length."""

@@ -52,6 +52,7 @@ from trimtab.runs.models_key import STORED
 from trimtab.runs.policy import Shared, marks
 from trimtab.runs.recipe import Recipe, Stages, dump
 from trimtab.runs.saving import save_model, whole_weights
+from trimtab.runs.served_job import how_sampled, rollout_trainer
 from trimtab.runs.shared_stages import is_reusable, reused
 from trimtab.runs.teacher_pass import check_sizes, write_stage
 from trimtab.train import checkpoints, settings, trackers
@@ -62,7 +63,7 @@ from trimtab.train.dataset import DrawnRationales, Rows
 from trimtab.train.epochs import updates_asked
 from trimtab.train.events import EventLog, StopOnInterrupt, WriteEvents
 from trimtab.train.progress import ShowProgress
-from trimtab.train.rollouts import RolloutTrainer, check_buffer, how_generated, rollout_config
+from trimtab.train.rollouts import check_buffer, rollout_config
 from trimtab.train.sampled_pairs import SampledPairsTrainer
 from trimtab.train.together import told_of_failures
 from trimtab.train.trainer import ObjectiveTrainer
@@ -231,9 +232,8 @@ def execute(job: Job, folder: Path, *, resume: bool, console: Console) -> Result
     log = EventLog(folder)
     interrupt = StopOnInterrupt(check_buffer(args) if job.rollouts else 1)
     if job.rollouts:
-        job.notes.append(
-            f"completions are generated {how_generated(args, rollout_config(args, *marks(job.policy, job.tokenizer)))}"
-        )
+        generation = rollout_config(args, *marks(job.policy, job.tokenizer))
+        job.notes.append(f"completions are generated {how_sampled(job, args, generation)}")
     progress = ShowProgress(f"{recipe.method} -> {folder}", console)
     checkpoint = checkpoints.last_complete(folder / "checkpoints") if resume else None
 
@@ -338,8 +338,8 @@ def _trainer(job: Job, args: Any, log: EventLog, callbacks: list[Any]) -> Object
             tokens = [job.tokenizer.decode([token]) for token in row.pop("ids")]
             log.sample("rollout", step, **row, tokens=tokens)
 
-    return RolloutTrainer(
-        **shared, reward_funcs=job.rewards, watch=watch, correct=[one.correct for one in job.recipe.reward]
+    return rollout_trainer(
+        job, **shared, reward_funcs=job.rewards, watch=watch, correct=[one.correct for one in job.recipe.reward]
     )
 
 

@@ -89,14 +89,15 @@ NOT_BUILT = {
 }
 NOT_BUILT_OF_ROLLOUTS = {
     "router_aux_loss_coef": "the router loss is added to training on rows alone, not to rollouts; leave it out",
-    "use_vllm": "generation with vLLM is not supported yet; leave it out",
+    "use_vllm": "the recipe names the engine: rollouts: {engine: vllm, server: http://HOST:PORT}; leave it out",
 }
 USED_BY_ROLLOUTS = {
     "num_generations", "max_completion_length", "shuffle_dataset", "generation_batch_size", "steps_per_generation",
     "num_iterations", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs",
     "chat_template_kwargs", "cache_implementation", "use_transformers_continuous_batching",
     "transformers_continuous_batching_config", "reward_weights", "mask_truncated_completions", "disable_dropout",
-    "use_vllm",
+    "use_vllm", "vllm_importance_sampling_correction", "vllm_importance_sampling_mode",
+    "vllm_importance_sampling_clip_max", "vllm_importance_sampling_clip_min",
 }  # fmt: skip
 """Supported arguments among those that GRPOConfig adds to transformers'."""
 DEFAULTS: dict[str, Any] = {
@@ -233,6 +234,7 @@ def whose(loop: Loop, of_rollouts: Collection[str], of_both: Collection[str]) ->
     ours = dict.fromkeys(
         {*of_rollouts} - {*of_both} - USED_BY_ROLLOUTS - {"router_aux_loss_coef"}, "the recipe's `method`"
     )
+    ours |= {key: "the recipe's `rollouts`" for key in ours if key.startswith("vllm_")}
     ours |= {key: value for key, value in OURS.items() if key in of_rollouts}
     return ours, {**NOT_BUILT, **NOT_BUILT_OF_ROLLOUTS}
 
