@@ -31,6 +31,7 @@ SCRIPTS = (
     "math_verification",
     "rl_step",
     "processes",
+    "engines",
     "rollouts",
 )
 sys.path.insert(0, str(BENCHMARKS))
