@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE  # compiled once, not by each worker and each p
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all claims mutation check bench docs pages architectures engines clean
+.PHONY: help setup demo test test-all processes claims mutation check bench docs pages architectures engines clean
 
 help: ## print the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ test: setup ## the fast tests
 
 test-all: setup ## fast and slow tests
 	$(TESTS) -m "not claims"
+
+processes: setup ## whole runs in several processes, and what talks between them (minutes)
+	$(TESTS) -m "not claims" tests/invariants tests/common/test_collectives.py tests/common/test_processes.py tests/models/test_splitting.py tests/train/test_sampled_pairs.py tests/commands/test_launch_command.py
 
 claims: setup ## the papers' claims at small scale (long)
 	$(BIN)/python -m pytest -q -m claims
