@@ -104,18 +104,16 @@ def test_zero_2_moves_the_weights_as_one_process_does_and_is_resumed(tmp_path, m
         tiny_folder.write_jsonl(files / "pairs.jsonl", tiny_folder.pair_rows(15))
         changes["tree"] = {"models": {"policy": str(files / "teacher")}, "data": {"train": str(files / "pairs.jsonl")}}
     if method == "classify":
-        changes["tree"] = {"eval": {}}
         tiny_classifier.save(files / "encoder", head=True, outputs=2)
         tiny_classifier.write(files / "labelled.jsonl", tiny_classifier.rows(16))
-        changes["tree"] = {
-            "models": {"policy": str(files / "encoder")},
-            "data": {"train": str(files / "labelled.jsonl")},
-        }
+        source = str(files / "labelled.jsonl")
+        changes["tree"] = {"models": {"policy": str(files / "encoder")}, "data": {"train": source}, "eval": {}}
     one = train(files, tmp_path / "one", [], per_device_train_batch_size=2, gradient_accumulation_steps=2, **changes)
     zero = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "launch": ("--devices", "2", "--zero2")}
     two = train(files, tmp_path / "two", [], **zero, **changes)
     assert "processes: 2, ZeRO-2 over gloo" in (tmp_path / "two" / "signature.txt").read_text()
-    assert tiny.relative_error(two, one) < 1e-5
+    known = {name: value for name, value in one.items() if "key.bias" not in name}  # whose gradient is rounding alone
+    assert tiny.relative_error({name: two[name] for name in known}, known) < 1e-5
     if method != "hpd":
         return
     cut_off(tmp_path / "two", tmp_path / "again", 1)
