@@ -1,8 +1,8 @@
 """How much faster do two workers of Ray score the same answers than one?
 
-Each worker has one core and one thread, and a cluster of its own for each turn; turns alternate. The time runs from the
-second value that comes back to the last: starting Ray and loading the model stay outside, and are given besides. All
-scores must be those of this process without Ray. The share of the machine that others use is measured before each turn:
+Each worker has one core and one thread, and a cluster of its own for each turn; turns alternate. Workers note when they
+begin and end each batch: the rate is that of the batches begun after all workers were ready. Starting Ray and loading the
+model stay outside; the time of the whole is given besides. All scores must be those of this process without Ray. The share of the machine that others use is measured before each turn:
 where it is above a tenth, nothing is said about the target.
 
     pip install 'trimtab[ray]'
@@ -13,6 +13,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from trimtab.models.student import evenly_spaced, keep_layers
 from trimtab.signals.reward_model import ScoreSpec, load_reward_model
 
 transformers.logging.disable_progress_bar()
-NAME, LAYERS, ROWS, BATCH = "smollm2-135m", 6, 96, 4
+NAME, LAYERS, ROWS, BATCH = "smollm2-135m", 12, 200, 4
 SOURCE = "trimtab:brevity/heldout"
 LIMIT = 1 / 1.6
 QUIET = 0.1
@@ -51,39 +52,65 @@ def work(rows: int) -> list[list[Encoded]]:
     return list(shards(found, BATCH))
 
 
+def timed(make: Callable[[], Callable[[Any], Any]]) -> Callable[[], Callable[[Any], Any]]:
+    """What is made also says in which process and when it began and ended."""
+
+    def load() -> Callable[[Any], Any]:
+        function = make()
+
+        def run(job: Any) -> Any:
+            begun = time.time()
+            return function(job), os.getpid(), begun, time.time()
+
+        return run
+
+    return load
+
+
+def rate(values: list[Any], jobs: list[list[Encoded]]) -> float:
+    """Tokens a second of all workers together, once all of them are at work."""
+    ready = max(
+        min(begun for _, pid, begun, _ in values if pid == worker) for worker in {pid for _, pid, _, _ in values}
+    )
+    inside = [number for number, (_, _, begun, _) in enumerate(values) if begun >= ready]
+    tokens = sum(len(one.row["input_ids"]) for number in inside for one in jobs[number])
+    return tokens / (max(ended for *_, ended in values) - ready)
+
+
 def without(folder: Path, rows: int) -> dict[str, Any]:
-    """Scores of one process, and the time from the second batch on."""
+    """Scores of one process, and its rate."""
     import torch
 
     torch.set_num_threads(1)
     model, jobs = load_reward_model(str(folder)), work(rows)
-    function, scores = partial(score_batch, model, SOURCE), {}
-    for number, job in enumerate(jobs):
-        if number == 1:
-            start = time.perf_counter()
-        scores |= {one.id: one.scores for one in function(job)}
-    seconds = time.perf_counter() - start
-    return {"seconds": seconds, "scores": scores, "fingerprint": fingerprint.of_model(model.model)}
+    values = list(map(timed(lambda: partial(score_batch, model, SOURCE))(), jobs))
+    printed = fingerprint.of_model(model.model)
+    return {"tokens_a_second": rate(values, jobs), "scores": scores_of(values), "fingerprint": printed}
+
+
+def scores_of(values: list[Any]) -> dict[str, list[float]]:
+    return {one.id: one.scores for batch, *_ in values for one in batch}
 
 
 def with_workers(number: int, folder: Path, rows: int, printed: str) -> dict[str, Any]:
-    """Scores of this many workers, the time from the second value on, and that before it."""
+    """Scores of this many workers, their rate, and the time of the whole."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
-    jobs, busy, scores = work(rows), psutil.cpu_percent(1.0) / 100, {}
+    jobs, busy = work(rows), psutil.cpu_percent(1.0) / 100
     start = time.perf_counter()
     ray.init(address="local", num_cpus=number, include_dashboard=False, log_to_driver=False)
     with on_ray.cluster(on_ray.LOCAL) as cluster:
         assert cluster is not None
-        for place, batch in enumerate(cluster.map(partial(scorer, str(folder), printed, SOURCE), jobs)):
-            scores |= {one.id: one.scores for one in batch}
-            if place == 1:
-                begun = time.perf_counter()
-    seconds = time.perf_counter() - begun
+        values = list(cluster.map(timed(partial(scorer, str(folder), printed, SOURCE)), jobs))
+    seconds = time.perf_counter() - start
     ray.shutdown()
-    return {"seconds": seconds, "before": begun - start, "busy": busy, "scores": scores}
+    used = len({pid for _, pid, _, _ in values})
+    return {
+        "tokens_a_second": rate(values, jobs), "workers": used, "whole_seconds": seconds, "busy": busy,
+        "scores": scores_of(values),
+    }  # fmt: skip
 
 
 def main() -> None:
@@ -102,9 +129,9 @@ def main() -> None:
                 if found.pop("scores") != alone["scores"]:
                     raise Different(f"{number} workers do not give the scores of one process")
                 turns[number].append(found)
-    seconds = {number: statistics.median(one["seconds"] for one in own) for number, own in turns.items()}
+    rates = {number: statistics.median(one["tokens_a_second"] for one in own) for number, own in turns.items()}
     busy = statistics.mean(one["busy"] for own in turns.values() for one in own)
-    target = Target("on_ray: time of two workers over that of one", LIMIT, seconds[2] / seconds[1])
+    target = Target("on_ray: time of two workers over that of one", LIMIT, rates[1] / rates[2])
     if args.quick or busy > QUIET:
         why = (
             "tiny sizes"
@@ -113,12 +140,15 @@ def main() -> None:
         )
         target = Target(target.what, LIMIT, None, why)
     setting = {"model": NAME, "layers": layers, "source": SOURCE, "answers": len(alone["scores"]), "batch": BATCH}
-    cells = {"one process": {"seconds": alone["seconds"]}, **{f"{n} workers": own for n, own in turns.items()}}
+    cells = {
+        "one process": {"tokens_a_second": alone["tokens_a_second"]},
+        **{f"{n} workers": own for n, own in turns.items()},
+    }
     result = {"signature": signature(), "setting": setting, "busy": busy, "cells": cells}
     path = write("on_ray", args, result, unjudged([target]) if args.quick else [target])
-    rows_of = [["without Ray", alone["seconds"], None]]
-    rows_of += [[n, seconds[n], statistics.median(one["before"] for one in own)] for n, own in turns.items()]
-    print(table(["workers", "seconds", "seconds before"], rows_of), "", target, path.name, sep="\n")
+    lines = [["without Ray", alone["tokens_a_second"], None]]
+    lines += [[n, rates[n], statistics.median(one["whole_seconds"] for one in own)] for n, own in turns.items()]
+    print(table(["workers", "tokens a second", "seconds with Ray's start"], lines), "", target, path.name, sep="\n")
 
 
 if __name__ == "__main__":

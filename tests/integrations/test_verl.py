@@ -4,9 +4,11 @@ Run in an environment of verl: see docs/guides/verl.md.
 """
 
 import os
+import re
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,16 +16,18 @@ from torch.nn import functional as F
 
 from trimtab.core import IGNORE, Candidates, Rollouts, TokenBatch, reduce, weights
 from trimtab.core.plan import AdvantageEstimator
-from trimtab.methods import distrl, hpd, lco, opd, plan_of, psft, reinforce
+from trimtab.methods import distrl, hpd, lco, opd, psft, reinforce
 
 pytest.importorskip("verl", reason="verl is not installed; it has an environment of its own: docs/guides/verl.md")
 pytestmark = pytest.mark.slow
 
 import numpy as np
+from hydra import compose, initialize_config_module
 from verl import DataProto
 from verl.trainer.config import AlgoConfig
 from verl.trainer.ppo.core_algos import FixedKLController, get_adv_estimator_fn, get_policy_loss_fn
 from verl.trainer.ppo.ray_trainer import apply_kl_penalty, compute_advantage
+from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import FSDPActorConfig
 
 from trimtab.integrations import verl as ours
@@ -368,6 +372,23 @@ def test_a_mistake_of_sign_mask_or_group_is_seen(monkeypatch, name, wrong, test)
         test()
 
 
-def test_plans_have_the_reductions_of_the_documented_configurations():
-    assert plan_of("psft").reduction == "token_mean"
-    assert plan_of("lco", num_candidates=1).reduction == "token_mean"
+PAGE = Path(__file__).parents[2] / "docs" / "guides" / "verl.md"
+CONFIGURATIONS = [block.split() for block in re.findall(r"```text\n(.*?)```", PAGE.read_text(), re.DOTALL)]
+
+
+@pytest.mark.parametrize("overrides", CONFIGURATIONS, ids=lambda one: one[0].partition("=")[2])
+def test_the_documented_configurations_are_verls_and_name_what_is_registered(overrides):
+    needed = ["actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=1"]
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        whole = compose("ppo_trainer", overrides=[*overrides, *needed])
+    found = omega_conf_to_dataclass(whole.actor_rollout_ref.actor)
+    assert callable(get_policy_loss_fn(found.policy_loss.loss_mode))
+    assert callable(get_adv_estimator_fn(omega_conf_to_dataclass(whole.algorithm).adv_estimator))
+
+
+def test_every_registered_name_has_its_configuration():
+    said = " ".join(" ".join(one) for one in CONFIGURATIONS)
+    assert len(CONFIGURATIONS) == 6
+    assert set(re.findall(r"trimtab_\w+", said)) == {
+        f"trimtab_{name}" for name in ("q_rm", "distrl", "opd", "psft", "lco", "hpd")
+    }
