@@ -1,9 +1,10 @@
 """How much faster do two workers of Ray score the same answers than one?
 
 Each worker has one core and one thread, and a cluster of its own for each turn; turns alternate. Workers note when they
-begin and end each batch: the rate is that of the batches begun after all workers were ready. Starting Ray and loading the
-model stay outside; the time of the whole is given besides. All scores must be those of this process without Ray. The share of the machine that others use is measured before each turn:
-where it is above a tenth, nothing is said about the target.
+begin and end each batch: the rate is that of the batches begun after all workers were ready. Starting Ray and loading
+the model stay outside; the time of the whole is given besides. All scores must be those of this process without Ray.
+The share of the machine that others use is measured before each turn: where it is above a tenth, nothing is said about
+the target.
 
     pip install 'trimtab[ray]'
     python benchmarks/on_ray.py

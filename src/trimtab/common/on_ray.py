@@ -121,7 +121,10 @@ def _check_port(address: str) -> None:
     except subprocess.TimeoutExpired:
         healthy = False
     if not healthy:
-        raise RayError(f"--ray {address}: what listens there is no Ray cluster of this version of Ray")
+        raise RayError(
+            f"--ray {address}: what listens there is no Ray cluster of this version of Ray, or its token is not that "
+            "of this process (RAY_AUTH_TOKEN_PATH)"
+        )
 
 
 def _check_machines(ray: Any) -> None:
