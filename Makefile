@@ -2,12 +2,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
+GPU_PYTHON := $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 export HF_HUB_DISABLE_TELEMETRY := 1
 unexport PYTHONDONTWRITEBYTECODE  # compiled once, not by each worker and each process that a test starts
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all processes claims mutation check bench docs pages architectures engines clean
+.PHONY: help setup demo test test-all processes claims mutation check bench gpu docs pages architectures engines clean
 
 help: ## print the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -48,6 +49,11 @@ check: setup ## ruff, pyright and the import contracts
 
 bench: setup ## the benchmarks; results go to benchmarks/results
 	for script in startup shared_cores head_and_loss distill_step packing teacher_cache ad_kd adapt_step dial decoding geomrel math_verification reward_step rl_step processes rollouts engines score evaluation editing; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+
+gpu: ## checks and benchmarks on this machine's GPUs, with the torch of PYTHON or of .venv (about ten minutes)
+	$(GPU_PYTHON) scripts/gpu_checks.py --budget 240; checked=$$?; \
+	$(GPU_PYTHON) benchmarks/head_and_loss.py --device cuda --budget 150 && \
+	$(GPU_PYTHON) benchmarks/gpu_steps.py --device cuda --budget 90 && exit $$checked
 
 docs: setup pages ## the documentation as a site in site/, which works offline; fails on a broken link
 	$(BIN)/zensical build --clean --strict

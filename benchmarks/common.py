@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import platform
+import re
 import resource
 import shlex
 import statistics
@@ -61,6 +62,11 @@ def signature() -> dict[str, Any]:
     if torch is not None:
         found["threads"] = torch.get_num_threads()
         found["blas"] = "MKL" if torch.backends.mkl.is_available() else "not MKL"
+        if torch.cuda.is_available():
+            one = torch.cuda.get_device_properties(0)
+            memory = round(one.total_memory / GIB, 1)
+            found["gpus"] = {"number": torch.cuda.device_count(), "name": one.name, "memory_gib": memory}
+            found["versions"]["cuda"] = torch.version.cuda
     return found
 
 
@@ -82,6 +88,14 @@ def _cpu() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line for line in lines if line.startswith("model name")).partition(":")[2].strip()
     return platform.processor() or "unknown"
+
+
+def card(device: str = "cuda") -> str:
+    """A folder's name for what computes: the GPU, or "cpu"."""
+    torch = sys.modules.get("torch")
+    if device == "cpu" or torch is None or not torch.cuda.is_available():
+        return "cpu"
+    return re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name().lower()).strip("-")
 
 
 def _first_line(path: str) -> str:

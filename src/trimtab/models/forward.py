@@ -242,7 +242,7 @@ def add_objective_forward(model: PreTrainedModel) -> None:
             kwargs["output_router_logits"] = True
         with input_embeddings(self, objective_call.auxiliary is not None) as embedded:
             layers, states, mask = read_layers(backbone(self), objective_call, args, kwargs)
-        output = objective_call.answer(states, resolve_head(self))
+        output = answered(self, objective_call, states)  # pyright: ignore[reportCallIssue]
         if objective_call.auxiliary is not None:
             add_auxiliary(output, objective_call, embedded[0], states, resolve_head(self))
         if objective_call.router_loss:
@@ -255,6 +255,13 @@ def add_objective_forward(model: PreTrainedModel) -> None:
 
     model.forward = MethodType(forward, model)  # type: ignore[method-assign]
     model._trimtab_forward = True  # type: ignore[assignment]
+
+
+# takes gradients itself, block by block; torch.compile compiles the layers
+@torch.compiler.disable
+def answered(model: PreTrainedModel, call: Any, states: Tensor) -> "ObjectiveOutput":
+    """The answer of a call to hidden states."""
+    return call.answer(states, resolve_head(model))
 
 
 @contextmanager
