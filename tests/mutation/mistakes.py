@@ -1379,4 +1379,25 @@ MISTAKES = [
         "True",
         ("train/test_served_rollouts.py::test_completions_are_those_of_the_policy_and_its_weights_reach_the_server",),
     ),
+    Mistake(
+        "agents: a caller's prompt holds the turn that it has to write",
+        "data.agent_roles:_caller",
+        "found.steps[:place]",
+        "found.steps[: place + 1]",
+        ("data/test_agent_roles.py::test_no_prompt_holds_anything_of_a_later_turn",),
+    ),
+    Mistake(
+        "agents: observations end as turns do",
+        "data.agent_roles:Prompter.history",
+        'step.role == "observation"',
+        'step.role == "nobody"',
+        ("data/test_agent_roles.py::test_the_planner_learns_each_of_its_turns",),
+    ),
+    Mistake(
+        "agents: a planner that gives up is read as one that goes on",
+        "data.trajectories:thought_of",
+        "(GIVE_UP, CONCLUDE, CALL)",
+        "(CALL, CONCLUDE, GIVE_UP)",
+        ("data/test_trajectories.py::test_a_turn_is_planned_and_read_by_the_order_of_the_paper",),
+    ),
 ]

@@ -126,7 +126,8 @@ def from_normalised(row: Mapping[str, Any], where: str) -> Trajectory:
     steps = []
     for number, turn in enumerate(turns, start=1):
         given: Mapping[str, Any] = turn if isinstance(turn, Mapping) else {}
-        role, value = given.get("from"), given.get("value")
+        role: Any = given.get("from")
+        value: Any = given.get("value")
         if role not in get_args(Role) or not isinstance(value, str | None):
             known = ", ".join(get_args(Role))
             raise DataError(
