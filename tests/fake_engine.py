@@ -57,6 +57,9 @@ class Engine(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Nothing: a client that has given up does not read its answer."""
+
     # ------------------------------------------------------------ what it answers
 
     def get(self, path: str) -> Any:

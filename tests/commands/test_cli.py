@@ -209,6 +209,7 @@ def test_doctor_finds_what_is_installed(trimtab):
     assert code == 0
     assert "everything that trimtab needs is installed" in out
     assert "torch" in out
+    assert "vLLM" in out
 
 
 def test_doctor_calls_an_optional_part_no_failure(trimtab, monkeypatch, tmp_path):

@@ -153,6 +153,9 @@ def test_a_run_that_learns_from_rollouts_is_estimated_too(files):
     }
     (found,) = estimates(parse(tree, "test", "run"))
     assert any(part.name.startswith("KV cache of rollouts, 4 x") for part in found.parts)
+    served = {"rollouts": {"engine": "vllm", "server": "http://localhost:8000"}}
+    (found,) = estimates(parse({**tree, **served}, "test", "run"))
+    assert not any("of rollouts" in part.name for part in found.parts)  # they are in the server's memory
 
 
 def test_stages_start_from_models_that_are_yet_to_be_trained(files):

@@ -217,6 +217,15 @@ def test_a_completion_that_was_broken_off_is_not_learnt_from(tmp_path, engine):
         made.train()
 
 
+def test_a_key_is_sent_and_a_server_that_asks_for_one_is_named(tmp_path, engine, monkeypatch):
+    monkeypatch.setenv("TRIMTAB_API_KEY", "secret")
+    client = ServerClient(how(engine), "policy")
+    assert client.session.headers["Authorization"] == "Bearer secret"
+    engine.failing["/v1/models"] = (401, "Unauthorized")
+    with pytest.raises(EngineError, match="asks for a key; give it in TRIMTAB_API_KEY"):
+        ServerClient(how(engine), "policy")
+
+
 # ---------------------------------------------------------------- a server that fails on the way
 
 

@@ -56,6 +56,7 @@ def examine(console: Console | None = None) -> int:
             table.add_row(name, "not installed", f"only for {what}")
     _devices(table)
     _builtin(table)
+    _engine(table)
     console.print(table)
     for problem in problems:
         say(console, f"problem: {problem}")
@@ -75,6 +76,15 @@ def _devices(table: Table) -> None:
             table.add_row(*cells((f"CUDA {i}", torch.cuda.get_device_name(i), f"{memory:.0f} GiB")))
     else:
         table.add_row("CUDA", "none", "training runs on the CPU: use small models and budgets")
+
+
+def _engine(table: Table) -> None:
+    from trimtab.engines.vllm import EngineMissing, find_vllm
+
+    try:
+        table.add_row(*cells(("vLLM", "found", find_vllm())))
+    except EngineMissing as error:
+        table.add_row(*cells(("vLLM", "not found", f"optional, for rollouts.engine: vllm: {error}")))
 
 
 def _builtin(table: Table) -> None:

@@ -268,10 +268,10 @@ class _Run:
             number = self.args.generation_batch_size // self.split.number
             held = self.recipe.eval.batch_size
             logits = 3 * 4 * self.policy.vocab
-            parts = [
-                MemoryPart(f"KV cache of rollouts, {number} x {self.length} tokens", number * each, during("rollouts")),
-                MemoryPart("logits of rollouts", number * logits, during("rollouts")),
-            ]
+            if self.recipe.rollouts.engine == "generate":  # otherwise a server has them
+                name = f"KV cache of rollouts, {number} x {self.length} tokens"
+                parts = [MemoryPart(name, number * each, during("rollouts"))]
+                parts.append(MemoryPart("logits of rollouts", number * logits, during("rollouts")))
             if self.recipe.data.heldout:
                 parts.append(
                     MemoryPart(f"KV cache in evaluation, {held} completions", held * each, during("evaluation"))

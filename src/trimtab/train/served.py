@@ -18,6 +18,7 @@ from trl.import_utils import is_vllm_available
 
 from trimtab.common.disk import writing_to
 from trimtab.common.errors import UserError, first_line
+from trimtab.engines.http import API_KEY, api_key
 
 CONNECT = 10.0
 """seconds until a connection stands"""
@@ -85,6 +86,8 @@ class ServerClient(VLLMClient):
         self.host = self.base_url.partition("://")[2].partition(":")[0]
         self.group_port, self.communicator, self._updating_weights = 51216, None, False
         self.session = requests.Session()
+        if key := api_key():
+            self.session.headers["Authorization"] = f"Bearer {key}"
         for scheme in ("http://", "https://"):
             self.session.mount(scheme, HTTPAdapter(pool_maxsize=REQUESTS))
         self.wait_until_up()
@@ -120,6 +123,8 @@ class ServerClient(VLLMClient):
             raise EngineError(
                 f"the server at {self.base_url} has no {path}; start one with: {command_of(self.how, self.policy)}"
             )
+        if response.status_code in (401, 403):
+            raise EngineError(f"the server at {self.base_url} asks for a key; give it in {API_KEY}")
         if response.status_code != 200:
             kind = EngineGone if response.status_code in (502, 503) else EngineError
             raise kind(f"the server at {self.base_url} answers {response.status_code} to {path}: {_said(response)}")
