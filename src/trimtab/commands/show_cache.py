@@ -41,7 +41,7 @@ def show_cache(folder: Path, console: Console) -> None:
         ("longest row", str(facts.places or "no limit by the teacher")),
         *((key, lines[key]) for key in ("tokenizer", "chat template", "date") if key in lines),
     ]
-    covered, lost = (store.sums.get(name, 0.0) / tokens for name in (c.COVERED_MASS, c.LEFT_OUT))
+    covered, lost = c.means_of(store)
     if facts.kind == "topk":
         rows.append(("covered mass", f"{covered:.4f}"))
     for row in rows:

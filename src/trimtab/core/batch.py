@@ -283,9 +283,7 @@ class TokenBatch:
                 raise KeyError(f"signal {of!r} holds log-probabilities of the targets only")
             return signal.float()
         if isinstance(signal, TopK):
-            if ids is not None:
-                raise signal.refuse(of, "log-probabilities of any token")
-            return signal.label_logprobs
+            return signal.label_logprobs if ids is None else signal.logprobs_of(ids, self.targets, of)
         ids = self.targets if ids is None else ids
         known = self._cache.get(("log_softmax", of, 1.0))
         if known is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,10 +34,41 @@ class TopK:
     """[N] nats, float32, of the answer tokens, which need not be among the K"""
     vocab_size: int
     """the tokens that the mass is spread over; others of a policy have no probability"""
+    ask: Callable[[Tensor, Tensor], Tensor] | None = None
+    """(which answer tokens [m], ids [m] at these places) -> [m] nats, asked of the model; None where it cannot be
+    asked any more"""
+    place: Tensor | None = None
+    """[N] which answer token of the micro-batch, for `ask`"""
 
     def __getitem__(self, part: slice) -> TopK:
-        fields = ("ids", "logprobs", "rest", "label_logprobs")
+        fields = ("ids", "logprobs", "rest", "label_logprobs", *(["place"] if self.place is not None else []))
         return replace(self, **{name: getattr(self, name)[part] for name in fields})
+
+    def logprobs_of(self, ids: Tensor, targets: Tensor, name: str) -> Tensor:
+        """Log-probabilities, exactly, of any ids [N] or [N, M], in nats: what is not known of them is asked for.
+
+        Args:
+            targets: [N] the answer tokens.
+            name: of the model, for messages.
+
+        Raises:
+            TopKError: if nobody can be asked.
+        """
+        if self.ask is None:
+            raise self.refuse(name, "log-probabilities of any token")
+        assert self.place is not None
+        wide = ids.unsqueeze(-1) if ids.dim() == 1 else ids  # [N, M]
+        hits = wide[:, :, None] == self.ids[:, None, :]  # [N, M, K]
+        found = (
+            self.logprobs.gather(1, hits.int().argmax(dim=-1)) if self.ids.size(1) else torch.zeros_like(wide).float()
+        )
+        label = wide == targets[:, None]
+        found = torch.where(label, self.label_logprobs[:, None], found)
+        lacking = ~(hits.any(dim=-1) | label)
+        if lacking.any():
+            row, column = lacking.nonzero(as_tuple=True)
+            found[row, column] = self.ask(self.place[row], wide[row, column]).to(found.dtype)
+        return found.view(ids.shape)
 
     def classes(self) -> Tensor:
         """[N, K + 1] nats: of the K tokens, then of the rest."""

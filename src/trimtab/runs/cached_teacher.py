@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from trimtab.common.count import count
 from trimtab.common.errors import UserError, looked_in
 from trimtab.common.workdir import differences, different, read_signature
 from trimtab.core import Head, Objective, TokenBatch, TopK, TopKError, fused_loss, weights
@@ -20,6 +21,7 @@ from trimtab.runs.recipe import Recipe
 from trimtab.runs.signature import tokenizer_lines
 from trimtab.signals.cached import CachedTeacher
 from trimtab.signals.row_store import INDEX, RowStore, rows_of
+from trimtab.signals.served import ServedTeacher
 
 KIND, TOP_K, DTYPE, VOCABULARY, TEACHER, PLACES = "kind", "k", "stored dtype", "vocabulary", "teacher", "longest row"
 NAMED = "teacher name"
@@ -62,6 +64,36 @@ class CacheFacts:
         """For signatures: the folder, what is stored, and last the fingerprint of the teacher."""
         k = f" {self.lines[TOP_K]}" if self.kind == "topk" else ""
         return f"cache:{self.folder} ({self.kind}{k}, {self.lines[DTYPE]}) {self.lines[TEACHER]}"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a pass wrote, with what was there before."""
+
+    folder: Path
+
+    rows: int
+    tokens: int
+    row_bytes: int
+    """of rows, without the head"""
+    head_bytes: int
+    covered: float | None
+    """mean probability mass of the most likely tokens"""
+    left_out: float | None
+    """mean of `trimtab.core.topk.left_out`, nats a token"""
+
+    def said(self) -> str:
+        """In words."""
+        each = self.row_bytes / max(1, self.tokens)
+        head = f", and {self.head_bytes / 1e6:,.1f} MB for the head" if self.head_bytes else ""
+        said = (
+            f"cache: {self.folder}\n{count(self.rows, 'row')}, {self.tokens:,} answer tokens, {each:,.0f} bytes a "
+            f"token: {self.row_bytes / 1e6:,.1f} MB{head}"
+        )
+        if self.covered is not None:
+            said += f"\ncovered mass: {self.covered:.4f} of the teacher's probability, on average\n"
+            said += said_of_error(self.covered, self.left_out)
+        return said
 
 
 def cache_facts(recipe: Recipe) -> CacheFacts | None:
@@ -167,22 +199,33 @@ def check_cached(
         check_rows(signal, facts, prepared, collator)
     if facts.kind == "hidden":
         return None
-    covered, lost = (
-        signal.store.sums.get(name, 0.0) / max(1, signal.store.num_tokens) for name in (COVERED_MASS, LEFT_OUT)
-    )
+    covered, lost = means_of(signal.store)
     return (
         f"the teacher is known by its {facts.k} most likely tokens, {covered:.4f} of its probability, and distances to "
         f"it are of {facts.k} tokens and the rest as one: {said_of_error(covered, lost)}"
     )
 
 
-def said_of_error(covered: float, lost: float) -> str:
+def means_of(store: RowStore) -> tuple[float, float | None]:
+    """Mean mass of the most likely tokens, and what is left out of a forward KL, see `said_of_error`."""
+    number = max(1, store.num_tokens)
+    lost = store.sums.get(LEFT_OUT)
+    return store.sums.get(COVERED_MASS, 0.0) / number, None if lost is None else lost / number
+
+
+def said_of_error(covered: float, lost: float | None) -> str:
     """What K + 1 classes cost, in words, see `trimtab.core.topk.left_out`.
 
     Args:
         covered: mean mass of the K tokens.
-        lost: what is left out of the forward KL to a student that is even within the rest, nats a token.
+        lost: what is left out of the forward KL to a student that is even within the rest, nats a token; None where
+            the rest is not known.
     """
+    if lost is None:
+        return (
+            "a forward KL of classes is a lower bound of that over all tokens; its gradient at the logits is exact for "
+            f"these tokens, and off by at most {2 * (1 - covered):.4f} in sum over all others"
+        )
     return (
         f"a forward KL of classes is a lower bound, {lost:.4f} nats a token below that over all tokens for a student "
         "that spreads the rest evenly; its gradient at the logits is exact for these tokens, and off by at most "
@@ -205,11 +248,11 @@ def check_rows(signal: CachedTeacher, facts: CacheFacts, prepared: Prepared, col
     signal.check(batches, prepared.source, (prepared.number(row) for row in prepared.rows), way_out)
 
 
-def check_objective(objective: Objective, signal: CachedTeacher, where: str, k: int) -> None:
+def check_objective(objective: Objective, signal: CachedTeacher | ServedTeacher, where: str, k: int) -> None:
     """Check that an objective which reads a teacher can do with the most likely tokens, on a batch made up for it.
 
     Args:
-        k: number of tokens that the cache holds.
+        k: number of tokens that are known.
 
     Raises:
         CacheError: naming the objective, and what it asks for.
@@ -218,7 +261,10 @@ def check_objective(objective: Objective, signal: CachedTeacher, where: str, k: 
         return
     vocab = signal.vocab_size
     ids, each = torch.arange(k).repeat(2, 1), torch.full((2, k + 1), -math.log(k + 1))
-    given = TopK(ids, each[:, :k], each[:, k], each[:, 0], vocab)
+    asked: dict[str, Any] = {}
+    if isinstance(signal, ServedTeacher) and signal.asks:
+        asked = {"ask": lambda which, tokens: torch.full((len(which),), -1.0), "place": torch.arange(2)}
+    given = TopK(ids, each[:, :k], each[:, k], each[:, 0], vocab, **asked)
     batch = TokenBatch.from_labels(torch.tensor([[-100, 0], [-100, 0]]), {"teacher": given})
     head = Head(lambda hidden: hidden.new_zeros(len(hidden), vocab), vocab)
     how = "sequence_mean" if objective.per == "sequence" else "token_mean"

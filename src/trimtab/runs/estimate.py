@@ -18,6 +18,7 @@ from trimtab.core.vocab import BLOCK_TOKENS, CUDA_SCALE, SLICE_BYTES
 from trimtab.data.counts import Prepared
 from trimtab.data.rows import sequences
 from trimtab.data.sources import Row, load_rows
+from trimtab.engines.address import is_address
 from trimtab.models.footprint import (
     Footprint,
     TrainedShape,
@@ -43,7 +44,7 @@ from trimtab.runs.recipe import Recipe, Stages, named_models, policy_source
 from trimtab.runs.row_bytes import bytes_of
 from trimtab.runs.rows import prepare_source
 from trimtab.runs.stages import made_by
-from trimtab.runs.teacher_pass import check_sizes
+from trimtab.runs.teacher_pass import MOST_LIKELY, check_sizes
 from trimtab.train import settings
 
 OPTIMIZER_BYTES = {"sgd": 0, "adafactor": 0, "lion": 4, "lion_32bit": 4, "rmsprop": 4, "adagrad": 4}
@@ -317,6 +318,8 @@ class _Run:
             alone = self.required.keys <= {"reference", "reward_model"}
             labels = alone and reference is not None and reference.reads == "answers"
             each = 4 if labels else 4 * self.policy.width
+            if is_address(self.recipe.models.teacher):
+                each = 8 * ((self.recipe.models.teacher_k or MOST_LIKELY) + 1)
             parts.append(MemoryPart("teacher cache", tokens * each, always(), host=True))
         parts.append(MemoryPart("threads and buffers", RUNTIME, always(), host=True))
         return parts

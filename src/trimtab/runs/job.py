@@ -33,9 +33,8 @@ from trimtab.models.packing_check import settle_packs
 from trimtab.models.second_derivative import differentiable_twice
 from trimtab.objectives.reward_models import RewardObjective
 from trimtab.rewards import verifiable as rewards
-from trimtab.runs import other_tokenizer, rollouts_key, several_teachers, teacher_prompts
+from trimtab.runs import absent_teacher, other_tokenizer, rollouts_key, several_teachers, teacher_prompts
 from trimtab.runs.alike import check_same_recipe
-from trimtab.runs.cached_teacher import cache_facts, check_cached, check_fits, open_cache
 from trimtab.runs.folder import RunError
 from trimtab.runs.models import AnyTeacher, LoadedModels, crop_alike, load_signals, note_of_cache, starts_from
 from trimtab.runs.models_key import OTHERS, STORED
@@ -220,9 +219,8 @@ class _Builder:
         models = self.recipe.models
         self.named = named_models(self.recipe)
         self.vocab, self.vocabularies = self.own_vocab, {}
-        self.cached = cache_facts(self.recipe)
+        self.cached = absent_teacher.facts_of(self.recipe, self.tokenizer, self.own_vocab)
         if self.cached is not None:
-            check_fits(self.cached, tokenizer_lines(self.tokenizer), self.own_vocab)
             self.vocabularies["teacher"] = self.cached.vocab
             self.vocab = min(self.vocab, self.cached.vocab)
         for role, name in other_tokenizer.sharing(self.named, self.required).items():
@@ -263,7 +261,7 @@ class _Builder:
             off, initial = None, initial or make_policy(recipe, self.shared)
             self.note("the adapter's settings change the base weights, so the initial policy is kept as a second model")
         self.policy = policy
-        cached = open_cache(self.cached) if self.cached is not None else None
+        cached = absent_teacher.opened(self.cached, recipe)
         self.models = LoadedModels(recipe, self.shared, frozen, policy, off, initial, cached, self.routes, self.prompts)
 
     def build_plan(self) -> None:
@@ -285,7 +283,7 @@ class _Builder:
         if self.cached is not None and loaded.cached is not None:
             read = [(self.train, self._collator())] if self.required.model(Teacher) else []
             read += [(self.held, Collator(0, self.vocab))] if self.held is not None else []
-            self.note(check_cached(loaded.cached, self.cached, self.plan.objective, recipe.method, read))
+            self.note(*absent_teacher.check(loaded.cached, self.cached, self.plan.objective, recipe, read))
         columns = stored.vocabulary(recipe.data.train) if self.required.columns else None
         crop_alike(self.policy, self.plan, self.heldout_signals, columns)
         if train_in_float32(self.policy):
@@ -341,7 +339,7 @@ class _Builder:
             "seed": str(recipe.seed),
             "policy": f"{shown(models.policy)} {self.trained}",
             **{role: f"{self.named[role]} {found}" for role, found in self.prints.items() if role in OTHERS},
-            **({"teacher": self.cached.said} if self.cached is not None else {}),
+            **absent_teacher.said_of(self.cached, recipe),
             **several_teachers.facts(recipe, self.prints),
             **teacher_prompts.facts(recipe, self.prompts),
             "reward_model": f"{models.reward_model} {fingerprint.of_model(scores.models[0])}" if scores else None,

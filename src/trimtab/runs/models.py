@@ -44,10 +44,13 @@ from trimtab.signals.reference import ReferenceAtCandidates
 from trimtab.signals.reward_model import TokenRewardModel, load_reward_model
 from trimtab.signals.row_store import RowStore
 from trimtab.signals.self_teacher import AveragePolicy, WholeAverage
+from trimtab.signals.served import ServedTeacher
 from trimtab.signals.several import Teachers
 
 Reads = Literal["distribution", "answers"]
-AnyTeacher = FrozenModel | CachedTeacher | Teachers | InitialPolicy | AveragePolicy | WholeAverage | OtherPrompt
+AnyTeacher = (
+    FrozenModel | CachedTeacher | ServedTeacher | Teachers | InitialPolicy | AveragePolicy | WholeAverage | OtherPrompt
+)
 DECAY = 0.99
 Off = Callable[[], AbstractContextManager]
 """context in which the policy is the initial policy"""
@@ -68,8 +71,8 @@ class LoadedModels:
     """if the trained part can be switched off"""
     initial: PreTrainedModel | None
     """a copy of the policy before training, where one is needed"""
-    cached: CachedTeacher | None = None
-    """the teacher, where it is a cache"""
+    cached: CachedTeacher | ServedTeacher | None = None
+    """the teacher, where it is a cache or a server"""
     routes: dict[str, Tensor] = field(default_factory=dict)
     """which of several teachers each row has, by "train" and "heldout", see `several_teachers.routes`"""
     prompts: dict[str, list[list[int]]] = field(default_factory=dict)
@@ -84,15 +87,11 @@ class LoadedModels:
         return FrozenModel(self.frozen[role], name=role, store=self._store(role, reads), reads=reads)
 
     def _store(self, role: str, reads: Reads) -> RowStore | None:
-        """Where a frozen model's rows are kept, by models.teacher_cache."""
-        kind = kept_in(self.recipe)
-        if kind == "disk":
-            return RowStore(Path(self.recipe.output) / CACHES / f"{role}-{reads}", mend=True)
-        return RowStore() if kind == "memory" else None
+        return row_store(self.recipe, f"{role}-{reads}")
 
     @property
     def cached_model(self) -> Any:
-        """What stands for the model of a cached teacher, which reads no rows."""
+        """What stands for the model of a teacher that is not loaded, which reads no rows here."""
         return None if self.cached is None else self.cached.teacher
 
     def compares(self, required: Requirements) -> bool:
@@ -125,7 +124,7 @@ class LoadedModels:
         if self.cached is not None and reads == "distribution":
             return self.cached
         if self.cached is not None:
-            return CachedTeacher(self.cached.store, self.cached.teacher, reads=reads, place=self.cached.place)
+            return self.cached.reading(reads)
         return self._remembered(TEACHER) if reads == "distribution" else self.frozen_signal(TEACHER, reads)
 
     def _policy_itself(self, rows: str, reads: Reads) -> Any:
@@ -167,6 +166,14 @@ def kept_in(recipe: Recipe) -> Literal["off", "memory", "disk"]:
     return "off" if samples(recipe) else recipe.models.teacher_cache
 
 
+def row_store(recipe: Recipe, name: str) -> RowStore | None:
+    """Where what a frozen model gives for rows is kept, by models.teacher_cache."""
+    kind = kept_in(recipe)
+    if kind == "disk":
+        return RowStore(Path(recipe.output) / CACHES / name, mend=True)
+    return RowStore() if kind == "memory" else None
+
+
 def note_of_cache(loaded: LoadedModels) -> str | None:
     """What the user should know if models.teacher_cache keeps nothing."""
     asked = loaded.recipe.models.teacher_cache
@@ -175,7 +182,7 @@ def note_of_cache(loaded: LoadedModels) -> str | None:
             f"models.teacher_cache={asked} keeps nothing with method {loaded.recipe.method}: its completions are new "
             "each time"
         )
-    if asked != "off" and loaded.cached is not None and not loaded.frozen and loaded.initial is None:
+    if asked != "off" and isinstance(loaded.cached, CachedTeacher) and not loaded.frozen and loaded.initial is None:
         return f"models.teacher_cache={asked} keeps nothing: the teacher is a cache, and no other model is read"
     return None
 

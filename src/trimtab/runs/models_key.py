@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from trimtab.common.options import Strict
+from trimtab.engines.address import address_of, is_address
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -59,10 +60,15 @@ class Models(RecipeSection):
     teacher: Annotated[str | dict[str, str] | None, BeforeValidator(_named)] = None
     """The frozen model to distil from. `cache:FOLDER`: read what a teacher gave for these rows, as written by `trimtab
     precompute --teacher hidden` (or `topk`), or `cache:@NAME` by an earlier stage with `precompute`; the teacher itself
-    is not loaded. Several teachers are a mapping `NAME: MODEL`: each row has the one that its `data.teacher_column`
-    names, or all rows have their average by `teacher_weights`. `self`: the policy as it is, which is to read
-    another prompt (`data.teacher_prompt`); `self:initial`: with its weights before training; `self:average`: with the
-    moving average of its weights."""
+    is not loaded. `vllm://HOST:PORT` (or `vllm://HOST:PORT/NAME`; `vllms://` for https): a server of vLLM on this or
+    another machine, which is asked by token ids; its key is taken from the environment variable TRIMTAB_API_KEY, see
+    `trimtab serve-teacher`. Several teachers are a mapping `NAME: MODEL`: each row has the one that its
+    `data.teacher_column` names, or all rows have their average by `teacher_weights`. `self`: the policy as it is, which
+    is to read another prompt (`data.teacher_prompt`); `self:initial`: with its weights before training; `self:average`:
+    with the moving average of its weights."""
+    teacher_k: int | None = Field(None, ge=1)
+    """Number of most likely tokens that a served teacher is asked for at each answer token, 64 by default; all others
+    count as one class. Other tokens that a method reads (hpd) are asked for by themselves."""
     teacher_decay: float | None = Field(None, ge=0, lt=1)
     """Share of the old average in the new one after each update, for `teacher: self:average`; 0.99 by default."""
     teacher_weights: Annotated[dict[str, float] | None, BeforeValidator(_named)] = None
@@ -118,6 +124,12 @@ class Models(RecipeSection):
                 raise ValueError(f"the teacher's name {name!r} is not made of letters, digits, _ and -")
             if model.startswith(CACHE):
                 raise ValueError(f"teacher.{name} is {model}, but a cache can only be the one teacher")
+            if is_address(model):
+                raise ValueError(f"teacher.{name} is {model}, but a served model can only be the one teacher")
+        if is_address(self.teacher):
+            address_of(str(self.teacher))
+        elif self.teacher_k is not None:
+            raise ValueError("teacher_k is of a served teacher (vllm://HOST:PORT), and there is none; leave it out")
         if self.teacher_decay is not None and self.teacher != SELF_AVERAGE:
             raise ValueError("teacher_decay is for teacher: self:average; leave it out")
         read = bool(names) or (isinstance(self.teacher, str) and not is_no_model(self.teacher))
@@ -143,6 +155,8 @@ class Models(RecipeSection):
         for role, name in sources.items():
             if isinstance(name, str) and name.startswith(CACHE):
                 raise ValueError(f"{role} is {name}, but a cache of what a model gave can only be the teacher")
+            if is_address(name):
+                raise ValueError(f"{role} is {name}, but a served model can only be the teacher")
         return self
 
 
@@ -174,7 +188,7 @@ def teachers_of(models: Models) -> dict[str, str]:
 
 
 def is_no_model(name: str) -> bool:
-    return name == STORED or name in SELVES or cache_folder(name) is not None
+    return name == STORED or name in SELVES or cache_folder(name) is not None or is_address(name)
 
 
 def one_teacher(models: Models) -> str | None:

@@ -10,6 +10,7 @@ from trimtab import methods
 from trimtab.common import fingerprint, user_code
 from trimtab.core import Plan
 from trimtab.data.chat_date import date_facts
+from trimtab.engines.address import is_address
 from trimtab.evals.runner import EvalSpec
 from trimtab.models import noise
 from trimtab.rewards import verifiable as rewards
@@ -60,7 +61,9 @@ def trained(recipe: Recipe, policy: Any) -> dict[str, str]:
 
 def dtypes(recipe: Recipe) -> str:
     mixed = next((name for name in ("bf16", "fp16") if recipe.training.get(name)), "no")
-    return f"policy {recipe.models.dtype}, teacher {recipe.models.frozen_dtype}, autocast {mixed}"
+    served = is_address(recipe.models.teacher)
+    teacher = "that of the server" if served else recipe.models.frozen_dtype
+    return f"policy {recipe.models.dtype}, teacher {teacher}, autocast {mixed}"
 
 
 def dropout(recipe: Recipe, plan: Plan, policy: Any) -> tuple[dict[str, str], str]:

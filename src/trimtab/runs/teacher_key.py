@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from trimtab.engines.address import is_address
 from trimtab.runs.models_key import SELVES, Cut, cache_folder
 from trimtab.runs.recipe import Recipe
 
@@ -63,8 +64,12 @@ def fault(recipe: Recipe, method: "Method", required: "Requirements") -> str | N
             f"{from_teacher} but models.teacher is a cache of what one said; name the model under models.policy.from",
         ),
     )
-    plain = next((why for wrong, why in rules if wrong), None)
-    return plain or (twice_fault(recipe) if required.inside else None) or split_fault(recipe, method)
+    return (
+        next((why for wrong, why in rules if wrong), None)
+        or served_fault(recipe, method, required)
+        or (twice_fault(recipe) if required.inside else None)
+        or split_fault(recipe, method)
+    )
 
 
 def split_fault(recipe: Recipe, method: "Method") -> str | None:
@@ -83,6 +88,42 @@ def split_fault(recipe: Recipe, method: "Method") -> str | None:
     )
     wrong = next((why for wrong, why in rules if wrong), None) if models.split_frozen else None
     return None if wrong is None else f"models.split_frozen: {wrong}; leave one of them out"
+
+
+def served_fault(recipe: Recipe, method: "Method", required: "Requirements") -> str | None:
+    """Why the recipe's teacher cannot be a server; None if it can, or is none."""
+    from trimtab.core import Teacher
+
+    models, name, reads = recipe.models, f"method {recipe.method}", required.model(Teacher)
+    if not is_address(models.teacher):
+        return None
+    looks = "samples new completions" if method.loop == "rollouts" else "reads inside its teacher"
+    rules = (
+        (
+            method.loop != "supervised" or required.inside,
+            f"{name} {looks}, and a server is asked for what it says of given rows; name the model as models.teacher",
+        ),
+        (
+            reads is not None and reads.own_tokenizer,
+            f"{name} with these options reads rows with the teacher's own tokenizer, and a server is asked by ids of "
+            "the policy's; name the model as models.teacher",
+        ),
+        (
+            recipe.data.teacher_prompt is not None,
+            "data.teacher_prompt gives the teacher other rows, and a served one is asked about those of the policy; "
+            "name the model as models.teacher",
+        ),
+        (
+            isinstance(models.policy, Cut) and models.policy.source == "teacher",
+            "models.policy is cut from the teacher, but models.teacher is a server; name the model under "
+            "models.policy.from",
+        ),
+        (
+            recipe.precompute is not None and recipe.precompute.teacher == "hidden",
+            "a server tells no hidden states; write precompute: {teacher: topk}",
+        ),
+    )
+    return next((why for wrong, why in rules if wrong), None)
 
 
 def twice_fault(recipe: Recipe) -> str | None:
@@ -122,7 +163,8 @@ def forms(method: "Method", required: "Requirements") -> list[str]:
     if method.loop == "classification" or reads.own_tokenizer or reads.inside:
         return ["MODEL"]
     cache = ["cache:FOLDER"] if method.loop == "supervised" else []
-    return ["MODEL", "{NAME: MODEL, ...}", *cache, *SELVES]
+    served = ["vllm://HOST:PORT"] if method.loop == "supervised" else []
+    return ["MODEL", "{NAME: MODEL, ...}", *cache, *served, *SELVES]
 
 
 def not_askable(recipe: Recipe) -> str | None:

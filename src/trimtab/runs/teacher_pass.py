@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -21,10 +20,12 @@ from trimtab.common.terminal import say
 from trimtab.common.workdir import Workdir
 from trimtab.core import Teacher
 from trimtab.data.collate import Collator, length_sorted
+from trimtab.data.counts import Prepared
 from trimtab.models import loading
 from trimtab.models.forward import backbone, resolve_head, same_logits
 from trimtab.models.probing import eval_mode, probe_ids
 from trimtab.models.stored_head import HEAD_FILES, head_fault, load_head, store_head
+from trimtab.runs import served_pass
 from trimtab.runs.cached_teacher import (
     COVERED_MASS,
     DTYPE,
@@ -35,11 +36,12 @@ from trimtab.runs.cached_teacher import (
     TEACHER,
     TOP_K,
     VOCABULARY,
-    said_of_error,
+    Written,
 )
 from trimtab.runs.policy import method_of, policy_tokenizer, policy_vocab
 from trimtab.runs.recipe import Recipe, policy_source
 from trimtab.runs.rows import adopt_run_date, check_ids, prepare_source
+from trimtab.runs.served_teacher import MOST_LIKELY, ServedFacts, probe
 from trimtab.runs.signature import tokenizer_lines
 from trimtab.runs.stages import made_by
 from trimtab.runs.teacher_key import not_askable
@@ -51,40 +53,8 @@ from trimtab.signals.row_store import INDEX, RowStore, missing, rows_of, write_t
 Stored = Literal["bfloat16", "float32"]
 COVERED = 0.9
 """share of the probability mass that the most likely tokens should have"""
-MOST_LIKELY = 64
-"""tokens by default"""
 PATIENCE = 600.0
 """seconds in which the main process has to begin, and another to write something"""
-
-
-@dataclass(frozen=True)
-class Written:
-    """What a pass wrote, with what was there before."""
-
-    folder: Path
-
-    rows: int
-    tokens: int
-    row_bytes: int
-    """of rows, without the head"""
-    head_bytes: int
-    covered: float | None
-    """mean probability mass of the most likely tokens"""
-    left_out: float | None
-    """mean of `trimtab.core.topk.left_out`, nats a token"""
-
-    def said(self) -> str:
-        """In words."""
-        each = self.row_bytes / max(1, self.tokens)
-        head = f", and {self.head_bytes / 1e6:,.1f} MB for the head" if self.head_bytes else ""
-        said = (
-            f"cache: {self.folder}\n{count(self.rows, 'row')}, {self.tokens:,} answer tokens, {each:,.0f} bytes a "
-            f"token: {self.row_bytes / 1e6:,.1f} MB{head}"
-        )
-        if self.covered is not None and self.left_out is not None:
-            said += f"\ncovered mass: {self.covered:.4f} of the teacher's probability, on average\n"
-            said += said_of_error(self.covered, self.left_out)
-        return said
 
 
 def made_files(folder: Path) -> list[str]:
@@ -213,6 +183,10 @@ def _write(
     tokenizer = policy_tokenizer(recipe)
     adopt_run_date(recipe, tokenizer)
     vocab = policy_vocab(recipe, tokenizer)
+    if (facts := probe(models, tokenizer, vocab, k=k)) is not None:
+        if ray is not None:
+            raise TeacherError("--ray: a server is asked many times at once as it is; leave out --ray")
+        return _write_served(recipe, work, kind, facts, tokenizer, vocab, console)
     size, note = loading.check_vocabulary(tokenizer, vocab, name, "teacher", trust_remote_code=models.trust_remote_code)
     if note:
         say(console, note)
@@ -238,14 +212,7 @@ def _write(
         "trimtab": __version__,
         **environment(),
     }
-    _wait(work)
-    work.sign(lines, loose=(NAMED, *environment()))
-    store = RowStore(work.place, mend=True)
-    work.lines.append(store)  # type: ignore[arg-type]
-    if store.torn:
-        say(console, f"{count(len(store.torn), 'torn shard')} ({', '.join(store.torn)}): their rows are computed anew")
-    if len(store):
-        say(console, f"{count(len(store), 'row')} of an earlier call are in {work.place}")
+    store = _signed(work, lines, console)
     if ray is None:
         model.to(device_of(recipe))  # type: ignore[arg-type]
     if kind == "hidden":
@@ -255,8 +222,38 @@ def _write(
     if ray is not None:
         model.to("meta")  # type: ignore[arg-type]
         give = partial(ray.map, partial(loaded_giver, recipe, print_of, both, k, wanted))
-    _ask(give, store, rows, recipe, console)
+    _ask(give, store, rows, recipe.eval.batch_size, console)
     return _written(store, work.place, kind)
+
+
+def _write_served(
+    recipe: Recipe, work: Workdir, kind: Kind, facts: ServedFacts, tokenizer: Any, vocab: int, console: Console
+) -> Written:
+    """As `_write`, of a teacher that is served."""
+    if kind != "topk":
+        raise TeacherError(f"the teacher at {facts.server.url} tells no hidden states; use --teacher topk")
+    rows = _rows(recipe, tokenizer, facts.vocab, {"policy": vocab, "teacher": facts.vocab}, console)
+    signal = served_pass.signal_of(facts, [prepared for prepared, _ in rows])
+    for note in facts.notes:
+        say(console, note)
+    lines = served_pass.lines_of(facts, str(recipe.models.teacher), tokenizer, work.place)
+    store = _signed(work, lines, console)
+    batch = max(recipe.eval.batch_size, facts.server.at_a_time)
+    _ask(partial(map, partial(served_pass.given, signal)), store, rows, batch, console)
+    return _written(store, work.place, kind)
+
+
+def _signed(work: Workdir, lines: Mapping[str, Any], console: Console) -> RowStore:
+    """The rows that are in a folder with this signature."""
+    _wait(work)
+    work.sign(lines, loose=(NAMED, *environment()))
+    store = RowStore(work.place, mend=True)
+    work.lines.append(store)  # type: ignore[arg-type]
+    if store.torn:
+        say(console, f"{count(len(store.torn), 'torn shard')} ({', '.join(store.torn)}): their rows are computed anew")
+    if len(store):
+        say(console, f"{count(len(store), 'row')} of an earlier call are in {work.place}")
+    return store
 
 
 def _wait(work: Workdir) -> None:
@@ -270,7 +267,7 @@ def _wait(work: Workdir) -> None:
 
 def _rows(
     recipe: Recipe, tokenizer: Any, vocab: int, vocabularies: Mapping[str, int], console: Console
-) -> list[tuple[list[dict[str, Any]], Collator]]:
+) -> list[tuple[Prepared, Collator]]:
     """Rows with how they become batches, as a run reads them."""
     required = method_of(recipe)[2]
     pad = int(tokenizer.pad_token_id or 0)
@@ -281,7 +278,7 @@ def _rows(
             prepared = prepare_source(recipe, which, tokenizer, console=console)
             check_ids(prepared, None, vocabularies, tokenizer)
             every = which == "train" and required.rows == "every_token"
-            found.append((prepared.rows, Collator(pad, vocab, every)))
+            found.append((prepared, Collator(pad, vocab, every)))
     return found
 
 
@@ -297,21 +294,19 @@ def _store_head(signal: FrozenModel, folder: Path) -> None:
             raise TeacherError("the teacher's output head cannot be stored alone; use --teacher topk")
 
 
-def _ask(
-    give: Give, store: RowStore, rows: list[tuple[list[dict[str, Any]], Collator]], recipe: Recipe, console: Console
-) -> None:
-    """Put every row that the store lacks into it. Of several processes each takes its share, which does not depend on
+def _ask(give: Give, store: RowStore, rows: list[tuple[Prepared, Collator]], batch: int, console: Console) -> None:
+    """Put every row that the store lacks into it, in batches of `batch` rows. Of several processes each takes its share, which does not depend on
     what another has written meanwhile, and all end when all rows are there."""
     asked: set[bytes] = set()
     rank, number = processes.rank(), processes.launched()
     for prepared, collator in rows:
-        keyed = {tuple(key for key, _ in rows_of(collator([row]))): row for row in prepared}  # equal rows once
+        keyed = {tuple(key for key, _ in rows_of(collator([row]))): row for row in prepared.rows}  # equal rows once
         asked.update(key for keys in keyed for key in keys)
         share = list(keyed.items())[rank::number]
         mine = [row for keys, row in share if any(key not in store for key in keys)]
         if not mine:
             continue
-        batches = list(length_sorted(mine, collator, recipe.eval.batch_size))
+        batches = list(length_sorted(mine, collator, batch))
         total = sum(len(row["input_ids"]) for row in mine)
         made = zip(batches, give(batches), strict=True)
         try:

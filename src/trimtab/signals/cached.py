@@ -50,6 +50,10 @@ class CachedTeacher(Signal):
     def vocab_size(self) -> int:
         return self.teacher.config.vocab_size
 
+    def reading(self, reads: Literal["distribution", "answers"]) -> "CachedTeacher":
+        """The same, read otherwise."""
+        return CachedTeacher(self.store, self.teacher, name=self.name, reads=reads, place=self.place)
+
     def __call__(self, policy: nn.Module | None, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         found = self._recall(inputs)
         if self.kind == "topk":
