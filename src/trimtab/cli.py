@@ -31,6 +31,7 @@ COMMANDS = {
     "launch": "launch",
     "schema": "schema",
     "precompute": "precompute",
+    "serve-teacher": "serve_teacher",
     "edit": "edit",
     "generate": "generate",
     "clean": "clean",

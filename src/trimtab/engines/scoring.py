@@ -42,7 +42,7 @@ class ServerLost(FailedOutside):
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredRow:
     """The most likely tokens at some places of a row, and the token that stands there."""
 
     ids: list[list[int]]
@@ -151,7 +151,7 @@ class ScoringServer:
         pool.shutdown()
         return found
 
-    def most_likely(self, row: Sequence[int], k: int, places: Sequence[int]) -> Scored:
+    def most_likely(self, row: Sequence[int], k: int, places: Sequence[int]) -> ScoredRow:
         """The K most likely tokens at places of a row.
 
         Args:
@@ -173,9 +173,9 @@ class ScoringServer:
             raise ServerRefused(f"{self.url} gave no prompt_logprobs of a row; is it vLLM?")
         return self._read(said, ids, k, places)
 
-    def _read(self, said: list[Any], row: list[int], k: int, places: Sequence[int]) -> Scored:
+    def _read(self, said: list[Any], row: list[int], k: int, places: Sequence[int]) -> ScoredRow:
         """prompt_logprobs, one entry for each token, of which the first is null."""
-        scored = Scored([], [], [])
+        scored = ScoredRow([], [], [])
         for place in places:
             entry = said[place]
             if not isinstance(entry, dict) or str(row[place]) not in entry or len(entry) < k:

@@ -110,21 +110,21 @@ class _Probe:
 
     def facts(self, vocab: int) -> ServedFacts:
         server, patient = self.server, self.server.patient
-        server.patient = False  # one that is not there yet is said at once
+        server.patient = False  # one that is not there is said at once
         try:
             named, root, longest, version = self._model()
-            self._tokenizer()
-            both = self._vocabulary(vocab)
-            if self.k > both:
-                raise ServerRefused(f"models.teacher_k is {self.k}, but the vocabulary has {both:,} tokens")
-            self._routes()
-            row = self._row(longest)
-            values = self._values(row)
-            self._two_ways(row, values)
-            asks = self._asks(row, values)
-            fingerprint = self._fingerprint(row)
         finally:
             server.patient = patient
+        self._tokenizer()
+        both = self._vocabulary(vocab)
+        if self.k > both:
+            raise ServerRefused(f"models.teacher_k is {self.k}, but the vocabulary has {both:,} tokens")
+        self._routes()
+        row = self._row(longest)
+        values = self._values(row)
+        self._two_ways(row, values)
+        asks = self._asks(row, values)
+        fingerprint = self._fingerprint(row)
         said = f"{named} ({root}), vLLM {version or 'unknown'}, {fingerprint}, k {self.k}"
         facts = ServedFacts(server, self.k, both, longest, asks, said, values, tuple(self.notes))
         server.verify = self._again(row, facts)

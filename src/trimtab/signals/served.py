@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from trimtab.common.errors import UserError
 from trimtab.core import Signal, TopK, answer_mask
-from trimtab.engines.scoring import Scored, ScoringServer
+from trimtab.engines.scoring import ScoredRow, ScoringServer
 from trimtab.models.stored_head import StoredTeacher
 from trimtab.signals.row_store import Fields, RowStore, rows_of
 
@@ -20,7 +20,7 @@ ASKED_TOGETHER = 32
 """places of a row whose tokens are asked for in one request"""
 
 
-def fields_of(scored: Scored, targets: Sequence[int], k: int, vocab: int) -> Fields:
+def fields_of(scored: ScoredRow, targets: Sequence[int], k: int, vocab: int) -> Fields:
     """What is kept of the answer tokens of a row, as a teacher cache holds it.
 
     Args:
@@ -130,7 +130,7 @@ class ServedTeacher(Signal):
     def _asked(self, alone: Mapping[str, Tensor]) -> Fields:
         ids, places = row_and_places(alone)
         if not places:
-            return fields_of(Scored([], [], []), [], self.k, self.vocab_size)
+            return fields_of(ScoredRow([], [], []), [], self.k, self.vocab_size)
         scored = self.server.most_likely(ids[: places[-1] + 1], self.k, places)
         highest = max(map(max, scored.ids), default=0)
         if highest >= self.vocab_size:
