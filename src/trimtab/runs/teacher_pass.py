@@ -295,8 +295,8 @@ def _store_head(signal: FrozenModel, folder: Path) -> None:
 
 
 def _ask(give: Give, store: RowStore, rows: list[tuple[Prepared, Collator]], batch: int, console: Console) -> None:
-    """Put every row that the store lacks into it, in batches of `batch` rows. Of several processes each takes its share, which does not depend on
-    what another has written meanwhile, and all end when all rows are there."""
+    """Put every row that the store lacks into it, `batch` at a time. Of several processes each takes its share, which
+    does not depend on what another has written meanwhile, and all end when all rows are there."""
     asked: set[bytes] = set()
     rank, number = processes.rank(), processes.launched()
     for prepared, collator in rows:
