@@ -1449,4 +1449,11 @@ MISTAKES = [
         "(CALL, CONCLUDE, GIVE_UP)",
         ("data/test_trajectories.py::test_a_turn_is_planned_and_read_by_the_order_of_the_paper",),
     ),
+    Mistake(
+        "agents: the end token of a long sample is not counted",
+        "runs.agent_rows:_fitted",
+        "len(coded.prompt(sample.prompt + sample.target, True)) + 1 <= limit",
+        "len(coded.prompt(sample.prompt, True)) <= limit",
+        ("runs/test_agent_rows.py::test_a_sample_may_fill_the_limit_with_its_end_token",),
+    ),
 ]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import AliasChoices, BaseModel, ValidationError
 
 from trimtab.common.errors import nearest, wrong_value
-from trimtab.runs import rollouts_key, scope_key, teacher_key
+from trimtab.runs import agent_key, rollouts_key, scope_key, teacher_key
 from trimtab.runs.models_key import OTHERS
 from trimtab.runs.recipe import Recipe, RecipeError
 
@@ -50,6 +50,8 @@ def check_method(recipe: Recipe, where: str, trains: bool = True) -> None:
     if why := scope_key.fault(recipe, method.requirements(options).trains):
         raise RecipeError(f"{where}: {why}")
     if why := rollouts_key.fault(recipe, method.loop):
+        raise RecipeError(f"{where}: {why}")
+    if why := agent_key.fault(recipe, method.loop, method.requirements(options)):
         raise RecipeError(f"{where}: {why}")
     if why := teacher_key.fault(recipe, method, method.requirements(options)):
         raise RecipeError(f"{where}: {why}")

@@ -91,7 +91,7 @@ def read_by_both(
         prepared, rows, _side(tokenizer, "policy"), teacher,
         limit=places or 10**9, turns=turns, chat=recipe.data.chat, max_dropped=max_dropped,
     )  # fmt: skip
-    return replace(made, left_out=note)
+    return replace(made, left_out="; ".join(filter(None, [prepared.left_out, note])))
 
 
 def signal(recipe: Recipe, teacher: Signal) -> OtherTokenizer:

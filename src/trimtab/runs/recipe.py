@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, model_validator
 
 from trimtab.common.errors import UserError
+from trimtab.runs.agent_key import AgentData, role_alone
 from trimtab.runs.models_key import (
     CACHE,
     OTHERS,
@@ -76,6 +77,9 @@ class Data(_Section):
     its solution: messages, or the text of the last message, or for rows of plain texts a text. Or such a text with
     columns in braces, of which {prompt} is what the row asks: "{prompt} (The answer is {answer}.)". Held-out rows are
     compared with the teacher where they have it too."""
+    agent: Annotated[AgentData | None, BeforeValidator(role_alone)] = None
+    """Rows are trajectories of a tool agent, of which one role's samples are learnt: `agent: planner`, or
+    `{role: planner, cut: false}`."""
     max_dropped: float = Field(0.01, ge=0, le=1)
     """Refuse to train if more than this share of rows would be truncated, dropped or without an answer."""
 

@@ -27,6 +27,7 @@ from trimtab.models import loading
 from trimtab.models.ends import end_tokens
 from trimtab.models.limits import beyond, check_prompts, token_beyond
 from trimtab.rewards.places import place_of_answer
+from trimtab.runs.agent_rows import role_rows
 from trimtab.runs.cached_teacher import cache_facts
 from trimtab.runs.models_key import cache_folder
 from trimtab.runs.other_tokenizer import has_own_tokenizer, read_by_both, turns_of
@@ -76,7 +77,10 @@ def prepare_source(
             find=place_of_answer, end_ids=end_tokens(tokenizer), chat=recipe.data.chat, apart=not asked,
         )  # fmt: skip
         return _limited(made, limited_by, recipe, refuse)
-    turns = turns_of(recipe, required)
+    turns, said = turns_of(recipe, required), ""
+    if recipe.data.agent is not None:
+        some, said = role_rows(rows[:limit], recipe.data.agent, tokenizer, max_length, source)
+        rows, limit, source = some, None, f"{source} ({recipe.data.agent.role})"
     made = prepared_rows(
         rows[:limit],
         tokenizer,
@@ -93,6 +97,7 @@ def prepare_source(
         chat=recipe.data.chat,
         attributed=required.inside,
     )
+    made.left_out = said
     made = _limited(made, limited_by, recipe, refuse)
     if which == "train" and has_own_tokenizer(required) and made.rows:
         return read_by_both(recipe, made, rows, tokenizer, turns, recipe.data.max_dropped if refuse else 1.0)
