@@ -174,6 +174,13 @@ class Timing:
         return {**medians, "rounds": [round(s, 4) for s in self.seconds]}
 
 
+def synchronise() -> None:
+    """Wait for what the GPU was given, so that the clock and its memory tell all of it."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
 def alternate(steps: Mapping[str, Callable[[], Any]], repeats: int, patience: float = PATIENCE) -> dict[str, Timing]:
     """Time the contestants by turns, so that a busy minute of the machine hits all alike; the first round warms up.
 
@@ -190,8 +197,10 @@ def alternate(steps: Mapping[str, Callable[[], Any]], repeats: int, patience: fl
     while rounds < repeats or (rounds < MOST_ROUNDS and time.perf_counter() - started < patience):
         for name in names[rounds % len(names) :] + names[: rounds % len(names)]:
             gc.collect()
+            synchronise()
             before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
             steps[name]()
+            synchronise()
             seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
             timings[name].seconds.append(seconds)
             timings[name].system_seconds.append(after.ru_stime - before.ru_stime)
@@ -218,8 +227,17 @@ def _reset_high_water() -> None:
 
 
 def peak_bytes(step: Callable[[], Any]) -> int:
-    """Resident memory at its highest during `step`, minus what was resident before. Linux only."""
+    """Resident memory at its highest during `step`, minus what was resident before (Linux only); once this process uses
+    a GPU, that memory of its allocator."""
     gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        synchronise()
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        step()
+        synchronise()
+        return torch.cuda.max_memory_allocated() - held
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)  # pages that the allocator keeps in stock would hide new ones
     _reset_high_water()
@@ -233,9 +251,18 @@ def in_fresh_process(function: Callable[..., Any], *args: Any) -> Any:
 
     On Linux that process is a fork of this one, so imports are paid once; this process must not have run torch.
 
+    A process that uses a GPU cannot be forked; there it is called here.
+
     Raises:
-        MemoryError: if the process was killed.
+        MemoryError: if the process was killed, or the GPU has no room.
     """
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+        try:
+            return function(*args)
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(str(error).partition(".")[0]) from None
     gc.freeze()  # the child's collections then leave alone what was imported, and copy none of its pages
     context = get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
@@ -247,7 +274,9 @@ def in_fresh_process(function: Callable[..., Any], *args: Any) -> Any:
 
 def does_not_fit(need: float) -> str | None:
     """Words for the record if `need` bytes, and a fifth more, are not to be had."""
-    if 1.2 * need <= psutil.virtual_memory().available:
+    torch = sys.modules.get("torch")
+    on_gpu = torch is not None and torch.cuda.is_initialized()
+    if 1.2 * need <= (torch.cuda.mem_get_info()[0] if on_gpu else psutil.virtual_memory().available):
         return None
     return f"does not fit: estimated {need / GIB:.1f} GiB"
 

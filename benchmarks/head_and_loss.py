@@ -1,7 +1,7 @@
 """Hidden states in, gradients out: what do the output head and the loss cost in time and in memory?
 
 The step is what lies between the last hidden states of the answer tokens and the gradients at these states
-and at the student's head, float32, on the CPU. Contestants:
+and at the student's head, float32, on the CPU or with --device cuda on a GPU. Contestants:
 
   trimtab         `fused_loss`, the teacher as `LazyLogits`; with the metrics that the method keeps
   plain           full logits of both models, then the objective as its formula reads, with torch's functions.
@@ -10,11 +10,16 @@ and at the student's head, float32, on the CPU. Contestants:
   trl-fused-head  `ChunkedLogProbFunction` of TRL's `add_fused_lm_head`, as used for the loss alone (NLL)
   torch-linear    torch's own `linear_cross_entropy` (NLL; where this torch has it) in chunks of 512 tokens: those
                   that it chooses by itself are of 4 tokens at 512, and many times slower on a CPU
+  liger           `LigerFusedLinearCrossEntropyLoss` (NLL; where it is installed, on a GPU)
+  products        no loss: the products of matrices alone that any of them needs, in blocks of 512 tokens. Only timed
 
 All draws of HPD are made from the same uniform numbers, so that the loss is the same number for all.
 """
 
+import importlib.util
+import math
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +33,7 @@ from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
 from common import (
+    GIB,
     MIB,
     PATIENCE,
     Answer,
@@ -35,6 +41,7 @@ from common import (
     Target,
     Timing,
     alternate,
+    card,
     check_same,
     does_not_fit,
     in_fresh_process,
@@ -64,6 +71,12 @@ SEED = 0
 TIME_LIMIT = 1.0
 MEMORY_LIMIT = 0.1
 FLAT_LIMIT = 1.25
+PRODUCTS_LIMIT, GPU_LIMIT = 1.5, 6.0
+"""on a GPU: of time over the bare products, and GiB"""
+BLOCKS, SLICES = (256, 512, 1024, 2048, 4096), (8, 32, 128, 512)
+"""tokens of a block, and MiB of a slice on the device, that --tune tries"""
+DEVICE = torch.device("cpu")
+"""that of --device"""
 
 
 @dataclass(frozen=True)
@@ -102,13 +115,13 @@ class Inputs:
         """Random states whose logits have a spread of 2; built in place, so that the build needs no more memory
         than what it leaves."""
         torch.manual_seed(SEED)
-        heads = [nn.Linear(size.width, size.vocab, bias=False) for _ in range(2)]
+        heads = [nn.Linear(size.width, size.vocab, bias=False, device=DEVICE) for _ in range(2)]
         for head in heads:
             nn.init.normal_(head.weight, std=2 / size.width**0.5)
         heads[1].requires_grad_(False)
-        targets = torch.randint(size.vocab, (tokens,))
-        labels = torch.cat([torch.tensor([IGNORE]), targets])[None]
-        hidden, teacher_hidden = torch.randn(tokens, size.width), torch.randn(tokens, size.width)
+        targets = torch.randint(size.vocab, (tokens,), device=DEVICE)
+        labels = torch.cat([targets.new_tensor([IGNORE]), targets])[None]
+        hidden, teacher_hidden = (torch.randn(tokens, size.width, device=DEVICE) for _ in range(2))
         teacher_hidden.add_(hidden).mul_(0.5**0.5)
         return cls(hidden.requires_grad_(), heads[0], teacher_hidden, heads[1], targets, TokenBatch.from_labels(labels))
 
@@ -136,7 +149,7 @@ def plain(x: Inputs, loss: str) -> Tensor:
     if loss == "forward_kl":
         return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
     if loss == "jsd":
-        log_m = torch.logaddexp(log_p, log_q) - torch.log(torch.tensor(2.0))
+        log_m = torch.logaddexp(log_p, log_q) - math.log(2.0)
         return 0.5 * (
             F.kl_div(log_m, log_p, reduction="batchmean", log_target=True)
             + F.kl_div(log_m, log_q, reduction="batchmean", log_target=True)
@@ -176,6 +189,40 @@ def torch_linear(x: Inputs, loss: str) -> Tensor:
     return F.linear_cross_entropy(x.hidden, x.head.weight, x.targets, options=options)
 
 
+def liger(x: Inputs, loss: str) -> Tensor:
+    from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
+
+    return LigerFusedLinearCrossEntropyLoss()(x.head.weight, x.hidden, x.targets)
+
+
+class Products(torch.autograd.Function):
+    """The products for logits of each model, and for the gradients at the student's states and head."""
+
+    @staticmethod
+    def forward(ctx, hidden: Tensor, weight: Tensor, teacher_hidden: Tensor, teacher_weight: Tensor | None) -> Tensor:
+        grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
+        for start in range(0, len(hidden), 512):
+            part = slice(start, start + 512)
+            logits = hidden[part] @ weight.T
+            if teacher_weight is not None:
+                torch.mm(teacher_hidden[part], teacher_weight.T)
+            torch.mm(logits, weight, out=grad_hidden[part])
+            grad_weight.addmm_(logits.T, hidden[part])
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        return hidden.new_zeros(())
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple:
+        return *ctx.saved_tensors, None, None
+
+
+@torch.no_grad()
+def products(x: Inputs, loss: str) -> Tensor:
+    teacher = None if loss == "nll" else x.teacher_head.weight
+    with torch.enable_grad():
+        return Products.apply(x.hidden, x.head.weight, x.teacher_hidden, teacher)
+
+
 @dataclass(frozen=True)
 class Contestant:
     loss: Callable[[Inputs, str], Tensor]
@@ -200,6 +247,9 @@ CONTESTANTS = {
 }
 if hasattr(F, "linear_cross_entropy"):
     CONTESTANTS["torch-linear"] = Contestant(torch_linear, {"nll": 3}, most_tokens=512)
+if importlib.util.find_spec("liger_kernel") and torch.cuda.is_available():
+    CONTESTANTS["liger"] = Contestant(liger, {"nll": 3}, most_tokens=512)
+CONTESTANTS["products"] = Contestant(products, dict.fromkeys(LOSSES, 2), most_tokens=512)
 
 
 def step(name: str, x: Inputs, loss: str) -> float:
@@ -225,7 +275,7 @@ def check(size: Size, losses: Sequence[str], names: Sequence[str]) -> dict[str, 
     for loss in losses:
         answers = {}
         for name in {"plain": None, **dict.fromkeys(names)}:
-            if loss in CONTESTANTS[name].tables:
+            if loss in CONTESTANTS[name].tables and name != "products":
                 value = step(name, x, loss)
                 answers[name] = Answer(value, {"hidden": x.hidden.grad, "head": x.head.weight.grad})
         errors[loss] = check_same(answers, "plain", f"{loss}, {size}, {tokens} tokens")
@@ -251,6 +301,7 @@ def measure(size: Size, tokens: int, loss: str, args) -> dict:
     """One cell: for each contestant its time and memory, or why there is none."""
     names = [name for name in args.contestants if loss in CONTESTANTS[name].tables]
     cell = {"vocab": size.vocab, "width": size.width, "tokens": tokens, "loss": loss, "contestants": {}}
+    cell["device"] = DEVICE.type
     inputs = 4 * size.width * 2 * (size.vocab + tokens)
     for name in names:
         need = CONTESTANTS[name].need(loss, size, tokens)
@@ -282,7 +333,14 @@ def judge(cells: list[dict]) -> list[Target]:
     targets = []
     for cell in cells:
         where = f"{cell['vocab']}x{cell['width']}, {cell['tokens']} tokens, {cell['loss']}"
-        ours, others = _pick(cell, "trimtab"), [c for c in cell["contestants"].items() if c[0] != "trimtab"]
+        ours = _pick(cell, "trimtab")
+        others = [c for c in cell["contestants"].items() if c[0] not in ("trimtab", "products")]
+        bare = _pick(cell, "products")
+        if cell.get("device", "cpu") != "cpu":
+            time_over = ratio(ours.get("time", {}).get("seconds"), bare.get("time", {}).get("seconds"))
+            targets.append(Target(f"time over the bare products, {where}", PRODUCTS_LIMIT, time_over))
+            used = ours.get("memory_mib")
+            targets.append(Target(f"GiB, {where}", GPU_LIMIT, None if used is None else used * MIB / GIB))
         times = {name: c["time"]["seconds"] for name, c in others if "time" in c}
         if "time" in ours and times:
             best = min(times, key=times.__getitem__)
@@ -328,22 +386,65 @@ def rows(cells: list[dict]) -> list[list]:
     return made
 
 
+def tuned(size: Size, tokens: int, loss: str, patience: float) -> dict:
+    """Seconds and MiB of a step for sizes of blocks and slices, and the fastest of those within the limit of memory."""
+    from trimtab.core import vocab
+
+    x, found = Inputs.make(size, tokens), []
+    kept = vocab.BLOCK_TOKENS, vocab.SLICE_BYTES
+    scale, started = (1 if DEVICE.type == "cpu" else vocab.CUDA_SCALE), time.perf_counter()
+    try:
+        for block, mib in product(BLOCKS, SLICES):
+            if found and time.perf_counter() - started > patience:
+                break
+            vocab.BLOCK_TOKENS, vocab.SLICE_BYTES = block, mib * MIB // scale
+            try:
+                seconds = alternate({"trimtab": partial(step, "trimtab", x, loss)}, 1, 0.0)["trimtab"].median
+                used = peak_bytes(partial(step, "trimtab", x, loss))
+            except torch.OutOfMemoryError:
+                continue
+            found.append({"block_tokens": block, "slice_mib": mib, "seconds": seconds, "mib": round(used / MIB, 1)})
+    finally:
+        vocab.BLOCK_TOKENS, vocab.SLICE_BYTES = kept
+    fits = [one for one in found if one["mib"] * MIB <= GPU_LIMIT * GIB]
+    best = min(fits, key=lambda one: one["seconds"]) if fits else None
+    now = {"block_tokens": kept[0], "slice_mib": scale * kept[1] // MIB}
+    return {"loss": loss, "tokens": tokens, "size": str(size), "now": now, "best": best, "tried": found}
+
+
 HEADERS = ["VxD", "tokens", "loss", "contestant", "s", "trimtab / it", "GiB faulted in", "peak MiB", "trimtab / it"]
 
 
+GPU_SIZES, GPU_TOKENS = (Size(151936, 4096),), (8192,)
+
+
 def main() -> None:
+    global DEVICE
     made = parser(__doc__)
     made.add_argument("--sizes", nargs="+", type=Size.parse, help="vocabulary x width, such as 49152x576")
     made.add_argument("--tokens", nargs="+", type=int)
     made.add_argument("--losses", nargs="+", choices=LOSSES)
     made.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
     made.add_argument("--measure", nargs="+", choices=("time", "memory"), default=["time", "memory"])
+    made.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: results go to <card>/")
+    made.add_argument("--tune", action="store_true", help="also try sizes of blocks and slices, and write the best")
+    made.add_argument("--budget", type=float, default=float("inf"), help="seconds, after which nothing more begins")
     args = made.parse_args()
     args.repeats = args.repeats or (1 if args.quick else 3)
-    sizes = args.sizes or (QUICK_SIZES if args.quick else SIZES)
-    tokens = args.tokens or (QUICK_TOKENS if args.quick else TOKENS)
+    usual = (GPU_SIZES, GPU_TOKENS) if args.device == "cuda" else (SIZES, TOKENS)
+    if args.device == "cuda":
+        if not torch.cuda.is_available():
+            sys.exit("error: torch sees no GPU here; leave --device out for the CPU")
+        DEVICE, args.tune = torch.device("cuda"), True
+        torch.cuda.init()
+        args.results_dir /= card()
+    sizes = args.sizes or (QUICK_SIZES if args.quick else usual[0])
+    tokens = args.tokens or (QUICK_TOKENS if args.quick else usual[1])
     losses = args.losses or (QUICK_LOSSES if args.quick else LOSSES)
-    result = {"signature": signature(), "dtype": "float32", "seed": SEED, "same_loss": {}, "cells": []}
+    started = time.monotonic()
+    result = {"signature": signature(), "dtype": "float32", "seed": SEED, "same_loss": {}, "cells": [], "tuned": []}
+    if args.device == "cuda":
+        result["tf32"] = torch.backends.cuda.matmul.allow_tf32
     for size in sizes:
         try:
             errors = in_fresh_process(check, size, LOSSES if args.quick else losses, args.contestants)
@@ -351,12 +452,27 @@ def main() -> None:
             sys.exit(f"error: {error}")
         result["same_loss"][str(size)] = errors
         tell(f"{size}: all contestants compute the same losses and gradients")
+    path = None
     for size, number, loss in product(sizes, tokens, losses):
+        if time.monotonic() - started > args.budget:
+            tell(f"{size}, {number} tokens, {loss}: not run, the budget is spent")
+            continue
         tell(f"{size}, {number} tokens, {loss}")
         result["cells"].append(measure(size, number, loss, args))
         targets = unjudged(judge(result["cells"])) if args.quick else judge(result["cells"])
         path = write("head_and_loss", args, result, targets)  # after each cell: a run that is stopped is not lost
+    for size, number, loss in product(sizes, tokens, losses) if args.tune else ():
+        left = args.budget - (time.monotonic() - started)
+        if left > 0:
+            tell(f"{size}, {number} tokens, {loss}: sizes of blocks and slices")
+            share = min(left, 5.0 if args.quick else 60.0)
+            result["tuned"].append(in_fresh_process(tuned, size, number, loss, share))
+            path = write("head_and_loss", args, result, targets)
+    if path is None:
+        sys.exit("error: the budget was spent before anything was measured")
     print(table(HEADERS, rows(result["cells"])), "\n")
+    for one in result["tuned"]:
+        print(f"{one['size']}, {one['tokens']} tokens, {one['loss']}: best {one['best']}, now {one['now']}")
     print(*targets, path.name, sep="\n")
 
 

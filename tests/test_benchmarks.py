@@ -95,7 +95,27 @@ def test_quick_runs_are_signed_and_checked_and_meet_no_target(tmp_path):
     assert all(error < 1e-4 for cell in results["dial"][0]["cells"] for error in cell["same_logits"].values())
     for cell in [step["cells"], *(cell["contestants"] for cell in head["cells"])]:
         assert {"trimtab", "plain"} < cell.keys()
-        assert all(c["time"]["seconds"] > 0 and c["memory_mib"] >= 0 for c in cell.values())
+        assert all(c["memory_mib"] >= 0 and (c["time"]["seconds"] > 0 or n == "products") for n, c in cell.items())
+
+
+@pytest.mark.slow  # two processes that import torch
+def test_what_make_gpu_runs_works_on_the_cpu_and_is_refused_without_a_gpu(tmp_path):
+    def started(script: str, *words: str) -> subprocess.CompletedProcess[str]:
+        whole = [sys.executable, str(BENCHMARKS / f"{script}.py"), *words, "--quick", "--results-dir", str(tmp_path)]
+        return subprocess.run(whole, capture_output=True, text=True)
+
+    assert started("head_and_loss", "--tune").returncode == 0
+    assert started("gpu_steps", "--device", "cpu").returncode == 0
+    for one in json.loads((tmp_path / "head_and_loss-quick.json").read_text())["tuned"]:
+        assert len(one["tried"]) > 1
+        assert one["best"]["seconds"] == min(each["seconds"] for each in one["tried"])
+    steps = json.loads((tmp_path / "gpu_steps-quick.json").read_text())
+    assert [cell["method"] for cell in steps["cells"]] == ["sft", "kd", "hpd", "grpo"]
+    assert all(cell["answer_tokens"] == 2 * 16 for cell in steps["cells"])
+    if not torch.cuda.is_available():
+        refused = started("gpu_steps")
+        assert refused.returncode == 1
+        assert "torch sees no GPU here" in refused.stderr
 
 
 @pytest.mark.slow  # six processes that import torch, one after the other, some beside a busy one
