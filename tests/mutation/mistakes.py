@@ -35,6 +35,7 @@ REALIGN, CHATS = "decoding/test_realign.py::", "data/test_chat.py::"
 JUDGES, EDIT_SUITE, PREFIXES = "evals/test_judges.py::", "evals/test_edit.py::", "evals/test_prefixes.py::"
 EDITS, MADE_FACTS = "data/test_edits.py::", "data/generators/test_facts.py::"
 SCOPE = "models/test_scope.py::"
+TOOL_CALLS = "metrics/test_tool_calls.py::"
 
 MISTAKES = [
     Mistake(
@@ -99,6 +100,55 @@ MISTAKES = [
         "one.kill()",
         "one.status()",
         ("engines/test_vllm_server.py::test_children_and_a_server",),
+    ),
+    Mistake(
+        "tools: a key with another value counts whole",
+        "metrics.tool_calls:argument_score",
+        "0.5",
+        "1.0",
+        (f"{TOOL_CALLS}test_the_score_of_arguments",),
+    ),
+    Mistake(
+        "tools: keys too many cost nothing",
+        "metrics.tool_calls:argument_score",
+        "found / len(given)",
+        "found / len(reference)",
+        (f"{TOOL_CALLS}test_the_score_of_arguments",),
+    ),
+    Mistake(
+        "tools: another tool is left out of the easy samples",
+        "metrics.tool_calls:judge",
+        "arguments = hard = easy = 0.0",
+        "arguments = hard = 0.0",
+        (f"{TOOL_CALLS}test_a_wrong_name_is_worth_nothing",),
+    ),
+    Mistake(
+        "tools: a turn without a call hallucinates",
+        "metrics.tool_calls:judge",
+        "prediction.name is not None and prediction.name != NO_NAME",
+        "prediction.name is not None",
+        (f"{TOOL_CALLS}test_a_tool_that_is_not_there",),
+    ),
+    Mistake(
+        "tools: a name is read behind the first of its marks",
+        "metrics.tool_calls:_behind_last",
+        "text.rpartition(mark)",
+        "text.partition(mark)",
+        (f"{TOOL_CALLS}test_name_and_arguments_stand_behind_the_last",),
+    ),
+    Mistake(
+        "tools: who goes on is looked for in another order",
+        "metrics.tool_calls:read_roles",
+        "GIVE_UP in text",
+        "GIVE_UP in text and CONCLUDE not in text",
+        (f"{TOOL_CALLS}test_what_planner_and_caller",),
+    ),
+    Mistake(
+        "tools: ROUGE-L of the paper counts a sentence's words apart",
+        "metrics.tool_calls:rouge_of_the_paper",
+        "common |= _common(one, other)",
+        "common = _common(one, other)",
+        (f"{TOOL_CALLS}test_rouge_l_as_the_package",),
     ),
     Mistake(
         "grpo: the dual clip is left out",

@@ -6,6 +6,7 @@ each text and divides by the total, like the authors of penalty decoding (arXiv:
 
 import math
 import os
+import re
 import sys
 import warnings
 from collections import Counter
@@ -52,6 +53,18 @@ def distinct(texts: Iterable[str], n: int) -> float:
     """distinct-n (arXiv:1510.03055): distinct n-grams over all n-grams, pooled over texts; falls with more text."""
     found = Counter(gram for text in texts for gram in ngrams(text.split(), n))
     return len(found) / found.total() if found else math.nan
+
+
+def rouge_l(original: str, candidate: str) -> float:
+    """F1 of the longest common subsequence of the words (case and punctuation do not count), in [0, 1]."""
+    one, other = (re.findall(r"\w+", text.lower()) for text in (original, candidate))
+    row = [0] * (len(other) + 1)
+    for word in one:
+        before = row
+        row = [0]
+        for j, against in enumerate(other):
+            row.append(before[j] + 1 if word == against else max(before[j + 1], row[j]))
+    return 2 * row[-1] / (len(one) + len(other)) if one or other else 1.0
 
 
 def zipf(texts: Iterable[str]) -> float:

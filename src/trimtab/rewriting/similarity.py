@@ -9,6 +9,7 @@ from torch import Tensor
 
 from trimtab.metrics import embeddings
 from trimtab.metrics.text_quality import cosine, ngrams
+from trimtab.metrics.text_quality import rouge_l as rouge_l  # for its neighbours
 from trimtab.rewriting.questions import CleanEvalError, Pair, PairScorer
 
 MISSING = "sacrebleu is not installed: pip install 'trimtab[eval]'"
@@ -39,18 +40,6 @@ def bleu() -> PairScorer:
         CleanEvalError: see `chrf`.
     """
     return PairScorer("BLEU (sacrebleu)", _metric("BLEU", effective_order=True))
-
-
-def rouge_l(original: str, candidate: str) -> float:
-    """F1 of the longest common subsequence of the words (case and punctuation do not count), in [0, 1]."""
-    one, other = (re.findall(r"\w+", text.lower()) for text in (original, candidate))
-    row = [0] * (len(other) + 1)
-    for word in one:
-        before = row
-        row = [0]
-        for j, against in enumerate(other):
-            row.append(before[j] + 1 if word == against else max(before[j + 1], row[j]))
-    return 2 * row[-1] / (len(one) + len(other)) if one or other else 1.0
 
 
 def copied(original: str, candidate: str, n: int = 13) -> tuple[int, int]:
