@@ -19,9 +19,9 @@ ray_is_needed = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("address", ["localhost", "rows.jsonl", "host:port", "a/b:1", ""])
+@pytest.mark.parametrize("address", ["localhost", "auto", "rows.jsonl", "host:port", "a/b:1", ""])
 def test_what_is_no_address_is_refused(address):
-    with pytest.raises(RayError, match="HOST:PORT, auto, or local"):
+    with pytest.raises(RayError, match="HOST:PORT, or local"):
         on_ray.check_asked(address)
 
 

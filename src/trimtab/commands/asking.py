@@ -60,8 +60,7 @@ class RaySettings(CommandSettings):
     """Workers that share the work."""
 
     ray: Annotated[str | None, Shown("[ADDRESS]"), Bare(on_ray.LOCAL, on_ray.ADDRESS)] = None
-    """Share the work among workers of Ray: HOST:PORT of a cluster, auto for that of this machine; without ADDRESS
-    on this machine alone."""
+    """Share the work among workers of Ray, of the cluster at HOST:PORT; without ADDRESS on this machine alone."""
     ray_workers: Annotated[int | None, Shown("N"), Field(ge=1)] = None
     """Workers; by default one for each GPU, or for each CPU if there is no GPU."""
 

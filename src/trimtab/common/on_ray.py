@@ -22,7 +22,7 @@ T = TypeVar("T")
 J = TypeVar("J")
 LOCAL = "local"
 """Ray is started on this machine, and ended"""
-ADDRESS = r"(local|auto|(ray://)?[^\s/=]+:\d+)"
+ADDRESS = r"(local|(ray://)?[^\s/=]+:\d+)"
 """what an address looks like"""
 RETRIES = 3
 """lost workers that are replaced, and tries of a job whose worker was lost"""
@@ -48,7 +48,7 @@ def check_asked(address: str) -> None:
         RayError: if it is not, or the address is none or one of Ray Client.
     """
     if not re.fullmatch(ADDRESS, address):
-        raise RayError(f"--ray {address}: that is no address; write HOST:PORT, auto, or local")
+        raise RayError(f"--ray {address}: that is no address; write HOST:PORT, or local")
     if address.startswith("ray://"):
         raise RayError(
             f"--ray {address}: Ray Client does not carry Ray Data; run the command on a machine of the cluster, "
@@ -63,8 +63,7 @@ def cluster(address: str | None, workers: int | None = None) -> Iterator["Cluste
     """A Ray cluster for this context; None without an address. One that is there already is used and left as it is.
 
     Args:
-        address: HOST:PORT, "auto" for the cluster that this machine belongs to, or "local" to start one on this machine
-            alone, which nothing outside can reach.
+        address: HOST:PORT, or "local" to start one on this machine alone, which nothing outside can reach.
         workers: by default one for each GPU of the cluster, or for each CPU if it has no GPU.
 
     Raises:
@@ -97,8 +96,7 @@ def _connect(ray: Any, address: str, workers: int | None) -> None:
         number = max(os.cpu_count() or 1, workers or 1)
         ray.init(address=LOCAL, num_cpus=number, include_dashboard=False, **quiet)
         return
-    if address != "auto":
-        _check_port(address)
+    _check_port(address)
     try:
         ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError) as error:  # no cluster; another version of Ray or Python
