@@ -33,7 +33,7 @@ from trimtab.train.served import How, ServerClient
 LIMIT = 1 / 3
 """time of vllm over that of generate"""
 SEED, REQUESTS, PROMPT, SHORTEST, LONGEST = 0, 16, 64, 16, 128
-CLOSE = 0.15
+CLOSE = 0.12
 """nats between server and model after the weights were sent, averaged over tokens, in bfloat16"""
 
 

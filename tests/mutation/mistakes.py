@@ -1439,7 +1439,7 @@ MISTAKES = [
     Mistake(
         "an engine's rollouts: a server with old weights is believed",
         "train.served_rollouts:ServedRollouts._check",
-        "not self.apart <= CLOSE[self.how.dtype]",
+        "not self.apart <= close",
         "False",
         ("train/test_served_rollouts.py::test_a_server_that_keeps_old_weights_stops_the_run",),
     ),

@@ -203,6 +203,18 @@ def test_a_server_that_keeps_old_weights_stops_the_run(tmp_path, engine):
     assert not list(engine.folder.iterdir())
 
 
+@pytest.mark.parametrize("tolerance, passes", [(1e-12, False), (0.5, True)])
+def test_how_far_server_and_policy_may_be_apart_can_be_said(tmp_path, engine, tolerance, passes):
+    made = trainer(tmp_path, engine, reach=how(engine, tolerance=tolerance))
+    said = made.vllm_generation._own
+    made.vllm_generation._own = lambda ids: said(ids) + 0.4
+    if passes:
+        made.train()
+    else:
+        with pytest.raises(EngineError, match="0.4 nats apart on average over .* tokens, 1e-12 are allowed"):
+            made.train()
+
+
 def test_weights_of_tokens_are_refused_for_a_method_of_whole_completions(tmp_path, engine):
     plan = Plan(WholeAnswers(0.2, 0.2), reduction="sequence_mean", advantages=LeaveOneOut(0.0))
     with pytest.raises(CorrectionError, match="token_mask"):

@@ -35,6 +35,9 @@ class RolloutsKey(RecipeSection):
     dtype: Dtype | None = None
     """Of vllm: what the server is to compute in; that of training by default (bfloat16 with training.bf16, otherwise
     models.dtype)."""
+    tolerance: float | None = Field(None, gt=0)
+    """Of vllm: nats between the log-probabilities of server and policy after a transfer of weights, averaged over
+    tokens, above which the run ends; null: 0.001 in float32, 0.12 in bfloat16, 0.05 in float16."""
     wait: float = Field(60.0, ge=0)
     """Of vllm: seconds to wait for a server that is not up, at the start and when it is gone during training."""
     timeout: float = Field(600.0, gt=0)

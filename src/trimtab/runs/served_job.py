@@ -26,6 +26,6 @@ def rollout_trainer(job: Job, **given: Any) -> RolloutTrainer:
 
     key = recipe.rollouts
     assert key.server is not None
-    how = How(key.server, key.weights_folder, key.wait, key.timeout, rollouts_key.computes_in(recipe))
+    how = How(key.server, key.weights_folder, key.wait, key.timeout, rollouts_key.computes_in(recipe), key.tolerance)
     longest = max(map(len, job.train.prompts), default=0) + job.args.max_completion_length
     return ServedRolloutTrainer(**given, how=how, longest=longest)

@@ -49,6 +49,8 @@ class How(NamedTuple):
     """seconds to wait for the answer to one request"""
     dtype: str
     """that the server is to compute in"""
+    tolerance: float | None = None
+    """nats between server and policy, averaged over tokens, above which the run ends; None: by dtype"""
 
 
 class State(NamedTuple):

@@ -15,7 +15,7 @@ from trimtab.models.masters import inner
 from trimtab.models.probing import eval_mode
 from trimtab.train.served import FILE, EngineError, EngineGone, How, ServerClient
 
-CLOSE = {"float32": 1e-3, "bfloat16": 0.15, "float16": 0.05}
+CLOSE = {"float32": 1e-3, "bfloat16": 0.12, "float16": 0.05}
 """dtype of the server -> most nats by which its log-probabilities may differ from the policy's, averaged over tokens"""
 TOKENS = 64
 """compared after each transfer of weights, at most"""
@@ -163,11 +163,13 @@ class ServedRollouts(VLLMGeneration):
             raise EngineError("the prompts have no two tokens to compare server and policy with; write longer ones")
         said, own = self.vllm_client.logprobs(ids), self._own(ids)
         self.apart = float((said - own).abs().mean())
-        if not self.apart <= CLOSE[self.how.dtype]:  # NaN is no agreement
+        close = CLOSE[self.how.dtype] if self.how.tolerance is None else self.how.tolerance
+        if not self.apart <= close:  # NaN is no agreement
             raise EngineError(
                 f"after the weights were sent, the server at {self.how.server} gives other log-probabilities than the "
-                f"policy: {self.apart:.3g} nats apart on average over {len(said)} tokens, {CLOSE[self.how.dtype]:g} "
-                f"are allowed in {self.how.dtype}. It may have kept old weights: start it again, with vLLM {TESTED}"
+                f"policy: {self.apart:.3g} nats apart on average over {len(said)} tokens, {close:g} "
+                f"are allowed in {self.how.dtype} (rollouts.tolerance). It may have kept old weights: start it again, "
+                f"with vLLM {TESTED}"
             )
         if not self.vllm_client.is_current():
             raise EngineError(f"the server at {self.how.server} was started again while weights were sent to it")
