@@ -51,9 +51,11 @@ bench: setup ## the benchmarks; results go to benchmarks/results
 	for script in startup shared_cores head_and_loss distill_step packing teacher_cache ad_kd adapt_step dial decoding geomrel math_verification reward_step rl_step processes rollouts engines score evaluation editing; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 gpu: ## checks and benchmarks on this machine's GPUs, with the torch of PYTHON or of .venv (about ten minutes)
-	$(GPU_PYTHON) scripts/gpu_checks.py --budget 240; checked=$$?; \
-	$(GPU_PYTHON) benchmarks/head_and_loss.py --device cuda --budget 150 && \
-	$(GPU_PYTHON) benchmarks/gpu_steps.py --device cuda --budget 90 && exit $$checked
+	failed=0; \
+	$(GPU_PYTHON) scripts/gpu_checks.py --budget 240 || failed=1; \
+	$(GPU_PYTHON) benchmarks/head_and_loss.py --device cuda --budget 150 || failed=1; \
+	$(GPU_PYTHON) benchmarks/gpu_steps.py --budget 90 || failed=1; \
+	exit $$failed
 
 docs: setup pages ## the documentation as a site in site/, which works offline; fails on a broken link
 	$(BIN)/zensical build --clean --strict

@@ -88,6 +88,39 @@ def test_shards_gradients_and_states_of_fsdp_are_the_real_ones_of_each_process(k
     assert one.params == sum(weight.numel for weight in every)
 
 
+LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"]}
+
+
+def sharded_adapters() -> int:
+    """Bytes that a process holds of a frozen model in bfloat16 with adapters in float32, after a step."""
+    from accelerate import Accelerator
+    from peft import LoraConfig, get_peft_model
+
+    from trimtab.train.wrapping import head_in_the_root
+
+    os.environ |= FSDP
+    fsdp_on_a_cpu(0)
+    accelerator = Accelerator(cpu=True)
+    model: Any = get_peft_model(tiny.model("llama").to(torch.bfloat16), LoraConfig(task_type="CAUSAL_LM", **LORA))
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for one in trained:
+        one.data = one.data.float()
+    with head_in_the_root(model):
+        model, optimizer = accelerator.prepare(model, torch.optim.AdamW(trained))
+    ids = torch.arange(3, 9)[None]
+    accelerator.backward(model(input_ids=ids).logits.float().square().mean())
+    optimizer.step()
+    return sum(p.to_local().numel() * p.element_size() for p in model.parameters())
+
+
+def test_frozen_weights_under_adapters_are_divided_in_their_own_dtype(tmp_path):
+    found = in_group(tmp_path, sharded_adapters)
+    one = footprint(tiny.model("llama").config, "bfloat16", TrainedShape(lora=LORA), 1, 6)
+    for rank, held in enumerate(found):
+        every = [weight for group in one.groups for weight in group]
+        assert held == sum(shard(weight.shape, 2, rank) * weight.element_size for weight in every)
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
     return tiny_folder.lay_out(tmp_path_factory.mktemp("files"))
