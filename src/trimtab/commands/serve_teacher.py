@@ -94,6 +94,7 @@ def main(settings: ServeTeacherSettings) -> None:
     if not os.environ.get(API_KEY, "").strip():
         typer.echo(f"who asks needs this key in the environment: export {API_KEY}={key}")
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
     try:
         run(server, key)
     except KeyboardInterrupt:
