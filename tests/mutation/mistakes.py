@@ -35,7 +35,7 @@ REALIGN, CHATS = "decoding/test_realign.py::", "data/test_chat.py::"
 JUDGES, EDIT_SUITE, PREFIXES = "evals/test_judges.py::", "evals/test_edit.py::", "evals/test_prefixes.py::"
 EDITS, MADE_FACTS = "data/test_edits.py::", "data/generators/test_facts.py::"
 SCOPE = "models/test_scope.py::"
-TOOL_CALLS = "metrics/test_tool_calls.py::"
+TOOL_CALLS, TOOL_SUITE = "metrics/test_tool_calls.py::", "evals/test_tools.py::"
 
 MISTAKES = [
     Mistake(
@@ -149,6 +149,34 @@ MISTAKES = [
         "common |= _common(one, other)",
         "common = _common(one, other)",
         (f"{TOOL_CALLS}test_rouge_l_as_the_package",),
+    ),
+    Mistake(
+        "tools: the caller reads the history without the plan",
+        "evals.suites.tools:Asking._written",
+        '[Step("assistant", plan), own]',
+        '[Step("assistant", ""), own]',
+        (f"{TOOL_SUITE}test_the_caller_reads_the_plan",),
+    ),
+    Mistake(
+        "tools: a plan is read in another order",
+        "evals.suites.tools:cut",
+        "(GIVE_UP, CONCLUDE, CALL)",
+        "(CALL, CONCLUDE, GIVE_UP)",
+        (f"{TOOL_SUITE}test_a_plan_ends_where_it_says",),
+    ),
+    Mistake(
+        "tools: prompts hold the turn that is asked for",
+        "evals.suites.tools:_of_trajectory",
+        "[list(step) for step in steps[:place]]",
+        "[list(step) for step in steps[: place + 1]]",
+        (f"{TOOL_SUITE}test_no_prompt_holds_anything",),
+    ),
+    Mistake(
+        "tools: each turn is a draw of its own",
+        "evals.suites._tool_measures:measures",
+        'one.item.data["trajectory"]',
+        "one.item.id",
+        (f"{TOOL_SUITE}test_intervals_are_over_trajectories",),
     ),
     Mistake(
         "grpo: the dual clip is left out",

@@ -150,7 +150,8 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> list
         for name in settings.suites
     }
     if not settings.endpoint:
-        for note in _check_questions(questions, settings.asked):
+        questions, notes = _checked_questions(questions, settings.asked)
+        for note in notes:
             say(console, note)
     for name in settings.suites:
         workdir(settings.folder / name, settings).check()
@@ -205,14 +206,15 @@ def workdir(folder: Path, settings: EvaluateSettings) -> Workdir:
     return Workdir(folder, "eval", (SAMPLES, FACTS, PAGE, JUDGEMENTS), force=settings.force)
 
 
-def _check_questions(questions: Mapping[str, "EvalSpec"], model: str) -> list[str]:
-    """Check that all prompts fit the model, before its weights are loaded."""
-    from trimtab.evals.runner import check_spec
+def _checked_questions(questions: Mapping[str, "EvalSpec"], model: str) -> tuple[dict[str, "EvalSpec"], list[str]]:
+    """The suites with prompts for this model, which all fit it, before its weights are loaded; and notes."""
+    from trimtab.evals.runner import check_spec, fitted
     from trimtab.models import loading
 
     tokenizer, limits = loading.load_tokenizer(model), loading.limits(model)
-    notes = [note for name, asked in questions.items() for note in check_spec(name, asked, tokenizer, limits, model)]
-    return notes[:1]
+    found = {name: fitted(asked, tokenizer, limits) for name, asked in questions.items()}
+    notes = [note for name, asked in found.items() for note in check_spec(name, asked, tokenizer, limits, model)]
+    return found, list(dict.fromkeys(notes))
 
 
 def model_of(settings: EvaluateSettings, folder: Path) -> "Model":
@@ -265,6 +267,7 @@ def signature_of(name: str, asked: "EvalSpec", answerer: "Model") -> dict[str, s
         "prompt": asked.prompt,
         "mode": f"{asked.mode} ({asked.fallback})" if asked.fallback else asked.mode,
         "max_new_tokens": str(asked.max_new_tokens or "of the suite"),
+        **asked.suite.facts,
         **answerer.facts(),
         **environment(),
     }

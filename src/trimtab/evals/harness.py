@@ -104,7 +104,11 @@ def steps(suite: str, prompt: str) -> Solver:
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         item, answers = _item(state.metadata), []
         for step in of_prompt:
-            state.messages = _messages(step(item, answers))
+            chat = step(item, answers)
+            if not chat:
+                answers.append("")
+                continue
+            state.messages = _messages(chat)
             state = await generate(state, **({"max_tokens": item.max_new_tokens} if item.max_new_tokens else {}))
             answers.append(state.output.completion)
         state.store.set("answers", answers)
@@ -139,14 +143,14 @@ def verdict(suite: str) -> Scorer:
         async def score(state: TaskState, target: Target) -> Score:
             item = _item(state.metadata)
             answers = state.store.get("answers") or [state.output.completion]
-            found = loaded.score(item, answers[-1])
+            found = loaded.score(item, said := loaded.joined(answers))
             first = next(iter(found.values()))
             judged = loaded.accuracy or item.target  # inspect leaves a sample without a value out of all numbers
             value = first.value if first.value is not None else 0.0 if judged else math.nan
             return Score(
                 value=value,
                 answer=None if first.parsed is None else str(first.parsed),
-                explanation=answers[-1],
+                explanation=said,
                 metadata={
                     "item": asdict(item),
                     "answers": answers,

@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from trimtab.common.errors import check_answered
 from trimtab.data.tokens import prompt_ids
 from trimtab.evals import suites
 from trimtab.evals.models import Model, Reply, renormalised
-from trimtab.evals.suite import Answered, Estimate, Item, Suite, SuiteError, Verdict, accuracy
+from trimtab.evals.suite import Answered, Estimate, Fit, Item, Suite, SuiteError, Verdict, accuracy
 from trimtab.models.limits import Limits, check_prompts
 
 Mode = Literal["generate", "loglikelihood"]
@@ -29,6 +29,8 @@ class EvalSpec:
     max_new_tokens: int | None = None
     fallback: str = ""
     """why the mode is not the default of the suite, where nobody asked for it"""
+    options: Any = None
+    """settings of the suite, for one that is bound to its model"""
 
     def __post_init__(self) -> None:
         if self.prompt not in self.suite.prompts:
@@ -55,10 +57,25 @@ def eval_spec(
         SuiteError: if the suite, a setting or the prompt is not there, or no item is left.
     """
     suite = suites.load(name)
-    items = list(suite.items(suites.check(name, settings or {})))[:limit]
+    options = suites.check(name, settings or {})
+    items = list(suite.items(options))[:limit]
     if not items:
         raise SuiteError(f"{name} has no items with these settings")
-    return EvalSpec(suite, items, prompt or next(iter(suite.prompts)), mode or suite.default_mode, max_new_tokens)
+    named, how = prompt or next(iter(suite.prompts)), mode or suite.default_mode
+    return EvalSpec(suite, items, named, how, max_new_tokens, options=options)
+
+
+def fitted(spec: EvalSpec, tokenizer: Any, limits: Limits) -> EvalSpec:
+    """With prompts for this model, where the suite has such.
+
+    Raises:
+        SuiteError: if it has none for a model like this.
+    """
+    if spec.suite.bound is None:
+        return spec
+    length = limits.places or limits.trained
+    most = None if length is None else length - (spec.max_new_tokens or spec.suite.max_new_tokens)
+    return replace(spec, suite=spec.suite.bound(spec.options, Fit(tokenizer, most)))
 
 
 def ask(
@@ -78,6 +95,8 @@ def ask(
     Raises:
         Unanswered: where the first questions, or all, end in errors.
     """
+    if isinstance(limits := getattr(model, "limits", None), Limits):
+        spec = fitted(spec, getattr(model, "tokenizer", None), limits)
     suite, steps = spec.suite, spec.suite.prompts[spec.prompt]
     rows = {key: row for key, row in (done or {}).items() if not row.get("error")}
     known = {item.id for item in spec.items}
@@ -86,20 +105,24 @@ def ask(
     for batch, tokens in _batches(spec, steps[0], model.batch, rows):
         start = time.perf_counter()
         chats: list[Any] = []
+        asked: list[Any] = [[] for _ in batch]
         replies: list[list[Reply]] = [[] for _ in batch]
         p: list[dict[str, float]] = [{} for _ in batch]
         for number, step in enumerate(steps):
             chats = [step(item, [r.text for r in earlier]) for item, earlier in zip(batch, replies)]
             if spec.mode == "loglikelihood" and number == len(steps) - 1:
-                p = model.compare(chats, [list(item.options) for item in batch])
+                p, asked = model.compare(chats, [list(item.options) for item in batch]), chats
                 break
-            open_ = [i for i, earlier in enumerate(replies) if not any(r.error for r in earlier)]
-            for i, reply in zip(open_, model.answer([chats[i] for i in open_], tokens)):
-                replies[i].append(reply)
+            open_ = [i for i, earlier in enumerate(replies) if chats[i] and not any(r.error for r in earlier)]
+            said = dict(zip(open_, model.answer([chats[i] for i in open_], tokens) if open_ else ()))
+            for i, earlier in enumerate(replies):
+                if i in said or not chats[i]:
+                    earlier.append(said.get(i, Reply("")))
+            asked = [chat or before for chat, before in zip(chats, asked)]
         seconds = (time.perf_counter() - start) / len(batch)
         new = [
             _row(suite, item, chat, reply, values, seconds)
-            for item, chat, reply, values in zip(batch, chats, replies, p)
+            for item, chat, reply, values in zip(batch, asked, replies, p)
         ]
         rows |= {row["id"]: row for row in new}
         if keep is not None:
@@ -120,13 +143,14 @@ def check_spec(name: str, spec: EvalSpec, tokenizer: Any, limits: Limits, model:
     Raises:
         LimitError: naming the item.
     """
+    spec = fitted(spec, tokenizer, limits)
     first, notes = spec.suite.prompts[spec.prompt][0], []
     for item in spec.items:
         tokens = spec.max_new_tokens or item.max_new_tokens or spec.suite.max_new_tokens
         tokens = 1 if spec.mode == "loglikelihood" else tokens
         ids = prompt_ids(tokenizer, first(item, ()), f"{name}: item {item.id}")
         notes += check_prompts([ids], tokens, limits, tokenizer, model, what=f"{name}: item {item.id}, prompt")
-    return notes[:1]
+    return [*notes[:1], *(f"{name}: {number} {what}" for what, number in spec.suite.remarks.items())]
 
 
 def _batches(spec: EvalSpec, first: Any, size: int, done: Mapping[str, Any]) -> Iterator[tuple[list[Item], int]]:
@@ -164,7 +188,7 @@ def verdicts(suite: Suite, item: Item, row: Mapping[str, Any]) -> dict[str, Verd
     """Parser -> verdict of a row's answer, by the suite as it is now."""
     if "p" in row:
         return {OPTIONS: suite.score_options(item, row["p"]) if row["p"] else Verdict(None, None)}
-    return dict(suite.score(item, row["answers"][-1]))
+    return dict(suite.score(item, suite.joined(row["answers"])))
 
 
 def answered(suite: Suite, row: Mapping[str, Any], item: Item) -> Answered:

@@ -1,5 +1,6 @@
 """What a suite is: items, prompts, and a pure score; and how scores become numbers with intervals."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -41,7 +42,7 @@ class Verdict(NamedTuple):
 
 
 Step = Callable[[Item, Sequence[str]], Messages]
-"""step(item, answers to the steps before) -> the messages to answer next"""
+"""step(item, answers to the steps before) -> the messages to answer next; if there are none, the answer is empty"""
 Prompt = tuple[Step, ...]
 
 
@@ -79,6 +80,19 @@ def argmax(item: Item, p: Mapping[str, float]) -> Verdict:
     return chosen(item, max(p, key=lambda label: p[label]))
 
 
+class Fit(NamedTuple):
+    """What prompts are written for."""
+
+    tokenizer: Any
+    most: int | None
+    """tokens of a prompt, so that the longest answer has room; None where a model reads any length"""
+
+
+def last(answers: Sequence[str]) -> str:
+    """The answer to the last step."""
+    return answers[-1]
+
+
 @dataclass(frozen=True)
 class Suite:
     """What a file in `evals/suites/` exports as SUITE."""
@@ -107,6 +121,14 @@ class Suite:
     finish: Callable[[Any, Sequence[Answered], Any, Any, Any], Sequence[Estimate]] | None = None
     """finish(options, answered, model, workdir, console): further numbers, for which models are asked and files kept;
     of `trimtab eval` alone"""
+    joined: Callable[[Sequence[str]], str] = last
+    """what is scored in place of the last answer, from the answers to all steps"""
+    bound: Callable[[Any, Fit], "Suite"] | None = None
+    """bound(options, fit): the suite for a model that is loaded here, if its prompts depend on tokenizer and length"""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """what else answers depend on, for signatures"""
+    remarks: Counter[str] = field(default_factory=Counter)
+    """what is to be said of the prompts that were written, by its number"""
 
 
 def lines(options: Mapping[str, str]) -> str:

@@ -1,0 +1,259 @@
+"""Tools: whether a model goes on as a reference does, turn by turn of its trajectories.
+
+At every turn of the planner the model reads the reference's history and says what comes now: a call, an answer, or
+that it gives up. Prompts: `backbone` (one model, the text format of alpha-UMi), `roles` (planner, then caller or
+summariser), `instruct` (that of `backbone` as a message, for chat models and servers). Numbers: those of the paper's
+static evaluation, with intervals over trajectories.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic import Field
+
+from trimtab.common.fingerprint import of_text
+from trimtab.data.agent_roles import AgentRole, Prompter, Sample, samples, shortened
+from trimtab.data.tokens import coder
+from trimtab.data.trajectories import CALL, CONCLUDE, GIVE_UP, INVALID, Step, Trajectory, planned, thought_of
+from trimtab.evals.suite import Answered, Estimate, Fit, Item, Messages, Options, Suite, SuiteError, Verdict, text, user
+from trimtab.evals.suites._tool_measures import judged
+from trimtab.evals.suites._tool_measures import measures as measured
+from trimtab.evals.suites._tool_rows import Reference, references
+from trimtab.metrics.tool_calls import END, read
+
+NOTHING = "none"
+"""in place of a text that says nothing, as in the paper"""
+SPEAKER = "speaker"
+"""key of a message that says which role goes on"""
+
+
+class ToolsSettings(Options):
+    file: tuple[str, ...] = ()
+    """The trajectories: rows with messages, conversations or of ToolBench, ToolAlpaca's files, or folders of
+    ToolBench's answers; several are compared as splits."""
+    rows: int | None = Field(None, ge=1)
+    """Trajectories at most of each file, the first ones."""
+    only: str = ""
+    """File of ids, as a JSON list or mapping or one a line: only these trajectories."""
+    without: str = ""
+    """File of ids, or a folder of such: all trajectories but these."""
+    trained_on: str = ""
+    """Trajectories of the training: those with a tool that these lack are a group of their own, "unseen"."""
+    max_input: int | None = Field(None, ge=1)
+    """Tokens of a prompt at most; by default what the model has room for. Longer ones lose observations first, then the
+    oldest calls."""
+    templates: dict[AgentRole, str] = Field(default_factory=dict)
+    """Other templates of prompts by role, such as those of the recipe."""
+
+
+# ---------------------------------------------------------------- items
+
+
+def items(settings: ToolsSettings) -> list[Item]:
+    """Each turn of a planner's; of tools that are not there, and with nothing behind it, none.
+
+    Raises:
+        DataError: naming the row that is no trajectory.
+        SuiteError: if there is no file, or no turn is left.
+    """
+    if not settings.file:
+        raise SuiteError("there are no trajectories: name a file or folder of them with tools.file=FILE")
+    known = _known(settings.trained_on) if settings.trained_on else None
+    found = []
+    for one in references(settings.file, settings.rows, settings.only, settings.without):
+        found += _of_trajectory(one, known)
+    if not found:
+        raise SuiteError(f"tools.file: no trajectory of {', '.join(settings.file)} has a turn of a planner")
+    return found
+
+
+def _known(source: str) -> frozenset[str]:
+    return frozenset(name for one in references([source], None, "", "") for name in one.found.names)
+
+
+def _of_trajectory(one: Reference, known: frozenset[str] | None) -> Iterator[Item]:
+    steps, names = one.found.steps, one.found.names
+    groups = {"split": one.split}
+    if known is not None:
+        groups["tools"] = "seen" if set(names) <= known else "unseen"
+    for place, step in enumerate(steps):
+        reference = _reference(steps, place)
+        if reference is None:
+            continue
+        plan = read(reference).plan
+        before = "\n".join(f"{role}: {value}" for role, value in steps[:place])
+        yield Item(
+            id=f"{one.id}.{place + 1}",
+            text=f"Turn {place + 1}, behind\n{before}",
+            target=(reference,),
+            groups={**groups, "plan": plan},
+            data={
+                "trajectory": one.id,
+                "turn": place + 1,
+                "steps": [list(step) for step in steps[:place]],
+                "tools": list(one.found.tools),
+                "names": names,
+                "system": one.found.system,
+            },
+        )
+
+
+def _reference(steps: Sequence[Step], place: int) -> str | None:
+    """What planner and caller or summariser say at a turn; None where it is none of the planner's, or no sample."""
+    step, behind = steps[place], steps[place + 1] if place + 1 < len(steps) else None
+    if step.role != "assistant" or (behind is None and thought_of(step.value)[1] != GIVE_UP):
+        return None
+    if behind is not None and behind.role in ("caller", "conclusion"):
+        return None if behind.role == "caller" and INVALID in behind.value else _join(step.value, *behind)
+    return step.value if thought_of(step.value)[1] == GIVE_UP else None
+
+
+def _join(plan: str, role: str, value: str) -> str:
+    return f"{plan}{END}{role}: {value}"
+
+
+# ---------------------------------------------------------------- asking
+
+
+@dataclass
+class Asking:
+    """Writes the prompts of items, for one model or for any."""
+
+    prompter: Prompter
+    tokenizer: Any = None
+    most: int | None = None
+    """tokens of a prompt"""
+    remarks: Counter[str] = field(default_factory=Counter)
+    _known: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def backbone(self, item: Item, answers: Sequence[str]) -> Messages:
+        return text(self.prompt("backbone", item))
+
+    def instruct(self, item: Item, answers: Sequence[str]) -> Messages:
+        return user(self.prompt("backbone", item))
+
+    def plan(self, item: Item, answers: Sequence[str]) -> Messages:
+        return _spoken("planner", self.prompt("planner", item))
+
+    def go_on(self, item: Item, answers: Sequence[str]) -> Messages:
+        """The caller, or the summariser, behind the plan as it was written; nobody, if the plan gives up."""
+        plan = cut(answers[0])
+        role = following(plan)
+        return _spoken(role, self.prompt(role, item, plan)) if role else []
+
+    def prompt(self, role: AgentRole, item: Item, plan: str = "") -> str:
+        if self.tokenizer is None or plan:
+            return self._written(role, item, plan)
+        key = (role, item.id)
+        if key not in self._known:  # prompts of first steps are looked at several times, and tokenised to be measured
+            self._known[key] = self._written(role, item, plan)
+        return self._known[key]
+
+    def _written(self, role: AgentRole, item: Item, plan: str) -> str:
+        before = [Step(*step) for step in item.data["steps"]]
+        own = {"caller": Step("caller", ""), "summarizer": Step("conclusion", "")}.get(role)
+        now = [Step("assistant", plan), own] if own else [Step("assistant", planned("", GIVE_UP))]
+        found = Trajectory((*before, *now), tuple(item.data["tools"]), item.data["system"])
+        turn = len(found.steps)
+        made = next(one for one in samples(found, role, self.prompter, Counter()) if one.turn == turn)
+        if self._fits(made):
+            return made.prompt
+        shorter = shortened(found, role, turn, self.prompter, self._fits)
+        is_cut, is_long = "prompts have a cut history, so as to fit", "prompts are too long even without their history"
+        self.remarks[is_cut if shorter else is_long] += 1
+        return (shorter or made).prompt
+
+    def _fits(self, sample: Sample) -> bool:
+        return self.most is None or len(coder(self.tokenizer).prompt(sample.prompt, True)) <= self.most
+
+
+def _spoken(role: AgentRole, prompt: str) -> Messages:
+    return [{**text(prompt)[0], SPEAKER: role}]
+
+
+def cleaned(answer: str) -> str:
+    """An answer without the colon that repeats the prompt's, "none" where it says nothing."""
+    found = answer.removeprefix(": ")
+    return NOTHING if found.strip() in ("", ".", ",") else found
+
+
+def cut(answer: str) -> str:
+    """A planner's answer up to and with who goes on: the first of give up, conclusion and caller that it names, and the
+    caller where it names none."""
+    plan = cleaned(answer)
+    for mark in (GIVE_UP, CONCLUDE, CALL):
+        before, named, _ = plan.partition(mark)
+        if named:
+            return before + mark
+    return f"{plan} {CALL}"
+
+
+def following(plan: str) -> AgentRole | None:
+    """Who goes on behind a plan that is `cut`."""
+    return None if plan.endswith(GIVE_UP) else "summarizer" if plan.endswith(CONCLUDE) else "caller"
+
+
+def joined(answers: Sequence[str]) -> str:
+    """What the roles have said as one text, "PLANNER</s>caller: CALL"; what one model said."""
+    if len(answers) == 1:
+        return answers[0]
+    plan = cut(answers[0])
+    role = following(plan)
+    return _join(plan, "caller" if role == "caller" else "conclusion", cleaned(answers[1])) if role else plan
+
+
+def bound(settings: ToolsSettings, fit: Fit) -> Suite:
+    """With the end token of a model's tokenizer between turns, and histories that are cut where it has no room."""
+    end = fit.tokenizer.eos_token
+    if not isinstance(end, str):
+        raise SuiteError("tools: turns end with the tokenizer's end token, and this tokenizer has none")
+    lengths = [length for length in (settings.max_input, fit.most) if length is not None]
+    marks = tuple(sorted({str(token) for token in fit.tokenizer.all_special_tokens}))
+    asking = Asking(Prompter(end, marks, settings.templates), fit.tokenizer, min(lengths, default=None))
+    facts = {"prompts": f"end {end!r}, at most {asking.most or 'any number of'} tokens"}
+    if settings.templates:
+        facts["templates"] = of_text(repr(sorted(settings.templates.items())))
+    return replace(SUITE, prompts=prompts_of(asking), bound=None, facts=facts, remarks=asking.remarks)
+
+
+def prompts_of(asking: Asking) -> Mapping[str, Any]:
+    return {"backbone": (asking.backbone,), "roles": (asking.plan, asking.go_on), "instruct": (asking.instruct,)}
+
+
+# ---------------------------------------------------------------- verdicts
+
+
+def score(item: Item, answer: str) -> Mapping[str, Verdict]:
+    """Verdicts on plan, tool, arguments and answer, each where the reference asks for it."""
+    none = Verdict(None, None)
+    if not answer.strip():
+        return dict.fromkeys(("plan", "action", "arguments", "answer", "tool exists"), none)
+    said, found = read(answer), judged(item, answer)
+    return {
+        "plan": Verdict(said.plan, float(found.plan)),
+        "action": none if found.action is None else Verdict(said.name or NOTHING, float(found.action)),
+        "arguments": none if found.arguments is None else Verdict(said.arguments or "{}", found.arguments),
+        "answer": none if found.rouge_words is None else Verdict(said.answer or NOTHING, found.rouge_words),
+        "tool exists": Verdict(said.name, float(not found.hallucinated)) if found.calls else none,
+    }
+
+
+def measures(answered: Sequence[Answered]) -> list[Estimate]:
+    return measured(answered, joined)
+
+
+SUITE = Suite(
+    paper="arXiv:2401.07324",
+    version="1",
+    options=ToolsSettings,
+    items=items,
+    prompts=prompts_of(Asking(Prompter("\n"))),
+    score=score,
+    max_new_tokens=256,
+    measures=measures,
+    accuracy=False,
+    joined=joined,
+    bound=bound,
+)
