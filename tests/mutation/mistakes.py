@@ -36,8 +36,58 @@ JUDGES, EDIT_SUITE, PREFIXES = "evals/test_judges.py::", "evals/test_edit.py::",
 EDITS, MADE_FACTS = "data/test_edits.py::", "data/generators/test_facts.py::"
 SCOPE = "models/test_scope.py::"
 TOOL_CALLS, TOOL_SUITE = "metrics/test_tool_calls.py::", "evals/test_tools.py::"
+WORLD, ARGUMENTS = "data/generators/test_tool_world.py::", "data/test_tool_arguments.py::"
 
 MISTAKES = [
+    Mistake(
+        "tools: an answer that nobody looked up is correct",
+        "data.generators.tool_world.world:check_outcome",
+        "any(says(text, fact) for text in observations)",
+        "True",
+        (f"{WORLD}test_a_missing_call_and_a_wrong_argument_fail", f"{WORLD}test_an_invented_answer"),
+    ),
+    Mistake(
+        "tools: what the world has become does not count",
+        "data.generators.tool_world.world:check_outcome",
+        "world.state() == final",
+        "True",
+        (f"{WORLD}test_more_than_was_asked_for_fails",),
+    ),
+    Mistake(
+        "tools: a number is said by a longer one",
+        "data.generators.tool_world.world:says",
+        r'rf"(?<![\w.]){wanted}(?!\w|[.,]\d)"',
+        "wanted",
+        (f"{WORLD}test_a_fact_is_said_by_whole_words",),
+    ),
+    Mistake(
+        "tools: a tool that is not offered can be called",
+        "data.generators.tool_world.world:World.run",
+        "self.tools",
+        "OWNERS",
+        (f"{WORLD}test_only_offered_tools",),
+    ),
+    Mistake(
+        "tools: wordings of held-out questions are trained on",
+        "data.generators.tool_world.draft:Draft.ask",
+        "wordings[:-1]",
+        "wordings",
+        (f"{WORLD}test_training_rows_are_asked",),
+    ),
+    Mistake(
+        "tools: held-out names are trained on",
+        "data.generators.tool_world.values:several",
+        "held_out(name) == heldout",
+        "True",
+        (f"{WORLD}test_splits_share_no_question",),
+    ),
+    Mistake(
+        "tools: arguments that no tool has are passed on",
+        "data.tool_arguments:_check",
+        "key not in known",
+        "False",
+        (f"{ARGUMENTS}test_a_call_that_does_not_fit",),
+    ),
     Mistake(
         "engines: vLLM takes itself for a process of a launch",
         "engines.vllm:clean_environment",

@@ -11,6 +11,7 @@ from trimtab.common.files import records
 from trimtab.data.generators.facts import facts
 from trimtab.data.generators.labelled import cues, opinions, overlap
 from trimtab.data.generators.solutions import check_split, planted_errors
+from trimtab.data.generators.tool_world import tools
 from trimtab.data.generators.worked_sums import worked_sums
 
 
@@ -139,4 +140,5 @@ DATASETS: dict[str, Callable[..., Iterable[dict[str, Any]]]] = {
     "opinions": opinions,
     "overlap": overlap,
     "facts": facts,
+    "tools": tools,
 }

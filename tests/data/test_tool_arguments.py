@@ -2,7 +2,7 @@
 
 import pytest
 
-from trimtab.data.tool_calls import CallFault, arguments_of
+from trimtab.data.tool_arguments import CallFault, arguments_of
 
 SCHEMAS = [
     {
