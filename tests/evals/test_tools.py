@@ -5,6 +5,7 @@ import json
 from collections import Counter
 
 import pytest
+from markupsafe import escape
 from rich.console import Console
 
 import tiny_folder
@@ -18,6 +19,9 @@ from trimtab.evals.suite import Fit, SuiteError
 from trimtab.evals.suites._tool_rows import ids_of
 from trimtab.evals.suites.tools import SUITE, bound, cut, joined
 from trimtab.models.limits import Limits
+from trimtab.report.evaluation import read as read_page
+from trimtab.report.evaluation import write
+from trimtab.report.turns import trajectories
 
 TOOL = {"type": "function", "function": {"name": "look", "description": "sees", "parameters": {
     "type": "object", "properties": {"town": {"type": "string", "description": "which"}}}}}  # fmt: skip
@@ -354,3 +358,40 @@ def test_the_command_evaluates_and_goes_on_where_it_was_stopped(file, tmp_path):
     assert lines[:2] == first
     assert len(lines) == 4
     assert samples.with_name("report.html").is_file()
+
+
+def test_the_page_shows_each_trajectory_turn_by_turn(file, tmp_path):
+    folder = tiny_folder.save(tmp_path / "tiny", max_position_embeddings=2048)
+    how = {"options": {"tools": {"file": [file]}}, "max_new_tokens": 4}
+    for number in (1, 2):
+        evaluate_model(folder, "tools", out=tmp_path / str(number), **how)
+    output = write([tmp_path / "1" / "tools", tmp_path / "2" / "tools"], tmp_path / "both.html")
+    page = output.read_text()
+    assert "2 of 2 trajectories" in page
+    for item in items(file):
+        assert escape(item.target[0]) in page
+    shown = trajectories([read_page(tmp_path / "1" / "tools").rows])
+    assert [(one.id, one.task, len(one.turns)) for one in shown] == [
+        ("rows/bern", "Weather in Bern?", 2), ("rows/lost", "Ping.", 2),
+    ]  # fmt: skip
+    assert [turn.before for turn in shown[0].turns] == [[("user", "Weather in Bern?")], [("observation", "12 C")]]
+
+
+def test_a_turn_is_right_where_plan_tool_and_arguments_are(file):
+    spec = eval_spec("tools", {"file": [file]})
+    kept = []
+    said = {"rows/bern.2": 'Action: look\nAction Input: {"town": "Bern"}', "rows/bern.5": "conclusion: so",
+            "rows/lost.2": "Action: look", "rows/lost.5": " "}  # fmt: skip
+    asked = {spec.suite.prompts["backbone"][0](item, ())[0]["content"]: said[item.id] for item in spec.items}
+
+    class Known:
+        batch = 4
+
+        def answer(self, chats, max_new_tokens):
+            return [Reply(asked[chat[0]["content"]]) for chat in chats]
+
+    ask(spec, Known(), keep=kept.extend)
+    shown = trajectories([{row["id"]: json.loads(json.dumps(row)) for row in kept}])
+    assert [one.marks for one in shown] == [[("✓", "right"), ("✓", "right")], [("✗", "wrong"), ("✗", "wrong")]]
+    assert shown[0].turns[0].said[0][2] == "plan 1, action 1, arguments 1, tool exists 1"
+    assert shown[1].turns[1].said[0][2] == "not understood"

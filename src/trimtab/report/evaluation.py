@@ -19,6 +19,7 @@ from trimtab.metrics.intervals import Interval, mean_of
 from trimtab.report.curves import COLOURS, INK, drawing, run_colour
 from trimtab.report.html import template
 from trimtab.report.reading import ReportError, is_run
+from trimtab.report.turns import SHOWN, TrajectoryRows, trajectories
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,9 @@ class Section:
     cautions: list[str]
     items: Markup
     anchor: str
+    trajectories: list[TrajectoryRows]
+    """the first ones, where items are turns"""
+    number_of_trajectories: int
 
     @staticmethod
     def number(value: Interval | None) -> tuple[str, str]:
@@ -244,6 +248,7 @@ def _section(name: str, of: list[Evaluation], index: int) -> Section:
             parser_of_one = headline_parser(one)
             values.append(one.value(f"{parser_of_one} strict" if parser_of_one else shown, group))
         groups.setdefault(key, []).append((value, own[0].number if own else 0, values))
+    turns = trajectories([one.rows for one in of])
     compared = []
     for other in of[1:]:
         change = differences(first, other)
@@ -264,6 +269,8 @@ def _section(name: str, of: list[Evaluation], index: int) -> Section:
         cautions=_cautions(of),
         items=Markup(_items(name, of)),
         anchor=f"suite-{index}",
+        trajectories=turns[:SHOWN],
+        number_of_trajectories=len(turns),
     )
 
 
