@@ -12,7 +12,7 @@ class ServedError(UserError):
 
 
 @dataclass(frozen=True)
-class ServerSettings:
+class EngineSettings:
     """Arguments of `vllm serve`, under their own names."""
 
     max_model_len: int
@@ -42,7 +42,7 @@ class ServerBytes:
         return self.weights + self.kv_cache + self.logits
 
 
-def server_bytes(config: Any, settings: ServerSettings, *, trust_remote_code: bool = False) -> ServerBytes:
+def server_bytes(config: Any, settings: EngineSettings, *, trust_remote_code: bool = False) -> ServerBytes:
     """Estimate the bytes of a server on each device.
 
     Activations of a batch of prompts and CUDA graphs are not included (vLLM measures them as it starts).

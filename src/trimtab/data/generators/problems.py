@@ -16,7 +16,7 @@ from typing import NamedTuple
 Draw = Callable[[Random], tuple[int, ...]]
 
 
-class Step(NamedTuple):
+class WorkedStep(NamedTuple):
     label: str
     lead: str
     """what stands before the operation, or before the number of the last line"""
@@ -51,13 +51,16 @@ class Template:
         return self.num_given + len(self.factors)
 
     @cached_property
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[WorkedStep, ...]:
         """The last one has no operation: it gives the answer."""
         steps = []
         for text in self.written:
             label, lead, (*terms,) = _parts(text)
-            steps.append(Step(label, lead, tuple(map(self._place, terms[::2])), tuple(terms[1::2])))
-        return (*steps, Step("", "" if self.small else "The answer is ", (self.first_result + len(steps) - 1,), ()))
+            steps.append(WorkedStep(label, lead, tuple(map(self._place, terms[::2])), tuple(terms[1::2])))
+        return (
+            *steps,
+            WorkedStep("", "" if self.small else "The answer is ", (self.first_result + len(steps) - 1,), ()),
+        )
 
     @property
     def _names(self) -> list[str]:

@@ -6,7 +6,7 @@ from functools import cache
 from random import Random
 from typing import NamedTuple
 
-from trimtab.data.generators.problems import Step, Template
+from trimtab.data.generators.problems import Template, WorkedStep
 from trimtab.data.generators.solving import FACTORS, Line, Slot, Value, total_of
 
 Change = Callable[[Random, Template, Line, Sequence[Value]], tuple[Line, tuple[Slot, ...]] | None]
@@ -15,7 +15,7 @@ Change = Callable[[Random, Template, Line, Sequence[Value]], tuple[Line, tuple[S
 class Variant(NamedTuple):
     """A kind of error, or one way to make it."""
 
-    strikes: Callable[[Template, Step], bool]
+    strikes: Callable[[Template, WorkedStep], bool]
     change: Change
     """of the right line, with all values before it: another line and what is wrong in it; None if it did not work"""
 
@@ -55,7 +55,7 @@ def _carry(drawn: Random, template: Template, line: Line, values: Sequence[Value
 def _exchange(old: str, new: str, *, algebra: bool) -> Variant:
     """Another operator in the place of one; operators of a line stay of one rank."""
 
-    def strikes(template: Template, step: Step) -> bool:
+    def strikes(template: Template, step: WorkedStep) -> bool:
         return template.algebra == algebra and old in step.operators and (len(step.operators) == 1 or new in "+-")
 
     def change(drawn: Random, template: Template, line: Line, values: Sequence[Value]):
@@ -82,7 +82,7 @@ def _is_result(template: Template, place: int) -> bool:
 def _replace(origin: Callable[[Template, int], bool]) -> Variant:
     """Another number in the place of one from this origin: a misprint, or another number from there."""
 
-    def strikes(template: Template, step: Step) -> bool:
+    def strikes(template: Template, step: WorkedStep) -> bool:
         return any(origin(template, place) for place in step.operands)
 
     def change(drawn: Random, template: Template, line: Line, values: Sequence[Value]):
@@ -117,11 +117,11 @@ def _repeat(drawn: Random, template: Template, line: Line, values: Sequence[Valu
     return Line(operands, numbers, operators, total_of(numbers, operators)), (Slot("operator", 1), Slot("number", 2))
 
 
-def _computes(template: Template, step: Step) -> bool:
+def _computes(template: Template, step: WorkedStep) -> bool:
     return bool(step.operators)
 
 
-def _is_sum(*operators: str) -> Callable[[Template, Step], bool]:
+def _is_sum(*operators: str) -> Callable[[Template, WorkedStep], bool]:
     return lambda _, step: step.operators == operators
 
 

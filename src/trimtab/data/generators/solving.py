@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Literal, NamedTuple
 
-from trimtab.data.generators.problems import Step, Template
+from trimtab.data.generators.problems import Template, WorkedStep
 
 LARGEST, LARGEST_SMALL = 999, 99
 """of all values, at each level"""
@@ -53,7 +53,7 @@ def solve(template: Template, numbers: Sequence[int], begun: Sequence[Line] = ()
     return lines
 
 
-def _line(step: Step, values: Sequence[Value]) -> Line:
+def _line(step: WorkedStep, values: Sequence[Value]) -> Line:
     numbers = tuple(values[place] for place in step.operands)
     return Line(step.operands, numbers, step.operators, total_of(numbers, step.operators))
 
