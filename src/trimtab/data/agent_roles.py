@@ -9,8 +9,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from trimtab.data.sources import DataError
 from trimtab.data.trajectories import (
     GIVE_UP,
     INVALID,
@@ -105,6 +106,18 @@ class Prompter:
         return PLACEHOLDER.sub(lambda place: values[place[1]](), template) + SUFFIX[role]
 
 
+def prompter_of(tokenizer: Any, templates: Mapping[Any, str] | None = None) -> Prompter:
+    """Writes prompts for models with this tokenizer.
+
+    Raises:
+        DataError: for a tokenizer without a token that ends a turn.
+    """
+    if not isinstance(tokenizer.eos_token, str):
+        raise DataError("the turns of an agent end with the tokenizer's end token, and this tokenizer has none")
+    marks = tuple(sorted({str(token) for token in tokenizer.all_special_tokens}))
+    return Prompter(tokenizer.eos_token, marks, templates or {})
+
+
 def samples(found: Trajectory, role: AgentRole, prompter: Prompter, left_out: Counter) -> Iterator[Sample]:
     """Those of a role, in the order of the turns; counts in `left_out` what is no sample, by reason."""
     yield from {"planner": _planner, "caller": _caller, "summarizer": _summarizer, "backbone": _backbone}[role](
@@ -157,20 +170,25 @@ def _sample(role: AgentRole, found: Trajectory, place: int, prompter: Prompter) 
 
 def _backbone(found: Trajectory, prompter: Prompter, left_out: Counter) -> Iterator[Sample]:
     """A thought with the call or the conclusion that follows; a turn of the history too."""
-    before: list[Step] = []
     for place, step in enumerate(found.steps):
-        if step.role in ("caller", "conclusion"):
-            continue
         if step.role != "assistant":
-            before.append(step)
             continue
         behind = found.steps[place + 1] if place + 1 < len(found.steps) else None
         value = merged(step, behind)
         if value is None:
             left_out["plans that nothing follows"] += 1
             continue
-        yield Sample("backbone", prompter.prompt("backbone", found, before), prompter.plain(value), place + 1)
-        before.append(Step("assistant", value))
+        prompt = prompter.prompt("backbone", found, folded(found.steps[:place]))
+        yield Sample("backbone", prompt, prompter.plain(value), place + 1)
+
+
+def folded(steps: Sequence[Step]) -> list[Step]:
+    """Turns as a single model's history has them: each thought with what follows it."""
+    behind = [*steps[1:], None]
+    merges = ((one, merged(one, after) if one.role == "assistant" else one.value) for one, after in zip(steps, behind))
+    return [
+        Step(one.role, value) for one, value in merges if one.role not in ("caller", "conclusion") and value is not None
+    ]
 
 
 def merged(step: Step, behind: Step | None) -> str | None:
@@ -181,6 +199,27 @@ def merged(step: Step, behind: Step | None) -> str | None:
     if behind is not None and behind.role == "conclusion":
         return f"{thought}\nconclusion: {behind.value}"
     return f"{thought}\nconclusion: give up." if following == GIVE_UP else None
+
+
+NEXT: dict[AgentRole, Step] = {
+    "planner": Step("assistant", f" {GIVE_UP}"), "caller": Step("caller", "?"), "summarizer": Step("conclusion", "?"),
+    "backbone": Step("assistant", f" {GIVE_UP}"),
+}  # fmt: skip
+"""a turn of each role that makes a sample, where the role's own is yet to be written"""
+
+
+def next_prompt(
+    found: Trajectory, role: AgentRole, prompter: Prompter, fits: Callable[[str], bool]
+) -> tuple[str, bool] | None:
+    """What a role reads that goes on with a trajectory, as training writes it, and whether its history had to be cut,
+    as `shortened` does, so that the prompt fits; None if it does not even so."""
+    asked = replace(found, steps=(*found.steps, NEXT[role]), remarks=Counter())
+    turn = len(asked.steps)
+    one = next(one for one in samples(asked, role, prompter, Counter()) if one.turn == turn)
+    if fits(one.prompt):
+        return one.prompt, False
+    cut = shortened(asked, role, turn, prompter, lambda sample: fits(sample.prompt))
+    return None if cut is None else (cut.prompt, True)
 
 
 # ---------------------------------------------------------------- what is too long

@@ -6,23 +6,11 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from trimtab.common.count import count
-from trimtab.data.agent_roles import ROLES, AgentRole, Prompter, Sample, samples, shortened
+from trimtab.data.agent_roles import ROLES, AgentRole, Prompter, Sample, prompter_of, samples, shortened
 from trimtab.data.sources import DataError, Row
 from trimtab.data.tokens import Coder, coder
 from trimtab.data.trajectories import Trajectory, trajectory
 from trimtab.runs.agent_key import AgentData
-
-
-def prompter_of(tokenizer: PreTrainedTokenizerBase, agent: AgentData) -> Prompter:
-    """Writes a role's prompts for a model with this tokenizer.
-
-    Raises:
-        DataError: for a tokenizer without a token that ends a turn.
-    """
-    if not isinstance(tokenizer.eos_token, str):
-        raise DataError("data.agent: turns end with the tokenizer's end token, and this tokenizer has none")
-    marks = tuple(sorted({str(token) for token in tokenizer.all_special_tokens}))
-    return Prompter(tokenizer.eos_token, marks, agent.templates)
 
 
 def role_rows(
@@ -33,7 +21,7 @@ def role_rows(
     Raises:
         DataError: for a row that is no trajectory, or if no sample is left.
     """
-    prompter, coded = prompter_of(tokenizer, agent), coder(tokenizer)
+    prompter, coded = prompter_of(tokenizer, agent.templates), coder(tokenizer)
     roles: Sequence[AgentRole] = ROLES if agent.role == "all" else (agent.role,)
     remarks, left_out, found = Counter[str](), Counter[str](), []
     for number, row in enumerate(rows, start=1):

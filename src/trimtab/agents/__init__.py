@@ -1,0 +1,1 @@
+"""Agents: several small models, or one, that work on tasks with tools."""
