@@ -134,7 +134,7 @@ def test_ids_select_and_exclude_and_files_are_splits(file, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({}, "name a file or folder of them with tools.file=FILE"),
+        ({"file": []}, "tools.file"),
         ({"file": ["nowhere.jsonl"]}, "nowhere.jsonl"),
         ({"file": ["FILE"], "only": "nowhere.txt"}, "tools.only: there is no file nowhere.txt"),
         ({"file": ["FILE"], "rows": 0}, "tools.rows"),
@@ -173,6 +173,12 @@ def test_a_folder_of_toolbench_is_a_file_a_query(tmp_path):
     assert {
         item.data["trajectory"] for item in items(str(tmp_path / "answer"), without=str(tmp_path / "test.json"))
     } == {"answer/7"}
+
+
+def test_without_a_file_the_small_worlds_are_asked():
+    found = SUITE.items(suites.check("tools", {"rows": 5}))
+    assert {item.groups["split"] for item in found} == {"heldout", "unseen_tools", "unseen_templates"}
+    assert len({item.data["trajectory"] for item in found}) == 15
 
 
 # ---------------------------------------------------------------- what is asked

@@ -29,8 +29,11 @@ SPEAKER = "speaker"
 """key of a message that says which role goes on"""
 
 
+WORLDS = tuple(f"trimtab:tools/{split}?rows=100" for split in ("heldout", "unseen_tools", "unseen_templates"))
+
+
 class ToolsSettings(Options):
-    file: tuple[str, ...] = ()
+    file: tuple[str, ...] = Field(WORLDS, min_length=1)
     """The trajectories: rows with messages, conversations or of ToolBench, ToolAlpaca's files, or folders of
     ToolBench's answers; several are compared as splits."""
     rows: int | None = Field(None, ge=1)
@@ -56,10 +59,8 @@ def items(settings: ToolsSettings) -> list[Item]:
 
     Raises:
         DataError: naming the row that is no trajectory.
-        SuiteError: if there is no file, or no turn is left.
+        SuiteError: if no turn is left.
     """
-    if not settings.file:
-        raise SuiteError("there are no trajectories: name a file or folder of them with tools.file=FILE")
     known = _known(settings.trained_on) if settings.trained_on else None
     found = []
     for one in references(settings.file, settings.rows, settings.only, settings.without):
