@@ -7,7 +7,9 @@ from torch.distributed.tensor import DTensor
 
 import tiny
 import tiny_group
+from trimtab.models.footprint import frozen_groups
 from trimtab.models.splitting import is_split, split_layers
+from trimtab.runs.estimated_split import shard
 from trimtab.signals.frozen import FrozenModel
 
 INPUTS = {
@@ -35,11 +37,15 @@ def states_of_a_split_model(kind):
 def test_a_split_model_gives_the_states_of_a_whole_one_and_keeps_half_of_its_layers(tmp_path, kind):
     teacher = FrozenModel(tiny.model(kind))
     wanted = teacher.hidden(INPUTS)
-    for found, logits, whole, kept, in_layers in tiny_group.in_group(tmp_path, states_of_a_split_model, kind):
+    outside, layers = frozen_groups(teacher.model.config, "float32")
+    found_by = tiny_group.in_group(tmp_path, states_of_a_split_model, kind)
+    for rank, (found, logits, whole, kept, in_layers) in enumerate(found_by):
         assert torch.allclose(found, wanted, atol=1e-6)
         assert torch.allclose(logits, teacher.project(wanted), atol=1e-5)
         assert in_layers > 0
         assert kept == pytest.approx(whole - in_layers / 2, rel=0.02)  # again a part after it was whole
+        estimated = sum(shard(weight.shape, 2, rank) for layer in layers for weight in layer)
+        assert kept == outside // 4 + estimated
 
 
 def test_a_whole_model_is_not_split():

@@ -196,6 +196,17 @@ def test_frozen_models_are_whole_on_each_device(files):
     assert size(one, "teacher") == size(eight, "teacher") > 4 * WEIGHTS
 
 
+def test_a_split_teacher_is_divided_layer_by_layer_and_one_layer_is_whole(files):
+    alone = estimate(files, method="kd")
+    split = {"models": {"split_frozen": True}}
+    found = estimate(files, "FSDP2", 4, method="kd", **split)
+    parts = {one.name.rpartition(", ")[2]: one.size for one in found.parts if one.name.startswith("teacher")}
+    assert parts.keys() == {"its part", "gathered"}
+    assert parts["gathered"] == 2 * 4 * LAYER
+    layers = 3  # of the teacher, whose student has two
+    assert parts["its part"] == size(alone, "teacher") - 4 * layers * (LAYER - LAYER // 4)
+
+
 def test_adapters_are_all_that_is_trained_and_frozen_weights_are_divided_in_their_dtype(files):
     lora = {"lora": {"r": 4}, "student": str(files / "teacher"), "dtype": "bfloat16"}
     alone, found = estimate(files, models=lora), estimate(files, "FSDP2", 2, models=lora)

@@ -112,6 +112,19 @@ def frozen_bytes(
     return sum(p.numel() * p.element_size() for p in made.parameters()) - packed_away(made, device)
 
 
+def frozen_groups(
+    config: Any, dtype: str, *, trust_remote_code: bool = False
+) -> tuple[int, tuple[tuple[Weight, ...], ...]]:
+    """Of a frozen model whose layers are split: bytes of what stays whole, and the weights of each layer."""
+    made = _without_weights(config, dtype, trust_remote_code)
+    layers = find_layers(made, made.config.get_text_config(decoder=True).num_hidden_layers)[1]
+    found = tuple(
+        tuple(Weight(tuple(p.shape), p.element_size(), False) for p in layer.parameters()) for layer in layers
+    )
+    split = sum(weight.numel * weight.element_size for layer in found for weight in layer)
+    return sum(p.numel() * p.element_size() for p in made.parameters()) - split, found
+
+
 def _without_weights(config: Any, dtype: str, trust_remote_code: bool, outputs: int = 0) -> Any:
     kind: Any = AutoModelForCausalLM
     if outputs:

@@ -25,6 +25,7 @@ from trimtab.models.footprint import (
     activations_of_maps,
     footprint,
     frozen_bytes,
+    frozen_groups,
     kv_bytes,
     num_weights,
 )
@@ -32,7 +33,7 @@ from trimtab.models.quantised import packing
 from trimtab.models.stored_head import head_bytes
 from trimtab.runs import scope_key
 from trimtab.runs.estimated_maps import known_rows, num_maps
-from trimtab.runs.estimated_split import Split, launched, planned, policy_parts
+from trimtab.runs.estimated_split import Split, frozen_parts, launched, planned, policy_parts
 from trimtab.runs.lengths import lengths
 from trimtab.runs.made_models import MadeModel, config_of, made_cache, policy_config, with_origins, written_config
 from trimtab.runs.memory_parts import BOTH_PASSES, MemoryEstimate, MemoryPart, always, during
@@ -192,8 +193,12 @@ class _Run:
         parts = [] if cached is None else [MemoryPart("head of the cached teacher", head, always())]
         for role, name in named_models(self.recipe).items():
             if (is_teacher(role) or role in FROZEN) and name not in seen:
+                seen.add(name)
                 bits, apart = (models.teacher_bits, models.teacher_device) if is_teacher(role) else (None, None)
                 named = f"{role} {_short(name)}, {models.frozen_dtype if bits is None else f'{bits} bits'}"
+                if models.split_frozen and self.split.kind == "FSDP2":
+                    parts += self._split(named, config_of(name, self.recipe, self.made))
+                    continue
                 size = self._frozen(config_of(name, self.recipe, self.made), bits)
                 here = apart is None or apart == self.device
                 parts += [MemoryPart(named, size, always(), host=apart == "cpu")] if here or apart == "cpu" else []
@@ -220,6 +225,11 @@ class _Run:
             number = self._plain_weights()
             parts += [MemoryPart("critic", 4 * number, always()), *_learner("critic", number)]
         return parts
+
+    def _split(self, name: str, config: Any) -> list[MemoryPart]:
+        models = self.recipe.models
+        outside, layers = frozen_groups(config, models.frozen_dtype, trust_remote_code=models.trust_remote_code)
+        return frozen_parts(name, outside, layers, self.split.number)
 
     def _frozen(self, config: Any, bits: int | None = None) -> int:
         """Bytes of a model that is only read."""

@@ -1,7 +1,8 @@
 """How the processes of a launch divide what a trained model takes, in bytes of each device.
 
-Frozen models are whole on each device. Sizes follow torch 2.13's `fully_shard`, accelerate 1.15 and DeepSpeed 0.19.8;
-weights and optimizer states of FSDP2 are held against real shards by the tests, DeepSpeed's by arithmetic alone.
+Frozen models are whole on each device, unless the recipe splits them. Sizes follow torch 2.13's `fully_shard`,
+accelerate 1.15 and DeepSpeed 0.19.8; weights and optimizer states of FSDP2 are held against real shards by the tests,
+DeepSpeed's by arithmetic alone.
 """
 
 import math
@@ -139,6 +140,20 @@ def _of_parts(args: Any) -> dict[str, float]:
     """When exchanged gradients are there: before the update, and in both passes if each micro-batch's are exchanged."""
     kept = args.gradient_accumulation_steps > 1 and syncs_each(args)
     return during(*BOTH_PASSES, "update") if kept else during("update")
+
+
+def frozen_parts(name: str, outside: int, layers: Sequence[Sequence[Weight]], number: int) -> list[MemoryPart]:
+    """Of a frozen model whose layers are split (`models.split_frozen`).
+
+    Args:
+        outside: bytes of what stays whole.
+    """
+    held = sum(shard(weight.shape, number) * weight.element_size for layer in layers for weight in layer)
+    whole = max((gathered(layer, None) for layer in layers), default=0)
+    return [
+        MemoryPart(f"{name}, its part", outside + held, always()),
+        MemoryPart(f"{name}, a layer, gathered", 2 * whole, during(*IN_LAYERS)),
+    ]
 
 
 def syncs_each(args: Any) -> bool:
