@@ -95,6 +95,17 @@ def test_a_server_that_was_gone_is_held_against_what_it_was_once(server):
     assert len(found) == 1
 
 
+def test_a_server_that_fails_again_while_it_is_held_against_what_it_was(server):
+    asked = client(server)
+
+    def verify() -> None:
+        server.fails = [500] if len(server.asked) < 4 else []
+        asked.most_likely([5, 6, 7], 4, [1])
+
+    asked.verify, server.fails = verify, [500]
+    assert len(asked.most_likely([5, 6, 7], 4, [1]).labels) == 1
+
+
 def test_the_first_failure_ends_all_and_the_order_is_kept(server):
     asked = client(server)
     rows = [[5, 6, one] for one in range(3, 20)]

@@ -82,7 +82,8 @@ class ScoringServer:
         """whether it scores given tokens at each place (`prompt_logprob_token_ids`)"""
         self.requests = 0
         self._key = api_key()
-        self._suspect, self._lock, self._stop = False, threading.Lock(), threading.Event()
+        self._suspect, self._stop = False, threading.Event()
+        self._lock = threading.RLock()  # a request of `verify` may fail too
 
     def about(self) -> Served:
         """What it says of itself.
