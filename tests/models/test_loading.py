@@ -83,7 +83,8 @@ def test_a_hub_id_that_cannot_be_fetched_is_named_in_one_line_with_the_builtins(
         load(name)
     message = one_line(caught)
     assert message.startswith(
-        f"could not load the model {name!r}: it is not a builtin model (smollm2-135m, minilm-l6, characters-1m)"
+        f"could not load the model {name!r}: it is not a builtin model (smollm2-135m, minilm-l6, characters-1m, "
+        "pieces-3m)"
     )
     assert isinstance(caught.value, ValueError)
 

