@@ -138,6 +138,7 @@ def test_ids_select_and_exclude_and_files_are_splits(file, tmp_path):
         ({"file": ["nowhere.jsonl"]}, "nowhere.jsonl"),
         ({"file": ["FILE"], "only": "nowhere.txt"}, "tools.only: there is no file nowhere.txt"),
         ({"file": ["FILE"], "rows": 0}, "tools.rows"),
+        ({"file": ["FILE"], "run": True}, "tools.run: rows/bern is no row of trimtab:tools"),
         ({"file": ["FILE"], "templates": {"cook": "{history}"}}, "tools.templates"),
     ],
 )
@@ -185,7 +186,7 @@ def test_without_a_file_the_small_worlds_are_asked():
 
 
 def fit(most=None):
-    return Fit(tiny_folder.byte_tokenizer(), most)
+    return Fit(tiny_folder.byte_tokenizer(), most, 256, "roles")
 
 
 def test_prompts_are_those_of_the_training(file):
@@ -297,6 +298,7 @@ def test_who_says_what_the_reference_says_is_right_in_all(file, prompt):
     found = measures(spec.suite, ask(spec, Oracle(spec)))
     values = {one.name: one.value.estimate for one in found if one.group == "all"}
     assert values.pop("hallucination, per turn") == values.pop("hallucination, per call") == 0
+    assert values.pop("undecided, read as calls") == 0
     assert len(values) == 7
     assert all(value == pytest.approx(1, abs=1e-8) for value in values.values())
 
@@ -317,6 +319,8 @@ def test_numbers_by_hand(file):
     assert number(unknown, "hallucination, per turn") == number(unknown, "hallucination, per call") == (1, 4)
     silent = measures(spec.suite, ask(spec, Said((" assistant: ", "hm"))))
     assert number(silent, "hallucination, per turn") == (0, 4)
+    assert number(silent, "plan accuracy") == (0.5, 4)  # as the paper reads it
+    assert number(silent, "undecided, read as calls") == (1, 4)
     assert not any(one.name == "hallucination, per call" for one in silent)  # nothing was called
 
 

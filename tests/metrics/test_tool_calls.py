@@ -154,6 +154,10 @@ def test_a_tool_that_is_not_there_is_hallucinated_whatever_the_reference_does():
         assert (found.hallucinated, found.calls) == (True, True)
     nothing = judged(called(), "a\n Next: caller.</s>caller: hm")
     assert (nothing.hallucinated, nothing.calls) == (False, False)  # "none" is no call
+    assert (nothing.plan, nothing.undecided) == (True, True)
+    assert not judged(called(), FINISHED).undecided
+    assert not judged(called(), GIVES_UP).undecided
+    assert not judged(FINISHED, called()).undecided
     assert judged(called(), called("look"), names=[]).hallucinated
 
 
@@ -195,5 +199,5 @@ def test_json_is_a_mapping_or_nothing():
 
 def test_a_judgement_is_of_plain_values():
     assert Judged._fields == (
-        "plan", "action", "arguments", "hard", "easy", "calls", "hallucinated", "rouge", "rouge_words",
+        "plan", "action", "arguments", "hard", "easy", "calls", "hallucinated", "undecided", "rouge", "rouge_words",
     )  # fmt: skip

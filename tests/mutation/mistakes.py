@@ -203,8 +203,8 @@ MISTAKES = [
     Mistake(
         "tools: the caller reads the history without the plan",
         "evals.suites.tools:Asking._written",
-        '[Step("assistant", plan), own]',
-        '[Step("assistant", ""), own]',
+        '[Step("assistant", plan)] if plan else []',
+        "[]",
         (f"{TOOL_SUITE}test_the_caller_reads_the_plan",),
     ),
     Mistake(
@@ -227,6 +227,20 @@ MISTAKES = [
         'one.item.data["trajectory"]',
         "one.item.id",
         (f"{TOOL_SUITE}test_intervals_are_over_trajectories",),
+    ),
+    Mistake(
+        "tools: all roles speak with the adapter of one",
+        "evals.role_models:RolesModel.answer",
+        "speaker.owner.use(speaker.adapter)",
+        "speaker.owner.use(next(iter(self.local.values())).adapter)",
+        ("evals/test_role_models.py::test_each_role_answers_with_its_own_adapter",),
+    ),
+    Mistake(
+        "tools: tasks that were run are run again",
+        "evals.suites._tool_runs:run_tasks",
+        "key not in done",
+        "True",
+        ("evals/test_role_models.py::test_the_command_asks_a_roles_folder",),
     ),
     Mistake(
         "grpo: the dual clip is left out",

@@ -24,10 +24,11 @@ from trimtab.commands.asking import (
 from trimtab.common.settings import SettingsError, Shown
 from trimtab.common.terminal import cells, quiet, say, table_of
 from trimtab.common.workdir import SIGNATURE, Workdir, read_signature
-from trimtab.evals import FACTS, JUDGEMENTS, SAMPLES, suites
+from trimtab.evals import FACTS, JUDGEMENTS, RUNS, SAMPLES, suites
 
 if TYPE_CHECKING:
     from trimtab.evals.models import Model
+    from trimtab.evals.role_models import RolesAsked
     from trimtab.evals.runner import EvalSpec
     from trimtab.evals.suite import Answered
     from trimtab.report.evaluation import Evaluation
@@ -111,6 +112,11 @@ class EvaluateSettings(AnsweringSettings, AskedSettings):
     def folder(self) -> Path:
         return self.out or Path("runs/eval") / folder_name(self.model)
 
+    @property
+    def is_roles(self) -> bool:
+        """Whether the model is a folder of several, which a roles.json names."""
+        return not self.endpoint and (Path(self.model).expanduser() / "roles.json").is_file()
+
 
 SETTINGS = EvaluateSettings
 
@@ -119,7 +125,8 @@ def main(settings: EvaluateSettings) -> None:
     """Evaluate, and print the paths of the pages."""
     from trimtab.runs.early import check_asked
 
-    named = [] if settings.endpoint else [("--model", settings.model), ("--adapter", settings.adapter)]
+    here = not settings.endpoint and not settings.is_roles
+    named = [("--model", settings.model), ("--adapter", settings.adapter)] if here else []
     check_asked(named, decoding=settings.decoding, suites=settings.suites)
     quiet()
     for folder in evaluate(settings):
@@ -138,11 +145,12 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> list
     from trimtab.report import evaluation as page
 
     console = console or Console()
+    roles = _roles(settings)
     questions = {
         name: eval_spec(
             name,
-            settings.options.get(name),
-            prompt=settings.prompt,
+            {**(roles.options if roles else {}), **settings.options.get(name, {})},
+            prompt=roles.prompt if roles else settings.prompt,
             mode=settings.mode or ("generate" if settings.decoding else None),
             limit=settings.limit,
             max_new_tokens=settings.max_new_tokens,
@@ -150,7 +158,7 @@ def evaluate(settings: EvaluateSettings, console: Console | None = None) -> list
         for name in settings.suites
     }
     if not settings.endpoint:
-        questions, notes = _checked_questions(questions, settings.asked)
+        questions, notes = _checked_questions(questions, settings.asked, roles)
         for note in notes:
             say(console, note)
     for name in settings.suites:
@@ -203,15 +211,31 @@ def evaluate_model(
 
 
 def workdir(folder: Path, settings: EvaluateSettings) -> Workdir:
-    return Workdir(folder, "eval", (SAMPLES, FACTS, PAGE, JUDGEMENTS), force=settings.force)
+    return Workdir(folder, "eval", (SAMPLES, FACTS, PAGE, JUDGEMENTS, RUNS), force=settings.force)
 
 
-def _checked_questions(questions: Mapping[str, "EvalSpec"], model: str) -> tuple[dict[str, "EvalSpec"], list[str]]:
+def _roles(settings: EvaluateSettings) -> "RolesAsked | None":
+    """The roles folder that is to answer, if it is one."""
+    if not settings.is_roles:
+        return None
+    if settings.adapter:
+        raise SettingsError(f"--adapter: {settings.model} is a roles folder, which names its adapters itself")
+    from trimtab.evals.role_models import asked_roles
+
+    return asked_roles(settings.model, settings.suites, settings.prompt)
+
+
+def _checked_questions(
+    questions: Mapping[str, "EvalSpec"], model: str, roles: "RolesAsked | None" = None
+) -> tuple[dict[str, "EvalSpec"], list[str]]:
     """The suites with prompts for this model, which all fit it, before its weights are loaded; and notes."""
     from trimtab.evals.runner import check_spec, fitted
     from trimtab.models import loading
 
-    tokenizer, limits = loading.load_tokenizer(model), loading.limits(model)
+    if roles:
+        tokenizer, limits = roles.tokenizer, roles.limits
+    else:
+        tokenizer, limits = loading.load_tokenizer(model), loading.limits(model)
     found = {name: fitted(asked, tokenizer, limits) for name, asked in questions.items()}
     notes = [note for name, asked in found.items() for note in check_spec(name, asked, tokenizer, limits, model)]
     return found, list(dict.fromkeys(notes))
@@ -222,6 +246,7 @@ def model_of(settings: EvaluateSettings, folder: Path) -> "Model":
     from trimtab.data.chat_date import adopt_date
     from trimtab.evals.models import HFModel
     from trimtab.evals.openai_model import OpenAIModel
+    from trimtab.evals.role_models import RolesModel
     from trimtab.models import loading
     from trimtab.models.inference import load_for_inference
 
@@ -234,11 +259,13 @@ def model_of(settings: EvaluateSettings, folder: Path) -> "Model":
             server.echoes.check()
         return server
     name = settings.asked
+    how |= {"strategy": settings.decoding or "greedy", "options": settings.options.get("decoding", {})}
+    if settings.is_roles:
+        return RolesModel.load(name, settings.how, **how)
     tokenizer = loading.load_tokenizer(name)
     adopt_date(tokenizer, *sorted(folder.glob(f"*/{SIGNATURE}")))
     model = load_for_inference(name, settings.how)
-    strategy = settings.decoding or "greedy"
-    return HFModel(model, tokenizer, name, strategy=strategy, options=settings.options.get("decoding", {}), **how)
+    return HFModel(model, tokenizer, name, **how)
 
 
 def settled(asked: "EvalSpec", answerer: "Model", mode: str | None) -> tuple["EvalSpec", "Model"]:
@@ -328,7 +355,7 @@ def answered(
             found = ask(asked, answerer, done, keep)
         numbers = measures(asked.suite, found)
         if asked.suite.finish is not None:
-            options = suites.check(name, settings.options.get(name, {}))
+            options = asked.options or suites.check(name, settings.options.get(name, {}))
             valid = [one for one in found if one.error is None]
             numbers += asked.suite.finish(options, valid, answerer, work, console)
         facts |= {"finished": True, "measures": [plain(one) for one in numbers]}

@@ -2,8 +2,8 @@
 
 from trimtab.common.errors import UserError
 
-SAMPLES, FACTS, JUDGEMENTS = "samples.jsonl", "evaluation.json", "judgements.jsonl"
-"""files of an evaluation: answers, what it is and its numbers, and what a judge said"""
+SAMPLES, FACTS, JUDGEMENTS, RUNS = "samples.jsonl", "evaluation.json", "judgements.jsonl", "runs.jsonl"
+"""files of an evaluation: answers, what it is and its numbers, what a judge said, and what agents did"""
 
 
 class SuiteError(UserError):

@@ -74,8 +74,9 @@ def fitted(spec: EvalSpec, tokenizer: Any, limits: Limits) -> EvalSpec:
     if spec.suite.bound is None:
         return spec
     length = limits.places or limits.trained
-    most = None if length is None else length - (spec.max_new_tokens or spec.suite.max_new_tokens)
-    return replace(spec, suite=spec.suite.bound(spec.options, Fit(tokenizer, most)))
+    new = spec.max_new_tokens or spec.suite.max_new_tokens
+    fit = Fit(tokenizer, None if length is None else length - new, new, spec.prompt)
+    return replace(spec, suite=spec.suite.bound(spec.options, fit))
 
 
 def ask(

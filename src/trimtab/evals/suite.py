@@ -11,6 +11,8 @@ from trimtab.common.options import Options as Options  # with SuiteError, for su
 from trimtab.evals import SuiteError as SuiteError
 from trimtab.metrics.intervals import Interval, bootstrap_ratio
 
+SPEAKER = "speaker"
+"""key of a message that says which role of an agent goes on"""
 Messages = list[dict[str, str]]
 """of a chat: [{"role": "user", "content": ...}, ...]"""
 
@@ -86,6 +88,10 @@ class Fit(NamedTuple):
     tokenizer: Any
     most: int | None
     """tokens of a prompt, so that the longest answer has room; None where a model reads any length"""
+    new: int
+    """tokens of the longest answer"""
+    prompt: str
+    """the prompt's name"""
 
 
 def last(answers: Sequence[str]) -> str:

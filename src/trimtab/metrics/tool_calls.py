@@ -47,6 +47,8 @@ class Judged(NamedTuple):
     """whether the prediction names a tool"""
     hallucinated: bool
     """whether that tool is none of the sample's"""
+    undecided: bool
+    """whether the prediction names no tool, answers nothing and does not give up: the paper reads that as a call"""
     rouge: float | None
     """ROUGE-L of the answer as the paper's package counts, where the reference answers"""
     rouge_words: float | None
@@ -131,6 +133,7 @@ def judge(reference: Said, prediction: Said, names: Collection[str]) -> Judged:
         easy=easy,
         calls=calls,
         hallucinated=calls and prediction.name not in names,
+        undecided=prediction.plan == "call" and not calls,
         rouge=rouge,
         rouge_words=words,
     )

@@ -13,6 +13,7 @@ VALUES: Mapping[str, Value] = {
     "action EM": lambda one: None if one.action is None else float(one.action),
     "hallucination, per turn": lambda one: float(one.hallucinated),
     "hallucination, per call": lambda one: float(one.hallucinated) if one.calls else None,
+    "undecided, read as calls": lambda one: float(one.undecided),
     "argument F1": lambda one: one.arguments,
     "argument F1, hard": lambda one: one.hard,
     "argument F1, easy": lambda one: one.easy,

@@ -3,9 +3,9 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from trimtab.common.files import read_json
 from trimtab.data.sources import load_rows
@@ -20,6 +20,8 @@ class Reference(NamedTuple):
     split: str
     id: str
     found: Trajectory
+    row: Mapping[str, Any]
+    """as it was read, of rows that hold one trajectory"""
 
 
 def references(files: Sequence[str], rows: int | None, only: str, without: str) -> list[Reference]:
@@ -38,7 +40,7 @@ def references(files: Sequence[str], rows: int | None, only: str, without: str) 
     seen: Counter[str] = Counter()
     for file in files:
         split, kept = split_of(file), 0
-        for number, one in enumerate(_read(file), start=1):
+        for number, (one, row) in enumerate(_read(file), start=1):
             if rows is not None and kept == rows:
                 break
             if (wanted is not None and one.id not in wanted) or (one.id and one.id in unwanted):
@@ -46,7 +48,7 @@ def references(files: Sequence[str], rows: int | None, only: str, without: str) 
             kept += 1
             name = f"{split}/{one.id or number}"
             seen[name] += 1
-            found.append(Reference(split, f"{name}#{seen[name]}" if seen[name] > 1 else name, one))
+            found.append(Reference(split, f"{name}#{seen[name]}" if seen[name] > 1 else name, one, row))
     if not found:
         raise SuiteError(f"tools.file: no trajectory is left of {', '.join(files)} with these ids")
     return found
@@ -59,17 +61,17 @@ def split_of(file: str) -> str:
     return Path(re.sub(r"\[[\d%:]*\]$", "", file)).name.partition(".")[0]
 
 
-def _read(file: str) -> Iterator[Trajectory]:
+def _read(file: str) -> Iterator[tuple[Trajectory, Mapping[str, Any]]]:
     folder = Path(file).expanduser()
     if folder.is_dir():
-        yield from _of_folder(folder)
+        yield from ((one, {}) for one in _of_folder(folder))
         return
     for number, row in enumerate(load_rows(file), start=1):
         where = f"{file}: row {number}"
         if is_tool_alpaca(row):
-            yield from of_tool_alpaca(row, where)
+            yield from ((one, {}) for one in of_tool_alpaca(row, where))
         else:
-            yield trajectory(row, where)
+            yield trajectory(row, where), row
 
 
 def _of_folder(folder: Path) -> Iterator[Trajectory]:

@@ -9,27 +9,41 @@ static evaluation, with intervals over trajectories.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from pydantic import Field
 
 from trimtab.common.fingerprint import of_text
-from trimtab.data.agent_roles import AgentRole, Prompter, Sample, samples, shortened
+from trimtab.data.agent_roles import AgentRole, Prompter, next_prompt, prompter_of
 from trimtab.data.tokens import coder
-from trimtab.data.trajectories import CALL, CONCLUDE, GIVE_UP, INVALID, Step, Trajectory, planned, thought_of
-from trimtab.evals.suite import Answered, Estimate, Fit, Item, Messages, Options, Suite, SuiteError, Verdict, text, user
+from trimtab.data.trajectories import CALL, CONCLUDE, GIVE_UP, INVALID, Step, Trajectory, thought_of
+from trimtab.evals.suite import (
+    SPEAKER,
+    Answered,
+    Estimate,
+    Fit,
+    Item,
+    Messages,
+    Options,
+    Suite,
+    SuiteError,
+    Verdict,
+    text,
+    user,
+)
 from trimtab.evals.suites._tool_measures import judged
 from trimtab.evals.suites._tool_measures import measures as measured
 from trimtab.evals.suites._tool_rows import Reference, references
+from trimtab.evals.suites._tool_runs import run_tasks
 from trimtab.metrics.tool_calls import END, read
 
 NOTHING = "none"
 """in place of a text that says nothing, as in the paper"""
-SPEAKER = "speaker"
-"""key of a message that says which role goes on"""
 
 
 WORLDS = tuple(f"trimtab:tools/{split}?rows=100" for split in ("heldout", "unseen_tools", "unseen_templates"))
+"""what is asked where nobody says"""
 
 
 class ToolsSettings(Options):
@@ -48,7 +62,12 @@ class ToolsSettings(Options):
     """Tokens of a prompt at most; by default what the model has room for. Longer ones lose observations first, then the
     oldest calls."""
     templates: dict[AgentRole, str] = Field(default_factory=dict)
-    """Other templates of prompts by role, such as those of the recipe."""
+    """Other templates of prompts by role, such as those of the recipe; those of a roles folder are its own."""
+    run: bool = False
+    """Also let the agent work on each task with the tools of its world, and check what it has done; for rows of
+    trimtab:tools."""
+    max_steps: int = Field(12, ge=1)
+    """With run: plans of a task, after which it counts as given up."""
 
 
 # ---------------------------------------------------------------- items
@@ -64,6 +83,10 @@ def items(settings: ToolsSettings) -> list[Item]:
     known = _known(settings.trained_on) if settings.trained_on else None
     found = []
     for one in references(settings.file, settings.rows, settings.only, settings.without):
+        if settings.run and "world" not in one.row:
+            raise SuiteError(
+                f"tools.run: {one.id} is no row of trimtab:tools, which holds the world that it is done in"
+            )
         found += _of_trajectory(one, known)
     if not found:
         raise SuiteError(f"tools.file: no trajectory of {', '.join(settings.file)} has a turn of a planner")
@@ -153,21 +176,20 @@ class Asking:
         return self._known[key]
 
     def _written(self, role: AgentRole, item: Item, plan: str) -> str:
-        before = [Step(*step) for step in item.data["steps"]]
-        own = {"caller": Step("caller", ""), "summarizer": Step("conclusion", "")}.get(role)
-        now = [Step("assistant", plan), own] if own else [Step("assistant", planned("", GIVE_UP))]
-        found = Trajectory((*before, *now), tuple(item.data["tools"]), item.data["system"])
-        turn = len(found.steps)
-        made = next(one for one in samples(found, role, self.prompter, Counter()) if one.turn == turn)
-        if self._fits(made):
-            return made.prompt
-        shorter = shortened(found, role, turn, self.prompter, self._fits)
-        is_cut, is_long = "prompts have a cut history, so as to fit", "prompts are too long even without their history"
-        self.remarks[is_cut if shorter else is_long] += 1
-        return (shorter or made).prompt
+        steps = [Step(*step) for step in item.data["steps"]]
+        own = [Step("assistant", plan)] if plan else []
+        found = Trajectory((*steps, *own), tuple(item.data["tools"]), item.data["system"])
+        made = next_prompt(found, role, self.prompter, self._fits)
+        if made is None:
+            self.remarks["prompts are too long even without their history"] += 1
+            made = next_prompt(found, role, self.prompter, lambda prompt: True)
+            assert made is not None
+        elif made[1]:
+            self.remarks["prompts have a cut history, so as to fit"] += 1
+        return made[0]
 
-    def _fits(self, sample: Sample) -> bool:
-        return self.most is None or len(coder(self.tokenizer).prompt(sample.prompt, True)) <= self.most
+    def _fits(self, prompt: str) -> bool:
+        return self.most is None or len(coder(self.tokenizer).prompt(prompt, True)) <= self.most
 
 
 def _spoken(role: AgentRole, prompt: str) -> Messages:
@@ -207,16 +229,16 @@ def joined(answers: Sequence[str]) -> str:
 
 def bound(settings: ToolsSettings, fit: Fit) -> Suite:
     """With the end token of a model's tokenizer between turns, and histories that are cut where it has no room."""
-    end = fit.tokenizer.eos_token
-    if not isinstance(end, str):
-        raise SuiteError("tools: turns end with the tokenizer's end token, and this tokenizer has none")
     lengths = [length for length in (settings.max_input, fit.most) if length is not None]
-    marks = tuple(sorted({str(token) for token in fit.tokenizer.all_special_tokens}))
-    asking = Asking(Prompter(end, marks, settings.templates), fit.tokenizer, min(lengths, default=None))
-    facts = {"prompts": f"end {end!r}, at most {asking.most or 'any number of'} tokens"}
+    prompter = prompter_of(fit.tokenizer, settings.templates)
+    asking = Asking(prompter, fit.tokenizer, min(lengths, default=None))
+    facts = {"prompts": f"end {prompter.end!r}, at most {asking.most or 'any number of'} tokens"}
     if settings.templates:
         facts["templates"] = of_text(repr(sorted(settings.templates.items())))
-    return replace(SUITE, prompts=prompts_of(asking), bound=None, facts=facts, remarks=asking.remarks)
+    if settings.run:
+        facts["run"] = f"at most {settings.max_steps} plans"
+    finish = partial(run_tasks, fit) if settings.run else None
+    return replace(SUITE, prompts=prompts_of(asking), bound=None, facts=facts, remarks=asking.remarks, finish=finish)
 
 
 def prompts_of(asking: Asking) -> Mapping[str, Any]:
