@@ -126,6 +126,7 @@ def test_a_teacher_may_be_an_adapter_on_its_base(files, tmp_path):
         ({"models": {"teacher_cache": "memory"}}, "teacher_cache keeps rows by process"),
         ({"models": {"teacher_device": "cpu"}}, "teacher_device names one place"),
         ({"minutes": 1}, "minutes are measured with whole models"),
+        ({"models": {"teacher": "vllm://127.0.0.1:8000"}}, "no frozen model is loaded"),
     ],
 )
 def test_what_a_split_teacher_cannot_do_is_refused_by_name(files, tmp_path, changes, why):

@@ -11,6 +11,7 @@ from trimtab.common import fingerprint
 from trimtab.common.count import count
 from trimtab.common.errors import Unanswered, UserError
 from trimtab.data.tokens import is_text
+from trimtab.engines.http import API_KEY
 from trimtab.evals.echoes import Echoes
 from trimtab.evals.models import CutReply, Reply
 from trimtab.evals.pauses import LONGEST_PAUSE, asked_pause
@@ -18,8 +19,6 @@ from trimtab.evals.spending import RequestBudget, Usage, prompt_tokens
 from trimtab.evals.suite import Messages, SuiteError
 
 T = TypeVar("T")
-ENDPOINT_KEY = "TRIMTAB_API_KEY"
-"""environment variable that holds a server's key"""
 OF_THE_ITEM = (400, 413, 422)
 """status codes that refuse the item (a filter, a text that is too long), not the client"""
 REFUSED = "refused"
@@ -65,7 +64,7 @@ class OpenAIModel:
         pause: float = 1.0,
         timeout: float = 120.0,
         tokenizer: Any = None,
-        key_env: str = ENDPOINT_KEY,
+        key_env: str = API_KEY,
         served_as: str | None = None,
         served_by: str = "--served-as ",
         budget: RequestBudget | None = None,

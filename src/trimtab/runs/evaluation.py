@@ -27,7 +27,8 @@ from trimtab.train.events import EventLog
 from trimtab.train.together import joined, share
 from trimtab.train.wrapping import asked
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 GATHERED = ("FSDP", "ZeRO-3")
 """launches in which no process has all weights between two forwards"""
 SHOWN = (

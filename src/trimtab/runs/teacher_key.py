@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from trimtab.engines.address import is_address
-from trimtab.runs.models_key import SELVES, Cut, cache_folder
+from trimtab.runs.models_key import FROZEN, SELVES, Cut, cache_folder, is_no_model
 from trimtab.runs.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def split_fault(recipe: Recipe, method: "Method") -> str | None:
         (models.teacher_device, "models.teacher_device names one place for it"),
         (models.teacher_bits, "models.teacher_bits packs its weights"),
         (recipe.minutes, "minutes are measured with whole models"),
+        (not _loads_frozen(recipe), "no frozen model is loaded"),
     )
     wrong = next((why for wrong, why in rules if wrong), None) if models.split_frozen else None
     return None if wrong is None else f"models.split_frozen: {wrong}; leave one of them out"
@@ -124,6 +125,12 @@ def served_fault(recipe: Recipe, method: "Method", required: "Requirements") -> 
         ),
     )
     return next((why for wrong, why in rules if wrong), None)
+
+
+def _loads_frozen(recipe: Recipe) -> bool:
+    """Whether the recipe names a frozen model, and not what a cache, a server or the policy gives in its place."""
+    named = [getattr(recipe.models, role) for role in FROZEN]
+    return any(isinstance(name, dict) or (name is not None and not is_no_model(name)) for name in named)
 
 
 def twice_fault(recipe: Recipe) -> str | None:
