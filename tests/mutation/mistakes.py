@@ -36,9 +36,52 @@ JUDGES, EDIT_SUITE, PREFIXES = "evals/test_judges.py::", "evals/test_edit.py::",
 EDITS, MADE_FACTS = "data/test_edits.py::", "data/generators/test_facts.py::"
 SCOPE = "models/test_scope.py::"
 TOOL_CALLS, TOOL_SUITE = "metrics/test_tool_calls.py::", "evals/test_tools.py::"
+TOOLBOXES, PYTHON_TOOLS = "agents/test_toolboxes.py::", "agents/test_python_tools.py::"
 WORLD, ARGUMENTS = "data/generators/test_tool_world.py::", "data/test_tool_arguments.py::"
 
 MISTAKES = [
+    Mistake(
+        "agents: what a tool prints is read as its reply",
+        "agents._tool_worker:work",
+        "(0, 1, 2)",
+        "(0,)",
+        (f"{PYTHON_TOOLS}test_what_a_tool_prints",),
+    ),
+    Mistake(
+        "agents: the child of a tool that forks replies too",
+        "agents._tool_worker:work",
+        "os.getpid() != owner",
+        "False",
+        (f"{PYTHON_TOOLS}test_what_is_returned_becomes",),
+    ),
+    Mistake(
+        "agents: the children of a tool outlive its time",
+        "agents.python_tools:_ToolProcess.kill",
+        "os.killpg(self.process.pid, signal.SIGKILL)",
+        "self.process.kill()",
+        (f"{PYTHON_TOOLS}test_a_tool_that_hangs",),
+    ),
+    Mistake(
+        "agents: a tool that took too long is asked the next thing",
+        "agents.python_tools:PythonTools.call",
+        "self._drop()",
+        "None",
+        (f"{PYTHON_TOOLS}test_a_tool_that_hangs",),
+    ),
+    Mistake(
+        "agents: a recorded call always gets its last response",
+        "agents.recorded:Recorded.call",
+        "min(self._asked[place], len(said) - 1)",
+        "-1",
+        (f"{TOOLBOXES}test_the_nth_time",),
+    ),
+    Mistake(
+        "agents: observations may be of any length",
+        "agents.tools:Toolbox.run",
+        "shortened(text, self.longest)",
+        "text",
+        (f"{TOOLBOXES}test_long_observations_are_cut",),
+    ),
     Mistake(
         "tools: an answer that nobody looked up is correct",
         "data.generators.tool_world.world:check_outcome",

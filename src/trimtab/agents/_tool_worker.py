@@ -24,7 +24,7 @@ def work(place: str, seconds: float, longest: int, memory: int | None, described
     """Describe the functions of a file, then answer calls until standard input is closed.
 
     Describing takes seconds, and is left out where they are `described`. Requests and replies are lines of JSON on
-    copies of the standard streams; what was standard input is empty for the functions, and what they print goes nowhere.
+    copies of the standard streams; what was standard input is empty for the functions, and what they print is dropped.
     """
     owner = os.getpid()
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)

@@ -121,7 +121,7 @@ class _Connection:
 
     async def _live(self, server: str, words: list[str]) -> None:
         import anyio
-        from mcp import Client, StdioServerParameters, stdio_client
+        from mcp import Client, StdioServerParameters, stdio_client  # type: ignore[import-not-found]
 
         self._stop = anyio.Event()
         try:

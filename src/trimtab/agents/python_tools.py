@@ -116,18 +116,19 @@ class _ToolProcess:
         )
         self._heard, self._asked = b"", 0
         try:
-            self.described = self._hear(time.monotonic() + STARTING)
+            found = self._hear(time.monotonic() + STARTING)
         except BaseException:
             self.kill()
             raise
-        if self.described is None:
+        if found is None:
             self.kill()
             raise ToolsError(f"{place}: importing it took longer than {STARTING:g} seconds")
-        if "failed" in self.described:
+        if "failed" in found:
             self.kill()
-            raise ToolsError(self.described["failed"])
-        if "ended" in self.described:
-            raise ToolsError(f"{place}: its process ended while the file was imported ({self.described['ended']})")
+            raise ToolsError(found["failed"])
+        if "ended" in found:
+            raise ToolsError(f"{place}: its process ended while the file was imported ({found['ended']})")
+        self.described = found
 
     def ask(self, name: str, arguments: dict[str, Any], seconds: float) -> dict[str, Any]:
         """The reply to a call.

@@ -15,7 +15,8 @@ from trimtab.common.terminal import cells, say, table_of
 _TESTED = {"torch": "2.13.0", "transformers": "5.23.0", "trl": "1.16.0", "peft": "0.21.2", "accelerate": "1.15.0"}
 _OTHERS = ("datasets", "pydantic")
 _OPTIONAL = {"gguf": "smollm2-135m", "sentencepiece": "smollm2-135m", "inspect-ai": "suites under inspect_ai",
-             "mauve-text": "MAUVE in compare-decoding", "reasoning-gym": "puzzles", "ray": "--ray"}  # fmt: skip
+             "mauve-text": "MAUVE in compare-decoding", "reasoning-gym": "puzzles", "ray": "--ray",
+             "mcp": "tools of MCP servers"}  # fmt: skip
 """package -> what it is only needed for"""
 
 
