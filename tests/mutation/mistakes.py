@@ -252,7 +252,7 @@ MISTAKES = [
     ),
     Mistake(
         "tools: a plan is read in another order",
-        "evals.suites.tools:cut",
+        "evals.agent_turns:cut",
         "(GIVE_UP, CONCLUDE, CALL)",
         "(CALL, CONCLUDE, GIVE_UP)",
         (f"{TOOL_SUITE}test_a_plan_ends_where_it_says",),
@@ -284,6 +284,13 @@ MISTAKES = [
         "key not in done",
         "True",
         ("evals/test_role_models.py::test_the_command_asks_a_roles_folder",),
+    ),
+    Mistake(
+        "tools: inspect's system message is lost",
+        "evals.harness:_trajectory",
+        "isinstance(message, ChatMessageUser) and system",
+        "isinstance(message, ChatMessageUser) and not system",
+        ("evals/test_agent_provider.py::test_inspect_runs_the_tools",),
     ),
     Mistake(
         "grpo: the dual clip is left out",
