@@ -23,7 +23,10 @@ be reached, a full disk), 2 for a mistake in what was asked, which costs one lin
 
 def page() -> str:
     commands = typer.main.get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
-    rows = [(f"[`{name}`](#{name})", one_line(one.help).partition(". ")[0]) for name, one in commands.items()]
+    rows = [
+        (f"[`{name}`](#{name.replace(' ', '-')})", one_line(one.help).partition(". ")[0])
+        for name, one in commands.items()
+    ]
     parts = [
         HEADER.format(comment=written_by(__file__, "src/trimtab/cli.py")),
         table(("command", "what it does"), rows),

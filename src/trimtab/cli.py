@@ -3,7 +3,7 @@
 import importlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +37,9 @@ COMMANDS = {
     "clean": "clean",
     "compare-decoding": "compare_decoding",
     "eval": "evaluate",
+    "agent run": "agent_run",
+    "agent roles": "agent_roles",
+    "agent show": "agent_show",
     "contamination": "contamination",
     "collect": "collect",
     "select-rationales": "select_rationales",
@@ -44,7 +47,26 @@ COMMANDS = {
     "report": "report",
     "doctor": "doctor",
 }
-"""command -> its module in `trimtab.commands`, in the order of the help"""
+"""command, of one word or two -> its module in `trimtab.commands`, in the order of the help"""
+
+
+def named(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The command that a command line begins with, and its other words.
+
+    Raises:
+        UserError: if there is none.
+    """
+    for number in (1, 2):
+        if (name := " ".join(words[:number])) in COMMANDS:
+            return name, list(words[number:])
+    first = words[0] if words else ""
+    if own := [name for name in COMMANDS if name.startswith(f"{first} ")]:
+        second = next((word for word in words[1:2] if not word.startswith("-")), "")
+        known = f"there are {', '.join(own)}"
+        hint = nearest(f"{first} {second}", own, known) if second else known
+        raise UserError(f"{f'trimtab {first} {second}'.rstrip()} is no command; {hint}")
+    hint = nearest(first, [name for name in COMMANDS if " " not in name] + ["agent"], "see trimtab --help")
+    raise UserError(f"there is no command {first!r}; {hint}")
 
 
 class Commands(TyperGroup):
@@ -57,10 +79,10 @@ class Commands(TyperGroup):
         return _command(cmd_name) if cmd_name in COMMANDS else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and args[0] not in COMMANDS:
-            hint = nearest(args[0], COMMANDS, "see trimtab --help")
-            raise UserError(f"there is no command {args[0]!r}; {hint}")
-        return super().resolve_command(ctx, args)
+        if not args:
+            return super().resolve_command(ctx, args)
+        name, rest = named(args)
+        return name, self.get_command(ctx, name), rest
 
     @property
     def commands(self) -> Mapping[str, Any]:  # type: ignore[override]
@@ -155,7 +177,8 @@ def main() -> None:
 
 def _usage(error: Any) -> str:
     """The line for a command line that does not parse."""
-    see = " ".join(["see trimtab", *(word for word in sys.argv[1:2] if word in COMMANDS), "--help"])
+    asked = next((words for words in (sys.argv[1:2], sys.argv[1:3]) if " ".join(words) in COMMANDS), [])
+    see = " ".join(["see trimtab", *asked, "--help"])
     if (option := getattr(error, "option_name", None)) and hasattr(error, "possibilities"):
         close = next(iter(error.possibilities or ()), None)
         return f"there is no option {option}; {f'did you mean {close}?' if close else see}"

@@ -92,13 +92,8 @@ def test_a_plan_that_stays_empty_is_a_call_after_five_draws():
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        ("I do not know", "the call could not be read: it has no line 'Action:'"),
-        ("Action: look", "the call could not be read: it has no line 'Action Input:'"),
-        (
-            "Action: look\nAction Input: {town: Bern}",
-            "the call could not be read: its arguments are no JSON (Expecting",
-        ),
-        ('Action: look\nAction Input: "Bern"', "the call could not be read: its arguments are no JSON object"),
+        ("I do not know", "error: the call could not be read: it has no line 'Action:'"),
+        ("Action: look", "error: the call could not be read: it has no line 'Action Input:'"),
     ],
 )
 def test_a_call_that_cannot_be_read_is_an_observation_and_the_planner_goes_on(call, said):
@@ -168,7 +163,7 @@ class Resettable(Tools):
         self.calls.clear()
 
 
-def test_tools_that_can_be_reset_are_where_the_branch_began():
+def test_tools_that_can_begin_anew_are_where_the_branch_began():
     texts = [PLANS, NO, "Other.\n Next: caller.", NO, ENOUGH]
     tools = Resettable()
     Agent(scripted(texts, [CALL, CALL], ["x"]), tools, search="dfs").run("?")
@@ -193,7 +188,8 @@ def test_a_single_model_that_gives_up_or_says_nothing_of_a_call():
     roles = Roles({"backbone": Scripted(["Hm.", "No.\nconclusion: give up."])}, Prompter("</s>"))
     result = Agent(roles, Tools()).run("?")
     assert [step.value for step in result.trajectory.steps[1:]] == [
-        "Hm.\n Next: caller.", "", "the call could not be read: it has no line 'Action:' with the name of a tool",
+        "Hm.\n Next: caller.", "",
+        "error: the call could not be read: it has no line 'Action:' with the name of a tool",
         "No.\n Next: give up.",
     ]  # fmt: skip
     assert result.counts["plans without a marker"] == 1

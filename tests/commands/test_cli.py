@@ -52,6 +52,10 @@ def test_help_imports_neither_torch_nor_transformers():
     [
         (["trian"], "there is no command 'trian'; did you mean 'train'?\n"),
         (["xyz"], "there is no command 'xyz'; see trimtab --help"),
+        (["agent"], "trimtab agent is no command; there are agent run, agent roles, agent show\n"),
+        (["agent", "rnu"], "trimtab agent rnu is no command; did you mean 'agent run'?\n"),
+        (["agnet"], "there is no command 'agnet'; did you mean 'agent'?\n"),
+        (["agent", "run", "--taks", "x"], "there is no option --taks; did you mean --task?\n"),
         (["train", "tiny_kd", "--dryrun"], "there is no option --dryrun; did you mean --dry-run?\n"),
         (["train", "tiny_kd", "--zzz"], "there is no option --zzz; see trimtab train --help\n"),
         (["generate", "--prompt"], "see trimtab generate --help\n"),
@@ -270,7 +274,7 @@ def test_help_shows_the_words_of_a_command_as_they_are_typed(trimtab):
         assert re.search(rf"Usage: .* {command} \[OPTIONS\] {re.escape(words)}\n", out), out
         assert "list[str]" not in out
     for command in COMMANDS:
-        said = trimtab(command, "--help")[1]
+        said = trimtab(*command.split(), "--help")[1]
         assert not re.search(r"<(str|list)|\('|^  --(?!help)[\w-]+ +\[default", said, re.MULTILINE), said
 
 

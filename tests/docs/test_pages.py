@@ -240,7 +240,7 @@ def test_commands_parse_and_name_what_is_there(page, reader, trimtab):
         if name.startswith("-") or "--help" in words or name in ("list", "show"):
             status, said = trimtab([name, *words])
         else:  # the recipe is read and checked; rows and models of it need not be there
-            assert name in known, f"{place}: there is no command {name!r}"
+            name, words = cli.named([name, *words])
             flags = known[name].make_context(name, list(words)).params
             module = importlib.import_module(f"trimtab.commands.{cli.COMMANDS[name]}")
             given = settings.parse(module.SETTINGS, flags, flags.pop("words", None) or [])

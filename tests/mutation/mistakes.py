@@ -252,7 +252,7 @@ MISTAKES = [
     ),
     Mistake(
         "tools: a plan is read in another order",
-        "evals.agent_turns:cut",
+        "evals.suites.tools:cut",
         "(GIVE_UP, CONCLUDE, CALL)",
         "(CALL, CONCLUDE, GIVE_UP)",
         (f"{TOOL_SUITE}test_a_plan_ends_where_it_says",),
@@ -284,13 +284,6 @@ MISTAKES = [
         "key not in done",
         "True",
         ("evals/test_role_models.py::test_the_command_asks_a_roles_folder",),
-    ),
-    Mistake(
-        "tools: inspect's system message is lost",
-        "evals.harness:_trajectory",
-        "isinstance(message, ChatMessageUser) and system",
-        "isinstance(message, ChatMessageUser) and not system",
-        ("evals/test_agent_provider.py::test_inspect_runs_the_tools",),
     ),
     Mistake(
         "grpo: the dual clip is left out",
@@ -1699,5 +1692,19 @@ MISTAKES = [
         "node.tried >= width",
         "node.tried >= 1",
         ("agents/test_agent_loop.py::test_a_search_goes_back_to_the_last_plan_and_draws_another_child",),
+    ),
+    Mistake(
+        "agents: of a task that is stopped nothing is kept",
+        "commands.agent_run:main",
+        "_append(settings.out, stopped.result.row())",
+        "None",
+        ("commands/test_agent_run.py::test_ctrl_c_keeps_what_was_done",),
+    ),
+    Mistake(
+        "agents: a task finds the tools as the one before has left them",
+        "commands.agent_run:_Task.tools",
+        "reset()",
+        "None",
+        ("commands/test_agent_run.py::test_each_task_begins_with_the_tools_as_they_were",),
     ),
 ]

@@ -1,7 +1,6 @@
 """The agent of alpha-UMi (arXiv:2401.07324): planner, caller, tool, and so on until the summariser answers."""
 
 import itertools
-import json
 import random
 import time
 from collections import Counter
@@ -38,6 +37,8 @@ DRAWN, GROWS = 0.5, 0.25
 greedy model would write the same again"""
 SIBLING = 0.7
 """least temperature of a second child in a search"""
+FAILED = "error: "
+"""how observations of failed calls begin"""
 CONCLUSION = "conclusion: "
 """how a single model says that it answers"""
 
@@ -53,9 +54,13 @@ class AgentError(UserError):
 class Observed(Protocol):
     """What a tool has returned."""
 
-    text: str
-    error: Any
-    """true where the call failed"""
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def error(self) -> Any:
+        """True where the call failed."""
+        ...
 
 
 class Tools(Protocol):
@@ -266,7 +271,7 @@ class _Run:
         return Result(found, ended, answer, reason, seconds, self.tokens, +self.counts, tuple(left))
 
     def _restore(self, steps: tuple[Step, ...]) -> None:
-        """Put the tools back to where a branch began, by their calls so far, where they can be reset."""
+        """Put the tools back to where a branch began, by their calls so far, where they can begin anew."""
         if (reset := getattr(self.agent.toolbox, "reset", None)) is None:
             return
         reset()
@@ -334,7 +339,7 @@ class _Run:
     def _observe(self, called: str) -> str:
         if (fault := _unreadable(called)) is not None:
             self.counts["calls that could not be read"] += 1
-            return f"the call could not be read: {fault}"
+            return f"{FAILED}the call could not be read: {fault}"
         observed = self.agent.toolbox.run(*call_of(called))
         self.counts["calls"] += 1
         self.counts["calls that failed"] += bool(observed.error)
@@ -374,10 +379,4 @@ def _unreadable(called: str) -> str | None:
     """Why a caller's turn is no call; None if it is one."""
     if ACTION not in called:
         return f"it has no line {ACTION!r} with the name of a tool"
-    if INPUT not in called:
-        return f"it has no line {INPUT!r} with the arguments as JSON"
-    try:
-        given = json.loads(call_of(called).arguments)
-    except ValueError as error:
-        return f"its arguments are no JSON ({error})"
-    return None if isinstance(given, dict) else "its arguments are no JSON object"
+    return None if INPUT in called else f"it has no line {INPUT!r} with the arguments as JSON"

@@ -151,7 +151,9 @@ def _local(name: str) -> Path:
     """
     place = place_of(name)
     if not Path(place.path).is_dir():
-        raise RolesError(f"--copy: {name} is on the hub, from where it is loaded everywhere; leave out --copy")
+        raise RolesError(
+            f"--copy-models: {name} is on the hub, from where it is loaded everywhere; leave out --copy-models"
+        )
     if adapter_at(place, name) is not None:
-        raise RolesError(f"--copy: {name} is an adapter on an adapter; merge one of them")
+        raise RolesError(f"--copy-models: {name} is an adapter on an adapter; merge one of them")
     return Path(place.path)
