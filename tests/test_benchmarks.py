@@ -33,6 +33,7 @@ SCRIPTS = (
     "processes",
     "engines",
     "rollouts",
+    "agent",
 )
 sys.path.insert(0, str(BENCHMARKS))
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from datetime import date as Day
 from random import Random
 from typing import Any
@@ -36,7 +37,8 @@ class Draft:
     @property
     def world(self) -> World:
         if self._world is None:
-            self._world = World(self.state)  # of a copy
+            self.start: State = deepcopy(self.state)
+            self._world = World(self.state)
         return self._world
 
     def ask(self, *wordings: str, **given: Any) -> None:

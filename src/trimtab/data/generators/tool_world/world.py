@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -39,7 +40,7 @@ class World:
     """
 
     def __init__(self, state: Mapping[str, Any], tools: Sequence[str] | None = None):
-        self._state: State = _copy(state)
+        self._state: State = deepcopy(dict(state))
         self._apps = {app.name: app(self._state) for app in (*SEEN, *UNSEEN) if app.name in self._state}
         self.tools = [one for app in self._apps.values() for one in app.tools] if tools is None else list(tools)
         for tool in self.tools:
@@ -53,7 +54,7 @@ class World:
 
     def state(self) -> State:
         """A copy of the state as it is now."""
-        return _copy(self._state)
+        return deepcopy(self._state)
 
     def call(self, name: str, arguments: str | Mapping[str, Any]) -> str:
         """What a tool returns, in one line; errors begin with "error: " and change nothing."""
@@ -68,12 +69,8 @@ class World:
             return f"{FAILED}{' '.join(str(error).split())}", True
 
 
-def _copy(state: Mapping[str, Any]) -> State:
-    return json.loads(json.dumps(state))
-
-
 def schemas_of(tools: Sequence[str]) -> list[dict[str, Any]]:
-    return [_copy(_schema(tool)) for tool in tools]
+    return [deepcopy(_schema(tool)) for tool in tools]
 
 
 @lru_cache
