@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import signal
 import textwrap
+import threading
 import time
 
 import psutil
@@ -58,6 +60,9 @@ def odd(kind: str):
     if kind == "sleeps with children":
         subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL)
         time.sleep(60)
+    if kind == "sleeps":
+        time.sleep(1.5)
+        return "slept"
     if kind == "prints":
         for _ in range(300):
             os.write(1, b"x" * 2**20)
@@ -153,7 +158,7 @@ def test_what_is_returned_becomes_a_text(box, kind, text):
         ("set", "error: odd returned a set, which is no JSON: return a text, a number, a list or a dict"),
         ("nan", "error: odd returned a float, which is no JSON: return a text, a number, a list or a dict"),
         ("loop", "error: odd returned a list, which is no JSON: return a text, a number, a list or a dict"),
-        ("memory", "error: MemoryError (tools.py, line 75)"),
+        ("memory", "error: MemoryError (tools.py, line 78)"),
     ],
 )
 def test_a_tool_that_fails_is_an_observation_and_the_next_call_works(box, kind, said):
@@ -188,6 +193,14 @@ def test_a_tool_that_hangs_is_stopped_with_its_children(box):
         assert 3 <= found.seconds <= time.monotonic() - began < 20
         assert box.run("count", "{}").text == "0"  # what it remembered is lost
         assert alive(group) == []
+
+
+def test_an_interrupt_leaves_no_reply_behind_that_the_next_call_would_take(box):
+    box.run("double", '{"text": "a"}')
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        box.run("odd", '{"kind": "sleeps"}')
+    assert box.run("double", '{"text": "a"}')[:2] == ("aa", False)
 
 
 def test_arguments_are_checked_before_the_process_is_asked(box):
