@@ -21,6 +21,9 @@ VALUES: Mapping[str, Value] = {
     "ROUGE-L, words": lambda one: one.rouge_words,
 }
 
+BY_PLAN = ("plan accuracy", "undecided, read as calls")
+"""those that say something of turns with one and the same plan"""
+
 
 def judged(item: Item, text: str) -> Judged:
     """A turn, against the item's reference."""
@@ -36,7 +39,8 @@ def measures(answered: Sequence[Answered], joined: Callable[[Sequence[str]], str
     verdicts = {one.item.id: judged(one.item, joined(one.answers)) for one in answered}
     found = []
     for group, members in grouped(answered).items():
-        for name, value in VALUES.items():
+        some = BY_PLAN if group.startswith("plan=") else VALUES
+        for name, value in [(name, VALUES[name]) for name in some]:
             by_trajectory: dict[str, list[float]] = {}
             for one in members:
                 worth = value(verdicts[one.item.id])

@@ -1,12 +1,9 @@
 """The suite `tools` with `run`: the agent works on each task in its world, and what it has done is checked."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from trimtab.data.generators.tool_world.world import World, check
-from trimtab.data.trajectories import name_of
+from trimtab.data.generators.tool_world.world import check
 from trimtab.evals import RUNS
 from trimtab.evals.suite import Answered, Estimate, Fit, SuiteError
 from trimtab.evals.suites._tool_rows import Reference, references
@@ -14,32 +11,6 @@ from trimtab.metrics.intervals import mean_of
 
 CHECKS = {"success": "task success", "state": "final state right", "answer": "answer right"}
 """what `check` says of a task, and the names of the numbers"""
-
-
-@dataclass
-class Returned:
-    """What a tool of a world has returned."""
-
-    text: str
-    error: bool
-
-
-class WorldTools:
-    """The tools of a row's world, which can be reset."""
-
-    def __init__(self, row: Mapping[str, Any]):
-        self._row = row
-        self.reset()
-
-    def reset(self) -> None:
-        self.world = World(json.loads(self._row["world"]), [name_of(tool) for tool in self._row["tools"]])
-
-    @property
-    def schemas(self) -> list[dict[str, Any]]:
-        return self.world.schemas
-
-    def run(self, name: str, arguments: str) -> Returned:
-        return Returned(*self.world.run(name, arguments))
 
 
 def run_tasks(
@@ -79,8 +50,10 @@ def run_tasks(
 def worked_on(one: Reference, roles: Any, **how: Any) -> dict[str, Any]:
     """A row of what an agent has done on a task, with what is right of it."""
     from trimtab.agents.loop import Agent
+    from trimtab.agents.world_tools import WorldTools
 
-    result = Agent(roles, WorldTools(one.row), **how).run(one.found.instruction, id=one.id)
+    with WorldTools(one.row) as tools:
+        result = Agent(roles, tools, **how).run(one.found.instruction, id=one.id)
     return {**result.row(), "id": one.id, "split": one.split, **check(one.row, result.trajectory.steps)}
 
 
