@@ -90,6 +90,13 @@ MISTAKES = [
         (f"{WORLD}test_a_missing_call_and_a_wrong_argument_fail", f"{WORLD}test_an_invented_answer"),
     ),
     Mistake(
+        "tools: a guess counts as looked up where an error repeats it",
+        "data.generators.tool_world.world:check_outcome",
+        "gives_up or not failed",
+        "True",
+        (f"{WORLD}test_a_guess_that_an_error",),
+    ),
+    Mistake(
         "tools: what the world has become does not count",
         "data.generators.tool_world.world:check_outcome",
         "world.state() == final",

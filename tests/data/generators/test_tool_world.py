@@ -264,6 +264,18 @@ def test_an_invented_answer_and_giving_up_without_need_fail(made):
         assert not check(row, [steps[0], plan, Step("conclusion", told)])["success"], "nothing was looked up"
 
 
+def test_a_guess_that_an_error_repeats_was_not_looked_up():
+    row = next(row for row in rows_of("train", 200) if row["task"] == "price_abroad" and not row["gives_up"])
+    asked, *_, plan, end = trajectory(row, "row").steps
+    assert check(row, trajectory(row, "row").steps)["success"]
+    calls = [
+        turn
+        for fact in row["answer"]
+        for turn in (Step("caller", action(Call("get_price", json.dumps({"product": fact})))), Step("observation", "?"))
+    ]
+    assert check(row, [asked, *calls, plan, end]) == {"state": True, "answer": False, "success": False}
+
+
 def test_more_than_was_asked_for_fails_by_the_state():
     row = next(row for row in rows_of("train", 200) if row["task"] == "tell_weather" and not row["gives_up"])
     *steps, plan, end = trajectory(row, "row").steps

@@ -118,9 +118,9 @@ def check_outcome(row: Mapping[str, Any], done: TaskOutcome) -> dict[str, bool]:
     """Whether a row's task was done, by calling the tools again in a fresh world.
 
     Returns:
-        `state`: the world has become what it should. `answer`: every fact of `answer` was returned by a tool and is
-        said in the answer, as it stands there; of a task that must be given up: they were returned, and it was given
-        up. `success`: both.
+        `state`: the world has become what it should. `answer`: every fact of `answer` was returned by a call that did
+        not fail, and is said in the answer as it stands there; of a task that must be given up: they were returned by
+        any call, and it was given up. `success`: both.
 
     Raises:
         WorldError: if the row is none of `trimtab:tools`.
@@ -132,7 +132,8 @@ def check_outcome(row: Mapping[str, Any], done: TaskOutcome) -> dict[str, bool]:
         world = World(start, [name_of(tool) for tool in tools])
     except (KeyError, TypeError, ValueError) as error:
         raise WorldError(f"no row of trimtab:tools: {type(error).__name__}: {error}") from error
-    observations = [world.call(call.name, call.arguments) for call in done.calls]
+    returned = [world.run(call.name, call.arguments) for call in done.calls]
+    observations = [text for text, failed in returned if gives_up or not failed]  # an error may repeat a guess
     seen = all(any(says(text, fact) for text in observations) for fact in facts)
     if gives_up:
         answer = done.gave_up and seen
