@@ -24,7 +24,24 @@ SCHEMAS = [
     {"name": "list_files", "parameters": {"type": "object", "properties": {}}},
     {"name": "free", "parameters": {"type": "object", "additionalProperties": True}},
     {"name": "bare"},
-    {"name": "broken", "parameters": {"type": "object", "properties": {"a": {"type": "image"}}}},
+    {"name": "broken", "parameters": {"type": "object", "properties": {"a": {"minimum": "x"}}}},
+    {
+        "name": "loose",
+        "parameters": {
+            "type": "dict",
+            "properties": {
+                "number": {"type": "int"},
+                "text": {"type": "STRING"},
+                "day": {"type": "date"},
+                "many": {"type": ["float", "null"]},
+                "type": {"type": "string"},
+                "nullable": {"type": "boolean"},
+            },
+        },
+    },
+    {"name": "either", "parameters": {"anyOf": [{"properties": {"a": {"type": "integer"}}, "required": ["a"]}]}},
+    {"name": "far", "parameters": {"properties": {"a": {"$ref": "https://nowhere.example/schema.json"}}}},
+    {"name": "none", "parameters": {"type": "object", "properties": "x"}},
 ]
 
 
@@ -37,6 +54,13 @@ SCHEMAS = [
         ("list_files", "{}", {}),
         ("free", '{"anything": [1]}', {"anything": [1]}),
         ("bare", "{}", {}),
+        (
+            "loose",
+            '{"number": 1, "text": "x", "day": [1], "many": 2.5}',
+            {"number": 1, "text": "x", "day": [1], "many": 2.5},
+        ),
+        ("either", '{"a": 1}', {"a": 1}),
+        ("loose", '{"type": "x", "nullable": true}', {"type": "x", "nullable": True}),
     ],
 )
 def test_a_call_that_fits_its_schema_gives_its_arguments(name, arguments, given):
@@ -47,7 +71,11 @@ def test_a_call_that_fits_its_schema_gives_its_arguments(name, arguments, given)
     "name, arguments, said",
     [
         ("get_wether", "{}", "there is no tool \"get_wether\"; did you mean 'get_weather'?"),
-        ("xyz", "{}", 'there is no tool "xyz"; the tools are get_weather, list_files, free, bare, broken'),
+        (
+            "xyz",
+            "{}",
+            'there is no tool "xyz"; the tools are get_weather, list_files, free, bare, broken, loose, either',
+        ),
         ("get_weather", "{'town': 'Bern'}", "the arguments of get_weather are no JSON: Expecting property name"),
         ("get_weather", "", "the arguments of get_weather are no JSON: Expecting value"),
         ("get_weather", '{"days": NaN}', "the arguments of get_weather are no JSON: NaN is no value of JSON"),
@@ -64,7 +92,13 @@ def test_a_call_that_fits_its_schema_gives_its_arguments(name, arguments, given)
         ("get_weather", '{"town": "B", "hours": [1, "x"]}', 'hours.1 of get_weather is "x"; it must be a whole number'),
         ("get_weather", '{"town": "B", "unit": "K"}', 'unit of get_weather is "K"; it must be one of C, F'),
         ("bare", '{"a": 1}', 'bare has no argument "a"; it takes none'),
-        ("broken", '{"a": 1}', "the schema of broken is no JSON schema: 'image' is not valid"),
+        ("broken", '{"a": 1}', "the schema of broken is no JSON schema: 'x' is not of type 'number'"),
+        ("either", '{"a": "1"}', 'a of either is "1"; it must be a whole number'),
+        ("far", '{"a": 1}', "the arguments of far cannot be checked: "),
+        ("none", "{}", "the schema of none is no JSON schema: 'x' is not of type 'object'"),
+        ("loose", '{"number": "1"}', 'number of loose is "1"; it must be a whole number'),
+        ("loose", '{"many": "1"}', 'many of loose is "1"; it must be a number or null'),
+        ("loose", '{"nullable": "1"}', 'nullable of loose is "1"; it must be true or false'),
     ],
 )
 def test_a_call_that_does_not_fit_is_told_what_is_wrong(name, arguments, said):

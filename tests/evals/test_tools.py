@@ -13,11 +13,12 @@ from trimtab.commands.evaluate import evaluate_model
 from trimtab.data.agent_roles import Prompter, samples
 from trimtab.data.trajectories import INVALID, from_normalised, to_messages
 from trimtab.evals import suites
+from trimtab.evals.agent_turns import cut, joined
 from trimtab.evals.models import Reply
 from trimtab.evals.runner import ask, check_spec, eval_spec, fitted, measures
 from trimtab.evals.suite import Fit, SuiteError
 from trimtab.evals.suites._tool_rows import ids_of
-from trimtab.evals.suites.tools import SUITE, bound, cut, joined
+from trimtab.evals.suites.tools import SUITE, bound
 from trimtab.models.limits import Limits
 from trimtab.report.evaluation import read as read_page
 from trimtab.report.evaluation import write

@@ -259,7 +259,7 @@ MISTAKES = [
     ),
     Mistake(
         "tools: a plan is read in another order",
-        "evals.suites.tools:cut",
+        "evals.agent_turns:cut",
         "(GIVE_UP, CONCLUDE, CALL)",
         "(CALL, CONCLUDE, GIVE_UP)",
         (f"{TOOL_SUITE}test_a_plan_ends_where_it_says",),

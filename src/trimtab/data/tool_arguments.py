@@ -11,6 +11,13 @@ KINDS = {
     "string": "a text", "integer": "a whole number", "number": "a number", "boolean": "true or false",
     "array": "a list", "object": "a mapping", "null": "null",
 }  # fmt: skip
+ALIASES = {
+    "str": "string", "text": "string", "int": "integer", "float": "number", "double": "number", "bool": "boolean",
+    "list": "array", "tuple": "array", "dict": "object", "none": "null",
+}  # fmt: skip
+"""types as schemas of data sets name them"""
+ELSEWHERE = {"patternProperties", "allOf", "anyOf", "oneOf", "$ref", "if"}
+"""keys of a schema by which it may have other arguments than its `properties`"""
 LONGEST = 200
 """characters of what a call got wrong that are repeated"""
 
@@ -62,19 +69,25 @@ def _refused(constant: str) -> NoReturn:
 
 
 def _check(name: str, given: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+    from jsonschema.exceptions import best_match
+
+    checked = _validator(name, json.dumps(schema))
     known = schema.get("properties") or {}
     for key in schema.get("required") or ():
         if key not in given:
             takes = f"; it takes {', '.join(known)}" if len(known) > 1 else ""
             raise CallFault(f"{name} needs the argument {key!r}{takes}")
-    if not schema.get("additionalProperties") and "patternProperties" not in schema:
+    if not schema.get("additionalProperties") and not ELSEWHERE & schema.keys():
         for key in given:
             if key not in known:
                 close = closest(key, known)
                 takes = f"it takes {', '.join(known) or 'none'}"
                 hint = f"did you mean {close!r}?" if close else takes
                 raise CallFault(f"{name} has no argument {_short(key)}; {hint}")
-    error = _first_error(name, schema, given)
+    try:
+        error = best_match(checked.iter_errors(dict(given)))
+    except Exception as failed:  # a reference to another document, a pattern that is none: of several libraries
+        raise CallFault(f"the arguments of {name} cannot be checked: {str(failed)[:LONGEST]}") from failed
     if error is None:
         return
     place = ".".join(map(str, error.absolute_path)) or "the arguments"
@@ -88,19 +101,12 @@ def _check(name: str, given: Mapping[str, Any], schema: Mapping[str, Any]) -> No
     raise CallFault(f"{place} of {name} is {_short(error.instance)}; {said}")
 
 
-def _first_error(name: str, schema: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
-    """What jsonschema finds most wrong; None if nothing is."""
-    from jsonschema.exceptions import best_match
-
-    return best_match(_validator(name, json.dumps(schema)).iter_errors(dict(given)))
-
-
 @lru_cache(256)
 def _validator(name: str, text: str) -> Any:
     from jsonschema import SchemaError
     from jsonschema.validators import Draft202012Validator, validator_for
 
-    schema = _with_null(json.loads(text))
+    schema = _checkable(json.loads(text))
     valid = validator_for(schema, default=Draft202012Validator)
     try:
         valid.check_schema(schema)
@@ -109,14 +115,24 @@ def _validator(name: str, text: str) -> Any:
     return valid(schema)
 
 
-def _with_null(schema: Any) -> Any:
-    """A schema in which "nullable", as `get_json_schema` writes None, has become a type."""
+def _checkable(schema: Any) -> Any:
+    """A schema in which "nullable", as `get_json_schema` writes None, has become a type. Types by the names of Python
+    or in capitals are those of JSON, and others are left out."""
     if isinstance(schema, list):
-        return [_with_null(one) for one in schema]
+        return [_checkable(one) for one in schema]
     if not isinstance(schema, dict):
         return schema
-    made = {key: _with_null(value) for key, value in schema.items() if key != "nullable"}
-    return {"anyOf": [made, {"type": "null"}]} if schema.get("nullable") is True else made
+    made = {key: _checkable(value) for key, value in schema.items()}
+    kinds = made.get("type")
+    if isinstance(kinds, str | list):
+        given = [kinds] if isinstance(kinds, str) else kinds
+        known = [ALIASES.get(one.lower(), one.lower()) for one in map(str, given)]
+        made["type"] = known if isinstance(kinds, list) else known[0]
+        if not set(known) <= KINDS.keys():
+            del made["type"]
+    if isinstance(made.get("nullable"), bool):
+        return {"anyOf": [made, {"type": "null"}]} if made.pop("nullable") else made
+    return made
 
 
 def _kind(value: Any) -> str:

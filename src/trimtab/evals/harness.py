@@ -2,6 +2,7 @@
 
 `inspect eval trimtab/geomrel --model openai/...` runs a suite on any provider; `--model trimtab/smollm2-135m` (with
 `-M decoding=adaptive -M batch=32`) lets a builtin model, a folder or a hub id answer with any decoding strategy.
+`--model trimtab_agent/ROLES` lets a roles folder, or one model that was trained as an agent, work on tasks with tools.
 """
 
 import math
@@ -14,9 +15,11 @@ import anyio.to_thread
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import (
+    ChatCompletionChoice,
     ChatMessage,
     ChatMessageAssistant,
     ChatMessageSystem,
+    ChatMessageTool,
     ChatMessageUser,
     GenerateConfig,
     ModelAPI,
@@ -25,13 +28,18 @@ from inspect_ai.model import (
 )
 from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, Value, mean, metric, scorer, stderr
 from inspect_ai.solver import Generate, Solver, TaskState, solver
-from inspect_ai.tool import ToolChoice, ToolInfo
+from inspect_ai.tool import ToolCall, ToolChoice, ToolInfo
 
+from trimtab.agents.roles import Roles
 from trimtab.data.tokens import is_text
+from trimtab.data.trajectories import Trajectory, from_messages
 from trimtab.evals import suites
+from trimtab.evals.agent_turns import react
 from trimtab.evals.models import HFModel
+from trimtab.evals.role_models import load_agent
 from trimtab.evals.runner import measures
 from trimtab.evals.suite import Answered, Item, Messages, SuiteError, Verdict
+from trimtab.metrics.tool_calls import parsed
 from trimtab.models import loading
 from trimtab.models.inference import LoadOptions, load_for_inference, with_adapter
 
@@ -249,3 +257,80 @@ class _Request:
         self.chat, self.max_new_tokens = chat, max_new_tokens
         self.length = sum(len(message["content"]) for message in chat)
         self.reply: str | None = None
+
+
+@modelapi(name="trimtab_agent")
+class AgentAPI(ModelAPI):
+    """An agent, with tools that inspect runs: a roles folder, or one model in the text format of the backbone.
+
+    What the system says stands before the user's first message, for no role reads a system message of its own.
+
+    Args:
+        model_name: the folder of a roles.json, a builtin model, a folder or a hub id.
+        model_args: `dtype` and `device_map`; `live` (`Roles` that are in memory already).
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        config: GenerateConfig = GenerateConfig(),  # noqa: B008
+        **model_args: Any,
+    ):
+        super().__init__(model_name, base_url, api_key, [], config)
+        how = LoadOptions(model_args.pop("dtype", "auto"), model_args.pop("device_map", None))
+        self._roles: Roles = model_args.pop("live", None) or load_agent(model_name, how)
+        if model_args:
+            raise SuiteError(f"an agent has no setting {next(iter(model_args))!r}; it has dtype and device_map")
+        self._busy = anyio.Lock()
+
+    def max_connections(self) -> int:
+        return 1
+
+    async def generate(
+        self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig
+    ) -> ModelOutput:
+        if config.temperature or config.top_p or config.top_k:
+            raise SuiteError("an agent decodes greedily under inspect; leave out --temperature, --top-p and --top-k")
+        found, new = _trajectory(input, tools), config.max_tokens or 512
+        async with self._busy:
+            done = await anyio.to_thread.run_sync(react, self._roles, found, new)
+        calls = None
+        if done.call is not None:
+            given = parsed(done.call.arguments)
+            fault = None if isinstance(given, dict) else f"the arguments are no JSON object: {done.call.arguments}"
+            arguments = given if isinstance(given, dict) else {}
+            calls = [ToolCall(f"call_{len(input)}", done.call.name, arguments, parse_error=fault)]
+        content = done.thought if done.answer is None else done.answer
+        said = ChatMessageAssistant(content=content, tool_calls=calls, model=self.model_name, source="generate")
+        choice = ChatCompletionChoice(message=said, stop_reason="tool_calls" if calls else "stop")
+        return ModelOutput(model=self.model_name, choices=[choice])
+
+
+def _trajectory(input: Sequence[ChatMessage], tools: Sequence[ToolInfo]) -> Trajectory:
+    """What was said and what is offered, as an agent reads it."""
+    messages: list[dict[str, Any]] = []
+    system = "\n\n".join(message.text for message in input if isinstance(message, ChatMessageSystem))
+    for message in input:
+        if isinstance(message, ChatMessageSystem):
+            continue
+        one: dict[str, Any] = {"role": message.role, "content": message.text}
+        if isinstance(message, ChatMessageUser) and system:
+            one["content"], system = f"{system}\n\n{message.text}", ""
+        if isinstance(message, ChatMessageAssistant) and message.tool_calls:
+            calls = [(call.id, {"name": call.function, "arguments": call.arguments}) for call in message.tool_calls]
+            one["tool_calls"] = [{"type": "function", "id": key, "function": call} for key, call in calls]
+        if isinstance(message, ChatMessageTool):
+            failed = f"error: {message.error.message}" if message.error else message.text
+            one |= {"tool_call_id": message.tool_call_id, "content": failed}
+        messages.append(one)
+    schemas = [
+        {
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": tool.parameters.model_dump(exclude_none=True),
+        }
+        for tool in tools
+    ]
+    return from_messages({"messages": messages, "tools": schemas}, "the messages of inspect")

@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from trimtab.agents.roles import Roles, RolesFile, check_tokenizers, load_roles, read_roles
+from trimtab.agents.roles import FILE, Roles, RolesFile, check_tokenizers, load_roles, read_roles
 from trimtab.agents.speakers import EndpointSpeaker, LocalModel, LocalSpeaker
 from trimtab.common.errors import Unanswered
 from trimtab.data.agent_roles import ROLES, prompter_of
 from trimtab.evals.models import HFModel, Reply
 from trimtab.evals.suite import SPEAKER, Messages, SuiteError
 from trimtab.models import loading
-from trimtab.models.inference import LoadOptions
+from trimtab.models.inference import LoadOptions, load_for_inference
 from trimtab.models.limits import Limits
 
 SUITE = "tools"
@@ -70,6 +71,17 @@ def roles_on(model: HFModel, prompt: str, templates: Mapping[Any, str]) -> Roles
     names = ("backbone",) if prompt == "backbone" else ROLES
     speakers: Any = {name: LocalSpeaker(owner) for name in names}
     return Roles(speakers, prompter_of(model.tokenizer, templates), model.name)
+
+
+def load_agent(name: str, how: LoadOptions | None = None) -> Roles:
+    """A roles folder, or one model that plays all in one text.
+
+    Raises:
+        RolesError, ModelNotFound: for what cannot be loaded.
+    """
+    if (Path(name).expanduser() / FILE).is_file():
+        return load_roles(name, how, context=None)
+    return roles_on(HFModel(load_for_inference(name, how), loading.load_tokenizer(name), name), "backbone", {})
 
 
 class RolesModel:

@@ -17,7 +17,8 @@ from pydantic import Field
 from trimtab.common.fingerprint import of_text
 from trimtab.data.agent_roles import AgentRole, Prompter, next_prompt, prompter_of
 from trimtab.data.tokens import coder
-from trimtab.data.trajectories import CALL, CONCLUDE, GIVE_UP, INVALID, Step, Trajectory, thought_of
+from trimtab.data.trajectories import GIVE_UP, INVALID, Step, Trajectory, thought_of
+from trimtab.evals.agent_turns import NOTHING, cut, following, join, joined
 from trimtab.evals.suite import (
     SPEAKER,
     Answered,
@@ -36,11 +37,7 @@ from trimtab.evals.suites._tool_measures import judged
 from trimtab.evals.suites._tool_measures import measures as measured
 from trimtab.evals.suites._tool_rows import Reference, references
 from trimtab.evals.suites._tool_runs import run_tasks
-from trimtab.metrics.tool_calls import END, read
-
-NOTHING = "none"
-"""in place of a text that says nothing, as in the paper"""
-
+from trimtab.metrics.tool_calls import read
 
 WORLDS = tuple(f"trimtab:tools/{split}?rows=100" for split in ("heldout", "unseen_tools", "unseen_templates"))
 """what is asked where nobody says"""
@@ -130,12 +127,8 @@ def _reference(steps: Sequence[Step], place: int) -> str | None:
     if step.role != "assistant" or (behind is None and thought_of(step.value)[1] != GIVE_UP):
         return None
     if behind is not None and behind.role in ("caller", "conclusion"):
-        return None if behind.role == "caller" and INVALID in behind.value else _join(step.value, *behind)
+        return None if behind.role == "caller" and INVALID in behind.value else join(step.value, *behind)
     return step.value if thought_of(step.value)[1] == GIVE_UP else None
-
-
-def _join(plan: str, role: str, value: str) -> str:
-    return f"{plan}{END}{role}: {value}"
 
 
 # ---------------------------------------------------------------- asking
@@ -194,37 +187,6 @@ class Asking:
 
 def _spoken(role: AgentRole, prompt: str) -> Messages:
     return [{**text(prompt)[0], SPEAKER: role}]
-
-
-def cleaned(answer: str) -> str:
-    """An answer without the colon that repeats the prompt's, "none" where it says nothing."""
-    found = answer.removeprefix(": ")
-    return NOTHING if found.strip() in ("", ".", ",") else found
-
-
-def cut(answer: str) -> str:
-    """A planner's answer up to and with who goes on: the first of give up, conclusion and caller that it names, and the
-    caller where it names none."""
-    plan = cleaned(answer)
-    for mark in (GIVE_UP, CONCLUDE, CALL):
-        before, named, _ = plan.partition(mark)
-        if named:
-            return before + mark
-    return f"{plan} {CALL}"
-
-
-def following(plan: str) -> AgentRole | None:
-    """Who goes on behind a plan that is `cut`."""
-    return None if plan.endswith(GIVE_UP) else "summarizer" if plan.endswith(CONCLUDE) else "caller"
-
-
-def joined(answers: Sequence[str]) -> str:
-    """What the roles have said as one text, "PLANNER</s>caller: CALL"; what one model said."""
-    if len(answers) == 1:
-        return answers[0]
-    plan = cut(answers[0])
-    role = following(plan)
-    return _join(plan, "caller" if role == "caller" else "conclusion", cleaned(answers[1])) if role else plan
 
 
 def bound(settings: ToolsSettings, fit: Fit) -> Suite:

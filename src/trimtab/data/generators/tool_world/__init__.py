@@ -74,7 +74,7 @@ def _row(shape: Any, split: str, drawn: Random, missing: bool) -> dict[str, Any]
     if missing and needed:
         removed = drawn.choice(needed)
         offered.remove(removed)
-        made.messages, final = messages[:1], made.start
+        made.messages, final = messages[:1], made.state
         made.give_up(f"No tool here can {NEEDED[removed]}.")
         messages = made.messages
     apart = [tool for tool in OWNERS if tool not in made.used and (split == "unseen_tools" or OWNERS[tool] in SEEN)]
@@ -85,7 +85,7 @@ def _row(shape: Any, split: str, drawn: Random, missing: bool) -> dict[str, Any]
         "messages": deepcopy(messages),
         "tools": schemas_of(offered),
         "task": shape.__name__,
-        "world": json.dumps({app: state for app, state in made.start.items() if app in kept}, ensure_ascii=False),
+        "world": json.dumps({app: state for app, state in made.state.items() if app in kept}, ensure_ascii=False),
         "final": json.dumps({app: state for app, state in final.items() if app in kept}, ensure_ascii=False),
         "answer": made.facts,
         "gives_up": made.gives_up,

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from copy import deepcopy
 from datetime import date as Day
 from random import Random
 from typing import Any
@@ -37,8 +36,7 @@ class Draft:
     @property
     def world(self) -> World:
         if self._world is None:
-            self.start: State = deepcopy(self.state)
-            self._world = World(self.state)
+            self._world = World(self.state)  # of a copy
         return self._world
 
     def ask(self, *wordings: str, **given: Any) -> None:

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -40,7 +39,7 @@ class World:
     """
 
     def __init__(self, state: Mapping[str, Any], tools: Sequence[str] | None = None):
-        self._state: State = deepcopy(dict(state))
+        self._state: State = _copy(state)
         self._apps = {app.name: app(self._state) for app in (*SEEN, *UNSEEN) if app.name in self._state}
         self.tools = [one for app in self._apps.values() for one in app.tools] if tools is None else list(tools)
         for tool in self.tools:
@@ -54,7 +53,7 @@ class World:
 
     def state(self) -> State:
         """A copy of the state as it is now."""
-        return deepcopy(self._state)
+        return _copy(self._state)
 
     def call(self, name: str, arguments: str | Mapping[str, Any]) -> str:
         """What a tool returns, in one line; errors begin with "error: " and change nothing."""
@@ -69,8 +68,12 @@ class World:
             return f"{FAILED}{' '.join(str(error).split())}", True
 
 
+def _copy(state: Mapping[str, Any]) -> State:
+    return json.loads(json.dumps(state))
+
+
 def schemas_of(tools: Sequence[str]) -> list[dict[str, Any]]:
-    return [deepcopy(_schema(tool)) for tool in tools]
+    return [_copy(_schema(tool)) for tool in tools]
 
 
 @lru_cache
