@@ -293,6 +293,13 @@ MISTAKES = [
         ("evals/test_role_models.py::test_the_command_asks_a_roles_folder",),
     ),
     Mistake(
+        "tools: inspect's system message is lost",
+        "evals.harness:_trajectory",
+        "isinstance(message, ChatMessageUser) and system",
+        "isinstance(message, ChatMessageUser) and not system",
+        ("evals/test_agent_provider.py::test_inspect_runs_the_tools",),
+    ),
+    Mistake(
         "grpo: the dual clip is left out",
         "methods.grpo:build",
         "config.dual_clip",
