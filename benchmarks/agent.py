@@ -41,7 +41,7 @@ from common import (
 from trimtab.agents import speakers
 from trimtab.agents.loop import Agent
 from trimtab.agents.roles import Roles
-from trimtab.agents.speakers import LocalModel, LocalSpeaker, Written
+from trimtab.agents.speakers import LocalModel, LocalSpeaker, Spoken
 from trimtab.data.agent_roles import ROLES, prompter_of
 from trimtab.data.generators.tool_world.world import SEEN, schemas_of
 from trimtab.models.loading import load_model, load_tokenizer
@@ -65,7 +65,7 @@ class Fixed(LocalSpeaker):
     script: Callable[[], str]
     said: list[str]
 
-    def write(self, prompt: str, **how: Any) -> Written:
+    def write(self, prompt: str, **how: Any) -> Spoken:
         found = super().write(prompt, **how)
         self.said.append(found.text)
         return found._replace(text=self.script())

@@ -12,6 +12,7 @@ from pages import DOCS, command, prose, written_by
 PAGE = DOCS / "reference" / "python.md"
 MODULES = {
     "trimtab": "What a script needs to load, train and evaluate.",
+    "trimtab.agents": "What a script needs to let small models work on tasks with tools.",
     "trimtab.core": "What a method and its tests need: the batch, the reduction, the plan and the engine.",
 }
 HEADER = """\

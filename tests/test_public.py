@@ -9,6 +9,7 @@ from rich.console import Console
 
 import tiny_folder
 import trimtab
+from trimtab import agents
 from trimtab.runs.parse import parse
 from trimtab.runs.run import run
 
@@ -19,6 +20,13 @@ def test_each_public_name_is_there_and_says_what_it_is(name):
     assert callable(thing)
     assert thing.__doc__
     assert name in dir(trimtab)
+
+
+@pytest.mark.parametrize("name", agents.__all__)
+def test_each_name_of_agents_is_there_and_says_what_it_is(name):
+    assert getattr(agents, name).__doc__
+    with pytest.raises(AttributeError, match="module 'trimtab.agents' has no attribute 'no_such'"):
+        _ = agents.no_such
 
 
 def test_nothing_but_public_names_is_offered():
@@ -41,9 +49,7 @@ def test_a_name_that_is_not_public_is_not_there():
 
 
 def test_torch_is_not_imported_before_a_name_asks_for_it():
-    code = (
-        "import sys, trimtab; trimtab.UserError; assert 'torch' not in sys.modules; trimtab.Plan; sys.modules['torch']"
-    )
+    code = "import sys, trimtab, trimtab.agents; trimtab.UserError; assert 'torch' not in sys.modules; trimtab.Plan; sys.modules['torch']"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

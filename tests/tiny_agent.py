@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import tiny_folder
 from trimtab.agents.roles import Roles
-from trimtab.agents.speakers import Written
+from trimtab.agents.speakers import Spoken
 from trimtab.data.agent_roles import Prompter
 
 TOOL = {"type": "function", "function": {"name": "look", "description": "sees", "parameters": {
@@ -35,7 +35,7 @@ class Scripted:
             raise text
         if how["on_text"] is not None:
             how["on_text"](text)
-        return Written(text, len(prompt), 0, len(text))
+        return Spoken(text, len(prompt), 0, len(text))
 
 
 def scripted(planner=(), caller=(), summarizer=(), contexts: Mapping[str, int] | None = None) -> Roles:

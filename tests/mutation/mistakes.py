@@ -1681,14 +1681,14 @@ MISTAKES = [
     ),
     Mistake(
         "agents: what stands behind a plan's marker is kept",
-        "agents.loop:_Run._read",
+        "agents.loop:_Work._read",
         "text[: text.index(following) + len(following)]",
         "text",
         ("agents/test_agent_loop.py::test_a_plan_is_cut_behind_its_first_marker_of_give_up_conclusion_and_caller",),
     ),
     Mistake(
         "agents: an empty plan is drawn again greedily",
-        "agents.loop:_Run._plan",
+        "agents.loop:_Work._plan",
         "max(least, DRAWN) + GROWS * (tries - 1)",
         "least",
         ("agents/test_agent_loop.py::test_an_empty_plan_is_drawn_again_warmer_each_time",),
@@ -1702,7 +1702,7 @@ MISTAKES = [
     ),
     Mistake(
         "agents: a search has no second child",
-        "agents.loop:_Run.go",
+        "agents.loop:_Work.go",
         "node.tried >= width",
         "node.tried >= 1",
         ("agents/test_agent_loop.py::test_a_search_goes_back_to_the_last_plan_and_draws_another_child",),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 from trimtab.agents.roles import Roles
-from trimtab.agents.speakers import Written
+from trimtab.agents.speakers import Spoken
 from trimtab.common.errors import UserError
 from trimtab.data.agent_roles import CUT, AgentRole, next_prompt
 from trimtab.data.trajectories import (
@@ -74,7 +74,7 @@ class Tools(Protocol):
         ...
 
 
-class Turn(NamedTuple):
+class AgentTurn(NamedTuple):
     """A turn that was just written."""
 
     step: Step
@@ -86,7 +86,7 @@ class Turn(NamedTuple):
 
 
 @dataclass
-class Usage:
+class RoleTokens:
     """Tokens of a role."""
 
     texts: int = 0
@@ -96,13 +96,13 @@ class Usage:
     """tokens of prompts whose keys and values were kept from before"""
     written: int = 0
 
-    def add(self, one: Written) -> None:
+    def add(self, one: Spoken) -> None:
         self.texts, self.read = self.texts + 1, self.read + one.read
         self.reused, self.written = self.reused + one.reused, self.written + one.written
 
 
 @dataclass(frozen=True)
-class Result:
+class AgentResult:
     """What came of a task."""
 
     trajectory: Trajectory
@@ -112,7 +112,7 @@ class Result:
     reason: str
     """why it ended"""
     seconds: float
-    tokens: Mapping[str, Usage]
+    tokens: Mapping[str, RoleTokens]
     """by role"""
     counts: Counter = field(default_factory=Counter)
     """by what happened: plans without a marker, calls that could not be read, and so on"""
@@ -132,7 +132,7 @@ class Result:
 class Stopped(KeyboardInterrupt):
     """A Ctrl-C during a task; `result` holds what was done."""
 
-    def __init__(self, result: Result):
+    def __init__(self, result: AgentResult):
         super().__init__("stopped")
         self.result = result
 
@@ -149,9 +149,6 @@ class _Node:
 @dataclass
 class Agent:
     """Works on tasks with tools.
-
-    >>> agent = Agent(load_roles("runs/agent"), toolbox, max_steps=8)
-    >>> result = agent.run("What is 3 miles in km?")
 
     Args:
         roles: who speaks.
@@ -195,9 +192,9 @@ class Agent:
         task: str,
         *,
         id: str = "",
-        on_turn: Callable[[Turn], Any] | None = None,
+        on_turn: Callable[[AgentTurn], Any] | None = None,
         on_text: Callable[[str, str], Any] | None = None,
-    ) -> Result:
+    ) -> AgentResult:
         """Work on a task.
 
         Args:
@@ -211,21 +208,21 @@ class Agent:
         """
         if not task.strip():
             raise AgentError("the task is empty; say what the agent is to do")
-        return _Run(self, id, on_turn, on_text).go(task)
+        return _Work(self, id, on_turn, on_text).go(task)
 
 
-class _Run:
+class _Work:
     """One task."""
 
     def __init__(self, agent: Agent, id: str, on_turn: Any, on_text: Any):
         self.agent, self.on_turn, self.on_text = agent, on_turn, on_text
         self.found = Trajectory((), tuple(dict(one) for one in agent.toolbox.schemas), agent.system, id)
-        self.tokens: dict[str, Usage] = {}
+        self.tokens: dict[str, RoleTokens] = {}
         self.counts: Counter = Counter()
         self.texts = 0
         self.began = time.perf_counter()
 
-    def go(self, task: str) -> Result:
+    def go(self, task: str) -> AgentResult:
         agent = self.agent
         width = agent.width if agent.search == "dfs" else 1
         most = agent.max_plans or (5 * agent.max_steps if width > 1 else agent.max_steps)
@@ -264,11 +261,11 @@ class _Run:
             reason += f", in the last of {len(ends)} branches"
         return self._result(ended, reason, [steps for steps, _, _ in ends[:-1]])
 
-    def _result(self, ended: Ended, reason: str, left: Sequence[tuple[Step, ...]]) -> Result:
+    def _result(self, ended: Ended, reason: str, left: Sequence[tuple[Step, ...]]) -> AgentResult:
         answer = self.steps[-1].value if ended == "conclusion" else None
         seconds = time.perf_counter() - self.began
         found = replace(self.found, steps=self.steps)
-        return Result(found, ended, answer, reason, seconds, self.tokens, +self.counts, tuple(left))
+        return AgentResult(found, ended, answer, reason, seconds, self.tokens, +self.counts, tuple(left))
 
     def _restore(self, steps: tuple[Step, ...]) -> None:
         """Put the tools back to where a branch began, by their calls so far, where they can begin anew."""
@@ -365,14 +362,14 @@ class _Run:
             seed=random.Random(f"{agent.seed} {self.texts}").getrandbits(31),
         )  # fmt: skip
         self.texts += 1
-        self.tokens.setdefault(role, Usage()).add(written)
+        self.tokens.setdefault(role, RoleTokens()).add(written)
         text = written.text.removeprefix(": ")
         return text if role == "planner" else text.strip()
 
     def _say(self, step: Step, note: str = "") -> None:
         self.steps = (*self.steps, step)
         if self.on_turn is not None:
-            self.on_turn(Turn(step, len(self.steps), note))
+            self.on_turn(AgentTurn(step, len(self.steps), note))
 
 
 def _unreadable(called: str) -> str | None:

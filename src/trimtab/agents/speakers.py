@@ -32,7 +32,7 @@ class RolesError(UserError):
     """Roles that cannot speak together, or a folder that holds none."""
 
 
-class Written(NamedTuple):
+class Spoken(NamedTuple):
     """What a role has written."""
 
     text: str
@@ -57,7 +57,7 @@ class Speaker(Protocol):
 
     def write(
         self, prompt: str, *, max_new_tokens: int, temperature: float, seed: int, on_text: OnText | None = None
-    ) -> Written:
+    ) -> Spoken:
         """What follows; greedy at temperature 0. `on_text` gets the text piece by piece."""
         ...
 
@@ -160,7 +160,7 @@ class LocalSpeaker:
     @torch.no_grad()
     def write(
         self, prompt: str, *, max_new_tokens: int, temperature: float, seed: int, on_text: OnText | None = None
-    ) -> Written:
+    ) -> Spoken:
         model, tokenizer = self.owner.model, self.owner.tokenizer
         kind: Any = type(model)  # not an override on this instance
         self.owner.use(self.adapter)
@@ -173,7 +173,7 @@ class LocalSpeaker:
         reused = self._back_to(ids)
         if reused:
             inputs["past_key_values"] = self._cache
-        streamer = None if on_text is None else Pieces(tokenizer, on_text)
+        streamer = None if on_text is None else TextPieces(tokenizer, on_text)
         cache, self._cache = self._cache, None  # of a reading that is broken off nothing is kept
         devices = [] if model.device.type == "cpu" else [model.device]
         with torch.random.fork_rng(devices=devices), eval_mode(model), alone(model):
@@ -182,7 +182,7 @@ class LocalSpeaker:
         del cache
         new = found.sequences[0, len(ids) :].tolist()
         self._keep([*ids, *new], getattr(found, "past_key_values", None))
-        return Written(_text(tokenizer, new), len(ids) - reused, reused, len(new))
+        return Spoken(_text(tokenizer, new), len(ids) - reused, reused, len(new))
 
     def _back_to(self, ids: Sequence[int]) -> int:
         """Cut the cache back to what a prompt shares with it, and all but its last token; how much that is."""
@@ -215,7 +215,7 @@ def _text(tokenizer: Any, ids: Sequence[int]) -> str:
     return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-class Pieces(BaseStreamer):
+class TextPieces(BaseStreamer):
     """Hands on a text while its tokens are drawn, in whole characters."""
 
     def __init__(self, tokenizer: Any, on_text: OnText):
@@ -285,7 +285,7 @@ class EndpointSpeaker:
 
     def write(
         self, prompt: str, *, max_new_tokens: int, temperature: float, seed: int, on_text: OnText | None = None
-    ) -> Written:
+    ) -> Spoken:
         """Raises:
         RolesError: if the server refuses the request.
         Unanswered: if it does not answer.
@@ -305,7 +305,7 @@ class EndpointSpeaker:
         text = str(text or "").partition(self.end)[0]
         if on_text is not None:
             on_text(text)
-        return Written(text, int(usage.get("prompt_tokens") or 0), 0, int(usage.get("completion_tokens") or 0))
+        return Spoken(text, int(usage.get("prompt_tokens") or 0), 0, int(usage.get("completion_tokens") or 0))
 
     def _ask(self, url: str, body: dict[str, Any]) -> Any:
         last = None

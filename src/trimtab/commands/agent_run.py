@@ -21,7 +21,7 @@ from trimtab.common.terminal import quiet, say
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from trimtab.agents.loop import Result, Tools, Turn
+    from trimtab.agents.loop import AgentResult, AgentTurn, Tools
 
 WORLD = "trimtab:tools"
 """tools that come with tasks, and with a checker"""
@@ -155,7 +155,7 @@ class _Task:
         with WorldTools(self.row, longest) as own:
             yield own
 
-    def check(self, result: "Result") -> Mapping[str, bool] | None:
+    def check(self, result: "AgentResult") -> Mapping[str, bool] | None:
         if self.row is None:
             return None
         from trimtab.data.generators.tool_world.world import check
@@ -186,7 +186,7 @@ def _shown(console: "Console") -> dict[str, Any]:
             writing.append(role)
         console.print(Text(piece, style=COLOURS[turn]), end="", soft_wrap=True)
 
-    def on_turn(turn: "Turn") -> None:
+    def on_turn(turn: "AgentTurn") -> None:
         streamed = bool(writing) and turn.step.role != "user" and turn.step.role != "observation"
         writing.clear()
         if streamed:
@@ -203,7 +203,7 @@ def _label(console: "Console", turn: str, note: str) -> None:
     console.print(" ", end="")
 
 
-def _end(console: "Console", result: "Result", found: Mapping[str, bool] | None) -> None:
+def _end(console: "Console", result: "AgentResult", found: Mapping[str, bool] | None) -> None:
     """How it ended, at what cost."""
     tokens = ", ".join(f"{role} {one.read:,} + {one.written:,}" for role, one in result.tokens.items())
     reused = sum(one.reused for one in result.tokens.values())
