@@ -49,7 +49,10 @@ def test_a_name_that_is_not_public_is_not_there():
 
 
 def test_torch_is_not_imported_before_a_name_asks_for_it():
-    code = "import sys, trimtab, trimtab.agents; trimtab.UserError; assert 'torch' not in sys.modules; trimtab.Plan; sys.modules['torch']"
+    code = (
+        "import sys, trimtab, trimtab.agents; trimtab.UserError; assert 'torch' not in sys.modules; "
+        "trimtab.Plan; sys.modules['torch']"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
