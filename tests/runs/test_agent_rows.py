@@ -6,6 +6,7 @@ from rich.console import Console
 import tiny_folder
 from trimtab.commands.preview import preview_recipe
 from trimtab.data.sources import DataError
+from trimtab.runs.estimate import estimates
 from trimtab.runs.parse import parse
 from trimtab.runs.recipe import RecipeError
 from trimtab.runs.rows import prepare_source
@@ -115,6 +116,11 @@ def test_what_learns_no_role_is_refused(files, agent, changes, said):
 def test_a_row_that_is_no_trajectory_is_named(files):
     with pytest.raises(DataError, match=r"rows.jsonl: row 2: a trajectory is a row with messages"):
         prepared(files, "planner", [row(), {"text": "x"}])
+
+
+def test_the_memory_of_a_role_is_estimated(files):
+    (found,) = estimates(recipe(files, "planner", [row()], max_steps=1))
+    assert any(part.name == "2 rows as token ids" for part in found.parts)
 
 
 def test_preview_shows_the_samples_of_a_role(files):

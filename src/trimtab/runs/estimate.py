@@ -318,7 +318,8 @@ class _Run:
 
     def rows_in_memory(self, prepared: Sequence[Prepared], read: Callable[[str], list[Row]]) -> list[MemoryPart]:
         number = sum(len(one.rows) for one in prepared)
-        size = sum(bytes_of(one, read(one.source)) for one in prepared)
+        sources = (self.recipe.data.train, self.recipe.data.heldout)
+        size = sum(bytes_of(one, read(str(source))) for one, source in zip(prepared, sources))
         parts = [MemoryPart(f"{count(number, 'row')} as token ids", size, always(), host=True)]
         cached = cache_folder(self.recipe.models.teacher) is not None and self.required.keys <= {"teacher"}
         if kept_in(self.recipe) == "memory" and not cached:
