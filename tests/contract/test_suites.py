@@ -83,14 +83,20 @@ def test_every_prompt_makes_messages_that_show_what_is_asked(name):
         for item in items[:: max(1, len(items) // 20)]:
             answers = []
             for step in steps:
-                chat = step(item, answers)
+                try:
+                    chat = step(item, answers)
+                except SuiteError:  # of a prompt that needs the model's tokenizer
+                    if suite.bound is None:
+                        raise
+                    break
                 assert chat
                 assert all({"role", "content"} <= set(m) <= {"role", "content", "speaker"} for m in chat)
                 assert all(m["content"].strip() for m in chat)
                 assert all(m["role"] in ("system", "user", "assistant", "text") for m in chat)
                 answers.append("what was said before")
-            shown = chat[-1]["content"]
-            assert all(text in shown for text in item.options.values()) or not suite.accuracy
+            else:
+                shown = chat[-1]["content"]
+                assert all(text in shown for text in item.options.values()) or not suite.accuracy
 
 
 @pytest.mark.parametrize("name", suites.names())

@@ -14,12 +14,13 @@ from trimtab.data.agent_roles import Prompter, samples
 from trimtab.data.trajectories import INVALID, from_normalised, to_messages
 from trimtab.evals import suites
 from trimtab.evals.agent_turns import cut, joined
-from trimtab.evals.models import Reply
+from trimtab.evals.models import HFModel, Reply
 from trimtab.evals.runner import ask, check_spec, eval_spec, fitted, measures
 from trimtab.evals.suite import Fit, SuiteError
 from trimtab.evals.suites._tool_rows import ids_of
 from trimtab.evals.suites.tools import SUITE, bound
 from trimtab.models.limits import Limits
+from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.report.evaluation import read as read_page
 from trimtab.report.evaluation import write
 from trimtab.report.turns import trajectories
@@ -265,6 +266,97 @@ def test_long_histories_are_cut_and_task_and_tools_stay(tmp_path):
         "tools: 1 prompts have a cut history, so as to fit"
     ]
     assert "at most 900 tokens" in asked.suite.facts["prompts"]
+
+
+CHAT = (
+    "{% for t in tools %}<tool>{{ t.function.name }}</tool>{% endfor %}"
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+RESPONSES = {
+    "defaults": {"role": "assistant"},
+    "start_anchor": "<|assistant|>",
+    "fields": {
+        "tool_calls": {
+            "open": "<tool_call>", "close_pattern": r"</tool_call>\s*", "repeats": True, "content": "json",
+            "transform": {"type": "function", "function": "{content}"},
+        },
+        "content": {"close_pattern": r"<\|end\|>\s*", "content": "text"},
+    },
+}  # fmt: skip
+
+
+def chat_tokenizer():
+    tokenizer = tiny_folder.byte_tokenizer(CHAT)
+    tokenizer.response_template = RESPONSES
+    return tokenizer
+
+
+def chatting(file):
+    spec = eval_spec("tools", {"file": [file]}, prompt="chat")
+    return fitted(spec, chat_tokenizer(), Limits(259, None, 4096))
+
+
+def test_a_chat_model_reads_messages_and_tools_by_its_own_template(file):
+    spec = chatting(file)
+    (message,) = spec.suite.prompts["chat"][0](spec.items[1], ())
+    assert (message["role"], message["special"]) == ("text", "kept")
+    assert message["content"] == (
+        '<tool>look</tool><|user|>Weather in Bern?<|end|><|assistant|>I look.<tool_call>{"name": "look", "arguments": '
+        '{"town": "Bern"}}</tool_call><|end|><|tool|>12 C<|end|><|assistant|>'
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ('I look.<tool_call>{"name": "look", "arguments": {"town": "Bern"}}</tool_call><|end|>',
+         'Action: look\nAction Input: {"town": "Bern"}'),
+        ('<tool_call>{"name": "look", "arguments": {}}</tool_call><tool_call>{"name": "send"}</tool_call><|end|>',
+         "Action: look\nAction Input: {}"),
+        ("It is 12 C.<|end|>", "conclusion: It is 12 C."),
+        ("<tool_call>{look</tool_call><|end|>", ""),
+        ("<|end|>", ""),
+    ],
+)  # fmt: skip
+def test_its_calls_are_found_by_its_tokenizer(file, answer, said):
+    spec = chatting(file)
+    assert spec.suite.joined(spec.items[0], [answer]) == said
+
+
+def test_numbers_of_a_chat_model(file):
+    spec = chatting(file)
+    model = Said(("<|assistant|>", '<tool_call>{"name": "look", "arguments": {"town": "Bern"}}</tool_call><|end|>'))
+    found = measures(spec.suite, ask(spec, model))
+    assert number(found, "action EM") == (0.5, 2)
+    assert number(found, "argument F1") == (0.5, 2)
+    assert number(found, "undecided, read as calls") == (0, 4)
+
+
+def test_special_tokens_stay_where_a_tokenizer_parses_the_answer(tmp_path):
+    name = tiny_folder.save(tmp_path / "tiny", max_position_embeddings=512)
+    model, tokenizer = load_model(name), load_tokenizer(name)
+    asked = [{"role": "text", "content": "ab"}]
+    plain = HFModel(model, tokenizer).answer([asked], 40)[0].text
+    kept = HFModel(model, tokenizer).answer([[{**asked[0], "special": "kept"}]] * 2, 40)
+    assert kept[0].text == kept[1].text
+    without = kept[0].text
+    for token in tiny_folder.SPECIAL:
+        without = without.replace(token, "")
+    assert without == plain
+    assert kept[0].text.count("<|end|>") == (0 if kept[0].cut else 1)
+
+
+@pytest.mark.parametrize(
+    ("template", "said"), [(None, "needs a chat template"), (CHAT, "needs the tokenizer's response_")]
+)
+def test_a_tokenizer_that_cannot_chat_with_tools_is_refused(file, template, said):
+    spec = eval_spec("tools", {"file": [file]}, prompt="chat")
+    with pytest.raises(SuiteError, match=said):
+        fitted(spec, tiny_folder.byte_tokenizer(template), Limits(259, None, 4096))
+    with pytest.raises(SuiteError, match="loaded here"):
+        ask(spec, Said())
 
 
 # ---------------------------------------------------------------- numbers

@@ -300,6 +300,20 @@ MISTAKES = [
         ("evals/test_agent_provider.py::test_inspect_runs_the_tools",),
     ),
     Mistake(
+        "tools: a chat model's answers lose what marks its calls",
+        "evals.suites.tools:Asking.chat",
+        '{**text(prompt_text(self.tokenizer, asked, f"tools: {item.id}")[0])[0], SPECIAL: "kept"}',
+        'text(prompt_text(self.tokenizer, asked, f"tools: {item.id}")[0])[0]',
+        (f"{TOOL_SUITE}test_a_chat_model_reads_messages",),
+    ),
+    Mistake(
+        "tools: special tokens go even where they are to stay",
+        "evals.models:HFModel.answer",
+        "any(SPECIAL in chat[-1] for chat in chats)",
+        "False",
+        (f"{TOOL_SUITE}test_special_tokens_stay",),
+    ),
+    Mistake(
         "grpo: the dual clip is left out",
         "methods.grpo:build",
         "config.dual_clip",

@@ -151,7 +151,7 @@ def verdict(suite: str) -> Scorer:
         async def score(state: TaskState, target: Target) -> Score:
             item = _item(state.metadata)
             answers = state.store.get("answers") or [state.output.completion]
-            found = loaded.score(item, said := loaded.joined(answers))
+            found = loaded.score(item, said := loaded.joined(item, answers))
             first = next(iter(found.values()))
             judged = loaded.accuracy or item.target  # inspect leaves a sample without a value out of all numbers
             value = first.value if first.value is not None else 0.0 if judged else math.nan

@@ -16,7 +16,7 @@ from trimtab.data.tokens import answer_tails, encode_prompts, prompt_text
 from trimtab.decoding._batching import pads_left, takes
 from trimtab.decoding._config import config_of, described, generate
 from trimtab.decoding._prefill import grows, prefill
-from trimtab.evals.suite import Messages, SuiteError
+from trimtab.evals.suite import SPECIAL, Messages, SuiteError
 from trimtab.models.ends import end_tokens
 from trimtab.models.limits import LimitError, check_prompts
 from trimtab.models.limits import of_model as limits_of
@@ -116,7 +116,10 @@ class HFModel:
             output = generate(self.model, self.tokenizer, inputs, max_new_tokens, own=own, leave=True, **how)  # type: ignore[arg-type]
         answers = output[:, inputs["input_ids"].size(1) :]  # type: ignore[union-attr]
         ended = torch.isin(answers, torch.tensor(end_tokens(self.tokenizer, self.model), device=answers.device))
-        texts = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        if any(SPECIAL in chat[-1] for chat in chats):
+            texts = [self.tokenizer.decode(row[: _length(end)]) for row, end in zip(answers, ended)]
+        else:
+            texts = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
         return [Reply(text) if whole else CutReply(text) for text, whole in zip(texts, ended.any(dim=1).tolist())]
 
     def compare(self, chats: Sequence[Messages], labels: Sequence[Sequence[str]]) -> list[dict[str, float]]:
@@ -198,6 +201,11 @@ class HFModel:
             check_prompts(prompts.tolist(), new, self.limits, self.tokenizer, self.name)
         except LimitError as error:
             raise SuiteError(str(error)) from None
+
+
+def _length(ended: Tensor) -> int:
+    """Of an answer up to and with its first end token; `ended` [T] says where such tokens are."""
+    return int(ended.int().argmax()) + 1 if bool(ended.any()) else len(ended)
 
 
 @contextmanager

@@ -189,7 +189,7 @@ def verdicts(suite: Suite, item: Item, row: Mapping[str, Any]) -> dict[str, Verd
     """Parser -> verdict of a row's answer, by the suite as it is now."""
     if "p" in row:
         return {OPTIONS: suite.score_options(item, row["p"]) if row["p"] else Verdict(None, None)}
-    return dict(suite.score(item, suite.joined(row["answers"])))
+    return dict(suite.score(item, suite.joined(item, row["answers"])))
 
 
 def answered(suite: Suite, row: Mapping[str, Any], item: Item) -> Answered:

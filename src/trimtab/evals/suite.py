@@ -11,8 +11,8 @@ from trimtab.common.options import Options as Options  # with SuiteError, for su
 from trimtab.evals import SuiteError as SuiteError
 from trimtab.metrics.intervals import Interval, bootstrap_ratio
 
-SPEAKER = "speaker"
-"""key of a message that says which role of an agent goes on"""
+SPEAKER, SPECIAL = "speaker", "special"
+"""keys of a message: which role of an agent goes on; that special tokens stay in the answer, for whoever parses it"""
 Messages = list[dict[str, str]]
 """of a chat: [{"role": "user", "content": ...}, ...]"""
 
@@ -94,7 +94,7 @@ class Fit(NamedTuple):
     """the prompt's name"""
 
 
-def last(answers: Sequence[str]) -> str:
+def last(item: Item, answers: Sequence[str]) -> str:
     """The answer to the last step."""
     return answers[-1]
 
@@ -127,8 +127,8 @@ class Suite:
     finish: Callable[[Any, Sequence[Answered], Any, Any, Any], Sequence[Estimate]] | None = None
     """finish(options, answered, model, workdir, console): further numbers, for which models are asked and files kept;
     of `trimtab eval` alone"""
-    joined: Callable[[Sequence[str]], str] = last
-    """what is scored in place of the last answer, from the answers to all steps"""
+    joined: Callable[[Item, Sequence[str]], str] = last
+    """joined(item, answers to all steps): what is scored, in place of the last of them"""
     bound: Callable[[Any, Fit], "Suite"] | None = None
     """bound(options, fit): the suite for a model that is loaded here, if its prompts depend on tokenizer and length"""
     facts: Mapping[str, str] = field(default_factory=dict)

@@ -30,13 +30,13 @@ def judged(item: Item, text: str) -> Judged:
     return judge(read(item.target[0]), read(text), item.data["names"])
 
 
-def measures(answered: Sequence[Answered], joined: Callable[[Sequence[str]], str]) -> list[Estimate]:
+def measures(answered: Sequence[Answered], joined: Callable[[Item, Sequence[str]], str]) -> list[Estimate]:
     """Each metric over all turns and by each group.
 
     Turns of one trajectory are not independent, so that intervals are of trajectories drawn with replacement; those
     without a turn that counts are not drawn.
     """
-    verdicts = {one.item.id: judged(one.item, joined(one.answers)) for one in answered}
+    verdicts = {one.item.id: judged(one.item, joined(one.item, one.answers)) for one in answered}
     found = []
     for group, members in grouped(answered).items():
         some = BY_PLAN if group.startswith("plan=") else VALUES

@@ -2,10 +2,11 @@
 
 At every turn of the planner the model reads the reference's history and says what comes now: a call, an answer, or
 that it gives up. Prompts: `backbone` (one model, the text format of alpha-UMi), `roles` (planner, then caller or
-summariser), `instruct` (that of `backbone` as a message, for chat models and servers). Numbers: those of the paper's
-static evaluation, with intervals over trajectories.
+summariser), `instruct` (that of `backbone` as a message, for chat models and servers), `chat` (messages and tools, by
+the model's chat template). Numbers: those of the paper's static evaluation, with intervals over trajectories.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,11 +17,12 @@ from pydantic import Field
 
 from trimtab.common.fingerprint import of_text
 from trimtab.data.agent_roles import AgentRole, Prompter, next_prompt, prompter_of
-from trimtab.data.tokens import coder
-from trimtab.data.trajectories import GIVE_UP, INVALID, Step, Trajectory, thought_of
+from trimtab.data.tokens import coder, prompt_text
+from trimtab.data.trajectories import GIVE_UP, INVALID, Call, Step, Trajectory, action, thought_of, to_messages
 from trimtab.evals.agent_turns import NOTHING, cut, following, join, joined
 from trimtab.evals.suite import (
     SPEAKER,
+    SPECIAL,
     Answered,
     Estimate,
     Fit,
@@ -37,7 +39,7 @@ from trimtab.evals.suites._tool_measures import judged
 from trimtab.evals.suites._tool_measures import measures as measured
 from trimtab.evals.suites._tool_rows import Reference, references
 from trimtab.evals.suites._tool_runs import run_tasks
-from trimtab.metrics.tool_calls import read
+from trimtab.metrics.tool_calls import ANSWER, read
 
 WORLDS = tuple(f"trimtab:tools/{split}?rows=100" for split in ("heldout", "unseen_tools", "unseen_templates"))
 """what is asked where nobody says"""
@@ -160,6 +162,31 @@ class Asking:
         role = following(plan)
         return _spoken(role, self.prompt(role, item, plan)) if role else []
 
+    def chat(self, item: Item, answers: Sequence[str]) -> Messages:
+        """As the model's own chat template writes messages with calls, and tools."""
+        if self.tokenizer is None:
+            raise SuiteError("tools: the prompt chat is for models that are loaded here; use --prompt instruct")
+        steps = tuple(Step(*step) for step in item.data["steps"])
+        row = to_messages(Trajectory(steps, tuple(item.data["tools"]), item.data["system"]))
+        asked = {"prompt": row["messages"], "tools": row["tools"]}
+        return [{**text(prompt_text(self.tokenizer, asked, f"tools: {item.id}")[0])[0], SPECIAL: "kept"}]
+
+    def parsed(self, item: Item, answers: Sequence[str]) -> str:
+        """The first call that the tokenizer finds in an answer, or what is said, in the form of one model; "" where it
+        cannot read it."""
+        (prompt,) = self.chat(item, ())
+        try:
+            found = self.tokenizer.parse_response(answers[-1], prefix=prompt["content"], tools=item.data["tools"])
+            calls = found.get("tool_calls")
+            if not calls:
+                content = (found.get("content") or "").strip()
+                return f"{ANSWER}{content}" if content else ""
+            called = calls[0].get("function", calls[0])
+            given = called.get("arguments", {})
+            return action(Call(str(called["name"]), given if isinstance(given, str) else json.dumps(given)))
+        except Exception:  # whatever a tokenizer's template meets in a text that is not of its form
+            return ""
+
     def prompt(self, role: AgentRole, item: Item, plan: str = "") -> str:
         if self.tokenizer is None or plan:
             return self._written(role, item, plan)
@@ -189,6 +216,19 @@ def _spoken(role: AgentRole, prompt: str) -> Messages:
     return [{**text(prompt)[0], SPEAKER: role}]
 
 
+def check_chats(tokenizer: Any) -> None:
+    """Raise SuiteError for a tokenizer that cannot write chats with tools, or read what a model writes."""
+    if tokenizer.chat_template is None:
+        raise SuiteError(
+            "tools: the prompt chat needs a chat template, and the tokenizer has none; use --prompt backbone"
+        )
+    if getattr(tokenizer, "response_template", None) is None:
+        raise SuiteError(
+            "tools: the prompt chat needs the tokenizer's response_template, by which transformers finds calls in what "
+            "a model writes, and it has none; use --prompt instruct"
+        )
+
+
 def bound(settings: ToolsSettings, fit: Fit) -> Suite:
     """With the end token of a model's tokenizer between turns, and histories that are cut where it has no room."""
     lengths = [length for length in (settings.max_input, fit.most) if length is not None]
@@ -199,12 +239,21 @@ def bound(settings: ToolsSettings, fit: Fit) -> Suite:
         facts["templates"] = of_text(repr(sorted(settings.templates.items())))
     if settings.run:
         facts["run"] = f"at most {settings.max_steps} plans"
-    finish = partial(run_tasks, fit) if settings.run else None
-    return replace(SUITE, prompts=prompts_of(asking), bound=None, facts=facts, remarks=asking.remarks, finish=finish)
+    more: dict[str, Any] = {"finish": partial(run_tasks, fit) if settings.run else None}
+    if fit.prompt == "chat":
+        check_chats(fit.tokenizer)
+        facts["responses"] = of_text(repr(fit.tokenizer.response_template))
+        more |= {"joined": asking.parsed, "measures": partial(measured, joined=asking.parsed)}
+    return replace(SUITE, prompts=prompts_of(asking), bound=None, facts=facts, remarks=asking.remarks, **more)
 
 
 def prompts_of(asking: Asking) -> Mapping[str, Any]:
-    return {"backbone": (asking.backbone,), "roles": (asking.plan, asking.go_on), "instruct": (asking.instruct,)}
+    return {
+        "backbone": (asking.backbone,),
+        "roles": (asking.plan, asking.go_on),
+        "instruct": (asking.instruct,),
+        "chat": (asking.chat,),
+    }
 
 
 # ---------------------------------------------------------------- verdicts
@@ -215,18 +264,23 @@ def score(item: Item, answer: str) -> Mapping[str, Verdict]:
     none = Verdict(None, None)
     if not answer.strip():
         return dict.fromkeys(("plan", "action", "arguments", "answer", "tool exists"), none)
-    said, found = read(answer), judged(item, answer)
+    understood, found = read(answer), judged(item, answer)
+    name, arguments, reply = understood.name, understood.arguments, understood.answer
     return {
-        "plan": Verdict(said.plan, float(found.plan)),
-        "action": none if found.action is None else Verdict(said.name or NOTHING, float(found.action)),
-        "arguments": none if found.arguments is None else Verdict(said.arguments or "{}", found.arguments),
-        "answer": none if found.rouge_words is None else Verdict(said.answer or NOTHING, found.rouge_words),
-        "tool exists": Verdict(said.name, float(not found.hallucinated)) if found.calls else none,
+        "plan": Verdict(understood.plan, float(found.plan)),
+        "action": none if found.action is None else Verdict(name or NOTHING, float(found.action)),
+        "arguments": none if found.arguments is None else Verdict(arguments or "{}", found.arguments),
+        "answer": none if found.rouge_words is None else Verdict(reply or NOTHING, found.rouge_words),
+        "tool exists": Verdict(name, float(not found.hallucinated)) if found.calls else none,
     }
 
 
+def said(item: Item, answers: Sequence[str]) -> str:
+    return joined(answers)
+
+
 def measures(answered: Sequence[Answered]) -> list[Estimate]:
-    return measured(answered, joined)
+    return measured(answered, said)
 
 
 SUITE = Suite(
@@ -239,6 +293,6 @@ SUITE = Suite(
     max_new_tokens=256,
     measures=measures,
     accuracy=False,
-    joined=joined,
+    joined=said,
     bound=bound,
 )
