@@ -82,6 +82,16 @@ def test_an_empty_plan_is_drawn_again_warmer_each_time():
     assert [one["temperature"] for one in warm.speakers["planner"].asked] == [0.8, 0.8]
 
 
+def test_draws_depend_on_the_seed_the_task_and_their_number():
+    def seeds(task, seed):
+        roles = scripted(["", NO])
+        Agent(roles, Tools(), seed=seed).run(task)
+        return [one["seed"] for one in roles.speakers["planner"].asked]
+
+    assert seeds("a", 1) == seeds("a", 1)
+    assert len({*seeds("a", 1), *seeds("b", 1), *seeds("a", 2)}) == 6
+
+
 def test_a_plan_that_stays_empty_is_a_call_after_five_draws():
     roles = scripted([""] * 5 + [NO], [CALL])
     result = Agent(roles, Tools()).run("?")

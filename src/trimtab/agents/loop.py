@@ -231,6 +231,7 @@ class _Work:
         plans = 0
         try:
             self._say(Step("user", task))
+            self.found = replace(self.found, steps=self.steps)
             path = [_Node(self.steps)]
             while path:
                 node = path[-1]
@@ -359,7 +360,7 @@ class _Work:
         written = speaker.write(
             found[0], max_new_tokens=agent.max_new_tokens, on_text=on_text,
             temperature=agent.temperature if temperature is None else temperature,
-            seed=random.Random(f"{agent.seed} {self.texts}").getrandbits(31),
+            seed=random.Random(f"{agent.seed} {self.texts} {self.found.instruction}").getrandbits(31),
         )  # fmt: skip
         self.texts += 1
         self.tokens.setdefault(role, RoleTokens()).add(written)
