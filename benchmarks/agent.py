@@ -1,14 +1,15 @@
 """What do three adapters on one base cost an agent against three whole models, and what does it gain by reading once?
 
-SmolLM2-135M plays planner, caller and summariser on tasks of six calls, with the tools of `trimtab:tools` (17):
+SmolLM2-135M plays planner, caller and summariser on tasks of six calls, with eight tools of `trimtab:tools`:
 
   adapters     one base with an adapter a role (rank 8 on queries and values), switched; each role keeps what it read
   models       three whole models, which keep what they read too
   read anew    the adapters, but each prompt is read from its beginning
 
 What roles say is written by a script, of fixed lengths, so that all contestants read and write as many tokens: a model
-generates that many, and its text is replaced. Time by turns in one process; memory in processes of their own: the
-resident memory that loading and one task add at the most. Reading once must give the texts of reading anew.
+generates that many, and its text is replaced. Time by turns in one process, with ten of the 30 layers; memory of all
+layers in processes of their own: the resident memory that loading and one task add at the most. Reading once must give
+the texts of reading anew.
 """
 
 import tempfile
@@ -45,11 +46,12 @@ from trimtab.agents.speakers import LocalModel, LocalSpeaker, Spoken
 from trimtab.data.agent_roles import ROLES, prompter_of
 from trimtab.data.generators.tool_world.world import SEEN, schemas_of
 from trimtab.models.loading import load_model, load_tokenizer
+from trimtab.models.student import evenly_spaced, keep_layers
 
 transformers.logging.disable_progress_bar()
 transformers.logging.set_verbosity_error()
-NAME, CALLS, NEW = "smollm2-135m", 6, 24
-"""the model, calls of a task, tokens of a turn"""
+NAME, LAYERS, CALLS, NEW = "smollm2-135m", 10, 6, 24
+"""the model, its layers where time is measured, calls of a task, tokens of a turn"""
 MEMORY, SLOWER, READING = 0.45, 1.1, 1 / 1.5
 PLAN, CALL, ANSWER = (
     "I look up what the forecast says for that day, and then I go on with the rest.",
@@ -76,17 +78,18 @@ class Seen:
 
 
 class FixedTools:
-    """All tools of the bundled worlds, which return the same."""
+    """Some tools of the bundled worlds, which return the same."""
 
-    schemas = schemas_of([tool for app in SEEN for tool in app.tools])
+    schemas = schemas_of([tool for app in SEEN for tool in app.tools][:8])
 
     def run(self, name: str, arguments: str) -> Seen:
         return Seen()
 
 
-def base(quick: bool) -> Any:
+def base(quick: bool, layers: int | None = None) -> Any:
     if not quick:
-        return load_model(NAME)
+        whole = load_model(NAME)
+        return whole if layers is None else keep_layers(whole, evenly_spaced(whole.config.num_hidden_layers, layers))
     config = AutoConfig.for_model(
         "llama", vocab_size=49152, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, max_position_embeddings=8192, bos_token_id=0, eos_token_id=0, tie_word_embeddings=True,
@@ -95,10 +98,10 @@ def base(quick: bool) -> Any:
     return AutoModelForCausalLM.from_config(config).eval()
 
 
-def save_adapters(folder: Path, quick: bool) -> None:
+def save_adapters(folder: Path, quick: bool, layers: int | None) -> None:
     for seed, role in enumerate(ROLES):
         settings = LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
-        made = get_peft_model(base(quick), settings)
+        made = get_peft_model(base(quick, layers), settings)
         torch.manual_seed(seed)
         for name, weight in made.named_parameters():
             if "lora_B" in name:
@@ -106,13 +109,13 @@ def save_adapters(folder: Path, quick: bool) -> None:
         made.save_pretrained(folder / role)
 
 
-def roles_of(kind: str, folder: Path, quick: bool) -> Roles:
+def roles_of(kind: str, folder: Path, quick: bool, layers: int | None = None) -> Roles:
     tokenizer = load_tokenizer(NAME)
     if kind == "models":
-        owners = [LocalModel(base(quick), tokenizer, NAME) for _ in ROLES]
+        owners = [LocalModel(base(quick, layers), tokenizer, NAME) for _ in ROLES]
         made = [Fixed(owner) for owner in owners]
     else:
-        owner = LocalModel(base(quick), tokenizer, NAME)
+        owner = LocalModel(base(quick, layers), tokenizer, NAME)
         for role in ROLES:
             weights = speakers_weights(folder / role)
             owner.add(role, str(folder / role), weights)
@@ -158,11 +161,15 @@ def memory(kind: str, folder: Path, calls: int, quick: bool) -> float:
 
 
 def clock(folder: Path, calls: int, quick: bool, repeats: int, patience: float) -> dict[str, Any]:
-    contestants = {kind: roles_of(kind, folder, quick) for kind in ("adapters", "models", "read anew")}
-    results = {kind: work(roles, calls) for kind, roles in contestants.items()}
+    contestants = {kind: roles_of(kind, folder, quick, LAYERS) for kind in ("adapters", "models", "read anew")}
+    results: dict[str, Any] = {}
+
+    def step(kind: str) -> None:
+        results[kind] = work(contestants[kind], calls)
+
+    timings = alternate({kind: partial(step, kind) for kind in contestants}, repeats, patience)
     if results["adapters"][0] != results["read anew"][0]:
         raise Different("what was read once gives other texts than what is read anew")
-    timings = alternate({kind: partial(work, roles, calls) for kind, roles in contestants.items()}, repeats, patience)
     tokens = {
         kind: {name: sum(getattr(one, name) for one in of.values()) for name in ("read", "reused", "written")}
         for kind, (_, of) in results.items()
@@ -174,15 +181,16 @@ def main() -> None:
     args = parser(__doc__).parse_args()
     calls = 2 if args.quick else CALLS
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        in_fresh_process(save_adapters, folder, args.quick)
+        whole, cut = Path(place) / "whole", Path(place) / "cut"
+        in_fresh_process(save_adapters, whole, args.quick, None)
+        in_fresh_process(save_adapters, cut, args.quick, LAYERS)
         cells: dict[str, Any] = {}
         used = {}
         for kind in ("adapters", "models"):
             tell(f"memory of {kind}")
-            used[kind] = in_fresh_process(memory, kind, folder, calls, args.quick)
+            used[kind] = in_fresh_process(memory, kind, whole, calls, args.quick)
         tell("time")
-        cells = in_fresh_process(clock, folder, calls, args.quick, args.repeats or 3, 0 if args.quick else PATIENCE)
+        cells = in_fresh_process(clock, cut, calls, args.quick, args.repeats or 3, 0 if args.quick else PATIENCE)
     for kind, number in used.items():
         cells[kind]["memory_mib"] = number
     seconds = {kind: cell["time"]["seconds"] for kind, cell in cells.items()}
@@ -192,7 +200,14 @@ def main() -> None:
         Target("time of a task, read once / read anew", READING, ratio(seconds["adapters"], seconds["read anew"])),
     ]
     targets = unjudged(targets) if args.quick else targets
-    result = {"signature": signature(), "model": NAME, "calls": calls, "tokens_of_a_turn": NEW, "cells": cells}
+    result = {
+        "signature": signature(),
+        "model": NAME,
+        "layers": LAYERS,
+        "calls": calls,
+        "tokens_of_a_turn": NEW,
+        "cells": cells,
+    }
     path = write("agent", args, result, targets)
     rows = [
         [kind, cell["time"]["seconds"], cell.get("memory_mib"), *(str(cell["tokens"][n]) for n in ("read", "reused"))]
