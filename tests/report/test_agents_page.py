@@ -42,6 +42,7 @@ def test_a_page_holds_all_turns_and_no_markup_of_a_row(trimtab, file, tmp_path):
     page = (tmp_path / "made.html").read_text()
     assert "<script" not in page
     assert "0 of 1 task solved" in page
+    assert "not solved, conclusion" in page
     assert "&lt;b&gt;Other&lt;/b&gt;." in page
     assert "Branch 1 that was left" in page
     assert not re.search(r"(src|href)=", page)
