@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import pytest
 from rich.console import Console
@@ -121,3 +122,17 @@ def test_who_gives_up_at_once_has_not_done_it():
     one = next(one for one in references(SPLITS, None, "", "") if not one.row["gives_up"])
     row = worked_on(one, tiny_agent.scripted([tiny_agent.NO]), max_steps=12)
     assert (row["success"], row["answer"], row["ended"]) == (False, False, "gave up")
+
+
+def test_what_answers_depend_on_names_each_adapter(folder, tmp_path):
+    """So that an evaluation does not go on with adapters that were trained again."""
+
+    other = tmp_path / "agent"
+    shutil.copytree(folder, other)
+    shutil.rmtree(other / "caller")
+    tiny_agent.save_adapter(other / "caller", str(other / "base"), seed=9)
+    facts = [RolesModel(load_roles(one, context=None)).facts() for one in (folder, folder, other)]
+    first, again, changed = [{key: one[key].split()[-1] for key in ("model", "tokenizer")} for one in facts]
+    assert first == again
+    assert first["tokenizer"] == changed["tokenizer"]
+    assert first["model"] != changed["model"]
