@@ -24,7 +24,7 @@ from trimtab.models.limits import Limits
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.report.evaluation import read as read_page
 from trimtab.report.evaluation import write
-from trimtab.report.turns import trajectories
+from trimtab.report.turns import differences, trajectories
 
 TOOL = {"type": "function", "function": {"name": "look", "description": "sees", "parameters": {
     "type": "object", "properties": {"town": {"type": "string", "description": "which"}}}}}  # fmt: skip
@@ -472,6 +472,8 @@ def test_the_page_shows_each_trajectory_turn_by_turn(file, tmp_path):
     output = write([tmp_path / "1" / "tools", tmp_path / "2" / "tools"], tmp_path / "both.html")
     page = output.read_text()
     assert "2 of 2 trajectories" in page
+    assert "no difference shown" in page
+    assert "the 95% interval over trajectories" in page
     for item in items(file):
         assert escape(item.target[0]) in page
     shown = trajectories([read_page(tmp_path / "1" / "tools").rows])
@@ -481,12 +483,10 @@ def test_the_page_shows_each_trajectory_turn_by_turn(file, tmp_path):
     assert [turn.before for turn in shown[0].turns] == [[("user", "Weather in Bern?")], [("observation", "12 C")]]
 
 
-def test_a_turn_is_right_where_plan_tool_and_arguments_are(file):
-    spec = eval_spec("tools", {"file": [file]})
+def rows_of(spec, *said):
+    """Of an evaluation in which each item is answered with what stands at its place."""
+    asked = {spec.suite.prompts["backbone"][0](item, ())[0]["content"]: text for item, text in zip(spec.items, said)}
     kept = []
-    said = {"rows/bern.2": 'Action: look\nAction Input: {"town": "Bern"}', "rows/bern.5": "conclusion: so",
-            "rows/lost.2": "Action: look", "rows/lost.5": " "}  # fmt: skip
-    asked = {spec.suite.prompts["backbone"][0](item, ())[0]["content"]: said[item.id] for item in spec.items}
 
     class Known:
         batch = 4
@@ -495,7 +495,36 @@ def test_a_turn_is_right_where_plan_tool_and_arguments_are(file):
             return [Reply(asked[chat[0]["content"]]) for chat in chats]
 
     ask(spec, Known(), keep=kept.extend)
-    shown = trajectories([{row["id"]: json.loads(json.dumps(row)) for row in kept}])
+    return {row["id"]: json.loads(json.dumps(row)) for row in kept}
+
+
+def test_evaluations_are_compared_on_the_turns_that_both_were_asked(file):
+    spec = eval_spec("tools", {"file": [file]})
+    right = rows_of(spec, 'Action: look\nAction Input: {"town": "Bern"}', "conclusion: It is 12 C.", "Action: send",
+                    "conclusion: give up")  # fmt: skip
+    worse = rows_of(spec, "Action: look", "conclusion: 12 C", "hm", "")
+    found = {name: (round(change.estimate, 9), turns) for name, change, turns in differences(right, worse)}
+    assert found == {
+        "plan accuracy": (-0.25, 4), "action EM": (-0.5, 2), "argument F1": (-1.0, 2),
+        "ROUGE-L, words": (round(2 * 2 / (4 + 2) - 1, 9), 1),
+    }  # fmt: skip
+    values = {name: change for name, change, _ in differences(right, worse)}
+    assert (values["argument F1"].low, values["argument F1"].high) == (-1, -1)
+    assert values["plan accuracy"].low == -0.5  # the trajectory of the two that has a wrong plan, drawn twice
+    same = {name: tuple(change) for name, change, _ in differences(right, right)}
+    assert same["plan accuracy"] == (0, 0, 0)
+    del worse["rows/lost.2"], worse["rows/lost.5"]
+    assert {name: turns for name, _, turns in differences(right, worse)} == {
+        "plan accuracy": 2, "action EM": 1, "argument F1": 1, "ROUGE-L, words": 1,
+    }  # fmt: skip
+
+
+def test_a_turn_is_right_where_plan_tool_and_arguments_are(file):
+    spec = eval_spec("tools", {"file": [file]})
+    said = {"rows/bern.2": 'Action: look\nAction Input: {"town": "Bern"}', "rows/bern.5": "conclusion: so",
+            "rows/lost.2": "Action: look", "rows/lost.5": " "}  # fmt: skip
+    kept = rows_of(spec, *(said[item.id] for item in spec.items))
+    shown = trajectories([kept])
     assert [one.marks for one in shown] == [[("✓", "right"), ("✓", "right")], [("✗", "wrong"), ("✗", "wrong")]]
     assert shown[0].turns[0].said[0][2] == "plan 1, action 1, arguments 1, tool exists 1"
     assert shown[1].turns[1].said[0][2] == "not understood"

@@ -314,6 +314,13 @@ MISTAKES = [
         (f"{TOOL_SUITE}test_special_tokens_stay",),
     ),
     Mistake(
+        "tools: what says nothing counts nowhere where evaluations are compared",
+        "report.turns:_value",
+        'row["verdicts"]["plan"]["value"] is None',
+        "False",
+        (f"{TOOL_SUITE}test_evaluations_are_compared",),
+    ),
+    Mistake(
         "grpo: the dual clip is left out",
         "methods.grpo:build",
         "config.dual_clip",

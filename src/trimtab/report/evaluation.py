@@ -16,10 +16,11 @@ from trimtab.common.files import dumps, records, write_atomic
 from trimtab.evals import FACTS, SAMPLES, suites
 from trimtab.evals.suite import Estimate, Item, SuiteError
 from trimtab.metrics.intervals import Interval, mean_of
+from trimtab.report import turns as by_turns
 from trimtab.report.curves import COLOURS, INK, drawing, run_colour
 from trimtab.report.html import template
 from trimtab.report.reading import ReportError, is_run
-from trimtab.report.turns import SHOWN, TrajectoryRows, trajectories
+from trimtab.report.turns import SHOWN, TrajectoryRows
 
 
 @dataclass(frozen=True)
@@ -219,6 +220,8 @@ class Section:
     trajectories: list[TrajectoryRows]
     """the first ones, where items are turns"""
     number_of_trajectories: int
+    differences: list[tuple[str, list[tuple[str, Interval, int]]]]
+    """of turns: each other evaluation, and its numbers less those of the first"""
 
     @staticmethod
     def number(value: Interval | None) -> tuple[str, str]:
@@ -248,7 +251,7 @@ def _section(name: str, of: list[Evaluation], index: int) -> Section:
             parser_of_one = headline_parser(one)
             values.append(one.value(f"{parser_of_one} strict" if parser_of_one else shown, group))
         groups.setdefault(key, []).append((value, own[0].number if own else 0, values))
-    turns = trajectories([one.rows for one in of])
+    turns = by_turns.trajectories([one.rows for one in of])
     compared = []
     for other in of[1:]:
         change = differences(first, other)
@@ -271,6 +274,7 @@ def _section(name: str, of: list[Evaluation], index: int) -> Section:
         anchor=f"suite-{index}",
         trajectories=turns[:SHOWN],
         number_of_trajectories=len(turns),
+        differences=[(one.name, by_turns.differences(first.rows, one.rows)) for one in of[1:]] if turns else [],
     )
 
 

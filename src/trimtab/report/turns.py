@@ -4,10 +4,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trimtab.metrics.intervals import Interval, paired_difference
+
 SHOWN, LENGTH = 50, 1000
 """trajectories of a page; characters of a text"""
 PARTS = ("plan", "action", "arguments")
 """verdicts that a turn is right by"""
+COMPARED = {"plan": "plan accuracy", "action": "action EM", "arguments": "argument F1", "answer": "ROUGE-L, words"}
+"""verdicts by which evaluations are compared, and their numbers' names"""
+WHERE = {"plan": ("call", "finish", "give up"), "action": ("call",), "arguments": ("call",), "answer": ("finish",)}
+"""verdict -> plans of the reference at which it counts"""
+Rows = Mapping[str, Mapping[str, Any]]
+"""item id -> its row"""
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,7 @@ class TrajectoryRows:
     turns: list[TurnRow]
 
 
-def trajectories(rows: Sequence[Mapping[str, Mapping[str, Any]]]) -> list[TrajectoryRows]:
+def trajectories(rows: Sequence[Rows]) -> list[TrajectoryRows]:
     """Of evaluations whose items are turns, in the order of their ids; none where items are no turns.
 
     Args:
@@ -51,7 +59,7 @@ def trajectories(rows: Sequence[Mapping[str, Mapping[str, Any]]]) -> list[Trajec
     return [_of(name, by_trajectory[name], rows) for name in sorted(by_trajectory)]
 
 
-def _of(name: str, items: list[dict[str, Any]], rows: Sequence[Mapping[str, Mapping[str, Any]]]) -> TrajectoryRows:
+def _of(name: str, items: list[dict[str, Any]], rows: Sequence[Rows]) -> TrajectoryRows:
     items.sort(key=lambda item: item["data"]["turn"])
     found, told = [], 0
     for item in items:
@@ -81,3 +89,36 @@ def _said(row: Mapping[str, Any] | None) -> tuple[str, str, str]:
 
 def _short(text: str) -> str:
     return text if len(text) <= LENGTH else text[:LENGTH] + " [...]"
+
+
+def differences(first: Rows, other: Rows) -> list[tuple[str, Interval, int]]:
+    """How much each number of `other` exceeds the first's on the turns that both were asked, with intervals over
+    trajectories, and the number of turns."""
+    shared = [
+        key for key, row in first.items()
+        if key in other and row["item"] == other[key]["item"] and not row.get("error") and not other[key].get("error")
+    ]  # fmt: skip
+    found = []
+    for part, name in COMPARED.items():
+        sums: dict[str, list[float]] = {}
+        for key in shared:
+            ours, theirs = _value(first[key], part), _value(other[key], part)
+            if ours is not None and theirs is not None:
+                total = sums.setdefault(first[key]["item"]["data"]["trajectory"], [0.0, 0.0, 0.0])
+                total[:] = total[0] + ours, total[1] + theirs, total[2] + 1
+        if sums:
+            one, two, counts = zip(*sums.values())
+            found.append((name, paired_difference(one, counts, two, counts), int(sum(counts))))
+    return found
+
+
+def _value(row: Mapping[str, Any], part: str) -> float | None:
+    """A turn's verdict; None where it does not count. What says nothing is read as a call of no tool, as in the
+    numbers."""
+    plan = row["item"]["groups"]["plan"]
+    if plan not in WHERE[part]:
+        return None
+    value = row["verdicts"][part]["value"]
+    if value is None and row["verdicts"]["plan"]["value"] is None:
+        return float(part == "plan" and plan == "call")
+    return value
