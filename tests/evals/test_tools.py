@@ -110,6 +110,21 @@ def test_turns_that_are_no_samples_are_none(tmp_path):
     assert [item.id for item in items(tiny_folder.write_jsonl(tmp_path / "bad.jsonl", [bad]))] == ["bad/1.5"]
 
 
+def test_a_turn_that_says_not_who_goes_on_is_passed_over(tmp_path):
+    """As in the authors' test files, where a chain may go on behind a turn of words alone."""
+    row = {"tools": [TOOL], "conversations": turns(
+        ("user", "x"), ("assistant", "I look. Next: caller."), ("caller", "Action: look\nAction Input: {}"),
+        ("observation", "403"), ("user", "Try another one."), ("assistant", "I cannot. Anything else?\n"),
+        ("assistant", "I stop. Next: give up."),
+    )}  # fmt: skip
+    found = items(tiny_folder.write_jsonl(tmp_path / "rows.jsonl", [row]))
+    assert [(item.data["turn"], item.groups["plan"]) for item in found] == [(2, "call"), (7, "give up")]
+    for prompt in ("backbone", "roles"):
+        asked = SUITE.prompts[prompt][0](found[1], ())[0]["content"]
+        assert ("Anything else?" in asked) == (prompt == "roles")  # one model's history has merged turns alone
+        assert "Try another one." in asked
+
+
 def test_messages_are_read_as_the_same_turns(file, tmp_path):
     rows = [to_messages(from_normalised(row, "here")) for row in (BERN, LOST)]
     again = items(tiny_folder.write_jsonl(tmp_path / "rows.jsonl", rows))
