@@ -15,7 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from verl.trainer.ppo.core_algos import agg_loss, register_adv_est, register_policy_loss
+from verl.trainer.ppo.core_algos import (  # pyright: ignore[reportMissingImports]
+    agg_loss,
+    register_adv_est,
+    register_policy_loss,
+)
 
 from trimtab.common.errors import UserError
 from trimtab.core import IGNORE, Candidates, Rollouts, TokenBatch
@@ -63,6 +67,11 @@ def rollouts(rewards: Tensor, response_mask: Tensor, index: Any, **signals: Tens
 # ---------------------------------------------------------------- advantages
 
 
+def _both(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Advantages and returns, which are the same here."""
+    return values, values
+
+
 def _plain_rewards(config: Any, name: str, why: str) -> None:
     if config is not None and config.get("use_kl_in_reward", False):
         raise VerlError(f"adv_estimator {name}: {why}; set algorithm.use_kl_in_reward=False")
@@ -72,9 +81,9 @@ def _q_rm(scores: Tensor, response_mask: Tensor, config: Any, center: bool) -> t
     why = "token scores are divided by their standard deviation, which a penalty among them would change"
     _plain_rewards(config, "trimtab_q_rm", why)
     mask = response_mask.bool()
-    estimator = reinforce.ScoreAdvantages(reinforce.Config(token_reward="tokens", center=center))
+    estimator = reinforce.ScoreAdvantages(reinforce.Config.model_validate({"token_reward": "tokens", "center": center}))
     found = estimator(rollouts(scores, mask, range(len(mask)), token_scores=scores))["advantages"]
-    return (padded(found, mask),) * 2
+    return _both(padded(found, mask))
 
 
 @register_adv_est("trimtab_q_rm")
@@ -132,8 +141,8 @@ def distrl_advantages(
     ratio = reward_baselines[mask][:, None]  # [N, 1]
     held = Candidates(torch.zeros_like(ratio, dtype=torch.long), torch.zeros_like(ratio))
     given = replace(rollouts(token_level_rewards, mask, index), signals={"reward_model": ratio}, candidates=held)
-    found = distrl.TokenValues(distrl.Config(alpha=0.0))(given)["advantages"]
-    return (padded(found, mask),) * 2
+    found = distrl.TokenValues(distrl.Config.model_validate({"alpha": 0.0}))(given)["advantages"]
+    return _both(padded(found, mask))
 
 
 @register_adv_est("trimtab_opd")
@@ -166,10 +175,10 @@ def lco_advantages(
     given = rollouts(token_level_rewards, mask, range(len(mask)) if index is None else index)
     nothing = torch.zeros(len(given.batch), 1, device=mask.device)
     given = replace(given, candidates=Candidates(nothing.long(), nothing))
-    found = lco.CandidateAdvantages(lco.Config(num_candidates=1))(given)
+    found = lco.CandidateAdvantages(lco.Config.model_validate({"num_candidates": 1}))(given)
     advantages = found["candidates"].advantages
     assert advantages is not None
-    return (padded(advantages[:, 0] / found["beta"], mask),) * 2
+    return _both(padded(advantages[:, 0] / found["beta"], mask))
 
 
 # ---------------------------------------------------------------- losses
