@@ -168,3 +168,25 @@ def test_ctrl_c_stops_both_processes_after_their_step(own, tmp_path):
     assert "Traceback" not in err
     step = events(tmp_path / "run", "interrupted")[0]["step"]
     assert (tmp_path / "run" / "checkpoints" / f"checkpoint-{step}" / "complete").is_file()
+
+
+def test_rl_with_split_weights_is_refused_before_anything_starts(trimtab, own, tmp_path):
+    tiny_folder.write_jsonl(tmp_path / "tasks.jsonl", [{"prompt": "1+1", "answer": "2"}] * 8)
+    path = tmp_path / "recipe.yaml"
+    tree = {
+        "method": "grpo", "models": {"policy": str(own / "teacher")}, "data": {"train": str(tmp_path / "tasks.jsonl")},
+        "reward": "exact", "output": str(tmp_path / "run"), "training": {"max_steps": 1},
+    }  # fmt: skip
+    path.write_text(yaml.safe_dump(tree))
+    code, _, err = trimtab("launch", path, "--devices", "8", "--fsdp", "--dry-run", "--gpu-memory", "80")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "method grpo samples completions with the whole policy, and trains under DDP alone, not FSDP2" in err
+
+
+def test_a_launcher_without_processes_yet_has_nobody_to_interrupt():
+    alone = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        assert not launch._interrupt_processes(alone.pid)
+    finally:
+        alone.kill()
+        alone.wait()

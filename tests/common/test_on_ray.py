@@ -32,7 +32,7 @@ def test_ray_client_is_refused_with_the_way_out():
 
 def test_without_ray_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setattr(on_ray, "installed", lambda: False)
-    with pytest.raises(RayError, match=r"--ray needs the package ray: pip install 'trimtab\[ray\]'$"):
+    with pytest.raises(RayError, match=r"--ray needs the package ray: pip install 'ray\[data\]'$"):
         on_ray.check_asked("local")
 
 

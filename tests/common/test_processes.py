@@ -11,7 +11,16 @@ import pytest
 
 import tiny_folder
 from trimtab.common import processes
-from trimtab.common.processes import ProcessError, check_alone, check_group, dealt, ended_tidily, launched, rank
+from trimtab.common.processes import (
+    ProcessError,
+    check_alone,
+    check_group,
+    dealt,
+    ended_tidily,
+    launched,
+    rank,
+    started_with,
+)
 
 ACCELERATE = {"ACCELERATE_DYNAMO_BACKEND": "NO", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
@@ -121,3 +130,19 @@ def test_every_process_is_dealt_as_many_places_and_together_they_have_all():
     assert dealt(1, (2, 3)) == [0]
     assert dealt(4, (0, 1)) == [0, 1, 2, 3]
     assert dealt(0, (0, 2)) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({}, "trimtab train r.yaml a=1 training.use_cpu=true"),
+        ({"WORLD_SIZE": "2"}, "trimtab launch r.yaml --devices 2 a=1 training.use_cpu=true"),
+        (
+            {"WORLD_SIZE": "4", "ACCELERATE_USE_FSDP": "true"},
+            "trimtab launch r.yaml --devices 4 --fsdp a=1 training.use_cpu=true",
+        ),
+        ({"WORLD_SIZE": "2", "ACCELERATE_USE_DEEPSPEED": "true"}, "trimtab launch r.yaml --devices 2 --zero2 a=1"),
+    ],
+)
+def test_the_command_that_starts_a_training_again_is_one_that_trimtab_takes(environment, words):
+    assert " ".join(started_with("r.yaml", ["a=1", "training.use_cpu=true"], environment)) == words

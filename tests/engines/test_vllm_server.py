@@ -2,6 +2,7 @@
 
 import json
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -71,10 +72,26 @@ def test_its_environment_has_nothing_of_ours_or_of_a_launcher(monkeypatch):
     assert not found.keys() & {"PYTHONPATH", "VIRTUAL_ENV", "RANK", "WORLD_SIZE", "MASTER_PORT", "ACCELERATE_USE_CPU"}
 
 
-def test_one_that_dies_is_an_error_with_its_last_lines_and_without_the_key(monkeypatch):
+def test_one_that_dies_is_an_error_with_its_last_line_and_without_the_key(monkeypatch):
     with pytest.raises(EngineFailed, match="ended with exit code 3") as raised, started(monkeypatch, "secret", dies=3):
         pass
-    assert str(raised.value).endswith("its last lines:\n  loading some/model\n  key ***")
+    assert str(raised.value).endswith("ended with exit code 3: key ***")
+
+
+def test_of_many_lines_the_error_that_matters_is_said_and_where_the_rest_stands(tmp_path):
+    log = tmp_path / "vllm.log"
+    log.write_text(
+        "(EngineCore pid=1) ERROR 11-30 [core.py:1] Traceback (most recent call last):\n"
+        "(EngineCore pid=1) ERROR 11-30 [core.py:1] ValueError: Available memory (18.8 GiB) is less than desired\n"
+        "RuntimeError: Engine core initialization failed. See root cause above.\n"
+    )
+    server = VLLMServer(Serve("some/model", 1), log=log, program="vllm")
+    server.process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"])
+    server.process.wait()
+    with pytest.raises(EngineFailed) as raised:
+        server.check_alive()
+    said = f"ended with exit code 1: ValueError: Available memory (18.8 GiB) is less than desired (see {log})"
+    assert str(raised.value).endswith(said)
 
 
 def test_one_that_never_gets_ready_is_ended(monkeypatch):

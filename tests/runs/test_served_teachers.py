@@ -151,6 +151,7 @@ RECIPES = {
     "a student cut from it": ({}, {"policy": {"from": "teacher", "layers": 2}}, "models.teacher is a server; name"),
     "ranks": ({"options": {"divergence": "akl"}}, {}, "reads the order of all tokens of the teacher"),
     "a temperature": ({"options": {"temperature": 2.0}}, {}, "the distribution at temperature 2 of the teacher"),
+    "plain http": ({}, {"teacher": "http://127.0.0.1:1"}, "a teacher that is served is named by vllm://127.0.0.1:1"),
     "no address": ({}, {"teacher": "vllm://nowhere:port"}, "is no address of a server; write vllm://HOST:PORT"),
     "another name": ({}, {"teacher": "NAME"}, "serves no model 'NAME', but teacher"),
     "a policy": ({}, {"policy": "vllm://127.0.0.1:1"}, "a served model can only be the teacher"),

@@ -44,7 +44,7 @@ class McpTools(Toolbox):
         except ValueError as error:
             raise ToolsError(f"mcp:{server} is no command: {error}") from error
         if importlib.util.find_spec("mcp") is None:
-            raise ToolsError(f"MCP server {server}: the package mcp is not installed: pip install 'trimtab[mcp]'")
+            raise ToolsError(f"MCP server {server}: the package mcp is not installed: pip install mcp")
         self._lock = threading.Lock()
         self._live: _Connection | None = None
         self.schemas = self._connected().schemas

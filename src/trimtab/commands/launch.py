@@ -19,7 +19,7 @@ from trimtab.commands.train import RecipeSettings
 from trimtab.common.disk import made
 from trimtab.common.errors import Interrupted
 from trimtab.common.files import write_atomic
-from trimtab.common.processes import ProcessError
+from trimtab.common.processes import ZERO_ON_A_CPU, ProcessError
 from trimtab.common.settings import SettingsError, Shown
 
 
@@ -86,6 +86,7 @@ def main(settings: LaunchSettings) -> None:
         gpus, missing = settings.devices, f"# not on this machine: {error}\n"
     if settings.gpu_memory is not None and gpus == 0:
         gpus, missing = settings.devices, "# not on this machine: it has no GPU\n"
+    check_rollouts(loaded, settings.kind)
     output = Path(loaded.output)
     file = output.with_name(f"{output.name}.accelerate.yaml")
     text = yaml.safe_dump(accelerate_file(settings.devices, settings.kind, on_cpu=gpus == 0), sort_keys=False)
@@ -108,6 +109,20 @@ def main(settings: LaunchSettings) -> None:
             if not output.exists():  # nothing was begun
                 file.unlink(missing_ok=True)
     raise typer.Exit(code)
+
+
+def check_rollouts(loaded: Any, kind: str) -> None:
+    """Refuse split weights where completions are sampled, before any process is started.
+
+    Raises:
+        ProcessError: naming the run.
+    """
+    for run in getattr(loaded, "stages", None) or [loaded]:
+        if run.reward and kind != "DDP":
+            raise ProcessError(
+                f"{run.output}: method {run.method} samples completions with the whole policy, and trains under DDP "
+                f"alone, not {kind}; leave out --fsdp and --zero2"
+            )
 
 
 def check_machine(devices: int, kind: str) -> int:
@@ -185,7 +200,7 @@ def command_of(settings: LaunchSettings, file: Path, *, on_cpu: bool) -> tuple[d
     """Variables of the environment, and the command."""
     zero = settings.kind.startswith("ZeRO")
     given = {"DS_ACCELERATOR": "cpu"} if zero else {"ACCELERATE_USE_CPU": "true"}
-    more = ["training.use_cpu=true"] if zero and on_cpu else []  # DeepSpeed and ACCELERATE_USE_CPU exclude each other
+    more = [ZERO_ON_A_CPU] if zero and on_cpu else []
     flags = [f"--{name}" for name in ("resume", "edited") if getattr(settings, name)]
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file)]
     train = ["-m", "trimtab", "train", settings.recipe, *settings.overrides, *more, *flags]
@@ -208,9 +223,7 @@ def run(command: Sequence[str]) -> int:
 
     def pass_on(number: int, frame: Any) -> None:
         interrupts.append(number)
-        if number == signal.SIGINT and len(interrupts) == 1:
-            _interrupt_processes(child.pid)
-        else:
+        if not (number == signal.SIGINT and len(interrupts) == 1 and _interrupt_processes(child.pid)):
             child.terminate()  # which ends its processes
 
     before = {one: signal.signal(one, pass_on) for one in (signal.SIGINT, signal.SIGTERM)}
@@ -219,11 +232,14 @@ def run(command: Sequence[str]) -> int:
     try:
         for line, code in filtered(child.stderr):
             failed = code
-            print(line, end="", file=sys.stderr, flush=True)
+            if len(interrupts) < 2 and signal.SIGTERM not in interrupts:  # then what the launcher says is its own end
+                print(line, end="", file=sys.stderr, flush=True)
         child.wait()
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
+    if signal.SIGTERM in interrupts:
+        return 128 + signal.SIGTERM
     if interrupts:
         raise Interrupted("the processes were stopped")
     code = child.returncode if failed is None else failed
@@ -246,10 +262,14 @@ def filtered(lines: Iterable[str]) -> Iterable[tuple[str, int | None]]:
             yield line, failed
 
 
-def _interrupt_processes(launcher: int) -> None:
+def _interrupt_processes(launcher: int) -> bool:
+    """Whether there were any: in its first moments a launcher has none."""
     import psutil
 
+    sent = False
     with suppress(psutil.NoSuchProcess):
         for one in psutil.Process(launcher).children():
             with suppress(psutil.NoSuchProcess):
                 one.send_signal(signal.SIGINT)
+                sent = True
+    return sent

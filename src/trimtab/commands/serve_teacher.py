@@ -50,7 +50,7 @@ class ServeTeacherSettings(CommandSettings):
     max_length: Annotated[int | None, Shown("TOKENS")] = Field(None, ge=2)
     """Tokens of the longest row, as training.max_length has it; by default what the model can read."""
     cache_gib: Annotated[float | None, Shown("GIB")] = Field(None, gt=0)
-    """Memory for the keys and values of what is read; by default what vLLM finds. On a CPU 1 is enough."""
+    """Memory for the keys and values of what is read; by default what vLLM finds on a GPU, and 1 on a CPU."""
     eager: bool = False
     """Start without compiling the model: sooner, and slower then; for tests and CPUs."""
     more: str = ""
@@ -72,6 +72,8 @@ class ServeTeacherSettings(CommandSettings):
 
 
 SETTINGS = ServeTeacherSettings
+ON_A_CPU = 1.0
+"""GiB of the KV cache where nobody says how much"""
 
 
 def main(settings: ServeTeacherSettings) -> None:
@@ -143,10 +145,19 @@ def serve_of(settings: ServeTeacherSettings) -> Serve:
         settings.dtype,
         None if settings.max_length is None else settings.max_length + 1,  # and one token that it makes
         max_logprobs=max(20, settings.k),
-        kv_cache_bytes=None if settings.cache_gib is None else int(settings.cache_gib * 2**30),
+        kv_cache_bytes=cache_bytes(settings.cache_gib),
         eager=settings.eager,
         more=more,
     )
+
+
+def cache_bytes(gib: float | None) -> int | None:
+    """As asked; else on a CPU one GiB, where vLLM would claim nine tenths of the memory, and on a GPU what is left."""
+    import torch
+
+    if gib is None and torch.cuda.is_available():
+        return None
+    return int((ON_A_CPU if gib is None else gib) * 2**30)
 
 
 def folder_of(model: str) -> str:

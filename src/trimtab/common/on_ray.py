@@ -55,7 +55,7 @@ def check_asked(address: str) -> None:
             "with its HOST:PORT (6379 by default)"
         )
     if not installed():
-        raise RayError("--ray needs the package ray: pip install 'trimtab[ray]'")
+        raise RayError("--ray needs the package ray: pip install 'ray[data]'")
 
 
 @contextmanager

@@ -23,9 +23,29 @@ def rank() -> int:
     return max(_first(os.environ, RANKS, 0), 0)
 
 
+ZERO_ON_A_CPU = "training.use_cpu=true"
+"""what `trimtab launch` adds for DeepSpeed on a CPU, which excludes ACCELERATE_USE_CPU"""
+
+
 def launched(environment: Mapping[str, str] | None = None) -> int:
     """Number of launched processes; 1 without a launcher."""
     return max(_first(os.environ if environment is None else environment, SIZES, 1), 1)
+
+
+def started_with(recipe: str, overrides: Sequence[str], environment: Mapping[str, str] | None = None) -> list[str]:
+    """The command that starts this training again in as many processes."""
+    given = os.environ if environment is None else environment
+    number = launched(given)
+    if number == 1:
+        return ["trimtab", "train", recipe, *overrides]
+    zero = _is_on(given, "ACCELERATE_USE_DEEPSPEED")
+    kind = ["--zero2"] if zero else ["--fsdp"] if _is_on(given, "ACCELERATE_USE_FSDP") else []
+    kept = [word for word in overrides if not (zero and word == ZERO_ON_A_CPU)]
+    return ["trimtab", "launch", recipe, "--devices", str(number), *kind, *kept]
+
+
+def _is_on(environment: Mapping[str, str], name: str) -> bool:
+    return environment.get(name, "").lower() in ("1", "true", "yes")
 
 
 def number_in(line: str) -> int:

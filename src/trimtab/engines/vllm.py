@@ -1,6 +1,7 @@
 """vLLM as a server: its command, its start in an environment of its own, what it says of itself, and its end."""
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -29,6 +30,11 @@ START_SECONDS = 600.0
 """in which a server must be ready: a large model is read from disk and compiled first"""
 STOP_SECONDS = 20.0
 """that a server has to end by itself before it is ended"""
+ERROR = re.compile(r"\b(\w*(?:Error|Exception): .*)")
+SUMMARY = "Engine core initialization failed"
+"""what vLLM says after the error that matters"""
+SHOWN_OF_ERROR = 400
+"""characters"""
 LAST_LINES = 20
 """of a server that died, in the error"""
 OURS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "VLLM_API_KEY")
@@ -211,7 +217,7 @@ class VLLMServer:
         """Wait until it answers.
 
         Raises:
-            EngineFailed: with its last lines, if it dies or is not ready in time.
+            EngineFailed: with the error that it printed, if it dies or is not ready in time.
         """
         until = time.monotonic() + seconds
         while True:
@@ -225,7 +231,7 @@ class VLLMServer:
             time.sleep(0.2)
 
     def check_alive(self) -> None:
-        """Raise EngineFailed, with its last lines, if it has ended."""
+        """Raise EngineFailed, with the error that it printed, if it has ended."""
         assert self.process is not None
         code = self.process.poll()
         if code is not None:
@@ -239,8 +245,14 @@ class VLLMServer:
         return [line for line in lines if line.strip()][-number:]
 
     def _last(self) -> str:
-        lines = [line.replace(self.key, "***") if self.key else line for line in self.last_lines()]
-        return "; its last lines:\n" + "\n".join(f"  {line}" for line in lines) if lines else ""
+        """Why it ended, by the first error that it printed, and where the rest stands; else its last line."""
+        lines = self.last_lines(10**6)
+        if not lines:
+            return ""
+        errors = [found[1] for line in lines if (found := ERROR.search(line)) and SUMMARY not in line]
+        said = (errors or lines[-1:])[0].strip()[:SHOWN_OF_ERROR]
+        said = said.replace(self.key, "***") if self.key else said
+        return f": {said}{f' (see {self.log})' if self._kept else ''}"
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """End it and its children, which it is asked to do itself first; without effect on one that is not running."""

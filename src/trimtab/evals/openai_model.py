@@ -73,7 +73,7 @@ class OpenAIModel:
         try:
             from openai import OpenAI
         except ImportError:
-            raise SuiteError("a server is asked through the package openai: pip install 'trimtab[eval]'") from None
+            raise SuiteError("a server is asked through the package openai: pip install openai") from None
         if not url.startswith(("http://", "https://")):
             address = url.rpartition("://")[2]
             raise SuiteError(f"{url} is no address of a server; write http://{address} or https://{address}")

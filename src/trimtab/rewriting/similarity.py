@@ -12,7 +12,7 @@ from trimtab.metrics.text_quality import cosine, ngrams
 from trimtab.metrics.text_quality import rouge_l as rouge_l  # for its neighbours
 from trimtab.rewriting.questions import CleanEvalError, Pair, PairScorer
 
-MISSING = "sacrebleu is not installed: pip install 'trimtab[eval]'"
+MISSING = "sacrebleu is not installed: pip install sacrebleu"
 
 
 def _metric(kind: str, **options: Any) -> Callable[[Sequence[Pair]], list[float]]:

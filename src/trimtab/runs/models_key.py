@@ -49,6 +49,9 @@ def _named(given: Any) -> Any:
     for name in given if isinstance(given, dict) else ():
         if not isinstance(name, str):
             raise ValueError(f"the name of a teacher is a text; write {json.dumps(json.dumps(name))} for {name}")
+    for scheme, ours in (("http://", "vllm://"), ("https://", "vllms://")):
+        if isinstance(given, str) and given.startswith(scheme):
+            raise ValueError(f"a teacher that is served is named by {ours}{given.removeprefix(scheme)}")
     return given
 
 

@@ -40,10 +40,9 @@ def load_recipe(
         raise RecipeError(f"{path}: {found[0]} holds half of a character: {found[1]} without the other half")
     loaded = parse(tree, str(path), path.stem, first=first, file=path, trains=trains)
     runs = loaded.stages if isinstance(loaded, Stages) else [loaded]
-    number = processes.launched()
-    program = ["trimtab"] if number == 1 else ["torchrun", "--nproc_per_node", str(number), "-m", "trimtab"]
+    words = shlex.join(processes.started_with(given, overrides))
     for recipe in runs:
-        recipe.read_from(Origin(shlex.join([*program, "train", given, *overrides]), isinstance(loaded, Stages)))
+        recipe.read_from(Origin(words, isinstance(loaded, Stages)))
     return loaded
 
 

@@ -24,6 +24,8 @@ CONNECT = 10.0
 """seconds until a connection stands"""
 REQUESTS = 32
 """prompts that are asked for at the same time"""
+ON_A_CPU = 1 << 30
+"""bytes of the KV cache of a server on a CPU, which by default takes nearly all memory"""
 FILE, NCCL = "file", "nccl"
 """backends of weight transfer"""
 
@@ -64,7 +66,8 @@ def command_of(how: How, model: str) -> str:
     """The command that starts a server as it is needed."""
     port = how.server.rpartition(":")[2].strip("/")
     return (
-        f"TRIMTAB_WEIGHTS_FOLDER={how.weights_folder} VLLM_SERVER_DEV_MODE=1 vllm serve {model} --port {port} "
+        f"TRIMTAB_WEIGHTS_FOLDER={how.weights_folder} VLLM_SERVER_DEV_MODE=1 vllm serve {model} --host 127.0.0.1 "
+        f"--port {port} {'' if torch.cuda.is_available() else f'--kv-cache-memory-bytes {ON_A_CPU} '}"
         f"--dtype {how.dtype} --logprobs-mode processed_logprobs "
         """--weight-transfer-config '{"backend": "file"}'"""
     )
@@ -120,7 +123,10 @@ class ServerClient(VLLMClient):
                 "it does, or raise rollouts.timeout"
             ) from None
         except requests.exceptions.RequestException as error:
-            raise EngineGone(f"the server at {self.base_url} is gone ({type(error).__name__} at {path})") from None
+            raise EngineGone(
+                f"the server at {self.base_url} is gone ({type(error).__name__} at {path}); start it again, and go on "
+                "with --resume"
+            ) from None
         if response.status_code == 404:
             raise EngineError(
                 f"the server at {self.base_url} has no {path}; start one with: {command_of(self.how, self.policy)}"
