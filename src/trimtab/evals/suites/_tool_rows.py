@@ -1,4 +1,4 @@
-"""Reference trajectories of the suite `tools`: from sources, folders of ToolBench's answers, and ToolAlpaca's files."""
+"""ToolReference trajectories of the suite `tools`: from sources, folders of ToolBench's answers, and ToolAlpaca's files."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from trimtab.data.trajectories import Trajectory, trajectory
 from trimtab.evals import SuiteError
 
 
-class Reference(NamedTuple):
+class ToolReference(NamedTuple):
     """A trajectory, and where it comes from."""
 
     split: str
@@ -24,7 +24,7 @@ class Reference(NamedTuple):
     """as it was read, of rows that hold one trajectory"""
 
 
-def references(files: Sequence[str], rows: int | None, only: str, without: str) -> list[Reference]:
+def references(files: Sequence[str], rows: int | None, only: str, without: str) -> list[ToolReference]:
     """All trajectories, each under an id of its own.
 
     Args:
@@ -36,7 +36,7 @@ def references(files: Sequence[str], rows: int | None, only: str, without: str) 
         SuiteError: if none is left.
     """
     wanted, unwanted = (ids_of(only, "tools.only") if only else None), ids_of(without, "tools.without")
-    found: list[Reference] = []
+    found: list[ToolReference] = []
     seen: Counter[str] = Counter()
     for file in files:
         split, kept = split_of(file), 0
@@ -48,7 +48,7 @@ def references(files: Sequence[str], rows: int | None, only: str, without: str) 
             kept += 1
             name = f"{split}/{one.id or number}"
             seen[name] += 1
-            found.append(Reference(split, f"{name}#{seen[name]}" if seen[name] > 1 else name, one, row))
+            found.append(ToolReference(split, f"{name}#{seen[name]}" if seen[name] > 1 else name, one, row))
     if not found:
         raise SuiteError(f"tools.file: no trajectory is left of {', '.join(files)} with these ids")
     return found

@@ -6,7 +6,7 @@ from typing import Any
 from trimtab.data.generators.tool_world.world import check
 from trimtab.evals import RUNS
 from trimtab.evals.suite import Answered, Estimate, Fit, SuiteError
-from trimtab.evals.suites._tool_rows import Reference, references
+from trimtab.evals.suites._tool_rows import ToolReference, references
 from trimtab.metrics.intervals import mean_of
 
 CHECKS = {"success": "task success", "state": "final state right", "answer": "answer right"}
@@ -47,7 +47,7 @@ def run_tasks(
     return numbers([done[key] for key in wanted])
 
 
-def worked_on(one: Reference, roles: Any, **how: Any) -> dict[str, Any]:
+def worked_on(one: ToolReference, roles: Any, **how: Any) -> dict[str, Any]:
     """A row of what an agent has done on a task, with what is right of it."""
     from trimtab.agents.loop import Agent
     from trimtab.agents.world_tools import WorldTools

@@ -37,7 +37,7 @@ from trimtab.evals.suite import (
 )
 from trimtab.evals.suites._tool_measures import judged
 from trimtab.evals.suites._tool_measures import measures as measured
-from trimtab.evals.suites._tool_rows import Reference, references
+from trimtab.evals.suites._tool_rows import ToolReference, references
 from trimtab.evals.suites._tool_runs import run_tasks
 from trimtab.metrics.tool_calls import ANSWER, read
 
@@ -96,7 +96,7 @@ def _known(source: str) -> frozenset[str]:
     return frozenset(name for one in references([source], None, "", "") for name in one.found.names)
 
 
-def _of_trajectory(one: Reference, known: frozenset[str] | None) -> Iterator[Item]:
+def _of_trajectory(one: ToolReference, known: frozenset[str] | None) -> Iterator[Item]:
     steps, names = one.found.steps, one.found.names
     groups = {"split": one.split}
     if known is not None:
