@@ -1,4 +1,4 @@
-"""ToolReference trajectories of the suite `tools`: from sources, folders of ToolBench's answers, and ToolAlpaca's files."""
+"""Reference trajectories of the suite `tools`: from sources, folders of ToolBench's answers, and ToolAlpaca's files."""
 
 import json
 import re
