@@ -14,7 +14,7 @@ from trimtab.agents.tools import ToolsError
 from trimtab.data.trajectories import name_of
 
 INSTALLED = importlib.util.find_spec("mcp") is not None
-needs_mcp = pytest.mark.skipif(not INSTALLED, reason="mcp is not installed: pip install 'trimtab[mcp]'")
+needs_mcp = pytest.mark.skipif(not INSTALLED, reason="mcp is not installed: pip install mcp")
 SERVER = '''
 import os, sys, time
 from mcp.server.mcpserver import MCPServer
@@ -150,8 +150,6 @@ def test_a_server_is_reached_over_http(script):
 
 
 @pytest.mark.skipif(INSTALLED, reason="mcp is installed")
-def test_without_the_package_the_extra_is_named():
-    with pytest.raises(
-        ToolsError, match=r"MCP server x: the package mcp is not installed: pip install 'trimtab\[mcp\]'"
-    ):
+def test_without_the_package_it_is_named():
+    with pytest.raises(ToolsError, match="MCP server x: the package mcp is not installed: pip install mcp"):
         open_toolbox("mcp:x")

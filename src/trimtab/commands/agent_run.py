@@ -110,7 +110,7 @@ def main(settings: AgentRunSettings) -> None:
             roles = load_roles(settings.roles, settings.how, context=settings.context)
             for number, task in enumerate(tasks, start=1):
                 if len(tasks) > 1:
-                    console.rule(f"task {number} of {len(tasks)}", align="left", style="grey50")
+                    console.rule(Text(f"task {number} of {len(tasks)}"), align="left", style="grey50")
                 with task.tools(toolbox, settings.observation_limit) as tools:
                     result = Agent(roles, tools, **how).run(task.text, id=task.id, **_shown(console))
                 found = task.check(result)

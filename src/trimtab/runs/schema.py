@@ -52,7 +52,9 @@ def _name(ref: dict[str, Any]) -> str:
 
 
 def _allow_both_names(definitions: dict[str, Any]) -> None:
-    """Aliases: student for policy, and `from` for source."""
+    """Aliases: student for policy, and `from` for source; the role of an agent by itself."""
+    roles = definitions["AgentData"]["properties"]["role"]["enum"]
+    definitions["Data"]["properties"]["agent"]["anyOf"].append({"enum": roles})
     models = definitions["Models"]["properties"]
     models["student"] = models["policy"]
     cut = definitions["Cut"]["properties"]
