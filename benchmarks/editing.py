@@ -161,6 +161,7 @@ def main() -> None:
     args = parser(__doc__).parse_args()
     making_, made_rows, promised = making(args.quick)
     about, new = signature(), 2 if args.quick else NEW
+    write("editing", args, {"signature": about, "making": making_, "complete": False}, promised)  # what follows is slow
     few, all_ = (1, 2) if args.quick else (FEW, EDITS)
     model, tokenizer = load_model(NAME).eval(), load_tokenizer(NAME)
     some, every, answers = probes(few), probes(all_), {}
