@@ -25,7 +25,7 @@ import torch
 import rollouts
 from common import Target, Timing, alternate, parser, ratio, signature, table, tell, unjudged, write
 from trimtab.decoding._early_exit import early_exit
-from trimtab.engines.vllm import Serve, VLLMServer, free_port
+from trimtab.engines.vllm import EngineMissing, Serve, VLLMServer, find_vllm, free_port
 from trimtab.models.builtin import builtin_folder
 from trimtab.models.loading import load_model
 from trimtab.train.served import How, ServerClient
@@ -95,6 +95,11 @@ def measured(args: Any, model: Any, folder: Path) -> tuple[dict[str, Timing], Ti
 
 def main() -> None:
     args = parser(__doc__).parse_args()
+    try:
+        find_vllm()
+    except EngineMissing as error:
+        print(f"not run: {error}")
+        return
     torch.set_num_threads(1)
     model = rollouts.model_of(True) if args.quick else load_model("smollm2-135m", dtype="bfloat16").eval()
     loads = [os.getloadavg()]
