@@ -106,19 +106,17 @@ def test_generation_stops_at_the_end_token_and_pads(cache, tokenizer):
 
 
 def test_it_is_made_once_and_a_making_that_is_killed_leaves_nothing(tmp_path, monkeypatch):
-    from trimtab.models import characters
-
     monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path))
 
-    def killed(folder):
+    def killed(module, folder):
         (folder / "config.json").write_text("{}")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(characters, "save", killed)
+        patched.setattr(builtin, "_make", killed)
         with pytest.raises(KeyboardInterrupt):
             builtin_folder(NAME)
     assert list((tmp_path / "models").iterdir()) == []
     made = builtin_folder(NAME)
-    monkeypatch.setattr(characters, "save", killed)
+    monkeypatch.setattr(builtin, "_make", killed)
     assert builtin_folder(NAME) == made == tmp_path / "models" / f"{NAME}-{builtin.BUILTIN[NAME].version}"

@@ -8,6 +8,7 @@ import tempfile
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trimtab.common.errors import UserError
 
@@ -60,7 +61,7 @@ class Untrained:
     version: str
     """changes with its weights or its tokenizer"""
     module: str
-    """in `trimtab.models`; its `save` writes the folder"""
+    """in `trimtab.models`, with its `config` and its `tokenizer`"""
     summary: str
 
     def __str__(self) -> str:
@@ -123,7 +124,7 @@ def builtin_folder(name: str) -> Path:
     try:
         if source is None:
             assert isinstance(made, Untrained)
-            importlib.import_module(f"trimtab.models.{made.module}").save(part)
+            _make(importlib.import_module(f"trimtab.models.{made.module}"), part)
         else:
             _convert(source, part)
         if not (folder / "config.json").is_file():
@@ -132,6 +133,17 @@ def builtin_folder(name: str) -> Path:
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return folder
+
+
+def _make(module: Any, folder: Path, seed: int = 0) -> None:
+    """Write an untrained model, with random weights from a seed."""
+    import torch
+    from transformers import LlamaForCausalLM
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        LlamaForCausalLM(module.config()).save_pretrained(folder)
+    module.tokenizer().save_pretrained(folder)
 
 
 def check_wheel(name: str) -> None:

@@ -1,6 +1,5 @@
 """A small untrained language model that reads characters, so that it can learn arithmetic on one CPU core."""
 
-from pathlib import Path
 from string import ascii_letters, digits, punctuation
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -37,14 +36,3 @@ def config() -> LlamaConfig:
         num_attention_heads=4, max_position_embeddings=POSITIONS, tie_word_embeddings=True,
         bos_token_id=None, eos_token_id=SPECIAL.index(END), pad_token_id=SPECIAL.index(PAD),
     )  # fmt: skip
-
-
-def save(folder: Path, seed: int = 0) -> None:
-    """Write model and tokenizer, with random weights from a seed."""
-    import torch
-    from transformers import LlamaForCausalLM
-
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        LlamaForCausalLM(config()).save_pretrained(folder)
-    tokenizer().save_pretrained(folder)

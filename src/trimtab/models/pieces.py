@@ -1,7 +1,6 @@
 """A small untrained language model that reads pieces of words, so that it can learn to use tools on one CPU core."""
 
 from importlib.resources import files
-from pathlib import Path
 
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
@@ -34,14 +33,3 @@ def config() -> LlamaConfig:
         max_position_embeddings=POSITIONS, tie_word_embeddings=True, bos_token_id=None,
         eos_token_id=SPECIAL.index(END), pad_token_id=SPECIAL.index(PAD),
     )  # fmt: skip
-
-
-def save(folder: Path, seed: int = 0) -> None:
-    """Write model and tokenizer, with random weights from a seed."""
-    import torch
-    from transformers import LlamaForCausalLM
-
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        LlamaForCausalLM(config()).save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
