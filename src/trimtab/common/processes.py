@@ -38,13 +38,14 @@ def started_with(recipe: str, overrides: Sequence[str], environment: Mapping[str
     number = launched(given)
     if number == 1:
         return ["trimtab", "train", recipe, *overrides]
-    zero = _is_on(given, "ACCELERATE_USE_DEEPSPEED")
-    kind = ["--zero2"] if zero else ["--fsdp"] if _is_on(given, "ACCELERATE_USE_FSDP") else []
+    zero = is_on(given, "ACCELERATE_USE_DEEPSPEED")
+    kind = ["--zero2"] if zero else ["--fsdp"] if is_on(given, "ACCELERATE_USE_FSDP") else []
     kept = [word for word in overrides if not (zero and word == ZERO_ON_A_CPU)]
     return ["trimtab", "launch", recipe, "--devices", str(number), *kind, *kept]
 
 
-def _is_on(environment: Mapping[str, str], name: str) -> bool:
+def is_on(environment: Mapping[str, str], name: str) -> bool:
+    """Whether a launcher has set this variable."""
     return environment.get(name, "").lower() in ("1", "true", "yes")
 
 

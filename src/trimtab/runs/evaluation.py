@@ -25,12 +25,10 @@ from trimtab.runs.job import Job
 from trimtab.train import answers, heldout
 from trimtab.train.events import EventLog
 from trimtab.train.together import joined, share
-from trimtab.train.wrapping import asked
+from trimtab.train.wrapping import GATHERED, asked
 
 T = TypeVar("T")
 R = TypeVar("R")
-GATHERED = ("FSDP", "ZeRO-3")
-"""launches in which no process has all weights between two forwards"""
 SHOWN = (
     "pass_at_1", "reward", "preference_accuracy", "preference_margin", "consistency", "map_cosine", "perplexity",
     "forward_kl", "agreement", "entropy", "kl_to_initial", "reward_loss", "reward_accuracy", "brier", "answer_length",

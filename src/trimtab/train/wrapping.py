@@ -16,10 +16,12 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainerCallback
 
-from trimtab.common.processes import ProcessError, launched
+from trimtab.common.processes import ProcessError, is_on, launched
 from trimtab.core import Plan
 from trimtab.signals.snapshot import PolicySnapshot
 
+GATHERED = ("FSDP", "ZeRO-3")
+"""beginnings of the names of wrappers under which no process holds all weights between two forwards"""
 SHARDED = ("FSDP", "ZeRO")
 """beginnings of the names of wrappers that split the weights, or what is made of them"""
 
@@ -38,7 +40,7 @@ class Wrapping:
     @property
     def splits_weights(self) -> bool:
         """Whether no process holds all weights between two forwards."""
-        return self.kind.startswith("FSDP") or self.kind == "ZeRO-3"
+        return self.kind.startswith(GATHERED)
 
     @property
     def splits_states(self) -> bool:
@@ -57,10 +59,10 @@ class Wrapping:
 def asked(environment: Mapping[str, str] | None = None) -> str:
     """What the launcher was asked for, in the words of `Wrapping.kind`; "FSDP" and "ZeRO" where it gave no number."""
     given = os.environ if environment is None else environment
-    if _is_on(given, "ACCELERATE_USE_DEEPSPEED"):
+    if is_on(given, "ACCELERATE_USE_DEEPSPEED"):
         stage = given.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "")
         return f"ZeRO-{stage}" if stage.isdecimal() else "ZeRO"
-    if _is_on(given, "ACCELERATE_USE_FSDP"):
+    if is_on(given, "ACCELERATE_USE_FSDP"):
         version = given.get("FSDP_VERSION", "")
         return f"FSDP{version}" if version.isdecimal() else "FSDP"
     return "DDP" if launched(given) > 1 else "none"
@@ -207,7 +209,3 @@ class ConfirmWrapping(TrainerCallback):
                 f"({type(self.trainer.model_wrapped).__name__}), so {self.announced.processes} processes would not "
                 "train one model; start it in one process, or with trimtab launch --devices N RECIPE"
             )
-
-
-def _is_on(environment: Mapping[str, str], name: str) -> bool:
-    return environment.get(name, "").lower() in ("1", "true", "yes")
