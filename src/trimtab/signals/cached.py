@@ -19,7 +19,21 @@ class NotCached(UserError):
     """A row that a cache does not hold."""
 
 
-class CachedTeacher(Signal):
+class AbsentTeacher(Signal):
+    """A teacher of which a head, or the size of its vocabulary, stands for the model."""
+
+    teacher: StoredTeacher
+
+    @property
+    def models(self) -> list[Any]:
+        return [self.teacher]
+
+    @property
+    def vocab_size(self) -> int:
+        return self.teacher.config.vocab_size
+
+
+class CachedTeacher(AbsentTeacher):
     """Gives what `FrozenModel` gives, from a store: hidden states and head as `LazyLogits`, or `TopK`.
 
     Args:
@@ -41,14 +55,6 @@ class CachedTeacher(Signal):
         self.store, self.teacher, self.name, self.place = store, teacher, name, place
         self.kind: Kind = "topk" if teacher.module is None else "hidden"
         self.provides, self.distribution = frozenset({name}), reads == "distribution"
-
-    @property
-    def models(self) -> list[Any]:
-        return [self.teacher]
-
-    @property
-    def vocab_size(self) -> int:
-        return self.teacher.config.vocab_size
 
     def reading(self, reads: Literal["distribution", "answers"]) -> "CachedTeacher":
         """The same, read otherwise."""

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.common.errors import UserError
-from trimtab.core import Signal, TopK, answer_mask
+from trimtab.core import TopK, answer_mask
 from trimtab.engines.scoring import ScoredRow, ScoringServer
 from trimtab.models.stored_head import StoredTeacher
+from trimtab.signals.cached import AbsentTeacher
 from trimtab.signals.row_store import Fields, RowStore, rows_of
 
 SMALLEST_REST = 2.0**-20
@@ -52,7 +53,7 @@ def rest_of(logprobs: Tensor, others: Tensor, vocab: int) -> Tensor:
     return torch.minimum(torch.maximum(left, others), logprobs[:, -1] + math.log(number)).clamp(max=0.0)
 
 
-class ServedTeacher(Signal):
+class ServedTeacher(AbsentTeacher):
     """Gives the K most likely tokens of a served model as `TopK`, which asks the server for others that are read.
 
     Args:
@@ -80,14 +81,6 @@ class ServedTeacher(Signal):
         self.server, self.k, self.asks, self.store, self.name = server, k, asks, store, name
         self.teacher = StoredTeacher(vocab)
         self.provides, self.distribution = frozenset({name}), reads == "distribution"
-
-    @property
-    def models(self) -> list[Any]:
-        return [self.teacher]
-
-    @property
-    def vocab_size(self) -> int:
-        return self.teacher.config.vocab_size
 
     def reading(self, reads: Literal["distribution", "answers"]) -> "ServedTeacher":
         """The same, read otherwise."""
