@@ -34,6 +34,7 @@ COMMANDS = {
     "serve-teacher": "serve_teacher",
     "edit": "edit",
     "generate": "generate",
+    "export": "export",
     "clean": "clean",
     "compare-decoding": "compare_decoding",
     "eval": "evaluate",

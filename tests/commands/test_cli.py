@@ -36,6 +36,7 @@ def test_help_imports_neither_torch_nor_transformers():
         "train",
         "precompute",
         "generate",
+        "export",
         "compare-decoding",
         "select-rationales",
         "score",

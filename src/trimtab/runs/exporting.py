@@ -1,0 +1,218 @@
+"""Write a run's model as a folder that other software takes: with the dial, at one strength, or as an adapter."""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trimtab.common.disk import check_writable, made, writing_to
+from trimtab.common.errors import UserError, looked_in
+from trimtab.common.files import read_json, write_atomic
+from trimtab.common.workdir import RECIPE
+from trimtab.models import folder as model_folder
+from trimtab.models.dial import KEY, LIMITS, DialConfig
+from trimtab.models.places import ADAPTER
+from trimtab.runs import export_card
+
+SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
+"""kinds of models (`model_type`) whose exported dial is tested token for token"""
+CODE = "custom_generate/generate.py"
+KINDS = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
+"""files of a model and its tokenizer"""
+ANOTHER = "choose another OUT"
+
+
+class ExportError(UserError):
+    """A run that cannot be exported in the way that was asked for."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is exported."""
+
+    model: Path
+    """the folder of the trained model"""
+    run: Path | None
+    """the folder of its run, if that is around it"""
+    recipe: dict[str, Any]
+    """of the run; empty if it is not known"""
+
+    @property
+    def name(self) -> str:
+        return str(self.run or self.model)
+
+    @property
+    def base(self) -> str | None:
+        """The name of the original model; None if it was made by the run."""
+        policy = (self.recipe.get("models") or {}).get("policy")
+        return policy if isinstance(policy, str) else None
+
+    @property
+    def method(self) -> str | None:
+        return self.recipe.get("method")
+
+
+def source_of(place: Path) -> Source:
+    """The model of a finished run, or of a folder.
+
+    Raises:
+        ExportError: if there is none, or the run is not finished.
+    """
+    place = place.expanduser()
+    if not place.is_dir():
+        raise ExportError(f"there is no folder {place}{looked_in(place)}; name a run, such as runs/NAME")
+    if (place / "config.json").is_file():
+        run = place.parent if place.name == "model" and (place.parent / RECIPE).is_file() else None
+        return Source(place, run, _recipe_of(run))
+    if not (place / RECIPE).is_file():
+        stages = sorted(path.parent.parent for path in place.glob(f"*/{RECIPE}") for path in [path.parent / "model"])
+        inside = " or ".join(str(path.parent) for path in sorted(place.glob(f"*/{RECIPE}"))[-3:])
+        hint = f"; did you mean {inside}?" if stages else "; name a run, such as runs/NAME"
+        raise ExportError(f"{place} is neither a run nor the folder of a model{hint}")
+    from trimtab.runs.folder import is_finished
+
+    if not is_finished(place) or not (place / "model" / "config.json").is_file():
+        raise ExportError(f"{place} is not finished; finish it with: trimtab train {place / RECIPE} --resume")
+    return Source(place / "model", place, _recipe_of(place))
+
+
+def _recipe_of(run: Path | None) -> dict[str, Any]:
+    if run is None:
+        return {}
+    try:
+        found = yaml.safe_load((run / RECIPE).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        found = None
+    return found if isinstance(found, dict) else {}
+
+
+def config_with_dial(source: Source) -> dict[str, Any]:
+    """The config of a model that has an inserted layer, of a kind that is supported, and whose files are complete.
+
+    Raises:
+        ExportError: naming what is missing.
+    """
+    from trimtab.models.identity_layer import MARK
+
+    faults = (model_folder.config_fault, model_folder.weights_fault, model_folder.tokenizer_fault)
+    if not (source.model / ADAPTER).is_file():  # beside quantised weights
+        for fault in faults:
+            if (found := fault(source.model)) is not None:
+                raise ExportError(f"{source.model}: {found}")
+    config = read_json(source.model / "config.json")
+    if not config.get(MARK):
+        way = "add --adapter to write its adapter" if _has_adapter(source) else "train one with clm or inra"
+        raise ExportError(f"{source.name} has no dial: no layer was inserted into its model; {way}")
+    if (source.model / ADAPTER).is_file() or config.get("quantization_config"):
+        raise ExportError(f"{source.name}: quantised weights cannot be exported; train without models.load_in")
+    if config.get("model_type") not in SUPPORTED:
+        raise ExportError(
+            f"{source.name}: the dial of a {config.get('model_type')} model cannot be exported; supported are "
+            f"{', '.join(SUPPORTED)}. trimtab generate --strength takes every kind"
+        )
+    return config
+
+
+def _has_adapter(source: Source) -> bool:
+    return source.run is not None and (source.run / "adapter" / ADAPTER).is_file()
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder beside OUT that becomes it when all is written, and is removed otherwise.
+
+    Raises:
+        ExportError: if OUT exists or cannot be written.
+    """
+    out = out.expanduser()
+    if out.exists() or out.is_symlink():
+        raise ExportError(f"{out} exists; {ANOTHER}")
+    check_writable(out.parent, ExportError, ANOTHER, shown=out)
+    with made(out.parent):
+        part = out.with_name(f".{out.name}.{os.getpid()}.part")
+        part.mkdir()
+        try:
+            yield part
+            with writing_to(out):
+                part.rename(out)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def export_dial(source: Source, out: Path, recommended: tuple[float, float] | None = None) -> DialConfig:
+    """Write the folder with the dial; the weights are those of the run, byte for byte.
+
+    Args:
+        recommended: [low, high]; by default what the model's config says, or between the two models.
+    """
+    config = config_with_dial(source)
+    dial = DialConfig((inserted_module(source.model),), method=source.method, base=source.base)
+    before = config.get(KEY) or {}
+    span = recommended or tuple(before.get("recommended", dial.recommended))
+    dial = replace(
+        dial, recommended=span, base=dial.base or before.get("base"), method=dial.method or before.get("method")
+    )
+    with new_folder(out) as part:
+        copy_model(source.model, part)
+        write_atomic(part / "config.json", json.dumps(config | {KEY: dial.tree()}, indent=2) + "\n")
+        code = part / CODE
+        code.parent.mkdir()
+        code.write_text((files("trimtab.decoding") / "dial" / CODE).read_text(encoding="utf-8"), encoding="utf-8")
+        (part / "README.md").write_text(export_card.of_dial(out.name, dial, trained(source)), encoding="utf-8")
+    return dial
+
+
+def copy_model(model: Path, out: Path) -> None:
+    """Copy a model and its tokenizer, and nothing else that lies there."""
+    for path in sorted({path for kind in KINDS for path in model.glob(kind) if path.is_file()}):
+        with writing_to(out / path.name):
+            shutil.copyfile(path, out / path.name)
+    if (more := model / "additional_chat_templates").is_dir():
+        shutil.copytree(more, out / more.name)
+
+
+def inserted_module(model: Path) -> str:
+    """The first layer, as `get_submodule` finds it; no weights are read."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from trimtab.models.student import find_layers
+
+    config = AutoConfig.from_pretrained(model)
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(config)
+    return f"{find_layers(empty, config.get_text_config().num_hidden_layers)[0]}.0"
+
+
+def trained(source: Source) -> str:
+    """The model card of the run, without its front matter; empty if there is none."""
+    card = source.model / "README.md"
+    if not card.is_file():
+        return ""
+    text = card.read_text(encoding="utf-8", errors="replace")
+    return text.split("---\n", 2)[-1].strip() if text.startswith("---\n") else text.strip()
+
+
+def parse_span(text: str) -> tuple[float, float]:
+    """LOW,HIGH as two numbers.
+
+    Raises:
+        ExportError: for anything else.
+    """
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ExportError(f"--range: {text!r} is not LOW,HIGH; write two numbers, such as -0.5,1.5") from None
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ExportError(f"--range: {text} needs a lower and a higher number")
+    if low < LIMITS[0] or high > LIMITS[1]:
+        raise ExportError(f"--range: {text} leaves the limits of the dial, {LIMITS[0]:g} to {LIMITS[1]:g}")
+    return low, high
