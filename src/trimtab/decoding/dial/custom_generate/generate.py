@@ -30,7 +30,7 @@ SERVED = 1024
 """most new tokens of a request to a server that names no number: that of `transformers serve`"""
 
 
-class DialError(ValueError):
+class DialRequestError(ValueError):
     """A request that cannot be generated, or a folder that this file does not fit."""
 
 
@@ -49,7 +49,7 @@ def generate(
         custom_generate: a loop or folder in place of this one.
 
     Raises:
-        DialError: in one line, for a strength that means nothing, and for what streams of two models cannot do.
+        DialRequestError: in one line, for a strength that means nothing, and for what streams of two models cannot do.
     """
     stock = type(model).generate  # `model.generate` may be this very function
     given = {
@@ -70,7 +70,7 @@ def generate(
     stops = kwargs.pop("stop_strings", None) or config.stop_strings
     if stops:  # a custom loop is not given the tokenizer that they need
         if tokenizer is None:
-            raise DialError("stop_strings need the tokenizer: generate(..., tokenizer=TOKENIZER)")
+            raise DialRequestError("stop_strings need the tokenizer: generate(..., tokenizer=TOKENIZER)")
         criteria.append(StopStringCriteria(tokenizer=tokenizer, stop_strings=stops))
         config.stop_strings = None
 
@@ -92,14 +92,16 @@ def dial_of(model):
     """What the model's config says about its dial.
 
     Raises:
-        DialError: if it says nothing, or in another version.
+        DialRequestError: if it says nothing, or in another version.
     """
     name = getattr(model, "name_or_path", "") or type(model).__name__
     dial = getattr(model.config, KEY, None)
     if not isinstance(dial, dict):
-        raise DialError(f"{name} has no dial ({KEY} in config.json); write a folder with: trimtab export RUN FOLDER")
+        raise DialRequestError(
+            f"{name} has no dial ({KEY} in config.json); write a folder with: trimtab export RUN FOLDER"
+        )
     if dial.get("version") != VERSION:
-        raise DialError(
+        raise DialRequestError(
             f"{name}: its dial has version {dial.get('version')}, and this generate.py reads version {VERSION}; use "
             "the generate.py of the same folder, or export the run again"
         )
@@ -124,7 +126,7 @@ def schedule(strength, dial, num_requests, most):
     else:
         per_request = isinstance(strength, list | tuple) and any(isinstance(one, list | tuple) for one in strength)
     if per_request and len(strength) != num_requests:
-        raise DialError(f"strength has entries for {len(strength)} prompts, and there are {num_requests}")
+        raise DialRequestError(f"strength has entries for {len(strength)} prompts, and there are {num_requests}")
     columns = [_column(one, dial, most) for one in (strength if per_request else [strength])]
     outside = [one for column in columns for one in column if not _within(one, dial.get("recommended"))]
     if outside:
@@ -143,16 +145,18 @@ def _column(strength, dial, most):
     column = list(strength) if isinstance(strength, list | tuple) else [strength]
     for one in column:
         if isinstance(one, bool) or not isinstance(one, Real):
-            raise DialError(f"strength must be a number, or a list of numbers, got {one!r}")
+            raise DialRequestError(f"strength must be a number, or a list of numbers, got {one!r}")
         if not math.isfinite(one):
-            raise DialError(f"strength must be finite, got {one}")
+            raise DialRequestError(f"strength must be finite, got {one}")
         if not _within(one, dial.get("limits")):
             low, high = dial["limits"]
-            raise DialError(f"strength must lie between {low:g} and {high:g}, got {one:g}")
+            raise DialRequestError(f"strength must lie between {low:g} and {high:g}, got {one:g}")
     if not column:
-        raise DialError("strength is an empty list; give a number, or a list of numbers")
+        raise DialRequestError("strength is an empty list; give a number, or a list of numbers")
     if len(column) > most:
-        raise DialError(f"strength has {len(column)} parts, and the answer at most {most} tokens; give fewer parts")
+        raise DialRequestError(
+            f"strength has {len(column)} parts, and the answer at most {most} tokens; give fewer parts"
+        )
     return [float(one) for one in column]
 
 
@@ -276,25 +280,27 @@ def _config_of(model, generation_config, kwargs):
 def _check_request(model, kwargs, inputs, assistant_model):
     """Refuse what two streams cannot do, and a prompt that the model cannot read."""
     if assistant_model is not None:
-        raise DialError("speculative decoding (assistant_model) is not supported by the dial; leave it out")
+        raise DialRequestError("speculative decoding (assistant_model) is not supported by the dial; leave it out")
     if kwargs.get("inputs_embeds") is not None:
-        raise DialError("inputs_embeds are not supported by the dial; give input_ids")
+        raise DialRequestError("inputs_embeds are not supported by the dial; give input_ids")
     cache = kwargs.get("past_key_values")
     if cache is not None and cache.get_seq_length():
-        raise DialError("past_key_values must be empty: the dial reads prompts anew, some of them twice")
+        raise DialRequestError("past_key_values must be empty: the dial reads prompts anew, some of them twice")
     ids, mask = inputs if inputs is not None else kwargs.get("input_ids"), kwargs.get("attention_mask")
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if ids is None or longest is None:
         return
     length = ids.size(-1) if mask is None else int(mask.sum(dim=-1).max())
     if length >= longest:
-        raise DialError(f"the prompt has {length} tokens, and the model reads {longest}; shorten it")
+        raise DialRequestError(f"the prompt has {length} tokens, and the model reads {longest}; shorten it")
 
 
 def _check_settings(generation_config):
     """Refuse beams, and attentions or hidden states in the output."""
     if (generation_config.num_beams or 1) > 1:
-        raise DialError(f"the dial decodes greedily or by sampling, not with {generation_config.num_beams} beams")
+        raise DialRequestError(
+            f"the dial decodes greedily or by sampling, not with {generation_config.num_beams} beams"
+        )
     for name in ("output_attentions", "output_hidden_states"):
         if getattr(generation_config, name):
-            raise DialError(f"{name} is not supported by the dial")
+            raise DialRequestError(f"{name} is not supported by the dial")
