@@ -1,7 +1,9 @@
-"""Suites as tasks of inspect_ai, and our decoding as one of its model providers; the only file that knows inspect_ai.
+"""Suites as tasks of inspect_ai, and our decoding as one of its model providers; with `gym/on_inspect` the only place
+that knows inspect_ai.
 
 `inspect eval trimtab/geomrel --model openai/...` runs a suite on any provider; `--model trimtab/smollm2-135m` (with
 `-M decoding=adaptive -M batch=32`) lets a builtin model, a folder or a hub id answer with any decoding strategy.
+`--sandbox trimtab` runs the tools of any agent in the gym's sandbox.
 `--model trimtab_agent/ROLES` lets a roles folder, or one model that was trained as an agent, work on tasks with tools.
 """
 
@@ -39,6 +41,7 @@ from trimtab.evals.models import HFModel
 from trimtab.evals.role_models import load_agent
 from trimtab.evals.runner import measures
 from trimtab.evals.suite import Answered, Item, Messages, SuiteError, Verdict
+from trimtab.gym.on_inspect import sandbox as sandbox  # registered by being imported
 from trimtab.metrics.tool_calls import parsed
 from trimtab.models import loading
 from trimtab.models.inference import LoadOptions, load_for_inference, with_adapter

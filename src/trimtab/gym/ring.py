@@ -1,0 +1,101 @@
+"""The last lines of a terminal, with the time of each."""
+
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+KEPT = 10_000
+"""lines"""
+LONGEST = 4_000
+"""characters of a line; what is longer becomes several"""
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
+
+
+class Line(NamedTuple):
+    time: float
+    """seconds since 1970, of its last character"""
+    text: str
+
+
+class Ring:
+    """The last 10,000 lines of a stream of bytes, whatever it holds: a line that does not end becomes several, bytes
+    that are no text become U+FFFD, and a carriage return begins the line anew, as on a screen.
+
+    Args:
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, kept: int = KEPT, longest: int = LONGEST, clock: Callable[[], float] = time.time):
+        self.kept, self.longest, self.clock = kept, longest, clock
+        self.total = 0
+        """lines that have ended, dropped ones too"""
+        self.mark = 0
+        """of what comes next, for `after`"""
+        self._lines: deque[Line] = deque(maxlen=kept)
+        self._open = b""
+        self._last = 0.0
+        self._lock = threading.Lock()
+
+    def feed(self, data: bytes) -> None:
+        now = self.clock()
+        whole = self._open + data
+        number = whole.count(b"\n")
+        *ended, rest = whole.rsplit(b"\n", min(number, self.kept + 1))
+        if number > self.kept:
+            ended = ended[1:]  # what is before them
+        most = 4 * self.longest  # bytes of the longest line
+        while len(rest) >= most:
+            ended.append(rest[:most])
+            rest = rest[most:]
+        with self._lock:
+            self.total += number
+            for line in ended:
+                parts = [Line(now, part) for part in _parts(_shown(line), self.longest)]
+                self.mark += len(parts)
+                self._lines.extend(parts)
+            self._open, self._last = rest, now
+
+    def clear(self) -> None:
+        with self._lock:
+            self._lines.clear()
+            self._open = b""
+
+    def lines(self) -> list[Line]:
+        """All that are kept, and the one that has not ended."""
+        with self._lock:
+            begun = [Line(self._last, text) for text in _parts(_shown(self._open), self.longest) if text]
+            return [*self._lines, *begun]
+
+    def slice(self, start: int, end: int | None = None) -> list[Line]:
+        """Lines counted from the end: from the `start`-th last on, without the last `end`."""
+        lines = self.lines()
+        return lines[max(0, len(lines) - start) : len(lines) - (end or 0)]
+
+    def after(self, mark: int) -> list[Line]:
+        """Lines that have come since this was the `mark`."""
+        lines = self.lines()
+        with self._lock:
+            first = self.mark - len(self._lines)
+        return lines[max(0, mark - first) :]
+
+    def since(self, time: float) -> list[Line]:
+        """Lines of this time and later."""
+        return [line for line in self.lines() if line.time >= time]
+
+
+def text_of(lines: Iterable[Line]) -> str:
+    return "\n".join(line.text for line in lines)
+
+
+def _shown(line: bytes) -> str:
+    text = line.decode("utf-8", "replace").rstrip("\r").rpartition("\r")[2]
+    return _CONTROL.sub("\ufffd", text)
+
+
+def _parts(text: str, longest: int) -> Iterable[str]:
+    if len(text) <= longest:
+        return (text,)
+    return (text[at : at + longest] for at in range(0, len(text), longest))

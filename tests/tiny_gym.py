@@ -1,0 +1,81 @@
+"""A research task as small as can be: say the words of a hidden list, and an episode at it."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trimtab.gym.episode import Episode
+from trimtab.gym.sandbox import SandboxError, find_engine
+from trimtab.gym.task import GymTask, load_task
+
+SETTINGS = """
+title: Guess the labels
+licence: CC0-1.0
+metrics:
+  - {name: accuracy, baseline: 0.0, reference: 0.8}
+outputs: [outputs]
+budget: {seconds: 60, steps: 200, submissions: 3, cpu_seconds: 60}
+quota: {bytes: 20000000, files: 500}
+limits: {memory: 2000000000, processes: 40, file_bytes: 10000000, scratch: 8000000}
+evaluation_seconds: 20
+"""
+EVALUATOR = """
+import json
+
+
+def validate(submitted):
+    from trimtab.gym.judging import Rejected
+
+    labels = json.loads((submitted.hidden / "labels.json").read_text())
+    given = submitted.text("outputs/answers.txt").split()
+    if len(given) != len(labels["public"]):
+        raise Rejected(f"answers.txt has {len(given)} words; {len(labels['public'])} are wanted")
+    return {
+        split: [{"name": "accuracy", "value": sum(map(str.__eq__, given, wanted)) / len(wanted)}]
+        for split, wanted in labels.items()
+    }
+"""
+SECRET = "tangerine"
+"""a label, which no session may come to see"""
+LABELS = f'{{"public": ["{SECRET}", "b", "c", "d"], "private": ["{SECRET}", "b", "x", "y"]}}'
+
+
+def make_task(folder: Path, evaluator: str = EVALUATOR, settings: str = SETTINGS, **files: str) -> GymTask:
+    """A task folder."""
+    for name, text in {
+        "task.yaml": settings,
+        "description.md": "Write four words to outputs/answers.txt.\n",
+        "workspace/data/words.txt": "a\nb\nc\nd\n",
+        "evaluator.py": evaluator,
+        "hidden/labels.json": LABELS,
+        "hint.md": "The second word is b.\n",
+        "documents/manual.md": "# Manual\n\nCitrus fruits are listed first.\n",
+        **files,
+    }.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return load_task(folder)
+
+
+def engine() -> str:
+    """What isolates here; without it the test is skipped, with the reason."""
+    try:
+        return find_engine()
+    except SandboxError as error:
+        pytest.skip(str(error))
+
+
+def both_engines() -> list[Any]:
+    """bubblewrap and its fall-back, each skipped where it is not installed."""
+    return [
+        pytest.param(name, marks=pytest.mark.skipif(shutil.which(name) is None, reason=f"{name} is not installed"))
+        for name in ("bwrap", "unshare")
+    ]
+
+
+def said(episode: Episode, command: str) -> dict[str, Any]:
+    """The observation of a command that is waited for."""
+    return episode.call("run_command", {"command": command, "wait_for_completion": True}).to_dict()
