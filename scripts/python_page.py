@@ -13,6 +13,7 @@ PAGE = DOCS / "reference" / "python.md"
 MODULES = {
     "trimtab": "What a script needs to load, train and evaluate.",
     "trimtab.agents": "What a script needs to let small models work on tasks with tools.",
+    "trimtab.gym": "What a script and an evaluator need to let agents do research on this machine.",
     "trimtab.core": "What a method and its tests need: the batch, the reduction, the plan and the engine.",
 }
 HEADER = """\

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trimtab.gym.episode import Episode
-    from trimtab.gym.judging import Judged, Rejected, Submitted
+    from trimtab.gym.judging import JudgedRun, Rejected, Submitted
     from trimtab.gym.task import GymTask, load_task
 
 _ELSEWHERE = {
-    "Episode": "episode", "GymTask": "task", "Judged": "judging", "Rejected": "judging", "Submitted": "judging",
+    "Episode": "episode", "GymTask": "task", "JudgedRun": "judging", "Rejected": "judging", "Submitted": "judging",
     "load_task": "task",
 }  # fmt: skip
-__all__ = ["Episode", "GymTask", "Judged", "Rejected", "Submitted", "load_task"]
+__all__ = ["Episode", "GymTask", "JudgedRun", "Rejected", "Submitted", "load_task"]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,8 @@ SLEEP = 1800.0
 """the longest sleep, in seconds"""
 THOUGHT = 200
 """characters of a thought"""
+CALLED = {"Submit": "eval"}
+"""names of tools that are not those of their classes"""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,40}$")]
 """of a session"""
 
@@ -29,7 +31,7 @@ class Action(Strict):
 
     def __init_subclass__(cls, **_: Any) -> None:
         super().__init_subclass__()
-        cls.name = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+        cls.name = CALLED.get(cls.__name__) or re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
 
 class RunCommand(Action):
@@ -251,7 +253,7 @@ class Sleep(Action):
     """The session to watch."""
 
 
-class Eval(Action):
+class Submit(Action):
     """Submit the outputs as they are now, and get their score. The number of submissions is limited."""
 
 

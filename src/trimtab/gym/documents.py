@@ -13,7 +13,7 @@ PASSAGE = 10
 """lines of a passage"""
 
 
-class Passage(NamedTuple):
+class DocumentPassage(NamedTuple):
     """A place in a document."""
 
     document: str
@@ -35,7 +35,7 @@ class Documents:
     def names(self) -> list[str]:
         return list(self._lines)
 
-    def search(self, query: str, most: int) -> list[Passage]:
+    def search(self, query: str, most: int) -> list[DocumentPassage]:
         """The passages that fit the words of a query best."""
         words = re.findall(r"\w+", query)
         if not words or not self._lines:
@@ -45,7 +45,7 @@ class Documents:
             "SELECT document, line, text FROM passages WHERE text MATCH ? ORDER BY rank, document, line LIMIT ?",
             (asked, most),
         )
-        return [Passage(document, int(line), text) for document, line, text in rows]
+        return [DocumentPassage(document, int(line), text) for document, line, text in rows]
 
     def lines(self, name: str) -> list[str]:
         """A document's lines.

@@ -73,7 +73,7 @@ class Episode:
             **self.files.handlers,
             actions.Sleep: self.sessions.sleep,
             actions.Think: self._think,
-            actions.Eval: self._submit,
+            actions.Submit: self._submit,
             actions.ViewHint: self._hint,
             actions.Finish: self._finish,
         }
@@ -210,7 +210,7 @@ class Episode:
         self.finished = True
         return "the task is finished", {}
 
-    def _submit(self, _: actions.Eval) -> Done:
+    def _submit(self, _: actions.Submit) -> Done:
         allowed = self.budget.limits.submissions
         if self.budget.submissions >= allowed:
             self.budget.submissions += 1

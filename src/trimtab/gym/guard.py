@@ -8,7 +8,7 @@ import psutil
 
 from trimtab.gym.budget import GymBudget
 from trimtab.gym.session import Session
-from trimtab.gym.workspace import Usage, Workspace
+from trimtab.gym.workspace import DiskUsage, Workspace
 
 ROOM = 0.02
 """part of the disk and of the memory that is left to the system, whoever uses the rest"""
@@ -58,7 +58,7 @@ class Guard:
             return None
         began = time.monotonic()
         counted, before = self.workspace.usage(), self._usage
-        self._usage = Usage(counted.bytes + session.held_open(self.workspace), counted.files)
+        self._usage = DiskUsage(counted.bytes + session.held_open(self.workspace), counted.files)
         self._free, self._inodes, self._counted = free, inodes, time.monotonic()
         self._took = self._counted - began
         why = self._usage.beyond(quota)

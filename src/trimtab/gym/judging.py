@@ -22,7 +22,7 @@ class Rejected(Exception):
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedRun:
     """A command of the agent's that was run for the evaluator."""
 
     ran: Ran
@@ -76,7 +76,7 @@ class Submitted:
         given: Mapping[str, str | bytes | Path] | None = None,
         wanted: Sequence[str] = (),
         input: bytes = b"",
-    ) -> Judged:
+    ) -> JudgedRun:
         """Run a command in a fresh sandbox, in a copy of what was handed in.
 
         Args:
@@ -100,7 +100,7 @@ class Submitted:
                 environment=self.environment or {},
             )
             ran = sandbox.run(command, seconds, input)
-            return Judged(ran, _files(workspace, wanted))
+            return JudgedRun(ran, _files(workspace, wanted))
         finally:
             remove_tree(place)
 

@@ -14,7 +14,7 @@ LONGEST = 4_000
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 
 
-class Line(NamedTuple):
+class OutputLine(NamedTuple):
     time: float
     """seconds since 1970, of its last character"""
     text: str
@@ -34,7 +34,7 @@ class Ring:
         """lines that have ended, dropped ones too"""
         self.mark = 0
         """of what comes next, for `after`"""
-        self._lines: deque[Line] = deque(maxlen=kept)
+        self._lines: deque[OutputLine] = deque(maxlen=kept)
         self._open = b""
         self._last = 0.0
         self._lock = threading.Lock()
@@ -53,7 +53,7 @@ class Ring:
         with self._lock:
             self.total += number
             for line in ended:
-                parts = [Line(now, part) for part in _parts(_shown(line), self.longest)]
+                parts = [OutputLine(now, part) for part in _parts(_shown(line), self.longest)]
                 self.mark += len(parts)
                 self._lines.extend(parts)
             self._open, self._last = rest, now
@@ -63,30 +63,30 @@ class Ring:
             self._lines.clear()
             self._open = b""
 
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[OutputLine]:
         """All that are kept, and the one that has not ended."""
         with self._lock:
-            begun = [Line(self._last, text) for text in _parts(_shown(self._open), self.longest) if text]
+            begun = [OutputLine(self._last, text) for text in _parts(_shown(self._open), self.longest) if text]
             return [*self._lines, *begun]
 
-    def slice(self, start: int, end: int | None = None) -> list[Line]:
+    def slice(self, start: int, end: int | None = None) -> list[OutputLine]:
         """Lines counted from the end: from the `start`-th last on, without the last `end`."""
         lines = self.lines()
         return lines[max(0, len(lines) - start) : len(lines) - (end or 0)]
 
-    def after(self, mark: int) -> list[Line]:
+    def after(self, mark: int) -> list[OutputLine]:
         """Lines that have come since this was the `mark`."""
         lines = self.lines()
         with self._lock:
             first = self.mark - len(self._lines)
         return lines[max(0, mark - first) :]
 
-    def since(self, time: float) -> list[Line]:
+    def since(self, time: float) -> list[OutputLine]:
         """Lines of this time and later."""
         return [line for line in self.lines() if line.time >= time]
 
 
-def text_of(lines: Iterable[Line]) -> str:
+def text_of(lines: Iterable[OutputLine]) -> str:
     return "\n".join(line.text for line in lines)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from trimtab.gym import actions
 from trimtab.gym.file_actions import Done
 from trimtab.gym.observation import LONGEST, ActionFailed
-from trimtab.gym.ring import Line, text_of
+from trimtab.gym.ring import OutputLine, text_of
 from trimtab.gym.session import Session, SessionError
 
 WAITING = 10.0
@@ -170,12 +170,12 @@ class SessionActions:
             **({"killed_because": session.killed_because} if session.killed_because else {}),
         }
 
-    def _lines(self, name: str, lines: list[Line]) -> Done:
+    def _lines(self, name: str, lines: list[OutputLine]) -> Done:
         last = lines[-1].time if lines else None
         fields = {"session_id": name, "output": self._text(lines), "last_timestamp": last}
         return f"{len(lines)} lines", fields
 
     @staticmethod
-    def _text(lines: list[Line]) -> str:
+    def _text(lines: list[OutputLine]) -> str:
         """The newest 30,000 characters."""
         return text_of(lines)[-LONGEST:]

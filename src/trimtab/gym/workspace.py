@@ -38,7 +38,7 @@ class Quota(Options):
 
 
 @dataclass(frozen=True)
-class Usage:
+class DiskUsage:
     """What a workspace holds."""
 
     bytes: int
@@ -201,7 +201,7 @@ class Workspace:
             WorkspaceError: if the quota has no room for it, or something that is no file is in the way.
         """
         usage = self.usage()
-        if (fault := Usage(usage.bytes + len(data), usage.files + 1).beyond(self.quota)) is not None:
+        if (fault := DiskUsage(usage.bytes + len(data), usage.files + 1).beyond(self.quota)) is not None:
             raise WorkspaceError(f"{path} is not written: {fault}")
         with self.at(path, make=True) as (folder, name):
             flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -259,11 +259,11 @@ class Workspace:
                         continue
                     yield str(relative / one), descriptor, one, found
 
-    def usage(self) -> Usage:
+    def usage(self) -> DiskUsage:
         """What it holds, counted until it is clearly beyond the quota, at any depth and whatever the rights are."""
-        return self._counted() or self._counted(repaired=True) or Usage(0, 0)
+        return self._counted() or self._counted(repaired=True) or DiskUsage(0, 0)
 
-    def _counted(self, repaired: bool = False) -> Usage | None:
+    def _counted(self, repaired: bool = False) -> DiskUsage | None:
         """None if a folder cannot be read, which the agent has seen to; once `repaired`, it can."""
         if repaired:
             _make_readable(self.folder)
@@ -281,7 +281,7 @@ class Workspace:
                     counting.kill()
                     break
             said = counting.stderr.read() if counting.stderr is not None else b""
-        return None if b"Permission denied" in said else Usage(size, files)
+        return None if b"Permission denied" in said else DiskUsage(size, files)
 
     def hide(self, text: str) -> str:
         """A text in which the folder is called as the agent knows it."""
