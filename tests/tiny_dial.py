@@ -1,13 +1,19 @@
-"""A tiny model with a dial, and its exported folder."""
+"""A tiny model with a dial, its exported folder, a run that trains one, and the command that exports it."""
 
+import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 import tiny
 import tiny_folder
+import tiny_runs
+from trimtab import cli
 from trimtab.models.identity_layer import identity_layer, insert_identity_layer
 from trimtab.runs.exporting import export_dial, source_of
+from trimtab.runs.parse import parse
+from trimtab.runs.run import run
 
 
 def expanded(kind: str = "llama_tied", **changes):
@@ -34,3 +40,36 @@ def export(folder: Path, kind: str = "llama_tied", recommended=None, **changes) 
     """The exported folder of such a model."""
     export_dial(source_of(save(folder / "trained", kind, **changes)), folder / "dial", recommended)
     return folder / "dial"
+
+
+def trained_run(folder, method="clm", **models):
+    """A finished run of a few steps, whose policy is the folder `teacher`."""
+    files = tiny_folder.lay_out(folder)
+    tiny_folder.write_jsonl(files / "pairs.jsonl", tiny_folder.pair_rows(12))
+    tree = tiny_folder.recipe(files, method, output=str(folder / "run"))
+    tree["models"] = {"policy": str(files / "teacher"), **models}
+    tree["data"] = {"train": str(files / "pairs.jsonl"), "heldout": str(files / "pairs.jsonl")}
+    tree["training"] |= {"max_steps": 2, "bf16": False}
+    tree["eval"] = {}
+    run(parse(tree, "test", "run"), console=tiny_runs.QUIET)
+    return folder / "run"
+
+
+def command(capsys, monkeypatch, *words):
+    """Exit code, and what stdout and stderr say."""
+    monkeypatch.setattr(sys, "argv", ["trimtab", "export", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    return ended.value.code or 0, said.out, said.err
+
+
+def refused(capsys, monkeypatch, folder, *words):
+    """The one line; nothing was written into the folder."""
+    before = sorted(path.name for path in folder.iterdir())
+    code, out, err = command(capsys, monkeypatch, *words)
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert sorted(path.name for path in folder.iterdir()) == before
+    return err

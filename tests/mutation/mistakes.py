@@ -31,6 +31,7 @@ PACKS = "models/test_packing.py::"
 STORE, CACHED = "signals/test_row_store.py::", "commands/test_teacher_cache.py::"
 WRITTEN = "commands/test_teacher_cache_written.py::"
 REALIGN, CHATS = "decoding/test_realign.py::", "data/test_chat.py::"
+DIAL_FOLDER, PLAIN_EXPORT = "decoding/test_dial_folder.py::", "runs/test_plain_export.py::"
 
 JUDGES, EDIT_SUITE, PREFIXES = "evals/test_judges.py::", "evals/test_edit.py::", "evals/test_prefixes.py::"
 EDITS, MADE_FACTS = "data/test_edits.py::", "data/generators/test_facts.py::"
@@ -1045,6 +1046,34 @@ MISTAKES = [
         ("common/test_command_settings.py::test_a_mistake_is_one_line",),
     ),
     # --- decoding
+    Mistake(
+        "export: a schedule counts tokens and not parts",
+        "decoding.dial.custom_generate.generate:schedule",
+        "token * len(column) // most",
+        "min(token, len(column) - 1)",
+        (f"{DIAL_FOLDER}test_a_list_is_a_schedule", f"{DIAL_FOLDER}test_each_prompt_may_have"),
+    ),
+    Mistake(
+        "export: the exported dial mixes with the wrong sign",
+        "decoding.dial.custom_generate.generate:TwoStreams.__call__",
+        "1 - now[original]",
+        "1 + now[original]",
+        (f"{DIAL_FOLDER}test_a_padded_batch",),
+    ),
+    Mistake(
+        "export: the original model keeps the trained layer",
+        "runs.plain_export:export_exact",
+        "range(1, model.config.get_text_config().num_hidden_layers)",
+        "range(0, model.config.get_text_config().num_hidden_layers)",
+        (f"{PLAIN_EXPORT}test_at_0_it_is_the_original",),
+    ),
+    Mistake(
+        "export: any strength is distilled as the aligned model",
+        "runs.plain_export:distillation",
+        '{"strength": strength}',
+        '{"strength": 1.0}',
+        (f"{PLAIN_EXPORT}test_another_strength",),
+    ),
     Mistake(
         "decoding: realign mixes with the wrong sign",
         "decoding.realign:next_logits",

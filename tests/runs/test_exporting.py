@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 
 import pytest
 import torch
@@ -12,58 +11,21 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import tiny_dial
 import tiny_folder
 import tiny_runs
-from trimtab import cli
 from trimtab.common.errors import UserError
 from trimtab.models.dial import DialConfig, DialError, read_dial
 from trimtab.runs import exporting
-from trimtab.runs.run import run
-
-
-def trained_run(folder, method="clm", **models):
-    """A finished run of a few steps, whose policy is the folder `teacher`."""
-    files = tiny_folder.lay_out(folder)
-    tiny_folder.write_jsonl(files / "pairs.jsonl", tiny_folder.pair_rows(12))
-    tree = tiny_folder.recipe(files, method, output=str(folder / "run"))
-    tree["models"] = {"policy": str(files / "teacher"), **models}
-    tree["data"] = {"train": str(files / "pairs.jsonl"), "heldout": str(files / "pairs.jsonl")}
-    tree["training"] |= {"max_steps": 2, "bf16": False}
-    tree["eval"] = {}
-    from trimtab.runs.parse import parse
-
-    run(parse(tree, "test", "run"), console=tiny_runs.QUIET)
-    return folder / "run"
 
 
 @pytest.fixture(scope="module")
 def clm(tmp_path_factory):
-    return trained_run(tmp_path_factory.mktemp("clm"))
-
-
-def command(capsys, monkeypatch, *words):
-    """Exit code, and what stdout and stderr say."""
-    monkeypatch.setattr(sys, "argv", ["trimtab", "export", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    said = capsys.readouterr()
-    return ended.value.code or 0, said.out, said.err
-
-
-def refused(capsys, monkeypatch, folder, *words):
-    """The one line; nothing was written into the folder."""
-    before = sorted(path.name for path in folder.iterdir())
-    code, out, err = command(capsys, monkeypatch, *words)
-    assert code == 2
-    assert out == ""
-    assert err.count("\n") == 1
-    assert sorted(path.name for path in folder.iterdir()) == before
-    return err
+    return tiny_dial.trained_run(tmp_path_factory.mktemp("clm"))
 
 
 # ---------------------------------------------------------------- with the dial
 
 
 def test_a_run_becomes_an_ordinary_folder_with_its_weights_and_tokenizer(clm, tmp_path, capsys, monkeypatch):
-    code, out, _ = command(capsys, monkeypatch, clm, tmp_path / "new" / "dial")
+    code, out, _ = tiny_dial.command(capsys, monkeypatch, clm, tmp_path / "new" / "dial")
     assert code == 0
     assert "recommended 0 to 1" in out
     folder = tmp_path / "new" / "dial"
@@ -133,36 +95,36 @@ def test_a_folder_of_another_version_is_refused(tmp_path):
 
 def test_a_model_without_a_dial_is_refused(tmp_path, capsys, monkeypatch):
     tiny_folder.save(tmp_path / "plain")
-    said = refused(capsys, monkeypatch, tmp_path, tmp_path / "plain", tmp_path / "out")
+    said = tiny_dial.refused(capsys, monkeypatch, tmp_path, tmp_path / "plain", tmp_path / "out")
     assert "plain has no dial: no layer was inserted into its model; train one with clm or inra" in said
 
 
 def test_an_unfinished_run_is_refused(clm, tmp_path, capsys, monkeypatch):
     tiny_runs.cut_off(clm, tmp_path / "cut", 2)
-    said = refused(capsys, monkeypatch, tmp_path, tmp_path / "cut", tmp_path / "out")
+    said = tiny_dial.refused(capsys, monkeypatch, tmp_path, tmp_path / "cut", tmp_path / "out")
     assert f"cut is not finished; finish it with: trimtab train {tmp_path}/cut/recipe.yaml --resume" in said
 
 
 def test_an_existing_folder_and_one_that_is_not_there_are_refused(clm, tmp_path, capsys, monkeypatch):
     (tmp_path / "out").mkdir()
-    assert "out exists; choose another OUT" in refused(capsys, monkeypatch, tmp_path, clm, tmp_path / "out")
-    said = refused(capsys, monkeypatch, tmp_path, tmp_path / "nothing", tmp_path / "new")
+    assert "out exists; choose another OUT" in tiny_dial.refused(capsys, monkeypatch, tmp_path, clm, tmp_path / "out")
+    said = tiny_dial.refused(capsys, monkeypatch, tmp_path, tmp_path / "nothing", tmp_path / "new")
     assert "there is no folder" in said
     (tmp_path / "empty").mkdir()
-    said = refused(capsys, monkeypatch, tmp_path, tmp_path / "empty", tmp_path / "new")
+    said = tiny_dial.refused(capsys, monkeypatch, tmp_path, tmp_path / "empty", tmp_path / "new")
     assert "empty is neither a run nor the folder of a model" in said
 
 
 def test_another_kind_of_model_is_refused_by_name(tmp_path, capsys, monkeypatch):
     tiny_dial.save(tmp_path / "trained", "olmo2")
-    said = refused(capsys, monkeypatch, tmp_path, tmp_path / "trained", tmp_path / "out")
-    assert "the dial of a olmo2 model cannot be exported; supported are llama, mistral, qwen2, qwen3" in said
+    said = tiny_dial.refused(capsys, monkeypatch, tmp_path, tmp_path / "trained", tmp_path / "out")
+    assert "the dial of a model of kind olmo2 cannot be exported; supported are llama, mistral, qwen2, qwen3" in said
 
 
 def test_weights_that_are_cut_off_are_refused(tmp_path, capsys, monkeypatch):
     weights = tiny_dial.save(tmp_path / "trained") / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
-    said = refused(capsys, monkeypatch, tmp_path, tmp_path / "trained", tmp_path / "out")
+    said = tiny_dial.refused(capsys, monkeypatch, tmp_path, tmp_path / "trained", tmp_path / "out")
     assert "model.safetensors is cut off" in said
 
 

@@ -72,5 +72,6 @@ def read_dial(folder: Path) -> DialConfig:
             f"{folder}: its dial has version {found.get('version')}, and this trimtab reads version {VERSION}; export "
             "the run again"
         )
-    known: dict[str, Any] = {name: found[name] for name in DialConfig.__dataclass_fields__ if name in found}
-    return DialConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
+    known = {name: found[name] for name in DialConfig.__dataclass_fields__ if name in found}
+    made: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
+    return DialConfig(**made)

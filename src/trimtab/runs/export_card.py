@@ -89,6 +89,45 @@ def of_dial(name: str, dial: DialConfig, trained: str) -> str:
     return HEAD.format(", custom_generate", base) + body + _how(trained)
 
 
+PLAIN = """\
+# {name}: strength {strength:g} of a dial
+
+Plain weights of `{source}` at strength {strength:g} (0 is the original model, 1 the aligned one).
+
+How they were made: {how}.
+
+Any software for models of this kind runs it; there is no dial in it any more. The folder with the dial is written by
+`trimtab export {source} FOLDER`.
+"""
+ADAPTER = """\
+# {name}: an adapter for PEFT
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "{name}")
+```
+
+Its dial is that of two models (DeRa, arXiv:2402.02992), z = (1 - s) z_base + s z_adapted:
+
+    trimtab generate --model {base} --aligned {name} --strength 0,0.5,1 --prompt "What is rain?"
+
+Scaling the adapter's weights (PEFT's `scaling`) is another dial, one of weights: equal to it at 0 and 1 alone.
+"""
+
+
+def of_plain(name: str, source: str, strength: float, how: str, trained: str) -> str:
+    """The card of plain weights at one strength; `how` they were made, in words."""
+    return HEAD.format("", "") + PLAIN.format(name=name, source=source, strength=strength, how=how) + _how(trained)
+
+
+def of_adapter(name: str, base: str, trained: str) -> str:
+    """The card of an adapter on the model `base`."""
+    front = "---\nlibrary_name: peft\ntags: [trimtab]\n" + (f"base_model: {base}\n" if _on_hub(base) else "")
+    return front + "---\n\n" + ADAPTER.format(name=name, base=base) + _how(trained)
+
+
 def _on_hub(base: str | None) -> bool:
     return base is not None and base.count("/") == 1 and not base.startswith((".", "/", "~"))
 

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -73,10 +73,9 @@ def source_of(place: Path) -> Source:
         run = place.parent if place.name == "model" and (place.parent / RECIPE).is_file() else None
         return Source(place, run, _recipe_of(run))
     if not (place / RECIPE).is_file():
-        stages = sorted(path.parent.parent for path in place.glob(f"*/{RECIPE}") for path in [path.parent / "model"])
-        inside = " or ".join(str(path.parent) for path in sorted(place.glob(f"*/{RECIPE}"))[-3:])
-        hint = f"; did you mean {inside}?" if stages else "; name a run, such as runs/NAME"
-        raise ExportError(f"{place} is neither a run nor the folder of a model{hint}")
+        stages = [str(path.parent) for path in sorted(place.glob(f"*/{RECIPE}"))]
+        hint = f"did you mean {' or '.join(stages[-3:])}?" if stages else "name a run, such as runs/NAME"
+        raise ExportError(f"{place} is neither a run nor the folder of a model; {hint}")
     from trimtab.runs.folder import is_finished
 
     if not is_finished(place) or not (place / "model" / "config.json").is_file():
@@ -109,19 +108,19 @@ def config_with_dial(source: Source) -> dict[str, Any]:
                 raise ExportError(f"{source.model}: {found}")
     config = read_json(source.model / "config.json")
     if not config.get(MARK):
-        way = "add --adapter to write its adapter" if _has_adapter(source) else "train one with clm or inra"
+        way = "add --adapter to write its adapter" if has_adapter(source) else "train one with clm or inra"
         raise ExportError(f"{source.name} has no dial: no layer was inserted into its model; {way}")
     if (source.model / ADAPTER).is_file() or config.get("quantization_config"):
         raise ExportError(f"{source.name}: quantised weights cannot be exported; train without models.load_in")
     if config.get("model_type") not in SUPPORTED:
         raise ExportError(
-            f"{source.name}: the dial of a {config.get('model_type')} model cannot be exported; supported are "
+            f"{source.name}: the dial of a model of kind {config.get('model_type')} cannot be exported; supported are "
             f"{', '.join(SUPPORTED)}. trimtab generate --strength takes every kind"
         )
     return config
 
 
-def _has_adapter(source: Source) -> bool:
+def has_adapter(source: Source) -> bool:
     return source.run is not None and (source.run / "adapter" / ADAPTER).is_file()
 
 
@@ -162,7 +161,7 @@ def export_dial(source: Source, out: Path, recommended: tuple[float, float] | No
     )
     with new_folder(out) as part:
         copy_model(source.model, part)
-        write_atomic(part / "config.json", json.dumps(config | {KEY: dial.tree()}, indent=2) + "\n")
+        write_json(part / "config.json", config | {KEY: dial.tree()})
         code = part / CODE
         code.parent.mkdir()
         code.write_text((files("trimtab.decoding") / "dial" / CODE).read_text(encoding="utf-8"), encoding="utf-8")
@@ -170,13 +169,24 @@ def export_dial(source: Source, out: Path, recommended: tuple[float, float] | No
     return dial
 
 
-def copy_model(model: Path, out: Path) -> None:
-    """Copy a model and its tokenizer, and nothing else that lies there."""
-    for path in sorted({path for kind in KINDS for path in model.glob(kind) if path.is_file()}):
-        with writing_to(out / path.name):
-            shutil.copyfile(path, out / path.name)
+def copy_model(model: Path, out: Path, *, weights: bool = True, config: bool = True) -> None:
+    """Copy a model and its tokenizer, and nothing else that lies there.
+
+    Args:
+        weights, config: whether to copy these too.
+    """
+    left = {*(() if config else ("config.json", "generation_config.json")), *(() if weights else (model_folder.INDEX,))}
+    kinds = KINDS if weights else KINDS[1:]
+    for path in sorted({path for kind in kinds for path in model.glob(kind) if path.is_file()}):
+        if path.name not in left:
+            with writing_to(out / path.name):
+                shutil.copyfile(path, out / path.name)
     if (more := model / "additional_chat_templates").is_dir():
         shutil.copytree(more, out / more.name)
+
+
+def write_json(path: Path, tree: Mapping[str, Any]) -> None:
+    write_atomic(path, json.dumps(tree, indent=2) + "\n")
 
 
 def inserted_module(model: Path) -> str:
