@@ -47,7 +47,7 @@ def run(case: dict) -> dict:
             del os.environ[name]
     try:
         return answers(llm, case["jobs"]) if case["jobs"] else {}
-    except ValueError as error:
+    except Exception as error:  # a request that was refused
         return {"error": str(error)}
     finally:
         llm.llm_engine.engine_core.shutdown()

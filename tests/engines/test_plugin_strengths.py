@@ -1,6 +1,7 @@
 """What a request may ask of a dial in vLLM, which strength each token then has, and the mixture itself."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -158,3 +159,21 @@ def test_bfloat16_logits_are_mixed_in_float32(plugin_module):
     assert found.dtype == torch.float32
     share = torch.tensor(0.3)
     assert torch.equal(found, (1 - share) * states[0].float() + share * states[1].float())
+
+
+def test_rows_of_the_batch_have_the_strength_of_their_next_token(plugin_module):
+    """As vLLM does it: the output grows in place; of a row that it makes up it says nothing."""
+    module, config, output = plugin_module("rows"), SimpleNamespace(), []
+    rows = module.rows_of(config)
+    assert module.rows_of(config) is rows
+    assert module.rows_of(SimpleNamespace()) is not rows
+    scheduled = SimpleNamespace(extra_args={"strength": [0.2, 0.8]}, max_tokens=4)
+    rows.asked[1] = rows.row(scheduled, [5, 6], output)
+    assert rows.strengths(3) == [1.0, 0.2, 1.0]
+    output.extend([9, 9])
+    assert rows.strengths(2) == [1.0, 0.8]
+    resumed = rows.row(scheduled, [5, 6], [9, 9, 9])  # as after a preemption
+    assert resumed.schedule.at(len(resumed.output)) == 0.8
+    rows.default = 0.5
+    assert rows.row(SimpleNamespace(extra_args=None, max_tokens=4), None, []).schedule.at(0) == 0.5
+    assert rows.strengths(1) == [0.5]

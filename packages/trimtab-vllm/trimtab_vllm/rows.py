@@ -1,14 +1,12 @@
 """What each row of the running batch was asked for: written by the logits processor, read by the model.
 
 Both belong to one worker, whose config they share. vLLM tells processors of added, removed and moved requests before
-the forward pass, so rows are those of the pass.
+the forward pass, so rows are those of the pass. Imports nothing of vLLM.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-from vllm.config import VllmConfig
 
 from trimtab_vllm.strengths import Schedule, followed, schedule
 
@@ -41,6 +39,6 @@ class Rows:
         return [self.default if row is None else row.schedule.at(len(row.output)) for row in rows]
 
 
-def rows_of(config: VllmConfig) -> Rows:
-    """The rows of the worker with this config."""
+def rows_of(config: Any) -> Rows:
+    """The rows of the worker with this VllmConfig."""
     return vars(config).setdefault(NAME, Rows())
