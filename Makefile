@@ -48,7 +48,7 @@ check: setup ## ruff, pyright and the import contracts
 	$(BIN)/lint-imports --no-cache > .lint-imports.log || (cat .lint-imports.log; exit 1)
 
 bench: setup ## the benchmarks; results go to benchmarks/results
-	for script in startup shared_cores head_and_loss distill_step packing teacher_cache ad_kd adapt_step dial decoding geomrel math_verification reward_step rl_step processes rollouts engines score evaluation editing; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in startup shared_cores head_and_loss distill_step packing teacher_cache ad_kd adapt_step dial decoding geomrel math_verification reward_step rl_step processes rollouts engines dial_vllm score evaluation editing; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 gpu: ## checks and benchmarks on this machine's GPUs, with the torch of PYTHON or of .venv (about ten minutes)
 	failed=0; \

@@ -34,7 +34,7 @@ from trimtab.engines.http import RequestFailed, request_json
 from trimtab.engines.vllm import EngineMissing, Serve, VLLMServer, find_vllm, free_port
 from trimtab.models.dial import KEY, DialConfig
 from trimtab.models.identity_layer import identity_layer, insert_identity_layer
-from trimtab.models.loading import load_model
+from trimtab.models.loading import load_model, load_tokenizer
 
 TIME_LIMIT, MIXED_LIMIT, MEMORY_LIMIT, GROWTH_LIMIT = 1.25, 1.03, 1.1, 1.02
 REQUESTS, PROMPT, SHORTEST, LONGEST, CLIENTS, SEED = 8, 32, 16, 48, 16, 0
@@ -46,7 +46,7 @@ def lay_out(folder: Path, quick: bool) -> tuple[PreTrainedModel, int]:
     """Folders `dial` and `original`; the second, and the bytes of the one layer that it lacks."""
     torch.manual_seed(SEED)
     if quick:
-        size = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2}
+        size = {"vocab_size": 49152, "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2}
         original = AutoModelForCausalLM.from_config(LlamaConfig(**size, num_hidden_layers=3))
     else:
         original = load_model("smollm2-135m")
@@ -55,13 +55,14 @@ def lay_out(folder: Path, quick: bool) -> tuple[PreTrainedModel, int]:
     for weight in layer.parameters():
         weight.data.add_(torch.randn_like(weight), alpha=0.02)
     setattr(expanded.config, KEY, DialConfig(modules=("model.layers.0",)).tree())
-    expanded.save_pretrained(folder / "dial")
-    original.save_pretrained(folder / "original")
+    for name, model in (("dial", expanded), ("original", original)):
+        model.save_pretrained(folder / name)
+        load_tokenizer("smollm2-135m").save_pretrained(folder / name)
     return original, sum(weight.numel() * weight.element_size() for weight in layer.parameters())
 
 
 def server(folder: Path, dtype: str, *more: str) -> VLLMServer:
-    flags = ("--skip-tokenizer-init", "--no-enable-prefix-caching", *more)
+    flags = ("--no-enable-prefix-caching", *more)
     serve = Serve(
         str(folder), free_port(), name="model", dtype=dtype, max_model_len=256, max_num_seqs=2 * REQUESTS,
         kv_cache_bytes=2**28, eager=True, more=flags,
@@ -72,7 +73,7 @@ def server(folder: Path, dtype: str, *more: str) -> VLLMServer:
 def ask(one: VLLMServer, prompt: list[int], tokens: int, strength: float | None) -> int:
     """Tokens of an answer, all that were asked for."""
     asked = {"model": "model", "prompt": prompt, "max_tokens": tokens, "ignore_eos": True, "temperature": 0}
-    asked |= {"detokenize": False, "return_token_ids": True}
+    asked |= {"return_token_ids": True}
     asked |= {} if strength is None else {"vllm_xargs": {"strength": strength}}
     said = request_json(f"{one.url}/v1/completions", asked, timeout=WAIT)
     found = len(said["choices"][0]["token_ids"])

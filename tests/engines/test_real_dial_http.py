@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-
 from test_real_dial import PROCESSORS, with_dial
+
 from tiny_folder import VOCAB, byte_tokenizer
 from trimtab.decoding.realign import realign
 from trimtab.engines.vllm import EngineMissing, Serve, VLLMServer, find_vllm, free_port
