@@ -109,6 +109,8 @@ def test_draws_samples_stops_and_processors_are_those_of_generate(model, folder)
         {"eos_token_id": [*range(100)], "pad_token_id": 0},
         {"bad_words_ids": [[token] for token in range(100)]},
         {"use_cache": False},
+        {"cache_implementation": "static"},
+        {"prefill_chunk_size": 2},
     ):
         torch.manual_seed(0)
         theirs = with_realign(model, STRENGTHS, **how)
@@ -240,7 +242,10 @@ def test_outside_of_the_recommended_range_it_warns(model, folder):
     "how, message",
     [
         ({"num_beams": 2}, "not with 2 beams"),
-        ({"output_hidden_states": True, "return_dict_in_generate": True}, "output_hidden_states is not supported"),
+        ({"output_hidden_states": True, "return_dict_in_generate": True}, "output_hidden_states .* is not supported"),
+        ({"guidance_scale": 1.5}, "guidance_scale .* is not supported"),
+        ({"penalty_alpha": 0.5, "top_k": 4}, "penalty_alpha .contrastive search. is not supported"),
+        ({"prompt_lookup_num_tokens": 2}, "prompt_lookup_num_tokens .speculative decoding. is not supported"),
         ({"stop_strings": ["a"]}, "stop_strings need the tokenizer"),
         ({"assistant_model": "self"}, "speculative decoding"),
     ],

@@ -28,6 +28,12 @@ FLOOR = -30_000.0
 """a logit whose softmax is exactly 0"""
 SERVED = 1024
 """most new tokens of a request to a server that names no number: that of `transformers serve`"""
+REFUSED = {
+    "output_attentions": "returned attentions", "output_hidden_states": "returned hidden states",
+    "guidance_scale": "classifier-free guidance", "penalty_alpha": "contrastive search", "dola_layers": "DoLa",
+    "prompt_lookup_num_tokens": "speculative decoding", "assistant_early_exit": "speculative decoding",
+}  # fmt: skip
+"""settings that need one stream, by name"""
 
 
 class DialRequestError(ValueError):
@@ -67,16 +73,13 @@ def generate(
     asked = next((one for one in (strength, served, dial.get("default")) if one is not None), 1.0)
     _check_request(model, kwargs, inputs, assistant_model)
     criteria = StoppingCriteriaList(stopping_criteria or ())
-    stops = kwargs.pop("stop_strings", None) or config.stop_strings
-    if stops:  # a custom loop is not given the tokenizer that they need
+    config, stops = _stop_strings(model, config, kwargs)
+    if stops:
         if tokenizer is None:
             raise DialRequestError("stop_strings need the tokenizer: generate(..., tokenizer=TOKENIZER)")
         criteria.append(StopStringCriteria(tokenizer=tokenizer, stop_strings=stops))
-        config.stop_strings = None
 
-    def loop(
-        model, input_ids, logits_processor=None, stopping_criteria=None, generation_config=None, **inputs
-    ):  # the names that `generate` passes
+    def loop(model, input_ids, logits_processor, stopping_criteria, generation_config, **inputs):
         _check_settings(generation_config)
         most = generation_config.max_length - input_ids.size(1)
         copies = generation_config.num_return_sequences or 1
@@ -260,21 +263,35 @@ def _decode(input_ids, next_logits, logits_processor, stopping_criteria, generat
         streamer.end()
     if not whole:
         return input_ids
-    return GenerateDecoderOnlyOutput(sequences=input_ids, scores=all_scores or None, logits=all_logits or None)
+    output = {"sequences": input_ids, "scores": all_scores or None, "logits": all_logits or None}
+    return GenerateDecoderOnlyOutput(**output)
 
 
 def _config_of(model, generation_config, kwargs):
-    """A generation config to change, and the strength that it names; a served request has a length at last."""
-    config = copy.deepcopy(generation_config if generation_config is not None else model.generation_config)
+    """The generation config to pass on (a copy, or None where none was given), and the strength that it names.
+
+    A served request names one, and often no length.
+    """
+    own = model.generation_config
+    if generation_config is None:
+        return None, getattr(own, "strength", None)
+    config = copy.deepcopy(generation_config)
     served = getattr(config, "strength", None)
     if served is None:
         return config, None
     del config.strength
     lengths = ("max_new_tokens", "max_length")
-    known = [one for one in lengths if any(getattr(of, one, None) for of in (config, model.generation_config))]
-    if not known and not any(kwargs.get(one) for one in lengths):
+    if not any(kwargs.get(one) or getattr(config, one, None) or getattr(own, one, None) for one in lengths):
         config.max_new_tokens = SERVED
     return config, served
+
+
+def _stop_strings(model, config, kwargs):
+    """The texts that end an answer, taken out of where they were said; a custom loop gets no tokenizer to find them."""
+    said = kwargs.pop("stop_strings", None) or getattr(config or model.generation_config, "stop_strings", None)
+    if config is not None:
+        config.stop_strings = None
+    return config, said
 
 
 def _check_request(model, kwargs, inputs, assistant_model):
@@ -296,11 +313,11 @@ def _check_request(model, kwargs, inputs, assistant_model):
 
 
 def _check_settings(generation_config):
-    """Refuse beams, and attentions or hidden states in the output."""
+    """Refuse beams, and what needs one stream alone."""
     if (generation_config.num_beams or 1) > 1:
         raise DialRequestError(
             f"the dial decodes greedily or by sampling, not with {generation_config.num_beams} beams"
         )
-    for name in ("output_attentions", "output_hidden_states"):
-        if getattr(generation_config, name):
-            raise DialRequestError(f"{name} is not supported by the dial")
+    for name, what in REFUSED.items():
+        if getattr(generation_config, name, None) not in (None, False, 0, 1.0 if name == "guidance_scale" else None):
+            raise DialRequestError(f"{name} ({what}) is not supported by the dial; leave it out")
