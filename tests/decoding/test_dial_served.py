@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -100,6 +101,29 @@ def test_a_strength_that_means_nothing_fails_alone(served):
     with openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
         plain = client.chat.completions.create(**how)
     assert plain.choices[0].message.content == wanted(folder, 1.0)
+
+
+def code_of(card):
+    """The Python of a model card, block by block."""
+    return re.findall(r"```python\n(.*?)```", card.read_text(), re.DOTALL)
+
+
+def test_the_code_of_the_model_card_runs_as_it_stands(tmp_path, monkeypatch, capsys):
+    folder = tiny_dial.export(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    exec(code_of(folder / "README.md")[0], {})
+    said = capsys.readouterr().out
+    assert all(strength in said for strength in ("0.0 ", "0.5 ", "1.0 ", "[1.0, 0.5, 0.0] "))
+
+
+@pytest.mark.slow
+def test_the_request_of_the_model_card_is_answered(served, capsys):
+    pytest.importorskip("openai")
+    folder, url = served
+    text = code_of(folder / "README.md")[1].replace("http://localhost:8000", url).replace('"dial"', f'"{folder}"')
+    exec(text.replace("=64", "=12"), {})
+    said = capsys.readouterr().out
+    assert said == "".join(f"{strength} {wanted(folder, strength)}\n" for strength in (0.0, 1.0))
 
 
 @pytest.mark.parametrize("name", ["llama3", "qwen3", "deepseekv3", "gemma", "cohere2", "phi3"])
