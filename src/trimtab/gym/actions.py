@@ -330,6 +330,8 @@ def _fault(failed: ValidationError, kind: type[Action]) -> str:
     if first["type"] == "extra_forbidden":
         known = list(kind.model_fields)
         return f"it has no parameter {key!r}; {nearest(key, known, 'its parameters: ' + (', '.join(known) or 'none'))}"
+    if first["type"] in ("string_too_long", "string_too_short", "string_pattern_mismatch"):
+        return f"{key} is {_short(first['input'])!r}; {first['msg'][:1].lower()}{first['msg'][1:]}"
     return f"{key} {wrong_value({**first, 'input': _short(first['input'])})}"
 
 

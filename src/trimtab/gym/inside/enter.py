@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import resource
+import signal
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
@@ -21,6 +22,7 @@ import mounts
 
 DROP_BOUND, KEEP_NO_RIGHTS_OF_ROOT, SECURE_BITS = 24, 0b100011, 28
 LAST_CAPABILITY = 40
+END_WITH_PARENT = 1
 
 
 def main() -> None:
@@ -64,6 +66,7 @@ def _give_up_rights(uid: int | None) -> None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
+    libc.prctl(END_WITH_PARENT, signal.SIGKILL, 0, 0, 0)  # another user's process has lost it
     with open("/proc/self/status") as file:  # noqa: PTH123
         bounds = [line for line in file if line.startswith("CapEff:")]
     if uid is not None and int(bounds[0].split()[1], 16):
