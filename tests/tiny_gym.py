@@ -37,7 +37,7 @@ def validate(submitted):
         for split, wanted in labels.items()
     }
 """
-SECRET = "tangerine"
+SECRET = "tangerine0451"
 """a label, which no session may come to see"""
 LABELS = f'{{"public": ["{SECRET}", "b", "c", "d"], "private": ["{SECRET}", "b", "x", "y"]}}'
 

@@ -65,8 +65,10 @@ class Episode:
         self.hint_seen = bool(state.get("hint_seen"))
         self.finished = bool(state.get("finished"))
         self._last = str(state.get("last_action", ""))
-        self.guard = Guard(self.workspace, self.budget, task.settings.limits.memory)
         self.sessions = SessionActions(self._open, self.budget.left, self.over)
+        self.guard = Guard(
+            self.workspace, self.budget, task.settings.limits.memory, lambda: list(self.sessions.sessions.values())
+        )
         self.files = FileActions(self.workspace, Documents(task.documents), View(**state.get("view", {})))
         self._handlers: dict[type[Action], Callable[[Any], Done]] = {
             **self.sessions.handlers,

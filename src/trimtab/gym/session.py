@@ -47,6 +47,8 @@ class Session:
         self.name, self.ring, self.created = name, Ring(), time.time()
         self.last_command, self.last_status = "", None
         self.killed_because: str | None = None
+        self.began = time.monotonic()
+        """when its last command was started, or itself"""
         self._guard, self._cpu = guard, CpuCount()
         self._changed = threading.Condition()
         self._pending = False
@@ -135,7 +137,7 @@ class Session:
         if "\0" in command or len(command) > LONGEST_COMMAND:
             raise SessionError(f"a command has at most {LONGEST_COMMAND:,} characters, and no NUL")
         self.last_command, self.last_status, self.killed_because = command, None, None
-        self._pending = True
+        self.began, self._pending = time.monotonic(), True
         try:
             _write_all(self._commands, command.encode(errors="replace") + b"\0")
         except BrokenPipeError:
