@@ -250,7 +250,7 @@ def test_a_folder_that_is_swapped_for_a_link_again_and_again_leads_nowhere(cell)
     cell.call("run_command", {"command": "python3 swap.py", "session_id": "s"})
     version, kinds = cell.task.version(), set()
     end, least = time.monotonic() + 20, time.monotonic() + 0.5
-    while len(kinds) < 2 and time.monotonic() < end or time.monotonic() < least:
+    while (len(kinds) < 2 and time.monotonic() < end) or time.monotonic() < least:
         found = cell.call("open_file", {"path": "d/hidden/labels.json"})
         cell.call("create_file", {"filename": "d/hidden/planted", "content": "x"})
         kinds.add(found.success)

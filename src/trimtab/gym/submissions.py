@@ -106,9 +106,16 @@ def pack(workspace: Workspace, outputs: Sequence[str]) -> tuple[bytes, list[str]
 
 
 def unpack(archive: bytes, folder: Path) -> None:
-    """Lay the files of an archive into a folder; nothing lands outside of it."""
-    with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
-        opened.extractall(folder, filter="data")
+    """Lay the files of an archive into a folder; nothing lands outside of it.
+
+    Raises:
+        SubmissionError: if it is no archive, or holds what is no file or folder below it.
+    """
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as opened:
+            opened.extractall(folder, filter="data")
+    except tarfile.TarError as error:
+        raise SubmissionError(f"a submission cannot be unpacked: {error}") from error
 
 
 def _entries(workspace: Workspace, output: str) -> Any:
