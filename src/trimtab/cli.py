@@ -32,6 +32,7 @@ COMMANDS = {
     "schema": "schema",
     "precompute": "precompute",
     "serve-teacher": "serve_teacher",
+    "serve": "serve",
     "edit": "edit",
     "generate": "generate",
     "export": "export",

@@ -1,0 +1,87 @@
+"""What each engine takes in place of the field `strength`, and how it is told apart from the other."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from trimtab.serving.refusals import Refused
+from trimtab.serving.strengths import FIELD
+
+EngineName = Literal["vllm", "transformers"]
+NOT_BY_TRANSFORMERS = ("audio", "function_call", "functions", "logprobs", "modalities", "prediction",
+                       "presence_penalty", "response_format", "top_logprobs", "web_search_options")  # fmt: skip
+"""fields that `transformers serve` would ignore without a word to the client"""
+WITHOUT_EFFECT = ("metadata", "parallel_tool_calls", "service_tier", "store", "stream_options", "user")
+"""fields that it ignores, and that change no answer"""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How requests are written for one engine."""
+
+    engine: EngineName
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """the folder's own generation settings, which a request to transformers would lose"""
+
+    def request(self, body: Mapping[str, Any], strength: float | list[float]) -> dict[str, Any]:
+        """A request as the engine takes it. Without a temperature, the most probable token is taken."""
+        asked = {name: value for name, value in body.items() if name != FIELD and value is not None}
+        asked.setdefault("temperature", 0)
+        if self.engine == "vllm":
+            given = asked.get("vllm_xargs", {})
+            if not isinstance(given, dict):
+                raise Refused("vllm_xargs must be a mapping", param="vllm_xargs")
+            return {**asked, "vllm_xargs": {**given, FIELD: strength}}
+        return self._for_transformers(asked, strength)
+
+    def _for_transformers(self, asked: dict[str, Any], strength: float | list[float]) -> dict[str, Any]:
+        for name in ("generation_config", "vllm_xargs"):
+            if name in asked:
+                raise Refused(f"{name} is not taken here; put strength beside the other fields", param=name)
+        if asked.pop("n", 1) != 1:
+            raise Refused("n: this engine gives one answer a request (vLLM gives several)", param="n")
+        for name in NOT_BY_TRANSFORMERS:
+            if asked.pop(name, None) not in (None, False, 0, "none", {"type": "text"}):
+                raise Refused(f"{name} is not supported by this engine, transformers; leave it out", param=name)
+        for name in WITHOUT_EFFECT:
+            asked.pop(name, None)
+        warm = asked["temperature"]
+        if isinstance(warm, bool) or not isinstance(warm, int | float) or not 0 <= warm < float("inf"):
+            raise Refused(f"temperature must be a number of at least 0, got {warm!r}", param="temperature")
+        asked["generation_config"] = json.dumps({**self.settings, "do_sample": warm > 0, FIELD: strength})
+        if warm == 0:
+            del asked["temperature"]
+            asked.pop("top_p", None)
+        return asked
+
+
+SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "max_length", "max_new_tokens",
+            "transformers_version", "_from_model_config", "trust_remote_code", "custom_generate")  # fmt: skip
+"""settings that the request decides"""
+
+
+def settings_of(folder: Path) -> dict[str, Any]:
+    """The generation settings of a folder without those of sampling and length: its end tokens, above all."""
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return {name: value for name, value in found.items() if name not in SAMPLING}
+
+
+def most_tokens(body: Mapping[str, Any]) -> int | None:
+    """The most tokens that a request allows for its answer; None if it does not say.
+
+    Raises:
+        Refused: for anything but a positive whole number.
+    """
+    for name in ("max_completion_tokens", "max_tokens"):
+        value = body.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise Refused(f"{name} must be a whole number of at least 1, got {value!r}", param=name)
+        return value
+    return None

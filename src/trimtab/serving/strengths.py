@@ -1,0 +1,60 @@
+"""The field `strength` of a request: what it may be, and what is warned about."""
+
+import math
+from typing import Any
+
+from trimtab.models.dial import DialConfig
+from trimtab.serving.refusals import Refused, shown
+
+FIELD = "strength"
+MOST_PARTS = 65_536
+
+
+def read_strength(value: Any, dial: DialConfig, most_tokens: int | None = None) -> tuple[float | list[float], str]:
+    """The strength that a request asks for.
+
+    Args:
+        value: of the field; None for the dial's default.
+        most_tokens: of the answer, if the request says so.
+
+    Returns:
+        A number, or a list of numbers, each for an equal part of the answer; and a warning, or nothing.
+
+    Raises:
+        Refused: for anything else, and for what lies beyond the dial's limits.
+    """
+    if value is None:
+        return dial.default, ""
+    parts = value if isinstance(value, list) else [value]
+    for one in parts:
+        if isinstance(one, bool) or not isinstance(one, int | float):
+            raise Refused(f"strength must be a number, or a list of numbers, got {shown(value)}", param=FIELD)
+        if not _finite(one):
+            raise Refused(f"strength must be finite, got {shown(value)}", param=FIELD)
+    if not parts:
+        raise Refused("strength is an empty list; give a number, or a list of numbers", param=FIELD)
+    if len(parts) > (most_tokens or MOST_PARTS):
+        raise Refused(
+            f"strength has {len(parts)} parts, and the answer at most {most_tokens or MOST_PARTS} tokens", param=FIELD
+        )
+    low, high = dial.limits
+    if beyond := [one for one in parts if not low <= one <= high]:
+        raise Refused(f"strength must lie between {low:g} and {high:g}, got {beyond[0]:g}", param=FIELD)
+    numbers = [float(one) for one in parts]
+    return (numbers if isinstance(value, list) else numbers[0]), _warning(numbers, dial)
+
+
+def _finite(one: float) -> bool:
+    try:
+        return math.isfinite(one)
+    except OverflowError:  # a whole number that no float holds
+        return False
+
+
+def _warning(numbers: list[float], dial: DialConfig) -> str:
+    low, high = dial.recommended
+    outside = sorted({one for one in numbers if not low <= one <= high})
+    if not outside:
+        return ""
+    listed = ", ".join(f"{one:g}" for one in outside[:3])
+    return f"strength {listed} is outside of the recommended range, {low:g} to {high:g}"
