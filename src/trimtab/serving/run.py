@@ -1,9 +1,10 @@
 """Run an engine and what stands in front of it, until Ctrl-C or until one of them ends."""
 
 import asyncio
+import signal
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -39,8 +40,16 @@ def bound(host: str, port: int) -> socket.socket:
     return one
 
 
+class Stoppable(uvicorn.Server):
+    """A server that leaves signals to whoever runs it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
 def serve(app: ASGIApp, listening: socket.socket, engine: VLLMServer, ready: Callable[[], None]) -> None:
-    """Serve on a bound socket.
+    """Serve on a bound socket until SIGINT or SIGTERM.
 
     Args:
         ready: called when requests are taken.
@@ -48,25 +57,33 @@ def serve(app: ASGIApp, listening: socket.socket, engine: VLLMServer, ready: Cal
     Raises:
         EngineFailed: if the engine ends.
         KeyboardInterrupt: for a Ctrl-C.
+        SystemExit: for SIGTERM.
     """
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=LEAVE, ws="none"
     )
-    server = uvicorn.Server(config)
+    came = asyncio.run(_until_signal(Stoppable(config), listening, engine, ready))
+    if came == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(128 + came)
 
-    async def both() -> None:
-        running = asyncio.create_task(server.serve(sockets=[listening]))
-        watching = asyncio.create_task(_watch(engine, server, ready))
-        await asyncio.wait([running, watching], return_when=asyncio.FIRST_COMPLETED)
-        failed = watching.done() and watching.exception()
-        server.should_exit = True
-        with suppress(asyncio.CancelledError):
-            await running
-        watching.cancel()
-        if failed:
-            raise failed
 
-    asyncio.run(both())
+async def _until_signal(
+    server: uvicorn.Server, listening: socket.socket, engine: VLLMServer, ready: Callable[[], None]
+) -> signal.Signals:
+    """The signal that ended it."""
+    asked: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
+    for one in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(one, lambda one=one: asked.done() or asked.set_result(one))
+    running = asyncio.create_task(server.serve(sockets=[listening]))
+    watching = asyncio.create_task(_watch(engine, server, ready))
+    await asyncio.wait([running, watching, asked], return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    await running
+    if not asked.done():
+        await watching  # which has failed
+    watching.cancel()
+    return asked.result()
 
 
 async def _watch(engine: VLLMServer, server: uvicorn.Server, ready: Callable[[], None]) -> None:

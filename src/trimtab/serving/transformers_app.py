@@ -12,6 +12,7 @@ import hmac
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -29,9 +30,11 @@ from starlette.routing import Route
 from transformers.cli.serving.chat_completion import ChatCompletionHandler
 from transformers.cli.serving.model_manager import ModelManager
 from transformers.cli.serving.utils import GenerateManager, GenerationState, Modality
+from transformers.generation.streamers import BaseStreamer
 
 from trimtab.decoding.dial.custom_generate import generate as dial
 from trimtab.serving.changes import pieces
+from trimtab.serving.forward import unless_gone
 from trimtab.serving.refusals import Refused, error_body
 from trimtab.serving.start import KEY
 
@@ -41,6 +44,24 @@ LONGEST = 1024
 """most tokens of an answer whose request names no number"""
 BLOCK = 128
 """tokens whose logits are in memory at a time"""
+
+
+class Left(Exception):
+    """The client is gone."""
+
+
+class UntilLeft(BaseStreamer):
+    """Ends the loop of an answer that nobody waits for."""
+
+    def __init__(self) -> None:
+        self.left = threading.Event()
+
+    def put(self, value: Any) -> None:
+        if self.left.is_set():
+            raise Left
+
+    def end(self) -> None:
+        """Nothing is held back."""
 
 
 class Threads(GenerateManager):
@@ -55,6 +76,20 @@ class Threads(GenerateManager):
     def async_submit(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> asyncio.Future:
         return asyncio.wrap_future(self.submit(fn, *args, **kwargs))
 
+    async def generate_non_streaming(
+        self, model: Any, processor: Any, inputs: Any, gen_config: Any, request_id: str
+    ) -> tuple[str, int, Any]:
+        """As it is inherited, but cancelled with the task that waits for it."""
+        until = UntilLeft()
+        work = partial(model.generate, **inputs, generation_config=gen_config, tokenizer=processor, streamer=until)
+        try:
+            sequences = await self.async_submit(work)
+        finally:
+            until.left.set()
+        length = inputs["input_ids"].shape[-1]
+        ids = sequences[0, length:]
+        return processor.decode(ids, skip_special_tokens=True), length, ids
+
 
 class OneModel(GenerationState):
     """That of one model, which never changes."""
@@ -67,29 +102,39 @@ class OneModel(GenerationState):
         return self.threads
 
 
+class Handler(ChatCompletionHandler):
+    """That of one model, under the name that clients know."""
+
+    def __init__(self, manager: ModelManager, state: OneModel, name: str):
+        super().__init__(manager, state)
+        _, self.model, self.tokenizer = super()._resolve_model({})
+        self.name = name
+
+    def _resolve_model(self, body: dict) -> tuple[str, Any, Any]:
+        return self.name, self.model, self.tokenizer
+
+
 class Served:
     """The model of a folder, and its answers."""
 
     def __init__(self, folder: Path, name: str):
-        self.folder, self.name, self.state = str(folder), name, OneModel()
-        manager = ModelManager(force_model=self.folder)
-        self.handler = ChatCompletionHandler(manager, self.state)
-        _, model, tokenizer = self.handler._resolve_model({})
-        self.model: Any = model
-        self.tokenizer: Any = tokenizer
+        self.name, self.state = name, OneModel()
+        self.handler = Handler(ModelManager(force_model=str(folder)), self.state, name)
+        model: Any = self.handler.model
+        self.model, self.tokenizer = model, self.handler.tokenizer
         self.dial = dial.dial_of(model)
         model.generate = partial(dial.generate, model=model)
         self.longest: int = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
 
     async def chat(self, request: Request) -> Response:
         body = await request.json()
-        body["model"] = self.folder
         room = self.longest - len(self._prompt(body))
         self._check_room(body, room)
         asked = body.get("max_completion_tokens") or body.get("max_tokens") or min(LONGEST, room)
         body["max_completion_tokens"] = asked
         try:
-            return await self.handler.handle_request(body, os.urandom(8).hex())
+            answer = await unless_gone(request, self.handler.handle_request(body, os.urandom(8).hex()))
+            return answer or Response(status_code=499)  # nobody reads it
         except dial.DialError as error:
             raise Refused(str(error)) from None
 

@@ -13,6 +13,7 @@ Papers: InRa (arXiv:2506.12704), CLM (arXiv:2503.04346).
 
 import copy
 import math
+import threading
 import warnings
 from numbers import Real
 
@@ -184,6 +185,7 @@ class TwoStreams:
         self.around = torch.tensor(around, device=device)
         self.layers = [model.get_submodule(name) for name in dial["modules"]]
         self.hooks = []
+        self.thread = threading.get_ident()
         self.started = False
 
     def __enter__(self):
@@ -195,7 +197,9 @@ class TwoStreams:
             hook.remove()
 
     def _around(self, layer, args, kwargs, output):
-        """The layer's input in place of its output, in the rows that run around it."""
+        """The layer's input in place of its output, in the rows that run around it; another thread's are not ours."""
+        if threading.get_ident() != self.thread:
+            return output
         given = args[0] if args else kwargs["hidden_states"]
         made = output if isinstance(output, torch.Tensor) else output[0]
         around = self.around.to(given.device).view(-1, *[1] * (given.dim() - 1))
