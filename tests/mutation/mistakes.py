@@ -1771,4 +1771,25 @@ MISTAKES = [
         "None",
         ("commands/test_agent_run.py::test_each_task_begins_with_the_tools_as_they_were",),
     ),
+    Mistake(
+        "serving: a change is that of the aligned model",
+        "serving.transformers_app:changes",
+        "original + strength * (aligned - original)",
+        "aligned",
+        ("serving/test_front.py::test_changes_are_differences_of_log_probabilities",),
+    ),
+    Mistake(
+        "serving: any token will do",
+        "serving.front:Guarded._knows",
+        "hmac.compare_digest(given[0], self.wanted)",
+        "True",
+        ("serving/test_front.py::test_without_the_token_there_is_nothing",),
+    ),
+    Mistake(
+        "serving: a client that leaves is not noticed",
+        "serving.forward:gone",
+        "(await receive())['type'] != 'http.disconnect'",
+        "True",
+        ("serving/test_front.py::test_a_client_that_leaves_ends_the_generation",),
+    ),
 ]

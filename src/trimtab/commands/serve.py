@@ -122,7 +122,7 @@ def _run(settings: ServeSettings, folder: Path, dial: "DialConfig", choice: "Cho
     why = f" ({choice.why})" if choice.why else ""
     typer.echo(f"engine: {choice.engine}{why}; it starts, which takes from seconds to minutes")
     with listening, engine:
-        front = Front(name, dial, dialect, engine.url, key, token, changes, {})
+        front = Front(name, dial, dialect, engine.url, key, token, changes)
         address = _address(settings.host, listening.getsockname()[1])
 
         def ready() -> None:

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from trimtab.common.errors import closest
 from trimtab.models.dial import DialConfig
 from trimtab.serving.changes import Changes
 from trimtab.serving.dialects import Dialect, most_tokens
@@ -39,7 +40,7 @@ class Front:
         engine: its address, without /v1.
         key: of the engine; clients never see it.
         token: of clients.
-        about: further facts for the page.
+        changes: answers `/dial/changes`.
     """
 
     name: str
@@ -49,7 +50,6 @@ class Front:
     key: str
     token: str
     changes: Changes
-    about: Mapping[str, Any]
 
     def app(self) -> ASGIApp:
         """The ASGI application."""
@@ -121,7 +121,7 @@ class Handlers:
         front, dial = self.front, self.front.dial
         return JSONResponse({
             "model": front.name, "engine": front.dialect.engine, "recommended": dial.recommended,
-            "limits": dial.limits, "default": dial.default, "method": dial.method, "base": dial.base, **front.about,
+            "limits": dial.limits, "default": dial.default, "method": dial.method, "base": dial.base,
         })  # fmt: skip
 
     async def models(self, request: Request) -> Response:
@@ -175,7 +175,10 @@ async def read_body(request: Request) -> dict[str, Any]:
 
 
 def check_chat(body: Mapping[str, Any], name: str) -> None:
-    """Raise Refused for messages that are none, and for another model."""
+    """Raise Refused for messages that are none, another model, and a misspelt strength, which an engine may ignore."""
+    for key in body:
+        if key != FIELD and closest(key.lower(), [FIELD]):
+            raise Refused(f"there is no field {key[:100]!r}; did you mean {FIELD!r}?", param=key)
     if body.get("model", name) != name:
         raise Refused(f"there is no model {str(body['model'])[:100]!r} here; the model is {name!r}", 404, "model")
     messages = body.get("messages")

@@ -121,7 +121,8 @@ class Served:
         self.name, self.state = name, OneModel()
         self.handler = Handler(ModelManager(force_model=str(folder)), self.state, name)
         model: Any = self.handler.model
-        self.model, self.tokenizer = model, self.handler.tokenizer
+        tokenizer: Any = self.handler.tokenizer
+        self.model, self.tokenizer = model, tokenizer
         self.dial = dial.dial_of(model)
         model.generate = partial(dial.generate, model=model)
         self.longest: int = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
@@ -135,7 +136,7 @@ class Served:
         try:
             answer = await unless_gone(request, self.handler.handle_request(body, os.urandom(8).hex()))
             return answer or Response(status_code=499)  # nobody reads it
-        except dial.DialError as error:
+        except dial.DialRequestError as error:
             raise Refused(str(error)) from None
 
     def _prompt(self, body: dict[str, Any]) -> list[int]:
